@@ -3,13 +3,17 @@
 mod cloud;
 mod dice;
 mod process;
+mod run;
 mod store;
+mod supervise;
 mod trace;
 mod weather;
 
 pub use cloud::{Cloud, Event, Guard, Metadata, Stored, Watcher, What};
 pub use dice::Dice;
 pub use process::Process;
+pub use run::{Report, first_failure, run, run_all};
 pub use store::SimStore;
+pub use supervise::{End, supervise};
 pub use trace::Trace;
 pub use weather::Weather;

@@ -1,0 +1,121 @@
+//! Runs one seed on its own paused runtime, and many seeds on all cores.
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tidemark_wal::planted::{Fault, plant};
+
+use crate::cloud::Cloud;
+
+/// What became of one seed.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Hash of the trace.
+    pub hash: String,
+    /// Lines of the trace.
+    pub lines: u64,
+    /// The first violated invariant.
+    pub violation: Option<String>,
+    /// The end of the trace, where an invariant is violated.
+    pub tail: String,
+    /// Rare things that happened.
+    pub marks: BTreeSet<String>,
+}
+
+impl Report {
+    /// What a failed test prints.
+    pub fn explain(&self, scenario: &str) -> String {
+        let Self {
+            seed, violation, tail, ..
+        } = self;
+        let violation = violation.as_deref().unwrap_or("nothing is violated");
+        format!(
+            "seed {seed} of \"{scenario}\": {violation}\nrun it again: cargo run -p tidemark-sim -- --scenario {scenario} --seed {seed} --trace\n{tail}"
+        )
+    }
+}
+
+/// Runs `scenario` with `seed` on this thread, with `fault` planted.
+pub fn run<F, Fut>(seed: u64, fault: Option<Fault>, echo: bool, scenario: F) -> Report
+where
+    F: FnOnce(u64, bool) -> Fut,
+    Fut: Future<Output = Cloud>,
+{
+    plant(fault);
+    let report = catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
+        let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
+        let cloud = runtime.block_on(scenario(seed, echo));
+        let (hash, lines) = cloud.trace();
+        let violation = cloud.failure();
+        Report {
+            seed,
+            hash,
+            lines,
+            tail: violation.as_ref().map(|_| cloud.tail()).unwrap_or_default(),
+            violation,
+            marks: cloud.marks(),
+        }
+    }));
+    plant(None);
+    report.unwrap_or_else(|panic| Report {
+        seed,
+        hash: String::new(),
+        lines: 0,
+        violation: Some(format!("panicked: {}", words(panic.as_ref()))),
+        tail: String::new(),
+        marks: BTreeSet::new(),
+    })
+}
+
+/// The words of a panic.
+pub(crate) fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "without words".to_owned())
+}
+
+/// Runs `one` for each seed on `threads` threads until one of them fails; the reports by seed.
+pub fn run_all(seeds: Range<u64>, threads: usize, one: impl Fn(u64) -> Report + Sync) -> Vec<Report> {
+    let next = AtomicU64::new(seeds.start);
+    let failed = AtomicU64::new(u64::MAX);
+    let reports = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || seed > failed.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let report = one(seed);
+                    if report.violation.is_some() {
+                        failed.fetch_min(seed, Ordering::Relaxed);
+                    }
+                    reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+                }
+            });
+        }
+    });
+    let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+    reports.sort_by_key(|report| report.seed);
+    reports
+}
+
+/// The first failure among `reports`.
+pub fn first_failure(reports: &[Report]) -> Option<&Report> {
+    reports.iter().find(|report| report.violation.is_some())
+}
