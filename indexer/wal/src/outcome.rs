@@ -1,8 +1,26 @@
 //! What became of an entry: the outcome rule, a pure function of store times and evidence.
+//!
+//! All times are whole seconds of store time. With `s` the token's second, `C` the commit bound and `A` the audit window:
+//!
+//! | seen | outcome |
+//! |---|---|
+//! | the entry later than both `s + A` and `s + C + 1` | `expired` |
+//! | the entry earlier than `s - (C + 1)`, or a descriptor absent | `aborted` |
+//! | a descriptor later than `A` after the later of `s` and the entry, and later than `s + C + 1` | `expired` |
+//! | the entry or a descriptor later than `s + C + 1` | `late` |
+//! | else | `committed` |
+//!
+//! A descriptor that is older than `s`, or that belongs to another operation, is absent. A mutable key that was
+//! overwritten since ([`Evidence::Inferred`]) says nothing about when this operation completed: it counts as in time.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Parameters, Second, Token};
+use crate::{
+    Parameters, Second, Token,
+    planted::{Fault, planted},
+};
 
 /// What became of an operation. Decided once, when its second is sealed, and recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,4 +87,280 @@ pub struct Decision {
     /// The descriptors that were found.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub sightings: Vec<Sighting>,
+}
+
+/// Decides what became of the operations of one entry, which are committed together or not at all.
+///
+/// `expected` is the number of descriptors that the entry names; `seen` holds one item for each, `None` where nothing was
+/// found. Fewer items than `expected` count as absent. A descriptor without evidence belongs to another operation.
+pub fn judge(
+    parameters: &Parameters,
+    token: Token,
+    entry_time: Second,
+    expected: usize,
+    seen: &[Option<Sighting>],
+) -> Decision {
+    let rule = Rule::of(parameters, token);
+    let own: Vec<&Sighting> = seen.iter().flatten().filter(|sighting| rule.counts(sighting)).collect();
+    let complete = own.len() >= expected;
+    let outcome = rule.outcome(entry_time, complete, &own);
+    Decision {
+        outcome,
+        evidence: complete
+            .then(|| own.iter().filter_map(|sighting| sighting.evidence).max())
+            .flatten(),
+        entry_time,
+        completed: complete.then(|| rule.completed(entry_time, &own)),
+        sightings: seen.iter().flatten().cloned().collect(),
+    }
+}
+
+/// The bounds of one token.
+struct Rule {
+    token: Second,
+    /// `C + 1 s`.
+    bound: Duration,
+    /// The audit window, never shorter than the bound.
+    audit: Duration,
+}
+
+impl Rule {
+    fn of(parameters: &Parameters, token: Token) -> Self {
+        let bound = parameters.commit_bound() + Duration::from_secs(1);
+        Self {
+            token: token.second(),
+            bound,
+            audit: parameters.audit_window.max(bound),
+        }
+    }
+
+    /// Whether the descriptor is there for this operation.
+    fn counts(&self, sighting: &Sighting) -> bool {
+        let ours = sighting.evidence.is_some() || planted(Fault::ForeignDescriptorAccepted);
+        ours && sighting.time >= self.token
+    }
+
+    fn outcome(&self, entry: Second, complete: bool, own: &[&Sighting]) -> Outcome {
+        let dated = || {
+            own.iter()
+                .filter(|sighting| sighting.evidence != Some(Evidence::Inferred))
+        };
+        if planted(Fault::OutcomeFromExpiryAlone) {
+            return Outcome::Committed;
+        }
+        if entry.since(self.token) > self.audit {
+            Outcome::Expired
+        } else if !complete || self.token.since(entry) > self.bound {
+            Outcome::Aborted
+        } else if dated().any(|sighting| self.missed_audit(entry, sighting.time)) {
+            Outcome::Expired
+        } else if self.late(entry) || dated().any(|sighting| self.late(sighting.time)) {
+            Outcome::Late
+        } else {
+            Outcome::Committed
+        }
+    }
+
+    fn late(&self, time: Second) -> bool {
+        time.since(self.token) > self.bound
+    }
+
+    fn missed_audit(&self, entry: Second, time: Second) -> bool {
+        self.late(time) && time.since(self.token.max(entry)) > self.audit
+    }
+
+    /// The latest of the times; an inferred one is known only not to be later than the bound.
+    fn completed(&self, entry: Second, own: &[&Sighting]) -> Second {
+        let last = self.token.after(Duration::from_secs(self.bound.as_secs()));
+        let time = |sighting: &&Sighting| match sighting.evidence {
+            Some(Evidence::Inferred) => sighting.time.min(last),
+            _ => sighting.time,
+        };
+        own.iter().map(time).max().unwrap_or(entry).max(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const AT: u64 = 1_700_000_000;
+
+    fn parameters() -> Parameters {
+        Parameters {
+            audit_window: Duration::from_secs(3600),
+            ..Parameters::with_expiry(Duration::from_secs(40))
+        }
+    }
+
+    fn token() -> Token {
+        Token::from_parts(Second::from_unix(AT), [7; 16])
+    }
+
+    fn second(offset: i64) -> Second {
+        Second::from_unix(AT.saturating_add_signed(offset))
+    }
+
+    fn seen(offset: i64, evidence: Option<Evidence>) -> Option<Sighting> {
+        Some(Sighting {
+            key: "bundles/r/b/bundle.yaml".to_owned(),
+            time: second(offset),
+            digest: String::new(),
+            evidence,
+        })
+    }
+
+    fn outcome(entry: i64, seen: &[Option<Sighting>]) -> Outcome {
+        judge(&parameters(), token(), second(entry), seen.len(), seen).outcome
+    }
+
+    const BOUND: Option<Evidence> = Some(Evidence::Bound);
+    /// `C` of the parameters above.
+    const C: i64 = 100;
+
+    #[test]
+    fn the_bound_is_c_and_one_second() {
+        for (offset, expected) in [
+            (0, Outcome::Committed),
+            (C, Outcome::Committed),
+            (C + 1, Outcome::Committed),
+            (C + 2, Outcome::Late),
+            (3600, Outcome::Late),
+            (3601, Outcome::Expired),
+        ] {
+            assert_eq!(outcome(0, &[seen(offset, BOUND)]), expected, "descriptor at {offset}");
+            assert_eq!(outcome(offset, &[]), expected, "entry at {offset}");
+        }
+    }
+
+    #[test]
+    fn a_fraction_of_a_second_never_lengthens_the_bound() {
+        let parameters = Parameters {
+            signer_clock_lead: Duration::from_millis(500),
+            ..parameters()
+        };
+        let at = |offset| judge(&parameters, token(), second(0), 1, &[seen(offset, BOUND)]).outcome;
+        assert_eq!(at(C + 1), Outcome::Committed);
+        assert_eq!(at(C + 2), Outcome::Late);
+    }
+
+    #[test]
+    fn absent_older_and_foreign_descriptors_abort() {
+        for absent in [None, seen(-1, BOUND), seen(5, None)] {
+            let decision = judge(&parameters(), token(), second(0), 2, &[seen(1, BOUND), absent]);
+            assert_eq!(decision.outcome, Outcome::Aborted);
+            assert_eq!((decision.evidence, decision.completed), (None, None));
+        }
+    }
+
+    #[test]
+    fn an_overwritten_label_is_inferred_and_completed_within_the_bound() {
+        let decision = judge(
+            &parameters(),
+            token(),
+            second(0),
+            1,
+            &[seen(90_000, Some(Evidence::Inferred))],
+        );
+        assert_eq!(decision.outcome, Outcome::Committed);
+        assert_eq!(decision.evidence, Some(Evidence::Inferred));
+        assert_eq!(decision.completed, Some(second(C + 1)));
+    }
+
+    #[test]
+    fn the_audit_window_of_a_descriptor_starts_with_a_late_entry() {
+        assert_eq!(outcome(3000, &[seen(6600, BOUND)]), Outcome::Late);
+        assert_eq!(outcome(3000, &[seen(6601, BOUND)]), Outcome::Expired);
+    }
+
+    #[test]
+    fn an_audit_window_shorter_than_the_bound_expires_nothing_in_time() {
+        let parameters = Parameters {
+            audit_window: Duration::ZERO,
+            ..parameters()
+        };
+        let at = |offset| judge(&parameters, token(), second(0), 1, &[seen(offset, BOUND)]).outcome;
+        assert_eq!(at(C + 1), Outcome::Committed);
+        assert_eq!(at(C + 2), Outcome::Expired);
+    }
+
+    #[test]
+    fn an_entry_long_before_its_token_is_aborted() {
+        assert_eq!(outcome(-C - 1, &[]), Outcome::Committed);
+        assert_eq!(outcome(-C - 2, &[]), Outcome::Aborted);
+        assert_eq!(outcome(-1_000_000, &[seen(1, BOUND)]), Outcome::Aborted);
+    }
+
+    #[test]
+    fn the_weakest_evidence_counts() {
+        let both = [seen(1, BOUND), seen(2, Some(Evidence::Timed))];
+        let decision = judge(&parameters(), token(), second(0), 2, &both);
+        assert_eq!(decision.evidence, Some(Evidence::Timed));
+        assert_eq!(decision.completed, Some(second(2)));
+    }
+
+    fn sightings() -> impl Strategy<Value = Vec<Option<Sighting>>> {
+        let evidence = prop_oneof![
+            Just(None),
+            Just(Some(Evidence::Bound)),
+            Just(Some(Evidence::Timed)),
+            Just(Some(Evidence::Inferred)),
+        ];
+        let one = proptest::option::weighted(0.9, (-200i64..8000, evidence));
+        proptest::collection::vec(one, 0..5).prop_map(|all| {
+            all.into_iter()
+                .map(|one| one.and_then(|(at, evidence)| seen(at, evidence)))
+                .collect()
+        })
+    }
+
+    /// How far from committed an outcome is; `aborted` stands apart.
+    fn rank(outcome: Outcome) -> u8 {
+        match outcome {
+            Outcome::Committed => 0,
+            Outcome::Late => 1,
+            _ => 2,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn later_is_never_better(entry in 0i64..8000, delay in 0i64..8000, seen in sightings()) {
+            let (now, then) = (outcome(entry, &seen), outcome(entry + delay, &seen));
+            // A later entry moves the audit window of its descriptors, so that only `committed` and `late` compare.
+            prop_assert!(now == Outcome::Aborted || rank(then) >= rank(now).min(1));
+            let delayed: Vec<_> = seen.iter().cloned().map(|one| one.map(|mut one| {
+                one.time = one.time.after(Duration::from_secs(delay.unsigned_abs()));
+                one
+            })).collect();
+            let then = outcome(entry, &delayed);
+            prop_assert!(now == Outcome::Aborted || rank(then) >= rank(now));
+        }
+
+        #[test]
+        fn committed_means_each_one_in_time(entry in -300i64..8000, seen in sightings()) {
+            let all = seen.iter().all(|one| one.as_ref().is_some_and(|one| one.evidence.is_some()
+                && one.time >= second(0)
+                && (one.evidence == Some(Evidence::Inferred) || one.time <= second(C + 1))));
+            let committed = outcome(entry, &seen) == Outcome::Committed;
+            prop_assert_eq!(committed, all && (-C - 1..=C + 1).contains(&entry));
+        }
+
+        #[test]
+        fn a_group_is_no_better_than_its_worst(entry in 0i64..200, seen in sightings()) {
+            let group = outcome(entry, &seen);
+            for one in &seen {
+                prop_assert!(group != Outcome::Committed || outcome(entry, std::slice::from_ref(one)) == Outcome::Committed);
+            }
+        }
+
+        #[test]
+        fn completed_is_never_before_the_entry(entry in 0i64..8000, seen in sightings()) {
+            let decision = judge(&parameters(), token(), second(entry), seen.len(), &seen);
+            prop_assert_eq!(decision.completed.is_some(), seen.iter().all(|one| one.as_ref().is_some_and(|one| one.evidence.is_some() && one.time >= second(0))));
+            prop_assert!(decision.completed.is_none_or(|at| at >= second(entry)));
+        }
+    }
 }

@@ -1,0 +1,460 @@
+//! Datamon's layout of metadata: which descriptor lives where, and what it says.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Malformed, yaml::read_yaml};
+
+/// Longest path of a descriptor, and longest segment of one, in bytes: what every store takes.
+const MAX_PATH: usize = 900;
+const MAX_SEGMENT: usize = 255;
+
+/// What a descriptor describes, as its path says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `repos/{repo}/repo.yaml`
+    Repo {
+        /// Name of the repo.
+        repo: String,
+    },
+    /// `bundles/{repo}/{bundle}/bundle.yaml`
+    Bundle {
+        /// Name of the repo.
+        repo: String,
+        /// Id of the bundle.
+        bundle: String,
+    },
+    /// `labels/{repo}/{label}/label.yaml`: the one key that is overwritten.
+    Label {
+        /// Name of the repo.
+        repo: String,
+        /// Name of the label.
+        label: String,
+    },
+    /// `contexts/{context}/context.yaml`
+    Context {
+        /// Name of the context.
+        context: String,
+    },
+    /// `diamonds/{repo}/{diamond}/diamond-{running,done}.yaml`
+    Diamond {
+        /// Name of the repo.
+        repo: String,
+        /// Id of the diamond.
+        diamond: String,
+        /// Whether it is the descriptor of its final state.
+        done: bool,
+    },
+    /// `diamonds/{repo}/{diamond}/splits/{split}/split-{running,done}.yaml`
+    Split {
+        /// Name of the repo.
+        repo: String,
+        /// Id of the diamond.
+        diamond: String,
+        /// Id of the split.
+        split: String,
+        /// Whether it is the descriptor of its final state.
+        done: bool,
+    },
+    /// Any other path.
+    Other,
+}
+
+/// What the descriptor at `path` describes. Refuses paths that no metadata store should be asked for: absolute ones,
+/// empty segments, `.` and `..`, backslashes, control characters, overlong ones, and Tidemark's own prefix.
+pub fn place(path: &str) -> Result<Place, Malformed> {
+    let segments: Vec<&str> = path.split('/').collect();
+    check_path(path, &segments)?;
+    let own = |text: &str| text.to_owned();
+    Ok(match segments[..] {
+        ["repos", repo, "repo.yaml"] => Place::Repo { repo: own(repo) },
+        ["bundles", repo, bundle, "bundle.yaml"] => Place::Bundle {
+            repo: own(repo),
+            bundle: own(bundle),
+        },
+        ["labels", repo, label, "label.yaml"] => Place::Label {
+            repo: own(repo),
+            label: own(label),
+        },
+        ["contexts", context, "context.yaml"] => Place::Context { context: own(context) },
+        [
+            "diamonds",
+            repo,
+            diamond,
+            file @ ("diamond-running.yaml" | "diamond-done.yaml"),
+        ] => Place::Diamond {
+            repo: own(repo),
+            diamond: own(diamond),
+            done: file == "diamond-done.yaml",
+        },
+        [
+            "diamonds",
+            repo,
+            diamond,
+            "splits",
+            split,
+            file @ ("split-running.yaml" | "split-done.yaml"),
+        ] => Place::Split {
+            repo: own(repo),
+            diamond: own(diamond),
+            split: own(split),
+            done: file == "split-done.yaml",
+        },
+        _ => Place::Other,
+    })
+}
+
+fn check_path(path: &str, segments: &[&str]) -> Result<(), Malformed> {
+    let refused = |why: &str| {
+        let shown: String = path.chars().take(200).collect();
+        Err(Malformed::new(format!("{shown:?} is no path of a descriptor: {why}")))
+    };
+    if path.is_empty() || segments.contains(&"") {
+        return refused("it has an empty segment");
+    }
+    if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
+        return refused("it climbs out of its prefix");
+    }
+    if path.contains('\\') || path.chars().any(char::is_control) {
+        return refused("it has a backslash or a control character");
+    }
+    if path.len() > MAX_PATH || segments.iter().any(|segment| segment.len() > MAX_SEGMENT) {
+        return refused("it is too long");
+    }
+    if segments[0] == ".tidemark" {
+        return refused("the prefix is Tidemark's own");
+    }
+    Ok(())
+}
+
+impl Place {
+    /// The path of the descriptor; `None` for [`Place::Other`].
+    pub fn path(&self) -> Option<String> {
+        let state = |done: &bool| if *done { "done" } else { "running" };
+        Some(match self {
+            Self::Repo { repo } => format!("repos/{repo}/repo.yaml"),
+            Self::Bundle { repo, bundle } => format!("bundles/{repo}/{bundle}/bundle.yaml"),
+            Self::Label { repo, label } => format!("labels/{repo}/{label}/label.yaml"),
+            Self::Context { context } => format!("contexts/{context}/context.yaml"),
+            Self::Diamond { repo, diamond, done } => {
+                format!("diamonds/{repo}/{diamond}/diamond-{}.yaml", state(done))
+            }
+            Self::Split {
+                repo,
+                diamond,
+                split,
+                done,
+            } => {
+                format!("diamonds/{repo}/{diamond}/splits/{split}/split-{}.yaml", state(done))
+            }
+            Self::Other => return None,
+        })
+    }
+
+    /// Whether the descriptor is overwritten in the course of time.
+    pub fn is_mutable(&self) -> bool {
+        matches!(self, Self::Label { .. })
+    }
+
+    /// What the descriptor calls the thing that it describes, and what its path calls it.
+    fn named(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Repo { repo } => Some(("name", repo)),
+            Self::Bundle { bundle, .. } => Some(("id", bundle)),
+            Self::Label { label, .. } => Some(("name", label)),
+            Self::Context { context } => Some(("name", context)),
+            Self::Diamond { diamond, .. } => Some(("diamondID", diamond)),
+            Self::Split { split, .. } => Some(("splitID", split)),
+            Self::Other => None,
+        }
+    }
+}
+
+/// The entity whose history an operation belongs to: all operations with the same key are about the same thing.
+pub fn entity(place: &Place) -> Option<String> {
+    Some(match place {
+        Place::Repo { repo } => format!("repo/{repo}"),
+        Place::Bundle { repo, bundle } => format!("bundle/{repo}/{bundle}"),
+        Place::Label { repo, label } => format!("label/{repo}/{label}"),
+        Place::Context { context } => format!("context/{context}"),
+        Place::Diamond { repo, diamond, .. } => format!("diamond/{repo}/{diamond}"),
+        Place::Split {
+            repo, diamond, split, ..
+        } => format!("split/{repo}/{diamond}/{split}"),
+        Place::Other => return None,
+    })
+}
+
+/// Who contributed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Contributor {
+    /// Name, may be empty.
+    pub name: String,
+    /// Address, may be empty.
+    pub email: String,
+}
+
+/// What a descriptor says. Fields that its kind does not have are absent; everything is in `raw`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Descriptor {
+    /// `id` of a bundle; of a label, the bundle that it names; `diamondID`, `splitID`.
+    pub id: Option<String>,
+    /// `name` of a repo, label or context.
+    pub name: Option<String>,
+    /// `message` of a bundle.
+    pub message: Option<String>,
+    /// `description` of a repo.
+    pub description: Option<String>,
+    /// Parents of a bundle.
+    pub parents: Vec<String>,
+    /// The client's own time; `endTime`, else `startTime`, of diamonds and splits. Never decides anything.
+    pub timestamp: Option<Timestamp>,
+    /// `contributors`, or the one `contributor` of a repo.
+    pub contributors: Vec<Contributor>,
+    /// Bytes of a leaf of a bundle's blobs.
+    pub leaf_size: Option<u64>,
+    /// Bytes of everything in a bundle, where the writer says so.
+    pub size: Option<u64>,
+    /// How many file lists a bundle or split has.
+    pub count: Option<u64>,
+    /// Version of the model.
+    pub version: Option<u64>,
+    /// Deduplication scheme of a bundle.
+    pub deduplication: Option<String>,
+    /// Run stage of a bundle.
+    pub run_stage: Option<String>,
+    /// State of a diamond or split.
+    pub state: Option<String>,
+    /// The bundle that a diamond became.
+    pub bundle: Option<String>,
+    /// The whole descriptor.
+    pub raw: Value,
+}
+
+/// The fields whose type is part of what a descriptor is.
+#[derive(Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
+struct Wire {
+    id: Option<String>,
+    #[serde(rename = "diamondID")]
+    diamond_id: Option<String>,
+    #[serde(rename = "splitID")]
+    split_id: Option<String>,
+    #[serde(rename = "bundleID")]
+    bundle_id: Option<String>,
+    name: Option<String>,
+    message: Option<String>,
+    description: Option<String>,
+    parents: Option<Vec<String>>,
+    timestamp: Option<String>,
+    start_time: Option<String>,
+    end_time: Option<String>,
+    contributors: Option<Vec<Contributor>>,
+    contributor: Option<Contributor>,
+    deduplication: Option<String>,
+    runstage: Option<String>,
+    state: Option<String>,
+}
+
+/// Reads the descriptor of `place`, in YAML.
+///
+/// It is malformed when it is no mapping, when a field has another type than its kind says, or when it names another
+/// thing than its path does. Such a descriptor still completes its operation, since that rests on its existence alone.
+pub fn read_descriptor(place: &Place, body: &[u8]) -> Result<Descriptor, Malformed> {
+    let text = std::str::from_utf8(body).map_err(|_| Malformed::new("the descriptor is not UTF-8 text"))?;
+    let raw = read_yaml(text)?;
+    if !raw.is_object() {
+        return Err(Malformed::new("the descriptor is no mapping"));
+    }
+    if let Some((field, expected)) = place.named() {
+        check_name(&raw, field, expected)?;
+    }
+    let wire = Wire::deserialize(&raw)
+        .map_err(|error| Malformed::new(format!("the descriptor is not what its kind says: {error}")))?;
+    Ok(Descriptor::of(wire, raw))
+}
+
+/// A name that is there must be the path's; Datamon leaves empty ones out.
+fn check_name(raw: &Value, field: &str, expected: &str) -> Result<(), Malformed> {
+    let found = match raw.get(field) {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::String(text)) if text.is_empty() || text == expected => return Ok(()),
+        // YAML reads an unquoted 123 as a number.
+        Some(other) if other.to_string() == expected => return Ok(()),
+        Some(other) => other.to_string(),
+    };
+    let shown: String = found.chars().take(200).collect();
+    Err(Malformed::new(format!(
+        "the descriptor's {field} is {shown}, its path says {expected:?}"
+    )))
+}
+
+impl Descriptor {
+    fn of(wire: Wire, raw: Value) -> Self {
+        let number = |field: &str| raw.get(field).and_then(Value::as_u64);
+        let times = [wire.timestamp, wire.end_time, wire.start_time];
+        let (leaf_size, size, count, version) =
+            (number("leafSize"), number("size"), number("count"), number("version"));
+        Self {
+            id: wire.id.or(wire.diamond_id).or(wire.split_id),
+            name: wire.name,
+            message: wire.message,
+            description: wire.description,
+            parents: wire.parents.unwrap_or_default(),
+            timestamp: times.iter().flatten().find_map(|text| client_time(text)),
+            contributors: wire
+                .contributors
+                .unwrap_or_else(|| wire.contributor.into_iter().collect()),
+            leaf_size,
+            size,
+            count,
+            version,
+            deduplication: wire.deduplication,
+            run_stage: wire.runstage,
+            state: wire.state,
+            bundle: wire.bundle_id,
+            raw,
+        }
+    }
+}
+
+/// A time as Go prints it; its zero time means none.
+fn client_time(text: &str) -> Option<Timestamp> {
+    let time: Timestamp = text.trim().parse().ok()?;
+    (time.as_second() > -62_135_596_800).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BUNDLE: &str = "leafSize: 2097152\nid: 1INzQ5TV4vAAfU2PbRFgPfnzEwR\nmessage: first\nparents:\n- p\n\
+        timestamp: 2019-03-12T22:10:24.159704Z\ncontributors:\n- name: Ada\n  email: ada@example.org\ncount: 3\nversion: 4\n\
+        deduplication: blake\nrunstage: \"\"\n";
+
+    fn bundle() -> Place {
+        Place::Bundle {
+            repo: "r".to_owned(),
+            bundle: "1INzQ5TV4vAAfU2PbRFgPfnzEwR".to_owned(),
+        }
+    }
+
+    #[test]
+    fn reads_a_bundle() {
+        let read = read_descriptor(&bundle(), BUNDLE.as_bytes()).unwrap();
+        assert_eq!(read.message.as_deref(), Some("first"));
+        assert_eq!(read.parents, ["p"]);
+        assert_eq!(read.timestamp, Some("2019-03-12T22:10:24.159704Z".parse().unwrap()));
+        assert_eq!(read.contributors[0].email, "ada@example.org");
+        assert_eq!(
+            (read.leaf_size, read.count, read.version),
+            (Some(2_097_152), Some(3), Some(4))
+        );
+    }
+
+    #[test]
+    fn reads_the_other_kinds() {
+        let repo = read_descriptor(
+            &place("repos/r/repo.yaml").unwrap(),
+            b"name: r\ndescription: d\ncontributor: {name: n, email: e}\ntimestamp: 0001-01-01T00:00:00Z\n",
+        );
+        let repo = repo.unwrap();
+        assert_eq!((repo.description.as_deref(), repo.timestamp), (Some("d"), None));
+        assert_eq!(repo.contributors[0].name, "n");
+        let label = read_descriptor(&place("labels/r/v1/label.yaml").unwrap(), b"id: b\ncontributors: []\n").unwrap();
+        assert_eq!(label.id.as_deref(), Some("b"));
+        let diamond = place("diamonds/r/d/diamond-done.yaml").unwrap();
+        let diamond = read_descriptor(
+            &diamond,
+            b"diamondID: d\nstartTime: 2020-01-01T00:00:00Z\nstate: done\nbundleID: b\n",
+        );
+        let diamond = diamond.unwrap();
+        assert_eq!(
+            (diamond.state.as_deref(), diamond.bundle.as_deref()),
+            (Some("done"), Some("b"))
+        );
+        assert!(diamond.timestamp.is_some());
+    }
+
+    #[test]
+    fn refuses_what_is_not_what_its_kind_says() {
+        for body in [
+            "",
+            "- a list",
+            "text",
+            "id: another",
+            "message: [1]",
+            "contributors: 5",
+            "\u{0}",
+            "id: {a: b}",
+        ] {
+            assert!(read_descriptor(&bundle(), body.as_bytes()).is_err(), "{body:?}");
+        }
+        assert!(read_descriptor(&bundle(), &[0xff, 0xfe]).is_err());
+    }
+
+    #[test]
+    fn refuses_paths_that_climb_out() {
+        for path in [
+            "",
+            "/",
+            "/bundles/r/b/bundle.yaml",
+            "../x.yaml",
+            "bundles/../../x.yaml",
+            "bundles//b/bundle.yaml",
+            "a/./b.yaml",
+            "bundles/r/b/",
+            "a\\b.yaml",
+            "a/\0.yaml",
+            "a/\n.yaml",
+            ".tidemark/root/1",
+            "..",
+        ] {
+            assert!(place(path).is_err(), "{path:?}");
+        }
+        assert!(place(&"x".repeat(256)).is_err());
+        assert!(place(&"x/".repeat(600)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn paths_round_trip(a in "[a-zA-Z0-9_.-]{1,20}x", b in "[^/\\\\.\\p{C}]{1,20}", done: bool) {
+            let (repo, diamond, split) = (a.clone(), b.clone(), a.clone());
+            for one in [
+                Place::Repo { repo: a.clone() },
+                Place::Bundle { repo: a.clone(), bundle: b.clone() },
+                Place::Label { repo: a.clone(), label: b.clone() },
+                Place::Context { context: a.clone() },
+                Place::Diamond { repo: repo.clone(), diamond: diamond.clone(), done },
+                Place::Split { repo, diamond, split, done },
+            ] {
+                prop_assert_eq!(place(&one.path().unwrap()).unwrap(), one);
+            }
+        }
+
+        #[test]
+        fn any_path_is_read_without_a_panic(path: String) {
+            if let Ok(found) = place(&path) {
+                prop_assert!(found == Place::Other || found.path() == Some(path));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(body: Vec<u8>) {
+            let _ = read_descriptor(&bundle(), &body);
+        }
+
+        #[test]
+        fn damaged_descriptors_are_read_without_a_panic(at in 0usize..200, with in proptest::collection::vec(any::<u8>(), 0..4)) {
+            let mut body = BUNDLE.as_bytes().to_vec();
+            let at = at.min(body.len());
+            body.splice(at..(at + with.len()).min(body.len()), with);
+            let _ = read_descriptor(&bundle(), &body);
+        }
+    }
+}

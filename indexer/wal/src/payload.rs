@@ -1,0 +1,672 @@
+//! What an entry announces: Datamon's two forms, our own versioned JSON, and the words for everything else.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Place, Token, place,
+    yaml::{read_json, read_yaml},
+};
+
+/// The version of the JSON intent that is written, and the newest that is read.
+pub const INTENT_VERSION: u64 = 1;
+/// Most operations in one entry.
+pub const MAX_OPERATIONS: usize = 1000;
+/// Longest writer, idempotency key and lock name in bytes.
+const MAX_NAME: usize = 1024;
+
+/// Why a payload or a descriptor is none that Tidemark reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{reason}")]
+pub struct Malformed {
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Malformed {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}
+
+/// The form that a payload has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// Datamon's YAML mapping of `token` and `payload`.
+    Entry,
+    /// A bare descriptor path.
+    Path,
+    /// Our versioned JSON.
+    Intent,
+}
+
+/// What an operation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A repo.
+    Repo,
+    /// A bundle: one commit.
+    Bundle,
+    /// A label.
+    Label,
+    /// A context.
+    Context,
+    /// A diamond.
+    Diamond,
+    /// A split of a diamond.
+    Split,
+    /// Anything else that was read.
+    Entry,
+    /// What could not be read.
+    Malformed,
+}
+
+impl Kind {
+    const ALL: [Self; 8] = [
+        Self::Repo,
+        Self::Bundle,
+        Self::Label,
+        Self::Context,
+        Self::Diamond,
+        Self::Split,
+        Self::Entry,
+        Self::Malformed,
+    ];
+
+    /// The kind in lower case: what is stored and searched.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Repo => "repo",
+            Self::Bundle => "bundle",
+            Self::Label => "label",
+            Self::Context => "context",
+            Self::Diamond => "diamond",
+            Self::Split => "split",
+            Self::Entry => "entry",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that is no kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no kind; one of \"repo\", \"bundle\", \"label\", \"context\", \"diamond\", \"split\", \"entry\", \"malformed\" is wanted"
+)]
+pub struct NotAKind(String);
+
+impl FromStr for Kind {
+    type Err = NotAKind;
+
+    fn from_str(text: &str) -> Result<Self, NotAKind> {
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| NotAKind(text.chars().take(64).collect()))
+    }
+}
+
+impl From<&Place> for Kind {
+    fn from(place: &Place) -> Self {
+        match place {
+            Place::Repo { .. } => Self::Repo,
+            Place::Bundle { .. } => Self::Bundle,
+            Place::Label { .. } => Self::Label,
+            Place::Context { .. } => Self::Context,
+            Place::Diamond { .. } => Self::Diamond,
+            Place::Split { .. } => Self::Split,
+            Place::Other => Self::Entry,
+        }
+    }
+}
+
+/// The write lock that guards an intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LockRef {
+    /// Name of the lock.
+    pub name: String,
+    /// Number of the grant that the writer holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<u64>,
+}
+
+/// What an entry announces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intent {
+    /// Which form it has.
+    pub form: Form,
+    /// Who wrote it.
+    pub writer: Option<String>,
+    /// The key under which repeated appends count once; see [`Intent::key_of`].
+    pub idempotency_key: Option<String>,
+    /// The lock that guards it.
+    pub lock: Option<LockRef>,
+    /// Free attributes.
+    pub attributes: Map<String, Value>,
+    /// The operations in their order; never empty. They are committed together or not at all.
+    pub ops: Vec<Operation>,
+    /// The payload as JSON, for search.
+    pub raw: Value,
+}
+
+/// One operation of an intent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operation {
+    /// What it is about.
+    pub kind: Kind,
+    /// Path of the descriptor that completes it; `None` when the entry itself does.
+    pub descriptor: Option<String>,
+    /// SHA-256 of that descriptor, 64 lower-case hexadecimal digits, where the intent names it.
+    pub digest: Option<String>,
+    /// What a label names from now on.
+    pub value: Option<String>,
+    /// The operation's own idempotency key, in an entry that several drafts share.
+    pub idempotency_key: Option<String>,
+    /// Free attributes.
+    pub attributes: Map<String, Value>,
+}
+
+impl Intent {
+    /// The idempotency key of operation `op`: its own, else the intent's, made one of its own by `#op` after the first,
+    /// so that the operations of one group are no duplicates of each other while a repeated group is one of all.
+    pub fn key_of(&self, op: usize) -> Option<String> {
+        let own = self.ops.get(op)?.idempotency_key.clone();
+        own.or_else(|| match (&self.idempotency_key, op) {
+            (Some(key), 0) => Some(key.clone()),
+            (Some(key), _) => Some(format!("{key}#{op}")),
+            (None, _) => None,
+        })
+    }
+
+    fn simple(form: Form, operation: Operation, raw: Value) -> Self {
+        Self {
+            form,
+            writer: None,
+            idempotency_key: None,
+            lock: None,
+            attributes: Map::new(),
+            ops: vec![operation],
+            raw,
+        }
+    }
+}
+
+impl Operation {
+    fn on(path: &str, place: &Place) -> Self {
+        Self {
+            kind: place.into(),
+            descriptor: Some(path.to_owned()),
+            ..Self::entry(Map::new())
+        }
+    }
+
+    fn entry(attributes: Map<String, Value>) -> Self {
+        Self {
+            kind: Kind::Entry,
+            descriptor: None,
+            digest: None,
+            value: None,
+            idempotency_key: None,
+            attributes,
+        }
+    }
+
+    pub(crate) fn malformed() -> Self {
+        Self {
+            kind: Kind::Malformed,
+            ..Self::entry(Map::new())
+        }
+    }
+}
+
+/// Reads the payload of the entry `token`. Never panics; time and memory are linear in the body.
+pub fn parse(token: Token, body: &[u8]) -> Result<Intent, Malformed> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| Malformed::new(format!("not UTF-8 text from byte {}", error.valid_up_to())))?;
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if text.is_empty() {
+        return Err(Malformed::new("empty"));
+    }
+    if let Some(place) = as_path(text) {
+        return Ok(Intent::simple(Form::Path, Operation::on(text, &place?), text.into()));
+    }
+    match mapping(text)? {
+        raw if raw.contains_key("tidemark") => read_intent(raw),
+        raw if raw.contains_key("token") && raw.contains_key("payload") => read_entry(token, raw),
+        _ => Err(Malformed::new(
+            "a mapping with neither \"tidemark\" (an intent) nor \"token\" and \"payload\" (Datamon's entry)",
+        )),
+    }
+}
+
+/// A JSON object, or a YAML mapping: both forms of body are one.
+fn mapping(text: &str) -> Result<Map<String, Value>, Malformed> {
+    let value = match text.starts_with('{').then(|| read_json(text)) {
+        Some(Ok(value)) => value,
+        Some(Err(error)) if text.contains("\"tidemark\"") => return Err(error),
+        _ => read_yaml(text)?,
+    };
+    match value {
+        Value::Object(map) => Ok(map),
+        _ => Err(Malformed::new("neither a mapping nor the path of a descriptor")),
+    }
+}
+
+/// Whether `text` is meant as the path of a descriptor, and if so, what it names.
+fn as_path(text: &str) -> Option<Result<Place, Malformed>> {
+    let path = !text.contains(char::is_whitespace) && text.contains(['/', '\\']) && !text.starts_with(['{', '[', '"']);
+    let file = [".yaml", ".yml", ".json"].iter().any(|end| text.ends_with(end));
+    let climbs = text.starts_with(['/', '\\']) || text.split(['/', '\\']).any(|segment| segment == "..");
+    (path && (file || climbs)).then(|| place(text))
+}
+
+/// Datamon's entry: the key is the token, so a body that names another one is not this key's.
+fn read_entry(token: Token, raw: Map<String, Value>) -> Result<Intent, Malformed> {
+    let named = raw.get("token").and_then(Value::as_str).unwrap_or_default();
+    if named != token.to_string() {
+        let shown: String = named.chars().take(64).collect();
+        return Err(Malformed::new(format!(
+            "the entry names token {shown:?}, its key is \"{token}\""
+        )));
+    }
+    let operation = match raw.get("payload") {
+        Some(Value::String(text)) => read_text(text.trim())?,
+        Some(Value::Object(attributes)) => Operation::entry(attributes.clone()),
+        _ => Operation::entry(Map::new()),
+    };
+    Ok(Intent::simple(Form::Entry, operation, raw.into()))
+}
+
+/// The payload of Datamon's entry: a path, or a journal record that the entry itself completes.
+fn read_text(text: &str) -> Result<Operation, Malformed> {
+    if let Some(place) = as_path(text) {
+        return Ok(Operation::on(text, &place?));
+    }
+    Ok(Operation::entry(mapping(text).unwrap_or_default()))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireIntent {
+    #[serde(default)]
+    writer: Option<String>,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+    #[serde(default)]
+    lock: Option<LockRef>,
+    #[serde(default)]
+    attributes: Map<String, Value>,
+    #[serde(default)]
+    ops: Vec<WireOperation>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireOperation {
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(default)]
+    descriptor: Option<String>,
+    #[serde(default)]
+    digest: Option<String>,
+    #[serde(default)]
+    value: Option<String>,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+    #[serde(default)]
+    attributes: Map<String, Value>,
+}
+
+fn read_intent(raw: Map<String, Value>) -> Result<Intent, Malformed> {
+    check_version(&raw)?;
+    let raw = Value::Object(raw);
+    let wire =
+        WireIntent::deserialize(&raw).map_err(|error| Malformed::new(format!("the intent cannot be read: {error}")))?;
+    let ops = read_operations(wire.ops)?;
+    Ok(Intent {
+        form: Form::Intent,
+        writer: bounded("writer", wire.writer)?,
+        idempotency_key: bounded("idempotencyKey", wire.idempotency_key)?,
+        lock: wire.lock,
+        attributes: wire.attributes,
+        ops,
+        raw,
+    })
+}
+
+fn check_version(raw: &Map<String, Value>) -> Result<(), Malformed> {
+    match raw.get("tidemark").and_then(Value::as_u64) {
+        Some(INTENT_VERSION) => Ok(()),
+        Some(newer) if newer > INTENT_VERSION => Err(Malformed::new(format!(
+            "an intent of version {newer}, newer than version {INTENT_VERSION} that this release reads; upgrade Tidemark"
+        ))),
+        _ => Err(Malformed::new(
+            "an intent without a version: \"tidemark\" must be the number 1",
+        )),
+    }
+}
+
+/// An intent without operations is one operation that the entry completes.
+fn read_operations(wire: Vec<WireOperation>) -> Result<Vec<Operation>, Malformed> {
+    if wire.len() > MAX_OPERATIONS {
+        return Err(Malformed::new(format!(
+            "{} operations, more than {MAX_OPERATIONS}",
+            wire.len()
+        )));
+    }
+    let ops = wire.into_iter().map(read_operation).collect::<Result<Vec<_>, _>>()?;
+    let mut named = BTreeSet::new();
+    for path in ops.iter().filter_map(|op| op.descriptor.as_deref()) {
+        if !named.insert(path) {
+            return Err(Malformed::new(format!("two operations name the descriptor \"{path}\"")));
+        }
+    }
+    Ok(if ops.is_empty() {
+        vec![Operation::entry(Map::new())]
+    } else {
+        ops
+    })
+}
+
+fn read_operation(wire: WireOperation) -> Result<Operation, Malformed> {
+    let place = wire.descriptor.as_deref().map(place).transpose()?;
+    let derived = place.as_ref().map_or(Kind::Entry, Kind::from);
+    let named = wire.kind.as_deref().map(|text| text.parse().unwrap_or(Kind::Entry));
+    if let Some(named) = named.filter(|named| *named != derived && derived != Kind::Entry) {
+        return Err(Malformed::new(format!(
+            "an operation of kind \"{named}\" names the descriptor of a {derived}"
+        )));
+    }
+    if wire.digest.as_deref().is_some_and(|digest| !is_digest(digest)) {
+        return Err(Malformed::new("a digest that is not 64 lower-case hexadecimal digits"));
+    }
+    Ok(Operation {
+        kind: derived,
+        descriptor: wire.descriptor,
+        digest: wire.digest,
+        value: bounded("value", wire.value)?,
+        idempotency_key: bounded("idempotencyKey", wire.idempotency_key)?,
+        attributes: wire.attributes,
+    })
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn bounded(field: &str, text: Option<String>) -> Result<Option<String>, Malformed> {
+    match text {
+        Some(text) if text.len() > MAX_NAME => {
+            Err(Malformed::new(format!("\"{field}\" is longer than {MAX_NAME} bytes")))
+        }
+        Some(text) if text.is_empty() => Ok(None),
+        other => Ok(other),
+    }
+}
+
+/// An intent that is to be written; `raw` is left out, since it is what this makes.
+pub(crate) fn write_intent(intent: &Intent) -> Value {
+    let mut object = Map::new();
+    object.insert("tidemark".to_owned(), INTENT_VERSION.into());
+    put(&mut object, "writer", intent.writer.clone().map(Value::from));
+    put(
+        &mut object,
+        "idempotencyKey",
+        intent.idempotency_key.clone().map(Value::from),
+    );
+    put(&mut object, "lock", intent.lock.as_ref().map(|lock| json!(lock)));
+    put(&mut object, "attributes", filled(&intent.attributes));
+    object.insert("ops".to_owned(), intent.ops.iter().map(write_operation).collect());
+    Value::Object(object)
+}
+
+fn write_operation(operation: &Operation) -> Value {
+    let mut object = Map::new();
+    object.insert("kind".to_owned(), operation.kind.as_str().into());
+    put(&mut object, "descriptor", operation.descriptor.clone().map(Value::from));
+    put(&mut object, "digest", operation.digest.clone().map(Value::from));
+    put(&mut object, "value", operation.value.clone().map(Value::from));
+    put(
+        &mut object,
+        "idempotencyKey",
+        operation.idempotency_key.clone().map(Value::from),
+    );
+    put(&mut object, "attributes", filled(&operation.attributes));
+    Value::Object(object)
+}
+
+fn put(object: &mut Map<String, Value>, field: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        object.insert(field.to_owned(), value);
+    }
+}
+
+fn filled(attributes: &Map<String, Value>) -> Option<Value> {
+    (!attributes.is_empty()).then(|| Value::Object(attributes.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TOKEN: &str = "0ujtsYcgvSTl8PAuAdqWYSMnLOv";
+
+    fn read(body: &str) -> Result<Intent, Malformed> {
+        parse(TOKEN.parse().unwrap(), body.as_bytes())
+    }
+
+    fn reason(body: &str) -> String {
+        read(body).unwrap_err().reason
+    }
+
+    #[test]
+    fn reads_a_bare_path() {
+        let intent = read("bundles/r/b/bundle.yaml\n").unwrap();
+        assert_eq!((intent.form, intent.ops[0].kind), (Form::Path, Kind::Bundle));
+        assert_eq!(intent.ops[0].descriptor.as_deref(), Some("bundles/r/b/bundle.yaml"));
+        assert_eq!(read("models/m/model.yaml").unwrap().ops[0].kind, Kind::Entry);
+    }
+
+    #[test]
+    fn reads_datamons_entry() {
+        let intent = read(&format!("token: {TOKEN}\npayload: labels/r/v1/label.yaml\n")).unwrap();
+        assert_eq!((intent.form, intent.ops[0].kind), (Form::Entry, Kind::Label));
+        let intent = read(&format!("{{\"token\": \"{TOKEN}\", \"payload\": \"free text\"}}")).unwrap();
+        assert_eq!((intent.form, intent.ops[0].kind), (Form::Entry, Kind::Entry));
+        assert_eq!(intent.ops[0].descriptor, None);
+        let intent = read(&format!("token: {TOKEN}\npayload: '{{\"command\": \"run\"}}'\n")).unwrap();
+        assert_eq!(intent.ops[0].attributes["command"], "run");
+    }
+
+    #[test]
+    fn an_entry_that_names_another_token_is_malformed() {
+        let reason = reason("token: 000000000000000000000000000\npayload: bundles/r/b/bundle.yaml\n");
+        assert!(
+            reason.contains(TOKEN) && reason.contains("000000000000000000000000000"),
+            "{reason}"
+        );
+    }
+
+    #[test]
+    fn reads_our_intent() {
+        let digest = "ab".repeat(32);
+        let intent = read(&format!(
+            r#"{{"tidemark":1,"writer":"w","idempotencyKey":"k","lock":{{"name":"l","grant":7}},"attributes":{{"a":1}},
+            "ops":[{{"kind":"bundle","descriptor":"bundles/r/b/bundle.yaml","digest":"{digest}"}},
+                   {{"kind":"label","descriptor":"labels/r/v1/label.yaml","value":"b"}},{{"attributes":{{"x":true}}}}]}}"#
+        ))
+        .unwrap();
+        assert_eq!(intent.form, Form::Intent);
+        assert_eq!(
+            intent.lock,
+            Some(LockRef {
+                name: "l".to_owned(),
+                grant: Some(7)
+            })
+        );
+        assert_eq!(
+            intent.ops.iter().map(|op| op.kind).collect::<Vec<_>>(),
+            [Kind::Bundle, Kind::Label, Kind::Entry]
+        );
+        assert_eq!(
+            [0, 1, 2, 3].map(|op| intent.key_of(op)),
+            [Some("k".into()), Some("k#1".into()), Some("k#2".into()), None]
+        );
+        assert_eq!(read(r#"{"tidemark":1}"#).unwrap().ops, [Operation::entry(Map::new())]);
+    }
+
+    #[test]
+    fn a_newer_intent_says_so() {
+        assert!(reason(r#"{"tidemark":2,"ops":"whatever"}"#).contains("version 2"));
+        for body in [r#"{"tidemark":0}"#, r#"{"tidemark":"1"}"#, r#"{"tidemark":-1}"#] {
+            assert!(reason(body).contains("version"), "{body}");
+        }
+    }
+
+    #[test]
+    fn refuses_hostile_paths_in_every_form() {
+        for path in [
+            "../secret.yaml",
+            "/etc/passwd.yaml",
+            "a/../../b",
+            "bundles//b/bundle.yaml",
+            "..\\\\x",
+        ] {
+            assert!(read(&path.replace("\\\\", "\\")).is_err(), "{path}");
+            assert!(
+                read(&format!("token: {TOKEN}\npayload: \"{path}\"\n")).is_err(),
+                "{path}"
+            );
+            assert!(
+                read(&format!(r#"{{"tidemark":1,"ops":[{{"descriptor":"{path}"}}]}}"#)).is_err(),
+                "{path}"
+            );
+        }
+        assert!(read(r#"{"tidemark":1,"ops":[{"descriptor":"a\u0000b.yaml"}]}"#).is_err());
+        assert!(read(r#"{"tidemark":1,"ops":[{"descriptor":".tidemark/root/0"}]}"#).is_err());
+    }
+
+    #[test]
+    fn refuses_what_is_no_payload() {
+        for body in [
+            "",
+            " \n",
+            "hello",
+            "42",
+            "- a\n- b",
+            "a: b",
+            "{",
+            "{\"tidemark\":1",
+            "\u{0}\u{1}",
+            "a/b",
+            "x.yaml",
+        ] {
+            assert!(read(body).is_err(), "{body:?}");
+        }
+        assert!(
+            parse(TOKEN.parse().unwrap(), &[0xff, 0, 1])
+                .unwrap_err()
+                .reason
+                .contains("byte 0")
+        );
+    }
+
+    #[test]
+    fn refuses_intents_that_contradict_themselves() {
+        let twice = r#"{"tidemark":1,"ops":[{"descriptor":"a/b.yaml"},{"descriptor":"a/b.yaml"}]}"#;
+        assert!(reason(twice).contains("two operations"));
+        assert!(
+            reason(r#"{"tidemark":1,"ops":[{"kind":"repo","descriptor":"bundles/r/b/bundle.yaml"}]}"#).contains("kind")
+        );
+        assert!(reason(r#"{"tidemark":1,"ops":[{"digest":"ABC"}]}"#).contains("digest"));
+        assert!(reason(&format!(r#"{{"tidemark":1,"writer":"{}"}}"#, "w".repeat(2000))).contains("writer"));
+        assert!(
+            reason(&format!(
+                r#"{{"tidemark":1,"ops":[{}{{}}]}}"#,
+                "{},".repeat(MAX_OPERATIONS)
+            ))
+            .contains("operations")
+        );
+    }
+
+    #[test]
+    fn megabytes_of_anything_are_read_in_bounded_time() {
+        for piece in [
+            "x", "[", "{", "a: ", "- ", "\"", "&a [*a, ", "\u{0}", "# ", "? ", "bundles/",
+        ] {
+            let _ = read(&piece.repeat((5 << 20) / piece.len()));
+        }
+    }
+
+    fn intents() -> impl Strategy<Value = Intent> {
+        let name = proptest::option::of("[a-z#:/ é]{1,12}");
+        let attributes = proptest::collection::btree_map("[a-z]{1,4}", any::<i32>(), 0..3).prop_map(|map| {
+            map.into_iter()
+                .map(|(key, value)| (key, value.into()))
+                .collect::<Map<_, _>>()
+        });
+        let op = (name.clone(), attributes.clone(), 0..3u8);
+        (name.clone(), name, attributes, proptest::collection::vec(op, 1..4)).prop_map(
+            |(writer, key, attributes, ops)| {
+                let ops = ops.into_iter().enumerate().map(|(n, (key, attributes, kind))| {
+                    let path = [
+                        None,
+                        Some(format!("bundles/r/{n}/bundle.yaml")),
+                        Some(format!("labels/r/{n}/label.yaml")),
+                    ];
+                    let descriptor = path[usize::from(kind)].clone();
+                    Operation {
+                        kind: [Kind::Entry, Kind::Bundle, Kind::Label][usize::from(kind)],
+                        digest: descriptor.as_ref().map(|_| "0a".repeat(32)),
+                        value: descriptor.as_ref().map(|_| "b".to_owned()),
+                        descriptor,
+                        idempotency_key: key,
+                        attributes,
+                    }
+                });
+                let mut intent = Intent::simple(Form::Intent, Operation::malformed(), Value::Null);
+                (intent.writer, intent.idempotency_key, intent.attributes) = (writer, key, attributes);
+                intent.ops = ops.collect();
+                intent.raw = write_intent(&intent);
+                intent
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(intent in intents()) {
+            let body = serde_json::to_string(&intent.raw).unwrap();
+            prop_assert_eq!(read(&body).unwrap(), intent);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(body: Vec<u8>) {
+            let _ = parse(TOKEN.parse().unwrap(), &body);
+        }
+
+        #[test]
+        fn damaged_intents_are_read_without_a_panic(intent in intents(), at: prop::sample::Index, with in "[\\[\\]{}:,\"a1*&\n-]{0,6}") {
+            let mut body = serde_json::to_string(&intent.raw).unwrap();
+            let at = at.index(body.len());
+            if body.is_char_boundary(at) {
+                body.insert_str(at, &with);
+            }
+            let _ = read(&body);
+            if body.is_char_boundary(at) {
+                let _ = read(&body[..at]);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Reading a log: entries in token order, each with its descriptors and what became of it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::{Decision, Descriptor, Intent, Log, Malformed, Operation, Place, Schedule, Second, StoreError, Token};
+
+/// What a reader takes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest body of an entry in bytes; a larger one is malformed and not read.
+    pub entry: u64,
+    /// Largest descriptor in bytes; a larger one counts as there, but is not read.
+    pub descriptor: u64,
+    /// How many listings run at once over a long range.
+    pub listings: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entry: 1 << 20,
+            descriptor: 16 << 20,
+            listings: 8,
+        }
+    }
+}
+
+/// A reader of one log. Cheap to clone; clones share the count of strangers.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    log: Log,
+    limits: Limits,
+    strangers: Arc<AtomicU64>,
+}
+
+/// An entry that a listing showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its token.
+    pub token: Token,
+    /// Its store time.
+    pub time: Second,
+    /// Size of its body in bytes.
+    pub size: u64,
+}
+
+/// An entry with all that is known of it.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// Its token.
+    pub token: Token,
+    /// Its store time.
+    pub entry_time: Second,
+    /// Size of its body in bytes.
+    pub size: u64,
+    /// Its body; empty when it is over the limit.
+    pub body: Bytes,
+    /// What it announces.
+    pub intent: Result<Intent, Malformed>,
+    /// Its operations in their order; never empty. A malformed entry has exactly one, of kind and outcome malformed.
+    pub ops: Vec<ResolvedOp>,
+}
+
+/// One operation and what became of it.
+#[derive(Clone, Debug)]
+pub struct ResolvedOp {
+    /// What was announced.
+    pub operation: Operation,
+    /// What its descriptor describes.
+    pub place: Place,
+    /// What became of it; the operations of one entry share the outcome.
+    pub decision: Decision,
+    /// The descriptor, where one was found that is this operation's and could be read.
+    pub descriptor: Option<Descriptor>,
+    /// Why a descriptor that was found could not be read.
+    pub unreadable: Option<Malformed>,
+}
+
+impl Reader {
+    /// A reader of `log`.
+    pub fn new(log: &Log, limits: Limits) -> Self {
+        Self {
+            log: log.clone(),
+            limits,
+            strangers: Arc::default(),
+        }
+    }
+
+    /// The entries whose second is in [`from`, `to`), in token order.
+    pub fn list(&self, from: Second, to: Second) -> BoxStream<'static, Result<Listed, StoreError>> {
+        let _ = (from, to, self.limits, &self.log);
+        todo!()
+    }
+
+    /// How many different keys that are no tokens the listings have met.
+    pub fn strangers(&self) -> u64 {
+        self.strangers.load(Ordering::Relaxed)
+    }
+
+    /// Reads the entry and the descriptors that it names, and judges it by the parameters in force at its second.
+    ///
+    /// An error names the object at fault and concerns this entry alone: try again. The answer is final only for an
+    /// entry below the horizon that was listed after the probe which that horizon rests on.
+    pub async fn fetch(&self, listed: &Listed, schedule: &Schedule) -> Result<Resolved, StoreError> {
+        let _ = (listed, schedule);
+        todo!()
+    }
+}
