@@ -1,1 +1,2 @@
 //! tidemark
+pub mod search;

@@ -1,0 +1,28 @@
+//! Search over the published index and the unsealed tail of the log.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidemark_wal::Token;
+
+pub mod api;
+mod error;
+
+pub use error::SearchError;
+
+use api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer};
+
+/// What the HTTP layer needs of a search service. The one real implementation is the `Searcher`; tests have a fake.
+#[async_trait]
+pub trait Search: Send + Sync + 'static {
+    /// Answers a search.
+    async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError>;
+    /// One entry with its operations.
+    async fn entry(&self, token: Token) -> Result<EntryAnswer, SearchError>;
+    /// The history of an entity.
+    async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError>;
+    /// How far the index is. Never fails and never waits: it tells what is known.
+    fn status(&self) -> Option<StatusAnswer>;
+    /// Waits until the entry `token` is visible, sealed or in the overlay.
+    async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError>;
+}
