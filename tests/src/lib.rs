@@ -1,1 +1,18 @@
-//! tidemark
+//! What the tests stand on: object stores that run on this machine and the faults that can be put into them.
+//!
+//! - [`S3Server`]: an S3 server inside the test's process, with faults, request counts and a clock that a test moves;
+//! - [`Minio`]: a real S3 server, built from its Go module;
+//! - [`Faulty`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
+//! - [`faults`]: the faults that both of them act out.
+//!
+//! Everything binds to loopback on a port that the system chooses, keeps its data in a temporary folder and ends with the
+//! value that started it, so that any number of runs can go on at once.
+
+pub mod faults;
+mod faulty;
+mod minio;
+pub mod s3;
+
+pub use faulty::Faulty;
+pub use minio::Minio;
+pub use s3::S3Server;

@@ -1,0 +1,177 @@
+//! Faults: which requests they hit, and what happens to those.
+
+use std::time::Duration;
+
+/// What a request wants, as the harness counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// PUT of an object.
+    Put,
+    /// GET of an object.
+    Get,
+    /// HEAD of an object.
+    Head,
+    /// One page of a listing.
+    List,
+    /// DELETE of one object.
+    Delete,
+    /// Deletion of many objects in one request.
+    DeleteMany,
+    /// Any part of a multipart upload.
+    Multipart,
+    /// Anything else.
+    Other,
+}
+
+impl Operation {
+    /// Whether it changes objects.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Put | Self::Delete | Self::DeleteMany | Self::Multipart)
+    }
+}
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection breaks and nothing is applied.
+    Drop,
+    /// It is applied; then the connection breaks without an answer.
+    DropAfter,
+    /// It is applied; the answer is 500.
+    FailAfter,
+    /// The connection breaks now; it is applied after this time.
+    LandLater(Duration),
+    /// It is applied and answered, after this time.
+    Delay(Duration),
+    /// 503, nothing is applied.
+    Unavailable,
+    /// 403, nothing is applied.
+    Forbidden,
+    /// It is applied; the answer's body is cut in half, with the headers of the whole.
+    Truncate,
+}
+
+/// Which requests a fault hits, and how often.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    fault: Fault,
+    operations: Option<Vec<Operation>>,
+    key: Option<String>,
+    skip: u32,
+    times: Option<u32>,
+}
+
+impl Rule {
+    /// Every request, until the rule is lifted.
+    pub fn always(fault: Fault) -> Self {
+        Self {
+            fault,
+            operations: None,
+            key: None,
+            skip: 0,
+            times: None,
+        }
+    }
+
+    /// Only requests of this operation (may be said more than once).
+    pub fn on(mut self, operation: Operation) -> Self {
+        self.operations.get_or_insert_default().push(operation);
+        self
+    }
+
+    /// Only requests whose `bucket/key` contains `part`.
+    pub fn key(mut self, part: &str) -> Self {
+        self.key = Some(part.to_owned());
+        self
+    }
+
+    /// Lets the first `n` matching requests pass.
+    pub fn after(mut self, n: u32) -> Self {
+        self.skip = n;
+        self
+    }
+
+    /// Only the first `n` matching requests.
+    pub fn times(mut self, n: u32) -> Self {
+        self.times = Some(n);
+        self
+    }
+
+    fn matches(&self, operation: Operation, path: &str) -> bool {
+        self.times != Some(0)
+            && self
+                .operations
+                .as_ref()
+                .is_none_or(|wanted| wanted.contains(&operation))
+            && self.key.as_ref().is_none_or(|part| path.contains(part))
+    }
+}
+
+/// Names a rule, to lift it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleId(u64);
+
+/// The rules in force.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    rules: Vec<(RuleId, Rule)>,
+    added: u64,
+    seen: u64,
+}
+
+impl Faults {
+    pub(crate) fn add(&mut self, rule: Rule) -> RuleId {
+        self.added += 1;
+        let id = RuleId(self.added);
+        self.rules.push((id, rule));
+        id
+    }
+
+    pub(crate) fn remove(&mut self, id: RuleId) {
+        self.rules.retain(|(other, _)| *other != id);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.rules.clear();
+    }
+
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// The fault that this request acts out, if any.
+    pub(crate) fn strike(&mut self, operation: Operation, path: &str) -> Option<Fault> {
+        let (_, rule) = self.rules.iter_mut().find(|(_, rule)| rule.matches(operation, path))?;
+        if rule.skip > 0 {
+            rule.skip -= 1;
+            return None;
+        }
+        rule.times = rule.times.map(|left| left - 1);
+        self.seen += 1;
+        Some(rule.fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_hits_what_it_names_and_as_often_as_it_says() {
+        let mut faults = Faults::default();
+        faults.add(
+            Rule::always(Fault::Drop)
+                .on(Operation::Put)
+                .key("b/x")
+                .after(1)
+                .times(2),
+        );
+        let mut hits = |operation, path| faults.strike(operation, path).is_some();
+        assert!(!hits(Operation::Get, "b/x"));
+        assert!(!hits(Operation::Put, "b/y"));
+        assert!(!hits(Operation::Put, "b/x"), "the first passes");
+        assert!(hits(Operation::Put, "b/x"));
+        assert!(hits(Operation::Put, "b/x"));
+        assert!(!hits(Operation::Put, "b/x"), "two hits are all");
+    }
+}

@@ -1,0 +1,191 @@
+//! A real `MinIO` on loopback.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
+use tidemark_wal::Entropy;
+
+/// Runs the server and, when the pipe on standard input closes, kills it and removes its data. The pipe closes however
+/// the test process ends, so that not even SIGKILL leaves a server behind.
+const WATCHDOG: &str = r#"
+data="$1"; shift
+exec 3<&0
+"$@" </dev/null 3<&- & server=$!
+( read -r _ <&3; kill -9 "$server" ) & watcher=$!
+exec 3<&-
+wait "$server"
+rm -rf "$data"
+"#;
+
+/// How long a server may take to answer. On a loaded machine it has been seen to take 10 s.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Tries at finding a port that stays free until the server has it.
+const TRIES: u32 = 5;
+
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// A running `MinIO` with an access key and a data folder of its own. Dropping it stops it.
+pub struct Minio {
+    watchdog: Child,
+    endpoint: String,
+    access_key: String,
+    secret_key: String,
+    log: PathBuf,
+    client: reqwest::Client,
+}
+
+impl Minio {
+    /// Starts a server and waits until it answers. The first start on a machine builds `MinIO`, which takes minutes.
+    pub async fn start() -> anyhow::Result<Self> {
+        let program = tokio::task::spawn_blocking(program).await??;
+        let mut last = None;
+        for _ in 0..TRIES {
+            match Self::try_start(&program).await {
+                Ok(server) => return Ok(server),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.context("no try was made")?)
+    }
+
+    /// The server's URL, without a trailing slash.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The environment variables under which S3 clients find this server.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        crate::s3::environment(&self.endpoint, &self.access_key, &self.secret_key)
+    }
+
+    /// Creates an empty bucket.
+    pub async fn create_bucket(&self, name: &str) -> anyhow::Result<()> {
+        let bucket = Bucket::new(self.endpoint.parse()?, UrlStyle::Path, name.to_owned(), "us-east-1")?;
+        let credentials = Credentials::new(&self.access_key, &self.secret_key);
+        let url = bucket.create_bucket(&credentials).sign(Duration::from_mins(1));
+        let answer = self.client.put(url).send().await?;
+        ensure!(
+            answer.status().is_success(),
+            "bucket \"{name}\" was not created: {}",
+            answer.text().await?
+        );
+        Ok(())
+    }
+
+    async fn try_start(program: &Path) -> anyhow::Result<Self> {
+        let data = tempfile::Builder::new().prefix("tidemark-minio-").tempdir()?.keep();
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let entropy = Entropy::from_os();
+        let (access_key, secret_key) = (entropy.nonce(), entropy.nonce());
+        let log = log_file()?;
+        let watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "minio"])
+            .arg(&data)
+            .arg(program)
+            .args(["server", "--quiet", "--address"])
+            .arg(format!("127.0.0.1:{port}"))
+            .arg(&data)
+            .env("MINIO_ROOT_USER", &access_key)
+            .env("MINIO_ROOT_PASSWORD", &secret_key)
+            .env("MINIO_BROWSER", "off")
+            .env("MINIO_CALLHOME_ENABLE", "off")
+            .env("MINIO_UPDATE", "off")
+            .env("HOME", &data)
+            .stdin(Stdio::piped())
+            .stdout(File::create(&log)?)
+            .stderr(File::options().append(true).open(&log)?)
+            // A Ctrl-C at the terminal goes to the tests, which end; then the pipe closes.
+            .process_group(0)
+            .spawn()?;
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+        let mut server = Self {
+            watchdog,
+            endpoint,
+            access_key,
+            secret_key,
+            log,
+            client,
+        };
+        server.wait_until_ready().await?;
+        Ok(server)
+    }
+
+    /// Ready is when a signed request is answered: another process's server on the port would refuse our key.
+    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let give_up = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let Err(error) = self.create_bucket("ready").await else {
+                return Ok(());
+            };
+            if let Some(status) = self.watchdog.try_wait()? {
+                bail!("minio ended ({status}); its log is \"{}\"", self.log.display());
+            }
+            if tokio::time::Instant::now() > give_up {
+                return Err(error.context(format!("minio is not ready; its log is \"{}\"", self.log.display())));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Minio {
+    fn drop(&mut self) {
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_file(&self.log);
+        }
+    }
+}
+
+/// The program's path; builds it when the cache lacks it.
+fn program() -> anyhow::Result<PathBuf> {
+    let script = root().join("tests/tools/minio.sh");
+    let built = Command::new(&script)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("tests/tools/minio.sh does not run")?;
+    ensure!(
+        built.status.success(),
+        "\"{}\" failed ({}); its words are above",
+        script.display(),
+        built.status
+    );
+    Ok(PathBuf::from(String::from_utf8(built.stdout)?.trim()))
+}
+
+fn log_file() -> anyhow::Result<PathBuf> {
+    let folder = root().join("target/test-logs");
+    std::fs::create_dir_all(&folder)?;
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    Ok(folder.join(format!("minio-{}-{number}.log", std::process::id())))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_answers_and_leaves_nothing_behind() {
+        let server = Minio::start().await.expect("minio starts");
+        server.create_bucket("first").await.expect("a bucket is created");
+        let (endpoint, client) = (server.endpoint().to_owned(), server.client.clone());
+        drop(server);
+        assert!(client.get(endpoint).send().await.is_err(), "the server is gone");
+    }
+}

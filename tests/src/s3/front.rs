@@ -1,0 +1,195 @@
+//! The HTTP front: counts requests, acts out faults, checks the end of signed URLs, and sets the `Date` header.
+
+use std::{convert::Infallible, io, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, DATE, HeaderValue},
+    http::request::Parts,
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+};
+use jiff::{SignedDuration, Timestamp};
+use s3s::{
+    Body,
+    auth::SimpleAuth,
+    config::{S3Config, StaticConfigProvider},
+    service::{S3Service, S3ServiceBuilder},
+};
+use tokio::net::TcpListener;
+
+use super::{ACCESS_KEY, SECRET_KEY, Shared, api::Api};
+use crate::faults::{Fault, Operation};
+
+/// S3 takes a signing date that lies this far ahead of its own clock.
+const LEAD: SignedDuration = SignedDuration::from_mins(15);
+/// S3 takes no URL that lasts longer than this.
+const LONGEST: i64 = 7 * 24 * 3600;
+
+/// Serves connections until the runtime ends.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let service = service(&shared);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let (shared, service) = (Arc::clone(&shared), service.clone());
+        let answer = service_fn(move |request| answer(Arc::clone(&shared), service.clone(), request));
+        tokio::spawn(async move {
+            // A broken connection is the client's business, or a fault that a test asked for.
+            let _ = Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), answer)
+                .await;
+        });
+    }
+}
+
+fn service(shared: &Arc<Shared>) -> S3Service {
+    let mut config = S3Config::default();
+    // The moved clock decides (see `expired`), not the machine's.
+    config.presigned_url_max_skew_time_secs = 400 * 24 * 3600;
+    let mut builder = S3ServiceBuilder::new(Api(Arc::clone(shared)));
+    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
+    builder.build()
+}
+
+/// Answers one request; an error breaks the connection.
+async fn answer(
+    shared: Arc<Shared>,
+    service: S3Service,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, io::Error> {
+    let operation = operation(&request);
+    *shared.counts().entry(operation).or_default() += 1;
+    let fault = shared
+        .faults()
+        .strike(operation, request.uri().path().trim_start_matches('/'));
+    let broken = || io::Error::new(io::ErrorKind::ConnectionAborted, "a fault broke the connection");
+    match fault {
+        Some(Fault::Drop) => return Err(broken()),
+        Some(Fault::Unavailable) => return Ok(refusal(&shared, StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
+        Some(Fault::Forbidden) => return Ok(refusal(&shared, StatusCode::FORBIDDEN, "AccessDenied")),
+        _ => {}
+    }
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    if let Some(Fault::LandLater(time)) = fault {
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            apply(&shared, &service, parts, body).await
+        });
+        return Err(broken());
+    }
+    if let Some(Fault::Delay(time)) = fault {
+        tokio::time::sleep(time).await;
+    }
+    let Ok(response) = apply(&shared, &service, parts, body).await;
+    match fault {
+        Some(Fault::DropAfter) => Err(broken()),
+        Some(Fault::FailAfter) => Ok(refusal(&shared, StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
+        Some(Fault::Truncate) => truncate(response).await,
+        _ => Ok(response),
+    }
+}
+
+async fn apply(shared: &Shared, service: &S3Service, parts: Parts, body: Bytes) -> Result<Response<Body>, Infallible> {
+    if let Some(why) = expired(&parts, shared.clock.now()) {
+        return Ok(refusal(shared, StatusCode::FORBIDDEN, why));
+    }
+    let request = Request::from_parts(parts, Body::from(body));
+    let mut response = match service.call(request).await {
+        Ok(response) => response,
+        Err(_) => refusal(shared, StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+    };
+    response.headers_mut().insert(DATE, date(shared.clock.now()));
+    Ok(response)
+}
+
+/// Half of the answer's bytes under the headers of the whole: the connection breaks in the middle.
+async fn truncate(response: Response<Body>) -> Result<Response<Body>, io::Error> {
+    let (parts, body) = response.into_parts();
+    let whole = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let half = whole.slice(..whole.len() / 2);
+    let cut = futures::stream::iter([Ok(half), Err(io::Error::from(io::ErrorKind::ConnectionAborted))]);
+    Ok(Response::from_parts(
+        parts,
+        Body::from(s3s::dto::StreamingBlob::wrap(cut)),
+    ))
+}
+
+fn operation<B>(request: &Request<B>) -> Operation {
+    let query = request.uri().query().unwrap_or_default();
+    let has = |name: &str| {
+        query
+            .split('&')
+            .any(|pair| pair == name || pair.split('=').next() == Some(name))
+    };
+    let object = request.uri().path().trim_matches('/').contains('/');
+    match *request.method() {
+        _ if has("uploads") || has("uploadId") => Operation::Multipart,
+        Method::GET if has("list-type") => Operation::List,
+        Method::GET if object => Operation::Get,
+        Method::HEAD if object => Operation::Head,
+        Method::PUT if object => Operation::Put,
+        Method::DELETE if object => Operation::Delete,
+        Method::POST if has("delete") => Operation::DeleteMany,
+        _ => Operation::Other,
+    }
+}
+
+/// Why the moved clock refuses a signed URL, if it does.
+fn expired(parts: &Parts, now: Timestamp) -> Option<&'static str> {
+    let query = parts.uri.query()?;
+    let value = |name: &str| {
+        query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    };
+    let signed = signing_date(value("X-Amz-Date")?)?;
+    let lasts: i64 = value("X-Amz-Expires")?.parse().ok()?;
+    if lasts > LONGEST {
+        return Some("AuthorizationQueryParametersError");
+    }
+    if signed.duration_since(now) > LEAD {
+        return Some("RequestTimeTooSkewed");
+    }
+    (now.duration_since(signed) > SignedDuration::from_secs(lasts)).then_some("AccessDenied")
+}
+
+fn signing_date(text: &str) -> Option<Timestamp> {
+    jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text)
+        .ok()?
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .ok()
+        .map(|at| at.timestamp())
+}
+
+fn refusal(shared: &Shared, status: StatusCode, code: &str) -> Response<Body> {
+    let text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>refused by the test's server</Message></Error>"
+    );
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    response.headers_mut().insert(DATE, date(shared.clock.now()));
+    response
+}
+
+fn date(now: Timestamp) -> HeaderValue {
+    let text = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now);
+    text.ok()
+        .and_then(|text| HeaderValue::from_str(&text).ok())
+        .unwrap_or_else(|| HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+}
