@@ -1,2 +1,6 @@
-//! tidemark
+//! The Tidemark indexer: tails a write-ahead log in object storage into a Tantivy index and serves search over it.
+//!
+//! `ARCHITECTURE.md` at the top of the repository says where things are.
+
+pub mod git;
 pub mod search;
