@@ -1,0 +1,26 @@
+# Every target runs from a fresh clone; what it needs beyond Rust, Go and a shell it builds or installs itself.
+.POSIX:
+.PHONY: help test lint deny bench fuzz demo
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+test: ## lint, build, start the real servers and run every test (about half an hour when cold)
+	@tests/tools/test.sh
+
+lint: ## format and lint, changing nothing
+	cargo fmt --all --check
+	cargo clippy --workspace --exclude tidemark-sim --all-targets -- -D warnings
+	cargo clippy -p tidemark-sim --all-targets -- -D warnings
+
+deny: ## check the licences and sources of every dependency (builds cargo-deny once)
+	tests/tools/deny.sh --build
+
+bench: ## measure; results go to the terminal and to target/criterion
+	cargo bench -p tidemark-tests
+
+fuzz: ## feed the parsers for FUZZ_SECONDS (60) each
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test --release -p tidemark-tests --test parsers -- --nocapture
+
+demo: ## search this repository's own history: builds tidemark, prints the page's address and a curl that answers
+	@tests/tools/demo.sh

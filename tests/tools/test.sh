@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Everything that `make test` does: lints, builds, the real servers, every test. Stops at nothing: each step runs, and
+# the last lines say what failed, what was skipped and how many tests passed.
+#
+# With CI=true nothing may be skipped that a machine with the toolchains and root can have.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+logs="target/test-logs/run-$$"
+mkdir -p "$logs"
+failed=() skipped=()
+product=(--workspace --exclude tidemark-sim)
+
+# step NAME COMMAND...: runs it, shows what it says, and remembers whether it failed.
+step() {
+    local name="$1" from=$SECONDS
+    shift
+    echo "==> $name"
+    if "$@" 2>&1 | tee "$logs/${name// /-}.log"; then
+        echo "<== $name: ok, $((SECONDS - from)) s"
+    else
+        failed+=("$name")
+        echo "<== $name: FAILED, $((SECONDS - from)) s"
+        return 1
+    fi
+}
+
+# A tool that may be missing on a person's machine, but not in CI.
+skip() {
+    if [ "${CI:-}" = true ]; then
+        failed+=("$1")
+    else
+        skipped+=("$1")
+    fi
+}
+
+step "format" cargo fmt --all --check
+step "lint" cargo clippy "${product[@]}" --all-targets --quiet -- -D warnings
+# The simulation turns on planted faults, which must not leak into the product: always a command of its own.
+step "lint simulation" cargo clippy -p tidemark-sim --all-targets --quiet -- -D warnings
+
+echo "==> dependencies"
+tests/tools/deny.sh
+case $? in
+0) ;;
+3) skipped+=("dependencies (cargo-deny is not installed; 'make deny' builds it)") ;;
+*) failed+=("dependencies") ;;
+esac
+
+step "minio" tests/tools/minio.sh
+if step "chromium" tests/tools/chromium.sh; then
+    TIDEMARK_CHROMIUM="$(tail -n 1 "$logs/chromium.log")"
+    export TIDEMARK_CHROMIUM
+else
+    unset 'failed[-1]'
+    skip "the page in a browser (no chromium)"
+    export TIDEMARK_SKIP_BROWSER=1
+fi
+
+if step "build" cargo build "${product[@]}" --all-targets --quiet; then
+    TIDEMARK_PROGRAM="$(pwd)/${CARGO_TARGET_DIR:-target}/debug/tidemark"
+    export TIDEMARK_PROGRAM
+    step "tests" cargo test "${product[@]}" --no-fail-fast
+fi
+step "simulation" cargo test -p tidemark-sim --no-fail-fast
+
+echo
+[ ${#skipped[@]} -eq 0 ] || printf 'skipped: %s\n' "${skipped[@]}"
+[ ${#failed[@]} -eq 0 ] || printf "failed: %s (its log is in $logs)\n" "${failed[@]}"
+cat "$logs"/tests.log "$logs"/simulation.log 2>/dev/null |
+    awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+         END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }'
+[ ${#failed[@]} -eq 0 ]
