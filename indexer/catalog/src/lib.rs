@@ -1,1 +1,25 @@
-//! tidemark
+#![doc = include_str!("../README.md")]
+
+mod chain;
+mod digest;
+mod error;
+mod index;
+mod manifest;
+mod names;
+mod record;
+mod root;
+mod root_chain;
+mod writer;
+
+pub use chain::{Chain, GLANCE, Slot, State};
+pub use digest::SetDigest;
+pub use error::{AcquireError, Broken, ChainError, PublishError, Refused};
+pub use index::IndexChain;
+pub use manifest::{
+    Closed, Compaction, Counts, Cursor, FIRST_SEQ, Holder, Manifest, Pin, Publication, Segment, Sidecar, Tombstone,
+    Totals,
+};
+pub use names::{Generation, NotAGeneration, NotAnObjectName, ObjectKind, ObjectName};
+pub use root::{Cleaner, Consumer, Owner, ParameterSet, ProbeRecord, Registered, Registration, Root};
+pub use root_chain::RootChain;
+pub use writer::{HEARTBEAT, Identity, SILENCE, Waiting, Writership, heartbeat};

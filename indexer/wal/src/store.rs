@@ -78,6 +78,16 @@ impl Store {
         &self.url
     }
 
+    /// The part of this store below `prefix`.
+    pub fn below(&self, prefix: &str) -> Self {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}/{prefix}", url.path().trim_end_matches('/')));
+        Self {
+            inner: Arc::clone(&self.inner),
+            url,
+        }
+    }
+
     /// Creates `key` if nothing has it. One attempt; see [`Create`].
     pub async fn create(&self, key: &str, body: Bytes, metadata: &Metadata) -> Create {
         let _ = (key, body, metadata, &self.inner);

@@ -1,0 +1,386 @@
+//! The index chain's state: everything that one generation of an index consists of.
+
+mod invariants;
+mod transactions;
+
+use std::{collections::BTreeMap, fmt, ops::Range};
+
+use serde::{Deserialize, Serialize};
+use tidemark_wal::{Outcome, Second, Token};
+
+use crate::{Broken, Generation, Identity, SetDigest, State};
+
+/// The seq of a generation's first record. 0 stands for "before every record".
+pub const FIRST_SEQ: u64 = 1;
+
+/// The exclusive position in the log: every token whose second lies below it is decided and recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cursor(pub Second);
+
+impl Cursor {
+    /// The first second that is not decided.
+    pub const fn second(self) -> Second {
+        self.0
+    }
+
+    /// Whether a token is below the cursor: decided and recorded.
+    pub fn covers(self, token: Token) -> bool {
+        token.second() < self.0
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Records by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Counts {
+    /// Complete, in time.
+    pub committed: u64,
+    /// Complete, but too late.
+    pub late: u64,
+    /// Never completed.
+    pub aborted: u64,
+    /// Unreadable.
+    pub malformed: u64,
+    /// Idempotency key seen before.
+    pub duplicate: u64,
+    /// Lock overtaken.
+    pub fenced: u64,
+    /// Arrived after the audit window.
+    pub expired: u64,
+}
+
+impl Counts {
+    /// Counts one more record of `outcome`. A pending one is none: only what is decided is recorded.
+    pub fn add(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Pending => {}
+            Outcome::Committed => self.committed += 1,
+            Outcome::Late => self.late += 1,
+            Outcome::Aborted => self.aborted += 1,
+            Outcome::Malformed => self.malformed += 1,
+            Outcome::Duplicate => self.duplicate += 1,
+            Outcome::Fenced => self.fenced += 1,
+            Outcome::Expired => self.expired += 1,
+        }
+    }
+
+    /// Records of any outcome. Saturates, so that damaged counts cannot make it overflow.
+    pub fn total(&self) -> u64 {
+        self.values().into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// These and `other` together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    /// These without `part`.
+    #[must_use]
+    pub fn without(&self, part: &Self) -> Self {
+        self.with(part, u64::saturating_sub)
+    }
+
+    fn values(&self) -> [u64; 7] {
+        let Self { committed, late, aborted, malformed, duplicate, fenced, expired } = *self;
+        [committed, late, aborted, malformed, duplicate, fenced, expired]
+    }
+
+    fn with(&self, other: &Self, combine: fn(u64, u64) -> u64) -> Self {
+        let mut values = self.values();
+        for (mine, theirs) in values.iter_mut().zip(other.values()) {
+            *mine = combine(*mine, theirs);
+        }
+        let [committed, late, aborted, malformed, duplicate, fenced, expired] = values;
+        Self { committed, late, aborted, malformed, duplicate, fenced, expired }
+    }
+}
+
+impl std::iter::Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, counts| sum.plus(&counts))
+    }
+}
+
+/// An immutable object that holds records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Segment {
+    /// The object below the index's URL; see [`crate::ObjectName`].
+    pub key: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the object, 64 hexadecimal digits.
+    pub checksum: String,
+    /// The set digest of its records.
+    pub digest: SetDigest,
+    /// The smallest token.
+    pub first: Token,
+    /// The largest token.
+    pub last: Token,
+    /// Its records' seqs: it holds every seq of the range once, and no other.
+    pub seq: Range<u64>,
+    /// Its records by outcome, as they were when they were published.
+    pub counts: Counts,
+    /// How many records it holds.
+    pub documents: u64,
+}
+
+/// An immutable object that holds marks on records, keyed by seq: which were superseded by a correction, and which were
+/// overtaken by a newer committed operation of their entity. Marks are only ever added; all sidecars of a manifest
+/// together hold all of them. Seqs outlive compaction, so a compaction never re-maps a mark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sidecar {
+    /// The object below the index's URL; see [`crate::ObjectName`].
+    pub key: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the object, 64 hexadecimal digits.
+    pub checksum: String,
+    /// How many records it marks as superseded. A record is superseded once.
+    pub superseded: u64,
+    /// How many records it marks as overtaken.
+    pub overtaken: u64,
+    /// The superseded records by outcome.
+    pub counts: Counts,
+    /// The set digest of the superseded records.
+    pub digest: SetDigest,
+}
+
+/// Sums over all segments and sidecars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Totals {
+    /// Bytes of segments and sidecars.
+    pub bytes: u64,
+    /// Records, superseded ones included.
+    pub records: u64,
+    /// Records by outcome, superseded ones included.
+    pub counts: Counts,
+    /// The set digest of all records.
+    pub digest: SetDigest,
+    /// Superseded records by outcome.
+    pub superseded_counts: Counts,
+    /// The set digest of the superseded records.
+    pub superseded_digest: SetDigest,
+}
+
+impl Totals {
+    /// The sums over these objects.
+    pub fn of(segments: &[Segment], sidecars: &[Sidecar]) -> Self {
+        let sizes = segments.iter().map(|s| s.size).chain(sidecars.iter().map(|s| s.size));
+        Self {
+            bytes: sizes.fold(0, u64::saturating_add),
+            records: segments.iter().map(|s| s.documents).fold(0, u64::saturating_add),
+            counts: segments.iter().map(|s| s.counts).sum(),
+            digest: segments.iter().map(|s| s.digest).sum(),
+            superseded_counts: sidecars.iter().map(|s| s.counts).sum(),
+            superseded_digest: sidecars.iter().map(|s| s.digest).sum(),
+        }
+    }
+
+    /// Operations by outcome as they stand now: every record that no correction superseded.
+    pub fn standing(&self) -> Counts {
+        self.counts.without(&self.superseded_counts)
+    }
+
+    /// The set digest of the operations as they stand now: what a recount of the bucket gives.
+    pub fn standing_digest(&self) -> SetDigest {
+        self.digest.without(&self.superseded_digest)
+    }
+}
+
+/// An object that the manifest named once and names no more. It is never named again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tombstone {
+    /// The object.
+    pub key: String,
+    /// Store time of the record that dropped it; absent in that record itself, whose own store time it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unreferenced_at: Option<Second>,
+}
+
+/// A copy of the index's object list that holds the objects back from deletion, not the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pin {
+    /// Who may drop it.
+    pub owner: String,
+    /// Store time of the record that made it; absent in that record itself, whose own store time it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub made: Option<Second>,
+    /// The horizon of the pinned state.
+    pub horizon: Second,
+    /// The cursor of the pinned state.
+    pub cursor: Cursor,
+    /// The next seq of the pinned state.
+    pub next_seq: u64,
+    /// The pinned segments.
+    pub segments: Vec<Segment>,
+    /// The pinned sidecars.
+    pub sidecars: Vec<Sidecar>,
+    /// The totals of the pinned state.
+    pub totals: Totals,
+}
+
+/// The writer that holds an index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Holder {
+    /// Who it is: a pod's UID, the owner of a folder's lock.
+    pub identity: Identity,
+    /// The object in the log's store whose store time moves while the holder lives.
+    pub heartbeat: String,
+    /// Store time of the record that made it the holder; absent in that record itself, whose own store time it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<Second>,
+}
+
+/// The end of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Closed {
+    /// The generation that follows.
+    pub successor: Generation,
+}
+
+/// Everything that one generation of an index consists of. The state of its chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    /// The generation.
+    pub generation: Generation,
+    /// The number of the writer; a higher one fences every lower one. 0 before the first writer.
+    pub epoch: u64,
+    /// The writer; absent when it released the index.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub holder: Option<Holder>,
+    /// Take-overs in a row, each shortly after the one before and without a publication between them.
+    pub hasty_takeovers: u32,
+    /// `H` when the last publication was made: every second below it is frozen.
+    pub horizon: Second,
+    /// Every token whose second lies below it is decided and recorded.
+    pub cursor: Cursor,
+    /// The seq of the next record.
+    pub next_seq: u64,
+    /// The segments in the order of their seqs: together they hold every seq once.
+    pub segments: Vec<Segment>,
+    /// The sidecars, oldest first.
+    pub sidecars: Vec<Sidecar>,
+    /// Pins by name.
+    pub pins: BTreeMap<String, Pin>,
+    /// Objects that are named no more, oldest first.
+    pub tombstones: Vec<Tombstone>,
+    /// Sums over segments and sidecars.
+    pub totals: Totals,
+    /// In a restored generation: the time that it was restored to. Nothing is published until it is promoted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Second>,
+    /// The end of the generation; only in a chain's last record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub closed: Option<Closed>,
+}
+
+impl Manifest {
+    /// The state of a generation before its first record.
+    pub fn new(generation: Generation) -> Self {
+        Self {
+            generation,
+            epoch: 0,
+            holder: None,
+            hasty_takeovers: 0,
+            horizon: Second::default(),
+            cursor: Cursor::default(),
+            next_seq: FIRST_SEQ,
+            segments: Vec::new(),
+            sidecars: Vec::new(),
+            pins: BTreeMap::new(),
+            tombstones: Vec::new(),
+            totals: Totals::default(),
+            until: None,
+            closed: None,
+        }
+    }
+
+    /// Keys of the objects that make up the index; pins not included.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        keys(&self.segments, &self.sidecars)
+    }
+
+    /// Keys of the objects that pins hold back.
+    pub fn pinned(&self) -> impl Iterator<Item = &str> {
+        self.pins.values().flat_map(|pin| keys(&pin.segments, &pin.sidecars))
+    }
+}
+
+fn keys<'a>(segments: &'a [Segment], sidecars: &'a [Sidecar]) -> impl Iterator<Item = &'a str> {
+    let segments = segments.iter().map(|segment| segment.key.as_str());
+    segments.chain(sidecars.iter().map(|sidecar| sidecar.key.as_str()))
+}
+
+/// What a writer adds to the index: the records of the seconds from `from` up to, not including, `to`.
+///
+/// A correction leaves the cursor where it is: `from` == `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// The current cursor.
+    pub from: Cursor,
+    /// The cursor afterwards; at or below `horizon`.
+    pub to: Cursor,
+    /// `H`. One below the recorded horizon leaves that in place.
+    pub horizon: Second,
+    /// The seq of the first new record: the manifest's next seq.
+    pub first_seq: u64,
+    /// How many records `segments` hold.
+    pub records: u64,
+    /// New segments, in seq order.
+    pub segments: Vec<Segment>,
+    /// New sidecars.
+    pub sidecars: Vec<Sidecar>,
+}
+
+/// A replacement of objects by others with the same records, seqs and marks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compaction {
+    /// Keys of segments to drop: neighbours in seq order.
+    pub removes: Vec<String>,
+    /// Segments that hold the same records.
+    pub adds: Vec<Segment>,
+    /// Keys of sidecars to drop.
+    pub removes_sidecars: Vec<String>,
+    /// Sidecars that hold the same marks.
+    pub adds_sidecars: Vec<Sidecar>,
+}
+
+impl State for Manifest {
+    const FORMAT: u32 = 1;
+
+    fn settle(&mut self, recorded: Second) {
+        for tombstone in &mut self.tombstones {
+            tombstone.unreferenced_at.get_or_insert(recorded);
+        }
+        for pin in self.pins.values_mut() {
+            pin.made.get_or_insert(recorded);
+        }
+        if let Some(holder) = &mut self.holder {
+            holder.since.get_or_insert(recorded);
+        }
+    }
+
+    fn sound(&self) -> Result<(), Broken> {
+        invariants::sound(self)
+    }
+
+    fn follows(&self, before: &Self) -> Result<(), Broken> {
+        invariants::follows(before, self)
+    }
+}

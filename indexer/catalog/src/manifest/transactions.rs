@@ -1,0 +1,204 @@
+//! The steps from one manifest to the next, as pure functions: state in, state out, or refused.
+
+use std::collections::BTreeSet;
+
+use tidemark_wal::planted::{Fault, planted};
+
+use super::{Closed, Compaction, Holder, Manifest, Pin, Publication, Segment, Sidecar, Tombstone, Totals};
+use crate::{Broken, Generation, Refused};
+
+impl Manifest {
+    /// `holder` becomes the writer in the next epoch, provided that the epoch is still the one that it `saw`.
+    ///
+    /// `hasty` says that the take-over follows shortly after the one before.
+    pub fn take_over(&self, saw: u64, holder: Holder, hasty: bool) -> Result<Self, Refused> {
+        self.open(saw)?;
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.hasty_takeovers = if hasty { self.hasty_takeovers.saturating_add(1) } else { 0 };
+        next.holder = Some(holder);
+        Ok(next)
+    }
+
+    /// The writer of `epoch` gives the index up, so that anybody may take it over at once.
+    pub fn release(&self, epoch: u64) -> Result<Self, Refused> {
+        self.open(epoch)?;
+        Ok(Self { holder: None, hasty_takeovers: 0, ..self.clone() })
+    }
+
+    /// The writer of `epoch` publishes.
+    pub fn publish(&self, epoch: u64, publication: &Publication) -> Result<Self, Refused> {
+        if !planted(Fault::FencedIngestPublishes) {
+            self.open(epoch)?;
+        }
+        self.continues(publication)?;
+        let mut next = self.clone();
+        next.hasty_takeovers = 0;
+        next.horizon = self.horizon.max(publication.horizon);
+        next.cursor = publication.to;
+        next.next_seq = publication.first_seq.saturating_add(publication.records);
+        next.segments.extend_from_slice(&publication.segments);
+        next.sidecars.extend_from_slice(&publication.sidecars);
+        Ok(next.summed())
+    }
+
+    /// The writer of `epoch` replaces objects by others with the same records, seqs and marks.
+    pub fn adopt(&self, epoch: u64, compaction: &Compaction) -> Result<Self, Refused> {
+        self.open(epoch)?;
+        let mut next = self.clone();
+        let segments = take(&mut next.segments, &compaction.removes, |segment| &segment.key)?;
+        let sidecars = take(&mut next.sidecars, &compaction.removes_sidecars, |sidecar| &sidecar.key)?;
+        same_records(&segments, &compaction.adds)?;
+        same_marks(&sidecars, &compaction.adds_sidecars)?;
+        next.segments.extend_from_slice(&compaction.adds);
+        next.segments.sort_by_key(|segment| segment.seq.start);
+        next.sidecars.extend_from_slice(&compaction.adds_sidecars);
+        Ok(next.summed().burying(self))
+    }
+
+    /// Pins the index as it is, under `name`, for `owner`.
+    pub fn pin(&self, name: &str, owner: &str) -> Result<Self, Refused> {
+        let pin = Pin {
+            owner: owner.to_owned(),
+            made: None,
+            horizon: self.horizon,
+            cursor: self.cursor,
+            next_seq: self.next_seq,
+            segments: self.segments.clone(),
+            sidecars: self.sidecars.clone(),
+            totals: self.totals,
+        };
+        self.with_pin(name, pin)
+    }
+
+    /// Pins once more, under `name` and for `owner`, what the living pin `source` holds.
+    pub fn pin_again(&self, source: &str, name: &str, owner: &str) -> Result<Self, Refused> {
+        let source = self.pins.get(source).ok_or_else(|| pin_refused(source, "does not exist; name a living one"))?;
+        self.with_pin(name, Pin { owner: owner.to_owned(), made: None, ..source.clone() })
+    }
+
+    /// Drops the pin `name`, which `owner` made. What nothing else holds is buried.
+    pub fn unpin(&self, name: &str, owner: &str) -> Result<Self, Refused> {
+        self.not_closed()?;
+        let mut next = self.clone();
+        match next.pins.remove(name) {
+            None => Err(pin_refused(name, "does not exist; it may have been dropped before")),
+            Some(pin) if pin.owner != owner => Err(pin_refused(name, &format!("is \"{}\"'s to drop", pin.owner))),
+            Some(_) => Ok(next.burying(self)),
+        }
+    }
+
+    /// The writer of `epoch` ends the generation in favour of `successor`, whose manifest must record the same.
+    pub fn close(&self, epoch: u64, successor: &Self) -> Result<Self, Refused> {
+        self.open(epoch)?;
+        let differs =
+            |what: &str| Refused::NotASuccessor { successor: successor.generation.clone(), what: what.to_owned() };
+        if successor.generation == self.generation {
+            return Err(differs("generation (it is this one)"));
+        }
+        for (what, same) in [
+            ("cursor", successor.cursor == self.cursor),
+            ("next seq", successor.next_seq == self.next_seq),
+            ("set digest", successor.totals.standing_digest() == self.totals.standing_digest()),
+        ] {
+            same.then_some(()).ok_or_else(|| differs(what))?;
+        }
+        Ok(self.closed_by(successor.generation.clone()))
+    }
+
+    fn closed_by(&self, successor: Generation) -> Self {
+        Self { holder: None, closed: Some(Closed { successor }), ..self.clone() }
+    }
+
+    /// Whether the writer of `epoch` may write.
+    fn open(&self, epoch: u64) -> Result<(), Refused> {
+        if self.epoch != epoch {
+            return Err(Refused::Fenced { epoch, by: self.epoch });
+        }
+        self.not_closed()
+    }
+
+    fn not_closed(&self) -> Result<(), Refused> {
+        match &self.closed {
+            Some(Closed { successor }) => Err(Refused::Closed { successor: successor.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn continues(&self, publication: &Publication) -> Result<(), Refused> {
+        let Publication { from, to, horizon, first_seq, records, .. } = *publication;
+        if let Some(until) = self.until {
+            return Err(Refused::NotPromoted { until });
+        }
+        if from != self.cursor || to < from {
+            return Err(Refused::NotContiguous { from, cursor: self.cursor });
+        }
+        let horizon = self.horizon.max(horizon);
+        if to.second() > horizon {
+            return Err(Refused::BeyondHorizon { to, horizon });
+        }
+        if first_seq != self.next_seq {
+            return Err(Refused::SeqNotContiguous { first: first_seq, next: self.next_seq });
+        }
+        let held: u64 = publication.segments.iter().map(|segment| segment.documents).fold(0, u64::saturating_add);
+        Ok(Broken::unless(held == records, "a publication's records are those of its segments", || {
+            format!("{records} records, {held} in segments")
+        })?)
+    }
+
+    fn with_pin(&self, name: &str, pin: Pin) -> Result<Self, Refused> {
+        self.not_closed()?;
+        let mut next = self.clone();
+        match next.pins.insert(name.to_owned(), pin) {
+            Some(_) => Err(pin_refused(name, "exists already; choose another name")),
+            None => Ok(next),
+        }
+    }
+
+    fn summed(mut self) -> Self {
+        self.totals = Totals::of(&self.segments, &self.sidecars);
+        self
+    }
+
+    /// A tombstone for everything that `before` held and that is held no more. Undated: the record that carries it dates
+    /// it by its own store time.
+    fn burying(mut self, before: &Self) -> Self {
+        let kept: BTreeSet<_> = self.objects().chain(self.pinned()).collect();
+        let dropped: BTreeSet<_> = before.objects().chain(before.pinned()).filter(|key| !kept.contains(key)).collect();
+        let tombstones = dropped.into_iter().map(|key| Tombstone { key: key.to_owned(), unreferenced_at: None });
+        let tombstones: Vec<_> = tombstones.collect();
+        self.tombstones.extend(tombstones);
+        self
+    }
+}
+
+fn pin_refused(name: &str, why: &str) -> Refused {
+    Refused::Pin { name: name.to_owned(), why: why.to_owned() }
+}
+
+/// Takes the items with these keys out of `items`; refused unless each is there once.
+fn take<T>(items: &mut Vec<T>, keys: &[String], key: impl Fn(&T) -> &String) -> Result<Vec<T>, Refused> {
+    let mut taken = Vec::with_capacity(keys.len());
+    for wanted in keys {
+        let at = items.iter().position(|item| key(item) == wanted);
+        let at = at.ok_or_else(|| Refused::NotReferenced { key: wanted.clone() })?;
+        taken.push(items.remove(at));
+    }
+    Ok(taken)
+}
+
+fn same_records(removed: &[Segment], added: &[Segment]) -> Result<(), Broken> {
+    let (before, after) = (Totals::of(removed, &[]), Totals::of(added, &[]));
+    let same = before.records == after.records && before.counts == after.counts && before.digest == after.digest;
+    Broken::unless(same, "a compaction keeps every record", || format!("{after:?} instead of {before:?}"))
+}
+
+fn same_marks(removed: &[Sidecar], added: &[Sidecar]) -> Result<(), Broken> {
+    let (before, after) = (Totals::of(&[], removed), Totals::of(&[], added));
+    let overtaken = |sidecars: &[Sidecar]| sidecars.iter().map(|s| s.overtaken).fold(0, u64::saturating_add);
+    let same = before.superseded_counts == after.superseded_counts
+        && before.superseded_digest == after.superseded_digest
+        && overtaken(added) <= overtaken(removed)
+        && (overtaken(added) > 0) == (overtaken(removed) > 0);
+    Broken::unless(same, "a compaction keeps every mark", || format!("{added:?} instead of {removed:?}"))
+}

@@ -1,0 +1,104 @@
+//! The bytes of a chain's record: a header line that every release can read, and the state.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{ChainError, State};
+
+/// The version of the header. The state has its own.
+const HEADER: u32 = 1;
+
+/// The first line of a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Header {
+    /// Version of the header's and the record's layout.
+    layout: u32,
+    /// Version of the state.
+    format: u32,
+    /// The record's number.
+    number: u64,
+    /// SHA-256 of the bytes of the record before; 64 zeros in the first one.
+    previous: String,
+    /// Makes the bytes unique, so that an appender recognizes its own record.
+    nonce: String,
+    /// SHA-256 of the state's bytes.
+    checksum: String,
+}
+
+/// What of the header every release must be able to read.
+#[derive(Deserialize)]
+struct Versions {
+    layout: u32,
+    format: u32,
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Record<S> {
+    pub(crate) previous: String,
+    /// SHA-256 of the whole object.
+    pub(crate) hash: String,
+    pub(crate) state: S,
+}
+
+/// What stands for the hash of the record before the first one.
+pub(crate) fn no_hash() -> String {
+    "0".repeat(64)
+}
+
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// The bytes of record `number`: header line, state line.
+pub(crate) fn encode<S: State>(number: u64, previous: &str, nonce: String, state: &S) -> serde_json::Result<Bytes> {
+    let state = serde_json::to_vec(state)?;
+    let header = Header {
+        layout: HEADER,
+        format: S::FORMAT,
+        number,
+        previous: previous.to_owned(),
+        nonce,
+        checksum: hash(&state),
+    };
+    let mut bytes = serde_json::to_vec(&header)?;
+    bytes.push(b'\n');
+    bytes.extend_from_slice(&state);
+    bytes.push(b'\n');
+    Ok(bytes.into())
+}
+
+/// Reads record `number` from the object `key`. Never panics, whatever the bytes.
+pub(crate) fn decode<S: State>(key: &str, number: u64, bytes: &[u8]) -> Result<Record<S>, ChainError> {
+    let corrupt = |why: String| ChainError::Corrupt { key: key.to_owned(), why };
+    let (header, state) = split(bytes).ok_or_else(|| corrupt("it is not two lines of JSON".to_owned()))?;
+    refuse_newer::<S>(key, header)?;
+    let header: Header =
+        serde_json::from_slice(header).map_err(|e| corrupt(format!("its header is unreadable ({e})")))?;
+    if header.number != number {
+        return Err(corrupt(format!("it says that it is record {}", header.number)));
+    }
+    if hash(state) != header.checksum {
+        return Err(corrupt("its state does not have the checksum that its header names".to_owned()));
+    }
+    let state: S = serde_json::from_slice(state).map_err(|e| corrupt(format!("its state is unreadable ({e})")))?;
+    state.sound().map_err(|broken| corrupt(broken.to_string()))?;
+    Ok(Record { previous: header.previous, hash: hash(bytes), state })
+}
+
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|b| *b == b'\n')?;
+    let (header, rest) = bytes.split_at(end);
+    Some((header, rest.get(1..)?.strip_suffix(b"\n")?))
+}
+
+fn refuse_newer<S: State>(key: &str, header: &[u8]) -> Result<(), ChainError> {
+    let newer = |found, known| ChainError::NewerFormat { key: key.to_owned(), found, known };
+    match serde_json::from_slice::<Versions>(header) {
+        Ok(Versions { layout, .. }) if layout > HEADER => Err(newer(layout, HEADER)),
+        Ok(Versions { format, .. }) if format > S::FORMAT => Err(newer(format, S::FORMAT)),
+        _ => Ok(()),
+    }
+}

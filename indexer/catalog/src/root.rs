@@ -1,0 +1,351 @@
+//! The root chain's state: what a log is, and who takes part in it. Membership only; positions live elsewhere.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tidemark_wal::{Parameters, Schedule, Second};
+
+use crate::{Broken, Cursor, Generation, Refused, State};
+
+/// One set of the log's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ParameterSet {
+    /// The set.
+    pub parameters: Parameters,
+    /// Store time of the record that introduced it; absent in that record itself, whose own store time it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recorded: Option<Second>,
+}
+
+/// What the probe of a store found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProbeRecord {
+    /// The report, as the probe wrote it.
+    pub report: Value,
+    /// Store time of the record that introduced it; absent in that record itself, whose own store time it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recorded: Option<Second>,
+}
+
+/// Whose an index is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind", deny_unknown_fields)]
+pub enum Owner {
+    /// A `WAL` resource of a cluster.
+    Resource {
+        /// The cluster's id.
+        cluster: String,
+        /// The resource's namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its UID: another one after it was deleted and made again.
+        uid: String,
+    },
+    /// Something else that calls itself by a name: the owner of a folder's lock, a process outside of a cluster.
+    Named {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Owner {
+    /// What names this owner when another one adopts its index: the UID, or the name.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Resource { uid, .. } => uid,
+            Self::Named { name } => name,
+        }
+    }
+
+    /// Whether the two are the same resource of the same cluster, perhaps deleted and made again in between.
+    fn is_again(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Resource { cluster, namespace, name, .. },
+                Self::Resource { cluster: c, namespace: ns, name: n, .. },
+            ) => (cluster, namespace, name) == (c, ns, n),
+            _ => self == other,
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resource { cluster, namespace, name, uid } => {
+                write!(f, "\"{namespace}/{name}\" of cluster \"{cluster}\" (uid \"{uid}\")")
+            }
+            Self::Named { name } => write!(f, "\"{name}\""),
+        }
+    }
+}
+
+/// An index of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Registered {
+    /// Where it lives.
+    pub url: String,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Its generation: a hint that can be repaired, the truth is the chain's closing record.
+    pub generation: Generation,
+}
+
+/// How an index came to be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// It is new.
+    New,
+    /// It was registered so before.
+    Known,
+    /// It was registered by the same owner before, perhaps under another UID or generation.
+    Renewed,
+    /// It was another owner's.
+    Adopted {
+        /// Whose it was.
+        from: Owner,
+    },
+}
+
+/// The one process that cleans the log up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cleaner {
+    /// The index on whose behalf it cleans.
+    pub index: String,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// Somebody who follows the change feed of an index; its position lives in a chain of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Consumer {
+    /// The index that it follows.
+    pub index: String,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// The state of a log's root chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Root {
+    /// The log's parameters, oldest first. The first set holds for all earlier time too.
+    pub parameters: Vec<ParameterSet>,
+    /// What the probes found, by the store's URL.
+    pub probes: BTreeMap<String, ProbeRecord>,
+    /// The indexes by name.
+    pub indexes: BTreeMap<String, Registered>,
+    /// The one cleaner.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cleaner: Option<Cleaner>,
+    /// The log floor: what lies below it may have been deleted and is in an archive.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub floor: Option<Cursor>,
+    /// The consumers by name.
+    pub consumers: BTreeMap<String, Consumer>,
+}
+
+impl Root {
+    /// The schedule of the log's parameters, computed from the store times of the records that introduced them; `None`
+    /// before the first set. The state must come from a chain, so that every set is dated.
+    pub fn schedule(&self) -> Option<Schedule> {
+        let (first, later) = self.parameters.split_first()?;
+        let first = Schedule::constant(first.parameters);
+        Some(later.iter().fold(first, |schedule, set| {
+            // A set without a date is not in the chain yet: it takes effect at the end of time.
+            schedule.changed(set.parameters, set.recorded.unwrap_or(Second::from_unix(u64::MAX)))
+        }))
+    }
+
+    /// The first indexer sets the parameters: `None` if they are set already, in the same way. Refused if a parameter
+    /// differs from the set that was recorded last.
+    pub fn ensure(&self, parameters: &Parameters) -> Result<Option<Self>, Refused> {
+        let Some(newest) = self.parameters.last() else {
+            return self.with_parameters(parameters).map(Some);
+        };
+        let given = named(parameters);
+        for ((name, recorded), (_, given)) in named(&newest.parameters).into_iter().zip(given) {
+            if recorded != given {
+                let (recorded, given) = (format!("{recorded:?}"), format!("{given:?}"));
+                return Err(Refused::ParameterDiffers { name, recorded, given });
+            }
+        }
+        Ok(None)
+    }
+
+    /// Changes the parameters; `None` if they are so already. The change takes effect as [`Schedule::changed`] says.
+    pub fn set_parameters(&self, parameters: &Parameters) -> Result<Option<Self>, Refused> {
+        match self.parameters.last() {
+            None => Err(Refused::NoParameters),
+            Some(newest) if newest.parameters == *parameters => Ok(None),
+            Some(_) => self.with_parameters(parameters).map(Some),
+        }
+    }
+
+    fn with_parameters(&self, parameters: &Parameters) -> Result<Self, Refused> {
+        usable(parameters)?;
+        let mut next = self.clone();
+        next.parameters.push(ParameterSet { parameters: *parameters, recorded: None });
+        Ok(next)
+    }
+
+    /// Records what the probe of the store at `url` found; `None` if the same is recorded already.
+    pub fn record_probe(&self, url: &str, report: &Value) -> Option<Self> {
+        if self.probes.get(url).is_some_and(|known| known.report == *report) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.probes.insert(url.to_owned(), ProbeRecord { report: report.clone(), recorded: None });
+        Some(next)
+    }
+
+    /// Registers an index of the log, and says how it came to be registered.
+    ///
+    /// One prefix is one owner's: refused while another owner has it, unless `adopt` names that one (its UID, or its
+    /// name). Refused too if the prefix overlaps that of an index of another name.
+    pub fn register_index(
+        &self,
+        name: &str,
+        index: &Registered,
+        adopt: Option<&str>,
+    ) -> Result<(Registration, Option<Self>), Refused> {
+        self.apart(name, index)?;
+        let registration = match self.indexes.get(name) {
+            None => Registration::New,
+            Some(known) if known == index => return Ok((Registration::Known, None)),
+            Some(known) if known.owner.is_again(&index.owner) => Registration::Renewed,
+            Some(known) if adopt == Some(known.owner.id()) => Registration::Adopted { from: known.owner.clone() },
+            Some(known) => return Err(owned_by_another(known)),
+        };
+        let mut next = self.clone();
+        next.indexes.insert(name.to_owned(), index.clone());
+        Ok((registration, Some(next)))
+    }
+
+    fn apart(&self, name: &str, index: &Registered) -> Result<(), Refused> {
+        let others = self.indexes.iter().filter(|(other, _)| *other != name);
+        for (other, known) in others.filter(|(_, known)| overlap(&known.url, &index.url)) {
+            if !known.owner.is_again(&index.owner) {
+                return Err(owned_by_another(known));
+            }
+            return Err(Refused::Overlaps {
+                name: name.to_owned(),
+                url: index.url.clone(),
+                other: other.clone(),
+                other_url: known.url.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Makes `cleaner` the one cleaner; `None` if it is already. Refused while there is another one.
+    pub fn set_cleaner(&self, cleaner: &Cleaner) -> Result<Option<Self>, Refused> {
+        match &self.cleaner {
+            Some(known) if known == cleaner => Ok(None),
+            Some(known) if known.index != cleaner.index || !known.owner.is_again(&cleaner.owner) => {
+                Err(Refused::SecondCleaner { cleaner: format!("{}, for index \"{}\"", known.owner, known.index) })
+            }
+            _ => Ok(Some(Self { cleaner: Some(cleaner.clone()), ..self.clone() })),
+        }
+    }
+
+    /// Raises the log floor; `None` if it is there already.
+    pub fn raise_floor(&self, to: Cursor) -> Result<Option<Self>, Refused> {
+        match self.floor {
+            Some(floor) if floor == to => Ok(None),
+            Some(floor) if floor > to => Err(Refused::FloorBack { floor, to }),
+            _ => Ok(Some(Self { floor: Some(to), ..self.clone() })),
+        }
+    }
+
+    /// Registers a consumer; `None` if it is already. Refused while another owner has the name.
+    pub fn register_consumer(&self, name: &str, consumer: &Consumer) -> Result<Option<Self>, Refused> {
+        match self.consumers.get(name) {
+            Some(known) if known == consumer => return Ok(None),
+            Some(known) if !known.owner.is_again(&consumer.owner) => {
+                return Err(Refused::OwnedByAnother { url: name.to_owned(), owner: known.owner.to_string() });
+            }
+            _ => {}
+        }
+        let mut next = self.clone();
+        next.consumers.insert(name.to_owned(), consumer.clone());
+        Ok(Some(next))
+    }
+}
+
+fn owned_by_another(known: &Registered) -> Refused {
+    Refused::OwnedByAnother { url: known.url.clone(), owner: known.owner.to_string() }
+}
+
+/// Whether one URL is the other or lies below it.
+fn overlap(a: &str, b: &str) -> bool {
+    let (a, b) = (a.trim_end_matches('/'), b.trim_end_matches('/'));
+    let below = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    below(a, b) || below(b, a)
+}
+
+/// The parameters with the names of their flags.
+fn named(parameters: &Parameters) -> [(&'static str, std::time::Duration); 5] {
+    let Parameters { expiry, signer_clock_lead, request_timeout, visibility_delay, audit_window } = *parameters;
+    [
+        ("expiry", expiry),
+        ("signerClockLead", signer_clock_lead),
+        ("requestTimeout", request_timeout),
+        ("visibilityDelay", visibility_delay),
+        ("auditWindow", audit_window),
+    ]
+}
+
+/// Refuses parameters under which no log works.
+fn usable(parameters: &Parameters) -> Result<(), Refused> {
+    const HOUR: u64 = 3600;
+    const RULES: [(&str, u64, u64, &str); 5] = [
+        ("expiry", 1, 168 * HOUR, "1s to 168h are possible, the longest that a signed URL lives"),
+        ("signerClockLead", 0, HOUR, "0s to 1h are possible"),
+        ("requestTimeout", 0, HOUR, "0s to 1h are possible"),
+        ("visibilityDelay", 0, HOUR, "0s to 1h are possible"),
+        ("auditWindow", 0, 366 * 24 * HOUR, "0s to 366 days are possible"),
+    ];
+    for ((name, given), (_, least, most, why)) in named(parameters).into_iter().zip(RULES) {
+        if given.as_secs() < least || given > std::time::Duration::from_secs(most) {
+            return Err(Refused::ParameterUnusable { name, given: format!("{given:?}"), why });
+        }
+    }
+    Ok(())
+}
+
+impl State for Root {
+    const FORMAT: u32 = 1;
+
+    fn settle(&mut self, recorded: Second) {
+        for set in &mut self.parameters {
+            set.recorded.get_or_insert(recorded);
+        }
+        for probe in self.probes.values_mut() {
+            probe.recorded.get_or_insert(recorded);
+        }
+    }
+
+    fn sound(&self) -> Result<(), Broken> {
+        let undated = self.parameters.iter().rev().skip(1).any(|set| set.recorded.is_none());
+        Broken::unless(!undated, "only the newest parameters may be undated", || "an older set is".to_owned())
+    }
+
+    fn follows(&self, before: &Self) -> Result<(), Broken> {
+        Broken::unless(self.parameters.starts_with(&before.parameters), "recorded parameters never change", || {
+            format!("{:?} after {:?}", self.parameters, before.parameters)
+        })?;
+        Broken::unless(self.floor >= before.floor, "the log floor never goes back", || {
+            format!("{:?} after {:?}", self.floor, before.floor)
+        })
+    }
+}

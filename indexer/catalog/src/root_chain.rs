@@ -1,0 +1,136 @@
+//! The root chain of a log.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use serde::Serialize;
+use tidemark_wal::{Entropy, Log, ParameterSource, Parameters, Schedule, SourceError};
+
+use crate::{Chain, ChainError, Cleaner, Consumer, Cursor, Registered, Registration, Root, Slot, error::Refused};
+
+/// The records below `<log>/.tidemark/root/`, which sorts before every token. Cheap to clone; clones share the newest
+/// record that one of them has read.
+#[derive(Clone)]
+pub struct RootChain {
+    chain: Chain<Root>,
+    newest: Arc<Mutex<Option<Slot<Root>>>>,
+}
+
+impl RootChain {
+    /// The root chain of `log`. Touches nothing.
+    pub fn open(log: &Log, entropy: Entropy) -> Self {
+        let store = log.entries.below(".tidemark/root");
+        Self { chain: Chain::new(store, entropy), newest: Arc::default() }
+    }
+
+    /// The chain itself.
+    pub fn chain(&self) -> &Chain<Root> {
+        &self.chain
+    }
+
+    /// The head as it is now, never from memory; `None` before the first record.
+    pub async fn head(&self) -> Result<Option<Slot<Root>>, ChainError> {
+        let known = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let head = match known {
+            Some(known) => Some(self.chain.newer(&known).await?.unwrap_or(known)),
+            None => self.chain.latest().await?,
+        };
+        Ok(head.map(|head| self.keep(head)))
+    }
+
+    /// The state as it is now, never from memory; empty before the first record.
+    pub async fn state(&self) -> Result<Root, ChainError> {
+        Ok(self.head().await?.map(|head| head.state).unwrap_or_default())
+    }
+
+    /// The parameters' schedule as it is now; `None` before the first indexer has set them.
+    pub async fn parameters(&self) -> Result<Option<Schedule>, ChainError> {
+        Ok(self.state().await?.schedule())
+    }
+
+    /// The first indexer sets the log's parameters; every later one must want the same. Refused, with both values named,
+    /// if it does not.
+    pub async fn ensure(&self, parameters: &Parameters) -> Result<Schedule, ChainError> {
+        self.step(|root| root.ensure(parameters)).await?.schedule().ok_or_else(no_parameters)
+    }
+
+    /// Changes the log's parameters, from [`tidemark_wal::CHANGE_DELAY`] + `V` after the store time of the new record on.
+    pub async fn set_parameters(&self, parameters: &Parameters) -> Result<Schedule, ChainError> {
+        self.step(|root| root.set_parameters(parameters)).await?.schedule().ok_or_else(no_parameters)
+    }
+
+    /// Records what the probe of the store at `url` found.
+    pub async fn record_probe(&self, url: &str, report: &impl Serialize) -> Result<(), ChainError> {
+        let report = serde_json::to_value(report).unwrap_or_default();
+        self.step(|root| Ok(root.record_probe(url, &report))).await.map(drop)
+    }
+
+    /// Registers an index, or learns that it is another owner's. See [`Root::register_index`].
+    pub async fn register_index(
+        &self,
+        name: &str,
+        index: &Registered,
+        adopt: Option<&str>,
+    ) -> Result<Registration, ChainError> {
+        let how = Mutex::new(Registration::Known);
+        self.step(|root| {
+            let (registration, next) = root.register_index(name, index, adopt)?;
+            *how.lock().unwrap_or_else(PoisonError::into_inner) = registration;
+            Ok(next)
+        })
+        .await?;
+        Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes `cleaner` the one cleaner of the log.
+    pub async fn set_cleaner(&self, cleaner: &Cleaner) -> Result<(), ChainError> {
+        self.step(|root| root.set_cleaner(cleaner)).await.map(drop)
+    }
+
+    /// Raises the log floor.
+    pub async fn raise_floor(&self, to: Cursor) -> Result<(), ChainError> {
+        self.step(|root| root.raise_floor(to)).await.map(drop)
+    }
+
+    /// Registers a consumer.
+    pub async fn register_consumer(&self, name: &str, consumer: &Consumer) -> Result<(), ChainError> {
+        self.step(|root| root.register_consumer(name, consumer)).await.map(drop)
+    }
+
+    /// Appends what `transaction` makes of the head, unless it leaves it as it is.
+    async fn step(
+        &self,
+        transaction: impl Fn(&Root) -> Result<Option<Root>, Refused> + Send + Sync,
+    ) -> Result<Root, ChainError> {
+        let empty = Root::default();
+        let head = self.head().await?;
+        let appended = self.chain.append(head, |root| transaction(root.unwrap_or(&empty))).await;
+        match appended {
+            Ok(slot) => Ok(self.keep(slot).state),
+            // Nothing to change in a chain without records.
+            Err(ChainError::Refused(Refused::Empty)) => Ok(empty),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Remembers the newest record, so that no later answer goes back behind it.
+    fn keep(&self, slot: Slot<Root>) -> Slot<Root> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.as_ref().is_none_or(|known| known.number < slot.number) {
+            *newest = Some(slot.clone());
+        }
+        newest.clone().unwrap_or(slot)
+    }
+}
+
+fn no_parameters() -> ChainError {
+    Refused::NoParameters.into()
+}
+
+#[async_trait]
+impl ParameterSource for RootChain {
+    async fn schedule(&self) -> Result<Schedule, SourceError> {
+        let schedule = self.parameters().await.and_then(|schedule| schedule.ok_or_else(no_parameters));
+        schedule.map_err(|error| SourceError { why: error.to_string() })
+    }
+}

@@ -1,0 +1,371 @@
+//! One writer: who may publish in an index.
+//!
+//! The writer holds an epoch. Taking over publishes the next epoch; every transaction of a writer is refused in a state of
+//! another epoch, so that afterwards nothing of a lower one commits, however long its owner was asleep. That is the whole
+//! of safety. The rest of this file is about progress: who lives is not disturbed, and who is dead is succeeded.
+
+use std::{convert::Infallible, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tidemark_wal::{
+    Clock, Second, Store, StoreError,
+    planted::{Fault, planted},
+};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{
+    AcquireError, ChainError, Compaction, Holder, IndexChain, Manifest, Publication, PublishError, Refused, Slot,
+};
+
+/// How often the holder shows that it lives.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long the holder's heartbeat must stand still before a candidate takes over.
+pub const SILENCE: Duration = Duration::from_secs(60);
+/// How often a candidate looks.
+const LOOK: Duration = Duration::from_secs(5);
+/// How many hasty take-overs in a row go without a wait.
+const FREE_TAKEOVERS: u32 = 2;
+/// The longest wait before a hasty take-over.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Who a writer is: a pod's UID, the owner of a folder's lock, or a random text. Whoever has it is the same writer, started
+/// again; so two processes that run at once never share one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Identity(pub String);
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a candidate waits. It is ready all the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Another writer holds the index.
+    ForHolder {
+        /// Who.
+        holder: Identity,
+        /// In which epoch.
+        epoch: u64,
+        /// For how long its heartbeat was seen standing still; it is succeeded after [`SILENCE`].
+        silent: Duration,
+    },
+    /// The index changed hands several times in a row without a publication.
+    BackingOff {
+        /// How long this candidate waits.
+        wait: Duration,
+    },
+}
+
+/// Shows for ever that the owner of `clock` lives: a probe every [`HEARTBEAT`].
+///
+/// The holder runs it for as long as it holds the index, beside everything else that it does, and drops it to stop. A probe
+/// that fails is logged and made again a second later.
+pub async fn heartbeat(clock: &Clock) -> Infallible {
+    loop {
+        let started = Instant::now();
+        match clock.probe().await {
+            Ok(_) => sleep_until(started + HEARTBEAT).await,
+            Err(error) => {
+                tracing::warn!(%error, "no heartbeat: a standby takes over if this lasts");
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// For how long a heartbeat was seen standing still.
+#[derive(Debug, Default)]
+struct Silence {
+    epoch: u64,
+    last: Option<Look>,
+    still: Duration,
+}
+
+/// A successful look at a heartbeat.
+#[derive(Debug)]
+struct Look {
+    started: Instant,
+    ended: Instant,
+    beat: Option<(Second, Option<String>)>,
+}
+
+impl Silence {
+    /// Takes a look into account: only what lies between two looks at most [`HEARTBEAT`] apart counts, so that neither an
+    /// outage, during which nobody can show that he lives, nor a pause of this process counts as silence.
+    fn saw(&mut self, epoch: u64, look: Look) {
+        if self.epoch != epoch {
+            *self = Self { epoch, ..Self::default() };
+        }
+        match &self.last {
+            Some(last) if last.beat != look.beat => self.still = Duration::ZERO,
+            Some(last) if look.ended.duration_since(last.started) <= HEARTBEAT => {
+                self.still += look.started.duration_since(last.ended);
+            }
+            _ => {}
+        }
+        self.last = Some(look);
+    }
+
+    async fn look(&mut self, epoch: u64, beats: &Store, key: &str) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let beat = beats.head(key).await?.map(|info| (info.time, info.etag));
+        self.saw(epoch, Look { started, ended: Instant::now(), beat });
+        Ok(())
+    }
+
+    /// For how long the holder of `epoch` was seen silent.
+    fn of(&self, epoch: u64) -> Duration {
+        if self.epoch == epoch { self.still } else { Duration::ZERO }
+    }
+}
+
+impl IndexChain {
+    /// Becomes the index's writer: waits, ready, until that is allowed, and takes the index over.
+    ///
+    /// Allowed is it if nobody holds the index, if the holder is this `identity`, or if the holder's heartbeat in `beats`
+    /// (the log's own store) has stood still for [`SILENCE`]. `on_wait` hears at every look why the candidate waits. The
+    /// future may be dropped at any time. `clock` must be the one whose [`heartbeat`] the caller runs afterwards.
+    pub async fn acquire(
+        &self,
+        identity: Identity,
+        clock: &Clock,
+        beats: &Store,
+        on_wait: impl Fn(Waiting) + Send,
+    ) -> Result<Writership, AcquireError> {
+        let mut candidate =
+            Candidate { chain: self, identity, clock, beats, silence: Silence::default(), backed_off: None };
+        let mut seen = None;
+        loop {
+            seen = candidate.look(seen).await?;
+            match candidate.next(seen.as_ref()).await? {
+                Next::Wait(why, span) => {
+                    on_wait(why);
+                    sleep(span).await;
+                }
+                Next::Take { hasty } => {
+                    if let Some(writership) = candidate.take(seen.clone(), hasty).await? {
+                        return Ok(writership);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Somebody who wants to become the writer.
+struct Candidate<'a> {
+    chain: &'a IndexChain,
+    identity: Identity,
+    clock: &'a Clock,
+    beats: &'a Store,
+    silence: Silence,
+    /// The epoch before whose succession it has backed off already.
+    backed_off: Option<u64>,
+}
+
+/// What a candidate does next.
+enum Next {
+    Wait(Waiting, Duration),
+    Take { hasty: bool },
+}
+
+impl Candidate<'_> {
+    /// The latest manifest; the one seen before if the store fails just now.
+    async fn look(&self, seen: Option<Slot<Manifest>>) -> Result<Option<Slot<Manifest>>, ChainError> {
+        let Some(seen) = seen else {
+            return self.chain.latest().await;
+        };
+        match self.chain.poll(&seen).await {
+            Ok(newer) => Ok(Some(newer.unwrap_or(seen))),
+            Err(ChainError::Store(error @ StoreError::Failed { .. })) => {
+                tracing::warn!(%error, "the standby could not read the index, and goes on waiting");
+                Ok(Some(seen))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn next(&mut self, seen: Option<&Slot<Manifest>>) -> Result<Next, AcquireError> {
+        let Some(Slot { state, .. }) = seen else {
+            return Ok(Next::Take { hasty: false });
+        };
+        if let Some(closed) = &state.closed {
+            let successor = closed.successor.clone();
+            return Err(ChainError::from(Refused::Closed { successor }).into());
+        }
+        let Some(holder) = &state.holder else {
+            return Ok(Next::Take { hasty: false });
+        };
+        if planted(Fault::CandidatesFenceEachOther) {
+            return Ok(Next::Take { hasty: false });
+        }
+        if let Some(wait) = self.wait_for(state.epoch, holder).await? {
+            return Ok(wait);
+        }
+        self.back_off(state, holder).await
+    }
+
+    /// Waits while another holder lives.
+    async fn wait_for(&mut self, epoch: u64, holder: &Holder) -> Result<Option<Next>, ChainError> {
+        if holder.identity == self.identity {
+            return Ok(None);
+        }
+        match self.silence.look(epoch, self.beats, &holder.heartbeat).await {
+            Ok(()) => {}
+            Err(error @ StoreError::Failed { .. }) => {
+                tracing::warn!(%error, "the standby could not read the holder's heartbeat, which counts for nothing");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let silent = self.silence.of(epoch);
+        let why = Waiting::ForHolder { holder: holder.identity.clone(), epoch, silent };
+        Ok((silent < SILENCE).then_some(Next::Wait(why, LOOK)))
+    }
+
+    /// Waits once before a take-over that follows others in haste.
+    async fn back_off(&mut self, state: &Manifest, holder: &Holder) -> Result<Next, AcquireError> {
+        let now = self.clock.probe().await?.now;
+        let hasty = holder.since.is_some_and(|since| now.since(since) < SILENCE);
+        let wait = wait_before(state.hasty_takeovers);
+        if !hasty || wait.is_zero() || self.backed_off == Some(state.epoch) {
+            return Ok(Next::Take { hasty });
+        }
+        self.backed_off = Some(state.epoch);
+        let share = f64::from(u16::from_be_bytes(self.chain.entropy().bytes())) / f64::from(u16::MAX);
+        let wait = wait.mul_f64(0.5 + share / 2.0);
+        Ok(Next::Wait(Waiting::BackingOff { wait }, wait))
+    }
+
+    /// Publishes the next epoch; `None` if somebody else did so first.
+    async fn take(&self, seen: Option<Slot<Manifest>>, hasty: bool) -> Result<Option<Writership>, AcquireError> {
+        // The heartbeat moves before anybody looks for it.
+        self.clock.probe().await?;
+        let holder = Holder { identity: self.identity.clone(), heartbeat: self.clock.heartbeat_key(), since: None };
+        let saw = seen.as_ref().map_or(0, |slot| slot.state.epoch);
+        let first = Manifest::new(self.chain.generation().clone());
+        let taken = self.chain.chain().append(seen, |state| {
+            let state = state.unwrap_or(&first);
+            state.take_over(saw, holder.clone(), hasty).map(Some)
+        });
+        match taken.await {
+            Ok(slot) => Ok(Some(Writership::new(self.chain.clone(), slot))),
+            Err(ChainError::Refused(Refused::Fenced { .. })) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// How long to wait before a take-over that follows others in haste: doubled each time.
+fn wait_before(hasty_takeovers: u32) -> Duration {
+    match hasty_takeovers.checked_sub(FREE_TAKEOVERS) {
+        None => Duration::ZERO,
+        Some(excess) => Duration::from_secs(1 << excess.min(5)).min(LONGEST_WAIT),
+    }
+}
+
+/// The right to publish in an index, held until it is released or another writer takes over.
+///
+/// The first call that finds it lost, or whose outcome is unknown, ends it: that call and every later one fail in the same
+/// way. The owner ends its process then, and deletes nothing.
+pub struct Writership {
+    chain: IndexChain,
+    slot: Slot<Manifest>,
+    epoch: u64,
+    ended: Option<Ended>,
+}
+
+#[derive(Clone)]
+enum Ended {
+    Fenced { by: u64 },
+    Unknown { key: String, why: String },
+}
+
+impl Writership {
+    fn new(chain: IndexChain, slot: Slot<Manifest>) -> Self {
+        let epoch = slot.state.epoch;
+        Self { chain, slot, epoch, ended: None }
+    }
+
+    /// The newest manifest that this writer knows.
+    pub fn manifest(&self) -> &Slot<Manifest> {
+        &self.slot
+    }
+
+    /// The epoch held: what the names of new objects bear.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Adds records and marks to the index.
+    pub async fn publish(&mut self, publication: Publication) -> Result<&Slot<Manifest>, PublishError> {
+        self.step(|state, epoch| state.publish(epoch, &publication)).await
+    }
+
+    /// Replaces objects of the index by others that hold the same.
+    pub async fn adopt(&mut self, compaction: Compaction) -> Result<&Slot<Manifest>, PublishError> {
+        self.step(|state, epoch| state.adopt(epoch, &compaction)).await
+    }
+
+    /// Looks whether the role is still held. An idle writer calls it now and then, so that it learns that it lost it.
+    pub async fn check(&mut self) -> Result<&Slot<Manifest>, PublishError> {
+        self.alive()?;
+        if let Some(newer) = self.chain.poll(&self.slot).await? {
+            self.slot = newer;
+        }
+        let by = self.slot.state.epoch;
+        if by != self.epoch {
+            self.ended = Some(Ended::Fenced { by });
+            self.alive()?;
+        }
+        Ok(&self.slot)
+    }
+
+    /// Ends the generation in favour of `successor`, and the role with it.
+    pub async fn close(mut self, successor: &Manifest) -> Result<Slot<Manifest>, PublishError> {
+        self.step(|state, epoch| state.close(epoch, successor)).await.cloned()
+    }
+
+    /// Gives the role up, so that the next candidate need not wait.
+    pub async fn release(mut self) -> Result<(), PublishError> {
+        self.step(Manifest::release).await.map(drop)
+    }
+
+    async fn step(
+        &mut self,
+        transaction: impl Fn(&Manifest, u64) -> Result<Manifest, Refused> + Send + Sync,
+    ) -> Result<&Slot<Manifest>, PublishError> {
+        self.alive()?;
+        let epoch = self.epoch;
+        let appended = self
+            .chain
+            .chain()
+            .append(Some(self.slot.clone()), |state| transaction(state.ok_or(Refused::Empty)?, epoch).map(Some));
+        match appended.await.map_err(PublishError::from) {
+            Ok(slot) => self.slot = slot,
+            Err(error) => {
+                self.ended = ended_by(&error);
+                return Err(error);
+            }
+        }
+        Ok(&self.slot)
+    }
+
+    fn alive(&self) -> Result<(), PublishError> {
+        match self.ended.clone() {
+            None => Ok(()),
+            Some(Ended::Fenced { by }) => Err(PublishError::Fenced { epoch: self.epoch, by }),
+            Some(Ended::Unknown { key, why }) => Err(PublishError::Unknown { key, why }),
+        }
+    }
+}
+
+fn ended_by(error: &PublishError) -> Option<Ended> {
+    match error {
+        PublishError::Fenced { by, .. } => Some(Ended::Fenced { by: *by }),
+        PublishError::Unknown { key, why } => Some(Ended::Unknown { key: key.clone(), why: why.clone() }),
+        PublishError::Refused(_) | PublishError::Chain(_) => None,
+    }
+}
