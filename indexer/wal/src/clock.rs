@@ -78,10 +78,7 @@ impl Clock {
         let times = try_join_all(self.stores.iter().map(|store| self.read(store))).await?;
         let earliest = times.iter().copied().min().unwrap_or_default();
         let latest = times.iter().copied().max().unwrap_or_default();
-        Ok(Reading {
-            now: self.advance(earliest),
-            spread: latest.since(earliest),
-        })
+        Ok(Reading { now: self.advance(earliest), spread: latest.since(earliest) })
     }
 
     /// Store time advanced from the last probe by the monotonic clock; `None` before the first probe and when the last
@@ -101,10 +98,8 @@ impl Clock {
     async fn read(&self, store: &Store) -> Result<Second, ClockError> {
         store.put(&self.key, Bytes::new()).await?;
         let seen = store.head(&self.key).await?;
-        seen.map(|info| info.time).ok_or_else(|| ClockError::Vanished {
-            url: store.url().to_string(),
-            key: self.key.to_string(),
-        })
+        seen.map(|info| info.time)
+            .ok_or_else(|| ClockError::Vanished { url: store.url().to_string(), key: self.key.to_string() })
     }
 
     /// Takes a reading over, unless one of the same process was later.

@@ -69,38 +69,15 @@ pub fn place(path: &str) -> Result<Place, Malformed> {
     let own = |text: &str| text.to_owned();
     Ok(match segments[..] {
         ["repos", repo, "repo.yaml"] => Place::Repo { repo: own(repo) },
-        ["bundles", repo, bundle, "bundle.yaml"] => Place::Bundle {
-            repo: own(repo),
-            bundle: own(bundle),
-        },
-        ["labels", repo, label, "label.yaml"] => Place::Label {
-            repo: own(repo),
-            label: own(label),
-        },
+        ["bundles", repo, bundle, "bundle.yaml"] => Place::Bundle { repo: own(repo), bundle: own(bundle) },
+        ["labels", repo, label, "label.yaml"] => Place::Label { repo: own(repo), label: own(label) },
         ["contexts", context, "context.yaml"] => Place::Context { context: own(context) },
-        [
-            "diamonds",
-            repo,
-            diamond,
-            file @ ("diamond-running.yaml" | "diamond-done.yaml"),
-        ] => Place::Diamond {
-            repo: own(repo),
-            diamond: own(diamond),
-            done: file == "diamond-done.yaml",
-        },
-        [
-            "diamonds",
-            repo,
-            diamond,
-            "splits",
-            split,
-            file @ ("split-running.yaml" | "split-done.yaml"),
-        ] => Place::Split {
-            repo: own(repo),
-            diamond: own(diamond),
-            split: own(split),
-            done: file == "split-done.yaml",
-        },
+        ["diamonds", repo, diamond, file @ ("diamond-running.yaml" | "diamond-done.yaml")] => {
+            Place::Diamond { repo: own(repo), diamond: own(diamond), done: file == "diamond-done.yaml" }
+        }
+        ["diamonds", repo, diamond, "splits", split, file @ ("split-running.yaml" | "split-done.yaml")] => {
+            Place::Split { repo: own(repo), diamond: own(diamond), split: own(split), done: file == "split-done.yaml" }
+        }
         _ => Place::Other,
     })
 }
@@ -140,12 +117,7 @@ impl Place {
             Self::Diamond { repo, diamond, done } => {
                 format!("diamonds/{repo}/{diamond}/diamond-{}.yaml", state(done))
             }
-            Self::Split {
-                repo,
-                diamond,
-                split,
-                done,
-            } => {
+            Self::Split { repo, diamond, split, done } => {
                 format!("diamonds/{repo}/{diamond}/splits/{split}/split-{}.yaml", state(done))
             }
             Self::Other => return None,
@@ -179,9 +151,7 @@ pub fn entity(place: &Place) -> Option<String> {
         Place::Label { repo, label } => format!("label/{repo}/{label}"),
         Place::Context { context } => format!("context/{context}"),
         Place::Diamond { repo, diamond, .. } => format!("diamond/{repo}/{diamond}"),
-        Place::Split {
-            repo, diamond, split, ..
-        } => format!("split/{repo}/{diamond}/{split}"),
+        Place::Split { repo, diamond, split, .. } => format!("split/{repo}/{diamond}/{split}"),
         Place::Other => return None,
     })
 }
@@ -287,9 +257,7 @@ fn check_name(raw: &Value, field: &str, expected: &str) -> Result<(), Malformed>
         Some(other) => other.to_string(),
     };
     let shown: String = found.chars().take(200).collect();
-    Err(Malformed::new(format!(
-        "the descriptor's {field} is {shown}, its path says {expected:?}"
-    )))
+    Err(Malformed::new(format!("the descriptor's {field} is {shown}, its path says {expected:?}")))
 }
 
 impl Descriptor {
@@ -305,9 +273,7 @@ impl Descriptor {
             description: wire.description,
             parents: wire.parents.unwrap_or_default(),
             timestamp: times.iter().flatten().find_map(|text| client_time(text)),
-            contributors: wire
-                .contributors
-                .unwrap_or_else(|| wire.contributor.into_iter().collect()),
+            contributors: wire.contributors.unwrap_or_else(|| wire.contributor.into_iter().collect()),
             leaf_size,
             size,
             count,
@@ -338,10 +304,7 @@ mod tests {
         deduplication: blake\nrunstage: \"\"\n";
 
     fn bundle() -> Place {
-        Place::Bundle {
-            repo: "r".to_owned(),
-            bundle: "1INzQ5TV4vAAfU2PbRFgPfnzEwR".to_owned(),
-        }
+        Place::Bundle { repo: "r".to_owned(), bundle: "1INzQ5TV4vAAfU2PbRFgPfnzEwR".to_owned() }
     }
 
     #[test]
@@ -351,10 +314,7 @@ mod tests {
         assert_eq!(read.parents, ["p"]);
         assert_eq!(read.timestamp, Some("2019-03-12T22:10:24.159704Z".parse().unwrap()));
         assert_eq!(read.contributors[0].email, "ada@example.org");
-        assert_eq!(
-            (read.leaf_size, read.count, read.version),
-            (Some(2_097_152), Some(3), Some(4))
-        );
+        assert_eq!((read.leaf_size, read.count, read.version), (Some(2_097_152), Some(3), Some(4)));
     }
 
     #[test]
@@ -369,30 +329,16 @@ mod tests {
         let label = read_descriptor(&place("labels/r/v1/label.yaml").unwrap(), b"id: b\ncontributors: []\n").unwrap();
         assert_eq!(label.id.as_deref(), Some("b"));
         let diamond = place("diamonds/r/d/diamond-done.yaml").unwrap();
-        let diamond = read_descriptor(
-            &diamond,
-            b"diamondID: d\nstartTime: 2020-01-01T00:00:00Z\nstate: done\nbundleID: b\n",
-        );
+        let diamond =
+            read_descriptor(&diamond, b"diamondID: d\nstartTime: 2020-01-01T00:00:00Z\nstate: done\nbundleID: b\n");
         let diamond = diamond.unwrap();
-        assert_eq!(
-            (diamond.state.as_deref(), diamond.bundle.as_deref()),
-            (Some("done"), Some("b"))
-        );
+        assert_eq!((diamond.state.as_deref(), diamond.bundle.as_deref()), (Some("done"), Some("b")));
         assert!(diamond.timestamp.is_some());
     }
 
     #[test]
     fn refuses_what_is_not_what_its_kind_says() {
-        for body in [
-            "",
-            "- a list",
-            "text",
-            "id: another",
-            "message: [1]",
-            "contributors: 5",
-            "\u{0}",
-            "id: {a: b}",
-        ] {
+        for body in ["", "- a list", "text", "id: another", "message: [1]", "contributors: 5", "\u{0}", "id: {a: b}"] {
             assert!(read_descriptor(&bundle(), body.as_bytes()).is_err(), "{body:?}");
         }
         assert!(read_descriptor(&bundle(), &[0xff, 0xfe]).is_err());

@@ -10,10 +10,7 @@ pub struct Entropy(Arc<Mutex<StdRng>>);
 
 impl Entropy {
     /// A source seeded by the operating system.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where randomness enters the product"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place where randomness enters the product")]
     pub fn from_os() -> Self {
         Self(Arc::new(Mutex::new(StdRng::from_seed(rand::random()))))
     }
@@ -26,10 +23,7 @@ impl Entropy {
     /// `N` random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .fill_bytes(&mut bytes);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes);
         bytes
     }
 

@@ -29,28 +29,19 @@ impl Log {
                 why: "a log without a metadata store completes nothing; name at least one".to_owned(),
             });
         }
-        Ok(Self {
-            entries: Store::open(log)?,
-            metadata,
-        })
+        Ok(Self { entries: Store::open(log)?, metadata })
     }
 
     /// A log over stores that are open already. With no metadata store the log's own serves as one.
     pub fn over(entries: Store, metadata: Vec<Store>) -> Self {
-        let metadata = if metadata.is_empty() {
-            vec![entries.clone()]
-        } else {
-            metadata
-        };
+        let metadata = if metadata.is_empty() { vec![entries.clone()] } else { metadata };
         Self { entries, metadata }
     }
 
     /// Every store once, the log's own first. Stores with the same URL are one.
     pub fn stores(&self) -> impl Iterator<Item = &Store> {
         let mut seen = BTreeSet::new();
-        std::iter::once(&self.entries)
-            .chain(&self.metadata)
-            .filter(move |store| seen.insert(store.url().as_str()))
+        std::iter::once(&self.entries).chain(&self.metadata).filter(move |store| seen.insert(store.url().as_str()))
     }
 
     /// Where descriptors are written: the first metadata store.

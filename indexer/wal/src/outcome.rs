@@ -106,13 +106,16 @@ pub fn judge(
     let outcome = rule.outcome(entry_time, complete, &own);
     Decision {
         outcome,
-        evidence: complete
-            .then(|| own.iter().filter_map(|sighting| sighting.evidence).max())
-            .flatten(),
+        evidence: complete.then(|| own.iter().filter_map(|sighting| sighting.evidence).max()).flatten(),
         entry_time,
         completed: complete.then(|| rule.completed(entry_time, &own)),
         sightings: seen.iter().flatten().cloned().collect(),
     }
+}
+
+/// The last second in which an operation of `token` completes in time.
+pub(crate) fn last_in_time(parameters: &Parameters, token: Token) -> Second {
+    Rule::of(parameters, token).last()
 }
 
 /// The bounds of one token.
@@ -127,11 +130,7 @@ struct Rule {
 impl Rule {
     fn of(parameters: &Parameters, token: Token) -> Self {
         let bound = parameters.commit_bound() + Duration::from_secs(1);
-        Self {
-            token: token.second(),
-            bound,
-            audit: parameters.audit_window.max(bound),
-        }
+        Self { token: token.second(), bound, audit: parameters.audit_window.max(bound) }
     }
 
     /// Whether the descriptor is there for this operation.
@@ -141,10 +140,7 @@ impl Rule {
     }
 
     fn outcome(&self, entry: Second, complete: bool, own: &[&Sighting]) -> Outcome {
-        let dated = || {
-            own.iter()
-                .filter(|sighting| sighting.evidence != Some(Evidence::Inferred))
-        };
+        let dated = || own.iter().filter(|sighting| sighting.evidence != Some(Evidence::Inferred));
         if planted(Fault::OutcomeFromExpiryAlone) {
             return Outcome::Committed;
         }
@@ -161,8 +157,13 @@ impl Rule {
         }
     }
 
+    /// The bound in whole seconds: a fraction of a second never lengthens it.
+    fn last(&self) -> Second {
+        self.token.after(Duration::from_secs(self.bound.as_secs()))
+    }
+
     fn late(&self, time: Second) -> bool {
-        time.since(self.token) > self.bound
+        time > self.last()
     }
 
     fn missed_audit(&self, entry: Second, time: Second) -> bool {
@@ -171,7 +172,7 @@ impl Rule {
 
     /// The latest of the times; an inferred one is known only not to be later than the bound.
     fn completed(&self, entry: Second, own: &[&Sighting]) -> Second {
-        let last = self.token.after(Duration::from_secs(self.bound.as_secs()));
+        let last = self.last();
         let time = |sighting: &&Sighting| match sighting.evidence {
             Some(Evidence::Inferred) => sighting.time.min(last),
             _ => sighting.time,
@@ -189,10 +190,7 @@ mod tests {
     const AT: u64 = 1_700_000_000;
 
     fn parameters() -> Parameters {
-        Parameters {
-            audit_window: Duration::from_secs(3600),
-            ..Parameters::with_expiry(Duration::from_secs(40))
-        }
+        Parameters { audit_window: Duration::from_secs(3600), ..Parameters::with_expiry(Duration::from_secs(40)) }
     }
 
     fn token() -> Token {
@@ -237,10 +235,7 @@ mod tests {
 
     #[test]
     fn a_fraction_of_a_second_never_lengthens_the_bound() {
-        let parameters = Parameters {
-            signer_clock_lead: Duration::from_millis(500),
-            ..parameters()
-        };
+        let parameters = Parameters { signer_clock_lead: Duration::from_millis(500), ..parameters() };
         let at = |offset| judge(&parameters, token(), second(0), 1, &[seen(offset, BOUND)]).outcome;
         assert_eq!(at(C + 1), Outcome::Committed);
         assert_eq!(at(C + 2), Outcome::Late);
@@ -257,13 +252,7 @@ mod tests {
 
     #[test]
     fn an_overwritten_label_is_inferred_and_completed_within_the_bound() {
-        let decision = judge(
-            &parameters(),
-            token(),
-            second(0),
-            1,
-            &[seen(90_000, Some(Evidence::Inferred))],
-        );
+        let decision = judge(&parameters(), token(), second(0), 1, &[seen(90_000, Some(Evidence::Inferred))]);
         assert_eq!(decision.outcome, Outcome::Committed);
         assert_eq!(decision.evidence, Some(Evidence::Inferred));
         assert_eq!(decision.completed, Some(second(C + 1)));
@@ -277,10 +266,7 @@ mod tests {
 
     #[test]
     fn an_audit_window_shorter_than_the_bound_expires_nothing_in_time() {
-        let parameters = Parameters {
-            audit_window: Duration::ZERO,
-            ..parameters()
-        };
+        let parameters = Parameters { audit_window: Duration::ZERO, ..parameters() };
         let at = |offset| judge(&parameters, token(), second(0), 1, &[seen(offset, BOUND)]).outcome;
         assert_eq!(at(C + 1), Outcome::Committed);
         assert_eq!(at(C + 2), Outcome::Expired);
@@ -309,11 +295,8 @@ mod tests {
             Just(Some(Evidence::Inferred)),
         ];
         let one = proptest::option::weighted(0.9, (-200i64..8000, evidence));
-        proptest::collection::vec(one, 0..5).prop_map(|all| {
-            all.into_iter()
-                .map(|one| one.and_then(|(at, evidence)| seen(at, evidence)))
-                .collect()
-        })
+        proptest::collection::vec(one, 0..5)
+            .prop_map(|all| all.into_iter().map(|one| one.and_then(|(at, evidence)| seen(at, evidence))).collect())
     }
 
     /// How far from committed an outcome is; `aborted` stands apart.

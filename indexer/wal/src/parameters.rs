@@ -77,10 +77,7 @@ pub struct Schedule(Vec<Dated>);
 impl Schedule {
     /// The schedule of a log whose parameters never changed.
     pub fn constant(parameters: Parameters) -> Self {
-        Self(vec![Dated {
-            from: Second::default(),
-            parameters,
-        }])
+        Self(vec![Dated { from: Second::default(), parameters }])
     }
 
     /// The schedule with one more set, recorded at store time `recorded`.

@@ -1,13 +1,14 @@
 //! Reading a log: entries in token order, each with its descriptors and what became of it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+mod listing;
+mod resolve;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::{StreamExt as _, stream::BoxStream};
 
+use self::listing::{Listing, Strangers};
 use crate::{Decision, Descriptor, Intent, Log, Malformed, Operation, Place, Schedule, Second, StoreError, Token};
 
 /// What a reader takes in.
@@ -23,11 +24,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            entry: 1 << 20,
-            descriptor: 16 << 20,
-            listings: 8,
-        }
+        Self { entry: 1 << 20, descriptor: 16 << 20, listings: 8 }
     }
 }
 
@@ -36,7 +33,7 @@ impl Default for Limits {
 pub struct Reader {
     log: Log,
     limits: Limits,
-    strangers: Arc<AtomicU64>,
+    strangers: Arc<Strangers>,
 }
 
 /// An entry that a listing showed.
@@ -74,33 +71,36 @@ pub struct ResolvedOp {
     pub operation: Operation,
     /// What its descriptor describes.
     pub place: Place,
-    /// What became of it; the operations of one entry share the outcome.
+    /// What became of it. The operations of one entry share outcome and completion; evidence and sightings are its own.
     pub decision: Decision,
     /// The descriptor, where one was found that is this operation's and could be read.
     pub descriptor: Option<Descriptor>,
-    /// Why a descriptor that was found could not be read.
+    /// Why a descriptor that was found could not be read. It completes the operation all the same.
     pub unreadable: Option<Malformed>,
 }
 
 impl Reader {
     /// A reader of `log`.
     pub fn new(log: &Log, limits: Limits) -> Self {
-        Self {
-            log: log.clone(),
-            limits,
-            strangers: Arc::default(),
-        }
+        Self { log: log.clone(), limits, strangers: Arc::default() }
     }
 
-    /// The entries whose second is in [`from`, `to`), in token order.
+    /// The entries whose second is in [`from`, `to`), in token order. Ends after the first error.
+    ///
+    /// A long range is listed in several slices of time at once; order and completeness are those of one listing. Keys
+    /// that are no tokens are counted; Tidemark's own are skipped.
     pub fn list(&self, from: Second, to: Second) -> BoxStream<'static, Result<Listed, StoreError>> {
-        let _ = (from, to, self.limits, &self.log);
-        todo!()
+        Listing::new(&self.log.entries, from, to, self.strangers.clone()).stream(self.limits.listings).boxed()
     }
 
-    /// How many different keys that are no tokens the listings have met.
+    /// How many different keys that are no tokens the listings have met, up to [`Strangers::MOST`](listing::Strangers).
     pub fn strangers(&self) -> u64 {
-        self.strangers.load(Ordering::Relaxed)
+        self.strangers.count()
+    }
+
+    /// One of the keys that are no tokens, for a report.
+    pub fn stranger(&self) -> Option<String> {
+        self.strangers.example()
     }
 
     /// Reads the entry and the descriptors that it names, and judges it by the parameters in force at its second.
@@ -108,7 +108,26 @@ impl Reader {
     /// An error names the object at fault and concerns this entry alone: try again. The answer is final only for an
     /// entry below the horizon that was listed after the probe which that horizon rests on.
     pub async fn fetch(&self, listed: &Listed, schedule: &Schedule) -> Result<Resolved, StoreError> {
-        let _ = (listed, schedule);
-        todo!()
+        if listed.size > self.limits.entry {
+            return Ok(self.oversized(listed.token, listed.time, listed.size));
+        }
+        let found = self.lookup(listed.token, schedule).await?;
+        found.ok_or_else(|| StoreError::Failed {
+            url: self.log.entries.url().to_string(),
+            key: listed.token.to_string(),
+            why: "the entry was listed but is not there; nobody may delete entries of a log but its own cleanup"
+                .to_owned(),
+        })
+    }
+
+    /// As [`Reader::fetch`], for a token that no listing showed; `None` where there is no such entry.
+    pub async fn lookup(&self, token: Token, schedule: &Schedule) -> Result<Option<Resolved>, StoreError> {
+        let Some(object) = self.log.entries.get(&token.to_string(), self.limits.entry).await? else {
+            return Ok(None);
+        };
+        let Some(body) = object.body else {
+            return Ok(Some(self.oversized(token, object.info.time, object.info.size)));
+        };
+        self.resolve(token, object.info.time, body, schedule.at(token.second())).await.map(Some)
     }
 }

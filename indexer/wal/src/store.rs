@@ -82,10 +82,7 @@ impl Store {
     pub fn below(&self, prefix: &str) -> Self {
         let mut url = self.url.clone();
         url.set_path(&format!("{}/{prefix}", url.path().trim_end_matches('/')));
-        Self {
-            inner: Arc::clone(&self.inner),
-            url,
-        }
+        Self { inner: Arc::clone(&self.inner), url }
     }
 
     /// Creates `key` if nothing has it. One attempt; see [`Create`].

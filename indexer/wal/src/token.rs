@@ -68,19 +68,13 @@ impl FromStr for Token {
     type Err = NotAToken;
 
     fn from_str(text: &str) -> Result<Self, NotAToken> {
-        let refused = || NotAToken {
-            text: text.chars().take(64).collect(),
-        };
+        let refused = || NotAToken { text: text.chars().take(64).collect() };
         if text.len() != Self::DIGITS || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(refused());
         }
         let token = Self(*Ksuid::from_base62(text).map_err(|_| refused())?.bytes());
         // A value beyond 160 bits would wrap to another token: what is printed must be what was read.
-        if token.to_string() == text {
-            Ok(token)
-        } else {
-            Err(refused())
-        }
+        if token.to_string() == text { Ok(token) } else { Err(refused()) }
     }
 }
 
@@ -104,9 +98,7 @@ impl Serialize for Token {
 
 impl<'de> Deserialize<'de> for Token {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -120,10 +112,7 @@ mod tests {
     #[test]
     fn reads_segmentios_published_examples() {
         let token: Token = "0ujtsYcgvSTl8PAuAdqWYSMnLOv".parse().unwrap();
-        assert_eq!(
-            hex::encode_upper(token.as_bytes()),
-            "0669F7EFB5A1CD34B5F99D1154FB6853345C9735"
-        );
+        assert_eq!(hex::encode_upper(token.as_bytes()), "0669F7EFB5A1CD34B5F99D1154FB6853345C9735");
         assert_eq!(token.second(), Second::from_unix(1_400_000_000 + 107_608_047));
         assert_eq!(token.to_string(), "0ujtsYcgvSTl8PAuAdqWYSMnLOv");
         assert_eq!(Token::from_bytes([0; 20]).to_string(), "000000000000000000000000000");

@@ -18,10 +18,7 @@ pub(crate) const MAX_DEPTH: usize = 64;
 pub(crate) fn read_yaml(text: &str) -> Result<Value, Malformed> {
     refuse_deep_flow(text)?;
     let budget = Budget::of(text);
-    let seed = Bounded {
-        budget: &budget,
-        depth: 0,
-    };
+    let seed = Bounded { budget: &budget, depth: 0 };
     seed.deserialize(serde_norway::Deserializer::from_str(text))
         .map_err(|error| Malformed::new(format!("not readable as YAML: {error}")))
 }
@@ -30,10 +27,7 @@ pub(crate) fn read_yaml(text: &str) -> Result<Value, Malformed> {
 pub(crate) fn read_json(text: &str) -> Result<Value, Malformed> {
     let refused = |error| Malformed::new(format!("not readable as JSON: {error}"));
     let budget = Budget::of(text);
-    let seed = Bounded {
-        budget: &budget,
-        depth: 0,
-    };
+    let seed = Bounded { budget: &budget, depth: 0 };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = seed.deserialize(&mut deserializer).map_err(refused)?;
     deserializer.end().map_err(refused)?;
@@ -65,8 +59,7 @@ impl Budget {
 
     fn spend<E: Error>(&self, cost: usize) -> Result<(), E> {
         let left = self.0.get().checked_sub(cost);
-        self.0
-            .set(left.ok_or_else(|| E::custom("aliases expand to far more than the document"))?);
+        self.0.set(left.ok_or_else(|| E::custom("aliases expand to far more than the document"))?);
         Ok(())
     }
 }
@@ -83,10 +76,7 @@ impl Bounded<'_> {
             return Err(E::custom(format!("nested more than {MAX_DEPTH} levels deep")));
         }
         self.budget.spend(1)?;
-        Ok(Self {
-            depth: self.depth + 1,
-            ..self
-        })
+        Ok(Self { depth: self.depth + 1, ..self })
     }
 
     fn scalar<E: Error>(self, value: Value) -> Result<Value, E> {
@@ -191,10 +181,7 @@ mod tests {
             value,
             json!({"leafSize": 2_097_152, "id": "x", "parents": ["a"], "contributors": [{"name": "n", "email": "e"}]})
         );
-        assert_eq!(
-            read_yaml("1: .inf\ntrue: ~\n").unwrap(),
-            json!({"1": "inf", "true": null})
-        );
+        assert_eq!(read_yaml("1: .inf\ntrue: ~\n").unwrap(), json!({"1": "inf", "true": null}));
     }
 
     #[test]

@@ -17,11 +17,7 @@ pub struct FlushPolicy {
 
 impl Default for FlushPolicy {
     fn default() -> Self {
-        Self {
-            operations: 500,
-            bytes: 256 << 10,
-            wait: Duration::from_millis(20),
-        }
+        Self { operations: 500, bytes: 256 << 10, wait: Duration::from_millis(20) }
     }
 }
 

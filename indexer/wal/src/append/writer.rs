@@ -41,10 +41,7 @@ pub struct WriterOptions {
 impl WriterOptions {
     /// The defaults for a writer of this name.
     pub fn named(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            attempts: 4,
-        }
+        Self { name: name.into(), attempts: 4 }
     }
 }
 
@@ -151,25 +148,12 @@ impl Writer {
         entropy: Entropy,
     ) -> Result<Self, AppendError> {
         let clock = Clock::new(&log, &options.name);
-        Ok(Self {
-            log,
-            clock,
-            source,
-            options,
-            entropy,
-        })
+        Ok(Self { log, clock, source, options, entropy })
     }
 
     /// Appends `draft` and completes it: entry, descriptors, read back, proven.
     pub async fn append(&self, draft: Draft) -> Result<Receipt, AppendError> {
-        let _ = (
-            draft,
-            &self.log,
-            &self.clock,
-            &self.source,
-            &self.options,
-            &self.entropy,
-        );
+        let _ = (draft, &self.log, &self.clock, &self.source, &self.options, &self.entropy);
         todo!()
     }
 
