@@ -302,8 +302,9 @@ impl<S: State> Chain<S> {
     /// Our record is in slot `number`: committed if the boundary is seen below it now.
     async fn won(&self, number: u64, bytes: &Bytes, state: &S) -> Result<Slot<S>, ChainError> {
         let failed = |error: StoreError| self.unknown(number, error.to_string());
-        let info = self.patiently(async || self.store.head(&key(number)).await).await.map_err(failed)?;
-        let boundary = self.patiently(async || self.boundary().await).await.map_err(failed)?;
+        let slot = key(number);
+        let info = self.patiently(|| self.store.head(&slot)).await.map_err(failed)?;
+        let boundary = self.patiently(|| self.boundary()).await.map_err(failed)?;
         if boundary >= number && !planted(Fault::NoBoundaryCheck) {
             return Err(self.unknown(number, format!("everything up to record {boundary} was trimmed meanwhile")));
         }
@@ -378,7 +379,10 @@ impl<S: State> Chain<S> {
     }
 
     /// Repeats a look at the store while it fails in a way that may pass.
-    async fn patiently<T>(&self, look: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    async fn patiently<T, F>(&self, look: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         for attempt in 0..TRIES {
             match look().await {
                 Err(StoreError::Failed { .. }) => self.back_off(attempt).await,

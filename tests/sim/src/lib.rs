@@ -4,6 +4,7 @@ mod cloud;
 mod dice;
 mod process;
 mod run;
+pub mod scenario;
 mod store;
 mod supervise;
 mod trace;

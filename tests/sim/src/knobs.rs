@@ -1,0 +1,104 @@
+//! How one simulated log is set up, drawn from the seed.
+
+use std::time::Duration;
+
+use tidemark_wal::Parameters;
+
+use crate::{dice::Dice, weather::Weather};
+
+/// The set-up of one simulation.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    /// The log's first parameters.
+    pub parameters: Parameters,
+    /// The parameters that the operator sets, and when.
+    pub changes: Vec<(Duration, Parameters)>,
+    /// The weather of the storm.
+    pub weather: Weather,
+    /// How long the storm lasts.
+    pub storm: Duration,
+    /// Writers that use the library.
+    pub writers: u64,
+    /// Writers that know Datamon's rules only.
+    pub strangers: u64,
+    /// Candidates for the indexer.
+    pub indexers: u64,
+    /// Pause between two appends of a writer, milliseconds.
+    pub rest: std::ops::RangeInclusive<u64>,
+    /// How many bundles of a repo the writers share names of; few make them collide.
+    pub names: u64,
+    /// Whether somebody deletes descriptors of old bundles.
+    pub deleter: bool,
+    /// Whether the index's chain is trimmed, and how soon after a record was written.
+    pub trim: Option<Duration>,
+}
+
+impl Knobs {
+    /// The mixed scenario.
+    pub fn mixed(seed: u64) -> Self {
+        let mut dice = Dice::seeded(seed ^ 0x6b6e_6f62);
+        let weather = storm(&mut dice);
+        let parameters = parameters(&mut dice, &weather);
+        let changes = if dice.chance(350) { change(&mut dice, &parameters) } else { Vec::new() };
+        let minutes = if changes.is_empty() { dice.among(&(3..=6)) } else { 9 };
+        Self {
+            parameters,
+            changes,
+            weather,
+            storm: Duration::from_secs(minutes * 60),
+            writers: dice.among(&(1..=3)),
+            strangers: dice.among(&(0..=2)),
+            indexers: dice.among(&(1..=2)),
+            rest: 200..=dice.among(&(3_000..=20_000)),
+            names: dice.among(&(3..=40)),
+            deleter: dice.chance(500),
+            trim: dice.chance(500).then(|| Duration::from_secs(dice.among(&(30..=120)))),
+        }
+    }
+}
+
+fn storm(dice: &mut Dice) -> Weather {
+    let rate = |dice: &mut Dice, most: u64| u32::try_from(dice.among(&(0..=most))).unwrap_or(0);
+    // Some seeds have a quiet sea, most do not.
+    let rough = dice.among(&(0..=3));
+    Weather {
+        network: 1..=dice.among(&(5..=150)),
+        landing: 0..=dice.among(&(10..=3_000)),
+        hidden: 0..=dice.among(&(0..=2_000)),
+        spread: dice.among(&(0..=900)),
+        lost: rate(dice, 12 * rough),
+        unheard: rate(dice, 12 * rough),
+        late: rate(dice, 8 * rough),
+        lateness: 0..=dice.among(&(100..=60_000)),
+        doubled: rate(dice, 12 * rough),
+        conflict: rate(dice, 6 * rough),
+        unread: rate(dice, 12 * rough),
+        pause: rate(dice, rough),
+        pauses: 500..=dice.among(&(2_000..=150_000)),
+        crash: rate(dice, rough),
+        page: 1..=dice.among(&(2..=40)),
+        patience: dice.among(&(2_000..=8_000)),
+    }
+}
+
+/// Parameters that tell the truth about the weather: `R` and `V` as long as they really are.
+fn parameters(dice: &mut Dice, weather: &Weather) -> Parameters {
+    let whole = |milliseconds: u64| Duration::from_secs(milliseconds.div_ceil(1000));
+    Parameters {
+        // A spread above a quarter of `W` refuses appends.
+        expiry: Duration::from_secs(dice.among(&(6..=25))),
+        signer_clock_lead: Duration::ZERO,
+        request_timeout: whole(weather.landing.end() + weather.spread),
+        visibility_delay: whole(weather.hidden.end() + weather.spread),
+        audit_window: Duration::from_secs(dice.among(&(60..=200))),
+    }
+}
+
+fn change(dice: &mut Dice, before: &Parameters) -> Vec<(Duration, Parameters)> {
+    let expiry = if dice.chance(600) { dice.among(&(2..=5)) } else { dice.among(&(30..=60)) };
+    let parameters = Parameters {
+        expiry: Duration::from_secs(expiry),
+        ..*before
+    };
+    vec![(Duration::from_secs(dice.among(&(20..=90))), parameters)]
+}

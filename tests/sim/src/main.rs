@@ -1,0 +1,50 @@
+//! Runs more seeds of the simulation on demand.
+
+use std::{process::ExitCode, thread::available_parallelism};
+
+use clap::Parser;
+use tidemark_sim::{Report, first_failure, run, run_all, scenario};
+
+/// Runs seeds of the simulation: `cargo run -p tidemark-sim -- --seeds 10000 --from 0`.
+#[derive(Parser)]
+struct Args {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 500)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Runs this seed alone.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Prints the trace as it comes.
+    #[arg(long)]
+    trace: bool,
+    /// What to simulate.
+    #[arg(long, default_value = "chain")]
+    scenario: String,
+    /// Threads; as many as there are cores when absent.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let one = |seed: u64, echo: bool| -> Report {
+        run(seed, None, echo, scenario::chain::run)
+    };
+    let reports = match args.seed {
+        Some(seed) => vec![one(seed, args.trace)],
+        None => {
+            let threads = args.threads.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
+            run_all(args.from..args.from + args.seeds, threads, |seed| one(seed, false))
+        }
+    };
+    if let Some(failed) = first_failure(&reports) {
+        println!("{}", failed.explain(&args.scenario));
+        return ExitCode::FAILURE;
+    }
+    let lines: u64 = reports.iter().map(|report| report.lines).sum();
+    println!("{} seeds hold, {lines} events", reports.len());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,476 @@
+//! The invariants, checked against what landed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tidemark_catalog::{FIRST_SEQ, Manifest, SetDigest};
+use tidemark_indexer::Record;
+use tidemark_wal::{Outcome, Second, Token};
+
+use crate::{
+    cloud::{Event, What},
+    scenario::keepers::manifest_number,
+    truth::{LOG, Truth},
+};
+
+/// The bucket of the index.
+pub const INDEX: &str = "index";
+/// How long a holder's heartbeat must have stood still before another takes over, milliseconds. The protocol says 60 s of
+/// the candidate's clock, over reads at most 15 s apart.
+const SILENCE: u64 = 59_000;
+
+/// An append that a writer was told is committed.
+#[derive(Clone, Debug)]
+pub struct Acknowledged {
+    /// Writer's name.
+    pub writer: String,
+    /// Idempotency key.
+    pub key: String,
+    /// The acknowledged token.
+    pub token: Token,
+}
+
+/// A record as the index has it, with what the oracle needs of it.
+#[derive(Clone, Debug)]
+struct Indexed {
+    record: Record,
+    digest: String,
+}
+
+#[derive(Deserialize)]
+struct StoredMarks {
+    superseded: Vec<u64>,
+    overtaken: Vec<u64>,
+}
+
+/// Sees every event, and knows what must hold.
+pub struct Oracle {
+    /// What happened to the log.
+    pub truth: Truth,
+    /// All acknowledged appends.
+    pub acknowledged: Vec<Acknowledged>,
+    segments: BTreeMap<String, Arc<Vec<Indexed>>>,
+    sidecars: BTreeMap<String, Arc<StoredMarks>>,
+    manifests: BTreeMap<u64, Manifest>,
+    /// Hash of the content of each seq, for ever.
+    contents: BTreeMap<u64, String>,
+    /// What was said last of each operation, and the seq that said it.
+    said: BTreeMap<(Token, u32), (u64, Outcome)>,
+    heartbeats: BTreeMap<String, u64>,
+    retired: BTreeSet<String>,
+    boundary: u64,
+    /// Rare things that happened.
+    pub marks: BTreeSet<String>,
+}
+
+impl Oracle {
+    /// Nothing happened yet.
+    pub fn new() -> Self {
+        Self {
+            truth: Truth::new(),
+            acknowledged: Vec::new(),
+            segments: BTreeMap::new(),
+            sidecars: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            said: BTreeMap::new(),
+            heartbeats: BTreeMap::new(),
+            retired: BTreeSet::new(),
+            boundary: 0,
+            marks: BTreeSet::new(),
+        }
+    }
+
+    /// The newest manifest and its number.
+    pub fn latest(&self) -> Option<(u64, &Manifest)> {
+        self.manifests.last_key_value().map(|(number, manifest)| (*number, manifest))
+    }
+
+    /// Paths of descriptors whose operation is recorded as committed.
+    pub fn decided_paths(&self) -> Vec<String> {
+        let committed = self.said.iter().filter(|(_, (_, outcome))| *outcome == Outcome::Committed);
+        let op = |(token, op): &(Token, u32)| {
+            let intent = self.truth.entries.get(token)?.intent.as_ref().ok()?;
+            intent.ops.get(*op as usize)?.descriptor.clone()
+        };
+        let all_decided = |path: &String| self.truth.naming(path).iter().all(|token| self.said.contains_key(&(*token, 0)));
+        committed.filter_map(|(place, _)| op(place)).filter(all_decided).collect()
+    }
+
+    /// Manifest `number`.
+    pub fn manifest(&self, number: u64) -> Option<&Manifest> {
+        self.manifests.get(&number)
+    }
+
+    /// Takes in an event.
+    pub fn see(&mut self, event: &Event) -> Result<(), String> {
+        if event.key.contains(".tidemark/clock/") {
+            self.heartbeats.insert(event.key.clone(), event.at);
+            return Ok(());
+        }
+        if event.bucket == INDEX {
+            return self.see_index(event);
+        }
+        if event.bucket == LOG && event.what == What::Deleted {
+            return Err(format!("\"{}\" of the log was deleted by {}", event.key, event.by));
+        }
+        for token in self.truth.see(event)? {
+            self.frozen_stays(token, event)?;
+        }
+        Ok(())
+    }
+
+    /// Invariant 2 and 3: what changes an outcome to committed never lands below the cursor.
+    fn frozen_stays(&mut self, token: Token, event: &Event) -> Result<(), String> {
+        let Some((number, manifest)) = self.latest() else { return Ok(()) };
+        if !manifest.cursor.covers(token) {
+            return Ok(());
+        }
+        let outcome = self.truth.outcome(token);
+        let (horizon, cursor) = (manifest.horizon, manifest.cursor);
+        self.marks.insert(format!("below the cursor: {outcome:?}"));
+        let said_before = self.said.range((token, 0)..=(token, u32::MAX)).next().map(|(_, (_, outcome))| *outcome);
+        if outcome == Some(Outcome::Committed) && !matches!(said_before, Some(Outcome::Committed | Outcome::Duplicate)) {
+            return Err(format!(
+                "the horizon was wrong: \"{}\" landed and commits {token} (second {}), which manifest {number} has below its \
+                 cursor {} and horizon {} as {said_before:?}",
+                event.key,
+                token.second().unix(),
+                cursor.second().unix(),
+                horizon.unix()
+            ));
+        }
+        Ok(())
+    }
+
+    fn see_index(&mut self, event: &Event) -> Result<(), String> {
+        if event.what == What::Deleted {
+            return self.deleted(event);
+        }
+        if let Some(number) = event.key.rsplit_once("/manifest/boundary/").and_then(|(_, name)| name.parse().ok()) {
+            self.boundary = self.boundary.max(number);
+            return Ok(());
+        }
+        if event.what == What::Replaced && event.key.contains("/manifest/") {
+            return Err(format!("\"{}\" was overwritten by {}", event.key, event.by));
+        }
+        if event.key.contains("/segment/") {
+            self.segments.insert(event.key.clone(), Arc::new(records(&event.key, &event.object.body)?));
+        } else if event.key.contains("/sidecar/") {
+            let marks = serde_json::from_slice(&event.object.body).map_err(|error| format!("\"{}\": {error}", event.key))?;
+            self.sidecars.insert(event.key.clone(), Arc::new(marks));
+        } else if let Some(number) = manifest_number(&event.key) {
+            return self.see_manifest(number, event);
+        }
+        Ok(())
+    }
+
+    /// Nobody but the trimmer deletes, and it deletes nothing above the boundary.
+    fn deleted(&self, event: &Event) -> Result<(), String> {
+        let trimmed = manifest_number(&event.key).is_some_and(|number| number <= self.boundary);
+        if trimmed && event.by.starts_with("trimmer") {
+            return Ok(());
+        }
+        Err(format!("\"{}\" of the index was deleted by {}", event.key, event.by))
+    }
+
+    fn see_manifest(&mut self, number: u64, event: &Event) -> Result<(), String> {
+        let state = event.object.body.split(|&byte| byte == b'\n').nth(1).unwrap_or_default();
+        let manifest: Manifest = serde_json::from_slice(state).map_err(|error| format!("manifest {number}: {error}"))?;
+        let named = |what: String| format!("manifest {number} by {}: {what}", event.by);
+        if number <= self.boundary {
+            self.marks.insert("a slot below the boundary was written".to_owned());
+            return Ok(());
+        }
+        if let Some((before, last)) = self.latest() {
+            if number != before + 1 {
+                return Err(named(format!("follows manifest {before}")));
+            }
+            goes_on(last, &manifest).map_err(named)?;
+            self.taken_over(last, &manifest, event.at).map_err(named)?;
+            self.retire(&last.clone(), &manifest).map_err(named)?;
+        }
+        self.complete(&manifest).map_err(named)?;
+        self.manifests.insert(number, manifest);
+        Ok(())
+    }
+
+    /// Invariant 5: a holder that is alive is not taken over.
+    fn taken_over(&self, before: &Manifest, after: &Manifest, at: u64) -> Result<(), String> {
+        if after.epoch == before.epoch {
+            return Ok(());
+        }
+        let (Some(was), Some(is)) = (&before.holder, &after.holder) else { return Ok(()) };
+        let beat = self.heartbeats.iter().filter(|(key, _)| key.ends_with(&was.heartbeat)).map(|(_, at)| *at).max();
+        let silent = beat.map_or(u64::MAX, |beat| at - beat);
+        if was.identity != is.identity && silent < SILENCE {
+            return Err(format!(
+                "{:?} took over from {:?}, whose heartbeat moved {silent} ms before",
+                is.identity, was.identity
+            ));
+        }
+        Ok(())
+    }
+
+    /// An object that is no longer named is never named again.
+    fn retire(&mut self, before: &Manifest, after: &Manifest) -> Result<(), String> {
+        let now: BTreeSet<&str> = after.objects().collect();
+        let gone: Vec<String> = before.objects().filter(|key| !now.contains(key)).map(ToOwned::to_owned).collect();
+        self.retired.extend(gone);
+        match now.iter().find(|key| self.retired.contains(**key)) {
+            Some(key) => Err(format!("names \"{key}\" again")),
+            None => Ok(()),
+        }
+    }
+
+    /// Invariants 3, 10 and 11 on one manifest.
+    fn complete(&mut self, manifest: &Manifest) -> Result<(), String> {
+        let held = self.held(manifest)?;
+        let mut records: BTreeMap<u64, &Indexed> = BTreeMap::new();
+        for (segment, held) in manifest.segments.iter().zip(&held) {
+            for indexed in held.iter() {
+                if !segment.seq.contains(&indexed.record.seq) {
+                    return Err(format!("\"{}\" holds seq {} outside its range", segment.key, indexed.record.seq));
+                }
+                if records.insert(indexed.record.seq, indexed).is_some() {
+                    return Err(format!("seq {} is there twice", indexed.record.seq));
+                }
+            }
+        }
+        if let Some(gap) = (FIRST_SEQ..manifest.next_seq).find(|seq| !records.contains_key(seq)) {
+            return Err(format!("seq {gap} is missing below {}", manifest.next_seq));
+        }
+        if records.len() as u64 != manifest.next_seq - FIRST_SEQ {
+            return Err("there are seqs beyond the next one".to_owned());
+        }
+        self.lasting(&records)?;
+        let (superseded, overtaken) = self.marked(manifest)?;
+        let mut visible: BTreeMap<(Token, u32), &Record> = BTreeMap::new();
+        for record in records.values().map(|indexed| &indexed.record).filter(|record| !superseded.contains(&record.seq)) {
+            if let Some(other) = visible.insert((record.token, record.op), record) {
+                return Err(format!(
+                    "{} op {} is visible twice: seq {} {:?} and seq {} {:?}",
+                    record.token, record.op, other.seq, other.decision.outcome, record.seq, record.decision.outcome
+                ));
+            }
+        }
+        if let Some(lost) = records.values().find(|indexed| !visible.contains_key(&(indexed.record.token, indexed.record.op))) {
+            return Err(format!("{} op {} is not visible at all", lost.record.token, lost.record.op));
+        }
+        digests(manifest, records.values().map(|indexed| &indexed.record))?;
+        self.outcomes(manifest, &visible)?;
+        current(&visible, &overtaken)?;
+        self.keys(manifest, &visible)
+    }
+
+    fn held(&self, manifest: &Manifest) -> Result<Vec<Arc<Vec<Indexed>>>, String> {
+        let one = |key: &String| self.segments.get(key).cloned().ok_or_else(|| format!("\"{key}\" never landed"));
+        manifest.segments.iter().map(|segment| one(&segment.key)).collect()
+    }
+
+    /// A seq means the same record for ever, whatever is compacted.
+    fn lasting(&mut self, records: &BTreeMap<u64, &Indexed>) -> Result<(), String> {
+        for (seq, indexed) in records {
+            let before = self.contents.entry(*seq).or_insert_with(|| indexed.digest.clone());
+            if *before != indexed.digest {
+                return Err(format!("seq {seq} ({}) is another record than before", indexed.record.token));
+            }
+        }
+        Ok(())
+    }
+
+    fn marked(&self, manifest: &Manifest) -> Result<(BTreeSet<u64>, BTreeSet<u64>), String> {
+        let (mut superseded, mut overtaken) = (BTreeSet::new(), BTreeSet::new());
+        for sidecar in &manifest.sidecars {
+            let marks = self.sidecars.get(&sidecar.key).ok_or_else(|| format!("\"{}\" never landed", sidecar.key))?;
+            superseded.extend(marks.superseded.iter().copied());
+            overtaken.extend(marks.overtaken.iter().copied());
+        }
+        Ok((superseded, overtaken))
+    }
+
+    /// Everything below the cursor is there, nothing above it, each with the outcome that it really has.
+    fn outcomes(&mut self, manifest: &Manifest, visible: &BTreeMap<(Token, u32), &Record>) -> Result<(), String> {
+        let truth = self.truth.outcomes(manifest.cursor.second());
+        let mut said = BTreeMap::new();
+        for ((token, op), record) in visible {
+            let outcome = record.decision.outcome;
+            let Some(real) = truth.get(&(*token, *op)) else {
+                return Err(format!("{token} op {op} is indexed although it is not below the cursor, or does not exist"));
+            };
+            if !allowed(outcome, *real) {
+                return Err(format!("{token} op {op} is {outcome:?} in the index and {real:?} in truth"));
+            }
+            let before = self.said.get(&(*token, *op)).map(|(_, outcome)| *outcome);
+            if before.is_some_and(|before| before != outcome && before != Outcome::Aborted) {
+                return Err(format!("{token} op {op} was {before:?} and is {outcome:?} now"));
+            }
+            if before.is_some_and(|before| before != outcome) {
+                self.marks.insert(format!("corrected to {outcome:?}"));
+            }
+            self.marks.insert(format!("indexed {outcome:?}"));
+            said.insert((*token, *op), (record.seq, outcome));
+        }
+        for (place, real) in truth.iter().filter(|(place, _)| !said.contains_key(*place)) {
+            let (token, op) = place;
+            if matches!(real, Outcome::Committed | Outcome::Duplicate) {
+                return Err(format!("{token} op {op} is {real:?} and below the cursor, but not in the index"));
+            }
+            if self.said.contains_key(place) || said.contains_key(&(*token, 0)) {
+                return Err(format!("{token} op {op} is missing, or is not in the index any more"));
+            }
+        }
+        self.said = said;
+        Ok(())
+    }
+
+    /// Invariants 9 and 11: an acknowledged append counts, and counts once.
+    fn keys(&self, manifest: &Manifest, visible: &BTreeMap<(Token, u32), &Record>) -> Result<(), String> {
+        for ack in self.acknowledged.iter().filter(|ack| manifest.cursor.covers(ack.token)) {
+            self.counts_once(ack, visible)?;
+        }
+        Ok(())
+    }
+
+    fn counts_once(&self, ack: &Acknowledged, visible: &BTreeMap<(Token, u32), &Record>) -> Result<(), String> {
+        let ours = |record: &&&Record| {
+            record.idempotency_key.as_deref() == Some(&ack.key) && record.writer.as_deref() == Some(&ack.writer)
+        };
+        let committed: BTreeSet<Token> =
+            visible.values().filter(ours).filter(|record| record.committed()).map(|record| record.token).collect();
+        if committed.len() == 1 {
+            return Ok(());
+        }
+        let all: Vec<_> = visible
+            .values()
+            .filter(ours)
+            .map(|record| (record.token, record.op, record.decision.outcome))
+            .collect();
+        Err(format!(
+            "the append of {} with key \"{}\" was acknowledged as {} and is committed {} times: {all:?}",
+            ack.writer,
+            ack.key,
+            ack.token,
+            committed.len()
+        ))
+    }
+
+    /// A writer was told that its append is committed: what landed must say so too.
+    pub fn acknowledge(&mut self, ack: Acknowledged) -> Result<(), String> {
+        let times = self.truth.times_committed(&ack.writer, &ack.key);
+        let said = format!("{} was told that {} (key \"{}\") is committed", ack.writer, ack.token, ack.key);
+        self.acknowledged.push(ack);
+        if times == 0 { Err(format!("{said}, which is not so")) } else { Ok(()) }
+    }
+
+    /// At the end of a quiet time: nothing is missing, nothing is behind.
+    pub fn at_rest(&mut self, horizon: Second) -> Result<(), String> {
+        let Some((number, manifest)) = self.latest() else { return Err("there is no index at all".to_owned()) };
+        let manifest = manifest.clone();
+        self.complete(&manifest)?;
+        if manifest.cursor.second().after(std::time::Duration::from_secs(60)) < horizon {
+            return Err(format!(
+                "no progress: the cursor of manifest {number} is {} and the horizon {horizon}",
+                manifest.cursor
+            ));
+        }
+        for ((token, op), real) in self.truth.outcomes(manifest.cursor.second()) {
+            let said = self.said.get(&(token, op)).map(|(_, outcome)| *outcome);
+            // What comes after the audit window may be found or not, but only as that.
+            let unfound = matches!((said, real), (None | Some(Outcome::Aborted), Outcome::Expired));
+            if said != Some(real) && !unfound {
+                return Err(format!("at rest {token} op {op} is {said:?} in the index and {real:?} in truth: no audit found it"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Oracle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Invariant 2.
+fn goes_on(before: &Manifest, after: &Manifest) -> Result<(), String> {
+    let back = |what: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
+        Err(format!("its {what} went back from {was} to {is}"))
+    };
+    if after.epoch < before.epoch {
+        return back("epoch", &before.epoch, &after.epoch);
+    }
+    if after.horizon < before.horizon {
+        return back("horizon", &before.horizon, &after.horizon);
+    }
+    if after.cursor < before.cursor {
+        return back("cursor", &before.cursor, &after.cursor);
+    }
+    if after.next_seq < before.next_seq {
+        return back("next seq", &before.next_seq, &after.next_seq);
+    }
+    if after.cursor.second() > after.horizon {
+        return Err(format!("its cursor {} is beyond its horizon {}", after.cursor, after.horizon));
+    }
+    Ok(())
+}
+
+/// Whether the index may say `said` while `real` is true now: an audit may still have to find what came late.
+fn allowed(said: Outcome, real: Outcome) -> bool {
+    said == real || (said == Outcome::Aborted && matches!(real, Outcome::Late | Outcome::Expired))
+}
+
+/// `current` is what the naive fold of all committed operations gives.
+fn current(visible: &BTreeMap<(Token, u32), &Record>, overtaken: &BTreeSet<u64>) -> Result<(), String> {
+    let mut newest: BTreeMap<&str, &Record> = BTreeMap::new();
+    let order = |record: &Record| (record.decision.completed, record.token, record.op);
+    let committed = || visible.values().filter(|record| record.committed());
+    for record in committed() {
+        if let Some(entity) = &record.entity {
+            let slot = newest.entry(entity).or_insert(record);
+            if order(record) > order(slot) {
+                *slot = record;
+            }
+        }
+    }
+    for record in committed() {
+        let Some(entity) = &record.entity else { continue };
+        let real = newest.get(entity.as_str()).is_some_and(|newest| newest.seq == record.seq);
+        if real == overtaken.contains(&record.seq) {
+            return Err(format!(
+                "seq {} ({} op {}) of \"{entity}\" is {}current",
+                record.seq,
+                record.token,
+                record.op,
+                if real { "marked as overtaken although it is " } else { "not marked as overtaken although it is not " }
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The totals' digest is that of the records.
+fn digests<'a>(manifest: &Manifest, records: impl Iterator<Item = &'a Record>) -> Result<(), String> {
+    let sum: SetDigest = records
+        .map(|record| SetDigest::of(record.token, record.op, record.decision.outcome, record.decision.evidence))
+        .sum();
+    if sum == manifest.totals.digest {
+        return Ok(());
+    }
+    Err(format!("its set digest is {}, that of its records {sum}", manifest.totals.digest))
+}
+
+fn records(key: &str, body: &[u8]) -> Result<Vec<Indexed>, String> {
+    body.split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let record = serde_json::from_slice(line).map_err(|error| format!("\"{key}\": {error}"))?;
+            let digest = hex::encode(Sha256::digest(line));
+            Ok(Indexed { record, digest })
+        })
+        .collect()
+}

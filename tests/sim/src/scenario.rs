@@ -1,0 +1,3 @@
+//! What the simulated processes do.
+
+pub mod chain;

@@ -1,0 +1,1 @@
+//! Candidates for the indexer.

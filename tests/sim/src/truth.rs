@@ -1,0 +1,236 @@
+//! What really happened to a log, from what landed in the buckets and when: the naive reading of the outcome rule.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tidemark_wal::{Form, Intent, Kind, Malformed, Operation, Outcome, Parameters, Second, Token};
+
+use crate::cloud::{Event, Metadata, What};
+
+/// Buckets of every simulated log.
+pub const LOG: &str = "log";
+/// Descriptors.
+pub const META: &str = "meta";
+/// Labels and their markers.
+pub const VMETA: &str = "vmeta";
+
+/// An entry that landed.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Store time, floored to the second.
+    pub time: Second,
+    /// True time of its landing, milliseconds.
+    pub landed: u64,
+    /// What it announces.
+    pub intent: Result<Intent, Malformed>,
+}
+
+/// One body that a key of a metadata bucket had.
+#[derive(Clone, Debug)]
+struct Version {
+    time: Second,
+    metadata: Metadata,
+    digest: String,
+}
+
+/// Everything that landed in the log and its metadata buckets.
+#[derive(Debug)]
+pub struct Truth {
+    /// The log's parameters with the second from which each set holds, oldest first.
+    sets: Vec<(Second, Parameters)>,
+    /// All entries.
+    pub entries: BTreeMap<Token, Entry>,
+    versions: BTreeMap<String, Vec<Version>>,
+}
+
+impl Version {
+    /// Whether it belongs to the operation, as far as one can tell.
+    fn completes(&self, token: Token, op: &Operation) -> bool {
+        let theirs = self.metadata.get("tidemark-token").is_some_and(|named| !named.starts_with(&token.to_string()));
+        let other = op.digest.as_ref().is_some_and(|digest| *digest != self.digest);
+        !theirs && !other && self.time >= token.second()
+    }
+}
+
+impl Truth {
+    /// Nothing landed yet.
+    pub fn new() -> Self {
+        Self {
+            sets: Vec::new(),
+            entries: BTreeMap::new(),
+            versions: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what landed. The token whose outcome it may change.
+    pub fn see(&mut self, event: &Event) -> Result<Vec<Token>, String> {
+        match event.bucket.as_str() {
+            LOG => self.entry(event),
+            META | VMETA => self.version(event),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn entry(&mut self, event: &Event) -> Result<Vec<Token>, String> {
+        if event.key.starts_with(".tidemark/root/") {
+            self.root(event);
+        }
+        let Ok(token) = event.key.parse::<Token>() else { return Ok(Vec::new()) };
+        if event.what != What::Created {
+            return Err(format!("entry {token} was {:?}", event.what));
+        }
+        let entry = Entry {
+            time: Second::from_unix(event.object.stamp / 1000),
+            landed: event.at,
+            intent: tidemark_wal::parse(token, &event.object.body),
+        };
+        self.entries.insert(token, entry);
+        Ok(vec![token])
+    }
+
+    /// A record of the root chain that has one more set of parameters than the one before it dates that set.
+    fn root(&mut self, event: &Event) {
+        let state = event.object.body.split(|&byte| byte == b'\n').nth(1).unwrap_or_default();
+        let Ok(state) = serde_json::from_slice::<Value>(state) else { return };
+        let sets = state.get("parameters").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let added = sets.get(self.sets.len()).and_then(|set| serde_json::from_value(set.get("parameters")?.clone()).ok());
+        let Some(added) = added.filter(|_| event.what == What::Created) else { return };
+        let from = self.sets.last().map(|(before, old): &(Second, Parameters)| self.takes_effect(event, *before, old, &added));
+        self.sets.push((from.unwrap_or_default(), added));
+    }
+
+    /// A change takes effect five minutes and `V` after it was recorded.
+    fn takes_effect(&self, event: &Event, before: Second, old: &Parameters, new: &Parameters) -> Second {
+        let recorded = Second::from_unix(event.object.stamp / 1000);
+        let visible = old.visibility_delay.max(new.visibility_delay);
+        recorded.after(Duration::from_secs(300)).after(visible).max(before.next())
+    }
+
+    /// The parameters in force at second `at`.
+    pub fn parameters(&self, at: Second) -> Option<Parameters> {
+        let sets = self.sets.iter().rev();
+        sets.clone().find(|(from, _)| *from <= at).map(|(_, set)| *set)
+    }
+
+    /// The set that was recorded last.
+    pub fn newest(&self) -> Option<Parameters> {
+        self.sets.last().map(|(_, set)| *set)
+    }
+
+    fn version(&mut self, event: &Event) -> Result<Vec<Token>, String> {
+        if event.key.starts_with(".tidemark/clock/") {
+            return Ok(Vec::new());
+        }
+        let versions = self.versions.entry(event.key.clone()).or_default();
+        if event.what == What::Deleted {
+            return Ok(Vec::new());
+        }
+        let mutable = event.key.starts_with("labels/");
+        if event.what == What::Replaced && !mutable {
+            return Err(format!("descriptor \"{}\" was overwritten by {}", event.key, event.by));
+        }
+        versions.push(Version {
+            time: Second::from_unix(event.object.stamp / 1000),
+            metadata: event.object.metadata.clone(),
+            digest: hex::encode(Sha256::digest(&event.object.body)),
+        });
+        let marked = event.key.rsplit('/').next().and_then(|name| name.get(..Token::DIGITS)).and_then(|name| name.parse().ok());
+        let named = self.naming(&event.key).into_iter().chain(marked);
+        Ok(named.collect::<BTreeSet<Token>>().into_iter().collect())
+    }
+
+    /// When everything that the operation waits for was there, and whether all of it was in time; `None`: something is
+    /// absent. A descriptor that was deleted since counts: a committed update does not un-happen.
+    fn completion(&self, token: Token, number: usize, form: Form, op: &Operation) -> Option<Second> {
+        let key = match (&op.descriptor, op.kind, form) {
+            (Some(path), Kind::Label, Form::Intent) => marker(path, token, number)?,
+            (Some(path), _, _) => path.clone(),
+            (None, _, _) => return Some(token.second()),
+        };
+        let own = self.versions.get(&key)?.iter().filter(|version| version.completes(token, op));
+        own.map(|version| version.time).min()
+    }
+
+    /// The outcome of an entry by the naive rule, leaving duplicates aside.
+    pub fn outcome(&self, token: Token) -> Option<Outcome> {
+        let entry = self.entries.get(&token)?;
+        let parameters = self.parameters(token.second())?;
+        let Ok(intent) = &entry.intent else { return Some(Outcome::Malformed) };
+        let bound = parameters.commit_bound() + Duration::from_secs(1);
+        let audit = parameters.audit_window.max(bound);
+        let late = |time: Second| time.since(token.second()) > bound;
+        if entry.time.since(token.second()) > audit {
+            return Some(Outcome::Expired);
+        }
+        let ops = intent.ops.iter().enumerate();
+        let times: Option<Vec<Second>> = ops.map(|(n, op)| self.completion(token, n, intent.form, op)).collect();
+        let Some(times) = times else { return Some(Outcome::Aborted) };
+        let from = entry.time.max(token.second());
+        Some(if times.iter().any(|time| late(*time) && time.since(from) > audit) {
+            Outcome::Expired
+        } else if late(entry.time) || times.iter().any(|time| late(*time)) {
+            Outcome::Late
+        } else {
+            Outcome::Committed
+        })
+    }
+
+    /// Whether the entry, as it is now, is committed: all of it landed, in time.
+    pub fn committed(&self, token: Token) -> bool {
+        self.outcome(token) == Some(Outcome::Committed)
+    }
+
+    /// The outcomes of all operations below `cursor`, duplicates included. A malformed entry is one operation.
+    pub fn outcomes(&self, cursor: Second) -> BTreeMap<(Token, u32), Outcome> {
+        let mut keys = BTreeSet::new();
+        let mut outcomes = BTreeMap::new();
+        for (token, entry) in self.entries.range(..Token::first_of(cursor)) {
+            let Some(outcome) = self.outcome(*token) else { continue };
+            let ops = entry.intent.as_ref().map_or(1, |intent| intent.ops.len());
+            for op in 0..ops {
+                let key = entry.intent.as_ref().ok().and_then(|intent| key_of(intent, op));
+                let duplicate = outcome == Outcome::Committed && key.is_some_and(|key| !keys.insert(key));
+                let outcome = if duplicate { Outcome::Duplicate } else { outcome };
+                outcomes.insert((*token, u32::try_from(op).unwrap_or(u32::MAX)), outcome);
+            }
+        }
+        outcomes
+    }
+
+    /// Entries that name the descriptor.
+    pub fn naming(&self, path: &str) -> Vec<Token> {
+        let named = |entry: &Entry| entry.intent.iter().flat_map(|intent| &intent.ops).any(|op| op.descriptor.as_deref() == Some(path));
+        self.entries.iter().filter(|(_, entry)| named(entry)).map(|(token, _)| *token).collect()
+    }
+
+    /// How often an append with this writer and key is committed by what has landed.
+    pub fn times_committed(&self, writer: &str, key: &str) -> usize {
+        let ours = |intent: &Intent| {
+            intent.writer.as_deref() == Some(writer) && (0..intent.ops.len()).any(|op| intent.key_of(op).as_deref() == Some(key))
+        };
+        let entries = self.entries.iter().filter(|(_, entry)| entry.intent.as_ref().is_ok_and(ours));
+        entries.filter(|(token, _)| self.committed(**token)).count()
+    }
+}
+
+impl Default for Truth {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Writer and idempotency key of an operation.
+fn key_of(intent: &Intent, op: usize) -> Option<(String, String)> {
+    Some((intent.writer.clone().unwrap_or_default(), intent.key_of(op)?))
+}
+
+/// The completion marker of a label's operation.
+fn marker(path: &str, token: Token, number: usize) -> Option<String> {
+    let mut parts = path.split('/').skip(1);
+    let (repo, label) = (parts.next()?, parts.next()?);
+    Some(format!(".tidemark/done/{repo}/{label}/{token}-{number}"))
+}
