@@ -1,12 +1,25 @@
 //! The store contract: one adapter over `object_store` for every store that Tidemark runs on.
 
-use std::{collections::BTreeMap, fmt, ops::Range, path::Path as FilePath, sync::Arc};
+mod errors;
+mod folder;
+mod http;
+mod keys;
+mod list;
+mod open;
+mod read;
+mod retry;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::{collections::BTreeMap, fmt, path::Path as FilePath, sync::Arc};
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use object_store::ObjectStore;
+use object_store::{ObjectStore, memory::InMemory, path::Path};
 use url::Url;
 
+pub use self::errors::StoreError;
+pub(crate) use self::open::Kind;
 use crate::Second;
 
 /// What became of a conditional write.
@@ -21,7 +34,10 @@ pub enum Create {
     Unknown(StoreError),
 }
 
-/// User metadata of an object. Keys are lower case.
+/// User metadata of an object.
+///
+/// Names are lower-case ASCII letters and digits (the rules of S3, Google and Azure taken together), values printable
+/// ASCII.
 pub type Metadata = BTreeMap<String, String>;
 
 /// An object's name and attributes. `key` is relative to the store's root, without a leading slash.
@@ -52,25 +68,84 @@ pub struct Object {
 
 /// A bucket, or a prefix of one, under the store contract.
 ///
-/// Cheap to clone. Every call is a single attempt unless its documentation says that it retries.
+/// Cheap to clone. Every call is a single attempt unless its documentation says that it retries; a retry is bounded to
+/// about 16 seconds of pauses.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<dyn ObjectStore>,
+    backend: Arc<Backend>,
     url: Url,
+    /// The prefix of all keys, without a slash at either end.
+    base: String,
+}
+
+/// What all prefixes of one bucket share.
+pub(crate) struct Backend {
+    inner: Arc<dyn ObjectStore>,
+    kind: Kind,
 }
 
 impl Store {
+    /// A store in memory, empty: for tests.
+    ///
+    /// Its clock is the machine's. The simulation brings its own through [`Store::over`].
+    #[expect(clippy::unwrap_used, reason = "a constant URL")]
+    pub fn memory() -> Self {
+        Self::over(Arc::new(InMemory::new()), Url::parse("memory:///").unwrap())
+    }
+
+    /// The store in the folder `path`, which is made if it does not exist. It serves the processes of one machine.
+    pub fn folder(path: &FilePath) -> Result<Self, StoreError> {
+        open::folder(path)
+    }
+
     /// Opens the store that `url` names: `s3://`, `gs://`, `az://`, `file://` or `memory://`.
     ///
-    /// Credentials and endpoints come from the environment, as each store's own tools read them.
+    /// Credentials and endpoints come from the environment, as each store's own tools read them. Nothing is asked of the
+    /// store yet.
     pub fn open(url: &Url) -> Result<Self, StoreError> {
-        let _ = url;
-        todo!()
+        open::open(url)
     }
 
     /// Wraps `inner`, with keys below the path of `url`: for tests, decorators and the simulation.
+    ///
+    /// `inner` must make one attempt a call: this adapter is what retries.
     pub fn over(inner: Arc<dyn ObjectStore>, url: Url) -> Self {
-        Self { inner, url }
+        let kind = Kind::of(&url);
+        Self::with(Backend { inner, kind }, url)
+    }
+
+    fn with(backend: Backend, url: Url) -> Self {
+        let base = backend.kind.base(&url);
+        let backend = Arc::new(backend);
+        Self { backend, url, base }
+    }
+
+    /// The same store with its transport inside a decorator, which sees whole keys, prefix included.
+    pub fn decorated(&self, decorate: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        let inner = decorate(self.backend.inner.clone());
+        let kind = self.backend.kind;
+        let backend = Arc::new(Backend { inner, kind });
+        Self {
+            backend,
+            ..self.clone()
+        }
+    }
+
+    /// The part of this store below the folder `prefix`.
+    pub fn below(&self, prefix: &str) -> Self {
+        let prefix = prefix.trim_matches('/');
+        let mut url = self.url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments
+                .pop_if_empty()
+                .extend(prefix.split('/').filter(|part| !part.is_empty()));
+        }
+        let base = keys::below(&self.base, prefix);
+        Self {
+            url,
+            base,
+            ..self.clone()
+        }
     }
 
     /// The URL that the store was opened with: what messages name.
@@ -78,67 +153,37 @@ impl Store {
         &self.url
     }
 
-    /// The part of this store below `prefix`.
-    pub fn below(&self, prefix: &str) -> Self {
-        let mut url = self.url.clone();
-        url.set_path(&format!("{}/{prefix}", url.path().trim_end_matches('/')));
-        Self { inner: Arc::clone(&self.inner), url }
+    /// Whether objects keep their user metadata. A folder keeps none.
+    pub fn keeps_metadata(&self) -> bool {
+        self.backend.kind != Kind::Folder
     }
 
-    /// Creates `key` if nothing has it. One attempt; see [`Create`].
-    pub async fn create(&self, key: &str, body: Bytes, metadata: &Metadata) -> Create {
-        let _ = (key, body, metadata, &self.inner);
-        todo!()
+    /// The transport's path of `key`.
+    fn path(&self, key: &str) -> Result<Path, StoreError> {
+        keys::path(&self.base, key).map_err(|why| StoreError::BadKey {
+            url: self.url.to_string(),
+            key: key.to_owned(),
+            why,
+        })
     }
 
-    /// Creates `key` and resolves [`Create::Unknown`]: reads the slot back and compares the whole body, which must bear a
-    /// nonce; absent means that the same bytes are tried again. Gives up with `Unknown` after a bounded number of tries.
-    pub async fn create_resolved(&self, key: &str, body: Bytes, metadata: &Metadata) -> Create {
-        let _ = (key, body, metadata);
-        todo!()
+    fn error(&self, key: &str, error: &object_store::Error) -> StoreError {
+        errors::classify(self.url.as_str(), key, error)
     }
 
-    /// Writes `key`, replacing what is there. Retries.
-    pub async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        let _ = (key, body);
-        todo!()
+    fn failed(&self, key: &str, why: String) -> StoreError {
+        StoreError::Failed {
+            url: self.url.to_string(),
+            key: key.to_owned(),
+            why,
+        }
     }
 
-    /// Uploads a file of any size under a key that nobody else writes. Retries; multipart where it is large.
-    pub async fn put_file(&self, key: &str, file: &FilePath) -> Result<(), StoreError> {
-        let _ = (key, file);
-        todo!()
-    }
-
-    /// The object, `None` when absent. A body larger than `limit` bytes is not read. Retries.
-    pub async fn get(&self, key: &str, limit: u64) -> Result<Option<Object>, StoreError> {
-        let _ = (key, limit);
-        todo!()
-    }
-
-    /// Bytes `range` of the object. Retries.
-    pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let _ = (key, range);
-        todo!()
-    }
-
-    /// The object's attributes, `None` when absent. Retries.
-    pub async fn head(&self, key: &str) -> Result<Option<ObjectInfo>, StoreError> {
-        let _ = key;
-        todo!()
-    }
-
-    /// Objects whose key starts with the folder `prefix` (`""` for all), in key order, strictly after key `after`. Lists
-    /// lazily, page by page; each page retries. Objects below deeper folders are included.
-    pub fn list(&self, prefix: &str, after: Option<&str>) -> BoxStream<'static, Result<ObjectInfo, StoreError>> {
-        let _ = (prefix, after);
-        todo!()
-    }
-
-    /// Deletes the objects; absent ones count as deleted. Retries, and goes on past failures to report the first.
-    pub async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
-        let _ = keys;
-        todo!()
+    fn unusable(&self, why: String) -> StoreError {
+        StoreError::Unusable {
+            url: self.url.to_string(),
+            why,
+        }
     }
 }
 
@@ -146,46 +191,4 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.url)
     }
-}
-
-/// A store's refusal or failure. Every message names the object.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The credentials do not allow the call.
-    #[error("\"{url}\" refused access to \"{key}\": {why}; check the credentials and the bucket's policy")]
-    Denied {
-        #[doc = "the store"]
-        url: String,
-        #[doc = "the object"]
-        key: String,
-        #[doc = "the store's words"]
-        why: String,
-    },
-    /// The bucket or container does not exist.
-    #[error("\"{url}\" does not exist ({why}); create the bucket or correct the URL")]
-    NoBucket {
-        #[doc = "the store"]
-        url: String,
-        #[doc = "the store's words"]
-        why: String,
-    },
-    /// The URL or the configuration cannot be used.
-    #[error("\"{url}\" cannot be opened: {why}")]
-    Unusable {
-        #[doc = "the URL"]
-        url: String,
-        #[doc = "what is wrong and what to do"]
-        why: String,
-    },
-    /// Anything that may pass: time-outs, 5xx, connections that break.
-    #[error("\"{url}\" failed on \"{key}\": {why}")]
-    Failed {
-        #[doc = "the store"]
-        url: String,
-        #[doc = "the object"]
-        key: String,
-        #[doc = "the store's words"]
-        why: String,
-    },
 }

@@ -1,0 +1,216 @@
+//! What a store refuses or fails with, and how the adapter tells one from the other.
+
+use std::error::Error;
+
+use super::folder::Gone;
+
+/// Longest part of a store's own words that a message repeats, in characters.
+const LONGEST_WHY: usize = 400;
+
+/// A store's refusal or failure. Every message names the object.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The credentials do not allow the call.
+    #[error("\"{url}\" refused access to \"{key}\": {why}; check the credentials and the bucket's policy")]
+    Denied {
+        #[doc = "the store"]
+        url: String,
+        #[doc = "the object"]
+        key: String,
+        #[doc = "the store's words"]
+        why: String,
+    },
+    /// The bucket or container does not exist.
+    #[error("\"{url}\" does not exist ({why}); create the bucket or correct the URL")]
+    NoBucket {
+        #[doc = "the store"]
+        url: String,
+        #[doc = "the store's words"]
+        why: String,
+    },
+    /// The URL or the configuration cannot be used.
+    #[error("\"{url}\" cannot be opened: {why}")]
+    Unusable {
+        #[doc = "the URL"]
+        url: String,
+        #[doc = "what is wrong and what to do"]
+        why: String,
+    },
+    /// The key cannot name an object in this store.
+    #[error("\"{url}\" cannot hold \"{key}\": {why}")]
+    BadKey {
+        #[doc = "the store"]
+        url: String,
+        #[doc = "the key"]
+        key: String,
+        #[doc = "which rule it breaks"]
+        why: String,
+    },
+    /// The object is not there, where the caller said that it must be.
+    #[error("\"{url}\" has no \"{key}\"")]
+    Absent {
+        #[doc = "the store"]
+        url: String,
+        #[doc = "the object"]
+        key: String,
+    },
+    /// Anything that may pass: time-outs, 5xx, connections that break.
+    #[error("\"{url}\" failed on \"{key}\": {why}")]
+    Failed {
+        #[doc = "the store"]
+        url: String,
+        #[doc = "the object"]
+        key: String,
+        #[doc = "the store's words"]
+        why: String,
+    },
+}
+
+impl StoreError {
+    /// Whether trying again may help. The adapter has then tried already, for some seconds.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
+}
+
+/// What an error of the transport means, before the object is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Denied,
+    NoBucket,
+    Region,
+    PlainHttp,
+    BadKey,
+    Absent,
+    Failed,
+}
+
+/// Names the object and the remedy of a transport's error.
+pub(crate) fn classify(url: &str, key: &str, error: &object_store::Error) -> StoreError {
+    let words = chain(error);
+    let (url, key, why) = (url.to_owned(), key.to_owned(), shortened(&words));
+    match sort(error, &words) {
+        Sort::Denied => StoreError::Denied { url, key, why },
+        Sort::NoBucket => StoreError::NoBucket { url, why },
+        Sort::Region => StoreError::Unusable {
+            url,
+            why: format!("the bucket is in another region ({why}); set AWS_REGION to the bucket's region"),
+        },
+        Sort::PlainHttp => StoreError::Unusable {
+            url,
+            why: format!("its endpoint is plain http ({why}); use https, or set AWS_ALLOW_HTTP=true to allow it"),
+        },
+        Sort::BadKey => StoreError::BadKey { url, key, why },
+        Sort::Absent => StoreError::Absent { url, key },
+        Sort::Failed => StoreError::Failed { url, key, why },
+    }
+}
+
+fn sort(error: &object_store::Error, words: &str) -> Sort {
+    let says = |any: &[&str]| any.iter().any(|text| words.contains(text));
+    if caused_by_gone(error)
+        || says(&[
+            "NoSuchBucket",
+            "ContainerNotFound",
+            "The specified bucket does not exist",
+        ])
+    {
+        return Sort::NoBucket;
+    }
+    if says(&[
+        "AuthorizationHeaderMalformed",
+        "PermanentRedirect",
+        "BucketRegionError",
+        "IllegalLocationConstraint",
+    ]) {
+        return Sort::Region;
+    }
+    if says(&["URL scheme is not allowed"]) {
+        return Sort::PlainHttp;
+    }
+    match error {
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => Sort::Denied,
+        object_store::Error::InvalidPath { .. } | object_store::Error::NotSupported { .. } => Sort::BadKey,
+        object_store::Error::NotFound { .. } => Sort::Absent,
+        _ if says(&[
+            "AccessDenied",
+            "SignatureDoesNotMatch",
+            "InvalidAccessKeyId",
+            "ExpiredToken",
+        ]) =>
+        {
+            Sort::Denied
+        }
+        _ => Sort::Failed,
+    }
+}
+
+fn caused_by_gone(error: &object_store::Error) -> bool {
+    causes(error).any(|cause| cause.is::<Gone>())
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+/// The messages of an error and its causes, each once.
+fn chain(error: &object_store::Error) -> String {
+    let mut words = String::new();
+    for cause in causes(error) {
+        let text = cause.to_string();
+        if !words.contains(&text) {
+            if !words.is_empty() {
+                words.push_str(": ");
+            }
+            words.push_str(&text);
+        }
+    }
+    words
+}
+
+/// `words` on one line, cut to a length that a log line bears.
+fn shortened(words: &str) -> String {
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST_WHY) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(text: &str) -> object_store::Error {
+        object_store::Error::Generic {
+            store: "S3",
+            source: text.to_owned().into(),
+        }
+    }
+
+    #[test]
+    fn each_refusal_names_the_object_and_the_remedy() {
+        let said = |text: &str| classify("s3://b/log", "x", &generic(text)).to_string();
+        assert!(said("<Code>NoSuchBucket</Code>").contains("create the bucket"));
+        assert!(said("<Code>AuthorizationHeaderMalformed</Code>").contains("AWS_REGION"));
+        assert!(said("URL scheme is not allowed").contains("AWS_ALLOW_HTTP=true"));
+        assert!(said("<Code>AccessDenied</Code>").contains("check the credentials"));
+        assert_eq!(
+            said("timed out"),
+            "\"s3://b/log\" failed on \"x\": Generic S3 error: timed out"
+        );
+    }
+
+    #[test]
+    fn only_failures_may_pass() {
+        assert!(classify("u", "k", &generic("503 Slow Down")).may_pass());
+        assert!(!classify("u", "k", &generic("AccessDenied")).may_pass());
+    }
+
+    #[test]
+    fn long_words_are_cut() {
+        let words = "é ".repeat(1000);
+        assert_eq!(shortened(&words).chars().count(), LONGEST_WHY + 1);
+    }
+}
