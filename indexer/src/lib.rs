@@ -2,5 +2,10 @@
 //!
 //! `ARCHITECTURE.md` at the top of the repository says where things are.
 
+pub mod engine;
 pub mod git;
+pub mod model;
+mod record;
 pub mod search;
+
+pub use record::Record;

@@ -1,0 +1,235 @@
+//! One operation of an entry with its outcome: what a segment stores and what a search answers with.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tidemark_wal::{
+    Contributor, Decision, Descriptor, Intent, Kind, Malformed, Operation, Outcome, Place, Resolved, ResolvedOp, Token,
+    entity,
+};
+
+use crate::engine::{Current, KeyOfWriter};
+
+/// How many bytes of a malformed body are kept as searchable text.
+const TEXT_LIMIT: usize = 64 * 1024;
+/// Longest name of an entity in bytes that an operation may choose.
+const ENTITY_LIMIT: usize = 1024;
+
+/// One operation with its outcome, or the correction of one.
+///
+/// Its JSON is what a document stores, so the names are persisted: a field may be added, none may change its meaning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The dense number that publishing gave it; 0 before.
+    pub seq: u64,
+    /// The entry.
+    pub token: Token,
+    /// The operation's place within its entry, from 0.
+    pub op: u32,
+    /// What the operation is about.
+    pub kind: Kind,
+    /// The outcome and what it rests on.
+    pub decision: Decision,
+    /// The key whose history this operation belongs to, as in `label/{repo}/{label}`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub entity: Option<String>,
+    /// Repository.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub repo: Option<String>,
+    /// Bundle id; for a label the bundle that it points to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bundle: Option<String>,
+    /// Label name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label: Option<String>,
+    /// Context name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub context: Option<String>,
+    /// Diamond id.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub diamond: Option<String>,
+    /// Split id.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub split: Option<String>,
+    /// The descriptor's path, as the entry names it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<String>,
+    /// The descriptor's message, else its description.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<String>,
+    /// Who made it, as the descriptor says.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub contributors: Vec<Contributor>,
+    /// The client's own time stamp, as the descriptor says. Decides nothing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub client_time: Option<Timestamp>,
+    /// Size of the entry in bytes.
+    pub size: u64,
+    /// The descriptor's `leafSize`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub leaf_size: Option<u64>,
+    /// The descriptor's `count`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub count: Option<u64>,
+    /// The writer that the intent names.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub writer: Option<String>,
+    /// The idempotency key that the intent names.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub idempotency_key: Option<String>,
+    /// Why the entry is malformed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// The entry's payload; null when malformed.
+    #[serde(skip_serializing_if = "Value::is_null", default)]
+    pub payload: Value,
+    /// The descriptor; null when there is none.
+    #[serde(skip_serializing_if = "Value::is_null", default)]
+    pub descriptor: Value,
+    /// The body of a malformed entry as text: lossy, and cut at 64 KiB.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub text: Option<String>,
+}
+
+impl Record {
+    /// The records of a resolved entry, by op; their seqs are 0. A malformed entry gives exactly one.
+    pub fn from_resolved(resolved: &Resolved) -> Vec<Self> {
+        let records = resolved.ops.iter().enumerate().map(|(number, op)| {
+            let mut record = Self::of_op(resolved, op, u32::try_from(number).unwrap_or(u32::MAX));
+            match &resolved.intent {
+                Ok(intent) => record.announce(intent, number),
+                Err(malformed) => record.malform(malformed, &resolved.body),
+            }
+            record
+        });
+        records.collect()
+    }
+
+    /// Whether the operation is committed.
+    pub fn committed(&self) -> bool {
+        self.decision.outcome == Outcome::Committed
+    }
+
+    /// The entity with this operation's claim to be its newest; none unless it is committed.
+    pub fn current(&self) -> Option<(&str, Current)> {
+        let current = Current {
+            completed: self.decision.completed.unwrap_or(self.decision.entry_time),
+            token: self.token,
+            op: self.op,
+            seq: self.seq,
+        };
+        self.committed().then_some((self.entity.as_deref()?, current))
+    }
+
+    /// The idempotency key with its writer; none when the intent names no key.
+    pub fn key_of_writer(&self) -> Option<KeyOfWriter> {
+        Some(KeyOfWriter { writer: self.writer.clone().unwrap_or_default(), key: self.idempotency_key.clone()? })
+    }
+
+    fn of_op(resolved: &Resolved, op: &ResolvedOp, number: u32) -> Self {
+        let descriptor = op.descriptor.as_ref();
+        let names = Names::of(&op.place);
+        Self {
+            seq: 0,
+            token: resolved.token,
+            op: number,
+            kind: op.operation.kind,
+            decision: op.decision.clone(),
+            entity: entity(&op.place),
+            bundle: names.bundle.or_else(|| named_bundle(&op.place, &op.operation, descriptor)),
+            repo: names.repo,
+            label: names.label,
+            context: names.context,
+            diamond: names.diamond,
+            split: names.split,
+            path: op.operation.descriptor.clone(),
+            message: descriptor.and_then(|d| d.message.clone().or_else(|| d.description.clone())),
+            contributors: descriptor.map(|d| d.contributors.clone()).unwrap_or_default(),
+            client_time: descriptor.and_then(|d| d.timestamp),
+            size: resolved.size,
+            leaf_size: descriptor.and_then(|d| d.leaf_size),
+            count: descriptor.and_then(|d| d.count),
+            writer: None,
+            idempotency_key: None,
+            reason: op.unreadable.as_ref().map(|why| format!("the descriptor cannot be read: {why}")),
+            payload: Value::Null,
+            descriptor: descriptor.map(|d| d.raw.clone()).unwrap_or_default(),
+            text: None,
+        }
+    }
+
+    /// Takes over what the intent says of operation `number`.
+    fn announce(&mut self, intent: &Intent, number: usize) {
+        self.payload = intent.raw.clone();
+        self.writer.clone_from(&intent.writer);
+        self.idempotency_key = intent.key_of(number);
+        let own = intent.ops.get(number).map(|op| &op.attributes);
+        let attribute = |name: &str| {
+            let found = own.and_then(|own| own.get(name)).or_else(|| intent.attributes.get(name));
+            found?.as_str().map(ToOwned::to_owned)
+        };
+        if self.entity.is_none() {
+            self.entity = attribute("entity").and_then(|name| free_entity(&name));
+        }
+        if self.message.is_none() {
+            self.message = attribute("message");
+        }
+    }
+
+    fn malform(&mut self, why: &Malformed, body: &[u8]) {
+        self.reason = Some(why.to_string());
+        self.text = readable(body);
+    }
+}
+
+/// The names in a descriptor's path.
+#[derive(Default)]
+struct Names {
+    repo: Option<String>,
+    bundle: Option<String>,
+    label: Option<String>,
+    context: Option<String>,
+    diamond: Option<String>,
+    split: Option<String>,
+}
+
+impl Names {
+    fn of(place: &Place) -> Self {
+        let mut names = Self::default();
+        match place.clone() {
+            Place::Repo { repo } => names.repo = Some(repo),
+            Place::Bundle { repo, bundle } => (names.repo, names.bundle) = (Some(repo), Some(bundle)),
+            Place::Label { repo, label } => (names.repo, names.label) = (Some(repo), Some(label)),
+            Place::Context { context } => names.context = Some(context),
+            Place::Diamond { repo, diamond, .. } => (names.repo, names.diamond) = (Some(repo), Some(diamond)),
+            Place::Split { repo, diamond, split, .. } => {
+                (names.repo, names.diamond, names.split) = (Some(repo), Some(diamond), Some(split));
+            }
+            Place::Other => {}
+        }
+        names
+    }
+}
+
+/// The bundle that a label points to, or that a diamond became.
+fn named_bundle(place: &Place, operation: &Operation, descriptor: Option<&Descriptor>) -> Option<String> {
+    match place {
+        Place::Label { .. } => operation.value.clone().or_else(|| descriptor?.id.clone()),
+        Place::Diamond { .. } => descriptor?.bundle.clone(),
+        _ => None,
+    }
+}
+
+/// The entity key of an operation that names its entity itself, in a name space of its own, so that no free name can
+/// pass for a label or a bundle.
+fn free_entity(name: &str) -> Option<String> {
+    (!name.is_empty() && name.len() <= ENTITY_LIMIT).then(|| format!("entry/{name}"))
+}
+
+/// The body as text for search; nothing when there is nothing to read in it.
+fn readable(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(&body[..body.len().min(TEXT_LIMIT)]);
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    (!text.trim().is_empty()).then_some(text)
+}
