@@ -1,6 +1,8 @@
 //! The index chain's state: everything that one generation of an index consists of.
 
 mod invariants;
+#[cfg(test)]
+mod tests;
 mod transactions;
 
 use std::{collections::BTreeMap, fmt, ops::Range};

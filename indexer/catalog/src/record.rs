@@ -102,3 +102,87 @@ fn refuse_newer<S: State>(key: &str, header: &[u8]) -> Result<(), ChainError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidemark_wal::Second;
+
+    use super::*;
+    use crate::{Generation, Manifest};
+
+    fn bytes() -> Bytes {
+        encode(7, &no_hash(), "n".repeat(32), &Manifest::new(Generation::first())).unwrap()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Record<Manifest>, ChainError> {
+        decode("chain/7", 7, bytes)
+    }
+
+    #[test]
+    fn a_record_reads_as_it_was_written() {
+        let bytes = bytes();
+        let record = read(&bytes).unwrap();
+        assert_eq!(record.state, Manifest::new(Generation::first()));
+        assert_eq!(record.previous, no_hash());
+        assert_eq!(record.hash, hash(&bytes));
+    }
+
+    #[test]
+    fn a_record_of_a_newer_release_is_refused_by_name_even_if_its_header_says_more() {
+        for header in [
+            r#"{"layout":1,"format":2,"new":true}"#,
+            r#"{"layout":2,"format":1,"number":7}"#,
+        ] {
+            let error = read(format!("{header}\n{{}}\n").as_bytes()).unwrap_err();
+            assert!(matches!(&error, ChainError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+            assert!(error.to_string().contains("\"chain/7\""), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let whole = bytes();
+        let record = read(&whole).unwrap();
+        for at in 0..whole.len() {
+            let mut damaged = whole.to_vec();
+            damaged[at] ^= 1;
+            match read(&damaged) {
+                Err(ChainError::Corrupt { key, .. } | ChainError::NewerFormat { key, .. }) => assert_eq!(key, "chain/7"),
+                Err(other) => panic!("{other}"),
+                // Only what the header alone says may change unnoticed here: the next record's link notices it.
+                Ok(changed) => assert!(changed.state == record.state && changed.hash != record.hash),
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_or_swapped_record_is_corrupt() {
+        let whole = bytes();
+        for cut in 0..whole.len() {
+            assert!(matches!(read(&whole[..cut]), Err(ChainError::Corrupt { .. })), "{cut}");
+        }
+        let error = decode::<Manifest>("chain/8", 8, &whole).unwrap_err();
+        assert!(error.to_string().contains("it says that it is record 7"), "{error}");
+    }
+
+    #[test]
+    fn an_unsound_state_is_corrupt() {
+        let mut state = Manifest::new(Generation::first());
+        state.cursor = crate::Cursor(Second::from_unix(5));
+        let bytes = encode(7, &no_hash(), String::new(), &state).unwrap();
+        let error = read(&bytes).unwrap_err();
+        assert!(error.to_string().contains("cursor"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>, state: String) {
+            let _ = read(&bytes);
+            let header = Header {
+                layout: 1, format: 1, number: 7, previous: no_hash(), nonce: String::new(), checksum: hash(state.as_bytes()),
+            };
+            let _ = read(format!("{}\n{state}\n", serde_json::to_string(&header).unwrap()).as_bytes());
+        }
+    }
+}

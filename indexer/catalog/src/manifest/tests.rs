@@ -1,0 +1,407 @@
+//! Random sequences of transactions against a naive model of what the index holds.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tidemark_wal::{Entropy, Evidence, Outcome, Second, Token};
+
+use super::*;
+use crate::{Identity, ObjectKind, ObjectName, Refused};
+
+/// One step of somebody. Numbers are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    TakeOver,
+    Release,
+    /// Records for the next seconds, in one segment each.
+    Publish { seconds: u64, segments: Vec<Vec<u8>> },
+    /// A correction: a new record for an old one.
+    Correct { of: usize, outcome: u8 },
+    /// Marks records as overtaken.
+    Overtake,
+    Compact { from: usize, many: usize },
+    CompactSidecars,
+    Pin { name: u8 },
+    PinAgain { source: u8, name: u8 },
+    Unpin { name: u8, stranger: bool },
+    /// What a writer that was fenced long ago tries.
+    Zombie,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let segments = prop::collection::vec(prop::collection::vec(0u8..7, 1..5), 0..3);
+    prop_oneof![
+        1 => Just(Step::TakeOver),
+        1 => Just(Step::Release),
+        4 => (0u64..9, segments).prop_map(|(seconds, segments)| Step::Publish { seconds, segments }),
+        2 => (any::<usize>(), 0u8..7).prop_map(|(of, outcome)| Step::Correct { of, outcome }),
+        1 => Just(Step::Overtake),
+        2 => (any::<usize>(), 1usize..5).prop_map(|(from, many)| Step::Compact { from, many }),
+        1 => Just(Step::CompactSidecars),
+        1 => (0u8..3).prop_map(|name| Step::Pin { name }),
+        1 => (0u8..3, 0u8..3).prop_map(|(source, name)| Step::PinAgain { source, name }),
+        1 => (0u8..3, any::<bool>()).prop_map(|(name, stranger)| Step::Unpin { name, stranger }),
+        1 => Just(Step::Zombie),
+    ]
+}
+
+const OUTCOMES: [Outcome; 7] = [
+    Outcome::Committed,
+    Outcome::Late,
+    Outcome::Aborted,
+    Outcome::Malformed,
+    Outcome::Duplicate,
+    Outcome::Fenced,
+    Outcome::Expired,
+];
+
+#[derive(Clone, Copy)]
+struct Fact {
+    token: Token,
+    outcome: Outcome,
+    standing: bool,
+}
+
+/// The chain so far, and what the index should hold.
+struct World {
+    state: Manifest,
+    /// Everything that was ever named.
+    named: BTreeMap<String, bool>,
+    facts: Vec<Fact>,
+    entropy: Entropy,
+    now: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let state = Manifest::new(Generation::first());
+        Self { state, named: BTreeMap::new(), facts: Vec::new(), entropy: Entropy::seeded(1), now: 1_500_000_000 }
+    }
+
+    fn key(&self, kind: ObjectKind) -> String {
+        ObjectName::new(&self.state.generation, kind, self.state.epoch, &self.entropy).to_string()
+    }
+
+    fn segment(&self, first_seq: u64, facts: &[Fact]) -> Segment {
+        let mut counts = Counts::default();
+        facts.iter().for_each(|fact| counts.add(fact.outcome));
+        let documents = facts.len() as u64;
+        Segment {
+            key: self.key(ObjectKind::Segment),
+            size: 100 * documents,
+            checksum: "0".repeat(64),
+            digest: facts.iter().map(Fact::digest).sum(),
+            first: facts.iter().map(|fact| fact.token).min().unwrap(),
+            last: facts.iter().map(|fact| fact.token).max().unwrap(),
+            seq: first_seq..first_seq + documents,
+            counts,
+            documents,
+        }
+    }
+
+    fn sidecar(&self, superseded: &[Fact], overtaken: u64) -> Sidecar {
+        let mut counts = Counts::default();
+        superseded.iter().for_each(|fact| counts.add(fact.outcome));
+        Sidecar {
+            key: self.key(ObjectKind::Sidecar),
+            size: 10,
+            checksum: "0".repeat(64),
+            superseded: superseded.len() as u64,
+            overtaken,
+            counts,
+            digest: superseded.iter().map(Fact::digest).sum(),
+        }
+    }
+
+    fn publication(&self, to: u64, segments: Vec<Segment>, sidecars: Vec<Sidecar>) -> Publication {
+        Publication {
+            from: self.state.cursor,
+            to: Cursor(Second::from_unix(to)),
+            horizon: Second::from_unix(to + 3),
+            first_seq: self.state.next_seq,
+            records: segments.iter().map(|segment| segment.documents).sum(),
+            segments,
+            sidecars,
+        }
+    }
+
+    /// What the step makes of the state; the facts that it adds come with it.
+    fn apply(&self, step: &Step) -> Result<(Manifest, Vec<Fact>, Option<usize>), Refused> {
+        let state = &self.state;
+        let epoch = state.epoch;
+        let plain = |next: Manifest| Ok((next, Vec::new(), None));
+        match step {
+            Step::TakeOver => plain(state.take_over(epoch, holder(), true)?),
+            Step::Release => plain(state.release(epoch)?),
+            Step::Publish { seconds, segments } => {
+                let from = state.cursor.second().unix().max(self.now);
+                let fact = |outcome: &u8| Fact {
+                    token: Token::new(Second::from_unix(from), &self.entropy),
+                    outcome: OUTCOMES[usize::from(*outcome)],
+                    standing: true,
+                };
+                let facts: Vec<Vec<Fact>> = segments.iter().map(|outcomes| outcomes.iter().map(fact).collect()).collect();
+                let mut seq = state.next_seq;
+                let mut packed = Vec::new();
+                for facts in &facts {
+                    packed.push(self.segment(seq, facts));
+                    seq += facts.len() as u64;
+                }
+                let publication = self.publication(from + seconds, packed, Vec::new());
+                Ok((state.publish(epoch, &publication)?, facts.concat(), None))
+            }
+            Step::Correct { of, outcome } => {
+                let Some(of) = of.checked_rem(self.facts.len()).filter(|of| self.facts[*of].standing) else {
+                    return plain(state.clone());
+                };
+                let old = self.facts[of];
+                let new = Fact { outcome: OUTCOMES[usize::from(*outcome)], ..old };
+                let segments = vec![self.segment(state.next_seq, &[new])];
+                let to = state.cursor.second().unix();
+                let publication = self.publication(to, segments, vec![self.sidecar(&[old], 0)]);
+                Ok((state.publish(epoch, &publication)?, vec![new], Some(of)))
+            }
+            Step::Overtake => {
+                let to = state.cursor.second().unix();
+                let publication = self.publication(to, Vec::new(), vec![self.sidecar(&[], 2)]);
+                plain(state.publish(epoch, &publication)?)
+            }
+            Step::Compact { from, many } => {
+                let from = from.checked_rem(state.segments.len()).unwrap_or(0);
+                let merged: Vec<_> = state.segments.iter().skip(from).take(*many).cloned().collect();
+                let (Some(first), Some(last)) = (merged.first(), merged.last()) else { return plain(state.clone()) };
+                let added = Segment {
+                    key: self.key(ObjectKind::Segment),
+                    size: 1,
+                    checksum: "1".repeat(64),
+                    digest: merged.iter().map(|segment| segment.digest).sum(),
+                    first: merged.iter().map(|segment| segment.first).min().unwrap(),
+                    last: merged.iter().map(|segment| segment.last).max().unwrap(),
+                    seq: first.seq.start..last.seq.end,
+                    counts: merged.iter().map(|segment| segment.counts).sum(),
+                    documents: merged.iter().map(|segment| segment.documents).sum(),
+                };
+                let removes = merged.iter().map(|segment| segment.key.clone()).collect();
+                let compaction = Compaction { removes, adds: vec![added], ..Compaction::default() };
+                plain(state.adopt(epoch, &compaction)?)
+            }
+            Step::CompactSidecars => {
+                let merged = &state.sidecars;
+                let added = Sidecar {
+                    key: self.key(ObjectKind::Sidecar),
+                    size: 1,
+                    checksum: "1".repeat(64),
+                    superseded: merged.iter().map(|sidecar| sidecar.superseded).sum(),
+                    overtaken: merged.iter().map(|sidecar| sidecar.overtaken).max().unwrap_or(0),
+                    counts: merged.iter().map(|sidecar| sidecar.counts).sum(),
+                    digest: merged.iter().map(|sidecar| sidecar.digest).sum(),
+                };
+                let removes_sidecars = merged.iter().map(|sidecar| sidecar.key.clone()).collect();
+                let adds_sidecars = vec![added];
+                let compaction = Compaction { removes_sidecars, adds_sidecars, ..Compaction::default() };
+                plain(state.adopt(epoch, &compaction)?)
+            }
+            Step::Pin { name } => plain(state.pin(&name.to_string(), "me")?),
+            Step::PinAgain { source, name } => plain(state.pin_again(&source.to_string(), &name.to_string(), "me")?),
+            Step::Unpin { name, stranger } => plain(state.unpin(&name.to_string(), if *stranger { "you" } else { "me" })?),
+            Step::Zombie => {
+                let publication = self.publication(self.now + 1, Vec::new(), Vec::new());
+                plain(state.publish(epoch.wrapping_sub(1), &publication)?)
+            }
+        }
+    }
+
+    /// Applies the step as a chain would: invariants first, then dated by the record's store time.
+    fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        self.now += 1;
+        let (mut next, facts, superseded) = match self.apply(step) {
+            Ok(applied) => applied,
+            Err(Refused::Broken(broken)) => return Err(TestCaseError::fail(format!("{step:?}: {broken}"))),
+            Err(_) => return Ok(()),
+        };
+        prop_assert!(!matches!(step, Step::Zombie), "a fenced writer published");
+        prop_assert_eq!(next.sound().and_then(|()| next.follows(&self.state)), Ok(()), "{:?}", step);
+        next.settle(Second::from_unix(self.now));
+        if let Some(of) = superseded {
+            self.facts[of].standing = false;
+        }
+        self.facts.extend(facts);
+        self.state = next;
+        self.matches_the_model()?;
+        self.never_named_again()
+    }
+
+    fn matches_the_model(&self) -> Result<(), TestCaseError> {
+        let standing: Vec<_> = self.facts.iter().filter(|fact| fact.standing).collect();
+        let mut counts = Counts::default();
+        standing.iter().for_each(|fact| counts.add(fact.outcome));
+        prop_assert_eq!(self.state.totals.standing(), counts);
+        let digest: SetDigest = standing.iter().map(|fact| fact.digest()).sum();
+        prop_assert_eq!(self.state.totals.standing_digest(), digest);
+        prop_assert_eq!(self.state.totals.records, self.facts.len() as u64);
+        prop_assert_eq!(self.state.next_seq, FIRST_SEQ + self.facts.len() as u64);
+        Ok(())
+    }
+
+    fn never_named_again(&mut self) -> Result<(), TestCaseError> {
+        let held: Vec<_> = self.state.objects().chain(self.state.pinned()).map(str::to_owned).collect();
+        for key in &held {
+            prop_assert_ne!(self.named.get(key), Some(&false), "{} came back", key);
+        }
+        for (key, live) in &mut self.named {
+            *live = held.contains(key);
+            let buried = self.state.tombstones.iter().any(|tombstone| tombstone.key == *key);
+            prop_assert_eq!(*live, !buried, "{}", key);
+        }
+        self.named.extend(held.into_iter().map(|key| (key, true)));
+        prop_assert!(self.state.tombstones.iter().all(|tombstone| tombstone.unreferenced_at.is_some()));
+        Ok(())
+    }
+}
+
+impl Fact {
+    fn digest(&self) -> SetDigest {
+        SetDigest::of(self.token, 0, self.outcome, Some(Evidence::Bound))
+    }
+}
+
+fn holder() -> Holder {
+    Holder { identity: Identity("a".to_owned()), heartbeat: "beat".to_owned(), since: None }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_accepted_keeps_the_invariants(steps in prop::collection::vec(step(), 1..60)) {
+        let mut world = World::new();
+        world.take(&Step::TakeOver)?;
+        for step in &steps {
+            world.take(step)?;
+        }
+        let text = serde_json::to_string(&world.state).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), world.state);
+    }
+}
+
+/// A world with two published segments of two records each.
+fn world() -> World {
+    let mut world = World::new();
+    let publish = Step::Publish { seconds: 5, segments: vec![vec![0, 1], vec![2, 2]] };
+    for step in [Step::TakeOver, publish] {
+        world.take(&step).unwrap();
+    }
+    world
+}
+
+fn broken(step: Result<Manifest, Refused>, before: &Manifest) -> &'static str {
+    match step {
+        Err(Refused::Broken(broken)) => broken.invariant,
+        Err(other) => panic!("{other}"),
+        Ok(next) => match next.sound().and_then(|()| next.follows(before)) {
+            Err(broken) => broken.invariant,
+            Ok(()) => "none",
+        },
+    }
+}
+
+#[test]
+fn a_publication_continues_the_cursor_and_the_seqs() {
+    let World { state, .. } = world();
+    let at = |from: u64, to: u64, first_seq| Publication {
+        from: Cursor(Second::from_unix(from)),
+        to: Cursor(Second::from_unix(to)),
+        horizon: Second::from_unix(to),
+        first_seq,
+        records: 0,
+        segments: Vec::new(),
+        sidecars: Vec::new(),
+    };
+    let cursor = state.cursor.second().unix();
+    for gap in [at(cursor + 1, cursor + 2, 5), at(cursor - 1, cursor + 1, 5), at(cursor, cursor - 1, 5)] {
+        assert!(matches!(state.publish(1, &gap), Err(Refused::NotContiguous { .. })));
+    }
+    assert!(matches!(state.publish(1, &at(cursor, cursor, 4)), Err(Refused::SeqNotContiguous { first: 4, next: 5 })));
+    let beyond = Publication { horizon: Second::from_unix(cursor), ..at(cursor, cursor + 9, 5) };
+    assert!(matches!(state.publish(1, &beyond), Err(Refused::BeyondHorizon { .. })));
+    assert!(matches!(state.publish(2, &at(cursor, cursor, 5)), Err(Refused::Fenced { epoch: 2, by: 1 })));
+    let restored = Manifest { until: Some(Second::from_unix(1)), ..state.clone() };
+    assert!(matches!(restored.publish(1, &at(cursor, cursor, 5)), Err(Refused::NotPromoted { .. })));
+    assert_eq!(broken(state.publish(1, &at(cursor, cursor, 5)), &state), "none");
+}
+
+#[test]
+fn the_horizon_stays_where_it_is_when_a_publication_names_a_lower_one() {
+    let World { state, .. } = world();
+    let lower = Publication {
+        from: state.cursor,
+        to: state.cursor,
+        horizon: Second::from_unix(1),
+        first_seq: state.next_seq,
+        records: 0,
+        segments: Vec::new(),
+        sidecars: Vec::new(),
+    };
+    assert_eq!(state.publish(1, &lower).unwrap().horizon, state.horizon);
+}
+
+#[test]
+fn an_object_of_a_lower_epoch_is_refused() {
+    let World { state, .. } = world();
+    let state = state.take_over(1, holder(), false).unwrap();
+    let mut world = World::new();
+    world.state.epoch = 1;
+    let stale = world.segment(5, &[Fact { token: Token::from_bytes([1; 20]), outcome: Outcome::Late, standing: true }]);
+    let publication = Publication {
+        from: state.cursor,
+        to: state.cursor,
+        horizon: state.horizon,
+        first_seq: 5,
+        records: 1,
+        segments: vec![stale],
+        sidecars: Vec::new(),
+    };
+    assert_eq!(broken(state.publish(2, &publication), &state), "an added object's epoch is not lower than the index's");
+}
+
+#[test]
+fn a_compaction_that_loses_a_record_or_a_mark_is_refused() {
+    let mut world = world();
+    world.take(&Step::Correct { of: 2, outcome: 1 }).unwrap();
+    let state = &world.state;
+    let removes = vec![state.segments[0].key.clone()];
+    let adds = vec![state.segments[1].clone()];
+    let lost = Compaction { removes, adds, ..Compaction::default() };
+    assert_eq!(broken(state.adopt(1, &lost), state), "a compaction keeps every record");
+    let removes_sidecars = vec![state.sidecars[0].key.clone()];
+    let lost = Compaction { removes_sidecars, ..Compaction::default() };
+    assert_eq!(broken(state.adopt(1, &lost), state), "a compaction keeps every mark");
+    let unknown = Compaction { removes: vec!["x".to_owned()], ..Compaction::default() };
+    assert!(matches!(state.adopt(1, &unknown), Err(Refused::NotReferenced { .. })));
+}
+
+#[test]
+fn a_generation_ends_only_in_favour_of_the_same_index() {
+    let World { state, .. } = world();
+    let successor = Manifest { generation: "g2".parse().unwrap(), ..state.clone() };
+    let behind = Manifest { cursor: Cursor::default(), ..successor.clone() };
+    for other in [&state, &behind] {
+        assert!(matches!(state.close(1, other), Err(Refused::NotASuccessor { .. })));
+    }
+    let closed = state.close(1, &successor).unwrap();
+    assert_eq!(closed.follows(&state), Ok(()));
+    for next in [closed.take_over(1, holder(), false), closed.pin("p", "me"), closed.release(1)] {
+        assert!(matches!(next, Err(Refused::Closed { .. })));
+    }
+    assert_eq!(broken(Ok(closed.clone()), &closed), "nothing follows the closing record");
+}
+
+#[test]
+fn hasty_takeovers_are_counted_until_somebody_publishes() {
+    let world = world();
+    let state = world.state.take_over(1, holder(), true).unwrap().take_over(2, holder(), true).unwrap();
+    assert_eq!((state.epoch, state.hasty_takeovers), (3, 2));
+    assert_eq!(state.take_over(3, holder(), false).unwrap().hasty_takeovers, 0);
+    assert_eq!(state.release(3).unwrap().hasty_takeovers, 0);
+    let publication = world.publication(state.cursor.second().unix(), Vec::new(), Vec::new());
+    assert_eq!(state.publish(3, &publication).unwrap().hasty_takeovers, 0);
+    assert!(matches!(state.take_over(2, holder(), true), Err(Refused::Fenced { epoch: 2, by: 3 })));
+}
