@@ -4,8 +4,10 @@
 
 pub mod engine;
 pub mod git;
+mod index;
 pub mod model;
 mod record;
 pub mod search;
 
+pub use index::{EngineOptions, TantivyEngine};
 pub use record::Record;
