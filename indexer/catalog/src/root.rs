@@ -349,3 +349,155 @@ impl State for Root {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use tidemark_wal::CHANGE_DELAY;
+
+    use super::*;
+
+    fn seconds(seconds: u64) -> Parameters {
+        Parameters::with_expiry(Duration::from_secs(seconds))
+    }
+
+    /// What a chain makes of a step at store time `at`.
+    fn recorded(before: &Root, next: Option<Root>, at: u64) -> Root {
+        let mut next = next.unwrap_or_else(|| before.clone());
+        next.sound().and_then(|()| next.follows(before)).unwrap();
+        next.settle(Second::from_unix(at));
+        next
+    }
+
+    fn resource(name: &str, uid: &str) -> Owner {
+        let (cluster, namespace) = ("c".to_owned(), "ns".to_owned());
+        Owner::Resource { cluster, namespace, name: name.to_owned(), uid: uid.to_owned() }
+    }
+
+    fn index(url: &str, owner: Owner) -> Registered {
+        Registered { url: url.to_owned(), owner, generation: Generation::first() }
+    }
+
+    #[test]
+    fn the_first_indexer_sets_the_parameters_and_a_differing_flag_is_refused() {
+        let empty = Root::default();
+        let root = recorded(&empty, empty.ensure(&seconds(600)).unwrap(), 1000);
+        assert_eq!(root.schedule(), Some(Schedule::constant(seconds(600))));
+        assert_eq!(root.ensure(&seconds(600)), Ok(None));
+        let message = root.ensure(&seconds(5)).unwrap_err().to_string();
+        for part in ["\"expiry\"", "5s", "600s", "`tidemark log set`"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_dated_by_the_store_time_of_its_record_and_by_nothing_else() {
+        let empty = Root::default();
+        let first = recorded(&empty, empty.ensure(&seconds(600)).unwrap(), 1000);
+        let changed = recorded(&first, first.set_parameters(&seconds(60)).unwrap(), 5000);
+        let expected = Schedule::constant(seconds(600)).changed(seconds(60), Second::from_unix(5000));
+        assert_eq!(changed.schedule(), Some(expected.clone()));
+        let from = expected.newest().from;
+        assert!(from >= Second::from_unix(5000).after(CHANGE_DELAY));
+        // Later records, whatever their own time, leave the date alone.
+        let later = recorded(&changed, changed.record_probe("s3://b", &Value::Null), 9000);
+        assert_eq!(later.schedule(), Some(expected));
+        assert_eq!(later.ensure(&seconds(60)), Ok(None));
+        assert_eq!(later.set_parameters(&seconds(60)), Ok(None));
+    }
+
+    #[test]
+    fn nothing_changes_what_was_never_set_and_nothing_impossible_is_set() {
+        let root = Root::default();
+        assert_eq!(root.set_parameters(&seconds(60)), Err(Refused::NoParameters));
+        for impossible in [seconds(0), seconds(8 * 24 * 3600)] {
+            assert!(matches!(root.ensure(&impossible), Err(Refused::ParameterUnusable { name: "expiry", .. })));
+        }
+    }
+
+    #[test]
+    fn recorded_parameters_never_change() {
+        let empty = Root::default();
+        let root = recorded(&empty, empty.ensure(&seconds(600)).unwrap(), 1000);
+        let mut moved = root.clone();
+        moved.parameters[0].recorded = Some(Second::from_unix(2000));
+        assert!(moved.follows(&root).is_err());
+    }
+
+    #[test]
+    fn one_prefix_has_one_owner() {
+        let empty = Root::default();
+        let mine = index("s3://b/index", resource("a", "1"));
+        let (how, next) = empty.register_index("a", &mine, None).unwrap();
+        assert_eq!(how, Registration::New);
+        let root = recorded(&empty, next, 1);
+        assert_eq!(root.register_index("a", &mine, None).unwrap(), (Registration::Known, None));
+
+        let again = index("s3://b/index", resource("a", "2"));
+        assert_eq!(root.register_index("a", &again, None).unwrap().0, Registration::Renewed);
+
+        let theirs = index("s3://b/index/", Owner::Named { name: "laptop".to_owned() });
+        for name in ["a", "b"] {
+            let refused = root.register_index(name, &theirs, Some("7")).unwrap_err();
+            assert!(matches!(refused, Refused::OwnedByAnother { .. }), "{refused}");
+        }
+        let (how, next) = root.register_index("a", &theirs, Some("1")).unwrap();
+        assert_eq!(how, Registration::Adopted { from: resource("a", "1") });
+        assert_eq!(next.unwrap().indexes["a"], theirs);
+    }
+
+    #[test]
+    fn two_indexes_on_one_log_are_fine_unless_their_prefixes_overlap() {
+        let empty = Root::default();
+        let next = empty.register_index("a", &index("s3://b/index", resource("a", "1")), None).unwrap().1;
+        let root = recorded(&empty, next, 1);
+        assert!(root.register_index("b", &index("s3://b/index2", resource("b", "2")), None).is_ok());
+        let below = index("s3://b/index/sub", resource("a", "1"));
+        assert!(matches!(root.register_index("b", &below, None), Err(Refused::Overlaps { .. })));
+    }
+
+    #[test]
+    fn one_log_has_one_cleaner_and_its_floor_never_goes_back() {
+        let empty = Root::default();
+        let cleaner = |index: &str| Cleaner { index: index.to_owned(), owner: resource("a", "1") };
+        let root = recorded(&empty, empty.set_cleaner(&cleaner("a")).unwrap(), 1);
+        assert_eq!(root.set_cleaner(&cleaner("a")), Ok(None));
+        assert!(matches!(root.set_cleaner(&cleaner("b")), Err(Refused::SecondCleaner { .. })));
+        let at = |unix| Cursor(Second::from_unix(unix));
+        let root = recorded(&root, root.raise_floor(at(9)).unwrap(), 2);
+        assert!(matches!(root.raise_floor(at(8)), Err(Refused::FloorBack { .. })));
+        assert!(Root { floor: None, ..root.clone() }.follows(&root).is_err());
+    }
+
+    #[test]
+    fn a_consumers_name_is_its_owners() {
+        let empty = Root::default();
+        let consumer = |name: &str| Consumer { index: "a".to_owned(), owner: resource(name, "1") };
+        let root = recorded(&empty, empty.register_consumer("sink", &consumer("a")).unwrap(), 1);
+        assert_eq!(root.register_consumer("sink", &consumer("a")), Ok(None));
+        assert!(matches!(root.register_consumer("sink", &consumer("b")), Err(Refused::OwnedByAnother { .. })));
+    }
+
+    proptest! {
+        /// However many changes, at whatever store times: each is dated once, and the horizon never goes back.
+        #[test]
+        fn the_schedule_only_grows(changes in prop::collection::vec((1u64..1000, 0u64..2000), 1..12)) {
+            let empty = Root::default();
+            let mut now = 1_600_000_000;
+            let mut root = recorded(&empty, empty.ensure(&seconds(changes[0].0)).unwrap(), now);
+            let mut horizon = Second::default();
+            for (expiry, pause) in changes {
+                let before = root.schedule().unwrap();
+                now += pause;
+                horizon = horizon.max(before.horizon(Second::from_unix(now)));
+                root = recorded(&root, root.set_parameters(&seconds(expiry)).unwrap(), now);
+                let schedule = root.schedule().unwrap();
+                prop_assert_eq!(&schedule.sets()[..before.sets().len()], before.sets());
+                let next = schedule.horizon(Second::from_unix(now));
+                prop_assert!(next >= horizon, "horizon from {} to {}", horizon, next);
+            }
+        }
+    }
+}

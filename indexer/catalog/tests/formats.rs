@@ -1,0 +1,142 @@
+//! Old formats stay readable: one file a format that was ever written. A file is never changed; a new format brings a new one.
+
+use tidemark_catalog::{
+    Cleaner, Consumer, Counts, Cursor, Generation, Holder, Identity, Manifest, Owner, ParameterSet, Pin, ProbeRecord,
+    Registered, Root, Segment, SetDigest, Sidecar, Tombstone, Totals,
+};
+use tidemark_wal::{Evidence, Outcome, Parameters, Second, Token};
+
+fn second(unix: u64) -> Second {
+    Second::from_unix(unix)
+}
+
+fn digest(outcome: Outcome) -> SetDigest {
+    SetDigest::of(Token::from_bytes([1; 20]), 0, outcome, Some(Evidence::Bound))
+}
+
+fn segment(epoch: u64, first: u64) -> Segment {
+    Segment {
+        key: format!("g1/segment/{epoch:020}-{first:032x}"),
+        size: 4096,
+        checksum: "ab".repeat(32),
+        digest: digest(Outcome::Aborted),
+        first: Token::from_bytes([1; 20]),
+        last: Token::from_bytes([2; 20]),
+        seq: first..first + 7,
+        counts: Counts { committed: 1, late: 1, aborted: 1, malformed: 1, duplicate: 1, fenced: 1, expired: 1 },
+        documents: 7,
+    }
+}
+
+fn sidecar() -> Sidecar {
+    Sidecar {
+        key: format!("g1/sidecar/{:020}-{:032x}", 2, 9),
+        size: 64,
+        checksum: "cd".repeat(32),
+        superseded: 1,
+        overtaken: 3,
+        counts: Counts { aborted: 1, ..Counts::default() },
+        digest: digest(Outcome::Aborted),
+    }
+}
+
+/// A manifest in which everything is in use.
+fn manifest() -> Manifest {
+    let (segments, sidecars) = (vec![segment(1, 1), segment(2, 8)], vec![sidecar()]);
+    let pin = Pin {
+        owner: "snapshot".to_owned(),
+        made: Some(second(1_600_000_100)),
+        horizon: second(1_600_000_050),
+        cursor: Cursor(second(1_600_000_040)),
+        next_seq: 8,
+        segments: vec![segment(1, 1)],
+        sidecars: Vec::new(),
+        totals: Totals::of(&[segment(1, 1)], &[]),
+    };
+    Manifest {
+        epoch: 2,
+        holder: Some(Holder {
+            identity: Identity("pod-uid".to_owned()),
+            heartbeat: ".tidemark/clock/pod-uid".to_owned(),
+            since: Some(second(1_600_000_000)),
+        }),
+        hasty_takeovers: 1,
+        horizon: second(1_600_000_500),
+        cursor: Cursor(second(1_600_000_400)),
+        next_seq: 15,
+        totals: Totals::of(&segments, &sidecars),
+        segments,
+        sidecars,
+        pins: [("daily".to_owned(), pin)].into(),
+        tombstones: vec![Tombstone { key: "g1/segment/old".to_owned(), unreferenced_at: Some(second(1_600_000_200)) }],
+        until: Some(second(1_600_000_000)),
+        closed: Some(tidemark_catalog::Closed { successor: "g2".parse().unwrap() }),
+        ..Manifest::new(Generation::first())
+    }
+}
+
+/// A root in which everything is in use.
+fn root() -> Root {
+    let owner = Owner::Resource {
+        cluster: "cluster".to_owned(),
+        namespace: "namespace".to_owned(),
+        name: "name".to_owned(),
+        uid: "uid".to_owned(),
+    };
+    let index = Registered { url: "s3://bucket/index".to_owned(), owner: owner.clone(), generation: Generation::first() };
+    let parameters = Parameters::with_expiry(std::time::Duration::from_millis(600_500));
+    let probe = ProbeRecord { report: serde_json::json!({"passed": true}), recorded: Some(second(1_600_000_001)) };
+    Root {
+        parameters: vec![ParameterSet { parameters, recorded: Some(second(1_600_000_000)) }],
+        probes: [("s3://bucket/log".to_owned(), probe)].into(),
+        indexes: [("main".to_owned(), index)].into(),
+        cleaner: Some(Cleaner { index: "main".to_owned(), owner }),
+        floor: Some(Cursor(second(1_500_000_000))),
+        consumers: [(
+            "sink".to_owned(),
+            Consumer { index: "main".to_owned(), owner: Owner::Named { name: "laptop".to_owned() } },
+        )]
+        .into(),
+    }
+}
+
+/// The file reads as `value`, and `value` is still written as in the file.
+fn golden<T>(name: &str, file: &str, value: &T)
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let written = serde_json::to_string_pretty(value).unwrap() + "\n";
+    if std::env::var_os("TIDEMARK_WRITE_FORMATS").is_some() {
+        let path = format!("{}/tests/formats/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(path, &written).unwrap();
+        return;
+    }
+    assert_eq!(&serde_json::from_str::<T>(file).unwrap(), value, "{name} reads differently");
+    assert_eq!(written, file, "{name} is written differently: a new format needs a new version and a new file");
+}
+
+#[test]
+fn manifest_1() {
+    golden("manifest-1.json", include_str!("formats/manifest-1.json"), &manifest());
+}
+
+#[test]
+fn root_1() {
+    golden("root-1.json", include_str!("formats/root-1.json"), &root());
+}
+
+#[test]
+fn an_unknown_field_is_refused() {
+    let file = include_str!("formats/manifest-1.json").replacen("\"epoch\"", "\"epoche\"", 1);
+    let error = serde_json::from_str::<Manifest>(&file).unwrap_err();
+    assert!(error.to_string().contains("unknown field `epoche`"), "{error}");
+}
+
+#[test]
+fn an_undated_item_is_left_out_of_the_bytes() {
+    let mut before = Manifest::new(Generation::first());
+    before.epoch = 1;
+    before.holder = Some(Holder { identity: Identity("a".to_owned()), heartbeat: "b".to_owned(), since: None });
+    let text = serde_json::to_string(&before).unwrap();
+    assert!(!text.contains("since") && !text.contains("closed") && !text.contains("until"), "{text}");
+}
