@@ -5,6 +5,7 @@
 pub mod engine;
 pub mod git;
 mod index;
+pub mod ingest;
 pub mod model;
 mod record;
 pub mod search;

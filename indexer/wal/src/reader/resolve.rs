@@ -1,7 +1,7 @@
 //! Finding what an entry names, and saying how it is known to be that.
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use sha2::{Digest as _, Sha256};
 
 use super::{Reader, Resolved, ResolvedOp};
@@ -64,12 +64,16 @@ impl Reader {
     ) -> Result<Vec<ResolvedOp>, StoreError> {
         let last = outcome::last_in_time(parameters, token);
         let places: Vec<Place> = intent.ops.iter().map(place_of).collect();
-        let found: Vec<Found> = stream::iter(intent.ops.iter().zip(&places).enumerate())
+        // Boxed, and collected before they are run: as closures of a stream the compiler cannot prove that they may move
+        // between threads.
+        let finds: Vec<BoxFuture<'_, Result<Found, StoreError>>> = (0..)
+            .zip(intent.ops.iter().zip(&places))
             .map(|(op, (operation, place))| {
-                let op = u32::try_from(op).unwrap_or(u32::MAX);
                 let wanted = Wanted { token, op, operation, place, last };
-                self.find(intent.form, wanted)
+                self.find(intent.form, wanted).boxed()
             })
+            .collect();
+        let found: Vec<Found> = stream::iter(finds)
             .buffered(SIDE_BY_SIDE)
             .try_collect()
             .await?;

@@ -1,0 +1,240 @@
+//! The audit: looks again at what was sealed, and publishes what it finds as corrections.
+//!
+//! An entry or a descriptor that became visible only after it was judged breaks the bound that the horizon rests on; it
+//! must not be lost all the same. So every second below the cursor is listed again when it was sealed a minute, ten
+//! minutes, an hour and six hours ago, and once more at the end of the audit window. Tokens without a record are late
+//! entries; aborted operations are resolved again. Nothing of it is remembered beyond the process: a correction that is
+//! in the index already is found there, so that looking again adds nothing.
+//!
+//! It costs five LIST requests for every 1 000 entries, and about one a minute while the log is idle; and five readings
+//! of every aborted operation.
+
+use std::{ops::Range, time::Duration};
+
+use futures::StreamExt as _;
+use tidemark_catalog::Cursor;
+use tidemark_wal::{Listed, Outcome, Second};
+
+use super::{
+    batch::{Batch, Predecessor, Predecessors},
+    error::IngestError,
+    indexer::{Frozen, Indexer},
+    tail::{self, Entries},
+};
+use crate::{
+    Record,
+    engine::{Lookup, Unsettled},
+};
+
+/// How long after sealing a second is looked at again; those beyond the audit window fall away, its end comes last.
+const AGES: [Duration; 4] = [
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+    Duration::from_secs(3600),
+    Duration::from_secs(6 * 3600),
+];
+/// How many tokens are compared with the index at once.
+const CHUNK: usize = 1000;
+/// How far an audit may lag behind its time without leaving a gap over a restart.
+const SLACK: Duration = Duration::from_secs(3600);
+
+/// How far each of the looks has come.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    /// From where the looks of this process start when they were never made: horizon and cursor when it took over.
+    start: Second,
+    levels: Vec<Level>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Level {
+    age: Duration,
+    /// Every second below it was looked at.
+    done: Second,
+}
+
+impl Audit {
+    /// The audit of a process that took over an index with this horizon and cursor.
+    pub(crate) fn after_restart(horizon: Second, cursor: Cursor) -> Self {
+        Self {
+            start: horizon.min(cursor.second()),
+            levels: Vec::new(),
+        }
+    }
+
+    /// The seconds that are due for a look, the youngest first; none twice.
+    fn due(&mut self, horizon: Second, cursor: Cursor, window: Duration) -> Vec<(usize, Range<Second>)> {
+        self.adjust(window);
+        let due = self.levels.iter().enumerate().filter_map(|(at, level)| {
+            let end = horizon.before(level.age).min(cursor.second());
+            let step = level.every();
+            (end.since(level.done) >= step).then_some((at, level.done..end))
+        });
+        due.collect()
+    }
+
+    fn done(&mut self, at: usize, end: Second) {
+        if let Some(level) = self.levels.get_mut(at) {
+            level.done = level.done.max(end);
+        }
+    }
+
+    /// Makes the levels those of `window`. A level that is new starts where a process before this one may have stopped;
+    /// its first look covers the time for which no process ran.
+    fn adjust(&mut self, window: Duration) {
+        let ages = AGES.into_iter().filter(|age| *age < window).chain([window]);
+        let known = std::mem::take(&mut self.levels);
+        self.levels = ages
+            .map(|age| match known.iter().find(|level| level.age == age) {
+                Some(level) => *level,
+                None => Level {
+                    age,
+                    done: self.start.before(age).before(SLACK.min(age)),
+                },
+            })
+            .collect();
+    }
+}
+
+impl Level {
+    /// How often the level is looked at: a quarter of its age, at least once an hour and at most once a minute.
+    fn every(&self) -> Duration {
+        (self.age / 4).clamp(Duration::from_secs(60), Duration::from_secs(3600))
+    }
+}
+
+impl Indexer {
+    /// Makes the looks that are due.
+    pub(super) async fn audit(&mut self) -> Result<(), IngestError> {
+        let Some(frozen) = self.frozen.clone() else { return Ok(()) };
+        let cursor = self.cursor();
+        let window = frozen.schedule.at(cursor.second()).audit_window;
+        for (level, seconds) in self.audit.due(frozen.horizon, cursor, window) {
+            self.find_late_entries(seconds.clone(), &frozen).await?;
+            self.settle(seconds.clone(), window, &frozen).await?;
+            self.audit.done(level, seconds.end);
+        }
+        Ok(())
+    }
+
+    /// Publishes the entries of `seconds` that the index does not know.
+    async fn find_late_entries(&mut self, seconds: Range<Second>, frozen: &Frozen) -> Result<(), IngestError> {
+        let listing = tail::list(&self.reader, seconds.start, seconds.end, &self.reporter);
+        let mut chunks = listing.ready_chunks(CHUNK);
+        while let Some(listed) = chunks.next().await {
+            let index = self.index().await?;
+            let unknown = unknown(listed, &*index).await?;
+            if !unknown.is_empty() {
+                self.correct(unknown, &Predecessors::new(), frozen).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves the aborted operations again whose time, the later of token and store time, lies in `seconds`.
+    async fn settle(&mut self, seconds: Range<Second>, window: Duration, frozen: &Frozen) -> Result<(), IngestError> {
+        let index = self.index().await?;
+        let tokens = seconds.start.before(window)..seconds.end;
+        let mut aborted = index.unsettled(tokens).await?;
+        aborted.retain(|aborted| seconds.contains(&aborted.token.second().max(aborted.entry_time)));
+        for chunk in by_entry(&aborted) {
+            let predecessors = chunk.iter().map(|aborted| ((aborted.token, aborted.op), predecessor(aborted))).collect();
+            self.correct(entries_of(chunk), &predecessors, frozen).await?;
+        }
+        Ok(())
+    }
+
+    /// Resolves `listed` and publishes what is not in the index yet: everything of an entry without predecessors, and
+    /// of the others what is not aborted any more.
+    async fn correct(
+        &mut self,
+        listed: Vec<Listed>,
+        predecessors: &Predecessors,
+        frozen: &Frozen,
+    ) -> Result<(), IngestError> {
+        let listing = futures::stream::iter(listed).boxed();
+        let mut entries = Entries::fetch(&self.reader, &frozen.schedule, listing, &self.options, &self.reporter);
+        let mut batch = self.batch();
+        loop {
+            let fetched = entries.next(self.options.chunk).await;
+            if fetched.is_empty() {
+                break;
+            }
+            let records = fetched.iter().flat_map(|entry| Record::from_resolved(&entry.resolved));
+            let records = records.filter(|record| is_news(record, predecessors)).collect();
+            self.take_corrections(&mut batch, records, predecessors).await?;
+        }
+        if batch.len() == 0 {
+            return Ok(());
+        }
+        tracing::warn!(corrections = batch.len(), "found what was not visible when its second was sealed: publishing it");
+        let cursor = self.cursor().second();
+        self.publish(batch, cursor, frozen.horizon).await
+    }
+
+    async fn take_corrections(
+        &mut self,
+        batch: &mut Batch,
+        records: Vec<Record>,
+        predecessors: &Predecessors,
+    ) -> Result<(), IngestError> {
+        for record in &records {
+            let place = (record.token, record.op);
+            if let Some(predecessor) = predecessors.get(&place) {
+                batch.supersede(place, predecessor);
+            }
+        }
+        let index = self.index().await?;
+        batch.take(records, &mut self.resolver, &*index).await
+    }
+}
+
+/// Whether `record` says something that the index does not.
+fn is_news(record: &Record, predecessors: &Predecessors) -> bool {
+    predecessors.is_empty()
+        || predecessors
+            .get(&(record.token, record.op))
+            .is_some_and(|predecessor| predecessor.outcome != record.decision.outcome)
+}
+
+fn predecessor(aborted: &Unsettled) -> Predecessor {
+    Predecessor {
+        seq: aborted.seq,
+        outcome: Outcome::Aborted,
+        evidence: aborted.evidence,
+    }
+}
+
+/// Cuts aborted operations into chunks, never within an entry.
+fn by_entry(aborted: &[Unsettled]) -> Vec<&[Unsettled]> {
+    let mut chunks: Vec<&[Unsettled]> = Vec::new();
+    let mut rest = aborted;
+    while let Some(last) = rest.get(CHUNK.min(rest.len()).wrapping_sub(1)) {
+        let end = rest.partition_point(|one| one.token <= last.token);
+        let (chunk, after) = rest.split_at(end);
+        chunks.push(chunk);
+        rest = after;
+    }
+    chunks
+}
+
+fn entries_of(aborted: &[Unsettled]) -> Vec<Listed> {
+    let mut entries: Vec<Listed> = aborted
+        .iter()
+        .map(|aborted| Listed {
+            token: aborted.token,
+            time: aborted.entry_time,
+            size: 0,
+        })
+        .collect();
+    entries.dedup_by_key(|entry| entry.token);
+    entries
+}
+
+/// The entries among `listed` of which the index has no record.
+async fn unknown(listed: Vec<Listed>, index: &dyn Lookup) -> Result<Vec<Listed>, IngestError> {
+    let tokens: Vec<_> = listed.iter().map(|listed| listed.token).collect();
+    let decided = index.decided(&tokens).await?;
+    let unknown = listed.into_iter().zip(decided).filter(|(_, records)| records.is_empty());
+    Ok(unknown.map(|(listed, _)| listed).collect())
+}

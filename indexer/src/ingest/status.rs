@@ -1,0 +1,213 @@
+//! What an ingest says about itself: for `/v1/status`, metrics, progress bars and log lines.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tidemark_catalog::{Counts, Cursor, Manifest, Slot, Waiting};
+use tidemark_wal::Second;
+use tokio::{sync::watch, time::Instant};
+use tracing::{error, info};
+
+/// For how long a trouble that goes on is not logged again.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The part that a process plays for an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It has not asked for the writer's role yet.
+    #[default]
+    Starting,
+    /// Another process writes; this one takes over when that one falls silent.
+    Standby,
+    /// It writes.
+    Writer,
+    /// It writes no more.
+    Ended,
+}
+
+/// What goes wrong at present. Nothing is skipped or lost meanwhile: the ingest tries again until it works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trouble {
+    /// What the ingest was doing.
+    pub doing: &'static str,
+    /// The failure with the object at fault and the remedy.
+    pub message: String,
+    /// How many attempts in a row have failed.
+    pub attempts: u32,
+}
+
+/// How far a run through sealed seconds has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Where it started.
+    pub from: Cursor,
+    /// Where it stands.
+    pub at: Cursor,
+    /// Where it ends: the horizon.
+    pub to: Second,
+    /// Entries so far.
+    pub entries: u64,
+}
+
+/// The state of an ingest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct IngestStatus {
+    /// The part that the process plays.
+    pub role: Role,
+    /// The writer's number; 0 before it writes.
+    pub epoch: u64,
+    /// The number of the manifest that was published or read last.
+    pub manifest: u64,
+    /// `H` as it was computed last.
+    pub horizon: Second,
+    /// Every token whose second lies below it is decided and recorded.
+    pub cursor: Cursor,
+    /// How many seconds of sealed entries wait to be published; 0 when none does.
+    pub lag_seconds: u64,
+    /// Operations by outcome, corrections taken into account.
+    pub entries: Counts,
+    /// Entries that were read and are not published yet.
+    pub pending: u64,
+    /// Keys in the log that are no tokens.
+    pub strangers: u64,
+    /// What goes wrong at present.
+    pub trouble: Option<Trouble>,
+    /// A run through sealed seconds, while one goes on.
+    pub progress: Option<Progress>,
+}
+
+/// Writes the status, and the log lines that go with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Reporter {
+    status: watch::Sender<IngestStatus>,
+    quiet_until: Option<Instant>,
+}
+
+impl Reporter {
+    pub(crate) fn new(status: watch::Sender<IngestStatus>) -> Self {
+        Self {
+            status,
+            quiet_until: None,
+        }
+    }
+
+    pub(crate) fn role(&self, role: Role) {
+        self.status.send_modify(|status| status.role = role);
+    }
+
+    /// Another process writes.
+    pub(crate) fn waits(&self, waiting: &Waiting) {
+        let began = self.status.send_if_modified(|status| std::mem::replace(&mut status.role, Role::Standby) != Role::Standby);
+        match waiting {
+            Waiting::ForHolder { holder, epoch, .. } if began => {
+                info!(%holder, epoch, "another process writes the index: standing by");
+            }
+            Waiting::BackingOff { wait } => info!(?wait, "the index changed hands several times in a row: waiting"),
+            Waiting::ForHolder { .. } => {}
+        }
+    }
+
+    /// A manifest was published or taken over.
+    pub(crate) fn manifest(&self, slot: &Slot<Manifest>) {
+        self.status.send_modify(|status| {
+            let manifest = &slot.state;
+            status.manifest = slot.number;
+            status.epoch = manifest.epoch;
+            status.horizon = status.horizon.max(manifest.horizon);
+            status.cursor = manifest.cursor;
+            status.entries = manifest.totals.standing();
+            if let Some(progress) = &mut status.progress {
+                progress.at = manifest.cursor;
+                status.lag_seconds = progress.to.since(manifest.cursor.second()).as_secs();
+            }
+        });
+    }
+
+    /// A run through the sealed seconds up to `horizon` starts.
+    pub(crate) fn run_starts(&self, horizon: Second) {
+        self.status.send_modify(|status| {
+            status.horizon = status.horizon.max(horizon);
+            status.progress = Some(Progress {
+                from: status.cursor,
+                at: status.cursor,
+                to: horizon,
+                entries: 0,
+            });
+        });
+    }
+
+    /// `entries` more were read; the oldest that is not published yet has second `oldest`.
+    pub(crate) fn read(&self, entries: u64, oldest: Second, strangers: u64) {
+        self.status.send_modify(|status| {
+            status.pending += entries;
+            status.strangers = strangers;
+            if let Some(progress) = &mut status.progress {
+                progress.entries += entries;
+                status.lag_seconds = progress.to.since(oldest).as_secs();
+            }
+        });
+    }
+
+    /// What was read is published, or was dropped to be read again.
+    pub(crate) fn nothing_pending(&self) {
+        self.status.send_modify(|status| status.pending = 0);
+    }
+
+    /// The run has reached its horizon, or was broken off.
+    pub(crate) fn run_ends(&self, done: bool) {
+        self.status.send_modify(|status| {
+            status.pending = 0;
+            if let Some(progress) = status.progress.take_if(|_| done) {
+                status.lag_seconds = 0;
+                if progress.entries > 0 {
+                    let Progress { entries, to, .. } = progress;
+                    info!(entries, horizon = %to, "published everything below the horizon");
+                }
+            }
+        });
+    }
+
+    /// Something failed and will be tried again.
+    pub(crate) fn trouble(&mut self, doing: &'static str, failure: &(dyn std::error::Error + 'static)) {
+        let message = whole(failure);
+        let mut attempts = 1;
+        self.status.send_modify(|status| {
+            attempts += status.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
+            status.trouble = Some(Trouble {
+                doing,
+                message: message.clone(),
+                attempts,
+            });
+        });
+        let now = Instant::now();
+        if self.quiet_until.is_none_or(|until| until <= now) {
+            self.quiet_until = Some(now + SILENCE);
+            error!(doing, attempts, "{message}; nothing is lost: trying again");
+        }
+    }
+
+    /// What failed works again.
+    pub(crate) fn well(&mut self) {
+        let healed = self.status.send_if_modified(|status| status.trouble.take().is_some());
+        if healed {
+            self.quiet_until = None;
+            info!("works again");
+        }
+    }
+}
+
+/// The message with those of all its causes that it does not contain already.
+fn whole(failure: &(dyn std::error::Error + 'static)) -> String {
+    let mut message = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = inner.source();
+    }
+    message
+}
