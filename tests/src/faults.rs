@@ -64,13 +64,7 @@ pub struct Rule {
 impl Rule {
     /// Every request, until the rule is lifted.
     pub fn always(fault: Fault) -> Self {
-        Self {
-            fault,
-            operations: None,
-            key: None,
-            skip: 0,
-            times: None,
-        }
+        Self { fault, operations: None, key: None, skip: 0, times: None }
     }
 
     /// Only requests of this operation (may be said more than once).
@@ -99,10 +93,7 @@ impl Rule {
 
     fn matches(&self, operation: Operation, path: &str) -> bool {
         self.times != Some(0)
-            && self
-                .operations
-                .as_ref()
-                .is_none_or(|wanted| wanted.contains(&operation))
+            && self.operations.as_ref().is_none_or(|wanted| wanted.contains(&operation))
             && self.key.as_ref().is_none_or(|part| path.contains(part))
     }
 }
@@ -159,13 +150,7 @@ mod tests {
     #[test]
     fn a_rule_hits_what_it_names_and_as_often_as_it_says() {
         let mut faults = Faults::default();
-        faults.add(
-            Rule::always(Fault::Drop)
-                .on(Operation::Put)
-                .key("b/x")
-                .after(1)
-                .times(2),
-        );
+        faults.add(Rule::always(Fault::Drop).on(Operation::Put).key("b/x").after(1).times(2));
         let mut hits = |operation, path| faults.strike(operation, path).is_some();
         assert!(!hits(Operation::Get, "b/x"));
         assert!(!hits(Operation::Put, "b/y"));

@@ -37,10 +37,7 @@ struct State {
 impl Faulty {
     /// `inner` without any fault yet.
     pub fn over(inner: impl ObjectStore) -> Self {
-        Self {
-            inner: Arc::new(inner),
-            state: Arc::default(),
-        }
+        Self { inner: Arc::new(inner), state: Arc::default() }
     }
 
     /// Conditional writes succeed as if they had no condition, from now on.
@@ -88,11 +85,7 @@ impl Faulty {
     }
 
     fn mode(&self, mode: PutMode) -> PutMode {
-        if self.state.ignore_preconditions.load(Ordering::Relaxed) {
-            PutMode::Overwrite
-        } else {
-            mode
-        }
+        if self.state.ignore_preconditions.load(Ordering::Relaxed) { PutMode::Overwrite } else { mode }
     }
 }
 
@@ -100,10 +93,7 @@ impl Faulty {
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let fault = self.before(Operation::Put, location.as_ref()).await?;
-        let options = PutOptions {
-            mode: self.mode(options.mode.clone()),
-            ..options
-        };
+        let options = PutOptions { mode: self.mode(options.mode.clone()), ..options };
         if let Some(Fault::LandLater(time)) = fault {
             let (inner, location) = (Arc::clone(&self.inner), location.clone());
             tokio::spawn(async move {
@@ -142,9 +132,7 @@ impl ObjectStore for Faulty {
             async move {
                 let location = location?;
                 let fault = this.before(Operation::Delete, location.as_ref()).await?;
-                let mut deleted = this
-                    .inner
-                    .delete_stream(futures::stream::iter([Ok(location.clone())]).boxed());
+                let mut deleted = this.inner.delete_stream(futures::stream::iter([Ok(location.clone())]).boxed());
                 after(fault, deleted.next().await.unwrap_or(Ok(location)))
             }
         };
@@ -162,9 +150,7 @@ impl ObjectStore for Faulty {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let fault = self
-            .before(Operation::List, prefix.map(AsRef::as_ref).unwrap_or_default())
-            .await?;
+        let fault = self.before(Operation::List, prefix.map(AsRef::as_ref).unwrap_or_default()).await?;
         after(fault, self.inner.list_with_delimiter(prefix).await)
     }
 
@@ -187,11 +173,7 @@ impl Faulty {
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let (this, prefix) = (self.clone(), prefix.map(ToString::to_string).unwrap_or_default());
         futures::stream::once(async move {
-            match this
-                .before(Operation::List, &prefix)
-                .await
-                .and_then(|fault| after(fault, Ok(())))
-            {
+            match this.before(Operation::List, &prefix).await.and_then(|fault| after(fault, Ok(()))) {
                 Ok(()) => listing,
                 Err(error) => futures::stream::iter([Err(error)]).boxed(),
             }
@@ -227,17 +209,11 @@ fn broken() -> object_store::Error {
 }
 
 fn failed(words: &str) -> object_store::Error {
-    object_store::Error::Generic {
-        store: "faulty",
-        source: words.into(),
-    }
+    object_store::Error::Generic { store: "faulty", source: words.into() }
 }
 
 fn denied(path: &str) -> object_store::Error {
-    object_store::Error::PermissionDenied {
-        path: path.to_owned(),
-        source: "403 Forbidden: AccessDenied".into(),
-    }
+    object_store::Error::PermissionDenied { path: path.to_owned(), source: "403 Forbidden: AccessDenied".into() }
 }
 
 #[cfg(test)]
@@ -252,16 +228,7 @@ mod tests {
         store.inject(Rule::always(Fault::DropAfter).on(Operation::Put).times(1));
         let path = Path::from("a");
         assert!(store.put(&path, "1".into()).await.is_err());
-        assert_eq!(
-            store
-                .get(&path)
-                .await
-                .expect("it landed")
-                .bytes()
-                .await
-                .expect("it reads"),
-            "1"
-        );
+        assert_eq!(store.get(&path).await.expect("it landed").bytes().await.expect("it reads"), "1");
         assert_eq!(store.counts()[&Operation::Put], 1);
     }
 

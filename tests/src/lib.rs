@@ -3,6 +3,7 @@
 //! - [`S3Server`]: an S3 server inside the test's process, with faults, request counts and a clock that a test moves;
 //! - [`Minio`]: a real S3 server, built from its Go module;
 //! - [`Faulty`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
+//! - [`TestStore`]: any of them behind one name, for a suite that runs on all;
 //! - [`faults`]: the faults that both of them act out.
 //!
 //! Everything binds to loopback on a port that the system chooses, keeps its data in a temporary folder and ends with the
@@ -12,7 +13,9 @@ pub mod faults;
 mod faulty;
 mod minio;
 pub mod s3;
+pub mod stores;
 
 pub use faulty::Faulty;
 pub use minio::Minio;
 pub use s3::S3Server;
+pub use stores::TestStore;

@@ -41,7 +41,6 @@ pub struct Minio {
     access_key: String,
     secret_key: String,
     log: PathBuf,
-    client: reqwest::Client,
 }
 
 impl Minio {
@@ -73,12 +72,10 @@ impl Minio {
         let bucket = Bucket::new(self.endpoint.parse()?, UrlStyle::Path, name.to_owned(), "us-east-1")?;
         let credentials = Credentials::new(&self.access_key, &self.secret_key);
         let url = bucket.create_bucket(&credentials).sign(Duration::from_mins(1));
-        let answer = self.client.put(url).send().await?;
-        ensure!(
-            answer.status().is_success(),
-            "bucket \"{name}\" was not created: {}",
-            answer.text().await?
-        );
+        // A client of its own: a pool of connections must not outlive the runtime of the test that made it.
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+        let answer = client.put(url).send().await?;
+        ensure!(answer.status().is_success(), "bucket \"{name}\" was not created: {}", answer.text().await?);
         Ok(())
     }
 
@@ -108,15 +105,7 @@ impl Minio {
             .process_group(0)
             .spawn()?;
         let endpoint = format!("http://127.0.0.1:{port}");
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
-        let mut server = Self {
-            watchdog,
-            endpoint,
-            access_key,
-            secret_key,
-            log,
-            client,
-        };
+        let mut server = Self { watchdog, endpoint, access_key, secret_key, log };
         server.wait_until_ready().await?;
         Ok(server)
     }
@@ -152,16 +141,8 @@ impl Drop for Minio {
 /// The program's path; builds it when the cache lacks it.
 fn program() -> anyhow::Result<PathBuf> {
     let script = root().join("tests/tools/minio.sh");
-    let built = Command::new(&script)
-        .stderr(Stdio::inherit())
-        .output()
-        .context("tests/tools/minio.sh does not run")?;
-    ensure!(
-        built.status.success(),
-        "\"{}\" failed ({}); its words are above",
-        script.display(),
-        built.status
-    );
+    let built = Command::new(&script).stderr(Stdio::inherit()).output().context("tests/tools/minio.sh does not run")?;
+    ensure!(built.status.success(), "\"{}\" failed ({}); its words are above", script.display(), built.status);
     Ok(PathBuf::from(String::from_utf8(built.stdout)?.trim()))
 }
 
@@ -184,8 +165,8 @@ mod tests {
     async fn a_server_answers_and_leaves_nothing_behind() {
         let server = Minio::start().await.expect("minio starts");
         server.create_bucket("first").await.expect("a bucket is created");
-        let (endpoint, client) = (server.endpoint().to_owned(), server.client.clone());
+        let endpoint = server.endpoint().to_owned();
         drop(server);
-        assert!(client.get(endpoint).send().await.is_err(), "the server is gone");
+        assert!(reqwest::get(endpoint).await.is_err(), "the server is gone");
     }
 }

@@ -57,11 +57,8 @@ pub struct S3Server {
 impl S3Server {
     /// Starts a server without buckets on a free loopback port.
     pub fn start() -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("s3")
-            .enable_all()
-            .build()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("s3").enable_all().build()?;
         let shared = Arc::new(Shared {
             buckets: Mutex::default(),
             faults: Mutex::default(),
@@ -74,11 +71,7 @@ impl S3Server {
         let entered = runtime.enter();
         runtime.spawn(front::serve(TcpListener::from_std(listener)?, Arc::clone(&shared)));
         drop(entered);
-        Ok(Self {
-            shared,
-            address,
-            runtime: Some(runtime),
-        })
+        Ok(Self { shared, address, runtime: Some(runtime) })
     }
 
     /// Starts a server with one empty bucket.
@@ -131,12 +124,7 @@ impl S3Server {
 
     /// The body of an object, past the HTTP interface.
     pub fn body(&self, bucket: &str, key: &str) -> Option<Bytes> {
-        self.shared
-            .buckets()
-            .get(bucket, key)
-            .ok()
-            .flatten()
-            .map(|object| object.body.clone())
+        self.shared.buckets().get(bucket, key).ok().flatten().map(|object| object.body.clone())
     }
 
     /// Every key of the bucket, in order.
@@ -239,10 +227,7 @@ mod tests {
             .with_bucket_name("bucket")
             .with_access_key_id(ACCESS_KEY)
             .with_secret_access_key(SECRET_KEY)
-            .with_retry(object_store::RetryConfig {
-                max_retries: 0,
-                ..Default::default()
-            })
+            .with_retry(object_store::RetryConfig { max_retries: 0, ..Default::default() })
             .build()
             .expect("the client builds")
     }
@@ -256,25 +241,10 @@ mod tests {
         let server = server();
         let client = client(&server);
         let (path, create) = (Path::from("a b/ü%"), || PutOptions::from(PutMode::Create));
-        client
-            .put_opts(&path, "1".into(), create())
-            .await
-            .expect("the key is free");
+        client.put_opts(&path, "1".into(), create()).await.expect("the key is free");
         let second = client.put_opts(&path, "2".into(), create()).await;
-        assert!(
-            matches!(second, Err(object_store::Error::AlreadyExists { .. })),
-            "{second:?}"
-        );
-        assert_eq!(
-            client
-                .get(&path)
-                .await
-                .expect("it is there")
-                .bytes()
-                .await
-                .expect("it reads"),
-            "1"
-        );
+        assert!(matches!(second, Err(object_store::Error::AlreadyExists { .. })), "{second:?}");
+        assert_eq!(client.get(&path).await.expect("it is there").bytes().await.expect("it reads"), "1");
         assert_eq!(server.counts()[&Operation::Put], 2);
     }
 
@@ -299,11 +269,7 @@ mod tests {
             server.insert("bucket", &format!("k{number}"), "x");
         }
         let listed = client(&server).list_with_offset(None, &Path::from("k1"));
-        let keys: Vec<_> = listed
-            .map_ok(|meta| meta.location.to_string())
-            .try_collect()
-            .await
-            .expect("it lists");
+        let keys: Vec<_> = listed.map_ok(|meta| meta.location.to_string()).try_collect().await.expect("it lists");
         assert_eq!(keys, (2..10).map(|number| format!("k{number}")).collect::<Vec<_>>());
         assert_eq!(server.counts()[&Operation::List], 3);
     }

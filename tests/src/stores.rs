@@ -1,0 +1,132 @@
+//! Any of the stores behind one name, each empty and its own: for a suite that runs on all of them.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
+use tempfile::TempDir;
+use tidemark_wal::{Entropy, Metadata, Second, Store};
+use tokio::sync::OnceCell;
+
+use crate::{Faulty, Minio, S3Server};
+
+/// The one MinIO of a test process: its tests have a bucket each.
+static MINIO: OnceCell<Minio> = OnceCell::const_new();
+
+/// A store and what keeps it alive.
+pub struct TestStore {
+    /// The store, empty at first.
+    pub store: Store,
+    /// What it runs on.
+    pub on: On,
+}
+
+/// What a [`TestStore`] runs on.
+pub enum On {
+    /// The process's memory, with faults.
+    Memory(Faulty),
+    /// A temporary folder.
+    Folder(TempDir),
+    /// The S3 server in process, with the bucket `bucket`.
+    S3(Box<S3Server>),
+    /// The process's MinIO.
+    Minio {
+        /// Its environment variables.
+        environment: BTreeMap<String, String>,
+        /// The bucket of this store.
+        bucket: String,
+    },
+}
+
+impl TestStore {
+    /// A store in memory, under a decorator that can inject faults.
+    pub async fn memory() -> Self {
+        let faulty = Faulty::over(InMemory::new());
+        let url = "memory:///".parse().expect("the URL parses");
+        Self { store: Store::over(Arc::new(faulty.clone()), url), on: On::Memory(faulty) }
+    }
+
+    /// A store in a temporary folder.
+    pub async fn folder() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { store: Store::folder(folder.path()).expect("the folder opens"), on: On::Folder(folder) }
+    }
+
+    /// A store on a server of its own in this process.
+    pub async fn s3() -> Self {
+        let server = S3Server::with_bucket("bucket").expect("the server starts");
+        let store = open("s3://bucket", &server.environment());
+        Self { store, on: On::S3(Box::new(server)) }
+    }
+
+    /// A bucket of its own on this process's MinIO.
+    pub async fn minio() -> Self {
+        let minio = MINIO.get_or_try_init(Minio::start).await.expect("minio starts");
+        let bucket = format!("bucket-{}", Entropy::from_os().nonce());
+        minio.create_bucket(&bucket).await.expect("the bucket is created");
+        let environment = minio.environment();
+        Self { store: open(&format!("s3://{bucket}"), &environment), on: On::Minio { environment, bucket } }
+    }
+
+    /// The store's time, as a fresh object shows it.
+    pub async fn now(&self) -> Second {
+        self.store.put("now", Bytes::new()).await.expect("it is written");
+        let info = self.store.head("now").await.expect("the store answers").expect("it is there");
+        self.store.delete(&["now".to_owned()]).await.expect("it is deleted");
+        info.time
+    }
+
+    /// Puts an object under a key that the store contract cannot write, if the store itself takes it.
+    pub async fn put_hostile(&self, key: &str) -> anyhow::Result<()> {
+        match &self.on {
+            On::Memory(_) => anyhow::bail!("the memory store takes no such key"),
+            On::Folder(folder) => {
+                let file = file(folder, key)?;
+                std::fs::create_dir_all(file.parent().context("a file lies in a folder")?)?;
+                Ok(std::fs::write(file, "x")?)
+            }
+            On::S3(server) => {
+                server.insert("bucket", key, "x");
+                Ok(())
+            }
+            On::Minio { environment, bucket } => {
+                let dotted = key.split('/').any(|part| part == "." || part == "..");
+                anyhow::ensure!(!dotted, "URL clients resolve such a key on the way");
+                let bucket =
+                    Bucket::new(environment["AWS_ENDPOINT_URL"].parse()?, UrlStyle::Path, bucket.clone(), "us-east-1")?;
+                let credentials =
+                    Credentials::new(&environment["AWS_ACCESS_KEY_ID"], &environment["AWS_SECRET_ACCESS_KEY"]);
+                let url = bucket.put_object(Some(&credentials), key).sign(Duration::from_mins(1));
+                reqwest::Client::new().put(url).body("x").send().await?.error_for_status()?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the store hands out signed URLs.
+    pub fn signs(&self) -> bool {
+        matches!(self.on, On::S3(_) | On::Minio { .. })
+    }
+
+    /// The user metadata that the store gives back for `metadata`.
+    pub fn kept(&self, metadata: &Metadata) -> Metadata {
+        match self.on {
+            On::Folder(_) => Metadata::new(),
+            _ => metadata.clone(),
+        }
+    }
+}
+
+/// Opens `url` under `environment` instead of the process's own.
+pub fn open(url: &str, environment: &BTreeMap<String, String>) -> Store {
+    let environment = environment.clone().into_iter().collect();
+    Store::open_with(&url.parse().expect("the URL parses"), &environment).expect("the store opens")
+}
+
+fn file(folder: &TempDir, key: &str) -> anyhow::Result<PathBuf> {
+    let climbs = key.split('/').any(|part| part.is_empty() || part.starts_with('.'));
+    anyhow::ensure!(!climbs, "a file system takes no such name");
+    Ok(folder.path().join(key))
+}

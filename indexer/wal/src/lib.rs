@@ -27,6 +27,6 @@ pub use outcome::{Decision, Evidence, Outcome, Sighting, judge};
 pub use parameters::{CHANGE_DELAY, Dated, Parameters, Schedule, TRUST};
 pub use payload::{Form, INTENT_VERSION, Intent, Kind, LockRef, MAX_OPERATIONS, Malformed, NotAKind, Operation, parse};
 pub use reader::{Limits, Listed, Reader, Resolved, ResolvedOp};
-pub use store::{Create, Metadata, Object, ObjectInfo, Store, StoreError};
+pub use store::{Create, Environment, Metadata, Object, ObjectInfo, Store, StoreError};
 pub use time::Second;
 pub use token::{NotAToken, Token};

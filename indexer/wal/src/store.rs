@@ -1,5 +1,6 @@
 //! The store contract: one adapter over `object_store` for every store that Tidemark runs on.
 
+mod environment;
 mod errors;
 mod folder;
 mod http;
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory, path::Path};
 use url::Url;
 
-pub use self::errors::StoreError;
+pub use self::{environment::Environment, errors::StoreError};
 pub(crate) use self::open::Kind;
 use crate::Second;
 
@@ -103,7 +104,12 @@ impl Store {
     /// Credentials and endpoints come from the environment, as each store's own tools read them. Nothing is asked of the
     /// store yet.
     pub fn open(url: &Url) -> Result<Self, StoreError> {
-        open::open(url)
+        Self::open_with(url, &Environment::of_process())
+    }
+
+    /// As [`Self::open`], with variables other than the process's.
+    pub fn open_with(url: &Url, environment: &Environment) -> Result<Self, StoreError> {
+        open::open(url, environment)
     }
 
     /// Wraps `inner`, with keys below the path of `url`: for tests, decorators and the simulation.

@@ -50,28 +50,13 @@ impl S3 for Api {
     }
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let PutObjectInput {
-            body,
-            bucket,
-            key,
-            metadata,
-            if_match,
-            if_none_match,
-            ..
-        } = req.input;
+        let PutObjectInput { body, bucket, key, metadata, if_match, if_none_match, .. } = req.input;
         let condition = condition(if_match.as_ref(), if_none_match.as_ref())?;
         let body = collect(body).await?;
         let mut buckets = self.0.buckets();
-        let object = Stored::new(
-            body,
-            metadata.unwrap_or_default().into_iter().collect(),
-            self.0.clock.now(),
-        );
+        let object = Stored::new(body, metadata.unwrap_or_default().into_iter().collect(), self.0.clock.now());
         let stored = buckets.put(&bucket, &key, object, &condition).map_err(refused)?;
-        Ok(S3Response::new(PutObjectOutput {
-            e_tag: Some(tag(&stored)),
-            ..Default::default()
-        }))
+        Ok(S3Response::new(PutObjectOutput { e_tag: Some(tag(&stored)), ..Default::default() }))
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
@@ -82,9 +67,7 @@ impl S3 for Api {
             Some(range) => Some(range.check(whole).map_err(|_| s3_error!(InvalidRange))?),
             None => None,
         };
-        let content_range = part
-            .as_ref()
-            .map(|part| format!("bytes {}-{}/{whole}", part.start, part.end - 1));
+        let content_range = part.as_ref().map(|part| format!("bytes {}-{}/{whole}", part.start, part.end - 1));
         let body = match part {
             Some(part) => object.body.slice(position(part.start)..position(part.end)),
             None => object.body.clone(),
@@ -124,31 +107,14 @@ impl S3 for Api {
             encoding_type,
             ..
         } = req.input;
-        let limit = max_keys
-            .and_then(|keys| usize::try_from(keys).ok())
-            .unwrap_or(1000)
-            .min(1000);
+        let limit = max_keys.and_then(|keys| usize::try_from(keys).ok()).unwrap_or(1000).min(1000);
         let after = continuation_token.as_deref().or(start_after.as_deref());
         let prefix_text = prefix.as_deref().unwrap_or_default();
-        let page = self
-            .0
-            .buckets()
-            .list(&bucket, prefix_text, after, delimiter.as_deref(), limit)
-            .map_err(refused)?;
+        let page = self.0.buckets().list(&bucket, prefix_text, after, delimiter.as_deref(), limit).map_err(refused)?;
         let encoded = encoding_type.is_some();
         let name = |key: &str| if encoded { encode(key) } else { key.to_owned() };
-        let contents: Vec<_> = page
-            .objects
-            .iter()
-            .map(|(key, object)| listed(name(key), object))
-            .collect();
-        let folders: Vec<_> = page
-            .folders
-            .iter()
-            .map(|folder| CommonPrefix {
-                prefix: Some(name(folder)),
-            })
-            .collect();
+        let contents: Vec<_> = page.objects.iter().map(|(key, object)| listed(name(key), object)).collect();
+        let folders: Vec<_> = page.folders.iter().map(|folder| CommonPrefix { prefix: Some(name(folder)) }).collect();
         Ok(S3Response::new(ListObjectsV2Output {
             name: Some(bucket),
             prefix: Some(name(prefix_text)),
@@ -182,30 +148,18 @@ impl S3 for Api {
             if !buckets.remove(&bucket, &object.key) {
                 return Err(refused(Refusal::NoBucket));
             }
-            deleted.push(DeletedObject {
-                key: Some(object.key),
-                ..Default::default()
-            });
+            deleted.push(DeletedObject { key: Some(object.key), ..Default::default() });
         }
-        Ok(S3Response::new(DeleteObjectsOutput {
-            deleted: Some(deleted),
-            ..Default::default()
-        }))
+        Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), ..Default::default() }))
     }
 
     async fn create_multipart_upload(
         &self,
         req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        let CreateMultipartUploadInput {
-            bucket, key, metadata, ..
-        } = req.input;
+        let CreateMultipartUploadInput { bucket, key, metadata, .. } = req.input;
         let metadata = metadata.unwrap_or_default().into_iter().collect();
-        let id = self
-            .0
-            .buckets()
-            .begin_upload(&bucket, &key, metadata)
-            .map_err(refused)?;
+        let id = self.0.buckets().begin_upload(&bucket, &key, metadata).map_err(refused)?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(bucket),
             key: Some(key),
@@ -215,46 +169,24 @@ impl S3 for Api {
     }
 
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
-        let UploadPartInput {
-            body,
-            upload_id,
-            part_number,
-            ..
-        } = req.input;
+        let UploadPartInput { body, upload_id, part_number, .. } = req.input;
         let body = collect(body).await?;
-        self.0
-            .buckets()
-            .add_part(&upload_id, part_number, body)
-            .map_err(refused)?;
+        self.0.buckets().add_part(&upload_id, part_number, body).map_err(refused)?;
         let e_tag = Some(ETag::Strong(format!("{upload_id}-{part_number}")));
-        Ok(S3Response::new(UploadPartOutput {
-            e_tag,
-            ..Default::default()
-        }))
+        Ok(S3Response::new(UploadPartOutput { e_tag, ..Default::default() }))
     }
 
     async fn complete_multipart_upload(
         &self,
         req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        let CompleteMultipartUploadInput {
-            bucket,
-            key,
-            upload_id,
-            multipart_upload,
-            if_match,
-            if_none_match,
-            ..
-        } = req.input;
+        let CompleteMultipartUploadInput { bucket, key, upload_id, multipart_upload, if_match, if_none_match, .. } =
+            req.input;
         let condition = condition(if_match.as_ref(), if_none_match.as_ref())?;
         let parts = multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let numbers: Vec<_> = parts.iter().filter_map(|part| part.part_number).collect();
         let now = self.0.clock.now();
-        let stored = self
-            .0
-            .buckets()
-            .complete_upload(&upload_id, &numbers, &condition, now)
-            .map_err(refused)?;
+        let stored = self.0.buckets().complete_upload(&upload_id, &numbers, &condition, now).map_err(refused)?;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
             bucket: Some(bucket),
             key: Some(key),
@@ -280,10 +212,7 @@ fn condition(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondit
             Some(tag) => Ok(Condition::Tag(tag.value().to_owned())),
             None => Err(s3_error!(NotImplemented, "If-Match: * is not implemented")),
         },
-        _ => Err(s3_error!(
-            NotImplemented,
-            "this combination of conditions is not implemented"
-        )),
+        _ => Err(s3_error!(NotImplemented, "this combination of conditions is not implemented")),
     }
 }
 
@@ -301,11 +230,7 @@ fn refused(refusal: Refusal) -> s3s::S3Error {
 async fn collect(body: Option<StreamingBlob>) -> S3Result<Bytes> {
     let Some(mut body) = body else { return Ok(Bytes::new()) };
     let mut joined = BytesMut::new();
-    while let Some(chunk) = body
-        .try_next()
-        .await
-        .map_err(|error| s3_error!(IncompleteBody, "{error}"))?
-    {
+    while let Some(chunk) = body.try_next().await.map_err(|error| s3_error!(IncompleteBody, "{error}"))? {
         joined.extend_from_slice(&chunk);
     }
     Ok(joined.freeze())

@@ -17,10 +17,7 @@ pub struct StoreClock(Mutex<SignedDuration>);
 
 impl StoreClock {
     /// The store's time, by the millisecond as S3 keeps it.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a store's clock is a wall clock; this one is the test's store"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a store's clock is a wall clock; this one is the test's store")]
     pub fn now(&self) -> Timestamp {
         let machine = Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH);
         let moved = machine.checked_add(self.offset()).unwrap_or(Timestamp::MAX);

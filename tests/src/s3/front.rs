@@ -44,9 +44,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         let answer = service_fn(move |request| answer(Arc::clone(&shared), service.clone(), request));
         tokio::spawn(async move {
             // A broken connection is the client's business, or a fault that a test asked for.
-            let _ = Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), answer)
-                .await;
+            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
         });
     }
 }
@@ -69,9 +67,7 @@ async fn answer(
 ) -> Result<Response<Body>, io::Error> {
     let operation = operation(&request);
     *shared.counts().entry(operation).or_default() += 1;
-    let fault = shared
-        .faults()
-        .strike(operation, request.uri().path().trim_start_matches('/'));
+    let fault = shared.faults().strike(operation, request.uri().path().trim_start_matches('/'));
     let broken = || io::Error::new(io::ErrorKind::ConnectionAborted, "a fault broke the connection");
     match fault {
         Some(Fault::Drop) => return Err(broken()),
@@ -119,19 +115,12 @@ async fn truncate(response: Response<Body>) -> Result<Response<Body>, io::Error>
     let whole = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let half = whole.slice(..whole.len() / 2);
     let cut = futures::stream::iter([Ok(half), Err(io::Error::from(io::ErrorKind::ConnectionAborted))]);
-    Ok(Response::from_parts(
-        parts,
-        Body::from(s3s::dto::StreamingBlob::wrap(cut)),
-    ))
+    Ok(Response::from_parts(parts, Body::from(s3s::dto::StreamingBlob::wrap(cut))))
 }
 
 fn operation<B>(request: &Request<B>) -> Operation {
     let query = request.uri().query().unwrap_or_default();
-    let has = |name: &str| {
-        query
-            .split('&')
-            .any(|pair| pair == name || pair.split('=').next() == Some(name))
-    };
+    let has = |name: &str| query.split('&').any(|pair| pair == name || pair.split('=').next() == Some(name));
     let object = request.uri().path().trim_matches('/').contains('/');
     match *request.method() {
         _ if has("uploads") || has("uploadId") => Operation::Multipart,
@@ -149,11 +138,7 @@ fn operation<B>(request: &Request<B>) -> Operation {
 fn expired(parts: &Parts, now: Timestamp) -> Option<&'static str> {
     let query = parts.uri.query()?;
     let value = |name: &str| {
-        query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value)
+        query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
     };
     let signed = signing_date(value("X-Amz-Date")?)?;
     let lasts: i64 = value("X-Amz-Expires")?.parse().ok()?;
@@ -180,9 +165,7 @@ fn refusal(shared: &Shared, status: StatusCode, code: &str) -> Response<Body> {
     );
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
     response.headers_mut().insert(DATE, date(shared.clock.now()));
     response
 }

@@ -23,12 +23,7 @@ impl Stored {
     pub(super) fn new(body: Bytes, metadata: HashMap<String, String>, time: Timestamp) -> Self {
         // As on S3, the same bytes have the same tag. (There it is an MD5; a SHA-256 cut to its length serves here.)
         let etag = hex::encode(&Sha256::digest(&body)[..16]);
-        Self {
-            body,
-            metadata,
-            time,
-            etag,
-        }
+        Self { body, metadata, time, etag }
     }
 }
 
@@ -120,17 +115,11 @@ impl Buckets {
 
     pub(super) fn insert(&mut self, bucket: &str, key: &str, body: Bytes, time: Timestamp) {
         let object = Arc::new(Stored::new(body, HashMap::new(), time));
-        self.open
-            .entry(bucket.to_owned())
-            .or_default()
-            .insert(key.to_owned(), object);
+        self.open.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object);
     }
 
     pub(super) fn keys(&self, bucket: &str) -> Vec<String> {
-        self.open
-            .get(bucket)
-            .map(|objects| objects.keys().cloned().collect())
-            .unwrap_or_default()
+        self.open.get(bucket).map(|objects| objects.keys().cloned().collect()).unwrap_or_default()
     }
 
     pub(super) fn get(&self, bucket: &str, key: &str) -> Result<Option<Arc<Stored>>, Refusal> {
@@ -205,12 +194,7 @@ impl Buckets {
         }
         self.uploads_begun += 1;
         let id = format!("upload-{}", self.uploads_begun);
-        let upload = Upload {
-            bucket: bucket.to_owned(),
-            key: key.to_owned(),
-            metadata,
-            parts: BTreeMap::new(),
-        };
+        let upload = Upload { bucket: bucket.to_owned(), key: key.to_owned(), metadata, parts: BTreeMap::new() };
         self.uploads.insert(id.clone(), upload);
         Ok(id)
     }
@@ -286,13 +270,8 @@ mod tests {
     fn lists_in_byte_order_strictly_after_a_key_and_page_by_page() {
         let buckets = filled(&["p/a", "p/b", "p/c", "q"]);
         let page = buckets.list("b", "p/", None, None, 2).expect("the bucket exists");
-        assert_eq!(
-            (names(&page), page.more_after.as_deref()),
-            (vec!["p/a", "p/b"], Some("p/b"))
-        );
-        let page = buckets
-            .list("b", "p/", Some("p/b"), None, 2)
-            .expect("the bucket exists");
+        assert_eq!((names(&page), page.more_after.as_deref()), (vec!["p/a", "p/b"], Some("p/b")));
+        let page = buckets.list("b", "p/", Some("p/b"), None, 2).expect("the bucket exists");
         assert_eq!((names(&page), page.more_after.as_deref()), (vec!["p/c"], None));
     }
 

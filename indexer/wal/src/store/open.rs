@@ -8,7 +8,7 @@ use object_store::{
 };
 use url::Url;
 
-use super::{Backend, Store, StoreError, folder::Folder, http::Connector};
+use super::{Backend, Environment, Store, StoreError, folder::Folder, http::Connector};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -75,7 +75,7 @@ fn decoded(segment: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-pub(super) fn open(url: &Url) -> Result<Store, StoreError> {
+pub(super) fn open(url: &Url, environment: &Environment) -> Result<Store, StoreError> {
     match Kind::named(url.scheme()) {
         Some(Kind::Memory) => Ok(Store::over(Arc::new(InMemory::new()), url.clone())),
         Some(Kind::Folder) => {
@@ -84,9 +84,9 @@ pub(super) fn open(url: &Url) -> Result<Store, StoreError> {
                 .map_err(|()| unusable(url, "it names no folder of this machine".to_owned()))?;
             folder(&path)
         }
-        Some(Kind::S3) => s3(url),
-        Some(Kind::Google) => google(url),
-        Some(Kind::Azure) => azure(url),
+        Some(Kind::S3) => s3(url, environment),
+        Some(Kind::Google) => google(url, environment),
+        Some(Kind::Azure) => azure(url, environment),
         None => Err(unusable(
             url,
             format!(
@@ -114,12 +114,15 @@ pub(super) fn folder(path: &FilePath) -> Result<Store, StoreError> {
     ))
 }
 
-fn s3(url: &Url) -> Result<Store, StoreError> {
+fn s3(url: &Url, environment: &Environment) -> Result<Store, StoreError> {
     let bucket = bucket(url)?;
-    let builder = AmazonS3Builder::from_env()
+    let mut builder = AmazonS3Builder::new().with_client_options(client_options());
+    for (setting, value) in environment.settings("AWS_") {
+        builder = builder.with_config(setting, value);
+    }
+    let builder = builder
         .with_bucket_name(bucket)
         .with_http_connector(Connector)
-        .with_client_options(client_options())
         .with_retry(one_attempt());
     let inner = builder.build().map_err(|error| unusable(url, error.to_string()))?;
     let kind = Kind::S3;
@@ -132,12 +135,18 @@ fn s3(url: &Url) -> Result<Store, StoreError> {
     ))
 }
 
-fn google(url: &Url) -> Result<Store, StoreError> {
+fn google(url: &Url, environment: &Environment) -> Result<Store, StoreError> {
     let bucket = bucket(url)?;
-    let builder = GoogleCloudStorageBuilder::from_env()
+    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options());
+    for (setting, value) in environment.settings("GOOGLE_") {
+        builder = builder.with_config(setting, value);
+    }
+    if let Some(path) = environment.get("SERVICE_ACCOUNT") {
+        builder = builder.with_service_account_path(path);
+    }
+    let builder = builder
         .with_bucket_name(bucket)
         .with_http_connector(Connector)
-        .with_client_options(client_options())
         .with_retry(one_attempt());
     let inner = builder.build().map_err(|error| unusable(url, error.to_string()))?;
     let kind = Kind::Google;
@@ -150,12 +159,15 @@ fn google(url: &Url) -> Result<Store, StoreError> {
     ))
 }
 
-fn azure(url: &Url) -> Result<Store, StoreError> {
+fn azure(url: &Url, environment: &Environment) -> Result<Store, StoreError> {
     let container = bucket(url)?;
-    let builder = MicrosoftAzureBuilder::from_env()
+    let mut builder = MicrosoftAzureBuilder::new().with_client_options(client_options());
+    for (setting, value) in environment.settings("AZURE_") {
+        builder = builder.with_config(setting, value);
+    }
+    let builder = builder
         .with_container_name(container)
         .with_http_connector(Connector)
-        .with_client_options(client_options())
         .with_retry(one_attempt());
     let inner = builder.build().map_err(|error| unusable(url, error.to_string()))?;
     let kind = Kind::Azure;
@@ -186,6 +198,7 @@ fn one_attempt() -> RetryConfig {
     }
 }
 
+/// Set before the environment's settings, which may allow plain http.
 fn client_options() -> ClientOptions {
     ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST)
 }
