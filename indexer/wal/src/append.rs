@@ -1,11 +1,18 @@
 //! Writing a log: entry first, then what completes it, then the proof that it was visible in time.
 
+mod attempt;
 mod draft;
+mod error;
 mod flush;
 mod marker;
+mod source;
+mod upload;
 mod writer;
 
 pub use draft::{Draft, DraftOp};
+pub use error::AppendError;
 pub use flush::{Batcher, FlushPolicy};
 pub use marker::{Marker, marker_key};
-pub use writer::{AppendError, Begun, ParameterSource, Receipt, SourceError, Upload, Writer, WriterOptions};
+pub use source::{ParameterSource, SourceError};
+pub use upload::Upload;
+pub use writer::{Begun, Receipt, Writer, WriterOptions};

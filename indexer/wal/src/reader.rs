@@ -3,6 +3,8 @@
 mod listing;
 mod resolve;
 
+pub(crate) use resolve::{OP_FIELD, TOKEN_FIELD, digest_of};
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -60,6 +62,8 @@ pub struct Resolved {
     pub body: Bytes,
     /// What it announces.
     pub intent: Result<Intent, Malformed>,
+    /// The latest of the store's clocks in the answers that showed all this; `None` where some answer did not say.
+    pub answered: Option<Second>,
     /// Its operations in their order; never empty. A malformed entry has exactly one, of kind and outcome malformed.
     pub ops: Vec<ResolvedOp>,
 }
@@ -125,9 +129,9 @@ impl Reader {
         let Some(object) = self.log.entries.get(&token.to_string(), self.limits.entry).await? else {
             return Ok(None);
         };
-        let Some(body) = object.body else {
+        if object.body.is_none() {
             return Ok(Some(self.oversized(token, object.info.time, object.info.size)));
-        };
-        self.resolve(token, object.info.time, body, schedule.at(token.second())).await.map(Some)
+        }
+        self.resolve(token, object, schedule.at(token.second())).await.map(Some)
     }
 }

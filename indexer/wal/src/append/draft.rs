@@ -1,7 +1,14 @@
-//! What a caller wants appended.
+//! What a caller wants appended, and what becomes of it before it has a token.
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+
+use super::AppendError;
+use crate::{
+    Entropy, Form, Intent, Kind, Limits, Operation, Place, Token, parse,
+    payload::write_intent,
+    reader::{OP_FIELD, TOKEN_FIELD, digest_of},
+};
 
 /// One entry to be: its operations are committed together or not at all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,4 +49,148 @@ pub enum DraftOp {
         /// Free attributes of the operation.
         attributes: Map<String, Value>,
     },
+}
+
+impl Draft {
+    /// Whether the entry itself completes every operation, so that the draft may share an entry with others.
+    pub(super) fn is_entry_only(&self) -> bool {
+        self.ops.iter().all(|op| matches!(op, DraftOp::Entry { .. }))
+    }
+}
+
+/// A draft that was found valid, with everything that does not depend on its token.
+#[derive(Clone, Debug)]
+pub(super) struct Prepared {
+    pub(super) key: String,
+    pub(super) body: Bytes,
+    pub(super) parts: Vec<Part>,
+}
+
+/// What completes one operation.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) op: u32,
+    pub(super) target: Target,
+    pub(super) body: Bytes,
+}
+
+/// Where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A descriptor in the first metadata store.
+    Descriptor(String),
+    /// A marker in the last metadata store.
+    Label { repo: String, label: String },
+}
+
+impl Prepared {
+    /// Checks the draft by reading what it would write, so that no writer writes what no reader reads.
+    pub(super) fn of(draft: Draft, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
+        let key = draft.idempotency_key.filter(|key| !key.is_empty()).unwrap_or_else(|| entropy.nonce());
+        let parts = draft.ops.iter().enumerate().filter_map(|(op, draft)| part(op, draft)).collect();
+        let intent = Intent {
+            form: Form::Intent,
+            writer: Some(draft.writer.unwrap_or_else(|| writer.to_owned())),
+            idempotency_key: Some(key.clone()),
+            lock: None,
+            attributes: draft.attributes,
+            ops: draft.ops.into_iter().map(operation).collect(),
+            raw: Value::Null,
+        };
+        Self::checked(key, &intent, parts)
+    }
+
+    /// Operations of several drafts, each under the key of its own, that the entry itself completes.
+    pub(super) fn shared(drafts: Vec<Draft>, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
+        let key = entropy.nonce();
+        let intent = Intent {
+            form: Form::Intent,
+            writer: Some(writer.to_owned()),
+            idempotency_key: Some(key.clone()),
+            lock: None,
+            attributes: Map::new(),
+            ops: drafts.into_iter().flat_map(keyed).collect(),
+            raw: Value::Null,
+        };
+        Self::checked(key, &intent, Vec::new())
+    }
+
+    fn checked(key: String, intent: &Intent, parts: Vec<Part>) -> Result<Self, AppendError> {
+        let invalid = |why: String| AppendError::Invalid { why };
+        let limits = Limits::default();
+        let body = Bytes::from(write_intent(intent).to_string());
+        if body.len() as u64 > limits.entry {
+            return Err(invalid(format!("its entry has {} bytes, more than {}", body.len(), limits.entry)));
+        }
+        if let Some(part) = parts.iter().find(|part| part.body.len() as u64 > limits.descriptor) {
+            return Err(invalid(format!(
+                "operation {} has a descriptor of more than {} bytes",
+                part.op, limits.descriptor
+            )));
+        }
+        let any_token = Token::from_bytes([0; Token::BYTES]);
+        parse(any_token, &body).map_err(|malformed| invalid(malformed.reason))?;
+        Ok(Self { key, body, parts })
+    }
+
+    /// Whether a further entry may complete it: descriptors have names that only one entry can have.
+    pub(super) fn may_start_again(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part.target, Target::Label { .. }))
+    }
+}
+
+fn part(op: usize, draft: &DraftOp) -> Option<Part> {
+    let op = u32::try_from(op).unwrap_or(u32::MAX);
+    let (target, body) = match draft {
+        DraftOp::Descriptor { path, body } => (Target::Descriptor(path.clone()), body),
+        DraftOp::Label { repo, label, body, .. } => {
+            let (repo, label) = (repo.clone(), label.clone());
+            (Target::Label { repo, label }, body)
+        }
+        DraftOp::Entry { .. } => return None,
+    };
+    Some(Part { op, target, body: body.clone() })
+}
+
+fn operation(draft: DraftOp) -> Operation {
+    let empty = |kind, path, body: &Bytes| Operation {
+        kind,
+        descriptor: path,
+        digest: Some(digest_of(body)),
+        value: None,
+        idempotency_key: None,
+        attributes: Map::new(),
+    };
+    match draft {
+        DraftOp::Descriptor { path, body } => {
+            let kind = crate::place(&path).as_ref().map_or(Kind::Entry, Kind::from);
+            empty(kind, Some(path), &body)
+        }
+        DraftOp::Label { repo, label, bundle, body } => {
+            Operation { value: Some(bundle), ..empty(Kind::Label, Place::Label { repo, label }.path(), &body) }
+        }
+        DraftOp::Entry { attributes } => {
+            Operation { digest: None, attributes, ..empty(Kind::Entry, None, &Bytes::new()) }
+        }
+    }
+}
+
+/// The operations of a draft that shares an entry: each carries the draft's key and attributes.
+fn keyed(draft: Draft) -> Vec<Operation> {
+    let Draft { idempotency_key, attributes, ops, .. } = draft;
+    let ops = if ops.is_empty() { vec![DraftOp::Entry { attributes: Map::new() }] } else { ops };
+    let keyed = ops.into_iter().map(operation).enumerate().map(|(n, mut op)| {
+        let mut all = attributes.clone();
+        all.append(&mut op.attributes);
+        op.attributes = all;
+        op.idempotency_key =
+            idempotency_key.as_ref().map(|key| if n == 0 { key.clone() } else { format!("{key}#{n}") });
+        op
+    });
+    keyed.collect()
+}
+
+/// The user metadata that binds an object to its operation.
+pub(super) fn binding(token: Token, op: u32) -> crate::Metadata {
+    [(TOKEN_FIELD.to_owned(), token.to_string()), (OP_FIELD.to_owned(), op.to_string())].into()
 }

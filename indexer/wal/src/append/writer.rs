@@ -1,40 +1,27 @@
-//! The writer: entry, descriptors, proof.
+//! The writer: a token from store time, the entry, what completes it, and the proof.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
+use tokio::sync::Mutex;
 
-use super::Draft;
-use crate::{Clock, ClockError, Entropy, Log, Outcome, Schedule, Second, StoreError, Token};
+use super::{
+    AppendError, Draft, ParameterSource, Upload,
+    attempt::{Missed, Started, Verdict},
+    draft::Prepared,
+};
+use crate::{Clock, Entropy, Limits, Log, Parameters, Reader, Schedule, Second, TRUST, Token};
 
-/// Where the dated parameters of a log come from: its root chain, or a constant in tests.
-#[async_trait]
-pub trait ParameterSource: Send + Sync {
-    /// The parameters as they are now: reads the head of the root chain, nothing cached.
-    async fn schedule(&self) -> Result<Schedule, SourceError>;
-}
-
-/// Why the dated parameters could not be had.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the log's parameters could not be read: {why}")]
-pub struct SourceError {
-    /// What happened and what to do.
-    pub why: String,
-}
-
-#[async_trait]
-impl ParameterSource for Schedule {
-    async fn schedule(&self) -> Result<Schedule, SourceError> {
-        Ok(self.clone())
-    }
-}
+/// The clocks of the stores may never be farther apart than this for an append.
+const MOST_SPREAD: Duration = Duration::from_secs(30);
+/// The pause before the second token; each further one takes twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// How a writer behaves.
 #[derive(Clone, Debug)]
 pub struct WriterOptions {
     /// Name of the writer: its clock object, and `writer` of drafts that name none. One process, one name.
     pub name: String,
-    /// How many tokens an append may take before it gives up.
+    /// How many tokens one append may take before it gives up.
     pub attempts: u32,
 }
 
@@ -45,17 +32,34 @@ impl WriterOptions {
     }
 }
 
-/// Appends to one log. Cheap to clone.
+/// Appends to one log. Cheap to clone; clones share clock and parameters.
 #[derive(Clone)]
-pub struct Writer {
-    log: Log,
-    clock: Clock,
+pub struct Writer(pub(super) Arc<Shared>);
+
+pub(super) struct Shared {
+    pub(super) log: Log,
+    pub(super) clock: Clock,
+    pub(super) reader: Reader,
+    pub(super) entropy: Entropy,
     source: Arc<dyn ParameterSource>,
     options: WriterOptions,
-    entropy: Entropy,
+    trust: Mutex<Option<Trust>>,
 }
 
-/// Proof that an append is committed, in every index and for ever.
+/// Parameters that may be relied on for seconds before `until`.
+struct Trust {
+    schedule: Schedule,
+    until: Second,
+}
+
+/// Store time for a token, with the parameters in force.
+#[derive(Clone, Debug)]
+pub(super) struct Now {
+    pub(super) second: Second,
+    pub(super) schedule: Schedule,
+}
+
+/// Proof that the operations under an idempotency key are committed, in every index and for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The token of the entry.
@@ -66,106 +70,147 @@ pub struct Receipt {
     pub attempts: u32,
 }
 
-/// An entry that is durable, and what is still to be put until its end.
+/// An entry that is durable, and what somebody else is to put until its end.
 #[derive(Clone, Debug)]
 pub struct Begun {
     /// The token of the entry.
     pub token: Token,
-    /// Store time after which nothing of it can be completed any more.
+    /// The key under which repeated appends count once.
+    pub idempotency_key: String,
+    /// Store time after which none of the URLs is valid any more.
     pub ends: Second,
-    /// What is still to be put, in this order.
+    /// What is to be put, in this order; empty when the entry completes itself.
     pub uploads: Vec<Upload>,
 }
 
-/// One object that completes an operation.
-#[derive(Clone, Debug)]
-pub struct Upload {
-    /// The operation.
-    pub op: u32,
-    /// Its key.
-    pub key: String,
-    /// A signed URL for one PUT; `None` where the store has no URLs.
-    pub url: Option<url::Url>,
-    /// The headers that the PUT must carry.
-    pub headers: Vec<(String, String)>,
-}
-
-/// Why an append was not acknowledged.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AppendError {
-    /// A store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The clock could not be read.
-    #[error(transparent)]
-    Clock(#[from] ClockError),
-    /// The parameters could not be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The draft cannot be appended.
-    #[error("the draft cannot be appended: {why}")]
-    Invalid {
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The stores' clocks are too far apart.
-    #[error("the clocks of the stores are {} s apart, more than the {} s that appends allow; nothing was written", spread.as_secs(), allowed.as_secs())]
-    Spread {
-        /// How far they are apart.
-        spread: Duration,
-        /// How far they may be.
-        allowed: Duration,
-    },
-    /// Another operation's object has the key.
-    #[error("\"{key}\" exists and belongs to another operation; take another name for the update")]
-    Occupied {
-        /// The key.
-        key: String,
-    },
-    /// The entry is durable, but it is not proven that it is committed.
-    #[error(
-        "entry \"{token}\" is durable but not proven to be committed ({why}); append again with idempotency key \"{idempotency_key}\", which makes it count once"
-    )]
-    Unproven {
-        /// The newest token.
-        token: Token,
-        /// Store time's verdict so far, where there is one.
-        outcome: Option<Outcome>,
-        /// The key that makes a retry count once.
-        idempotency_key: String,
-        /// What is missing.
-        why: String,
-    },
-}
-
 impl Writer {
-    /// Opens a writer: reads the clock and the parameters once.
+    /// Opens a writer: probes the clock and reads the parameters once, so that what is wrong shows here.
     pub async fn open(
         log: Log,
         source: Arc<dyn ParameterSource>,
         options: WriterOptions,
         entropy: Entropy,
     ) -> Result<Self, AppendError> {
-        let clock = Clock::new(&log, &options.name);
-        Ok(Self { log, clock, source, options, entropy })
+        let writer = Self(Arc::new(Shared {
+            clock: Clock::new(&log, &options.name),
+            reader: Reader::new(&log, Limits::default()),
+            log,
+            entropy,
+            source,
+            options,
+            trust: Mutex::default(),
+        }));
+        writer.now().await?;
+        Ok(writer)
     }
 
     /// Appends `draft` and completes it: entry, descriptors, read back, proven.
+    ///
+    /// Takes a new token under the same idempotency key as often as [`WriterOptions::attempts`] allows. What it wrote in
+    /// vain stays: the outcome of an unknown write is never guessed.
     pub async fn append(&self, draft: Draft) -> Result<Receipt, AppendError> {
-        let _ = (draft, &self.log, &self.clock, &self.source, &self.options, &self.entropy);
-        todo!()
+        let prepared = Prepared::of(draft, &self.0.options.name, &self.0.entropy)?;
+        self.append_prepared(&prepared).await
     }
 
-    /// Writes the entry of `draft` and signs the URLs with which somebody else completes it.
+    pub(super) async fn append_prepared(&self, prepared: &Prepared) -> Result<Receipt, AppendError> {
+        let mut tried: Vec<Started> = Vec::new();
+        let mut missed: Option<Missed> = None;
+        loop {
+            let now = match self.now().await {
+                Ok(now) => now,
+                Err(error) => return Err(missed.map_or(error, |missed| missed.error(prepared))),
+            };
+            let schedule = now.schedule.clone();
+            tried.push(Started::new(now, &self.0.entropy));
+            let attempts = u32::try_from(tried.len()).unwrap_or(u32::MAX);
+            match self.attempt(&tried, prepared).await {
+                Verdict::Proven { token, acknowledged } => {
+                    self.refresh_labels(token, prepared, &schedule).await;
+                    return Ok(Receipt { token, acknowledged, attempts });
+                }
+                Verdict::Over(error) => return Err(error),
+                Verdict::Again(why) if attempts >= self.0.options.attempts => return Err(why.error(prepared)),
+                Verdict::Again(why) => missed = Some(why),
+            }
+            self.pause_after(attempts).await;
+        }
+    }
+
+    /// Writes the entry of `draft` and signs the URLs with which somebody else completes it until [`Begun::ends`].
+    ///
+    /// Nothing is acknowledged: whoever completes it calls [`Writer::confirm`], or leaves the outcome to the readers.
     pub async fn begin(&self, draft: Draft) -> Result<Begun, AppendError> {
-        let _ = draft;
-        todo!()
+        let prepared = Prepared::of(draft, &self.0.options.name, &self.0.entropy)?;
+        let mut attempts = 0;
+        loop {
+            let started = Started::new(self.now().await?, &self.0.entropy);
+            match self.write_entry(&started, &prepared).await {
+                Ok(()) => return self.begun(&started, prepared),
+                Err(missed) if attempts >= self.0.options.attempts => return Err(missed.error(&prepared)),
+                Err(_) => attempts += 1,
+            }
+            self.pause_after(attempts).await;
+        }
+    }
+
+    fn begun(&self, started: &Started, prepared: Prepared) -> Result<Begun, AppendError> {
+        let uploads = prepared.parts.into_iter().map(|part| self.upload(started, part));
+        Ok(Begun {
+            token: started.token,
+            idempotency_key: prepared.key,
+            ends: started.ends(),
+            uploads: uploads.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Reads back what [`Writer::begin`] started and somebody else completed, and acknowledges it if it is proven.
+    pub async fn confirm(&self, begun: &Begun) -> Result<Receipt, AppendError> {
+        let schedule = self.now().await?.schedule;
+        let started = Started { token: begun.token, schedule };
+        match self.look(&started).await {
+            Ok(seen) => Ok(Receipt { token: begun.token, acknowledged: seen, attempts: 1 }),
+            Err(unseen) => Err(unseen.missed.unproven(&begun.idempotency_key)),
+        }
+    }
+
+    /// Store time and the parameters for a token of it: what is known while that may be relied on, else a probe of the
+    /// clock and then the head of the root chain.
+    async fn now(&self) -> Result<Now, AppendError> {
+        let mut trust = self.0.trust.lock().await;
+        if let (Some(second), Some(Trust { schedule, until })) = (self.0.clock.estimate(), trust.as_ref())
+            && second < *until
+        {
+            let schedule = schedule.clone();
+            return Ok(Now { second, schedule });
+        }
+        *trust = None;
+        let reading = self.0.clock.probe().await?;
+        let schedule = self.0.source.schedule().await?;
+        let second = reading.now;
+        check_spread(reading.spread, schedule.at(second))?;
+        let until = second.after(TRUST);
+        *trust = Some(Trust { schedule: schedule.clone(), until });
+        Ok(Now { second, schedule })
+    }
+
+    /// Waits after attempt number `attempt`, and has the clock probed before the next: an estimate may be what was wrong.
+    async fn pause_after(&self, attempt: u32) {
+        *self.0.trust.lock().await = None;
+        tokio::time::sleep(FIRST_PAUSE * 2_u32.saturating_pow(attempt.saturating_sub(1).min(8))).await;
     }
 }
 
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Writer({} on {:?})", self.options.name, self.log.entries)
+fn check_spread(spread: Duration, parameters: &Parameters) -> Result<(), AppendError> {
+    let allowed = MOST_SPREAD.min(parameters.expiry / 4);
+    if spread > allowed {
+        return Err(AppendError::Spread { spread, allowed });
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Writer(\"{}\" on {:?})", self.0.options.name, self.0.log.entries)
     }
 }

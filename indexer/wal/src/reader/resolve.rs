@@ -17,8 +17,11 @@ pub(crate) const OP_FIELD: &str = "tidemark-op";
 const SIDE_BY_SIDE: usize = 8;
 
 /// What was found for one operation.
+#[derive(Default)]
 struct Found {
     sighting: Option<Sighting>,
+    /// The store's clock in the answer that showed it, where there was one and where it said.
+    answered: Option<Option<Second>>,
     descriptor: Option<Result<Descriptor, Malformed>>,
 }
 
@@ -42,17 +45,18 @@ impl Reader {
     pub(super) async fn resolve(
         &self,
         token: Token,
-        entry_time: Second,
-        body: Bytes,
+        entry: Object,
         parameters: &Parameters,
     ) -> Result<Resolved, StoreError> {
+        let (entry_time, body) = (entry.info.time, entry.body.unwrap_or_default());
         let size = body.len() as u64;
         let intent = match parse(token, &body) {
             Ok(intent) => intent,
             Err(reason) => return Ok(malformed(token, entry_time, size, body, reason)),
         };
-        let ops = self.resolve_ops(token, entry_time, &intent, parameters).await?;
-        Ok(Resolved { token, entry_time, size, body, intent: Ok(intent), ops })
+        let (ops, answered) = self.resolve_ops(token, entry_time, &intent, parameters).await?;
+        let answered = latest([entry.answered].into_iter().chain(answered));
+        Ok(Resolved { token, entry_time, size, body, intent: Ok(intent), answered, ops })
     }
 
     async fn resolve_ops(
@@ -61,7 +65,7 @@ impl Reader {
         entry_time: Second,
         intent: &Intent,
         parameters: &Parameters,
-    ) -> Result<Vec<ResolvedOp>, StoreError> {
+    ) -> Result<(Vec<ResolvedOp>, Vec<Option<Second>>), StoreError> {
         let last = outcome::last_in_time(parameters, token);
         let places: Vec<Place> = intent.ops.iter().map(place_of).collect();
         // Boxed, and collected before they are run: as closures of a stream the compiler cannot prove that they may move
@@ -81,13 +85,15 @@ impl Reader {
             |(operation, found): (&Operation, &Found)| operation.descriptor.as_ref().map(|_| found.sighting.clone());
         let seen: Vec<Option<Sighting>> = intent.ops.iter().zip(&found).filter_map(named).collect();
         let group = judge(parameters, token, entry_time, seen.len(), &seen);
+        let answered = found.iter().filter_map(|found| found.answered).collect();
         let parts = intent.ops.iter().zip(places).zip(found);
-        Ok(parts.map(|((operation, place), found)| part(&group, operation, place, found)).collect())
+        let ops = parts.map(|((operation, place), found)| part(&group, operation, place, found));
+        Ok((ops.collect(), answered))
     }
 
     /// Looks for the descriptor where it is likely, then in the other stores; one that counts ends the search.
     async fn find(&self, form: Form, wanted: Wanted<'_>) -> Result<Found, StoreError> {
-        let mut found = Found { sighting: None, descriptor: None };
+        let mut found = Found::default();
         let Some(path) = &wanted.operation.descriptor else {
             return Ok(found);
         };
@@ -102,6 +108,7 @@ impl Reader {
             if counts || found.sighting.is_none() {
                 found.descriptor = counts.then(|| read(&wanted, &seen, object.body.as_ref())).flatten();
                 found.sighting = Some(seen);
+                found.answered = Some(object.answered);
             }
             if counts {
                 break;
@@ -212,6 +219,11 @@ fn part(group: &Decision, operation: &Operation, place: Place, found: Found) -> 
     }
 }
 
+/// The latest of the times, if all are there.
+fn latest(times: impl Iterator<Item = Option<Second>>) -> Option<Second> {
+    times.collect::<Option<Vec<_>>>()?.into_iter().max()
+}
+
 fn malformed(token: Token, entry_time: Second, size: u64, body: Bytes, reason: Malformed) -> Resolved {
     let decision =
         Decision { outcome: Outcome::Malformed, evidence: None, entry_time, completed: None, sightings: Vec::new() };
@@ -221,6 +233,7 @@ fn malformed(token: Token, entry_time: Second, size: u64, body: Bytes, reason: M
         size,
         body,
         intent: Err(reason),
+        answered: None,
         ops: vec![ResolvedOp {
             operation: Operation::malformed(),
             place: Place::Other,

@@ -1,0 +1,209 @@
+//! One attempt of an append under one token.
+
+use futures::{StreamExt as _, stream};
+
+use super::{
+    AppendError, Writer,
+    draft::{Part, Prepared, Target},
+    writer::Now,
+};
+use crate::{
+    Create, Decision, Entropy, Metadata, Outcome, Parameters, Resolved, Schedule, Second, Sighting, StoreError, Token,
+    planted::{Fault, planted},
+};
+
+/// How many descriptors of one entry are put at once.
+const SIDE_BY_SIDE: usize = 8;
+
+/// An attempt: a token, and the parameters that judge it.
+#[derive(Clone, Debug)]
+pub(super) struct Started {
+    pub(super) token: Token,
+    pub(super) schedule: Schedule,
+}
+
+/// How an attempt ended.
+pub(super) enum Verdict {
+    /// Committed, and seen in time.
+    Proven { token: Token, acknowledged: Second },
+    /// Not proven, and nothing stands in the way of another token.
+    Again(Missed),
+    /// Not proven, and another token would not help.
+    Over(AppendError),
+}
+
+/// Why an attempt was not proven.
+#[derive(Debug)]
+pub(super) struct Missed {
+    token: Token,
+    outcome: Option<Outcome>,
+    why: String,
+}
+
+/// What a look at an attempt showed that proves nothing.
+pub(super) struct Unseen {
+    pub(super) missed: Missed,
+    sightings: Vec<Sighting>,
+}
+
+impl Started {
+    pub(super) fn new(now: Now, entropy: &Entropy) -> Self {
+        Self { token: Token::new(now.second, entropy), schedule: now.schedule }
+    }
+
+    pub(super) fn parameters(&self) -> &Parameters {
+        self.schedule.at(self.token.second())
+    }
+
+    /// The second after which nothing is put any more: token + `W`, never rounded up.
+    pub(super) fn ends(&self) -> Second {
+        let expiry = self.parameters().expiry.as_secs();
+        self.token.second().after(std::time::Duration::from_secs(expiry))
+    }
+
+    /// Whether `time` is not after token + `C`.
+    fn in_bound(&self, time: Second) -> bool {
+        time.since(self.token.second()) <= self.parameters().commit_bound()
+    }
+
+    pub(super) fn missed(&self, why: impl Into<String>) -> Missed {
+        Missed { token: self.token, outcome: None, why: why.into() }
+    }
+}
+
+impl Missed {
+    pub(super) fn error(self, prepared: &Prepared) -> AppendError {
+        self.unproven(&prepared.key)
+    }
+
+    pub(super) fn unproven(self, idempotency_key: &str) -> AppendError {
+        let Self { token, outcome, why } = self;
+        let idempotency_key = idempotency_key.to_owned();
+        AppendError::Unproven { token, outcome, idempotency_key, why }
+    }
+}
+
+impl Writer {
+    /// Entry, parts, proof, under the last of the tokens that were tried.
+    pub(super) async fn attempt(&self, tried: &[Started], prepared: &Prepared) -> Verdict {
+        let [earlier @ .., started] = tried else {
+            unreachable!("an attempt has a token");
+        };
+        if let Err(missed) = self.write_entry(started, prepared).await {
+            return Verdict::Again(missed);
+        }
+        let put = self.put_parts(started, prepared).await;
+        match self.look(started).await {
+            Ok(acknowledged) => Verdict::Proven { token: started.token, acknowledged },
+            Err(mut unseen) => {
+                if let Err(missed) = put {
+                    unseen.missed.why = format!("{} ({})", unseen.missed.why, missed.why);
+                }
+                self.weigh(earlier, started, prepared, unseen).await
+            }
+        }
+    }
+
+    /// Creates the entry and makes sure that its store time fits its token.
+    pub(super) async fn write_entry(&self, started: &Started, prepared: &Prepared) -> Result<(), Missed> {
+        let key = started.token.to_string();
+        let entries = &self.0.log.entries;
+        match entries.create_resolved(&key, prepared.body.clone(), &Metadata::new()).await {
+            Create::Committed => {}
+            Create::Lost => return Err(started.missed("another entry has the token")),
+            Create::Unknown(error) => {
+                if planted(Fault::CleanupOnUnknown) {
+                    let _ = entries.delete(&[key]).await;
+                }
+                return Err(started.missed(format!("whether the entry was written is unknown: {error}")));
+            }
+        }
+        let seen = entries.head(&key).await.map_err(|error| started.missed(error.to_string()))?;
+        let time = seen.ok_or_else(|| started.missed("the entry is not there after it was written"))?.time;
+        if time < started.token.second() || !started.in_bound(time) {
+            let at = started.token.second();
+            return Err(
+                started.missed(format!("the entry's store time is {time}, too far from its token's second {at}"))
+            );
+        }
+        Ok(())
+    }
+
+    /// Puts descriptors, then markers: what completes the group comes last.
+    async fn put_parts(&self, started: &Started, prepared: &Prepared) -> Result<(), Missed> {
+        let is_label = |part: &&Part| matches!(part.target, Target::Label { .. });
+        let (labels, descriptors): (Vec<&Part>, Vec<&Part>) = prepared.parts.iter().partition(is_label);
+        for parts in [descriptors, labels] {
+            let puts = stream::iter(parts).map(|part| self.put(started, part)).buffered(SIDE_BY_SIDE);
+            let put: Vec<_> = puts.collect().await;
+            put.into_iter().collect::<Result<(), Missed>>()?;
+        }
+        Ok(())
+    }
+
+    /// Reads everything back as any reader does: store time at which it was seen complete and committed, in time.
+    pub(super) async fn look(&self, started: &Started) -> Result<Second, Unseen> {
+        let unseen = |missed| Unseen { missed, sightings: Vec::new() };
+        let failed = |error: StoreError| unseen(started.missed(error.to_string()));
+        let found = self.0.reader.lookup(started.token, &started.schedule).await.map_err(failed)?;
+        let found = found.ok_or_else(|| unseen(started.missed("the entry is not there")))?;
+        let outcome = found.ops.first().map(|op| op.decision.outcome);
+        let seen = match outcome {
+            Some(Outcome::Committed) => self.seen_at(&found).await.map_err(|why| started.missed(why)),
+            _ => Err(started.missed(missing(&found))),
+        };
+        let bound = |seen: Second| started.in_bound(seen) || planted(Fault::AcknowledgedUnseen);
+        match seen {
+            Ok(seen) if bound(seen) => Ok(seen),
+            Ok(seen) => Err(started.missed(format!("it was seen only at {seen}, after the commit bound"))),
+            Err(missed) => Err(missed),
+        }
+        .map_err(|missed| Unseen {
+            missed: Missed { outcome, ..missed },
+            sightings: found.ops.into_iter().flat_map(|op| op.decision.sightings).collect(),
+        })
+    }
+
+    /// Store time of the read-back: what the answers say, else a probe made after it.
+    async fn seen_at(&self, found: &Resolved) -> Result<Second, String> {
+        match found.answered {
+            Some(answered) => Ok(answered),
+            None => Ok(self.0.clock.probe().await.map_err(|error| error.to_string())?.now),
+        }
+    }
+
+    /// Whether another token may help. Descriptors have names that only one entry can have, so that once one of ours is
+    /// there no other entry can complete them.
+    async fn weigh(&self, earlier: &[Started], started: &Started, prepared: &Prepared, unseen: Unseen) -> Verdict {
+        let Unseen { missed, sightings } = unseen;
+        let foreign = sightings.iter().find(|seen| seen.evidence.is_none() || seen.time < started.token.second());
+        if let Some(foreign) = foreign {
+            for started in earlier.iter().rev() {
+                if let Ok(acknowledged) = self.look(started).await {
+                    return Verdict::Proven { token: started.token, acknowledged };
+                }
+            }
+            return Verdict::Over(match earlier.last() {
+                Some(first) => first.missed(format!("\"{}\" was written in doubt", foreign.key)).error(prepared),
+                None => AppendError::Occupied { key: foreign.key.clone(), since: foreign.time, token: started.token },
+            });
+        }
+        if prepared.may_start_again() || sightings.is_empty() {
+            Verdict::Again(missed)
+        } else {
+            Verdict::Over(missed.error(prepared))
+        }
+    }
+}
+
+/// What keeps an entry from being committed.
+fn missing(found: &Resolved) -> String {
+    let Some(Decision { outcome, .. }) = found.ops.first().map(|op| &op.decision) else {
+        return "it has no operation".to_owned();
+    };
+    let absent = found.ops.iter().filter(|op| op.operation.descriptor.is_some() && op.decision.sightings.is_empty());
+    match absent.filter_map(|op| op.operation.descriptor.as_deref()).next() {
+        Some(path) => format!("\"{path}\" is not there"),
+        None => format!("it is {outcome:?}").to_lowercase(),
+    }
+}

@@ -1,0 +1,66 @@
+//! Why an append was not acknowledged.
+
+use std::time::Duration;
+
+use crate::{ClockError, Outcome, Second, SourceError, StoreError, Token};
+
+/// Why an append was not acknowledged. Only [`AppendError::Unproven`] and [`AppendError::Occupied`] come after an entry
+/// was written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// A store failed before anything was written.
+    #[error("nothing was appended: {0}")]
+    Store(#[from] StoreError),
+    /// The clock could not be read.
+    #[error("nothing was appended: {0}")]
+    Clock(#[from] ClockError),
+    /// The parameters could not be read.
+    #[error("nothing was appended: {0}")]
+    Source(#[from] SourceError),
+    /// The draft cannot be appended.
+    #[error("the draft cannot be appended: {why}")]
+    Invalid {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The stores' clocks are too far apart.
+    #[error(
+        "the clocks of the stores are {} s apart, more than the {} s that appends allow; nothing was appended",
+        spread.as_secs(),
+        allowed.as_secs_f32()
+    )]
+    Spread {
+        /// How far they are apart.
+        spread: Duration,
+        /// How far they may be.
+        allowed: Duration,
+    },
+    /// Another operation's object has the key.
+    #[error(
+        "\"{key}\" exists since {since} and is not entry \"{token}\"'s, which is aborted; give the update another name"
+    )]
+    Occupied {
+        /// The key.
+        key: String,
+        /// Store time of the object there.
+        since: Second,
+        /// The entry that wanted it.
+        token: Token,
+    },
+    /// An entry may be durable, but it is not proven that it is committed.
+    #[error(
+        "entry \"{token}\" is not proven to be committed: {why}; look it up, or append again with the idempotency key \
+         \"{idempotency_key}\", under which it counts once"
+    )]
+    Unproven {
+        /// The newest token.
+        token: Token,
+        /// The outcome as it looked last, where it could be looked at.
+        outcome: Option<Outcome>,
+        /// The key under which repeated appends count once.
+        idempotency_key: String,
+        /// What is missing.
+        why: String,
+    },
+}

@@ -1,0 +1,27 @@
+//! Where a writer has the log's dated parameters from.
+
+use async_trait::async_trait;
+
+use crate::Schedule;
+
+/// Where the dated parameters of a log come from: its root chain, or a constant in tests.
+#[async_trait]
+pub trait ParameterSource: Send + Sync {
+    /// The parameters as they are now: read from the head of the root chain, nothing cached.
+    async fn schedule(&self) -> Result<Schedule, SourceError>;
+}
+
+/// Why the dated parameters could not be had.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the log's parameters could not be read: {why}")]
+pub struct SourceError {
+    /// What happened and what to do.
+    pub why: String,
+}
+
+#[async_trait]
+impl ParameterSource for Schedule {
+    async fn schedule(&self) -> Result<Schedule, SourceError> {
+        Ok(self.clone())
+    }
+}
