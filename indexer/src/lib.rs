@@ -4,11 +4,13 @@
 
 pub mod engine;
 pub mod git;
+pub mod http;
 mod index;
 pub mod ingest;
 pub mod model;
 mod record;
 pub mod search;
+pub mod telemetry;
 
 pub use index::{EngineOptions, TantivyEngine};
 pub use record::Record;

@@ -498,16 +498,7 @@ pub fn instant(second: Second) -> Timestamp {
 }
 
 fn outcome_schema() -> Object {
-    names(&[
-        "pending",
-        "committed",
-        "late",
-        "aborted",
-        "malformed",
-        "duplicate",
-        "fenced",
-        "expired",
-    ])
+    names(&["pending", "committed", "late", "aborted", "malformed", "duplicate", "fenced", "expired"])
 }
 
 fn evidence_schema() -> Object {
@@ -515,8 +506,5 @@ fn evidence_schema() -> Object {
 }
 
 fn names(values: &[&str]) -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .enum_values(Some(values.iter().copied()))
-        .build()
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values.iter().copied())).build()
 }

@@ -1,0 +1,22 @@
+//! Search over HTTP: the JSON API under `/v1`, health, metrics, the OpenAPI document and the page.
+//!
+//! The server holds no state of its own. Each resource has a file; whatever goes wrong in one of them becomes a
+//! [`problem`], and what every answer has in common (limits, time-outs, security headers, metrics) is in [`server`].
+//! Every URL that the server writes is relative, so that it may stand behind any path prefix.
+
+mod entities;
+mod entries;
+mod guard;
+mod health;
+mod metrics;
+mod openapi;
+mod page;
+mod parameters;
+mod problem;
+mod search;
+mod server;
+mod status;
+
+pub use metrics::Metrics;
+pub use openapi::document as openapi_document;
+pub use server::{Readiness, Server, ServerOptions};

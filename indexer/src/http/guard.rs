@@ -1,0 +1,96 @@
+//! What every request passes through: a permit, a time-out, security headers, metrics, and a net under panics.
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{problem::Problem, server::App};
+
+/// The page loads nothing from elsewhere and runs no inline script or style.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
+    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// Bounds on the work that requests make.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    permits: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+impl Guard {
+    /// At most `concurrency` requests at once, each of at most `timeout`.
+    pub(crate) fn new(concurrency: usize, timeout: Duration) -> Self {
+        Self { permits: Arc::new(Semaphore::new(concurrency)), timeout }
+    }
+}
+
+/// Lets a request through if there is room for it, and gives it up after the time-out.
+pub(crate) async fn bound(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let Ok(_permit) = guard.permits.try_acquire() else {
+        return Problem::overloaded("too many requests at once; try again in a second").into_response();
+    };
+    match timeout(guard.timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("no answer within {} s; ask for less, or try again", guard.timeout.as_secs());
+            Problem::overloaded(detail).into_response()
+        }
+    }
+}
+
+/// Adds the headers that keep a browser from doing anything unexpected with an answer.
+pub(crate) async fn secure(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY_HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    no_store_by_default(headers);
+    response
+}
+
+/// Answers change with every manifest: nothing keeps them unless it was told that it may.
+fn no_store_by_default(headers: &mut HeaderMap) {
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+}
+
+/// Counts a request and logs it: failures of ours as warnings, the others for those who look closely.
+pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let started = tokio::time::Instant::now();
+    let response = next.run(request).await;
+    let (status, millis) = (response.status(), started.elapsed().as_millis());
+    app.metrics().requested(&route, status);
+    if status == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::warn!(%method, route, status = status.as_u16(), millis, "request failed");
+    } else {
+        tracing::debug!(%method, route, status = status.as_u16(), millis, "request answered");
+    }
+    response
+}
+
+/// What a client gets when the code that served it panicked.
+pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("of unknown kind");
+    tracing::error!(panic = message, "a request panicked");
+    Problem::internal().into_response()
+}

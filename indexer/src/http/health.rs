@@ -1,0 +1,32 @@
+//! `GET /healthz` and `GET /readyz`.
+
+use axum::{Json, extract::State};
+use serde_json::{Value, json};
+
+use super::{problem::Problem, server::App};
+
+/// Whether the process lives: it answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    responses((status = 200, description = "it lives", body = Value))
+)]
+pub(crate) async fn healthz() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// Whether requests should be sent here. A stand-by writer is ready; a process that stops is not.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    responses(
+        (status = 200, description = "ready", body = Value),
+        (status = 503, description = "not ready, with the reason", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Value>, Problem> {
+    app.ready().map_err(Problem::not_ready)?;
+    Ok(Json(json!({ "status": "ready" })))
+}

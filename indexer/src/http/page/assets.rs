@@ -1,0 +1,58 @@
+//! Style, script and icon, compiled in. Their addresses carry a hash of the content, so that a browser keeps them for
+//! ever and sees a new version at once.
+
+use std::sync::LazyLock;
+
+use axum::{
+    extract::Path,
+    http::{Uri, header},
+    response::{IntoResponse, Response},
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::http::problem::Problem;
+
+struct Asset {
+    name: &'static str,
+    media_type: &'static str,
+    content: &'static str,
+}
+
+const ASSETS: [Asset; 3] = [
+    Asset { name: "page.css", media_type: "text/css; charset=utf-8", content: include_str!("page.css") },
+    Asset { name: "page.js", media_type: "text/javascript; charset=utf-8", content: include_str!("page.js") },
+    Asset { name: "icon.svg", media_type: "image/svg+xml", content: include_str!("icon.svg") },
+];
+
+/// The addresses of the assets, in their order.
+static ADDRESSES: LazyLock<[String; 3]> =
+    LazyLock::new(|| ASSETS.map(|asset| format!("assets/{}?v={:016x}", asset.name, xxh3_64(asset.content.as_bytes()))));
+
+/// Address of the style sheet.
+pub(super) fn style() -> &'static str {
+    &ADDRESSES[0]
+}
+
+/// Address of the script.
+pub(super) fn script() -> &'static str {
+    &ADDRESSES[1]
+}
+
+/// Address of the icon.
+pub(super) fn icon() -> &'static str {
+    &ADDRESSES[2]
+}
+
+/// `GET /assets/{name}`.
+pub(crate) async fn asset(Path(name): Path<String>, uri: Uri) -> Response {
+    match ASSETS.iter().find(|asset| asset.name == name) {
+        None => Problem::no_such_route(&uri).into_response(),
+        Some(asset) => {
+            let headers = [
+                (header::CONTENT_TYPE, asset.media_type),
+                (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+            ];
+            (headers, asset.content).into_response()
+        }
+    }
+}

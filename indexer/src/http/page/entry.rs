@@ -1,0 +1,155 @@
+//! One entry with everything that is known about it.
+
+use maud::{Markup, html};
+use serde_json::Value;
+
+use super::{hit, json, words};
+use crate::search::api::{EntryAnswer, EntryOperation, Hit, SightingAnswer};
+
+/// The entry.
+pub(crate) fn shown(entry: &EntryAnswer) -> Markup {
+    html! {
+        div.detail {
+            (heading(entry))
+            @for operation in &entry.ops { (shown_operation(operation)) }
+            section {
+                h2 { "Payload" }
+                @match &entry.text {
+                    Some(text) => { pre.text tabindex="0" { (text) } }
+                    None => { (json::shown(&entry.payload)) }
+                }
+            }
+        }
+    }
+}
+
+fn heading(entry: &EntryAnswer) -> Markup {
+    html! {
+        header.of-detail {
+            p.crumbs { a href="./" data-back { "← Search" } }
+            h1 { "Entry " code data-copy { (entry.token) } }
+            p.meta {
+                span.when { (words::time(entry.time)) }
+                span { (words::count(entry.ops.len() as u64, "operation", "operations")) }
+                span { (words::bytes(entry.size)) }
+                span { @if entry.sealed { "sealed" } @else { "not sealed yet" } }
+                a href=(format!("v1/entries/{}", entry.token)) { "JSON" }
+            }
+        }
+    }
+}
+
+fn shown_operation(operation: &EntryOperation) -> Markup {
+    let found = &operation.hit;
+    let (title, rest) = hit::title(found);
+    html! {
+        article.card id=(format!("op-{}", found.op)) data-outcome=(words::outcome(found.outcome)) {
+            div.head {
+                span class=(format!("kind kind-{}", found.kind)) { (found.kind) }
+                h2 { (title) }
+                (hit::marks(found))
+            }
+            @if rest.is_some() { @if let Some(message) = &found.message { pre.message { (message) } } }
+            p.verdict { (words::meaning(found.outcome)) "." }
+            (corrections(operation))
+            (facts(operation))
+            (sightings(&operation.sightings))
+            @if operation.descriptor != Value::Null {
+                h3 { "Descriptor" }
+                (json::shown(&operation.descriptor))
+            }
+        }
+    }
+}
+
+fn corrections(operation: &EntryOperation) -> Markup {
+    html! {
+        @if !operation.corrected.is_empty() {
+            p.verdict { "It was recorded before as "
+                @for (place, earlier) in operation.corrected.iter().enumerate() {
+                    @if place > 0 { ", then " }
+                    (words::badge(earlier.outcome)) " (record " (words::number(earlier.seq)) ")"
+                }
+                ", and corrected when more was found."
+            }
+        }
+    }
+}
+
+fn facts(operation: &EntryOperation) -> Markup {
+    let found = &operation.hit;
+    html! {
+        dl.facts {
+            @if let Some(entity) = &found.entity {
+                (fact("Entity", &html! { a href=(hit::entity_href(entity)) { (entity) } }))
+            }
+            (texts(found))
+            @if !found.contributors.is_empty() {
+                (fact("Contributors", &html! {
+                    @for (place, person) in found.contributors.iter().enumerate() {
+                        @if place > 0 { ", " }
+                        (person.name)
+                        @if !person.email.is_empty() { " " span.quiet { "<" (person.email) ">" } }
+                    }
+                }))
+            }
+            @if let Some(at) = operation.completed { (fact("Complete", &words::time(at))) }
+            @if let Some(at) = found.client_time { (fact("Client's time", &words::time(at))) }
+            @if let Some(evidence) = found.evidence {
+                @let (name, meaning) = words::evidence(evidence);
+                (fact("Evidence", &html! { (name) span.quiet { " — " (meaning) } }))
+            }
+            @if let Some(seq) = found.seq { (fact("Record", &html! { (words::number(seq)) })) }
+        }
+    }
+}
+
+fn texts(found: &Hit) -> Markup {
+    let texts = [
+        ("Repository", &found.repo),
+        ("Bundle", &found.bundle),
+        ("Label", &found.label),
+        ("Context", &found.context),
+        ("Diamond", &found.diamond),
+        ("Split", &found.split),
+        ("Path", &found.path),
+        ("Writer", &found.writer),
+        ("Idempotency key", &found.idempotency_key),
+        ("Why", &found.reason),
+    ];
+    html! {
+        @for (name, text) in texts {
+            @if let Some(text) = text { (fact(name, &html! { (text) })) }
+        }
+    }
+}
+
+fn fact(name: &str, value: &Markup) -> Markup {
+    html! { div { dt { (name) } dd { (value) } } }
+}
+
+fn sightings(sightings: &[SightingAnswer]) -> Markup {
+    html! {
+        @if !sightings.is_empty() {
+            h3 { "What the outcome rests on" }
+            div.scroll tabindex="0" role="region" aria-label="Descriptors that were found" {
+                table {
+                    thead { tr { th { "Object" } th { "Stored" } th { "Evidence" } th { "SHA-256" } } }
+                    tbody {
+                        @for sighting in sightings {
+                            tr {
+                                td { code { (sighting.key) } }
+                                td { (words::time(sighting.time)) }
+                                td { @match sighting.evidence {
+                                    Some(evidence) => { (words::evidence(evidence).0) }
+                                    None => { "of another operation" }
+                                } }
+                                td { code title=(sighting.digest) { (sighting.digest.get(..12).unwrap_or(&sighting.digest)) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

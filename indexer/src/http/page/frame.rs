@@ -1,0 +1,172 @@
+//! What every page has around it: head, search box, freshness, navigation and foot.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::{assets, help, question::Question, words};
+use crate::{
+    http::{problem::Problem, server::App},
+    search::api::StatusAnswer,
+};
+
+/// The frame of a page.
+pub(crate) struct Frame {
+    title: &'static str,
+    question: Question,
+    status: Option<StatusAnswer>,
+}
+
+impl Frame {
+    /// A frame with this title.
+    pub(crate) fn new(app: &App, title: &'static str) -> Self {
+        Self { title, question: Question::default(), status: app.status() }
+    }
+
+    /// The frame with a question in its box.
+    pub(crate) fn asking(self, question: &Question) -> Self {
+        Self { question: question.clone(), ..self }
+    }
+
+    /// The whole page.
+    pub(crate) fn render(&self, body: &Markup) -> String {
+        html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
+                    title { (self.heading()) }
+                    link rel="icon" type="image/svg+xml" href=(assets::icon());
+                    link rel="stylesheet" href=(assets::style());
+                    script src=(assets::script()) defer {}
+                }
+                body data-page=(self.title.to_lowercase()) {
+                    a.skip href="#main" { "Skip to the content" }
+                    (self.header())
+                    main #main tabindex="-1" { (body) }
+                    (self.footer())
+                }
+            }
+        }
+        .into_string()
+    }
+
+    fn heading(&self) -> String {
+        match self.question.get("q") {
+            "" => format!("{} · Tidemark", self.title),
+            query => format!("{query} · Tidemark"),
+        }
+    }
+
+    fn header(&self) -> Markup {
+        html! {
+            header.top {
+                div.bar {
+                    a.brand href="./" { (logo()) span { "Tidemark" } }
+                    (self.form())
+                    nav aria-label="Pages" {
+                        a href="./" aria-current=[(self.title == "Search").then_some("page")] { "Search" }
+                        a href="status" aria-current=[(self.title == "Status").then_some("page")] { "Status" }
+                    }
+                    (freshness(self.status.as_ref()))
+                }
+            }
+        }
+    }
+
+    fn form(&self) -> Markup {
+        html! {
+            search {
+                form.ask action="./" method="get" {
+                    div.box {
+                        (lens())
+                        label.hidden for="q" { "Search the log" }
+                        input #q name="q" type="search" value=(self.question.get("q")) autocomplete="off"
+                            spellcheck="false" autocapitalize="none" maxlength="4096"
+                            placeholder="Search messages, people, paths, payloads …" aria-describedby="help";
+                        kbd aria-hidden="true" { "/" }
+                    }
+                    @for (name, value) in self.question.filters() {
+                        input type="hidden" name=(name) value=(value);
+                    }
+                    @if !self.question.get("sort").is_empty() {
+                        input type="hidden" name="sort" value=(self.question.get("sort"));
+                    }
+                    button type="submit" { "Search" }
+                }
+                (help::panel())
+            }
+        }
+    }
+
+    fn footer(&self) -> Markup {
+        html! {
+            footer.foot {
+                @if let Some(status) = &self.status {
+                    span { "generation " code { (status.position.generation) } }
+                    span { "manifest " code { (status.position.manifest) } }
+                }
+                a href="openapi.json" { "API" }
+                a href="metrics" { "Metrics" }
+                span.keys aria-hidden="true" {
+                    kbd { "/" } " search " kbd { "j" } kbd { "k" } " move " kbd { "Enter" } " open " kbd { "Esc" } " back"
+                }
+            }
+        }
+    }
+}
+
+/// How fresh the answers are; the script keeps it up to date.
+fn freshness(status: Option<&StatusAnswer>) -> Markup {
+    let health = health(status);
+    html! {
+        a.freshness #freshness data-health=(health) href="status" data-live {
+            span.dot aria-hidden="true" {}
+            @match status {
+                None => span { "no index yet" },
+                Some(status) => {
+                    span.label {
+                        @if status.lag_seconds > 0 { (words::span(status.lag_seconds)) " behind, " }
+                        "final up to "
+                    }
+                    (words::time(status.position.watermark))
+                }
+            }
+        }
+    }
+}
+
+/// `good`, `behind` or `bad`.
+pub(super) fn health(status: Option<&StatusAnswer>) -> &'static str {
+    match status {
+        Some(status) if status.problems.is_empty() && status.lag_seconds < 60 => "good",
+        Some(status) if status.problems.is_empty() => "behind",
+        _ => "bad",
+    }
+}
+
+/// A problem as a page.
+pub(super) fn problem(problem: &Problem) -> Markup {
+    html! {
+        section.notice.bad role="alert" {
+            h1 { (problem.title) }
+            p { (problem.detail) }
+            p { a href="./" { "Back to the search" } }
+        }
+    }
+}
+
+fn logo() -> Markup {
+    html! {
+        svg viewBox="0 0 32 32" aria-hidden="true" {
+            path d="M3 12c3.200-3.400 5.400-3.400 8.700 0s5.400 3.400 8.700 0 5.400-3.400 8.600 0" {}
+            path.under d="M3 21c3.200-3.400 5.400-3.400 8.700 0s5.400 3.400 8.700 0 5.400-3.400 8.600 0" {}
+        }
+    }
+}
+
+fn lens() -> Markup {
+    html! {
+        svg.lens viewBox="0 0 20 20" aria-hidden="true" { circle cx="8.5" cy="8.5" r="5.5" {} path d="m13 13 5 5" {} }
+    }
+}

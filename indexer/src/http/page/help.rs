@@ -1,0 +1,45 @@
+//! The query language in a few examples, each of them a link.
+
+use maud::{Markup, html};
+
+use super::question::Question;
+
+/// Queries that teach, with what they find. The tests ask them all.
+pub(crate) const EXAMPLES: [(&str, &str); 9] = [
+    ("fix race", "both words, in any form, anywhere in the message"),
+    ("\"clock skew\"", "the words side by side"),
+    ("flush OR batch", "either word"),
+    ("fix -test", "the first word without the other"),
+    ("kind:label repo:tidemark", "labels of one repository"),
+    ("contributor:ada", "what somebody took part in"),
+    ("outcome:aborted", "operations that were never completed"),
+    ("current:true kind:label", "where every label points now"),
+    ("payload.writer:ingest", "any field of the payload, by its path"),
+];
+
+/// The examples, folded away until wanted.
+pub(super) fn panel() -> Markup {
+    html! {
+        details.help #help {
+            summary { "Query language" }
+            (table())
+        }
+    }
+}
+
+/// The examples.
+pub(super) fn table() -> Markup {
+    html! {
+        table {
+            caption.hidden { "Examples of queries" }
+            tbody {
+                @for (query, meaning) in EXAMPLES {
+                    tr {
+                        th scope="row" { a href=(Question::about("q", query).href()) { code { (query) } } }
+                        td { (meaning) }
+                    }
+                }
+            }
+        }
+    }
+}

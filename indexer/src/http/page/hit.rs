@@ -1,0 +1,129 @@
+//! One operation in a list.
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+use tidemark_wal::Outcome;
+
+use super::{question::Question, words};
+use crate::search::api::{Hit, Person};
+
+/// People named in a list, at most.
+const PEOPLE: usize = 3;
+/// Characters of a message beyond its first line that a list shows.
+const EXCERPT: usize = 240;
+/// A client's time is shown when it is farther from the store's than this, in seconds.
+const SAME_TIME: i64 = 600;
+
+/// An operation as an item of a list.
+pub(crate) fn item(hit: &Hit, question: &Question) -> Markup {
+    let (title, rest) = title(hit);
+    html! {
+        li.hit data-token=(hit.token) data-outcome=(words::outcome(hit.outcome)) {
+            div.head {
+                span class=(format!("kind kind-{}", hit.kind)) { (hit.kind) }
+                a.title href=(href(hit)) { (title) }
+                (marks(hit))
+            }
+            @if let Some(rest) = rest { p.excerpt { (rest) } }
+            p.meta { (meta(hit, question)) }
+        }
+    }
+}
+
+/// The address of the entry, at this operation.
+pub(crate) fn href(hit: &Hit) -> String {
+    format!("entry?token={}#op-{}", hit.token, hit.op)
+}
+
+/// The address of an entity's history.
+pub(crate) fn entity_href(key: &str) -> String {
+    let query = [("key".to_owned(), key.to_owned())];
+    format!("entity{}", crate::http::parameters::encode(query.iter()))
+}
+
+/// Outcome, and what sets the operation apart.
+pub(crate) fn marks(hit: &Hit) -> Markup {
+    html! {
+        span.marks {
+            @if hit.current { span.badge.current title="the newest committed operation of its entity" { "current" } }
+            @if !hit.sealed && hit.outcome != Outcome::Pending {
+                span.badge.unsealed title="not sealed yet: this may still change" { "unsealed" }
+            }
+            (words::badge(hit.outcome))
+        }
+    }
+}
+
+/// What an operation is called, and what else its message says.
+pub(crate) fn title(hit: &Hit) -> (String, Option<String>) {
+    let message = hit.message.as_deref().map(str::trim).filter(|message| !message.is_empty());
+    let name = name(hit);
+    match (hit.kind.as_str(), message) {
+        ("bundle" | "entry", Some(message)) => {
+            let (first, rest) = message.split_once('\n').unwrap_or((message, ""));
+            (shortened(first.trim(), EXCERPT), excerpt(rest))
+        }
+        (_, Some(message)) => (name, excerpt(message)),
+        (_, None) => (name, None),
+    }
+}
+
+fn name(hit: &Hit) -> String {
+    let of = |name: &Option<String>| name.clone().unwrap_or_default();
+    match hit.kind.as_str() {
+        "repo" => of(&hit.repo),
+        "bundle" => format!("bundle {}", of(&hit.bundle)),
+        "label" => match &hit.bundle {
+            Some(bundle) => format!("{} → {bundle}", of(&hit.label)),
+            None => of(&hit.label),
+        },
+        "context" => of(&hit.context),
+        "diamond" => format!("diamond {}", of(&hit.diamond)),
+        "split" => format!("split {} of diamond {}", of(&hit.split), of(&hit.diamond)),
+        "malformed" => hit.reason.clone().unwrap_or_else(|| "malformed entry".to_owned()),
+        _ => hit.path.clone().unwrap_or_else(|| format!("entry {}", hit.token)),
+    }
+}
+
+fn excerpt(text: &str) -> Option<String> {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    (!text.is_empty()).then(|| shortened(&text, EXCERPT))
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{} …", text[..end].trim_end()),
+    }
+}
+
+fn meta(hit: &Hit, question: &Question) -> Markup {
+    html! {
+        @if let Some(repo) = &hit.repo {
+            a.repo href=(question.set("repo", repo).href()) title="narrow to this repository" { (repo) }
+        }
+        @if !hit.contributors.is_empty() { span.people { (people(&hit.contributors)) } }
+        span.when { (words::time(hit.time)) }
+        @if let Some(client) = client_time(hit) { span.client { "dated " (words::time(client)) } }
+        @if let Some(entity) = &hit.entity { a.history href=(entity_href(entity)) { "history" } }
+        code.token { (hit.token) }
+    }
+}
+
+/// The client's time, where it says something else than the store's.
+pub(crate) fn client_time(hit: &Hit) -> Option<Timestamp> {
+    let apart = |client: &Timestamp| (client.as_second() - hit.time.as_second()).abs() > SAME_TIME;
+    hit.client_time.filter(apart)
+}
+
+fn people(people: &[Person]) -> String {
+    let names: Vec<&str> = people.iter().take(PEOPLE).map(called).collect();
+    match people.len().saturating_sub(PEOPLE) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+fn called(person: &Person) -> &str {
+    if person.name.is_empty() { &person.email } else { &person.name }
+}

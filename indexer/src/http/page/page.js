@@ -1,0 +1,192 @@
+// What the page can do beyond plain HTML: times as spans, a live refresh, the keyboard, ranges in the histogram.
+(() => {
+  "use strict";
+
+  const REFRESH_EVERY = 3000; // milliseconds, while the page is visible
+  const one = (selector, root = document) => root.querySelector(selector);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+  // --- times: how long ago, with the exact time at hand ---
+
+  const UNITS = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+  const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
+
+  function ago(instant) {
+    const seconds = (instant - Date.now()) / 1000;
+    const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? UNITS[UNITS.length - 1];
+    return relative.format(Math.trunc(seconds / size), unit);
+  }
+
+  function showTimes(root = document) {
+    for (const time of all("time[datetime]", root)) {
+      if (time.closest(".axis")) continue;
+      time.dataset.absolute ??= time.textContent;
+      const text = ago(Date.parse(time.dateTime));
+      const short = time.closest(".hit, .freshness") !== null;
+      const wanted = short ? text : `${time.dataset.absolute} (${text})`;
+      if (time.textContent !== wanted) time.textContent = wanted;
+      if (short && time.title !== time.dataset.absolute) time.title = time.dataset.absolute;
+    }
+  }
+
+  // --- live: when the index moved, the parts that depend on it are fetched again ---
+
+  let seen = null;
+  const onFirstPage = () => !new URLSearchParams(location.search).has("cursor");
+  const busy = () => dragging !== null || String(getSelection()) !== "";
+
+  async function poll() {
+    if (document.visibilityState !== "visible" || busy()) return;
+    try {
+      const response = await fetch("v1/status", { cache: "no-store" });
+      const status = response.ok ? await response.json() : null;
+      const now = JSON.stringify(status && [status.manifest, status.overlay, status.entries, status.problems, status.lag_seconds]);
+      if (seen !== null && now !== seen) await refresh();
+      seen = now;
+    } catch {
+      one("#freshness")?.setAttribute("data-health", "bad");
+    }
+  }
+
+  async function refresh() {
+    const response = await fetch(location.href, { cache: "no-store" });
+    if (!response.ok) return;
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+    const parts = onFirstPage() ? all("[data-live]") : all("#freshness");
+    const focused = document.activeElement?.getAttribute("href");
+    const known = new Set(all(".hit").map((hit) => hit.dataset.token));
+    for (const part of parts) {
+      const next = fresh.getElementById(part.id);
+      if (next === null) continue;
+      const open = all("details", part).map((details) => details.open);
+      part.replaceWith(document.adoptNode(next));
+      all("details", next).forEach((details, place) => { details.open = open[place] ?? false; });
+    }
+    for (const hit of all(".hit")) if (known.size > 0 && !known.has(hit.dataset.token)) hit.classList.add("is-new");
+    showTimes();
+    watchHistogram();
+    if (focused) all("main a").find((link) => link.getAttribute("href") === focused)?.focus({ preventScroll: true });
+  }
+
+  // --- keyboard ---
+
+  const box = one("#q");
+  const titles = () => all(".hit .title");
+
+  function move(step) {
+    const hits = titles();
+    const at = hits.findIndex((hit) => hit.closest(".hit").contains(document.activeElement));
+    const next = hits[at < 0 ? (step > 0 ? 0 : hits.length - 1) : Math.min(Math.max(at + step, 0), hits.length - 1)];
+    next?.focus();
+    next?.closest(".hit").scrollIntoView({ block: "nearest" });
+  }
+
+  function back() {
+    const help = one(".help");
+    if (help?.open) { help.open = false; return; }
+    if (document.body.dataset.page === "search") { document.activeElement?.blur(); return; }
+    const here = document.referrer.startsWith(new URL("./", location.href).href);
+    if (here && history.length > 1) history.back(); else location.assign("./");
+  }
+
+  function inField(event) {
+    if (event.key === "Escape") { box.blur(); event.preventDefault(); }
+    if (event.key === "ArrowDown" && titles().length > 0) { move(1); event.preventDefault(); }
+  }
+
+  const KEYS = {
+    "/": () => { box.focus(); box.select(); },
+    j: () => move(1),
+    k: () => move(-1),
+    n: () => one("#next")?.click(),
+    "?": () => { const help = one(".help"); help.open = !help.open; },
+    Escape: back,
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (event.target === box) { inField(event); return; }
+    if (event.target.closest?.("input, select, textarea")) return;
+    const action = Object.hasOwn(KEYS, event.key) ? KEYS[event.key] : null;
+    if (action) { event.preventDefault(); action(); }
+  });
+
+  document.addEventListener("click", (event) => {
+    const help = one(".help");
+    if (help?.open && !help.contains(event.target)) help.open = false;
+    if (event.target.closest("[data-back]") && document.referrer !== "" && history.length > 1) {
+      event.preventDefault();
+      back();
+    }
+  });
+
+  // --- histogram: dragging over bars narrows to their span ---
+
+  let dragging = null;
+
+  function watchHistogram() {
+    const chart = one(".histogram svg");
+    if (!chart || chart.dataset.watched) return;
+    chart.dataset.watched = "yes";
+    const bars = all("a", chart);
+    const under = (event) => {
+      const { left, width } = chart.getBoundingClientRect();
+      const place = Math.floor(((event.clientX - left) / width) * bars.length);
+      return Math.min(Math.max(place, 0), bars.length - 1);
+    };
+    const mark = () => bars.forEach((bar, place) => {
+      const [first, last] = dragging ? [Math.min(...dragging), Math.max(...dragging)] : [1, 0];
+      bar.classList.toggle("in-range", place >= first && place <= last);
+    });
+    chart.addEventListener("dragstart", (event) => event.preventDefault());
+    chart.addEventListener("pointerdown", (event) => {
+      if (event.button === 0 && event.pointerType === "mouse") dragging = [under(event), under(event)];
+    });
+    window.addEventListener("pointermove", (event) => {
+      if (dragging === null || !chart.isConnected) return;
+      dragging[1] = under(event);
+      mark();
+    });
+    window.addEventListener("pointerup", () => {
+      if (dragging === null || !chart.isConnected) return;
+      const [first, last] = [Math.min(...dragging), Math.max(...dragging)];
+      dragging = null;
+      mark();
+      if (first !== last) narrow(bars[first].dataset.from, bars[last].dataset.to);
+    });
+  }
+
+  function narrow(from, to) {
+    const url = new URL(location.href);
+    url.searchParams.set("from", from);
+    url.searchParams.set("to", to);
+    url.searchParams.delete("cursor");
+    location.assign(url);
+  }
+
+  // --- copying what is long ---
+
+  function offerCopies() {
+    if (!navigator.clipboard) return;
+    for (const source of all("[data-copy]")) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "copy";
+      button.textContent = "copy";
+      button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(source.textContent);
+        button.textContent = "copied";
+        setTimeout(() => { button.textContent = "copy"; }, 1500);
+      });
+      source.after(button);
+    }
+  }
+
+  showTimes();
+  watchHistogram();
+  offerCopies();
+  poll();
+  setInterval(poll, REFRESH_EVERY);
+  setInterval(showTimes, 1000);
+  document.addEventListener("visibilitychange", poll);
+})();

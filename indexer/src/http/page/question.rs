@@ -1,0 +1,104 @@
+//! What the page was asked, and the addresses of questions close to it.
+
+use crate::http::parameters::{Parameters, encode};
+
+/// The parameters of a search that are worth carrying on; never the page that was shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Question {
+    pairs: Vec<(String, String)>,
+}
+
+/// What belongs to one request and not to the question.
+const FLEETING: [&str; 3] = ["cursor", "min_token", "wait"];
+
+/// What is part of the form itself and no filter.
+const FORM: [&str; 4] = ["q", "sort", "size", "facets"];
+
+impl Question {
+    /// The question that the parameters ask.
+    pub(crate) fn of(parameters: &Parameters) -> Self {
+        let lasting = |(name, _): &&(String, String)| !FLEETING.contains(&name.as_str());
+        Self { pairs: parameters.pairs().iter().filter(lasting).cloned().collect() }
+    }
+
+    /// A question that asks for one thing.
+    pub(crate) fn about(name: &str, value: &str) -> Self {
+        Self { pairs: vec![(name.to_owned(), value.to_owned())] }
+    }
+
+    /// The first value of a parameter.
+    pub(crate) fn get(&self, name: &str) -> &str {
+        let found = self.pairs.iter().find(|(given, _)| given == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    /// Whether this value was asked for.
+    pub(crate) fn has(&self, name: &str, value: &str) -> bool {
+        self.pairs.iter().any(|(n, v)| n == name && v == value)
+    }
+
+    /// The filters in force.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs
+            .iter()
+            .filter(|(name, _)| !FORM.contains(&name.as_str()))
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether everything is asked for.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.get("q").is_empty() && self.filters().next().is_none()
+    }
+
+    /// This question with one more value.
+    pub(crate) fn with(&self, name: &str, value: &str) -> Self {
+        let mut pairs = self.pairs.clone();
+        pairs.push((name.to_owned(), value.to_owned()));
+        Self { pairs }
+    }
+
+    /// This question without one value.
+    pub(crate) fn without(&self, name: &str, value: &str) -> Self {
+        let kept = |(n, v): &&(String, String)| n != name || v != value;
+        Self { pairs: self.pairs.iter().filter(kept).cloned().collect() }
+    }
+
+    /// This question with exactly this value of the parameter; none when it is empty.
+    pub(crate) fn set(&self, name: &str, value: &str) -> Self {
+        let kept = |(n, _): &&(String, String)| n != name;
+        let pairs = self.pairs.iter().filter(kept).cloned().collect();
+        let rest = Self { pairs };
+        if value.is_empty() { rest } else { rest.with(name, value) }
+    }
+
+    /// The query without any filter.
+    pub(crate) fn unfiltered(&self) -> Self {
+        let kept = |(n, _): &&(String, String)| FORM.contains(&n.as_str());
+        Self { pairs: self.pairs.iter().filter(kept).cloned().collect() }
+    }
+
+    /// The address of the page that answers it.
+    pub(crate) fn href(&self) -> String {
+        format!("./{}", encode(self.pairs.iter()))
+    }
+
+    /// The address of the API's answer to it.
+    pub(crate) fn api(&self) -> String {
+        format!("v1/search{}", encode(self.pairs.iter()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrowing_leaves_the_page_that_was_shown() {
+        let parameters = Parameters::read(Some("q=a+b&kind=label&cursor=x"), &["q", "kind", "cursor"]).unwrap();
+        let question = Question::of(&parameters);
+        assert_eq!(question.with("repo", "c&d").href(), "./?q=a+b&kind=label&repo=c%26d");
+        assert_eq!(question.without("kind", "label").href(), "./?q=a+b");
+        assert_eq!(question.set("q", "").api(), "v1/search?kind=label");
+        assert_eq!(question.unfiltered().href(), "./?q=a+b");
+    }
+}

@@ -1,0 +1,144 @@
+//! How far the index is, what it holds and how it does.
+
+use maud::{Markup, html};
+use tidemark_wal::Outcome;
+
+use super::{frame, question::Question, words};
+use crate::search::api::{OutcomeCounts, Role, StatusAnswer};
+
+/// The state of the index.
+pub(crate) fn shown(status: Option<&StatusAnswer>) -> Markup {
+    html! {
+        div.detail #state data-live {
+            h1 { "Status" }
+            @match status {
+                None => section.notice.bad { h2 { "There is no index yet" }
+                    p { "No manifest was read so far. Start an indexer on this log:" }
+                    pre { code { "tidemark index --log URL --metadata URL --index URL --expiry 10m" } }
+                },
+                Some(status) => {
+                    (problems(status))
+                    div.cards {
+                        (horizon(status))
+                        (index(status))
+                        (overlay(status))
+                    }
+                    (outcomes(&status.entries))
+                    p.quiet { a href="v1/status" { "JSON" } }
+                }
+            }
+        }
+    }
+}
+
+fn problems(status: &StatusAnswer) -> Markup {
+    html! {
+        @if !status.problems.is_empty() {
+            section.notice.bad role="alert" {
+                h2 { "What does not work at present" }
+                ul { @for problem in &status.problems { li { (problem) } } }
+            }
+        }
+    }
+}
+
+fn horizon(status: &StatusAnswer) -> Markup {
+    html! {
+        section.card data-health=(frame::health(Some(status))) {
+            h2 { "Horizon" }
+            p.figure {
+                @if status.lag_seconds == 0 { "Up to date" }
+                @else { (words::span(status.lag_seconds)) " behind" }
+            }
+            @if let Some(reason) = &status.lag_reason { p { (reason) } }
+            dl.facts {
+                @if let Some(horizon) = status.horizon {
+                    div { dt { "The log is frozen before" } dd { (words::time(horizon)) } }
+                }
+                div { dt { "Decided and served before" } dd { (words::time(status.position.watermark)) } }
+            }
+            p.quiet { "Younger entries can still be completed through their signed URLs. They are shown from memory, \
+                and marked as not sealed." }
+        }
+    }
+}
+
+fn index(status: &StatusAnswer) -> Markup {
+    html! {
+        section.card {
+            h2 { "Index" }
+            p.figure { (words::number(status.documents)) " " span.unit { "records" } }
+            dl.facts {
+                div { dt { "Manifest" } dd { (words::number(status.position.manifest)) } }
+                div { dt { "Generation" } dd { code { (status.position.generation) } } }
+                div { dt { "Epoch" } dd { (words::number(status.epoch)) } }
+                div { dt { "Writer" } dd { (status.writer.as_deref().unwrap_or("nobody")) } }
+                div { dt { "This process" } dd { (role(status.role)) } }
+                div { dt { "Segments" } dd { (words::number(status.segments)) } }
+                div { dt { "Size" } dd { (words::bytes(status.bytes)) } }
+                div { dt { "Keys that are no tokens" } dd { (words::number(status.strangers)) } }
+            }
+        }
+    }
+}
+
+fn overlay(status: &StatusAnswer) -> Markup {
+    html! {
+        section.card {
+            h2 { "Not sealed yet" }
+            @match &status.overlay {
+                None => p { "This process does not read the log: it serves sealed answers only." },
+                Some(overlay) => {
+                    p.figure { (words::number(overlay.documents)) " " span.unit { "operations in memory" } }
+                    dl.facts {
+                        @if let Some(listed) = overlay.listed {
+                            div { dt { "The log was listed" } dd { (words::time(listed)) } }
+                        }
+                        div { dt { "Memory" } dd { (words::bytes(overlay.bytes)) } }
+                        @if overlay.dropped > 0 {
+                            div { dt { "Left out for lack of room" } dd { (words::number(overlay.dropped)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn outcomes(counts: &OutcomeCounts) -> Markup {
+    let counts = [
+        (Outcome::Committed, counts.committed),
+        (Outcome::Pending, counts.pending),
+        (Outcome::Late, counts.late),
+        (Outcome::Aborted, counts.aborted),
+        (Outcome::Malformed, counts.malformed),
+        (Outcome::Duplicate, counts.duplicate),
+        (Outcome::Fenced, counts.fenced),
+        (Outcome::Expired, counts.expired),
+    ];
+    html! {
+        section.card {
+            h2 { "Operations by outcome" }
+            table.outcomes {
+                tbody {
+                    @for (outcome, count) in counts {
+                        @let question = Question::about("outcome", words::outcome(outcome));
+                        tr {
+                            th scope="row" { a href=(question.href()) { (words::badge(outcome)) } }
+                            td.number { (words::number(count)) }
+                            td.quiet { (words::meaning(outcome)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Writer => "writes the index",
+        Role::Standby => "waits for the writer's role",
+        Role::Reader => "reads only",
+    }
+}

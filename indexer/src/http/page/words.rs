@@ -1,0 +1,119 @@
+//! How figures, times and outcomes are put in words.
+
+use jiff::{Timestamp, tz::TimeZone};
+use maud::{Markup, html};
+use tidemark_wal::{Evidence, Outcome};
+
+/// A time for people; the script adds how long ago it was.
+pub(crate) fn time(at: Timestamp) -> Markup {
+    html! { time datetime=(at) { (absolute(at)) } }
+}
+
+/// As `2026-11-20 10:00:00 UTC`.
+pub(crate) fn absolute(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// A number with its digits in groups of three.
+pub(crate) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.char_indices() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push('\u{202f}');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A number of bytes in the unit that suits it.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut name = "B";
+    for unit in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        name = unit;
+    }
+    format!("{value:.1} {name}")
+}
+
+/// A span in the unit that suits it.
+pub(crate) fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// `one` or `many` of them, with the number.
+pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(n), if n == 1 { one } else { many })
+}
+
+/// The outcome's name.
+pub(crate) const fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pending => "pending",
+        Outcome::Committed => "committed",
+        Outcome::Late => "late",
+        Outcome::Aborted => "aborted",
+        Outcome::Malformed => "malformed",
+        Outcome::Duplicate => "duplicate",
+        Outcome::Fenced => "fenced",
+        Outcome::Expired => "expired",
+    }
+}
+
+/// What the outcome means.
+pub(crate) const fn meaning(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pending => "still open: it may yet be completed through its signed URL",
+        Outcome::Committed => "the entry and every descriptor that it names were stored in time",
+        Outcome::Late => "everything was stored, but some of it after the bound",
+        Outcome::Aborted => "a descriptor that it names was never stored",
+        Outcome::Malformed => "the payload is none that can be read; it is kept and searchable as text",
+        Outcome::Duplicate => "an earlier operation of the same writer has the same idempotency key",
+        Outcome::Fenced => "another holder had taken the lock before",
+        Outcome::Expired => "it came after the audit window",
+    }
+}
+
+/// How the outcome is supported.
+pub(crate) const fn evidence(evidence: Evidence) -> (&'static str, &'static str) {
+    match evidence {
+        Evidence::Bound => ("bound", "the descriptor names this operation, or the entry names its digest"),
+        Evidence::Timed => ("timed", "only the store times agree"),
+        Evidence::Inferred => ("inferred", "the object was overwritten since; inferred from what came later"),
+    }
+}
+
+/// An outcome as a badge.
+pub(crate) fn badge(of: Outcome) -> Markup {
+    let name = outcome(of);
+    html! { span class=(format!("badge outcome-{name}")) title=(meaning(of)) { (name) } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_well() {
+        assert_eq!(number(0), "0");
+        assert_eq!(number(1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1_572_864), "1.5 MiB");
+        assert_eq!(span(7_200), "2 h");
+        assert_eq!(count(1, "match", "matches"), "1 match");
+    }
+}

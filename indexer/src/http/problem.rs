@@ -1,0 +1,216 @@
+//! Errors as clients see them: RFC 9457 problem details, and the one place where kinds of errors become statuses.
+
+use axum::{
+    Json,
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::search::{SearchError, api::Position};
+
+/// What went wrong, as `application/problem+json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Problem {
+    /// Names the kind of problem; stable, made for programs.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// The kind of problem in words.
+    pub(crate) title: String,
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// What happened this time, and what to do.
+    pub(crate) detail: String,
+    /// The parameter at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parameter: Option<String>,
+    /// Where to start again, relative to the request's URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) restart: Option<String>,
+    /// What was searched, if anything was.
+    #[serde(flatten)]
+    pub(crate) position: Option<Position>,
+    /// Seconds after which another try may go better.
+    #[serde(skip)]
+    retry_after: Option<u64>,
+}
+
+/// The media type of problems.
+pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
+
+impl Problem {
+    fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("urn:tidemark:problem:{kind}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            parameter: None,
+            restart: None,
+            position: None,
+            retry_after: None,
+        }
+    }
+
+    /// A parameter whose value cannot be used.
+    pub(crate) fn invalid(parameter: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            parameter: Some(parameter.into()),
+            ..Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "a parameter is not what it has to be", detail)
+        }
+    }
+
+    /// A parameter that this resource does not have.
+    pub(crate) fn unknown_parameter(parameter: &str, known: &[&str]) -> Self {
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Self {
+            parameter: Some(parameter.to_owned()),
+            ..Self::new(
+                StatusCode::BAD_REQUEST,
+                "unknown-parameter",
+                "there is no such parameter",
+                format!("parameter \"{parameter}\" is not known here; known are: {known}"),
+            )
+        }
+    }
+
+    /// A URL that leads nowhere.
+    pub(crate) fn no_such_route(uri: &Uri) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-such-route",
+            "there is nothing at this address",
+            format!("\"{}\" is no address of this service; \"openapi.json\" lists them all", uri.path()),
+        )
+    }
+
+    /// A method that a resource does not have.
+    pub(crate) fn method_not_allowed(method: &Method) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "the method is not allowed here",
+            format!("\"{method}\" is not offered at this address; use GET or HEAD"),
+        )
+    }
+
+    /// A URL longer than anything sensible.
+    pub(crate) fn too_long(limit: usize) -> Self {
+        Self::new(
+            StatusCode::URI_TOO_LONG,
+            "too-long",
+            "the query string is too long",
+            format!("the query string may have {limit} bytes; shorten \"q\" or use fewer filters"),
+        )
+    }
+
+    /// Too many requests at once.
+    pub(crate) fn overloaded(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the service has too much to do", detail)
+            .retry_after(1)
+    }
+
+    /// Nothing to serve yet, or no longer.
+    pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "the service is not ready", detail).retry_after(2)
+    }
+
+    /// A fault of ours. The details are in the log.
+    pub(crate) fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the service failed",
+            "the request could not be answered because of a fault in the service; its log says more",
+        )
+    }
+
+    /// Says what was searched before the problem showed.
+    pub(crate) fn at(self, position: Option<Position>) -> Self {
+        Self { position, ..self }
+    }
+
+    /// Says where to start again.
+    pub(crate) fn restart(self, url: String) -> Self {
+        Self { restart: Some(url), ..self }
+    }
+
+    /// The status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+}
+
+/// The one mapping from search errors to statuses.
+impl From<SearchError> for Problem {
+    fn from(error: SearchError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SearchError::Invalid { parameter, detail } => Self::invalid(parameter, detail),
+            SearchError::NotFound { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", "there is no such thing in the index", detail)
+            }
+            SearchError::Gone { .. } => Self::new(StatusCode::GONE, "gone", "the page is not served any more", detail),
+            SearchError::NotVisible { .. } => Self {
+                parameter: Some("min_token".to_owned()),
+                ..Self::new(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "not-visible",
+                    "the entry did not become visible in time",
+                    detail,
+                )
+                .retry_after(1)
+            },
+            SearchError::Overloaded { .. } => Self::overloaded(detail),
+            SearchError::NotReady { .. } => Self::not_ready(detail),
+            SearchError::Storage { .. } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "storage",
+                "the object store does not give what is needed",
+                detail,
+            )
+            .retry_after(5),
+            SearchError::Internal { detail } => {
+                tracing::error!(error = %detail, "a search failed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, retry_after) = (self.status(), self.retry_after);
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_an_internal_error_stays_inside() {
+        let problem = Problem::from(SearchError::Internal { detail: "secret path /var/x".to_owned() });
+        assert_eq!(problem.status, 500);
+        assert!(!problem.detail.contains("secret"));
+    }
+
+    #[test]
+    fn an_invalid_value_names_its_parameter() {
+        let problem =
+            Problem::from(SearchError::Invalid { parameter: "cursor", detail: "it is of another index".to_owned() });
+        assert_eq!((problem.status, problem.parameter.as_deref()), (400, Some("cursor")));
+    }
+}

@@ -1,0 +1,241 @@
+//! The server: routes, what they share, and a graceful end.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::{HeaderValue, Method, Uri},
+    middleware::{from_fn, from_fn_with_state},
+    routing::get,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::{
+    catch_panic::CatchPanicLayer, compression::CompressionLayer, cors::CorsLayer, limit::RequestBodyLimitLayer,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    entities, entries,
+    guard::{self, Guard},
+    health,
+    metrics::{self, Metrics},
+    openapi, page,
+    parameters::Parameters,
+    problem::Problem,
+    search, status,
+};
+use crate::search::{
+    Search, SearchError,
+    api::{Position, StatusAnswer},
+};
+
+/// How the server behaves.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Requests that are worked on at once; more are answered 503. Health and metrics do not count.
+    pub concurrency: usize,
+    /// The longest that a request may take, waits for `min_token` included.
+    pub timeout: Duration,
+    /// How long open requests may go on after the server was told to stop.
+    pub drain: Duration,
+    /// Origins whose pages may read the API; none by default.
+    pub cors_origins: Vec<HeaderValue>,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            concurrency: 256,
+            timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+/// The largest body that is accepted, in bytes: no request has any.
+const MAX_BODY: usize = 16 * 1024;
+
+/// Tells whether this process should get requests, or why not.
+pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+type StatusSource = Arc<dyn Fn() -> Option<StatusAnswer> + Send + Sync>;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Shared>);
+
+struct Shared {
+    search: Option<Arc<dyn Search>>,
+    status: StatusSource,
+    readiness: Readiness,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+impl App {
+    /// The search service, if this process has one.
+    pub(crate) fn search(&self) -> Result<&dyn Search, Problem> {
+        self.0.search.as_deref().ok_or_else(|| {
+            Problem::not_ready("this process writes the index and serves no search; ask a `tidemark serve`")
+        })
+    }
+
+    /// The figures of this process.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// What is known about the index.
+    pub(crate) fn status(&self) -> Option<StatusAnswer> {
+        (self.0.status)()
+    }
+
+    /// Whether this process should get requests.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        if self.0.stop.is_cancelled() {
+            return Err("the process is stopping".to_owned());
+        }
+        (self.0.readiness)()
+    }
+
+    /// Waits for `min_token`, if it was asked for.
+    pub(crate) async fn wait_for(&self, parameters: &Parameters) -> Result<(), Problem> {
+        let Some((token, wait)) = parameters.min_token()? else {
+            return Ok(());
+        };
+        let waited = self.search()?.wait_for(token, wait).await;
+        waited.map_err(|error| self.problem(error))
+    }
+
+    /// The problem that an error is, with what was searched.
+    pub(crate) fn problem(&self, error: SearchError) -> Problem {
+        Problem::from(error).at(self.position())
+    }
+
+    fn position(&self) -> Option<Position> {
+        self.status().map(|status| status.position)
+    }
+}
+
+/// The HTTP server of one process.
+pub struct Server {
+    app: App,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// A server that answers searches. It is ready once there is a status, that is, once a manifest was read.
+    pub fn searching(
+        search: Arc<dyn Search>,
+        metrics: Metrics,
+        options: ServerOptions,
+        stop: CancellationToken,
+    ) -> Self {
+        let source = Arc::clone(&search);
+        let status: StatusSource = Arc::new(move || source.status());
+        let known = Arc::clone(&status);
+        let readiness: Readiness = Arc::new(move || match known() {
+            Some(_) => Ok(()),
+            None => Err("no manifest was read yet".to_owned()),
+        });
+        Self::new(Some(search), status, readiness, metrics, options, stop)
+    }
+
+    /// A server for a process that only writes the index: health, status and metrics.
+    pub fn reporting(
+        status: impl Fn() -> Option<StatusAnswer> + Send + Sync + 'static,
+        readiness: Readiness,
+        metrics: Metrics,
+        options: ServerOptions,
+        stop: CancellationToken,
+    ) -> Self {
+        Self::new(None, Arc::new(status), readiness, metrics, options, stop)
+    }
+
+    fn new(
+        search: Option<Arc<dyn Search>>,
+        status: StatusSource,
+        readiness: Readiness,
+        metrics: Metrics,
+        options: ServerOptions,
+        stop: CancellationToken,
+    ) -> Self {
+        let source = Arc::clone(&status);
+        metrics.register_status(move || source());
+        let shared = Shared { search, status, readiness, metrics, stop };
+        Self { app: App(Arc::new(shared)), options }
+    }
+
+    /// All routes with all that they share.
+    pub fn router(&self) -> Router {
+        let guard = Guard::new(self.options.concurrency, self.options.timeout);
+        let (guarded, open) = (guarded_routes().into(), Router::from(open_routes()));
+        let guarded: Router<App> = Router::merge(guarded, page::routes());
+        guarded
+            .route_layer(from_fn_with_state(guard, guard::bound))
+            .merge(open)
+            .route("/assets/{name}", get(page::asset))
+            .fallback(no_such_route)
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(CatchPanicLayer::custom(guard::panicked))
+            .layer(from_fn(guard::secure))
+            .layer(from_fn_with_state(self.app.clone(), guard::observe))
+            .layer(cors(&self.options.cors_origins))
+            .layer(CompressionLayer::new())
+            .layer(RequestBodyLimitLayer::new(MAX_BODY))
+            .with_state(self.app.clone())
+    }
+
+    /// Serves until told to stop, then lets open requests end, for as long as the options say.
+    pub async fn run(self, listener: TcpListener) -> std::io::Result<()> {
+        let (stop, drain) = (self.app.0.stop.clone(), self.options.drain);
+        let serve = axum::serve(listener, self.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let drained = async {
+            stop.cancelled().await;
+            tokio::time::sleep(drain).await;
+        };
+        tokio::select! {
+            biased;
+            served = serve => served,
+            () = drained => {
+                tracing::warn!(drain = ?drain, "requests were still open at the end of the drain; they are cut off");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Every route that the OpenAPI document describes.
+pub(super) fn routes() -> OpenApiRouter<App> {
+    guarded_routes().merge(open_routes())
+}
+
+fn guarded_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(search::search))
+        .routes(routes!(entries::entry))
+        .routes(routes!(entities::entity))
+}
+
+fn open_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(status::status))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(openapi::openapi))
+}
+
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
+    CorsLayer::new().allow_methods([Method::GET, Method::HEAD]).allow_origin(origins.to_vec())
+}
+
+async fn no_such_route(uri: Uri) -> Problem {
+    Problem::no_such_route(&uri)
+}
+
+async fn method_not_allowed(method: Method) -> Problem {
+    Problem::method_not_allowed(&method)
+}
