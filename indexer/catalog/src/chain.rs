@@ -253,13 +253,15 @@ impl<S: State> Chain<S> {
         let previous = base.map_or_else(record::no_hash, |slot| slot.hash.clone());
         let bytes = record::encode(number, &previous, self.entropy.nonce(), state)
             .map_err(|error| self.corrupt(number, format!("it cannot be written ({error})")))?;
-        // Whether every answer so far said that nothing of ours is in the slot.
+        // Whether no answer so far leaves it open that something of ours was in the slot.
         let mut sure = true;
         let mut why = None;
         for attempt in 0..TRIES {
             match self.store.create(&key(number), bytes.clone(), &Metadata::new()).await {
                 Create::Committed => return self.won(number, &bytes, state).await.map(Some),
-                Create::Lost => {}
+                // Whose the slot is, only its bytes tell: a create that the network carried to the store twice is answered
+                // as lost although the first of the two landed.
+                Create::Lost => sure = false,
                 Create::Unknown(error) => {
                     let refused = !matches!(error, StoreError::Failed { .. });
                     if refused && sure {

@@ -196,15 +196,10 @@ impl Cloud {
     pub(crate) fn admits(&self, bucket: &str, key: &str, metadata: &Metadata) -> bool {
         let clock = self.clock(bucket);
         let mut state = self.state();
-        let admitted = state
-            .guard
-            .as_ref()
-            .is_none_or(|guard| guard(bucket, key, metadata, clock));
+        let admitted = state.guard.as_ref().is_none_or(|guard| guard(bucket, key, metadata, clock));
         if !admitted {
             let at = self.elapsed();
-            state
-                .trace
-                .line(at, &format!("REFUSED {bucket}/{key} its time is over"));
+            state.trace.line(at, &format!("REFUSED {bucket}/{key} its time is over"));
         }
         admitted
     }
@@ -223,25 +218,14 @@ impl Cloud {
         let mut state = self.state();
         let exists = state.buckets.entry(bucket.to_owned()).or_default().contains_key(key);
         if exists && create {
-            state
-                .trace
-                .line(now - START, &format!("{by} create {bucket}/{key} exists"));
+            state.trace.line(now - START, &format!("{by} create {bucket}/{key} exists"));
             return false;
         }
         let hidden = state.weather.hidden.clone();
         let stamp = now + state.offset(bucket) - state.dice.among(&hidden);
         state.next_tag += 1;
-        let object = Stored {
-            stamp,
-            body: body.clone(),
-            metadata: metadata.clone(),
-            tag: state.next_tag,
-        };
-        state
-            .buckets
-            .entry(bucket.to_owned())
-            .or_default()
-            .insert(key.to_owned(), object.clone());
+        let object = Stored { stamp, body: body.clone(), metadata: metadata.clone(), tag: state.next_tag };
+        state.buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object.clone());
         let what = if exists { What::Replaced } else { What::Created };
         state.record(now, by, bucket, key, what, object);
         true
@@ -275,18 +259,8 @@ impl State {
         let digest = hex::encode(&Sha256::digest(&object.body)[..6]);
         let (at, size) = (now - START, object.body.len());
         let stamp = i128::from(object.stamp) - i128::from(START);
-        self.trace.line(
-            at,
-            &format!("{by} {what:?} {bucket}/{key} {size} B {digest} stamped {stamp}"),
-        );
-        let event = Event {
-            at: now,
-            bucket: bucket.to_owned(),
-            key: key.to_owned(),
-            what,
-            object,
-            by: by.to_owned(),
-        };
+        self.trace.line(at, &format!("{by} {what:?} {bucket}/{key} {size} B {digest} stamped {stamp}"));
+        let event = Event { at: now, bucket: bucket.to_owned(), key: key.to_owned(), what, object, by: by.to_owned() };
         if let Some(Err(violation)) = self.watcher.as_mut().map(|watcher| watcher(&event)) {
             self.trace.line(at, &format!("VIOLATED {violation}"));
             self.failures.push(violation);

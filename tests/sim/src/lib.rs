@@ -2,6 +2,7 @@
 
 mod cloud;
 mod dice;
+mod faults;
 mod process;
 mod run;
 pub mod scenario;
@@ -12,6 +13,7 @@ mod weather;
 
 pub use cloud::{Cloud, Event, Guard, Metadata, Stored, Watcher, What};
 pub use dice::Dice;
+pub use faults::{FAULTS, fault};
 pub use process::Process;
 pub use run::{Report, first_failure, run, run_all};
 pub use store::SimStore;

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, thread::available_parallelism};
 
 use clap::Parser;
-use tidemark_sim::{Report, first_failure, run, run_all, scenario};
+use tidemark_sim::{Report, fault, first_failure, run, run_all, scenario};
 
 /// Runs seeds of the simulation: `cargo run -p tidemark-sim -- --seeds 10000 --from 0`.
 #[derive(Parser)]
@@ -23,6 +23,9 @@ struct Args {
     /// What to simulate.
     #[arg(long, default_value = "chain")]
     scenario: String,
+    /// Plants this fault, as in `NoBoundaryCheck`.
+    #[arg(long)]
+    fault: Option<String>,
     /// Threads; as many as there are cores when absent.
     #[arg(long)]
     threads: Option<usize>,
@@ -30,9 +33,14 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let one = |seed: u64, echo: bool| -> Report {
-        run(seed, None, echo, scenario::chain::run)
+    let planted = match args.fault.as_deref().map(|name| fault(name).ok_or(name)) {
+        Some(Err(name)) => {
+            eprintln!("no fault is named \"{name}\"");
+            return ExitCode::FAILURE;
+        }
+        other => other.and_then(Result::ok),
     };
+    let one = |seed: u64, echo: bool| -> Report { run(seed, planted, echo, scenario::chain::run) };
     let reports = match args.seed {
         Some(seed) => vec![one(seed, args.trace)],
         None => {

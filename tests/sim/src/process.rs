@@ -58,9 +58,7 @@ impl Process {
     /// Stops it for `span`: its calls neither leave nor return meanwhile, while its monotonic clock goes on.
     pub fn pause(&self, span: Duration) {
         let until = Instant::now() + span;
-        self.0
-            .paused_until
-            .send_modify(|paused| *paused = Some(paused.map_or(until, |before| before.max(until))));
+        self.0.paused_until.send_modify(|paused| *paused = Some(paused.map_or(until, |before| before.max(until))));
     }
 
     /// Waits until the process runs. For ever if it is dead.

@@ -35,9 +35,7 @@ pub struct Report {
 impl Report {
     /// What a failed test prints.
     pub fn explain(&self, scenario: &str) -> String {
-        let Self {
-            seed, violation, tail, ..
-        } = self;
+        let Self { seed, violation, tail, .. } = self;
         let violation = violation.as_deref().unwrap_or("nothing is violated");
         format!(
             "seed {seed} of \"{scenario}\": {violation}\nrun it again: cargo run -p tidemark-sim -- --scenario {scenario} --seed {seed} --trace\n{tail}"
@@ -53,10 +51,7 @@ where
 {
     plant(fault);
     let report = catch_unwind(AssertUnwindSafe(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
         let cloud = runtime.block_on(scenario(seed, echo));
         let (hash, lines) = cloud.trace();
@@ -84,8 +79,7 @@ where
 /// The words of a panic.
 pub(crate) fn words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-        .unwrap_or_else(|| "without words".to_owned())
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_else(|| "without words".to_owned())
 }
 
 /// Runs `one` for each seed on `threads` threads until one of them fails; the reports by seed.

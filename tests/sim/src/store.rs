@@ -30,11 +30,7 @@ pub struct SimStore {
 
 #[derive(Clone, Debug)]
 enum Write {
-    Put {
-        body: Bytes,
-        metadata: Metadata,
-        create: bool,
-    },
+    Put { body: Bytes, metadata: Metadata, create: bool },
     Delete,
 }
 
@@ -67,18 +63,11 @@ struct Fate {
 impl SimStore {
     /// A handle.
     pub fn new(cloud: &Cloud, bucket: impl Into<String>, process: &Process) -> Self {
-        Self {
-            cloud: cloud.clone(),
-            bucket: bucket.into(),
-            process: process.clone(),
-        }
+        Self { cloud: cloud.clone(), bucket: bucket.into(), process: process.clone() }
     }
 
     fn error(&self, key: &str, why: &str) -> Error {
-        Error::Generic {
-            store: "sim",
-            source: format!("{}/{key}: {why}", self.bucket).into(),
-        }
+        Error::Generic { store: "sim", source: format!("{}/{key}: {why}", self.bucket).into() }
     }
 
     /// The pause or the death of the process at this call.
@@ -91,8 +80,7 @@ impl SimStore {
         if state.dice.chance(weather.pause) {
             let span = state.dice.among(&weather.pauses);
             drop(state);
-            self.cloud
-                .note(&format!("{} pauses for {span} ms", self.process.name()));
+            self.cloud.note(&format!("{} pauses for {span} ms", self.process.name()));
             self.process.pause(Duration::from_millis(span));
             return None;
         }
@@ -111,9 +99,7 @@ impl SimStore {
         let lost = dice.chance(weather.lost);
         let heard = !dice.chance(weather.unheard);
         let lateness = dice.chance(weather.late).then(|| span(dice.among(&weather.lateness)));
-        let again = dice
-            .chance(weather.doubled)
-            .then(|| (span(dice.among(&weather.landing)), dice.chance(500)));
+        let again = dice.chance(weather.doubled).then(|| (span(dice.among(&weather.landing)), dice.chance(500)));
         let conflict = create && dice.chance(weather.conflict);
         Fate {
             network,
@@ -143,11 +129,7 @@ impl SimStore {
             self.die().await;
         }
         if fate.conflict {
-            self.cloud.note(&format!(
-                "{} create {}/{key} answered 409",
-                self.process.name(),
-                self.bucket
-            ));
+            self.cloud.note(&format!("{} create {}/{key} answered 409", self.process.name(), self.bucket));
             sleep(fate.network + fate.way_back).await;
             self.process.running().await;
             return Ok(Answer::Exists);
@@ -172,8 +154,7 @@ impl SimStore {
     /// Carries a write to the store, whatever becomes of its sender.
     async fn deliver(self, key: String, write: Write, fate: Fate, heard: oneshot::Sender<Answer>) {
         if !fate.arrives {
-            self.cloud
-                .note(&format!("{} write {}/{key} lost", self.process.name(), self.bucket));
+            self.cloud.note(&format!("{} write {}/{key} lost", self.process.name(), self.bucket));
             // Half of the losses are noticed at once, the others by a time-out.
             if fate.network.as_millis().is_multiple_of(2) {
                 sleep(fate.patience * 2).await;
@@ -263,16 +244,8 @@ impl SimStore {
             let mut found = bucket
                 .range::<str, _>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
                 .filter(|(key, _)| within(prefix, key));
-            let page: Vec<_> = found
-                .by_ref()
-                .take(size)
-                .map(|(key, object)| listed(key, object))
-                .collect();
-            let more = if found.next().is_some() {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            };
+            let page: Vec<_> = found.by_ref().take(size).map(|(key, object)| listed(key, object)).collect();
+            let more = if found.next().is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
             (page, more)
         })
         .await
@@ -287,10 +260,7 @@ impl SimStore {
                 match store.page(&prefix, &after).await {
                     Err(error) => Some((vec![Err(error)], None)),
                     Ok((page, more)) => {
-                        let next = page
-                            .last()
-                            .map(|last| last.location.to_string())
-                            .filter(|_| more.is_continue());
+                        let next = page.last().map(|last| last.location.to_string()).filter(|_| more.is_continue());
                         Some((page.into_iter().map(Ok).collect::<Vec<_>>(), next))
                     }
                 }
@@ -337,10 +307,7 @@ fn user_metadata(attributes: &Attributes) -> Metadata {
 }
 
 fn attributes(metadata: &Metadata) -> Attributes {
-    metadata
-        .iter()
-        .map(|(name, value)| (Attribute::Metadata(name.clone().into()), value.clone()))
-        .collect()
+    metadata.iter().map(|(name, value)| (Attribute::Metadata(name.clone().into()), value.clone())).collect()
 }
 
 #[async_trait]
@@ -357,62 +324,31 @@ impl ObjectStore for SimStore {
                 });
             }
         };
-        let write = Write::Put {
-            body: payload.into(),
-            metadata: user_metadata(&opts.attributes),
-            create,
-        };
+        let write = Write::Put { body: payload.into(), metadata: user_metadata(&opts.attributes), create };
         match self.write(key.clone(), write).await? {
-            Answer::Done | Answer::Absent => Ok(PutResult {
-                e_tag: None,
-                version: None,
-                extensions: opts.extensions,
-            }),
-            Answer::Exists => Err(Error::AlreadyExists {
-                path: key.clone(),
-                source: "exists".into(),
-            }),
-            Answer::Refused => Err(Error::PermissionDenied {
-                path: key.clone(),
-                source: "request has expired".into(),
-            }),
+            Answer::Done | Answer::Absent => Ok(PutResult { e_tag: None, version: None, extensions: opts.extensions }),
+            Answer::Exists => Err(Error::AlreadyExists { path: key.clone(), source: "exists".into() }),
+            Answer::Refused => Err(Error::PermissionDenied { path: key.clone(), source: "request has expired".into() }),
         }
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(Error::NotImplemented {
-            operation: "multipart".to_owned(),
-            implementer: "sim".to_owned(),
-        })
+        Err(Error::NotImplemented { operation: "multipart".to_owned(), implementer: "sim".to_owned() })
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let key = location.to_string();
         let object = self
-            .read(&key, |cloud| {
-                cloud
-                    .state()
-                    .buckets
-                    .get(&self.bucket)
-                    .and_then(|bucket| bucket.get(&key).cloned())
-            })
+            .read(&key, |cloud| cloud.state().buckets.get(&self.bucket).and_then(|bucket| bucket.get(&key).cloned()))
             .await?
-            .ok_or_else(|| Error::NotFound {
-                path: key.clone(),
-                source: "absent".into(),
-            })?;
+            .ok_or_else(|| Error::NotFound { path: key.clone(), source: "absent".into() })?;
         let meta = got(&key, &object);
         options.check_preconditions(&meta)?;
         let range = match options.range {
-            Some(range) => range
-                .as_range(meta.size)
-                .map_err(|error| self.error(&key, &error.to_string()))?,
+            Some(range) => range.as_range(meta.size).map_err(|error| self.error(&key, &error.to_string()))?,
             None => 0..meta.size,
         };
-        let (from, to) = (
-            usize::try_from(range.start).unwrap_or(0),
-            usize::try_from(range.end).unwrap_or(0),
-        );
+        let (from, to) = (usize::try_from(range.start).unwrap_or(0), usize::try_from(range.end).unwrap_or(0));
         let body = object.body.slice(from..to);
         Ok(GetResult {
             payload: GetResultPayload::Stream(stream::once(async { Ok(body) }).boxed()),
@@ -471,18 +407,11 @@ impl ObjectStore for SimStore {
                 }
             }
         }
-        Ok(ListResult {
-            common_prefixes,
-            objects,
-            extensions: Default::default(),
-        })
+        Ok(ListResult { common_prefixes, objects, extensions: Default::default() })
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        Err(Error::NotImplemented {
-            operation: "copy".to_owned(),
-            implementer: "sim".to_owned(),
-        })
+        Err(Error::NotImplemented { operation: "copy".to_owned(), implementer: "sim".to_owned() })
     }
 }
 

@@ -57,9 +57,7 @@ async fn one_life(cloud: &Cloud, process: &Process, live: impl Future<Output = E
             end
         }
         Some(Err(error)) => {
-            let why = error
-                .try_into_panic()
-                .map_or_else(|error| error.to_string(), |panic| words(panic.as_ref()));
+            let why = error.try_into_panic().map_or_else(|error| error.to_string(), |panic| words(panic.as_ref()));
             cloud.fail(format!("{} panicked: {why}", process.name()));
             End::Done
         }

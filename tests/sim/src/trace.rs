@@ -19,10 +19,7 @@ pub struct Trace {
 impl Trace {
     /// An empty trace; `echo` prints each line as it comes.
     pub fn new(echo: bool) -> Self {
-        Self {
-            echo,
-            ..Self::default()
-        }
+        Self { echo, ..Self::default() }
     }
 
     /// Adds a line of virtual time `at` (milliseconds since the start).

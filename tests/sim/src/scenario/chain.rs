@@ -68,10 +68,7 @@ struct World {
 /// Runs the scenario to its end.
 pub async fn run(seed: u64, echo: bool) -> Cloud {
     let cloud = Cloud::new(seed, weather(seed), echo);
-    let world = World {
-        cloud: cloud.clone(),
-        truth: Arc::default(),
-    };
+    let world = World { cloud: cloud.clone(), truth: Arc::default() };
     let truth = world.truth.clone();
     cloud.watch(Box::new(move |event| truth.lock().unwrap_or_else(PoisonError::into_inner).see(event)));
     for n in 0..APPENDERS {

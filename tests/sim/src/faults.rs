@@ -1,0 +1,28 @@
+//! The faults that can be planted, by name.
+
+use tidemark_wal::planted::Fault;
+
+/// Every fault.
+pub const FAULTS: [Fault; 16] = [
+    Fault::OutcomeFromExpiryAlone,
+    Fault::OverwritableDescriptor,
+    Fault::ClockReadAfterListing,
+    Fault::CleanupOnUnknown,
+    Fault::NoBoundaryCheck,
+    Fault::CursorOffByOne,
+    Fault::FencedIngestPublishes,
+    Fault::CompactionLosesCorrection,
+    Fault::SidecarAfterCause,
+    Fault::CandidatesFenceEachOther,
+    Fault::ForeignDescriptorAccepted,
+    Fault::OutcomeDecidedAgain,
+    Fault::LoweredExpiryAtOnce,
+    Fault::AcknowledgedUnseen,
+    Fault::LateMakesDuplicate,
+    Fault::SlotBelowBoundaryAccepted,
+];
+
+/// The fault of this name.
+pub fn fault(name: &str) -> Option<Fault> {
+    FAULTS.into_iter().find(|fault| format!("{fault:?}") == name)
+}
