@@ -21,7 +21,7 @@ use url::Url;
 
 pub use self::{environment::Environment, errors::StoreError};
 pub(crate) use self::open::Kind;
-use crate::Second;
+use crate::{Second, sign::Signing};
 
 /// What became of a conditional write.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ pub struct Store {
 pub(crate) struct Backend {
     inner: Arc<dyn ObjectStore>,
     kind: Kind,
+    signing: Option<Signing>,
 }
 
 impl Store {
@@ -117,7 +118,8 @@ impl Store {
     /// `inner` must make one attempt a call: this adapter is what retries.
     pub fn over(inner: Arc<dyn ObjectStore>, url: Url) -> Self {
         let kind = Kind::of(&url);
-        Self::with(Backend { inner, kind }, url)
+        let signing = None;
+        Self::with(Backend { inner, kind, signing }, url)
     }
 
     fn with(backend: Backend, url: Url) -> Self {
@@ -129,12 +131,9 @@ impl Store {
     /// The same store with its transport inside a decorator, which sees whole keys, prefix included.
     pub fn decorated(&self, decorate: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         let inner = decorate(self.backend.inner.clone());
-        let kind = self.backend.kind;
-        let backend = Arc::new(Backend { inner, kind });
-        Self {
-            backend,
-            ..self.clone()
-        }
+        let (kind, signing) = (self.backend.kind, self.backend.signing.clone());
+        let backend = Arc::new(Backend { inner, kind, signing });
+        Self { backend, ..self.clone() }
     }
 
     /// The part of this store below the folder `prefix`.
@@ -142,16 +141,10 @@ impl Store {
         let prefix = prefix.trim_matches('/');
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments
-                .pop_if_empty()
-                .extend(prefix.split('/').filter(|part| !part.is_empty()));
+            segments.pop_if_empty().extend(prefix.split('/').filter(|part| !part.is_empty()));
         }
         let base = keys::below(&self.base, prefix);
-        Self {
-            url,
-            base,
-            ..self.clone()
-        }
+        Self { url, base, ..self.clone() }
     }
 
     /// The URL that the store was opened with: what messages name.
@@ -164,8 +157,13 @@ impl Store {
         self.backend.kind != Kind::Folder
     }
 
+    /// What signs URLs of this store; `None` where there are no URLs.
+    pub(crate) fn signing(&self) -> Option<&Signing> {
+        self.backend.signing.as_ref()
+    }
+
     /// The transport's path of `key`.
-    fn path(&self, key: &str) -> Result<Path, StoreError> {
+    pub(crate) fn path(&self, key: &str) -> Result<Path, StoreError> {
         keys::path(&self.base, key).map_err(|why| StoreError::BadKey {
             url: self.url.to_string(),
             key: key.to_owned(),
@@ -173,23 +171,16 @@ impl Store {
         })
     }
 
-    fn error(&self, key: &str, error: &object_store::Error) -> StoreError {
+    pub(crate) fn error(&self, key: &str, error: &object_store::Error) -> StoreError {
         errors::classify(self.url.as_str(), key, error)
     }
 
-    fn failed(&self, key: &str, why: String) -> StoreError {
-        StoreError::Failed {
-            url: self.url.to_string(),
-            key: key.to_owned(),
-            why,
-        }
+    pub(crate) fn failed(&self, key: &str, why: String) -> StoreError {
+        StoreError::Failed { url: self.url.to_string(), key: key.to_owned(), why }
     }
 
-    fn unusable(&self, why: String) -> StoreError {
-        StoreError::Unusable {
-            url: self.url.to_string(),
-            why,
-        }
+    pub(crate) fn unusable(&self, why: String) -> StoreError {
+        StoreError::Unusable { url: self.url.to_string(), why }
     }
 }
 

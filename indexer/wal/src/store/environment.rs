@@ -19,14 +19,37 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
+    /// The value of the first of `names` that is set and not empty.
+    pub(crate) fn first(&self, names: &[&str]) -> Option<&str> {
+        names.iter().filter_map(|name| self.get(name)).find(|value| !value.is_empty())
+    }
+
+    /// Whether the variable says yes.
+    pub(crate) fn is_true(&self, name: &str) -> bool {
+        self.get(name).is_some_and(is_true)
+    }
+
     /// The settings that `object_store` reads from variables that start with `prefix`.
     pub(crate) fn settings<K: FromStr>(&self, prefix: &str) -> Vec<(K, &str)> {
-        self.0
-            .iter()
-            .filter(|(name, _)| name.starts_with(prefix))
-            .filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value.as_str())))
-            .collect()
+        let set = self.0.iter().filter(|(name, value)| name.starts_with(prefix) && !value.is_empty());
+        set.filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value.as_str()))).collect()
     }
+
+    /// This environment with `defaults` for the variables that it does not set.
+    pub(crate) fn or(&self, mut defaults: Self) -> Self {
+        defaults.0.extend(self.0.clone());
+        defaults
+    }
+
+    /// Sets a variable.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_owned(), value.to_owned());
+    }
+}
+
+/// Whether the value of a variable says yes.
+pub(crate) fn is_true(value: &str) -> bool {
+    ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())
 }
 
 impl FromIterator<(String, String)> for Environment {

@@ -47,6 +47,16 @@ pub enum StoreError {
         #[doc = "which rule it breaks"]
         why: String,
     },
+    /// No URL can be signed for the object.
+    #[error("no URL can be signed for \"{key}\" in \"{url}\": {why}")]
+    Unsignable {
+        #[doc = "the store"]
+        url: String,
+        #[doc = "the object"]
+        key: String,
+        #[doc = "what is missing and what to do"]
+        why: String,
+    },
     /// The object is not there, where the caller said that it must be.
     #[error("\"{url}\" has no \"{key}\"")]
     Absent {
@@ -88,7 +98,7 @@ enum Sort {
 
 /// Names the object and the remedy of a transport's error.
 pub(crate) fn classify(url: &str, key: &str, error: &object_store::Error) -> StoreError {
-    let words = chain(error);
+    let words = error_chain(error);
     let (url, key, why) = (url.to_owned(), key.to_owned(), shortened(&words));
     match sort(error, &words) {
         Sort::Denied => StoreError::Denied { url, key, why },
@@ -109,21 +119,10 @@ pub(crate) fn classify(url: &str, key: &str, error: &object_store::Error) -> Sto
 
 fn sort(error: &object_store::Error, words: &str) -> Sort {
     let says = |any: &[&str]| any.iter().any(|text| words.contains(text));
-    if caused_by_gone(error)
-        || says(&[
-            "NoSuchBucket",
-            "ContainerNotFound",
-            "The specified bucket does not exist",
-        ])
-    {
+    if caused_by_gone(error) || says(&["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"]) {
         return Sort::NoBucket;
     }
-    if says(&[
-        "AuthorizationHeaderMalformed",
-        "PermanentRedirect",
-        "BucketRegionError",
-        "IllegalLocationConstraint",
-    ]) {
+    if says(&["AuthorizationHeaderMalformed", "PermanentRedirect", "BucketRegionError", "IllegalLocationConstraint"]) {
         return Sort::Region;
     }
     if says(&["URL scheme is not allowed"]) {
@@ -133,15 +132,7 @@ fn sort(error: &object_store::Error, words: &str) -> Sort {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => Sort::Denied,
         object_store::Error::InvalidPath { .. } | object_store::Error::NotSupported { .. } => Sort::BadKey,
         object_store::Error::NotFound { .. } => Sort::Absent,
-        _ if says(&[
-            "AccessDenied",
-            "SignatureDoesNotMatch",
-            "InvalidAccessKeyId",
-            "ExpiredToken",
-        ]) =>
-        {
-            Sort::Denied
-        }
+        _ if says(&["AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken"]) => Sort::Denied,
         _ => Sort::Failed,
     }
 }
@@ -155,7 +146,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 }
 
 /// The messages of an error and its causes, each once.
-fn chain(error: &object_store::Error) -> String {
+pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut words = String::new();
     for cause in causes(error) {
         let text = cause.to_string();
@@ -183,10 +174,7 @@ mod tests {
     use super::*;
 
     fn generic(text: &str) -> object_store::Error {
-        object_store::Error::Generic {
-            store: "S3",
-            source: text.to_owned().into(),
-        }
+        object_store::Error::Generic { store: "S3", source: text.to_owned().into() }
     }
 
     #[test]
@@ -196,10 +184,7 @@ mod tests {
         assert!(said("<Code>AuthorizationHeaderMalformed</Code>").contains("AWS_REGION"));
         assert!(said("URL scheme is not allowed").contains("AWS_ALLOW_HTTP=true"));
         assert!(said("<Code>AccessDenied</Code>").contains("check the credentials"));
-        assert_eq!(
-            said("timed out"),
-            "\"s3://b/log\" failed on \"x\": Generic S3 error: timed out"
-        );
+        assert_eq!(said("timed out"), "\"s3://b/log\" failed on \"x\": Generic S3 error: timed out");
     }
 
     #[test]

@@ -73,9 +73,9 @@ impl Folder {
     fn file(&self, location: &Path) -> Result<PathBuf> {
         let reserved = |part: &str| part == LOCK || part == ASIDE;
         if location.as_ref().split('/').any(reserved) || location.as_ref().is_empty() {
-            return Err(generic(format!(
-                "\"{location}\" is a name that the folder store keeps for itself"
-            )));
+            return Err(Error::NotSupported {
+                source: format!("\"{location}\" is a name that the folder store keeps for itself").into(),
+            });
         }
         Ok(self.root.join(location.as_ref()))
     }
@@ -99,19 +99,14 @@ impl Folder {
     }
 
     fn gone(&self) -> Error {
-        Error::Generic {
-            store: STORE,
-            source: Box::new(Gone(self.root.to_path_buf())),
-        }
+        Error::Generic { store: STORE, source: Box::new(Gone(self.root.to_path_buf())) }
     }
 
     /// Writes `payload` aside, durably.
     fn write_aside(&self, payload: &PutPayload) -> Result<NamedTempFile> {
         let mut aside = self.aside()?;
         let written = payload.iter().try_for_each(|bytes| aside.write_all(bytes));
-        written
-            .and_then(|()| aside.as_file().sync_all())
-            .map_err(|error| broken(aside.path(), &error))?;
+        written.and_then(|()| aside.as_file().sync_all()).map_err(|error| broken(aside.path(), &error))?;
         Ok(aside)
     }
 
@@ -135,11 +130,7 @@ impl Folder {
         let durable = file.sync_all().and_then(|()| File::open(&parent)?.sync_all());
         durable.map_err(|error| broken(&target, &error))?;
         let meta = file.metadata().map_err(|error| broken(&target, &error))?;
-        Ok(PutResult {
-            e_tag: Some(etag(&meta)),
-            version: None,
-            extensions: object_store::Extensions::default(),
-        })
+        Ok(PutResult { e_tag: Some(etag(&meta)), version: None, extensions: object_store::Extensions::default() })
     }
 
     fn read(&self, location: &Path, options: &GetOptions) -> Result<GetResult> {
@@ -172,10 +163,7 @@ impl Folder {
         if let Err(gone) = self.check_root() {
             return gone;
         }
-        Error::NotFound {
-            path: location.to_string(),
-            source: error.into(),
-        }
+        Error::NotFound { path: location.to_string(), source: error.into() }
     }
 
     fn remove(&self, location: &Path) -> Result<()> {
@@ -198,10 +186,9 @@ impl Folder {
 fn create(aside: NamedTempFile, target: &FilePath, location: &Path) -> Result<File> {
     match fs::hard_link(aside.path(), target) {
         Ok(()) => Ok(aside.into_file()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::AlreadyExists {
-            path: location.to_string(),
-            source: error.into(),
-        }),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Error::AlreadyExists { path: location.to_string(), source: error.into() })
+        }
         Err(error) => Err(broken(target, &error)),
     }
 }
@@ -217,28 +204,16 @@ fn object_meta(location: Path, meta: &fs::Metadata) -> Result<ObjectMeta> {
 }
 
 fn etag(meta: &fs::Metadata) -> String {
-    format!(
-        "\"{:x}-{:x}-{:x}{:08x}\"",
-        meta.ino(),
-        meta.len(),
-        meta.mtime(),
-        meta.mtime_nsec()
-    )
+    format!("\"{:x}-{:x}-{:x}{:08x}\"", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
 }
 
 fn generic(why: String) -> Error {
-    Error::Generic {
-        store: STORE,
-        source: why.into(),
-    }
+    Error::Generic { store: STORE, source: why.into() }
 }
 
 fn broken(path: &FilePath, error: &io::Error) -> Error {
     if error.kind() == io::ErrorKind::PermissionDenied {
-        return Error::PermissionDenied {
-            path: path.display().to_string(),
-            source: error.to_string().into(),
-        };
+        return Error::PermissionDenied { path: path.display().to_string(), source: error.to_string().into() };
     }
     generic(format!("\"{}\": {error}", path.display()))
 }
@@ -343,8 +318,5 @@ impl Folder {
 }
 
 fn not_implemented(operation: &str) -> Error {
-    Error::NotImplemented {
-        operation: operation.to_owned(),
-        implementer: STORE.to_owned(),
-    }
+    Error::NotImplemented { operation: operation.to_owned(), implementer: STORE.to_owned() }
 }

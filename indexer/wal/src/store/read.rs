@@ -41,17 +41,8 @@ impl Store {
         let info = info(key.to_owned(), &found.meta);
         let metadata = metadata(&found.attributes);
         let answered = found.extensions.get::<Answered>().map(|answered| answered.0);
-        let body = if found.meta.size > limit {
-            None
-        } else {
-            Some(self.body(key, found, limit).await?)
-        };
-        Ok(Some(Object {
-            info,
-            metadata,
-            body,
-            answered,
-        }))
+        let body = if found.meta.size > limit { None } else { Some(self.body(key, found, limit).await?) };
+        Ok(Some(Object { info, metadata, body, answered }))
     }
 
     /// The body of `found`, which says that it is within `limit`.

@@ -41,11 +41,7 @@ mod tests {
     use super::*;
 
     fn failed() -> StoreError {
-        StoreError::Failed {
-            url: "memory:///".to_owned(),
-            key: "k".to_owned(),
-            why: "503".to_owned(),
-        }
+        StoreError::Failed { url: "memory:///".to_owned(), key: "k".to_owned(), why: "503".to_owned() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -65,12 +61,7 @@ mod tests {
         let calls = Cell::new(0);
         let outcome: Result<(), _> = retried(|| {
             calls.set(calls.get() + 1);
-            async {
-                Err(StoreError::NoBucket {
-                    url: String::new(),
-                    why: String::new(),
-                })
-            }
+            async { Err(StoreError::NoBucket { url: String::new(), why: String::new() }) }
         })
         .await;
         assert!(outcome.is_err());

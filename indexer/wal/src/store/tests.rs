@@ -15,31 +15,17 @@ struct Place {
 /// One empty store of each kind, below a prefix.
 fn places() -> Vec<Place> {
     let folder = tempfile::tempdir().unwrap();
-    let memory = Place {
-        store: Store::memory().below("some/prefix"),
-        _folder: None,
-    };
-    let files = Place {
-        store: Store::folder(folder.path()).unwrap().below("some/prefix"),
-        _folder: Some(folder),
-    };
+    let memory = Place { store: Store::memory().below("some/prefix"), _folder: None };
+    let files = Place { store: Store::folder(folder.path()).unwrap().below("some/prefix"), _folder: Some(folder) };
     vec![memory, files]
 }
 
 async fn keys(store: &Store, prefix: &str, after: Option<&str>) -> Vec<String> {
-    store
-        .list(prefix, after)
-        .map_ok(|info| info.key)
-        .try_collect()
-        .await
-        .unwrap()
+    store.list(prefix, after).map_ok(|info| info.key).try_collect().await.unwrap()
 }
 
 fn named(pairs: &[(&str, &str)]) -> Metadata {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 #[tokio::test]
@@ -47,21 +33,11 @@ async fn of_two_creates_the_second_is_lost() {
     for place in places() {
         let store = place.store;
         let metadata = named(&[("token", "t1")]);
-        assert!(matches!(
-            store.create("a/b", "one".into(), &metadata).await,
-            Create::Committed
-        ));
-        assert!(matches!(
-            store.create("a/b", "two".into(), &metadata).await,
-            Create::Lost
-        ));
+        assert!(matches!(store.create("a/b", "one".into(), &metadata).await, Create::Committed));
+        assert!(matches!(store.create("a/b", "two".into(), &metadata).await, Create::Lost));
         let object = store.get("a/b", ENOUGH).await.unwrap().unwrap();
         assert_eq!(object.body.unwrap(), "one");
-        let kept = if store.keeps_metadata() {
-            metadata
-        } else {
-            Metadata::new()
-        };
+        let kept = if store.keeps_metadata() { metadata } else { Metadata::new() };
         assert_eq!(object.metadata, kept);
         assert_eq!(store.head("a/b").await.unwrap().unwrap(), object.info);
     }
@@ -75,14 +51,8 @@ async fn of_32_racers_exactly_one_wins() {
             tokio::spawn(async move { store.create("slot", racer.to_string().into(), &Metadata::new()).await })
         });
         let outcomes = future::try_join_all(racers).await.unwrap();
-        let won = outcomes
-            .iter()
-            .filter(|outcome| matches!(outcome, Create::Committed))
-            .count();
-        let lost = outcomes
-            .iter()
-            .filter(|outcome| matches!(outcome, Create::Lost))
-            .count();
+        let won = outcomes.iter().filter(|outcome| matches!(outcome, Create::Committed)).count();
+        let lost = outcomes.iter().filter(|outcome| matches!(outcome, Create::Lost)).count();
         assert_eq!((won, lost), (1, 31), "{}", place.store.url());
     }
 }
@@ -93,14 +63,8 @@ async fn a_resolved_create_knows_its_own_body() {
         let store = place.store;
         store.put("slot", "nonce 1".into()).await.unwrap();
         let none = Metadata::new();
-        assert!(matches!(
-            store.create_resolved("slot", "nonce 1".into(), &none).await,
-            Create::Committed
-        ));
-        assert!(matches!(
-            store.create_resolved("slot", "nonce 2".into(), &none).await,
-            Create::Lost
-        ));
+        assert!(matches!(store.create_resolved("slot", "nonce 1".into(), &none).await, Create::Committed));
+        assert!(matches!(store.create_resolved("slot", "nonce 2".into(), &none).await, Create::Lost));
     }
 }
 
@@ -110,10 +74,7 @@ async fn absent_objects_are_none_and_delete_is_idempotent() {
         let store = place.store;
         assert!(store.get("x", ENOUGH).await.unwrap().is_none());
         assert!(store.head("x/y").await.unwrap().is_none());
-        assert!(matches!(
-            store.get_range("x", 0..1).await,
-            Err(StoreError::Absent { .. })
-        ));
+        assert!(matches!(store.get_range("x", 0..1).await, Err(StoreError::Absent { .. })));
         store.put("x", "1".into()).await.unwrap();
         let both = ["x".to_owned(), "never".to_owned()];
         store.delete(&both).await.unwrap();

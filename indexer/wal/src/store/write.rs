@@ -111,9 +111,7 @@ impl Store {
             }
         }
         let left = self.delete_in_bulk(&paths).await;
-        let mut single = stream::iter(left)
-            .map(|path| self.delete_single(path))
-            .buffered(DELETES_AT_ONCE);
+        let mut single = stream::iter(left).map(|path| self.delete_single(path)).buffered(DELETES_AT_ONCE);
         while let Some(answer) = single.next().await {
             if let Err(error) = answer {
                 first.get_or_insert(error);
@@ -129,11 +127,7 @@ impl Store {
                 attributes.insert(Attribute::Metadata(name.clone().into()), value.clone().into());
             }
         }
-        PutOptions {
-            mode: PutMode::Create,
-            attributes,
-            ..PutOptions::default()
-        }
+        PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() }
     }
 
     /// A store says "exists" also while another create of the key is under way, which may yet fail.
@@ -156,20 +150,11 @@ impl Store {
         let refused = |error: object_store::Error| self.error(key, &error);
         let mut file = tokio::fs::File::open(file).await.map_err(unreadable)?;
         let options = PutMultipartOptions::default();
-        let upload = self
-            .backend
-            .inner
-            .put_multipart_opts(path, options)
-            .await
-            .map_err(refused)?;
+        let upload = self.backend.inner.put_multipart_opts(path, options).await.map_err(refused)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
         loop {
             let mut part = Vec::with_capacity(PART);
-            let read = (&mut file)
-                .take(PART as u64)
-                .read_to_end(&mut part)
-                .await
-                .map_err(unreadable)?;
+            let read = (&mut file).take(PART as u64).read_to_end(&mut part).await.map_err(unreadable)?;
             if read == 0 {
                 break;
             }

@@ -25,21 +25,13 @@ impl Lock {
     /// Waits for the lock of the folder `root`.
     pub(super) fn take(root: &FilePath) -> io::Result<Self> {
         let path = root.join(LOCK);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         file.lock()?;
         Ok(Self { file })
     }
 
     /// The folder's time, for the object that is about to get its name. Never earlier than the stamp before.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the wall clock of this machine is the folder store's clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the wall clock of this machine is the folder store's clock")]
     pub(super) fn stamp(&self) -> io::Result<SystemTime> {
         let last = self.file.metadata()?.modified()?;
         let now = SystemTime::now();

@@ -6,12 +6,7 @@ use super::{ASIDE, LOCK};
 use crate::{Create, Metadata, Second, Store, StoreError};
 
 async fn keys(store: &Store) -> Vec<String> {
-    store
-        .list("", None)
-        .map_ok(|info| info.key)
-        .try_collect()
-        .await
-        .unwrap()
+    store.list("", None).map_ok(|info| info.key).try_collect().await.unwrap()
 }
 
 #[tokio::test]
@@ -50,10 +45,7 @@ async fn store_time_stands_still_rather_than_going_back() {
     lock.set_modified(ahead).unwrap();
     store.put("after", "1".into()).await.unwrap();
     let unix = ahead.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert_eq!(
-        store.head("after").await.unwrap().unwrap().time,
-        Second::from_unix(unix)
-    );
+    assert_eq!(store.head("after").await.unwrap().unwrap().time, Second::from_unix(unix));
 }
 
 #[tokio::test]
@@ -83,10 +75,7 @@ async fn a_folder_that_disappears_is_no_empty_store() {
     fs::remove_dir_all(&root).unwrap();
     assert!(matches!(store.get("x", 9).await, Err(StoreError::NoBucket { .. })));
     assert!(matches!(store.head("x").await, Err(StoreError::NoBucket { .. })));
-    assert!(matches!(
-        store.put("x", "1".into()).await,
-        Err(StoreError::NoBucket { .. })
-    ));
+    assert!(matches!(store.put("x", "1".into()).await, Err(StoreError::NoBucket { .. })));
     let listed: Result<Vec<_>, _> = store.list("", None).try_collect().await;
     assert!(matches!(listed, Err(StoreError::NoBucket { .. })));
 }

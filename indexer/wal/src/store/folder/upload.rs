@@ -22,12 +22,7 @@ impl Upload {
     pub(super) fn new(folder: Folder, location: Path) -> Result<Self> {
         folder.file(&location)?;
         let aside = Some(Arc::new(folder.aside()?));
-        Ok(Self {
-            folder,
-            location,
-            aside,
-            length: 0,
-        })
+        Ok(Self { folder, location, aside, length: 0 })
     }
 }
 
@@ -41,10 +36,7 @@ impl MultipartUpload for Upload {
             let aside = aside.ok_or_else(|| generic("the upload has ended".to_owned()))?;
             let mut at = at;
             for bytes in &data {
-                aside
-                    .as_file()
-                    .write_all_at(bytes, at)
-                    .map_err(|error| broken(aside.path(), &error))?;
+                aside.as_file().write_all_at(bytes, at).map_err(|error| broken(aside.path(), &error))?;
                 at += bytes.len() as u64;
             }
             Ok(())
@@ -57,10 +49,7 @@ impl MultipartUpload for Upload {
         let aside = aside.ok_or_else(|| generic("the upload has ended, or parts of it are under way".to_owned()))?;
         let (folder, location) = (self.folder.clone(), self.location.clone());
         off_thread(move || {
-            aside
-                .as_file()
-                .sync_all()
-                .map_err(|error| broken(aside.path(), &error))?;
+            aside.as_file().sync_all().map_err(|error| broken(aside.path(), &error))?;
             folder.publish(aside, &location, &PutMode::Overwrite)
         })
         .await

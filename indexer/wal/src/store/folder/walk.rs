@@ -43,10 +43,7 @@ impl Walk {
     pub(super) fn new(folder: Folder, prefix: Option<&Path>, offset: Option<&Path>) -> Self {
         Self {
             folder,
-            prefix: prefix
-                .map(|prefix| format!("{prefix}/"))
-                .filter(|prefix| prefix != "/")
-                .unwrap_or_default(),
+            prefix: prefix.map(|prefix| format!("{prefix}/")).filter(|prefix| prefix != "/").unwrap_or_default(),
             offset: offset.map(Path::to_string),
             levels: Vec::new(),
             begun: false,
@@ -84,18 +81,12 @@ impl Walk {
 
     /// Whether all keys that start with `prefix` lie before the offset.
     fn is_past(&self, prefix: &str) -> bool {
-        self.offset
-            .as_ref()
-            .is_some_and(|offset| prefix < offset.as_str() && !offset.starts_with(prefix))
+        self.offset.as_ref().is_some_and(|offset| prefix < offset.as_str() && !offset.starts_with(prefix))
     }
 
     fn enter(&mut self, path: PathBuf, prefix: String) -> Result<()> {
         match sorted_names(&path, prefix.is_empty()) {
-            Ok(names) => self.levels.push(Level {
-                path,
-                prefix,
-                names: names.into_iter(),
-            }),
+            Ok(names) => self.levels.push(Level { path, prefix, names: names.into_iter() }),
             // Its last object was deleted meanwhile, or it never had one.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(broken(&path, &error)),
