@@ -90,15 +90,11 @@ impl Signer {
         let path = self.store.path(key)?;
         let validity = ends.since(signed_at);
         if validity.is_zero() || validity > LONGEST {
-            let why = format!("it would be valid from {signed_at} to {ends}; that must be above 0 s and at most 7 days");
+            let why =
+                format!("it would be valid from {signed_at} to {ends}; that must be above 0 s and at most 7 days");
             return Err(self.unsignable(key, why));
         }
-        let request = Request {
-            path: &path,
-            signed_at,
-            ends,
-            metadata,
-        };
+        let request = Request { path: &path, signed_at, ends, metadata };
         let signed = match signing {
             Signing::S3(signing) => signing.put_url(&request).await,
             Signing::Google(signing) => signing.put_url(&request).await,
@@ -111,11 +107,7 @@ impl Signer {
     }
 
     fn unsignable(&self, key: &str, why: String) -> StoreError {
-        StoreError::Unsignable {
-            url: self.store.url().to_string(),
-            key: key.to_owned(),
-            why,
-        }
+        StoreError::Unsignable { url: self.store.url().to_string(), key: key.to_owned(), why }
     }
 }
 
@@ -161,10 +153,7 @@ pub async fn put_signed(client: &reqwest::Client, put: &SignedPut, body: Bytes) 
     }
     let answer = request.send().await.map_err(|error| unanswered(&put.url, &error.without_url()))?;
     let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
-    Ok(SignedAnswer {
-        status: answer.status().as_u16(),
-        date: date.and_then(parse_date),
-    })
+    Ok(SignedAnswer { status: answer.status().as_u16(), date: date.and_then(parse_date) })
 }
 
 /// The failure of a signed request, without the signature.

@@ -20,7 +20,11 @@ use object_store::{ObjectStore, memory::InMemory, path::Path};
 use url::Url;
 
 pub use self::{environment::Environment, errors::StoreError};
-pub(crate) use self::open::Kind;
+pub(crate) use self::{
+    errors::error_chain,
+    http::parse_date,
+    open::{Kind, decoded},
+};
 use crate::{Second, sign::Signing};
 
 /// What became of a conditional write.

@@ -77,10 +77,7 @@ impl Reader {
                 self.find(intent.form, wanted).boxed()
             })
             .collect();
-        let found: Vec<Found> = stream::iter(finds)
-            .buffered(SIDE_BY_SIDE)
-            .try_collect()
-            .await?;
+        let found: Vec<Found> = stream::iter(finds).buffered(SIDE_BY_SIDE).try_collect().await?;
         let named =
             |(operation, found): (&Operation, &Found)| operation.descriptor.as_ref().map(|_| found.sighting.clone());
         let seen: Vec<Option<Sighting>> = intent.ops.iter().zip(&found).filter_map(named).collect();

@@ -106,7 +106,8 @@ fn host(endpoint: &str) -> Option<String> {
 }
 
 fn rsa_sha256(pem: &str, text: &[u8]) -> Result<Vec<u8>, Failure> {
-    let unusable = |why: &dyn std::fmt::Display| Failure::Unsignable(format!("the service account's key is no RSA key: {why}"));
+    let unusable =
+        |why: &dyn std::fmt::Display| Failure::Unsignable(format!("the service account's key is no RSA key: {why}"));
     let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
     let key = STANDARD.decode(base64).map_err(|error| unusable(&error))?;
     let key = if pem.contains("BEGIN RSA PRIVATE KEY") {

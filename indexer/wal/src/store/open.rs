@@ -99,11 +99,7 @@ pub(super) fn folder(path: &FilePath) -> Result<Store, StoreError> {
     };
     let (inner, path) = Folder::open(path).map_err(refused)?;
     let url = Url::from_directory_path(&path).map_err(|()| refused(std::io::ErrorKind::InvalidFilename.into()))?;
-    let backend = Backend {
-        inner: Arc::new(inner),
-        kind: Kind::Folder,
-        signing: None,
-    };
+    let backend = Backend { inner: Arc::new(inner), kind: Kind::Folder, signing: None };
     Ok(Store::with(backend, url))
 }
 
@@ -116,10 +112,7 @@ fn bucket(url: &Url) -> Result<&str, StoreError> {
 
 /// Every request is one attempt: [`super::retry`] repeats those that may be repeated.
 fn one_attempt() -> RetryConfig {
-    RetryConfig {
-        max_retries: 0,
-        ..RetryConfig::default()
-    }
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
 
 /// Set before the environment's settings, which may allow plain http.
@@ -139,10 +132,7 @@ fn check_scheme(url: &Url, endpoint: Option<&str>, environment: &Environment, al
 }
 
 fn unusable(url: &Url, why: String) -> StoreError {
-    StoreError::Unusable {
-        url: url.to_string(),
-        why,
-    }
+    StoreError::Unusable { url: url.to_string(), why }
 }
 
 #[cfg(test)]

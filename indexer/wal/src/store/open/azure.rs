@@ -12,10 +12,8 @@ use crate::{
 };
 
 /// The account that every emulator has, and its key: published by Microsoft.
-const EMULATOR: (&str, &str) = (
-    "devstoreaccount1",
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
-);
+const EMULATOR: (&str, &str) =
+    ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
 /// Variables under the names that Azure's own tools read, and ours for them.
 const ALIASES: [(&str, AzureConfigKey); 4] = [
     ("AZURE_STORAGE_ACCOUNT", AzureConfigKey::AccountName),
@@ -46,11 +44,7 @@ pub(super) fn backend(url: &Url, environment: &Environment) -> Result<Backend, S
     let builder = builder.with_container_name(bucket(url)?).with_http_connector(Connector).with_retry(one_attempt());
     let store = Arc::new(builder.build().map_err(|error| unusable(url, error.to_string()))?);
     let signing = AzureSigning { store: store.clone(), account, key };
-    Ok(Backend {
-        inner: store,
-        kind: Kind::Azure,
-        signing: Some(Signing::Azure(signing)),
-    })
+    Ok(Backend { inner: store, kind: Kind::Azure, signing: Some(Signing::Azure(signing)) })
 }
 
 fn configured(environment: &Environment) -> MicrosoftAzureBuilder {
@@ -76,7 +70,8 @@ fn connection_settings(text: &str) -> Vec<(AzureConfigKey, String)> {
     let value = |name: &str| pairs.iter().find(|(other, _)| other.trim() == name).map(|(_, value)| value.trim());
     let mut settings: Vec<_> =
         PARTS.iter().filter_map(|(name, key)| Some((key.clone(), value(name)?.to_owned()))).collect();
-    if let (None, Some(account), Some(suffix)) = (value("BlobEndpoint"), value("AccountName"), value("EndpointSuffix")) {
+    if let (None, Some(account), Some(suffix)) = (value("BlobEndpoint"), value("AccountName"), value("EndpointSuffix"))
+    {
         let scheme = value("DefaultEndpointsProtocol").unwrap_or("https");
         settings.push((AzureConfigKey::Endpoint, format!("{scheme}://{account}.blob.{suffix}")));
     }

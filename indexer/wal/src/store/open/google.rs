@@ -49,11 +49,7 @@ pub(super) fn backend(url: &Url, environment: &Environment) -> Result<Backend, S
         bucket: bucket.to_owned(),
         key: credentials.client_email.zip(credentials.private_key),
     };
-    Ok(Backend {
-        inner: store,
-        kind: Kind::Google,
-        signing: Some(Signing::Google(signing)),
-    })
+    Ok(Backend { inner: store, kind: Kind::Google, signing: Some(Signing::Google(signing)) })
 }
 
 fn with_scheme(host: &str) -> String {
@@ -69,7 +65,12 @@ fn credentials(url: &Url, builder: &GoogleCloudStorageBuilder) -> Result<Credent
                 return Ok(Credentials::default());
             };
             fs::read_to_string(&file).map_err(|error| {
-                unusable(url, format!("its credentials file \"{file}\" cannot be read: {error}; see GOOGLE_APPLICATION_CREDENTIALS"))
+                unusable(
+                    url,
+                    format!(
+                        "its credentials file \"{file}\" cannot be read: {error}; see GOOGLE_APPLICATION_CREDENTIALS"
+                    ),
+                )
             })?
         }
     };

@@ -41,11 +41,7 @@ pub(super) fn backend(url: &Url, environment: &Environment) -> Result<Backend, S
     let region = region.iter().find_map(|key| builder.get_config_value(key));
     let region = region.unwrap_or_else(|| "us-east-1".to_owned());
     let store = Arc::new(builder.build().map_err(|error| unusable(url, error.to_string()))?);
-    Ok(Backend {
-        inner: store.clone(),
-        kind: Kind::S3,
-        signing: Some(Signing::S3(S3Signing { store, region })),
-    })
+    Ok(Backend { inner: store.clone(), kind: Kind::S3, signing: Some(Signing::S3(S3Signing { store, region })) })
 }
 
 /// The environment, completed from `~/.aws/config` and `~/.aws/credentials` where no variable names credentials.
