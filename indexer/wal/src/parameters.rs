@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Second;
+use crate::{
+    Second,
+    planted::{Fault, planted},
+};
 
 /// How long after its record's store time, plus `V`, a change of parameters takes effect.
 pub const CHANGE_DELAY: Duration = Duration::from_secs(5 * 60);
@@ -115,6 +118,9 @@ impl Schedule {
     /// The smallest second that some set, in force at that second, still holds open. Raising a parameter stalls the
     /// horizon; lowering one moves it only after the old bound has passed for the seconds that the old set governs.
     pub fn horizon(&self, now: Second) -> Second {
+        if planted(Fault::LoweredExpiryAtOnce) {
+            return now.before(self.newest().parameters.horizon_delay());
+        }
         let ends = self.0.iter().skip(1).map(|next| Some(next.from)).chain([None]);
         for (dated, end) in self.0.iter().zip(ends) {
             let frozen = now.before(dated.parameters.horizon_delay());

@@ -27,6 +27,8 @@ pub struct Knobs {
     pub rest: std::ops::RangeInclusive<u64>,
     /// How many bundles of a repo the writers share names of; few make them collide.
     pub names: u64,
+    /// Whether a candidate that starts again is the same to the catalog, as the owner of a folder is.
+    pub steady_identity: bool,
     /// Whether somebody deletes descriptors of old bundles.
     pub deleter: bool,
     /// Whether the index's chain is trimmed, and how soon after a record was written.
@@ -51,6 +53,7 @@ impl Knobs {
             indexers: dice.among(&(1..=2)),
             rest: 200..=dice.among(&(3_000..=20_000)),
             names: dice.among(&(3..=40)),
+            steady_identity: dice.chance(300),
             deleter: dice.chance(500),
             trim: dice.chance(500).then(|| Duration::from_secs(dice.among(&(30..=120)))),
         }
@@ -96,9 +99,6 @@ fn parameters(dice: &mut Dice, weather: &Weather) -> Parameters {
 
 fn change(dice: &mut Dice, before: &Parameters) -> Vec<(Duration, Parameters)> {
     let expiry = if dice.chance(600) { dice.among(&(2..=5)) } else { dice.among(&(30..=60)) };
-    let parameters = Parameters {
-        expiry: Duration::from_secs(expiry),
-        ..*before
-    };
+    let parameters = Parameters { expiry: Duration::from_secs(expiry), ..*before };
     vec![(Duration::from_secs(dice.among(&(20..=90))), parameters)]
 }

@@ -1,9 +1,9 @@
 //! Runs more seeds of the simulation on demand.
 
-use std::{process::ExitCode, thread::available_parallelism};
+use std::{collections::BTreeMap, process::ExitCode, thread::available_parallelism};
 
 use clap::Parser;
-use tidemark_sim::{Report, fault, first_failure, run, run_all, scenario};
+use tidemark_sim::{Report, Scenario, fault, first_failure, run_all};
 
 /// Runs seeds of the simulation: `cargo run -p tidemark-sim -- --seeds 10000 --from 0`.
 #[derive(Parser)]
@@ -21,7 +21,7 @@ struct Args {
     #[arg(long)]
     trace: bool,
     /// What to simulate.
-    #[arg(long, default_value = "chain")]
+    #[arg(long, default_value = "mixed")]
     scenario: String,
     /// Plants this fault, as in `NoBoundaryCheck`.
     #[arg(long)]
@@ -33,6 +33,10 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let Some(scenario) = Scenario::named(&args.scenario) else {
+        eprintln!("no scenario is named \"{}\"", args.scenario);
+        return ExitCode::FAILURE;
+    };
     let planted = match args.fault.as_deref().map(|name| fault(name).ok_or(name)) {
         Some(Err(name)) => {
             eprintln!("no fault is named \"{name}\"");
@@ -40,7 +44,7 @@ fn main() -> ExitCode {
         }
         other => other.and_then(Result::ok),
     };
-    let one = |seed: u64, echo: bool| -> Report { run(seed, planted, echo, scenario::chain::run) };
+    let one = |seed: u64, echo: bool| -> Report { scenario.run(seed, planted, echo) };
     let reports = match args.seed {
         Some(seed) => vec![one(seed, args.trace)],
         None => {
@@ -54,5 +58,12 @@ fn main() -> ExitCode {
     }
     let lines: u64 = reports.iter().map(|report| report.lines).sum();
     println!("{} seeds hold, {lines} events", reports.len());
+    let mut marks: BTreeMap<&str, u64> = BTreeMap::new();
+    for mark in reports.iter().flat_map(|report| &report.marks) {
+        *marks.entry(mark).or_default() += 1;
+    }
+    for (mark, seeds) in marks {
+        println!("{seeds:>6} seeds: {mark}");
+    }
     ExitCode::SUCCESS
 }

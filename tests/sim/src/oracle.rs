@@ -97,7 +97,8 @@ impl Oracle {
             let intent = self.truth.entries.get(token)?.intent.as_ref().ok()?;
             intent.ops.get(*op as usize)?.descriptor.clone()
         };
-        let all_decided = |path: &String| self.truth.naming(path).iter().all(|token| self.said.contains_key(&(*token, 0)));
+        let all_decided =
+            |path: &String| self.truth.naming(path).iter().all(|token| self.said.contains_key(&(*token, 0)));
         committed.filter_map(|(place, _)| op(place)).filter(all_decided).collect()
     }
 
@@ -134,7 +135,8 @@ impl Oracle {
         let (horizon, cursor) = (manifest.horizon, manifest.cursor);
         self.marks.insert(format!("below the cursor: {outcome:?}"));
         let said_before = self.said.range((token, 0)..=(token, u32::MAX)).next().map(|(_, (_, outcome))| *outcome);
-        if outcome == Some(Outcome::Committed) && !matches!(said_before, Some(Outcome::Committed | Outcome::Duplicate)) {
+        if outcome == Some(Outcome::Committed) && !matches!(said_before, Some(Outcome::Committed | Outcome::Duplicate))
+        {
             return Err(format!(
                 "the horizon was wrong: \"{}\" landed and commits {token} (second {}), which manifest {number} has below its \
                  cursor {} and horizon {} as {said_before:?}",
@@ -161,7 +163,8 @@ impl Oracle {
         if event.key.contains("/segment/") {
             self.segments.insert(event.key.clone(), Arc::new(records(&event.key, &event.object.body)?));
         } else if event.key.contains("/sidecar/") {
-            let marks = serde_json::from_slice(&event.object.body).map_err(|error| format!("\"{}\": {error}", event.key))?;
+            let marks =
+                serde_json::from_slice(&event.object.body).map_err(|error| format!("\"{}\": {error}", event.key))?;
             self.sidecars.insert(event.key.clone(), Arc::new(marks));
         } else if let Some(number) = manifest_number(&event.key) {
             return self.see_manifest(number, event);
@@ -180,7 +183,8 @@ impl Oracle {
 
     fn see_manifest(&mut self, number: u64, event: &Event) -> Result<(), String> {
         let state = event.object.body.split(|&byte| byte == b'\n').nth(1).unwrap_or_default();
-        let manifest: Manifest = serde_json::from_slice(state).map_err(|error| format!("manifest {number}: {error}"))?;
+        let manifest: Manifest =
+            serde_json::from_slice(state).map_err(|error| format!("manifest {number}: {error}"))?;
         let named = |what: String| format!("manifest {number} by {}: {what}", event.by);
         if number <= self.boundary {
             self.marks.insert("a slot below the boundary was written".to_owned());
@@ -250,7 +254,8 @@ impl Oracle {
         self.lasting(&records)?;
         let (superseded, overtaken) = self.marked(manifest)?;
         let mut visible: BTreeMap<(Token, u32), &Record> = BTreeMap::new();
-        for record in records.values().map(|indexed| &indexed.record).filter(|record| !superseded.contains(&record.seq)) {
+        for record in records.values().map(|indexed| &indexed.record).filter(|record| !superseded.contains(&record.seq))
+        {
             if let Some(other) = visible.insert((record.token, record.op), record) {
                 return Err(format!(
                     "{} op {} is visible twice: seq {} {:?} and seq {} {:?}",
@@ -258,7 +263,9 @@ impl Oracle {
                 ));
             }
         }
-        if let Some(lost) = records.values().find(|indexed| !visible.contains_key(&(indexed.record.token, indexed.record.op))) {
+        if let Some(lost) =
+            records.values().find(|indexed| !visible.contains_key(&(indexed.record.token, indexed.record.op)))
+        {
             return Err(format!("{} op {} is not visible at all", lost.record.token, lost.record.op));
         }
         digests(manifest, records.values().map(|indexed| &indexed.record))?;
@@ -300,7 +307,9 @@ impl Oracle {
         for ((token, op), record) in visible {
             let outcome = record.decision.outcome;
             let Some(real) = truth.get(&(*token, *op)) else {
-                return Err(format!("{token} op {op} is indexed although it is not below the cursor, or does not exist"));
+                return Err(format!(
+                    "{token} op {op} is indexed although it is not below the cursor, or does not exist"
+                ));
             };
             if !allowed(outcome, *real) {
                 return Err(format!("{token} op {op} is {outcome:?} in the index and {real:?} in truth"));
@@ -345,11 +354,8 @@ impl Oracle {
         if committed.len() == 1 {
             return Ok(());
         }
-        let all: Vec<_> = visible
-            .values()
-            .filter(ours)
-            .map(|record| (record.token, record.op, record.decision.outcome))
-            .collect();
+        let all: Vec<_> =
+            visible.values().filter(ours).map(|record| (record.token, record.op, record.decision.outcome)).collect();
         Err(format!(
             "the append of {} with key \"{}\" was acknowledged as {} and is committed {} times: {all:?}",
             ack.writer,
@@ -383,7 +389,9 @@ impl Oracle {
             // What comes after the audit window may be found or not, but only as that.
             let unfound = matches!((said, real), (None | Some(Outcome::Aborted), Outcome::Expired));
             if said != Some(real) && !unfound {
-                return Err(format!("at rest {token} op {op} is {said:?} in the index and {real:?} in truth: no audit found it"));
+                return Err(format!(
+                    "at rest {token} op {op} is {said:?} in the index and {real:?} in truth: no audit found it"
+                ));
             }
         }
         Ok(())
@@ -446,7 +454,11 @@ fn current(visible: &BTreeMap<(Token, u32), &Record>, overtaken: &BTreeSet<u64>)
                 record.seq,
                 record.token,
                 record.op,
-                if real { "marked as overtaken although it is " } else { "not marked as overtaken although it is not " }
+                if real {
+                    "marked as overtaken although it is "
+                } else {
+                    "not marked as overtaken although it is not "
+                }
             ));
         }
     }

@@ -1,3 +1,47 @@
 //! What the simulated processes do.
 
 pub mod chain;
+pub mod indexers;
+pub mod keepers;
+pub mod mixed;
+pub mod readers;
+pub mod writers;
+
+use tidemark_wal::planted::Fault;
+
+use crate::{
+    knobs::Knobs,
+    run::{Report, run},
+};
+
+/// What is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// One chain alone.
+    Chain,
+    /// A whole log.
+    Mixed,
+}
+
+impl Scenario {
+    /// The scenario of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Chain, Self::Mixed].into_iter().find(|scenario| scenario.name() == name)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chain => "chain",
+            Self::Mixed => "mixed",
+        }
+    }
+
+    /// Runs one seed of it on this thread, with `fault` planted.
+    pub fn run(self, seed: u64, fault: Option<Fault>, echo: bool) -> Report {
+        match self {
+            Self::Chain => run(seed, fault, echo, chain::run),
+            Self::Mixed => run(seed, fault, echo, |seed, echo| mixed::run(seed, Knobs::mixed(seed), echo)),
+        }
+    }
+}

@@ -49,8 +49,9 @@ pub struct Truth {
 
 impl Version {
     /// Whether it belongs to the operation, as far as one can tell.
-    fn completes(&self, token: Token, op: &Operation) -> bool {
-        let theirs = self.metadata.get("tidemark-token").is_some_and(|named| !named.starts_with(&token.to_string()));
+    fn completes(&self, token: Token, number: usize, op: &Operation) -> bool {
+        let names = |field: &str, value: String| self.metadata.get(field).is_none_or(|named| *named == value);
+        let theirs = !names("tidemark-token", token.to_string()) || !names("tidemark-op", number.to_string());
         let other = op.digest.as_ref().is_some_and(|digest| *digest != self.digest);
         !theirs && !other && self.time >= token.second()
     }
@@ -59,11 +60,7 @@ impl Version {
 impl Truth {
     /// Nothing landed yet.
     pub fn new() -> Self {
-        Self {
-            sets: Vec::new(),
-            entries: BTreeMap::new(),
-            versions: BTreeMap::new(),
-        }
+        Self { sets: Vec::new(), entries: BTreeMap::new(), versions: BTreeMap::new() }
     }
 
     /// Takes in what landed. The token whose outcome it may change.
@@ -97,9 +94,11 @@ impl Truth {
         let state = event.object.body.split(|&byte| byte == b'\n').nth(1).unwrap_or_default();
         let Ok(state) = serde_json::from_slice::<Value>(state) else { return };
         let sets = state.get("parameters").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let added = sets.get(self.sets.len()).and_then(|set| serde_json::from_value(set.get("parameters")?.clone()).ok());
+        let added =
+            sets.get(self.sets.len()).and_then(|set| serde_json::from_value(set.get("parameters")?.clone()).ok());
         let Some(added) = added.filter(|_| event.what == What::Created) else { return };
-        let from = self.sets.last().map(|(before, old): &(Second, Parameters)| self.takes_effect(event, *before, old, &added));
+        let from =
+            self.sets.last().map(|(before, old): &(Second, Parameters)| self.takes_effect(event, *before, old, &added));
         self.sets.push((from.unwrap_or_default(), added));
     }
 
@@ -138,7 +137,8 @@ impl Truth {
             metadata: event.object.metadata.clone(),
             digest: hex::encode(Sha256::digest(&event.object.body)),
         });
-        let marked = event.key.rsplit('/').next().and_then(|name| name.get(..Token::DIGITS)).and_then(|name| name.parse().ok());
+        let marked =
+            event.key.rsplit('/').next().and_then(|name| name.get(..Token::DIGITS)).and_then(|name| name.parse().ok());
         let named = self.naming(&event.key).into_iter().chain(marked);
         Ok(named.collect::<BTreeSet<Token>>().into_iter().collect())
     }
@@ -151,7 +151,10 @@ impl Truth {
             (Some(path), _, _) => path.clone(),
             (None, _, _) => return Some(token.second()),
         };
-        let own = self.versions.get(&key)?.iter().filter(|version| version.completes(token, op));
+        let marked = key.starts_with(".tidemark/");
+        let own = self.versions.get(&key)?.iter().filter(|version| {
+            if marked { version.time >= token.second() } else { version.completes(token, number, op) }
+        });
         own.map(|version| version.time).min()
     }
 
@@ -203,14 +206,17 @@ impl Truth {
 
     /// Entries that name the descriptor.
     pub fn naming(&self, path: &str) -> Vec<Token> {
-        let named = |entry: &Entry| entry.intent.iter().flat_map(|intent| &intent.ops).any(|op| op.descriptor.as_deref() == Some(path));
+        let named = |entry: &Entry| {
+            entry.intent.iter().flat_map(|intent| &intent.ops).any(|op| op.descriptor.as_deref() == Some(path))
+        };
         self.entries.iter().filter(|(_, entry)| named(entry)).map(|(token, _)| *token).collect()
     }
 
     /// How often an append with this writer and key is committed by what has landed.
     pub fn times_committed(&self, writer: &str, key: &str) -> usize {
         let ours = |intent: &Intent| {
-            intent.writer.as_deref() == Some(writer) && (0..intent.ops.len()).any(|op| intent.key_of(op).as_deref() == Some(key))
+            intent.writer.as_deref() == Some(writer)
+                && (0..intent.ops.len()).any(|op| intent.key_of(op).as_deref() == Some(key))
         };
         let entries = self.entries.iter().filter(|(_, entry)| entry.intent.as_ref().is_ok_and(ours));
         entries.filter(|(token, _)| self.committed(**token)).count()

@@ -39,19 +39,15 @@ impl World {
         cloud.watch(Box::new(move |event| lock(&watching).see(event)));
         let guarding = Arc::clone(&oracle);
         cloud.guard(Box::new(move |_, _, metadata, clock| {
-            let token = metadata.get("tidemark-token").and_then(|named| named.get(..27)).and_then(|token| token.parse().ok());
+            let token =
+                metadata.get("tidemark-token").and_then(|named| named.get(..27)).and_then(|token| token.parse().ok());
             token.is_none_or(|token: tidemark_wal::Token| {
                 let oracle = lock(&guarding);
                 let expiry = oracle.truth.parameters(token.second()).map_or(Duration::ZERO, |set| set.expiry);
                 u128::from(clock) <= u128::from(token.second().unix()) * 1000 + expiry.as_millis()
             })
         }));
-        Self {
-            cloud,
-            knobs: Arc::new(knobs),
-            oracle,
-            calm: watch::Sender::new(false),
-        }
+        Self { cloud, knobs: Arc::new(knobs), oracle, calm: watch::Sender::new(false) }
     }
 
     /// The oracle. Never to be held while the cloud is asked something.

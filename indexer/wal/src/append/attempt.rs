@@ -134,8 +134,9 @@ impl Writer {
         let is_label = |part: &&Part| matches!(part.target, Target::Label { .. });
         let (labels, descriptors): (Vec<&Part>, Vec<&Part>) = prepared.parts.iter().partition(is_label);
         for parts in [descriptors, labels] {
-            let puts = stream::iter(parts).map(|part| self.put(started, part)).buffered(SIDE_BY_SIDE);
-            let put: Vec<_> = puts.collect().await;
+            // Made before they are streamed: a closure in the stream would keep the append from being spawned.
+            let puts: Vec<_> = parts.into_iter().map(|part| self.put(started, part)).collect();
+            let put: Vec<_> = stream::iter(puts).buffered(SIDE_BY_SIDE).collect().await;
             put.into_iter().collect::<Result<(), Missed>>()?;
         }
         Ok(())

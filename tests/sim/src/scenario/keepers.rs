@@ -2,14 +2,7 @@
 
 use tidemark_catalog::{Generation, IndexChain, RootChain};
 
-use crate::{
-    cloud::What,
-    oracle::INDEX,
-    process::Process,
-    store::SimStore,
-    supervise::End,
-    world::World,
-};
+use crate::{cloud::What, oracle::INDEX, process::Process, store::SimStore, supervise::End, world::World};
 
 /// Sets the log's parameters at the times that the set-up says.
 pub async fn operate(world: World, process: Process) -> End {
@@ -39,13 +32,18 @@ pub async fn trim(world: World, process: Process) -> End {
         let now = world.cloud.now();
         let old = |event: &crate::cloud::Event| event.what == What::Created && event.at + age < now;
         let events = world.cloud.events();
-        let numbers = events.iter().filter(|event| event.bucket == INDEX && old(event)).filter_map(|event| manifest_number(&event.key));
+        let numbers = events
+            .iter()
+            .filter(|event| event.bucket == INDEX && old(event))
+            .filter_map(|event| manifest_number(&event.key));
         let Some(to) = numbers.max() else { continue };
         if chain.chain().set_boundary(to).await.is_err() {
             continue;
         }
         world.cloud.mark("trimmed");
-        for key in world.cloud.objects(INDEX).into_keys().filter(|key| manifest_number(key).is_some_and(|number| number <= to)) {
+        for key in
+            world.cloud.objects(INDEX).into_keys().filter(|key| manifest_number(key).is_some_and(|number| number <= to))
+        {
             let _ = store.delete(&object_store::path::Path::from(key)).await;
         }
     }

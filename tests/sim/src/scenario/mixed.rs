@@ -24,11 +24,7 @@ pub async fn run(seed: u64, knobs: Knobs, echo: bool) -> Cloud {
     sleep(world.knobs.storm).await;
     world.calm_down();
     world.cloud.weather(|weather| {
-        *weather = Weather {
-            hidden: weather.hidden.clone(),
-            spread: weather.spread,
-            ..Weather::calm()
-        };
+        *weather = Weather { hidden: weather.hidden.clone(), spread: weather.spread, ..Weather::calm() };
     });
     world.cloud.note("calm");
     sleep(calm(&world)).await;
@@ -47,7 +43,9 @@ fn settle(world: &World) {
     let cloud = &world.cloud;
     for n in 0..world.knobs.indexers {
         let world = world.clone();
-        supervise(cloud, &format!("indexer{n}"), true, move |process| indexers::index(world.clone(), process, format!("indexer{n}")));
+        supervise(cloud, &format!("indexer{n}"), true, move |process| {
+            indexers::index(world.clone(), process, format!("indexer{n}"))
+        });
     }
     for n in 0..world.knobs.writers {
         let (world, desk, name) = (world.clone(), Arc::<Mutex<_>>::default(), format!("writer{n}"));
@@ -56,7 +54,9 @@ fn settle(world: &World) {
     }
     for n in 0..world.knobs.strangers {
         let world = world.clone();
-        supervise(cloud, &format!("stray{n}"), true, move |process| writers::stray(world.clone(), process, format!("stray{n}")));
+        supervise(cloud, &format!("stray{n}"), true, move |process| {
+            writers::stray(world.clone(), process, format!("stray{n}"))
+        });
     }
     let reader = world.clone();
     supervise(cloud, "reader", true, move |process| readers::follow(reader.clone(), process));

@@ -34,7 +34,10 @@ fn accepted(world: &World, who: &str, before: Option<&Slot<Manifest>>, slot: &Sl
     if before.is_some_and(|before| before.number > slot.number || before.state.cursor > slot.state.cursor) {
         world.cloud.fail(format!("{who} went back to manifest {}", slot.number));
     }
-    let landed = world.oracle().manifest(slot.number).map(|landed| (landed.epoch, landed.cursor, landed.next_seq, landed.segments.clone()));
+    let landed = world
+        .oracle()
+        .manifest(slot.number)
+        .map(|landed| (landed.epoch, landed.cursor, landed.next_seq, landed.segments.clone()));
     let (manifest, number) = (&slot.state, slot.number);
     let read = (manifest.epoch, manifest.cursor, manifest.next_seq, manifest.segments.clone());
     if landed.as_ref() != Some(&read) {

@@ -63,11 +63,7 @@ fn next_draft(world: &World, name: &str, desk: &Mutex<Desk>) -> Draft {
     let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
     desk.tries += 1;
     if desk.tries > TRIES {
-        *desk = Desk {
-            draft: None,
-            number: desk.number,
-            tries: 1,
-        };
+        *desk = Desk { draft: None, number: desk.number, tries: 1 };
     }
     if let Some(draft) = &desk.draft {
         return draft.clone();
@@ -80,17 +76,17 @@ fn next_draft(world: &World, name: &str, desk: &Mutex<Desk>) -> Draft {
 
 fn done(desk: &Mutex<Desk>) {
     let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
-    *desk = Desk {
-        draft: None,
-        number: desk.number,
-        tries: 0,
-    };
+    *desk = Desk { draft: None, number: desk.number, tries: 0 };
 }
 
 fn draft(world: &World, name: &str, number: u64) -> Draft {
     let kind = world.among(0..=9);
     let bundle = || {
-        let id = if world.chance(150) { format!("b{}", world.among(0..=world.knobs.names)) } else { format!("{name}-{number}") };
+        let id = if world.chance(150) {
+            format!("b{}", world.among(0..=world.knobs.names))
+        } else {
+            format!("{name}-{number}")
+        };
         let path = format!("bundles/r{}/{id}/bundle.yaml", world.among(0..=1));
         let body = bundle_yaml(&id, &format!("{name} {number}"));
         DraftOp::Descriptor { path, body }
@@ -98,12 +94,7 @@ fn draft(world: &World, name: &str, number: u64) -> Draft {
     let label = || {
         let (label, bundle) = (format!("l{}", world.among(0..=2)), format!("b{}", world.among(0..=world.knobs.names)));
         let body = Bytes::from(format!("name: {label}\nid: {bundle}\ntimestamp: 2026-11-20T10:00:00Z\n"));
-        DraftOp::Label {
-            repo: "r0".to_owned(),
-            label,
-            bundle,
-            body,
-        }
+        DraftOp::Label { repo: "r0".to_owned(), label, bundle, body }
     };
     let ops = match kind {
         0..=4 => vec![bundle()],
@@ -112,12 +103,7 @@ fn draft(world: &World, name: &str, number: u64) -> Draft {
         8 => vec![DraftOp::Entry { attributes: Map::new() }],
         _ => vec![bundle(), DraftOp::Entry { attributes: Map::new() }],
     };
-    Draft {
-        writer: Some(name.to_owned()),
-        idempotency_key: Some(format!("key-{number}")),
-        attributes: Map::new(),
-        ops,
-    }
+    Draft { writer: Some(name.to_owned()), idempotency_key: Some(format!("key-{number}")), attributes: Map::new(), ops }
 }
 
 fn bundle_yaml(id: &str, message: &str) -> Bytes {
@@ -128,10 +114,7 @@ fn bundle_yaml(id: &str, message: &str) -> Bytes {
 
 /// One life of a writer that knows Datamon's rules only: a plain entry, a plain descriptor, perhaps late, perhaps never.
 pub async fn stray(world: World, process: Process, name: String) -> End {
-    let (log, meta) = (
-        SimStore::new(&world.cloud, LOG, &process),
-        SimStore::new(&world.cloud, META, &process),
-    );
+    let (log, meta) = (SimStore::new(&world.cloud, LOG, &process), SimStore::new(&world.cloud, META, &process));
     let entropy = world.entropy();
     while !world.is_calm() {
         world.rest(world.knobs.rest.clone()).await;
@@ -173,10 +156,7 @@ fn stray_entry(world: &World, token: Token, path: &str) -> Bytes {
 }
 
 async fn create(store: &SimStore, key: &str, body: Bytes) {
-    let options = PutOptions {
-        mode: PutMode::Create,
-        ..PutOptions::default()
-    };
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let _ = store.put_opts(&Path::from(key), body.into(), options).await;
 }
 
