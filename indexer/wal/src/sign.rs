@@ -183,3 +183,58 @@ fn encoded(text: &str, slashes: bool) -> String {
     }
     encoded
 }
+
+/// The value of a parameter of `url`'s query.
+#[cfg(test)]
+fn query(url: &Url, name: &str) -> String {
+    let mut values = url.query_pairs().filter(|(other, _)| other == name);
+    values.next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s3() -> Store {
+        let variables = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Store::open_with(&"s3://bucket/log".parse().unwrap(), &environment).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_end_is_the_second_that_was_asked_for() {
+        let at = Second::from_unix(1_700_000_000);
+        let signer = Signer::of(&s3());
+        let metadata = [("token".to_owned(), "t1".to_owned())].into();
+        let put = signer.put_url("x", at, at.after(Duration::from_mins(10)), &metadata).await.unwrap().unwrap();
+        assert_eq!(query(&put.url, "X-Amz-Date"), "20231114T221320Z");
+        assert_eq!(query(&put.url, "X-Amz-Expires"), "600");
+        assert_eq!(query(&put.url, "X-Amz-SignedHeaders"), "host;if-none-match;x-amz-meta-token");
+        assert_eq!(put.headers["x-amz-meta-token"], "t1");
+    }
+
+    #[tokio::test]
+    async fn an_end_before_the_signing_date_or_a_week_later_is_refused() {
+        let at = Second::from_unix(1_700_000_000);
+        let signer = Signer::of(&s3());
+        for ends in [at, Second::from_unix(1), at.after(LONGEST).next()] {
+            let refused = signer.put_url("x", at, ends, &Metadata::new()).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Unsignable { .. }), "{refused}");
+        }
+        assert!(signer.put_url("x", at, at.after(LONGEST), &Metadata::new()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn memory_has_no_urls() {
+        let at = Second::from_unix(1_700_000_000);
+        let signer = Signer::of(&Store::memory());
+        assert!(!signer.has_urls());
+        assert_eq!(signer.put_url("x", at, at.next(), &Metadata::new()).await.unwrap(), None);
+    }
+
+    #[test]
+    fn only_unreserved_characters_stay() {
+        assert_eq!(encoded("a/b c~é", true), "a/b%20c~%C3%A9");
+        assert_eq!(encoded("a/b", false), "a%2Fb");
+    }
+}
