@@ -14,4 +14,8 @@ mod segment;
 mod sidecar;
 mod snapshot;
 
+pub(crate) use document::{order_of, outcome_name, second_of, term_text, to_unstored};
 pub use engine::{EngineOptions, TantivyEngine};
+pub(crate) use schema::{Fields, tokenizers};
+pub(crate) use segment::docs_with;
+pub(crate) use snapshot::{Served, Snapshot};

@@ -5,10 +5,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidemark_wal::Token;
 
+mod answer;
 pub mod api;
 mod error;
+mod execute;
+mod facets;
+mod hits;
+mod overlay;
+mod page;
+mod parts;
+mod query;
+mod searcher;
+mod status;
+mod tail;
+mod view;
 
 pub use error::SearchError;
+pub use searcher::{Searcher, SearcherOptions};
 
 use api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer};
 

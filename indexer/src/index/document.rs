@@ -11,7 +11,7 @@ use tantivy::{
 use tidemark_wal::{Evidence, Outcome, Second, Token};
 
 use super::schema::Fields;
-use crate::Record;
+use crate::{Record, engine::KeyOfWriter};
 
 /// Longest text that is indexed as one exact term. Longer ones are indexed by a digest, see [`term_text`].
 const LONGEST_TERM: usize = 1024;
@@ -27,14 +27,20 @@ pub(crate) struct NotARecord(String);
 
 /// The document of a record.
 pub(crate) fn to_document(fields: &Fields, record: &Record) -> Result<TantivyDocument, serde_json::Error> {
+    let mut doc = to_unstored(fields, record);
+    doc.add_bytes(fields.record, &serde_json::to_vec(record)?);
+    Ok(doc)
+}
+
+/// The document of a record that is kept elsewhere: searchable, but not stored.
+pub(crate) fn to_unstored(fields: &Fields, record: &Record) -> TantivyDocument {
     let mut doc = TantivyDocument::default();
     add_position(&mut doc, fields, record);
     add_names(&mut doc, fields, record);
     add_descriptor(&mut doc, fields, record);
     add_json(&mut doc, fields.payload, &record.payload);
     add_json(&mut doc, fields.descriptor, &record.descriptor);
-    doc.add_bytes(fields.record, &serde_json::to_vec(record)?);
-    Ok(doc)
+    doc
 }
 
 /// The record that a stored document holds.
@@ -66,7 +72,7 @@ pub(crate) fn term_text(text: &str) -> Cow<'_, str> {
 }
 
 /// Writer and idempotency key as one term. The length keeps (`ab`, `c`) and (`a`, `bc`) apart.
-pub(crate) fn writer_key(writer: &str, key: &str) -> String {
+pub(crate) fn writer_key(KeyOfWriter { writer, key }: &KeyOfWriter) -> String {
     term_text(&format!("{}:{writer}{key}", writer.len())).into_owned()
 }
 
@@ -150,9 +156,8 @@ fn add_names(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
     if let Some(path) = &record.path {
         doc.add_text(fields.path, path);
     }
-    if let Some(key) = &record.idempotency_key {
-        let writer = record.writer.as_deref().unwrap_or_default();
-        doc.add_text(fields.writer_key, writer_key(writer, key));
+    if let Some(key) = record.key_of_writer() {
+        doc.add_text(fields.writer_key, writer_key(&key));
     }
 }
 

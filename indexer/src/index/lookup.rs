@@ -93,12 +93,7 @@ impl Snapshot {
             let docs = segment.docs_with(segment.fields.entity, &term)?;
             if let Some(doc) = docs.into_iter().rev().find(|doc| self.is_current(segment, *doc)) {
                 let record = segment.record(doc)?;
-                return Ok(Some(Current {
-                    completed: segment.completed(doc).unwrap_or_default(),
-                    token: record.token,
-                    op: record.op,
-                    seq: record.seq,
-                }));
+                return Ok(record.current().map(|(_, current)| current));
             }
         }
         Ok(None)
@@ -113,7 +108,7 @@ impl Snapshot {
     }
 
     fn committed(&self, key: &KeyOfWriter) -> Result<Option<(Token, u32)>, EngineError> {
-        let term = writer_key(&key.writer, &key.key);
+        let term = writer_key(key);
         let mut smallest = None;
         for segment in self.open_segments() {
             if !segment.may_hold(Asked::WriterKey, &term) {

@@ -11,7 +11,7 @@ use tantivy::{
     store::StoreReader,
 };
 use tidemark_catalog::Segment;
-use tidemark_wal::{Outcome, Second};
+use tidemark_wal::Outcome;
 
 use super::{
     cache::Cached,
@@ -31,7 +31,6 @@ pub(crate) struct OpenSegment {
     /// What the manifest says of it.
     pub(crate) of: Segment,
     pub(crate) fields: Arc<Fields>,
-    index: Index,
     tantivy: tantivy::Segment,
     /// All documents, superseded ones included.
     pub(crate) reader: SegmentReader,
@@ -40,7 +39,6 @@ pub(crate) struct OpenSegment {
     pub(crate) order: Column<u64>,
     outcome: Column<u64>,
     outcomes: Vec<Option<Outcome>>,
-    completed: Column<tantivy::DateTime>,
     filter: OwnedBytes,
     _held: Option<Arc<Cached>>,
 }
@@ -84,19 +82,13 @@ impl OpenSegment {
             store: reader.get_store_reader(STORE_BLOCKS)?,
             op: reader.fast_fields().u64("op")?,
             order: reader.fast_fields().u64("order")?,
-            completed: reader.fast_fields().date("completed")?,
             outcome,
             outcomes,
             filter: pack.filter().read_bytes()?,
             reader,
             tantivy,
-            index,
             _held: held,
         })
-    }
-
-    pub(crate) fn index(&self) -> &Index {
-        &self.index
     }
 
     /// Tantivy's segment, for merging.
@@ -124,12 +116,6 @@ impl OpenSegment {
         self.op.first(doc).and_then(|op| u32::try_from(op).ok()).unwrap_or(0)
     }
 
-    /// When the operation was complete, for committed ones.
-    pub(crate) fn completed(&self, doc: DocId) -> Option<Second> {
-        let time = self.completed.first(doc)?.into_timestamp_secs();
-        u64::try_from(time).ok().map(Second::from_unix)
-    }
-
     /// The stored record. Its seq is that of the document: a builder may have stored an earlier number.
     pub(crate) fn record(&self, doc: DocId) -> Result<Record, EngineError> {
         let stored: TantivyDocument = self.store.get(doc).map_err(|e| self.damaged(&e))?;
@@ -143,19 +129,9 @@ impl OpenSegment {
         filter::may_hold(&self.filter, asked, term)
     }
 
-    /// The documents with a term, ascending.
+    /// The documents with a term, ascending, superseded ones included.
     pub(crate) fn docs_with(&self, field: Field, term: &str) -> Result<Vec<DocId>, EngineError> {
-        let index = self.reader.inverted_index(field).map_err(|e| self.damaged(&e))?;
-        let term = Term::from_field_text(field, term);
-        let postings = index.read_postings(&term, IndexRecordOption::Basic);
-        let mut docs = Vec::new();
-        if let Some(mut postings) = postings.map_err(|e| self.damaged(&e))? {
-            while postings.doc() != TERMINATED {
-                docs.push(postings.doc());
-                postings.advance();
-            }
-        }
-        Ok(docs)
+        docs_with(&self.reader, field, term).map_err(|e| self.damaged(&e))
     }
 
     /// A reader that leaves out the documents with these seqs. Shares everything with this segment.
@@ -187,4 +163,18 @@ fn outcomes(reader: &SegmentReader) -> tantivy::Result<(Vec<Option<Outcome>>, Co
         outcomes.push(outcome_of(&name));
     }
     Ok((outcomes, column.ords().clone()))
+}
+
+/// The documents with a term, ascending, whether they are shown or not.
+pub(crate) fn docs_with(reader: &SegmentReader, field: Field, term: &str) -> tantivy::Result<Vec<DocId>> {
+    let index = reader.inverted_index(field)?;
+    let postings = index.read_postings(&Term::from_field_text(field, term), IndexRecordOption::Basic)?;
+    let mut docs = Vec::new();
+    if let Some(mut postings) = postings {
+        while postings.doc() != TERMINATED {
+            docs.push(postings.doc());
+            postings.advance();
+        }
+    }
+    Ok(docs)
 }

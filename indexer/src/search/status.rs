@@ -1,0 +1,51 @@
+//! What a search service says about itself.
+
+use serde_json::{Map, Value};
+use tidemark_catalog::Counts;
+use tidemark_wal::Second;
+
+use super::{
+    api::{OutcomeCounts, Role, StatusAnswer, instant},
+    view::View,
+};
+
+/// The status of a view. A process that also writes the index knows more and adds it.
+pub(crate) fn of(view: &View, problems: Vec<String>) -> StatusAnswer {
+    let manifest = &view.snapshot.manifest;
+    let known = manifest.horizon > Second::default();
+    let mut details = Map::new();
+    details.insert("future".to_owned(), Value::from(view.future));
+    StatusAnswer {
+        horizon: known.then(|| instant(manifest.horizon)),
+        position: view.position(),
+        lag_seconds: lag(view),
+        lag_reason: None,
+        epoch: manifest.epoch,
+        writer: manifest.holder.as_ref().map(|holder| holder.identity.0.clone()),
+        role: Role::Reader,
+        entries: entries(&manifest.totals.standing(), view),
+        segments: manifest.segments.len() as u64,
+        documents: manifest.totals.records,
+        bytes: manifest.totals.bytes,
+        strangers: view.strangers,
+        overlay: view.overlay.clone(),
+        problems,
+        details,
+    }
+}
+
+/// How long the oldest entry that is frozen by now waits to be published.
+///
+/// A service that only reads has no clock of the store. It knows the newest store time in the log, how long ago it saw
+/// that, and how far the horizon lay behind when the last manifest was published.
+fn lag(view: &View) -> u64 {
+    let (Some(oldest), Some((seen, at)), Some(delay)) = (view.oldest, view.seen, view.delay) else { return 0 };
+    let horizon = seen.after(at.elapsed()).before(delay);
+    horizon.since(oldest.second()).as_secs()
+}
+
+fn entries(counts: &Counts, view: &View) -> OutcomeCounts {
+    let Counts { committed, late, aborted, malformed, duplicate, fenced, expired } = *counts;
+    let pending = view.overlay.as_ref().map_or(0, |overlay| overlay.documents);
+    OutcomeCounts { committed, late, aborted, malformed, duplicate, fenced, expired, pending }
+}

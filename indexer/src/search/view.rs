@@ -1,0 +1,115 @@
+//! What is served at one moment: a manifest and the tail beyond its cursor, swapped together.
+
+use std::{sync::Arc, time::Duration};
+
+use tidemark_catalog::Cursor;
+use tidemark_wal::{Second, Token};
+use tokio::time::Instant;
+
+use super::{
+    api::{OverlayStatus, Position, instant},
+    overlay::{Overlay, OverlayPart},
+};
+use crate::{
+    engine::EngineError,
+    index::{Fields, Snapshot},
+};
+
+/// One consistent state of the index and of the log beyond it. Immutable: a running search keeps the view it began with.
+#[derive(Clone)]
+pub(crate) struct View {
+    /// The number of the manifest; 0 where the index has none yet.
+    pub(crate) manifest: u64,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) parts: Vec<Arc<OverlayPart>>,
+    /// `None`: no log is read.
+    pub(crate) overlay: Option<OverlayStatus>,
+    /// The oldest entry that is not sealed.
+    pub(crate) oldest: Option<Token>,
+    /// The newest store time that was seen in the log, and when.
+    pub(crate) seen: Option<(Second, Instant)>,
+    /// How far the horizon lies behind store time, where the log's parameters are known.
+    pub(crate) delay: Option<Duration>,
+    /// Keys in the log that are no tokens.
+    pub(crate) strangers: u64,
+    /// Entries from the future of their own store time.
+    pub(crate) future: u64,
+}
+
+impl View {
+    /// A manifest with what `overlay` holds beyond it.
+    pub(crate) fn new(manifest: u64, snapshot: Arc<Snapshot>, overlay: Option<(&Overlay, &Listed)>) -> Self {
+        let status = |(overlay, listed): (&Overlay, &Listed)| OverlayStatus {
+            documents: overlay.documents(),
+            dropped: overlay.dropped(),
+            bytes: overlay.bytes(),
+            listed: listed.up_to.map(instant),
+        };
+        Self {
+            manifest,
+            snapshot,
+            parts: overlay.map(|(overlay, _)| overlay.parts().to_vec()).unwrap_or_default(),
+            overlay: overlay.map(status),
+            oldest: overlay.and_then(|(overlay, _)| overlay.oldest()),
+            seen: overlay.and_then(|(_, listed)| listed.seen),
+            delay: overlay.and_then(|(_, listed)| listed.delay),
+            future: overlay.map_or(0, |(_, listed)| listed.future),
+            strangers: overlay.map_or(0, |(_, listed)| listed.strangers),
+        }
+    }
+
+    pub(crate) fn cursor(&self) -> Cursor {
+        self.snapshot.manifest.cursor
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        position(self.manifest, &self.snapshot)
+    }
+
+    /// Whether an entry is decided here, or in the tail.
+    pub(crate) fn shows(&self, fields: &Fields, token: &Token) -> Result<bool, EngineError> {
+        if self.cursor().covers(*token) {
+            return Ok(true);
+        }
+        for part in &self.parts {
+            if !part.docs_of(fields, token)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What an answer says about a manifest.
+pub(crate) fn position(number: u64, snapshot: &Snapshot) -> Position {
+    Position {
+        generation: snapshot.manifest.generation.to_string(),
+        manifest: number,
+        watermark: instant(snapshot.manifest.cursor.second()),
+    }
+}
+
+/// How far the log was listed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Listed {
+    /// The newest store time of a listed entry.
+    pub(crate) up_to: Option<Second>,
+    /// The same with the moment at which it was first seen.
+    pub(crate) seen: Option<(Second, Instant)>,
+    /// Entries whose token lies in the future of their own store time.
+    pub(crate) future: u64,
+    /// Keys that are no tokens.
+    pub(crate) strangers: u64,
+    /// How far the horizon lies behind store time.
+    pub(crate) delay: Option<Duration>,
+}
+
+impl Listed {
+    /// Notes the store time of a listed entry.
+    pub(crate) fn note(&mut self, time: Second) {
+        if self.up_to.is_none_or(|up_to| up_to < time) {
+            self.up_to = Some(time);
+            self.seen = Some((time, Instant::now()));
+        }
+    }
+}
