@@ -49,11 +49,17 @@ impl Entries {
         reporter: &Reporter,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(options.chunk.max(1));
-        let fetcher =
-            Fetcher { reader: reader.clone(), schedule: Arc::new(schedule.clone()), reporter: reporter.clone() };
+        let fetcher = Fetcher {
+            reader: reader.clone(),
+            schedule: Arc::new(schedule.clone()),
+            reporter: reporter.clone(),
+        };
         let fetched = fetcher.run(listing, options.fetches.max(1), options.entry_memory.max(LARGEST));
         let task = tokio::spawn(hand_on(fetched, sender));
-        Self { receiver, _task: AbortOnDropHandle::new(task) }
+        Self {
+            receiver,
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 
     /// The next entries, at least one and at most `most`; none at the end.
