@@ -31,6 +31,8 @@ mod resolve;
 mod status;
 mod tail;
 mod tiers;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,0 +1,222 @@
+//! The whole ingest on a store in memory, with the model engine and paused time.
+
+mod cloud;
+mod world;
+
+use std::time::Duration;
+
+use tidemark_wal::Outcome;
+
+use super::IngestOptions;
+use world::{Draft, World, small_batches};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn a_backfill_indexes_every_entry_once() {
+    let world = World::new(IngestOptions { batch_records: 100, chunk: 64, ..IngestOptions::default() }).await;
+    for number in 0..1500u64 {
+        world.append(world.ago(100_000 - number * 7 / 3), &Draft::entity(number % 40));
+    }
+    world.plant_others();
+    world.run_for(MINUTE).await;
+    let contents = world.check().await;
+    assert_eq!(contents.records.len(), 1500 + 3);
+    assert!(world.status().lag_seconds == 0 && world.status().trouble.is_none(), "{:?}", world.status());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_second_holds_any_number_of_entries() {
+    let options = IngestOptions {
+        batch_records: 10,
+        segment_memory: 20_000,
+        compaction: false,
+        ..IngestOptions::default()
+    };
+    let world = World::new(options).await;
+    let second = world.ago(5000);
+    for number in 0..3000 {
+        world.append(second, &Draft::entity(number % 7));
+    }
+    world.append(world.ago(4999), &Draft::entity(1));
+    world.run_for(MINUTE).await;
+    assert_eq!(world.check().await.records.len(), 3001);
+    let manifest = world.manifest().await;
+    assert!(manifest.segments.len() > 10, "{} segments", manifest.segments.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_sealed_waits_and_is_published_soon_after() {
+    let world = World::new(IngestOptions::default()).await;
+    let running = world.start();
+    world.pass(MINUTE).await;
+    world.append(world.cloud.now(), &Draft::entity(1));
+    let sealed = world.delay();
+    world.pass(sealed - Duration::from_secs(1)).await;
+    assert!(world.contents().await.records.is_empty());
+    world.pass(Duration::from_secs(4)).await;
+    assert_eq!(world.check().await.records.len(), 1);
+    world.stop(running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_log_moves_the_watermark_with_few_requests() {
+    let world = World::new(IngestOptions::default()).await;
+    let running = world.start();
+    world.pass(5 * MINUTE).await;
+    let (before, requests) = (world.manifest().await, world.cloud.requests());
+    world.pass(10 * MINUTE).await;
+    let spent = world.cloud.requests() - requests;
+    let after = world.manifest().await;
+    assert!(after.cursor.second().since(before.cursor.second()) >= 9 * MINUTE);
+    assert!(spent < 10 * 60, "{spent} requests in ten minutes");
+    world.stop(running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_key_commits_once() {
+    let world = World::new(small_batches()).await;
+    let late = world.append_at(world.ago(900), world.ago(100), &Draft::entity(1).key("a"));
+    let first = world.append(world.ago(800), &Draft::entity(1).key("a"));
+    let again = world.append(world.ago(800).next(), &Draft::entity(2).key("a"));
+    let other = world.append(world.ago(790), &Draft::entity(2).key("b"));
+    let much_later = world.append(world.ago(300), &Draft::entity(3).key("a"));
+    let group = world.append(world.ago(290), &Draft::group(&[1, 2, 3]).key("g"));
+    let group_again = world.append(world.ago(200), &Draft::group(&[1, 2, 3]).key("g"));
+    world.run_for(MINUTE).await;
+    let outcomes = world.outcomes().await;
+    for (token, outcome) in [
+        (late, Outcome::Late),
+        (first, Outcome::Committed),
+        (again, Outcome::Duplicate),
+        (other, Outcome::Committed),
+        (much_later, Outcome::Duplicate),
+    ] {
+        assert_eq!(outcomes[&token], [outcome]);
+    }
+    assert_eq!(outcomes[&group], [Outcome::Committed; 3]);
+    assert_eq!(outcomes[&group_again], [Outcome::Duplicate; 3]);
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_entry_becomes_a_correction_once() {
+    let world = World::new(small_batches()).await;
+    for number in 0..50 {
+        world.append(world.ago(500 - number), &Draft::entity(number % 5).key(&number.to_string()));
+    }
+    world.run_for(MINUTE).await;
+    let hidden = world.ago(300);
+    let found = world.append_at(hidden, world.cloud.now(), &Draft::entity(1));
+    let visible_too_late = world.append(hidden, &Draft::entity(2));
+    let duplicate = world.append(hidden, &Draft::entity(2).key("49"));
+    world.run_for(20 * MINUTE).await;
+    world.run_for(20 * MINUTE).await;
+    let outcomes = world.outcomes().await;
+    assert_eq!(outcomes[&found], [Outcome::Late]);
+    assert_eq!(outcomes[&visible_too_late], [Outcome::Committed]);
+    assert_eq!(outcomes[&duplicate], [Outcome::Duplicate]);
+    assert_eq!(world.check().await.records.len(), 53);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_descriptor_corrects_an_aborted_operation_once() {
+    let world = World::new(small_batches()).await;
+    let token = world.append(world.ago(200), &Draft::bundle("b1"));
+    let never = world.append(world.ago(200), &Draft::bundle("b2"));
+    world.run_for(MINUTE).await;
+    assert_eq!(world.outcomes().await[&token], [Outcome::Aborted]);
+    world.describe("b1", world.cloud.now());
+    world.run_for(20 * MINUTE).await;
+    world.run_for(70 * MINUTE).await;
+    let outcomes = world.outcomes().await;
+    assert_eq!(outcomes[&token], [Outcome::Late]);
+    assert_eq!(outcomes[&never], [Outcome::Aborted]);
+    let contents = world.check().await;
+    assert_eq!((contents.records.len(), contents.marks.superseded.len()), (3, 1));
+    let standing = world.manifest().await.totals.standing();
+    assert_eq!((standing.late, standing.aborted), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn compaction_changes_no_answer_and_bounds_the_segments() {
+    let world = World::new(small_batches()).await;
+    for number in 0..2000u64 {
+        world.append(world.ago(50_000 - number * 20), &Draft::entity(number % 30).key(&(number / 2).to_string()));
+    }
+    world.run_for(10 * MINUTE).await;
+    let manifest = world.manifest().await;
+    assert!(manifest.segments.len() < 40, "{} segments", manifest.segments.len());
+    assert!(manifest.sidecars.len() < 40, "{} sidecars", manifest.sidecars.len());
+    let contents = world.check().await;
+    assert_eq!(contents.records.len(), 2000);
+    assert_eq!(manifest.totals.counts.duplicate, 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_reported_and_nothing_is_skipped() {
+    let world = World::new(IngestOptions::default()).await;
+    let mut tokens = Vec::new();
+    for number in 0..20 {
+        tokens.push(world.append(world.ago(500 - number), &Draft::entity(number)));
+    }
+    world.cloud.fail(Some(&tokens[7].to_string()));
+    let running = world.start();
+    world.pass(3 * MINUTE).await;
+    let trouble = world.status().trouble.expect("it is said");
+    assert!(trouble.message.contains(&tokens[7].to_string()), "{}", trouble.message);
+    assert!(world.contents().await.records.is_empty());
+    world.cloud.fail(None);
+    world.pass(3 * MINUTE).await;
+    assert_eq!(world.check().await.records.len(), 20);
+    assert_eq!(world.status().trouble, None);
+    for part in ["list of", ".tidemark/", "index/"] {
+        world.cloud.fail(Some(part));
+        world.append(world.cloud.now(), &Draft::entity(1));
+        world.pass(10 * MINUTE).await;
+        assert!(world.status().trouble.is_some(), "{part}");
+        world.cloud.fail(None);
+        world.pass(5 * MINUTE).await;
+        assert_eq!(world.status().trouble, None, "{part}");
+    }
+    assert_eq!(world.check().await.records.len(), 23);
+    world.stop(running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_dies_at_any_request_leaves_neither_gap_nor_double() {
+    let mut crashes = 0;
+    for step in (3u64..).step_by(4) {
+        let world = World::new(small_batches()).await;
+        for number in 0..60u64 {
+            world.append(world.ago(500 - number * 3), &Draft::entity(number % 5).key(&(number % 50).to_string()));
+        }
+        world.append(world.ago(450), &Draft::bundle("b1"));
+        let died = world.run_until_request(step).await;
+        world.describe("b1", world.cloud.now());
+        world.run_for(15 * MINUTE).await;
+        assert_eq!(world.check().await.records.len(), 62, "after a crash at request {step}");
+        crashes += u64::from(died);
+        if !died {
+            break;
+        }
+    }
+    assert!(crashes > 20, "{crashes} crashes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_only_one_writes_and_the_other_succeeds_it() {
+    let world = World::new(small_batches()).await;
+    let first = world.start_as("first");
+    world.pass(MINUTE).await;
+    let second = world.start_as("second");
+    world.pass(5 * MINUTE).await;
+    assert_eq!(world.manifest().await.epoch, 1);
+    drop(first);
+    world.append(world.cloud.now(), &Draft::entity(1));
+    world.pass(5 * MINUTE).await;
+    assert_eq!(world.manifest().await.epoch, 2);
+    assert_eq!(world.check().await.records.len(), 1);
+    world.stop(second).await;
+    assert_eq!(world.manifest().await.holder, None);
+}
