@@ -30,9 +30,9 @@ mod rejudge;
 mod resolve;
 mod status;
 mod tail;
-mod tiers;
 #[cfg(test)]
 mod tests;
+mod tiers;
 
 use std::{sync::Arc, time::Duration};
 

@@ -27,12 +27,8 @@ use crate::{
 };
 
 /// How long after sealing a second is looked at again; those beyond the audit window fall away, its end comes last.
-const AGES: [Duration; 4] = [
-    Duration::from_secs(60),
-    Duration::from_secs(600),
-    Duration::from_secs(3600),
-    Duration::from_secs(6 * 3600),
-];
+const AGES: [Duration; 4] =
+    [Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3600), Duration::from_secs(6 * 3600)];
 /// How many tokens are compared with the index at once.
 const CHUNK: usize = 1000;
 /// How far an audit may lag behind its time without leaving a gap over a restart.
@@ -56,10 +52,7 @@ struct Level {
 impl Audit {
     /// The audit of a process that took over an index with this horizon and cursor.
     pub(crate) fn after_restart(horizon: Second, cursor: Cursor) -> Self {
-        Self {
-            start: horizon.min(cursor.second()),
-            levels: Vec::new(),
-        }
+        Self { start: horizon.min(cursor.second()), levels: Vec::new() }
     }
 
     /// The seconds that are due for a look, the youngest first; none twice.
@@ -87,10 +80,7 @@ impl Audit {
         self.levels = ages
             .map(|age| match known.iter().find(|level| level.age == age) {
                 Some(level) => *level,
-                None => Level {
-                    age,
-                    done: self.start.before(age).before(SLACK.min(age)),
-                },
+                None => Level { age, done: self.start.before(age).before(SLACK.min(age)) },
             })
             .collect();
     }
@@ -138,7 +128,8 @@ impl Indexer {
         let mut aborted = index.unsettled(tokens).await?;
         aborted.retain(|aborted| seconds.contains(&aborted.token.second().max(aborted.entry_time)));
         for chunk in by_entry(&aborted) {
-            let predecessors = chunk.iter().map(|aborted| ((aborted.token, aborted.op), predecessor(aborted))).collect();
+            let predecessors =
+                chunk.iter().map(|aborted| ((aborted.token, aborted.op), predecessor(aborted))).collect();
             self.correct(entries_of(chunk), &predecessors, frozen).await?;
         }
         Ok(())
@@ -167,7 +158,10 @@ impl Indexer {
         if batch.len() == 0 {
             return Ok(());
         }
-        tracing::warn!(corrections = batch.len(), "found what was not visible when its second was sealed: publishing it");
+        tracing::warn!(
+            corrections = batch.len(),
+            "found what was not visible when its second was sealed: publishing it"
+        );
         let cursor = self.cursor().second();
         self.publish(batch, cursor, frozen.horizon).await
     }
@@ -198,11 +192,7 @@ fn is_news(record: &Record, predecessors: &Predecessors) -> bool {
 }
 
 fn predecessor(aborted: &Unsettled) -> Predecessor {
-    Predecessor {
-        seq: aborted.seq,
-        outcome: Outcome::Aborted,
-        evidence: aborted.evidence,
-    }
+    Predecessor { seq: aborted.seq, outcome: Outcome::Aborted, evidence: aborted.evidence }
 }
 
 /// Cuts aborted operations into chunks, never within an entry.
@@ -219,14 +209,8 @@ fn by_entry(aborted: &[Unsettled]) -> Vec<&[Unsettled]> {
 }
 
 fn entries_of(aborted: &[Unsettled]) -> Vec<Listed> {
-    let mut entries: Vec<Listed> = aborted
-        .iter()
-        .map(|aborted| Listed {
-            token: aborted.token,
-            time: aborted.entry_time,
-            size: 0,
-        })
-        .collect();
+    let mut entries: Vec<Listed> =
+        aborted.iter().map(|aborted| Listed { token: aborted.token, time: aborted.entry_time, size: 0 }).collect();
     entries.dedup_by_key(|entry| entry.token);
     entries
 }

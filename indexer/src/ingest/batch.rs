@@ -73,10 +73,7 @@ impl Batch {
             oldest: None,
             newest: None,
             begun: Instant::now(),
-            limits: Limits {
-                records: options.batch_records,
-                age: options.batch_age,
-            },
+            limits: Limits { records: options.batch_records, age: options.batch_age },
         }
     }
 

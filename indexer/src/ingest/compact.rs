@@ -26,6 +26,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(crate) struct Compactor {
     task: Option<AbortOnDropHandle<Result<Compaction, EngineError>>>,
+    result: Option<Result<Compaction, EngineError>>,
     not_before: Option<Instant>,
 }
 
@@ -86,26 +87,34 @@ async fn merge_sidecars(inputs: &[Sidecar], shelf: &Shelf) -> Result<Compaction,
 }
 
 impl Compactor {
-    /// Resolves when a compaction is done; never while there is none.
+    /// Resolves when a compaction is done; never while there is none. May be dropped and called again.
     pub(crate) async fn finished(&mut self) {
-        // The tail looks at what came out of it.
-        while !self.task.as_ref().is_some_and(|task| task.is_finished()) {
-            match &mut self.task {
-                Some(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-                None => std::future::pending().await,
-            }
+        if self.result.is_some() {
+            return;
         }
+        match &mut self.task {
+            Some(task) => self.result = Some(tail::finished(task).await),
+            None => std::future::pending().await,
+        }
+        self.task = None;
+    }
+
+    /// What came of a compaction, once it is done.
+    async fn take(&mut self) -> Option<Result<Compaction, EngineError>> {
+        if self.task.as_ref().is_some_and(AbortOnDropHandle::is_finished) {
+            self.finished().await;
+        }
+        self.result.take()
     }
 }
 
 impl Indexer {
     /// Adopts a compaction that is done, and starts the next one.
     pub(super) async fn adopt(&mut self) -> Result<(), IngestError> {
-        if let Some(task) = self.compactor.task.take_if(|task| task.is_finished()) {
-            match tail::finished(task).await {
-                Ok(compaction) => self.adopt_one(compaction).await?,
-                Err(failure) => self.compaction_failed(&failure),
-            }
+        match self.compactor.take().await {
+            Some(Ok(compaction)) => self.adopt_one(compaction).await?,
+            Some(Err(failure)) => self.compaction_failed(&failure),
+            None => {}
         }
         self.start_compaction();
         Ok(())

@@ -112,13 +112,7 @@ struct Open {
 impl Segments {
     /// None yet; one that takes more than `limit` bytes of memory is finished and the next one begun.
     pub(crate) fn new(shelf: &Shelf, limit: usize) -> Self {
-        Self {
-            shelf: shelf.clone(),
-            limit,
-            open: None,
-            finishing: None,
-            finished: Vec::new(),
-        }
+        Self { shelf: shelf.clone(), limit, open: None, finishing: None, finished: Vec::new() }
     }
 
     /// Adds records that continue the seqs of those before.
@@ -126,10 +120,7 @@ impl Segments {
         let Some(first) = records.first() else { return Ok(()) };
         let open = match &mut self.open {
             Some(open) => open,
-            empty => empty.insert(Open {
-                builder: self.shelf.engine.builder()?,
-                summary: Summary::before(first),
-            }),
+            empty => empty.insert(Open { builder: self.shelf.engine.builder()?, summary: Summary::before(first) }),
         };
         open.summary.take(&records);
         open.builder.add(records).await?;

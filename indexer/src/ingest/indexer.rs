@@ -181,7 +181,8 @@ impl Indexer {
     /// that the parameters are certain for it.
     async fn freeze(&mut self) -> Result<Frozen, IngestError> {
         let now = self.clock.probe().await?.now;
-        let schedule = self.root.parameters().await?.ok_or(tidemark_catalog::ChainError::Refused(Refused::NoParameters))?;
+        let schedule =
+            self.root.parameters().await?.ok_or(tidemark_catalog::ChainError::Refused(Refused::NoParameters))?;
         let horizon = schedule.horizon(now);
         Ok(Frozen { horizon, schedule })
     }

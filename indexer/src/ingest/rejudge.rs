@@ -18,10 +18,7 @@ pub(crate) struct Rejudge {
 
 impl Rejudge {
     pub(crate) fn new(reader: &Reader, frozen: Option<&Frozen>) -> Self {
-        Self {
-            reader: reader.clone(),
-            schedule: frozen.map(|frozen| frozen.schedule.clone()),
-        }
+        Self { reader: reader.clone(), schedule: frozen.map(|frozen| frozen.schedule.clone()) }
     }
 
     /// The records of `inputs` with outcomes as the store shows them now.
@@ -38,11 +35,7 @@ impl Rejudge {
 
     async fn decide_again(&self, record: &mut Record) {
         let Some(schedule) = &self.schedule else { return };
-        let listed = Listed {
-            token: record.token,
-            time: record.decision.entry_time,
-            size: record.size,
-        };
+        let listed = Listed { token: record.token, time: record.decision.entry_time, size: record.size };
         let Ok(resolved) = self.reader.fetch(&listed, schedule).await else { return };
         if let Some(op) = resolved.ops.get(record.op as usize) {
             record.decision = op.decision.clone();

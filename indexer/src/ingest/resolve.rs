@@ -48,10 +48,8 @@ impl Resolver {
     /// Learns from the index which operations committed with the keys of `records`.
     async fn ask_keys(&mut self, records: &[Record], index: &dyn Lookup) -> Result<(), EngineError> {
         let keys = records.iter().filter(|record| record.committed()).filter_map(Record::key_of_writer);
-        let unknown: BTreeMap<Print, KeyOfWriter> = keys
-            .map(|key| (print_of_key(&key), key))
-            .filter(|(print, _)| !self.first.contains_key(print))
-            .collect();
+        let unknown: BTreeMap<Print, KeyOfWriter> =
+            keys.map(|key| (print_of_key(&key), key)).filter(|(print, _)| !self.first.contains_key(print)).collect();
         if unknown.is_empty() {
             return Ok(());
         }

@@ -87,10 +87,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(status: watch::Sender<IngestStatus>) -> Self {
-        Self {
-            status,
-            quiet_until: None,
-        }
+        Self { status, quiet_until: None }
     }
 
     pub(crate) fn role(&self, role: Role) {
@@ -99,7 +96,8 @@ impl Reporter {
 
     /// Another process writes.
     pub(crate) fn waits(&self, waiting: &Waiting) {
-        let began = self.status.send_if_modified(|status| std::mem::replace(&mut status.role, Role::Standby) != Role::Standby);
+        let began =
+            self.status.send_if_modified(|status| std::mem::replace(&mut status.role, Role::Standby) != Role::Standby);
         match waiting {
             Waiting::ForHolder { holder, epoch, .. } if began => {
                 info!(%holder, epoch, "another process writes the index: standing by");
@@ -129,12 +127,7 @@ impl Reporter {
     pub(crate) fn run_starts(&self, horizon: Second) {
         self.status.send_modify(|status| {
             status.horizon = status.horizon.max(horizon);
-            status.progress = Some(Progress {
-                from: status.cursor,
-                at: status.cursor,
-                to: horizon,
-                entries: 0,
-            });
+            status.progress = Some(Progress { from: status.cursor, at: status.cursor, to: horizon, entries: 0 });
         });
     }
 
@@ -175,11 +168,7 @@ impl Reporter {
         let mut attempts = 1;
         self.status.send_modify(|status| {
             attempts += status.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
-            status.trouble = Some(Trouble {
-                doing,
-                message: message.clone(),
-                attempts,
-            });
+            status.trouble = Some(Trouble { doing, message: message.clone(), attempts });
         });
         let now = Instant::now();
         if self.quiet_until.is_none_or(|until| until <= now) {

@@ -7,6 +7,7 @@ use tidemark_catalog::Cursor;
 use tidemark_wal::{Listed, Reader, Resolved, Schedule, Second, StoreError, Token};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinError,
     time::sleep,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -49,17 +50,11 @@ impl Entries {
         reporter: &Reporter,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(options.chunk.max(1));
-        let fetcher = Fetcher {
-            reader: reader.clone(),
-            schedule: Arc::new(schedule.clone()),
-            reporter: reporter.clone(),
-        };
+        let fetcher =
+            Fetcher { reader: reader.clone(), schedule: Arc::new(schedule.clone()), reporter: reporter.clone() };
         let fetched = fetcher.run(listing, options.fetches.max(1), options.entry_memory.max(LARGEST));
         let task = tokio::spawn(hand_on(fetched, sender));
-        Self {
-            receiver,
-            _task: AbortOnDropHandle::new(task),
-        }
+        Self { receiver, _task: AbortOnDropHandle::new(task) }
     }
 
     /// The next entries, at least one and at most `most`; none at the end.
@@ -150,7 +145,7 @@ impl Fetcher {
 }
 
 /// The task's answer. A panic goes on in the caller; an aborted task belongs to a runtime that ends.
-pub(crate) async fn finished<T>(task: AbortOnDropHandle<T>) -> T {
+pub(crate) async fn finished<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
     match task.await {
         Ok(answer) => answer,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -21,24 +21,15 @@ pub(crate) struct Tiers {
 
 impl Tiers {
     /// The tiers of segments, which weigh their documents.
-    pub(crate) const SEGMENTS: Self = Self {
-        largest: 8 * 1024 * 1024,
-        most: 96,
-    };
+    pub(crate) const SEGMENTS: Self = Self { largest: 8 * 1024 * 1024, most: 96 };
     /// The tiers of sidecars, which weigh their marks.
-    pub(crate) const SIDECARS: Self = Self {
-        largest: u64::MAX,
-        most: 32,
-    };
+    pub(crate) const SIDECARS: Self = Self { largest: u64::MAX, most: 32 };
 
     /// Which neighbours among objects of these weights to merge now.
     pub(crate) fn plan(&self, weights: &[u64]) -> Option<Range<usize>> {
         let highest = weights.iter().map(|&weight| tier_of(weight)).max()?;
-        (0..=highest)
-            .find_map(|tier| self.full_run(weights, tier))
-            .or_else(|| self.cheapest(weights))
+        (0..=highest).find_map(|tier| self.full_run(weights, tier)).or_else(|| self.cheapest(weights))
     }
-
 
     /// The first run of neighbours up to `tier` that holds enough of exactly that tier.
     fn full_run(&self, weights: &[u64], tier: u32) -> Option<Range<usize>> {
@@ -85,10 +76,7 @@ mod tests {
 
     use super::*;
 
-    const TIERS: Tiers = Tiers {
-        largest: u64::MAX,
-        most: usize::MAX,
-    };
+    const TIERS: Tiers = Tiers { largest: u64::MAX, most: usize::MAX };
 
     /// Appends the batches one by one, compacting to rest after each; gives the weights at the end and how often the
     /// most rewritten document was rewritten.
@@ -98,9 +86,8 @@ mod tests {
             objects.push((batch, 0));
             while let Some(run) = tiers.plan(&objects.iter().map(|object| object.0).collect::<Vec<_>>()) {
                 assert!(run.len() > 1, "a merge of one object makes no progress");
-                let merged = objects[run.clone()]
-                    .iter()
-                    .fold((0, 0), |sum, object| (sum.0 + object.0, object.1.max(sum.1)));
+                let merged =
+                    objects[run.clone()].iter().fold((0, 0), |sum, object| (sum.0 + object.0, object.1.max(sum.1)));
                 objects.splice(run, [(merged.0, merged.1 + 1)]);
             }
             longest = longest.max(objects.len());

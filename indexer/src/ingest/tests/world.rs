@@ -6,10 +6,7 @@ use serde_json::{Value, json};
 use tidemark_catalog::{Generation, Identity, IndexChain, Manifest, RootChain, Totals};
 use tidemark_wal::{Clock, Entropy, Log, Outcome, Parameters, Second, Token};
 use tokio::{sync::watch, time::sleep};
-use tokio_util::{
-    sync::CancellationToken,
-    task::AbortOnDropHandle,
-};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::cloud::Cloud;
 use crate::{
@@ -54,12 +51,7 @@ fn path(bundle: &str) -> String {
 
 /// Batches that are published almost one by one.
 pub(crate) fn small_batches() -> IngestOptions {
-    IngestOptions {
-        batch_records: 6,
-        chunk: 4,
-        fetches: 3,
-        ..IngestOptions::default()
-    }
+    IngestOptions { batch_records: 6, chunk: 4, fetches: 3, ..IngestOptions::default() }
 }
 
 /// A process that runs an ingest; it dies when this is dropped.
@@ -250,8 +242,5 @@ fn check_newest(contents: &Contents) {
 }
 
 fn parameters() -> Parameters {
-    Parameters {
-        audit_window: Duration::from_secs(2 * 3600),
-        ..Parameters::with_expiry(Duration::from_secs(10))
-    }
+    Parameters { audit_window: Duration::from_secs(2 * 3600), ..Parameters::with_expiry(Duration::from_secs(10)) }
 }
