@@ -9,6 +9,9 @@ mod source;
 mod upload;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use draft::{Draft, DraftOp};
 pub use error::AppendError;
 pub use flush::{Batcher, FlushPolicy};

@@ -12,6 +12,8 @@ pub mod planted;
 mod reader;
 mod sign;
 mod store;
+#[cfg(test)]
+mod testing;
 mod time;
 mod token;
 mod yaml;

@@ -8,8 +8,9 @@ use super::{
     writer::Now,
 };
 use crate::{
-    Create, Decision, Entropy, Metadata, Outcome, Parameters, Resolved, Schedule, Second, Sighting, StoreError, Token,
+    Create, Decision, Entropy, Metadata, Outcome, Parameters, Resolved, Schedule, Second, Sighting, Token,
     planted::{Fault, planted},
+    reader::TOKEN_FIELD,
 };
 
 /// How many descriptors of one entry are put at once.
@@ -93,7 +94,7 @@ impl Writer {
             return Verdict::Again(missed);
         }
         let put = self.put_parts(started, prepared).await;
-        match self.look(started).await {
+        match self.look(started, Some(prepared)).await {
             Ok(acknowledged) => Verdict::Proven { token: started.token, acknowledged },
             Err(mut unseen) => {
                 if let Err(missed) = put {
@@ -142,27 +143,39 @@ impl Writer {
         Ok(())
     }
 
-    /// Reads everything back as any reader does: store time at which it was seen complete and committed, in time.
-    pub(super) async fn look(&self, started: &Started) -> Result<Second, Unseen> {
+    /// Reads everything back as any reader does: store time at which it was seen complete and committed, in time. An
+    /// entry of another draft than `prepared` proves nothing.
+    pub(super) async fn look(&self, started: &Started, prepared: Option<&Prepared>) -> Result<Second, Unseen> {
         let unseen = |missed| Unseen { missed, sightings: Vec::new() };
-        let failed = |error: StoreError| unseen(started.missed(error.to_string()));
-        let found = self.0.reader.lookup(started.token, &started.schedule).await.map_err(failed)?;
-        let found = found.ok_or_else(|| unseen(started.missed("the entry is not there")))?;
-        let outcome = found.ops.first().map(|op| op.decision.outcome);
-        let seen = match outcome {
-            Some(Outcome::Committed) => self.seen_at(&found).await.map_err(|why| started.missed(why)),
-            _ => Err(started.missed(missing(&found))),
+        let found = match self.0.reader.lookup(started.token, &started.schedule).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Err(unseen(started.missed("the entry is not there"))),
+            Err(error) => return Err(unseen(started.missed(error.to_string()))),
         };
-        let bound = |seen: Second| started.in_bound(seen) || planted(Fault::AcknowledgedUnseen);
-        match seen {
-            Ok(seen) if bound(seen) => Ok(seen),
-            Ok(seen) => Err(started.missed(format!("it was seen only at {seen}, after the commit bound"))),
-            Err(missed) => Err(missed),
+        if prepared.is_some_and(|prepared| prepared.body != found.body) {
+            return Err(unseen(started.missed("the entry is another draft's")));
         }
-        .map_err(|missed| Unseen {
-            missed: Missed { outcome, ..missed },
+        let outcome = found.ops.first().map(|op| op.decision.outcome);
+        self.weigh_time(started, &found, outcome).await.map_err(|why| Unseen {
+            missed: Missed { outcome, ..started.missed(why) },
             sightings: found.ops.into_iter().flat_map(|op| op.decision.sightings).collect(),
         })
+    }
+
+    async fn weigh_time(
+        &self,
+        started: &Started,
+        found: &Resolved,
+        outcome: Option<Outcome>,
+    ) -> Result<Second, String> {
+        if outcome != Some(Outcome::Committed) {
+            return Err(missing(found));
+        }
+        let seen = self.seen_at(found).await?;
+        if started.in_bound(seen) || planted(Fault::AcknowledgedUnseen) {
+            return Ok(seen);
+        }
+        Err(format!("it was seen only at {seen}, after the commit bound"))
     }
 
     /// Store time of the read-back: what the answers say, else a probe made after it.
@@ -178,22 +191,45 @@ impl Writer {
     async fn weigh(&self, earlier: &[Started], started: &Started, prepared: &Prepared, unseen: Unseen) -> Verdict {
         let Unseen { missed, sightings } = unseen;
         let foreign = sightings.iter().find(|seen| seen.evidence.is_none() || seen.time < started.token.second());
-        if let Some(foreign) = foreign {
-            for started in earlier.iter().rev() {
-                if let Ok(acknowledged) = self.look(started).await {
-                    return Verdict::Proven { token: started.token, acknowledged };
+        match foreign {
+            Some(foreign) => self.occupied(earlier, started, prepared, foreign).await,
+            None if prepared.may_start_again() || sightings.is_empty() => Verdict::Again(missed),
+            None => Verdict::Over(missed.error(prepared)),
+        }
+    }
+
+    /// A key that is not this entry's may be an earlier one's of the same draft, also one that this process forgot.
+    async fn occupied(
+        &self,
+        earlier: &[Started],
+        started: &Started,
+        prepared: &Prepared,
+        foreign: &Sighting,
+    ) -> Verdict {
+        let named = self.named_by(foreign, started).await;
+        let mut complete = None;
+        for started in earlier.iter().rev().chain(&named) {
+            match self.look(started, Some(prepared)).await {
+                Ok(acknowledged) => return Verdict::Proven { token: started.token, acknowledged },
+                Err(Unseen { missed, .. }) if matches!(missed.outcome, Some(Outcome::Committed | Outcome::Late)) => {
+                    complete = Some(missed);
                 }
+                Err(_) => {}
             }
-            return Verdict::Over(match earlier.last() {
-                Some(first) => first.missed(format!("\"{}\" was written in doubt", foreign.key)).error(prepared),
-                None => AppendError::Occupied { key: foreign.key.clone(), since: foreign.time, token: started.token },
-            });
         }
-        if prepared.may_start_again() || sightings.is_empty() {
-            Verdict::Again(missed)
-        } else {
-            Verdict::Over(missed.error(prepared))
+        let (key, since, token) = (foreign.key.clone(), foreign.time, started.token);
+        Verdict::Over(complete.map_or(AppendError::Occupied { key, since, token }, |missed| missed.error(prepared)))
+    }
+
+    /// The entry that the metadata of the object names, where it names one.
+    async fn named_by(&self, foreign: &Sighting, started: &Started) -> Option<Started> {
+        for store in &self.0.log.metadata {
+            let found = store.get(&foreign.key, 0).await.ok().flatten();
+            if let Some(token) = found.and_then(|found| found.metadata.get(TOKEN_FIELD)?.parse().ok()) {
+                return Some(Started { token, schedule: started.schedule.clone() });
+            }
         }
+        None
     }
 }
 

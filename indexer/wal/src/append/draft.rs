@@ -56,6 +56,23 @@ impl Draft {
     pub(super) fn is_entry_only(&self) -> bool {
         self.ops.iter().all(|op| matches!(op, DraftOp::Entry { .. }))
     }
+
+    /// How many operations it makes.
+    pub(super) fn operations(&self) -> usize {
+        self.ops.len().max(1)
+    }
+
+    /// About how many bytes its operations take in an entry: attributes of the draft are repeated for each.
+    pub(super) fn weight(&self) -> usize {
+        let bytes = |attributes: &Map<String, Value>| serde_json::to_string(attributes).map_or(0, |text| text.len());
+        let key = self.idempotency_key.as_ref().map_or(32, String::len);
+        let each = bytes(&self.attributes) + key + 100;
+        let own = self.ops.iter().map(|op| match op {
+            DraftOp::Entry { attributes } => bytes(attributes),
+            _ => 0,
+        });
+        own.sum::<usize>() + each * self.operations()
+    }
 }
 
 /// A draft that was found valid, with everything that does not depend on its token.

@@ -1,15 +1,26 @@
 //! The flush policy of busy writers: several drafts share one entry.
+//!
+//! Only drafts that the entry itself completes share one: operations of one entry are committed together or not at all,
+//! and nobody's record should hang on another's descriptor. The first draft of a batch waits for others and then writes
+//! the entry for all; each is acknowledged when that entry is proven. Where that fails, and where the first one is
+//! cancelled, every draft is appended alone under the idempotency key that it had in the batch, so that it counts once.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use super::{AppendError, Draft, Receipt, Writer};
+use tokio::sync::{Notify, oneshot};
+
+use super::{AppendError, Draft, Receipt, Writer, draft::Prepared};
+use crate::{Limits, MAX_OPERATIONS};
 
 /// When a shared entry is written: whichever bound is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlushPolicy {
-    /// Most operations in one entry.
+    /// Most operations in one entry, at most [`MAX_OPERATIONS`].
     pub operations: usize,
-    /// Most bytes in one entry.
+    /// Most bytes in one entry, at most half of the entry's size limit.
     pub bytes: usize,
     /// Longest wait of the first draft.
     pub wait: Duration,
@@ -21,22 +32,153 @@ impl Default for FlushPolicy {
     }
 }
 
-/// Appends drafts that share entries under a [`FlushPolicy`].
-#[derive(Debug)]
+/// Appends drafts that share entries under a [`FlushPolicy`]. Cheap to clone; clones share batches.
+#[derive(Clone, Debug)]
 pub struct Batcher {
     writer: Writer,
     policy: FlushPolicy,
+    open: Arc<Mutex<Option<Arc<Batch>>>>,
+}
+
+/// Drafts that wait for their entry.
+#[derive(Debug, Default)]
+struct Batch {
+    members: Mutex<Members>,
+    full: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    drafts: Vec<Draft>,
+    operations: usize,
+    bytes: usize,
+    /// Who waits for the drafts after the first: a receipt, or nothing when the batch failed.
+    waiting: Vec<oneshot::Sender<Receipt>>,
+}
+
+/// A draft's place in a batch.
+enum Seat {
+    /// The first: it writes for all.
+    Leader(Arc<Batch>),
+    Member(oneshot::Receiver<Receipt>),
 }
 
 impl Batcher {
     /// A batcher over `writer`.
     pub fn new(writer: Writer, policy: FlushPolicy) -> Self {
-        Self { writer, policy }
+        let policy = FlushPolicy {
+            operations: policy.operations.clamp(1, MAX_OPERATIONS),
+            bytes: policy.bytes.min(usize::try_from(Limits::default().entry / 2).unwrap_or(usize::MAX)),
+            ..policy
+        };
+        Self { writer, policy, open: Arc::default() }
     }
 
-    /// Appends `draft`, alone or together with others.
-    pub async fn append(&self, draft: Draft) -> Result<Receipt, AppendError> {
-        let _ = self.policy;
-        self.writer.append(draft).await
+    /// Appends `draft`, together with others where that is possible, else alone.
+    pub async fn append(&self, mut draft: Draft) -> Result<Receipt, AppendError> {
+        let shares = draft.is_entry_only() && draft.writer.as_deref().is_none_or(|name| name == self.writer.name());
+        if !shares || draft.weight() > self.policy.bytes || draft.operations() > self.policy.operations {
+            return self.writer.append(draft).await;
+        }
+        draft.idempotency_key.get_or_insert_with(|| self.writer.nonce());
+        let alone = draft.clone();
+        let shared = match self.seat(draft) {
+            Seat::Leader(batch) => self.lead(batch).await,
+            Seat::Member(receipt) => receipt.await.ok(),
+        };
+        match shared {
+            Some(receipt) => Ok(receipt),
+            None => self.writer.append(alone).await,
+        }
     }
+
+    /// Takes a seat in the open batch, or opens one.
+    fn seat(&self, draft: Draft) -> Seat {
+        let mut open = lock(&self.open);
+        if let Some(batch) = open.as_ref() {
+            let mut members = lock(&batch.members);
+            if members.fits(&draft, &self.policy) {
+                let (sender, receiver) = oneshot::channel();
+                members.waiting.push(sender);
+                members.take_in(draft);
+                return Seat::Member(receiver);
+            }
+            batch.full.notify_one();
+        }
+        let batch = Arc::new(Batch::default());
+        lock(&batch.members).take_in(draft);
+        *open = Some(batch.clone());
+        Seat::Leader(batch)
+    }
+
+    /// Waits for others, writes the entry for all, and tells them.
+    async fn lead(&self, batch: Arc<Batch>) -> Option<Receipt> {
+        let closing = Closing { open: self.open.clone(), batch };
+        tokio::select! {
+            biased;
+            () = closing.batch.full.notified() => {}
+            () = tokio::time::sleep(self.policy.wait) => {}
+        }
+        let Members { drafts, waiting, .. } = closing.close();
+        let first_ops = drafts.iter().scan(0, |next, draft| {
+            let first = *next;
+            *next += draft.operations();
+            Some(u32::try_from(first).unwrap_or(u32::MAX))
+        });
+        let first_ops: Vec<u32> = first_ops.skip(1).collect();
+        let receipt = self.writer.append_shared(drafts).await.ok()?;
+        for (sender, op) in waiting.into_iter().zip(first_ops) {
+            // Whoever no longer waits does not want to know.
+            let _ = sender.send(Receipt { op, ..receipt.clone() });
+        }
+        Some(receipt)
+    }
+}
+
+impl Members {
+    fn fits(&self, draft: &Draft, policy: &FlushPolicy) -> bool {
+        self.operations + draft.operations() <= policy.operations && self.bytes + draft.weight() <= policy.bytes
+    }
+
+    fn take_in(&mut self, draft: Draft) {
+        self.operations += draft.operations();
+        self.bytes += draft.weight();
+        self.drafts.push(draft);
+    }
+}
+
+/// Closes a batch, also when its leader is cancelled: then nobody waits for it any longer.
+struct Closing {
+    open: Arc<Mutex<Option<Arc<Batch>>>>,
+    batch: Arc<Batch>,
+}
+
+impl Closing {
+    fn close(&self) -> Members {
+        let mut open = lock(&self.open);
+        if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, &self.batch)) {
+            *open = None;
+        }
+        std::mem::take(&mut lock(&self.batch.members))
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Writer {
+    async fn append_shared(&self, drafts: Vec<Draft>) -> Result<Receipt, AppendError> {
+        self.append_prepared(&Prepared::shared(drafts, self.name(), &self.0.entropy)?).await
+    }
+
+    fn nonce(&self) -> String {
+        self.0.entropy.nonce()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

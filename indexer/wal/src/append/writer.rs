@@ -64,6 +64,8 @@ pub(super) struct Now {
 pub struct Receipt {
     /// The token of the entry.
     pub token: Token,
+    /// The draft's first operation within the entry: 0 unless it shares the entry with others.
+    pub op: u32,
     /// Store time at which everything was seen.
     pub acknowledged: Second,
     /// How many tokens it took.
@@ -104,6 +106,11 @@ impl Writer {
         Ok(writer)
     }
 
+    /// The writer's name.
+    pub fn name(&self) -> &str {
+        &self.0.options.name
+    }
+
     /// Appends `draft` and completes it: entry, descriptors, read back, proven.
     ///
     /// Takes a new token under the same idempotency key as often as [`WriterOptions::attempts`] allows. What it wrote in
@@ -127,7 +134,7 @@ impl Writer {
             match self.attempt(&tried, prepared).await {
                 Verdict::Proven { token, acknowledged } => {
                     self.refresh_labels(token, prepared, &schedule).await;
-                    return Ok(Receipt { token, acknowledged, attempts });
+                    return Ok(Receipt { token, op: 0, acknowledged, attempts });
                 }
                 Verdict::Over(error) => return Err(error),
                 Verdict::Again(why) if attempts >= self.0.options.attempts => return Err(why.error(prepared)),
@@ -168,8 +175,8 @@ impl Writer {
     pub async fn confirm(&self, begun: &Begun) -> Result<Receipt, AppendError> {
         let schedule = self.now().await?.schedule;
         let started = Started { token: begun.token, schedule };
-        match self.look(&started).await {
-            Ok(seen) => Ok(Receipt { token: begun.token, acknowledged: seen, attempts: 1 }),
+        match self.look(&started, None).await {
+            Ok(seen) => Ok(Receipt { token: begun.token, op: 0, acknowledged: seen, attempts: 1 }),
             Err(unseen) => Err(unseen.missed.unproven(&begun.idempotency_key)),
         }
     }

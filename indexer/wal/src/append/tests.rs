@@ -1,0 +1,264 @@
+//! The writer on a store whose clock and failures the test controls.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use serde_json::Map;
+
+use super::*;
+use crate::{
+    Evidence, Limits, Listed, Outcome, Parameters, Reader, Resolved, Schedule, Second,
+    testing::{Lab, OPENED, Trouble},
+};
+
+fn parameters() -> Parameters {
+    Parameters {
+        request_timeout: Duration::from_secs(5),
+        visibility_delay: Duration::from_secs(2),
+        ..Parameters::with_expiry(Duration::from_secs(20))
+    }
+}
+
+fn bundle(id: &str) -> DraftOp {
+    DraftOp::Descriptor {
+        path: format!("bundles/r/{id}/bundle.yaml"),
+        body: Bytes::from(format!("id: {id}\nmessage: m\n")),
+    }
+}
+
+fn label(bundle: &str) -> DraftOp {
+    DraftOp::Label {
+        repo: "r".to_owned(),
+        label: "v1".to_owned(),
+        bundle: bundle.to_owned(),
+        body: Bytes::from(format!("name: v1\nid: {bundle}\n")),
+    }
+}
+
+fn record() -> DraftOp {
+    DraftOp::Entry { attributes: Map::new() }
+}
+
+fn draft(ops: impl IntoIterator<Item = DraftOp>) -> Draft {
+    Draft { idempotency_key: Some("key".to_owned()), ops: ops.into_iter().collect(), ..Draft::default() }
+}
+
+/// The log as a reader finds it.
+async fn entries(lab: &Lab) -> Vec<Resolved> {
+    let reader = Reader::new(&lab.log(), Limits::default());
+    let listed: Vec<Listed> = reader.list(Second::default(), Second::KSUID_END).try_collect().await.unwrap();
+    let schedule = Schedule::constant(parameters());
+    let mut entries = Vec::new();
+    for listed in listed {
+        entries.push(reader.fetch(&listed, &schedule).await.unwrap());
+    }
+    entries
+}
+
+async fn outcomes(lab: &Lab) -> Vec<Outcome> {
+    entries(lab).await.iter().map(|entry| entry.ops[0].decision.outcome).collect()
+}
+
+async fn label_value(lab: &Lab) -> Option<String> {
+    let found = lab.log().values().get("labels/r/v1/label.yaml", 1000).await.unwrap()?;
+    Some(String::from_utf8(found.body.unwrap().to_vec()).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_is_committed_and_bound() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    let receipt = writer.append(draft([bundle("b"), label("b"), record()])).await.unwrap();
+    assert_eq!((receipt.token.second(), receipt.acknowledged, receipt.attempts), (OPENED, OPENED, 1));
+    let entry = &entries(&lab).await[0];
+    assert_eq!(entry.token, receipt.token);
+    let evidence: Vec<_> = entry.ops.iter().map(|op| (op.decision.outcome, op.decision.evidence)).collect();
+    let bound = (Outcome::Committed, Some(Evidence::Bound));
+    assert_eq!(evidence, [bound, bound, (Outcome::Committed, None)]);
+    assert_eq!(entry.ops[0].descriptor.as_ref().unwrap().message.as_deref(), Some("m"));
+    assert_eq!(entry.ops[1].descriptor.as_ref().unwrap().id.as_deref(), Some("b"));
+    assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: b\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_resolved_by_reading() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    lab.trouble("bundle.yaml", Trouble::LostAnswer);
+    lab.trouble("meta", Trouble::LostAnswer);
+    let receipt = writer.append(draft([bundle("b")])).await.unwrap();
+    assert_eq!(receipt.attempts, 1);
+    assert_eq!(outcomes(&lab).await, [Outcome::Committed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_descriptor_that_comes_late_is_not_acknowledged() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    lab.trouble("bundle.yaml", Trouble::Slow(Duration::from_secs(60)));
+    let refused = writer.append(draft([bundle("b")])).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Unproven { outcome: Some(Outcome::Late), .. }), "{refused}");
+    assert_eq!(outcomes(&lab).await, [Outcome::Late]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_that_comes_late_is_written_again_and_counts_once() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    lab.trouble("done/r/v1", Trouble::Slow(Duration::from_secs(60)));
+    let receipt = writer.append(draft([label("b")])).await.unwrap();
+    assert_eq!(receipt.attempts, 2);
+    assert_eq!(outcomes(&lab).await, [Outcome::Late, Outcome::Committed]);
+    let keys: Vec<_> = entries(&lab).await.iter().map(|entry| entry.intent.as_ref().unwrap().key_of(0)).collect();
+    assert_eq!(keys, [Some("key".to_owned()), Some("key".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_lands_too_late_gets_another_token() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    lab.trouble("log/", Trouble::Slow(Duration::from_secs(60)));
+    let receipt = writer.append(draft([bundle("b")])).await.unwrap();
+    assert_eq!(receipt.attempts, 2);
+    assert!(receipt.token.second() >= OPENED.after(Duration::from_secs(60)));
+    assert_eq!(outcomes(&lab).await, [Outcome::Aborted, Outcome::Committed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_put_after_the_expiry() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    // In the bound of the entry, yet after the expiry of the descriptor.
+    lab.trouble("log/", Trouble::Slow(Duration::from_secs(23)));
+    let receipt = writer.append(draft([bundle("b")])).await.unwrap();
+    assert_eq!(receipt.attempts, 2);
+    assert_eq!(outcomes(&lab).await, [Outcome::Aborted, Outcome::Committed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn anothers_descriptor_is_no_proof() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    writer.append(draft([bundle("b")])).await.unwrap();
+    let other = lab.writer("other", parameters()).await;
+    let refused = other.append(draft([bundle("b")])).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Occupied { .. }), "{refused}");
+    let mut outcomes = outcomes(&lab).await;
+    outcomes.sort();
+    assert_eq!(outcomes, [Outcome::Committed, Outcome::Aborted]);
+}
+
+/// As after a crash: the writer does not know that its first try succeeded.
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_try_is_found_by_its_descriptor() {
+    let lab = Lab::new();
+    let first = lab.writer("w", parameters()).await.append(draft([bundle("b")])).await.unwrap();
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let again = lab.writer("w", parameters()).await.append(draft([bundle("b")])).await.unwrap();
+    assert_eq!(again.token, first.token);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let refused = lab.writer("w", parameters()).await.append(draft([bundle("b")])).await.unwrap_err();
+    let AppendError::Unproven { token, outcome, .. } = refused else { panic!("{refused}") };
+    assert_eq!((token, outcome), (first.token, Some(Outcome::Committed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_follow_the_newest_marker() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    for value in ["a", "b", "c"] {
+        writer.append(draft([label(value)])).await.unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: c\n"));
+    // A value that somebody wrote over it is put right by the next one.
+    lab.log().values().put("labels/r/v1/label.yaml", Bytes::from_static(b"id: x\n")).await.unwrap();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    writer.append(draft([label("d")])).await.unwrap();
+    assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: d\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_is_estimated_for_half_a_minute() {
+    let lab = Lab::new();
+    let clock = crate::Clock::new(&lab.log(), "c");
+    assert_eq!(clock.estimate(), None);
+    assert_eq!(clock.probe().await.unwrap().now, OPENED);
+    tokio::time::advance(Duration::from_millis(29_900)).await;
+    assert_eq!(clock.estimate(), Some(OPENED.after(Duration::from_secs(29))));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(clock.estimate(), None);
+    assert_eq!(clock.probe().await.unwrap().now, OPENED.after(Duration::from_secs(30)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_that_are_apart_refuse_appends() {
+    let lab = Lab::new();
+    let reading = crate::Clock::new(&lab.log_with_lead(Duration::from_secs(6)), "c").probe().await.unwrap();
+    assert_eq!((reading.now, reading.spread), (OPENED, Duration::from_secs(6)));
+    for (lead, opens) in [(5, true), (6, false)] {
+        let source = std::sync::Arc::new(Schedule::constant(parameters()));
+        let log = lab.log_with_lead(Duration::from_secs(lead));
+        let opened = Writer::open(log, source, WriterOptions::named("w"), crate::Entropy::seeded(1)).await;
+        assert_eq!(opened.is_ok(), opens, "{lead} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_begun_can_be_completed_elsewhere() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    let begun = writer.begin(draft([bundle("b"), label("b")])).await.unwrap();
+    assert_eq!(begun.ends, OPENED.after(Duration::from_secs(20)));
+    assert!(matches!(writer.confirm(&begun).await, Err(AppendError::Unproven { outcome: Some(Outcome::Aborted), .. })));
+    for upload in &begun.uploads {
+        let created = upload.store.create(&upload.key, upload.body.clone(), &upload.metadata).await;
+        assert!(matches!(created, crate::Create::Committed));
+    }
+    let receipt = writer.confirm(&begun).await.unwrap();
+    assert_eq!(receipt.token, begun.token);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_reader_reads_is_not_written() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    let climbing = DraftOp::Descriptor { path: "../x.yaml".to_owned(), body: Bytes::new() };
+    for ops in [vec![climbing], vec![bundle("b"), bundle("b")], vec![label(&"x".repeat(2000))], vec![record(); 1001]] {
+        assert!(matches!(writer.append(draft(ops)).await, Err(AppendError::Invalid { .. })));
+    }
+    assert_eq!(entries(&lab).await.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drafts_share_an_entry() {
+    let lab = Lab::new();
+    let batcher =
+        Batcher::new(lab.writer("w", parameters()).await, FlushPolicy { operations: 4, ..FlushPolicy::default() });
+    let appends = (0..10).map(|n| {
+        let one = Draft { idempotency_key: Some(format!("key-{n}")), ops: vec![record()], ..Draft::default() };
+        batcher.append(one)
+    });
+    let receipts = futures::future::try_join_all(appends).await.unwrap();
+    let entries = entries(&lab).await;
+    assert_eq!(entries.len(), 3);
+    for (n, receipt) in receipts.iter().enumerate() {
+        let entry = entries.iter().find(|entry| entry.token == receipt.token).unwrap();
+        let key = entry.intent.as_ref().unwrap().key_of(usize::try_from(receipt.op).unwrap());
+        assert_eq!(key, Some(format!("key-{n}")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_leader_leaves_nobody_waiting() {
+    let lab = Lab::new();
+    let batcher = Batcher::new(lab.writer("w", parameters()).await, FlushPolicy::default());
+    let one = |n: u32| Draft { idempotency_key: Some(format!("key-{n}")), ops: vec![record()], ..Draft::default() };
+    let leader = batcher.append(one(0));
+    let member = batcher.append(one(1));
+    let both = async { tokio::join!(tokio::time::timeout(Duration::from_millis(5), leader), member) };
+    let (cancelled, receipt) = both.await;
+    assert!(cancelled.is_err());
+    assert_eq!(entries(&lab).await[0].token, receipt.unwrap().token);
+}

@@ -1,0 +1,164 @@
+//! A store in memory for tests, whose clock is tokio's and whose calls can be made to fail.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::{Entropy, Log, Parameters, Schedule, Second, Store, Writer, WriterOptions};
+
+/// Store time when a lab opens.
+pub(crate) const OPENED: Second = Second::from_unix(1_700_000_000);
+
+/// What happens to the next write of a key that contains a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It lands, but the answer is lost.
+    LostAnswer,
+    /// It never lands, and the answer says nothing.
+    LostWrite,
+    /// It lands this much later; the caller waits.
+    Slow(Duration),
+}
+
+#[derive(Debug)]
+struct State {
+    opened: Instant,
+    times: BTreeMap<Path, Second>,
+    troubles: Vec<(String, Trouble)>,
+}
+
+/// Two stores with one clock that stands still until a test moves it.
+#[derive(Clone)]
+pub(crate) struct Lab {
+    inner: Arc<InMemory>,
+    state: Arc<Mutex<State>>,
+    /// How far this store's clock leads the lab's.
+    lead: Duration,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        let state = State { opened: Instant::now(), times: BTreeMap::new(), troubles: Vec::new() };
+        Self { inner: Arc::default(), state: Arc::new(Mutex::new(state)), lead: Duration::ZERO }
+    }
+
+    /// A log whose metadata store's clock leads by `lead`.
+    pub(crate) fn log_with_lead(&self, lead: Duration) -> Log {
+        let ahead = Self { lead, ..self.clone() };
+        let store = |lab: &Self, url: &str| Store::over(Arc::new(lab.clone()), Url::parse(url).unwrap());
+        Log::over(
+            store(self, "memory:///log"),
+            vec![store(&ahead, "memory:///meta"), store(&ahead, "memory:///values")],
+        )
+    }
+
+    pub(crate) fn log(&self) -> Log {
+        self.log_with_lead(Duration::ZERO)
+    }
+
+    pub(crate) async fn writer(&self, name: &str, parameters: Parameters) -> Writer {
+        let source = Arc::new(Schedule::constant(parameters));
+        Writer::open(self.log(), source, WriterOptions::named(name), Entropy::seeded(7)).await.unwrap()
+    }
+
+    pub(crate) fn now(&self) -> Second {
+        let passed = self.state().opened.elapsed() + self.lead;
+        OPENED.after(Duration::from_secs(passed.as_secs()))
+    }
+
+    pub(crate) fn trouble(&self, key: &str, trouble: Trouble) {
+        self.state().troubles.push((key.to_owned(), trouble));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_trouble(&self, location: &Path) -> Option<Trouble> {
+        let mut state = self.state();
+        let found = state.troubles.iter().position(|(key, _)| location.as_ref().contains(key.as_str()))?;
+        Some(state.troubles.remove(found).1)
+    }
+
+    fn timed(&self, mut meta: ObjectMeta) -> ObjectMeta {
+        if let Some(time) = self.state().times.get(&meta.location) {
+            meta.last_modified = Default::default();
+            meta.last_modified += Duration::from_secs(time.unix());
+        }
+        meta
+    }
+
+    fn silent() -> Error {
+        Error::Generic { store: "lab", source: "no answer".into() }
+    }
+}
+
+impl fmt::Display for Lab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lab")
+    }
+}
+
+impl fmt::Debug for Lab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lab")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Lab {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let trouble = self.next_trouble(location);
+        match trouble {
+            Some(Trouble::LostWrite) => return Err(Self::silent()),
+            Some(Trouble::Slow(span)) => tokio::time::sleep(span).await,
+            _ => {}
+        }
+        let put = self.inner.put_opts(location, payload, opts).await?;
+        let now = self.now();
+        self.state().times.insert(location.clone(), now);
+        if trouble == Some(Trouble::LostAnswer) {
+            return Err(Self::silent());
+        }
+        Ok(put)
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let mut found = self.inner.get_opts(location, options).await?;
+        found.meta = self.timed(found.meta);
+        Ok(found)
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let lab = self.clone();
+        self.inner.list(prefix).map_ok(move |meta| lab.timed(meta)).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
