@@ -130,10 +130,7 @@ mod tests {
 
     #[test]
     fn a_record_of_a_newer_release_is_refused_by_name_even_if_its_header_says_more() {
-        for header in [
-            r#"{"layout":1,"format":2,"new":true}"#,
-            r#"{"layout":2,"format":1,"number":7}"#,
-        ] {
+        for header in [r#"{"layout":1,"format":2,"new":true}"#, r#"{"layout":2,"format":1,"number":7}"#] {
             let error = read(format!("{header}\n{{}}\n").as_bytes()).unwrap_err();
             assert!(matches!(&error, ChainError::NewerFormat { found: 2, known: 1, .. }), "{error}");
             assert!(error.to_string().contains("\"chain/7\""), "{error}");
@@ -148,7 +145,9 @@ mod tests {
             let mut damaged = whole.to_vec();
             damaged[at] ^= 1;
             match read(&damaged) {
-                Err(ChainError::Corrupt { key, .. } | ChainError::NewerFormat { key, .. }) => assert_eq!(key, "chain/7"),
+                Err(ChainError::Corrupt { key, .. } | ChainError::NewerFormat { key, .. }) => {
+                    assert_eq!(key, "chain/7")
+                }
                 Err(other) => panic!("{other}"),
                 // Only what the header alone says may change unnoticed here: the next record's link notices it.
                 Ok(changed) => assert!(changed.state == record.state && changed.hash != record.hash),

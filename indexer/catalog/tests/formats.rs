@@ -83,7 +83,8 @@ fn root() -> Root {
         name: "name".to_owned(),
         uid: "uid".to_owned(),
     };
-    let index = Registered { url: "s3://bucket/index".to_owned(), owner: owner.clone(), generation: Generation::first() };
+    let index =
+        Registered { url: "s3://bucket/index".to_owned(), owner: owner.clone(), generation: Generation::first() };
     let parameters = Parameters::with_expiry(std::time::Duration::from_millis(600_500));
     let probe = ProbeRecord { report: serde_json::json!({"passed": true}), recorded: Some(second(1_600_000_001)) };
     Root {

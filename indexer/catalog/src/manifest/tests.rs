@@ -14,16 +14,33 @@ enum Step {
     TakeOver,
     Release,
     /// Records for the next seconds, in one segment each.
-    Publish { seconds: u64, segments: Vec<Vec<u8>> },
+    Publish {
+        seconds: u64,
+        segments: Vec<Vec<u8>>,
+    },
     /// A correction: a new record for an old one.
-    Correct { of: usize, outcome: u8 },
+    Correct {
+        of: usize,
+        outcome: u8,
+    },
     /// Marks records as overtaken.
     Overtake,
-    Compact { from: usize, many: usize },
+    Compact {
+        from: usize,
+        many: usize,
+    },
     CompactSidecars,
-    Pin { name: u8 },
-    PinAgain { source: u8, name: u8 },
-    Unpin { name: u8, stranger: bool },
+    Pin {
+        name: u8,
+    },
+    PinAgain {
+        source: u8,
+        name: u8,
+    },
+    Unpin {
+        name: u8,
+        stranger: bool,
+    },
     /// What a writer that was fenced long ago tries.
     Zombie,
 }
@@ -140,7 +157,8 @@ impl World {
                     outcome: OUTCOMES[usize::from(*outcome)],
                     standing: true,
                 };
-                let facts: Vec<Vec<Fact>> = segments.iter().map(|outcomes| outcomes.iter().map(fact).collect()).collect();
+                let facts: Vec<Vec<Fact>> =
+                    segments.iter().map(|outcomes| outcomes.iter().map(fact).collect()).collect();
                 let mut seq = state.next_seq;
                 let mut packed = Vec::new();
                 for facts in &facts {
@@ -203,7 +221,9 @@ impl World {
             }
             Step::Pin { name } => plain(state.pin(&name.to_string(), "me")?),
             Step::PinAgain { source, name } => plain(state.pin_again(&source.to_string(), &name.to_string(), "me")?),
-            Step::Unpin { name, stranger } => plain(state.unpin(&name.to_string(), if *stranger { "you" } else { "me" })?),
+            Step::Unpin { name, stranger } => {
+                plain(state.unpin(&name.to_string(), if *stranger { "you" } else { "me" })?)
+            }
             Step::Zombie => {
                 let publication = self.publication(self.now + 1, Vec::new(), Vec::new());
                 plain(state.publish(epoch.wrapping_sub(1), &publication)?)

@@ -1,0 +1,351 @@
+//! The chain on a store that loses answers, applies writes late, and forgets what was trimmed.
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use support::{Act, Call, Numbers, Stage, key, push, push_once};
+use tidemark_catalog::{Chain, ChainError, GLANCE, Refused, Slot};
+use tokio::{sync::Notify, time::timeout};
+
+/// A chain of the numbers 1 to `many`, a record each.
+async fn filled(stage: &Stage, many: u64) -> Chain<Numbers> {
+    let chain = stage.chain(1);
+    for number in 1..=many {
+        chain.append(None, push(number)).await.unwrap();
+    }
+    chain
+}
+
+/// What a trimmer does: the boundary first, then the records.
+async fn trim(stage: &Stage, chain: &Chain<Numbers>, to: u64) {
+    chain.set_boundary(to).await.unwrap();
+    let keys: Vec<_> = (1..=to).map(key).collect();
+    stage.store().below("chain").delete(&keys).await.unwrap();
+}
+
+async fn numbers(stage: &Stage) -> Vec<u64> {
+    stage.calm().chain(9).latest().await.unwrap().unwrap().state.0
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_appended_is_read_in_order_and_found_from_anywhere() {
+    let stage = Stage::new();
+    assert_eq!(stage.chain(1).latest().await.unwrap(), None);
+    let writer = filled(&stage, 37).await;
+    let reader = stage.chain(2);
+    let mut slot = reader.read(1).await.unwrap().unwrap();
+    while let Some(next) = reader.after(&slot).await.unwrap() {
+        assert_eq!(next.number, slot.number + 1);
+        assert_eq!(next.state.0, (1..=next.number).collect::<Vec<_>>());
+        slot = next;
+    }
+    assert_eq!(slot.number, 37);
+    for known in [1, 20, 36] {
+        let known = reader.read(known).await.unwrap().unwrap();
+        assert_eq!(reader.newer(&known).await.unwrap().as_ref(), Some(&slot));
+    }
+    assert_eq!(stage.chain(3).latest().await.unwrap(), writer.latest().await.unwrap());
+    assert_eq!(reader.newer(&slot).await.unwrap(), None);
+    assert_eq!(reader.read(38).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_appenders_race_and_nothing_is_lost_or_doubled() {
+    let stage = Stage::new();
+    let appender = |seed: u64| {
+        let chain = stage.chain(seed);
+        async move {
+            for number in 0..20 {
+                chain.append(None, push(seed * 100 + number)).await.unwrap();
+            }
+        }
+    };
+    tokio::join!(appender(1), appender(2), appender(3));
+    let mut all = numbers(&stage).await;
+    all.sort_unstable();
+    let expected: Vec<u64> = (1..=3).flat_map(|seed| (0..20).map(move |number| seed * 100 + number)).collect();
+    assert_eq!(all, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_lost_slot_is_final() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 1).await;
+    let base = chain.latest().await.unwrap();
+    stage.chain(2).append(None, push(7)).await.unwrap();
+    let only_after_one = |state: Option<&Numbers>| match state {
+        Some(Numbers(numbers)) if numbers == &[1] => push(2)(state),
+        _ => Err(Refused::NotRegistered { what: "number", name: "2".to_owned() }),
+    };
+    let refused = chain.append(base, only_after_one).await.unwrap_err();
+    assert!(matches!(refused, ChainError::Refused(_)), "{refused}");
+    assert_eq!(numbers(&stage).await, [1, 7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_always_loses_gives_up_with_a_typed_error() {
+    let stage = Stage::new();
+    filled(&stage, 1).await;
+    let chain = stage.chain(2);
+    let rival = stage.calm().chain(3);
+    // The rival takes every slot between this transaction and its write.
+    let overtaken = |state: Option<&Numbers>| {
+        futures::executor::block_on(rival.append(None, push(0))).unwrap();
+        push(1)(state)
+    };
+    let error = chain.append(None, overtaken).await.unwrap_err();
+    assert!(matches!(error, ChainError::Conflicts { attempts: 16, .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_a_lost_write_and_a_late_one_append_once() {
+    for act in
+        [Act::LoseAnswer, Act::Drop, Act::LandLater(Duration::from_millis(40)), Act::LandLater(Duration::from_secs(9))]
+    {
+        let stage = Stage::new();
+        let chain = filled(&stage, 2).await;
+        stage.disturb(Call::Put, &key(3), 0, 1, act.clone());
+        let slot = chain.append(None, push(3)).await.unwrap();
+        assert_eq!(slot.number, 3, "{act:?}");
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        chain.append(Some(slot), push(4)).await.unwrap();
+        assert_eq!(numbers(&stage).await, [1, 2, 3, 4], "{act:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minute_of_outage_is_waited_out() {
+    for calls in [Call::Put, Call::Get, Call::Head, Call::List, Call::Any] {
+        let stage = Stage::new();
+        let chain = filled(&stage, 2).await;
+        let base = chain.latest().await.unwrap();
+        let view = stage.clone();
+        stage.disturb(calls, "", 0, u64::MAX, Act::Drop);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            view.peace();
+        });
+        let slot = chain.append(base, push(3)).await.unwrap();
+        assert_eq!((slot.number, numbers(&stage).await), (3, vec![1, 2, 3]), "{calls:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endless_outage_ends_in_unknown_and_cleans_nothing_up() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 2).await;
+    let base = chain.latest().await.unwrap();
+    stage.disturb(Call::Put, &key(3), 0, 1, Act::LoseAnswer);
+    stage.disturb(Call::Any, "", 0, u64::MAX, Act::Drop);
+    let error = chain.append(base, push(3)).await.unwrap_err();
+    assert!(
+        matches!(&error, ChainError::Unknown { key, .. } if key.ends_with("chain/00000000000000000003")),
+        "{error}"
+    );
+    stage.peace();
+    assert_eq!(numbers(&stage).await, [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_write_is_no_unknown_one() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 1).await;
+    stage.disturb(Call::Put, "", 0, 1, Act::Forbid);
+    let error = chain.append(None, push(2)).await.unwrap_err();
+    assert!(matches!(error, ChainError::Store(_)), "{error}");
+    assert_eq!(numbers(&stage).await, [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleeper_whose_slot_was_trimmed_learns_that_it_does_not_know() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 3).await;
+    let (asleep, wake) = (stage.calm(), Arc::new(Notify::new()));
+    let sleeper = asleep.chain(2);
+    let base = sleeper.latest().await.unwrap();
+    asleep.disturb(Call::Put, &key(4), 0, 1, Act::Pause(Arc::clone(&wake)));
+    let pending = tokio::spawn(async move { sleeper.append(base, push(1000)).await });
+    tokio::task::yield_now().await;
+    for number in 4..=9 {
+        chain.append(None, push(number)).await.unwrap();
+    }
+    let reader = stage.chain(5);
+    let third = reader.read(3).await.unwrap().unwrap();
+    trim(&stage, &chain, 7).await;
+    wake.notify_one();
+    let error = pending.await.unwrap().unwrap_err();
+    assert!(matches!(error, ChainError::Unknown { .. }), "{error}");
+    // Its record lies in the trimmed slot, and counts for nobody.
+    assert!(stage.keys().await.contains(&format!("chain/{}", key(4))));
+    assert_eq!(reader.read(4).await.unwrap(), None);
+    assert_eq!(reader.after(&third).await.unwrap().unwrap().state.0, (1..=9).collect::<Vec<_>>());
+    assert_eq!(numbers(&stage).await, (1..=9).collect::<Vec<_>>());
+    chain.append(None, push(10)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_whose_record_was_trimmed_since_is_unknown_not_appended_twice() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 3).await;
+    let (asleep, wake) = (stage.calm(), Arc::new(Notify::new()));
+    let sleeper = asleep.chain(2);
+    let base = sleeper.latest().await.unwrap();
+    asleep.disturb(Call::Put, &key(4), 0, 1, Act::LoseAnswer);
+    asleep.disturb(Call::Get, &key(4), 0, 1, Act::Pause(Arc::clone(&wake)));
+    let pending = tokio::spawn(async move { sleeper.append(base, push(4)).await });
+    tokio::task::yield_now().await;
+    for number in 5..=9 {
+        chain.append(None, push(number)).await.unwrap();
+    }
+    trim(&stage, &chain, 7).await;
+    wake.notify_one();
+    let error = pending.await.unwrap().unwrap_err();
+    assert!(matches!(error, ChainError::Unknown { .. }), "{error}");
+    assert_eq!(numbers(&stage).await, (1..=9).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn trimming_under_a_reader_makes_it_jump_and_never_go_back() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 5).await;
+    let reader = stage.chain(2);
+    let second = reader.read(2).await.unwrap().unwrap();
+    trim(&stage, &chain, 4).await;
+    assert_eq!(reader.after(&second).await.unwrap().unwrap().number, 5);
+    assert_eq!(reader.latest().await.unwrap().unwrap().number, 5);
+    assert_eq!(stage.chain(3).latest().await.unwrap().unwrap().number, 5);
+    assert_eq!(reader.read(4).await.unwrap(), None);
+    let fifth = reader.latest().await.unwrap().unwrap();
+    assert_eq!(reader.after(&fifth).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn trimming_while_the_end_is_looked_for_starts_the_look_again() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 40).await;
+    for skip in 0..8 {
+        let stage = stage.calm();
+        let reader = stage.chain(2);
+        let wake = Arc::new(Notify::new());
+        stage.disturb(Call::Any, "", skip, 1, Act::Pause(Arc::clone(&wake)));
+        let pending = tokio::spawn(async move { reader.latest().await });
+        tokio::task::yield_now().await;
+        trim(&stage.calm(), &chain, 10 + skip).await;
+        wake.notify_one();
+        assert_eq!(pending.await.unwrap().unwrap().unwrap().number, 40);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_polling_reader_looks_at_the_boundary_at_least_once_a_minute() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 2).await;
+    let reader = stage.calm();
+    let polling = reader.chain(2);
+    let second = polling.latest().await.unwrap().unwrap();
+    for number in 3..=6 {
+        chain.append(None, push(number)).await.unwrap();
+    }
+    trim(&stage, &chain, 5).await;
+    let calls = reader.calls();
+    assert_eq!(polling.glance(&second).await.unwrap(), None);
+    assert_eq!(reader.calls(), calls + 1);
+    tokio::time::advance(GLANCE).await;
+    assert_eq!(polling.glance(&second).await.unwrap().unwrap().number, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_boundary_never_goes_back_and_never_reaches_the_end() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 5).await;
+    chain.set_boundary(3).await.unwrap();
+    chain.set_boundary(3).await.unwrap();
+    assert_eq!(chain.boundary().await.unwrap(), 3);
+    for (to, refusal) in [
+        (2, Refused::BoundaryBack { boundary: 3, to: 2 }),
+        (5, Refused::BoundaryReachesLatest { to: 5, latest: 5 }),
+        (99, Refused::BoundaryReachesLatest { to: 99, latest: 5 }),
+    ] {
+        match chain.set_boundary(to).await {
+            Err(ChainError::Refused(refused)) => assert_eq!(refused, refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strange_names_below_the_boundary_folder_mean_nothing() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 2).await;
+    let store = stage.store().below("chain");
+    for name in ["boundary/1", "boundary/x", "boundary/99999999999999999999999", "boundary/00000000000000000001/2"] {
+        store.put(name, Bytes::new()).await.unwrap();
+    }
+    assert_eq!(chain.boundary().await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_is_named_and_a_newer_release_too() {
+    let stage = Stage::new();
+    filled(&stage, 3).await;
+    let store = stage.store().below("chain");
+    let other = stage.store().below("other");
+    let third = store.get(&key(3), 1000).await.unwrap().unwrap().body.unwrap();
+    for (bytes, part) in [
+        (Bytes::from_static(b"{}"), "two lines"),
+        (Bytes::from_static(b"\xff\xfe\n\n"), "unreadable"),
+        (third.slice(..third.len() - 4), "two lines"),
+        (Bytes::from_static(b"{\"layout\":1,\"format\":2}\n{}\n"), "upgrade"),
+    ] {
+        store.put(&key(3), bytes).await.unwrap();
+        let error = stage.chain(4).latest().await.unwrap_err().to_string();
+        assert!(error.contains("chain/00000000000000000003") && error.contains(part), "{error}");
+    }
+    // A whole record of another chain: only its link gives it away.
+    let chain = Chain::<Numbers>::new(other.clone(), tidemark_wal::Entropy::seeded(5));
+    for number in 1..=3 {
+        chain.append(None, push(number)).await.unwrap();
+    }
+    let foreign = other.get(&key(3), 1000).await.unwrap().unwrap().body.unwrap();
+    store.put(&key(3), foreign).await.unwrap();
+    let reader = stage.chain(6);
+    let second: Slot<Numbers> = reader.read(2).await.unwrap().unwrap();
+    let error = reader.after(&second).await.unwrap_err();
+    assert!(matches!(error, ChainError::Corrupt { .. }) && error.to_string().contains("does not follow"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_record_above_the_boundary_is_damage() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 3).await;
+    chain.set_boundary(2).await.unwrap();
+    stage.store().below("chain").delete(&[key(3)]).await.unwrap();
+    let error = stage.chain(2).latest().await.unwrap_err();
+    assert!(matches!(&error, ChainError::Corrupt { key, .. } if key.ends_with("00000000000000000003")), "{error}");
+}
+
+/// Every place at which a process can end, before and after each store call: its successor finds the number in or out, and
+/// puts it in once.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_ends_between_any_two_calls_is_succeeded() {
+    for act in [Act::EndBefore, Act::EndAfter] {
+        let mut ended = 0;
+        for call in 0.. {
+            let stage = Stage::new();
+            filled(&stage, 3).await;
+            let dying = stage.calm();
+            dying.disturb(Call::Any, "", call, 1, act.clone());
+            let chain = dying.chain(2);
+            let finished = timeout(Duration::from_secs(600), chain.append(None, push_once(4))).await.is_ok();
+            stage.chain(3).append(None, push_once(4)).await.unwrap();
+            assert_eq!(numbers(&stage).await, [1, 2, 3, 4], "{act:?} at call {call}");
+            if finished {
+                break;
+            }
+            ended += 1;
+        }
+        assert!(ended >= 8, "only {ended} calls");
+    }
+}

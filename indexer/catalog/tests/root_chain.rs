@@ -1,0 +1,87 @@
+//! The root chain: who sets the parameters, and from when a change holds.
+
+mod support;
+
+use std::time::Duration;
+
+use support::Stage;
+use tidemark_catalog::{ChainError, Generation, Owner, Refused, Registered, Registration, RootChain};
+use tidemark_wal::{CHANGE_DELAY, Entropy, Log, ParameterSource as _, Parameters, Schedule, Second};
+use tokio::time::advance;
+
+fn open(stage: &Stage, seed: u64) -> RootChain {
+    RootChain::open(&Log::over(stage.store().below("log"), Vec::new()), Entropy::seeded(seed))
+}
+
+fn seconds(seconds: u64) -> Parameters {
+    Parameters::with_expiry(Duration::from_secs(seconds))
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_first_indexers_one_sets_the_parameters_and_the_other_is_told() {
+    let stage = Stage::new();
+    assert!(open(&stage, 0).schedule().await.unwrap_err().to_string().contains("--expiry"));
+    let (a, b) = (open(&stage, 1), open(&stage, 2));
+    let (five, six) = (seconds(5), seconds(6));
+    let (a, b) = tokio::join!(a.ensure(&five), b.ensure(&six));
+    let (set, refused) = if a.is_ok() { (a, b) } else { (b, a) };
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, ChainError::Refused(Refused::ParameterDiffers { name: "expiry", .. })), "{refused}");
+    assert_eq!(open(&stage, 3).schedule().await.unwrap(), set.unwrap());
+    assert!(stage.keys().await.iter().all(|key| key.starts_with("log/.tidemark/root/")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_holds_from_its_records_store_time_on_whoever_reads_it_and_when() {
+    let stage = Stage::new();
+    let (a, b) = (open(&stage, 1), open(&stage, 2));
+    a.ensure(&seconds(600)).await.unwrap();
+    advance(Duration::from_secs(1000)).await;
+    let set = a.set_parameters(&seconds(60)).await.unwrap();
+    let recorded = Second::from_unix(1_700_001_000);
+    assert_eq!(set, Schedule::constant(seconds(600)).changed(seconds(60), recorded));
+    assert!(set.newest().from >= recorded.after(CHANGE_DELAY));
+    for reader in [&a, &b, &open(&stage, 3)] {
+        assert_eq!(reader.schedule().await.unwrap(), set);
+    }
+    // A later record, by somebody who read the change, says the same date.
+    advance(Duration::from_secs(5000)).await;
+    b.record_probe("memory:///", &"passed").await.unwrap();
+    assert_eq!(open(&stage, 4).schedule().await.unwrap(), set);
+    assert_eq!(b.ensure(&seconds(60)).await.unwrap(), set);
+    let old = b.ensure(&seconds(600)).await.unwrap_err().to_string();
+    assert!(old.contains("600s") && old.contains("60s") && old.contains("tidemark log set"), "{old}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_owners_race_for_one_prefix_and_one_of_them_gets_it() {
+    let stage = Stage::new();
+    let (a, b) = (open(&stage, 1), open(&stage, 2));
+    let index = |owner: &str| Registered {
+        url: "memory:///index".to_owned(),
+        owner: Owner::Named { name: owner.to_owned() },
+        generation: Generation::first(),
+    };
+    let (ours, theirs) = (index("a"), index("b"));
+    let (first, second) = tokio::join!(a.register_index("main", &ours, None), b.register_index("main", &theirs, None));
+    assert!(first.is_ok() != second.is_ok());
+    let (winner, loser) = if first.is_ok() { (ours, theirs) } else { (theirs, ours) };
+    assert_eq!(a.register_index("main", &winner, None).await.unwrap(), Registration::Known);
+    let adopt = winner.owner.id();
+    let adopted = b.register_index("main", &loser, Some(adopt)).await.unwrap();
+    assert_eq!(adopted, Registration::Adopted { from: winner.owner.clone() });
+    assert_eq!(a.state().await.unwrap().indexes["main"], loser);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_when_nothing_changes() {
+    let stage = Stage::new();
+    let root = open(&stage, 1);
+    root.ensure(&seconds(5)).await.unwrap();
+    root.record_probe("memory:///", &"passed").await.unwrap();
+    let before = stage.keys().await;
+    root.ensure(&seconds(5)).await.unwrap();
+    root.record_probe("memory:///", &"passed").await.unwrap();
+    root.set_parameters(&seconds(5)).await.unwrap();
+    assert_eq!(stage.keys().await, before);
+}

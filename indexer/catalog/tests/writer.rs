@@ -1,0 +1,322 @@
+//! One writer: who waits, who takes over, and what becomes of the one that lost.
+
+mod support;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use support::{Act, Call, Stage};
+use tidemark_catalog::{
+    ChainError, Cursor, Generation, HEARTBEAT, Identity, IndexChain, Manifest, Publication, PublishError, SILENCE,
+    Slot, Waiting, Writership, heartbeat,
+};
+use tidemark_wal::{Clock, Entropy, Log, Second};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A process that wants to write the index.
+struct Process {
+    name: String,
+    stage: Stage,
+    log: Log,
+    clock: Clock,
+    chain: IndexChain,
+}
+
+impl Process {
+    fn new(name: &str, stage: &Stage) -> Self {
+        let stage = stage.calm();
+        let log = Log::over(stage.store().below("log"), Vec::new());
+        let entropy = Entropy::seeded(name.bytes().map(u64::from).sum());
+        let chain = IndexChain::open(&stage.store().below("index"), Generation::first(), entropy);
+        let clock = Clock::new(&log, name);
+        Self { name: name.to_owned(), stage, log, clock, chain }
+    }
+
+    async fn acquire_as(&self, identity: &str) -> Writership {
+        let identity = Identity(identity.to_owned());
+        self.chain.acquire(identity, &self.clock, &self.log.entries, |_| ()).await.unwrap()
+    }
+
+    async fn acquire(&self) -> Writership {
+        self.acquire_as(&self.name).await
+    }
+
+    async fn latest(&self) -> Slot<Manifest> {
+        self.chain.latest().await.unwrap().unwrap()
+    }
+}
+
+/// The next second, with nothing in it.
+fn advance(manifest: &Manifest) -> Publication {
+    let to = Cursor(manifest.cursor.second().next());
+    Publication {
+        from: manifest.cursor,
+        to,
+        horizon: to.second(),
+        first_seq: manifest.next_seq,
+        records: 0,
+        segments: Vec::new(),
+        sidecars: Vec::new(),
+    }
+}
+
+async fn publish(writer: &mut Writership) -> Result<u64, PublishError> {
+    let publication = advance(&writer.manifest().state);
+    writer.publish(publication).await.map(|slot| slot.number)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_writer_starts_at_once_and_a_released_index_is_taken_at_once() {
+    let stage = Stage::new();
+    let a = Process::new("a", &stage);
+    let began = Instant::now();
+    let mut writer = a.acquire().await;
+    assert_eq!((writer.epoch(), writer.manifest().number), (1, 1));
+    publish(&mut writer).await.unwrap();
+    publish(&mut writer).await.unwrap();
+    writer.release().await.unwrap();
+    assert_eq!(a.latest().await.state.holder, None);
+    let writer = Process::new("b", &stage).acquire().await;
+    assert_eq!((writer.epoch(), writer.manifest().state.cursor), (2, Cursor(Second::from_unix(2))));
+    assert!(writer.manifest().state.holder.as_ref().unwrap().since.is_some());
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_waits_for_as_long_as_the_holder_lives_and_no_minute_longer() {
+    let stage = Stage::new();
+    let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+    let writer = a.acquire().await;
+    let heart = tokio::spawn({
+        let clock = a.clock.clone();
+        async move { heartbeat(&clock).await }
+    });
+    assert!(timeout(DAY, b.acquire()).await.is_err(), "the standby took a living holder's place");
+
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&heard);
+    heart.abort();
+    let began = Instant::now();
+    let waiting = move |waiting| tell.lock().unwrap().push(waiting);
+    let taken = b.chain.acquire(Identity("b".to_owned()), &b.clock, &b.log.entries, waiting).await.unwrap();
+    assert_eq!(taken.epoch(), 2);
+    assert!(began.elapsed() >= SILENCE && began.elapsed() <= SILENCE + HEARTBEAT, "{:?}", began.elapsed());
+    let heard = heard.lock().unwrap();
+    assert!(heard.len() >= 12);
+    assert!(matches!(&heard[3], Waiting::ForHolder { holder: Identity(name), epoch: 1, .. } if name == "a"));
+    assert_eq!(writer.epoch(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_no_silence() {
+    let stage = Stage::new();
+    let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+    let _writer = a.acquire().await;
+    let heart = tokio::spawn({
+        let clock = a.clock.clone();
+        async move { heartbeat(&clock).await }
+    });
+    for process in [&a, &b] {
+        let stage = process.stage.clone();
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                sleep(Duration::from_secs(30)).await;
+                stage.disturb(Call::Any, "", 0, u64::MAX, Act::Drop);
+                sleep(Duration::from_secs(600)).await;
+                stage.peace();
+            }
+        });
+    }
+    let standby = tokio::spawn(async move { timeout(Duration::from_secs(12_000), b.acquire()).await.is_err() });
+    assert!(standby.await.unwrap(), "an outage made the standby take a living holder's place");
+    heart.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_writer_fails_every_call_and_deletes_nothing() {
+    let stage = Stage::new();
+    let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+    let mut old = a.acquire().await;
+    publish(&mut old).await.unwrap();
+    let mut new = b.acquire().await;
+    let before = stage.keys().await;
+    for _ in 0..2 {
+        assert!(matches!(publish(&mut old).await, Err(PublishError::Fenced { epoch: 1, by: 2 })));
+        assert!(matches!(old.check().await, Err(PublishError::Fenced { epoch: 1, by: 2 })));
+    }
+    publish(&mut new).await.unwrap();
+    assert!(matches!(old.release().await, Err(PublishError::Fenced { .. })));
+    assert_eq!(stage.keys().await.len(), before.len() + 1);
+    assert_eq!(a.latest().await.state.epoch, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_slept_in_the_middle_of_a_publication_is_fenced() {
+    let stage = Stage::new();
+    let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+    let mut old = a.acquire().await;
+    publish(&mut old).await.unwrap();
+    let wake = Arc::new(Notify::new());
+    a.stage.disturb(Call::Put, "manifest", 0, 1, Act::Pause(Arc::clone(&wake)));
+    let asleep = tokio::spawn(async move { publish(&mut old).await.map(|_| ()) });
+    let mut new = b.acquire().await;
+    publish(&mut new).await.unwrap();
+    wake.notify_one();
+    assert!(matches!(asleep.await.unwrap(), Err(PublishError::Fenced { epoch: 1, by: 2 })));
+    assert_eq!(new.check().await.unwrap().state.cursor, Cursor(Second::from_unix(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_writer_learns_that_it_lost_its_role() {
+    let stage = Stage::new();
+    let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+    let mut old = a.acquire().await;
+    assert_eq!(old.check().await.unwrap().number, 1);
+    let _new = b.acquire().await;
+    assert!(matches!(old.check().await, Err(PublishError::Fenced { epoch: 1, by: 2 })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_publication_ends_the_role_for_good() {
+    let stage = Stage::new();
+    let a = Process::new("a", &stage);
+    let mut writer = a.acquire().await;
+    a.stage.disturb(Call::Put, "manifest", 0, 1, Act::LoseAnswer);
+    a.stage.disturb(Call::Any, "manifest", 0, u64::MAX, Act::Drop);
+    assert!(matches!(publish(&mut writer).await, Err(PublishError::Unknown { .. })));
+    a.stage.peace();
+    assert!(matches!(publish(&mut writer).await, Err(PublishError::Unknown { .. })));
+    assert!(matches!(writer.check().await, Err(PublishError::Unknown { .. })));
+    // The successor sees that it was published.
+    let successor = Process::new("a", &stage).acquire().await;
+    assert_eq!(successor.manifest().state.cursor, Cursor(Second::from_unix(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_records_do_not_disturb_the_writer() {
+    let stage = Stage::new();
+    let a = Process::new("a", &stage);
+    let mut writer = a.acquire().await;
+    let anybody = Process::new("z", &stage);
+    anybody.chain.pin("daily", "snapshots").await.unwrap();
+    publish(&mut writer).await.unwrap();
+    let copy = anybody.chain.pin_again("daily", "restore", "me").await.unwrap();
+    assert_eq!(copy.state.pins["restore"].cursor, Cursor(Second::from_unix(0)));
+    publish(&mut writer).await.unwrap();
+    assert!(matches!(anybody.chain.unpin("daily", "me").await, Err(ChainError::Refused(_))));
+    anybody.chain.unpin("daily", "snapshots").await.unwrap();
+    assert_eq!(writer.check().await.unwrap().state.pins.keys().collect::<Vec<_>>(), ["restore"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_candidates_one_succeeds_a_dead_holder_and_the_rest_waits_on() {
+    let stage = Stage::new();
+    let _dead = Process::new("dead", &stage).acquire().await;
+    let hearts = Arc::new(Mutex::new(Vec::new()));
+    for name in ["b", "c", "d"] {
+        let (process, hearts) = (Process::new(name, &stage), Arc::clone(&hearts));
+        tokio::spawn(async move {
+            let writer = process.acquire().await;
+            hearts.lock().unwrap().push(writer.epoch());
+            heartbeat(&process.clock).await
+        });
+    }
+    sleep(DAY).await;
+    assert_eq!(*hearts.lock().unwrap(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_same_writer_takes_over_at_once_and_backs_off_only_when_it_repeats() {
+    let stage = Stage::new();
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        let began = Instant::now();
+        Process::new("a", &stage).acquire_as("pod").await;
+        waits.push(began.elapsed());
+    }
+    assert!(waits[..3].iter().all(Duration::is_zero), "{waits:?}");
+    assert!(
+        waits[6] > Duration::from_secs(3) && waits.iter().all(|wait| *wait <= Duration::from_secs(30)),
+        "{waits:?}"
+    );
+    // A minute later, or after a publication, it is forgotten.
+    sleep(Duration::from_secs(61)).await;
+    let began = Instant::now();
+    let mut writer = Process::new("a", &stage).acquire_as("pod").await;
+    publish(&mut writer).await.unwrap();
+    Process::new("a", &stage).acquire_as("pod").await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+/// Two processes that were given one identity by mistake: each fences the other as soon as it starts again. The growing
+/// waits let one of them publish.
+#[tokio::test(start_paused = true)]
+async fn even_two_processes_of_one_identity_make_progress() {
+    let stage = Stage::new();
+    let publications = Arc::new(Mutex::new(0));
+    for name in ["a", "b"] {
+        let (stage, publications) = (stage.clone(), Arc::clone(&publications));
+        tokio::spawn(async move {
+            loop {
+                let process = Process::new(name, &stage);
+                let mut writer = process.acquire_as("same").await;
+                // What it takes to make the first batch.
+                sleep(Duration::from_secs(4)).await;
+                while publish(&mut writer).await.is_ok() {
+                    *publications.lock().unwrap() += 1;
+                    sleep(Duration::from_secs(4)).await;
+                }
+            }
+        });
+    }
+    sleep(Duration::from_secs(3600)).await;
+    assert!(*publications.lock().unwrap() > 50, "{publications:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_open_generation_is_found_through_the_closing_records() {
+    let stage = Stage::new();
+    let a = Process::new("a", &stage);
+    let writer = a.acquire().await;
+    let entropy = Entropy::seeded(3);
+    let second = IndexChain::open(a.chain.index(), "g2".parse().unwrap(), entropy);
+    let next = second.acquire(Identity("a".to_owned()), &a.clock, &a.log.entries, |_| ()).await.unwrap();
+    writer.close(&next.manifest().state).await.unwrap();
+    let found = a.chain.clone().follow().await.unwrap();
+    assert_eq!(found.generation().as_str(), "g2");
+    assert!(a.chain.acquire(Identity("b".to_owned()), &a.clock, &a.log.entries, |_| ()).await.is_err());
+}
+
+/// Every place at which a writer can end: whoever comes next goes on from what is published, once.
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_ends_between_any_two_calls_is_succeeded() {
+    for act in [Act::EndBefore, Act::EndAfter] {
+        for call in 0.. {
+            let stage = Stage::new();
+            let dying = Process::new("a", &stage);
+            dying.stage.disturb(Call::Any, "", call, 1, act.clone());
+            let life = async {
+                let mut writer = dying.acquire().await;
+                publish(&mut writer).await.unwrap();
+                publish(&mut writer).await.unwrap();
+            };
+            let finished = timeout(Duration::from_secs(600), life).await.is_ok();
+            let mut writer = Process::new("b", &stage).acquire().await;
+            while writer.manifest().state.cursor < Cursor(Second::from_unix(2)) {
+                publish(&mut writer).await.unwrap();
+            }
+            assert_eq!(writer.manifest().state.cursor, Cursor(Second::from_unix(2)), "{act:?} at call {call}");
+            if finished {
+                assert!(call > 15, "only {call} calls");
+                break;
+            }
+        }
+    }
+}
