@@ -41,7 +41,7 @@ const TRIES: u32 = 14;
 const LOOKS: u32 = 16;
 
 /// For how long a polling reader takes an absent record as not appended without looking at the boundary.
-pub const GLANCE: Duration = Duration::from_secs(60);
+pub const GLANCE: Duration = Duration::from_mins(1);
 
 /// What a chain's records hold.
 pub trait State: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {

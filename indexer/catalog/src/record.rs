@@ -146,7 +146,7 @@ mod tests {
             damaged[at] ^= 1;
             match read(&damaged) {
                 Err(ChainError::Corrupt { key, .. } | ChainError::NewerFormat { key, .. }) => {
-                    assert_eq!(key, "chain/7")
+                    assert_eq!(key, "chain/7");
                 }
                 Err(other) => panic!("{other}"),
                 // Only what the header alone says may change unnoticed here: the next record's link notices it.

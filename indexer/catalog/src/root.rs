@@ -231,18 +231,19 @@ impl Root {
 
     fn apart(&self, name: &str, index: &Registered) -> Result<(), Refused> {
         let others = self.indexes.iter().filter(|(other, _)| *other != name);
-        for (other, known) in others.filter(|(_, known)| overlap(&known.url, &index.url)) {
-            if !known.owner.is_again(&index.owner) {
-                return Err(owned_by_another(known));
-            }
-            return Err(Refused::Overlaps {
+        let overlapping: Vec<_> = others.filter(|(_, known)| overlap(&known.url, &index.url)).collect();
+        if let Some((_, foreign)) = overlapping.iter().find(|(_, known)| !known.owner.is_again(&index.owner)) {
+            return Err(owned_by_another(foreign));
+        }
+        match overlapping.first() {
+            None => Ok(()),
+            Some((other, known)) => Err(Refused::Overlaps {
                 name: name.to_owned(),
                 url: index.url.clone(),
-                other: other.clone(),
+                other: (*other).clone(),
                 other_url: known.url.clone(),
-            });
+            }),
         }
-        Ok(())
     }
 
     /// Makes `cleaner` the one cleaner; `None` if it is already. Refused while there is another one.

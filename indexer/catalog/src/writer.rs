@@ -20,7 +20,7 @@ use crate::{
 /// How often the holder shows that it lives.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long the holder's heartbeat must stand still before a candidate takes over.
-pub const SILENCE: Duration = Duration::from_secs(60);
+pub const SILENCE: Duration = Duration::from_mins(1);
 /// How often a candidate looks.
 const LOOK: Duration = Duration::from_secs(5);
 /// How many hasty take-overs in a row go without a wait.

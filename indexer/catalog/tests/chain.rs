@@ -1,5 +1,7 @@
 //! The chain on a store that loses answers, applies writes late, and forgets what was trimmed.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::{sync::Arc, time::Duration};
@@ -124,7 +126,7 @@ async fn a_minute_of_outage_is_waited_out() {
         let view = stage.clone();
         stage.disturb(calls, "", 0, u64::MAX, Act::Drop);
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             view.peace();
         });
         let slot = chain.append(base, push(3)).await.unwrap();
@@ -338,7 +340,7 @@ async fn a_process_that_ends_between_any_two_calls_is_succeeded() {
             let dying = stage.calm();
             dying.disturb(Call::Any, "", call, 1, act.clone());
             let chain = dying.chain(2);
-            let finished = timeout(Duration::from_secs(600), chain.append(None, push_once(4))).await.is_ok();
+            let finished = timeout(Duration::from_mins(10), chain.append(None, push_once(4))).await.is_ok();
             stage.chain(3).append(None, push_once(4)).await.unwrap();
             assert_eq!(numbers(&stage).await, [1, 2, 3, 4], "{act:?} at call {call}");
             if finished {

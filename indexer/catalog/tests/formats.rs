@@ -1,5 +1,7 @@
 //! Old formats stay readable: one file a format that was ever written. A file is never changed; a new format brings a new one.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use tidemark_catalog::{
     Cleaner, Consumer, Counts, Cursor, Generation, Holder, Identity, Manifest, Owner, ParameterSet, Pin, ProbeRecord,
     Registered, Root, Segment, SetDigest, Sidecar, Tombstone, Totals,

@@ -1,5 +1,7 @@
 //! The root chain: who sets the parameters, and from when a change holds.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::time::Duration;

@@ -25,16 +25,16 @@ pub(super) fn follows(before: &Manifest, after: &Manifest) -> Result<(), Broken>
     Broken::unless(before.generation == after.generation, "a chain has one generation", || {
         format!("\"{}\" after \"{}\"", after.generation, before.generation)
     })?;
-    never_back("the epoch", before.epoch, after.epoch)?;
-    never_back("the horizon", before.horizon, after.horizon)?;
-    never_back("the cursor", before.cursor, after.cursor)?;
-    never_back("the next seq", before.next_seq, after.next_seq)?;
+    never_back("the epoch", &before.epoch, &after.epoch)?;
+    never_back("the horizon", &before.horizon, &after.horizon)?;
+    never_back("the cursor", &before.cursor, &after.cursor)?;
+    never_back("the next seq", &before.next_seq, &after.next_seq)?;
     added_objects_are_fresh(before, after)?;
     pins_are_copies(before, after)?;
     dropped_objects_are_remembered(before, after)
 }
 
-fn never_back<T: PartialOrd + std::fmt::Debug>(what: &'static str, before: T, after: T) -> Result<(), Broken> {
+fn never_back<T: PartialOrd + std::fmt::Debug>(what: &'static str, before: &T, after: &T) -> Result<(), Broken> {
     Broken::unless(before <= after, "nothing goes back", || format!("{what} from {before:?} to {after:?}"))
 }
 

@@ -101,7 +101,9 @@ impl World {
 
     fn segment(&self, first_seq: u64, facts: &[Fact]) -> Segment {
         let mut counts = Counts::default();
-        facts.iter().for_each(|fact| counts.add(fact.outcome));
+        for fact in facts {
+            counts.add(fact.outcome);
+        }
         let documents = facts.len() as u64;
         Segment {
             key: self.key(ObjectKind::Segment),
@@ -118,7 +120,9 @@ impl World {
 
     fn sidecar(&self, superseded: &[Fact], overtaken: u64) -> Sidecar {
         let mut counts = Counts::default();
-        superseded.iter().for_each(|fact| counts.add(fact.outcome));
+        for fact in superseded {
+            counts.add(fact.outcome);
+        }
         Sidecar {
             key: self.key(ObjectKind::Sidecar),
             size: 10,
@@ -254,7 +258,9 @@ impl World {
     fn matches_the_model(&self) -> Result<(), TestCaseError> {
         let standing: Vec<_> = self.facts.iter().filter(|fact| fact.standing).collect();
         let mut counts = Counts::default();
-        standing.iter().for_each(|fact| counts.add(fact.outcome));
+        for fact in &standing {
+            counts.add(fact.outcome);
+        }
         prop_assert_eq!(self.state.totals.standing(), counts);
         let digest: SetDigest = standing.iter().map(|fact| fact.digest()).sum();
         prop_assert_eq!(self.state.totals.standing_digest(), digest);

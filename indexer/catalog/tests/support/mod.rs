@@ -1,6 +1,7 @@
 //! A store in memory with faults, on the clock of the test's runtime.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::{
     collections::BTreeMap,
