@@ -1,0 +1,148 @@
+//! What a store must do before a log may live in it, tried out.
+//!
+//! The log protocol rests on few promises: of two creates one fails, a listing is complete and in order, the store's
+//! clock moves forward, a signed URL ends and overwrites nothing. Stores that claim to be compatible break them
+//! silently, and a log in such a store would lose entries without anybody noticing. So they are tried once for each
+//! prefix, and the report is kept.
+
+mod checks;
+mod signed;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Entropy, Store, StoreError};
+
+/// Where the probe writes, below the store's root; every run in a folder of its own.
+const FOLDER: &str = ".tidemark/probe";
+
+/// What came of one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// The store keeps the promise.
+    Passed,
+    /// The store breaks it, or the check could not be made.
+    Failed,
+    /// The store makes no such promise, and the protocol does without.
+    NotApplicable,
+}
+
+/// One check of a probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeLine {
+    /// The promise, in words.
+    pub name: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// A store's probe: one line a check, all checks made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// The URL of the store that was probed.
+    pub url: String,
+    /// The checks, in the order in which they were made.
+    pub lines: Vec<ProbeLine>,
+}
+
+impl ProbeReport {
+    /// Whether a log may be written in the store.
+    pub fn passed(&self) -> bool {
+        self.failed_line().is_none()
+    }
+
+    /// The first check that failed.
+    pub fn failed_line(&self) -> Option<&ProbeLine> {
+        self.lines.iter().find(|line| line.verdict == Verdict::Failed)
+    }
+
+    /// Refuses the store for writing, naming the first check that failed.
+    pub fn accepted(&self) -> Result<(), StoreError> {
+        self.failed_line().map_or(Ok(()), |line| {
+            Err(StoreError::Unusable {
+                url: self.url.clone(),
+                why: format!(
+                    "it broke the promise \"{}\": {}; a log in it could lose entries, use another store",
+                    line.name, line.detail
+                ),
+            })
+        })
+    }
+}
+
+/// One check a line, with its verdict first.
+impl fmt::Display for ProbeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.lines {
+            writeln!(f, "{:<7} {}: {}", line.verdict, line.name, line.detail)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::NotApplicable => "n/a",
+        })
+    }
+}
+
+/// What a check saw, when it could be made at all.
+type Seen = Result<Finding, StoreError>;
+
+struct Finding {
+    verdict: Verdict,
+    detail: String,
+}
+
+impl Finding {
+    fn passed(detail: impl Into<String>) -> Seen {
+        Ok(Self { verdict: Verdict::Passed, detail: detail.into() })
+    }
+
+    fn failed(detail: impl Into<String>) -> Seen {
+        Ok(Self { verdict: Verdict::Failed, detail: detail.into() })
+    }
+
+    fn not_applicable(detail: impl Into<String>) -> Seen {
+        Ok(Self { verdict: Verdict::NotApplicable, detail: detail.into() })
+    }
+
+    fn line(name: &str, seen: Seen) -> ProbeLine {
+        let (verdict, detail) = match seen {
+            Ok(finding) => (finding.verdict, finding.detail),
+            Err(error) => (Verdict::Failed, error.to_string()),
+        };
+        let name = name.to_owned();
+        ProbeLine { name, verdict, detail }
+    }
+}
+
+/// Tries out `store`, below `.tidemark/probe/`, and cleans up after itself.
+///
+/// It makes about 1 100 writes and takes a few seconds. It cannot fail: a store that cannot be reached fails its lines.
+pub async fn probe(store: &Store, entropy: &Entropy) -> ProbeReport {
+    let place = store.below(&format!("{FOLDER}/{}", entropy.nonce()));
+    let lines = vec![
+        Finding::line("a second create is refused", checks::second_create(&place).await),
+        Finding::line("of 32 racing creates exactly one wins", checks::race(&place).await),
+        Finding::line("a listing is complete, past 1000 keys", checks::listing(&place).await),
+        Finding::line("a listing is in key order and starts where it is told", checks::order(&place).await),
+        Finding::line("store time moves forward", checks::time(&place).await),
+        Finding::line("user metadata comes back", checks::metadata(&place).await),
+        Finding::line("an expired signed URL is refused", signed::expired(&place).await),
+        Finding::line("a signed URL creates once and overwrites nothing", signed::once(&place).await),
+        Finding::line("many objects are deleted", checks::deletion(&place).await),
+    ];
+    ProbeReport { url: store.url().to_string(), lines }
+}
+
+#[cfg(test)]
+mod tests;

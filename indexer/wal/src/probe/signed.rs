@@ -1,0 +1,73 @@
+//! The checks of signed URLs.
+
+use std::time::Duration;
+
+use super::{
+    Finding, Seen,
+    checks::{SMALL, now},
+};
+use crate::{Metadata, SignedAnswer, SignedPut, Signer, Store, StoreError, put_signed};
+
+const NO_URLS: &str = "this store has no signed URLs; writers create in it themselves";
+/// How long ago the expired URL ended: more than a store may allow for clocks that differ.
+const LONG_AGO: Duration = Duration::from_mins(20);
+const VALID: Duration = Duration::from_mins(5);
+
+pub(super) async fn expired(place: &Store) -> Seen {
+    if !Signer::of(place).has_urls() {
+        return Finding::not_applicable(NO_URLS);
+    }
+    let now = now(place).await?;
+    let ended = now.before(LONG_AGO);
+    let Some(put) = Signer::of(place).put_url("expired", ended.before(VALID), ended, &named()).await? else {
+        return Finding::not_applicable(NO_URLS);
+    };
+    let answer = used(&put, "late").await?;
+    let present = place.head("expired").await?.is_some();
+    if answer.created() || present {
+        Finding::failed(format!("a URL that ended at {ended} was accepted at {now}"))
+    } else {
+        Finding::passed(format!("status {}", answer.status))
+    }
+}
+
+pub(super) async fn once(place: &Store) -> Seen {
+    let now = now(place).await?;
+    let Some(put) = Signer::of(place).put_url("signed", now, now.after(VALID), &named()).await? else {
+        return Finding::not_applicable(NO_URLS);
+    };
+    let first = used(&put, "first").await?;
+    if !first.created() {
+        return Finding::failed(format!("a URL that is valid until {} got status {}", now.after(VALID), first.status));
+    }
+    let second = used(&put, "second").await?;
+    let mut bare = put.clone();
+    bare.headers.retain(|name, _| name != "if-none-match" && name != "x-goog-if-generation-match");
+    let without = used(&bare, "third").await?;
+    let object = place.get("signed", SMALL).await?;
+    let Some(object) = object else {
+        return Finding::failed("the object that a signed URL created is absent");
+    };
+    if object.body.as_deref() != Some(b"first") {
+        return Finding::failed("a signed URL that may only create replaced the object");
+    }
+    if second.created() || without.created() {
+        return Finding::failed("a second use of a signed URL was said to have succeeded");
+    }
+    if object.metadata != named() {
+        return Finding::failed(format!("{:?} was signed and {:?} came back", named(), object.metadata));
+    }
+    let date = if first.date.is_some() { "dated" } else { "undated" };
+    Finding::passed(format!(
+        "status {} ({date}), again {}, without the condition {}",
+        first.status, second.status, without.status
+    ))
+}
+
+fn named() -> Metadata {
+    [("token".to_owned(), "0ujtsYcgvSTl8PAuAdqWYSMnLOv".to_owned())].into()
+}
+
+async fn used(put: &SignedPut, body: &'static str) -> Result<SignedAnswer, StoreError> {
+    put_signed(&reqwest::Client::new(), put, body.into()).await
+}
