@@ -253,7 +253,7 @@ fn check_name(raw: &Value, field: &str, expected: &str) -> Result<(), Malformed>
         None | Some(Value::Null) => return Ok(()),
         Some(Value::String(text)) if text.is_empty() || text == expected => return Ok(()),
         // YAML reads an unquoted 123 as a number.
-        Some(other) if other.to_string() == expected => return Ok(()),
+        Some(other) if *other.to_string() == *expected => return Ok(()),
         Some(other) => other.to_string(),
     };
     let shown: String = found.chars().take(200).collect();

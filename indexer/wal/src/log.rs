@@ -1,7 +1,5 @@
 //! Where a log lives: the bucket of its entries and the buckets of the descriptors that complete them.
 
-use std::collections::BTreeSet;
-
 use url::Url;
 
 use crate::{Store, StoreError};
@@ -38,10 +36,15 @@ impl Log {
         Self { entries, metadata }
     }
 
-    /// Every store once, the log's own first. Stores with the same URL are one.
+    /// Every store once, the log's own first.
     pub fn stores(&self) -> impl Iterator<Item = &Store> {
-        let mut seen = BTreeSet::new();
-        std::iter::once(&self.entries).chain(&self.metadata).filter(move |store| seen.insert(store.url().as_str()))
+        let mut once: Vec<&Store> = Vec::new();
+        for store in std::iter::once(&self.entries).chain(&self.metadata) {
+            if !once.iter().any(|known| is_same(known, store)) {
+                once.push(store);
+            }
+        }
+        once.into_iter()
     }
 
     /// Where descriptors are written: the first metadata store.
@@ -53,4 +56,9 @@ impl Log {
     pub fn values(&self) -> &Store {
         self.metadata.last().unwrap_or(&self.entries)
     }
+}
+
+/// Whether both are the same store under the same prefix. Two stores in memory may share a URL.
+pub(crate) fn is_same(one: &Store, other: &Store) -> bool {
+    one.url() == other.url() && one.url().scheme() != "memory"
 }

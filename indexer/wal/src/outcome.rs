@@ -190,7 +190,7 @@ mod tests {
     const AT: u64 = 1_700_000_000;
 
     fn parameters() -> Parameters {
-        Parameters { audit_window: Duration::from_secs(3600), ..Parameters::with_expiry(Duration::from_secs(40)) }
+        Parameters { audit_window: Duration::from_hours(1), ..Parameters::with_expiry(Duration::from_secs(40)) }
     }
 
     fn token() -> Token {
@@ -201,6 +201,7 @@ mod tests {
         Second::from_unix(AT.saturating_add_signed(offset))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "an absent one is None")]
     fn seen(offset: i64, evidence: Option<Evidence>) -> Option<Sighting> {
         Some(Sighting {
             key: "bundles/r/b/bundle.yaml".to_owned(),

@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// How long after its record's store time, plus `V`, a change of parameters takes effect.
-pub const CHANGE_DELAY: Duration = Duration::from_secs(5 * 60);
+pub const CHANGE_DELAY: Duration = Duration::from_mins(5);
 /// For how long after a clock probe the parameters read next may be relied on.
-pub const TRUST: Duration = Duration::from_secs(4 * 60);
+pub const TRUST: Duration = Duration::from_mins(4);
 
 /// One set of parameters. Spans are serialized as whole milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,9 +45,9 @@ impl Parameters {
         Self {
             expiry,
             signer_clock_lead: Duration::ZERO,
-            request_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_mins(1),
             visibility_delay: Duration::from_secs(10),
-            audit_window: Duration::from_secs(24 * 3600),
+            audit_window: Duration::from_hours(24),
         }
     }
 
@@ -72,10 +72,29 @@ pub struct Dated {
     pub parameters: Parameters,
 }
 
-/// All sets of a log in the order of their dates. Never empty.
+/// All sets of a log in the order of their dates. Never empty: the first holds from second 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Vec<Dated>", into = "Vec<Dated>")]
 pub struct Schedule(Vec<Dated>);
+
+impl TryFrom<Vec<Dated>> for Schedule {
+    type Error = &'static str;
+
+    fn try_from(sets: Vec<Dated>) -> Result<Self, Self::Error> {
+        match sets.first() {
+            None => Err("a schedule without parameters"),
+            Some(first) if first.from != Second::default() => Err("a schedule that does not start with second 0"),
+            _ if !sets.is_sorted_by(|one, next| one.from < next.from) => Err("a schedule out of order"),
+            _ => Ok(Self(sets)),
+        }
+    }
+}
+
+impl From<Schedule> for Vec<Dated> {
+    fn from(schedule: Schedule) -> Self {
+        schedule.0
+    }
+}
 
 impl Schedule {
     /// The schedule of a log whose parameters never changed.
@@ -121,6 +140,9 @@ impl Schedule {
         if planted(Fault::LoweredExpiryAtOnce) {
             return now.before(self.newest().parameters.horizon_delay());
         }
+        if planted(Fault::LoweredExpiryAtOnce) {
+            return now.before(self.newest().parameters.horizon_delay());
+        }
         let ends = self.0.iter().skip(1).map(|next| Some(next.from)).chain([None]);
         for (dated, end) in self.0.iter().zip(ends) {
             let frozen = now.before(dated.parameters.horizon_delay());
@@ -145,5 +167,106 @@ mod millis {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const AT: u64 = 1_700_000_000;
+
+    fn parameters(expiry: u64) -> Parameters {
+        Parameters::with_expiry(Duration::from_secs(expiry))
+    }
+
+    fn second(offset: u64) -> Second {
+        Second::from_unix(AT + offset)
+    }
+
+    #[test]
+    fn the_bounds_add_up() {
+        let parameters = Parameters { signer_clock_lead: Duration::from_secs(3), ..parameters(600) };
+        assert_eq!(parameters.commit_bound(), Duration::from_secs(663));
+        assert_eq!(parameters.horizon_delay(), Duration::from_secs(674));
+        assert_eq!(Schedule::constant(parameters).horizon(second(674)), second(0));
+    }
+
+    #[test]
+    fn a_raised_expiry_stalls_the_horizon() {
+        let schedule = Schedule::constant(parameters(10)).changed(parameters(1000), second(0));
+        // In force from 310 on: 5 minutes and the visibility delay.
+        assert_eq!((schedule.at(second(309)).expiry.as_secs(), schedule.at(second(310)).expiry.as_secs()), (10, 1000));
+        let horizons = [390, 391, 1000, 1381, 1382].map(|now| schedule.horizon(second(now)).unix() - AT);
+        assert_eq!(horizons, [309, 310, 310, 310, 311]);
+    }
+
+    #[test]
+    fn a_lowered_expiry_moves_the_horizon_only_after_the_old_bound() {
+        let schedule = Schedule::constant(parameters(1000)).changed(parameters(10), second(0));
+        let horizons = [1380, 1381, 1382].map(|now| schedule.horizon(second(now)).unix() - AT);
+        assert_eq!(horizons, [309, 1300, 1301]);
+    }
+
+    #[test]
+    fn damaged_schedules_are_refused() {
+        let dated =
+            |from| format!(r#"{{"from":{from},"parameters":{}}}"#, serde_json::to_string(&parameters(1)).unwrap());
+        for sets in [vec![], vec![5], vec![0, 7, 7], vec![0, 9, 3]] {
+            let text = format!("[{}]", sets.into_iter().map(dated).collect::<Vec<_>>().join(","));
+            assert!(serde_json::from_str::<Schedule>(&text).is_err(), "{text}");
+        }
+    }
+
+    fn schedules() -> impl Strategy<Value = Schedule> {
+        let change = (1u64..2000, 0u64..60, 0u64..2000);
+        proptest::collection::vec(change, 1..6).prop_map(|changes| {
+            let mut recorded = second(0);
+            let mut schedule = Schedule::constant(parameters(changes[0].0));
+            for (expiry, visible, later) in &changes[1..] {
+                recorded = recorded.after(Duration::from_secs(*later));
+                let visibility_delay = Duration::from_secs(*visible);
+                schedule = schedule.changed(Parameters { visibility_delay, ..parameters(*expiry) }, recorded);
+            }
+            schedule
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn everything_below_the_horizon_is_frozen(schedule in schedules(), now in 0u64..20_000, back in 1u64..5000) {
+            let now = second(now);
+            let below = schedule.horizon(now).before(Duration::from_secs(back));
+            prop_assert!(below.after(schedule.at(below).horizon_delay()) < now);
+        }
+
+        #[test]
+        fn nothing_from_the_horizon_on_is_frozen(schedule in schedules(), now in 0u64..20_000) {
+            let now = second(now);
+            let at = schedule.horizon(now);
+            prop_assert!(at.after(schedule.at(at).horizon_delay()) >= now);
+        }
+
+        #[test]
+        fn the_horizon_never_goes_back(schedule in schedules(), now in 0u64..20_000, later in 0u64..500) {
+            prop_assert!(schedule.horizon(second(now)) <= schedule.horizon(second(now + later)));
+        }
+
+        #[test]
+        fn a_change_alters_nothing_before_it_is_in_force(schedule in schedules(), expiry in 1u64..2000, recorded in 0u64..20_000, ahead in 0u64..300) {
+            let changed = schedule.changed(parameters(expiry), second(recorded));
+            // Whoever read the old parameters relies on them for seconds up to 4 minutes after the probe before.
+            let relied = second(recorded + ahead);
+            prop_assert_eq!(changed.at(relied), schedule.at(relied));
+            prop_assert_eq!(changed.horizon(relied), schedule.horizon(relied));
+        }
+
+        #[test]
+        fn schedules_round_trip(schedule in schedules()) {
+            let text = serde_json::to_string(&schedule).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), schedule);
+        }
     }
 }

@@ -238,8 +238,9 @@ fn missing(found: &Resolved) -> String {
     let Some(Decision { outcome, .. }) = found.ops.first().map(|op| &op.decision) else {
         return "it has no operation".to_owned();
     };
-    let absent = found.ops.iter().filter(|op| op.operation.descriptor.is_some() && op.decision.sightings.is_empty());
-    match absent.filter_map(|op| op.operation.descriptor.as_deref()).next() {
+    let mut absent =
+        found.ops.iter().filter(|op| op.operation.descriptor.is_some() && op.decision.sightings.is_empty());
+    match absent.find_map(|op| op.operation.descriptor.as_deref()) {
         Some(path) => format!("\"{path}\" is not there"),
         None => format!("it is {outcome:?}").to_lowercase(),
     }

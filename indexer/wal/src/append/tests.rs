@@ -93,10 +93,22 @@ async fn a_lost_answer_is_resolved_by_reading() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_write_is_written_again() {
+    let lab = Lab::new();
+    let writer = lab.writer("w", parameters()).await;
+    for key in ["bundle.yaml", "log/", "done/r/v1"] {
+        lab.trouble(key, Trouble::LostWrite);
+    }
+    let receipt = writer.append(draft([bundle("b"), label("b")])).await.unwrap();
+    assert_eq!(receipt.attempts, 1);
+    assert_eq!(outcomes(&lab).await, [Outcome::Committed]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_descriptor_that_comes_late_is_not_acknowledged() {
     let lab = Lab::new();
     let writer = lab.writer("w", parameters()).await;
-    lab.trouble("bundle.yaml", Trouble::Slow(Duration::from_secs(60)));
+    lab.trouble("bundle.yaml", Trouble::Slow(Duration::from_mins(1)));
     let refused = writer.append(draft([bundle("b")])).await.unwrap_err();
     assert!(matches!(refused, AppendError::Unproven { outcome: Some(Outcome::Late), .. }), "{refused}");
     assert_eq!(outcomes(&lab).await, [Outcome::Late]);
@@ -106,7 +118,7 @@ async fn a_descriptor_that_comes_late_is_not_acknowledged() {
 async fn a_label_that_comes_late_is_written_again_and_counts_once() {
     let lab = Lab::new();
     let writer = lab.writer("w", parameters()).await;
-    lab.trouble("done/r/v1", Trouble::Slow(Duration::from_secs(60)));
+    lab.trouble("done/r/v1", Trouble::Slow(Duration::from_mins(1)));
     let receipt = writer.append(draft([label("b")])).await.unwrap();
     assert_eq!(receipt.attempts, 2);
     assert_eq!(outcomes(&lab).await, [Outcome::Late, Outcome::Committed]);
@@ -118,10 +130,10 @@ async fn a_label_that_comes_late_is_written_again_and_counts_once() {
 async fn an_entry_that_lands_too_late_gets_another_token() {
     let lab = Lab::new();
     let writer = lab.writer("w", parameters()).await;
-    lab.trouble("log/", Trouble::Slow(Duration::from_secs(60)));
+    lab.trouble("log/", Trouble::Slow(Duration::from_mins(1)));
     let receipt = writer.append(draft([bundle("b")])).await.unwrap();
     assert_eq!(receipt.attempts, 2);
-    assert!(receipt.token.second() >= OPENED.after(Duration::from_secs(60)));
+    assert!(receipt.token.second() >= OPENED.after(Duration::from_mins(1)));
     assert_eq!(outcomes(&lab).await, [Outcome::Aborted, Outcome::Committed]);
 }
 
@@ -157,7 +169,7 @@ async fn a_forgotten_try_is_found_by_its_descriptor() {
     tokio::time::advance(Duration::from_secs(2)).await;
     let again = lab.writer("w", parameters()).await.append(draft([bundle("b")])).await.unwrap();
     assert_eq!(again.token, first.token);
-    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::advance(Duration::from_mins(1)).await;
     let refused = lab.writer("w", parameters()).await.append(draft([bundle("b")])).await.unwrap_err();
     let AppendError::Unproven { token, outcome, .. } = refused else { panic!("{refused}") };
     assert_eq!((token, outcome), (first.token, Some(Outcome::Committed)));

@@ -1,4 +1,9 @@
 //! Putting what completes an operation, before the token's expiry and never over another object.
+//!
+//! Where the store signs URLs the writer uses one itself: the store then refuses what comes after the expiry, however
+//! long this process was held up. Elsewhere the writer probes the clock and creates the object.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -9,9 +14,15 @@ use super::{
     marker::marker_key,
 };
 use crate::{
-    Create, Store,
+    Create, Metadata, SignedPut, Signer, Store, StoreError,
     planted::{Fault, planted},
+    put_signed,
 };
+
+/// How often a PUT whose outcome is unknown is sent again: it creates or does nothing.
+const SENDS: u32 = 3;
+/// The pause before the second PUT; each further one takes twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// One object that completes an operation, to be put by somebody else.
 #[derive(Clone, Debug)]
@@ -22,54 +33,90 @@ pub struct Upload {
     pub store: Store,
     /// Its key there.
     pub key: String,
-    /// A URL signed for one PUT; `None` where the store has no URLs: then [`Upload::store`] takes it, under
-    /// [`Upload::metadata`], not after the end.
-    pub url: Option<url::Url>,
-    /// The headers that the PUT must carry.
-    pub headers: Vec<(String, String)>,
+    /// The URL to put it to; `None` where the store has no URLs: then [`Upload::store`] takes it as a create with
+    /// [`Upload::metadata`], which whoever does that must not do after the end.
+    pub signed: Option<SignedPut>,
     /// The user metadata that binds the object to its operation.
-    pub metadata: crate::Metadata,
+    pub metadata: Metadata,
     /// What it must hold: the entry names its digest.
     pub body: Bytes,
 }
 
 impl Writer {
-    pub(super) fn upload(&self, started: &Started, part: Part) -> Result<Upload, AppendError> {
-        let (store, key) = match part.target {
-            Target::Descriptor(path) => (self.0.log.descriptors(), path),
-            Target::Label { repo, label } => (self.0.log.values(), marker_key(&repo, &label, started.token, part.op)),
+    pub(super) async fn upload(&self, started: &Started, part: &Part) -> Result<Upload, StoreError> {
+        let (store, key) = match &part.target {
+            Target::Descriptor(path) => (self.0.log.descriptors(), path.clone()),
+            Target::Label { repo, label } => (self.0.log.values(), marker_key(repo, label, started.token, part.op)),
         };
-        Ok(Upload {
-            op: part.op,
-            store: store.clone(),
-            key,
-            url: None,
-            headers: Vec::new(),
-            metadata: binding(started.token, part.op),
-            body: part.body,
-        })
+        let metadata = binding(started.token, part.op);
+        // Dated by the token, so that neither end of its validity is the local clock's.
+        let signed = Signer::of(store).put_url(&key, started.token.second(), started.ends(), &metadata).await?;
+        let (op, store, body) = (part.op, store.clone(), part.body.clone());
+        Ok(Upload { op, store, key, signed, metadata, body })
     }
 
     /// Puts one part. What became of it shows in the read-back; the error only says why something may be missing.
     pub(super) async fn put(&self, started: &Started, part: &Part) -> Result<(), Missed> {
-        let upload = self.upload(started, part.clone()).map_err(|error| started.missed(error.to_string()))?;
-        self.put_directly(started, &upload).await
+        let put = async {
+            let upload = self.upload(started, part).await.map_err(|error| error.to_string())?;
+            if planted(Fault::OverwritableDescriptor) {
+                return upload.store.put(&upload.key, upload.body).await.map_err(|error| error.to_string());
+            }
+            match &upload.signed {
+                Some(signed) => self.put_signed(started, &upload, signed).await,
+                None => self.put_directly(started, &upload).await,
+            }
+        };
+        put.await.map_err(|why| started.missed(why))
+    }
+
+    async fn put_signed(&self, started: &Started, upload: &Upload, signed: &SignedPut) -> Result<(), String> {
+        let client = self.http().map_err(|error| error.to_string())?;
+        let longest = started.parameters().request_timeout;
+        let mut why = String::new();
+        for send in 0..SENDS {
+            if send > 0 {
+                tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(send - 1)).await;
+            }
+            let answer = tokio::time::timeout(longest, put_signed(client, signed, upload.body.clone())).await;
+            why = match answer {
+                Ok(Ok(answer)) if answer.created() => return Ok(()),
+                // Another object, or our own whose answer was lost.
+                Ok(Ok(answer)) if answer.status == 412 => return Err(format!("\"{}\" exists", upload.key)),
+                Ok(Ok(answer)) if answer.status < 500 && answer.status != 409 => {
+                    let (key, status) = (&upload.key, answer.status);
+                    return Err(format!("the store refused the signed URL of \"{key}\" with status {status}"));
+                }
+                Ok(Ok(answer)) => format!("the store answered \"{}\" with status {}", upload.key, answer.status),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("the store did not answer \"{}\" in time", upload.key),
+            };
+        }
+        Err(why)
     }
 
     /// A store without URLs: the expiry is the same, read from a probe.
-    async fn put_directly(&self, started: &Started, upload: &Upload) -> Result<(), Missed> {
-        let now = self.0.clock.probe().await.map_err(|error| started.missed(error.to_string()))?.now;
+    async fn put_directly(&self, started: &Started, upload: &Upload) -> Result<(), String> {
+        let now = self.0.clock.probe().await.map_err(|error| error.to_string())?.now;
         if now > started.ends() {
-            return Err(started.missed(format!("its expiry {} has passed", started.ends())));
+            return Err(format!("its expiry {} has passed", started.ends()));
         }
         let Upload { store, key, body, metadata, .. } = upload;
-        if planted(Fault::OverwritableDescriptor) {
-            return store.put(key, body.clone()).await.map_err(|error| started.missed(error.to_string()));
-        }
         match store.create_resolved(key, body.clone(), metadata).await {
             Create::Committed => Ok(()),
-            Create::Lost => Err(started.missed(format!("\"{key}\" exists"))),
-            Create::Unknown(error) => Err(started.missed(format!("whether \"{key}\" was written is unknown: {error}"))),
+            Create::Lost => Err(format!("\"{key}\" exists")),
+            Create::Unknown(error) => Err(format!("whether \"{key}\" was written is unknown: {error}")),
         }
+    }
+
+    /// The client of signed URLs, made when it is first needed.
+    fn http(&self) -> Result<&reqwest::Client, AppendError> {
+        if let Some(client) = self.0.http.get() {
+            return Ok(client);
+        }
+        let made = reqwest::Client::builder()
+            .build()
+            .map_err(|error| AppendError::Invalid { why: format!("no HTTP client can be made here: {error}") })?;
+        Ok(self.0.http.get_or_init(|| made))
     }
 }

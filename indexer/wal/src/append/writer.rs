@@ -1,7 +1,12 @@
 //! The writer: a token from store time, the entry, what completes it, and the proof.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use futures::future::try_join_all;
 use tokio::sync::Mutex;
 
 use super::{
@@ -44,6 +49,7 @@ pub(super) struct Shared {
     source: Arc<dyn ParameterSource>,
     options: WriterOptions,
     trust: Mutex<Option<Trust>>,
+    pub(super) http: OnceLock<reqwest::Client>,
 }
 
 /// Parameters that may be relied on for seconds before `until`.
@@ -101,6 +107,7 @@ impl Writer {
             source,
             options,
             trust: Mutex::default(),
+            http: OnceLock::new(),
         }));
         writer.now().await?;
         Ok(writer)
@@ -153,7 +160,7 @@ impl Writer {
         loop {
             let started = Started::new(self.now().await?, &self.0.entropy);
             match self.write_entry(&started, &prepared).await {
-                Ok(()) => return self.begun(&started, prepared),
+                Ok(()) => return self.begun(&started, prepared).await,
                 Err(missed) if attempts >= self.0.options.attempts => return Err(missed.error(&prepared)),
                 Err(_) => attempts += 1,
             }
@@ -161,13 +168,13 @@ impl Writer {
         }
     }
 
-    fn begun(&self, started: &Started, prepared: Prepared) -> Result<Begun, AppendError> {
-        let uploads = prepared.parts.into_iter().map(|part| self.upload(started, part));
+    async fn begun(&self, started: &Started, prepared: Prepared) -> Result<Begun, AppendError> {
+        let uploads = try_join_all(prepared.parts.iter().map(|part| self.upload(started, part))).await;
         Ok(Begun {
             token: started.token,
-            idempotency_key: prepared.key,
             ends: started.ends(),
-            uploads: uploads.collect::<Result<_, _>>()?,
+            uploads: uploads.map_err(|error| started.missed(error.to_string()).error(&prepared))?,
+            idempotency_key: prepared.key,
         })
     }
 

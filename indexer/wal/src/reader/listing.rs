@@ -29,7 +29,7 @@ const SLICE: u64 = 4000;
 /// How many entries of one slice are held in memory.
 const MOST_HELD: usize = 20_000;
 /// A range that is shorter than this is not cut.
-const SHORTEST: Duration = Duration::from_secs(60);
+const SHORTEST: Duration = Duration::from_mins(1);
 /// Sorts after everything in `.tidemark/` and before every token.
 const BEFORE_TOKENS: &str = ".tidemark0";
 
@@ -90,7 +90,9 @@ impl Listing {
             return stream::empty().boxed();
         }
         let whole = self.clone().plain();
-        if side_by_side < 2 || self.to.since(self.from) < SHORTEST {
+        // A folder reads all names for every listing, so that slices of one cost more than the whole.
+        let paged = !matches!(self.store.url().scheme(), "file" | "memory");
+        if !paged || side_by_side < 2 || self.to.since(self.from) < SHORTEST {
             return until_error(whole).boxed();
         }
         let sampled = gather(whole, SAMPLE).map(move |sample| self.after_sample(sample, side_by_side));

@@ -20,8 +20,8 @@ const SIDE_BY_SIDE: usize = 8;
 #[derive(Default)]
 struct Found {
     sighting: Option<Sighting>,
-    /// The store's clock in the answer that showed it, where there was one and where it said.
-    answered: Option<Option<Second>>,
+    /// The store's clock in the answer that showed it, where it said.
+    answered: Option<Second>,
     descriptor: Option<Result<Descriptor, Malformed>>,
 }
 
@@ -82,7 +82,7 @@ impl Reader {
             |(operation, found): (&Operation, &Found)| operation.descriptor.as_ref().map(|_| found.sighting.clone());
         let seen: Vec<Option<Sighting>> = intent.ops.iter().zip(&found).filter_map(named).collect();
         let group = judge(parameters, token, entry_time, seen.len(), &seen);
-        let answered = found.iter().filter_map(|found| found.answered).collect();
+        let answered = found.iter().filter(|found| found.sighting.is_some()).map(|found| found.answered).collect();
         let parts = intent.ops.iter().zip(places).zip(found);
         let ops = parts.map(|((operation, place), found)| part(&group, operation, place, found));
         Ok((ops.collect(), answered))
@@ -97,7 +97,12 @@ impl Reader {
         let marker = marker_of(form, &wanted);
         let key = marker.as_ref().unwrap_or(path);
         for store in self.likely(wanted.place) {
-            let Some(object) = store.get(key, self.limits.descriptor).await? else {
+            let object = match store.get(key, self.limits.descriptor).await {
+                // A key that the store cannot have is absent, whatever strangers write.
+                Err(StoreError::BadKey { .. }) => None,
+                other => other?,
+            };
+            let Some(object) = object else {
                 continue;
             };
             let seen = sight(&wanted, marker.is_some(), key, &object);
@@ -105,7 +110,7 @@ impl Reader {
             if counts || found.sighting.is_none() {
                 found.descriptor = counts.then(|| read(&wanted, &seen, object.body.as_ref())).flatten();
                 found.sighting = Some(seen);
-                found.answered = Some(object.answered);
+                found.answered = object.answered;
             }
             if counts {
                 break;
@@ -120,7 +125,7 @@ impl Reader {
         if place.is_mutable() {
             stores.reverse();
         }
-        stores.dedup_by_key(|store| store.url().clone());
+        stores.dedup_by(|one, other| crate::log::is_same(one, other));
         stores
     }
 }
