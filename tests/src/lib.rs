@@ -4,6 +4,7 @@
 //! - [`Minio`]: a real S3 server, built from its Go module;
 //! - [`Faulty`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
 //! - [`TestStore`]: any of them behind one name, for a suite that runs on all;
+//! - [`Pipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
 //! - [`faults`]: the faults that both of them act out.
 //!
 //! Everything binds to loopback on a port that the system chooses, keeps its data in a temporary folder and ends with the
@@ -12,10 +13,12 @@
 pub mod faults;
 mod faulty;
 mod minio;
+mod pipeline;
 pub mod s3;
 pub mod stores;
 
 pub use faulty::Faulty;
 pub use minio::Minio;
+pub use pipeline::Pipeline;
 pub use s3::S3Server;
 pub use stores::TestStore;

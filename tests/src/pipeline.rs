@@ -1,0 +1,231 @@
+//! The real indexer over the S3 server in process, with the real Tantivy engine.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tidemark_catalog::{Generation, Identity, IndexChain, RootChain, Segment};
+use tidemark_indexer::{
+    EngineOptions, Record, TantivyEngine,
+    engine::Engine,
+    ingest::{Ingest, IngestOptions, IngestStatus, Role},
+};
+use tidemark_wal::{Clock, Entropy, Log, Parameters, Second, Store, Token};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{S3Server, stores};
+
+/// How long a condition may take to become true.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A log, its index, and the indexer between them.
+///
+/// The log's entries lie in bucket `log`, the descriptors in `meta`, the index in `index`.
+pub struct Pipeline {
+    /// The server that holds all three.
+    pub server: S3Server,
+    /// The chain of the index.
+    pub chain: IndexChain,
+    entropy: Entropy,
+    status: watch::Receiver<IngestStatus>,
+    ends: Arc<Mutex<Vec<String>>>,
+    running: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Pipeline {
+    /// An empty log with the shortest parameters (sealed 3 s after a token's second). Nothing runs yet.
+    pub async fn new() -> Self {
+        let server = S3Server::start().expect("the server starts");
+        for bucket in ["log", "meta", "index"] {
+            server.create_bucket(bucket);
+        }
+        let entropy = Entropy::from_os();
+        let chain = IndexChain::open(&open(&server, "index"), Generation::first(), entropy.clone());
+        let root = RootChain::open(&log(&server), entropy.clone());
+        root.ensure(&parameters()).await.expect("the parameters are set");
+        let status = watch::channel(IngestStatus::default()).1;
+        Self { server, chain, entropy, status, ends: Arc::default(), running: None }
+    }
+
+    /// A second `ago` before the store's present.
+    pub fn ago(&self, ago: u64) -> Second {
+        self.server.clock().second().before(Duration::from_secs(ago))
+    }
+
+    /// Puts an entry that was written in the second of its token.
+    pub fn entry(&self, at: Second, body: impl Into<Bytes>) -> Token {
+        let token = Token::new(at, &self.entropy);
+        self.server.insert_at("log", &token.to_string(), body, at);
+        token
+    }
+
+    /// Puts a bundle with a descriptor that bears `message`, both of second `at`.
+    pub fn bundle(&self, at: Second, id: &str, message: &str) -> Token {
+        let path = format!("bundles/repo/{id}/bundle.yaml");
+        let token = self.entry(at, path.clone());
+        self.server.insert_at("meta", &path, format!("id: {id}\nmessage: {message}\n"), at);
+        token
+    }
+
+    /// Puts the descriptor of bundle `id`, written at `time`.
+    pub fn descriptor(&self, id: &str, time: Second) {
+        self.server.insert_at("meta", &format!("bundles/repo/{id}/bundle.yaml"), format!("id: {id}\n"), time);
+    }
+
+    /// Starts the indexer with an empty cache. It starts again when it ends with an error, as a pod would.
+    pub fn start(&mut self) {
+        let (sender, receiver) = watch::channel(IngestStatus::default());
+        self.status = receiver;
+        let stop = CancellationToken::new();
+        let log = log(&self.server);
+        let attempt = Attempt {
+            root: RootChain::open(&log, self.entropy.clone()),
+            log,
+            chain: self.chain.clone(),
+            entropy: self.entropy.clone(),
+            status: sender,
+            identity: Identity(self.entropy.nonce()),
+        };
+        let ends = Arc::clone(&self.ends);
+        let task = tokio::spawn(attempt.again_and_again(stop.clone(), ends));
+        self.running = Some((stop, task));
+    }
+
+    /// Stops the indexer, which gives its role up.
+    pub async fn stop(&mut self) {
+        if let Some((stop, task)) = self.running.take() {
+            stop.cancel();
+            task.await.expect("the indexer did not panic");
+        }
+    }
+
+    /// Drops the indexer wherever it is: as far as the stores can tell, it was killed.
+    pub async fn kill(&mut self) {
+        if let Some((_, task)) = self.running.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// The indexer's present status.
+    pub fn status(&self) -> IngestStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the status is as wanted. `what` says it in words, for the failure.
+    pub async fn until(&mut self, what: &str, wanted: impl FnMut(&IngestStatus) -> bool) {
+        let reached = tokio::time::timeout(PATIENCE, self.status.wait_for(wanted)).await.map(|found| found.is_ok());
+        if !matches!(reached, Ok(true)) {
+            panic!("\"{what}\" did not come true: {:?}; ended with {:?}", self.status(), self.ends());
+        }
+    }
+
+    /// The errors with which the indexer ended and was started again.
+    pub fn ends(&self) -> Vec<String> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until something goes wrong, and gives what the indexer says of it: as its trouble, or as its end.
+    pub async fn trouble(&mut self) -> String {
+        let before = self.ends().len();
+        let give_up = Instant::now() + PATIENCE;
+        while Instant::now() < give_up {
+            if let Some(trouble) = &self.status.borrow().trouble {
+                return trouble.message.clone();
+            }
+            if let Some(end) = self.ends().get(before) {
+                return end.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("nothing went wrong: {:?}", self.status());
+    }
+
+    /// Waits until the cursor has passed every one of `tokens`, and gives what is recorded of each: corrections last.
+    pub async fn recorded(&mut self, tokens: &[Token]) -> Vec<Vec<Record>> {
+        let last = tokens.iter().max().expect("there are tokens").second();
+        self.until("the tokens are published", |status| status.cursor.0 > last).await;
+        let mut all = self.records().await;
+        tokens.iter().map(|token| all.remove(token).unwrap_or_default()).collect()
+    }
+
+    /// Every record of the index, by token and seq.
+    pub async fn records(&self) -> BTreeMap<Token, Vec<Record>> {
+        let cache = tempfile::tempdir().expect("a temporary folder");
+        let engine = engine(&self.chain, &cache);
+        let manifest = self.chain.latest().await.expect("the chain reads").expect("there is a manifest").state;
+        let mut records: BTreeMap<Token, Vec<Record>> = BTreeMap::new();
+        for segment in &manifest.segments {
+            for record in all_of(&engine, segment).await {
+                records.entry(record.token).or_default().push(record);
+            }
+        }
+        records.values_mut().for_each(|records| records.sort_by_key(|record| record.seq));
+        records
+    }
+}
+
+/// What one run of the indexer needs.
+struct Attempt {
+    log: Log,
+    root: RootChain,
+    chain: IndexChain,
+    entropy: Entropy,
+    status: watch::Sender<IngestStatus>,
+    identity: Identity,
+}
+
+impl Attempt {
+    async fn again_and_again(self, stop: CancellationToken, ends: Arc<Mutex<Vec<String>>>) {
+        while !stop.is_cancelled() {
+            let cache = tempfile::tempdir().expect("a temporary folder");
+            match self.ingest(&cache).run(stop.clone()).await {
+                Ok(()) => return,
+                Err(error) => ends.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string()),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn ingest(&self, cache: &TempDir) -> Ingest {
+        self.status.send_modify(|status| status.role = Role::Starting);
+        Ingest {
+            log: self.log.clone(),
+            clock: Clock::new(&self.log, &self.entropy.nonce()),
+            root: self.root.clone(),
+            chain: self.chain.clone(),
+            engine: Arc::new(engine(&self.chain, cache)),
+            identity: self.identity.clone(),
+            options: IngestOptions::default(),
+            entropy: self.entropy.clone(),
+            status: self.status.clone(),
+        }
+    }
+}
+
+fn parameters() -> Parameters {
+    let second = Duration::from_secs(1);
+    Parameters { request_timeout: second, visibility_delay: Duration::ZERO, ..Parameters::with_expiry(second) }
+}
+
+fn open(server: &S3Server, bucket: &str) -> Store {
+    stores::open(&format!("s3://{bucket}"), &server.environment())
+}
+
+fn log(server: &S3Server) -> Log {
+    Log::over(open(server, "log"), vec![open(server, "meta")])
+}
+
+fn engine(chain: &IndexChain, cache: &TempDir) -> TantivyEngine {
+    let options = EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 30 };
+    TantivyEngine::open(chain.index().clone(), &options).expect("the engine opens")
+}
+
+async fn all_of(engine: &TantivyEngine, segment: &Segment) -> Vec<Record> {
+    engine.records(segment, segment.seq.clone()).await.expect("the segment reads")
+}
