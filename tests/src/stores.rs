@@ -105,6 +105,15 @@ impl TestStore {
         }
     }
 
+    /// The variables with which others open the same store; `None` where it needs none.
+    pub fn environment(&self) -> Option<BTreeMap<String, String>> {
+        match &self.on {
+            On::Memory(_) | On::Folder(_) => None,
+            On::S3(server) => Some(server.environment()),
+            On::Minio { environment, .. } => Some(environment.clone()),
+        }
+    }
+
     /// Whether the store hands out signed URLs.
     pub fn signs(&self) -> bool {
         matches!(self.on, On::S3(_) | On::Minio { .. })

@@ -7,9 +7,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tidemark_tests::{
     TestStore,
     faults::{Fault, Operation, Rule},
-    stores::On,
+    stores::{self, On},
 };
-use tidemark_wal::{Create, Entropy, Metadata, ObjectInfo, Store, StoreError};
+use tidemark_wal::{
+    Create, Entropy, Metadata, ObjectInfo, Second, SignedAnswer, SignedPut, Signer, Store, StoreError, put_signed,
+};
 
 macro_rules! suite {
     ($($case:ident),+ $(,)?) => {
@@ -47,6 +49,11 @@ suite![
     a_big_file_arrives_whole,
     a_part_of_a_store_is_a_store,
     an_unlucky_create_is_resolved,
+    a_signed_url_creates_once_with_its_metadata,
+    a_signed_url_ends,
+    a_signed_url_is_for_one_object_and_one_content_of_headers,
+    a_signed_url_without_its_condition_is_refused,
+    a_missing_bucket_and_a_wrong_secret_are_named,
 ];
 
 async fn a_second_create_is_refused_and_changes_nothing(at: TestStore) {
@@ -222,6 +229,108 @@ async fn an_unlucky_create_is_resolved(at: TestStore) {
         assert!(matches!(created, Create::Lost), "{fault:?}: {created:?}");
         assert_eq!(read(&at.store, &theirs).await, "theirs, nonce 2");
     }
+}
+
+async fn a_signed_url_creates_once_with_its_metadata(at: TestStore) {
+    let metadata = Metadata::from([("tidemark-token".to_owned(), "t".to_owned())]);
+    let now = at.now().await;
+    let Some(put) = signed(&at, "a b/ü+1", now, now.after(Duration::from_mins(5)), &metadata).await else { return };
+    assert!(send(&put, "first").await.created());
+    let second = send(&put, "second").await;
+    assert!([409, 412].contains(&second.status), "{second:?}");
+    assert!(second.date.is_some_and(|date| date >= now), "{second:?}");
+    let object = at.store.get("a b/ü+1", 10).await.expect("the store answers").expect("it is there");
+    assert_eq!((object.body.expect("it is small"), object.metadata), (body("first"), metadata));
+}
+
+async fn a_signed_url_ends(at: TestStore) {
+    let (now, none) = (at.now().await, Metadata::new());
+    let past = now.before(Duration::from_secs(20));
+    let Some(over) = signed(&at, "a", past, past.after(Duration::from_secs(10)), &none).await else { return };
+    let refused = send(&over, "x").await;
+    assert!([400, 403].contains(&refused.status), "{refused:?}");
+    // Dated by a clock that leads by far too much.
+    let ahead = now.after(Duration::from_mins(20));
+    let ahead = signed(&at, "a", ahead, ahead.next(), &none).await.expect("the store signs");
+    let refused = send(&ahead, "x").await;
+    assert!([400, 403].contains(&refused.status), "{refused:?}");
+    assert!(at.store.head("a").await.expect("the store answers").is_none());
+    if let On::S3(server) = &at.on {
+        let put = signed(&at, "a", now, now.after(Duration::from_secs(60)), &none).await.expect("the store signs");
+        server.clock().advance(Duration::from_mins(2));
+        assert_eq!(send(&put, "x").await.status, 403, "it ended while it was not used");
+    }
+}
+
+async fn a_signed_url_is_for_one_object_and_one_content_of_headers(at: TestStore) {
+    let metadata = Metadata::from([("tidemark-token".to_owned(), "t".to_owned())]);
+    let now = at.now().await;
+    let Some(put) = signed(&at, "a", now, now.after(Duration::from_mins(5)), &metadata).await else { return };
+    let mut other_key = put.clone();
+    other_key.url.set_path(&put.url.path().replace("/a", "/b"));
+    let mut longer = put.clone();
+    longer
+        .url
+        .set_query(put.url.query().map(|query| query.replace("X-Amz-Expires=300", "X-Amz-Expires=3000")).as_deref());
+    assert_ne!(longer.url, put.url);
+    let mut other_metadata = put.clone();
+    other_metadata.headers.insert("x-amz-meta-tidemark-token".to_owned(), "u".to_owned());
+    let mut no_metadata = put.clone();
+    no_metadata.headers.remove("x-amz-meta-tidemark-token");
+    for tampered in [other_key, longer, other_metadata, no_metadata] {
+        let refused = send(&tampered, "x").await;
+        assert!([400, 403].contains(&refused.status), "{refused:?} to {tampered:?}");
+    }
+    assert!(names(&at.store, "", None).await.is_empty());
+    assert!(send(&put, "x").await.created(), "it is still good as it was signed");
+}
+
+async fn a_signed_url_without_its_condition_is_refused(at: TestStore) {
+    at.store.put("taken", body("before")).await.expect("it is written");
+    let now = at.now().await;
+    for key in ["taken", "free"] {
+        let Some(mut put) = signed(&at, key, now, now.after(Duration::from_mins(5)), &Metadata::new()).await else {
+            return;
+        };
+        put.headers.retain(|name, _| name != "if-none-match");
+        let refused = send(&put, "x").await;
+        assert!([400, 403].contains(&refused.status), "{refused:?}");
+    }
+    assert_eq!(read(&at.store, "taken").await, "before");
+    assert!(at.store.head("free").await.expect("the store answers").is_none());
+}
+
+async fn a_missing_bucket_and_a_wrong_secret_are_named(at: TestStore) {
+    let Some(mut environment) = at.environment() else { return };
+    let nowhere = stores::open("s3://no-such-bucket/log", &environment);
+    environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), "wrong".to_owned());
+    let stranger = stores::open(at.store.url().as_str(), &environment);
+    for (store, wanted) in [(nowhere, "create the bucket"), (stranger, "check the credentials")] {
+        let errors = [
+            store.get("a", 1).await.map(drop).expect_err("it cannot be read"),
+            store.head("a").await.map(drop).expect_err("it cannot be read"),
+            store.put("a", body("x")).await.expect_err("it cannot be written"),
+            store.list("", None).try_next().await.map(drop).expect_err("it cannot be listed"),
+            match store.create("a", body("x"), &Metadata::new()).await {
+                Create::Unknown(error) => error,
+                other => panic!("{other:?}"),
+            },
+        ];
+        for error in errors.map(|error| error.to_string()) {
+            assert!(error.contains(wanted) && error.contains(store.url().as_str()), "\"{error}\"");
+        }
+    }
+}
+
+/// `None` where the store has no signed URLs, as it must say itself.
+async fn signed(at: &TestStore, key: &str, from: Second, to: Second, metadata: &Metadata) -> Option<SignedPut> {
+    let signer = Signer::of(&at.store);
+    assert_eq!(signer.has_urls(), at.signs());
+    signer.put_url(key, from, to, metadata).await.expect("it is signed")
+}
+
+async fn send(put: &SignedPut, text: &str) -> SignedAnswer {
+    put_signed(&reqwest::Client::new(), put, body(text)).await.expect("the store answers")
 }
 
 fn inject(at: &TestStore, fault: Fault, key: &str) {

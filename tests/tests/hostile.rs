@@ -111,6 +111,8 @@ async fn a_descriptor_decides_by_being_there_in_time() {
     assert_eq!(outcomes(&records[5]), [Outcome::Late]);
     // The one that never came comes after all, in the audit window: a correction.
     pipeline.descriptor("never", pipeline.ago(0));
+    pipeline.server.clock().advance(Duration::from_mins(3));
+    pipeline.bundle(pipeline.ago(0), "wakes-it", "fine");
     pipeline.until("the audit has seen it", |status| status.entries.late == 3).await;
     let records = pipeline.recorded(&[never]).await;
     assert_eq!(outcomes(&records[0]), [Outcome::Aborted, Outcome::Late]);
@@ -119,7 +121,8 @@ async fn a_descriptor_decides_by_being_there_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_that_disappears_is_named_and_indexing_goes_on_when_it_is_back() {
-    for bucket in ["log", "meta", "index"] {
+    let buckets = ["log", "meta", "index"];
+    futures::future::join_all(buckets.map(|bucket| async move {
         let mut pipeline = Pipeline::new().await;
         let before = pipeline.bundle(pipeline.ago(600), "before", "fine");
         pipeline.start();
@@ -133,7 +136,8 @@ async fn a_bucket_that_disappears_is_named_and_indexing_goes_on_when_it_is_back(
         pipeline.until("it is well", |status| status.trouble.is_none() && status.role == Role::Writer).await;
         assert_eq!(pipeline.records().await.len(), 2);
         pipeline.stop().await;
-    }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
