@@ -120,9 +120,12 @@ impl Pipeline {
     /// Waits until the status is as wanted. `what` says it in words, for the failure.
     pub async fn until(&mut self, what: &str, wanted: impl FnMut(&IngestStatus) -> bool) {
         let reached = tokio::time::timeout(PATIENCE, self.status.wait_for(wanted)).await.map(|found| found.is_ok());
-        if !matches!(reached, Ok(true)) {
-            panic!("\"{what}\" did not come true: {:?}; ended with {:?}", self.status(), self.ends());
-        }
+        assert!(
+            matches!(reached, Ok(true)),
+            "\"{what}\" did not come true: {:?}; ended with {:?}",
+            self.status(),
+            self.ends()
+        );
     }
 
     /// The errors with which the indexer ended and was started again.
@@ -165,7 +168,9 @@ impl Pipeline {
                 records.entry(record.token).or_default().push(record);
             }
         }
-        records.values_mut().for_each(|records| records.sort_by_key(|record| record.seq));
+        for records in records.values_mut() {
+            records.sort_by_key(|record| record.seq);
+        }
         records
     }
 }

@@ -42,20 +42,20 @@ pub enum On {
 
 impl TestStore {
     /// A store in memory, under a decorator that can inject faults.
-    pub async fn memory() -> Self {
+    pub fn memory() -> Self {
         let faulty = Faulty::over(InMemory::new());
         let url = "memory:///".parse().expect("the URL parses");
         Self { store: Store::over(Arc::new(faulty.clone()), url), on: On::Memory(faulty) }
     }
 
     /// A store in a temporary folder.
-    pub async fn folder() -> Self {
+    pub fn folder() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self { store: Store::folder(folder.path()).expect("the folder opens"), on: On::Folder(folder) }
     }
 
     /// A store on a server of its own in this process.
-    pub async fn s3() -> Self {
+    pub fn s3() -> Self {
         let server = S3Server::with_bucket("bucket").expect("the server starts");
         let store = open("s3://bucket", &server.environment());
         Self { store, on: On::S3(Box::new(server)) }

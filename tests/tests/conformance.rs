@@ -15,18 +15,18 @@ use tidemark_wal::{
 
 macro_rules! suite {
     ($($case:ident),+ $(,)?) => {
-        suite!(@on memory [$($case)+]);
-        suite!(@on folder [$($case)+]);
-        suite!(@on s3 [$($case)+]);
-        suite!(@on minio [$($case)+]);
+        suite!(@on memory: TestStore::memory(), [$($case)+]);
+        suite!(@on folder: TestStore::folder(), [$($case)+]);
+        suite!(@on s3: TestStore::s3(), [$($case)+]);
+        suite!(@on minio: TestStore::minio().await, [$($case)+]);
     };
-    (@on $store:ident [$($case:ident)+]) => {
+    (@on $store:ident: $start:expr, [$($case:ident)+]) => {
         mod $store {
             use tidemark_tests::TestStore;
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
-                    super::$case(TestStore::$store().await).await;
+                    super::$case($start).await;
                 }
             )+
         }
@@ -256,7 +256,7 @@ async fn a_signed_url_ends(at: TestStore) {
     assert!([400, 403].contains(&refused.status), "{refused:?}");
     assert!(at.store.head("a").await.expect("the store answers").is_none());
     if let On::S3(server) = &at.on {
-        let put = signed(&at, "a", now, now.after(Duration::from_secs(60)), &none).await.expect("the store signs");
+        let put = signed(&at, "a", now, now.after(Duration::from_mins(1)), &none).await.expect("the store signs");
         server.clock().advance(Duration::from_mins(2));
         assert_eq!(send(&put, "x").await.status, 403, "it ended while it was not used");
     }

@@ -95,7 +95,7 @@ async fn a_descriptor_decides_by_being_there_in_time() {
     let not_its_kind = pipeline.entry(at, path("not-its-kind"));
     pipeline.server.insert_at("meta", &path("not-its-kind"), "- a list\n- not a bundle\n", at);
     let late_entry = Token::new(at, &Entropy::seeded(3));
-    pipeline.server.insert_at("log", &late_entry.to_string(), path("late-entry"), at.after(Duration::from_secs(60)));
+    pipeline.server.insert_at("log", &late_entry.to_string(), path("late-entry"), at.after(Duration::from_mins(1)));
     pipeline.descriptor("late-entry", at);
     pipeline.start();
     let tokens = [never, late, older, in_time, not_its_kind, late_entry];
@@ -148,7 +148,7 @@ async fn a_store_that_answers_503_for_a_while_loses_nothing() {
         (0..50).map(|n| pipeline.bundle(at.after(Duration::from_secs(n)), &n.to_string(), "m")).collect();
     pipeline.server.inject(Rule::always(Fault::Unavailable).after(20));
     pipeline.start();
-    let give_up = tokio::time::Instant::now() + Duration::from_secs(60);
+    let give_up = tokio::time::Instant::now() + Duration::from_mins(1);
     while pipeline.server.faults_seen() < 10 {
         assert!(tokio::time::Instant::now() < give_up, "the store was not asked");
         tokio::time::sleep(Duration::from_millis(20)).await;
