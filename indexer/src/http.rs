@@ -16,7 +16,9 @@ mod problem;
 mod search;
 mod server;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use metrics::Metrics;
 pub use openapi::document as openapi_document;
-pub use server::{Readiness, Server, ServerOptions};
+pub use server::{Server, ServerOptions};

@@ -48,7 +48,7 @@ pub(crate) async fn answer(app: &App, key: &str, parameters: &Parameters) -> Res
         cursor: parameters.one("cursor")?.map(str::to_owned),
     };
     app.wait_for(parameters).await?;
-    app.search()?.entity(request).await.map_err(|error| {
+    app.search().entity(request).await.map_err(|error| {
         let problem = app.problem(error);
         if problem.status == 410 { problem.restart(parameters.without(&["cursor"])) } else { problem }
     })

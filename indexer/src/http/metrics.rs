@@ -19,7 +19,7 @@ use prometheus_client::{
 };
 
 use super::{problem::Problem, server::App};
-use crate::search::api::StatusAnswer;
+use crate::search::api::{Role, StatusAnswer};
 
 /// Content type of the text form.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -145,7 +145,7 @@ impl fmt::Debug for StatusCollector {
 impl Collector for StatusCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let Some(status) = (self.0)() else { return Ok(()) };
-        let gauges: [(&str, &str, Option<Unit>, u64); 9] = [
+        let gauges: [(&str, &str, Option<Unit>, u64); 12] = [
             ("manifest_number", "number of the served manifest", None, status.position.manifest),
             ("epoch_number", "number of the index's writer", None, status.epoch),
             (
@@ -165,6 +165,14 @@ impl Collector for StatusCollector {
             ("documents", "records in the served manifest", None, status.documents),
             ("index_size", "size of segments and sidecars", Some(Unit::Bytes), status.bytes),
             ("strangers", "keys in the log that are no tokens", None, status.strangers),
+            ("writer_role", "1 in the process that writes the index", None, u64::from(status.role == Role::Writer)),
+            ("problems", "what does not work at present", None, status.problems.len() as u64),
+            (
+                "overlay_dropped",
+                "unsealed entries that memory had no room for",
+                None,
+                status.overlay.as_ref().map_or(0, |overlay| overlay.dropped),
+            ),
         ];
         for (name, help, unit, value) in gauges {
             gauge(&mut encoder, name, help, unit.as_ref(), value)?;

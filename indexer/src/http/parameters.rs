@@ -133,7 +133,7 @@ impl Parameters {
 
 /// A query string of these pairs, starting with `?`; of none, `?` alone, which a URL can be resolved from.
 pub(crate) fn encode<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::from("?"));
+    let mut query = form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
     pairs.for_each(|(name, value)| {
         query.append_pair(name, value);
     });

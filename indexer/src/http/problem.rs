@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -28,9 +29,16 @@ pub(crate) struct Problem {
     /// Where to start again, relative to the request's URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<String>,
-    /// What was searched, if anything was.
-    #[serde(flatten)]
-    pub(crate) position: Option<Position>,
+    /// The generation of the index that is served, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generation: Option<String>,
+    /// The number of its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<u64>,
+    /// Every entry whose second lies before this one is decided and served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) watermark: Option<Timestamp>,
     /// Seconds after which another try may go better.
     #[serde(skip)]
     retry_after: Option<u64>,
@@ -48,7 +56,9 @@ impl Problem {
             detail: detail.into(),
             parameter: None,
             restart: None,
-            position: None,
+            generation: None,
+            manifest: None,
+            watermark: None,
             retry_after: None,
         }
     }
@@ -126,9 +136,10 @@ impl Problem {
         )
     }
 
-    /// Says what was searched before the problem showed.
+    /// Says what is served while the problem shows.
     pub(crate) fn at(self, position: Option<Position>) -> Self {
-        Self { position, ..self }
+        let Some(Position { generation, manifest, watermark }) = position else { return self };
+        Self { generation: Some(generation), manifest: Some(manifest), watermark: Some(watermark), ..self }
     }
 
     /// Says where to start again.

@@ -88,7 +88,7 @@ pub(crate) async fn answer(app: &App, parameters: &Parameters) -> Result<SearchA
     let request = request(parameters)?;
     app.wait_for(parameters).await?;
     let started = tokio::time::Instant::now();
-    let answer = app.search()?.search(request).await;
+    let answer = app.search().search(request).await;
     app.metrics().searched(started.elapsed(), answer.is_ok());
     answer.map_err(|error| {
         let problem = app.problem(error);

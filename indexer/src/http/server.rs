@@ -25,10 +25,7 @@ use super::{
     problem::Problem,
     search, status,
 };
-use crate::search::{
-    Search, SearchError,
-    api::{Position, StatusAnswer},
-};
+use crate::search::{Search, SearchError, api::StatusAnswer};
 
 /// How the server behaves.
 #[derive(Clone, Debug)]
@@ -57,29 +54,20 @@ impl Default for ServerOptions {
 /// The largest body that is accepted, in bytes: no request has any.
 const MAX_BODY: usize = 16 * 1024;
 
-/// Tells whether this process should get requests, or why not.
-pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
-
-type StatusSource = Arc<dyn Fn() -> Option<StatusAnswer> + Send + Sync>;
-
 /// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct App(Arc<Shared>);
 
 struct Shared {
-    search: Option<Arc<dyn Search>>,
-    status: StatusSource,
-    readiness: Readiness,
+    search: Arc<dyn Search>,
     metrics: Metrics,
     stop: CancellationToken,
 }
 
 impl App {
-    /// The search service, if this process has one.
-    pub(crate) fn search(&self) -> Result<&dyn Search, Problem> {
-        self.0.search.as_deref().ok_or_else(|| {
-            Problem::not_ready("this process writes the index and serves no search; ask a `tidemark serve`")
-        })
+    /// The search service.
+    pub(crate) fn search(&self) -> &dyn Search {
+        self.0.search.as_ref()
     }
 
     /// The figures of this process.
@@ -89,15 +77,15 @@ impl App {
 
     /// What is known about the index.
     pub(crate) fn status(&self) -> Option<StatusAnswer> {
-        (self.0.status)()
+        self.0.search.status()
     }
 
-    /// Whether this process should get requests.
-    pub(crate) fn ready(&self) -> Result<(), String> {
+    /// Whether this process should get requests, or why not.
+    pub(crate) fn ready(&self) -> Result<(), &'static str> {
         if self.0.stop.is_cancelled() {
-            return Err("the process is stopping".to_owned());
+            return Err("the process is stopping");
         }
-        (self.0.readiness)()
+        self.status().map(drop).ok_or("no manifest was read yet")
     }
 
     /// Waits for `min_token`, if it was asked for.
@@ -105,17 +93,20 @@ impl App {
         let Some((token, wait)) = parameters.min_token()? else {
             return Ok(());
         };
-        let waited = self.search()?.wait_for(token, wait).await;
+        let waited = self.search().wait_for(token, wait).await;
         waited.map_err(|error| self.problem(error))
     }
 
-    /// The problem that an error is, with what was searched.
+    /// The problem that an error is, with what is served.
     pub(crate) fn problem(&self, error: SearchError) -> Problem {
-        Problem::from(error).at(self.position())
+        Problem::from(error).at(self.status().map(|status| status.position))
     }
 
-    fn position(&self) -> Option<Position> {
-        self.status().map(|status| status.position)
+    /// As [`problem`](Self::problem), for a page of results: one that is gone starts again without its cursor.
+    pub(crate) fn problem_of_page(&self, error: SearchError, parameters: &Parameters) -> Problem {
+        let gone = matches!(error, SearchError::Gone { .. });
+        let problem = self.problem(error);
+        if gone { problem.restart(parameters.without(&["cursor"])) } else { problem }
     }
 }
 
@@ -126,7 +117,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that answers searches. It is ready once there is a status, that is, once a manifest was read.
+    /// A server over this search service. It is ready once the service has a status, that is, once a manifest was read.
     pub fn searching(
         search: Arc<dyn Search>,
         metrics: Metrics,
@@ -134,38 +125,8 @@ impl Server {
         stop: CancellationToken,
     ) -> Self {
         let source = Arc::clone(&search);
-        let status: StatusSource = Arc::new(move || source.status());
-        let known = Arc::clone(&status);
-        let readiness: Readiness = Arc::new(move || match known() {
-            Some(_) => Ok(()),
-            None => Err("no manifest was read yet".to_owned()),
-        });
-        Self::new(Some(search), status, readiness, metrics, options, stop)
-    }
-
-    /// A server for a process that only writes the index: health, status and metrics.
-    pub fn reporting(
-        status: impl Fn() -> Option<StatusAnswer> + Send + Sync + 'static,
-        readiness: Readiness,
-        metrics: Metrics,
-        options: ServerOptions,
-        stop: CancellationToken,
-    ) -> Self {
-        Self::new(None, Arc::new(status), readiness, metrics, options, stop)
-    }
-
-    fn new(
-        search: Option<Arc<dyn Search>>,
-        status: StatusSource,
-        readiness: Readiness,
-        metrics: Metrics,
-        options: ServerOptions,
-        stop: CancellationToken,
-    ) -> Self {
-        let source = Arc::clone(&status);
-        metrics.register_status(move || source());
-        let shared = Shared { search, status, readiness, metrics, stop };
-        Self { app: App(Arc::new(shared)), options }
+        metrics.register_status(move || source.status());
+        Self { app: App(Arc::new(Shared { search, metrics, stop })), options }
     }
 
     /// All routes with all that they share.

@@ -11,9 +11,9 @@ pub(crate) const EXAMPLES: [(&str, &str); 9] = [
     ("flush OR batch", "either word"),
     ("fix -test", "the first word without the other"),
     ("kind:label repo:tidemark", "labels of one repository"),
-    ("contributor:ada", "what somebody took part in"),
+    ("contributors:ada", "what somebody took part in, by any part of the name"),
     ("outcome:aborted", "operations that were never completed"),
-    ("current:true kind:label", "where every label points now"),
+    ("time:[2026-01-01T00:00:00Z TO 2027-01-01T00:00:00Z]", "entries of one year"),
     ("payload.writer:ingest", "any field of the payload, by its path"),
 ];
 

@@ -1,0 +1,72 @@
+//! The server as a client sees it, over a search service that is made up.
+
+mod api;
+mod fake;
+mod hostile;
+mod pages;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request, StatusCode, header},
+};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::{Metrics, Server, ServerOptions};
+use fake::Fake;
+
+/// A whole answer.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    fn header(&self, name: header::HeaderName) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+fn router(fake: Fake) -> Router {
+    with_options(fake, ServerOptions::default())
+}
+
+fn with_options(fake: Fake, options: ServerOptions) -> Router {
+    Server::searching(Arc::new(fake), Metrics::new(), options, CancellationToken::new()).router()
+}
+
+async fn send(router: &Router, method: &str, uri: &str) -> Answer {
+    let request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(body.to_vec()).unwrap() }
+}
+
+async fn get(router: &Router, uri: &str) -> Answer {
+    send(router, "GET", uri).await
+}
+
+/// Serves the made-up service until stopped, for looking at the page: `cargo test -p tidemark-indexer look -- --ignored`.
+#[tokio::test]
+#[ignore = "for people"]
+async fn look_at_the_page() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    eprintln!("http://{}", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let server = Server::searching(Arc::new(Fake::telling()), Metrics::new(), ServerOptions::default(), stop.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        stop.cancel();
+    });
+    server.run(listener).await.unwrap();
+}

@@ -1,0 +1,258 @@
+//! A search service that answers what it was told to.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use tidemark_wal::{Evidence, Outcome, Second, Token};
+
+use crate::search::{
+    Search, SearchError,
+    api::{
+        Corrected, EntityAnswer, EntityRequest, EntryAnswer, EntryOperation, FacetCount, HistogramBucket, Hit,
+        OutcomeCounts, OverlayStatus, Person, Position, Role, SearchAnswer, SearchRequest, SightingAnswer,
+        StatusAnswer,
+    },
+};
+
+/// Second of the first made-up entry.
+const START: u64 = 1_795_168_800;
+
+#[derive(Clone, Default)]
+pub(super) struct Fake {
+    pub(super) hits: Vec<Hit>,
+    pub(super) payload: Value,
+    pub(super) fails: Option<SearchError>,
+    pub(super) panics: bool,
+    pub(super) hangs: bool,
+    pub(super) not_ready: bool,
+}
+
+impl Fake {
+    /// A service with entries of every kind and outcome.
+    pub(super) fn telling() -> Self {
+        let outcomes = [
+            Outcome::Pending,
+            Outcome::Committed,
+            Outcome::Committed,
+            Outcome::Late,
+            Outcome::Aborted,
+            Outcome::Duplicate,
+            Outcome::Fenced,
+            Outcome::Expired,
+        ];
+        let kinds = ["bundle", "label", "bundle", "repo", "diamond", "context", "split", "entry"];
+        let mut hits: Vec<Hit> =
+            outcomes.iter().zip(kinds).enumerate().map(|(n, (o, k))| hit(n as u64, k, *o)).collect();
+        hits.push(Hit {
+            reason: Some("neither YAML nor JSON: control character at byte 3".to_owned()),
+            message: None,
+            ..hit(9, "malformed", Outcome::Malformed)
+        });
+        Self {
+            hits,
+            payload: json!({ "version": 1, "ops": [{ "path": "bundles/models/2/bundle.yaml" }], "ok": true, "n": null }),
+            ..Self::default()
+        }
+    }
+
+    /// A service whose every text is this one.
+    pub(super) fn full_of(text: &str) -> Self {
+        let of = || Some(text.to_owned());
+        let kinds = ["bundle", "label", "repo", "context", "diamond", "split", "entry", "malformed", text];
+        let hits = kinds.iter().enumerate().map(|(n, kind)| Hit {
+            kind: (*kind).to_owned(),
+            entity: of(),
+            repo: of(),
+            bundle: of(),
+            label: of(),
+            context: of(),
+            diamond: of(),
+            split: of(),
+            path: of(),
+            message: Some(format!("{text}\n{text}")),
+            contributors: vec![Person { name: text.to_owned(), email: text.to_owned() }],
+            writer: of(),
+            idempotency_key: of(),
+            reason: of(),
+            ..hit(n as u64, kind, Outcome::Committed)
+        });
+        Self { hits: hits.collect(), payload: json!({ text: text }), ..Self::default() }
+    }
+
+    pub(super) fn failing(error: SearchError) -> Self {
+        Self { fails: Some(error), ..Self::telling() }
+    }
+
+    async fn called(&self) -> Result<(), SearchError> {
+        assert!(!self.panics, "a fault that was planted");
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        self.fails.clone().map_or(Ok(()), Err)
+    }
+
+    fn text(&self) -> String {
+        self.hits.first().and_then(|hit| hit.repo.clone()).unwrap_or_default()
+    }
+}
+
+pub(super) fn position() -> Position {
+    Position { generation: "g1".to_owned(), manifest: 7, watermark: Second::from_unix(START + 3_600).timestamp() }
+}
+
+pub(super) fn token(n: u64) -> Token {
+    Token::from_parts(Second::from_unix(START + n * 300), [7; 16])
+}
+
+fn at(n: u64) -> Timestamp {
+    Second::from_unix(START + n * 300).timestamp()
+}
+
+fn hit(n: u64, kind: &str, outcome: Outcome) -> Hit {
+    let (repo, bundle) = ("models".to_owned(), format!("1h2QBUndle{n}"));
+    Hit {
+        token: token(n),
+        time: at(n),
+        kind: kind.to_owned(),
+        op: 0,
+        outcome,
+        evidence: Some(Evidence::Bound),
+        sealed: outcome != Outcome::Pending,
+        current: outcome == Outcome::Committed,
+        seq: (outcome != Outcome::Pending).then_some(n),
+        entity: Some(format!("{kind}/{repo}/{bundle}")),
+        repo: Some(repo),
+        bundle: Some(bundle),
+        label: (kind == "label").then(|| "v1.4".to_owned()),
+        context: (kind == "context").then(|| "production".to_owned()),
+        diamond: matches!(kind, "diamond" | "split").then(|| "d-17".to_owned()),
+        split: (kind == "split").then(|| "s-3".to_owned()),
+        path: Some(format!("bundles/models/{n}/bundle.yaml")),
+        message: Some(
+            "Retrain on the spring data\n\nThe learning rate is halved after the plateau, \
+            and the tokenizer drops control characters."
+                .to_owned(),
+        ),
+        contributors: ["Ada Lovelace", "Grace Hopper", "Barbara Liskov", "Radia Perlman"]
+            .map(|name| Person { name: name.to_owned(), email: "mail@example.org".to_owned() })
+            .to_vec(),
+        client_time: Some(Second::from_unix(START - 400_000_000).timestamp()),
+        writer: Some("trainer-3".to_owned()),
+        idempotency_key: None,
+        reason: None,
+        score: None,
+    }
+}
+
+#[async_trait]
+impl Search for Fake {
+    async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
+        self.called().await?;
+        let text = self.text();
+        let facet = |values: &[&str]| -> Vec<FacetCount> {
+            let count =
+                |(n, value): (usize, &&str)| FacetCount { value: (*value).to_owned(), count: 1_000 / (n as u64 + 1) };
+            values.iter().enumerate().map(count).collect()
+        };
+        let facets = BTreeMap::from([
+            ("kind".to_owned(), facet(&["bundle", "label", "repo", "diamond"])),
+            ("repo".to_owned(), facet(&[&text, "datasets", "pipelines"])),
+            ("outcome".to_owned(), facet(&["committed", "pending", "aborted"])),
+            (
+                "contributor".to_owned(),
+                facet(&[&text, "Ada Lovelace", "Grace Hopper", "x", "y", "z", "u", "v", "w", "t"]),
+            ),
+        ]);
+        let bucket = |n: u64| HistogramBucket { from: at(n), to: at(n + 1), count: (n * 37) % 23 };
+        Ok(SearchAnswer {
+            total: self.hits.len() as u64,
+            hits: self.hits.iter().take(request.size).cloned().collect(),
+            facets: if self.hits.is_empty() { BTreeMap::new() } else { facets },
+            histogram: if self.hits.is_empty() { Vec::new() } else { (0..40).map(bucket).collect() },
+            position: position(),
+            next: (!self.hits.is_empty()).then(|| "eyJtIjo3fQ".to_owned()),
+        })
+    }
+
+    async fn entry(&self, token: Token) -> Result<EntryAnswer, SearchError> {
+        self.called().await?;
+        let hit = self.hits.iter().find(|hit| hit.token == token);
+        let hit = hit.ok_or_else(|| SearchError::NotFound { what: format!("entry \"{token}\"") })?.clone();
+        let text = (hit.outcome == Outcome::Malformed || hit.reason.is_some()).then(|| self.text());
+        let sighting = SightingAnswer {
+            key: hit.path.clone().unwrap_or_default(),
+            time: hit.time,
+            digest: "ab".repeat(32),
+            evidence: Some(Evidence::Timed),
+        };
+        let operation = EntryOperation {
+            completed: Some(hit.time),
+            sightings: vec![sighting],
+            descriptor: self.payload.clone(),
+            corrected: vec![Corrected { seq: 3, outcome: Outcome::Aborted }],
+            hit,
+        };
+        Ok(EntryAnswer {
+            token,
+            time: operation.hit.time,
+            entry_time: operation.hit.time,
+            size: 4_096,
+            sealed: operation.hit.sealed,
+            ops: vec![operation],
+            payload: self.payload.clone(),
+            text,
+            position: position(),
+        })
+    }
+
+    async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError> {
+        self.called().await?;
+        Ok(EntityAnswer {
+            entity: request.key,
+            current: self.hits.first().cloned(),
+            total: self.hits.len() as u64,
+            history: self.hits.clone(),
+            position: position(),
+            next: None,
+        })
+    }
+
+    fn status(&self) -> Option<StatusAnswer> {
+        if self.not_ready {
+            return None;
+        }
+        Some(StatusAnswer {
+            horizon: Some(Second::from_unix(START + 3_700).timestamp()),
+            position: position(),
+            lag_seconds: 0,
+            lag_reason: None,
+            epoch: 2,
+            writer: Some("indexer-0".to_owned()),
+            role: Role::Reader,
+            entries: OutcomeCounts {
+                committed: 31_204,
+                late: 3,
+                aborted: 12,
+                malformed: 1,
+                pending: 4,
+                ..OutcomeCounts::default()
+            },
+            segments: 9,
+            documents: 31_220,
+            bytes: 18_212_331,
+            strangers: 1,
+            overlay: Some(OverlayStatus { documents: 4, dropped: 0, bytes: 9_000, listed: Some(at(13)) }),
+            problems: Vec::new(),
+            details: Map::new(),
+        })
+    }
+
+    async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError> {
+        if self.hits.iter().any(|hit| hit.token >= token) {
+            return Ok(());
+        }
+        Err(SearchError::NotVisible { token, waited: timeout })
+    }
+}

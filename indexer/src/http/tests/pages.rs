@@ -1,0 +1,107 @@
+//! The page: complete, escaped, and without a word to any other host.
+
+use axum::http::{StatusCode, header};
+
+use super::{
+    fake::{Fake, token},
+    get, router,
+};
+use crate::search::SearchError;
+
+async fn pages(fake: Fake) -> Vec<(String, super::Answer)> {
+    let router = router(fake.clone());
+    let mut uris = vec!["/".to_owned(), "/?q=%3Cb%3E&kind=label&from=2026-11-20".to_owned(), "/status".to_owned()];
+    uris.push("/entity?key=label%2Fa%2Fb".to_owned());
+    uris.extend(fake.hits.iter().map(|hit| format!("/entry?token={}", hit.token)));
+    let mut pages = Vec::new();
+    for uri in uris {
+        let page = get(&router, &uri).await;
+        pages.push((uri, page));
+    }
+    pages
+}
+
+#[tokio::test]
+async fn every_page_is_html_under_a_strict_policy() {
+    for (uri, page) in pages(Fake::telling()).await {
+        assert_eq!(page.status, StatusCode::OK, "{uri}");
+        assert_eq!(page.header(header::CONTENT_TYPE), "text/html; charset=utf-8", "{uri}");
+        let policy = page.header(header::CONTENT_SECURITY_POLICY);
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{uri}: {policy}");
+        assert!(page.text.contains("<main") && page.text.contains("lang=\"en\""), "{uri}");
+        assert!(!page.text.contains(" style=") && !page.text.contains(" onclick="), "{uri}: inline code is blocked");
+    }
+}
+
+#[tokio::test]
+async fn every_address_in_a_page_is_relative() {
+    for (uri, page) in pages(Fake::telling()).await {
+        for attribute in [" href=\"", " src=\"", " action=\""] {
+            for rest in page.text.split(attribute).skip(1) {
+                let address = rest.split('"').next().unwrap_or_default();
+                assert!(!address.starts_with('/') && !address.contains("://"), "{uri}: {address}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn hostile_text_stays_text() {
+    let attack = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>";
+    for (uri, page) in pages(Fake::full_of(attack)).await {
+        assert!(!page.text.contains("<script>alert"), "{uri}");
+        assert!(!page.text.contains("<img"), "{uri}");
+        assert!(!page.text.contains("\"'><"), "{uri}: an attribute was closed");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_does_not_parse_keeps_its_words_and_teaches() {
+    let error = SearchError::Invalid { parameter: "q", detail: "position 4: a quote is not closed".to_owned() };
+    let page = get(&router(Fake::failing(error)), "/?q=fix+%22race").await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    assert!(page.text.contains("value=\"fix &quot;race\""));
+    assert!(page.text.contains("a quote is not closed") && page.text.contains("Queries that work"));
+}
+
+#[tokio::test]
+async fn empty_results_say_what_to_do() {
+    let empty = router(Fake::default());
+    assert!(get(&empty, "/").await.text.contains("tidemark append"));
+    let narrowed = get(&empty, "/?q=x&repo=a").await.text;
+    assert!(narrowed.contains("Nothing matches") && narrowed.contains("Search without the filters"));
+}
+
+#[tokio::test]
+async fn problems_are_pages_with_their_status() {
+    let router = router(Fake::telling());
+    let unknown = format!("/entry?token={}", token(77));
+    for (uri, status) in
+        [(unknown.as_str(), 404), ("/entry", 400), ("/entry?token=x", 400), ("/?colour=red", 400), ("/status?a=b", 400)]
+    {
+        let page = get(&router, uri).await;
+        assert_eq!(page.status.as_u16(), status, "{uri}");
+        assert!(page.text.contains("role=\"alert\""), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn assets_are_kept_under_the_address_of_their_content() {
+    let router = router(Fake::telling());
+    let page = get(&router, "/").await.text;
+    for name in ["page.css", "page.js", "icon.svg"] {
+        let start = page.find(&format!("assets/{name}?v=")).unwrap_or_else(|| panic!("{name} is not linked"));
+        let address = page[start..].split('"').next().unwrap_or_default();
+        let asset = get(&router, &format!("/{address}")).await;
+        assert_eq!(asset.status, StatusCode::OK, "{address}");
+        assert!(asset.header(header::CACHE_CONTROL).contains("immutable"), "{address}");
+        assert!(!asset.text.contains("https://"), "{address} names another host");
+    }
+}
+
+#[tokio::test]
+async fn a_facet_that_is_chosen_is_taken_away_by_its_link() {
+    let page = get(&router(Fake::telling()), "/?kind=label").await.text;
+    assert!(page.contains("href=\"./?kind=label&amp;kind=bundle\""), "another value is added");
+    assert!(page.contains("href=\"./?\" aria-current=\"true\""), "the chosen one goes");
+}
