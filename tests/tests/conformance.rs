@@ -10,7 +10,8 @@ use tidemark_tests::{
     stores::{self, On},
 };
 use tidemark_wal::{
-    Create, Entropy, Metadata, ObjectInfo, Second, SignedAnswer, SignedPut, Signer, Store, StoreError, put_signed,
+    Create, Entropy, Metadata, ObjectInfo, Second, SignedAnswer, SignedPut, Signer, Store, StoreError, Verdict, probe,
+    put_signed,
 };
 
 macro_rules! suite {
@@ -34,6 +35,7 @@ macro_rules! suite {
 }
 
 suite![
+    the_probe_passes_and_leaves_nothing_behind,
     a_second_create_is_refused_and_changes_nothing,
     of_32_racers_one_wins,
     an_absent_object_is_none,
@@ -55,6 +57,12 @@ suite![
     a_signed_url_without_its_condition_is_refused,
     a_missing_bucket_and_a_wrong_secret_are_named,
 ];
+
+async fn the_probe_passes_and_leaves_nothing_behind(at: TestStore) {
+    let report = probe(&at.store.below("log"), &Entropy::from_os()).await;
+    assert!(report.passed(), "{report}");
+    assert!(names(&at.store, "", None).await.is_empty());
+}
 
 async fn a_second_create_is_refused_and_changes_nothing(at: TestStore) {
     let none = Metadata::new();
@@ -320,6 +328,33 @@ async fn a_missing_bucket_and_a_wrong_secret_are_named(at: TestStore) {
             assert!(error.contains(wanted) && error.contains(store.url().as_str()), "\"{error}\"");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_probe_refuses_a_store_that_ignores_preconditions() {
+    let (memory, s3) = (TestStore::memory(), TestStore::s3());
+    for at in [&memory, &s3] {
+        match &at.on {
+            On::Memory(faulty) => faulty.ignore_preconditions(),
+            On::S3(server) => server.ignore_preconditions(),
+            On::Folder(_) | On::Minio { .. } => unreachable!("not among them"),
+        }
+        let report = probe(&at.store, &Entropy::from_os()).await;
+        let refused = report.accepted().expect_err("no log may live in it").to_string();
+        assert!(refused.contains("a second create is refused"), "{refused}");
+        let race = report.lines.iter().find(|line| line.name.contains("32")).expect("there is a race");
+        assert_eq!(race.verdict, Verdict::Failed, "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_probe_names_what_it_could_not_try() {
+    let at = TestStore::s3();
+    let On::S3(server) = &at.on else { unreachable!("it is one") };
+    server.inject(Rule::always(Fault::Forbidden).on(Operation::List));
+    let report = probe(&at.store, &Entropy::from_os()).await;
+    let refused = report.accepted().expect_err("a log must be listed").to_string();
+    assert!(refused.contains("listing") && refused.contains("credentials"), "{refused}");
 }
 
 /// `None` where the store has no signed URLs, as it must say itself.
