@@ -253,40 +253,29 @@ impl<S: State> Chain<S> {
         let previous = base.map_or_else(record::no_hash, |slot| slot.hash.clone());
         let bytes = record::encode(number, &previous, self.entropy.nonce(), state)
             .map_err(|error| self.corrupt(number, format!("it cannot be written ({error})")))?;
-        // Whether no answer so far leaves it open that something of ours was in the slot.
-        let mut sure = true;
-        let mut why = None;
+        let mut why = "the slot was trimmed meanwhile".to_owned();
         for attempt in 0..TRIES {
             match self.store.create(&key(number), bytes.clone(), &Metadata::new()).await {
                 Create::Committed => return self.won(number, &bytes, state).await.map(Some),
                 // Whose the slot is, only its bytes tell: a create that the network carried to the store twice is answered
                 // as lost although the first of the two landed.
-                Create::Lost => sure = false,
-                Create::Unknown(error) => {
-                    let refused = !matches!(error, StoreError::Failed { .. });
-                    if refused && sure {
-                        return Err(error.into());
-                    }
-                    sure = sure && refused;
-                    why = Some(error);
+                Create::Lost => {}
+                // A refusal is an answer: nothing of ours is on its way.
+                Create::Unknown(error) if attempt == 0 && !matches!(error, StoreError::Failed { .. }) => {
+                    return Err(error.into());
                 }
+                Create::Unknown(error) => why = error.to_string(),
             }
             match self.holder_of(number, &bytes).await {
                 Ok(Holding::Ours) => return self.won(number, &bytes, state).await.map(Some),
-                Ok(Holding::Theirs { trimmed: false }) => return Ok(None),
-                Ok(Holding::Theirs { trimmed: true } | Holding::Trimmed) if sure => return Ok(None),
-                Ok(Holding::Theirs { .. } | Holding::Trimmed) => break,
+                Ok(Holding::Theirs) => return Ok(None),
+                Ok(Holding::Trimmed) => break,
                 Ok(Holding::Nobody) => {}
-                Err(error) => why = Some(error),
+                Err(error) => why = error.to_string(),
             }
             self.back_off(attempt).await;
         }
-        match why {
-            Some(error) if sure => Err(error.into()),
-            why => {
-                Err(self.unknown(number, why.map_or("the slot was trimmed meanwhile".to_owned(), |e| e.to_string())))
-            }
-        }
+        Err(self.unknown(number, why))
     }
 
     /// Who has slot `number`, given that our record would have these bytes.
@@ -295,8 +284,8 @@ impl<S: State> Chain<S> {
         let trimmed = self.boundary().await? >= number;
         Ok(match object {
             Some(object) if object.body.as_ref() == Some(bytes) => Holding::Ours,
-            Some(_) => Holding::Theirs { trimmed },
-            None if trimmed => Holding::Trimmed,
+            _ if trimmed => Holding::Trimmed,
+            Some(_) => Holding::Theirs,
             None => Holding::Nobody,
         })
     }
@@ -425,9 +414,9 @@ impl<S: State> Chain<S> {
 enum Holding {
     /// Our record.
     Ours,
-    /// Somebody else's, in a slot that was trimmed meanwhile or not.
-    Theirs { trimmed: bool },
-    /// Nothing, and the slot was trimmed.
+    /// Somebody else's record, and it was there all the time.
+    Theirs,
+    /// Nothing, or somebody else's record; ours may have been there before, since the slot was trimmed meanwhile.
     Trimmed,
     /// Nothing.
     Nobody,
