@@ -2,6 +2,8 @@
 
 mod listing;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use resolve::{OP_FIELD, TOKEN_FIELD, digest_of};
 

@@ -221,9 +221,80 @@ where
 
 #[cfg(test)]
 mod tests {
+    use futures::TryStreamExt as _;
+    use object_store::{ObjectStoreExt as _, PutPayload, memory::InMemory, path::Path};
     use proptest::prelude::*;
+    use url::Url;
 
     use super::*;
+    use crate::Entropy;
+
+    const START: u64 = 1_700_000_000;
+
+    /// A bucket that is listed in slices, with entries at these seconds after [`START`], and with strangers.
+    async fn bucket(offsets: impl IntoIterator<Item = u64>) -> (Store, Vec<Token>) {
+        let inner = InMemory::new();
+        let entropy = Entropy::seeded(1);
+        let mut tokens: Vec<Token> =
+            offsets.into_iter().map(|at| Token::new(Second::from_unix(START + at), &entropy)).collect();
+        tokens.sort();
+        let strangers = [".tidemark/root/1", ".tidemark/clock/x", "2stranger", "2Y/deeper", "zzz"];
+        for key in tokens.iter().map(Token::to_string).chain(strangers.map(str::to_owned)) {
+            inner.put(&Path::parse(format!("log/{key}")).unwrap(), PutPayload::from_static(b"body")).await.unwrap();
+        }
+        (Store::over(Arc::new(inner), Url::parse("s3://bucket/log").unwrap()), tokens)
+    }
+
+    async fn listed(store: &Store, from: u64, to: u64, side_by_side: usize) -> Vec<Token> {
+        let (from, to) = (Second::from_unix(from), Second::from_unix(to));
+        let listing = Listing::new(store, from, to, Arc::default());
+        let entries: Vec<Listed> = listing.stream(side_by_side).try_collect().await.unwrap();
+        entries.iter().map(|entry| entry.token).collect()
+    }
+
+    #[tokio::test]
+    async fn slices_give_what_one_listing_gives() {
+        // Dense, then silent for a month, then a burst in one second that is more than a slice should hold.
+        let dense = (0..6000).map(|n| n / 3);
+        let sparse = (0..50).map(|n| 3_000_000 + n * 90_000);
+        let burst = std::iter::repeat_n(9_000_000, 5000);
+        let (store, tokens) = bucket(dense.chain(sparse).chain(burst).chain(9_000_001..9_000_400)).await;
+        for (from, to) in
+            [(0, START + 10_000_000), (START + 7, START + 9_000_000), (START + 9_000_000, START + 9_000_001)]
+        {
+            let expected: Vec<Token> =
+                tokens.iter().copied().filter(|token| (from..to).contains(&token.second().unix())).collect();
+            for side_by_side in [1, 8] {
+                assert_eq!(listed(&store, from, to, side_by_side).await, expected, "{from} to {to}, {side_by_side}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_are_counted_once_and_our_own_objects_never() {
+        let (store, _) = bucket([5, 6]).await;
+        let strangers: Arc<Strangers> = Arc::default();
+        for _ in 0..2 {
+            let all = Listing::new(&store, Second::default(), Second::from_unix(u64::MAX), strangers.clone());
+            assert_eq!(all.stream(8).try_collect::<Vec<_>>().await.unwrap().len(), 2);
+        }
+        assert_eq!(strangers.count(), 3);
+        assert_eq!(strangers.example().as_deref(), Some("2Y/deeper"));
+    }
+
+    #[tokio::test]
+    async fn a_token_of_the_future_waits_for_its_range() {
+        let (store, tokens) = bucket([0, 2_000_000_000]).await;
+        assert_eq!(listed(&store, 0, START + 1_000_000, 8).await, tokens[..1]);
+        assert_eq!(listed(&store, START + 1, START + 2_000_000_001, 8).await, tokens[1..]);
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_an_error() {
+        let failed = || StoreError::Failed { url: String::new(), key: String::new(), why: String::new() };
+        let items = stream::iter([Err(failed()), Err(failed())]);
+        assert_eq!(until_error(items).count().await, 1);
+    }
 
     proptest! {
         #[test]
@@ -232,6 +303,19 @@ mod tests {
             let key = key_before(at);
             prop_assert!(key < Token::from_parts(at, random).to_string());
             prop_assert!(key >= Token::from_parts(Second::from_unix(unix - 1), random).to_string());
+        }
+
+        #[test]
+        fn any_range_is_listed_in_full(offsets in proptest::collection::vec(0u64..500, 0..60), from in 0u64..520, span in 0u64..520) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let (store, tokens) = bucket(offsets).await;
+                let range = START + from..START + from + span;
+                let expected: Vec<Token> = tokens.into_iter().filter(|token| range.contains(&token.second().unix())).collect();
+                let found = listed(&store, range.start, range.end, 8).await;
+                prop_assert_eq!(found, expected);
+                Ok(())
+            })?;
         }
     }
 

@@ -1,0 +1,231 @@
+//! Entries as strangers write them, and what a reader makes of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    Create, Evidence, Metadata, Outcome, Parameters, Store, marker_key,
+    testing::{Lab, OPENED},
+};
+
+const BUNDLE: &str = "bundles/r/b/bundle.yaml";
+const LABEL: &str = "labels/r/v1/label.yaml";
+
+fn token() -> Token {
+    Token::from_parts(OPENED, [9; 16])
+}
+
+/// `C` is 25 s.
+fn schedule() -> Schedule {
+    let expiry = Duration::from_secs(20);
+    let (request_timeout, audit_window) = (Duration::from_secs(5), Duration::from_secs(300));
+    Schedule::constant(Parameters { request_timeout, audit_window, ..Parameters::with_expiry(expiry) })
+}
+
+async fn create(store: &Store, key: &str, body: impl Into<Bytes>, metadata: &[(&str, &str)]) {
+    let metadata: Metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    assert!(matches!(store.create(key, body.into(), &metadata).await, Create::Committed));
+}
+
+async fn enter(log: &Log, body: impl Into<Bytes>) {
+    create(&log.entries, &token().to_string(), body, &[]).await;
+}
+
+async fn fetch(log: &Log) -> Resolved {
+    let reader = Reader::new(log, Limits::default());
+    reader.lookup(token(), &schedule()).await.unwrap().unwrap()
+}
+
+async fn decided(log: &Log) -> (Outcome, Option<Evidence>) {
+    let decision = fetch(log).await.ops.remove(0).decision;
+    (decision.outcome, decision.evidence)
+}
+
+async fn pass(seconds: u64) {
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+}
+
+const ABSENT: (Outcome, Option<Evidence>) = (Outcome::Aborted, None);
+
+#[tokio::test(start_paused = true)]
+async fn a_descriptor_is_timed_unless_it_says_more() {
+    let other = Token::from_parts(OPENED, [8; 16]).to_string();
+    let own = token().to_string();
+    for (metadata, expected) in [
+        (vec![], (Outcome::Committed, Some(Evidence::Timed))),
+        (vec![("tidemark-token", own.as_str())], (Outcome::Committed, Some(Evidence::Bound))),
+        (vec![("tidemark-token", own.as_str()), ("tidemark-op", "0")], (Outcome::Committed, Some(Evidence::Bound))),
+        (vec![("tidemark-token", own.as_str()), ("tidemark-op", "1")], ABSENT),
+        (vec![("tidemark-token", other.as_str()), ("tidemark-op", "0")], ABSENT),
+    ] {
+        let log = Lab::new().log();
+        enter(&log, BUNDLE).await;
+        assert_eq!(decided(&log).await, ABSENT);
+        create(log.descriptors(), BUNDLE, "id: b\n", &metadata).await;
+        assert_eq!(decided(&log).await, expected, "{metadata:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_digest_binds_or_refuses() {
+    let body = Bytes::from_static(b"id: b\n");
+    for (digest, expected) in [
+        (digest_of(&body), (Outcome::Committed, Some(Evidence::Bound))),
+        (digest_of(&Bytes::from_static(b"id: b")), ABSENT),
+    ] {
+        let log = Lab::new().log();
+        enter(&log, format!(r#"{{"tidemark":1,"ops":[{{"descriptor":"{BUNDLE}","digest":"{digest}"}}]}}"#)).await;
+        create(log.descriptors(), BUNDLE, body.clone(), &[]).await;
+        assert_eq!(decided(&log).await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_carries_the_token_binds() {
+    let log = Lab::new().log();
+    let path = format!("bundles/r/{}/bundle.yaml", token());
+    enter(&log, path.clone()).await;
+    create(log.descriptors(), &path, "message: m\n", &[]).await;
+    assert_eq!(decided(&log).await, (Outcome::Committed, Some(Evidence::Bound)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_descriptor_from_before_the_token_is_absent() {
+    let log = Lab::new().log();
+    create(log.descriptors(), BUNDLE, "id: b\n", &[]).await;
+    pass(1).await;
+    let token = Token::from_parts(OPENED.next(), [9; 16]);
+    create(&log.entries, &token.to_string(), BUNDLE, &[]).await;
+    let reader = Reader::new(&log, Limits::default());
+    let found = reader.lookup(token, &schedule()).await.unwrap().unwrap();
+    assert_eq!(found.ops[0].decision.outcome, Outcome::Aborted);
+    assert!(found.ops[0].descriptor.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_descriptor_comes_late_or_after_the_audit() {
+    for (seconds, expected) in
+        [(26, Outcome::Committed), (27, Outcome::Late), (300, Outcome::Late), (301, Outcome::Expired)]
+    {
+        let log = Lab::new().log();
+        enter(&log, BUNDLE).await;
+        pass(seconds).await;
+        create(log.descriptors(), BUNDLE, "id: b\n", &[]).await;
+        let entry = fetch(&log).await;
+        assert_eq!(entry.ops[0].decision.outcome, expected, "{seconds} s");
+        assert_eq!(entry.ops[0].decision.completed, Some(OPENED.after(Duration::from_secs(seconds))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_other_stores_are_asked_too() {
+    let log = Lab::new().log();
+    enter(&log, BUNDLE).await;
+    create(log.values(), BUNDLE, "id: b\n", &[]).await;
+    assert_eq!(decided(&log).await, (Outcome::Committed, Some(Evidence::Timed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_counts_in_another_store_beats_what_does_not() {
+    let log = Lab::new().log();
+    enter(&log, BUNDLE).await;
+    create(log.descriptors(), BUNDLE, "id: b\n", &[("tidemark-token", "000000000000000000000000000")]).await;
+    assert_eq!(decided(&log).await, ABSENT);
+    create(log.values(), BUNDLE, "id: b\n", &[("tidemark-token", &token().to_string())]).await;
+    assert_eq!(decided(&log).await, (Outcome::Committed, Some(Evidence::Bound)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn datamons_labels_are_timed_then_inferred() {
+    let log = Lab::new().log();
+    enter(&log, format!("token: {}\npayload: {LABEL}\n", token())).await;
+    assert_eq!(decided(&log).await, ABSENT);
+    log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
+    let entry = fetch(&log).await;
+    assert_eq!(entry.ops[0].decision.evidence, Some(Evidence::Timed));
+    assert_eq!(entry.ops[0].descriptor.as_ref().unwrap().id.as_deref(), Some("b"));
+    pass(100).await;
+    log.values().put(LABEL, Bytes::from_static(b"id: another\n")).await.unwrap();
+    let entry = fetch(&log).await;
+    assert_eq!(entry.ops[0].decision.outcome, Outcome::Committed);
+    assert_eq!(entry.ops[0].decision.evidence, Some(Evidence::Inferred));
+    assert!(entry.ops[0].descriptor.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_of_our_intents_complete_by_their_marker_alone() {
+    let log = Lab::new().log();
+    enter(&log, format!(r#"{{"tidemark":1,"ops":[{{"descriptor":"{LABEL}","value":"b"}}]}}"#)).await;
+    log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
+    assert_eq!(decided(&log).await, ABSENT);
+    create(log.values(), &marker_key("r", "v1", token(), 1), "id: b\n", &[]).await;
+    assert_eq!(decided(&log).await, ABSENT);
+    create(log.values(), &marker_key("r", "v1", token(), 0), "id: b\n", &[]).await;
+    assert_eq!(decided(&log).await, (Outcome::Committed, Some(Evidence::Bound)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_is_all_or_nothing() {
+    let log = Lab::new().log();
+    enter(&log, format!(r#"{{"tidemark":1,"ops":[{{"descriptor":"{BUNDLE}"}},{{"descriptor":"{LABEL}"}},{{}}]}}"#))
+        .await;
+    create(log.descriptors(), BUNDLE, "id: b\n", &[]).await;
+    let outcomes = |entry: &Resolved| entry.ops.iter().map(|op| op.decision.outcome).collect::<Vec<_>>();
+    let entry = fetch(&log).await;
+    assert_eq!(outcomes(&entry), [Outcome::Aborted; 3]);
+    assert_eq!(entry.ops[0].decision.sightings.len(), 1);
+    pass(27).await;
+    create(log.values(), &marker_key("r", "v1", token(), 1), "id: b\n", &[]).await;
+    assert_eq!(outcomes(&fetch(&log).await), [Outcome::Late; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_descriptor_that_is_not_what_its_kind_says_completes_and_says_so() {
+    for body in [&b"- a list"[..], b"id: another", b"\xff\xfe", b"", b"message: [1]"] {
+        let log = Lab::new().log();
+        enter(&log, BUNDLE).await;
+        create(log.descriptors(), BUNDLE, body, &[]).await;
+        let op = fetch(&log).await.ops.remove(0);
+        assert_eq!(op.decision.outcome, Outcome::Committed);
+        assert!(op.descriptor.is_none() && op.unreadable.is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostile_entries_are_malformed_and_stop_nothing() {
+    for body in [&b""[..], b"\xff\x00", b"hello", b"../../etc/passwd", b"{\"tidemark\":9}", &[b'['; 100_000]] {
+        let log = Lab::new().log();
+        enter(&log, body).await;
+        let entry = fetch(&log).await;
+        assert!(entry.intent.is_err());
+        assert_eq!(entry.ops.len(), 1);
+        assert_eq!(entry.ops[0].decision.outcome, Outcome::Malformed);
+        assert_eq!(entry.body, body);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_over_the_limit_is_not_read() {
+    let log = Lab::new().log();
+    enter(&log, vec![b'x'; (1 << 20) + 1]).await;
+    let reader = Reader::new(&log, Limits::default());
+    let size = (1 << 20) + 1;
+    let listed = Listed { token: token(), time: OPENED, size };
+    for entry in [fetch(&log).await, reader.fetch(&listed, &schedule()).await.unwrap()] {
+        assert!(entry.body.is_empty());
+        assert_eq!(entry.size, size);
+        assert!(entry.intent.unwrap_err().reason.contains("1048577 bytes"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listed_entry_that_is_gone_is_an_error_that_names_it() {
+    let log = Lab::new().log();
+    let reader = Reader::new(&log, Limits::default());
+    let listed = Listed { token: token(), time: OPENED, size: 1 };
+    let gone = reader.fetch(&listed, &schedule()).await.unwrap_err();
+    assert!(gone.to_string().contains(&token().to_string()), "{gone}");
+    assert!(reader.lookup(token(), &schedule()).await.unwrap().is_none());
+}
