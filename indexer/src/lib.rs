@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` at the top of the repository says where things are.
 
+pub mod cli;
 pub mod engine;
 pub mod git;
 pub mod http;
@@ -10,6 +11,7 @@ pub mod ingest;
 pub mod model;
 mod record;
 pub mod search;
+pub mod service;
 pub mod telemetry;
 
 pub use index::{EngineOptions, TantivyEngine};

@@ -7,10 +7,9 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 /// What is logged when nobody says otherwise: our own doings, and only warnings of others.
 const DEFAULT: &str = "warn,tidemark=info,tidemark_indexer=info,tidemark_wal=info,tidemark_catalog=info";
 
-/// Starts logging. `TIDEMARK_LOG`, else `RUST_LOG`, chooses what, in the notation of `tracing` (`debug`,
-/// `tidemark_wal=trace,warn`); a directive that cannot be read is left out and reported. A second call does nothing.
-pub fn init() {
-    let wanted = ["TIDEMARK_LOG", "RUST_LOG"].iter().find_map(|name| chosen(name));
+/// Starts logging. `wanted` chooses what, in the notation of `tracing` (`debug`, `tidemark_wal=trace,warn`); one that
+/// cannot be read is left out and reported. A second call does nothing.
+pub fn init(wanted: Option<&str>) {
     let (filter, complaint) = filter(wanted);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if std::io::stderr().is_terminal() {
@@ -20,26 +19,18 @@ pub fn init() {
         let layer = fmt::layer().with_writer(std::io::stderr).json().flatten_event(true);
         registry.with(layer).try_init()
     };
-    if let (Ok(()), Some((name, error))) = (started, complaint) {
-        tracing::warn!(variable = name, %error, "the log filter cannot be read; the default is used");
+    if let (Ok(()), Some(error)) = (started, complaint) {
+        tracing::warn!(%error, "the log filter cannot be read; the default is used");
     }
 }
 
-type Complaint = (&'static str, tracing_subscriber::filter::ParseError);
-
-fn chosen(name: &'static str) -> Option<(&'static str, String)> {
-    let value = std::env::var(name).ok().filter(|value| !value.trim().is_empty())?;
-    Some((name, value))
-}
-
-fn filter(wanted: Option<(&'static str, String)>) -> (EnvFilter, Option<Complaint>) {
-    let default = || EnvFilter::new(DEFAULT);
-    match wanted {
-        None => (default(), None),
-        Some((name, directives)) => match EnvFilter::try_new(directives) {
-            Ok(filter) => (filter, None),
-            Err(error) => (default(), Some((name, error))),
-        },
+fn filter(wanted: Option<&str>) -> (EnvFilter, Option<tracing_subscriber::filter::ParseError>) {
+    let Some(wanted) = wanted.filter(|wanted| !wanted.trim().is_empty()) else {
+        return (EnvFilter::new(DEFAULT), None);
+    };
+    match EnvFilter::try_new(wanted) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(DEFAULT), Some(error)),
     }
 }
 
@@ -49,8 +40,8 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_read_falls_back_and_is_reported() {
-        let (filter, complaint) = filter(Some(("RUST_LOG", "tidemark=loudest".to_owned())));
+        let (filter, complaint) = filter(Some("tidemark=loudest"));
         assert_eq!(filter.to_string(), EnvFilter::new(DEFAULT).to_string());
-        assert_eq!(complaint.map(|(name, _)| name), Some("RUST_LOG"));
+        assert_eq!(complaint.is_some(), true);
     }
 }

@@ -1,0 +1,98 @@
+//! The command line: a clap struct a concern, a file a command.
+
+mod append;
+mod args;
+mod check;
+mod dev;
+mod exit;
+mod index;
+mod log;
+mod output;
+mod serve;
+mod stopping;
+
+use clap::{Parser, Subcommand};
+
+pub use exit::Exit;
+
+/// Full-text search over write-ahead logs in object storage.
+///
+/// Writers put an intent into a log bucket before they complete an update through a signed URL that expires. Once the
+/// object store's clock has passed that expiry, the log's past can no longer change. Tidemark indexes behind that horizon
+/// and serves search over it.
+#[derive(Debug, Parser)]
+#[command(name = "tidemark", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    telemetry: args::Telemetry,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store is unfit (check), \
+4 another process has taken over (index), 5 not acknowledged in time (append).\n\
+URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
+Credentials come from the environment, as each store's own tools read them.\n\
+Every flag is also an environment variable: --log is TIDEMARK_LOG.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Dev(dev::Dev),
+    Index(index::Index),
+    Serve(serve::Serve),
+    Append(append::Append),
+    Log(log::Log),
+    Check(check::Check),
+}
+
+impl Cli {
+    /// Runs the command to its end, or until SIGTERM or SIGINT asks it to stop.
+    pub async fn run(self) -> Exit {
+        let result = match self.command {
+            Command::Dev(dev) => dev.run().await,
+            Command::Index(index) => index.run().await,
+            Command::Serve(serve) => serve.run().await,
+            Command::Append(append) => append.run().await,
+            Command::Log(log) => log.run().await,
+            Command::Check(check) => check.run().await,
+        };
+        Exit::of(result)
+    }
+
+    /// Starts logging, as the flags say.
+    pub fn start_logging(&self) {
+        crate::telemetry::init(self.telemetry.log_level.as_deref());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_an_environment_variable_of_its_name() {
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments().filter(|argument| !argument.is_positional()) {
+                let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else { continue };
+                let wanted = format!("TIDEMARK_{}", long.to_uppercase().replace('-', "_"));
+                let found = argument.get_env().map(|env| env.to_string_lossy().into_owned());
+                assert_eq!(found.as_deref(), Some(wanted.as_str()), "{} --{long}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{}", command.get_name());
+        }
+    }
+}

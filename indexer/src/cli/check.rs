@@ -1,0 +1,68 @@
+//! `tidemark check`: whether a store holds what the protocol needs.
+
+use clap::Args;
+use serde::Serialize;
+use tidemark_wal::{Entropy, Log, ProbeReport, probe};
+
+use super::{
+    Exit,
+    args::{LogArgs, OutputArgs},
+    output::{print_json, print_line},
+};
+
+/// Prove that the stores of a log hold what Tidemark needs of them.
+///
+/// Writes and removes about a thousand small objects below `.tidemark/probe/` in each store: a second create is refused,
+/// also among 32 racers; listings are complete past a thousand keys and start where they are told to; the store's time
+/// moves forward; user metadata comes back; an expired signed URL is refused.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tidemark check --log s3://wal/orders --metadata s3://meta --metadata s3://vmeta\n\
+    Exit code 3 names a store that must not be written to.")]
+pub(super) struct Check {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What is printed for a store with `--json`.
+#[derive(Serialize)]
+struct Checked<'a> {
+    store: &'a str,
+    passed: bool,
+    #[serde(flatten)]
+    report: &'a ProbeReport,
+}
+
+impl Check {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let Self { log, output } = self;
+        let log = Log::open(&log.log, &log.metadata)?;
+        let entropy = Entropy::from_os();
+        let mut unfit = Vec::new();
+        for store in log.stores() {
+            tracing::info!(store = %store.url(), "probing");
+            let report = probe(store, &entropy).await?;
+            print(store.url().as_str(), &report, output)?;
+            if let Some(line) = report.failed() {
+                unfit.push(format!("\"{}\" fails \"{}\": {}", store.url(), line.name, line.detail));
+            }
+        }
+        if unfit.is_empty() {
+            return Ok(());
+        }
+        let message = format!("{}; Tidemark refuses to write there, since it could not tell who wrote first", unfit.join("; "));
+        Err(Exit::Unfit.with(anyhow::Error::msg(message)))
+    }
+}
+
+fn print(store: &str, report: &ProbeReport, output: OutputArgs) -> anyhow::Result<()> {
+    if output.json {
+        return print_json(&Checked { store, passed: report.failed().is_none(), report });
+    }
+    print_line(store)?;
+    for line in &report.lines {
+        print_line(&format!("  {:<10} {}: {}", line.verdict.to_string(), line.name, line.detail))?;
+    }
+    Ok(())
+}

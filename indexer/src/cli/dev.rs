@@ -1,0 +1,70 @@
+//! `tidemark dev`: everything in one process on a local folder.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    args::{ListenArgs, span},
+    output::{Progress, print_line},
+    stopping::{ended, stop_on_signal},
+};
+use crate::service::{DevOptions, DevService};
+
+/// Run everything in one process on a local folder: log, indexer, compaction, search and the page.
+///
+/// With --git the history of a repository is appended first, through the ordinary writer: a commit is a bundle, a tag is
+/// a label. Running it again adds only what is new. Nothing leaves this machine.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tidemark dev --git . --dir /tmp/tidemark\n\
+    Another shell: tidemark append --log file:///tmp/tidemark/log --metadata file:///tmp/tidemark/metadata FILE")]
+pub(super) struct Dev {
+    /// Append the history of this git repository.
+    #[arg(long, env = "TIDEMARK_GIT", value_name = "PATH")]
+    git: Option<PathBuf>,
+    /// The folder for everything.
+    #[arg(long, env = "TIDEMARK_DIR", value_name = "DIR", default_value = "tidemark-dev")]
+    dir: PathBuf,
+    /// How long after its entry an update may still be completed.
+    #[arg(long, env = "TIDEMARK_EXPIRY", value_name = "SPAN", default_value = "5s", value_parser = span)]
+    expiry: Duration,
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+impl Dev {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let Self { git, dir, expiry, listen } = self;
+        let stop = CancellationToken::new();
+        let _signal = stop_on_signal(stop.clone());
+        let service = DevService::start(DevOptions { folder: dir, expiry, listen: listen.listen }, stop.clone()).await?;
+        let address = service.address();
+        let import = git.map(|path| {
+            let progress = Progress::new("commits and tags");
+            service.import(path, move |done, total| progress.report(done, total))
+        });
+        let running = tokio::spawn(service.run());
+        if let Some(address) = address {
+            print_line(&format!("http://{address}/"))?;
+            print_line(&format!("curl -s 'http://{address}/v1/search?size=3'"))?;
+        }
+        if let Some(import) = import {
+            match stop.run_until_cancelled(import).await {
+                Some(Ok(done)) => tracing::info!(
+                    commits = done.commits,
+                    tags = done.tags,
+                    present = done.present,
+                    "the git history is in the log"
+                ),
+                Some(Err(error)) => {
+                    stop.cancel();
+                    running.await??;
+                    return Err(error.into());
+                }
+                None => {}
+            }
+        }
+        ended(running.await?)
+    }
+}

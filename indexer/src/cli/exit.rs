@@ -1,0 +1,61 @@
+//! Exit codes that scripts can rely on.
+
+use std::process::{ExitCode, Termination};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: failed; the message is on standard error.
+    Failed,
+    /// 2: wrong usage.
+    Usage,
+    /// 3: a store does not hold what Tidemark needs.
+    Unfit,
+    /// 4: another process has taken over the index.
+    Fenced,
+    /// 5: an update was not acknowledged in time; it may or may not be complete.
+    Unacknowledged,
+}
+
+/// An error with the exit code that it ends the process with. Every other error ends it with [`Exit::Failed`].
+#[derive(Debug, thiserror::Error)]
+#[error("{source:#}")]
+pub(crate) struct With {
+    pub(crate) exit: Exit,
+    pub(crate) source: anyhow::Error,
+}
+
+impl Exit {
+    pub(crate) fn of(result: anyhow::Result<()>) -> Self {
+        let Err(error) = result else { return Self::Done };
+        if broken_pipe(&error) {
+            return Self::Done;
+        }
+        eprintln!("error: {error:#}");
+        error.downcast_ref::<With>().map_or(Self::Failed, |with| with.exit)
+    }
+
+    pub(crate) fn with(self, source: impl Into<anyhow::Error>) -> anyhow::Error {
+        With { exit: self, source: source.into() }.into()
+    }
+}
+
+/// `tidemark log | head` ends when `head` has read enough.
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unfit => 3,
+            Self::Fenced => 4,
+            Self::Unacknowledged => 5,
+        })
+    }
+}

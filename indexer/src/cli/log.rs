@@ -1,0 +1,257 @@
+//! `tidemark log`: the entries of a log with their outcomes, straight from the bucket; and its dated parameters.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde::Serialize;
+use tidemark_catalog::RootChain;
+use tidemark_wal::{
+    Clock, Entropy, Evidence, Limits, Listed, Log as Stores, Outcome, ParameterSource as _, Reader, Resolved, Schedule,
+    Second, Token,
+};
+
+use super::{
+    Exit,
+    args::{LogArgs, OutputArgs, ParameterArgs},
+    output::{print_json, print_line},
+};
+
+/// Entries read at once.
+const CONCURRENCY: usize = 32;
+/// How often `--follow` looks again.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// List or follow the entries of a log with their outcomes.
+///
+/// Reads the buckets alone, no index. An entry is `pending` until its second is sealed; with `--follow` it is printed
+/// when it is seen and again when it is decided. Duplicates are told from the entries that this command has read, so
+/// start at the beginning where they matter.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true,
+    after_help = "Example: tidemark log --log s3://wal/orders --metadata s3://meta --json | head\n\
+    Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m")]
+pub(super) struct Log {
+    #[command(subcommand)]
+    command: Option<LogCommand>,
+    #[command(flatten)]
+    list: Option<List>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    Set(Set),
+}
+
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    log: LogArgs,
+    /// Only entries from this time on (RFC 3339).
+    #[arg(long, env = "TIDEMARK_FROM", value_name = "TIME")]
+    from: Option<jiff::Timestamp>,
+    /// Only entries before this time (RFC 3339).
+    #[arg(long, env = "TIDEMARK_TO", value_name = "TIME")]
+    to: Option<jiff::Timestamp>,
+    /// Go on with what comes, until interrupted.
+    #[arg(long, env = "TIDEMARK_FOLLOW")]
+    follow: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Record or change the dated parameters of a log.
+///
+/// The first set holds for all time so far. A change takes effect 5 minutes plus the visibility delay after it was
+/// recorded, so that nobody relies on the old one any more; lowering the expiry moves the horizon only after the old
+/// bound has passed. Prints the sets with their dates.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m")]
+struct Set {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    parameters: ParameterArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Log {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        match (self.command, self.list) {
+            (Some(LogCommand::Set(set)), _) => set.run().await,
+            (None, Some(list)) => list.run().await,
+            (None, None) => anyhow::bail!("--log and --metadata are wanted"),
+        }
+    }
+}
+
+impl List {
+    async fn run(self) -> anyhow::Result<()> {
+        let Self { log, from, to, follow, output } = self;
+        let stores = Stores::open(&log.log, &log.metadata)?;
+        let entropy = Entropy::from_os();
+        let mut listing = Listing {
+            clock: Clock::new(&stores, &format!("log-{}", entropy.nonce())),
+            root: RootChain::open(&stores, entropy),
+            reader: Reader::new(&stores, Limits::default()),
+            from: from.map_or(Second::KSUID_EPOCH, Second::floor),
+            to: to.map_or(Second::KSUID_END.next(), Second::floor),
+            seen: BTreeSet::new(),
+            committed: BTreeMap::new(),
+            output,
+        };
+        listing.pass().await?;
+        let stop = super::stopping::stop_requested();
+        tokio::pin!(stop);
+        while follow {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                () = tokio::time::sleep(PERIOD) => listing.pass().await?,
+            }
+        }
+        let strangers = listing.reader.strangers();
+        if strangers > 0 {
+            tracing::warn!(strangers, "keys that are no tokens were left out");
+        }
+        Ok(())
+    }
+}
+
+struct Listing {
+    clock: Clock,
+    root: RootChain,
+    reader: Reader,
+    /// Everything below is printed with its outcome.
+    from: Second,
+    to: Second,
+    /// What is printed as pending.
+    seen: BTreeSet<Token>,
+    committed: BTreeMap<(String, String), Token>,
+    output: OutputArgs,
+}
+
+impl Listing {
+    /// Prints what is new since the last pass.
+    async fn pass(&mut self) -> anyhow::Result<()> {
+        // The order matters: what the horizon proves, it proves of listings made after the probe.
+        let now = self.clock.probe().await?.now;
+        let schedule = self.root.schedule().await?;
+        let horizon = schedule.horizon(now);
+        let (reader, sets) = (self.reader.clone(), schedule.clone());
+        let mut entries = self
+            .reader
+            .list(self.from, self.to.min(now.next()))
+            .map(|listed| fetch(&reader, &sets, listed))
+            .buffered(CONCURRENCY);
+        while let Some(entry) = entries.try_next().await? {
+            let sealed = entry.token.second() < horizon;
+            if sealed || self.seen.insert(entry.token) {
+                print(&line(&entry, sealed, &mut self.committed), self.output)?;
+            }
+        }
+        self.from = self.from.max(horizon.min(self.to));
+        let from = self.from;
+        self.seen.retain(|token| token.second() >= from);
+        Ok(())
+    }
+}
+
+async fn fetch(
+    reader: &Reader,
+    schedule: &Schedule,
+    listed: Result<Listed, tidemark_wal::StoreError>,
+) -> anyhow::Result<Resolved> {
+    Ok(reader.fetch(&listed?, schedule).await?)
+}
+
+/// One line of output.
+#[derive(Serialize)]
+struct Line {
+    token: Token,
+    time: String,
+    outcome: Outcome,
+    evidence: Option<Evidence>,
+    ops: Vec<LineOp>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LineOp {
+    kind: tidemark_wal::Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completed: Option<String>,
+}
+
+fn line(entry: &Resolved, sealed: bool, committed: &mut BTreeMap<(String, String), Token>) -> Line {
+    // The operations of one entry share the outcome, and the weakest evidence is the entry's.
+    let decided = entry.ops.first().map_or(Outcome::Malformed, |op| op.decision.outcome);
+    Line {
+        token: entry.token,
+        time: entry.token.second().to_string(),
+        outcome: if sealed { once(entry, decided, committed) } else { Outcome::Pending },
+        evidence: entry.ops.iter().filter_map(|op| op.decision.evidence).max().filter(|_| sealed),
+        ops: entry.ops.iter().map(operation).collect(),
+    }
+}
+
+fn operation(op: &tidemark_wal::ResolvedOp) -> LineOp {
+    LineOp {
+        kind: op.operation.kind,
+        descriptor: op.operation.descriptor.clone(),
+        value: op.operation.value.clone(),
+        completed: op.decision.completed.map(|at| at.to_string()),
+    }
+}
+
+/// A committed entry whose idempotency key a committed one bore before is a duplicate.
+fn once(entry: &Resolved, decided: Outcome, committed: &mut BTreeMap<(String, String), Token>) -> Outcome {
+    let Ok(intent) = &entry.intent else { return decided };
+    let (Outcome::Committed, Some(writer), Some(key)) = (decided, &intent.writer, &intent.idempotency_key) else {
+        return decided;
+    };
+    let first = *committed.entry((writer.clone(), key.clone())).or_insert(entry.token);
+    if first == entry.token { decided } else { Outcome::Duplicate }
+}
+
+fn print(line: &Line, output: OutputArgs) -> anyhow::Result<()> {
+    if output.json {
+        return print_json(line);
+    }
+    let outcome = serde_json::to_value(line.outcome)?;
+    let ops: Vec<&str> = line.ops.iter().map(|op| op.descriptor.as_deref().unwrap_or(op.kind.as_str())).collect();
+    print_line(&format!("{} {} {:<9} {}", line.token, line.time, outcome.as_str().unwrap_or_default(), ops.join(" ")))
+}
+
+impl Set {
+    async fn run(self) -> anyhow::Result<()> {
+        let Self { log, parameters, output } = self;
+        let stores = Stores::open(&log.log, &log.metadata)?;
+        let entropy = Entropy::from_os();
+        let root = RootChain::open(&stores, entropy);
+        let schedule = match root.parameters().await? {
+            Some(recorded) => root.set_parameters(&parameters.over(recorded.newest().parameters)).await?,
+            None => root.ensure(&parameters.complete().ok_or_else(no_expiry)?).await?,
+        };
+        for dated in schedule.sets() {
+            if output.json {
+                print_json(dated)?;
+            } else {
+                print_line(&format!("from {}: {:?}", dated.from, dated.parameters))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_expiry() -> anyhow::Error {
+    Exit::Usage.with(anyhow::anyhow!("the log has no parameters yet; give --expiry, how long its signed URLs last at most"))
+}

@@ -1,0 +1,100 @@
+//! What people and scripts see: JSON lines, tables, progress.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::ingest::IngestStatus;
+
+/// How often progress is logged where there is no terminal.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+/// A run through more sealed seconds than this is a backfill.
+const BACKFILL: Duration = Duration::from_secs(60);
+
+/// Prints `value` as one line of JSON on standard output.
+pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, value).map_err(std::io::Error::from)?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Prints one line on standard output.
+pub(super) fn print_line(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Progress of long work: a bar on a terminal, log lines otherwise.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    what: &'static str,
+    logged: Mutex<Option<Instant>>,
+}
+
+impl Progress {
+    /// Progress over `what`, such as `"commits"`.
+    pub(super) fn new(what: &'static str) -> Self {
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}");
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(what);
+        Self { bar, what, logged: Mutex::default() }
+    }
+
+    /// Says that `done` of `total` are done.
+    pub(super) fn report(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        if self.bar.is_hidden() && (self.due() || done == total) {
+            tracing::info!(done, total, "{}", self.what);
+        }
+    }
+
+    fn due(&self) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = logged.is_none_or(|at| at.elapsed() >= LOG_EVERY);
+        if due {
+            *logged = Some(Instant::now());
+        }
+        due
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Shows how far a backfill has come, for as long as the answer lives.
+pub(super) fn watch_backfill(mut status: watch::Receiver<IngestStatus>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut shown: Option<Progress> = None;
+        while status.changed().await.is_ok() {
+            let progress = status.borrow_and_update().progress;
+            match progress {
+                // A run of a few seconds is the ordinary tail.
+                Some(run) if run.to.since(run.from.second()) > BACKFILL => {
+                    let done = run.at.second().since(run.from.second()).as_secs();
+                    let total = run.to.since(run.from.second()).as_secs();
+                    shown.get_or_insert_with(|| Progress::new("seconds of the log")).report(done, total);
+                }
+                _ => {
+                    if let Some(progress) = shown.take() {
+                        progress.finish();
+                    }
+                }
+            }
+        }
+    }))
+}

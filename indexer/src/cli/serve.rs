@@ -1,0 +1,58 @@
+//! `tidemark serve`: search over an index.
+
+use clap::Args;
+use tidemark_wal::{Log, Store};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::{
+    Exit,
+    args::{CacheArgs, ListenArgs},
+    output::print_line,
+    stopping::{ended, stop_on_signal},
+};
+use crate::service::{ServeOptions, ServeService, cache_options};
+
+/// Serve search over an index, until stopped.
+///
+/// Writes nothing: any number of them may run. With --log, entries that are not sealed yet are in the answers, flagged.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tidemark serve --log s3://wal/orders --metadata s3://meta --index s3://idx/orders \
+    --listen 127.0.0.1:7281\n\
+    Then open the address, or: curl 'http://127.0.0.1:7281/v1/search?q=message'")]
+pub(super) struct Serve {
+    /// The log; without it, sealed answers only.
+    #[arg(long, env = "TIDEMARK_LOG", value_name = "URL", requires = "metadata")]
+    log: Option<Url>,
+    /// Where descriptors live. Given twice, the last one holds labels (Datamon's `vmetadata`).
+    #[arg(long, env = "TIDEMARK_METADATA", value_name = "URL", value_delimiter = ',')]
+    metadata: Vec<Url>,
+    /// The index.
+    #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL")]
+    index: Url,
+    #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let Self { log, metadata, index, listen, cache } = self;
+        let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
+        if log.is_some() && metadata.is_empty() {
+            return Err(Exit::Usage.with(anyhow::anyhow!("--log wants --metadata beside it")));
+        }
+        let options = ServeOptions {
+            log: log.map(|log| Log::open(&log, &metadata)).transpose()?,
+            index: Store::open(&index)?,
+            listen: listen.listen,
+            cache,
+        };
+        let stop = CancellationToken::new();
+        let _signal = stop_on_signal(stop.clone());
+        let service = ServeService::start(options, stop).await?;
+        print_line(&format!("http://{}/", service.address()?))?;
+        ended(service.run().await)
+    }
+}

@@ -1,0 +1,100 @@
+//! `tidemark dev`: everything in one process on a local folder.
+
+use std::{fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tidemark_catalog::RootChain;
+use tidemark_wal::{Entropy, Log, Parameters, Store, Writer, WriterOptions};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    IndexOptions, IndexService, ServiceError,
+    opening::{cache_options, lock},
+};
+use crate::{
+    git::{Imported, import},
+    ingest::IngestOptions,
+};
+
+/// How many bytes of segments the cache of a local folder keeps.
+const CACHE_BYTES: u64 = 4 << 30;
+
+/// What `tidemark dev` is told.
+#[derive(Clone, Debug)]
+pub struct DevOptions {
+    /// The folder that holds log, metadata, index and cache.
+    pub folder: PathBuf,
+    /// `W`.
+    pub expiry: Duration,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// A log on a local folder with its indexer and its search service.
+pub struct DevService {
+    log: Log,
+    index: IndexService,
+    _lock: File,
+}
+
+impl DevService {
+    /// Opens the folder, made if need be, and listens.
+    pub async fn start(options: DevOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
+        let DevOptions { folder, expiry, listen } = options;
+        let lock = lock(&folder, ".tidemark-dev")?.ok_or_else(|| ServiceError::Busy { folder: folder.clone() })?;
+        let log = Log::over(Store::folder(&folder.join("log"))?, vec![Store::folder(&folder.join("metadata"))?]);
+        let (cache, _) = cache_options(Some(folder.join("cache")), CACHE_BYTES)?;
+        let index = IndexService::start(
+            IndexOptions {
+                log: log.clone(),
+                index: Store::folder(&folder.join("index"))?,
+                parameters: Box::new(move |recorded| Some(local(recorded, expiry))),
+                owner: "dev".to_owned(),
+                adopt: None,
+                identity: None,
+                listen: Some(listen),
+                cache,
+                ingest: IngestOptions::default(),
+            },
+            stop,
+        )
+        .await?;
+        Ok(Self { log, index, _lock: lock })
+    }
+
+    /// The address that the page is served on.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.index.address()
+    }
+
+    /// Appends the history of the git repository at `path` through the ordinary writer; what is there already is left
+    /// out. `progress` hears how many of how many are done.
+    pub fn import(
+        &self,
+        path: PathBuf,
+        progress: impl Fn(u64, u64) + Send + Sync,
+    ) -> impl Future<Output = Result<Imported, ServiceError>> + Send {
+        let log = self.log.clone();
+        async move {
+            let entropy = Entropy::from_os();
+            let root = Arc::new(RootChain::open(&log, entropy.clone()));
+            let options = WriterOptions::named("git");
+            let writer = Writer::open(log.clone(), root, options, entropy).await.map_err(crate::git::ImportError::from)?;
+            Ok(import(&path, &log, &writer, progress).await?)
+        }
+    }
+
+    /// Runs until told to stop.
+    pub async fn run(self) -> Result<(), ServiceError> {
+        self.index.run().await
+    }
+}
+
+/// Parameters of one machine: a local write takes no time to arrive and is visible at once.
+fn local(recorded: Option<Parameters>, expiry: Duration) -> Parameters {
+    let fresh = Parameters {
+        request_timeout: Duration::from_secs(1),
+        visibility_delay: Duration::ZERO,
+        ..Parameters::with_expiry(expiry)
+    };
+    Parameters { expiry, ..recorded.unwrap_or(fresh) }
+}

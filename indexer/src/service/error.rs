@@ -1,0 +1,79 @@
+//! Why a service does not start, or ends.
+
+use tidemark_catalog::ChainError;
+use tidemark_wal::StoreError;
+
+use crate::{engine::EngineError, git::ImportError, ingest::IngestError};
+
+/// Why a service does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// A store cannot be opened or reached.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A chain cannot be read, or refuses.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The index cannot be opened.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The ingest ended.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// A git repository's history could not be appended.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// A store does not hold what the protocol needs.
+    #[error("\"{store}\" must not be written to: {line}: {detail}; `tidemark check` tells more")]
+    Unfit {
+        /// The store.
+        store: String,
+        /// The check that failed.
+        line: String,
+        /// What was seen.
+        detail: String,
+    },
+    /// Nothing says how long signed URLs last.
+    #[error("the log \"{log}\" has no parameters yet; give --expiry, how long its signed URLs last at most")]
+    NoExpiry {
+        /// The log.
+        log: String,
+    },
+    /// The index was never written.
+    #[error("\"{index}\" holds no index yet; start `tidemark index` on it first")]
+    NoIndex {
+        /// The index.
+        index: String,
+    },
+    /// The address cannot be listened on.
+    #[error("\"{address}\" cannot be listened on: {source}; choose another with --listen")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A folder or file of this machine cannot be used.
+    #[error("\"{path}\" cannot be used: {source}", path = path.display())]
+    Disk {
+        /// The folder or file.
+        path: std::path::PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// Another process runs on the same folder.
+    #[error("another `tidemark dev` runs on \"{folder}\"; stop it or choose another folder with --dir", folder = folder.display())]
+    Busy {
+        /// The folder.
+        folder: std::path::PathBuf,
+    },
+    /// A task of this process ended on its own.
+    #[error("the {task} ended: {why}")]
+    Ended {
+        /// Which one.
+        task: &'static str,
+        /// Why.
+        why: String,
+    },
+}

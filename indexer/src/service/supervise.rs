@@ -1,0 +1,82 @@
+//! The tasks of a process: each has an owner, and none dies unnoticed.
+
+use std::future::Future;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::ServiceError;
+
+/// Tasks that live and die together.
+pub(super) struct Tasks {
+    running: JoinSet<(&'static str, Result<(), ServiceError>)>,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// No tasks yet; all of them end once `stop` is cancelled.
+    pub(super) fn new(stop: CancellationToken) -> Self {
+        Self { running: JoinSet::new(), stop }
+    }
+
+    /// Starts a task.
+    pub(super) fn start<E: Into<ServiceError>>(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        self.running.spawn(async move { (name, task.await.map_err(Into::into)) });
+    }
+
+    /// Waits until every task has ended. The first that ends on its own stops the others, and its end is the answer.
+    pub(super) async fn join(mut self) -> Result<(), ServiceError> {
+        let mut first = Ok(());
+        while let Some(ended) = self.running.join_next().await {
+            let asked = self.stop.is_cancelled();
+            self.stop.cancel();
+            let failure = match ended {
+                Ok((_, Ok(()))) if asked => continue,
+                Ok((task, Ok(()))) => ServiceError::Ended { task, why: "nobody asked it to".to_owned() },
+                Ok((_, Err(failure))) => failure,
+                Err(panic) => ServiceError::Ended { task: "task", why: panic.to_string() },
+            };
+            if first.is_ok() {
+                first = Err(failure);
+            }
+        }
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_on_its_own_ends_the_others_and_says_so() {
+        let stop = CancellationToken::new();
+        let mut tasks = Tasks::new(stop.clone());
+        tasks.start("server", async { Ok::<(), ServiceError>(()) });
+        tasks.start("ingest", async move {
+            stop.cancelled().await;
+            Ok::<(), ServiceError>(())
+        });
+        let ended = tasks.join().await.unwrap_err();
+        assert!(matches!(ended, ServiceError::Ended { task: "server", .. }), "{ended}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_was_asked_for_is_no_failure() {
+        let stop = CancellationToken::new();
+        let mut tasks = Tasks::new(stop.clone());
+        tasks.start("ingest", {
+            let stop = stop.clone();
+            async move {
+                stop.cancelled().await;
+                Ok::<(), ServiceError>(())
+            }
+        });
+        stop.cancel();
+        assert!(tasks.join().await.is_ok());
+    }
+}
