@@ -2,7 +2,6 @@
 
 mod append;
 mod args;
-mod check;
 mod dev;
 mod exit;
 mod index;
@@ -42,7 +41,6 @@ enum Command {
     Serve(serve::Serve),
     Append(append::Append),
     Log(log::Log),
-    Check(check::Check),
 }
 
 impl Cli {
@@ -54,7 +52,6 @@ impl Cli {
             Command::Serve(serve) => serve.run().await,
             Command::Append(append) => append.run().await,
             Command::Log(log) => log.run().await,
-            Command::Check(check) => check.run().await,
         };
         Exit::of(result)
     }
@@ -80,7 +77,9 @@ mod tests {
     fn every_flag_is_an_environment_variable_of_its_name() {
         for command in Cli::command().get_subcommands() {
             for argument in command.get_arguments().filter(|argument| !argument.is_positional()) {
-                let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else { continue };
+                let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
+                    continue;
+                };
                 let wanted = format!("TIDEMARK_{}", long.to_uppercase().replace('-', "_"));
                 let found = argument.get_env().map(|env| env.to_string_lossy().into_owned());
                 assert_eq!(found.as_deref(), Some(wanted.as_str()), "{} --{long}", command.get_name());

@@ -7,4 +7,4 @@ mod history;
 mod import;
 
 pub use history::{Commit, GitError, History, Person, Tag};
-pub use import::{Imported, import};
+pub use import::{ImportError, Imported, import};

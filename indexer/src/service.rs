@@ -10,7 +10,7 @@ mod opening;
 mod serving;
 mod supervise;
 
-pub use dev::{DevOptions, DevService};
+pub use dev::{DevOptions, DevService, import_git};
 pub use error::ServiceError;
 pub use indexing::{IndexOptions, IndexService};
 pub use opening::{Asked, cache_options};

@@ -28,9 +28,11 @@ use super::{
 /// An object without `ops` is an entry of its own with all its members as attributes. `idempotencyKey` makes a repeated
 /// append count once.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: echo '{\"ops\": [{\"path\": \"bundles/r/b1/bundle.yaml\", \"body\": {\"id\": \"b1\"}}]}' | \
+#[command(
+    after_help = "Example: echo '{\"ops\": [{\"path\": \"bundles/r/b1/bundle.yaml\", \"body\": {\"id\": \"b1\"}}]}' | \
     tidemark append --log file:///tmp/t/log --metadata file:///tmp/t/metadata -\n\
-    Prints the token of each entry once it is acknowledged: committed in every index and for ever.")]
+    Prints the token of each entry once it is acknowledged: committed in every index and for ever."
+)]
 pub(super) struct Append {
     #[command(flatten)]
     log: LogArgs,
@@ -144,7 +146,9 @@ fn draft(value: Map<String, Value>) -> anyhow::Result<Draft> {
 
 fn operation(op: InputOp) -> anyhow::Result<DraftOp> {
     Ok(match op {
-        InputOp::Descriptor { path, body: Value::String(text) } => DraftOp::Descriptor { path, body: Bytes::from(text) },
+        InputOp::Descriptor { path, body: Value::String(text) } => {
+            DraftOp::Descriptor { path, body: Bytes::from(text) }
+        }
         InputOp::Descriptor { path, body } => DraftOp::Descriptor { path, body: yaml(&body)? },
         InputOp::Label { repo, label, bundle } => {
             let body = yaml(&serde_json::json!({"name": label, "id": bundle}))?;

@@ -8,38 +8,38 @@ use url::Url;
 
 /// Where a log lives.
 #[derive(Clone, Debug, Args)]
-pub struct LogArgs {
+pub(super) struct LogArgs {
     /// The log: a bucket, or a prefix of one, that holds one object an entry.
     #[arg(long, env = "TIDEMARK_LOG", value_name = "URL", value_parser = url)]
-    pub log: Url,
+    pub(super) log: Url,
     /// Where descriptors live. Given twice, the last one holds labels (Datamon's `vmetadata`).
     #[arg(long, env = "TIDEMARK_METADATA", value_name = "URL", value_delimiter = ',', required = true, value_parser = url)]
-    pub metadata: Vec<Url>,
+    pub(super) metadata: Vec<Url>,
 }
 
 /// The dated parameters of a log. The first indexer records them; a later difference is refused.
 #[derive(Clone, Debug, Args)]
-pub struct ParameterArgs {
+pub(super) struct ParameterArgs {
     /// How long after its entry an update may still be completed (`W`), from 1s to 168h.
     #[arg(long, env = "TIDEMARK_EXPIRY", value_name = "SPAN", value_parser = span)]
-    pub expiry: Option<Duration>,
+    pub(super) expiry: Option<Duration>,
     /// How far the clock that dates signed URLs may lead the store's (`S`).
     #[arg(long, alias = "signerClockLead", env = "TIDEMARK_SIGNER_CLOCK_LEAD", value_name = "SPAN", value_parser = span)]
-    pub signer_clock_lead: Option<Duration>,
+    pub(super) signer_clock_lead: Option<Duration>,
     /// The longest request, from the check of its signature to the object's store time (`R`).
     #[arg(long, alias = "requestTimeout", env = "TIDEMARK_REQUEST_TIMEOUT", value_name = "SPAN", value_parser = span)]
-    pub request_timeout: Option<Duration>,
+    pub(super) request_timeout: Option<Duration>,
     /// The longest delay from an object's store time to its being visible (`V`).
     #[arg(long, alias = "visibilityDelay", env = "TIDEMARK_VISIBILITY_DELAY", value_name = "SPAN", value_parser = span)]
-    pub visibility_delay: Option<Duration>,
+    pub(super) visibility_delay: Option<Duration>,
     /// How long an aborted operation is looked at again.
     #[arg(long, alias = "auditWindow", env = "TIDEMARK_AUDIT_WINDOW", value_name = "SPAN", value_parser = span)]
-    pub audit_window: Option<Duration>,
+    pub(super) audit_window: Option<Duration>,
 }
 
 impl ParameterArgs {
     /// `base` with every parameter that was given replaced.
-    pub fn over(&self, base: Parameters) -> Parameters {
+    pub(super) fn over(&self, base: Parameters) -> Parameters {
         Parameters {
             expiry: self.expiry.unwrap_or(base.expiry),
             signer_clock_lead: self.signer_clock_lead.unwrap_or(base.signer_clock_lead),
@@ -50,52 +50,54 @@ impl ParameterArgs {
     }
 
     /// The parameters that were given over the documented defaults; `None` without `--expiry`.
-    pub fn complete(&self) -> Option<Parameters> {
+    pub(super) fn complete(&self) -> Option<Parameters> {
         self.expiry.map(|expiry| self.over(Parameters::with_expiry(expiry)))
     }
 }
 
 /// Where to keep what can be fetched again.
 #[derive(Clone, Debug, Args)]
-pub struct CacheArgs {
+pub(super) struct CacheArgs {
     /// Folder for fetched segments; a temporary one if left out.
     #[arg(long, env = "TIDEMARK_CACHE_DIR", value_name = "DIR")]
-    pub cache_dir: Option<PathBuf>,
+    pub(super) cache_dir: Option<PathBuf>,
     /// How many bytes of segments to keep there, in MiB.
     #[arg(long, env = "TIDEMARK_CACHE_MIB", value_name = "MIB", default_value_t = 10_240)]
-    pub cache_mib: u64,
+    pub(super) cache_mib: u64,
 }
 
 /// Where to listen.
 #[derive(Clone, Debug, Args)]
-pub struct ListenArgs {
+pub(super) struct ListenArgs {
     /// Address of the search API and the page; port 0 takes a free one and prints it.
     #[arg(long, env = "TIDEMARK_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7280")]
-    pub listen: SocketAddr,
+    pub(super) listen: SocketAddr,
 }
 
 /// What a command prints.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct OutputArgs {
+pub(super) struct OutputArgs {
     /// Print one JSON object a line.
     #[arg(long, env = "TIDEMARK_JSON")]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
 /// How to log. Log lines go to standard error: for people on a terminal, JSON otherwise.
 #[derive(Clone, Debug, Args)]
-pub struct Telemetry {
+pub(super) struct Telemetry {
     /// What to log: `debug`, or filters such as `tidemark_indexer=debug,warn`.
     #[arg(long, env = "TIDEMARK_LOG_LEVEL", value_name = "FILTER", global = true)]
-    pub log_level: Option<String>,
+    pub(super) log_level: Option<String>,
 }
 
 fn url(text: &str) -> Result<Url, String> {
-    Url::parse(text).map_err(|error| format!("{error}; wanted is s3://, gs://, az:// or file:// followed by a bucket or folder"))
+    Url::parse(text)
+        .map_err(|error| format!("{error}; wanted is s3://, gs://, az:// or file:// followed by a bucket or folder"))
 }
 
 pub(super) fn span(text: &str) -> Result<Duration, String> {
-    let wanted = || format!("\"{text}\" is no span of time; wanted is a number with h, m, s or ms, such as 1h30m or 500ms");
+    let wanted =
+        || format!("\"{text}\" is no span of time; wanted is a number with h, m, s or ms, such as 1h30m or 500ms");
     let span: jiff::SignedDuration = text.parse().map_err(|_| wanted())?;
     Duration::try_from(span).map_err(|_| wanted())
 }

@@ -1,8 +1,12 @@
 //! `tidemark dev`: everything in one process on a local folder.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
+use tidemark_wal::Log;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -10,7 +14,10 @@ use super::{
     output::{Progress, print_line},
     stopping::{ended, stop_on_signal},
 };
-use crate::service::{DevOptions, DevService};
+use crate::{
+    git::Imported,
+    service::{DevOptions, DevService, import_git},
+};
 
 /// Run everything in one process on a local folder: log, indexer, compaction, search and the page.
 ///
@@ -38,33 +45,31 @@ impl Dev {
         let Self { git, dir, expiry, listen } = self;
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone());
-        let service = DevService::start(DevOptions { folder: dir, expiry, listen: listen.listen }, stop.clone()).await?;
+        let service =
+            DevService::start(DevOptions { folder: dir, expiry, listen: listen.listen }, stop.clone()).await?;
         let address = service.address();
-        let import = git.map(|path| {
-            let progress = Progress::new("commits and tags");
-            service.import(path, move |done, total| progress.report(done, total))
-        });
+        let log = service.log().clone();
         let running = tokio::spawn(service.run());
         if let Some(address) = address {
             print_line(&format!("http://{address}/"))?;
             print_line(&format!("curl -s 'http://{address}/v1/search?size=3'"))?;
         }
-        if let Some(import) = import {
-            match stop.run_until_cancelled(import).await {
-                Some(Ok(done)) => tracing::info!(
-                    commits = done.commits,
-                    tags = done.tags,
-                    present = done.present,
-                    "the git history is in the log"
-                ),
-                Some(Err(error)) => {
-                    stop.cancel();
-                    running.await??;
-                    return Err(error.into());
-                }
-                None => {}
-            }
+        if let Some(path) = git
+            && let Some(Err(error)) = stop.run_until_cancelled(append_history(&log, &path)).await
+        {
+            stop.cancel();
+            running.await??;
+            return Err(error);
         }
         ended(running.await?)
     }
+}
+
+async fn append_history(log: &Log, path: &Path) -> anyhow::Result<()> {
+    let progress = Progress::new("commits and tags");
+    let done = import_git(log, path, |done, total| progress.report(done, total)).await?;
+    progress.finish();
+    let Imported { commits, tags, present } = done;
+    tracing::info!(commits, tags, present, "the git history is in the log");
+    Ok(())
 }

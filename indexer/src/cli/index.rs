@@ -22,10 +22,12 @@ use crate::{
 /// One process writes an index at a time; further ones wait as standbys and take over when the writer has been silent
 /// for a minute. Kill it at any moment: the next one goes on where the last manifest ends.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: tidemark index --log s3://wal/orders --metadata s3://meta --index s3://idx/orders --expiry 10m \
+#[command(
+    after_help = "Example: tidemark index --log s3://wal/orders --metadata s3://meta --index s3://idx/orders --expiry 10m \
     --listen 127.0.0.1:7280\n\
     The first indexer of a log records --expiry and the other parameters; a later one that differs is refused, and\n\
-    `tidemark log set` changes them. Exit code 4: another process has taken over.")]
+    `tidemark log set` changes them. Exit code 4: another process has taken over."
+)]
 pub(super) struct Index {
     #[command(flatten)]
     log: LogArgs,

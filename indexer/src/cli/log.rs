@@ -31,9 +31,12 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// when it is seen and again when it is decided. Duplicates are told from the entries that this command has read, so
 /// start at the beginning where they matter.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true,
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     after_help = "Example: tidemark log --log s3://wal/orders --metadata s3://meta --json | head\n\
-    Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m")]
+    Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m"
+)]
 pub(super) struct Log {
     #[command(subcommand)]
     command: Option<LogCommand>,
@@ -253,5 +256,6 @@ impl Set {
 }
 
 fn no_expiry() -> anyhow::Error {
-    Exit::Usage.with(anyhow::anyhow!("the log has no parameters yet; give --expiry, how long its signed URLs last at most"))
+    Exit::Usage
+        .with(anyhow::anyhow!("the log has no parameters yet; give --expiry, how long its signed URLs last at most"))
 }

@@ -1,6 +1,12 @@
 //! `tidemark dev`: everything in one process on a local folder.
 
-use std::{fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tidemark_catalog::RootChain;
 use tidemark_wal::{Entropy, Log, Parameters, Store, Writer, WriterOptions};
@@ -11,7 +17,7 @@ use super::{
     opening::{cache_options, lock},
 };
 use crate::{
-    git::{Imported, import},
+    git::{ImportError, Imported, import},
     ingest::IngestOptions,
 };
 
@@ -66,27 +72,24 @@ impl DevService {
         self.index.address()
     }
 
-    /// Appends the history of the git repository at `path` through the ordinary writer; what is there already is left
-    /// out. `progress` hears how many of how many are done.
-    pub fn import(
-        &self,
-        path: PathBuf,
-        progress: impl Fn(u64, u64) + Send + Sync,
-    ) -> impl Future<Output = Result<Imported, ServiceError>> + Send {
-        let log = self.log.clone();
-        async move {
-            let entropy = Entropy::from_os();
-            let root = Arc::new(RootChain::open(&log, entropy.clone()));
-            let options = WriterOptions::named("git");
-            let writer = Writer::open(log.clone(), root, options, entropy).await.map_err(crate::git::ImportError::from)?;
-            Ok(import(&path, &log, &writer, progress).await?)
-        }
+    /// The log in the folder.
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// Runs until told to stop.
     pub async fn run(self) -> Result<(), ServiceError> {
         self.index.run().await
     }
+}
+
+/// Appends the history of the git repository at `path` through the ordinary writer; what the log has already is left
+/// out. `progress` hears how many of how many are done.
+pub async fn import_git(log: &Log, path: &Path, progress: impl Fn(u64, u64) + Send) -> Result<Imported, ServiceError> {
+    let entropy = Entropy::from_os();
+    let root = Arc::new(RootChain::open(log, entropy.clone()));
+    let writer = Writer::open(log.clone(), root, WriterOptions::named("git"), entropy).await;
+    Ok(import(path, log, &writer.map_err(ImportError::from)?, progress).await?)
 }
 
 /// Parameters of one machine: a local write takes no time to arrive and is visible at once.
