@@ -2,6 +2,7 @@
 
 mod append;
 mod args;
+mod check;
 mod dev;
 mod exit;
 mod index;
@@ -41,6 +42,7 @@ enum Command {
     Serve(serve::Serve),
     Append(append::Append),
     Log(log::Log),
+    Check(check::Check),
 }
 
 impl Cli {
@@ -52,6 +54,7 @@ impl Cli {
             Command::Serve(serve) => serve.run().await,
             Command::Append(append) => append.run().await,
             Command::Log(log) => log.run().await,
+            Command::Check(check) => check.run().await,
         };
         Exit::of(result)
     }

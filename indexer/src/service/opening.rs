@@ -6,7 +6,7 @@ use std::{
 };
 
 use tidemark_catalog::{Generation, Identity, IndexChain, Owner, Registered, RootChain};
-use tidemark_wal::{Entropy, Log, Parameters, Schedule, Store};
+use tidemark_wal::{Entropy, Log, Parameters, Schedule, Store, probe};
 
 use super::ServiceError;
 use crate::EngineOptions;
@@ -16,6 +16,21 @@ pub type Asked = Box<dyn Fn(Option<Parameters>) -> Option<Parameters> + Send + S
 
 /// Name of the file in a local index folder that its writer keeps locked.
 const WRITER_LOCK: &str = ".tidemark-writer";
+
+/// Proves once a prefix that the store holds what the protocol needs, and records it in the root chain.
+pub(super) async fn fit(root: &RootChain, store: &Store, entropy: &Entropy) -> Result<(), ServiceError> {
+    let url = store.url().as_str();
+    if root.head().await?.is_some_and(|slot| slot.state.probes.contains_key(url)) {
+        return Ok(());
+    }
+    tracing::info!(store = url, "probing the store, once");
+    let report = probe(store, entropy).await;
+    if let Some(line) = report.failed_line() {
+        let (line, detail) = (line.name.clone(), line.detail.clone());
+        return Err(ServiceError::Unfit { store: url.to_owned(), line, detail });
+    }
+    Ok(root.record_probe(url, &report).await?)
+}
 
 /// The parameters in force, after the first indexer has set them and a later one has proven to ask for the same.
 pub(super) async fn agree(root: &RootChain, log: &Log, asked: &Asked) -> Result<Schedule, ServiceError> {
