@@ -19,3 +19,8 @@ pub use engine::{EngineOptions, TantivyEngine};
 pub(crate) use schema::{Fields, tokenizers};
 pub(crate) use segment::docs_with;
 pub(crate) use snapshot::{Served, Snapshot};
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -39,3 +39,6 @@ pub trait Search: Send + Sync + 'static {
     /// Waits until the entry `token` is visible, sealed or in the overlay.
     async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError>;
 }
+
+#[cfg(test)]
+mod tests;
