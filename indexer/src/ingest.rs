@@ -38,8 +38,9 @@ use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::{Identity, IndexChain, RootChain, Writership, heartbeat};
 use tidemark_wal::{Clock, Entropy, Limits, Log, Reader};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::warn;
 
 use crate::engine::Engine;
 use index::Shelf;
@@ -48,6 +49,9 @@ use status::Reporter;
 
 pub use error::IngestError;
 pub use status::{IngestStatus, Progress, Role, Trouble};
+
+/// How long a process that ends tries to give the role up.
+const RELEASE: Duration = Duration::from_secs(10);
 
 /// How much an ingest takes on at once. The defaults keep a backfill below 512 MiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +166,9 @@ impl Ingest {
         drop(beat);
         ended?;
         // A publication that was broken off is either part of the chain or not: releasing builds on what is there.
-        indexer.ship.release().await?;
+        if !matches!(timeout(RELEASE, indexer.ship.release()).await, Ok(Ok(()))) {
+            warn!("the writer's role could not be given up: the next writer waits until this one's silence is noticed");
+        }
         Ok(())
     }
 

@@ -37,8 +37,10 @@ const SLACK: Duration = Duration::from_secs(3600);
 /// How far each of the looks has come.
 #[derive(Debug)]
 pub(crate) struct Audit {
-    /// From where the looks of this process start when they were never made: horizon and cursor when it took over.
-    start: Second,
+    /// Cursor and horizon when this process took over.
+    taken: (Second, Second),
+    /// The horizon of this process's first look: what it seals itself, it lists at least that late.
+    first: Option<Second>,
     levels: Vec<Level>,
 }
 
@@ -47,23 +49,21 @@ struct Level {
     age: Duration,
     /// Every second below it was looked at.
     done: Second,
+    /// Seconds that this process sealed itself when they were older than `age`: there is nothing to look for.
+    sealed_late: (Second, Second),
 }
 
 impl Audit {
     /// The audit of a process that took over an index with this horizon and cursor.
     pub(crate) fn after_restart(horizon: Second, cursor: Cursor) -> Self {
-        Self { start: horizon.min(cursor.second()), levels: Vec::new() }
+        Self { taken: (cursor.second(), horizon), first: None, levels: Vec::new() }
     }
 
-    /// The seconds that are due for a look, the youngest first; none twice.
+    /// The seconds that are due for a look, each with its level.
     fn due(&mut self, horizon: Second, cursor: Cursor, window: Duration) -> Vec<(usize, Range<Second>)> {
-        self.adjust(window);
-        let due = self.levels.iter().enumerate().filter_map(|(at, level)| {
-            let end = horizon.before(level.age).min(cursor.second());
-            let step = level.every();
-            (end.since(level.done) >= step).then_some((at, level.done..end))
-        });
-        due.collect()
+        self.adjust(horizon, window);
+        let levels = self.levels.iter_mut().enumerate();
+        levels.filter_map(|(at, level)| Some((at, level.due(horizon, cursor)?))).collect()
     }
 
     fn done(&mut self, at: usize, end: Second) {
@@ -72,21 +72,44 @@ impl Audit {
         }
     }
 
-    /// Makes the levels those of `window`. A level that is new starts where a process before this one may have stopped;
-    /// its first look covers the time for which no process ran.
-    fn adjust(&mut self, window: Duration) {
+    /// Makes the levels those of `window`.
+    fn adjust(&mut self, horizon: Second, window: Duration) {
+        let first = *self.first.get_or_insert(horizon);
         let ages = AGES.into_iter().filter(|age| *age < window).chain([window]);
         let known = std::mem::take(&mut self.levels);
         self.levels = ages
-            .map(|age| match known.iter().find(|level| level.age == age) {
-                Some(level) => *level,
-                None => Level { age, done: self.start.before(age).before(SLACK.min(age)) },
+            .map(|age| {
+                let level = known.iter().find(|level| level.age == age);
+                level.copied().unwrap_or_else(|| Level::new(age, self.taken, first))
             })
             .collect();
     }
 }
 
 impl Level {
+    /// A level that starts where a process before this one may have stopped; its first look covers the time for which
+    /// none ran.
+    fn new(age: Duration, (cursor, horizon): (Second, Second), first: Second) -> Self {
+        Self {
+            age,
+            done: horizon.min(cursor).before(age).before(SLACK.min(age)),
+            sealed_late: (cursor, first.before(age)),
+        }
+    }
+
+    fn due(&mut self, horizon: Second, cursor: Cursor) -> Option<Range<Second>> {
+        let (from, to) = self.sealed_late;
+        let mut end = horizon.before(self.age).min(cursor.second());
+        if from < to {
+            match self.done < from {
+                true => end = end.min(from),
+                false => self.done = self.done.max(to),
+            }
+        }
+        let due = end.since(self.done) >= self.every() || (end == from && end > self.done);
+        due.then_some(self.done..end)
+    }
+
     /// How often the level is looked at: a quarter of its age, at least once an hour and at most once a minute.
     fn every(&self) -> Duration {
         (self.age / 4).clamp(Duration::from_secs(60), Duration::from_secs(3600))
@@ -221,4 +244,72 @@ async fn unknown(listed: Vec<Listed>, index: &dyn Lookup) -> Result<Vec<Listed>,
     let decided = index.decided(&tokens).await?;
     let unknown = listed.into_iter().zip(decided).filter(|(_, records)| records.is_empty());
     Ok(unknown.map(|(listed, _)| listed).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(2 * 3600);
+
+    fn second(unix: u64) -> Second {
+        Second::from_unix(unix)
+    }
+
+    #[test]
+    fn a_first_backfill_is_not_listed_once_more() {
+        let mut audit = Audit::after_restart(Second::default(), Cursor::default());
+        let now = 1_800_000_000;
+        for at in [0, 1_500_000_000, now] {
+            let due = audit.due(second(now), Cursor(second(at)), WINDOW);
+            assert!(due.is_empty(), "{due:?}");
+        }
+        let due = audit.due(second(now + 120), Cursor(second(now + 120)), WINDOW);
+        assert_eq!(due, [(0, second(now - 60)..second(now + 60))]);
+    }
+
+    #[test]
+    fn a_restart_looks_at_what_no_process_looked_at() {
+        let taken = second(1_700_000_000);
+        let mut audit = Audit::after_restart(taken, Cursor(taken));
+        let now = second(1_800_000_000);
+        let due = audit.due(now, Cursor(taken), WINDOW);
+        assert_eq!(due.len(), 4);
+        for (level, seconds) in due {
+            assert!(seconds.end == taken && seconds.start < taken.before(audit.levels[level].age), "{seconds:?}");
+        }
+    }
+
+    proptest! {
+        /// Whenever the process starts, every second that it seals or that the one before it may not have looked at is
+        /// looked at again by every level whose age it had not reached when it was listed, at the latest a step after.
+        #[test]
+        fn every_level_covers_every_second(
+            taken in 1_000_000u64..1_001_000, gap in 0u64..40_000, steps in prop::collection::vec(1u64..4000, 1..60),
+        ) {
+            let mut audit = Audit::after_restart(second(taken), Cursor(second(taken)));
+            let mut looked: Vec<Vec<Range<Second>>> = vec![Vec::new(); AGES.len() + 1];
+            let first = taken + gap;
+            let mut horizon = first;
+            for step in steps {
+                for (level, seconds) in audit.due(second(horizon), Cursor(second(horizon)), WINDOW) {
+                    prop_assert!(seconds.start < seconds.end);
+                    looked[level].push(seconds.clone());
+                    audit.done(level, seconds.end);
+                }
+                horizon += step;
+            }
+            for (level, ranges) in audit.levels.iter().zip(&looked) {
+                let covered = |at: u64| ranges.iter().any(|range| range.contains(&second(at)));
+                let age = level.age.as_secs();
+                let last = horizon.saturating_sub(4000 + age + level.every().as_secs());
+                let start = taken - age - age.min(3600);
+                for at in (start..last).step_by(61).filter(|at| *at < taken || at + age >= first) {
+                    prop_assert!(covered(at), "second {} at age {}", at, age);
+                }
+            }
+        }
+    }
 }

@@ -34,7 +34,10 @@ impl IngestError {
     pub fn passes(&self) -> bool {
         match self {
             Self::Clock(_) | Self::Store(_) | Self::Engine(_) => true,
-            Self::Root(error) | Self::Publish(PublishError::Chain(error)) => chain_passes(error),
+            Self::Root(error)
+            | Self::Publish(PublishError::Chain(error))
+            | Self::Acquire(AcquireError::Chain(error)) => chain_passes(error),
+            Self::Acquire(AcquireError::Clock(_)) => true,
             Self::Publish(_) | Self::Acquire(_) => false,
         }
     }

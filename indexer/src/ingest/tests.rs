@@ -218,3 +218,29 @@ async fn of_two_only_one_writes_and_the_other_succeeds_it() {
     world.stop(second).await;
     assert_eq!(world.manifest().await.holder, None);
 }
+
+/// The model stands for Tantivy in every other test; here is the real one, through every kind of publication.
+#[tokio::test(start_paused = true)]
+async fn the_real_engine_gives_the_same_answers_as_the_model() {
+    let mut outcomes = Vec::new();
+    for world in [World::new(small_batches()).await, World::real(small_batches()).await] {
+        for number in 0..150u64 {
+            let draft = Draft::entity(number % 9).key(&(number * 2 / 3).to_string());
+            world.append(world.ago(2000 - number * 5), &draft);
+        }
+        world.append(world.ago(900), &Draft::bundle("b1"));
+        world.append(world.ago(890), &Draft::group(&[1, 2, 1]).key("g"));
+        world.plant_others();
+        world.run_for(2 * MINUTE).await;
+        world.describe("b1", world.cloud.now());
+        world.append(world.ago(500), &Draft::entity(3));
+        world.append(world.ago(499), &Draft::entity(3).key("1"));
+        world.run_for(20 * MINUTE).await;
+        let contents = world.check().await;
+        assert_eq!((contents.records.len(), contents.marks.superseded.len()), (160, 1));
+        assert_eq!(world.status().trouble, None);
+        let standing: Vec<_> = world.outcomes().await.into_values().collect();
+        outcomes.push((standing, contents.marks.overtaken.len()));
+    }
+    assert_eq!(outcomes[0], outcomes[1]);
+}

@@ -165,9 +165,14 @@ impl ObjectStore for Cloud {
         let kept = self.state().objects.get(&key).cloned();
         let kept = kept.ok_or_else(|| Error::NotFound { path: key.clone(), source: "absent".into() })?;
         let meta = meta(&key, &kept);
+        let range = match options.range {
+            Some(range) => range.as_range(meta.size).unwrap(),
+            None => 0..meta.size,
+        };
+        let body = kept.body.slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap());
         Ok(GetResult {
-            range: 0..meta.size,
-            payload: GetResultPayload::Stream(stream::once(async { Ok(kept.body) }).boxed()),
+            range,
+            payload: GetResultPayload::Stream(stream::once(async { Ok(body) }).boxed()),
             meta,
             attributes: kept.attributes,
             extensions: options.extensions,

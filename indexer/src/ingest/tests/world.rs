@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tidemark_catalog::{Generation, Identity, IndexChain, Manifest, RootChain, Totals};
 use tidemark_wal::{Clock, Entropy, Log, Outcome, Parameters, Second, Token};
 use tokio::{sync::watch, time::sleep};
@@ -10,7 +11,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::cloud::Cloud;
 use crate::{
-    engine::Current,
+    EngineOptions, TantivyEngine,
+    engine::{Current, Engine},
     ingest::{Ingest, IngestError, IngestOptions, IngestStatus},
     model::{Contents, Model},
 };
@@ -65,16 +67,28 @@ pub(crate) struct World {
     entropy: Entropy,
     options: IngestOptions,
     status: watch::Sender<IngestStatus>,
+    /// The cache of the real engine, in place of the model.
+    cache: Option<TempDir>,
 }
 
 impl World {
-    /// A log with an expiry of 10 s and an audit window of two hours.
+    /// A log with an expiry of 10 s and an audit window of two hours, and the model engine.
     pub(crate) async fn new(options: IngestOptions) -> Self {
+        Self::with(options, None).await
+    }
+
+    /// The same with the real engine.
+    pub(crate) async fn real(options: IngestOptions) -> Self {
+        Self::with(options, Some(TempDir::new().unwrap())).await
+    }
+
+    async fn with(options: IngestOptions, cache: Option<TempDir>) -> Self {
         let world = Self {
             cloud: Cloud::at(Second::from_unix(1_800_000_000)),
             entropy: Entropy::seeded(7),
             options,
             status: watch::Sender::default(),
+            cache,
         };
         let root = RootChain::open(&world.log(), world.entropy.clone());
         root.ensure(&parameters()).await.unwrap();
@@ -131,12 +145,19 @@ impl World {
         self.cloud.plant(&format!("log/{future}"), "from the future", at);
     }
 
+    fn engine(&self) -> Arc<dyn Engine> {
+        let store = self.cloud.store("index");
+        let Some(cache) = &self.cache else { return Arc::new(Model::new(store)) };
+        let options = EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 30 };
+        Arc::new(TantivyEngine::open(store, &options).unwrap())
+    }
+
     fn ingest(&self, identity: &str) -> Ingest {
         let (log, chain) = (self.log(), self.chain());
         Ingest {
             clock: Clock::new(&log, identity),
             root: RootChain::open(&log, self.entropy.clone()),
-            engine: Arc::new(Model::new(chain.index().clone())),
+            engine: self.engine(),
             log,
             chain,
             identity: Identity(identity.to_owned()),
@@ -192,8 +213,16 @@ impl World {
     }
 
     pub(crate) async fn contents(&self) -> Contents {
-        let manifest = self.manifest().await;
-        Model::new(self.cloud.store("index")).contents(&manifest).await.unwrap()
+        let (manifest, engine) = (self.manifest().await, self.engine());
+        let mut contents = Contents::default();
+        for segment in &manifest.segments {
+            let records = engine.records(segment, segment.seq.clone()).await.unwrap();
+            contents.records.extend(records.into_iter().map(|record| (record.seq, record)));
+        }
+        for sidecar in &manifest.sidecars {
+            contents.marks.merge(&engine.read_marks(sidecar).await.unwrap());
+        }
+        contents
     }
 
     /// The outcomes of every entry's operations as they stand.
