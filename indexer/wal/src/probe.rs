@@ -94,34 +94,37 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What a check saw, when it could be made at all.
-type Seen = Result<Finding, StoreError>;
+/// What a check saw.
+type Seen = Result<Kept, Broken>;
 
-struct Finding {
-    verdict: Verdict,
-    detail: String,
+/// The promise is kept, or was never made.
+enum Kept {
+    Yes(String),
+    NotPromised(&'static str),
 }
 
-impl Finding {
-    fn passed(detail: impl Into<String>) -> Seen {
-        Ok(Self { verdict: Verdict::Passed, detail: detail.into() })
-    }
+/// The promise is broken, or the store did not answer.
+enum Broken {
+    Promise(String),
+    Store(StoreError),
+}
 
-    fn failed(detail: impl Into<String>) -> Seen {
-        Ok(Self { verdict: Verdict::Failed, detail: detail.into() })
+impl From<StoreError> for Broken {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
+}
 
-    fn not_applicable(detail: impl Into<String>) -> Seen {
-        Ok(Self { verdict: Verdict::NotApplicable, detail: detail.into() })
-    }
-
-    fn line(name: &str, seen: Seen) -> ProbeLine {
+impl ProbeLine {
+    fn of(name: &str, seen: Seen) -> Self {
         let (verdict, detail) = match seen {
-            Ok(finding) => (finding.verdict, finding.detail),
-            Err(error) => (Verdict::Failed, error.to_string()),
+            Ok(Kept::Yes(detail)) => (Verdict::Passed, detail),
+            Ok(Kept::NotPromised(why)) => (Verdict::NotApplicable, why.to_owned()),
+            Err(Broken::Promise(detail)) => (Verdict::Failed, detail),
+            Err(Broken::Store(error)) => (Verdict::Failed, error.to_string()),
         };
         let name = name.to_owned();
-        ProbeLine { name, verdict, detail }
+        Self { name, verdict, detail }
     }
 }
 
@@ -131,15 +134,15 @@ impl Finding {
 pub async fn probe(store: &Store, entropy: &Entropy) -> ProbeReport {
     let place = store.below(&format!("{FOLDER}/{}", entropy.nonce()));
     let lines = vec![
-        Finding::line("a second create is refused", checks::second_create(&place).await),
-        Finding::line("of 32 racing creates exactly one wins", checks::race(&place).await),
-        Finding::line("a listing is complete, past 1000 keys", checks::listing(&place).await),
-        Finding::line("a listing is in key order and starts where it is told", checks::order(&place).await),
-        Finding::line("store time moves forward", checks::time(&place).await),
-        Finding::line("user metadata comes back", checks::metadata(&place).await),
-        Finding::line("an expired signed URL is refused", signed::expired(&place).await),
-        Finding::line("a signed URL creates once and overwrites nothing", signed::once(&place).await),
-        Finding::line("many objects are deleted", checks::deletion(&place).await),
+        ProbeLine::of("a second create is refused", checks::second_create(&place).await),
+        ProbeLine::of("of 32 racing creates exactly one wins", checks::race(&place).await),
+        ProbeLine::of("a listing is complete, past 1000 keys", checks::listing(&place).await),
+        ProbeLine::of("a listing is in key order and starts where it is told", checks::order(&place).await),
+        ProbeLine::of("store time moves forward", checks::time(&place).await),
+        ProbeLine::of("user metadata comes back", checks::metadata(&place).await),
+        ProbeLine::of("an expired signed URL is refused", signed::expired(&place).await),
+        ProbeLine::of("a signed URL creates once and overwrites nothing", signed::once(&place).await),
+        ProbeLine::of("many objects are deleted", checks::deletion(&place).await),
     ];
     ProbeReport { url: store.url().to_string(), lines }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 
-use super::{Finding, Seen};
+use super::{Broken, Kept, Seen};
 use crate::{Create, Metadata, Second, Store, StoreError};
 
 const RACERS: usize = 32;
@@ -24,18 +24,20 @@ pub(super) async fn second_create(place: &Store) -> Seen {
     let none = Metadata::new();
     match place.create("create", "first".into(), &none).await {
         Create::Committed => {}
-        Create::Lost => return Finding::failed("the first create of a fresh key was refused as existing"),
-        Create::Unknown(error) => return Err(error),
+        Create::Lost => {
+            return Err(Broken::Promise("the first create of a fresh key was refused as existing".to_owned()));
+        }
+        Create::Unknown(error) => return Err(error.into()),
     }
     let second = place.create("create", "second".into(), &none).await;
     let body = place.get("create", SMALL).await?.and_then(|object| object.body);
     if body.as_deref() != Some(b"first") {
-        return Finding::failed("a second create replaced the object: the store ignores the condition");
+        return Err(Broken::Promise("a second create replaced the object: the store ignores the condition".to_owned()));
     }
     match second {
-        Create::Lost => Finding::passed("the first object stayed"),
-        Create::Committed => Finding::failed("a second create was said to have succeeded"),
-        Create::Unknown(error) => Err(error),
+        Create::Lost => Ok(Kept::Yes("the first object stayed".to_owned())),
+        Create::Committed => Err(Broken::Promise("a second create was said to have succeeded".to_owned())),
+        Create::Unknown(error) => Err(error.into()),
     }
 }
 
@@ -52,12 +54,12 @@ pub(super) async fn race(place: &Store) -> Seen {
     let body = place.get("race", SMALL).await?.and_then(|object| object.body);
     match winners.as_slice() {
         [winner] if body.as_ref() == Some(winner) => {
-            Finding::passed(format!("1 won, {} lost, {unknown} got no answer", RACERS - 1 - unknown))
+            Ok(Kept::Yes(format!("1 won, {} lost, {unknown} got no answer", RACERS - 1 - unknown)))
         }
-        [_] => Finding::failed("the object is not the one winner's"),
+        [_] => Err(Broken::Promise("the object is not the one winner's".to_owned())),
         // A winner whose answer was lost: the others were all told the truth.
-        [] if unknown > 0 && body.is_some() => Finding::passed(format!("1 won unseen, {unknown} got no answer")),
-        winners => Finding::failed(format!("{} of {RACERS} were told that they won", winners.len())),
+        [] if unknown > 0 && body.is_some() => Ok(Kept::Yes(format!("1 won unseen, {unknown} got no answer"))),
+        winners => Err(Broken::Promise(format!("{} of {RACERS} were told that they won", winners.len()))),
     }
 }
 
@@ -68,9 +70,9 @@ pub(super) async fn listing(place: &Store) -> Seen {
     let mut listed = listed(place, None).await?;
     listed.sort_unstable();
     if listed == keys() {
-        Finding::passed(format!("{MANY} keys written and listed"))
+        Ok(Kept::Yes(format!("{MANY} keys written and listed")))
     } else {
-        Finding::failed(format!("{} keys listed of {MANY} written", listed.len()))
+        Err(Broken::Promise(format!("{} keys listed of {MANY} written", listed.len())))
     }
 }
 
@@ -80,13 +82,13 @@ pub(super) async fn order(place: &Store) -> Seen {
     // The adapter refuses a listing that is out of order.
     let rest = listed(place, keys.get(middle).map(String::as_str)).await?;
     if rest == keys[middle + 1..] {
-        Finding::passed(format!("{} keys in order after the one in the middle", rest.len()))
+        Ok(Kept::Yes(format!("{} keys in order after the one in the middle", rest.len())))
     } else {
-        Finding::failed(format!(
+        Err(Broken::Promise(format!(
             "{} keys listed after the one in the middle, {} follow it",
             rest.len(),
             MANY - 1 - middle
-        ))
+        )))
     }
 }
 
@@ -99,34 +101,34 @@ pub(super) async fn time(place: &Store) -> Seen {
         polls -= 1;
         let now = now(place).await?;
         if now < last {
-            return Finding::failed(format!("store time went from {last} back to {now}"));
+            return Err(Broken::Promise(format!("store time went from {last} back to {now}")));
         }
         last = now;
     }
     if last > first {
-        Finding::passed(format!("from {first} to {last}"))
+        Ok(Kept::Yes(format!("from {first} to {last}")))
     } else {
-        Finding::failed(format!("store time stood still at {first} for {} s", STANDSTILL.as_secs()))
+        Err(Broken::Promise(format!("store time stood still at {first} for {} s", STANDSTILL.as_secs())))
     }
 }
 
 pub(super) async fn metadata(place: &Store) -> Seen {
     if !place.keeps_metadata() {
-        return Finding::not_applicable("a folder keeps none");
+        return Ok(Kept::NotPromised("a folder keeps none"));
     }
     let sent: Metadata = [("token", "0ujtsYcgvSTl8PAuAdqWYSMnLOv"), ("operation", "7")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
     match place.create("metadata", Bytes::new(), &sent).await {
         Create::Committed => {}
-        Create::Lost => return Finding::failed("the create of a fresh key was refused as existing"),
-        Create::Unknown(error) => return Err(error),
+        Create::Lost => return Err(Broken::Promise("the create of a fresh key was refused as existing".to_owned())),
+        Create::Unknown(error) => return Err(error.into()),
     }
     let came = place.get("metadata", SMALL).await?.map(|object| object.metadata);
     if came.as_ref() == Some(&sent) {
-        Finding::passed("two names with their values")
+        Ok(Kept::Yes("two names with their values".to_owned()))
     } else {
-        Finding::failed(format!("{sent:?} was sent and {came:?} came back"))
+        Err(Broken::Promise(format!("{sent:?} was sent and {came:?} came back")))
     }
 }
 
@@ -138,9 +140,9 @@ pub(super) async fn deletion(place: &Store) -> Seen {
     place.delete(&doomed).await?;
     let left: Vec<String> = place.list("", None).map_ok(|info| info.key).try_collect().await?;
     if left.is_empty() {
-        Finding::passed(format!("{} objects", written.len()))
+        Ok(Kept::Yes(format!("{} objects", written.len())))
     } else {
-        Finding::failed(format!("{} of {} objects are still listed", left.len(), written.len()))
+        Err(Broken::Promise(format!("{} of {} objects are still listed", left.len(), written.len())))
     }
 }
 

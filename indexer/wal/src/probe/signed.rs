@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Finding, Seen,
+    Broken, Kept, Seen,
     checks::{SMALL, now},
 };
 use crate::{Metadata, SignedAnswer, SignedPut, Signer, Store, StoreError, put_signed};
@@ -15,30 +15,34 @@ const VALID: Duration = Duration::from_mins(5);
 
 pub(super) async fn expired(place: &Store) -> Seen {
     if !Signer::of(place).has_urls() {
-        return Finding::not_applicable(NO_URLS);
+        return Ok(Kept::NotPromised(NO_URLS));
     }
     let now = now(place).await?;
     let ended = now.before(LONG_AGO);
     let Some(put) = Signer::of(place).put_url("expired", ended.before(VALID), ended, &named()).await? else {
-        return Finding::not_applicable(NO_URLS);
+        return Ok(Kept::NotPromised(NO_URLS));
     };
     let answer = used(&put, "late").await?;
     let present = place.head("expired").await?.is_some();
     if answer.created() || present {
-        Finding::failed(format!("a URL that ended at {ended} was accepted at {now}"))
+        Err(Broken::Promise(format!("a URL that ended at {ended} was accepted at {now}")))
     } else {
-        Finding::passed(format!("status {}", answer.status))
+        Ok(Kept::Yes(format!("status {}", answer.status)))
     }
 }
 
 pub(super) async fn once(place: &Store) -> Seen {
     let now = now(place).await?;
     let Some(put) = Signer::of(place).put_url("signed", now, now.after(VALID), &named()).await? else {
-        return Finding::not_applicable(NO_URLS);
+        return Ok(Kept::NotPromised(NO_URLS));
     };
     let first = used(&put, "first").await?;
     if !first.created() {
-        return Finding::failed(format!("a URL that is valid until {} got status {}", now.after(VALID), first.status));
+        return Err(Broken::Promise(format!(
+            "a URL that is valid until {} got status {}",
+            now.after(VALID),
+            first.status
+        )));
     }
     let second = used(&put, "second").await?;
     let mut bare = put.clone();
@@ -46,22 +50,22 @@ pub(super) async fn once(place: &Store) -> Seen {
     let without = used(&bare, "third").await?;
     let object = place.get("signed", SMALL).await?;
     let Some(object) = object else {
-        return Finding::failed("the object that a signed URL created is absent");
+        return Err(Broken::Promise("the object that a signed URL created is absent".to_owned()));
     };
     if object.body.as_deref() != Some(b"first") {
-        return Finding::failed("a signed URL that may only create replaced the object");
+        return Err(Broken::Promise("a signed URL that may only create replaced the object".to_owned()));
     }
     if second.created() || without.created() {
-        return Finding::failed("a second use of a signed URL was said to have succeeded");
+        return Err(Broken::Promise("a second use of a signed URL was said to have succeeded".to_owned()));
     }
     if object.metadata != named() {
-        return Finding::failed(format!("{:?} was signed and {:?} came back", named(), object.metadata));
+        return Err(Broken::Promise(format!("{:?} was signed and {:?} came back", named(), object.metadata)));
     }
     let date = if first.date.is_some() { "dated" } else { "undated" };
-    Finding::passed(format!(
+    Ok(Kept::Yes(format!(
         "status {} ({date}), again {}, without the condition {}",
         first.status, second.status, without.status
-    ))
+    )))
 }
 
 fn named() -> Metadata {

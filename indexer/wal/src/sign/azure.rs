@@ -106,7 +106,7 @@ mod tests {
     async fn agrees_with_the_stores_own_signer() {
         let signing = signing();
         let path = Path::parse("log/entry.yaml").unwrap();
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         let theirs = signing.store.signed_url(Method::PUT, &path, minute).await.unwrap();
         let second = |name| Second::floor(query(&theirs, name).parse().unwrap());
         let (start, ends, version) = (Some(second("st")), second("se"), query(&theirs, "sv"));

@@ -59,7 +59,7 @@ impl GoogleSigning {
         let mut signed = headers.clone();
         signed.insert("host".to_owned(), host);
         let names = signed.keys().cloned().collect::<Vec<_>>().join(";");
-        let lines: String = signed.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+        let lines = signed.iter().map(|(name, value)| [name, ":", value.trim(), "\n"].concat()).collect::<String>();
         let date = request.signed_at.timestamp().strftime("%Y%m%dT%H%M%SZ").to_string();
         let scope = format!("{}/auto/storage/goog4_request", &date[..8]);
         let query = format!(
@@ -193,7 +193,7 @@ mod tests {
         let options = SignedUrlOptions::default()
             .with_signed_header(HeaderName::from_static("x-goog-if-generation-match"), HeaderValue::from_static("0"))
             .with_signed_header(HeaderName::from_static("x-goog-meta-token"), HeaderValue::from_static("t1"));
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         let theirs = signing.store.signed_url_opts(Method::PUT, &path, minute, &options).await.unwrap();
         let date: jiff::civil::DateTime = query(&theirs, "X-Goog-Date").trim_end_matches('Z').parse().unwrap();
         let signed_at = Second::floor(date.in_tz("UTC").unwrap().timestamp());

@@ -101,15 +101,15 @@ mod tests {
         let options = SignedUrlOptions::default()
             .with_signed_header(HeaderName::from_static("if-none-match"), HeaderValue::from_static("*"))
             .with_signed_header(HeaderName::from_static("x-amz-meta-token"), HeaderValue::from_static("t1"));
-        let week = Duration::from_secs(60);
-        let theirs = store.signed_url_opts(Method::PUT, &path, week, &options).await.unwrap();
+        let minute = Duration::from_mins(1);
+        let theirs = store.signed_url_opts(Method::PUT, &path, minute, &options).await.unwrap();
         let date: jiff::civil::DateTime = query(&theirs, "X-Amz-Date").trim_end_matches('Z').parse().unwrap();
         let signed_at = Second::floor(date.in_tz("UTC").unwrap().timestamp());
         let signing = S3Signing { store: Arc::new(store), region: "eu-west-1".to_owned() };
         let request = Request {
             path: &path,
             signed_at,
-            ends: signed_at.after(week),
+            ends: signed_at.after(minute),
             metadata: &[("token".to_owned(), "t1".to_owned())].into(),
         };
         let ours = signing.put_url(&request).await.ok().unwrap();

@@ -138,7 +138,7 @@ fn sort(error: &object_store::Error, words: &str) -> Sort {
 }
 
 fn caused_by_gone(error: &object_store::Error) -> bool {
-    causes(error).any(|cause| cause.is::<Gone>())
+    causes(error).any(<dyn Error>::is::<Gone>)
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

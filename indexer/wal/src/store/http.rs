@@ -109,15 +109,12 @@ fn unescape_xml(text: &str) -> Cow<'_, str> {
     while let Some(start) = rest.find('&') {
         plain.push_str(&rest[..start]);
         rest = &rest[start..];
-        match rest.find(';').and_then(|end| Some((entity(&rest[1..end])?, end))) {
-            Some((character, end)) => {
-                plain.push(character);
-                rest = &rest[end + 1..];
-            }
-            None => {
-                plain.push('&');
-                rest = &rest[1..];
-            }
+        if let Some((character, end)) = rest.find(';').and_then(|end| Some((entity(&rest[1..end])?, end))) {
+            plain.push(character);
+            rest = &rest[end + 1..];
+        } else {
+            plain.push('&');
+            rest = &rest[1..];
         }
     }
     plain.push_str(rest);
@@ -149,7 +146,8 @@ mod tests {
     use super::*;
 
     fn page(keys: &[&str]) -> String {
-        let contents: String = keys.iter().map(|key| format!("<Contents><Key>{key}</Key></Contents>")).collect();
+        let contents =
+            keys.iter().map(|key| ["<Contents><Key>", key, "</Key></Contents>"].concat()).collect::<String>();
         format!("<ListBucketResult><Name>b</Name><KeyCount>2</KeyCount>{contents}</ListBucketResult>")
     }
 

@@ -10,7 +10,7 @@ use std::{
 use super::{ASIDE, LOCK};
 
 /// Bytes that have waited this long for their name belong to a process that died.
-const ABANDONED: Duration = Duration::from_secs(3600);
+const ABANDONED: Duration = Duration::from_hours(1);
 /// A clock that stands this far behind the last stamp is worth a warning.
 const SUSPICIOUS: Duration = Duration::from_secs(10);
 

@@ -17,7 +17,7 @@ const PAGE: usize = 1000;
 
 /// A listing under way: the folders that are open, deepest last.
 pub(super) struct Walk {
-    folder: Folder,
+    store: Folder,
     prefix: String,
     offset: Option<String>,
     levels: Vec<Level>,
@@ -35,14 +35,14 @@ struct Level {
 /// A file, or a folder, whose `sorted` name ends with the slash that its objects' keys have there.
 struct Name {
     sorted: String,
-    name: OsString,
-    folder: bool,
+    file: OsString,
+    is_folder: bool,
 }
 
 impl Walk {
-    pub(super) fn new(folder: Folder, prefix: Option<&Path>, offset: Option<&Path>) -> Self {
+    pub(super) fn new(store: Folder, prefix: Option<&Path>, offset: Option<&Path>) -> Self {
         Self {
-            folder,
+            store,
             prefix: prefix.map(|prefix| format!("{prefix}/")).filter(|prefix| prefix != "/").unwrap_or_default(),
             offset: offset.map(Path::to_string),
             levels: Vec::new(),
@@ -52,10 +52,10 @@ impl Walk {
 
     /// The next objects; none at the end.
     pub(super) fn page(&mut self) -> Result<Vec<ObjectMeta>> {
-        self.folder.check_root()?;
+        self.store.check_root()?;
         if !self.begun {
             self.begun = true;
-            let path = self.folder.root.join(&self.prefix);
+            let path = self.store.root.join(&self.prefix);
             self.enter(path, self.prefix.clone())?;
         }
         let mut page = Vec::new();
@@ -67,8 +67,8 @@ impl Walk {
                 self.levels.pop();
                 continue;
             };
-            let (path, key) = (level.path.join(&name.name), format!("{}{}", level.prefix, name.sorted));
-            if name.folder {
+            let (path, key) = (level.path.join(&name.file), format!("{}{}", level.prefix, name.sorted));
+            if name.is_folder {
                 if !self.is_past(&key) {
                     self.enter(path, key)?;
                 }
@@ -103,11 +103,11 @@ fn sorted_names(path: &FilePath, root: bool) -> io::Result<Vec<Name>> {
         if (root && name == ASIDE) || name == LOCK {
             continue;
         }
-        let folder = entry.file_type()?.is_dir();
+        let is_folder = entry.file_type()?.is_dir();
         names.push(Name {
-            sorted: format!("{}{}", name.to_string_lossy(), if folder { "/" } else { "" }),
-            name,
-            folder,
+            sorted: format!("{}{}", name.to_string_lossy(), if is_folder { "/" } else { "" }),
+            file: name,
+            is_folder,
         });
     }
     names.sort_unstable_by(|a, b| a.sorted.cmp(&b.sorted));

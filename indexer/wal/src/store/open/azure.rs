@@ -68,8 +68,7 @@ fn configured(environment: &Environment) -> MicrosoftAzureBuilder {
 fn connection_settings(text: &str) -> Vec<(AzureConfigKey, String)> {
     let pairs: Vec<_> = text.split(';').filter_map(|pair| pair.split_once('=')).collect();
     let value = |name: &str| pairs.iter().find(|(other, _)| other.trim() == name).map(|(_, value)| value.trim());
-    let mut settings: Vec<_> =
-        PARTS.iter().filter_map(|(name, key)| Some((key.clone(), value(name)?.to_owned()))).collect();
+    let mut settings: Vec<_> = PARTS.iter().filter_map(|(name, key)| Some((*key, value(name)?.to_owned()))).collect();
     if let (None, Some(account), Some(suffix)) = (value("BlobEndpoint"), value("AccountName"), value("EndpointSuffix"))
     {
         let scheme = value("DefaultEndpointsProtocol").unwrap_or("https");

@@ -57,22 +57,16 @@ fn with_scheme(host: &str) -> String {
 }
 
 fn credentials(url: &Url, builder: &GoogleCloudStorageBuilder) -> Result<Credentials, StoreError> {
-    let text = match builder.get_config_value(&GoogleConfigKey::ServiceAccountKey) {
-        Some(text) => text,
-        None => {
-            let files = [GoogleConfigKey::ServiceAccount, GoogleConfigKey::ApplicationCredentials];
-            let Some(file) = files.iter().find_map(|key| builder.get_config_value(key)) else {
-                return Ok(Credentials::default());
-            };
-            fs::read_to_string(&file).map_err(|error| {
-                unusable(
-                    url,
-                    format!(
-                        "its credentials file \"{file}\" cannot be read: {error}; see GOOGLE_APPLICATION_CREDENTIALS"
-                    ),
-                )
-            })?
-        }
+    let files = [GoogleConfigKey::ServiceAccount, GoogleConfigKey::ApplicationCredentials];
+    let text = if let Some(text) = builder.get_config_value(&GoogleConfigKey::ServiceAccountKey) {
+        text
+    } else if let Some(file) = files.iter().find_map(|key| builder.get_config_value(key)) {
+        fs::read_to_string(&file).map_err(|error| {
+            let remedy = "correct GOOGLE_APPLICATION_CREDENTIALS";
+            unusable(url, format!("its credentials file \"{file}\" cannot be read: {error}; {remedy}"))
+        })?
+    } else {
+        return Ok(Credentials::default());
     };
-    serde_json::from_str(&text).map_err(|error| unusable(url, format!("its credentials file is no JSON: {error}")))
+    serde_json::from_str(&text).map_err(|error| unusable(url, format!("its credentials are no JSON: {error}")))
 }

@@ -68,10 +68,10 @@ fn profile_settings(text: &str, profile: &str) -> Environment {
         if let Some(section) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             let section = section.trim();
             inside = section.strip_prefix("profile ").unwrap_or(section).trim() == profile;
-        } else if let Some((name, value)) = line.split_once('=').filter(|_| inside) {
-            if let Some((_, variable)) = SETTINGS.iter().find(|(setting, _)| *setting == name.trim()) {
-                settings.set(variable, value.trim());
-            }
+        } else if let Some((name, value)) = line.split_once('=').filter(|_| inside)
+            && let Some((_, variable)) = SETTINGS.iter().find(|(setting, _)| *setting == name.trim())
+        {
+            settings.set(variable, value.trim());
         }
     }
     settings
