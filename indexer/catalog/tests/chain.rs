@@ -208,6 +208,30 @@ async fn a_lost_answer_whose_record_was_trimmed_since_is_unknown_not_appended_tw
     assert_eq!(numbers(&stage).await, (1..=9).collect::<Vec<_>>());
 }
 
+/// As above, and another sleeper has put its record into the trimmed slot: other bytes there are no proof either.
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_whose_slot_another_sleeper_took_since_is_unknown_too() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 3).await;
+    let (asleep, wake) = (stage.calm(), Arc::new(Notify::new()));
+    let (first, second) = (asleep.chain(2), stage.calm().chain(3));
+    let (base, same) = (first.latest().await.unwrap(), second.latest().await.unwrap());
+    asleep.disturb(Call::Put, &key(4), 0, 1, Act::LoseAnswer);
+    asleep.disturb(Call::Get, &key(4), 0, 1, Act::Pause(Arc::clone(&wake)));
+    let pending = tokio::spawn(async move { first.append(base, push(4)).await });
+    tokio::task::yield_now().await;
+    for number in 5..=9 {
+        chain.append(None, push(number)).await.unwrap();
+    }
+    trim(&stage, &chain, 7).await;
+    let error = second.append(same, push(1000)).await.unwrap_err();
+    assert!(matches!(error, ChainError::Unknown { .. }), "{error}");
+    wake.notify_one();
+    let error = pending.await.unwrap().unwrap_err();
+    assert!(matches!(error, ChainError::Unknown { .. }), "{error}");
+    assert_eq!(numbers(&stage).await, (1..=9).collect::<Vec<_>>());
+}
+
 #[tokio::test(start_paused = true)]
 async fn trimming_under_a_reader_makes_it_jump_and_never_go_back() {
     let stage = Stage::new();
