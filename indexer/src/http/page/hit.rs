@@ -104,9 +104,10 @@ fn meta(hit: &Hit, question: &Question) -> Markup {
         }
         @if !hit.contributors.is_empty() { span.people { (people(&hit.contributors)) } }
         span.when { (words::time(hit.time)) }
-        @if let Some(client) = client_time(hit) { span.client { "dated " (words::time(client)) } }
+        @if let Some(client) = client_time(hit) {
+            span.client title="the client's own date" { "dated " time datetime=(client) { (words::date(client)) } }
+        }
         @if let Some(entity) = &hit.entity { a.history href=(entity_href(entity)) { "history" } }
-        code.token { (hit.token) }
     }
 }
 

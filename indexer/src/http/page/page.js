@@ -19,13 +19,15 @@
 
   function showTimes(root = document) {
     for (const time of all("time[datetime]", root)) {
-      if (time.closest(".axis")) continue;
+      if (time.closest(".axis, .client")) continue;
       time.dataset.absolute ??= time.textContent;
-      const text = ago(Date.parse(time.dateTime));
-      const short = time.closest(".hit, .freshness") !== null;
-      const wanted = short ? text : `${time.dataset.absolute} (${text})`;
+      const { absolute } = time.dataset;
+      const since = ago(Date.parse(time.dateTime));
+      let wanted = `${absolute} (${since})`;
+      if (time.closest(".freshness, .cards")) wanted = since;
+      else if (time.closest(".hit")) wanted = `${since} · ${absolute.slice(0, "2026-11-20 10:00".length)}`;
       if (time.textContent !== wanted) time.textContent = wanted;
-      if (short && time.title !== time.dataset.absolute) time.title = time.dataset.absolute;
+      if (time.title !== absolute) time.title = absolute;
     }
   }
 

@@ -14,6 +14,11 @@ pub(crate) fn absolute(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
+/// As `2026-11-20`.
+pub(crate) fn date(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
+}
+
 /// A number with its digits in groups of three.
 pub(crate) fn number(number: u64) -> String {
     let digits = number.to_string();
