@@ -19,8 +19,8 @@ deny: ## check the licences and sources of every dependency (builds cargo-deny o
 bench: ## measure; results go to the terminal and to target/criterion
 	cargo bench -p tidemark-tests
 
-fuzz: ## feed the parsers for FUZZ_SECONDS (60) each
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test --release -p tidemark-tests --test parsers -- --nocapture
+fuzz: ## feed damaged input to every parser, FUZZ_SECONDS (60) each
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test -p tidemark-tests --test parsers -- --nocapture
 
 demo: ## search this repository's own history: builds tidemark, prints the page's address and a curl that answers
 	@tests/tools/demo.sh

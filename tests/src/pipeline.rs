@@ -12,11 +12,13 @@ use tidemark_catalog::{Generation, Identity, IndexChain, RootChain, Segment};
 use tidemark_indexer::{
     EngineOptions, Record, TantivyEngine,
     engine::Engine,
+    http::{Metrics, Server, ServerOptions},
     ingest::{Ingest, IngestOptions, IngestStatus, Role},
+    search::{Searcher, SearcherOptions},
 };
 use tidemark_wal::{Clock, Entropy, Log, Parameters, Second, Store, Token};
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{S3Server, stores};
 
@@ -35,6 +37,7 @@ pub struct Pipeline {
     status: watch::Receiver<IngestStatus>,
     ends: Arc<Mutex<Vec<String>>>,
     running: Option<(CancellationToken, JoinHandle<()>)>,
+    serving: Vec<DropGuard>,
 }
 
 impl Pipeline {
@@ -49,7 +52,7 @@ impl Pipeline {
         let root = RootChain::open(&log(&server), entropy.clone());
         root.ensure(&parameters()).await.expect("the parameters are set");
         let status = watch::channel(IngestStatus::default()).1;
-        Self { server, chain, entropy, status, ends: Arc::default(), running: None }
+        Self { server, chain, entropy, status, ends: Arc::default(), running: None, serving: Vec::new() }
     }
 
     /// A second `ago` before the store's present.
@@ -110,6 +113,33 @@ impl Pipeline {
             task.abort();
             let _ = task.await;
         }
+    }
+
+    /// Starts a search service over log and index, and gives its URL once it answers. It ends with the pipeline.
+    pub async fn serve(&mut self) -> String {
+        let log = log(&self.server);
+        let cache = tempfile::tempdir().expect("a temporary folder");
+        let root = Arc::new(RootChain::open(&log, self.entropy.clone()));
+        let engine = Arc::new(engine(&self.chain, &cache));
+        let searcher = Searcher::new(engine, self.chain.clone(), Some((&log, root)), SearcherOptions::default());
+        let searcher = searcher.expect("the searcher starts");
+        let stop = CancellationToken::new();
+        let server = Server::searching(searcher.clone(), Metrics::default(), ServerOptions::default(), stop.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+        self.serving.push(stop.clone().drop_guard());
+        tokio::spawn(async move {
+            let (_, served) = tokio::join!(searcher.run(stop), server.run(listener));
+            drop(cache);
+            served
+        });
+        let ready = format!("{url}/readyz");
+        let give_up = Instant::now() + PATIENCE;
+        while !reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success()) {
+            assert!(Instant::now() < give_up, "the search service is not ready");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        url
     }
 
     /// The indexer's present status.
