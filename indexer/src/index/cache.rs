@@ -105,6 +105,7 @@ impl Cache {
 
     /// Takes over a file that was just packed and uploaded as `segment`.
     pub(crate) fn adopt(&self, segment: &Segment, file: PackedFile) -> Result<(), EngineError> {
+        self.make_room(segment.size);
         let target = self.folder.join(&segment.checksum);
         match file {
             PackedFile::File(path) => path.persist(&target).map_err(|e| disk(&target, e.error))?,

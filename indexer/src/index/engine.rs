@@ -170,7 +170,8 @@ impl Engine for TantivyEngine {
 
     async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<Record>, EngineError> {
         let open = self.segment(segment.clone()).await?;
-        spawn_blocking(move || seqs.filter_map(|seq| open.doc(seq)).map(|doc| open.record(doc)).collect())
+        let held = seqs.start.max(segment.seq.start)..seqs.end.min(segment.seq.end);
+        spawn_blocking(move || held.filter_map(|seq| open.doc(seq)).map(|doc| open.record(doc)).collect())
             .await
             .map_err(|e| refused("read records", &e))?
     }

@@ -43,7 +43,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         |((second, random, op), (repo, label, kind), outcome, words, people, key, late)| {
             let token = Token::from_parts(Second::from_unix(BEGIN + second), random);
             let named = |(name, email): (&str, &str)| Contributor { name: name.to_owned(), email: email.to_owned() };
-            let record = Record {
+            Record {
                 op,
                 kind: [Kind::Bundle, Kind::Label, Kind::Malformed][kind],
                 repo: (kind < 2).then(|| repo.to_owned()),
@@ -56,8 +56,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
                 payload: json!({"build": {"number": second}, "tags": [repo]}),
                 decision: decision(token, outcome, late),
                 ..plain(token)
-            };
-            record
+            }
         },
     )
 }

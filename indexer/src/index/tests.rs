@@ -160,7 +160,7 @@ async fn what_is_too_deep_or_too_long_to_index_is_kept_all_the_same() {
     world.publish(vec![record]).await;
     records_are_kept(&world, world.engine.as_ref()).await.unwrap();
     let lookup = world.engine.open(world.manifest()).await.unwrap();
-    assert!(lookup.current(&[long.clone()]).await.unwrap()[0].is_some());
+    assert!(lookup.current(std::slice::from_ref(&long)).await.unwrap()[0].is_some());
     let key = KeyOfWriter { writer: String::new(), key: long };
     assert!(lookup.committed(&[key]).await.unwrap()[0].is_some());
 }

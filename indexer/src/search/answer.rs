@@ -30,7 +30,7 @@ pub(crate) struct Question {
     /// Where the page starts.
     pub(crate) after: Option<Place>,
     /// What cursors of this question bear.
-    pub(crate) question: u64,
+    pub(crate) stamp: u64,
 }
 
 impl Question {
@@ -95,7 +95,7 @@ impl Question {
         let last = found.best.iter().rfind(|candidate| candidate.part.is_sealed());
         let after = last.map(|candidate| candidate.place).or(self.after);
         let position = self.view.position();
-        Some(Cursor::new(position.generation, position.manifest, self.question, after).text())
+        Some(Cursor::new(position.generation, position.manifest, self.stamp, after).text())
     }
 
     fn current(&self, entity: &str) -> Result<Option<Hit>, SearchError> {

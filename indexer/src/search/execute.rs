@@ -84,9 +84,10 @@ pub(crate) fn run<'a>(
     deadline: Deadline,
 ) -> Result<Found<'a>, SearchError> {
     let scored = request.sort == Sort::Relevance && request.size > 0;
-    let scoring = match scored {
-        true => EnableScoring::enabled_from_statistics_provider(statistics, schema),
-        false => EnableScoring::disabled_from_searcher(schema),
+    let scoring = if scored {
+        EnableScoring::enabled_from_statistics_provider(statistics, schema)
+    } else {
+        EnableScoring::disabled_from_searcher(schema)
     };
     let weight = query.weight(scoring).map_err(|e| unusable(&e))?;
     let mut pass = Pass {

@@ -65,13 +65,11 @@ impl FacetCounter {
     /// Adds what was counted in one segment.
     pub(crate) fn add(&mut self, segment: AggregationSegmentCollector) -> Result<(), SearchError> {
         let counted = segment.harvest().map_err(|e| over_limit(&e))?;
-        match &mut self.sum {
-            Some(sum) => sum.merge_fruits(counted).map_err(|e| over_limit(&e)),
-            None => {
-                self.sum = Some(counted);
-                Ok(())
-            }
+        if let Some(sum) = &mut self.sum {
+            return sum.merge_fruits(counted).map_err(|e| over_limit(&e));
         }
+        self.sum = Some(counted);
+        Ok(())
     }
 
     /// The values by facet, the most frequent first.

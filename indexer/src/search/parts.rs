@@ -170,6 +170,7 @@ impl Bm25StatisticsProvider for Statistics<'_> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` is given")]
 pub(crate) fn engine_error(error: EngineError) -> SearchError {
     let detail = error.to_string();
     match error {

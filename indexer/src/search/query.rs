@@ -228,6 +228,20 @@ mod tests {
         assert!(refusal(&"a ".repeat(1000)).contains("too many"));
     }
 
+    #[test]
+    fn nesting_costs_no_more_than_it_is_long() {
+        for (open, close) in
+            [("(", ")"), ("+(", ")"), ("-(", ")"), ("(a OR (b AND ", "))"), ("NOT (", ")"), ("a:(", ")")]
+        {
+            let deep = 20 / open.matches('(').count();
+            let _ = language().parse(&format!("{}a{}", open.repeat(deep), close.repeat(deep)));
+            let _ = language().parse(&open.repeat(deep));
+        }
+        for part in ["NOT ", "+-", "a OR ", "[", "\"", "a^", "*:", "a:b:"] {
+            let _ = language().parse(&part.repeat(90));
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
 

@@ -138,7 +138,9 @@ impl Searcher {
             let looked = news.as_ref().map(|_| ()).map_err(ToString::to_string);
             self.report("index", looked);
             pace = next_pace(pace, matches!(news, Ok(true)));
-            sleep(pace).await;
+            // An entry that the horizon passes is sealed a moment later: a look in time, even after a long silence.
+            let quiet = self.view.load().as_ref().and_then(|view| view.quiet());
+            sleep(quiet.map_or(pace, |quiet| pace.min(quiet.max(PACE.0)))).await;
         }
     }
 
@@ -212,7 +214,9 @@ impl Searcher {
         let room = lock(&overlay).room();
         let known = |token: &Token| lock(&overlay).contains(token);
         let (entries, beyond) = tail.list(cursor, &mut listed, room, known).await.map_err(|e| storage(&e))?;
-        beyond.into_iter().for_each(|token| lock(&overlay).drop_entry(token));
+        for token in beyond {
+            lock(&overlay).drop_entry(token);
+        }
         self.state.lock().await.listed = listed;
         self.take_in(&mut tail, &entries).await
     }
@@ -352,8 +356,8 @@ impl Searcher {
         }
     }
 
-    fn question(&self, view: Arc<View>, after: Option<Place>, question: u64) -> Question {
-        Question { view, language: self.language.clone(), schema: self.schema.clone(), after, question }
+    fn question(&self, view: Arc<View>, after: Option<Place>, stamp: u64) -> Question {
+        Question { view, language: self.language.clone(), schema: self.schema.clone(), after, stamp }
     }
 
     /// Looks in the log for an entry that no listing showed yet, and serves it if it is there.
@@ -376,15 +380,15 @@ impl Searcher {
 #[async_trait]
 impl Search for Searcher {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
-        let question = question_of(&request);
+        let stamp = question_of(&request);
         let (view, after) = match &request.cursor {
             None => (self.served()?, None),
             Some(text) => {
-                let cursor = Cursor::read(text, question)?;
+                let cursor = Cursor::read(text, stamp)?;
                 (self.view_of(&cursor).await?, cursor.after)
             }
         };
-        let question = self.question(view, after, question);
+        let question = self.question(view, after, stamp);
         self.ask(move |deadline| question.search(&request, deadline)).await
     }
 
@@ -395,15 +399,15 @@ impl Search for Searcher {
     }
 
     async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError> {
-        let question = question_of_entity(&request);
+        let stamp = question_of_entity(&request);
         let (view, after) = match &request.cursor {
             None => (self.served()?, None),
             Some(text) => {
-                let cursor = Cursor::read(text, question)?;
+                let cursor = Cursor::read(text, stamp)?;
                 (self.view_of(&cursor).await?, cursor.after)
             }
         };
-        let question = self.question(view, after, question);
+        let question = self.question(view, after, stamp);
         self.ask(move |deadline| question.entity(&request, deadline)).await
     }
 

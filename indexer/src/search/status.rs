@@ -35,13 +35,8 @@ pub(crate) fn of(view: &View, problems: Vec<String>) -> StatusAnswer {
 }
 
 /// How long the oldest entry that is frozen by now waits to be published.
-///
-/// A service that only reads has no clock of the store. It knows the newest store time in the log, how long ago it saw
-/// that, and how far the horizon lay behind when the last manifest was published.
 fn lag(view: &View) -> u64 {
-    let (Some(oldest), Some((seen, at)), Some(delay)) = (view.oldest, view.seen, view.delay) else { return 0 };
-    let horizon = seen.after(at.elapsed()).before(delay);
-    horizon.since(oldest.second()).as_secs()
+    view.oldest_and_horizon().map_or(0, |(oldest, horizon)| horizon.since(oldest).as_secs())
 }
 
 fn entries(counts: &Counts, view: &View) -> OutcomeCounts {

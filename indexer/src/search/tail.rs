@@ -22,9 +22,9 @@ const QUICK: Duration = Duration::from_secs(15);
 /// How often the whole range from the cursor is listed.
 const WHOLE: Duration = Duration::from_secs(30);
 /// For how long parameters are used before they are read again. They only tell whether an entry is complete.
-const PARAMETERS: Duration = Duration::from_secs(60);
+const PARAMETERS: Duration = Duration::from_mins(1);
 /// A token may be so much later than its entry's store time.
-const FUTURE: Duration = Duration::from_secs(60);
+const FUTURE: Duration = Duration::from_mins(1);
 /// A listing ends after so many entries that there is no room for: the index is far behind, and will show them sealed.
 const MOST_BEYOND: usize = 100_000;
 /// How long an incomplete entry is left alone, at first and at most.
@@ -186,5 +186,5 @@ pub(crate) fn news_of(resolved: &Resolved) -> News {
 
 /// Parameters that do where a log has none yet: whether an entry is complete hardly depends on them.
 pub(crate) fn any_schedule() -> Schedule {
-    Schedule::constant(Parameters::with_expiry(Duration::from_secs(3600)))
+    Schedule::constant(Parameters::with_expiry(Duration::from_hours(1)))
 }

@@ -19,7 +19,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn searcher(world: &World, with_log: bool) -> Arc<Searcher> {
-    let parameters = Arc::new(Schedule::constant(Parameters::with_expiry(Duration::from_secs(600))));
+    let parameters = Arc::new(Schedule::constant(Parameters::with_expiry(Duration::from_mins(10))));
     let log = with_log.then_some((&world.log, parameters as Arc<dyn tidemark_wal::ParameterSource>));
     Searcher::new(world.engine.clone(), world.chain.clone(), log, SearcherOptions::default()).unwrap()
 }

@@ -66,6 +66,20 @@ impl View {
         position(self.manifest, &self.snapshot)
     }
 
+    /// The second of the oldest entry that is not sealed, and about where the horizon is by now.
+    ///
+    /// A service that only reads has no clock of the store. It knows the newest store time in the log, how long ago it saw
+    /// that, and how far the horizon lies behind store time.
+    pub(crate) fn oldest_and_horizon(&self) -> Option<(Second, Second)> {
+        let (seen, at) = self.seen?;
+        Some((self.oldest?.second(), seen.after(at.elapsed()).before(self.delay?)))
+    }
+
+    /// How long nothing new is to be expected of the catalog, at least: until the horizon passes the oldest entry.
+    pub(crate) fn quiet(&self) -> Option<Duration> {
+        self.oldest_and_horizon().map(|(oldest, horizon)| oldest.next().since(horizon))
+    }
+
     /// Whether an entry is decided here, or in the tail.
     pub(crate) fn shows(&self, fields: &Fields, token: &Token) -> Result<bool, EngineError> {
         if self.cursor().covers(*token) {
