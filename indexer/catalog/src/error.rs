@@ -182,7 +182,9 @@ pub enum Refused {
         other_url: String,
     },
     /// The log has a cleaner already.
-    #[error("the log is cleaned by {cleaner} already and has one cleaner at most; remove that one first")]
+    #[error(
+        "the log is cleaned by {cleaner} already and has one cleaner at most, so this one cleans nothing; let that one do it"
+    )]
     SecondCleaner {
         #[doc = "the cleaner"]
         cleaner: String,

@@ -174,7 +174,34 @@ mod tests {
         assert!(error.to_string().contains("cursor"), "{error}");
     }
 
+    /// A manifest in which everything is in use.
+    const FULL: &str = include_str!("../tests/formats/manifest-1.json");
+
+    #[test]
+    fn the_sample_is_sound() {
+        assert_eq!(serde_json::from_str::<Manifest>(FULL).unwrap().sound(), Ok(()));
+    }
+
     proptest! {
+        /// Damage that bears a right checksum, as a hostile writer's would: read or refused, never a panic.
+        #[test]
+        fn a_damaged_manifest_is_read_or_refused(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+            let mut state: Vec<u8> = FULL.bytes().filter(|b| *b != b'\n').collect();
+            for (at, byte) in edits {
+                let at = at.index(state.len());
+                // Digits become digits, so that numbers and dates are damaged more often than the syntax.
+                state[at] = if state[at].is_ascii_digit() { b'0' + byte % 10 } else { byte };
+            }
+            let header = Header {
+                layout: 1, format: 1, number: 7, previous: no_hash(), nonce: String::new(), checksum: hash(&state),
+            };
+            let header = serde_json::to_vec(&header).unwrap();
+            if let Ok(record) = read(&[&header[..], b"\n", &state, b"\n"].concat()) {
+                let _ = record.state.pin("p", "me").map(|next| next.follows(&record.state));
+                let _ = record.state.totals.standing();
+            }
+        }
+
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>, state: String) {
             let _ = read(&bytes);

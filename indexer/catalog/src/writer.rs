@@ -270,6 +270,9 @@ fn wait_before(hasty_takeovers: u32) -> Duration {
 ///
 /// The first call that finds it lost, or whose outcome is unknown, ends it: that call and every later one fail in the same
 /// way. The owner ends its process then, and deletes nothing.
+///
+/// Dropping a call's future leaves open whether its transaction becomes part of the chain, as a crash does. Later calls
+/// are safe all the same: each is applied to what the chain then holds.
 pub struct Writership {
     chain: IndexChain,
     slot: Slot<Manifest>,

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use tidemark_catalog::{
-    Cleaner, Consumer, Counts, Cursor, Generation, Holder, Identity, Manifest, Owner, ParameterSet, Pin, ProbeRecord,
-    Registered, Root, Segment, SetDigest, Sidecar, Tombstone, Totals,
+    Chain, Cleaner, Consumer, Counts, Cursor, Generation, Holder, Identity, Manifest, Owner, ParameterSet, Pin,
+    ProbeRecord, Registered, Root, Segment, SetDigest, Sidecar, Tombstone, Totals,
 };
-use tidemark_wal::{Evidence, Outcome, Parameters, Second, Token};
+use tidemark_wal::{Entropy, Evidence, Outcome, Parameters, Second, Store, Token};
 
 fn second(unix: u64) -> Second {
     Second::from_unix(unix)
@@ -103,15 +103,23 @@ fn root() -> Root {
     }
 }
 
+/// Writes the file instead of comparing it, if the environment says so: only ever for a new format.
+fn write_files(name: &str, written: &str) -> bool {
+    let wanted = std::env::var_os("TIDEMARK_WRITE_FORMATS").is_some();
+    if wanted {
+        let path = format!("{}/tests/formats/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(path, written).unwrap();
+    }
+    wanted
+}
+
 /// The file reads as `value`, and `value` is still written as in the file.
 fn golden<T>(name: &str, file: &str, value: &T)
 where
     T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
 {
     let written = serde_json::to_string_pretty(value).unwrap() + "\n";
-    if std::env::var_os("TIDEMARK_WRITE_FORMATS").is_some() {
-        let path = format!("{}/tests/formats/{name}", env!("CARGO_MANIFEST_DIR"));
-        std::fs::write(path, &written).unwrap();
+    if write_files(name, &written) {
         return;
     }
     assert_eq!(&serde_json::from_str::<T>(file).unwrap(), value, "{name} reads differently");
@@ -126,6 +134,32 @@ fn manifest_1() {
 #[test]
 fn root_1() {
     golden("root-1.json", include_str!("formats/root-1.json"), &root());
+}
+
+/// The bytes of a whole record, as a chain writes and reads them.
+#[tokio::test]
+async fn record_1() {
+    let store = Store::memory();
+    let chain = Chain::<Manifest>::new(store.clone(), Entropy::seeded(1));
+    let first = Manifest { epoch: 1, ..Manifest::new(Generation::first()) };
+    let second = first.take_over(
+        1,
+        Holder { identity: Identity("a".to_owned()), heartbeat: "b".to_owned(), since: None },
+        false,
+    );
+    let second = second.unwrap();
+    for state in [&first, &second] {
+        chain.append(None, |_| Ok(Some(state.clone()))).await.unwrap();
+    }
+    let written = store.get("00000000000000000002", 10_000).await.unwrap().unwrap().body.unwrap();
+    if write_files("record-1.jsonl", std::str::from_utf8(&written).unwrap()) {
+        return;
+    }
+    assert_eq!(written, include_str!("formats/record-1.jsonl"), "records are written differently: a new layout is due");
+    let slot = chain.read(2).await.unwrap().unwrap();
+    let mut read = slot.state;
+    assert_eq!(read.holder.as_mut().and_then(|holder| holder.since.take()), Some(slot.time));
+    assert_eq!(read, second);
 }
 
 #[test]

@@ -14,7 +14,10 @@ impl Manifest {
     pub fn take_over(&self, saw: u64, holder: Holder, hasty: bool) -> Result<Self, Refused> {
         self.open(saw)?;
         let mut next = self.clone();
-        next.epoch += 1;
+        next.epoch = self
+            .epoch
+            .checked_add(1)
+            .ok_or_else(|| Broken { invariant: "there is a next epoch", found: self.epoch.to_string() })?;
         next.hasty_takeovers = if hasty { self.hasty_takeovers.saturating_add(1) } else { 0 };
         next.holder = Some(holder);
         Ok(next)
