@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -94,8 +94,7 @@ impl Lab {
 
     fn timed(&self, mut meta: ObjectMeta) -> ObjectMeta {
         if let Some(time) = self.state().times.get(&meta.location) {
-            meta.last_modified = Default::default();
-            meta.last_modified += Duration::from_secs(time.unix());
+            meta.last_modified = (SystemTime::UNIX_EPOCH + Duration::from_secs(time.unix())).into();
         }
         meta
     }

@@ -42,6 +42,18 @@ pub struct Upload {
     pub body: Bytes,
 }
 
+impl Upload {
+    /// Whether the store has it, as after a PUT whose answer was lost.
+    async fn is_there(&self) -> bool {
+        let Ok(Some(found)) = self.store.get(&self.key, self.body.len() as u64).await else {
+            return false;
+        };
+        let bound = !self.store.keeps_metadata()
+            || self.metadata.iter().all(|(name, value)| found.metadata.get(name) == Some(value));
+        bound && found.body.as_ref() == Some(&self.body)
+    }
+}
+
 impl Writer {
     pub(super) async fn upload(&self, started: &Started, part: &Part) -> Result<Upload, StoreError> {
         let (store, key) = match &part.target {
@@ -62,9 +74,13 @@ impl Writer {
             if planted(Fault::OverwritableDescriptor) {
                 return upload.store.put(&upload.key, upload.body).await.map_err(|error| error.to_string());
             }
-            match &upload.signed {
+            let put = match &upload.signed {
                 Some(signed) => self.put_signed(started, &upload, signed).await,
                 None => self.put_directly(started, &upload).await,
+            };
+            match put {
+                Err(why) if !upload.is_there().await => Err(why),
+                _ => Ok(()),
             }
         };
         put.await.map_err(|why| started.missed(why))
