@@ -65,6 +65,16 @@ pub enum StoreError {
         #[doc = "the object"]
         key: String,
     },
+    /// The store does not take the request, and will not when it is repeated.
+    #[error("\"{url}\" does not take the request for \"{key}\": {why}; check the URL and the store's settings")]
+    Refused {
+        #[doc = "the store"]
+        url: String,
+        #[doc = "the object"]
+        key: String,
+        #[doc = "the store's words"]
+        why: String,
+    },
     /// Anything that may pass: time-outs, 5xx, connections that break.
     #[error("\"{url}\" failed on \"{key}\": {why}")]
     Failed {
@@ -93,13 +103,15 @@ enum Sort {
     PlainHttp,
     BadKey,
     Absent,
+    Refused,
     Failed,
 }
 
 /// Names the object and the remedy of a transport's error.
 pub(crate) fn classify(url: &str, key: &str, error: &object_store::Error) -> StoreError {
     let words = error_chain(error);
-    let (url, key, why) = (url.to_owned(), key.to_owned(), shortened(&words));
+    let why = said(&words).unwrap_or_else(|| shortened(&words));
+    let (url, key) = (url.to_owned(), key.to_owned());
     match sort(error, &words) {
         Sort::Denied => StoreError::Denied { url, key, why },
         Sort::NoBucket => StoreError::NoBucket { url, why },
@@ -113,6 +125,7 @@ pub(crate) fn classify(url: &str, key: &str, error: &object_store::Error) -> Sto
         },
         Sort::BadKey => StoreError::BadKey { url, key, why },
         Sort::Absent => StoreError::Absent { url, key },
+        Sort::Refused => StoreError::Refused { url, key, why },
         Sort::Failed => StoreError::Failed { url, key, why },
     }
 }
@@ -133,8 +146,16 @@ fn sort(error: &object_store::Error, words: &str) -> Sort {
         object_store::Error::InvalidPath { .. } | object_store::Error::NotSupported { .. } => Sort::BadKey,
         object_store::Error::NotFound { .. } => Sort::Absent,
         _ if says(&["AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken"]) => Sort::Denied,
+        _ if is_refusal(words) => Sort::Refused,
         _ => Sort::Failed,
     }
+}
+
+/// Whether the status in a transport's `words` says that the request is at fault, and not the moment.
+fn is_refusal(words: &str) -> bool {
+    let status = words.split("status code: ").nth(1).and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
+    let passing = ["RequestTimeout", "IncompleteBody", "BadDigest"].iter().any(|code| words.contains(code));
+    status.is_some_and(|status: u16| (400..500).contains(&status) && ![408, 409, 429].contains(&status)) && !passing
 }
 
 fn caused_by_gone(error: &object_store::Error) -> bool {
@@ -158,6 +179,19 @@ pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> String {
         }
     }
     words
+}
+
+/// What the store itself said, where its answer's body is in `words`: the code and the message.
+fn said(words: &str) -> Option<String> {
+    let element = |name: &str| {
+        let rest = words.split_once(&format!("<{name}>"))?.1;
+        Some(rest.split_once('<')?.0.trim().to_owned())
+    };
+    let code = element("Code")?;
+    Some(match element("Message") {
+        Some(message) if !message.is_empty() => shortened(&format!("{code}: {message}")),
+        _ => code,
+    })
 }
 
 /// `words` on one line, cut to a length that a log line bears.
@@ -191,6 +225,23 @@ mod tests {
     fn only_failures_may_pass() {
         assert!(classify("u", "k", &generic("503 Slow Down")).may_pass());
         assert!(!classify("u", "k", &generic("AccessDenied")).may_pass());
+        let status = |words: &str| classify("u", "k", &generic(&format!("non-2xx status code: {words}")));
+        assert!(!status("400 Bad Request: <Code>InvalidRequest</Code>").may_pass());
+        assert!(!status("416 Range Not Satisfiable").may_pass());
+        for words in
+            ["400 Bad Request: <Code>RequestTimeout</Code>", "408", "409 Conflict", "429", "500", "503 Slow Down"]
+        {
+            assert!(status(words).may_pass(), "{words}");
+        }
+    }
+
+    #[test]
+    fn the_stores_own_words_are_picked_out() {
+        let body =
+            "PUT http://h/b: 404: <?xml?><Error><Code>NoSuchBucket</Code>\n<Message>no such bucket\nat all</Message>";
+        assert_eq!(said(body).unwrap(), "NoSuchBucket: no such bucket at all");
+        assert_eq!(said("<Code>SlowDown</Code>").unwrap(), "SlowDown");
+        assert_eq!(said("connection refused"), None);
     }
 
     #[test]
