@@ -135,7 +135,7 @@ impl Ingest {
     }
 
     /// Stands by until the role is free.
-    async fn take_over(&self, mut reporter: Reporter) -> Result<Writership, IngestError> {
+    async fn take_over(&self, reporter: Reporter) -> Result<Writership, IngestError> {
         let mut pause = tail::FIRST_PAUSE;
         loop {
             let beats = &self.log.entries;

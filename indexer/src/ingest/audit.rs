@@ -6,6 +6,8 @@
 //! entries; aborted operations are resolved again. Nothing of it is remembered beyond the process: a correction that is
 //! in the index already is found there, so that looking again adds nothing.
 //!
+//! The looks take turns with the tail, a slice of time each, so that the audit of a busy log does not delay it.
+//!
 //! It costs five LIST requests for every 1 000 entries, and about one a minute while the log is idle; and five readings
 //! of every aborted operation.
 
@@ -14,6 +16,7 @@ use std::{ops::Range, time::Duration};
 use futures::StreamExt as _;
 use tidemark_catalog::Cursor;
 use tidemark_wal::{Listed, Outcome, Second};
+use tokio::time::Instant;
 
 use super::{
     batch::{Batch, Predecessor, Predecessors},
@@ -28,11 +31,14 @@ use crate::{
 
 /// How long after sealing a second is looked at again; those beyond the audit window fall away, its end comes last.
 const AGES: [Duration; 4] =
-    [Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3600), Duration::from_secs(6 * 3600)];
+    [Duration::from_mins(1), Duration::from_mins(10), Duration::from_hours(1), Duration::from_hours(6)];
 /// How many tokens are compared with the index at once.
 const CHUNK: usize = 1000;
 /// How far an audit may lag behind its time without leaving a gap over a restart.
-const SLACK: Duration = Duration::from_secs(3600);
+const SLACK: Duration = Duration::from_hours(1);
+
+/// How long the audit goes on before the tail has its turn.
+const SLICE: Duration = Duration::from_secs(1);
 
 /// How far each of the looks has come.
 #[derive(Debug)]
@@ -42,6 +48,8 @@ pub(crate) struct Audit {
     /// The horizon of this process's first look: what it seals itself, it lists at least that late.
     first: Option<Second>,
     levels: Vec<Level>,
+    /// Counts the rounds, so that each level is the first one in its turn.
+    turns: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +64,20 @@ struct Level {
 impl Audit {
     /// The audit of a process that took over an index with this horizon and cursor.
     pub(crate) fn after_restart(horizon: Second, cursor: Cursor) -> Self {
-        Self { taken: (cursor.second(), horizon), first: None, levels: Vec::new() }
+        Self { taken: (cursor.second(), horizon), first: None, levels: Vec::new(), turns: 0 }
     }
 
     /// The seconds that are due for a look, each with its level.
     fn due(&mut self, horizon: Second, cursor: Cursor, window: Duration) -> Vec<(usize, Range<Second>)> {
         self.adjust(horizon, window);
         let levels = self.levels.iter_mut().enumerate();
-        levels.filter_map(|(at, level)| Some((at, level.due(horizon, cursor)?))).collect()
+        let mut due: Vec<_> = levels.filter_map(|(at, level)| Some((at, level.due(horizon, cursor)?))).collect();
+        if !due.is_empty() {
+            self.turns += 1;
+            let first = self.turns % due.len();
+            due.rotate_left(first);
+        }
+        due
     }
 
     fn done(&mut self, at: usize, end: Second) {
@@ -101,9 +115,10 @@ impl Level {
         let (from, to) = self.sealed_late;
         let mut end = horizon.before(self.age).min(cursor.second());
         if from < to {
-            match self.done < from {
-                true => end = end.min(from),
-                false => self.done = self.done.max(to),
+            if self.done < from {
+                end = end.min(from);
+            } else {
+                self.done = self.done.max(to);
             }
         }
         let due = end.since(self.done) >= self.every() || (end == from && end > self.done);
@@ -112,7 +127,7 @@ impl Level {
 
     /// How often the level is looked at: a quarter of its age, at least once an hour and at most once a minute.
     fn every(&self) -> Duration {
-        (self.age / 4).clamp(Duration::from_secs(60), Duration::from_secs(3600))
+        (self.age / 4).clamp(Duration::from_mins(1), Duration::from_hours(1))
     }
 }
 
@@ -122,26 +137,40 @@ impl Indexer {
         let Some(frozen) = self.frozen.clone() else { return Ok(()) };
         let cursor = self.cursor();
         let window = frozen.schedule.at(cursor.second()).audit_window;
+        let until = Instant::now() + SLICE;
         for (level, seconds) in self.audit.due(frozen.horizon, cursor, window) {
-            self.find_late_entries(seconds.clone(), &frozen).await?;
-            self.settle(seconds.clone(), window, &frozen).await?;
-            self.audit.done(level, seconds.end);
+            let reached = self.find_late_entries(seconds.clone(), until, &frozen).await?;
+            self.settle(seconds.start..reached, window, &frozen).await?;
+            self.audit.done(level, reached);
+            if Instant::now() >= until {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Publishes the entries of `seconds` that the index does not know.
-    async fn find_late_entries(&mut self, seconds: Range<Second>, frozen: &Frozen) -> Result<(), IngestError> {
+    /// Publishes the entries of `seconds` that the index does not know, for about as long as until `until`. Gives the
+    /// second up to which it came, which is past the first one.
+    async fn find_late_entries(
+        &mut self,
+        seconds: Range<Second>,
+        until: Instant,
+        frozen: &Frozen,
+    ) -> Result<Second, IngestError> {
         let listing = tail::list(&self.reader, seconds.start, seconds.end, &self.reporter);
         let mut chunks = listing.ready_chunks(CHUNK);
         while let Some(listed) = chunks.next().await {
+            let reached = listed.last().map_or(seconds.start, |last| last.token.second());
             let index = self.index().await?;
             let unknown = unknown(listed, &*index).await?;
             if !unknown.is_empty() {
                 self.correct(unknown, &Predecessors::new(), frozen).await?;
             }
+            if reached > seconds.start && Instant::now() >= until {
+                return Ok(reached);
+            }
         }
-        Ok(())
+        Ok(seconds.end)
     }
 
     /// Resolves the aborted operations again whose time, the later of token and store time, lies in `seconds`.
@@ -252,7 +281,7 @@ mod tests {
 
     use super::*;
 
-    const WINDOW: Duration = Duration::from_secs(2 * 3600);
+    const WINDOW: Duration = Duration::from_hours(2);
 
     fn second(unix: u64) -> Second {
         Second::from_unix(unix)

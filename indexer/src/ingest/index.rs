@@ -74,7 +74,7 @@ impl Shelf {
     }
 
     async fn upload(&self, key: &str, file: &PackedFile) {
-        let mut reporter = self.reporter.clone();
+        let reporter = &self.reporter;
         let mut pause = super::tail::FIRST_PAUSE;
         let mut failed = false;
         loop {

@@ -31,7 +31,7 @@ const BUSY: Duration = Duration::from_secs(1);
 /// How long an idle one rests at most.
 const IDLE: Duration = Duration::from_secs(5);
 /// How often an idle indexer publishes that the horizon has moved.
-const ADVANCE: Duration = Duration::from_secs(60);
+const ADVANCE: Duration = Duration::from_mins(1);
 /// How far the estimate of store time may lag behind: it counts whole seconds, twice.
 const ESTIMATE_LAG: Duration = Duration::from_secs(2);
 

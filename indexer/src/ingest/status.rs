@@ -1,6 +1,9 @@
 //! What an ingest says about itself: for `/v1/status`, metrics, progress bars and log lines.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use serde::Serialize;
 use tidemark_catalog::{Counts, Cursor, Manifest, Slot, Waiting};
@@ -9,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 use tracing::{error, info};
 
 /// For how long a trouble that goes on is not logged again.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// The part that a process plays for an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -82,12 +85,13 @@ pub struct IngestStatus {
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     status: watch::Sender<IngestStatus>,
-    quiet_until: Option<Instant>,
+    /// Until when no further failure is logged. Clones share it.
+    quiet_until: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Reporter {
     pub(crate) fn new(status: watch::Sender<IngestStatus>) -> Self {
-        Self { status, quiet_until: None }
+        Self { status, quiet_until: Arc::default() }
     }
 
     pub(crate) fn role(&self, role: Role) {
@@ -163,27 +167,35 @@ impl Reporter {
     }
 
     /// Something failed and will be tried again.
-    pub(crate) fn trouble(&mut self, doing: &'static str, failure: &(dyn std::error::Error + 'static)) {
+    pub(crate) fn trouble(&self, doing: &'static str, failure: &(dyn std::error::Error + 'static)) {
         let message = whole(failure);
         let mut attempts = 1;
         self.status.send_modify(|status| {
             attempts += status.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
             status.trouble = Some(Trouble { doing, message: message.clone(), attempts });
         });
-        let now = Instant::now();
-        if self.quiet_until.is_none_or(|until| until <= now) {
-            self.quiet_until = Some(now + SILENCE);
+        if self.may_speak() {
             error!(doing, attempts, "{message}; nothing is lost: trying again");
         }
     }
 
     /// What failed works again.
-    pub(crate) fn well(&mut self) {
+    pub(crate) fn well(&self) {
         let healed = self.status.send_if_modified(|status| status.trouble.take().is_some());
         if healed {
-            self.quiet_until = None;
+            *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
             info!("works again");
         }
+    }
+
+    fn may_speak(&self) -> bool {
+        let now = Instant::now();
+        let mut quiet_until = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = quiet_until.is_some_and(|until| now < until);
+        if !quiet {
+            *quiet_until = Some(now + SILENCE);
+        }
+        !quiet
     }
 }
 

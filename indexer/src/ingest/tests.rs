@@ -10,7 +10,7 @@ use tidemark_wal::Outcome;
 use super::IngestOptions;
 use world::{Draft, World, small_batches};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_backfill_indexes_every_entry_once() {
@@ -243,4 +243,21 @@ async fn the_real_engine_gives_the_same_answers_as_the_model() {
         outcomes.push((standing, contents.marks.overtaken.len()));
     }
     assert_eq!(outcomes[0], outcomes[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backfill_costs_little_more_than_two_requests_an_entry() {
+    let entries = 4000;
+    let world = World::new(IngestOptions::default()).await;
+    for number in 0..entries {
+        let at = world.ago(50_000 - number * 5);
+        let id = format!("b{number}");
+        world.append(at, &Draft::bundle(&id));
+        world.describe(&id, at);
+    }
+    let before = world.cloud.requests();
+    world.run_for(Duration::from_secs(30)).await;
+    let spent = world.cloud.requests() - before;
+    assert_eq!(world.check().await.records.len() as u64, entries);
+    assert!(spent <= entries * 2 + entries / 100 + 40, "{spent} requests for {entries} entries");
 }

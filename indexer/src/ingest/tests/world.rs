@@ -198,7 +198,7 @@ impl World {
         let at = self.cloud.requests() + request;
         self.cloud.die_at(Some(at));
         let running = self.start();
-        self.pass(Duration::from_secs(240)).await;
+        self.pass(Duration::from_mins(4)).await;
         drop(running);
         self.cloud.die_at(None);
         self.cloud.requests() >= at
@@ -271,5 +271,5 @@ fn check_newest(contents: &Contents) {
 }
 
 fn parameters() -> Parameters {
-    Parameters { audit_window: Duration::from_secs(2 * 3600), ..Parameters::with_expiry(Duration::from_secs(10)) }
+    Parameters { audit_window: Duration::from_hours(2), ..Parameters::with_expiry(Duration::from_secs(10)) }
 }
