@@ -1,0 +1,195 @@
+//! A Chromium of the system, driven over its own protocol, which writes down every request that its pages make.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use chromiumoxide::{
+    BrowserConfig, Page,
+    cdp::{
+        browser_protocol::{
+            emulation::SetScriptExecutionDisabledParams,
+            log::{EnableParams, EventEntryAdded, LogEntryLevel},
+            network::EventRequestWillBeSent,
+        },
+        js_protocol::runtime::EventExceptionThrown,
+    },
+};
+use futures::StreamExt as _;
+use tempfile::TempDir;
+
+/// Names under which Chromium is installed.
+const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+/// How long a page may take to come to what is waited for, on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The browser.
+pub(crate) struct Browser {
+    browser: chromiumoxide::Browser,
+    events: tokio::task::JoinHandle<()>,
+    _profile: TempDir,
+}
+
+/// One page of it.
+pub(crate) struct Tab {
+    page: Page,
+    requests: Arc<Mutex<Vec<String>>>,
+    complaints: Arc<Mutex<Vec<String>>>,
+}
+
+impl Browser {
+    /// Starts the browser: the one that `TIDEMARK_CHROMIUM` names, else one in the path. Without any, the tests of the
+    /// page are skipped, but not in CI.
+    pub(crate) async fn start() -> Option<Self> {
+        if std::env::var_os("TIDEMARK_SKIP_BROWSER").is_some() {
+            eprintln!("SKIPPED: TIDEMARK_SKIP_BROWSER is set, so the page is not tested");
+            return None;
+        }
+        let Some(executable) = named().or_else(installed) else {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "no Chromium was found: apt-get install chromium");
+            eprintln!("SKIPPED: no Chromium was found, so the page is not tested; apt-get install chromium");
+            return None;
+        };
+        let profile = tempfile::tempdir().expect("a folder");
+        let config = BrowserConfig::builder()
+            .chrome_executable(executable)
+            .user_data_dir(profile.path())
+            .no_sandbox()
+            .launch_timeout(PATIENCE)
+            .request_timeout(PATIENCE)
+            .window_size(1280, 900)
+            .build()
+            .expect("a configuration");
+        let (browser, mut handler) = chromiumoxide::Browser::launch(config).await.expect("Chromium starts");
+        let events = tokio::spawn(async move { while handler.next().await.is_some() {} });
+        Some(Self { browser, events, _profile: profile })
+    }
+
+    /// Opens a page.
+    pub(crate) async fn open(&self, url: &str) -> Tab {
+        let page = self.browser.new_page("about:blank").await.expect("a page");
+        page.execute(EnableParams::default()).await.expect("the log is on");
+        let tab = Tab { page, requests: Arc::default(), complaints: Arc::default() };
+        tab.listen().await;
+        tab.go(url).await;
+        tab
+    }
+
+    /// Ends the browser.
+    pub(crate) async fn close(mut self) {
+        self.browser.close().await.expect("it closes");
+        self.browser.wait().await.expect("it ends");
+        self.events.abort();
+    }
+}
+
+impl Tab {
+    /// Goes to an address.
+    pub(crate) async fn go(&self, url: &str) {
+        self.page.goto(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
+
+    /// Presses a key.
+    pub(crate) async fn press(&self, key: &str) {
+        let body = self.page.find_element("body").await.expect("a body");
+        body.press_key(key).await.unwrap_or_else(|error| panic!("{key}: {error}"));
+    }
+
+    /// Types where the focus is.
+    pub(crate) async fn type_text(&self, text: &str) {
+        let body = self.page.find_element("body").await.expect("a body");
+        body.type_str(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+
+    /// Clicks on the first element that the selector finds.
+    pub(crate) async fn click(&self, selector: &str) {
+        let found = format!("document.querySelector({selector:?}) !== null");
+        self.until(selector, &found).await;
+        let element = self.page.find_element(selector).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        element.click().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+    }
+
+    /// The text of the first element that the selector finds.
+    pub(crate) async fn text(&self, selector: &str) -> String {
+        let element = self.page.find_element(selector).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        element.inner_text().await.expect("a text").unwrap_or_default()
+    }
+
+    /// Whether a condition holds now. A page that is about to be left has no answer.
+    pub(crate) async fn holds(&self, condition: &str) -> bool {
+        let answer = self.page.evaluate(condition).await;
+        answer.ok().and_then(|answer| answer.into_value().ok()).unwrap_or(false)
+    }
+
+    /// Waits until a condition holds.
+    pub(crate) async fn until(&self, what: &str, condition: &str) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !self.holds(condition).await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        if waited.await.is_err() {
+            let page = self.page.content().await.unwrap_or_default();
+            panic!("{what}: does not come\n{:?}\n{page}", self.page.url().await);
+        }
+    }
+
+    /// Runs no script from now on.
+    pub(crate) async fn without_scripts(&self) {
+        self.page.execute(SetScriptExecutionDisabledParams::new(true)).await.expect("scripts are off");
+    }
+
+    /// Every request so far went below this address.
+    pub(crate) fn asked_only(&self, base: &str) {
+        let requests = self.requests.lock().expect("a list");
+        assert!(requests.len() > 3, "requests are written down: {requests:?}");
+        for url in requests.iter() {
+            assert!(url.starts_with(base) || url.starts_with("about:") || url.starts_with("data:"), "{url}");
+        }
+    }
+
+    /// Nothing was blocked, missing or thrown.
+    pub(crate) fn no_complaints(&self) {
+        let complaints = self.complaints.lock().expect("a list");
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+
+    async fn listen(&self) {
+        let mut sent = self.page.event_listener::<EventRequestWillBeSent>().await.expect("a listener");
+        let requests = Arc::clone(&self.requests);
+        tokio::spawn(async move {
+            while let Some(event) = sent.next().await {
+                requests.lock().expect("a list").push(event.request.url.clone());
+            }
+        });
+        let mut logged = self.page.event_listener::<EventEntryAdded>().await.expect("a listener");
+        let complaints = Arc::clone(&self.complaints);
+        tokio::spawn(async move {
+            while let Some(event) = logged.next().await {
+                if event.entry.level == LogEntryLevel::Error {
+                    complaints.lock().expect("a list").push(event.entry.text.clone());
+                }
+            }
+        });
+        let mut thrown = self.page.event_listener::<EventExceptionThrown>().await.expect("a listener");
+        let complaints = Arc::clone(&self.complaints);
+        tokio::spawn(async move {
+            while let Some(event) = thrown.next().await {
+                complaints.lock().expect("a list").push(format!("{:?}", event.exception_details));
+            }
+        });
+    }
+}
+
+fn named() -> Option<PathBuf> {
+    std::env::var_os("TIDEMARK_CHROMIUM").map(PathBuf::from).filter(|named| named.is_file())
+}
+
+fn installed() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let places = std::env::split_paths(&path);
+    let candidates = places.flat_map(|place| NAMES.map(|name| place.join(name)));
+    candidates.into_iter().find(|candidate| candidate.is_file())
+}

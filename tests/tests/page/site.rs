@@ -1,0 +1,102 @@
+//! A log on a local folder with the indexer and the page over it, filled through the ordinary writer.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Map, json};
+use tempfile::TempDir;
+use tidemark_catalog::RootChain;
+use tidemark_indexer::service::{DevOptions, DevService};
+use tidemark_wal::{Create, Draft, DraftOp, Entropy, Log, Metadata, Token, Writer, WriterOptions};
+use tokio_util::sync::CancellationToken;
+
+/// What runs if anything on the way to the page forgets to escape.
+pub(crate) const ATTACK: &str = "'\"><img src=x onerror=window.attacked=1><script>window.attacked=1</script>";
+
+/// The running site.
+pub(crate) struct Site {
+    pub(crate) race: Token,
+    pub(crate) hostile: Token,
+    pub(crate) malformed: Token,
+    base: String,
+    writer: Writer,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<()>,
+    _folder: TempDir,
+}
+
+impl Site {
+    /// Starts with two bundles, a label, an attack and an entry that nobody can read.
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stop = CancellationToken::new();
+        let options = DevOptions {
+            folder: folder.path().to_owned(),
+            expiry: Duration::from_secs(2),
+            listen: "127.0.0.1:0".parse().expect("an address"),
+        };
+        let service = DevService::start(options, stop.clone()).await.expect("a service");
+        let base = format!("http://{}/", service.address().expect("an address"));
+        let log = service.log().clone();
+        let running = tokio::spawn(async move { service.run().await.expect("it ends well") });
+        let writer = writer(&log).await;
+        let race = bundle(&writer, "b1", "Fix a race in the flush\n\nIt showed on slow disks only.").await;
+        bundle(&writer, "b2", "Document the clock").await;
+        label(&writer, "v1", "b1").await;
+        let hostile = bundle(&writer, "b3", ATTACK).await;
+        let malformed = Token::new(race.second(), &Entropy::from_os());
+        let body = format!("{{ {ATTACK}").into_bytes().into();
+        let created = log.entries.create(&malformed.to_string(), body, &Metadata::default()).await;
+        assert!(matches!(created, Create::Committed { .. }), "{created:?}");
+        Self { race, hostile, malformed, base, writer, stop, running, _folder: folder }
+    }
+
+    /// The address of a page.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// One more bundle.
+    pub(crate) async fn append(&self, id: &str, message: &str) {
+        bundle(&self.writer, id, message).await;
+    }
+
+    /// Ends the service.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.expect("no panic");
+    }
+}
+
+/// The address of a search, below the site's.
+pub(crate) fn query(text: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    format!("?{}", query.append_pair("q", text).finish())
+}
+
+async fn writer(log: &Log) -> Writer {
+    let entropy = Entropy::from_os();
+    let root = Arc::new(RootChain::open(log, entropy.clone()));
+    Writer::open(log.clone(), root, WriterOptions::named("page"), entropy).await.expect("a writer")
+}
+
+async fn bundle(writer: &Writer, id: &str, message: &str) -> Token {
+    let body = json!({
+        "id": id,
+        "message": message,
+        "timestamp": "2020-02-29T12:00:00Z",
+        "contributors": [{ "name": "Grace Hopper", "email": "grace@example.org" }],
+    });
+    let path = format!("bundles/models/{id}/bundle.yaml");
+    append(writer, DraftOp::Descriptor { path, body: body.to_string().into() }).await
+}
+
+async fn label(writer: &Writer, label: &str, bundle: &str) -> Token {
+    let body = json!({ "name": label, "id": bundle, "timestamp": "2020-02-29T12:00:00Z" }).to_string().into();
+    let (repo, label, bundle) = ("models".to_owned(), label.to_owned(), bundle.to_owned());
+    append(writer, DraftOp::Label { repo, label, bundle, body }).await
+}
+
+async fn append(writer: &Writer, op: DraftOp) -> Token {
+    let draft = Draft { writer: None, idempotency_key: None, attributes: Map::new(), ops: vec![op] };
+    writer.append(draft).await.expect("an append").token
+}
