@@ -41,7 +41,7 @@ async fn store_time_stands_still_rather_than_going_back() {
     let store = Store::folder(folder.path()).unwrap();
     store.put("before", "1".into()).await.unwrap();
     let lock = fs::File::open(folder.path().join(LOCK)).unwrap();
-    let ahead = lock.metadata().unwrap().modified().unwrap() + Duration::from_secs(7200);
+    let ahead = lock.metadata().unwrap().modified().unwrap() + Duration::from_hours(2);
     lock.set_modified(ahead).unwrap();
     store.put("after", "1".into()).await.unwrap();
     let unix = ahead.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
