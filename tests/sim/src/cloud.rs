@@ -8,12 +8,12 @@ use std::{
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
-use crate::{dice::Dice, trace::Trace, weather::Weather};
+use crate::{dice::Dice, trace::Trace, truth::META, weather::Weather};
 
 /// True time at the start of every simulation, milliseconds since the Unix epoch.
-pub const START: u64 = 1_700_000_000_000;
+pub(crate) const START: u64 = 1_700_000_000_000;
 
 /// User metadata of an object.
 pub type Metadata = BTreeMap<String, String>;
@@ -204,6 +204,20 @@ impl Cloud {
         admitted
     }
 
+    /// The store time that a write gets, and for how long it stays unseen although the store promised otherwise.
+    pub(crate) fn straggle(&self, bucket: &str) -> Option<(u64, Duration)> {
+        let now = self.now();
+        let mut state = self.state();
+        let weather = state.weather.clone();
+        if bucket != META || !state.dice.chance(weather.straggle) {
+            return None;
+        }
+        let unseen = state.dice.among(&weather.straggling);
+        let stamp = now + state.offset(bucket);
+        state.trace.line(now - START, &format!("a write to {bucket} stays unseen for {unseen} ms"));
+        Some((stamp, Duration::from_millis(unseen)))
+    }
+
     /// Writes an object. `false`: something has the key, and the write was to create it.
     pub(crate) fn land(
         &self,
@@ -213,6 +227,7 @@ impl Cloud {
         body: &Bytes,
         metadata: &Metadata,
         create: bool,
+        stamp: Option<u64>,
     ) -> bool {
         let now = self.now();
         let mut state = self.state();
@@ -222,7 +237,8 @@ impl Cloud {
             return false;
         }
         let hidden = state.weather.hidden.clone();
-        let stamp = now + state.offset(bucket) - state.dice.among(&hidden);
+        let usual = now + state.offset(bucket) - state.dice.among(&hidden);
+        let stamp = stamp.unwrap_or(usual);
         state.next_tag += 1;
         let object = Stored { stamp, body: body.clone(), metadata: metadata.clone(), tag: state.next_tag };
         state.buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object.clone());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemark_wal::Parameters;
+use tidemark_wal::{Parameters, planted::Fault};
 
 use crate::{dice::Dice, weather::Weather};
 
@@ -27,6 +27,8 @@ pub struct Knobs {
     pub rest: std::ops::RangeInclusive<u64>,
     /// How many bundles of a repo the writers share names of; few make them collide.
     pub names: u64,
+    /// What the writers write, from the table of drafts.
+    pub drafts: std::ops::RangeInclusive<u64>,
     /// Whether a candidate that starts again is the same to the catalog, as the owner of a folder is.
     pub steady_identity: bool,
     /// Whether somebody deletes descriptors of old bundles.
@@ -35,7 +37,72 @@ pub struct Knobs {
     pub trim: Option<Duration>,
 }
 
+/// Every draft of the table.
+const ALL_DRAFTS: std::ops::RangeInclusive<u64> = 0..=9;
+/// Labels alone.
+const LABELS: std::ops::RangeInclusive<u64> = 5..=6;
+/// Entries that complete themselves.
+const ENTRIES: std::ops::RangeInclusive<u64> = 8..=8;
+
 impl Knobs {
+    /// A set-up under which `fault` bites soon. The unfaulted code must hold in it too.
+    pub fn hunting(seed: u64, fault: Fault) -> Self {
+        let mut knobs = Self::mixed(seed);
+        let weather = &mut knobs.weather;
+        match fault {
+            Fault::CleanupOnUnknown => {
+                (weather.lost, weather.late, weather.lateness) = (200, 650, 10_000..=50_000);
+                (weather.pause, weather.crash, weather.patience) = (0, 0, 1_000);
+                (knobs.writers, knobs.rest) = (3, 200..=2_000);
+            }
+            Fault::ClockReadAfterListing => {
+                (weather.page, weather.network) = (1..=2, 100..=600);
+                (knobs.rest, knobs.writers) = (200..=2_000, 3);
+            }
+            Fault::FencedIngestPublishes => {
+                (weather.pause, weather.pauses) = (4, 62_000..=100_000);
+                (knobs.indexers, knobs.steady_identity) = (2, false);
+                knobs.storm = Duration::from_secs(540);
+            }
+            Fault::CandidatesFenceEachOther => knobs.indexers = 2,
+            Fault::CompactionLosesCorrection | Fault::SidecarAfterCause => {
+                (weather.landing, weather.pause, weather.crash) = (500..=2_500, 0, 0);
+                (knobs.drafts, knobs.rest, knobs.writers) = (LABELS, 200..=1_500, 3);
+                (knobs.indexers, knobs.trim) = (1, None);
+            }
+            Fault::OutcomeDecidedAgain => {
+                (weather.pause, weather.crash) = (0, 0);
+                (knobs.deleter, knobs.strangers, knobs.indexers) = (true, 2, 1);
+            }
+            Fault::LoweredExpiryAtOnce => {
+                (weather.pause, weather.crash) = (0, 0);
+                let lowered = Parameters { expiry: Duration::from_secs(2), ..knobs.parameters };
+                knobs.parameters.expiry = Duration::from_secs(40);
+                knobs.changes = vec![(Duration::from_secs(60), lowered)];
+                (knobs.rest, knobs.writers, knobs.strangers) = (200..=2_000, 3, 2);
+            }
+            Fault::AcknowledgedUnseen => {
+                (weather.straggle, weather.straggling) = (200, 10_000..=60_000);
+                (knobs.writers, knobs.strangers, knobs.parameters.expiry) = (3, 0, Duration::from_secs(6));
+                knobs.changes.clear();
+            }
+            Fault::LateMakesDuplicate => {
+                (weather.pause, weather.pauses, weather.late, weather.lateness) = (15, 3_000..=9_000, 60, 0..=9_000);
+                (knobs.drafts, knobs.writers) = (ENTRIES, 3);
+                knobs.parameters.expiry = Duration::from_secs(2);
+                knobs.changes.clear();
+            }
+            Fault::ForeignDescriptorAccepted => knobs.strangers = 2,
+            _ => {}
+        }
+        let weather = &knobs.weather;
+        for parameters in std::iter::once(&mut knobs.parameters).chain(knobs.changes.iter_mut().map(|(_, set)| set)) {
+            parameters.request_timeout = whole(weather.landing.end() + weather.spread);
+            parameters.visibility_delay = whole(weather.hidden.end() + weather.spread);
+        }
+        knobs
+    }
+
     /// The mixed scenario.
     pub fn mixed(seed: u64) -> Self {
         let mut dice = Dice::seeded(seed ^ 0x6b6e_6f62);
@@ -53,6 +120,7 @@ impl Knobs {
             indexers: dice.among(&(1..=2)),
             rest: 200..=dice.among(&(3_000..=20_000)),
             names: dice.among(&(3..=40)),
+            drafts: ALL_DRAFTS,
             steady_identity: dice.chance(300),
             deleter: dice.chance(500),
             trim: dice.chance(500).then(|| Duration::from_secs(dice.among(&(30..=120)))),
@@ -81,12 +149,13 @@ fn storm(dice: &mut Dice) -> Weather {
         crash: rate(dice, rough),
         page: 1..=dice.among(&(2..=40)),
         patience: dice.among(&(2_000..=8_000)),
+        straggle: 0,
+        straggling: 0..=0,
     }
 }
 
 /// Parameters that tell the truth about the weather: `R` and `V` as long as they really are.
 fn parameters(dice: &mut Dice, weather: &Weather) -> Parameters {
-    let whole = |milliseconds: u64| Duration::from_secs(milliseconds.div_ceil(1000));
     Parameters {
         // A spread above a quarter of `W` refuses appends.
         expiry: Duration::from_secs(dice.among(&(6..=25))),
@@ -95,6 +164,10 @@ fn parameters(dice: &mut Dice, weather: &Weather) -> Parameters {
         visibility_delay: whole(weather.hidden.end() + weather.spread),
         audit_window: Duration::from_secs(dice.among(&(60..=200))),
     }
+}
+
+fn whole(milliseconds: u64) -> Duration {
+    Duration::from_secs(milliseconds.div_ceil(1000))
 }
 
 fn change(dice: &mut Dice, before: &Parameters) -> Vec<(Duration, Parameters)> {

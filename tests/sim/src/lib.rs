@@ -22,7 +22,7 @@ pub use knobs::Knobs;
 pub use oracle::{Acknowledged, Oracle};
 pub use process::Process;
 pub use run::{Report, first_failure, run, run_all};
-pub use scenario::Scenario;
+pub use scenario::{Scenario, hunt};
 pub use store::SimStore;
 pub use supervise::{End, supervise};
 pub use trace::Trace;

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, process::ExitCode, thread::available_parallelism};
 
 use clap::Parser;
-use tidemark_sim::{Report, Scenario, fault, first_failure, run_all};
+use tidemark_sim::{FAULTS, Report, Scenario, fault, first_failure, hunt, run_all};
+use tidemark_wal::planted::Fault;
 
 /// Runs seeds of the simulation: `cargo run -p tidemark-sim -- --seeds 10000 --from 0`.
 #[derive(Parser)]
@@ -26,9 +27,17 @@ struct Args {
     /// Plants this fault, as in `NoBoundaryCheck`.
     #[arg(long)]
     fault: Option<String>,
+    /// The set-up in which this fault would bite, without the fault.
+    #[arg(long)]
+    hunt: Option<String>,
     /// Threads; as many as there are cores when absent.
     #[arg(long)]
     threads: Option<usize>,
+}
+
+/// The fault of this name; an error where there is none.
+fn named(name: Option<&str>) -> Result<Option<Fault>, ()> {
+    name.map(|name| fault(name).ok_or(())).transpose()
 }
 
 fn main() -> ExitCode {
@@ -37,14 +46,16 @@ fn main() -> ExitCode {
         eprintln!("no scenario is named \"{}\"", args.scenario);
         return ExitCode::FAILURE;
     };
-    let planted = match args.fault.as_deref().map(|name| fault(name).ok_or(name)) {
-        Some(Err(name)) => {
-            eprintln!("no fault is named \"{name}\"");
-            return ExitCode::FAILURE;
-        }
-        other => other.and_then(Result::ok),
+    let (Ok(planted), Ok(prey)) = (named(args.fault.as_deref()), named(args.hunt.as_deref())) else {
+        eprintln!("faults are {FAULTS:?}");
+        return ExitCode::FAILURE;
     };
-    let one = |seed: u64, echo: bool| -> Report { scenario.run(seed, planted, echo) };
+    let one = |seed: u64, echo: bool| -> Report {
+        match prey {
+            Some(prey) => hunt(seed, prey, planted, echo),
+            None => scenario.run(seed, planted, echo),
+        }
+    };
     let reports = match args.seed {
         Some(seed) => vec![one(seed, args.trace)],
         None => {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// The bucket of the index.
-pub const INDEX: &str = "index";
+pub(crate) const INDEX: &str = "index";
 /// How long a holder's heartbeat must have stood still before another takes over, milliseconds. The protocol says 60 s of
 /// the candidate's clock, over reads at most 15 s apart.
 const SILENCE: u64 = 59_000;
@@ -60,9 +61,14 @@ pub struct Oracle {
     contents: BTreeMap<u64, String>,
     /// What was said last of each operation, and the seq that said it.
     said: BTreeMap<(Token, u32), (u64, Outcome)>,
-    heartbeats: BTreeMap<String, u64>,
+    /// True times at which each heartbeat moved.
+    heartbeats: BTreeMap<String, Vec<u64>>,
+    /// True time at which the present epoch began.
+    epoch_began: u64,
     retired: BTreeSet<String>,
     boundary: u64,
+    /// Whether the store keeps its word on when objects become visible. If not, only promises to writers are checked.
+    pub trusting: bool,
     /// Rare things that happened.
     pub marks: BTreeSet<String>,
 }
@@ -79,8 +85,10 @@ impl Oracle {
             contents: BTreeMap::new(),
             said: BTreeMap::new(),
             heartbeats: BTreeMap::new(),
+            epoch_began: 0,
             retired: BTreeSet::new(),
             boundary: 0,
+            trusting: true,
             marks: BTreeSet::new(),
         }
     }
@@ -97,8 +105,12 @@ impl Oracle {
             let intent = self.truth.entries.get(token)?.intent.as_ref().ok()?;
             intent.ops.get(*op as usize)?.descriptor.clone()
         };
-        let all_decided =
-            |path: &String| self.truth.naming(path).iter().all(|token| self.said.contains_key(&(*token, 0)));
+        // What an audit has still to find must stay.
+        let settled = |token: &Token| {
+            let said = self.said.get(&(*token, 0)).map(|(_, outcome)| *outcome);
+            said.is_some_and(|said| said != Outcome::Aborted || self.truth.outcome(*token) == Some(Outcome::Aborted))
+        };
+        let all_decided = |path: &String| self.truth.naming(path).iter().all(settled);
         committed.filter_map(|(place, _)| op(place)).filter(all_decided).collect()
     }
 
@@ -110,7 +122,10 @@ impl Oracle {
     /// Takes in an event.
     pub fn see(&mut self, event: &Event) -> Result<(), String> {
         if event.key.contains(".tidemark/clock/") {
-            self.heartbeats.insert(event.key.clone(), event.at);
+            // Candidates look in the log's own store.
+            if event.bucket == LOG {
+                self.heartbeats.entry(event.key.clone()).or_default().push(event.at);
+            }
             return Ok(());
         }
         if event.bucket == INDEX {
@@ -128,7 +143,7 @@ impl Oracle {
     /// Invariant 2 and 3: what changes an outcome to committed never lands below the cursor.
     fn frozen_stays(&mut self, token: Token, event: &Event) -> Result<(), String> {
         let Some((number, manifest)) = self.latest() else { return Ok(()) };
-        if !manifest.cursor.covers(token) {
+        if !self.trusting || !manifest.cursor.covers(token) {
             return Ok(());
         }
         let outcome = self.truth.outcome(token);
@@ -195,8 +210,9 @@ impl Oracle {
                 return Err(named(format!("follows manifest {before}")));
             }
             goes_on(last, &manifest).map_err(named)?;
-            self.taken_over(last, &manifest, event.at).map_err(named)?;
-            self.retire(&last.clone(), &manifest).map_err(named)?;
+            let last = last.clone();
+            self.taken_over(&last, &manifest, &event.by, event.at).map_err(named)?;
+            self.retire(&last, &manifest).map_err(named)?;
         }
         self.complete(&manifest).map_err(named)?;
         self.manifests.insert(number, manifest);
@@ -204,20 +220,31 @@ impl Oracle {
     }
 
     /// Invariant 5: a holder that is alive is not taken over.
-    fn taken_over(&self, before: &Manifest, after: &Manifest, at: u64) -> Result<(), String> {
+    fn taken_over(&mut self, before: &Manifest, after: &Manifest, by: &str, at: u64) -> Result<(), String> {
         if after.epoch == before.epoch {
-            return Ok(());
+            return held_by(before, by);
         }
+        let began = std::mem::replace(&mut self.epoch_began, at);
         let (Some(was), Some(is)) = (&before.holder, &after.holder) else { return Ok(()) };
-        let beat = self.heartbeats.iter().filter(|(key, _)| key.ends_with(&was.heartbeat)).map(|(_, at)| *at).max();
-        let silent = beat.map_or(u64::MAX, |beat| at - beat);
+        let silent = self.longest_silence(&was.heartbeat, began, at);
         if was.identity != is.identity && silent < SILENCE {
             return Err(format!(
-                "{:?} took over from {:?}, whose heartbeat moved {silent} ms before",
+                "{:?} took over from {:?}, whose heartbeat never stood still for more than {silent} ms",
                 is.identity, was.identity
             ));
         }
+        if was.identity != is.identity {
+            self.marks.insert("a silent holder was succeeded".to_owned());
+        }
         Ok(())
+    }
+
+    /// The longest time between `from` and `to` in which the heartbeat did not move, milliseconds.
+    fn longest_silence(&self, heartbeat: &str, from: u64, to: u64) -> u64 {
+        let beats = self.heartbeats.iter().filter(|(key, _)| key.ends_with(heartbeat)).flat_map(|(_, beats)| beats);
+        let mut beats: Vec<u64> = beats.copied().filter(|at| (from..=to).contains(at)).chain([from, to]).collect();
+        beats.sort_unstable();
+        beats.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
     }
 
     /// An object that is no longer named is never named again.
@@ -302,6 +329,10 @@ impl Oracle {
 
     /// Everything below the cursor is there, nothing above it, each with the outcome that it really has.
     fn outcomes(&mut self, manifest: &Manifest, visible: &BTreeMap<(Token, u32), &Record>) -> Result<(), String> {
+        if !self.trusting {
+            self.said = visible.iter().map(|(place, record)| (*place, (record.seq, record.decision.outcome))).collect();
+            return Ok(());
+        }
         let truth = self.truth.outcomes(manifest.cursor.second());
         let mut said = BTreeMap::new();
         for ((token, op), record) in visible {
@@ -378,13 +409,19 @@ impl Oracle {
         let Some((number, manifest)) = self.latest() else { return Err("there is no index at all".to_owned()) };
         let manifest = manifest.clone();
         self.complete(&manifest)?;
-        if manifest.cursor.second().after(std::time::Duration::from_secs(60)) < horizon {
+        if !self.trusting {
+            return Ok(());
+        }
+        // An idle indexer publishes once a minute that the horizon has moved, a busy one at once.
+        let (idle, busy) = (Duration::from_secs(90), Duration::from_secs(20));
+        if manifest.cursor.second().after(idle) < horizon {
             return Err(format!(
                 "no progress: the cursor of manifest {number} is {} and the horizon {horizon}",
                 manifest.cursor
             ));
         }
-        for ((token, op), real) in self.truth.outcomes(manifest.cursor.second()) {
+        let sealed = manifest.cursor.second().max(horizon.before(busy));
+        for ((token, op), real) in self.truth.outcomes(sealed) {
             let said = self.said.get(&(token, op)).map(|(_, outcome)| *outcome);
             // What comes after the audit window may be found or not, but only as that.
             let unfound = matches!((said, real), (None | Some(Outcome::Aborted), Outcome::Expired));
@@ -402,6 +439,18 @@ impl Default for Oracle {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Only the holder publishes.
+fn held_by(manifest: &Manifest, by: &str) -> Result<(), String> {
+    let Some(holder) = &manifest.holder else {
+        return Err("was published by somebody while nobody held the index".to_owned());
+    };
+    let name = holder.identity.0.as_str();
+    if by == name || by.strip_prefix(name).is_some_and(|life| life.starts_with('.')) {
+        return Ok(());
+    }
+    Err(format!("was published by {by} while {name} held the index"))
 }
 
 /// Invariant 2.

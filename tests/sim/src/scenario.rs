@@ -39,9 +39,18 @@ impl Scenario {
 
     /// Runs one seed of it on this thread, with `fault` planted.
     pub fn run(self, seed: u64, fault: Option<Fault>, echo: bool) -> Report {
-        match self {
-            Self::Chain => run(seed, fault, echo, chain::run),
-            Self::Mixed => run(seed, fault, echo, |seed, echo| mixed::run(seed, Knobs::mixed(seed), echo)),
+        match (self, fault) {
+            (Self::Mixed, Some(prey)) => hunt(seed, prey, fault, echo),
+            (Self::Chain, _) => run(seed, fault, echo, chain::run),
+            (Self::Mixed, None) => run(seed, None, echo, |seed, echo| mixed::run(seed, Knobs::mixed(seed), echo)),
         }
+    }
+}
+
+/// Runs one seed under the set-up in which `prey` bites, with `fault` planted.
+pub fn hunt(seed: u64, prey: Fault, fault: Option<Fault>, echo: bool) -> Report {
+    match prey {
+        Fault::NoBoundaryCheck | Fault::SlotBelowBoundaryAccepted => run(seed, fault, echo, chain::run),
+        _ => run(seed, fault, echo, |seed, echo| mixed::run(seed, Knobs::hunting(seed, prey), echo)),
     }
 }

@@ -192,9 +192,15 @@ impl SimStore {
                 }
                 sleep(landing).await;
                 let by = self.process.name();
-                match self.cloud.land(by, &self.bucket, key, body, metadata, *create) {
-                    true => Answer::Done,
-                    false => Answer::Exists,
+                let mut stamp = None;
+                if let Some((given, unseen)) = create.then(|| self.cloud.straggle(&self.bucket)).flatten() {
+                    stamp = Some(given);
+                    sleep(unseen).await;
+                }
+                if self.cloud.land(by, &self.bucket, key, body, metadata, *create, stamp) {
+                    Answer::Done
+                } else {
+                    Answer::Exists
                 }
             }
             Write::Delete => {

@@ -12,11 +12,11 @@ use tidemark_wal::{Form, Intent, Kind, Malformed, Operation, Outcome, Parameters
 use crate::cloud::{Event, Metadata, What};
 
 /// Buckets of every simulated log.
-pub const LOG: &str = "log";
+pub(crate) const LOG: &str = "log";
 /// Descriptors.
-pub const META: &str = "meta";
+pub(crate) const META: &str = "meta";
 /// Labels and their markers.
-pub const VMETA: &str = "vmeta";
+pub(crate) const VMETA: &str = "vmeta";
 
 /// An entry that landed.
 #[derive(Clone, Debug)]

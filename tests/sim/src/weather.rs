@@ -33,6 +33,10 @@ pub struct Weather {
     pub pauses: RangeInclusive<u64>,
     /// Calls at which the process dies, before or after the call landed.
     pub crash: u32,
+    /// Descriptors that become visible later than `V` after their store time: the store breaks its word.
+    pub straggle: u32,
+    /// How much later.
+    pub straggling: RangeInclusive<u64>,
     /// Objects in a page of a listing.
     pub page: RangeInclusive<u64>,
     /// After how long a caller gives up on a call.
@@ -57,6 +61,8 @@ impl Weather {
             pause: 0,
             pauses: 0..=0,
             crash: 0,
+            straggle: 0,
+            straggling: 0..=0,
             page: 1000..=1000,
             patience: 10_000,
         }

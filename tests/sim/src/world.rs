@@ -34,7 +34,9 @@ impl World {
     /// An empty world whose oracle sees everything.
     pub fn new(seed: u64, knobs: Knobs, echo: bool) -> Self {
         let cloud = Cloud::new(seed, knobs.weather.clone(), echo);
-        let oracle = Arc::new(Mutex::new(Oracle::new()));
+        let mut oracle = Oracle::new();
+        oracle.trusting = knobs.weather.straggle == 0;
+        let oracle = Arc::new(Mutex::new(oracle));
         let watching = Arc::clone(&oracle);
         cloud.watch(Box::new(move |event| lock(&watching).see(event)));
         let guarding = Arc::clone(&oracle);

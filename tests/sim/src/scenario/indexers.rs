@@ -21,14 +21,15 @@ pub async fn index(world: World, process: Process, name: String) -> End {
         return End::GaveUp(error);
     }
     let chain = IndexChain::open(&world.index(&process), Generation::first(), world.entropy());
+    // A pod that starts again has a UID of its own; a folder's owner does not.
+    let identity = if world.knobs.steady_identity { name } else { process.name().to_owned() };
     let ingest = Ingest {
-        clock: Clock::new(&log, &name),
+        clock: Clock::new(&log, &identity),
         engine: Arc::new(Model::new(world.index(&process))),
         log,
         root,
         chain,
-        // A pod that starts again has a UID of its own; a folder's owner does not.
-        identity: Identity(if world.knobs.steady_identity { name } else { process.name().to_owned() }),
+        identity: Identity(identity),
         options: options(&world),
         entropy: world.entropy(),
         status: watch::Sender::new(IngestStatus::default()),

@@ -80,7 +80,7 @@ fn done(desk: &Mutex<Desk>) {
 }
 
 fn draft(world: &World, name: &str, number: u64) -> Draft {
-    let kind = world.among(0..=9);
+    let kind = world.among(world.knobs.drafts.clone());
     let bundle = || {
         let id = if world.chance(150) {
             format!("b{}", world.among(0..=world.knobs.names))
