@@ -8,6 +8,7 @@ mod engine;
 mod filter;
 mod lookup;
 mod pack;
+mod remote;
 mod schema;
 mod scratch;
 mod segment;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tantivy::{Directory, Index, SegmentReader, SingleSegmentIndexWriter, TantivyDocument};
+use tantivy::{Index, SegmentReader, SingleSegmentIndexWriter, TantivyDocument};
 use tempfile::NamedTempFile;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -137,18 +137,17 @@ pub(crate) fn pack_index(
     })
 }
 
-/// Copies the files as they lie on the disk, with the footers that Tantivy puts on them.
+/// Copies the files as they lie on the disk, with the footers that Tantivy puts on them. Reads rather than maps them:
+/// mapped pages would count as this process's memory.
 fn write_pack(
     scratch: &ScratchDirectory,
     out: impl io::Write,
     documents: u64,
     filter: &[u8],
 ) -> io::Result<pack::Written> {
-    let names = scratch.names()?;
-    let mut files = Vec::new();
-    for name in &names {
-        let file = scratch.open_read(Path::new(name)).map_err(io::Error::other)?;
-        files.push((name.as_str(), file));
-    }
+    let files = scratch.names()?.into_iter().map(|name| {
+        let file = scratch.file(&name)?;
+        Ok((name, file))
+    });
     pack::write(out, documents, files, filter)
 }

@@ -1,7 +1,7 @@
 //! Whole segment objects on the local disk: fetched once, verified, memory-mapped, evicted by age of use.
 //!
 //! Files are named by the SHA-256 of their content, so a file is either right or refused. A file that somebody holds is
-//! never evicted; when what is held exceeds the bound, the bound is exceeded and a warning says so.
+//! never evicted; a segment that does not fit beside those is read by ranges, and a warning says so.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,12 +20,15 @@ use tidemark_catalog::Segment;
 use tidemark_wal::Store;
 use tokio::task::spawn_blocking;
 
+use super::remote::{Blocks, RemoteFile};
 use crate::engine::{EngineError, PackedFile};
 
 /// Bytes of one GET of a download.
 const PART: u64 = 8 << 20;
 /// GETs at once for one object.
 const PARTS_AT_ONCE: usize = 4;
+/// Bytes of memory for segments that are read by ranges.
+const BLOCKS: usize = 64 << 20;
 /// How many caches may share a folder: each process takes the first that is free.
 const CACHES_IN_A_FOLDER: u32 = 64;
 
@@ -35,6 +38,7 @@ pub(crate) struct Cache {
     folder: PathBuf,
     files: MmapDirectory,
     bound: u64,
+    blocks: Arc<Blocks>,
     state: Mutex<State>,
     _lock: File,
 }
@@ -50,16 +54,18 @@ struct State {
 struct Entry {
     size: u64,
     used: u64,
+    /// Whether this process knows that the content is right.
+    verified: bool,
     held: Weak<Cached>,
 }
 
-/// A verified object on the local disk. It stays there at least as long as this value.
+/// A verified object on the local disk, which stays there at least as long as this value; or one that is read by ranges.
 pub(crate) struct Cached {
     file: FileSlice,
 }
 
 impl Cached {
-    /// The memory-mapped bytes.
+    /// The bytes: memory-mapped, or fetched when they are read.
     pub(crate) fn file(&self) -> &FileSlice {
         &self.file
     }
@@ -78,6 +84,7 @@ impl Cache {
             folder,
             files,
             bound,
+            blocks: Arc::new(Blocks::new(BLOCKS)),
             state: Mutex::new(State { clock: entries.len() as u64, entries, ..State::default() }),
             _lock: lock,
         })
@@ -105,7 +112,9 @@ impl Cache {
 
     /// Takes over a file that was just packed and uploaded as `segment`.
     pub(crate) fn adopt(&self, segment: &Segment, file: PackedFile) -> Result<(), EngineError> {
-        self.make_room(segment.size);
+        if !self.make_room(segment.size) {
+            return Ok(());
+        }
         let target = self.folder.join(&segment.checksum);
         match file {
             PackedFile::File(path) => path.persist(&target).map_err(|e| disk(&target, e.error))?,
@@ -120,17 +129,36 @@ impl Cache {
     }
 
     async fn open_or_fetch(self: &Arc<Self>, segment: &Segment) -> Result<Arc<Cached>, EngineError> {
-        if self.state().entries.contains_key(&segment.checksum) {
-            let (this, of) = (self.clone(), segment.clone());
-            if let Ok(true) = spawn_blocking(move || this.verify_left_over(&of)).await {
-                return self.hold(&segment.checksum, segment.size);
+        let known = self.state().entries.get(&segment.checksum).map(|entry| entry.verified);
+        let right = match known {
+            Some(true) => true,
+            Some(false) => {
+                let (this, of) = (self.clone(), segment.clone());
+                spawn_blocking(move || this.verify_left_over(&of)).await.unwrap_or(false)
             }
+            None => false,
+        };
+        if right {
+            return self.hold(&segment.checksum, segment.size);
         }
-        self.make_room(segment.size);
+        if !self.make_room(segment.size) {
+            return self.remote(segment).await;
+        }
         let path = self.fetch(segment).await?;
         let target = self.folder.join(&segment.checksum);
         path.persist(&target).map_err(|e| disk(&target, e.error))?;
         self.hold(&segment.checksum, segment.size)
+    }
+
+    /// The object in the store, read when it is needed. That it is there and complete is seen now.
+    async fn remote(&self, segment: &Segment) -> Result<Arc<Cached>, EngineError> {
+        match self.store.head(&segment.key).await? {
+            Some(info) if info.size == segment.size => {}
+            Some(info) => return Err(wrong_size(segment, info.size)),
+            None => return Err(EngineError::Gone { key: segment.key.clone() }),
+        }
+        let file = RemoteFile::new(&self.store, segment, &self.blocks).map_err(|e| refused("read by ranges", &e))?;
+        Ok(Arc::new(Cached { file: FileSlice::new(Arc::new(file)) }))
     }
 
     /// Whether the file on the disk is what its name says; removes it if it is not.
@@ -181,10 +209,7 @@ impl Cache {
     async fn why(&self, segment: &Segment, error: tidemark_wal::StoreError) -> EngineError {
         match self.store.head(&segment.key).await {
             Ok(None) => EngineError::Gone { key: segment.key.clone() },
-            Ok(Some(info)) if info.size != segment.size => EngineError::Damaged {
-                key: segment.key.clone(),
-                why: format!("it has {} bytes, the manifest says {}", info.size, segment.size),
-            },
+            Ok(Some(info)) if info.size != segment.size => wrong_size(segment, info.size),
             _ => error.into(),
         }
     }
@@ -211,18 +236,23 @@ impl Cache {
         let cached = Arc::new(Cached { file });
         let mut state = self.state();
         state.clock += 1;
-        let entry = Entry { size, used: state.clock, held: Arc::downgrade(&cached) };
+        let entry = Entry { size, used: state.clock, verified: true, held: Arc::downgrade(&cached) };
         state.entries.insert(checksum.to_owned(), entry);
         Ok(cached)
     }
 
-    /// Evicts what was not used for longest until `wanted` more bytes fit, or nothing is left that nobody holds.
-    fn make_room(&self, wanted: u64) {
+    /// Evicts what was not used for longest until `wanted` more bytes fit. False if they do not fit beside what is held.
+    fn make_room(&self, wanted: u64) -> bool {
         let mut state = self.state();
         let total: u64 = state.entries.values().map(|entry| entry.size).sum();
-        let mut excess = (total + wanted).saturating_sub(self.bound);
         let idle = state.entries.iter().filter(|(_, entry)| entry.held.strong_count() == 0);
+        let idle_bytes: u64 = idle.clone().map(|(_, entry)| entry.size).sum();
+        if total - idle_bytes + wanted > self.bound {
+            state.warn(&self.folder, self.bound);
+            return false;
+        }
         let by_age: BTreeMap<u64, String> = idle.map(|(name, entry)| (entry.used, name.clone())).collect();
+        let mut excess = (total + wanted).saturating_sub(self.bound);
         for name in by_age.into_values() {
             if excess == 0 {
                 break;
@@ -233,14 +263,24 @@ impl Cache {
                 excess = excess.saturating_sub(entry.size);
             }
         }
-        if excess > 0 && !state.warned {
-            state.warned = true;
+        excess == 0
+    }
+}
+
+impl State {
+    fn warn(&mut self, folder: &Path, bound: u64) {
+        if !std::mem::replace(&mut self.warned, true) {
             tracing::warn!(
-                folder = %self.folder.display(), bound = self.bound, needed = total + wanted,
-                "the segments in use are larger than the cache's bound, which is exceeded; raise the bound"
+                folder = %folder.display(), bound,
+                "the segments in use are larger than the cache's bound, the rest is read by ranges and slowly; raise the bound"
             );
         }
     }
+}
+
+fn wrong_size(segment: &Segment, found: u64) -> EngineError {
+    let why = format!("it has {found} bytes, the manifest says {}", segment.size);
+    EngineError::Damaged { key: segment.key.clone(), why }
 }
 
 /// The first folder inside of `parent` that no other process has locked.
@@ -276,7 +316,7 @@ fn left_over(folder: &Path) -> io::Result<HashMap<String, Entry>> {
     found.sort();
     let entries = found.into_iter().zip(0..).map(|((_, name, size), used)| {
         let held = Weak::new();
-        (name, Entry { size, used, held })
+        (name, Entry { size, used, verified: false, held })
     });
     Ok(entries.collect())
 }

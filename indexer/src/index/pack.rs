@@ -10,7 +10,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
+    io::{self, Read, Write},
     ops::Range,
 };
 
@@ -58,26 +58,35 @@ pub(crate) struct Written {
     pub(crate) checksum: String,
 }
 
-/// Writes a packed segment to `out`: the files of `names` as `open` gives them, then the filter.
-pub(crate) fn write<'a>(
+/// Writes a packed segment to `out`: each file by its name, then the filter.
+pub(crate) fn write<R: Read>(
     out: impl Write,
     documents: u64,
-    files: impl IntoIterator<Item = (&'a str, FileSlice)>,
+    files: impl IntoIterator<Item = io::Result<(String, R)>>,
     filter: &[u8],
 ) -> io::Result<Written> {
     let mut out = Hashing::new(out);
     let mut table = Table { documents, files: BTreeMap::new() };
-    for (name, file) in files {
+    for file in files {
+        let (name, mut file) = file?;
         let from = out.written;
-        for chunk in file.stream_file_chunks() {
-            out.write_all(&chunk?)?;
-        }
-        table.files.insert(name.to_owned(), (from, out.written));
+        copy(&mut file, &mut out)?;
+        table.files.insert(name, (from, out.written));
     }
     let from = out.written;
     out.write_all(filter)?;
     table.files.insert(FILTER.to_owned(), (from, out.written));
     write_end(out, &table)
+}
+
+fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => to.write_all(&buffer[..n])?,
+        }
+    }
 }
 
 fn write_end<W: Write>(mut out: Hashing<W>, table: &Table) -> io::Result<Written> {
@@ -212,7 +221,7 @@ mod tests {
 
     fn pack(files: &[(&str, Vec<u8>)], filter: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        let slices = files.iter().map(|(name, body)| (*name, FileSlice::from(body.clone())));
+        let slices = files.iter().map(|(name, body)| Ok(((*name).to_owned(), body.as_slice())));
         let written = write(&mut out, 3, slices, filter).unwrap();
         assert_eq!(written.size, out.len() as u64);
         assert_eq!(written.checksum, hex::encode(Sha256::digest(&out)));

@@ -42,6 +42,11 @@ impl ScratchDirectory {
         Ok(names)
     }
 
+    /// A file of the index as it lies on the disk.
+    pub(crate) fn file(&self, name: &str) -> io::Result<fs::File> {
+        fs::File::open(self.folder.path().join(name))
+    }
+
     fn path(&self, path: &Path) -> PathBuf {
         self.folder.path().join(path)
     }

@@ -98,6 +98,9 @@ proptest! {
             let anew = world.another_engine(1 << 30);
             records_are_kept(&world, &anew).await?;
             let lookup = anew.open(world.manifest()).await.unwrap();
+            answers_are_right(&world, lookup.as_ref()).await?;
+            // And one without room for any segment.
+            let lookup = world.another_engine(0).open(world.manifest()).await.unwrap();
             answers_are_right(&world, lookup.as_ref()).await
         })?;
     }
@@ -126,7 +129,7 @@ async fn every_damaged_byte_of_a_segment_gives_an_error_that_names_it() {
 
 #[tokio::test]
 async fn an_opened_manifest_outlives_its_objects_in_store_and_cache() {
-    let mut world = World::with_cache(1).await;
+    let mut world = World::with_cache(1 << 18).await;
     world.publish(vec![plain(token(1, 1))]).await;
     world.publish(vec![plain(token(2, 2))]).await;
     let lookup = world.engine.open(world.manifest()).await.unwrap();

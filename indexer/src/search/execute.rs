@@ -258,6 +258,9 @@ struct Best<'a> {
     after: Option<Place>,
     /// The worst of the best on top.
     heap: BinaryHeap<Reverse<Ranked<'a>>>,
+    /// The first part of the worst one's rank once there are enough: whatever ranks lower needs no further look.
+    floor: u64,
+    /// Whether a sealed hit comes after the best.
     passed_over: bool,
 }
 
@@ -292,6 +295,7 @@ impl<'a> Best<'a> {
             by_token: request.sort != Sort::Relevance,
             after,
             heap: BinaryHeap::with_capacity(request.size + 1),
+            floor: 0,
             passed_over: false,
         }
     }
@@ -328,6 +332,10 @@ impl<'a> Best<'a> {
         if self.size == 0 {
             return;
         }
+        if (if self.ascending { !key } else { key }) < self.floor {
+            self.passed_over |= part.is_sealed();
+            return;
+        }
         let place = Place(key, part.number(doc));
         let rank = self.rank(place);
         if self.after.is_some_and(|after| rank >= self.rank(after)) {
@@ -343,6 +351,9 @@ impl<'a> Best<'a> {
             && let Some(Reverse(worst)) = self.heap.pop()
         {
             self.passed_over |= worst.1.part.is_sealed();
+        }
+        if self.heap.len() == self.size {
+            self.floor = self.heap.peek().map_or(0, |Reverse(worst)| worst.0.0);
         }
     }
 

@@ -330,3 +330,73 @@ fn weight(record: &Record) -> u64 {
 fn refused(why: &impl ToString) -> EngineError {
     EngineError::Refused { what: "keep the unsealed tail".to_owned(), why: why.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use tidemark_wal::Second;
+
+    use super::*;
+    use crate::index::testing::{BEGIN, plain, token};
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add(Vec<(u64, u32, u32)>),
+        Seal(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let entries = vec((0u64..20, 0u32..3, 1u32..4), 1..8);
+        prop_oneof![4 => entries.prop_map(Step::Add), 1 => (0u64..20).prop_map(Step::Seal)]
+    }
+
+    fn shown(overlay: &Overlay) -> Vec<(Token, u32)> {
+        let mut shown = Vec::new();
+        for part in overlay.parts() {
+            let alive = |doc: &u32| part.reader.alive_bitset().is_none_or(|alive| alive.is_alive(*doc));
+            for doc in (0..part.reader.max_doc()).filter(alive) {
+                let record = part.record(doc).unwrap();
+                assert!(part.docs_of(&overlay.fields, &record.token).unwrap().contains(&doc));
+                shown.push((record.token, record.op));
+            }
+        }
+        shown.sort_unstable();
+        shown
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn every_open_operation_is_shown_once(steps in vec(step(), 1..20)) {
+            let fields = Arc::new(Fields::schema().1);
+            let mut overlay = Overlay::new(&fields, Bounds { documents: 1000, bytes: 1 << 30 });
+            let mut naive: BTreeMap<Token, u32> = BTreeMap::new();
+            let mut cursor = Cursor::default();
+            for step in steps {
+                match step {
+                    Step::Add(entries) => {
+                        let entries: BTreeMap<Token, u32> =
+                            entries.into_iter().map(|(second, n, ops)| (token(second, n), ops)).collect();
+                        let news = entries.iter().map(|(token, ops)| {
+                            let records = (0..*ops).map(|op| Record { op, ..plain(*token) }).collect();
+                            News { token: *token, records, complete: false }
+                        });
+                        overlay.add(news.collect()).unwrap();
+                        naive.extend(entries.into_iter().filter(|(token, _)| !cursor.covers(*token)));
+                    }
+                    Step::Seal(second) => {
+                        cursor = cursor.max(Cursor(Second::from_unix(BEGIN + second)));
+                        overlay.seal(cursor).unwrap();
+                        naive.retain(|token, _| !cursor.covers(*token));
+                    }
+                }
+                let wanted: Vec<_> = naive.iter().flat_map(|(token, ops)| (0..*ops).map(|op| (*token, op))).collect();
+                prop_assert_eq!(shown(&overlay), wanted.clone());
+                prop_assert_eq!(overlay.documents(), wanted.len() as u64);
+                prop_assert_eq!(overlay.oldest(), naive.keys().next().copied());
+                prop_assert!(overlay.parts().len() <= 8);
+            }
+        }
+    }
+}
