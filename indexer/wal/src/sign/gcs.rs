@@ -1,6 +1,6 @@
 //! Google: V4 signatures with a chosen date.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use object_store::gcp::GoogleCloudStorage;
@@ -13,6 +13,9 @@ use super::{Failure, Request, SignedPut, encoded};
 const ALGORITHM: &str = "GOOG4-RSA-SHA256";
 /// Signs for a service account whose key only Google has.
 const IAM: &str = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts";
+
+/// Longest wait for that.
+const SIGNING: Duration = Duration::from_secs(10);
 
 /// What signs for a bucket: the private key of the credentials file, else Google's own service.
 #[derive(Clone)]
@@ -86,6 +89,7 @@ impl GoogleSigning {
         let token = self.store.credentials().get_credential().await?;
         let answer = reqwest::Client::new()
             .post(format!("{IAM}/{account}:signBlob"))
+            .timeout(SIGNING)
             .bearer_auth(&token.bearer)
             .json(&serde_json::json!({ "payload": STANDARD.encode(text) }))
             .send()
@@ -124,8 +128,6 @@ fn rsa_sha256(pem: &str, text: &[u8]) -> Result<Vec<u8>, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use object_store::{
         gcp::GoogleCloudStorageBuilder,
         path::Path,

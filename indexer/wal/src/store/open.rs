@@ -13,8 +13,10 @@ use super::{Backend, Environment, Store, StoreError, folder::Folder};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Longest request: the `R` that the log's parameters assume must not be shorter.
-const REQUEST: Duration = Duration::from_secs(30);
+/// Longest silence of a store in the middle of a request, and longest wait for the answer to a write.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Longest request, large bodies included.
+const REQUEST: Duration = Duration::from_mins(10);
 
 /// What kind of store a URL names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +119,7 @@ fn one_attempt() -> RetryConfig {
 
 /// Set before the environment's settings, which may allow plain http.
 fn client_options() -> ClientOptions {
-    ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST)
+    ClientOptions::new().with_connect_timeout(CONNECT).with_read_timeout(SILENCE).with_timeout(REQUEST)
 }
 
 /// Refuses an endpoint without encryption unless the variable `allow` allows it.

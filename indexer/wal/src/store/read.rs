@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use object_store::{Attribute, Attributes, GetOptions, GetResult, ObjectMeta, ObjectStoreExt as _};
 
 use super::{Metadata, Object, ObjectInfo, Store, StoreError, http::Answered, retry::retried};
@@ -41,23 +40,16 @@ impl Store {
         let info = info(key.to_owned(), &found.meta);
         let metadata = metadata(&found.attributes);
         let answered = found.extensions.get::<Answered>().map(|answered| answered.0);
-        let body = if found.meta.size > limit { None } else { Some(self.body(key, found, limit).await?) };
+        let body = if found.meta.size > limit { None } else { Some(self.body(key, found).await?) };
         Ok(Some(Object { info, metadata, body, answered }))
     }
 
-    /// The body of `found`, which says that it is within `limit`.
-    async fn body(&self, key: &str, found: GetResult, limit: u64) -> Result<Bytes, StoreError> {
+    /// The body of `found`, whole or not at all.
+    async fn body(&self, key: &str, found: GetResult) -> Result<Bytes, StoreError> {
         let expected = found.meta.size;
-        let mut stream = found.into_stream();
-        let mut body = Vec::new();
-        while let Some(chunk) = stream.next().await {
-            body.extend_from_slice(&chunk.map_err(|error| self.error(key, &error))?);
-            if body.len() as u64 > limit {
-                break;
-            }
-        }
+        let body = found.bytes().await.map_err(|error| self.error(key, &error))?;
         if body.len() as u64 == expected {
-            Ok(body.into())
+            Ok(body)
         } else {
             Err(self.failed(key, format!("{} of {expected} bytes came", body.len())))
         }
