@@ -10,12 +10,14 @@
 //! Everything binds to loopback on a port that the system chooses, keeps its data in a temporary folder and ends with the
 //! value that started it, so that any number of runs can go on at once.
 
+pub mod bench;
 pub mod faults;
 mod faulty;
 mod minio;
 mod pipeline;
 pub mod s3;
 pub mod stores;
+pub mod workload;
 
 pub use faulty::Faulty;
 pub use minio::Minio;

@@ -1,0 +1,127 @@
+//! Backfill against its two raw limits, measured in the same run on the same real `MinIO`: Tantivy fed with the same
+//! documents from memory, and LIST + GET of the same objects.
+//!
+//! `BENCH_ENTRIES` (20 000) entries with one descriptor each; three rounds, the medians count.
+
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tidemark_indexer::{engine::Engine as _, ingest::IngestOptions};
+use tidemark_tests::{
+    Minio,
+    bench::{Bench, median, number, rate, shortest},
+    stores,
+    workload::Bundle,
+};
+use tidemark_wal::{Limits, Log, Metadata, Reader, Schedule, Second, Store};
+use tokio::time::Instant;
+
+const AT_ONCE: usize = 64;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let count = number("BENCH_ENTRIES", 20_000);
+    let minio = Minio::start().await?;
+    for bucket in ["log", "meta", "index"] {
+        minio.create_bucket(bucket).await?;
+    }
+    let environment = minio.environment();
+    let open = |bucket: &str| stores::open(&format!("s3://{bucket}"), &environment);
+    let log = Log::over(open("log"), vec![open("meta")]);
+    let (first, last) = write(&log, count).await?;
+    println!("{count} entries with one descriptor each, written to MinIO; each round: raw GET, raw Tantivy, backfill");
+
+    let (mut gets, mut tantivy, mut backfill) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..3 {
+        gets.push(rate(count, raw_gets(&log).await?));
+        tantivy.push(rate(count, raw_tantivy(&log, &open("index"), first, last).await?));
+        let cache = tempfile::tempdir()?;
+        let bench =
+            Bench::new(&log, &open("index").below(&format!("round-{round}")), cache.path(), IngestOptions::default())
+                .await?;
+        let started = Instant::now();
+        let status = bench.until(last).await?;
+        backfill.push(rate(count, started.elapsed()));
+        anyhow::ensure!(
+            status.entries.total() == count,
+            "{} of {count} entries are in the index",
+            status.entries.total()
+        );
+        println!("round {round}: {:.0} / {:.0} / {:.0} entries/s", gets[round], tantivy[round], backfill[round]);
+    }
+    let (gets, tantivy, backfill) = (median(gets), median(tantivy), median(backfill));
+    println!("raw LIST + GET   {gets:>8.0} entries/s (two GETs an entry)");
+    println!("raw Tantivy      {tantivy:>8.0} documents/s (one thread)");
+    println!("backfill         {backfill:>8.0} entries/s");
+    println!("backfill / smaller limit  {:.0} %", 100.0 * backfill / gets.min(tantivy));
+    Ok(())
+}
+
+/// Writes the entries, waits until all are sealed, and gives the range of their seconds. Their tokens bear the store's
+/// time, a few hundred in each second.
+async fn write(log: &Log, count: u64) -> anyhow::Result<(Second, Second)> {
+    let store_time = async || -> anyhow::Result<Second> {
+        log.entries.put("now", "".into()).await?;
+        Ok(log.entries.head("now").await?.map(|info| info.time).unwrap_or_default())
+    };
+    let first = store_time().await?;
+    let mut now = first;
+    let mut written = 0;
+    while written < count {
+        let chunk = (written..count.min(written + 500)).map(|n| Bundle { n, at: now });
+        let puts = chunk.map(|bundle| async move {
+            log.descriptors().put(&bundle.path(), bundle.descriptor()).await?;
+            let created = log.entries.create(&bundle.token().to_string(), bundle.entry(), &Metadata::new()).await;
+            anyhow::ensure!(matches!(created, tidemark_wal::Create::Committed), "{created:?}");
+            Ok(())
+        });
+        stream::iter(puts).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        written += 500;
+        now = store_time().await?;
+    }
+    log.entries.delete(&["now".to_owned()]).await?;
+    tokio::time::sleep(shortest().horizon_delay() + Duration::from_secs(3)).await;
+    Ok((first, now))
+}
+
+/// Lists the log and gets every entry and every descriptor, as many at once as the indexer does.
+async fn raw_gets(log: &Log) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    let fetches = log.entries.list("", None).try_filter(|info| std::future::ready(!info.key.starts_with(".tidemark/")));
+    let fetches = fetches.map(|info| async move {
+        let entry = log.entries.get(&info?.key, u64::MAX).await?.and_then(|entry| entry.body).unwrap_or_default();
+        let path = String::from_utf8_lossy(&entry).into_owned();
+        log.descriptors().get(&path, u64::MAX).await?;
+        anyhow::Ok(())
+    });
+    fetches.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    Ok(started.elapsed())
+}
+
+/// Feeds the documents to Tantivy on one thread, from memory.
+async fn raw_tantivy(log: &Log, index: &Store, first: Second, last: Second) -> anyhow::Result<Duration> {
+    let reader = Reader::new(log, Limits::default());
+    let schedule = Schedule::constant(shortest());
+    let (fetcher, schedule) = (&reader, &schedule);
+    let resolved: Vec<_> = reader
+        .list(first, last.next())
+        .map(|listed| async move { fetcher.fetch(&listed?, schedule).await })
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let mut records: Vec<_> = resolved.iter().flat_map(tidemark_indexer::Record::from_resolved).collect();
+    for (seq, record) in (1..).zip(&mut records) {
+        record.seq = seq;
+    }
+    let cache = tempfile::tempdir()?;
+    let options = tidemark_indexer::EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 30 };
+    let engine = tidemark_indexer::TantivyEngine::open(index.clone(), &options)?;
+    let mut builder = engine.builder()?;
+    let started = Instant::now();
+    for chunk in records.chunks(512) {
+        builder.add(chunk.to_vec()).await?;
+    }
+    let packed = builder.finish().await?;
+    anyhow::ensure!(packed.documents == records.len() as u64, "{} documents", packed.documents);
+    Ok(started.elapsed())
+}

@@ -1,0 +1,89 @@
+//! What the benchmarks share: an indexer to run to the end of a log, and figures to print.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tidemark_catalog::{Generation, Identity, IndexChain, RootChain};
+use tidemark_indexer::{
+    EngineOptions, TantivyEngine,
+    ingest::{Ingest, IngestOptions, IngestStatus},
+};
+use tidemark_wal::{Clock, Entropy, Log, Parameters, Second, Store};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// The shortest parameters: a second is sealed 3 s after it.
+pub fn shortest() -> Parameters {
+    let second = Duration::from_secs(1);
+    Parameters { request_timeout: second, visibility_delay: Duration::ZERO, ..Parameters::with_expiry(second) }
+}
+
+/// An indexer that is ready to run.
+pub struct Bench {
+    /// The indexer.
+    pub ingest: Ingest,
+    /// Its engine.
+    pub engine: Arc<TantivyEngine>,
+    /// What it says of itself.
+    pub status: watch::Receiver<IngestStatus>,
+}
+
+impl Bench {
+    /// An indexer of `log` into `index` with its cache in `cache`.
+    pub async fn new(log: &Log, index: &Store, cache: &Path, options: IngestOptions) -> anyhow::Result<Self> {
+        let entropy = Entropy::from_os();
+        let root = RootChain::open(log, entropy.clone());
+        root.ensure(&shortest()).await?;
+        let cache = EngineOptions { cache_folder: cache.to_owned(), cache_bytes: 8 << 30 };
+        let engine = Arc::new(TantivyEngine::open(index.clone(), &cache)?);
+        let (sender, status) = watch::channel(IngestStatus::default());
+        let ingest = Ingest {
+            log: log.clone(),
+            clock: Clock::new(log, &entropy.nonce()),
+            root,
+            chain: IndexChain::open(index, Generation::first(), entropy.clone()),
+            engine: engine.clone(),
+            identity: Identity(entropy.nonce()),
+            options,
+            entropy,
+            status: sender,
+        };
+        Ok(Self { ingest, engine, status })
+    }
+
+    /// Runs until the cursor has passed `last`, then stops.
+    pub async fn until(mut self, last: Second) -> anyhow::Result<IngestStatus> {
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(self.ingest.run(stop.clone()));
+        let reached = self.status.wait_for(|status| status.cursor.second() > last).await;
+        let status = reached.context("the indexer ended")?.clone();
+        stop.cancel();
+        running.await??;
+        Ok(status)
+    }
+}
+
+/// `count` a second over `span`.
+pub fn rate(count: u64, span: Duration) -> f64 {
+    count as f64 / span.as_secs_f64()
+}
+
+/// The middle one of a few figures.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The figure below which `share` of all lie.
+pub fn percentile(figures: &[Duration], share: f64) -> Duration {
+    let mut sorted = figures.to_vec();
+    sorted.sort();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index into a short list")]
+    let index = ((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1);
+    sorted.get(index).copied().unwrap_or_default()
+}
+
+/// A number from the environment, for longer or shorter runs.
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
