@@ -109,7 +109,12 @@ impl Writer {
     pub(super) async fn write_entry(&self, started: &Started, prepared: &Prepared) -> Result<(), Missed> {
         let key = started.token.to_string();
         let entries = &self.0.log.entries;
-        match entries.create_resolved(&key, prepared.body.clone(), &Metadata::new()).await {
+        let (body, none) = (prepared.body.clone(), Metadata::new());
+        let created = match planted(Fault::CleanupOnUnknown) {
+            true => entries.create(&key, body, &none).await,
+            false => entries.create_resolved(&key, body, &none).await,
+        };
+        match created {
             Create::Committed => {}
             Create::Lost => return Err(started.missed("another entry has the token")),
             Create::Unknown(error) => {

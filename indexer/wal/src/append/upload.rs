@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How often a PUT whose outcome is unknown is sent again: it creates or does nothing.
-const SENDS: u32 = 3;
+const SENDS: u32 = 5;
 /// The pause before the second PUT; each further one takes twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -91,9 +91,7 @@ impl Writer {
         let longest = started.parameters().request_timeout;
         let mut why = String::new();
         for send in 0..SENDS {
-            if send > 0 {
-                tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(send - 1)).await;
-            }
+            pause_before(send).await;
             let answer = tokio::time::timeout(longest, put_signed(client, signed, upload.body.clone())).await;
             why = match answer {
                 Ok(Ok(answer)) if answer.created() => return Ok(()),
@@ -111,18 +109,24 @@ impl Writer {
         Err(why)
     }
 
-    /// A store without URLs: the expiry is the same, read from a probe.
+    /// A store without URLs: the expiry is the same, read from a probe before every try.
     async fn put_directly(&self, started: &Started, upload: &Upload) -> Result<(), String> {
-        let now = self.0.clock.probe().await.map_err(|error| error.to_string())?.now;
-        if now > started.ends() {
-            return Err(format!("its expiry {} has passed", started.ends()));
-        }
         let Upload { store, key, body, metadata, .. } = upload;
-        match store.create_resolved(key, body.clone(), metadata).await {
-            Create::Committed => Ok(()),
-            Create::Lost => Err(format!("\"{key}\" exists")),
-            Create::Unknown(error) => Err(format!("whether \"{key}\" was written is unknown: {error}")),
+        let mut why = String::new();
+        for send in 0..SENDS {
+            pause_before(send).await;
+            let now = self.0.clock.probe().await.map_err(|error| error.to_string())?.now;
+            if now > started.ends() {
+                return Err(format!("its expiry {} has passed", started.ends()));
+            }
+            match store.create(key, body.clone(), metadata).await {
+                Create::Committed => return Ok(()),
+                Create::Lost => return Err(format!("\"{key}\" exists")),
+                Create::Unknown(_) if upload.is_there().await => return Ok(()),
+                Create::Unknown(error) => why = format!("whether \"{key}\" was written is unknown: {error}"),
+            }
         }
+        Err(why)
     }
 
     /// The client of signed URLs, made when it is first needed.
@@ -134,5 +138,11 @@ impl Writer {
             .build()
             .map_err(|error| AppendError::Invalid { why: format!("no HTTP client can be made here: {error}") })?;
         Ok(self.0.http.get_or_init(|| made))
+    }
+}
+
+async fn pause_before(send: u32) {
+    if let Some(doublings) = send.checked_sub(1) {
+        tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(doublings)).await;
     }
 }
