@@ -129,7 +129,7 @@ impl Pipeline {
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         self.serving.push(stop.clone().drop_guard());
         tokio::spawn(async move {
-            let (_, served) = tokio::join!(searcher.run(stop), server.run(listener));
+            let ((), served) = tokio::join!(searcher.run(stop), server.run(listener));
             drop(cache);
             served
         });
