@@ -5,6 +5,7 @@
 //! - [`Faulty`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
 //! - [`TestStore`]: any of them behind one name, for a suite that runs on all;
 //! - [`Pipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
+//! - [`Program`]: the `tidemark` program in a process of its own, to be killed;
 //! - [`faults`]: the faults that both of them act out.
 //!
 //! Everything binds to loopback on a port that the system chooses, keeps its data in a temporary folder and ends with the
@@ -15,6 +16,7 @@ pub mod faults;
 mod faulty;
 mod minio;
 mod pipeline;
+mod program;
 pub mod s3;
 pub mod stores;
 pub mod workload;
@@ -22,5 +24,6 @@ pub mod workload;
 pub use faulty::Faulty;
 pub use minio::Minio;
 pub use pipeline::Pipeline;
+pub use program::Program;
 pub use s3::S3Server;
 pub use stores::TestStore;

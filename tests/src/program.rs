@@ -1,0 +1,133 @@
+//! The `tidemark` program in a process of its own.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    sync::OnceCell,
+};
+
+/// How long a program may take to say where it listens, or to end when it is asked to.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// A running `tidemark`. Dropping it kills it; so does the end of the thread that started it.
+pub struct Program {
+    child: Child,
+    url: String,
+    log: PathBuf,
+    _output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Program {
+    /// Starts a command that serves, and waits until it says where.
+    pub async fn serving(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
+        let log = log_file()?;
+        let mut child =
+            command(arguments, environment).await?.stdout(Stdio::piped()).stderr(File::create(&log)?).spawn()?;
+        let mut output = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
+        let said = tokio::time::timeout(PATIENCE, output.next_line()).await;
+        let url = said.ok().and_then(Result::ok).flatten().unwrap_or_default().trim_end_matches('/').to_owned();
+        ensure!(url.starts_with("http://"), "{arguments:?} said \"{url}\"; its log: {}", read(&log));
+        Ok(Self { child, url, log, _output: output })
+    }
+
+    /// Runs a command to its end and gives what it printed.
+    pub async fn output(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<String> {
+        let ended = command(arguments, environment).await?.output().await?;
+        ensure!(ended.status.success(), "{arguments:?}: {} {}", ended.status, String::from_utf8_lossy(&ended.stderr));
+        Ok(String::from_utf8(ended.stdout)?)
+    }
+
+    /// Where it serves, without a trailing slash.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// SIGKILL.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// SIGTERM, and what it ended with.
+    pub async fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(id.context("it has ended already")?, rustix::process::Signal::TERM)?;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("it did not stop; its log: {}", read(&self.log)))??)
+    }
+
+    /// An answer of its API; an error while it is not to be had.
+    pub async fn get(&self, path: &str) -> anyhow::Result<serde_json::Value> {
+        let answer = reqwest::get(format!("{}{path}", self.url)).await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "{status} for {path}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        read(&self.log)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_file(&self.log);
+        }
+    }
+}
+
+async fn command(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Command> {
+    let program = BUILT.get_or_try_init(built).await?;
+    // Where there is setpriv, the program also ends with a test that is killed.
+    let mut command = if Path::new("/usr/bin/setpriv").exists() {
+        let mut command = Command::new("/usr/bin/setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.args(arguments).envs(environment).env("RUST_BACKTRACE", "1").stdin(Stdio::null()).kill_on_drop(true);
+    Ok(command)
+}
+
+/// The program: the one that `make test` has built, else a fresh build.
+async fn built() -> anyhow::Result<PathBuf> {
+    if let Some(program) = std::env::var_os("TIDEMARK_PROGRAM") {
+        return Ok(PathBuf::from(program));
+    }
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "-p", "tidemark-indexer", "--bin", "tidemark"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .await?;
+    ensure!(built.success(), "tidemark does not build");
+    // Tests are in target/debug/deps, programs in target/debug.
+    let test = std::env::current_exe()?;
+    let folder = test.parent().and_then(Path::parent).context("a test lies two folders deep")?;
+    Ok(folder.join("tidemark"))
+}
+
+fn log_file() -> anyhow::Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-logs");
+    std::fs::create_dir_all(&folder)?;
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    Ok(folder.join(format!("tidemark-{}-{number}.log", std::process::id())))
+}
+
+fn read(log: &Path) -> String {
+    std::fs::read_to_string(log).unwrap_or_default()
+}
