@@ -97,4 +97,12 @@ mod tests {
             assert!(help.contains("Example"), "{}", command.get_name());
         }
     }
+
+    #[test]
+    fn a_log_is_listed_with_no_flag_but_its_places() {
+        let places = ["--log", "memory:///", "--metadata", "memory:///"];
+        assert!(Cli::try_parse_from(["tidemark", "log"].iter().chain(&places)).is_ok());
+        assert!(Cli::try_parse_from(["tidemark", "log", "set"].iter().chain(&places)).is_ok());
+        assert!(Cli::try_parse_from(["tidemark", "log"]).is_err());
+    }
 }

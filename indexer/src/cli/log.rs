@@ -40,8 +40,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct Log {
     #[command(subcommand)]
     command: Option<LogCommand>,
+    // Optional as a whole, since a subcommand has its own. (An optional `List` would be absent without its own flags.)
     #[command(flatten)]
-    list: Option<List>,
+    log: Option<LogArgs>,
+    #[command(flatten)]
+    list: List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,8 +54,6 @@ enum LogCommand {
 
 #[derive(Debug, Args)]
 struct List {
-    #[command(flatten)]
-    log: LogArgs,
     /// Only entries from this time on (RFC 3339).
     #[arg(long, env = "TIDEMARK_FROM", value_name = "TIME")]
     from: Option<jiff::Timestamp>,
@@ -84,17 +85,17 @@ struct Set {
 
 impl Log {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        match (self.command, self.list) {
+        match (self.command, self.log) {
             (Some(LogCommand::Set(set)), _) => set.run().await,
-            (None, Some(list)) => list.run().await,
+            (None, Some(log)) => self.list.run(log).await,
             (None, None) => anyhow::bail!("--log and --metadata are wanted"),
         }
     }
 }
 
 impl List {
-    async fn run(self) -> anyhow::Result<()> {
-        let Self { log, from, to, follow, output } = self;
+    async fn run(self, log: LogArgs) -> anyhow::Result<()> {
+        let Self { from, to, follow, output } = self;
         let stores = Stores::open(&log.log, &log.metadata)?;
         let entropy = Entropy::from_os();
         let mut listing = Listing {
