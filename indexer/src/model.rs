@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -80,7 +81,7 @@ impl Model {
             .filter(|line| !line.is_empty())
             .map(serde_json::from_slice)
             .collect::<Result<Vec<Record>, _>>()
-            .map_err(|error| damaged(&segment.key, error))?;
+            .map_err(|error| damaged(&segment.key, &error))?;
         Ok(remember(&self.segments, &segment.key, records))
     }
 
@@ -89,7 +90,7 @@ impl Model {
             return Ok(marks);
         }
         let body = self.read(&sidecar.key, &sidecar.checksum).await?;
-        let stored: StoredMarks = serde_json::from_slice(&body).map_err(|error| damaged(&sidecar.key, error))?;
+        let stored: StoredMarks = serde_json::from_slice(&body).map_err(|error| damaged(&sidecar.key, &error))?;
         let marks = Marks {
             superseded: stored.superseded.into_iter().collect(),
             overtaken: stored.overtaken.into_iter().collect(),
@@ -103,7 +104,7 @@ impl Model {
         if hex::encode(Sha256::digest(&body)) == checksum {
             Ok(body)
         } else {
-            Err(damaged(key, "its checksum is another than the manifest's"))
+            Err(damaged(key, &"its checksum is another than the manifest's"))
         }
     }
 }
@@ -269,7 +270,7 @@ fn listed(seqs: &RoaringTreemap) -> Vec<u64> {
     seqs.iter().collect()
 }
 
-fn damaged(key: &str, why: impl ToString) -> EngineError {
+fn damaged(key: &str, why: &dyn fmt::Display) -> EngineError {
     EngineError::Damaged { key: key.to_owned(), why: why.to_string() }
 }
 

@@ -33,11 +33,10 @@ impl IngestError {
     /// Whether to try again: nothing was written, and what failed may be mended while the ingest runs.
     pub fn passes(&self) -> bool {
         match self {
-            Self::Clock(_) | Self::Store(_) | Self::Engine(_) => true,
+            Self::Clock(_) | Self::Store(_) | Self::Engine(_) | Self::Acquire(AcquireError::Clock(_)) => true,
             Self::Root(error)
             | Self::Publish(PublishError::Chain(error))
             | Self::Acquire(AcquireError::Chain(error)) => chain_passes(error),
-            Self::Acquire(AcquireError::Clock(_)) => true,
             Self::Publish(_) | Self::Acquire(_) => false,
         }
     }

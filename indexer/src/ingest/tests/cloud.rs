@@ -28,6 +28,7 @@ struct State {
     requests: u64,
     dies_at: Option<u64>,
     fails: Option<String>,
+    hidden: Option<String>,
 }
 
 #[derive(Clone)]
@@ -46,6 +47,7 @@ impl Cloud {
             requests: 0,
             dies_at: None,
             fails: None,
+            hidden: None,
         })))
     }
 
@@ -68,8 +70,14 @@ impl Cloud {
         self.state().objects.insert(key.to_owned(), Kept { body, time, attributes });
     }
 
-    pub(crate) fn remove(&self, key: &str) {
-        self.state().objects.remove(key);
+    /// Takes an object away, and gives its body.
+    pub(crate) fn remove(&self, key: &str) -> Bytes {
+        self.state().objects.remove(key).unwrap().body
+    }
+
+    /// Listings show the object, reads do not.
+    pub(crate) fn hide(&self, key: &str) {
+        self.state().hidden = Some(key.to_owned());
     }
 
     /// From the request with this number on, no request is answered.
@@ -162,7 +170,9 @@ impl ObjectStore for Cloud {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let key = location.to_string();
         self.request(&key).await?;
-        let kept = self.state().objects.get(&key).cloned();
+        let state = self.state();
+        let kept = state.objects.get(&key).filter(|_| state.hidden.as_ref() != Some(&key)).cloned();
+        drop(state);
         let kept = kept.ok_or_else(|| Error::NotFound { path: key.clone(), source: "absent".into() })?;
         let meta = meta(&key, &kept);
         let range = match options.range {

@@ -96,7 +96,7 @@ impl World {
     }
 
     /// Between an entry and its being sealed.
-    pub(crate) fn delay(&self) -> Duration {
+    pub(crate) fn delay() -> Duration {
         parameters().horizon_delay()
     }
 
@@ -242,12 +242,12 @@ impl World {
         let seqs: Vec<u64> = contents.records.keys().copied().collect();
         assert_eq!(seqs, (1..manifest.next_seq).collect::<Vec<_>>(), "seqs are dense");
         assert_eq!(manifest.totals, Totals::of(&manifest.segments, &manifest.sidecars));
-        self.check_each_operation_once(&contents);
+        Self::check_each_operation_once(&contents);
         check_newest(&contents);
         contents
     }
 
-    fn check_each_operation_once(&self, contents: &Contents) {
+    fn check_each_operation_once(contents: &Contents) {
         let mut standing = BTreeMap::new();
         for record in contents.records.values().filter(|record| !contents.marks.superseded.contains(record.seq)) {
             let double = standing.insert((record.token, record.op), record.seq);
