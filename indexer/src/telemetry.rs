@@ -42,6 +42,6 @@ mod tests {
     fn a_filter_that_cannot_be_read_falls_back_and_is_reported() {
         let (filter, complaint) = filter(Some("tidemark=loudest"));
         assert_eq!(filter.to_string(), EnvFilter::new(DEFAULT).to_string());
-        assert_eq!(complaint.is_some(), true);
+        assert!(complaint.is_some());
     }
 }

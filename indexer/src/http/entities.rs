@@ -5,7 +5,11 @@ use axum::{
     extract::{Path, RawQuery, State},
 };
 
-use super::{parameters::Parameters, problem::Problem, server::App};
+use super::{
+    parameters::Parameters,
+    problem::{Problem, ProblemDetails},
+    server::App,
+};
 use crate::search::api::{DEFAULT_SIZE, EntityAnswer, EntityRequest, MAX_SIZE};
 
 const PARAMETERS: &[&str] = &["size", "cursor", "min_token", "wait"];
@@ -24,11 +28,11 @@ const PARAMETERS: &[&str] = &["size", "cursor", "min_token", "wait"];
     ),
     responses(
         (status = 200, description = "the entity", body = EntityAnswer),
-        (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "not in the index", body = Problem, content_type = "application/problem+json"),
-        (status = 410, description = "the page is gone; start again", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "overloaded or not ready", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "`min_token` did not become visible", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "not in the index", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 410, description = "the page is gone; start again", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 504, description = "`min_token` did not become visible", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn entity(
@@ -48,8 +52,5 @@ pub(crate) async fn answer(app: &App, key: &str, parameters: &Parameters) -> Res
         cursor: parameters.one("cursor")?.map(str::to_owned),
     };
     app.wait_for(parameters).await?;
-    app.search().entity(request).await.map_err(|error| {
-        let problem = app.problem(error);
-        if problem.status == 410 { problem.restart(parameters.without(&["cursor"])) } else { problem }
-    })
+    app.search().entity(request).await.map_err(|error| app.problem_of_page(error, parameters))
 }

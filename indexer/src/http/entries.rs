@@ -5,7 +5,11 @@ use axum::{
     extract::{Path, RawQuery, State},
 };
 
-use super::{parameters::Parameters, problem::Problem, server::App};
+use super::{
+    parameters::Parameters,
+    problem::{Problem, ProblemDetails},
+    server::App,
+};
 use crate::search::api::EntryAnswer;
 
 const PARAMETERS: &[&str] = &["min_token", "wait"];
@@ -22,10 +26,10 @@ const PARAMETERS: &[&str] = &["min_token", "wait"];
     ),
     responses(
         (status = 200, description = "the entry", body = EntryAnswer),
-        (status = 400, description = "not a token, or a parameter is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "not in the index", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "overloaded or not ready", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "`min_token` did not become visible", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "not a token, or a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "not in the index", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 504, description = "`min_token` did not become visible", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn entry(

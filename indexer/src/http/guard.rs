@@ -43,13 +43,11 @@ pub(crate) async fn bound(State(guard): State<Guard>, request: Request, next: Ne
     let Ok(_permit) = guard.permits.try_acquire() else {
         return Problem::overloaded("too many requests at once; try again in a second").into_response();
     };
-    match timeout(guard.timeout, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let detail = format!("no answer within {} s; ask for less, or try again", guard.timeout.as_secs());
-            Problem::overloaded(detail).into_response()
-        }
+    if let Ok(response) = timeout(guard.timeout, next.run(request)).await {
+        return response;
     }
+    let detail = format!("no answer within {} s; ask for less, or try again", guard.timeout.as_secs());
+    Problem::overloaded(detail).into_response()
 }
 
 /// Adds the headers that keep a browser from doing anything unexpected with an answer.
@@ -85,6 +83,7 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
 }
 
 /// What a client gets when the code that served it panicked.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over")]
 pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let message = panic
         .downcast_ref::<String>()

@@ -3,7 +3,10 @@
 use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
-use super::{problem::Problem, server::App};
+use super::{
+    problem::{Problem, ProblemDetails},
+    server::App,
+};
 
 /// Whether the process lives: it answers.
 #[utoipa::path(
@@ -23,7 +26,7 @@ pub(crate) async fn healthz() -> Json<Value> {
     tag = "health",
     responses(
         (status = 200, description = "ready", body = Value),
-        (status = 503, description = "not ready, with the reason", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "not ready, with the reason", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Value>, Problem> {

@@ -106,7 +106,7 @@ impl Metrics {
     }
 }
 
-/// Figures of this process in the text form of OpenMetrics.
+/// Figures of this process in the text form of `OpenMetrics`.
 #[utoipa::path(
     get,
     path = "/metrics",

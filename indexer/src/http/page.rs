@@ -48,7 +48,7 @@ async fn search_page(State(app): State<App>, RawQuery(query): RawQuery) -> Respo
     let question = Question::of(&parameters);
     let frame = Frame::new(&app, "Search").asking(&question);
     match search::answer(&app, &parameters).await {
-        Ok(answer) => rendered(&frame, results::found(&answer, &question, app.status().as_ref())),
+        Ok(answer) => rendered(&frame, &results::found(&answer, &question, app.status().as_ref())),
         Err(problem) => {
             let body = frame.render(&results::refused(&problem, &question));
             (problem.status(), Html(body)).into_response()
@@ -62,7 +62,7 @@ async fn entry_page(State(app): State<App>, RawQuery(query): RawQuery) -> Respon
         entries::answer(&app, parameters.required("token")?).await
     };
     match answer.await {
-        Ok(answer) => rendered(&Frame::new(&app, "Entry"), entry::shown(&answer)),
+        Ok(answer) => rendered(&Frame::new(&app, "Entry"), &entry::shown(&answer)),
         Err(problem) => failed(&app, &problem),
     }
 }
@@ -73,7 +73,7 @@ async fn entity_page(State(app): State<App>, RawQuery(query): RawQuery) -> Respo
         entities::answer(&app, parameters.required("key")?, &parameters).await
     };
     match answer.await {
-        Ok(answer) => rendered(&Frame::new(&app, "History"), entity::shown(&answer)),
+        Ok(answer) => rendered(&Frame::new(&app, "History"), &entity::shown(&answer)),
         Err(problem) => failed(&app, &problem),
     }
 }
@@ -83,11 +83,11 @@ async fn status_page(State(app): State<App>, RawQuery(query): RawQuery) -> Respo
         return failed(&app, &problem);
     }
     let status = app.status();
-    rendered(&Frame::new(&app, "Status"), state::shown(status.as_ref()))
+    rendered(&Frame::new(&app, "Status"), &state::shown(status.as_ref()))
 }
 
-fn rendered(frame: &Frame, body: Markup) -> Response {
-    Html(frame.render(&body)).into_response()
+fn rendered(frame: &Frame, body: &Markup) -> Response {
+    Html(frame.render(body)).into_response()
 }
 
 fn failed(app: &App, problem: &Problem) -> Response {

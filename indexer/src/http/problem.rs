@@ -1,19 +1,21 @@
 //! Errors as clients see them: RFC 9457 problem details, and the one place where kinds of errors become statuses.
 
+use std::ops::Deref;
+
 use axum::{
     Json,
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::search::{SearchError, api::Position};
 
 /// What went wrong, as `application/problem+json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub(crate) struct Problem {
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct ProblemDetails {
     /// Names the kind of problem; stable, made for programs.
     #[serde(rename = "type")]
     pub(crate) kind: String,
@@ -24,19 +26,19 @@ pub(crate) struct Problem {
     /// What happened this time, and what to do.
     pub(crate) detail: String,
     /// The parameter at fault.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) parameter: Option<String>,
     /// Where to start again, relative to the request's URL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<String>,
     /// The generation of the index that is served, if one is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) generation: Option<String>,
     /// The number of its manifest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) manifest: Option<u64>,
     /// Every entry whose second lies before this one is decided and served.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) watermark: Option<Timestamp>,
     /// Seconds after which another try may go better.
@@ -44,12 +46,24 @@ pub(crate) struct Problem {
     retry_after: Option<u64>,
 }
 
+/// Why a request is not answered as asked. Boxed, so that results stay small.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Problem(Box<ProblemDetails>);
+
+impl Deref for Problem {
+    type Target = ProblemDetails;
+
+    fn deref(&self) -> &ProblemDetails {
+        &self.0
+    }
+}
+
 /// The media type of problems.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
 impl Problem {
     fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(ProblemDetails {
             kind: format!("urn:tidemark:problem:{kind}"),
             title: title.to_owned(),
             status: status.as_u16(),
@@ -60,29 +74,20 @@ impl Problem {
             manifest: None,
             watermark: None,
             retry_after: None,
-        }
+        }))
     }
 
     /// A parameter whose value cannot be used.
     pub(crate) fn invalid(parameter: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            parameter: Some(parameter.into()),
-            ..Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "a parameter is not what it has to be", detail)
-        }
+        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "a parameter is not what it has to be", detail)
+            .about(parameter)
     }
 
     /// A parameter that this resource does not have.
     pub(crate) fn unknown_parameter(parameter: &str, known: &[&str]) -> Self {
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        Self {
-            parameter: Some(parameter.to_owned()),
-            ..Self::new(
-                StatusCode::BAD_REQUEST,
-                "unknown-parameter",
-                "there is no such parameter",
-                format!("parameter \"{parameter}\" is not known here; known are: {known}"),
-            )
-        }
+        let detail = format!("parameter \"{parameter}\" is not known here; known are: {known}");
+        Self::new(StatusCode::BAD_REQUEST, "unknown-parameter", "there is no such parameter", detail).about(parameter)
     }
 
     /// A URL that leads nowhere.
@@ -137,14 +142,19 @@ impl Problem {
     }
 
     /// Says what is served while the problem shows.
-    pub(crate) fn at(self, position: Option<Position>) -> Self {
-        let Some(Position { generation, manifest, watermark }) = position else { return self };
-        Self { generation: Some(generation), manifest: Some(manifest), watermark: Some(watermark), ..self }
+    pub(crate) fn at(mut self, position: Option<Position>) -> Self {
+        if let Some(Position { generation, manifest, watermark }) = position {
+            self.0.generation = Some(generation);
+            self.0.manifest = Some(manifest);
+            self.0.watermark = Some(watermark);
+        }
+        self
     }
 
     /// Says where to start again.
-    pub(crate) fn restart(self, url: String) -> Self {
-        Self { restart: Some(url), ..self }
+    pub(crate) fn restart(mut self, url: String) -> Self {
+        self.0.restart = Some(url);
+        self
     }
 
     /// The status of the answer.
@@ -152,8 +162,14 @@ impl Problem {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    fn retry_after(self, seconds: u64) -> Self {
-        Self { retry_after: Some(seconds), ..self }
+    fn about(mut self, parameter: impl Into<String>) -> Self {
+        self.0.parameter = Some(parameter.into());
+        self
+    }
+
+    fn retry_after(mut self, seconds: u64) -> Self {
+        self.0.retry_after = Some(seconds);
+        self
     }
 }
 
@@ -167,16 +183,14 @@ impl From<SearchError> for Problem {
                 Self::new(StatusCode::NOT_FOUND, "not-found", "there is no such thing in the index", detail)
             }
             SearchError::Gone { .. } => Self::new(StatusCode::GONE, "gone", "the page is not served any more", detail),
-            SearchError::NotVisible { .. } => Self {
-                parameter: Some("min_token".to_owned()),
-                ..Self::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "not-visible",
-                    "the entry did not become visible in time",
-                    detail,
-                )
-                .retry_after(1)
-            },
+            SearchError::NotVisible { .. } => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "not-visible",
+                "the entry did not become visible in time",
+                detail,
+            )
+            .about("min_token")
+            .retry_after(1),
             SearchError::Overloaded { .. } => Self::overloaded(detail),
             SearchError::NotReady { .. } => Self::not_ready(detail),
             SearchError::Storage { .. } => Self::new(
@@ -197,7 +211,7 @@ impl From<SearchError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.status(), self.retry_after);
-        let mut response = (status, Json(self)).into_response();
+        let mut response = (status, Json(*self.0)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if let Some(seconds) = retry_after {

@@ -6,7 +6,11 @@ use axum::{
 };
 use tidemark_wal::Outcome;
 
-use super::{parameters::Parameters, problem::Problem, server::App};
+use super::{
+    parameters::Parameters,
+    problem::{Problem, ProblemDetails},
+    server::App,
+};
 use crate::search::api::{DEFAULT_SIZE, Facet, Filter, MAX_SIZE, SearchAnswer, SearchRequest};
 
 /// The parameters of a search.
@@ -72,10 +76,10 @@ const BOOLEAN: &str = "\"true\" or \"false\"";
     ),
     responses(
         (status = 200, description = "the hits", body = SearchAnswer),
-        (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 410, description = "the page is gone; start again", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "overloaded or not ready", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "`min_token` did not become visible", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 410, description = "the page is gone; start again", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 504, description = "`min_token` did not become visible", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn search(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<SearchAnswer>, Problem> {
@@ -90,10 +94,7 @@ pub(crate) async fn answer(app: &App, parameters: &Parameters) -> Result<SearchA
     let started = tokio::time::Instant::now();
     let answer = app.search().search(request).await;
     app.metrics().searched(started.elapsed(), answer.is_ok());
-    answer.map_err(|error| {
-        let problem = app.problem(error);
-        if problem.status == 410 { problem.restart(parameters.without(&["cursor"])) } else { problem }
-    })
+    answer.map_err(|error| app.problem_of_page(error, parameters))
 }
 
 /// The request that the parameters make.

@@ -5,7 +5,11 @@ use axum::{
     extract::{RawQuery, State},
 };
 
-use super::{parameters::Parameters, problem::Problem, server::App};
+use super::{
+    parameters::Parameters,
+    problem::{Problem, ProblemDetails},
+    server::App,
+};
 use crate::search::api::StatusAnswer;
 
 /// How far the index is behind the log, and what it holds.
@@ -15,7 +19,7 @@ use crate::search::api::StatusAnswer;
     tag = "status",
     responses(
         (status = 200, description = "the state", body = StatusAnswer),
-        (status = 503, description = "there is no index yet", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "there is no index yet", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn status(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<StatusAnswer>, Problem> {

@@ -65,7 +65,7 @@ async fn look_at_the_page() {
     let stop = CancellationToken::new();
     let server = Server::searching(Arc::new(Fake::telling()), Metrics::new(), ServerOptions::default(), stop.clone());
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(600)).await;
+        tokio::time::sleep(Duration::from_mins(10)).await;
         stop.cancel();
     });
     server.run(listener).await.unwrap();

@@ -1,5 +1,7 @@
 //! An entity: where it stands, and how it came there.
 
+use std::fmt::Write as _;
+
 use maud::{Markup, html};
 
 use super::{hit, question::Question, words};
@@ -62,7 +64,7 @@ fn api(key: &str) -> String {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
                 url.push(char::from(byte));
             } else {
-                url.push_str(&format!("%{byte:02X}"));
+                let _ = write!(url, "%{byte:02X}");
             }
         }
     }

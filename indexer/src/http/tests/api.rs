@@ -241,7 +241,7 @@ async fn answers_agree_with_the_document() {
         (&entry, "EntryAnswer"),
         ("/v1/entities/label/a/b", "EntityAnswer"),
         ("/v1/status", "StatusAnswer"),
-        ("/v1/status?a=1", "Problem"),
+        ("/v1/status?a=1", "ProblemDetails"),
     ] {
         let schema = &document["components"]["schemas"][schema];
         assert!(!schema.is_null(), "{uri} has no schema");
