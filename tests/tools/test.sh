@@ -54,7 +54,6 @@ if step "chromium" tests/tools/chromium.sh; then
 else
     unset 'failed[-1]'
     skip "the page in a browser (no chromium)"
-    export TIDEMARK_SKIP_BROWSER=1
 fi
 
 if step "build" cargo build "${product[@]}" --all-targets --quiet; then
