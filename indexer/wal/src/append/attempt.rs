@@ -110,9 +110,10 @@ impl Writer {
         let key = started.token.to_string();
         let entries = &self.0.log.entries;
         let (body, none) = (prepared.body.clone(), Metadata::new());
-        let created = match planted(Fault::CleanupOnUnknown) {
-            true => entries.create(&key, body, &none).await,
-            false => entries.create_resolved(&key, body, &none).await,
+        let created = if planted(Fault::CleanupOnUnknown) {
+            entries.create(&key, body, &none).await
+        } else {
+            entries.create_resolved(&key, body, &none).await
         };
         match created {
             Create::Committed => {}
