@@ -203,7 +203,7 @@ impl Indexer {
             if fetched.is_empty() {
                 break;
             }
-            let records = fetched.iter().flat_map(|entry| Record::from_resolved(&entry.resolved));
+            let records = fetched.into_iter().flat_map(|entry| entry.records);
             let records = records.filter(|record| is_news(record, predecessors)).collect();
             self.take_corrections(&mut batch, records, predecessors).await?;
         }

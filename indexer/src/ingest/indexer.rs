@@ -21,10 +21,7 @@ use super::{
     status::Reporter,
     tail::{self, Entries, FIRST_PAUSE, Fetched, rest},
 };
-use crate::{
-    Record,
-    engine::{Lookup, Marks},
-};
+use crate::engine::{Lookup, Marks};
 
 /// How long a busy indexer rests.
 const BUSY: Duration = Duration::from_secs(1);
@@ -147,11 +144,15 @@ impl Indexer {
         if self.busy || self.advanced.is_none_or(|advanced| advanced.elapsed() >= ADVANCE) {
             return Ok(true);
         }
-        if self.waiting.is_none() {
+        if !self.sealed_by_now() {
             self.waiting = tail::oldest(&self.reader, self.cursor()).await?;
         }
-        let Some(waiting) = self.waiting else { return Ok(false) };
-        Ok(self.sealed_in(waiting).is_none_or(|wait| wait.is_zero()))
+        Ok(self.sealed_by_now())
+    }
+
+    /// Whether the oldest entry that was seen waiting is sealed by now, as far as can be said without a probe.
+    fn sealed_by_now(&self) -> bool {
+        self.waiting.is_some_and(|waiting| self.sealed_in(waiting).is_none_or(|wait| wait.is_zero()))
     }
 
     /// How long it takes about until `token` is sealed; `None` if the clock was not read lately.
@@ -227,10 +228,9 @@ impl Indexer {
 
     async fn take(&mut self, batch: &mut Batch, fetched: Vec<Fetched>) -> Result<(), IngestError> {
         let Some(first) = fetched.first() else { return Ok(()) };
-        let oldest = batch.oldest().unwrap_or(first.resolved.token.second());
+        let oldest = batch.oldest().unwrap_or(first.second);
         self.reporter.read(fetched.len() as u64, oldest, self.reader.strangers());
-        let records = fetched.iter().flat_map(|entry| Record::from_resolved(&entry.resolved)).collect();
-        drop(fetched);
+        let records = fetched.into_iter().flat_map(|entry| entry.records).collect();
         let index = self.index().await?;
         batch.take(records, &mut self.resolver, &*index).await
     }
@@ -287,7 +287,7 @@ fn cut(batch: &Batch, mut fetched: Vec<Fetched>) -> (Vec<Fetched>, Vec<Fetched>)
     let Some(newest) = batch.newest().filter(|_| batch.full()) else {
         return (fetched, Vec::new());
     };
-    let boundary = fetched.partition_point(|entry| entry.resolved.token.second() <= newest);
+    let boundary = fetched.partition_point(|entry| entry.second <= newest);
     let after = fetched.split_off(boundary);
     (fetched, after)
 }

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
 use super::{IngestOptions, status::Reporter};
+use crate::Record;
 
 /// A failing store is asked again after this, then after twice as long, and so on.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -26,10 +27,11 @@ const SMALLEST: u64 = 4 * 1024;
 /// What an entry takes of it at most: larger ones are malformed and not read.
 const LARGEST: u64 = 1024 * 1024;
 
-/// An entry with its share of the memory for entries, which it gives back when it is dropped.
+/// An entry as records, with its share of the memory for entries, which it gives back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Fetched {
-    pub(crate) resolved: Resolved,
+    pub(crate) second: Second,
+    pub(crate) records: Vec<Record>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -101,11 +103,11 @@ impl Fetcher {
             .filter_map(|(listed, room)| async move { Some((listed, room.ok()?)) })
             .map(move |(listed, room)| {
                 let mut fetcher = self.clone();
-                let fetch = async move { fetcher.fetch(listed).await };
+                let fetch = async move { fetcher.fetch(listed).await.as_ref().map(Record::from_resolved) };
                 let task = AbortOnDropHandle::new(tokio::spawn(fetch));
                 async move {
-                    let resolved = finished(task).await?;
-                    Some(Fetched { resolved, _room: room })
+                    let records = finished(task).await?;
+                    Some(Fetched { second: listed.token.second(), records, _room: room })
                 }
             })
             .buffered(fetches)
