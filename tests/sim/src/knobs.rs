@@ -1,6 +1,6 @@
 //! How one simulated log is set up, drawn from the seed.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tidemark_wal::{Parameters, planted::Fault};
 
@@ -33,6 +33,8 @@ pub struct Knobs {
     pub steady_identity: bool,
     /// Whether somebody deletes descriptors of old bundles.
     pub deleter: bool,
+    /// The folder of the real engine; the model stands for it where there is none.
+    pub tantivy: Option<PathBuf>,
     /// Whether the index's chain is trimmed, and how soon after a record was written.
     pub trim: Option<Duration>,
 }
@@ -45,6 +47,11 @@ const LABELS: std::ops::RangeInclusive<u64> = 5..=6;
 const ENTRIES: std::ops::RangeInclusive<u64> = 8..=8;
 
 impl Knobs {
+    /// A shorter storm over the real engine, whose files are below `folder`.
+    pub fn real(seed: u64, folder: PathBuf) -> Self {
+        Self { tantivy: Some(folder), changes: Vec::new(), storm: Duration::from_secs(150), ..Self::mixed(seed) }
+    }
+
     /// A set-up under which `fault` bites soon. The unfaulted code must hold in it too.
     pub fn hunting(seed: u64, fault: Fault) -> Self {
         let mut knobs = Self::mixed(seed);
@@ -56,8 +63,10 @@ impl Knobs {
                 (knobs.writers, knobs.rest) = (3, 200..=2_000);
             }
             Fault::ClockReadAfterListing => {
-                (weather.page, weather.network) = (1..=2, 100..=600);
-                (knobs.rest, knobs.writers) = (200..=2_000, 3);
+                (weather.pause, weather.pauses, weather.crash) = (6, 15_000..=50_000, 0);
+                (knobs.rest, knobs.writers, knobs.strangers) = (200..=2_000, 3, 2);
+                knobs.parameters.expiry = Duration::from_secs(2);
+                knobs.changes.clear();
             }
             Fault::FencedIngestPublishes => {
                 (weather.pause, weather.pauses) = (4, 62_000..=100_000);
@@ -123,6 +132,7 @@ impl Knobs {
             drafts: ALL_DRAFTS,
             steady_identity: dice.chance(300),
             deleter: dice.chance(500),
+            tantivy: None,
             trim: dice.chance(500).then(|| Duration::from_secs(dice.among(&(30..=120)))),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{FIRST_SEQ, Manifest, SetDigest};
-use tidemark_indexer::Record;
+use tidemark_indexer::{Record, engine::Marks};
 use tidemark_wal::{Outcome, Second, Token};
 
 use crate::{
@@ -67,6 +67,8 @@ pub struct Oracle {
     epoch_began: u64,
     retired: BTreeSet<String>,
     boundary: u64,
+    /// Whether the index is the real one, of which only manifests can be read on the way.
+    pub real: bool,
     /// Whether the store keeps its word on when objects become visible. If not, only promises to writers are checked.
     pub trusting: bool,
     /// Rare things that happened.
@@ -89,6 +91,7 @@ impl Oracle {
             retired: BTreeSet::new(),
             boundary: 0,
             trusting: true,
+            real: false,
             marks: BTreeSet::new(),
         }
     }
@@ -117,6 +120,21 @@ impl Oracle {
     /// Manifest `number`.
     pub fn manifest(&self, number: u64) -> Option<&Manifest> {
         self.manifests.get(&number)
+    }
+
+    /// Takes in the records of a segment that only the real engine reads.
+    pub fn read_segment(&mut self, key: &str, records: Vec<Record>) {
+        let indexed = records.into_iter().map(|record| {
+            let digest = hex::encode(Sha256::digest(serde_json::to_vec(&record).unwrap_or_default()));
+            Indexed { record, digest }
+        });
+        self.segments.insert(key.to_owned(), Arc::new(indexed.collect()));
+    }
+
+    /// Takes in the marks of a sidecar that only the real engine reads.
+    pub fn read_sidecar(&mut self, key: &str, marks: &Marks) {
+        let (superseded, overtaken) = (marks.superseded.iter().collect(), marks.overtaken.iter().collect());
+        self.sidecars.insert(key.to_owned(), Arc::new(StoredMarks { superseded, overtaken }));
     }
 
     /// Takes in an event.
@@ -175,6 +193,10 @@ impl Oracle {
         if event.what == What::Replaced && event.key.contains("/manifest/") {
             return Err(format!("\"{}\" was overwritten by {}", event.key, event.by));
         }
+        let of_manifest = manifest_number(&event.key).is_some();
+        if self.real && !of_manifest {
+            return Ok(());
+        }
         if event.key.contains("/segment/") {
             self.segments.insert(event.key.clone(), Arc::new(records(&event.key, &event.object.body)?));
         } else if event.key.contains("/sidecar/") {
@@ -214,7 +236,9 @@ impl Oracle {
             self.taken_over(&last, &manifest, &event.by, event.at).map_err(named)?;
             self.retire(&last, &manifest).map_err(named)?;
         }
-        self.complete(&manifest).map_err(named)?;
+        if !self.real {
+            self.complete(&manifest).map_err(named)?;
+        }
         self.manifests.insert(number, manifest);
         Ok(())
     }

@@ -35,6 +35,7 @@ impl World {
     pub fn new(seed: u64, knobs: Knobs, echo: bool) -> Self {
         let cloud = Cloud::new(seed, knobs.weather.clone(), echo);
         let mut oracle = Oracle::new();
+        oracle.real = knobs.tantivy.is_some();
         oracle.trusting = knobs.weather.straggle == 0;
         let oracle = Arc::new(Mutex::new(oracle));
         let watching = Arc::clone(&oracle);

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tidemark_catalog::{Generation, Identity, IndexChain, RootChain};
 use tidemark_indexer::{
+    EngineOptions, TantivyEngine,
+    engine::{Engine, EngineError},
     ingest::{Ingest, IngestOptions, IngestStatus},
     model::Model,
 };
@@ -21,11 +23,15 @@ pub async fn index(world: World, process: Process, name: String) -> End {
         return End::GaveUp(error);
     }
     let chain = IndexChain::open(&world.index(&process), Generation::first(), world.entropy());
+    let engine = match engine(&world, &process) {
+        Ok(engine) => engine,
+        Err(error) => return End::GaveUp(error.to_string()),
+    };
     // A pod that starts again has a UID of its own; a folder's owner does not.
     let identity = if world.knobs.steady_identity { name } else { process.name().to_owned() };
     let ingest = Ingest {
         clock: Clock::new(&log, &identity),
-        engine: Arc::new(Model::new(world.index(&process))),
+        engine,
         log,
         root,
         chain,
@@ -48,6 +54,18 @@ pub async fn index(world: World, process: Process, name: String) -> End {
     // In calm weather nobody has a reason to end, except one who was told to or was fenced before.
     world.cloud.note(&format!("{} ends: {why}", process.name()));
     End::GaveUp(why)
+}
+
+/// The engine of the set-up. Every life has a disk of its own.
+pub(crate) fn engine(world: &World, process: &Process) -> Result<Arc<dyn Engine>, EngineError> {
+    let store = world.index(process);
+    Ok(match &world.knobs.tantivy {
+        None => Arc::new(Model::new(store)),
+        Some(folder) => {
+            let options = EngineOptions { cache_folder: folder.join(process.name()), cache_bytes: 64 << 20 };
+            Arc::new(TantivyEngine::open(store, &options)?)
+        }
+    })
 }
 
 fn options(world: &World) -> IngestOptions {

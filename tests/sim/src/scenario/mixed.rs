@@ -5,11 +5,13 @@ use std::{
     time::Duration,
 };
 
+use tidemark_indexer::engine::EngineError;
 use tokio::time::sleep;
 
 use crate::{
     cloud::Cloud,
     knobs::Knobs,
+    process::Process,
     scenario::{indexers, keepers, readers, writers},
     supervise::supervise,
     weather::Weather,
@@ -28,6 +30,11 @@ pub async fn run(seed: u64, knobs: Knobs, echo: bool) -> Cloud {
     });
     world.cloud.note("calm");
     sleep(calm(&world)).await;
+    if world.knobs.tantivy.is_some()
+        && let Err(error) = read_index(&world).await
+    {
+        world.cloud.fail(format!("the index cannot be read: {error}"));
+    }
     if world.cloud.failure().is_none() {
         let horizon = world.true_second().before(longest_delay(&world));
         world.judge(|oracle| oracle.at_rest(horizon));
@@ -36,6 +43,22 @@ pub async fn run(seed: u64, knobs: Knobs, echo: bool) -> Cloud {
         world.cloud.mark(mark);
     }
     world.cloud.clone()
+}
+
+/// Shows the oracle what only the real engine can read.
+async fn read_index(world: &World) -> Result<(), EngineError> {
+    let engine = indexers::engine(world, &Process::new("auditor", false))?;
+    let latest = world.oracle().latest().map(|(_, manifest)| manifest.clone());
+    let Some(manifest) = latest else { return Ok(()) };
+    for segment in &manifest.segments {
+        let records = engine.records(segment, segment.seq.clone()).await?;
+        world.oracle().read_segment(&segment.key, records);
+    }
+    for sidecar in &manifest.sidecars {
+        let marks = engine.read_marks(sidecar).await?;
+        world.oracle().read_sidecar(&sidecar.key, &marks);
+    }
+    Ok(())
 }
 
 /// Starts everybody.

@@ -1,0 +1,6 @@
+//! The simulation's tests: many seeds, every planted fault, the seeds that found something, and the real engine.
+
+mod planted;
+mod real;
+mod regressions;
+mod seeds;

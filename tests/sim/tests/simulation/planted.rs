@@ -1,0 +1,61 @@
+//! A simulation is worth what it catches: every fault that can be planted is caught, each within a bounded number of
+//! seeds, and the same set-up holds without it.
+
+use std::thread::available_parallelism;
+
+use tidemark_sim::{FAULTS, first_failure, hunt, run_all};
+use tidemark_wal::planted::Fault;
+
+/// How many seeds a fault may go unnoticed.
+const SEEDS: u64 = 40;
+/// How many seeds of the fault's set-up must hold without it.
+const CLEAN: u64 = 4;
+
+fn is_caught(fault: Fault) {
+    let threads = available_parallelism().map_or(2, usize::from);
+    let clean = run_all(0..CLEAN, threads, |seed| hunt(seed, fault, None, false));
+    if let Some(failed) = first_failure(&clean) {
+        panic!("without {fault:?}: {}", failed.explain(&format!("mixed --hunt {fault:?}")));
+    }
+    let reports = run_all(0..SEEDS, threads, |seed| hunt(seed, fault, Some(fault), false));
+    match first_failure(&reports) {
+        Some(caught) => {
+            let why = caught.violation.as_deref().unwrap_or_default();
+            println!("{fault:?} is caught by seed {}: {why}", caught.seed);
+        }
+        None => panic!("{fault:?} is not caught by {SEEDS} seeds"),
+    }
+}
+
+macro_rules! caught {
+    ($($name:ident: $fault:ident,)*) => {
+        $(#[test]
+        fn $name() {
+            is_caught(Fault::$fault);
+        })*
+
+        #[test]
+        fn every_fault_has_its_test() {
+            assert_eq!([$(Fault::$fault),*], FAULTS);
+        }
+    };
+}
+
+caught! {
+    outcome_from_expiry_alone: OutcomeFromExpiryAlone,
+    an_overwritable_descriptor: OverwritableDescriptor,
+    the_clock_read_after_the_listing: ClockReadAfterListing,
+    cleanup_on_unknown: CleanupOnUnknown,
+    no_boundary_check: NoBoundaryCheck,
+    cursor_off_by_one_at_the_seconds_edge: CursorOffByOne,
+    a_fenced_ingest_that_still_publishes: FencedIngestPublishes,
+    a_compaction_that_loses_a_correction: CompactionLosesCorrection,
+    a_sidecar_published_after_its_cause: SidecarAfterCause,
+    candidates_that_fence_each_other: CandidatesFenceEachOther,
+    a_descriptor_of_another_operation_taken_as_proof: ForeignDescriptorAccepted,
+    an_outcome_decided_again_on_rebuild: OutcomeDecidedAgain,
+    a_lowered_expiry_that_moves_the_horizon_at_once: LoweredExpiryAtOnce,
+    an_acknowledgement_that_ignores_visibility: AcknowledgedUnseen,
+    a_late_try_that_makes_its_retry_a_duplicate: LateMakesDuplicate,
+    a_reader_that_accepts_a_slot_below_the_boundary: SlotBelowBoundaryAccepted,
+}

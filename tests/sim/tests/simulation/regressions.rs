@@ -1,0 +1,16 @@
+//! Seeds that found real faults, each with what it was. A seed tells its story only to the code of its day, so each fault
+//! has a test beside the mended code too; these keep the neighbourhood of the story in view.
+
+use tidemark_sim::Scenario;
+
+fn holds(scenario: Scenario, seed: u64) {
+    let report = scenario.run(seed, None, false);
+    assert!(report.violation.is_none(), "{}", report.explain(scenario.name()));
+}
+
+/// A create that the network carried to the store twice was answered as lost, though the first of the two had landed; its
+/// appender slept until the slot was trimmed, took the answer for certain, and appended the same transaction again.
+#[test]
+fn a_lost_answer_is_no_proof_about_a_trimmed_slot() {
+    holds(Scenario::Chain, 121);
+}
