@@ -231,7 +231,7 @@ impl Raw {
                 let words = |field: &Option<String>| field.clone().unwrap_or_default();
                 let mut document = doc!(
                     message => words(&record.message),
-                    names => format!("{} {}", words(&record.repo), words(&record.path)),
+                    names => words(&record.repo),
                     repo => words(&record.repo),
                     kind => record.kind.as_str(),
                     body => serde_json::to_vec(&record)?,
@@ -248,8 +248,9 @@ impl Raw {
             writer.merge(&segments).wait()?;
         }
         writer.wait_merging_threads()?;
-        let parser = Arc::new(QueryParser::for_index(&index, vec![message, names, people]));
-        Ok(Self { searcher: index.reader()?.searcher(), parser })
+        let mut parser = QueryParser::for_index(&index, vec![message, names, people]);
+        parser.set_conjunction_by_default();
+        Ok(Self { searcher: index.reader()?.searcher(), parser: Arc::new(parser) })
     }
 
     /// How many match, and how many are on the first page, read and decoded.

@@ -128,6 +128,13 @@ fn rsa_sha256(pem: &str, text: &[u8]) -> Result<Vec<u8>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use aws_lc_rs::{
+        encoding::{AsDer as _, Pkcs8V1Der},
+        rsa::{KeyPair, KeySize},
+    };
+    use base64::prelude::{BASE64_STANDARD, Engine as _};
     use object_store::{
         gcp::GoogleCloudStorageBuilder,
         path::Path,
@@ -141,13 +148,18 @@ mod tests {
     use super::*;
     use crate::{Second, sign::query};
 
-    /// Made for this test; it opens nothing.
-    const KEY: &str = include_str!("../../testdata/google-signing-test-key.pem");
+    /// A private key of this run's own.
+    static KEY: LazyLock<String> = LazyLock::new(|| {
+        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        let lines = BASE64_STANDARD.encode(der.as_ref());
+        format!("-----BEGIN PRIVATE KEY-----\n{lines}\n-----END PRIVATE KEY-----\n")
+    });
     const ACCOUNT: &str = "signer@project.iam.gserviceaccount.com";
 
     fn signing(endpoint: &str) -> GoogleSigning {
         let key = serde_json::json!({
-            "private_key": KEY, "private_key_id": "1", "client_email": ACCOUNT, "client_id": "1",
+            "private_key": *KEY, "private_key_id": "1", "client_email": ACCOUNT, "client_id": "1",
         });
         let store = GoogleCloudStorageBuilder::new()
             .with_bucket_name("bucket")
@@ -158,7 +170,7 @@ mod tests {
             store: Arc::new(store),
             endpoint: endpoint.to_owned(),
             bucket: "bucket".to_owned(),
-            key: Some((ACCOUNT.to_owned(), KEY.to_owned())),
+            key: Some((ACCOUNT.to_owned(), KEY.clone())),
         }
     }
 
