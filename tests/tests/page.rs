@@ -26,6 +26,13 @@ async fn opened() -> Option<(Site, Browser, Tab)> {
 async fn a_person_searches_narrows_and_reads_with_the_keyboard() {
     let Some((site, browser, tab)) = opened().await else { return };
 
+    tab.holds(
+        "window.answers = []; document.querySelectorAll('#examples a').forEach(async (example) => \
+            window.answers.push((await fetch(example.href)).status)); true",
+    )
+    .await;
+    tab.until("every example is a query", "answers.length > 5 && answers.every((status) => status === 200)").await;
+
     tab.press("/").await;
     tab.until("the box has the focus", "document.activeElement.id === 'q'").await;
     tab.type_text("race").await;

@@ -153,6 +153,10 @@ impl Search for Indexing {
         if ingest.role == Role::Writer {
             status.lag_seconds = ingest.lag_seconds;
             status.horizon = Some(ingest.horizon.timestamp());
+            let behind = ingest.progress.filter(|_| ingest.lag_seconds > 0);
+            status.lag_reason = behind.map(|run| {
+                format!("indexing what is sealed: {} entries so far, at {} of {}", run.entries, run.at, run.to)
+            });
         }
         status.problems.extend(ingest.trouble.map(|trouble| format!("{}: {}", trouble.doing, trouble.message)));
         Some(status)

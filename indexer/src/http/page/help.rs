@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::question::Question;
 
-/// Queries that teach, with what they find. The tests ask them all.
+/// Queries that teach, with what they find. The test in a browser asks them all.
 pub(crate) const EXAMPLES: [(&str, &str); 9] = [
     ("fix race", "both words, in any form, anywhere in the message"),
     ("\"clock skew\"", "the words side by side"),
@@ -13,8 +13,8 @@ pub(crate) const EXAMPLES: [(&str, &str); 9] = [
     ("kind:label repo:tidemark", "labels of one repository"),
     ("contributors:ada", "what somebody took part in, by any part of the name"),
     ("outcome:aborted", "operations that were never completed"),
-    ("time:[2026-01-01T00:00:00Z TO 2027-01-01T00:00:00Z]", "entries of one year"),
-    ("payload.writer:ingest", "any field of the payload, by its path"),
+    ("time:[2026-11-01T00:00:00Z TO *]", "entries since then"),
+    ("payload.writer:git", "any field of the payload, by its path"),
 ];
 
 /// The examples, folded away until wanted.
@@ -22,7 +22,7 @@ pub(super) fn panel() -> Markup {
     html! {
         details.help #help {
             summary { "Query language" }
-            (table())
+            div #examples { (table()) }
         }
     }
 }

@@ -50,7 +50,7 @@ fn horizon(status: &StatusAnswer) -> Markup {
                 @if status.lag_seconds == 0 { "Up to date" }
                 @else { (words::span(status.lag_seconds)) " behind" }
             }
-            @if let Some(reason) = &status.lag_reason { p { (reason) } }
+            @if let Some(reason) = reason(status) { p { (reason) } }
             dl.facts {
                 @if let Some(horizon) = status.horizon {
                     div { dt { "The log is frozen before" } dd { (words::time(horizon)) } }
@@ -61,6 +61,16 @@ fn horizon(status: &StatusAnswer) -> Markup {
                 and marked as not sealed." }
         }
     }
+}
+
+/// Why the index is behind, as far as this process can tell.
+fn reason(status: &StatusAnswer) -> Option<&str> {
+    let guess = match (status.lag_seconds, status.role) {
+        (0, _) | (_, Role::Writer) => None,
+        (_, Role::Reader) => Some("The index's writer is busy, or has stopped."),
+        (_, Role::Standby) => Some("This process waits to take over from the index's writer."),
+    };
+    status.lag_reason.as_deref().or(guess)
 }
 
 fn index(status: &StatusAnswer) -> Markup {
