@@ -233,3 +233,63 @@ fn readable(body: &[u8]) -> Option<String> {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     (!text.trim().is_empty()).then_some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemark_wal::{Decision, Second, parse, place};
+
+    use super::*;
+
+    fn resolved(body: &[u8]) -> Resolved {
+        let token = Token::from_parts(Second::from_unix(1_800_000_000), [1; 16]);
+        let intent = parse(token, body);
+        let decision = Decision {
+            outcome: Outcome::Committed,
+            evidence: None,
+            entry_time: token.second(),
+            completed: Some(token.second()),
+            sightings: Vec::new(),
+        };
+        let op = |operation: Operation| ResolvedOp {
+            place: operation.descriptor.as_deref().map_or(Place::Other, |path| place(path).unwrap()),
+            operation,
+            decision: decision.clone(),
+            descriptor: None,
+            unreadable: None,
+        };
+        let ops = intent.clone().map(|intent| intent.ops.into_iter().map(op).collect()).unwrap_or_default();
+        let (entry_time, size) = (token.second(), body.len() as u64);
+        Resolved { token, entry_time, size, answered: None, body: body.to_vec().into(), intent, ops }
+    }
+
+    #[test]
+    fn each_operation_has_its_names_and_its_own_key_and_survives_storing() {
+        let body =
+            br#"{"tidemark": 1, "writer": "w", "idempotencyKey": "k", "attributes": {"entity": "job/7"}, "ops": [
+            {"descriptor": "bundles/r/b/bundle.yaml"}, {"kind": "entry", "attributes": {"message": "done"}}]}"#;
+        let records = Record::from_resolved(&resolved(body));
+        let [bundle, entry] = &records[..] else { panic!("{records:?}") };
+        assert_eq!((bundle.repo.as_deref(), bundle.bundle.as_deref()), (Some("r"), Some("b")));
+        assert_eq!(bundle.entity.as_deref(), Some("bundle/r/b"));
+        assert_eq!((entry.entity.as_deref(), entry.message.as_deref()), (Some("entry/job/7"), Some("done")));
+        assert_ne!(bundle.key_of_writer(), entry.key_of_writer());
+        for record in &records {
+            let stored = serde_json::to_string(record).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&stored).unwrap(), *record);
+        }
+    }
+
+    #[test]
+    fn a_free_name_never_passes_for_a_label() {
+        assert_eq!(free_entity("label/r/prod").as_deref(), Some("entry/label/r/prod"));
+        assert_eq!(free_entity(""), None);
+        assert_eq!(free_entity(&"x".repeat(ENTITY_LIMIT + 1)), None);
+    }
+
+    #[test]
+    fn a_malformed_body_is_kept_as_far_as_it_can_be_read() {
+        assert_eq!(readable(b"left\x00right\xff").as_deref(), Some("left right\u{fffd}"));
+        assert_eq!(readable(b" \n\x01"), None);
+        assert_eq!(readable(&vec![b'x'; TEXT_LIMIT * 2]).map(|text| text.len()), Some(TEXT_LIMIT));
+    }
+}
