@@ -88,6 +88,7 @@ struct Appended {
     attempts: u32,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands on a reference")]
 fn rfc_3339<S: serde::Serializer>(second: &Second, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(second)
 }

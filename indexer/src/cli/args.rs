@@ -108,8 +108,8 @@ mod tests {
 
     #[test]
     fn spans_read_as_people_write_them() {
-        assert_eq!(span("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(span("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(span("10m"), Ok(Duration::from_mins(10)));
+        assert_eq!(span("1h30m"), Ok(Duration::from_mins(90)));
         assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
         assert!(span("-5s").is_err());
         assert!(span("10").is_err());

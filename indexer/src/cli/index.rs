@@ -28,6 +28,7 @@ use crate::{
     The first indexer of a log records --expiry and the other parameters; a later one that differs is refused, and\n\
     `tidemark log set` changes them. Exit code 4: another process has taken over."
 )]
+#[expect(clippy::struct_field_names, reason = "a field is called as its flag")]
 pub(super) struct Index {
     #[command(flatten)]
     log: LogArgs,

@@ -37,6 +37,7 @@ const PERIOD: Duration = Duration::from_secs(1);
     after_help = "Example: tidemark log --log s3://wal/orders --metadata s3://meta --json | head\n\
     Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m"
 )]
+#[expect(clippy::struct_field_names, reason = "a field is called as its flag")]
 pub(super) struct Log {
     #[command(subcommand)]
     command: Option<LogCommand>,
@@ -109,14 +110,8 @@ impl List {
             output,
         };
         listing.pass().await?;
-        let stop = super::stopping::stop_requested();
-        tokio::pin!(stop);
-        while follow {
-            tokio::select! {
-                biased;
-                () = &mut stop => break,
-                () = tokio::time::sleep(PERIOD) => listing.pass().await?,
-            }
+        if follow {
+            listing.follow().await?;
         }
         let strangers = listing.reader.strangers();
         if strangers > 0 {
@@ -140,6 +135,19 @@ struct Listing {
 }
 
 impl Listing {
+    /// Prints what comes until a signal asks to stop.
+    async fn follow(&mut self) -> anyhow::Result<()> {
+        let stop = super::stopping::stop_requested();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                () = tokio::time::sleep(PERIOD) => self.pass().await?,
+            }
+        }
+    }
+
     /// Prints what is new since the last pass.
     async fn pass(&mut self) -> anyhow::Result<()> {
         // The order matters: what the horizon proves, it proves of listings made after the probe.

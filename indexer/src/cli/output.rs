@@ -16,7 +16,7 @@ use crate::ingest::IngestStatus;
 /// How often progress is logged where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 /// A run through more sealed seconds than this is a backfill.
-const BACKFILL: Duration = Duration::from_secs(60);
+const BACKFILL: Duration = Duration::from_mins(1);
 
 /// Prints `value` as one line of JSON on standard output.
 pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
