@@ -140,9 +140,6 @@ impl Schedule {
         if planted(Fault::LoweredExpiryAtOnce) {
             return now.before(self.newest().parameters.horizon_delay());
         }
-        if planted(Fault::LoweredExpiryAtOnce) {
-            return now.before(self.newest().parameters.horizon_delay());
-        }
         let ends = self.0.iter().skip(1).map(|next| Some(next.from)).chain([None]);
         for (dated, end) in self.0.iter().zip(ends) {
             let frozen = now.before(dated.parameters.horizon_delay());

@@ -195,6 +195,7 @@ fn operation(draft: DraftOp) -> Operation {
 /// The operations of a draft that shares an entry: each carries the draft's key and attributes.
 fn keyed(draft: Draft) -> Vec<Operation> {
     let Draft { idempotency_key, attributes, ops, .. } = draft;
+    let idempotency_key = idempotency_key.filter(|key| !key.is_empty());
     let ops = if ops.is_empty() { vec![DraftOp::Entry { attributes: Map::new() }] } else { ops };
     let keyed = ops.into_iter().map(operation).enumerate().map(|(n, mut op)| {
         let mut all = attributes.clone();

@@ -80,7 +80,9 @@ impl Batcher {
         if !shares || draft.weight() > self.policy.bytes || draft.operations() > self.policy.operations {
             return self.writer.append(draft).await;
         }
-        draft.idempotency_key.get_or_insert_with(|| self.writer.nonce());
+        // The key has to be in place before the draft is copied: alone and in the batch it is the same one.
+        let key = draft.idempotency_key.filter(|key| !key.is_empty());
+        draft.idempotency_key = Some(key.unwrap_or_else(|| self.writer.nonce()));
         let alone = draft.clone();
         let shared = match self.seat(draft) {
             Seat::Leader(batch) => self.lead(batch).await,

@@ -262,6 +262,19 @@ async fn drafts_share_an_entry() {
     }
 }
 
+/// The shared entry lands and its answer never comes: appended alone, the draft bears the key that it had.
+#[tokio::test(start_paused = true)]
+async fn a_draft_with_an_empty_key_counts_once_however_often_it_is_written() {
+    let lab = Lab::new();
+    let batcher = Batcher::new(lab.writer("w", parameters()).await, FlushPolicy::default());
+    lab.trouble("log/", Trouble::Slow(Duration::from_mins(1)));
+    let one = Draft { idempotency_key: Some(String::new()), ops: vec![record()], ..Draft::default() };
+    batcher.append(one).await.unwrap();
+    let keys: Vec<_> = entries(&lab).await.iter().map(|entry| entry.intent.as_ref().unwrap().key_of(0)).collect();
+    assert!(!keys.is_empty() && keys.iter().all(|key| key.as_ref().is_some_and(|key| !key.is_empty())), "{keys:?}");
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_leader_leaves_nobody_waiting() {
     let lab = Lab::new();

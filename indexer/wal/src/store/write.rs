@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, io, path::Path as FilePath};
 
 use bytes::Bytes;
-use futures::{StreamExt as _, future, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future, stream, stream::FuturesUnordered};
 use object_store::{
-    Attribute, Attributes, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload, WriteMultipart,
+    Attribute, Attributes, MultipartUpload, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     path::Path,
 };
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::{
     Create, Metadata, Store, StoreError,
@@ -148,20 +148,18 @@ impl Store {
     async fn put_parts(&self, key: &str, path: &Path, file: &FilePath) -> Result<(), StoreError> {
         let unreadable = |error: io::Error| self.failed(key, format!("\"{}\" cannot be read: {error}", file.display()));
         let refused = |error: object_store::Error| self.error(key, &error);
-        let mut file = tokio::fs::File::open(file).await.map_err(unreadable)?;
+        let file = tokio::fs::File::open(file).await.map_err(unreadable)?;
         let options = PutMultipartOptions::default();
-        let upload = self.backend.inner.put_multipart_opts(path, options).await.map_err(refused)?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
-        loop {
-            let mut part = Vec::with_capacity(PART);
-            let read = (&mut file).take(PART as u64).read_to_end(&mut part).await.map_err(unreadable)?;
-            if read == 0 {
-                break;
-            }
-            upload.wait_for_capacity(PARTS_AT_ONCE).await.map_err(refused)?;
-            upload.put(part.into());
+        let mut upload = self.backend.inner.put_multipart_opts(path, options).await.map_err(refused)?;
+        let sent = send_parts(upload.as_mut(), file).await;
+        if sent.is_err() {
+            // Parts of an upload that nobody ends are kept, and paid for, until a lifecycle rule removes them.
+            let _ = upload.abort().await;
         }
-        upload.finish().await.map(drop).map_err(refused)
+        sent.map_err(|error| match error {
+            PartError::Unreadable(error) => unreadable(error),
+            PartError::Refused(error) => refused(error),
+        })
     }
 
     /// One try at deleting all `paths`: those that the store did not confirm.
@@ -185,5 +183,128 @@ impl Store {
             Err(StoreError::Absent { .. }) => Ok(()),
             done => done,
         }
+    }
+}
+
+/// Why an upload in parts failed.
+#[derive(Debug)]
+enum PartError {
+    Unreadable(io::Error),
+    Refused(object_store::Error),
+}
+
+/// Sends all of `file`, a few parts at once, and completes the upload. After an error the upload is still open.
+async fn send_parts(upload: &mut dyn MultipartUpload, file: impl AsyncRead + Unpin) -> Result<(), PartError> {
+    let mut file = file;
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        let mut part = Vec::with_capacity(PART);
+        let read = (&mut file).take(PART as u64).read_to_end(&mut part).await.map_err(PartError::Unreadable)?;
+        if read == 0 {
+            break;
+        }
+        if under_way.len() >= PARTS_AT_ONCE {
+            under_way.try_next().await.map_err(PartError::Refused)?;
+        }
+        under_way.push(upload.put_part(part.into()));
+    }
+    while under_way.try_next().await.map_err(PartError::Refused)?.is_some() {}
+    upload.complete().await.map(drop).map_err(PartError::Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use futures::FutureExt as _;
+    use object_store::{
+        CopyOptions, GetOptions, GetResult, ListResult, ObjectMeta, ObjectStore, PutResult, Result, UploadPart,
+        memory::InMemory,
+    };
+
+    use super::*;
+
+    /// A store that refuses every part, and says whether the upload was aborted.
+    #[derive(Debug, Default)]
+    struct Refusing {
+        inner: InMemory,
+        aborted: Arc<AtomicBool>,
+    }
+
+    impl std::fmt::Display for Refusing {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("refusing")
+        }
+    }
+
+    #[derive(Debug)]
+    struct Upload(Arc<AtomicBool>);
+
+    fn refused() -> object_store::Error {
+        object_store::Error::PermissionDenied { path: "big".to_owned(), source: "no parts here".into() }
+    }
+
+    #[async_trait::async_trait]
+    impl MultipartUpload for Upload {
+        fn put_part(&mut self, _: PutPayload) -> UploadPart {
+            async { Err(refused()) }.boxed()
+        }
+
+        async fn complete(&mut self) -> Result<PutResult> {
+            Err(refused())
+        }
+
+        async fn abort(&mut self) -> Result<()> {
+            self.0.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl ObjectStore for Refusing {
+        async fn put_opts(&self, path: &Path, body: PutPayload, options: PutOptions) -> Result<PutResult> {
+            self.inner.put_opts(path, body, options).await
+        }
+
+        async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+            Ok(Box::new(Upload(Arc::clone(&self.aborted))))
+        }
+
+        async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+            self.inner.get_opts(path, options).await
+        }
+
+        fn delete_stream(
+            &self,
+            paths: stream::BoxStream<'static, Result<Path>>,
+        ) -> stream::BoxStream<'static, Result<Path>> {
+            self.inner.delete_stream(paths)
+        }
+
+        fn list(&self, prefix: Option<&Path>) -> stream::BoxStream<'static, Result<ObjectMeta>> {
+            self.inner.list(prefix)
+        }
+
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+            self.inner.list_with_delimiter(prefix).await
+        }
+
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+            self.inner.copy_opts(from, to, options).await
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_fails_is_aborted() {
+        let inner = Refusing::default();
+        let aborted = Arc::clone(&inner.aborted);
+        let store = Store::over(Arc::new(inner), url::Url::parse("memory:///").unwrap());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(WHOLE + 1).unwrap();
+        assert!(store.put_file("big", file.path()).await.is_err());
+        assert!(aborted.load(Ordering::Relaxed));
     }
 }

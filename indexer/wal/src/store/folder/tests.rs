@@ -88,3 +88,19 @@ async fn hostile_names_are_listed_as_they_are() {
     store.put("b", "1".into()).await.unwrap();
     assert_eq!(keys(&store).await, ["a\u{1}b", "b"]);
 }
+
+#[tokio::test]
+async fn links_are_no_objects_and_fail_no_listing() {
+    use std::os::unix::fs::symlink;
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::folder(folder.path()).unwrap();
+    for key in ["a/x", "z"] {
+        store.put(key, "1".into()).await.unwrap();
+    }
+    symlink("loop", folder.path().join("loop")).unwrap();
+    symlink("nowhere", folder.path().join("a/dangling")).unwrap();
+    symlink("a", folder.path().join("folder")).unwrap();
+    symlink("z", folder.path().join("file")).unwrap();
+    assert_eq!(keys(&store).await, ["a/x", "z"]);
+}

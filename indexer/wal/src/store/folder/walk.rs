@@ -103,7 +103,12 @@ fn sorted_names(path: &FilePath, root: bool) -> io::Result<Vec<Name>> {
         if (root && name == ASIDE) || name == LOCK {
             continue;
         }
-        let is_folder = entry.file_type()?.is_dir();
+        let is_folder = match entry.file_type() {
+            Ok(kind) => kind.is_dir(),
+            // This entry alone went meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
         names.push(Name {
             sorted: format!("{}{}", name.to_string_lossy(), if is_folder { "/" } else { "" }),
             file: name,
@@ -114,9 +119,10 @@ fn sorted_names(path: &FilePath, root: bool) -> io::Result<Vec<Name>> {
     Ok(names)
 }
 
-/// The object in the file at `path`, unless it went meanwhile or is no file.
+/// The object in the file at `path`, unless it went meanwhile or is no regular file: the store makes nothing else, and
+/// a link may lead anywhere, or in a circle.
 fn object(path: &FilePath, key: &str) -> Result<Option<ObjectMeta>> {
-    match fs::metadata(path) {
+    match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_file() => object_meta(keys::listed(key), &meta).map(Some),
         Ok(_) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
