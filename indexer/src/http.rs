@@ -4,6 +4,7 @@
 //! [`problem`], and what every answer has in common (limits, time-outs, security headers, metrics) is in [`server`].
 //! Every URL that the server writes is relative, so that it may stand behind any path prefix.
 
+mod app;
 mod entities;
 mod entries;
 mod guard;

@@ -10,7 +10,7 @@ use axum::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{problem::Problem, server::App};
+use super::{app::App, problem::Problem};
 
 /// The page loads nothing from elsewhere and runs no inline script or style.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \

@@ -4,8 +4,8 @@ use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 use super::{
+    app::App,
     problem::{Problem, ProblemDetails},
-    server::App,
 };
 
 /// Whether the process lives: it answers.

@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{problem::Problem, server::App};
+use super::{app::App, problem::Problem};
 use crate::search::api::{Role, StatusAnswer};
 
 /// Content type of the text form.

@@ -27,7 +27,7 @@ use maud::Markup;
 
 pub(crate) use assets::asset;
 
-use super::{entities, entries, parameters::Parameters, problem::Problem, search, server::App};
+use super::{app::App, entities, entries, parameters::Parameters, problem::Problem, search};
 use frame::Frame;
 use question::Question;
 

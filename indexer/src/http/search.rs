@@ -7,9 +7,9 @@ use axum::{
 use tidemark_wal::Outcome;
 
 use super::{
+    app::App,
     parameters::Parameters,
     problem::{Problem, ProblemDetails},
-    server::App,
 };
 use crate::search::api::{DEFAULT_SIZE, Facet, Filter, MAX_SIZE, SearchAnswer, SearchRequest};
 

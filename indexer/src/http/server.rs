@@ -16,16 +16,16 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
+    app::App,
     entities, entries,
     guard::{self, Guard},
     health,
     metrics::{self, Metrics},
     openapi, page,
-    parameters::Parameters,
     problem::Problem,
     search, status,
 };
-use crate::search::{Search, SearchError, api::StatusAnswer};
+use crate::search::Search;
 
 /// How the server behaves.
 #[derive(Clone, Debug)]
@@ -54,62 +54,6 @@ impl Default for ServerOptions {
 /// The largest body that is accepted, in bytes: no request has any.
 const MAX_BODY: usize = 16 * 1024;
 
-/// What the handlers share.
-#[derive(Clone)]
-pub(crate) struct App(Arc<Shared>);
-
-struct Shared {
-    search: Arc<dyn Search>,
-    metrics: Metrics,
-    stop: CancellationToken,
-}
-
-impl App {
-    /// The search service.
-    pub(crate) fn search(&self) -> &dyn Search {
-        self.0.search.as_ref()
-    }
-
-    /// The figures of this process.
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.0.metrics
-    }
-
-    /// What is known about the index.
-    pub(crate) fn status(&self) -> Option<StatusAnswer> {
-        self.0.search.status()
-    }
-
-    /// Whether this process should get requests, or why not.
-    pub(crate) fn ready(&self) -> Result<(), &'static str> {
-        if self.0.stop.is_cancelled() {
-            return Err("the process is stopping");
-        }
-        self.status().map(drop).ok_or("no manifest was read yet")
-    }
-
-    /// Waits for `min_token`, if it was asked for.
-    pub(crate) async fn wait_for(&self, parameters: &Parameters) -> Result<(), Problem> {
-        let Some((token, wait)) = parameters.min_token()? else {
-            return Ok(());
-        };
-        let waited = self.search().wait_for(token, wait).await;
-        waited.map_err(|error| self.problem(error))
-    }
-
-    /// The problem that an error is, with what is served.
-    pub(crate) fn problem(&self, error: SearchError) -> Problem {
-        Problem::from(error).at(self.status().map(|status| status.position))
-    }
-
-    /// As [`problem`](Self::problem), for a page of results: one that is gone starts again without its cursor.
-    pub(crate) fn problem_of_page(&self, error: SearchError, parameters: &Parameters) -> Problem {
-        let gone = matches!(error, SearchError::Gone { .. });
-        let problem = self.problem(error);
-        if gone { problem.restart(parameters.without(&["cursor"])) } else { problem }
-    }
-}
-
 /// The HTTP server of one process.
 pub struct Server {
     app: App,
@@ -126,7 +70,7 @@ impl Server {
     ) -> Self {
         let source = Arc::clone(&search);
         metrics.register_status(move || source.status());
-        Self { app: App(Arc::new(Shared { search, metrics, stop })), options }
+        Self { app: App::new(search, metrics, stop), options }
     }
 
     /// All routes with all that they share.
@@ -151,7 +95,7 @@ impl Server {
 
     /// Serves until told to stop, then lets open requests end, for as long as the options say.
     pub async fn run(self, listener: TcpListener) -> std::io::Result<()> {
-        let (stop, drain) = (self.app.0.stop.clone(), self.options.drain);
+        let (stop, drain) = (self.app.stop().clone(), self.options.drain);
         let serve = axum::serve(listener, self.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
         let drained = async {
             stop.cancelled().await;

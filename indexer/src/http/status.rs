@@ -6,9 +6,9 @@ use axum::{
 };
 
 use super::{
+    app::App,
     parameters::Parameters,
     problem::{Problem, ProblemDetails},
-    server::App,
 };
 use crate::search::api::StatusAnswer;
 

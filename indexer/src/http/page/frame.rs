@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{assets, help, question::Question, words};
 use crate::{
-    http::{problem::Problem, server::App},
+    http::{app::App, problem::Problem},
     search::api::StatusAnswer,
 };
 

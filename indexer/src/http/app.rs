@@ -1,0 +1,73 @@
+//! What the handlers share: the search service, the figures, and how an error becomes a problem that says what is served.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{metrics::Metrics, parameters::Parameters, problem::Problem};
+use crate::search::{Search, SearchError, api::StatusAnswer};
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Shared>);
+
+struct Shared {
+    search: Arc<dyn Search>,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+impl App {
+    pub(super) fn new(search: Arc<dyn Search>, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self(Arc::new(Shared { search, metrics, stop }))
+    }
+
+    /// The search service.
+    pub(crate) fn search(&self) -> &dyn Search {
+        self.0.search.as_ref()
+    }
+
+    /// The figures of this process.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// What tells the process to stop.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+
+    /// What is known about the index.
+    pub(crate) fn status(&self) -> Option<StatusAnswer> {
+        self.0.search.status()
+    }
+
+    /// Whether this process should get requests, or why not.
+    pub(crate) fn ready(&self) -> Result<(), &'static str> {
+        if self.0.stop.is_cancelled() {
+            return Err("the process is stopping");
+        }
+        self.status().map(drop).ok_or("no manifest was read yet")
+    }
+
+    /// Waits for `min_token`, if it was asked for.
+    pub(crate) async fn wait_for(&self, parameters: &Parameters) -> Result<(), Problem> {
+        let Some((token, wait)) = parameters.min_token()? else {
+            return Ok(());
+        };
+        let waited = self.search().wait_for(token, wait).await;
+        waited.map_err(|error| self.problem(error))
+    }
+
+    /// The problem that an error is, with what is served.
+    pub(crate) fn problem(&self, error: SearchError) -> Problem {
+        Problem::from(error).at(self.status().map(|status| status.position))
+    }
+
+    /// As [`problem`](Self::problem), for a page of results: one that is gone starts again without its cursor.
+    pub(crate) fn problem_of_page(&self, error: SearchError, parameters: &Parameters) -> Problem {
+        let gone = matches!(error, SearchError::Gone { .. });
+        let problem = self.problem(error);
+        if gone { problem.restart(parameters.without(&["cursor"])) } else { problem }
+    }
+}
