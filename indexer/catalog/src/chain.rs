@@ -31,7 +31,7 @@ use crate::{
     record::{self, Record},
 };
 
-/// The largest record that is read, in bytes.
+/// The largest record that is written and read, in bytes.
 const LIMIT: u64 = 256 << 20;
 /// How many slots an append may lose before it gives up.
 const CONFLICTS: u32 = 16;
@@ -82,6 +82,8 @@ pub struct Chain<S> {
     hint: Arc<AtomicU64>,
     /// When the boundary was looked at last.
     looked: Arc<Mutex<Option<Instant>>>,
+    /// The largest record that is written and read, in bytes.
+    limit: u64,
     state: PhantomData<fn() -> S>,
 }
 
@@ -92,6 +94,7 @@ impl<S> Clone for Chain<S> {
             entropy: self.entropy.clone(),
             hint: Arc::clone(&self.hint),
             looked: Arc::clone(&self.looked),
+            limit: self.limit,
             state: PhantomData,
         }
     }
@@ -107,7 +110,13 @@ struct Found {
 impl<S: State> Chain<S> {
     /// The chain whose records lie directly below `store`'s root.
     pub fn new(store: Store, entropy: Entropy) -> Self {
-        Self { store, entropy, hint: Arc::default(), looked: Arc::default(), state: PhantomData }
+        Self { store, entropy, hint: Arc::default(), looked: Arc::default(), limit: LIMIT, state: PhantomData }
+    }
+
+    /// The chain with records of at most `bytes`, 256 MiB if left out. A larger one is neither written nor read.
+    #[must_use]
+    pub fn with_limit(self, bytes: u64) -> Self {
+        Self { limit: bytes, ..self }
     }
 
     /// The store of the chain's objects: what messages name.
@@ -253,6 +262,11 @@ impl<S: State> Chain<S> {
         let previous = base.map_or_else(record::no_hash, |slot| slot.hash.clone());
         let bytes = record::encode(number, &previous, self.entropy.nonce(), state)
             .map_err(|error| self.corrupt(number, format!("it cannot be written ({error})")))?;
+        // Whoever wrote a record that nobody reads would end the chain.
+        if bytes.len() as u64 > self.limit {
+            let (key, bytes) = (self.name(&key(number)), bytes.len() as u64);
+            return Err(ChainError::TooLarge { key, bytes, limit: self.limit });
+        }
         let mut why = "the slot was trimmed meanwhile".to_owned();
         for attempt in 0..TRIES {
             match self.store.create(&key(number), bytes.clone(), &Metadata::new()).await {
@@ -280,7 +294,7 @@ impl<S: State> Chain<S> {
 
     /// Who has slot `number`, given that our record would have these bytes.
     async fn holder_of(&self, number: u64, bytes: &Bytes) -> Result<Holding, StoreError> {
-        let object = self.store.get(&key(number), LIMIT).await?;
+        let object = self.store.get(&key(number), self.limit).await?;
         let trimmed = self.boundary().await? >= number;
         Ok(match object {
             Some(object) if object.body.as_ref() == Some(bytes) => Holding::Ours,
@@ -337,7 +351,7 @@ impl<S: State> Chain<S> {
     }
 
     async fn fetch(&self, number: u64) -> Result<Option<Found>, StoreError> {
-        let object = self.store.get(&key(number), LIMIT).await?;
+        let object = self.store.get(&key(number), self.limit).await?;
         Ok(object.map(|object| Found { number, time: object.info.time, body: object.body }))
     }
 
@@ -362,7 +376,7 @@ impl<S: State> Chain<S> {
 
     /// The record, and the hash of the one before as it says.
     fn link(&self, Found { number, time, body }: Found) -> Result<(Slot<S>, String), ChainError> {
-        let body = body.ok_or_else(|| self.corrupt(number, format!("it is larger than {LIMIT} bytes")))?;
+        let body = body.ok_or_else(|| self.corrupt(number, format!("it is larger than {} bytes", self.limit)))?;
         let Record { hash, previous, mut state, .. } = record::decode::<S>(&self.name(&key(number)), number, &body)?;
         state.settle(time);
         self.hint.fetch_max(number, Ordering::Relaxed);

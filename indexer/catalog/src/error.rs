@@ -31,6 +31,19 @@ pub enum ChainError {
     /// The store failed; nothing was written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The record would be larger than any reader takes; nothing was written.
+    #[error(
+        "\"{key}\" would have {bytes} bytes and a record has {limit} at most, so nothing was written; drop pins that are \
+         no longer wanted, and let compaction merge objects"
+    )]
+    TooLarge {
+        #[doc = "the slot"]
+        key: String,
+        #[doc = "the record's size in bytes"]
+        bytes: u64,
+        #[doc = "what a record may have"]
+        limit: u64,
+    },
     /// An object is not what the format says.
     #[error(
         "\"{key}\" is damaged: {why}; nothing that follows from it can be trusted, so bring that object back from the \

@@ -16,8 +16,8 @@ pub use digest::SetDigest;
 pub use error::{AcquireError, Broken, ChainError, PublishError, Refused};
 pub use index::IndexChain;
 pub use manifest::{
-    Closed, Compaction, Counts, Cursor, FIRST_SEQ, Holder, Manifest, Pin, Publication, Segment, Sidecar, Tombstone,
-    Totals,
+    Closed, Compaction, Counts, Cursor, FIRST_SEQ, Holder, Manifest, Pin, Publication, Segment, Sidecar, TOMBSTONES,
+    Tombstone, Totals,
 };
 pub use names::{Generation, NotAGeneration, NotAnObjectName, ObjectKind, ObjectName};
 pub use root::{Cleaner, Consumer, Owner, ParameterSet, ProbeRecord, Registered, Registration, Root};

@@ -15,6 +15,12 @@ use crate::{Broken, Generation, Identity, SetDigest, State};
 /// The seq of a generation's first record. 0 stands for "before every record".
 pub const FIRST_SEQ: u64 = 1;
 
+/// How many tombstones a manifest keeps, the newest: every record carries them.
+///
+/// Whoever collects garbage finds an object whose tombstone was forgotten by listing, and counts its grace from when he
+/// first saw it unreferenced.
+pub const TOMBSTONES: usize = 1000;
+
 /// The exclusive position in the log: every token whose second lies below it is decided and recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -280,7 +286,7 @@ pub struct Manifest {
     pub sidecars: Vec<Sidecar>,
     /// Pins by name.
     pub pins: BTreeMap<String, Pin>,
-    /// Objects that are named no more, oldest first.
+    /// Objects that are named no more, oldest first; the newest [`TOMBSTONES`] of them.
     pub tombstones: Vec<Tombstone>,
     /// Sums over segments and sidecars.
     pub totals: Totals,

@@ -375,3 +375,16 @@ async fn a_process_that_ends_between_any_two_calls_is_succeeded() {
         assert!(ended >= 8, "only {ended} calls");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_nobody_could_read_is_never_written() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 3).await.with_limit(600);
+    let many = |_: Option<&Numbers>| Ok(Some(Numbers(vec![7; 600])));
+    let refused = chain.append(None, many).await.unwrap_err();
+    assert!(matches!(refused, ChainError::TooLarge { limit: 600, .. }), "{refused}");
+    assert_eq!(numbers(&stage).await, [1, 2, 3]);
+    // What fits goes on.
+    chain.append(None, push(4)).await.unwrap();
+    assert_eq!(numbers(&stage).await, [1, 2, 3, 4]);
+}

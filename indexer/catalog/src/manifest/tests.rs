@@ -431,3 +431,19 @@ fn hasty_takeovers_are_counted_until_somebody_publishes() {
     assert_eq!(state.publish(3, &publication).unwrap().hasty_takeovers, 0);
     assert!(matches!(state.take_over(2, holder(), true), Err(Refused::Fenced { epoch: 2, by: 3 })));
 }
+
+#[test]
+fn the_newest_tombstones_stay_and_a_step_never_forgets_its_own() {
+    let World { mut state, .. } = world();
+    let old = |number| Tombstone { key: format!("g1/segment/{number}"), unreferenced_at: Some(Second::from_unix(1)) };
+    state.tombstones = (0..TOMBSTONES).map(old).collect();
+    let dropped = state.segments[0].key.clone();
+    let mut merged = state.segments[0].clone();
+    merged.key = format!("g1/segment/{:020}-{}", state.epoch, "f".repeat(32));
+    let compaction = Compaction { removes: vec![dropped.clone()], adds: vec![merged], ..Compaction::default() };
+    let next = state.adopt(1, &compaction).unwrap();
+    assert_eq!(next.sound().and_then(|()| next.follows(&state)), Ok(()));
+    assert_eq!(next.tombstones.len(), TOMBSTONES);
+    assert_eq!(next.tombstones[0], old(1));
+    assert_eq!(next.tombstones.last().unwrap().key, dropped);
+}

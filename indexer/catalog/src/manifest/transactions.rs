@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tidemark_wal::planted::{Fault, planted};
 
-use super::{Closed, Compaction, Holder, Manifest, Pin, Publication, Segment, Sidecar, Tombstone, Totals};
+use super::{Closed, Compaction, Holder, Manifest, Pin, Publication, Segment, Sidecar, TOMBSTONES, Tombstone, Totals};
 use crate::{Broken, Generation, Refused};
 
 impl Manifest {
@@ -164,13 +164,17 @@ impl Manifest {
     }
 
     /// A tombstone for everything that `before` held and that is held no more. Undated: the record that carries it dates
-    /// it by its own store time.
+    /// it by its own store time. Only the newest [`TOMBSTONES`] stay: an object without one is garbage all the same.
     fn burying(mut self, before: &Self) -> Self {
         let kept: BTreeSet<_> = self.objects().chain(self.pinned()).collect();
         let dropped: BTreeSet<_> = before.objects().chain(before.pinned()).filter(|key| !kept.contains(key)).collect();
         let tombstones = dropped.into_iter().map(|key| Tombstone { key: key.to_owned(), unreferenced_at: None });
         let tombstones: Vec<_> = tombstones.collect();
+        // This step's are all kept, however many: the next one drops what is too much.
+        let kept = TOMBSTONES.max(tombstones.len());
         self.tombstones.extend(tombstones);
+        let forgotten = self.tombstones.len().saturating_sub(kept);
+        self.tombstones.drain(..forgotten);
         self
     }
 }
