@@ -239,6 +239,35 @@ async fn a_damaged_manifest_is_named_and_nothing_is_published_over_it() {
     pipeline.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_from_another_index_and_a_query_that_does_not_parse_are_problems_that_name_the_parameter() {
+    let mut urls = Vec::new();
+    let mut pipelines = [Pipeline::new().await, Pipeline::new().await];
+    for pipeline in &mut pipelines {
+        let tokens = [pipeline.bundle(pipeline.ago(600), "a", "fine"), pipeline.bundle(pipeline.ago(500), "b", "fine")];
+        pipeline.start();
+        pipeline.recorded(&tokens).await;
+        urls.push(pipeline.serve().await);
+    }
+    let (_, page) = get(&urls[0], "size=1").await;
+    let next = page["next"].as_str().expect("there is more");
+    assert_eq!(get(&urls[0], &format!("size=1&cursor={next}")).await.0, 200);
+    for (query, parameter) in [(format!("size=1&cursor={next}"), "cursor"), ("q=a:(b".to_owned(), "q")] {
+        let (status, problem) = get(&urls[1], &query).await;
+        assert!([400, 410].contains(&status), "{query}: {status} {problem}");
+        assert!(problem.to_string().contains(parameter), "{query}: {problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{query}: {problem}");
+    }
+    for pipeline in &mut pipelines {
+        pipeline.stop().await;
+    }
+}
+
+async fn get(url: &str, query: &str) -> (u16, serde_json::Value) {
+    let answer = reqwest::get(format!("{url}/v1/search?{query}")).await.expect("the server answers");
+    (answer.status().as_u16(), answer.json().await.expect("the answer is JSON"))
+}
+
 fn newest_manifest(pipeline: &Pipeline) -> String {
     let keys = pipeline.server.keys("index").into_iter().filter(|key| key.contains("/manifest/"));
     let number =
