@@ -25,7 +25,7 @@ async fn main() -> anyhow::Result<()> {
     let open = |bucket: &str| stores::open(&format!("s3://{bucket}"), &server.environment());
     let log = Log::over(open("log"), vec![open("meta")]);
     // A day and more ago: the audit window is over, as it is for a backfill.
-    let ago = Duration::from_secs(30 * 3600);
+    let ago = Duration::from_hours(30);
     let mut last = server.clock().second();
     for bundle in Bundle::run(count, 200, server.clock().second(), ago) {
         server.insert_at("log", &bundle.token().to_string(), bundle.entry(), bundle.at);
@@ -44,7 +44,7 @@ async fn main() -> anyhow::Result<()> {
     print(&server.counts(), 1.0);
 
     // What is left to do (compaction, the move of the cursor to the present) is done within a minute.
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let idle = number("BENCH_IDLE_SECONDS", 180);
     server.reset_counts();
     tokio::time::sleep(Duration::from_secs(idle)).await;

@@ -68,7 +68,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let now = server.clock().second();
     let mut last = now;
-    for bundle in Bundle::run(count, 500, now, Duration::from_secs(30 * 3600)) {
+    for bundle in Bundle::run(count, 500, now, Duration::from_hours(30)) {
         server.insert_at("log", &bundle.token().to_string(), bundle.entry(), bundle.at);
         server.insert_at("meta", &bundle.path(), bundle.descriptor(), bundle.at);
         last = bundle.at;

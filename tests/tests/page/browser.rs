@@ -26,6 +26,7 @@ const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "goog
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The browser.
+#[expect(clippy::struct_field_names, reason = "it wraps the client library's")]
 pub(crate) struct Browser {
     browser: chromiumoxide::Browser,
     events: tokio::task::JoinHandle<()>,

@@ -46,7 +46,7 @@ impl Site {
         let malformed = Token::new(race.second(), &Entropy::from_os());
         let body = format!("{{ {ATTACK}").into_bytes().into();
         let created = log.entries.create(&malformed.to_string(), body, &Metadata::default()).await;
-        assert!(matches!(created, Create::Committed { .. }), "{created:?}");
+        assert!(matches!(created, Create::Committed), "{created:?}");
         Self { race, hostile, malformed, base, writer, stop, running, _folder: folder }
     }
 
