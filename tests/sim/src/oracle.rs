@@ -161,7 +161,7 @@ impl Oracle {
     /// Invariant 2 and 3: what changes an outcome to committed never lands below the cursor.
     fn frozen_stays(&mut self, token: Token, event: &Event) -> Result<(), String> {
         let Some((number, manifest)) = self.latest() else { return Ok(()) };
-        if !self.trusting || !manifest.cursor.covers(token) {
+        if self.real || !self.trusting || !manifest.cursor.covers(token) {
             return Ok(());
         }
         let outcome = self.truth.outcome(token);
