@@ -59,6 +59,13 @@ pub struct Event {
     pub by: String,
 }
 
+/// A write on its way.
+#[derive(Clone, Debug)]
+pub(crate) enum Write {
+    Put { body: Bytes, metadata: Metadata, create: bool },
+    Delete,
+}
+
 /// Decides whether a write may land that arrives when the bucket's clock shows `clock` (milliseconds).
 pub type Guard = Box<dyn Fn(&str, &str, &Metadata, u64) -> bool + Send>;
 /// Sees every event as it lands. What it returns is a violated invariant.
@@ -219,20 +226,12 @@ impl Cloud {
     }
 
     /// Writes an object. `false`: something has the key, and the write was to create it.
-    pub(crate) fn land(
-        &self,
-        by: &str,
-        bucket: &str,
-        key: &str,
-        body: &Bytes,
-        metadata: &Metadata,
-        create: bool,
-        stamp: Option<u64>,
-    ) -> bool {
+    pub(crate) fn land(&self, by: &str, bucket: &str, key: &str, write: &Write, stamp: Option<u64>) -> bool {
+        let Write::Put { body, metadata, create } = write else { return false };
         let now = self.now();
         let mut state = self.state();
         let exists = state.buckets.entry(bucket.to_owned()).or_default().contains_key(key);
-        if exists && create {
+        if exists && *create {
             state.trace.line(now - START, &format!("{by} create {bucket}/{key} exists"));
             return false;
         }

@@ -71,7 +71,7 @@ impl Knobs {
             Fault::FencedIngestPublishes => {
                 (weather.pause, weather.pauses) = (4, 62_000..=100_000);
                 (knobs.indexers, knobs.steady_identity) = (2, false);
-                knobs.storm = Duration::from_secs(540);
+                knobs.storm = Duration::from_mins(9);
             }
             Fault::CandidatesFenceEachOther => knobs.indexers = 2,
             Fault::CompactionLosesCorrection | Fault::SidecarAfterCause => {
@@ -87,7 +87,7 @@ impl Knobs {
                 (weather.pause, weather.crash) = (0, 0);
                 let lowered = Parameters { expiry: Duration::from_secs(2), ..knobs.parameters };
                 knobs.parameters.expiry = Duration::from_secs(40);
-                knobs.changes = vec![(Duration::from_secs(60), lowered)];
+                knobs.changes = vec![(Duration::from_mins(1), lowered)];
                 (knobs.rest, knobs.writers, knobs.strangers) = (200..=2_000, 3, 2);
             }
             Fault::AcknowledgedUnseen => {
@@ -123,7 +123,7 @@ impl Knobs {
             parameters,
             changes,
             weather,
-            storm: Duration::from_secs(minutes * 60),
+            storm: Duration::from_mins(minutes),
             writers: dice.among(&(1..=3)),
             strangers: dice.among(&(0..=2)),
             indexers: dice.among(&(1..=2)),

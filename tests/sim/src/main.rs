@@ -56,12 +56,11 @@ fn main() -> ExitCode {
             None => scenario.run(seed, planted, echo),
         }
     };
-    let reports = match args.seed {
-        Some(seed) => vec![one(seed, args.trace)],
-        None => {
-            let threads = args.threads.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
-            run_all(args.from..args.from + args.seeds, threads, |seed| one(seed, false))
-        }
+    let reports = if let Some(seed) = args.seed {
+        vec![one(seed, args.trace)]
+    } else {
+        let threads = args.threads.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
+        run_all(args.from..args.from + args.seeds, threads, |seed| one(seed, false))
     };
     if let Some(failed) = first_failure(&reports) {
         println!("{}", failed.explain(&args.scenario));

@@ -395,29 +395,9 @@ impl Oracle {
     /// Invariants 9 and 11: an acknowledged append counts, and counts once.
     fn keys(&self, manifest: &Manifest, visible: &BTreeMap<(Token, u32), &Record>) -> Result<(), String> {
         for ack in self.acknowledged.iter().filter(|ack| manifest.cursor.covers(ack.token)) {
-            self.counts_once(ack, visible)?;
+            counts_once(ack, visible)?;
         }
         Ok(())
-    }
-
-    fn counts_once(&self, ack: &Acknowledged, visible: &BTreeMap<(Token, u32), &Record>) -> Result<(), String> {
-        let ours = |record: &&&Record| {
-            record.idempotency_key.as_deref() == Some(&ack.key) && record.writer.as_deref() == Some(&ack.writer)
-        };
-        let committed: BTreeSet<Token> =
-            visible.values().filter(ours).filter(|record| record.committed()).map(|record| record.token).collect();
-        if committed.len() == 1 {
-            return Ok(());
-        }
-        let all: Vec<_> =
-            visible.values().filter(ours).map(|record| (record.token, record.op, record.decision.outcome)).collect();
-        Err(format!(
-            "the append of {} with key \"{}\" was acknowledged as {} and is committed {} times: {all:?}",
-            ack.writer,
-            ack.key,
-            ack.token,
-            committed.len()
-        ))
     }
 
     /// A writer was told that its append is committed: what landed must say so too.
@@ -463,6 +443,26 @@ impl Default for Oracle {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn counts_once(ack: &Acknowledged, visible: &BTreeMap<(Token, u32), &Record>) -> Result<(), String> {
+    let ours = |record: &&&Record| {
+        record.idempotency_key.as_deref() == Some(&ack.key) && record.writer.as_deref() == Some(&ack.writer)
+    };
+    let committed: BTreeSet<Token> =
+        visible.values().filter(ours).filter(|record| record.committed()).map(|record| record.token).collect();
+    if committed.len() == 1 {
+        return Ok(());
+    }
+    let all: Vec<_> =
+        visible.values().filter(ours).map(|record| (record.token, record.op, record.decision.outcome)).collect();
+    Err(format!(
+        "the append of {} with key \"{}\" was acknowledged as {} and is committed {} times: {all:?}",
+        ack.writer,
+        ack.key,
+        ack.token,
+        committed.len()
+    ))
 }
 
 /// Only the holder publishes.

@@ -3,7 +3,6 @@
 use std::{fmt, ops::ControlFlow};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use chrono::DateTime;
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use object_store::{
@@ -16,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    cloud::{Cloud, Metadata, Stored},
+    cloud::{Cloud, Metadata, Stored, Write},
     process::Process,
 };
 
@@ -26,12 +25,6 @@ pub struct SimStore {
     cloud: Cloud,
     bucket: String,
     process: Process,
-}
-
-#[derive(Clone, Debug)]
-enum Write {
-    Put { body: Bytes, metadata: Metadata, create: bool },
-    Delete,
 }
 
 /// What a store says to a write.
@@ -186,18 +179,17 @@ impl SimStore {
 
     async fn arrive(&self, key: &str, write: &Write, landing: Duration) -> Answer {
         match write {
-            Write::Put { body, metadata, create } => {
+            Write::Put { metadata, create, .. } => {
                 if !self.cloud.admits(&self.bucket, key, metadata) {
                     return Answer::Refused;
                 }
                 sleep(landing).await;
-                let by = self.process.name();
                 let mut stamp = None;
                 if let Some((given, unseen)) = create.then(|| self.cloud.straggle(&self.bucket)).flatten() {
                     stamp = Some(given);
                     sleep(unseen).await;
                 }
-                if self.cloud.land(by, &self.bucket, key, body, metadata, *create, stamp) {
+                if self.cloud.land(self.process.name(), &self.bucket, key, write, stamp) {
                     Answer::Done
                 } else {
                     Answer::Exists
@@ -205,10 +197,7 @@ impl SimStore {
             }
             Write::Delete => {
                 sleep(landing).await;
-                match self.cloud.remove(self.process.name(), &self.bucket, key) {
-                    true => Answer::Done,
-                    false => Answer::Absent,
-                }
+                if self.cloud.remove(self.process.name(), &self.bucket, key) { Answer::Done } else { Answer::Absent }
             }
         }
     }
@@ -413,7 +402,7 @@ impl ObjectStore for SimStore {
                 }
             }
         }
-        Ok(ListResult { common_prefixes, objects, extensions: Default::default() })
+        Ok(ListResult { common_prefixes, objects, extensions: object_store::Extensions::default() })
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {

@@ -98,15 +98,8 @@ impl Truth {
             sets.get(self.sets.len()).and_then(|set| serde_json::from_value(set.get("parameters")?.clone()).ok());
         let Some(added) = added.filter(|_| event.what == What::Created) else { return };
         let from =
-            self.sets.last().map(|(before, old): &(Second, Parameters)| self.takes_effect(event, *before, old, &added));
+            self.sets.last().map(|(before, old): &(Second, Parameters)| takes_effect(event, *before, old, &added));
         self.sets.push((from.unwrap_or_default(), added));
-    }
-
-    /// A change takes effect five minutes and `V` after it was recorded.
-    fn takes_effect(&self, event: &Event, before: Second, old: &Parameters, new: &Parameters) -> Second {
-        let recorded = Second::from_unix(event.object.stamp / 1000);
-        let visible = old.visibility_delay.max(new.visibility_delay);
-        recorded.after(Duration::from_secs(300)).after(visible).max(before.next())
     }
 
     /// The parameters in force at second `at`.
@@ -239,4 +232,11 @@ fn marker(path: &str, token: Token, number: usize) -> Option<String> {
     let mut parts = path.split('/').skip(1);
     let (repo, label) = (parts.next()?, parts.next()?);
     Some(format!(".tidemark/done/{repo}/{label}/{token}-{number}"))
+}
+
+/// A change takes effect five minutes and `V` after it was recorded.
+fn takes_effect(event: &Event, before: Second, old: &Parameters, new: &Parameters) -> Second {
+    let recorded = Second::from_unix(event.object.stamp / 1000);
+    let visible = old.visibility_delay.max(new.visibility_delay);
+    recorded.after(Duration::from_mins(5)).after(visible).max(before.next())
 }

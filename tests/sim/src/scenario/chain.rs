@@ -23,8 +23,8 @@ const BUCKET: &str = "chain";
 const APPENDERS: u64 = 3;
 const READERS: u64 = 2;
 /// How long the storm lasts, and then the calm in which everything must come to rest.
-const STORM: Duration = Duration::from_secs(240);
-const CALM: Duration = Duration::from_secs(60);
+const STORM: Duration = Duration::from_mins(4);
+const CALM: Duration = Duration::from_mins(1);
 
 /// What the chain holds: every append ever made, so that a lost or doubled one shows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -155,10 +155,10 @@ impl Truth {
             if number >= self.latest {
                 return Err(format!("boundary {number} reaches the latest record {}", self.latest));
             }
-        } else if let Ok(number) = event.key.rsplit('/').next().unwrap_or_default().parse::<u64>() {
-            if event.what == What::Created {
-                self.created(number, event)?;
-            }
+        } else if let Ok(number) = event.key.parse::<u64>()
+            && event.what == What::Created
+        {
+            self.created(number, event)?;
         }
         Ok(())
     }
