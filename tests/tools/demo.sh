@@ -7,10 +7,14 @@ listen="${LISTEN:-127.0.0.1:7280}"
 folder="${DIR:-target/demo}"
 git="${GIT:-.}"
 
-echo "building tidemark (some minutes the first time)"
-cargo build -p tidemark-indexer --bin tidemark
+program="${TIDEMARK_PROGRAM:-}"
+if [ -z "$program" ]; then
+    echo "building tidemark (some minutes the first time)"
+    cargo build -p tidemark-indexer --bin tidemark
+    program="${CARGO_TARGET_DIR:-target}/debug/tidemark"
+fi
 
-"${CARGO_TARGET_DIR:-target}/debug/tidemark" dev --git "$git" --dir "$folder" --listen "$listen" &
+"$program" dev --git "$git" --dir "$folder" --listen "$listen" &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server"' EXIT
 trap 'exit 130' INT TERM
