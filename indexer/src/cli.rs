@@ -30,7 +30,9 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store is unfit (check), \
-4 another process has taken over (index), 5 not acknowledged in time (append).\n\
+4 another process has taken over (index), 5 not acknowledged in time (append), \
+6 the outcome of a write is unknown: start again (index, dev, log set). \
+A second SIGTERM or SIGINT ends a service at once, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
 Credentials come from the environment, as each store's own tools read them.\n\
 Every flag is also an environment variable: --log is TIDEMARK_LOG.";

@@ -1,11 +1,25 @@
 //! The `tidemark` program.
 
+use std::time::Duration;
+
 use clap::Parser as _;
 use tidemark_indexer::cli::{Cli, Exit};
+use tokio::runtime::Builder;
 
-#[tokio::main]
-async fn main() -> Exit {
+/// How long work on blocking threads may hold up the end of the process: what it does can be done again.
+const LEFTOVERS: Duration = Duration::from_secs(3);
+
+fn main() -> Exit {
     let cli = Cli::parse();
     cli.start_logging();
-    cli.run().await
+    let runtime = match Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the process cannot start its threads: {error}");
+            return Exit::Failed;
+        }
+    };
+    let exit = runtime.block_on(cli.run());
+    runtime.shutdown_timeout(LEFTOVERS);
+    exit
 }

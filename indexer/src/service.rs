@@ -13,5 +13,6 @@ mod supervise;
 pub use dev::{DevOptions, DevService, import_git};
 pub use error::ServiceError;
 pub use indexing::{IndexOptions, IndexService};
+pub(crate) use opening::fit_log;
 pub use opening::{Asked, cache_options};
 pub use serving::{ServeOptions, ServeService};

@@ -1,20 +1,31 @@
 //! `tidemark append`: entries and what completes them, from a file or standard input.
 
-use std::{io::Read as _, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io::{IsTerminal as _, Read as _},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
+use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_catalog::RootChain;
-use tidemark_wal::{AppendError, Draft, DraftOp, Entropy, Log, Second, Token, Writer, WriterOptions};
+use tidemark_wal::{AppendError, Draft, DraftOp, Entropy, Log, Receipt, Second, Token, Writer, WriterOptions};
 
 use super::{
     Exit,
     args::{LogArgs, OutputArgs},
-    output::{print_json, print_line},
+    output::{Progress, print_json, print_line},
+    stopping::ended,
 };
+use crate::service::fit_log;
+
+/// Entries that are appended at once, as long as they have nothing in common.
+const CONCURRENCY: usize = 16;
 
 /// Append entries to a log and complete them.
 ///
@@ -27,6 +38,10 @@ use super::{
 ///
 /// An object without `ops` is an entry of its own with all its members as attributes. `idempotencyKey` makes a repeated
 /// append count once.
+///
+/// Entries that name different things are appended several at once; those that share a descriptor, a label, a bundle or a
+/// key, in the order of FILE. Tokens are printed in the order of FILE. The first to write to a store proves that it is
+/// fit, as `tidemark check` does.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: echo '{\"ops\": [{\"path\": \"bundles/r/b1/bundle.yaml\", \"body\": {\"id\": \"b1\"}}]}' | \
@@ -51,32 +66,82 @@ impl Append {
         let Self { log, writer, output, file } = self;
         // Everything is read and checked before anything is written.
         let drafts = read(&file).map_err(|error| Exit::Usage.with(error))?;
-        let log = Log::open(&log.log, &log.metadata)?;
+        let stores = Log::open(&log.log, &log.metadata)?;
         let entropy = Entropy::from_os();
-        let root = Arc::new(RootChain::open(&log, entropy.clone()));
-        let writer = Writer::open(log, root, WriterOptions::named(writer), entropy).await.map_err(exit)?;
-        for draft in drafts {
-            let receipt = writer.append(draft).await.map_err(exit)?;
-            if output.json {
-                print_json(&Appended {
-                    token: receipt.token,
-                    acknowledged: receipt.acknowledged,
-                    attempts: receipt.attempts,
-                })?;
-            } else {
-                print_line(&receipt.token.to_string())?;
+        let root = Arc::new(RootChain::open(&stores, entropy.clone()));
+        let options = WriterOptions::named(writer);
+        let opened = Writer::open(stores.clone(), root.clone(), options, entropy.clone()).await;
+        let writer = opened.map_err(|error| exit(error, None))?;
+        // After the writer was opened: a log without parameters is not worth proving fit.
+        ended(fit_log(&root, &stores, &entropy).await)?;
+        let total = drafts.len();
+        let shown = total > CONCURRENCY && !std::io::stdout().is_terminal();
+        let progress = shown.then(|| Progress::new("entries"));
+        let mut done = 0;
+        for run in runs(drafts) {
+            let mut receipts = stream::iter(run).map(|draft| writer.append(draft)).buffered(CONCURRENCY);
+            while let Some(receipt) = receipts.next().await {
+                print(&receipt.map_err(|error| exit(error, Some((done + 1, total))))?, output)?;
+                done += 1;
+                progress.iter().for_each(|progress| progress.report(done as u64, total as u64));
             }
         }
         Ok(())
     }
 }
 
-fn exit(error: AppendError) -> anyhow::Error {
-    match error {
-        AppendError::Unproven { .. } => Exit::Unacknowledged.with(error),
-        AppendError::Invalid { .. } => Exit::Usage.with(error),
-        other => other.into(),
+/// The drafts in order, in runs that may be appended at once: within a run no two name the same thing, so that a label's
+/// moves keep their order, a bundle comes before its label, and the first of a repeated key is the one that counts.
+fn runs(drafts: Vec<Draft>) -> Vec<Vec<Draft>> {
+    let mut runs = Vec::new();
+    let mut run = Vec::new();
+    let mut named = BTreeSet::new();
+    for draft in drafts {
+        let names = names(&draft);
+        if names.iter().any(|name| named.contains(name)) {
+            runs.push(std::mem::take(&mut run));
+            named.clear();
+        }
+        named.extend(names);
+        run.push(draft);
     }
+    runs.push(run);
+    runs
+}
+
+/// What a draft writes or relies on.
+fn names(draft: &Draft) -> Vec<String> {
+    let of_ops = draft.ops.iter().flat_map(|op| match op {
+        DraftOp::Descriptor { path, .. } => vec![path.clone()],
+        DraftOp::Label { repo, label, bundle, .. } => {
+            vec![format!("labels/{repo}/{label}/label.yaml"), format!("bundles/{repo}/{bundle}/bundle.yaml")]
+        }
+        DraftOp::Entry { .. } => Vec::new(),
+    });
+    of_ops.chain(draft.idempotency_key.iter().map(|key| format!("key {key}"))).collect()
+}
+
+fn print(receipt: &Receipt, output: OutputArgs) -> anyhow::Result<()> {
+    if !output.json {
+        return print_line(&receipt.token.to_string());
+    }
+    let Receipt { token, acknowledged, attempts, .. } = *receipt;
+    print_json(&Appended { token, acknowledged, attempts })
+}
+
+/// The error with its exit code and, of many entries, which one it is.
+fn exit(error: AppendError, place: Option<(usize, usize)>) -> anyhow::Error {
+    let exit = match &error {
+        AppendError::Unproven { .. } => Exit::Unacknowledged,
+        AppendError::Invalid { .. } => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    let mut error = anyhow::Error::from(error);
+    if let Some((number, total)) = place.filter(|(_, total)| *total > 1) {
+        let rest = "those before it are acknowledged, some after it may have been appended";
+        error = error.context(format!("entry {number} of {total} ({rest})"));
+    }
+    exit.with(error)
 }
 
 /// What is printed for an entry with `--json`.
@@ -183,6 +248,27 @@ mod tests {
         assert!(matches!(&drafts[0].ops[1], DraftOp::Label { label, .. } if label == "latest"));
         assert!(matches!(&drafts[0].ops[2], DraftOp::Entry { .. }));
         assert_eq!(drafts[1].attributes.get("free"), Some(&Value::Bool(true)));
+    }
+
+    #[test]
+    fn what_shares_a_name_is_appended_in_order() {
+        let label = |bundle| format!(r#"{{"ops": [{{"repo": "r", "label": "l", "bundle": "{bundle}"}}]}}"#);
+        let bundle = |id| format!(r#"{{"ops": [{{"path": "bundles/r/{id}/bundle.yaml", "body": {{}}}}]}}"#);
+        let key = r#"{"idempotencyKey": "k", "ops": []}"#.to_owned();
+        let lengths = |texts: &[String]| runs(parse(&texts.concat()).unwrap()).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&[bundle("a"), bundle("b"), key.clone(), "{}{}".to_owned()]), [5]);
+        assert_eq!(lengths(&[label("a"), label("b"), bundle("c"), label("c")]), [1, 2, 1]);
+        assert_eq!(lengths(&[key.clone(), bundle("a"), key]), [2, 1]);
+    }
+
+    #[test]
+    fn an_error_names_the_entry_and_keeps_its_exit_code() {
+        let invalid = || AppendError::Invalid { why: "too large".to_owned() };
+        let error = exit(invalid(), Some((3, 9)));
+        assert!(format!("{error:#}").starts_with("entry 3 of 9"), "{error:#}");
+        assert!(error.to_string().ends_with("too large"), "{error}");
+        assert_eq!(Exit::of(Err(error)), Exit::Usage);
+        assert!(!exit(invalid(), Some((1, 1))).to_string().contains("entry 1"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::{ListenArgs, span},
     output::{Progress, print_line},
-    stopping::{ended, stop_on_signal},
+    stopping::{ended, stop_on_signal, unless_stopped},
 };
 use crate::{
     git::Imported,
@@ -44,9 +44,9 @@ impl Dev {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { git, dir, expiry, listen } = self;
         let stop = CancellationToken::new();
-        let _signal = stop_on_signal(stop.clone());
-        let service =
-            DevService::start(DevOptions { folder: dir, expiry, listen: listen.listen }, stop.clone()).await?;
+        let _signal = stop_on_signal(stop.clone())?;
+        let start = DevService::start(DevOptions { folder: dir, expiry, listen: listen.listen }, stop.clone());
+        let Some(service) = unless_stopped(&stop, start).await? else { return Ok(()) };
         let address = service.address();
         let log = service.log().clone();
         let running = tokio::spawn(service.run());
@@ -58,7 +58,7 @@ impl Dev {
             && let Some(Err(error)) = stop.run_until_cancelled(append_history(&log, &path)).await
         {
             stop.cancel();
-            running.await??;
+            ended(running.await?)?;
             return Err(error);
         }
         ended(running.await?)

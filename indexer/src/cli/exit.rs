@@ -17,6 +17,8 @@ pub enum Exit {
     Fenced,
     /// 5: an update was not acknowledged in time; it may or may not be complete.
     Unacknowledged,
+    /// 6: the outcome of a write is unknown; started again, the process reads what became of it.
+    Unknown,
 }
 
 /// An error with the exit code that it ends the process with. Every other error ends it with [`Exit::Failed`].
@@ -56,6 +58,7 @@ impl Termination for Exit {
             Self::Unfit => 3,
             Self::Fenced => 4,
             Self::Unacknowledged => 5,
+            Self::Unknown => 6,
         })
     }
 }

@@ -10,7 +10,7 @@ use url::Url;
 use super::{
     args::{CacheArgs, LogArgs, ParameterArgs},
     output::{print_line, watch_backfill},
-    stopping::{ended, stop_on_signal},
+    stopping::{ended, stop_on_signal, unless_stopped},
 };
 use crate::{
     ingest::IngestOptions,
@@ -26,7 +26,8 @@ use crate::{
     after_help = "Example: tidemark index --log s3://wal/orders --metadata s3://meta --index s3://idx/orders --expiry 10m \
     --listen 127.0.0.1:7280\n\
     The first indexer of a log records --expiry and the other parameters; a later one that differs is refused, and\n\
-    `tidemark log set` changes them. Exit code 4: another process has taken over."
+    `tidemark log set` changes them. Exit code 4: another process has taken over. Exit code 6: the outcome of a\n\
+    write is unknown; start again."
 )]
 #[expect(clippy::struct_field_names, reason = "a field is called as its flag")]
 pub(super) struct Index {
@@ -75,8 +76,9 @@ impl Index {
             ingest: IngestOptions { compaction: !no_compaction, ..IngestOptions::default() },
         };
         let stop = CancellationToken::new();
-        let _signal = stop_on_signal(stop.clone());
-        let service = IndexService::start(options, stop).await?;
+        let _signal = stop_on_signal(stop.clone())?;
+        let start = IndexService::start(options, stop.clone());
+        let Some(service) = unless_stopped(&stop, start).await? else { return Ok(()) };
         if let Some(address) = service.address() {
             print_line(&format!("http://{address}/"))?;
         }

@@ -10,15 +10,18 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tidemark_catalog::RootChain;
 use tidemark_wal::{
-    Clock, Entropy, Evidence, Limits, Listed, Log as Stores, Outcome, ParameterSource as _, Reader, Resolved, Schedule,
-    Second, Token,
+    Clock, ClockError, Entropy, Evidence, Limits, Listed, Log as Stores, Outcome, ParameterSource as _, Reader,
+    Resolved, Schedule, Second, StoreError, Token,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Exit,
     args::{LogArgs, OutputArgs, ParameterArgs},
     output::{print_json, print_line},
+    stopping::{ended, stop_on_signal},
 };
+use crate::service::{ServiceError, fit_log};
 
 /// Entries read at once.
 const CONCURRENCY: usize = 32;
@@ -30,6 +33,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Reads the buckets alone, no index. An entry is `pending` until its second is sealed; with `--follow` it is printed
 /// when it is seen and again when it is decided. Duplicates are told from the entries that this command has read, so
 /// start at the beginning where they matter.
+///
+/// Writes one thing: a small object below `.tidemark/clock/` in each store, whose store time is the time that decides. With
+/// --follow a failure of the store that may pass is logged, and listing goes on.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -72,7 +78,8 @@ struct List {
 ///
 /// The first set holds for all time so far. A change takes effect 5 minutes plus the visibility delay after it was
 /// recorded, so that nobody relies on the old one any more; lowering the expiry moves the horizon only after the old
-/// bound has passed. Prints the sets with their dates.
+/// bound has passed. Prints the sets with their dates. The first to write to a store proves that it is fit, as
+/// `tidemark check` does.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m")]
 struct Set {
@@ -106,12 +113,16 @@ impl List {
             from: from.map_or(Second::KSUID_EPOCH, Second::floor),
             to: to.map_or(Second::KSUID_END.next(), Second::floor),
             seen: BTreeSet::new(),
+            decided: None,
             committed: BTreeMap::new(),
             output,
         };
-        listing.pass().await?;
         if follow {
-            listing.follow().await?;
+            let stop = CancellationToken::new();
+            let _signal = stop_on_signal(stop.clone())?;
+            stop.run_until_cancelled(listing.follow()).await.transpose()?;
+        } else {
+            listing.pass().await?;
         }
         let strangers = listing.reader.strangers();
         if strangers > 0 {
@@ -130,20 +141,21 @@ struct Listing {
     to: Second,
     /// What is printed as pending.
     seen: BTreeSet<Token>,
+    /// Everything sealed up to this one is printed with its outcome: the pass after a failed one goes on behind it.
+    decided: Option<Token>,
     committed: BTreeMap<(String, String), Token>,
     output: OutputArgs,
 }
 
 impl Listing {
-    /// Prints what comes until a signal asks to stop.
+    /// Prints what comes, and never ends. Only the first pass has to succeed: later a store may fail for a while.
     async fn follow(&mut self) -> anyhow::Result<()> {
-        let stop = super::stopping::stop_requested();
-        tokio::pin!(stop);
+        self.pass().await?;
         loop {
-            tokio::select! {
-                biased;
-                () = &mut stop => return Ok(()),
-                () = tokio::time::sleep(PERIOD) => self.pass().await?,
+            tokio::time::sleep(PERIOD).await;
+            match self.pass().await {
+                Err(error) if may_pass(&error) => tracing::warn!("{error:#}; trying again"),
+                passed => passed?,
             }
         }
     }
@@ -162,8 +174,12 @@ impl Listing {
             .buffered(CONCURRENCY);
         while let Some(entry) = entries.try_next().await? {
             let sealed = entry.token.second() < horizon;
-            if sealed || self.seen.insert(entry.token) {
+            let new = if sealed { self.decided < Some(entry.token) } else { self.seen.insert(entry.token) };
+            if new {
                 print(&line(&entry, sealed, &mut self.committed), self.output)?;
+            }
+            if sealed {
+                self.decided = self.decided.max(Some(entry.token));
             }
         }
         self.from = self.from.max(horizon.min(self.to));
@@ -173,11 +189,16 @@ impl Listing {
     }
 }
 
-async fn fetch(
-    reader: &Reader,
-    schedule: &Schedule,
-    listed: Result<Listed, tidemark_wal::StoreError>,
-) -> anyhow::Result<Resolved> {
+/// Whether a later pass may succeed: a refusal stays one, and so does an output that nobody reads.
+fn may_pass(error: &anyhow::Error) -> bool {
+    let store = match error.downcast_ref::<ClockError>() {
+        Some(ClockError::Store(store)) => Some(store),
+        _ => error.downcast_ref::<StoreError>(),
+    };
+    store.map_or_else(|| !error.is::<std::io::Error>(), StoreError::may_pass)
+}
+
+async fn fetch(reader: &Reader, schedule: &Schedule, listed: Result<Listed, StoreError>) -> anyhow::Result<Resolved> {
     Ok(reader.fetch(&listed?, schedule).await?)
 }
 
@@ -248,11 +269,18 @@ impl Set {
         let Self { log, parameters, output } = self;
         let stores = Stores::open(&log.log, &log.metadata)?;
         let entropy = Entropy::from_os();
-        let root = RootChain::open(&stores, entropy);
-        let schedule = match root.parameters().await? {
-            Some(recorded) => root.set_parameters(&parameters.over(recorded.newest().parameters)).await?,
-            None => root.ensure(&parameters.complete().ok_or_else(no_expiry)?).await?,
+        let root = RootChain::open(&stores, entropy.clone());
+        let recorded = root.parameters().await?.map(|recorded| recorded.newest().parameters);
+        let wanted = match recorded {
+            Some(recorded) => parameters.over(recorded),
+            None => parameters.complete().ok_or_else(no_expiry)?,
         };
+        ended(fit_log(&root, &stores, &entropy).await)?;
+        let set = match recorded {
+            Some(_) => root.set_parameters(&wanted).await,
+            None => root.ensure(&wanted).await,
+        };
+        let schedule = ended(set.map_err(ServiceError::from))?;
         for dated in schedule.sets() {
             if output.json {
                 print_json(dated)?;

@@ -9,7 +9,7 @@ use super::{
     Exit,
     args::{CacheArgs, ListenArgs},
     output::print_line,
-    stopping::{ended, stop_on_signal},
+    stopping::{ended, stop_on_signal, unless_stopped},
 };
 use crate::service::{ServeOptions, ServeService, cache_options};
 
@@ -50,8 +50,9 @@ impl Serve {
             cache,
         };
         let stop = CancellationToken::new();
-        let _signal = stop_on_signal(stop.clone());
-        let service = ServeService::start(options, stop).await?;
+        let _signal = stop_on_signal(stop.clone())?;
+        let start = ServeService::start(options, stop.clone());
+        let Some(service) = unless_stopped(&stop, start).await? else { return Ok(()) };
         print_line(&format!("http://{}/", service.address()?))?;
         ended(service.run().await)
     }

@@ -1,36 +1,104 @@
 //! A graceful end: signals in, exit codes out.
 
+use std::{future::Future, io, time::Duration};
+
 use tidemark_catalog::PublishError;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::Exit;
 use crate::{ingest::IngestError, service::ServiceError};
 
-/// Resolves once SIGTERM or SIGINT arrives.
-pub(super) async fn stop_requested() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        biased;
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+/// How long an orderly end may take. Shorter than the 30 s after which Kubernetes kills.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// SIGTERM and SIGINT as they come.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next signal.
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        }
     }
 }
 
-/// Cancels `stop` once a signal asks for it.
-pub(super) fn stop_on_signal(stop: CancellationToken) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        stop_requested().await;
-        tracing::info!("stopping");
+/// Cancels `stop` at the first signal. A second one ends the process at once, and so does an end that takes too long:
+/// whoever starts next goes on where the last record ends.
+pub(super) fn stop_on_signal(stop: CancellationToken) -> io::Result<AbortOnDropHandle<()>> {
+    // From here on a signal waits for the task, however late that runs.
+    let mut signals = Signals::new()?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        signals.next().await;
+        tracing::info!("stopping; a second signal ends the process at once");
         stop.cancel();
-    }))
+        let kind = tokio::time::timeout(GRACE, signals.next()).await.unwrap_or(SignalKind::terminate());
+        tracing::warn!("ending at once");
+        std::process::exit(128 + kind.as_raw_value());
+    })))
 }
 
-/// The exit code of a service that ended.
-pub(super) fn ended(result: Result<(), ServiceError>) -> anyhow::Result<()> {
+/// What `start` gives; nothing if the process was asked to stop before.
+pub(super) async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    start: impl Future<Output = Result<T, ServiceError>>,
+) -> anyhow::Result<Option<T>> {
+    stop.run_until_cancelled(start).await.map(ended).transpose()
+}
+
+/// The result of a service with the exit code of its error.
+pub(super) fn ended<T>(result: Result<T, ServiceError>) -> anyhow::Result<T> {
     result.map_err(|error| match &error {
         ServiceError::Ingest(IngestError::Publish(PublishError::Fenced { .. })) => Exit::Fenced.with(error),
         ServiceError::Unfit { .. } => Exit::Unfit.with(error),
+        unknown if unknown.is_unknown() => Exit::Unknown.with(error),
         _ => error.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_catalog::{AcquireError, ChainError};
+
+    use super::*;
+    use crate::cli::exit::With;
+
+    fn exit(error: ServiceError) -> Option<Exit> {
+        ended::<()>(Err(error)).unwrap_err().downcast_ref::<With>().map(|with| with.exit)
+    }
+
+    #[test]
+    fn a_write_whose_outcome_is_unknown_has_an_exit_code_of_its_own() {
+        let (key, why) = ("manifest/7".to_owned(), "no answer".to_owned());
+        let chain = || ChainError::Unknown { key: key.clone(), why: why.clone() };
+        let published = PublishError::Unknown { key: key.clone(), why: why.clone() };
+        for error in [
+            ServiceError::Chain(chain()),
+            IngestError::Root(chain()).into(),
+            IngestError::Acquire(AcquireError::Chain(chain())).into(),
+            IngestError::Publish(published).into(),
+        ] {
+            assert_eq!(exit(error), Some(Exit::Unknown));
+        }
+        let fenced = PublishError::Fenced { epoch: 1, by: 2 };
+        assert_eq!(exit(IngestError::Publish(fenced).into()), Some(Exit::Fenced));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_that_hangs_ends_when_it_is_asked_to() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let started = unless_stopped(&stop, std::future::pending::<Result<(), ServiceError>>()).await;
+        assert!(started.unwrap().is_none());
+    }
 }

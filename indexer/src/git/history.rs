@@ -186,12 +186,16 @@ impl History {
     }
 }
 
-/// `name` with every character that a repo's or label's key must not hold replaced by `-`.
+/// `name` with every character that a repo's or label's key must not hold replaced by `-`. A name that had to be changed
+/// ends with a digest of what it was, so that two names stay two.
 pub(super) fn safe_name(name: &str) -> String {
     let allowed = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let name: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
-    let name = name.trim_matches('.').to_owned();
-    if name.is_empty() { "repository".to_owned() } else { name }
+    let safe: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
+    match safe.trim_matches('.') {
+        "" => "repository".to_owned(),
+        safe if safe == name => safe.to_owned(),
+        safe => format!("{safe}-{:016x}", xxhash_rust::xxh3::xxh3_64(name.as_bytes())),
+    }
 }
 
 fn person(name: &BStr, email: &BStr) -> Person {
@@ -204,9 +208,16 @@ mod tests {
 
     #[test]
     fn names_hold_nothing_that_a_key_must_not() {
-        assert_eq!(safe_name("release/v1.0"), "release-v1.0");
+        assert!(safe_name("release/v1.0").starts_with("release-v1.0-"));
         assert_eq!(safe_name(".."), "repository");
         assert_eq!(safe_name("größe_1"), "größe_1");
+    }
+
+    #[test]
+    fn names_that_differ_stay_apart() {
+        let names = ["release/v1", "release-v1", "release:v1", "release v1", ".release-v1"].map(safe_name);
+        assert_eq!(BTreeSet::from(names.clone()).len(), 5, "{names:?}");
+        assert_eq!(names[1], "release-v1");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Why a service does not start, or ends.
 
-use tidemark_catalog::ChainError;
+use tidemark_catalog::{AcquireError, ChainError, PublishError};
 use tidemark_wal::StoreError;
 
 use crate::{engine::EngineError, git::ImportError, ingest::IngestError};
@@ -76,4 +76,18 @@ pub enum ServiceError {
         /// Why.
         why: String,
     },
+}
+
+impl ServiceError {
+    /// Whether nobody can say what became of a write: whoever starts next reads it.
+    pub(crate) fn is_unknown(&self) -> bool {
+        match self {
+            Self::Chain(error)
+            | Self::Ingest(IngestError::Root(error) | IngestError::Acquire(AcquireError::Chain(error))) => {
+                matches!(error, ChainError::Unknown { .. })
+            }
+            Self::Ingest(IngestError::Publish(error)) => matches!(error, PublishError::Unknown { .. }),
+            _ => false,
+        }
+    }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ServiceError,
-    opening::{Asked, FolderWriter, agree, fit, register},
+    opening::{Asked, FolderWriter, agree, fit, fit_log, register},
     serving::{follow, listen_on, serve},
     supervise::Tasks,
 };
@@ -61,9 +61,8 @@ impl IndexService {
         let IndexOptions { log, index, parameters, owner, adopt, identity, listen, cache, ingest } = options;
         let entropy = Entropy::from_os();
         let root = RootChain::open(&log, entropy.clone());
-        for store in log.stores().chain([&index]) {
-            fit(&root, store, &entropy).await?;
-        }
+        fit_log(&root, &log, &entropy).await?;
+        fit(&root, &index, &entropy).await?;
         agree(&root, &log, &parameters).await?;
         let chain = register(&root, &index, &owner, adopt.as_deref(), &entropy).await?;
         let folder = FolderWriter::of(&index)?;

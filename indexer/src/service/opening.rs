@@ -32,6 +32,14 @@ pub(super) async fn fit(root: &RootChain, store: &Store, entropy: &Entropy) -> R
     Ok(root.record_probe(url, &report).await?)
 }
 
+/// Proves once that the stores of a log are fit: before anything is written there that relies on it.
+pub(crate) async fn fit_log(root: &RootChain, log: &Log, entropy: &Entropy) -> Result<(), ServiceError> {
+    for store in log.stores() {
+        fit(root, store, entropy).await?;
+    }
+    Ok(())
+}
+
 /// The parameters in force, after the first indexer has set them and a later one has proven to ask for the same.
 pub(super) async fn agree(root: &RootChain, log: &Log, asked: &Asked) -> Result<Schedule, ServiceError> {
     let recorded = root.parameters().await?.map(|schedule| schedule.newest().parameters);
