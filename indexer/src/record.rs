@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tidemark_wal::{
     Contributor, Decision, Descriptor, Intent, Kind, Malformed, Operation, Outcome, Place, Resolved, ResolvedOp, Token,
     entity,
@@ -14,6 +14,9 @@ use crate::engine::{Current, KeyOfWriter};
 const TEXT_LIMIT: usize = 64 * 1024;
 /// Longest name of an entity in bytes that an operation may choose.
 const ENTITY_LIMIT: usize = 1024;
+/// What an entry says of all its operations is repeated in each of their records up to so many bytes in all; where it
+/// would be more, only the first record has it.
+const REPEATED_LIMIT: usize = 4 << 20;
 
 /// One operation with its outcome, or the correction of one.
 ///
@@ -81,7 +84,8 @@ pub struct Record {
     /// Why the entry is malformed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// The entry's payload; null when malformed.
+    /// The operation's share of the entry's payload: what the entry says of all its operations, and in `ops` this one
+    /// alone. The whole payload where there is one operation; null when malformed.
     #[serde(skip_serializing_if = "Value::is_null", default)]
     pub payload: Value,
     /// The descriptor; null when there is none.
@@ -95,10 +99,11 @@ pub struct Record {
 impl Record {
     /// The records of a resolved entry, by op; their seqs are 0. A malformed entry gives exactly one.
     pub fn from_resolved(resolved: &Resolved) -> Vec<Self> {
+        let repeated = resolved.intent.as_ref().is_ok_and(may_repeat);
         let records = resolved.ops.iter().enumerate().map(|(number, op)| {
             let mut record = Self::of_op(resolved, op, u32::try_from(number).unwrap_or(u32::MAX));
             match &resolved.intent {
-                Ok(intent) => record.announce(intent, number),
+                Ok(intent) => record.announce(intent, number, repeated || number == 0),
                 Err(malformed) => record.malform(malformed, &resolved.body),
             }
             record
@@ -159,21 +164,22 @@ impl Record {
         }
     }
 
-    /// Takes over what the intent says of operation `number`.
-    fn announce(&mut self, intent: &Intent, number: usize) {
-        self.payload = intent.raw.clone();
+    /// Takes over what the intent says of operation `number`, and if `common`, what it says of all of them.
+    fn announce(&mut self, intent: &Intent, number: usize, common: bool) {
+        self.payload = share(intent, number, common);
         self.writer.clone_from(&intent.writer);
         self.idempotency_key = intent.key_of(number);
         let own = intent.ops.get(number).map(|op| &op.attributes);
         let attribute = |name: &str| {
             let found = own.and_then(|own| own.get(name)).or_else(|| intent.attributes.get(name));
-            found?.as_str().map(ToOwned::to_owned)
+            found?.as_str()
         };
         if self.entity.is_none() {
-            self.entity = attribute("entity").and_then(|name| free_entity(&name));
+            self.entity = attribute("entity").and_then(free_entity);
         }
         if self.message.is_none() {
-            self.message = attribute("message");
+            let own = own.is_some_and(|own| own.contains_key("message"));
+            self.message = attribute("message").filter(|_| own || common).map(ToOwned::to_owned);
         }
     }
 
@@ -181,6 +187,44 @@ impl Record {
         self.reason = Some(why.to_string());
         self.text = readable(body);
     }
+}
+
+/// Whether what the intent says of all its operations is small enough to be in each of their records.
+fn may_repeat(intent: &Intent) -> bool {
+    let Value::Object(raw) = &intent.raw else { return true };
+    let common = raw.iter().filter(|(name, _)| *name != "ops");
+    let size: usize = common.map(|(name, value)| name.len() + value.to_string().len()).sum();
+    size * intent.ops.len() <= REPEATED_LIMIT
+}
+
+/// The payload of operation `number`: its own, and if `common`, what the intent says of all operations.
+fn share(intent: &Intent, number: usize, common: bool) -> Value {
+    let Value::Object(raw) = &intent.raw else { return intent.raw.clone() };
+    if intent.ops.len() == 1 {
+        return intent.raw.clone();
+    }
+    let parts = raw.iter().filter_map(|(name, value)| match value {
+        Value::Array(ops) if name == "ops" => Some((name.clone(), ops.get(number).cloned().into_iter().collect())),
+        value => common.then(|| (name.clone(), value.clone())),
+    });
+    Value::Object(parts.collect::<Map<_, _>>())
+}
+
+/// The payload of an entry with these records, which come by op; several may be of the same operation.
+pub(crate) fn whole_payload<'a>(records: impl IntoIterator<Item = &'a Record>) -> Value {
+    let mut records = records.into_iter();
+    let Some(first) = records.next() else { return Value::Null };
+    let (mut payload, mut last) = (first.payload.clone(), first.op);
+    for record in records {
+        if record.op == std::mem::replace(&mut last, record.op) {
+            continue;
+        }
+        if let (Some(Value::Array(ops)), Some(Value::Array(own))) = (payload.get_mut("ops"), record.payload.get("ops"))
+        {
+            ops.extend(own.iter().cloned());
+        }
+    }
+    payload
 }
 
 /// The names in a descriptor's path.
@@ -236,6 +280,7 @@ fn readable(body: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use tidemark_wal::{Decision, Second, parse, place};
 
     use super::*;
@@ -291,5 +336,55 @@ mod tests {
         assert_eq!(readable(b"left\x00right\xff").as_deref(), Some("left right\u{fffd}"));
         assert_eq!(readable(b" \n\x01"), None);
         assert_eq!(readable(&vec![b'x'; TEXT_LIMIT * 2]).map(|text| text.len()), Some(TEXT_LIMIT));
+    }
+
+    fn records(body: &Value) -> (usize, Vec<Record>) {
+        let body = body.to_string();
+        (body.len(), Record::from_resolved(&resolved(body.as_bytes())))
+    }
+
+    fn op(number: usize, filler: usize) -> Value {
+        json!({"kind": "entry", "attributes": {"n": format!("n{number}"), "filler": "x".repeat(filler)}})
+    }
+
+    fn stored(records: &[Record]) -> usize {
+        records.iter().map(|record| serde_json::to_vec(record).unwrap().len()).sum()
+    }
+
+    #[test]
+    fn the_records_of_a_large_entry_are_together_about_as_large_as_it_is() {
+        let ops: Vec<Value> = (0..1000).map(|number| op(number, 950)).collect();
+        let (size, records) = records(&json!({"tidemark": 1, "writer": "w", "ops": ops}));
+        assert!(size > 1_000_000 && records.len() == 1000);
+        let stored = stored(&records);
+        assert!(stored <= 3 * size, "{stored} bytes for a body of {size}");
+        for (number, record) in records.iter().enumerate() {
+            assert_eq!(record.payload["ops"], json!([op(number, 950)]), "neighbours are not in it");
+            assert_eq!((&record.payload["tidemark"], &record.payload["writer"]), (&json!(1), &json!("w")));
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_to_repeat_is_in_the_first_record_alone() {
+        let ops: Vec<Value> = (0..1000).map(|number| op(number, 10)).collect();
+        let common = json!({"entity": "e", "message": "m".repeat(300_000), "notes": "y".repeat(500_000)});
+        let (size, records) = records(&json!({"tidemark": 1, "attributes": common, "ops": ops}));
+        let stored = stored(&records);
+        assert!(stored <= 3 * size, "{stored} bytes for a body of {size}");
+        assert_eq!(records[0].payload["attributes"], common);
+        assert_eq!((&records[1].payload, &records[1].message), (&json!({"ops": [op(1, 10)]}), &None));
+        assert!(records.iter().all(|record| record.entity.as_deref() == Some("entry/e")));
+    }
+
+    #[test]
+    fn the_shares_make_the_whole_payload_again() {
+        for ops in [json!([op(0, 1)]), json!([op(0, 1), op(1, 2), {"kind": "entry"}]), json!([])] {
+            let body = json!({"tidemark": 1, "ops": ops, "attributes": {"ticket": "OPS-7"}});
+            let (_, mut records) = records(&body);
+            assert!(records.iter().all(|record| record.payload["attributes"]["ticket"] == "OPS-7"));
+            let again = records[0].clone();
+            records.insert(0, again);
+            assert_eq!(whole_payload(&records), body);
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::{
     execute::Candidate,
     parts::Part,
 };
-use crate::{Record, engine::EngineError};
+use crate::{Record, engine::EngineError, record::whole_payload};
 
 /// The hit of a candidate.
 pub(crate) fn hit(candidate: &Candidate<'_>) -> Result<Hit, EngineError> {
@@ -58,7 +58,8 @@ pub(crate) fn entry(mut found: Vec<Found<'_>>, position: Position) -> Option<Ent
     found.sort_by_key(|found| (found.record.op, found.record.seq));
     let first = &found.first()?.record;
     let (token, size, entry_time) = (first.token, first.size, first.decision.entry_time);
-    let (payload, text) = (first.payload.clone(), first.text.clone());
+    let text = first.text.clone();
+    let payload = whole_payload(found.iter().map(|found| &found.record));
     let sealed = found.iter().all(|found| found.part.is_sealed());
     let mut ops: Vec<EntryOperation> = Vec::new();
     let mut corrected = Vec::new();
