@@ -101,7 +101,7 @@ impl Indexer {
         loop {
             match self.round().await {
                 Ok(found) => {
-                    self.reporter.well();
+                    self.reporter.all_done();
                     trouble = FIRST_PAUSE;
                     pause = if found { BUSY } else { (pause + BUSY).min(IDLE) };
                     self.rest(pause).await;

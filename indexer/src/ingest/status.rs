@@ -1,7 +1,7 @@
 //! What an ingest says about itself: for `/v1/status`, metrics, progress bars and log lines.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -67,7 +67,8 @@ pub struct IngestStatus {
     pub horizon: Second,
     /// Every token whose second lies below it is decided and recorded.
     pub cursor: Cursor,
-    /// How many seconds of sealed entries wait to be published; 0 when none does.
+    /// How many seconds of sealed entries wait to be published; 0 when none does. While the stores do not answer, for how
+    /// long it is unknown what waits.
     pub lag_seconds: u64,
     /// Operations by outcome, corrections taken into account.
     pub entries: Counts,
@@ -87,11 +88,35 @@ pub(crate) struct Reporter {
     status: watch::Sender<IngestStatus>,
     /// Until when no further failure is logged. Clones share it.
     quiet_until: Arc<Mutex<Option<Instant>>>,
+    /// What the lag is counted by while the store does not answer. Clones share it.
+    known: Arc<Mutex<Known>>,
+}
+
+/// What was known last of the log.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// The horizon, and when it was learned.
+    horizon: Option<(Second, Instant)>,
+    /// Nothing below it waits to be published.
+    clear: Second,
+}
+
+impl Known {
+    /// Where the horizon is by now, by the local monotonic clock.
+    fn now(&self) -> Option<Second> {
+        self.horizon.map(|(horizon, learned)| horizon.after(learned.elapsed()))
+    }
+
+    fn learn(&mut self, horizon: Second) {
+        if self.horizon.is_none_or(|(known, _)| known < horizon) {
+            self.horizon = Some((horizon, Instant::now()));
+        }
+    }
 }
 
 impl Reporter {
     pub(crate) fn new(status: watch::Sender<IngestStatus>) -> Self {
-        Self { status, quiet_until: Arc::default() }
+        Self { status, quiet_until: Arc::default(), known: Arc::default() }
     }
 
     pub(crate) fn role(&self, role: Role) {
@@ -113,6 +138,7 @@ impl Reporter {
 
     /// A manifest was published or taken over.
     pub(crate) fn manifest(&self, slot: &Slot<Manifest>) {
+        self.known().learn(slot.state.horizon);
         self.status.send_modify(|status| {
             let manifest = &slot.state;
             status.manifest = slot.number;
@@ -129,6 +155,7 @@ impl Reporter {
 
     /// A run through the sealed seconds up to `horizon` starts.
     pub(crate) fn run_starts(&self, horizon: Second) {
+        self.known().learn(horizon);
         self.status.send_modify(|status| {
             status.horizon = status.horizon.max(horizon);
             status.progress = Some(Progress { from: status.cursor, at: status.cursor, to: horizon, entries: 0 });
@@ -170,7 +197,11 @@ impl Reporter {
     pub(crate) fn trouble(&self, doing: &'static str, failure: &(dyn std::error::Error + 'static)) {
         let message = whole(failure);
         let mut attempts = 1;
+        let known = *self.known();
         self.status.send_modify(|status| {
+            if let Some(horizon) = known.now() {
+                status.lag_seconds = horizon.since(known.clear.max(status.cursor.second())).as_secs();
+            }
             attempts += status.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
             status.trouble = Some(Trouble { doing, message: message.clone(), attempts });
         });
@@ -179,13 +210,33 @@ impl Reporter {
         }
     }
 
+    /// A round ended well: nothing that is sealed waits.
+    pub(crate) fn all_done(&self) {
+        let mut known = self.known();
+        known.clear = known.now().unwrap_or_default();
+        drop(known);
+        self.status.send_if_modified(|status| std::mem::take(&mut status.lag_seconds) > 0);
+        self.well();
+    }
+
     /// What failed works again.
     pub(crate) fn well(&self) {
-        let healed = self.status.send_if_modified(|status| status.trouble.take().is_some());
+        let healed = self.status.send_if_modified(|status| {
+            let healed = status.trouble.take().is_some();
+            if healed {
+                let behind = |progress: Progress| progress.to.since(status.cursor.second()).as_secs();
+                status.lag_seconds = status.progress.map_or(0, behind);
+            }
+            healed
+        });
         if healed {
             *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
             info!("works again");
         }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn may_speak(&self) -> bool {
