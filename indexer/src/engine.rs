@@ -65,8 +65,8 @@ pub trait Lookup: Send + Sync {
     /// The smallest committed operation, by (token, op), of each of `keys`, in their order.
     async fn committed(&self, keys: &[KeyOfWriter]) -> Result<Vec<Option<(Token, u32)>>, EngineError>;
 
-    /// The aborted operations whose token's second lies in `seconds`, by (token, op).
-    async fn unsettled(&self, seconds: Range<Second>) -> Result<Vec<Unsettled>, EngineError>;
+    /// The aborted operations that `wanted` describes, by (token, op).
+    async fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError>;
 }
 
 /// An idempotency key with the writer that used it; a writer without a name is the empty one.
@@ -102,6 +102,17 @@ pub struct Current {
     pub op: u32,
     /// The record's seq.
     pub seq: u64,
+}
+
+/// Which aborted operations are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Those whose time, the later of the token's second and the entry's store time, lies in it.
+    pub seconds: Range<Second>,
+    /// Those of later entries than this one, which is the last of an answer before.
+    pub after: Option<Token>,
+    /// The first ones, about so many: no entry is cut.
+    pub most: usize,
 }
 
 /// An aborted operation.

@@ -16,13 +16,13 @@ use roaring::RoaringTreemap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{Manifest, Segment, Sidecar};
-use tidemark_wal::{Outcome, Second, Store, Token};
+use tidemark_wal::{Outcome, Store, Token};
 
 use crate::{
     Record,
     engine::{
         Current, Decided, Engine, EngineError, KeyOfWriter, Lookup, Marks, Packed, PackedFile, SegmentBuilder,
-        Unsettled,
+        Unsettled, Wanted,
     },
 };
 
@@ -249,9 +249,16 @@ impl Lookup for ModelLookup {
         Ok(keys.iter().map(|key| self.committed.get(key).copied()).collect())
     }
 
-    async fn unsettled(&self, seconds: Range<Second>) -> Result<Vec<Unsettled>, EngineError> {
-        let within = |aborted: &&Unsettled| seconds.contains(&aborted.token.second());
-        Ok(self.aborted.iter().filter(within).copied().collect())
+    async fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError> {
+        let within = |one: &&Unsettled| {
+            wanted.seconds.contains(&one.token.second().max(one.entry_time))
+                && wanted.after.is_none_or(|after| one.token > after)
+        };
+        let mut found: Vec<Unsettled> = self.aborted.iter().filter(within).copied().collect();
+        if let Some(last) = found.get(wanted.most.saturating_sub(1)).map(|last| last.token) {
+            found.truncate(found.partition_point(|one| one.token <= last));
+        }
+        Ok(found)
     }
 }
 

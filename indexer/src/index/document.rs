@@ -122,6 +122,7 @@ fn add_position(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
     doc.add_u64(fields.op, u64::from(record.op));
     doc.add_u64(fields.seq, record.seq);
     doc.add_date(fields.time, date(record.token.second()));
+    doc.add_date(fields.entry_time, date(record.decision.entry_time));
     doc.add_text(fields.kind, record.kind.as_str());
     doc.add_text(fields.outcome, outcome_name(record.decision.outcome));
     if let Some(evidence) = record.decision.evidence {

@@ -1,20 +1,20 @@
 //! The questions of the ingest to a manifest.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tantivy::DocId;
-use tidemark_wal::{Outcome, Second, Token};
+use tidemark_wal::{Outcome, Token};
 use tokio::task::spawn_blocking;
 
 use super::{
     cache::refused,
-    document::{outcome_name, second_of, term_text, writer_key},
+    document::{order_of, outcome_name, term_text, writer_key},
     filter::Asked,
     segment::OpenSegment,
     snapshot::{Served, Snapshot},
 };
-use crate::engine::{Current, Decided, EngineError, KeyOfWriter, Lookup, Unsettled};
+use crate::engine::{Current, Decided, EngineError, KeyOfWriter, Lookup, Unsettled, Wanted};
 
 /// A snapshot that answers off the async threads.
 pub(crate) struct SnapshotLookup(pub(crate) Arc<Snapshot>);
@@ -46,8 +46,9 @@ impl Lookup for SnapshotLookup {
         self.ask(move |snapshot| keys.iter().map(|key| snapshot.committed(key)).collect()).await
     }
 
-    async fn unsettled(&self, seconds: Range<Second>) -> Result<Vec<Unsettled>, EngineError> {
-        self.ask(move |snapshot| snapshot.unsettled(&seconds)).await
+    async fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError> {
+        let wanted = wanted.clone();
+        self.ask(move |snapshot| snapshot.unsettled(&wanted)).await
     }
 }
 
@@ -126,28 +127,48 @@ impl Snapshot {
         Ok(smallest)
     }
 
-    fn unsettled(&self, seconds: &Range<Second>) -> Result<Vec<Unsettled>, EngineError> {
-        let mut found = Vec::new();
-        for segment in self.open_segments() {
-            if segment.of.last.second() < seconds.start || segment.of.first.second() >= seconds.end {
-                continue;
-            }
-            for doc in segment.docs_with(segment.fields.outcome, outcome_name(Outcome::Aborted))? {
-                let at = second_of(segment.order.first(doc).unwrap_or_default());
-                if seconds.contains(&at) && !self.marks.superseded.contains(segment.seq(doc)) {
-                    let record = segment.record(doc)?;
-                    found.push(Unsettled {
-                        token: record.token,
-                        op: record.op,
-                        seq: record.seq,
-                        entry_time: record.decision.entry_time,
-                        evidence: record.decision.evidence,
-                    });
-                }
-            }
+    /// Only those that are given are read from the store of records; the others are left out by what lies in memory.
+    fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError> {
+        let mut aborted = self.aborted(wanted)?;
+        aborted.sort_unstable_by_key(|(order, segment, doc)| (*order, segment.seq(*doc)));
+        if let Some(last) = aborted.get(wanted.most.saturating_sub(1)).map(|last| last.0) {
+            aborted.truncate(aborted.partition_point(|one| one.0 <= last));
+        }
+        let mut found = Vec::with_capacity(aborted.len());
+        for (_, segment, doc) in aborted {
+            let record = segment.record(doc)?;
+            found.push(Unsettled {
+                token: record.token,
+                op: record.op,
+                seq: record.seq,
+                entry_time: record.decision.entry_time,
+                evidence: record.decision.evidence,
+            });
         }
         found.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
         Ok(found)
+    }
+
+    /// All that `wanted` may mean, with the order of their tokens.
+    fn aborted(&self, wanted: &Wanted) -> Result<Vec<(u64, &OpenSegment, DocId)>, EngineError> {
+        let after = wanted.after.as_ref().map(order_of);
+        let mut aborted = Vec::new();
+        for segment in self.open_segments() {
+            if segment.of.first.second() >= wanted.seconds.end || wanted.after.is_some_and(|at| segment.of.last <= at) {
+                continue;
+            }
+            for doc in segment.docs_with(segment.fields.outcome, outcome_name(Outcome::Aborted))? {
+                let order = segment.order.first(doc).unwrap_or_default();
+                let later = after.is_none_or(|after| order > after);
+                if later
+                    && wanted.seconds.contains(&segment.announced(doc))
+                    && !self.marks.superseded.contains(segment.seq(doc))
+                {
+                    aborted.push((order, segment, doc));
+                }
+            }
+        }
+        Ok(aborted)
     }
 
     fn open_segments(&self) -> impl DoubleEndedIterator<Item = &OpenSegment> {

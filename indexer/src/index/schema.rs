@@ -31,6 +31,8 @@ pub(crate) struct Fields {
     pub(crate) seq: Field,
     /// The token's second.
     pub(crate) time: Field,
+    /// The entry's store time.
+    pub(crate) entry_time: Field,
     /// When the operation was complete, in store time.
     pub(crate) completed: Field,
     /// The time that the client wrote into the descriptor.
@@ -83,6 +85,7 @@ impl Fields {
             op: number(&mut b, "op"),
             seq: number(&mut b, "seq"),
             time: date(&mut b, "time"),
+            entry_time: date(&mut b, "entryTime"),
             completed: date(&mut b, "completed"),
             client_time: date(&mut b, "clientTime"),
             kind: facet(&mut b, "kind"),

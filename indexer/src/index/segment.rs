@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tantivy::{
-    BitSet, DocId, DocSet, Index, SegmentReader, TERMINATED, TantivyDocument, Term,
+    BitSet, DateTime, DocId, DocSet, Index, SegmentReader, TERMINATED, TantivyDocument, Term,
     columnar::Column,
     directory::OwnedBytes,
     fastfield::{AliveBitSet, write_alive_bitset},
@@ -11,12 +11,12 @@ use tantivy::{
     store::StoreReader,
 };
 use tidemark_catalog::Segment;
-use tidemark_wal::Outcome;
+use tidemark_wal::{Outcome, Second};
 
 use super::{
     cache::Cached,
     directory::PackDirectory,
-    document::{from_document, outcome_of},
+    document::{from_document, outcome_of, second_of},
     filter::{self, Asked},
     pack::Pack,
     schema::{Fields, tokenizers},
@@ -37,6 +37,7 @@ pub(crate) struct OpenSegment {
     store: StoreReader,
     pub(crate) op: Column<u64>,
     pub(crate) order: Column<u64>,
+    entry_time: Column<DateTime>,
     outcome: Column<u64>,
     outcomes: Vec<Option<Outcome>>,
     filter: OwnedBytes,
@@ -82,6 +83,7 @@ impl OpenSegment {
             store: reader.get_store_reader(STORE_BLOCKS)?,
             op: reader.fast_fields().u64("op")?,
             order: reader.fast_fields().u64("order")?,
+            entry_time: reader.fast_fields().date("entryTime")?,
             outcome,
             outcomes,
             filter: pack.filter().read_bytes()?,
@@ -114,6 +116,13 @@ impl OpenSegment {
 
     pub(crate) fn op(&self, doc: DocId) -> u32 {
         self.op.first(doc).and_then(|op| u32::try_from(op).ok()).unwrap_or(0)
+    }
+
+    /// The later of the token's second and the entry's store time.
+    pub(crate) fn announced(&self, doc: DocId) -> Second {
+        let token = second_of(self.order.first(doc).unwrap_or_default());
+        let entry = self.entry_time.first(doc).map_or(0, DateTime::into_timestamp_secs);
+        token.max(Second::from_unix(u64::try_from(entry).unwrap_or(0)))
     }
 
     /// The stored record. Its seq is that of the document: a builder may have stored an earlier number.

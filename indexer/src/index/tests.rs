@@ -8,7 +8,7 @@ use tidemark_wal::{Outcome, Second, Token};
 use super::testing::{BEGIN, World, history, plain, token};
 use crate::{
     Record,
-    engine::{Decided, Engine, EngineError, KeyOfWriter, Lookup, Unsettled},
+    engine::{Decided, Engine, EngineError, KeyOfWriter, Lookup, Unsettled, Wanted},
 };
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -44,7 +44,7 @@ async fn answers_are_right(world: &World, lookup: &dyn Lookup) -> Result<(), Tes
             *smallest = (*smallest).min((record.token, record.op));
         }
         let (entry_time, evidence) = (record.decision.entry_time, record.decision.evidence);
-        if record.decision.outcome == Outcome::Aborted && record.token.second().unix() >= BEGIN + 30 {
+        if record.decision.outcome == Outcome::Aborted && record.token.second().max(entry_time).unix() >= BEGIN + 30 {
             unsettled.push(Unsettled { token: record.token, op: record.op, seq: record.seq, entry_time, evidence });
         }
     }
@@ -60,7 +60,18 @@ async fn answers_are_right(world: &World, lookup: &dyn Lookup) -> Result<(), Tes
     }
     unsettled.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
     let from = Second::from_unix(BEGIN + 30);
-    prop_assert_eq!(lookup.unsettled(from..Second::KSUID_END).await.unwrap(), unsettled);
+    let mut wanted = Wanted { seconds: from..Second::KSUID_END, after: None, most: usize::MAX };
+    prop_assert_eq!(&lookup.unsettled(&wanted).await.unwrap(), &unsettled);
+    wanted.most = 2;
+    let mut piecewise = Vec::new();
+    loop {
+        let found = lookup.unsettled(&wanted).await.unwrap();
+        let Some(last) = found.last() else { break };
+        wanted.after = Some(last.token);
+        prop_assert!(found.len() <= 4, "at most three operations an entry");
+        piecewise.extend(found);
+    }
+    prop_assert_eq!(piecewise, unsettled);
     Ok(())
 }
 

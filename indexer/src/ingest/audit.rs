@@ -6,16 +6,17 @@
 //! entries; aborted operations are resolved again. Nothing of it is remembered beyond the process: a correction that is
 //! in the index already is found there, so that looking again adds nothing.
 //!
-//! The looks take turns with the tail, a slice of time each, so that the audit of a busy log does not delay it.
+//! The looks take turns with the tail, a slice of time each, so that the audit of a busy log does not delay it; neither
+//! do many aborted operations, of which a thousand or so are resolved again at a time.
 //!
 //! It costs five LIST requests for every 1 000 entries, and about one a minute while the log is idle; and five readings
 //! of every aborted operation.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use futures::StreamExt as _;
 use tidemark_catalog::Cursor;
-use tidemark_wal::{Listed, Outcome, Second};
+use tidemark_wal::{Listed, Outcome, Second, Token};
 use tokio::time::Instant;
 
 use super::{
@@ -26,13 +27,13 @@ use super::{
 };
 use crate::{
     Record,
-    engine::{Lookup, Unsettled},
+    engine::{Lookup, Unsettled, Wanted},
 };
 
 /// How long after sealing a second is looked at again; those beyond the audit window fall away, its end comes last.
 const AGES: [Duration; 4] =
     [Duration::from_mins(1), Duration::from_mins(10), Duration::from_hours(1), Duration::from_hours(6)];
-/// How many tokens are compared with the index at once.
+/// How many tokens are compared with the index at once, and how many aborted operations are resolved again at once.
 const CHUNK: usize = 1000;
 /// How far an audit may lag behind its time without leaving a gap over a restart.
 const SLACK: Duration = Duration::from_hours(1);
@@ -48,8 +49,18 @@ pub(crate) struct Audit {
     /// The horizon of this process's first look: what it seals itself, it lists at least that late.
     first: Option<Second>,
     levels: Vec<Level>,
+    /// The looks that have listed their seconds and are not through with the aborted operations, by the level's age.
+    settling: BTreeMap<Duration, Settling>,
     /// Counts the rounds, so that each level is the first one in its turn.
     turns: usize,
+}
+
+/// How far a look has come with the aborted operations of its seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Settling {
+    seconds: Range<Second>,
+    /// The last entry that was resolved again.
+    after: Option<Token>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +75,7 @@ struct Level {
 impl Audit {
     /// The audit of a process that took over an index with this horizon and cursor.
     pub(crate) fn after_restart(horizon: Second, cursor: Cursor) -> Self {
-        Self { taken: (cursor.second(), horizon), first: None, levels: Vec::new(), turns: 0 }
+        Self { taken: (cursor.second(), horizon), first: None, levels: Vec::new(), settling: BTreeMap::new(), turns: 0 }
     }
 
     /// The seconds that are due for a look, each with its level.
@@ -78,6 +89,18 @@ impl Audit {
             due.rotate_left(first);
         }
         due
+    }
+
+    /// The look of a level from `start` on that was left off among the aborted operations.
+    fn left_off(&mut self, at: usize, start: Second) -> Option<Settling> {
+        let left_off = self.settling.remove(&self.levels.get(at)?.age)?;
+        (left_off.seconds.start == start).then_some(left_off)
+    }
+
+    fn leave_off(&mut self, at: usize, settling: Settling) {
+        if let Some(level) = self.levels.get(at) {
+            self.settling.insert(level.age, settling);
+        }
     }
 
     fn done(&mut self, at: usize, end: Second) {
@@ -139,9 +162,18 @@ impl Indexer {
         let window = frozen.schedule.at(cursor.second()).audit_window;
         let until = Instant::now() + SLICE;
         for (level, seconds) in self.audit.due(frozen.horizon, cursor, window) {
-            let reached = self.find_late_entries(seconds.clone(), until, &frozen).await?;
-            self.settle(seconds.start..reached, window, &frozen).await?;
-            self.audit.done(level, reached);
+            let mut settling = match self.audit.left_off(level, seconds.start) {
+                Some(settling) => settling,
+                None => {
+                    let reached = self.find_late_entries(seconds.clone(), until, &frozen).await?;
+                    Settling { seconds: seconds.start..reached, after: None }
+                }
+            };
+            if self.settle(&mut settling, until, &frozen).await? {
+                self.audit.done(level, settling.seconds.end);
+            } else {
+                self.audit.leave_off(level, settling);
+            }
             if Instant::now() >= until {
                 break;
             }
@@ -173,18 +205,23 @@ impl Indexer {
         Ok(seconds.end)
     }
 
-    /// Resolves the aborted operations again whose time, the later of token and store time, lies in `seconds`.
-    async fn settle(&mut self, seconds: Range<Second>, window: Duration, frozen: &Frozen) -> Result<(), IngestError> {
-        let index = self.index().await?;
-        let tokens = seconds.start.before(window)..seconds.end;
-        let mut aborted = index.unsettled(tokens).await?;
-        aborted.retain(|aborted| seconds.contains(&aborted.token.second().max(aborted.entry_time)));
-        for chunk in by_entry(&aborted) {
-            let predecessors =
-                chunk.iter().map(|aborted| ((aborted.token, aborted.op), predecessor(aborted))).collect();
-            self.correct(entries_of(chunk), &predecessors, frozen).await?;
+    /// Resolves the aborted operations again whose time, the later of token and store time, lies in the seconds of
+    /// `settling`, for about as long as until `until` and at least a step. Gives whether it came to the end.
+    async fn settle(&mut self, settling: &mut Settling, until: Instant, frozen: &Frozen) -> Result<bool, IngestError> {
+        loop {
+            let wanted = Wanted { seconds: settling.seconds.clone(), after: settling.after, most: CHUNK };
+            let aborted = self.index().await?.unsettled(&wanted).await?;
+            let Some(last) = aborted.last() else { return Ok(true) };
+            let known = aborted.iter().map(|aborted| ((aborted.token, aborted.op), predecessor(aborted))).collect();
+            self.correct(entries_of(&aborted), &known, frozen).await?;
+            settling.after = Some(last.token);
+            if aborted.len() < CHUNK {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
         }
-        Ok(())
     }
 
     /// Resolves `listed` and publishes what is not in the index yet: everything of an entry without predecessors, and
@@ -245,19 +282,6 @@ fn is_news(record: &Record, predecessors: &Predecessors) -> bool {
 
 fn predecessor(aborted: &Unsettled) -> Predecessor {
     Predecessor { seq: aborted.seq, outcome: Outcome::Aborted, evidence: aborted.evidence }
-}
-
-/// Cuts aborted operations into chunks, never within an entry.
-fn by_entry(aborted: &[Unsettled]) -> Vec<&[Unsettled]> {
-    let mut chunks: Vec<&[Unsettled]> = Vec::new();
-    let mut rest = aborted;
-    while let Some(last) = rest.get(CHUNK.min(rest.len()).wrapping_sub(1)) {
-        let end = rest.partition_point(|one| one.token <= last.token);
-        let (chunk, after) = rest.split_at(end);
-        chunks.push(chunk);
-        rest = after;
-    }
-    chunks
 }
 
 fn entries_of(aborted: &[Unsettled]) -> Vec<Listed> {

@@ -5,7 +5,7 @@ mod world;
 
 use std::time::Duration;
 
-use tidemark_wal::Outcome;
+use tidemark_wal::{Outcome, Second};
 
 use super::IngestOptions;
 use world::{Draft, World, small_batches};
@@ -298,4 +298,73 @@ async fn an_entry_that_was_deleted_after_it_was_listed_does_not_stall_the_tail()
     world.cloud.hide(&format!("log/{deleted}"));
     world.run_for(5 * MINUTE).await;
     assert_eq!(world.check().await.records.len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_from_the_future_does_not_delay_the_others() {
+    let world = World::new(IngestOptions::default()).await;
+    world.append(Second::from_unix(5_680_000_000), &Draft::entity(0));
+    let running = world.start();
+    for number in 1..=6 {
+        world.pass(MINUTE + Duration::from_secs(7)).await;
+        world.append(world.cloud.now(), &Draft::entity(number));
+        world.pass(World::delay() + Duration::from_secs(1 + 6)).await;
+        assert_eq!(world.contents().await.records.len() as u64, number, "sealed six seconds ago");
+    }
+    world.check().await;
+    world.stop(running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lag_grows_while_the_log_or_the_clock_cannot_be_read() {
+    let world = World::new(IngestOptions::default()).await;
+    let running = world.start();
+    world.pass(5 * MINUTE).await;
+    assert_eq!(world.status().lag_seconds, 0);
+    for part in ["list of", ".tidemark/clock"] {
+        world.cloud.fail(Some(part));
+        world.pass(10 * MINUTE).await;
+        let status = world.status();
+        assert!(status.trouble.is_some(), "{part}");
+        assert!((500..=610).contains(&status.lag_seconds), "{part}: {} s", status.lag_seconds);
+        world.cloud.fail(None);
+        world.pass(2 * MINUTE).await;
+        assert_eq!((world.status().lag_seconds, world.status().trouble), (0, None), "{part}");
+    }
+    world.stop(running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_aborted_operations_are_settled_while_the_tail_goes_on() {
+    let aborted = 4000;
+    let world = World::new(IngestOptions { compaction: false, ..IngestOptions::default() }).await;
+    let at = world.ago(200);
+    for number in 0..aborted {
+        world.append(at, &Draft::bundle(&format!("b{number}")));
+    }
+    world.run_for(Duration::from_secs(20)).await;
+    assert_eq!(world.manifest().await.totals.counts.aborted, aborted);
+    for number in 0..aborted {
+        world.describe(&format!("b{number}"), world.cloud.now());
+    }
+    for second in 1..World::delay().as_secs() {
+        world.append(world.ago(second), &Draft::entity(second));
+    }
+    world.cloud.slow(Duration::from_millis(100));
+    let running = world.start();
+    let mut worst = Duration::ZERO;
+    for number in 0..150 {
+        world.append(world.cloud.now(), &Draft::entity(number));
+        world.pass(Duration::from_secs(1)).await;
+        let sealed = world.cloud.now().before(World::delay());
+        if number > 10 {
+            worst = worst.max(sealed.since(world.status().cursor.second()));
+        }
+    }
+    world.cloud.slow(Duration::ZERO);
+    assert!(worst < Duration::from_secs(12), "the tail stood still for {worst:?}");
+    world.stop(running).await;
+    let standing = world.manifest().await.totals.standing();
+    assert_eq!((standing.late, standing.aborted), (aborted, 0));
+    world.check().await;
 }

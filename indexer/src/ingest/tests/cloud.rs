@@ -29,6 +29,7 @@ struct State {
     dies_at: Option<u64>,
     fails: Option<String>,
     hidden: Option<String>,
+    latency: Duration,
 }
 
 #[derive(Clone)]
@@ -48,6 +49,7 @@ impl Cloud {
             dies_at: None,
             fails: None,
             hidden: None,
+            latency: Duration::ZERO,
         })))
     }
 
@@ -85,6 +87,11 @@ impl Cloud {
         self.state().dies_at = request;
     }
 
+    /// Every request takes this long from now on.
+    pub(crate) fn slow(&self, latency: Duration) {
+        self.state().latency = latency;
+    }
+
     /// Reads and listings of keys that contain `part` fail.
     pub(crate) fn fail(&self, part: Option<&str>) {
         self.state().fails = part.map(str::to_owned);
@@ -96,6 +103,10 @@ impl Cloud {
 
     /// Counts a request; it may be the one that is never answered.
     async fn request(&self, key: &str) -> Result<()> {
+        let latency = self.state().latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
         let dead = {
             let mut state = self.state();
             state.requests += 1;
