@@ -27,20 +27,27 @@ pub struct Program {
     child: Child,
     url: String,
     log: PathBuf,
-    _output: Lines<BufReader<ChildStdout>>,
+    output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Program {
     /// Starts a command that serves, and waits until it says where.
     pub async fn serving(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
+        let mut program = Self::begun(arguments, environment).await?;
+        let said = tokio::time::timeout(PATIENCE, program.output.next_line()).await;
+        let url = said.ok().and_then(Result::ok).flatten().unwrap_or_default().trim_end_matches('/').to_owned();
+        ensure!(url.starts_with("http://"), "{arguments:?} said \"{url}\"; its log: {}", program.log());
+        program.url = url;
+        Ok(program)
+    }
+
+    /// Starts a command that serves, and waits for nothing: it has no URL.
+    pub async fn begun(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
         let log = log_file()?;
         let mut child =
             command(arguments, environment).await?.stdout(Stdio::piped()).stderr(File::create(&log)?).spawn()?;
-        let mut output = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
-        let said = tokio::time::timeout(PATIENCE, output.next_line()).await;
-        let url = said.ok().and_then(Result::ok).flatten().unwrap_or_default().trim_end_matches('/').to_owned();
-        ensure!(url.starts_with("http://"), "{arguments:?} said \"{url}\"; its log: {}", read(&log));
-        Ok(Self { child, url, log, _output: output })
+        let output = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
+        Ok(Self { child, url: String::new(), log, output })
     }
 
     /// Runs a command to its end and gives what it printed.

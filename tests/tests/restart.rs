@@ -15,7 +15,7 @@ use tidemark_tests::{
     stores::{self, On},
 };
 use tidemark_wal::{Draft, DraftOp, Entropy, Log, Token, Writer, WriterOptions};
-use tokio::time::Instant;
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How often a program is killed in a test.
@@ -96,6 +96,23 @@ async fn dev_is_killed_while_it_takes_in_a_git_history() {
     })
     .await;
     assert!(program.stop().await.expect("it stops").success(), "it ends well when it is asked to");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_whose_store_never_answers_end_when_they_are_asked_to() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let mut environment = TestStore::s3().environment().expect("S3 has one");
+    let endpoint = format!("http://{}", silent.local_addr().expect("it listens"));
+    environment.insert("AWS_ENDPOINT_URL".to_owned(), endpoint);
+    let places = ["--log", "s3://bucket/log", "--metadata", "s3://bucket/metadata", "--index", "s3://bucket/index"];
+    let listen = ["--listen", "127.0.0.1:0"];
+    for command in [&["index", "--expiry", "2s"][..], &["serve"]] {
+        let program = Program::begun(&[command, &places, &listen].concat(), &environment).await.expect("it starts");
+        // It has asked: from here on it waits for an answer.
+        let _unanswered = tokio::time::timeout(PATIENCE, silent.accept()).await.expect("it asks its store");
+        let ended = program.stop().await.expect("it stops");
+        assert_eq!(ended.code(), Some(0), "{command:?}");
+    }
 }
 
 async fn start(arguments: &[&str], environment: &Environment) -> Program {
