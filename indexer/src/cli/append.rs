@@ -265,8 +265,8 @@ mod tests {
     fn an_error_names_the_entry_and_keeps_its_exit_code() {
         let invalid = || AppendError::Invalid { why: "too large".to_owned() };
         let error = exit(invalid(), Some((3, 9)));
-        assert!(format!("{error:#}").starts_with("entry 3 of 9"), "{error:#}");
-        assert!(error.to_string().ends_with("too large"), "{error}");
+        assert!(error.to_string().starts_with("entry 3 of 9"), "{error:#}");
+        assert!(format!("{error:#}").ends_with("too large"), "{error:#}");
         assert_eq!(Exit::of(Err(error)), Exit::Usage);
         assert!(!exit(invalid(), Some((1, 1))).to_string().contains("entry 1"));
     }

@@ -23,7 +23,7 @@ pub enum Exit {
 
 /// An error with the exit code that it ends the process with. Every other error ends it with [`Exit::Failed`].
 #[derive(Debug, thiserror::Error)]
-#[error("{source:#}")]
+#[error("{source}")]
 pub(crate) struct With {
     pub(crate) exit: Exit,
     pub(crate) source: anyhow::Error,
@@ -35,13 +35,25 @@ impl Exit {
         if broken_pipe(&error) {
             return Self::Done;
         }
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", told(&error));
         error.downcast_ref::<With>().map_or(Self::Failed, |with| with.exit)
     }
 
     pub(crate) fn with(self, source: impl Into<anyhow::Error>) -> anyhow::Error {
         With { exit: self, source: source.into() }.into()
     }
+}
+
+/// The error and its causes, without those that the words so far repeat.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !told.contains(&cause) {
+            let colon = if told.is_empty() { "" } else { ": " };
+            told = format!("{told}{colon}{cause}");
+        }
+    }
+    told
 }
 
 /// `tidemark log | head` ends when `head` has read enough.
@@ -60,5 +72,24 @@ impl Termination for Exit {
             Self::Unacknowledged => 5,
             Self::Unknown => 6,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("nothing was appended: {0}")]
+    struct Outer(#[from] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no answer")]
+    struct Inner;
+
+    #[test]
+    fn an_error_is_told_once() {
+        let error = Exit::Failed.with(anyhow::Error::from(Outer(Inner)).context("entry 2 of 3"));
+        assert_eq!(told(&error), "entry 2 of 3: nothing was appended: no answer");
     }
 }
