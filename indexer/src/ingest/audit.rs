@@ -162,12 +162,11 @@ impl Indexer {
         let window = frozen.schedule.at(cursor.second()).audit_window;
         let until = Instant::now() + SLICE;
         for (level, seconds) in self.audit.due(frozen.horizon, cursor, window) {
-            let mut settling = match self.audit.left_off(level, seconds.start) {
-                Some(settling) => settling,
-                None => {
-                    let reached = self.find_late_entries(seconds.clone(), until, &frozen).await?;
-                    Settling { seconds: seconds.start..reached, after: None }
-                }
+            let mut settling = if let Some(settling) = self.audit.left_off(level, seconds.start) {
+                settling
+            } else {
+                let reached = self.find_late_entries(seconds.clone(), until, &frozen).await?;
+                Settling { seconds: seconds.start..reached, after: None }
             };
             if self.settle(&mut settling, until, &frozen).await? {
                 self.audit.done(level, settling.seconds.end);
