@@ -11,6 +11,7 @@ mod error;
 mod execute;
 mod facets;
 mod hits;
+mod kept;
 mod overlay;
 mod page;
 mod parts;
@@ -36,6 +37,10 @@ pub trait Search: Send + Sync + 'static {
     async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError>;
     /// How far the index is. Never fails and never waits: it tells what is known.
     fn status(&self) -> Option<StatusAnswer>;
+    /// Why there is no status yet.
+    fn not_ready(&self) -> String {
+        "no manifest was read yet".to_owned()
+    }
     /// Waits until the entry `token` is visible, sealed or in the overlay.
     async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError>;
 }

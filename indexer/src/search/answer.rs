@@ -95,7 +95,8 @@ impl Question {
         let last = found.best.iter().rfind(|candidate| candidate.part.is_sealed());
         let after = last.map(|candidate| candidate.place).or(self.after);
         let position = self.view.position();
-        Some(Cursor::new(position.generation, position.manifest, self.stamp, after).text())
+        let manifest = (position.manifest, self.view.stamp);
+        Some(Cursor::new(position.generation, manifest, self.stamp, after).text())
     }
 
     fn current(&self, entity: &str) -> Result<Option<Hit>, SearchError> {

@@ -3,10 +3,10 @@
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use tantivy::{
-    COLLECT_BLOCK_BUFFER_LEN, DocId, DocSet, Score, Searcher as Schema,
+    COLLECT_BLOCK_BUFFER_LEN, DocId, DocSet, Score, Searcher as Schema, TERMINATED,
     aggregation::AggregationSegmentCollector,
     collector::SegmentCollector,
-    query::{EnableScoring, Query, Weight},
+    query::{EnableScoring, Query, Scorer, Weight},
 };
 use tokio::time::Instant;
 
@@ -19,6 +19,9 @@ use super::{
     query::unusable,
 };
 use crate::index::order_of;
+
+/// How many matches are scored between two looks at the deadline.
+const LOOKED_AT: u64 = 4096;
 
 /// How long a search may take.
 #[derive(Clone, Copy, Debug)]
@@ -191,28 +194,32 @@ impl<'a> Pass<'a, '_> {
         let conditions = Conditions::new(part, self.request);
         let alive = part.reader().alive_bitset();
         let mut facets = self.facets_of(part)?;
-        let (mut seen, mut late) = (0u64, false);
-        let scored = weight.for_each(part.reader(), &mut |doc, score| {
+        let mut scorer = weight.scorer(part.reader(), 1.0).map_err(|e| unusable(&e))?;
+        let mut seen = 0u64;
+        while scorer.doc() != TERMINATED {
+            let doc = scorer.doc();
             seen += 1;
-            late |= seen.is_multiple_of(4096) && self.deadline.passed();
+            if seen.is_multiple_of(LOOKED_AT) {
+                self.deadline.check()?;
+            }
             let shown = alive.is_none_or(|alive| alive.is_alive(doc));
-            if late || !shown || conditions.as_ref().is_some_and(|conditions| !conditions.hold(doc)) {
-                return;
+            if shown && conditions.as_ref().is_none_or(|conditions| conditions.hold(doc)) {
+                self.hit(part, doc, scorer.score(), facets.as_mut());
             }
-            self.total += 1;
-            if let Some(facets) = &mut facets {
-                facets.collect(doc, score);
-            }
-            if let Some(histogram) = &mut self.histogram {
-                histogram.add(part.order().first(doc).unwrap_or_default());
-            }
-            self.best.offer(part, doc, by_score(score), Some(score));
-        });
-        scored.map_err(|e| unusable(&e))?;
-        if late {
-            return Err(self.deadline.error());
+            scorer.advance();
         }
         self.add_facets(facets)
+    }
+
+    fn hit(&mut self, part: Part<'a>, doc: DocId, score: Score, facets: Option<&mut AggregationSegmentCollector>) {
+        self.total += 1;
+        if let Some(facets) = facets {
+            facets.collect(doc, score);
+        }
+        if let Some(histogram) = &mut self.histogram {
+            histogram.add(part.order().first(doc).unwrap_or_default());
+        }
+        self.best.offer(part, doc, by_score(score), Some(score));
     }
 
     fn facets_of(&self, part: Part<'a>) -> Result<Option<AggregationSegmentCollector>, SearchError> {
@@ -361,5 +368,74 @@ impl<'a> Best<'a> {
         let mut ranked: Vec<_> = self.heap.into_iter().map(|Reverse(ranked)| ranked).collect();
         ranked.sort_by(|a, b| b.cmp(a));
         (ranked.into_iter().map(|Ranked(_, candidate)| candidate).collect(), self.passed_over)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use tantivy::{SegmentReader, query::Explanation};
+
+    use super::*;
+    use crate::index::testing::{World, plain, token};
+
+    /// Matches one document a million times, and counts.
+    struct Endless(Arc<AtomicU64>);
+
+    impl Weight for Endless {
+        fn scorer(&self, _: &SegmentReader, _: Score) -> tantivy::Result<Box<dyn Scorer>> {
+            Ok(Box::new(Self(self.0.clone())))
+        }
+
+        fn explain(&self, _: &SegmentReader, _: DocId) -> tantivy::Result<Explanation> {
+            unreachable!("nobody asks for an explanation")
+        }
+    }
+
+    impl DocSet for Endless {
+        fn advance(&mut self) -> DocId {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            self.doc()
+        }
+
+        fn doc(&self) -> DocId {
+            if self.0.load(Ordering::Relaxed) < 1_000_000 { 0 } else { TERMINATED }
+        }
+
+        fn size_hint(&self) -> u32 {
+            1
+        }
+    }
+
+    impl Scorer for Endless {
+        fn score(&mut self) -> Score {
+            1.0
+        }
+    }
+
+    #[tokio::test]
+    async fn scoring_ends_soon_after_the_deadline() {
+        let mut world = World::new().await;
+        world.publish(vec![plain(token(1, 1))]).await;
+        let snapshot = world.engine.snapshot(world.manifest()).await.unwrap();
+        let request =
+            SearchRequest { sort: Sort::Relevance, facets: Vec::new(), histogram: false, ..SearchRequest::default() };
+        let mut pass = Pass {
+            request: &request,
+            best: Best::new(&request, None),
+            total: 0,
+            facets: FacetCounter::new(&request.facets).unwrap(),
+            histogram: None,
+            deadline: Deadline::after(Duration::ZERO),
+        };
+        let walked = Arc::new(AtomicU64::new(0));
+        let part = Part::Sealed(&snapshot, &snapshot.segments[0]);
+        let error = pass.scored(&Endless(walked.clone()), part).unwrap_err();
+        assert!(matches!(error, SearchError::Overloaded { .. }), "{error}");
+        assert!(walked.load(Ordering::Relaxed) < LOOKED_AT);
     }
 }

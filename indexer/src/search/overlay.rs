@@ -175,19 +175,24 @@ impl Overlay {
         self.settle()
     }
 
-    /// Takes in entries, in place of what was known of them; leaves out what is sealed by now. Blocks for a moment.
+    /// Takes in entries, in place of what was known of them; leaves out what is sealed by now, and what there is no room
+    /// for. Blocks for a moment.
     pub(crate) fn add(&mut self, mut news: Vec<News>) -> Result<(), EngineError> {
         news.retain(|news| !self.cursor.covers(news.token));
         let mut added = Vec::new();
         let mut moved = false;
         for News { token, records, complete } in news {
+            let records: Vec<_> = records.into_iter().map(|record| Arc::new(pending(record))).collect();
+            let bytes = records.iter().map(|record| weight(record)).sum();
+            if !self.entries.contains_key(&token) && !self.fits(records.len(), bytes) {
+                self.drop_entry(token);
+                continue;
+            }
             self.dropped.remove(&token);
             if let Some(before) = self.entries.remove(&token) {
                 self.forget(before.records.len(), before.bytes);
                 moved = true;
             }
-            let records: Vec<_> = records.into_iter().map(|record| Arc::new(pending(record))).collect();
-            let bytes = records.iter().map(|record| weight(record)).sum();
             self.documents += records.len() as u64;
             self.bytes += bytes;
             let number = self.next_number + added.len() as u64;
@@ -202,6 +207,10 @@ impl Overlay {
             self.settle()?;
         }
         self.compact()
+    }
+
+    fn fits(&self, documents: usize, bytes: u64) -> bool {
+        self.documents + documents as u64 <= self.bounds.documents && self.bytes + bytes <= self.bounds.bytes
     }
 
     fn forget(&mut self, documents: usize, bytes: u64) {

@@ -24,6 +24,9 @@ pub(crate) struct Cursor<P> {
     /// The number of the manifest.
     #[serde(rename = "m")]
     pub(crate) manifest: u64,
+    /// The stamp of the manifest, as [`stamp_of`] makes it: another index has the same numbers.
+    #[serde(rename = "h")]
+    pub(crate) stamp: u64,
     /// Hash of the question.
     #[serde(rename = "q")]
     question: u64,
@@ -37,8 +40,8 @@ pub(crate) struct Cursor<P> {
 pub(crate) struct Place(pub(crate) u64, pub(crate) u64);
 
 impl<P: Serialize + DeserializeOwned> Cursor<P> {
-    pub(crate) fn new(generation: String, manifest: u64, question: u64, after: Option<P>) -> Self {
-        Self { format: FORMAT, generation, manifest, question, after }
+    pub(crate) fn new(generation: String, (manifest, stamp): (u64, u64), question: u64, after: Option<P>) -> Self {
+        Self { format: FORMAT, generation, manifest, stamp, question, after }
     }
 
     pub(crate) fn text(&self) -> String {
@@ -47,10 +50,6 @@ impl<P: Serialize + DeserializeOwned> Cursor<P> {
 
     /// Reads a cursor that was given out for the same question.
     pub(crate) fn read(text: &str, question: u64) -> Result<Self, SearchError> {
-        let refused = |why: &str| SearchError::Invalid {
-            parameter: "cursor",
-            detail: format!("the cursor {why}; leave it out to start with the first page"),
-        };
         if text.len() > LONGEST {
             return Err(refused("is too long to be one of ours"));
         }
@@ -64,6 +63,17 @@ impl<P: Serialize + DeserializeOwned> Cursor<P> {
         }
         Ok(cursor)
     }
+}
+
+/// What the cursor is refused for.
+pub(crate) fn refused(why: &str) -> SearchError {
+    let detail = format!("the cursor {why}; leave it out to start with the first page");
+    SearchError::Invalid { parameter: "cursor", detail }
+}
+
+/// What tells a manifest from those of the same number in other indexes, given its record's hash.
+pub(crate) fn stamp_of(hash: &str) -> u64 {
+    xxh3_64(hash.as_bytes())
 }
 
 /// A number that two searches share if their pages belong together: the page's size and what is counted may differ.
@@ -101,7 +111,7 @@ mod tests {
     fn a_cursor_of_another_question_is_refused() {
         let one = SearchRequest::default();
         let other = SearchRequest { query: "x".to_owned(), ..SearchRequest::default() };
-        let cursor = Cursor::new("g".to_owned(), 7, question_of(&one), Some(Place(1, 2)));
+        let cursor = Cursor::new("g".to_owned(), (7, 8), question_of(&one), Some(Place(1, 2)));
         assert_eq!(Cursor::read(&cursor.text(), question_of(&one)).unwrap(), cursor);
         let error = Cursor::<Place>::read(&cursor.text(), question_of(&other)).unwrap_err();
         assert!(matches!(error, SearchError::Invalid { parameter: "cursor", .. }), "{error}");

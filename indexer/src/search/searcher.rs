@@ -1,7 +1,7 @@
 //! The search service over one index: keeps a view current, and answers from it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,12 +22,13 @@ use super::{
     answer::{self, Question},
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
     execute::Deadline,
+    kept::{Kept, Opened},
     overlay::{Bounds, News, Overlay},
-    page::{Cursor, Place, question_of, question_of_entity},
+    page::{Cursor, Place, question_of, question_of_entity, refused, stamp_of},
     parts::engine_error,
     query::Language,
     status,
-    tail::{BATCH, Tail, any_schedule, news_of},
+    tail::{Tail, any_schedule, batches, news_of},
     view::{Listed, View},
 };
 use crate::{
@@ -37,8 +38,6 @@ use crate::{
 
 /// How long the waits between two looks at catalog and log are, while there is news and when there is none.
 const PACE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
-/// How many manifests before the served one stay open for pages.
-const MANIFESTS: usize = 8;
 
 /// What a search service may take.
 #[derive(Clone, Debug)]
@@ -82,7 +81,7 @@ pub struct Searcher {
     /// `None`: no log is read.
     tail: Option<tokio::sync::Mutex<Tail>>,
     reader: Option<Reader>,
-    recent: Mutex<VecDeque<(u64, Arc<Snapshot>)>>,
+    kept: Kept,
     permits: Arc<Semaphore>,
     problems: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -120,7 +119,7 @@ impl Searcher {
             state: tokio::sync::Mutex::new(state),
             reader: tail.as_ref().map(Tail::reader),
             tail: tail.map(tokio::sync::Mutex::new),
-            recent: Mutex::default(),
+            kept: Kept::default(),
             problems: Mutex::default(),
         }))
     }
@@ -170,7 +169,7 @@ impl Searcher {
             (None, Some(_)) => return Ok(false),
             (Some(slot), _) => slot.state.clone(),
             (None, None) if self.view.load().is_some() => return Ok(false),
-            (None, None) => Manifest::new(chain.generation().clone()),
+            (None, None) => return Err(no_index(&chain)),
         };
         if manifest.closed.is_some() {
             return self.follow_generation(chain).await;
@@ -192,7 +191,7 @@ impl Searcher {
         let mut state = self.state.lock().await;
         let cursor = snapshot.manifest.cursor;
         if let Some(slot) = &slot {
-            self.remember(slot.number, &snapshot);
+            self.kept.served(Opened::new(slot, snapshot.clone()));
         }
         state.slot = slot;
         state.snapshot = Some(snapshot);
@@ -206,14 +205,14 @@ impl Searcher {
     pub(crate) async fn refresh_tail(&self) -> Result<bool, SearchError> {
         let Some(tail) = &self.tail else { return Ok(false) };
         let mut tail = tail.lock().await;
-        let (cursor, overlay, mut listed) = {
+        let (sealed, overlay, mut listed) = {
             let state = self.state.lock().await;
             let Some(snapshot) = &state.snapshot else { return Ok(false) };
-            (snapshot.manifest.cursor, state.overlay.clone(), state.listed)
+            ((snapshot.manifest.cursor, snapshot.manifest.horizon), state.overlay.clone(), state.listed)
         };
         let room = lock(&overlay).room();
         let known = |token: &Token| lock(&overlay).contains(token);
-        let (entries, beyond) = tail.list(cursor, &mut listed, room, known).await.map_err(|e| storage(&e))?;
+        let (entries, beyond) = tail.list(sealed, &mut listed, room, known).await.map_err(|e| storage(&e))?;
         for token in beyond {
             lock(&overlay).drop_entry(token);
         }
@@ -224,12 +223,19 @@ impl Searcher {
     /// Reads new entries, and those again that were not complete.
     async fn take_in(&self, tail: &mut Tail, entries: &[tidemark_wal::Listed]) -> Result<bool, SearchError> {
         let mut failure = None;
-        for batch in entries.chunks(BATCH) {
+        let overlay = self.state.lock().await.overlay.clone();
+        for batch in batches(entries) {
+            let (batch, beyond) = batch.split_at(lock(&overlay).room().min(batch.len()));
+            for entry in beyond {
+                lock(&overlay).drop_entry(entry.token);
+            }
+            if batch.is_empty() {
+                continue;
+            }
             let (news, failed) = tail.fetch(batch).await;
             failure = failed.or(failure);
             self.add(news).await?;
         }
-        let overlay = self.state.lock().await.overlay.clone();
         let incomplete: Vec<Token> = lock(&overlay).incomplete().collect();
         let due = tail.due(incomplete.into_iter());
         let (news, failed) = tail.look_again(&due).await;
@@ -253,25 +259,15 @@ impl Searcher {
     /// Makes the state what searches see.
     fn publish(&self, state: &State) {
         let Some(snapshot) = &state.snapshot else { return };
-        let number = state.slot.as_ref().map_or(0, |slot| slot.number);
+        let opened = match &state.slot {
+            Some(slot) => Opened::new(slot, snapshot.clone()),
+            None => Opened { number: 0, stamp: 0, snapshot: snapshot.clone() },
+        };
         let overlay = lock(&state.overlay);
         let overlay = self.tail.is_some().then_some((&*overlay, &state.listed));
-        let view = View::new(number, snapshot.clone(), overlay);
+        let view = View::new(opened, overlay);
         self.view.store(Some(Arc::new(view)));
         self.changed.send_modify(|views| *views += 1);
-    }
-
-    fn remember(&self, number: u64, snapshot: &Arc<Snapshot>) {
-        let mut recent = self.recent();
-        recent.retain(|(known, _)| *known != number);
-        recent.push_back((number, snapshot.clone()));
-        while recent.len() > MANIFESTS {
-            recent.pop_front();
-        }
-    }
-
-    fn recent(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<Snapshot>)>> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn chain(&self) -> IndexChain {
@@ -294,11 +290,7 @@ impl Searcher {
     }
 
     fn served(&self) -> Result<Arc<View>, SearchError> {
-        self.view.load_full().ok_or_else(|| {
-            let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-            let why = problems.get("index").map_or("it is being opened", String::as_str);
-            SearchError::NotReady { detail: format!("the index is not served yet: {why}; try again in a moment") }
-        })
+        self.view.load_full().ok_or_else(|| SearchError::NotReady { detail: self.not_ready() })
     }
 
     /// The view that a cursor's page is read from: its own manifest without a tail.
@@ -313,25 +305,29 @@ impl Searcher {
                 ),
             });
         }
-        let snapshot = self.manifest(cursor.manifest, &served).await?;
-        Ok(Arc::new(View::new(cursor.manifest, snapshot, None)))
+        let opened = self.manifest(cursor.manifest, cursor.stamp).await?;
+        Ok(Arc::new(View::new(opened, None)))
     }
 
-    async fn manifest(&self, number: u64, served: &View) -> Result<Arc<Snapshot>, SearchError> {
-        if number == served.manifest {
-            return Ok(served.snapshot.clone());
-        }
-        if let Some((_, snapshot)) = self.recent().iter().find(|(known, _)| *known == number) {
-            return Ok(snapshot.clone());
+    async fn manifest(&self, number: u64, stamp: u64) -> Result<Opened, SearchError> {
+        if let Some(opened) = self.kept.find(number, stamp) {
+            return Ok(opened);
         }
         let gone = || SearchError::Gone {
             detail: format!("manifest {number} is not kept any more; start again without the cursor"),
         };
         let slot = self.chain().chain().read(number).await.map_err(|e| chain_error(&e))?;
         let slot = slot.ok_or_else(gone)?;
-        let snapshot = self.engine.snapshot(&slot.state).await.map_err(engine_error)?;
-        self.remember(number, &snapshot);
-        Ok(snapshot)
+        if stamp_of(&slot.hash) != stamp {
+            return Err(refused("belongs to another index"));
+        }
+        let snapshot = self.engine.snapshot(&slot.state).await.map_err(|error| match error {
+            EngineError::Gone { .. } => gone(),
+            error => engine_error(error),
+        })?;
+        let opened = Opened::new(&slot, snapshot);
+        self.kept.asked(opened.clone());
+        Ok(opened)
     }
 
     /// Runs a question on a thread of its own, within the bounds on searches.
@@ -363,6 +359,10 @@ impl Searcher {
     /// Looks in the log for an entry that no listing showed yet, and serves it if it is there.
     async fn fetch_entry(&self, token: Token) -> Result<(), SearchError> {
         let Some(reader) = &self.reader else { return Ok(()) };
+        // While the index is far behind, what lies before the tail is visible once it is indexed.
+        if token.second() < self.state.lock().await.listed.start {
+            return Ok(());
+        }
         match reader.lookup(token, &any_schedule()).await.map_err(|e| storage(&e))? {
             Some(resolved) => self.add(vec![news_of(&resolved)]).await,
             None => Ok(()),
@@ -417,6 +417,12 @@ impl Search for Searcher {
         Some(status::of(&view, problems.values().cloned().collect()))
     }
 
+    fn not_ready(&self) -> String {
+        let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = problems.get("index").map_or("it is being opened", String::as_str);
+        format!("the index is not served yet: {why}; try again in a moment")
+    }
+
     async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError> {
         let ends = Instant::now() + timeout;
         let mut changed = self.changed.subscribe();
@@ -455,6 +461,13 @@ fn lock(overlay: &Mutex<Overlay>) -> MutexGuard<'_, Overlay> {
 
 fn next_pace(pace: Duration, news: bool) -> Duration {
     if news { PACE.0 } else { (pace * 2).min(PACE.1) }
+}
+
+fn no_index(chain: &IndexChain) -> SearchError {
+    let index = chain.index().url();
+    SearchError::NotReady {
+        detail: format!("\"{index}\" holds no index yet; it is served as soon as `tidemark index` has begun it"),
+    }
 }
 
 fn chain_error(error: &ChainError) -> SearchError {

@@ -6,11 +6,12 @@ use tidemark_wal::Second;
 
 use super::{
     api::{OutcomeCounts, Role, StatusAnswer, instant},
-    view::View,
+    view::{Gap, View},
 };
 
 /// The status of a view. A process that also writes the index knows more and adds it.
-pub(crate) fn of(view: &View, problems: Vec<String>) -> StatusAnswer {
+pub(crate) fn of(view: &View, mut problems: Vec<String>) -> StatusAnswer {
+    problems.extend(view.gap.as_ref().map(behind));
     let manifest = &view.snapshot.manifest;
     let known = manifest.horizon > Second::default();
     let mut details = Map::new();
@@ -37,6 +38,15 @@ pub(crate) fn of(view: &View, problems: Vec<String>) -> StatusAnswer {
 /// How long the oldest entry that is frozen by now waits to be published.
 fn lag(view: &View) -> u64 {
     view.oldest_and_horizon().map_or(0, |(oldest, horizon)| horizon.since(oldest).as_secs())
+}
+
+fn behind(Gap { oldest, start }: &Gap) -> String {
+    let minutes = start.since(*oldest).as_secs().div_ceil(60);
+    format!(
+        "the index is {} h {} min behind: entries before {start} show when they are indexed",
+        minutes / 60,
+        minutes % 60
+    )
 }
 
 fn entries(counts: &Counts, view: &View) -> OutcomeCounts {

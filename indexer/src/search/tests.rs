@@ -19,9 +19,13 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn searcher(world: &World, with_log: bool) -> Arc<Searcher> {
+    searcher_with(world, with_log, SearcherOptions::default())
+}
+
+fn searcher_with(world: &World, with_log: bool, options: SearcherOptions) -> Arc<Searcher> {
     let parameters = Arc::new(Schedule::constant(Parameters::with_expiry(Duration::from_mins(10))));
     let log = with_log.then_some((&world.log, parameters as Arc<dyn tidemark_wal::ParameterSource>));
-    Searcher::new(world.engine.clone(), world.chain.clone(), log, SearcherOptions::default()).unwrap()
+    Searcher::new(world.engine.clone(), world.chain.clone(), log, options).unwrap()
 }
 
 /// A request with its meaning.
@@ -355,4 +359,82 @@ async fn what_cannot_be_answered_is_refused_with_a_reason() {
     let request = EntityRequest { key: "label/x/y".to_owned(), size: 1, cursor: None };
     assert!(matches!(searcher.entity(request).await.unwrap_err(), SearchError::NotFound { .. }));
     assert_eq!(instant(Second::from_unix(BEGIN + 2)), searcher.status().unwrap().position.watermark);
+}
+
+#[tokio::test]
+async fn the_tail_takes_no_more_memory_than_it_may() {
+    let world = World::new().await;
+    let bytes = 40 << 10;
+    let searcher = searcher_with(&world, true, SearcherOptions { overlay_bytes: bytes, ..SearcherOptions::default() });
+    for n in 0..600 {
+        world.write_entry(token(5, n), "bundles/red/1/bundle.yaml").await;
+    }
+    searcher.refresh_manifest().await.unwrap();
+    for _ in 0..2 {
+        searcher.refresh_tail().await.unwrap();
+        let overlay = searcher.status().unwrap().overlay.unwrap();
+        assert!(overlay.bytes <= bytes && overlay.documents > 0, "{overlay:?}");
+        assert_eq!(overlay.documents + overlay.dropped, 600);
+    }
+}
+
+#[tokio::test]
+async fn while_the_index_is_far_behind_the_tail_leaves_the_gap_to_it() {
+    let mut world = World::new().await;
+    let searcher = searcher(&world, true);
+    let tokens = [1, 10, 98_000, 98_990, 100_000].map(|second| token(second, 1));
+    for token in tokens {
+        world.write_entry(token, "bundles/red/1/bundle.yaml").await;
+    }
+    let found = async || {
+        searcher.refresh_manifest().await.unwrap();
+        searcher.refresh_tail().await.unwrap();
+        let request = SearchRequest { sort: Sort::Oldest, ..SearchRequest::default() };
+        let hits = searcher.search(request).await.unwrap().hits;
+        hits.iter().map(|hit| (hit.token, hit.sealed)).collect::<Vec<_>>()
+    };
+    world.publish(vec![plain(tokens[0])]).await;
+    assert_eq!(found().await, [(tokens[0], true), (tokens[4], false)]);
+    let status = searcher.status().unwrap();
+    assert!(status.problems.iter().any(|problem| problem.contains("are indexed")), "{:?}", status.problems);
+    assert!(status.lag_seconds > 90_000);
+    let missing = searcher.wait_for(tokens[1], Duration::from_millis(20)).await.unwrap_err();
+    assert!(matches!(missing, SearchError::NotVisible { .. }), "{missing}");
+    world.publish(vec![plain(tokens[1])]).await;
+    assert_eq!(found().await, [(tokens[0], true), (tokens[1], true), (tokens[4], false)]);
+    searcher.wait_for(tokens[1], Duration::from_secs(20)).await.unwrap();
+    world.publish(vec![plain(tokens[2])]).await;
+    assert_eq!(found().await.len(), 4);
+    world.publish(vec![plain(token(98_900, 7))]).await;
+    let all: Vec<Token> = found().await.into_iter().map(|(token, _)| token).collect();
+    assert_eq!(all, [tokens[0], tokens[1], tokens[2], token(98_900, 7), tokens[3], tokens[4]]);
+    assert_eq!(searcher.status().unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_index_is_refused() {
+    let (mut one, mut other) = (World::new().await, World::new().await);
+    one.publish((0..5).map(|n| plain(token(1, n))).collect()).await;
+    other.publish((0..5).map(|n| plain(token(2, n))).collect()).await;
+    let (first, second) = (searcher(&one, false), searcher(&other, false));
+    first.refresh_manifest().await.unwrap();
+    second.refresh_manifest().await.unwrap();
+    let request = SearchRequest { size: 2, ..SearchRequest::default() };
+    let next = first.search(request.clone()).await.unwrap().next;
+    let page = SearchRequest { cursor: next, ..request };
+    assert_eq!(first.search(page.clone()).await.unwrap().hits.len(), 2);
+    let error = second.search(page).await.unwrap_err();
+    assert!(matches!(&error, SearchError::Invalid { parameter: "cursor", detail } if detail.contains("another index")));
+}
+
+#[tokio::test]
+async fn a_missing_segment_is_the_stores_fault_and_named() {
+    let mut world = World::new().await;
+    world.publish(vec![plain(token(1, 1))]).await;
+    let key = world.manifest().segments[0].key.clone();
+    world.store.delete(std::slice::from_ref(&key)).await.unwrap();
+    let engine = Arc::new(world.another_engine(1 << 20));
+    let searcher = Searcher::new(engine, world.chain.clone(), None, SearcherOptions::default()).unwrap();
+    let error = searcher.refresh_manifest().await.unwrap_err();
+    assert!(matches!(&error, SearchError::Storage { detail } if detail.contains(&key)), "{error}");
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     api::{OverlayStatus, Position, instant},
+    kept::Opened,
     overlay::{Overlay, OverlayPart},
 };
 use crate::{
@@ -20,12 +21,16 @@ use crate::{
 pub(crate) struct View {
     /// The number of the manifest; 0 where the index has none yet.
     pub(crate) manifest: u64,
+    /// Tells the manifest from those of the same number in other indexes.
+    pub(crate) stamp: u64,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) parts: Vec<Arc<OverlayPart>>,
     /// `None`: no log is read.
     pub(crate) overlay: Option<OverlayStatus>,
     /// The oldest entry that is not sealed.
-    pub(crate) oldest: Option<Token>,
+    pub(crate) oldest: Option<Second>,
+    /// What waits for the ingest and is not in the tail either.
+    pub(crate) gap: Option<Gap>,
     /// The newest store time that was seen in the log, and when.
     pub(crate) seen: Option<(Second, Instant)>,
     /// How far the horizon lies behind store time, where the log's parameters are known.
@@ -38,19 +43,26 @@ pub(crate) struct View {
 
 impl View {
     /// A manifest with what `overlay` holds beyond it.
-    pub(crate) fn new(manifest: u64, snapshot: Arc<Snapshot>, overlay: Option<(&Overlay, &Listed)>) -> Self {
+    pub(crate) fn new(opened: Opened, overlay: Option<(&Overlay, &Listed)>) -> Self {
+        let Opened { number: manifest, stamp, snapshot } = opened;
         let status = |(overlay, listed): (&Overlay, &Listed)| OverlayStatus {
             documents: overlay.documents(),
             dropped: overlay.dropped(),
             bytes: overlay.bytes(),
             listed: listed.up_to.map(instant),
         };
+        let cursor = snapshot.manifest.cursor.second();
+        let gap = overlay.and_then(|(_, listed)| listed.gap).filter(|gap| cursor < gap.start);
+        let gap = gap.map(|gap| Gap { oldest: gap.oldest.max(cursor), ..gap });
+        let oldest = overlay.and_then(|(overlay, _)| overlay.oldest()).map(|token| token.second());
         Self {
             manifest,
+            stamp,
             snapshot,
             parts: overlay.map(|(overlay, _)| overlay.parts().to_vec()).unwrap_or_default(),
             overlay: overlay.map(status),
-            oldest: overlay.and_then(|(overlay, _)| overlay.oldest()),
+            oldest: oldest.into_iter().chain(gap.map(|gap| gap.oldest)).min(),
+            gap,
             seen: overlay.and_then(|(_, listed)| listed.seen),
             delay: overlay.and_then(|(_, listed)| listed.delay),
             future: overlay.map_or(0, |(_, listed)| listed.future),
@@ -72,7 +84,7 @@ impl View {
     /// that, and how far the horizon lies behind store time.
     pub(crate) fn oldest_and_horizon(&self) -> Option<(Second, Second)> {
         let (seen, at) = self.seen?;
-        Some((self.oldest?.second(), seen.after(at.elapsed()).before(self.delay?)))
+        Some((self.oldest?, seen.after(at.elapsed()).before(self.delay?)))
     }
 
     /// How long nothing new is to be expected of the catalog, at least: until the horizon passes the oldest entry.
@@ -116,6 +128,19 @@ pub(crate) struct Listed {
     pub(crate) strangers: u64,
     /// How far the horizon lies behind store time.
     pub(crate) delay: Option<Duration>,
+    /// Where the tail starts.
+    pub(crate) start: Second,
+    /// What lies between the cursor and the start.
+    pub(crate) gap: Option<Gap>,
+}
+
+/// Entries that the index has not reached and that the tail leaves to it, because they are too many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gap {
+    /// The second of the first one.
+    pub(crate) oldest: Second,
+    /// Where the tail starts.
+    pub(crate) start: Second,
 }
 
 impl Listed {
