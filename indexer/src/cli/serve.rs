@@ -44,8 +44,8 @@ impl Serve {
             return Err(Exit::Usage.with(anyhow::anyhow!("--log wants --metadata beside it")));
         }
         let options = ServeOptions {
-            log: log.map(|log| Log::open(&log, &metadata)).transpose()?,
-            index: Store::open(&index)?,
+            log: log.map(|log| Log::reading(&log, &metadata)).transpose()?,
+            index: Store::reading(&index)?,
             listen: listen.listen,
             cache,
         };

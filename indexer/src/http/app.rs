@@ -42,12 +42,17 @@ impl App {
         self.0.search.status()
     }
 
+    /// Why nothing is known about it yet.
+    pub(crate) fn not_ready(&self) -> String {
+        self.0.search.not_ready()
+    }
+
     /// Whether this process should get requests, or why not.
-    pub(crate) fn ready(&self) -> Result<(), &'static str> {
+    pub(crate) fn ready(&self) -> Result<(), String> {
         if self.0.stop.is_cancelled() {
-            return Err("the process is stopping");
+            return Err("the process is stopping".to_owned());
         }
-        self.status().map(drop).ok_or("no manifest was read yet")
+        self.status().map(drop).ok_or_else(|| self.not_ready())
     }
 
     /// Waits for `min_token`, if it was asked for.

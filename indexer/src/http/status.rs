@@ -24,5 +24,5 @@ use crate::search::api::StatusAnswer;
 )]
 pub(crate) async fn status(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<StatusAnswer>, Problem> {
     Parameters::read(query.as_deref(), &[])?;
-    app.status().map(Json).ok_or_else(|| Problem::not_ready("no manifest was read yet; try again in a moment"))
+    app.status().map(Json).ok_or_else(|| Problem::not_ready(app.not_ready()))
 }

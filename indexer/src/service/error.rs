@@ -40,12 +40,6 @@ pub enum ServiceError {
         /// The log.
         log: String,
     },
-    /// The index was never written.
-    #[error("\"{index}\" holds no index yet; start `tidemark index` on it first")]
-    NoIndex {
-        /// The index.
-        index: String,
-    },
     /// The address cannot be listened on.
     #[error("\"{address}\" cannot be listened on: {source}; choose another with --listen")]
     Listen {

@@ -161,6 +161,10 @@ impl Search for Indexing {
         Some(status)
     }
 
+    fn not_ready(&self) -> String {
+        self.searcher.not_ready()
+    }
+
     async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError> {
         self.searcher.wait_for(token, timeout).await
     }

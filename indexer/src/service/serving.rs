@@ -35,7 +35,8 @@ pub struct ServeService {
 }
 
 impl ServeService {
-    /// Opens the index and listens.
+    /// Opens the index and listens. An index that nobody has begun to write yet is waited for: the service is not ready
+    /// until it has read a manifest.
     pub async fn start(options: ServeOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
         let ServeOptions { log, index, listen, cache } = options;
         let entropy = Entropy::from_os();
@@ -44,7 +45,7 @@ impl ServeService {
             Some(root) => root.state().await?.indexes.get(index.url().as_str()).map(|known| known.generation.clone()),
             None => None,
         };
-        let chain = IndexChain::open(&index, generation.unwrap_or_else(Generation::first), entropy).follow().await?;
+        let chain = IndexChain::open(&index, generation.unwrap_or_else(Generation::first), entropy);
         let engine = Arc::new(TantivyEngine::open(index, &cache)?);
         let tail = log.as_ref().zip(root).map(|(log, root)| (log, Arc::new(root) as Arc<dyn ParameterSource>));
         let searcher = Searcher::new(engine, chain, tail, SearcherOptions::default())?;
@@ -87,4 +88,41 @@ pub(super) fn serve(tasks: &mut Tasks, listener: TcpListener, search: Arc<dyn Se
             Err(source) => ServiceError::Ended { task: "server", why: source.to_string() },
         })
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_catalog::Identity;
+    use tidemark_wal::Clock;
+
+    use super::*;
+    use crate::search::SearchError;
+
+    #[tokio::test]
+    async fn an_index_that_does_not_exist_is_waited_for_and_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("typo");
+        let url = url::Url::from_directory_path(&path).unwrap();
+        let options = ServeOptions {
+            log: None,
+            index: Store::reading(&url).unwrap(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            cache: EngineOptions { cache_folder: folder.path().join("cache"), cache_bytes: 1 << 20 },
+        };
+        let service = ServeService::start(options, CancellationToken::new()).await.unwrap();
+        let searcher = Arc::clone(&service.searcher);
+        let error = searcher.refresh_manifest().await.unwrap_err();
+        assert!(matches!(&error, SearchError::Storage { detail } if detail.contains("typo")), "{error}");
+        assert!(!path.exists());
+        let index = Store::open(&url).unwrap();
+        let error = searcher.refresh_manifest().await.unwrap_err();
+        assert!(matches!(&error, SearchError::NotReady { detail } if detail.contains("holds no index yet")), "{error}");
+        assert!(searcher.status().is_none());
+        let log = Log::over(Store::memory(), vec![Store::memory()]);
+        let chain = IndexChain::open(&index, Generation::first(), Entropy::seeded(1));
+        let clock = Clock::new(&log, "test");
+        chain.acquire(Identity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
+        assert!(searcher.refresh_manifest().await.unwrap());
+        assert!(searcher.status().is_some());
+    }
 }

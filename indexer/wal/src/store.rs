@@ -19,6 +19,7 @@ use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory, path::Path};
 use url::Url;
 
+use self::open::Purpose;
 pub use self::{environment::Environment, errors::StoreError};
 pub(crate) use self::{
     errors::error_chain,
@@ -101,7 +102,7 @@ impl Store {
 
     /// The store in the folder `path`, which is made if it does not exist. It serves the processes of one machine.
     pub fn folder(path: &FilePath) -> Result<Self, StoreError> {
-        open::folder(path)
+        open::folder(path, Purpose::Writing)
     }
 
     /// Opens the store that `url` names: `s3://`, `gs://`, `az://`, `file://` or `memory://`.
@@ -114,7 +115,13 @@ impl Store {
 
     /// As [`Self::open`], with variables other than the process's.
     pub fn open_with(url: &Url, environment: &Environment) -> Result<Self, StoreError> {
-        open::open(url, environment)
+        open::open(url, environment, Purpose::Writing)
+    }
+
+    /// As [`Self::open`], for a process that only reads: a folder that does not exist is not made, and requests fail with
+    /// [`StoreError::NoBucket`] until somebody makes it.
+    pub fn reading(url: &Url) -> Result<Self, StoreError> {
+        open::open(url, &Environment::of_process(), Purpose::Reading)
     }
 
     /// Wraps `inner`, with keys below the path of `url`: for tests, decorators and the simulation.

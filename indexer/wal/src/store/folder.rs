@@ -69,6 +69,17 @@ impl Folder {
         Ok((Self { root }, path))
     }
 
+    /// The store in `root` for a process that only reads: nothing is made or swept. Until somebody makes the folder, every
+    /// request fails.
+    pub(crate) fn reading(root: &FilePath) -> io::Result<(Self, PathBuf)> {
+        let path = resolved(root)?;
+        if path.try_exists()? && !path.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let root = Arc::from(path.as_path());
+        Ok((Self { root }, path))
+    }
+
     /// The file of the object at `location`.
     fn file(&self, location: &Path) -> Result<PathBuf> {
         let reserved = |part: &str| part == LOCK || part == ASIDE;
@@ -180,6 +191,15 @@ impl Folder {
         drop(lock);
         Ok(())
     }
+}
+
+/// The full path of a folder that need not exist yet: the name that it has once it is made.
+fn resolved(root: &FilePath) -> io::Result<PathBuf> {
+    let root = std::path::absolute(root)?;
+    let Some(existing) = root.ancestors().find(|path| path.exists()) else { return Ok(root) };
+    let path = existing.canonicalize()?;
+    let rest = root.strip_prefix(existing).ok().filter(|rest| !rest.as_os_str().is_empty());
+    Ok(rest.map_or(path.clone(), |rest| path.join(rest)))
 }
 
 /// Links the bytes in `aside` to `target`, which must not exist.

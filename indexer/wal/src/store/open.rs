@@ -76,12 +76,24 @@ pub(crate) fn decoded(segment: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-pub(super) fn open(url: &Url, environment: &Environment) -> Result<Store, StoreError> {
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A folder is made if it does not exist.
+    Writing,
+    /// Nothing is changed.
+    Reading,
+}
+
+pub(super) fn open(url: &Url, environment: &Environment, purpose: Purpose) -> Result<Store, StoreError> {
     let backend = match Kind::named(url.scheme()) {
         Some(Kind::Memory) => return Ok(Store::over(Arc::new(InMemory::new()), url.clone())),
         Some(Kind::Folder) => {
             let path = url.to_file_path();
-            return folder(&path.map_err(|()| unusable(url, "it names no folder of this machine".to_owned()))?);
+            return folder(
+                &path.map_err(|()| unusable(url, "it names no folder of this machine".to_owned()))?,
+                purpose,
+            );
         }
         Some(Kind::S3) => s3::backend(url, environment)?,
         Some(Kind::Google) => google::backend(url, environment)?,
@@ -94,12 +106,16 @@ pub(super) fn open(url: &Url, environment: &Environment) -> Result<Store, StoreE
     Ok(Store::with(backend, url.clone()))
 }
 
-pub(super) fn folder(path: &FilePath) -> Result<Store, StoreError> {
+pub(super) fn folder(path: &FilePath, purpose: Purpose) -> Result<Store, StoreError> {
+    let (may, opened) = match purpose {
+        Purpose::Writing => ("write", Folder::open(path)),
+        Purpose::Reading => ("read", Folder::reading(path)),
+    };
     let refused = |error: std::io::Error| StoreError::Unusable {
         url: format!("file://{}", path.display()),
-        why: format!("{error}; name a folder that this user may write"),
+        why: format!("{error}; name a folder that this user may {may}"),
     };
-    let (inner, path) = Folder::open(path).map_err(refused)?;
+    let (inner, path) = opened.map_err(refused)?;
     let url = Url::from_directory_path(&path).map_err(|()| refused(std::io::ErrorKind::InvalidFilename.into()))?;
     let backend = Backend { inner: Arc::new(inner), kind: Kind::Folder, signing: None };
     Ok(Store::with(backend, url))
@@ -143,7 +159,7 @@ mod tests {
 
     fn refusal(url: &str, environment: &[(&str, &str)]) -> String {
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        open(&url.parse().unwrap(), &environment).unwrap_err().to_string()
+        open(&url.parse().unwrap(), &environment, Purpose::Writing).unwrap_err().to_string()
     }
 
     #[test]
@@ -171,7 +187,7 @@ mod tests {
     fn opening_asks_nothing_of_the_store() {
         let environment = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let store = open(&"s3://bucket/log".parse().unwrap(), &environment).unwrap();
+        let store = open(&"s3://bucket/log".parse().unwrap(), &environment, Purpose::Writing).unwrap();
         assert_eq!(store.below("/x/y/").url().as_str(), "s3://bucket/log/x/y");
     }
 }

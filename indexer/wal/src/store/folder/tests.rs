@@ -104,3 +104,19 @@ async fn links_are_no_objects_and_fail_no_listing() {
     symlink("z", folder.path().join("file")).unwrap();
     assert_eq!(keys(&store).await, ["a/x", "z"]);
 }
+
+#[tokio::test]
+async fn a_reader_makes_no_folder_and_finds_what_is_made_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/below");
+    let url = url::Url::from_directory_path(&path).unwrap();
+    let reader = Store::reading(&url).unwrap();
+    let error = reader.list("", None).try_next().await.unwrap_err();
+    assert!(matches!(error, StoreError::NoBucket { .. }), "{error}");
+    assert!(matches!(reader.head("x").await, Err(StoreError::NoBucket { .. })));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let writer = Store::open(&url).unwrap();
+    assert_eq!(writer.url(), reader.url());
+    writer.put("x", "1".into()).await.unwrap();
+    assert_eq!(keys(&reader).await, ["x"]);
+}
