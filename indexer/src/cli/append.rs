@@ -83,7 +83,9 @@ impl Append {
             while let Some(receipt) = receipts.next().await {
                 print(&receipt.map_err(|error| exit(error, Some((done + 1, total))))?, output)?;
                 done += 1;
-                progress.iter().for_each(|progress| progress.report(done as u64, total as u64));
+                if let Some(progress) = &progress {
+                    progress.report(done as u64, total as u64);
+                }
             }
         }
         Ok(())

@@ -46,7 +46,7 @@ impl Dev {
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
         let start = DevService::start(DevOptions { folder: dir, expiry, listen: listen.listen }, stop.clone());
-        let Some(service) = unless_stopped(&stop, start).await? else { return Ok(()) };
+        let Some(service) = unless_stopped(&stop, Box::pin(start)).await? else { return Ok(()) };
         let address = service.address();
         let log = service.log().clone();
         let running = tokio::spawn(service.run());

@@ -78,7 +78,7 @@ impl Index {
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
         let start = IndexService::start(options, stop.clone());
-        let Some(service) = unless_stopped(&stop, start).await? else { return Ok(()) };
+        let Some(service) = unless_stopped(&stop, Box::pin(start)).await? else { return Ok(()) };
         if let Some(address) = service.address() {
             print_line(&format!("http://{address}/"))?;
         }
