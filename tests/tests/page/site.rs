@@ -7,10 +7,14 @@ use tempfile::TempDir;
 use tidemark_catalog::RootChain;
 use tidemark_indexer::service::{DevOptions, DevService};
 use tidemark_wal::{Create, Draft, DraftOp, Entropy, Log, Metadata, Token, Writer, WriterOptions};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What runs if anything on the way to the page forgets to escape.
 pub(crate) const ATTACK: &str = "'\"><img src=x onerror=window.attacked=1><script>window.attacked=1</script>";
+
+/// How long the service may take until it is ready.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The running site.
 pub(crate) struct Site {
@@ -47,6 +51,7 @@ impl Site {
         let body = format!("{{ {ATTACK}").into_bytes().into();
         let created = log.entries.create(&malformed.to_string(), body, &Metadata::default()).await;
         assert!(matches!(created, Create::Committed), "{created:?}");
+        until_ready(&base).await;
         Self { race, hostile, malformed, base, writer, stop, running, _folder: folder }
     }
 
@@ -64,6 +69,15 @@ impl Site {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.running.await.expect("no panic");
+    }
+}
+
+/// Waits until the service has read its first manifest: the page says until then that it has nothing to show.
+async fn until_ready(base: &str) {
+    let give_up = Instant::now() + PATIENCE;
+    while !reqwest::get(format!("{base}readyz")).await.is_ok_and(|answer| answer.status().is_success()) {
+        assert!(Instant::now() < give_up, "the service is not ready");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
