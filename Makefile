@@ -16,8 +16,9 @@ lint: ## format and lint, changing nothing
 deny: ## check the licences and sources of every dependency (builds cargo-deny once)
 	tests/tools/deny.sh --build
 
-bench: ## measure; results go to the terminal and to target/criterion
-	cargo bench -p tidemark-tests
+bench: ## measure everything in BENCHMARKS.md, on the terminal (about half an hour)
+	cargo build --release -p tidemark-indexer
+	TIDEMARK_PROGRAM="$${CARGO_TARGET_DIR:-$$(pwd)/target}/release/tidemark" cargo bench -p tidemark-tests --benches
 
 fuzz: ## feed damaged input to every parser, FUZZ_SECONDS (60) each
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test -p tidemark-tests --test parsers -- --nocapture

@@ -148,7 +148,7 @@ pub(super) fn health(status: Option<&StatusAnswer>) -> &'static str {
 /// A problem as a page.
 pub(super) fn problem(problem: &Problem) -> Markup {
     html! {
-        section.notice.bad role="alert" {
+        section.notice.bad role="alert" data-passes[problem.status == 503] {
             h1 { (problem.title) }
             p { (problem.detail) }
             p { a href="./" { "Back to the search" } }

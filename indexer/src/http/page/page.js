@@ -42,6 +42,8 @@
     try {
       const response = await fetch("v1/status", { cache: "no-store" });
       const status = response.ok ? await response.json() : null;
+      // What the service could not answer yet is asked again once it is ready.
+      if (response.ok && one("[data-passes]")) return location.reload();
       const now = JSON.stringify(status && [status.manifest, status.overlay, status.entries, status.problems, status.lag_seconds]);
       if (seen !== null && now !== seen) await refresh();
       seen = now;

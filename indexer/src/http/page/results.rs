@@ -34,7 +34,7 @@ pub(crate) fn found(answer: &SearchAnswer, question: &Question, status: Option<&
 /// A question that is not answered.
 pub(crate) fn refused(problem: &Problem, question: &Question) -> Markup {
     html! {
-        section.notice.bad role="alert" {
+        section.notice.bad role="alert" data-passes[problem.status == 503] {
             h1 { (problem.title) }
             p { @if let Some(parameter) = &problem.parameter { code { (parameter) } ": " } (problem.detail) }
             @if problem.status == 410 {
