@@ -1,0 +1,3 @@
+//! Writes the generated YAML of the resources.
+
+fn main() {}

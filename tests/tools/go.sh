@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Builds the `tool` programs of tests/tools/FAMILY/go.mod into the cache, once a lock file, and prints their folder.
+# Two runs at once wait for each other. Progress goes to standard error.
+#
+# usage: go.sh FAMILY        (minio, etcd, kubernetes, helm, coredns)
+set -euo pipefail
+
+family="${1:?usage: go.sh FAMILY}"
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/$family"
+lock="$(cat "$here/go.mod" "$here/go.sum" | sha256sum | cut -c1-16)"
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/tidemark"
+folder="$cache/$family-$lock"
+flags=(-s -w)
+if [ "$family" = kubernetes ]; then
+    # Without these the API server reports no version, and clients refuse it.
+    version="$(sed -n 's|.*k8s.io/kubernetes \(v[0-9.]*\).*|\1|p' "$here/go.mod" | head -n 1)"
+    IFS=. read -r major minor _ <<<"${version#v}"
+    at=k8s.io/component-base/version
+    flags+=(-X "$at.gitVersion=$version" -X "$at.gitMajor=$major" -X "$at.gitMinor=$minor" -X "$at.gitTreeState=clean")
+fi
+
+# The import paths of the tool directives, in a block or alone.
+tools() { awk '/^tool \(/ { inside = 1; next } inside && /^\)/ { inside = 0 } inside { print $1 } /^tool [^(]/ { print $2 }' "$here/go.mod"; }
+
+# A program is called as the last part of its import path that is no major version; etcd's is called `server`.
+name_of() {
+    case "$1" in
+    go.etcd.io/etcd/server/v3) echo etcd ;;
+    *) basename "$1" ;;
+    esac
+}
+
+missing() { for tool in $(tools); do [ -x "$folder/$(name_of "$tool")" ] || echo "$tool"; done; }
+
+if [ -n "$(missing)" ]; then
+    if ! command -v go >/dev/null; then
+        echo "$family: go is not installed, so it cannot be built; install Go 1.26 or newer" >&2
+        exit 1
+    fi
+    mkdir -p "$folder"
+    exec 9>"$cache/$family-$lock.lock"
+    flock 9
+    for tool in $(missing); do
+        echo "$family: building $(name_of "$tool") from its Go module, up to some minutes on two cores" >&2
+        # Linked under another name and moved: an interrupted build leaves nothing that looks finished.
+        program="$folder/$(name_of "$tool")"
+        (cd "$here" && CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-mod=readonly go build -trimpath -ldflags "${flags[*]}" -o "$program.new" "$tool") >&2
+        mv "$program.new" "$program"
+    done
+fi
+echo "$folder"
