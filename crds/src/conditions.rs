@@ -1,0 +1,303 @@
+//! Conditions: their types, their reasons, and how one is set.
+
+use std::fmt;
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+/// What a condition of a WAL is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// The log is indexed and can be searched; or the WAL is suspended and can be searched.
+    Ready,
+    /// The buckets can be used, they were probed, and the WAL owns the index.
+    StorageReady,
+    /// An indexer publishes, or waits for something to publish.
+    Indexing,
+    /// Search answers.
+    SearchAvailable,
+    /// A newer release waits for approval.
+    UpgradePending,
+}
+
+impl ConditionType {
+    /// All of them, in the order in which a WAL shows them.
+    pub const ALL: [Self; 5] =
+        [Self::Ready, Self::StorageReady, Self::Indexing, Self::SearchAvailable, Self::UpgradePending];
+
+    /// The condition's `type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::StorageReady => "StorageReady",
+            Self::Indexing => "Indexing",
+            Self::SearchAvailable => "SearchAvailable",
+            Self::UpgradePending => "UpgradePending",
+        }
+    }
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nobody can say at present.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// The condition's `status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Why a condition is what it is. The texts are part of the API: programs wait for them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The condition's `reason`.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // What a data pod reports.
+    /// A key of the credentials' Secret, or the whole Secret, is missing.
+    CredentialsMissing,
+    /// The store does not let us in.
+    AccessDenied,
+    /// A bucket does not exist.
+    BucketMissing,
+    /// A bucket can be read but not written.
+    ReadOnly,
+    /// A store does not answer.
+    Unreachable,
+    /// A store does not keep what a log needs: create-only writes, complete listings.
+    StoreUnfit,
+    /// A URL that no store can be opened by.
+    InvalidURL,
+    /// The log was recorded with other parameters than the WAL asks for.
+    ParametersDiffer,
+    /// The log has no parameters yet, and no expiry was given.
+    ExpiryMissing,
+    /// The index belongs to another owner.
+    OwnedByAnother,
+    /// Objects of the index are missing or damaged.
+    IndexDamaged,
+    /// The index was written by a newer release.
+    FormatTooNew,
+    /// Another writer has taken over.
+    Fenced,
+    /// The search token is missing.
+    AuthTokenMissing,
+    /// A bug.
+    Internal,
+    // What validation refuses.
+    /// The spec asks for something impossible.
+    SpecInvalid,
+    /// A pod template sets what it may not.
+    PodTemplateRefused,
+    // What the cluster does with the pods.
+    /// No node takes a pod.
+    PodUnschedulable,
+    /// The image cannot be pulled.
+    ImageNotFound,
+    /// No replica is wanted, or none is there.
+    NoReplicas,
+    /// A pod runs and does not answer the operator.
+    PodNotAnswering,
+    // The life of a WAL.
+    /// Pods start.
+    Starting,
+    /// The buckets are tried out.
+    Probing,
+    /// The history of the log is being indexed.
+    Backfilling,
+    /// Everything that is sealed is published.
+    CaughtUp,
+    /// The indexer waits for the writer to go.
+    Standby,
+    /// The indexer is stopped as the spec asks.
+    Suspended,
+    /// The index is being removed.
+    Purging,
+    /// The pods are of the operator's release.
+    UpToDate,
+    /// The operator brings a newer release.
+    NewRelease,
+    /// Search answers.
+    Available,
+    /// The buckets were probed and hold what a log needs.
+    Probed,
+    /// Indexed and searchable.
+    Ready,
+    /// An approved release is being rolled out.
+    Upgrading,
+}
+
+impl Reason {
+    /// The reason of this text, if it is known.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Sets a condition, and says whether anything but `observedGeneration` changed.
+///
+/// `lastTransitionTime` moves to `now` only when the status changes. A condition that is the same already keeps every
+/// byte but its `observedGeneration`, so that setting it again writes nothing. The conditions stay in the order of
+/// [`ConditionType::ALL`], after those that are not ours.
+pub fn set_condition(
+    conditions: &mut Vec<Condition>,
+    kind: ConditionType,
+    status: ConditionStatus,
+    reason: Reason,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> bool {
+    let wanted = Condition {
+        type_: kind.as_str().to_owned(),
+        status: status.as_str().to_owned(),
+        reason: reason.as_str().to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: Time(now),
+    };
+    let present = conditions.iter_mut().find(|condition| condition.type_ == wanted.type_);
+    let changed = if let Some(present) = present {
+        replace(present, wanted)
+    } else {
+        conditions.push(wanted);
+        true
+    };
+    conditions.sort_by_key(|condition| ConditionType::ALL.iter().position(|kind| kind.as_str() == condition.type_));
+    changed
+}
+
+fn replace(present: &mut Condition, wanted: Condition) -> bool {
+    let same =
+        (&present.status, &present.reason, &present.message) == (&wanted.status, &wanted.reason, &wanted.message);
+    let since = if present.status == wanted.status {
+        present.last_transition_time.clone()
+    } else {
+        wanted.last_transition_time.clone()
+    };
+    *present = Condition { last_transition_time: since, ..wanted };
+    !same
+}
+
+/// The condition of this type, if it is there.
+pub fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+/// Whether the condition is there and `True`.
+pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
+    condition(conditions, kind).is_some_and(|condition| condition.status == ConditionStatus::True.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn set(
+        conditions: &mut Vec<Condition>,
+        status: bool,
+        reason: Reason,
+        message: &str,
+        generation: i64,
+        now: i64,
+    ) -> bool {
+        set_condition(conditions, ConditionType::Ready, status.into(), reason, message, Some(generation), at(now))
+    }
+
+    #[test]
+    fn a_transition_time_moves_with_the_status_only() {
+        let mut conditions = Vec::new();
+        assert!(set(&mut conditions, false, Reason::Starting, "pods start", 1, 10));
+        assert!(set(&mut conditions, false, Reason::BucketMissing, "no bucket", 1, 20));
+        assert_eq!(conditions[0].last_transition_time, Time(at(10)));
+        assert!(set(&mut conditions, true, Reason::Ready, "", 1, 30));
+        assert_eq!(conditions[0].last_transition_time, Time(at(30)));
+    }
+
+    #[test]
+    fn setting_the_same_again_changes_nothing() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, true, Reason::Ready, "all well", 1, 10);
+        let before = conditions.clone();
+        assert!(!set(&mut conditions, true, Reason::Ready, "all well", 1, 99));
+        assert_eq!(conditions, before);
+    }
+
+    #[test]
+    fn the_observed_generation_follows_without_being_a_change_of_its_own() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, true, Reason::Ready, "", 1, 10);
+        assert!(!set(&mut conditions, true, Reason::Ready, "", 2, 20));
+        assert_eq!(conditions[0].observed_generation, Some(2));
+        assert_eq!(conditions[0].last_transition_time, Time(at(10)));
+    }
+
+    #[test]
+    fn conditions_stand_in_one_order_and_foreign_ones_stay() {
+        let mut conditions = Vec::new();
+        for kind in [ConditionType::UpgradePending, ConditionType::Indexing, ConditionType::Ready] {
+            set_condition(&mut conditions, kind, ConditionStatus::True, Reason::CaughtUp, "", None, at(1));
+        }
+        let foreign = Condition { type_: "Theirs".to_owned(), ..conditions[0].clone() };
+        conditions.push(foreign);
+        set(&mut conditions, true, Reason::Ready, "", 1, 2);
+        let order: Vec<_> = conditions.iter().map(|condition| condition.type_.as_str()).collect();
+        assert_eq!(order, ["Theirs", "Ready", "Indexing", "UpgradePending"]);
+        assert!(is_true(&conditions, ConditionType::Indexing) && !is_true(&conditions, ConditionType::StorageReady));
+    }
+
+    #[test]
+    fn reasons_are_their_names() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(*reason));
+        }
+        assert_eq!(Reason::parse("Nonsense"), None);
+    }
+}

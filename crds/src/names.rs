@@ -1,0 +1,128 @@
+//! Names, labels and annotations that several parts agree on.
+
+/// API group of the resources.
+pub const GROUP: &str = "tidemark.dev";
+/// Version of the API.
+pub const VERSION: &str = "v1alpha1";
+/// The kind of a write-ahead log.
+pub const KIND: &str = "WAL";
+/// Category that `kubectl get tidemark` lists.
+pub const CATEGORY: &str = "tidemark";
+
+/// What a WAL may be called: with every suffix its children's names are labels of DNS.
+pub const WAL_NAME_PATTERN: &str = "^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$";
+
+/// Label: the program, always [`APP`].
+pub const LABEL_NAME: &str = "app.kubernetes.io/name";
+/// Label: the WAL's name.
+pub const LABEL_INSTANCE: &str = "app.kubernetes.io/instance";
+/// Label: the role, a [`Component`].
+pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
+/// Label: who manages the object, always [`MANAGED_BY`].
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Label: the WAL's name. With [`LABEL_WAL_UID`] it finds the children of one WAL.
+pub const LABEL_WAL: &str = "tidemark.dev/wal";
+/// Label: the WAL's UID. A child that bears another one is an orphan of an earlier WAL of the same name.
+pub const LABEL_WAL_UID: &str = "tidemark.dev/wal-uid";
+
+/// Value of [`LABEL_NAME`].
+pub const APP: &str = "tidemark";
+/// Value of [`LABEL_MANAGED_BY`].
+pub const MANAGED_BY: &str = "tidemark-operator";
+/// Value of [`LABEL_NAME`] on the operator's own pods: NetworkPolicies let these in.
+pub const OPERATOR_APP: &str = "tidemark-operator";
+
+/// Annotation of the data Deployments: the release revision that they were built by.
+pub const ANNOTATION_RELEASE: &str = "tidemark.dev/release";
+/// Annotation of a WAL: the release revision that its owner agrees to.
+pub const ANNOTATION_APPROVE_UPGRADE: &str = "tidemark.dev/approve-upgrade";
+/// Finalizer of a WAL whose index is removed with it.
+pub const FINALIZER_PURGE: &str = "tidemark.dev/purge";
+
+/// Field manager of the children.
+pub const MANAGER_CHILDREN: &str = "tidemark-operator-wal";
+/// Field manager of a WAL's status.
+pub const MANAGER_STATUS: &str = "tidemark-operator-wal-status";
+
+/// Name of the port on which a data pod and the Service answer.
+pub const PORT_NAME: &str = "http";
+/// Port of a data pod.
+pub const CONTAINER_PORT: u16 = 7280;
+/// Port of the search Service.
+pub const SERVICE_PORT: u16 = 80;
+/// Key of the control ConfigMap that asks for a purge: its value is the UID of the WAL to purge.
+pub const CONTROL_PURGE_KEY: &str = "purge";
+
+/// The roles of a WAL's pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Component {
+    /// Tails the log, compacts and publishes.
+    Indexer,
+    /// Answers queries.
+    Search,
+}
+
+impl Component {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Indexer, Self::Search];
+
+    /// The value of [`LABEL_COMPONENT`], and the suffix of the children's names.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Indexer => "indexer",
+            Self::Search => "search",
+        }
+    }
+
+    /// Name of the Deployment, ServiceAccount, NetworkPolicy and, for search, Service and PodDisruptionBudget.
+    pub fn child_name(self, wal: &str) -> String {
+        format!("{wal}-{}", self.as_str())
+    }
+
+    /// The labels that select the pods of this role of the WAL `wal`, in the order of their names.
+    pub fn selector(self, wal: &str) -> [(&'static str, String); 3] {
+        [(LABEL_COMPONENT, self.as_str().to_owned()), (LABEL_INSTANCE, wal.to_owned()), (LABEL_NAME, APP.to_owned())]
+    }
+
+    /// [`Self::selector`] as `kubectl --selector` and the scale subresource write it.
+    pub fn selector_text(self, wal: &str) -> String {
+        self.selector(wal).map(|(name, value)| format!("{name}={value}")).join(",")
+    }
+}
+
+/// Name of the ConfigMap through which the operator asks the indexer for something.
+pub fn control_config_map(wal: &str) -> String {
+    format!("{wal}-control")
+}
+
+/// The address of the search Service inside the cluster.
+pub fn search_url(namespace: &str, wal: &str) -> String {
+    format!("http://{}.{namespace}.svc", Component::Search.child_name(wal))
+}
+
+/// The owner that a data pod registers with the log: `k8s:<cluster id>/<namespace>/<name>/<uid>`.
+pub fn owner(cluster_id: &str, namespace: &str, wal: &str, uid: &str) -> String {
+    format!("k8s:{cluster_id}/{namespace}/{wal}/{uid}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_name_makes_labels_of_dns() {
+        let pattern = regex::Regex::new(WAL_NAME_PATTERN).unwrap();
+        let longest = "a".repeat(40);
+        assert!(pattern.is_match(&longest) && !pattern.is_match(&"a".repeat(41)));
+        assert!(Component::ALL.iter().all(|component| component.child_name(&longest).len() <= 63));
+        assert!(control_config_map(&longest).len() <= 63);
+    }
+
+    #[test]
+    fn the_selector_is_written_in_the_order_of_names() {
+        assert_eq!(
+            Component::Search.selector_text("orders"),
+            "app.kubernetes.io/component=search,app.kubernetes.io/instance=orders,app.kubernetes.io/name=tidemark"
+        );
+    }
+}

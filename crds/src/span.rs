@@ -1,0 +1,106 @@
+//! Spans of time as people write them in a resource.
+
+use std::{fmt, time::Duration};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// What a [`Span`] may look like. CEL's `duration()` reads everything that matches, and nothing that matches overflows it.
+pub(crate) const PATTERN: &str = "^([0-9]{1,6}h)?([0-9]{1,7}m)?([0-9]{1,9}s)?([0-9]{1,12}ms)?$";
+
+/// A span of time: numbers with `h`, `m`, `s` and `ms`, each unit once and in this order, such as `1h30m` or `500ms`.
+///
+/// It is kept as it was written, so that one bad value does not make a whole list of resources unreadable;
+/// [`Span::duration`] reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Span(String);
+
+/// A text that is no [`Span`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no span of time; write a number with h, m, s or ms, such as 1h30m or 500ms")]
+pub struct SpanError(String);
+
+impl Span {
+    /// The span that `text` writes; it is read only by [`Span::duration`].
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The span as a duration.
+    pub fn duration(&self) -> Result<Duration, SpanError> {
+        let wrong = || SpanError(self.0.clone());
+        let mut rest = self.0.as_str();
+        let mut total = Duration::ZERO;
+        // "m" must not take the number of "ms": the longest unit that fits is the one that is meant.
+        for (unit, millis, digits) in [("h", 3_600_000, 6), ("m", 60_000, 7), ("s", 1000, 9), ("ms", 1, 12)] {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            let (number, tail) = rest.split_at(end);
+            let name = &tail[..tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len())];
+            if name != unit {
+                continue;
+            }
+            let count: u64 = number.parse().ok().filter(|_| number.len() <= digits).ok_or_else(wrong)?;
+            total += Duration::from_millis(count * millis);
+            rest = &tail[unit.len()..];
+        }
+        if rest.is_empty() && !self.0.is_empty() { Ok(total) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl JsonSchema for Span {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 2, "maxLength": 40, "pattern": PATTERN})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Option<Duration> {
+        Span::new(text).duration().ok()
+    }
+
+    #[test]
+    fn spans_read_as_people_write_them() {
+        assert_eq!(read("1h30m"), Some(Duration::from_mins(90)));
+        assert_eq!(read("10s"), Some(Duration::from_secs(10)));
+        assert_eq!(read("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(read("1h2m3s4ms"), Some(Duration::from_millis(3_723_004)));
+        assert_eq!(read("0s"), Some(Duration::ZERO));
+        for wrong in ["", "10", "s", "-5s", "1.5h", "1m1h", "1s1s", "1d", "1 h", "soon", "1h ", "9999999h"] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        /// What the API server's pattern lets in can be read, and nothing else can.
+        #[test]
+        fn what_matches_the_pattern_is_read(text in "([0-9]{0,7}(h|m|s|ms)?){0,4}") {
+            let pattern = regex::Regex::new(PATTERN).unwrap();
+            prop_assert_eq!(read(&text).is_some(), text.len() >= 2 && pattern.is_match(&text), "{}", text);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*") {
+            let _ = read(&text);
+        }
+    }
+}

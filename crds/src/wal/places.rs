@@ -1,0 +1,130 @@
+//! The places of a WAL: log, metadata and index.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{size::ByteSize, span::Span, storage::Storage};
+
+/// What a URL may look like: no slash at the end, none doubled, no segment that starts with a dot, no percent-encoding, so
+/// that two different texts name two different places.
+const URL: &str =
+    r"^(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[A-Za-z0-9_!@+=,:~'()*-][A-Za-z0-9._!@+=,:~'()*-]*)*$";
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Eq, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("duration(self.expiry) >= duration('1s') && duration(self.expiry) <= duration('168h')")
+        .message("expiry is from 1s to 168h, the longest that a signed URL lives")
+        .field_path(".expiry"),
+    validation = Rule::new("duration(self.signerClockLead) <= duration('1h')")
+        .message("signerClockLead is at most 1h")
+        .field_path(".signerClockLead"),
+    validation = Rule::new("duration(self.requestTimeout) <= duration('1h')")
+        .message("requestTimeout is at most 1h")
+        .field_path(".requestTimeout"),
+    validation = Rule::new("duration(self.visibilityDelay) <= duration('1h')")
+        .message("visibilityDelay is at most 1h")
+        .field_path(".visibilityDelay"),
+    validation = Rule::new("duration(self.auditWindow) <= duration('8784h')")
+        .message("auditWindow is at most 8784h (366 days)")
+        .field_path(".auditWindow"),
+    validation = Rule::new("quantity(self.maxEntrySize).compareTo(quantity('1Ki')) >= 0 && quantity(self.maxEntrySize).compareTo(quantity('64Mi')) <= 0")
+        .message("maxEntrySize is from 1Ki to 64Mi")
+        .field_path(".maxEntrySize")
+)]
+pub struct LogPlace {
+    /// The bucket, or the prefix of one, that holds one object an entry: `s3://bucket/prefix`, `gs://bucket/prefix` or
+    /// `az://container/prefix`. It cannot change.
+    #[schemars(length(max = 512), regex(pattern = URL))]
+    pub url: String,
+    /// How descriptors are named. `Datamon`: as Datamon does (`bundles/{repo}/{id}/bundle.yaml`). `Plain`: an entry's own
+    /// paths are taken as they are. It cannot change.
+    #[serde(default)]
+    pub layout: Layout,
+    /// How long after its entry an update may still be completed through its signed URL, from `1s` to `168h`: what the
+    /// log's writers use. An index is this much (and `requestTimeout` and `visibilityDelay`) behind the log, and what is newer
+    /// is searched from memory. It is required: a wrong value would miss updates without a word. It is recorded in the log
+    /// by the first indexer; a later difference is reported as `ParametersDiffer`, since a change must be dated
+    /// (`tidemark log set`).
+    pub expiry: Span,
+    /// How far the clock that dates signed URLs may lead the store's, up to `1h`. Zero when the URLs are dated from the
+    /// store's time, as Tidemark's writers do. Recorded like `expiry`.
+    #[serde(default = "zero")]
+    pub signer_clock_lead: Span,
+    /// The longest request, from the check of its signature to the object's store time, up to `1h`. Recorded like `expiry`.
+    #[serde(default = "minute")]
+    pub request_timeout: Span,
+    /// The longest delay from an object's store time to its being visible, plus the spread of the store's clocks, up to
+    /// `1h`. Recorded like `expiry`.
+    #[serde(default = "ten_seconds")]
+    pub visibility_delay: Span,
+    /// The largest entry that is read, from `1Ki` to `64Mi`: bytes, or a number with `Ki` or `Mi`. A larger one counts as
+    /// malformed. A change rolls the WAL's pods and holds for entries read later.
+    #[serde(default = "mebibyte")]
+    pub max_entry_size: ByteSize,
+    /// How long an aborted update is looked at again for descriptors that arrived late, up to `8784h`. Recorded like
+    /// `expiry`.
+    #[serde(default = "day")]
+    pub audit_window: Span,
+    /// The store of the log, in place of `spec.storage`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+}
+
+/// How descriptors are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub enum Layout {
+    /// As Datamon does.
+    #[default]
+    Datamon,
+    /// An entry's own paths are taken as they are.
+    Plain,
+}
+
+/// Where descriptors are.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetadataPlace {
+    /// One or two buckets, or prefixes of them. With two, the last one holds labels (Datamon's `vmetadata`). They cannot
+    /// change.
+    #[schemars(length(min = 1, max = 2), inner(length(max = 512), regex(pattern = URL)))]
+    pub urls: Vec<String>,
+    /// The store of the metadata, in place of `spec.storage`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+}
+
+/// Where the index is.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexPlace {
+    /// The bucket, or the prefix of one, that holds the index. One WAL owns it: another one gets `OwnedByAnother`. It cannot
+    /// change.
+    #[schemars(length(max = 512), regex(pattern = URL))]
+    pub url: String,
+    /// The store of the index, in place of `spec.storage`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+}
+
+fn zero() -> Span {
+    Span::new("0s")
+}
+
+fn minute() -> Span {
+    Span::new("60s")
+}
+
+fn ten_seconds() -> Span {
+    Span::new("10s")
+}
+
+fn day() -> Span {
+    Span::new("24h")
+}
+
+fn mebibyte() -> ByteSize {
+    ByteSize::new("1Mi")
+}

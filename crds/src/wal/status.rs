@@ -1,0 +1,103 @@
+//! What the operator saw.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schema::{conditions, optional_time, time};
+
+/// What the operator saw. Figures are from the pods, written at most once a minute while nothing else changes.
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WalStatus {
+    /// `metadata.generation` of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`: the log is indexed and can be searched (or `suspend` is set and it can be searched). `StorageReady`: the
+    /// buckets can be used and this WAL owns the index. `Indexing`: an indexer publishes. `SearchAvailable`: search answers;
+    /// `False` with reason `NoReplicas` when it is turned off. `UpgradePending`: a newer release waits for approval.
+    #[serde(default)]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+    /// How far the log is decided and published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    /// Whole seconds of the log below this are frozen, by the store's clock. The cursor follows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub horizon: Option<Time>,
+    /// Seconds from the oldest entry that is sealed and not published to the horizon; 0 when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<i64>,
+    /// Entries that are sealed and not published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_entries: Option<i64>,
+    /// Entries in the index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<i64>,
+    /// When the figures above were read from the pods, by the operator's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub observed_time: Option<Time>,
+    /// Number of the index's writer: a higher one fences every lower one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// Name of the index's generation, such as `g1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<String>,
+    /// Version of the writing indexer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The search service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchStatus>,
+    /// The indexer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indexer: Option<IndexerStatus>,
+}
+
+/// How far a log is decided and published.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cursor {
+    /// Every token below this one is decided. Left out while the cursor stands between tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The cursor's second, by the store's clock: the watermark.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+}
+
+/// The search service.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchStatus {
+    /// Search pods that exist; the scale subresource reads it.
+    pub replicas: i32,
+    /// Labels of the search pods; the scale subresource reads it.
+    pub selector: String,
+    /// Where to search from inside the cluster. Left out while search is turned off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// The indexer.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexerStatus {
+    /// Name of the pod that the figures are from.
+    pub pod: String,
+    /// What it does.
+    pub role: IndexerRole,
+}
+
+/// What an indexer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub enum IndexerRole {
+    /// It starts, or tries to open its storage.
+    Starting,
+    /// It waits until the writer is gone.
+    Standby,
+    /// It writes.
+    Writer,
+}
