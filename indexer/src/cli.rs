@@ -3,6 +3,7 @@
 mod append;
 mod args;
 mod check;
+mod demo;
 mod dev;
 mod exit;
 mod index;
@@ -43,6 +44,7 @@ enum Command {
     Index(index::Index),
     Serve(serve::Serve),
     Append(append::Append),
+    Demo(demo::Demo),
     Log(log::Log),
     Check(check::Check),
 }
@@ -55,6 +57,7 @@ impl Cli {
             Command::Index(index) => index.run().await,
             Command::Serve(serve) => serve.run().await,
             Command::Append(append) => append.run().await,
+            Command::Demo(demo) => demo.run().await,
             Command::Log(log) => log.run().await,
             Command::Check(check) => check.run().await,
         };

@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` at the top of the repository says where things are.
 
 pub mod cli;
+mod demo;
 pub mod engine;
 pub mod git;
 pub mod http;

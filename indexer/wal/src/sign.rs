@@ -30,6 +30,22 @@ pub(crate) enum Signing {
     Azure(AzureSigning),
 }
 
+/// A signed request for a bucket to be made.
+pub(crate) struct BucketRequest {
+    pub(crate) url: Url,
+    pub(crate) body: String,
+}
+
+impl Signing {
+    /// What makes the store's bucket when it is put; `None` for stores that are not S3.
+    pub(crate) async fn bucket_request(&self) -> object_store::Result<Option<BucketRequest>> {
+        match self {
+            Self::S3(signing) => signing.bucket_request().await.map(Some),
+            Self::Google(_) | Self::Azure(_) => Ok(None),
+        }
+    }
+}
+
 /// Signs URLs for the objects of one store, with the store's own credentials.
 #[derive(Clone, Debug)]
 pub struct Signer {

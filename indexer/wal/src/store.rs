@@ -1,5 +1,6 @@
 //! The store contract: one adapter over `object_store` for every store that Tidemark runs on.
 
+mod bucket;
 mod environment;
 mod errors;
 mod folder;

@@ -9,7 +9,7 @@ use object_store::{
 use reqwest::Method;
 use url::Url;
 
-use super::{Failure, Request, SignedPut};
+use super::{BucketRequest, Failure, Request, SignedPut};
 use crate::Second;
 
 /// The store's credentials, and the region that they sign for.
@@ -26,6 +26,20 @@ impl S3Signing {
         url.set_query(None);
         let credential = self.store.credentials().get_credential().await?;
         Ok(signed(url, &self.region, &credential, request))
+    }
+
+    /// What makes the bucket. Its body names the region, which the first region of AWS wants left out.
+    pub(super) async fn bucket_request(&self) -> object_store::Result<BucketRequest> {
+        let minute = std::time::Duration::from_mins(1);
+        let url = self.store.signed_url(Method::PUT, &object_store::path::Path::default(), minute).await?;
+        let Self { region, .. } = self;
+        let body = match region.as_str() {
+            "us-east-1" | "auto" => String::new(),
+            _ => format!(
+                "<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
+            ),
+        };
+        Ok(BucketRequest { url, body })
     }
 }
 

@@ -1,0 +1,73 @@
+//! `tidemark demo` on a real server: it makes its buckets, waits for the log's parameters, tells until it is stopped, and
+//! goes on when it is started again.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tidemark_tests::{Minio, Program};
+use tokio::time::{Instant, sleep};
+
+const PLACES: [&str; 6] = ["--log", "s3://wal/demo", "--metadata", "s3://meta", "--metadata", "s3://vmeta"];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn with<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [command, &PLACES, more].concat()
+}
+
+async fn logged(program: &Program, words: &str) {
+    let give_up = Instant::now() + PATIENCE;
+    while !program.log().contains(words) {
+        assert!(Instant::now() < give_up, "\"{words}\" is not said: {}", program.log());
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Outcomes of the entries, by how many have them.
+async fn outcomes(environment: &BTreeMap<String, String>) -> BTreeMap<String, usize> {
+    let listed = Program::output(&with(&["log"], &["--json"]), environment).await.expect("the log is listed");
+    let mut outcomes = BTreeMap::new();
+    for line in listed.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+        *outcomes.entry(entry["outcome"].as_str().expect("an outcome").to_owned()).or_default() += 1;
+    }
+    outcomes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_makes_buckets_waits_for_parameters_and_tells_until_it_is_stopped() {
+    let minio = Minio::start().await.expect("minio starts");
+    let environment = minio.environment();
+    let more = ["--create-buckets", "--bucket", "idx", "--every", "100ms", "--seed", "1"];
+    let telling = Program::begun(&with(&["demo"], &more), &environment).await.expect("the demo starts");
+    logged(&telling, "has no parameters yet").await;
+    for bucket in ["wal", "meta", "vmeta", "idx"] {
+        assert!(minio.create_bucket(bucket).await.is_err(), "\"{bucket}\" is there already");
+    }
+    // The bounds add up to the shortest that a real server bears.
+    let set = ["--expiry", "1s", "--request-timeout", "1s", "--visibility-delay", "0s"];
+    Program::output(&with(&["log", "set"], &set), &environment).await.expect("the parameters are set");
+    let give_up = Instant::now() + PATIENCE;
+    while outcomes(&environment).await.values().sum::<usize>() < 5 {
+        assert!(Instant::now() < give_up, "nothing is told: {}", telling.log());
+        sleep(Duration::from_millis(200)).await;
+    }
+    let ended = telling.stop().await.expect("it ends when it is asked to");
+    assert!(ended.success(), "{ended}");
+
+    // The same seed once more: the repos are there, and every name is new.
+    let again = with(&["demo"], &["--every", "0s", "--count", "40", "--seed", "1"]);
+    let told = Program::output(&again, &environment).await.expect("it ends after 40 entries");
+    assert_eq!(told.lines().count(), 40, "{told}");
+    let abandoned = told.lines().filter(|line| line.ends_with("abandoned")).count();
+    let give_up = Instant::now() + PATIENCE;
+    let outcomes = loop {
+        let outcomes = outcomes(&environment).await;
+        if !outcomes.contains_key("pending") {
+            break outcomes;
+        }
+        assert!(Instant::now() < give_up, "{outcomes:?}");
+        sleep(Duration::from_millis(500)).await;
+    };
+    assert!(outcomes["committed"] >= 40 - abandoned, "{outcomes:?}");
+    assert!(outcomes.get("aborted").copied().unwrap_or_default() >= abandoned, "{outcomes:?}");
+    assert!(outcomes.keys().all(|outcome| ["committed", "aborted"].contains(&outcome.as_str())), "{outcomes:?}");
+}
