@@ -9,7 +9,7 @@ use crate::{size::ByteSize, span::Span, storage::Storage};
 /// What a URL may look like: no slash at the end, none doubled, no segment that starts with a dot, no percent-encoding, so
 /// that two different texts name two different places.
 const URL: &str =
-    r"^(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[A-Za-z0-9_!@+=,:~'()*-][A-Za-z0-9._!@+=,:~'()*-]*)*$";
+    r"^(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[A-Za-z0-9_!@+=:~'()*-][A-Za-z0-9._!@+=:~'()*-]*)*$";
 
 /// The log.
 #[derive(Clone, Debug, PartialEq, Eq, KubeSchema, Serialize, Deserialize)]

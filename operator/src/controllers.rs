@@ -1,0 +1,3 @@
+//! One controller a kind.
+
+pub(crate) mod wal;

@@ -1,0 +1,4 @@
+//! The controller of `WAL` resources.
+
+pub(crate) mod build;
+pub(crate) mod validate;

@@ -1,0 +1,121 @@
+//! The variables that configure a data pod. They are its whole configuration.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
+use serde_json::{Map, Value};
+use tidemark_crds::{
+    Layout,
+    names::{self, Component},
+};
+
+use super::{ValidatedWal, volumes};
+use crate::controllers::wal::validate::{Access, Store, ValidatedRole};
+
+/// MiB of segments that a pod keeps; the volume has room for more.
+const CACHE_MIB: u32 = 4096;
+
+pub(super) fn build(wal: &ValidatedWal, component: Component, role: &ValidatedRole) -> Vec<EnvVar> {
+    let mut variables = places(wal);
+    variables.extend(process());
+    match component {
+        Component::Indexer => variables.extend(indexer(wal)),
+        Component::Search => variables.extend(search(wal)),
+    }
+    variables.extend(role.template.env.iter().cloned());
+    variables
+}
+
+fn places(wal: &ValidatedWal) -> Vec<EnvVar> {
+    vec![
+        set("TIDEMARK_LOG", &wal.stores.log.0),
+        set("TIDEMARK_METADATA", &wal.stores.metadata.0.join(",")),
+        set("TIDEMARK_INDEX", &wal.stores.index.0),
+        set("TIDEMARK_STORES", &stores(wal)),
+        set("TIDEMARK_LAYOUT", layout(wal.log.layout)),
+        set("TIDEMARK_MAX_ENTRY_SIZE", &wal.log.max_entry_bytes.to_string()),
+    ]
+}
+
+fn process() -> Vec<EnvVar> {
+    vec![
+        set("TIDEMARK_LISTEN", &format!("0.0.0.0:{}", names::CONTAINER_PORT)),
+        set("TIDEMARK_CACHE_DIR", volumes::CACHE_FOLDER),
+        set("TIDEMARK_CACHE_MIB", &CACHE_MIB.to_string()),
+        set("TIDEMARK_WAIT", "true"),
+        pod_uid("TIDEMARK_IDENTITY"),
+    ]
+}
+
+fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
+    let mut variables = vec![
+        set("TIDEMARK_EXPIRY", &span(wal.log.expiry)),
+        set("TIDEMARK_SIGNER_CLOCK_LEAD", &span(wal.log.signer_clock_lead)),
+        set("TIDEMARK_REQUEST_TIMEOUT", &span(wal.log.request_timeout)),
+        set("TIDEMARK_VISIBILITY_DELAY", &span(wal.log.visibility_delay)),
+        set("TIDEMARK_AUDIT_WINDOW", &span(wal.log.audit_window)),
+        set("TIDEMARK_OWNER", &wal.owner),
+        set("TIDEMARK_CONTROL_DIR", volumes::CONTROL_FOLDER),
+    ];
+    if let Some(owner) = &wal.indexer.adopt_owner {
+        variables.push(set("TIDEMARK_ADOPT_OWNER", owner));
+    }
+    if !wal.indexer.compaction {
+        variables.push(set("TIDEMARK_NO_COMPACTION", "true"));
+    }
+    variables
+}
+
+fn search(wal: &ValidatedWal) -> Vec<EnvVar> {
+    let token = wal.search.token_secret.as_ref();
+    token.map(|_| set("TIDEMARK_AUTH_TOKEN_FILE", volumes::TOKEN_FILE)).into_iter().collect()
+}
+
+/// The stores as JSON: `{"log": {...}, "metadata": {...}, "index": {...}}`.
+fn stores(wal: &ValidatedWal) -> String {
+    let places = wal.stores.each().map(|(place, store)| (place.as_str().to_owned(), settings(store)));
+    Value::Object(places.into_iter().collect()).to_string()
+}
+
+fn settings(store: &Store) -> Value {
+    let Store { folder, endpoint, region, allow_http, ca, access } = store;
+    let mut settings = Map::new();
+    if let Some(endpoint) = endpoint {
+        settings.insert("endpoint".to_owned(), endpoint.clone().into());
+    }
+    if let Some(region) = region {
+        settings.insert("region".to_owned(), region.clone().into());
+    }
+    if *allow_http {
+        settings.insert("allowHTTP".to_owned(), true.into());
+    }
+    if ca.is_some() {
+        settings.insert("caFile".to_owned(), volumes::ca_file(folder).into());
+    }
+    if let Access::Secret(_) = access {
+        settings.insert("credentialsDir".to_owned(), volumes::credentials_folder(folder).into());
+    }
+    Value::Object(settings)
+}
+
+fn layout(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Datamon => "datamon",
+        Layout::Plain => "plain",
+    }
+}
+
+/// One way of writing for each span, so that `60s` and `1m` do not roll the pods.
+fn span(span: Duration) -> String {
+    if span.subsec_millis() == 0 { format!("{}s", span.as_secs()) } else { format!("{}ms", span.as_millis()) }
+}
+
+fn set(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+}
+
+fn pod_uid(name: &str) -> EnvVar {
+    let field = ObjectFieldSelector { field_path: "metadata.uid".to_owned(), api_version: Some("v1".to_owned()) };
+    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
+    EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
+}

@@ -1,0 +1,45 @@
+//! Names, labels and owners that every child bears.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use tidemark_crds::names::{self, Component};
+
+use super::ValidatedWal;
+
+/// Metadata of the child `name` that belongs to `component`.
+pub(super) fn metadata(wal: &ValidatedWal, component: Component, name: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(wal.namespace.clone()),
+        labels: Some(labels(wal, component)),
+        owner_references: Some(vec![wal.owner_reference.clone()]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The labels of every child and pod.
+pub(super) fn labels(wal: &ValidatedWal, component: Component) -> BTreeMap<String, String> {
+    let mut labels = selector_labels(wal, component);
+    labels.extend([
+        (names::LABEL_MANAGED_BY.to_owned(), names::MANAGED_BY.to_owned()),
+        (names::LABEL_WAL.to_owned(), wal.name.clone()),
+        (names::LABEL_WAL_UID.to_owned(), wal.uid.clone()),
+    ]);
+    labels
+}
+
+/// The labels that select the pods of `component`. They never change: a Deployment's selector cannot.
+pub(super) fn selector_labels(wal: &ValidatedWal, component: Component) -> BTreeMap<String, String> {
+    component.selector(&wal.name).map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// [`selector_labels`] as a selector.
+pub(super) fn selector(wal: &ValidatedWal, component: Component) -> LabelSelector {
+    LabelSelector { match_labels: Some(selector_labels(wal, component)), match_expressions: None }
+}
+
+/// `None` for an empty map: server-side apply then owns no such field.
+pub(super) fn non_empty(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    Some(map).filter(|map| !map.is_empty())
+}

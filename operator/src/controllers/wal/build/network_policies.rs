@@ -1,0 +1,56 @@
+//! Who may connect to the data pods. What they connect to is not limited: a store may be anywhere.
+
+use k8s_openapi::{
+    api::networking::v1::{
+        NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+use tidemark_crds::names::{self, Component};
+
+use super::{
+    Platform, ValidatedWal,
+    metadata::{metadata, selector},
+};
+
+/// Label that Kubernetes puts on each namespace.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// The indexer answers the operator only. Policies add up: whoever scrapes its metrics adds one of their own.
+pub(super) fn indexer(wal: &ValidatedWal, platform: &Platform) -> NetworkPolicy {
+    policy(wal, Component::Indexer, vec![operator(platform)])
+}
+
+/// Search answers the operator, the WAL's own namespace, and whom the spec lets in.
+pub(super) fn search(wal: &ValidatedWal, platform: &Platform) -> NetworkPolicy {
+    let own = NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
+    let peers = [operator(platform), own].into_iter().chain(wal.search.allow_from.iter().cloned());
+    policy(wal, Component::Search, peers.collect())
+}
+
+fn policy(wal: &ValidatedWal, component: Component, from: Vec<NetworkPolicyPeer>) -> NetworkPolicy {
+    let port = NetworkPolicyPort {
+        port: Some(IntOrString::Int(i32::from(names::CONTAINER_PORT))),
+        protocol: Some("TCP".to_owned()),
+        ..NetworkPolicyPort::default()
+    };
+    let spec = NetworkPolicySpec {
+        pod_selector: Some(selector(wal, component)),
+        policy_types: Some(vec!["Ingress".to_owned()]),
+        ingress: Some(vec![NetworkPolicyIngressRule { from: Some(from), ports: Some(vec![port]) }]),
+        egress: None,
+    };
+    NetworkPolicy { metadata: metadata(wal, component, component.child_name(&wal.name)), spec: Some(spec) }
+}
+
+fn operator(platform: &Platform) -> NetworkPolicyPeer {
+    let label = |name: &str, value: &str| LabelSelector {
+        match_labels: Some([(name.to_owned(), value.to_owned())].into()),
+        match_expressions: None,
+    };
+    NetworkPolicyPeer {
+        namespace_selector: Some(label(NAMESPACE_NAME, &platform.operator_namespace)),
+        pod_selector: Some(label(names::LABEL_NAME, names::OPERATOR_APP)),
+        ip_block: None,
+    }
+}

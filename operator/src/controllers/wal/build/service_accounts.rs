@@ -1,0 +1,19 @@
+//! One ServiceAccount a role. They have no rights in the cluster; clouds give them rights on buckets.
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+use tidemark_crds::names::Component;
+
+use super::{
+    ValidatedWal,
+    metadata::{metadata, non_empty},
+};
+
+pub(super) fn build(wal: &ValidatedWal, component: Component) -> ServiceAccount {
+    let role = match component {
+        Component::Indexer => &wal.indexer.role,
+        Component::Search => &wal.search.role,
+    };
+    let mut metadata = metadata(wal, component, component.child_name(&wal.name));
+    metadata.annotations = non_empty(role.service_account_annotations.clone());
+    ServiceAccount { metadata, automount_service_account_token: Some(false), ..ServiceAccount::default() }
+}

@@ -1,0 +1,150 @@
+//! Places and the access to them.
+
+use tidemark_crds::{Credentials, CredentialsType, Storage, WalSpec};
+
+use super::Refusals;
+
+/// Where log, metadata and index are, and how to get at them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stores {
+    /// The log: its URL and access.
+    pub log: (String, Store),
+    /// The metadata: one or two URLs, and their access.
+    pub metadata: (Vec<String>, Store),
+    /// The index: its URL and access.
+    pub index: (String, Store),
+}
+
+impl Stores {
+    /// The places in one order, each with its access.
+    pub fn each(&self) -> [(Place, &Store); 3] {
+        [(Place::Log, &self.log.1), (Place::Metadata, &self.metadata.1), (Place::Index, &self.index.1)]
+    }
+
+    /// The URLs of a place.
+    pub fn urls(&self, place: Place) -> &[String] {
+        match place {
+            Place::Log => std::slice::from_ref(&self.log.0),
+            Place::Metadata => &self.metadata.0,
+            Place::Index => std::slice::from_ref(&self.index.0),
+        }
+    }
+}
+
+/// What a store is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The log.
+    Log,
+    /// The descriptors.
+    Metadata,
+    /// The index.
+    Index,
+}
+
+impl Place {
+    /// The place's name in the pods' settings and folders.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Metadata => "metadata",
+            Self::Index => "index",
+        }
+    }
+}
+
+/// How to get at a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// The folder of its credentials and certificates: `storage`, or the place's name where it has a store of its own.
+    pub folder: &'static str,
+    /// Address of its API, if it is not the cloud's.
+    pub endpoint: Option<String>,
+    /// Region of its buckets.
+    pub region: Option<String>,
+    /// Whether it may be used without encryption.
+    pub allow_http: bool,
+    /// Name of the ConfigMap with the certificates to trust.
+    pub ca: Option<String>,
+    /// How the pods prove who they are.
+    pub access: Access,
+}
+
+/// How pods prove who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// By the keys in the Secret of this name.
+    Secret(String),
+    /// By what the cloud gives to the pod's service account.
+    WorkloadIdentity,
+}
+
+pub(super) fn stores(spec: &WalSpec, refusals: &mut Refusals) -> Option<Stores> {
+    check_urls(spec, refusals);
+    let common = spec.storage.as_ref();
+    let log = store(Place::Log, spec.log.storage.as_ref(), common, refusals);
+    let metadata = store(Place::Metadata, spec.metadata.storage.as_ref(), common, refusals);
+    let index = store(Place::Index, spec.index.storage.as_ref(), common, refusals);
+    Some(Stores {
+        log: (spec.log.url.clone(), log?),
+        metadata: (spec.metadata.urls.clone(), metadata?),
+        index: (spec.index.url.clone(), index?),
+    })
+}
+
+fn store(place: Place, own: Option<&Storage>, common: Option<&Storage>, refusals: &mut Refusals) -> Option<Store> {
+    let path = own.map_or_else(|| "spec.storage".to_owned(), |_| format!("spec.{}.storage", place.as_str()));
+    let Some(storage) = own.or(common) else {
+        refusals.spec(format!("neither \"spec.storage\" nor \"spec.{}.storage\" is there; add one", place.as_str()));
+        return None;
+    };
+    let Storage { endpoint, region, allow_http, ca_ref, credentials } = storage;
+    if endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) && !allow_http {
+        refusals.spec(format!("\"{path}.endpoint\" is plain http; use https, or set allowHTTP: true"));
+    }
+    Some(Store {
+        folder: if own.is_some() { place.as_str() } else { "storage" },
+        endpoint: endpoint.clone(),
+        region: region.clone(),
+        allow_http: *allow_http,
+        ca: ca_ref.as_ref().map(|ca| ca.name.clone()),
+        access: access(&path, credentials, refusals)?,
+    })
+}
+
+fn access(path: &str, credentials: &Credentials, refusals: &mut Refusals) -> Option<Access> {
+    match (credentials.r#type, &credentials.secret_ref) {
+        (CredentialsType::WorkloadIdentity, _) => Some(Access::WorkloadIdentity),
+        (CredentialsType::Secret, Some(secret)) => Some(Access::Secret(secret.name.clone())),
+        (CredentialsType::Secret, None) => {
+            refusals.spec(format!(
+                "\"{path}.credentials\" of type Secret needs a secretRef; name the Secret with the keys"
+            ));
+            None
+        }
+    }
+}
+
+fn check_urls(spec: &WalSpec, refusals: &mut Refusals) {
+    let log = ("spec.log.url", &spec.log.url);
+    let index = ("spec.index.url", &spec.index.url);
+    let metadata = spec.metadata.urls.iter().map(|url| ("spec.metadata.urls", url));
+    let all: Vec<_> = [log, index].into_iter().chain(metadata.clone()).collect();
+    for (path, url) in &all {
+        if !["s3://", "gs://", "az://"].iter().any(|scheme| url.starts_with(scheme)) {
+            refusals.spec(format!("\"{path}\" is \"{url}\"; it starts with s3://, gs:// or az://"));
+        }
+    }
+    let pairs = [(log, index)].into_iter().chain(metadata.flat_map(|metadata| [(log, metadata), (index, metadata)]));
+    for ((one, a), (other, b)) in pairs {
+        if below(a, b) || below(b, a) {
+            refusals
+                .spec(format!("\"{one}\" \"{a}\" and \"{other}\" \"{b}\" lie one below the other; keep them apart"));
+        }
+    }
+}
+
+/// Whether `inner` is `outer` or lies below it.
+fn below(inner: &str, outer: &str) -> bool {
+    format!("{inner}/").starts_with(&format!("{outer}/"))
+}
