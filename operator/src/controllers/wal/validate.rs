@@ -4,8 +4,6 @@
 //! are looked at again, since a WAL may have been stored before a rule was there.
 
 mod storage;
-//#[cfg(test)]
-//mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 
