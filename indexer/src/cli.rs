@@ -7,10 +7,14 @@ mod demo;
 mod dev;
 mod exit;
 mod index;
+mod kubectl;
 mod log;
 mod output;
+mod probe;
 mod serve;
 mod stopping;
+
+use std::{ffi::OsString, path::Path};
 
 use clap::{Parser, Subcommand};
 
@@ -47,9 +51,20 @@ enum Command {
     Demo(demo::Demo),
     Log(log::Log),
     Check(check::Check),
+    Kubectl(kubectl::Kubectl),
+    Probe(probe::Probe),
 }
 
+/// Called by this name, the program is a plugin of `kubectl`.
+const PLUGIN: &str = "kubectl-tidemark";
+
 impl Cli {
+    /// Reads the command line; `kubectl-tidemark status` is read as `tidemark kubectl status`. Wrong usage and `--help`
+    /// end the process.
+    pub fn from_command_line() -> Self {
+        Self::parse_from(as_plugin(std::env::args_os().collect()))
+    }
+
     /// Runs the command to its end, or until SIGTERM or SIGINT asks it to stop.
     pub async fn run(self) -> Exit {
         let result = match self.command {
@@ -60,6 +75,8 @@ impl Cli {
             Command::Demo(demo) => demo.run().await,
             Command::Log(log) => log.run().await,
             Command::Check(check) => check.run().await,
+            Command::Kubectl(kubectl) => kubectl.run().await,
+            Command::Probe(probe) => probe.run().await,
         };
         Exit::of(result)
     }
@@ -68,6 +85,14 @@ impl Cli {
     pub fn start_logging(&self) {
         crate::telemetry::init(self.telemetry.log_level.as_deref());
     }
+}
+
+fn as_plugin(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let called = arguments.first().map(|program| Path::new(program).file_stem().unwrap_or_default() == PLUGIN);
+    if called == Some(true) {
+        arguments.insert(1, "kubectl".into());
+    }
+    arguments
 }
 
 #[cfg(test)]
@@ -93,6 +118,14 @@ mod tests {
                 assert_eq!(found.as_deref(), Some(wanted.as_str()), "{} --{long}", command.get_name());
             }
         }
+    }
+
+    #[test]
+    fn called_as_a_plugin_it_is_one() {
+        let read = |words: &[&str]| Cli::try_parse_from(as_plugin(words.iter().map(Into::into).collect()));
+        assert!(read(&["/usr/local/bin/kubectl-tidemark", "status", "-A"]).is_ok());
+        assert!(read(&["tidemark", "kubectl", "status", "-A"]).is_ok());
+        assert!(read(&["tidemark", "status"]).is_err());
     }
 
     #[test]

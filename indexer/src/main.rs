@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use clap::Parser as _;
 use tidemark_indexer::cli::{Cli, Exit};
 use tokio::runtime::Builder;
 
@@ -10,7 +9,7 @@ use tokio::runtime::Builder;
 const LEFTOVERS: Duration = Duration::from_secs(3);
 
 fn main() -> Exit {
-    let cli = Cli::parse();
+    let cli = Cli::from_command_line();
     cli.start_logging();
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -97,8 +97,8 @@ capabilities: {drop: [ALL]}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-# Tells the story of a WAL in its Events; a repeated one is counted by a patch.
+# Tells the story of a WAL in its Events.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}

@@ -1,0 +1,174 @@
+//! `kubectl tidemark check`: what is wrong with a WAL, and what to do.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    client::Client,
+    objects::{Process, Wal, conditions, readiness, shown, text, waiting},
+    search::TokenArgs,
+};
+use crate::cli::output::print_line;
+
+/// Look for whatever keeps a WAL from being ready: its spec, its conditions, its pods, its search.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: kubectl tidemark check orders -n data\nExit code 1 says that something failed; each line names the remedy."
+)]
+pub(super) struct Check {
+    /// The WAL; the only one of the namespace if left out.
+    #[arg(value_name = "WAL")]
+    wal: Option<String>,
+    #[command(flatten)]
+    token: TokenArgs,
+}
+
+/// One thing that was looked at.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) passed: bool,
+    pub(super) what: String,
+    pub(super) detail: String,
+}
+
+impl Line {
+    fn passed(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { passed: true, what: what.into(), detail: detail.into() }
+    }
+
+    fn failed(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { passed: false, what: what.into(), detail: detail.into() }
+    }
+}
+
+impl Check {
+    pub(super) async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let Self { wal, token } = self;
+        let wal = Wal::get_or_only(client, wal.as_deref()).await?;
+        let lines = examine(&wal, token.read()?.as_deref()).await?;
+        for Line { passed, what, detail } in &lines {
+            let verdict = if *passed { "passed" } else { "FAILED" };
+            print_line(&format!("{verdict}  {what}: {detail}"))?;
+        }
+        let failed = lines.iter().filter(|line| !line.passed).count();
+        anyhow::ensure!(
+            failed == 0,
+            "{failed} of {} checks of WAL \"{}/{}\" failed; each line above says what to do",
+            lines.len(),
+            wal.namespace,
+            wal.name
+        );
+        Ok(())
+    }
+}
+
+/// Everything that was looked at.
+pub(super) async fn examine(wal: &Wal, token: Option<&str>) -> anyhow::Result<Vec<Line>> {
+    let mut lines = vec![observed(&wal.object)];
+    lines.extend(conditions(&wal.object).iter().map(condition));
+    let pods = wal.processes(wal.pods().await?).await;
+    for role in ["indexer", "search"] {
+        lines.extend(role_pods(wal, role, &pods));
+    }
+    if search_wanted(&wal.object) {
+        lines.push(search(wal, token).await);
+    }
+    Ok(lines)
+}
+
+/// Whether the operator has seen this spec.
+fn observed(wal: &Value) -> Line {
+    let what = "operator";
+    let (generation, observed) = (shown(wal, "/metadata/generation"), shown(wal, "/status/observedGeneration"));
+    if generation == observed {
+        return Line::passed(what, format!("has seen generation {generation} of the spec"));
+    }
+    Line::failed(
+        what,
+        format!(
+            "has seen generation {observed} of the spec, which is at {generation}; see that it runs and leads: \
+             kubectl get pods -A -l app.kubernetes.io/name=tidemark-operator"
+        ),
+    )
+}
+
+/// A condition as a check. `UpgradePending` is a choice, not a fault.
+fn condition(condition: &Value) -> Line {
+    let kind = text(condition, "/type");
+    let detail =
+        format!("{} {}: {}", text(condition, "/status"), text(condition, "/reason"), text(condition, "/message"));
+    if kind == "UpgradePending" || text(condition, "/status") == "True" {
+        Line::passed(kind, detail)
+    } else {
+        Line::failed(kind, detail)
+    }
+}
+
+fn search_wanted(wal: &Value) -> bool {
+    wal.pointer("/spec/search/replicas").and_then(Value::as_u64).unwrap_or(1) > 0
+}
+
+fn role_pods(wal: &Wal, role: &str, pods: &[(Value, Process)]) -> Vec<Line> {
+    let of_role = |pod: &Value| pod.pointer("/metadata/labels/app.kubernetes.io~1component") == Some(&role.into());
+    let lines: Vec<_> =
+        pods.iter().filter(|(pod, _)| of_role(pod)).map(|(pod, process)| one_pod(pod, process)).collect();
+    let suspended = wal.object.pointer("/spec/suspend") == Some(&Value::Bool(true));
+    let wanted = if role == "indexer" { !suspended } else { search_wanted(&wal.object) };
+    if lines.is_empty() && wanted {
+        let remedy = format!(
+            "see what its Deployment says: kubectl describe deployment {}-{role} -n {}",
+            wal.name, wal.namespace
+        );
+        return vec![Line::failed(role, format!("has no pod; {remedy}"))];
+    }
+    lines
+}
+
+fn one_pod(pod: &Value, process: &Process) -> Line {
+    let name = text(pod, "/metadata/name");
+    let what = format!("pod {name}");
+    if let Some(waiting) = waiting(pod) {
+        return Line::failed(what, format!("waits: {waiting}; see kubectl describe pod {name}"));
+    }
+    match process {
+        Err(error) => Line::failed(what, format!("does not say how it is: {error:#}; see kubectl logs {name}")),
+        Ok(process) => {
+            let problems = process["problems"].as_array().map_or(&[][..], Vec::as_slice);
+            let told: Vec<_> = problems
+                .iter()
+                .map(|problem| format!("{}: {}", text(problem, "/reason"), text(problem, "/message")))
+                .collect();
+            let (ready, restarts) = readiness(pod);
+            if !told.is_empty() {
+                Line::failed(what, told.join("; "))
+            } else if ready {
+                Line::passed(what, format!("{}, {restarts} restarts", shown(process, "/phase")))
+            } else {
+                Line::failed(
+                    what,
+                    format!("is \"{}\" and not ready; see kubectl logs {name}", shown(process, "/phase")),
+                )
+            }
+        }
+    }
+}
+
+/// Whether search answers a query through its Service.
+async fn search(wal: &Wal, token: Option<&str>) -> Line {
+    let what = "search";
+    let asked = async { wal.search().await?.get("/v1/search", &[("size".to_owned(), "1".to_owned())], token).await };
+    match asked.await {
+        Ok(answer) if answer.status.is_success() => Line::passed(what, "the Service answers a query"),
+        Ok(answer) if answer.status == reqwest::StatusCode::UNAUTHORIZED && token.is_none() => {
+            Line::passed(what, "the Service answers and wants a token; with --token-file a query is tried")
+        }
+        Ok(answer) => Line::failed(what, format!("the Service answers {}: {}", answer.status, answer.body.trim())),
+        Err(error) => Line::failed(
+            what,
+            format!(
+                "the Service does not answer: {error:#}; see its endpoints: kubectl get endpointslices -n {} -l kubernetes.io/service-name={}-search",
+                wal.namespace, wal.name
+            ),
+        ),
+    }
+}

@@ -1,0 +1,148 @@
+//! Running `kubectl`: objects as JSON, text, and ports forwarded for as long as they are needed.
+
+use std::{path::PathBuf, process::Stdio, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// How long `kubectl` may take for one answer, and a port to be forwarded.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a pod may take for one answer.
+const ANSWER: Duration = Duration::from_secs(35);
+
+/// The user's `kubectl` with the flags that say which cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    program: PathBuf,
+    namespace: Option<String>,
+    flags: Vec<String>,
+}
+
+impl Client {
+    pub(super) fn new(
+        program: PathBuf,
+        namespace: Option<String>,
+        context: Option<String>,
+        kubeconfig: Option<PathBuf>,
+    ) -> Self {
+        let context = context.map(|context| format!("--context={context}"));
+        let kubeconfig = kubeconfig.map(|file| format!("--kubeconfig={}", file.display()));
+        Self { program, namespace, flags: context.into_iter().chain(kubeconfig).collect() }
+    }
+
+    /// The same cluster, in `namespace`.
+    pub(super) fn in_namespace(&self, namespace: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..self.clone() }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.flags);
+        if let (Some(namespace), false) = (&self.namespace, args.contains(&"--all-namespaces")) {
+            command.arg(format!("--namespace={namespace}"));
+        }
+        command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// What `kubectl` prints for `args`.
+    pub(super) async fn text(&self, args: &[&str]) -> anyhow::Result<String> {
+        let asked = format!("kubectl {}", args.join(" "));
+        let output = timeout(PATIENCE, self.command(args).output()).await;
+        let output = output.map_err(|_| anyhow!("\"{asked}\" does not answer; is the cluster reachable?"))?;
+        let output = output.map_err(|error| self.missing(error))?;
+        if !output.status.success() {
+            bail!("\"{asked}\" failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What `kubectl` prints for `args` and `--output=json`.
+    pub(super) async fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let text = self.text(&[args, &["--output=json"]].concat()).await?;
+        serde_json::from_str(&text).with_context(|| format!("\"kubectl {}\" printed no JSON", args.join(" ")))
+    }
+
+    /// The items of a list.
+    pub(super) async fn list(&self, args: &[&str]) -> anyhow::Result<Vec<Value>> {
+        let mut list = self.json(args).await?;
+        Ok(match list["items"].take() {
+            Value::Array(items) => items,
+            _ => Vec::new(),
+        })
+    }
+
+    /// Forwards a free port of this machine to `port` of `target`, such as `svc/orders-search`.
+    pub(super) async fn forward(&self, target: &str, port: u16) -> anyhow::Result<Forward> {
+        let ports = format!(":{port}");
+        let mut command = self.command(&["port-forward", "--address=127.0.0.1", target, &ports]);
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| self.missing(error))?;
+        let stdout = child.stdout.take().context("kubectl has no output")?;
+        let mut line = String::new();
+        let mut lines = BufReader::new(stdout);
+        let read = timeout(PATIENCE, lines.read_line(&mut line)).await;
+        read.map_err(|_| anyhow!("no port of \"{target}\" was forwarded within {} s", PATIENCE.as_secs()))??;
+        let Some(local) = local_port(&line) else {
+            let mut told = String::new();
+            if let Some(mut stderr) = child.stderr.take() {
+                let _ = timeout(Duration::from_secs(5), stderr.read_to_string(&mut told)).await;
+            }
+            bail!("port {port} of \"{target}\" cannot be forwarded: {}", told.trim());
+        };
+        // What `kubectl` says of each connection has to be read, or it stops at a full pipe.
+        tokio::spawn(async move { tokio::io::copy(&mut lines, &mut tokio::io::sink()).await });
+        if let Some(mut stderr) = child.stderr.take() {
+            tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
+        }
+        Ok(Forward { base: format!("http://127.0.0.1:{local}"), _child: child })
+    }
+
+    fn missing(&self, error: std::io::Error) -> anyhow::Error {
+        let program = self.program.display();
+        anyhow::Error::from(error)
+            .context(format!("\"{program}\" cannot be run; install kubectl or name it with --kubectl"))
+    }
+}
+
+/// The port in "Forwarding from 127.0.0.1:40001 -> 7280".
+fn local_port(line: &str) -> Option<u16> {
+    line.strip_prefix("Forwarding from 127.0.0.1:")?.split(' ').next()?.parse().ok()
+}
+
+/// A forwarded port; closed when dropped.
+pub(super) struct Forward {
+    base: String,
+    _child: Child,
+}
+
+/// An answer over a forwarded port.
+pub(super) struct Answer {
+    pub(super) status: reqwest::StatusCode,
+    pub(super) body: String,
+}
+
+impl Forward {
+    /// GET of `path` (with its query), with `token` as bearer if there is one.
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        query: &[(String, String)],
+        token: Option<&str>,
+    ) -> anyhow::Result<Answer> {
+        // A proxy of the environment knows nothing of a port on this machine.
+        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
+        let mut request = client.get(format!("{}{path}", self.base)).query(query);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.map_err(reqwest::Error::without_url)?;
+        let status = answer.status();
+        Ok(Answer { status, body: answer.text().await.map_err(reqwest::Error::without_url)? })
+    }
+}

@@ -1,0 +1,143 @@
+//! A WAL and what belongs to it, as `kubectl` shows them.
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::client::Client;
+
+/// Port of a data pod.
+const POD_PORT: u16 = 7280;
+/// Port of the search Service.
+const SERVICE_PORT: u16 = 80;
+/// The resource, with its group: another group may have a kind of this name.
+pub(super) const RESOURCE: &str = "wals.tidemark.dev";
+
+/// One WAL, and `kubectl` in its namespace.
+pub(super) struct Wal {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) object: Value,
+    pub(super) client: Client,
+}
+
+/// What a data pod answered at `/v1/process`.
+pub(super) type Process = anyhow::Result<Value>;
+
+impl Wal {
+    pub(super) async fn get(client: &Client, name: &str) -> anyhow::Result<Self> {
+        let object = client.json(&["get", RESOURCE, name]).await?;
+        let namespace = text(&object, "/metadata/namespace").to_owned();
+        Ok(Self { name: name.to_owned(), client: client.in_namespace(&namespace), namespace, object })
+    }
+
+    /// The WAL `name`; with none, the only one of the namespace.
+    pub(super) async fn get_or_only(client: &Client, name: Option<&str>) -> anyhow::Result<Self> {
+        if let Some(name) = name {
+            return Self::get(client, name).await;
+        }
+        let wals = client.list(&["get", RESOURCE]).await?;
+        let names: Vec<_> = wals.iter().map(|wal| text(wal, "/metadata/name")).collect();
+        match names.as_slice() {
+            [only] => Self::get(client, only).await,
+            [] => anyhow::bail!("there is no WAL in this namespace; name another one with -n"),
+            several => anyhow::bail!("there are several WALs in this namespace; name one of {}", several.join(", ")),
+        }
+    }
+
+    /// The indexer's and the search's pods, by name.
+    pub(super) async fn pods(&self) -> anyhow::Result<Vec<Value>> {
+        let mut pods = self.client.list(&["get", "pods", "--selector", &self.selector()]).await?;
+        pods.sort_by(|a, b| text(a, "/metadata/name").cmp(text(b, "/metadata/name")));
+        Ok(pods)
+    }
+
+    /// What selects everything that the operator made for this WAL.
+    pub(super) fn selector(&self) -> String {
+        format!("app.kubernetes.io/name=tidemark,app.kubernetes.io/instance={}", self.name)
+    }
+
+    /// The WAL's Events, oldest first.
+    pub(super) async fn events(&self) -> anyhow::Result<Vec<Value>> {
+        let selector = format!("involvedObject.kind=WAL,involvedObject.name={}", self.name);
+        let mut events = self.client.list(&["get", "events", "--field-selector", &selector]).await?;
+        events.sort_by(|a, b| event_time(a).cmp(event_time(b)));
+        Ok(events)
+    }
+
+    /// What the pod `name` says of itself.
+    pub(super) async fn process(&self, name: &str) -> Process {
+        let forward = self.client.forward(&format!("pod/{name}"), POD_PORT).await?;
+        let answer = forward.get("/v1/process", &[], None).await?;
+        anyhow::ensure!(answer.status.is_success(), "it answers {}: {}", answer.status, answer.body.trim());
+        serde_json::from_str(&answer.body).context("it answers no JSON")
+    }
+
+    /// The pods with what they say of themselves, asked at once.
+    pub(super) async fn processes(&self, pods: Vec<Value>) -> Vec<(Value, Process)> {
+        let asked = pods.into_iter().map(|pod| async move {
+            let process = self.process(text(&pod, "/metadata/name")).await;
+            (pod, process)
+        });
+        futures::future::join_all(asked).await
+    }
+
+    /// The search Service, forwarded.
+    pub(super) async fn search(&self) -> anyhow::Result<super::client::Forward> {
+        self.client.forward(&format!("svc/{}-search", self.name), SERVICE_PORT).await
+    }
+}
+
+/// A WAL's conditions.
+pub(super) fn conditions(wal: &Value) -> &[Value] {
+    wal.pointer("/status/conditions").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The text at `pointer`, empty where there is none.
+pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The value at `pointer` as people read it, `-` where there is none.
+pub(super) fn shown(object: &Value, pointer: &str) -> String {
+    match object.pointer(pointer) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    }
+}
+
+/// When an Event happened last.
+pub(super) fn event_time(event: &Value) -> &str {
+    ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"]
+        .iter()
+        .map(|at| text(event, at))
+        .find(|time| !time.is_empty())
+        .unwrap_or_default()
+}
+
+/// Whether a pod's containers are ready, and how often they were started again.
+pub(super) fn readiness(pod: &Value) -> (bool, u64) {
+    let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
+    let containers = containers.map_or(&[][..], Vec::as_slice);
+    let ready = !containers.is_empty() && containers.iter().all(|container| container["ready"] == true);
+    (ready, containers.iter().filter_map(|container| container["restartCount"].as_u64()).sum())
+}
+
+/// Why a pod's container does not run, as Kubernetes says it.
+pub(super) fn waiting(pod: &Value) -> Option<String> {
+    let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array)?;
+    let waiting = containers.iter().find_map(|container| container.pointer("/state/waiting"))?;
+    Some(format!("{} {}", text(waiting, "/reason"), text(waiting, "/message")).trim().to_owned())
+}
+
+/// Lines whose columns stand under each other.
+pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}

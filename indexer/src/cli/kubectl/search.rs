@@ -1,0 +1,115 @@
+//! `kubectl tidemark search`: a query to a WAL's search, without a route into the cluster.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use super::{
+    client::{Answer, Client},
+    objects::{Wal, shown, table, text},
+};
+use crate::cli::output::print_line;
+
+/// Characters of a message that a row shows.
+const MESSAGE: usize = 80;
+
+/// Search a WAL through a forwarded port, and print the hits.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: kubectl tidemark search orders 'kind:bundle contributors:ada' -n data")]
+pub(super) struct Search {
+    /// The WAL.
+    #[arg(value_name = "WAL")]
+    pub(super) wal: String,
+    /// The query, as the page and the API take it; everything if left out.
+    #[arg(value_name = "QUERY", default_value = "")]
+    pub(super) query: String,
+    /// At most so many hits.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(super) size: u32,
+    /// Print the service's answer as it is.
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) token: TokenArgs,
+}
+
+/// The token of a search with `auth: {type: Token}`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct TokenArgs {
+    /// File that holds the search token.
+    #[arg(long, env = "TIDEMARK_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// The search token. From the environment only: what a command line says, others on the machine can read.
+    #[arg(skip = std::env::var("TIDEMARK_TOKEN").ok())]
+    pub(super) token: Option<String>,
+}
+
+impl TokenArgs {
+    pub(super) fn read(&self) -> anyhow::Result<Option<String>> {
+        let Some(file) = &self.token_file else { return Ok(self.token.clone()) };
+        let token = std::fs::read_to_string(file);
+        let token = token.with_context(|| format!("the token file \"{}\" cannot be read", file.display()))?;
+        Ok(Some(token.trim().to_owned()))
+    }
+}
+
+impl Search {
+    pub(super) async fn run(self, client: &Client) -> anyhow::Result<()> {
+        self.lines(client).await?.iter().try_for_each(|line| print_line(line))
+    }
+
+    pub(super) async fn lines(&self, client: &Client) -> anyhow::Result<Vec<String>> {
+        let Self { wal, query, size, json, token } = self;
+        let token = token.read()?;
+        let wal = Wal::get(client, wal).await?;
+        let mut parameters = vec![("size".to_owned(), size.to_string())];
+        if !query.is_empty() {
+            parameters.push(("q".to_owned(), query.clone()));
+        }
+        let answer = wal.search().await?.get("/v1/search", &parameters, token.as_deref()).await?;
+        if !answer.status.is_success() {
+            bail!(refusal(&wal, &answer, token.is_some()));
+        }
+        if *json {
+            return Ok(vec![answer.body.trim_end().to_owned()]);
+        }
+        let answer: Value = serde_json::from_str(&answer.body).context("search answers no JSON")?;
+        Ok(hits(&answer))
+    }
+}
+
+/// What a refusal means, and what to do.
+fn refusal(wal: &Wal, answer: &Answer, with_token: bool) -> String {
+    let secret = text(&wal.object, "/spec/search/auth/secretRef/name");
+    if answer.status == StatusCode::UNAUTHORIZED {
+        let what = if with_token { "refuses this token" } else { "wants a token" };
+        return format!(
+            "search of \"{}\" {what}; give the value of key \"token\" of Secret \"{secret}\" by --token-file or TIDEMARK_TOKEN",
+            wal.name
+        );
+    }
+    let problem: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let detail = match text(&problem, "/detail") {
+        "" => answer.body.trim(),
+        detail => detail,
+    };
+    format!("search of \"{}\" answers {}: {detail}", wal.name, answer.status)
+}
+
+fn hits(answer: &Value) -> Vec<String> {
+    let head = ["TIME", "KIND", "OUTCOME", "ENTITY", "MESSAGE"].map(str::to_owned).to_vec();
+    let hits = answer["hits"].as_array().map_or(&[][..], Vec::as_slice);
+    let rows = hits.iter().map(|hit| {
+        let message: String = text(hit, "/message").lines().next().unwrap_or_default().chars().take(MESSAGE).collect();
+        let sealed = if hit["sealed"] == true { "" } else { ", not sealed" };
+        let outcome = format!("{}{sealed}", shown(hit, "/outcome"));
+        vec![shown(hit, "/time"), shown(hit, "/kind"), outcome, shown(hit, "/entity"), message]
+    });
+    let mut lines = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
+    let total = shown(answer, "/total");
+    lines.push(format!("{} of {total}, complete up to {}", hits.len(), shown(answer, "/watermark")));
+    lines
+}

@@ -1,0 +1,175 @@
+//! `kubectl tidemark status`: the story of a WAL on one screen.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    client::Client,
+    objects::{Process, RESOURCE, Wal, conditions, event_time, readiness, shown, table, text, waiting},
+};
+use crate::cli::output::print_line;
+
+/// How many Events are shown.
+const EVENTS: usize = 12;
+
+/// Tell how WALs are: conditions, lag, pods with what they say of themselves, the last Events.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: kubectl tidemark status orders -n data")]
+pub(super) struct Status {
+    /// The WAL; all of the namespace if left out.
+    #[arg(value_name = "WAL")]
+    wal: Option<String>,
+    /// List the WALs of every namespace.
+    #[arg(long, short = 'A', conflicts_with = "wal")]
+    all_namespaces: bool,
+}
+
+impl Status {
+    pub(super) async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let lines = match &self.wal {
+            Some(name) => story(&Wal::get(client, name).await?).await?,
+            None => overview(client, self.all_namespaces).await?,
+        };
+        lines.iter().try_for_each(|line| print_line(line))
+    }
+}
+
+/// One line a WAL.
+pub(super) async fn overview(client: &Client, everywhere: bool) -> anyhow::Result<Vec<String>> {
+    let all: &[&str] = if everywhere { &["--all-namespaces"] } else { &[] };
+    let wals = client.list(&[&["get", RESOURCE], all].concat()).await?;
+    if wals.is_empty() {
+        return Ok(vec!["no WAL here; -A looks in every namespace".to_owned()]);
+    }
+    let head = ["NAMESPACE", "NAME", "READY", "REASON", "WATERMARK", "LAG", "ENTRIES"].map(str::to_owned).to_vec();
+    let rows = wals.iter().map(|wal| {
+        let ready = conditions(wal).iter().find(|condition| text(condition, "/type") == "Ready");
+        vec![
+            shown(wal, "/metadata/namespace"),
+            shown(wal, "/metadata/name"),
+            ready.map_or("-".to_owned(), |ready| shown(ready, "/status")),
+            ready.map_or("-".to_owned(), |ready| shown(ready, "/reason")),
+            shown(wal, "/status/cursor/time"),
+            lag(wal),
+            shown(wal, "/status/entries"),
+        ]
+    });
+    Ok(table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
+}
+
+fn lag(wal: &Value) -> String {
+    wal.pointer("/status/lagSeconds").map_or("-".to_owned(), |lag| format!("{lag}s"))
+}
+
+/// Everything about one WAL.
+pub(super) async fn story(wal: &Wal) -> anyhow::Result<Vec<String>> {
+    let object = &wal.object;
+    let mut lines = vec![
+        format!("WAL {}/{}", wal.namespace, wal.name),
+        format!("  log {}, index {}", shown(object, "/spec/log/url"), shown(object, "/spec/index/url")),
+    ];
+    if object.pointer("/metadata/deletionTimestamp").is_some() {
+        lines.push(format!("  is being deleted since {}", shown(object, "/metadata/deletionTimestamp")));
+    }
+    if object.pointer("/spec/suspend") == Some(&Value::Bool(true)) {
+        lines.push("  is suspended: nothing is indexed, search answers from what is published".to_owned());
+    }
+    lines.extend(section("Conditions", told_conditions(object)));
+    lines.extend(section("Index", figures(object)));
+    let pods = wal.processes(wal.pods().await?).await;
+    lines.extend(section("Pods", table(&pods.iter().map(|(pod, process)| pod_row(pod, process)).collect::<Vec<_>>())));
+    lines.extend(section("Problems", problems(&pods)));
+    let events = wal.events().await?;
+    let last = events.iter().rev().take(EVENTS).rev().map(event_row).collect::<Vec<_>>();
+    lines.extend(section("Events", table(&last)));
+    Ok(lines)
+}
+
+fn section(title: &str, lines: Vec<String>) -> Vec<String> {
+    if lines.is_empty() && title == "Problems" {
+        return Vec::new();
+    }
+    let lines = if lines.is_empty() { vec!["none".to_owned()] } else { lines };
+    let lines = lines.into_iter().map(|line| format!("  {line}"));
+    [String::new(), title.to_owned()].into_iter().chain(lines).collect()
+}
+
+fn told_conditions(wal: &Value) -> Vec<String> {
+    let generation = wal.pointer("/metadata/generation");
+    if conditions(wal).is_empty() {
+        return vec![
+            "none yet: does the operator run? kubectl get pods -A -l app.kubernetes.io/name=tidemark-operator"
+                .to_owned(),
+        ];
+    }
+    let row = |condition: &Value| {
+        let cells = ["/type", "/status", "/reason", "/lastTransitionTime", "/message"];
+        cells.iter().map(|cell| shown(condition, cell)).collect()
+    };
+    let mut lines = table(&conditions(wal).iter().map(row).collect::<Vec<_>>());
+    if wal.pointer("/status/observedGeneration") != generation {
+        let observed = shown(wal, "/status/observedGeneration");
+        lines.push(format!("(of generation {observed}; the spec is at {})", shown(wal, "/metadata/generation")));
+    }
+    lines
+}
+
+fn figures(wal: &Value) -> Vec<String> {
+    let named = [
+        ("watermark", "/status/cursor/time"),
+        ("horizon", "/status/horizon"),
+        ("entries", "/status/entries"),
+        ("pending", "/status/pendingEntries"),
+        ("epoch", "/status/epoch"),
+        ("generation", "/status/generation"),
+        ("version", "/status/version"),
+        ("seen", "/status/observedTime"),
+        ("search", "/status/search/url"),
+    ];
+    let mut rows: Vec<Vec<String>> = vec![vec!["lag".to_owned(), lag(wal)]];
+    rows.extend(named.iter().map(|(name, at)| vec![(*name).to_owned(), shown(wal, at)]));
+    rows.retain(|row| row[1] != "-");
+    table(&rows)
+}
+
+fn pod_row(pod: &Value, process: &Process) -> Vec<String> {
+    let (ready, restarts) = readiness(pod);
+    let mut phase = shown(pod, "/status/phase");
+    if let Some(waiting) = waiting(pod) {
+        phase = waiting;
+    }
+    let says = match process {
+        Ok(process) => {
+            let mut says = format!("{} at manifest {}", shown(process, "/phase"), shown(process, "/manifest"));
+            if process["kind"] == "indexer" {
+                says = format!("{says}, epoch {}, lag {}s", shown(process, "/epoch"), shown(process, "/lagSeconds"));
+            }
+            says
+        }
+        Err(error) => format!("does not say: {error:#}"),
+    };
+    let ready = if ready { "ready" } else { "not ready" };
+    vec![shown(pod, "/metadata/name"), phase, ready.to_owned(), format!("{restarts} restarts"), says]
+}
+
+/// What the pods report, each once.
+pub(super) fn problems(pods: &[(Value, Process)]) -> Vec<String> {
+    let mut told = Vec::new();
+    for (pod, process) in pods {
+        let problems = process.as_ref().ok().and_then(|process| process["problems"].as_array());
+        for problem in problems.into_iter().flatten() {
+            let place = text(problem, "/place");
+            let place = if place.is_empty() { String::new() } else { format!(" ({place})") };
+            let name = text(pod, "/metadata/name");
+            told.push(format!("{name}: {}{place}: {}", text(problem, "/reason"), text(problem, "/message")));
+        }
+    }
+    told
+}
+
+fn event_row(event: &Value) -> Vec<String> {
+    let time = event_time(event);
+    // Whole seconds are enough.
+    let time = time.split_once('.').map_or(time.to_owned(), |(seconds, _)| format!("{seconds}Z"));
+    vec![time, shown(event, "/type"), shown(event, "/reason"), shown(event, "/message")]
+}

@@ -1,0 +1,269 @@
+//! The plugin with a `kubectl` of the test's own, and a service behind the ports that it forwards.
+
+use std::{fmt::Write as _, io::Read as _, os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use axum::{Json, Router, extract::RawQuery, http::HeaderMap, routing::get};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    check::{Line, examine},
+    client::Client,
+    objects::Wal,
+    report,
+    search::{Search, TokenArgs},
+    status::{overview, story},
+};
+
+/// What may never be seen in a report. Each is planted where it could slip through.
+const PLANTED: [&str; 9] = [
+    "planted-annotation",
+    "planted-environment",
+    "planted-proxy",
+    "planted-log",
+    "planted-bearer",
+    "planted-signature",
+    "planted-pem",
+    "planted-configmap",
+    "planted-last-applied",
+];
+
+fn wal() -> Value {
+    json!({
+        "apiVersion": "tidemark.dev/v1alpha1", "kind": "WAL",
+        "metadata": {"name": "orders", "namespace": "data", "generation": 2, "annotations": {
+            "kubectl.kubernetes.io/last-applied-configuration": "planted-last-applied", "note": "planted-annotation"}},
+        "spec": {"log": {"url": "s3://wal/orders"}, "metadata": {"urls": ["s3://meta"]}, "index": {"url": "s3://idx/orders"},
+            "storage": {"credentials": {"type": "Secret", "secretRef": {"name": "orders-s3"}}},
+            "indexer": {"podTemplate": {"spec": {"containers": [{"env": [{"name": "EXTRA", "value": "planted-environment"}]}]}}},
+            "search": {"replicas": 1, "auth": {"type": "Token", "secretRef": {"name": "orders-token"}}}},
+        "status": {"observedGeneration": 2, "entries": 1204, "lagSeconds": 3, "cursor": {"time": "2026-11-20T10:00:00Z"},
+            "conditions": [
+                {"type": "Ready", "status": "False", "reason": "BucketMissing", "message": "bucket \"wal\" is missing; make it",
+                    "lastTransitionTime": "2026-11-20T10:00:00Z"},
+                {"type": "UpgradePending", "status": "True", "reason": "NewRelease", "message": "approve it",
+                    "lastTransitionTime": "2026-11-20T10:00:00Z"}]}
+    })
+}
+
+fn pod(name: &str, role: &str, ready: bool) -> Value {
+    json!({
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "data", "labels": {"app.kubernetes.io/component": role}},
+        "spec": {"containers": [{"name": "tidemark", "env": [
+            {"name": "TIDEMARK_LOG", "value": "s3://wal/orders"}, {"name": "PROXY", "value": "http://u:planted-proxy@p"}]}]},
+        "status": {"phase": "Running", "containerStatuses": [{"ready": ready, "restartCount": 2}]}
+    })
+}
+
+/// A cluster of one WAL, as a `kubectl` shows it.
+struct Fake {
+    folder: TempDir,
+    client: Client,
+}
+
+impl Fake {
+    async fn new(process: Value, token: Option<&'static str>) -> Self {
+        let port = serve(process, token).await;
+        let folder = tempfile::tempdir().unwrap();
+        let pods = [pod("orders-indexer-1", "indexer", true), pod("orders-search-1", "search", true)];
+        let event = json!({"kind": "Event", "type": "Warning", "reason": "BucketMissing", "message": "bucket \"wal\" is missing",
+            "lastTimestamp": "2026-11-20T10:00:00Z", "metadata": {"name": "e"}});
+        let map = json!({"kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"key": "planted-configmap", "purge": "uid-1"}});
+        let log = "PUT https://s3/wal?X-Amz-Signature=planted-signature\npassword=planted-log\nAuthorization: Bearer planted-bearer\n\
+            -----BEGIN PRIVATE KEY-----\nplanted-pem\n-----END PRIVATE KEY-----\npublished manifest 17\n";
+        for (file, content) in [
+            ("wal.json", wal().to_string()),
+            ("wals.json", json!({"items": [wal()]}).to_string()),
+            ("pods.json", json!({"items": pods}).to_string()),
+            ("events.json", json!({"items": [event]}).to_string()),
+            ("maps.json", json!({"items": [map]}).to_string()),
+            ("none.json", json!({"items": []}).to_string()),
+            ("log.txt", log.to_owned()),
+        ] {
+            std::fs::write(folder.path().join(file), content).unwrap();
+        }
+        let at = folder.path().display();
+        let script = format!(
+            "#!/bin/sh\ncd {at}\necho \"$*\" >> calls\ncase \"$*\" in\n\
+             *port-forward*) echo 'Forwarding from 127.0.0.1:{port} -> 7280'; exec sleep 600 ;;\n\
+             *'get wals.tidemark.dev orders'*) cat wal.json ;;\n\
+             *'get wals.tidemark.dev missing'*) echo 'wals \"missing\" not found' >&2; exit 1 ;;\n\
+             *'get wals.tidemark.dev'*) cat wals.json ;;\n\
+             *'get pods --all-namespaces'*) cat none.json ;;\n\
+             *'get pods'*) cat pods.json ;;\n\
+             *'get events'*) cat events.json ;;\n\
+             *'get configmaps'*) cat maps.json ;;\n\
+             *'get services'*) echo 'services is forbidden' >&2; exit 1 ;;\n\
+             *get*--output=json) cat none.json ;;\n\
+             *--previous*) exit 1 ;;\n\
+             *logs*) cat log.txt ;;\n\
+             *) echo v1.34.4 ;;\nesac\n"
+        );
+        let program = folder.path().join("kubectl");
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let client = Client::new(program, Some("data".to_owned()), Some("kind".to_owned()), None);
+        Self { folder, client }
+    }
+
+    async fn wal(&self) -> Wal {
+        Wal::get(&self.client, "orders").await.unwrap()
+    }
+
+    fn calls(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("calls")).unwrap()
+    }
+}
+
+/// A data pod and the search Service in one.
+async fn serve(process: Value, token: Option<&'static str>) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let search = move |headers: HeaderMap, RawQuery(query): RawQuery| async move {
+        let given = headers.get("authorization").and_then(|value| value.to_str().ok());
+        if given.map(str::to_owned) != token.map(|token| format!("Bearer {token}")) {
+            return (reqwest::StatusCode::UNAUTHORIZED, Json(json!({"detail": "a token is wanted"})));
+        }
+        if query.is_some_and(|query| query.contains("broken")) {
+            return (reqwest::StatusCode::BAD_REQUEST, Json(json!({"detail": "the query does not read"})));
+        }
+        let hit = json!({"time": "2026-11-20T09:00:00Z", "kind": "bundle", "outcome": "committed", "sealed": true,
+            "entity": "bundle/orders/b1", "message": "first import\nsecond line"});
+        (reqwest::StatusCode::OK, Json(json!({"total": 7, "hits": [hit], "watermark": "2026-11-20T10:00:00Z"})))
+    };
+    let app =
+        Router::new().route("/v1/process", get(move || async move { Json(process) })).route("/v1/search", get(search));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    port
+}
+
+fn healthy() -> Value {
+    json!({"kind": "indexer", "phase": "writing", "manifest": 17, "epoch": 3, "lagSeconds": 0, "problems": []})
+}
+
+fn troubled() -> Value {
+    json!({"kind": "indexer", "phase": "starting", "problems": [
+        {"reason": "BucketMissing", "place": "log", "message": "bucket \"wal\" is missing; nothing is indexed; make it"}]})
+}
+
+fn search(query: &str, json: bool, token: Option<&str>) -> Search {
+    let token = TokenArgs { token_file: None, token: token.map(str::to_owned) };
+    Search { wal: "orders".to_owned(), query: query.to_owned(), size: 20, json, token }
+}
+
+#[tokio::test]
+async fn the_status_tells_the_story() {
+    let fake = Fake::new(troubled(), None).await;
+    let told = story(&fake.wal().await).await.unwrap().join("\n");
+    for wanted in [
+        "WAL data/orders",
+        "log s3://wal/orders, index s3://idx/orders",
+        "Ready            False   BucketMissing",
+        "lag         3s",
+        "entries     1204",
+        "orders-indexer-1   Running   ready   2 restarts   starting",
+        "orders-search-1: BucketMissing (log): bucket \"wal\" is missing; nothing is indexed; make it",
+        "2026-11-20T10:00:00Z   Warning   BucketMissing",
+    ] {
+        assert!(told.contains(wanted), "\"{wanted}\" is not in\n{told}");
+    }
+    let all = overview(&fake.client, true).await.unwrap();
+    assert!(all[1].starts_with("data        orders   False   BucketMissing"), "{all:?}");
+    let calls = fake.calls();
+    let first = calls.lines().next().unwrap();
+    assert_eq!(first, "--context=kind --namespace=data get wals.tidemark.dev orders --output=json");
+    assert!(calls.contains("--context=kind get wals.tidemark.dev --all-namespaces"), "{calls}");
+}
+
+#[tokio::test]
+async fn a_search_prints_its_hits() {
+    let fake = Fake::new(healthy(), Some("t0k3n")).await;
+    let lines = search("kind:bundle", false, Some("t0k3n")).lines(&fake.client).await.unwrap();
+    assert!(lines[1].contains("committed   bundle/orders/b1   first import"), "{lines:?}");
+    assert_eq!(lines[2], "1 of 7, complete up to 2026-11-20T10:00:00Z");
+    let json = search("", true, Some("t0k3n")).lines(&fake.client).await.unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&json[0]).unwrap()["total"], 7);
+}
+
+#[tokio::test]
+async fn a_refused_search_says_what_to_do() {
+    let fake = Fake::new(healthy(), Some("t0k3n")).await;
+    let refused = async |query, token| search(query, false, token).lines(&fake.client).await.unwrap_err().to_string();
+    let wants = refused("", None).await;
+    assert!(wants.contains("wants a token") && wants.contains("Secret \"orders-token\""), "{wants}");
+    assert!(refused("", Some("other")).await.contains("refuses this token"));
+    assert!(refused("broken", Some("t0k3n")).await.contains("400 Bad Request: the query does not read"));
+}
+
+#[tokio::test]
+async fn the_token_is_read_from_a_file() {
+    let fake = Fake::new(healthy(), Some("t0k3n")).await;
+    let file = fake.folder.path().join("token");
+    std::fs::write(&file, "t0k3n\n").unwrap();
+    let args = TokenArgs { token_file: Some(file), token: Some("other".to_owned()) };
+    assert_eq!(args.read().unwrap().as_deref(), Some("t0k3n"));
+    let missing = TokenArgs { token_file: Some(PathBuf::from("/no/such/file")), token: None };
+    assert!(missing.read().unwrap_err().to_string().contains("/no/such/file"));
+}
+
+#[tokio::test]
+async fn a_check_fails_for_what_is_wrong_and_only_for_that() {
+    let fake = Fake::new(troubled(), None).await;
+    let lines = examine(&fake.wal().await, None).await.unwrap();
+    let failed: Vec<&Line> = lines.iter().filter(|line| !line.passed).collect();
+    let named: Vec<_> = failed.iter().map(|line| line.what.as_str()).collect();
+    assert_eq!(named, ["Ready", "pod orders-indexer-1", "pod orders-search-1"], "{lines:?}");
+    assert!(failed.iter().all(|line| line.detail.contains("make it")), "{failed:?}");
+
+    let fake = Fake::new(healthy(), None).await;
+    let mut wal = fake.wal().await;
+    wal.object["status"]["conditions"][0]["status"] = "True".into();
+    let lines = examine(&wal, None).await.unwrap();
+    assert!(lines.iter().all(|line| line.passed), "{lines:?}");
+    wal.object["metadata"]["generation"] = 3.into();
+    let lines = examine(&wal, None).await.unwrap();
+    assert!(!lines[0].passed && lines[0].detail.contains("generation 2 of the spec, which is at 3"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_report_holds_what_helps_and_no_secret() {
+    let fake = Fake::new(healthy(), None).await;
+    let file = fake.folder.path().join("report.tar");
+    report::write(&fake.wal().await, &file).await.unwrap();
+    let mut all = String::new();
+    let mut archive = tar::Archive::new(std::fs::File::open(&file).unwrap());
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        writeln!(all, "\n== {}", entry.path().unwrap().display()).unwrap();
+        entry.read_to_string(&mut all).unwrap();
+    }
+    for planted in PLANTED {
+        assert!(!all.contains(planted), "\"{planted}\" is in the report\n{all}");
+    }
+    for wanted in [
+        "== tidemark-report-orders/wal.yaml",
+        "== tidemark-report-orders/pods/orders-indexer-1/log.txt",
+        "== tidemark-report-orders/children/configmaps.yaml",
+        "published manifest 17",
+        "\"phase\": \"writing\"",
+        "purge: uid-1",
+        "name: orders-s3",
+        "children/services.yaml: \"kubectl get services",
+        "services is forbidden",
+    ] {
+        assert!(all.contains(wanted), "\"{wanted}\" is not in\n{all}");
+    }
+    let calls = fake.calls();
+    assert!(!calls.to_lowercase().contains("secret"), "a Secret was asked for:\n{calls}");
+}
+
+#[tokio::test]
+async fn what_kubectl_says_is_told() {
+    let fake = Fake::new(healthy(), None).await;
+    let error = Wal::get(&fake.client, "missing").await.err().unwrap().to_string();
+    assert!(error.contains("wals \"missing\" not found"), "{error}");
+    let nobody = Client::new("/no/such/kubectl".into(), None, None, None);
+    let error = nobody.text(&["version"]).await.unwrap_err().to_string();
+    assert!(error.contains("install kubectl"), "{error}");
+}
