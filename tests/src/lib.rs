@@ -6,12 +6,14 @@
 //! - [`TestStore`]: any of them behind one name, for a suite that runs on all;
 //! - [`Pipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
 //! - [`Program`]: the `tidemark` program in a process of its own, to be killed;
-//! - [`faults`]: the faults that both of them act out.
+//! - [`faults`]: the faults that both of them act out;
+//! - [`cluster`]: a real Kubernetes: an API server alone, or all of it.
 //!
 //! Everything binds to loopback on a port that the system chooses, keeps its data in a temporary folder and ends with the
 //! value that started it, so that any number of runs can go on at once.
 
 pub mod bench;
+pub mod cluster;
 pub mod faults;
 mod faulty;
 mod minio;
@@ -19,11 +21,19 @@ mod pipeline;
 mod program;
 pub mod s3;
 pub mod stores;
+mod tools;
+mod watchdog;
 pub mod workload;
 
+pub use cluster::{ApiServer, Cluster};
 pub use faulty::Faulty;
 pub use minio::Minio;
 pub use pipeline::Pipeline;
 pub use program::Program;
 pub use s3::S3Server;
 pub use stores::TestStore;
+
+/// The repository's top folder.
+pub(crate) fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(std::path::Path::new("/")).to_owned()
+}

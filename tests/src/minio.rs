@@ -2,11 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    ffi::OsString,
     net::TcpListener,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -15,17 +13,10 @@ use anyhow::{Context, bail, ensure};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tidemark_wal::Entropy;
 
-/// Runs the server and, when the pipe on standard input closes, kills it and removes its data. The pipe closes however
-/// the test process ends, so that not even SIGKILL leaves a server behind.
-const WATCHDOG: &str = r#"
-data="$1"; shift
-exec 3<&0
-"$@" </dev/null 3<&- & server=$!
-( read -r _ <&3; kill -9 "$server" ) & watcher=$!
-exec 3<&-
-wait "$server"
-rm -rf "$data"
-"#;
+use crate::{
+    root, tools,
+    watchdog::{Process, Recipe},
+};
 
 /// How long a server may take to answer. On a loaded machine it has been seen to take 10 s.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -36,17 +27,16 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// A running `MinIO` with an access key and a data folder of its own. Dropping it stops it.
 pub struct Minio {
-    watchdog: Child,
+    server: Process,
     endpoint: String,
     access_key: String,
     secret_key: String,
-    log: PathBuf,
 }
 
 impl Minio {
     /// Starts a server and waits until it answers. The first start on a machine builds `MinIO`, which takes minutes.
     pub async fn start() -> anyhow::Result<Self> {
-        let program = tokio::task::spawn_blocking(program).await??;
+        let program = tools::go("minio").await?.join("minio");
         let mut last = None;
         for _ in 0..TRIES {
             match Self::try_start(&program).await {
@@ -84,28 +74,23 @@ impl Minio {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let entropy = Entropy::from_os();
         let (access_key, secret_key) = (entropy.nonce(), entropy.nonce());
-        let log = log_file()?;
-        let watchdog = Command::new("sh")
-            .args(["-c", WATCHDOG, "minio"])
-            .arg(&data)
-            .arg(program)
-            .args(["server", "--quiet", "--address"])
-            .arg(format!("127.0.0.1:{port}"))
-            .arg(&data)
-            .env("MINIO_ROOT_USER", &access_key)
-            .env("MINIO_ROOT_PASSWORD", &secret_key)
-            .env("MINIO_BROWSER", "off")
-            .env("MINIO_CALLHOME_ENABLE", "off")
-            .env("MINIO_UPDATE", "off")
-            .env("HOME", &data)
-            .stdin(Stdio::piped())
-            .stdout(File::create(&log)?)
-            .stderr(File::options().append(true).open(&log)?)
-            // A Ctrl-C at the terminal goes to the tests, which end; then the pipe closes.
-            .process_group(0)
-            .spawn()?;
+        let command =
+            ["server".into(), "--quiet".into(), format!("--address=127.0.0.1:{port}").into(), data.clone().into()];
+        let environment = [
+            ("MINIO_ROOT_USER", access_key.as_str()),
+            ("MINIO_ROOT_PASSWORD", secret_key.as_str()),
+            ("MINIO_BROWSER", "off"),
+            ("MINIO_CALLHOME_ENABLE", "off"),
+            ("MINIO_UPDATE", "off"),
+            ("HOME", data.to_str().context("the temporary folder's name is text")?),
+        ];
+        let server = Process::start(Recipe {
+            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            scratch: Some(data.clone()),
+            ..Recipe::new([OsString::from(program)].into_iter().chain(command), log_file()?)
+        })?;
         let endpoint = format!("http://127.0.0.1:{port}");
-        let mut server = Self { watchdog, endpoint, access_key, secret_key, log };
+        let mut server = Self { server, endpoint, access_key, secret_key };
         server.wait_until_ready().await?;
         Ok(server)
     }
@@ -117,11 +102,13 @@ impl Minio {
             let Err(error) = self.create_bucket("ready").await else {
                 return Ok(());
             };
-            if let Some(status) = self.watchdog.try_wait()? {
-                bail!("minio ended ({status}); its log is \"{}\"", self.log.display());
+            if let Some(status) = self.server.ended() {
+                bail!("minio ended ({status}); its log is \"{}\"", self.server.log().display());
             }
             if tokio::time::Instant::now() > give_up {
-                return Err(error.context(format!("minio is not ready; its log is \"{}\"", self.log.display())));
+                return Err(
+                    error.context(format!("minio is not ready; its log is \"{}\"", self.server.log().display()))
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -130,20 +117,11 @@ impl Minio {
 
 impl Drop for Minio {
     fn drop(&mut self) {
-        drop(self.watchdog.stdin.take());
-        let _ = self.watchdog.wait();
+        self.server.stop();
         if !std::thread::panicking() {
-            let _ = std::fs::remove_file(&self.log);
+            let _ = std::fs::remove_file(self.server.log());
         }
     }
-}
-
-/// The program's path; builds it when the cache lacks it.
-fn program() -> anyhow::Result<PathBuf> {
-    let script = root().join("tests/tools/minio.sh");
-    let built = Command::new(&script).stderr(Stdio::inherit()).output().context("tests/tools/minio.sh does not run")?;
-    ensure!(built.status.success(), "\"{}\" failed ({}); its words are above", script.display(), built.status);
-    Ok(PathBuf::from(String::from_utf8(built.stdout)?.trim()))
 }
 
 fn log_file() -> anyhow::Result<PathBuf> {
@@ -151,10 +129,6 @@ fn log_file() -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(&folder)?;
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
     Ok(folder.join(format!("minio-{}-{number}.log", std::process::id())))
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 # Builds the `tool` programs of tests/tools/FAMILY/go.mod into the cache, once a lock file, and prints their folder.
 # Two runs at once wait for each other. Progress goes to standard error.
 #
-# usage: go.sh FAMILY        (minio, etcd, kubernetes, helm, coredns)
+# usage: go.sh FAMILY        (minio, etcd, kubernetes, helm, coredns, pause)
 set -euo pipefail
 
 family="${1:?usage: go.sh FAMILY}"
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/$family"
-lock="$(cat "$here/go.mod" "$here/go.sum" | sha256sum | cut -c1-16)"
+lock="$(find "$here" -maxdepth 1 \( -name 'go.*' -o -name '*.go' \) | sort | xargs cat | sha256sum | cut -c1-16)"
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/tidemark"
 folder="$cache/$family-$lock"
 flags=(-s -w)

@@ -47,7 +47,7 @@ case $? in
 *) failed+=("dependencies") ;;
 esac
 
-step "minio" tests/tools/minio.sh
+step "minio" tests/tools/go.sh minio
 if step "chromium" tests/tools/chromium.sh; then
     TIDEMARK_CHROMIUM="$(tail -n 1 "$logs/chromium.log")"
     export TIDEMARK_CHROMIUM

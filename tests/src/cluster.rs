@@ -1,0 +1,162 @@
+//! A real Kubernetes on this machine, for as long as a test needs it.
+//!
+//! - [`ApiServer`]: etcd and an API server on loopback, without root: for everything that needs no running pod;
+//! - [`Cluster`]: one or two nodes whose pods really run, in namespaces of its own; needs root and Debian's containerd;
+//! - [`images`]: what pods are made of.
+//!
+//! Everything is built from Go modules (`tests/tools/go.sh`) or comes from Debian (`tests/tools/debian.sh`), has its state in
+//! a temporary folder and ends with the process that started it, also when that is killed. When a test panics, logs stay
+//! under `target/test-logs/`.
+//!
+//! What it is not: the network plugin enforces no `NetworkPolicy`, and nothing in the cluster reaches the world outside.
+
+mod access;
+mod api_server;
+mod builder;
+mod cgroups;
+mod control_plane;
+mod cut;
+mod forward;
+pub mod images;
+mod logs;
+mod namespaces;
+mod node;
+mod pki;
+mod reaper;
+mod store;
+mod words;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use kube::{Client, Config};
+
+pub use api_server::{ApiServer, ApiServerBuilder};
+pub use builder::ClusterBuilder;
+pub use cut::Cut;
+pub use store::StoreInside;
+pub use words::Words;
+
+use self::{
+    forward::Forwarder,
+    logs::Logs,
+    namespaces::{At, Namespaces},
+    node::Node,
+};
+use crate::watchdog::Process;
+
+/// A whole Kubernetes. Dropping it, or the end of the process, removes it.
+pub struct Cluster {
+    // First: with them everything inside ends at once.
+    namespaces: Namespaces,
+    parts: Mutex<Parts>,
+    nodes: Mutex<Vec<Node>>,
+    store: Mutex<Option<(StoreInside, Process)>>,
+    forwarder: Forwarder,
+    ports: Mutex<BTreeMap<SocketAddr, u16>>,
+    config: Config,
+    kubectl: Words,
+    helm: Words,
+    logs: Logs,
+}
+
+/// The programs beside the nodes.
+struct Parts {
+    etcd: Process,
+    api: Process,
+    controllers: Process,
+    scheduler: Process,
+    dns: Process,
+}
+
+impl Cluster {
+    /// The choices before a start.
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder::default()
+    }
+
+    /// A client of the administrator, new each time: a client must not outlive the runtime of the test that made it.
+    /// Panics outside of a tokio runtime.
+    pub fn client(&self) -> Client {
+        Client::try_from(self.config()).expect("the configuration has worked before")
+    }
+
+    /// The administrator's configuration; set `auth_info.impersonate` to act as somebody else.
+    pub fn config(&self) -> Config {
+        self.config.clone()
+    }
+
+    /// The path of the administrator's kubeconfig, which works on this machine while the cluster lives.
+    pub fn kubeconfig(&self) -> &Path {
+        self.kubectl.kubeconfig()
+    }
+
+    /// Where the programs and pods log. The folder stays when a test panics, with the state of all objects added.
+    pub fn logs(&self) -> &Path {
+        self.logs.folder()
+    }
+
+    /// SIGKILL to etcd: the API server answers nothing until [`Self::start_etcd`].
+    pub fn stop_etcd(&self) {
+        held(&self.parts).etcd.stop();
+    }
+
+    /// Starts etcd with what it knew, and waits until the API server is ready again.
+    pub async fn start_etcd(&self) -> anyhow::Result<()> {
+        held(&self.parts).etcd.start_again()?;
+        self.ready().await
+    }
+
+    /// SIGKILL to the API server.
+    pub fn stop_api_server(&self) {
+        held(&self.parts).api.stop();
+    }
+
+    /// Starts the API server and waits until it is ready.
+    pub async fn start_api_server(&self) -> anyhow::Result<()> {
+        held(&self.parts).api.start_again()?;
+        self.ready().await
+    }
+
+    /// Starts every other control program again that ended meanwhile: they do not outlive a long absence of the API server.
+    fn revive(&self) -> anyhow::Result<()> {
+        let Parts { controllers, scheduler, dns, .. } = &mut *held(&self.parts);
+        for part in [controllers, scheduler, dns] {
+            if part.ended().is_some() {
+                part.start_again()?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ready(&self) -> anyhow::Result<()> {
+        api_server::ready(&self.client(), &mut []).await?;
+        self.revive()
+    }
+
+    /// Kills a node's kubelet and starts it again: its pods go on meanwhile.
+    pub fn restart_kubelet(&self, node: u8) -> anyhow::Result<()> {
+        let mut nodes = held(&self.nodes);
+        let kubelet = nodes.get_mut(usize::from(node) - 1).and_then(Node::kubelet_process);
+        Ok(kubelet.map_or(Ok(()), Process::start_again)?)
+    }
+
+    /// Takes an OCI archive into the images of every node. Pods name it with `imagePullPolicy: Never` or `IfNotPresent`.
+    pub fn import(&self, archive: impl AsRef<Path>) -> anyhow::Result<()> {
+        held(&self.nodes).iter().try_for_each(|node| node.import(archive.as_ref()))
+    }
+
+    /// Runs a command in a node's network, among the cluster's processes and mounts. Blocks until its end.
+    pub fn exec_in_node<W: AsRef<std::ffi::OsStr>>(&self, node: u8, words: &[W]) -> anyhow::Result<String> {
+        self.namespaces.run(At::Node(node), words)
+    }
+}
+
+/// A lock that a panicking test may have poisoned: what it guards is still true.
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}

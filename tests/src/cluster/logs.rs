@@ -1,0 +1,88 @@
+//! Logs that stay when a test panics.
+//!
+//! Each cluster writes into a folder of its own. A hook on panics marks the folders of all clusters of the process as to be
+//! kept and lets each cluster add what it knows at that moment; the [reaper](super::reaper) removes the unmarked ones. So it
+//! works for clusters that tests share, which are never dropped.
+
+use std::{
+    fs, panic,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, Once, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use crate::root;
+
+/// The mark of a folder that stays.
+pub(crate) const KEEP: &str = "keep";
+
+type Collect = Box<dyn Fn(&Path) + Send + Sync>;
+
+struct Entry {
+    folder: PathBuf,
+    collect: OnceLock<Collect>,
+}
+
+static LIVE: Mutex<Vec<Arc<Entry>>> = Mutex::new(Vec::new());
+static HOOK: Once = Once::new();
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+/// The folder of one cluster's logs: `target/test-logs/KIND-TEST-PID-NUMBER`.
+pub(crate) struct Logs(Arc<Entry>);
+
+impl Logs {
+    /// Makes the folder, named for the test on this thread.
+    pub(crate) fn create(kind: &str) -> std::io::Result<Self> {
+        HOOK.call_once(keep_on_panic);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{kind}-{}-{}-{number}", test_name(), std::process::id());
+        let folder = root().join("target/test-logs").join(name);
+        fs::create_dir_all(&folder)?;
+        let entry = Arc::new(Entry { folder, collect: OnceLock::new() });
+        if let Ok(mut live) = LIVE.lock() {
+            live.push(Arc::clone(&entry));
+        }
+        Ok(Self(entry))
+    }
+
+    /// What adds to the folder when a test panics: a function that blocks for some seconds at most.
+    pub(crate) fn on_panic(&self, collect: impl Fn(&Path) + Send + Sync + 'static) {
+        let _ = self.0.collect.set(Box::new(collect));
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0.folder
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if let Ok(mut live) = LIVE.lock() {
+            live.retain(|entry| !Arc::ptr_eq(entry, &self.0));
+        }
+    }
+}
+
+fn keep_on_panic() {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |what| {
+        before(what);
+        // A panic inside this hook, or while the list is held, must not wait for itself.
+        let live = LIVE.try_lock().map(|live| live.clone()).unwrap_or_default();
+        for entry in live {
+            let first = fs::File::create_new(entry.folder.join(KEEP)).is_ok();
+            if let (true, Some(collect)) = (first, entry.collect.get()) {
+                collect(&entry.folder);
+            }
+            eprintln!("the cluster's logs are in \"{}\"", entry.folder.display());
+        }
+    }));
+}
+
+/// The test harness of Rust names each test's thread for it.
+fn test_name() -> String {
+    let name = std::thread::current().name().unwrap_or("unnamed").replace("::", "-");
+    name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-_".contains(*letter)).take(80).collect()
+}

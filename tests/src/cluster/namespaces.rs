@@ -1,0 +1,82 @@
+//! The namespaces that a cluster lives in: network, mounts and processes of its own.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::Stdio,
+};
+
+use anyhow::{Context, ensure};
+
+use super::{cgroups, logs::Logs, reaper::Reaper};
+
+const INIT: &str = include_str!("init.sh");
+
+/// Namespaces that vanish with everything in them when this is dropped or its process ends.
+pub(crate) struct Namespaces {
+    /// The number of their first process.
+    pid: u32,
+    reaper: Reaper,
+}
+
+/// A place on the cluster's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// Beside the API server.
+    ControlPlane,
+    /// A node by its number, from 1.
+    Node(u8),
+}
+
+impl Namespaces {
+    /// Makes them with a network for some nodes. Needs root.
+    pub(crate) fn create(logs: &Logs, nodes: u8) -> anyhow::Result<Self> {
+        ensure!(rustix::process::geteuid().is_root(), "a whole cluster needs root, for namespaces and control groups");
+        let (reaper, output) = Reaper::start(logs, |_| {
+            let words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", INIT, "init"];
+            words.map(OsString::from).into_iter().chain([nodes.to_string().into()]).collect()
+        })?;
+        cgroups::prepare(reaper.name(), nodes)?;
+        let mut said = String::new();
+        BufReader::new(output).read_line(&mut said)?;
+        let failed =
+            || format!("the namespaces were not made; \"{}/namespaces.log\" says why", logs.folder().display());
+        Ok(Self { pid: said.trim().parse().with_context(failed)?, reaper })
+    }
+
+    pub(crate) fn reaper(&self) -> &Reaper {
+        &self.reaper
+    }
+
+    /// What to put before a command that is to run in here.
+    pub(crate) fn prefix(&self, at: At) -> Vec<OsString> {
+        let pid = self.pid;
+        let words = ["nsenter".to_owned(), format!("--target={pid}"), "--mount".to_owned(), "--pid".to_owned()];
+        let mut words: Vec<OsString> = words.map(OsString::from).into();
+        let mut network = OsString::from("--net=");
+        network.push(self.network(at));
+        words.push(network);
+        words
+    }
+
+    /// The file that stands for a network.
+    pub(crate) fn network(&self, at: At) -> PathBuf {
+        PathBuf::from(match at {
+            At::ControlPlane => format!("/proc/{}/ns/net", self.pid),
+            At::Node(node) => format!("/proc/{}/root/run/netns/node{node}", self.pid),
+        })
+    }
+
+    /// Runs a command to its end and gives what it printed. Blocks.
+    pub(crate) fn run<W: AsRef<OsStr>>(&self, at: At, words: &[W]) -> anyhow::Result<String> {
+        let prefix = self.prefix(at);
+        let mut command = std::process::Command::new(&prefix[0]);
+        command.args(&prefix[1..]).args(words).stdin(Stdio::null());
+        let ended = command.output()?;
+        let said: Vec<_> = words.iter().map(|word| word.as_ref().display().to_string()).collect();
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        ensure!(ended.status.success(), "{said:?} failed at {at:?} ({}): {}", ended.status, errors.trim());
+        Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
+    }
+}

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that a whole cluster needs, or says what is missing and why it stays so.
+#
+# usage: debian.sh           exit code 3: something is missing and cannot be installed here
+set -euo pipefail
+PATH="$PATH:/usr/sbin:/sbin"
+
+declare -A package=(
+    [containerd]=containerd [ctr]=containerd [runc]=runc [nft]=nftables [conntrack]=conntrack [ip]=iproute2
+    [unshare]=util-linux [nsenter]=util-linux
+)
+
+missing() {
+    for program in "${!package[@]}"; do
+        command -v "$program" >/dev/null || echo "${package[$program]}"
+    done
+    [ -x /usr/lib/cni/bridge ] || echo containernetworking-plugins
+}
+
+wanted="$(missing | sort -u | xargs)"
+[ -n "$wanted" ] || exit 0
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "cluster: missing: $wanted; only root on Debian or Ubuntu can install them here" >&2
+    exit 3
+fi
+echo "cluster: installing Debian's packages $wanted" >&2
+{
+    apt-get update -qq
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $wanted
+} >&2
+wanted="$(missing | sort -u | xargs)"
+[ -z "$wanted" ] || { echo "cluster: still missing after the installation: $wanted" >&2; exit 3; }

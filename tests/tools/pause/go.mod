@@ -1,0 +1,5 @@
+module tidemark.dev/tools/pause
+
+go 1.26
+
+tool tidemark.dev/tools/pause
