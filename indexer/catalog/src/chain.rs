@@ -283,7 +283,7 @@ impl<S: State> Chain<S> {
             match self.holder_of(number, &bytes).await {
                 Ok(Holding::Ours) => return self.won(number, &bytes, state).await.map(Some),
                 Ok(Holding::Theirs) => return Ok(None),
-                Ok(Holding::Trimmed) => break,
+                Ok(Holding::ChainObject) => break,
                 Ok(Holding::Nobody) => {}
                 Err(error) => why = error.to_string(),
             }
@@ -298,7 +298,7 @@ impl<S: State> Chain<S> {
         let trimmed = self.boundary().await? >= number;
         Ok(match object {
             Some(object) if object.body.as_ref() == Some(bytes) => Holding::Ours,
-            _ if trimmed => Holding::Trimmed,
+            _ if trimmed => Holding::ChainObject,
             Some(_) => Holding::Theirs,
             None => Holding::Nobody,
         })
@@ -431,12 +431,33 @@ enum Holding {
     /// Somebody else's record, and it was there all the time.
     Theirs,
     /// Nothing, or somebody else's record; ours may have been there before, since the slot was trimmed meanwhile.
-    Trimmed,
+    ChainObject,
     /// Nothing.
     Nobody,
 }
 
 const BOUNDARIES: &str = "boundary";
+
+/// An object of a chain, by its name below the chain's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChainObject {
+    /// Record n.
+    Record(u64),
+    /// Boundary n.
+    Boundary(u64),
+}
+
+impl ChainObject {
+    /// What the name means; `None` for names that mean nothing to a chain.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        let digits = name.strip_prefix(BOUNDARIES).and_then(|name| name.strip_prefix('/'));
+        let number = digits.unwrap_or(name).parse().ok()?;
+        match digits {
+            Some(_) => (boundary_key(number) == name).then_some(Self::Boundary(number)),
+            None => (key(number) == name).then_some(Self::Record(number)),
+        }
+    }
+}
 
 /// Numbers have fixed width, so that keys sort as numbers do.
 fn key(number: u64) -> String {

@@ -88,6 +88,26 @@ pub enum Refused {
         #[doc = "the next generation"]
         successor: Generation,
     },
+    /// The generation was closed for good.
+    #[error(
+        "generation \"{generation}\" was purged, so nothing is written there any more; an index that is made again starts \
+         the generation after it"
+    )]
+    Purged {
+        #[doc = "the generation"]
+        generation: Generation,
+    },
+    /// The index was purged on behalf of the very owner who asks for it.
+    #[error(
+        "index \"{url}\" was purged on behalf of {owner}, so it is not made again for the same one; a resource that is made \
+         again has another UID and may have the prefix"
+    )]
+    PurgedForOwner {
+        #[doc = "the index"]
+        url: String,
+        #[doc = "the owner"]
+        owner: String,
+    },
     /// A restored generation takes no publications before it is promoted.
     #[error(
         "the generation was restored to {until} and is not promoted, so nothing is published; run `tidemark promote`"
@@ -296,6 +316,23 @@ impl From<ChainError> for PublishError {
             other => Self::Chain(other),
         }
     }
+}
+
+/// Why a purge ended early. Whoever starts it again goes on where it was.
+///
+/// After an unknown outcome ([`ChainError::Unknown`], [`PublishError::Unknown`]) the process has to end first.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PurgeError {
+    /// A chain failed.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The writer's role could not be had.
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    /// The index could not be closed.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
 }
 
 /// Why a candidate does not become the writer.

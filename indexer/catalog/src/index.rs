@@ -2,7 +2,7 @@
 
 use tidemark_wal::{Entropy, Store};
 
-use crate::{Chain, ChainError, Generation, Manifest, Refused, Slot};
+use crate::{Chain, ChainError, Closed, Generation, Manifest, Refused, Slot};
 
 /// How many generations a search for the open one goes through.
 const GENERATIONS: usize = 1000;
@@ -23,13 +23,30 @@ impl IndexChain {
         Self { index: index.clone(), chain: Chain::new(store, entropy.clone()), entropy, generation }
     }
 
-    /// The chain of the open generation: the one found by following the closing records from this one on.
+    /// The chain of the open generation: the one found by following the closing records from this one on. After one that
+    /// was purged comes the one of the next number.
     pub async fn follow(self) -> Result<Self, ChainError> {
+        self.walk(|generation| generation.next().ok_or(Refused::Purged { generation })).await
+    }
+
+    /// As [`Self::follow`], but a generation that was purged is the end.
+    pub(crate) async fn last(self) -> Result<Self, ChainError> {
+        self.walk(Ok).await
+    }
+
+    /// Follows the closing records; `after_purge` says what comes after a generation that was purged.
+    async fn walk(self, after_purge: impl Fn(Generation) -> Result<Generation, Refused>) -> Result<Self, ChainError> {
         let mut chain = self;
         for _ in 0..GENERATIONS {
-            let closed = chain.latest().await?.and_then(|slot| slot.state.closed);
-            let Some(closed) = closed else { return Ok(chain) };
-            chain = Self::open(&chain.index, closed.successor, chain.entropy.clone());
+            let successor = match chain.latest().await?.and_then(|slot| slot.state.closed) {
+                None => return Ok(chain),
+                Some(Closed::Successor(successor)) => successor,
+                Some(Closed::Purged) => after_purge(chain.generation.clone())?,
+            };
+            if successor == chain.generation {
+                return Ok(chain);
+            }
+            chain = Self::open(&chain.index, successor, chain.entropy.clone());
         }
         Err(ChainError::Corrupt {
             key: chain.chain.store().url().to_string(),

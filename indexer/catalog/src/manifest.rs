@@ -255,10 +255,12 @@ pub struct Holder {
 
 /// The end of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Closed {
-    /// The generation that follows.
-    pub successor: Generation,
+#[serde(rename_all = "camelCase")]
+pub enum Closed {
+    /// Another generation follows, which records the same.
+    Successor(Generation),
+    /// The index was purged: nothing is left of the generation.
+    Purged,
 }
 
 /// Everything that one generation of an index consists of. The state of its chain.
@@ -317,6 +319,11 @@ impl Manifest {
             until: None,
             closed: None,
         }
+    }
+
+    /// Whether the generation was closed for good.
+    pub fn is_purged(&self) -> bool {
+        self.closed == Some(Closed::Purged)
     }
 
     /// Keys of the objects that make up the index; pins not included.

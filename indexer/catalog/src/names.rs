@@ -21,6 +21,22 @@ impl Generation {
         Self("g1".to_owned())
     }
 
+    /// Generation `number` of an index: `g1`, `g2`, ...
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self(format!("g{number}"))
+    }
+
+    /// Its number, if it has one: names such as `g7` count, all others mean nothing.
+    pub fn number(&self) -> Option<u64> {
+        let number = self.0.strip_prefix('g')?.parse().ok()?;
+        (Self::numbered(number) == *self).then_some(number)
+    }
+
+    /// The one that comes after it where nothing else is said; `None` for one without a number.
+    pub fn next(&self) -> Option<Self> {
+        self.number()?.checked_add(1).map(Self::numbered)
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -145,6 +161,15 @@ mod tests {
         let key = name.to_string();
         assert!(key.starts_with("g1/sidecar/00000000000000000012-"), "{key}");
         assert_eq!(key.parse::<ObjectName>().unwrap(), name);
+    }
+
+    #[test]
+    fn generations_are_counted() {
+        assert_eq!(Generation::first().next(), "g2".parse().ok());
+        for unnumbered in ["g", "g01", "g-1", "restored", "g1-a"] {
+            assert_eq!(unnumbered.parse::<Generation>().unwrap().number(), None, "{unnumbered}");
+        }
+        assert_eq!(Generation::numbered(u64::MAX).next(), None);
     }
 
     #[test]

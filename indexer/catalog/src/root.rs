@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidemark_wal::{Parameters, Schedule, Second};
+use tidemark_wal::{
+    Parameters, Schedule, Second,
+    planted::{Fault, planted},
+};
 
 use crate::{Broken, Cursor, Generation, Refused, State};
 
@@ -96,6 +99,21 @@ pub struct Registered {
     pub generation: Generation,
 }
 
+/// An index that was purged: what is left of it means nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Purged {
+    /// Where it lived.
+    pub url: String,
+    /// Whose it was.
+    pub owner: Owner,
+    /// Its last generation: an index that is made there again starts the one after it.
+    pub generation: Generation,
+    /// Store time of the record that introduced it; absent in that record itself, whose own store time it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recorded: Option<Second>,
+}
+
 /// How an index came to be registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registration {
@@ -142,6 +160,9 @@ pub struct Root {
     pub probes: BTreeMap<String, ProbeRecord>,
     /// The indexes by name.
     pub indexes: BTreeMap<String, Registered>,
+    /// The indexes that were purged, by name, each as it was purged last.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub purged: BTreeMap<String, Purged>,
     /// The one cleaner.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cleaner: Option<Cleaner>,
@@ -217,6 +238,7 @@ impl Root {
         adopt: Option<&str>,
     ) -> Result<(Registration, Option<Self>), Refused> {
         self.apart(name, index)?;
+        self.after_purge(name, index)?;
         let registration = match self.indexes.get(name) {
             None => Registration::New,
             Some(known) if known == index => return Ok((Registration::Known, None)),
@@ -227,6 +249,54 @@ impl Root {
         let mut next = self.clone();
         next.indexes.insert(name.to_owned(), index.clone());
         Ok((registration, Some(next)))
+    }
+
+    /// The generation to open first for an index of this name: the registered one, or the one after the last that was
+    /// purged there, or the first.
+    pub fn generation_of(&self, name: &str) -> Generation {
+        let registered = self.indexes.get(name).map(|known| known.generation.clone());
+        let purged = self.purged.get(name).filter(|_| !planted(Fault::PurgedGenerationReopened));
+        registered.or_else(|| purged?.generation.next()).unwrap_or_else(Generation::first)
+    }
+
+    /// Takes the purged index of `owner` off the register, so that anybody else may have its prefix; `None` if that is done.
+    ///
+    /// `generation` is the index's last one, and closed for good. Refused unless the index is exactly this owner's: not that
+    /// of a resource which was deleted and made again meanwhile.
+    pub fn purge_index(&self, name: &str, owner: &Owner, generation: &Generation) -> Result<Option<Self>, Refused> {
+        let Some(known) = self.indexes.get(name) else {
+            return match self.purged.get(name) {
+                Some(gone) if gone.owner == *owner && gone.generation.number() >= generation.number() => Ok(None),
+                _ => Err(Refused::NotRegistered { what: "index", name: name.to_owned() }),
+            };
+        };
+        if known.owner != *owner {
+            return Err(owned_by_another(known));
+        }
+        if known.generation.number() > generation.number() {
+            return Err(Refused::NotRegistered { what: "generation of the index", name: generation.to_string() });
+        }
+        let (url, owner, generation) = (known.url.clone(), owner.clone(), generation.clone());
+        let mut next = self.clone();
+        next.indexes.remove(name);
+        next.purged.insert(name.to_owned(), Purged { url, owner, generation, recorded: None });
+        next.cleaner.take_if(|cleaner| cleaner.index == name);
+        next.consumers.retain(|_, consumer| consumer.index != name);
+        Ok(Some(next))
+    }
+
+    /// A purged generation stays closed, and its owner does not come back under the same UID.
+    fn after_purge(&self, name: &str, index: &Registered) -> Result<(), Refused> {
+        let Some(gone) = self.purged.get(name).filter(|_| !planted(Fault::PurgedGenerationReopened)) else {
+            return Ok(());
+        };
+        if gone.owner == index.owner && matches!(gone.owner, Owner::Resource { .. }) {
+            return Err(Refused::PurgedForOwner { url: gone.url.clone(), owner: gone.owner.to_string() });
+        }
+        if index.generation.number() <= gone.generation.number() {
+            return Err(Refused::Purged { generation: index.generation.clone() });
+        }
+        Ok(())
     }
 
     fn apart(&self, name: &str, index: &Registered) -> Result<(), Refused> {
@@ -334,11 +404,19 @@ impl State for Root {
         for probe in self.probes.values_mut() {
             probe.recorded.get_or_insert(recorded);
         }
+        for gone in self.purged.values_mut() {
+            gone.recorded.get_or_insert(recorded);
+        }
     }
 
     fn sound(&self) -> Result<(), Broken> {
         let undated = self.parameters.iter().rev().skip(1).any(|set| set.recorded.is_none());
-        Broken::unless(!undated, "only the newest parameters may be undated", || "an older set is".to_owned())
+        Broken::unless(!undated, "only the newest parameters may be undated", || "an older set is".to_owned())?;
+        let reopened = self.indexes.iter().find(|(name, index)| {
+            self.purged.get(*name).is_some_and(|gone| index.generation.number() <= gone.generation.number())
+        });
+        let holds = reopened.is_none() || planted(Fault::PurgedGenerationReopened);
+        Broken::unless(holds, "a purged generation stays closed", || format!("{reopened:?}"))
     }
 
     fn follows(&self, before: &Self) -> Result<(), Broken> {
@@ -347,7 +425,11 @@ impl State for Root {
         })?;
         Broken::unless(self.floor >= before.floor, "the log floor never goes back", || {
             format!("{:?} after {:?}", self.floor, before.floor)
-        })
+        })?;
+        let forgotten = before.purged.iter().find(|(name, gone)| {
+            self.purged.get(*name).is_none_or(|after| after.generation.number() < gone.generation.number())
+        });
+        Broken::unless(forgotten.is_none(), "what was purged is not forgotten", || format!("{forgotten:?}"))
     }
 }
 

@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tidemark_wal::{Entropy, Log, ParameterSource, Parameters, Schedule, SourceError};
 
-use crate::{Chain, ChainError, Cleaner, Consumer, Cursor, Registered, Registration, Root, Slot, error::Refused};
+use crate::{
+    Chain, ChainError, Cleaner, Consumer, Cursor, Generation, Owner, Registered, Registration, Root, Slot,
+    error::Refused,
+};
 
 /// The records below `<log>/.tidemark/root/`, which sorts before every token. Cheap to clone; clones share the newest
 /// record that one of them has read.
@@ -80,6 +83,16 @@ impl RootChain {
         })
         .await?;
         Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the purged index of `owner` off the register. See [`Root::purge_index`].
+    pub(crate) async fn purge_index(
+        &self,
+        name: &str,
+        owner: &Owner,
+        generation: &Generation,
+    ) -> Result<(), ChainError> {
+        self.step(|root| root.purge_index(name, owner, generation)).await.map(drop)
     }
 
     /// Makes `cleaner` the one cleaner of the log.

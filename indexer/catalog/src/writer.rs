@@ -192,10 +192,7 @@ impl Candidate<'_> {
         let Some(Slot { state, .. }) = seen else {
             return Ok(Next::Take { hasty: false });
         };
-        if let Some(closed) = &state.closed {
-            let successor = closed.successor.clone();
-            return Err(ChainError::from(Refused::Closed { successor }).into());
-        }
+        state.not_closed().map_err(ChainError::from)?;
         let Some(holder) = &state.holder else {
             return Ok(Next::Take { hasty: false });
         };
@@ -329,6 +326,12 @@ impl Writership {
     /// Ends the generation in favour of `successor`, and the role with it.
     pub async fn close(mut self, successor: &Manifest) -> Result<Slot<Manifest>, PublishError> {
         self.step(|state, epoch| state.close(epoch, successor)).await.cloned()
+    }
+
+    /// Ends the index for good, and the role with it: the last record of the generation, after which all that it held may
+    /// be deleted. See [`crate::Purge`].
+    pub async fn purge(mut self) -> Result<Slot<Manifest>, PublishError> {
+        self.step(Manifest::purge).await.cloned()
     }
 
     /// Gives the role up, so that the next candidate need not wait.

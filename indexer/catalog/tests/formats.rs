@@ -72,7 +72,7 @@ fn manifest() -> Manifest {
         pins: [("daily".to_owned(), pin)].into(),
         tombstones: vec![Tombstone { key: "g1/segment/old".to_owned(), unreferenced_at: Some(second(1_600_000_200)) }],
         until: Some(second(1_600_000_000)),
-        closed: Some(tidemark_catalog::Closed { successor: "g2".parse().unwrap() }),
+        closed: Some(tidemark_catalog::Closed::Successor("g2".parse().unwrap())),
         ..Manifest::new(Generation::first())
     }
 }
@@ -93,6 +93,7 @@ fn root() -> Root {
         parameters: vec![ParameterSet { parameters, recorded: Some(second(1_600_000_000)) }],
         probes: [("s3://bucket/log".to_owned(), probe)].into(),
         indexes: [("main".to_owned(), index)].into(),
+        purged: std::collections::BTreeMap::new(),
         cleaner: Some(Cleaner { index: "main".to_owned(), owner }),
         floor: Some(Cursor(second(1_500_000_000))),
         consumers: [(
@@ -134,6 +135,22 @@ fn manifest_1() {
 #[test]
 fn root_1() {
     golden("root-1.json", include_str!("formats/root-1.json"), &root());
+}
+
+/// A manifest that was closed for good.
+#[test]
+fn manifest_1_purged() {
+    let purged = Manifest { until: None, closed: None, ..manifest() }.purge(2).unwrap();
+    golden("manifest-1-purged.json", include_str!("formats/manifest-1-purged.json"), &purged);
+}
+
+/// A root that remembers a purged index.
+#[test]
+fn root_1_purged() {
+    let index = root().indexes["main"].clone();
+    let mut purged = root().purge_index("main", &index.owner, &index.generation).unwrap().unwrap();
+    purged.purged.get_mut("main").unwrap().recorded = Some(second(1_600_000_002));
+    golden("root-1-purged.json", include_str!("formats/root-1-purged.json"), &purged);
 }
 
 /// The bytes of a whole record, as a chain writes and reads them.

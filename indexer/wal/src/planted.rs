@@ -37,6 +37,14 @@ pub enum Fault {
     LateMakesDuplicate,
     /// A reader accepts a slot of a chain without looking at the boundary.
     SlotBelowBoundaryAccepted,
+    /// A purge deletes before the index is closed.
+    PurgeBeforeClosing,
+    /// A purge deletes whatever lies below the index's prefix.
+    PurgeByPrefix,
+    /// A purge deletes the closing record and the boundary, too.
+    PurgeDropsFence,
+    /// An index that is made again continues the generation that was purged.
+    PurgedGenerationReopened,
 }
 
 #[cfg(feature = "planted")]

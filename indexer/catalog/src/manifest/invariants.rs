@@ -12,6 +12,9 @@ pub(super) fn sound(state: &Manifest) -> Result<(), Broken> {
     Broken::unless(state.cursor.second() <= state.horizon, "the cursor stays at or below the horizon", || {
         format!("cursor {} above horizon {}", state.cursor, state.horizon)
     })?;
+    if state.is_purged() {
+        return holds_nothing(state);
+    }
     seqs_are_dense(&state.segments, state.next_seq)?;
     state.segments.iter().try_for_each(segment_is_sound)?;
     state.sidecars.iter().try_for_each(sidecar_is_sound)?;
@@ -29,9 +32,21 @@ pub(super) fn follows(before: &Manifest, after: &Manifest) -> Result<(), Broken>
     never_back("the horizon", &before.horizon, &after.horizon)?;
     never_back("the cursor", &before.cursor, &after.cursor)?;
     never_back("the next seq", &before.next_seq, &after.next_seq)?;
+    if after.is_purged() {
+        return Ok(());
+    }
     added_objects_are_fresh(before, after)?;
     pins_are_copies(before, after)?;
     dropped_objects_are_remembered(before, after)
+}
+
+/// What was purged names no object: whoever deletes need not look for what this record may still want.
+fn holds_nothing(state: &Manifest) -> Result<(), Broken> {
+    let named = state.objects().chain(state.pinned()).next();
+    let empty = named.is_none() && state.tombstones.is_empty() && state.holder.is_none();
+    Broken::unless(empty && state.totals == Totals::default(), "what was purged holds nothing", || {
+        format!("{named:?}, {} tombstones, {:?}", state.tombstones.len(), state.holder)
+    })
 }
 
 fn never_back<T: PartialOrd + std::fmt::Debug>(what: &'static str, before: &T, after: &T) -> Result<(), Broken> {

@@ -110,7 +110,22 @@ impl Manifest {
     }
 
     fn closed_by(&self, successor: Generation) -> Self {
-        Self { holder: None, closed: Some(Closed { successor }), ..self.clone() }
+        Self { holder: None, closed: Some(Closed::Successor(successor)), ..self.clone() }
+    }
+
+    /// The writer of `epoch` ends the index for good: it holds nothing any more, pins included, so that all its objects may
+    /// be deleted.
+    pub fn purge(&self, epoch: u64) -> Result<Self, Refused> {
+        self.open(epoch)?;
+        let ended = Self {
+            epoch: self.epoch,
+            horizon: self.horizon,
+            cursor: self.cursor,
+            next_seq: self.next_seq,
+            closed: Some(Closed::Purged),
+            ..Self::new(self.generation.clone())
+        };
+        Ok(ended)
     }
 
     /// Whether the writer of `epoch` may write.
@@ -121,9 +136,10 @@ impl Manifest {
         self.not_closed()
     }
 
-    fn not_closed(&self) -> Result<(), Refused> {
+    pub(crate) fn not_closed(&self) -> Result<(), Refused> {
         match &self.closed {
-            Some(Closed { successor }) => Err(Refused::Closed { successor: successor.clone() }),
+            Some(Closed::Successor(successor)) => Err(Refused::Closed { successor: successor.clone() }),
+            Some(Closed::Purged) => Err(Refused::Purged { generation: self.generation.clone() }),
             None => Ok(()),
         }
     }

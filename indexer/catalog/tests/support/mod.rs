@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use serde::{Deserialize, Serialize};
 use tidemark_catalog::{Broken, Chain, Refused, State};
@@ -90,6 +90,7 @@ pub(crate) enum Call {
     Get,
     Head,
     List,
+    Delete,
     /// Any of these.
     Any,
 }
@@ -261,7 +262,16 @@ impl ObjectStore for Stage {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.objects.delete_stream(locations)
+        let this = self.clone();
+        let delete = move |location: Result<Path>| {
+            let this = this.clone();
+            async move {
+                let location = location?;
+                let act = this.before(Call::Delete, location.as_ref()).await?;
+                after(act, this.objects.delete(&location).await.map(|()| location)).await
+            }
+        };
+        locations.then(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -1,0 +1,273 @@
+//! Removing an index for good: what stays, who may not come back, and a process that ends at any of its calls.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use support::{Act, Call, Stage};
+use tidemark_catalog::{
+    ChainError, Cursor, Generation, Identity, IndexChain, Manifest, ObjectKind, ObjectName, Owner, Publication,
+    PublishError, Purge, Purgeable, Refused, Registered, Registration, RootChain, Swept, Writership,
+};
+use tidemark_wal::{Clock, Create, Entropy, Log, Metadata};
+use tokio::{sync::Notify, time::timeout};
+
+const INDEX: &str = "memory:///index";
+
+/// A process of an owner.
+struct Process {
+    name: String,
+    stage: Stage,
+    log: Log,
+    clock: Clock,
+    root: RootChain,
+    owner: Owner,
+    entropy: Entropy,
+}
+
+fn owner(uid: &str) -> Owner {
+    let (cluster, namespace, name) = ("c".to_owned(), "ns".to_owned(), "wal".to_owned());
+    Owner::Resource { cluster, namespace, name, uid: uid.to_owned() }
+}
+
+impl Process {
+    fn new(name: &str, stage: &Stage, owner: Owner) -> Self {
+        let entropy = Entropy::seeded(name.bytes().map(u64::from).sum());
+        let log = Log::over(stage.store().below("log"), Vec::new());
+        let (clock, root) = (Clock::new(&log, name), RootChain::open(&log, entropy.clone()));
+        Self { name: name.to_owned(), stage: stage.clone(), log, clock, root, owner, entropy }
+    }
+
+    async fn open(&self) -> Result<(Registration, IndexChain), ChainError> {
+        let start = self.root.state().await?.generation_of(INDEX);
+        let chain = IndexChain::open(&self.stage.store().below("index"), start, self.entropy.clone()).follow().await?;
+        let (url, owner, generation) = (INDEX.to_owned(), self.owner.clone(), chain.generation().clone());
+        let how = self.root.register_index(INDEX, &Registered { url, owner, generation }, None).await?;
+        Ok((how, chain))
+    }
+
+    /// Registers the index and becomes its writer.
+    async fn writes(&self) -> Writership {
+        let chain = self.open().await.unwrap().1;
+        chain.acquire(Identity(self.name.clone()), &self.clock, &self.log.entries, |_| ()).await.unwrap()
+    }
+
+    fn purge(&self) -> Purge {
+        let index = self.stage.store().below("index");
+        Purge::new(self.root.clone(), index, INDEX, self.owner.clone(), self.entropy.clone())
+    }
+
+    async fn purges(&self) -> Swept {
+        self.purge().run(&Identity(self.name.clone()), &self.clock, &self.log.entries, |_| ()).await.unwrap()
+    }
+}
+
+fn advance(manifest: &Manifest) -> Publication {
+    let to = Cursor(manifest.cursor.second().next());
+    Publication {
+        from: manifest.cursor,
+        to,
+        horizon: to.second(),
+        first_seq: manifest.next_seq,
+        records: 0,
+        segments: Vec::new(),
+        sidecars: Vec::new(),
+    }
+}
+
+async fn publish(writer: &mut Writership) -> Result<u64, PublishError> {
+    let publication = advance(&writer.manifest().state);
+    writer.publish(publication).await.map(|slot| slot.number)
+}
+
+/// An index of some records, objects that nobody published, and strangers in and around it. Gives its writer.
+async fn filled(stage: &Stage, process: &Process) -> Writership {
+    let mut writer = process.writes().await;
+    for _ in 0..4 {
+        publish(&mut writer).await.unwrap();
+    }
+    let generation = writer.manifest().state.generation.clone();
+    let leak = |kind, seed| ObjectName::new(&generation, kind, 1, &Entropy::seeded(seed)).to_string();
+    for key in [leak(ObjectKind::Segment, 1), leak(ObjectKind::Sidecar, 2)] {
+        put(stage, &format!("index/{key}")).await;
+    }
+    for key in STRANGERS {
+        put(stage, key).await;
+    }
+    writer
+}
+
+const STRANGERS: [&str; 6] = [
+    "index/README.txt",
+    "index/g1/plan/1",
+    "index/g1/manifest/notes",
+    "index/nested/g1/manifest/00000000000000000001",
+    "index2/g1/manifest/00000000000000000001",
+    "log/0ujtsYcgvSTl8PAuAdqWYSMnLOv",
+];
+
+async fn put(stage: &Stage, key: &str) {
+    let created = stage.store().create(key, Bytes::from_static(b"x"), &Metadata::new()).await;
+    assert!(matches!(created, Create::Committed | Create::Lost), "{created:?}");
+}
+
+/// What is left below the index.
+async fn left(stage: &Stage) -> Vec<String> {
+    let keys = stage.keys().await.into_iter();
+    keys.filter(|key| key.starts_with("index/") && !STRANGERS.contains(&key.as_str())).collect()
+}
+
+/// The closing record and the boundary of `generation`, and nothing else.
+fn fence(generation: u64, last: u64) -> Vec<String> {
+    let chain = format!("index/g{generation}/manifest");
+    vec![format!("{chain}/{last:020}"), format!("{chain}/boundary/{:020}", last - 1)]
+}
+
+async fn strangers_stay(stage: &Stage) {
+    let keys = stage.keys().await;
+    for key in STRANGERS {
+        assert!(keys.iter().any(|known| known == key), "\"{key}\" is gone");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_is_a_fence_and_what_is_not_ours() {
+    let stage = Stage::new();
+    let a = Process::new("a", &stage, owner("1"));
+    filled(&stage, &a).await.release().await.unwrap();
+    let swept = a.purges().await;
+    // Take-over, four publications, release, take-over, closing record.
+    assert_eq!(left(&stage).await, fence(1, 8));
+    assert_eq!((swept.fences, swept.unknown), (2, 2));
+    strangers_stay(&stage).await;
+    let root = a.root.state().await.unwrap();
+    assert!(root.indexes.is_empty());
+    assert!(root.purged[INDEX].recorded.is_some());
+    // Again: there is nothing to do.
+    assert_eq!(a.purges().await, Swept { deleted: 0, ..swept });
+    assert_eq!(left(&stage).await, fence(1, 8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_prefix_starts_the_next_generation_for_anybody_but_the_same_uid() {
+    let stage = Stage::new();
+    let a = Process::new("a", &stage, owner("1"));
+    filled(&stage, &a).await.release().await.unwrap();
+    a.purges().await;
+    assert!(matches!(a.open().await, Err(ChainError::Refused(Refused::PurgedForOwner { .. }))));
+    let b = Process::new("b", &stage, Owner::Named { name: "b".to_owned() });
+    let mut writer = b.writes().await;
+    assert_eq!(writer.manifest().state.generation, "g2".parse().unwrap());
+    publish(&mut writer).await.unwrap();
+    // The purge of the owner before comes once more, and does the new index no harm.
+    a.purges().await;
+    publish(&mut writer).await.unwrap();
+    writer.release().await.unwrap();
+    b.purges().await;
+    assert_eq!(left(&stage).await, [fence(1, 8), fence(2, 6)].concat());
+    // One that is called by its name may come back.
+    assert_eq!(b.writes().await.manifest().state.generation, "g3".parse().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resource_made_again_keeps_its_index_when_the_purge_of_its_predecessor_comes_late() {
+    let stage = Stage::new();
+    let old = Process::new("old", &stage, owner("1"));
+    filled(&stage, &old).await.release().await.unwrap();
+    let new = Process::new("new", &stage, owner("2"));
+    let mut writer = new.writes().await;
+    let before = left(&stage).await;
+    assert!(matches!(old.purge().look().await, Ok(Purgeable::Nothing)));
+    assert_eq!(old.purges().await, Swept::default());
+    assert_eq!(left(&stage).await, before);
+    publish(&mut writer).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_slept_through_the_purge_commits_nothing() {
+    for on_its_way in [true, false] {
+        let stage = Stage::new();
+        let a = Process::new("a", &stage, owner("1"));
+        drop(filled(&stage, &a).await);
+        // The zombie has a view of its own: record 6 made it the writer, and it publishes record 7.
+        let view = stage.calm();
+        let zombie = Process::new("a", &view, owner("1"));
+        let mut writer = zombie.writes().await;
+        let wake = Arc::new(Notify::new());
+        if on_its_way {
+            view.disturb(Call::Put, "manifest/00000000000000000007", 0, 1, Act::Pause(wake.clone()));
+        }
+        let asleep = wake.clone();
+        let publishing = tokio::spawn(async move {
+            if !on_its_way {
+                asleep.notified().await;
+            }
+            let first = publish(&mut writer).await;
+            (first, publish(&mut writer).await)
+        });
+        tokio::task::yield_now().await;
+        a.purges().await;
+        let fence = left(&stage).await;
+        wake.notify_one();
+        let (first, second) = timeout(Duration::from_hours(1), publishing).await.unwrap().unwrap();
+        assert!(first.is_err() && second.is_err(), "{first:?}, {second:?}");
+        let chain = IndexChain::open(&stage.store().below("index"), Generation::first(), Entropy::seeded(9));
+        let latest = chain.latest().await.unwrap().unwrap();
+        assert!(latest.state.is_purged());
+        assert!(fence.contains(&format!("index/g1/manifest/{:020}", latest.number)), "{fence:?}");
+        // What the zombie left means nothing, and the next sweep takes it.
+        a.purges().await;
+        assert_eq!(left(&stage).await, fence);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_purge_at_once() {
+    let stage = Stage::new();
+    let (a, b) = (Process::new("a", &stage, owner("1")), Process::new("b", &stage, owner("1")));
+    filled(&stage, &a).await.release().await.unwrap();
+    tokio::join!(a.purges(), b.purges());
+    assert_eq!(left(&stage).await.len(), 2, "{:?}", left(&stage).await);
+    strangers_stay(&stage).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_ends_at_any_call_is_succeeded_by_one_that_finishes() {
+    for act in [Act::EndBefore, Act::EndAfter, Act::LoseAnswer, Act::LandLater(Duration::from_mins(5))] {
+        let mut call = 0;
+        loop {
+            let stage = Stage::new();
+            let a = Process::new("a", &stage, owner("1"));
+            filled(&stage, &a).await.release().await.unwrap();
+            let disturbed = stage.calm();
+            disturbed.disturb(Call::Any, "", call, 1, act.clone());
+            let first = Process::new("a", &disturbed, owner("1"));
+            let identity = Identity("a".to_owned());
+            let purge = first.purge();
+            let run = purge.run(&identity, &first.clock, &first.log.entries, |_| ());
+            let ended = timeout(Duration::from_hours(1), run).await;
+            let struck = disturbed.calls() > call;
+            if let Ok(Ok(_)) = ended {
+                assert!(matches!(a.purge().look().await, Ok(Purgeable::Closed(_))));
+            }
+            // Its successor, perhaps under another name.
+            let successor = Process::new("b", &stage, owner("1"));
+            let swept = timeout(Duration::from_hours(1), successor.purges()).await.unwrap();
+            assert_eq!((swept.fences, swept.unknown), (2, 2), "{act:?} at call {call}");
+            assert_eq!(left(&stage).await.len(), 2, "{act:?} at call {call}: {:?}", left(&stage).await);
+            strangers_stay(&stage).await;
+            // What lands even later means nothing.
+            tokio::time::sleep(Duration::from_mins(10)).await;
+            let next = Process::new("c", &stage, Owner::Named { name: "c".to_owned() });
+            assert_eq!(next.writes().await.manifest().state.generation, "g2".parse().unwrap());
+            if !struck {
+                break;
+            }
+            call += 1;
+        }
+        assert!(call > 30, "{act:?} struck {call} calls only");
+    }
+}
