@@ -135,6 +135,14 @@ reasons! {
     NoReplicas,
     /// A pod runs and does not answer the operator.
     PodNotAnswering,
+    /// A pod's program ends again and again.
+    PodCrashing,
+    /// The cluster refuses to make a pod or its container.
+    PodRefused,
+    /// The cluster refuses a child of the WAL.
+    ChildRefused,
+    /// Something else bears the name of a child.
+    NameTaken,
     // The life of a WAL.
     /// Pods start.
     Starting,

@@ -1,0 +1,176 @@
+//! The command line: a clap struct a concern. Every flag is an environment variable of its name.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Reconciles WAL resources: indexers, search, and the truth about them.
+#[derive(Debug, Parser)]
+#[command(name = "tidemark-operator", version, propagate_version = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "Every flag is also an environment variable: --image is TIDEMARK_OPERATOR_IMAGE.\n\
+Exit codes: 0 asked to stop, 1 failed, 2 wrong usage.";
+
+const RUN_EXAMPLE: &str = "Example, outside a cluster with the present kubectl context:\n  \
+tidemark-operator run --image tidemark.dev/tidemark:dev --lease-namespace default --identity \"$(hostname)\"";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch WAL resources and keep their indexers and search services as they say, until stopped.
+    #[command(after_help = RUN_EXAMPLE)]
+    Run(Box<Run>),
+}
+
+/// Everything that `run` takes.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// The data pods.
+    #[command(flatten)]
+    pub data: DataPods,
+    /// What is watched.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Which replica works.
+    #[command(flatten)]
+    pub lease: Lease,
+    /// How upgrades roll out.
+    #[command(flatten)]
+    pub upgrade: Upgrade,
+    /// Budgets of the reconciliation.
+    #[command(flatten)]
+    pub pace: Pace,
+    /// Where figures and traces go.
+    #[command(flatten)]
+    pub telemetry: Telemetry,
+}
+
+/// What the data pods run.
+#[derive(Clone, Debug, Args)]
+pub struct DataPods {
+    /// Image of the indexer and search pods: the operator's own, so that both are of one release.
+    #[arg(long, env = "TIDEMARK_OPERATOR_IMAGE")]
+    pub image: String,
+    /// When nodes pull the image: Always, IfNotPresent or Never.
+    #[arg(long, env = "TIDEMARK_OPERATOR_IMAGE_PULL_POLICY", default_value = "IfNotPresent",
+          value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub image_pull_policy: String,
+    /// Port on which the data pods are asked how they are; tests set it.
+    #[arg(long, env = "TIDEMARK_OPERATOR_POD_PORT", default_value_t = tidemark_crds::names::CONTAINER_PORT, hide = true)]
+    pub pod_port: u16,
+}
+
+/// What the operator watches.
+#[derive(Clone, Debug, Args)]
+pub struct Scope {
+    /// Watch this namespace only; may be given more than once, or as a list with commas. Without it the whole cluster is
+    /// watched, which needs a ClusterRole.
+    #[arg(long = "namespace", env = "TIDEMARK_OPERATOR_NAMESPACE", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+    /// Name of this cluster in the ownership records of logs. The default is the UID of the namespace kube-system; it must
+    /// be given where the operator may not read that namespace. A changed value makes every log someone else's.
+    #[arg(long, env = "TIDEMARK_OPERATOR_CLUSTER_ID")]
+    pub cluster_id: Option<String>,
+}
+
+/// The lease by which one replica works and the others wait.
+#[derive(Clone, Debug, Args)]
+pub struct Lease {
+    /// Name of the lease.
+    #[arg(long, env = "TIDEMARK_OPERATOR_LEASE_NAME", default_value = "tidemark-operator")]
+    pub lease_name: String,
+    /// Namespace of the lease: the operator's own.
+    #[arg(long, env = "TIDEMARK_OPERATOR_LEASE_NAMESPACE", default_value = "default")]
+    pub lease_namespace: String,
+    /// Name of this replica in the lease and in Events: the pod's name.
+    #[arg(long, env = "TIDEMARK_OPERATOR_IDENTITY")]
+    pub identity: String,
+    /// How long a lease holds without being renewed. A replica that dies is replaced after this time.
+    #[arg(long, env = "TIDEMARK_OPERATOR_LEASE_DURATION", default_value = "15s", value_parser = span, hide = true)]
+    pub lease_duration: Duration,
+}
+
+/// How a new release reaches the data pods. Without approval it does not.
+#[derive(Clone, Debug, Args)]
+pub struct Upgrade {
+    /// Release revision that may roll out to every WAL. Empty: each WAL is approved by its own annotation
+    /// tidemark.dev/approve-upgrade. The condition UpgradePending of a WAL names the revision.
+    #[arg(long, env = "TIDEMARK_OPERATOR_UPGRADE_APPROVED", default_value = "")]
+    pub upgrade_approved: String,
+    /// How many WALs roll at the same time.
+    #[arg(long, env = "TIDEMARK_OPERATOR_MAX_CONCURRENT_UPGRADES", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_concurrent_upgrades: u16,
+}
+
+/// Budgets of the reconciliation.
+#[derive(Clone, Debug, Args)]
+pub struct Pace {
+    /// How many WALs are reconciled at the same time.
+    #[arg(long, env = "TIDEMARK_OPERATOR_CONCURRENCY", default_value_t = 8,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub concurrency: u16,
+    /// How often each settled data pod is asked how it is (with jitter); one that is not settled is asked more often.
+    #[arg(long, env = "TIDEMARK_OPERATOR_POLL_INTERVAL", default_value = "10s", value_parser = span)]
+    pub poll_interval: Duration,
+    /// How long after a WAL's deletion its index may take to be removed (deletionPolicy Purge) before the WAL goes without.
+    #[arg(long, env = "TIDEMARK_OPERATOR_PURGE_TIMEOUT", default_value = "10m", value_parser = span, hide = true)]
+    pub purge_timeout: Duration,
+}
+
+/// Where figures and traces go.
+#[derive(Clone, Debug, Args)]
+pub struct Telemetry {
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, env = "TIDEMARK_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// OpenTelemetry collector that takes traces over HTTP, such as http://collector:4318/v1/traces. None: no traces.
+    #[arg(long, env = "TIDEMARK_OPERATOR_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    /// Which log lines are written, such as info or tidemark_operator=debug,kube=info.
+    #[arg(long, env = "TIDEMARK_OPERATOR_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// Reads a span of time such as 10s or 1h30m. Zero is refused: no budget of the operator may be none.
+fn span(text: &str) -> Result<Duration, String> {
+    let span = tidemark_crds::Span::new(text).duration().map_err(|error| error.to_string())?;
+    if span.is_zero() { Err("\"0s\" is no pace; give a longer span".to_owned()) } else { Ok(span) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_an_environment_variable_of_its_name() {
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
+                    continue;
+                };
+                let wanted = format!("TIDEMARK_OPERATOR_{}", long.to_uppercase().replace('-', "_"));
+                let found = argument.get_env().map(|env| env.to_string_lossy().into_owned());
+                assert_eq!(found.as_deref(), Some(wanted.as_str()), "{} --{long}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn a_pace_of_zero_is_refused() {
+        assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
+        assert!(span("0s").is_err() && span("soon").is_err());
+    }
+}

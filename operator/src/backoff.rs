@@ -1,0 +1,89 @@
+//! When to try an object again: a wait a failure, longer each time, forgotten after a success.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// The first wait.
+const FIRST: Duration = Duration::from_secs(1);
+/// No wait is longer, jitter left out.
+const LONGEST: Duration = Duration::from_secs(300);
+/// A wait differs from the plain one by at most this share of it.
+const JITTER: f64 = 0.2;
+
+/// Failures in a row, by object.
+#[derive(Debug)]
+pub(crate) struct Backoff<K> {
+    failures: Mutex<HashMap<K, u32>>,
+}
+
+impl<K> Default for Backoff<K> {
+    fn default() -> Self {
+        Self { failures: Mutex::default() }
+    }
+}
+
+impl<K: Eq + Hash> Backoff<K> {
+    /// Counts a failure of `key` and answers how long to wait.
+    pub(crate) fn failed(&self, key: K) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(key).and_modify(|count| *count = count.saturating_add(1)).or_insert(1);
+        jittered(wait(*count), random())
+    }
+
+    /// Forgets the failures of `key`: it succeeded, or is gone.
+    pub(crate) fn reset(&self, key: &K) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
+/// The wait after the `failures`th failure in a row.
+fn wait(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    FIRST.saturating_mul(1 << doublings).min(LONGEST)
+}
+
+/// `span`, moved by up to the jitter's share; `random` lies in 0..1.
+pub(crate) fn jittered(span: Duration, random: f64) -> Duration {
+    span.mul_f64(1.0 + JITTER * (2.0 * random - 1.0))
+}
+
+/// A number in 0..1 that spreads waits.
+#[expect(clippy::disallowed_methods, reason = "it spreads load; no decision rests on it")]
+pub(crate) fn random() -> f64 {
+    rand::random()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_wait_never_shrinks_and_is_bounded(failures in 1_u32..200) {
+            prop_assert!(wait(failures) <= wait(failures + 1));
+            prop_assert!(wait(failures) >= FIRST && wait(failures) <= LONGEST);
+        }
+
+        #[test]
+        fn jitter_stays_within_its_share(seconds in 1_u64..1000, random in 0.0_f64..1.0) {
+            let span = Duration::from_secs(seconds);
+            let waited = jittered(span, random);
+            prop_assert!(waited >= span.mul_f64(0.8) && waited <= span.mul_f64(1.2));
+        }
+    }
+
+    #[test]
+    fn objects_fail_apart_and_a_success_forgets() {
+        let backoff = Backoff::default();
+        let third = (0..3).map(|_| backoff.failed("a")).last().unwrap();
+        assert!(third > backoff.failed("b"), "the third failure of one waits longer than the first of another");
+        backoff.reset(&"a");
+        assert!(backoff.failed("a") < Duration::from_secs(2));
+    }
+}

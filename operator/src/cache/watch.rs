@@ -1,0 +1,194 @@
+//! The watches that fill the cache and say which WALs to look at.
+
+use std::{collections::HashSet, sync::Arc};
+
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1 as core;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::DynamicObject,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Config, Event},
+    },
+};
+use tidemark_crds::names;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use super::{Cache, Child, ChildKind, Pod, WalKey};
+use crate::metrics::Metrics;
+
+/// Objects of one page of a list.
+const PAGE: u32 = 500;
+
+/// The watches of the children and pods. Dropped, they end.
+pub(crate) struct Watches {
+    /// Every one of these runs for ever; one that ends is a fault of the process.
+    pub(crate) tasks: JoinSet<()>,
+    /// How many of the watches have listed everything once.
+    listed: watch::Receiver<usize>,
+    wanted: usize,
+}
+
+impl Watches {
+    /// Returns when the cache knows everything that exists.
+    pub(crate) fn listed(&self) -> impl Future<Output = ()> + use<> {
+        let (mut listed, wanted) = (self.listed.clone(), self.wanted);
+        async move {
+            // The senders live in the tasks; without them the caller learns it from `tasks`.
+            if listed.wait_for(|count| *count >= wanted).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Watches children and pods in a namespace or everywhere, keeps them in `cache`, and sends the WALs whose they are to
+/// `changed`.
+pub(crate) fn watch(
+    client: &Client,
+    namespace: Option<&str>,
+    cache: &Cache,
+    changed: &mpsc::Sender<WalKey>,
+    metrics: &Metrics,
+) -> Watches {
+    let (done, listed) = watch::channel(0);
+    let done = Arc::new(done);
+    let mut tasks = JoinSet::new();
+    for kind in ChildKind::ALL.map(Some).into_iter().chain([None]) {
+        let watch = Watch {
+            kind,
+            namespace: namespace.map(str::to_owned),
+            cache: cache.clone(),
+            changed: changed.clone(),
+            done: done.clone(),
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(watch.run(client.clone()));
+    }
+    let wanted = tasks.len();
+    Watches { tasks, listed, wanted }
+}
+
+/// One watch: a kind (none is a pod) in a namespace (none is all of them).
+struct Watch {
+    kind: Option<ChildKind>,
+    namespace: Option<String>,
+    cache: Cache,
+    changed: mpsc::Sender<WalKey>,
+    done: Arc<watch::Sender<usize>>,
+    metrics: Metrics,
+}
+
+impl Watch {
+    async fn run(self, client: Client) {
+        let config = Config::default().labels(&selector()).page_size(PAGE);
+        if let Some(kind) = self.kind {
+            let resource = kind.resource();
+            let api: Api<DynamicObject> = match &self.namespace {
+                Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+                None => Api::all_with(client, &resource),
+            };
+            self.follow(watcher::watcher(api, config)).await;
+        } else {
+            let api: Api<core::Pod> = match &self.namespace {
+                Some(namespace) => Api::namespaced(client, namespace),
+                None => Api::all(client),
+            };
+            self.follow(watcher::watcher(api, config)).await;
+        }
+    }
+
+    async fn follow<K: Cached>(&self, events: impl Stream<Item = watcher::Result<Event<K>>>) {
+        let mut events = std::pin::pin!(events.default_backoff());
+        let mut listing = HashSet::new();
+        let mut listed = false;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listing.clear(),
+                Ok(Event::InitApply(object)) => {
+                    listing.insert(object.place());
+                    self.put(object).await;
+                }
+                Ok(Event::InitDone) => {
+                    for key in self.cache.retain(self.kind, self.namespace.as_deref(), &listing) {
+                        self.trigger(key).await;
+                    }
+                    listing = HashSet::new();
+                    if !std::mem::replace(&mut listed, true) {
+                        self.done.send_modify(|count| *count += 1);
+                    }
+                }
+                Ok(Event::Apply(object)) => self.put(object).await,
+                Ok(Event::Delete(object)) => {
+                    let (namespace, name) = object.place();
+                    let key = match self.kind {
+                        Some(kind) => self.cache.remove_child(kind, &namespace, &name),
+                        None => self.cache.remove_pod(&namespace, &name),
+                    };
+                    if let Some(key) = key {
+                        self.trigger(key).await;
+                    }
+                }
+                Err(error) => {
+                    let kind = self.kind.map_or("Pod", ChildKind::as_str);
+                    self.metrics.watch_failed(kind);
+                    tracing::warn!(kind, %error, "a watch broke; it starts again");
+                }
+            }
+        }
+    }
+
+    async fn put<K: Cached>(&self, object: K) {
+        match object.keep(self.kind, &self.cache) {
+            Ok(key) => self.trigger(key).await,
+            Err(reason) => tracing::debug!(%reason, "an object with our labels is passed over"),
+        }
+    }
+
+    async fn trigger(&self, key: WalKey) {
+        // Nobody listens only while the process ends.
+        drop(self.changed.send(key).await);
+    }
+}
+
+/// Objects that the cache takes.
+trait Cached: kube::ResourceExt {
+    /// Puts it into the cache and answers whose it is, or why it is nobody's.
+    fn keep(self, kind: Option<ChildKind>, cache: &Cache) -> Result<WalKey, String>;
+
+    fn place(&self) -> (Arc<str>, Arc<str>) {
+        (self.namespace().unwrap_or_default().into(), self.name_any().into())
+    }
+}
+
+impl Cached for DynamicObject {
+    fn keep(mut self, kind: Option<ChildKind>, cache: &Cache) -> Result<WalKey, String> {
+        let kind = kind.ok_or("it is a pod")?;
+        self.managed_fields_mut().clear();
+        let metadata = serde_json::to_value(&self.metadata).map_err(|error| error.to_string())?;
+        let mut object = self.data;
+        object.as_object_mut().ok_or("it is no object")?.insert("metadata".to_owned(), metadata);
+        let child = Child::read(kind, object).map_err(|error| error.to_string())?;
+        let key = child.wal.clone();
+        cache.put_child(child);
+        Ok(key)
+    }
+}
+
+impl Cached for core::Pod {
+    fn keep(self, _kind: Option<ChildKind>, cache: &Cache) -> Result<WalKey, String> {
+        let pod = Pod::read(&self).ok_or("it is no data pod")?;
+        let key = pod.wal.clone();
+        cache.put_pod(pod);
+        Ok(key)
+    }
+}
+
+/// What the watches ask for: everything that the operator made, pods included.
+fn selector() -> String {
+    format!("{}={},{}", names::LABEL_MANAGED_BY, names::MANAGED_BY, names::LABEL_WAL)
+}

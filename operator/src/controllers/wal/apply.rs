@@ -1,0 +1,157 @@
+//! Writes what was built, where it differs from what is there.
+
+use k8s_openapi::Resource;
+use kube::ResourceExt;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tidemark_crds::{
+    WalSpec,
+    names::{self, Component},
+};
+
+use super::{build::Children, dereference::Found, upgrade::Step};
+use crate::{
+    apply::{Applier, ApplyError, Desired},
+    cache::ChildKind,
+    compare,
+    context::Scope,
+};
+
+/// Annotation of a data Deployment: digest of the part of the spec that its pods are made of.
+const ANNOTATION_SPEC: &str = "tidemark.dev/spec-digest";
+
+/// Writes the children of the WAL; the Deployments as far as `step` allows.
+pub(crate) async fn apply(
+    scope: &Scope,
+    found: &Found,
+    spec: &WalSpec,
+    children: Children,
+    step: Step,
+) -> Result<usize, ApplyError> {
+    let Children {
+        indexer_service_account,
+        search_service_account,
+        control_config_map,
+        indexer_network_policy,
+        search_network_policy,
+        search_service,
+        search_pdb,
+        search_deployment,
+        indexer_deployment,
+    } = children;
+    let mut plain = vec![
+        desired(ChildKind::ServiceAccount, &indexer_service_account)?,
+        desired(ChildKind::ServiceAccount, &search_service_account)?,
+        desired(ChildKind::ConfigMap, &control_config_map)?,
+        desired(ChildKind::NetworkPolicy, &indexer_network_policy)?,
+        desired(ChildKind::NetworkPolicy, &search_network_policy)?,
+        desired(ChildKind::Service, &search_service)?,
+    ];
+    if let Some(search_pdb) = search_pdb {
+        plain.push(desired(ChildKind::PodDisruptionBudget, &search_pdb)?);
+    }
+    let deployments = [
+        (Component::Search, desired(ChildKind::Deployment, &search_deployment)?, step.rolls_search()),
+        (Component::Indexer, desired(ChildKind::Deployment, &indexer_deployment)?, step.rolls_indexer()),
+    ];
+
+    let Scope { shared, cache, .. } = scope;
+    let Found { key, uid, family, .. } = found;
+    let applier = Applier { client: &shared.client, cache, key, uid, family };
+    let mut writes = 0;
+    for child in &plain {
+        writes += usize::from(applier.ensure(child).await?);
+    }
+    let mut kept: Vec<_> = plain.iter().map(|child| (child.kind, child.name.as_str())).collect();
+    for (component, mut deployment, rolls) in deployments {
+        let replicas = deployment.object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+        let written = if rolls || found.rollout(component).is_none() {
+            deployment.object["metadata"]["annotations"][ANNOTATION_SPEC] = json!(spec_digest(spec, component)?);
+            applier.ensure(&deployment).await?
+        } else {
+            applier.scale(&deployment.name, i32::try_from(replicas).unwrap_or(i32::MAX)).await?
+        };
+        writes += usize::from(written);
+    }
+    let deployments = Component::ALL.map(|component| component.child_name(&key.name));
+    kept.extend(deployments.iter().map(|name| (ChildKind::Deployment, name.as_str())));
+    writes += applier.remove_orphans(&kept).await?;
+    Ok(writes)
+}
+
+/// Whether the spec asks for other pods than those that are held as they are.
+pub(crate) fn holds_back_spec(found: &Found, spec: &WalSpec) -> bool {
+    Component::ALL.into_iter().any(|component| {
+        let name = component.child_name(&found.key.name);
+        let Some(child) = found.family.child(ChildKind::Deployment, &name) else { return false };
+        let object = child.object();
+        let built = object.pointer("/metadata/annotations").and_then(|all| all.get(ANNOTATION_SPEC)).and_then(Value::as_str);
+        built.is_some_and(|built| spec_digest(spec, component).is_ok_and(|now| now != built))
+    })
+}
+
+/// Digest of what the pods of a role are made of.
+fn spec_digest(spec: &WalSpec, component: Component) -> Result<String, serde_json::Error> {
+    let mut spec = serde_json::to_value(spec)?;
+    let (other, own) = match component {
+        Component::Indexer => (["search"].as_slice(), "indexer"),
+        Component::Search => (["indexer", "compaction", "adoptOwner"].as_slice(), "search"),
+    };
+    if let Some(fields) = spec.as_object_mut() {
+        for field in ["suspend", "deletionPolicy"].iter().chain(other) {
+            fields.shift_remove(*field);
+        }
+        if let Some(own) = fields.get_mut(own).and_then(Value::as_object_mut) {
+            for field in ["replicas", "service", "allowFrom", "serviceAccountAnnotations"] {
+                own.shift_remove(field);
+            }
+        }
+    }
+    Ok(compare::digest(&spec))
+}
+
+fn desired<K: Serialize + ResourceExt + Resource>(kind: ChildKind, child: &K) -> Result<Desired, serde_json::Error> {
+    let mut object = serde_json::to_value(child)?;
+    if let Some(fields) = object.as_object_mut() {
+        fields.shift_remove("status");
+        // They are of the request, not of what is compared.
+        fields.shift_remove("apiVersion");
+        fields.shift_remove("kind");
+    }
+    debug_assert!(object.pointer("/metadata/labels").is_some_and(|labels| labels.get(names::LABEL_WAL).is_some()));
+    Ok(Desired { kind, name: child.name_any(), object })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(change: impl FnOnce(&mut Value)) -> WalSpec {
+        let mut spec = json!({
+            "storage": {"credentials": {"type": "WorkloadIdentity"}},
+            "log": {"url": "s3://log/a", "expiry": "1h"},
+            "metadata": {"urls": ["s3://meta"]},
+            "index": {"url": "s3://index/a"},
+        });
+        change(&mut spec);
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn a_digest_moves_with_what_the_pods_of_its_role_are_made_of() {
+        let digests = |spec: &WalSpec| Component::ALL.map(|component| spec_digest(spec, component).unwrap());
+        let [indexer, search] = digests(&spec(|_| ()));
+        let cases: [(fn(&mut Value), bool, bool); 6] = [
+            (|spec| spec["suspend"] = json!(true), false, false),
+            (|spec| spec["deletionPolicy"] = json!("Purge"), false, false),
+            (|spec| spec["search"] = json!({"replicas": 3}), false, false),
+            (|spec| spec["search"] = json!({"resources": {"limits": {"memory": "1Gi"}}}), false, true),
+            (|spec| spec["compaction"] = json!({"enabled": false}), true, false),
+            (|spec| spec["log"]["expiry"] = json!("2h"), true, true),
+        ];
+        for (index, (change, moves_indexer, moves_search)) in cases.into_iter().enumerate() {
+            let [new_indexer, new_search] = digests(&spec(change));
+            assert_eq!((new_indexer != indexer, new_search != search), (moves_indexer, moves_search), "case {index}");
+        }
+    }
+}

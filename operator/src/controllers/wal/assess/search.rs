@@ -1,0 +1,39 @@
+//! `SearchAvailable`: search answers. The kubelet's word counts, not the operator's connection to the pods.
+
+use tidemark_crds::{Reason, names::Component};
+
+use super::{Facts, Seen, Verdict, indexing::not_answering};
+use crate::process::Problem;
+
+pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
+    if !facts.search_wanted {
+        return Verdict::no(
+            Reason::NoReplicas,
+            "\"spec.search.replicas\" is 0; nothing can be searched; run \"kubectl scale wal\" to turn search on",
+        );
+    }
+    if facts.search.is_some_and(|rollout| rollout.available > 0) {
+        return match locked(facts) {
+            Some(problem) => Verdict::no(problem.reason(), problem.message.clone()),
+            None => Verdict::yes(Reason::Available, "search answers"),
+        };
+    }
+    let answering = facts.of(Component::Search).filter(|seen| !seen.pod.terminating).filter_map(Seen::answer);
+    if let Some(problem) = answering.flat_map(|process| &process.problems).next() {
+        return Verdict::no(problem.reason(), problem.message.clone());
+    }
+    let silent = facts.silent(Component::Search).map(not_answering);
+    facts.trouble(Component::Search).or(silent).unwrap_or_else(|| {
+        Verdict::no(Reason::Starting, "search starts; it answers when it has read the first manifest of the index")
+    })
+}
+
+/// Why every search pod that answers refuses every query, if so.
+fn locked<'a>(facts: &'a Facts<'_>) -> Option<&'a Problem> {
+    let answering: Vec<_> =
+        facts.of(Component::Search).filter(|seen| !seen.pod.terminating).filter_map(Seen::answer).collect();
+    let mut locked = answering
+        .iter()
+        .map(|process| process.problems.iter().find(|problem| problem.reason() == Reason::AuthTokenMissing));
+    if locked.clone().all(|problem| problem.is_some()) { locked.next().flatten() } else { None }
+}

@@ -1,0 +1,133 @@
+//! Which Events tell the way from one status to the next.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tidemark_crds::{ConditionType, IndexerRole, Reason, WalStatus, condition, is_true};
+
+use crate::events::Happened;
+
+/// What happened between two statuses. `adopted_from` is the owner that the writer took the index over from, if it did.
+pub(crate) fn between(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>) -> Vec<Happened> {
+    let mut happened = Vec::new();
+    let became = |kind| is_true(&after.conditions, kind) && !is_true(&before.conditions, kind);
+    if became(ConditionType::StorageReady) {
+        happened.push(Happened::normal("StorageProbed", "the buckets can be used, and this WAL owns the index"));
+    }
+    role(before, after, adopted_from, &mut happened);
+    if before.generation.is_none()
+        && let Some(generation) = &after.generation
+    {
+        happened.push(Happened::normal("FirstManifest", format!("the first manifest of generation \"{generation}\" is published")));
+    }
+    if became(ConditionType::Indexing) {
+        happened.push(Happened::normal("CaughtUp", "everything that is sealed is in the index"));
+    }
+    if became(ConditionType::SearchAvailable) {
+        let url = after.search.as_ref().and_then(|search| search.url.as_deref()).unwrap_or("its Service");
+        happened.push(Happened::normal("SearchAvailable", format!("search answers at {url}")));
+    }
+    suspended(before, after, &mut happened);
+    upgraded(before, after, &mut happened);
+    problems(before, after, &mut happened);
+    happened
+}
+
+fn role(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>, happened: &mut Vec<Happened>) {
+    let Some(indexer) = after.indexer.as_ref().filter(|indexer| indexer.role == IndexerRole::Writer) else { return };
+    if before.indexer.as_ref() == Some(indexer) && before.epoch == after.epoch {
+        return;
+    }
+    let Some(epoch) = after.epoch.filter(|epoch| before.epoch != Some(*epoch)) else { return };
+    happened.push(Happened::normal("RoleTaken", format!("pod \"{}\" writes the index with epoch {epoch}", indexer.pod)));
+    if let Some(owner) = adopted_from {
+        happened.push(Happened::normal("OwnerAdopted", format!("the index was taken over from owner \"{owner}\"")));
+    }
+}
+
+fn suspended(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>) {
+    let is_suspended = |status: &WalStatus| has(status, ConditionType::Indexing, Reason::Suspended);
+    match (is_suspended(before), is_suspended(after)) {
+        (false, true) => happened.push(Happened::normal("Suspended", "indexing is suspended, as the spec asks")),
+        (true, false) => happened.push(Happened::normal("Resumed", "indexing goes on")),
+        _ => {}
+    }
+}
+
+fn upgraded(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>) {
+    let was = |reason| has(before, ConditionType::UpgradePending, reason);
+    let Some(now) = condition(&after.conditions, ConditionType::UpgradePending) else { return };
+    match Reason::parse(&now.reason) {
+        Some(Reason::NewRelease) if !was(Reason::NewRelease) => {
+            happened.push(Happened::normal("UpgradePending", now.message.clone()));
+        }
+        Some(Reason::Upgrading) if !was(Reason::Upgrading) => {
+            happened.push(Happened::normal("UpgradeStarted", now.message.clone()));
+        }
+        Some(Reason::UpToDate) if was(Reason::Upgrading) => happened.push(Happened::normal("Upgraded", now.message.clone())),
+        _ => {}
+    }
+}
+
+/// A problem is told once, though several conditions and later messages repeat it.
+fn problems(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>) {
+    let bad = |condition: &&Condition| condition.status != "True" && condition.type_ != ConditionType::UpgradePending.as_str();
+    let reasons = |status: &WalStatus| -> Vec<String> {
+        status.conditions.iter().filter(bad).map(|condition| condition.reason.clone()).collect()
+    };
+    let known = reasons(before);
+    let mut told: Vec<Reason> = Vec::new();
+    for condition in after.conditions.iter().filter(bad) {
+        let Some(reason) = Reason::parse(&condition.reason).filter(|reason| is_problem(*reason)) else { continue };
+        if !known.contains(&condition.reason) && !told.contains(&reason) {
+            told.push(reason);
+            happened.push(Happened::warning(reason.as_str(), condition.message.clone()));
+        }
+    }
+}
+
+/// Whether a reason is a problem, and not a part of a WAL's life.
+fn is_problem(reason: Reason) -> bool {
+    match reason {
+        Reason::NoReplicas
+        | Reason::Starting
+        | Reason::Probing
+        | Reason::Backfilling
+        | Reason::CaughtUp
+        | Reason::Standby
+        | Reason::Suspended
+        | Reason::Purging
+        | Reason::UpToDate
+        | Reason::NewRelease
+        | Reason::Available
+        | Reason::Probed
+        | Reason::Ready
+        | Reason::Upgrading => false,
+        Reason::CredentialsMissing
+        | Reason::AccessDenied
+        | Reason::BucketMissing
+        | Reason::ReadOnly
+        | Reason::Unreachable
+        | Reason::StoreUnfit
+        | Reason::InvalidURL
+        | Reason::ParametersDiffer
+        | Reason::ExpiryMissing
+        | Reason::OwnedByAnother
+        | Reason::IndexDamaged
+        | Reason::FormatTooNew
+        | Reason::Fenced
+        | Reason::AuthTokenMissing
+        | Reason::Internal
+        | Reason::SpecInvalid
+        | Reason::PodTemplateRefused
+        | Reason::PodUnschedulable
+        | Reason::ImageNotFound
+        | Reason::PodNotAnswering
+        | Reason::PodCrashing
+        | Reason::PodRefused
+        | Reason::ChildRefused
+        | Reason::NameTaken => true,
+    }
+}
+
+fn has(status: &WalStatus, kind: ConditionType, reason: Reason) -> bool {
+    condition(&status.conditions, kind).is_some_and(|condition| condition.reason == reason.as_str())
+}

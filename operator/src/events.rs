@@ -1,0 +1,90 @@
+//! Events on WALs. One is written when something has changed, never to repeat what is known.
+//!
+//! The recorder of kube-rs counts an Event with the same reason up and keeps the first one's text for six minutes; here the
+//! text is the fact, so each Event is an object of its own.
+
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{Api, Client, api::PostParams};
+
+use crate::clock;
+
+/// The longest text that the API server takes.
+const LONGEST: usize = 1024;
+const CONTROLLER: &str = "tidemark-operator";
+
+/// What happened to a WAL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Happened {
+    /// In CamelCase; part of the API.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    pub(crate) warning: bool,
+}
+
+impl Happened {
+    pub(crate) fn normal(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), warning: false }
+    }
+
+    pub(crate) fn warning(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), warning: true }
+    }
+}
+
+/// Writes Events in the name of this replica.
+#[derive(Clone)]
+pub(crate) struct Events {
+    client: Client,
+    instance: String,
+}
+
+impl Events {
+    pub(crate) fn new(client: Client, instance: &str) -> Self {
+        Self { client, instance: instance.to_owned() }
+    }
+
+    /// Writes what happened. An Event that cannot be written is logged and costs nothing else.
+    pub(crate) async fn publish(&self, about: &ObjectReference, happened: &[Happened]) {
+        let namespace = about.namespace.as_deref().unwrap_or("default");
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        for happened in happened {
+            tracing::info!(wal = about.name, reason = happened.reason, "{}", happened.message);
+            if let Err(error) = api.create(&PostParams::default(), &self.event(about, happened)).await {
+                tracing::warn!(wal = about.name, reason = happened.reason, %error, "an event could not be written");
+            }
+        }
+    }
+
+    fn event(&self, about: &ObjectReference, happened: &Happened) -> Event {
+        let now = clock::now_exactly();
+        let name = about.name.as_deref().unwrap_or(CONTROLLER);
+        Event {
+            metadata: ObjectMeta {
+                namespace: about.namespace.clone(),
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                ..ObjectMeta::default()
+            },
+            action: Some("Reconcile".to_owned()),
+            event_time: Some(MicroTime(now)),
+            note: Some(shortened(&happened.message)),
+            reason: Some(happened.reason.to_owned()),
+            regarding: Some(about.clone()),
+            reporting_controller: Some(format!("tidemark.dev/{CONTROLLER}")),
+            reporting_instance: Some(self.instance.clone()),
+            type_: Some(if happened.warning { "Warning" } else { "Normal" }.to_owned()),
+            ..Event::default()
+        }
+    }
+}
+
+/// The text, cut at a character to what the API server takes.
+fn shortened(text: &str) -> String {
+    let mut end = text.len().min(LONGEST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

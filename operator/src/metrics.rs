@@ -1,0 +1,178 @@
+//! The operator's figures for Prometheus. Names carry their units, labels take few values.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// Bounds of duration histograms: 1 ms to 16 s.
+const DURATIONS: [f64; 9] = [0.001, 0.004, 0.016, 0.064, 0.256, 0.512, 1.024, 4.096, 16.384];
+
+/// The figures of one process.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    reconciles: Family<ReconcileLabels, Counter>,
+    reconcile_duration: Family<ControllerLabels, Histogram>,
+    api_requests: Family<RequestLabels, Counter>,
+    wals: Family<ConditionLabels, Gauge>,
+    polls: Family<ResultLabels, Counter>,
+    watch_failures: Family<KindLabels, Counter>,
+    purges_abandoned: Counter,
+    invalid_objects: Counter,
+    leader: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ControllerLabels {
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReconcileLabels {
+    controller: &'static str,
+    result: &'static str,
+}
+
+/// A verb as Kubernetes counts them, and the class of the answer's status.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: &'static str,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConditionLabels {
+    condition: String,
+    status: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All zero.
+    pub(crate) fn new() -> Self {
+        let metrics = Self {
+            registry: Arc::new(Mutex::new(Registry::with_prefix("tidemark_operator"))),
+            reconciles: Family::default(),
+            reconcile_duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
+            api_requests: Family::default(),
+            wals: Family::default(),
+            polls: Family::default(),
+            watch_failures: Family::default(),
+            purges_abandoned: Counter::default(),
+            invalid_objects: Counter::default(),
+            leader: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&self) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register("reconciles", "reconciliations by controller and result", self.reconciles.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "time of one reconciliation",
+            Unit::Seconds,
+            self.reconcile_duration.clone(),
+        );
+        registry.register("api_requests", "requests to the API server by verb and class", self.api_requests.clone());
+        registry.register("wals", "WALs by condition and its status", self.wals.clone());
+        registry.register("polls", "questions to data pods by result", self.polls.clone());
+        registry.register("watch_failures", "watches that broke and start again, by kind", self.watch_failures.clone());
+        registry.register(
+            "purges_abandoned",
+            "WALs that went before their index was removed",
+            self.purges_abandoned.clone(),
+        );
+        registry.register(
+            "invalid_objects",
+            "reconciliations of WALs that cannot be read",
+            self.invalid_objects.clone(),
+        );
+        registry.register("leader", "1 while this replica holds the lease", self.leader.clone());
+    }
+
+    /// Counts a reconciliation.
+    pub(crate) fn reconciled(&self, controller: &'static str, result: &'static str, duration: Duration) {
+        self.reconciles.get_or_create(&ReconcileLabels { controller, result }).inc();
+        self.reconcile_duration.get_or_create(&ControllerLabels { controller }).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a request to the API server.
+    pub(crate) fn requested(&self, verb: &'static str, status: &'static str) {
+        self.api_requests.get_or_create(&RequestLabels { verb, status }).inc();
+    }
+
+    /// Counts a question to a data pod.
+    pub(crate) fn polled(&self, answered: bool) {
+        let result = if answered { "answered" } else { "failed" };
+        self.polls.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Counts a broken watch.
+    pub(crate) fn watch_failed(&self, kind: &str) {
+        self.watch_failures.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
+    }
+
+    /// Counts a purge that was given up.
+    pub(crate) fn purge_abandoned(&self) {
+        self.purges_abandoned.inc();
+    }
+
+    /// Counts a WAL that cannot be read.
+    pub(crate) fn invalid_object(&self) {
+        self.invalid_objects.inc();
+    }
+
+    /// Whether this replica holds the lease.
+    pub(crate) fn leading(&self, leading: bool) {
+        self.leader.set(i64::from(leading));
+        if !leading {
+            self.wals.clear();
+        }
+    }
+
+    /// Moves a WAL from one state of a condition to another; `None` is a WAL that is not there (yet, or any more).
+    pub(crate) fn condition_moved(&self, condition: &str, from: Option<&str>, to: Option<&str>) {
+        let gauge = |status: &str| {
+            let labels = ConditionLabels { condition: condition.to_owned(), status: status.to_owned() };
+            self.wals.get_or_create(&labels).clone()
+        };
+        if let Some(from) = from {
+            gauge(from).dec();
+        }
+        if let Some(to) = to {
+            gauge(to).inc();
+        }
+    }
+
+    /// The figures as text.
+    pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(text)
+    }
+}

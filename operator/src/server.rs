@@ -1,0 +1,82 @@
+//! `/healthz`, `/readyz` and `/metrics`.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+
+/// Content type of the text form.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Whether the process can work, and if not, why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// As leader or as the one that waits for the lease.
+    Ready,
+    /// What is in the way, and what to do about it.
+    Unready(Arc<str>),
+}
+
+#[derive(Clone)]
+struct Shared {
+    metrics: Metrics,
+    readiness: watch::Receiver<Readiness>,
+}
+
+/// The routes.
+pub(crate) fn router(metrics: Metrics, readiness: watch::Receiver<Readiness>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(figures))
+        .with_state(Shared { metrics, readiness })
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    match shared.readiness.borrow().clone() {
+        Readiness::Ready => "ok".into_response(),
+        Readiness::Unready(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason.to_string()).into_response(),
+    }
+}
+
+async fn figures(State(shared): State<Shared>) -> Response {
+    match shared.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn status(router: &Router, path: &str) -> StatusCode {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn it_is_alive_from_the_start_and_ready_when_it_can_work() {
+        let (sender, readiness) = watch::channel(Readiness::Unready("the CRD is missing".into()));
+        let router = router(Metrics::new(), readiness);
+        assert_eq!(status(&router, "/healthz").await, StatusCode::OK);
+        assert_eq!(status(&router, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
+        sender.send_replace(Readiness::Ready);
+        assert_eq!(status(&router, "/readyz").await, StatusCode::OK);
+        assert_eq!(status(&router, "/metrics").await, StatusCode::OK);
+    }
+}
