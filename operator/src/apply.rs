@@ -92,7 +92,8 @@ impl Applier<'_> {
     /// Sets nothing but the number of replicas of a Deployment, and answers whether that took a write.
     pub(crate) async fn scale(&self, name: &str, replicas: i32) -> Result<bool, ApplyError> {
         let live = self.live(ChildKind::Deployment, name).await?;
-        let Some(live) = live.filter(|live| live.rollout.as_ref().is_some_and(|rollout| rollout.wanted != replicas)) else {
+        let Some(live) = live.filter(|live| live.rollout.as_ref().is_some_and(|rollout| rollout.wanted != replicas))
+        else {
             return Ok(false);
         };
         self.check_owner(&live)?;

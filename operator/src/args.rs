@@ -56,7 +56,7 @@ pub struct DataPods {
     /// Image of the indexer and search pods: the operator's own, so that both are of one release.
     #[arg(long, env = "TIDEMARK_OPERATOR_IMAGE")]
     pub image: String,
-    /// When nodes pull the image: Always, IfNotPresent or Never.
+    /// When nodes pull the image: always, when they lack it, or never.
     #[arg(long, env = "TIDEMARK_OPERATOR_IMAGE_PULL_POLICY", default_value = "IfNotPresent",
           value_parser = ["Always", "IfNotPresent", "Never"])]
     pub image_pull_policy: String,
@@ -99,7 +99,7 @@ pub struct Lease {
 #[derive(Clone, Debug, Args)]
 pub struct Upgrade {
     /// Release revision that may roll out to every WAL. Empty: each WAL is approved by its own annotation
-    /// tidemark.dev/approve-upgrade. The condition UpgradePending of a WAL names the revision.
+    /// tidemark.dev/approve-upgrade. Condition `UpgradePending` of a WAL names the revision.
     #[arg(long, env = "TIDEMARK_OPERATOR_UPGRADE_APPROVED", default_value = "")]
     pub upgrade_approved: String,
     /// How many WALs roll at the same time.
@@ -129,10 +129,10 @@ pub struct Telemetry {
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "TIDEMARK_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// OpenTelemetry collector that takes traces over HTTP, such as http://collector:4318/v1/traces. None: no traces.
+    /// OpenTelemetry collector that takes traces over HTTP, such as `http://collector:4318/v1/traces`. None: no traces.
     #[arg(long, env = "TIDEMARK_OPERATOR_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
-    /// Which log lines are written, such as info or tidemark_operator=debug,kube=info.
+    /// Which log lines are written, such as `info` or `tidemark_operator=debug,kube=info`.
     #[arg(long, env = "TIDEMARK_OPERATOR_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
 }

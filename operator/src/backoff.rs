@@ -10,7 +10,7 @@ use std::{
 /// The first wait.
 const FIRST: Duration = Duration::from_secs(1);
 /// No wait is longer, jitter left out.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 /// A wait differs from the plain one by at most this share of it.
 const JITTER: f64 = 0.2;
 

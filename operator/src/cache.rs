@@ -115,10 +115,16 @@ impl Cache {
 
     /// Forgets every object of the kind (none is a pod) in the namespace (none is all of them) that is not listed, and
     /// answers whose they were.
-    fn retain(&self, kind: Option<ChildKind>, namespace: Option<&str>, listed: &HashSet<(Arc<str>, Arc<str>)>) -> Vec<WalKey> {
+    fn retain(
+        &self,
+        kind: Option<ChildKind>,
+        namespace: Option<&str>,
+        listed: &HashSet<(Arc<str>, Arc<str>)>,
+    ) -> Vec<WalKey> {
         let mut inner = self.write();
         let inside = |home: &Home| home.0 == kind && namespace.is_none_or(|namespace| *home.1 == *namespace);
-        let gone = inner.homes.keys().filter(|home| inside(home) && !listed.contains(&(home.1.clone(), home.2.clone())));
+        let gone =
+            inner.homes.keys().filter(|home| inside(home) && !listed.contains(&(home.1.clone(), home.2.clone())));
         let gone: Vec<Home> = gone.cloned().collect();
         gone.iter().filter_map(|home| inner.remove(home)).collect()
     }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 /// Digest of a wanted object: 16 hex digits.
 pub(crate) fn digest(wanted: &Value) -> String {
     let hash = Sha256::digest(canonical(wanted).to_string());
-    hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hash[..8])
 }
 
 /// Whether everything in `wanted` is in `live`.
@@ -40,8 +40,14 @@ fn list_holds(live: &[Value], wanted: &[Value]) -> bool {
 
 /// The fields that tell the elements of a list apart, as server-side apply merges the lists of our children.
 fn keys(list: &[Value]) -> Option<&'static [&'static str]> {
-    const KEYS: [&[&str]; 6] =
-        [&["mountPath"], &["containerPort"], &["port", "name"], &["topologyKey", "whenUnsatisfiable"], &["uid"], &["name"]];
+    const KEYS: [&[&str]; 6] = [
+        &["mountPath"],
+        &["containerPort"],
+        &["port", "name"],
+        &["topologyKey", "whenUnsatisfiable"],
+        &["uid"],
+        &["name"],
+    ];
     let has = |element: &Value, keys: &[&str]| keys.iter().all(|key| element.get(key).is_some());
     KEYS.into_iter().find(|keys| !list.is_empty() && list.iter().all(|element| has(element, keys)))
 }
@@ -153,8 +159,12 @@ mod tests {
     }
 
     fn values() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from),
-            "[a-z0-9.]{0,4}".prop_map(Value::from)];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-z0-9.]{0,4}".prop_map(Value::from)
+        ];
         leaf.prop_recursive(4, 32, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),

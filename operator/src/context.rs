@@ -103,7 +103,8 @@ impl Ledger {
 
     /// Counts the conditions of a WAL in the metrics.
     pub(crate) fn count(&self, key: &WalKey, conditions: &[Condition]) {
-        let now: Vec<_> = conditions.iter().map(|condition| (condition.type_.clone(), condition.status.clone())).collect();
+        let now: Vec<_> =
+            conditions.iter().map(|condition| (condition.type_.clone(), condition.status.clone())).collect();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.entry(key.clone()).or_default();
         self.recount(&entry.counted, &now);

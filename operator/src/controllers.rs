@@ -138,14 +138,8 @@ async fn reconcile_all(
     let counted = count_under_way(reader.clone(), scope.clone());
     let config = Config::default().concurrency(scope.shared.settings.concurrency);
     let context = scope.clone();
-    let reconciled = applier(
-        |wal, scope| wal::reconcile(wal, scope).boxed(),
-        error_policy,
-        context,
-        reader,
-        queue,
-        config,
-    );
+    let reconciled =
+        applier(|wal, scope| wal::reconcile(wal, scope).boxed(), error_policy, context, reader, queue, config);
     let reconciled = reconciled.for_each(|result| {
         forget_what_is_gone(&result, &scope);
         std::future::ready(())
@@ -177,6 +171,7 @@ async fn count_under_way(wals: Store<Guarded>, scope: Arc<Scope>) {
     scope.shared.turns.count(under_way);
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the applier takes")]
 fn error_policy(wal: Arc<Guarded>, error: &wal::Error, scope: Arc<Scope>) -> Action {
     let key = name_of(wal.meta());
     let wait = scope.shared.backoff.failed(key.clone());

@@ -87,7 +87,9 @@ impl Leader {
             match within(self.retry(), self.try_acquire(&mut seen)).await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(lease = %self.name, %error, "the lease cannot be read or written; trying again"),
+                Err(error) => {
+                    tracing::warn!(lease = %self.name, %error, "the lease cannot be read or written; trying again");
+                }
             }
             sleep(backoff::jittered(self.retry(), backoff::random())).await;
         }
@@ -105,7 +107,9 @@ impl Leader {
                     tracing::warn!(lease = %self.name, "another replica holds the lease; reconciling stops");
                     return;
                 }
-                Err(error) => tracing::warn!(lease = %self.name, %error, "the lease could not be renewed; trying again"),
+                Err(error) => {
+                    tracing::warn!(lease = %self.name, %error, "the lease could not be renewed; trying again");
+                }
             }
             if renewed.elapsed() + self.retry() >= self.duration * 2 / 3 {
                 tracing::warn!(lease = %self.name, "the lease was not renewed in time; reconciling stops");

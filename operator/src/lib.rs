@@ -24,8 +24,8 @@ pub mod telemetry;
 pub use controllers::wal::{
     build::{Children, Platform, build, release_revision},
     validate::{
-        Access, Place, Refusal, Store, Stores, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal,
-        validate,
+        Access, Place, Refusal, Store, Stores, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch,
+        ValidatedWal, validate,
     },
 };
 pub use run::run;

@@ -104,8 +104,7 @@ impl Asker {
     /// The answer of the pod at `address` and `port`.
     pub(crate) async fn ask(&self, address: &str, port: u16) -> Result<Process, AskError> {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-        let mut answer =
-            self.http.get(format!("http://{host}:{port}/v1/process")).send().await?.error_for_status()?;
+        let mut answer = self.http.get(format!("http://{host}:{port}/v1/process")).send().await?.error_for_status()?;
         let mut body = Vec::new();
         while let Some(part) = answer.chunk().await? {
             if body.len() + part.len() > LONGEST {
@@ -123,7 +122,8 @@ mod tests {
 
     #[test]
     fn an_answer_of_another_release_is_read_as_far_as_it_is_known() {
-        let text = r#"{"version": "9", "phase": "dreaming", "news": {}, "problems": [{"reason": "New", "message": "m"}]}"#;
+        let text =
+            r#"{"version": "9", "phase": "dreaming", "news": {}, "problems": [{"reason": "New", "message": "m"}]}"#;
         let process: Process = serde_json::from_str(text).unwrap();
         assert_eq!((process.phase, process.caught_up), (Phase::Starting, false));
         assert_eq!(process.problems[0].reason(), Reason::Internal);

@@ -104,9 +104,8 @@ pub(crate) struct NoChild {
 impl Child {
     /// Reads an object of the API server.
     pub(crate) fn read(kind: ChildKind, mut object: Value) -> Result<Self, NoChild> {
-        let text = |path: &'static str| {
-            object.pointer(path).and_then(Value::as_str).ok_or(NoChild { kind, field: path })
-        };
+        let text =
+            |path: &'static str| object.pointer(path).and_then(Value::as_str).ok_or(NoChild { kind, field: path });
         let namespace = text("/metadata/namespace")?;
         let wal = text("/metadata/labels/tidemark.dev~1wal")?;
         let wal = WalKey::new(namespace, wal);
@@ -163,7 +162,8 @@ impl Rollout {
 /// The message of the condition by which a Deployment says that its pods are refused.
 fn failure(object: &Value) -> Option<Box<str>> {
     let conditions = object.pointer("/status/conditions")?.as_array()?;
-    let failed = conditions.iter().find(|condition| condition["type"] == "ReplicaFailure" && condition["status"] == "True")?;
+    let failed =
+        conditions.iter().find(|condition| condition["type"] == "ReplicaFailure" && condition["status"] == "True")?;
     failed["message"].as_str().map(Box::from)
 }
 
@@ -210,7 +210,9 @@ mod tests {
     fn a_roll_out_is_complete_when_no_old_pod_is_left_and_every_new_one_is_available() {
         let status = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2});
         assert!(deployment(&status).rollout.unwrap().complete);
-        for (field, value) in [("observedGeneration", 1), ("replicas", 3), ("updatedReplicas", 1), ("availableReplicas", 1)] {
+        for (field, value) in
+            [("observedGeneration", 1), ("replicas", 3), ("updatedReplicas", 1), ("availableReplicas", 1)]
+        {
             let mut behind = status.clone();
             behind[field] = json!(value);
             assert!(!deployment(&behind).rollout.unwrap().complete, "{field}");

@@ -15,11 +15,7 @@ pub(crate) mod validate;
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{
-    Resource as _, ResourceExt as _,
-    core::DeserializeGuard,
-    runtime::controller::Action,
-};
+use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard, runtime::controller::Action};
 use tidemark_crds::{
     ConditionType, Reason, Wal, condition,
     names::{self, Component},
@@ -34,17 +30,12 @@ use self::{
     upgrade::{Situation, Step},
     validate::{Refusal, ValidatedWal},
 };
-use crate::{
-    apply::ApplyError,
-    backoff,
-    cache::WalKey,
-    context::Scope,
-};
+use crate::{apply::ApplyError, backoff, cache::WalKey, context::Scope};
 
 /// Name of the controller in metrics.
 pub(crate) const NAME: &str = "wal";
 /// A WAL is looked at this often even if nothing says that it changed; that costs no request.
-const RESYNC: Duration = Duration::from_secs(600);
+const RESYNC: Duration = Duration::from_mins(10);
 /// How soon a WAL is looked at again that waits for something which goes by itself.
 const SOON: Duration = Duration::from_secs(3);
 
@@ -129,14 +120,21 @@ impl Applied {
 async fn apply(wal: &Wal, validated: &ValidatedWal, found: &Found, step: Step, scope: &Scope) -> Applied {
     let settings = &scope.shared.settings;
     let children = build::build(validated, &settings.platform, &settings.release);
-    let Err(error) = apply::apply(scope, found, &wal.spec, children, step).await else { return Applied::default() };
+    let wanted = apply::wanted(children, &wal.spec);
+    let written = match wanted {
+        Ok(wanted) => apply::apply(scope, found, wanted, step).await,
+        Err(error) => Err(error.into()),
+    };
+    let Err(error) = written else { return Applied::default() };
     let refused = |reason| Some(Verdict::no(reason, error.to_string()));
     match error {
         ApplyError::Leftover { .. } | ApplyError::NamespaceTerminating => {
             tracing::debug!(wal = %found.key, %error, "waiting");
             Applied { waits: true, ..Applied::default() }
         }
-        ApplyError::NameTaken { .. } => Applied { refused: refused(Reason::NameTaken), error: Some(error), waits: false },
+        ApplyError::NameTaken { .. } => {
+            Applied { refused: refused(Reason::NameTaken), error: Some(error), waits: false }
+        }
         ApplyError::Refused { .. } | ApplyError::Unwritable(_) => {
             Applied { refused: refused(Reason::ChildRefused), error: Some(error), waits: false }
         }

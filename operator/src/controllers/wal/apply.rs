@@ -20,14 +20,16 @@ use crate::{
 /// Annotation of a data Deployment: digest of the part of the spec that its pods are made of.
 const ANNOTATION_SPEC: &str = "tidemark.dev/spec-digest";
 
-/// Writes the children of the WAL; the Deployments as far as `step` allows.
-pub(crate) async fn apply(
-    scope: &Scope,
-    found: &Found,
-    spec: &WalSpec,
-    children: Children,
-    step: Step,
-) -> Result<usize, ApplyError> {
+/// What is to be there of a WAL.
+pub(crate) struct Wanted {
+    /// Everything but the Deployments.
+    plain: Vec<Desired>,
+    /// Search first: it reads what both releases write.
+    deployments: [(Component, Desired); 2],
+}
+
+/// The children as they are sent to the API server. One that is built and not sent does not compile.
+pub(crate) fn wanted(children: Children, spec: &WalSpec) -> Result<Wanted, serde_json::Error> {
     let Children {
         indexer_service_account,
         search_service_account,
@@ -50,33 +52,40 @@ pub(crate) async fn apply(
     if let Some(search_pdb) = search_pdb {
         plain.push(desired(ChildKind::PodDisruptionBudget, &search_pdb)?);
     }
-    let deployments = [
-        (Component::Search, desired(ChildKind::Deployment, &search_deployment)?, step.rolls_search()),
-        (Component::Indexer, desired(ChildKind::Deployment, &indexer_deployment)?, step.rolls_indexer()),
-    ];
+    let mut search = desired(ChildKind::Deployment, &search_deployment)?;
+    let mut indexer = desired(ChildKind::Deployment, &indexer_deployment)?;
+    search.object["metadata"]["annotations"][ANNOTATION_SPEC] = json!(spec_digest(spec, Component::Search)?);
+    indexer.object["metadata"]["annotations"][ANNOTATION_SPEC] = json!(spec_digest(spec, Component::Indexer)?);
+    Ok(Wanted { plain, deployments: [(Component::Search, search), (Component::Indexer, indexer)] })
+}
 
+/// Writes the children of the WAL, the Deployments as far as `step` allows, and removes what is no longer wanted. Answers
+/// how many writes that took.
+pub(crate) async fn apply(scope: &Scope, found: &Found, wanted: Wanted, step: Step) -> Result<usize, ApplyError> {
     let Scope { shared, cache, .. } = scope;
     let Found { key, uid, family, .. } = found;
     let applier = Applier { client: &shared.client, cache, key, uid, family };
+    let Wanted { plain, deployments } = wanted;
     let mut writes = 0;
     for child in &plain {
         writes += usize::from(applier.ensure(child).await?);
     }
-    let mut kept: Vec<_> = plain.iter().map(|child| (child.kind, child.name.as_str())).collect();
-    for (component, mut deployment, rolls) in deployments {
-        let replicas = deployment.object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-        let written = if rolls || found.rollout(component).is_none() {
-            deployment.object["metadata"]["annotations"][ANNOTATION_SPEC] = json!(spec_digest(spec, component)?);
-            applier.ensure(&deployment).await?
+    for (component, deployment) in &deployments {
+        let rolls = match component {
+            Component::Search => step.rolls_search(),
+            Component::Indexer => step.rolls_indexer(),
+        };
+        let written = if rolls || found.rollout(*component).is_none() {
+            applier.ensure(deployment).await?
         } else {
+            let replicas = deployment.object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
             applier.scale(&deployment.name, i32::try_from(replicas).unwrap_or(i32::MAX)).await?
         };
         writes += usize::from(written);
     }
-    let deployments = Component::ALL.map(|component| component.child_name(&key.name));
-    kept.extend(deployments.iter().map(|name| (ChildKind::Deployment, name.as_str())));
-    writes += applier.remove_orphans(&kept).await?;
-    Ok(writes)
+    let wanted = plain.iter().chain(deployments.iter().map(|(_, deployment)| deployment));
+    let kept: Vec<_> = wanted.map(|child| (child.kind, child.name.as_str())).collect();
+    Ok(writes + applier.remove_orphans(&kept).await?)
 }
 
 /// Whether the spec asks for other pods than those that are held as they are.
@@ -85,7 +94,8 @@ pub(crate) fn holds_back_spec(found: &Found, spec: &WalSpec) -> bool {
         let name = component.child_name(&found.key.name);
         let Some(child) = found.family.child(ChildKind::Deployment, &name) else { return false };
         let object = child.object();
-        let built = object.pointer("/metadata/annotations").and_then(|all| all.get(ANNOTATION_SPEC)).and_then(Value::as_str);
+        let built =
+            object.pointer("/metadata/annotations").and_then(|all| all.get(ANNOTATION_SPEC)).and_then(Value::as_str);
         built.is_some_and(|built| spec_digest(spec, component).is_ok_and(|now| now != built))
     })
 }
@@ -137,11 +147,13 @@ mod tests {
         serde_json::from_value(spec).unwrap()
     }
 
+    type Change = fn(&mut Value);
+
     #[test]
     fn a_digest_moves_with_what_the_pods_of_its_role_are_made_of() {
         let digests = |spec: &WalSpec| Component::ALL.map(|component| spec_digest(spec, component).unwrap());
         let [indexer, search] = digests(&spec(|_| ()));
-        let cases: [(fn(&mut Value), bool, bool); 6] = [
+        let cases: [(Change, bool, bool); 6] = [
             (|spec| spec["suspend"] = json!(true), false, false),
             (|spec| spec["deletionPolicy"] = json!("Purge"), false, false),
             (|spec| spec["search"] = json!({"replicas": 3}), false, false),

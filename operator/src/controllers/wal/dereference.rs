@@ -25,7 +25,8 @@ pub(crate) fn dereference(wal: &Wal, scope: &Scope) -> Found {
     let uid = wal.metadata.uid.clone().unwrap_or_default();
     let family = scope.cache.family(&key);
     let ours = family.pods.values().filter(|pod| *pod.wal_uid == *uid);
-    let pods = ours.map(|pod| Seen { pod: pod.clone(), observation: scope.observations.get(&pod.uid).unwrap_or_default() });
+    let pods =
+        ours.map(|pod| Seen { pod: pod.clone(), observation: scope.observations.get(&pod.uid).unwrap_or_default() });
     let pods = pods.collect();
     let status = scope.shared.ledger.status(&key, wal);
     Found { key, uid, family, pods, status }

@@ -31,7 +31,7 @@ const UNSETTLED: Duration = Duration::from_secs(2);
 /// How many pods are asked at the same time.
 const CONCURRENCY: usize = 128;
 /// A WAL whose figures moved is looked at again at most this often.
-const FIGURES: Duration = Duration::from_secs(60);
+const FIGURES: Duration = Duration::from_mins(1);
 /// So many failures in a row make a pod one that does not answer.
 const FAILURES: u32 = 2;
 
@@ -73,12 +73,11 @@ impl Observations {
     fn put(&self, uid: &str, process: Option<Process>, now: Timestamp) -> (Option<Observation>, Observation) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let before = inner.get(uid).cloned();
-        let after = match process {
-            Some(process) => Observation { process: Some(Arc::new(process)), seen: Some(now), failures: 0 },
-            None => {
-                let before = before.clone().unwrap_or_default();
-                Observation { failures: before.failures.saturating_add(1), ..before }
-            }
+        let after = if let Some(process) = process {
+            Observation { process: Some(Arc::new(process)), seen: Some(now), failures: 0 }
+        } else {
+            let before = before.clone().unwrap_or_default();
+            Observation { failures: before.failures.saturating_add(1), ..before }
         };
         inner.insert(uid.into(), after.clone());
         (before, after)
@@ -237,7 +236,11 @@ mod tests {
     #[test]
     fn moving_figures_are_no_change_of_essence() {
         let observation = |entries, horizon| Observation {
-            process: Some(Arc::new(Process { entries: Some(entries), horizon: Some(at(horizon)), ..Process::default() })),
+            process: Some(Arc::new(Process {
+                entries: Some(entries),
+                horizon: Some(at(horizon)),
+                ..Process::default()
+            })),
             ..Observation::default()
         };
         let (before, moved, later) = (observation(1, 1), observation(2, 1), observation(1, 2));

@@ -15,11 +15,7 @@ use serde_json::json;
 use tidemark_crds::{DeletionPolicy, Wal, names};
 
 use super::{assess::Seen, dereference::Found, update_status::now};
-use crate::{
-    context::Scope,
-    events::Happened,
-    process::Phase,
-};
+use crate::{context::Scope, events::Happened, process::Phase};
 
 /// What the deletion of a WAL asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +57,10 @@ pub(crate) async fn finalize(wal: &Wal, found: &Found, scope: &Scope) -> Result<
             scope.shared.metrics.purge_abandoned();
             Some(Happened::warning(
                 "PurgeAbandoned",
-                format!("{why}; the WAL goes and the rest of its index stays; remove \"{}\" by hand", wal.spec.index.url),
+                format!(
+                    "{why}; the WAL goes and the rest of its index stays; remove \"{}\" by hand",
+                    wal.spec.index.url
+                ),
             ))
         }
     };
@@ -156,12 +155,16 @@ mod tests {
     #[test]
     fn a_purge_ends_when_it_is_done_when_the_namespace_goes_and_in_time() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let limit = Duration::from_secs(600);
+        let limit = Duration::from_mins(10);
         let look = |phase, terminating, now| outcome(&[pod(phase)], terminating, at(1000), at(now), limit);
         assert_eq!(look(Phase::Purging, false, 1001), Outcome::Wait(Duration::from_secs(599)));
         assert_eq!(look(Phase::Purged, true, 9999), Outcome::Purged);
         assert!(matches!(look(Phase::Purging, true, 1001), Outcome::Abandoned(_)));
         assert!(matches!(look(Phase::Purging, false, 1600), Outcome::Abandoned(_)));
-        assert_eq!(look(Phase::Writing, false, 999), Outcome::Wait(limit), "a clock behind the API server's costs nothing");
+        assert_eq!(
+            look(Phase::Writing, false, 999),
+            Outcome::Wait(limit),
+            "a clock behind the API server's costs nothing"
+        );
     }
 }

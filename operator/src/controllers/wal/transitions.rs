@@ -16,7 +16,10 @@ pub(crate) fn between(before: &WalStatus, after: &WalStatus, adopted_from: Optio
     if before.generation.is_none()
         && let Some(generation) = &after.generation
     {
-        happened.push(Happened::normal("FirstManifest", format!("the first manifest of generation \"{generation}\" is published")));
+        happened.push(Happened::normal(
+            "FirstManifest",
+            format!("the first manifest of generation \"{generation}\" is published"),
+        ));
     }
     if became(ConditionType::Indexing) {
         happened.push(Happened::normal("CaughtUp", "everything that is sealed is in the index"));
@@ -37,7 +40,8 @@ fn role(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>, happe
         return;
     }
     let Some(epoch) = after.epoch.filter(|epoch| before.epoch != Some(*epoch)) else { return };
-    happened.push(Happened::normal("RoleTaken", format!("pod \"{}\" writes the index with epoch {epoch}", indexer.pod)));
+    happened
+        .push(Happened::normal("RoleTaken", format!("pod \"{}\" writes the index with epoch {epoch}", indexer.pod)));
     if let Some(owner) = adopted_from {
         happened.push(Happened::normal("OwnerAdopted", format!("the index was taken over from owner \"{owner}\"")));
     }
@@ -62,14 +66,18 @@ fn upgraded(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>)
         Some(Reason::Upgrading) if !was(Reason::Upgrading) => {
             happened.push(Happened::normal("UpgradeStarted", now.message.clone()));
         }
-        Some(Reason::UpToDate) if was(Reason::Upgrading) => happened.push(Happened::normal("Upgraded", now.message.clone())),
+        Some(Reason::UpToDate) if was(Reason::Upgrading) => {
+            happened.push(Happened::normal("Upgraded", now.message.clone()));
+        }
         _ => {}
     }
 }
 
 /// A problem is told once, though several conditions and later messages repeat it.
 fn problems(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>) {
-    let bad = |condition: &&Condition| condition.status != "True" && condition.type_ != ConditionType::UpgradePending.as_str();
+    let bad = |condition: &&Condition| {
+        condition.status != "True" && condition.type_ != ConditionType::UpgradePending.as_str()
+    };
     let reasons = |status: &WalStatus| -> Vec<String> {
         status.conditions.iter().filter(bad).map(|condition| condition.reason.clone()).collect()
     };

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Between two writes of figures that moved.
-const FIGURES: Duration = Duration::from_secs(60);
+const FIGURES: Duration = Duration::from_mins(1);
 
 /// The status that follows from what was seen.
 pub(crate) fn next(
@@ -104,7 +104,8 @@ pub(crate) fn due(before: &WalStatus, after: &WalStatus, now: Timestamp) -> Due 
         return Due::Now;
     }
     // The horizon and the time of the look move with the clock; alone they are no news.
-    let silent = WalStatus { horizon: before.horizon.clone(), observed_time: before.observed_time.clone(), ..after.clone() };
+    let silent =
+        WalStatus { horizon: before.horizon.clone(), observed_time: before.observed_time.clone(), ..after.clone() };
     if silent == *before {
         return Due::Never;
     }

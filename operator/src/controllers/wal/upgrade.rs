@@ -90,7 +90,9 @@ impl Situation<'_> {
         let held = if held { ", and so does the latest change of the spec" } else { "" };
         let (namespace, name) = (&key.namespace, &key.name);
         match step {
-            Step::UpToDate | Step::Finish => Verdict::no(Reason::UpToDate, format!("the pods are of release \"{release}\"")),
+            Step::UpToDate | Step::Finish => {
+                Verdict::no(Reason::UpToDate, format!("the pods are of release \"{release}\""))
+            }
             Step::Hold => Verdict::yes(
                 Reason::NewRelease,
                 format!(
@@ -105,9 +107,10 @@ impl Situation<'_> {
                      are done"
                 ),
             ),
-            Step::RollSearch | Step::AwaitSearch => {
-                Verdict::yes(Reason::Upgrading, format!("search is being upgraded to release \"{release}\", the indexer follows"))
-            }
+            Step::RollSearch | Step::AwaitSearch => Verdict::yes(
+                Reason::Upgrading,
+                format!("search is being upgraded to release \"{release}\", the indexer follows"),
+            ),
             Step::RollIndexer | Step::AwaitIndexer => {
                 Verdict::yes(Reason::Upgrading, format!("the indexer is being upgraded to release \"{release}\""))
             }
@@ -388,7 +391,7 @@ mod tests {
         let turns = Turns::new(1, 0);
         let [a, b, c] = ["a", "b", "c"].map(|name| WalKey::new("data", name));
         assert!(turns.take(&a) && !turns.take(&c) && !turns.take(&b));
-        assert_eq!(turns.give_back(&a), [b.clone()]);
+        assert_eq!(turns.give_back(&a), std::slice::from_ref(&b));
         assert!(turns.give_back(&a).is_empty());
         assert!(turns.take(&b));
     }

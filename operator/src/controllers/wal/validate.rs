@@ -258,7 +258,7 @@ fn search(spec: &SearchSpec, refusals: &mut Refusals) -> ValidatedSearch {
 }
 
 fn template(path: &str, template: Option<&PodTemplate>, refusals: &mut Refusals) -> PodTemplateSettings {
-    let settings = template.map(PodTemplate::settings).unwrap_or_else(|| Ok(PodTemplateSettings::default()));
+    let settings = template.map_or_else(|| Ok(PodTemplateSettings::default()), PodTemplate::settings);
     settings.unwrap_or_else(|refused| {
         let reason = Reason::PodTemplateRefused;
         refusals.0.extend(refused.into_iter().map(|refused| {

@@ -131,7 +131,11 @@ fn conditions_follow_from_what_was_seen() {
         ),
         (
             "the stores are probed",
-            Case { pods: with(Process { phase: Phase::Probing, ..Process::default() }), search: None, ..Case::default() },
+            Case {
+                pods: with(Process { phase: Phase::Probing, ..Process::default() }),
+                search: None,
+                ..Case::default()
+            },
             ["False/Probing", "Unknown/Probing", "False/Probing", "False/Starting"],
         ),
         (
@@ -163,7 +167,11 @@ fn conditions_follow_from_what_was_seen() {
             Case {
                 pods: vec![
                     indexer(writer()),
-                    says(Component::Search, "s", Process { problems: problem("AuthTokenMissing"), ..Process::default() }),
+                    says(
+                        Component::Search,
+                        "s",
+                        Process { problems: problem("AuthTokenMissing"), ..Process::default() },
+                    ),
                 ],
                 ..Case::default()
             },
@@ -219,7 +227,11 @@ fn conditions_follow_from_what_was_seen() {
             Case {
                 pods: vec![
                     silent(indexer(writer())),
-                    says(Component::Indexer, "b", Process { phase: Phase::Standby, probed: true, ..Process::default() }),
+                    says(
+                        Component::Indexer,
+                        "b",
+                        Process { phase: Phase::Standby, probed: true, ..Process::default() },
+                    ),
                 ],
                 ..Case::default()
             },
@@ -269,7 +281,8 @@ fn conditions_follow_from_what_was_seen() {
 
 #[test]
 fn ready_repeats_the_message_of_what_fails_first() {
-    let case = Case { pods: vec![indexer(Process { problems: problem("AccessDenied"), ..writer() })], ..Case::default() };
+    let case =
+        Case { pods: vec![indexer(Process { problems: problem("AccessDenied"), ..writer() })], ..Case::default() };
     let Assessment { ready, storage, .. } = case.assess();
     assert_eq!(ready, storage);
     assert_eq!(ready.message, "AccessDenied; so; do");
@@ -277,7 +290,8 @@ fn ready_repeats_the_message_of_what_fails_first() {
 
 #[test]
 fn a_standbys_figures_do_not_count_beside_a_writers() {
-    let standby = |name| says(Component::Indexer, name, Process { phase: Phase::Standby, epoch: Some(9), ..Process::default() });
+    let standby =
+        |name| says(Component::Indexer, name, Process { phase: Phase::Standby, epoch: Some(9), ..Process::default() });
     for pods in [vec![standby("a"), indexer(writer()), standby("z")], vec![indexer(writer()), standby("z")]] {
         let case = Case { pods, ..Case::default() };
         assert_eq!(case.conditions()[0], "True/Ready");

@@ -12,7 +12,7 @@ use super::{
     pod,
 };
 
-/// How many old ReplicaSets are kept.
+/// How many old `ReplicaSet`s are kept.
 const HISTORY: i32 = 2;
 /// After how many seconds without progress a roll-out counts as stuck.
 const PROGRESS: i32 = 600;

@@ -1,6 +1,6 @@
 //! What is mounted into a data pod: keys, certificates, the cache, what the operator asks for.
 //!
-//! Secrets and ConfigMaps are optional, so that a pod starts and says what is missing, and whole folders, so that a changed
+//! Secrets and `ConfigMap`s are optional, so that a pod starts and says what is missing, and whole folders, so that a changed
 //! one arrives without a restart.
 
 use std::collections::BTreeMap;
