@@ -5,6 +5,7 @@
 //! Every URL that the server writes is relative, so that it may stand behind any path prefix.
 
 mod app;
+mod auth;
 mod entities;
 mod entries;
 mod guard;
@@ -14,6 +15,7 @@ mod openapi;
 mod page;
 mod parameters;
 mod problem;
+mod process;
 mod search;
 mod server;
 mod status;

@@ -48,7 +48,7 @@ use indexer::Indexer;
 use status::Reporter;
 
 pub use error::IngestError;
-pub use status::{IngestStatus, Progress, Role, Trouble};
+pub use status::{IndexTotals, IngestStatus, Progress, Role, Trouble};
 
 /// How long a process that ends tries to give the role up.
 const RELEASE: Duration = Duration::from_secs(10);

@@ -10,6 +10,7 @@ pub mod http;
 mod index;
 pub mod ingest;
 pub mod model;
+pub mod process;
 mod record;
 pub mod search;
 pub mod service;

@@ -12,6 +12,7 @@ mod execute;
 mod facets;
 mod hits;
 mod kept;
+mod late;
 mod overlay;
 mod page;
 mod parts;
@@ -22,8 +23,10 @@ mod tail;
 mod view;
 
 pub use error::SearchError;
+pub(crate) use late::LateSearch;
 pub use searcher::{Searcher, SearcherOptions};
 
+use crate::process::Cause;
 use api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer};
 
 /// What the HTTP layer needs of a search service. The one real implementation is the `Searcher`; tests have a fake.
@@ -40,6 +43,10 @@ pub trait Search: Send + Sync + 'static {
     /// Why there is no status yet.
     fn not_ready(&self) -> String {
         "no manifest was read yet".to_owned()
+    }
+    /// What keeps the service from being current, with the words for people.
+    fn failures(&self) -> Vec<(Cause, String)> {
+        Vec::new()
     }
     /// Waits until the entry `token` is visible, sealed or in the overlay.
     async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError>;

@@ -8,7 +8,9 @@ mod error;
 mod indexing;
 mod opening;
 mod serving;
+mod stores;
 mod supervise;
+mod waiting;
 
 pub use dev::{DevOptions, DevService, import_git};
 pub use error::ServiceError;
@@ -16,3 +18,5 @@ pub use indexing::{IndexOptions, IndexService};
 pub(crate) use opening::fit_log;
 pub use opening::{Asked, cache_options};
 pub use serving::{ServeOptions, ServeService};
+pub use stores::{Opened, PlaceRequests, Stores, StoresSettings, Use};
+pub use waiting::Patience;

@@ -194,13 +194,15 @@ pub enum Refused {
     },
     /// The index belongs to somebody else.
     #[error(
-        "index \"{url}\" belongs to {owner}; choose another prefix, or take it over by naming that owner as the one to adopt from"
+        "index \"{url}\" belongs to {owner}, so nothing is written there; choose another prefix, or take it over with `adoptOwner: \"{id}\"` in the WAL (`--adopt-owner` on the command line)"
     )]
     OwnedByAnother {
         #[doc = "the index"]
         url: String,
         #[doc = "its owner"]
         owner: String,
+        #[doc = "what names the owner when its index is adopted"]
+        id: String,
     },
     /// Another registration has the name or an overlapping prefix.
     #[error("index \"{name}\" at \"{url}\" overlaps index \"{other}\" at \"{other_url}\"; choose another prefix")]

@@ -341,7 +341,11 @@ impl Root {
         match self.consumers.get(name) {
             Some(known) if known == consumer => return Ok(None),
             Some(known) if !known.owner.is_again(&consumer.owner) => {
-                return Err(Refused::OwnedByAnother { url: name.to_owned(), owner: known.owner.to_string() });
+                return Err(Refused::OwnedByAnother {
+                    url: name.to_owned(),
+                    owner: known.owner.to_string(),
+                    id: known.owner.id().to_owned(),
+                });
             }
             _ => {}
         }
@@ -352,7 +356,8 @@ impl Root {
 }
 
 fn owned_by_another(known: &Registered) -> Refused {
-    Refused::OwnedByAnother { url: known.url.clone(), owner: known.owner.to_string() }
+    let Registered { url, owner, .. } = known;
+    Refused::OwnedByAnother { url: url.clone(), owner: owner.to_string(), id: owner.id().to_owned() }
 }
 
 /// Whether one URL is the other or lies below it.

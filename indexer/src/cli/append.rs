@@ -14,7 +14,7 @@ use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_catalog::RootChain;
-use tidemark_wal::{AppendError, Draft, DraftOp, Entropy, Log, Receipt, Second, Token, Writer, WriterOptions};
+use tidemark_wal::{AppendError, Draft, DraftOp, Entropy, Receipt, Second, Token, Writer, WriterOptions};
 
 use super::{
     Exit,
@@ -66,7 +66,7 @@ impl Append {
         let Self { log, writer, output, file } = self;
         // Everything is read and checked before anything is written.
         let drafts = read(&file).map_err(|error| Exit::Usage.with(error))?;
-        let stores = Log::open(&log.log, &log.metadata)?;
+        let stores = log.open()?;
         let entropy = Entropy::from_os();
         let root = Arc::new(RootChain::open(&stores, entropy.clone()));
         let options = WriterOptions::named(writer);

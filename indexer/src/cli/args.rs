@@ -3,8 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use tidemark_wal::Parameters;
+use tidemark_wal::{Limits, Log, Parameters, Store, StoreError};
 use url::Url;
+
+use crate::service::{Patience, StoresSettings};
 
 /// Where a log lives.
 #[derive(Clone, Debug, Args)]
@@ -15,6 +17,65 @@ pub(super) struct LogArgs {
     /// Where descriptors live. Given twice, the last one holds labels (Datamon's `vmetadata`).
     #[arg(long, env = "TIDEMARK_METADATA", value_name = "URL", value_delimiter = ',', required = true, value_parser = url)]
     pub(super) metadata: Vec<Url>,
+    #[command(flatten)]
+    pub(super) stores: StoresArgs,
+}
+
+impl LogArgs {
+    /// Opens another store in the way of the log's own.
+    pub(super) fn open_beside(&self, url: &Url) -> Result<Store, StoreError> {
+        self.stores.settings().beside_log(url)
+    }
+
+    /// Opens the log's stores.
+    pub(super) fn open(&self) -> Result<Log, StoreError> {
+        self.stores.settings().log(&self.log, &self.metadata)
+    }
+}
+
+/// How stores are reached.
+#[derive(Clone, Debug, Args)]
+pub(super) struct StoresArgs {
+    /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S}` with
+    /// S = `{"endpoint", "region", "allowHTTP", "caFile", "credentialsDir"}`, all optional. What is left out comes from the
+    /// environment. `credentialsDir` holds one file a credential, read again when it changes.
+    #[arg(long, env = "TIDEMARK_STORES", value_name = "JSON", value_parser = stores)]
+    stores: Option<StoresSettings>,
+}
+
+impl StoresArgs {
+    pub(super) fn settings(&self) -> StoresSettings {
+        self.stores.clone().unwrap_or_default()
+    }
+}
+
+/// What is read of a log.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct LimitArgs {
+    /// An entry whose body is larger is malformed and not read: bytes, or with Ki, Mi or Gi.
+    #[arg(long, env = "TIDEMARK_MAX_ENTRY_SIZE", value_name = "SIZE", default_value = "1Mi", value_parser = size)]
+    max_entry_size: u64,
+}
+
+impl LimitArgs {
+    pub(super) fn limits(self) -> Limits {
+        Limits { entry: self.max_entry_size, ..Limits::default() }
+    }
+}
+
+/// Whether to wait for what is wrong to be mended.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct WaitArgs {
+    /// Listen first, and wait for what is wrong outside of this process to be mended instead of ending: `/v1/process` tells
+    /// what it is.
+    #[arg(long, env = "TIDEMARK_WAIT")]
+    pub(super) wait: bool,
+}
+
+impl WaitArgs {
+    pub(super) fn patience(self) -> Patience {
+        if self.wait { Patience::Waits } else { Patience::None }
+    }
 }
 
 /// The dated parameters of a log. The first indexer records them; a later difference is refused.
@@ -90,9 +151,24 @@ pub(super) struct Telemetry {
     pub(super) log_level: Option<String>,
 }
 
+fn stores(text: &str) -> Result<StoresSettings, String> {
+    serde_norway::from_str(text).map_err(|error| error.to_string())
+}
+
 fn url(text: &str) -> Result<Url, String> {
     Url::parse(text)
         .map_err(|error| format!("{error}; wanted is s3://, gs://, az:// or file:// followed by a bucket or folder"))
+}
+
+/// Bytes, as Kubernetes writes quantities.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 6] =
+        [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30), ("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000)];
+    let wanted = || format!("\"{text}\" is no size; wanted is a number of bytes from 1 to 1Gi, such as 1048576 or 1Mi");
+    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
+    let (number, bytes) = unit.unwrap_or((text, 1));
+    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(bytes));
+    size.filter(|size| (1..=1 << 30).contains(size)).ok_or_else(wanted)
 }
 
 pub(super) fn span(text: &str) -> Result<Duration, String> {
@@ -105,6 +181,26 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_read_as_kubernetes_writes_them() {
+        assert_eq!(size("1Mi"), Ok(1 << 20));
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("2k"), Ok(2000));
+        for text in ["", "0", "1Ti", "-1", "2Gi", "Mi"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn settings_of_stores_read_as_json_and_as_yaml() {
+        let json =
+            stores(r#"{"log": {"endpoint": "http://m:9000", "allowHTTP": true, "credentialsDir": "/c"}}"#).unwrap();
+        let yaml = stores("log: {endpoint: 'http://m:9000', allowHTTP: true, credentialsDir: /c}").unwrap();
+        assert_eq!(json, yaml);
+        assert_eq!(json.index, tidemark_wal::StoreSettings::default());
+        assert!(stores(r#"{"archive": {}}"#).is_err());
+    }
 
     #[test]
     fn spans_read_as_people_write_them() {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use tidemark_wal::{Entropy, Log, ProbeReport, Verdict, probe};
+use tidemark_wal::{Entropy, ProbeReport, Verdict, probe};
 
 use super::{
     Exit,
@@ -36,7 +36,7 @@ struct Checked<'a> {
 impl Check {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { log, output } = self;
-        let log = Log::open(&log.log, &log.metadata)?;
+        let log = log.open()?;
         let entropy = Entropy::from_os();
         let mut unfit = Vec::new();
         for store in log.stores() {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use tidemark_wal::{Log, Store};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -46,12 +45,12 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { log: places, create_buckets, bucket, every, count, seed } = self;
-        let log = Log::open(&places.log, &places.metadata)?;
+        let log = places.open()?;
         let mut buckets = Vec::new();
         if create_buckets {
             buckets.extend(log.stores().cloned());
             for name in &bucket {
-                buckets.push(Store::open(&beside(&places.log, name)?)?);
+                buckets.push(places.open_beside(&beside(&places.log, name)?)?);
             }
         }
         let stop = CancellationToken::new();

@@ -3,18 +3,18 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use tidemark_wal::{Log, Store};
+use tidemark_catalog::Owner;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    args::{CacheArgs, LogArgs, ParameterArgs},
+    args::{CacheArgs, LimitArgs, LogArgs, ParameterArgs, WaitArgs},
     output::{print_line, watch_backfill},
     stopping::{ended, stop_on_signal, unless_stopped},
 };
 use crate::{
     ingest::IngestOptions,
-    service::{IndexOptions, IndexService, cache_options},
+    service::{IndexOptions, IndexService, Stores, Use, cache_options},
 };
 
 /// Tail a log into an index, until stopped.
@@ -38,13 +38,19 @@ pub(super) struct Index {
     index: Url,
     #[command(flatten)]
     parameters: ParameterArgs,
-    /// Serve search here, too; port 0 takes a free one and prints it.
+    /// Serve search here, too (with --no-search only health, metrics and status); port 0 takes a free one and prints it.
     #[arg(long, env = "TIDEMARK_LISTEN", value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Who owns the index: that of another owner is refused.
-    #[arg(long, env = "TIDEMARK_OWNER", value_name = "NAME", default_value = "tidemark")]
-    owner: String,
-    /// Take the index over from this owner.
+    /// Serve no search.
+    #[arg(long, env = "TIDEMARK_NO_SEARCH", requires = "listen")]
+    no_search: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+    /// Who owns the index: that of another owner is refused. A name, or `k8s:<cluster>/<namespace>/<name>/<uid>` for a WAL
+    /// resource.
+    #[arg(long, env = "TIDEMARK_OWNER", value_name = "OWNER", default_value = "tidemark", value_parser = owner)]
+    owner: Owner,
+    /// Take the index over from this owner: its name, or the UID of its resource.
     #[arg(long, env = "TIDEMARK_ADOPT_OWNER", value_name = "NAME")]
     adopt_owner: Option<String>,
     /// Name of this process: under the same one it takes over at once when it comes back. No two processes may share it.
@@ -54,26 +60,42 @@ pub(super) struct Index {
     #[arg(long, env = "TIDEMARK_NO_COMPACTION")]
     no_compaction: bool,
     #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
     cache: CacheArgs,
 }
 
 impl Index {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { log, index, parameters, listen, owner, adopt_owner, identity, no_compaction, cache } = self;
+        let Self {
+            log,
+            index,
+            parameters,
+            listen,
+            no_search,
+            wait,
+            owner,
+            adopt_owner,
+            identity,
+            no_compaction,
+            limits,
+            cache,
+        } = self;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         let options = IndexOptions {
-            log: Log::open(&log.log, &log.metadata)?,
-            index: Store::open(&index)?,
+            stores: Stores::at(Some((log.log, log.metadata)), index, &log.stores.settings(), Use::Writing),
             parameters: Box::new(move |recorded| match recorded {
                 Some(recorded) => Some(parameters.over(recorded)),
                 None => parameters.complete(),
             }),
             owner,
-            adopt: adopt_owner,
+            adopt: adopt_owner.filter(|owner| !owner.is_empty()),
             identity,
             listen,
+            search: !no_search,
+            patience: wait.patience(),
             cache,
-            ingest: IngestOptions { compaction: !no_compaction, ..IngestOptions::default() },
+            ingest: IngestOptions { compaction: !no_compaction, limits: limits.limits(), ..IngestOptions::default() },
         };
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
@@ -84,5 +106,37 @@ impl Index {
         }
         let _progress = watch_backfill(service.status());
         ended(service.run().await)
+    }
+}
+
+/// Prefix of an owner that is a WAL resource.
+const RESOURCE: &str = "k8s:";
+
+fn owner(text: &str) -> Result<Owner, String> {
+    let Some(resource) = text.strip_prefix(RESOURCE) else {
+        return Ok(Owner::Named { name: text.to_owned() });
+    };
+    let parts: Vec<&str> = resource.split('/').collect();
+    match parts.as_slice() {
+        [cluster, namespace, name, uid] if parts.iter().all(|part| !part.is_empty()) => Ok(Owner::Resource {
+            cluster: (*cluster).to_owned(),
+            namespace: (*namespace).to_owned(),
+            name: (*name).to_owned(),
+            uid: (*uid).to_owned(),
+        }),
+        _ => Err(format!("\"{text}\" is no owner; wanted is a name, or \"k8s:<cluster>/<namespace>/<name>/<uid>\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_a_name_or_a_resource() {
+        assert_eq!(owner("tidemark"), Ok(Owner::Named { name: "tidemark".to_owned() }));
+        assert_eq!(owner("k8s:c/ns/orders/u1").map(|owner| owner.id().to_owned()), Ok("u1".to_owned()));
+        assert!(owner("k8s:c/ns/orders").is_err());
+        assert!(owner("k8s:c//orders/u1").is_err());
     }
 }

@@ -10,8 +10,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tidemark_catalog::RootChain;
 use tidemark_wal::{
-    Clock, ClockError, Entropy, Evidence, Limits, Listed, Log as Stores, Outcome, ParameterSource as _, Reader,
-    Resolved, Schedule, Second, StoreError, Token,
+    Clock, ClockError, Entropy, Evidence, Limits, Listed, Outcome, ParameterSource as _, Reader, Resolved, Schedule,
+    Second, StoreError, Token,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -104,7 +104,7 @@ impl Log {
 impl List {
     async fn run(self, log: LogArgs) -> anyhow::Result<()> {
         let Self { from, to, follow, output } = self;
-        let stores = Stores::open(&log.log, &log.metadata)?;
+        let stores = log.open()?;
         let entropy = Entropy::from_os();
         let mut listing = Listing {
             clock: Clock::new(&stores, &format!("log-{}", entropy.nonce())),
@@ -267,7 +267,7 @@ fn print(line: &Line, output: OutputArgs) -> anyhow::Result<()> {
 impl Set {
     async fn run(self) -> anyhow::Result<()> {
         let Self { log, parameters, output } = self;
-        let stores = Stores::open(&log.log, &log.metadata)?;
+        let stores = log.open()?;
         let entropy = Entropy::from_os();
         let root = RootChain::open(&stores, entropy.clone());
         let recorded = root.parameters().await?.map(|recorded| recorded.newest().parameters);

@@ -1,17 +1,18 @@
 //! `tidemark serve`: search over an index.
 
+use std::path::PathBuf;
+
 use clap::Args;
-use tidemark_wal::{Log, Store};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
     Exit,
-    args::{CacheArgs, ListenArgs},
+    args::{CacheArgs, LimitArgs, ListenArgs, StoresArgs, WaitArgs},
     output::print_line,
     stopping::{ended, stop_on_signal, unless_stopped},
 };
-use crate::service::{ServeOptions, ServeService, cache_options};
+use crate::service::{ServeOptions, ServeService, Stores, Use, cache_options};
 
 /// Serve search over an index, until stopped.
 ///
@@ -33,20 +34,32 @@ pub(super) struct Serve {
     #[command(flatten)]
     listen: ListenArgs,
     #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
+    stores: StoresArgs,
+    /// Want the token in this file with every request, all but health, metrics and `/v1/process`: as `Authorization: Bearer`,
+    /// or as the password of HTTP Basic for the page. Read again when it changes.
+    #[arg(long, env = "TIDEMARK_AUTH_TOKEN_FILE", value_name = "FILE")]
+    auth_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
     cache: CacheArgs,
 }
 
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { log, metadata, index, listen, cache } = self;
+        let Self { log, metadata, index, listen, wait, stores, auth_token_file, limits, cache } = self;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         if log.is_some() && metadata.is_empty() {
             return Err(Exit::Usage.with(anyhow::anyhow!("--log wants --metadata beside it")));
         }
         let options = ServeOptions {
-            log: log.map(|log| Log::reading(&log, &metadata)).transpose()?,
-            index: Store::reading(&index)?,
+            stores: Stores::at(log.map(|log| (log, metadata)), index, &stores.settings(), Use::Reading),
             listen: listen.listen,
+            patience: wait.patience(),
+            token_file: auth_token_file,
+            limits: limits.limits(),
             cache,
         };
         let stop = CancellationToken::new();

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{metrics::Metrics, parameters::Parameters, problem::Problem};
-use crate::search::{Search, SearchError, api::StatusAnswer};
+use crate::{
+    process::Process,
+    search::{Search, SearchError, api::StatusAnswer},
+};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -15,11 +18,38 @@ struct Shared {
     search: Arc<dyn Search>,
     metrics: Metrics,
     stop: CancellationToken,
+    process: Process,
+    serves: Serves,
+}
+
+/// What a server is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serves {
+    /// Search: it is ready once there is something to search.
+    Search,
+    /// The state of its process: it is ready as long as that lives.
+    Process,
 }
 
 impl App {
-    pub(super) fn new(search: Arc<dyn Search>, metrics: Metrics, stop: CancellationToken) -> Self {
-        Self(Arc::new(Shared { search, metrics, stop }))
+    pub(super) fn new(
+        search: Arc<dyn Search>,
+        metrics: Metrics,
+        stop: CancellationToken,
+        process: Process,
+        serves: Serves,
+    ) -> Self {
+        Self(Arc::new(Shared { search, metrics, stop, process, serves }))
+    }
+
+    /// What the process says about itself.
+    pub(crate) fn process(&self) -> &Process {
+        &self.0.process
+    }
+
+    /// What the server is for.
+    pub(super) fn serves(&self) -> Serves {
+        self.0.serves
     }
 
     /// The search service.
@@ -39,7 +69,10 @@ impl App {
 
     /// What is known about the index.
     pub(crate) fn status(&self) -> Option<StatusAnswer> {
-        self.0.search.status()
+        match self.0.serves {
+            Serves::Search => self.0.search.status(),
+            Serves::Process => self.0.process.status(),
+        }
     }
 
     /// Why nothing is known about it yet.
@@ -52,7 +85,10 @@ impl App {
         if self.0.stop.is_cancelled() {
             return Err("the process is stopping".to_owned());
         }
-        self.status().map(drop).ok_or_else(|| self.not_ready())
+        match self.0.serves {
+            Serves::Search => self.status().map(drop).ok_or_else(|| self.not_ready()),
+            Serves::Process => Ok(()),
+        }
     }
 
     /// Waits for `min_token`, if it was asked for.

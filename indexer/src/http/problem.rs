@@ -120,6 +120,16 @@ impl Problem {
         )
     }
 
+    /// A request without the token.
+    pub(crate) fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "the request bears no token that is let in",
+            "send \"Authorization: Bearer\" with the token, or the token as the password of HTTP Basic",
+        )
+    }
+
     /// Too many requests at once.
     pub(crate) fn overloaded(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the service has too much to do", detail)

@@ -1,6 +1,6 @@
 //! The server: routes, what they share, and a graceful end.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -16,16 +16,20 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    app::App,
+    app::{App, Serves},
+    auth::{self, Auth},
     entities, entries,
     guard::{self, Guard},
     health,
     metrics::{self, Metrics},
     openapi, page,
     problem::Problem,
-    search, status,
+    process, search, status,
 };
-use crate::search::Search;
+use crate::{
+    process::Process,
+    search::{LateSearch, Search},
+};
 
 /// How the server behaves.
 #[derive(Clone, Debug)]
@@ -58,32 +62,75 @@ const MAX_BODY: usize = 16 * 1024;
 pub struct Server {
     app: App,
     options: ServerOptions,
+    auth: Option<Auth>,
 }
 
 impl Server {
-    /// A server over this search service. It is ready once the service has a status, that is, once a manifest was read.
+    /// A server over this search service, in the process `process`. It is ready once the service has a status, that is,
+    /// once a manifest was read.
     pub fn searching(
         search: Arc<dyn Search>,
         metrics: Metrics,
         options: ServerOptions,
         stop: CancellationToken,
     ) -> Self {
-        let source = Arc::clone(&search);
-        metrics.register_status(move || source.status());
-        Self { app: App::new(search, metrics, stop), options }
+        let process = Process::searching(Arc::clone(&search));
+        Self::searching_in(process, search, metrics, options, stop)
+    }
+
+    /// As [`Self::searching`], in a process that tells about itself.
+    pub fn searching_in(
+        process: Process,
+        search: Arc<dyn Search>,
+        metrics: Metrics,
+        options: ServerOptions,
+        stop: CancellationToken,
+    ) -> Self {
+        Self::new(process, search, metrics, options, stop, Serves::Search)
+    }
+
+    /// A server that tells how its process is, and no more: health, metrics, status. It is ready as long as it lives.
+    pub fn telling(process: Process, metrics: Metrics, options: ServerOptions, stop: CancellationToken) -> Self {
+        Self::new(process, Arc::new(LateSearch::default()), metrics, options, stop, Serves::Process)
+    }
+
+    fn new(
+        process: Process,
+        search: Arc<dyn Search>,
+        metrics: Metrics,
+        options: ServerOptions,
+        stop: CancellationToken,
+        serves: Serves,
+    ) -> Self {
+        let app = App::new(search, metrics, stop, process, serves);
+        let source = app.clone();
+        app.metrics().register_status(move || source.status());
+        Self { app, options, auth: None }
+    }
+
+    /// Wants the token in `file` with every request, all but health, metrics and the state of the process.
+    pub fn wanting_token(self, file: PathBuf) -> Self {
+        let auth = Auth::new(file, self.app.process().clone());
+        Self { auth: Some(auth), ..self }
     }
 
     /// All routes with all that they share.
     pub fn router(&self) -> Router {
         let guard = Guard::new(self.options.concurrency, self.options.timeout);
-        let (guarded, open) = (guarded_routes().into(), Router::from(open_routes()));
-        let guarded: Router<App> = Router::merge(guarded, page::routes());
-        guarded
-            .route_layer(from_fn_with_state(guard, guard::bound))
-            .merge(open)
-            .route("/assets/{name}", get(page::asset))
-            .fallback(no_such_route)
-            .method_not_allowed_fallback(method_not_allowed)
+        let routes = match self.app.serves() {
+            Serves::Search => Router::from(guarded_routes())
+                .merge(page::routes())
+                .route_layer(from_fn_with_state(guard, guard::bound))
+                .merge(Router::from(open_routes()))
+                .route("/assets/{name}", get(page::asset)),
+            Serves::Process => Router::from(process_routes()),
+        };
+        let routes = routes.fallback(no_such_route).method_not_allowed_fallback(method_not_allowed);
+        let routes = match &self.auth {
+            Some(auth) => routes.layer(from_fn_with_state(auth.clone(), auth::require)),
+            None => routes,
+        };
+        routes
             .layer(CatchPanicLayer::custom(guard::panicked))
             .layer(from_fn(guard::secure))
             .layer(from_fn_with_state(self.app.clone(), guard::observe))
@@ -125,12 +172,17 @@ fn guarded_routes() -> OpenApiRouter<App> {
 }
 
 fn open_routes() -> OpenApiRouter<App> {
+    process_routes().routes(routes!(openapi::openapi))
+}
+
+/// What every process has.
+fn process_routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(status::status))
+        .routes(routes!(process::process))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
-        .routes(routes!(openapi::openapi))
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {

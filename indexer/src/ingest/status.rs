@@ -11,6 +11,8 @@ use tidemark_wal::Second;
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info};
 
+use crate::process::{Cause, Failure};
+
 /// For how long a trouble that goes on is not logged again.
 const SILENCE: Duration = Duration::from_mins(1);
 
@@ -39,6 +41,9 @@ pub struct Trouble {
     pub message: String,
     /// How many attempts in a row have failed.
     pub attempts: u32,
+    /// Why, and which store is at fault.
+    #[serde(flatten)]
+    pub cause: Cause,
 }
 
 /// How far a run through sealed seconds has come.
@@ -54,12 +59,23 @@ pub struct Progress {
     pub entries: u64,
 }
 
+/// What the index consists of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct IndexTotals {
+    /// Segments.
+    pub segments: u64,
+    /// Records in them, superseded ones included.
+    pub records: u64,
+    /// Bytes of segments and sidecars.
+    pub bytes: u64,
+}
+
 /// The state of an ingest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct IngestStatus {
     /// The part that the process plays.
     pub role: Role,
-    /// The writer's number; 0 before it writes.
+    /// The writer's number, also while another process is the writer; 0 before it is known.
     pub epoch: u64,
     /// The number of the manifest that was published or read last.
     pub manifest: u64,
@@ -80,6 +96,12 @@ pub struct IngestStatus {
     pub trouble: Option<Trouble>,
     /// A run through sealed seconds, while one goes on.
     pub progress: Option<Progress>,
+    /// Whether this process has published everything up to a horizon once.
+    pub caught_up: bool,
+    /// Who writes instead, as this process last saw.
+    pub holder: Option<String>,
+    /// What the index consists of, once a manifest is known.
+    pub totals: Option<IndexTotals>,
 }
 
 /// Writes the status, and the log lines that go with it.
@@ -127,6 +149,14 @@ impl Reporter {
     pub(crate) fn waits(&self, waiting: &Waiting) {
         let began =
             self.status.send_if_modified(|status| std::mem::replace(&mut status.role, Role::Standby) != Role::Standby);
+        self.well();
+        if let Waiting::ForHolder { holder, epoch, .. } = waiting {
+            self.status.send_if_modified(|status| {
+                let known = status.epoch == *epoch && status.holder.as_ref() == Some(&holder.0);
+                (status.epoch, status.holder) = (*epoch, Some(holder.0.clone()));
+                !known
+            });
+        }
         match waiting {
             Waiting::ForHolder { holder, epoch, .. } if began => {
                 info!(%holder, epoch, "another process writes the index: standing by");
@@ -146,6 +176,11 @@ impl Reporter {
             status.horizon = status.horizon.max(manifest.horizon);
             status.cursor = manifest.cursor;
             status.entries = manifest.totals.standing();
+            status.totals = Some(IndexTotals {
+                segments: manifest.segments.len() as u64,
+                records: manifest.totals.records,
+                bytes: manifest.totals.bytes,
+            });
             if let Some(progress) = &mut status.progress {
                 progress.at = manifest.cursor;
                 status.lag_seconds = progress.to.since(manifest.cursor.second()).as_secs();
@@ -194,7 +229,7 @@ impl Reporter {
     }
 
     /// Something failed and will be tried again.
-    pub(crate) fn trouble(&self, doing: &'static str, failure: &(dyn std::error::Error + 'static)) {
+    pub(crate) fn trouble(&self, doing: &'static str, failure: &impl Failure) {
         let message = whole(failure);
         let mut attempts = 1;
         let known = *self.known();
@@ -203,7 +238,7 @@ impl Reporter {
                 status.lag_seconds = horizon.since(known.clear.max(status.cursor.second())).as_secs();
             }
             attempts += status.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
-            status.trouble = Some(Trouble { doing, message: message.clone(), attempts });
+            status.trouble = Some(Trouble { doing, message: message.clone(), attempts, cause: failure.meaning() });
         });
         if self.may_speak() {
             error!(doing, attempts, "{message}; nothing is lost: trying again");
@@ -215,7 +250,10 @@ impl Reporter {
         let mut known = self.known();
         known.clear = known.now().unwrap_or_default();
         drop(known);
-        self.status.send_if_modified(|status| std::mem::take(&mut status.lag_seconds) > 0);
+        self.status.send_if_modified(|status| {
+            let first = !std::mem::replace(&mut status.caught_up, true);
+            std::mem::take(&mut status.lag_seconds) > 0 || first
+        });
         self.well();
     }
 

@@ -24,8 +24,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const TRIES_OF_ABSENT: u32 = 5;
 /// What an entry takes of the memory for entries, at least.
 const SMALLEST: u64 = 4 * 1024;
-/// What an entry takes of it at most: larger ones are malformed and not read.
-const LARGEST: u64 = 1024 * 1024;
 
 /// An entry as records, with its share of the memory for entries, which it gives back when it is dropped.
 #[derive(Debug)]
@@ -54,7 +52,8 @@ impl Entries {
         let (sender, receiver) = mpsc::channel(options.chunk.max(1));
         let fetcher =
             Fetcher { reader: reader.clone(), schedule: Arc::new(schedule.clone()), reporter: reporter.clone() };
-        let fetched = fetcher.run(listing, options.fetches.max(1), options.entry_memory.max(LARGEST));
+        let largest = options.limits.entry.max(SMALLEST);
+        let fetched = fetcher.run(listing, options.fetches.max(1), options.entry_memory, largest);
         let task = tokio::spawn(hand_on(fetched, sender));
         Self { receiver, _task: AbortOnDropHandle::new(task) }
     }
@@ -91,12 +90,13 @@ impl Fetcher {
         listing: BoxStream<'static, Listed>,
         fetches: usize,
         memory: u64,
+        largest: u64,
     ) -> impl stream::Stream<Item = Fetched> {
-        let permits = usize::try_from(memory / SMALLEST).unwrap_or(Semaphore::MAX_PERMITS);
+        let permits = usize::try_from(memory.max(largest) / SMALLEST).unwrap_or(Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         listing
             .then(move |listed| {
-                let wanted = u32::try_from(listed.size.clamp(SMALLEST, LARGEST) / SMALLEST).unwrap_or(1);
+                let wanted = u32::try_from(listed.size.clamp(SMALLEST, largest) / SMALLEST).unwrap_or(1);
                 let room = room.clone();
                 async move { (listed, room.acquire_many_owned(wanted).await) }
             })

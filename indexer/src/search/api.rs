@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tidemark_catalog::Counts;
 use tidemark_wal::{Evidence, Outcome, Second, Token};
 use utoipa::{
     ToSchema,
@@ -475,6 +476,20 @@ pub struct OutcomeCounts {
     pub expired: u64,
     /// Not sealed yet (those that the overlay holds).
     pub pending: u64,
+}
+
+impl OutcomeCounts {
+    /// These counts, and `pending` operations that are not sealed.
+    pub fn of(counts: &Counts, pending: u64) -> Self {
+        let Counts { committed, late, aborted, malformed, duplicate, fenced, expired } = *counts;
+        Self { committed, late, aborted, malformed, duplicate, fenced, expired, pending }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, pending } = *self;
+        committed + late + aborted + malformed + duplicate + fenced + expired + pending
+    }
 }
 
 /// The tail of the log that is served from memory.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tidemark_wal::Token;
 
+use crate::process::{Cause, Failure, Reason};
+
 /// Why a search is not answered, in kinds that tell the caller what to do.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SearchError {
@@ -52,6 +54,8 @@ pub enum SearchError {
     Storage {
         /// The object, and what the store said.
         detail: String,
+        /// Why, and which store is at fault.
+        cause: Cause,
     },
     /// A fault of this program or of the index's data.
     #[error("{detail}")]
@@ -59,4 +63,20 @@ pub enum SearchError {
         /// What went wrong; goes to the log, not to the client.
         detail: String,
     },
+}
+
+impl SearchError {
+    /// A failure of what the index is stored in.
+    pub(crate) fn stored(failure: &impl Failure) -> Self {
+        Self::Storage { detail: failure.to_string(), cause: failure.meaning() }
+    }
+
+    /// Why this process cannot serve as it should; `None` where only the request is at fault, or nothing is yet.
+    pub(crate) fn meaning(&self) -> Option<Cause> {
+        match self {
+            Self::Storage { cause, .. } => Some(cause.clone()),
+            Self::Internal { .. } => Some(Cause::of(Reason::Internal)),
+            _ => None,
+        }
+    }
 }

@@ -173,9 +173,8 @@ impl Bm25StatisticsProvider for Statistics<'_> {
 /// An object that is missing is the store's fault: the question is a good one and may be asked again.
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` is given")]
 pub(crate) fn engine_error(error: EngineError) -> SearchError {
-    let detail = error.to_string();
     match error {
-        EngineError::Gone { .. } | EngineError::Store(_) => SearchError::Storage { detail },
-        _ => SearchError::Internal { detail },
+        EngineError::Gone { .. } | EngineError::Store(_) => SearchError::stored(&error),
+        _ => SearchError::Internal { detail: error.to_string() },
     }
 }

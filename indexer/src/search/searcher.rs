@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use tidemark_catalog::{ChainError, IndexChain, Manifest, Slot};
-use tidemark_wal::{Log, ParameterSource, Reader, Token};
+use tidemark_wal::{Limits, Log, ParameterSource, Reader, Token};
 use tokio::{
     sync::{Semaphore, watch},
     task::spawn_blocking,
@@ -34,6 +34,7 @@ use super::{
 use crate::{
     engine::EngineError,
     index::{Snapshot, TantivyEngine},
+    process::Cause,
 };
 
 /// How long the waits between two looks at catalog and log are, while there is news and when there is none.
@@ -52,6 +53,8 @@ pub struct SearcherOptions {
     pub overlay_documents: u64,
     /// Most bytes of memory of the overlay, about.
     pub overlay_bytes: u64,
+    /// What is read of the log.
+    pub limits: Limits,
 }
 
 impl Default for SearcherOptions {
@@ -62,6 +65,7 @@ impl Default for SearcherOptions {
             admission: Duration::from_secs(2),
             overlay_documents: 200_000,
             overlay_bytes: 256 << 20,
+            limits: Limits::default(),
         }
     }
 }
@@ -83,7 +87,7 @@ pub struct Searcher {
     reader: Option<Reader>,
     kept: Kept,
     permits: Arc<Semaphore>,
-    problems: Mutex<BTreeMap<&'static str, String>>,
+    problems: Mutex<BTreeMap<&'static str, SearchError>>,
 }
 
 /// What is changed by one task at a time, each of which ends with a new view.
@@ -104,7 +108,7 @@ impl Searcher {
     ) -> Result<Arc<Self>, EngineError> {
         let fields = engine.fields().clone();
         let bounds = Bounds { documents: options.overlay_documents, bytes: options.overlay_bytes };
-        let tail = log.map(|(log, parameters)| Tail::new(log, parameters));
+        let tail = log.map(|(log, parameters)| Tail::new(log, parameters, options.limits));
         let overlay = Arc::new(Mutex::new(Overlay::new(&fields, bounds)));
         let state = State { slot: None, snapshot: None, overlay, listed: Listed::default() };
         Ok(Arc::new(Self {
@@ -134,8 +138,7 @@ impl Searcher {
         let mut pace = PACE.0;
         loop {
             let news = self.refresh_manifest().await;
-            let looked = news.as_ref().map(|_| ()).map_err(ToString::to_string);
-            self.report("index", looked);
+            self.report("index", news.as_ref().err());
             pace = next_pace(pace, matches!(news, Ok(true)));
             // An entry that the horizon passes is sealed a moment later: a look in time, even after a long silence.
             let quiet = self.view.load().as_ref().and_then(|view| view.quiet());
@@ -148,8 +151,7 @@ impl Searcher {
         loop {
             if self.view.load().is_some() {
                 let news = self.refresh_tail().await;
-                let looked = news.as_ref().map(|_| ()).map_err(ToString::to_string);
-                self.report("log", looked);
+                self.report("log", news.as_ref().err());
                 pace = next_pace(pace, matches!(news, Ok(true)));
             }
             sleep(pace).await;
@@ -274,18 +276,15 @@ impl Searcher {
         self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn report(&self, what: &'static str, result: Result<(), String>) {
+    fn report(&self, what: &'static str, problem: Option<&SearchError>) {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Ok(()) => {
-                problems.remove(what);
-            }
-            Err(problem) => {
-                if problems.get(what) != Some(&problem) {
-                    tracing::warn!(what, %problem, "search serves what it has and tries again");
-                }
-                problems.insert(what, problem);
-            }
+        let Some(problem) = problem else {
+            problems.remove(what);
+            return;
+        };
+        let known = problems.insert(what, problem.clone());
+        if known.is_none_or(|known| known.to_string() != problem.to_string()) {
+            tracing::warn!(what, %problem, "search serves what it has and tries again");
         }
     }
 
@@ -414,13 +413,18 @@ impl Search for Searcher {
     fn status(&self) -> Option<StatusAnswer> {
         let view = self.view.load_full()?;
         let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(status::of(&view, problems.values().cloned().collect()))
+        Some(status::of(&view, problems.values().map(ToString::to_string).collect()))
     }
 
     fn not_ready(&self) -> String {
         let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        let why = problems.get("index").map_or("it is being opened", String::as_str);
+        let why = problems.get("index").map_or_else(|| "it is being opened".to_owned(), ToString::to_string);
         format!("the index is not served yet: {why}; try again in a moment")
+    }
+
+    fn failures(&self) -> Vec<(Cause, String)> {
+        let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.values().filter_map(|problem| Some((problem.meaning()?, problem.to_string()))).collect()
     }
 
     async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError> {
@@ -471,9 +475,9 @@ fn no_index(chain: &IndexChain) -> SearchError {
 }
 
 fn chain_error(error: &ChainError) -> SearchError {
-    SearchError::Storage { detail: error.to_string() }
+    SearchError::stored(error)
 }
 
 fn storage(error: &tidemark_wal::StoreError) -> SearchError {
-    SearchError::Storage { detail: error.to_string() }
+    SearchError::stored(error)
 }

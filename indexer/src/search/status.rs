@@ -50,7 +50,5 @@ fn behind(Gap { oldest, start }: &Gap) -> String {
 }
 
 fn entries(counts: &Counts, view: &View) -> OutcomeCounts {
-    let Counts { committed, late, aborted, malformed, duplicate, fenced, expired } = *counts;
-    let pending = view.overlay.as_ref().map_or(0, |overlay| overlay.documents);
-    OutcomeCounts { committed, late, aborted, malformed, duplicate, fenced, expired, pending }
+    OutcomeCounts::of(counts, view.overlay.as_ref().map_or(0, |overlay| overlay.documents))
 }

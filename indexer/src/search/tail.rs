@@ -53,9 +53,9 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>) -> Self {
+    pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>, limits: Limits) -> Self {
         // The range has no end, so that slices of it would be listed in vain.
-        let limits = Limits { listings: 1, ..Limits::default() };
+        let limits = Limits { listings: 1, ..limits };
         Self {
             reader: Reader::new(log, limits),
             parameters,
@@ -278,7 +278,7 @@ mod tests {
         let ahead = Token::first_of(time.after(Duration::from_secs(50)));
         let created = log.entries.create(&ahead.to_string(), "{}".into(), &BTreeMap::default()).await;
         assert!(matches!(created, tidemark_wal::Create::Committed));
-        let mut tail = Tail::new(&log, Arc::new(any_schedule()));
+        let mut tail = Tail::new(&log, Arc::new(any_schedule()), Limits::default());
         let listing = (Cursor::default(), Second::default());
         let (news, _) = tail.list(listing, &mut Listed::default(), 10, |_| false).await.unwrap();
         assert_eq!(news.len(), 1);

@@ -436,5 +436,5 @@ async fn a_missing_segment_is_the_stores_fault_and_named() {
     let engine = Arc::new(world.another_engine(1 << 20));
     let searcher = Searcher::new(engine, world.chain.clone(), None, SearcherOptions::default()).unwrap();
     let error = searcher.refresh_manifest().await.unwrap_err();
-    assert!(matches!(&error, SearchError::Storage { detail } if detail.contains(&key)), "{error}");
+    assert!(matches!(&error, SearchError::Storage { detail, .. } if detail.contains(&key)), "{error}");
 }

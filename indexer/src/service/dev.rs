@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use tidemark_catalog::RootChain;
+use tidemark_catalog::{Owner, RootChain};
 use tidemark_wal::{Entropy, Log, Parameters, Store, Writer, WriterOptions};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    IndexOptions, IndexService, ServiceError,
+    IndexOptions, IndexService, Patience, ServiceError, Stores,
     opening::{cache_options, lock},
 };
 use crate::{
@@ -51,13 +51,14 @@ impl DevService {
         let (cache, _) = cache_options(Some(folder.join("cache")), CACHE_BYTES)?;
         let index = IndexService::start(
             IndexOptions {
-                log: log.clone(),
-                index: Store::folder(&folder.join("index"))?,
+                stores: Stores::opened(Some(log.clone()), Store::folder(&folder.join("index"))?),
                 parameters: Box::new(move |recorded| Some(local(recorded, expiry))),
-                owner: "dev".to_owned(),
+                owner: Owner::Named { name: "dev".to_owned() },
                 adopt: None,
                 identity: None,
                 listen: Some(listen),
+                search: true,
+                patience: Patience::None,
                 cache,
                 ingest: IngestOptions::default(),
             },

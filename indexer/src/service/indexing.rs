@@ -1,45 +1,57 @@
 //! `tidemark index`: the writer of an index, with search beside it if asked for.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use tidemark_catalog::{Identity, RootChain};
+use tidemark_catalog::{Identity, IndexChain, Owner, Registration, RootChain};
 use tidemark_wal::{Clock, Entropy, Log, ParameterSource, Store, Token};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ServiceError,
-    opening::{Asked, FolderWriter, agree, fit, fit_log, register},
-    serving::{follow, listen_on, serve},
+    Opened, Patience, ServiceError, Stores,
+    opening::{Asked, FolderWriter, agree, fit, register},
+    serving::{listen_on, serve},
     supervise::Tasks,
+    waiting::{OPENING, patiently},
 };
 use crate::{
     EngineOptions, TantivyEngine,
     engine::Engine,
+    http::{Metrics, Server, ServerOptions},
     ingest::{Ingest, IngestOptions, IngestStatus, Role},
+    process::{Cause, Phase, Process},
     search::{
-        Search, SearchError, Searcher, SearcherOptions,
+        LateSearch, Search, SearchError, Searcher, SearcherOptions,
         api::{self, EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
     },
 };
 
 /// What `tidemark index` is told.
 pub struct IndexOptions {
-    /// The log.
-    pub log: Log,
-    /// Where the index lives.
-    pub index: Store,
+    /// The log and where the index lives.
+    pub stores: Stores,
     /// The parameters that are asked for.
     pub parameters: Asked,
     /// Who owns the index: another owner's is refused.
-    pub owner: String,
+    pub owner: Owner,
     /// The owner to take over from.
     pub adopt: Option<String>,
     /// Who writes; one that comes back takes over at once, so no two processes may share it. Random if left out.
     pub identity: Option<String>,
-    /// Where to serve search, if at all; port 0 takes a free one.
+    /// Where to listen, if at all; port 0 takes a free one.
     pub listen: Option<SocketAddr>,
+    /// Whether to serve search there; without it only health, metrics and the state of the process.
+    pub search: bool,
+    /// Whether to wait for what is wrong to be mended.
+    pub patience: Patience,
     /// The segment cache.
     pub cache: EngineOptions,
     /// How to ingest.
@@ -48,69 +60,187 @@ pub struct IndexOptions {
 
 /// An indexer that is ready to take the writer's role.
 pub struct IndexService {
-    ingest: Ingest,
-    status: watch::Receiver<IngestStatus>,
-    search: Option<(TcpListener, Arc<Searcher>)>,
-    folder: Option<FolderWriter>,
+    work: Arc<Work>,
+    listener: Option<TcpListener>,
     stop: CancellationToken,
 }
 
+/// What the attempts at the work have in common.
+struct Work {
+    options: IndexOptions,
+    process: Process,
+    search: Arc<LateSearch>,
+    status: watch::Sender<IngestStatus>,
+    entropy: Entropy,
+    /// Opened once: credentials are read again without opening.
+    stores: OnceLock<Opened>,
+    engine: OnceLock<Arc<TantivyEngine>>,
+    /// What the first attempt is to begin with.
+    ready: Mutex<Option<Ready>>,
+}
+
+/// Everything that an ingest stands on.
+struct Ready {
+    log: Log,
+    root: RootChain,
+    chain: IndexChain,
+    engine: Arc<TantivyEngine>,
+    identity: Identity,
+    folder: Option<FolderWriter>,
+}
+
 impl IndexService {
-    /// Proves the stores fit, agrees on the parameters, registers the index and listens.
+    /// Proves the stores fit, agrees on the parameters, registers the index and listens. With patience it only listens:
+    /// the rest is done while it runs.
     pub async fn start(options: IndexOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
-        let IndexOptions { log, index, parameters, owner, adopt, identity, listen, cache, ingest } = options;
-        let entropy = Entropy::from_os();
-        let root = RootChain::open(&log, entropy.clone());
-        fit_log(&root, &log, &entropy).await?;
-        fit(&root, &index, &entropy).await?;
-        agree(&root, &log, &parameters).await?;
-        let chain = register(&root, &index, &owner, adopt.as_deref(), &entropy).await?;
-        let folder = FolderWriter::of(&index)?;
-        let identity = match (identity, &folder) {
-            (Some(identity), _) => Identity(identity),
-            (None, Some(folder)) => folder.identity.clone(),
-            (None, None) => Identity(format!("indexer-{}", entropy.nonce())),
+        let (status, watched) = watch::channel(IngestStatus::default());
+        let search = Arc::new(LateSearch::default());
+        let served = options.search.then(|| Arc::clone(&search) as Arc<dyn Search>);
+        let process = Process::indexer(watched, served);
+        process.set_places(options.stores.places());
+        let work = Work {
+            options,
+            process,
+            search,
+            status,
+            entropy: Entropy::from_os(),
+            stores: OnceLock::new(),
+            engine: OnceLock::new(),
+            ready: Mutex::default(),
         };
-        let engine = Arc::new(TantivyEngine::open(index, &cache)?);
-        let search = match listen {
-            Some(address) => {
-                let tail = (&log, Arc::new(root.clone()) as Arc<dyn ParameterSource>);
-                let searcher =
-                    Searcher::new(Arc::clone(&engine), chain.clone(), Some(tail), SearcherOptions::default())?;
-                Some((listen_on(address).await?, searcher))
-            }
+        if work.options.patience == Patience::None {
+            *work.ready.lock().await = Some(work.open().await?);
+        }
+        let listener = match work.options.listen {
+            Some(address) => Some(listen_on(address).await?),
             None => None,
         };
-        let (sender, status) = watch::channel(IngestStatus::default());
-        let clock = Clock::new(&log, &clock_name(&identity));
-        let engine: Arc<dyn Engine> = engine;
-        let ingest = Ingest { log, clock, root, chain, engine, identity, options: ingest, entropy, status: sender };
-        Ok(Self { ingest, status, search, folder, stop })
+        Ok(Self { work: Arc::new(work), listener, stop })
     }
 
-    /// The address that search is served on.
+    /// The address that is listened on.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.search.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+        self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// What the ingest says about itself.
     pub fn status(&self) -> watch::Receiver<IngestStatus> {
-        self.status.clone()
+        self.work.status.subscribe()
+    }
+
+    /// What the process says about itself.
+    pub fn process(&self) -> Process {
+        self.work.process.clone()
     }
 
     /// Indexes until told to stop, or until another process takes over.
     pub async fn run(self) -> Result<(), ServiceError> {
-        let Self { ingest, status, search, folder, stop } = self;
+        let Self { work, listener, stop } = self;
         let mut tasks = Tasks::new(stop.clone());
-        if let Some((listener, searcher)) = search {
-            let indexing = Indexing { searcher: Arc::clone(&searcher), ingest: status };
-            serve(&mut tasks, listener, Arc::new(indexing), &stop);
-            follow(&mut tasks, searcher, stop.clone());
+        if let Some(listener) = listener {
+            serve(&mut tasks, listener, work.server(&stop));
         }
-        tasks.start("ingest", ingest.run(stop));
-        let ended = tasks.join().await;
+        tasks.start("ingest", async move {
+            let attempt = || Box::pin(work.attempt(&stop));
+            Box::pin(patiently(work.options.patience, &work.process, &work.entropy, &stop, attempt)).await
+        });
+        tasks.join().await
+    }
+}
+
+impl Work {
+    fn server(&self, stop: &CancellationToken) -> Server {
+        let (options, metrics) = (ServerOptions::default(), Metrics::new());
+        metrics.register(Box::new(self.options.stores.requests()));
+        let process = self.process.clone();
+        if self.options.search {
+            let search = Arc::clone(&self.search) as Arc<dyn Search>;
+            Server::searching_in(process, search, metrics, options, stop.clone())
+        } else {
+            Server::telling(process, metrics, options, stop.clone())
+        }
+    }
+
+    /// Opens what is needed, unless that is done, and ingests until that ends.
+    async fn attempt(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+        let first = self.ready.lock().await.take();
+        let ready = match first {
+            Some(ready) => ready,
+            None => match stop.run_until_cancelled(Box::pin(self.open())).await {
+                Some(ready) => ready?,
+                None => return Ok(()),
+            },
+        };
+        self.process.works(OPENING);
+        let Ready { log, root, chain, engine, identity, folder } = ready;
+        let stop_search = stop.child_token();
+        let _ended = stop_search.clone().drop_guard();
+        if self.options.search && self.options.listen.is_some() {
+            let tail = (&log, Arc::new(root.clone()) as Arc<dyn ParameterSource>);
+            let options = SearcherOptions { limits: self.options.ingest.limits, ..SearcherOptions::default() };
+            let searcher = Searcher::new(Arc::clone(&engine), chain.clone(), Some(tail), options)?;
+            self.search.set(Arc::new(Indexing { searcher: Arc::clone(&searcher), ingest: self.status.subscribe() }));
+            tokio::spawn(async move { searcher.run(stop_search).await });
+        }
+        let clock = Clock::new(&log, &clock_name(&identity));
+        let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
+        let engine: Arc<dyn Engine> = engine;
+        let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
+        let ended = ingest.run(stop.clone()).await;
         drop(folder);
-        ended
+        Ok(ended?)
+    }
+
+    async fn open(&self) -> Result<Ready, ServiceError> {
+        let Opened { log, index } = self.stores()?;
+        let log = log.ok_or_else(|| ServiceError::Ended { task: "ingest", why: "no log was named".to_owned() })?;
+        let entropy = &self.entropy;
+        let root = RootChain::open(&log, entropy.clone());
+        self.prove_fit(&root, &log, &index).await?;
+        let IndexOptions { parameters, owner, adopt, identity, .. } = &self.options;
+        agree(&root, &log, parameters).await?;
+        let (chain, how) = register(&root, &index, owner, adopt.as_deref(), entropy).await?;
+        let adopted = match how {
+            Registration::Adopted { from } => Some(from.id().to_owned()),
+            _ => None,
+        };
+        self.process.set_registered(&chain.generation().to_string(), adopted);
+        let folder = FolderWriter::of(&index)?;
+        let identity = match (identity, &folder) {
+            (Some(identity), _) => Identity(identity.clone()),
+            (None, Some(folder)) => folder.identity.clone(),
+            (None, None) => Identity(format!("indexer-{}", entropy.nonce())),
+        };
+        self.process.set_identity(&identity.0);
+        let engine = self.engine(index)?;
+        Ok(Ready { log, root, chain, engine, identity, folder })
+    }
+
+    fn engine(&self, index: Store) -> Result<Arc<TantivyEngine>, ServiceError> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine.clone());
+        }
+        let opened = Arc::new(TantivyEngine::open(index, &self.options.cache)?);
+        Ok(self.engine.get_or_init(|| opened).clone())
+    }
+
+    async fn prove_fit(&self, root: &RootChain, log: &Log, index: &tidemark_wal::Store) -> Result<(), ServiceError> {
+        for store in log.stores().chain([index]) {
+            let probing = || self.process.set_phase(Some(Phase::Probing));
+            let fitted = fit(root, store, &self.entropy, probing).await;
+            self.process.set_phase(None);
+            fitted?;
+        }
+        self.process.set_probed();
+        Ok(())
+    }
+
+    fn stores(&self) -> Result<Opened, ServiceError> {
+        if let Some(opened) = self.stores.get() {
+            return Ok(opened.clone());
+        }
+        let opened = self.options.stores.open()?;
+        Ok(self.stores.get_or_init(|| opened).clone())
     }
 }
 
@@ -163,6 +293,10 @@ impl Search for Indexing {
 
     fn not_ready(&self) -> String {
         self.searcher.not_ready()
+    }
+
+    fn failures(&self) -> Vec<(Cause, String)> {
+        self.searcher.failures()
     }
 
     async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError> {

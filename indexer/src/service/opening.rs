@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidemark_catalog::{Generation, Identity, IndexChain, Owner, Registered, RootChain};
-use tidemark_wal::{Entropy, Log, Parameters, Schedule, Store, probe};
+use tidemark_catalog::{Generation, Identity, IndexChain, Owner, Registered, Registration, RootChain};
+use tidemark_wal::{Entropy, Log, Parameters, Schedule, Store, StoreError, probe};
 
 use super::ServiceError;
 use crate::EngineOptions;
@@ -18,13 +18,23 @@ pub type Asked = Box<dyn Fn(Option<Parameters>) -> Option<Parameters> + Send + S
 const WRITER_LOCK: &str = ".tidemark-writer";
 
 /// Proves once a prefix that the store holds what the protocol needs, and records it in the root chain.
-pub(super) async fn fit(root: &RootChain, store: &Store, entropy: &Entropy) -> Result<(), ServiceError> {
+pub(super) async fn fit(
+    root: &RootChain,
+    store: &Store,
+    entropy: &Entropy,
+    probing: impl FnOnce(),
+) -> Result<(), ServiceError> {
     let url = store.url().as_str();
     if root.head().await?.is_some_and(|slot| slot.state.probes.contains_key(url)) {
         return Ok(());
     }
+    probing();
     tracing::info!(store = url, "probing the store, once");
     let report = probe(store, entropy).await;
+    // A store that did not answer has broken no promise.
+    if let Some(failure) = report.failure.clone().filter(|failure| !matches!(failure, StoreError::Refused { .. })) {
+        return Err(failure.into());
+    }
     if let Some(line) = report.failed_line() {
         let (line, detail) = (line.name.clone(), line.detail.clone());
         return Err(ServiceError::Unfit { store: url.to_owned(), line, detail });
@@ -35,7 +45,7 @@ pub(super) async fn fit(root: &RootChain, store: &Store, entropy: &Entropy) -> R
 /// Proves once that the stores of a log are fit: before anything is written there that relies on it.
 pub(crate) async fn fit_log(root: &RootChain, log: &Log, entropy: &Entropy) -> Result<(), ServiceError> {
     for store in log.stores() {
-        fit(root, store, entropy).await?;
+        fit(root, store, entropy, || {}).await?;
     }
     Ok(())
 }
@@ -51,18 +61,17 @@ pub(super) async fn agree(root: &RootChain, log: &Log, asked: &Asked) -> Result<
 pub(super) async fn register(
     root: &RootChain,
     index: &Store,
-    owner: &str,
+    owner: &Owner,
     adopt: Option<&str>,
     entropy: &Entropy,
-) -> Result<IndexChain, ServiceError> {
+) -> Result<(IndexChain, Registration), ServiceError> {
     let url = index.url().to_string();
     let known = root.state().await?.indexes.get(&url).map(|known| known.generation.clone());
     let chain = IndexChain::open(index, known.unwrap_or_else(Generation::first), entropy.clone()).follow().await?;
-    let owner = Owner::Named { name: owner.to_owned() };
-    let registered = Registered { url: url.clone(), owner, generation: chain.generation().clone() };
+    let registered = Registered { url: url.clone(), owner: owner.clone(), generation: chain.generation().clone() };
     let how = root.register_index(&url, &registered, adopt).await?;
     tracing::debug!(?how, index = url, "the index is registered");
-    Ok(chain)
+    Ok((chain, how))
 }
 
 /// Who writes a local index, while the folder's writer lock is held: always the same, so that a process that was killed

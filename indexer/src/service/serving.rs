@@ -1,28 +1,37 @@
 //! `tidemark serve`: search over an index that another process writes.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tidemark_catalog::{Generation, IndexChain, RootChain};
-use tidemark_wal::{Entropy, Log, ParameterSource, Store};
-use tokio::net::TcpListener;
+use tidemark_wal::{Entropy, Limits, ParameterSource};
+use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
-use super::{ServiceError, supervise::Tasks};
+use super::{
+    Opened, Patience, ServiceError, Stores,
+    supervise::Tasks,
+    waiting::{OPENING, patiently},
+};
 use crate::{
     EngineOptions, TantivyEngine,
     http::{Metrics, Server, ServerOptions},
-    search::{Search, Searcher, SearcherOptions},
+    process::Process,
+    search::{LateSearch, Search, Searcher, SearcherOptions},
 };
 
 /// What `tidemark serve` is told.
 #[derive(Debug)]
 pub struct ServeOptions {
-    /// The log, for what is not sealed yet; `None`: sealed answers only.
-    pub log: Option<Log>,
-    /// The index.
-    pub index: Store,
+    /// The log, for what is not sealed yet (without one: sealed answers only), and the index.
+    pub stores: Stores,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether to wait for what is wrong to be mended.
+    pub patience: Patience,
+    /// The file with the token that requests must bear; `None`: everybody may ask.
+    pub token_file: Option<PathBuf>,
+    /// What is read of the log.
+    pub limits: Limits,
     /// The segment cache.
     pub cache: EngineOptions,
 }
@@ -30,26 +39,32 @@ pub struct ServeOptions {
 /// A search service that listens.
 pub struct ServeService {
     listener: TcpListener,
-    searcher: Arc<Searcher>,
+    work: Arc<Work>,
     stop: CancellationToken,
 }
 
+/// What the attempts at the work have in common.
+struct Work {
+    options: ServeOptions,
+    process: Process,
+    search: Arc<LateSearch>,
+    entropy: Entropy,
+    /// What the first attempt is to begin with.
+    ready: Mutex<Option<Arc<Searcher>>>,
+}
+
 impl ServeService {
-    /// Opens the index and listens. An index that nobody has begun to write yet is waited for: the service is not ready
-    /// until it has read a manifest.
+    /// Opens the index and listens; with patience it only listens, and opens while it runs. An index that nobody has begun
+    /// to write yet is waited for: the service is not ready until it has read a manifest.
     pub async fn start(options: ServeOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
-        let ServeOptions { log, index, listen, cache } = options;
-        let entropy = Entropy::from_os();
-        let root = log.as_ref().map(|log| RootChain::open(log, entropy.clone()));
-        let generation = match &root {
-            Some(root) => root.state().await?.indexes.get(index.url().as_str()).map(|known| known.generation.clone()),
-            None => None,
-        };
-        let chain = IndexChain::open(&index, generation.unwrap_or_else(Generation::first), entropy);
-        let engine = Arc::new(TantivyEngine::open(index, &cache)?);
-        let tail = log.as_ref().zip(root).map(|(log, root)| (log, Arc::new(root) as Arc<dyn ParameterSource>));
-        let searcher = Searcher::new(engine, chain, tail, SearcherOptions::default())?;
-        Ok(Self { listener: listen_on(listen).await?, searcher, stop })
+        let search = Arc::new(LateSearch::default());
+        let process = Process::searching(Arc::clone(&search) as Arc<dyn Search>);
+        process.set_places(options.stores.places());
+        let work = Work { options, process, search, entropy: Entropy::from_os(), ready: Mutex::default() };
+        if work.options.patience == Patience::None {
+            *work.ready.lock().await = Some(work.open().await?);
+        }
+        Ok(Self { listener: listen_on(work.options.listen).await?, work: Arc::new(work), stop })
     }
 
     /// The address that is listened on.
@@ -57,12 +72,69 @@ impl ServeService {
         self.listener.local_addr()
     }
 
+    /// What the process says about itself.
+    pub fn process(&self) -> Process {
+        self.work.process.clone()
+    }
+
     /// Serves until told to stop.
     pub async fn run(self) -> Result<(), ServiceError> {
-        let mut tasks = Tasks::new(self.stop.clone());
-        serve(&mut tasks, self.listener, Arc::clone(&self.searcher) as Arc<dyn Search>, &self.stop);
-        follow(&mut tasks, self.searcher, self.stop);
+        let Self { listener, work, stop } = self;
+        let mut tasks = Tasks::new(stop.clone());
+        serve(&mut tasks, listener, work.server(&stop));
+        tasks.start("search", async move {
+            let attempt = || work.attempt(&stop);
+            patiently(work.options.patience, &work.process, &work.entropy, &stop, attempt).await
+        });
         tasks.join().await
+    }
+}
+
+impl Work {
+    fn server(&self, stop: &CancellationToken) -> Server {
+        let metrics = Metrics::new();
+        metrics.register(Box::new(self.options.stores.requests()));
+        let search = Arc::clone(&self.search) as Arc<dyn Search>;
+        let process = self.process.clone();
+        let server = Server::searching_in(process, search, metrics, ServerOptions::default(), stop.clone());
+        match &self.options.token_file {
+            Some(file) => server.wanting_token(file.clone()),
+            None => server,
+        }
+    }
+
+    async fn attempt(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+        let first = self.ready.lock().await.take();
+        let searcher = match first {
+            Some(searcher) => searcher,
+            None => match stop.run_until_cancelled(self.open()).await {
+                Some(searcher) => searcher?,
+                None => return Ok(()),
+            },
+        };
+        self.process.works(OPENING);
+        self.search.set(Arc::clone(&searcher) as Arc<dyn Search>);
+        searcher.run(stop.clone()).await;
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Arc<Searcher>, ServiceError> {
+        let Opened { log, index } = self.options.stores.open()?;
+        let root = log.as_ref().map(|log| RootChain::open(log, self.entropy.clone()));
+        let known = match &root {
+            Some(root) => Some(root.state().await?),
+            None => None,
+        };
+        let url = index.url().as_str();
+        let generation = known.as_ref().and_then(|root| root.indexes.get(url)).map(|known| known.generation.clone());
+        if known.is_some_and(|root| root.probes.contains_key(url)) {
+            self.process.set_probed();
+        }
+        let chain = IndexChain::open(&index, generation.unwrap_or_else(Generation::first), self.entropy.clone());
+        let engine = Arc::new(TantivyEngine::open(index, &self.options.cache)?);
+        let tail = log.as_ref().zip(root).map(|(log, root)| (log, Arc::new(root) as Arc<dyn ParameterSource>));
+        let options = SearcherOptions { limits: self.options.limits, ..SearcherOptions::default() };
+        Ok(Searcher::new(engine, chain, tail, options)?)
     }
 }
 
@@ -70,17 +142,8 @@ pub(super) async fn listen_on(address: SocketAddr) -> Result<TcpListener, Servic
     TcpListener::bind(address).await.map_err(|source| ServiceError::Listen { address, source })
 }
 
-/// Keeps the searcher's view current.
-pub(super) fn follow(tasks: &mut Tasks, searcher: Arc<Searcher>, stop: CancellationToken) {
-    tasks.start("search", async move {
-        searcher.run(stop).await;
-        Ok::<(), ServiceError>(())
-    });
-}
-
 /// Answers requests.
-pub(super) fn serve(tasks: &mut Tasks, listener: TcpListener, search: Arc<dyn Search>, stop: &CancellationToken) {
-    let server = Server::searching(search, Metrics::new(), ServerOptions::default(), stop.clone());
+pub(super) fn serve(tasks: &mut Tasks, listener: TcpListener, server: Server) {
     let address = listener.local_addr();
     tasks.start("server", async move {
         server.run(listener).await.map_err(|error| match address {
@@ -93,7 +156,7 @@ pub(super) fn serve(tasks: &mut Tasks, listener: TcpListener, search: Arc<dyn Se
 #[cfg(test)]
 mod tests {
     use tidemark_catalog::Identity;
-    use tidemark_wal::Clock;
+    use tidemark_wal::{Clock, Log, Store};
 
     use super::*;
     use crate::search::SearchError;
@@ -104,15 +167,17 @@ mod tests {
         let path = folder.path().join("typo");
         let url = url::Url::from_directory_path(&path).unwrap();
         let options = ServeOptions {
-            log: None,
-            index: Store::reading(&url).unwrap(),
+            stores: Stores::opened(None, Store::reading(&url).unwrap()),
             listen: "127.0.0.1:0".parse().unwrap(),
+            patience: Patience::None,
+            token_file: None,
+            limits: Limits::default(),
             cache: EngineOptions { cache_folder: folder.path().join("cache"), cache_bytes: 1 << 20 },
         };
         let service = ServeService::start(options, CancellationToken::new()).await.unwrap();
-        let searcher = Arc::clone(&service.searcher);
+        let searcher = service.work.ready.lock().await.clone().unwrap();
         let error = searcher.refresh_manifest().await.unwrap_err();
-        assert!(matches!(&error, SearchError::Storage { detail } if detail.contains("typo")), "{error}");
+        assert!(matches!(&error, SearchError::Storage { detail, .. } if detail.contains("typo")), "{error}");
         assert!(!path.exists());
         let index = Store::open(&url).unwrap();
         let error = searcher.refresh_manifest().await.unwrap_err();

@@ -33,6 +33,8 @@ pub use payload::{Form, INTENT_VERSION, Intent, Kind, LockRef, MAX_OPERATIONS, M
 pub use probe::{ProbeLine, ProbeReport, Verdict, probe};
 pub use reader::{Limits, Listed, Reader, Resolved, ResolvedOp};
 pub use sign::{SignedAnswer, SignedPut, Signer, put_signed};
-pub use store::{Create, Environment, Metadata, Object, ObjectInfo, Store, StoreError};
+pub use store::{
+    Access, Create, Environment, Metadata, Object, ObjectInfo, Requests, Store, StoreError, StoreSettings,
+};
 pub use time::Second;
 pub use token::{NotAToken, Token};

@@ -20,23 +20,29 @@ pub struct Log {
 impl Log {
     /// Opens the stores of a log. At least one metadata URL is wanted.
     pub fn open(log: &Url, metadata: &[Url]) -> Result<Self, StoreError> {
-        Self::with(log, metadata, Store::open)
+        Self::with(log, metadata, Store::open, Store::open)
     }
 
     /// As [`Log::open`], for a process that only reads. See [`Store::reading`].
     pub fn reading(log: &Url, metadata: &[Url]) -> Result<Self, StoreError> {
-        Self::with(log, metadata, Store::reading)
+        Self::with(log, metadata, Store::reading, Store::reading)
     }
 
-    fn with(log: &Url, metadata: &[Url], open: fn(&Url) -> Result<Store, StoreError>) -> Result<Self, StoreError> {
-        let metadata: Vec<Store> = metadata.iter().map(open).collect::<Result<_, _>>()?;
+    /// As [`Log::open`], with what opens each store: the log's own, then those of its metadata.
+    pub fn with(
+        log: &Url,
+        metadata: &[Url],
+        entries: impl Fn(&Url) -> Result<Store, StoreError>,
+        descriptors: impl Fn(&Url) -> Result<Store, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let metadata: Vec<Store> = metadata.iter().map(descriptors).collect::<Result<_, _>>()?;
         if metadata.is_empty() {
             return Err(StoreError::Unusable {
                 url: log.to_string(),
                 why: "a log without a metadata store completes nothing; name at least one".to_owned(),
             });
         }
-        Ok(Self { entries: open(log)?, metadata })
+        Ok(Self { entries: entries(log)?, metadata })
     }
 
     /// A log over stores that are open already. With no metadata store the log's own serves as one.

@@ -48,6 +48,9 @@ pub struct ProbeReport {
     pub url: String,
     /// The checks, in the order in which they were made.
     pub lines: Vec<ProbeLine>,
+    /// The failure of a store that did not answer a check, so that nothing is known of what it promises.
+    #[serde(skip)]
+    pub failure: Option<StoreError>,
 }
 
 impl ProbeReport {
@@ -147,13 +150,15 @@ pub async fn probe(store: &Store, entropy: &Entropy) -> ProbeReport {
         ("many objects are deleted", checks::deletion(place).boxed()),
     ];
     let mut lines = Vec::with_capacity(checks.len());
-    let mut silent = false;
+    let mut failure = None;
     for (name, check) in checks {
-        let seen = if silent { Err(Broken::Promise("not tried".to_owned())) } else { check.await };
-        silent |= matches!(seen, Err(Broken::Store(_)));
+        let seen = if failure.is_some() { Err(Broken::Promise("not tried".to_owned())) } else { check.await };
+        if let Err(Broken::Store(error)) = &seen {
+            failure = Some(error.clone());
+        }
         lines.push(ProbeLine::of(name, seen));
     }
-    ProbeReport { url: store.url().to_string(), lines }
+    ProbeReport { url: store.url().to_string(), lines, failure }
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ impl Signer {
     /// Whether the store has signed URLs. A folder and a store in memory have none: the writer creates there itself,
     /// under the same rule.
     pub fn has_urls(&self) -> bool {
-        self.store.signing().is_some()
+        self.store.has_urls()
     }
 
     /// A URL that creates `key` with `metadata`, signed as of `signed_at` and valid until `ends`; `None` where the store
@@ -100,7 +100,7 @@ impl Signer {
         ends: Second,
         metadata: &Metadata,
     ) -> Result<Option<SignedPut>, StoreError> {
-        let Some(signing) = self.store.signing() else {
+        let Some(signing) = self.store.signing()? else {
             return Ok(None);
         };
         let path = self.store.path(key)?;
@@ -111,7 +111,7 @@ impl Signer {
             return Err(self.unsignable(key, why));
         }
         let request = Request { path: &path, signed_at, ends, metadata };
-        let signed = match signing {
+        let signed = match &signing {
             Signing::S3(signing) => signing.put_url(&request).await,
             Signing::Google(signing) => signing.put_url(&request).await,
             Signing::Azure(signing) => signing.put_url(&request).await,

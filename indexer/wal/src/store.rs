@@ -1,6 +1,8 @@
 //! The store contract: one adapter over `object_store` for every store that Tidemark runs on.
 
+mod access;
 mod bucket;
+mod credentials;
 mod environment;
 mod errors;
 mod folder;
@@ -9,24 +11,36 @@ mod keys;
 mod list;
 mod open;
 mod read;
+mod renewed;
+mod requests;
 mod retry;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use std::{collections::BTreeMap, fmt, path::Path as FilePath, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path as FilePath,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory, path::Path};
 use url::Url;
 
-use self::open::Purpose;
-pub use self::{environment::Environment, errors::StoreError};
+pub use self::{
+    access::{Access, StoreSettings},
+    environment::Environment,
+    errors::StoreError,
+    requests::Requests,
+};
 pub(crate) use self::{
     errors::error_chain,
     http::parse_date,
     open::{Kind, decoded},
 };
+use self::{open::Purpose, renewed::Renewed};
 use crate::{Second, sign::Signing};
 
 /// What became of a conditional write.
@@ -89,7 +103,27 @@ pub struct Store {
 pub(crate) struct Backend {
     inner: Arc<dyn ObjectStore>,
     kind: Kind,
-    signing: Option<Signing>,
+    signs: Signs,
+    /// Further authorities that sign the server's certificate, in PEM.
+    certificates: Option<Vec<u8>>,
+    /// The client of signed URLs, made when it is first needed.
+    client: OnceLock<reqwest::Client>,
+}
+
+/// What signs URLs of a store.
+#[derive(Clone)]
+enum Signs {
+    /// The same as long as the store is open; `None` where there are no URLs.
+    Always(Option<Signing>),
+    /// What its files of credentials say now.
+    Renewed(Renewed),
+}
+
+impl Backend {
+    /// A transport without URLs.
+    fn of(inner: Arc<dyn ObjectStore>, kind: Kind) -> Self {
+        Self { inner, kind, signs: Signs::Always(None), certificates: None, client: OnceLock::new() }
+    }
 }
 
 impl Store {
@@ -116,13 +150,25 @@ impl Store {
 
     /// As [`Self::open`], with variables other than the process's.
     pub fn open_with(url: &Url, environment: &Environment) -> Result<Self, StoreError> {
-        open::open(url, environment, Purpose::Writing)
+        Self::open_as(url, &environment.clone().into())
+    }
+
+    /// As [`Self::open`], with settings of its own.
+    ///
+    /// A credential that is missing in a folder of credentials is an error of the requests, not of opening.
+    pub fn open_as(url: &Url, access: &Access) -> Result<Self, StoreError> {
+        open::open(url, access, Purpose::Writing)
     }
 
     /// As [`Self::open`], for a process that only reads: a folder that does not exist is not made, and requests fail with
     /// [`StoreError::NoBucket`] until somebody makes it.
     pub fn reading(url: &Url) -> Result<Self, StoreError> {
-        open::open(url, &Environment::of_process(), Purpose::Reading)
+        Self::reading_as(url, &Environment::of_process().into())
+    }
+
+    /// As [`Self::reading`], with settings of its own.
+    pub fn reading_as(url: &Url, access: &Access) -> Result<Self, StoreError> {
+        open::open(url, access, Purpose::Reading)
     }
 
     /// Wraps `inner`, with keys below the path of `url`: for tests, decorators and the simulation.
@@ -130,8 +176,7 @@ impl Store {
     /// `inner` must make one attempt a call: this adapter is what retries.
     pub fn over(inner: Arc<dyn ObjectStore>, url: Url) -> Self {
         let kind = Kind::of(&url);
-        let signing = None;
-        Self::with(Backend { inner, kind, signing }, url)
+        Self::with(Backend::of(inner, kind), url)
     }
 
     fn with(backend: Backend, url: Url) -> Self {
@@ -143,8 +188,9 @@ impl Store {
     /// The same store with its transport inside a decorator, which sees whole keys, prefix included.
     pub fn decorated(&self, decorate: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         let inner = decorate(self.backend.inner.clone());
-        let (kind, signing) = (self.backend.kind, self.backend.signing.clone());
-        let backend = Arc::new(Backend { inner, kind, signing });
+        let Backend { kind, signs, certificates, client, .. } = &*self.backend;
+        let (signs, certificates, client) = (signs.clone(), certificates.clone(), client.clone());
+        let backend = Arc::new(Backend { inner, kind: *kind, signs, certificates, client });
         Self { backend, ..self.clone() }
     }
 
@@ -169,9 +215,33 @@ impl Store {
         self.backend.kind != Kind::Folder
     }
 
-    /// What signs URLs of this store; `None` where there are no URLs.
-    pub(crate) fn signing(&self) -> Option<&Signing> {
-        self.backend.signing.as_ref()
+    /// Whether the store has signed URLs.
+    pub(crate) fn has_urls(&self) -> bool {
+        match &self.backend.signs {
+            Signs::Always(signing) => signing.is_some(),
+            Signs::Renewed(_) => true,
+        }
+    }
+
+    /// What signs URLs of this store now; `None` where there are no URLs.
+    pub(crate) fn signing(&self) -> Result<Option<Signing>, StoreError> {
+        match &self.backend.signs {
+            Signs::Always(signing) => Ok(signing.clone()),
+            Signs::Renewed(renewed) => renewed.signing(),
+        }
+    }
+
+    /// The client for this store's signed URLs, which trusts whom the store's own client trusts.
+    pub(crate) fn client(&self) -> Result<&reqwest::Client, StoreError> {
+        let Backend { certificates, client, .. } = &*self.backend;
+        if let Some(client) = client.get() {
+            return Ok(client);
+        }
+        let refused = |error: reqwest::Error| self.unusable(format!("no HTTP client can be made: {error}"));
+        let pem = certificates.as_deref().unwrap_or_default();
+        let trusted = reqwest::Certificate::from_pem_bundle(pem).map_err(refused)?;
+        let made = reqwest::Client::builder().tls_certs_merge(trusted).build().map_err(refused)?;
+        Ok(client.get_or_init(|| made))
     }
 
     /// The transport's path of `key`.

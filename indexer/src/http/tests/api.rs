@@ -11,14 +11,16 @@ use super::{
 };
 use crate::{
     http::{ServerOptions, openapi_document},
+    process::{Cause, Reason},
     search::SearchError,
 };
 
 /// The addresses that others rely on.
-const ROUTES: [&str; 8] = [
+const ROUTES: [&str; 9] = [
     "/v1/search",
     "/v1/entries/{token}",
     "/v1/entities/{key}",
+    "/v1/process",
     "/v1/status",
     "/healthz",
     "/readyz",
@@ -138,7 +140,7 @@ async fn kinds_of_errors_become_statuses() {
         (SearchError::Internal { detail: detail() }, 500, false),
         (SearchError::Overloaded { detail: detail() }, 503, true),
         (SearchError::NotReady { detail: detail() }, 503, true),
-        (SearchError::Storage { detail: detail() }, 503, true),
+        (SearchError::Storage { detail: detail(), cause: Cause::of(Reason::Unreachable) }, 503, true),
         (SearchError::NotVisible { token: token(1), waited: Duration::ZERO }, 504, true),
     ];
     for (error, status, retry) in cases {
@@ -241,6 +243,7 @@ async fn answers_agree_with_the_document() {
         (&entry, "EntryAnswer"),
         ("/v1/entities/label/a/b", "EntityAnswer"),
         ("/v1/status", "StatusAnswer"),
+        ("/v1/process", "ProcessAnswer"),
         ("/v1/status?a=1", "ProblemDetails"),
     ] {
         let schema = &document["components"]["schemas"][schema];

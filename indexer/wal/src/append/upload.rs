@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    AppendError, Writer,
+    Writer,
     attempt::{Missed, Started},
     draft::{Part, Target, binding},
     marker::marker_key,
@@ -87,7 +87,7 @@ impl Writer {
     }
 
     async fn put_signed(&self, started: &Started, upload: &Upload, signed: &SignedPut) -> Result<(), String> {
-        let client = self.http().map_err(|error| error.to_string())?;
+        let client = upload.store.client().map_err(|error| error.to_string())?;
         let longest = started.parameters().request_timeout;
         let mut why = String::new();
         for send in 0..SENDS {
@@ -127,17 +127,6 @@ impl Writer {
             }
         }
         Err(why)
-    }
-
-    /// The client of signed URLs, made when it is first needed.
-    fn http(&self) -> Result<&reqwest::Client, AppendError> {
-        if let Some(client) = self.0.http.get() {
-            return Ok(client);
-        }
-        let made = reqwest::Client::builder()
-            .build()
-            .map_err(|error| AppendError::Invalid { why: format!("no HTTP client can be made here: {error}") })?;
-        Ok(self.0.http.get_or_init(|| made))
     }
 }
 

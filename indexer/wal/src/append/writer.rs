@@ -1,10 +1,6 @@
 //! The writer: a token from store time, the entry, what completes it, and the proof.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
 use tokio::sync::Mutex;
@@ -49,7 +45,6 @@ pub(super) struct Shared {
     source: Arc<dyn ParameterSource>,
     options: WriterOptions,
     trust: Mutex<Option<Trust>>,
-    pub(super) http: OnceLock<reqwest::Client>,
 }
 
 /// Parameters that may be relied on for seconds before `until`.
@@ -107,7 +102,6 @@ impl Writer {
             source,
             options,
             trust: Mutex::default(),
-            http: OnceLock::new(),
         }));
         writer.now().await?;
         Ok(writer)

@@ -22,7 +22,7 @@ pub(super) async fn expired(place: &Store) -> Seen {
     let Some(put) = Signer::of(place).put_url("expired", ended.before(VALID), ended, &named()).await? else {
         return Ok(Kept::NotPromised(NO_URLS));
     };
-    let answer = used(&put, "late").await?;
+    let answer = used(place, &put, "late").await?;
     let present = place.head("expired").await?.is_some();
     if answer.created() || present {
         Err(Broken::Promise(format!("a URL that ended at {ended} was accepted at {now}")))
@@ -36,7 +36,7 @@ pub(super) async fn once(place: &Store) -> Seen {
     let Some(put) = Signer::of(place).put_url("signed", now, now.after(VALID), &named()).await? else {
         return Ok(Kept::NotPromised(NO_URLS));
     };
-    let first = used(&put, "first").await?;
+    let first = used(place, &put, "first").await?;
     if !first.created() {
         return Err(Broken::Promise(format!(
             "a URL that is valid until {} got status {}",
@@ -44,10 +44,10 @@ pub(super) async fn once(place: &Store) -> Seen {
             first.status
         )));
     }
-    let second = used(&put, "second").await?;
+    let second = used(place, &put, "second").await?;
     let mut bare = put.clone();
     bare.headers.retain(|name, _| name != "if-none-match" && name != "x-goog-if-generation-match");
-    let without = used(&bare, "third").await?;
+    let without = used(place, &bare, "third").await?;
     let object = place.get("signed", SMALL).await?;
     let Some(object) = object else {
         return Err(Broken::Promise("the object that a signed URL created is absent".to_owned()));
@@ -72,6 +72,6 @@ fn named() -> Metadata {
     [("token".to_owned(), "0ujtsYcgvSTl8PAuAdqWYSMnLOv".to_owned())].into()
 }
 
-async fn used(put: &SignedPut, body: &'static str) -> Result<SignedAnswer, StoreError> {
-    put_signed(&reqwest::Client::new(), put, body.into()).await
+async fn used(place: &Store, put: &SignedPut, body: &'static str) -> Result<SignedAnswer, StoreError> {
+    put_signed(place.client()?, put, body.into()).await
 }

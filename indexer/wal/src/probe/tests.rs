@@ -48,6 +48,7 @@ async fn a_store_that_ignores_conditions_is_refused() {
 fn a_report_survives_being_recorded() {
     let report = ProbeReport {
         url: "s3://bucket/log".to_owned(),
+        failure: None,
         lines: vec![ProbeLine { name: "a".to_owned(), verdict: Verdict::NotApplicable, detail: "b".to_owned() }],
     };
     let text = serde_json::to_string(&report).unwrap();

@@ -11,13 +11,12 @@ impl Store {
     /// One attempt. A folder and a store in memory need none (`false`); other stores are refused with
     /// [`StoreError::Unusable`].
     pub async fn create_bucket(&self) -> Result<bool, StoreError> {
-        let Some(signing) = self.signing() else { return Ok(false) };
+        let Some(signing) = self.signing()? else { return Ok(false) };
         let Some(request) = signing.bucket_request().await.map_err(|error| self.error(KEY, &error))? else {
             return Err(self.unusable("only buckets of S3 stores are made here; make it with the store's tools".into()));
         };
         let failed = |error: reqwest::Error| self.failed(KEY, error_chain(&error.without_url()));
-        let client = reqwest::Client::builder().build().map_err(failed)?;
-        let answer = client.put(request.url).body(request.body).send().await.map_err(failed)?;
+        let answer = self.client()?.put(request.url).body(request.body).send().await.map_err(failed)?;
         match answer.status().as_u16() {
             200..300 => Ok(true),
             409 => Ok(false),

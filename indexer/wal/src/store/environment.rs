@@ -41,6 +41,20 @@ impl Environment {
         defaults
     }
 
+    /// Takes variables away.
+    pub(crate) fn unset(&mut self, names: &[&str]) {
+        for name in names {
+            self.0.remove(*name);
+        }
+    }
+
+    /// Sets variables to one value.
+    pub(crate) fn set_all(&mut self, names: &[&str], value: &str) {
+        for name in names {
+            self.set(name, value);
+        }
+    }
+
     /// Sets a variable.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.0.insert(name.to_owned(), value.to_owned());

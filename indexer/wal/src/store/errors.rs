@@ -8,7 +8,7 @@ use super::folder::Gone;
 const LONGEST_WHY: usize = 400;
 
 /// A store's refusal or failure. Every message names the object.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The credentials do not allow the call.
@@ -20,6 +20,30 @@ pub enum StoreError {
         key: String,
         #[doc = "the store's words"]
         why: String,
+    },
+    /// The credentials allow to read and not to write.
+    #[error(
+        "\"{url}\" lets \"{key}\" be read and not written: {why}; allow these credentials to put objects, or use others"
+    )]
+    ReadOnly {
+        #[doc = "the store"]
+        url: String,
+        #[doc = "the object"]
+        key: String,
+        #[doc = "the store's words"]
+        why: String,
+    },
+    /// A file that the store's settings name is not to be had: a credential, or the authority's certificates.
+    #[error("\"{url}\" cannot be used without \"{file}\": {why}; {remedy}")]
+    Missing {
+        #[doc = "the store"]
+        url: String,
+        #[doc = "the file"]
+        file: String,
+        #[doc = "what is wrong with it"]
+        why: String,
+        #[doc = "what to do"]
+        remedy: String,
     },
     /// The bucket or container does not exist.
     #[error("\"{url}\" does not exist ({why}); create the bucket or correct the URL")]
@@ -88,6 +112,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The URL of the store at fault, or of the part of it that was asked.
+    pub fn url(&self) -> &str {
+        match self {
+            Self::Denied { url, .. }
+            | Self::ReadOnly { url, .. }
+            | Self::Missing { url, .. }
+            | Self::NoBucket { url, .. }
+            | Self::Unusable { url, .. }
+            | Self::BadKey { url, .. }
+            | Self::Unsignable { url, .. }
+            | Self::Absent { url, .. }
+            | Self::Refused { url, .. }
+            | Self::Failed { url, .. } => url,
+        }
+    }
+
     /// Whether trying again may help. The adapter has then tried already, for some seconds.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Failed { .. })
@@ -109,6 +149,9 @@ enum Sort {
 
 /// Names the object and the remedy of a transport's error.
 pub(crate) fn classify(url: &str, key: &str, error: &object_store::Error) -> StoreError {
+    if let Some(ours) = causes(error).find_map(|cause| cause.downcast_ref::<StoreError>()) {
+        return ours.clone();
+    }
     let words = error_chain(error);
     let why = said(&words).unwrap_or_else(|| shortened(&words));
     let (url, key) = (url.to_owned(), key.to_owned());
@@ -146,7 +189,7 @@ fn sort(error: &object_store::Error, words: &str) -> Sort {
         object_store::Error::InvalidPath { .. } | object_store::Error::NotSupported { .. } => Sort::BadKey,
         object_store::Error::NotFound { .. } => Sort::Absent,
         _ if says(&["AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken"]) => Sort::Denied,
-        _ if is_refusal(words) => Sort::Refused,
+        _ if is_refusal(words) || says(&["<Code>NotImplemented</Code>"]) => Sort::Refused,
         _ => Sort::Failed,
     }
 }

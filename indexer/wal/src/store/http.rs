@@ -12,7 +12,10 @@ use object_store::{
     },
 };
 
-use super::keys;
+use super::{
+    keys,
+    requests::{Requests, operation},
+};
 use crate::Second;
 
 /// The store's clock when it answered.
@@ -21,25 +24,32 @@ pub(crate) struct Answered(pub(crate) Second);
 
 /// Connects as `object_store` would, with an [`Observer`] in between.
 #[derive(Debug)]
-pub(crate) struct Connector;
+pub(crate) struct Connector {
+    /// Where requests are counted.
+    pub(crate) requests: Requests,
+}
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Observer { inner }))
+        Ok(HttpClient::new(Observer { inner, requests: self.requests.clone() }))
     }
 }
 
 #[derive(Debug)]
 struct Observer {
     inner: HttpClient,
+    requests: Requests,
 }
 
 #[async_trait]
 impl HttpService for Observer {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let listing = is_listing(request.method().as_str(), request.uri().query().unwrap_or_default());
-        let mut response = self.inner.execute(request).await?;
+        let operation = operation(request.method().as_str(), listing);
+        let answer = self.inner.execute(request).await;
+        self.requests.count(operation, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
+        let mut response = answer?;
         if let Some(answered) = date(&response) {
             response.extensions_mut().insert(Answered(answered));
         }

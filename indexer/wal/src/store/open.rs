@@ -4,12 +4,22 @@ mod azure;
 mod google;
 mod s3;
 
-use std::{path::Path as FilePath, sync::Arc, time::Duration};
+use std::{
+    path::Path as FilePath,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use object_store::{ClientOptions, RetryConfig, memory::InMemory};
+use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig, memory::InMemory};
 use url::Url;
 
-use super::{Backend, Environment, Store, StoreError, folder::Folder};
+use super::{
+    Access, Backend, Environment, Requests, Signs, Store, StoreError,
+    credentials::Folder as CredentialsFolder,
+    folder::Folder,
+    http::Connector,
+    renewed::{Opened, Renewed},
+};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -85,8 +95,8 @@ pub(super) enum Purpose {
     Reading,
 }
 
-pub(super) fn open(url: &Url, environment: &Environment, purpose: Purpose) -> Result<Store, StoreError> {
-    let backend = match Kind::named(url.scheme()) {
+pub(super) fn open(url: &Url, access: &Access, purpose: Purpose) -> Result<Store, StoreError> {
+    let kind = match Kind::named(url.scheme()) {
         Some(Kind::Memory) => return Ok(Store::over(Arc::new(InMemory::new()), url.clone())),
         Some(Kind::Folder) => {
             let path = url.to_file_path();
@@ -95,15 +105,64 @@ pub(super) fn open(url: &Url, environment: &Environment, purpose: Purpose) -> Re
                 purpose,
             );
         }
-        Some(Kind::S3) => s3::backend(url, environment)?,
-        Some(Kind::Google) => google::backend(url, environment)?,
-        Some(Kind::Azure) => azure::backend(url, environment)?,
+        Some(kind) => kind,
         None => {
             let scheme = url.scheme();
             return Err(unusable(url, format!("\"{scheme}\" is no known scheme; use s3, gs, az, file or memory")));
         }
     };
-    Ok(Store::with(backend, url.clone()))
+    let certificates = access.certificates(url.as_str())?;
+    let transport = Transport { certificates, requests: access.requests.clone() };
+    let (inner, signs) = match &access.credentials_dir {
+        None => {
+            let (inner, signing) = transport.open(kind, url, &access.environment)?;
+            (inner, Signs::Always(signing))
+        }
+        Some(folder) => {
+            let folder = CredentialsFolder::new(folder, kind, url.as_str());
+            let (url, environment, transport) = (url.clone(), access.environment.clone(), transport.clone());
+            let renewed = Renewed::new(
+                url.clone().as_str(),
+                folder,
+                Box::new(move |credentials| transport.open(kind, &url, &credentials.over(&environment))),
+            );
+            (Arc::new(renewed.clone()) as Arc<dyn ObjectStore>, Signs::Renewed(renewed))
+        }
+    };
+    let certificates = transport.certificates;
+    Ok(Store::with(Backend { inner, kind, signs, certificates, client: OnceLock::new() }, url.clone()))
+}
+
+/// What the clients of a store have in common, whatever its credentials.
+#[derive(Clone)]
+struct Transport {
+    /// In PEM.
+    certificates: Option<Vec<u8>>,
+    requests: Requests,
+}
+
+impl Transport {
+    fn open(&self, kind: Kind, url: &Url, environment: &Environment) -> Result<Opened, StoreError> {
+        match kind {
+            Kind::S3 => s3::open(url, environment, self),
+            Kind::Google => google::open(url, environment, self),
+            Kind::Azure => azure::open(url, environment, self),
+            Kind::Memory | Kind::Folder => Err(unusable(url, "it takes no credentials".to_owned())),
+        }
+    }
+
+    fn connector(&self) -> Connector {
+        Connector { requests: self.requests.clone() }
+    }
+
+    /// Set before the environment's settings, which may allow plain http.
+    fn client_options(&self, url: &Url) -> Result<ClientOptions, StoreError> {
+        let pem = self.certificates.as_deref().unwrap_or_default();
+        let certificates = Certificate::from_pem_bundle(pem).map_err(|error| unusable(url, error.to_string()))?;
+        let options =
+            ClientOptions::new().with_connect_timeout(CONNECT).with_read_timeout(SILENCE).with_timeout(REQUEST);
+        Ok(certificates.into_iter().fold(options, ClientOptions::with_root_certificate))
+    }
 }
 
 pub(super) fn folder(path: &FilePath, purpose: Purpose) -> Result<Store, StoreError> {
@@ -117,7 +176,7 @@ pub(super) fn folder(path: &FilePath, purpose: Purpose) -> Result<Store, StoreEr
     };
     let (inner, path) = opened.map_err(refused)?;
     let url = Url::from_directory_path(&path).map_err(|()| refused(std::io::ErrorKind::InvalidFilename.into()))?;
-    let backend = Backend { inner: Arc::new(inner), kind: Kind::Folder, signing: None };
+    let backend = Backend::of(Arc::new(inner), Kind::Folder);
     Ok(Store::with(backend, url))
 }
 
@@ -131,11 +190,6 @@ fn bucket(url: &Url) -> Result<&str, StoreError> {
 /// Every request is one attempt: [`super::retry`] repeats those that may be repeated.
 fn one_attempt() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
-}
-
-/// Set before the environment's settings, which may allow plain http.
-fn client_options() -> ClientOptions {
-    ClientOptions::new().with_connect_timeout(CONNECT).with_read_timeout(SILENCE).with_timeout(REQUEST)
 }
 
 /// Refuses an endpoint without encryption unless the variable `allow` allows it.
@@ -158,8 +212,9 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str, environment: &[(&str, &str)]) -> String {
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        open(&url.parse().unwrap(), &environment, Purpose::Writing).unwrap_err().to_string()
+        let environment: Environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        open(&url.parse().unwrap(), &environment.into(), Purpose::Writing).unwrap_err().to_string()
     }
 
     #[test]
@@ -186,8 +241,9 @@ mod tests {
     #[test]
     fn opening_asks_nothing_of_the_store() {
         let environment = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let store = open(&"s3://bucket/log".parse().unwrap(), &environment, Purpose::Writing).unwrap();
+        let environment: Environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let store = open(&"s3://bucket/log".parse().unwrap(), &environment.into(), Purpose::Writing).unwrap();
         assert_eq!(store.below("/x/y/").url().as_str(), "s3://bucket/log/x/y");
     }
 }

@@ -41,7 +41,7 @@ impl Store {
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 self.lost_if_taken(key).await
             }
-            Err(error) => Create::Unknown(self.error(key, &error)),
+            Err(error) => Create::Unknown(self.unwritten(key, self.error(key, &error)).await),
         }
     }
 
@@ -79,11 +79,25 @@ impl Store {
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         let path = self.path(key)?;
         let payload = PutPayload::from(body);
-        retried(|| async {
+        let put = retried(|| async {
             let put = self.backend.inner.put(&path, payload.clone()).await;
             put.map(drop).map_err(|error| self.error(key, &error))
-        })
-        .await
+        });
+        match put.await {
+            Err(error) => Err(self.unwritten(key, error).await),
+            done => done,
+        }
+    }
+
+    /// Why `key` was not written: a store that refuses the write and lets the key be read is read-only.
+    async fn unwritten(&self, key: &str, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Denied { url, key: object, why } => match self.get(key, 0).await {
+                Ok(_) => StoreError::ReadOnly { url, key: object, why },
+                Err(_) => StoreError::Denied { url, key: object, why },
+            },
+            other => other,
+        }
     }
 
     /// Uploads a file of any size under a key that nobody else writes. Retries; multipart where it is large.

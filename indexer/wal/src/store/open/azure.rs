@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::{
+    ClientOptions,
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+};
 use url::Url;
 
-use super::{Environment, bucket, check_scheme, client_options, one_attempt, unusable};
+use super::{Environment, Opened, Transport, bucket, check_scheme, one_attempt, unusable};
 use crate::{
     sign::{AzureSigning, Signing},
-    store::{Backend, Kind, StoreError, environment::is_true, http::Connector},
+    store::{StoreError, environment::is_true},
 };
 
 /// The account that every emulator has, and its key: published by Microsoft.
@@ -29,8 +32,8 @@ const PARTS: [(&str, AzureConfigKey); 4] = [
     ("BlobEndpoint", AzureConfigKey::Endpoint),
 ];
 
-pub(super) fn backend(url: &Url, environment: &Environment) -> Result<Backend, StoreError> {
-    let builder = configured(environment);
+pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) -> Result<Opened, StoreError> {
+    let builder = configured(environment, transport.client_options(url)?);
     let value = |key| builder.get_config_value(&key);
     let endpoint = value(AzureConfigKey::Endpoint);
     check_scheme(url, endpoint.as_deref(), environment, "AZURE_ALLOW_HTTP")?;
@@ -41,14 +44,15 @@ pub(super) fn backend(url: &Url, environment: &Environment) -> Result<Backend, S
         key = key.or_else(|| Some(EMULATOR.1.to_owned()));
     }
     let account = account.ok_or_else(|| unusable(url, "no account is named; set AZURE_STORAGE_ACCOUNT".to_owned()))?;
-    let builder = builder.with_container_name(bucket(url)?).with_http_connector(Connector).with_retry(one_attempt());
+    let builder =
+        builder.with_container_name(bucket(url)?).with_http_connector(transport.connector()).with_retry(one_attempt());
     let store = Arc::new(builder.build().map_err(|error| unusable(url, error.to_string()))?);
     let signing = AzureSigning { store: store.clone(), account, key };
-    Ok(Backend { inner: store, kind: Kind::Azure, signing: Some(Signing::Azure(signing)) })
+    Ok((store, Some(Signing::Azure(signing))))
 }
 
-fn configured(environment: &Environment) -> MicrosoftAzureBuilder {
-    let mut builder = MicrosoftAzureBuilder::new().with_client_options(client_options());
+fn configured(environment: &Environment, options: ClientOptions) -> MicrosoftAzureBuilder {
+    let mut builder = MicrosoftAzureBuilder::new().with_client_options(options);
     let connection = environment.first(&["AZURE_STORAGE_CONNECTION_STRING"]).unwrap_or_default();
     for (key, value) in connection_settings(connection) {
         builder = builder.with_config(key, value);

@@ -6,10 +6,10 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Environment, bucket, check_scheme, client_options, one_attempt, unusable};
+use super::{Environment, Opened, Transport, bucket, check_scheme, one_attempt, unusable};
 use crate::{
     sign::{GoogleSigning, Signing},
-    store::{Backend, Kind, StoreError, http::Connector},
+    store::StoreError,
 };
 
 /// Where Google's objects are.
@@ -23,9 +23,9 @@ struct Credentials {
     gcs_base_url: Option<String>,
 }
 
-pub(super) fn backend(url: &Url, environment: &Environment) -> Result<Backend, StoreError> {
+pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) -> Result<Opened, StoreError> {
     let bucket = bucket(url)?;
-    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options());
+    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(transport.client_options(url)?);
     for (key, value) in environment.settings("GOOGLE_") {
         builder = builder.with_config(key, value);
     }
@@ -41,7 +41,7 @@ pub(super) fn backend(url: &Url, environment: &Environment) -> Result<Backend, S
     if emulator.is_none() {
         check_scheme(url, Some(&endpoint), environment, "GOOGLE_ALLOW_HTTP")?;
     }
-    let builder = builder.with_bucket_name(bucket).with_http_connector(Connector).with_retry(one_attempt());
+    let builder = builder.with_bucket_name(bucket).with_http_connector(transport.connector()).with_retry(one_attempt());
     let store = Arc::new(builder.build().map_err(|error| unusable(url, error.to_string()))?);
     let signing = GoogleSigning {
         store: store.clone(),
@@ -49,7 +49,7 @@ pub(super) fn backend(url: &Url, environment: &Environment) -> Result<Backend, S
         bucket: bucket.to_owned(),
         key: credentials.client_email.zip(credentials.private_key),
     };
-    Ok(Backend { inner: store, kind: Kind::Google, signing: Some(Signing::Google(signing)) })
+    Ok((store, Some(Signing::Google(signing))))
 }
 
 fn with_scheme(host: &str) -> String {

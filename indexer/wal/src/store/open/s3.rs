@@ -5,10 +5,10 @@ use std::{fs, path::PathBuf, sync::Arc};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use url::Url;
 
-use super::{Environment, bucket, check_scheme, client_options, one_attempt, unusable};
+use super::{Environment, Opened, Transport, bucket, check_scheme, one_attempt, unusable};
 use crate::{
     sign::{S3Signing, Signing},
-    store::{Backend, Kind, StoreError, http::Connector},
+    store::StoreError,
 };
 
 /// Variables that say where credentials come from; without one of them the shared files are read.
@@ -28,20 +28,21 @@ const SETTINGS: [(&str, &str); 5] = [
     ("endpoint_url", "AWS_ENDPOINT_URL"),
 ];
 
-pub(super) fn backend(url: &Url, environment: &Environment) -> Result<Backend, StoreError> {
+pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) -> Result<Opened, StoreError> {
     let environment = with_shared_files(environment);
     let endpoint = environment.first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]);
     check_scheme(url, endpoint, &environment, "AWS_ALLOW_HTTP")?;
-    let mut builder = AmazonS3Builder::new().with_client_options(client_options());
+    let mut builder = AmazonS3Builder::new().with_client_options(transport.client_options(url)?);
     for (key, value) in environment.settings("AWS_") {
         builder = builder.with_config(key, value);
     }
-    let builder = builder.with_bucket_name(bucket(url)?).with_http_connector(Connector).with_retry(one_attempt());
+    let builder =
+        builder.with_bucket_name(bucket(url)?).with_http_connector(transport.connector()).with_retry(one_attempt());
     let region = [AmazonS3ConfigKey::Region, AmazonS3ConfigKey::DefaultRegion];
     let region = region.iter().find_map(|key| builder.get_config_value(key));
     let region = region.unwrap_or_else(|| "us-east-1".to_owned());
     let store = Arc::new(builder.build().map_err(|error| unusable(url, error.to_string()))?);
-    Ok(Backend { inner: store.clone(), kind: Kind::S3, signing: Some(Signing::S3(S3Signing { store, region })) })
+    Ok((store.clone(), Some(Signing::S3(S3Signing { store, region }))))
 }
 
 /// The environment, completed from `~/.aws/config` and `~/.aws/credentials` where no variable names credentials.
