@@ -1,6 +1,6 @@
 # Every target runs from a fresh clone; what it needs beyond Rust, Go and a shell it builds or installs itself.
 .POSIX:
-.PHONY: help test lint deny bench fuzz demo
+.PHONY: help test lint deny bench fuzz demo image cluster
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -25,3 +25,9 @@ fuzz: ## feed damaged input to every parser, FUZZ_SECONDS (60) each
 
 demo: ## search this repository's own history: builds tidemark, prints the page's address and a curl that answers
 	@tests/tools/demo.sh
+
+image: ## write the container image to target/image/tidemark.tar (release build)
+	@tests/tools/image.sh release
+
+cluster: ## start a Kubernetes with the chart and the demo in it, until Ctrl-C (needs root)
+	@tests/tools/cluster.sh

@@ -9,6 +9,8 @@ use kube::{
 };
 use tidemark_tests::ApiServer;
 
+mod traces;
+
 fn map(name: &str, owner: Option<&ConfigMap>) -> ConfigMap {
     let owner = owner.map(|owner| OwnerReference {
         api_version: "v1".to_owned(),
@@ -80,4 +82,25 @@ async fn a_stopped_server_comes_back_with_what_it_knew() {
     assert!(maps.get("kept").await.is_err(), "nobody answers");
     server.start_server().await.expect("it starts again");
     maps.get("kept").await.expect("it is still there");
+}
+
+#[tokio::test]
+async fn nothing_stays_when_the_owner_is_killed() {
+    let mut owner = traces::Owner::start(&["--api-server"]).await;
+    owner.kubectl(&["get", "--raw", "/readyz"], "").await;
+    assert!(owner.traces().iter().any(|trace| trace.contains("kube-apiserver")), "{:?}", owner.traces());
+    owner.kill().await;
+    let gone = async {
+        while !owner.traces().is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_mins(1), gone).await.is_ok(), "left: {:?}", owner.traces());
+}
+
+#[tokio::test]
+async fn nothing_stays_after_ctrl_c() {
+    let mut owner = traces::Owner::start(&["--api-server"]).await;
+    owner.interrupt().await;
+    assert_eq!(owner.traces(), Vec::<String>::new());
 }

@@ -1,3 +1,43 @@
-#!/bin/sh
-echo "image: not written yet" >&2
-exit 1
+#!/usr/bin/env bash
+# Writes the product's image as an OCI archive and prints its path. It needs no Docker and no registry.
+#
+# usage: image.sh [release|dev]     release: target/image/tidemark.tar; dev: target/image/tidemark-dev.tar, of the debug build
+# environment: BINARIES   a folder with programs that are built already
+#              OCI_IMAGE  the program of tests/image, when it is built already
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+profile="${1:-${IMAGE_PROFILE:-release}}"
+target="${CARGO_TARGET_DIR:-$(pwd)/target}"
+case "$profile" in
+release) flags=(--release) built="$target/release" output=target/image/tidemark.tar ;;
+dev) flags=() built="$target/debug" output=target/image/tidemark-dev.tar ;;
+*) echo "image: the profile is release or dev, not \"$profile\"" >&2; exit 1 ;;
+esac
+
+if [ -z "${BINARIES:-}" ]; then
+    cargo build --locked "${flags[@]}" -p tidemark-indexer -p tidemark-operator --bins >&2
+    BINARIES="$built"
+fi
+if [ -z "${OCI_IMAGE:-}" ]; then
+    cargo build --locked -p tidemark-image --bin oci-image >&2
+    OCI_IMAGE="$target/debug/oci-image"
+fi
+
+mkdir -p target/image
+root="$(mktemp -d target/image/rootfs.XXXXXX)"
+trap 'rm -rf "$root"' EXIT
+tests/tools/rootfs.sh "$root" "$BINARIES"
+
+# The same as in the Dockerfile; tests/tests/image.rs compares them.
+version="$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)"
+"$OCI_IMAGE" --root "$root" --name tidemark.dev/tidemark:dev --user 65532:65532 --entry-point /usr/bin/tidemark \
+    --env PATH=/usr/bin \
+    --label org.opencontainers.image.title=Tidemark \
+    --label "org.opencontainers.image.description=Search for write-ahead logs in object storage, and the operator that runs it" \
+    --label org.opencontainers.image.source=https://github.com/tidemark-dev/tidemark \
+    --label org.opencontainers.image.licenses=Apache-2.0 \
+    --label "org.opencontainers.image.version=$version" \
+    "$output"
+echo "image: $output, $(($(stat -c %s "$output") / 1000000)) MB, tidemark.dev/tidemark:dev" >&2
+echo "$(pwd)/$output"

@@ -47,7 +47,18 @@ case $? in
 *) failed+=("dependencies") ;;
 esac
 
-step "minio" tests/tools/go.sh minio
+for family in minio etcd kubernetes coredns helm pause; do
+    step "$family" tests/tools/go.sh "$family"
+done
+cluster=""
+if [ "$(id -u)" -ne 0 ]; then
+    skip "the whole cluster: tests/cluster_* (needs root, for namespaces and control groups)"
+elif step "containerd" tests/tools/debian.sh; then
+    cluster=yes
+else
+    unset 'failed[-1]'
+    skip "the whole cluster: tests/cluster_* (no containerd)"
+fi
 if step "chromium" tests/tools/chromium.sh; then
     TIDEMARK_CHROMIUM="$(tail -n 1 "$logs/chromium.log")"
     export TIDEMARK_CHROMIUM
@@ -57,16 +68,31 @@ else
 fi
 
 if step "build" cargo build "${product[@]}" --all-targets --quiet; then
-    TIDEMARK_PROGRAM="$(pwd)/${CARGO_TARGET_DIR:-target}/debug/tidemark"
-    export TIDEMARK_PROGRAM
+    built="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug"
+    export TIDEMARK_PROGRAM="$built/tidemark"
+    # The image is of the programs that are built already.
+    if step "image" env BINARIES="$built" OCI_IMAGE="$built/oci-image" tests/tools/image.sh dev; then
+        TIDEMARK_IMAGE="$(tail -n 1 "$logs/image.log")"
+        export TIDEMARK_IMAGE
+    fi
     step "tests" cargo test "${product[@]}" --no-fail-fast
+    if [ -n "$cluster" ]; then
+        # One after the other: each starts a Kubernetes, and a test may measure what it does.
+        for file in tests/tests/cluster_*.rs; do
+            name="$(basename "$file" .rs)"
+            step "$name" cargo test "${product[@]}" --test "$name" -- --ignored --test-threads=1
+        done
+    fi
 fi
 step "simulation" cargo test -p tidemark-sim --no-fail-fast
 
 echo
 [ ${#skipped[@]} -eq 0 ] || printf 'skipped: %s\n' "${skipped[@]}"
 [ ${#failed[@]} -eq 0 ] || printf "failed: %s (its log is in $logs)\n" "${failed[@]}"
-cat "$logs"/tests.log "$logs"/simulation.log 2>/dev/null |
-    awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
-         END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }'
+# Tests of the whole cluster are ignored in the first run and have their own.
+cat "$logs"/tests.log "$logs"/simulation.log "$logs"/cluster_*.log 2>/dev/null |
+    awk -v cluster="$cluster" '
+        /Running .*tests\/cluster_/ { whole = 1 } /Running / && !/tests\/cluster_/ { whole = 0 }
+        /^test result:/ { passed += $4; failed += $6; if (!whole || !cluster) ignored += $8 }
+        END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }'
 [ ${#failed[@]} -eq 0 ]

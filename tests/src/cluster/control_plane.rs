@@ -119,10 +119,11 @@ impl ControlPlane<'_> {
     pub(crate) fn dns(&self, program: &Path, folder: &Path) -> anyhow::Result<Vec<OsString>> {
         let kubeconfig = self.pki.kubeconfig("coredns", Who::ADMIN, &self.url())?;
         let settings = folder.join("Corefile");
-        // A name outside of the cluster does not exist: nothing in a test may ask the world.
+        // A name outside of the cluster does not exist: nothing in a test may ask the world. In a block of its own, since
+        // `template` answers before `kubernetes` within one.
         let text = format!(
-            ".:53 {{\n bind {DNS}\n errors\n kubernetes cluster.local in-addr.arpa {{\n  kubeconfig {}\n  ttl 2\n }}\n \
-             template ANY ANY . {{\n  rcode NXDOMAIN\n }}\n}}\n",
+            "cluster.local:53 in-addr.arpa:53 {{\n bind {DNS}\n errors\n kubernetes {{\n  kubeconfig {}\n  ttl 2\n }}\n}}\n\
+             .:53 {{\n bind {DNS}\n template ANY ANY {{\n  rcode NXDOMAIN\n }}\n}}\n",
             kubeconfig.display()
         );
         std::fs::write(&settings, text)?;

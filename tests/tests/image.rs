@@ -1,0 +1,99 @@
+//! The product's image, and that the Dockerfile makes the same one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Read,
+    path::Path,
+};
+
+use serde_json::Value;
+use tidemark_tests::cluster::images;
+
+/// The files of an archive with their modes.
+fn files(archive: &[u8]) -> BTreeMap<String, (u32, Vec<u8>)> {
+    let mut archive = tar::Archive::new(archive);
+    let entries = archive.entries().expect("an archive");
+    let read = entries.map(|entry| {
+        let mut entry = entry.expect("an entry");
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).expect("its bytes");
+        let path = entry.path().expect("its path").display().to_string();
+        (path, (entry.header().mode().expect("its mode"), bytes))
+    });
+    read.collect()
+}
+
+/// The configuration and the layer of the image that `make image` writes.
+async fn image() -> (Value, BTreeMap<String, (u32, Vec<u8>)>) {
+    let archive = files(&fs::read(images::product().await.expect("it is built")).expect("it is readable"));
+    let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).expect("JSON");
+    let blob = |described: &Value| {
+        let digest = described["digest"].as_str().expect("a digest").replace(':', "/");
+        archive[&format!("blobs/{digest}")].1.clone()
+    };
+    let manifest = parsed(&blob(&parsed(&archive["index.json"].1)["manifests"][0]));
+    (parsed(&blob(&manifest["config"])), files(&blob(&manifest["layers"][0])))
+}
+
+/// The instructions of the Dockerfile's last stage.
+fn dockerfile() -> Vec<(String, String)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Dockerfile");
+    let text = fs::read_to_string(path).expect("it is readable").replace("\\\n", "");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let words = lines.map(|line| line.split_once(' ').expect("an instruction and its words"));
+    let all: Vec<_> = words.map(|(instruction, words)| (instruction.to_owned(), words.trim().to_owned())).collect();
+    let last = all.iter().rposition(|(instruction, _)| instruction == "FROM").expect("it has a stage");
+    all[last..].to_vec()
+}
+
+#[tokio::test]
+async fn the_dockerfile_makes_the_same_image() {
+    let (config, _) = image().await;
+    let config = &config["config"];
+    let stage = dockerfile();
+    let of = |wanted: &str| -> Vec<&str> {
+        stage.iter().filter(|(instruction, _)| instruction == wanted).map(|(_, words)| words.as_str()).collect()
+    };
+    assert_eq!(of("FROM"), ["scratch"]);
+    // All files come from the one script that `make image` calls too.
+    assert_eq!(of("COPY"), ["--from=build /rootfs/ /"]);
+    let script =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Dockerfile")).expect("it is readable");
+    assert!(script.contains("tests/tools/rootfs.sh /rootfs target/release"));
+    assert_eq!(of("ADD").len() + of("RUN").len() + of("CMD").len(), 0, "{stage:?}");
+
+    assert_eq!(of("USER"), [config["User"].as_str().expect("a user")]);
+    assert_eq!(of("WORKDIR"), [config["WorkingDir"].as_str().expect("a folder")]);
+    assert_eq!(serde_json::from_str::<Value>(of("ENTRYPOINT")[0]).expect("a list"), config["Entrypoint"]);
+    let environment: BTreeSet<_> = config["Env"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert_eq!(of("ENV").into_iter().collect::<BTreeSet<_>>(), environment);
+    let labels = of("LABEL").into_iter().map(|label| {
+        let (key, value) = label.split_once('=').expect("a value");
+        (key.to_owned(), Value::from(value.trim_matches('"')))
+    });
+    assert_eq!(labels.collect::<serde_json::Map<_, _>>(), *config["Labels"].as_object().expect("labels"));
+}
+
+#[tokio::test]
+async fn it_holds_both_programs_what_they_load_and_nothing_to_climb_on() {
+    let (config, files) = image().await;
+    assert_eq!(config["config"]["User"], "65532:65532");
+    for program in ["usr/bin/tidemark", "usr/bin/tidemark-operator"] {
+        assert_eq!(files[program].0, 0o755, "{program}");
+    }
+    let programs: Vec<_> = files.keys().filter(|path| path.starts_with("usr/bin/")).collect();
+    assert_eq!(programs.len(), 2, "no shell and no other program: {programs:?}");
+    assert!(files.keys().any(|path| path.contains("ld-linux")), "the loader is there");
+    assert!(files.keys().any(|path| path.ends_with("/libc.so.6")), "the C library is there");
+    assert!(!files["etc/ssl/certs/ca-certificates.crt"].1.is_empty());
+    assert!(String::from_utf8_lossy(&files["etc/passwd"].1).contains(":65532:65532:"));
+    for path in ["usr/share/doc/tidemark/LICENSE", "usr/share/doc/tidemark/components.txt"] {
+        assert!(files[path].1.len() > 1000, "{path}");
+    }
+    for path in ["tmp", "var/cache/tidemark"] {
+        assert_eq!(files[path].0 & 0o1777, 0o1777, "{path}");
+    }
+    let loose: Vec<_> = files.iter().filter(|(_, (mode, _))| mode & 0o6000 != 0).collect();
+    assert!(loose.is_empty(), "nothing takes other rights than its caller's: {loose:?}");
+}
