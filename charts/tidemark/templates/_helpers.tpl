@@ -72,7 +72,7 @@ capabilities: {drop: [ALL]}
 # Tells the state of each WAL.
 - apiGroups: [tidemark.dev]
   resources: [wals/status]
-  verbs: [get, patch]
+  verbs: [patch]
 # Makes a WAL the owner of its children, on clusters that check the right to block the owner's deletion.
 - apiGroups: [tidemark.dev]
   resources: [wals/finalizers]
