@@ -264,11 +264,13 @@ impl Root {
     /// `generation` is the index's last one, and closed for good. Refused unless the index is exactly this owner's: not that
     /// of a resource which was deleted and made again meanwhile.
     pub fn purge_index(&self, name: &str, owner: &Owner, generation: &Generation) -> Result<Option<Self>, Refused> {
+        // Also when somebody else has the prefix by now.
+        let done = |gone: &Purged| gone.owner == *owner && gone.generation.number() >= generation.number();
+        if self.purged.get(name).is_some_and(done) {
+            return Ok(None);
+        }
         let Some(known) = self.indexes.get(name) else {
-            return match self.purged.get(name) {
-                Some(gone) if gone.owner == *owner && gone.generation.number() >= generation.number() => Ok(None),
-                _ => Err(Refused::NotRegistered { what: "index", name: name.to_owned() }),
-            };
+            return Err(Refused::NotRegistered { what: "index", name: name.to_owned() });
         };
         if known.owner != *owner {
             return Err(owned_by_another(known));

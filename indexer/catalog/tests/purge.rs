@@ -172,6 +172,23 @@ async fn the_prefix_starts_the_next_generation_for_anybody_but_the_same_uid() {
     assert_eq!(b.writes().await.manifest().state.generation, "g3".parse().unwrap());
 }
 
+/// Found by seed 13 of the simulation's purge: its successor took the new owner's registration for a refusal.
+#[tokio::test(start_paused = true)]
+async fn a_purge_that_was_interrupted_is_finished_also_when_another_owner_has_the_prefix() {
+    let stage = Stage::new();
+    let a = Process::new("a", &stage, owner("1"));
+    filled(&stage, &a).await.release().await.unwrap();
+    let disturbed = stage.calm();
+    disturbed.disturb(Call::Delete, "segment", 0, 1, Act::EndBefore);
+    let first = Process::new("a", &disturbed, owner("1"));
+    assert!(timeout(Duration::from_hours(1), first.purges()).await.is_err());
+    let mut writer = Process::new("b", &stage, owner("2")).writes().await;
+    a.purges().await;
+    let of_the_first = left(&stage).await.into_iter().filter(|key| key.starts_with("index/g1/"));
+    assert_eq!(of_the_first.collect::<Vec<_>>(), fence(1, 8));
+    publish(&mut writer).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_resource_made_again_keeps_its_index_when_the_purge_of_its_predecessor_comes_late() {
     let stage = Stage::new();

@@ -3,7 +3,7 @@
 use tidemark_wal::planted::Fault;
 
 /// Every fault.
-pub const FAULTS: [Fault; 16] = [
+pub const FAULTS: [Fault; 20] = [
     Fault::OutcomeFromExpiryAlone,
     Fault::OverwritableDescriptor,
     Fault::ClockReadAfterListing,
@@ -20,6 +20,10 @@ pub const FAULTS: [Fault; 16] = [
     Fault::AcknowledgedUnseen,
     Fault::LateMakesDuplicate,
     Fault::SlotBelowBoundaryAccepted,
+    Fault::PurgeBeforeClosing,
+    Fault::PurgeByPrefix,
+    Fault::PurgeDropsFence,
+    Fault::PurgedGenerationReopened,
 ];
 
 /// The fault of this name.

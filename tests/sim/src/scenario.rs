@@ -4,6 +4,7 @@ pub mod chain;
 pub mod indexers;
 pub mod keepers;
 pub mod mixed;
+pub mod purge;
 pub mod readers;
 pub mod writers;
 
@@ -21,12 +22,14 @@ pub enum Scenario {
     Chain,
     /// A whole log.
     Mixed,
+    /// An index that is removed.
+    Purge,
 }
 
 impl Scenario {
     /// The scenario of this name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Chain, Self::Mixed].into_iter().find(|scenario| scenario.name() == name)
+        [Self::Chain, Self::Mixed, Self::Purge].into_iter().find(|scenario| scenario.name() == name)
     }
 
     /// Its name.
@@ -34,6 +37,7 @@ impl Scenario {
         match self {
             Self::Chain => "chain",
             Self::Mixed => "mixed",
+            Self::Purge => "purge",
         }
     }
 
@@ -42,6 +46,7 @@ impl Scenario {
         match (self, fault) {
             (Self::Mixed, Some(prey)) => hunt(seed, prey, fault, echo),
             (Self::Chain, _) => run(seed, fault, echo, chain::run),
+            (Self::Purge, _) => run(seed, fault, echo, purge::run),
             (Self::Mixed, None) => run(seed, None, echo, |seed, echo| mixed::run(seed, Knobs::mixed(seed), echo)),
         }
     }
@@ -51,6 +56,9 @@ impl Scenario {
 pub fn hunt(seed: u64, prey: Fault, fault: Option<Fault>, echo: bool) -> Report {
     match prey {
         Fault::NoBoundaryCheck | Fault::SlotBelowBoundaryAccepted => run(seed, fault, echo, chain::run),
+        Fault::PurgeBeforeClosing | Fault::PurgeByPrefix | Fault::PurgeDropsFence | Fault::PurgedGenerationReopened => {
+            run(seed, fault, echo, purge::run)
+        }
         _ => run(seed, fault, echo, |seed, echo| mixed::run(seed, Knobs::hunting(seed, prey), echo)),
     }
 }

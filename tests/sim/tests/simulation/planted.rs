@@ -58,4 +58,8 @@ caught! {
     an_acknowledgement_that_ignores_visibility: AcknowledgedUnseen,
     a_late_try_that_makes_its_retry_a_duplicate: LateMakesDuplicate,
     a_reader_that_accepts_a_slot_below_the_boundary: SlotBelowBoundaryAccepted,
+    a_purge_that_deletes_before_the_index_is_closed: PurgeBeforeClosing,
+    a_purge_that_deletes_by_prefix: PurgeByPrefix,
+    a_purge_that_deletes_its_fence: PurgeDropsFence,
+    a_purged_generation_that_is_opened_again: PurgedGenerationReopened,
 }

@@ -41,8 +41,24 @@ fn three_hundred_seeds_of_a_chain_hold() {
 }
 
 #[test]
+fn a_hundred_seeds_of_a_purge_hold() {
+    let reports = all_hold(Scenario::Purge, 0..100);
+    for rare in [
+        "purged",
+        "purged by somebody else before",
+        "a purge with an unknown outcome",
+        "a purged owner was refused",
+        "a writer met the purge",
+        "a zombie wrote in a slot that was deleted",
+    ] {
+        let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
+        assert!(seeds > 0, "\"{rare}\" never happened");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
-    for scenario in [Scenario::Chain, Scenario::Mixed] {
+    for scenario in [Scenario::Chain, Scenario::Mixed, Scenario::Purge] {
         for seed in [1, 2, 3, 4, 5] {
             let (first, second) = (scenario.run(seed, None, false), scenario.run(seed, None, false));
             assert!(first.lines > 100, "seed {seed} of {} does nothing", scenario.name());
