@@ -70,7 +70,7 @@ impl Cli {
         let result = match self.command {
             Command::Dev(dev) => dev.run().await,
             Command::Index(index) => index.run().await,
-            Command::Serve(serve) => serve.run().await,
+            Command::Serve(serve) => Box::pin(serve.run()).await,
             Command::Append(append) => append.run().await,
             Command::Demo(demo) => demo.run().await,
             Command::Log(log) => log.run().await,

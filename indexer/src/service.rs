@@ -7,6 +7,7 @@ mod dev;
 mod error;
 mod indexing;
 mod opening;
+mod removal;
 mod serving;
 mod stores;
 mod supervise;

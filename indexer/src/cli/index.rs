@@ -1,6 +1,6 @@
 //! `tidemark index`: the writer of an index.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use tidemark_catalog::Owner;
@@ -59,6 +59,9 @@ pub(super) struct Index {
     /// Do not compact.
     #[arg(long, env = "TIDEMARK_NO_COMPACTION")]
     no_compaction: bool,
+    /// Folder in which a file `purge` that holds the UID of --owner, a WAL resource, has the index removed for good.
+    #[arg(long, env = "TIDEMARK_CONTROL_DIR", value_name = "DIR")]
+    control_dir: Option<PathBuf>,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -78,6 +81,7 @@ impl Index {
             adopt_owner,
             identity,
             no_compaction,
+            control_dir,
             limits,
             cache,
         } = self;
@@ -89,6 +93,7 @@ impl Index {
                 None => parameters.complete(),
             }),
             owner,
+            control: control_dir,
             adopt: adopt_owner.filter(|owner| !owner.is_empty()),
             identity,
             listen,

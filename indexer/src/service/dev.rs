@@ -51,6 +51,7 @@ impl DevService {
         let (cache, _) = cache_options(Some(folder.join("cache")), CACHE_BYTES)?;
         let index = IndexService::start(
             IndexOptions {
+                control: None,
                 stores: Stores::opened(Some(log.clone()), Store::folder(&folder.join("index"))?),
                 parameters: Box::new(move |recorded| Some(local(recorded, expiry))),
                 owner: Owner::Named { name: "dev".to_owned() },

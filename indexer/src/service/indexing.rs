@@ -2,12 +2,13 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use tidemark_catalog::{Identity, IndexChain, Owner, Registration, RootChain};
+use tidemark_catalog::{Identity, IndexChain, Owner, Purge, Registration, RootChain, Swept};
 use tidemark_wal::{Clock, Entropy, Log, ParameterSource, Store, Token};
 use tokio::{
     net::TcpListener,
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Opened, Patience, ServiceError, Stores,
     opening::{Asked, FolderWriter, agree, fit, register},
+    removal::{Control, was_removed},
     serving::{listen_on, serve},
     supervise::Tasks,
     waiting::{OPENING, patiently},
@@ -56,6 +58,8 @@ pub struct IndexOptions {
     pub cache: EngineOptions,
     /// How to ingest.
     pub ingest: IngestOptions,
+    /// The folder in which a file `purge` with the UID of the owner asks for the index to be removed.
+    pub control: Option<PathBuf>,
 }
 
 /// An indexer that is ready to take the writer's role.
@@ -77,6 +81,7 @@ struct Work {
     engine: OnceLock<Arc<TantivyEngine>>,
     /// What the first attempt is to begin with.
     ready: Mutex<Option<Ready>>,
+    control: Control,
 }
 
 /// Everything that an ingest stands on.
@@ -99,6 +104,7 @@ impl IndexService {
         let process = Process::indexer(watched, served);
         process.set_places(options.stores.places());
         let work = Work {
+            control: Control::of(options.control.as_deref(), &options.owner),
             options,
             process,
             search,
@@ -108,7 +114,7 @@ impl IndexService {
             engine: OnceLock::new(),
             ready: Mutex::default(),
         };
-        if work.options.patience == Patience::None {
+        if work.options.patience == Patience::None && !work.control.asks().await {
             *work.ready.lock().await = Some(work.open().await?);
         }
         let listener = match work.options.listen {
@@ -161,8 +167,52 @@ impl Work {
         }
     }
 
-    /// Opens what is needed, unless that is done, and ingests until that ends.
+    /// Indexes until that ends, or until the index is to be removed.
     async fn attempt(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+        let working = stop.child_token();
+        let mut index = Box::pin(self.index(&working));
+        let ended = tokio::select! {
+            biased;
+            () = self.control.asked() => {
+                tracing::info!("the index is to be removed: this process ends its work");
+                self.process.set_phase(Some(Phase::Purging));
+                working.cancel();
+                index.await
+            }
+            ended = &mut index => ended,
+        };
+        match ended {
+            Err(failure) if was_removed(&failure) => {}
+            Err(failure) if failure.is_unknown() => return Err(failure),
+            ended if stop.is_cancelled() || !self.control.asks().await => return ended,
+            _ => {}
+        }
+        self.remove(stop).await
+    }
+
+    /// Removes the index, and does nothing more until `stop`: a process that ended would be started again.
+    async fn remove(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+        self.process.set_phase(Some(Phase::Purging));
+        let Opened { log, index } = self.stores()?;
+        let log = log.ok_or_else(|| ServiceError::Ended { task: "purge", why: "no log was named".to_owned() })?;
+        let name = index.url().to_string();
+        let identity = self.options.identity.clone().unwrap_or_else(|| format!("purge-{}", self.entropy.nonce()));
+        let (identity, root) = (Identity(identity), RootChain::open(&log, self.entropy.clone()));
+        let purge = Purge::new(root, index, &name, self.options.owner.clone(), self.entropy.clone());
+        let clock = Clock::new(&log, &clock_name(&identity));
+        let waits = |waiting| tracing::debug!(?waiting, "waiting for the writer's role, to remove the index");
+        let run = Box::pin(purge.run(&identity, &clock, &log.entries, waits));
+        let Some(swept) = stop.run_until_cancelled(run).await else { return Ok(()) };
+        let Swept { deleted, fences, unknown } = swept?;
+        tracing::info!(index = name, deleted, fences, unknown, "the index is removed; unknown objects stay");
+        self.process.works(OPENING);
+        self.process.set_phase(Some(Phase::Purged));
+        stop.cancelled().await;
+        Ok(())
+    }
+
+    /// Opens what is needed, unless that is done, and ingests until that ends.
+    async fn index(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
         let first = self.ready.lock().await.take();
         let ready = match first {
             Some(ready) => ready,

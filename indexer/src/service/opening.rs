@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidemark_catalog::{Generation, Identity, IndexChain, Owner, Registered, Registration, RootChain};
+use tidemark_catalog::{Identity, IndexChain, Owner, Registered, Registration, RootChain};
 use tidemark_wal::{Entropy, Log, Parameters, Schedule, Store, StoreError, probe};
 
 use super::ServiceError;
@@ -66,8 +66,8 @@ pub(super) async fn register(
     entropy: &Entropy,
 ) -> Result<(IndexChain, Registration), ServiceError> {
     let url = index.url().to_string();
-    let known = root.state().await?.indexes.get(&url).map(|known| known.generation.clone());
-    let chain = IndexChain::open(index, known.unwrap_or_else(Generation::first), entropy.clone()).follow().await?;
+    let start = root.state().await?.generation_of(&url);
+    let chain = IndexChain::open(index, start, entropy.clone()).follow().await?;
     let registered = Registered { url: url.clone(), owner: owner.clone(), generation: chain.generation().clone() };
     let how = root.register_index(&url, &registered, adopt).await?;
     tracing::debug!(?how, index = url, "the index is registered");

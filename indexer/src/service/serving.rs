@@ -126,7 +126,7 @@ impl Work {
             None => None,
         };
         let url = index.url().as_str();
-        let generation = known.as_ref().and_then(|root| root.indexes.get(url)).map(|known| known.generation.clone());
+        let generation = known.as_ref().map(|root| root.generation_of(url));
         if known.is_some_and(|root| root.probes.contains_key(url)) {
             self.process.set_probed();
         }
