@@ -5,7 +5,7 @@
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-test: ## lint, build, start the real servers and run every test (about half an hour when cold)
+test: ## lint, build, start the real servers and run every test (about an hour when cold)
 	@tests/tools/test.sh
 
 lint: ## format and lint, changing nothing

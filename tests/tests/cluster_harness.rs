@@ -1,6 +1,6 @@
 //! The whole cluster that other tests stand on: its pods run, its parts can be cut and stopped, and nothing stays.
 
-use std::{collections::BTreeSet, future::Future, path::Path, time::Duration};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt, api::ListParams};
@@ -18,16 +18,9 @@ const WEB: &str = include_str!("cluster_harness/web.yaml");
 
 /// One cluster of two nodes for the tests that leave it whole.
 async fn cluster() -> &'static Cluster {
-    let kubectl = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kubectl.tar");
-    let builder = Cluster::builder().nodes(2).quick_failover().image(images::minio().await.expect("it is built"));
-    let cluster = builder.shared().await.expect("the cluster starts");
-    if !kubectl.exists() {
-        let program = cluster.kubectl_words().command().get_program().to_owned();
-        let image = images::program("tidemark.dev/kubectl:test", Path::new(&program), "/kubectl").expect("it is read");
-        image.write(std::fs::File::create(&kubectl).expect("it is made")).expect("it is written");
-    }
-    cluster.import(&kubectl).expect("it is imported");
-    cluster
+    let images = [images::minio().await.expect("it is built"), images::kubectl().await.expect("it is built")];
+    let builder = images.into_iter().fold(Cluster::builder().nodes(2).quick_failover(), |all, one| all.image(one));
+    builder.shared().await.expect("the cluster starts")
 }
 
 async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {

@@ -16,6 +16,8 @@ use crate::{root, tools};
 pub const PRODUCT: &str = "tidemark.dev/tidemark:dev";
 /// The name of the MinIO that the demo runs.
 pub const MINIO: &str = "docker.io/minio/minio:RELEASE.2025-09-07T16-13-09Z";
+/// The name of an image of `kubectl`, for pods that ask something.
+pub const KUBECTL: &str = "tidemark.dev/kubectl:test";
 
 /// The product's image as `make image` makes it, but of the debug build. `TIDEMARK_IMAGE` names one that is built already.
 pub async fn product() -> anyhow::Result<PathBuf> {
@@ -30,6 +32,12 @@ pub async fn minio() -> anyhow::Result<PathBuf> {
     let folder = tools::go("minio").await?;
     let image = program(MINIO, &folder.join("minio"), "/usr/bin/minio")?;
     cached(&folder, &Image { layer: image.layer.folder("data", 0o777), ..image })
+}
+
+/// `kubectl`: with `--server=http://NAME get --raw PATH` it asks any server as `curl` would.
+pub async fn kubectl() -> anyhow::Result<PathBuf> {
+    let folder = tools::go("kubernetes").await?;
+    cached(&folder, &program(KUBECTL, &folder.join("kubectl"), "/kubectl")?)
 }
 
 /// What holds a pod's namespaces.

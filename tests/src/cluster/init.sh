@@ -10,9 +10,14 @@ exec 3<&0
 read -r pid _ </proc/self/stat
 mount --make-rshared /
 mount -t proc proc /proc
-# What programs write outside of their own folders goes here.
-for folder in /run /var/lib /var/log; do mount -t tmpfs tmpfs "$folder"; done
+# What programs write outside of their own folders goes into memory: /run is empty, the others show what the machine has.
+mount -t tmpfs tmpfs /run
 mkdir -p /run/netns
+for folder in lib log; do
+    mkdir -p "/run/over/$folder" "/run/over/$folder.work"
+    mount -t overlay overlay -o "lowerdir=/var/$folder,upperdir=/run/over/$folder,workdir=/run/over/$folder.work" "/var/$folder" ||
+        mount -t tmpfs tmpfs "/var/$folder"
+done
 
 # One bridge, on it the control plane and a link to each node.
 control=10.99.0.254

@@ -86,3 +86,20 @@ fn test_name() -> String {
     let name = std::thread::current().name().unwrap_or("unnamed").replace("::", "-");
     name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-_".contains(*letter)).take(80).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_on_any_thread_keeps_the_folder_and_asks_the_cluster() {
+        let logs = Logs::create("logs").expect("it is made");
+        assert!(!logs.folder().join(KEEP).exists());
+        logs.on_panic(|folder| fs::write(folder.join("objects"), "seen").expect("it is written"));
+        let panicked = std::thread::spawn(|| panic!("a failing test; this text is part of the test")).join();
+        assert!(panicked.is_err());
+        assert!(logs.folder().join(KEEP).exists());
+        assert_eq!(fs::read_to_string(logs.folder().join("objects")).expect("it is there"), "seen");
+        fs::remove_dir_all(logs.folder()).expect("it is removed");
+    }
+}

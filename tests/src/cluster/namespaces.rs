@@ -12,6 +12,8 @@ use anyhow::{Context, ensure};
 use super::{cgroups, logs::Logs, reaper::Reaper};
 
 const INIT: &str = include_str!("init.sh");
+/// Folders of the machine that `init.sh` covers.
+const HIDDEN: [&str; 3] = ["/run", "/var/lib", "/var/log"];
 
 /// Namespaces that vanish with everything in them when this is dropped or its process ends.
 pub(crate) struct Namespaces {
@@ -37,6 +39,8 @@ impl Namespaces {
             let words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", INIT, "init"];
             words.map(OsString::from).into_iter().chain([nodes.to_string().into()]).collect()
         })?;
+        let hidden = HIDDEN.iter().find(|folder| reaper.state().starts_with(folder));
+        ensure!(hidden.is_none(), "a cluster's folder cannot be below {hidden:?}, which it hides; set TMPDIR to another");
         cgroups::prepare(reaper.name(), nodes)?;
         let mut said = String::new();
         BufReader::new(output).read_line(&mut said)?;

@@ -27,8 +27,9 @@ clean() {
     done
     return $left
 }
-for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    if clean; then break; fi
+tries=0
+until clean || [ $tries -ge 120 ]; do
+    tries=$((tries + 1))
     sleep 0.5
 done
 [ -e "$logs/$keep" ] || rm -rf "$logs"
