@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt, api::ListParams};
 use tidemark_tests::{
     Cluster,
-    cluster::{Cut, images},
+    cluster::{ClusterBuilder, Cut, images},
 };
 
 mod traces;
@@ -19,7 +19,7 @@ const WEB: &str = include_str!("cluster_harness/web.yaml");
 /// One cluster of two nodes for the tests that leave it whole.
 async fn cluster() -> &'static Cluster {
     let images = [images::minio().await.expect("it is built"), images::kubectl().await.expect("it is built")];
-    let builder = images.into_iter().fold(Cluster::builder().nodes(2).quick_failover(), |all, one| all.image(one));
+    let builder = images.into_iter().fold(Cluster::builder().nodes(2).quick_failover(), ClusterBuilder::image);
     builder.shared().await.expect("the cluster starts")
 }
 

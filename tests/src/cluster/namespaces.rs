@@ -40,7 +40,10 @@ impl Namespaces {
             words.map(OsString::from).into_iter().chain([nodes.to_string().into()]).collect()
         })?;
         let hidden = HIDDEN.iter().find(|folder| reaper.state().starts_with(folder));
-        ensure!(hidden.is_none(), "a cluster's folder cannot be below {hidden:?}, which it hides; set TMPDIR to another");
+        ensure!(
+            hidden.is_none(),
+            "a cluster's folder cannot be below {hidden:?}, which it hides; set TMPDIR to another"
+        );
         cgroups::prepare(reaper.name(), nodes)?;
         let mut said = String::new();
         BufReader::new(output).read_line(&mut said)?;

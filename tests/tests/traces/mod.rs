@@ -28,6 +28,9 @@ impl Owner {
                 break;
             }
         }
+        let whole = said.last().is_some_and(|line| line.starts_with("Ctrl-C"));
+        let ended = if whole { None } else { Some(child.wait().await) };
+        assert!(ended.is_none(), "it ended early with {ended:?} and said {said:?}");
         let after = |mark: &str| {
             let found = said.iter().find_map(|line| line.split_once(mark)).map(|(_, rest)| rest);
             PathBuf::from(found.unwrap_or_else(|| panic!("\"{mark}\" was said: {said:?}")).trim_end_matches(":$PATH"))
