@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Client, Resource as _};
 use tidemark_crds::{Wal, WalStatus};
@@ -70,6 +71,7 @@ struct Entry {
     uid: String,
     resource_version: String,
     status: WalStatus,
+    written: Option<Timestamp>,
     /// Types and statuses as the metrics count them.
     counted: Vec<(String, String)>,
 }
@@ -93,12 +95,18 @@ impl Ledger {
     }
 
     /// Keeps a status that was written.
-    pub(crate) fn wrote(&self, key: &WalKey, written: &Wal) {
+    pub(crate) fn wrote(&self, key: &WalKey, written: &Wal, now: Timestamp) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.entry(key.clone()).or_default();
         entry.uid = written.meta().uid.clone().unwrap_or_default();
         entry.resource_version = written.meta().resource_version.clone().unwrap_or_default();
         entry.status = written.status.clone().unwrap_or_default();
+        entry.written = Some(now);
+    }
+
+    /// When the status of a WAL was written last by this leader.
+    pub(crate) fn written(&self, key: &WalKey) -> Option<Timestamp> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(key)?.written
     }
 
     /// Counts the conditions of a WAL in the metrics.

@@ -19,7 +19,7 @@ const LONGEST: usize = 64 * 1024;
 pub(crate) struct Process {
     pub(crate) version: String,
     pub(crate) phase: Phase,
-    pub(crate) identity: String,
+    pub(crate) identity: Option<String>,
     pub(crate) generation: Option<String>,
     pub(crate) epoch: Option<i64>,
     pub(crate) manifest: Option<i64>,
@@ -31,6 +31,7 @@ pub(crate) struct Process {
     pub(crate) caught_up: bool,
     pub(crate) probed: bool,
     pub(crate) adopted_from: Option<String>,
+    /// Identity of the present writer, as far as the process knows.
     pub(crate) writer: Option<String>,
     pub(crate) problems: Vec<Problem>,
 }
@@ -127,6 +128,15 @@ mod tests {
         let process: Process = serde_json::from_str(text).unwrap();
         assert_eq!((process.phase, process.caught_up), (Phase::Starting, false));
         assert_eq!(process.problems[0].reason(), Reason::Internal);
+    }
+
+    #[test]
+    fn the_first_answer_of_a_process_knows_next_to_nothing() {
+        let text = r#"{"version":"0.1.0","kind":"indexer","phase":"starting","identity":null,"generation":null,"epoch":0,
+            "manifest":0,"horizon":null,"cursor":null,"lagSeconds":0,"pendingEntries":0,"entries":0,"caughtUp":false,
+            "probed":false,"adoptedFrom":null,"writer":null,"problems":[]}"#;
+        let process: Process = serde_json::from_str(text).unwrap();
+        assert_eq!((process.phase, process.identity), (Phase::Starting, None));
     }
 
     #[test]

@@ -7,13 +7,15 @@
 //! - [`Pipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
 //! - [`Program`]: the `tidemark` program in a process of its own, to be killed;
 //! - [`faults`]: the faults that both of them act out;
-//! - [`cluster`]: a real Kubernetes: an API server alone, or all of it.
+//! - [`cluster`]: a real Kubernetes: an API server alone, or all of it;
+//! - [`controller`]: the operator at work on it, with data pods that are acted.
 //!
 //! Everything binds to loopback on a port that the system chooses, keeps its data in a temporary folder and ends with the
 //! value that started it, so that any number of runs can go on at once.
 
 pub mod bench;
 pub mod cluster;
+pub mod controller;
 pub mod faults;
 mod faulty;
 mod minio;

@@ -213,7 +213,7 @@ async fn tell(
     let assessment = facts.assess();
     let status = update_status::next(found, wal.metadata.generation, &facts, &assessment, &upgrade.verdict, now);
     let mut again = None;
-    match update_status::due(&found.status, &status, now) {
+    match update_status::due(&found.status, &status, update_status::since(scope, found, now)) {
         Due::Never => {}
         Due::After(wait) => again = Some(wait),
         Due::Now => {

@@ -143,6 +143,12 @@ impl Facts<'_> {
         })
     }
 
+    /// Whether a pod runs that has not been asked yet, as after a restart of the operator: what was known is still the best.
+    fn unasked(&self, component: Component) -> bool {
+        self.of(component)
+            .any(|seen| !seen.pod.terminating && seen.pod.address.is_some() && seen.observation.is_unasked())
+    }
+
     /// What keeps pods from running.
     fn trouble(&self, component: Component) -> Option<Verdict> {
         let mut troubled = self.of(component).filter(|seen| !seen.pod.terminating);

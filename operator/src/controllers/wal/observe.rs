@@ -52,6 +52,11 @@ impl Observation {
         self.process.as_deref().filter(|_| self.failures < FAILURES)
     }
 
+    /// Whether nobody can say yet whether it answers.
+    pub(crate) fn is_unasked(&self) -> bool {
+        self.process.is_none() && self.failures < FAILURES
+    }
+
     /// Whether it has been asked in vain for so long that it counts as not answering.
     pub(crate) fn is_silent(&self) -> bool {
         self.failures >= FAILURES
@@ -198,18 +203,18 @@ fn essence(observation: Option<&Observation>) -> (bool, Option<Process>) {
         lag_seconds: None,
         pending_entries: None,
         entries: None,
-        manifest: process.manifest.map(|_| 0),
+        manifest: process.manifest.map(|number| number.min(1)),
         ..process.clone()
     };
     let silent = observation.is_some_and(Observation::is_silent);
     (silent, observation.and_then(Observation::answer).map(bare))
 }
 
-/// What a status tells beside its conditions. The horizon moves with the clock and is no news of its own.
-fn figures(observation: Option<&Observation>) -> Option<[Option<i64>; 4]> {
+/// What a status tells beside its conditions. The horizon, and the cursor of an idle log, move with the clock and are no news
+/// of their own.
+fn figures(observation: Option<&Observation>) -> Option<[Option<i64>; 3]> {
     let process = observation?.process.as_ref()?;
-    let cursor = process.cursor.map(Timestamp::as_second);
-    Some([cursor, process.lag_seconds, process.pending_entries, process.entries])
+    Some([process.lag_seconds, process.pending_entries, process.entries])
 }
 
 #[cfg(test)]

@@ -53,19 +53,17 @@ pub(crate) async fn finalize(wal: &Wal, found: &Found, scope: &Scope) -> Result<
         _ if !wanted => None,
         Outcome::Wait(left) => return Ok(Deletion::Purging { again: left.min(AGAIN) }),
         Outcome::Purged => Some(Happened::normal("Purged", "the index was removed")),
-        Outcome::Abandoned(why) => {
-            scope.shared.metrics.purge_abandoned();
-            Some(Happened::warning(
-                "PurgeAbandoned",
-                format!(
-                    "{why}; the WAL goes and the rest of its index stays; remove \"{}\" by hand",
-                    wal.spec.index.url
-                ),
-            ))
-        }
+        Outcome::Abandoned(why) => Some(Happened::warning(
+            "PurgeAbandoned",
+            format!("{why}; the WAL goes and the rest of its index stays; remove \"{}\" by hand", wal.spec.index.url),
+        )),
     };
-    set_finalizer(wal, false, scope).await?;
-    if let Some(happened) = happened {
+    // A WAL that is gone already has been told of.
+    let removed = set_finalizer(wal, false, scope).await?;
+    if let Some(happened) = happened.filter(|_| removed) {
+        if happened.warning {
+            scope.shared.metrics.purge_abandoned();
+        }
         scope.shared.events.publish(&wal.object_ref(&()), &[happened]).await;
     }
     Ok(Deletion::Done)
@@ -107,7 +105,8 @@ async fn is_terminating(scope: &Scope, namespace: &str) -> bool {
 }
 
 /// Adds or removes the finalizer, unless the WAL has changed meanwhile: then it is looked at again.
-async fn set_finalizer(wal: &Wal, present: bool, scope: &Scope) -> Result<(), kube::Error> {
+/// Answers whether the WAL was still there.
+async fn set_finalizer(wal: &Wal, present: bool, scope: &Scope) -> Result<bool, kube::Error> {
     let mut finalizers = wal.finalizers().to_vec();
     finalizers.retain(|finalizer| finalizer != names::FINALIZER_PURGE);
     if present {
@@ -117,8 +116,8 @@ async fn set_finalizer(wal: &Wal, present: bool, scope: &Scope) -> Result<(), ku
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": wal.resource_version()}});
     let params = PatchParams { field_manager: Some(names::MANAGER_CHILDREN.to_owned()), ..PatchParams::default() };
     match api.patch_metadata(&wal.name_any(), &params, &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(error) => Err(error),
     }
 }

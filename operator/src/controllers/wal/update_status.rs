@@ -51,9 +51,8 @@ pub(crate) fn next(
         let Verdict { status: holds, reason, message } = verdict;
         set_condition(&mut status.conditions, kind, *holds, *reason, message, generation, now);
     }
-    let WalStatus { search: known, .. } = &status;
     status.search = Some(SearchStatus {
-        replicas: facts.search.map_or_else(|| known.as_ref().map_or(0, |_| 0), |rollout| rollout.replicas),
+        replicas: facts.search.map_or(0, |rollout| rollout.replicas),
         selector: Component::Search.selector_text(&found.key.name),
         url: facts.search_wanted.then(|| names::search_url(&found.key.namespace, &found.key.name)),
     });
@@ -83,7 +82,9 @@ fn figures(status: &mut WalStatus, seen: &Seen, process: &Process) {
     status.pending_entries = process.pending_entries;
     status.entries = process.entries;
     status.epoch = process.epoch;
-    status.generation.clone_from(&process.generation);
+    if process.manifest > Some(0) {
+        status.generation.clone_from(&process.generation);
+    }
     status.version = Some(process.version.clone());
 }
 
@@ -98,33 +99,49 @@ pub(crate) enum Due {
     After(Duration),
 }
 
-/// When `after` is to be written over `before`.
-pub(crate) fn due(before: &WalStatus, after: &WalStatus, now: Timestamp) -> Due {
+/// When `after` is to be written over `before`, which was written `since` ago.
+pub(crate) fn due(before: &WalStatus, after: &WalStatus, since: Duration) -> Due {
     if still(before) != still(after) {
         return Due::Now;
     }
-    // The horizon and the time of the look move with the clock; alone they are no news.
-    let silent =
-        WalStatus { horizon: before.horizon.clone(), observed_time: before.observed_time.clone(), ..after.clone() };
-    if silent == *before {
-        return Due::Never;
+    // The horizon, the cursor of an idle log and the time of the look move with the clock; alone they are no news.
+    let silent = WalStatus {
+        cursor: before.cursor.clone(),
+        horizon: before.horizon.clone(),
+        observed_time: before.observed_time.clone(),
+        ..after.clone()
+    };
+    match FIGURES.checked_sub(since).filter(|left| !left.is_zero()) {
+        _ if silent == *before => Due::Never,
+        Some(left) => Due::After(left),
+        None => Due::Now,
     }
-    let written = before.observed_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    let since = Duration::try_from(now.duration_since(written)).unwrap_or(FIGURES);
-    if since >= FIGURES { Due::Now } else { Due::After(FIGURES.saturating_sub(since)) }
 }
 
-/// What does not move while a WAL does its work.
+/// What does not move while a WAL does its work. A pod may tell the same problem in other words each time: new words alone
+/// can wait, but for those on an upgrade, which are the operator's own.
 fn still(status: &WalStatus) -> WalStatus {
+    let mut conditions = status.conditions.clone();
+    for condition in conditions.iter_mut().filter(|condition| condition.type_ != ConditionType::UpgradePending.as_str())
+    {
+        condition.message.clear();
+    }
     WalStatus {
         observed_generation: status.observed_generation,
-        conditions: status.conditions.clone(),
+        conditions,
         search: status.search.clone(),
         indexer: status.indexer.clone(),
         epoch: status.epoch,
         generation: status.generation.clone(),
         ..WalStatus::default()
     }
+}
+
+/// How long ago the status was written, as far as it or this operator knows.
+pub(crate) fn since(scope: &Scope, found: &Found, now: Timestamp) -> Duration {
+    let shown = found.status.observed_time.as_ref().map(|time| time.0);
+    let written = shown.into_iter().chain(scope.shared.ledger.written(&found.key)).max();
+    written.and_then(|written| Duration::try_from(now.duration_since(written)).ok()).unwrap_or(FIGURES)
 }
 
 /// Writes the status.
@@ -139,11 +156,61 @@ pub(crate) async fn write(scope: &Scope, found: &Found, status: &WalStatus) -> R
     });
     let params = PatchParams::apply(names::MANAGER_STATUS).force();
     let written = api.patch_status(&found.key.name, &params, &Patch::Apply(&patch)).await?;
-    scope.shared.ledger.wrote(&found.key, &written);
+    scope.shared.ledger.wrote(&found.key, &written, clock::now());
     Ok(written)
 }
 
 /// The present time, as statuses hold it.
 pub(crate) fn now() -> Timestamp {
     clock::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_crds::{ConditionStatus, Reason};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn status(message: &str, entries: i64) -> WalStatus {
+        let mut status =
+            WalStatus { entries: Some(entries), observed_time: Some(Time(at(10))), ..WalStatus::default() };
+        let (kind, no, reason) = (ConditionType::Ready, ConditionStatus::False, Reason::Unreachable);
+        set_condition(&mut status.conditions, kind, no, reason, message, Some(1), at(1));
+        status
+    }
+
+    #[test]
+    fn conditions_are_written_at_once_and_figures_and_words_once_a_minute() {
+        let (before, soon, late) = (status("a", 1), Duration::from_secs(20), Duration::from_mins(1));
+        let mut ready = before.clone();
+        set_condition(
+            &mut ready.conditions,
+            ConditionType::Ready,
+            ConditionStatus::True,
+            Reason::Ready,
+            "",
+            Some(1),
+            at(2),
+        );
+        let mut clock = before.clone();
+        (clock.horizon, clock.observed_time) = (Some(Time(at(99))), Some(Time(at(99))));
+        clock.cursor = Some(Cursor { token: None, time: Time(at(99)) });
+        let mut seen = before.clone();
+        seen.observed_generation = Some(2);
+        let left = Due::After(Duration::from_secs(40));
+        for (name, after, due_soon, due_late) in [
+            ("nothing", before.clone(), Due::Never, Due::Never),
+            ("the clock alone", clock, Due::Never, Due::Never),
+            ("a condition", ready, Due::Now, Due::Now),
+            ("the generation", seen, Due::Now, Due::Now),
+            ("figures", status("a", 2), left, Due::Now),
+            ("other words for the same problem", status("b", 1), left, Due::Now),
+        ] {
+            assert_eq!((due(&before, &after, soon), due(&before, &after, late)), (due_soon, due_late), "{name}");
+        }
+    }
 }

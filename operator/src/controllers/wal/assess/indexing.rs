@@ -58,7 +58,7 @@ fn standby(facts: &Facts<'_>, seen: &Seen, process: &Process) -> Verdict {
     if let Some(silent) = facts.silent(Component::Indexer) {
         return not_answering(silent);
     }
-    let writer = process.writer.as_deref().filter(|writer| *writer != process.identity).unwrap_or("unknown");
+    let writer = process.writer.as_deref().unwrap_or("unknown");
     Verdict::no(
         Reason::Standby,
         format!(
@@ -70,6 +70,9 @@ fn standby(facts: &Facts<'_>, seen: &Seen, process: &Process) -> Verdict {
 }
 
 fn without_answer(facts: &Facts<'_>) -> Verdict {
+    if let Some(before) = facts.unasked(Component::Indexer).then(|| facts.before(ConditionType::Indexing)).flatten() {
+        return Verdict::repeated(before);
+    }
     let silent = facts.silent(Component::Indexer).map(not_answering);
     facts.trouble(Component::Indexer).or(silent).unwrap_or_else(starting)
 }

@@ -1,6 +1,6 @@
 //! `SearchAvailable`: search answers. The kubelet's word counts, not the operator's connection to the pods.
 
-use tidemark_crds::{Reason, names::Component};
+use tidemark_crds::{ConditionType, Reason, names::Component};
 
 use super::{Facts, Seen, Verdict, indexing::not_answering};
 use crate::process::Problem;
@@ -12,7 +12,15 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
             "\"spec.search.replicas\" is 0; nothing can be searched; run \"kubectl scale wal\" to turn search on",
         );
     }
-    if facts.search.is_some_and(|rollout| rollout.available > 0) {
+    // What pods told before this operator asks them for the first time, in as far as the kubelet does not know better.
+    let told = facts.before(ConditionType::SearchAvailable).filter(|before| {
+        let off = [Reason::NoReplicas, Reason::Available].map(Reason::as_str).contains(&before.reason.as_str());
+        facts.unasked(Component::Search) && !off
+    });
+    if let Some(told) = told.filter(|told| !available(facts) || told.reason == Reason::AuthTokenMissing.as_str()) {
+        return Verdict::repeated(told);
+    }
+    if available(facts) {
         return match locked(facts) {
             Some(problem) => Verdict::no(problem.reason(), problem.message.clone()),
             None => Verdict::yes(Reason::Available, "search answers"),
@@ -26,6 +34,11 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
     facts.trouble(Component::Search).or(silent).unwrap_or_else(|| {
         Verdict::no(Reason::Starting, "search starts; it answers when it has read the first manifest of the index")
     })
+}
+
+/// Whether the kubelet calls a search pod ready.
+fn available(facts: &Facts<'_>) -> bool {
+    facts.search.is_some_and(|rollout| rollout.available > 0)
 }
 
 /// Why every search pod that answers refuses every query, if so.

@@ -280,6 +280,25 @@ fn conditions_follow_from_what_was_seen() {
 }
 
 #[test]
+fn before_the_pods_were_asked_what_was_known_still_holds() {
+    let unasked = |component| {
+        let seen = says(component, "p", Process::default());
+        Seen { observation: Observation::default(), ..seen }
+    };
+    let case = Case {
+        pods: vec![unasked(Component::Indexer), unasked(Component::Search)],
+        before: vec![
+            before(ConditionType::StorageReady, "True", Reason::Probed),
+            before(ConditionType::Indexing, "True", Reason::CaughtUp),
+            before(ConditionType::SearchAvailable, "False", Reason::AuthTokenMissing),
+        ],
+        ..Case::default()
+    };
+    let wanted = ["False/AuthTokenMissing", "True/Probed", "True/CaughtUp", "False/AuthTokenMissing"];
+    assert_eq!(case.conditions(), wanted);
+}
+
+#[test]
 fn ready_repeats_the_message_of_what_fails_first() {
     let case =
         Case { pods: vec![indexer(Process { problems: problem("AccessDenied"), ..writer() })], ..Case::default() };

@@ -1,0 +1,206 @@
+//! Data pods that are acted.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::{Value, json};
+use tidemark_crds::names::{self, Component};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// What the pods of a role say and do.
+#[derive(Clone, Debug)]
+struct Part {
+    /// The answer of `/v1/process`; none is a pod that does not answer.
+    says: Option<Value>,
+    ready: bool,
+}
+
+type Parts = Arc<Mutex<HashMap<Component, Part>>>;
+
+/// A kubelet that starts nothing: every pod of a namespace runs at once, on an address of its own, and says what is wanted.
+pub struct FakePods {
+    client: Client,
+    namespace: String,
+    port: u16,
+    parts: Parts,
+    /// Pods and servers; they end with this value.
+    _tasks: JoinSet<()>,
+}
+
+impl FakePods {
+    /// Acts the pods of `namespace`. Indexers write and have caught up, search serves, until something else is wanted.
+    pub async fn start(client: Client, namespace: &str) -> anyhow::Result<Self> {
+        // The port is free on one address of loopback, and each pod has one of its own.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port();
+        let parts = Parts::default();
+        let defaults = [(Component::Indexer, say::writing(1, 10)), (Component::Search, say::serving())];
+        for (component, says) in defaults {
+            lock(&parts).insert(component, Part { says: Some(says), ready: true });
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(act(Api::namespaced(client.clone(), namespace), port, parts.clone()));
+        Ok(Self { client, namespace: namespace.to_owned(), port, parts, _tasks: tasks })
+    }
+
+    /// The port of all pods.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// From now on the pods of this role say this.
+    pub fn say(&self, component: Component, says: Value) {
+        self.change(component, |part| part.says = Some(says));
+    }
+
+    /// From now on the pods of this role do not answer.
+    pub fn silence(&self, component: Component) {
+        self.change(component, |part| part.says = None);
+    }
+
+    /// Whether the kubelet calls the pods of this role ready: those that are there, and those that come.
+    pub async fn ready(&self, component: Component, ready: bool) -> anyhow::Result<()> {
+        self.change(component, |part| part.ready = ready);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        for pod in api.list(&kube::api::ListParams::default()).await? {
+            let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+            if let Some(ip) = ip.filter(|_| role(&pod) == Some(component)) {
+                run(&api, &pod, &ip, ready).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Readiness of the pods of this role that come later.
+    pub fn newcomers_ready(&self, component: Component, ready: bool) {
+        self.change(component, |part| part.ready = ready);
+    }
+
+    fn change(&self, component: Component, change: impl FnOnce(&mut Part)) {
+        lock(&self.parts).entry(component).and_modify(change);
+    }
+}
+
+/// What data pods say.
+pub mod say {
+    use serde_json::{Value, json};
+
+    /// An indexer that writes and has caught up.
+    pub fn writing(epoch: u64, entries: u64) -> Value {
+        json!({
+            "version": "0.1.0", "kind": "indexer", "phase": "writing", "identity": "i", "generation": "g1", "epoch": epoch,
+            "manifest": 1, "horizon": "2026-11-21T10:00:10Z", "cursor": "2026-11-21T10:00:00Z", "lagSeconds": 0,
+            "pendingEntries": 0, "entries": entries, "caughtUp": true, "probed": true, "adoptedFrom": null, "writer": "i",
+            "problems": [],
+        })
+    }
+
+    /// `process` some minutes later, in which nothing was appended.
+    pub fn later(mut process: Value, minutes: u64) -> Value {
+        process["cursor"] = json!(format!("2026-11-21T10:{minutes:02}:00Z"));
+        process["horizon"] = json!(format!("2026-11-21T10:{minutes:02}:10Z"));
+        process
+    }
+
+    /// A search pod that serves.
+    pub fn serving() -> Value {
+        json!({"version": "0.1.0", "kind": "search", "phase": "serving", "identity": "s", "manifest": 1, "problems": []})
+    }
+
+    /// An indexer that cannot open its storage.
+    pub fn problem(reason: &str, message: &str) -> Value {
+        json!({
+            "version": "0.1.0", "kind": "indexer", "phase": "starting", "identity": "i",
+            "problems": [{"reason": reason, "place": "log", "message": message}],
+        })
+    }
+
+    /// `process` in another phase.
+    pub fn phase(mut process: Value, phase: &str) -> Value {
+        process["phase"] = json!(phase);
+        process
+    }
+}
+
+async fn act(api: Api<Pod>, port: u16, parts: Parts) {
+    let mut servers = JoinSet::new();
+    let mut known: HashMap<String, Ipv4Addr> = HashMap::new();
+    let config = watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
+    let mut pods = std::pin::pin!(watcher::watcher(api.clone(), config).default_backoff().applied_objects());
+    while let Some(pod) = pods.next().await {
+        let Ok(pod) = pod else { continue };
+        let (Some(uid), Some(component)) = (pod.uid(), role(&pod)) else { continue };
+        if known.contains_key(&uid) {
+            continue;
+        }
+        let (ip, listener) = listen(port).await;
+        known.insert(uid, ip);
+        servers.spawn(serve(listener, component, parts.clone()));
+        let ready = lock(&parts).get(&component).is_some_and(|part| part.ready);
+        // A pod that is gone by now needs no status.
+        drop(run(&api, &pod, &ip.to_string(), ready).await);
+    }
+}
+
+/// An address of loopback on which the port is free.
+async fn listen(port: u16) -> (Ipv4Addr, TcpListener) {
+    loop {
+        let [a, b, c] = rand::random::<[u8; 3]>();
+        let ip = Ipv4Addr::new(127, a.max(1), b, c.clamp(1, 254));
+        if let Ok(listener) = TcpListener::bind(SocketAddr::from((ip, port))).await {
+            return (ip, listener);
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, component: Component, parts: Parts) {
+    let mut answers = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let says = lock(&parts).get(&component).and_then(|part| part.says.clone());
+        answers.spawn(answer(stream, says));
+        while answers.try_join_next().is_some() {}
+    }
+}
+
+/// Answers one request; nothing to say closes the connection.
+async fn answer(mut stream: TcpStream, says: Option<Value>) {
+    let mut request = [0; 4096];
+    let read = stream.read(&mut request).await;
+    if let (Ok(1..), Some(says)) = (read, says) {
+        let body = says.to_string();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        drop(stream.write_all(format!("{head}connection: close\r\n\r\n{body}").as_bytes()).await);
+    }
+}
+
+async fn run(api: &Api<Pod>, pod: &Pod, ip: &str, ready: bool) -> anyhow::Result<()> {
+    let ready = if ready { "True" } else { "False" };
+    let status = json!({"status": {
+        "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+        "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2026-11-21T10:00:00Z"}],
+    }});
+    api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await?;
+    Ok(())
+}
+
+fn role(pod: &Pod) -> Option<Component> {
+    let role = pod.labels().get(names::LABEL_COMPONENT)?;
+    Component::ALL.into_iter().find(|component| component.as_str() == role)
+}
+
+fn lock(parts: &Parts) -> std::sync::MutexGuard<'_, HashMap<Component, Part>> {
+    parts.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,185 @@
+//! A namespace on a real API server, with an operator that watches it and pods that are acted.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::Context;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace, events::v1::Event};
+use kube::{
+    Api, Client,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::Value;
+use tidemark_crds::{Wal, condition, names::Component, wal_crd_yaml};
+use tokio::sync::OnceCell;
+
+use super::{FakePods, Operator, Options};
+use crate::cluster::ApiServer;
+
+/// How long anything may take to become true.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+static WORLDS: AtomicU32 = AtomicU32::new(0);
+static INSTALLED: OnceCell<()> = OnceCell::const_new();
+
+/// A namespace of its own on the shared API server.
+pub struct World {
+    /// The API server, with the controllers of Kubernetes.
+    pub server: &'static ApiServer,
+    /// The administrator.
+    pub client: Client,
+    /// Its name.
+    pub namespace: String,
+    /// The data pods.
+    pub pods: FakePods,
+}
+
+impl World {
+    /// A namespace without an operator.
+    pub async fn create() -> anyhow::Result<Self> {
+        let server = ApiServer::shared().await?;
+        INSTALLED.get_or_try_init(|| async { server.apply(&wal_crd_yaml()?).await.map(drop) }).await?;
+        let client = server.client();
+        let namespace = format!("world-{}", WORLDS.fetch_add(1, Ordering::Relaxed));
+        server.kubectl(["create", "namespace", &namespace]).await?;
+        let pods = FakePods::start(client.clone(), &namespace).await?;
+        let world = Self { server, client, namespace, pods };
+        eventually("the CRD is served", async || Ok(world.wals().list(&ListParams::default()).await.ok())).await?;
+        Ok(world)
+    }
+
+    /// How an operator for this namespace is started.
+    pub fn options(&self) -> Options {
+        Options {
+            kubeconfig: self.server.kubeconfig().to_owned(),
+            image: "tidemark.dev/tidemark:one".to_owned(),
+            identity: "one".to_owned(),
+            lease_namespace: self.namespace.clone(),
+            pod_port: self.pods.port(),
+            flags: vec![format!("--namespace={}", self.namespace), "--lease-duration=6s".to_owned()],
+        }
+    }
+
+    /// An operator for this namespace.
+    pub async fn operator(&self) -> anyhow::Result<Operator> {
+        Operator::start(&self.options()).await
+    }
+
+    /// The WALs of the namespace.
+    pub fn wals(&self) -> Api<Wal> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Things of the namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Makes a WAL, with more of a spec.
+    pub async fn make(&self, name: &str, spec: &str) -> anyhow::Result<()> {
+        self.server.apply(&wal_yaml(&self.namespace, name, spec)).await.map(drop)
+    }
+
+    /// Changes a WAL.
+    pub async fn change(&self, name: &str, patch: Value) -> anyhow::Result<Wal> {
+        Ok(self.wals().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?)
+    }
+
+    /// Waits until a condition of a WAL has this status and reason (`True/Ready`), and gives its message.
+    pub async fn is(&self, name: &str, kind: tidemark_crds::ConditionType, wanted: &str) -> anyhow::Result<String> {
+        let what = format!("{} of \"{name}\" is {wanted}", kind.as_str());
+        let found = eventually(&what, async || {
+            let wal = self.wals().get(name).await?;
+            let status = wal.status.unwrap_or_default();
+            let found = condition(&status.conditions, kind);
+            let found = found.filter(|_| status.observed_generation == wal.metadata.generation);
+            Ok(found.filter(|found| format!("{}/{}", found.status, found.reason) == wanted).map(|c| c.message.clone()))
+        });
+        let found = found.await;
+        if found.is_err() {
+            let status = self.wals().get_opt(name).await?.and_then(|wal| wal.status);
+            return found.with_context(|| format!("{status:#?}"));
+        }
+        found
+    }
+
+    /// Waits until a WAL is ready.
+    pub async fn is_ready(&self, name: &str) -> anyhow::Result<String> {
+        self.is(name, tidemark_crds::ConditionType::Ready, "True/Ready").await
+    }
+
+    /// The Deployment of a role of a WAL.
+    pub async fn deployment(&self, wal: &str, component: Component) -> anyhow::Result<Deployment> {
+        Ok(self.api::<Deployment>().get(&component.child_name(wal)).await?)
+    }
+
+    /// The image that the Deployment of a role asks for.
+    pub async fn image(&self, wal: &str, component: Component) -> anyhow::Result<String> {
+        let deployment = self.deployment(wal, component).await?;
+        let pod = deployment.spec.context("it has a spec")?.template.spec.context("it has a pod")?;
+        pod.containers.into_iter().next().and_then(|container| container.image).context("it has an image")
+    }
+
+    /// Reasons of the Events on a WAL, in the order in which they were written.
+    pub async fn events(&self, name: &str) -> anyhow::Result<Vec<String>> {
+        let mut events = self.api::<Event>().list(&ListParams::default()).await?.items;
+        events.retain(|event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name));
+        events.retain(|event| event.regarding.as_ref().and_then(|about| about.kind.as_deref()) == Some("WAL"));
+        events.sort_by_key(|event| event.event_time.clone());
+        Ok(events.into_iter().filter_map(|event| event.reason).collect())
+    }
+
+    /// Waits until there is an Event with this reason on a WAL.
+    pub async fn told(&self, name: &str, reason: &str) -> anyhow::Result<()> {
+        eventually(&format!("Event {reason} on \"{name}\""), async || {
+            Ok(self.events(name).await?.iter().any(|told| told == reason).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until there is no such WAL.
+    pub async fn is_gone(&self, name: &str) -> anyhow::Result<()> {
+        eventually(&format!("WAL \"{name}\" is gone"), async || {
+            Ok(self.wals().get_opt(name).await?.is_none().then_some(()))
+        })
+        .await
+    }
+
+    /// Begins to delete the namespace; its objects go in the API server's own time.
+    pub async fn delete_namespace(&self) -> anyhow::Result<()> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        api.delete(&self.namespace, &kube::api::DeleteParams::default()).await?;
+        Ok(())
+    }
+}
+
+/// A WAL as YAML, with more of a spec (flow style, such as `suspend: true, search: {replicas: 2}`).
+pub fn wal_yaml(namespace: &str, name: &str, spec: &str) -> String {
+    let places = format!(
+        "storage: {{endpoint: 'https://s3.test', credentials: {{type: Secret, secretRef: {{name: keys}}}}}}, \
+         log: {{url: 's3://wal/{namespace}-{name}', expiry: 10s}}, metadata: {{urls: ['s3://meta']}}, \
+         index: {{url: 's3://index/{namespace}-{name}'}}"
+    );
+    let spec = if spec.is_empty() { places } else { format!("{places}, {spec}") };
+    format!(
+        "{{apiVersion: tidemark.dev/v1alpha1, kind: WAL, metadata: {{namespace: {namespace}, name: {name}}}, spec: {{{spec}}}}}"
+    )
+}
+
+/// Waits until `look` finds something; an error of it, or too long a wait, is the end.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let looking = async {
+        loop {
+            if let Some(found) = look().await? {
+                return anyhow::Ok(found);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.with_context(|| format!("{what}: not within {PATIENCE:?}"))?
+}

@@ -1,0 +1,136 @@
+//! What a WAL's conditions say.
+
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+use tidemark_crds::{ConditionType, names::Component};
+use tidemark_tests::controller::{World, eventually, say};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_problem_of_a_pod_is_one_condition_with_its_words_and_goes_with_its_cause() {
+    let world = World::create().await.expect("it starts");
+    let _operator = world.operator().await.expect("it starts");
+    let words = "bucket \"wal\" does not exist; nothing is indexed; make it or correct \"spec.log.url\"";
+    world.pods.say(Component::Indexer, say::problem("BucketMissing", words));
+    world.make("orders", "").await.expect("it is created");
+    world.make("bills", "suspend: true").await.expect("it is created");
+    for kind in [ConditionType::StorageReady, ConditionType::Indexing, ConditionType::Ready] {
+        let message = world.is("orders", kind, "False/BucketMissing").await.expect("it is told");
+        assert_eq!(message, words);
+    }
+    world.is("bills", ConditionType::Ready, "True/Suspended").await.expect("others are unaffected");
+    world.told("orders", "BucketMissing").await.expect("it is told");
+
+    world.pods.say(Component::Indexer, say::writing(1, 1));
+    world.is_ready("orders").await.expect("it recovers without a restart");
+    let events = world.events("orders").await.expect("they are listed");
+    assert_eq!(events.iter().filter(|reason| *reason == "BucketMissing").count(), 1, "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_indexer_that_does_not_answer_flips_nothing_but_indexing() {
+    let world = World::create().await.expect("it starts");
+    let _operator = world.operator().await.expect("it starts");
+    world.make("orders", "").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    world.pods.silence(Component::Indexer);
+    let message = world.is("orders", ConditionType::Indexing, "Unknown/PodNotAnswering").await.expect("it is told");
+    assert!(message.contains("has not answered the operator since"), "{message}");
+    world.is("orders", ConditionType::SearchAvailable, "True/Available").await.expect("search is not flipped");
+    world.is("orders", ConditionType::StorageReady, "True/Probed").await.expect("what was known stays known");
+    world.is("orders", ConditionType::Ready, "Unknown/PodNotAnswering").await.expect("nobody can say");
+
+    world.pods.silence(Component::Search);
+    world.pods.say(Component::Indexer, say::writing(1, 10));
+    world.is_ready("orders").await.expect("the kubelet's word counts for search");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spec_that_is_refused_waits_for_a_change_and_the_pods_stay() {
+    let world = World::create().await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
+    world.make("orders", "").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    let before = world.deployment("orders", Component::Indexer).await.expect("it is there");
+    let template = json!({"spec": {"hostNetwork": true}});
+    world.change("orders", json!({"spec": {"indexer": {"podTemplate": template}}})).await.expect("it is changed");
+    let message = world.is("orders", ConditionType::Ready, "False/PodTemplateRefused").await.expect("it is refused");
+    assert!(message.contains("hostNetwork"), "{message}");
+    world.is("orders", ConditionType::Indexing, "True/CaughtUp").await.expect("the pods go on");
+    world.told("orders", "PodTemplateRefused").await.expect("it is told");
+
+    let (writes, polls) = (operator.writes().await.expect("it counts"), polls(&operator).await);
+    eventually("pods are asked some more", async || Ok((self::polls(&operator).await > polls + 6.0).then_some(())))
+        .await
+        .expect("they are asked");
+    assert!((operator.writes().await.expect("it counts") - writes).abs() < 0.5, "it waits without writing");
+    let after = world.deployment("orders", Component::Indexer).await.expect("it is there");
+    assert_eq!(before.metadata.generation, after.metadata.generation);
+
+    world.change("orders", json!({"spec": {"indexer": {"podTemplate": null}}})).await.expect("it is changed");
+    world.is_ready("orders").await.expect("it recovers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspend_stops_the_indexer_and_nothing_else() {
+    let world = World::create().await.expect("it starts");
+    let _operator = world.operator().await.expect("it starts");
+    world.make("orders", "").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    world.change("orders", json!({"spec": {"suspend": true}})).await.expect("it is changed");
+    world.is("orders", ConditionType::Ready, "True/Suspended").await.expect("it is told");
+    let replicas = async |component| {
+        world.deployment("orders", component).await.expect("it is there").spec.and_then(|spec| spec.replicas)
+    };
+    assert_eq!((replicas(Component::Indexer).await, replicas(Component::Search).await), (Some(0), Some(1)));
+    world.change("orders", json!({"spec": {"suspend": false}})).await.expect("it is changed");
+    world.is_ready("orders").await.expect("it goes on");
+    assert_eq!(replicas(Component::Indexer).await, Some(1));
+    for reason in ["Suspended", "Resumed"] {
+        world.told("orders", reason).await.expect("it is told");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scale_subresource_sets_and_shows_the_search_pods() {
+    let world = World::create().await.expect("it starts");
+    let _operator = world.operator().await.expect("it starts");
+    world.make("orders", "").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    let namespace = world.namespace.clone();
+    world.server.kubectl(["scale", "wal/orders", "--replicas=3", "-n", &namespace]).await.expect("it is scaled");
+    eventually("three search pods are shown", async || {
+        let scale = world.wals().get_scale("orders").await?;
+        Ok(scale.status.filter(|status| status.replicas == 3).and_then(|status| status.selector))
+    })
+    .await
+    .map(|selector| assert!(selector.contains("app.kubernetes.io/component=search"), "{selector}"))
+    .expect("they are shown");
+
+    world.change("orders", json!({"spec": {"search": {"replicas": 0}}})).await.expect("it is changed");
+    world.is("orders", ConditionType::SearchAvailable, "False/NoReplicas").await.expect("search is off");
+    let message = world.is("orders", ConditionType::Ready, "True/Ready").await.expect("indexing goes on");
+    assert!(message.contains("search is turned off"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_cluster_refuses_is_told_and_tried_again() {
+    let world = World::create().await.expect("it starts");
+    let quota = format!(
+        "{{apiVersion: v1, kind: ResourceQuota, metadata: {{namespace: {}, name: none}}, spec: {{hard: {{services: 0}}}}}}",
+        world.namespace
+    );
+    world.server.apply(&quota).await.expect("it is created");
+    let status = json!({"status": {"hard": {"services": "0"}, "used": {"services": "0"}}});
+    let quotas = world.api::<k8s_openapi::api::core::v1::ResourceQuota>();
+    quotas.patch_status("none", &PatchParams::default(), &Patch::Merge(&status)).await.expect("it is in force");
+    let _operator = world.operator().await.expect("it starts");
+    world.make("orders", "").await.expect("it is created");
+    let message = world.is("orders", ConditionType::Ready, "False/ChildRefused").await.expect("it is told");
+    assert!(message.contains("exceeded quota"), "{message}");
+    quotas.delete("none", &DeleteParams::default()).await.expect("it is deleted");
+    world.is_ready("orders").await.expect("it recovers");
+}
+
+async fn polls(operator: &tidemark_tests::controller::Operator) -> f64 {
+    operator.metric("tidemark_operator_polls_total", &[]).await.expect("it counts")
+}

@@ -1,0 +1,89 @@
+//! How a WAL goes.
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use kube::{ResourceExt, api::DeleteParams};
+use serde_json::json;
+use tidemark_crds::names::{self, Component};
+use tidemark_tests::controller::{Operator, World, eventually, say};
+
+async fn finalizers(world: &World) -> Vec<String> {
+    world.wals().get("orders").await.expect("it is there").finalizers().to_vec()
+}
+
+async fn has_finalizer(world: &World, wanted: bool) {
+    eventually("the finalizer follows the policy", async || {
+        let found = finalizers(world).await.iter().any(|finalizer| finalizer == names::FINALIZER_PURGE);
+        Ok((found == wanted).then_some(()))
+    })
+    .await
+    .expect("it follows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retain_needs_no_finalizer_and_the_children_go_with_their_owner() {
+    let world = World::create().await.expect("it starts");
+    let _operator = world.operator().await.expect("it starts");
+    world.make("orders", "").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    assert!(finalizers(&world).await.is_empty());
+    world.wals().delete("orders", &DeleteParams::default()).await.expect("it is deleted");
+    world.is_gone("orders").await.expect("nothing holds it");
+    eventually("the children are collected", async || {
+        Ok(world.api::<Deployment>().get_opt("orders-indexer").await?.is_none().then_some(()))
+    })
+    .await
+    .expect("they are collected");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn purge_is_asked_of_the_writer_and_waited_for() {
+    let world = World::create().await.expect("it starts");
+    let _operator = world.operator().await.expect("it starts");
+    world.make("orders", "deletionPolicy: Purge").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    has_finalizer(&world, true).await;
+    world.change("orders", json!({"spec": {"deletionPolicy": "Retain"}})).await.expect("it is changed");
+    has_finalizer(&world, false).await;
+    world.change("orders", json!({"spec": {"deletionPolicy": "Purge"}})).await.expect("it is changed");
+    has_finalizer(&world, true).await;
+
+    let uid = world.wals().get("orders").await.expect("it is there").uid();
+    world.wals().delete("orders", &DeleteParams::default()).await.expect("it is deleted");
+    let asked = eventually("the writer is asked", async || {
+        let map = world.api::<ConfigMap>().get("orders-control").await?;
+        Ok(map.data.and_then(|data| data.get(names::CONTROL_PURGE_KEY).cloned()))
+    });
+    assert_eq!(asked.await.ok(), uid);
+    world.pods.say(Component::Indexer, say::phase(say::writing(1, 10), "purging"));
+    world.is("orders", tidemark_crds::ConditionType::Indexing, "False/Purging").await.expect("it is told");
+    world.pods.say(Component::Indexer, say::phase(say::writing(1, 10), "purged"));
+    world.is_gone("orders").await.expect("nothing holds it any more");
+    world.told("orders", "Purged").await.expect("it is told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_takes_too_long_is_given_up() {
+    let world = World::create().await.expect("it starts");
+    let mut options = world.options();
+    options.flags.push("--purge-timeout=3s".to_owned());
+    let operator = Operator::start(&options).await.expect("it starts");
+    world.make("orders", "deletionPolicy: Purge").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    has_finalizer(&world, true).await;
+    world.wals().delete("orders", &DeleteParams::default()).await.expect("it is deleted");
+    world.is_gone("orders").await.expect("it is given up");
+    world.told("orders", "PurgeAbandoned").await.expect("it is told");
+    let abandoned = operator.metric("tidemark_operator_purges_abandoned_total", &[]).await.expect("it counts");
+    assert!((abandoned - 1.0).abs() < 0.5, "{abandoned}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_goes_is_not_held_up() {
+    let world = World::create().await.expect("it starts");
+    let _operator = world.operator().await.expect("it starts");
+    world.make("orders", "deletionPolicy: Purge").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    has_finalizer(&world, true).await;
+    world.delete_namespace().await.expect("it goes");
+    world.is_gone("orders").await.expect("the finalizer goes at once");
+}

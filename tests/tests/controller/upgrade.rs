@@ -1,0 +1,152 @@
+//! A new release of the operator.
+
+use kube::ResourceExt;
+use serde_json::json;
+use tidemark_crds::{
+    ConditionType,
+    names::{self, Component},
+};
+use tidemark_tests::controller::{Operator, Options, World, eventually};
+
+const OLD: &str = "tidemark.dev/tidemark:one";
+const NEW: &str = "tidemark.dev/tidemark:two";
+
+fn newer(world: &World, flags: &[&str]) -> Options {
+    let mut options = world.options();
+    options.image = NEW.to_owned();
+    options.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    options
+}
+
+/// Waits until a WAL waits for approval, and gives the revision that it waits for.
+async fn pending(world: &World, name: &str) -> String {
+    let message = world.is(name, ConditionType::UpgradePending, "True/NewRelease").await.expect("it is told");
+    let revision = message.rsplit_once("approve-upgrade=").expect("the message names the command").1;
+    revision.trim_end_matches('"').to_owned()
+}
+
+async fn images(world: &World, name: &str) -> [String; 2] {
+    let search = world.image(name, Component::Search).await.expect("it is there");
+    [search, world.image(name, Component::Indexer).await.expect("it is there")]
+}
+
+async fn images_are(world: &World, name: &str, wanted: [&str; 2]) {
+    eventually(&format!("search and indexer of \"{name}\" are of {wanted:?}"), async || {
+        Ok((images(world, name).await == wanted).then_some(()))
+    })
+    .await
+    .expect("they are");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_release_changes_no_pod_unasked_and_rolls_search_first() {
+    let world = World::create().await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
+    world.make("orders", "").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    let before = world.deployment("orders", Component::Search).await.expect("it is there");
+    operator.kill();
+
+    let _operator = Operator::start(&newer(&world, &[])).await.expect("it starts");
+    let revision = pending(&world, "orders").await;
+    assert_eq!(images(&world, "orders").await, [OLD, OLD]);
+    world.is_ready("orders").await.expect("it stays ready");
+    let after = world.deployment("orders", Component::Search).await.expect("it is there");
+    assert_eq!(before.metadata.generation, after.metadata.generation, "the Deployment is as it was");
+
+    // Replicas are the user's, also while an upgrade waits; other changes of the pods wait with it.
+    let search = json!({"replicas": 2, "resources": {"requests": {"cpu": "1"}}});
+    world.change("orders", json!({"spec": {"search": search}})).await.expect("it is changed");
+    eventually("search is scaled", async || {
+        let deployment = world.deployment("orders", Component::Search).await?;
+        Ok(deployment.spec.filter(|spec| spec.replicas == Some(2)))
+    })
+    .await
+    .expect("it is scaled");
+    assert_eq!(images(&world, "orders").await, [OLD, OLD]);
+    let message = world.is("orders", ConditionType::UpgradePending, "True/NewRelease").await.expect("it is told");
+    assert!(message.contains("latest change of the spec"), "{message}");
+
+    // The new search pods are not ready: the indexer must wait.
+    world.pods.newcomers_ready(Component::Search, false);
+    let approval = json!({names::ANNOTATION_APPROVE_UPGRADE: revision});
+    world.change("orders", json!({"metadata": {"annotations": approval}})).await.expect("it is approved");
+    images_are(&world, "orders", [NEW, OLD]).await;
+    world.is("orders", ConditionType::UpgradePending, "True/Upgrading").await.expect("it is told");
+    let deployment = world.deployment("orders", Component::Search).await.expect("it is there");
+    let container = &deployment.spec.expect("it has a spec").template.spec.expect("it has a pod").containers[0];
+    let requests = container.resources.clone().and_then(|resources| resources.requests).unwrap_or_default();
+    assert_eq!(requests.get("cpu").map(|cpu| cpu.0.as_str()), Some("1"), "the held change comes with the upgrade");
+    world.is("orders", ConditionType::SearchAvailable, "True/Available").await.expect("the old pods serve");
+    assert_eq!(images(&world, "orders").await, [NEW, OLD]);
+
+    world.pods.ready(Component::Search, true).await.expect("they become ready");
+    images_are(&world, "orders", [NEW, NEW]).await;
+    world.is("orders", ConditionType::UpgradePending, "False/UpToDate").await.expect("it is done");
+    for reason in ["UpgradePending", "UpgradeStarted", "Upgraded"] {
+        world.told("orders", reason).await.expect("it is told");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approved_wals_are_upgraded_one_at_a_time_also_by_an_operator_that_is_killed_meanwhile() {
+    const WALS: [&str; 3] = ["a", "b", "c"];
+    let world = World::create().await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
+    for name in WALS {
+        world.make(name, "").await.expect("it is created");
+    }
+    for name in WALS {
+        world.is_ready(name).await.expect("it becomes ready");
+    }
+    operator.kill();
+    let unapproved = Operator::start(&newer(&world, &[])).await.expect("it starts");
+    let revision = pending(&world, "a").await;
+    unapproved.kill();
+
+    world.pods.newcomers_ready(Component::Search, false);
+    let approved = newer(&world, &[&format!("--upgrade-approved={revision}")]);
+    let first = Operator::start(&approved).await.expect("it starts");
+    let under_way = async || {
+        let mut names = Vec::new();
+        for name in WALS {
+            let [search, indexer] = images(&world, name).await;
+            names.extend((search != indexer).then_some(name));
+        }
+        names
+    };
+    let started =
+        eventually("one is under way", async || Ok(under_way().await.first().copied())).await.expect("one is");
+    first.kill();
+    let _second = Operator::start(&approved).await.expect("it starts");
+    // The others are queued by the second operator; none of them may start while this one is not done.
+    for name in WALS.into_iter().filter(|name| *name != started) {
+        eventually("it waits for its turn", async || {
+            let status = world.wals().get(name).await?.status.unwrap_or_default();
+            let pending = tidemark_crds::condition(&status.conditions, ConditionType::UpgradePending).cloned();
+            Ok(pending.filter(|pending| pending.message.contains("until other WALs are done")))
+        })
+        .await
+        .expect("it waits");
+    }
+    assert_eq!(under_way().await, [started]);
+
+    world.pods.newcomers_ready(Component::Search, true);
+    world.pods.ready(Component::Search, true).await.expect("they become ready");
+    let mut most = 0;
+    eventually("all are done", async || {
+        most = most.max(under_way().await.len());
+        let mut done = true;
+        for name in WALS {
+            done &= images(&world, name).await == [NEW, NEW];
+        }
+        Ok(done.then_some(()))
+    })
+    .await
+    .expect("they are done");
+    assert!(most <= 1, "{most} at a time");
+    for name in WALS {
+        world.is(name, ConditionType::UpgradePending, "False/UpToDate").await.expect("it is done");
+    }
+    assert!(world.wals().get("a").await.expect("it is there").annotations().is_empty(), "the flag is enough");
+}
