@@ -2,7 +2,8 @@
 //!
 //! - [`ApiServer`]: etcd and an API server on loopback, without root: for everything that needs no running pod;
 //! - [`Cluster`]: one or two nodes whose pods really run, in namespaces of its own; needs root and Debian's containerd;
-//! - [`images`]: what pods are made of.
+//! - [`images`]: what pods are made of;
+//! - [`product`]: the chart, a WAL on the cluster's MinIO, and a log whose entries are compared with what search answers.
 //!
 //! Everything is built from Go modules (`tests/tools/go.sh`) or comes from Debian (`tests/tools/debian.sh`), has its state in
 //! a temporary folder and ends with the process that started it, also when that is killed. When a test panics, logs stay
@@ -22,6 +23,7 @@ mod logs;
 mod namespaces;
 mod node;
 mod pki;
+pub mod product;
 mod reaper;
 mod store;
 mod words;
