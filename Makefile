@@ -17,7 +17,7 @@ deny: ## check the licences and sources of every dependency (builds cargo-deny o
 	tests/tools/deny.sh --build
 
 bench: ## measure everything in BENCHMARKS.md, on the terminal (about half an hour)
-	cargo build --release -p tidemark-indexer
+	cargo build --release -p tidemark-indexer -p tidemark-operator
 	TIDEMARK_PROGRAM="$${CARGO_TARGET_DIR:-$$(pwd)/target}/release/tidemark" cargo bench -p tidemark-tests --benches
 
 fuzz: ## feed damaged input to every parser, FUZZ_SECONDS (60) each

@@ -13,7 +13,7 @@ const NEW: &str = "tidemark.dev/tidemark:two";
 
 fn newer(world: &World, flags: &[&str]) -> Options {
     let mut options = world.options();
-    options.image = NEW.to_owned();
+    NEW.clone_into(&mut options.image);
     options.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
     options
 }

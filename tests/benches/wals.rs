@@ -1,0 +1,208 @@
+//! Many WALs under one operator: how long until all are ready, and what that and the quiet afterwards cost.
+//!
+//! The API server is real. Deployments and pods are acted: one server on loopback answers for every pod. `WALS` is how many
+//! there are (1000), in ten namespaces.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::json;
+use tidemark_crds::{ConditionType, Wal, is_true, names, wal_crd_yaml};
+use tidemark_tests::{
+    ApiServer,
+    controller::{Operator, Options, eventually, say, wal_yaml},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+
+const NAMESPACES: usize = 10;
+/// The longest that all of it may take.
+const PATIENCE: Duration = Duration::from_mins(15);
+/// How long the quiet is looked at.
+const QUIET: Duration = Duration::from_secs(30);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let wanted: usize = std::env::var("WALS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000);
+    let server = ApiServer::start().await?;
+    let client = server.client();
+    server.apply(&wal_crd_yaml()?).await?;
+    for number in 0..NAMESPACES {
+        server.kubectl(["create", "namespace", &format!("n{number}")]).await?;
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let pod_port = listener.local_addr()?.port();
+    let asked = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(answer(listener, asked.clone()));
+    tokio::spawn(act(client.clone()));
+
+    let wals: Api<Wal> = Api::all(client.clone());
+    eventually("the CRD is served", async || Ok(wals.list(&ListParams::default().limit(1)).await.ok())).await?;
+    let started = Instant::now();
+    let documents = (0..wanted).map(|number| wal_yaml(&format!("n{}", number % NAMESPACES), &format!("w{number}"), ""));
+    let made = stream::iter(documents).for_each_concurrent(16, |document| make(client.clone(), document));
+    made.await;
+    println!("{wanted} WALs made in {:.1} s", started.elapsed().as_secs_f64());
+
+    let options = Options {
+        kubeconfig: server.kubeconfig().to_owned(),
+        image: "i".to_owned(),
+        identity: "bench".to_owned(),
+        lease_namespace: "default".to_owned(),
+        pod_port,
+        flags: vec!["--poll-interval=10s".to_owned(), "--log-level=warn,tidemark_operator::run=info".to_owned()],
+    };
+    let started = Instant::now();
+    let operator = Operator::start(&options).await?;
+    tokio::time::timeout(PATIENCE, all_ready(&wals, wanted, started)).await??;
+    let seconds = started.elapsed().as_secs_f64();
+    let (memory, processor) = operator.cost()?;
+    let writes = operator.writes().await?;
+    let reads = operator.requests("get").await?;
+    println!(
+        "{wanted} WALs ready after {seconds:.1} s: {:.0} MB at most, {processor:.1} s of processor time, {writes} writes, \
+         {reads} reads",
+        megabytes(memory)
+    );
+    quiet(&operator, &asked).await?;
+
+    let started = Instant::now();
+    drop(operator);
+    let operator = Operator::start(&options).await?;
+    eventually("it leads", async || {
+        Ok((operator.metric("tidemark_operator_wals", &["Ready"]).await? > 0.5).then_some(()))
+    })
+    .await?;
+    eventually("it knows them all again", async || {
+        Ok((operator.metric("tidemark_operator_wals", &["Ready", "True"]).await? >= count(wanted)).then_some(()))
+    })
+    .await?;
+    let (memory, processor) = operator.cost()?;
+    println!(
+        "started again: it knows all after {:.1} s, {:.0} MB at most, {processor:.1} s of processor time, {} writes",
+        started.elapsed().as_secs_f64(),
+        megabytes(memory),
+        operator.writes().await?
+    );
+    quiet(&operator, &asked).await
+}
+
+/// What a span without any change costs.
+async fn quiet(operator: &Operator, asked: &AtomicUsize) -> anyhow::Result<()> {
+    let before = (operator.writes().await?, operator.cost()?.1, asked.load(Ordering::Relaxed));
+    tokio::time::sleep(QUIET).await;
+    let (memory, processor) = operator.cost()?;
+    println!(
+        "then {} s of quiet: {} writes, {} questions to pods, {:.1} % of a processor, {:.0} MB at most",
+        QUIET.as_secs(),
+        operator.writes().await? - before.0,
+        asked.load(Ordering::Relaxed) - before.2,
+        100.0 * (processor - before.1) / QUIET.as_secs_f64(),
+        megabytes(memory)
+    );
+    Ok(())
+}
+
+async fn all_ready(wals: &Api<Wal>, wanted: usize, started: Instant) -> anyhow::Result<()> {
+    let mut told = 0;
+    loop {
+        let all = wals.list(&ListParams::default()).await?;
+        let conditions = all.iter().filter_map(|wal| Some(&wal.status.as_ref()?.conditions));
+        let ready = conditions.filter(|conditions| is_true(conditions, ConditionType::Ready)).count();
+        if ready >= wanted {
+            return Ok(());
+        }
+        if ready >= told + wanted / 5 {
+            told = ready;
+            println!("  {ready} after {:.1} s", started.elapsed().as_secs_f64());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn make(client: Client, document: String) {
+    // The YAML is JSON but for its quotes; the API server takes it as it is.
+    let wal: Wal = serde_norway::from_str(&document).expect("it is a WAL");
+    let api: Api<Wal> = Api::namespaced(client, &wal.namespace().expect("it has one"));
+    api.create(&PostParams::default(), &wal).await.expect("it is created");
+}
+
+/// Acts every Deployment: its pod runs and is ready at once.
+async fn act(client: Client) {
+    let config = watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
+    let deployments = watcher::watcher(Api::<Deployment>::all(client.clone()), config);
+    let deployments = deployments.default_backoff().applied_objects().filter_map(|found| async { found.ok() });
+    let new =
+        deployments.filter(|found| std::future::ready(found.status.as_ref().is_none_or(|s| s.replicas.is_none())));
+    new.for_each_concurrent(16, |deployment| {
+        let client = client.clone();
+        async move {
+            if let Err(error) = run(client, &deployment).await {
+                eprintln!("{}: {error:#}", deployment.name_any());
+            }
+        }
+    })
+    .await;
+}
+
+async fn run(client: Client, deployment: &Deployment) -> anyhow::Result<()> {
+    let (namespace, name) = (deployment.namespace().unwrap_or_default(), deployment.name_any());
+    let template = deployment.spec.clone().unwrap_or_default().template;
+    let mut metadata = template.metadata.unwrap_or_default();
+    metadata.name = Some(name.clone());
+    let mut spec = template.spec.unwrap_or_default();
+    spec.service_account_name = None;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    pods.create(&PostParams::default(), &Pod { metadata, spec: Some(spec), status: None }).await?;
+    let status = json!({"status": {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}});
+    pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    let status = json!({"status": {
+        "observedGeneration": deployment.metadata.generation, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1,
+        "availableReplicas": 1,
+    }});
+    let deployments: Api<Deployment> = Api::namespaced(client, &namespace);
+    deployments.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    Ok(())
+}
+
+/// One answer for all pods: that of a writer that has caught up.
+async fn answer(listener: TcpListener, asked: Arc<AtomicUsize>) {
+    let body = say::writing(1, 10).to_string();
+    let answer: Arc<str> =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()).into();
+    while let Ok((stream, _)) = listener.accept().await {
+        asked.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(reply(stream, answer.clone()));
+    }
+}
+
+async fn reply(mut stream: TcpStream, answer: Arc<str>) {
+    let mut request = [0; 4096];
+    if matches!(stream.read(&mut request).await, Ok(1..)) {
+        drop(stream.write_all(answer.as_bytes()).await);
+    }
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn count(number: usize) -> f64 {
+    number as f64
+}
