@@ -31,6 +31,8 @@ struct Shared {
     faults: Mutex<Faults>,
     counts: Mutex<BTreeMap<Operation, u64>>,
     clock: StoreClock,
+    /// The one access key and its secret.
+    keys: Mutex<(String, String)>,
 }
 
 impl Shared {
@@ -64,6 +66,7 @@ impl S3Server {
             faults: Mutex::default(),
             counts: Mutex::default(),
             clock: StoreClock::default(),
+            keys: Mutex::new((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())),
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
@@ -89,6 +92,12 @@ impl S3Server {
     /// The environment variables under which S3 clients find this server.
     pub fn environment(&self) -> BTreeMap<String, String> {
         environment(&self.endpoint(), ACCESS_KEY, SECRET_KEY)
+    }
+
+    /// Rotates the one access key: the one before is refused from now on.
+    pub fn set_keys(&self, access_key: &str, secret_key: &str) {
+        let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        *keys = (access_key.to_owned(), secret_key.to_owned());
     }
 
     /// Creates an empty bucket.

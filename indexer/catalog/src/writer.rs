@@ -52,6 +52,11 @@ pub enum Waiting {
         /// For how long its heartbeat was seen standing still; it is succeeded after [`SILENCE`].
         silent: Duration,
     },
+    /// The holder or its heartbeat could not be read: nothing is known of it, so it is not succeeded.
+    Unanswered {
+        /// What the store said.
+        error: StoreError,
+    },
     /// The index changed hands several times in a row without a publication.
     BackingOff {
         /// How long this candidate waits.
@@ -135,14 +140,21 @@ impl IndexChain {
         beats: &Store,
         on_wait: impl Fn(Waiting) + Send,
     ) -> Result<Writership, AcquireError> {
-        let mut candidate =
-            Candidate { chain: self, identity, clock, beats, silence: Silence::default(), backed_off: None };
+        let mut candidate = Candidate {
+            chain: self,
+            identity,
+            clock,
+            beats,
+            silence: Silence::default(),
+            backed_off: None,
+            failure: None,
+        };
         let mut seen = None;
         loop {
             seen = candidate.look(seen).await?;
             match candidate.next(seen.as_ref()).await? {
                 Next::Wait(why, span) => {
-                    on_wait(why);
+                    on_wait(candidate.failure.take().map_or(why, |error| Waiting::Unanswered { error }));
                     sleep(span).await;
                 }
                 Next::Take { hasty } => {
@@ -164,6 +176,8 @@ struct Candidate<'a> {
     silence: Silence,
     /// The epoch before whose succession it has backed off already.
     backed_off: Option<u64>,
+    /// Why the last look told nothing.
+    failure: Option<StoreError>,
 }
 
 /// What a candidate does next.
@@ -174,7 +188,7 @@ enum Next {
 
 impl Candidate<'_> {
     /// The latest manifest; the one seen before if the store fails just now.
-    async fn look(&self, seen: Option<Slot<Manifest>>) -> Result<Option<Slot<Manifest>>, ChainError> {
+    async fn look(&mut self, seen: Option<Slot<Manifest>>) -> Result<Option<Slot<Manifest>>, ChainError> {
         let Some(seen) = seen else {
             return self.chain.latest().await;
         };
@@ -182,6 +196,7 @@ impl Candidate<'_> {
             Ok(newer) => Ok(Some(newer.unwrap_or(seen))),
             Err(ChainError::Store(error @ StoreError::Failed { .. })) => {
                 tracing::warn!(%error, "the standby could not read the index, and goes on waiting");
+                self.failure = Some(error);
                 Ok(Some(seen))
             }
             Err(error) => Err(error),
@@ -214,6 +229,7 @@ impl Candidate<'_> {
             Ok(()) => {}
             Err(error @ StoreError::Failed { .. }) => {
                 tracing::warn!(%error, "the standby could not read the holder's heartbeat, which counts for nothing");
+                self.failure = Some(error);
             }
             Err(error) => return Err(error.into()),
         }

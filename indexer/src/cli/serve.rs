@@ -65,7 +65,7 @@ impl Serve {
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
         let start = ServeService::start(options, stop.clone());
-        let Some(service) = unless_stopped(&stop, start).await? else { return Ok(()) };
+        let Some(service) = unless_stopped(&stop, Box::pin(start)).await? else { return Ok(()) };
         print_line(&format!("http://{}/", service.address()?))?;
         ended(service.run().await)
     }

@@ -1,5 +1,7 @@
 //! `GET /metrics`: figures for Prometheus. Names carry their units, labels take few values.
 
+mod process;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
@@ -18,8 +20,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use self::process::ProcessCollector;
 use super::{app::App, problem::Problem};
-use crate::search::api::{Role, StatusAnswer};
+use crate::{
+    process::Process,
+    search::api::{Role, StatusAnswer},
+};
 
 /// Content type of the text form.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -82,6 +88,11 @@ impl Metrics {
     /// Adds the figures of the served index.
     pub(super) fn register_status(&self, status: impl Fn() -> Option<StatusAnswer> + Send + Sync + 'static) {
         self.register(Box::new(StatusCollector(Box::new(status))));
+    }
+
+    /// Adds the figures of the process.
+    pub(super) fn register_process(&self, process: Process) {
+        self.register(Box::new(ProcessCollector(process)));
     }
 
     /// Counts a search.

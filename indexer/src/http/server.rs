@@ -102,6 +102,7 @@ impl Server {
         stop: CancellationToken,
         serves: Serves,
     ) -> Self {
+        metrics.register_process(process.clone());
         let app = App::new(search, metrics, stop, process, serves);
         let source = app.clone();
         app.metrics().register_status(move || source.status());

@@ -149,7 +149,10 @@ impl Reporter {
     pub(crate) fn waits(&self, waiting: &Waiting) {
         let began =
             self.status.send_if_modified(|status| std::mem::replace(&mut status.role, Role::Standby) != Role::Standby);
-        self.well();
+        match waiting {
+            Waiting::Unanswered { error } => self.trouble("looking for the writer", error),
+            _ => self.well(),
+        }
         if let Waiting::ForHolder { holder, epoch, .. } = waiting {
             self.status.send_if_modified(|status| {
                 let known = status.epoch == *epoch && status.holder.as_ref() == Some(&holder.0);
@@ -162,7 +165,7 @@ impl Reporter {
                 info!(%holder, epoch, "another process writes the index: standing by");
             }
             Waiting::BackingOff { wait } => info!(?wait, "the index changed hands several times in a row: waiting"),
-            Waiting::ForHolder { .. } => {}
+            Waiting::ForHolder { .. } | Waiting::Unanswered { .. } => {}
         }
     }
 

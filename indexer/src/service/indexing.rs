@@ -238,6 +238,9 @@ impl Work {
         let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
         let ended = ingest.run(stop.clone()).await;
         drop(folder);
+        if ended.is_err() && self.options.patience == Patience::Waits {
+            self.status.send_modify(|status| status.role = Role::Starting);
+        }
         Ok(ended?)
     }
 
@@ -276,7 +279,11 @@ impl Work {
 
     async fn prove_fit(&self, root: &RootChain, log: &Log, index: &tidemark_wal::Store) -> Result<(), ServiceError> {
         for store in log.stores().chain([index]) {
-            let probing = || self.process.set_phase(Some(Phase::Probing));
+            // What was wrong before is not any more: the stores were reached.
+            let probing = || {
+                self.process.works(OPENING);
+                self.process.set_phase(Some(Phase::Probing));
+            };
             let fitted = fit(root, store, &self.entropy, probing).await;
             self.process.set_phase(None);
             fitted?;

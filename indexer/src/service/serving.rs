@@ -83,8 +83,8 @@ impl ServeService {
         let mut tasks = Tasks::new(stop.clone());
         serve(&mut tasks, listener, work.server(&stop));
         tasks.start("search", async move {
-            let attempt = || work.attempt(&stop);
-            patiently(work.options.patience, &work.process, &work.entropy, &stop, attempt).await
+            let attempt = || Box::pin(work.attempt(&stop));
+            Box::pin(patiently(work.options.patience, &work.process, &work.entropy, &stop, attempt)).await
         });
         tasks.join().await
     }
@@ -107,7 +107,7 @@ impl Work {
         let first = self.ready.lock().await.take();
         let searcher = match first {
             Some(searcher) => searcher,
-            None => match stop.run_until_cancelled(self.open()).await {
+            None => match stop.run_until_cancelled(Box::pin(self.open())).await {
                 Some(searcher) => searcher?,
                 None => return Ok(()),
             },

@@ -17,6 +17,8 @@ use crate::{
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(30);
+/// The longest pause where a file of this machine is waited for.
+const LOCAL: Duration = Duration::from_secs(5);
 /// How long an attempt must have worked for the pauses to be short again.
 const GOOD: Duration = Duration::from_mins(1);
 /// What was tried, as `/v1/process` keeps it.
@@ -46,7 +48,7 @@ where
     F: Future<Output = Result<(), ServiceError>>,
     A: FnMut() -> F,
 {
-    let mut pause = SHORTEST;
+    let (mut pause, mut told) = (SHORTEST, None);
     loop {
         let started = Instant::now();
         let failure = match attempt().await {
@@ -57,8 +59,10 @@ where
         if stop.is_cancelled() {
             return Ok(());
         }
-        if started.elapsed() > GOOD {
-            pause = SHORTEST;
+        // One thing was mended and the next is wrong: whoever mends it is at work.
+        let meaning = Some(failure.meaning());
+        if started.elapsed() > GOOD || meaning != told {
+            (pause, told) = (SHORTEST, meaning);
         }
         process.failed(OPENING, &failure);
         let wait = jittered(pause_after(&failure, pause), entropy);
@@ -74,6 +78,8 @@ where
 fn pause_after(failure: &ServiceError, pause: Duration) -> Duration {
     match failure.meaning().reason {
         Reason::StoreUnfit => LONGEST,
+        // It asks this machine for a file, and nobody else.
+        Reason::CredentialsMissing => pause.min(LOCAL),
         _ => pause,
     }
 }

@@ -1,6 +1,10 @@
 //! The HTTP front: counts requests, acts out faults, checks the end of signed URLs, and sets the `Date` header.
 
-use std::{convert::Infallible, io, sync::Arc};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, PoisonError},
+};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -17,14 +21,14 @@ use hyper_util::{
 };
 use jiff::{SignedDuration, Timestamp};
 use s3s::{
-    Body,
-    auth::SimpleAuth,
+    Body, S3Result,
+    auth::{S3Auth, SecretKey},
     config::{S3Config, StaticConfigProvider},
     service::{S3Service, S3ServiceBuilder},
 };
 use tokio::net::TcpListener;
 
-use super::{ACCESS_KEY, SECRET_KEY, Shared, api::Api};
+use super::{Shared, api::Api};
 use crate::faults::{Fault, Operation};
 
 /// S3 takes a signing date that lies this far ahead of its own clock.
@@ -54,9 +58,20 @@ fn service(shared: &Arc<Shared>) -> S3Service {
     // The moved clock decides (see `expired`), not the machine's.
     config.presigned_url_max_skew_time_secs = 400 * 24 * 3600;
     let mut builder = S3ServiceBuilder::new(Api(Arc::clone(shared)));
-    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    builder.set_auth(Keys(Arc::clone(shared)));
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
     builder.build()
+}
+
+/// The key that the server takes at present.
+struct Keys(Arc<Shared>);
+
+#[async_trait::async_trait]
+impl S3Auth for Keys {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let (known, secret) = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known == access_key { Ok(secret.into()) } else { Err(s3s::s3_error!(InvalidAccessKeyId)) }
+    }
 }
 
 /// Answers one request; an error breaks the connection.

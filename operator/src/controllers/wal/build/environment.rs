@@ -56,6 +56,7 @@ fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
         set("TIDEMARK_AUDIT_WINDOW", &span(wal.log.audit_window)),
         set("TIDEMARK_OWNER", &wal.owner),
         set("TIDEMARK_CONTROL_DIR", volumes::CONTROL_FOLDER),
+        set("TIDEMARK_NO_SEARCH", "true"),
     ];
     if let Some(owner) = &wal.indexer.adopt_owner {
         variables.push(set("TIDEMARK_ADOPT_OWNER", owner));

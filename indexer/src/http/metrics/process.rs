@@ -1,0 +1,68 @@
+//! The state of the process as figures: there also while no manifest is known.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::gauge::ConstGauge,
+};
+use serde::Serialize;
+
+use super::gauge;
+use crate::process::{Process, ProcessAnswer};
+
+/// The figures of a process.
+pub(super) struct ProcessCollector(pub(super) Process);
+
+impl fmt::Debug for ProcessCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProcessCollector")
+    }
+}
+
+impl Collector for ProcessCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let ProcessAnswer { phase, problems, caught_up, pending_entries, .. } = self.0.answer();
+        let caught_up_help = "1 when everything up to the horizon is published";
+        gauge(&mut encoder, "caught_up", caught_up_help, None, u64::from(caught_up))?;
+        gauge(&mut encoder, "pending_entries", "entries read and not published yet", None, pending_entries)?;
+        let one = ConstGauge::new(1u64);
+        let mut family =
+            encoder.encode_descriptor("process_phase", "what the process does", None, one.metric_type())?;
+        one.encode(family.encode_family(&[("phase", name(&phase))])?)?;
+        let help = "what keeps the process from its work, by reason and place";
+        let mut family = encoder.encode_descriptor("process_problem", help, None, one.metric_type())?;
+        for problem in &problems {
+            let labels = [("reason", name(&problem.reason)), ("place", name(&problem.place))];
+            one.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The name that a value has in the API; empty for none.
+fn name(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_wal::StoreError;
+    use tokio::sync::watch;
+
+    use crate::{http::Metrics, ingest::IngestStatus, process::Process};
+
+    #[test]
+    fn phase_and_problems_are_figures() {
+        let process = Process::indexer(watch::channel(IngestStatus::default()).1, None);
+        let error = StoreError::NoBucket { url: "s3://b".to_owned(), why: "gone".to_owned() };
+        process.failed("opening", &error);
+        let metrics = Metrics::new();
+        metrics.register_process(process);
+        let text = metrics.encode().unwrap();
+        assert!(text.contains("tidemark_process_phase{phase=\"starting\"} 1"), "{text}");
+        assert!(text.contains("tidemark_process_problem{reason=\"BucketMissing\",place=\"\"} 1"), "{text}");
+        assert!(text.contains("tidemark_caught_up 0"), "{text}");
+    }
+}

@@ -1,0 +1,152 @@
+//! A `tidemark` process as the operator runs it: settings by environment only, credentials in a folder of files.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tidemark_tests::{
+    Program, S3Server,
+    s3::{ACCESS_KEY, SECRET_KEY},
+};
+use tokio::time::Instant;
+
+/// How long a condition may take to become true: the longest back-off and a probe of three stores fit in several times.
+const PATIENCE: Duration = Duration::from_mins(3);
+/// A key of a Secret.
+pub(crate) const ID: &str = "AWS_ACCESS_KEY_ID";
+/// The other key.
+pub(crate) const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
+
+/// What a pod is started with.
+pub(crate) struct Settings {
+    environment: BTreeMap<String, String>,
+    credentials: Arc<TempDir>,
+}
+
+impl Settings {
+    /// An indexer's or a search pod's, of the log in bucket `log` at `endpoint`. There are no credentials yet.
+    pub(crate) fn of(endpoint: &str) -> Self {
+        let credentials = Arc::new(tempfile::tempdir().expect("a folder"));
+        let store = json!({"endpoint": endpoint, "region": "us-east-1", "allowHTTP": true,
+            "credentialsDir": credentials.path()});
+        let stores = json!({"log": store, "metadata": store, "index": store});
+        let settings = [
+            ("LOG", "s3://log/orders"),
+            ("METADATA", "s3://meta,s3://vmeta"),
+            ("INDEX", "s3://index/orders"),
+            ("STORES", &stores.to_string()),
+            ("EXPIRY", "1s"),
+            ("REQUEST_TIMEOUT", "1s"),
+            ("VISIBILITY_DELAY", "0s"),
+            ("LISTEN", "127.0.0.1:0"),
+            ("NO_SEARCH", "true"),
+            ("WAIT", "true"),
+            ("IDENTITY", "pod-1"),
+            ("OWNER", "k8s:cluster/data/orders/uid-1"),
+        ];
+        let environment = settings.map(|(name, value)| (format!("TIDEMARK_{name}"), value.to_owned())).into();
+        Self { environment, credentials }
+    }
+
+    /// As [`Self::of`], with the credentials and the buckets of `server`.
+    pub(crate) fn ready(server: &S3Server) -> Self {
+        for bucket in ["log", "meta", "vmeta", "index"] {
+            server.create_bucket(bucket);
+        }
+        let settings = Self::of(&server.endpoint());
+        settings.credential(ID, ACCESS_KEY);
+        settings.credential(SECRET, SECRET_KEY);
+        settings
+    }
+
+    /// With `TIDEMARK_<name>` set, or taken away.
+    pub(crate) fn with(mut self, name: &str, value: Option<&str>) -> Self {
+        let name = format!("TIDEMARK_{name}");
+        match value {
+            Some(value) => drop(self.environment.insert(name, value.to_owned())),
+            None => drop(self.environment.remove(&name)),
+        }
+        self
+    }
+
+    /// Writes a key of the Secret.
+    pub(crate) fn credential(&self, name: &str, value: &str) {
+        std::fs::write(self.folder().join(name), value).expect("it is written");
+    }
+
+    /// Where the Secret is mounted.
+    pub(crate) fn folder(&self) -> &Path {
+        self.credentials.path()
+    }
+
+    /// Starts `tidemark index` or `tidemark serve`, which says at once where it listens.
+    pub(crate) async fn start(&self, command: &str) -> DataPod {
+        let mut environment = self.environment.clone();
+        if command == "serve" {
+            environment.remove("TIDEMARK_NO_SEARCH");
+        }
+        let program = Program::serving(&[command], &environment).await.expect("it starts");
+        DataPod { program, _credentials: Arc::clone(&self.credentials) }
+    }
+
+    /// Runs another command of the program in this environment.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> String {
+        Program::output(arguments, &self.environment).await.expect("it succeeds")
+    }
+}
+
+/// A running process, and the Secret that it reads.
+pub(crate) struct DataPod {
+    /// The process.
+    pub(crate) program: Program,
+    _credentials: Arc<TempDir>,
+}
+
+impl DataPod {
+    /// What it says about itself.
+    pub(crate) async fn process(&self) -> Value {
+        self.program.get("/v1/process").await.expect("it tells at any time")
+    }
+
+    /// Waits until it says what is wanted, and gives that.
+    pub(crate) async fn until(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let process = self.process().await;
+            if wanted(&process) {
+                return process;
+            }
+            assert!(
+                Instant::now() < give_up,
+                "\"{what}\" did not come true: {process:#}; its log: {}",
+                self.program.log()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until it has the problem, and gives its message.
+    pub(crate) async fn until_problem(&self, reason: &str, place: Option<&str>) -> String {
+        let wanted = |process: &Value| message(process, reason, place).is_some();
+        let process = self.until(&format!("{reason} at {place:?}"), wanted).await;
+        message(&process, reason, place).unwrap_or_default()
+    }
+
+    /// Waits until it works, and nothing is wrong.
+    pub(crate) async fn until_well(&self, phase: &str) -> Value {
+        let well = |process: &Value| process["phase"] == phase && process["problems"] == json!([]);
+        self.until(&format!("it is well and {phase}"), well).await
+    }
+
+    /// The status with which it answers a request.
+    pub(crate) async fn status(&self, path: &str) -> u16 {
+        let answer = reqwest::get(format!("{}{path}", self.program.url())).await.expect("it answers");
+        answer.status().as_u16()
+    }
+}
+
+fn message(process: &Value, reason: &str, place: Option<&str>) -> Option<String> {
+    let problems = process["problems"].as_array()?;
+    let found = problems.iter().find(|problem| problem["reason"] == reason && problem["place"].as_str() == place)?;
+    found["message"].as_str().map(str::to_owned)
+}
