@@ -49,7 +49,7 @@ impl Operator {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let log = folder.join(format!("operator-{}-{number}.log", std::process::id()));
         let mut words = vec![program.display().to_string()];
-        words.extend(["run", "--listen=127.0.0.1:0", "--poll-interval=1s"].map(str::to_owned));
+        words.extend(["run", "--listen=127.0.0.1:0"].map(str::to_owned));
         words.extend([
             format!("--image={image}"),
             format!("--identity={identity}"),

@@ -58,7 +58,11 @@ impl World {
             identity: "one".to_owned(),
             lease_namespace: self.namespace.clone(),
             pod_port: self.pods.port(),
-            flags: vec![format!("--namespace={}", self.namespace), "--lease-duration=6s".to_owned()],
+            flags: vec![
+                format!("--namespace={}", self.namespace),
+                "--lease-duration=6s".to_owned(),
+                "--poll-interval=1s".to_owned(),
+            ],
         }
     }
 
