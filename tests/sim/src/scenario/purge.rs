@@ -367,7 +367,7 @@ async fn pod(world: World, process: Process, owner: Owner, hears: bool) -> End {
                 return End::GaveUp(error.to_string());
             }
         }
-        world.rest(200..=4_000).await;
+        world.rest(1_000..=8_000).await;
     }
     drop(beat);
     let _ = ship.release().await;
@@ -385,7 +385,7 @@ async fn remove(world: &World, process: &Process, owner: &Owner) -> End {
             }
             End::Done
         }
-        Err(PurgeError::Chain(ChainError::Unknown { .. })) => {
+        Err(PurgeError::Chain(ChainError::Unknown { .. }) | PurgeError::Publish(PublishError::Unknown { .. })) => {
             world.mark("a purge with an unknown outcome");
             End::GaveUp("unknown".to_owned())
         }

@@ -41,12 +41,11 @@ fn three_hundred_seeds_of_a_chain_hold() {
 }
 
 #[test]
-fn a_hundred_seeds_of_a_purge_hold() {
-    let reports = all_hold(Scenario::Purge, 0..100);
+fn a_hundred_and_fifty_seeds_of_a_purge_hold() {
+    let reports = all_hold(Scenario::Purge, 0..150);
     for rare in [
         "purged",
         "purged by somebody else before",
-        "a purge with an unknown outcome",
         "a purged owner was refused",
         "a writer met the purge",
         "a zombie wrote in a slot that was deleted",

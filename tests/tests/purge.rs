@@ -1,0 +1,138 @@
+//! `tidemark index` removes its index when it is asked to, says so, stays, and does not make it again.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tidemark_tests::Program;
+use tokio::time::{Instant, sleep};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The folders of one log, and what a pod is told.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().expect("a folder") };
+        std::fs::create_dir(place.path("control")).expect("a folder");
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn environment(&self, uid: &str) -> BTreeMap<String, String> {
+        let url = |name: &str| format!("file://{}", self.path(name).display());
+        let variables = [
+            ("TIDEMARK_LOG", url("log")),
+            ("TIDEMARK_METADATA", url("metadata")),
+            ("TIDEMARK_INDEX", url("index")),
+            ("TIDEMARK_EXPIRY", "1s".to_owned()),
+            ("TIDEMARK_REQUEST_TIMEOUT", "1s".to_owned()),
+            ("TIDEMARK_VISIBILITY_DELAY", "0s".to_owned()),
+            ("TIDEMARK_OWNER", format!("k8s:cluster/data/orders/{uid}")),
+            ("TIDEMARK_IDENTITY", format!("pod-{uid}")),
+            ("TIDEMARK_CONTROL_DIR", self.path("control").display().to_string()),
+            ("TIDEMARK_LISTEN", "127.0.0.1:0".to_owned()),
+            ("TIDEMARK_WAIT", "true".to_owned()),
+        ];
+        variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    async fn pod(&self, uid: &str) -> Program {
+        Program::serving(&["index"], &self.environment(uid)).await.expect("the indexer starts")
+    }
+
+    fn asks_for(&self, uid: &str) {
+        std::fs::write(self.path("control/purge"), uid).expect("the file is written");
+    }
+
+    /// Every file below the index, by its path there.
+    fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        files(&self.path("index"), "", &mut left);
+        left.retain(|name| !name.starts_with('.'));
+        left.sort();
+        left
+    }
+}
+
+fn files(folder: &Path, below: &str, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            files(&entry.path(), &format!("{name}/"), found);
+        } else {
+            found.push(name);
+        }
+    }
+}
+
+async fn until(pod: &Program, what: &str, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let process = pod.get("/v1/process").await.unwrap_or_default();
+        if holds(&process) {
+            return process;
+        }
+        assert!(Instant::now() < give_up, "never {what}: {process}, {}", pod.log());
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn phase(pod: &Program, phase: &str) -> serde_json::Value {
+    until(pod, phase, |process| process["phase"] == phase).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_is_removed_once_and_the_next_resource_starts_a_generation_of_its_own() {
+    let place = Place::new();
+    let pod = place.pod("uid-1").await;
+    phase(&pod, "writing").await;
+    let count = ["demo", "--count", "12", "--every", "0s", "--seed", "1"];
+    Program::output(&count, &place.environment("uid-1")).await.expect("the log is filled");
+    until(&pod, "indexed", |process| process["entries"].as_u64() >= Some(12)).await;
+    std::fs::write(place.path("index/notes.txt"), "somebody's own").expect("a file is written");
+    let log: Vec<String> = {
+        let mut log = Vec::new();
+        files(&place.path("log"), "", &mut log);
+        log
+    };
+
+    // Somebody else's UID means nothing.
+    place.asks_for("uid-0");
+    until(&pod, "warned", |_| pod.log().contains("a purge is asked for that is not")).await;
+    assert_eq!(phase(&pod, "writing").await["generation"], "g1");
+
+    place.asks_for("uid-1");
+    phase(&pod, "purged").await;
+    let left = place.left();
+    assert_eq!(left.len(), 3, "a fence of two and a stranger: {left:?}");
+    assert!(left.contains(&"notes.txt".to_owned()), "{left:?}");
+    assert!(left.iter().filter(|name| name.starts_with("g1/manifest/")).count() == 2, "{left:?}");
+    for name in log {
+        assert!(place.path("log").join(&name).exists(), "\"{name}\" of the log is gone");
+    }
+
+    // It is started again, with and without the file.
+    pod.kill().await.expect("it is killed");
+    let again = place.pod("uid-1").await;
+    phase(&again, "purged").await;
+    assert!(again.stop().await.expect("it ends").success());
+    std::fs::remove_file(place.path("control/purge")).expect("the file is removed");
+    let again = place.pod("uid-1").await;
+    phase(&again, "purged").await;
+    assert!(again.stop().await.expect("it ends").success());
+    assert_eq!(place.left(), left);
+
+    // The resource is made again.
+    let next = place.pod("uid-2").await;
+    let process = until(&next, "indexed again", |process| process["entries"].as_u64() >= Some(12)).await;
+    assert_eq!((&process["generation"], &process["phase"]), (&"g2".into(), &"writing".into()));
+}
