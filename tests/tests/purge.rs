@@ -9,7 +9,7 @@ use std::{
 use tidemark_tests::Program;
 use tokio::time::{Instant, sleep};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The folders of one log, and what a pod is told.
 struct Place {
