@@ -17,19 +17,28 @@ pub(super) struct LogArgs {
     /// Where descriptors live. Given twice, the last one holds labels (Datamon's `vmetadata`).
     #[arg(long, env = "TIDEMARK_METADATA", value_name = "URL", value_delimiter = ',', required = true, value_parser = url)]
     pub(super) metadata: Vec<Url>,
-    #[command(flatten)]
-    pub(super) stores: StoresArgs,
+    // The same as in `StoresArgs`, which must not be flattened here: an `Option<LogArgs>` would always be `None`.
+    /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S}` with
+    /// S = `{"endpoint", "region", "allowHTTP", "caFile", "credentialsDir"}`, all optional. What is left out comes from the
+    /// environment. `credentialsDir` holds one file a credential, read again when it changes.
+    #[arg(long, env = "TIDEMARK_STORES", value_name = "JSON", value_parser = stores)]
+    stores: Option<StoresSettings>,
 }
 
 impl LogArgs {
+    /// How the stores are reached.
+    pub(super) fn settings(&self) -> StoresSettings {
+        self.stores.clone().unwrap_or_default()
+    }
+
     /// Opens another store in the way of the log's own.
     pub(super) fn open_beside(&self, url: &Url) -> Result<Store, StoreError> {
-        self.stores.settings().beside_log(url)
+        self.settings().beside_log(url)
     }
 
     /// Opens the log's stores.
     pub(super) fn open(&self) -> Result<Log, StoreError> {
-        self.stores.settings().log(&self.log, &self.metadata)
+        self.settings().log(&self.log, &self.metadata)
     }
 }
 

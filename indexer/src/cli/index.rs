@@ -86,8 +86,9 @@ impl Index {
             cache,
         } = self;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
+        let settings = log.settings();
         let options = IndexOptions {
-            stores: Stores::at(Some((log.log, log.metadata)), index, &log.stores.settings(), Use::Writing),
+            stores: Stores::at(Some((log.log, log.metadata)), index, &settings, Use::Writing),
             parameters: Box::new(move |recorded| match recorded {
                 Some(recorded) => Some(parameters.over(recorded)),
                 None => parameters.complete(),

@@ -296,3 +296,27 @@ fn no_expiry() -> anyhow::Error {
     Exit::Usage
         .with(anyhow::anyhow!("the log has no parameters yet; give --expiry, how long its signed URLs last at most"))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        log: Log,
+    }
+
+    #[test]
+    fn the_places_of_a_log_are_read_in_every_order() {
+        let places = ["--log", "s3://wal/orders", "--metadata", "s3://meta"];
+        for more in [&[][..], &["--json"], &["--stores", "log: {region: r}"]] {
+            for words in [[&["log"], &places[..], more].concat(), [&["log"], more, &places[..]].concat()] {
+                let parsed = Command::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+                assert!(parsed.log.log.is_some(), "{words:?}");
+            }
+        }
+    }
+}
