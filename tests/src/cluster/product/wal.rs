@@ -99,9 +99,7 @@ impl WalPlan {
                 _ => {}
             }
         }
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
-        let (namespace, name) = (self.namespace.clone(), self.name.clone());
-        Ok(TestWal { cluster, namespace, name, store, http })
+        TestWal::existing(cluster, &self.namespace, &self.name, store)
     }
 
     fn urls(&self) -> Vec<String> {
@@ -112,7 +110,13 @@ impl WalPlan {
     }
 }
 
-impl TestWal<'_> {
+impl<'a> TestWal<'a> {
+    /// A WAL that others made, with the store of its places.
+    pub fn existing(cluster: &'a Cluster, namespace: &str, name: &str, store: StoreInside) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
+        Ok(Self { cluster, namespace: namespace.to_owned(), name: name.to_owned(), store, http })
+    }
+
     /// The resource as the API server has it.
     pub async fn get(&self) -> anyhow::Result<Wal> {
         Ok(self.api().get(&self.name).await?)
