@@ -5,6 +5,7 @@
 
 mod conditions;
 mod crd;
+mod lint;
 pub mod names;
 mod pod_template;
 mod schema;
@@ -16,6 +17,7 @@ mod wal;
 pub use self::{
     conditions::{ConditionStatus, ConditionType, Reason, condition, is_true, set_condition},
     crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml},
+    lint::{Finding, Linted, Skipped, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
     size::{ByteSize, ByteSizeError},
     span::{Span, SpanError},

@@ -8,6 +8,7 @@ mod dev;
 mod exit;
 mod index;
 mod kubectl;
+mod lint;
 mod log;
 mod output;
 mod probe;
@@ -53,6 +54,7 @@ enum Command {
     Check(check::Check),
     Kubectl(kubectl::Kubectl),
     Probe(probe::Probe),
+    Lint(lint::Lint),
 }
 
 /// Called by this name, the program is a plugin of `kubectl`.
@@ -77,6 +79,7 @@ impl Cli {
             Command::Check(check) => check.run().await,
             Command::Kubectl(kubectl) => kubectl.run().await,
             Command::Probe(probe) => probe.run().await,
+            Command::Lint(lint) => lint.run(),
         };
         Exit::of(result)
     }

@@ -12,6 +12,8 @@ mod search_deployment;
 mod search_pdb;
 mod search_service;
 mod service_accounts;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 use k8s_openapi::api::{

@@ -4,6 +4,8 @@
 //! are looked at again, since a WAL may have been stored before a rule was there.
 
 mod storage;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -155,7 +157,11 @@ struct Refusals(Vec<Refusal>);
 
 impl Refusals {
     fn spec(&mut self, message: impl Into<String>) {
-        self.0.push(Refusal { reason: Reason::SpecInvalid, message: message.into() });
+        let refusal = Refusal { reason: Reason::SpecInvalid, message: message.into() };
+        // Three places may share one store.
+        if !self.0.contains(&refusal) {
+            self.0.push(refusal);
+        }
     }
 
     /// The value, or the error as a refusal of the field `path`.

@@ -20,7 +20,7 @@ const INDEXER_GRACE: i64 = 60;
 /// Seconds that search has to answer the queries that it took.
 const SEARCH_GRACE: i64 = 30;
 /// Label by which Azure's webhook finds the pods that get an identity.
-const AZURE_IDENTITY: &str = "azure.workload.identity/use";
+pub(super) const AZURE_IDENTITY: &str = "azure.workload.identity/use";
 
 pub(super) fn template(wal: &ValidatedWal, platform: &Platform, component: Component) -> PodTemplateSpec {
     let role = match component {

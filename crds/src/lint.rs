@@ -1,0 +1,170 @@
+//! What the API server would say to a file of resources, without one.
+//!
+//! The same schema is looked through in the same order: unknown fields, nulls dropped, defaults, types and patterns, then the
+//! CEL rules, evaluated by `kube-cel`. Rules that compare with the stored resource (what cannot change) need one and are not
+//! looked at. Beyond the API server it checks pod templates, as the operator does.
+
+mod defaults;
+mod structure;
+
+use std::sync::LazyLock;
+
+use kube_cel::{CompiledSchema, Validator, compile_schema};
+use serde::{Deserialize as _, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{PodTemplate, crd::wal_crd, names};
+
+/// Something in a file that the API server or the operator would refuse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Number of the document in the file, from 1.
+    pub document: usize,
+    /// Where it is in the document, such as `spec.log.expiry`; empty for the document as a whole.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// A document that was not looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Number of the document in the file, from 1.
+    pub document: usize,
+    /// Its `apiVersion` and `kind`.
+    pub kind: String,
+}
+
+/// What [`lint`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Linted {
+    /// What is wrong, in the order of the documents.
+    pub findings: Vec<Finding>,
+    /// Documents of other kinds.
+    pub skipped: Vec<Skipped>,
+    /// How many resources of ours were looked at.
+    pub checked: usize,
+}
+
+/// Looks through every document of a YAML file. Documents of other kinds are skipped, and said so; a `List` is looked into.
+pub fn lint(yaml: &str) -> Linted {
+    let mut linter = Linter::new();
+    for (place, document) in serde_norway::Deserializer::from_str(yaml).enumerate() {
+        linter.document = place + 1;
+        match serde_norway::Value::deserialize(document).map(serde_json::to_value) {
+            Ok(Ok(value)) => linter.document(value),
+            Ok(Err(error)) => linter.find("", format!("is no JSON: {error}")),
+            Err(error) => {
+                linter.find("", format!("is no YAML: {error}"));
+                // Where the next document starts is not known.
+                break;
+            }
+        }
+    }
+    linter.linted
+}
+
+/// The schema of kind `WAL`, and its rules compiled.
+static SCHEMA: LazyLock<(Value, CompiledSchema)> = LazyLock::new(|| {
+    let crd = serde_json::to_value(wal_crd()).unwrap_or_default();
+    let schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    let compiled = compile_schema(&schema);
+    (schema, compiled)
+});
+
+struct Linter {
+    validator: Validator,
+    document: usize,
+    linted: Linted,
+}
+
+impl Linter {
+    fn new() -> Self {
+        Self { validator: Validator::new(), document: 1, linted: Linted::default() }
+    }
+
+    fn find(&mut self, path: &str, message: impl Into<String>) {
+        let finding = Finding { document: self.document, path: path.to_owned(), message: message.into() };
+        self.linted.findings.push(finding);
+    }
+
+    fn document(&mut self, value: Value) {
+        let mut object = match value {
+            Value::Null => return,
+            Value::Object(object) => object,
+            _ => return self.find("", "is no resource: it has no apiVersion and kind"),
+        };
+        let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        if kind == "List" {
+            if let Some(Value::Array(items)) = object.remove("items") {
+                for item in items {
+                    self.document(item);
+                }
+            }
+            return;
+        }
+        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+        if group != names::GROUP {
+            let kind = if kind.is_empty() { "no kind".to_owned() } else { format!("{api_version} {kind}") };
+            self.linted.skipped.push(Skipped { document: self.document, kind });
+        } else if kind != names::KIND || version != names::VERSION {
+            let known = format!("{}/{} {}", names::GROUP, names::VERSION, names::KIND);
+            self.find("kind", format!("\"{api_version} {kind}\" is no kind of this release; it knows {known}"));
+        } else {
+            self.linted.checked += 1;
+            self.wal(object);
+        }
+    }
+
+    fn wal(&mut self, object: Map<String, Value>) {
+        let before = self.linted.findings.len();
+        let mut object = Value::Object(object);
+        self.metadata(&mut object);
+        let (schema, _) = &*SCHEMA;
+        defaults::apply(schema, &mut object);
+        let mut found = Vec::new();
+        structure::check(schema, &object, "", &mut found);
+        for (path, message) in found {
+            self.find(&path, message);
+        }
+        // As in the API server: rules read fields, so the fields must be right first.
+        if self.linted.findings.len() == before {
+            self.rules(&object);
+        }
+        self.pod_templates(&object);
+    }
+
+    fn metadata(&mut self, object: &mut Value) {
+        for field in structure::unknown_metadata(&object["metadata"]) {
+            self.find(&format!("metadata.{field}"), "is no field of metadata");
+        }
+        let text = |name: &str| object["metadata"][name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        match (text("name"), text("generateName")) {
+            (Some(_), _) => {}
+            // The API server adds five characters.
+            (None, Some(prefix)) => object["metadata"]["name"] = format!("{prefix}00000").into(),
+            (None, None) => self.find("metadata.name", "is missing"),
+        }
+    }
+
+    fn rules(&mut self, object: &Value) {
+        let Err(errors) = self.validator.validate_compiled(&SCHEMA.1, object, None) else { return };
+        for error in errors {
+            self.find(&error.field_path, error.message);
+        }
+    }
+
+    fn pod_templates(&mut self, object: &Value) {
+        for role in ["indexer", "search"] {
+            let Value::Object(template) = &object["spec"][role]["podTemplate"] else { continue };
+            let Err(refused) = PodTemplate(template.clone()).settings() else { continue };
+            for refusal in refused {
+                self.find(&format!("spec.{role}.podTemplate.{}", refusal.path), refusal.why);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

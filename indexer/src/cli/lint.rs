@@ -1,0 +1,84 @@
+//! `tidemark lint`: what the API server would say to a file of resources.
+
+use std::{io::Read as _, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::Serialize;
+use tidemark_crds::{Finding, Linted, lint};
+
+use super::{
+    Exit,
+    args::OutputArgs,
+    output::{print_json, print_line},
+};
+
+/// Check WAL resources in YAML files by the rules of the API server and the operator, without a cluster.
+///
+/// Unknown fields, types, patterns, defaults and the rules between fields. What cannot change after a WAL was made is not
+/// looked at: that needs the stored one. Documents of other kinds are skipped.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tidemark lint wal.yaml\n\
+    helm template orders ./chart | tidemark lint -\n\
+    Exit codes: 0 nothing found, 1 something found, 2 a file cannot be read.")]
+pub(super) struct Lint {
+    /// YAML files, each with any number of documents; `-` reads standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// One finding as JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    file: &'a str,
+    #[serde(flatten)]
+    finding: &'a Finding,
+}
+
+impl Lint {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let Self { files, output: OutputArgs { json } } = self;
+        let mut findings = 0;
+        for file in &files {
+            let name = file.display().to_string();
+            let linted = lint(&read(file).map_err(|error| Exit::Usage.with(error))?);
+            findings += linted.findings.len();
+            if json { print_lines(&name, &linted)? } else { print(&name, &linted)? }
+        }
+        match findings {
+            0 => Ok(()),
+            1 => anyhow::bail!("1 finding: the API server or the operator would refuse this"),
+            _ => anyhow::bail!("{findings} findings: the API server or the operator would refuse this"),
+        }
+    }
+}
+
+fn read(file: &PathBuf) -> anyhow::Result<String> {
+    if file.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file).with_context(|| format!("\"{}\" cannot be read", file.display()))
+}
+
+fn print_lines(file: &str, linted: &Linted) -> anyhow::Result<()> {
+    linted.findings.iter().try_for_each(|finding| print_json(&Line { file, finding }))
+}
+
+fn print(file: &str, linted: &Linted) -> anyhow::Result<()> {
+    for Finding { document, path, message } in &linted.findings {
+        let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
+        print_line(&format!("{file}: document {document}: {path}{message}"))?;
+    }
+    if linted.findings.is_empty() {
+        let skipped = match linted.skipped.len() {
+            0 => String::new(),
+            count => format!(", {count} of other kinds skipped"),
+        };
+        print_line(&format!("{file}: {} checked{skipped}", linted.checked))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! What is refused and with which words, and that everything that the schema lets in is read.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde_json::{Value, json};
+use tidemark_crds::Reason;
+
+use super::*;
+
+fn spec() -> Value {
+    json!({
+        "storage": {"region": "r", "credentials": {"type": "Secret", "secretRef": {"name": "keys"}}},
+        "log": {"url": "s3://wal/orders", "expiry": "1h30m"},
+        "metadata": {"urls": ["s3://meta", "s3://vmeta"]},
+        "index": {"url": "s3://idx/orders"},
+    })
+}
+
+/// `spec` with the value at `pointer` replaced; null removes it.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut spec = spec();
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    let parent = parent.split('/').skip(1).fold(&mut spec, |at, name| &mut at[name]);
+    match value {
+        Value::Null => drop(parent.as_object_mut().unwrap().remove(field)),
+        value => parent[field] = value,
+    }
+    spec
+}
+
+fn wal(spec: Value) -> Wal {
+    let metadata = ObjectMeta {
+        name: Some("orders".to_owned()),
+        namespace: Some("data".to_owned()),
+        uid: Some("u1".to_owned()),
+        generation: Some(3),
+        ..ObjectMeta::default()
+    };
+    Wal { metadata, spec: serde_json::from_value(spec).unwrap(), status: None }
+}
+
+fn refusals(spec: Value) -> Vec<(Reason, String)> {
+    let refused = validate(&wal(spec), "c1").map(drop).unwrap_err();
+    refused.into_iter().map(|refusal| (refusal.reason, refusal.message)).collect()
+}
+
+fn only_refusal(spec: Value) -> (Reason, String) {
+    let refusals = refusals(spec);
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    refusals.into_iter().next().unwrap()
+}
+
+#[test]
+fn a_wal_is_read_into_what_works() {
+    let wal = validate(&wal(spec()), "c1").unwrap();
+    assert_eq!(wal.owner, "k8s:c1/data/orders/u1");
+    assert_eq!(wal.log.expiry, Duration::from_mins(90));
+    assert_eq!(wal.log.audit_window, Duration::from_hours(24));
+    assert_eq!(wal.log.max_entry_bytes, 1 << 20);
+    assert_eq!(wal.stores.log.1.access, Access::Secret("keys".to_owned()));
+    assert_eq!(wal.stores.each().map(|(_, store)| store.folder), ["storage"; 3]);
+    assert_eq!((wal.search.replicas, wal.search.token_secret.as_deref()), (1, None));
+    assert!(wal.indexer.compaction && !wal.indexer.suspended && !wal.purging);
+    assert_eq!(wal.owner_reference.controller, Some(true));
+}
+
+#[test]
+fn a_place_with_a_store_of_its_own_takes_it_whole() {
+    let own = json!({"endpoint": "https://other", "credentials": {"type": "WorkloadIdentity"}});
+    let wal = validate(&wal(with("/index/storage", own)), "c1").unwrap();
+    let [_, _, (_, index)] = wal.stores.each();
+    assert_eq!((index.folder, index.region.as_deref()), ("index", None));
+    assert_eq!(index.access, Access::WorkloadIdentity);
+    assert_eq!(wal.stores.log.1.folder, "storage");
+}
+
+#[test]
+fn each_bad_spec_is_refused_in_words() {
+    let cases = [
+        (with("/log/expiry", json!("soon")), "\"spec.log.expiry\": \"soon\" is no span of time"),
+        (with("/log/expiry", json!("0s")), "\"spec.log.expiry\" is \"0s\"; it is from 1s to 168h"),
+        (with("/log/expiry", json!("169h")), "it is from 1s to 168h"),
+        (with("/log/requestTimeout", json!("61m")), "it is from 0s to 1h"),
+        (with("/log/maxEntrySize", json!("1Gi")), "it is from 1Ki to 64Mi"),
+        (with("/log/maxEntrySize", json!("much")), "is no size"),
+        (with("/log/url", json!("ftp://x")), "it starts with s3://, gs:// or az://"),
+        (with("/index/url", json!("s3://wal/orders/index")), "lie one below the other"),
+        (with("/metadata/urls", json!(["s3://wal"])), "lie one below the other"),
+        (with("/storage", Value::Null), "neither \"spec.storage\" nor \"spec.log.storage\" is there"),
+        (with("/storage/endpoint", json!("http://s3")), "\"spec.storage.endpoint\" is plain http"),
+        (with("/storage/credentials", json!({"type": "Secret"})), "of type Secret needs a secretRef"),
+        (with("/search", json!({"auth": {"type": "Token"}})), "of type Token needs a secretRef"),
+        (with("/search", json!({"service": {"type": "NodePort"}})), "needs \"spec.search.auth\" of type Token"),
+        (with("/search", json!({"replicas": -1})), "0 turns search off"),
+    ];
+    for (spec, wanted) in cases {
+        let refusals = refusals(spec);
+        let said = refusals.iter().any(|(reason, message)| *reason == Reason::SpecInvalid && message.contains(wanted));
+        assert!(said, "{wanted:?} is not in {refusals:?}");
+    }
+}
+
+#[test]
+fn a_url_beside_another_is_not_below_it() {
+    assert!(validate(&wal(with("/index/url", json!("s3://wal/orders-index"))), "c1").is_ok());
+}
+
+#[test]
+fn names_that_do_not_fit_are_refused() {
+    for name in ["Orders", "1st", "a-", "", "a.b", &"a".repeat(41)] {
+        let mut wal = wal(spec());
+        wal.metadata.name = Some(name.to_owned());
+        assert!(validate(&wal, "c1").is_err(), "{name}");
+    }
+}
+
+#[test]
+fn a_pod_template_asks_for_no_more_than_it_may() {
+    let refused = |template: Value| only_refusal(with("/indexer", json!({"podTemplate": template})));
+    let container = |container: Value| json!({"spec": {"containers": [container]}});
+    let cases = [
+        (json!({"spec": {"serviceAccountName": "admin"}}), "spec.serviceAccountName"),
+        (json!({"spec": {"hostNetwork": true}}), "spec.hostNetwork"),
+        (json!({"spec": {"hostPID": true}}), "spec.hostPID"),
+        (json!({"spec": {"securityContext": {"runAsUser": 0}}}), "spec.securityContext"),
+        (json!({"spec": {"volumes": [{"name": "v", "secret": {"secretName": "theirs"}}]}}), "spec.volumes"),
+        (json!({"spec": {"initContainers": []}}), "spec.initContainers"),
+        (json!({"spec": {"automountServiceAccountToken": true}}), "spec.automountServiceAccountToken"),
+        (json!({"spec": {"terminationGracePeriodSeconds": 0}}), "spec.terminationGracePeriodSeconds"),
+        (json!({"spec": {"tolerations": "all"}}), "spec.tolerations"),
+        (json!({"metadata": {"name": "x"}}), "metadata.name"),
+        (json!({"metadata": {"labels": {"tidemark.dev/wal": "other"}}}), "metadata.labels[tidemark.dev/wal]"),
+        (json!({"metadata": {"labels": {"app.kubernetes.io/name": "x"}}}), "metadata.labels[app.kubernetes.io/name]"),
+        (json!({"status": {}}), "status"),
+        (container(json!({"image": "evil"})), "spec.containers[0].image"),
+        (container(json!({"securityContext": {"privileged": true}})), "spec.containers[0].securityContext"),
+        (container(json!({"envFrom": [{"secretRef": {"name": "x"}}]})), "spec.containers[0].envFrom"),
+        (container(json!({"env": [{"name": "TIDEMARK_OWNER", "value": "x"}]})), "spec.containers[0].env[0].name"),
+        (
+            container(json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]})),
+            "spec.containers[0].env[0].valueFrom",
+        ),
+    ];
+    for (template, path) in cases {
+        let (reason, message) = refused(template);
+        assert_eq!(reason, Reason::PodTemplateRefused);
+        assert!(message.starts_with(&format!("\"spec.indexer.podTemplate.{path}\" ")), "{path}: {message}");
+    }
+    let two = json!({"spec": {"containers": [{}, {}]}});
+    assert!(refused(two).1.contains("more than one container"));
+}
+
+#[test]
+fn everything_wrong_is_told_at_once() {
+    let mut spec = with("/log/expiry", json!("0s"));
+    spec["storage"]["endpoint"] = json!("http://s3");
+    spec["search"] = json!({"podTemplate": {"spec": {"hostIPC": true}}});
+    let reasons: Vec<_> = refusals(spec).into_iter().map(|(reason, _)| reason).collect();
+    assert_eq!(reasons, [Reason::SpecInvalid, Reason::SpecInvalid, Reason::PodTemplateRefused]);
+}
+
+#[test]
+fn only_a_deleted_wal_with_policy_purge_is_purging() {
+    for (policy, deleted, purging) in [("Purge", true, true), ("Purge", false, false), ("Retain", true, false)] {
+        let mut wal = wal(with("/deletionPolicy", json!(policy)));
+        wal.metadata.deletion_timestamp = deleted.then_some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+        assert_eq!(validate(&wal, "c1").unwrap().purging, purging, "{policy} {deleted}");
+    }
+}
