@@ -82,3 +82,27 @@ fn print(file: &str, linted: &Linted) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "apiVersion: tidemark.dev/v1alpha1\nkind: WAL\nmetadata: {name: a}\nspec:\n  \
+        storage: {credentials: {type: WorkloadIdentity}}\n  log: {url: s3://wal, expiry: 1h}\n  \
+        metadata: {urls: [s3://meta]}\n  index: {url: s3://idx}\n";
+
+    fn exit_for(text: &str) -> Exit {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("wal.yaml");
+        std::fs::write(&file, text).unwrap();
+        Exit::of(Lint { files: vec![file], output: OutputArgs { json: true } }.run())
+    }
+
+    #[test]
+    fn each_end_has_a_code_of_its_own() {
+        assert_eq!(exit_for(GOOD), Exit::Done);
+        assert_eq!(exit_for(&GOOD.replace("1h", "1d")), Exit::Failed);
+        let missing = Lint { files: vec!["no/such.yaml".into()], output: OutputArgs { json: false } };
+        assert_eq!(Exit::of(missing.run()), Exit::Usage);
+    }
+}

@@ -7,7 +7,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use k8s_openapi::{
     api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer},
@@ -260,7 +260,24 @@ fn search(spec: &SearchSpec, refusals: &mut Refusals) -> ValidatedSearch {
         template: template("spec.search.podTemplate", spec.pod_template.as_ref(), refusals),
     };
     let allow_from = spec.allow_from.clone();
+    check_peers(&allow_from, refusals);
     ValidatedSearch { role, replicas: spec.replicas, token_secret, service: spec.service.clone(), allow_from }
+}
+
+fn check_peers(peers: &[NetworkPolicyPeer], refusals: &mut Refusals) {
+    let blocks = peers.iter().filter_map(|peer| peer.ip_block.as_ref());
+    for range in blocks.flat_map(|block| block.except.iter().flatten().chain([&block.cidr])) {
+        if !is_range(range) {
+            refusals.spec(format!("\"spec.search.allowFrom\" has \"{range}\"; write a range of addresses such as 10.0.0.0/8"));
+        }
+    }
+}
+
+/// Whether the text is an address, a slash and how many of its bits count.
+fn is_range(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else { return false };
+    let (Ok(address), Ok(bits)) = (address.parse::<IpAddr>(), bits.parse::<u8>()) else { return false };
+    bits <= if address.is_ipv4() { 32 } else { 128 }
 }
 
 fn template(path: &str, template: Option<&PodTemplate>, refusals: &mut Refusals) -> PodTemplateSettings {

@@ -91,6 +91,8 @@ fn each_bad_spec_is_refused_in_words() {
         (with("/search", json!({"auth": {"type": "Token"}})), "of type Token needs a secretRef"),
         (with("/search", json!({"service": {"type": "NodePort"}})), "needs \"spec.search.auth\" of type Token"),
         (with("/search", json!({"replicas": -1})), "0 turns search off"),
+        (with("/search", json!({"allowFrom": [{"ipBlock": {"cidr": "10.0.0.0"}}]})), "has \"10.0.0.0\"; write a range"),
+        (with("/search", json!({"allowFrom": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]})), "has \"10.0.0.0/33\""),
     ];
     for (spec, wanted) in cases {
         let refusals = refusals(spec);
