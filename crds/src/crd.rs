@@ -37,7 +37,7 @@ pub fn wal_crd_yaml() -> Result<String, serde_norway::Error> {
 
 /// Makes of a derived schema what the API server and its readers want.
 fn tidy(schema: &mut JSONSchemaProps) {
-    // A null is then dropped before the rules run, so that has() means what it says.
+    // A null is then a default or refused, so that has() means what it says.
     schema.nullable = None;
     schema.title = None;
     schema.description = schema.description.take().map(|text| unwrapped(&text));

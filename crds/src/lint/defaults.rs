@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// Drops the nulls of known fields and sets the defaults of those that are missing, also inside of defaults.
+/// Sets the defaults of fields that are missing or null, also inside of defaults. A null of a field without default stays, and is
+/// refused for its type.
 pub(super) fn apply(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(object) => fields(schema, object),
@@ -17,10 +18,8 @@ pub(super) fn apply(schema: &Value, value: &mut Value) {
 
 fn fields(schema: &Value, object: &mut Map<String, Value>) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        if object.get(name).is_some_and(Value::is_null) {
-            object.remove(name);
-        }
-        if let (false, Some(default)) = (object.contains_key(name), property.get("default")) {
+        let wanting = object.get(name).is_none_or(Value::is_null);
+        if let (true, Some(default)) = (wanting, property.get("default")) {
             object.insert(name.clone(), default.clone());
         }
         if let Some(value) = object.get_mut(name) {

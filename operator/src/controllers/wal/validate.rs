@@ -268,7 +268,9 @@ fn check_peers(peers: &[NetworkPolicyPeer], refusals: &mut Refusals) {
     let blocks = peers.iter().filter_map(|peer| peer.ip_block.as_ref());
     for range in blocks.flat_map(|block| block.except.iter().flatten().chain([&block.cidr])) {
         if !is_range(range) {
-            refusals.spec(format!("\"spec.search.allowFrom\" has \"{range}\"; write a range of addresses such as 10.0.0.0/8"));
+            refusals.spec(format!(
+                "\"spec.search.allowFrom\" has \"{range}\"; write a range of addresses such as 10.0.0.0/8"
+            ));
         }
     }
 }

@@ -1,0 +1,287 @@
+//! Specs that a rule takes and specs that it refuses.
+
+use serde_json::{Value, json};
+
+/// The least that a WAL says.
+pub(crate) fn minimal() -> Value {
+    json!({
+        "storage": {"credentials": {"type": "Secret", "secretRef": {"name": "keys"}}},
+        "log": {"url": "s3://wal/orders", "expiry": "1h"},
+        "metadata": {"urls": ["s3://meta", "s3://vmeta"]},
+        "index": {"url": "s3://idx/orders"},
+    })
+}
+
+/// A resource of this name and spec.
+pub(crate) fn wal(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "tidemark.dev/v1alpha1", "kind": "WAL", "metadata": {"name": name}, "spec": spec})
+}
+
+/// A change of [`minimal`] and what is said about it.
+pub(crate) struct Case {
+    pub(crate) change: &'static str,
+    pub(crate) spec: Value,
+    /// Words of the refusal; `None` is accepted.
+    pub(crate) refused: Option<&'static str>,
+}
+
+/// [`minimal`] with a value put at each of the paths; null takes it away.
+pub(crate) fn with(changes: &[(&str, Value)]) -> Value {
+    let mut spec = minimal();
+    for (path, value) in changes {
+        put(&mut spec, path, value.clone());
+    }
+    spec
+}
+
+fn put(spec: &mut Value, path: &str, value: Value) {
+    let (parents, field) = path.rsplit_once('.').map_or(("", path), |(parents, field)| (parents, field));
+    let parent = parents.split('.').filter(|name| !name.is_empty()).fold(spec, |at, name| &mut at[name]);
+    match value {
+        Value::Null => drop(parent.as_object_mut().map(|parent| parent.remove(field))),
+        value => parent[field] = value,
+    }
+}
+
+/// Every CEL rule that looks at one state, with what it takes and what it refuses.
+pub(crate) fn rules() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |change, changes: &[(&str, Value)], refused| {
+        cases.push(Case { change, spec: with(changes), refused });
+    };
+    let secret = json!({"type": "Secret", "secretRef": {"name": "own"}});
+    let own = json!({"credentials": secret});
+
+    case("nothing", &[], None);
+
+    case("index below log", &[("index.url", json!("s3://wal/orders/index"))], Some("log and index must not lie"));
+    case("log below index", &[("index.url", json!("s3://wal"))], Some("log and index must not lie"));
+    case("index is log", &[("index.url", json!("s3://wal/orders"))], Some("log and index must not lie"));
+    case("index beside log", &[("index.url", json!("s3://wal/orders2"))], None);
+    case(
+        "metadata below log",
+        &[("metadata.urls", json!(["s3://meta", "s3://wal/orders/m"]))],
+        Some("log and metadata must"),
+    );
+    case("log below metadata", &[("metadata.urls", json!(["s3://wal"]))], Some("log and metadata must not lie"));
+    case("metadata beside log", &[("metadata.urls", json!(["s3://wal/meta"]))], None);
+    case(
+        "metadata is index",
+        &[("metadata.urls", json!(["s3://idx/orders"]))],
+        Some("index and metadata must not lie"),
+    );
+    case("metadata above index", &[("metadata.urls", json!(["s3://idx"]))], Some("index and metadata must not lie"));
+    case("metadata beside index", &[("metadata.urls", json!(["s3://idx/meta"]))], None);
+
+    case("no storage", &[("storage", Value::Null)], Some("storage is needed"));
+    case(
+        "no storage, two of three places have their own",
+        &[("storage", Value::Null), ("log.storage", own.clone()), ("index.storage", own.clone())],
+        Some("storage is needed"),
+    );
+    case(
+        "no storage, each place has its own",
+        &[
+            ("storage", Value::Null),
+            ("log.storage", own.clone()),
+            ("metadata.storage", own.clone()),
+            ("index.storage", own.clone()),
+        ],
+        None,
+    );
+
+    case("plain http", &[("storage.endpoint", json!("http://s3:9000"))], Some("plain http sends"));
+    case(
+        "plain http of one place",
+        &[("index.storage", json!({"endpoint": "http://s3:9000", "credentials": secret}))],
+        Some("plain http sends"),
+    );
+    case(
+        "plain http, allowed",
+        &[("storage.endpoint", json!("http://s3:9000")), ("storage.allowHTTP", json!(true))],
+        None,
+    );
+    case("https", &[("storage.endpoint", json!("https://s3.corp"))], None);
+
+    case(
+        "keys without Secret",
+        &[("storage.credentials", json!({"type": "Secret"}))],
+        Some("type Secret needs secretRef"),
+    );
+    case(
+        "identity with Secret",
+        &[("storage.credentials", json!({"type": "WorkloadIdentity", "secretRef": {"name": "x"}}))],
+        Some("type Secret needs secretRef"),
+    );
+    case("identity", &[("storage.credentials", json!({"type": "WorkloadIdentity"}))], None);
+
+    case("expiry too short", &[("log.expiry", json!("999ms"))], Some("expiry is from 1s to 168h"));
+    case("expiry too long", &[("log.expiry", json!("168h1ms"))], Some("expiry is from 1s to 168h"));
+    case("shortest expiry", &[("log.expiry", json!("1s"))], None);
+    case("longest expiry", &[("log.expiry", json!("168h"))], None);
+    case("lead too long", &[("log.signerClockLead", json!("61m"))], Some("signerClockLead is at most 1h"));
+    case("longest lead", &[("log.signerClockLead", json!("60m"))], None);
+    case("timeout too long", &[("log.requestTimeout", json!("3601s"))], Some("requestTimeout is at most 1h"));
+    case("longest timeout", &[("log.requestTimeout", json!("1h"))], None);
+    case("delay too long", &[("log.visibilityDelay", json!("2h"))], Some("visibilityDelay is at most 1h"));
+    case("longest delay", &[("log.visibilityDelay", json!("1h"))], None);
+    case("window too long", &[("log.auditWindow", json!("8784h1s"))], Some("auditWindow is at most 8784h"));
+    case("longest window", &[("log.auditWindow", json!("8784h"))], None);
+    case("entries too small", &[("log.maxEntrySize", json!("1023"))], Some("maxEntrySize is from 1Ki to 64Mi"));
+    case("entries too large", &[("log.maxEntrySize", json!("1Gi"))], Some("maxEntrySize is from 1Ki to 64Mi"));
+    case("smallest entries", &[("log.maxEntrySize", json!("1Ki"))], None);
+    case("largest entries", &[("log.maxEntrySize", json!("64Mi"))], None);
+
+    let token = json!({"type": "Token", "secretRef": {"name": "t"}});
+    case("token without Secret", &[("search", json!({"auth": {"type": "Token"}}))], Some("type Token needs secretRef"));
+    case(
+        "Secret without token",
+        &[("search", json!({"auth": {"secretRef": {"name": "t"}}}))],
+        Some("type Token needs"),
+    );
+    case("token", &[("search", json!({"auth": token}))], None);
+    case("open to the world", &[("search", json!({"service": {"type": "LoadBalancer"}}))], Some("needs auth"));
+    case("open to the nodes", &[("search", json!({"service": {"type": "NodePort"}}))], Some("needs auth"));
+    case("a token for the world", &[("search", json!({"auth": token, "service": {"type": "LoadBalancer"}}))], None);
+
+    let peers = |peer: Value| json!({"allowFrom": [peer]});
+    let block = json!({"cidr": "10.0.0.0/8"});
+    case("block", &[("search", peers(json!({"ipBlock": block})))], None);
+    case("namespaces", &[("search", peers(json!({"namespaceSelector": {"matchLabels": {"a": "b"}}})))], None);
+    case(
+        "block and pods",
+        &[("search", peers(json!({"ipBlock": block, "podSelector": {}})))],
+        Some("a peer is either"),
+    );
+    cases
+}
+
+/// For each field with a pattern, an enumeration or a bound: values that it takes, and values that it refuses.
+pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
+    let urls = |urls: &[&str]| urls.iter().map(|url| json!(url)).collect::<Vec<_>>();
+    let each = |values: Value| values.as_array().cloned().unwrap_or_default();
+    let long = |length: usize| "a".repeat(length);
+    vec![
+        (
+            "log.url",
+            urls(&["gs://bucket", "az://container/a/b", "s3://b-u.c_ket/A_b!@+=:~'()*-.c"]),
+            urls(&[
+                "",
+                "s3://",
+                "wal",
+                "http://wal",
+                "file:///wal",
+                "memory:///",
+                "s3://wal/",
+                "s3://wal//a",
+                "s3://wal/.a",
+                "s3://wal/../idx",
+                "s3://wal/a%62",
+                "s3://wal/a,b",
+                "s3://wal/a b",
+                "s3://WAL",
+                "s3://wal?x",
+                "s3://w",
+                &format!("s3://wal/{}", long(600)),
+            ]),
+        ),
+        ("log.layout", each(json!(["Datamon", "Plain"])), each(json!(["datamon", "", "Git", 1]))),
+        (
+            "log.expiry",
+            each(json!(["1h30m", "90s", "1s500ms", "1500ms", "1h1m1s1ms"])),
+            each(json!(["", "10", "1.5h", "-1h", "1d", "1m1h", "1h 1m", "soon", "9999999h", 3600, "0s", null])),
+        ),
+        ("log.maxEntrySize", each(json!(["1048576", "2Mi"])), each(json!(["1M", "1.5Mi", "", "-1", "1mi", 4096]))),
+        (
+            "metadata.urls",
+            each(json!([["s3://meta"], ["gs://meta", "gs://vmeta"]])),
+            each(json!([[], ["s3://a/b", "s3://abc", "s3://abd"], ["s3://meta/"], "s3://meta", [null]])),
+        ),
+        ("index.url", urls(&["s3://idx", "s3://wal/orders-index"]), urls(&["s3://idx/", "idx", "ftp://idx"])),
+        (
+            "storage.endpoint",
+            urls(&["https://s3.corp", "https://s3.corp:9000", "https://[::1]:9000", "https://s3.corp/base/path"]),
+            urls(&[
+                "s3.corp",
+                "ftp://s3",
+                "https://",
+                "https://user:pw@s3",
+                "https://s3?x",
+                "https://s3 x",
+                &format!("https://{}", long(300)),
+            ]),
+        ),
+        ("storage.region", urls(&["us-east-1"]), urls(&["", "us east", &long(64)])),
+        ("storage.allowHTTP", each(json!([true, false])), each(json!(["yes", 1]))),
+        (
+            "storage.caRef",
+            each(json!([{"name": "corp-ca"}])),
+            each(json!([{}, {"name": ""}, {"name": "Corp"}, {"name": long(254)}])),
+        ),
+        (
+            "storage.credentials",
+            each(json!([{"type": "Secret", "secretRef": {"name": "a.b-c"}}])),
+            each(json!([
+                {}, {"type": "Key"}, {"type": "Secret", "secretRef": {}}, {"type": "Secret", "secretRef": {"name": "A"}},
+                {"type": "Secret", "secretRef": {"name": "a", "namespace": "other"}},
+            ])),
+        ),
+        (
+            "indexer",
+            each(json!([
+                {}, {"resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"cpu": 2}}},
+                {"serviceAccountAnnotations": {"eks.amazonaws.com/role-arn": "arn"}},
+                {"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}},
+            ])),
+            each(json!([
+                {"resources": {"requests": {"memory": "lots"}}}, {"resources": {"claims": []}}, {"replicas": 2},
+                {"serviceAccountAnnotations": {"a": 1}}, {"podTemplate": "x"}, [],
+            ])),
+        ),
+        (
+            "search",
+            each(json!([
+                {"replicas": 0}, {"replicas": 100}, {"service": {"annotations": {"a": "b"}}}, {"allowFrom": []},
+                {"allowFrom": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}}]},
+            ])),
+            each(json!([
+                {"replicas": -1}, {"replicas": 101}, {"replicas": "2"}, {"replicas": 1.5}, {"service": {"type": "ExternalName"}},
+                {"auth": {"type": "JWT"}}, {"allowFrom": [{}]}, {"allowFrom": [{"ipBlock": {}}]}, {"size": 1},
+                {"allowFrom": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}]},
+                {"allowFrom": vec![json!({"podSelector": {}}); 17]},
+            ])),
+        ),
+        ("compaction", each(json!([{}, {"enabled": false}])), each(json!([{"enabled": "no"}, {"on": true}]))),
+        ("adoptOwner", urls(&["", "9c2b-1:x_y.z"]), urls(&["a b", "a/b", &long(129)])),
+        ("suspend", each(json!([true, false])), each(json!(["true"]))),
+        ("deletionPolicy", urls(&["Retain", "Purge"]), urls(&["Delete", "", "purge"])),
+        ("archive", vec![], each(json!([{"enabled": true}]))),
+    ]
+}
+
+/// Names that are taken, and names that are not.
+pub(crate) const GOOD_NAMES: [&str; 4] = ["a", "orders", "a1-b", "abcdefghijabcdefghijabcdefghijabcdefghij"];
+/// Names that the API server takes for other kinds.
+pub(crate) const BAD_NAMES: [&str; 4] = ["1st", "a.b", "9", "abcdefghijabcdefghijabcdefghijabcdefghijk"];
+
+/// Changes of a stored WAL: what is said about each.
+pub(crate) fn updates() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |change, changes: &[(&str, Value)], refused| {
+        cases.push(Case { change, spec: with(changes), refused });
+    };
+    case("log moved", &[("log.url", json!("s3://wal/others"))], Some("the log's URL cannot change"));
+    case("layout", &[("log.layout", json!("Plain"))], Some("the log's layout cannot change"));
+    case("metadata dropped", &[("metadata.urls", json!(["s3://meta"]))], Some("the metadata URLs cannot change"));
+    case(
+        "metadata swapped",
+        &[("metadata.urls", json!(["s3://vmeta", "s3://meta"]))],
+        Some("the metadata URLs cannot"),
+    );
+    case("index moved", &[("index.url", json!("s3://idx/others"))], Some("the index's URL cannot change"));
+    case("expiry", &[("log.expiry", json!("2h"))], None);
+    case("endpoint", &[("storage.endpoint", json!("https://elsewhere"))], None);
+    case("a store for the index", &[("index.storage", json!({"credentials": {"type": "WorkloadIdentity"}}))], None);
+    case("replicas", &[("search", json!({"replicas": 3}))], None);
+    cases
+}
