@@ -1,0 +1,145 @@
+//! Failures of a whole cluster: whatever goes, search goes on as far as it can, one writer publishes at a time, and in the
+//! end the index says exactly what the log says.
+//!
+//! All scenarios share a cluster of two nodes, a `MinIO` beside it that no cut reaches, a WAL with two search pods, and a
+//! writer that appends all the time. Each begins and ends with everything ready.
+
+use std::time::Duration;
+
+use pods::OPERATOR;
+use scenario::{Bounds, Scenario};
+use tidemark_tests::cluster::{Cut, product::OPERATOR_NAMESPACE};
+use world::{WAL, until, world};
+
+#[path = "cluster_failures/pods.rs"]
+mod pods;
+#[path = "cluster_failures/scenario.rs"]
+mod scenario;
+#[path = "cluster_failures/searching.rs"]
+mod searching;
+#[path = "cluster_failures/truth.rs"]
+mod truth;
+#[path = "cluster_failures/world.rs"]
+mod world;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd: tests/tools/test.sh runs it"]
+async fn the_indexers_pod_is_deleted() {
+    let world = world().await;
+    let mut scenario = Scenario::begin(world, "pod deleted").await;
+    let name = scenario.indexer.name.clone();
+    scenario.fails_now();
+    world.cluster.kubectl(["delete", "pod", &name, "-n", WAL, "--wait=false"]).await.expect("it is deleted");
+    let epoch = scenario.first.state.epoch;
+    until("another writer", async || (world.latest().await.state.epoch > epoch).then_some(())).await;
+    world.indexing_goes_on().await;
+    let resumed = scenario.elapsed();
+    scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd: tests/tools/test.sh runs it"]
+async fn the_indexer_is_killed() {
+    let world = world().await;
+    let mut scenario = Scenario::begin(world, "SIGKILL").await;
+    let indexer = scenario.indexer.clone();
+    let process = world.process_id(&indexer).expect("it runs");
+    scenario.fails_now();
+    world.signal(indexer.node, "KILL", process).expect("it is killed");
+    // The same pod is the same writer, so that its next container need not wait.
+    let epoch = scenario.first.state.epoch;
+    until("it writes again", async || (world.latest().await.state.epoch > epoch).then_some(())).await;
+    world.indexing_goes_on().await;
+    let resumed = scenario.elapsed();
+    scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 1 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd: tests/tools/test.sh runs it"]
+async fn the_indexers_node_is_cut_off_from_everything() {
+    let world = world().await;
+    let mut scenario = Scenario::begin(world, "cut off from everything").await;
+    let (node, epoch) = (scenario.indexer.node, scenario.first.state.epoch);
+    scenario.fails_now();
+    world.cluster.cut(node, Cut::Everything).expect("it is cut");
+    until("the standby takes over", async || (world.latest().await.state.epoch > epoch).then_some(())).await;
+    world.indexing_goes_on().await;
+    let resumed = scenario.elapsed();
+    world.cluster.heal(node).expect("it is healed");
+    scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 1 }).await;
+}
+
+/// For longer than any client tries one call again (about 16 s of pauses), and not for a minute, to save time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd: tests/tools/test.sh runs it"]
+async fn the_store_is_down_for_25_seconds() {
+    let world = world().await;
+    let mut scenario = Scenario::begin(world, "store down for 25 s").await;
+    world.cluster.stop_minio();
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    world.cluster.start_minio().await.expect("it starts again");
+    scenario.fails_now();
+    world.indexing_goes_on().await;
+    let resumed = scenario.elapsed();
+    // A publication whose outcome is unknown ends the process, and its next container is the same writer.
+    scenario.end(resumed, Bounds { least_epochs: 0, most_epochs: 1, restarts: 1 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd: tests/tools/test.sh runs it"]
+async fn the_leading_operator_is_killed() {
+    let world = world().await;
+    let mut scenario = Scenario::begin(world, "leading operator killed").await;
+    let leader = until("one operator leads", async || world.leader().await).await;
+    // Frozen first, since a pod is asked to stop before it is killed: this one gives no lease back.
+    let process = world.process_with(&format!("POD_NAME={leader}")).expect("it runs");
+    world.signal(1, "STOP", process).expect("it is frozen");
+    scenario.fails_now();
+    let kill = ["delete", "pod", &leader, "-n", OPERATOR_NAMESPACE, "--grace-period=0", "--force"];
+    world.cluster.kubectl(kill).await.expect("it is killed");
+    until("another leads", async || world.leader().await.filter(|name| *name != leader)).await;
+    println!("operator: another led {:.1} s after the kill", scenario.elapsed().as_secs_f64());
+    world.operator_works().await;
+    world.indexing_goes_on().await;
+    let resumed = scenario.elapsed();
+    scenario.end(resumed, Bounds { least_epochs: 0, most_epochs: 0, restarts: 0 }).await;
+}
+
+/// Until an indexer's pod was replaced and entries were indexed without an operator, whatever time that takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd: tests/tools/test.sh runs it"]
+async fn no_operator_runs_while_the_indexers_pod_is_deleted() {
+    let world = world().await;
+    let mut scenario = Scenario::begin(world, "operator down").await;
+    let scale = |replicas: &str| {
+        let words = ["scale", "deployment/tidemark-operator", "-n", OPERATOR_NAMESPACE, replicas].map(str::to_owned);
+        world.cluster.kubectl(words)
+    };
+    scale("--replicas=0").await.expect("it is scaled");
+    until("no operator runs", async || world.pods(OPERATOR_NAMESPACE, OPERATOR).await.ok()?.is_empty().then_some(()))
+        .await;
+    let (name, epoch) = (scenario.indexer.name.clone(), scenario.first.state.epoch);
+    scenario.fails_now();
+    world.cluster.kubectl(["delete", "pod", &name, "-n", WAL, "--wait=false"]).await.expect("it is deleted");
+    until("another writer", async || (world.latest().await.state.epoch > epoch).then_some(())).await;
+    world.indexing_goes_on().await;
+    let resumed = scenario.elapsed();
+    scale("--replicas=2").await.expect("it is scaled");
+    world.operator_works().await;
+    scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
+}
+
+/// SIGKILL, and back after entries were indexed meanwhile: data pods need no API server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd: tests/tools/test.sh runs it"]
+async fn etcd_is_restarted() {
+    let world = world().await;
+    let mut scenario = Scenario::begin(world, "etcd restarted").await;
+    scenario.fails_now();
+    world.cluster.stop_etcd();
+    world.indexing_goes_on().await;
+    let resumed = scenario.elapsed();
+    world.cluster.start_etcd().await.expect("it starts again");
+    world.operator_works().await;
+    scenario.end(resumed, Bounds { least_epochs: 0, most_epochs: 0, restarts: 2 }).await;
+}

@@ -1,0 +1,107 @@
+//! Pods and the processes in them.
+
+use anyhow::Context;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod, policy::v1::PodDisruptionBudget};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use tidemark_tests::cluster::product::OPERATOR_NAMESPACE;
+
+use super::world::{WAL, World, until};
+
+pub(crate) const INDEXER: &str = "app.kubernetes.io/component=indexer";
+pub(crate) const OPERATOR: &str = "app.kubernetes.io/name=tidemark-operator";
+
+/// What a scenario wants to know of a pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) node: u8,
+    pub(crate) restarts: i32,
+    pub(crate) ready: bool,
+    /// Nobody asked it to go.
+    pub(crate) stays: bool,
+}
+
+impl World {
+    /// The pods of a namespace that a label selects.
+    pub(crate) async fn pods(&self, namespace: &str, label: &str) -> anyhow::Result<Vec<Seen>> {
+        let pods = Api::<Pod>::namespaced(self.cluster.client(), namespace);
+        let found = pods.list(&ListParams::default().labels(label)).await?.items;
+        Ok(found.iter().filter_map(seen).collect())
+    }
+
+    /// Waits until exactly one indexer pod is there and is the holder of the index.
+    pub(crate) async fn indexer(&self) -> Seen {
+        until("one indexer pod, which writes", async || {
+            let [pod] = <[Seen; 1]>::try_from(self.pods(WAL, INDEXER).await.ok()?).ok()?;
+            let holder = self.latest().await.state.holder?.identity.to_string();
+            (pod.stays && pod.ready && pod.uid == holder).then_some(pod)
+        })
+        .await
+    }
+
+    /// The answer of `/v1/process` of a pod.
+    pub(crate) async fn process(&self, pod: &Seen) -> anyhow::Result<serde_json::Value> {
+        let url = self.cluster.pod_url(WAL, &pod.name, 7280).await?;
+        self.process_at(&url).await
+    }
+
+    /// The answer of `/v1/process` at a URL.
+    pub(crate) async fn process_at(&self, url: &str) -> anyhow::Result<serde_json::Value> {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(std::time::Duration::from_secs(3))
+            .build()
+            .context("client")?;
+        Ok(client.get(format!("{url}/v1/process")).send().await?.json().await?)
+    }
+
+    /// The operator that leads, by its pod's name.
+    pub(crate) async fn leader(&self) -> Option<String> {
+        let leases = Api::<Lease>::namespaced(self.cluster.client(), OPERATOR_NAMESPACE);
+        let lease = leases.get("tidemark-operator").await.ok()?;
+        lease.spec?.holder_identity.filter(|holder| !holder.is_empty())
+    }
+
+    /// Waits until the operator makes again what somebody deleted.
+    pub(crate) async fn operator_works(&self) {
+        let budgets = Api::<PodDisruptionBudget>::namespaced(self.cluster.client(), WAL);
+        let before = until("a budget", async || budgets.get("orders-search").await.ok()?.uid()).await;
+        budgets.delete("orders-search", &DeleteParams::default()).await.expect("it is deleted");
+        let again = async || budgets.get("orders-search").await.ok()?.uid().filter(|uid| *uid != before);
+        until("the budget is there again", again).await;
+    }
+
+    /// The number, among the cluster's processes, of the program that a pod runs as a writer.
+    pub(crate) fn process_id(&self, pod: &Seen) -> Option<u32> {
+        self.process_with(&format!("TIDEMARK_IDENTITY={}", pod.uid))
+    }
+
+    /// The number of the process that has a variable in its environment.
+    pub(crate) fn process_with(&self, variable: &str) -> Option<u32> {
+        let script = "grep -slz \"^$1$\" /proc/[0-9]*/environ | cut -d / -f 3";
+        let said = self.cluster.exec_in_node(1, &["sh", "-c", script, "sh", variable]).ok()?;
+        said.lines().next()?.parse().ok()
+    }
+
+    /// Sends a signal to a process by its number among the cluster's.
+    pub(crate) fn signal(&self, node: u8, signal: &str, process: u32) -> anyhow::Result<()> {
+        self.cluster.exec_in_node(node, &["kill", &format!("-{signal}"), &process.to_string()]).map(drop)
+    }
+}
+
+fn seen(pod: &Pod) -> Option<Seen> {
+    let status = pod.status.as_ref()?;
+    let container = status.container_statuses.as_ref().and_then(|all| all.first());
+    Some(Seen {
+        name: pod.name_any(),
+        uid: pod.uid()?,
+        node: pod.spec.as_ref()?.node_name.as_ref()?.strip_prefix("node")?.parse().ok()?,
+        restarts: container.map_or(0, |container| container.restart_count),
+        ready: container.is_some_and(|container| container.ready),
+        stays: pod.metadata.deletion_timestamp.is_none() && status.phase.as_deref() == Some("Running"),
+    })
+}

@@ -1,0 +1,132 @@
+//! The frame of a scenario: all is well, something fails, all is well again, and what happened is counted.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tidemark_catalog::{Manifest, Slot};
+use tidemark_tests::cluster::product::OPERATOR_NAMESPACE;
+use tokio::time::Instant;
+
+use super::{
+    pods::{OPERATOR, Seen},
+    searching::Searching,
+    truth,
+    world::{Appended, WAL, World, until},
+};
+
+/// How much may happen in a scenario.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    /// By how much the epoch grows at least: a new writer must have come.
+    pub(crate) least_epochs: u64,
+    /// By how much the epoch grows at most: more would be candidates that fence each other.
+    pub(crate) most_epochs: u64,
+    /// How often containers start again at most, all pods of WAL and operator together.
+    pub(crate) restarts: i32,
+}
+
+/// A scenario under way.
+pub(crate) struct Scenario {
+    world: &'static World,
+    name: &'static str,
+    /// The indexer when it began.
+    pub(crate) indexer: Seen,
+    /// The manifest when it began.
+    pub(crate) first: Slot<Manifest>,
+    restarts: BTreeMap<String, i32>,
+    appended: Appended,
+    began: Instant,
+    /// Somebody who searches all the time.
+    pub(crate) searching: Searching,
+}
+
+impl Scenario {
+    /// Waits until all is well and begins to count.
+    pub(crate) async fn begin(world: &'static World, name: &'static str) -> Self {
+        let indexer = settled(world).await;
+        let restarts = all(world).await.into_iter().map(|pod| (pod.uid, pod.restarts)).collect();
+        let (first, appended) = (world.latest().await, world.appended());
+        let searching = Searching::start(&world.search);
+        Self { world, name, indexer, first, restarts, appended, began: Instant::now(), searching }
+    }
+
+    /// Since the failure began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Starts the clock anew: the failure begins now.
+    pub(crate) fn fails_now(&mut self) {
+        self.began = Instant::now();
+    }
+
+    /// Waits until all is well again, checks what must hold, and prints what was counted. `resumed` is how long it took
+    /// until an entry was indexed that was appended after the failure.
+    pub(crate) async fn end(self, resumed: Duration, bounds: Bounds) {
+        let Self { world, name, first, restarts, appended, began, searching, .. } = self;
+        let indexer = settled(world).await;
+        let answers = searching.answers();
+        drop(searching);
+        let last = world.latest().await;
+        let writers = truth::writers(&world.chain(), &first, &last).await;
+        let grown = last.state.epoch - first.state.epoch;
+        let compared = world.compare(&last).await;
+        let now = all(world).await;
+        let restarted: i32 = now.iter().map(|pod| pod.restarts - restarts.get(&pod.uid).unwrap_or(&0)).sum();
+        let after = world.appended();
+        println!(
+            "{name}: indexing went on after {:.1} s, settled after {:.1} s; queries failed: {} of {}, longest silence \
+             {:.1} s; epochs {} to {}; restarts {restarted}; appends {} acknowledged, {} not; {} entries compared",
+            resumed.as_secs_f64(),
+            began.elapsed().as_secs_f64(),
+            answers.failed,
+            answers.total,
+            answers.silence.as_secs_f64(),
+            first.state.epoch,
+            last.state.epoch,
+            after.acknowledged - appended.acknowledged,
+            after.failed - appended.failed,
+            compared.entries,
+        );
+        if answers.failed > 0 {
+            println!("{name}: the last query that failed: {}", answers.why);
+        }
+        assert!((bounds.least_epochs..=bounds.most_epochs).contains(&grown), "{name}: writers by epoch: {writers:?}");
+        assert_eq!(writers.last().map(|(_, identity)| identity), Some(&indexer.uid), "{name}: {writers:?}");
+        assert!(restarted <= bounds.restarts, "{name}: {restarted} restarts: {now:?}");
+        assert!(compared.entries > 0, "{name}: something was compared");
+        assert!(answers.failed < answers.total, "{name}: search answered: {answers:?}");
+    }
+}
+
+/// Waits until every pod is ready, the WAL says that all is well, and the one indexer writes; gives the indexer.
+async fn settled(world: &World) -> Seen {
+    until("all pods are ready", async || {
+        let operators = world.pods(OPERATOR_NAMESPACE, OPERATOR).await.ok()?;
+        let pods = world.pods(WAL, "tidemark.dev/wal").await.ok()?;
+        let well = |pod: &Seen| pod.ready && pod.stays;
+        (operators.len() == 2 && pods.len() == 3 && operators.iter().chain(&pods).all(well)).then_some(())
+    })
+    .await;
+    let indexer = world.indexer().await;
+    until("the indexer says that it writes", async || {
+        let said = world.process(&indexer).await.ok()?;
+        let well = said["phase"] == "writing" && said["caughtUp"] == true && said["problems"] == serde_json::json!([]);
+        well.then_some(())
+    })
+    .await;
+    until("the WAL is ready", async || {
+        let words = ["wait", "wal/orders", "-n", WAL, "--for=condition=Ready", "--timeout=5s"];
+        world.cluster.kubectl(words).await.ok()
+    })
+    .await;
+    indexer
+}
+
+async fn all(world: &World) -> Vec<Seen> {
+    until("all pods are listed", async || {
+        let mut pods = world.pods(WAL, "tidemark.dev/wal").await.ok()?;
+        pods.extend(world.pods(OPERATOR_NAMESPACE, OPERATOR).await.ok()?);
+        Some(pods)
+    })
+    .await
+}

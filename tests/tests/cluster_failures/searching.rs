@@ -1,0 +1,80 @@
+//! Somebody who searches all the time and counts what is answered.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+/// What became of the queries.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answers {
+    pub(crate) total: u64,
+    pub(crate) failed: u64,
+    /// The longest time without an answer.
+    pub(crate) silence: Duration,
+    /// The last failure in words.
+    pub(crate) why: String,
+}
+
+/// Queries one after the other, each over a connection of its own, so that the Service chooses a pod each time. One that
+/// is not answered with results within 3 s has failed; none is asked twice.
+pub(crate) struct Searching {
+    answers: Arc<Mutex<Answers>>,
+    task: JoinHandle<()>,
+}
+
+impl Searching {
+    pub(crate) fn start(url: &str) -> Self {
+        let answers = Arc::<Mutex<Answers>>::default();
+        let query = format!("{url}/v1/search?q=written&size=1");
+        Self { task: tokio::spawn(ask_for_ever(query, Arc::clone(&answers))), answers }
+    }
+
+    pub(crate) fn answers(&self) -> Answers {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Searching {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn ask_for_ever(query: String, answers: Arc<Mutex<Answers>>) {
+    let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(3));
+    let client = client.build().expect("a client");
+    let mut answered = Instant::now();
+    loop {
+        let asked = ask(&client, &query).await;
+        {
+            let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.total += 1;
+            match asked {
+                Ok(()) => {
+                    answers.silence = answers.silence.max(answered.elapsed());
+                    answered = Instant::now();
+                }
+                Err(why) => {
+                    answers.failed += 1;
+                    answers.why = why;
+                }
+            }
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// An answer counts when it finds something: all that is ever written matches.
+async fn ask(client: &reqwest::Client, query: &str) -> Result<(), String> {
+    let answer = client.get(query).send().await.map_err(|error| format!("{error:?}"))?;
+    let (status, text) = (answer.status(), answer.text().await.map_err(|error| error.to_string())?);
+    let found = serde_json::from_str::<serde_json::Value>(&text).ok();
+    let hits = found.and_then(|found| found["hits"].as_array().map(Vec::len));
+    if status.is_success() && hits == Some(1) { Ok(()) } else { Err(format!("{status}: {text}")) }
+}

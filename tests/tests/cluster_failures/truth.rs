@@ -1,0 +1,120 @@
+//! What must hold after every failure: one writer an epoch, and an index that says exactly what the log says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use futures::StreamExt as _;
+use tidemark_catalog::{IndexChain, Manifest, ObjectName, RootChain, Slot};
+use tidemark_indexer::{
+    EngineOptions, TantivyEngine,
+    engine::{Engine, Marks},
+};
+use tidemark_tests::stores;
+use tidemark_wal::{Entropy, Limits, Log, Outcome, ParameterSource as _, Reader, Resolved, Second};
+
+use super::world::{LOG, METADATA, World, until};
+
+/// What was read of log and index.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    /// Entries below the cursor, in the log and in the index.
+    pub(crate) entries: usize,
+}
+
+impl World {
+    /// Compares the log with the index up to the cursor of `slot`: the same tokens with the same outcomes, each operation
+    /// exactly once. The log is read and judged from its buckets, without the index; the index from its segments.
+    pub(crate) async fn compare(&self, slot: &Slot<Manifest>) -> Compared {
+        let indexed = indexed(&self.chain(), &slot.state).await;
+        let logged = self.logged(slot).await;
+        let (here, there): (BTreeSet<_>, BTreeSet<_>) = (logged.keys().collect(), indexed.keys().collect());
+        let missing: Vec<_> = here.difference(&there).collect();
+        let unknown: Vec<_> = there.difference(&here).collect();
+        assert!(missing.is_empty(), "the index misses {missing:?}, which the log has below {}", slot.state.cursor);
+        assert!(unknown.is_empty(), "the index has {unknown:?}, which the log has not");
+        assert_eq!(indexed, logged, "outcomes in index and log");
+        Compared { entries: indexed.len() }
+    }
+
+    /// The outcome of every entry below the cursor, from the buckets alone.
+    async fn logged(&self, slot: &Slot<Manifest>) -> BTreeMap<String, String> {
+        let environment = self.store.environment();
+        let log = Log::over(stores::open(LOG, &environment), vec![stores::open(METADATA, &environment)]);
+        let schedule = RootChain::open(&log, Entropy::from_os()).schedule().await.expect("the log has parameters");
+        let reader = Reader::new(&log, Limits::default());
+        let listed = reader.list(Second::KSUID_EPOCH, slot.state.cursor.second());
+        let entries = listed.map(|listed| {
+            let (reader, schedule) = (reader.clone(), schedule.clone());
+            async move { reader.fetch(&listed.expect("it is listed"), &schedule).await.expect("it is read") }
+        });
+        let entries: Vec<_> = entries.buffered(16).collect().await;
+        let outcome = |entry: &Resolved| {
+            let judged = entry.ops.first().map_or(Outcome::Malformed, |op| op.decision.outcome);
+            (entry.token.to_string(), text_of(judged))
+        };
+        entries.iter().map(outcome).collect()
+    }
+}
+
+fn text_of(outcome: Outcome) -> String {
+    serde_json::to_value(outcome).ok().and_then(|text| text.as_str().map(str::to_owned)).expect("it is text")
+}
+
+/// The outcome of every entry that a manifest's segments hold.
+async fn indexed(chain: &IndexChain, manifest: &Manifest) -> BTreeMap<String, String> {
+    let cache = tempfile::tempdir().expect("a temporary folder");
+    let options = EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 30 };
+    let engine = Arc::new(TantivyEngine::open(chain.index().clone(), &options).expect("the engine opens"));
+    let mut marks = Marks::default();
+    for sidecar in &manifest.sidecars {
+        marks.merge(&engine.read_marks(sidecar).await.expect("the sidecar reads"));
+    }
+    let (mut seen, mut outcomes, mut next) = (BTreeSet::new(), BTreeMap::new(), 1);
+    for segment in &manifest.segments {
+        for record in engine.records(segment, segment.seq.clone()).await.expect("the segment reads") {
+            assert_eq!(record.seq, next, "every seq once and in order");
+            next += 1;
+            // A correction stands in for the record that it corrects.
+            if marks.superseded.contains(record.seq) {
+                continue;
+            }
+            let token = record.token.to_string();
+            assert!(seen.insert((token.clone(), record.op)), "operation {} of {token} is there twice", record.op);
+            outcomes.insert(token, text_of(record.decision.outcome));
+        }
+    }
+    assert_eq!(next, manifest.next_seq, "every record of the manifest was read");
+    outcomes
+}
+
+/// Goes through every manifest from `first` to `last`: within an epoch there is one holder, all that is added bears its
+/// epoch, and no epoch comes back. Gives the holders by epoch, from the one of `first`.
+pub(crate) async fn writers(chain: &IndexChain, first: &Slot<Manifest>, last: &Slot<Manifest>) -> Vec<(u64, String)> {
+    let mut before = first.clone();
+    let mut writers: Vec<(u64, String)> = holder(first).into_iter().collect();
+    while before.number < last.number {
+        let number = before.number + 1;
+        let slot = until("a manifest is read", async || chain.chain().read(number).await.ok().flatten()).await;
+        let (old, new) = (&before.state, &slot.state);
+        assert!(new.epoch == old.epoch || new.epoch == old.epoch + 1, "manifest {number} is of epoch {}", new.epoch);
+        let known: BTreeSet<&str> = old.objects().collect();
+        for key in new.objects().filter(|key| !known.contains(key)) {
+            let name: ObjectName = key.parse().expect("it is the name of an object");
+            assert_eq!(name.epoch, new.epoch, "manifest {number} took \"{key}\" of another writer");
+        }
+        if let Some((epoch, identity)) = holder(&slot) {
+            match writers.last() {
+                Some((last, same)) if *last == epoch => assert_eq!(*same, identity, "two writers in epoch {epoch}"),
+                _ => writers.push((epoch, identity)),
+            }
+        }
+        before = slot;
+    }
+    writers
+}
+
+fn holder(slot: &Slot<Manifest>) -> Option<(u64, String)> {
+    slot.state.holder.as_ref().map(|holder| (slot.state.epoch, holder.identity.to_string()))
+}

@@ -1,0 +1,153 @@
+//! The cluster that all scenarios share, with the chart, a WAL and a writer that never stops.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::json;
+use tidemark_catalog::{Generation, IndexChain, Manifest, Slot};
+use tidemark_tests::{
+    Cluster,
+    cluster::{
+        StoreInside,
+        product::{LogOutside, WalPlan},
+    },
+    stores,
+};
+use tidemark_wal::{Entropy, Token};
+use tokio::{
+    sync::OnceCell,
+    time::{sleep, timeout},
+};
+
+/// How long a condition may take to become true.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
+/// The namespace and the name of the WAL.
+pub(crate) const WAL: &str = "orders";
+pub(crate) const LOG: &str = "s3://orders-orders-wal/log";
+pub(crate) const METADATA: &str = "s3://orders-orders-meta";
+const INDEX: &str = "s3://orders-orders-idx/index";
+
+static WORLD: OnceCell<World> = OnceCell::const_new();
+
+/// What all scenarios stand on.
+pub(crate) struct World {
+    pub(crate) cluster: &'static Cluster,
+    pub(crate) store: StoreInside,
+    /// The Service of search, by a way that leads past a node that is cut off.
+    pub(crate) search: String,
+    appended: Arc<Mutex<Appended>>,
+}
+
+/// What the writer did so far.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Appended {
+    /// Appends that were acknowledged.
+    pub(crate) acknowledged: u64,
+    /// Appends that failed: what became of them is for the log to say.
+    pub(crate) failed: u64,
+    last: Option<Token>,
+}
+
+/// The one world of this process.
+pub(crate) async fn world() -> &'static World {
+    WORLD.get_or_init(create).await
+}
+
+async fn create() -> World {
+    let builder = Cluster::builder().nodes(2).quick_failover().product().await.expect("the product's image is there");
+    let cluster = builder.shared().await.expect("the cluster starts");
+    cluster.install_chart(&[]).await.expect("the chart is installed");
+    let store = cluster.minio().await.expect("the store starts");
+    // An entry is sealed 6 s after its second.
+    let changes = json!({
+        "log": {"expiry": "4s", "requestTimeout": "2s", "visibilityDelay": "0s"},
+        "metadata": {"urls": [METADATA]},
+        "search": {"replicas": 2},
+    });
+    let wal = WalPlan::new(WAL, WAL, &store).with(&changes).apply(cluster).await.expect("the WAL is made");
+    let appended = Arc::default();
+    keep_appending(&store, Arc::clone(&appended));
+    wal.until_ready().await;
+    let search = wal.search_url().await.expect("it has an address");
+    World { cluster, store, search, appended }
+}
+
+impl World {
+    /// The manifests of the index.
+    pub(crate) fn chain(&self) -> IndexChain {
+        let index = stores::open(INDEX, &self.store.environment());
+        IndexChain::open(&index, Generation::first(), Entropy::from_os())
+    }
+
+    /// The latest manifest, also while the store does not answer for a while.
+    pub(crate) async fn latest(&self) -> Slot<Manifest> {
+        let chain = self.chain();
+        until("the index has a manifest", async || chain.latest().await.ok().flatten()).await
+    }
+
+    pub(crate) fn appended(&self) -> Appended {
+        *self.appended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until an append that began after this call is acknowledged, and then until the index holds it.
+    pub(crate) async fn indexing_goes_on(&self) -> Slot<Manifest> {
+        let before = self.appended().acknowledged;
+        // One append may have been under way.
+        let token = until("an append is acknowledged", async || {
+            let Appended { acknowledged, last, .. } = self.appended();
+            last.filter(|_| acknowledged > before + 1)
+        })
+        .await;
+        let chain = self.chain();
+        until("it is indexed", async || {
+            chain.latest().await.ok().flatten().filter(|slot| slot.state.cursor.covers(token))
+        })
+        .await
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            // A question that nobody answers is asked again.
+            if let Ok(Some(answer)) = timeout(Duration::from_secs(20), ask()).await {
+                return answer;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+/// A writer for as long as the process lives: on a thread with a runtime of its own, which outlives each test's.
+fn keep_appending(store: &StoreInside, appended: Arc<Mutex<Appended>>) {
+    let environment = store.environment();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let log = LogOutside::open(LOG, &[METADATA.to_owned()], &environment).expect("the log opens");
+            append_for_ever(&log, &appended).await;
+        });
+    });
+}
+
+async fn append_for_ever(log: &LogOutside, appended: &Mutex<Appended>) {
+    let writer = log.writer("test").await.expect("the writer opens");
+    loop {
+        let receipt = log.append(&writer, "orders", "written while things fail").await;
+        {
+            let mut appended = appended.lock().unwrap_or_else(PoisonError::into_inner);
+            match receipt {
+                Ok(token) => {
+                    appended.acknowledged += 1;
+                    appended.last = Some(token);
+                }
+                Err(_) => appended.failed += 1,
+            }
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+}
