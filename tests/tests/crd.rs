@@ -1,5 +1,6 @@
 //! The definition of WAL on a real API server: it is taken, each of its rules takes and refuses what it should, and
 //! `tidemark lint` says the same without a server.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 #[path = "crd/cases.rs"]
 mod cases;
@@ -63,7 +64,6 @@ impl Ground {
             api_version: text("apiVersion").to_owned(),
             kind: kind.to_owned(),
             plural,
-            ..ApiResource::erase::<Wal>(&())
         };
         let objects: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
