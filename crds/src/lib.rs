@@ -24,6 +24,6 @@ pub use self::{
     storage::{CaReference, Credentials, CredentialsType, SecretReference, Storage},
     wal::{
         Auth, AuthType, CompactionSpec, Cursor, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus,
-        Layout, LogPlace, MetadataPlace, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
+        LogPlace, MetadataPlace, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
     },
 };

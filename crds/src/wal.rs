@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    places::{IndexPlace, Layout, LogPlace, MetadataPlace},
+    places::{IndexPlace, LogPlace, MetadataPlace},
     roles::{Auth, AuthType, CompactionSpec, IndexerSpec, SearchSpec, ServiceSpec, ServiceType},
     status::{Cursor, IndexerRole, IndexerStatus, SearchStatus, WalStatus},
 };
@@ -89,9 +89,6 @@ use crate::storage::Storage;
     validation = Rule::new("self.log.url == oldSelf.log.url")
         .message("the log's URL cannot change: the index holds that log's entries. Create another WAL for another log")
         .field_path(".log.url"),
-    validation = Rule::new("self.log.layout == oldSelf.log.layout")
-        .message("the log's layout cannot change: recorded outcomes were decided by it. Create another WAL")
-        .field_path(".log.layout"),
     validation = Rule::new("self.metadata.urls == oldSelf.metadata.urls")
         .message("the metadata URLs cannot change: recorded outcomes were decided by what is there. Create another WAL")
         .field_path(".metadata.urls"),

@@ -193,7 +193,7 @@ async fn defaults_are_what_the_types_say() {
         json!({
             "storage": {"allowHTTP": false, "credentials": {"type": "Secret", "secretRef": {"name": "keys"}}},
             "log": {
-                "url": "s3://wal/orders", "layout": "Datamon", "expiry": "1h", "signerClockLead": "0s", "requestTimeout": "60s",
+                "url": "s3://wal/orders", "expiry": "1h", "signerClockLead": "0s", "requestTimeout": "60s",
                 "visibilityDelay": "10s", "maxEntrySize": "1Mi", "auditWindow": "24h",
             },
             "metadata": {"urls": ["s3://meta", "s3://vmeta"]},

@@ -39,10 +39,6 @@ pub struct LogPlace {
     /// `az://container/prefix`. It cannot change.
     #[schemars(length(max = 512), regex(pattern = URL))]
     pub url: String,
-    /// How descriptors are named. `Datamon`: as Datamon does (`bundles/{repo}/{id}/bundle.yaml`). `Plain`: an entry's own
-    /// paths are taken as they are. It cannot change.
-    #[serde(default)]
-    pub layout: Layout,
     /// How long after its entry an update may still be completed through its signed URL, from `1s` to `168h`: what the
     /// log's writers use. An index is this much (and `requestTimeout` and `visibilityDelay`) behind the log, and what is newer
     /// is searched from memory. It is required: a wrong value would miss updates without a word. It is recorded in the log
@@ -71,16 +67,6 @@ pub struct LogPlace {
     /// The store of the log, in place of `spec.storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
-}
-
-/// How descriptors are named.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
-pub enum Layout {
-    /// As Datamon does.
-    #[default]
-    Datamon,
-    /// An entry's own paths are taken as they are.
-    Plain,
 }
 
 /// Where descriptors are.

@@ -64,10 +64,10 @@ async fn without_a_definition_that_is_new_enough_it_says_what_to_do_and_then_wor
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
     let server = ApiServer::start().await.expect("it starts");
-    // A newer release knows one more layout.
+    // A newer release knows one more deletion policy.
     install(&server, |crd| {
-        let layouts = spec_schema(crd)["log"]["properties"]["layout"]["enum"].as_array_mut().expect("it is an enum");
-        layouts.push(json!("Newer"));
+        let policies = spec_schema(crd)["deletionPolicy"]["enum"].as_array_mut().expect("it is an enum");
+        policies.push(json!("Newer"));
     })
     .await;
     let options = Options {
@@ -79,7 +79,7 @@ async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
         flags: Vec::new(),
     };
     let operator = Operator::start(&options).await.expect("it starts");
-    let newer = wal_yaml("default", "newer", "").replace("expiry: 10s", "expiry: 10s, layout: Newer");
+    let newer = wal_yaml("default", "newer", "deletionPolicy: Newer");
     eventually("the CRD is served", async || Ok(server.apply(&newer).await.ok())).await.expect("it is created");
     server.apply(&wal_yaml("default", "plain", "")).await.expect("it is created");
     let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].message}";

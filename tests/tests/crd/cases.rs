@@ -185,7 +185,6 @@ pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
                 &format!("s3://wal/{}", long(600)),
             ]),
         ),
-        ("log.layout", each(json!(["Datamon", "Plain"])), each(json!(["datamon", "", "Git", 1]))),
         (
             "log.expiry",
             each(json!(["1h30m", "90s", "1s500ms", "1500ms", "1h1m1s1ms"])),
@@ -271,7 +270,6 @@ pub(crate) fn updates() -> Vec<Case> {
         cases.push(Case { change, spec: with(changes), refused });
     };
     case("log moved", &[("log.url", json!("s3://wal/others"))], Some("the log's URL cannot change"));
-    case("layout", &[("log.layout", json!("Plain"))], Some("the log's layout cannot change"));
     case("metadata dropped", &[("metadata.urls", json!(["s3://meta"]))], Some("the metadata URLs cannot change"));
     case(
         "metadata swapped",

@@ -15,8 +15,8 @@ use k8s_openapi::{
 };
 use kube::Resource as _;
 use tidemark_crds::{
-    AuthType, DeletionPolicy, Layout, LogPlace, PodTemplate, PodTemplateSettings, Reason, SearchSpec, ServiceSpec,
-    Span, Wal, names,
+    AuthType, DeletionPolicy, LogPlace, PodTemplate, PodTemplateSettings, Reason, SearchSpec, ServiceSpec, Span, Wal,
+    names,
 };
 
 pub use self::storage::{Access, Place, Store, Stores};
@@ -63,8 +63,6 @@ pub struct ValidatedWal {
 /// How a log is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatedLog {
-    /// How descriptors are named.
-    pub layout: Layout,
     /// `W`.
     pub expiry: Duration,
     /// `S`.
@@ -204,7 +202,6 @@ fn log(log: &LogPlace, refusals: &mut Refusals) -> Option<ValidatedLog> {
         refusals.spec(format!("\"spec.log.maxEntrySize\" is \"{}\"; it is from 1Ki to 64Mi", log.max_entry_size));
     }
     Some(ValidatedLog {
-        layout: log.layout,
         expiry: expiry?,
         signer_clock_lead: signer_clock_lead?,
         request_timeout: request_timeout?,

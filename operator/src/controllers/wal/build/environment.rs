@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 use serde_json::{Map, Value};
-use tidemark_crds::{
-    Layout,
-    names::{self, Component},
-};
+use tidemark_crds::names::{self, Component};
 
 use super::{ValidatedWal, volumes};
 use crate::controllers::wal::validate::{Access, Store, ValidatedRole};
@@ -32,7 +29,6 @@ fn places(wal: &ValidatedWal) -> Vec<EnvVar> {
         set("TIDEMARK_METADATA", &wal.stores.metadata.0.join(",")),
         set("TIDEMARK_INDEX", &wal.stores.index.0),
         set("TIDEMARK_STORES", &stores(wal)),
-        set("TIDEMARK_LAYOUT", layout(wal.log.layout)),
         set("TIDEMARK_MAX_ENTRY_SIZE", &wal.log.max_entry_bytes.to_string()),
     ]
 }
@@ -97,13 +93,6 @@ fn settings(store: &Store) -> Value {
         settings.insert("credentialsDir".to_owned(), volumes::credentials_folder(folder).into());
     }
     Value::Object(settings)
-}
-
-fn layout(layout: Layout) -> &'static str {
-    match layout {
-        Layout::Datamon => "datamon",
-        Layout::Plain => "plain",
-    }
 }
 
 /// One way of writing for each span, so that `60s` and `1m` do not roll the pods.

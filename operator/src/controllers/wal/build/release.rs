@@ -45,7 +45,7 @@ pub(super) fn samples() -> Vec<Wal> {
         }),
         json!({
             "storage": {"credentials": {"type": "WorkloadIdentity"}},
-            "log": {"url": "az://log/a", "expiry": "1h", "layout": "Plain"},
+            "log": {"url": "az://log/a", "expiry": "1h"},
             "metadata": {"urls": ["az://meta"]},
             "index": {"url": "az://index/a"},
         }),

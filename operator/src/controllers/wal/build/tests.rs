@@ -105,7 +105,6 @@ fn the_indexer_is_configured_by_its_environment() {
             "TIDEMARK_METADATA=s3://meta,s3://vmeta",
             "TIDEMARK_INDEX=s3://idx/orders",
             &format!(r#"TIDEMARK_STORES={{"log":{store},"metadata":{store},"index":{store}}}"#),
-            "TIDEMARK_LAYOUT=datamon",
             "TIDEMARK_MAX_ENTRY_SIZE=1048576",
             "TIDEMARK_LISTEN=0.0.0.0:7280",
             "TIDEMARK_CACHE_DIR=/var/cache/tidemark",
