@@ -28,7 +28,7 @@ fn documented() -> Vec<Documented> {
         let indent = line.len() - line.trim_start().len();
         let line = line.trim();
         if let Some(words) = line.strip_prefix("# ") {
-            comment = format!("{comment} {words}").trim().to_owned();
+            format!("{comment} {words}").trim().clone_into(&mut comment);
             continue;
         }
         let Some((key, value)) = line.split_once(':') else {
