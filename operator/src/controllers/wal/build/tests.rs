@@ -118,6 +118,7 @@ fn the_indexer_is_configured_by_its_environment() {
             "TIDEMARK_AUDIT_WINDOW=86400s",
             "TIDEMARK_OWNER=k8s:c1/data/orders/u1",
             "TIDEMARK_CONTROL_DIR=/etc/tidemark/control",
+            "TIDEMARK_NO_SEARCH=true",
         ]
     );
 }
