@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
-use pods::OPERATOR;
+use pods::{INDEXER, OPERATOR};
 use scenario::{Bounds, Scenario};
+use serde_json::json;
 use tidemark_tests::cluster::{Cut, product::OPERATOR_NAMESPACE};
+use tokio::time::Instant;
 use world::{WAL, until, world};
 
 #[path = "cluster_failures/pods.rs"]
@@ -52,6 +54,56 @@ async fn the_indexer_is_killed() {
     world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
     scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 1 }).await;
+}
+
+/// The case that the fence exists for: the writer's node is given up by the cluster, while the writer goes on and reaches
+/// the store. It keeps the role for as long as its heart beats. Then node and writer fall asleep, as a virtual machine
+/// does that is moved; the standby takes over, and the zombie wakes up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd: tests/tools/test.sh runs it"]
+async fn the_indexers_node_loses_the_api_server_and_falls_asleep() {
+    let world = world().await;
+    let mut scenario = Scenario::begin(world, "cut off from the API server").await;
+    let (zombie, epoch) = (scenario.indexer.clone(), scenario.first.state.epoch);
+    let url = world.cluster.pod_url(WAL, &zombie.name, 7280).await.expect("it has an address");
+    let sleepers = [world.kubelet(zombie.node).ok(), world.process_id(&zombie)].map(|found| found.expect("it runs"));
+    scenario.fails_now();
+    world.cluster.cut(zombie.node, Cut::ApiServer).expect("it is cut");
+    let standby = until("a standby on the other node", async || {
+        let pods = world.pods(WAL, INDEXER).await.ok()?;
+        let other = pods.into_iter().find(|pod| pod.stays && pod.ready && pod.node != zombie.node)?;
+        (world.process(&other).await.ok()?["phase"] == "standby").then_some(other)
+    })
+    .await;
+    let slot = world.indexing_goes_on().await;
+    let resumed = scenario.elapsed();
+    assert_eq!(slot.state.epoch, epoch, "nobody disturbs a writer that lives");
+    assert_eq!(world.process_at(&url).await.expect("it answers")["phase"], "writing");
+
+    for process in sleepers {
+        world.signal(zombie.node, "STOP", process).expect("it falls asleep");
+    }
+    let asleep = Instant::now();
+    until("the standby takes over", async || (world.latest().await.state.epoch > epoch).then_some(())).await;
+    world.indexing_goes_on().await;
+    println!("fence: indexing went on {:.1} s after the writer fell asleep", asleep.elapsed().as_secs_f64());
+    for process in sleepers {
+        world.signal(zombie.node, "CONT", process).expect("it wakes up");
+    }
+    until("the zombie ends", async || (world.process_id(&zombie) != Some(sleepers[1])).then_some(())).await;
+    let said = until("the zombie comes back as a standby", async || {
+        let said = world.process_at(&url).await.ok()?;
+        (said["phase"] == "standby").then_some(said)
+    })
+    .await;
+    assert_eq!(said["writer"], json!(standby.uid), "it stands by for the new writer: {said}");
+    let words = world.logged_by(&zombie);
+    assert!(words.contains("was overtaken by epoch"), "the zombie says why it ended: {words}");
+    world.cluster.heal(zombie.node).expect("it is healed");
+    let exit = world.exit_code(&zombie).await;
+    println!("fence: the zombie's exit code, as its node told after the cut: {exit:?}");
+    assert!(exit.is_none_or(|code| code == 4), "{exit:?}");
+    scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

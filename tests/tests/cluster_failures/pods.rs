@@ -23,6 +23,8 @@ pub(crate) struct Seen {
     pub(crate) ready: bool,
     /// Nobody asked it to go.
     pub(crate) stays: bool,
+    /// The exit code with which its container ended last.
+    pub(crate) exit: Option<i32>,
 }
 
 impl World {
@@ -75,6 +77,27 @@ impl World {
         until("the budget is there again", again).await;
     }
 
+    /// What the containers of an indexer pod have logged.
+    pub(crate) fn logged_by(&self, pod: &Seen) -> String {
+        let Seen { name, uid, node, .. } = pod;
+        let folder = self.cluster.logs().join(format!("node{node}/pods/{WAL}_{name}_{uid}/indexer"));
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect()
+    }
+
+    /// Waits until a pod is gone, and gives the exit code that its container had before, if its node told it in time.
+    pub(crate) async fn exit_code(&self, pod: &Seen) -> Option<i32> {
+        let mut exit = None;
+        until("the pod is gone", async || {
+            let pods = self.pods(WAL, INDEXER).await.ok()?;
+            let seen = pods.into_iter().find(|seen| seen.uid == pod.uid);
+            exit = seen.as_ref().and_then(|seen| seen.exit).or(exit);
+            seen.is_none().then_some(())
+        })
+        .await;
+        exit
+    }
+
     /// The number, among the cluster's processes, of the program that a pod runs as a writer.
     pub(crate) fn process_id(&self, pod: &Seen) -> Option<u32> {
         self.process_with(&format!("TIDEMARK_IDENTITY={}", pod.uid))
@@ -91,11 +114,21 @@ impl World {
     pub(crate) fn signal(&self, node: u8, signal: &str, process: u32) -> anyhow::Result<()> {
         self.cluster.exec_in_node(node, &["kill", &format!("-{signal}"), &process.to_string()]).map(drop)
     }
+
+    /// The number of a node's kubelet.
+    pub(crate) fn kubelet(&self, node: u8) -> anyhow::Result<u32> {
+        let name = format!("--hostname-override=node{node}");
+        let script = "grep -slz -- \"^$1$\" /proc/[0-9]*/cmdline | cut -d / -f 3 | while read -r p; do \
+                      grep -q kubelet \"/proc/$p/comm\" && echo \"$p\"; done; true";
+        let said = self.cluster.exec_in_node(node, &["sh", "-c", script, "sh", &name])?;
+        said.lines().next().context("there is none")?.parse().context("it is no number")
+    }
 }
 
 fn seen(pod: &Pod) -> Option<Seen> {
     let status = pod.status.as_ref()?;
     let container = status.container_statuses.as_ref().and_then(|all| all.first());
+    let ended = container.and_then(|container| container.last_state.as_ref()?.terminated.as_ref());
     Some(Seen {
         name: pod.name_any(),
         uid: pod.uid()?,
@@ -103,5 +136,6 @@ fn seen(pod: &Pod) -> Option<Seen> {
         restarts: container.map_or(0, |container| container.restart_count),
         ready: container.is_some_and(|container| container.ready),
         stays: pod.metadata.deletion_timestamp.is_none() && status.phase.as_deref() == Some("Running"),
+        exit: ended.map(|ended| ended.exit_code),
     })
 }
