@@ -33,7 +33,7 @@ async fn index_and_serve_are_killed_while_writers_append_to_a_real_store() {
     let places = ["--log", &urls[0], "--metadata", &urls[1]];
     let index = [
         &["index", "--index", &urls[2], "--identity", "the-one", "--listen", "127.0.0.1:0"][..],
-        &["--expiry", "2s", "--request-timeout", "1s", "--visibility-delay", "0s"],
+        &["--expiry", "6s", "--request-timeout", "1s", "--visibility-delay", "0s"],
         &places[..],
     ]
     .concat();
