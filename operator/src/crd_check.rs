@@ -46,7 +46,7 @@ pub(crate) async fn wait_until_installed(client: &Client, readiness: &watch::Sen
 }
 
 const REMEDY: &str = "; nothing is reconciled until it is; run \"helm upgrade\" with this release's chart, or \"kubectl apply \
-                      --server-side -f crds/generated/wals.yaml\" from its sources";
+                      --server-side --force-conflicts -f crds/generated/wals.yaml\" from its sources";
 
 /// Why the installed definition does not do.
 fn outdated(installed: &CustomResourceDefinition) -> Option<String> {

@@ -108,8 +108,25 @@ pub(crate) struct Observer {
 struct Turn {
     next: Instant,
     asking: bool,
-    /// When its WAL was last looked at because of its figures.
-    told: Option<Instant>,
+    /// When its WAL was last looked at because of what it says, and with which figures.
+    told: Option<(Instant, Figures)>,
+}
+
+impl Turn {
+    /// Whether its WAL is to be looked at, now that it said `after`. Figures that moved within a minute of the last look wait
+    /// for the first answer after that minute: they are compared with those that were looked at, not with the last answer.
+    fn is_news(&mut self, before: Option<&Observation>, after: &Observation, now: Instant) -> bool {
+        let figures = figures(after);
+        let moved = match &self.told {
+            None => figures.is_some(),
+            Some((when, told)) => now - *when >= FIGURES && *told != figures,
+        };
+        let news = moved || essence(before) != essence(Some(after));
+        if news {
+            self.told = Some((now, figures));
+        }
+        news
+    }
 }
 
 /// A pod that was asked.
@@ -173,10 +190,7 @@ impl Observer {
         turn.asking = false;
         let wait = if is_settled(&after) { self.interval } else { self.interval.min(UNSETTLED) };
         turn.next = now + backoff::jittered(wait, backoff::random());
-        let figures_due = turn.told.is_none_or(|told| now - told >= FIGURES);
-        let changed = essence(before.as_ref()) != essence(Some(&after));
-        if changed || (figures_due && figures(before.as_ref()) != figures(Some(&after))) {
-            turn.told = Some(now);
+        if turn.is_news(before.as_ref(), &after, now) {
             // Nobody listens only while the process ends.
             drop(self.changed.send(pod.wal.clone()).await);
         }
@@ -210,10 +224,13 @@ fn essence(observation: Option<&Observation>) -> (bool, Option<Process>) {
     (silent, observation.and_then(Observation::answer).map(bare))
 }
 
+/// Lag, pending entries and entries; none before the first answer.
+type Figures = Option<[Option<i64>; 3]>;
+
 /// What a status tells beside its conditions. The horizon, and the cursor of an idle log, move with the clock and are no news
 /// of their own.
-fn figures(observation: Option<&Observation>) -> Option<[Option<i64>; 3]> {
-    let process = observation?.process.as_ref()?;
+fn figures(observation: &Observation) -> Figures {
+    let process = observation.process.as_ref()?;
     Some([process.lag_seconds, process.pending_entries, process.entries])
 }
 
@@ -250,8 +267,28 @@ mod tests {
         };
         let (before, moved, later) = (observation(1, 1), observation(2, 1), observation(1, 2));
         assert_eq!(essence(Some(&before)), essence(Some(&moved)));
-        assert_ne!(figures(Some(&before)), figures(Some(&moved)));
-        assert_eq!(figures(Some(&before)), figures(Some(&later)), "the horizon alone is no news");
+        assert_ne!(figures(&before), figures(&moved));
+        assert_eq!(figures(&before), figures(&later), "the horizon alone is no news");
+    }
+
+    /// A log that rests after its first entries showed none of them for ever.
+    #[test]
+    fn figures_that_moved_soon_after_a_look_are_told_a_minute_after_it() {
+        let said = |entries, horizon| Observation {
+            process: Some(Arc::new(Process { entries, horizon: Some(at(horizon)), ..Process::default() })),
+            ..Observation::default()
+        };
+        let start = Instant::now();
+        let mut turn = Turn { next: start, asking: false, told: None };
+        let (empty, five) = (said(Some(0), 1), said(Some(5), 2));
+        let mut answers = |before: Option<&Observation>, after, second| {
+            turn.is_news(before, after, start + Duration::from_secs(second))
+        };
+        assert!(answers(None, &empty, 0), "the first answer");
+        assert!(!answers(Some(&empty), &five, 20), "too soon for figures alone");
+        assert!(!answers(Some(&five), &five, 50), "still too soon");
+        assert!(answers(Some(&five), &five, 61), "they are told late rather than never");
+        assert!(!answers(Some(&five), &said(Some(5), 99), 200), "the clock alone is no news");
     }
 
     #[test]
