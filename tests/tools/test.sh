@@ -25,6 +25,18 @@ step() {
     fi
 }
 
+# finish_one: waits for one of the processes in `running` and shows what it said.
+declare -A started=()
+finish_one() {
+    local process state
+    if wait -n -p process "${!running[@]}"; then state=ok; else state=FAILED; fi
+    local name="${running[$process]}"
+    unset "running[$process]"
+    cat "$logs/$name.log"
+    echo "<== $name: $state, $((SECONDS - started[$process])) s"
+    [ "$state" = ok ] || failed+=("$name")
+}
+
 # A tool that may be missing on a person's machine, but not in CI.
 skip() {
     if [ "${CI:-}" = true ]; then
@@ -77,11 +89,17 @@ if step "build" cargo build "${product[@]}" --all-targets --quiet; then
     fi
     step "tests" cargo test "${product[@]}" --no-fail-fast
     if [ -n "$cluster" ]; then
-        # One after the other: each starts a Kubernetes, and a test may measure what it does.
+        # They mostly wait, each on a Kubernetes of its own, whose requests alone are counted: two at a time.
+        declare -A running=()
         for file in tests/tests/cluster_*.rs; do
+            [ ${#running[@]} -lt 2 ] || finish_one
             name="$(basename "$file" .rs)"
-            step "$name" cargo test "${product[@]}" --test "$name" -- --ignored --test-threads=1
+            echo "==> $name"
+            cargo test "${product[@]}" --test "$name" -- --ignored --test-threads=1 >"$logs/$name.log" 2>&1 &
+            running[$!]="$name"
+            started[$!]=$SECONDS
         done
+        while [ ${#running[@]} -gt 0 ]; do finish_one; done
     fi
 fi
 step "simulation" cargo test -p tidemark-sim --no-fail-fast

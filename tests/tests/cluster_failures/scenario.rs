@@ -13,6 +13,10 @@ use super::{
     world::{Appended, WAL, World, until},
 };
 
+/// The longest time without an answer: a query that goes to a node that was cut off just now waits for 3 s, and may be
+/// followed by a few others until the Service drops that node.
+const MOST_SILENCE: Duration = Duration::from_secs(20);
+
 /// How much may happen in a scenario.
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds {
@@ -94,7 +98,9 @@ impl Scenario {
         assert_eq!(writers.last().map(|(_, identity)| identity), Some(&indexer.uid), "{name}: {writers:?}");
         assert!(restarted <= bounds.restarts, "{name}: {restarted} restarts: {now:?}");
         assert!(compared.entries > 0, "{name}: something was compared");
-        assert!(answers.failed < answers.total, "{name}: search answered: {answers:?}");
+        // A node that is cut off takes its queries with it until its endpoint goes; nothing else fails a query.
+        assert!(answers.failed * 20 <= answers.total, "{name}: at most one query in twenty failed: {answers:?}");
+        assert!(answers.silence < MOST_SILENCE, "{name}: search kept answering: {answers:?}");
     }
 }
 
