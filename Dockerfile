@@ -3,7 +3,8 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked -p tidemark-indexer -p tidemark-operator --bins \
- && tests/tools/rootfs.sh /rootfs target/release
+ && cargo build --locked -p tidemark-image --bin sbom \
+ && tests/tools/rootfs.sh /rootfs target/release target/debug
 
 FROM scratch
 COPY --from=build /rootfs/ /

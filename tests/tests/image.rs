@@ -4,11 +4,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use cyclonedx_bom::prelude::{Bom, Validate};
 use serde_json::Value;
+use tidemark_image::Sbom;
 use tidemark_tests::cluster::images;
+
+/// The repository's top folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it is inside").to_owned()
+}
 
 /// The files of an archive with their modes.
 fn files(archive: &[u8]) -> BTreeMap<String, (u32, Vec<u8>)> {
@@ -38,8 +45,7 @@ async fn image() -> (Value, BTreeMap<String, (u32, Vec<u8>)>) {
 
 /// The instructions of the Dockerfile's last stage.
 fn dockerfile() -> Vec<(String, String)> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Dockerfile");
-    let text = fs::read_to_string(path).expect("it is readable").replace("\\\n", "");
+    let text = fs::read_to_string(root().join("Dockerfile")).expect("it is readable").replace("\\\n", "");
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let words = lines.map(|line| line.split_once(' ').expect("an instruction and its words"));
     let all: Vec<_> = words.map(|(instruction, words)| (instruction.to_owned(), words.trim().to_owned())).collect();
@@ -58,9 +64,8 @@ async fn the_dockerfile_makes_the_same_image() {
     assert_eq!(of("FROM"), ["scratch"]);
     // All files come from the one script that `make image` calls too.
     assert_eq!(of("COPY"), ["--from=build /rootfs/ /"]);
-    let script =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Dockerfile")).expect("it is readable");
-    assert!(script.contains("tests/tools/rootfs.sh /rootfs target/release"));
+    let script = fs::read_to_string(root().join("Dockerfile")).expect("it is readable");
+    assert!(script.contains("tests/tools/rootfs.sh /rootfs target/release target/debug\n"));
     assert_eq!(of("ADD").len() + of("RUN").len() + of("CMD").len(), 0, "{stage:?}");
 
     assert_eq!(of("USER"), [config["User"].as_str().expect("a user")]);
@@ -88,12 +93,62 @@ async fn it_holds_both_programs_what_they_load_and_nothing_to_climb_on() {
     assert!(files.keys().any(|path| path.ends_with("/libc.so.6")), "the C library is there");
     assert!(!files["etc/ssl/certs/ca-certificates.crt"].1.is_empty());
     assert!(String::from_utf8_lossy(&files["etc/passwd"].1).contains(":65532:65532:"));
-    for path in ["usr/share/doc/tidemark/LICENSE", "usr/share/doc/tidemark/components.txt"] {
-        assert!(files[path].1.len() > 1000, "{path}");
-    }
+    assert!(files["usr/share/doc/tidemark/LICENSE"].1.len() > 1000);
     for path in ["tmp", "var/cache/tidemark"] {
         assert_eq!(files[path].0 & 0o1777, 0o1777, "{path}");
     }
     let loose: Vec<_> = files.iter().filter(|(_, (mode, _))| mode & 0o6000 != 0).collect();
     assert!(loose.is_empty(), "nothing takes other rights than its caller's: {loose:?}");
+}
+
+/// Where the image says what it is made of.
+const SBOM: &str = "usr/share/doc/tidemark/tidemark.cdx.json";
+
+#[tokio::test]
+async fn it_says_what_it_is_made_of() {
+    let (_, files) = image().await;
+    let bytes = &files[SBOM].1;
+    let valid = Bom::parse_from_json(&bytes[..]).expect("it is CycloneDX").validate();
+    assert!(valid.passed(), "{valid:?}");
+
+    let sbom: Value = serde_json::from_slice(bytes).expect("JSON");
+    let components = sbom["components"].as_array().expect("a list");
+    let version = |name: &str| components.iter().find(|part| part["name"] == name).map(|part| part["version"].clone());
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("it is readable");
+    for name in ["tidemark-wal", "tantivy", "kube", "object_store", "rustls"] {
+        let version = version(name).unwrap_or_else(|| panic!("\"{name}\" is missing"));
+        let locked = format!("name = \"{name}\"\nversion = {version}\n");
+        assert!(lock.contains(&locked), "{name} {version}");
+    }
+    // Of the tests; the last two are features of the product's own dependencies that only tests turn on.
+    for name in ["tidemark-tests", "proptest", "s3s", "chromiumoxide", "cyclonedx-bom", "tokio-tungstenite", "quinn"] {
+        assert!(lock.contains(&format!("name = \"{name}\"\n")), "{name} exists");
+        assert_eq!(version(name), None, "{name}");
+    }
+
+    let below: BTreeMap<_, _> = sbom["dependencies"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|from| (from["ref"].as_str(), from["dependsOn"].as_array().map(Vec::as_slice).unwrap_or_default()))
+        .collect();
+    let mut reached = BTreeSet::new();
+    let mut next = vec![sbom["metadata"]["component"]["bom-ref"].as_str()];
+    while let Some(part) = next.pop() {
+        if reached.insert(part) {
+            next.extend(below.get(&part).copied().unwrap_or_default().iter().map(Value::as_str));
+        }
+    }
+    assert_eq!(reached.len(), components.len() + 1, "both programs lead to every part");
+}
+
+#[test]
+fn what_it_is_made_of_does_not_depend_on_when_and_where() {
+    let packages = ["tidemark-indexer", "tidemark-operator"].map(str::to_owned).to_vec();
+    let sbom = Sbom { name: "tidemark".to_owned(), packages, system: Vec::new() };
+    let made = || sbom.json(&root()).expect("cargo knows the workspace");
+    let first = made();
+    assert!(first == made(), "twice the same");
+    let here = root().display().to_string();
+    assert!(!String::from_utf8_lossy(&first).contains(&here), "nothing names \"{here}\"");
 }

@@ -2,8 +2,8 @@
 # Writes the product's image as an OCI archive and prints its path. It needs no Docker and no registry.
 #
 # usage: image.sh [release|dev]     release: target/image/tidemark.tar; dev: target/image/tidemark-dev.tar, of the debug build
-# environment: BINARIES   a folder with programs that are built already
-#              OCI_IMAGE  the program of tests/image, when it is built already
+# environment: BINARIES     a folder with programs that are built already
+#              IMAGE_TOOLS  a folder with the programs of tests/image, when they are built already
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -19,19 +19,19 @@ if [ -z "${BINARIES:-}" ]; then
     cargo build --locked "${flags[@]}" -p tidemark-indexer -p tidemark-operator --bins >&2
     BINARIES="$built"
 fi
-if [ -z "${OCI_IMAGE:-}" ]; then
-    cargo build --locked -p tidemark-image --bin oci-image >&2
-    OCI_IMAGE="$target/debug/oci-image"
+if [ -z "${IMAGE_TOOLS:-}" ]; then
+    cargo build --locked -p tidemark-image --bins >&2
+    IMAGE_TOOLS="$target/debug"
 fi
 
 mkdir -p target/image
 root="$(mktemp -d target/image/rootfs.XXXXXX)"
 trap 'rm -rf "$root"' EXIT
-tests/tools/rootfs.sh "$root" "$BINARIES"
+tests/tools/rootfs.sh "$root" "$BINARIES" "$IMAGE_TOOLS"
 
 # The same as in the Dockerfile; tests/tests/image.rs compares them.
 version="$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)"
-"$OCI_IMAGE" --root "$root" --name tidemark.dev/tidemark:dev --user 65532:65532 --entry-point /usr/bin/tidemark \
+"$IMAGE_TOOLS/oci-image" --root "$root" --name tidemark.dev/tidemark:dev --user 65532:65532 --entry-point /usr/bin/tidemark \
     --env PATH=/usr/bin \
     --label org.opencontainers.image.title=Tidemark \
     --label "org.opencontainers.image.description=Search for write-ahead logs in object storage, and the operator that runs it" \

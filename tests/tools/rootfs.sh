@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Assembles the root of the product's image: both programs, the loader and libraries that they name, certificates, and
-# nothing else: no shell, no package manager. The Dockerfile and image.sh both call it, so that they hold the same files.
+# Assembles the root of the product's image: both programs, the loader and libraries that they name, certificates, what
+# all that is made of, and nothing else: no shell, no package manager. The Dockerfile and image.sh both call it, so that
+# they hold the same files.
 #
-# usage: rootfs.sh FOLDER BINARIES      makes FOLDER from the programs in BINARIES
+# usage: rootfs.sh FOLDER BINARIES TOOLS      makes FOLDER from the programs in BINARIES, with those of tests/image in TOOLS
 set -euo pipefail
 
-root="${1:?usage: rootfs.sh FOLDER BINARIES}" binaries="${2:?usage: rootfs.sh FOLDER BINARIES}"
+usage="usage: rootfs.sh FOLDER BINARIES TOOLS"
+root="${1:?$usage}" binaries="${2:?$usage}" tools="$(realpath "${3:?$usage}")"
 source="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 certificates=/etc/ssl/certs/ca-certificates.crt
 
@@ -37,17 +39,21 @@ tidemark:x:65532:
 TEXT
 echo "hosts: files dns" >"$root/etc/nsswitch.conf"
 
-# Ours, and those of what comes from the system.
+# Our licence, and those of what comes from the system.
 cp "$source/LICENSE" "$root/usr/share/doc/tidemark/LICENSE"
+parts=()
 for package in libc6 libgcc-s1 ca-certificates; do
     if [ -e "/usr/share/doc/$package/copyright" ]; then
         install -D -m 644 "/usr/share/doc/$package/copyright" "$root/usr/share/doc/$package/copyright"
     fi
+    if version="$(dpkg-query -W -f '${Version}' "$package" 2>/dev/null)"; then
+        distribution="$(. /etc/os-release && echo "$ID")" release="$(. /etc/os-release && echo "${VERSION_ID:-}")"
+        parts+=(--system "pkg:deb/$distribution/$package@$version?distro=$distribution-$release")
+    fi
 done
-# Every crate inside, with its version and licence.
-(cd "$source" && cargo tree --locked -p tidemark-indexer -p tidemark-operator -e normal --prefix none --format '{p}|{l}') |
-    sed 's/ (\/[^)]*)//; s/ (proc-macro)//; s/ (\*)$//' | sort -u | awk -F'|' 'NF == 2 { print $1 ": " $2 }' \
-    >"$root/usr/share/doc/tidemark/components.txt"
+# Scanners find it by the end of its name.
+sbom="$(realpath "$root")/usr/share/doc/tidemark/tidemark.cdx.json"
+(cd "$source" && "$tools/sbom" --name tidemark --package tidemark-indexer --package tidemark-operator "${parts[@]}" "$sbom")
 
 find "$root" -type d -exec chmod 755 {} +
 find "$root/etc" "$root/usr/share" -type f -exec chmod 644 {} +

@@ -83,7 +83,7 @@ if step "build" cargo build "${product[@]}" --all-targets --quiet; then
     built="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug"
     export TIDEMARK_PROGRAM="$built/tidemark"
     # The image is of the programs that are built already.
-    if step "image" env BINARIES="$built" OCI_IMAGE="$built/oci-image" tests/tools/image.sh dev; then
+    if step "image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev; then
         TIDEMARK_IMAGE="$(tail -n 1 "$logs/image.log")"
         export TIDEMARK_IMAGE
     fi
