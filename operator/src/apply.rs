@@ -72,9 +72,7 @@ impl Applier<'_> {
         let live = self.live(desired.kind, &desired.name).await?;
         if let Some(live) = &live {
             self.check_owner(live)?;
-            let object = live.object();
-            let applied = object.pointer("/metadata/annotations").and_then(|all| all.get(ANNOTATION_DIGEST));
-            if applied.and_then(Value::as_str) == Some(digest.as_str()) && compare::holds(&object, &desired.object) {
+            if live.digest.as_deref() == Some(&digest) && compare::holds(&live.object(), &desired.object) {
                 return Ok(false);
             }
         }
@@ -84,6 +82,7 @@ impl Applier<'_> {
         object["kind"] = json!(resource.kind);
         object["metadata"]["annotations"][ANNOTATION_DIGEST] = json!(digest);
         let params = PatchParams::apply(names::MANAGER_CHILDREN).force();
+        self.cache.writing(desired.kind, self.key, &desired.name, &digest);
         self.patch(desired.kind, &desired.name, &params, &Patch::Apply(&object)).await?;
         tracing::info!(wal = %self.key, kind = desired.kind.as_str(), name = desired.name, "applied");
         Ok(true)
@@ -127,8 +126,8 @@ impl Applier<'_> {
 
     /// The child as it is. What the watches do not show is asked for: it may be just made, or somebody else's.
     async fn live(&self, kind: ChildKind, name: &str) -> Result<Option<Arc<Child>>, ApplyError> {
-        if let Some(child) = self.cache.family(self.key).child(kind, name) {
-            return Ok(Some(child.clone()));
+        if let Some(child) = self.cache.child(self.key, kind, name) {
+            return Ok(Some(child));
         }
         let found = self.api(kind).get_opt(name).await;
         let Some(found) = found.map_err(|source| ApplyError::Failed { kind, name: name.to_owned(), source })? else {
@@ -158,11 +157,10 @@ impl Applier<'_> {
         patch: &Patch<&Value>,
     ) -> Result<(), ApplyError> {
         let written = self.api(kind).patch(name, params, patch).await;
-        let written = written.map_err(|error| ApplyError::from_answer(kind, name, error))?;
-        if let Ok(child) = Child::read(kind, serde_json::to_value(written)?) {
-            self.cache.put_child(child);
-        }
-        Ok(())
+        let answer = written.as_ref().ok().and_then(|written| serde_json::to_value(written).ok());
+        let child = answer.and_then(|answer| Child::read(kind, answer).ok());
+        self.cache.written(kind, self.key, name, child);
+        written.map(drop).map_err(|error| ApplyError::from_answer(kind, name, error))
     }
 
     fn api(&self, kind: ChildKind) -> Api<DynamicObject> {

@@ -66,6 +66,8 @@ struct Inner {
     families: HashMap<WalKey, Family>,
     /// Which family an object was last put into: its label may change.
     homes: HashMap<Home, WalKey>,
+    /// Digests of what is being written, until a watch or the answer shows it.
+    writing: HashMap<Home, String>,
 }
 
 /// Names an object in the cluster: its kind (none is a pod), namespace and name.
@@ -77,30 +79,56 @@ impl Cache {
         self.read().families.get(key).cloned().unwrap_or_default()
     }
 
+    /// One child.
+    pub(crate) fn child(&self, key: &WalKey, kind: ChildKind, name: &str) -> Option<Arc<Child>> {
+        self.read().families.get(key)?.child(kind, name).cloned()
+    }
+
     /// Every pod.
     pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
         self.read().families.values().flat_map(|family| family.pods.values().cloned()).collect()
     }
 
-    /// Keeps a child, unless a newer state of the same object is known.
-    pub(crate) fn put_child(&self, child: Child) {
-        let mut inner = self.write();
-        let home = (Some(child.kind), child.wal.namespace.clone(), child.name.clone());
-        let family = inner.move_in(&home, &child.wal);
-        let kept = family.children.entry((child.kind, child.name.clone()));
-        kept.and_modify(|kept| {
-            if !child.is_older_than(kept) {
-                *kept = Arc::new(child.clone());
-            }
-        })
-        .or_insert_with(|| Arc::new(child));
+    /// Tells that a child with this digest is about to be written; [`Cache::written`] follows.
+    pub(crate) fn writing(&self, kind: ChildKind, key: &WalKey, name: &str, digest: &str) {
+        self.write().writing.insert((Some(kind), key.namespace.clone(), name.into()), digest.to_owned());
     }
 
-    /// Keeps a pod.
-    pub(crate) fn put_pod(&self, pod: Pod) {
+    /// Keeps what a write answered; `None` is one of which nobody knows what it did.
+    pub(crate) fn written(&self, kind: ChildKind, key: &WalKey, name: &str, child: Option<Child>) {
+        self.write().writing.remove(&(Some(kind), key.namespace.clone(), name.into()));
+        if let Some(child) = child {
+            self.put_child(child);
+        }
+    }
+
+    /// Keeps a child, unless a newer state of the same object is known. Answers whether it is news: not the echo of a write,
+    /// whether the watch or the answer shows it first, and not a change of something that nobody here reads.
+    pub(crate) fn put_child(&self, child: Child) -> bool {
+        let mut inner = self.write();
+        let home = (Some(child.kind), child.wal.namespace.clone(), child.name.clone());
+        let echo = inner.writing.get(&home).is_some_and(|digest| child.digest.as_deref() == Some(digest));
+        if echo {
+            inner.writing.remove(&home);
+        }
+        let children = &mut inner.move_in(&home, &child.wal).children;
+        let before = children.get(&(child.kind, child.name.clone()));
+        if before.is_some_and(|before| child.is_older_than(before)) {
+            return false;
+        }
+        let news = !echo && before.is_none_or(|before| child.differs_from(before));
+        children.insert((child.kind, child.name.clone()), Arc::new(child));
+        news
+    }
+
+    /// Keeps a pod, and answers whether it is news.
+    pub(crate) fn put_pod(&self, pod: Pod) -> bool {
         let mut inner = self.write();
         let home = (None, pod.wal.namespace.clone(), pod.name.clone());
-        inner.move_in(&home, &pod.wal).pods.insert(pod.name.clone(), Arc::new(pod));
+        let pods = &mut inner.move_in(&home, &pod.wal).pods;
+        let news = pods.get(&pod.name).is_none_or(|before| **before != pod);
+        pods.insert(pod.name.clone(), Arc::new(pod));
+        news
     }
 
     /// Forgets a child, and answers whose it was.
@@ -197,6 +225,38 @@ mod tests {
         cache.put_child(config_map("orders", "10", "new"));
         cache.put_child(config_map("orders", "9", "old"));
         assert_eq!(data(&cache, "orders").as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn the_echo_of_a_write_is_no_news_and_a_change_by_others_is() {
+        let cache = Cache::default();
+        assert!(cache.put_child(config_map("orders", "10", "a")), "it is new");
+        assert!(!cache.put_child(config_map("orders", "10", "a")), "the watch shows what the answer told");
+        assert!(!cache.put_child(config_map("orders", "9", "b")), "late");
+        assert!(!cache.put_child(config_map("orders", "11", "a")), "nothing that is kept has moved");
+        assert!(cache.put_child(config_map("orders", "12", "b")), "somebody changed it");
+        let key = WalKey::new("data", "orders");
+        assert_eq!(&*cache.child(&key, ChildKind::ConfigMap, "orders-control").unwrap().resource_version, "12");
+    }
+
+    #[test]
+    fn a_watch_that_is_faster_than_the_answer_is_no_news_once() {
+        let applied = |version, data| {
+            let mut child = config_map("orders", version, data);
+            child.digest = Some("d".into());
+            child
+        };
+        let (cache, key) = (Cache::default(), WalKey::new("data", "orders"));
+        cache.put_child(config_map("orders", "1", "a"));
+        cache.writing(ChildKind::ConfigMap, &key, "orders-control", "d");
+        assert!(cache.put_child(config_map("orders", "2", "theirs")), "somebody was first");
+        assert!(!cache.put_child(applied("3", "b")), "our own");
+        assert!(cache.put_child(applied("4", "theirs")), "somebody changed it before the answer came");
+        cache.written(ChildKind::ConfigMap, &key, "orders-control", Some(applied("3", "b")));
+        assert_eq!(data(&cache, "orders").as_deref(), Some("theirs"), "the answer is older");
+        cache.writing(ChildKind::ConfigMap, &key, "orders-control", "d");
+        cache.written(ChildKind::ConfigMap, &key, "orders-control", None);
+        assert!(cache.put_child(applied("5", "b")), "what failed is looked at");
     }
 
     #[test]

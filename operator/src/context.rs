@@ -72,6 +72,8 @@ struct Entry {
     resource_version: String,
     status: WalStatus,
     written: Option<Timestamp>,
+    /// The status that is being written, until a watch or the answer shows it.
+    writing: Option<WalStatus>,
     /// Types and statuses as the metrics count them.
     counted: Vec<(String, String)>,
 }
@@ -102,6 +104,32 @@ impl Ledger {
         entry.resource_version = written.meta().resource_version.clone().unwrap_or_default();
         entry.status = written.status.clone().unwrap_or_default();
         entry.written = Some(now);
+        entry.writing = None;
+    }
+
+    /// Whether what a watch shows is no more than what this leader wrote itself: the version that it wrote last, or, where
+    /// the watch is faster than the answer, the first version with the status that it is writing.
+    pub(crate) fn is_echo(&self, key: &WalKey, shown: &Wal) -> bool {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = entries.get_mut(key) else { return false };
+        let meta = shown.meta();
+        let written =
+            meta.uid.as_ref() == Some(&entry.uid) && meta.resource_version.as_ref() == Some(&entry.resource_version);
+        written || entry.writing.take_if(|writing| shown.status.as_ref() == Some(writing)).is_some()
+    }
+
+    /// Tells that a status is about to be written; [`Ledger::wrote`] or [`Ledger::not_written`] follows.
+    pub(crate) fn writing(&self, key: &WalKey, status: &WalStatus) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.entry(key.clone()).or_default().writing = Some(status.clone());
+    }
+
+    /// Tells that nobody knows whether it was written.
+    pub(crate) fn not_written(&self, key: &WalKey) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get_mut(key) {
+            entry.writing = None;
+        }
     }
 
     /// When the status of a WAL was written last by this leader.
@@ -134,5 +162,51 @@ impl Ledger {
         for (kind, status) in now.iter().filter(|counted| !before.contains(counted)) {
             self.metrics.condition_moved(kind, None, Some(status));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn wal(version: &str, entries: i64, annotation: &str) -> Wal {
+        serde_json::from_value(json!({
+            "apiVersion": "tidemark.dev/v1alpha1", "kind": "WAL",
+            "metadata": {
+                "namespace": "data", "name": "orders", "uid": "u", "resourceVersion": version,
+                "annotations": {"a": annotation},
+            },
+            "spec": {
+                "storage": {"credentials": {"type": "WorkloadIdentity"}}, "log": {"url": "s3://log/a", "expiry": "1h"},
+                "metadata": {"urls": ["s3://meta"]}, "index": {"url": "s3://index/a"},
+            },
+            "status": {"entries": entries},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_echo_of_a_status_is_told_from_changes_by_others_before_and_after_the_answer() {
+        let (ledger, key) = (Ledger::new(Metrics::new()), WalKey::new("data", "orders"));
+        let status = wal("2", 2, "").status.unwrap();
+        assert!(!ledger.is_echo(&key, &wal("1", 1, "")), "nothing was written");
+
+        ledger.writing(&key, &status);
+        assert!(!ledger.is_echo(&key, &wal("2", 1, "theirs")), "somebody was first");
+        assert!(ledger.is_echo(&key, &wal("3", 2, "theirs")), "the watch is faster than the answer");
+        assert!(!ledger.is_echo(&key, &wal("4", 2, "approved")), "somebody changed it meanwhile");
+        ledger.wrote(&key, &wal("3", 2, "theirs"), Timestamp::UNIX_EPOCH);
+        assert!(!ledger.is_echo(&key, &wal("4", 2, "approved")), "the same, seen after the answer");
+
+        ledger.writing(&key, &status);
+        ledger.wrote(&key, &wal("5", 2, ""), Timestamp::UNIX_EPOCH);
+        assert!(ledger.is_echo(&key, &wal("5", 2, "")), "the answer is faster than the watch");
+        assert!(!ledger.is_echo(&key, &wal("6", 2, "approved")));
+
+        ledger.writing(&key, &status);
+        ledger.not_written(&key);
+        assert!(!ledger.is_echo(&key, &wal("7", 2, "")), "what failed is looked at");
     }
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod wal;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use kube::{
@@ -12,7 +12,7 @@ use kube::{
         WatchStreamExt as _,
         controller::{Action, Config, Error as ApplierError, ReconcileRequest, applier, trigger_self},
         reflector::{ObjectRef, Store, reflector, store},
-        watcher::{self, watcher},
+        watcher::{self, Event, watcher},
     },
 };
 use tidemark_crds::{ConditionType, Reason, Wal, condition};
@@ -40,6 +40,8 @@ use crate::{
 const CHANGED: usize = 1024;
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
+/// A WAL is looked at when nothing of it has changed for so long: its children and pods change several at a time.
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// A WAL, or why it cannot be read.
 type Guarded = DeserializeGuard<Wal>;
@@ -124,11 +126,14 @@ async fn reconcile_all(
     let objects = watcher(api, watcher::Config::default().page_size(PAGE))
         .modify(|wal: &mut Guarded| wal.meta_mut().managed_fields = None)
         .default_backoff();
-    let objects = reflector(writer, objects).touched_objects().inspect(move |object| {
-        if let Err(error) = object {
+    let ledger = scope.clone();
+    let objects = reflector(writer, objects).filter_map(move |event| {
+        let object = event.map(|event| touched(event, &ledger.shared.ledger)).transpose();
+        if let Some(Err(error)) = &object {
             metrics.watch_failed("WAL");
             tracing::warn!(kind = "WAL", %error, "a watch broke; it starts again");
         }
+        std::future::ready(object)
     });
     // Nothing is reconciled before everything is listed: what is not known would look like something to make.
     pass_over_until(&mut changed, listed).await;
@@ -136,7 +141,7 @@ async fn reconcile_all(
     let children = children.map(|key| Ok(ReconcileRequest::from(reference(&key))));
     let queue = stream::select(trigger_self(objects, ()), children);
     let counted = count_under_way(reader.clone(), scope.clone());
-    let config = Config::default().concurrency(scope.shared.settings.concurrency);
+    let config = Config::default().concurrency(scope.shared.settings.concurrency).debounce(DEBOUNCE);
     let context = scope.clone();
     let reconciled =
         applier(|wal, scope| wal::reconcile(wal, scope).boxed(), error_policy, context, reader, queue, config);
@@ -145,6 +150,16 @@ async fn reconcile_all(
         std::future::ready(())
     });
     tokio::join!(reconciled, counted);
+}
+
+/// The WAL that an event is about. The echo of a status is passed over: whoever wrote it knows it, and a change by somebody
+/// else has an event of its own, unless the watch broke, after which everything is listed.
+fn touched(event: Event<Guarded>, ledger: &Ledger) -> Option<Guarded> {
+    match event {
+        Event::Apply(wal) if wal.0.as_ref().is_ok_and(|shown| ledger.is_echo(&name_of(wal.meta()), shown)) => None,
+        Event::Apply(wal) | Event::InitApply(wal) | Event::Delete(wal) => Some(wal),
+        Event::Init | Event::InitDone => None,
+    }
 }
 
 /// Every WAL is reconciled after the first listing; until then nobody needs to say so, and nobody may have to wait.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tidemark_crds::names;
 
 use super::{WalKey, is_older};
+use crate::apply::ANNOTATION_DIGEST;
 
 /// The kinds of children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +73,8 @@ pub(crate) struct Child {
     pub(crate) terminating: bool,
     /// How far a Deployment is; `None` for other kinds.
     pub(crate) rollout: Option<Rollout>,
+    /// Digest of what was applied last, if this operator made it.
+    pub(crate) digest: Option<Box<str>>,
     /// The object as JSON, without status and bookkeeping.
     text: Box<str>,
 }
@@ -113,6 +116,8 @@ impl Child {
         let resource_version = Box::from(text("/metadata/resourceVersion")?);
         let rollout = (kind == ChildKind::Deployment).then(|| Rollout::read(&object));
         let controller = controller(&object);
+        let annotations = object.pointer("/metadata/annotations");
+        let digest = annotations.and_then(|all| all.get(ANNOTATION_DIGEST)).and_then(Value::as_str).map(Box::from);
         let terminating = object.pointer("/metadata/deletionTimestamp").is_some();
         strip(&mut object);
         Ok(Self {
@@ -124,6 +129,7 @@ impl Child {
             controller,
             terminating,
             rollout,
+            digest,
             text: object.to_string().into_boxed_str(),
         })
     }
@@ -131,6 +137,14 @@ impl Child {
     /// The object, without status and bookkeeping.
     pub(crate) fn object(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// Whether anything differs but the resource version. The digest is a part of the text.
+    pub(super) fn differs_from(&self, other: &Self) -> bool {
+        let Self { kind, wal, name, uid, resource_version: _, controller, terminating, rollout, digest: _, text } =
+            self;
+        (kind, wal, name, uid, controller) != (&other.kind, &other.wal, &other.name, &other.uid, &other.controller)
+            || (terminating, rollout, text) != (&other.terminating, &other.rollout, &other.text)
     }
 
     /// Whether this is an earlier state of the same object.

@@ -144,7 +144,8 @@ impl Watch {
 
     async fn put<K: Cached>(&self, object: K) {
         match object.keep(self.kind, &self.cache) {
-            Ok(key) => self.trigger(key).await,
+            Ok(Some(key)) => self.trigger(key).await,
+            Ok(None) => {}
             Err(reason) => tracing::debug!(%reason, "an object with our labels is passed over"),
         }
     }
@@ -157,8 +158,8 @@ impl Watch {
 
 /// Objects that the cache takes.
 trait Cached: kube::ResourceExt {
-    /// Puts it into the cache and answers whose it is, or why it is nobody's.
-    fn keep(self, kind: Option<ChildKind>, cache: &Cache) -> Result<WalKey, String>;
+    /// Puts it into the cache and answers whose it is if it is news, or why it is nobody's.
+    fn keep(self, kind: Option<ChildKind>, cache: &Cache) -> Result<Option<WalKey>, String>;
 
     fn place(&self) -> (Arc<str>, Arc<str>) {
         (self.namespace().unwrap_or_default().into(), self.name_any().into())
@@ -166,25 +167,22 @@ trait Cached: kube::ResourceExt {
 }
 
 impl Cached for DynamicObject {
-    fn keep(mut self, kind: Option<ChildKind>, cache: &Cache) -> Result<WalKey, String> {
+    fn keep(mut self, kind: Option<ChildKind>, cache: &Cache) -> Result<Option<WalKey>, String> {
         let kind = kind.ok_or("it is a pod")?;
         self.managed_fields_mut().clear();
-        let metadata = serde_json::to_value(&self.metadata).map_err(|error| error.to_string())?;
-        let mut object = self.data;
-        object.as_object_mut().ok_or("it is no object")?.insert("metadata".to_owned(), metadata);
+        // In the same order of fields as the answers to writes, with which it is compared.
+        let object = serde_json::to_value(self).map_err(|error| error.to_string())?;
         let child = Child::read(kind, object).map_err(|error| error.to_string())?;
         let key = child.wal.clone();
-        cache.put_child(child);
-        Ok(key)
+        Ok(cache.put_child(child).then_some(key))
     }
 }
 
 impl Cached for core::Pod {
-    fn keep(self, _kind: Option<ChildKind>, cache: &Cache) -> Result<WalKey, String> {
+    fn keep(self, _kind: Option<ChildKind>, cache: &Cache) -> Result<Option<WalKey>, String> {
         let pod = Pod::read(&self).ok_or("it is no data pod")?;
         let key = pod.wal.clone();
-        cache.put_pod(pod);
-        Ok(key)
+        Ok(cache.put_pod(pod).then_some(key))
     }
 }
 

@@ -89,20 +89,25 @@ async fn reconcile_wal(wal: &Wal, scope: &Scope) -> Result<Action, Error> {
         Ok(validated) => apply(wal, &validated, &found, upgrade.step, scope).await,
         Err(refusals) => Applied::refused(refused(&refusals)),
     };
+    // With what was just written, which the watches tell nobody.
+    let found = dereference(wal, scope);
     let again = tell(wal, &found, &upgrade, applied.refused, scope).await?;
     if let Some(error) = applied.error {
         return Err(error.into());
     }
-    let waiting = (applied.waits || upgrade.step == Step::Queue && upgrade.has_turn).then_some(SOON);
+    let waiting = applied.waits.then_some(SOON);
+    let at_once = (upgrade.has_turn || applied.writes > 0 && upgrade.step.is_under_way()).then_some(Duration::ZERO);
     let purging = if let Deletion::Purging { again } = deletion { Some(again) } else { None };
     let resync = backoff::jittered(RESYNC, backoff::random());
-    let next = [again, waiting, purging].into_iter().flatten().fold(resync, Duration::min);
+    let next = [again, waiting, at_once, purging].into_iter().flatten().fold(resync, Duration::min);
     Ok(Action::requeue(next))
 }
 
 /// What came of writing the children.
 #[derive(Debug, Default)]
 struct Applied {
+    /// How many writes it took, where all went well.
+    writes: usize,
     /// What a user must know.
     refused: Option<Verdict>,
     /// Why it is to be tried again, later each time.
@@ -125,7 +130,10 @@ async fn apply(wal: &Wal, validated: &ValidatedWal, found: &Found, step: Step, s
         Ok(wanted) => apply::apply(scope, found, wanted, step).await,
         Err(error) => Err(error.into()),
     };
-    let Err(error) = written else { return Applied::default() };
+    let error = match written {
+        Ok(writes) => return Applied { writes, ..Applied::default() },
+        Err(error) => error,
+    };
     let refused = |reason| Some(Verdict::no(reason, error.to_string()));
     match error {
         ApplyError::Leftover { .. } | ApplyError::NamespaceTerminating => {
@@ -133,10 +141,10 @@ async fn apply(wal: &Wal, validated: &ValidatedWal, found: &Found, step: Step, s
             Applied { waits: true, ..Applied::default() }
         }
         ApplyError::NameTaken { .. } => {
-            Applied { refused: refused(Reason::NameTaken), error: Some(error), waits: false }
+            Applied { refused: refused(Reason::NameTaken), error: Some(error), ..Applied::default() }
         }
         ApplyError::Refused { .. } | ApplyError::Unwritable(_) => {
-            Applied { refused: refused(Reason::ChildRefused), error: Some(error), waits: false }
+            Applied { refused: refused(Reason::ChildRefused), error: Some(error), ..Applied::default() }
         }
         ApplyError::Failed { .. } => Applied { error: Some(error), ..Applied::default() },
     }

@@ -54,6 +54,42 @@ async fn an_idle_wal_costs_no_write_and_neither_does_a_restart() {
     assert_eq!(world.wals().get("orders").await.expect("it is there").metadata.resource_version, version);
 }
 
+async fn reconciliations(operator: &Operator) -> f64 {
+    operator.metric("tidemark_operator_reconciles_total", &[]).await.expect("it counts")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_operator_writes_itself_is_no_reason_to_look_again() {
+    const WALS: u32 = 8;
+    let world = World::create().await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
+    for number in 0..WALS {
+        world.make(&format!("w{number}"), "").await.expect("it is created");
+    }
+    for number in 0..WALS {
+        world.is_ready(&format!("w{number}")).await.expect("it becomes ready");
+    }
+    settled(&operator).await;
+    let (made, before) = (operator.writes().await.expect("it counts"), reconciliations(&operator).await);
+    println!("{WALS} WALs took {before} reconciliations and {made} writes until they were ready");
+    // The Services alone change, which no controller of Kubernetes answers.
+    for number in 0..WALS {
+        let annotations = json!({"example.com/change": "1"});
+        let patch = json!({"spec": {"search": {"service": {"annotations": annotations}}}});
+        world.change(&format!("w{number}"), patch).await.expect("it is changed");
+    }
+    for number in 0..WALS {
+        world.is_ready(&format!("w{number}")).await.expect("it is observed");
+    }
+    settled(&operator).await;
+    let writes = operator.writes().await.expect("it counts") - made;
+    let changed = reconciliations(&operator).await - before;
+    println!("{WALS} changed Services took {changed} reconciliations and {writes} writes");
+    assert!((writes - f64::from(2 * WALS)).abs() < 0.5, "the Service and the status of each, not {writes}");
+    // One each, for the change of the WAL itself.
+    assert!(changed <= f64::from(WALS) * 1.25, "{changed} reconciliations of {WALS} WALs");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_spec_costs_few_writes() {
     const CHANGES: u32 = 5;

@@ -155,9 +155,14 @@ pub(crate) async fn write(scope: &Scope, found: &Found, status: &WalStatus) -> R
         "status": status,
     });
     let params = PatchParams::apply(names::MANAGER_STATUS).force();
-    let written = api.patch_status(&found.key.name, &params, &Patch::Apply(&patch)).await?;
-    scope.shared.ledger.wrote(&found.key, &written, clock::now());
-    Ok(written)
+    let ledger = &scope.shared.ledger;
+    ledger.writing(&found.key, status);
+    let written = api.patch_status(&found.key.name, &params, &Patch::Apply(&patch)).await;
+    match &written {
+        Ok(written) => ledger.wrote(&found.key, written, clock::now()),
+        Err(_) => ledger.not_written(&found.key),
+    }
+    written
 }
 
 /// The present time, as statuses hold it.
