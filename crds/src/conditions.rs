@@ -170,6 +170,8 @@ reasons! {
     Ready,
     /// An approved release is being rolled out.
     Upgrading,
+    /// An approved release is being rolled out and its pods do not become ready; other WALs wait.
+    UpgradeStalled,
 }
 
 impl Reason {

@@ -15,7 +15,11 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::{
     backoff::Backoff,
     cache::{Cache, WalKey, is_older},
-    controllers::wal::{build::Platform, observe::Observations, upgrade::Turns},
+    controllers::wal::{
+        build::Platform,
+        observe::Observations,
+        upgrade::{Turns, is_stalled},
+    },
     events::Events,
     metrics::Metrics,
 };
@@ -76,6 +80,8 @@ struct Entry {
     writing: Option<WalStatus>,
     /// Types and statuses as the metrics count them.
     counted: Vec<(String, String)>,
+    /// Whether the metrics count it among the upgrades that do not get on.
+    stalled: bool,
 }
 
 impl Ledger {
@@ -145,6 +151,9 @@ impl Ledger {
         let entry = entries.entry(key.clone()).or_default();
         self.recount(&entry.counted, &now);
         entry.counted = now;
+        let stalled = is_stalled(conditions);
+        self.metrics.stalled(entry.stalled, stalled);
+        entry.stalled = stalled;
     }
 
     /// Forgets a WAL that is gone.
@@ -152,6 +161,7 @@ impl Ledger {
         let entry = self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         if let Some(entry) = entry {
             self.recount(&entry.counted, &[]);
+            self.metrics.stalled(entry.stalled, false);
         }
     }
 

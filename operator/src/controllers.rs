@@ -15,7 +15,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tidemark_crds::{ConditionType, Reason, Wal, condition};
+use tidemark_crds::Wal;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -24,7 +24,7 @@ use tokio::{
 use self::wal::{
     name_of,
     observe::{Observations, Observer},
-    upgrade::Turns,
+    upgrade::{self, Turns},
 };
 use crate::{
     args::Run,
@@ -180,8 +180,7 @@ async fn count_under_way(wals: Store<Guarded>, scope: Arc<Scope>) {
     }
     let under_way = wals.state().into_iter().filter_map(|wal| {
         let status = wal.0.as_ref().ok()?.status.as_ref()?;
-        let pending = condition(&status.conditions, ConditionType::UpgradePending)?;
-        (pending.reason == Reason::Upgrading.as_str()).then(|| name_of(wal.meta()))
+        upgrade::is_under_way(&status.conditions).then(|| name_of(wal.meta()))
     });
     scope.shared.turns.count(under_way);
 }

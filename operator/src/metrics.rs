@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     wals: Family<ConditionLabels, Gauge>,
     polls: Family<ResultLabels, Counter>,
     watch_failures: Family<KindLabels, Counter>,
+    upgrades_stalled: Gauge,
     purges_abandoned: Counter,
     invalid_objects: Counter,
     leader: Gauge,
@@ -81,6 +82,7 @@ impl Metrics {
             wals: Family::default(),
             polls: Family::default(),
             watch_failures: Family::default(),
+            upgrades_stalled: Gauge::default(),
             purges_abandoned: Counter::default(),
             invalid_objects: Counter::default(),
             leader: Gauge::default(),
@@ -102,6 +104,11 @@ impl Metrics {
         registry.register("wals", "WALs by condition and its status", self.wals.clone());
         registry.register("polls", "questions to data pods by result", self.polls.clone());
         registry.register("watch_failures", "watches that broke and start again, by kind", self.watch_failures.clone());
+        registry.register(
+            "upgrades_stalled",
+            "WALs whose new pods do not become ready; each keeps its turn, others wait",
+            self.upgrades_stalled.clone(),
+        );
         registry.register(
             "purges_abandoned",
             "WALs that went before their index was removed",
@@ -152,7 +159,13 @@ impl Metrics {
         self.leader.set(i64::from(leading));
         if !leading {
             self.wals.clear();
+            self.upgrades_stalled.set(0);
         }
+    }
+
+    /// Moves a WAL into or out of those whose upgrade does not get on.
+    pub(crate) fn stalled(&self, before: bool, now: bool) {
+        self.upgrades_stalled.inc_by(i64::from(now) - i64::from(before));
     }
 
     /// Moves a WAL from one state of a condition to another; `None` is a WAL that is not there (yet, or any more).

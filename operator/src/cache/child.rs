@@ -92,6 +92,8 @@ pub(crate) struct Rollout {
     pub(crate) available: i32,
     /// Whether every pod is of the present template, and as many are available as are wanted.
     pub(crate) complete: bool,
+    /// Whether it has not got on for longer than its progress deadline.
+    pub(crate) stalled: bool,
     /// Why pods cannot be made, in the words of the API server.
     pub(crate) failure: Option<Box<str>>,
 }
@@ -168,17 +170,17 @@ impl Rollout {
             replicas,
             available,
             complete: observed && updated == wanted && replicas == wanted && available == wanted,
-            failure: failure(object),
+            stalled: observed
+                && condition(object, "Progressing", "False").is_some_and(|c| c["reason"] == "ProgressDeadlineExceeded"),
+            failure: condition(object, "ReplicaFailure", "True").and_then(|c| c["message"].as_str()).map(Box::from),
         }
     }
 }
 
-/// The message of the condition by which a Deployment says that its pods are refused.
-fn failure(object: &Value) -> Option<Box<str>> {
+/// The condition of this type, if it has this status.
+fn condition<'a>(object: &'a Value, kind: &str, status: &str) -> Option<&'a Value> {
     let conditions = object.pointer("/status/conditions")?.as_array()?;
-    let failed =
-        conditions.iter().find(|condition| condition["type"] == "ReplicaFailure" && condition["status"] == "True")?;
-    failed["message"].as_str().map(Box::from)
+    conditions.iter().find(|condition| condition["type"] == kind && condition["status"] == status)
 }
 
 fn controller(object: &Value) -> Option<Box<str>> {
@@ -231,6 +233,17 @@ mod tests {
             behind[field] = json!(value);
             assert!(!deployment(&behind).rollout.unwrap().complete, "{field}");
         }
+    }
+
+    #[test]
+    fn a_roll_out_is_stalled_after_its_deadline_and_not_by_the_deadline_of_an_earlier_one() {
+        let condition = json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"});
+        let mut status = json!({"observedGeneration": 2, "conditions": [condition]});
+        assert!(deployment(&status).rollout.unwrap().stalled);
+        status["observedGeneration"] = json!(1);
+        assert!(!deployment(&status).rollout.unwrap().stalled);
+        let getting_on = json!({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"});
+        assert!(!deployment(&json!({"observedGeneration": 2, "conditions": [getting_on]})).rollout.unwrap().stalled);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard, runtime::controller::Action};
 use tidemark_crds::{
-    ConditionType, Reason, Wal, condition,
+    Reason, Wal,
     names::{self, Component},
 };
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ use self::{
     dereference::{Found, dereference},
     purge::Deletion,
     update_status::Due,
-    upgrade::{Situation, Step},
+    upgrade::{Permission, Situation, Step},
     validate::{Refusal, ValidatedWal},
 };
 use crate::{apply::ApplyError, backoff, cache::WalKey, context::Scope};
@@ -169,13 +169,17 @@ impl Upgrade {
         let settings = &scope.shared.settings;
         let release = settings.release.as_str();
         let by_annotation = wal.annotations().get(names::ANNOTATION_APPROVE_UPGRADE).map(String::as_str);
-        let pending = condition(&found.status.conditions, ConditionType::UpgradePending);
         let situation = Situation {
             release,
             search: found.rollout(Component::Search),
             indexer: found.rollout(Component::Indexer),
-            approved: settings.upgrade_approved == release || by_annotation == Some(release),
-            under_way: pending.is_some_and(|condition| condition.reason == Reason::Upgrading.as_str()),
+            permission: match settings.upgrade_approved == release || by_annotation == Some(release) {
+                _ if wal.metadata.deletion_timestamp.is_some() => Permission::Deleted,
+                false => Permission::Missing,
+                true if wal.spec.suspend => Permission::Suspended,
+                true => Permission::Granted,
+            },
+            under_way: upgrade::is_under_way(&found.status.conditions),
         };
         let step = situation.step();
         let has_turn = match step {

@@ -1,6 +1,9 @@
 //! A new release of the operator.
 
-use kube::ResourceExt;
+use kube::{
+    ResourceExt,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 use tidemark_crds::{
     ConditionType,
@@ -149,4 +152,68 @@ async fn approved_wals_are_upgraded_one_at_a_time_also_by_an_operator_that_is_ki
         world.is(name, ConditionType::UpgradePending, "False/UpToDate").await.expect("it is done");
     }
     assert!(world.wals().get("a").await.expect("it is there").annotations().is_empty(), "the flag is enough");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspended_lets_them_go_on() {
+    let world = World::create().await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
+    for name in ["a", "b"] {
+        world.make(name, "").await.expect("it is created");
+    }
+    for name in ["a", "b"] {
+        world.is_ready(name).await.expect("it becomes ready");
+    }
+    operator.kill();
+    let unapproved = Operator::start(&newer(&world, &[])).await.expect("it starts");
+    let revision = pending(&world, "a").await;
+    unapproved.kill();
+    world.pods.newcomers_ready(Component::Search, false);
+    let operator = Operator::start(&newer(&world, &[&format!("--upgrade-approved={revision}")])).await;
+    let operator = operator.expect("it starts");
+    let stuck = eventually("one is under way", async || {
+        let a = images(&world, "a").await;
+        let b = images(&world, "b").await;
+        Ok((a[0] == NEW).then_some("a").or((b[0] == NEW).then_some("b")))
+    });
+    let stuck = stuck.await.expect("one is");
+    let other = if stuck == "a" { "b" } else { "a" };
+
+    // What the controller of Deployments says after ten minutes.
+    let since = "2026-11-21T10:00:00Z";
+    let condition = json!({
+        "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m",
+        "lastTransitionTime": since, "lastUpdateTime": since,
+    });
+    let deployments = world.api::<k8s_openapi::api::apps::v1::Deployment>();
+    let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
+    let message = eventually("it is told", async || {
+        // As long as pods come, that controller sees progress and says so.
+        deployments.patch_status(&format!("{stuck}-search"), &PatchParams::default(), &patch).await?;
+        let status = world.wals().get(stuck).await?.status.unwrap_or_default();
+        let pending = tidemark_crds::condition(&status.conditions, ConditionType::UpgradePending).cloned();
+        Ok(pending.filter(|pending| pending.reason == "UpgradeStalled").map(|pending| pending.message))
+    })
+    .await
+    .expect("it is told");
+    assert!(message.contains(&format!("kubectl describe deployment {stuck}-search")), "{message}");
+    world.told(stuck, "UpgradeStalled").await.expect("it is told");
+    let stalled = async || operator.metric("tidemark_operator_upgrades_stalled", &[]).await.expect("it counts");
+    assert!((stalled().await - 1.0).abs() < 0.5);
+    world.is(other, ConditionType::UpgradePending, "True/NewRelease").await.expect("it waits");
+    assert_eq!(images(&world, other).await, [OLD, OLD], "a release that does not start is not rolled on");
+
+    world.change(stuck, json!({"spec": {"suspend": true}})).await.expect("it is changed");
+    images_are(&world, other, [NEW, OLD]).await;
+    let message = world.is(stuck, ConditionType::UpgradePending, "True/NewRelease").await.expect("it is told");
+    assert!(message.contains("while the WAL is suspended"), "{message}");
+    assert_eq!(images(&world, stuck).await, [NEW, OLD]);
+    assert!(stalled().await < 0.5);
+
+    world.pods.newcomers_ready(Component::Search, true);
+    world.pods.ready(Component::Search, true).await.expect("they become ready");
+    images_are(&world, other, [NEW, NEW]).await;
+    world.change(stuck, json!({"spec": {"suspend": false}})).await.expect("it is changed");
+    images_are(&world, stuck, [NEW, NEW]).await;
+    world.is(stuck, ConditionType::UpgradePending, "False/UpToDate").await.expect("it is done");
 }

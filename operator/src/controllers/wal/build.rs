@@ -24,6 +24,7 @@ use k8s_openapi::api::{
 };
 use tidemark_crds::names::Component;
 
+pub(crate) use self::indexer_deployment::PROGRESS_SECONDS;
 pub use self::release::release_revision;
 use super::validate::ValidatedWal;
 

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, IndexerRole, Reason, WalStatus, condition, is_true};
 
+use super::upgrade::is_under_way;
 use crate::events::Happened;
 
 /// What happened between two statuses. `adopted_from` is the owner that the writer took the index over from, if it did.
@@ -58,15 +59,19 @@ fn suspended(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>
 
 fn upgraded(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>) {
     let was = |reason| has(before, ConditionType::UpgradePending, reason);
+    let was_under_way = is_under_way(&before.conditions);
     let Some(now) = condition(&after.conditions, ConditionType::UpgradePending) else { return };
     match Reason::parse(&now.reason) {
         Some(Reason::NewRelease) if !was(Reason::NewRelease) => {
             happened.push(Happened::normal("UpgradePending", now.message.clone()));
         }
-        Some(Reason::Upgrading) if !was(Reason::Upgrading) => {
+        Some(Reason::Upgrading) if !was_under_way => {
             happened.push(Happened::normal("UpgradeStarted", now.message.clone()));
         }
-        Some(Reason::UpToDate) if was(Reason::Upgrading) => {
+        Some(Reason::UpgradeStalled) if !was(Reason::UpgradeStalled) => {
+            happened.push(Happened::warning("UpgradeStalled", now.message.clone()));
+        }
+        Some(Reason::UpToDate) if was_under_way => {
             happened.push(Happened::normal("Upgraded", now.message.clone()));
         }
         _ => {}
@@ -108,7 +113,9 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::Available
         | Reason::Probed
         | Reason::Ready
-        | Reason::Upgrading => false,
+        | Reason::Upgrading
+        // Told with what becomes of the upgrade.
+        | Reason::UpgradeStalled => false,
         Reason::CredentialsMissing
         | Reason::AccessDenied
         | Reason::BucketMissing

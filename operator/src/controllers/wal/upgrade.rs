@@ -3,16 +3,46 @@
 //!
 //! Which WALs are under way is kept in the API: a WAL gets `UpgradePending` with reason `Upgrading` before anything of it is
 //! changed, and keeps it until all of it is done. An operator that starts counts those first.
+//!
+//! A WAL whose new pods do not become ready keeps its turn: what stops it would most likely stop the others, too. After the
+//! Deployment's progress deadline the reason is `UpgradeStalled` and a person is asked. A WAL that is deleted or suspended, or
+//! whose approval is withdrawn, stops where it is and gives its turn to the next.
 
 use std::{
     collections::{BTreeSet, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tidemark_crds::Reason;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tidemark_crds::{ConditionType, Reason, condition, names::Component};
 
-use super::assess::Verdict;
+use super::{assess::Verdict, build::PROGRESS_SECONDS};
 use crate::cache::{Rollout, WalKey};
+
+/// Whether the operator's release may roll out to a WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permission {
+    Granted,
+    /// Nobody has approved it.
+    Missing,
+    /// It is approved, and the WAL is suspended.
+    Suspended,
+    /// The WAL is being deleted.
+    Deleted,
+}
+
+/// Whether a WAL's conditions say that it is under way.
+pub(crate) fn is_under_way(conditions: &[Condition]) -> bool {
+    let reason =
+        condition(conditions, ConditionType::UpgradePending).and_then(|pending| Reason::parse(&pending.reason));
+    matches!(reason, Some(Reason::Upgrading | Reason::UpgradeStalled))
+}
+
+/// Whether a WAL's conditions say that it is under way and does not get on.
+pub(crate) fn is_stalled(conditions: &[Condition]) -> bool {
+    condition(conditions, ConditionType::UpgradePending)
+        .is_some_and(|pending| pending.reason == Reason::UpgradeStalled.as_str())
+}
 
 /// What is known of a WAL's Deployments.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +51,7 @@ pub(crate) struct Situation<'a> {
     pub(crate) release: &'a str,
     pub(crate) search: Option<&'a Rollout>,
     pub(crate) indexer: Option<&'a Rollout>,
-    /// Whether this release may roll out to this WAL.
-    pub(crate) approved: bool,
+    pub(crate) permission: Permission,
     /// Whether the WAL's condition says that it is under way.
     pub(crate) under_way: bool,
 }
@@ -74,7 +103,8 @@ impl Situation<'_> {
         let search_done = self.search.is_none_or(|search| search.complete) || !serving;
         match (outdated(self.search), outdated(self.indexer)) {
             (false, false) if !self.under_way => Step::UpToDate,
-            (true, _) | (_, true) if !self.approved => Step::Hold,
+            (false, false) if self.permission != Permission::Granted => Step::Finish,
+            (true, _) | (_, true) if self.permission != Permission::Granted => Step::Hold,
             (true, _) | (_, true) if !self.under_way => Step::Queue,
             (true, _) => Step::RollSearch,
             (false, _) if !search_done => Step::AwaitSearch,
@@ -93,13 +123,26 @@ impl Situation<'_> {
             Step::UpToDate | Step::Finish => {
                 Verdict::no(Reason::UpToDate, format!("the pods are of release \"{release}\""))
             }
-            Step::Hold => Verdict::yes(
-                Reason::NewRelease,
-                format!(
-                    "the pods are of release \"{old}\", the operator brings \"{release}\"; it waits for approval{held}; run \
-                     \"kubectl annotate wal {name} -n {namespace} --overwrite tidemark.dev/approve-upgrade={release}\""
-                ),
-            ),
+            Step::Hold => {
+                let (waits, remedy) = match self.permission {
+                    Permission::Suspended => ("while the WAL is suspended", "set \"spec.suspend\" to false".to_owned()),
+                    Permission::Deleted => {
+                        ("for nothing: the WAL is being deleted", "nothing is to be done".to_owned())
+                    }
+                    Permission::Missing | Permission::Granted => {
+                        let annotation = format!("tidemark.dev/approve-upgrade={release}");
+                        let run =
+                            format!("run \"kubectl annotate wal {name} -n {namespace} --overwrite {annotation}\"");
+                        ("for approval", run)
+                    }
+                };
+                Verdict::yes(
+                    Reason::NewRelease,
+                    format!(
+                        "the pods are of release \"{old}\", the operator brings \"{release}\"; it waits {waits}{held}; {remedy}"
+                    ),
+                )
+            }
             Step::Queue => Verdict::yes(
                 Reason::NewRelease,
                 format!(
@@ -107,6 +150,12 @@ impl Situation<'_> {
                      are done"
                 ),
             ),
+            Step::AwaitSearch if self.search.is_some_and(|search| search.stalled) => {
+                self.stalled(key, Component::Search, "search answers from the old ones")
+            }
+            Step::AwaitIndexer if self.indexer.is_some_and(|indexer| indexer.stalled) => {
+                self.stalled(key, Component::Indexer, "the old one indexes as long as it runs")
+            }
             Step::RollSearch | Step::AwaitSearch => Verdict::yes(
                 Reason::Upgrading,
                 format!("search is being upgraded to release \"{release}\", the indexer follows"),
@@ -115,6 +164,19 @@ impl Situation<'_> {
                 Verdict::yes(Reason::Upgrading, format!("the indexer is being upgraded to release \"{release}\""))
             }
         }
+    }
+
+    fn stalled(&self, key: &WalKey, component: Component, meanwhile: &str) -> Verdict {
+        let (release, role) = (self.release, component.as_str());
+        let (namespace, deployment) = (&key.namespace, component.child_name(&key.name));
+        Verdict::yes(
+            Reason::UpgradeStalled,
+            format!(
+                "the {role} pods of release \"{release}\" have not become ready for {PROGRESS_SECONDS} s; {meanwhile}, and no \
+                 other WAL gets this one's turn; see \"kubectl describe deployment {deployment} -n {namespace}\" and mend the \
+                 cause, or suspend the WAL or withdraw its approval, so that the next gets the turn"
+            ),
+        )
     }
 
     fn is_current(&self, rollout: &Rollout) -> bool {
@@ -218,6 +280,7 @@ mod tests {
     #[derive(Clone, Debug)]
     struct World {
         approved: bool,
+        suspended: bool,
         under_way: bool,
         search: Deployment,
         indexer: Deployment,
@@ -226,7 +289,15 @@ mod tests {
     impl World {
         fn old(approved: bool, serving: bool) -> Self {
             let old = Deployment { release: "old", complete: true, available: serving };
-            Self { approved, under_way: false, search: old.clone(), indexer: old }
+            Self { approved, suspended: false, under_way: false, search: old.clone(), indexer: old }
+        }
+
+        fn permission(&self) -> Permission {
+            match (self.approved, self.suspended) {
+                (false, _) => Permission::Missing,
+                (true, true) => Permission::Suspended,
+                (true, false) => Permission::Granted,
+            }
         }
 
         fn step(&self) -> Step {
@@ -235,7 +306,7 @@ mod tests {
                 release: NEW,
                 search: Some(&search),
                 indexer: Some(&indexer),
-                approved: self.approved,
+                permission: self.permission(),
                 under_way: self.under_way,
             };
             situation.step()
@@ -279,6 +350,7 @@ mod tests {
         SearchDone(usize),
         IndexerDone(usize),
         Approve(usize),
+        Suspend(usize, bool),
         Restart,
     }
 
@@ -288,6 +360,7 @@ mod tests {
             2 => (0..wals).prop_map(Act::SearchDone),
             2 => (0..wals).prop_map(Act::IndexerDone),
             1 => (0..wals).prop_map(Act::Approve),
+            1 => (0..wals, any::<bool>()).prop_map(|(index, suspended)| Act::Suspend(index, suspended)),
             1 => Just(Act::Restart),
         ];
         prop::collection::vec(act, 0..200)
@@ -310,6 +383,7 @@ mod tests {
             Act::SearchDone(index) => worlds[index].search.complete = true,
             Act::IndexerDone(index) => worlds[index].indexer.complete = true,
             Act::Approve(index) => worlds[index].approved = true,
+            Act::Suspend(index, suspended) => worlds[index].suspended = suspended,
             Act::Restart => *turns = restarted(worlds, keys, most),
         }
     }
@@ -322,21 +396,30 @@ mod tests {
             let keys = keys(serving.len());
             let mut worlds: Vec<_> = serving.iter().map(|serving| World::old(false, *serving)).collect();
             let mut turns = restarted(&worlds, &keys, most);
+            // One that is suspended in the middle of it stays mixed without a turn.
+            let mut stopped = vec![false; worlds.len()];
             for next in sequence {
-                let (Act::Reconcile(index) | Act::SearchDone(index) | Act::IndexerDone(index) | Act::Approve(index)) = next
-                else {
-                    act(next, &mut worlds, &keys, &mut turns, most);
-                    continue;
-                };
-                if index < worlds.len() {
-                    act(next, &mut worlds, &keys, &mut turns, most);
+                match next {
+                    Act::Reconcile(index) | Act::SearchDone(index) | Act::IndexerDone(index) | Act::Approve(index)
+                        if index >= worlds.len() => continue,
+                    Act::Suspend(index, _) if index >= worlds.len() => continue,
+                    Act::Suspend(index, true) => stopped[index] = true,
+                    _ => {}
                 }
-                let mixed = worlds.iter().filter(|world| world.is_mixed()).count();
-                prop_assert!(mixed <= usize::from(most), "{mixed} are under way");
+                let before: Vec<_> = worlds.iter().map(|world| (world.search.release, world.indexer.release)).collect();
+                act(next, &mut worlds, &keys, &mut turns, most);
+                for (world, before) in worlds.iter().zip(before) {
+                    let rolled = before != (world.search.release, world.indexer.release);
+                    prop_assert!(!rolled || world.permission() == Permission::Granted && world.under_way);
+                }
+                let under_way = worlds.iter().filter(|world| world.under_way).count();
+                prop_assert!(under_way <= usize::from(most), "{under_way} are under way");
+                let mixed = worlds.iter().zip(&stopped).filter(|(world, stopped)| world.is_mixed() && !**stopped);
+                prop_assert!(mixed.count() <= usize::from(most));
                 prop_assert!(worlds.iter().all(|world| world.approved || world.search.release == "old"));
             }
             for world in &mut worlds {
-                world.approved = true;
+                (world.approved, world.suspended) = (true, false);
             }
             for _ in 0..keys.len() * 8 {
                 for (world, key) in worlds.iter_mut().zip(&keys) {
@@ -367,6 +450,72 @@ mod tests {
         assert_eq!(world.step(), Step::RollIndexer);
         world.approved = false;
         assert_eq!(world.step(), Step::Hold);
+    }
+
+    #[test]
+    fn a_wal_that_is_suspended_stops_where_it_is_and_gives_its_turn_to_the_next() {
+        let [a, b] = ["a", "b"].map(|name| WalKey::new("data", name));
+        let turns = Turns::new(1, 0);
+        let (mut first, mut second) = (World::old(true, true), World::old(true, true));
+        first.reconcile(&a, &turns);
+        first.reconcile(&a, &turns);
+        second.reconcile(&b, &turns);
+        assert_eq!((first.step(), second.step()), (Step::AwaitSearch, Step::Queue));
+        first.suspended = true;
+        first.reconcile(&a, &turns);
+        second.reconcile(&b, &turns);
+        assert_eq!((first.step(), second.step()), (Step::Hold, Step::RollSearch));
+        assert_eq!((first.search.release, first.indexer.release), (NEW, "old"));
+        // Nothing is left to change, only to wait for.
+        let mut last = World { under_way: true, suspended: true, ..World::old(true, true) };
+        (last.search.release, last.indexer.release, last.indexer.complete) = (NEW, NEW, false);
+        assert_eq!(last.step(), Step::Finish);
+    }
+
+    #[test]
+    fn new_pods_that_do_not_become_ready_are_told_and_keep_the_turn() {
+        let key = WalKey::new("data", "orders");
+        let behind = Rollout { release: Some(NEW.into()), available: 1, stalled: true, ..Rollout::default() };
+        let done = Rollout { release: Some(NEW.into()), available: 1, complete: true, ..Rollout::default() };
+        let old = Rollout { release: Some("old".into()), ..done.clone() };
+        let of = |search, indexer| Situation {
+            release: NEW,
+            search: Some(search),
+            indexer: Some(indexer),
+            permission: Permission::Granted,
+            under_way: true,
+        };
+        for (situation, step, role) in
+            [(of(&behind, &old), Step::AwaitSearch, "search"), (of(&done, &behind), Step::AwaitIndexer, "indexer")]
+        {
+            assert_eq!(situation.step(), step);
+            assert!(step.is_under_way(), "no other WAL is given the turn");
+            let verdict = situation.verdict(step, &key, false);
+            assert_eq!(verdict.reason, Reason::UpgradeStalled);
+            assert!(verdict.message.contains(&format!("deployment orders-{role} -n data")), "{}", verdict.message);
+        }
+        let getting_on = Rollout { stalled: false, ..behind.clone() };
+        let verdict = of(&getting_on, &old).verdict(Step::AwaitSearch, &key, false);
+        assert_eq!(verdict.reason, Reason::Upgrading);
+    }
+
+    #[test]
+    fn what_holds_a_wal_is_told_with_its_remedy() {
+        let key = WalKey::new("data", "orders");
+        let old = Rollout { release: Some("old".into()), ..Rollout::default() };
+        for (permission, remedy) in [
+            (
+                Permission::Missing,
+                "run \"kubectl annotate wal orders -n data --overwrite tidemark.dev/approve-upgrade=new\"",
+            ),
+            (Permission::Suspended, "while the WAL is suspended; set \"spec.suspend\" to false"),
+            (Permission::Deleted, "the WAL is being deleted"),
+        ] {
+            let situation =
+                Situation { release: NEW, search: Some(&old), indexer: Some(&old), permission, under_way: false };
+            let verdict = situation.verdict(situation.step(), &key, false);
+            assert!(verdict.reason == Reason::NewRelease && verdict.message.contains(remedy), "{}", verdict.message);
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 /// How many old `ReplicaSet`s are kept.
 const HISTORY: i32 = 2;
 /// After how many seconds without progress a roll-out counts as stuck.
-const PROGRESS: i32 = 600;
+pub(crate) const PROGRESS_SECONDS: i32 = 600;
 
 /// One replica. A new pod comes up beside the old one and waits as a ready standby, so that the role is taken over at once;
 /// that two of them never write is the catalog's matter.
@@ -41,7 +41,7 @@ pub(super) fn deployment(
         selector: selector(wal, component),
         strategy: Some(DeploymentStrategy { type_: Some("RollingUpdate".to_owned()), rolling_update: Some(rolling) }),
         revision_history_limit: Some(HISTORY),
-        progress_deadline_seconds: Some(PROGRESS),
+        progress_deadline_seconds: Some(PROGRESS_SECONDS),
         template: pod::template(wal, platform, component),
         ..DeploymentSpec::default()
     };
