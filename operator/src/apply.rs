@@ -182,7 +182,8 @@ impl ApplyError {
     }
 }
 
-fn is_terminating(status: &Status) -> bool {
+/// Whether the API server refuses to make something because the namespace is being deleted.
+pub(crate) fn is_terminating(status: &Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }

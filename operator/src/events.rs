@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 
-use crate::clock;
+use crate::{apply::is_terminating, clock};
 
 /// The longest text that the API server takes.
 const LONGEST: usize = 1024;
@@ -46,14 +46,25 @@ impl Events {
         Self { client, instance: instance.to_owned() }
     }
 
-    /// Writes what happened. An Event that cannot be written is logged and costs nothing else.
+    /// Logs what happened and writes it. An Event that cannot be written costs nothing else; in a namespace that is being
+    /// deleted none can, and the log line is all that is left.
     pub(crate) async fn publish(&self, about: &ObjectReference, happened: &[Happened]) {
         let namespace = about.namespace.as_deref().unwrap_or("default");
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         for happened in happened {
-            tracing::info!(wal = about.name, reason = happened.reason, "{}", happened.message);
-            if let Err(error) = api.create(&PostParams::default(), &self.event(about, happened)).await {
-                tracing::warn!(wal = about.name, reason = happened.reason, %error, "an event could not be written");
+            if happened.warning {
+                tracing::warn!(namespace, wal = about.name, reason = happened.reason, "{}", happened.message);
+            } else {
+                tracing::info!(namespace, wal = about.name, reason = happened.reason, "{}", happened.message);
+            }
+            match api.create(&PostParams::default(), &self.event(about, happened)).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if is_terminating(&status) => {
+                    tracing::debug!(namespace, reason = happened.reason, "the namespace takes no more Events");
+                }
+                Err(error) => {
+                    tracing::warn!(wal = about.name, reason = happened.reason, %error, "an event could not be written");
+                }
             }
         }
     }

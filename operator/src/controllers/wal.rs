@@ -78,12 +78,11 @@ pub(crate) async fn reconcile(wal: Arc<DeserializeGuard<Wal>>, scope: Arc<Scope>
 #[tracing::instrument(name = "reconcile", skip_all, fields(wal = %wal.name_any(), namespace = wal.namespace()))]
 async fn reconcile_wal(wal: &Wal, scope: &Scope) -> Result<Action, Error> {
     let found = dereference(wal, scope);
-    let deletion = purge::finalize(wal, &found, scope).await.map_err(Error::Finalizer)?;
+    let validated = validate::validate(wal, &scope.shared.settings.cluster_id);
+    let deletion = purge::finalize(wal, &found, validated.is_err(), scope).await.map_err(Error::Finalizer)?;
     if deletion == Deletion::Done {
         return Ok(Action::await_change());
     }
-    let settings = &scope.shared.settings;
-    let validated = validate::validate(wal, &settings.cluster_id);
     let upgrade = Upgrade::plan(wal, &found, scope);
     let applied = match validated {
         Ok(validated) => apply(wal, &validated, &found, upgrade.step, scope).await,

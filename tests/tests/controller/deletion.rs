@@ -80,10 +80,36 @@ async fn a_purge_that_takes_too_long_is_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_that_goes_is_not_held_up() {
     let world = World::create().await.expect("it starts");
-    let _operator = world.operator().await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
     world.make("orders", "deletionPolicy: Purge").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
     has_finalizer(&world, true).await;
     world.delete_namespace().await.expect("it goes");
     world.is_gone("orders").await.expect("the finalizer goes at once");
+    // No Event can be written there any more: the log and the metric tell.
+    eventually("it is counted", async || {
+        let abandoned = operator.metric("tidemark_operator_purges_abandoned_total", &[]).await?;
+        Ok(((abandoned - 1.0).abs() < 0.5).then_some(()))
+    })
+    .await
+    .expect("it is counted");
+    let log = operator.log();
+    assert!(log.contains("PurgeAbandoned") && log.contains("s3://index/"), "{log}");
+    assert!(!log.contains("an event could not be written"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wal_that_was_refused_from_the_start_has_nothing_to_purge() {
+    let world = World::create().await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
+    let template = "indexer: {podTemplate: {spec: {hostNetwork: true}}}";
+    world.make("orders", &format!("deletionPolicy: Purge, {template}")).await.expect("it is created");
+    world.is("orders", tidemark_crds::ConditionType::Ready, "False/PodTemplateRefused").await.expect("it is refused");
+    has_finalizer(&world, true).await;
+    world.wals().delete("orders", &DeleteParams::default()).await.expect("it is deleted");
+    // Long before the ten minutes that a purge may take.
+    world.is_gone("orders").await.expect("it goes at once");
+    world.told("orders", "NothingToPurge").await.expect("it is told");
+    let abandoned = operator.metric("tidemark_operator_purges_abandoned_total", &[]).await.expect("it counts");
+    assert!(abandoned < 0.5, "{abandoned}");
 }

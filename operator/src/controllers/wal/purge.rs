@@ -2,6 +2,7 @@
 //!
 //! It is there only with `deletionPolicy: Purge`. It goes when the indexer has removed the index, when the namespace is
 //! being deleted, and after ten minutes in any case: a WAL that cannot be deleted would be worse than an index that stays.
+//! A WAL that never had an indexer and cannot get one has no index, and goes at once.
 
 use std::time::Duration;
 
@@ -12,10 +13,13 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tidemark_crds::{DeletionPolicy, Wal, names};
+use tidemark_crds::{
+    ConditionType, DeletionPolicy, Wal, WalStatus, is_true,
+    names::{self, Component},
+};
 
 use super::{assess::Seen, dereference::Found, update_status::now};
-use crate::{context::Scope, events::Happened, process::Phase};
+use crate::{cache::Rollout, context::Scope, events::Happened, process::Phase};
 
 /// What the deletion of a WAL asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +38,8 @@ pub(crate) enum Deletion {
 /// How often a WAL is looked at while its index is being removed.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Sees to the finalizer.
-pub(crate) async fn finalize(wal: &Wal, found: &Found, scope: &Scope) -> Result<Deletion, kube::Error> {
+/// Sees to the finalizer. `refused` tells that the spec is not valid: no indexer is made by it.
+pub(crate) async fn finalize(wal: &Wal, found: &Found, refused: bool, scope: &Scope) -> Result<Deletion, kube::Error> {
     let wanted = wal.spec.deletion_policy == DeletionPolicy::Purge;
     let present = wal.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER_PURGE);
     let Some(deleted) = wal.metadata.deletion_timestamp.as_ref() else {
@@ -48,11 +52,16 @@ pub(crate) async fn finalize(wal: &Wal, found: &Found, scope: &Scope) -> Result<
         return Ok(Deletion::Done);
     }
     let terminating = wanted && is_terminating(scope, &found.key.namespace).await;
-    let outcome = outcome(&found.pods, terminating, deleted.0, now(), scope.shared.settings.purge_timeout);
+    let never = refused && never_indexed(found.rollout(Component::Indexer), &found.pods, &found.status);
+    let outcome = outcome(&found.pods, never, terminating, deleted.0, now(), scope.shared.settings.purge_timeout);
     let happened = match outcome {
         _ if !wanted => None,
         Outcome::Wait(left) => return Ok(Deletion::Purging { again: left.min(AGAIN) }),
         Outcome::Purged => Some(Happened::normal("Purged", "the index was removed")),
+        Outcome::Nothing => Some(Happened::normal(
+            "NothingToPurge",
+            "the spec was refused and no indexer of this WAL ever ran, so it has no index to remove",
+        )),
         Outcome::Abandoned(why) => Some(Happened::warning(
             "PurgeAbandoned",
             format!("{why}; the WAL goes and the rest of its index stays; remove \"{}\" by hand", wal.spec.index.url),
@@ -73,14 +82,33 @@ pub(crate) async fn finalize(wal: &Wal, found: &Found, scope: &Scope) -> Result<
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Purged,
+    /// There is no index of it.
+    Nothing,
     Abandoned(&'static str),
     /// So long it may still take.
     Wait(Duration),
 }
 
-fn outcome(pods: &[Seen], terminating: bool, deleted: Timestamp, now: Timestamp, limit: Duration) -> Outcome {
+/// Whether nothing was ever indexed by this WAL: it has no indexer, and its status tells of none. An index that was made is
+/// told by the status in the same write as the epoch of its writer.
+fn never_indexed(indexer: Option<&Rollout>, pods: &[Seen], status: &WalStatus) -> bool {
+    let told = status.indexer.is_some() || status.epoch.is_some() || status.generation.is_some();
+    indexer.is_none() && pods.is_empty() && !told && !is_true(&status.conditions, ConditionType::StorageReady)
+}
+
+fn outcome(
+    pods: &[Seen],
+    never: bool,
+    terminating: bool,
+    deleted: Timestamp,
+    now: Timestamp,
+    limit: Duration,
+) -> Outcome {
     if pods.iter().filter_map(Seen::answer).any(|process| process.phase == Phase::Purged) {
         return Outcome::Purged;
+    }
+    if never {
+        return Outcome::Nothing;
     }
     if terminating {
         return Outcome::Abandoned("the namespace is being deleted before the index was removed");
@@ -126,7 +154,7 @@ async fn set_finalizer(wal: &Wal, present: bool, scope: &Scope) -> Result<bool, 
 mod tests {
     use std::sync::Arc;
 
-    use tidemark_crds::names::Component;
+    use tidemark_crds::{IndexerRole, IndexerStatus};
 
     use super::*;
     use crate::{
@@ -155,7 +183,7 @@ mod tests {
     fn a_purge_ends_when_it_is_done_when_the_namespace_goes_and_in_time() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let limit = Duration::from_mins(10);
-        let look = |phase, terminating, now| outcome(&[pod(phase)], terminating, at(1000), at(now), limit);
+        let look = |phase, terminating, now| outcome(&[pod(phase)], false, terminating, at(1000), at(now), limit);
         assert_eq!(look(Phase::Purging, false, 1001), Outcome::Wait(Duration::from_secs(599)));
         assert_eq!(look(Phase::Purged, true, 9999), Outcome::Purged);
         assert!(matches!(look(Phase::Purging, true, 1001), Outcome::Abandoned(_)));
@@ -165,5 +193,23 @@ mod tests {
             Outcome::Wait(limit),
             "a clock behind the API server's costs nothing"
         );
+    }
+
+    #[test]
+    fn a_wal_goes_at_once_only_if_no_indexer_of_it_ever_was() {
+        let fresh = WalStatus::default();
+        assert!(never_indexed(None, &[], &fresh));
+        assert!(!never_indexed(Some(&Rollout::default()), &[], &fresh), "its indexer may have begun");
+        assert!(!never_indexed(None, &[pod(Phase::Starting)], &fresh));
+        let indexer = IndexerStatus { pod: "p".to_owned(), role: IndexerRole::Starting };
+        for told in [
+            WalStatus { indexer: Some(indexer), ..fresh.clone() },
+            WalStatus { epoch: Some(1), ..fresh.clone() },
+            WalStatus { generation: Some("g1".to_owned()), ..fresh.clone() },
+        ] {
+            assert!(!never_indexed(None, &[], &told), "an indexer answered once");
+        }
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(outcome(&[], true, false, at(0), at(1), Duration::from_mins(10)), Outcome::Nothing);
     }
 }
