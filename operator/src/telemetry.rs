@@ -1,11 +1,18 @@
 //! Log lines as JSON on standard output; traces to an OpenTelemetry collector where one is named.
 
+use std::time::Duration;
+
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tokio::runtime::Handle;
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::args;
+
+/// How long the collector may take for one batch.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends what is left when it is dropped.
 pub struct Telemetry {
@@ -20,7 +27,7 @@ impl Drop for Telemetry {
     }
 }
 
-/// Starts logging and tracing, once a process.
+/// Starts logging and tracing, once a process. Panics outside of a tokio runtime.
 pub fn start(args: &args::Telemetry) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&args.log_level)?;
     let provider = args.otlp_endpoint.as_deref().map(provider).transpose()?;
@@ -37,7 +44,24 @@ pub fn start(args: &args::Telemetry) -> anyhow::Result<Telemetry> {
 }
 
 fn provider(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
-    let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).build()?;
+    let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
+    let client = OnRuntime { http, runtime: Handle::current() };
+    let exporter = SpanExporter::builder().with_http().with_http_client(client).with_endpoint(endpoint).build()?;
     let resource = Resource::builder().with_service_name("tidemark-operator").build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// Sends on the runtime of the process: the exporter works on a thread of its own, where nothing drives a connection.
+#[derive(Debug)]
+struct OnRuntime {
+    http: reqwest::Client,
+    runtime: Handle,
+}
+
+#[async_trait::async_trait]
+impl HttpClient for OnRuntime {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let http = self.http.clone();
+        self.runtime.spawn(async move { http.send_bytes(request).await }).await?
+    }
 }

@@ -14,5 +14,7 @@ mod deletion;
 mod quiet;
 #[path = "controller/replicas.rs"]
 mod replicas;
+#[path = "controller/traces.rs"]
+mod traces;
 #[path = "controller/upgrade.rs"]
 mod upgrade;
