@@ -18,7 +18,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tidemark_crds::{Wal, WalSpec, lint, names::Component, wal_crd};
-use tidemark_operator::{Children, Platform, ValidatedWal, build, validate};
+use tidemark_operator::{Platform, ValidatedWal, build, validate};
 use tidemark_tests::cluster::ApiServer;
 
 use cases::{fields, minimal, rules, updates, wal, with};
@@ -324,39 +324,6 @@ fn specs_of_children() -> Vec<Value> {
     ]
 }
 
-/// The children as objects with kind and version, ServiceAccounts first.
-fn objects(children: Children) -> Vec<Value> {
-    fn typed<K: kube::Resource<DynamicType = ()> + serde::Serialize>(object: &K) -> Value {
-        let mut value = serde_json::to_value(object).unwrap();
-        value["apiVersion"] = K::api_version(&()).into();
-        value["kind"] = K::kind(&()).into();
-        value
-    }
-    let Children {
-        indexer_service_account,
-        search_service_account,
-        control_config_map,
-        indexer_network_policy,
-        search_network_policy,
-        search_service,
-        search_pdb,
-        search_deployment,
-        indexer_deployment,
-    } = children;
-    let mut objects = vec![
-        typed(&indexer_service_account),
-        typed(&search_service_account),
-        typed(&control_config_map),
-        typed(&indexer_network_policy),
-        typed(&search_network_policy),
-        typed(&search_service),
-        typed(&search_deployment),
-        typed(&indexer_deployment),
-    ];
-    objects.extend(search_pdb.as_ref().map(typed));
-    objects
-}
-
 fn validated(wal: &Wal) -> ValidatedWal {
     validate(wal, "cluster").unwrap()
 }
@@ -372,7 +339,7 @@ async fn the_children_are_taken_and_their_pods_are_restricted() {
     for (place, spec) in specs_of_children().iter().enumerate() {
         let stored = ground.stored(&format!("orders-{place}"), spec).await;
         assert!(stored.meta().uid.is_some());
-        for object in objects(build(&validated(&stored), &platform, "0123456789")) {
+        for object in build(&validated(&stored), &platform, "0123456789").objects().unwrap() {
             // Pods need their account to be there.
             if object["kind"] == "ServiceAccount" {
                 ground.apply(&object, &strictly()).await.unwrap();

@@ -124,7 +124,7 @@ impl Applied {
 async fn apply(wal: &Wal, validated: &ValidatedWal, found: &Found, step: Step, scope: &Scope) -> Applied {
     let settings = &scope.shared.settings;
     let children = build::build(validated, &settings.platform, &settings.release);
-    let wanted = apply::wanted(children, &wal.spec);
+    let wanted = apply::wanted(&children, &wal.spec);
     let written = match wanted {
         Ok(wanted) => apply::apply(scope, found, wanted, step).await,
         Err(error) => Err(error.into()),

@@ -1,8 +1,6 @@
 //! Writes what was built, where it differs from what is there.
 
-use k8s_openapi::Resource;
-use kube::ResourceExt;
-use serde::Serialize;
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use tidemark_crds::{
     WalSpec,
@@ -25,38 +23,24 @@ pub(crate) struct Wanted {
     /// Everything but the Deployments.
     plain: Vec<Desired>,
     /// Search first: it reads what both releases write.
-    deployments: [(Component, Desired); 2],
+    deployments: Vec<(Component, Desired)>,
 }
 
-/// The children as they are sent to the API server. One that is built and not sent does not compile.
-pub(crate) fn wanted(children: Children, spec: &WalSpec) -> Result<Wanted, serde_json::Error> {
-    let Children {
-        indexer_service_account,
-        search_service_account,
-        control_config_map,
-        indexer_network_policy,
-        search_network_policy,
-        search_service,
-        search_pdb,
-        search_deployment,
-        indexer_deployment,
-    } = children;
-    let mut plain = vec![
-        desired(ChildKind::ServiceAccount, &indexer_service_account)?,
-        desired(ChildKind::ServiceAccount, &search_service_account)?,
-        desired(ChildKind::ConfigMap, &control_config_map)?,
-        desired(ChildKind::NetworkPolicy, &indexer_network_policy)?,
-        desired(ChildKind::NetworkPolicy, &search_network_policy)?,
-        desired(ChildKind::Service, &search_service)?,
-    ];
-    if let Some(search_pdb) = search_pdb {
-        plain.push(desired(ChildKind::PodDisruptionBudget, &search_pdb)?);
+/// The children as they are sent to the API server.
+pub(crate) fn wanted(children: &Children, spec: &WalSpec) -> Result<Wanted, serde_json::Error> {
+    let mut wanted = Wanted { plain: Vec::new(), deployments: Vec::new() };
+    for object in children.objects()? {
+        let mut desired = desired(object)?;
+        if desired.kind == ChildKind::Deployment {
+            let search = desired.name == children.search_deployment.name_any();
+            let component = if search { Component::Search } else { Component::Indexer };
+            desired.object["metadata"]["annotations"][ANNOTATION_SPEC] = json!(spec_digest(spec, component)?);
+            wanted.deployments.push((component, desired));
+        } else {
+            wanted.plain.push(desired);
+        }
     }
-    let mut search = desired(ChildKind::Deployment, &search_deployment)?;
-    let mut indexer = desired(ChildKind::Deployment, &indexer_deployment)?;
-    search.object["metadata"]["annotations"][ANNOTATION_SPEC] = json!(spec_digest(spec, Component::Search)?);
-    indexer.object["metadata"]["annotations"][ANNOTATION_SPEC] = json!(spec_digest(spec, Component::Indexer)?);
-    Ok(Wanted { plain, deployments: [(Component::Search, search), (Component::Indexer, indexer)] })
+    Ok(wanted)
 }
 
 /// Writes the children of the WAL, the Deployments as far as `step` allows, and removes what is no longer wanted. Answers
@@ -120,16 +104,20 @@ fn spec_digest(spec: &WalSpec, component: Component) -> Result<String, serde_jso
     Ok(compare::digest(&spec))
 }
 
-fn desired<K: Serialize + ResourceExt + Resource>(kind: ChildKind, child: &K) -> Result<Desired, serde_json::Error> {
-    let mut object = serde_json::to_value(child)?;
-    if let Some(fields) = object.as_object_mut() {
-        fields.shift_remove("status");
-        // They are of the request, not of what is compared.
-        fields.shift_remove("apiVersion");
-        fields.shift_remove("kind");
-    }
+/// An object of [`Children::objects`], without what is of the request and not of what is compared.
+fn desired(mut object: Value) -> Result<Desired, serde_json::Error> {
+    let kind = ChildKind::ALL.into_iter().find(|kind| object["kind"] == kind.as_str());
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
+    let (Some(kind), Some(name)) = (kind, name) else {
+        return Err(serde::de::Error::custom("a child has no name, or is of a kind that is not watched"));
+    };
     debug_assert!(object.pointer("/metadata/labels").is_some_and(|labels| labels.get(names::LABEL_WAL).is_some()));
-    Ok(Desired { kind, name: child.name_any(), object })
+    if let Some(fields) = object.as_object_mut() {
+        for field in ["status", "apiVersion", "kind"] {
+            fields.shift_remove(field);
+        }
+    }
+    Ok(Desired { kind, name, object })
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
 };
+use serde_json::Value;
 use tidemark_crds::names::Component;
 
 pub(crate) use self::indexer_deployment::PROGRESS_SECONDS;
@@ -40,8 +41,6 @@ pub struct Platform {
 }
 
 /// Everything that a WAL consists of.
-///
-/// Whoever applies it takes it apart without `..`: a child that is built and not applied does not compile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Children {
     /// `<wal>-indexer`.
@@ -62,6 +61,38 @@ pub struct Children {
     pub search_deployment: Deployment,
     /// `<wal>-indexer`. Annotated with the release revision.
     pub indexer_deployment: Deployment,
+}
+
+impl Children {
+    /// All of them as JSON with kind and version, in the order in which they are made: ServiceAccounts before the pods that
+    /// need them, search before the indexer. A child that is built and missing here does not compile.
+    pub fn objects(&self) -> serde_json::Result<Vec<Value>> {
+        let Self {
+            indexer_service_account,
+            search_service_account,
+            control_config_map,
+            indexer_network_policy,
+            search_network_policy,
+            search_service,
+            search_pdb,
+            search_deployment,
+            indexer_deployment,
+        } = self;
+        let mut objects = vec![
+            serde_json::to_value(indexer_service_account)?,
+            serde_json::to_value(search_service_account)?,
+            serde_json::to_value(control_config_map)?,
+            serde_json::to_value(indexer_network_policy)?,
+            serde_json::to_value(search_network_policy)?,
+            serde_json::to_value(search_service)?,
+        ];
+        if let Some(search_pdb) = search_pdb {
+            objects.push(serde_json::to_value(search_pdb)?);
+        }
+        objects.push(serde_json::to_value(search_deployment)?);
+        objects.push(serde_json::to_value(indexer_deployment)?);
+        Ok(objects)
+    }
 }
 
 /// The children of `wal`. `revision` is [`release_revision`] of the same `platform`, which does not change while it runs.

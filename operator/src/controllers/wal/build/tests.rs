@@ -52,31 +52,9 @@ fn built(spec: &Value) -> Children {
 }
 
 /// Every child as JSON, with its kind.
-fn all(children: &Children) -> Vec<(&'static str, Value)> {
-    let Children {
-        indexer_service_account,
-        search_service_account,
-        control_config_map,
-        indexer_network_policy,
-        search_network_policy,
-        search_service,
-        search_pdb,
-        search_deployment,
-        indexer_deployment,
-    } = children;
-    let json = |value: serde_json::Result<Value>| value.unwrap();
-    let mut all = vec![
-        ("ServiceAccount", json(serde_json::to_value(indexer_service_account))),
-        ("ServiceAccount", json(serde_json::to_value(search_service_account))),
-        ("ConfigMap", json(serde_json::to_value(control_config_map))),
-        ("NetworkPolicy", json(serde_json::to_value(indexer_network_policy))),
-        ("NetworkPolicy", json(serde_json::to_value(search_network_policy))),
-        ("Service", json(serde_json::to_value(search_service))),
-        ("Deployment", json(serde_json::to_value(search_deployment))),
-        ("Deployment", json(serde_json::to_value(indexer_deployment))),
-    ];
-    all.extend(search_pdb.as_ref().map(|pdb| ("PodDisruptionBudget", json(serde_json::to_value(pdb)))));
-    all
+fn all(children: &Children) -> Vec<(String, Value)> {
+    let objects = children.objects().unwrap();
+    objects.into_iter().map(|object| (object["kind"].as_str().unwrap().to_owned(), object)).collect()
 }
 
 fn pod(deployment: &Deployment) -> Value {
@@ -289,7 +267,7 @@ proptest! {
         let mut names = std::collections::BTreeSet::new();
         for (kind, child) in all(&children) {
             let metadata = &child["metadata"];
-            prop_assert!(names.insert((kind, metadata["name"].as_str().unwrap().to_owned())), "two of {} {}", kind, metadata["name"]);
+            prop_assert!(names.insert((kind.clone(), metadata["name"].as_str().unwrap().to_owned())), "two of {} {}", kind, metadata["name"]);
             prop_assert_eq!(&metadata["namespace"], "data");
             prop_assert_eq!(&metadata["labels"]["tidemark.dev/wal"], "orders");
             prop_assert_eq!(&metadata["labels"]["tidemark.dev/wal-uid"], "u1");
