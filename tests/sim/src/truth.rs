@@ -51,7 +51,7 @@ impl Version {
     /// Whether it belongs to the operation, as far as one can tell.
     fn completes(&self, token: Token, number: usize, op: &Operation) -> bool {
         let names = |field: &str, value: String| self.metadata.get(field).is_none_or(|named| *named == value);
-        let theirs = !names("tidemark-token", token.to_string()) || !names("tidemark-op", number.to_string());
+        let theirs = !names("tidemarktoken", token.to_string()) || !names("tidemarkop", number.to_string());
         let other = op.digest.as_ref().is_some_and(|digest| *digest != self.digest);
         !theirs && !other && self.time >= token.second()
     }

@@ -43,7 +43,7 @@ impl World {
         let guarding = Arc::clone(&oracle);
         cloud.guard(Box::new(move |_, _, metadata, clock| {
             let token =
-                metadata.get("tidemark-token").and_then(|named| named.get(..27)).and_then(|token| token.parse().ok());
+                metadata.get("tidemarktoken").and_then(|named| named.get(..27)).and_then(|token| token.parse().ok());
             token.is_none_or(|token: tidemark_wal::Token| {
                 let oracle = lock(&guarding);
                 let expiry = oracle.truth.parameters(token.second()).map_or(Duration::ZERO, |set| set.expiry);

@@ -11,8 +11,8 @@ use crate::{
 };
 
 /// The user metadata that binds a descriptor to its operation.
-pub(crate) const TOKEN_FIELD: &str = "tidemark-token";
-pub(crate) const OP_FIELD: &str = "tidemark-op";
+pub(crate) const TOKEN_FIELD: &str = "tidemarktoken";
+pub(crate) const OP_FIELD: &str = "tidemarkop";
 /// How many descriptors of one entry are read at once.
 const SIDE_BY_SIDE: usize = 8;
 

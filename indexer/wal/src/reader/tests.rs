@@ -50,16 +50,24 @@ async fn pass(seconds: u64) {
 const DEEP: [u8; 10_000] = [b'['; 10_000];
 const ABSENT: (Outcome, Option<Evidence>) = (Outcome::Aborted, None);
 
+#[test]
+fn every_store_takes_the_names_of_what_binds() {
+    for name in [TOKEN_FIELD, OP_FIELD] {
+        // Azure takes identifiers only, and a name must look the same in whatever case it comes back.
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase()), "{name}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_descriptor_is_timed_unless_it_says_more() {
     let other = Token::from_parts(OPENED, [8; 16]).to_string();
     let own = token().to_string();
     for (metadata, expected) in [
         (vec![], (Outcome::Committed, Some(Evidence::Timed))),
-        (vec![("tidemark-token", own.as_str())], (Outcome::Committed, Some(Evidence::Bound))),
-        (vec![("tidemark-token", own.as_str()), ("tidemark-op", "0")], (Outcome::Committed, Some(Evidence::Bound))),
-        (vec![("tidemark-token", own.as_str()), ("tidemark-op", "1")], ABSENT),
-        (vec![("tidemark-token", other.as_str()), ("tidemark-op", "0")], ABSENT),
+        (vec![("tidemarktoken", own.as_str())], (Outcome::Committed, Some(Evidence::Bound))),
+        (vec![("tidemarktoken", own.as_str()), ("tidemarkop", "0")], (Outcome::Committed, Some(Evidence::Bound))),
+        (vec![("tidemarktoken", own.as_str()), ("tidemarkop", "1")], ABSENT),
+        (vec![("tidemarktoken", other.as_str()), ("tidemarkop", "0")], ABSENT),
     ] {
         let log = Lab::new().log();
         enter(&log, BUNDLE).await;
@@ -132,9 +140,9 @@ async fn the_other_stores_are_asked_too() {
 async fn what_counts_in_another_store_beats_what_does_not() {
     let log = Lab::new().log();
     enter(&log, BUNDLE).await;
-    create(log.descriptors(), BUNDLE, "id: b\n", &[("tidemark-token", "000000000000000000000000000")]).await;
+    create(log.descriptors(), BUNDLE, "id: b\n", &[("tidemarktoken", "000000000000000000000000000")]).await;
     assert_eq!(decided(&log).await, ABSENT);
-    create(log.values(), BUNDLE, "id: b\n", &[("tidemark-token", &token().to_string())]).await;
+    create(log.values(), BUNDLE, "id: b\n", &[("tidemarktoken", &token().to_string())]).await;
     assert_eq!(decided(&log).await, (Outcome::Committed, Some(Evidence::Bound)));
 }
 
