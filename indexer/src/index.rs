@@ -15,7 +15,7 @@ mod segment;
 mod sidecar;
 mod snapshot;
 
-pub(crate) use document::{order_of, outcome_name, second_of, term_text, to_unstored};
+pub(crate) use document::{order_of, second_of, term_text, to_unstored};
 pub use engine::{EngineOptions, TantivyEngine};
 pub(crate) use schema::{Fields, tokenizers};
 pub(crate) use segment::docs_with;

@@ -21,7 +21,10 @@ use super::{
     output::{print_json, print_line},
     stopping::{ended, stop_on_signal},
 };
-use crate::service::{ServiceError, fit_log};
+use crate::{
+    engine::KeyOfWriter,
+    service::{ServiceError, fit_log},
+};
 
 /// Entries read at once.
 const CONCURRENCY: usize = 32;
@@ -32,7 +35,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 ///
 /// Reads the buckets alone, no index. An entry is `pending` until its second is sealed; with `--follow` it is printed
 /// when it is seen and again when it is decided. Duplicates are told from the entries that this command has read, so
-/// start at the beginning where they matter.
+/// start at the beginning where they matter; an entry is `duplicate` when all of its operations are.
 ///
 /// Writes one thing: a small object below `.tidemark/clock/` in each store, whose store time is the time that decides. With
 /// --follow a failure of the store that may pass is logged, and listing goes on.
@@ -143,7 +146,7 @@ struct Listing {
     seen: BTreeSet<Token>,
     /// Everything sealed up to this one is printed with its outcome: the pass after a failed one goes on behind it.
     decided: Option<Token>,
-    committed: BTreeMap<(String, String), Token>,
+    committed: Keys,
     output: OutputArgs,
 }
 
@@ -216,6 +219,7 @@ struct Line {
 #[serde(rename_all = "camelCase")]
 struct LineOp {
     kind: tidemark_wal::Kind,
+    outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     descriptor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -224,44 +228,57 @@ struct LineOp {
     completed: Option<String>,
 }
 
-fn line(entry: &Resolved, sealed: bool, committed: &mut BTreeMap<(String, String), Token>) -> Line {
-    // The operations of one entry share the outcome, and the weakest evidence is the entry's.
-    let decided = entry.ops.first().map_or(Outcome::Malformed, |op| op.decision.outcome);
+/// The first committed operation of each writer and idempotency key that this command has read.
+type Keys = BTreeMap<KeyOfWriter, (Token, usize)>;
+
+fn line(entry: &Resolved, sealed: bool, committed: &mut Keys) -> Line {
+    let outcomes = if sealed { decided(entry, committed) } else { vec![Outcome::Pending; entry.ops.len()] };
+    // The operations of one entry share the outcome, except that some may be duplicates; the weakest evidence is the entry's.
+    let shared = outcomes.iter().find(|outcome| **outcome != Outcome::Duplicate).or(outcomes.first());
     Line {
         token: entry.token,
         time: entry.token.second().to_string(),
-        outcome: if sealed { once(entry, decided, committed) } else { Outcome::Pending },
+        outcome: shared.copied().unwrap_or(Outcome::Malformed),
         evidence: entry.ops.iter().filter_map(|op| op.decision.evidence).max().filter(|_| sealed),
-        ops: entry.ops.iter().map(operation).collect(),
+        ops: entry.ops.iter().zip(outcomes).map(|(op, outcome)| operation(op, outcome)).collect(),
     }
 }
 
-fn operation(op: &tidemark_wal::ResolvedOp) -> LineOp {
+fn operation(op: &tidemark_wal::ResolvedOp, outcome: Outcome) -> LineOp {
     LineOp {
         kind: op.operation.kind,
+        outcome,
         descriptor: op.operation.descriptor.clone(),
         value: op.operation.value.clone(),
         completed: op.decision.completed.map(|at| at.to_string()),
     }
 }
 
-/// A committed entry whose idempotency key a committed one bore before is a duplicate.
-fn once(entry: &Resolved, decided: Outcome, committed: &mut BTreeMap<(String, String), Token>) -> Outcome {
-    let Ok(intent) = &entry.intent else { return decided };
-    let (Outcome::Committed, Some(writer), Some(key)) = (decided, &intent.writer, &intent.idempotency_key) else {
-        return decided;
+/// The outcomes of the operations, by the index's rule: a committed one whose key a committed one bore before is a duplicate.
+fn decided(entry: &Resolved, committed: &mut Keys) -> Vec<Outcome> {
+    let key_of = |number: usize| {
+        let intent = entry.intent.as_ref().ok()?;
+        Some(KeyOfWriter { writer: intent.writer.clone().unwrap_or_default(), key: intent.key_of(number)? })
     };
-    let first = *committed.entry((writer.clone(), key.clone())).or_insert(entry.token);
-    if first == entry.token { decided } else { Outcome::Duplicate }
+    let outcome = |(number, op): (usize, &tidemark_wal::ResolvedOp)| {
+        let outcome = op.decision.outcome;
+        let Some(key) = key_of(number).filter(|_| outcome == Outcome::Committed) else { return outcome };
+        let this = (entry.token, number);
+        if *committed.entry(key).or_insert(this) == this { outcome } else { Outcome::Duplicate }
+    };
+    entry.ops.iter().enumerate().map(outcome).collect()
 }
 
 fn print(line: &Line, output: OutputArgs) -> anyhow::Result<()> {
     if output.json {
         return print_json(line);
     }
-    let outcome = serde_json::to_value(line.outcome)?;
-    let ops: Vec<&str> = line.ops.iter().map(|op| op.descriptor.as_deref().unwrap_or(op.kind.as_str())).collect();
-    print_line(&format!("{} {} {:<9} {}", line.token, line.time, outcome.as_str().unwrap_or_default(), ops.join(" ")))
+    let ops = line.ops.iter().map(|op| {
+        let name = op.descriptor.as_deref().unwrap_or(op.kind.as_str());
+        if op.outcome == line.outcome { name.to_owned() } else { format!("{name} ({})", op.outcome.as_str()) }
+    });
+    let ops: Vec<_> = ops.collect();
+    print_line(&format!("{} {} {:<9} {}", line.token, line.time, line.outcome.as_str(), ops.join(" ")))
 }
 
 impl Set {
@@ -300,6 +317,7 @@ fn no_expiry() -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use tidemark_wal::{Decision, Place, ResolvedOp, parse};
 
     use super::*;
 
@@ -316,6 +334,72 @@ mod tests {
             for words in [[&["log"], &places[..], more].concat(), [&["log"], more, &places[..]].concat()] {
                 let parsed = Command::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
                 assert!(parsed.log.log.is_some(), "{words:?}");
+            }
+        }
+    }
+
+    /// A committed entry of the `n`th second.
+    fn entry(n: u64, body: &str) -> Resolved {
+        let token = Token::from_parts(Second::from_unix(1_800_000_000 + n), [1; 16]);
+        let intent = parse(token, body.as_bytes());
+        let decision = Decision {
+            outcome: Outcome::Committed,
+            evidence: None,
+            entry_time: token.second(),
+            completed: Some(token.second()),
+            sightings: Vec::new(),
+        };
+        let op = |operation| ResolvedOp {
+            operation,
+            place: Place::Other,
+            decision: decision.clone(),
+            descriptor: None,
+            unreadable: None,
+        };
+        let ops = intent.clone().expect("it is an intent").ops.into_iter().map(op).collect();
+        let size = body.len() as u64;
+        Resolved { token, entry_time: token.second(), size, answered: None, body: body.to_owned().into(), intent, ops }
+    }
+
+    #[test]
+    fn duplicates_are_told_by_each_operations_own_key() {
+        use Outcome::{Committed, Duplicate};
+        let mut committed = Keys::new();
+        for (n, (body, outcome, ops)) in [
+            // The keys of its operations are k and k#1.
+            (r#""writer": "w", "idempotencyKey": "k", "ops": [{}, {}]"#, Committed, vec![Committed, Committed]),
+            // Entries that several callers share have no key of their own.
+            (r#""writer": "w", "ops": [{"idempotencyKey": "k"}]"#, Duplicate, vec![Duplicate]),
+            (
+                r#""writer": "w", "ops": [{"idempotencyKey": "new"}, {"idempotencyKey": "k#1"}]"#,
+                Committed,
+                vec![Committed, Duplicate],
+            ),
+            (
+                r#""writer": "w", "ops": [{"idempotencyKey": "k"}, {"idempotencyKey": "newer"}]"#,
+                Committed,
+                vec![Duplicate, Committed],
+            ),
+            // An operation's own key goes before the entry's, so that this is no k.
+            (
+                r#""writer": "w", "idempotencyKey": "k", "ops": [{"idempotencyKey": "other"}]"#,
+                Committed,
+                vec![Committed],
+            ),
+            (r#""writer": "v", "idempotencyKey": "k", "ops": [{}]"#, Committed, vec![Committed]),
+            // No writer is a writer too.
+            (r#""idempotencyKey": "k", "ops": [{}]"#, Committed, vec![Committed]),
+            (r#""idempotencyKey": "k", "ops": [{}]"#, Duplicate, vec![Duplicate]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let entry = entry(n as u64, &format!(r#"{{"tidemark": 1, {body}}}"#));
+            // A second pass says the same.
+            for _ in 0..2 {
+                let line = line(&entry, true, &mut committed);
+                let found: Vec<_> = line.ops.iter().map(|op| op.outcome).collect();
+                assert_eq!((line.outcome, found), (outcome, ops.clone()), "{body}");
             }
         }
     }

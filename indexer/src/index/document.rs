@@ -8,7 +8,7 @@ use tantivy::{
     DateTime, TantivyDocument,
     schema::{Field, Value as _},
 };
-use tidemark_wal::{Evidence, Outcome, Second, Token};
+use tidemark_wal::{Second, Token};
 
 use super::schema::Fields;
 use crate::{Record, engine::KeyOfWriter};
@@ -76,42 +76,6 @@ pub(crate) fn writer_key(KeyOfWriter { writer, key }: &KeyOfWriter) -> String {
     term_text(&format!("{}:{writer}{key}", writer.len())).into_owned()
 }
 
-pub(crate) fn outcome_name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Pending => "pending",
-        Outcome::Committed => "committed",
-        Outcome::Late => "late",
-        Outcome::Aborted => "aborted",
-        Outcome::Malformed => "malformed",
-        Outcome::Duplicate => "duplicate",
-        Outcome::Fenced => "fenced",
-        Outcome::Expired => "expired",
-    }
-}
-
-pub(crate) fn outcome_of(name: &str) -> Option<Outcome> {
-    OUTCOMES.into_iter().find(|outcome| outcome_name(*outcome) == name)
-}
-
-const OUTCOMES: [Outcome; 8] = [
-    Outcome::Pending,
-    Outcome::Committed,
-    Outcome::Late,
-    Outcome::Aborted,
-    Outcome::Malformed,
-    Outcome::Duplicate,
-    Outcome::Fenced,
-    Outcome::Expired,
-];
-
-fn evidence_name(evidence: Evidence) -> &'static str {
-    match evidence {
-        Evidence::Bound => "bound",
-        Evidence::Timed => "timed",
-        Evidence::Inferred => "inferred",
-    }
-}
-
 fn date(second: Second) -> DateTime {
     DateTime::from_timestamp_secs(i64::try_from(second.unix()).unwrap_or(i64::MAX / 1_000_000_000))
 }
@@ -124,9 +88,9 @@ fn add_position(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
     doc.add_date(fields.time, date(record.token.second()));
     doc.add_date(fields.entry_time, date(record.decision.entry_time));
     doc.add_text(fields.kind, record.kind.as_str());
-    doc.add_text(fields.outcome, outcome_name(record.decision.outcome));
+    doc.add_text(fields.outcome, record.decision.outcome.as_str());
     if let Some(evidence) = record.decision.evidence {
-        doc.add_text(fields.evidence, evidence_name(evidence));
+        doc.add_text(fields.evidence, evidence.as_str());
     }
     if let Some(completed) = record.decision.completed {
         doc.add_date(fields.completed, date(completed));

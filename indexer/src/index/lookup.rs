@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     cache::refused,
-    document::{order_of, outcome_name, term_text, writer_key},
+    document::{order_of, term_text, writer_key},
     filter::Asked,
     segment::OpenSegment,
     snapshot::{Served, Snapshot},
@@ -157,7 +157,7 @@ impl Snapshot {
             if segment.of.first.second() >= wanted.seconds.end || wanted.after.is_some_and(|at| segment.of.last <= at) {
                 continue;
             }
-            for doc in segment.docs_with(segment.fields.outcome, outcome_name(Outcome::Aborted))? {
+            for doc in segment.docs_with(segment.fields.outcome, Outcome::Aborted.as_str())? {
                 let order = segment.order.first(doc).unwrap_or_default();
                 let later = after.is_none_or(|after| order > after);
                 if later

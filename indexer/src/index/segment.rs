@@ -16,7 +16,7 @@ use tidemark_wal::{Outcome, Second};
 use super::{
     cache::Cached,
     directory::PackDirectory,
-    document::{from_document, outcome_of, second_of},
+    document::{from_document, second_of},
     filter::{self, Asked},
     pack::Pack,
     schema::{Fields, tokenizers},
@@ -169,7 +169,7 @@ fn outcomes(reader: &SegmentReader) -> tantivy::Result<(Vec<Option<Outcome>>, Co
     for ord in 0..column.num_terms() as u64 {
         let mut name = String::new();
         column.ord_to_str(ord, &mut name)?;
-        outcomes.push(outcome_of(&name));
+        outcomes.push(Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == name));
     }
     Ok((outcomes, column.ords().clone()))
 }

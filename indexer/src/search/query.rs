@@ -15,7 +15,7 @@ use super::{
     SearchError,
     api::{Filter, SearchRequest},
 };
-use crate::index::{Fields, outcome_name, term_text, tokenizers};
+use crate::index::{Fields, term_text, tokenizers};
 
 /// Longest query in bytes.
 const LONGEST: usize = 4096;
@@ -53,7 +53,7 @@ impl Language {
             clauses.extend(self.any_of(*filter, values));
         }
         if !request.outcomes.is_empty() {
-            let names = request.outcomes.iter().map(|outcome| outcome_name(*outcome));
+            let names = request.outcomes.iter().map(|outcome| outcome.as_str());
             clauses.push((Occur::Must, any(names.map(|name| (self.fields.outcome, name)))));
         }
         Ok(conjunction(clauses))

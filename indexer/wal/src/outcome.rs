@@ -44,6 +44,34 @@ pub enum Outcome {
     Expired,
 }
 
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Committed,
+        Self::Late,
+        Self::Aborted,
+        Self::Malformed,
+        Self::Duplicate,
+        Self::Fenced,
+        Self::Expired,
+    ];
+
+    /// The outcome in lower case: what is stored, searched and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Committed => "committed",
+            Self::Late => "late",
+            Self::Aborted => "aborted",
+            Self::Malformed => "malformed",
+            Self::Duplicate => "duplicate",
+            Self::Fenced => "fenced",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// How a descriptor is known to belong to its operation, from strong to weak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -54,6 +82,17 @@ pub enum Evidence {
     Timed,
     /// A mutable key that was overwritten since.
     Inferred,
+}
+
+impl Evidence {
+    /// The evidence in lower case: what is stored, searched and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bound => "bound",
+            Self::Timed => "timed",
+            Self::Inferred => "inferred",
+        }
+    }
 }
 
 /// One descriptor as a reader found it.
@@ -186,6 +225,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn every_name_is_the_one_that_is_stored() {
+        for outcome in Outcome::ALL {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
+        }
+        for evidence in [Evidence::Bound, Evidence::Timed, Evidence::Inferred] {
+            assert_eq!(serde_json::to_value(evidence).unwrap(), evidence.as_str());
+        }
+    }
 
     const AT: u64 = 1_700_000_000;
 

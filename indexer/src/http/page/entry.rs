@@ -43,7 +43,7 @@ fn shown_operation(operation: &EntryOperation) -> Markup {
     let found = &operation.hit;
     let (title, rest) = hit::title(found);
     html! {
-        article.card id=(format!("op-{}", found.op)) data-outcome=(words::outcome(found.outcome)) {
+        article.card id=(format!("op-{}", found.op)) data-outcome=(found.outcome.as_str()) {
             div.head {
                 span class=(format!("kind kind-{}", found.kind)) { (found.kind) }
                 h2 { (title) }
@@ -96,8 +96,7 @@ fn facts(operation: &EntryOperation) -> Markup {
             @if let Some(at) = operation.completed { (fact("Complete", &words::time(at))) }
             @if let Some(at) = found.client_time { (fact("Client's time", &words::time(at))) }
             @if let Some(evidence) = found.evidence {
-                @let (name, meaning) = words::evidence(evidence);
-                (fact("Evidence", &html! { (name) span.quiet { " — " (meaning) } }))
+                (fact("Evidence", &html! { (evidence.as_str()) span.quiet { " — " (words::support(evidence)) } }))
             }
             @if let Some(seq) = found.seq { (fact("Record", &html! { (words::number(seq)) })) }
         }
@@ -141,7 +140,7 @@ fn sightings(sightings: &[SightingAnswer]) -> Markup {
                                 td { code { (sighting.key) } }
                                 td { (words::time(sighting.time)) }
                                 td { @match sighting.evidence {
-                                    Some(evidence) => { (words::evidence(evidence).0) }
+                                    Some(evidence) => { (evidence.as_str()) }
                                     None => { "of another operation" }
                                 } }
                                 td { code title=(sighting.digest) { (sighting.digest.get(..12).unwrap_or(&sighting.digest)) } }

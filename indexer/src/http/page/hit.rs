@@ -18,7 +18,7 @@ const SAME_TIME: i64 = 600;
 pub(crate) fn item(hit: &Hit, question: &Question) -> Markup {
     let (title, rest) = title(hit);
     html! {
-        li.hit data-token=(hit.token) data-outcome=(words::outcome(hit.outcome)) {
+        li.hit data-token=(hit.token) data-outcome=(hit.outcome.as_str()) {
             div.head {
                 span class=(format!("kind kind-{}", hit.kind)) { (hit.kind) }
                 a.title href=(href(hit)) { (title) }

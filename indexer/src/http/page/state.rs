@@ -132,7 +132,7 @@ fn outcomes(counts: &OutcomeCounts) -> Markup {
             table.outcomes {
                 tbody {
                     @for (outcome, count) in counts {
-                        @let question = Question::about("outcome", words::outcome(outcome));
+                        @let question = Question::about("outcome", outcome.as_str());
                         tr {
                             th scope="row" { a href=(question.href()) { (words::badge(outcome)) } }
                             td.number { (words::number(count)) }

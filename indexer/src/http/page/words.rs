@@ -65,20 +65,6 @@ pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", number(n), if n == 1 { one } else { many })
 }
 
-/// The outcome's name.
-pub(crate) const fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Pending => "pending",
-        Outcome::Committed => "committed",
-        Outcome::Late => "late",
-        Outcome::Aborted => "aborted",
-        Outcome::Malformed => "malformed",
-        Outcome::Duplicate => "duplicate",
-        Outcome::Fenced => "fenced",
-        Outcome::Expired => "expired",
-    }
-}
-
 /// What the outcome means.
 pub(crate) const fn meaning(outcome: Outcome) -> &'static str {
     match outcome {
@@ -94,17 +80,17 @@ pub(crate) const fn meaning(outcome: Outcome) -> &'static str {
 }
 
 /// How the outcome is supported.
-pub(crate) const fn evidence(evidence: Evidence) -> (&'static str, &'static str) {
+pub(crate) const fn support(evidence: Evidence) -> &'static str {
     match evidence {
-        Evidence::Bound => ("bound", "the descriptor names this operation, or the entry names its digest"),
-        Evidence::Timed => ("timed", "only the store times agree"),
-        Evidence::Inferred => ("inferred", "the object was overwritten since; inferred from what came later"),
+        Evidence::Bound => "the descriptor names this operation, or the entry names its digest",
+        Evidence::Timed => "only the store times agree",
+        Evidence::Inferred => "the object was overwritten since; inferred from what came later",
     }
 }
 
 /// An outcome as a badge.
 pub(crate) fn badge(of: Outcome) -> Markup {
-    let name = outcome(of);
+    let name = of.as_str();
     html! { span class=(format!("badge outcome-{name}")) title=(meaning(of)) { (name) } }
 }
 
