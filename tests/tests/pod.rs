@@ -124,6 +124,35 @@ async fn an_index_of_another_owner_is_left_alone_until_it_is_adopted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_of_another_log_is_left_alone_and_cannot_be_adopted() {
+    let server = S3Server::start().expect("the server starts");
+    let settings = Settings::ready(&server);
+    let first = settings.start("index").await;
+    first.until_well("writing").await;
+    let before = || {
+        let keys = server.keys("index").into_iter();
+        keys.filter(|key| !key.contains("/manifest/")).collect::<Vec<_>>()
+    };
+    let index = before();
+    // The same resource, which names its own UID to adopt from: everything is right but the log.
+    let other = Settings::ready(&server).with("LOG", Some("s3://log/invoices")).with("IDENTITY", Some("pod-2"));
+    let other = other.with("ADOPT_OWNER", Some("uid-1"));
+    let second = other.start("index").await;
+    for pod in [&second, &other.start("serve").await] {
+        let told = pod.until_problem("OwnedByAnother", Some("index")).await;
+        for part in ["s3://log/orders", "data/orders", "choose another prefix"] {
+            assert!(told.contains(part), "{told}");
+        }
+    }
+    assert_eq!(second.status("/healthz").await, 200, "it waits");
+    let log = server.keys("log").into_iter().filter(|key| key.starts_with("invoices")).collect::<Vec<_>>();
+    assert_eq!((log, before()), (Vec::new(), index), "it wrote something");
+    let root = server.body("log", "orders/.tidemark/root/00000000000000000001").expect("the root's first record");
+    assert!(String::from_utf8_lossy(&root).contains("\"id\""));
+    assert_eq!(first.until_well("writing").await["writer"], "pod-1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parameters_that_are_missing_or_differ_wait_for_the_logs() {
     let server = S3Server::start().expect("the server starts");
     let missing = Settings::ready(&server).with("EXPIRY", None);

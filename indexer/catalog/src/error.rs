@@ -204,6 +204,29 @@ pub enum Refused {
         #[doc = "what names the owner when its index is adopted"]
         id: String,
     },
+    /// The index holds the records of another log.
+    #[error(
+        "index \"{url}\" holds the records of the log \"{log}\" for {owner}; nothing of this log is written or served there, \
+         since the records of two logs would be mixed; choose another prefix, or purge the index through its own log \
+         (`adoptOwner` does not help)"
+    )]
+    OfAnotherLog {
+        #[doc = "the index"]
+        url: String,
+        #[doc = "the log that it belongs to"]
+        log: String,
+        #[doc = "its owner there"]
+        owner: String,
+    },
+    /// The index was written and does not say for which log.
+    #[error(
+        "index \"{url}\" does not say which log's records it holds (a build before the first release wrote it); nothing is \
+         written or served there; choose another prefix, or delete what lies below this one"
+    )]
+    Unclaimed {
+        #[doc = "the index"]
+        url: String,
+    },
     /// Another registration has the name or an overlapping prefix.
     #[error("index \"{name}\" at \"{url}\" overlaps index \"{other}\" at \"{other_url}\"; choose another prefix")]
     Overlaps {

@@ -2,7 +2,7 @@
 
 use tidemark_wal::{Entropy, Store};
 
-use crate::{Chain, ChainError, Closed, Generation, Manifest, Refused, Slot};
+use crate::{Chain, ChainError, Closed, Generation, Manifest, Refused, RootChain, Slot};
 
 /// How many generations a search for the open one goes through.
 const GENERATIONS: usize = 1000;
@@ -11,6 +11,8 @@ const GENERATIONS: usize = 1000;
 #[derive(Clone)]
 pub struct IndexChain {
     index: Store,
+    /// The root of the log whose records it holds.
+    root: Option<RootChain>,
     entropy: Entropy,
     chain: Chain<Manifest>,
     generation: Generation,
@@ -20,7 +22,15 @@ impl IndexChain {
     /// The chain of `generation`, given the store of the whole index. Touches nothing.
     pub fn open(index: &Store, generation: Generation, entropy: Entropy) -> Self {
         let store = index.below(&format!("{generation}/manifest"));
-        Self { index: index.clone(), chain: Chain::new(store, entropy.clone()), entropy, generation }
+        Self { index: index.clone(), root: None, chain: Chain::new(store, entropy.clone()), entropy, generation }
+    }
+
+    /// The same chain on behalf of the log with this `root`: manifests that do not hold the records of that log are refused,
+    /// except those of a purged generation, and a writer claims the generation for it. The index must be registered in
+    /// `root` under its URL before anybody writes.
+    #[must_use]
+    pub fn of_log(self, root: &RootChain) -> Self {
+        Self { root: Some(root.clone()), ..self }
     }
 
     /// The chain of the open generation: the one found by following the closing records from this one on. After one that
@@ -46,7 +56,7 @@ impl IndexChain {
             if successor == chain.generation {
                 return Ok(chain);
             }
-            chain = Self::open(&chain.index, successor, chain.entropy.clone());
+            chain = Self { root: chain.root, ..Self::open(&chain.index, successor, chain.entropy) };
         }
         Err(ChainError::Corrupt {
             key: chain.chain.store().url().to_string(),
@@ -75,17 +85,42 @@ impl IndexChain {
 
     /// The latest manifest; `None` before the first writer. See [`Chain::latest`].
     pub async fn latest(&self) -> Result<Option<Slot<Manifest>>, ChainError> {
-        self.chain.latest().await
+        self.admit(self.chain.latest().await?).await
     }
 
     /// The manifest after `slot`. See [`Chain::after`].
     pub async fn after(&self, slot: &Slot<Manifest>) -> Result<Option<Slot<Manifest>>, ChainError> {
-        self.chain.after(slot).await
+        self.admit(self.chain.after(slot).await?).await
     }
 
     /// The latest manifest if it is a later one than `slot`; cheap while nothing is new. See [`Chain::glance`].
     pub async fn poll(&self, slot: &Slot<Manifest>) -> Result<Option<Slot<Manifest>>, ChainError> {
-        self.chain.glance(slot).await
+        self.admit(self.chain.glance(slot).await?).await
+    }
+
+    /// What was read, if it holds the records of the right log.
+    async fn admit(&self, slot: Option<Slot<Manifest>>) -> Result<Option<Slot<Manifest>>, ChainError> {
+        if let (Some(root), Some(slot)) = (&self.root, &slot)
+            && !slot.state.is_purged()
+        {
+            slot.state.of_log(self.index.url().as_str(), Box::pin(root.id()).await?.as_ref())?;
+        }
+        Ok(slot)
+    }
+
+    /// What a writer makes of the manifest that it takes over.
+    pub(crate) async fn claims(
+        &self,
+    ) -> Result<impl Fn(Manifest) -> Result<Manifest, Refused> + Send + Sync, ChainError> {
+        let url = self.index.url().to_string();
+        let claim = match &self.root {
+            Some(root) => Some(Box::pin(root.claim(&url)).await?),
+            None => None,
+        };
+        Ok(move |manifest: Manifest| match &claim {
+            Some(claim) => manifest.claimed(&url, claim),
+            None => Ok(manifest),
+        })
     }
 
     /// Pins the latest manifest under `name`, for `owner`. Anybody may.

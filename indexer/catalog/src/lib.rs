@@ -17,11 +17,11 @@ pub use digest::SetDigest;
 pub use error::{AcquireError, Broken, ChainError, PublishError, PurgeError, Refused};
 pub use index::IndexChain;
 pub use manifest::{
-    Closed, Compaction, Counts, Cursor, FIRST_SEQ, Holder, Manifest, Pin, Publication, Segment, Sidecar, TOMBSTONES,
-    Tombstone, Totals,
+    Claim, Closed, Compaction, Counts, Cursor, FIRST_SEQ, Holder, Manifest, Pin, Publication, Segment, Sidecar,
+    TOMBSTONES, Tombstone, Totals,
 };
 pub use names::{Generation, NotAGeneration, NotAnObjectName, ObjectKind, ObjectName};
 pub use purge::{Purge, Purgeable, Swept};
-pub use root::{Cleaner, Consumer, Owner, ParameterSet, ProbeRecord, Purged, Registered, Registration, Root};
+pub use root::{Cleaner, Consumer, LogId, Owner, ParameterSet, ProbeRecord, Purged, Registered, Registration, Root};
 pub use root_chain::RootChain;
 pub use writer::{HEARTBEAT, Identity, SILENCE, Waiting, Writership, heartbeat};

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, ops::Range};
 use serde::{Deserialize, Serialize};
 use tidemark_wal::{Outcome, Second, Token};
 
-use crate::{Broken, Generation, Identity, SetDigest, State};
+use crate::{Broken, Generation, Identity, LogId, Owner, SetDigest, State};
 
 /// The seq of a generation's first record. 0 stands for "before every record".
 pub const FIRST_SEQ: u64 = 1;
@@ -253,6 +253,18 @@ pub struct Holder {
     pub since: Option<Second>,
 }
 
+/// Which log's records a generation holds: told by the generation itself, so that whoever comes with another log learns it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Claim {
+    /// The log. It decides, and never changes.
+    pub log: LogId,
+    /// Where the log was when the writer took over: for people.
+    pub url: String,
+    /// Whose the index was then: for people. Whose it is, the log's root says.
+    pub owner: Owner,
+}
+
 /// The end of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -269,6 +281,9 @@ pub enum Closed {
 pub struct Manifest {
     /// The generation.
     pub generation: Generation,
+    /// Which log's records it holds; absent where a writer knew no log.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub claim: Option<Claim>,
     /// The number of the writer; a higher one fences every lower one. 0 before the first writer.
     pub epoch: u64,
     /// The writer; absent when it released the index.
@@ -305,6 +320,7 @@ impl Manifest {
     pub fn new(generation: Generation) -> Self {
         Self {
             generation,
+            claim: None,
             epoch: 0,
             holder: None,
             hasty_takeovers: 0,
@@ -324,6 +340,11 @@ impl Manifest {
     /// Whether the generation was closed for good.
     pub fn is_purged(&self) -> bool {
         self.closed == Some(Closed::Purged)
+    }
+
+    /// Whether this holds, or held, the records of the log `id`.
+    pub(crate) fn is_of(&self, id: Option<&LogId>) -> bool {
+        self.claim.as_ref().is_some_and(|claim| Some(&claim.log) == id)
     }
 
     /// Keys of the objects that make up the index; pins not included.

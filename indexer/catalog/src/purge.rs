@@ -17,8 +17,8 @@ use tidemark_wal::{
 };
 
 use crate::{
-    AcquireError, ChainError, Generation, Identity, IndexChain, ObjectName, Owner, PublishError, PurgeError, Refused,
-    RootChain, Waiting, chain::ChainObject,
+    AcquireError, ChainError, Generation, Identity, IndexChain, Manifest, ObjectName, Owner, PublishError, PurgeError,
+    Refused, RootChain, Waiting, chain::ChainObject,
 };
 
 /// How many objects are deleted by one call.
@@ -39,7 +39,7 @@ pub struct Purge {
 /// What there is to purge.
 #[derive(Clone)]
 pub enum Purgeable {
-    /// Nothing: no index of that name is, or was, this very owner's.
+    /// Nothing: no index of that name is, or was, this very owner's in this log, or another log has the prefix.
     Nothing,
     /// An index whose generation takes records.
     Open(Box<IndexChain>),
@@ -86,12 +86,25 @@ impl Purge {
     }
 
     async fn registered(&self, hint: Generation) -> Result<Purgeable, ChainError> {
-        let chain = IndexChain::open(&self.index, hint, self.entropy.clone()).last().await?;
-        let purged = chain.latest().await?.is_some_and(|slot| slot.state.is_purged());
-        if purged || planted(Fault::PurgeBeforeClosing) {
-            return Ok(Purgeable::Closed(chain.generation().clone()));
+        let chain = IndexChain::open(&self.index, hint, self.entropy.clone()).of_log(&self.root);
+        let chain = match chain.last().await {
+            Err(ChainError::Refused(Refused::OfAnotherLog { .. } | Refused::Unclaimed { .. })) => {
+                return Ok(Purgeable::Nothing);
+            }
+            chain => chain?,
+        };
+        match chain.latest().await? {
+            Some(slot) if slot.state.is_purged() && !self.is_ours(&slot.state).await? => Ok(Purgeable::Nothing),
+            Some(slot) if slot.state.is_purged() || planted(Fault::PurgeBeforeClosing) => {
+                Ok(Purgeable::Closed(chain.generation().clone()))
+            }
+            _ => Ok(Purgeable::Open(Box::new(chain))),
         }
-        Ok(Purgeable::Open(Box::new(chain)))
+    }
+
+    /// Whether the generation holds, or held, this log's records.
+    async fn is_ours(&self, state: &Manifest) -> Result<bool, ChainError> {
+        Ok(state.is_of(self.root.id().await?.as_ref()) || planted(Fault::OtherLogAdmitted))
     }
 
     /// Purges the index: waits for the writer's role if need be, closes the index, and deletes it.
@@ -114,10 +127,10 @@ impl Purge {
             };
             let ship = match chain.acquire(identity.clone(), clock, beats, &on_wait).await {
                 Ok(ship) => ship,
-                // Another process of the same owner was faster.
-                Err(AcquireError::Chain(ChainError::Refused(Refused::Purged { .. } | Refused::Closed { .. }))) => {
-                    continue;
-                }
+                // Another process of the same owner was faster, or another log.
+                Err(AcquireError::Chain(ChainError::Refused(
+                    Refused::Purged { .. } | Refused::Closed { .. } | Refused::OfAnotherLog { .. },
+                ))) => continue,
                 Err(error) => return Err(error.into()),
             };
             // The wait may have been long enough for another owner to come.
@@ -134,7 +147,7 @@ impl Purge {
 
     /// Takes the index off the register and deletes everything of the generations up to `last`, which is closed for good.
     ///
-    /// An earlier generation is deleted only if its chain says that it is closed.
+    /// An earlier generation is deleted only if its chain says that it is closed, and held this log's records.
     pub async fn sweep(&self, last: &Generation) -> Result<Swept, ChainError> {
         match self.root.purge_index(&self.name, &self.owner, last).await {
             Ok(()) => {}
@@ -154,6 +167,9 @@ impl Purge {
         let chain = IndexChain::open(&self.index, generation.clone(), self.entropy.clone());
         let Some(latest) = chain.latest().await? else { return Ok(Swept::default()) };
         if latest.state.closed.is_none() && !planted(Fault::PurgeBeforeClosing) {
+            return Ok(Swept::default());
+        }
+        if !self.is_ours(&latest.state).await? {
             return Ok(Swept::default());
         }
         // Before the first record goes: whoever slept finds his slot free, and then the boundary.

@@ -9,7 +9,18 @@ use tidemark_wal::{
     planted::{Fault, planted},
 };
 
-use crate::{Broken, Cursor, Generation, Refused, State};
+use crate::{Broken, Claim, Cursor, Generation, Refused, State};
+
+/// What tells a log from every other one, whatever their URLs: 32 hexadecimal digits, drawn with its first root record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LogId(pub String);
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// One set of the log's parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +165,9 @@ pub struct Consumer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Root {
+    /// What tells the log from every other one; absent before the first record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub id: Option<LogId>,
     /// The log's parameters, oldest first. The first set holds for all earlier time too.
     pub parameters: Vec<ParameterSet>,
     /// What the probes found, by the store's URL.
@@ -174,6 +188,20 @@ pub struct Root {
 }
 
 impl Root {
+    /// The log is `id`, unless it is known who it is.
+    pub(crate) fn identified(mut self, id: &LogId) -> Self {
+        self.id.get_or_insert_with(|| id.clone());
+        self
+    }
+
+    /// What the index `name` of this log, which is at `log`, says of itself. Refused unless it is registered.
+    pub(crate) fn claim(&self, name: &str, log: &str) -> Result<Claim, Refused> {
+        match (&self.id, self.indexes.get(name)) {
+            (Some(id), Some(known)) => Ok(Claim { log: id.clone(), url: log.to_owned(), owner: known.owner.clone() }),
+            _ => Err(Refused::NotRegistered { what: "index", name: name.to_owned() }),
+        }
+    }
+
     /// The schedule of the log's parameters, computed from the store times of the records that introduced them; `None`
     /// before the first set. The state must come from a chain, so that every set is dated.
     pub fn schedule(&self) -> Option<Schedule> {
@@ -427,6 +455,9 @@ impl State for Root {
     }
 
     fn follows(&self, before: &Self) -> Result<(), Broken> {
+        Broken::unless(before.id.is_none() || self.id == before.id, "a log stays the same one", || {
+            format!("{:?} after {:?}", self.id, before.id)
+        })?;
         Broken::unless(self.parameters.starts_with(&before.parameters), "recorded parameters never change", || {
             format!("{:?} after {:?}", self.parameters, before.parameters)
         })?;

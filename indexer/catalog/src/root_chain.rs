@@ -7,14 +7,17 @@ use serde::Serialize;
 use tidemark_wal::{Entropy, Log, ParameterSource, Parameters, Schedule, SourceError};
 
 use crate::{
-    Chain, ChainError, Cleaner, Consumer, Cursor, Generation, Owner, Registered, Registration, Root, Slot,
-    error::Refused,
+    Chain, ChainError, Claim, Cleaner, Consumer, Cursor, Generation, LogId, Owner, Registered, Registration, Root,
+    Slot, error::Refused,
 };
 
 /// The records below `<log>/.tidemark/root/`, which sorts before every token. Cheap to clone; clones share the newest
 /// record that one of them has read.
 #[derive(Clone)]
 pub struct RootChain {
+    /// The log's URL.
+    log: Arc<str>,
+    entropy: Entropy,
     chain: Chain<Root>,
     newest: Arc<Mutex<Option<Slot<Root>>>>,
 }
@@ -23,7 +26,8 @@ impl RootChain {
     /// The root chain of `log`. Touches nothing.
     pub fn open(log: &Log, entropy: Entropy) -> Self {
         let store = log.entries.below(".tidemark/root");
-        Self { chain: Chain::new(store, entropy), newest: Arc::default() }
+        let url = log.entries.url().as_str().into();
+        Self { log: url, chain: Chain::new(store, entropy.clone()), entropy, newest: Arc::default() }
     }
 
     /// The chain itself.
@@ -33,8 +37,7 @@ impl RootChain {
 
     /// The head as it is now, never from memory; `None` before the first record.
     pub async fn head(&self) -> Result<Option<Slot<Root>>, ChainError> {
-        let known = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let head = match known {
+        let head = match self.known() {
             Some(known) => Some(self.chain.newer(&known).await?.unwrap_or(known)),
             None => self.chain.latest().await?,
         };
@@ -44,6 +47,24 @@ impl RootChain {
     /// The state as it is now, never from memory; empty before the first record.
     pub async fn state(&self) -> Result<Root, ChainError> {
         Ok(self.head().await?.map(|head| head.state).unwrap_or_default())
+    }
+
+    /// What tells the log from every other one, which never changes; `None` before the first record.
+    pub async fn id(&self) -> Result<Option<LogId>, ChainError> {
+        let known = self.known().and_then(|slot| slot.state.id);
+        match known {
+            Some(id) => Ok(Some(id)),
+            None => Ok(self.state().await?.id),
+        }
+    }
+
+    /// What the index `name` says of itself, as this process registered it.
+    pub(crate) async fn claim(&self, name: &str) -> Result<Claim, ChainError> {
+        let root = match self.known() {
+            Some(slot) => slot.state,
+            None => self.state().await?,
+        };
+        Ok(root.claim(name, &self.log)?)
     }
 
     /// The parameters' schedule as it is now; `None` before the first indexer has set them.
@@ -79,7 +100,8 @@ impl RootChain {
         self.step(|root| {
             let (registration, next) = root.register_index(name, index, adopt)?;
             *how.lock().unwrap_or_else(PoisonError::into_inner) = registration;
-            Ok(next)
+            // An index is written on behalf of a log that can be told from others.
+            Ok(next.or_else(|| root.id.is_none().then(|| root.clone())))
         })
         .await?;
         Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -116,14 +138,19 @@ impl RootChain {
         transaction: impl Fn(&Root) -> Result<Option<Root>, Refused> + Send + Sync,
     ) -> Result<Root, ChainError> {
         let empty = Root::default();
-        let head = self.head().await?;
-        let appended = self.chain.append(head, |root| transaction(root.unwrap_or(&empty))).await;
+        let (head, id) = (self.head().await?, LogId(self.entropy.nonce()));
+        let step = |root: Option<&Root>| Ok(transaction(root.unwrap_or(&empty))?.map(|next| next.identified(&id)));
+        let appended = self.chain.append(head, step).await;
         match appended {
             Ok(slot) => Ok(self.keep(slot).state),
             // Nothing to change in a chain without records.
             Err(ChainError::Refused(Refused::Empty)) => Ok(empty),
             Err(error) => Err(error),
         }
+    }
+
+    fn known(&self) -> Option<Slot<Root>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Remembers the newest record, so that no later answer goes back behind it.

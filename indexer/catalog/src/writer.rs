@@ -254,6 +254,7 @@ impl Candidate<'_> {
 
     /// Publishes the next epoch; `None` if somebody else did so first.
     async fn take(&self, seen: Option<Slot<Manifest>>, hasty: bool) -> Result<Option<Writership>, AcquireError> {
+        let claims = self.chain.claims().await?;
         // The heartbeat moves before anybody looks for it.
         self.clock.probe().await?;
         let holder = Holder { identity: self.identity.clone(), heartbeat: self.clock.heartbeat_key(), since: None };
@@ -261,7 +262,7 @@ impl Candidate<'_> {
         let first = Manifest::new(self.chain.generation().clone());
         let taken = self.chain.chain().append(seen, |state| {
             let state = state.unwrap_or(&first);
-            state.take_over(saw, holder.clone(), hasty).map(Some)
+            state.take_over(saw, holder.clone(), hasty).and_then(&claims).map(Some)
         });
         match taken.await {
             Ok(slot) => Ok(Some(Writership::new(self.chain.clone(), slot))),

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use tidemark_catalog::{
-    Chain, Cleaner, Consumer, Counts, Cursor, Generation, Holder, Identity, Manifest, Owner, ParameterSet, Pin,
-    ProbeRecord, Registered, Root, Segment, SetDigest, Sidecar, Tombstone, Totals,
+    Chain, Claim, Cleaner, Consumer, Counts, Cursor, Generation, Holder, Identity, LogId, Manifest, Owner,
+    ParameterSet, Pin, ProbeRecord, Registered, Root, Segment, SetDigest, Sidecar, Tombstone, Totals,
 };
 use tidemark_wal::{Entropy, Evidence, Outcome, Parameters, Second, Store, Token};
 
@@ -90,6 +90,7 @@ fn root() -> Root {
     let parameters = Parameters::with_expiry(std::time::Duration::from_millis(600_500));
     let probe = ProbeRecord { report: serde_json::json!({"passed": true}), recorded: Some(second(1_600_000_001)) };
     Root {
+        id: None,
         parameters: vec![ParameterSet { parameters, recorded: Some(second(1_600_000_000)) }],
         probes: [("s3://bucket/log".to_owned(), probe)].into(),
         indexes: [("main".to_owned(), index)].into(),
@@ -135,6 +136,16 @@ fn manifest_1() {
 #[test]
 fn root_1() {
     golden("root-1.json", include_str!("formats/root-1.json"), &root());
+}
+
+/// What tells a log from every other one, in its root and in an index that holds its records.
+#[test]
+fn a_claim_of_root_1_and_manifest_1() {
+    let root = Root { id: Some(LogId("0123456789abcdef".repeat(2))), ..root() };
+    golden("root-1-id.json", include_str!("formats/root-1-id.json"), &root);
+    let (log, owner) = (root.id.unwrap(), root.indexes["main"].owner.clone());
+    let claimed = Manifest { claim: Some(Claim { log, url: "s3://bucket/log".to_owned(), owner }), ..manifest() };
+    golden("manifest-1-claim.json", include_str!("formats/manifest-1-claim.json"), &claimed);
 }
 
 /// A manifest that was closed for good.

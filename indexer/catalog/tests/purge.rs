@@ -7,81 +7,16 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use support::{Act, Call, Stage};
-use tidemark_catalog::{
-    ChainError, Cursor, Generation, Identity, IndexChain, Manifest, ObjectKind, ObjectName, Owner, Publication,
-    PublishError, Purge, Purgeable, Refused, Registered, Registration, RootChain, Swept, Writership,
+use support::{
+    Act, Call, Stage,
+    process::{Process, owner, publish},
 };
-use tidemark_wal::{Clock, Create, Entropy, Log, Metadata};
+use tidemark_catalog::{
+    ChainError, Generation, Identity, IndexChain, ObjectKind, ObjectName, Owner, Purgeable, Refused, Registration,
+    Swept, Writership,
+};
+use tidemark_wal::{Create, Entropy, Metadata};
 use tokio::{sync::Notify, time::timeout};
-
-const INDEX: &str = "memory:///index";
-
-/// A process of an owner.
-struct Process {
-    name: String,
-    stage: Stage,
-    log: Log,
-    clock: Clock,
-    root: RootChain,
-    owner: Owner,
-    entropy: Entropy,
-}
-
-fn owner(uid: &str) -> Owner {
-    let (cluster, namespace, name) = ("c".to_owned(), "ns".to_owned(), "wal".to_owned());
-    Owner::Resource { cluster, namespace, name, uid: uid.to_owned() }
-}
-
-impl Process {
-    fn new(name: &str, stage: &Stage, owner: Owner) -> Self {
-        let entropy = Entropy::seeded(name.bytes().map(u64::from).sum());
-        let log = Log::over(stage.store().below("log"), Vec::new());
-        let (clock, root) = (Clock::new(&log, name), RootChain::open(&log, entropy.clone()));
-        Self { name: name.to_owned(), stage: stage.clone(), log, clock, root, owner, entropy }
-    }
-
-    async fn open(&self) -> Result<(Registration, IndexChain), ChainError> {
-        let start = self.root.state().await?.generation_of(INDEX);
-        let chain = IndexChain::open(&self.stage.store().below("index"), start, self.entropy.clone()).follow().await?;
-        let (url, owner, generation) = (INDEX.to_owned(), self.owner.clone(), chain.generation().clone());
-        let how = self.root.register_index(INDEX, &Registered { url, owner, generation }, None).await?;
-        Ok((how, chain))
-    }
-
-    /// Registers the index and becomes its writer.
-    async fn writes(&self) -> Writership {
-        let chain = self.open().await.unwrap().1;
-        chain.acquire(Identity(self.name.clone()), &self.clock, &self.log.entries, |_| ()).await.unwrap()
-    }
-
-    fn purge(&self) -> Purge {
-        let index = self.stage.store().below("index");
-        Purge::new(self.root.clone(), index, INDEX, self.owner.clone(), self.entropy.clone())
-    }
-
-    async fn purges(&self) -> Swept {
-        self.purge().run(&Identity(self.name.clone()), &self.clock, &self.log.entries, |_| ()).await.unwrap()
-    }
-}
-
-fn advance(manifest: &Manifest) -> Publication {
-    let to = Cursor(manifest.cursor.second().next());
-    Publication {
-        from: manifest.cursor,
-        to,
-        horizon: to.second(),
-        first_seq: manifest.next_seq,
-        records: 0,
-        segments: Vec::new(),
-        sidecars: Vec::new(),
-    }
-}
-
-async fn publish(writer: &mut Writership) -> Result<u64, PublishError> {
-    let publication = advance(&writer.manifest().state);
-    writer.publish(publication).await.map(|slot| slot.number)
-}
 
 /// An index of some records, objects that nobody published, and strangers in and around it. Gives its writer.
 async fn filled(stage: &Stage, process: &Process) -> Writership {

@@ -9,10 +9,13 @@ use std::{
     time::Duration,
 };
 
-use support::{Act, Call, Stage};
+use support::{
+    Act, Call, Stage,
+    process::{advance, publish},
+};
 use tidemark_catalog::{
-    ChainError, Cursor, Generation, HEARTBEAT, Identity, IndexChain, Manifest, Publication, PublishError, SILENCE,
-    Slot, Waiting, Writership, heartbeat,
+    ChainError, Generation, HEARTBEAT, Identity, IndexChain, Manifest, PublishError, SILENCE, Slot, Waiting,
+    Writership, heartbeat,
 };
 use tidemark_wal::{Clock, Entropy, Log, Second};
 use tokio::{
@@ -53,25 +56,6 @@ impl Process {
     async fn latest(&self) -> Slot<Manifest> {
         self.chain.latest().await.unwrap().unwrap()
     }
-}
-
-/// The next second, with nothing in it.
-fn advance(manifest: &Manifest) -> Publication {
-    let to = Cursor(manifest.cursor.second().next());
-    Publication {
-        from: manifest.cursor,
-        to,
-        horizon: to.second(),
-        first_seq: manifest.next_seq,
-        records: 0,
-        segments: Vec::new(),
-        sidecars: Vec::new(),
-    }
-}
-
-async fn publish(writer: &mut Writership) -> Result<u64, PublishError> {
-    let publication = advance(&writer.manifest().state);
-    writer.publish(publication).await.map(|slot| slot.number)
 }
 
 #[tokio::test(start_paused = true)]

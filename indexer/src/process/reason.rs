@@ -30,7 +30,7 @@ pub enum Reason {
     ParametersDiffer,
     /// The log has no parameters yet and none were given.
     ExpiryMissing,
-    /// The index, or an overlapping one, belongs to somebody else.
+    /// The index, or an overlapping one, belongs to somebody else, or to another log.
     OwnedByAnother,
     /// An object of the index or of a chain is damaged or gone.
     IndexDamaged,
@@ -108,7 +108,10 @@ impl Failure for Refused {
             Self::Fenced { .. } => Cause::of(Reason::Fenced),
             Self::ParameterDiffers { .. } | Self::ParameterUnusable { .. } => Cause::of(Reason::ParametersDiffer),
             Self::NoParameters => Cause::of(Reason::ExpiryMissing),
-            Self::OwnedByAnother { url, .. } | Self::Overlaps { url, .. } => Cause::at(Reason::OwnedByAnother, url),
+            Self::OwnedByAnother { url, .. }
+            | Self::OfAnotherLog { url, .. }
+            | Self::Unclaimed { url }
+            | Self::Overlaps { url, .. } => Cause::at(Reason::OwnedByAnother, url),
             _ => Cause::of(Reason::Internal),
         }
     }
@@ -234,6 +237,8 @@ mod tests {
             (Refused::ParameterUnusable { name: "expiry", given: text(), why: "x" }, Reason::ParametersDiffer),
             (Refused::NoParameters, Reason::ExpiryMissing),
             (Refused::OwnedByAnother { url: text(), owner: text(), id: text() }, Reason::OwnedByAnother),
+            (Refused::OfAnotherLog { url: text(), log: text(), owner: text() }, Reason::OwnedByAnother),
+            (Refused::Unclaimed { url: text() }, Reason::OwnedByAnother),
             (Refused::Overlaps { name: text(), url: text(), other: text(), other_url: text() }, Reason::OwnedByAnother),
             (Refused::Empty, Reason::Internal),
         ];

@@ -131,7 +131,7 @@ impl Searcher {
     /// Follows the catalog and the log until `stop`. A failure of either is told by [`Search::status`] and tried again.
     pub async fn run(&self, stop: CancellationToken) {
         let following = async { tokio::join!(self.follow_catalog(), self.follow_log()) };
-        stop.run_until_cancelled(following).await;
+        stop.run_until_cancelled(Box::pin(following)).await;
     }
 
     async fn follow_catalog(&self) {

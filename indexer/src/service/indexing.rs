@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tidemark_catalog::{Identity, IndexChain, Owner, Purge, Registration, RootChain, Swept};
+use tidemark_catalog::{ChainError, Identity, IndexChain, Owner, Purge, Registration, RootChain, Swept};
 use tidemark_wal::{Clock, Entropy, Log, ParameterSource, Store, Token};
 use tokio::{
     net::TcpListener,
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Opened, Patience, ServiceError, Stores,
-    opening::{Asked, FolderWriter, agree, fit, register},
+    opening::{Asked, FolderWriter, agree, fit, look, register},
     removal::{Control, was_removed},
     serving::{listen_on, serve},
     supervise::Tasks,
@@ -236,7 +236,7 @@ impl Work {
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
         let engine: Arc<dyn Engine> = engine;
         let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
-        let ended = ingest.run(stop.clone()).await;
+        let ended = Box::pin(ingest.run(stop.clone())).await;
         drop(folder);
         if ended.is_err() && self.options.patience == Patience::Waits {
             self.status.send_modify(|status| status.role = Role::Starting);
@@ -249,10 +249,16 @@ impl Work {
         let log = log.ok_or_else(|| ServiceError::Ended { task: "ingest", why: "no log was named".to_owned() })?;
         let entropy = &self.entropy;
         let root = RootChain::open(&log, entropy.clone());
+        let chain = match look(&root, &index, entropy).await {
+            Err(refused @ ChainError::Refused(_)) => return Err(refused.into()),
+            // A store that failed is told by its probe, in the order of the stores.
+            chain => chain,
+        };
         self.prove_fit(&root, &log, &index).await?;
+        let chain = chain?;
         let IndexOptions { parameters, owner, adopt, identity, .. } = &self.options;
         agree(&root, &log, parameters).await?;
-        let (chain, how) = register(&root, &index, owner, adopt.as_deref(), entropy).await?;
+        let how = register(&root, &chain, owner, adopt.as_deref()).await?;
         let adopted = match how {
             Registration::Adopted { from } => Some(from.id().to_owned()),
             _ => None,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidemark_catalog::{Identity, IndexChain, Owner, Registered, Registration, RootChain};
+use tidemark_catalog::{ChainError, Identity, IndexChain, Owner, Registered, Registration, RootChain};
 use tidemark_wal::{Entropy, Log, Parameters, Schedule, Store, StoreError, probe};
 
 use super::ServiceError;
@@ -57,21 +57,24 @@ pub(super) async fn agree(root: &RootChain, log: &Log, asked: &Asked) -> Result<
     Ok(root.ensure(&wanted).await?)
 }
 
-/// Registers the index with its owner and opens its generation for writing.
+/// The open generation of the index. Refused, before anything is written, if it holds the records of another log.
+pub(super) async fn look(root: &RootChain, index: &Store, entropy: &Entropy) -> Result<IndexChain, ChainError> {
+    let start = root.state().await?.generation_of(index.url().as_str());
+    IndexChain::open(index, start, entropy.clone()).of_log(root).follow().await
+}
+
+/// Registers the index of `chain` with its owner.
 pub(super) async fn register(
     root: &RootChain,
-    index: &Store,
+    chain: &IndexChain,
     owner: &Owner,
     adopt: Option<&str>,
-    entropy: &Entropy,
-) -> Result<(IndexChain, Registration), ServiceError> {
-    let url = index.url().to_string();
-    let start = root.state().await?.generation_of(&url);
-    let chain = IndexChain::open(index, start, entropy.clone()).follow().await?;
+) -> Result<Registration, ServiceError> {
+    let url = chain.index().url().to_string();
     let registered = Registered { url: url.clone(), owner: owner.clone(), generation: chain.generation().clone() };
     let how = root.register_index(&url, &registered, adopt).await?;
     tracing::debug!(?how, index = url, "the index is registered");
-    Ok((chain, how))
+    Ok(how)
 }
 
 /// Who writes a local index, while the folder's writer lock is held: always the same, so that a process that was killed

@@ -131,6 +131,10 @@ impl Work {
             self.process.set_probed();
         }
         let chain = IndexChain::open(&index, generation.unwrap_or_else(Generation::first), self.entropy.clone());
+        let chain = match &root {
+            Some(root) => chain.of_log(root),
+            None => chain,
+        };
         let engine = Arc::new(TantivyEngine::open(index, &self.options.cache)?);
         let tail = log.as_ref().zip(root).map(|(log, root)| (log, Arc::new(root) as Arc<dyn ParameterSource>));
         let options = SearcherOptions { limits: self.options.limits, ..SearcherOptions::default() };

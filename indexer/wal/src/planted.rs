@@ -45,6 +45,8 @@ pub enum Fault {
     PurgeDropsFence,
     /// An index that is made again continues the generation that was purged.
     PurgedGenerationReopened,
+    /// An index takes the records of another log.
+    OtherLogAdmitted,
 }
 
 #[cfg(feature = "planted")]

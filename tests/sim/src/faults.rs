@@ -3,7 +3,7 @@
 use tidemark_wal::planted::Fault;
 
 /// Every fault.
-pub const FAULTS: [Fault; 20] = [
+pub const FAULTS: [Fault; 21] = [
     Fault::OutcomeFromExpiryAlone,
     Fault::OverwritableDescriptor,
     Fault::ClockReadAfterListing,
@@ -24,6 +24,7 @@ pub const FAULTS: [Fault; 20] = [
     Fault::PurgeByPrefix,
     Fault::PurgeDropsFence,
     Fault::PurgedGenerationReopened,
+    Fault::OtherLogAdmitted,
 ];
 
 /// The fault of this name.

@@ -22,7 +22,7 @@ pub enum Scenario {
     Chain,
     /// A whole log.
     Mixed,
-    /// An index that is removed.
+    /// An index that is removed, and that another log wants.
     Purge,
 }
 
@@ -56,9 +56,11 @@ impl Scenario {
 pub fn hunt(seed: u64, prey: Fault, fault: Option<Fault>, echo: bool) -> Report {
     match prey {
         Fault::NoBoundaryCheck | Fault::SlotBelowBoundaryAccepted => run(seed, fault, echo, chain::run),
-        Fault::PurgeBeforeClosing | Fault::PurgeByPrefix | Fault::PurgeDropsFence | Fault::PurgedGenerationReopened => {
-            run(seed, fault, echo, purge::run)
-        }
+        Fault::PurgeBeforeClosing
+        | Fault::PurgeByPrefix
+        | Fault::PurgeDropsFence
+        | Fault::PurgedGenerationReopened
+        | Fault::OtherLogAdmitted => run(seed, fault, echo, purge::run),
         _ => run(seed, fault, echo, |seed, echo| mixed::run(seed, Knobs::hunting(seed, prey), echo)),
     }
 }

@@ -28,6 +28,11 @@ pub(super) fn follows(before: &Manifest, after: &Manifest) -> Result<(), Broken>
     Broken::unless(before.generation == after.generation, "a chain has one generation", || {
         format!("\"{}\" after \"{}\"", after.generation, before.generation)
     })?;
+    let log = |manifest: &Manifest| manifest.claim.as_ref().map(|claim| claim.log.clone());
+    let same = log(before).is_none() || log(before) == log(after) || planted(Fault::OtherLogAdmitted);
+    Broken::unless(same, "an index holds the records of one log", || {
+        format!("{:?} after {:?}", after.claim, before.claim)
+    })?;
     never_back("the epoch", &before.epoch, &after.epoch)?;
     never_back("the horizon", &before.horizon, &after.horizon)?;
     never_back("the cursor", &before.cursor, &after.cursor)?;

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use tidemark_wal::planted::{Fault, planted};
 
-use super::{Closed, Compaction, Holder, Manifest, Pin, Publication, Segment, Sidecar, TOMBSTONES, Tombstone, Totals};
-use crate::{Broken, Generation, Refused};
+use super::{
+    Claim, Closed, Compaction, Holder, Manifest, Pin, Publication, Segment, Sidecar, TOMBSTONES, Tombstone, Totals,
+};
+use crate::{Broken, Generation, LogId, Refused};
 
 impl Manifest {
     /// `holder` becomes the writer in the next epoch, provided that the epoch is still the one that it `saw`.
@@ -21,6 +23,29 @@ impl Manifest {
         next.hasty_takeovers = if hasty { self.hasty_takeovers.saturating_add(1) } else { 0 };
         next.holder = Some(holder);
         Ok(next)
+    }
+
+    /// The generation, of the index at `index`, holds the records of the log of `claim`. Refused if it holds another log's, or
+    /// if it was written before and does not say whose.
+    pub fn claimed(mut self, index: &str, claim: &Claim) -> Result<Self, Refused> {
+        let fresh = self.claim.is_none() && self.epoch <= 1;
+        if !fresh {
+            self.of_log(index, Some(&claim.log))?;
+        }
+        self.claim = Some(claim.clone());
+        Ok(self)
+    }
+
+    /// Refused unless the generation, of the index at `index`, holds the records of the log `id`.
+    pub(crate) fn of_log(&self, index: &str, id: Option<&LogId>) -> Result<(), Refused> {
+        let url = index.to_owned();
+        match &self.claim {
+            _ if self.is_of(id) || planted(Fault::OtherLogAdmitted) => Ok(()),
+            None => Err(Refused::Unclaimed { url }),
+            Some(Claim { url: log, owner, .. }) => {
+                Err(Refused::OfAnotherLog { url, log: log.clone(), owner: owner.to_string() })
+            }
+        }
     }
 
     /// The writer of `epoch` gives the index up, so that anybody may take it over at once.
@@ -99,7 +124,9 @@ impl Manifest {
         if successor.generation == self.generation {
             return Err(differs("generation (it is this one)"));
         }
+        let log = |manifest: &Self| manifest.claim.as_ref().map(|claim| claim.log.clone());
         for (what, same) in [
+            ("log", log(successor) == log(self)),
             ("cursor", successor.cursor == self.cursor),
             ("next seq", successor.next_seq == self.next_seq),
             ("set digest", successor.totals.standing_digest() == self.totals.standing_digest()),
@@ -118,6 +145,7 @@ impl Manifest {
     pub fn purge(&self, epoch: u64) -> Result<Self, Refused> {
         self.open(epoch)?;
         let ended = Self {
+            claim: self.claim.clone(),
             epoch: self.epoch,
             horizon: self.horizon,
             cursor: self.cursor,

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+pub(crate) mod process;
+
 use std::{
     collections::BTreeMap,
     fmt,

@@ -1,4 +1,5 @@
-//! An index that is removed while its writers live, sleep and die; and another owner who takes its prefix.
+//! An index that is removed while its writers live, sleep and die; another owner who takes its prefix; and another log that
+//! wants it, too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,9 +11,9 @@ use std::{
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    ChainError, Counts, Cursor, Generation, Identity, IndexChain, Manifest, ObjectKind, ObjectName, Owner, Publication,
-    PublishError, Purge, PurgeError, Refused, Registered, Root, RootChain, Segment, SetDigest, Slot, Writership,
-    heartbeat,
+    AcquireError, ChainError, Counts, Cursor, Generation, Identity, IndexChain, Manifest, ObjectKind, ObjectName,
+    Owner, Publication, PublishError, Purge, PurgeError, Refused, Registered, Root, RootChain, Segment, SetDigest,
+    Slot, Writership, heartbeat,
 };
 use tidemark_wal::{Clock, Create, Entropy, Log, Metadata, Outcome, Store, Token};
 use tokio::time::sleep;
@@ -28,6 +29,9 @@ use crate::{
 };
 
 const LOG: &str = "log";
+/// Bucket of the log that the prefix is not meant for, and how its processes are named.
+const OTHER_LOG: &str = "log2";
+const RIVAL: &str = "rival";
 const INDEX: &str = "index";
 /// The index's prefix in its bucket, and its name in the root chain.
 const PREFIX: &str = "wal/";
@@ -58,6 +62,8 @@ struct Truth {
     /// Whether the index was ever registered.
     registered: bool,
     latest: BTreeMap<String, Manifest>,
+    /// Whether each generation holds the rival's records: who wrote the first record says it.
+    rivals: BTreeMap<String, bool>,
     marks: BTreeSet<&'static str>,
 }
 
@@ -82,10 +88,16 @@ pub async fn run(seed: u64, echo: bool) -> Cloud {
     }
     for n in 0..2 {
         let world = world.clone();
-        supervise(&cloud, &format!("old{n}"), true, move |process| pod(world.clone(), process, owner("old"), true));
+        supervise(&cloud, &format!("old{n}"), true, move |process| {
+            pod(world.clone(), process, owner("old"), When::Hears)
+        });
     }
     let next = world.clone();
-    supervise(&cloud, "new0", true, move |process| pod(next.clone(), process, owner("new"), false));
+    supervise(&cloud, "new0", true, move |process| pod(next.clone(), process, owner("new"), When::AfterTheFirst));
+    let rival = world.clone();
+    supervise(&cloud, &format!("{RIVAL}0"), true, move |process| {
+        pod(rival.clone(), process, owner(RIVAL), When::WithTheFirst)
+    });
     sleep(STORM).await;
     cloud.weather(|weather| *weather = Weather::calm());
     cloud.note("calm");
@@ -147,7 +159,8 @@ impl World {
     }
 
     fn log(&self, process: &Process) -> Log {
-        Log::over(self.store("sim://log/", LOG, process), Vec::new())
+        let bucket = if process.name().starts_with(RIVAL) { OTHER_LOG } else { LOG };
+        Log::over(self.store(&format!("sim://{bucket}/"), bucket, process), Vec::new())
     }
 
     fn index(&self, process: &Process) -> Store {
@@ -188,8 +201,10 @@ impl World {
 
 impl Truth {
     fn see(&mut self, event: &Event) -> Result<(), String> {
-        if event.bucket == LOG {
-            return self.see_root(event);
+        match event.bucket.as_str() {
+            LOG => return self.see_root(event),
+            OTHER_LOG => return Ok(()),
+            _ => {}
         }
         if event.what == What::Deleted {
             return self.deleted(event);
@@ -221,6 +236,13 @@ impl Truth {
             self.marks.insert("a zombie wrote in a slot that was deleted");
             let trimmed = self.boundaries.get(generation).is_some_and(|boundary| number <= *boundary);
             return if trimmed { Ok(()) } else { Err(format!("slot {place:?} was free again above the boundary")) };
+        }
+        let rivals = event.by.starts_with(RIVAL);
+        if *self.rivals.entry(generation.to_owned()).or_insert(rivals) != rivals {
+            return Err(format!("{} wrote record {number} of {generation}, which holds another log's", event.by));
+        }
+        if rivals {
+            self.marks.insert("another log has the prefix");
         }
         let manifest: Manifest = state_of(&event.object.body).ok_or_else(|| format!("{place:?} is unreadable"))?;
         if manifest.is_purged() {
@@ -257,6 +279,9 @@ impl Truth {
         let Some((generation, rest)) = key.strip_prefix(PREFIX).and_then(|key| key.split_once('/')) else {
             return refused("which is not below the index");
         };
+        if self.rivals.get(generation) == Some(&true) {
+            return refused("which holds the records of another log");
+        }
         let Some(closing) = self.closed.get(generation) else { return refused("although nothing closed the index") };
         let number = generation.strip_prefix('g').and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
         if number > self.off_register {
@@ -282,7 +307,8 @@ impl Truth {
         if let Some(gone) = STRANGERS.iter().find(|key| !keys.contains(*key)) {
             return Err(format!("\"{gone}\" is gone"));
         }
-        if self.closed.is_empty() {
+        // Where the other log was faster there is nothing to purge.
+        if self.closed.is_empty() && self.rivals.get("g1") == Some(&false) {
             return Err("nothing was purged".to_owned());
         }
         for (generation, closing) in &self.closed {
@@ -318,17 +344,31 @@ fn owner(name: &str) -> Owner {
     Owner::Resource { cluster: text("c"), namespace: text("n"), name: text(name), uid: text(name) }
 }
 
-/// One life of an indexer's pod. One that `hears` learns of the purge some time after it was asked for.
-async fn pod(world: World, process: Process, owner: Owner, hears: bool) -> End {
+/// When a pod comes, and whether it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// It comes at once, and hears of the purge some time after it was asked for.
+    Hears,
+    /// It comes when somebody has the prefix.
+    AfterTheFirst,
+    /// It comes about when the first do.
+    WithTheFirst,
+}
+
+/// One life of an indexer's pod.
+async fn pod(world: World, process: Process, owner: Owner, when: When) -> End {
+    let hears = when == When::Hears;
     let late = world.cloud.state().dice.among(&(0..=90_000));
     let heard = world.asked + Duration::from_millis(late);
     let heard = || hears && Duration::from_millis(world.cloud.elapsed()) >= heard;
     if heard() {
         return remove(&world, &process, &owner).await;
     }
-    // The next owner comes when somebody has the prefix.
-    while !hears && !world.truth().registered {
+    while when == When::AfterTheFirst && !world.truth().registered {
         sleep(Duration::from_secs(1)).await;
+    }
+    if when == When::WithTheFirst {
+        world.rest(0..=20_000).await;
     }
     let chain = match open(&world, &process, &owner).await {
         Ok(chain) => chain,
@@ -337,7 +377,12 @@ async fn pod(world: World, process: Process, owner: Owner, hears: bool) -> End {
             world.mark("a purged owner was refused");
             return remove(&world, &process, &owner).await;
         }
-        Err(error) => return End::GaveUp(error.to_string()),
+        Err(error) => {
+            if matches!(error, ChainError::Refused(Refused::OfAnotherLog { .. })) {
+                world.mark("another log was refused");
+            }
+            return End::GaveUp(error.to_string());
+        }
     };
     let (clock, log) = (world.clock(&process), world.log(&process));
     let identity = Identity(process.name().to_owned());
@@ -352,7 +397,12 @@ async fn pod(world: World, process: Process, owner: Owner, hears: bool) -> End {
         () = waiting => return remove(&world, &process, &owner).await,
         taken = taking => match taken {
             Ok(ship) => ship,
-            Err(error) => return End::GaveUp(error.to_string()),
+            Err(error) => {
+                if matches!(error, AcquireError::Chain(ChainError::Refused(Refused::OfAnotherLog { .. }))) {
+                    world.mark("another log lost the race");
+                }
+                return End::GaveUp(error.to_string());
+            }
         },
     };
     let beating = clock.clone();
@@ -396,7 +446,7 @@ async fn remove(world: &World, process: &Process, owner: &Owner) -> End {
 async fn open(world: &World, process: &Process, owner: &Owner) -> Result<IndexChain, ChainError> {
     let root = RootChain::open(&world.log(process), world.entropy());
     let start: Generation = root.state().await?.generation_of(URL);
-    let chain = IndexChain::open(&world.index(process), start, world.entropy()).follow().await?;
+    let chain = IndexChain::open(&world.index(process), start, world.entropy()).of_log(&root).follow().await?;
     let registered = Registered { url: URL.to_owned(), owner: owner.clone(), generation: chain.generation().clone() };
     root.register_index(URL, &registered, None).await?;
     Ok(chain)

@@ -62,4 +62,5 @@ caught! {
     a_purge_that_deletes_by_prefix: PurgeByPrefix,
     a_purge_that_deletes_its_fence: PurgeDropsFence,
     a_purged_generation_that_is_opened_again: PurgedGenerationReopened,
+    an_index_that_takes_another_logs_records: OtherLogAdmitted,
 }

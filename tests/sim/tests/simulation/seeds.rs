@@ -49,6 +49,9 @@ fn a_hundred_and_fifty_seeds_of_a_purge_hold() {
         "a purged owner was refused",
         "a writer met the purge",
         "a zombie wrote in a slot that was deleted",
+        "another log has the prefix",
+        "another log was refused",
+        "another log lost the race",
     ] {
         let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
         assert!(seeds > 0, "\"{rare}\" never happened");
