@@ -116,7 +116,8 @@ pub struct ProcessAnswer {
     pub caught_up: bool,
     /// Whether the stores were proven fit.
     pub probed: bool,
-    /// The owner from whom the index was taken over when this process registered it.
+    /// The owner from whom the index was taken over when this process registered it: another one, or the same resource before it
+    /// was deleted and made again.
     pub adopted_from: Option<String>,
     /// The present writer.
     pub writer: Option<String>,

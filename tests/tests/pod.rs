@@ -124,6 +124,19 @@ async fn an_index_of_another_owner_is_left_alone_until_it_is_adopted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resource_that_was_made_again_says_from_whom_it_has_its_index_and_a_restart_says_nothing() {
+    let server = S3Server::start().expect("the server starts");
+    for (uid, from) in [("uid-1", None), ("uid-1", None), ("uid-2", Some("uid-1")), ("uid-2", None)] {
+        let owner = format!("k8s:cluster/data/orders/{uid}");
+        let settings = Settings::ready(&server).with("OWNER", Some(&owner));
+        let pod = settings.start("index").await;
+        let process = pod.until_well("writing").await;
+        assert_eq!(process["adoptedFrom"].as_str(), from, "{uid}: {process}");
+        assert!(pod.program.stop().await.expect("it stops").success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_of_another_log_is_left_alone_and_cannot_be_adopted() {
     let server = S3Server::start().expect("the server starts");
     let settings = Settings::ready(&server);

@@ -133,7 +133,10 @@ pub enum Registration {
     /// It was registered so before.
     Known,
     /// It was registered by the same owner before, perhaps under another UID or generation.
-    Renewed,
+    Renewed {
+        /// How the owner was registered before.
+        from: Owner,
+    },
     /// It was another owner's.
     Adopted {
         /// Whose it was.
@@ -270,7 +273,7 @@ impl Root {
         let registration = match self.indexes.get(name) {
             None => Registration::New,
             Some(known) if known == index => return Ok((Registration::Known, None)),
-            Some(known) if known.owner.is_again(&index.owner) => Registration::Renewed,
+            Some(known) if known.owner.is_again(&index.owner) => Registration::Renewed { from: known.owner.clone() },
             Some(known) if adopt == Some(known.owner.id()) => Registration::Adopted { from: known.owner.clone() },
             Some(known) => return Err(owned_by_another(known)),
         };
@@ -557,7 +560,8 @@ mod tests {
         assert_eq!(root.register_index("a", &mine, None).unwrap(), (Registration::Known, None));
 
         let again = index("s3://b/index", resource("a", "2"));
-        assert_eq!(root.register_index("a", &again, None).unwrap().0, Registration::Renewed);
+        let (how, _) = root.register_index("a", &again, None).unwrap();
+        assert_eq!(how, Registration::Renewed { from: resource("a", "1") });
 
         let theirs = index("s3://b/index/", Owner::Named { name: "laptop".to_owned() });
         for name in ["a", "b"] {

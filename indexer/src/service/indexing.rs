@@ -261,6 +261,8 @@ impl Work {
         let how = register(&root, &chain, owner, adopt.as_deref()).await?;
         let adopted = match how {
             Registration::Adopted { from } => Some(from.id().to_owned()),
+            // A resource that was deleted and made again.
+            Registration::Renewed { from } if from.id() != owner.id() => Some(from.id().to_owned()),
             _ => None,
         };
         self.process.set_registered(&chain.generation().to_string(), adopted);
