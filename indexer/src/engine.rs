@@ -187,7 +187,9 @@ pub enum EngineError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An object of the index is not what the manifest says. Every message names the object.
-    #[error("\"{key}\" is damaged: {why}; restore the object or build the index anew")]
+    #[error(
+        "\"{key}\" is damaged: {why}; what it holds cannot be indexed on or served; restore the object or build the index anew"
+    )]
     Damaged {
         #[doc = "the object"]
         key: String,
@@ -195,13 +197,18 @@ pub enum EngineError {
         why: String,
     },
     /// An object that the manifest names does not exist.
-    #[error("\"{key}\" is gone although the index names it; restore the object or build the index anew")]
+    #[error(
+        "\"{key}\" is gone although the index names it; what it held cannot be indexed on or served; restore the object or build the \
+         index anew"
+    )]
     Gone {
         #[doc = "the object"]
         key: String,
     },
     /// The local disk fails.
-    #[error("\"{path}\" failed: {source}; check that the disk has space and may be written")]
+    #[error(
+        "\"{path}\" failed: {source}; nothing can be indexed or opened; check that the disk has space and may be written"
+    )]
     Disk {
         #[doc = "the file"]
         path: String,
@@ -209,7 +216,7 @@ pub enum EngineError {
         source: std::io::Error,
     },
     /// The index library refused.
-    #[error("the index cannot {what}: {why}")]
+    #[error("the index cannot {what}: {why}; nothing came of it; report it, this is a fault of the program")]
     Refused {
         #[doc = "what was tried"]
         what: String,

@@ -22,6 +22,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use auth::token_file_message;
 pub use metrics::Metrics;
 pub use openapi::document as openapi_document;
 pub use server::{Server, ServerOptions};

@@ -12,7 +12,7 @@ pub enum ChainError {
     #[error(transparent)]
     Refused(#[from] Refused),
     /// Others won the slot every time; nothing was written.
-    #[error("\"{chain}\" took records of others {attempts} times in a row, so nothing was appended; try again later")]
+    #[error("\"{chain}\" took records of others {attempts} times in a row; nothing was appended; try again later")]
     Conflicts {
         #[doc = "the chain"]
         chain: String,
@@ -21,7 +21,10 @@ pub enum ChainError {
     },
     /// Nobody can say whether the record is part of the chain. The process has to exit and clean up nothing: whoever
     /// starts next reads the chain and sees.
-    #[error("whether \"{key}\" was appended is unknown ({why}); this process must end, its successor reads the chain")]
+    #[error(
+        "whether \"{key}\" was appended is unknown ({why}); this process ends, and cleans up nothing; start it again, its \
+         successor reads the chain"
+    )]
     Unknown {
         #[doc = "the slot"]
         key: String,
@@ -33,7 +36,7 @@ pub enum ChainError {
     Store(#[from] StoreError),
     /// The record would be larger than any reader takes; nothing was written.
     #[error(
-        "\"{key}\" would have {bytes} bytes and a record has {limit} at most, so nothing was written; drop pins that are \
+        "\"{key}\" would have {bytes} bytes and a record has {limit} at most; nothing was written; drop pins that are \
          no longer wanted, and let compaction merge objects"
     )]
     TooLarge {
@@ -46,7 +49,7 @@ pub enum ChainError {
     },
     /// An object is not what the format says.
     #[error(
-        "\"{key}\" is damaged: {why}; nothing that follows from it can be trusted, so bring that object back from the \
+        "\"{key}\" is damaged: {why}; nothing that follows from it can be trusted; bring that object back from the \
          bucket's versions or from a copy of the bucket"
     )]
     Corrupt {
@@ -56,7 +59,9 @@ pub enum ChainError {
         why: String,
     },
     /// A newer release wrote the object.
-    #[error("\"{key}\" has format {found} and this release reads up to format {known}; upgrade this process")]
+    #[error(
+        "\"{key}\" has format {found} and this release reads up to format {known}; nothing is made of it; upgrade this process"
+    )]
     NewerFormat {
         #[doc = "the object"]
         key: String,
@@ -72,7 +77,7 @@ pub enum ChainError {
 #[non_exhaustive]
 pub enum Refused {
     /// Another writer took the index over.
-    #[error("epoch {epoch} was overtaken by epoch {by}, so this writer may publish nothing more; end this process")]
+    #[error("epoch {epoch} was overtaken by epoch {by}; this writer may publish nothing more; end this process")]
     Fenced {
         #[doc = "the writer's epoch"]
         epoch: u64,
@@ -80,18 +85,18 @@ pub enum Refused {
         by: u64,
     },
     /// The index has no manifest yet.
-    #[error("the index has no manifest yet; its first writer creates it")]
+    #[error("the index has no manifest yet; there is nothing to change; let its first writer create it")]
     Empty,
     /// The index was closed in favour of another generation.
-    #[error("the generation is closed, \"{successor}\" follows it; open that one")]
+    #[error("the generation is closed; nothing is written there any more; open \"{successor}\", which follows it")]
     Closed {
         #[doc = "the next generation"]
         successor: Generation,
     },
     /// The generation was closed for good.
     #[error(
-        "generation \"{generation}\" was purged, so nothing is written there any more; an index that is made again starts \
-         the generation after it"
+        "generation \"{generation}\" was purged; nothing is written there any more; open the index again, it starts the \
+         generation after that"
     )]
     Purged {
         #[doc = "the generation"]
@@ -99,8 +104,8 @@ pub enum Refused {
     },
     /// The index was purged on behalf of the very owner who asks for it.
     #[error(
-        "index \"{url}\" was purged on behalf of {owner}, so it is not made again for the same one; a resource that is made \
-         again has another UID and may have the prefix"
+        "index \"{url}\" was purged on behalf of {owner}; it is not made again for the same one; make the resource again, it \
+         then has another UID and may have the prefix"
     )]
     PurgedForOwner {
         #[doc = "the index"]
@@ -109,15 +114,16 @@ pub enum Refused {
         owner: String,
     },
     /// A restored generation takes no publications before it is promoted.
-    #[error(
-        "the generation was restored to {until} and is not promoted, so nothing is published; run `tidemark promote`"
-    )]
+    #[error("the generation was restored to {until} and is not promoted; nothing is published; run `tidemark promote`")]
     NotPromoted {
         #[doc = "the time that it was restored to"]
         until: tidemark_wal::Second,
     },
     /// The publication does not start where the index ends.
-    #[error("a publication from {from} does not continue the index, whose cursor is {cursor}; read the manifest again")]
+    #[error(
+        "a publication from {from} does not continue the index, whose cursor is {cursor}; nothing was published; read the manifest \
+         again"
+    )]
     NotContiguous {
         #[doc = "where the publication starts"]
         from: Cursor,
@@ -126,7 +132,8 @@ pub enum Refused {
     },
     /// The publication's seqs do not continue those of the index.
     #[error(
-        "a publication from seq {first} does not continue the index, whose next seq is {next}; read the manifest again"
+        "a publication from seq {first} does not continue the index, whose next seq is {next}; nothing was published; read the \
+         manifest again"
     )]
     SeqNotContiguous {
         #[doc = "the publication's first seq"]
@@ -135,7 +142,9 @@ pub enum Refused {
         next: u64,
     },
     /// The publication reaches beyond what is frozen.
-    #[error("a publication up to {to} reaches beyond the horizon {horizon}; wait until the horizon has passed it")]
+    #[error(
+        "a publication up to {to} reaches beyond the horizon {horizon}; nothing was published; wait until the horizon has passed it"
+    )]
     BeyondHorizon {
         #[doc = "where the publication ends"]
         to: Cursor,
@@ -143,21 +152,25 @@ pub enum Refused {
         horizon: tidemark_wal::Second,
     },
     /// A compaction replaces an object that the manifest does not name (any more).
-    #[error("\"{key}\" is not part of the manifest, so it cannot be replaced; read the manifest again")]
+    #[error("\"{key}\" is not part of the manifest; it cannot be replaced; read the manifest again")]
     NotReferenced {
         #[doc = "the object"]
         key: String,
     },
     /// A pin of that name exists, or is somebody else's, or does not exist.
-    #[error("pin \"{name}\" {why}")]
+    #[error("pin \"{name}\" {why}; nothing was changed; {remedy}")]
     Pin {
         #[doc = "the pin"]
         name: String,
         #[doc = "what is wrong"]
         why: String,
+        #[doc = "what to do"]
+        remedy: &'static str,
     },
     /// The successor of a generation is not the same index.
-    #[error("\"{successor}\" cannot follow this generation: its {what} differs; let it catch up first")]
+    #[error(
+        "\"{successor}\" cannot follow this generation: its {what} differs; this generation stays open; let that one catch up first"
+    )]
     NotASuccessor {
         #[doc = "the generation"]
         successor: Generation,
@@ -167,7 +180,7 @@ pub enum Refused {
     /// A flag differs from the log's recorded parameter.
     #[error(
         "\"{name}\" is {given} here but {recorded} in the log, for which it was recorded when the first indexer started; \
-         drop the flag, or change the log's value with `tidemark log set`"
+         nothing is indexed with another value; drop the flag, or change the log's value with `tidemark log set`"
     )]
     ParameterDiffers {
         #[doc = "the parameter"]
@@ -179,11 +192,12 @@ pub enum Refused {
     },
     /// The log has no parameters yet.
     #[error(
-        "the log has no parameters yet; the first `tidemark index` or `tidemark dev` sets them, `--expiry` at least"
+        "the log has no parameters yet; nothing is written without them; let the first `tidemark index` or `tidemark dev` set them, \
+         `--expiry` at least"
     )]
     NoParameters,
     /// Parameters that cannot work.
-    #[error("parameter \"{name}\" cannot be {given}: {why}")]
+    #[error("parameter \"{name}\" cannot be {given}; nothing was recorded; choose another value: {why}")]
     ParameterUnusable {
         #[doc = "the parameter"]
         name: &'static str,
@@ -194,7 +208,8 @@ pub enum Refused {
     },
     /// The index belongs to somebody else.
     #[error(
-        "index \"{url}\" belongs to {owner}, so nothing is written there; choose another prefix, or take it over with `adoptOwner: \"{id}\"` in the WAL (`--adopt-owner` on the command line)"
+        "index \"{url}\" belongs to {owner}; nothing is written there; choose another prefix, or take it over with `adoptOwner: \
+         \"{id}\"` in the WAL (`--adopt-owner` on the command line)"
     )]
     OwnedByAnother {
         #[doc = "the index"]
@@ -228,7 +243,9 @@ pub enum Refused {
         url: String,
     },
     /// Another registration has the name or an overlapping prefix.
-    #[error("index \"{name}\" at \"{url}\" overlaps index \"{other}\" at \"{other_url}\"; choose another prefix")]
+    #[error(
+        "index \"{name}\" at \"{url}\" overlaps index \"{other}\" at \"{other_url}\"; nothing is written there; choose another prefix"
+    )]
     Overlaps {
         #[doc = "the new index"]
         name: String,
@@ -241,14 +258,14 @@ pub enum Refused {
     },
     /// The log has a cleaner already.
     #[error(
-        "the log is cleaned by {cleaner} already and has one cleaner at most, so this one cleans nothing; let that one do it"
+        "the log is cleaned by {cleaner} already and has one cleaner at most; this one cleans nothing; let that one do it"
     )]
     SecondCleaner {
         #[doc = "the cleaner"]
         cleaner: String,
     },
     /// The log floor would go back.
-    #[error("the log floor cannot go back from {floor} to {to}")]
+    #[error("the log floor cannot go back from {floor} to {to}; it stays; name a later second")]
     FloorBack {
         #[doc = "the floor"]
         floor: Cursor,
@@ -256,7 +273,7 @@ pub enum Refused {
         to: Cursor,
     },
     /// Nothing of that name is registered.
-    #[error("no {what} is named \"{name}\"")]
+    #[error("no {what} is named \"{name}\"; nothing was changed; correct the name, or register it first")]
     NotRegistered {
         #[doc = "index or consumer"]
         what: &'static str,
@@ -264,7 +281,7 @@ pub enum Refused {
         name: String,
     },
     /// A trim boundary would go back.
-    #[error("the trim boundary cannot go back from {boundary} to {to}")]
+    #[error("the trim boundary cannot go back from {boundary} to {to}; it stays; name a later record")]
     BoundaryBack {
         #[doc = "the boundary"]
         boundary: u64,
@@ -272,7 +289,10 @@ pub enum Refused {
         to: u64,
     },
     /// A trim boundary would reach the latest record.
-    #[error("the trim boundary {to} would reach the chain's latest record {latest}, which must stay")]
+    #[error(
+        "the trim boundary {to} would reach the chain's latest record {latest}, which must stay; nothing was trimmed; name an earlier \
+         record"
+    )]
     BoundaryReachesLatest {
         #[doc = "what was asked for"]
         to: u64,
@@ -286,7 +306,7 @@ pub enum Refused {
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invariant broken, {invariant}: {found}")]
+#[error("invariant broken, {invariant}: {found}; nothing was written; report it, this is a fault of the program")]
 pub struct Broken {
     /// What must hold.
     pub invariant: &'static str,
@@ -309,7 +329,7 @@ impl Broken {
 #[non_exhaustive]
 pub enum PublishError {
     /// Another writer took the index over.
-    #[error("epoch {epoch} was overtaken by epoch {by}, so this writer may publish nothing more; end this process")]
+    #[error("epoch {epoch} was overtaken by epoch {by}; this writer may publish nothing more; end this process")]
     Fenced {
         #[doc = "the writer's epoch"]
         epoch: u64,
@@ -317,7 +337,10 @@ pub enum PublishError {
         by: u64,
     },
     /// Nobody can say whether the publication is part of the index.
-    #[error("whether \"{key}\" was published is unknown ({why}); this process must end, its successor reads the chain")]
+    #[error(
+        "whether \"{key}\" was published is unknown ({why}); this process ends, and cleans up nothing; start it again, its \
+         successor reads the chain"
+    )]
     Unknown {
         #[doc = "the slot"]
         key: String,

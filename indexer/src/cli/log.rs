@@ -310,8 +310,9 @@ impl Set {
 }
 
 fn no_expiry() -> anyhow::Error {
-    Exit::Usage
-        .with(anyhow::anyhow!("the log has no parameters yet; give --expiry, how long its signed URLs last at most"))
+    Exit::Usage.with(anyhow::anyhow!(
+        "the log has no parameters yet; nothing is changed; give --expiry, how long its signed URLs last at most"
+    ))
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ async fn look_around(log: &Log) -> Result<Found, StoreError> {
 /// Why something is waited for.
 #[derive(Debug, thiserror::Error)]
 enum Wait {
-    #[error("the log has no parameters yet; its first indexer sets them")]
+    #[error("the log has no parameters yet; nothing is written before; start its first indexer, which sets them")]
     NoParameters,
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -306,7 +306,14 @@ mod tests {
         };
         assert_eq!(patiently("the log", attempt).await.unwrap(), 9);
         let never = || async {
-            Err::<(), _>(StoreError::Unusable { url: "ftp://x".to_owned(), why: "no known scheme".to_owned() }.into())
+            Err::<(), _>(
+                StoreError::Unusable {
+                    url: "ftp://x".to_owned(),
+                    why: "no known scheme".to_owned(),
+                    remedy: "use another".to_owned(),
+                }
+                .into(),
+            )
         };
         assert!(patiently("the log", never).await.is_err());
     }

@@ -4,7 +4,7 @@
 //! restart; while it is missing or unusable nobody is let in, and `/v1/process` says why.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -68,11 +68,7 @@ impl Auth {
                 Some(digest(token.as_bytes()))
             }
             Err(why) => {
-                let file = self.0.file.display();
-                let message = format!(
-                    "the token file \"{file}\" cannot be used: {why}; every request is refused; put a token of {SHORTEST} \
-                     characters or more there (key \"token\" of the Secret)"
-                );
+                let message = token_file_message(&self.0.file, &why);
                 self.0.process.reported(READING, Cause::of(Reason::AuthTokenMissing), message);
                 None
             }
@@ -127,6 +123,15 @@ fn digest(text: &[u8]) -> [u8; 32] {
 /// Whether the digests are the same, in a time that does not tell where they differ.
 fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// What is told of a token file that is of no use.
+pub(crate) fn token_file_message(file: &Path, why: &str) -> String {
+    let file = file.display();
+    format!(
+        "the token file \"{file}\" cannot be used: {why}; every request is refused; put a token of {SHORTEST} characters or \
+         more there (key \"token\" of the Secret)"
+    )
 }
 
 #[cfg(test)]

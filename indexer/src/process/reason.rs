@@ -180,33 +180,123 @@ impl Failure for ServiceError {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, path::Path};
+
+    use tidemark_catalog::{Broken, Cursor, Generation};
+    use tidemark_wal::Second;
+
     use super::*;
+    use crate::http::token_file_message;
 
     /// Makes an error of a URL, a key and words.
     type Made = fn(String, String, String) -> StoreError;
+
+    /// Every failure of a store.
+    const STORES: [(Made, Reason); 10] = [
+        (|url, key, why| StoreError::Denied { url, key, why }, Reason::AccessDenied),
+        (|url, key, why| StoreError::ReadOnly { url, key, why }, Reason::ReadOnly),
+        (
+            |url, file, why| StoreError::Missing { url, file, why, remedy: "mend it".to_owned() },
+            Reason::CredentialsMissing,
+        ),
+        (|url, _, why| StoreError::NoBucket { url, why }, Reason::BucketMissing),
+        (|url, _, why| StoreError::Unusable { url, why, remedy: "mend it".to_owned() }, Reason::InvalidURL),
+        (|url, key, why| StoreError::BadKey { url, key, why }, Reason::InvalidURL),
+        (
+            |url, key, why| StoreError::Unsignable { url, key, why, remedy: "mend it".to_owned() },
+            Reason::CredentialsMissing,
+        ),
+        (|url, key, _| StoreError::Absent { url, key }, Reason::IndexDamaged),
+        (|url, key, why| StoreError::Refused { url, key, why }, Reason::StoreUnfit),
+        (|url, key, why| StoreError::Failed { url, key, why }, Reason::Unreachable),
+    ];
 
     fn store(error: Made) -> StoreError {
         error("s3://wal/orders".to_owned(), "k".to_owned(), "why".to_owned())
     }
 
+    /// Every refusal of a chain.
+    fn refusals() -> Vec<Refused> {
+        let text = || "x".to_owned();
+        let (generation, second) = (Generation::first, Second::default());
+        let (from, cursor, to, floor) = (Cursor(second), Cursor(second), Cursor(second), Cursor(second));
+        vec![
+            Refused::Fenced { epoch: 1, by: 2 },
+            Refused::Empty,
+            Refused::Closed { successor: generation() },
+            Refused::Purged { generation: generation() },
+            Refused::PurgedForOwner { url: text(), owner: text() },
+            Refused::NotPromoted { until: second },
+            Refused::NotContiguous { from, cursor },
+            Refused::SeqNotContiguous { first: 1, next: 2 },
+            Refused::BeyondHorizon { to, horizon: second },
+            Refused::NotReferenced { key: text() },
+            Refused::Pin { name: text(), why: text(), remedy: "mend it" },
+            Refused::NotASuccessor { successor: generation(), what: text() },
+            Refused::ParameterDiffers { name: "expiry", recorded: text(), given: text() },
+            Refused::NoParameters,
+            Refused::ParameterUnusable { name: "expiry", given: text(), why: "x" },
+            Refused::OwnedByAnother { url: text(), owner: text(), id: text() },
+            Refused::OfAnotherLog { url: text(), log: text(), owner: text() },
+            Refused::Unclaimed { url: text() },
+            Refused::Overlaps { name: text(), url: text(), other: text(), other_url: text() },
+            Refused::SecondCleaner { cleaner: text() },
+            Refused::FloorBack { floor, to },
+            Refused::NotRegistered { what: "index", name: text() },
+            Refused::BoundaryBack { boundary: 2, to: 1 },
+            Refused::BoundaryReachesLatest { to: 2, latest: 2 },
+            Refused::Broken(Broken { invariant: "x", found: text() }),
+        ]
+    }
+
+    #[test]
+    fn every_reason_is_told_with_fact_effect_and_remedy() {
+        let text = || "x".to_owned();
+        let io = || std::io::Error::other("x");
+        let chains = [
+            ChainError::Conflicts { chain: text(), attempts: 3 },
+            ChainError::Unknown { key: text(), why: text() },
+            ChainError::TooLarge { key: text(), bytes: 2, limit: 1 },
+            ChainError::Corrupt { key: text(), why: text() },
+            ChainError::NewerFormat { key: text(), found: 2, known: 1 },
+        ];
+        let engines = [
+            EngineError::Damaged { key: text(), why: text() },
+            EngineError::Gone { key: text() },
+            EngineError::Disk { path: text(), source: io() },
+            EngineError::Refused { what: text(), why: text() },
+        ];
+        let publications =
+            [PublishError::Fenced { epoch: 1, by: 2 }, PublishError::Unknown { key: text(), why: text() }];
+        let services = [
+            ServiceError::Unfit { store: text(), line: text(), detail: text() },
+            ServiceError::NoExpiry { log: text() },
+            ServiceError::Listen { address: ([127, 0, 0, 1], 1).into(), source: io() },
+            ServiceError::Disk { path: text().into(), source: io() },
+            ServiceError::Busy { folder: text().into() },
+            ServiceError::Ended { task: "server", why: text() },
+        ];
+        let clocks = [ClockError::Store(store(STORES[0].0)), ClockError::Vanished { url: text(), key: text() }];
+        let told = |failure: &dyn Failure| (failure.meaning().reason, failure.to_string());
+        let mut all = vec![(Reason::AuthTokenMissing, token_file_message(Path::new("x"), "x"))];
+        all.extend(STORES.iter().map(|(error, _)| told(&store(*error))));
+        all.extend(refusals().iter().map(|error| told(error)));
+        all.extend(chains.iter().map(|error| told(error)));
+        all.extend(engines.iter().map(|error| told(error)));
+        all.extend(publications.iter().map(|error| told(error)));
+        all.extend(services.iter().map(|error| told(error)));
+        all.extend(clocks.iter().map(|error| told(error)));
+        for (reason, message) in &all {
+            let parts: Vec<&str> = message.split("; ").collect();
+            assert!(parts.len() >= 3 && parts.iter().all(|part| !part.trim().is_empty()), "{reason:?}: {message}");
+        }
+        let reasons: BTreeSet<Reason> = all.into_iter().map(|(reason, _)| reason).collect();
+        assert_eq!(reasons.len(), Reason::Internal as usize + 1, "only these are told: {reasons:?}");
+    }
+
     #[test]
     fn every_failure_of_a_store_has_its_reason_and_its_place() {
-        let cases: [(Made, Reason); 10] = [
-            (|url, key, why| StoreError::Denied { url, key, why }, Reason::AccessDenied),
-            (|url, key, why| StoreError::ReadOnly { url, key, why }, Reason::ReadOnly),
-            (
-                |url, file, why| StoreError::Missing { url, file, why, remedy: String::new() },
-                Reason::CredentialsMissing,
-            ),
-            (|url, _, why| StoreError::NoBucket { url, why }, Reason::BucketMissing),
-            (|url, _, why| StoreError::Unusable { url, why }, Reason::InvalidURL),
-            (|url, key, why| StoreError::BadKey { url, key, why }, Reason::InvalidURL),
-            (|url, key, why| StoreError::Unsignable { url, key, why }, Reason::CredentialsMissing),
-            (|url, key, _| StoreError::Absent { url, key }, Reason::IndexDamaged),
-            (|url, key, why| StoreError::Refused { url, key, why }, Reason::StoreUnfit),
-            (|url, key, why| StoreError::Failed { url, key, why }, Reason::Unreachable),
-        ];
-        for (error, reason) in cases {
+        for (error, reason) in STORES {
             let cause = Cause::at(reason, "s3://wal/orders");
             assert_eq!(store(error).meaning(), cause);
             // Whatever it is wrapped in.

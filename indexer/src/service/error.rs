@@ -25,7 +25,10 @@ pub enum ServiceError {
     #[error(transparent)]
     Import(#[from] ImportError),
     /// A store does not hold what the protocol needs.
-    #[error("\"{store}\" must not be written to: {line}: {detail}; `tidemark check` tells more")]
+    #[error(
+        "\"{store}\" broke a promise: {line}: {detail}; it must not be written to, a log in it could lose entries; use another store \
+         (`tidemark check` tells more)"
+    )]
     Unfit {
         /// The store.
         store: String,
@@ -35,13 +38,18 @@ pub enum ServiceError {
         detail: String,
     },
     /// Nothing says how long signed URLs last.
-    #[error("the log \"{log}\" has no parameters yet; give --expiry, how long its signed URLs last at most")]
+    #[error(
+        "the log \"{log}\" has no parameters yet; nothing is indexed without them; give --expiry, how long its signed URLs last at \
+         most"
+    )]
     NoExpiry {
         /// The log.
         log: String,
     },
     /// The address cannot be listened on.
-    #[error("\"{address}\" cannot be listened on: {source}; choose another with --listen")]
+    #[error(
+        "\"{address}\" cannot be listened on: {source}; nobody would reach this process; choose another address with --listen"
+    )]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
@@ -49,7 +57,7 @@ pub enum ServiceError {
         source: std::io::Error,
     },
     /// A folder or file of this machine cannot be used.
-    #[error("\"{path}\" cannot be used: {source}", path = path.display())]
+    #[error("\"{path}\" cannot be used: {source}; nothing can be kept there; give a folder that this user may write", path = path.display())]
     Disk {
         /// The folder or file.
         path: std::path::PathBuf,
@@ -57,13 +65,13 @@ pub enum ServiceError {
         source: std::io::Error,
     },
     /// Another process runs on the same folder.
-    #[error("another `tidemark dev` runs on \"{folder}\"; stop it or choose another folder with --dir", folder = folder.display())]
+    #[error("another `tidemark dev` runs on \"{folder}\"; this one does nothing; stop that one or choose another folder with --dir", folder = folder.display())]
     Busy {
         /// The folder.
         folder: std::path::PathBuf,
     },
     /// A task of this process ended on its own.
-    #[error("the {task} ended: {why}")]
+    #[error("the {task} ended: {why}; this process does nothing more; start it again")]
     Ended {
         /// Which one.
         task: &'static str,

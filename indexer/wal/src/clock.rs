@@ -53,7 +53,7 @@ pub enum ClockError {
     Store(#[from] StoreError),
     /// A store does not show an object right after it was written.
     #[error(
-        "\"{url}\" does not show \"{key}\" right after writing it, so that its clock cannot be read; nothing else may delete below \".tidemark/\""
+        "\"{url}\" does not show \"{key}\" right after writing it; its clock cannot be read; let nothing else delete below \".tidemark/\""
     )]
     Vanished {
         /// The store.

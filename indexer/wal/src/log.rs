@@ -39,7 +39,8 @@ impl Log {
         if metadata.is_empty() {
             return Err(StoreError::Unusable {
                 url: log.to_string(),
-                why: "a log without a metadata store completes nothing; name at least one".to_owned(),
+                why: "a log without a metadata store completes nothing".to_owned(),
+                remedy: "name at least one".to_owned(),
             });
         }
         Ok(Self { entries: entries(log)?, metadata })

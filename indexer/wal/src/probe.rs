@@ -70,9 +70,10 @@ impl ProbeReport {
             Err(StoreError::Unusable {
                 url: self.url.clone(),
                 why: format!(
-                    "it broke the promise \"{}\": {}; a log in it could lose entries, use another store",
+                    "it broke the promise \"{}\": {}, so that a log in it could lose entries",
                     line.name, line.detail
                 ),
+                remedy: "use another store".to_owned(),
             })
         })
     }

@@ -106,9 +106,8 @@ impl Signer {
         let path = self.store.path(key)?;
         let validity = ends.since(signed_at);
         if validity.is_zero() || validity > LONGEST {
-            let why =
-                format!("it would be valid from {signed_at} to {ends}; that must be above 0 s and at most 7 days");
-            return Err(self.unsignable(key, why));
+            let why = format!("it would be valid from {signed_at} to {ends}");
+            return Err(self.unsignable(key, why, "let it be valid for more than 0 s and at most 7 days"));
         }
         let request = Request { path: &path, signed_at, ends, metadata };
         let signed = match &signing {
@@ -118,12 +117,13 @@ impl Signer {
         };
         signed.map(Some).map_err(|failure| match failure {
             Failure::Store(error) => self.store.error(key, &error),
-            Failure::Unsignable(why) => self.unsignable(key, why),
+            Failure::Unsignable(why, remedy) => self.unsignable(key, why, remedy),
         })
     }
 
-    fn unsignable(&self, key: &str, why: String) -> StoreError {
-        StoreError::Unsignable { url: self.store.url().to_string(), key: key.to_owned(), why }
+    fn unsignable(&self, key: &str, why: String, remedy: &str) -> StoreError {
+        let (url, key) = (self.store.url().to_string(), key.to_owned());
+        StoreError::Unsignable { url, key, why, remedy: remedy.to_owned() }
     }
 }
 
@@ -151,8 +151,8 @@ impl Request<'_> {
 enum Failure {
     /// The credentials could not be had.
     Store(object_store::Error),
-    /// The credentials cannot sign.
-    Unsignable(String),
+    /// The credentials cannot sign: why, and what to do.
+    Unsignable(String, &'static str),
 }
 
 impl From<object_store::Error> for Failure {

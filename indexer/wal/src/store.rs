@@ -237,7 +237,12 @@ impl Store {
         if let Some(client) = client.get() {
             return Ok(client);
         }
-        let refused = |error: reqwest::Error| self.unusable(format!("no HTTP client can be made: {error}"));
+        let refused = |error: reqwest::Error| {
+            self.unusable(
+                format!("no HTTP client can be made: {error}"),
+                "check the certificates in the store's settings",
+            )
+        };
         let pem = certificates.as_deref().unwrap_or_default();
         let trusted = reqwest::Certificate::from_pem_bundle(pem).map_err(refused)?;
         let made = reqwest::Client::builder().tls_certs_merge(trusted).build().map_err(refused)?;
@@ -261,8 +266,8 @@ impl Store {
         StoreError::Failed { url: self.url.to_string(), key: key.to_owned(), why }
     }
 
-    pub(crate) fn unusable(&self, why: String) -> StoreError {
-        StoreError::Unusable { url: self.url.to_string(), why }
+    pub(crate) fn unusable(&self, why: String, remedy: &str) -> StoreError {
+        StoreError::Unusable { url: self.url.to_string(), why, remedy: remedy.to_owned() }
     }
 }
 

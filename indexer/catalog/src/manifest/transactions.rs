@@ -101,7 +101,7 @@ impl Manifest {
 
     /// Pins once more, under `name` and for `owner`, what the living pin `source` holds.
     pub fn pin_again(&self, source: &str, name: &str, owner: &str) -> Result<Self, Refused> {
-        let source = self.pins.get(source).ok_or_else(|| pin_refused(source, "does not exist; name a living one"))?;
+        let source = self.pins.get(source).ok_or_else(|| pin_refused(source, "does not exist", "name a living one"))?;
         self.with_pin(name, Pin { owner: owner.to_owned(), made: None, ..source.clone() })
     }
 
@@ -110,8 +110,10 @@ impl Manifest {
         self.not_closed()?;
         let mut next = self.clone();
         match next.pins.remove(name) {
-            None => Err(pin_refused(name, "does not exist; it may have been dropped before")),
-            Some(pin) if pin.owner != owner => Err(pin_refused(name, &format!("is \"{}\"'s to drop", pin.owner))),
+            None => Err(pin_refused(name, "does not exist, or was dropped before", "name a living one")),
+            Some(pin) if pin.owner != owner => {
+                Err(pin_refused(name, &format!("is \"{}\"'s to drop", pin.owner), "let its owner drop it"))
+            }
             Some(_) => Ok(next.burying(self)),
         }
     }
@@ -197,7 +199,7 @@ impl Manifest {
         self.not_closed()?;
         let mut next = self.clone();
         match next.pins.insert(name.to_owned(), pin) {
-            Some(_) => Err(pin_refused(name, "exists already; choose another name")),
+            Some(_) => Err(pin_refused(name, "exists already", "choose another name")),
             None => Ok(next),
         }
     }
@@ -223,8 +225,8 @@ impl Manifest {
     }
 }
 
-fn pin_refused(name: &str, why: &str) -> Refused {
-    Refused::Pin { name: name.to_owned(), why: why.to_owned() }
+fn pin_refused(name: &str, why: &str, remedy: &'static str) -> Refused {
+    Refused::Pin { name: name.to_owned(), why: why.to_owned(), remedy }
 }
 
 /// Takes the items with these keys out of `items`; refused unless each is there once.

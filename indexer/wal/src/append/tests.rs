@@ -283,7 +283,7 @@ async fn a_cancelled_leader_leaves_nobody_waiting() {
     let leader = batcher.append(one(0));
     let member = batcher.append(one(1));
     let both = async { tokio::join!(tokio::time::timeout(Duration::from_millis(5), leader), member) };
-    let (cancelled, receipt) = both.await;
+    let (cancelled, receipt) = Box::pin(both).await;
     assert!(cancelled.is_err());
     assert_eq!(entries(&lab).await[0].token, receipt.unwrap().token);
 }

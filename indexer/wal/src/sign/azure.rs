@@ -30,7 +30,8 @@ impl AzureSigning {
     pub(super) async fn put_url(&self, request: &Request<'_>) -> Result<SignedPut, Failure> {
         let Some(key) = &self.key else {
             return Err(Failure::Unsignable(
-                "only an account key signs URLs, and none is configured; set AZURE_STORAGE_KEY".to_owned(),
+                "only an account key signs URLs, and none is configured".to_owned(),
+                "set AZURE_STORAGE_KEY",
             ));
         };
         // Only the store knows the blob's address; its own signature allows more than to create.
@@ -53,7 +54,9 @@ fn signed(
     ends: Second,
     version: &str,
 ) -> Result<Url, Failure> {
-    let unusable = |error: base64::DecodeError| Failure::Unsignable(format!("the account key is no base 64: {error}"));
+    let unusable = |error: base64::DecodeError| {
+        Failure::Unsignable(format!("the account key is no base 64: {error}"), "correct AZURE_STORAGE_KEY")
+    };
     let key = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(key).map_err(unusable)?);
     let (start, ends) = (start.map(|start| start.to_string()).unwrap_or_default(), ends.to_string());
     let resource = canonical(&url, account);

@@ -11,6 +11,8 @@ use url::Url;
 use super::{Failure, Request, SignedPut, encoded};
 
 const ALGORITHM: &str = "GOOG4-RSA-SHA256";
+/// What to do about an endpoint of no use.
+const ENDPOINT: &str = "correct the endpoint in the store's settings";
 /// Signs for a service account whose key only Google has.
 const IAM: &str = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts";
 
@@ -46,7 +48,8 @@ impl GoogleSigning {
             None => self.sign_blob(&account, unsigned.text.as_bytes()).await?,
         };
         let url = format!("{}&X-Goog-Signature={}", unsigned.url, hex::encode(signature));
-        let url = url.parse().map_err(|error| Failure::Unsignable(format!("\"{}\": {error}", self.endpoint)))?;
+        let url =
+            url.parse().map_err(|error| Failure::Unsignable(format!("\"{}\": {error}", self.endpoint), ENDPOINT))?;
         Ok(SignedPut { url, headers })
     }
 
@@ -58,7 +61,8 @@ impl GoogleSigning {
     ) -> Result<Unsigned, Failure> {
         let endpoint = self.endpoint.trim_end_matches('/');
         let path = format!("/{}/{}", encoded(&self.bucket, false), encoded(request.path.as_ref(), true));
-        let host = host(endpoint).ok_or_else(|| Failure::Unsignable(format!("\"{endpoint}\" is no endpoint")))?;
+        let host =
+            host(endpoint).ok_or_else(|| Failure::Unsignable(format!("\"{endpoint}\" is no endpoint"), ENDPOINT))?;
         let mut signed = headers.clone();
         signed.insert("host".to_owned(), host);
         let names = signed.keys().cloned().collect::<Vec<_>>().join(";");
@@ -82,9 +86,10 @@ impl GoogleSigning {
     /// Has Google sign `text` with the key of `account`, for workloads that have an identity but no key.
     async fn sign_blob(&self, account: &str, text: &[u8]) -> Result<Vec<u8>, Failure> {
         let refused = |why: String| {
-            Failure::Unsignable(format!(
-                "Google did not sign for \"{account}\": {why}; grant it the role Service Account Token Creator on itself"
-            ))
+            Failure::Unsignable(
+                format!("Google did not sign for \"{account}\": {why}"),
+                "grant it the role Service Account Token Creator on itself",
+            )
         };
         let token = self.store.credentials().get_credential().await?;
         let answer = reqwest::Client::new()
@@ -110,8 +115,9 @@ fn host(endpoint: &str) -> Option<String> {
 }
 
 fn rsa_sha256(pem: &str, text: &[u8]) -> Result<Vec<u8>, Failure> {
-    let unusable =
-        |why: &dyn std::fmt::Display| Failure::Unsignable(format!("the service account's key is no RSA key: {why}"));
+    let unusable = |why: &dyn std::fmt::Display| {
+        Failure::Unsignable(format!("the service account's key is no RSA key: {why}"), "give a new key file")
+    };
     let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
     let key = STANDARD.decode(base64).map_err(|error| unusable(&error))?;
     let key = if pem.contains("BEGIN RSA PRIVATE KEY") {

@@ -13,7 +13,9 @@ impl Store {
     pub async fn create_bucket(&self) -> Result<bool, StoreError> {
         let Some(signing) = self.signing()? else { return Ok(false) };
         let Some(request) = signing.bucket_request().await.map_err(|error| self.error(KEY, &error))? else {
-            return Err(self.unusable("only buckets of S3 stores are made here; make it with the store's tools".into()));
+            return Err(
+                self.unusable("only buckets of S3 stores are made here".into(), "make it with the store's tools")
+            );
         };
         let failed = |error: reqwest::Error| self.failed(KEY, error_chain(&error.without_url()));
         let answer = self.client()?.put(request.url).body(request.body).send().await.map_err(failed)?;

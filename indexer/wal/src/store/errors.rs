@@ -12,7 +12,9 @@ const LONGEST_WHY: usize = 400;
 #[non_exhaustive]
 pub enum StoreError {
     /// The credentials do not allow the call.
-    #[error("\"{url}\" refused access to \"{key}\": {why}; check the credentials and the bucket's policy")]
+    #[error(
+        "\"{url}\" refused access to \"{key}\": {why}; nothing can be done there; check the credentials and the bucket's policy"
+    )]
     Denied {
         #[doc = "the store"]
         url: String,
@@ -23,7 +25,8 @@ pub enum StoreError {
     },
     /// The credentials allow to read and not to write.
     #[error(
-        "\"{url}\" lets \"{key}\" be read and not written: {why}; allow these credentials to put objects, or use others"
+        "\"{url}\" lets \"{key}\" be read and not written: {why}; nothing can be written there; allow these credentials to put \
+         objects, or use others"
     )]
     ReadOnly {
         #[doc = "the store"]
@@ -34,7 +37,7 @@ pub enum StoreError {
         why: String,
     },
     /// A file that the store's settings name is not to be had: a credential, or the authority's certificates.
-    #[error("\"{url}\" cannot be used without \"{file}\": {why}; {remedy}")]
+    #[error("\"{file}\" cannot be used: {why}; nothing can be done in \"{url}\" without it; {remedy}")]
     Missing {
         #[doc = "the store"]
         url: String,
@@ -46,7 +49,9 @@ pub enum StoreError {
         remedy: String,
     },
     /// The bucket or container does not exist.
-    #[error("\"{url}\" does not exist ({why}); create the bucket or correct the URL")]
+    #[error(
+        "\"{url}\" does not exist ({why}); nothing can be read or written there; create the bucket or correct the URL"
+    )]
     NoBucket {
         #[doc = "the store"]
         url: String,
@@ -54,15 +59,17 @@ pub enum StoreError {
         why: String,
     },
     /// The URL or the configuration cannot be used.
-    #[error("\"{url}\" cannot be opened: {why}")]
+    #[error("\"{url}\" cannot be opened: {why}; nothing is read or written there; {remedy}")]
     Unusable {
         #[doc = "the URL"]
         url: String,
-        #[doc = "what is wrong and what to do"]
+        #[doc = "what is wrong"]
         why: String,
+        #[doc = "what to do"]
+        remedy: String,
     },
     /// The key cannot name an object in this store.
-    #[error("\"{url}\" cannot hold \"{key}\": {why}")]
+    #[error("\"{url}\" cannot hold \"{key}\": {why}; nothing of that name is read or written; use another one")]
     BadKey {
         #[doc = "the store"]
         url: String,
@@ -72,17 +79,21 @@ pub enum StoreError {
         why: String,
     },
     /// No URL can be signed for the object.
-    #[error("no URL can be signed for \"{key}\" in \"{url}\": {why}")]
+    #[error("no URL can be signed for \"{key}\" in \"{url}\": {why}; nothing is written through one; {remedy}")]
     Unsignable {
         #[doc = "the store"]
         url: String,
         #[doc = "the object"]
         key: String,
-        #[doc = "what is missing and what to do"]
+        #[doc = "what is missing"]
         why: String,
+        #[doc = "what to do"]
+        remedy: String,
     },
     /// The object is not there, where the caller said that it must be.
-    #[error("\"{url}\" has no \"{key}\"")]
+    #[error(
+        "\"{url}\" has no \"{key}\"; what needs it cannot go on; bring it back from the bucket's versions or from a copy of the bucket"
+    )]
     Absent {
         #[doc = "the store"]
         url: String,
@@ -90,7 +101,10 @@ pub enum StoreError {
         key: String,
     },
     /// The store does not take the request, and will not when it is repeated.
-    #[error("\"{url}\" does not take the request for \"{key}\": {why}; check the URL and the store's settings")]
+    #[error(
+        "\"{url}\" does not take the request for \"{key}\": {why}; it will not take it when it is repeated; check the URL and \
+         the store's settings"
+    )]
     Refused {
         #[doc = "the store"]
         url: String,
@@ -100,7 +114,9 @@ pub enum StoreError {
         why: String,
     },
     /// Anything that may pass: time-outs, 5xx, connections that break.
-    #[error("\"{url}\" failed on \"{key}\": {why}")]
+    #[error(
+        "\"{url}\" failed on \"{key}\": {why}; the work waits for it, also after it was tried again; check the store and the way to it"
+    )]
     Failed {
         #[doc = "the store"]
         url: String,
@@ -160,11 +176,13 @@ pub(crate) fn classify(url: &str, key: &str, error: &object_store::Error) -> Sto
         Sort::NoBucket => StoreError::NoBucket { url, why },
         Sort::Region => StoreError::Unusable {
             url,
-            why: format!("the bucket is in another region ({why}); set AWS_REGION to the bucket's region"),
+            why: format!("the bucket is in another region ({why})"),
+            remedy: "set AWS_REGION to the bucket's region".to_owned(),
         },
         Sort::PlainHttp => StoreError::Unusable {
             url,
-            why: format!("its endpoint is plain http ({why}); use https, or set AWS_ALLOW_HTTP=true to allow it"),
+            why: format!("its endpoint is plain http ({why})"),
+            remedy: "use https, or set AWS_ALLOW_HTTP=true to allow it".to_owned(),
         },
         Sort::BadKey => StoreError::BadKey { url, key, why },
         Sort::Absent => StoreError::Absent { url, key },
@@ -261,7 +279,8 @@ mod tests {
         assert!(said("<Code>AuthorizationHeaderMalformed</Code>").contains("AWS_REGION"));
         assert!(said("URL scheme is not allowed").contains("AWS_ALLOW_HTTP=true"));
         assert!(said("<Code>AccessDenied</Code>").contains("check the credentials"));
-        assert_eq!(said("timed out"), "\"s3://b/log\" failed on \"x\": Generic S3 error: timed out");
+        let failed = said("timed out");
+        assert!(failed.starts_with("\"s3://b/log\" failed on \"x\": Generic S3 error: timed out; "), "{failed}");
     }
 
     #[test]

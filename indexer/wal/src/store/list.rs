@@ -79,9 +79,9 @@ impl Listing {
             return None;
         }
         if let Some(last) = self.last.as_deref().filter(|last| key <= *last) {
-            return Some(Err(self.store.unusable(format!(
-                "it lists \"{key}\" after \"{last}\", out of key order, so that a log in it could not be read"
-            ))));
+            let why =
+                format!("it lists \"{key}\" after \"{last}\", out of key order, so that a log in it could not be read");
+            return Some(Err(self.store.unusable(why, "use another store")));
         }
         self.last = Some(key.to_owned());
         self.pauses = Box::new(retry::pauses());

@@ -101,14 +101,16 @@ pub(super) fn open(url: &Url, access: &Access, purpose: Purpose) -> Result<Store
         Some(Kind::Folder) => {
             let path = url.to_file_path();
             return folder(
-                &path.map_err(|()| unusable(url, "it names no folder of this machine".to_owned()))?,
+                &path.map_err(|()| {
+                    unusable(url, "it names no folder of this machine".to_owned(), "write \"file:///path\"")
+                })?,
                 purpose,
             );
         }
         Some(kind) => kind,
         None => {
             let scheme = url.scheme();
-            return Err(unusable(url, format!("\"{scheme}\" is no known scheme; use s3, gs, az, file or memory")));
+            return Err(unusable(url, format!("\"{scheme}\" is no known scheme"), "use s3, gs, az, file or memory"));
         }
     };
     let certificates = access.certificates(url.as_str())?;
@@ -147,7 +149,9 @@ impl Transport {
             Kind::S3 => s3::open(url, environment, self),
             Kind::Google => google::open(url, environment, self),
             Kind::Azure => azure::open(url, environment, self),
-            Kind::Memory | Kind::Folder => Err(unusable(url, "it takes no credentials".to_owned())),
+            Kind::Memory | Kind::Folder => {
+                Err(unusable(url, "it takes no credentials".to_owned(), "leave the credentials folder out"))
+            }
         }
     }
 
@@ -158,7 +162,9 @@ impl Transport {
     /// Set before the environment's settings, which may allow plain http.
     fn client_options(&self, url: &Url) -> Result<ClientOptions, StoreError> {
         let pem = self.certificates.as_deref().unwrap_or_default();
-        let certificates = Certificate::from_pem_bundle(pem).map_err(|error| unusable(url, error.to_string()))?;
+        let certificates = Certificate::from_pem_bundle(pem).map_err(|error| {
+            unusable(url, error.to_string(), "put certificates in PEM into the file that the store's settings name")
+        })?;
         let options =
             ClientOptions::new().with_connect_timeout(CONNECT).with_read_timeout(SILENCE).with_timeout(REQUEST);
         Ok(certificates.into_iter().fold(options, ClientOptions::with_root_certificate))
@@ -172,7 +178,8 @@ pub(super) fn folder(path: &FilePath, purpose: Purpose) -> Result<Store, StoreEr
     };
     let refused = |error: std::io::Error| StoreError::Unusable {
         url: format!("file://{}", path.display()),
-        why: format!("{error}; name a folder that this user may {may}"),
+        why: error.to_string(),
+        remedy: format!("name a folder that this user may {may}"),
     };
     let (inner, path) = opened.map_err(refused)?;
     let url = Url::from_directory_path(&path).map_err(|()| refused(std::io::ErrorKind::InvalidFilename.into()))?;
@@ -183,7 +190,9 @@ pub(super) fn folder(path: &FilePath, purpose: Purpose) -> Result<Store, StoreEr
 fn bucket(url: &Url) -> Result<&str, StoreError> {
     match url.host_str() {
         Some(bucket) if !bucket.is_empty() => Ok(bucket),
-        _ => Err(unusable(url, format!("it names no bucket; write \"{}://bucket/prefix\"", url.scheme()))),
+        _ => {
+            Err(unusable(url, "it names no bucket".to_owned(), &format!("write \"{}://bucket/prefix\"", url.scheme())))
+        }
     }
 }
 
@@ -197,14 +206,15 @@ fn check_scheme(url: &Url, endpoint: Option<&str>, environment: &Environment, al
     match endpoint {
         Some(endpoint) if endpoint.starts_with("http://") && !environment.is_true(allow) => Err(unusable(
             url,
-            format!("its endpoint \"{endpoint}\" is plain http; use https, or set {allow}=true to allow it"),
+            format!("its endpoint \"{endpoint}\" is plain http"),
+            &format!("use https, or set {allow}=true to allow it"),
         )),
         _ => Ok(()),
     }
 }
 
-fn unusable(url: &Url, why: String) -> StoreError {
-    StoreError::Unusable { url: url.to_string(), why }
+fn unusable(url: &Url, why: String, remedy: &str) -> StoreError {
+    StoreError::Unusable { url: url.to_string(), why, remedy: remedy.to_owned() }
 }
 
 #[cfg(test)]

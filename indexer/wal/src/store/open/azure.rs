@@ -43,10 +43,15 @@ pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) 
         account = account.or_else(|| Some(EMULATOR.0.to_owned()));
         key = key.or_else(|| Some(EMULATOR.1.to_owned()));
     }
-    let account = account.ok_or_else(|| unusable(url, "no account is named; set AZURE_STORAGE_ACCOUNT".to_owned()))?;
+    let account =
+        account.ok_or_else(|| unusable(url, "no account is named".to_owned(), "set AZURE_STORAGE_ACCOUNT"))?;
     let builder =
         builder.with_container_name(bucket(url)?).with_http_connector(transport.connector()).with_retry(one_attempt());
-    let store = Arc::new(builder.build().map_err(|error| unusable(url, error.to_string()))?);
+    let store = Arc::new(
+        builder
+            .build()
+            .map_err(|error| unusable(url, error.to_string(), "correct the store's settings or the environment"))?,
+    );
     let signing = AzureSigning { store: store.clone(), account, key };
     Ok((store, Some(Signing::Azure(signing))))
 }

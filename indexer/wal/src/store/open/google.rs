@@ -42,7 +42,11 @@ pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) 
         check_scheme(url, Some(&endpoint), environment, "GOOGLE_ALLOW_HTTP")?;
     }
     let builder = builder.with_bucket_name(bucket).with_http_connector(transport.connector()).with_retry(one_attempt());
-    let store = Arc::new(builder.build().map_err(|error| unusable(url, error.to_string()))?);
+    let store = Arc::new(
+        builder
+            .build()
+            .map_err(|error| unusable(url, error.to_string(), "correct the store's settings or the environment"))?,
+    );
     let signing = GoogleSigning {
         store: store.clone(),
         endpoint,
@@ -63,10 +67,12 @@ fn credentials(url: &Url, builder: &GoogleCloudStorageBuilder) -> Result<Credent
     } else if let Some(file) = files.iter().find_map(|key| builder.get_config_value(key)) {
         fs::read_to_string(&file).map_err(|error| {
             let remedy = "correct GOOGLE_APPLICATION_CREDENTIALS";
-            unusable(url, format!("its credentials file \"{file}\" cannot be read: {error}; {remedy}"))
+            unusable(url, format!("its credentials file \"{file}\" cannot be read: {error}"), remedy)
         })?
     } else {
         return Ok(Credentials::default());
     };
-    serde_json::from_str(&text).map_err(|error| unusable(url, format!("its credentials are no JSON: {error}")))
+    serde_json::from_str(&text).map_err(|error| {
+        unusable(url, format!("its credentials are no JSON: {error}"), "give a service account's key file")
+    })
 }

@@ -41,7 +41,11 @@ pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) 
     let region = [AmazonS3ConfigKey::Region, AmazonS3ConfigKey::DefaultRegion];
     let region = region.iter().find_map(|key| builder.get_config_value(key));
     let region = region.unwrap_or_else(|| "us-east-1".to_owned());
-    let store = Arc::new(builder.build().map_err(|error| unusable(url, error.to_string()))?);
+    let store = Arc::new(
+        builder
+            .build()
+            .map_err(|error| unusable(url, error.to_string(), "correct the store's settings or the environment"))?,
+    );
     Ok((store.clone(), Some(Signing::S3(S3Signing { store, region }))))
 }
 
