@@ -39,12 +39,19 @@ pub struct Purge {
 /// What there is to purge.
 #[derive(Clone)]
 pub enum Purgeable {
-    /// Nothing: no index of that name is, or was, this very owner's in this log, or another log has the prefix.
+    /// Nothing: no index of that name is, or was, this very owner's in this log.
     Nothing,
     /// An index whose generation takes records.
     Open(Box<IndexChain>),
     /// An index that is closed for good, with its last generation. Perhaps not everything of it is deleted.
     Closed(Generation),
+    /// An index that is registered and another log's: that one was faster with the generation `to`.
+    Lost {
+        /// The last generation of ours, closed for good, if there is one.
+        last: Option<Generation>,
+        /// The generation that the other log has.
+        to: Generation,
+    },
 }
 
 /// What a purge did.
@@ -86,20 +93,35 @@ impl Purge {
     }
 
     async fn registered(&self, hint: Generation) -> Result<Purgeable, ChainError> {
-        let chain = IndexChain::open(&self.index, hint, self.entropy.clone()).of_log(&self.root);
-        let chain = match chain.last().await {
-            Err(ChainError::Refused(Refused::OfAnotherLog { .. } | Refused::Unclaimed { .. })) => {
-                return Ok(Purgeable::Nothing);
-            }
+        let chain = match self.chain(hint.clone()).of_log(&self.root).last().await {
+            Err(ChainError::Refused(Refused::OfAnotherLog { .. })) => return self.lost(hint).await,
+            Err(ChainError::Refused(Refused::Unclaimed { .. })) => return Ok(Purgeable::Nothing),
             chain => chain?,
         };
         match chain.latest().await? {
-            Some(slot) if slot.state.is_purged() && !self.is_ours(&slot.state).await? => Ok(Purgeable::Nothing),
+            Some(slot) if slot.state.is_purged() && !self.is_ours(&slot.state).await? => self.lost(hint).await,
             Some(slot) if slot.state.is_purged() || planted(Fault::PurgeBeforeClosing) => {
                 Ok(Purgeable::Closed(chain.generation().clone()))
             }
             _ => Ok(Purgeable::Open(Box::new(chain))),
         }
+    }
+
+    /// What is ours below the generation `to`, which another log has.
+    async fn lost(&self, to: Generation) -> Result<Purgeable, ChainError> {
+        for generation in (1..to.number().unwrap_or_default()).rev().map(Generation::numbered) {
+            if let Some(slot) = self.chain(generation.clone()).latest().await?
+                && slot.state.is_purged()
+                && self.is_ours(&slot.state).await?
+            {
+                return Ok(Purgeable::Lost { last: Some(generation), to });
+            }
+        }
+        Ok(Purgeable::Lost { last: None, to })
+    }
+
+    fn chain(&self, generation: Generation) -> IndexChain {
+        IndexChain::open(&self.index, generation, self.entropy.clone())
     }
 
     /// Whether the generation holds, or held, this log's records.
@@ -123,6 +145,7 @@ impl Purge {
             let chain = match self.look().await? {
                 Purgeable::Nothing => return Ok(Swept::default()),
                 Purgeable::Closed(generation) => return Ok(self.sweep(&generation).await?),
+                Purgeable::Lost { last, to } => return Ok(self.sweep_lost(last.as_ref(), &to).await?),
                 Purgeable::Open(chain) => chain,
             };
             let ship = match chain.acquire(identity.clone(), clock, beats, &on_wait).await {
@@ -155,6 +178,19 @@ impl Purge {
             Err(ChainError::Refused(Refused::OwnedByAnother { .. })) => return Ok(Swept::default()),
             Err(error) => return Err(error),
         }
+        self.sweep_up_to(last).await
+    }
+
+    /// Takes an index off the register that another log has, and deletes what is ours below the generation of that one.
+    async fn sweep_lost(&self, last: Option<&Generation>, to: &Generation) -> Result<Swept, ChainError> {
+        self.root.lose_index(&self.name, &self.owner, last, to).await?;
+        match last {
+            Some(last) => self.sweep_up_to(last).await,
+            None => Ok(Swept::default()),
+        }
+    }
+
+    async fn sweep_up_to(&self, last: &Generation) -> Result<Swept, ChainError> {
         let mut swept = Swept::default();
         let earlier = (1..last.number().unwrap_or_default()).map(Generation::numbered);
         for generation in earlier.chain([last.clone()]) {
@@ -164,7 +200,7 @@ impl Purge {
     }
 
     async fn sweep_generation(&self, generation: Generation) -> Result<Swept, ChainError> {
-        let chain = IndexChain::open(&self.index, generation.clone(), self.entropy.clone());
+        let chain = self.chain(generation.clone());
         let Some(latest) = chain.latest().await? else { return Ok(Swept::default()) };
         if latest.state.closed.is_none() && !planted(Fault::PurgeBeforeClosing) {
             return Ok(Swept::default());

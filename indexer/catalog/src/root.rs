@@ -309,13 +309,28 @@ impl Root {
         if known.generation.number() > generation.number() {
             return Err(Refused::NotRegistered { what: "generation of the index", name: generation.to_string() });
         }
-        let (url, owner, generation) = (known.url.clone(), owner.clone(), generation.clone());
+        Ok(Some(self.without(name, known, Some(generation))))
+    }
+
+    /// Takes an index of `owner` off the register whose generation `to` another log has; `last` is the one before that was
+    /// purged on behalf of this log, if there is one. `None` if it is not registered, or no more in that generation.
+    pub fn lose_index(&self, name: &str, owner: &Owner, last: Option<&Generation>, to: &Generation) -> Option<Self> {
+        let known = self.indexes.get(name).filter(|known| known.owner == *owner && known.generation == *to)?;
+        // What is remembered of a later purge stays.
+        let gone = self.purged.get(name).and_then(|gone| gone.generation.number());
+        Some(self.without(name, known, last.filter(|last| last.number() > gone)))
+    }
+
+    fn without(&self, name: &str, known: &Registered, purged: Option<&Generation>) -> Self {
         let mut next = self.clone();
         next.indexes.remove(name);
-        next.purged.insert(name.to_owned(), Purged { url, owner, generation, recorded: None });
+        if let Some(generation) = purged.cloned() {
+            let (url, owner) = (known.url.clone(), known.owner.clone());
+            next.purged.insert(name.to_owned(), Purged { url, owner, generation, recorded: None });
+        }
         next.cleaner.take_if(|cleaner| cleaner.index == name);
         next.consumers.retain(|_, consumer| consumer.index != name);
-        Ok(Some(next))
+        next
     }
 
     /// A purged generation stays closed, and its owner does not come back under the same UID.

@@ -117,6 +117,17 @@ impl RootChain {
         self.step(|root| root.purge_index(name, owner, generation)).await.map(drop)
     }
 
+    /// Takes an index off the register that another log has. See [`Root::lose_index`].
+    pub(crate) async fn lose_index(
+        &self,
+        name: &str,
+        owner: &Owner,
+        last: Option<&Generation>,
+        to: &Generation,
+    ) -> Result<(), ChainError> {
+        self.step(|root| Ok(root.lose_index(name, owner, last, to))).await.map(drop)
+    }
+
     /// Makes `cleaner` the one cleaner of the log.
     pub async fn set_cleaner(&self, cleaner: &Cleaner) -> Result<(), ChainError> {
         self.step(|root| root.set_cleaner(cleaner)).await.map(drop)

@@ -9,11 +9,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use support::{
     Act, Call, Stage,
-    process::{Process, owner, publish},
+    process::{INDEX, Process, owner, publish},
 };
 use tidemark_catalog::{
-    ChainError, Generation, Identity, IndexChain, ObjectKind, ObjectName, Owner, Purgeable, Refused, Registration,
-    Swept, Writership,
+    ChainError, Generation, Identity, IndexChain, ObjectKind, ObjectName, Owner, Purgeable, Refused, Swept, Writership,
 };
 use tidemark_wal::{Create, Entropy, Metadata};
 use tokio::{sync::Notify, time::timeout};

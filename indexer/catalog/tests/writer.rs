@@ -9,12 +9,9 @@ use std::{
     time::Duration,
 };
 
-use support::{
-    Act, Call, Stage,
-    process::{advance, publish},
-};
+use support::{Act, Call, Stage, process::publish};
 use tidemark_catalog::{
-    ChainError, Generation, HEARTBEAT, Identity, IndexChain, Manifest, PublishError, SILENCE, Slot, Waiting,
+    ChainError, Cursor, Generation, HEARTBEAT, Identity, IndexChain, Manifest, PublishError, SILENCE, Slot, Waiting,
     Writership, heartbeat,
 };
 use tidemark_wal::{Clock, Entropy, Log, Second};
