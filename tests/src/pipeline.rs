@@ -219,7 +219,7 @@ impl Attempt {
     async fn again_and_again(self, stop: CancellationToken, ends: Arc<Mutex<Vec<String>>>) {
         while !stop.is_cancelled() {
             let cache = tempfile::tempdir().expect("a temporary folder");
-            match self.ingest(&cache).run(stop.clone()).await {
+            match Box::pin(self.ingest(&cache).run(stop.clone())).await {
                 Ok(()) => return,
                 Err(error) => ends.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string()),
             }

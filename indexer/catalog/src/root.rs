@@ -248,14 +248,15 @@ impl Root {
         Ok(next)
     }
 
-    /// Records what the probe of the store at `url` found; `None` if the same is recorded already.
-    pub fn record_probe(&self, url: &str, report: &Value) -> Option<Self> {
-        if self.probes.get(url).is_some_and(|known| known.report == *report) {
-            return None;
-        }
+    /// Records what the probes of stores found, by URL; `None` if the same is recorded already.
+    pub fn record_probes(&self, reports: &BTreeMap<String, Value>) -> Option<Self> {
+        let known = |url: &str, report: &Value| self.probes.get(url).is_some_and(|known| known.report == *report);
+        let new: Vec<_> = reports.iter().filter(|(url, report)| !known(url, report)).collect();
         let mut next = self.clone();
-        next.probes.insert(url.to_owned(), ProbeRecord { report: report.clone(), recorded: None });
-        Some(next)
+        for (url, report) in &new {
+            next.probes.insert((*url).clone(), ProbeRecord { report: (*report).clone(), recorded: None });
+        }
+        (!new.is_empty()).then_some(next)
     }
 
     /// Registers an index of the log, and says how it came to be registered.
@@ -541,7 +542,7 @@ mod tests {
         let from = expected.newest().from;
         assert!(from >= Second::from_unix(5000).after(CHANGE_DELAY));
         // Later records, whatever their own time, leave the date alone.
-        let later = recorded(&changed, changed.record_probe("s3://b", &Value::Null), 9000);
+        let later = recorded(&changed, changed.record_probes(&[("s3://b".to_owned(), Value::Null)].into()), 9000);
         assert_eq!(later.schedule(), Some(expected));
         assert_eq!(later.ensure(&seconds(60)), Ok(None));
         assert_eq!(later.set_parameters(&seconds(60)), Ok(None));

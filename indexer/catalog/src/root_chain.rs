@@ -1,6 +1,9 @@
 //! The root chain of a log.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -83,10 +86,36 @@ impl RootChain {
         self.step(|root| root.set_parameters(parameters)).await?.schedule().ok_or_else(no_parameters)
     }
 
-    /// Records what the probe of the store at `url` found.
-    pub async fn record_probe(&self, url: &str, report: &impl Serialize) -> Result<(), ChainError> {
-        let report = serde_json::to_value(report).unwrap_or_default();
-        self.step(|root| Ok(root.record_probe(url, &report))).await.map(drop)
+    /// Records what the probes of stores found, by URL, in one record. `head` is the chain's head as it was just read; so is
+    /// the answer.
+    pub async fn record_probes<R: Serialize>(
+        &self,
+        head: Option<Slot<Root>>,
+        reports: &BTreeMap<String, R>,
+    ) -> Result<Option<Slot<Root>>, ChainError> {
+        let values =
+            reports.iter().map(|(url, report)| (url.clone(), serde_json::to_value(report).unwrap_or_default()));
+        let values = values.collect();
+        self.step_from(head, |root| Ok(root.record_probes(&values))).await
+    }
+
+    /// [`Self::ensure`] and [`Self::register_index`] in one record. `head` is the chain's head as it was just read.
+    pub async fn enrol(
+        &self,
+        head: Option<Slot<Root>>,
+        parameters: &Parameters,
+        name: &str,
+        index: &Registered,
+        adopt: Option<&str>,
+    ) -> Result<Registration, ChainError> {
+        let how = Mutex::new(Registration::Known);
+        self.step_from(head, |root| {
+            let set = root.ensure(parameters)?;
+            let registered = registered(set.as_ref().unwrap_or(root), name, index, adopt, &how)?;
+            Ok(registered.or(set))
+        })
+        .await?;
+        Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Registers an index, or learns that it is another owner's. See [`Root::register_index`].
@@ -97,13 +126,7 @@ impl RootChain {
         adopt: Option<&str>,
     ) -> Result<Registration, ChainError> {
         let how = Mutex::new(Registration::Known);
-        self.step(|root| {
-            let (registration, next) = root.register_index(name, index, adopt)?;
-            *how.lock().unwrap_or_else(PoisonError::into_inner) = registration;
-            // An index is written on behalf of a log that can be told from others.
-            Ok(next.or_else(|| root.id.is_none().then(|| root.clone())))
-        })
-        .await?;
+        self.step(|root| registered(root, name, index, adopt, &how)).await?;
         Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -148,14 +171,22 @@ impl RootChain {
         &self,
         transaction: impl Fn(&Root) -> Result<Option<Root>, Refused> + Send + Sync,
     ) -> Result<Root, ChainError> {
-        let empty = Root::default();
-        let (head, id) = (self.head().await?, LogId(self.entropy.nonce()));
+        let slot = self.step_from(self.head().await?, transaction).await?;
+        Ok(slot.map(|slot| slot.state).unwrap_or_default())
+    }
+
+    /// As [`Self::step`], from the head that was just read. Gives the head as it is afterwards.
+    async fn step_from(
+        &self,
+        head: Option<Slot<Root>>,
+        transaction: impl Fn(&Root) -> Result<Option<Root>, Refused> + Send + Sync,
+    ) -> Result<Option<Slot<Root>>, ChainError> {
+        let (empty, id) = (Root::default(), LogId(self.entropy.nonce()));
         let step = |root: Option<&Root>| Ok(transaction(root.unwrap_or(&empty))?.map(|next| next.identified(&id)));
-        let appended = self.chain.append(head, step).await;
-        match appended {
-            Ok(slot) => Ok(self.keep(slot).state),
+        match self.chain.append(head, step).await {
+            Ok(slot) => Ok(Some(self.keep(slot))),
             // Nothing to change in a chain without records.
-            Err(ChainError::Refused(Refused::Empty)) => Ok(empty),
+            Err(ChainError::Refused(Refused::Empty)) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -172,6 +203,20 @@ impl RootChain {
         }
         newest.clone().unwrap_or(slot)
     }
+}
+
+/// What a registration makes of the root; `how` hears how the index came to be registered.
+fn registered(
+    root: &Root,
+    name: &str,
+    index: &Registered,
+    adopt: Option<&str>,
+    how: &Mutex<Registration>,
+) -> Result<Option<Root>, Refused> {
+    let (registration, next) = root.register_index(name, index, adopt)?;
+    *how.lock().unwrap_or_else(PoisonError::into_inner) = registration;
+    // An index is written on behalf of a log that can be told from others.
+    Ok(next.or_else(|| root.id.is_none().then(|| root.clone())))
 }
 
 fn no_parameters() -> ChainError {

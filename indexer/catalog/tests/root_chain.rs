@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use support::Stage;
 use tidemark_catalog::{ChainError, Generation, Owner, Refused, Registered, Registration, RootChain};
@@ -17,6 +17,10 @@ fn open(stage: &Stage, seed: u64) -> RootChain {
 
 fn seconds(seconds: u64) -> Parameters {
     Parameters::with_expiry(Duration::from_secs(seconds))
+}
+
+fn probed() -> BTreeMap<String, &'static str> {
+    ["memory:///a", "memory:///b"].map(|url| (url.to_owned(), "passed")).into()
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,7 +52,7 @@ async fn a_change_holds_from_its_records_store_time_on_whoever_reads_it_and_when
     }
     // A later record, by somebody who read the change, says the same date.
     advance(Duration::from_secs(5000)).await;
-    b.record_probe("memory:///", &"passed").await.unwrap();
+    b.record_probes(b.head().await.unwrap(), &probed()).await.unwrap();
     assert_eq!(open(&stage, 4).schedule().await.unwrap(), set);
     assert_eq!(b.ensure(&seconds(60)).await.unwrap(), set);
     let old = b.ensure(&seconds(600)).await.unwrap_err().to_string();
@@ -76,14 +80,38 @@ async fn two_owners_race_for_one_prefix_and_one_of_them_gets_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn parameters_and_an_index_are_one_record_and_a_head_that_was_overtaken_is_read_again() {
+    let stage = Stage::new();
+    let (a, b) = (open(&stage, 1), open(&stage, 2));
+    let index = |owner: &str| Registered {
+        url: "memory:///index".to_owned(),
+        owner: Owner::Named { name: owner.to_owned() },
+        generation: Generation::first(),
+    };
+    let (head, five) = (b.head().await.unwrap(), seconds(5));
+    assert_eq!(a.enrol(None, &five, "main", &index("a"), None).await.unwrap(), Registration::New);
+    assert_eq!(a.head().await.unwrap().unwrap().number, 1);
+    // What `b` read is old by now.
+    let refused = b.enrol(head.clone(), &seconds(6), "main", &index("a"), None).await.unwrap_err();
+    assert!(matches!(refused, ChainError::Refused(Refused::ParameterDiffers { .. })), "{refused}");
+    let refused = b.enrol(head, &five, "main", &index("b"), None).await.unwrap_err();
+    assert!(matches!(refused, ChainError::Refused(Refused::OwnedByAnother { .. })), "{refused}");
+    let before = (stage.keys().await, stage.calls());
+    let head = a.head().await.unwrap();
+    let read = stage.calls();
+    assert_eq!(a.enrol(head, &five, "main", &index("a"), None).await.unwrap(), Registration::Known);
+    assert_eq!((stage.keys().await, stage.calls()), (before.0, read), "nothing is asked where nothing changes");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_written_when_nothing_changes() {
     let stage = Stage::new();
     let root = open(&stage, 1);
     root.ensure(&seconds(5)).await.unwrap();
-    root.record_probe("memory:///", &"passed").await.unwrap();
+    root.record_probes(root.head().await.unwrap(), &probed()).await.unwrap();
     let before = stage.keys().await;
     root.ensure(&seconds(5)).await.unwrap();
-    root.record_probe("memory:///", &"passed").await.unwrap();
+    root.record_probes(root.head().await.unwrap(), &probed()).await.unwrap();
     root.set_parameters(&seconds(5)).await.unwrap();
     assert_eq!(stage.keys().await, before);
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tidemark_catalog::{ChainError, Identity, IndexChain, Owner, Purge, Registration, RootChain, Swept};
+use tidemark_catalog::{ChainError, Identity, IndexChain, Owner, Purge, Registration, Root, RootChain, Slot, Swept};
 use tidemark_wal::{Clock, Entropy, Log, ParameterSource, Store, Token};
 use tokio::{
     net::TcpListener,
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Opened, Patience, ServiceError, Stores,
-    opening::{Asked, FolderWriter, agree, fit, look, register},
+    opening::{Asked, FolderWriter, fit, look, register, wanted},
     removal::{Control, was_removed},
     serving::{listen_on, serve},
     supervise::Tasks,
@@ -249,16 +249,17 @@ impl Work {
         let log = log.ok_or_else(|| ServiceError::Ended { task: "ingest", why: "no log was named".to_owned() })?;
         let entropy = &self.entropy;
         let root = RootChain::open(&log, entropy.clone());
-        let chain = match look(&root, &index, entropy).await {
+        let head = root.head().await?;
+        let chain = match look(&root, head.as_ref(), &index, entropy).await {
             Err(refused @ ChainError::Refused(_)) => return Err(refused.into()),
             // A store that failed is told by its probe, in the order of the stores.
             chain => chain,
         };
-        self.prove_fit(&root, &log, &index).await?;
+        let head = self.prove_fit(&root, head, &log, &index).await?;
         let chain = chain?;
         let IndexOptions { parameters, owner, adopt, identity, .. } = &self.options;
-        agree(&root, &log, parameters).await?;
-        let how = register(&root, &chain, owner, adopt.as_deref()).await?;
+        let parameters = wanted(head.as_ref(), &log, parameters)?;
+        let how = register(&root, head, &parameters, &chain, (owner, adopt.as_deref())).await?;
         let adopted = match how {
             Registration::Adopted { from } => Some(from.id().to_owned()),
             // A resource that was deleted and made again.
@@ -285,19 +286,24 @@ impl Work {
         Ok(self.engine.get_or_init(|| opened).clone())
     }
 
-    async fn prove_fit(&self, root: &RootChain, log: &Log, index: &tidemark_wal::Store) -> Result<(), ServiceError> {
-        for store in log.stores().chain([index]) {
-            // What was wrong before is not any more: the stores were reached.
-            let probing = || {
-                self.process.works(OPENING);
-                self.process.set_phase(Some(Phase::Probing));
-            };
-            let fitted = fit(root, store, &self.entropy, probing).await;
-            self.process.set_phase(None);
-            fitted?;
-        }
+    async fn prove_fit(
+        &self,
+        root: &RootChain,
+        head: Option<Slot<Root>>,
+        log: &Log,
+        index: &Store,
+    ) -> Result<Option<Slot<Root>>, ServiceError> {
+        // What was wrong before is not any more: the log's store was reached.
+        let probing = || {
+            self.process.works(OPENING);
+            self.process.set_phase(Some(Phase::Probing));
+        };
+        let stores: Vec<_> = log.stores().chain([index]).collect();
+        let fitted = fit(root, head, &stores, &self.entropy, probing).await;
+        self.process.set_phase(None);
+        let head = fitted?;
         self.process.set_probed();
-        Ok(())
+        Ok(head)
     }
 
     fn stores(&self) -> Result<Opened, ServiceError> {

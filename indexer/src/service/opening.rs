@@ -5,8 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidemark_catalog::{ChainError, Identity, IndexChain, Owner, Registered, Registration, RootChain};
-use tidemark_wal::{Entropy, Log, Parameters, Schedule, Store, StoreError, probe};
+use futures::future::join_all;
+use tidemark_catalog::{
+    ChainError, Generation, Identity, IndexChain, Owner, Registered, Registration, Root, RootChain, Slot,
+};
+use tidemark_wal::{Entropy, Log, Parameters, ProbeReport, Store, StoreError, probe};
 
 use super::ServiceError;
 use crate::EngineOptions;
@@ -17,62 +20,89 @@ pub type Asked = Box<dyn Fn(Option<Parameters>) -> Option<Parameters> + Send + S
 /// Name of the file in a local index folder that its writer keeps locked.
 const WRITER_LOCK: &str = ".tidemark-writer";
 
-/// Proves once a prefix that the store holds what the protocol needs, and records it in the root chain.
+/// Proves once a prefix that the stores hold what the protocol needs, all at once, and records it in the root chain.
+///
+/// `head` is the root chain's head as it was just read; so is the answer. Those that are fit are recorded whatever becomes
+/// of the others. Of several failures that of the first store is told, whichever answered first.
 pub(super) async fn fit(
     root: &RootChain,
-    store: &Store,
+    head: Option<Slot<Root>>,
+    stores: &[&Store],
     entropy: &Entropy,
     probing: impl FnOnce(),
-) -> Result<(), ServiceError> {
-    let url = store.url().as_str();
-    if root.head().await?.is_some_and(|slot| slot.state.probes.contains_key(url)) {
-        return Ok(());
+) -> Result<Option<Slot<Root>>, ServiceError> {
+    let proven = |url: &str| head.as_ref().is_some_and(|slot| slot.state.probes.contains_key(url));
+    let mut unproven: Vec<&Store> = Vec::new();
+    for store in stores {
+        if !proven(store.url().as_str()) && unproven.iter().all(|other| other.url() != store.url()) {
+            unproven.push(store);
+        }
+    }
+    if unproven.is_empty() {
+        return Ok(head);
     }
     probing();
-    tracing::info!(store = url, "probing the store, once");
-    let report = probe(store, entropy).await;
+    let urls: Vec<_> = unproven.iter().map(|store| store.url().as_str()).collect();
+    tracing::info!(stores = ?urls, "probing the stores, once");
+    let reports = join_all(unproven.iter().map(|store| probe(store, entropy))).await;
+    let fit = reports.iter().filter(|report| report.failure.is_none() && report.passed());
+    let fit = fit.map(|report| (report.url.clone(), report)).collect();
+    let head = root.record_probes(head, &fit).await?;
+    reports.iter().try_for_each(verdict)?;
+    Ok(head)
+}
+
+/// Whether a log may live in the store of the report.
+fn verdict(report: &ProbeReport) -> Result<(), ServiceError> {
     // A store that did not answer has broken no promise.
     if let Some(failure) = report.failure.clone().filter(|failure| !matches!(failure, StoreError::Refused { .. })) {
         return Err(failure.into());
     }
-    if let Some(line) = report.failed_line() {
-        let (line, detail) = (line.name.clone(), line.detail.clone());
-        return Err(ServiceError::Unfit { store: url.to_owned(), line, detail });
+    match report.failed_line() {
+        None => Ok(()),
+        Some(line) => {
+            let (store, line, detail) = (report.url.clone(), line.name.clone(), line.detail.clone());
+            Err(ServiceError::Unfit { store, line, detail })
+        }
     }
-    Ok(root.record_probe(url, &report).await?)
 }
 
 /// Proves once that the stores of a log are fit: before anything is written there that relies on it.
 pub(crate) async fn fit_log(root: &RootChain, log: &Log, entropy: &Entropy) -> Result<(), ServiceError> {
-    for store in log.stores() {
-        fit(root, store, entropy, || {}).await?;
-    }
-    Ok(())
+    let stores: Vec<_> = log.stores().collect();
+    fit(root, root.head().await?, &stores, entropy, || {}).await.map(drop)
 }
 
-/// The parameters in force, after the first indexer has set them and a later one has proven to ask for the same.
-pub(super) async fn agree(root: &RootChain, log: &Log, asked: &Asked) -> Result<Schedule, ServiceError> {
-    let recorded = root.parameters().await?.map(|schedule| schedule.newest().parameters);
-    let wanted = asked(recorded).ok_or_else(|| ServiceError::NoExpiry { log: log.entries.url().to_string() })?;
-    Ok(root.ensure(&wanted).await?)
-}
-
-/// The open generation of the index. Refused, before anything is written, if it holds the records of another log.
-pub(super) async fn look(root: &RootChain, index: &Store, entropy: &Entropy) -> Result<IndexChain, ChainError> {
-    let start = root.state().await?.generation_of(index.url().as_str());
+/// The open generation of the index, as the root `known` names it. Refused, before anything is written, if it holds the
+/// records of another log.
+pub(super) async fn look(
+    root: &RootChain,
+    known: Option<&Slot<Root>>,
+    index: &Store,
+    entropy: &Entropy,
+) -> Result<IndexChain, ChainError> {
+    let start = known.map_or_else(Generation::first, |slot| slot.state.generation_of(index.url().as_str()));
     IndexChain::open(index, start, entropy.clone()).of_log(root).follow().await
 }
 
-/// Registers the index of `chain` with its owner.
+/// The parameters that are asked for, given those that are recorded.
+pub(super) fn wanted(known: Option<&Slot<Root>>, log: &Log, asked: &Asked) -> Result<Parameters, ServiceError> {
+    let recorded = known.and_then(|slot| slot.state.schedule()).map(|schedule| schedule.newest().parameters);
+    asked(recorded).ok_or_else(|| ServiceError::NoExpiry { log: log.entries.url().to_string() })
+}
+
+/// Registers the index of `chain` with its owner. The first indexer sets the parameters of the log; a later one has to ask
+/// for the same.
 pub(super) async fn register(
     root: &RootChain,
+    head: Option<Slot<Root>>,
+    parameters: &Parameters,
     chain: &IndexChain,
-    owner: &Owner,
-    adopt: Option<&str>,
+    (owner, adopt): (&Owner, Option<&str>),
 ) -> Result<Registration, ServiceError> {
     let url = chain.index().url().to_string();
     let registered = Registered { url: url.clone(), owner: owner.clone(), generation: chain.generation().clone() };
-    let how = root.register_index(&url, &registered, adopt).await?;
+    let how = root.enrol(head, parameters, &url, &registered, adopt).await?;
     tracing::debug!(?how, index = url, "the index is registered");
     Ok(how)
 }

@@ -49,7 +49,7 @@ pub async fn index(world: World, process: Process, name: String) -> End {
             stop.cancel();
         });
     }
-    let ended = ingest.run(stop).await;
+    let ended = Box::pin(ingest.run(stop)).await;
     let why = ended.map_or_else(|error| error.to_string(), |()| "stopped".to_owned());
     // In calm weather nobody has a reason to end, except one who was told to or was fenced before.
     world.cloud.note(&format!("{} ends: {why}", process.name()));
