@@ -36,6 +36,6 @@ pub use s3::S3Server;
 pub use stores::TestStore;
 
 /// The repository's top folder.
-pub(crate) fn root() -> std::path::PathBuf {
+pub fn root() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(std::path::Path::new("/")).to_owned()
 }

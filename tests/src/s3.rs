@@ -59,6 +59,11 @@ pub struct S3Server {
 impl S3Server {
     /// Starts a server without buckets on a free loopback port.
     pub fn start() -> anyhow::Result<Self> {
+        Self::on(std::net::TcpListener::bind("127.0.0.1:0")?)
+    }
+
+    /// Starts a server without buckets behind a listener, such as one inside a cluster's network.
+    pub fn on(listener: std::net::TcpListener) -> anyhow::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("s3").enable_all().build()?;
         let shared = Arc::new(Shared {
@@ -68,7 +73,6 @@ impl S3Server {
             clock: StoreClock::default(),
             keys: Mutex::new((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())),
         });
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let entered = runtime.enter();

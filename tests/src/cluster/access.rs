@@ -2,14 +2,17 @@
 
 use std::{
     ffi::OsStr,
-    net::{IpAddr, SocketAddr},
+    fs::File,
+    net::{IpAddr, SocketAddr, TcpListener},
+    os::fd::AsFd,
 };
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Cluster, Words, held};
+use super::{Cluster, Words, control_plane::DNS, held, namespaces::At};
 
 impl Cluster {
     /// Runs `kubectl` and gives what it printed.
@@ -50,6 +53,19 @@ impl Cluster {
         let pod = Api::<Pod>::namespaced(self.client(), namespace).get(name).await?;
         let address = pod.status.and_then(|status| status.pod_ip).context("the pod has no address yet")?;
         self.url(address.parse()?, port)
+    }
+
+    /// A listener of this process on the cluster's network, beside the API server: pods reach it, this machine does by
+    /// [`Self::url`]. It closes with the value, not with the cluster.
+    pub fn listener(&self) -> anyhow::Result<TcpListener> {
+        let network = File::open(self.namespaces.network(At::ControlPlane))?;
+        let address = (DNS.parse::<IpAddr>()?, 0);
+        // A socket stays in the network of the thread that made it.
+        let bound = std::thread::spawn(move || -> anyhow::Result<TcpListener> {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(TcpListener::bind(address)?)
+        });
+        bound.join().ok().context("the thread that listens has panicked")?
     }
 
     /// A URL on this machine that leads to an address on the cluster's network. Asked again, it is the same.

@@ -65,6 +65,8 @@ impl Cluster {
         let variables = [
             ("MINIO_ROOT_USER", store.access_key.clone()),
             ("MINIO_ROOT_PASSWORD", store.secret_key.clone()),
+            // As in the demo: a request for another region is refused.
+            ("MINIO_REGION", "us-east-1".to_owned()),
             ("MINIO_BROWSER", "off".to_owned()),
             ("MINIO_CALLHOME_ENABLE", "off".to_owned()),
             ("MINIO_UPDATE", "off".to_owned()),
