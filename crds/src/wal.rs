@@ -129,7 +129,8 @@ pub struct WalSpec {
     #[serde(default)]
     pub compaction: CompactionSpec,
     /// The owner to take this index over from: the UID that the condition `StorageReady` names with reason `OwnedByAnother`.
-    /// Empty adopts nothing but an index of the same cluster, namespace and name. It has no effect once this WAL is the owner.
+    /// Empty adopts nothing but an index of the same cluster, namespace and name. It has no effect once this WAL is the owner, and an
+    /// index of another log is never taken over.
     #[serde(default)]
     #[schemars(length(max = 128), regex(pattern = r"^[A-Za-z0-9._:-]*$"))]
     pub adopt_owner: String,

@@ -8,6 +8,8 @@ mod deletion;
 mod examples;
 #[path = "cluster_refusals/owners.rs"]
 mod owners;
+#[path = "cluster_refusals/security.rs"]
+mod security;
 #[path = "cluster_refusals/stores.rs"]
 mod stores;
 #[path = "cluster_refusals/tokens.rs"]

@@ -289,6 +289,9 @@ mod tests {
         for (reason, message) in &all {
             let parts: Vec<&str> = message.split("; ").collect();
             assert!(parts.len() >= 3 && parts.iter().all(|part| !part.trim().is_empty()), "{reason:?}: {message}");
+            // The operator makes a condition of it.
+            let known = tidemark_crds::Reason::parse(&format!("{reason:?}"));
+            assert!(known.is_some(), "no condition has the reason {reason:?}");
         }
         let reasons: BTreeSet<Reason> = all.into_iter().map(|(reason, _)| reason).collect();
         assert_eq!(reasons.len(), Reason::Internal as usize + 1, "only these are told: {reasons:?}");

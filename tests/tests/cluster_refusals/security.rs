@@ -1,33 +1,11 @@
-//! What accounts and pods may do, on a whole cluster.
+//! What accounts and pods may do.
 
 use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use tidemark_tests::cluster::{
-    Cluster,
-    product::{OPERATOR_NAMESPACE, WalPlan},
-};
-use tokio::sync::OnceCell;
+use tidemark_tests::cluster::{Cluster, product::OPERATOR_NAMESPACE};
 
-/// The namespace and the name of the WAL that is looked at.
-const HEALTHY: &str = "healthy";
-
-static INSTALLED: OnceCell<()> = OnceCell::const_new();
-
-/// One cluster of one node with the chart, and a WAL that is ready.
-async fn cluster() -> &'static Cluster {
-    let builder = Cluster::builder().product().await.expect("the image is built");
-    let cluster = builder.shared().await.expect("the cluster starts");
-    let install = async || {
-        let more = ["--set=replicaCount=1", "--set=pollInterval=2s"];
-        cluster.install_chart(&more).await.expect("the chart is installed");
-        let store = cluster.minio().await.expect("the store starts");
-        let plan = WalPlan::new(HEALTHY, HEALTHY, &store).with(&json!({"search": {"replicas": 1}}));
-        plan.apply(cluster).await.expect("it is applied").until_ready().await;
-    };
-    INSTALLED.get_or_init(install).await;
-    cluster
-}
+use crate::{HEALTHY, cluster, pods};
 
 /// What the operator may do with objects of each namespace, without what every account may.
 const OPERATOR: [&str; 13] = [
@@ -111,8 +89,7 @@ fn has_no_token(pod: &Pod) {
 #[ignore = "needs root and containerd: tests/tools/test.sh runs it"]
 async fn data_pods_are_restricted_without_a_token_and_behind_policies() {
     let cluster = cluster().await;
-    let api = Api::<Pod>::namespaced(cluster.client(), HEALTHY);
-    let found = api.list(&ListParams::default()).await.expect("the API server answers").items;
+    let found = pods(cluster, HEALTHY).await;
     assert!(found.len() >= 2, "the indexer and search run");
     found.iter().for_each(has_no_token);
     let privileged = json!({
