@@ -73,6 +73,8 @@ pub(crate) enum Step {
     RollIndexer,
     /// The indexer is of this release and not all there yet.
     AwaitIndexer,
+    /// Nothing is left to change, and the permission went before all was ready: give the turn to the next.
+    Leave,
     /// All is done: give the turn to the next.
     Finish,
 }
@@ -85,7 +87,7 @@ impl Step {
 
     /// Whether the indexer's Deployment may be written as it is built.
     pub(crate) fn rolls_indexer(self) -> bool {
-        matches!(self, Self::UpToDate | Self::RollIndexer | Self::AwaitIndexer | Self::Finish)
+        matches!(self, Self::UpToDate | Self::RollIndexer | Self::AwaitIndexer | Self::Leave | Self::Finish)
     }
 
     /// Whether the WAL is under way.
@@ -101,16 +103,17 @@ impl Situation<'_> {
         // Waiting protects queries. Where none is answered now, a new release may be the very remedy.
         let serving = self.search.is_some_and(|search| search.available > 0);
         let search_done = self.search.is_none_or(|search| search.complete) || !serving;
+        let indexer_done = self.indexer.is_none_or(|indexer| indexer.complete);
         match (outdated(self.search), outdated(self.indexer)) {
             (false, false) if !self.under_way => Step::UpToDate,
-            (false, false) if self.permission != Permission::Granted => Step::Finish,
             (true, _) | (_, true) if self.permission != Permission::Granted => Step::Hold,
             (true, _) | (_, true) if !self.under_way => Step::Queue,
             (true, _) => Step::RollSearch,
+            (false, false) if search_done && indexer_done => Step::Finish,
+            (false, false) if self.permission != Permission::Granted => Step::Leave,
             (false, _) if !search_done => Step::AwaitSearch,
             (false, true) => Step::RollIndexer,
-            (false, false) if self.indexer.is_some_and(|indexer| !indexer.complete) => Step::AwaitIndexer,
-            (false, false) => Step::Finish,
+            (false, false) => Step::AwaitIndexer,
         }
     }
 
@@ -143,6 +146,13 @@ impl Situation<'_> {
                     ),
                 )
             }
+            Step::Leave => Verdict::yes(
+                Reason::NewRelease,
+                format!(
+                    "the pods are of release \"{release}\" and have not all become ready; the upgrade is left as it is, and \
+                     the next WAL gets the turn; see \"kubectl get pods -n {namespace}\" and mend the cause"
+                ),
+            ),
             Step::Queue => Verdict::yes(
                 Reason::NewRelease,
                 format!(
@@ -469,7 +479,9 @@ mod tests {
         // Nothing is left to change, only to wait for.
         let mut last = World { under_way: true, suspended: true, ..World::old(true, true) };
         (last.search.release, last.indexer.release, last.indexer.complete) = (NEW, NEW, false);
-        assert_eq!(last.step(), Step::Finish);
+        assert_eq!(last.step(), Step::Leave);
+        last.reconcile(&a, &turns);
+        assert!(!last.under_way && last.step() == Step::UpToDate);
     }
 
     #[test]
@@ -497,6 +509,26 @@ mod tests {
         let getting_on = Rollout { stalled: false, ..behind.clone() };
         let verdict = of(&getting_on, &old).verdict(Step::AwaitSearch, &key, false);
         assert_eq!(verdict.reason, Reason::Upgrading);
+    }
+
+    /// It said `UpToDate`, with the Event `Upgraded`, of pods that never started.
+    #[test]
+    fn an_approval_that_is_withdrawn_from_an_indexer_that_does_not_start_is_no_success() {
+        let key = WalKey::new("data", "orders");
+        let done = Rollout { release: Some(NEW.into()), available: 1, complete: true, ..Rollout::default() };
+        let behind = Rollout { complete: false, stalled: true, ..done.clone() };
+        let of = |indexer| Situation {
+            release: NEW,
+            search: Some(&done),
+            indexer: Some(indexer),
+            permission: Permission::Missing,
+            under_way: true,
+        };
+        assert_eq!((of(&behind).step(), of(&done).step()), (Step::Leave, Step::Finish));
+        assert!(!Step::Leave.is_under_way(), "its turn goes to the next");
+        let verdict = of(&behind).verdict(Step::Leave, &key, false);
+        assert_eq!(verdict.reason, Reason::NewRelease);
+        assert!(verdict.message.contains("have not all become ready; the upgrade is left"), "{}", verdict.message);
     }
 
     #[test]
