@@ -5,10 +5,11 @@ use serde_json::Value;
 use crate::helm::{Helm, chart, objects, of_kind, root, values_files};
 
 /// The metrics that the alerts may use, and the file whose code registers each: a scrape would show no more.
-const METRICS: [(&str, &str, &str); 5] = [
+const METRICS: [(&str, &str, &str); 6] = [
     ("tidemark_operator_wals", "operator/src/metrics.rs", "\"wals\""),
     ("tidemark_operator_leader", "operator/src/metrics.rs", "\"leader\""),
     ("tidemark_operator_purges_abandoned_total", "operator/src/metrics.rs", "\"purges_abandoned\""),
+    ("tidemark_operator_upgrades_stalled", "operator/src/metrics.rs", "\"upgrades_stalled\""),
     ("tidemark_lag_seconds", "indexer/src/http/metrics.rs", "\"lag\""),
     ("tidemark_writer_role", "indexer/src/http/metrics.rs", "\"writer_role\""),
 ];
@@ -152,7 +153,7 @@ fn alerts_use_metrics_that_exist() {
     let file = chart().join("ci/everything.yaml");
     let rendered = objects(&Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap());
     let rules = of_kind(&rendered, "PrometheusRule")[0]["spec"]["groups"][0]["rules"].as_array().unwrap();
-    assert_eq!(rules.len(), 5);
+    assert_eq!(rules.len(), METRICS.len());
     let mut used = std::collections::BTreeSet::new();
     for rule in rules {
         let expression = rule["expr"].as_str().unwrap();
