@@ -155,6 +155,11 @@ impl S3Server {
         self.shared.buckets().ignore_preconditions = true;
     }
 
+    /// Conditional writes keep their condition again, as they did at first.
+    pub fn keep_preconditions(&self) {
+        self.shared.buckets().ignore_preconditions = false;
+    }
+
     /// At most this many keys a listing page (1 000 at first), so that paging shows with few objects.
     pub fn limit_pages(&self, keys: usize) {
         self.shared.buckets().page_limit = keys;

@@ -15,7 +15,7 @@ mod stores;
 #[path = "cluster_refusals/tokens.rs"]
 mod tokens;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::ListParams};
@@ -87,10 +87,12 @@ fn told(reason: &str, message: &str, says: &[&str]) {
     }
 }
 
-/// Does `work` and sees to it that the healthy WAL is ready throughout, and that no container has started twice in the end.
+/// Does `work` and sees to it that the healthy WAL is ready and answers searches throughout, and that no container has started
+/// twice in the end.
 async fn unaffected<T>(cluster: &Cluster, namespace: &str, work: impl Future<Output = T>) -> T {
     let plan = plan(cluster, HEALTHY, HEALTHY).await;
     let healthy = plan.prepare(cluster).await.expect("it is there");
+    let (asked, failed) = (Cell::new(0), Cell::new(0));
     let watching = async {
         loop {
             // A busy machine may leave a request without an answer: that says nothing about the WAL.
@@ -99,10 +101,17 @@ async fn unaffected<T>(cluster: &Cluster, namespace: &str, work: impl Future<Out
                 let ready = condition(&conditions, ConditionType::Ready).map(|ready| (&*ready.status, &*ready.message));
                 assert!(matches!(ready, Some(("True", _))), "the healthy WAL is not ready: {ready:?}");
             }
+            asked.set(asked.get() + 1);
+            if let Err(error) = healthy.ask("/v1/search", &[("size", "1")]).await {
+                println!("a search of the healthy WAL failed: {error:#}");
+                failed.set(failed.get() + 1);
+            }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     };
     let done = tokio::select! { done = work => done, () = watching => unreachable!("it watches for ever") };
+    println!("meanwhile {} of {} searches of the healthy WAL failed", failed.get(), asked.get());
+    assert!(asked.get() > 0 && failed.get() * 20 <= asked.get(), "search of the healthy WAL goes on");
     for namespace in [namespace, HEALTHY, tidemark_tests::cluster::product::OPERATOR_NAMESPACE] {
         for pod in pods(cluster, namespace).await {
             let name = pod.name_any();

@@ -101,20 +101,30 @@ async fn every_block_runs_in_the_order_of_the_readme() {
         (said.contains("bundle/") && said.contains("complete up to")).then_some(())
     })
     .await;
-    look.run(cluster).await;
+    let described = look.run(cluster).await;
+    let (_, events) = described.split_once("Events:").expect("`kubectl describe` shows Events");
+    for told in ["StorageProbed", "RoleTaken", "FirstManifest", "CaughtUp"] {
+        assert!(events.contains(told), "`kubectl describe` tells {told}: {events}");
+    }
 
     let (wal, log) = demo(cluster).await;
-    let before = columns(&wal.get().await.expect("it is there"));
+    let before = wal.until("it has figures", async |wal| columns(wal)).await;
     let entries = wal.agrees_with(&log).await;
     println!("search and the demo's log agree on {entries} entries");
     let after = wal
         .until("the columns move", async |wal| {
             let now = columns(wal);
-            let moved = matches!((&before, &now), (Some(before), Some(now)) if before.0 < now.0 && before.1 < now.1);
-            (moved || before.is_none()).then_some(now)
+            now.filter(|now| before.0 < now.0 && before.1 < now.1)
         })
         .await;
     println!("watermark and entries moved from {before:?} to {after:?}");
+    until("`kubectl get wal` shows them", PATIENCE, async || {
+        let (_, entries) = columns(&wal.get().await.ok()?)?;
+        let shown = cluster.kubectl(["get", "wal", "demo", "-n", NAMESPACE, "--no-headers"]).await.ok()?;
+        let [name, ready, _, _, shown, _] = shown.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+        (name == "demo" && ready == "True" && shown == entries.to_string() && entries >= after.1).then_some(())
+    })
+    .await;
     let reasons = story::reasons(cluster, NAMESPACE, "demo").await;
     println!("the Events: {reasons:?}");
     story::assert_in_order(&reasons, &["StorageProbed", "RoleTaken", "FirstManifest", "CaughtUp"]);

@@ -49,7 +49,9 @@ async fn a_wal_answers_its_owner_pauses_and_outlives_the_operator() {
     assert!(ask("status").await.contains("orders"));
     let found = ask("search orders 'first import' --json").await;
     assert!(found.contains(&first.to_string()), "{found}");
-    println!("{}", ask("check orders").await);
+    let checked = ask("check orders").await;
+    println!("{checked}");
+    assert!(checked.contains("passed") && !checked.contains("FAILED"), "{checked}");
     let report = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{}.tar", std::process::id()));
     ask(&format!("report orders -o {}", report.display())).await;
     let told = std::fs::read(&report).expect("the report is written");

@@ -90,6 +90,8 @@ async fn read_only(cluster: &Cluster) {
 }
 
 async fn without_preconditions(cluster: &Cluster) {
-    let (wal, _server) = on_own_server(cluster, "unfit", S3Server::ignore_preconditions).await;
+    let (wal, server) = on_own_server(cluster, "unfit", S3Server::ignore_preconditions).await;
     refused(&wal, "StoreUnfit", &["s3://refused-stores-unfit-"]).await;
+    server.keep_preconditions();
+    wal.until_ready().await;
 }
