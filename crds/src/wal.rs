@@ -117,7 +117,7 @@ pub struct WalSpec {
     pub log: LogPlace,
     /// Where the descriptors are that complete updates.
     pub metadata: MetadataPlace,
-    /// Where the index is kept.
+    /// Where the index is kept. An index holds one log: a prefix with the records of another one is refused.
     pub index: IndexPlace,
     /// The indexer: it tails the log, compacts and publishes. One pod writes; another one that starts waits as a standby.
     #[serde(default)]
@@ -135,7 +135,7 @@ pub struct WalSpec {
     #[schemars(length(max = 128), regex(pattern = r"^[A-Za-z0-9._:-]*$"))]
     pub adopt_owner: String,
     /// Stops the indexer. Search stays and answers what is published, and the log's newer entries from memory. The log goes
-    /// on growing; the indexer catches up when this is `false` again.
+    /// on growing; the indexer catches up when this is `false` again. A new release waits until then, too.
     #[serde(default)]
     pub suspend: bool,
     /// What happens to the index when this WAL is deleted. `Retain`: it stays, and a new WAL of the same name goes on with it.

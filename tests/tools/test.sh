@@ -2,7 +2,8 @@
 # Everything that `make test` does: lints, builds, the real servers, every test. Stops at nothing: each step runs, and
 # the last lines say what failed, what was skipped and how many tests passed.
 #
-# With CI=true nothing may be skipped that a machine with the toolchains and root can have.
+# With CI=true nothing may be skipped that a machine with the toolchains and root can have, but for cargo-deny: it would have
+# to be built first, and what it checks changes with Cargo.lock alone.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -15,7 +15,8 @@ pub struct WalStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`: the log is indexed and can be searched (or `suspend` is set and it can be searched). `StorageReady`: the
     /// buckets can be used and this WAL owns the index. `Indexing`: an indexer publishes. `SearchAvailable`: search answers;
-    /// `False` with reason `NoReplicas` when it is turned off. `UpgradePending`: a newer release waits for approval.
+    /// `False` with reason `NoReplicas` when it is turned off. `UpgradePending`: a newer release waits for
+    /// approval (`NewRelease`), rolls out (`Upgrading`) or does not get on (`UpgradeStalled`).
     #[serde(default)]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
