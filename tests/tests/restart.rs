@@ -84,6 +84,8 @@ async fn dev_is_killed_while_it_takes_in_a_git_history() {
         program.kill().await.expect("it is killed");
     }
     let program = start(&dev, &none).await;
+    // It listens before its index is open.
+    until(&program, "search answers", async || program.get("/v1/search?size=1").await.is_ok()).await;
     until(&program, "every commit is indexed", async || bundles(&program).await.len() >= commits.len()).await;
     let status = program.get("/v1/status").await.expect("it answers");
     let indexed = bundles(&program).await;
