@@ -14,8 +14,12 @@ pub(crate) mod validate;
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard, runtime::controller::Action};
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Resource as _, ResourceExt as _,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::controller::Action,
+};
 use tidemark_crds::{
     Reason, Wal,
     names::{self, Component},
@@ -62,10 +66,7 @@ pub(crate) async fn reconcile(wal: Arc<DeserializeGuard<Wal>>, scope: Arc<Scope>
     let started = Instant::now();
     let result = match &wal.0 {
         Ok(wal) => reconcile_wal(wal, &scope).await,
-        Err(invalid) => {
-            let reported = unreadable::report(invalid, &scope, update_status::now()).await;
-            reported.map(|()| Action::await_change()).map_err(Error::Status)
-        }
+        Err(invalid) => reconcile_unreadable(invalid, &wal.object_ref(&()), &scope).await,
     };
     let outcome = if result.is_ok() { "done" } else { "failed" };
     scope.shared.metrics.reconciled(NAME, outcome, started.elapsed());
@@ -73,6 +74,23 @@ pub(crate) async fn reconcile(wal: Arc<DeserializeGuard<Wal>>, scope: Arc<Scope>
         scope.shared.backoff.reset(&name_of(wal.meta()));
     }
     result
+}
+
+/// Says so, and lets one go that is being deleted.
+async fn reconcile_unreadable(
+    invalid: &InvalidObject,
+    reference: &ObjectReference,
+    scope: &Scope,
+) -> Result<Action, Error> {
+    let deletion = purge::finalize_unreadable(&invalid.metadata, reference, scope).await.map_err(Error::Finalizer)?;
+    if deletion == Deletion::Done {
+        return Ok(Action::await_change());
+    }
+    unreadable::report(invalid, scope, update_status::now()).await.map_err(Error::Status)?;
+    Ok(match deletion {
+        Deletion::Purging { again } => Action::requeue(again),
+        Deletion::None | Deletion::Done => Action::await_change(),
+    })
 }
 
 #[tracing::instrument(name = "reconcile", skip_all, fields(wal = %wal.name_any(), namespace = wal.namespace()))]

@@ -6,7 +6,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tidemark_crds::wal_crd;
+use tidemark_crds::{names::FINALIZER_PURGE, wal_crd};
 use tidemark_tests::{
     ApiServer,
     controller::{Operator, Options, eventually, wal_yaml},
@@ -76,7 +76,7 @@ async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
         identity: "one".to_owned(),
         lease_namespace: "default".to_owned(),
         pod_port: 7280,
-        flags: Vec::new(),
+        flags: vec!["--purge-timeout=3s".to_owned()],
     };
     let operator = Operator::start(&options).await.expect("it starts");
     let newer = wal_yaml("default", "newer", "deletionPolicy: Newer");
@@ -94,4 +94,13 @@ async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
     assert_eq!(message("plain").await, "the indexer starts");
     let invalid = operator.metric("tidemark_operator_invalid_objects_total", &[]).await.expect("it counts");
     assert!(invalid >= 1.0);
+    // Nobody knows what to remove of it, and nobody may be kept from deleting it for ever.
+    let finalizer = format!("{{\"metadata\":{{\"finalizers\":[\"{FINALIZER_PURGE}\"]}}}}");
+    server.kubectl(["patch", "wal", "newer", "--type=merge", "-p", &finalizer]).await.expect("it is patched");
+    server.kubectl(["delete", "wal", "newer", "--wait=false"]).await.expect("it is deleted");
+    eventually("it goes", async || Ok(server.kubectl(["get", "wal", "newer"]).await.is_err().then_some(())))
+        .await
+        .expect("nothing holds it");
+    let abandoned = operator.metric("tidemark_operator_purges_abandoned_total", &[]).await.expect("it counts");
+    assert!(abandoned >= 1.0);
 }

@@ -7,9 +7,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::{
+    api::core::v1::{Namespace, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
-    Api, Resource as _, ResourceExt as _,
+    Api, Resource as _,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
@@ -18,7 +21,7 @@ use tidemark_crds::{
     names::{self, Component},
 };
 
-use super::{assess::Seen, dereference::Found, update_status::now};
+use super::{assess::Seen, dereference::Found, name_of, update_status::now};
 use crate::{cache::Rollout, context::Scope, events::Happened, process::Phase};
 
 /// What the deletion of a WAL asks for.
@@ -41,10 +44,10 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Sees to the finalizer. `refused` tells that the spec is not valid: no indexer is made by it.
 pub(crate) async fn finalize(wal: &Wal, found: &Found, refused: bool, scope: &Scope) -> Result<Deletion, kube::Error> {
     let wanted = wal.spec.deletion_policy == DeletionPolicy::Purge;
-    let present = wal.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER_PURGE);
+    let present = has_finalizer(&wal.metadata);
     let Some(deleted) = wal.metadata.deletion_timestamp.as_ref() else {
         if wanted != present {
-            set_finalizer(wal, wanted, scope).await?;
+            set_finalizer(&wal.metadata, wanted, scope).await?;
         }
         return Ok(Deletion::None);
     };
@@ -67,15 +70,52 @@ pub(crate) async fn finalize(wal: &Wal, found: &Found, refused: bool, scope: &Sc
             format!("{why}; the WAL goes and the rest of its index stays; remove \"{}\" by hand", wal.spec.index.url),
         )),
     };
-    // A WAL that is gone already has been told of.
-    let removed = set_finalizer(wal, false, scope).await?;
+    let_go(&wal.metadata, &wal.object_ref(&()), happened, scope).await?;
+    Ok(Deletion::Done)
+}
+
+/// Sees to the finalizer of a WAL that is being deleted and whose spec cannot be read: nobody knows what to remove, and
+/// another release may be about to take over, so it is held for as long as a purge may take.
+pub(crate) async fn finalize_unreadable(
+    metadata: &ObjectMeta,
+    reference: &ObjectReference,
+    scope: &Scope,
+) -> Result<Deletion, kube::Error> {
+    let Some(deleted) = &metadata.deletion_timestamp else { return Ok(Deletion::None) };
+    if !has_finalizer(metadata) {
+        return Ok(Deletion::Done);
+    }
+    let terminating = is_terminating(scope, metadata.namespace.as_deref().unwrap_or_default()).await;
+    match outcome(&[], false, terminating, deleted.0, now(), scope.shared.settings.purge_timeout) {
+        Outcome::Wait(left) => Ok(Deletion::Purging { again: left }),
+        Outcome::Abandoned(why) => {
+            let told = format!("{why}: this release cannot read the WAL; the WAL goes and its index stays");
+            let_go(metadata, reference, Some(Happened::warning("PurgeAbandoned", told)), scope).await?;
+            Ok(Deletion::Done)
+        }
+        Outcome::Purged | Outcome::Nothing => Ok(Deletion::Done),
+    }
+}
+
+/// Removes the finalizer and tells of it. A WAL that is gone already has been told of.
+async fn let_go(
+    metadata: &ObjectMeta,
+    reference: &ObjectReference,
+    happened: Option<Happened>,
+    scope: &Scope,
+) -> Result<(), kube::Error> {
+    let removed = set_finalizer(metadata, false, scope).await?;
     if let Some(happened) = happened.filter(|_| removed) {
         if happened.warning {
             scope.shared.metrics.purge_abandoned();
         }
-        scope.shared.events.publish(&wal.object_ref(&()), &[happened]).await;
+        scope.shared.events.publish(reference, &[happened]).await;
     }
-    Ok(Deletion::Done)
+    Ok(())
+}
+
+fn has_finalizer(metadata: &ObjectMeta) -> bool {
+    metadata.finalizers.iter().flatten().any(|finalizer| finalizer == names::FINALIZER_PURGE)
 }
 
 /// How far a purge is.
@@ -134,16 +174,17 @@ async fn is_terminating(scope: &Scope, namespace: &str) -> bool {
 
 /// Adds or removes the finalizer, unless the WAL has changed meanwhile: then it is looked at again.
 /// Answers whether the WAL was still there.
-async fn set_finalizer(wal: &Wal, present: bool, scope: &Scope) -> Result<bool, kube::Error> {
-    let mut finalizers = wal.finalizers().to_vec();
+async fn set_finalizer(metadata: &ObjectMeta, present: bool, scope: &Scope) -> Result<bool, kube::Error> {
+    let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
     finalizers.retain(|finalizer| finalizer != names::FINALIZER_PURGE);
     if present {
         finalizers.push(names::FINALIZER_PURGE.to_owned());
     }
-    let api: Api<Wal> = Api::namespaced(scope.shared.client.clone(), &wal.namespace().unwrap_or_default());
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": wal.resource_version()}});
+    let key = name_of(metadata);
+    let api: Api<Wal> = Api::namespaced(scope.shared.client.clone(), &key.namespace);
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": metadata.resource_version}});
     let params = PatchParams { field_manager: Some(names::MANAGER_CHILDREN.to_owned()), ..PatchParams::default() };
-    match api.patch_metadata(&wal.name_any(), &params, &Patch::Merge(&patch)).await {
+    match api.patch_metadata(&key.name, &params, &Patch::Merge(&patch)).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(error) => Err(error),
