@@ -96,7 +96,7 @@ if step "build" cargo build "${product[@]}" --all-targets --quiet; then
             [ ${#running[@]} -lt 2 ] || finish_one
             name="$(basename "$file" .rs)"
             echo "==> $name"
-            cargo test "${product[@]}" --test "$name" -- --ignored --test-threads=1 >"$logs/$name.log" 2>&1 &
+            cargo test "${product[@]}" --test "$name" -- --ignored --test-threads=1 --show-output >"$logs/$name.log" 2>&1 &
             running[$!]="$name"
             started[$!]=$SECONDS
         done
