@@ -201,8 +201,11 @@ async fn run(api: &Api<Pod>, pod: &Pod, ip: &str, ready: bool) -> anyhow::Result
         "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
         "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2026-11-21T10:00:00Z"}],
     }});
-    api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await?;
-    Ok(())
+    match api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await {
+        // A roll-out removes pods meanwhile.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        patched => Ok(patched.map(drop)?),
+    }
 }
 
 fn role(pod: &Pod) -> Option<Component> {
