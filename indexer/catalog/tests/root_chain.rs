@@ -59,15 +59,19 @@ async fn a_change_holds_from_its_records_store_time_on_whoever_reads_it_and_when
     assert!(old.contains("600s") && old.contains("60s") && old.contains("tidemark log set"), "{old}");
 }
 
+/// The one prefix, registered for an owner.
+fn index(owner: &str) -> Registered {
+    Registered {
+        url: "memory:///index".to_owned(),
+        owner: Owner::Named { name: owner.to_owned() },
+        generation: Generation::first(),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_owners_race_for_one_prefix_and_one_of_them_gets_it() {
     let stage = Stage::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
-    let index = |owner: &str| Registered {
-        url: "memory:///index".to_owned(),
-        owner: Owner::Named { name: owner.to_owned() },
-        generation: Generation::first(),
-    };
     let (ours, theirs) = (index("a"), index("b"));
     let (first, second) = tokio::join!(a.register_index("main", &ours, None), b.register_index("main", &theirs, None));
     assert!(first.is_ok() != second.is_ok());
@@ -83,11 +87,6 @@ async fn two_owners_race_for_one_prefix_and_one_of_them_gets_it() {
 async fn parameters_and_an_index_are_one_record_and_a_head_that_was_overtaken_is_read_again() {
     let stage = Stage::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
-    let index = |owner: &str| Registered {
-        url: "memory:///index".to_owned(),
-        owner: Owner::Named { name: owner.to_owned() },
-        generation: Generation::first(),
-    };
     let (head, five) = (b.head().await.unwrap(), seconds(5));
     assert_eq!(a.enrol(None, &five, "main", &index("a"), None).await.unwrap(), Registration::New);
     assert_eq!(a.head().await.unwrap().unwrap().number, 1);
