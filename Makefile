@@ -21,7 +21,7 @@ bench: ## measure everything in BENCHMARKS.md, on the terminal (about half an ho
 	TIDEMARK_PROGRAM="$${CARGO_TARGET_DIR:-$$(pwd)/target}/release/tidemark" cargo bench -p tidemark-tests --benches
 
 fuzz: ## feed damaged input to every parser, FUZZ_SECONDS (60) each
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test -p tidemark-tests --test parsers -- --nocapture
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test -p tidemark-tests --test local -- parsers:: --nocapture
 
 demo: ## search this repository's own history: builds tidemark, prints the page's address and a curl that answers
 	@tests/tools/demo.sh

@@ -29,7 +29,7 @@ root="$(mktemp -d target/image/rootfs.XXXXXX)"
 trap 'rm -rf "$root"' EXIT
 tests/tools/rootfs.sh "$root" "$BINARIES" "$IMAGE_TOOLS"
 
-# The same as in the Dockerfile; tests/tests/image.rs compares them.
+# The same as in the Dockerfile; tests/tests/servers/image.rs compares them.
 version="$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)"
 "$IMAGE_TOOLS/oci-image" --root "$root" --name tidemark.dev/tidemark:dev --user 65532:65532 --entry-point /usr/bin/tidemark \
     --env PATH=/usr/bin \

@@ -18,7 +18,7 @@ use super::{
     Cluster, Parts, Words, api_server,
     control_plane::{ControlPlane, DNS},
     forward::Forwarder,
-    images,
+    held, images,
     logs::Logs,
     namespaces::{At, Namespaces},
     node::{Node, Surroundings},
@@ -31,10 +31,11 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
-static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+/// The clusters that tests of this process share, each with what it was asked to be.
+static SHARED: Mutex<Vec<(ClusterBuilder, &OnceCell<Cluster>)>> = Mutex::new(Vec::new());
 
 /// How a [`Cluster`] is to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClusterBuilder {
     nodes: u8,
     quick_failover: bool,
@@ -73,10 +74,21 @@ impl ClusterBuilder {
         self
     }
 
-    /// Starts the one cluster that all tests of a process share; the first to come decides how it is. Each test takes a
-    /// namespace of its own. It goes with the process.
+    /// Starts the cluster that all tests of a process share which ask for the same. Each test takes a namespace of its
+    /// own. It goes with the process.
     pub async fn shared(self) -> anyhow::Result<&'static Cluster> {
-        SHARED.get_or_try_init(|| self.start()).await
+        self.shared_cell().get_or_try_init(|| self.start()).await
+    }
+
+    fn shared_cell(&self) -> &'static OnceCell<Cluster> {
+        let mut shared = held(&SHARED);
+        if let Some((_, cell)) = shared.iter().find(|(wanted, _)| wanted == self) {
+            return cell;
+        }
+        // Never freed: tests keep references to it for as long as the process lives.
+        let cell: &OnceCell<Cluster> = Box::leak(Box::default());
+        shared.push((self.clone(), cell));
+        cell
     }
 
     /// Starts it and waits until its nodes are ready: about 10 s, and minutes when the programs are not built yet.

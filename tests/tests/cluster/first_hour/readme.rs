@@ -1,0 +1,159 @@
+//! Every block of the README that is meant for a cluster, in its order, with the output that the README shows.
+
+use std::time::Duration;
+
+use k8s_openapi::api::{core::v1::Pod, policy::v1::PodDisruptionBudget};
+use kube::{Api, ResourceExt, api::ListParams};
+use tidemark_crds::Wal;
+use tidemark_tests::{
+    Cluster,
+    cluster::{
+        StoreInside,
+        product::{LogOutside, TestWal, until},
+    },
+};
+use tokio::time::Instant;
+
+use super::{
+    setup::{bare, shell},
+    story,
+};
+
+const NAMESPACE: &str = "tidemark-demo";
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// A block with the output that the README shows below it, if any.
+struct Block {
+    script: String,
+    shown: Option<String>,
+}
+
+fn blocks() -> Vec<Block> {
+    let rest = include_str!("../../../../README.md").split("```sh cluster\n").skip(1);
+    rest.map(|rest| {
+        let (script, rest) = rest.split_once("```").expect("a block ends");
+        let shown = rest.trim_start().strip_prefix("```text\n").and_then(|shown| shown.split_once("```"));
+        Block { script: script.trim().to_owned(), shown: shown.map(|(shown, _)| shown.to_owned()) }
+    })
+    .collect()
+}
+
+impl Block {
+    async fn run(&self, cluster: &Cluster) -> String {
+        let began = Instant::now();
+        let said = shell(cluster, &self.script).await.unwrap_or_else(|error| panic!("{error}"));
+        println!("$ {}\n{said}({:.1} s)\n", self.script.replace('\n', "\n$ "), began.elapsed().as_secs_f64());
+        if let Some(shown) = &self.shown {
+            assert_eq!(shape(&said), shape(shown), "the README shows another output of\n{}\nthan\n{said}", self.script);
+        }
+        said
+    }
+}
+
+/// What stays the same from run to run: words that do not begin with a digit, one space between them.
+fn shape(output: &str) -> Vec<String> {
+    let word = |word: &str| {
+        if word.starts_with(|letter: char| letter.is_ascii_digit()) { "#".to_owned() } else { word.to_owned() }
+    };
+    output.lines().map(|line| line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// The demo's WAL and its log, as this machine reaches them.
+async fn demo(cluster: &Cluster) -> (TestWal<'_>, LogOutside) {
+    let endpoint = cluster.service_url(NAMESPACE, "demo-s3", 9000).await.expect("the demo's store has an address");
+    let (access_key, secret_key) = ("demo".to_owned(), "demo-for-this-cluster-only".to_owned());
+    let store = StoreInside { endpoint: endpoint.clone(), outside: endpoint, access_key, secret_key };
+    let metadata = ["s3://meta", "s3://vmeta"].map(str::to_owned);
+    let log = LogOutside::open("s3://wal/demo", &metadata, &store.environment()).expect("its log opens");
+    (TestWal::existing(cluster, NAMESPACE, "demo", store).expect("a client"), log)
+}
+
+/// Watermark and entries as `kubectl get wal` shows them.
+fn columns(wal: &Wal) -> Option<(String, u64)> {
+    let status = wal.status.as_ref()?;
+    Some((status.cursor.as_ref()?.time.0.to_string(), u64::try_from(status.entries?).ok()?))
+}
+
+async fn search_pods(cluster: &Cluster) -> usize {
+    let selected = ListParams::default().labels("app.kubernetes.io/instance=demo,app.kubernetes.io/component=search");
+    let pods =
+        Api::<Pod>::namespaced(cluster.client(), NAMESPACE).list(&selected).await.expect("the API server answers");
+    let live = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod);
+    pods.items.iter().filter(live).count()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd; 'make cluster-test' runs it"]
+async fn every_block_runs_in_the_order_of_the_readme() {
+    let [install, apply, search, look, scale, broken, report, end] = blocks()
+        .try_into()
+        .unwrap_or_else(|blocks: Vec<Block>| panic!("the README has {} blocks for a cluster", blocks.len()));
+    let cluster = bare().await;
+    install.run(cluster).await;
+
+    let began = Instant::now();
+    apply.run(cluster).await;
+    println!("from apply to Ready: {:.1} s", began.elapsed().as_secs_f64());
+    until("the README's search finds what the writer appended", PATIENCE, async || {
+        let said = search.run(cluster).await;
+        (said.contains("bundle/") && said.contains("complete up to")).then_some(())
+    })
+    .await;
+    let described = look.run(cluster).await;
+    let (_, events) = described.split_once("Events:").expect("`kubectl describe` shows Events");
+    for told in ["StorageProbed", "RoleTaken", "FirstManifest", "CaughtUp"] {
+        assert!(events.contains(told), "`kubectl describe` tells {told}: {events}");
+    }
+
+    let (wal, log) = demo(cluster).await;
+    let before = wal.until("it has figures", async |wal| columns(wal)).await;
+    let entries = wal.agrees_with(&log).await;
+    println!("search and the demo's log agree on {entries} entries");
+    let after = wal
+        .until("the columns move", async |wal| {
+            let now = columns(wal);
+            now.filter(|now| before.0 < now.0 && before.1 < now.1)
+        })
+        .await;
+    println!("watermark and entries moved from {before:?} to {after:?}");
+    until("`kubectl get wal` shows them", PATIENCE, async || {
+        let (_, entries) = columns(&wal.get().await.ok()?)?;
+        let shown = cluster.kubectl(["get", "wal", "demo", "-n", NAMESPACE, "--no-headers"]).await.ok()?;
+        let [name, ready, _, _, shown, _] = shown.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+        (name == "demo" && ready == "True" && shown == entries.to_string() && entries >= after.1).then_some(())
+    })
+    .await;
+    let reasons = story::reasons(cluster, NAMESPACE, "demo").await;
+    println!("the Events: {reasons:?}");
+    story::assert_in_order(&reasons, &["StorageProbed", "RoleTaken", "FirstManifest", "CaughtUp"]);
+    story::assert_in_order(&reasons, &["FirstManifest", "SearchAvailable"]);
+
+    scale.run(cluster).await;
+    until("two search pods are ready", PATIENCE, async || (search_pods(cluster).await == 2).then_some(())).await;
+    let budgets = Api::<PodDisruptionBudget>::namespaced(cluster.client(), NAMESPACE);
+    budgets.get("demo-search").await.expect("two replicas have a PodDisruptionBudget");
+    let refused = async || wal.ask("/v1/search", &[]).await.err().filter(|error| error.to_string().contains("401"));
+    until("every search pod wants the token", PATIENCE, refused).await;
+    cluster.kubectl(["scale", "wal/demo", "-n", NAMESPACE, "--replicas=1"]).await.expect("it is scaled");
+    until("one search pod is left", PATIENCE, async || (search_pods(cluster).await == 1).then_some(())).await;
+
+    let said = broken.run(cluster).await;
+    assert!(said.contains("AccessDenied"), "{said}");
+    report.run(cluster).await;
+    let file = tidemark_tests::root().join("target/demo-report.tar");
+    let told = std::fs::read(&file).expect("the report is written");
+    std::fs::remove_file(&file).expect("it is removed");
+    for secret in ["demo-for-this-cluster-only", "correct-horse"] {
+        let found = told.windows(secret.len()).any(|window| window == secret.as_bytes());
+        assert!(!found, "the report holds the value of a Secret, \"{secret}\"");
+    }
+    end.run(cluster).await;
+    let left = Api::<k8s_openapi::api::core::v1::Namespace>::all(cluster.client()).list(&ListParams::default()).await;
+    let left: Vec<String> = left.expect("the API server answers").iter().map(ResourceExt::name_any).collect();
+    assert!(!left.contains(&NAMESPACE.to_owned()), "{left:?}");
+}

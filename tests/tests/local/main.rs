@@ -1,0 +1,32 @@
+//! Tests that need nothing but this repository: the stores are in memory, in a folder, or an S3 server in this process.
+
+/// Each case of a suite on every store that needs no server of its own.
+macro_rules! on_every_store {
+    ($($case:ident),+ $(,)?) => {
+        on_every_store!(@on memory: TestStore::memory(), [$($case)+]);
+        on_every_store!(@on folder: TestStore::folder(), [$($case)+]);
+        on_every_store!(@on s3: TestStore::s3(), [$($case)+]);
+    };
+    (@on $store:ident: $start:expr, [$($case:ident)+]) => {
+        mod $store {
+            use tidemark_tests::TestStore;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case(&$start).await;
+                }
+            )+
+        }
+    };
+}
+
+#[path = "../shared/append.rs"]
+mod append;
+mod append_faults;
+#[path = "../shared/conformance.rs"]
+mod conformance;
+mod hostile;
+mod opening;
+mod parsers;
+mod purge;
+mod readme;

@@ -1,0 +1,178 @@
+//! What the chart renders, looked at without a cluster.
+
+use serde_json::Value;
+
+use super::helm::{Helm, chart, objects, of_kind, root, values_files};
+
+/// The metrics that the alerts may use, and the file whose code registers each: a scrape would show no more.
+const METRICS: [(&str, &str, &str); 6] = [
+    ("tidemark_operator_wals", "operator/src/metrics.rs", "\"wals\""),
+    ("tidemark_operator_leader", "operator/src/metrics.rs", "\"leader\""),
+    ("tidemark_operator_purges_abandoned_total", "operator/src/metrics.rs", "\"purges_abandoned\""),
+    ("tidemark_operator_upgrades_stalled", "operator/src/metrics.rs", "\"upgrades_stalled\""),
+    ("tidemark_lag_seconds", "indexer/src/http/metrics.rs", "\"lag\""),
+    ("tidemark_writer_role", "indexer/src/http/metrics.rs", "\"writer_role\""),
+];
+
+#[test]
+fn the_chart_passes_lint_with_each_values_file() {
+    let helm = Helm::new();
+    let chart = chart();
+    for file in values_files() {
+        helm.run(&["lint", "--strict", chart.to_str().unwrap(), "--values", file.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn the_definition_is_the_one_that_the_types_generate() {
+    let copy = std::fs::read_to_string(chart().join("files/wals.yaml")).unwrap();
+    let generated = std::fs::read_to_string(root().join("crds/generated/wals.yaml")).unwrap();
+    assert!(copy == generated, "charts/tidemark/files/wals.yaml is old: run `cargo run -p tidemark-crds --bin crdgen`");
+    let rendered = objects(&Helm::new().template(&[]).unwrap());
+    let rendered = of_kind(&rendered, "CustomResourceDefinition")[0].clone();
+    let wanted = &objects(&generated)[0];
+    assert!(numbers_as_one(&rendered["spec"]) == numbers_as_one(&wanted["spec"]), "Helm changes the definition");
+    let annotations = &rendered["metadata"]["annotations"];
+    assert_eq!(annotations["helm.sh/resource-policy"], "keep");
+    assert_eq!(annotations["tidemark.dev/crd-version"], wanted["metadata"]["annotations"]["tidemark.dev/crd-version"]);
+}
+
+/// Helm writes `100.0` as `100`: the same number.
+fn numbers_as_one(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => number.as_f64().unwrap().into(),
+        Value::Array(items) => items.iter().map(numbers_as_one).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, field)| (name.clone(), numbers_as_one(field))).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn wrong_values_are_refused() {
+    let helm = Helm::new();
+    for (wrong, told) in [
+        ("replicas=3", "replicas"),
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("image.digest=latest", "digest"),
+        ("replicaCount=-1", "replicaCount"),
+        ("replicaCount=two", "replicaCount"),
+        ("concurrency=0", "concurrency"),
+        ("pollInterval=10", "pollInterval"),
+        ("pollInterval=0s", "pollInterval"),
+        ("upgrade.approved=yes", "approved"),
+        ("upgrade.maxConcurrent=0", "maxConcurrent"),
+        ("otlpEndpoint=collector:4317", "otlpEndpoint"),
+        ("watchNamespaces={Team_A}", "watchNamespaces"),
+        ("serviceAccount.annotation.a=b", "annotation"),
+        ("extraEnv[0].name=A,extraEnv[0].valueFrom.secretKeyRef.name=s", "valueFrom"),
+        ("monitoring.rules.lagSeconds=0", "lagSeconds"),
+        ("crds.keep=false", "keep"),
+        ("serviceAccount.create=false", "serviceAccount.name is required"),
+        ("watchNamespaces={team-a}", "clusterId is required"),
+    ] {
+        let error = helm.template(&["--set", wrong]).expect_err(wrong);
+        assert!(error.contains(told), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn every_rule_has_a_reason() {
+    let mut rules = 0;
+    for file in ["_helpers.tpl", "clusterrole.yaml", "role.yaml", "userroles.yaml"] {
+        let text = std::fs::read_to_string(chart().join("templates").join(file)).unwrap();
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        for (place, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("- apiGroups:")) {
+            rules += 1;
+            assert!(lines[place - 1].starts_with("# "), "{file}:{}: \"{line}\" needs a comment above it", place + 1);
+        }
+    }
+    assert!(rules >= 15, "{rules} rules were found");
+}
+
+#[test]
+fn no_rule_reaches_secrets_or_everything() {
+    for file in values_files() {
+        let rendered = objects(&Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap());
+        let roles = rendered.iter().filter(|object| matches!(object["kind"].as_str(), Some("Role" | "ClusterRole")));
+        for rule in roles.flat_map(|role| role["rules"].as_array().unwrap()) {
+            let told = rule.to_string();
+            for never in ["secrets", "\"*\"", "escalate", "\"bind\"", "impersonate", "pods/exec", "rbac.authorization"]
+            {
+                assert!(!told.contains(never), "{never} in {told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn namespaced_mode_has_rights_in_its_namespaces_alone() {
+    let file = chart().join("ci/namespaced.yaml");
+    let rendered = objects(&Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap());
+    let operators: Vec<_> = of_kind(&rendered, "ClusterRole")
+        .into_iter()
+        .filter(|role| role["metadata"]["name"] == "tidemark-operator")
+        .collect();
+    assert_eq!(operators.len(), 1);
+    assert_eq!(operators[0]["rules"].as_array().unwrap().len(), 1);
+    assert_eq!(operators[0]["rules"][0]["resourceNames"][0], "wals.tidemark.dev");
+    let mut namespaces: Vec<_> =
+        of_kind(&rendered, "Role").iter().map(|role| role["metadata"]["namespace"].as_str().unwrap()).collect();
+    namespaces.sort_unstable();
+    assert_eq!(namespaces, ["team-a", "team-b", "tidemark-system"]);
+    let arguments = rendered_arguments(&rendered);
+    for wanted in ["--namespace=team-a", "--namespace=team-b", "--cluster-id=production-1"] {
+        assert!(arguments.iter().any(|argument| argument == wanted), "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_pod_is_restricted() {
+    for file in values_files() {
+        let rendered = objects(&Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap());
+        let deployment = &of_kind(&rendered, "Deployment")[0]["spec"]["template"]["spec"];
+        let test = &of_kind(&rendered, "Pod")[0]["spec"];
+        for pod in [deployment, test] {
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+            assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+            for container in pod["containers"].as_array().unwrap() {
+                let security = &container["securityContext"];
+                assert_eq!(security["allowPrivilegeEscalation"], false);
+                assert_eq!(security["readOnlyRootFilesystem"], true);
+                assert_eq!(security["capabilities"]["drop"][0], "ALL");
+            }
+        }
+        assert_eq!(test["automountServiceAccountToken"], false);
+        // NetworkPolicies of WALs admit the operator by this label.
+        let labels = &of_kind(&rendered, "Deployment")[0]["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(labels[tidemark_crds::names::LABEL_NAME], tidemark_crds::names::OPERATOR_APP);
+    }
+}
+
+#[test]
+fn alerts_use_metrics_that_exist() {
+    let file = chart().join("ci/everything.yaml");
+    let rendered = objects(&Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap());
+    let rules = of_kind(&rendered, "PrometheusRule")[0]["spec"]["groups"][0]["rules"].as_array().unwrap();
+    assert_eq!(rules.len(), METRICS.len());
+    let mut used = std::collections::BTreeSet::new();
+    for rule in rules {
+        let expression = rule["expr"].as_str().unwrap();
+        assert!(rule["annotations"]["summary"].is_string() && rule["annotations"]["description"].is_string());
+        // The label that a WAL's pods get from Prometheus begins like a metric.
+        let names = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        used.extend(names.filter(|name| name.starts_with("tidemark_") && *name != "tidemark_dev_wal"));
+    }
+    let known: std::collections::BTreeSet<_> = METRICS.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(used, known);
+    for (name, file, registered) in METRICS {
+        let code = std::fs::read_to_string(root().join(file)).unwrap();
+        assert!(code.contains(registered), "\"{name}\": {file} does not register {registered}");
+    }
+}
+
+/// The arguments of the operator.
+pub(crate) fn rendered_arguments(rendered: &[Value]) -> Vec<String> {
+    let container = &of_kind(rendered, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+    let arguments = container["args"].as_array().unwrap().iter();
+    arguments.map(|argument| argument.as_str().unwrap().to_owned()).collect()
+}

@@ -1,0 +1,33 @@
+//! Tests that need a real server or program, which they build or install: `MinIO`, an API server with etcd, Helm, Chromium,
+//! the image. None needs root, but for the installation of Chromium.
+
+/// Each case of a suite on a real `MinIO`.
+macro_rules! on_every_store {
+    ($($case:ident),+ $(,)?) => {
+        mod minio {
+            use tidemark_tests::TestStore;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case(&TestStore::minio().await).await;
+                }
+            )+
+        }
+    };
+}
+
+mod api_server;
+#[path = "../shared/append.rs"]
+mod append;
+mod chart;
+#[path = "../shared/cluster_owner.rs"]
+mod cluster_owner;
+#[path = "../shared/conformance.rs"]
+mod conformance;
+mod controller;
+mod crd;
+mod demo;
+mod image;
+mod page;
+mod pod;
+mod restart;

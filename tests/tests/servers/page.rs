@@ -1,0 +1,116 @@
+//! The page in a real Chromium, over a log that went through the whole pipeline.
+
+mod browser;
+mod site;
+
+use browser::{Browser, Tab};
+use site::{ATTACK, Site};
+
+/// A site with a browser on it; nothing where there is no Chromium and none is demanded.
+async fn opened() -> Option<(Site, Browser, Tab)> {
+    let browser = Browser::start().await?;
+    let site = Site::start().await;
+    let tab = browser.open(&site.url("")).await;
+    tab.until(
+        "every entry is sealed and shown without a reload",
+        "document.querySelectorAll('.hit').length === 5 && \
+        document.querySelectorAll('.hit .outcome-pending').length === 0",
+    )
+    .await;
+    Some((site, browser, tab))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_searches_narrows_and_reads_with_the_keyboard() {
+    let Some((site, browser, tab)) = opened().await else { return };
+
+    tab.holds(
+        "window.answers = []; document.querySelectorAll('#examples a').forEach(async (example) => \
+            window.answers.push((await fetch(example.href)).status)); true",
+    )
+    .await;
+    tab.until("every example is a query", "answers.length > 5 && answers.every((status) => status === 200)").await;
+
+    tab.press("/").await;
+    tab.until("the box has the focus", "document.activeElement.id === 'q'").await;
+    tab.type_text("race").await;
+    tab.press("Enter").await;
+    tab.until(
+        "one bundle is found",
+        "location.search.includes('q=race') && document.querySelectorAll('.hit').length === 1",
+    )
+    .await;
+    assert_eq!(tab.text(".hit .title").await, "Fix a race in the flush");
+
+    tab.press("j").await;
+    tab.until("the hit has the focus", "document.activeElement.matches('.hit .title')").await;
+    tab.press("Enter").await;
+    tab.until("the entry is shown", "document.body.dataset.page === 'entry'").await;
+    assert!(tab.text("h1").await.contains(&site.race.to_string()));
+    assert!(tab.text("article .json").await.contains("Grace Hopper"), "the descriptor is shown");
+
+    tab.press("Escape").await;
+    tab.until("the search is back", "location.search.includes('q=race') && document.body.dataset.page === 'search'")
+        .await;
+
+    tab.go(&site.url("")).await;
+    tab.click("#facets a[href*='kind=label']").await;
+    tab.until(
+        "only labels are left",
+        "document.querySelectorAll('.hit').length === 1 && \
+        document.querySelector('.chips a').textContent.includes('label')",
+    )
+    .await;
+    tab.click(".hit a.history").await;
+    tab.until("the label's history is shown", "document.body.dataset.page === 'history'").await;
+    assert!(tab.text("h1").await.contains("label/models/v1"));
+    assert!(tab.text(".standing").await.contains("b1"), "where the label points");
+
+    tab.go(&site.url("status")).await;
+    assert!(tab.text("#state").await.contains("Decided and served before"));
+    assert!(tab.text(".outcomes").await.contains("malformed"));
+
+    tab.asked_only(&site.url(""));
+    tab.no_complaints();
+    browser.close().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_text_runs_nowhere() {
+    let Some((site, browser, tab)) = opened().await else { return };
+    assert!(tab.text("#results").await.contains(ATTACK), "the attack is shown as text");
+    for path in
+        [format!("entry?token={}", site.hostile), format!("entry?token={}", site.malformed), site::query(ATTACK)]
+    {
+        tab.go(&site.url(&path)).await;
+        tab.until("the page is complete", "document.readyState === 'complete'").await;
+        assert!(
+            tab.holds("window.attacked === undefined && document.querySelector('main img') === null").await,
+            "{path}"
+        );
+    }
+    tab.asked_only(&site.url(""));
+    browser.close().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_works_without_a_script_and_lives_with_one() {
+    let Some((site, browser, tab)) = opened().await else { return };
+
+    site.append("b9", "Appended while somebody watches").await;
+    tab.until(
+        "the new entry shows by itself",
+        "document.querySelector('.hit .title').textContent === 'Appended while somebody watches'",
+    )
+    .await;
+
+    tab.without_scripts().await;
+    tab.go(&site.url("?q=race")).await;
+    assert_eq!(tab.text(".hit .title").await, "Fix a race in the flush");
+    assert!(tab.text(".hit time").await.ends_with("UTC"), "exact times are there");
+    tab.no_complaints();
+    browser.close().await;
+    site.stop().await;
+}

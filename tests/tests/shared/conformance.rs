@@ -1,0 +1,380 @@
+//! What every store must do, on every store: memory, folder, the S3 server in process, and a real MinIO.
+
+use std::{collections::BTreeSet, io::Write, time::Duration};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use tidemark_tests::{
+    TestStore,
+    faults::{Fault, Operation, Rule},
+    stores::{self, On},
+};
+use tidemark_wal::{
+    Create, Entropy, Metadata, ObjectInfo, Second, SignedAnswer, SignedPut, Signer, Store, StoreError, Verdict, probe,
+    put_signed,
+};
+
+on_every_store![
+    the_probe_passes_and_leaves_nothing_behind,
+    a_second_create_is_refused_and_changes_nothing,
+    of_32_racers_one_wins,
+    an_absent_object_is_none,
+    a_body_above_the_limit_is_not_read,
+    lists_in_key_order_past_1000_keys,
+    lists_only_the_folder_that_it_is_asked_for,
+    a_hostile_key_neither_fails_nor_hides_anything,
+    every_path_gives_an_object_the_same_time,
+    store_times_never_go_back_and_move_on,
+    user_metadata_comes_back,
+    deleting_is_idempotent_and_goes_in_bulk,
+    ranges_read_what_they_name,
+    a_big_file_arrives_whole,
+    a_part_of_a_store_is_a_store,
+    an_unlucky_create_is_resolved,
+    a_signed_url_creates_once_with_its_metadata,
+    a_signed_url_ends,
+    a_signed_url_is_for_one_object_and_one_content_of_headers,
+    a_signed_url_without_its_condition_is_refused,
+    a_missing_bucket_and_a_wrong_secret_are_named,
+];
+
+async fn the_probe_passes_and_leaves_nothing_behind(at: &TestStore) {
+    let report = probe(&at.store.below("log"), &Entropy::from_os()).await;
+    assert!(report.passed(), "{report}");
+    assert!(names(&at.store, "", None).await.is_empty());
+}
+
+async fn a_second_create_is_refused_and_changes_nothing(at: &TestStore) {
+    let none = Metadata::new();
+    assert!(matches!(at.store.create("a/b", body("first"), &none).await, Create::Committed));
+    assert!(matches!(at.store.create("a/b", body("second"), &none).await, Create::Lost));
+    assert_eq!(read(&at.store, "a/b").await, "first");
+}
+
+async fn of_32_racers_one_wins(at: &TestStore) {
+    for round in 0..8 {
+        let key = format!("race/{round}");
+        let racers = (0..32).map(|racer| tokio::spawn(race(at.store.clone(), key.clone(), racer)));
+        let mut winners = Vec::new();
+        for outcome in futures::future::join_all(racers).await {
+            match outcome.expect("no racer panics") {
+                (name, Create::Committed) => winners.push(name),
+                (_, Create::Lost) => {}
+                (name, Create::Unknown(error)) => panic!("{name} does not know: {error}"),
+            }
+        }
+        assert_eq!(winners, [read(&at.store, &key).await], "round {round}");
+    }
+}
+
+async fn race(store: Store, key: String, racer: u32) -> (String, Create) {
+    let name = format!("racer {racer}");
+    let created = store.create_resolved(&key, body(&name), &Metadata::new()).await;
+    (name, created)
+}
+
+async fn an_absent_object_is_none(at: &TestStore) {
+    assert!(at.store.get("not/there", 10).await.expect("the store answers").is_none());
+    assert!(at.store.head("not/there").await.expect("the store answers").is_none());
+    assert!(matches!(at.store.get_range("not/there", 0..1).await, Err(StoreError::Absent { .. })));
+}
+
+async fn a_body_above_the_limit_is_not_read(at: &TestStore) {
+    at.store.put("a", body("12345")).await.expect("it is written");
+    let object = at.store.get("a", 4).await.expect("the store answers").expect("it is there");
+    assert_eq!((object.info.size, object.body), (5, None));
+    let object = at.store.get("a", 5).await.expect("the store answers").expect("it is there");
+    assert_eq!(object.body.expect("it is within the limit"), "12345");
+}
+
+async fn lists_in_key_order_past_1000_keys(at: &TestStore) {
+    // Capitals sort before small letters, and a dot before digits: byte order, not a language's.
+    let mut keys: Vec<_> = (0..1090).map(|n| format!("{}{n:04}", if n % 2 == 0 { "Z" } else { "a" })).collect();
+    keys.extend([".tidemark/x/1", ".tidemark/x/10", ".tidemark/x.y", "a.b/c", "b-/c", "b/c", "b0"].map(str::to_owned));
+    // The order in which they are written must not matter.
+    write_all(&at.store, keys.iter().rev().cloned().collect()).await;
+    keys.sort();
+    assert_eq!(names(&at.store, "", None).await, keys);
+    for after in [&keys[0], &keys[999], &keys[1000], &keys[keys.len() - 2], "a0500x", "b/"] {
+        let expected: Vec<_> = keys.iter().filter(|key| key.as_str() > after).cloned().collect();
+        assert_eq!(names(&at.store, "", Some(after)).await, expected, "after \"{after}\"");
+    }
+    assert!(names(&at.store, "", Some("zz")).await.is_empty());
+}
+
+async fn lists_only_the_folder_that_it_is_asked_for(at: &TestStore) {
+    write_all(&at.store, ["a/1", "a/2", "a/sub/3", "ab/4", "a-/5"].map(str::to_owned).to_vec()).await;
+    assert_eq!(names(&at.store, "a", None).await, ["a/1", "a/2", "a/sub/3"]);
+    assert_eq!(names(&at.store, "a", Some("a/1")).await, ["a/2", "a/sub/3"]);
+    assert!(names(&at.store, "none", None).await.is_empty());
+}
+
+async fn a_hostile_key_neither_fails_nor_hides_anything(at: &TestStore) {
+    let mut expected = BTreeSet::from(["log/a", "log/z"].map(str::to_owned));
+    write_all(&at.store, expected.iter().cloned().collect()).await;
+    let hostile =
+        ["log//x", "log/../x", "log/./x", "log/c\u{1}d", "log/b\nc", "log/p%2fq", "log/b c+d&e=f", "log/ü €", "log/x/"];
+    for key in hostile {
+        if at.put_hostile(key).await.is_ok() {
+            expected.insert(key.to_owned());
+        }
+    }
+    let listed = names(&at.store, "", None).await;
+    assert_eq!(listed, expected.iter().cloned().collect::<Vec<_>>());
+    let late: Vec<_> = expected.into_iter().filter(|key| key.as_str() > "log/y").collect();
+    assert_eq!(names(&at.store, "", Some("log/y")).await, late);
+}
+
+async fn every_path_gives_an_object_the_same_time(at: &TestStore) {
+    at.store.put("a", body("x")).await.expect("it is written");
+    let listed: Vec<_> = at.store.list("", None).try_collect().await.expect("it lists");
+    let head = at.store.head("a").await.expect("the store answers").expect("it is there");
+    let got = at.store.get("a", 10).await.expect("the store answers").expect("it is there");
+    assert_eq!((listed[0].time, listed[0].size), (head.time, head.size));
+    assert_eq!(head, got.info);
+    if at.signs() {
+        let answered = got.answered.expect("an HTTP answer is dated");
+        assert!(answered >= head.time && answered.since(head.time) < Duration::from_mins(1));
+    }
+}
+
+async fn store_times_never_go_back_and_move_on(at: &TestStore) {
+    let first = at.now().await;
+    let mut last = first;
+    let give_up = tokio::time::Instant::now() + Duration::from_secs(30);
+    while last == first {
+        assert!(tokio::time::Instant::now() < give_up, "the store's clock stands still");
+        let now = at.now().await;
+        assert!(now >= last, "{now} after {last}");
+        last = now;
+    }
+}
+
+async fn user_metadata_comes_back(at: &TestStore) {
+    let metadata = Metadata::from([("tidemarkop".to_owned(), "1".to_owned()), ("x".to_owned(), "a b=c".to_owned())]);
+    assert!(matches!(at.store.create("a", body("x"), &metadata).await, Create::Committed));
+    let object = at.store.get("a", 10).await.expect("the store answers").expect("it is there");
+    assert_eq!(object.metadata, at.kept(&metadata));
+}
+
+async fn deleting_is_idempotent_and_goes_in_bulk(at: &TestStore) {
+    let keys: Vec<_> = (0..1010).map(|n| format!("k/{n:04}")).collect();
+    write_all(&at.store, keys.clone()).await;
+    let (some, all) = (keys[500..].to_vec(), [keys, vec!["k/never".to_owned()]].concat());
+    at.store.delete(&some).await.expect("they are deleted");
+    assert_eq!(names(&at.store, "", None).await, all[..500]);
+    at.store.delete(&all).await.expect("absent ones count as deleted");
+    at.store.delete(&all).await.expect("twice is as good as once");
+    assert!(names(&at.store, "", None).await.is_empty());
+}
+
+async fn ranges_read_what_they_name(at: &TestStore) {
+    at.store.put("a", body("0123456789")).await.expect("it is written");
+    for (range, expected) in [(0..10, "0123456789"), (0..1, "0"), (3..7, "3456"), (9..10, "9")] {
+        assert_eq!(at.store.get_range("a", range).await.expect("it reads"), expected);
+    }
+    assert!(at.store.get_range("a", 10..11).await.is_err(), "there is nothing past the end");
+}
+
+async fn a_big_file_arrives_whole(at: &TestStore) {
+    // Above the size from which a file goes up in parts, and no multiple of a part.
+    let mut content: Vec<u8> = Entropy::seeded(7).bytes::<4096>().into_iter().cycle().take(21 << 20).collect();
+    content.extend(b"the end");
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(&content).expect("it is written");
+    at.store.put_file("big/file", file.path()).await.expect("it is uploaded");
+    let object = at.store.get("big/file", 1 << 30).await.expect("the store answers").expect("it is there");
+    assert!(object.body.expect("it is within the limit") == content, "the bytes differ");
+    let tail = content.len() as u64 - 7..content.len() as u64;
+    assert_eq!(at.store.get_range("big/file", tail).await.expect("it reads"), "the end");
+}
+
+async fn a_part_of_a_store_is_a_store(at: &TestStore) {
+    let part = at.store.below("logs/my log");
+    part.put("a/b", body("x")).await.expect("it is written");
+    assert_eq!(read(&at.store, "logs/my log/a/b").await, "x");
+    assert_eq!(names(&part, "", None).await, ["a/b"]);
+    assert_eq!(names(&part, "a", None).await, ["a/b"]);
+    assert!(names(&part, "", Some("a/b")).await.is_empty());
+    part.delete(&["a/b".to_owned()]).await.expect("it is deleted");
+    assert!(names(&at.store, "", None).await.is_empty());
+}
+
+/// Where faults can be put in: whatever becomes of the first try, the caller learns whose the key is.
+async fn an_unlucky_create_is_resolved(at: &TestStore) {
+    let later = Fault::LandLater(Duration::from_millis(300));
+    for (number, fault) in
+        [Fault::FailAfter, Fault::DropAfter, Fault::Drop, Fault::Unavailable, later].into_iter().enumerate()
+    {
+        let (ours, theirs) = (format!("ours-{number}"), format!("theirs-{number}"));
+        inject(at, fault, &ours);
+        let created = at.store.create_resolved(&ours, body("ours, nonce 1"), &Metadata::new()).await;
+        assert!(matches!(created, Create::Committed), "{fault:?}: {created:?}");
+        assert_eq!(read(&at.store, &ours).await, "ours, nonce 1");
+        at.store.put(&theirs, body("theirs, nonce 2")).await.expect("it is written");
+        inject(at, fault, &theirs);
+        let created = at.store.create_resolved(&theirs, body("ours, nonce 3"), &Metadata::new()).await;
+        assert!(matches!(created, Create::Lost), "{fault:?}: {created:?}");
+        assert_eq!(read(&at.store, &theirs).await, "theirs, nonce 2");
+    }
+}
+
+async fn a_signed_url_creates_once_with_its_metadata(at: &TestStore) {
+    let metadata = Metadata::from([("tidemarktoken".to_owned(), "t".to_owned())]);
+    let now = at.now().await;
+    let Some(put) = signed(at, "a b/ü+1", now, now.after(Duration::from_mins(5)), &metadata).await else { return };
+    assert!(send(&put, "first").await.created());
+    let second = send(&put, "second").await;
+    assert!([409, 412].contains(&second.status), "{second:?}");
+    assert!(second.date.is_some_and(|date| date >= now), "{second:?}");
+    let object = at.store.get("a b/ü+1", 10).await.expect("the store answers").expect("it is there");
+    assert_eq!((object.body.expect("it is small"), object.metadata), (body("first"), metadata));
+}
+
+async fn a_signed_url_ends(at: &TestStore) {
+    let (now, none) = (at.now().await, Metadata::new());
+    let past = now.before(Duration::from_secs(20));
+    let Some(over) = signed(at, "a", past, past.after(Duration::from_secs(10)), &none).await else { return };
+    let refused = send(&over, "x").await;
+    assert!([400, 403].contains(&refused.status), "{refused:?}");
+    // Dated by a clock that leads by far too much.
+    let ahead = now.after(Duration::from_mins(20));
+    let ahead = signed(at, "a", ahead, ahead.next(), &none).await.expect("the store signs");
+    let refused = send(&ahead, "x").await;
+    assert!([400, 403].contains(&refused.status), "{refused:?}");
+    assert!(at.store.head("a").await.expect("the store answers").is_none());
+    if let On::S3(server) = &at.on {
+        let put = signed(at, "a", now, now.after(Duration::from_mins(1)), &none).await.expect("the store signs");
+        server.clock().advance(Duration::from_mins(2));
+        assert_eq!(send(&put, "x").await.status, 403, "it ended while it was not used");
+    }
+}
+
+async fn a_signed_url_is_for_one_object_and_one_content_of_headers(at: &TestStore) {
+    let metadata = Metadata::from([("tidemarktoken".to_owned(), "t".to_owned())]);
+    let now = at.now().await;
+    let Some(put) = signed(at, "a", now, now.after(Duration::from_mins(5)), &metadata).await else { return };
+    let mut other_key = put.clone();
+    other_key.url.set_path(&put.url.path().replace("/a", "/b"));
+    let mut longer = put.clone();
+    longer
+        .url
+        .set_query(put.url.query().map(|query| query.replace("X-Amz-Expires=300", "X-Amz-Expires=3000")).as_deref());
+    assert_ne!(longer.url, put.url);
+    let mut other_metadata = put.clone();
+    other_metadata.headers.insert("x-amz-meta-tidemarktoken".to_owned(), "u".to_owned());
+    let mut no_metadata = put.clone();
+    no_metadata.headers.remove("x-amz-meta-tidemarktoken");
+    for tampered in [other_key, longer, other_metadata, no_metadata] {
+        let refused = send(&tampered, "x").await;
+        assert!([400, 403].contains(&refused.status), "{refused:?} to {tampered:?}");
+    }
+    assert!(names(&at.store, "", None).await.is_empty());
+    assert!(send(&put, "x").await.created(), "it is still good as it was signed");
+}
+
+async fn a_signed_url_without_its_condition_is_refused(at: &TestStore) {
+    at.store.put("taken", body("before")).await.expect("it is written");
+    let now = at.now().await;
+    for key in ["taken", "free"] {
+        let Some(mut put) = signed(at, key, now, now.after(Duration::from_mins(5)), &Metadata::new()).await else {
+            return;
+        };
+        put.headers.retain(|name, _| name != "if-none-match");
+        let refused = send(&put, "x").await;
+        assert!([400, 403].contains(&refused.status), "{refused:?}");
+    }
+    assert_eq!(read(&at.store, "taken").await, "before");
+    assert!(at.store.head("free").await.expect("the store answers").is_none());
+}
+
+async fn a_missing_bucket_and_a_wrong_secret_are_named(at: &TestStore) {
+    let Some(mut environment) = at.environment() else { return };
+    let nowhere = stores::open("s3://no-such-bucket/log", &environment);
+    environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), "wrong".to_owned());
+    let stranger = stores::open(at.store.url().as_str(), &environment);
+    for (store, wanted) in [(nowhere, "create the bucket"), (stranger, "check the credentials")] {
+        let errors = [
+            store.get("a", 1).await.map(drop).expect_err("it cannot be read"),
+            store.head("a").await.map(drop).expect_err("it cannot be read"),
+            store.put("a", body("x")).await.expect_err("it cannot be written"),
+            store.list("", None).try_next().await.map(drop).expect_err("it cannot be listed"),
+            match store.create("a", body("x"), &Metadata::new()).await {
+                Create::Unknown(error) => error,
+                other => panic!("{other:?}"),
+            },
+        ];
+        for error in errors.map(|error| error.to_string()) {
+            assert!(error.contains(wanted) && error.contains(store.url().as_str()), "\"{error}\"");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_probe_refuses_a_store_that_ignores_preconditions() {
+    let (memory, s3) = (TestStore::memory(), TestStore::s3());
+    for at in [&memory, &s3] {
+        match &at.on {
+            On::Memory(faulty) => faulty.ignore_preconditions(),
+            On::S3(server) => server.ignore_preconditions(),
+            On::Folder(_) | On::Minio { .. } => unreachable!("not among them"),
+        }
+        let report = probe(&at.store, &Entropy::from_os()).await;
+        let refused = report.accepted().expect_err("no log may live in it").to_string();
+        assert!(refused.contains("a second create is refused"), "{refused}");
+        let race = report.lines.iter().find(|line| line.name.contains("32")).expect("there is a race");
+        assert_eq!(race.verdict, Verdict::Failed, "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_probe_names_what_it_could_not_try() {
+    let at = TestStore::s3();
+    let On::S3(server) = &at.on else { unreachable!("it is one") };
+    server.inject(Rule::always(Fault::Forbidden).on(Operation::List));
+    let report = probe(&at.store, &Entropy::from_os()).await;
+    let refused = report.accepted().expect_err("a log must be listed").to_string();
+    assert!(refused.contains("listing") && refused.contains("credentials"), "{refused}");
+}
+
+/// `None` where the store has no signed URLs, as it must say itself.
+async fn signed(at: &TestStore, key: &str, from: Second, to: Second, metadata: &Metadata) -> Option<SignedPut> {
+    let signer = Signer::of(&at.store);
+    assert_eq!(signer.has_urls(), at.signs());
+    signer.put_url(key, from, to, metadata).await.expect("it is signed")
+}
+
+async fn send(put: &SignedPut, text: &str) -> SignedAnswer {
+    put_signed(&reqwest::Client::new(), put, body(text)).await.expect("the store answers")
+}
+
+fn inject(at: &TestStore, fault: Fault, key: &str) {
+    let rule = Rule::always(fault).on(Operation::Put).key(key).times(1);
+    match &at.on {
+        On::Memory(faulty) => faulty.inject(rule),
+        On::S3(server) => {
+            server.inject(rule);
+        }
+        On::Folder(_) | On::Minio { .. } => {}
+    }
+}
+
+fn body(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+async fn read(store: &Store, key: &str) -> String {
+    let object = store.get(key, 1 << 20).await.expect("the store answers").expect("it is there");
+    String::from_utf8(object.body.expect("it is small").to_vec()).expect("it is text")
+}
+
+async fn write_all(store: &Store, keys: Vec<String>) {
+    stream::iter(keys)
+        .for_each_concurrent(16, |key| async move { store.put(&key, body("x")).await.expect("it is written") })
+        .await;
+}
+
+async fn names(store: &Store, prefix: &str, after: Option<&str>) -> Vec<String> {
+    let listed: Result<Vec<ObjectInfo>, _> = store.list(prefix, after).try_collect().await;
+    listed.expect("it lists").into_iter().map(|info| info.key).collect()
+}
