@@ -25,6 +25,7 @@ mod append;
 mod append_faults;
 #[path = "../shared/conformance.rs"]
 mod conformance;
+mod dependencies;
 mod hostile;
 mod opening;
 mod parsers;
