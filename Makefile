@@ -1,19 +1,44 @@
 # Every target runs from a fresh clone; what it needs beyond Rust, Go and a shell it builds or installs itself.
 .POSIX:
-.PHONY: help test lint deny bench fuzz demo image cluster
+.PHONY: help check unit local servers cluster-test sim test long lint deny bench fuzz demo image cluster
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@echo 'While you work:      make check CRATE=wal'
+	@echo 'Before you push:     make unit local'
+	@echo 'What CI runs:        make test'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F @ '{ printf "%-20s %s\n", $$1, $$2 }'
 
-test: ## lint, build, start the real servers and run every test (about an hour when cold)
+check: ## lint one crate and run its unit tests: CRATE=wal, under a minute
+	@tests/tools/check.sh $(CRATE)
+
+unit: ## run the tests of every crate alone: no server, no program
+	@tests/tools/suite.sh unit $(ONLY)
+
+local: ## run the tests that need nothing but this repository; ONLY=conformance narrows
+	@tests/tools/suite.sh local $(ONLY)
+
+servers: ## run the tests that need MinIO, an API server, Helm, Chromium or the image (builds them once); ONLY=controller narrows
+	@tests/tools/suite.sh servers $(ONLY)
+
+cluster-test: ## run the tests on a whole Kubernetes (needs root and containerd); ONLY=first_hour narrows, CLUSTERS=3 at a time
+	@CLUSTERS=$(CLUSTERS) tests/tools/cluster-tests.sh $(ONLY)
+
+sim: ## run seeds of the simulation: SEEDS=100 of each scenario, FROM=0
+	@tests/tools/sim.sh $${SEEDS:-100} $${FROM:-0}
+
+test: ## everything above, lints and all servers: what CI runs (about 35 minutes when cold)
 	@tests/tools/test.sh
+
+long: ## what takes hours: 10 million entries, 10 000 WALs, 20 000 seeds of each scenario
+	@tests/tools/long.sh
 
 lint: ## format and lint, changing nothing
 	cargo fmt --all --check
 	cargo clippy --workspace --exclude tidemark-sim --all-targets -- -D warnings
 	cargo clippy -p tidemark-sim --all-targets -- -D warnings
 
-deny: ## check the licences and sources of every dependency (builds cargo-deny once)
+deny: ## check licences, bans and sources of every dependency with cargo-deny (builds it once)
 	tests/tools/deny.sh --build
 
 bench: ## measure everything in BENCHMARKS.md, on the terminal (about half an hour)

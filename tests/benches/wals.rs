@@ -33,7 +33,7 @@ use tokio::{
 };
 
 const NAMESPACES: usize = 10;
-/// The longest that all of it may take.
+/// The longest that all of it may take, for a thousand WALs.
 const PATIENCE: Duration = Duration::from_mins(15);
 /// How long the quiet is looked at.
 const QUIET: Duration = Duration::from_secs(30);
@@ -77,7 +77,8 @@ async fn main() -> anyhow::Result<()> {
     let others = (processor_time(&port)?, processor_time("")?);
     let started = Instant::now();
     let operator = Operator::start(&options).await?;
-    tokio::time::timeout(PATIENCE, all_ready(&operator, wanted, started)).await??;
+    let patience = PATIENCE * u32::try_from(wanted.div_ceil(1000))?;
+    tokio::time::timeout(patience, all_ready(&operator, wanted, started)).await??;
     let seconds = started.elapsed().as_secs_f64();
     let (memory, processor) = operator.cost()?;
     let writes = operator.writes().await?;

@@ -57,6 +57,11 @@ impl Program {
         Ok(String::from_utf8(ended.stdout)?)
     }
 
+    /// Where the program is; builds it unless `TIDEMARK_PROGRAM` names one.
+    pub async fn path() -> anyhow::Result<&'static Path> {
+        Ok(BUILT.get_or_try_init(built).await?)
+    }
+
     /// Where it serves, without a trailing slash.
     pub fn url(&self) -> &str {
         &self.url
@@ -98,7 +103,7 @@ impl Drop for Program {
 }
 
 async fn command(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Command> {
-    let program = BUILT.get_or_try_init(built).await?;
+    let program = Program::path().await?;
     // Where there is setpriv, the program also ends with a test that is killed.
     let mut command = if Path::new("/usr/bin/setpriv").exists() {
         let mut command = Command::new("/usr/bin/setpriv");

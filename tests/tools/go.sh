@@ -22,13 +22,9 @@ fi
 # The import paths of the tool directives, in a block or alone.
 tools() { awk '/^tool \(/ { inside = 1; next } inside && /^\)/ { inside = 0 } inside { print $1 } /^tool [^(]/ { print $2 }' "$here/go.mod"; }
 
-# A program is called as the last part of its import path that is no major version; etcd's is called `server`.
-name_of() {
-    case "$1" in
-    go.etcd.io/etcd/server/v3) echo etcd ;;
-    *) basename "$1" ;;
-    esac
-}
+# Go calls a program as the last part of its import path that is no major version.
+built_as() { sed 's|/v[0-9]*$||; s|.*/||' <<<"$1"; }
+name_of() { if [ "$1" = go.etcd.io/etcd/server/v3 ]; then echo etcd; else built_as "$1"; fi; }
 
 missing() { for tool in $(tools); do [ -x "$folder/$(name_of "$tool")" ] || echo "$tool"; done; }
 
@@ -40,12 +36,17 @@ if [ -n "$(missing)" ]; then
     mkdir -p "$folder"
     exec 9>"$cache/$family-$lock.lock"
     flock 9
-    for tool in $(missing); do
-        echo "$family: building $(name_of "$tool") from its Go module, up to some minutes on two cores" >&2
-        # Linked under another name and moved: an interrupted build leaves nothing that looks finished.
-        program="$folder/$(name_of "$tool")"
-        (cd "$here" && CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-mod=readonly go build -trimpath -ldflags "${flags[*]}" -o "$program.new" "$tool") >&2
-        mv "$program.new" "$program"
-    done
+    # Somebody else may have built them meanwhile.
+    mapfile -t building < <(missing)
+    if [ ${#building[@]} -gt 0 ]; then
+        echo "$family: building ${building[*]} from Go modules, up to some minutes on two cores" >&2
+        # All at once: a link uses one core, and what the programs share is looked at once. In another folder, and moved: an
+        # interrupted build leaves nothing that looks finished.
+        new="$(mktemp -d "$folder/new.XXXXXX")"
+        trap 'rm -rf "$new"' EXIT
+        (cd "$here" && CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
+            go build -trimpath -ldflags "${flags[*]}" -o "$new/" "${building[@]}") >&2
+        for tool in "${building[@]}"; do mv "$new/$(built_as "$tool")" "$folder/$(name_of "$tool")"; done
+    fi
 fi
 echo "$folder"

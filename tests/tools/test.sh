@@ -1,117 +1,98 @@
 #!/usr/bin/env bash
-# Everything that `make test` does: lints, builds, the real servers, every test. Stops at nothing: each step runs, and
-# the last lines say what failed, what was skipped and how many tests passed.
+# Everything that `make test` does: the real servers, the build, every test, lints, the simulation. Stops at nothing: each
+# step runs, and the last lines say how long each took, what failed, what was skipped and how many tests passed.
 #
-# With CI=true nothing may be skipped that a machine with the toolchains and root can have, but for cargo-deny: it would have
-# to be built first, and what it checks changes with Cargo.lock alone.
+# Steps that wait for one another's results follow each other in a lane; lanes run side by side. Tests of the whole cluster
+# mostly wait, so they begin as soon as they can, and what only computes gets the processor that they leave.
+#
+# With CI=true nothing may be skipped that a machine with the toolchains and root can have.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/tools/steps.sh
+begin_steps
 
-logs="target/test-logs/run-$$"
-mkdir -p "$logs"
-failed=() skipped=()
-product=(--workspace --exclude tidemark-sim)
+done_with() { : >"$STEPS/$1.done"; }
+after() { for lane; do until [ -e "$STEPS/$lane.done" ]; do sleep 1; done; done; }
 
-# step NAME COMMAND...: runs it, shows what it says, and remembers whether it failed.
-step() {
-    local name="$1" from=$SECONDS
-    shift
-    echo "==> $name"
-    if "$@" 2>&1 | tee "$logs/${name// /-}.log"; then
-        echo "<== $name: ok, $((SECONDS - from)) s"
-    else
-        failed+=("$name")
-        echo "<== $name: FAILED, $((SECONDS - from)) s"
-        return 1
+# The lane of the real servers: programs of Go, which both cores build.
+go_lane() {
+    for family in kubernetes minio etcd coredns helm pause; do
+        step "go $family" tests/tools/go.sh "$family"
+    done
+    done_with go
+}
+
+# The lane of Debian's packages.
+package_lane() {
+    if [ "$(id -u)" -ne 0 ]; then
+        skip "the whole cluster: tests/tests/cluster (needs root, for namespaces and control groups)"
+    elif otherwise="the whole cluster: tests/tests/cluster (no containerd)" step "containerd" tests/tools/debian.sh; then
+        : >"$STEPS/containerd"
     fi
+    otherwise="the page in a browser (no Chromium)" step "chromium" tests/tools/chromium.sh
+    done_with packages
 }
 
-# finish_one: waits for one of the processes in `running` and shows what it said.
-declare -A started=()
-finish_one() {
-    local process state
-    if wait -n -p process "${!running[@]}"; then state=ok; else state=FAILED; fi
-    local name="${running[$process]}"
-    unset "running[$process]"
-    cat "$logs/$name.log"
-    echo "<== $name: $state, $((SECONDS - started[$process])) s"
-    [ "$state" = ok ] || failed+=("$name")
+# run_programs CONDITION: runs the test programs that step "build" has told of and a condition of awk takes: its fields are
+# those of programs.sh, `tests` is the folder of the crate `tidemark-tests`.
+run_programs() {
+    awk -F '\t' -v tests="$(pwd)/tests" "NF == 3 && ($1)" "$(log_of build)" | nice -n 5 tests/tools/run-programs.sh
 }
+is_unit='$1 != tests || ($2 != "local" && $2 != "servers" && $2 != "cluster")'
 
-# A tool that may be missing on a person's machine, but not in CI.
-skip() {
-    if [ "${CI:-}" = true ]; then
-        failed+=("$1")
-    else
-        skipped+=("$1")
-    fi
-}
-
-step "format" cargo fmt --all --check
-step "lint" cargo clippy "${product[@]}" --all-targets --quiet -- -D warnings
-# The simulation turns on planted faults, which must not leak into the product: always a command of its own.
-step "lint simulation" cargo clippy -p tidemark-sim --all-targets --quiet -- -D warnings
-
-echo "==> dependencies"
-tests/tools/deny.sh
-case $? in
-0) ;;
-3) skipped+=("dependencies (cargo-deny is not installed; 'make deny' builds it)") ;;
-*) failed+=("dependencies") ;;
-esac
-
-for family in minio etcd kubernetes coredns helm pause; do
-    step "$family" tests/tools/go.sh "$family"
-done
-cluster=""
-if [ "$(id -u)" -ne 0 ]; then
-    skip "the whole cluster: tests/cluster_* (needs root, for namespaces and control groups)"
-elif step "containerd" tests/tools/debian.sh; then
-    cluster=yes
-else
-    unset 'failed[-1]'
-    skip "the whole cluster: tests/cluster_* (no containerd)"
-fi
-if step "chromium" tests/tools/chromium.sh; then
-    TIDEMARK_CHROMIUM="$(tail -n 1 "$logs/chromium.log")"
+# The lane of the tests that need no cluster.
+test_lane() {
+    step "unit tests" run_programs "$is_unit"
+    step "local tests" run_programs '$1 == tests && $2 == "local"'
+    after go packages image
+    if [ -e "$STEPS/image.ok" ]; then export_built; fi
+    TIDEMARK_CHROMIUM="$(tail -n 1 "$(log_of chromium)")"
     export TIDEMARK_CHROMIUM
-else
-    unset 'failed[-1]'
-    skip "the page in a browser (no chromium)"
-fi
+    step "server tests" run_programs '$1 == tests && $2 == "servers"'
+}
 
-if step "build" cargo build "${product[@]}" --all-targets --quiet; then
-    built="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug"
-    export TIDEMARK_PROGRAM="$built/tidemark"
+# The lane of the tests that need a cluster.
+cluster_lane() {
+    after go packages image
+    local program
+    program="$(program_named cluster)"
+    if [ -e "$STEPS/containerd" ] && [ -e "$STEPS/image.ok" ]; then
+        export_built
+        CLUSTER_PROGRAM="$program" tests/tools/cluster-tests.sh
+    else
+        "$program" --list --ignored --format terse | grep -c ': test$' >"$STEPS/uncounted"
+    fi
+}
+
+deny() {
+    local code=0
+    tests/tools/deny.sh || code=$?
+    [ "$code" -ne 3 ] || { echo "cargo-deny is not installed, 'make deny' builds it; a local test has checked licences and sources"; return 0; }
+    return "$code"
+}
+
+# The lane of what only computes.
+low_lane() {
+    step "lint" nice -n 15 cargo clippy "${product[@]}" --all-targets --quiet -- -D warnings
+    step "lint simulation" nice -n 15 cargo clippy -p tidemark-sim --all-targets --quiet -- -D warnings
+    step "simulation" nice -n 15 cargo test -p tidemark-sim --no-fail-fast
+    step "doc tests" nice -n 15 cargo test "${product[@]}" --doc --no-fail-fast
+    step "dependencies" deny
+}
+
+go_lane &
+package_lane &
+step "format" cargo fmt --all --check
+if step "build" tests/tools/programs.sh; then
+    TIDEMARK_PROGRAM="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug/tidemark"
+    export TIDEMARK_PROGRAM
+    test_lane &
+    cluster_lane &
     # The image is of the programs that are built already.
-    if step "image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev; then
-        TIDEMARK_IMAGE="$(tail -n 1 "$logs/image.log")"
-        export TIDEMARK_IMAGE
-    fi
-    step "tests" cargo test "${product[@]}" --no-fail-fast
-    if [ -n "$cluster" ]; then
-        # They mostly wait, each on a Kubernetes of its own, whose requests alone are counted: two at a time.
-        declare -A running=()
-        for file in tests/tests/cluster_*.rs; do
-            [ ${#running[@]} -lt 2 ] || finish_one
-            name="$(basename "$file" .rs)"
-            echo "==> $name"
-            cargo test "${product[@]}" --test "$name" -- --ignored --test-threads=1 --show-output >"$logs/$name.log" 2>&1 &
-            running[$!]="$name"
-            started[$!]=$SECONDS
-        done
-        while [ ${#running[@]} -gt 0 ]; do finish_one; done
-    fi
+    built="$(dirname "$TIDEMARK_PROGRAM")"
+    if step "image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev; then : >"$STEPS/image.ok"; fi
+    done_with image
 fi
-step "simulation" cargo test -p tidemark-sim --no-fail-fast
-
-echo
-[ ${#skipped[@]} -eq 0 ] || printf 'skipped: %s\n' "${skipped[@]}"
-[ ${#failed[@]} -eq 0 ] || printf "failed: %s (its log is in $logs)\n" "${failed[@]}"
-# Tests of the whole cluster are ignored in the first run and have their own.
-cat "$logs"/tests.log "$logs"/simulation.log "$logs"/cluster_*.log 2>/dev/null |
-    awk -v cluster="$cluster" '
-        /Running .*tests\/cluster_/ { whole = 1 } /Running / && !/tests\/cluster_/ { whole = 0 }
-        /^test result:/ { passed += $4; failed += $6; if (!whole || !cluster) ignored += $8 }
-        END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }'
-[ ${#failed[@]} -eq 0 ]
+low_lane &
+wait
+summary

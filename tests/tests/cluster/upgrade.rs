@@ -29,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 const NAMESPACE: &str = "upgrade";
 const WALS: [&str; 3] = ["one", "two", "three"];
 const NEW: &str = "tidemark.dev/tidemark:dev2";
-/// Values of the chart: one operator, then a newer one.
-const ONE_OPERATOR: &str = "--set=replicaCount=1";
+/// Values of the chart: one operator, which soon says what it sees; then a newer one.
+const ONE_OPERATOR: &str = "--set=replicaCount=1,pollInterval=2s";
 const NEWER: [&str; 2] = [ONE_OPERATOR, "--set=image.tag=dev2"];
 /// How long a roll-out may take. Generous: a test machine may be loaded.
 const PATIENCE: Duration = Duration::from_mins(6);

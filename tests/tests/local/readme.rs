@@ -10,9 +10,9 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tidemark_tests::S3Server;
+use tidemark_tests::{Program, S3Server};
 
-/// How long a service may take to answer. `make demo` may have to build first.
+/// How long a service may take to answer. Generous: a test machine may be loaded.
 const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A block of the README as it stands there.
@@ -27,6 +27,7 @@ fn root() -> PathBuf {
 
 /// A newcomer's machine: the repository, another git repository beside it, and S3 credentials in the environment.
 struct Machine {
+    program: &'static Path,
     server: S3Server,
     folder: TempDir,
     ports: BTreeMap<&'static str, u16>,
@@ -34,7 +35,8 @@ struct Machine {
 }
 
 impl Machine {
-    fn new() -> Self {
+    async fn new() -> Self {
+        let program = Program::path().await.unwrap();
         let server = S3Server::start().unwrap();
         for bucket in ["wal", "meta", "vmeta", "idx"] {
             server.create_bucket(bucket);
@@ -63,7 +65,7 @@ impl Machine {
             );
         }
         let ports = ["7280", "7281"].map(|printed| (printed, free_port())).into();
-        Self { server, folder, ports, running: Vec::new() }
+        Self { program, server, folder, ports, running: Vec::new() }
     }
 
     /// The block with this machine's ports and folders in place of the printed ones.
@@ -75,16 +77,17 @@ impl Machine {
         let folder = self.folder.path().display();
         block = block.replace("../my-repository", &format!("{folder}/my-repository"));
         block = block.replace("../tidemark-demo", &format!("{folder}/tidemark-demo"));
-        // A debug build is there already; the commands are the same.
-        block.replace("cargo run --release --", "cargo run -q -p tidemark-indexer --")
+        // The program is built already, as all of the workspace is: cargo would build it and much else anew.
+        block.replace("cargo run --release --", "tidemark")
     }
 
     fn bash(&self, block: &str) -> Command {
-        let program = PathBuf::from(program());
-        let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let path = format!("{}:{}", self.program.parent().unwrap().display(), std::env::var("PATH").unwrap());
         let mut bash = Command::new("bash");
         bash.args(["-euo", "pipefail", "-c", &self.here(block)]).current_dir(root()).env("PATH", path);
         bash.envs(self.server.environment());
+        // `make demo` takes the program from the environment, too.
+        bash.env("TIDEMARK_PROGRAM", self.program);
         // A command that names no address would take the usual one, which may be taken on this machine.
         bash.env("TIDEMARK_LISTEN", format!("127.0.0.1:{}", self.ports["7280"]));
         // `make demo` takes where to listen and where to keep its folder from the environment.
@@ -150,18 +153,10 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// The program under test: the one that `make test` built, or the one beside this test.
-fn program() -> String {
-    std::env::var("TIDEMARK_PROGRAM").unwrap_or_else(|_| {
-        let test = std::env::current_exe().unwrap();
-        test.parent().and_then(Path::parent).unwrap().join("tidemark").display().to_string()
-    })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_block_runs_in_the_order_of_the_readme() {
     let [demo, query, own, check, index, serve, append] = blocks().try_into().expect("the README has seven blocks");
-    let mut machine = Machine::new();
+    let mut machine = Machine::new().await;
 
     assert_eq!(demo, "make demo");
     machine.serve(&demo, "7280").await;

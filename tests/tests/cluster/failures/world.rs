@@ -58,7 +58,8 @@ pub(crate) async fn world() -> &'static World {
 async fn create() -> World {
     let builder = Cluster::builder().nodes(2).quick_failover().product().await.expect("the product's image is there");
     let cluster = builder.shared().await.expect("the cluster starts");
-    cluster.install_chart(&[]).await.expect("the chart is installed");
+    // What the operator says of a WAL is waited for at both ends of every scenario.
+    cluster.install_chart(&["--set=pollInterval=2s"]).await.expect("the chart is installed");
     let store = cluster.minio().await.expect("the store starts");
     // An entry is sealed 6 s after its second.
     let changes = json!({

@@ -1,12 +1,9 @@
 //! The cluster that the tests of the first hour share, with or without the chart, and a person's shell on it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use tidemark_tests::{
-    Cluster,
+    Cluster, Program,
     cluster::{images, product::OPERATOR_NAMESPACE},
 };
 use tokio::process::Command;
@@ -37,17 +34,6 @@ pub(crate) async fn bare() -> &'static Cluster {
     cluster
 }
 
-/// The program under test: the one that `make test` built, or the one beside this test.
-fn tidemark() -> PathBuf {
-    std::env::var_os("TIDEMARK_PROGRAM").map_or_else(
-        || {
-            let test = std::env::current_exe().expect("this program has a path");
-            test.parent().and_then(Path::parent).expect("it lies two folders deep").join("tidemark")
-        },
-        PathBuf::from,
-    )
-}
-
 /// A shell on a person's machine: `kubectl`, `helm`, `tidemark` and the plugin `kubectl tidemark` are on the PATH.
 pub(crate) async fn shell(cluster: &Cluster, script: &str) -> anyhow::Result<String> {
     let plugins = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("plugins-{}", std::process::id()));
@@ -55,7 +41,7 @@ pub(crate) async fn shell(cluster: &Cluster, script: &str) -> anyhow::Result<Str
     for name in ["tidemark", "kubectl-tidemark"] {
         let link = plugins.join(name);
         if !link.exists() {
-            std::os::unix::fs::symlink(tidemark(), link)?;
+            std::os::unix::fs::symlink(Program::path().await?, link)?;
         }
     }
     let kubectl = cluster.kubectl_words().command();

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs test programs, each in its package's folder as cargo would; goes on after one that fails.
+#
+# usage: run-programs.sh [ARGUMENT...] <LINES       the lines are those of programs.sh
+set -uo pipefail
+
+failed=0
+while IFS=$'\t' read -r folder target program; do
+    echo "     Running $target of ${folder##*/} ($program)"
+    (cd "$folder" && CARGO_MANIFEST_DIR="$folder" exec "$program" "$@" </dev/null) || failed=1
+done
+exit $failed
