@@ -4,6 +4,7 @@ mod apply;
 mod assess;
 pub(crate) mod build;
 mod dereference;
+mod exposure;
 pub(crate) mod observe;
 mod purge;
 mod transitions;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 use self::{
     assess::{Facts, Verdict},
     dereference::{Found, dereference},
+    exposure::{LiveSearch, TokenCoverage},
     purge::Deletion,
     update_status::Due,
     upgrade::{Permission, Situation, Step},
@@ -103,12 +105,16 @@ async fn reconcile_wal(wal: &Wal, scope: &Scope) -> Result<Action, Error> {
     }
     let upgrade = Upgrade::plan(wal, &found, scope);
     let applied = match validated {
-        Ok(validated) => apply(wal, &validated, &found, upgrade.step, scope).await,
+        Ok(mut validated) => {
+            let coverage = exposure::limit(&mut validated.search, &LiveSearch::read(&found));
+            let applied = apply(wal, &validated, &found, upgrade.step, scope).await;
+            Applied { coverage, ..applied }
+        }
         Err(refusals) => Applied::refused(refused(&refusals)),
     };
     // With what was just written, which the watches tell nobody.
     let found = dereference(wal, scope);
-    let again = tell(wal, &found, &upgrade, applied.refused, scope).await?;
+    let again = tell(wal, &found, &upgrade, &applied, scope).await?;
     if let Some(error) = applied.error {
         return Err(error.into());
     }
@@ -121,7 +127,7 @@ async fn reconcile_wal(wal: &Wal, scope: &Scope) -> Result<Action, Error> {
 }
 
 /// What came of writing the children.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Applied {
     /// How many writes it took, where all went well.
     writes: usize,
@@ -131,6 +137,15 @@ struct Applied {
     error: Option<ApplyError>,
     /// Whether something else must go first, which it does by itself.
     waits: bool,
+    /// Which search pods ask for the token.
+    coverage: TokenCoverage,
+}
+
+impl Default for Applied {
+    fn default() -> Self {
+        let coverage = TokenCoverage::Full;
+        Self { writes: 0, refused: None, error: None, waits: false, coverage }
+    }
 }
 
 impl Applied {
@@ -226,7 +241,7 @@ async fn tell(
     wal: &Wal,
     found: &Found,
     upgrade: &Upgrade,
-    refused: Option<Verdict>,
+    applied: &Applied,
     scope: &Scope,
 ) -> Result<Option<Duration>, Error> {
     let facts = Facts {
@@ -236,7 +251,8 @@ async fn tell(
         search: found.rollout(Component::Search),
         pods: &found.pods,
         before: &found.status.conditions,
-        refused,
+        refused: applied.refused.clone(),
+        token_everywhere: applied.coverage == TokenCoverage::Full,
     };
     let now = update_status::now();
     let assessment = facts.assess();

@@ -7,7 +7,7 @@ use tidemark_crds::{
     names::{self, Component},
 };
 
-use super::{build::Children, dereference::Found, upgrade::Step};
+use super::{build::Children, dereference::Found, exposure::with_token_of, upgrade::Step};
 use crate::{
     apply::{Applier, ApplyError, Desired},
     cache::ChildKind,
@@ -61,6 +61,8 @@ pub(crate) async fn apply(scope: &Scope, found: &Found, wanted: Wanted, step: St
         };
         let written = if rolls || found.rollout(*component).is_none() {
             applier.ensure(deployment).await?
+        } else if let Some(closed) = with_token(*component, deployment, found) {
+            applier.ensure(&closed).await?
         } else {
             let replicas = deployment.object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
             applier.scale(&deployment.name, i32::try_from(replicas).unwrap_or(i32::MAX)).await?
@@ -70,6 +72,15 @@ pub(crate) async fn apply(scope: &Scope, found: &Found, wanted: Wanted, step: St
     let wanted = plain.iter().chain(deployments.iter().map(|(_, deployment)| deployment));
     let kept: Vec<_> = wanted.map(|child| (child.kind, child.name.as_str())).collect();
     Ok(writes + applier.remove_orphans(&kept).await?)
+}
+
+/// The held Deployment of search with the token that the spec asks for, if it has another one or none.
+fn with_token(component: Component, built: &Desired, found: &Found) -> Option<Desired> {
+    if component != Component::Search {
+        return None;
+    }
+    let live = found.family.child(built.kind, &built.name)?.object();
+    Some(Desired { object: with_token_of(&built.object, live)?, ..built.clone() })
 }
 
 /// Whether the spec asks for other pods than those that are held as they are.
@@ -96,7 +107,8 @@ fn spec_digest(spec: &WalSpec, component: Component) -> Result<String, serde_jso
             fields.shift_remove(*field);
         }
         if let Some(own) = fields.get_mut(own).and_then(Value::as_object_mut) {
-            for field in ["replicas", "service", "allowFrom", "serviceAccountAnnotations"] {
+            // The token is rolled out also while other changes are held back.
+            for field in ["replicas", "service", "allowFrom", "auth", "serviceAccountAnnotations"] {
                 own.shift_remove(field);
             }
         }
@@ -141,11 +153,12 @@ mod tests {
     fn a_digest_moves_with_what_the_pods_of_its_role_are_made_of() {
         let digests = |spec: &WalSpec| Component::ALL.map(|component| spec_digest(spec, component).unwrap());
         let [indexer, search] = digests(&spec(|_| ()));
-        let cases: [(Change, bool, bool); 6] = [
+        let cases: [(Change, bool, bool); 7] = [
             (|spec| spec["suspend"] = json!(true), false, false),
             (|spec| spec["deletionPolicy"] = json!("Purge"), false, false),
             (|spec| spec["search"] = json!({"replicas": 3}), false, false),
             (|spec| spec["search"] = json!({"resources": {"limits": {"memory": "1Gi"}}}), false, true),
+            (|spec| spec["search"] = json!({"auth": {"type": "Token", "secretRef": {"name": "t"}}}), false, false),
             (|spec| spec["compaction"] = json!({"enabled": false}), true, false),
             (|spec| spec["log"]["expiry"] = json!("2h"), true, true),
         ];

@@ -80,6 +80,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) before: &'a [Condition],
     /// Why the spec or one of the children is not in force, if so.
     pub(crate) refused: Option<Verdict>,
+    /// Whether every search pod asks for the token of the spec, if that names one.
+    pub(crate) token_everywhere: bool,
 }
 
 /// The conditions of a WAL.

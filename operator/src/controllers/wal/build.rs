@@ -25,8 +25,8 @@ use k8s_openapi::api::{
 use serde_json::Value;
 use tidemark_crds::names::Component;
 
-pub(crate) use self::indexer_deployment::PROGRESS_SECONDS;
 pub use self::release::release_revision;
+pub(crate) use self::{environment::TOKEN_FILE_VARIABLE, indexer_deployment::PROGRESS_SECONDS, volumes::TOKEN_VOLUME};
 use super::validate::ValidatedWal;
 
 /// What the operator itself puts into its children.
@@ -64,8 +64,8 @@ pub struct Children {
 }
 
 impl Children {
-    /// All of them as JSON with kind and version, in the order in which they are made: ServiceAccounts before the pods that
-    /// need them, search before the indexer. A child that is built and missing here does not compile.
+    /// All of them as JSON with kind and version, in the order in which they are made: who may connect before anything
+    /// else, ServiceAccounts before the pods that need them, search before the indexer. A child that is built and missing here does not compile.
     pub fn objects(&self) -> serde_json::Result<Vec<Value>> {
         let Self {
             indexer_service_account,
@@ -79,12 +79,12 @@ impl Children {
             indexer_deployment,
         } = self;
         let mut objects = vec![
-            serde_json::to_value(indexer_service_account)?,
-            serde_json::to_value(search_service_account)?,
-            serde_json::to_value(control_config_map)?,
             serde_json::to_value(indexer_network_policy)?,
             serde_json::to_value(search_network_policy)?,
             serde_json::to_value(search_service)?,
+            serde_json::to_value(indexer_service_account)?,
+            serde_json::to_value(search_service_account)?,
+            serde_json::to_value(control_config_map)?,
         ];
         if let Some(search_pdb) = search_pdb {
             objects.push(serde_json::to_value(search_pdb)?);

@@ -78,7 +78,7 @@ pub struct ValidatedLog {
 }
 
 /// What both roles have.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ValidatedRole {
     /// Requests and limits of the container; the pod template's replace these, name by name.
     pub resources: ResourceRequirements,

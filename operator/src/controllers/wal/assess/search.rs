@@ -23,7 +23,12 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
     if available(facts) {
         return match locked(facts) {
             Some(problem) => Verdict::no(problem.reason(), problem.message.clone()),
-            None => Verdict::yes(Reason::Available, "search answers"),
+            None if facts.token_everywhere => Verdict::yes(Reason::Available, "search answers"),
+            None => Verdict::yes(
+                Reason::Available,
+                "search answers, and not every search pod asks for the token of \"spec.search.auth\" yet; the Service and \
+                 the NetworkPolicy let nobody new in until all of them do; if that takes long, see \"kubectl get pods\"",
+            ),
         };
     }
     let answering = facts.of(Component::Search).filter(|seen| !seen.pod.terminating).filter_map(Seen::answer);

@@ -81,6 +81,7 @@ struct Case {
     pods: Vec<Seen>,
     before: Vec<Condition>,
     refused: Option<Verdict>,
+    token_everywhere: bool,
 }
 
 impl Default for Case {
@@ -93,13 +94,14 @@ impl Default for Case {
             pods: vec![indexer(writer())],
             before: Vec::new(),
             refused: None,
+            token_everywhere: true,
         }
     }
 }
 
 impl Case {
     fn assess(&self) -> Assessment {
-        let Self { suspended, search_wanted, search, indexer, pods, before, refused } = self;
+        let Self { suspended, search_wanted, search, indexer, pods, before, refused, token_everywhere } = self;
         let facts = Facts {
             suspended: *suspended,
             search_wanted: *search_wanted,
@@ -108,6 +110,7 @@ impl Case {
             pods,
             before,
             refused: refused.clone(),
+            token_everywhere: *token_everywhere,
         };
         facts.assess()
     }
@@ -117,6 +120,14 @@ impl Case {
         let Assessment { ready, storage, indexing, search } = self.assess();
         [ready, storage, indexing, search].map(|verdict| format!("{}/{}", verdict.status.as_str(), verdict.reason))
     }
+}
+
+#[test]
+fn search_that_waits_for_pods_with_the_token_is_told() {
+    let told = |token_everywhere| Case { token_everywhere, ..Case::default() }.assess().search;
+    assert_eq!(told(true).message, "search answers");
+    assert!(told(false).message.contains("let nobody new in until all of them do"), "{}", told(false).message);
+    assert_eq!(told(false).reason, Reason::Available);
 }
 
 #[test]

@@ -9,6 +9,8 @@ use tidemark_crds::names::{self, Component};
 use super::{ValidatedWal, volumes};
 use crate::controllers::wal::validate::{Access, Store, ValidatedRole};
 
+/// Variable that names the file of the search token.
+pub(crate) const TOKEN_FILE_VARIABLE: &str = "TIDEMARK_AUTH_TOKEN_FILE";
 /// MiB of segments that a pod keeps; the volume has room for more.
 const CACHE_MIB: u32 = 4096;
 
@@ -65,7 +67,7 @@ fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
 
 fn search(wal: &ValidatedWal) -> Vec<EnvVar> {
     let token = wal.search.token_secret.as_ref();
-    token.map(|_| set("TIDEMARK_AUTH_TOKEN_FILE", volumes::TOKEN_FILE)).into_iter().collect()
+    token.map(|_| set(TOKEN_FILE_VARIABLE, volumes::TOKEN_FILE)).into_iter().collect()
 }
 
 /// The stores as JSON: `{"log": {...}, "metadata": {...}, "index": {...}}`.

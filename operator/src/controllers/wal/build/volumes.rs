@@ -21,6 +21,8 @@ pub(super) const CONTROL_FOLDER: &str = "/etc/tidemark/control";
 /// Where the search token is.
 pub(super) const TOKEN_FILE: &str = "/etc/tidemark/auth/token";
 
+/// Volume of the search token.
+pub(crate) const TOKEN_VOLUME: &str = "auth";
 const TOKEN_FOLDER: &str = "/etc/tidemark/auth";
 /// Bytes of the cache's volume: twice what the cache keeps, for what is being fetched and merged.
 const CACHE_LIMIT: &str = "8Gi";
@@ -65,7 +67,7 @@ fn volumes_and_mounts(wal: &ValidatedWal, component: Component) -> Vec<(Volume, 
             let name = names::control_config_map(&wal.name);
             all.push(config_map("control".to_owned(), CONTROL_FOLDER, &name, None));
         }
-        (Component::Search, Some(name)) => all.push(secret("auth".to_owned(), TOKEN_FOLDER, name, Some("token"))),
+        (Component::Search, Some(name)) => all.push(secret(TOKEN_VOLUME.to_owned(), TOKEN_FOLDER, name, Some("token"))),
         (Component::Search, None) => {}
     }
     all
