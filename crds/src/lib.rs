@@ -5,6 +5,7 @@
 
 mod conditions;
 mod crd;
+mod kinds;
 mod lint;
 pub mod names;
 mod pod_template;
@@ -15,8 +16,9 @@ mod storage;
 mod wal;
 
 pub use self::{
-    conditions::{ConditionStatus, ConditionType, Reason, condition, is_true, set_condition},
+    conditions::{ConditionKind, ConditionStatus, ConditionType, Reason, condition, is_true, set_condition},
     crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml},
+    kinds::{KINDS, ResourceKind},
     lint::{Finding, Linted, Skipped, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
     size::{ByteSize, ByteSizeError},
@@ -24,6 +26,6 @@ pub use self::{
     storage::{CaReference, Credentials, CredentialsType, SecretReference, Storage},
     wal::{
         Auth, AuthType, CompactionSpec, Cursor, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus,
-        LogPlace, MetadataPlace, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
+        LogPlace, MetadataPlace, RoleSpec, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
     },
 };

@@ -7,10 +7,10 @@ use clap::{Args, Parser, Subcommand};
 /// Reconciles WAL resources: indexers, search, and the truth about them.
 #[derive(Debug, Parser)]
 #[command(name = "tidemark-operator", version, propagate_version = true, after_help = AFTER_HELP)]
-pub struct Cli {
+pub struct CliArgs {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 const AFTER_HELP: &str = "Every flag is also an environment variable: --image is TIDEMARK_OPERATOR_IMAGE.\n\
@@ -21,38 +21,38 @@ tidemark-operator run --image tidemark.dev/tidemark:dev --lease-namespace defaul
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Watch WAL resources and keep their indexers and search services as they say, until stopped.
     #[command(after_help = RUN_EXAMPLE)]
-    Run(Box<Run>),
+    Run(Box<RunArgs>),
 }
 
 /// Everything that `run` takes.
 #[derive(Clone, Debug, Args)]
-pub struct Run {
+pub struct RunArgs {
     /// The data pods.
     #[command(flatten)]
-    pub data: DataPods,
+    pub data: DataPodArgs,
     /// What is watched.
     #[command(flatten)]
-    pub scope: Scope,
+    pub scope: ScopeArgs,
     /// Which replica works.
     #[command(flatten)]
-    pub lease: Lease,
+    pub lease: LeaseArgs,
     /// How upgrades roll out.
     #[command(flatten)]
-    pub upgrade: Upgrade,
+    pub upgrade: UpgradeArgs,
     /// Budgets of the reconciliation.
     #[command(flatten)]
-    pub pace: Pace,
+    pub rates: RateArgs,
     /// Where figures and traces go.
     #[command(flatten)]
-    pub telemetry: Telemetry,
+    pub telemetry: TelemetryArgs,
 }
 
 /// What the data pods run.
 #[derive(Clone, Debug, Args)]
-pub struct DataPods {
+pub struct DataPodArgs {
     /// Image of the indexer and search pods: the operator's own, so that both are of one release.
     #[arg(long, env = "TIDEMARK_OPERATOR_IMAGE")]
     pub image: String,
@@ -67,7 +67,7 @@ pub struct DataPods {
 
 /// What the operator watches.
 #[derive(Clone, Debug, Args)]
-pub struct Scope {
+pub struct ScopeArgs {
     /// Watch this namespace only; may be given more than once, or as a list with commas. Without it the whole cluster is
     /// watched, which needs a ClusterRole.
     #[arg(long = "namespace", env = "TIDEMARK_OPERATOR_NAMESPACE", value_delimiter = ',')]
@@ -80,7 +80,7 @@ pub struct Scope {
 
 /// The lease by which one replica works and the others wait.
 #[derive(Clone, Debug, Args)]
-pub struct Lease {
+pub struct LeaseArgs {
     /// Name of the lease.
     #[arg(long, env = "TIDEMARK_OPERATOR_LEASE_NAME", default_value = "tidemark-operator")]
     pub lease_name: String,
@@ -97,7 +97,7 @@ pub struct Lease {
 
 /// How a new release reaches the data pods. Without approval it does not.
 #[derive(Clone, Debug, Args)]
-pub struct Upgrade {
+pub struct UpgradeArgs {
     /// Release revision that may roll out to every WAL. Empty: each WAL is approved by its own annotation
     /// tidemark.dev/approve-upgrade. Condition `UpgradePending` of a WAL names the revision.
     #[arg(long, env = "TIDEMARK_OPERATOR_UPGRADE_APPROVED", default_value = "")]
@@ -110,7 +110,7 @@ pub struct Upgrade {
 
 /// Budgets of the reconciliation.
 #[derive(Clone, Debug, Args)]
-pub struct Pace {
+pub struct RateArgs {
     /// How many WALs are reconciled at the same time.
     #[arg(long, env = "TIDEMARK_OPERATOR_CONCURRENCY", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..))]
@@ -125,7 +125,7 @@ pub struct Pace {
 
 /// Where figures and traces go.
 #[derive(Clone, Debug, Args)]
-pub struct Telemetry {
+pub struct TelemetryArgs {
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "TIDEMARK_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -140,7 +140,7 @@ pub struct Telemetry {
 /// Reads a span of time such as 10s or 1h30m. Zero is refused: no budget of the operator may be none.
 fn span(text: &str) -> Result<Duration, String> {
     let span = tidemark_crds::Span::new(text).duration().map_err(|error| error.to_string())?;
-    if span.is_zero() { Err("\"0s\" is no pace; give a longer span".to_owned()) } else { Ok(span) }
+    if span.is_zero() { Err("\"0s\" is no rates; give a longer span".to_owned()) } else { Ok(span) }
 }
 
 #[cfg(test)]
@@ -151,12 +151,12 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        CliArgs::command().debug_assert();
     }
 
     #[test]
     fn every_flag_is_an_environment_variable_of_its_name() {
-        for command in Cli::command().get_subcommands() {
+        for command in CliArgs::command().get_subcommands() {
             for argument in command.get_arguments() {
                 let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
                     continue;

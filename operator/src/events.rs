@@ -12,19 +12,19 @@ use kube::{Api, Client, api::PostParams};
 use crate::{apply::is_terminating, clock};
 
 /// The longest text that the API server takes.
-const LONGEST: usize = 1024;
+const MAX_NOTE_BYTES: usize = 1024;
 const CONTROLLER: &str = "tidemark-operator";
 
 /// What happened to a WAL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Happened {
+pub(crate) struct EventRecord {
     /// In CamelCase; part of the API.
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) warning: bool,
 }
 
-impl Happened {
+impl EventRecord {
     pub(crate) fn normal(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), warning: false }
     }
@@ -36,19 +36,19 @@ impl Happened {
 
 /// Writes Events in the name of this replica.
 #[derive(Clone)]
-pub(crate) struct Events {
+pub(crate) struct EventPublisher {
     client: Client,
     instance: String,
 }
 
-impl Events {
+impl EventPublisher {
     pub(crate) fn new(client: Client, instance: &str) -> Self {
         Self { client, instance: instance.to_owned() }
     }
 
     /// Logs what happened and writes it. An Event that cannot be written costs nothing else; in a namespace that is being
     /// deleted none can, and the log line is all that is left.
-    pub(crate) async fn publish(&self, about: &ObjectReference, happened: &[Happened]) {
+    pub(crate) async fn publish(&self, about: &ObjectReference, happened: &[EventRecord]) {
         let namespace = about.namespace.as_deref().unwrap_or("default");
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         for happened in happened {
@@ -69,7 +69,7 @@ impl Events {
         }
     }
 
-    fn event(&self, about: &ObjectReference, happened: &Happened) -> Event {
+    fn event(&self, about: &ObjectReference, happened: &EventRecord) -> Event {
         let now = clock::now_exactly();
         let name = about.name.as_deref().unwrap_or(CONTROLLER);
         Event {
@@ -93,7 +93,7 @@ impl Events {
 
 /// The text, cut at a character to what the API server takes.
 fn shortened(text: &str) -> String {
-    let mut end = text.len().min(LONGEST);
+    let mut end = text.len().min(MAX_NOTE_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

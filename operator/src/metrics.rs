@@ -1,11 +1,8 @@
 //! The operator's figures for Prometheus. Names carry their units, labels take few values.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -92,7 +89,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = self.registry.lock();
         registry.register("reconciles", "reconciliations by controller and result", self.reconciles.clone());
         registry.register_with_unit(
             "reconcile_duration",
@@ -185,7 +182,7 @@ impl Metrics {
     /// The figures as text.
     pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        text::encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        text::encode(&mut text, &self.registry.lock())?;
         Ok(text)
     }
 }

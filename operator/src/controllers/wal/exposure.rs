@@ -10,7 +10,7 @@ use tidemark_crds::{ServiceType, names::Component};
 
 use super::{
     build::{TOKEN_FILE_VARIABLE, TOKEN_VOLUME},
-    dereference::Found,
+    dereference::ObservedWal,
     validate::ValidatedSearch,
 };
 use crate::cache::ChildKind;
@@ -40,10 +40,10 @@ pub(crate) struct LiveSearch {
 
 impl LiveSearch {
     /// Reads it from the children. A Deployment that is not this WAL's guards nothing.
-    pub(crate) fn read(found: &Found) -> Self {
-        let name = Component::Search.child_name(&found.key.name);
-        let object = |kind| found.family.child(kind, &name).map(|child| child.object()).unwrap_or_default();
-        let rollout = found.rollout(Component::Search);
+    pub(crate) fn read(observed: &ObservedWal) -> Self {
+        let name = Component::Search.child_name(&observed.key.name);
+        let object = |kind| observed.owned.child(kind, &name).map(|child| child.object()).unwrap_or_default();
+        let rollout = observed.rollout(Component::Search);
         let deployment = rollout.map(|_| object(ChildKind::Deployment)).unwrap_or_default();
         let policy = object(ChildKind::NetworkPolicy);
         let from = policy.pointer("/spec/ingress/0/from").and_then(Value::as_array);

@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 use tidemark_crds::names::{self, Component};
 
-use super::{ValidatedWal, metadata::metadata};
+use super::metadata::metadata;
+use crate::controllers::wal::validate::ValidatedWal;
 
 /// It is there from the start, so that the kubelet watches it: what is asked for later arrives sooner.
 pub(super) fn build(wal: &ValidatedWal) -> ConfigMap {
