@@ -10,17 +10,17 @@ use axum::http::{Method, Request, Response};
 use kube::{Client, Config, client::ClientBuilder};
 use tower::{BoxError, Layer, Service};
 
-use crate::metrics::Metrics;
+use crate::metrics::OperatorMetrics;
 
 /// A client for the cluster that the process runs in, or of the present kubectl context.
-pub(crate) async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
+pub(crate) async fn client(metrics: &OperatorMetrics) -> anyhow::Result<Client> {
     let config = Config::infer().await?;
     Ok(ClientBuilder::try_from(config)?.with_layer(&RequestCountLayer { metrics: metrics.clone() }).build())
 }
 
 #[derive(Clone)]
 struct RequestCountLayer {
-    metrics: Metrics,
+    metrics: OperatorMetrics,
 }
 
 impl<S> Layer<S> for RequestCountLayer {
@@ -34,7 +34,7 @@ impl<S> Layer<S> for RequestCountLayer {
 #[derive(Clone)]
 struct RequestCounter<S> {
     inner: S,
-    metrics: Metrics,
+    metrics: OperatorMetrics,
 }
 
 impl<S, B, R> Service<Request<B>> for RequestCounter<S>

@@ -20,7 +20,7 @@ pub(crate) const ANNOTATION_DIGEST: &str = "tidemark.dev/applied-digest";
 
 /// Whose objects are written.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Owner<'a> {
+pub(crate) struct ObjectOwner<'a> {
     /// `kind` of the owner.
     pub(crate) kind: &'static str,
     pub(crate) key: &'a NamespacedName,
@@ -83,7 +83,7 @@ pub(crate) enum ApplyError {
 pub(crate) struct Applier<'a> {
     pub(crate) client: &'a Client,
     pub(crate) cache: &'a ObjectCache,
-    pub(crate) owner: Owner<'a>,
+    pub(crate) owner: ObjectOwner<'a>,
 }
 
 impl Applier<'_> {

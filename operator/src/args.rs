@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-/// Reconciles WAL resources: indexers, search, and the truth about them.
+/// Reconciles WAL resources: indexers, search, and their status.
 #[derive(Debug, Parser)]
 #[command(name = "tidemark-operator", version, propagate_version = true, after_help = AFTER_HELP)]
 pub struct CliArgs {
@@ -14,7 +14,7 @@ pub struct CliArgs {
 }
 
 const AFTER_HELP: &str = "Every flag is also an environment variable: --image is TIDEMARK_OPERATOR_IMAGE.\n\
-Exit codes: 0 asked to stop, 1 failed, 2 wrong usage.";
+Exit codes: 0 shut down by a signal, 1 failed, 2 wrong usage.";
 
 const RUN_EXAMPLE: &str = "Example, outside a cluster with the present kubectl context:\n  \
 tidemark-operator run --image tidemark.dev/tidemark:dev --lease-namespace default --identity \"$(hostname)\"";
@@ -22,7 +22,7 @@ tidemark-operator run --image tidemark.dev/tidemark:dev --lease-namespace defaul
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
-    /// Watch WAL resources and keep their indexers and search services as they say, until stopped.
+    /// Watch WAL resources and keep their indexers and search services as specified, until stopped.
     #[command(after_help = RUN_EXAMPLE)]
     Run(Box<RunArgs>),
 }
@@ -42,10 +42,10 @@ pub struct RunArgs {
     /// How upgrades roll out.
     #[command(flatten)]
     pub upgrade: UpgradeArgs,
-    /// Budgets of the reconciliation.
+    /// Rates and time-outs of the reconciliation.
     #[command(flatten)]
     pub rates: RateArgs,
-    /// Where figures and traces go.
+    /// Where metrics and traces go.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
 }
@@ -60,7 +60,7 @@ pub struct DataPodArgs {
     #[arg(long, env = "TIDEMARK_OPERATOR_IMAGE_PULL_POLICY", default_value = "IfNotPresent",
           value_parser = ["Always", "IfNotPresent", "Never"])]
     pub image_pull_policy: String,
-    /// Port on which the data pods are asked how they are; tests set it.
+    /// Port on which the data pods are polled; tests set it.
     #[arg(long, env = "TIDEMARK_OPERATOR_POD_PORT", default_value_t = tidemark_crds::names::CONTAINER_PORT, hide = true)]
     pub pod_port: u16,
 }
@@ -73,12 +73,12 @@ pub struct ScopeArgs {
     #[arg(long = "namespace", env = "TIDEMARK_OPERATOR_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,
     /// Name of this cluster in the ownership records of logs. The default is the UID of the namespace kube-system; it must
-    /// be given where the operator may not read that namespace. A changed value makes every log someone else's.
+    /// be given where the operator may not read that namespace. With another value every index belongs to somebody else.
     #[arg(long, env = "TIDEMARK_OPERATOR_CLUSTER_ID")]
     pub cluster_id: Option<String>,
 }
 
-/// The lease by which one replica works and the others wait.
+/// The lease: its holder works, the other replicas wait.
 #[derive(Clone, Debug, Args)]
 pub struct LeaseArgs {
     /// Name of the lease.
@@ -108,22 +108,22 @@ pub struct UpgradeArgs {
     pub max_concurrent_upgrades: u16,
 }
 
-/// Budgets of the reconciliation.
+/// Rates and time-outs of the reconciliation.
 #[derive(Clone, Debug, Args)]
 pub struct RateArgs {
     /// How many WALs are reconciled at the same time.
     #[arg(long, env = "TIDEMARK_OPERATOR_CONCURRENCY", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
-    /// How often each settled data pod is asked how it is (with jitter); one that is not settled is asked more often.
+    /// How often each settled data pod is polled (with jitter); one that is not settled is polled more often.
     #[arg(long, env = "TIDEMARK_OPERATOR_POLL_INTERVAL", default_value = "10s", value_parser = span)]
     pub poll_interval: Duration,
-    /// How long after a WAL's deletion its index may take to be removed (deletionPolicy Purge) before the WAL goes without.
+    /// How long after a WAL's deletion its index may take to be removed (deletionPolicy Purge) before the WAL is deleted without that.
     #[arg(long, env = "TIDEMARK_OPERATOR_PURGE_TIMEOUT", default_value = "10m", value_parser = span, hide = true)]
     pub purge_timeout: Duration,
 }
 
-/// Where figures and traces go.
+/// Where metrics and traces go.
 #[derive(Clone, Debug, Args)]
 pub struct TelemetryArgs {
     /// Address of /healthz, /readyz and /metrics.
@@ -137,10 +137,10 @@ pub struct TelemetryArgs {
     pub log_level: String,
 }
 
-/// Reads a span of time such as 10s or 1h30m. Zero is refused: no budget of the operator may be none.
+/// Reads a span of time such as 10s or 1h30m. Zero is refused: every interval and time-out of the operator needs some time.
 fn span(text: &str) -> Result<Duration, String> {
     let span = tidemark_crds::Span::new(text).duration().map_err(|error| error.to_string())?;
-    if span.is_zero() { Err("\"0s\" is no rates; give a longer span".to_owned()) } else { Ok(span) }
+    if span.is_zero() { Err("\"0s\" is too short; give a longer span".to_owned()) } else { Ok(span) }
 }
 
 #[cfg(test)]
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_of_zero_is_refused() {
+    fn a_span_of_zero_is_refused() {
         assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
         assert!(span("0s").is_err() && span("soon").is_err());
     }

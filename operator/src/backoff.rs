@@ -1,4 +1,7 @@
-//! When to try an object again: a wait a failure, longer each time, forgotten after a success.
+//! When to retry an object: a wait per failure, longer each time, reset by a success.
+//!
+//! `backon` retries one future in place. Here the retry is a requeue of the controller, so what has to be kept is the number
+//! of failures of each object, which no library does.
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 

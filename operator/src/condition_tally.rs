@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use parking_lot::Mutex;
 
-use crate::{cache::NamespacedName, controllers::wal::upgrade::is_stalled, metrics::Metrics};
+use crate::{cache::NamespacedName, controllers::wal::upgrade::is_stalled, metrics::OperatorMetrics};
 
 /// Counts each WAL once, by its conditions as they were reported last.
 #[derive(Debug)]
 pub(crate) struct ConditionTally {
-    metrics: Metrics,
+    metrics: OperatorMetrics,
     counted: Mutex<HashMap<NamespacedName, CountedConditions>>,
 }
 
@@ -23,7 +23,7 @@ struct CountedConditions {
 }
 
 impl ConditionTally {
-    pub(crate) fn new(metrics: Metrics) -> Self {
+    pub(crate) fn new(metrics: OperatorMetrics) -> Self {
         Self { metrics, counted: Mutex::default() }
     }
 

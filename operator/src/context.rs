@@ -11,7 +11,7 @@ use crate::{
     condition_tally::ConditionTally,
     controllers::wal::build::PlatformSettings,
     events::EventPublisher,
-    metrics::Metrics,
+    metrics::OperatorMetrics,
     pod_poller::PodObservations,
     status_cache::StatusCache,
     upgrade_slots::UpgradeSlots,
@@ -37,7 +37,7 @@ pub(crate) struct OperatorSettings {
 pub(crate) struct LeaderContext {
     pub(crate) client: Client,
     pub(crate) settings: OperatorSettings,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: OperatorMetrics,
     pub(crate) events: EventPublisher,
     pub(crate) slots: UpgradeSlots,
     pub(crate) statuses: StatusCache<Wal>,

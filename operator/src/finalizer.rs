@@ -14,12 +14,12 @@ use crate::cache::NamespacedName;
 
 /// A finalizer, and who writes it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Finalizer {
+pub(crate) struct ManagedFinalizer {
     pub(crate) name: &'static str,
     pub(crate) field_manager: &'static str,
 }
 
-impl Finalizer {
+impl ManagedFinalizer {
     /// Whether the object has it.
     pub(crate) fn is_on(self, metadata: &ObjectMeta) -> bool {
         metadata.finalizers.iter().flatten().any(|finalizer| finalizer == self.name)

@@ -17,7 +17,7 @@ use kube::{Api, Client, api::PostParams};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{args, backoff, clock, metrics::Metrics};
+use crate::{args, backoff, clock, metrics::OperatorMetrics};
 
 /// The lease as one replica sees it.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ pub(crate) struct LeaderElection {
     name: String,
     identity: String,
     duration: Duration,
-    metrics: Metrics,
+    metrics: OperatorMetrics,
 }
 
 /// What a candidate saw last, and since when.
@@ -47,7 +47,7 @@ pub(crate) enum LeadershipEnd<T> {
 }
 
 impl LeaderElection {
-    pub(crate) fn new(client: Client, args: &args::LeaseArgs, metrics: Metrics) -> Self {
+    pub(crate) fn new(client: Client, args: &args::LeaseArgs, metrics: OperatorMetrics) -> Self {
         Self {
             api: Api::namespaced(client, &args.lease_namespace),
             name: args.lease_name.clone(),
@@ -192,7 +192,7 @@ impl LeaderElection {
         }
     }
 
-    /// Between two looks at the lease, and the longest one look may take.
+    /// Between two attempts, and the longest that one may take.
     fn retry(&self) -> Duration {
         self.duration / 6
     }
@@ -207,7 +207,7 @@ fn won(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
     }
 }
 
-/// Why a look at the lease failed.
+/// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
 enum LeaseError {
     #[error("the API server did not answer within {0:?}")]
@@ -216,6 +216,6 @@ enum LeaseError {
     Api(#[from] kube::Error),
 }
 
-async fn within<T>(limit: Duration, look: impl Future<Output = Result<T, kube::Error>>) -> Result<T, LeaseError> {
-    timeout(limit, look).await.map_err(|_| LeaseError::Late(limit))?.map_err(LeaseError::Api)
+async fn within<T>(limit: Duration, attempt: impl Future<Output = Result<T, kube::Error>>) -> Result<T, LeaseError> {
+    timeout(limit, attempt).await.map_err(|_| LeaseError::Late(limit))?.map_err(LeaseError::Api)
 }

@@ -1,7 +1,7 @@
 //! The operator: reconciles WAL resources, and reports their state.
 //!
 //! [`run`] is the whole process but for its log lines. What it writes to the cluster is built by pure functions, which are
-//! public, so that tests and tools can look at it without a cluster.
+//! public, so that tests and tools can check it without a cluster.
 
 mod api;
 mod apply;

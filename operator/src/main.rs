@@ -21,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
         tracing::info!("received a shutdown signal");
         shutdown.cancel();
         // `run` returns when it has released the lease.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         ended = run(*args, shutdown.clone()) => ended,

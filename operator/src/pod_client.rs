@@ -1,4 +1,4 @@
-//! What a data pod says about itself: `GET /v1/process`.
+//! What a data pod reports about itself: `GET /v1/process`.
 //!
 //! Pods of another release answer, too: what is left out counts as nothing, and what is not known is passed over.
 
@@ -74,18 +74,18 @@ impl Problem {
     }
 }
 
-/// Why a pod's answer is not there.
+/// Why a pod could not be polled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PodClientError {
     #[error(transparent)]
     Http(#[from] reqwest::Error),
     #[error("the answer is longer than {MAX_ANSWER_BYTES} bytes")]
     Long,
-    #[error("the answer is not what a data pod says: {0}")]
+    #[error("the answer is not the report of a data pod: {0}")]
     Unreadable(#[from] serde_json::Error),
 }
 
-/// Asks data pods. Connections are not kept: there may be more pods than files that a process may open.
+/// Polls data pods. Connections are not kept: there may be more pods than files that a process may open.
 #[derive(Clone)]
 pub(crate) struct PodClient {
     http: reqwest::Client,
@@ -102,7 +102,7 @@ impl PodClient {
         Ok(Self { http })
     }
 
-    /// The answer of the pod at `address` and `port`.
+    /// The report of the pod at `address` and `port`.
     pub(crate) async fn fetch(&self, address: &str, port: u16) -> Result<Process, PodClientError> {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let mut answer = self.http.get(format!("http://{host}:{port}/v1/process")).send().await?.error_for_status()?;

@@ -21,7 +21,7 @@ use crate::{
     backoff,
     cache::{DataPod, NamespacedName, ObjectCache},
     clock,
-    metrics::Metrics,
+    metrics::OperatorMetrics,
     pod_client::{Phase, PodClient, Process},
 };
 
@@ -102,7 +102,7 @@ pub(crate) struct PodPoller {
     pub(crate) client: PodClient,
     pub(crate) port: u16,
     pub(crate) interval: Duration,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: OperatorMetrics,
 }
 
 /// When one pod is polled, and what came of it.

@@ -13,13 +13,13 @@ use crate::{
     controllers::{self, wal::build},
     crd_check,
     leader::{LeaderElection, LeadershipEnd},
-    metrics::Metrics,
+    metrics::OperatorMetrics,
     server::{self, ReadinessState},
 };
 
 /// Runs until `shutdown` is cancelled, or a part of it fails.
 pub async fn run(args: RunArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let metrics = Metrics::new();
+    let metrics = OperatorMetrics::new();
     let (readiness, ready) = watch::channel(ReadinessState::Unready("starting".into()));
     let listen = args.telemetry.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on \"{listen}\""))?;
@@ -36,7 +36,7 @@ pub async fn run(args: RunArgs, shutdown: CancellationToken) -> anyhow::Result<(
 async fn work(
     client: Client,
     args: RunArgs,
-    metrics: Metrics,
+    metrics: OperatorMetrics,
     readiness: watch::Sender<ReadinessState>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {

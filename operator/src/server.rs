@@ -11,7 +11,7 @@ use axum::{
 };
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::metrics::OperatorMetrics;
 
 /// Content type of the text form.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -21,18 +21,18 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(crate) enum ReadinessState {
     /// As leader or as the one that waits for the lease.
     Ready,
-    /// What is in the way, and what to do about it.
+    /// Why not, and what to do about it.
     Unready(Arc<str>),
 }
 
 #[derive(Clone)]
 struct ServerState {
-    metrics: Metrics,
+    metrics: OperatorMetrics,
     readiness: watch::Receiver<ReadinessState>,
 }
 
 /// The routes.
-pub(crate) fn router(metrics: Metrics, readiness: watch::Receiver<ReadinessState>) -> Router {
+pub(crate) fn router(metrics: OperatorMetrics, readiness: watch::Receiver<ReadinessState>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
@@ -51,7 +51,7 @@ async fn encode_metrics(State(shared): State<ServerState>) -> Response {
     match shared.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "the metrics could not be written");
+            tracing::error!(%error, "failed to encode the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
@@ -72,7 +72,7 @@ mod tests {
     #[tokio::test]
     async fn it_is_alive_from_the_start_and_ready_when_it_can_work() {
         let (sender, readiness) = watch::channel(ReadinessState::Unready("the CRD is missing".into()));
-        let router = router(Metrics::new(), readiness);
+        let router = router(OperatorMetrics::new(), readiness);
         assert_eq!(status(&router, "/healthz").await, StatusCode::OK);
         assert_eq!(status(&router, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
         sender.send_replace(ReadinessState::Ready);

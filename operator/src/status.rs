@@ -12,7 +12,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use crate::{apply::Owner, clock, status_cache::StatusCache};
+use crate::{apply::ObjectOwner, clock, status_cache::StatusCache};
 
 /// Between two writes of counters that moved.
 const COUNTERS_INTERVAL: Duration = Duration::from_mins(1);
@@ -62,7 +62,7 @@ pub(crate) fn since<S: ReportedStatus>(status: &S, written: Option<Timestamp>, n
 pub(crate) async fn write<K>(
     client: &Client,
     statuses: &StatusCache<K>,
-    owner: Owner<'_>,
+    owner: ObjectOwner<'_>,
     field_manager: &str,
     status: &K::Status,
 ) -> Result<(), kube::Error>
@@ -70,7 +70,7 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + HasStatus + Clone + Debug + DeserializeOwned,
     K::Status: Clone + Default + PartialEq + Serialize,
 {
-    let Owner { key, uid, .. } = owner;
+    let ObjectOwner { key, uid, .. } = owner;
     let api: Api<K> = Api::namespaced(client.clone(), &key.namespace);
     let patch = json!({
         "apiVersion": K::api_version(&()),

@@ -145,7 +145,7 @@ mod tests {
 
         statuses.begin(&key, &status);
         statuses.discard(&key);
-        assert!(!statuses.is_own_write(&key, &wal("7", 2, "")), "what failed is looked at");
+        assert!(!statuses.is_own_write(&key, &wal("7", 2, "")), "what failed is reconciled");
     }
 
     #[test]

@@ -67,8 +67,9 @@ pub struct SearchSpec {
     /// The Service `<name>-search`, port 80.
     #[serde(default)]
     pub service: ServiceSpec,
-    /// Further peers that the NetworkPolicy lets in: `podSelector`, `namespaceSelector` or `ipBlock`, as in a
-    /// NetworkPolicy. Pods of the WAL's own namespace and the operator are let in always.
+    /// Further peers that the NetworkPolicy admits: `podSelector`, `namespaceSelector` or `ipBlock`, as in a
+    /// NetworkPolicy. Pods of the WAL's own namespace and the operator are always admitted. With `auth.type: Token` new peers are
+    /// admitted when every search pod asks for the token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "peers")]
     pub allow_from: Vec<NetworkPolicyPeer>,
@@ -95,7 +96,7 @@ impl Default for SearchSpec {
         .field_path(".secretRef")
 )]
 pub struct Auth {
-    /// `None`: whoever reaches the Service; only with a Service of type `ClusterIP`. `Token`: who sends
+    /// `None`: everybody who reaches the Service; only with a Service of type `ClusterIP`. `Token`: who sends
     /// `Authorization: Bearer <token>`, or HTTP Basic with any user and the token as password.
     #[serde(default)]
     pub r#type: AuthType,
@@ -108,7 +109,7 @@ pub struct Auth {
 /// Kinds of authentication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub enum AuthType {
-    /// Nobody is asked.
+    /// No token is needed.
     #[default]
     None,
     /// One token for everybody.
@@ -119,7 +120,8 @@ pub enum AuthType {
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSpec {
-    /// Type of the Service. `NodePort` and `LoadBalancer` need `auth.type: Token`.
+    /// Type of the Service. `NodePort` and `LoadBalancer` need `auth.type: Token`, and take effect when every search pod asks
+    /// for the token.
     #[serde(default)]
     pub r#type: ServiceType,
     /// Annotations of the Service, such as those that load balancers read.

@@ -1,4 +1,4 @@
-//! The watches that fill the cache and say which WALs to look at.
+//! The watches that fill the cache and say which WALs to reconcile.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -18,15 +18,20 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{ChildKind, DataPod, NamespacedName, ObjectCache, OwnedObject};
-use crate::metrics::Metrics;
+use super::{
+    data_pod::DataPod,
+    name::NamespacedName,
+    object_cache::ObjectCache,
+    owned_object::{ChildKind, OwnedObject},
+};
+use crate::metrics::OperatorMetrics;
 
 /// Objects of one page of a list.
 const PAGE_SIZE: u32 = 500;
 
 /// The watches of the children and pods. Dropped, they end.
 pub(crate) struct WatchSet {
-    /// Every one of these runs for ever; one that ends is a fault of the process.
+    /// None of these ends by itself; one that does is a bug.
     pub(crate) tasks: JoinSet<()>,
     /// How many of the watches have listed everything once.
     listed: watch::Receiver<usize>,
@@ -46,14 +51,14 @@ impl WatchSet {
     }
 }
 
-/// WatchSet children and pods in a namespace or everywhere, keeps them in `cache`, and sends the WALs whose they are to
+/// Watches children and pods in a namespace or everywhere, keeps them in `cache`, and sends the names of their WALs to
 /// `changed`.
 pub(crate) fn watch(
     client: &Client,
     namespace: Option<&str>,
     cache: &ObjectCache,
     changed: &mpsc::Sender<NamespacedName>,
-    metrics: &Metrics,
+    metrics: &OperatorMetrics,
 ) -> WatchSet {
     let (done, listed) = watch::channel(0);
     let done = Arc::new(done);
@@ -80,7 +85,7 @@ struct ObjectWatch {
     cache: ObjectCache,
     changed: mpsc::Sender<NamespacedName>,
     done: Arc<watch::Sender<usize>>,
-    metrics: Metrics,
+    metrics: OperatorMetrics,
 }
 
 impl ObjectWatch {
@@ -136,7 +141,7 @@ impl ObjectWatch {
                 Err(error) => {
                     let kind = self.kind.map_or("Pod", ChildKind::as_str);
                     self.metrics.watch_failed(kind);
-                    tracing::warn!(kind, %error, "a watch broke; it starts again");
+                    tracing::warn!(kind, %error, "watch failed; restarting");
                 }
             }
         }
@@ -146,19 +151,19 @@ impl ObjectWatch {
         match object.keep(self.kind, &self.cache) {
             Ok(Some(key)) => self.trigger(key).await,
             Ok(None) => {}
-            Err(reason) => tracing::debug!(%reason, "an object with our labels is passed over"),
+            Err(reason) => tracing::debug!(%reason, "skipped an object with our labels"),
         }
     }
 
     async fn trigger(&self, key: NamespacedName) {
-        // Nobody listens only while the process ends.
+        // There is no receiver only while the process ends.
         drop(self.changed.send(key).await);
     }
 }
 
-/// Objects that the cache takes.
+/// Objects that the cache keeps.
 trait CacheableObject: kube::ResourceExt {
-    /// Puts it into the cache and answers whose it is if it is news, or why it is nobody's.
+    /// Puts it into the cache. Answers its WAL if it is news, or why it belongs to none.
     fn keep(self, kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Option<NamespacedName>, String>;
 
     fn place(&self) -> (Arc<str>, Arc<str>) {
@@ -186,7 +191,7 @@ impl CacheableObject for core::Pod {
     }
 }
 
-/// What the watches ask for: everything that the operator made, pods included.
+/// Selects everything that the operator made, pods included.
 fn selector() -> String {
     format!("{}={},{}", names::LABEL_MANAGED_BY, names::MANAGED_BY, names::LABEL_WAL)
 }

@@ -24,6 +24,10 @@ const PAGE_SIZE: u32 = 500;
 /// An object is reconciled when nothing of it has changed for so long: its children and pods change several at a time.
 const DEBOUNCE_INTERVAL: Duration = Duration::from_millis(100);
 
+/// What the applier yields for each object that it was asked to reconcile.
+type ApplierResult<C, Q> =
+    Result<(ObjectRef<DeserializeGuard<<C as KindController>::Object>>, Action), ApplierError<ReconcileError, Q>>;
+
 /// Why a reconciliation has to be retried.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReconcileError {
@@ -177,7 +181,7 @@ async fn note_listed<C: KindController>(objects: Store<DeserializeGuard<C::Objec
 }
 
 fn forget_gone<C: KindController, Q: Error>(
-    result: &Result<(ObjectRef<DeserializeGuard<C::Object>>, Action), ApplierError<ReconcileError, Q>>,
+    result: &ApplierResult<C, Q>,
     context: &ReconcileContext,
     backoff: &FailureBackoff<NamespacedName>,
 ) {

@@ -15,7 +15,7 @@ use crate::{
     condition_tally::ConditionTally,
     context::{LeaderContext, OperatorSettings, ReconcileContext},
     events::EventPublisher,
-    metrics::Metrics,
+    metrics::OperatorMetrics,
     pod_client::PodClient,
     pod_poller::{PodObservations, PodPoller},
     status_cache::StatusCache,
@@ -41,7 +41,7 @@ pub(crate) async fn run(
     client: Client,
     args: &RunArgs,
     settings: OperatorSettings,
-    metrics: Metrics,
+    metrics: OperatorMetrics,
 ) -> Result<Infallible, ControllersError> {
     let namespaces: Vec<Option<String>> = match args.scope.namespaces.as_slice() {
         [] => vec![None],

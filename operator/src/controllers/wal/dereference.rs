@@ -9,7 +9,7 @@ use tidemark_crds::{
 
 use super::observed_pod::ObservedPod;
 use crate::{
-    apply::Owner,
+    apply::ObjectOwner,
     cache::{ChildKind, NamespacedName, OwnedObjects, RolloutStatus},
     context::ReconcileContext,
 };
@@ -73,7 +73,7 @@ impl ObservedWal {
     }
 
     /// The WAL as the owner of its children.
-    pub(crate) fn owner(&self) -> Owner<'_> {
-        Owner { kind: names::KIND, key: &self.key, uid: &self.uid, field_manager: names::MANAGER_CHILDREN }
+    pub(crate) fn owner(&self) -> ObjectOwner<'_> {
+        ObjectOwner { kind: names::KIND, key: &self.key, uid: &self.uid, field_manager: names::MANAGER_CHILDREN }
     }
 }

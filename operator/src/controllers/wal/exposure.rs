@@ -1,8 +1,8 @@
 //! How far search may be reachable: never further than its pods guard it with the token that the spec asks for.
 //!
 //! A Service type and peers of the NetworkPolicy that reach further take effect when every search pod asks for that token.
-//! What reaches less takes effect at once. So search is open to nobody without the token while its pods are replaced, also
-//! where a new release is held back for days.
+//! What reaches less takes effect at once. So search is never open without the token while its pods are replaced, even where
+//! a new release is held back for days.
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use serde_json::Value;
@@ -34,7 +34,7 @@ pub(crate) struct LiveSearch {
     /// Whether every pod is of the Deployment's present template.
     pub(crate) complete: bool,
     pub(crate) service_type: ServiceType,
-    /// Whom the NetworkPolicy lets in.
+    /// The peers that the NetworkPolicy admits.
     pub(crate) peers: Vec<NetworkPolicyPeer>,
 }
 

@@ -1,4 +1,4 @@
-//! The finalizer of a WAL whose index is removed with it, and what becomes of it when the WAL is deleted.
+//! The finalizer of a WAL whose index is removed with it, and when it goes.
 //!
 //! It is there only with `deletionPolicy: Purge`. It goes when the indexer has removed the index, when the namespace is
 //! being deleted, and after ten minutes in any case: a WAL that cannot be deleted would be worse than an index that stays.
@@ -20,11 +20,12 @@ use crate::{
     clock::now,
     context::ReconcileContext,
     events::EventRecord,
-    finalizer::{Finalizer, is_namespace_terminating},
+    finalizer::{ManagedFinalizer, is_namespace_terminating},
     pod_client::Phase,
 };
 
-const PURGE_FINALIZER: Finalizer = Finalizer { name: names::FINALIZER_PURGE, field_manager: names::MANAGER_CHILDREN };
+const PURGE_FINALIZER: ManagedFinalizer =
+    ManagedFinalizer { name: names::FINALIZER_PURGE, field_manager: names::MANAGER_CHILDREN };
 
 /// What the deletion of a WAL asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +36,12 @@ pub(crate) enum DeletionStep {
     Done,
     /// Its index is being removed.
     Purging {
-        /// When to look at it again at the latest.
+        /// When to reconcile it again at the latest.
         again: Duration,
     },
 }
 
-/// How often a WAL is looked at while its index is being removed.
+/// How often a WAL is reconciled while its index is being removed.
 const PURGE_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Adds or removes the finalizer as the WAL's policy and its deletion ask. `refused`: the spec is not valid, so no indexer is
@@ -77,7 +78,7 @@ pub(crate) async fn finalize(
         PurgeOutcome::Abandoned(why) => Some(EventRecord::warning(
             "PurgeAbandoned",
             format!(
-                "{why}; the WAL goes and the rest of its index stays; remove \"{}\" by hand",
+                "{why}; the WAL is deleted and the rest of its index stays; remove \"{}\" by hand",
                 observed.intent.index_url
             ),
         )),
@@ -102,7 +103,9 @@ pub(crate) async fn finalize_unreadable(
     match outcome(&[], false, terminating, deleted.0, now(), context.shared.settings.purge_timeout) {
         PurgeOutcome::Wait(left) => Ok(DeletionStep::Purging { again: left }),
         PurgeOutcome::Abandoned(why) => {
-            let message = format!("{why}: this release cannot read the WAL; the WAL goes and its index stays");
+            let message = format!(
+                "{why}: this release cannot read the WAL; the WAL is deleted and its index stays; remove the index by hand"
+            );
             let record = Some(EventRecord::warning("PurgeAbandoned", message));
             remove_finalizer(metadata, reference, record, context).await?;
             Ok(DeletionStep::Done)
@@ -222,12 +225,12 @@ mod tests {
         assert!(!never_indexed(Some(&RolloutStatus::default()), &[], &fresh), "its indexer may have begun");
         assert!(!never_indexed(None, &[pod(Phase::Starting)], &fresh));
         let indexer = IndexerStatus { pod: "p".to_owned(), role: IndexerRole::Starting };
-        for told in [
+        for status in [
             WalStatus { indexer: Some(indexer), ..fresh.clone() },
             WalStatus { epoch: Some(1), ..fresh.clone() },
             WalStatus { generation: Some("g1".to_owned()), ..fresh.clone() },
         ] {
-            assert!(!never_indexed(None, &[], &told), "an indexer answered once");
+            assert!(!never_indexed(None, &[], &status), "an indexer answered once");
         }
         let at = |second| Timestamp::from_second(second).unwrap();
         assert_eq!(outcome(&[], true, false, at(0), at(1), Duration::from_mins(10)), PurgeOutcome::Nothing);

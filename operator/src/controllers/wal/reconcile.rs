@@ -55,7 +55,7 @@ impl KindController for WalController {
         context: Arc<ReconcileContext>,
     ) -> Result<Action, ReconcileError> {
         match &wal.0 {
-            Ok(wal) => reconcile_wal(wal, &context).await,
+            Ok(wal) => Box::pin(reconcile_wal(wal, &context)).await,
             Err(invalid) => reconcile_unreadable(invalid, &wal.object_ref(&()), &context).await,
         }
     }

@@ -1,4 +1,4 @@
-//! Which Events tell the way from one status to the next.
+//! The Events between one status and the next.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, IndexerRole, Reason, WalStatus, condition, is_true};
@@ -52,7 +52,7 @@ fn suspended(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventReco
     let is_suspended = |status: &WalStatus| has(status, ConditionType::Indexing, Reason::Suspended);
     match (is_suspended(before), is_suspended(after)) {
         (false, true) => happened.push(EventRecord::normal("Suspended", "indexing is suspended, as the spec asks")),
-        (true, false) => happened.push(EventRecord::normal("Resumed", "indexing goes on")),
+        (true, false) => happened.push(EventRecord::normal("Resumed", "indexing has resumed")),
         _ => {}
     }
 }
@@ -78,7 +78,7 @@ fn upgraded(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventRecor
     }
 }
 
-/// A problem is told once, though several conditions and later messages repeat it.
+/// A problem is reported once, though several conditions and later messages repeat it.
 fn problems(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventRecord>) {
     let bad = |condition: &&Condition| {
         condition.status != "True" && condition.type_ != ConditionType::UpgradePending.as_str()
@@ -87,17 +87,17 @@ fn problems(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventRecor
         status.conditions.iter().filter(bad).map(|condition| condition.reason.clone()).collect()
     };
     let known = reasons(before);
-    let mut told: Vec<Reason> = Vec::new();
+    let mut reported: Vec<Reason> = Vec::new();
     for condition in after.conditions.iter().filter(bad) {
         let Some(reason) = Reason::parse(&condition.reason).filter(|reason| is_problem(*reason)) else { continue };
-        if !known.contains(&condition.reason) && !told.contains(&reason) {
-            told.push(reason);
+        if !known.contains(&condition.reason) && !reported.contains(&reason) {
+            reported.push(reason);
             happened.push(EventRecord::warning(reason.as_str(), condition.message.clone()));
         }
     }
 }
 
-/// Whether a reason is a problem, and not a part of a WAL's life.
+/// Whether a reason is a problem, rather than a normal state of a WAL.
 fn is_problem(reason: Reason) -> bool {
     match reason {
         Reason::NoReplicas
@@ -114,7 +114,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::Probed
         | Reason::Ready
         | Reason::Upgrading
-        // Told with what becomes of the upgrade.
+        // Reported with the state of the upgrade.
         | Reason::UpgradeStalled => false,
         Reason::CredentialsMissing
         | Reason::AccessDenied

@@ -5,7 +5,7 @@
 //! changed, and keeps it until all of it is done. An operator that starts counts those first.
 //!
 //! A WAL whose new pods do not become ready keeps its slot: what stops it would most likely stop the others, too. After the
-//! Deployment's progress deadline the reason is `UpgradeStalled` and a person is asked. A WAL that is deleted or suspended, or
+//! Deployment's progress deadline the reason is `UpgradeStalled` and somebody has to act. A WAL that is deleted or suspended, or
 //! whose approval is withdrawn, stops where it is and releases its slot to the next.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UpgradePermission {
     Granted,
-    /// Nobody has approved it.
+    /// It is not approved.
     Missing,
     /// It is approved, and the WAL is suspended.
     Suspended,

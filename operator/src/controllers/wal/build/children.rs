@@ -22,7 +22,7 @@ pub struct WalChildren {
     pub indexer_service_account: ServiceAccount,
     /// `<wal>-search`.
     pub search_service_account: ServiceAccount,
-    /// `<wal>-control`: through it the operator asks the indexer for something.
+    /// `<wal>-control`: through it the operator sends requests to the indexer.
     pub control_config_map: ConfigMap,
     /// `<wal>-indexer`.
     pub indexer_network_policy: NetworkPolicy,

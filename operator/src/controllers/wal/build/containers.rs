@@ -13,7 +13,7 @@ use tidemark_crds::names;
 use super::platform::PlatformSettings;
 use crate::controllers::wal::validate::ValidatedRole;
 
-/// What a container requests where nobody says otherwise.
+/// What a container requests unless the spec says otherwise.
 const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "256Mi")];
 
 /// What the containers of all roles have in common.
@@ -61,7 +61,7 @@ fn security() -> SecurityContext {
     }
 }
 
-/// The role's resources, the pod template's over them, and ours where neither says anything.
+/// The role's resources, overridden by the pod template's, and the defaults where neither sets a value.
 fn resources(role: &ValidatedRole) -> ResourceRequirements {
     let over = role.template.resources.clone().unwrap_or_default();
     let mut limits = role.resources.limits.clone().unwrap_or_default();

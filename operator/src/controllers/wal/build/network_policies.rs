@@ -17,12 +17,12 @@ use crate::controllers::wal::validate::ValidatedWal;
 /// Label that Kubernetes puts on each namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-/// The indexer answers the operator only. Policies add up: whoever scrapes its metrics adds one of their own.
+/// The indexer admits the operator only. Policies add up: to scrape its metrics, add another one.
 pub(super) fn indexer(wal: &ValidatedWal, platform: &PlatformSettings) -> NetworkPolicy {
     policy(wal, Component::Indexer, vec![operator(platform)])
 }
 
-/// Search answers the operator, the WAL's own namespace, and whom the spec lets in.
+/// Search admits the operator, the WAL's own namespace, and the peers of the spec.
 pub(super) fn search(wal: &ValidatedWal, platform: &PlatformSettings) -> NetworkPolicy {
     let own = NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
     let peers = [operator(platform), own].into_iter().chain(wal.search.allow_from.iter().cloned());

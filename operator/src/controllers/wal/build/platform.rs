@@ -7,6 +7,6 @@ pub struct PlatformSettings {
     pub image: String,
     /// When the kubelet pulls it: `Always`, `IfNotPresent` or `Never`; `None` leaves it to Kubernetes.
     pub image_pull_policy: Option<String>,
-    /// Namespace in which the operator's pods run: they are let in to ask the data pods how they are.
+    /// Namespace in which the operator's pods run: the policies admit them, so that they can poll the data pods.
     pub operator_namespace: String,
 }

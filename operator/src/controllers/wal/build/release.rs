@@ -1,4 +1,4 @@
-//! The release revision: what tells an operator that brings other pods from one that does not.
+//! The release revision: it differs where an operator builds other pods.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
@@ -24,7 +24,7 @@ pub fn release_revision(platform: &PlatformSettings) -> String {
     hex::encode(hash.finalize()).chars().take(10).collect()
 }
 
-/// Between them they use everything that changes a pod.
+/// WALs that together use everything that changes a pod.
 pub(super) fn samples() -> Vec<Wal> {
     let store = |credentials: serde_json::Value| {
         json!({

@@ -1,4 +1,4 @@
-//! The children, literally, and what must hold for every one of them.
+//! The children, literally, and what holds for every one of them.
 
 use k8s_openapi::api::{apps::v1::Deployment, networking::v1::NetworkPolicy};
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
-//! What is mounted into a data pod: keys, certificates, the cache, what the operator asks for.
+//! What is mounted into a data pod: keys, certificates, the cache, requests of the operator.
 //!
-//! Secrets and `ConfigMap`s are optional, so that a pod starts and says what is missing, and whole folders, so that a changed
-//! one arrives without a restart.
+//! Secrets and `ConfigMap`s are optional, so that a pod starts and reports what is missing, and whole folders, so that a
+//! changed one arrives without a restart.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ pub(super) fn control(wal: &ValidatedWal) -> (Volume, VolumeMount) {
     config_map("control".to_owned(), CONTROL_FOLDER, &names::control_config_map(&wal.name), None)
 }
 
-/// The token of a search pod, if one is asked for.
+/// The token of a search pod, if the spec names one.
 pub(super) fn token(wal: &ValidatedWal) -> Option<(Volume, VolumeMount)> {
     let name = wal.search.token_secret.as_ref()?;
     Some(secret(TOKEN_VOLUME.to_owned(), TOKEN_FOLDER, name, Some("token")))

@@ -17,7 +17,7 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     if inputs.suspended {
         return ConditionValue::no(
             Reason::Suspended,
-            "\"spec.suspend\" is set; the log grows and nothing is indexed; set it to false to go on",
+            "\"spec.suspend\" is set; the log grows and nothing is indexed; set it to false to resume",
         );
     }
     match inputs.active_indexer() {
@@ -45,7 +45,7 @@ fn of_indexer(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &Proces
         ),
         Phase::Standby => standby(inputs, seen, process),
         Phase::Probing => {
-            ConditionValue::no(Reason::Probing, "the indexer tries out what the stores can do, and starts then")
+            ConditionValue::no(Reason::Probing, "the indexer is probing the object stores; it starts after that")
         }
         _ => starting(),
     }
@@ -60,7 +60,7 @@ fn keeps_up(inputs: &ConditionInputs<'_>, process: &Process) -> bool {
     caught_up && process.lag_seconds.unwrap_or(0) <= MAX_LAG_SECS
 }
 
-/// A standby alone does not index; whether a silent writer does, nobody knows.
+/// A standby alone does not index; whether a silent writer does is not known.
 fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &Process) -> ConditionValue {
     if let Some(silent) = inputs.silent_pod(Component::Indexer) {
         return not_answering(silent);

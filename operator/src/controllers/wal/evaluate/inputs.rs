@@ -27,7 +27,7 @@ pub(crate) struct ConditionInputs<'a> {
 }
 
 impl ConditionInputs<'_> {
-    /// The indexer pod whose figures count: the writer of the highest epoch, else the one with the most to tell.
+    /// The indexer pod whose counters count: the writer of the highest epoch, else the one with the most to report.
     pub(crate) fn active_indexer(&self) -> Option<(&ObservedPod, &Process)> {
         let answering = self.pods_of(Component::Indexer).filter_map(|seen| Some((seen, seen.answer()?)));
         let counting = answering.filter(|(seen, process)| !seen.pod.terminating || holds_index(process));
@@ -47,7 +47,7 @@ impl ConditionInputs<'_> {
         })
     }
 
-    /// Whether a pod runs that has not been asked yet, as after a restart of the operator: what was known is still the best.
+    /// Whether a pod runs that has not been polled yet, as after a restart of the operator: what was known before still counts.
     pub(super) fn has_unpolled(&self, component: Component) -> bool {
         self.pods_of(component)
             .any(|seen| !seen.pod.terminating && seen.pod.address.is_some() && seen.observation.is_unpolled())
@@ -65,7 +65,7 @@ impl ConditionInputs<'_> {
             Some(ConditionValue::no(
                 Reason::PodRefused,
                 format!(
-                    "the cluster refuses the {} pod: {failure}; it does not run; change what refuses it, or the WAL",
+                    "the cluster refuses the {} pod: {failure}; it does not run; change the policy that refuses it, or the WAL",
                     component.as_str()
                 ),
             ))
@@ -77,7 +77,7 @@ impl ConditionInputs<'_> {
     }
 }
 
-/// So many questions in vain make a pod that has never answered one that does not answer.
+/// After this many failed polls a pod that has never answered counts as not answering.
 pub(super) const MAX_UNANSWERED_POLLS: u32 = 5;
 
 /// Whether the process is the index's writer.
@@ -100,7 +100,7 @@ fn failure_value(trouble: &PodTrouble, pod: &DataPod) -> ConditionValue {
         PodTrouble::Unschedulable(why) => ConditionValue::no(
             Reason::PodUnschedulable,
             format!(
-                "no node takes pod \"{pod}\": {why}; it does not run; add room, or ask for less in \"spec.{role}.resources\""
+                "no node takes pod \"{pod}\": {why}; it does not run; add capacity, or request less in \"spec.{role}.resources\""
             ),
         ),
         PodTrouble::Image(image) => ConditionValue::no(
@@ -112,12 +112,12 @@ fn failure_value(trouble: &PodTrouble, pod: &DataPod) -> ConditionValue {
         ),
         PodTrouble::Config(why) => ConditionValue::no(
             Reason::PodRefused,
-            format!("the container of pod \"{pod}\" cannot be made: {why}; it does not run; remove the cause"),
+            format!("the container of pod \"{pod}\" cannot be created: {why}; it does not run; remove the cause"),
         ),
         PodTrouble::Crashing(how) => ConditionValue::no(
             Reason::PodCrashing,
             format!(
-                "the program of pod \"{pod}\" ends again and again ({how}); it does no work; read \"kubectl logs {pod} \
+                "the program of pod \"{pod}\" crashes repeatedly ({how}); it does no work; read \"kubectl logs {pod} \
                  --previous\""
             ),
         ),
@@ -134,7 +134,7 @@ pub(super) fn not_answering(seen: &ObservedPod) -> ConditionValue {
     ConditionValue::unknown(
         Reason::PodNotAnswering,
         format!(
-            "pod \"{pod}\" {since}; whether it works is not known; look at its node, and whether a NetworkPolicy keeps the \
+            "pod \"{pod}\" {since}; whether it works is not known; check its node, and whether a NetworkPolicy keeps the \
              operator from port http"
         ),
     )

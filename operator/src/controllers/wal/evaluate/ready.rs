@@ -39,11 +39,11 @@ fn ready(
     match (inputs.suspended, inputs.search_wanted) {
         (true, true) => ConditionValue::yes(
             Reason::Suspended,
-            "indexing is suspended; search answers what is published; set \"spec.suspend\" to false to go on",
+            "indexing is suspended; search answers what is published; set \"spec.suspend\" to false to resume",
         ),
         (true, false) => ConditionValue::yes(
             Reason::Suspended,
-            "indexing is suspended and search is turned off; set \"spec.suspend\" to false to go on",
+            "indexing is suspended and search is turned off; set \"spec.suspend\" to false to resume",
         ),
         (false, true) => ConditionValue::yes(Reason::Ready, "the log is indexed and can be searched"),
         (false, false) => ConditionValue::yes(Reason::Ready, "the log is indexed; search is turned off"),

@@ -1,4 +1,4 @@
-//! `SearchAvailable`: search answers. The kubelet's word counts, not the operator's connection to the pods.
+//! `SearchAvailable`: search answers. The kubelet's readiness counts, not the operator's connection to the pods.
 
 use tidemark_crds::{ConditionType, Reason, names::Component};
 
@@ -14,13 +14,15 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
             "\"spec.search.replicas\" is 0; nothing can be searched; run \"kubectl scale wal\" to turn search on",
         );
     }
-    // What pods told before this operator asks them for the first time, in as far as the kubelet does not know better.
-    let told = inputs.before(ConditionType::SearchAvailable).filter(|before| {
+    // What pods reported before this operator polls them for the first time, as far as the kubelet does not know better.
+    let before = inputs.before(ConditionType::SearchAvailable).filter(|before| {
         let off = [Reason::NoReplicas, Reason::Available].map(Reason::as_str).contains(&before.reason.as_str());
         inputs.has_unpolled(Component::Search) && !off
     });
-    if let Some(told) = told.filter(|told| !available(inputs) || told.reason == Reason::AuthTokenMissing.as_str()) {
-        return ConditionValue::repeated(told);
+    if let Some(before) =
+        before.filter(|before| !available(inputs) || before.reason == Reason::AuthTokenMissing.as_str())
+    {
+        return ConditionValue::repeated(before);
     }
     if available(inputs) {
         return match locked(inputs) {
@@ -29,7 +31,7 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
             None => ConditionValue::yes(
                 Reason::Available,
                 "search answers, and not every search pod asks for the token of \"spec.search.auth\" yet; the Service and \
-                 the NetworkPolicy let nobody new in until all of them do; if that takes long, see \"kubectl get pods\"",
+                 the NetworkPolicy admit no further clients until all of them do; if that takes long, see \"kubectl get pods\"",
             ),
         };
     }

@@ -22,7 +22,7 @@ fn of_indexer(inputs: &ConditionInputs<'_>, process: &Process) -> ConditionValue
         return ConditionValue::yes(Reason::Probed, "the buckets can be used, and this WAL owns the index");
     }
     match process.phase {
-        Phase::Probing => ConditionValue::unknown(Reason::Probing, "the indexer tries out what the stores can do"),
+        Phase::Probing => ConditionValue::unknown(Reason::Probing, "the indexer is probing the object stores"),
         _ => known_before(inputs).unwrap_or_else(not_yet),
     }
 }
@@ -41,7 +41,7 @@ fn known_before(inputs: &ConditionInputs<'_>) -> Option<ConditionValue> {
 }
 
 fn not_yet() -> ConditionValue {
-    ConditionValue::unknown(Reason::Starting, "no indexer has looked at the buckets yet")
+    ConditionValue::unknown(Reason::Starting, "no indexer has probed the buckets yet")
 }
 
 /// What is wrong with the stores, in the process's own words.

@@ -132,10 +132,10 @@ impl ConditionCase {
 }
 
 #[test]
-fn search_that_waits_for_pods_with_the_token_is_told() {
+fn search_that_waits_for_pods_with_the_token_is_reported() {
     let told = |token_everywhere| ConditionCase { token_everywhere, ..ConditionCase::default() }.evaluate().search;
     assert_eq!(told(true).message, "search answers");
-    assert!(told(false).message.contains("let nobody new in until all of them do"), "{}", told(false).message);
+    assert!(told(false).message.contains("admit no further clients until all of them do"), "{}", told(false).message);
     assert_eq!(told(false).reason, Reason::Available);
 }
 
@@ -253,7 +253,7 @@ fn conditions_follow_from_what_was_seen() {
             ["False/Standby", "True/Probed", "False/Standby", "True/Available"],
         ),
         (
-            "a standby answers and the writer is silent: nobody knows whether it writes",
+            "a standby answers and the writer is silent: whether it writes is not known",
             ConditionCase {
                 pods: vec![
                     silent(indexer(writer())),

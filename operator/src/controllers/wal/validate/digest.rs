@@ -44,13 +44,13 @@ mod tests {
         serde_json::from_value(spec).unwrap()
     }
 
-    type Change = fn(&mut Value);
+    type SpecChange = fn(&mut Value);
 
     #[test]
     fn a_digest_moves_with_what_the_pods_of_its_role_are_made_of() {
         let digests = |spec: &WalSpec| Component::ALL.map(|component| spec_digest(spec, component).unwrap());
         let [indexer, search] = digests(&spec(|_| ()));
-        let cases: [(Change, bool, bool); 7] = [
+        let cases: [(SpecChange, bool, bool); 7] = [
             (|spec| spec["suspend"] = json!(true), false, false),
             (|spec| spec["deletionPolicy"] = json!("Purge"), false, false),
             (|spec| spec["search"] = json!({"replicas": 3}), false, false),

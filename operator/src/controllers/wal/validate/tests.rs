@@ -1,4 +1,4 @@
-//! What is refused and with which words, and that everything that the schema lets in is read.
+//! What is refused and in which words, and that everything that the schema admits is read.
 
 use std::time::Duration;
 

@@ -50,7 +50,7 @@ pub struct ValidatedLog {
     pub request_timeout: Duration,
     /// `V`.
     pub visibility_delay: Duration,
-    /// How long an aborted operation is looked at again.
+    /// How long an aborted operation is audited.
     pub audit_window: Duration,
     /// Bytes of the largest entry that is read.
     pub max_entry_bytes: u64,
@@ -89,11 +89,11 @@ pub struct ValidatedSearch {
     pub role: ValidatedRole,
     /// How many pods are wanted.
     pub replicas: i32,
-    /// Name of the Secret with the token, if one is asked for.
+    /// Name of the Secret with the token, if the spec names one.
     pub token_secret: Option<String>,
     /// The Service.
     pub service: ServiceSpec,
-    /// Further peers that are let in.
+    /// Further peers that are admitted.
     pub allow_from: Vec<NetworkPolicyPeer>,
 }
 

@@ -1,13 +1,13 @@
-//! A pod of a WAL, as far as the operator looks.
+//! A pod of a WAL, as far as the operator needs it.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use tidemark_crds::names::{self, Component};
 
-use super::NamespacedName;
+use super::name::NamespacedName;
 
-/// A container that has ended so often and is not ready is one that crashes, whatever it does in this moment.
+/// A container that was restarted this often and is not ready counts as crashing, whatever its present state is.
 const CRASH_RESTARTS: i32 = 3;
 
 /// A data pod.
@@ -19,7 +19,7 @@ pub(crate) struct DataPod {
     /// UID of the WAL that it was made for.
     pub(crate) wal_uid: Box<str>,
     pub(crate) component: Component,
-    /// Where it can be asked, once its container runs.
+    /// Where it can be polled, once its container runs.
     pub(crate) address: Option<Box<str>>,
     pub(crate) terminating: bool,
     /// What keeps it from running.
@@ -31,11 +31,11 @@ pub(crate) struct DataPod {
 pub(crate) enum PodTrouble {
     /// No node takes it.
     Unschedulable(Box<str>),
-    /// This image cannot be had.
+    /// This image cannot be pulled.
     Image(Box<str>),
-    /// Its container cannot be made.
+    /// Its container cannot be created.
     Config(Box<str>),
-    /// Its program ends again and again, last in this way.
+    /// Its program crashes repeatedly, last in this way.
     Crashing(Box<str>),
 }
 
@@ -79,7 +79,7 @@ fn container_trouble(container: &core::ContainerStatus) -> Option<PodTrouble> {
     let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
     let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default();
     match reason {
-        // The kubelet alternates between these with other words each time: what is told must not.
+        // The kubelet alternates between these in other words each time; the condition must not.
         "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
             Some(PodTrouble::Image(container.image.as_str().into()))
         }
@@ -100,6 +100,6 @@ fn last_end(container: &core::ContainerStatus) -> Box<str> {
     let end = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
     match end {
         Some(end) => format!("{}, exit code {}", end.reason.as_deref().unwrap_or("Error"), end.exit_code).into(),
-        None => "its end is not known".into(),
+        None => "how it ended is not known".into(),
     }
 }

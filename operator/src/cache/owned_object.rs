@@ -12,7 +12,7 @@ use kube::core::ApiResource;
 use serde_json::Value;
 use tidemark_crds::names;
 
-use super::{NamespacedName, is_older};
+use super::name::{NamespacedName, is_older};
 use crate::apply::ANNOTATION_DIGEST;
 
 /// The kinds of objects that the operator makes.
