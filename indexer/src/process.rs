@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use tidemark_crds::{PodPhase, PodProblem, PodReport, Reason, StoreRole, names::Component};
-use tidemark_ingest::{FailureCause, IngestStatus, Role, ToCause};
+use tidemark_ingest::{FailureCause, IngestRole, IngestStatus, ToCause};
 use tidemark_search::{
     Search,
     api::{self, OutcomeCounts, Position, StatusAnswer, instant},
@@ -141,12 +141,12 @@ impl Process {
             lag_reason: None,
             epoch: ingest.epoch,
             writer,
-            role: if ingest.role == Role::Writer { api::Role::Writer } else { api::Role::Standby },
+            role: if ingest.role == IngestRole::Writer { api::Role::Writer } else { api::Role::Standby },
             entries: OutcomeCounts::of(&ingest.entries, 0),
             segments: totals.segments,
             documents: totals.records,
             bytes: totals.bytes,
-            strangers: ingest.strangers,
+            unrecognized_keys: ingest.unrecognized_keys,
             overlay: None,
             problems: problems.into_iter().map(|problem| problem.message).collect(),
             details: serde_json::Map::new(),
@@ -155,8 +155,8 @@ impl Process {
 
     fn problems(&self, state: &State, ingest: Option<&IngestStatus>) -> Vec<PodProblem> {
         let mut found: Vec<(FailureCause, String)> = state.problems.values().cloned().collect();
-        if let Some(trouble) = ingest.and_then(|ingest| ingest.trouble.as_ref()) {
-            found.push((trouble.cause.clone(), trouble.message.clone()));
+        if let Some(problem) = ingest.and_then(|ingest| ingest.problem.as_ref()) {
+            found.push((problem.cause.clone(), problem.message.clone()));
         }
         if let Some(search) = &self.0.search {
             found.extend(search.failures());
@@ -182,10 +182,10 @@ impl Process {
 /// Fills in what an ingest knows.
 fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
     report.phase = match ingest.role {
-        Role::Starting => PodPhase::Starting,
-        Role::Standby => PodPhase::Standby,
-        Role::Writer => PodPhase::Writing,
-        Role::Ended => PodPhase::Ended,
+        IngestRole::Starting => PodPhase::Starting,
+        IngestRole::Standby => PodPhase::Standby,
+        IngestRole::Writer => PodPhase::Writing,
+        IngestRole::Ended => PodPhase::Ended,
     };
     let known = |second: Second| (second > Second::default()).then(|| instant(second));
     report.epoch = ingest.epoch;
@@ -195,8 +195,8 @@ fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
     report.lag_seconds = ingest.lag_seconds;
     report.pending_entries = ingest.pending;
     report.entries = OutcomeCounts::of(&ingest.entries, 0).total();
-    report.caught_up = ingest.caught_up && ingest.lag_seconds == 0 && ingest.role == Role::Writer;
-    report.writer = if ingest.role == Role::Writer { report.identity.clone() } else { ingest.holder.clone() };
+    report.caught_up = ingest.caught_up && ingest.lag_seconds == 0 && ingest.role == IngestRole::Writer;
+    report.writer = if ingest.role == IngestRole::Writer { report.identity.clone() } else { ingest.holder.clone() };
 }
 
 /// Fills in what a search service knows.
@@ -261,7 +261,7 @@ mod tests {
         let (sender, receiver) = watch::channel(IngestStatus::default());
         let process = Process::indexer(receiver, None);
         assert_eq!(process.answer().phase, PodPhase::Starting);
-        sender.send_modify(|status| status.role = Role::Standby);
+        sender.send_modify(|status| status.role = IngestRole::Standby);
         assert_eq!(process.answer().phase, PodPhase::Standby);
         process.set_phase(Some(PodPhase::Purging));
         assert_eq!(process.answer().phase, PodPhase::Purging);

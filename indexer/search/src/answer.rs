@@ -99,7 +99,7 @@ impl Question {
 
     fn current(&self, entity: &str) -> Result<Option<Hit>, SearchError> {
         let snapshot = self.view.snapshot.as_ref();
-        let Some(current) = snapshot.current(entity).map_err(engine_error)? else { return Ok(None) };
+        let Some(current) = snapshot.latest_commit(entity).map_err(engine_error)? else { return Ok(None) };
         for served in &snapshot.segments {
             if let Some(doc) = served.segment.doc(current.seq) {
                 let record = served.segment.record(doc).map_err(engine_error)?;

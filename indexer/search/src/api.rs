@@ -435,7 +435,7 @@ pub struct StatusAnswer {
     /// Bytes of segments and sidecars.
     pub bytes: u64,
     /// Keys in the log that are no tokens: counted, ignored.
-    pub strangers: u64,
+    pub unrecognized_keys: u64,
     /// The unsealed tail; absent when the log is not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<OverlayStatus>,

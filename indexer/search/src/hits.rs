@@ -5,7 +5,7 @@ use super::{
     execute::Candidate,
     parts::Part,
 };
-use tidemark_ingest::{Record, engine::EngineError, whole_payload};
+use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
 
 /// The hit of a candidate.
 pub(crate) fn hit(candidate: &Candidate<'_>) -> Result<Hit, EngineError> {
@@ -14,7 +14,7 @@ pub(crate) fn hit(candidate: &Candidate<'_>) -> Result<Hit, EngineError> {
 }
 
 /// The hit of a record that is document `doc` of `part`.
-pub(crate) fn of_record(record: Record, part: Part<'_>, doc: u32) -> Hit {
+pub(crate) fn of_record(record: OperationRecord, part: Part<'_>, doc: u32) -> Hit {
     let sealed = part.is_sealed();
     let person = |c: tidemark_wal::Contributor| Person { name: c.name, email: c.email };
     Hit {
@@ -47,7 +47,7 @@ pub(crate) fn of_record(record: Record, part: Part<'_>, doc: u32) -> Hit {
 
 /// One record of an entry, with its place.
 pub(crate) struct Found<'a> {
-    pub(crate) record: Record,
+    pub(crate) record: OperationRecord,
     pub(crate) part: Part<'a>,
     pub(crate) doc: u32,
     pub(crate) superseded: bool,

@@ -28,7 +28,7 @@ pub(crate) fn of(view: &View, mut problems: Vec<String>) -> StatusAnswer {
         segments: manifest.segments.len() as u64,
         documents: manifest.totals.records,
         bytes: manifest.totals.bytes,
-        strangers: view.strangers,
+        unrecognized_keys: view.unrecognized_keys,
         overlay: view.overlay.clone(),
         problems,
         details,

@@ -14,7 +14,7 @@ use super::{
     overlay::News,
     view::{Gap, Listed},
 };
-use tidemark_ingest::Record;
+use tidemark_ingest::OperationRecord;
 
 /// GETs of entries at once.
 const FETCHED_AT_ONCE: usize = 16;
@@ -159,7 +159,7 @@ impl Tail {
             (self.whole, self.started, listed.future) = (Some(begun), start, future);
             listed.gap = self.gap(cursor, start).await?;
         }
-        listed.strangers = self.reader.strangers();
+        listed.unrecognized_keys = self.reader.unrecognized_keys();
         listed.delay = self.schedule.as_ref().map(|(schedule, _)| schedule.newest().parameters.horizon_delay());
         Ok((news, beyond))
     }
@@ -239,7 +239,7 @@ pub(crate) fn batches(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
 /// What the overlay keeps of an entry.
 pub(crate) fn news_of(resolved: &Resolved) -> News {
     let complete = resolved.ops.iter().all(|op| op.decision.outcome != Outcome::Aborted);
-    News { token: resolved.token, records: Record::from_resolved(resolved), complete }
+    News { token: resolved.token, records: OperationRecord::from_resolved(resolved), complete }
 }
 
 /// Parameters that do where a log has none yet: whether an entry is complete hardly depends on them.

@@ -11,7 +11,7 @@ use super::{
     api::{EntityRequest, Facet, Filter, Hit, SearchAnswer, SearchRequest, Sort, instant},
 };
 use crate::index::testing::{BEGIN, World, history, plain, token};
-use tidemark_ingest::Record;
+use tidemark_ingest::OperationRecord;
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -56,7 +56,7 @@ impl Case {
         }
     }
 
-    fn matches(&self, world: &World, record: &Record) -> bool {
+    fn matches(&self, world: &World, record: &OperationRecord) -> bool {
         let message = record.message.clone().unwrap_or_default();
         let words: Vec<&str> = message.split(' ').collect();
         let request = &self.request;
@@ -69,7 +69,7 @@ impl Case {
             Words::NotBug => !words.contains(&"bug"),
         };
         let outcome = request.outcomes.is_empty() || request.outcomes.contains(&record.decision.outcome);
-        let current = record.committed() && !world.marks.overtaken.contains(record.seq);
+        let current = record.is_committed() && !world.marks.overtaken.contains(record.seq);
         text && outcome
             && request.current.is_none_or(|wanted| wanted == current)
             && request.from.is_none_or(|from| from <= record.token)
@@ -78,7 +78,7 @@ impl Case {
     }
 }
 
-fn has(record: &Record, filter: Filter, values: &[String]) -> bool {
+fn has(record: &OperationRecord, filter: Filter, values: &[String]) -> bool {
     let any = |found: &str| values.iter().any(|value| value == found);
     match filter {
         Filter::Kind => any(record.kind.as_str()),
@@ -164,7 +164,7 @@ proptest! {
                 searcher.refresh_manifest().await.unwrap();
             }
             for case in cases {
-                let wanted: Vec<&Record> = world.standing().filter(|record| case.matches(&world, record)).collect();
+                let wanted: Vec<&OperationRecord> = world.standing().filter(|record| case.matches(&world, record)).collect();
                 let answer = searcher.search(case.request.clone()).await.unwrap();
                 prop_assert_eq!(answer.total, wanted.len() as u64, "{:?}", case);
                 let hits = pages(&searcher, &case.request, async || ()).await;
@@ -292,7 +292,7 @@ async fn what_was_written_can_be_waited_for() {
 async fn a_correction_replaces_what_it_corrects() {
     let mut world = World::new().await;
     let searcher = searcher(&world, false);
-    let mut aborted = Record { kind: Kind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
+    let mut aborted = OperationRecord { kind: Kind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
     aborted.decision.outcome = Outcome::Aborted;
     let mut committed = aborted.clone();
     committed.decision.outcome = Outcome::Committed;

@@ -173,7 +173,7 @@ impl Collector for StatusCollector {
             ("segments", "segments of the served manifest", None, status.segments),
             ("documents", "records in the served manifest", None, status.documents),
             ("index_size", "size of segments and sidecars", Some(Unit::Bytes), status.bytes),
-            ("strangers", "keys in the log that are no tokens", None, status.strangers),
+            ("unrecognized_keys", "keys in the log that are not valid tokens", None, status.unrecognized_keys),
             ("writer_role", "1 in the process that writes the index", None, u64::from(status.role == Role::Writer)),
             ("problems", "what does not work at present", None, status.problems.len() as u64),
             (

@@ -31,8 +31,8 @@ use crate::{
 };
 use tidemark_crds::PodPhase;
 use tidemark_ingest::FailureCause;
-use tidemark_ingest::engine::Engine;
-use tidemark_ingest::{Ingest, IngestOptions, IngestStatus, Role};
+use tidemark_ingest::engine::IndexEngine;
+use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{
@@ -238,12 +238,12 @@ impl Work {
         }
         let clock = Clock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
-        let engine: Arc<dyn Engine> = engine;
+        let engine: Arc<dyn IndexEngine> = engine;
         let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
         let ended = Box::pin(ingest.run(stop.clone())).await;
         drop(folder);
         if ended.is_err() && self.options.patience == Patience::Waits {
-            self.status.send_modify(|status| status.role = Role::Starting);
+            self.status.send_modify(|status| status.role = IngestRole::Starting);
         }
         Ok(ended?)
     }
@@ -350,11 +350,11 @@ impl Search for Indexing {
         let mut status = self.searcher.status()?;
         let ingest = self.ingest.borrow().clone();
         status.role = match ingest.role {
-            Role::Writer => api::Role::Writer,
-            Role::Starting | Role::Standby => api::Role::Standby,
-            Role::Ended => api::Role::Reader,
+            IngestRole::Writer => api::Role::Writer,
+            IngestRole::Starting | IngestRole::Standby => api::Role::Standby,
+            IngestRole::Ended => api::Role::Reader,
         };
-        if ingest.role == Role::Writer {
+        if ingest.role == IngestRole::Writer {
             status.lag_seconds = ingest.lag_seconds;
             status.horizon = Some(ingest.horizon.timestamp());
             let behind = ingest.progress.filter(|_| ingest.lag_seconds > 0);
@@ -362,7 +362,7 @@ impl Search for Indexing {
                 format!("indexing what is sealed: {} entries so far, at {} of {}", run.entries, run.at, run.to)
             });
         }
-        status.problems.extend(ingest.trouble.map(|trouble| format!("{}: {}", trouble.doing, trouble.message)));
+        status.problems.extend(ingest.problem.map(|problem| format!("{}: {}", problem.doing, problem.message)));
         Some(status)
     }
 

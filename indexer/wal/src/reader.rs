@@ -101,7 +101,7 @@ impl Reader {
     }
 
     /// How many different keys that are no tokens the listings have met, up to [`Strangers::MOST`](listing::Strangers).
-    pub fn strangers(&self) -> u64 {
+    pub fn unrecognized_keys(&self) -> u64 {
         self.strangers.count()
     }
 

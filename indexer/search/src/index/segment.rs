@@ -22,7 +22,7 @@ use super::{
     pack::Pack,
     schema::{Fields, tokenizers},
 };
-use tidemark_ingest::{Record, engine::EngineError};
+use tidemark_ingest::{OperationRecord, engine::EngineError};
 
 /// Blocks of stored records that a segment keeps decompressed.
 const STORE_BLOCKS: usize = 8;
@@ -127,7 +127,7 @@ impl OpenSegment {
     }
 
     /// The stored record. Its seq is that of the document: a builder may have stored an earlier number.
-    pub(crate) fn record(&self, doc: DocId) -> Result<Record, EngineError> {
+    pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
         let stored: TantivyDocument = self.store.get(doc).map_err(|e| self.damaged(&e))?;
         let mut record = from_document(&self.fields, &stored).map_err(|e| self.damaged(&e))?;
         record.seq = self.seq(doc);

@@ -243,7 +243,7 @@ impl Search for Fake {
             segments: 9,
             documents: 31_220,
             bytes: 18_212_331,
-            strangers: 1,
+            unrecognized_keys: 1,
             overlay: Some(OverlayStatus { documents: 4, dropped: 0, bytes: 9_000, listed: Some(at(13)) }),
             problems: Vec::new(),
             details: Map::new(),
