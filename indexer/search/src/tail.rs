@@ -159,7 +159,7 @@ impl Tail {
             (self.whole, self.started, listed.future) = (Some(begun), start, future);
             listed.gap = self.gap(cursor, start).await?;
         }
-        listed.strangers = self.reader.strangers();
+        listed.unrecognized_keys = self.reader.strangers();
         listed.delay = self.schedule.as_ref().map(|(schedule, _)| schedule.newest().parameters.horizon_delay());
         Ok((news, beyond))
     }

@@ -8,7 +8,7 @@ use tidemark_wal::Token;
 use tokio::time::Instant;
 
 use super::{
-    api::{OverlayStatus, Position, instant},
+    api::{IndexPosition, OverlayStatus, instant},
     kept::Opened,
     overlay::{Overlay, OverlayPart},
 };
@@ -35,7 +35,7 @@ pub(crate) struct View {
     /// How far the horizon lies behind store time, where the log's parameters are known.
     pub(crate) delay: Option<Duration>,
     /// Keys in the log that are no tokens.
-    pub(crate) strangers: u64,
+    pub(crate) unrecognized_keys: u64,
     /// Entries from the future of their own store time.
     pub(crate) future: u64,
 }
@@ -65,7 +65,7 @@ impl View {
             seen: overlay.and_then(|(_, listed)| listed.seen),
             delay: overlay.and_then(|(_, listed)| listed.delay),
             future: overlay.map_or(0, |(_, listed)| listed.future),
-            strangers: overlay.map_or(0, |(_, listed)| listed.strangers),
+            unrecognized_keys: overlay.map_or(0, |(_, listed)| listed.unrecognized_keys),
         }
     }
 
@@ -73,7 +73,7 @@ impl View {
         self.snapshot.manifest.cursor
     }
 
-    pub(crate) fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> IndexPosition {
         position(self.manifest, &self.snapshot)
     }
 
@@ -106,8 +106,8 @@ impl View {
 }
 
 /// What an answer says about a manifest.
-pub(crate) fn position(number: u64, snapshot: &Snapshot) -> Position {
-    Position {
+pub(crate) fn position(number: u64, snapshot: &Snapshot) -> IndexPosition {
+    IndexPosition {
         generation: snapshot.manifest.generation.to_string(),
         manifest: number,
         watermark: instant(snapshot.manifest.cursor.second()),
@@ -124,7 +124,7 @@ pub(crate) struct Listed {
     /// Entries whose token lies in the future of their own store time.
     pub(crate) future: u64,
     /// Keys that are no tokens.
-    pub(crate) strangers: u64,
+    pub(crate) unrecognized_keys: u64,
     /// How far the horizon lies behind store time.
     pub(crate) delay: Option<Duration>,
     /// Where the tail starts.
