@@ -15,7 +15,7 @@ use tidemark_ingest::engine::IndexEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{Searcher, SearcherOptions};
+use tidemark_search::{IndexSearcher, SearcherOptions};
 use tidemark_store::{Clock, Entropy, Second, Store};
 use tidemark_wal::{Log, Parameters, Token};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
@@ -122,7 +122,7 @@ impl Pipeline {
         let cache = tempfile::tempdir().expect("a temporary folder");
         let root = Arc::new(RootChain::open(&log, self.entropy.clone()));
         let engine = Arc::new(engine(&self.chain, &cache));
-        let searcher = Searcher::new(engine, self.chain.clone(), Some((&log, root)), SearcherOptions::default());
+        let searcher = IndexSearcher::new(engine, self.chain.clone(), Some((&log, root)), SearcherOptions::default());
         let searcher = searcher.expect("the searcher starts");
         let stop = CancellationToken::new();
         let server = Server::searching(searcher.clone(), Metrics::default(), ServerOptions::default(), stop.clone());

@@ -17,7 +17,7 @@ use tidemark_store::Second;
 
 use super::{
     SearchError,
-    api::{FACET_VALUES, Facet, FacetCount, HISTOGRAM_BUCKETS, HistogramBucket, instant},
+    api::{FacetCount, FacetField, HistogramBucket, MAX_FACET_VALUES, MAX_HISTOGRAM_BUCKETS, instant},
 };
 use crate::index::{second_of, tokenizers};
 
@@ -40,7 +40,7 @@ pub(crate) struct FacetCounter {
 
 impl FacetCounter {
     /// `None` if nothing is to be counted.
-    pub(crate) fn new(facets: &[Facet]) -> Result<Option<Self>, SearchError> {
+    pub(crate) fn new(facets: &[FacetField]) -> Result<Option<Self>, SearchError> {
         if facets.is_empty() {
             return Ok(None);
         }
@@ -90,7 +90,7 @@ fn values(result: AggregationResult) -> Vec<FacetCount> {
         buckets.into_iter().map(|bucket| FacetCount { value: bucket.key.to_string(), count: bucket.doc_count });
     let mut counts: Vec<_> = counts.filter(|count| count.count > 0).collect();
     counts.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
-    counts.truncate(FACET_VALUES);
+    counts.truncate(MAX_FACET_VALUES);
     counts
 }
 
@@ -129,7 +129,7 @@ impl Histogram {
         let (Some((from, _)), Some((to, _))) = (found.first(), found.last()) else {
             return Vec::new();
         };
-        let few = |width: &&u64| to / **width - from / **width < HISTOGRAM_BUCKETS as u64;
+        let few = |width: &&u64| to / **width - from / **width < MAX_HISTOGRAM_BUCKETS as u64;
         let width = *WIDTHS[self.width..].iter().find(few).unwrap_or(&WIDTHS[WIDTHS.len() - 1]);
         let mut buckets: Vec<HistogramBucket> = (from / width..=to / width).map(|at| bucket(at, width)).collect();
         for (second, count) in &found {
@@ -181,7 +181,7 @@ mod tests {
                 histogram.add(order_of(&Token::first_of(*second)));
             }
             let buckets = histogram.finish();
-            prop_assert!(buckets.len() <= HISTOGRAM_BUCKETS);
+            prop_assert!(buckets.len() <= MAX_HISTOGRAM_BUCKETS);
             for bucket in &buckets {
                 let inside = seconds.iter().filter(|s| bucket.from <= instant(**s) && instant(**s) < bucket.to).count();
                 prop_assert_eq!(bucket.count, inside as u64);

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Search, SearchError,
+    SearchError, SearchService,
     answer::{self, Question},
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
     execute::Deadline,
@@ -67,8 +67,8 @@ impl Default for SearcherOptions {
     }
 }
 
-/// The search service. [`Searcher::run`] keeps it current; without it nothing is ever served.
-pub struct Searcher {
+/// The search service. [`IndexSearcher::run`] keeps it current; without it nothing is ever served.
+pub struct IndexSearcher {
     engine: Arc<TantivyEngine>,
     chain: Mutex<IndexChain>,
     language: Arc<Language>,
@@ -95,7 +95,7 @@ struct State {
     listed: Listed,
 }
 
-impl Searcher {
+impl IndexSearcher {
     /// A service over the index of `chain`. With a `log`, entries that are not sealed are served too.
     pub fn new(
         engine: Arc<TantivyEngine>,
@@ -125,7 +125,7 @@ impl Searcher {
         }))
     }
 
-    /// Follows the catalog and the log until `stop`. A failure of either is told by [`Search::status`] and tried again.
+    /// Follows the catalog and the log until `stop`. A failure of either is told by [`SearchService::status`] and tried again.
     pub async fn run(&self, stop: CancellationToken) {
         let following = async { tokio::join!(self.follow_catalog(), self.follow_log()) };
         stop.run_until_cancelled(Box::pin(following)).await;
@@ -374,7 +374,7 @@ impl Searcher {
 }
 
 #[async_trait]
-impl Search for Searcher {
+impl SearchService for IndexSearcher {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
         let stamp = question_of(&request);
         let (view, after) = match &request.cursor {

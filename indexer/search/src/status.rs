@@ -5,7 +5,7 @@ use tidemark_catalog::Counts;
 use tidemark_store::Second;
 
 use super::{
-    api::{OutcomeCounts, Role, StatusAnswer, instant},
+    api::{OutcomeCounts, ProcessRole, StatusAnswer, instant},
     view::{Gap, View},
 };
 
@@ -23,7 +23,7 @@ pub(crate) fn of(view: &View, mut problems: Vec<String>) -> StatusAnswer {
         lag_reason: None,
         epoch: manifest.epoch,
         writer: manifest.holder.as_ref().map(|holder| holder.identity.0.clone()),
-        role: Role::Reader,
+        role: ProcessRole::Reader,
         entries: entries(&manifest.totals.standing(), view),
         segments: manifest.segments.len() as u64,
         documents: manifest.totals.records,

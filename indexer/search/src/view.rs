@@ -8,7 +8,7 @@ use tidemark_wal::Token;
 use tokio::time::Instant;
 
 use super::{
-    api::{OverlayStatus, Position, instant},
+    api::{IndexPosition, OverlayStatus, instant},
     kept::Opened,
     overlay::{Overlay, OverlayPart},
 };
@@ -73,7 +73,7 @@ impl View {
         self.snapshot.manifest.cursor
     }
 
-    pub(crate) fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> IndexPosition {
         position(self.manifest, &self.snapshot)
     }
 
@@ -106,8 +106,8 @@ impl View {
 }
 
 /// What an answer says about a manifest.
-pub(crate) fn position(number: u64, snapshot: &Snapshot) -> Position {
-    Position {
+pub(crate) fn position(number: u64, snapshot: &Snapshot) -> IndexPosition {
+    IndexPosition {
         generation: snapshot.manifest.generation.to_string(),
         manifest: number,
         watermark: instant(snapshot.manifest.cursor.second()),

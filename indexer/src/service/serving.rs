@@ -19,7 +19,7 @@ use crate::{
 };
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{LateSearch, Search, Searcher, SearcherOptions};
+use tidemark_search::{IndexSearcher, LateSearch, SearchService, SearcherOptions};
 
 /// What `tidemark serve` is told.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ struct Work {
     search: Arc<LateSearch>,
     entropy: Entropy,
     /// What the first attempt is to begin with.
-    ready: Mutex<Option<Arc<Searcher>>>,
+    ready: Mutex<Option<Arc<IndexSearcher>>>,
 }
 
 impl ServeService {
@@ -60,7 +60,7 @@ impl ServeService {
     /// to write yet is waited for: the service is not ready until it has read a manifest.
     pub async fn start(options: ServeOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
         let search = Arc::new(LateSearch::default());
-        let process = Process::searching(Arc::clone(&search) as Arc<dyn Search>);
+        let process = Process::searching(Arc::clone(&search) as Arc<dyn SearchService>);
         process.set_places(options.stores.places());
         let work = Work { options, process, search, entropy: Entropy::from_os(), ready: Mutex::default() };
         if work.options.patience == Patience::None {
@@ -96,7 +96,7 @@ impl Work {
     fn server(&self, stop: &CancellationToken) -> Server {
         let metrics = Metrics::new();
         metrics.register(Box::new(self.options.stores.requests()));
-        let search = Arc::clone(&self.search) as Arc<dyn Search>;
+        let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
         let process = self.process.clone();
         let server = Server::searching_in(process, search, metrics, ServerOptions::default(), stop.clone());
         match &self.options.token_file {
@@ -115,12 +115,12 @@ impl Work {
             },
         };
         self.process.works(OPENING);
-        self.search.set(Arc::clone(&searcher) as Arc<dyn Search>);
+        self.search.set(Arc::clone(&searcher) as Arc<dyn SearchService>);
         searcher.run(stop.clone()).await;
         Ok(())
     }
 
-    async fn open(&self) -> Result<Arc<Searcher>, ServiceError> {
+    async fn open(&self) -> Result<Arc<IndexSearcher>, ServiceError> {
         let Opened { log, index } = self.options.stores.open()?;
         let root = log.as_ref().map(|log| RootChain::open(log, self.entropy.clone()));
         let known = match &root {
@@ -140,7 +140,7 @@ impl Work {
         let engine = Arc::new(TantivyEngine::open(index, &self.options.cache)?);
         let tail = log.as_ref().zip(root).map(|(log, root)| (log, Arc::new(root) as Arc<dyn ParameterSource>));
         let options = SearcherOptions { limits: self.options.limits, ..SearcherOptions::default() };
-        Ok(Searcher::new(engine, chain, tail, options)?)
+        Ok(IndexSearcher::new(engine, chain, tail, options)?)
     }
 }
 
