@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_catalog::Counts;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 use utoipa::{
     ToSchema,
@@ -342,7 +342,7 @@ pub struct EntryOperation {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub completed: Option<Timestamp>,
     /// The descriptors that were found.
-    pub sightings: Vec<SightingAnswer>,
+    pub observations: Vec<ObservationAnswer>,
     /// Its descriptor; `null` when there is none.
     pub descriptor: Value,
     /// Outcomes that were corrected since, oldest first.
@@ -362,7 +362,7 @@ pub struct Corrected {
 
 /// A descriptor as it was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SightingAnswer {
+pub struct ObservationAnswer {
     /// Its key in the metadata bucket.
     pub key: String,
     /// Its store time.
@@ -509,7 +509,7 @@ pub struct OverlayStatus {
 }
 
 /// The instant at which `second` begins, as answers carry it.
-pub fn instant(second: Second) -> Timestamp {
+pub fn instant(second: StoreSecond) -> Timestamp {
     second.timestamp()
 }
 

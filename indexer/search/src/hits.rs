@@ -1,7 +1,7 @@
 //! From records to what answers carry.
 
 use super::{
-    api::{Corrected, EntryAnswer, EntryOperation, Hit, Person, Position, SightingAnswer, instant},
+    api::{Corrected, EntryAnswer, EntryOperation, Hit, ObservationAnswer, Person, Position, instant},
     execute::Candidate,
     parts::Part,
 };
@@ -81,16 +81,16 @@ pub(crate) fn entry(mut found: Vec<Found<'_>>, position: Position) -> Option<Ent
 
 fn operation(found: Found<'_>) -> EntryOperation {
     let Found { mut record, part, doc, superseded: _ } = found;
-    let sightings = std::mem::take(&mut record.decision.sightings);
-    let sightings = sightings.into_iter().map(|sighting| SightingAnswer {
-        key: sighting.key,
-        time: instant(sighting.time),
-        digest: sighting.digest,
-        evidence: sighting.evidence,
+    let observations = std::mem::take(&mut record.decision.observations);
+    let observations = observations.into_iter().map(|observation| ObservationAnswer {
+        key: observation.key,
+        time: instant(observation.time),
+        digest: observation.digest,
+        evidence: observation.evidence,
     });
     EntryOperation {
         completed: record.decision.completed.map(instant),
-        sightings: sightings.collect(),
+        observations: observations.collect(),
         descriptor: std::mem::take(&mut record.descriptor),
         corrected: Vec::new(),
         hit: of_record(record, part, doc),

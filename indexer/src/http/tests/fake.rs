@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 
 use tidemark_search::{
     Search, SearchError,
     api::{
         Corrected, EntityAnswer, EntityRequest, EntryAnswer, EntryOperation, FacetCount, HistogramBucket, Hit,
-        OutcomeCounts, OverlayStatus, Person, Position, Role, SearchAnswer, SearchRequest, SightingAnswer,
+        ObservationAnswer, OutcomeCounts, OverlayStatus, Person, Position, Role, SearchAnswer, SearchRequest,
         StatusAnswer,
     },
 };
@@ -100,15 +100,15 @@ impl Fake {
 }
 
 pub(super) fn position() -> Position {
-    Position { generation: "g1".to_owned(), manifest: 7, watermark: Second::from_unix(START + 3_600).timestamp() }
+    Position { generation: "g1".to_owned(), manifest: 7, watermark: StoreSecond::from_unix(START + 3_600).timestamp() }
 }
 
 pub(super) fn token(n: u64) -> Token {
-    Token::from_parts(Second::from_unix(START + n * 300), [7; 16])
+    Token::from_parts(StoreSecond::from_unix(START + n * 300), [7; 16])
 }
 
 fn at(n: u64) -> Timestamp {
-    Second::from_unix(START + n * 300).timestamp()
+    StoreSecond::from_unix(START + n * 300).timestamp()
 }
 
 fn hit(n: u64, kind: &str, outcome: Outcome) -> Hit {
@@ -139,7 +139,7 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> Hit {
         contributors: ["Ada Lovelace", "Grace Hopper", "Barbara Liskov", "Radia Perlman"]
             .map(|name| Person { name: name.to_owned(), email: "mail@example.org".to_owned() })
             .to_vec(),
-        client_time: Some(Second::from_unix(START - 400_000_000).timestamp()),
+        client_time: Some(StoreSecond::from_unix(START - 400_000_000).timestamp()),
         writer: Some("trainer-3".to_owned()),
         idempotency_key: None,
         reason: None,
@@ -182,7 +182,7 @@ impl Search for Fake {
         let hit = self.hits.iter().find(|hit| hit.token == token);
         let hit = hit.ok_or_else(|| SearchError::NotFound { what: format!("entry \"{token}\"") })?.clone();
         let text = (hit.outcome == Outcome::Malformed || hit.reason.is_some()).then(|| self.text());
-        let sighting = SightingAnswer {
+        let observation = ObservationAnswer {
             key: hit.path.clone().unwrap_or_default(),
             time: hit.time,
             digest: "ab".repeat(32),
@@ -190,7 +190,7 @@ impl Search for Fake {
         };
         let operation = EntryOperation {
             completed: Some(hit.time),
-            sightings: vec![sighting],
+            observations: vec![observation],
             descriptor: self.payload.clone(),
             corrected: vec![Corrected { seq: 3, outcome: Outcome::Aborted }],
             hit,
@@ -225,7 +225,7 @@ impl Search for Fake {
             return None;
         }
         Some(StatusAnswer {
-            horizon: Some(Second::from_unix(START + 3_700).timestamp()),
+            horizon: Some(StoreSecond::from_unix(START + 3_700).timestamp()),
             position: position(),
             lag_seconds: 0,
             lag_reason: None,
