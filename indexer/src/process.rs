@@ -14,7 +14,7 @@ use tidemark_search::{
     SearchService,
     api::{self, IndexPosition, OutcomeCounts, StatusAnswer, instant},
 };
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tokio::sync::watch;
 
 /// A process as its server sees it. Clones share it.
@@ -191,7 +191,7 @@ fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
         IngestRole::Writer => PodPhase::Writing,
         IngestRole::Ended => PodPhase::Ended,
     };
-    let known = |second: Second| (second > Second::default()).then(|| instant(second));
+    let known = |second: StoreSecond| (second > StoreSecond::default()).then(|| instant(second));
     report.epoch = ingest.epoch;
     report.manifest = ingest.manifest;
     report.horizon = known(ingest.horizon);

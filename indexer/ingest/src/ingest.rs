@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::{Identity, IndexChain, RootChain, Writership, heartbeat};
 use tidemark_store::{Clock, Entropy};
-use tidemark_wal::{Limits, Log, Reader};
+use tidemark_wal::{Log, LogReader, ReaderLimits};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::warn;
@@ -39,7 +39,7 @@ pub struct IngestOptions {
     /// Whether to compact.
     pub compaction: bool,
     /// What is read of entries and descriptors.
-    pub limits: Limits,
+    pub limits: ReaderLimits,
 }
 
 impl Default for IngestOptions {
@@ -52,7 +52,7 @@ impl Default for IngestOptions {
             batch_age: Duration::from_secs(10),
             segment_memory: 64 << 20,
             compaction: true,
-            limits: Limits::default(),
+            limits: ReaderLimits::default(),
         }
     }
 }
@@ -149,7 +149,7 @@ impl Ingest {
             entropy: self.entropy.clone(),
             reporter: reporter.clone(),
         };
-        let reader = Reader::new(&self.log, self.options.limits);
+        let reader = LogReader::new(&self.log, self.options.limits);
         Indexer::new(self.clock.clone(), self.root.clone(), reader, ship, shelf, self.options.clone())
     }
 }

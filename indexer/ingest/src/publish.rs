@@ -2,7 +2,7 @@
 
 use tidemark_catalog::{Cursor, Publication, Sidecar};
 use tidemark_store::{
-    Second,
+    StoreSecond,
     planted::{Fault, planted},
 };
 
@@ -16,7 +16,12 @@ use crate::engine::RecordMarks;
 
 impl Indexer {
     /// Publishes `batch` with the cursor at `to`, and opens the index that results.
-    pub(super) async fn publish(&mut self, batch: Batch, to: Second, horizon: Second) -> Result<(), IngestError> {
+    pub(super) async fn publish(
+        &mut self,
+        batch: Batch,
+        to: StoreSecond,
+        horizon: StoreSecond,
+    ) -> Result<(), IngestError> {
         let closed = batch.close().await?;
         let sidecars = self.sidecars(&closed).await?;
         let publication = Publication {

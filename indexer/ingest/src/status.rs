@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 use tidemark_catalog::{Counts, Cursor, Manifest, Slot, Waiting};
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info};
 
@@ -54,7 +54,7 @@ pub struct IngestProgress {
     /// Where it stands.
     pub at: Cursor,
     /// Where it ends: the horizon.
-    pub to: Second,
+    pub to: StoreSecond,
     /// Entries so far.
     pub entries: u64,
 }
@@ -80,7 +80,7 @@ pub struct IngestStatus {
     /// The number of the manifest that was published or read last.
     pub manifest: u64,
     /// `H` as it was computed last.
-    pub horizon: Second,
+    pub horizon: StoreSecond,
     /// Every token whose second lies below it is decided and recorded.
     pub cursor: Cursor,
     /// How many seconds of sealed entries wait to be published; 0 when none does. While the stores do not answer, for how
@@ -118,18 +118,18 @@ pub(crate) struct Reporter {
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     /// The horizon, and when it was learned.
-    horizon: Option<(Second, Instant)>,
+    horizon: Option<(StoreSecond, Instant)>,
     /// Nothing below it waits to be published.
-    clear: Second,
+    clear: StoreSecond,
 }
 
 impl Known {
     /// Where the horizon is by now, by the local monotonic clock.
-    fn now(&self) -> Option<Second> {
+    fn now(&self) -> Option<StoreSecond> {
         self.horizon.map(|(horizon, learned)| horizon.after(learned.elapsed()))
     }
 
-    fn learn(&mut self, horizon: Second) {
+    fn learn(&mut self, horizon: StoreSecond) {
         if self.horizon.is_none_or(|(known, _)| known < horizon) {
             self.horizon = Some((horizon, Instant::now()));
         }
@@ -193,7 +193,7 @@ impl Reporter {
     }
 
     /// A run through the sealed seconds up to `horizon` starts.
-    pub(crate) fn run_starts(&self, horizon: Second) {
+    pub(crate) fn run_starts(&self, horizon: StoreSecond) {
         self.known().learn(horizon);
         self.status.send_modify(|status| {
             status.horizon = status.horizon.max(horizon);
@@ -202,7 +202,7 @@ impl Reporter {
     }
 
     /// `entries` more were read; the oldest that is not published yet has second `oldest`.
-    pub(crate) fn read(&self, entries: u64, oldest: Second, unrecognized_keys: u64) {
+    pub(crate) fn read(&self, entries: u64, oldest: StoreSecond, unrecognized_keys: u64) {
         self.status.send_modify(|status| {
             status.pending += entries;
             status.unrecognized_keys = unrecognized_keys;

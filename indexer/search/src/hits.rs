@@ -84,7 +84,7 @@ pub(crate) fn entry(mut found: Vec<Found<'_>>, position: IndexPosition) -> Optio
 
 fn operation(found: Found<'_>) -> EntryOperation {
     let Found { mut record, part, doc, superseded: _ } = found;
-    let observations = std::mem::take(&mut record.decision.sightings);
+    let observations = std::mem::take(&mut record.decision.observations);
     let observations = observations.into_iter().map(|observation| ObservationAnswer {
         key: observation.key,
         time: instant(observation.time),

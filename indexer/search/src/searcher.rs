@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use tidemark_catalog::{ChainError, IndexChain, Manifest, Slot};
-use tidemark_wal::{Limits, Log, ParameterSource, Reader, Token};
+use tidemark_wal::{Log, LogReader, ParameterSource, ReaderLimits, Token};
 use tokio::{
     sync::{Semaphore, watch},
     task::spawn_blocking,
@@ -51,7 +51,7 @@ pub struct SearcherOptions {
     /// Most bytes of memory of the overlay, about.
     pub overlay_bytes: u64,
     /// What is read of the log.
-    pub limits: Limits,
+    pub limits: ReaderLimits,
 }
 
 impl Default for SearcherOptions {
@@ -62,7 +62,7 @@ impl Default for SearcherOptions {
             admission: Duration::from_secs(2),
             overlay_documents: 200_000,
             overlay_bytes: 256 << 20,
-            limits: Limits::default(),
+            limits: ReaderLimits::default(),
         }
     }
 }
@@ -81,7 +81,7 @@ pub struct IndexSearcher {
     state: tokio::sync::Mutex<State>,
     /// `None`: no log is read.
     tail: Option<tokio::sync::Mutex<Tail>>,
-    reader: Option<Reader>,
+    reader: Option<LogReader>,
     kept: Kept,
     permits: Arc<Semaphore>,
     problems: Mutex<BTreeMap<&'static str, SearchError>>,
@@ -220,7 +220,7 @@ impl IndexSearcher {
     }
 
     /// Reads new entries, and those again that were not complete.
-    async fn take_in(&self, tail: &mut Tail, entries: &[tidemark_wal::Listed]) -> Result<bool, SearchError> {
+    async fn take_in(&self, tail: &mut Tail, entries: &[tidemark_wal::ListedEntry]) -> Result<bool, SearchError> {
         let mut failure = None;
         let overlay = self.state.lock().await.overlay.clone();
         for batch in batches(entries) {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use proptest::{prelude::*, sample::select};
-use tidemark_store::Second;
-use tidemark_wal::{Kind, Outcome, Parameters, Schedule, Token};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
 
 use super::{
     IndexSearcher, SearchError, SearchService, SearcherOptions,
@@ -22,7 +22,7 @@ fn searcher(world: &World, with_log: bool) -> Arc<IndexSearcher> {
 }
 
 fn searcher_with(world: &World, with_log: bool, options: SearcherOptions) -> Arc<IndexSearcher> {
-    let parameters = Arc::new(Schedule::constant(Parameters::with_expiry(Duration::from_mins(10))));
+    let parameters = Arc::new(ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_mins(10))));
     let log = with_log.then_some((&world.log, parameters as Arc<dyn tidemark_wal::ParameterSource>));
     IndexSearcher::new(world.engine.clone(), world.chain.clone(), log, options).unwrap()
 }
@@ -111,7 +111,7 @@ fn case() -> impl Strategy<Value = Case> {
             for ((filter, value), ()) in chosen {
                 filters.entry(filter).or_default().push(value.to_owned());
             }
-            let bound = |second: u64| Token::first_of(Second::from_unix(BEGIN + second));
+            let bound = |second: u64| Token::first_of(StoreSecond::from_unix(BEGIN + second));
             let (from, to, query) = (from.map(bound), to.map(bound), Case::text(words).to_owned());
             let request =
                 SearchRequest { query, filters, outcomes, current, from, to, sort, size, ..SearchRequest::default() };
@@ -292,7 +292,7 @@ async fn what_was_written_can_be_waited_for() {
 async fn a_correction_replaces_what_it_corrects() {
     let mut world = World::new().await;
     let searcher = searcher(&world, false);
-    let mut aborted = OperationRecord { kind: Kind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
+    let mut aborted = OperationRecord { kind: OperationKind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
     aborted.decision.outcome = Outcome::Aborted;
     let mut committed = aborted.clone();
     committed.decision.outcome = Outcome::Committed;
@@ -357,7 +357,7 @@ async fn what_cannot_be_answered_is_refused_with_a_reason() {
     assert!(matches!(searcher.entry(token(9, 9)).await.unwrap_err(), SearchError::NotFound { .. }));
     let request = EntityRequest { key: "label/x/y".to_owned(), size: 1, cursor: None };
     assert!(matches!(searcher.entity(request).await.unwrap_err(), SearchError::NotFound { .. }));
-    assert_eq!(instant(Second::from_unix(BEGIN + 2)), searcher.status().unwrap().position.watermark);
+    assert_eq!(instant(StoreSecond::from_unix(BEGIN + 2)), searcher.status().unwrap().position.watermark);
 }
 
 #[tokio::test]
