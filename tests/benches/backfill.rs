@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tidemark_ingest::IngestOptions;
 use tidemark_ingest::engine::IndexEngine as _;
-use tidemark_store::{StoreSecond, UserMetadata, Store};
+use tidemark_store::{Store, StoreSecond, UserMetadata};
 use tidemark_tests::{
     Minio,
     bench::{Bench, median, number, rate, shortest},

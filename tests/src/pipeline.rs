@@ -15,9 +15,9 @@ use tidemark_ingest::engine::IndexEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{IndexSearcher, LogParameters, SearcherOptions};
-use tidemark_store::{Clock, Entropy, StoreSecond, Store};
-use tidemark_wal::{Log, Token};
+use tidemark_search::{IndexSearcher, SearcherOptions};
+use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_wal::{Log, LogParameters, Token};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 

@@ -292,7 +292,8 @@ async fn what_was_written_can_be_waited_for() {
 async fn a_correction_replaces_what_it_corrects() {
     let mut world = World::new().await;
     let searcher = searcher(&world, false);
-    let mut aborted = OperationRecord { kind: OperationKind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
+    let mut aborted =
+        OperationRecord { kind: OperationKind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
     aborted.decision.outcome = Outcome::Aborted;
     let mut committed = aborted.clone();
     committed.decision.outcome = Outcome::Committed;

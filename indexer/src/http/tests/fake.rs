@@ -100,7 +100,11 @@ impl Fake {
 }
 
 pub(super) fn position() -> IndexPosition {
-    IndexPosition { generation: "g1".to_owned(), manifest: 7, watermark: StoreSecond::from_unix(START + 3_600).timestamp() }
+    IndexPosition {
+        generation: "g1".to_owned(),
+        manifest: 7,
+        watermark: StoreSecond::from_unix(START + 3_600).timestamp(),
+    }
 }
 
 pub(super) fn token(n: u64) -> Token {
