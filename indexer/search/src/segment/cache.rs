@@ -1,18 +1,21 @@
 //! Whole segment objects on the local disk: fetched once, verified, memory-mapped, evicted by age of use.
 //!
-//! Files are named by the SHA-256 of their content, so a file is either right or refused. A file that somebody holds is
-//! never evicted; a segment that does not fit beside those is read by ranges, and a warning says so.
+//! Files are named by the SHA-256 of their content, so a file is either right or refused. A file that is in use is never
+//! evicted; a segment that does not fit beside those is read by ranges, and a warning says so. The order of use is the `lru`
+//! crate's; what to evict is decided here, since no crate knows which files are in use.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs::{self, File, TryLockError},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
+use lru::LruCache;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tantivy::directory::{Directory, FileSlice, MmapDirectory};
 use tempfile::{NamedTempFile, TempPath};
@@ -20,58 +23,59 @@ use tidemark_catalog::Segment;
 use tidemark_store::Store;
 use tokio::task::spawn_blocking;
 
-use super::remote::{Blocks, RemoteFile};
+use super::{
+    engine_error::{disk, refused},
+    ranged_file::{BlockCache, RangedFile},
+};
 use tidemark_ingest::engine::{EngineError, PackedFile};
 
 /// Bytes of one GET of a download.
-const PART: u64 = 8 << 20;
+const DOWNLOAD_PART_BYTES: u64 = 8 << 20;
 /// GETs at once for one object.
-const PARTS_AT_ONCE: usize = 4;
+const MAX_CONCURRENT_PARTS: usize = 4;
 /// Bytes of memory for segments that are read by ranges.
-const BLOCKS: usize = 64 << 20;
+const BLOCK_CACHE_BYTES: usize = 64 << 20;
 /// How many caches may share a folder: each process takes the first that is free.
-const CACHES_IN_A_FOLDER: u32 = 64;
+const MAX_CACHES_PER_FOLDER: u32 = 64;
 
 /// A bounded folder of segment objects. One process a folder.
-pub(crate) struct Cache {
+pub(crate) struct SegmentCache {
     store: Store,
     folder: PathBuf,
     files: MmapDirectory,
     bound: u64,
-    blocks: Arc<Blocks>,
-    state: Mutex<State>,
+    blocks: Arc<BlockCache>,
+    state: Mutex<CacheState>,
     _lock: File,
 }
 
-#[derive(Default)]
-struct State {
-    entries: HashMap<String, Entry>,
+struct CacheState {
+    /// By checksum, in the order of use.
+    entries: LruCache<String, CacheEntry>,
     fetching: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
-    clock: u64,
     warned: bool,
 }
 
-struct Entry {
+struct CacheEntry {
     size: u64,
-    used: u64,
     /// Whether this process knows that the content is right.
     verified: bool,
-    held: Weak<Cached>,
+    held: Weak<CachedSegment>,
 }
 
 /// A verified object on the local disk, which stays there at least as long as this value; or one that is read by ranges.
-pub(crate) struct Cached {
+pub(crate) struct CachedSegment {
     file: FileSlice,
 }
 
-impl Cached {
+impl CachedSegment {
     /// The bytes: memory-mapped, or fetched when they are read.
     pub(crate) fn file(&self) -> &FileSlice {
         &self.file
     }
 }
 
-impl Cache {
+impl SegmentCache {
     /// A cache of `bound` bytes for objects of `store`, in a folder of its own inside of `parent`.
     ///
     /// What an earlier process left there is used again, after it was verified.
@@ -84,8 +88,8 @@ impl Cache {
             folder,
             files,
             bound,
-            blocks: Arc::new(Blocks::new(BLOCKS)),
-            state: Mutex::new(State { clock: entries.len() as u64, entries, ..State::default() }),
+            blocks: Arc::new(BlockCache::new(BLOCK_CACHE_BYTES)),
+            state: Mutex::new(CacheState { entries, fetching: HashMap::new(), warned: false }),
             _lock: lock,
         })
     }
@@ -96,17 +100,17 @@ impl Cache {
     }
 
     /// The object of `segment`, from the disk or fetched from the store, and verified.
-    pub(crate) async fn get(self: &Arc<Self>, segment: &Segment) -> Result<Arc<Cached>, EngineError> {
+    pub(crate) async fn get(self: &Arc<Self>, segment: &Segment) -> Result<Arc<CachedSegment>, EngineError> {
         if let Some(held) = self.held(&segment.checksum) {
             return Ok(held);
         }
-        let fetching = self.state().fetching.entry(segment.checksum.clone()).or_default().clone();
+        let fetching = self.state.lock().fetching.entry(segment.checksum.clone()).or_default().clone();
         let _one_at_a_time = fetching.lock().await;
         if let Some(held) = self.held(&segment.checksum) {
             return Ok(held);
         }
         let result = self.open_or_fetch(segment).await;
-        self.state().fetching.remove(&segment.checksum);
+        self.state.lock().fetching.remove(&segment.checksum);
         result
     }
 
@@ -128,8 +132,8 @@ impl Cache {
         Ok(())
     }
 
-    async fn open_or_fetch(self: &Arc<Self>, segment: &Segment) -> Result<Arc<Cached>, EngineError> {
-        let known = self.state().entries.get(&segment.checksum).map(|entry| entry.verified);
+    async fn open_or_fetch(self: &Arc<Self>, segment: &Segment) -> Result<Arc<CachedSegment>, EngineError> {
+        let known = self.state.lock().entries.peek(&segment.checksum).map(|entry| entry.verified);
         let right = match known {
             Some(true) => true,
             Some(false) => {
@@ -142,7 +146,7 @@ impl Cache {
             return self.hold(&segment.checksum, segment.size);
         }
         if !self.make_room(segment.size) {
-            return self.remote(segment).await;
+            return self.ranged_file(segment).await;
         }
         let path = self.fetch(segment).await?;
         let target = self.folder.join(&segment.checksum);
@@ -151,14 +155,14 @@ impl Cache {
     }
 
     /// The object in the store, read when it is needed. That it is there and complete is seen now.
-    async fn remote(&self, segment: &Segment) -> Result<Arc<Cached>, EngineError> {
+    async fn ranged_file(&self, segment: &Segment) -> Result<Arc<CachedSegment>, EngineError> {
         match self.store.head(&segment.key).await? {
             Some(info) if info.size == segment.size => {}
             Some(info) => return Err(wrong_size(segment, info.size)),
             None => return Err(EngineError::Gone { key: segment.key.clone() }),
         }
-        let file = RemoteFile::new(&self.store, segment, &self.blocks).map_err(|e| refused("read by ranges", &e))?;
-        Ok(Arc::new(Cached { file: FileSlice::new(Arc::new(file)) }))
+        let file = RangedFile::new(&self.store, segment, &self.blocks).map_err(|e| refused("read by ranges", &e))?;
+        Ok(Arc::new(CachedSegment { file: FileSlice::new(Arc::new(file)) }))
     }
 
     /// Whether the file on the disk is what its name says; removes it if it is not.
@@ -166,9 +170,9 @@ impl Cache {
         let path = self.folder.join(&segment.checksum);
         let right = checksum_of(&path).is_ok_and(|found| found == segment.checksum);
         if !right {
-            tracing::warn!(path = %path.display(), "a cached segment was damaged on the local disk, it is fetched again");
+            tracing::warn!(path = %path.display(), "a cached segment was damaged on the local disk; fetching it again");
             let _ = fs::remove_file(&path);
-            self.state().entries.remove(&segment.checksum);
+            self.state.lock().entries.pop(&segment.checksum);
         }
         right
     }
@@ -177,10 +181,10 @@ impl Cache {
         let temporary = NamedTempFile::new_in(&self.folder).map_err(|e| disk(&self.folder, e))?;
         let (file, path) = temporary.into_parts();
         let file = Arc::new(file);
-        let starts = (0..segment.size).step_by(usize::try_from(PART).unwrap_or(usize::MAX));
+        let starts = (0..segment.size).step_by(usize::try_from(DOWNLOAD_PART_BYTES).unwrap_or(usize::MAX));
         stream::iter(starts)
             .map(|from| self.fetch_part(segment, from, file.clone()))
-            .buffer_unordered(PARTS_AT_ONCE)
+            .buffer_unordered(MAX_CONCURRENT_PARTS)
             .try_collect::<()>()
             .await?;
         let of = segment.clone();
@@ -189,7 +193,7 @@ impl Cache {
     }
 
     async fn fetch_part(&self, segment: &Segment, from: u64, file: Arc<File>) -> Result<(), EngineError> {
-        let to = (from + PART).min(segment.size);
+        let to = (from + DOWNLOAD_PART_BYTES).min(segment.size);
         let bytes = match self.store.get_range(&segment.key, from..to).await {
             Ok(bytes) => bytes,
             Err(error) => return Err(self.why(segment, error).await),
@@ -214,51 +218,40 @@ impl Cache {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self, checksum: &str) -> Option<Arc<CachedSegment>> {
+        self.state.lock().entries.get(checksum)?.held.upgrade()
     }
 
-    fn held(&self, checksum: &str) -> Option<Arc<Cached>> {
-        let mut state = self.state();
-        state.clock += 1;
-        let now = state.clock;
-        let entry = state.entries.get_mut(checksum)?;
-        let held = entry.held.upgrade()?;
-        entry.used = now;
-        Some(held)
-    }
-
-    fn hold(&self, checksum: &str, size: u64) -> Result<Arc<Cached>, EngineError> {
+    fn hold(&self, checksum: &str, size: u64) -> Result<Arc<CachedSegment>, EngineError> {
         let file = self
             .files
             .open_read(Path::new(checksum))
             .map_err(|e| disk(&self.folder.join(checksum), io::Error::other(e)))?;
-        let cached = Arc::new(Cached { file });
-        let mut state = self.state();
-        state.clock += 1;
-        let entry = Entry { size, used: state.clock, verified: true, held: Arc::downgrade(&cached) };
-        state.entries.insert(checksum.to_owned(), entry);
+        let cached = Arc::new(CachedSegment { file });
+        let entry = CacheEntry { size, verified: true, held: Arc::downgrade(&cached) };
+        self.state.lock().entries.put(checksum.to_owned(), entry);
         Ok(cached)
     }
 
-    /// Evicts what was not used for longest until `wanted` more bytes fit. False if they do not fit beside what is held.
+    /// Evicts what was not used for longest until `wanted` more bytes fit. False if they do not fit beside what is in use.
     fn make_room(&self, wanted: u64) -> bool {
-        let mut state = self.state();
-        let total: u64 = state.entries.values().map(|entry| entry.size).sum();
-        let idle = state.entries.iter().filter(|(_, entry)| entry.held.strong_count() == 0);
-        let idle_bytes: u64 = idle.clone().map(|(_, entry)| entry.size).sum();
-        if total - idle_bytes + wanted > self.bound {
+        let mut state = self.state.lock();
+        let is_idle = |entry: &CacheEntry| entry.held.strong_count() == 0;
+        let total: u64 = state.entries.iter().map(|(_, entry)| entry.size).sum();
+        let in_use: u64 = state.entries.iter().filter(|(_, entry)| !is_idle(entry)).map(|(_, entry)| entry.size).sum();
+        if in_use + wanted > self.bound {
             state.warn(&self.folder, self.bound);
             return false;
         }
-        let by_age: BTreeMap<u64, String> = idle.map(|(name, entry)| (entry.used, name.clone())).collect();
         let mut excess = (total + wanted).saturating_sub(self.bound);
-        for name in by_age.into_values() {
+        // The crate iterates from the most recently used on.
+        let idle = state.entries.iter().rev().filter(|(_, entry)| is_idle(entry));
+        for name in idle.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             if excess == 0 {
                 break;
             }
             if fs::remove_file(self.folder.join(&name)).is_ok()
-                && let Some(entry) = state.entries.remove(&name)
+                && let Some(entry) = state.entries.pop(&name)
             {
                 excess = excess.saturating_sub(entry.size);
             }
@@ -267,12 +260,12 @@ impl Cache {
     }
 }
 
-impl State {
+impl CacheState {
     fn warn(&mut self, folder: &Path, bound: u64) {
         if !std::mem::replace(&mut self.warned, true) {
             tracing::warn!(
                 folder = %folder.display(), bound,
-                "the segments in use are larger than the cache's bound, the rest is read by ranges and slowly; raise the bound"
+                "the segments in use are larger than the cache; the rest is read by ranges, which is slow; raise the bound"
             );
         }
     }
@@ -285,7 +278,7 @@ fn wrong_size(segment: &Segment, found: u64) -> EngineError {
 
 /// The first folder inside of `parent` that no other process has locked.
 fn own_folder(parent: &Path) -> io::Result<(PathBuf, File)> {
-    for number in 0..CACHES_IN_A_FOLDER {
+    for number in 0..MAX_CACHES_PER_FOLDER {
         let folder = parent.join(format!("segments-{number}"));
         fs::create_dir_all(&folder)?;
         let lock = File::create(folder.join("lock"))?;
@@ -299,7 +292,7 @@ fn own_folder(parent: &Path) -> io::Result<(PathBuf, File)> {
 }
 
 /// Objects that an earlier process left, oldest first; anything else in the folder is removed.
-fn left_over(folder: &Path) -> io::Result<HashMap<String, Entry>> {
+fn left_over(folder: &Path) -> io::Result<LruCache<String, CacheEntry>> {
     let mut found = Vec::new();
     for item in fs::read_dir(folder)? {
         let item = item?;
@@ -314,11 +307,11 @@ fn left_over(folder: &Path) -> io::Result<HashMap<String, Entry>> {
         }
     }
     found.sort();
-    let entries = found.into_iter().zip(0..).map(|((_, name, size), used)| {
-        let held = Weak::new();
-        (name, Entry { size, used, verified: false, held })
-    });
-    Ok(entries.collect())
+    let mut entries = LruCache::unbounded();
+    for (_, name, size) in found {
+        entries.put(name, CacheEntry { size, verified: false, held: Weak::new() });
+    }
+    Ok(entries)
 }
 
 fn checksum_of(path: &Path) -> io::Result<String> {
@@ -341,12 +334,4 @@ fn verify(path: &Path, segment: &Segment) -> Result<(), EngineError> {
         key: segment.key.clone(),
         why: format!("its SHA-256 is {found}, the manifest says {}", segment.checksum),
     })
-}
-
-pub(crate) fn disk(path: &Path, source: io::Error) -> EngineError {
-    EngineError::Disk { path: path.display().to_string(), source }
-}
-
-pub(crate) fn refused(what: &str, why: &impl ToString) -> EngineError {
-    EngineError::Refused { what: what.to_owned(), why: why.to_string() }
 }

@@ -12,42 +12,38 @@ use tantivy::{
 };
 
 use super::{
-    SearchError,
-    api::{FilterField, SearchRequest},
+    api::{FilterField, MAX_FILTER_VALUES, SearchRequest},
+    error::SearchError,
 };
-use crate::index::{Fields, term_text, tokenizers};
+use crate::segment::{SchemaFields, term_text, tokenizers};
 
-/// Longest query in bytes.
-const LONGEST: usize = 4096;
 /// How deep parentheses may be nested.
-const DEEPEST: usize = 20;
+const MAX_NESTING: usize = 20;
 /// How many words, phrases, ranges and groups a query may have.
-const MOST_CLAUSES: usize = 200;
-/// How many values a filter may have.
-const MOST_VALUES: usize = 200;
+const MAX_CLAUSES: usize = 200;
 
-/// Understands queries. Cheap to share.
-pub(crate) struct Language {
+/// Compiles the query language and filters of a request to a Tantivy query. Cheap to share.
+pub(crate) struct QueryCompiler {
     parser: QueryParser,
-    fields: Arc<Fields>,
+    fields: Arc<SchemaFields>,
 }
 
-impl Language {
-    pub(crate) fn new(fields: &Arc<Fields>) -> Self {
-        let (schema, _) = Fields::schema();
+impl QueryCompiler {
+    pub(crate) fn new(fields: &Arc<SchemaFields>) -> Self {
+        let (schema, _) = SchemaFields::schema();
         let mut parser = QueryParser::new(schema, fields.default_search(), tokenizers());
         parser.set_conjunction_by_default();
         Self { parser, fields: fields.clone() }
     }
 
     /// The query of a request: its text and its filters, without the range of tokens.
-    pub(crate) fn understand(&self, request: &SearchRequest) -> Result<Box<dyn Query>, SearchError> {
-        let mut clauses = vec![(Occur::Must, self.parse(&request.query)?)];
+    pub(crate) fn compile(&self, request: &SearchRequest) -> Result<Box<dyn Query>, SearchError> {
+        let mut clauses = vec![(Occur::Must, self.parse(request.query.as_str())?)];
         for (filter, values) in &request.filters {
-            if values.len() > MOST_VALUES {
+            if values.len() > MAX_FILTER_VALUES {
                 return Err(SearchError::Invalid {
                     parameter: filter.name(),
-                    detail: format!("{} values are too many, at most {MOST_VALUES} are taken", values.len()),
+                    detail: format!("{} values are too many, at most {MAX_FILTER_VALUES} are taken", values.len()),
                 });
             }
             clauses.extend(self.any_of(*filter, values));
@@ -68,8 +64,8 @@ impl Language {
         if text.trim().is_empty() {
             return Ok(Box::new(AllQuery));
         }
-        bounded(text)?;
-        self.parser.parse_query(text).map_err(|error| wrong(text, &error))
+        check_complexity(text)?;
+        self.parser.parse_query(text).map_err(|error| parse_error(text, &error))
     }
 
     fn any_of(&self, filter: FilterField, values: &[String]) -> Option<(Occur, Box<dyn Query>)> {
@@ -121,13 +117,7 @@ fn conjunction(mut clauses: Vec<(Occur, Box<dyn Query>)>) -> Box<dyn Query> {
 }
 
 /// Refuses what would cost the parser or the search too much, before it is parsed.
-fn bounded(text: &str) -> Result<(), SearchError> {
-    if text.len() > LONGEST {
-        return Err(invalid(format!(
-            "the query has {} bytes, at most {LONGEST} are taken; use filters for exact values",
-            text.len()
-        )));
-    }
+fn check_complexity(text: &str) -> Result<(), SearchError> {
     let (mut depth, mut clauses) = (0usize, 1usize);
     for (at, byte) in text.bytes().enumerate() {
         match byte {
@@ -136,21 +126,21 @@ fn bounded(text: &str) -> Result<(), SearchError> {
             b'+' | b'-' | b' ' | b'\t' | b'\n' | b'\r' | b':' | b'"' | b'[' | b'{' => clauses += 1,
             _ => {}
         }
-        if depth > DEEPEST {
+        if depth > MAX_NESTING {
             return Err(invalid(format!(
-                "position {at}: parentheses are nested more than {DEEPEST} deep; simplify the query"
+                "position {at}: parentheses are nested more than {MAX_NESTING} deep; simplify the query"
             )));
         }
     }
-    if clauses > 2 * MOST_CLAUSES {
+    if clauses > 2 * MAX_CLAUSES {
         return Err(invalid(format!(
-            "the query has too many parts, about {MOST_CLAUSES} are taken; use filters for exact values"
+            "the query has too many parts, about {MAX_CLAUSES} are taken; use filters for exact values"
         )));
     }
     Ok(())
 }
 
-fn wrong(text: &str, error: &QueryParserError) -> SearchError {
+fn parse_error(text: &str, error: &QueryParserError) -> SearchError {
     let detail = match error {
         QueryParserError::SyntaxError(_) => {
             let (_, errors) = query_grammar::parse_query_lenient(text);
@@ -186,21 +176,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::QueryText;
 
-    fn language() -> Language {
-        Language::new(&Arc::new(Fields::schema().1))
+    fn compiler() -> QueryCompiler {
+        QueryCompiler::new(&Arc::new(SchemaFields::schema().1))
     }
 
     fn refusal(text: &str) -> String {
-        match language().parse(text).unwrap_err() {
+        match compiler().parse(text).unwrap_err() {
             SearchError::Invalid { parameter: "q", detail } => detail,
             other => panic!("{other}"),
         }
     }
 
     #[test]
-    fn understands_the_language() {
-        let language = language();
+    fn compiles_the_query_language() {
+        let compiler = compiler();
         for text in [
             "",
             "  ",
@@ -215,7 +206,7 @@ mod tests {
             "+a -(b c) d^2.0",
             "label: IN [a b]",
         ] {
-            assert!(language.parse(text).is_ok(), "{text}: {:?}", language.parse(text).err());
+            assert!(compiler.parse(text).is_ok(), "{text}: {:?}", compiler.parse(text).err());
         }
     }
 
@@ -224,7 +215,7 @@ mod tests {
         assert!(refusal("repo:(a").starts_with("position "), "{}", refusal("repo:(a"));
         assert!(refusal("nosuch:a").contains("\"nosuch\""));
         assert!(refusal(&"(".repeat(500)).contains("nested"));
-        assert!(refusal(&"a".repeat(5000)).contains("4096"));
+        assert!(QueryText::new("a".repeat(5000)).unwrap_err().to_string().contains("4096"));
         assert!(refusal(&"a ".repeat(1000)).contains("too many"));
     }
 
@@ -234,11 +225,11 @@ mod tests {
             [("(", ")"), ("+(", ")"), ("-(", ")"), ("(a OR (b AND ", "))"), ("NOT (", ")"), ("a:(", ")")]
         {
             let deep = 20 / open.matches('(').count();
-            let _ = language().parse(&format!("{}a{}", open.repeat(deep), close.repeat(deep)));
-            let _ = language().parse(&open.repeat(deep));
+            let _ = compiler().parse(&format!("{}a{}", open.repeat(deep), close.repeat(deep)));
+            let _ = compiler().parse(&open.repeat(deep));
         }
         for part in ["NOT ", "+-", "a OR ", "[", "\"", "a^", "*:", "a:b:"] {
-            let _ = language().parse(&part.repeat(90));
+            let _ = compiler().parse(&part.repeat(90));
         }
     }
 
@@ -247,7 +238,7 @@ mod tests {
 
         #[test]
         fn any_text_is_parsed_or_refused(text in "\\PC{0,80}") {
-            let _ = language().parse(&text);
+            let _ = compiler().parse(&text);
         }
 
         #[test]
@@ -260,7 +251,7 @@ mod tests {
                 0..40,
             ),
         ) {
-            let _ = language().parse(&parts.concat());
+            let _ = compiler().parse(&parts.concat());
         }
     }
 }

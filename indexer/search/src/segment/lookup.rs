@@ -1,4 +1,4 @@
-//! The questions of the ingest to a manifest.
+//! What the ingest asks of an open manifest.
 
 use std::sync::Arc;
 
@@ -8,51 +8,51 @@ use tidemark_wal::{Outcome, Token};
 use tokio::task::spawn_blocking;
 
 use super::{
-    cache::refused,
-    document::{order_of, term_text, writer_key},
-    filter::Asked,
-    segment::OpenSegment,
-    snapshot::{Served, Snapshot},
+    document::{term_text, token_sort_key, writer_key},
+    engine_error::refused,
+    filter::FilterKind,
+    reader::OpenSegment,
+    segment_view::{ManifestView, SegmentReaderView},
 };
 use tidemark_ingest::engine::{Current, Decided, EngineError, KeyOfWriter, Lookup, Unsettled, Wanted};
 
-/// A snapshot that answers off the async threads.
-pub(crate) struct SnapshotLookup(pub(crate) Arc<Snapshot>);
+/// An open manifest that answers on threads that may block.
+pub(crate) struct ManifestLookup(pub(crate) Arc<ManifestView>);
 
-impl SnapshotLookup {
-    async fn ask<T: Send + 'static>(
+impl ManifestLookup {
+    async fn run<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Snapshot) -> Result<T, EngineError> + Send + 'static,
+        question: impl FnOnce(&ManifestView) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
-        let snapshot = self.0.clone();
-        spawn_blocking(move || question(&snapshot)).await.map_err(|e| refused("answer a look-up", &e))?
+        let view = self.0.clone();
+        spawn_blocking(move || question(&view)).await.map_err(|e| refused("answer a look-up", &e))?
     }
 }
 
 #[async_trait]
-impl Lookup for SnapshotLookup {
+impl Lookup for ManifestLookup {
     async fn decided(&self, tokens: &[Token]) -> Result<Vec<Vec<Decided>>, EngineError> {
         let tokens = tokens.to_vec();
-        self.ask(move |snapshot| tokens.iter().map(|token| snapshot.decided(token)).collect()).await
+        self.run(move |view| tokens.iter().map(|token| view.decided(token)).collect()).await
     }
 
     async fn current(&self, entities: &[String]) -> Result<Vec<Option<Current>>, EngineError> {
         let entities = entities.to_vec();
-        self.ask(move |snapshot| entities.iter().map(|entity| snapshot.current(entity)).collect()).await
+        self.run(move |view| entities.iter().map(|entity| view.current(entity)).collect()).await
     }
 
     async fn committed(&self, keys: &[KeyOfWriter]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
         let keys = keys.to_vec();
-        self.ask(move |snapshot| keys.iter().map(|key| snapshot.committed(key)).collect()).await
+        self.run(move |view| keys.iter().map(|key| view.committed(key)).collect()).await
     }
 
     async fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError> {
         let wanted = wanted.clone();
-        self.ask(move |snapshot| snapshot.unsettled(&wanted)).await
+        self.run(move |view| view.unsettled(&wanted)).await
     }
 }
 
-impl Snapshot {
+impl ManifestView {
     /// All records of a token, by (op, seq).
     pub(crate) fn decided(&self, token: &Token) -> Result<Vec<Decided>, EngineError> {
         let mut decided = Vec::new();
@@ -88,7 +88,7 @@ impl Snapshot {
     pub(crate) fn current(&self, entity: &str) -> Result<Option<Current>, EngineError> {
         let term = term_text(entity);
         for segment in self.open_segments().rev() {
-            if !segment.may_hold(Asked::Entity, &term) {
+            if !segment.might_contain(FilterKind::Entity, &term) {
                 continue;
             }
             let docs = segment.docs_with(segment.fields.entity, &term)?;
@@ -112,7 +112,7 @@ impl Snapshot {
         let term = writer_key(key);
         let mut smallest = None;
         for segment in self.open_segments() {
-            if !segment.may_hold(Asked::WriterKey, &term) {
+            if !segment.might_contain(FilterKind::WriterKey, &term) {
                 continue;
             }
             for doc in segment.docs_with(segment.fields.writer_key, &term)? {
@@ -130,7 +130,7 @@ impl Snapshot {
     /// Only those that are given are read from the store of records; the others are left out by what lies in memory.
     fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError> {
         let mut aborted = self.aborted(wanted)?;
-        aborted.sort_unstable_by_key(|(order, segment, doc)| (*order, segment.seq(*doc)));
+        aborted.sort_unstable_by_key(|(sort_key, segment, doc)| (*sort_key, segment.seq(*doc)));
         if let Some(last) = aborted.get(wanted.most.saturating_sub(1)).map(|last| last.0) {
             aborted.truncate(aborted.partition_point(|one| one.0 <= last));
         }
@@ -149,22 +149,22 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// All that `wanted` may mean, with the order of their tokens.
+    /// All that `wanted` may mean, with the sort keys of their tokens.
     fn aborted(&self, wanted: &Wanted) -> Result<Vec<(u64, &OpenSegment, DocId)>, EngineError> {
-        let after = wanted.after.as_ref().map(order_of);
+        let after = wanted.after.as_ref().map(token_sort_key);
         let mut aborted = Vec::new();
         for segment in self.open_segments() {
             if segment.of.first.second() >= wanted.seconds.end || wanted.after.is_some_and(|at| segment.of.last <= at) {
                 continue;
             }
             for doc in segment.docs_with(segment.fields.outcome, Outcome::Aborted.as_str())? {
-                let order = segment.order.first(doc).unwrap_or_default();
-                let later = after.is_none_or(|after| order > after);
+                let sort_key = segment.sort_keys.first(doc).unwrap_or_default();
+                let later = after.is_none_or(|after| sort_key > after);
                 if later
                     && wanted.seconds.contains(&segment.announced(doc))
                     && !self.marks.superseded.contains(segment.seq(doc))
                 {
-                    aborted.push((order, segment, doc));
+                    aborted.push((sort_key, segment, doc));
                 }
             }
         }
@@ -172,6 +172,6 @@ impl Snapshot {
     }
 
     fn open_segments(&self) -> impl DoubleEndedIterator<Item = &OpenSegment> {
-        self.segments.iter().map(|served: &Arc<Served>| served.segment.as_ref())
+        self.segments.iter().map(|served: &Arc<SegmentReaderView>| served.segment.as_ref())
     }
 }

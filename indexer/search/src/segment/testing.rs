@@ -13,7 +13,7 @@ use tidemark_catalog::{
 use tidemark_store::{Clock, Entropy, Metadata, Second, Store};
 use tidemark_wal::{Contributor, Decision, Evidence, Kind, Log, Outcome, Token};
 
-use super::{EngineOptions, TantivyEngine};
+use super::engine::{EngineOptions, TantivyEngine};
 use tidemark_ingest::{
     Record,
     engine::{Engine, Marks, Packed, PackedFile},
@@ -143,7 +143,7 @@ fn placed(records: Vec<Record>, number: u64) -> Vec<Record> {
 }
 
 /// An index in memory with its one writer.
-pub(crate) struct World {
+pub(crate) struct TestIndex {
     pub(crate) store: Store,
     pub(crate) log: Log,
     pub(crate) chain: IndexChain,
@@ -155,7 +155,7 @@ pub(crate) struct World {
     folder: TempDir,
 }
 
-impl World {
+impl TestIndex {
     pub(crate) async fn new() -> Self {
         Self::with_cache(1 << 30).await
     }

@@ -1,7 +1,7 @@
 //! The fields of a document: one document an operation.
 //!
 //! Field names are what people write in queries (`repo:models kind:bundle`); they and their types are part of the segment
-//! format. A change of this file that old segments do not share needs a new [`FORMAT`](super::pack::FORMAT).
+//! format. A change of this file that old segments do not share needs a new [`FORMAT`](super::footer::FORMAT).
 
 use tantivy::{
     schema::{
@@ -12,7 +12,7 @@ use tantivy::{
 };
 
 /// Longest word that is indexed: long enough for a SHA-256 in hexadecimal digits.
-const LONGEST_WORD: usize = 128;
+const MAX_WORD_BYTES: usize = 128;
 /// Words as they are, lower case.
 const WORDS: &str = "words";
 /// English words by their stem.
@@ -20,7 +20,7 @@ const ENGLISH: &str = "english";
 
 /// The fields of a document by name.
 #[derive(Clone, Debug)]
-pub(crate) struct Fields {
+pub(crate) struct SchemaFields {
     /// The token's text.
     pub(crate) token: Field,
     /// First eight bytes of the token: its second and 32 random bits. What results are sorted by.
@@ -75,7 +75,7 @@ pub(crate) struct Fields {
     pub(crate) record: Field,
 }
 
-impl Fields {
+impl SchemaFields {
     /// The schema of every segment with its fields.
     pub(crate) fn schema() -> (Schema, Self) {
         let mut b = Schema::builder();
@@ -130,7 +130,7 @@ pub(crate) fn tokenizers() -> TokenizerManager {
     let manager = TokenizerManager::default();
     let words = || {
         TextAnalyzer::builder(SimpleTokenizer::default())
-            .filter(RemoveLongFilter::limit(LONGEST_WORD))
+            .filter(RemoveLongFilter::limit(MAX_WORD_BYTES))
             .filter(LowerCaser)
     };
     manager.register(WORDS, words().build());

@@ -15,11 +15,12 @@ use tempfile::NamedTempFile;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
-    cache::{disk, refused},
+    bundle,
     document::to_document,
-    filter, pack,
-    schema::{Fields, tokenizers},
-    scratch::ScratchDirectory,
+    engine_error::{disk, refused},
+    filter,
+    schema::{SchemaFields, tokenizers},
+    temp_dir::TempDirectory,
 };
 use tidemark_ingest::{
     Record,
@@ -27,60 +28,60 @@ use tidemark_ingest::{
 };
 
 /// Memory that Tantivy sizes its hash tables for. They grow when a segment needs more.
-const BUDGET: usize = 32 << 20;
+const WRITER_MEMORY_BYTES: usize = 32 << 20;
 
 /// Fills one segment on a blocking thread; documents keep the order in which they come.
-pub(crate) struct TantivyBuilder {
-    work: Work,
+pub(crate) struct TantivySegmentBuilder {
+    state: BuilderState,
     folder: PathBuf,
     size: Arc<AtomicUsize>,
 }
 
-type Filled = Result<Box<Inner>, EngineError>;
+type WriterResult = Result<Box<SegmentWriter>, EngineError>;
 
-enum Work {
-    Idle(Box<Inner>),
-    Busy(JoinHandle<Filled>),
+enum BuilderState {
+    Idle(Box<SegmentWriter>),
+    Busy(JoinHandle<WriterResult>),
     Failed,
 }
 
-struct Inner {
-    scratch: ScratchDirectory,
+struct SegmentWriter {
+    temp: TempDirectory,
     writer: SingleSegmentIndexWriter<TantivyDocument>,
-    fields: Arc<Fields>,
+    fields: Arc<SchemaFields>,
 }
 
-impl TantivyBuilder {
+impl TantivySegmentBuilder {
     /// An empty segment with its files in `folder`.
-    pub(crate) fn new(folder: &Path, fields: &Arc<Fields>) -> Result<Self, EngineError> {
-        let scratch = ScratchDirectory::new(folder).map_err(|e| disk(folder, e))?;
+    pub(crate) fn new(folder: &Path, fields: &Arc<SchemaFields>) -> Result<Self, EngineError> {
+        let temp = TempDirectory::new(folder).map_err(|e| disk(folder, e))?;
         let writer = Index::builder()
-            .schema(Fields::schema().0)
+            .schema(SchemaFields::schema().0)
             .tokenizers(tokenizers())
-            .single_segment_index_writer(scratch.clone(), BUDGET)
+            .single_segment_index_writer(temp.clone(), WRITER_MEMORY_BYTES)
             .map_err(|e| refused("start a segment", &e))?;
         Ok(Self {
-            work: Work::Idle(Box::new(Inner { scratch, writer, fields: fields.clone() })),
+            state: BuilderState::Idle(Box::new(SegmentWriter { temp, writer, fields: fields.clone() })),
             folder: folder.to_owned(),
             size: Arc::default(),
         })
     }
 
-    async fn idle(&mut self) -> Filled {
-        match std::mem::replace(&mut self.work, Work::Failed) {
-            Work::Idle(inner) => Ok(inner),
-            Work::Busy(task) => task.await.map_err(|e| refused("index records", &e))?,
-            Work::Failed => Err(refused("go on with a segment", &"an earlier call failed")),
+    async fn idle(&mut self) -> WriterResult {
+        match std::mem::replace(&mut self.state, BuilderState::Failed) {
+            BuilderState::Idle(inner) => Ok(inner),
+            BuilderState::Busy(task) => task.await.map_err(|e| refused("index records", &e))?,
+            BuilderState::Failed => Err(refused("go on with a segment", &"an earlier call failed")),
         }
     }
 }
 
 #[async_trait]
-impl SegmentBuilder for TantivyBuilder {
+impl SegmentBuilder for TantivySegmentBuilder {
     async fn add(&mut self, records: Vec<Record>) -> Result<(), EngineError> {
         let mut inner = self.idle().await?;
         let size = self.size.clone();
-        self.work = Work::Busy(spawn_blocking(move || {
+        self.state = BuilderState::Busy(spawn_blocking(move || {
             inner.add(&records)?;
             size.store(inner.writer.mem_usage(), Ordering::Relaxed);
             Ok(inner)
@@ -97,14 +98,14 @@ impl SegmentBuilder for TantivyBuilder {
         let folder = self.folder;
         spawn_blocking(move || {
             let index = inner.writer.finalize().map_err(|e| refused("finish a segment", &e))?;
-            pack_index(&index, &inner.scratch, &inner.fields, &folder)
+            bundle_index(&index, &inner.temp, &inner.fields, &folder)
         })
         .await
         .map_err(|e| refused("finish a segment", &e))?
     }
 }
 
-impl Inner {
+impl SegmentWriter {
     fn add(&mut self, records: &[Record]) -> Result<(), EngineError> {
         for record in records {
             let doc = to_document(&self.fields, record).map_err(|e| refused("store a record", &e))?;
@@ -114,11 +115,11 @@ impl Inner {
     }
 }
 
-/// Packs an index of one segment, written in `scratch`, into one file in `folder`. Blocks.
-pub(crate) fn pack_index(
+/// Packs an index of one segment, written in `temp`, into one file in `folder`. Blocks.
+pub(crate) fn bundle_index(
     index: &Index,
-    scratch: &ScratchDirectory,
-    fields: &Fields,
+    temp: &TempDirectory,
+    fields: &SchemaFields,
     folder: &Path,
 ) -> Result<Packed, EngineError> {
     let segments = index.searchable_segments().map_err(|e| refused("read a new segment", &e))?;
@@ -128,7 +129,7 @@ pub(crate) fn pack_index(
     let documents = u64::from(reader.max_doc());
     let mut file = NamedTempFile::new_in(folder).map_err(|e| disk(folder, e))?;
     let out = io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
-    let written = write_pack(scratch, out, documents, &filter).map_err(|e| disk(folder, e))?;
+    let written = write_bundle(temp, out, documents, &filter).map_err(|e| disk(folder, e))?;
     Ok(Packed {
         file: PackedFile::File(file.into_temp_path()),
         size: written.size,
@@ -139,15 +140,15 @@ pub(crate) fn pack_index(
 
 /// Copies the files as they lie on the disk, with the footers that Tantivy puts on them. Reads rather than maps them:
 /// mapped pages would count as this process's memory.
-fn write_pack(
-    scratch: &ScratchDirectory,
+fn write_bundle(
+    temp: &TempDirectory,
     out: impl io::Write,
     documents: u64,
     filter: &[u8],
-) -> io::Result<pack::Written> {
-    let files = scratch.names()?.into_iter().map(|name| {
-        let file = scratch.file(&name)?;
+) -> io::Result<bundle::BundleSummary> {
+    let files = temp.names()?.into_iter().map(|name| {
+        let file = temp.file(&name)?;
         Ok((name, file))
     });
-    pack::write(out, documents, files, filter)
+    bundle::write(out, documents, files, filter)
 }

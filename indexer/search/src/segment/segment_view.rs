@@ -5,19 +5,19 @@ use std::sync::Arc;
 use tantivy::SegmentReader;
 use tidemark_catalog::Manifest;
 
-use super::segment::OpenSegment;
+use super::reader::OpenSegment;
 use tidemark_ingest::engine::{EngineError, Marks};
 
 /// One manifest, open for search and look-ups. Immutable; shares open segments with its neighbours.
-pub(crate) struct Snapshot {
+pub(crate) struct ManifestView {
     pub(crate) manifest: Manifest,
     /// In seq order.
-    pub(crate) segments: Vec<Arc<Served>>,
+    pub(crate) segments: Vec<Arc<SegmentReaderView>>,
     pub(crate) marks: Arc<Marks>,
 }
 
 /// A segment as one manifest shows it.
-pub(crate) struct Served {
+pub(crate) struct SegmentReaderView {
     pub(crate) segment: Arc<OpenSegment>,
     /// The documents that no correction superseded.
     pub(crate) reader: SegmentReader,
@@ -25,7 +25,7 @@ pub(crate) struct Served {
     pub(crate) hidden: u64,
 }
 
-impl Served {
+impl SegmentReaderView {
     /// The segment without the documents that `marks` call superseded. `before`: how an earlier manifest shows it.
     pub(crate) fn new(
         segment: Arc<OpenSegment>,

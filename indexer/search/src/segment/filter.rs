@@ -9,38 +9,38 @@ use tantivy::{SegmentReader, schema::Field};
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::schema::Fields;
+use super::schema::SchemaFields;
 
 /// The kinds of terms that a filter knows, apart by their seed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Asked {
+pub(crate) enum FilterKind {
     Entity = 1,
     WriterKey = 2,
 }
 
 /// The number that stands for a term. Part of the format.
-fn hash(asked: Asked, term: &[u8]) -> u64 {
-    xxh3_64_with_seed(term, asked as u64)
+fn hash(kind: FilterKind, term: &[u8]) -> u64 {
+    xxh3_64_with_seed(term, kind as u64)
 }
 
 /// The filter of all entities and idempotency keys of a segment. Empty when there are none.
-pub(crate) fn build(reader: &SegmentReader, fields: &Fields) -> tantivy::Result<Vec<u8>> {
+pub(crate) fn build(reader: &SegmentReader, fields: &SchemaFields) -> tantivy::Result<Vec<u8>> {
     let mut hashes = Vec::new();
-    collect(reader, fields.entity, Asked::Entity, &mut hashes)?;
-    collect(reader, fields.writer_key, Asked::WriterKey, &mut hashes)?;
-    Ok(pack(hashes))
+    collect(reader, fields.entity, FilterKind::Entity, &mut hashes)?;
+    collect(reader, fields.writer_key, FilterKind::WriterKey, &mut hashes)?;
+    Ok(encode(hashes))
 }
 
-fn collect(reader: &SegmentReader, field: Field, asked: Asked, hashes: &mut Vec<u64>) -> tantivy::Result<()> {
+fn collect(reader: &SegmentReader, field: Field, kind: FilterKind, hashes: &mut Vec<u64>) -> tantivy::Result<()> {
     let index = reader.inverted_index(field)?;
     let mut terms = index.terms().stream()?;
     while terms.advance() {
-        hashes.push(hash(asked, terms.key()));
+        hashes.push(hash(kind, terms.key()));
     }
     Ok(())
 }
 
-fn pack(mut hashes: Vec<u64>) -> Vec<u8> {
+fn encode(mut hashes: Vec<u64>) -> Vec<u8> {
     hashes.sort_unstable();
     hashes.dedup();
     if hashes.is_empty() {
@@ -58,11 +58,11 @@ fn pack(mut hashes: Vec<u64>) -> Vec<u8> {
 }
 
 /// Whether the filter `bytes` leaves it open that the segment holds `term`.
-pub(crate) fn may_hold(bytes: &[u8], asked: Asked, term: &str) -> bool {
+pub(crate) fn might_contain(bytes: &[u8], kind: FilterKind, term: &str) -> bool {
     let body = bytes.get(8..).unwrap_or_default();
     match body.split_at_checked(BinaryFuse8::DESCRIPTOR_LEN) {
         Some((descriptor, fingerprints)) => {
-            BinaryFuse8Ref::from_dma(descriptor, fingerprints).contains(&hash(asked, term.as_bytes()))
+            BinaryFuse8Ref::from_dma(descriptor, fingerprints).contains(&hash(kind, term.as_bytes()))
         }
         None => true,
     }
@@ -77,22 +77,22 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_that_is_there_is_missed(terms in vec(".{0,20}", 1..200)) {
-            let bytes = pack(terms.iter().map(|term| hash(Asked::Entity, term.as_bytes())).collect());
+            let bytes = encode(terms.iter().map(|term| hash(FilterKind::Entity, term.as_bytes())).collect());
             for term in &terms {
-                prop_assert!(may_hold(&bytes, Asked::Entity, term));
+                prop_assert!(might_contain(&bytes, FilterKind::Entity, term));
             }
         }
     }
 
     #[test]
     fn most_of_what_is_not_there_is_ruled_out() {
-        let bytes = pack((0..1000u32).map(|n| hash(Asked::Entity, &n.to_le_bytes())).collect());
-        let wrong = (0..1000).filter(|n| may_hold(&bytes, Asked::WriterKey, &format!("x{n}"))).count();
+        let bytes = encode((0..1000u32).map(|n| hash(FilterKind::Entity, &n.to_le_bytes())).collect());
+        let wrong = (0..1000).filter(|n| might_contain(&bytes, FilterKind::WriterKey, &format!("x{n}"))).count();
         assert!(wrong < 30, "{wrong} of 1000");
     }
 
     #[test]
     fn without_a_filter_everything_is_possible() {
-        assert!(may_hold(&pack(Vec::new()), Asked::Entity, "x"));
+        assert!(might_contain(&encode(Vec::new()), FilterKind::Entity, "x"));
     }
 }

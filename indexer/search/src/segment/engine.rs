@@ -4,12 +4,13 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tantivy::{IndexSettings, indexer::merge_filtered_segments};
 use tidemark_catalog::{Manifest, Segment, Sidecar};
@@ -17,14 +18,15 @@ use tidemark_store::Store;
 use tokio::task::spawn_blocking;
 
 use super::{
-    builder::{TantivyBuilder, pack_index},
-    cache::{Cache, refused},
-    lookup::SnapshotLookup,
-    schema::Fields,
-    scratch::ScratchDirectory,
-    segment::OpenSegment,
+    builder::{TantivySegmentBuilder, bundle_index},
+    cache::SegmentCache,
+    engine_error::{disk, refused},
+    lookup::ManifestLookup,
+    reader::OpenSegment,
+    schema::{SchemaFields, tokenizers},
+    segment_view::{ManifestView, SegmentReaderView},
     sidecar,
-    snapshot::{Served, Snapshot},
+    temp_dir::TempDirectory,
 };
 use tidemark_ingest::{
     Record,
@@ -32,9 +34,9 @@ use tidemark_ingest::{
 };
 
 /// Objects that are opened at once.
-const OPENED_AT_ONCE: usize = 4;
+const MAX_CONCURRENT_OPENS: usize = 4;
 /// No sidecar comes near this size.
-const LARGEST_SIDECAR: u64 = 4 << 30;
+const MAX_SIDECAR_BYTES: u64 = 4 << 30;
 
 /// Where an engine keeps segments on the local disk.
 #[derive(Clone, Debug)]
@@ -48,52 +50,54 @@ pub struct EngineOptions {
 /// The engine that indexes with Tantivy and keeps whole segments in a bounded disk cache.
 pub struct TantivyEngine {
     store: Store,
-    cache: Arc<Cache>,
-    fields: Arc<Fields>,
-    open: Mutex<Open>,
+    cache: Arc<SegmentCache>,
+    fields: Arc<SchemaFields>,
+    open: Mutex<OpenObjects>,
 }
 
-/// What was opened already, as long as somebody uses it.
+/// What is open already, as long as it is in use.
 #[derive(Default)]
-struct Open {
+struct OpenObjects {
     segments: HashMap<String, Weak<OpenSegment>>,
-    served: HashMap<String, Weak<Served>>,
+    views: HashMap<String, Weak<SegmentReaderView>>,
     sidecars: BTreeMap<String, Arc<Marks>>,
-    latest: Option<Arc<Snapshot>>,
+    latest: Option<Arc<ManifestView>>,
 }
 
 impl TantivyEngine {
     /// An engine for the segments of the index in `store`.
     pub fn open(store: Store, options: &EngineOptions) -> Result<Self, EngineError> {
-        let cache = Cache::open(store.clone(), &options.cache_folder, options.cache_bytes)?;
-        Ok(Self { store, cache: Arc::new(cache), fields: Arc::new(Fields::schema().1), open: Mutex::default() })
+        let cache = SegmentCache::open(store.clone(), &options.cache_folder, options.cache_bytes)?;
+        Ok(Self { store, cache: Arc::new(cache), fields: Arc::new(SchemaFields::schema().1), open: Mutex::default() })
     }
 
     /// The segments and marks of `manifest`, open. Keeps what an earlier manifest opened.
-    pub(crate) async fn snapshot(&self, manifest: &Manifest) -> Result<Arc<Snapshot>, EngineError> {
+    pub(crate) async fn open_manifest(&self, manifest: &Manifest) -> Result<Arc<ManifestView>, EngineError> {
         let marks = self.marks(&manifest.sidecars).await?;
         let segments: Vec<_> = stream::iter(manifest.segments.clone())
-            .map(|segment| self.served(segment, marks.clone()))
-            .buffered(OPENED_AT_ONCE)
+            .map(|segment| self.reader_view(segment, marks.clone()))
+            .buffered(MAX_CONCURRENT_OPENS)
             .try_collect()
             .await?;
-        let snapshot = Arc::new(Snapshot { manifest: manifest.clone(), segments, marks });
-        self.keep(&snapshot);
-        Ok(snapshot)
+        let view = Arc::new(ManifestView { manifest: manifest.clone(), segments, marks });
+        self.remember(&view);
+        Ok(view)
     }
 
-    pub(crate) fn fields(&self) -> &Arc<Fields> {
+    pub(crate) fn fields(&self) -> &Arc<SchemaFields> {
         &self.fields
     }
 
-    async fn served(&self, segment: Segment, marks: Arc<Marks>) -> Result<Arc<Served>, EngineError> {
-        let before = self.state().served.get(&segment.key).and_then(Weak::upgrade);
+    async fn reader_view(&self, segment: Segment, marks: Arc<Marks>) -> Result<Arc<SegmentReaderView>, EngineError> {
+        let before = self.open.lock().views.get(&segment.key).and_then(Weak::upgrade);
         let open = self.segment(segment).await?;
-        spawn_blocking(move || Served::new(open, &marks, before)).await.map_err(|e| refused("open a segment", &e))?
+        spawn_blocking(move || SegmentReaderView::new(open, &marks, before))
+            .await
+            .map_err(|e| refused("open a segment", &e))?
     }
 
     async fn segment(&self, segment: Segment) -> Result<Arc<OpenSegment>, EngineError> {
-        if let Some(open) = self.state().segments.get(&segment.key).and_then(Weak::upgrade) {
+        if let Some(open) = self.open.lock().segments.get(&segment.key).and_then(Weak::upgrade) {
             return Ok(open);
         }
         let cached = self.cache.get(&segment).await?;
@@ -101,13 +105,13 @@ impl TantivyEngine {
         let opened = spawn_blocking(move || OpenSegment::open(&segment, &fields, cached)).await;
         let open = Arc::new(opened.map_err(|e| damaged(&key, &e))??);
         let weak = Arc::downgrade(&open);
-        self.state().segments.insert(key, weak);
+        self.open.lock().segments.insert(key, weak);
         Ok(open)
     }
 
     /// The union of all sidecars. Only those that are new are read.
     async fn marks(&self, sidecars: &[Sidecar]) -> Result<Arc<Marks>, EngineError> {
-        let latest = self.state().latest.clone();
+        let latest = self.open.lock().latest.clone();
         let known = latest.as_deref().map_or(&[][..], |latest| &latest.manifest.sidecars);
         let (mut union, new) = match (&latest, sidecars.strip_prefix(known)) {
             (Some(latest), Some(new)) => (latest.marks.clone(), new),
@@ -121,47 +125,43 @@ impl TantivyEngine {
     }
 
     async fn read_marks_once(&self, sidecar: &Sidecar) -> Result<Arc<Marks>, EngineError> {
-        if let Some(marks) = self.state().sidecars.get(&sidecar.key) {
+        if let Some(marks) = self.open.lock().sidecars.get(&sidecar.key) {
             return Ok(marks.clone());
         }
         let marks = Arc::new(self.read_marks(sidecar).await?);
-        self.state().sidecars.insert(sidecar.key.clone(), marks.clone());
+        self.open.lock().sidecars.insert(sidecar.key.clone(), marks.clone());
         Ok(marks)
     }
 
-    /// Remembers what `snapshot` uses and forgets what nobody uses.
-    fn keep(&self, snapshot: &Arc<Snapshot>) {
-        let mut open = self.state();
-        for served in &snapshot.segments {
-            let key = served.segment.of.key.clone();
-            open.served.insert(key, Arc::downgrade(served));
+    /// Remembers what `view` uses and forgets what is not in use any more.
+    fn remember(&self, view: &Arc<ManifestView>) {
+        let mut open = self.open.lock();
+        for shown in &view.segments {
+            let key = shown.segment.of.key.clone();
+            open.views.insert(key, Arc::downgrade(shown));
         }
         open.segments.retain(|_, segment| segment.strong_count() > 0);
-        open.served.retain(|_, served| served.strong_count() > 0);
-        let named: Vec<&str> = snapshot.manifest.sidecars.iter().map(|s| s.key.as_str()).collect();
+        open.views.retain(|_, view| view.strong_count() > 0);
+        let named: Vec<&str> = view.manifest.sidecars.iter().map(|s| s.key.as_str()).collect();
         open.sidecars.retain(|key, _| named.contains(&key.as_str()));
-        open.latest = Some(snapshot.clone());
-    }
-
-    fn state(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        open.latest = Some(view.clone());
     }
 }
 
 #[async_trait]
 impl Engine for TantivyEngine {
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
-        Ok(Box::new(TantivyBuilder::new(self.cache.folder(), &self.fields)?))
+        Ok(Box::new(TantivySegmentBuilder::new(self.cache.folder(), &self.fields)?))
     }
 
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError> {
-        Ok(Arc::new(SnapshotLookup(self.snapshot(manifest).await?)))
+        Ok(Arc::new(ManifestLookup(self.open_manifest(manifest).await?)))
     }
 
     async fn merge(&self, inputs: &[Segment]) -> Result<Packed, EngineError> {
         let segments: Vec<_> = stream::iter(inputs.to_vec())
             .map(|segment| self.segment(segment))
-            .buffered(OPENED_AT_ONCE)
+            .buffered(MAX_CONCURRENT_OPENS)
             .try_collect()
             .await?;
         let (folder, fields) = (self.cache.folder().to_owned(), self.fields.clone());
@@ -177,11 +177,11 @@ impl Engine for TantivyEngine {
     }
 
     fn pack_marks(&self, marks: &Marks) -> Result<Bytes, EngineError> {
-        sidecar::pack(marks).map_err(|e| refused("pack marks", &e))
+        sidecar::encode(marks).map_err(|e| refused("pack marks", &e))
     }
 
     async fn read_marks(&self, sidecar: &Sidecar) -> Result<Marks, EngineError> {
-        let object = self.store.get(&sidecar.key, LARGEST_SIDECAR).await?;
+        let object = self.store.get(&sidecar.key, MAX_SIDECAR_BYTES).await?;
         let object = object.ok_or_else(|| EngineError::Gone { key: sidecar.key.clone() })?;
         let body = object.body.ok_or_else(|| damaged(&sidecar.key, &"it is too large"))?;
         let found = hex::encode(Sha256::digest(&body));
@@ -189,25 +189,25 @@ impl Engine for TantivyEngine {
             let why = format!("its SHA-256 is {found}, the manifest says {}", sidecar.checksum);
             return Err(damaged(&sidecar.key, &why));
         }
-        sidecar::read(&body).map_err(|e| damaged(&sidecar.key, &e))
+        sidecar::decode(&body).map_err(|e| damaged(&sidecar.key, &e))
     }
 
     async fn uploaded(&self, segment: &Segment, file: PackedFile) {
         if let Err(error) = self.cache.adopt(segment, file) {
-            tracing::warn!(key = segment.key, %error, "a new segment was not kept in the cache, it will be fetched");
+            tracing::warn!(key = segment.key, %error, "cannot keep a new segment in the cache; it is fetched when it is needed");
         }
     }
 }
 
 /// One segment with the documents of `segments`, one after the other. Blocks.
-fn merge(segments: &[Arc<OpenSegment>], fields: &Fields, folder: &Path) -> Result<Packed, EngineError> {
-    let scratch = ScratchDirectory::new(folder).map_err(|e| super::cache::disk(folder, e))?;
+fn merge(segments: &[Arc<OpenSegment>], fields: &SchemaFields, folder: &Path) -> Result<Packed, EngineError> {
+    let temp = TempDirectory::new(folder).map_err(|e| disk(folder, e))?;
     let inputs: Vec<_> = segments.iter().map(|segment| segment.tantivy().clone()).collect();
     let everything = inputs.iter().map(|_| None).collect();
-    let merged = merge_filtered_segments(&inputs, IndexSettings::default(), everything, scratch.clone());
+    let merged = merge_filtered_segments(&inputs, IndexSettings::default(), everything, temp.clone());
     let mut merged = merged.map_err(|e| refused("merge segments", &e))?;
-    merged.set_tokenizers(super::schema::tokenizers());
-    let packed = pack_index(&merged, &scratch, fields, folder)?;
+    merged.set_tokenizers(tokenizers());
+    let packed = bundle_index(&merged, &temp, fields, folder)?;
     let wanted: u64 = segments.iter().map(|segment| segment.of.documents).sum();
     if packed.documents == wanted {
         return Ok(packed);

@@ -15,61 +15,65 @@ use tidemark_store::Second;
 use tidemark_wal::Outcome;
 
 use super::{
-    cache::Cached,
-    directory::PackDirectory,
-    document::{from_document, second_of},
-    filter::{self, Asked},
-    pack::Pack,
-    schema::{Fields, tokenizers},
+    bundle::SegmentBundle,
+    cache::CachedSegment,
+    directory::BundleDirectory,
+    document::{from_document, second_of_sort_key},
+    filter::{self, FilterKind},
+    schema::{SchemaFields, tokenizers},
 };
 use tidemark_ingest::{Record, engine::EngineError};
 
 /// Blocks of stored records that a segment keeps decompressed.
-const STORE_BLOCKS: usize = 8;
+const CACHED_STORE_BLOCKS: usize = 8;
 
 /// An open segment. Its documents are its records by seq: document 0 has the segment's first seq, and none is left out.
 pub(crate) struct OpenSegment {
     /// What the manifest says of it.
     pub(crate) of: Segment,
-    pub(crate) fields: Arc<Fields>,
+    pub(crate) fields: Arc<SchemaFields>,
     tantivy: tantivy::Segment,
     /// All documents, superseded ones included.
     pub(crate) reader: SegmentReader,
     store: StoreReader,
     pub(crate) op: Column<u64>,
-    pub(crate) order: Column<u64>,
+    pub(crate) sort_keys: Column<u64>,
     entry_time: Column<DateTime>,
     outcome: Column<u64>,
     outcomes: Vec<Option<Outcome>>,
     filter: OwnedBytes,
-    _held: Option<Arc<Cached>>,
+    _held: Option<Arc<CachedSegment>>,
 }
 
 impl OpenSegment {
     /// Opens the segment in `cached`. Blocks.
-    pub(crate) fn open(of: &Segment, fields: &Arc<Fields>, cached: Arc<Cached>) -> Result<Self, EngineError> {
+    pub(crate) fn open(
+        of: &Segment,
+        fields: &Arc<SchemaFields>,
+        cached: Arc<CachedSegment>,
+    ) -> Result<Self, EngineError> {
         let damaged = |why: String| EngineError::Damaged { key: of.key.clone(), why };
-        let pack = Pack::open(cached.file().clone()).map_err(|e| damaged(e.to_string()))?;
-        if pack.documents() != of.documents || of.documents != of.seq.end.saturating_sub(of.seq.start) {
+        let bundle = SegmentBundle::open(cached.file().clone()).map_err(|e| damaged(e.to_string()))?;
+        if bundle.documents() != of.documents || of.documents != of.seq.end.saturating_sub(of.seq.start) {
             return Err(damaged(format!(
                 "it holds {} records, the manifest says {} with seqs {:?}",
-                pack.documents(),
+                bundle.documents(),
                 of.documents,
                 of.seq
             )));
         }
-        Self::from_pack(of, fields, &Arc::new(pack), Some(cached)).map_err(|e| damaged(e.to_string()))
+        Self::from_bundle(of, fields, &Arc::new(bundle), Some(cached)).map_err(|e| damaged(e.to_string()))
     }
 
-    fn from_pack(
+    fn from_bundle(
         of: &Segment,
-        fields: &Arc<Fields>,
-        pack: &Arc<Pack>,
-        held: Option<Arc<Cached>>,
+        fields: &Arc<SchemaFields>,
+        bundle: &Arc<SegmentBundle>,
+        held: Option<Arc<CachedSegment>>,
     ) -> tantivy::Result<Self> {
-        let mut index = Index::open(PackDirectory::new(pack.clone()))?;
+        let mut index = Index::open(BundleDirectory::new(bundle.clone()))?;
         index.set_tokenizers(tokenizers());
-        if index.schema() != Fields::schema().0 {
+        if index.schema() != SchemaFields::schema().0 {
             return Err(tantivy::TantivyError::SchemaError(
                 "its fields are not those of this version of tidemark".to_owned(),
             ));
@@ -81,13 +85,13 @@ impl OpenSegment {
         Ok(Self {
             of: of.clone(),
             fields: fields.clone(),
-            store: reader.get_store_reader(STORE_BLOCKS)?,
+            store: reader.get_store_reader(CACHED_STORE_BLOCKS)?,
             op: reader.fast_fields().u64("op")?,
-            order: reader.fast_fields().u64("order")?,
+            sort_keys: reader.fast_fields().u64("order")?,
             entry_time: reader.fast_fields().date("entryTime")?,
             outcome,
             outcomes,
-            filter: pack.filter().read_bytes()?,
+            filter: bundle.filter().read_bytes()?,
             reader,
             tantivy,
             _held: held,
@@ -121,7 +125,7 @@ impl OpenSegment {
 
     /// The later of the token's second and the entry's store time.
     pub(crate) fn announced(&self, doc: DocId) -> Second {
-        let token = second_of(self.order.first(doc).unwrap_or_default());
+        let token = second_of_sort_key(self.sort_keys.first(doc).unwrap_or_default());
         let entry = self.entry_time.first(doc).map_or(0, DateTime::into_timestamp_secs);
         token.max(Second::from_unix(u64::try_from(entry).unwrap_or(0)))
     }
@@ -135,8 +139,8 @@ impl OpenSegment {
     }
 
     /// Whether the segment may hold the term.
-    pub(crate) fn may_hold(&self, asked: Asked, term: &str) -> bool {
-        filter::may_hold(&self.filter, asked, term)
+    pub(crate) fn might_contain(&self, asked: FilterKind, term: &str) -> bool {
+        filter::might_contain(&self.filter, asked, term)
     }
 
     /// The documents with a term, ascending, superseded ones included.

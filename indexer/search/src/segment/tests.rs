@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tidemark_store::Second;
 use tidemark_wal::{Outcome, Token};
 
-use super::testing::{BEGIN, World, history, plain, token};
+use super::testing::{BEGIN, TestIndex, history, plain, token};
 use tidemark_ingest::{
     Record,
     engine::{Decided, Engine, EngineError, KeyOfWriter, Lookup, Unsettled, Wanted},
@@ -17,9 +17,9 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Every question about every name of the history, and some names that it does not have.
-async fn answers_are_right(world: &World, lookup: &dyn Lookup) -> Result<(), TestCaseError> {
-    let records = &world.records;
-    let superseded = |record: &Record| world.marks.superseded.contains(record.seq);
+async fn answers_are_right(index: &TestIndex, lookup: &dyn Lookup) -> Result<(), TestCaseError> {
+    let records = &index.records;
+    let superseded = |record: &Record| index.marks.superseded.contains(record.seq);
     let mut tokens: Vec<Token> = records.iter().map(|record| record.token).collect();
     tokens.extend([token(3, 9), Token::from_bytes([255; 20])]);
     for (token, found) in tokens.iter().zip(lookup.decided(&tokens).await.unwrap()) {
@@ -35,7 +35,7 @@ async fn answers_are_right(world: &World, lookup: &dyn Lookup) -> Result<(), Tes
     }
     let (mut current, mut committed) = (BTreeMap::new(), BTreeMap::new());
     let mut unsettled = Vec::new();
-    for record in world.standing() {
+    for record in index.standing() {
         if let Some((entity, this)) = record.current() {
             let newest = current.entry(entity.to_owned()).or_insert(this);
             *newest = this.max(*newest);
@@ -76,12 +76,12 @@ async fn answers_are_right(world: &World, lookup: &dyn Lookup) -> Result<(), Tes
     Ok(())
 }
 
-async fn records_are_kept(world: &World, engine: &dyn Engine) -> Result<(), TestCaseError> {
+async fn records_are_kept(index: &TestIndex, engine: &dyn Engine) -> Result<(), TestCaseError> {
     let mut kept = Vec::new();
-    for segment in &world.manifest().segments {
+    for segment in &index.manifest().segments {
         kept.extend(engine.records(segment, segment.seq.clone()).await.unwrap());
     }
-    prop_assert_eq!(&kept, &world.records);
+    prop_assert_eq!(&kept, &index.records);
     Ok(())
 }
 
@@ -91,71 +91,71 @@ proptest! {
     #[test]
     fn look_ups_and_merges_equal_the_naive_model(history in history(), cut: prop::sample::Index) {
         block_on(async {
-            let mut world = World::new().await;
+            let mut index = TestIndex::new().await;
             for batch in history {
-                world.publish(batch).await;
-                let lookup = world.engine.open(world.manifest()).await.unwrap();
-                answers_are_right(&world, lookup.as_ref()).await?;
+                index.publish(batch).await;
+                let lookup = index.engine.open(index.manifest()).await.unwrap();
+                answers_are_right(&index, lookup.as_ref()).await?;
             }
-            records_are_kept(&world, world.engine.as_ref()).await?;
-            let count = world.manifest().segments.len();
+            records_are_kept(&index, index.engine.as_ref()).await?;
+            let count = index.manifest().segments.len();
             let cut = cut.index(count);
             for places in [0..cut, 0..count - cut.saturating_sub(1)] {
                 if places.len() > 1 {
-                    world.merge(places).await;
+                    index.merge(places).await;
                 }
             }
-            records_are_kept(&world, world.engine.as_ref()).await?;
+            records_are_kept(&index, index.engine.as_ref()).await?;
             // A process that starts anew, with the segments fetched from the store.
-            let anew = world.another_engine(1 << 30);
-            records_are_kept(&world, &anew).await?;
-            let lookup = anew.open(world.manifest()).await.unwrap();
-            answers_are_right(&world, lookup.as_ref()).await?;
+            let anew = index.another_engine(1 << 30);
+            records_are_kept(&index, &anew).await?;
+            let lookup = anew.open(index.manifest()).await.unwrap();
+            answers_are_right(&index, lookup.as_ref()).await?;
             // And one without room for any segment.
-            let lookup = world.another_engine(0).open(world.manifest()).await.unwrap();
-            answers_are_right(&world, lookup.as_ref()).await
+            let lookup = index.another_engine(0).open(index.manifest()).await.unwrap();
+            answers_are_right(&index, lookup.as_ref()).await
         })?;
     }
 }
 
 #[tokio::test]
 async fn every_damaged_byte_of_a_segment_gives_an_error_that_names_it() {
-    let mut world = World::new().await;
-    world.publish((0..3).map(|n| plain(token(1, n))).collect()).await;
-    let segment = world.manifest().segments[0].clone();
-    let whole = world.store.get(&segment.key, 1 << 30).await.unwrap().unwrap().body.unwrap();
+    let mut index = TestIndex::new().await;
+    index.publish((0..3).map(|n| plain(token(1, n))).collect()).await;
+    let segment = index.manifest().segments[0].clone();
+    let whole = index.store.get(&segment.key, 1 << 30).await.unwrap().unwrap().body.unwrap();
     for at in (0..whole.len()).step_by(97).chain([whole.len() - 1]) {
         let mut damaged = whole.to_vec();
         damaged[at] ^= 0x41;
-        world.store.put(&segment.key, damaged.into()).await.unwrap();
-        let error = world.another_engine(1 << 30).open(world.manifest()).await.err().unwrap();
+        index.store.put(&segment.key, damaged.into()).await.unwrap();
+        let error = index.another_engine(1 << 30).open(index.manifest()).await.err().unwrap();
         assert!(matches!(&error, EngineError::Damaged { key, .. } if *key == segment.key), "byte {at}: {error}");
     }
-    world.store.put(&segment.key, whole.slice(..whole.len() / 2)).await.unwrap();
-    let error = world.another_engine(1 << 30).open(world.manifest()).await.err().unwrap();
+    index.store.put(&segment.key, whole.slice(..whole.len() / 2)).await.unwrap();
+    let error = index.another_engine(1 << 30).open(index.manifest()).await.err().unwrap();
     assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
-    world.store.delete(std::slice::from_ref(&segment.key)).await.unwrap();
-    let error = world.another_engine(1 << 30).open(world.manifest()).await.err().unwrap();
+    index.store.delete(std::slice::from_ref(&segment.key)).await.unwrap();
+    let error = index.another_engine(1 << 30).open(index.manifest()).await.err().unwrap();
     assert!(matches!(error, EngineError::Gone { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn an_opened_manifest_outlives_its_objects_in_store_and_cache() {
-    let mut world = World::with_cache(1 << 18).await;
-    world.publish(vec![plain(token(1, 1))]).await;
-    world.publish(vec![plain(token(2, 2))]).await;
-    let lookup = world.engine.open(world.manifest()).await.unwrap();
-    let keys: Vec<String> = world.manifest().segments.iter().map(|segment| segment.key.clone()).collect();
-    world.merge(0..2).await;
-    world.store.delete(&keys).await.unwrap();
-    world.engine.open(world.manifest()).await.unwrap();
+    let mut index = TestIndex::with_cache(1 << 18).await;
+    index.publish(vec![plain(token(1, 1))]).await;
+    index.publish(vec![plain(token(2, 2))]).await;
+    let lookup = index.engine.open(index.manifest()).await.unwrap();
+    let keys: Vec<String> = index.manifest().segments.iter().map(|segment| segment.key.clone()).collect();
+    index.merge(0..2).await;
+    index.store.delete(&keys).await.unwrap();
+    index.engine.open(index.manifest()).await.unwrap();
     let found = lookup.decided(&[token(1, 1), token(2, 2)]).await.unwrap();
     assert!(found.iter().all(|decided| decided.len() == 1));
 }
 
 #[tokio::test]
 async fn what_is_too_deep_or_too_long_to_index_is_kept_all_the_same() {
-    let mut world = World::new().await;
+    let mut index = TestIndex::new().await;
     let mut deep = serde_json::json!("bottom");
     for _ in 0..30 {
         deep = serde_json::json!({ "deeper": [deep] });
@@ -172,9 +172,9 @@ async fn what_is_too_deep_or_too_long_to_index_is_kept_all_the_same() {
         writer: Some(String::new()),
         ..plain(token(1, 1))
     };
-    world.publish(vec![record]).await;
-    records_are_kept(&world, world.engine.as_ref()).await.unwrap();
-    let lookup = world.engine.open(world.manifest()).await.unwrap();
+    index.publish(vec![record]).await;
+    records_are_kept(&index, index.engine.as_ref()).await.unwrap();
+    let lookup = index.engine.open(index.manifest()).await.unwrap();
     assert!(lookup.current(std::slice::from_ref(&long)).await.unwrap()[0].is_some());
     let key = KeyOfWriter { writer: String::new(), key: long };
     assert!(lookup.committed(&[key]).await.unwrap()[0].is_some());

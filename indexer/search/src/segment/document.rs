@@ -11,30 +11,30 @@ use tantivy::{
 use tidemark_store::Second;
 use tidemark_wal::Token;
 
-use super::schema::Fields;
+use super::schema::SchemaFields;
 use tidemark_ingest::{Record, engine::KeyOfWriter};
 
 /// Longest text that is indexed as one exact term. Longer ones are indexed by a digest, see [`term_text`].
-const LONGEST_TERM: usize = 1024;
+const MAX_TERM_BYTES: usize = 1024;
 /// How deep payloads are indexed; what lies deeper is stored, but not searchable.
-const DEEPEST: usize = 32;
+const MAX_INDEXED_DEPTH: usize = 32;
 /// Longest name of a payload's attribute that is indexed.
-const LONGEST_NAME: usize = 256;
+const MAX_NAME_BYTES: usize = 256;
 
 /// Why a stored document cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("a stored record cannot be read: {0}")]
-pub(crate) struct NotARecord(String);
+pub(crate) struct RecordDecodeError(String);
 
 /// The document of a record.
-pub(crate) fn to_document(fields: &Fields, record: &Record) -> Result<TantivyDocument, serde_json::Error> {
+pub(crate) fn to_document(fields: &SchemaFields, record: &Record) -> Result<TantivyDocument, serde_json::Error> {
     let mut doc = to_unstored(fields, record);
     doc.add_bytes(fields.record, &serde_json::to_vec(record)?);
     Ok(doc)
 }
 
 /// The document of a record that is kept elsewhere: searchable, but not stored.
-pub(crate) fn to_unstored(fields: &Fields, record: &Record) -> TantivyDocument {
+pub(crate) fn to_unstored(fields: &SchemaFields, record: &Record) -> TantivyDocument {
     let mut doc = TantivyDocument::default();
     add_position(&mut doc, fields, record);
     add_names(&mut doc, fields, record);
@@ -45,27 +45,27 @@ pub(crate) fn to_unstored(fields: &Fields, record: &Record) -> TantivyDocument {
 }
 
 /// The record that a stored document holds.
-pub(crate) fn from_document(fields: &Fields, doc: &TantivyDocument) -> Result<Record, NotARecord> {
+pub(crate) fn from_document(fields: &SchemaFields, doc: &TantivyDocument) -> Result<Record, RecordDecodeError> {
     let bytes = doc
         .get_first(fields.record)
         .and_then(|value| value.as_bytes())
-        .ok_or_else(|| NotARecord("the document has none".to_owned()))?;
-    serde_json::from_slice(bytes).map_err(|e| NotARecord(e.to_string()))
+        .ok_or_else(|| RecordDecodeError("the document has none".to_owned()))?;
+    serde_json::from_slice(bytes).map_err(|e| RecordDecodeError(e.to_string()))
 }
 
 /// The first eight bytes of a token as a number: tokens and these numbers sort alike.
-pub(crate) fn order_of(token: &Token) -> u64 {
+pub(crate) fn token_sort_key(token: &Token) -> u64 {
     token.as_bytes()[..8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte))
 }
 
-/// The second of a token with that order.
-pub(crate) fn second_of(order: u64) -> Second {
-    Second::from_unix(Second::KSUID_EPOCH.unix() + (order >> 32))
+/// The second of a token with that sort key.
+pub(crate) fn second_of_sort_key(sort_key: u64) -> Second {
+    Second::from_unix(Second::KSUID_EPOCH.unix() + (sort_key >> 32))
 }
 
 /// The term that stands for `text` in an exact field: `text` itself, or its start with a digest when it is long.
 pub(crate) fn term_text(text: &str) -> Cow<'_, str> {
-    if text.len() <= LONGEST_TERM {
+    if text.len() <= MAX_TERM_BYTES {
         return Cow::Borrowed(text);
     }
     let start: String = text.chars().take(64).collect();
@@ -81,9 +81,9 @@ fn date(second: Second) -> DateTime {
     DateTime::from_timestamp_secs(i64::try_from(second.unix()).unwrap_or(i64::MAX / 1_000_000_000))
 }
 
-fn add_position(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
+fn add_position(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Record) {
     doc.add_text(fields.token, record.token.to_string());
-    doc.add_u64(fields.order, order_of(&record.token));
+    doc.add_u64(fields.order, token_sort_key(&record.token));
     doc.add_u64(fields.op, u64::from(record.op));
     doc.add_u64(fields.seq, record.seq);
     doc.add_date(fields.time, date(record.token.second()));
@@ -99,7 +99,7 @@ fn add_position(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
     doc.add_u64(fields.size, record.size);
 }
 
-fn add_names(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
+fn add_names(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Record) {
     let exact = [
         (fields.repo, &record.repo),
         (fields.bundle, &record.bundle),
@@ -127,7 +127,7 @@ fn add_names(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
     }
 }
 
-fn add_descriptor(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
+fn add_descriptor(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Record) {
     for contributor in &record.contributors {
         let (name, email) = (contributor.name.as_str(), contributor.email.as_str());
         doc.add_text(fields.contributor, term_text(if name.is_empty() { email } else { name }));
@@ -152,7 +152,7 @@ fn add_descriptor(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
 
 /// Adds what can be indexed of `value`; a value that is no object becomes the attribute `value` of one.
 fn add_json(doc: &mut TantivyDocument, field: Field, value: &Value) {
-    match indexable(value, DEEPEST) {
+    match indexable(value, MAX_INDEXED_DEPTH) {
         None => {}
         Some(object) if object.is_object() => doc.add_field_value(field, object.as_ref()),
         Some(other) => {
@@ -172,7 +172,7 @@ fn indexable(value: &Value, depth: usize) -> Option<Cow<'_, Value>> {
             Some(Cow::Owned(kept.map(Cow::into_owned).collect()))
         }
         Value::Object(attributes) if depth > 0 => {
-            let named = attributes.iter().filter(|(name, _)| name.len() <= LONGEST_NAME);
+            let named = attributes.iter().filter(|(name, _)| name.len() <= MAX_NAME_BYTES);
             let kept = named.filter_map(|(name, item)| Some((name.clone(), indexable(item, depth - 1)?.into_owned())));
             Some(Cow::Owned(Value::Object(kept.collect())))
         }
@@ -184,7 +184,7 @@ fn fits(value: &Value, depth: usize) -> bool {
     match value {
         Value::Array(items) => depth > 0 && items.iter().all(|item| fits(item, depth - 1)),
         Value::Object(attributes) => {
-            depth > 0 && attributes.iter().all(|(name, item)| name.len() <= LONGEST_NAME && fits(item, depth - 1))
+            depth > 0 && attributes.iter().all(|(name, item)| name.len() <= MAX_NAME_BYTES && fits(item, depth - 1))
         }
         _ => true,
     }

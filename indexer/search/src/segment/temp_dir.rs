@@ -15,15 +15,15 @@ use tempfile::TempDir;
 
 /// Nothing in here outlives the process: what is kept is packed, uploaded and verified elsewhere. So nothing is synced.
 #[derive(Clone, Debug)]
-pub(crate) struct ScratchDirectory {
+pub(crate) struct TempDirectory {
     files: MmapDirectory,
     folder: Arc<TempDir>,
 }
 
-impl ScratchDirectory {
+impl TempDirectory {
     /// A new directory in folder `parent`.
     pub(crate) fn new(parent: &Path) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("scratch-").tempdir_in(parent)?;
+        let folder = tempfile::Builder::new().prefix("segment-").tempdir_in(parent)?;
         let files = MmapDirectory::open(folder.path()).map_err(io::Error::other)?;
         Ok(Self { files, folder: Arc::new(folder) })
     }
@@ -53,9 +53,9 @@ impl ScratchDirectory {
 }
 
 /// A file that needs no sync when it ends.
-struct Unsynced(fs::File);
+struct UnsyncedFile(fs::File);
 
-impl Write for Unsynced {
+impl Write for UnsyncedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
     }
@@ -65,13 +65,13 @@ impl Write for Unsynced {
     }
 }
 
-impl TerminatingWrite for Unsynced {
+impl TerminatingWrite for UnsyncedFile {
     fn terminate_ref(&mut self, _: AntiCallToken) -> io::Result<()> {
         self.0.flush()
     }
 }
 
-impl Directory for ScratchDirectory {
+impl Directory for TempDirectory {
     fn get_file_handle(&self, path: &Path) -> Result<Arc<dyn FileHandle>, OpenReadError> {
         self.files.get_file_handle(path)
     }
@@ -93,7 +93,7 @@ impl Directory for ScratchDirectory {
             io::ErrorKind::AlreadyExists => OpenWriteError::FileAlreadyExists(path.to_owned()),
             _ => OpenWriteError::wrap_io_error(e, path.to_owned()),
         })?;
-        Ok(BufWriter::new(Box::new(Unsynced(file))))
+        Ok(BufWriter::new(Box::new(UnsyncedFile(file))))
     }
 
     fn atomic_write(&self, path: &Path, data: &[u8]) -> io::Result<()> {

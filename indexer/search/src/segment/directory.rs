@@ -11,14 +11,14 @@ use tantivy::directory::{
     error::{DeleteError, OpenReadError, OpenWriteError},
 };
 
-use super::pack::Pack;
+use super::bundle::SegmentBundle;
 
 /// Serves the files of one packed segment without copying them; refuses every write.
 #[derive(Clone, Debug)]
-pub(crate) struct PackDirectory(Arc<Pack>);
+pub(crate) struct BundleDirectory(Arc<SegmentBundle>);
 
-impl PackDirectory {
-    pub(crate) fn new(pack: Arc<Pack>) -> Self {
+impl BundleDirectory {
+    pub(crate) fn new(pack: Arc<SegmentBundle>) -> Self {
         Self(pack)
     }
 
@@ -31,7 +31,7 @@ fn read_only(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::ReadOnlyFilesystem, format!("a packed segment is read only: \"{}\"", path.display()))
 }
 
-impl Directory for PackDirectory {
+impl Directory for BundleDirectory {
     fn get_file_handle(&self, path: &Path) -> Result<Arc<dyn FileHandle>, OpenReadError> {
         Ok(Arc::new(self.find(path)?))
     }

@@ -1,4 +1,4 @@
-//! What the HTTP layer needs of a search service.
+//! What the HTTP layer needs of search.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use tidemark_ingest::FailureCause;
 use tidemark_wal::Token;
 
-use crate::{
+use super::{
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
     error::SearchError,
 };
 
-/// What the HTTP layer needs of a search service. The one real implementation is the `IndexSearcher`; tests have a fake.
+/// Search as the HTTP layer uses it. [`IndexSearcher`](crate::IndexSearcher) implements it, and a fake in the HTTP tests.
 #[async_trait]
 pub trait SearchService: Send + Sync + 'static {
     /// Answers a search.
@@ -20,13 +20,13 @@ pub trait SearchService: Send + Sync + 'static {
     async fn entry(&self, token: Token) -> Result<EntryAnswer, SearchError>;
     /// The history of an entity.
     async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError>;
-    /// How far the index is. Never fails and never waits: it tells what is known.
+    /// What the search knows about the index; `None` before it has read a manifest. Never fails and never waits.
     fn status(&self) -> Option<StatusAnswer>;
     /// Why there is no status yet.
     fn not_ready(&self) -> String {
         "no manifest was read yet".to_owned()
     }
-    /// What keeps the service from being current, with the words for people.
+    /// What keeps the search from being current, each with a message.
     fn failures(&self) -> Vec<(FailureCause, String)> {
         Vec::new()
     }
