@@ -9,12 +9,12 @@ use std::{
 
 use jiff::Timestamp;
 use tidemark_crds::{PodPhase, PodProblem, PodReport, Reason, StoreRole, names::Component};
-use tidemark_ingest::{FailureCause, IngestStatus, Role, ToCause};
+use tidemark_ingest::{FailureCause, IngestRole, IngestStatus, ToCause};
 use tidemark_search::{
     SearchService,
     api::{self, IndexPosition, OutcomeCounts, StatusAnswer, instant},
 };
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tokio::sync::watch;
 
 /// A process as its server sees it. Clones share it.
@@ -156,12 +156,12 @@ impl Process {
             lag_reason: None,
             epoch: ingest.epoch,
             writer,
-            role: if ingest.role == Role::Writer { api::ProcessRole::Writer } else { api::ProcessRole::Standby },
+            role: if ingest.role == IngestRole::Writer { api::ProcessRole::Writer } else { api::ProcessRole::Standby },
             entries: OutcomeCounts::of(&ingest.entries, 0),
             segments: totals.segments,
             documents: totals.records,
             bytes: totals.bytes,
-            unrecognized_keys: ingest.strangers,
+            unrecognized_keys: ingest.unrecognized_keys,
             overlay: None,
             problems: problems.into_iter().map(|problem| problem.message).collect(),
             details: serde_json::Map::new(),
@@ -170,8 +170,8 @@ impl Process {
 
     fn problems(&self, state: &State, ingest: Option<&IngestStatus>) -> Vec<PodProblem> {
         let mut found: Vec<(FailureCause, String)> = state.problems.values().cloned().collect();
-        if let Some(trouble) = ingest.and_then(|ingest| ingest.trouble.as_ref()) {
-            found.push((trouble.cause.clone(), trouble.message.clone()));
+        if let Some(problem) = ingest.and_then(|ingest| ingest.problem.as_ref()) {
+            found.push((problem.cause.clone(), problem.message.clone()));
         }
         if let Some(search) = &self.0.search {
             found.extend(search.failures());
@@ -197,12 +197,12 @@ impl Process {
 /// Fills in what an ingest knows.
 fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
     report.phase = match ingest.role {
-        Role::Starting => PodPhase::Starting,
-        Role::Standby => PodPhase::Standby,
-        Role::Writer => PodPhase::Writing,
-        Role::Ended => PodPhase::Ended,
+        IngestRole::Starting => PodPhase::Starting,
+        IngestRole::Standby => PodPhase::Standby,
+        IngestRole::Writer => PodPhase::Writing,
+        IngestRole::Ended => PodPhase::Ended,
     };
-    let known = |second: Second| (second > Second::default()).then(|| instant(second));
+    let known = |second: StoreSecond| (second > StoreSecond::default()).then(|| instant(second));
     report.epoch = ingest.epoch;
     report.manifest = ingest.manifest;
     report.horizon = known(ingest.horizon);
@@ -210,26 +210,26 @@ fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
     report.lag_seconds = ingest.lag_seconds;
     report.pending_entries = ingest.pending;
     report.entries = OutcomeCounts::of(&ingest.entries, 0).total();
-    report.caught_up = ingest.caught_up && ingest.lag_seconds == 0 && ingest.role == Role::Writer;
-    report.writer = if ingest.role == Role::Writer { report.identity.clone() } else { ingest.holder.clone() };
+    report.caught_up = ingest.caught_up && ingest.lag_seconds == 0 && ingest.role == IngestRole::Writer;
+    report.writer = if ingest.role == IngestRole::Writer { report.identity.clone() } else { ingest.holder.clone() };
 }
 
 /// Adds to a search's status what the ingest beside it knows better.
 fn with_ingest(mut status: StatusAnswer, ingest: IngestStatus) -> StatusAnswer {
     status.role = match ingest.role {
-        Role::Writer => api::ProcessRole::Writer,
-        Role::Starting | Role::Standby => api::ProcessRole::Standby,
-        Role::Ended => api::ProcessRole::Reader,
+        IngestRole::Writer => api::ProcessRole::Writer,
+        IngestRole::Starting | IngestRole::Standby => api::ProcessRole::Standby,
+        IngestRole::Ended => api::ProcessRole::Reader,
     };
     // A standby sees the index as the search does; only the writer knows how far it is behind.
-    if ingest.role == Role::Writer {
+    if ingest.role == IngestRole::Writer {
         status.lag_seconds = ingest.lag_seconds;
         status.horizon = Some(ingest.horizon.timestamp());
         let behind = ingest.progress.filter(|_| ingest.lag_seconds > 0);
         status.lag_reason = behind
             .map(|run| format!("indexing what is sealed: {} entries so far, at {} of {}", run.entries, run.at, run.to));
     }
-    status.problems.extend(ingest.trouble.map(|trouble| format!("{}: {}", trouble.doing, trouble.message)));
+    status.problems.extend(ingest.problem.map(|problem| format!("{}: {}", problem.doing, problem.message)));
     status
 }
 
@@ -295,7 +295,7 @@ mod tests {
         let (sender, receiver) = watch::channel(IngestStatus::default());
         let process = Process::indexer(receiver, None);
         assert_eq!(process.answer().phase, PodPhase::Starting);
-        sender.send_modify(|status| status.role = Role::Standby);
+        sender.send_modify(|status| status.role = IngestRole::Standby);
         assert_eq!(process.answer().phase, PodPhase::Standby);
         process.set_phase(Some(PodPhase::Purging));
         assert_eq!(process.answer().phase, PodPhase::Purging);

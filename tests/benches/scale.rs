@@ -21,8 +21,8 @@ use tantivy::{
     schema::{STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value as _},
 };
 use tidemark_catalog::{Generation, IndexChain, Manifest, RootChain};
-use tidemark_ingest::Record;
-use tidemark_ingest::engine::Engine as _;
+use tidemark_ingest::OperationRecord;
+use tidemark_ingest::engine::IndexEngine as _;
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{
@@ -264,7 +264,7 @@ impl Raw {
         for (_, address) in top {
             let document: TantivyDocument = self.searcher.doc(address)?;
             let (_, value) = document.iter_fields_and_values().next().context("a stored record")?;
-            let _: Record = serde_json::from_slice(value.as_bytes().context("bytes")?)?;
+            let _: OperationRecord = serde_json::from_slice(value.as_bytes().context("bytes")?)?;
             hits += 1;
         }
         Ok((total, hits))

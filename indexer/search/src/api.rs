@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_catalog::Counts;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 use utoipa::{
     ToSchema,
@@ -575,7 +575,7 @@ pub struct OverlayStatus {
 }
 
 /// The instant at which `second` begins, as answers carry it.
-pub fn instant(second: Second) -> Timestamp {
+pub fn instant(second: StoreSecond) -> Timestamp {
     second.timestamp()
 }
 

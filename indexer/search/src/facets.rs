@@ -13,7 +13,7 @@ use tantivy::{
     },
     collector::SegmentCollector,
 };
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 
 use super::{
     api::{FacetCount, FacetField, HistogramBucket, MAX_FACET_VALUES, MAX_HISTOGRAM_BUCKETS, instant},
@@ -103,7 +103,7 @@ pub(crate) struct TimeHistogram {
 
 impl TimeHistogram {
     /// A histogram for matches from second `from` to second `to`, both included.
-    pub(crate) fn new(from: Second, to: Second) -> Self {
+    pub(crate) fn new(from: StoreSecond, to: StoreSecond) -> Self {
         let span = |width: u64| to.unix() / width - (from.unix() / width).min(to.unix() / width) + 1;
         let fits = WIDTHS_SECS.iter().position(|width| span(*width) <= MAX_COUNTED_BUCKETS);
         let width = fits.unwrap_or(WIDTHS_SECS.len() - 1);
@@ -144,8 +144,8 @@ impl TimeHistogram {
 
 fn bucket(at: u64, width: u64) -> HistogramBucket {
     HistogramBucket {
-        from: instant(Second::from_unix(at * width)),
-        to: instant(Second::from_unix((at + 1) * width)),
+        from: instant(StoreSecond::from_unix(at * width)),
+        to: instant(StoreSecond::from_unix((at + 1) * width)),
         count: 0,
     }
 }
@@ -174,7 +174,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_histogram_counts_every_match_once_in_few_equal_buckets(seconds in vec(0u64..2_000_000_000, 1..60), spread in 1u64..1_000_000_000) {
-            let seconds: Vec<Second> = seconds.iter().map(|s| Second::from_unix(1_400_000_000 + s % spread)).collect();
+            let seconds: Vec<StoreSecond> = seconds.iter().map(|s| StoreSecond::from_unix(1_400_000_000 + s % spread)).collect();
             let (from, to) = (*seconds.iter().min().unwrap(), *seconds.iter().max().unwrap());
             let mut histogram = TimeHistogram::new(from, to);
             for second in &seconds {
@@ -194,6 +194,6 @@ mod tests {
 
     #[test]
     fn nothing_gives_no_bucket() {
-        assert!(TimeHistogram::new(Second::from_unix(5), Second::from_unix(1)).finish().is_empty());
+        assert!(TimeHistogram::new(StoreSecond::from_unix(5), StoreSecond::from_unix(1)).finish().is_empty());
     }
 }

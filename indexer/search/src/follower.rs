@@ -7,7 +7,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use parking_lot::Mutex;
 use tidemark_catalog::{ChainError, IndexChain, Manifest, Slot};
 use tidemark_ingest::{FailureCause, engine::EngineError};
-use tidemark_wal::{Limits, Log, ParameterSource, Reader, Token};
+use tidemark_wal::{Log, LogReader, ParameterSource, ReaderLimits, Token};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -49,12 +49,12 @@ pub struct FollowerOptions {
     /// Most bytes of memory of the overlay, approximately.
     pub overlay_bytes: u64,
     /// How the log is read.
-    pub limits: Limits,
+    pub limits: ReaderLimits,
 }
 
 impl Default for FollowerOptions {
     fn default() -> Self {
-        Self { overlay_documents: 200_000, overlay_bytes: 256 << 20, limits: Limits::default() }
+        Self { overlay_documents: 200_000, overlay_bytes: 256 << 20, limits: ReaderLimits::default() }
     }
 }
 
@@ -70,7 +70,7 @@ pub struct IndexFollower {
     state: tokio::sync::Mutex<FollowState>,
     /// `None`: no log is read.
     tail: Option<tokio::sync::Mutex<LogTail>>,
-    reader: Option<Reader>,
+    reader: Option<LogReader>,
     cache: IndexCache,
     /// The last failure of what is polled, by its name.
     problems: Mutex<BTreeMap<&'static str, SearchError>>,
@@ -208,7 +208,11 @@ impl IndexFollower {
     }
 
     /// Reads new entries, and those again that were incomplete.
-    async fn read_entries(&self, tail: &mut LogTail, entries: &[tidemark_wal::Listed]) -> Result<bool, SearchError> {
+    async fn read_entries(
+        &self,
+        tail: &mut LogTail,
+        entries: &[tidemark_wal::ListedEntry],
+    ) -> Result<bool, SearchError> {
         let mut failure = None;
         let overlay = self.state.lock().await.overlay.clone();
         for batch in batches(entries) {

@@ -1,6 +1,6 @@
 //! From records to what answers carry.
 
-use tidemark_ingest::{Record, engine::EngineError, whole_payload};
+use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
 
 use super::{
     api::{
@@ -18,7 +18,7 @@ pub(crate) fn hit(candidate: &HitCandidate<'_>) -> Result<SearchHit, EngineError
 }
 
 /// The hit of a record that is document `doc` of `segment`.
-pub(crate) fn of_record(record: Record, segment: SearchableSegment<'_>, doc: u32) -> SearchHit {
+pub(crate) fn of_record(record: OperationRecord, segment: SearchableSegment<'_>, doc: u32) -> SearchHit {
     let sealed = segment.is_sealed();
     let contributor = |c: tidemark_wal::Contributor| ContributorAnswer { name: c.name, email: c.email };
     SearchHit {
@@ -51,7 +51,7 @@ pub(crate) fn of_record(record: Record, segment: SearchableSegment<'_>, doc: u32
 
 /// One record of an entry, with the document that holds it.
 pub(crate) struct EntryRecord<'a> {
-    pub(crate) record: Record,
+    pub(crate) record: OperationRecord,
     pub(crate) segment: SearchableSegment<'a>,
     pub(crate) doc: u32,
     pub(crate) superseded: bool,
@@ -85,7 +85,7 @@ pub(crate) fn entry(mut records: Vec<EntryRecord<'_>>, position: IndexPosition) 
 
 fn operation(found: EntryRecord<'_>) -> EntryOperation {
     let EntryRecord { mut record, segment, doc, superseded: _ } = found;
-    let observations = std::mem::take(&mut record.decision.sightings);
+    let observations = std::mem::take(&mut record.decision.observations);
     let observations = observations.into_iter().map(|observation| ObservationAnswer {
         key: observation.key,
         time: instant(observation.time),

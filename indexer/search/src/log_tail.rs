@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{StreamExt, stream};
 use tidemark_catalog::Cursor;
-use tidemark_ingest::Record;
-use tidemark_store::{Second, StoreError};
+use tidemark_ingest::OperationRecord;
+use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{
-    Limits, Listed as LogEntry, Log, Outcome, ParameterSource, Parameters, Reader, Resolved, Schedule, Token,
+    ListedEntry, Log, LogParameters, LogReader, Outcome, ParameterSchedule, ParameterSource, ReaderLimits,
+    ResolvedEntry, Token,
 };
 use tokio::time::Instant;
 
@@ -45,15 +46,15 @@ const RETRY_INTERVALS: ExponentialBuilder = ExponentialBuilder::new()
 
 /// The tail of one log: what was listed, and which entries are read again.
 pub(crate) struct LogTail {
-    reader: Reader,
+    reader: LogReader,
     parameters: Arc<dyn ParameterSource>,
-    schedule: Option<(Schedule, Instant)>,
+    schedule: Option<(ParameterSchedule, Instant)>,
     /// When the last full listing began.
     full_listing: Option<Instant>,
     /// Where the last full listing started.
-    full_listing_start: Second,
+    full_listing_start: StoreSecond,
     /// The newest second that an entry bears and that its store time has reached.
-    newest: Second,
+    newest: StoreSecond,
     /// The incomplete entries.
     retries: BTreeMap<Token, EntryRetry>,
 }
@@ -77,27 +78,27 @@ impl EntryRetry {
 }
 
 impl LogTail {
-    pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>, limits: Limits) -> Self {
+    pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>, limits: ReaderLimits) -> Self {
         // The range has no end: slices of it would mostly be empty.
-        let limits = Limits { listings: 1, ..limits };
+        let limits = ReaderLimits { listings: 1, ..limits };
         Self {
-            reader: Reader::new(log, limits),
+            reader: LogReader::new(log, limits),
             parameters,
             schedule: None,
             full_listing: None,
-            full_listing_start: Second::default(),
-            newest: Second::default(),
+            full_listing_start: StoreSecond::default(),
+            newest: StoreSecond::default(),
             retries: BTreeMap::new(),
         }
     }
 
     /// The reader of the log, for entries that no listing showed yet.
-    pub(crate) fn reader(&self) -> Reader {
+    pub(crate) fn reader(&self) -> LogReader {
         self.reader.clone()
     }
 
     /// The parameters of the log, or defaults for a log that has none yet.
-    pub(crate) async fn schedule(&mut self) -> Schedule {
+    pub(crate) async fn schedule(&mut self) -> ParameterSchedule {
         if let Some((schedule, read)) = &self.schedule
             && read.elapsed() < PARAMETERS_TTL
         {
@@ -117,7 +118,7 @@ impl LogTail {
 
     /// Where the tail starts: at the cursor, or near the horizon while the index is far behind. `horizon` is the
     /// published one, a lower bound of the present one.
-    fn start(&self, cursor: Cursor, horizon: Second) -> Second {
+    fn start(&self, cursor: Cursor, horizon: StoreSecond) -> StoreSecond {
         let delay = self.schedule.as_ref().map(|(schedule, _)| schedule.newest().parameters.horizon_delay());
         let horizon = delay.map_or(horizon, |delay| horizon.max(self.newest.before(delay)));
         let cursor = cursor.second();
@@ -125,7 +126,7 @@ impl LogTail {
     }
 
     /// The entries that wait for the ingest between the cursor and the start of the tail.
-    async fn gap(&self, cursor: Cursor, start: Second) -> Result<Option<UnindexedGap>, StoreError> {
+    async fn gap(&self, cursor: Cursor, start: StoreSecond) -> Result<Option<UnindexedGap>, StoreError> {
         let oldest = self.reader.list(cursor.second(), start).next().await.transpose()?;
         Ok(oldest.map(|oldest| UnindexedGap { oldest: oldest.token.second(), start }))
     }
@@ -134,11 +135,11 @@ impl LogTail {
     /// those beyond.
     pub(crate) async fn list(
         &mut self,
-        (cursor, horizon): (Cursor, Second),
+        (cursor, horizon): (Cursor, StoreSecond),
         listing: &mut TailListing,
         room: usize,
         known: impl Fn(&Token) -> bool,
-    ) -> Result<(Vec<LogEntry>, Vec<Token>), StoreError> {
+    ) -> Result<(Vec<ListedEntry>, Vec<Token>), StoreError> {
         let begun = Instant::now();
         if self.schedule.is_none() {
             self.schedule().await;
@@ -147,7 +148,7 @@ impl LogTail {
         let listed_long_ago = |begun: Instant| begun.elapsed() >= FULL_LISTING_INTERVAL;
         let full = start < self.full_listing_start || self.full_listing.is_none_or(listed_long_ago);
         let from = if full { start } else { self.newest.before(SHORT_LISTING_WINDOW).max(start) };
-        let mut entries = self.reader.list(from, Second::KSUID_END.next());
+        let mut entries = self.reader.list(from, StoreSecond::KSUID_END.next());
         let (mut news, mut beyond, mut future, mut cut) = (Vec::new(), Vec::new(), 0, false);
         while let Some(entry) = entries.next().await {
             let entry = entry?;
@@ -184,13 +185,13 @@ impl LogTail {
             (self.full_listing, self.full_listing_start, listing.future) = (Some(begun), start, future);
             listing.gap = self.gap(cursor, start).await?;
         }
-        listing.unrecognized_keys = self.reader.strangers();
+        listing.unrecognized_keys = self.reader.unrecognized_keys();
         listing.delay = self.schedule.as_ref().map(|(schedule, _)| schedule.newest().parameters.horizon_delay());
         Ok((news, beyond))
     }
 
     /// Reads entries; one that fails is left for a later round. Returns the last failure too.
-    pub(crate) async fn fetch(&mut self, entries: &[LogEntry]) -> (Vec<TailEntry>, Option<StoreError>) {
+    pub(crate) async fn fetch(&mut self, entries: &[ListedEntry]) -> (Vec<TailEntry>, Option<StoreError>) {
         let schedule = self.schedule().await;
         let (reader, schedule) = (&self.reader, &schedule);
         let results: Vec<_> = stream::iter(entries.to_vec())
@@ -243,7 +244,7 @@ impl LogTail {
 }
 
 /// Entries in the portions that are read and become visible together.
-pub(crate) fn batches(entries: &[LogEntry]) -> impl Iterator<Item = &[LogEntry]> {
+pub(crate) fn batches(entries: &[ListedEntry]) -> impl Iterator<Item = &[ListedEntry]> {
     let mut rest = entries;
     std::iter::from_fn(move || {
         let mut bytes = 0u64;
@@ -258,14 +259,14 @@ pub(crate) fn batches(entries: &[LogEntry]) -> impl Iterator<Item = &[LogEntry]>
 }
 
 /// What the overlay keeps of an entry.
-pub(crate) fn tail_entry(resolved: &Resolved) -> TailEntry {
+pub(crate) fn tail_entry(resolved: &ResolvedEntry) -> TailEntry {
     let complete = resolved.ops.iter().all(|op| op.decision.outcome != Outcome::Aborted);
-    TailEntry { token: resolved.token, records: Record::from_resolved(resolved), complete }
+    TailEntry { token: resolved.token, records: OperationRecord::from_resolved(resolved), complete }
 }
 
-/// Parameters for a log that has none yet: whether an entry is complete hardly depends on them.
-pub(crate) fn default_schedule() -> Schedule {
-    Schedule::constant(Parameters::with_expiry(Duration::from_hours(1)))
+/// LogParameters for a log that has none yet: whether an entry is complete hardly depends on them.
+pub(crate) fn default_schedule() -> ParameterSchedule {
+    ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_hours(1)))
 }
 
 #[cfg(test)]
@@ -275,13 +276,13 @@ mod tests {
     use super::*;
     use crate::segment::testing::{BEGIN, token};
 
-    fn entry(size: u64) -> LogEntry {
-        LogEntry { token: token(1, 1), time: Second::from_unix(BEGIN), size }
+    fn entry(size: u64) -> ListedEntry {
+        ListedEntry { token: token(1, 1), time: StoreSecond::from_unix(BEGIN), size }
     }
 
     #[test]
     fn entries_are_read_in_portions_of_bounded_size() {
-        let sizes = |entries: &[LogEntry]| batches(entries).map(<[LogEntry]>::len).collect::<Vec<_>>();
+        let sizes = |entries: &[ListedEntry]| batches(entries).map(<[ListedEntry]>::len).collect::<Vec<_>>();
         assert_eq!(sizes(&[]), Vec::<usize>::new());
         assert_eq!(sizes(&vec![entry(10); 1200]), [500, 500, 200]);
         assert_eq!(sizes(&[entry(6 << 20); 5]), [2, 2, 1]);
@@ -291,16 +292,17 @@ mod tests {
     #[tokio::test]
     async fn tokens_ahead_of_their_store_time_do_not_move_the_quick_window() {
         let log = Log::over(Store::memory(), Vec::new());
-        let now = Second::from_unix(1_900_000_000);
+        let now = StoreSecond::from_unix(1_900_000_000);
         let created = log.entries.create(&Token::first_of(now).to_string(), "{}".into(), &BTreeMap::default()).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
-        let mut entries = Reader::new(&log, Limits::default()).list(Second::default(), Second::KSUID_END);
+        let mut entries =
+            LogReader::new(&log, ReaderLimits::default()).list(StoreSecond::default(), StoreSecond::KSUID_END);
         let time = entries.next().await.unwrap().unwrap().time;
         let ahead = Token::first_of(time.after(Duration::from_secs(50)));
         let created = log.entries.create(&ahead.to_string(), "{}".into(), &BTreeMap::default()).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
-        let mut tail = LogTail::new(&log, Arc::new(default_schedule()), Limits::default());
-        let listing = (Cursor::default(), Second::default());
+        let mut tail = LogTail::new(&log, Arc::new(default_schedule()), ReaderLimits::default());
+        let listing = (Cursor::default(), StoreSecond::default());
         let (news, _) = tail.list(listing, &mut TailListing::default(), 10, |_| false).await.unwrap();
         assert_eq!(news.len(), 1);
         assert!(tail.newest < time.after(Duration::from_secs(30)), "{:?}", tail.newest);

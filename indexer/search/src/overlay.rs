@@ -16,7 +16,7 @@ use tantivy::{
     fastfield::{AliveBitSet, write_alive_bitset},
 };
 use tidemark_catalog::Cursor;
-use tidemark_ingest::{Record, engine::EngineError};
+use tidemark_ingest::{OperationRecord, engine::EngineError};
 use tidemark_wal::{Outcome, Token};
 
 use crate::segment::{SchemaFields, docs_with, refused, to_unstored, tokenizers};
@@ -44,14 +44,14 @@ pub(crate) struct OverlaySegment {
     /// The number of its first document; no other document of the view has it.
     pub(crate) number: u64,
     tantivy: tantivy::Segment,
-    records: Arc<Vec<Arc<Record>>>,
+    records: Arc<Vec<Arc<OperationRecord>>>,
 }
 
 impl OverlaySegment {
-    pub(crate) fn record(&self, doc: DocId) -> Result<Record, EngineError> {
+    pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
         let record = usize::try_from(doc).ok().and_then(|at| self.records.get(at));
         let why = || failed(&format!("document {doc} has no record"));
-        record.map(|record| Record::clone(record)).ok_or_else(why)
+        record.map(|record| OperationRecord::clone(record)).ok_or_else(why)
     }
 
     /// The documents of an entry that are still shown.
@@ -81,7 +81,7 @@ pub(crate) struct LogOverlay {
 }
 
 struct OverlayEntry {
-    records: Vec<Arc<Record>>,
+    records: Vec<Arc<OperationRecord>>,
     bytes: u64,
     /// The number of its first document in the segment that shows it.
     number: u64,
@@ -91,7 +91,7 @@ struct OverlayEntry {
 /// An entry as it was read.
 pub(crate) struct TailEntry {
     pub(crate) token: Token,
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<OperationRecord>,
     /// Whether its descriptors were all there, so that it need not be read again.
     pub(crate) complete: bool,
 }
@@ -215,7 +215,7 @@ impl LogOverlay {
         self.bytes -= bytes;
     }
 
-    fn append(&mut self, records: Vec<Arc<Record>>) -> Result<(), EngineError> {
+    fn append(&mut self, records: Vec<Arc<OperationRecord>>) -> Result<(), EngineError> {
         let count = records.len() as u64;
         let segment = build(&self.fields, records, self.next_number).map_err(|e| failed(&e))?;
         self.next_number += count;
@@ -254,7 +254,7 @@ impl LogOverlay {
     }
 
     /// The records that a segment shows, with their numbers.
-    fn owned(&self, segment: &OverlaySegment) -> Vec<(u64, Arc<Record>)> {
+    fn owned(&self, segment: &OverlaySegment) -> Vec<(u64, Arc<OperationRecord>)> {
         let numbered = (segment.number..).zip(segment.records.iter());
         let owned = numbered.filter(|(number, record)| self.owns(record, *number));
         owned.map(|(number, record)| (number, record.clone())).collect()
@@ -291,13 +291,13 @@ impl LogOverlay {
         })))
     }
 
-    fn owns(&self, record: &Record, number: u64) -> bool {
+    fn owns(&self, record: &OperationRecord, number: u64) -> bool {
         let entry = self.entries.get(&record.token);
         entry.is_some_and(|entry| number >= entry.number && number < entry.number + entry.records.len() as u64)
     }
 }
 
-fn build(fields: &SchemaFields, records: Vec<Arc<Record>>, number: u64) -> tantivy::Result<OverlaySegment> {
+fn build(fields: &SchemaFields, records: Vec<Arc<OperationRecord>>, number: u64) -> tantivy::Result<OverlaySegment> {
     let builder = Index::builder().schema(SchemaFields::schema().0).tokenizers(tokenizers());
     let mut writer =
         builder.single_segment_index_writer::<TantivyDocument>(RamDirectory::create(), WRITER_MEMORY_BYTES)?;
@@ -321,14 +321,14 @@ fn build(fields: &SchemaFields, records: Vec<Arc<Record>>, number: u64) -> tanti
 }
 
 /// Nothing in the overlay is decided, whatever the rule would say at this moment.
-fn pending(mut record: Record) -> Record {
+fn pending(mut record: OperationRecord) -> OperationRecord {
     record.decision.outcome = Outcome::Pending;
     record.decision.evidence = None;
     record
 }
 
 /// About how many bytes of memory a record takes with its index.
-fn weight(record: &Record) -> u64 {
+fn weight(record: &OperationRecord) -> u64 {
     let text = [&record.message, &record.text, &record.path, &record.entity, &record.reason];
     let text: usize = text.into_iter().flatten().map(String::len).sum();
     1024 + 3 * (text as u64 + record.size + record.descriptor.to_string().len() as u64)
@@ -341,7 +341,7 @@ fn failed(why: &impl ToString) -> EngineError {
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
-    use tidemark_store::Second;
+    use tidemark_store::StoreSecond;
 
     use super::*;
     use crate::segment::testing::{BEGIN, plain, token};
@@ -386,14 +386,14 @@ mod tests {
                         let entries: BTreeMap<Token, u32> =
                             entries.into_iter().map(|(second, n, ops)| (token(second, n), ops)).collect();
                         let read = entries.iter().map(|(token, ops)| {
-                            let records = (0..*ops).map(|op| Record { op, ..plain(*token) }).collect();
+                            let records = (0..*ops).map(|op| OperationRecord { op, ..plain(*token) }).collect();
                             TailEntry { token: *token, records, complete: false }
                         });
                         overlay.add(read.collect()).unwrap();
                         naive.extend(entries.into_iter().filter(|(token, _)| !cursor.covers(*token)));
                     }
                     Step::Seal(second) => {
-                        cursor = cursor.max(Cursor(Second::from_unix(BEGIN + second)));
+                        cursor = cursor.max(Cursor(StoreSecond::from_unix(BEGIN + second)));
                         overlay.seal(cursor).unwrap();
                         naive.retain(|token, _| !cursor.covers(*token));
                     }

@@ -107,7 +107,7 @@ impl SearchContext {
 
     fn current(&self, entity: &str) -> Result<Option<SearchHit>, SearchError> {
         let index = self.view.index.as_ref();
-        let Some(current) = index.current(entity).map_err(engine_error)? else { return Ok(None) };
+        let Some(current) = index.latest_commit(entity).map_err(engine_error)? else { return Ok(None) };
         for view in &index.segments {
             if let Some(doc) = view.segment.doc(current.seq) {
                 let record = view.segment.record(doc).map_err(engine_error)?;

@@ -7,7 +7,7 @@ use tidemark_wal::Token;
 
 use super::{api::SearchRequest, error::SearchError, overlay::OverlaySegment};
 use crate::segment::{ManifestView, SegmentReaderView, token_sort_key};
-use tidemark_ingest::{Record, engine::EngineError};
+use tidemark_ingest::{OperationRecord, engine::EngineError};
 
 /// One segment of what is searched.
 #[derive(Clone, Copy)]
@@ -83,7 +83,7 @@ impl<'a> SearchableSegment<'a> {
         }
     }
 
-    pub(crate) fn record(&self, doc: DocId) -> Result<Record, EngineError> {
+    pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
         match self {
             SearchableSegment::Sealed(_, view) => view.segment.record(doc),
             SearchableSegment::Pending(segment) => segment.record(doc),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use tidemark_catalog::Counts;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 
 use super::{
     api::{OutcomeCounts, ProcessRole, StatusAnswer, instant},
@@ -13,7 +13,7 @@ use super::{
 pub(crate) fn of_view(view: &SearchView, mut problems: Vec<String>) -> StatusAnswer {
     problems.extend(view.gap.as_ref().map(behind));
     let manifest = &view.index.manifest;
-    let known = manifest.horizon > Second::default();
+    let known = manifest.horizon > StoreSecond::default();
     let mut details = Map::new();
     details.insert("future".to_owned(), Value::from(view.future));
     StatusAnswer {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
 
 use proptest::{prelude::*, sample::select};
-use tidemark_store::Second;
-use tidemark_wal::{Kind, Outcome, Parameters, Schedule, Token};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
 
 use super::{
     api::{
@@ -17,7 +17,7 @@ use super::{
     service::SearchService,
 };
 use crate::segment::testing::{BEGIN, TestIndex, history, plain, token};
-use tidemark_ingest::Record;
+use tidemark_ingest::OperationRecord;
 
 /// A search service and what keeps its view current, which the tests do step by step.
 struct TestSearcher {
@@ -52,7 +52,7 @@ fn searcher(index: &TestIndex, with_log: bool) -> TestSearcher {
 }
 
 fn searcher_with(index: &TestIndex, with_log: bool, options: &FollowerOptions) -> TestSearcher {
-    let parameters = Arc::new(Schedule::constant(Parameters::with_expiry(Duration::from_mins(10))));
+    let parameters = Arc::new(ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_mins(10))));
     let log = with_log.then_some((&index.log, parameters as Arc<dyn tidemark_wal::ParameterSource>));
     let searcher = IndexSearcher::default();
     let follower = IndexFollower::new(index.engine.clone(), index.chain.clone(), log, options).unwrap();
@@ -97,7 +97,7 @@ impl SearchCase {
         }
     }
 
-    fn matches(&self, index: &TestIndex, record: &Record) -> bool {
+    fn matches(&self, index: &TestIndex, record: &OperationRecord) -> bool {
         let message = record.message.clone().unwrap_or_default();
         let words: Vec<&str> = message.split(' ').collect();
         let request = &self.request;
@@ -110,7 +110,7 @@ impl SearchCase {
             QueryWords::NotBug => !words.contains(&"bug"),
         };
         let outcome = request.outcomes.is_empty() || request.outcomes.contains(&record.decision.outcome);
-        let current = record.committed() && !index.marks.overtaken.contains(record.seq);
+        let current = record.is_committed() && !index.marks.overtaken.contains(record.seq);
         text && outcome
             && request.current.is_none_or(|wanted| wanted == current)
             && request.from.is_none_or(|from| from <= record.token)
@@ -119,7 +119,7 @@ impl SearchCase {
     }
 }
 
-fn has(record: &Record, filter: FilterField, values: &[String]) -> bool {
+fn has(record: &OperationRecord, filter: FilterField, values: &[String]) -> bool {
     let any = |found: &str| values.iter().any(|value| value == found);
     match filter {
         FilterField::Kind => any(record.kind.as_str()),
@@ -159,7 +159,7 @@ fn case() -> impl Strategy<Value = SearchCase> {
             for ((filter, value), ()) in chosen {
                 filters.entry(filter).or_default().push(value.to_owned());
             }
-            let bound = |second: u64| Token::first_of(Second::from_unix(BEGIN + second));
+            let bound = |second: u64| Token::first_of(StoreSecond::from_unix(BEGIN + second));
             let (from, to, query) = (from.map(bound), to.map(bound), query(SearchCase::text(words)));
             let size = page(size);
             let request =
@@ -213,7 +213,7 @@ proptest! {
                 searcher.refresh_manifest().await.unwrap();
             }
             for case in cases {
-                let wanted: Vec<&Record> = index.standing().filter(|record| case.matches(&index, record)).collect();
+                let wanted: Vec<&OperationRecord> = index.standing().filter(|record| case.matches(&index, record)).collect();
                 let answer = searcher.search(case.request.clone()).await.unwrap();
                 prop_assert_eq!(answer.total, wanted.len() as u64, "{:?}", case);
                 let hits = pages(&searcher, &case.request, async || ()).await;
@@ -341,7 +341,8 @@ async fn what_was_written_can_be_waited_for() {
 async fn a_correction_replaces_what_it_corrects() {
     let mut index = TestIndex::new().await;
     let searcher = searcher(&index, false);
-    let mut aborted = Record { kind: Kind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
+    let mut aborted =
+        OperationRecord { kind: OperationKind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
     aborted.decision.outcome = Outcome::Aborted;
     let mut committed = aborted.clone();
     committed.decision.outcome = Outcome::Committed;
@@ -406,7 +407,7 @@ async fn what_cannot_be_answered_is_refused_with_a_reason() {
     assert!(matches!(searcher.entry(token(9, 9)).await.unwrap_err(), SearchError::NotFound { .. }));
     let request = EntityRequest { key: "label/x/y".to_owned(), size: page(1), cursor: None };
     assert!(matches!(searcher.entity(request).await.unwrap_err(), SearchError::NotFound { .. }));
-    assert_eq!(instant(Second::from_unix(BEGIN + 2)), searcher.status().unwrap().position.watermark);
+    assert_eq!(instant(StoreSecond::from_unix(BEGIN + 2)), searcher.status().unwrap().position.watermark);
 }
 
 #[tokio::test]

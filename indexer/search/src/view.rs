@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::Cursor;
 use tidemark_ingest::engine::EngineError;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 use tokio::time::Instant;
 
@@ -27,11 +27,11 @@ pub(crate) struct SearchView {
     /// `None`: no log is read.
     pub(crate) overlay: Option<OverlayStatus>,
     /// The oldest entry that is not sealed.
-    pub(crate) oldest: Option<Second>,
+    pub(crate) oldest: Option<StoreSecond>,
     /// Entries that are neither indexed nor in the tail.
     pub(crate) gap: Option<UnindexedGap>,
     /// The newest store time that was seen in the log, and when.
-    pub(crate) seen: Option<(Second, Instant)>,
+    pub(crate) seen: Option<(StoreSecond, Instant)>,
     /// How far the horizon lies behind store time, where the log's parameters are known.
     pub(crate) delay: Option<Duration>,
     /// Keys in the log that are not valid tokens.
@@ -81,7 +81,7 @@ impl SearchView {
     ///
     /// A service that only reads has no clock of the store. It knows the newest store time in the log, how long ago it saw
     /// that, and how far the horizon lies behind store time.
-    pub(crate) fn oldest_and_horizon(&self) -> Option<(Second, Second)> {
+    pub(crate) fn oldest_and_horizon(&self) -> Option<(StoreSecond, StoreSecond)> {
         let (seen, at) = self.seen?;
         Some((self.oldest?, seen.after(at.elapsed()).before(self.delay?)))
     }
@@ -118,9 +118,9 @@ pub(crate) fn position(number: u64, index: &ManifestView) -> IndexPosition {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TailListing {
     /// The newest store time of a listed entry.
-    pub(crate) up_to: Option<Second>,
+    pub(crate) up_to: Option<StoreSecond>,
     /// The same with the moment at which it was first seen.
-    pub(crate) seen: Option<(Second, Instant)>,
+    pub(crate) seen: Option<(StoreSecond, Instant)>,
     /// Entries whose token lies in the future of their own store time.
     pub(crate) future: u64,
     /// Keys that are not valid tokens.
@@ -128,7 +128,7 @@ pub(crate) struct TailListing {
     /// How far the horizon lies behind store time.
     pub(crate) delay: Option<Duration>,
     /// Where the tail starts.
-    pub(crate) start: Second,
+    pub(crate) start: StoreSecond,
     /// What lies between the cursor and the start.
     pub(crate) gap: Option<UnindexedGap>,
 }
@@ -137,14 +137,14 @@ pub(crate) struct TailListing {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UnindexedGap {
     /// The second of the first one.
-    pub(crate) oldest: Second,
+    pub(crate) oldest: StoreSecond,
     /// Where the tail starts.
-    pub(crate) start: Second,
+    pub(crate) start: StoreSecond,
 }
 
 impl TailListing {
     /// Records the store time of a listed entry.
-    pub(crate) fn record(&mut self, time: Second) {
+    pub(crate) fn record(&mut self, time: StoreSecond) {
         if self.up_to.is_none_or(|up_to| up_to < time) {
             self.up_to = Some(time);
             self.seen = Some((time, Instant::now()));

@@ -28,8 +28,8 @@ use crate::{
     process::Process,
 };
 use tidemark_crds::PodPhase;
-use tidemark_ingest::engine::Engine;
-use tidemark_ingest::{Ingest, IngestOptions, IngestStatus, Role};
+use tidemark_ingest::engine::IndexEngine;
+use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
@@ -232,12 +232,12 @@ impl Work {
         }
         let clock = Clock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
-        let engine: Arc<dyn Engine> = engine;
+        let engine: Arc<dyn IndexEngine> = engine;
         let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
         let ended = Box::pin(ingest.run(stop.clone())).await;
         drop(folder);
         if ended.is_err() && self.options.patience == Patience::Waits {
-            self.status.send_modify(|status| status.role = Role::Starting);
+            self.status.send_modify(|status| status.role = IngestRole::Starting);
         }
         Ok(ended?)
     }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tidemark_catalog::{Generation, IndexChain, RootChain};
 use tidemark_store::Entropy;
-use tidemark_wal::{Limits, ParameterSource};
+use tidemark_wal::{ParameterSource, ReaderLimits};
 use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,7 @@ pub struct ServeOptions {
     /// The file with the token that requests must bear; `None`: everybody may ask.
     pub token_file: Option<PathBuf>,
     /// What is read of the log.
-    pub limits: Limits,
+    pub limits: ReaderLimits,
     /// The segment cache.
     pub cache: EngineOptions,
 }
@@ -174,11 +174,11 @@ mod tests {
         let path = folder.path().join("typo");
         let url = url::Url::from_directory_path(&path).unwrap();
         let options = ServeOptions {
-            stores: Stores::opened(None, Store::reading(&url).unwrap()),
+            stores: Stores::opened(None, Store::open_read_only(&url).unwrap()),
             listen: "127.0.0.1:0".parse().unwrap(),
             patience: Patience::None,
             token_file: None,
-            limits: Limits::default(),
+            limits: ReaderLimits::default(),
             cache: EngineOptions { cache_folder: folder.path().join("cache"), cache_bytes: 1 << 20 },
         };
         let service = ServeService::start(options, CancellationToken::new()).await.unwrap();

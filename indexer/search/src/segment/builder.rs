@@ -23,8 +23,8 @@ use super::{
     temp_dir::TempDirectory,
 };
 use tidemark_ingest::{
-    Record,
-    engine::{EngineError, Packed, PackedFile, SegmentBuilder},
+    OperationRecord,
+    engine::{EngineError, PackedSegment, SegmentBuilder, SegmentFile},
 };
 
 /// Memory that Tantivy sizes its hash tables for. They grow when a segment needs more.
@@ -78,7 +78,7 @@ impl TantivySegmentBuilder {
 
 #[async_trait]
 impl SegmentBuilder for TantivySegmentBuilder {
-    async fn add(&mut self, records: Vec<Record>) -> Result<(), EngineError> {
+    async fn add(&mut self, records: Vec<OperationRecord>) -> Result<(), EngineError> {
         let mut inner = self.idle().await?;
         let size = self.size.clone();
         self.state = BuilderState::Busy(spawn_blocking(move || {
@@ -93,7 +93,7 @@ impl SegmentBuilder for TantivySegmentBuilder {
         self.size.load(Ordering::Relaxed)
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<Packed, EngineError> {
+    async fn finish(mut self: Box<Self>) -> Result<PackedSegment, EngineError> {
         let inner = self.idle().await?;
         let folder = self.folder;
         spawn_blocking(move || {
@@ -106,7 +106,7 @@ impl SegmentBuilder for TantivySegmentBuilder {
 }
 
 impl SegmentWriter {
-    fn add(&mut self, records: &[Record]) -> Result<(), EngineError> {
+    fn add(&mut self, records: &[OperationRecord]) -> Result<(), EngineError> {
         for record in records {
             let doc = to_document(&self.fields, record).map_err(|e| refused("store a record", &e))?;
             self.writer.add_document(doc).map_err(|e| refused("index a record", &e))?;
@@ -121,7 +121,7 @@ pub(crate) fn bundle_index(
     temp: &TempDirectory,
     fields: &SchemaFields,
     folder: &Path,
-) -> Result<Packed, EngineError> {
+) -> Result<PackedSegment, EngineError> {
     let segments = index.searchable_segments().map_err(|e| refused("read a new segment", &e))?;
     let segment = segments.first().ok_or_else(|| refused("pack a segment", &"it holds no record"))?;
     let reader = SegmentReader::open(segment).map_err(|e| refused("read a new segment", &e))?;
@@ -130,8 +130,8 @@ pub(crate) fn bundle_index(
     let mut file = NamedTempFile::new_in(folder).map_err(|e| disk(folder, e))?;
     let out = io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
     let written = write_bundle(temp, out, documents, &filter).map_err(|e| disk(folder, e))?;
-    Ok(Packed {
-        file: PackedFile::File(file.into_temp_path()),
+    Ok(PackedSegment {
+        file: SegmentFile::File(file.into_temp_path()),
         size: written.size,
         checksum: written.checksum,
         documents,

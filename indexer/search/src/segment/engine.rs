@@ -29,8 +29,8 @@ use super::{
     temp_dir::TempDirectory,
 };
 use tidemark_ingest::{
-    Record,
-    engine::{Engine, EngineError, Lookup, Marks, Packed, PackedFile, SegmentBuilder},
+    OperationRecord,
+    engine::{EngineError, IndexEngine, Lookup, PackedSegment, RecordMarks, SegmentBuilder, SegmentFile},
 };
 
 /// Objects that are opened at once.
@@ -60,7 +60,7 @@ pub struct TantivyEngine {
 struct OpenObjects {
     segments: HashMap<String, Weak<OpenSegment>>,
     views: HashMap<String, Weak<SegmentReaderView>>,
-    sidecars: BTreeMap<String, Arc<Marks>>,
+    sidecars: BTreeMap<String, Arc<RecordMarks>>,
     latest: Option<Arc<ManifestView>>,
 }
 
@@ -88,7 +88,11 @@ impl TantivyEngine {
         &self.fields
     }
 
-    async fn reader_view(&self, segment: Segment, marks: Arc<Marks>) -> Result<Arc<SegmentReaderView>, EngineError> {
+    async fn reader_view(
+        &self,
+        segment: Segment,
+        marks: Arc<RecordMarks>,
+    ) -> Result<Arc<SegmentReaderView>, EngineError> {
         let before = self.open.lock().views.get(&segment.key).and_then(Weak::upgrade);
         let open = self.segment(segment).await?;
         spawn_blocking(move || SegmentReaderView::new(open, &marks, before))
@@ -110,7 +114,7 @@ impl TantivyEngine {
     }
 
     /// The union of all sidecars. Only those that are new are read.
-    async fn marks(&self, sidecars: &[Sidecar]) -> Result<Arc<Marks>, EngineError> {
+    async fn marks(&self, sidecars: &[Sidecar]) -> Result<Arc<RecordMarks>, EngineError> {
         let latest = self.open.lock().latest.clone();
         let known = latest.as_deref().map_or(&[][..], |latest| &latest.manifest.sidecars);
         let (mut union, new) = match (&latest, sidecars.strip_prefix(known)) {
@@ -124,7 +128,7 @@ impl TantivyEngine {
         Ok(union)
     }
 
-    async fn read_marks_once(&self, sidecar: &Sidecar) -> Result<Arc<Marks>, EngineError> {
+    async fn read_marks_once(&self, sidecar: &Sidecar) -> Result<Arc<RecordMarks>, EngineError> {
         if let Some(marks) = self.open.lock().sidecars.get(&sidecar.key) {
             return Ok(marks.clone());
         }
@@ -149,7 +153,7 @@ impl TantivyEngine {
 }
 
 #[async_trait]
-impl Engine for TantivyEngine {
+impl IndexEngine for TantivyEngine {
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
         Ok(Box::new(TantivySegmentBuilder::new(self.cache.folder(), &self.fields)?))
     }
@@ -158,7 +162,7 @@ impl Engine for TantivyEngine {
         Ok(Arc::new(ManifestLookup(self.open_manifest(manifest).await?)))
     }
 
-    async fn merge(&self, inputs: &[Segment]) -> Result<Packed, EngineError> {
+    async fn merge(&self, inputs: &[Segment]) -> Result<PackedSegment, EngineError> {
         let segments: Vec<_> = stream::iter(inputs.to_vec())
             .map(|segment| self.segment(segment))
             .buffered(MAX_CONCURRENT_OPENS)
@@ -168,7 +172,7 @@ impl Engine for TantivyEngine {
         spawn_blocking(move || merge(&segments, &fields, &folder)).await.map_err(|e| refused("merge segments", &e))?
     }
 
-    async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<Record>, EngineError> {
+    async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
         let open = self.segment(segment.clone()).await?;
         let held = seqs.start.max(segment.seq.start)..seqs.end.min(segment.seq.end);
         spawn_blocking(move || held.filter_map(|seq| open.doc(seq)).map(|doc| open.record(doc)).collect())
@@ -176,11 +180,11 @@ impl Engine for TantivyEngine {
             .map_err(|e| refused("read records", &e))?
     }
 
-    fn pack_marks(&self, marks: &Marks) -> Result<Bytes, EngineError> {
+    fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError> {
         sidecar::encode(marks).map_err(|e| refused("pack marks", &e))
     }
 
-    async fn read_marks(&self, sidecar: &Sidecar) -> Result<Marks, EngineError> {
+    async fn read_marks(&self, sidecar: &Sidecar) -> Result<RecordMarks, EngineError> {
         let object = self.store.get(&sidecar.key, MAX_SIDECAR_BYTES).await?;
         let object = object.ok_or_else(|| EngineError::Gone { key: sidecar.key.clone() })?;
         let body = object.body.ok_or_else(|| damaged(&sidecar.key, &"it is too large"))?;
@@ -192,7 +196,7 @@ impl Engine for TantivyEngine {
         sidecar::decode(&body).map_err(|e| damaged(&sidecar.key, &e))
     }
 
-    async fn uploaded(&self, segment: &Segment, file: PackedFile) {
+    async fn segment_uploaded(&self, segment: &Segment, file: SegmentFile) {
         if let Err(error) = self.cache.adopt(segment, file) {
             tracing::warn!(key = segment.key, %error, "cannot keep a new segment in the cache; it is fetched when it is needed");
         }
@@ -200,7 +204,7 @@ impl Engine for TantivyEngine {
 }
 
 /// One segment with the documents of `segments`, one after the other. Blocks.
-fn merge(segments: &[Arc<OpenSegment>], fields: &SchemaFields, folder: &Path) -> Result<Packed, EngineError> {
+fn merge(segments: &[Arc<OpenSegment>], fields: &SchemaFields, folder: &Path) -> Result<PackedSegment, EngineError> {
     let temp = TempDirectory::new(folder).map_err(|e| disk(folder, e))?;
     let inputs: Vec<_> = segments.iter().map(|segment| segment.tantivy().clone()).collect();
     let everything = inputs.iter().map(|_| None).collect();

@@ -86,7 +86,7 @@ fn index(status: &StatusAnswer) -> Markup {
                 div { dt { "This process" } dd { (role(status.role)) } }
                 div { dt { "Segments" } dd { (words::number(status.segments)) } }
                 div { dt { "Size" } dd { (words::bytes(status.bytes)) } }
-                div { dt { "Keys that are not valid tokens" } dd { (words::number(status.unrecognized_keys)) } }
+                div { dt { "Unrecognized keys" } dd { (words::number(status.unrecognized_keys)) } }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 
 use tidemark_search::{
@@ -100,15 +100,19 @@ impl Fake {
 }
 
 pub(super) fn position() -> IndexPosition {
-    IndexPosition { generation: "g1".to_owned(), manifest: 7, watermark: Second::from_unix(START + 3_600).timestamp() }
+    IndexPosition {
+        generation: "g1".to_owned(),
+        manifest: 7,
+        watermark: StoreSecond::from_unix(START + 3_600).timestamp(),
+    }
 }
 
 pub(super) fn token(n: u64) -> Token {
-    Token::from_parts(Second::from_unix(START + n * 300), [7; 16])
+    Token::from_parts(StoreSecond::from_unix(START + n * 300), [7; 16])
 }
 
 fn at(n: u64) -> Timestamp {
-    Second::from_unix(START + n * 300).timestamp()
+    StoreSecond::from_unix(START + n * 300).timestamp()
 }
 
 fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
@@ -139,7 +143,7 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
         contributors: ["Ada Lovelace", "Grace Hopper", "Barbara Liskov", "Radia Perlman"]
             .map(|name| ContributorAnswer { name: name.to_owned(), email: "mail@example.org".to_owned() })
             .to_vec(),
-        client_time: Some(Second::from_unix(START - 400_000_000).timestamp()),
+        client_time: Some(StoreSecond::from_unix(START - 400_000_000).timestamp()),
         writer: Some("trainer-3".to_owned()),
         idempotency_key: None,
         reason: None,
@@ -225,7 +229,7 @@ impl SearchService for Fake {
             return None;
         }
         Some(StatusAnswer {
-            horizon: Some(Second::from_unix(START + 3_700).timestamp()),
+            horizon: Some(StoreSecond::from_unix(START + 3_700).timestamp()),
             position: position(),
             lag_seconds: 0,
             lag_reason: None,
