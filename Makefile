@@ -11,7 +11,7 @@ test: ## lint, build, start the real servers and run every test (about an hour w
 lint: ## format and lint, changing nothing
 	cargo fmt --all --check
 	cargo clippy --workspace --exclude tidemark-sim --all-targets -- -D warnings
-	cargo clippy -p tidemark-sim --all-targets -- -D warnings
+	cargo clippy -p tidemark-sim --features tantivy --all-targets -- -D warnings
 
 deny: ## check the licences and sources of every dependency (builds cargo-deny once)
 	tests/tools/deny.sh --build

@@ -3,19 +3,31 @@
 //! No client and no runtime: the operator, the command line and the tests share what is here. The doc comments of the
 //! fields are the reference that `kubectl explain wal.spec` prints.
 
+#[cfg(feature = "kinds")]
 mod conditions;
+#[cfg(feature = "kinds")]
 mod crd;
+#[cfg(feature = "kinds")]
 mod lint;
 pub mod names;
+mod pod_report;
+#[cfg(feature = "kinds")]
 mod pod_template;
+mod reason;
+#[cfg(feature = "kinds")]
 mod schema;
+#[cfg(feature = "kinds")]
 mod size;
+#[cfg(feature = "kinds")]
 mod span;
+#[cfg(feature = "kinds")]
 mod storage;
+#[cfg(feature = "kinds")]
 mod wal;
 
+#[cfg(feature = "kinds")]
 pub use self::{
-    conditions::{ConditionStatus, ConditionType, Reason, condition, is_true, set_condition},
+    conditions::{ConditionStatus, ConditionType, condition, is_true, set_condition},
     crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml},
     lint::{Finding, Linted, Skipped, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
@@ -26,4 +38,8 @@ pub use self::{
         Auth, AuthType, CompactionSpec, Cursor, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus,
         LogPlace, MetadataPlace, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
     },
+};
+pub use self::{
+    pod_report::{PodPhase, PodProblem, PodReport, StoreRole},
+    reason::Reason,
 };

@@ -6,14 +6,16 @@
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tidemark_indexer::{engine::Engine as _, ingest::IngestOptions};
+use tidemark_ingest::IngestOptions;
+use tidemark_ingest::engine::Engine as _;
+use tidemark_store::{Metadata, Second, Store};
 use tidemark_tests::{
     Minio,
     bench::{Bench, median, number, rate, shortest},
     stores,
     workload::Bundle,
 };
-use tidemark_wal::{Limits, Log, Metadata, Reader, Schedule, Second, Store};
+use tidemark_wal::{Limits, Log, Reader, Schedule};
 use tokio::time::Instant;
 
 const AT_ONCE: usize = 64;
@@ -72,7 +74,7 @@ async fn write(log: &Log, count: u64) -> anyhow::Result<(Second, Second)> {
         let puts = chunk.map(|bundle| async move {
             log.descriptors().put(&bundle.path(), bundle.descriptor()).await?;
             let created = log.entries.create(&bundle.token().to_string(), bundle.entry(), &Metadata::new()).await;
-            anyhow::ensure!(matches!(created, tidemark_wal::Create::Committed), "{created:?}");
+            anyhow::ensure!(matches!(created, tidemark_store::Create::Committed), "{created:?}");
             Ok(())
         });
         stream::iter(puts).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
@@ -109,13 +111,13 @@ async fn raw_tantivy(log: &Log, index: &Store, first: Second, last: Second) -> a
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    let mut records: Vec<_> = resolved.iter().flat_map(tidemark_indexer::Record::from_resolved).collect();
+    let mut records: Vec<_> = resolved.iter().flat_map(tidemark_ingest::Record::from_resolved).collect();
     for (seq, record) in (1..).zip(&mut records) {
         record.seq = seq;
     }
     let cache = tempfile::tempdir()?;
-    let options = tidemark_indexer::EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 30 };
-    let engine = tidemark_indexer::TantivyEngine::open(index.clone(), &options)?;
+    let options = tidemark_search::EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 30 };
+    let engine = tidemark_search::TantivyEngine::open(index.clone(), &options)?;
     let mut builder = engine.builder()?;
     let started = Instant::now();
     for chunk in records.chunks(512) {

@@ -10,12 +10,13 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Map, Value};
 use tidemark_catalog::RootChain;
+use tidemark_store::Entropy;
 use tidemark_tests::{
     S3Server,
     bench::{number, percentile},
     stores,
 };
-use tidemark_wal::{Draft, Entropy, Log, Token, Writer, WriterOptions};
+use tidemark_wal::{Draft, Log, Token, Writer, WriterOptions};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     time::Instant,

@@ -21,21 +21,22 @@ use tantivy::{
     schema::{STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value as _},
 };
 use tidemark_catalog::{Generation, IndexChain, Manifest, RootChain};
-use tidemark_indexer::{
-    EngineOptions, Record, TantivyEngine,
-    engine::Engine as _,
-    search::{
-        Search as _, Searcher, SearcherOptions,
-        api::{SearchRequest, Sort},
-    },
+use tidemark_ingest::Record;
+use tidemark_ingest::engine::Engine as _;
+use tidemark_search::EngineOptions;
+use tidemark_search::TantivyEngine;
+use tidemark_search::{
+    Search as _, Searcher, SearcherOptions,
+    api::{SearchRequest, Sort},
 };
+use tidemark_store::Entropy;
 use tidemark_tests::{
     S3Server,
     bench::{number, percentile, shortest},
     stores,
     workload::Bundle,
 };
-use tidemark_wal::{Entropy, Log};
+use tidemark_wal::Log;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

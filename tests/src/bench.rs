@@ -4,11 +4,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tidemark_catalog::{Generation, Identity, IndexChain, RootChain};
-use tidemark_indexer::{
-    EngineOptions, TantivyEngine,
-    ingest::{Ingest, IngestOptions, IngestStatus},
-};
-use tidemark_wal::{Clock, Entropy, Log, Parameters, Second, Store};
+use tidemark_ingest::{Ingest, IngestOptions, IngestStatus};
+use tidemark_search::EngineOptions;
+use tidemark_search::TantivyEngine;
+use tidemark_store::{Clock, Entropy, Second, Store};
+use tidemark_wal::{Log, Parameters};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,7 @@ impl Bench {
         let (sender, status) = watch::channel(IngestStatus::default());
         let ingest = Ingest {
             log: log.clone(),
-            clock: Clock::new(log, &entropy.nonce()),
+            clock: Clock::new(log.stores(), &entropy.nonce()),
             root,
             chain: IndexChain::open(index, Generation::first(), entropy.clone()),
             engine: engine.clone(),

@@ -9,14 +9,15 @@ use std::{
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidemark_catalog::{Generation, Identity, IndexChain, RootChain, Segment};
-use tidemark_indexer::{
-    EngineOptions, Record, TantivyEngine,
-    engine::Engine,
-    http::{Metrics, Server, ServerOptions},
-    ingest::{Ingest, IngestOptions, IngestStatus, Role},
-    search::{Searcher, SearcherOptions},
-};
-use tidemark_wal::{Clock, Entropy, Log, Parameters, Second, Store, Token};
+use tidemark_indexer::http::{Metrics, Server, ServerOptions};
+use tidemark_ingest::Record;
+use tidemark_ingest::engine::Engine;
+use tidemark_ingest::{Ingest, IngestOptions, IngestStatus, Role};
+use tidemark_search::EngineOptions;
+use tidemark_search::TantivyEngine;
+use tidemark_search::{Searcher, SearcherOptions};
+use tidemark_store::{Clock, Entropy, Second, Store};
+use tidemark_wal::{Log, Parameters, Token};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -231,7 +232,7 @@ impl Attempt {
         self.status.send_modify(|status| status.role = Role::Starting);
         Ingest {
             log: self.log.clone(),
-            clock: Clock::new(&self.log, &self.entropy.nonce()),
+            clock: Clock::new(self.log.stores(), &self.entropy.nonce()),
             root: self.root.clone(),
             chain: self.chain.clone(),
             engine: Arc::new(engine(&self.chain, cache)),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tidemark_wal::Second;
+use tidemark_store::Second;
 use tokio::{net::TcpListener, runtime::Runtime};
 
 pub use self::clock::StoreClock;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use object_store::memory::InMemory;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tempfile::TempDir;
-use tidemark_wal::{Entropy, Metadata, Second, Store};
+use tidemark_store::{Entropy, Metadata, Second, Store};
 use tokio::sync::OnceCell;
 
 use crate::{Faulty, Minio, S3Server};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemark_wal::{Second, Token};
+use tidemark_store::Second;
+use tidemark_wal::Token;
 
 const SUBJECTS: [&str; 16] = [
     "horizon",

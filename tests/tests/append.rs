@@ -4,14 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
+use tidemark_store::{Entropy, Second, put_signed};
 use tidemark_tests::{
     S3Server, TestStore,
     faults::{Fault, Operation, Rule},
     stores::On,
 };
 use tidemark_wal::{
-    AppendError, Draft, DraftOp, Entropy, Evidence, Limits, Listed, Log, Outcome, Parameters, Reader, Resolved,
-    Schedule, Second, Writer, WriterOptions, put_signed,
+    AppendError, Draft, DraftOp, Evidence, Limits, Listed, Log, Outcome, Parameters, Reader, Resolved, Schedule,
+    Writer, WriterOptions,
 };
 
 macro_rules! suite {

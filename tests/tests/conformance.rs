@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, io::Write, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use tidemark_store::{
+    Create, Entropy, Metadata, ObjectInfo, Second, SignedAnswer, SignedPut, Signer, Store, StoreError, Verdict, probe,
+    put_signed,
+};
 use tidemark_tests::{
     TestStore,
     faults::{Fault, Operation, Rule},
     stores::{self, On},
-};
-use tidemark_wal::{
-    Create, Entropy, Metadata, ObjectInfo, Second, SignedAnswer, SignedPut, Signer, Store, StoreError, Verdict, probe,
-    put_signed,
 };
 
 macro_rules! suite {

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use tidemark_indexer::{Record, ingest::Role};
+use tidemark_ingest::Record;
+use tidemark_ingest::Role;
+use tidemark_store::{Entropy, Second};
 use tidemark_tests::{
     Pipeline,
     faults::{Fault, Operation, Rule},
 };
-use tidemark_wal::{Entropy, Evidence, Kind, Outcome, Second, Token};
+use tidemark_wal::{Evidence, Kind, Outcome, Token};
 
 fn outcomes(records: &[Record]) -> Vec<Outcome> {
     records.iter().map(|record| record.decision.outcome).collect()

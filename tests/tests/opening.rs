@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use tidemark_catalog::Owner;
-use tidemark_indexer::{
-    EngineOptions,
-    ingest::IngestOptions,
-    service::{IndexOptions, IndexService, Patience, Stores},
-};
+use tidemark_indexer::service::{IndexOptions, IndexService, Patience, Stores};
+use tidemark_ingest::IngestOptions;
+use tidemark_search::EngineOptions;
 use tidemark_tests::{
     S3Server,
     faults::{Fault, Operation, Rule},

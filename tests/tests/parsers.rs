@@ -11,8 +11,9 @@ use std::{
 use futures::FutureExt;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use tidemark_catalog::{Chain, ChainError, Generation, Manifest};
+use tidemark_store::{Entropy, Store};
 use tidemark_tests::Pipeline;
-use tidemark_wal::{Entropy, Store, Token, parse, place, read_descriptor};
+use tidemark_wal::{Token, parse, place, read_descriptor};
 use tokio::time::Instant;
 
 const TOKEN: &str = "0ujtsYcgvSTl8PAuAdqWYSMnLOv";

@@ -10,11 +10,12 @@ use std::{
 
 use serde_json::Value;
 use tidemark_catalog::RootChain;
+use tidemark_store::Entropy;
 use tidemark_tests::{
     Program, TestStore,
     stores::{self, On},
 };
-use tidemark_wal::{Draft, DraftOp, Entropy, Log, Token, Writer, WriterOptions};
+use tidemark_wal::{Draft, DraftOp, Log, Token, Writer, WriterOptions};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 

@@ -50,7 +50,7 @@ skip() {
 step "format" cargo fmt --all --check
 step "lint" cargo clippy "${product[@]}" --all-targets --quiet -- -D warnings
 # The simulation turns on planted faults, which must not leak into the product: always a command of its own.
-step "lint simulation" cargo clippy -p tidemark-sim --all-targets --quiet -- -D warnings
+step "lint simulation" cargo clippy -p tidemark-sim --features tantivy --all-targets --quiet -- -D warnings
 
 echo "==> dependencies"
 tests/tools/deny.sh
@@ -103,7 +103,7 @@ if step "build" cargo build "${product[@]}" --all-targets --quiet; then
         while [ ${#running[@]} -gt 0 ]; do finish_one; done
     fi
 fi
-step "simulation" cargo test -p tidemark-sim --no-fail-fast
+step "simulation" cargo test -p tidemark-sim --features tantivy --no-fail-fast
 
 echo
 [ ${#skipped[@]} -eq 0 ] || printf 'skipped: %s\n' "${skipped[@]}"

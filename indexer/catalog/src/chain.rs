@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use serde::{Serialize, de::DeserializeOwned};
-use tidemark_wal::{
+use tidemark_store::{
     Create, Entropy, Metadata, ObjectInfo, Second, Store, StoreError,
     planted::{Fault, planted},
 };

@@ -8,7 +8,8 @@ mod transactions;
 use std::{collections::BTreeMap, fmt, ops::Range};
 
 use serde::{Deserialize, Serialize};
-use tidemark_wal::{Outcome, Second, Token};
+use tidemark_store::Second;
+use tidemark_wal::{Outcome, Token};
 
 use crate::{Broken, Generation, Identity, LogId, Owner, SetDigest, State};
 

@@ -106,7 +106,7 @@ fn refuse_newer<S: State>(key: &str, header: &[u8]) -> Result<(), ChainError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tidemark_wal::Second;
+    use tidemark_store::Second;
 
     use super::*;
     use crate::{Generation, Manifest};

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidemark_wal::{
-    Parameters, Schedule, Second,
+use tidemark_store::{
+    Second,
     planted::{Fault, planted},
 };
+use tidemark_wal::{Parameters, Schedule};
 
 use crate::{Broken, Claim, Cursor, Generation, Refused, State};
 

@@ -7,7 +7,8 @@ use std::{
 
 use async_trait::async_trait;
 use serde::Serialize;
-use tidemark_wal::{Entropy, Log, ParameterSource, Parameters, Schedule, SourceError};
+use tidemark_store::Entropy;
+use tidemark_wal::{Log, ParameterSource, Parameters, Schedule, SourceError};
 
 use crate::{
     Chain, ChainError, Claim, Cleaner, Consumer, Cursor, Generation, LogId, Owner, Registered, Registration, Root,

@@ -7,7 +7,7 @@
 use std::{convert::Infallible, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tidemark_wal::{
+use tidemark_store::{
     Clock, Second, Store, StoreError,
     planted::{Fault, planted},
 };

@@ -6,7 +6,8 @@ use tidemark_catalog::{
     Chain, Claim, Cleaner, Consumer, Counts, Cursor, Generation, Holder, Identity, LogId, Manifest, Owner,
     ParameterSet, Pin, ProbeRecord, Registered, Root, Segment, SetDigest, Sidecar, Tombstone, Totals,
 };
-use tidemark_wal::{Entropy, Evidence, Outcome, Parameters, Second, Store, Token};
+use tidemark_store::{Entropy, Second, Store};
+use tidemark_wal::{Evidence, Outcome, Parameters, Token};
 
 fn second(unix: u64) -> Second {
     Second::from_unix(unix)

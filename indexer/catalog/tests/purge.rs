@@ -14,7 +14,7 @@ use support::{
 use tidemark_catalog::{
     ChainError, Generation, Identity, IndexChain, ObjectKind, ObjectName, Owner, Purgeable, Refused, Swept, Writership,
 };
-use tidemark_wal::{Create, Entropy, Metadata};
+use tidemark_store::{Create, Entropy, Metadata};
 use tokio::{sync::Notify, time::timeout};
 
 /// An index of some records, objects that nobody published, and strangers in and around it. Gives its writer.

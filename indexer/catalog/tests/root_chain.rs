@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use support::Stage;
 use tidemark_catalog::{ChainError, Generation, Owner, Refused, Registered, Registration, RootChain};
-use tidemark_wal::{CHANGE_DELAY, Entropy, Log, ParameterSource as _, Parameters, Schedule, Second};
+use tidemark_store::{Entropy, Second};
+use tidemark_wal::{CHANGE_DELAY, Log, ParameterSource as _, Parameters, Schedule};
 use tokio::time::advance;
 
 fn open(stage: &Stage, seed: u64) -> RootChain {

@@ -14,7 +14,8 @@ use tidemark_catalog::{
     ChainError, Cursor, Generation, HEARTBEAT, Identity, IndexChain, Manifest, PublishError, SILENCE, Slot, Waiting,
     Writership, heartbeat,
 };
-use tidemark_wal::{Clock, Entropy, Log, Second};
+use tidemark_store::{Clock, Entropy, Second};
+use tidemark_wal::Log;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
@@ -37,7 +38,7 @@ impl Process {
         let log = Log::over(stage.store().below("log"), Vec::new());
         let entropy = Entropy::seeded(name.bytes().map(u64::from).sum());
         let chain = IndexChain::open(&stage.store().below("index"), Generation::first(), entropy);
-        let clock = Clock::new(&log, name);
+        let clock = Clock::new(log.stores(), name);
         Self { name: name.to_owned(), stage, log, clock, chain }
     }
 

@@ -14,7 +14,8 @@ use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_catalog::RootChain;
-use tidemark_wal::{AppendError, Draft, DraftOp, Entropy, Receipt, Second, Token, Writer, WriterOptions};
+use tidemark_store::{Entropy, Second};
+use tidemark_wal::{AppendError, Draft, DraftOp, Receipt, Token, Writer, WriterOptions};
 
 use super::{
     Exit,

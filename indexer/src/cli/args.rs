@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use tidemark_wal::{Limits, Log, Parameters, Store, StoreError};
+use tidemark_store::{Store, StoreError};
+use tidemark_wal::{Limits, Log, Parameters};
 use url::Url;
 
 use crate::service::{Patience, StoresSettings};
@@ -207,7 +208,7 @@ mod tests {
             stores(r#"{"log": {"endpoint": "http://m:9000", "allowHTTP": true, "credentialsDir": "/c"}}"#).unwrap();
         let yaml = stores("log: {endpoint: 'http://m:9000', allowHTTP: true, credentialsDir: /c}").unwrap();
         assert_eq!(json, yaml);
-        assert_eq!(json.index, tidemark_wal::StoreSettings::default());
+        assert_eq!(json.index, tidemark_store::StoreSettings::default());
         assert!(stores(r#"{"archive": {}}"#).is_err());
     }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use tidemark_wal::{Entropy, ProbeReport, Verdict, probe};
+use tidemark_store::{Entropy, ProbeReport, Verdict, probe};
 
 use super::{
     Exit,

@@ -9,10 +9,8 @@ use clap::{Args, Subcommand};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tidemark_catalog::RootChain;
-use tidemark_wal::{
-    Clock, ClockError, Entropy, Evidence, Limits, Listed, Outcome, ParameterSource as _, Reader, Resolved, Schedule,
-    Second, StoreError, Token,
-};
+use tidemark_store::{Clock, ClockError, Entropy, Second, StoreError};
+use tidemark_wal::{Evidence, Limits, Listed, Outcome, ParameterSource as _, Reader, Resolved, Schedule, Token};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,10 +19,8 @@ use super::{
     output::{print_json, print_line},
     stopping::{ended, stop_on_signal},
 };
-use crate::{
-    engine::KeyOfWriter,
-    service::{ServiceError, fit_log},
-};
+use crate::service::{ServiceError, fit_log};
+use tidemark_ingest::engine::KeyOfWriter;
 
 /// Entries read at once.
 const CONCURRENCY: usize = 32;
@@ -110,7 +106,7 @@ impl List {
         let stores = log.open()?;
         let entropy = Entropy::from_os();
         let mut listing = Listing {
-            clock: Clock::new(&stores, &format!("log-{}", entropy.nonce())),
+            clock: Clock::new(stores.stores(), &format!("log-{}", entropy.nonce())),
             root: RootChain::open(&stores, entropy),
             reader: Reader::new(&stores, Limits::default()),
             from: from.map_or(Second::KSUID_EPOCH, Second::floor),

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use tidemark_wal::{Draft, DraftOp, Entropy, Place, Second, Token};
+use tidemark_store::{Entropy, Second};
+use tidemark_wal::{Draft, DraftOp, Place, Token};
 
 use super::catalogue::{CONTEXTS, FINDINGS, LABELS, SHELVES, Shelf, TEAM};
 

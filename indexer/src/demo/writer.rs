@@ -3,9 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::RootChain;
-use tidemark_wal::{
-    AppendError, Clock, Entropy, Log, Second, Store, StoreError, Token, Writer, WriterOptions, read_descriptor,
-};
+use tidemark_store::{Clock, Entropy, Second, Store, StoreError};
+use tidemark_wal::{AppendError, Log, Token, Writer, WriterOptions, read_descriptor};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -91,7 +90,7 @@ async fn make_buckets(stores: &[Store]) -> Result<(), ServiceError> {
 async fn open(log: &Log, ids: &Entropy, mut story: Story) -> Result<Teller, ServiceError> {
     let name = format!("tidemark-demo-{}", ids.nonce());
     let root = Arc::new(RootChain::open(log, ids.clone()));
-    let clock = Clock::new(log, &name);
+    let clock = Clock::new(log.stores(), &name);
     patiently("the log", || async {
         if root.parameters().await?.is_none() {
             return Err(Wait::NoParameters);

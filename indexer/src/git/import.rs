@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tidemark_wal::{AppendError, Draft, DraftOp, Log, StoreError, Writer};
+use tidemark_store::StoreError;
+use tidemark_wal::{AppendError, Draft, DraftOp, Log, Writer};
 
 use super::history::{Commit, GitError, History, Person, Tag, safe_name};
 

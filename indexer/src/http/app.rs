@@ -5,10 +5,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{metrics::Metrics, parameters::Parameters, problem::Problem};
-use crate::{
-    process::Process,
-    search::{Search, SearchError, api::StatusAnswer},
-};
+use crate::process::Process;
+use tidemark_search::{Search, SearchError, api::StatusAnswer};
 
 /// What the handlers share.
 #[derive(Clone)]

@@ -20,7 +20,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::problem::Problem;
-use crate::process::{Cause, Process, Reason};
+use crate::process::Process;
+use tidemark_crds::Reason;
+use tidemark_ingest::FailureCause;
 
 /// How often the file is looked at, at most.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -69,7 +71,7 @@ impl Auth {
             }
             Err(why) => {
                 let message = token_file_message(&self.0.file, &why);
-                self.0.process.reported(READING, Cause::of(Reason::AuthTokenMissing), message);
+                self.0.process.reported(READING, FailureCause::of(Reason::AuthTokenMissing), message);
                 None
             }
         };
@@ -139,7 +141,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::ingest::IngestStatus;
+    use tidemark_ingest::IngestStatus;
 
     const TOKEN: &str = "0123456789abcdef";
 

@@ -10,7 +10,7 @@ use super::{
     parameters::Parameters,
     problem::{Problem, ProblemDetails},
 };
-use crate::search::api::{DEFAULT_SIZE, EntityAnswer, EntityRequest, MAX_SIZE};
+use tidemark_search::api::{DEFAULT_SIZE, EntityAnswer, EntityRequest, MAX_SIZE};
 
 const PARAMETERS: &[&str] = &["size", "cursor", "min_token", "wait"];
 

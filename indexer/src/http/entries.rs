@@ -10,7 +10,7 @@ use super::{
     parameters::Parameters,
     problem::{Problem, ProblemDetails},
 };
-use crate::search::api::EntryAnswer;
+use tidemark_search::api::EntryAnswer;
 
 const PARAMETERS: &[&str] = &["min_token", "wait"];
 

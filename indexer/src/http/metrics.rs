@@ -22,10 +22,8 @@ use prometheus_client::{
 
 use self::process::ProcessCollector;
 use super::{app::App, problem::Problem};
-use crate::{
-    process::Process,
-    search::api::{Role, StatusAnswer},
-};
+use crate::process::Process;
+use tidemark_search::api::{Role, StatusAnswer};
 
 /// Content type of the text form.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

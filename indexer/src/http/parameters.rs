@@ -4,7 +4,8 @@ use std::{str::FromStr, time::Duration};
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::StrDeserializer};
-use tidemark_wal::{Second, Token};
+use tidemark_store::Second;
+use tidemark_wal::Token;
 use url::form_urlencoded;
 
 use super::problem::Problem;

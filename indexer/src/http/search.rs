@@ -11,7 +11,7 @@ use super::{
     parameters::Parameters,
     problem::{Problem, ProblemDetails},
 };
-use crate::search::api::{DEFAULT_SIZE, Facet, Filter, MAX_SIZE, SearchAnswer, SearchRequest};
+use tidemark_search::api::{DEFAULT_SIZE, Facet, Filter, MAX_SIZE, SearchAnswer, SearchRequest};
 
 /// The parameters of a search.
 pub(crate) const PARAMETERS: &[&str] = &[
@@ -160,7 +160,7 @@ fn facets(parameters: &Parameters) -> Result<(Vec<Facet>, bool), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::api::Sort;
+    use tidemark_search::api::Sort;
 
     fn read(query: &str) -> Result<SearchRequest, Problem> {
         request(&Parameters::read(Some(query), PARAMETERS)?)

@@ -26,10 +26,8 @@ use super::{
     problem::Problem,
     process, search, status,
 };
-use crate::{
-    process::Process,
-    search::{LateSearch, Search},
-};
+use crate::process::Process;
+use tidemark_search::{LateSearch, Search};
 
 /// How the server behaves.
 #[derive(Clone, Debug)]

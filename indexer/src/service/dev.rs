@@ -9,17 +9,16 @@ use std::{
 };
 
 use tidemark_catalog::{Owner, RootChain};
-use tidemark_wal::{Entropy, Log, Parameters, Store, Writer, WriterOptions};
+use tidemark_store::{Entropy, Store};
+use tidemark_wal::{Log, Parameters, Writer, WriterOptions};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     IndexOptions, IndexService, Patience, ServiceError, Stores,
     opening::{cache_options, lock},
 };
-use crate::{
-    git::{ImportError, Imported, import},
-    ingest::IngestOptions,
-};
+use crate::git::{ImportError, Imported, import};
+use tidemark_ingest::IngestOptions;
 
 /// How many bytes of segments the cache of a local folder keeps.
 const CACHE_BYTES: u64 = 4 << 30;

@@ -9,7 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use tidemark_catalog::{ChainError, Identity, IndexChain, Owner, Purge, Registration, Root, RootChain, Slot, Swept};
-use tidemark_wal::{Clock, Entropy, Log, ParameterSource, Store, Token};
+use tidemark_store::{Clock, Entropy, Store};
+use tidemark_wal::{Log, ParameterSource, Token};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
@@ -25,15 +26,18 @@ use super::{
     waiting::{OPENING, patiently},
 };
 use crate::{
-    EngineOptions, TantivyEngine,
-    engine::Engine,
     http::{Metrics, Server, ServerOptions},
-    ingest::{Ingest, IngestOptions, IngestStatus, Role},
-    process::{Cause, Phase, Process},
-    search::{
-        LateSearch, Search, SearchError, Searcher, SearcherOptions,
-        api::{self, EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
-    },
+    process::Process,
+};
+use tidemark_crds::PodPhase;
+use tidemark_ingest::FailureCause;
+use tidemark_ingest::engine::Engine;
+use tidemark_ingest::{Ingest, IngestOptions, IngestStatus, Role};
+use tidemark_search::EngineOptions;
+use tidemark_search::TantivyEngine;
+use tidemark_search::{
+    LateSearch, Search, SearchError, Searcher, SearcherOptions,
+    api::{self, EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
 };
 
 /// What `tidemark index` is told.
@@ -175,7 +179,7 @@ impl Work {
             biased;
             () = self.control.asked() => {
                 tracing::info!("the index is to be removed: this process ends its work");
-                self.process.set_phase(Some(Phase::Purging));
+                self.process.set_phase(Some(PodPhase::Purging));
                 working.cancel();
                 index.await
             }
@@ -192,21 +196,21 @@ impl Work {
 
     /// Removes the index, and does nothing more until `stop`: a process that ended would be started again.
     async fn remove(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
-        self.process.set_phase(Some(Phase::Purging));
+        self.process.set_phase(Some(PodPhase::Purging));
         let Opened { log, index } = self.stores()?;
         let log = log.ok_or_else(|| ServiceError::Ended { task: "purge", why: "no log was named".to_owned() })?;
         let name = index.url().to_string();
         let identity = self.options.identity.clone().unwrap_or_else(|| format!("purge-{}", self.entropy.nonce()));
         let (identity, root) = (Identity(identity), RootChain::open(&log, self.entropy.clone()));
         let purge = Purge::new(root, index, &name, self.options.owner.clone(), self.entropy.clone());
-        let clock = Clock::new(&log, &clock_name(&identity));
+        let clock = Clock::new(log.stores(), &clock_name(&identity));
         let waits = |waiting| tracing::debug!(?waiting, "waiting for the writer's role, to remove the index");
         let run = Box::pin(purge.run(&identity, &clock, &log.entries, waits));
         let Some(swept) = stop.run_until_cancelled(run).await else { return Ok(()) };
         let Swept { deleted, fences, unknown } = swept?;
         tracing::info!(index = name, deleted, fences, unknown, "the index is removed; unknown objects stay");
         self.process.works(OPENING);
-        self.process.set_phase(Some(Phase::Purged));
+        self.process.set_phase(Some(PodPhase::Purged));
         stop.cancelled().await;
         Ok(())
     }
@@ -232,7 +236,7 @@ impl Work {
             self.search.set(Arc::new(Indexing { searcher: Arc::clone(&searcher), ingest: self.status.subscribe() }));
             tokio::spawn(async move { searcher.run(stop_search).await });
         }
-        let clock = Clock::new(&log, &clock_name(&identity));
+        let clock = Clock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
         let engine: Arc<dyn Engine> = engine;
         let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
@@ -296,7 +300,7 @@ impl Work {
         // What was wrong before is not any more: the log's store was reached.
         let probing = || {
             self.process.works(OPENING);
-            self.process.set_phase(Some(Phase::Probing));
+            self.process.set_phase(Some(PodPhase::Probing));
         };
         let stores: Vec<_> = log.stores().chain([index]).collect();
         let fitted = fit(root, head, &stores, &self.entropy, probing).await;
@@ -366,7 +370,7 @@ impl Search for Indexing {
         self.searcher.not_ready()
     }
 
-    fn failures(&self) -> Vec<(Cause, String)> {
+    fn failures(&self) -> Vec<(FailureCause, String)> {
         self.searcher.failures()
     }
 

@@ -9,10 +9,11 @@ use futures::future::join_all;
 use tidemark_catalog::{
     ChainError, Generation, Identity, IndexChain, Owner, Registered, Registration, Root, RootChain, Slot,
 };
-use tidemark_wal::{Entropy, Log, Parameters, ProbeReport, Store, StoreError, probe};
+use tidemark_store::{Entropy, ProbeReport, Store, StoreError, probe};
+use tidemark_wal::{Log, Parameters};
 
 use super::ServiceError;
-use crate::EngineOptions;
+use tidemark_search::EngineOptions;
 
 /// Gives the parameters that a command asks for, from those that are recorded; `None` when it cannot.
 pub type Asked = Box<dyn Fn(Option<Parameters>) -> Option<Parameters> + Send + Sync>;

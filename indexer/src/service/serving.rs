@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tidemark_catalog::{Generation, IndexChain, RootChain};
-use tidemark_wal::{Entropy, Limits, ParameterSource};
+use tidemark_store::Entropy;
+use tidemark_wal::{Limits, ParameterSource};
 use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
@@ -13,11 +14,12 @@ use super::{
     waiting::{OPENING, patiently},
 };
 use crate::{
-    EngineOptions, TantivyEngine,
     http::{Metrics, Server, ServerOptions},
     process::Process,
-    search::{LateSearch, Search, Searcher, SearcherOptions},
 };
+use tidemark_search::EngineOptions;
+use tidemark_search::TantivyEngine;
+use tidemark_search::{LateSearch, Search, Searcher, SearcherOptions};
 
 /// What `tidemark serve` is told.
 #[derive(Debug)]
@@ -160,10 +162,11 @@ pub(super) fn serve(tasks: &mut Tasks, listener: TcpListener, server: Server) {
 #[cfg(test)]
 mod tests {
     use tidemark_catalog::Identity;
-    use tidemark_wal::{Clock, Log, Store};
+    use tidemark_store::{Clock, Store};
+    use tidemark_wal::Log;
 
     use super::*;
-    use crate::search::SearchError;
+    use tidemark_search::SearchError;
 
     #[tokio::test]
     async fn an_index_that_does_not_exist_is_waited_for_and_not_made() {
@@ -189,7 +192,7 @@ mod tests {
         assert!(searcher.status().is_none());
         let log = Log::over(Store::memory(), vec![Store::memory()]);
         let chain = IndexChain::open(&index, Generation::first(), Entropy::seeded(1));
-        let clock = Clock::new(&log, "test");
+        let clock = Clock::new(log.stores(), "test");
         chain.acquire(Identity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
         assert!(searcher.refresh_manifest().await.unwrap());
         assert!(searcher.status().is_some());

@@ -8,10 +8,11 @@ use prometheus_client::{
     metrics::counter::ConstCounter,
 };
 use serde::{Deserialize, Serialize};
-use tidemark_wal::{Access, Environment, Log, Requests, Store, StoreError, StoreSettings};
+use tidemark_store::{Access, Environment, Requests, Store, StoreError, StoreSettings};
+use tidemark_wal::Log;
 use url::Url;
 
-use crate::process::Place;
+use tidemark_crds::StoreRole;
 
 /// Settings of each place's store; a place that is left out uses the variables of the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +38,7 @@ pub struct Opened {
 /// The stores of a process, which opens them as often as it must.
 pub struct Stores {
     open: Box<dyn Fn() -> Result<Opened, StoreError> + Send + Sync>,
-    places: Vec<(String, Place)>,
+    places: Vec<(String, StoreRole)>,
     requests: BTreeMap<&'static str, Requests>,
 }
 
@@ -70,10 +71,10 @@ impl StoresSettings {
 impl Stores {
     /// Stores that are open already.
     pub fn opened(log: Option<Log>, index: Store) -> Self {
-        let mut places = vec![(index.url().to_string(), Place::Index)];
+        let mut places = vec![(index.url().to_string(), StoreRole::Index)];
         if let Some(log) = &log {
-            places.extend(log.metadata.iter().map(|store| (store.url().to_string(), Place::Metadata)));
-            places.push((log.entries.url().to_string(), Place::Log));
+            places.extend(log.metadata.iter().map(|store| (store.url().to_string(), StoreRole::Metadata)));
+            places.push((log.entries.url().to_string(), StoreRole::Log));
         }
         let open = move || Ok(Opened { log: log.clone(), index: index.clone() });
         Self { open: Box::new(open), places, requests: BTreeMap::new() }
@@ -81,10 +82,10 @@ impl Stores {
 
     /// Stores at these URLs, opened when the process starts its work.
     pub fn at(log: Option<(Url, Vec<Url>)>, index: Url, settings: &StoresSettings, used: Use) -> Self {
-        let mut places = vec![(index.to_string(), Place::Index)];
+        let mut places = vec![(index.to_string(), StoreRole::Index)];
         if let Some((log, metadata)) = &log {
-            places.extend(metadata.iter().map(|url| (url.to_string(), Place::Metadata)));
-            places.push((log.to_string(), Place::Log));
+            places.extend(metadata.iter().map(|url| (url.to_string(), StoreRole::Metadata)));
+            places.push((log.to_string(), StoreRole::Log));
         }
         let requests: BTreeMap<_, _> = ["log", "metadata", "index"].map(|place| (place, Requests::default())).into();
         let environment = Environment::of_process();
@@ -112,7 +113,7 @@ impl Stores {
     }
 
     /// Which place each URL is.
-    pub fn places(&self) -> Vec<(String, Place)> {
+    pub fn places(&self) -> Vec<(String, StoreRole)> {
         self.places.clone()
     }
 

@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Parameters, Second, Token,
+use crate::{Parameters, Token};
+use tidemark_store::{
+    Second,
     planted::{Fault, planted},
 };
 

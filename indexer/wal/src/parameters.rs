@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use tidemark_store::{
     Second,
     planted::{Fault, planted},
 };

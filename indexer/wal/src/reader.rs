@@ -13,7 +13,8 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 
 use self::listing::{Listing, Strangers};
-use crate::{Decision, Descriptor, Intent, Log, Malformed, Operation, Place, Schedule, Second, StoreError, Token};
+use crate::{Decision, Descriptor, Intent, Log, Malformed, Operation, Place, Schedule, Token};
+use tidemark_store::{Second, StoreError};
 
 /// What a reader takes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

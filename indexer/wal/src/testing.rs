@@ -16,7 +16,8 @@ use object_store::{
 use tokio::time::Instant;
 use url::Url;
 
-use crate::{Entropy, Log, Parameters, Schedule, Second, Store, Writer, WriterOptions};
+use crate::{Log, Parameters, Schedule, Writer, WriterOptions};
+use tidemark_store::{Entropy, Second, Store};
 
 /// Store time when a lab opens.
 pub(crate) const OPENED: Second = Second::from_unix(1_700_000_000);

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use svix_ksuid::{Ksuid, KsuidLike as _};
 
-use crate::{Entropy, Second};
+use tidemark_store::{Entropy, Second};
 
 /// The name of one log entry: a KSUID, 32 bits of seconds since 2014-05-13T16:53:20Z and 128 random bits.
 ///

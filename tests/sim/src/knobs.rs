@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tidemark_wal::{Parameters, planted::Fault};
+use tidemark_store::planted::Fault;
+use tidemark_wal::Parameters;
 
 use crate::{dice::Dice, weather::Weather};
 
@@ -48,6 +49,7 @@ const ENTRIES: std::ops::RangeInclusive<u64> = 8..=8;
 
 impl Knobs {
     /// A shorter storm over the real engine, whose files are below `folder`.
+    #[cfg(feature = "tantivy")]
     pub fn real(seed: u64, folder: PathBuf) -> Self {
         Self { tantivy: Some(folder), changes: Vec::new(), storm: Duration::from_secs(150), ..Self::mixed(seed) }
     }

@@ -9,8 +9,10 @@ use std::{
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{FIRST_SEQ, Manifest, SetDigest};
-use tidemark_indexer::{Record, engine::Marks};
-use tidemark_wal::{Outcome, Second, Token};
+use tidemark_ingest::Record;
+use tidemark_ingest::engine::Marks;
+use tidemark_store::Second;
+use tidemark_wal::{Outcome, Token};
 
 use crate::{
     cloud::{Event, What},

@@ -7,7 +7,8 @@ use std::{
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tidemark_wal::{Form, Intent, Kind, Malformed, Operation, Outcome, Parameters, Second, Token};
+use tidemark_store::Second;
+use tidemark_wal::{Form, Intent, Kind, Malformed, Operation, Outcome, Parameters, Token};
 
 use crate::cloud::{Event, Metadata, What};
 

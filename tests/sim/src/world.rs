@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use tidemark_wal::{Entropy, Log, Second, Store};
+use tidemark_store::{Entropy, Second, Store};
+use tidemark_wal::Log;
 use tokio::sync::watch;
 use url::Url;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use tidemark_wal::Second;
+use tidemark_store::Second;
 
 /// The machine's clock moved by as much as a test says.
 ///

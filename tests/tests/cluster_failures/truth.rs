@@ -7,12 +7,12 @@ use std::{
 
 use futures::StreamExt as _;
 use tidemark_catalog::{IndexChain, Manifest, ObjectName, RootChain, Slot};
-use tidemark_indexer::{
-    EngineOptions, TantivyEngine,
-    engine::{Engine, Marks},
-};
+use tidemark_ingest::engine::{Engine, Marks};
+use tidemark_search::EngineOptions;
+use tidemark_search::TantivyEngine;
+use tidemark_store::{Entropy, Second};
 use tidemark_tests::stores;
-use tidemark_wal::{Entropy, Limits, Log, Outcome, ParameterSource as _, Reader, Resolved, Second};
+use tidemark_wal::{Limits, Log, Outcome, ParameterSource as _, Reader, Resolved};
 
 use super::world::{LOG, METADATA, World, until};
 

@@ -6,7 +6,8 @@ use serde_json::{Map, json};
 use tempfile::TempDir;
 use tidemark_catalog::RootChain;
 use tidemark_indexer::service::{DevOptions, DevService};
-use tidemark_wal::{Create, Draft, DraftOp, Entropy, Log, Metadata, Token, Writer, WriterOptions};
+use tidemark_store::{Create, Entropy, Metadata};
+use tidemark_wal::{Draft, DraftOp, Log, Token, Writer, WriterOptions};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

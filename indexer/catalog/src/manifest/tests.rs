@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tidemark_wal::{Entropy, Evidence, Outcome, Second, Token};
+use tidemark_store::{Entropy, Second};
+use tidemark_wal::{Evidence, Outcome, Token};
 
 use super::*;
 use crate::{Identity, ObjectKind, ObjectName, Refused};

@@ -24,7 +24,7 @@ use object_store::{
 };
 use serde::{Deserialize, Serialize};
 use tidemark_catalog::{Broken, Chain, Refused, State};
-use tidemark_wal::{Entropy, Second, Store};
+use tidemark_store::{Entropy, Second, Store};
 use tokio::{sync::Notify, time::Instant};
 
 /// A state for tests: numbers, in the order in which they were appended.

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::{hit, json, words};
-use crate::search::api::{EntryAnswer, EntryOperation, Hit, SightingAnswer};
+use tidemark_search::api::{EntryAnswer, EntryOperation, Hit, SightingAnswer};
 
 /// The entry.
 pub(crate) fn shown(entry: &EntryAnswer) -> Markup {

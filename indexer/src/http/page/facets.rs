@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{question::Question, words};
-use crate::search::api::{Facet, FacetCount, SearchAnswer};
+use tidemark_search::api::{Facet, FacetCount, SearchAnswer};
 
 /// Values of a facet that are shown at once; the others are folded away.
 const SHOWN: usize = 8;

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use tidemark_wal::Outcome;
 
 use super::{question::Question, words};
-use crate::search::api::{Hit, Person};
+use tidemark_search::api::{Hit, Person};
 
 /// People named in a list, at most.
 const PEOPLE: usize = 3;

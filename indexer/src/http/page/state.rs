@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use tidemark_wal::Outcome;
 
 use super::{frame, question::Question, words};
-use crate::search::api::{OutcomeCounts, Role, StatusAnswer};
+use tidemark_search::api::{OutcomeCounts, Role, StatusAnswer};
 
 /// The state of the index.
 pub(crate) fn shown(status: Option<&StatusAnswer>) -> Markup {

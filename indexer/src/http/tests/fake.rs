@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tidemark_wal::{Evidence, Outcome, Second, Token};
+use tidemark_store::Second;
+use tidemark_wal::{Evidence, Outcome, Token};
 
-use crate::search::{
+use tidemark_search::{
     Search, SearchError,
     api::{
         Corrected, EntityAnswer, EntityRequest, EntryAnswer, EntryOperation, FacetCount, HistogramBucket, Hit,

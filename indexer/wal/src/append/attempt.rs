@@ -7,10 +7,10 @@ use super::{
     draft::{Part, Prepared, Target},
     writer::Now,
 };
-use crate::{
-    Create, Decision, Entropy, Metadata, Outcome, Parameters, Resolved, Schedule, Second, Sighting, Token,
+use crate::{Decision, Outcome, Parameters, Resolved, Schedule, Sighting, Token, reader::TOKEN_FIELD};
+use tidemark_store::{
+    Create, Entropy, Metadata, Second,
     planted::{Fault, planted},
-    reader::TOKEN_FIELD,
 };
 
 /// How many descriptors of one entry are put at once.

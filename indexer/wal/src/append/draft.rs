@@ -5,10 +5,11 @@ use serde_json::{Map, Value};
 
 use super::AppendError;
 use crate::{
-    Entropy, Form, Intent, Kind, Limits, Operation, Place, Token, parse,
+    Form, Intent, Kind, Limits, Operation, Place, Token, parse,
     payload::write_intent,
     reader::{OP_FIELD, TOKEN_FIELD, digest_of},
 };
+use tidemark_store::Entropy;
 
 /// One entry to be: its operations are committed together or not at all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -209,6 +210,6 @@ fn keyed(draft: Draft) -> Vec<Operation> {
 }
 
 /// The user metadata that binds an object to its operation.
-pub(super) fn binding(token: Token, op: u32) -> crate::Metadata {
+pub(super) fn binding(token: Token, op: u32) -> tidemark_store::Metadata {
     [(TOKEN_FIELD.to_owned(), token.to_string()), (OP_FIELD.to_owned(), op.to_string())].into()
 }

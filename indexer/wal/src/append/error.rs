@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{ClockError, Outcome, Second, SourceError, StoreError, Token};
+use crate::{Outcome, SourceError, Token};
+use tidemark_store::{ClockError, Second, StoreError};
 
 /// Why an append was not acknowledged. Only [`AppendError::Unproven`] and [`AppendError::Occupied`] come after an entry
 /// was written.

@@ -12,7 +12,8 @@ use super::{
     Writer,
     draft::{Prepared, Target},
 };
-use crate::{Limits, Outcome, Place, Schedule, Second, StoreError, Token};
+use crate::{Limits, Outcome, Place, Schedule, Token};
+use tidemark_store::{Second, StoreError};
 
 /// How often the label's key is rewritten before it is left to the next writer.
 const ROUNDS: usize = 8;

@@ -8,9 +8,10 @@ use serde_json::Map;
 
 use super::*;
 use crate::{
-    Evidence, Limits, Listed, Outcome, Parameters, Reader, Resolved, Schedule, Second,
+    Evidence, Limits, Listed, Outcome, Parameters, Reader, Resolved, Schedule,
     testing::{Lab, OPENED, Trouble},
 };
+use tidemark_store::Second;
 
 fn parameters() -> Parameters {
     Parameters {
@@ -194,7 +195,7 @@ async fn labels_follow_the_newest_marker() {
 #[tokio::test(start_paused = true)]
 async fn the_clock_is_estimated_for_half_a_minute() {
     let lab = Lab::new();
-    let clock = crate::Clock::new(&lab.log(), "c");
+    let clock = tidemark_store::Clock::new(lab.log().stores(), "c");
     assert_eq!(clock.estimate(), None);
     assert_eq!(clock.probe().await.unwrap().now, OPENED);
     tokio::time::advance(Duration::from_millis(29_900)).await;
@@ -207,12 +208,13 @@ async fn the_clock_is_estimated_for_half_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn clocks_that_are_apart_refuse_appends() {
     let lab = Lab::new();
-    let reading = crate::Clock::new(&lab.log_with_lead(Duration::from_secs(6)), "c").probe().await.unwrap();
+    let reading =
+        tidemark_store::Clock::new(lab.log_with_lead(Duration::from_secs(6)).stores(), "c").probe().await.unwrap();
     assert_eq!((reading.now, reading.spread), (OPENED, Duration::from_secs(6)));
     for (lead, opens) in [(5, true), (6, false)] {
         let source = std::sync::Arc::new(Schedule::constant(parameters()));
         let log = lab.log_with_lead(Duration::from_secs(lead));
-        let opened = Writer::open(log, source, WriterOptions::named("w"), crate::Entropy::seeded(1)).await;
+        let opened = Writer::open(log, source, WriterOptions::named("w"), tidemark_store::Entropy::seeded(1)).await;
         assert_eq!(opened.is_ok(), opens, "{lead} s");
     }
 }
@@ -226,7 +228,7 @@ async fn what_is_begun_can_be_completed_elsewhere() {
     assert!(matches!(writer.confirm(&begun).await, Err(AppendError::Unproven { outcome: Some(Outcome::Aborted), .. })));
     for upload in &begun.uploads {
         let created = upload.store.create(&upload.key, upload.body.clone(), &upload.metadata).await;
-        assert!(matches!(created, crate::Create::Committed));
+        assert!(matches!(created, tidemark_store::Create::Committed));
     }
     let receipt = writer.confirm(&begun).await.unwrap();
     assert_eq!(receipt.token, begun.token);

@@ -13,7 +13,7 @@ use super::{
     draft::{Part, Target, binding},
     marker::marker_key,
 };
-use crate::{
+use tidemark_store::{
     Create, Metadata, SignedPut, Signer, Store, StoreError,
     planted::{Fault, planted},
     put_signed,

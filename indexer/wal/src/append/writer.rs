@@ -10,7 +10,8 @@ use super::{
     attempt::{Missed, Started, Verdict},
     draft::Prepared,
 };
-use crate::{Clock, Entropy, Limits, Log, Parameters, Reader, Schedule, Second, TRUST, Token};
+use crate::{Limits, Log, Parameters, Reader, Schedule, TRUST, Token};
+use tidemark_store::{Clock, Entropy, Second};
 
 /// The clocks of the stores may never be farther apart than this for an append.
 const MOST_SPREAD: Duration = Duration::from_secs(30);
@@ -95,7 +96,7 @@ impl Writer {
         entropy: Entropy,
     ) -> Result<Self, AppendError> {
         let writer = Self(Arc::new(Shared {
-            clock: Clock::new(&log, &options.name),
+            clock: Clock::new(log.stores(), &options.name),
             reader: Reader::new(&log, Limits::default()),
             log,
             entropy,

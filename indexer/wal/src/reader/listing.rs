@@ -20,7 +20,8 @@ use futures::{
 use sha2::{Digest as _, Sha256};
 
 use super::Listed;
-use crate::{ObjectInfo, Second, Store, StoreError, Token};
+use crate::Token;
+use tidemark_store::{ObjectInfo, Second, Store, StoreError};
 
 /// How many entries are read before a range is cut.
 const SAMPLE: usize = 2000;
@@ -227,7 +228,7 @@ mod tests {
     use url::Url;
 
     use super::*;
-    use crate::Entropy;
+    use tidemark_store::Entropy;
 
     const START: u64 = 1_700_000_000;
 

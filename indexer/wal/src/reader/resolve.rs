@@ -6,9 +6,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Reader, Resolved, ResolvedOp};
 use crate::{
-    Decision, Descriptor, Evidence, Form, Intent, Malformed, Object, Operation, Outcome, Parameters, Place, Second,
-    Sighting, Store, StoreError, Token, judge, marker_key, outcome, parse, place, read_descriptor,
+    Decision, Descriptor, Evidence, Form, Intent, Malformed, Operation, Outcome, Parameters, Place, Sighting, Token,
+    judge, marker_key, outcome, parse, place, read_descriptor,
 };
+use tidemark_store::{Object, Second, Store, StoreError};
 
 /// The user metadata that binds a descriptor to its operation.
 pub(crate) const TOKEN_FIELD: &str = "tidemarktoken";
@@ -125,7 +126,7 @@ impl Reader {
         if place.is_mutable() {
             stores.reverse();
         }
-        stores.dedup_by(|one, other| crate::log::is_same(one, other));
+        stores.dedup_by(|one, other| one.is_same(other));
         stores
     }
 }

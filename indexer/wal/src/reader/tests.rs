@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
-    Create, Evidence, Metadata, Outcome, Parameters, Store, marker_key,
+    Evidence, Outcome, Parameters, marker_key,
     testing::{Lab, OPENED},
 };
+use tidemark_store::{Create, Metadata, Store};
 
 const BUNDLE: &str = "bundles/r/b/bundle.yaml";
 const LABEL: &str = "labels/r/v1/label.yaml";

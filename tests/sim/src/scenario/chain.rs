@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tidemark_catalog::{Broken, Chain, ChainError, Refused, Slot, State};
-use tidemark_wal::{Entropy, Second, Store};
+use tidemark_store::{Entropy, Second, Store};
 use tokio::time::{Duration, sleep};
 use url::Url;
 

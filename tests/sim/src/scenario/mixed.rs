@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tidemark_indexer::engine::EngineError;
+use tidemark_ingest::engine::EngineError;
 use tokio::time::sleep;
 
 use crate::{

@@ -15,7 +15,8 @@ use tidemark_catalog::{
     Owner, Publication, PublishError, Purge, PurgeError, Refused, Registered, Root, RootChain, Segment, SetDigest,
     Slot, Writership, heartbeat,
 };
-use tidemark_wal::{Clock, Create, Entropy, Log, Metadata, Outcome, Store, Token};
+use tidemark_store::{Clock, Create, Entropy, Metadata, Store};
+use tidemark_wal::{Log, Outcome, Token};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
@@ -168,7 +169,7 @@ impl World {
     }
 
     fn clock(&self, process: &Process) -> Clock {
-        Clock::new(&self.log(process), process.name())
+        Clock::new(self.log(process).stores(), process.name())
     }
 
     fn entropy(&self) -> Entropy {

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, path::Path};
 use serde_json::Map;
 use tidemark_catalog::RootChain;
-use tidemark_wal::{AppendError, Draft, DraftOp, Second, Token, Writer, WriterOptions};
+use tidemark_store::Second;
+use tidemark_wal::{AppendError, Draft, DraftOp, Token, Writer, WriterOptions};
 
 use crate::{
     oracle::Acknowledged,

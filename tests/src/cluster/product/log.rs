@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use serde_json::Value;
 use tidemark_catalog::RootChain;
-use tidemark_wal::{Draft, DraftOp, Entropy, Limits, Listed, Log, Reader, Second, Token, Writer, WriterOptions};
+use tidemark_store::{Entropy, Second};
+use tidemark_wal::{Draft, DraftOp, Limits, Listed, Log, Reader, Token, Writer, WriterOptions};
 
 use super::until;
 use crate::stores;

@@ -1,0 +1,241 @@
+//! What the ingest needs from an index, so that the same code runs on Tantivy and on the model that tests and the
+//! simulation use in its place.
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use roaring::RoaringTreemap;
+use tempfile::TempPath;
+use tidemark_catalog::{Manifest, Segment, Sidecar};
+use tidemark_crds::Reason;
+use tidemark_store::{Second, StoreError};
+use tidemark_wal::{Evidence, Outcome, Token};
+
+use crate::{
+    cause::{FailureCause, ToCause},
+    record::Record,
+};
+
+/// Builds, opens and merges segments. An engine moves work that keeps a core busy off the async threads by itself.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// An empty segment.
+    fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError>;
+
+    /// The segments and marks of `manifest`, to be asked. What is open already stays open.
+    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError>;
+
+    /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap.
+    async fn merge(&self, inputs: &[Segment]) -> Result<Packed, EngineError>;
+
+    /// The records of `segment` whose seqs lie in `seqs`, by seq.
+    async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<Record>, EngineError>;
+
+    /// The stored form of `marks`.
+    fn pack_marks(&self, marks: &Marks) -> Result<Bytes, EngineError>;
+
+    /// The marks that `sidecar` stores.
+    async fn read_marks(&self, sidecar: &Sidecar) -> Result<Marks, EngineError>;
+
+    /// Told after `segment` was uploaded from `file`: an engine with a local cache keeps it and saves the download.
+    async fn uploaded(&self, segment: &Segment, file: PackedFile) {
+        let _ = (segment, file);
+    }
+}
+
+/// A segment that is being filled.
+#[async_trait]
+pub trait SegmentBuilder: Send {
+    /// Adds records, which come by ascending seq. May return before they are indexed.
+    async fn add(&mut self, records: Vec<Record>) -> Result<(), EngineError>;
+
+    /// About how many bytes of memory the segment takes by now.
+    fn size(&self) -> usize;
+
+    /// Packs the segment into one file.
+    async fn finish(self: Box<Self>) -> Result<Packed, EngineError>;
+}
+
+/// Questions to the records below a manifest's cursor. Records that a later one corrects are left out, except by
+/// [`Lookup::decided`].
+#[async_trait]
+pub trait Lookup: Send + Sync {
+    /// What was decided of each of `tokens`, in their order: one item a record, by (op, seq); none for an unknown token.
+    async fn decided(&self, tokens: &[Token]) -> Result<Vec<Vec<Decided>>, EngineError>;
+
+    /// The newest committed operation, by (completed, token, op), of each of `entities`, in their order.
+    async fn current(&self, entities: &[String]) -> Result<Vec<Option<Current>>, EngineError>;
+
+    /// The smallest committed operation, by (token, op), of each of `keys`, in their order.
+    async fn committed(&self, keys: &[KeyOfWriter]) -> Result<Vec<Option<(Token, u32)>>, EngineError>;
+
+    /// The aborted operations that `wanted` describes, by (token, op).
+    async fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError>;
+}
+
+/// An idempotency key with the writer that used it; a writer without a name is the empty one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyOfWriter {
+    /// The writer's name.
+    pub writer: String,
+    /// The idempotency key.
+    pub key: String,
+}
+
+/// One record of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// The operation.
+    pub op: u32,
+    /// The record's seq.
+    pub seq: u64,
+    /// What was decided.
+    pub outcome: Outcome,
+    /// Whether a later record corrects this one.
+    pub superseded: bool,
+}
+
+/// The newest committed operation of an entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Current {
+    /// When it was complete.
+    pub completed: Second,
+    /// Its entry.
+    pub token: Token,
+    /// Its place within the entry.
+    pub op: u32,
+    /// The record's seq.
+    pub seq: u64,
+}
+
+/// Which aborted operations are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Those whose time, the later of the token's second and the entry's store time, lies in it.
+    pub seconds: Range<Second>,
+    /// Those of later entries than this one, which is the last of an answer before.
+    pub after: Option<Token>,
+    /// The first ones, about so many: no entry is cut.
+    pub most: usize,
+}
+
+/// An aborted operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Its entry.
+    pub token: Token,
+    /// Its place within the entry.
+    pub op: u32,
+    /// The record's seq.
+    pub seq: u64,
+    /// The entry's store time.
+    pub entry_time: Second,
+    /// The evidence that was recorded.
+    pub evidence: Option<Evidence>,
+}
+
+/// What later records say about earlier ones, by seq. Seqs survive compaction, so marks only ever grow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Marks {
+    /// Records that a later record of the same operation corrects.
+    pub superseded: RoaringTreemap,
+    /// Committed records of entities that have a newer committed operation.
+    pub overtaken: RoaringTreemap,
+}
+
+impl Marks {
+    /// Whether nothing is marked.
+    pub fn is_empty(&self) -> bool {
+        self.superseded.is_empty() && self.overtaken.is_empty()
+    }
+
+    /// Adds all marks of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.superseded |= &other.superseded;
+        self.overtaken |= &other.overtaken;
+    }
+
+    /// How many marks there are.
+    pub fn len(&self) -> u64 {
+        self.superseded.len() + self.overtaken.len()
+    }
+}
+
+/// A finished segment, not uploaded yet.
+#[derive(Debug)]
+pub struct Packed {
+    /// Its bytes.
+    pub file: PackedFile,
+    /// Length in bytes.
+    pub size: u64,
+    /// SHA-256 of the file, 64 hexadecimal digits.
+    pub checksum: String,
+    /// How many records it holds.
+    pub documents: u64,
+}
+
+/// Where a finished segment's bytes are.
+#[derive(Debug)]
+pub enum PackedFile {
+    /// In memory.
+    Memory(Bytes),
+    /// In a file that goes away with this value.
+    File(TempPath),
+}
+
+/// Why an index does not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An object of the index is not what the manifest says. Every message names the object.
+    #[error(
+        "\"{key}\" is damaged: {why}; what it holds cannot be indexed on or served; restore the object or build the index anew"
+    )]
+    Damaged {
+        #[doc = "the object"]
+        key: String,
+        #[doc = "what is wrong with it"]
+        why: String,
+    },
+    /// An object that the manifest names does not exist.
+    #[error(
+        "\"{key}\" is gone although the index names it; what it held cannot be indexed on or served; restore the object or build the \
+         index anew"
+    )]
+    Gone {
+        #[doc = "the object"]
+        key: String,
+    },
+    /// The local disk fails.
+    #[error(
+        "\"{path}\" failed: {source}; nothing can be indexed or opened; check that the disk has space and may be written"
+    )]
+    Disk {
+        #[doc = "the file"]
+        path: String,
+        #[doc = "the system's words"]
+        source: std::io::Error,
+    },
+    /// The index library refused.
+    #[error("the index cannot {what}: {why}; nothing came of it; report it, this is a fault of the program")]
+    Refused {
+        #[doc = "what was tried"]
+        what: String,
+        #[doc = "the library's words"]
+        why: String,
+    },
+}
+
+impl ToCause for EngineError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Store(error) => error.to_cause(),
+            Self::Damaged { key, .. } | Self::Gone { key } => FailureCause::at(Reason::IndexDamaged, key),
+            Self::Disk { .. } | Self::Refused { .. } => FailureCause::of(Reason::Internal),
+        }
+    }
+}

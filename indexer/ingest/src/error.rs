@@ -1,0 +1,64 @@
+//! Why an ingest ends, and what it lives through.
+
+use tidemark_catalog::{AcquireError, ChainError, PublishError};
+use tidemark_crds::Reason;
+use tidemark_store::{ClockError, StoreError};
+
+use crate::{
+    cause::{FailureCause, ToCause},
+    engine::EngineError,
+};
+
+/// A failure of an ingest. [`IngestError::passes`] tells which of them end it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// The writer's role could not be taken.
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    /// A publication failed. Fenced and unknown outcomes end the process, which cleans up nothing.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The root chain cannot be read, or has no parameters.
+    #[error(transparent)]
+    Root(#[from] ChainError),
+    /// The store's clock cannot be read.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// The log's store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The index does not answer.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl IngestError {
+    /// Whether to try again: nothing was written, and what failed may be mended while the ingest runs.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Clock(_) | Self::Store(_) | Self::Engine(_) | Self::Acquire(AcquireError::Clock(_)) => true,
+            Self::Root(error)
+            | Self::Publish(PublishError::Chain(error))
+            | Self::Acquire(AcquireError::Chain(error)) => chain_passes(error),
+            Self::Publish(_) | Self::Acquire(_) => false,
+        }
+    }
+}
+
+fn chain_passes(error: &ChainError) -> bool {
+    matches!(error, ChainError::Store(_) | ChainError::Conflicts { .. } | ChainError::Corrupt { .. })
+}
+
+impl ToCause for IngestError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Acquire(AcquireError::Chain(error)) | Self::Root(error) => error.to_cause(),
+            Self::Acquire(AcquireError::Clock(error)) | Self::Clock(error) => error.to_cause(),
+            Self::Publish(error) => error.to_cause(),
+            Self::Store(error) => error.to_cause(),
+            Self::Engine(error) => error.to_cause(),
+            Self::Acquire(_) => FailureCause::of(Reason::Internal),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A segment that is being filled, and how it is packed.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use tantivy::{Index, SegmentReader, SingleSegmentIndexWriter, TantivyDocument};
+use tempfile::NamedTempFile;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{
+    cache::{disk, refused},
+    document::to_document,
+    filter, pack,
+    schema::{Fields, tokenizers},
+    scratch::ScratchDirectory,
+};
+use tidemark_ingest::{
+    Record,
+    engine::{EngineError, Packed, PackedFile, SegmentBuilder},
+};
+
+/// Memory that Tantivy sizes its hash tables for. They grow when a segment needs more.
+const BUDGET: usize = 32 << 20;
+
+/// Fills one segment on a blocking thread; documents keep the order in which they come.
+pub(crate) struct TantivyBuilder {
+    work: Work,
+    folder: PathBuf,
+    size: Arc<AtomicUsize>,
+}
+
+type Filled = Result<Box<Inner>, EngineError>;
+
+enum Work {
+    Idle(Box<Inner>),
+    Busy(JoinHandle<Filled>),
+    Failed,
+}
+
+struct Inner {
+    scratch: ScratchDirectory,
+    writer: SingleSegmentIndexWriter<TantivyDocument>,
+    fields: Arc<Fields>,
+}
+
+impl TantivyBuilder {
+    /// An empty segment with its files in `folder`.
+    pub(crate) fn new(folder: &Path, fields: &Arc<Fields>) -> Result<Self, EngineError> {
+        let scratch = ScratchDirectory::new(folder).map_err(|e| disk(folder, e))?;
+        let writer = Index::builder()
+            .schema(Fields::schema().0)
+            .tokenizers(tokenizers())
+            .single_segment_index_writer(scratch.clone(), BUDGET)
+            .map_err(|e| refused("start a segment", &e))?;
+        Ok(Self {
+            work: Work::Idle(Box::new(Inner { scratch, writer, fields: fields.clone() })),
+            folder: folder.to_owned(),
+            size: Arc::default(),
+        })
+    }
+
+    async fn idle(&mut self) -> Filled {
+        match std::mem::replace(&mut self.work, Work::Failed) {
+            Work::Idle(inner) => Ok(inner),
+            Work::Busy(task) => task.await.map_err(|e| refused("index records", &e))?,
+            Work::Failed => Err(refused("go on with a segment", &"an earlier call failed")),
+        }
+    }
+}
+
+#[async_trait]
+impl SegmentBuilder for TantivyBuilder {
+    async fn add(&mut self, records: Vec<Record>) -> Result<(), EngineError> {
+        let mut inner = self.idle().await?;
+        let size = self.size.clone();
+        self.work = Work::Busy(spawn_blocking(move || {
+            inner.add(&records)?;
+            size.store(inner.writer.mem_usage(), Ordering::Relaxed);
+            Ok(inner)
+        }));
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Packed, EngineError> {
+        let inner = self.idle().await?;
+        let folder = self.folder;
+        spawn_blocking(move || {
+            let index = inner.writer.finalize().map_err(|e| refused("finish a segment", &e))?;
+            pack_index(&index, &inner.scratch, &inner.fields, &folder)
+        })
+        .await
+        .map_err(|e| refused("finish a segment", &e))?
+    }
+}
+
+impl Inner {
+    fn add(&mut self, records: &[Record]) -> Result<(), EngineError> {
+        for record in records {
+            let doc = to_document(&self.fields, record).map_err(|e| refused("store a record", &e))?;
+            self.writer.add_document(doc).map_err(|e| refused("index a record", &e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Packs an index of one segment, written in `scratch`, into one file in `folder`. Blocks.
+pub(crate) fn pack_index(
+    index: &Index,
+    scratch: &ScratchDirectory,
+    fields: &Fields,
+    folder: &Path,
+) -> Result<Packed, EngineError> {
+    let segments = index.searchable_segments().map_err(|e| refused("read a new segment", &e))?;
+    let segment = segments.first().ok_or_else(|| refused("pack a segment", &"it holds no record"))?;
+    let reader = SegmentReader::open(segment).map_err(|e| refused("read a new segment", &e))?;
+    let filter = filter::build(&reader, fields).map_err(|e| refused("build a segment's filter", &e))?;
+    let documents = u64::from(reader.max_doc());
+    let mut file = NamedTempFile::new_in(folder).map_err(|e| disk(folder, e))?;
+    let out = io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
+    let written = write_pack(scratch, out, documents, &filter).map_err(|e| disk(folder, e))?;
+    Ok(Packed {
+        file: PackedFile::File(file.into_temp_path()),
+        size: written.size,
+        checksum: written.checksum,
+        documents,
+    })
+}
+
+/// Copies the files as they lie on the disk, with the footers that Tantivy puts on them. Reads rather than maps them:
+/// mapped pages would count as this process's memory.
+fn write_pack(
+    scratch: &ScratchDirectory,
+    out: impl io::Write,
+    documents: u64,
+    filter: &[u8],
+) -> io::Result<pack::Written> {
+    let files = scratch.names()?.into_iter().map(|name| {
+        let file = scratch.file(&name)?;
+        Ok((name, file))
+    });
+    pack::write(out, documents, files, filter)
+}

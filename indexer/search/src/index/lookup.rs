@@ -1,0 +1,177 @@
+//! The questions of the ingest to a manifest.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tantivy::DocId;
+use tidemark_wal::{Outcome, Token};
+use tokio::task::spawn_blocking;
+
+use super::{
+    cache::refused,
+    document::{order_of, term_text, writer_key},
+    filter::Asked,
+    segment::OpenSegment,
+    snapshot::{Served, Snapshot},
+};
+use tidemark_ingest::engine::{Current, Decided, EngineError, KeyOfWriter, Lookup, Unsettled, Wanted};
+
+/// A snapshot that answers off the async threads.
+pub(crate) struct SnapshotLookup(pub(crate) Arc<Snapshot>);
+
+impl SnapshotLookup {
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Snapshot) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let snapshot = self.0.clone();
+        spawn_blocking(move || question(&snapshot)).await.map_err(|e| refused("answer a look-up", &e))?
+    }
+}
+
+#[async_trait]
+impl Lookup for SnapshotLookup {
+    async fn decided(&self, tokens: &[Token]) -> Result<Vec<Vec<Decided>>, EngineError> {
+        let tokens = tokens.to_vec();
+        self.ask(move |snapshot| tokens.iter().map(|token| snapshot.decided(token)).collect()).await
+    }
+
+    async fn current(&self, entities: &[String]) -> Result<Vec<Option<Current>>, EngineError> {
+        let entities = entities.to_vec();
+        self.ask(move |snapshot| entities.iter().map(|entity| snapshot.current(entity)).collect()).await
+    }
+
+    async fn committed(&self, keys: &[KeyOfWriter]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
+        let keys = keys.to_vec();
+        self.ask(move |snapshot| keys.iter().map(|key| snapshot.committed(key)).collect()).await
+    }
+
+    async fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError> {
+        let wanted = wanted.clone();
+        self.ask(move |snapshot| snapshot.unsettled(&wanted)).await
+    }
+}
+
+impl Snapshot {
+    /// All records of a token, by (op, seq).
+    pub(crate) fn decided(&self, token: &Token) -> Result<Vec<Decided>, EngineError> {
+        let mut decided = Vec::new();
+        for (segment, doc) in self.records_of(token)? {
+            let outcome =
+                segment.outcome(doc).ok_or_else(|| segment.damaged(&format!("document {doc} has no outcome")))?;
+            let seq = segment.seq(doc);
+            decided.push(Decided {
+                op: segment.op(doc),
+                seq,
+                outcome,
+                superseded: self.marks.superseded.contains(seq),
+            });
+        }
+        decided.sort_by_key(|decided| (decided.op, decided.seq));
+        Ok(decided)
+    }
+
+    /// All documents of a token, superseded ones included.
+    pub(crate) fn records_of(&self, token: &Token) -> Result<Vec<(&OpenSegment, DocId)>, EngineError> {
+        let mut found = Vec::new();
+        let text = token.to_string();
+        for segment in self.open_segments() {
+            if segment.of.first <= *token && *token <= segment.of.last {
+                let docs = segment.docs_with(segment.fields.token, &text)?;
+                found.extend(docs.into_iter().map(|doc| (segment, doc)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The one committed operation of an entity that nothing overtook.
+    pub(crate) fn current(&self, entity: &str) -> Result<Option<Current>, EngineError> {
+        let term = term_text(entity);
+        for segment in self.open_segments().rev() {
+            if !segment.may_hold(Asked::Entity, &term) {
+                continue;
+            }
+            let docs = segment.docs_with(segment.fields.entity, &term)?;
+            if let Some(doc) = docs.into_iter().rev().find(|doc| self.is_current(segment, *doc)) {
+                let record = segment.record(doc)?;
+                return Ok(record.current().map(|(_, current)| current));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a document is the newest committed operation of its entity.
+    pub(crate) fn is_current(&self, segment: &OpenSegment, doc: DocId) -> bool {
+        segment.outcome(doc) == Some(Outcome::Committed) && {
+            let seq = segment.seq(doc);
+            !self.marks.overtaken.contains(seq) && !self.marks.superseded.contains(seq)
+        }
+    }
+
+    fn committed(&self, key: &KeyOfWriter) -> Result<Option<(Token, u32)>, EngineError> {
+        let term = writer_key(key);
+        let mut smallest = None;
+        for segment in self.open_segments() {
+            if !segment.may_hold(Asked::WriterKey, &term) {
+                continue;
+            }
+            for doc in segment.docs_with(segment.fields.writer_key, &term)? {
+                let superseded = self.marks.superseded.contains(segment.seq(doc));
+                if !superseded && segment.outcome(doc) == Some(Outcome::Committed) {
+                    let record = segment.record(doc)?;
+                    let found = (record.token, record.op);
+                    smallest = Some(smallest.map_or(found, |least| found.min(least)));
+                }
+            }
+        }
+        Ok(smallest)
+    }
+
+    /// Only those that are given are read from the store of records; the others are left out by what lies in memory.
+    fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError> {
+        let mut aborted = self.aborted(wanted)?;
+        aborted.sort_unstable_by_key(|(order, segment, doc)| (*order, segment.seq(*doc)));
+        if let Some(last) = aborted.get(wanted.most.saturating_sub(1)).map(|last| last.0) {
+            aborted.truncate(aborted.partition_point(|one| one.0 <= last));
+        }
+        let mut found = Vec::with_capacity(aborted.len());
+        for (_, segment, doc) in aborted {
+            let record = segment.record(doc)?;
+            found.push(Unsettled {
+                token: record.token,
+                op: record.op,
+                seq: record.seq,
+                entry_time: record.decision.entry_time,
+                evidence: record.decision.evidence,
+            });
+        }
+        found.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
+        Ok(found)
+    }
+
+    /// All that `wanted` may mean, with the order of their tokens.
+    fn aborted(&self, wanted: &Wanted) -> Result<Vec<(u64, &OpenSegment, DocId)>, EngineError> {
+        let after = wanted.after.as_ref().map(order_of);
+        let mut aborted = Vec::new();
+        for segment in self.open_segments() {
+            if segment.of.first.second() >= wanted.seconds.end || wanted.after.is_some_and(|at| segment.of.last <= at) {
+                continue;
+            }
+            for doc in segment.docs_with(segment.fields.outcome, Outcome::Aborted.as_str())? {
+                let order = segment.order.first(doc).unwrap_or_default();
+                let later = after.is_none_or(|after| order > after);
+                if later
+                    && wanted.seconds.contains(&segment.announced(doc))
+                    && !self.marks.superseded.contains(segment.seq(doc))
+                {
+                    aborted.push((order, segment, doc));
+                }
+            }
+        }
+        Ok(aborted)
+    }
+
+    fn open_segments(&self) -> impl DoubleEndedIterator<Item = &OpenSegment> {
+        self.segments.iter().map(|served: &Arc<Served>| served.segment.as_ref())
+    }
+}

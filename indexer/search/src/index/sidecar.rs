@@ -1,0 +1,96 @@
+//! The stored form of marks: two Roaring bitmaps over seqs.
+//!
+//! ```text
+//! "TMS1" | format (u32) | length of the first bitmap (u64) | superseded | overtaken
+//! ```
+//! Numbers are little-endian, bitmaps in Roaring's portable 64-bit form. The object's SHA-256 is in the manifest.
+
+use std::io;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use roaring::RoaringTreemap;
+
+use tidemark_ingest::engine::Marks;
+
+const FORMAT: u32 = 1;
+const MAGIC: [u8; 4] = *b"TMS1";
+const HEAD: usize = 16;
+
+/// Why stored marks cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SidecarError {
+    #[error("it is no sidecar")]
+    NoSidecar,
+    #[error("its format is {0}, newer than the {FORMAT} that this version reads; upgrade tidemark")]
+    NewerFormat(u32),
+    #[error("a bitmap in it is damaged: {0}")]
+    Damaged(#[from] io::Error),
+}
+
+/// The bytes of `marks`.
+pub(crate) fn pack(marks: &Marks) -> io::Result<Bytes> {
+    let first = marks.superseded.serialized_size();
+    let mut out = BytesMut::with_capacity(HEAD + first + marks.overtaken.serialized_size());
+    out.put_slice(&MAGIC);
+    out.put_u32_le(FORMAT);
+    out.put_u64_le(first as u64);
+    let mut out = out.writer();
+    marks.superseded.serialize_into(&mut out)?;
+    marks.overtaken.serialize_into(&mut out)?;
+    Ok(out.into_inner().freeze())
+}
+
+/// The marks of `bytes`. Any bytes give an error rather than a panic.
+pub(crate) fn read(bytes: &[u8]) -> Result<Marks, SidecarError> {
+    let (head, rest) = bytes.split_at_checked(HEAD).ok_or(SidecarError::NoSidecar)?;
+    if head[..4] != MAGIC {
+        return Err(SidecarError::NoSidecar);
+    }
+    let format = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+    if format > FORMAT {
+        return Err(SidecarError::NewerFormat(format));
+    }
+    let first = head[8..].iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
+    let (superseded, overtaken) =
+        usize::try_from(first).ok().and_then(|first| rest.split_at_checked(first)).ok_or(SidecarError::NoSidecar)?;
+    Ok(Marks {
+        superseded: RoaringTreemap::deserialize_from(superseded)?,
+        overtaken: RoaringTreemap::deserialize_from(overtaken)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{
+        collection::{btree_set, vec},
+        prelude::*,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let mut bytes = pack(&Marks::default()).unwrap().to_vec();
+        bytes[4] = 2;
+        assert!(matches!(read(&bytes), Err(SidecarError::NewerFormat(2))));
+    }
+
+    proptest! {
+        #[test]
+        fn marks_round_trip(a in btree_set(any::<u64>(), 0..50), b in btree_set(0u64..300, 0..50)) {
+            let marks = Marks { superseded: a.into_iter().collect(), overtaken: b.into_iter().collect() };
+            prop_assert_eq!(read(&pack(&marks).unwrap()).unwrap(), marks);
+        }
+
+        #[test]
+        fn any_bytes_and_any_damage_are_read_without_a_panic(noise in vec(any::<u8>(), 0..100), seqs in btree_set(0u64..300, 0..50), at: prop::sample::Index, flip in 1u8..) {
+            let _ = read(&noise);
+            let marks = Marks { superseded: seqs.into_iter().collect(), overtaken: RoaringTreemap::default() };
+            let mut bytes = pack(&marks).unwrap().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            let _ = read(&bytes);
+            let _ = read(&bytes[..at]);
+        }
+    }
+}

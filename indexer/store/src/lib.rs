@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+mod clock;
+mod entropy;
+pub mod planted;
+mod probe;
+mod sign;
+mod store;
+mod time;
+
+pub use clock::{Clock, ClockError, ESTIMATE_LIFE, Reading};
+pub use entropy::Entropy;
+pub use probe::{ProbeLine, ProbeReport, Verdict, probe};
+pub use sign::{SignedAnswer, SignedPut, Signer, put_signed};
+pub use store::{
+    Access, Create, Environment, Metadata, Object, ObjectInfo, Requests, Store, StoreError, StoreSettings,
+};
+pub use time::Second;
