@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 
-use crate::{apply::is_terminating, clock};
+use crate::{clock, namespace::is_refusal_of_terminating};
 
 /// The longest text that the API server takes.
 const MAX_NOTE_BYTES: usize = 1024;
@@ -59,7 +59,7 @@ impl EventPublisher {
             }
             match api.create(&PostParams::default(), &self.event(about, record)).await {
                 Ok(_) => {}
-                Err(kube::Error::Api(status)) if is_terminating(&status) => {
+                Err(kube::Error::Api(status)) if is_refusal_of_terminating(&status) => {
                     tracing::debug!(
                         namespace,
                         reason = record.reason,
