@@ -1,4 +1,4 @@
-//! What a data pod says about itself: `GET /v1/process`.
+//! What a data pod reports about itself: `GET /v1/process`.
 //!
 //! Pods of another release answer, too: what is left out counts as nothing, and what is not known is passed over.
 
@@ -9,9 +9,9 @@ use serde::Deserialize;
 use tidemark_crds::Reason;
 
 /// How long a pod may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest answer that is read, in bytes.
-const LONGEST: usize = 64 * 1024;
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A data pod, in its own words.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -74,42 +74,42 @@ impl Problem {
     }
 }
 
-/// Why a pod's answer is not there.
+/// Why a pod could not be polled.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AskError {
+pub(crate) enum PodClientError {
     #[error(transparent)]
     Http(#[from] reqwest::Error),
-    #[error("the answer is longer than {LONGEST} bytes")]
+    #[error("the answer is longer than {MAX_ANSWER_BYTES} bytes")]
     Long,
-    #[error("the answer is not what a data pod says: {0}")]
+    #[error("the answer is not the report of a data pod: {0}")]
     Unreadable(#[from] serde_json::Error),
 }
 
-/// Asks data pods. Connections are not kept: there may be more pods than files that a process may open.
+/// Polls data pods. Connections are not kept: there may be more pods than files that a process may open.
 #[derive(Clone)]
-pub(crate) struct Asker {
+pub(crate) struct PodClient {
     http: reqwest::Client,
 }
 
-impl Asker {
+impl PodClient {
     pub(crate) fn new() -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
-            .timeout(PATIENCE)
+            .timeout(REQUEST_TIMEOUT)
             .build()?;
         Ok(Self { http })
     }
 
-    /// The answer of the pod at `address` and `port`.
-    pub(crate) async fn ask(&self, address: &str, port: u16) -> Result<Process, AskError> {
+    /// The report of the pod at `address` and `port`.
+    pub(crate) async fn fetch(&self, address: &str, port: u16) -> Result<Process, PodClientError> {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let mut answer = self.http.get(format!("http://{host}:{port}/v1/process")).send().await?.error_for_status()?;
         let mut body = Vec::new();
         while let Some(part) = answer.chunk().await? {
-            if body.len() + part.len() > LONGEST {
-                return Err(AskError::Long);
+            if body.len() + part.len() > MAX_ANSWER_BYTES {
+                return Err(PodClientError::Long);
             }
             body.extend_from_slice(&part);
         }

@@ -1,4 +1,4 @@
-//! A child of a WAL as it is in the cluster.
+//! An object that this operator made, as it is in the cluster.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use kube::core::ApiResource;
 use serde_json::Value;
 use tidemark_crds::names;
 
-use super::{WalKey, is_older};
+use super::name::{NamespacedName, is_older};
 use crate::apply::ANNOTATION_DIGEST;
 
-/// The kinds of children.
+/// The kinds of objects that the operator makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ChildKind {
     ConfigMap,
@@ -36,7 +36,7 @@ impl ChildKind {
         Self::ServiceAccount,
     ];
 
-    /// How the API server calls it.
+    /// Its group, version and names.
     pub(crate) fn resource(self) -> ApiResource {
         match self {
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
@@ -60,28 +60,36 @@ impl ChildKind {
     }
 }
 
-/// A child.
+/// An object with Tidemark's labels.
 #[derive(Clone, Debug)]
-pub(crate) struct Child {
+pub(crate) struct OwnedObject {
     pub(crate) kind: ChildKind,
-    pub(crate) wal: WalKey,
+    pub(crate) wal: NamespacedName,
     pub(crate) name: Arc<str>,
     pub(crate) uid: Box<str>,
     pub(crate) resource_version: Box<str>,
-    /// UID of the object that controls it, if there is one.
-    pub(crate) controller: Option<Box<str>>,
+    /// The object that controls it, if there is one.
+    pub(crate) controller: Option<ControllerRef>,
     pub(crate) terminating: bool,
     /// How far a Deployment is; `None` for other kinds.
-    pub(crate) rollout: Option<Rollout>,
+    pub(crate) rollout: Option<RolloutStatus>,
     /// Digest of what was applied last, if this operator made it.
     pub(crate) digest: Option<Box<str>>,
-    /// The object as JSON, without status and bookkeeping.
+    /// The object as JSON, without kind, status and bookkeeping: most of the memory of the cache.
     text: Box<str>,
+}
+
+/// The object that controls another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ControllerRef {
+    pub(crate) kind: Box<str>,
+    pub(crate) name: Box<str>,
+    pub(crate) uid: Box<str>,
 }
 
 /// How far a Deployment is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rollout {
+pub(crate) struct RolloutStatus {
     /// The release that its pods are of.
     pub(crate) release: Option<Box<str>>,
     /// Pods wanted.
@@ -92,32 +100,32 @@ pub(crate) struct Rollout {
     pub(crate) available: i32,
     /// Whether every pod is of the present template, and as many are available as are wanted.
     pub(crate) complete: bool,
-    /// Whether it has not got on for longer than its progress deadline.
+    /// Whether it has made no progress for longer than its progress deadline.
     pub(crate) stalled: bool,
-    /// Why pods cannot be made, in the words of the API server.
+    /// Why pods cannot be created, in the words of the API server.
     pub(crate) failure: Option<Box<str>>,
 }
 
-/// An object that is no child of a WAL.
+/// An object without the labels of an owned one.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind} lacks \"{field}\"", kind = .kind.as_str())]
-pub(crate) struct NoChild {
+pub(crate) struct NotOwned {
     kind: ChildKind,
     field: &'static str,
 }
 
-impl Child {
+impl OwnedObject {
     /// Reads an object of the API server.
-    pub(crate) fn read(kind: ChildKind, mut object: Value) -> Result<Self, NoChild> {
+    pub(crate) fn read(kind: ChildKind, mut object: Value) -> Result<Self, NotOwned> {
         let text =
-            |path: &'static str| object.pointer(path).and_then(Value::as_str).ok_or(NoChild { kind, field: path });
+            |path: &'static str| object.pointer(path).and_then(Value::as_str).ok_or(NotOwned { kind, field: path });
         let namespace = text("/metadata/namespace")?;
         let wal = text("/metadata/labels/tidemark.dev~1wal")?;
-        let wal = WalKey::new(namespace, wal);
+        let wal = NamespacedName::new(namespace, wal);
         let (name, uid) = (Arc::from(text("/metadata/name")?), Box::from(text("/metadata/uid")?));
         let resource_version = Box::from(text("/metadata/resourceVersion")?);
-        let rollout = (kind == ChildKind::Deployment).then(|| Rollout::read(&object));
-        let controller = controller(&object);
+        let rollout = (kind == ChildKind::Deployment).then(|| RolloutStatus::read(&object));
+        let controller = ControllerRef::read(&object);
         let annotations = object.pointer("/metadata/annotations");
         let digest = annotations.and_then(|all| all.get(ANNOTATION_DIGEST)).and_then(Value::as_str).map(Box::from);
         let terminating = object.pointer("/metadata/deletionTimestamp").is_some();
@@ -136,9 +144,18 @@ impl Child {
         })
     }
 
-    /// The object, without status and bookkeeping.
+    /// The object with its kind, without status and bookkeeping.
     pub(crate) fn object(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_default()
+        let mut object: Value = serde_json::from_str(&self.text).unwrap_or_default();
+        let resource = self.kind.resource();
+        object["apiVersion"] = resource.api_version.into();
+        object["kind"] = resource.kind.into();
+        object
+    }
+
+    /// Whether the object with this UID controls it.
+    pub(crate) fn is_controlled_by(&self, uid: &str) -> bool {
+        self.controller.as_ref().is_some_and(|controller| *controller.uid == *uid)
     }
 
     /// Whether anything differs but the resource version. The digest is a part of the text.
@@ -155,7 +172,7 @@ impl Child {
     }
 }
 
-impl Rollout {
+impl RolloutStatus {
     fn read(object: &Value) -> Self {
         let number = |path: &str| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
         let count = |path: &str| i32::try_from(number(path)).unwrap_or(i32::MAX);
@@ -183,10 +200,13 @@ fn condition<'a>(object: &'a Value, kind: &str, status: &str) -> Option<&'a Valu
     conditions.iter().find(|condition| condition["type"] == kind && condition["status"] == status)
 }
 
-fn controller(object: &Value) -> Option<Box<str>> {
-    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
-    let controller = owners.iter().find(|owner| owner["controller"] == true)?;
-    controller["uid"].as_str().map(Box::from)
+impl ControllerRef {
+    fn read(object: &Value) -> Option<Self> {
+        let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
+        let controller = owners.iter().find(|owner| owner["controller"] == true)?;
+        let text = |field: &str| controller[field].as_str().map(Box::from);
+        Some(Self { kind: text("kind")?, name: text("name")?, uid: text("uid")? })
+    }
 }
 
 /// Removes what no comparison reads.
@@ -208,18 +228,18 @@ mod tests {
 
     use super::*;
 
-    fn deployment(status: &Value) -> Child {
+    fn deployment(status: &Value) -> OwnedObject {
         let object = json!({
             "metadata": {
                 "namespace": "data", "name": "orders-search", "uid": "u", "resourceVersion": "1", "generation": 2,
                 "managedFields": [{}], "labels": {"tidemark.dev/wal": "orders"},
                 "annotations": {"tidemark.dev/release": "0123456789"},
-                "ownerReferences": [{"uid": "w", "controller": true}],
+                "ownerReferences": [{"kind": "WAL", "name": "orders", "uid": "w", "controller": true}],
             },
             "spec": {"replicas": 2},
             "status": status,
         });
-        Child::read(ChildKind::Deployment, object).unwrap()
+        OwnedObject::read(ChildKind::Deployment, object).unwrap()
     }
 
     #[test]
@@ -250,7 +270,7 @@ mod tests {
     fn it_keeps_what_comparisons_read_and_nothing_else() {
         let child = deployment(&json!({}));
         assert_eq!(child.rollout.as_ref().unwrap().release.as_deref(), Some("0123456789"));
-        assert_eq!(child.controller.as_deref(), Some("w"));
+        assert!(child.is_controlled_by("w") && !child.is_controlled_by("u"));
         let object = child.object();
         assert!(object.get("status").is_none() && object.pointer("/metadata/managedFields").is_none());
         assert_eq!(object["spec"]["replicas"], 2);

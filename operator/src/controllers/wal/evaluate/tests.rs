@@ -1,18 +1,27 @@
 //! Every case is a line: what was seen, and which conditions follow.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use tidemark_crds::{ConditionType, Reason, names::Component};
 
-use super::*;
-use crate::{cache::WalKey, process::Problem};
+use super::{inputs::MAX_UNANSWERED_POLLS, *};
+use crate::{
+    cache::{DataPod, NamespacedName, PodTrouble, RolloutStatus},
+    condition_value::ConditionValue,
+    controllers::wal::observed_pod::ObservedPod,
+    pod_client::{Phase, Problem, Process},
+    pod_poller::PodObservation,
+};
 
-fn rollout(available: i32) -> Rollout {
-    Rollout { wanted: 1, replicas: 1, available, complete: available == 1, ..Rollout::default() }
+fn rollout(available: i32) -> RolloutStatus {
+    RolloutStatus { wanted: 1, replicas: 1, available, complete: available == 1, ..RolloutStatus::default() }
 }
 
-fn pod(component: Component, name: &str) -> Pod {
-    Pod {
-        wal: WalKey::new("data", "orders"),
+fn pod(component: Component, name: &str) -> DataPod {
+    DataPod {
+        wal: NamespacedName::new("data", "orders"),
         name: name.into(),
         uid: format!("uid-{name}").into(),
         wal_uid: "w".into(),
@@ -23,27 +32,27 @@ fn pod(component: Component, name: &str) -> Pod {
     }
 }
 
-fn says(component: Component, name: &str, process: Process) -> Seen {
-    let observation = Observation {
+fn says(component: Component, name: &str, process: Process) -> ObservedPod {
+    let observation = PodObservation {
         process: Some(Arc::new(process)),
         seen: Some(Timestamp::from_second(1_000_000_000).unwrap()),
         failures: 0,
     };
-    Seen { pod: Arc::new(pod(component, name)), observation }
+    ObservedPod { pod: Arc::new(pod(component, name)), observation }
 }
 
-fn indexer(process: Process) -> Seen {
+fn indexer(process: Process) -> ObservedPod {
     says(Component::Indexer, "orders-indexer-a", process)
 }
 
-fn silent(mut seen: Seen) -> Seen {
+fn silent(mut seen: ObservedPod) -> ObservedPod {
     seen.observation.failures = 2;
     seen
 }
 
-fn troubled(component: Component, trouble: Trouble) -> Seen {
-    let pod = Pod { trouble: Some(trouble), address: None, ..pod(component, "p") };
-    Seen { pod: Arc::new(pod), observation: Observation::default() }
+fn troubled(component: Component, trouble: PodTrouble) -> ObservedPod {
+    let pod = DataPod { trouble: Some(trouble), address: None, ..pod(component, "p") };
+    ObservedPod { pod: Arc::new(pod), observation: PodObservation::default() }
 }
 
 fn writer() -> Process {
@@ -73,17 +82,18 @@ fn before(kind: ConditionType, status: &str, reason: Reason) -> Condition {
     }
 }
 
-struct Case {
+struct ConditionCase {
     suspended: bool,
     search_wanted: bool,
-    search: Option<Rollout>,
-    indexer: Option<Rollout>,
-    pods: Vec<Seen>,
+    search: Option<RolloutStatus>,
+    indexer: Option<RolloutStatus>,
+    pods: Vec<ObservedPod>,
     before: Vec<Condition>,
-    refused: Option<Verdict>,
+    refused: Option<ConditionValue>,
+    token_everywhere: bool,
 }
 
-impl Default for Case {
+impl Default for ConditionCase {
     fn default() -> Self {
         Self {
             suspended: false,
@@ -93,14 +103,15 @@ impl Default for Case {
             pods: vec![indexer(writer())],
             before: Vec::new(),
             refused: None,
+            token_everywhere: true,
         }
     }
 }
 
-impl Case {
-    fn assess(&self) -> Assessment {
-        let Self { suspended, search_wanted, search, indexer, pods, before, refused } = self;
-        let facts = Facts {
+impl ConditionCase {
+    fn evaluate(&self) -> WalConditions {
+        let Self { suspended, search_wanted, search, indexer, pods, before, refused, token_everywhere } = self;
+        let inputs = ConditionInputs {
             suspended: *suspended,
             search_wanted: *search_wanted,
             indexer: indexer.as_ref(),
@@ -108,63 +119,82 @@ impl Case {
             pods,
             before,
             refused: refused.clone(),
+            token_everywhere: *token_everywhere,
         };
-        facts.assess()
+        evaluate(&inputs)
     }
 
     /// Ready, storage, indexing and search as `status/reason`.
     fn conditions(&self) -> [String; 4] {
-        let Assessment { ready, storage, indexing, search } = self.assess();
+        let WalConditions { ready, storage, indexing, search } = self.evaluate();
         [ready, storage, indexing, search].map(|verdict| format!("{}/{}", verdict.status.as_str(), verdict.reason))
     }
+}
+
+#[test]
+fn search_that_waits_for_pods_with_the_token_is_reported() {
+    let told = |token_everywhere| ConditionCase { token_everywhere, ..ConditionCase::default() }.evaluate().search;
+    assert_eq!(told(true).message, "search answers");
+    assert!(told(false).message.contains("admit no further clients until all of them do"), "{}", told(false).message);
+    assert_eq!(told(false).reason, Reason::Available);
 }
 
 #[test]
 fn conditions_follow_from_what_was_seen() {
     let with = |process| vec![indexer(process)];
     let cases = [
-        ("all well", Case::default(), ["True/Ready", "True/Probed", "True/CaughtUp", "True/Available"]),
+        ("all well", ConditionCase::default(), ["True/Ready", "True/Probed", "True/CaughtUp", "True/Available"]),
         (
             "nothing is there yet",
-            Case { pods: vec![], search: None, indexer: None, ..Case::default() },
+            ConditionCase { pods: vec![], search: None, indexer: None, ..ConditionCase::default() },
             ["False/Starting", "Unknown/Starting", "False/Starting", "False/Starting"],
         ),
         (
             "the stores are probed",
-            Case {
+            ConditionCase {
                 pods: with(Process { phase: Phase::Probing, ..Process::default() }),
                 search: None,
-                ..Case::default()
+                ..ConditionCase::default()
             },
             ["False/Probing", "Unknown/Probing", "False/Probing", "False/Starting"],
         ),
         (
             "the first entries are indexed",
-            Case { pods: with(Process { caught_up: false, ..writer() }), search: Some(rollout(0)), ..Case::default() },
+            ConditionCase {
+                pods: with(Process { caught_up: false, ..writer() }),
+                search: Some(rollout(0)),
+                ..ConditionCase::default()
+            },
             ["False/Backfilling", "True/Probed", "False/Backfilling", "False/Starting"],
         ),
         (
             "a bucket is missing from the start",
-            Case {
+            ConditionCase {
                 pods: with(Process { problems: problem("BucketMissing"), ..Process::default() }),
                 search: Some(rollout(0)),
-                ..Case::default()
+                ..ConditionCase::default()
             },
             ["False/BucketMissing", "False/BucketMissing", "False/BucketMissing", "False/Starting"],
         ),
         (
             "the store is down for a while: search goes on",
-            Case { pods: with(Process { problems: problem("Unreachable"), ..writer() }), ..Case::default() },
+            ConditionCase {
+                pods: with(Process { problems: problem("Unreachable"), ..writer() }),
+                ..ConditionCase::default()
+            },
             ["False/Unreachable", "False/Unreachable", "False/Unreachable", "True/Available"],
         ),
         (
             "an indexer that was fenced has fine stores",
-            Case { pods: with(Process { problems: problem("Fenced"), ..writer() }), ..Case::default() },
+            ConditionCase {
+                pods: with(Process { problems: problem("Fenced"), ..writer() }),
+                ..ConditionCase::default()
+            },
             ["False/Fenced", "True/Probed", "False/Fenced", "True/Available"],
         ),
         (
             "search refuses every query for want of its token",
-            Case {
+            ConditionCase {
                 pods: vec![
                     indexer(writer()),
                     says(
@@ -173,58 +203,58 @@ fn conditions_follow_from_what_was_seen() {
                         Process { problems: problem("AuthTokenMissing"), ..Process::default() },
                     ),
                 ],
-                ..Case::default()
+                ..ConditionCase::default()
             },
             ["False/AuthTokenMissing", "True/Probed", "True/CaughtUp", "False/AuthTokenMissing"],
         ),
         (
             "search is turned off",
-            Case { search_wanted: false, search: Some(Rollout::default()), ..Case::default() },
+            ConditionCase { search_wanted: false, search: Some(RolloutStatus::default()), ..ConditionCase::default() },
             ["True/Ready", "True/Probed", "True/CaughtUp", "False/NoReplicas"],
         ),
         (
             "suspended: search stays, the stores are as they were",
-            Case {
+            ConditionCase {
                 suspended: true,
                 pods: vec![],
                 before: vec![before(ConditionType::StorageReady, "True", Reason::Probed)],
-                ..Case::default()
+                ..ConditionCase::default()
             },
             ["True/Suspended", "True/Probed", "False/Suspended", "True/Available"],
         ),
         (
             "suspended, and search does not answer",
-            Case { suspended: true, pods: vec![], search: Some(rollout(0)), ..Case::default() },
+            ConditionCase { suspended: true, pods: vec![], search: Some(rollout(0)), ..ConditionCase::default() },
             ["False/Starting", "Unknown/Starting", "False/Suspended", "False/Starting"],
         ),
         (
             "the indexer is silent: search is not flipped, the stores stay known",
-            Case {
+            ConditionCase {
                 pods: vec![silent(indexer(writer()))],
                 before: vec![before(ConditionType::StorageReady, "True", Reason::Probed)],
-                ..Case::default()
+                ..ConditionCase::default()
             },
             ["Unknown/PodNotAnswering", "True/Probed", "Unknown/PodNotAnswering", "True/Available"],
         ),
         (
             "search is silent, but the kubelet calls it ready",
-            Case {
+            ConditionCase {
                 pods: vec![indexer(writer()), silent(says(Component::Search, "s", Process::default()))],
-                ..Case::default()
+                ..ConditionCase::default()
             },
             ["True/Ready", "True/Probed", "True/CaughtUp", "True/Available"],
         ),
         (
             "only a standby answers",
-            Case {
+            ConditionCase {
                 pods: with(Process { phase: Phase::Standby, probed: true, ..Process::default() }),
-                ..Case::default()
+                ..ConditionCase::default()
             },
             ["False/Standby", "True/Probed", "False/Standby", "True/Available"],
         ),
         (
-            "a standby answers and the writer is silent: nobody knows whether it writes",
-            Case {
+            "a standby answers and the writer is silent: whether it writes is not known",
+            ConditionCase {
                 pods: vec![
                     silent(indexer(writer())),
                     says(
@@ -233,44 +263,47 @@ fn conditions_follow_from_what_was_seen() {
                         Process { phase: Phase::Standby, probed: true, ..Process::default() },
                     ),
                 ],
-                ..Case::default()
+                ..ConditionCase::default()
             },
             ["Unknown/PodNotAnswering", "True/Probed", "Unknown/PodNotAnswering", "True/Available"],
         ),
         (
             "no node takes the indexer",
-            Case {
-                pods: vec![troubled(Component::Indexer, Trouble::Unschedulable("0/1 nodes".into()))],
-                ..Case::default()
+            ConditionCase {
+                pods: vec![troubled(Component::Indexer, PodTrouble::Unschedulable("0/1 nodes".into()))],
+                ..ConditionCase::default()
             },
             ["False/PodUnschedulable", "Unknown/Starting", "False/PodUnschedulable", "True/Available"],
         ),
         (
             "the image of search is wrong",
-            Case {
-                pods: vec![indexer(writer()), troubled(Component::Search, Trouble::Image("nope".into()))],
+            ConditionCase {
+                pods: vec![indexer(writer()), troubled(Component::Search, PodTrouble::Image("nope".into()))],
                 search: Some(rollout(0)),
-                ..Case::default()
+                ..ConditionCase::default()
             },
             ["False/ImageNotFound", "True/Probed", "True/CaughtUp", "False/ImageNotFound"],
         ),
         (
             "the cluster refuses the pods",
-            Case {
+            ConditionCase {
                 pods: vec![],
-                indexer: Some(Rollout { failure: Some("quota".into()), ..Rollout::default() }),
-                ..Case::default()
+                indexer: Some(RolloutStatus { failure: Some("quota".into()), ..RolloutStatus::default() }),
+                ..ConditionCase::default()
             },
             ["False/PodRefused", "Unknown/Starting", "False/PodRefused", "True/Available"],
         ),
         (
             "the spec is wrong: the last good one is still in force",
-            Case { refused: Some(Verdict::no(Reason::SpecInvalid, "no; so; do")), ..Case::default() },
+            ConditionCase {
+                refused: Some(ConditionValue::no(Reason::SpecInvalid, "no; so; do")),
+                ..ConditionCase::default()
+            },
             ["False/SpecInvalid", "True/Probed", "True/CaughtUp", "True/Available"],
         ),
         (
             "the index is being removed",
-            Case { pods: with(Process { phase: Phase::Purging, ..writer() }), ..Case::default() },
+            ConditionCase { pods: with(Process { phase: Phase::Purging, ..writer() }), ..ConditionCase::default() },
             ["False/Purging", "True/Probed", "False/Purging", "True/Available"],
         ),
     ];
@@ -283,16 +316,16 @@ fn conditions_follow_from_what_was_seen() {
 fn before_the_pods_were_asked_what_was_known_still_holds() {
     let unasked = |component| {
         let seen = says(component, "p", Process::default());
-        Seen { observation: Observation::default(), ..seen }
+        ObservedPod { observation: PodObservation::default(), ..seen }
     };
-    let case = Case {
+    let case = ConditionCase {
         pods: vec![unasked(Component::Indexer), unasked(Component::Search)],
         before: vec![
             before(ConditionType::StorageReady, "True", Reason::Probed),
             before(ConditionType::Indexing, "True", Reason::CaughtUp),
             before(ConditionType::SearchAvailable, "False", Reason::AuthTokenMissing),
         ],
-        ..Case::default()
+        ..ConditionCase::default()
     };
     let wanted = ["False/AuthTokenMissing", "True/Probed", "True/CaughtUp", "False/AuthTokenMissing"];
     assert_eq!(case.conditions(), wanted);
@@ -300,9 +333,11 @@ fn before_the_pods_were_asked_what_was_known_still_holds() {
 
 #[test]
 fn ready_repeats_the_message_of_what_fails_first() {
-    let case =
-        Case { pods: vec![indexer(Process { problems: problem("AccessDenied"), ..writer() })], ..Case::default() };
-    let Assessment { ready, storage, .. } = case.assess();
+    let case = ConditionCase {
+        pods: vec![indexer(Process { problems: problem("AccessDenied"), ..writer() })],
+        ..ConditionCase::default()
+    };
+    let WalConditions { ready, storage, .. } = case.evaluate();
     assert_eq!(ready, storage);
     assert_eq!(ready.message, "AccessDenied; so; do");
 }
@@ -312,7 +347,7 @@ fn a_standbys_figures_do_not_count_beside_a_writers() {
     let standby =
         |name| says(Component::Indexer, name, Process { phase: Phase::Standby, epoch: Some(9), ..Process::default() });
     for pods in [vec![standby("a"), indexer(writer()), standby("z")], vec![indexer(writer()), standby("z")]] {
-        let case = Case { pods, ..Case::default() };
+        let case = ConditionCase { pods, ..ConditionCase::default() };
         assert_eq!(case.conditions()[0], "True/Ready");
     }
 }
@@ -321,7 +356,7 @@ fn a_standbys_figures_do_not_count_beside_a_writers() {
 fn of_two_that_believe_they_write_the_higher_epoch_counts() {
     let stale = says(Component::Indexer, "z", Process { epoch: Some(1), caught_up: false, ..writer() });
     let fresh = says(Component::Indexer, "a", Process { epoch: Some(2), ..writer() });
-    let case = Case { pods: vec![stale, fresh], ..Case::default() };
+    let case = ConditionCase { pods: vec![stale, fresh], ..ConditionCase::default() };
     assert_eq!(case.conditions()[2], "True/CaughtUp");
 }
 
@@ -330,7 +365,7 @@ fn a_busy_log_is_a_little_behind_without_a_change_of_condition() {
     let was = |status, reason| vec![before(ConditionType::Indexing, status, reason)];
     let busy = |lag, before| {
         let process = Process { caught_up: false, lag_seconds: Some(lag), ..writer() };
-        Case { pods: vec![indexer(process)], before, ..Case::default() }.conditions()[2].clone()
+        ConditionCase { pods: vec![indexer(process)], before, ..ConditionCase::default() }.conditions()[2].clone()
     };
     assert_eq!(busy(5, was("True", Reason::CaughtUp)), "True/CaughtUp");
     assert_eq!(busy(61, was("True", Reason::CaughtUp)), "False/Backfilling");
@@ -340,17 +375,21 @@ fn a_busy_log_is_a_little_behind_without_a_change_of_condition() {
 #[test]
 fn a_pod_that_has_never_answered_may_be_starting_and_is_told_after_a_while() {
     let mut seen = indexer(Process::default());
-    seen.observation = Observation { failures: 2, ..Observation::default() };
-    let conditions = |seen: &Seen| Case { pods: vec![seen.clone()], ..Case::default() }.conditions()[2].clone();
+    seen.observation = PodObservation { failures: 2, ..PodObservation::default() };
+    let conditions = |seen: &ObservedPod| {
+        ConditionCase { pods: vec![seen.clone()], ..ConditionCase::default() }.conditions()[2].clone()
+    };
     assert_eq!(conditions(&seen), "False/Starting");
-    seen.observation.failures = NEVER_ANSWERED;
+    seen.observation.failures = MAX_UNANSWERED_POLLS;
     assert_eq!(conditions(&seen), "Unknown/PodNotAnswering");
 }
 
 #[test]
 fn a_silent_pods_message_names_when_it_was_seen_last_and_holds_nothing_that_moves() {
     let mut seen = silent(indexer(writer()));
-    let message = |seen: &Seen| Case { pods: vec![seen.clone()], ..Case::default() }.assess().indexing.message;
+    let message = |seen: &ObservedPod| {
+        ConditionCase { pods: vec![seen.clone()], ..ConditionCase::default() }.evaluate().indexing.message
+    };
     let first = message(&seen);
     assert!(first.contains("2001-09-09T01:46:40Z") && first.contains("orders-indexer-a"), "{first}");
     seen.observation.failures = 77;
