@@ -22,9 +22,9 @@ use tokio::time::Instant;
 
 use super::{
     batch::{Batch, Predecessor, Predecessors},
+    entry_stream::{self, Entries},
     error::IngestError,
-    indexer::{Frozen, Indexer},
-    tail::{self, Entries},
+    pipeline::{Frozen, Indexer},
 };
 use crate::{
     OperationRecord,
@@ -189,7 +189,7 @@ impl Indexer {
         until: Instant,
         frozen: &Frozen,
     ) -> Result<Second, IngestError> {
-        let listing = tail::list(&self.reader, seconds.start, seconds.end, &self.reporter);
+        let listing = entry_stream::list(&self.reader, seconds.start, seconds.end, &self.reporter);
         let mut chunks = listing.ready_chunks(CHUNK);
         while let Some(listed) = chunks.next().await {
             let reached = listed.last().map_or(seconds.start, |last| last.token.second());

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::{
     IngestOptions,
     error::IngestError,
-    index::{Segments, Shelf},
     resolve::Resolver,
+    segment_upload::{Segments, Shelf},
 };
 use crate::{
     OperationRecord,

@@ -11,11 +11,11 @@ use tracing::warn;
 
 use crate::{
     engine::IndexEngine,
+    entry_stream,
     error::IngestError,
-    index::Shelf,
-    indexer::Indexer,
+    pipeline::Indexer,
+    segment_upload::Shelf,
     status::{IngestRole, IngestStatus, Reporter},
-    tail,
 };
 
 /// How long a process that ends tries to give the role up.
@@ -104,7 +104,7 @@ impl Ingest {
 
     /// Stands by until the role is free.
     async fn take_over(&self, reporter: Reporter) -> Result<Writership, IngestError> {
-        let mut pause = tail::FIRST_PAUSE;
+        let mut pause = entry_stream::FIRST_PAUSE;
         loop {
             let beats = &self.log.entries;
             let waits = |waiting| reporter.waits(&waiting);
@@ -113,7 +113,7 @@ impl Ingest {
                 Ok(ship) => return Ok(ship),
                 Err(failure) if failure.is_retryable() => {
                     reporter.trouble("taking the writer's role", &failure);
-                    pause = tail::rest(pause).await;
+                    pause = entry_stream::rest(pause).await;
                 }
                 Err(failure) => return Err(failure),
             }

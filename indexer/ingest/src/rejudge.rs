@@ -3,11 +3,11 @@
 use tidemark_catalog::Segment;
 use tidemark_wal::{Listed, Reader, Schedule};
 
-use super::{index::Shelf, indexer::Frozen};
 use crate::{
     OperationRecord,
     engine::{EngineError, PackedSegment},
 };
+use crate::{pipeline::Frozen, segment_upload::Shelf};
 
 /// What the fault needs to do wrong.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use tidemark_store::{
 
 use super::{
     batch::{Batch, Closed},
+    entry_stream::{FIRST_PAUSE, rest},
     error::IngestError,
-    indexer::Indexer,
-    tail::{FIRST_PAUSE, rest},
+    pipeline::Indexer,
 };
 use crate::engine::RecordMarks;
 

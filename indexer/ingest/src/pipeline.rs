@@ -15,12 +15,12 @@ use super::{
     IngestOptions,
     audit::Audit,
     batch::{Batch, Superseded},
-    compact::Compactor,
+    compaction::Compactor,
+    entry_stream::{self, Entries, FIRST_PAUSE, Fetched, rest},
     error::IngestError,
-    index::Shelf,
     resolve::Resolver,
+    segment_upload::Shelf,
     status::Reporter,
-    tail::{self, Entries, FIRST_PAUSE, Fetched, rest},
 };
 use crate::engine::{Lookup, RecordMarks};
 
@@ -146,7 +146,7 @@ impl Indexer {
             return Ok(true);
         }
         if !self.sealed_by_now() {
-            self.waiting = tail::oldest(&self.reader, self.cursor()).await?;
+            self.waiting = entry_stream::oldest(&self.reader, self.cursor()).await?;
         }
         Ok(self.sealed_by_now())
     }
@@ -167,7 +167,7 @@ impl Indexer {
     async fn look(&mut self) -> Result<(Frozen, stream::BoxStream<'static, Listed>), IngestError> {
         let from = self.cursor().second();
         if planted(Fault::ClockReadAfterListing) {
-            let all = tail::list(&self.reader, from, Second::KSUID_END.next(), &self.reporter);
+            let all = entry_stream::list(&self.reader, from, Second::KSUID_END.next(), &self.reporter);
             let all: Vec<Listed> = all.collect().await;
             let frozen = self.freeze().await?;
             let horizon = frozen.horizon;
@@ -175,7 +175,7 @@ impl Indexer {
             return Ok((frozen, stream::iter(sealed).boxed()));
         }
         let frozen = self.freeze().await?;
-        let listing = tail::list(&self.reader, from, frozen.horizon, &self.reporter);
+        let listing = entry_stream::list(&self.reader, from, frozen.horizon, &self.reporter);
         Ok((frozen, listing))
     }
 

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use std::{ops::Range, sync::Arc};
 
-use super::{error::IngestError, status::Reporter, tail::rest};
+use super::{entry_stream::rest, error::IngestError, status::Reporter};
 use crate::{
     OperationRecord,
     engine::{EngineError, IndexEngine, PackedSegment, RecordMarks, SegmentBuilder, SegmentFile},
@@ -76,7 +76,7 @@ impl Shelf {
 
     async fn upload(&self, key: &str, file: &SegmentFile) {
         let reporter = &self.reporter;
-        let mut pause = super::tail::FIRST_PAUSE;
+        let mut pause = crate::entry_stream::FIRST_PAUSE;
         let mut failed = false;
         loop {
             let uploaded = match file {
@@ -154,7 +154,7 @@ impl Segments {
 
     async fn settle(&mut self) -> Result<(), IngestError> {
         if let Some(task) = self.finishing.take() {
-            self.finished.push(super::tail::finished(task).await?);
+            self.finished.push(crate::entry_stream::finished(task).await?);
         }
         Ok(())
     }

@@ -10,12 +10,12 @@ use tokio::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    compaction_policy::Tiers,
+    entry_stream,
     error::IngestError,
-    index::{Shelf, Summary},
-    indexer::Indexer,
+    pipeline::Indexer,
     rejudge::Rejudge,
-    tail,
-    tiers::Tiers,
+    segment_upload::{Shelf, Summary},
 };
 use crate::engine::{EngineError, RecordMarks};
 
@@ -93,7 +93,7 @@ impl Compactor {
             return;
         }
         match &mut self.task {
-            Some(task) => self.result = Some(tail::finished(task).await),
+            Some(task) => self.result = Some(entry_stream::finished(task).await),
             None => std::future::pending().await,
         }
         self.task = None;
