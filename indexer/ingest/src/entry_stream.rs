@@ -1,223 +1,186 @@
-//! Reading sealed entries: listed once, fetched many at a time, handed on in token order.
+//! The walk of the log: sealed entries, listed once, fetched concurrently, delivered in token order.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use futures::{StreamExt as _, stream, stream::BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _, future, stream, stream::BoxStream};
 use tidemark_catalog::Cursor;
 use tidemark_store::{Second, StoreError};
 use tidemark_wal::{Listed, Reader, Resolved, Schedule, Token};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinError,
-    time::sleep,
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use super::{IngestOptions, status::Reporter};
-use crate::OperationRecord;
+use crate::{options::IngestOptions, record::OperationRecord, retry::Retrier, task};
 
-/// A failing store is asked again after this, then after twice as long, and so on.
-pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// A failing store is asked at least this often.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// An entry that was listed and is absent is looked for so often before it counts as deleted.
-const TRIES_OF_ABSENT: u32 = 5;
-/// What an entry takes of the memory for entries, at least.
-const SMALLEST: u64 = 4 * 1024;
+/// Attempts to read a listed entry that is absent before it counts as deleted.
+const ABSENT_ATTEMPTS: u32 = 5;
+/// Bytes of the memory for entries that one entry takes at least.
+const MIN_ENTRY_BYTES: u64 = 4 * 1024;
 
-/// An entry as records, with its share of the memory for entries, which it gives back when it is dropped.
+/// Entries in token order, as a listing shows them; ends after the first error.
+///
+/// The store's listing retries each page and resumes behind the last key. An error here means that it gave up: whoever
+/// reads the listing starts a new one from the published cursor.
+pub(crate) type EntryListing = BoxStream<'static, Result<Listed, StoreError>>;
+
+/// An entry as records, with its share of the memory for entries, which it returns when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Fetched {
+pub(crate) struct FetchedEntry {
     pub(crate) second: Second,
     pub(crate) records: Vec<OperationRecord>,
-    _room: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
 }
 
-/// Entries on their way: in token order, none left out.
+/// Lists and fetches the entries of a log. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct EntryReader {
+    reader: Reader,
+    retrier: Retrier,
+    fetches: usize,
+    chunk: usize,
+    entry_memory: u64,
+    max_entry_bytes: u64,
+}
+
+impl EntryReader {
+    pub(crate) fn new(reader: Reader, retrier: Retrier, options: &IngestOptions) -> Self {
+        Self {
+            reader,
+            retrier,
+            fetches: options.fetches.max(1),
+            chunk: options.chunk.max(1),
+            entry_memory: options.entry_memory,
+            max_entry_bytes: options.limits.entry.max(MIN_ENTRY_BYTES),
+        }
+    }
+
+    /// The log's reader.
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// The entries of the seconds from `from` up to, not including, `to`.
+    pub(crate) fn list(&self, from: Second, to: Second) -> EntryListing {
+        self.reader.list(from, to)
+    }
+
+    /// The oldest entry that is not below `cursor`, by one listing.
+    pub(crate) async fn oldest(&self, cursor: Cursor) -> Result<Option<Token>, StoreError> {
+        let mut listing = self.list(cursor.second(), Second::KSUID_END.next());
+        Ok(listing.try_next().await?.map(|listed| listed.token))
+    }
+
+    /// Fetches the entries of `listing`. A fetch that fails is retried until it succeeds; no entry is skipped.
+    pub(crate) fn fetch(&self, listing: EntryListing, schedule: &Schedule) -> EntryStream {
+        let (sender, receiver) = mpsc::channel(self.chunk);
+        let fetcher =
+            EntryFetcher { reader: self.reader.clone(), schedule: schedule.clone(), retrier: self.retrier.clone() };
+        let entries = self.fetch_concurrently(Arc::new(fetcher), listing);
+        let task = tokio::spawn(forward(entries, sender));
+        EntryStream { receiver, chunk: self.chunk, _task: AbortOnDropHandle::new(task) }
+    }
+
+    fn fetch_concurrently(
+        &self,
+        fetcher: Arc<EntryFetcher>,
+        listing: EntryListing,
+    ) -> impl stream::Stream<Item = Result<FetchedEntry, StoreError>> + use<> {
+        let max = self.max_entry_bytes;
+        let permits = usize::try_from(self.entry_memory.max(max) / MIN_ENTRY_BYTES).unwrap_or(Semaphore::MAX_PERMITS);
+        let memory = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        listing
+            // Memory is acquired in token order, so that the entry that the consumer waits for always has its share.
+            .and_then(move |listed| {
+                let share = u32::try_from(listed.size.clamp(MIN_ENTRY_BYTES, max) / MIN_ENTRY_BYTES).unwrap_or(1);
+                let memory = memory.clone();
+                async move { Ok((listed, memory.acquire_many_owned(share).await)) }
+            })
+            .map_ok(move |(listed, memory)| {
+                // A task of its own continues while the batch before it is being indexed; a mere future would not.
+                let fetcher = fetcher.clone();
+                let fetch = async move { fetcher.fetch(listed).await.as_ref().map(OperationRecord::from_resolved) };
+                let task = AbortOnDropHandle::new(tokio::spawn(fetch));
+                async move {
+                    let (records, memory) = (task::join(task).await, memory.ok());
+                    let entry = records.zip(memory).map(|(records, memory)| FetchedEntry {
+                        second: listed.token.second(),
+                        records,
+                        _memory: memory,
+                    });
+                    Ok(entry)
+                }
+            })
+            .map(|fetch| async move {
+                match fetch {
+                    Ok(fetch) => fetch.await,
+                    Err(error) => Err(error),
+                }
+            })
+            .buffered(self.fetches)
+            .try_filter_map(future::ok)
+    }
+}
+
+/// Entries in token order; ends after the first error.
 #[derive(Debug)]
-pub(crate) struct Entries {
-    receiver: mpsc::Receiver<Fetched>,
+pub(crate) struct EntryStream {
+    receiver: mpsc::Receiver<Result<FetchedEntry, StoreError>>,
+    chunk: usize,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Entries {
-    /// Fetches what `listing` gives, tireless: a store that fails is reported and asked again, nothing is skipped.
-    pub(crate) fn fetch(
-        reader: &Reader,
-        schedule: &Schedule,
-        listing: BoxStream<'static, Listed>,
-        options: &IngestOptions,
-        reporter: &Reporter,
-    ) -> Self {
-        let (sender, receiver) = mpsc::channel(options.chunk.max(1));
-        let fetcher =
-            Fetcher { reader: reader.clone(), schedule: Arc::new(schedule.clone()), reporter: reporter.clone() };
-        let largest = options.limits.entry.max(SMALLEST);
-        let fetched = fetcher.run(listing, options.fetches.max(1), options.entry_memory, largest);
-        let task = tokio::spawn(hand_on(fetched, sender));
-        Self { receiver, _task: AbortOnDropHandle::new(task) }
-    }
-
-    /// The next entries, at least one and at most `most`; none at the end.
-    pub(crate) async fn next(&mut self, most: usize) -> Vec<Fetched> {
+impl EntryStream {
+    /// The next entries: at least one, and at most a chunk; none at the end.
+    pub(crate) async fn next_chunk(&mut self) -> Result<Vec<FetchedEntry>, StoreError> {
         let mut entries = Vec::new();
-        self.receiver.recv_many(&mut entries, most).await;
-        entries
+        self.receiver.recv_many(&mut entries, self.chunk).await;
+        entries.into_iter().collect()
     }
 }
 
-async fn hand_on(fetched: impl stream::Stream<Item = Fetched>, sender: mpsc::Sender<Fetched>) {
-    let mut fetched = std::pin::pin!(fetched);
-    while let Some(entry) = fetched.next().await {
+async fn forward(
+    entries: impl stream::Stream<Item = Result<FetchedEntry, StoreError>>,
+    sender: mpsc::Sender<Result<FetchedEntry, StoreError>>,
+) {
+    let mut entries = std::pin::pin!(entries);
+    while let Some(entry) = entries.next().await {
         if sender.send(entry).await.is_err() {
             return;
         }
     }
 }
 
-#[derive(Clone, Debug)]
-struct Fetcher {
+/// Fetches single entries.
+#[derive(Debug)]
+struct EntryFetcher {
     reader: Reader,
-    schedule: Arc<Schedule>,
-    reporter: Reporter,
+    schedule: Schedule,
+    retrier: Retrier,
 }
 
-impl Fetcher {
-    /// Each fetch is a task of its own, so that it goes on while the batch before it is being indexed. Memory is taken
-    /// in token order, so that the entry that is waited for always has its share.
-    fn run(
-        self,
-        listing: BoxStream<'static, Listed>,
-        fetches: usize,
-        memory: u64,
-        largest: u64,
-    ) -> impl stream::Stream<Item = Fetched> {
-        let permits = usize::try_from(memory.max(largest) / SMALLEST).unwrap_or(Semaphore::MAX_PERMITS);
-        let room = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        listing
-            .then(move |listed| {
-                let wanted = u32::try_from(listed.size.clamp(SMALLEST, largest) / SMALLEST).unwrap_or(1);
-                let room = room.clone();
-                async move { (listed, room.acquire_many_owned(wanted).await) }
-            })
-            .filter_map(|(listed, room)| async move { Some((listed, room.ok()?)) })
-            .map(move |(listed, room)| {
-                let mut fetcher = self.clone();
-                let fetch = async move { fetcher.fetch(listed).await.as_ref().map(OperationRecord::from_resolved) };
-                let task = AbortOnDropHandle::new(tokio::spawn(fetch));
-                async move {
-                    let records = finished(task).await?;
-                    Some(Fetched { second: listed.token.second(), records, _room: room })
-                }
-            })
-            .buffered(fetches)
-            .filter_map(std::future::ready)
+impl EntryFetcher {
+    /// The entry with all its operations; `None` if somebody deleted it after it was listed.
+    async fn fetch(&self, listed: Listed) -> Option<Resolved> {
+        let mut attempt = 0;
+        let call = || {
+            attempt += 1;
+            self.fetch_once(&listed, attempt)
+        };
+        self.retrier.until_ok("reading an entry", call).await
     }
 
-    /// The entry. None of it is left out; but one that was listed and then stays absent was deleted by somebody.
-    async fn fetch(&mut self, listed: Listed) -> Option<Resolved> {
-        let (mut pause, mut tries) = (FIRST_PAUSE, 0);
-        loop {
-            tries += 1;
-            match self.reader.fetch(&listed, &self.schedule).await {
-                Ok(resolved) => {
-                    if tries > 1 {
-                        self.reporter.well();
-                    }
-                    return Some(resolved);
-                }
-                Err(_) if tries > TRIES_OF_ABSENT && self.is_gone(&listed).await => return None,
-                Err(failure) => {
-                    self.reporter.trouble("reading an entry", &failure);
-                    pause = rest(pause).await;
-                }
-            }
+    async fn fetch_once(&self, listed: &Listed, attempt: u32) -> Result<Option<Resolved>, StoreError> {
+        match self.reader.fetch(listed, &self.schedule).await {
+            Err(_) if attempt > ABSENT_ATTEMPTS && self.is_deleted(listed).await => Ok(None),
+            fetched => fetched.map(Some),
         }
     }
 
-    async fn is_gone(&mut self, listed: &Listed) -> bool {
-        let found = self.reader.lookup(listed.token, &self.schedule).await;
-        let gone = matches!(found, Ok(None));
-        if gone {
-            error!(token = %listed.token, "the entry was deleted after it was listed: it is left out; only cleanup may delete from a log");
-            self.reporter.well();
+    async fn is_deleted(&self, listed: &Listed) -> bool {
+        let deleted = matches!(self.reader.lookup(listed.token, &self.schedule).await, Ok(None));
+        if deleted {
+            error!(token = %listed.token, "the entry was deleted after it was listed; the index does not contain it; allow only cleanup to delete from a log");
         }
-        gone
+        deleted
     }
-}
-
-/// The task's answer. A panic goes on in the caller; an aborted task belongs to a runtime that ends.
-pub(crate) async fn finished<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
-    match task.await {
-        Ok(answer) => answer,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => std::future::pending().await,
-    }
-}
-
-/// The entries of the seconds from `from` up to, not including, `to`; a listing that fails is reported and continued.
-pub(crate) fn list(reader: &Reader, from: Second, to: Second, reporter: &Reporter) -> BoxStream<'static, Listed> {
-    let listing = Listing {
-        reader: reader.clone(),
-        from,
-        to,
-        last: None,
-        page: None,
-        pause: FIRST_PAUSE,
-        reporter: reporter.clone(),
-    };
-    stream::unfold(listing, Listing::next).boxed()
-}
-
-struct Listing {
-    reader: Reader,
-    from: Second,
-    to: Second,
-    last: Option<Token>,
-    page: Option<BoxStream<'static, Result<Listed, StoreError>>>,
-    pause: Duration,
-    reporter: Reporter,
-}
-
-impl Listing {
-    async fn next(mut self) -> Option<(Listed, Self)> {
-        loop {
-            let (reader, from, to) = (&self.reader, self.from, self.to);
-            let page = self.page.get_or_insert_with(|| reader.list(from, to));
-            match page.next().await? {
-                Ok(listed) if self.last.is_some_and(|last| listed.token <= last) => {}
-                Ok(listed) => {
-                    self.take(listed);
-                    return Some((listed, self));
-                }
-                Err(failure) => {
-                    self.page = None;
-                    self.reporter.trouble("listing the log", &failure);
-                    self.pause = rest(self.pause).await;
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, listed: Listed) {
-        (self.last, self.from) = (Some(listed.token), listed.token.second());
-        if self.pause > FIRST_PAUSE {
-            self.pause = FIRST_PAUSE;
-            self.reporter.well();
-        }
-    }
-}
-
-/// Waits, and gives how long to wait the next time.
-pub(crate) async fn rest(pause: Duration) -> Duration {
-    sleep(pause).await;
-    (pause * 2).min(LONGEST_PAUSE)
-}
-
-/// The oldest entry that is not below `cursor`, by one listing.
-pub(crate) async fn oldest(reader: &Reader, cursor: Cursor) -> Result<Option<Token>, StoreError> {
-    let mut page = reader.list(cursor.second(), Second::KSUID_END.next());
-    let first = page.next().await.transpose()?;
-    Ok(first.map(|listed| listed.token))
 }

@@ -1,291 +1,260 @@
-//! The writer at work: drain what is sealed, audit what was published, adopt what was compacted, and rest.
+//! The loop of the writer: publish what is sealed, audit what was published, adopt compactions, sleep.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
-use tidemark_catalog::{Cursor, Refused, RootChain, Writership};
+use futures::{StreamExt as _, TryStreamExt as _, future, stream};
+use tidemark_catalog::{PublishError, RootChain};
 use tidemark_store::{
     Clock, Second,
     planted::{Fault, planted},
 };
-use tidemark_wal::{Listed, Reader, Schedule, Token};
+use tidemark_wal::{Listed, Token};
 use tokio::time::{Instant, sleep};
 
-use super::{
-    IngestOptions,
+use crate::{
     audit::Audit,
-    batch::{Batch, Superseded},
+    audit_schedule::AuditSchedule,
+    batch::Batch,
     compaction::Compactor,
-    entry_stream::{self, Entries, FIRST_PAUSE, Fetched, rest},
+    entry_stream::{EntryListing, EntryReader, FetchedEntry},
     error::IngestError,
-    resolve::Resolver,
-    segment_upload::Shelf,
-    status::Reporter,
+    horizon::SealedHorizon,
+    publisher::Publisher,
+    retry::{Backoff, RetryFailure},
+    status::IngestStatusTracker,
 };
-use crate::engine::{Lookup, RecordMarks};
 
-/// How long a busy indexer rests.
-const BUSY: Duration = Duration::from_secs(1);
-/// How long an idle one rests at most.
-const IDLE: Duration = Duration::from_secs(5);
-/// How often an idle indexer publishes that the horizon has moved.
-const ADVANCE: Duration = Duration::from_mins(1);
+/// The pause after a pass that found entries.
+const BUSY_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest pause while passes find none.
+const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often an idle writer publishes that the horizon has moved.
+const ADVANCE_INTERVAL: Duration = Duration::from_mins(1);
 /// How far the estimate of store time may lag behind: it counts whole seconds, twice.
-const ESTIMATE_LAG: Duration = Duration::from_secs(2);
+const MAX_ESTIMATE_LAG: Duration = Duration::from_secs(2);
 
-/// The writer of an index. All that it knows can be dropped at any time: the chain has it.
-pub(crate) struct Indexer {
-    pub(super) clock: Clock,
-    pub(super) root: RootChain,
-    pub(super) reader: Reader,
-    pub(super) ship: Writership,
-    pub(super) shelf: Shelf,
-    pub(super) options: IngestOptions,
-    pub(super) reporter: Reporter,
-    pub(super) resolver: Resolver,
-    pub(super) index: Option<Arc<dyn Lookup>>,
-    pub(super) audit: Audit,
-    pub(super) compactor: Compactor,
-    /// The parameters and the horizon that the last probe gave.
-    pub(super) frozen: Option<Frozen>,
-    /// Marks that a planted fault holds back.
-    pub(super) held_back: (RecordMarks, Superseded),
-    /// The oldest entry that was seen and is not sealed.
-    waiting: Option<Token>,
-    /// The last drain found entries.
+/// The stages of the writer and the loop over them. All that it remembers can be dropped at any time: the chain has it.
+pub(crate) struct Pipeline {
+    clock: Clock,
+    root: RootChain,
+    entries: EntryReader,
+    publisher: Publisher,
+    audit: Audit,
+    compactor: Compactor,
+    tracker: IngestStatusTracker,
+    /// The horizon and the parameters of the last probe.
+    sealed: Option<SealedHorizon>,
+    /// The oldest entry that was listed before it was sealed.
+    oldest_unsealed: Option<Token>,
+    /// Whether the last pass found entries.
     busy: bool,
-    /// When the cursor was published last.
+    /// When everything up to a horizon was last published.
     advanced: Option<Instant>,
 }
 
-/// What a probe of the clock and a look at the parameters after it give.
-#[derive(Clone, Debug)]
-pub(crate) struct Frozen {
-    pub(crate) horizon: Second,
-    pub(crate) schedule: Schedule,
-}
-
-impl Indexer {
-    pub(super) fn new(
-        clock: Clock,
-        root: RootChain,
-        reader: Reader,
-        ship: Writership,
-        shelf: Shelf,
-        options: IngestOptions,
+impl Pipeline {
+    pub(crate) fn new(
+        (clock, root): (Clock, RootChain),
+        entries: EntryReader,
+        publisher: Publisher,
+        compaction: bool,
+        tracker: IngestStatusTracker,
     ) -> Self {
-        let (reporter, manifest) = (shelf.reporter.clone(), &ship.manifest().state);
-        let audit = Audit::after_restart(manifest.horizon, manifest.cursor);
+        let schedule = AuditSchedule::after_takeover(publisher.manifest().horizon, publisher.cursor());
         Self {
             clock,
             root,
-            reader,
-            ship,
-            shelf,
-            options,
-            reporter,
-            resolver: Resolver::default(),
-            index: None,
-            audit,
-            compactor: Compactor::default(),
-            frozen: None,
-            held_back: Default::default(),
-            waiting: None,
+            audit: Audit::new(entries.clone(), schedule),
+            compactor: Compactor::new(entries.reader().clone(), compaction),
+            entries,
+            publisher,
+            tracker,
+            sealed: None,
+            oldest_unsealed: None,
             busy: true,
             advanced: None,
         }
     }
 
-    /// Works until a failure ends it. The future may be dropped at any time.
-    pub(super) async fn work(&mut self) -> Result<(), IngestError> {
-        let (mut trouble, mut pause) = (FIRST_PAUSE, BUSY);
+    /// Runs passes until one fails with an error that is not retryable. The future may be dropped at any time.
+    pub(crate) async fn run(&mut self) -> Result<(), IngestError> {
+        let (mut backoff, mut interval) = (Backoff::new(), BUSY_INTERVAL);
         loop {
-            match self.round().await {
+            match self.run_pass().await {
                 Ok(found) => {
-                    self.reporter.all_done();
-                    trouble = FIRST_PAUSE;
-                    pause = if found { BUSY } else { (pause + BUSY).min(IDLE) };
-                    self.rest(pause).await;
+                    self.tracker.mark_caught_up();
+                    backoff.reset();
+                    interval = if found { BUSY_INTERVAL } else { (interval + BUSY_INTERVAL).min(MAX_IDLE_INTERVAL) };
+                    self.sleep(interval).await;
                 }
                 Err(failure) if failure.is_retryable() => {
-                    self.resolver.forget();
-                    self.reporter.run_ends(false);
-                    self.reporter.trouble("indexing", &failure);
-                    trouble = rest(trouble).await;
+                    // The next pass reads the batch again, from the published cursor.
+                    self.publisher.discard_unpublished();
+                    self.tracker.end_pass(false);
+                    self.tracker.set_error(RetryFailure::new("indexing", &failure));
+                    backoff.sleep().await;
                 }
                 Err(failure) => return Err(failure),
             }
         }
     }
 
-    /// Everything once. Gives whether there were entries to publish.
-    async fn round(&mut self) -> Result<bool, IngestError> {
-        self.keep_house().await?;
-        if !self.worth_a_probe().await? {
+    /// Releases the writer's lease.
+    pub(crate) async fn release(self) -> Result<(), PublishError> {
+        self.publisher.release().await
+    }
+
+    /// Runs every stage once. Gives whether there were entries to publish.
+    async fn run_pass(&mut self) -> Result<bool, IngestError> {
+        self.run_maintenance().await?;
+        if !self.should_probe().await? {
             return Ok(false);
         }
-        let (frozen, listing) = self.look().await?;
-        self.frozen = Some(frozen.clone());
+        let (sealed, listing) = self.probe_and_list().await?;
+        self.sealed = Some(sealed.clone());
         self.busy = false;
-        if frozen.horizon > self.cursor().second() {
-            self.busy = self.drain(&frozen, listing).await?;
+        if sealed.horizon > self.publisher.cursor().second() {
+            self.busy = self.drain(&sealed, listing).await?;
         }
-        self.keep_house().await?;
+        self.run_maintenance().await?;
         Ok(self.busy)
     }
 
-    /// What is done between two batches.
-    async fn keep_house(&mut self) -> Result<(), IngestError> {
-        self.adopt().await?;
-        self.audit().await
+    /// Runs the stages that publish between two batches.
+    async fn run_maintenance(&mut self) -> Result<(), IngestError> {
+        if let Some(failure) = self.compactor.run(&mut self.publisher, self.sealed.as_ref()).await? {
+            // Without a compaction the index stays correct, so that the pass continues.
+            self.tracker.set_error(RetryFailure::new("compacting", &failure));
+        }
+        match &self.sealed {
+            Some(sealed) => self.audit.run(&mut self.publisher, sealed).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether there may be something to publish: sealed entries, or a horizon that was not published for long.
-    async fn worth_a_probe(&mut self) -> Result<bool, IngestError> {
-        if self.busy || self.advanced.is_none_or(|advanced| advanced.elapsed() >= ADVANCE) {
+    ///
+    /// An idle log costs one LIST a pass. A probe writes an object and is worth it only if something may be sealed.
+    async fn should_probe(&mut self) -> Result<bool, IngestError> {
+        if self.busy || self.must_advance() {
             return Ok(true);
         }
         if !self.sealed_by_now() {
-            self.waiting = entry_stream::oldest(&self.reader, self.cursor()).await?;
+            self.oldest_unsealed = self.entries.oldest(self.publisher.cursor()).await?;
         }
         Ok(self.sealed_by_now())
     }
 
-    /// Whether the oldest entry that was seen waiting is sealed by now, as far as can be said without a probe.
-    fn sealed_by_now(&self) -> bool {
-        self.waiting.is_some_and(|waiting| self.sealed_in(waiting).is_none_or(|wait| wait.is_zero()))
+    fn must_advance(&self) -> bool {
+        self.advanced.is_none_or(|advanced| advanced.elapsed() >= ADVANCE_INTERVAL)
     }
 
-    /// How long it takes about until `token` is sealed; `None` if the clock was not read lately.
-    fn sealed_in(&self, token: Token) -> Option<Duration> {
-        let now = self.clock.estimate()?.after(ESTIMATE_LAG);
-        let horizon = self.frozen.as_ref()?.schedule.horizon(now);
+    /// Whether the oldest unsealed entry is sealed by now, as far as can be said without a probe.
+    fn sealed_by_now(&self) -> bool {
+        self.oldest_unsealed.is_some_and(|oldest| self.time_to_seal(oldest).is_none_or(|wait| wait.is_zero()))
+    }
+
+    /// About how long it takes until `token` is sealed; `None` if the clock was not read lately.
+    fn time_to_seal(&self, token: Token) -> Option<Duration> {
+        let now = self.clock.estimate()?.after(MAX_ESTIMATE_LAG);
+        let horizon = self.sealed.as_ref()?.schedule.horizon(now);
         Some(token.second().next().since(horizon))
     }
 
-    /// Probes the clock, then reads the parameters; the listing comes after both.
-    async fn look(&mut self) -> Result<(Frozen, stream::BoxStream<'static, Listed>), IngestError> {
-        let from = self.cursor().second();
+    /// Computes the horizon, then lists the entries from the cursor up to it.
+    async fn probe_and_list(&mut self) -> Result<(SealedHorizon, EntryListing), IngestError> {
+        let from = self.publisher.cursor().second();
         if planted(Fault::ClockReadAfterListing) {
-            let all = entry_stream::list(&self.reader, from, Second::KSUID_END.next(), &self.reporter);
-            let all: Vec<Listed> = all.collect().await;
-            let frozen = self.freeze().await?;
-            let horizon = frozen.horizon;
-            let sealed = all.into_iter().filter(move |listed| listed.token.second() < horizon);
-            return Ok((frozen, stream::iter(sealed).boxed()));
+            return self.list_and_probe(from).await;
         }
-        let frozen = self.freeze().await?;
-        let listing = entry_stream::list(&self.reader, from, frozen.horizon, &self.reporter);
-        Ok((frozen, listing))
+        let sealed = SealedHorizon::compute(&self.clock, &self.root).await?;
+        // Again, although `should_probe` has listed already: only a listing that begins after the probe shows every entry
+        // below the horizon. An entry may have become visible between that LIST and the probe.
+        let listing = self.entries.list(from, sealed.horizon);
+        Ok((sealed, listing))
     }
 
-    /// `H`, from a probe and from parameters that were read after it. Every second below `H` lies before the probe, so
-    /// that the parameters are certain for it.
-    async fn freeze(&mut self) -> Result<Frozen, IngestError> {
-        let now = self.clock.probe().await?.now;
-        let schedule =
-            self.root.parameters().await?.ok_or(tidemark_catalog::ChainError::Refused(Refused::NoParameters))?;
-        let horizon = schedule.horizon(now);
-        Ok(Frozen { horizon, schedule })
+    /// The fault: the clock is read after the listing.
+    async fn list_and_probe(&mut self, from: Second) -> Result<(SealedHorizon, EntryListing), IngestError> {
+        let listed: Vec<Listed> = self.entries.list(from, Second::KSUID_END.next()).try_collect().await?;
+        let sealed = SealedHorizon::compute(&self.clock, &self.root).await?;
+        let horizon = sealed.horizon;
+        let below = stream::iter(listed.into_iter().map(Ok));
+        let below = below.try_filter(move |listed: &Listed| future::ready(listed.token.second() < horizon));
+        Ok((sealed, below.boxed()))
     }
 
     /// Publishes everything from the cursor up to the horizon, in batches. Gives whether there were entries.
-    async fn drain(
-        &mut self,
-        frozen: &Frozen,
-        listing: stream::BoxStream<'static, Listed>,
-    ) -> Result<bool, IngestError> {
-        self.reporter.run_starts(frozen.horizon);
-        let mut entries = Entries::fetch(&self.reader, &frozen.schedule, listing, &self.options, &self.reporter);
-        let mut batch = self.batch();
+    async fn drain(&mut self, sealed: &SealedHorizon, listing: EntryListing) -> Result<bool, IngestError> {
+        self.tracker.begin_pass(sealed.horizon);
+        let mut entries = self.entries.fetch(listing, &sealed.schedule);
+        let mut batch = self.publisher.begin_batch();
         let mut found = false;
         loop {
-            let fetched = entries.next(self.options.chunk).await;
+            let fetched = entries.next_chunk().await?;
             if fetched.is_empty() {
                 break;
             }
             found = true;
-            let (before, after) = cut(&batch, fetched);
-            self.take(&mut batch, before).await?;
+            let (before, after) = split_at_boundary(&batch, fetched);
+            self.add(&mut batch, before).await?;
             if !after.is_empty() {
-                batch = self.next_batch(batch, frozen.horizon).await?;
-                self.take(&mut batch, after).await?;
+                batch = self.next_batch(batch, sealed.horizon).await?;
+                self.add(&mut batch, after).await?;
             }
         }
-        if found || self.advanced.is_none_or(|advanced| advanced.elapsed() >= ADVANCE) {
-            self.finish(batch, frozen.horizon).await?;
+        if found || self.must_advance() {
+            self.finish(batch, sealed.horizon).await?;
         }
-        self.reporter.run_ends(true);
+        self.tracker.end_pass(true);
         Ok(found)
+    }
+
+    async fn add(&mut self, batch: &mut Batch, fetched: Vec<FetchedEntry>) -> Result<(), IngestError> {
+        let Some(first) = fetched.first() else { return Ok(()) };
+        let oldest = batch.oldest().unwrap_or(first.second);
+        self.tracker.add_read(fetched.len() as u64, oldest, self.entries.reader().unrecognized_keys());
+        let records = fetched.into_iter().flat_map(|entry| entry.records).collect();
+        Ok(self.publisher.add(batch, records).await?)
     }
 
     /// Publishes a full batch and begins the next one. All entries of its last second are in it.
     async fn next_batch(&mut self, batch: Batch, horizon: Second) -> Result<Batch, IngestError> {
-        let to = batch.newest().map_or(self.cursor().second(), Second::next);
-        self.publish(batch, to, horizon).await?;
-        self.keep_house().await?;
-        Ok(self.batch())
+        let to = batch.newest().map_or(self.publisher.cursor().second(), Second::next);
+        self.publisher.publish(batch, to, horizon).await?;
+        self.run_maintenance().await?;
+        // Only now: maintenance publishes corrections, which take the next seqs.
+        Ok(self.publisher.begin_batch())
     }
 
-    async fn take(&mut self, batch: &mut Batch, fetched: Vec<Fetched>) -> Result<(), IngestError> {
-        let Some(first) = fetched.first() else { return Ok(()) };
-        let oldest = batch.oldest().unwrap_or(first.second);
-        self.reporter.read(fetched.len() as u64, oldest, self.reader.unrecognized_keys());
-        let records = fetched.into_iter().flat_map(|entry| entry.records).collect();
-        let index = self.index().await?;
-        batch.take(records, &mut self.resolver, &*index).await
-    }
-
+    /// Publishes the last batch of a pass, with the cursor at the horizon.
     async fn finish(&mut self, batch: Batch, horizon: Second) -> Result<(), IngestError> {
-        let beyond = if planted(Fault::CursorOffByOne) { horizon.next() } else { horizon };
-        self.publish(batch, beyond, beyond).await?;
+        let to = if planted(Fault::CursorOffByOne) { horizon.next() } else { horizon };
+        self.publisher.publish(batch, to, to).await?;
         self.advanced = Some(Instant::now());
-        if self.waiting.is_some_and(|waiting| waiting.second() < horizon) {
-            self.waiting = None;
+        if self.oldest_unsealed.is_some_and(|oldest| oldest.second() < horizon) {
+            self.oldest_unsealed = None;
         }
         Ok(())
     }
 
-    pub(super) fn batch(&self) -> Batch {
-        Batch::new(&self.shelf, self.ship.manifest().state.next_seq, &self.options)
-    }
-
-    pub(super) fn cursor(&self) -> Cursor {
-        self.ship.manifest().state.cursor
-    }
-
-    /// The index as it is published.
-    pub(super) async fn index(&mut self) -> Result<Arc<dyn Lookup>, IngestError> {
-        if let Some(index) = &self.index {
-            return Ok(index.clone());
-        }
-        let index = self.shelf.engine.open(&self.ship.manifest().state).await?;
-        self.index = Some(index.clone());
-        Ok(index)
-    }
-
-    /// Opens the index that was just published. What the batches before have added is in it.
-    pub(super) async fn open_index(&mut self) -> Result<(), IngestError> {
-        self.index = None;
-        self.resolver.forget();
-        self.index().await.map(drop)
-    }
-
-    /// Rests until there is something to do: at most `pause`, less if an entry is sealed or a compaction is done before.
-    async fn rest(&mut self, pause: Duration) {
-        let sealed = self.waiting.and_then(|waiting| self.sealed_in(waiting));
-        let pause = sealed.map_or(pause, |sealed| pause.min(sealed.max(BUSY)));
+    /// Sleeps for at most `interval`; less if an entry is sealed or a compaction is finished before.
+    async fn sleep(&mut self, interval: Duration) {
+        let sealed = self.oldest_unsealed.and_then(|oldest| self.time_to_seal(oldest));
+        let interval = sealed.map_or(interval, |sealed| interval.min(sealed.max(BUSY_INTERVAL)));
         tokio::select! {
             biased;
             () = self.compactor.finished() => {}
-            () = sleep(pause) => {}
+            () = sleep(interval) => {}
         }
     }
 }
 
-/// The entries that still belong into `batch`, and those that come after it: none unless it is full.
-fn cut(batch: &Batch, mut fetched: Vec<Fetched>) -> (Vec<Fetched>, Vec<Fetched>) {
-    let Some(newest) = batch.newest().filter(|_| batch.full()) else {
+/// The entries that belong to `batch`, and those that come after it: none unless it is full.
+///
+/// A batch ends between two seconds, because the cursor counts whole seconds.
+fn split_at_boundary(batch: &Batch, mut fetched: Vec<FetchedEntry>) -> (Vec<FetchedEntry>, Vec<FetchedEntry>) {
+    let Some(newest) = batch.newest().filter(|_| batch.is_full()) else {
         return (fetched, Vec::new());
     };
     let boundary = fetched.partition_point(|entry| entry.second <= newest);
