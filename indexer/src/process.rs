@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use tidemark_crds::{PodPhase, PodProblem, PodReport, Reason, StoreRole, names::Component};
 use tidemark_ingest::{FailureCause, IngestRole, IngestStatus, ToCause};
 use tidemark_search::{
-    Search,
-    api::{self, OutcomeCounts, Position, StatusAnswer, instant},
+    SearchService,
+    api::{self, IndexPosition, OutcomeCounts, StatusAnswer, instant},
 };
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tokio::sync::watch;
 
 /// A process as its server sees it. Clones share it.
@@ -24,7 +24,7 @@ pub struct Process(Arc<Shared>);
 struct Shared {
     kind: Component,
     ingest: Option<watch::Receiver<IngestStatus>>,
-    search: Option<Arc<dyn Search>>,
+    search: Option<Arc<dyn SearchService>>,
     state: Mutex<State>,
 }
 
@@ -42,16 +42,20 @@ struct State {
 
 impl Process {
     /// A process that writes an index and may serve search beside it.
-    pub fn indexer(ingest: watch::Receiver<IngestStatus>, search: Option<Arc<dyn Search>>) -> Self {
+    pub fn indexer(ingest: watch::Receiver<IngestStatus>, search: Option<Arc<dyn SearchService>>) -> Self {
         Self::new(Component::Indexer, Some(ingest), search)
     }
 
     /// A process that serves search.
-    pub fn searching(search: Arc<dyn Search>) -> Self {
+    pub fn searching(search: Arc<dyn SearchService>) -> Self {
         Self::new(Component::Search, None, Some(search))
     }
 
-    fn new(kind: Component, ingest: Option<watch::Receiver<IngestStatus>>, search: Option<Arc<dyn Search>>) -> Self {
+    fn new(
+        kind: Component,
+        ingest: Option<watch::Receiver<IngestStatus>>,
+        search: Option<Arc<dyn SearchService>>,
+    ) -> Self {
         Self(Arc::new(Shared { kind, ingest, search, state: Mutex::default() }))
     }
 
@@ -136,12 +140,12 @@ impl Process {
         let totals = ingest.totals.filter(|_| ingest.manifest > 0)?;
         Some(StatusAnswer {
             horizon,
-            position: Position { generation: generation?, manifest: ingest.manifest, watermark: cursor? },
+            position: IndexPosition { generation: generation?, manifest: ingest.manifest, watermark: cursor? },
             lag_seconds: ingest.lag_seconds,
             lag_reason: None,
             epoch: ingest.epoch,
             writer,
-            role: if ingest.role == IngestRole::Writer { api::Role::Writer } else { api::Role::Standby },
+            role: if ingest.role == IngestRole::Writer { api::ProcessRole::Writer } else { api::ProcessRole::Standby },
             entries: OutcomeCounts::of(&ingest.entries, 0),
             segments: totals.segments,
             documents: totals.records,
@@ -187,7 +191,7 @@ fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
         IngestRole::Writer => PodPhase::Writing,
         IngestRole::Ended => PodPhase::Ended,
     };
-    let known = |second: Second| (second > Second::default()).then(|| instant(second));
+    let known = |second: StoreSecond| (second > StoreSecond::default()).then(|| instant(second));
     report.epoch = ingest.epoch;
     report.manifest = ingest.manifest;
     report.horizon = known(ingest.horizon);

@@ -26,8 +26,8 @@ use tidemark_ingest::engine::IndexEngine as _;
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{
-    Search as _, Searcher, SearcherOptions,
-    api::{SearchRequest, Sort},
+    IndexSearcher, SearchService as _, SearcherOptions,
+    api::{SearchRequest, SortOrder},
 };
 use tidemark_store::Entropy;
 use tidemark_tests::{
@@ -147,7 +147,7 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
     let engine = Arc::new(TantivyEngine::open(chain.index().clone(), &options)?);
     let raw_folder = tempfile::tempdir()?;
     let raw = Raw::build(raw_folder.path(), &engine, manifest).await?;
-    let searcher = Searcher::new(engine, chain.clone(), None, SearcherOptions::default())?;
+    let searcher = IndexSearcher::new(engine, chain.clone(), None, SearcherOptions::default())?;
     let stop = CancellationToken::new();
     let following = Arc::clone(&searcher);
     let run = tokio::spawn({
@@ -196,7 +196,7 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
 fn request(query: &str) -> SearchRequest {
     SearchRequest {
         query: query.to_owned(),
-        sort: Sort::Relevance,
+        sort: SortOrder::Relevance,
         size: SIZE,
         facets: Vec::new(),
         histogram: false,

@@ -15,9 +15,9 @@ use tidemark_ingest::engine::IndexEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{Searcher, SearcherOptions};
-use tidemark_store::{Clock, Entropy, Second, Store};
-use tidemark_wal::{Log, Parameters, Token};
+use tidemark_search::{IndexSearcher, SearcherOptions};
+use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_wal::{Log, LogParameters, Token};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -57,19 +57,19 @@ impl Pipeline {
     }
 
     /// A second `ago` before the store's present.
-    pub fn ago(&self, ago: u64) -> Second {
+    pub fn ago(&self, ago: u64) -> StoreSecond {
         self.server.clock().second().before(Duration::from_secs(ago))
     }
 
     /// Puts an entry that was written in the second of its token.
-    pub fn entry(&self, at: Second, body: impl Into<Bytes>) -> Token {
+    pub fn entry(&self, at: StoreSecond, body: impl Into<Bytes>) -> Token {
         let token = Token::new(at, &self.entropy);
         self.server.insert_at("log", &token.to_string(), body, at);
         token
     }
 
     /// Puts a bundle with a descriptor that bears `message`, both of second `at`.
-    pub fn bundle(&self, at: Second, id: &str, message: &str) -> Token {
+    pub fn bundle(&self, at: StoreSecond, id: &str, message: &str) -> Token {
         let path = format!("bundles/repo/{id}/bundle.yaml");
         let token = self.entry(at, path.clone());
         self.server.insert_at("meta", &path, format!("id: {id}\nmessage: {message}\n"), at);
@@ -77,7 +77,7 @@ impl Pipeline {
     }
 
     /// Puts the descriptor of bundle `id`, written at `time`.
-    pub fn descriptor(&self, id: &str, time: Second) {
+    pub fn descriptor(&self, id: &str, time: StoreSecond) {
         self.server.insert_at("meta", &format!("bundles/repo/{id}/bundle.yaml"), format!("id: {id}\n"), time);
     }
 
@@ -122,7 +122,7 @@ impl Pipeline {
         let cache = tempfile::tempdir().expect("a temporary folder");
         let root = Arc::new(RootChain::open(&log, self.entropy.clone()));
         let engine = Arc::new(engine(&self.chain, &cache));
-        let searcher = Searcher::new(engine, self.chain.clone(), Some((&log, root)), SearcherOptions::default());
+        let searcher = IndexSearcher::new(engine, self.chain.clone(), Some((&log, root)), SearcherOptions::default());
         let searcher = searcher.expect("the searcher starts");
         let stop = CancellationToken::new();
         let server = Server::searching(searcher.clone(), Metrics::default(), ServerOptions::default(), stop.clone());
@@ -244,9 +244,9 @@ impl Attempt {
     }
 }
 
-fn parameters() -> Parameters {
+fn parameters() -> LogParameters {
     let second = Duration::from_secs(1);
-    Parameters { request_timeout: second, visibility_delay: Duration::ZERO, ..Parameters::with_expiry(second) }
+    LogParameters { request_timeout: second, visibility_delay: Duration::ZERO, ..LogParameters::with_expiry(second) }
 }
 
 fn open(server: &S3Server, bucket: &str) -> Store {

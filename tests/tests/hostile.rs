@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tidemark_ingest::IngestRole;
 use tidemark_ingest::OperationRecord;
-use tidemark_store::{Entropy, Second};
+use tidemark_store::{Entropy, StoreSecond};
 use tidemark_tests::{
     Pipeline,
     faults::{Fault, Operation, Rule},
 };
-use tidemark_wal::{Evidence, Kind, Outcome, Token};
+use tidemark_wal::{Evidence, OperationKind, Outcome, Token};
 
 fn outcomes(records: &[OperationRecord]) -> Vec<Outcome> {
     records.iter().map(|record| record.decision.outcome).collect()
@@ -36,7 +36,7 @@ async fn bodies_that_are_no_payload_are_recorded_as_malformed() {
     pipeline.start();
     for ((name, _), records) in bodies.iter().zip(pipeline.recorded(&hostile).await) {
         assert_eq!(outcomes(&records), [Outcome::Malformed], "{name}");
-        assert_eq!(records[0].kind, Kind::Malformed, "{name}");
+        assert_eq!(records[0].kind, OperationKind::Malformed, "{name}");
         let reason = records[0].reason.as_deref().unwrap_or_default();
         assert!(!reason.is_empty() && reason.len() < 1000, "{name}: \"{reason}\"");
     }
@@ -76,7 +76,7 @@ async fn names_that_are_no_token_are_counted_and_never_in_the_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_from_2150_waits_and_holds_nothing_up() {
     let mut pipeline = Pipeline::new().await;
-    let future = pipeline.entry(Second::KSUID_END, "bundles/repo/future/bundle.yaml");
+    let future = pipeline.entry(StoreSecond::KSUID_END, "bundles/repo/future/bundle.yaml");
     let honest = pipeline.bundle(pipeline.ago(600), "b", "fine");
     pipeline.start();
     assert_eq!(outcomes(&pipeline.recorded(&[honest]).await[0]), [Outcome::Committed]);

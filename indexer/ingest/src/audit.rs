@@ -15,8 +15,8 @@
 use std::{ops::Range, time::Duration};
 
 use futures::StreamExt as _;
-use tidemark_store::{Second, StoreError};
-use tidemark_wal::{Listed, Outcome};
+use tidemark_store::{StoreError, StoreSecond};
+use tidemark_wal::{ListedEntry, Outcome};
 use tokio::time::Instant;
 
 use crate::{
@@ -76,14 +76,14 @@ impl Audit {
     async fn find_late_entries(
         &self,
         publisher: &mut Publisher,
-        seconds: Range<Second>,
+        seconds: Range<StoreSecond>,
         slice_end: Instant,
         sealed: &SealedHorizon,
-    ) -> Result<Second, IngestError> {
+    ) -> Result<StoreSecond, IngestError> {
         let listing = self.entries.list(seconds.start, seconds.end);
         let mut chunks = listing.ready_chunks(CHUNK);
         while let Some(chunk) = chunks.next().await {
-            let listed: Vec<Listed> = chunk.into_iter().collect::<Result<_, StoreError>>()?;
+            let listed: Vec<ListedEntry> = chunk.into_iter().collect::<Result<_, StoreError>>()?;
             let reached = listed.last().map_or(seconds.start, |last| last.token.second());
             let lookup = publisher.lookup().await?;
             let unknown = unknown_entries(listed, &*lookup).await?;
@@ -128,7 +128,7 @@ impl Audit {
     async fn correct(
         &self,
         publisher: &mut Publisher,
-        listed: Vec<Listed>,
+        listed: Vec<ListedEntry>,
         predecessors: &PredecessorMap,
         sealed: &SealedHorizon,
     ) -> Result<(), IngestError> {
@@ -178,15 +178,15 @@ fn predecessor(aborted: &AbortedOperation) -> PredecessorRecord {
     PredecessorRecord { seq: aborted.seq, outcome: Outcome::Aborted, evidence: aborted.evidence }
 }
 
-fn entries_of(aborted: &[AbortedOperation]) -> Vec<Listed> {
-    let mut entries: Vec<Listed> =
-        aborted.iter().map(|aborted| Listed { token: aborted.token, time: aborted.entry_time, size: 0 }).collect();
+fn entries_of(aborted: &[AbortedOperation]) -> Vec<ListedEntry> {
+    let mut entries: Vec<ListedEntry> =
+        aborted.iter().map(|aborted| ListedEntry { token: aborted.token, time: aborted.entry_time, size: 0 }).collect();
     entries.dedup_by_key(|entry| entry.token);
     entries
 }
 
 /// The entries among `listed` of which the index has no record.
-async fn unknown_entries(listed: Vec<Listed>, lookup: &dyn Lookup) -> Result<Vec<Listed>, EngineError> {
+async fn unknown_entries(listed: Vec<ListedEntry>, lookup: &dyn Lookup) -> Result<Vec<ListedEntry>, EngineError> {
     let tokens: Vec<_> = listed.iter().map(|listed| listed.token).collect();
     let recorded = lookup.recorded_outcomes(&tokens).await?;
     let unknown = listed.into_iter().zip(recorded).filter(|(_, records)| records.is_empty());

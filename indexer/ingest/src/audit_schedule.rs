@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use tidemark_catalog::Cursor;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
 /// The ages at which a second is audited, from its sealing on. Ages beyond the audit window do not apply; the window's
@@ -20,9 +20,9 @@ const MAX_AUDIT_LAG: Duration = Duration::from_hours(1);
 #[derive(Debug)]
 pub(crate) struct AuditSchedule {
     /// Cursor and horizon when this process took over.
-    taken_over_at: (Second, Second),
+    taken_over_at: (StoreSecond, StoreSecond),
     /// The horizon of this process's first audit: what the process seals itself, it lists at least that late.
-    first_horizon: Option<Second>,
+    first_horizon: Option<StoreSecond>,
     levels: Vec<AuditLevel>,
     /// The audits that have listed their seconds and not yet resolved all aborted operations, by the level's age.
     unfinished: BTreeMap<Duration, AbortedScan>,
@@ -33,7 +33,7 @@ pub(crate) struct AuditSchedule {
 /// How far an audit has come with the aborted operations of its seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AbortedScan {
-    pub(crate) seconds: Range<Second>,
+    pub(crate) seconds: Range<StoreSecond>,
     /// The last entry that was resolved again.
     pub(crate) after: Option<Token>,
 }
@@ -42,14 +42,14 @@ pub(crate) struct AbortedScan {
 struct AuditLevel {
     age: Duration,
     /// Every second below it was audited.
-    done: Second,
+    done: StoreSecond,
     /// Seconds that were older than `age` when this process sealed them: it listed them late enough already.
-    sealed_late: (Second, Second),
+    sealed_late: (StoreSecond, StoreSecond),
 }
 
 impl AuditSchedule {
     /// The schedule of a process that took over an index with this horizon and cursor.
-    pub(crate) fn after_takeover(horizon: Second, cursor: Cursor) -> Self {
+    pub(crate) fn after_takeover(horizon: StoreSecond, cursor: Cursor) -> Self {
         Self {
             taken_over_at: (cursor.second(), horizon),
             first_horizon: None,
@@ -60,7 +60,12 @@ impl AuditSchedule {
     }
 
     /// The seconds that are due, each with its level.
-    pub(crate) fn due(&mut self, horizon: Second, cursor: Cursor, window: Duration) -> Vec<(usize, Range<Second>)> {
+    pub(crate) fn due(
+        &mut self,
+        horizon: StoreSecond,
+        cursor: Cursor,
+        window: Duration,
+    ) -> Vec<(usize, Range<StoreSecond>)> {
         self.set_window(horizon, window);
         let levels = self.levels.iter_mut().enumerate();
         let mut due: Vec<_> = levels.filter_map(|(at, level)| Some((at, level.due(horizon, cursor)?))).collect();
@@ -73,7 +78,7 @@ impl AuditSchedule {
     }
 
     /// The scan of a level that [`AuditSchedule::interrupt`] kept, if it begins at `start`.
-    pub(crate) fn resume(&mut self, level: usize, start: Second) -> Option<AbortedScan> {
+    pub(crate) fn resume(&mut self, level: usize, start: StoreSecond) -> Option<AbortedScan> {
         let scan = self.unfinished.remove(&self.levels.get(level)?.age)?;
         (scan.seconds.start == start).then_some(scan)
     }
@@ -86,14 +91,14 @@ impl AuditSchedule {
     }
 
     /// The level has audited every second below `end`.
-    pub(crate) fn finish(&mut self, level: usize, end: Second) {
+    pub(crate) fn finish(&mut self, level: usize, end: StoreSecond) {
         if let Some(level) = self.levels.get_mut(level) {
             level.done = level.done.max(end);
         }
     }
 
     /// Makes the levels those of `window`, which may change while the process runs.
-    fn set_window(&mut self, horizon: Second, window: Duration) {
+    fn set_window(&mut self, horizon: StoreSecond, window: Duration) {
         let first = *self.first_horizon.get_or_insert(horizon);
         let ages = AUDIT_AGES.into_iter().filter(|age| *age < window).chain([window]);
         let known = std::mem::take(&mut self.levels);
@@ -109,7 +114,7 @@ impl AuditSchedule {
 impl AuditLevel {
     /// A level that begins where a process before this one may have stopped; its first audit covers the time for which
     /// none ran.
-    fn new(age: Duration, (cursor, horizon): (Second, Second), first: Second) -> Self {
+    fn new(age: Duration, (cursor, horizon): (StoreSecond, StoreSecond), first: StoreSecond) -> Self {
         Self {
             age,
             done: horizon.min(cursor).before(age).before(MAX_AUDIT_LAG.min(age)),
@@ -117,7 +122,7 @@ impl AuditLevel {
         }
     }
 
-    fn due(&mut self, horizon: Second, cursor: Cursor) -> Option<Range<Second>> {
+    fn due(&mut self, horizon: StoreSecond, cursor: Cursor) -> Option<Range<StoreSecond>> {
         let (from, to) = self.sealed_late;
         let mut end = horizon.before(self.age).min(cursor.second());
         if from < to {
@@ -146,13 +151,13 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_hours(2);
 
-    fn second(unix: u64) -> Second {
-        Second::from_unix(unix)
+    fn second(unix: u64) -> StoreSecond {
+        StoreSecond::from_unix(unix)
     }
 
     #[test]
     fn a_first_backfill_is_not_listed_a_second_time() {
-        let mut schedule = AuditSchedule::after_takeover(Second::default(), Cursor::default());
+        let mut schedule = AuditSchedule::after_takeover(StoreSecond::default(), Cursor::default());
         let now = 1_800_000_000;
         for at in [0, 1_500_000_000, now] {
             let due = schedule.due(second(now), Cursor(second(at)), WINDOW);
@@ -182,7 +187,7 @@ mod tests {
             taken in 1_000_000u64..1_001_000, gap in 0u64..40_000, steps in prop::collection::vec(1u64..4000, 1..60),
         ) {
             let mut schedule = AuditSchedule::after_takeover(second(taken), Cursor(second(taken)));
-            let mut audited: Vec<Vec<Range<Second>>> = vec![Vec::new(); AUDIT_AGES.len() + 1];
+            let mut audited: Vec<Vec<Range<StoreSecond>>> = vec![Vec::new(); AUDIT_AGES.len() + 1];
             let first = taken + gap;
             let mut horizon = first;
             for step in steps {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use tidemark_catalog::{Counts, Segment, SetDigest};
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 use tokio::time::Instant;
 
@@ -21,8 +21,8 @@ pub(crate) struct Batch {
     seqs: Range<u64>,
     marks: RecordMarks,
     superseded: SupersededTotals,
-    oldest: Option<Second>,
-    newest: Option<Second>,
+    oldest: Option<StoreSecond>,
+    newest: Option<StoreSecond>,
     begun: Instant,
     limits: BatchLimits,
 }
@@ -83,12 +83,12 @@ impl Batch {
     }
 
     /// The second of the oldest entry in it.
-    pub(crate) fn oldest(&self) -> Option<Second> {
+    pub(crate) fn oldest(&self) -> Option<StoreSecond> {
         self.oldest
     }
 
     /// The second of the newest entry in it.
-    pub(crate) fn newest(&self) -> Option<Second> {
+    pub(crate) fn newest(&self) -> Option<StoreSecond> {
         self.newest
     }
 

@@ -6,7 +6,7 @@
 
 use tidemark_catalog::{Compaction, Manifest, Segment, Sidecar};
 use tidemark_store::planted::{Fault, planted};
-use tidemark_wal::Reader;
+use tidemark_wal::LogReader;
 use tokio::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -28,7 +28,7 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Compactor {
     /// For a planted fault only.
-    reader: Reader,
+    reader: LogReader,
     enabled: bool,
     task: Option<AbortOnDropHandle<Result<Compaction, EngineError>>>,
     result: Option<Result<Compaction, EngineError>>,
@@ -36,7 +36,7 @@ pub(crate) struct Compactor {
 }
 
 impl Compactor {
-    pub(crate) fn new(reader: Reader, enabled: bool) -> Self {
+    pub(crate) fn new(reader: LogReader, enabled: bool) -> Self {
         Self { reader, enabled, task: None, result: None, paused_until: None }
     }
 

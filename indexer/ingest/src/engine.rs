@@ -9,7 +9,7 @@ use roaring::RoaringTreemap;
 use tempfile::TempPath;
 use tidemark_catalog::{Manifest, Segment, Sidecar};
 use tidemark_crds::Reason;
-use tidemark_store::{Second, StoreError};
+use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{Evidence, Outcome, Token};
 
 use crate::{
@@ -100,7 +100,7 @@ pub struct RecordedOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LatestCommit {
     /// When it was complete.
-    pub completed: Second,
+    pub completed: StoreSecond,
     /// Its entry.
     pub token: Token,
     /// Its place within the entry.
@@ -113,7 +113,7 @@ pub struct LatestCommit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbortedQuery {
     /// Those whose time, the later of the token's second and the entry's store time, lies in it.
-    pub seconds: Range<Second>,
+    pub seconds: Range<StoreSecond>,
     /// Those of later entries than this one, which is the last of an answer before.
     pub after: Option<Token>,
     /// The first ones, about so many: no entry is cut.
@@ -130,7 +130,7 @@ pub struct AbortedOperation {
     /// The record's seq.
     pub seq: u64,
     /// The entry's store time.
-    pub entry_time: Second,
+    pub entry_time: StoreSecond,
     /// The evidence that was recorded.
     pub evidence: Option<Evidence>,
 }

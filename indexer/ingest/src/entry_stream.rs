@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, future, stream, stream::BoxStream};
 use tidemark_catalog::Cursor;
-use tidemark_store::{Second, StoreError};
-use tidemark_wal::{Listed, Reader, Resolved, Schedule, Token};
+use tidemark_store::{StoreError, StoreSecond};
+use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule, ResolvedEntry, Token};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
@@ -21,12 +21,12 @@ const MIN_ENTRY_BYTES: u64 = 4 * 1024;
 ///
 /// The store's listing retries each page and resumes behind the last key. An error here means that it gave up: whoever
 /// reads the listing starts a new one from the published cursor.
-pub(crate) type EntryListing = BoxStream<'static, Result<Listed, StoreError>>;
+pub(crate) type EntryListing = BoxStream<'static, Result<ListedEntry, StoreError>>;
 
 /// An entry as records, with its share of the memory for entries, which it returns when it is dropped.
 #[derive(Debug)]
 pub(crate) struct FetchedEntry {
-    pub(crate) second: Second,
+    pub(crate) second: StoreSecond,
     pub(crate) records: Vec<OperationRecord>,
     _memory: OwnedSemaphorePermit,
 }
@@ -34,7 +34,7 @@ pub(crate) struct FetchedEntry {
 /// Lists and fetches the entries of a log. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct EntryReader {
-    reader: Reader,
+    reader: LogReader,
     retrier: Retrier,
     fetches: usize,
     chunk: usize,
@@ -43,7 +43,7 @@ pub(crate) struct EntryReader {
 }
 
 impl EntryReader {
-    pub(crate) fn new(reader: Reader, retrier: Retrier, options: &IngestOptions) -> Self {
+    pub(crate) fn new(reader: LogReader, retrier: Retrier, options: &IngestOptions) -> Self {
         Self {
             reader,
             retrier,
@@ -55,23 +55,23 @@ impl EntryReader {
     }
 
     /// The log's reader.
-    pub(crate) fn reader(&self) -> &Reader {
+    pub(crate) fn reader(&self) -> &LogReader {
         &self.reader
     }
 
     /// The entries of the seconds from `from` up to, not including, `to`.
-    pub(crate) fn list(&self, from: Second, to: Second) -> EntryListing {
+    pub(crate) fn list(&self, from: StoreSecond, to: StoreSecond) -> EntryListing {
         self.reader.list(from, to)
     }
 
     /// The oldest entry that is not below `cursor`, by one listing.
     pub(crate) async fn oldest(&self, cursor: Cursor) -> Result<Option<Token>, StoreError> {
-        let mut listing = self.list(cursor.second(), Second::KSUID_END.next());
+        let mut listing = self.list(cursor.second(), StoreSecond::KSUID_END.next());
         Ok(listing.try_next().await?.map(|listed| listed.token))
     }
 
     /// Fetches the entries of `listing`. A fetch that fails is retried until it succeeds; no entry is skipped.
-    pub(crate) fn fetch(&self, listing: EntryListing, schedule: &Schedule) -> EntryStream {
+    pub(crate) fn fetch(&self, listing: EntryListing, schedule: &ParameterSchedule) -> EntryStream {
         let (sender, receiver) = mpsc::channel(self.chunk);
         let fetcher =
             EntryFetcher { reader: self.reader.clone(), schedule: schedule.clone(), retrier: self.retrier.clone() };
@@ -153,14 +153,14 @@ async fn forward(
 /// Fetches single entries.
 #[derive(Debug)]
 struct EntryFetcher {
-    reader: Reader,
-    schedule: Schedule,
+    reader: LogReader,
+    schedule: ParameterSchedule,
     retrier: Retrier,
 }
 
 impl EntryFetcher {
     /// The entry with all its operations; `None` if somebody deleted it after it was listed.
-    async fn fetch(&self, listed: Listed) -> Option<Resolved> {
+    async fn fetch(&self, listed: ListedEntry) -> Option<ResolvedEntry> {
         let mut attempt = 0;
         let call = || {
             attempt += 1;
@@ -169,14 +169,14 @@ impl EntryFetcher {
         self.retrier.until_ok("reading an entry", call).await
     }
 
-    async fn fetch_once(&self, listed: &Listed, attempt: u32) -> Result<Option<Resolved>, StoreError> {
+    async fn fetch_once(&self, listed: &ListedEntry, attempt: u32) -> Result<Option<ResolvedEntry>, StoreError> {
         match self.reader.fetch(listed, &self.schedule).await {
             Err(_) if attempt > ABSENT_ATTEMPTS && self.is_deleted(listed).await => Ok(None),
             fetched => fetched.map(Some),
         }
     }
 
-    async fn is_deleted(&self, listed: &Listed) -> bool {
+    async fn is_deleted(&self, listed: &ListedEntry) -> bool {
         let deleted = matches!(self.reader.lookup(listed.token, &self.schedule).await, Ok(None));
         if deleted {
             error!(token = %listed.token, "the entry was deleted after it was listed; the index does not contain it; allow only cleanup to delete from a log");

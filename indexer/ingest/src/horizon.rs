@@ -1,16 +1,16 @@
 //! The horizon: every second below it is sealed, so that no entry that counts can still appear in it.
 
 use tidemark_catalog::{ChainError, Refused, RootChain};
-use tidemark_store::{Clock, Second};
-use tidemark_wal::Schedule;
+use tidemark_store::{Clock, StoreSecond};
+use tidemark_wal::ParameterSchedule;
 
 use crate::error::IngestError;
 
 /// A horizon with the parameters that it was computed from.
 #[derive(Clone, Debug)]
 pub(crate) struct SealedHorizon {
-    pub(crate) horizon: Second,
-    pub(crate) schedule: Schedule,
+    pub(crate) horizon: StoreSecond,
+    pub(crate) schedule: ParameterSchedule,
 }
 
 impl SealedHorizon {

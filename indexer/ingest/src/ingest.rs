@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::{Identity, IndexChain, RootChain, Writership, heartbeat};
 use tidemark_store::{Clock, Entropy};
-use tidemark_wal::{Log, Reader};
+use tidemark_wal::{Log, LogReader};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::warn;
@@ -131,7 +131,7 @@ impl Ingest {
         );
         let limits = BatchLimits::new(&self.options);
         let publisher = Publisher::new(writer_lease, uploader, limits, tracker.clone(), retrier.clone());
-        let reader = Reader::new(&self.log, self.options.limits);
+        let reader = LogReader::new(&self.log, self.options.limits);
         let entries = EntryReader::new(reader, retrier.clone(), &self.options);
         let clock_and_root = (self.clock.clone(), self.root.clone());
         Pipeline::new(clock_and_root, entries, publisher, self.options.compaction, tracker.clone())

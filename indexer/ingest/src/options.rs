@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemark_wal::Limits;
+use tidemark_wal::ReaderLimits;
 
 /// Limits on memory and concurrency of one ingest. The defaults keep a backfill below 512 MiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct IngestOptions {
     /// Whether to compact.
     pub compaction: bool,
     /// What is read of entries and descriptors.
-    pub limits: Limits,
+    pub limits: ReaderLimits,
 }
 
 impl Default for IngestOptions {
@@ -35,7 +35,7 @@ impl Default for IngestOptions {
             batch_age: Duration::from_secs(10),
             segment_memory: 64 << 20,
             compaction: true,
-            limits: Limits::default(),
+            limits: ReaderLimits::default(),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 use tidemark_catalog::{PublishError, RootChain};
 use tidemark_store::{
-    Clock, Second,
+    Clock, StoreSecond,
     planted::{Fault, planted},
 };
-use tidemark_wal::{Listed, Token};
+use tidemark_wal::{ListedEntry, Token};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -175,12 +175,12 @@ impl Pipeline {
     }
 
     /// The fault: the clock is read after the listing.
-    async fn list_and_probe(&mut self, from: Second) -> Result<(SealedHorizon, EntryListing), IngestError> {
-        let listed: Vec<Listed> = self.entries.list(from, Second::KSUID_END.next()).try_collect().await?;
+    async fn list_and_probe(&mut self, from: StoreSecond) -> Result<(SealedHorizon, EntryListing), IngestError> {
+        let listed: Vec<ListedEntry> = self.entries.list(from, StoreSecond::KSUID_END.next()).try_collect().await?;
         let sealed = SealedHorizon::compute(&self.clock, &self.root).await?;
         let horizon = sealed.horizon;
         let below = stream::iter(listed.into_iter().map(Ok));
-        let below = below.try_filter(move |listed: &Listed| future::ready(listed.token.second() < horizon));
+        let below = below.try_filter(move |listed: &ListedEntry| future::ready(listed.token.second() < horizon));
         Ok((sealed, below.boxed()))
     }
 
@@ -219,8 +219,8 @@ impl Pipeline {
     }
 
     /// Publishes a full batch and begins the next one. All entries of its last second are in it.
-    async fn next_batch(&mut self, batch: Batch, horizon: Second) -> Result<Batch, IngestError> {
-        let to = batch.newest().map_or(self.publisher.cursor().second(), Second::next);
+    async fn next_batch(&mut self, batch: Batch, horizon: StoreSecond) -> Result<Batch, IngestError> {
+        let to = batch.newest().map_or(self.publisher.cursor().second(), StoreSecond::next);
         self.publisher.publish(batch, to, horizon).await?;
         self.run_maintenance().await?;
         // Only now: maintenance publishes corrections, which take the next seqs.
@@ -228,7 +228,7 @@ impl Pipeline {
     }
 
     /// Publishes the last batch of a pass, with the cursor at the horizon.
-    async fn finish(&mut self, batch: Batch, horizon: Second) -> Result<(), IngestError> {
+    async fn finish(&mut self, batch: Batch, horizon: StoreSecond) -> Result<(), IngestError> {
         let to = if planted(Fault::CursorOffByOne) { horizon.next() } else { horizon };
         self.publisher.publish(batch, to, to).await?;
         self.advanced = Some(Instant::now());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tidemark_catalog::{Compaction, Cursor, Manifest, Publication, PublishError, Sidecar, Writership};
 use tidemark_store::{
-    Second,
+    StoreSecond,
     planted::{Fault, planted},
 };
 
@@ -92,7 +92,12 @@ impl Publisher {
     }
 
     /// Publishes `batch` with the cursor at `to`, and opens the index that results.
-    pub(crate) async fn publish(&mut self, batch: Batch, to: Second, horizon: Second) -> Result<(), IngestError> {
+    pub(crate) async fn publish(
+        &mut self,
+        batch: Batch,
+        to: StoreSecond,
+        horizon: StoreSecond,
+    ) -> Result<(), IngestError> {
         let batch = batch.seal().await?;
         // Before the manifest: it names the sidecar, and its records must never be visible without the marks they cause.
         let sidecars = self.upload_sidecars(&batch).await?;

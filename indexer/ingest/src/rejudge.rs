@@ -1,7 +1,7 @@
 //! A planted fault: a rebuild that decides outcomes again instead of taking the recorded ones.
 
 use tidemark_catalog::Segment;
-use tidemark_wal::{Listed, Reader, Schedule};
+use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule};
 
 use crate::{
     engine::{EngineError, IndexEngine, PackedSegment},
@@ -12,12 +12,12 @@ use crate::{
 /// What the fault needs to do wrong.
 #[derive(Clone, Debug)]
 pub(crate) struct Rejudge {
-    reader: Reader,
-    schedule: Option<Schedule>,
+    reader: LogReader,
+    schedule: Option<ParameterSchedule>,
 }
 
 impl Rejudge {
-    pub(crate) fn new(reader: &Reader, sealed: Option<&SealedHorizon>) -> Self {
+    pub(crate) fn new(reader: &LogReader, sealed: Option<&SealedHorizon>) -> Self {
         Self { reader: reader.clone(), schedule: sealed.map(|sealed| sealed.schedule.clone()) }
     }
 
@@ -39,7 +39,7 @@ impl Rejudge {
 
     async fn decide_again(&self, record: &mut OperationRecord) {
         let Some(schedule) = &self.schedule else { return };
-        let listed = Listed { token: record.token, time: record.decision.entry_time, size: record.size };
+        let listed = ListedEntry { token: record.token, time: record.decision.entry_time, size: record.size };
         let Ok(resolved) = self.reader.fetch(&listed, schedule).await else { return };
         if let Some(op) = resolved.ops.get(record.op as usize) {
             record.decision = op.decision.clone();

@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tidemark_catalog::{Counts, Cursor, Manifest, Slot, Waiting};
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -58,7 +58,7 @@ pub struct IngestProgress {
     /// Where it stands.
     pub at: Cursor,
     /// Where it ends: the horizon.
-    pub to: Second,
+    pub to: StoreSecond,
     /// Entries so far.
     pub entries: u64,
 }
@@ -84,7 +84,7 @@ pub struct IngestStatus {
     /// The number of the manifest that was published or read last.
     pub manifest: u64,
     /// `H` as it was computed last.
-    pub horizon: Second,
+    pub horizon: StoreSecond,
     /// Every token whose second lies below it is decided and recorded.
     pub cursor: Cursor,
     /// How many seconds of sealed entries wait to be published; 0 when none does. While the stores do not answer: for how
@@ -122,18 +122,18 @@ pub(crate) struct IngestStatusTracker {
 #[derive(Clone, Copy, Debug, Default)]
 struct LagEstimate {
     /// The horizon, and when it was learned.
-    horizon: Option<(Second, Instant)>,
+    horizon: Option<(StoreSecond, Instant)>,
     /// Every entry below it is published.
-    published: Second,
+    published: StoreSecond,
 }
 
 impl LagEstimate {
     /// Where the horizon is by now, by the local monotonic clock.
-    fn horizon_now(&self) -> Option<Second> {
+    fn horizon_now(&self) -> Option<StoreSecond> {
         self.horizon.map(|(horizon, learned)| horizon.after(learned.elapsed()))
     }
 
-    fn learn(&mut self, horizon: Second) {
+    fn learn(&mut self, horizon: StoreSecond) {
         if self.horizon.is_none_or(|(known, _)| known < horizon) {
             self.horizon = Some((horizon, Instant::now()));
         }
@@ -210,7 +210,7 @@ impl IngestStatusTracker {
     }
 
     /// A pass over the sealed seconds up to `horizon` begins.
-    pub(crate) fn begin_pass(&self, horizon: Second) {
+    pub(crate) fn begin_pass(&self, horizon: StoreSecond) {
         self.lag.lock().learn(horizon);
         self.status.send_modify(|status| {
             status.horizon = status.horizon.max(horizon);
@@ -219,7 +219,7 @@ impl IngestStatusTracker {
     }
 
     /// `entries` more were read; the oldest one that is not published yet has second `oldest`.
-    pub(crate) fn add_read(&self, entries: u64, oldest: Second, unrecognized_keys: u64) {
+    pub(crate) fn add_read(&self, entries: u64, oldest: StoreSecond, unrecognized_keys: u64) {
         self.status.send_modify(|status| {
             status.pending += entries;
             status.unrecognized_keys = unrecognized_keys;

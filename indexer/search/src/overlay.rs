@@ -340,7 +340,7 @@ fn refused(why: &impl ToString) -> EngineError {
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
-    use tidemark_store::Second;
+    use tidemark_store::StoreSecond;
 
     use super::*;
     use crate::index::testing::{BEGIN, plain, token};
@@ -392,7 +392,7 @@ mod tests {
                         naive.extend(entries.into_iter().filter(|(token, _)| !cursor.covers(*token)));
                     }
                     Step::Seal(second) => {
-                        cursor = cursor.max(Cursor(Second::from_unix(BEGIN + second)));
+                        cursor = cursor.max(Cursor(StoreSecond::from_unix(BEGIN + second)));
                         overlay.seal(cursor).unwrap();
                         naive.retain(|token, _| !cursor.covers(*token));
                     }

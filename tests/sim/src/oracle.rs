@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{FIRST_SEQ, Manifest, SetDigest};
 use tidemark_ingest::OperationRecord;
 use tidemark_ingest::engine::RecordMarks;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
@@ -415,7 +415,7 @@ impl Oracle {
     }
 
     /// At the end of a quiet time: nothing is missing, nothing is behind.
-    pub fn at_rest(&mut self, horizon: Second) -> Result<(), String> {
+    pub fn at_rest(&mut self, horizon: StoreSecond) -> Result<(), String> {
         let Some((number, manifest)) = self.latest() else { return Err("there is no index at all".to_owned()) };
         let manifest = manifest.clone();
         self.complete(&manifest)?;

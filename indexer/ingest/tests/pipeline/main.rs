@@ -5,7 +5,7 @@ mod world;
 
 use std::time::Duration;
 
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::Outcome;
 
 use tidemark_ingest::IngestOptions;
@@ -278,7 +278,7 @@ async fn an_entry_that_was_deleted_after_it_was_listed_does_not_stall_the_tail()
 #[tokio::test(start_paused = true)]
 async fn an_entry_from_the_future_does_not_delay_the_others() {
     let world = World::new(IngestOptions::default()).await;
-    world.append(Second::from_unix(5_680_000_000), &Draft::entity(0));
+    world.append(StoreSecond::from_unix(5_680_000_000), &Draft::entity(0));
     let running = world.start();
     for number in 1..=6 {
         world.pass(MINUTE + Duration::from_secs(7)).await;

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tidemark_catalog::{Generation, Identity, IndexChain, Manifest, RootChain, Totals};
-use tidemark_store::{Clock, Entropy, Second, Store};
-use tidemark_wal::{Log, Outcome, Parameters, Token};
+use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_wal::{Log, LogParameters, Outcome, Token};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -82,7 +82,7 @@ impl World {
     /// The same with another engine.
     pub(crate) async fn with_engine(options: IngestOptions, engine: EngineMaker) -> Self {
         let world = Self {
-            cloud: Cloud::at(Second::from_unix(1_800_000_000)),
+            cloud: Cloud::at(StoreSecond::from_unix(1_800_000_000)),
             entropy: Entropy::seeded(7),
             options,
             status: watch::Sender::default(),
@@ -98,7 +98,7 @@ impl World {
         parameters().horizon_delay()
     }
 
-    pub(crate) fn ago(&self, seconds: u64) -> Second {
+    pub(crate) fn ago(&self, seconds: u64) -> StoreSecond {
         self.cloud.now().before(Duration::from_secs(seconds))
     }
 
@@ -111,12 +111,12 @@ impl World {
     }
 
     /// Appends an entry of second `at`, in time.
-    pub(crate) fn append(&self, at: Second, draft: &Draft) -> Token {
+    pub(crate) fn append(&self, at: StoreSecond, draft: &Draft) -> Token {
         self.append_at(at, at, draft)
     }
 
     /// Appends an entry of second `at` with store time `time`.
-    pub(crate) fn append_at(&self, at: Second, time: Second, draft: &Draft) -> Token {
+    pub(crate) fn append_at(&self, at: StoreSecond, time: StoreSecond, draft: &Draft) -> Token {
         let token = Token::new(at, &self.entropy);
         let body = match &draft.body {
             Value::String(path) => path.clone(),
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// Completes a bundle.
-    pub(crate) fn describe(&self, bundle: &str, time: Second) {
+    pub(crate) fn describe(&self, bundle: &str, time: StoreSecond) {
         let body = format!("id: {bundle}\nmessage: a bundle\ntimestamp: 2026-01-01T00:00:00Z\n");
         self.cloud.plant(&format!("metadata/{}", path(bundle)), body, time);
     }
@@ -139,7 +139,7 @@ impl World {
             self.cloud.plant(&format!("log/{}", Token::new(at, &self.entropy)), body, at);
         }
         self.cloud.plant("log/readme.txt", "hello", at);
-        let future = Token::new(Second::from_unix(5_000_000_000), &self.entropy);
+        let future = Token::new(StoreSecond::from_unix(5_000_000_000), &self.entropy);
         self.cloud.plant(&format!("log/{future}"), "from the future", at);
     }
 
@@ -265,6 +265,6 @@ fn check_newest(contents: &IndexContents) {
     }
 }
 
-fn parameters() -> Parameters {
-    Parameters { audit_window: Duration::from_hours(2), ..Parameters::with_expiry(Duration::from_secs(10)) }
+fn parameters() -> LogParameters {
+    LogParameters { audit_window: Duration::from_hours(2), ..LogParameters::with_expiry(Duration::from_secs(10)) }
 }

@@ -8,7 +8,7 @@ use tantivy::{
     DateTime, TantivyDocument,
     schema::{Field, Value as _},
 };
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
 use super::schema::Fields;
@@ -59,8 +59,8 @@ pub(crate) fn order_of(token: &Token) -> u64 {
 }
 
 /// The second of a token with that order.
-pub(crate) fn second_of(order: u64) -> Second {
-    Second::from_unix(Second::KSUID_EPOCH.unix() + (order >> 32))
+pub(crate) fn second_of(order: u64) -> StoreSecond {
+    StoreSecond::from_unix(StoreSecond::KSUID_EPOCH.unix() + (order >> 32))
 }
 
 /// The term that stands for `text` in an exact field: `text` itself, or its start with a digest when it is long.
@@ -77,7 +77,7 @@ pub(crate) fn writer_key(WriterKey { writer, key }: &WriterKey) -> String {
     term_text(&format!("{}:{writer}{key}", writer.len())).into_owned()
 }
 
-fn date(second: Second) -> DateTime {
+fn date(second: StoreSecond) -> DateTime {
     DateTime::from_timestamp_secs(i64::try_from(second.unix()).unwrap_or(i64::MAX / 1_000_000_000))
 }
 
@@ -141,7 +141,7 @@ fn add_descriptor(doc: &mut TantivyDocument, fields: &Fields, record: &Operation
         }
     }
     if let Some(time) = record.client_time {
-        doc.add_date(fields.client_time, date(Second::floor(time)));
+        doc.add_date(fields.client_time, date(StoreSecond::floor(time)));
     }
     for (field, number) in [(fields.leaf_size, record.leaf_size), (fields.count, record.count)] {
         if let Some(number) = number {

@@ -10,8 +10,8 @@ use tidemark_catalog::{
     Compaction, Counts, Cursor, Generation, Identity, IndexChain, Manifest, ObjectKind, ObjectName, Publication,
     Segment, SetDigest, Sidecar, Writership,
 };
-use tidemark_store::{Clock, Entropy, Metadata, Second, Store};
-use tidemark_wal::{Contributor, Decision, Evidence, Kind, Log, Outcome, Token};
+use tidemark_store::{Clock, Entropy, Store, StoreSecond, UserMetadata};
+use tidemark_wal::{Contributor, Evidence, Log, OperationKind, Outcome, OutcomeDecision, Token};
 
 use super::{EngineOptions, TantivyEngine};
 use tidemark_ingest::{
@@ -40,11 +40,11 @@ pub(crate) fn record() -> impl Strategy<Value = OperationRecord> {
     let key = option::of((select(vec!["w", "v"]), select(vec!["k1", "k2", "k3"])));
     (place, names, outcome, words, people, key, 0u64..40).prop_map(
         |((second, random, op), (repo, label, kind), outcome, words, people, key, late)| {
-            let token = Token::from_parts(Second::from_unix(BEGIN + second), random);
+            let token = Token::from_parts(StoreSecond::from_unix(BEGIN + second), random);
             let named = |(name, email): (&str, &str)| Contributor { name: name.to_owned(), email: email.to_owned() };
             OperationRecord {
                 op,
-                kind: [Kind::Bundle, Kind::Label, Kind::Malformed][kind],
+                kind: [OperationKind::Bundle, OperationKind::Label, OperationKind::Malformed][kind],
                 repo: (kind < 2).then(|| repo.to_owned()),
                 label: (kind == 1).then(|| label.to_owned()),
                 entity: (kind == 1).then(|| format!("label/{repo}/{label}")),
@@ -60,13 +60,13 @@ pub(crate) fn record() -> impl Strategy<Value = OperationRecord> {
     )
 }
 
-fn decision(token: Token, outcome: Outcome, late: u64) -> Decision {
-    Decision {
+fn decision(token: Token, outcome: Outcome, late: u64) -> OutcomeDecision {
+    OutcomeDecision {
         outcome,
         evidence: (outcome == Outcome::Committed).then_some(Evidence::Bound),
         entry_time: token.second(),
-        completed: Some(Second::from_unix(token.second().unix() + late)),
-        sightings: Vec::new(),
+        completed: Some(StoreSecond::from_unix(token.second().unix() + late)),
+        observations: Vec::new(),
     }
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn plain(token: Token) -> OperationRecord {
         seq: 0,
         token,
         op: 0,
-        kind: Kind::Entry,
+        kind: OperationKind::Entry,
         decision: decision(token, Outcome::Committed, 0),
         entity: None,
         repo: None,
@@ -105,7 +105,7 @@ pub(crate) fn plain(token: Token) -> OperationRecord {
 pub(crate) fn token(second: u64, n: u32) -> Token {
     let mut random = [0; 16];
     random[..4].copy_from_slice(&n.to_be_bytes());
-    Token::from_parts(Second::from_unix(BEGIN + second), random)
+    Token::from_parts(StoreSecond::from_unix(BEGIN + second), random)
 }
 
 /// A history in batches: each continues the tokens of the one before, but for corrections of aborted operations.
@@ -136,7 +136,7 @@ fn placed(records: Vec<OperationRecord>, number: u64) -> Vec<OperationRecord> {
         let mut random = [0; 16];
         random.copy_from_slice(&record.token.as_bytes()[4..]);
         let second = record.token.second().unix() + 50 * number;
-        record.token = Token::from_parts(Second::from_unix(second), random);
+        record.token = Token::from_parts(StoreSecond::from_unix(second), random);
         ((record.token, record.op), record)
     });
     moved.collect::<BTreeMap<_, _>>().into_values().collect()
@@ -268,7 +268,7 @@ impl World {
 
     /// Writes an entry to the log.
     pub(crate) async fn write_entry(&self, token: Token, body: &'static str) {
-        let created = self.log.entries.create(&token.to_string(), body.into(), &Metadata::new()).await;
+        let created = self.log.entries.create(&token.to_string(), body.into(), &UserMetadata::new()).await;
         assert!(matches!(created, tidemark_store::Create::Committed), "{created:?}");
     }
 

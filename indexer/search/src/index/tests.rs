@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
 use super::testing::{BEGIN, World, history, plain, token};
@@ -66,8 +66,8 @@ async fn answers_are_right(world: &World, lookup: &dyn Lookup) -> Result<(), Tes
         prop_assert_eq!(found, vec![committed.get(&key).copied()]);
     }
     unsettled.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
-    let from = Second::from_unix(BEGIN + 30);
-    let mut query = AbortedQuery { seconds: from..Second::KSUID_END, after: None, limit: usize::MAX };
+    let from = StoreSecond::from_unix(BEGIN + 30);
+    let mut query = AbortedQuery { seconds: from..StoreSecond::KSUID_END, after: None, limit: usize::MAX };
     prop_assert_eq!(&lookup.aborted_operations(&query).await.unwrap(), &unsettled);
     query.limit = 2;
     let mut piecewise = Vec::new();
