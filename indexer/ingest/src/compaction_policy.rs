@@ -1,28 +1,28 @@
 //! What to compact: size tiers, as pure functions.
 //!
 //! A segment of `w` documents is in tier `floor(log8(w))`. Whenever a run of neighbours, none above tier `t`, holds
-//! eight of tier `t`, the run becomes one segment of at least the next tier. So each rewriting lifts a document by a
-//! tier, and a document is rewritten a logarithmic number of times. Neighbours only, because then the seq ranges of
-//! segments ascend without overlap for ever.
+//! eight of tier `t`, the run becomes one segment of at least the next tier. Each rewrite lifts a document by a
+//! tier, so that a document is rewritten a logarithmic number of times. Neighbours only, because then the seq ranges of
+//! segments always ascend without overlap.
 
 use std::ops::Range;
 
-/// How many of a tier make one of the next.
+/// How many objects of a tier make one of the next.
 const FAN_IN: usize = 8;
 
-/// The tiers of one kind of object.
+/// Decides what to merge among objects of one kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CompactionPolicy {
-    /// Nothing heavier is ever made.
+    /// A merge never makes a heavier object.
     pub(crate) max_weight: u64,
     /// With more objects than this, the cheapest neighbours are merged although they are of different tiers.
     pub(crate) max_objects: usize,
 }
 
 impl CompactionPolicy {
-    /// The tiers of segments, which weigh their documents.
+    /// The policy of segments, which weigh their documents.
     pub(crate) const SEGMENTS: Self = Self { max_weight: 8 * 1024 * 1024, max_objects: 96 };
-    /// The tiers of sidecars, which weigh their marks.
+    /// The policy of sidecars, which weigh their marks.
     pub(crate) const SIDECARS: Self = Self { max_weight: u64::MAX, max_objects: 32 };
 
     /// Which neighbours among objects of these weights to merge now.

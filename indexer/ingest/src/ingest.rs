@@ -77,7 +77,8 @@ impl Ingest {
             () = stop.cancelled() => return Ok(()),
             acquired = self.acquire(retrier, tracker) => acquired?,
         };
-        self.write(writer_lease, retrier, tracker, stop).await
+        // Boxed: the future holds the whole pipeline.
+        Box::pin(self.write(writer_lease, retrier, tracker, stop)).await
     }
 
     /// Stands by until the lease is free.
@@ -115,7 +116,7 @@ impl Ingest {
         }
         drop(heartbeats);
         // A publication that was interrupted is in the chain or not; either way the release continues from its latest record.
-        if !matches!(timeout(RELEASE_TIMEOUT, pipeline.release()).await, Ok(Ok(()))) {
+        if !matches!(timeout(RELEASE_TIMEOUT, Box::pin(pipeline.release())).await, Ok(Ok(()))) {
             warn!("the writer's lease was not released; other replicas wait until it expires");
         }
         Ok(())
