@@ -36,7 +36,7 @@ long: ## what takes hours: 10 million entries, 10 000 WALs, 20 000 seeds of each
 lint: ## format and lint, changing nothing
 	cargo fmt --all --check
 	cargo clippy --workspace --exclude tidemark-sim --all-targets -- -D warnings
-	cargo clippy -p tidemark-sim --all-targets -- -D warnings
+	cargo clippy -p tidemark-sim --features tantivy --all-targets -- -D warnings
 
 deny: ## check licences, bans and sources of every dependency with cargo-deny (builds it once)
 	tests/tools/deny.sh --build

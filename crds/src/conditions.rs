@@ -1,11 +1,11 @@
-//! Conditions: their types, their reasons, and how one is set.
-
-use std::fmt;
+//! Conditions: their types, and how one is set.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
+
+use crate::reason::Reason;
 
 /// What a condition of a WAL is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,11 +22,25 @@ pub enum ConditionType {
     UpgradePending,
 }
 
-impl ConditionType {
-    /// All of them, in the order in which a WAL shows them.
-    pub const ALL: [Self; 5] =
-        [Self::Ready, Self::StorageReady, Self::Indexing, Self::SearchAvailable, Self::UpgradePending];
+/// The conditions of one kind of resource.
+pub trait ConditionKind: Copy + 'static {
+    /// All of them, in the order in which a resource shows them.
+    const ALL: &'static [Self];
 
+    /// The condition's `type`.
+    fn type_name(self) -> &'static str;
+}
+
+impl ConditionKind for ConditionType {
+    const ALL: &'static [Self] =
+        &[Self::Ready, Self::StorageReady, Self::Indexing, Self::SearchAvailable, Self::UpgradePending];
+
+    fn type_name(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl ConditionType {
     /// The condition's `type`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -67,134 +81,14 @@ impl From<bool> for ConditionStatus {
     }
 }
 
-macro_rules! reasons {
-    ($($(#[$doc:meta])+ $name:ident,)+) => {
-        /// Why a condition is what it is. The texts are part of the API: programs wait for them.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Reason {
-            $($(#[$doc])+ $name,)+
-        }
-
-        impl Reason {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
-
-            /// The condition's `reason`.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)+
-                }
-            }
-        }
-    };
-}
-
-reasons! {
-    // What a data pod reports.
-    /// A key of the credentials' Secret, or the whole Secret, is missing.
-    CredentialsMissing,
-    /// The store does not let us in.
-    AccessDenied,
-    /// A bucket does not exist.
-    BucketMissing,
-    /// A bucket can be read but not written.
-    ReadOnly,
-    /// A store does not answer.
-    Unreachable,
-    /// A store does not keep what a log needs: create-only writes, complete listings.
-    StoreUnfit,
-    /// A URL that no store can be opened by.
-    InvalidURL,
-    /// The log was recorded with other parameters than the WAL asks for.
-    ParametersDiffer,
-    /// The log has no parameters yet, and no expiry was given.
-    ExpiryMissing,
-    /// The index belongs to another owner.
-    OwnedByAnother,
-    /// Objects of the index are missing or damaged.
-    IndexDamaged,
-    /// The index was written by a newer release.
-    FormatTooNew,
-    /// Another writer has taken over.
-    Fenced,
-    /// The search token is missing.
-    AuthTokenMissing,
-    /// A bug.
-    Internal,
-    // What validation refuses.
-    /// The spec asks for something impossible.
-    SpecInvalid,
-    /// A pod template sets what it may not.
-    PodTemplateRefused,
-    // What the cluster does with the pods.
-    /// No node takes a pod.
-    PodUnschedulable,
-    /// The image cannot be pulled.
-    ImageNotFound,
-    /// No replica is wanted, or none is there.
-    NoReplicas,
-    /// A pod runs and does not answer the operator.
-    PodNotAnswering,
-    /// A pod's program ends again and again.
-    PodCrashing,
-    /// The cluster refuses to make a pod or its container.
-    PodRefused,
-    /// The cluster refuses a child of the WAL.
-    ChildRefused,
-    /// Something else bears the name of a child.
-    NameTaken,
-    // The life of a WAL.
-    /// Pods start.
-    Starting,
-    /// The buckets are tried out.
-    Probing,
-    /// The history of the log is being indexed.
-    Backfilling,
-    /// Everything that is sealed is published.
-    CaughtUp,
-    /// The indexer waits for the writer to go.
-    Standby,
-    /// The indexer is stopped as the spec asks.
-    Suspended,
-    /// The index is being removed.
-    Purging,
-    /// The pods are of the operator's release.
-    UpToDate,
-    /// The operator brings a newer release.
-    NewRelease,
-    /// Search answers.
-    Available,
-    /// The buckets were probed and hold what a log needs.
-    Probed,
-    /// Indexed and searchable.
-    Ready,
-    /// An approved release is being rolled out.
-    Upgrading,
-    /// An approved release is being rolled out and its pods do not become ready; other WALs wait.
-    UpgradeStalled,
-}
-
-impl Reason {
-    /// The reason of this text, if it is known.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// Sets a condition, and says whether anything but `observedGeneration` changed.
 ///
 /// `lastTransitionTime` moves to `now` only when the status changes. A condition that is the same already keeps every
 /// byte but its `observedGeneration`, so that setting it again writes nothing. The conditions stay in the order of
-/// [`ConditionType::ALL`], after those that are not ours.
-pub fn set_condition(
+/// [`ConditionKind::ALL`], after those that are not ours.
+pub fn set_condition<K: ConditionKind>(
     conditions: &mut Vec<Condition>,
-    kind: ConditionType,
+    kind: K,
     status: ConditionStatus,
     reason: Reason,
     message: &str,
@@ -202,7 +96,7 @@ pub fn set_condition(
     now: Timestamp,
 ) -> bool {
     let wanted = Condition {
-        type_: kind.as_str().to_owned(),
+        type_: kind.type_name().to_owned(),
         status: status.as_str().to_owned(),
         reason: reason.as_str().to_owned(),
         message: message.to_owned(),
@@ -216,7 +110,7 @@ pub fn set_condition(
         conditions.push(wanted);
         true
     };
-    conditions.sort_by_key(|condition| ConditionType::ALL.iter().position(|kind| kind.as_str() == condition.type_));
+    conditions.sort_by_key(|condition| K::ALL.iter().position(|kind| kind.type_name() == condition.type_));
     changed
 }
 
@@ -233,12 +127,12 @@ fn replace(present: &mut Condition, wanted: Condition) -> bool {
 }
 
 /// The condition of this type, if it is there.
-pub fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+pub fn condition<K: ConditionKind>(conditions: &[Condition], kind: K) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.type_name())
 }
 
 /// Whether the condition is there and `True`.
-pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
+pub fn is_true<K: ConditionKind>(conditions: &[Condition], kind: K) -> bool {
     condition(conditions, kind).is_some_and(|condition| condition.status == ConditionStatus::True.as_str())
 }
 
@@ -301,13 +195,5 @@ mod tests {
         let order: Vec<_> = conditions.iter().map(|condition| condition.type_.as_str()).collect();
         assert_eq!(order, ["Theirs", "Ready", "Indexing", "UpgradePending"]);
         assert!(is_true(&conditions, ConditionType::Indexing) && !is_true(&conditions, ConditionType::StorageReady));
-    }
-
-    #[test]
-    fn reasons_are_their_names() {
-        for reason in Reason::ALL {
-            assert_eq!(Reason::parse(reason.as_str()), Some(*reason));
-        }
-        assert_eq!(Reason::parse("Nonsense"), None);
     }
 }

@@ -3,20 +3,35 @@
 //! No client and no runtime: the operator, the command line and the tests share what is here. The doc comments of the
 //! fields are the reference that `kubectl explain wal.spec` prints.
 
+#[cfg(feature = "kinds")]
 mod conditions;
+#[cfg(feature = "kinds")]
 mod crd;
+#[cfg(feature = "kinds")]
+mod kinds;
+#[cfg(feature = "kinds")]
 mod lint;
 pub mod names;
+mod pod_report;
+#[cfg(feature = "kinds")]
 mod pod_template;
+mod reason;
+#[cfg(feature = "kinds")]
 mod schema;
+#[cfg(feature = "kinds")]
 mod size;
+#[cfg(feature = "kinds")]
 mod span;
+#[cfg(feature = "kinds")]
 mod storage;
+#[cfg(feature = "kinds")]
 mod wal;
 
+#[cfg(feature = "kinds")]
 pub use self::{
-    conditions::{ConditionStatus, ConditionType, Reason, condition, is_true, set_condition},
+    conditions::{ConditionKind, ConditionStatus, ConditionType, condition, is_true, set_condition},
     crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml},
+    kinds::{KINDS, ResourceKind},
     lint::{Finding, Linted, Skipped, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
     size::{ByteSize, ByteSizeError},
@@ -24,6 +39,10 @@ pub use self::{
     storage::{CaReference, Credentials, CredentialsType, SecretReference, Storage},
     wal::{
         Auth, AuthType, CompactionSpec, Cursor, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus,
-        LogPlace, MetadataPlace, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
+        LogPlace, MetadataPlace, RoleSpec, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
     },
+};
+pub use self::{
+    pod_report::{PodPhase, PodProblem, PodReport, StoreRole},
+    reason::Reason,
 };

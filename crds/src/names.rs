@@ -1,5 +1,7 @@
 //! Names, labels and annotations that several parts agree on.
 
+use serde::{Deserialize, Serialize};
+
 /// API group of the resources.
 pub const GROUP: &str = "tidemark.dev";
 /// Version of the API.
@@ -54,9 +56,12 @@ pub const SERVICE_PORT: u16 = 80;
 pub const CONTROL_PURGE_KEY: &str = "purge";
 
 /// The roles of a WAL's pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Component {
     /// Tails the log, compacts and publishes.
+    #[default]
     Indexer,
     /// Answers queries.
     Search,

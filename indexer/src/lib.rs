@@ -4,17 +4,8 @@
 
 pub mod cli;
 mod demo;
-pub mod engine;
 pub mod git;
 pub mod http;
-mod index;
-pub mod ingest;
-pub mod model;
 pub mod process;
-mod record;
-pub mod search;
 pub mod service;
 pub mod telemetry;
-
-pub use index::{EngineOptions, TantivyEngine};
-pub use record::Record;

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// What is logged when nobody says otherwise: our own doings, and only warnings of others.
-const DEFAULT: &str = "warn,tidemark=info,tidemark_indexer=info,tidemark_wal=info,tidemark_catalog=info";
+const DEFAULT: &str = "warn,tidemark=info,tidemark_indexer=info,tidemark_search=info,tidemark_ingest=info,tidemark_catalog=info,tidemark_wal=info,tidemark_store=info";
 
 /// Starts logging. `wanted` chooses what, in the notation of `tracing` (`debug`, `tidemark_wal=trace,warn`); one that
 /// cannot be read is left out and reported. A second call does nothing.

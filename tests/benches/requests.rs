@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tidemark_indexer::ingest::IngestOptions;
+use tidemark_ingest::IngestOptions;
 use tidemark_tests::{
     S3Server,
     bench::{Bench, number},

@@ -4,18 +4,18 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tidemark_catalog::{Generation, Identity, IndexChain, RootChain};
-use tidemark_indexer::{
-    EngineOptions, TantivyEngine,
-    ingest::{Ingest, IngestOptions, IngestStatus},
-};
-use tidemark_wal::{Clock, Entropy, Log, Parameters, Second, Store};
+use tidemark_ingest::{Ingest, IngestOptions, IngestStatus};
+use tidemark_search::EngineOptions;
+use tidemark_search::TantivyEngine;
+use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_wal::{Log, LogParameters};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The shortest parameters: a second is sealed 3 s after it.
-pub fn shortest() -> Parameters {
+pub fn shortest() -> LogParameters {
     let second = Duration::from_secs(1);
-    Parameters { request_timeout: second, visibility_delay: Duration::ZERO, ..Parameters::with_expiry(second) }
+    LogParameters { request_timeout: second, visibility_delay: Duration::ZERO, ..LogParameters::with_expiry(second) }
 }
 
 /// An indexer that is ready to run.
@@ -39,7 +39,7 @@ impl Bench {
         let (sender, status) = watch::channel(IngestStatus::default());
         let ingest = Ingest {
             log: log.clone(),
-            clock: Clock::new(log, &entropy.nonce()),
+            clock: Clock::new(log.stores(), &entropy.nonce()),
             root,
             chain: IndexChain::open(index, Generation::first(), entropy.clone()),
             engine: engine.clone(),
@@ -52,7 +52,7 @@ impl Bench {
     }
 
     /// Runs until the cursor has passed `last`, then stops.
-    pub async fn until(mut self, last: Second) -> anyhow::Result<IngestStatus> {
+    pub async fn until(mut self, last: StoreSecond) -> anyhow::Result<IngestStatus> {
         let stop = CancellationToken::new();
         let running = tokio::spawn(self.ingest.run(stop.clone()));
         let reached = self.status.wait_for(|status| status.cursor.second() > last).await;

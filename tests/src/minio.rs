@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
-use tidemark_wal::Entropy;
+use tidemark_store::Entropy;
 
 use crate::{
     root, tools,

@@ -74,8 +74,8 @@ deny() {
 # The lane of what only computes.
 low_lane() {
     step "lint" nice -n 15 cargo clippy "${product[@]}" --all-targets --quiet -- -D warnings
-    step "lint simulation" nice -n 15 cargo clippy -p tidemark-sim --all-targets --quiet -- -D warnings
-    step "simulation" nice -n 15 cargo test -p tidemark-sim --no-fail-fast
+    step "lint simulation" nice -n 15 cargo clippy -p tidemark-sim --features tantivy --all-targets --quiet -- -D warnings
+    step "simulation" nice -n 15 cargo test -p tidemark-sim --features tantivy --no-fail-fast
     step "doc tests" nice -n 15 cargo test "${product[@]}" --doc --no-fail-fast
     step "dependencies" deny
 }

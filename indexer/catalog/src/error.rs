@@ -1,6 +1,6 @@
 //! What can go wrong with a chain, and what to do about it.
 
-use tidemark_wal::StoreError;
+use tidemark_store::StoreError;
 
 use crate::{Cursor, Generation};
 
@@ -117,7 +117,7 @@ pub enum Refused {
     #[error("the generation was restored to {until} and is not promoted; nothing is published; run `tidemark promote`")]
     NotPromoted {
         #[doc = "the time that it was restored to"]
-        until: tidemark_wal::Second,
+        until: tidemark_store::StoreSecond,
     },
     /// The publication does not start where the index ends.
     #[error(
@@ -149,7 +149,7 @@ pub enum Refused {
         #[doc = "where the publication ends"]
         to: Cursor,
         #[doc = "the horizon"]
-        horizon: tidemark_wal::Second,
+        horizon: tidemark_store::StoreSecond,
     },
     /// A compaction replaces an object that the manifest does not name (any more).
     #[error("\"{key}\" is not part of the manifest; it cannot be replaced; read the manifest again")]
@@ -392,5 +392,5 @@ pub enum AcquireError {
     Chain(#[from] ChainError),
     /// The store's clock could not be read, so that the candidate could not show that it lives.
     #[error(transparent)]
-    Clock(#[from] tidemark_wal::ClockError),
+    Clock(#[from] tidemark_store::ClockError),
 }

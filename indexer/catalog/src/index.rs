@@ -1,6 +1,6 @@
 //! The chain of one generation of an index.
 
-use tidemark_wal::{Entropy, Store};
+use tidemark_store::{Entropy, Store};
 
 use crate::{Chain, ChainError, Closed, Generation, Manifest, Refused, RootChain, Slot};
 

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use tidemark_wal::Entropy;
+use tidemark_store::Entropy;
 
 /// One index under its own prefix, from its first manifest to its last: 1 to 63 of `a-z`, `0-9` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -11,7 +11,7 @@
 //!    who slept through all this that he lost.
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use tidemark_wal::{
+use tidemark_store::{
     Clock, Entropy, Store, StoreError,
     planted::{Fault, planted},
 };

@@ -330,7 +330,7 @@ async fn damage_is_named_and_a_newer_release_too() {
         assert!(error.contains("chain/00000000000000000003") && error.contains(part), "{error}");
     }
     // A whole record of another chain: only its link gives it away.
-    let chain = Chain::<Numbers>::new(other.clone(), tidemark_wal::Entropy::seeded(5));
+    let chain = Chain::<Numbers>::new(other.clone(), tidemark_store::Entropy::seeded(5));
     for number in 1..=3 {
         chain.append(None, push(number)).await.unwrap();
     }

@@ -162,7 +162,7 @@ async fn an_index_that_does_not_say_whose_records_it_holds_is_nobodys() {
     let unclaimed = tidemark_catalog::IndexChain::open(
         &stage.store().below("index"),
         Generation::first(),
-        tidemark_wal::Entropy::seeded(1),
+        tidemark_store::Entropy::seeded(1),
     );
     a.acquire(&unclaimed).await.unwrap().release().await.unwrap();
     let before = below(&stage, "index/").await;

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use tidemark_wal::{Limits, Log, Parameters, Store, StoreError};
+use tidemark_store::{Store, StoreError};
+use tidemark_wal::{Log, LogParameters, ReaderLimits};
 use url::Url;
 
 use crate::service::{Patience, StoresSettings};
@@ -67,8 +68,8 @@ pub(super) struct LimitArgs {
 }
 
 impl LimitArgs {
-    pub(super) fn limits(self) -> Limits {
-        Limits { entry: self.max_entry_size, ..Limits::default() }
+    pub(super) fn limits(self) -> ReaderLimits {
+        ReaderLimits { entry: self.max_entry_size, ..ReaderLimits::default() }
     }
 }
 
@@ -109,8 +110,8 @@ pub(super) struct ParameterArgs {
 
 impl ParameterArgs {
     /// `base` with every parameter that was given replaced.
-    pub(super) fn over(&self, base: Parameters) -> Parameters {
-        Parameters {
+    pub(super) fn over(&self, base: LogParameters) -> LogParameters {
+        LogParameters {
             expiry: self.expiry.unwrap_or(base.expiry),
             signer_clock_lead: self.signer_clock_lead.unwrap_or(base.signer_clock_lead),
             request_timeout: self.request_timeout.unwrap_or(base.request_timeout),
@@ -120,8 +121,8 @@ impl ParameterArgs {
     }
 
     /// The parameters that were given over the documented defaults; `None` without `--expiry`.
-    pub(super) fn complete(&self) -> Option<Parameters> {
-        self.expiry.map(|expiry| self.over(Parameters::with_expiry(expiry)))
+    pub(super) fn complete(&self) -> Option<LogParameters> {
+        self.expiry.map(|expiry| self.over(LogParameters::with_expiry(expiry)))
     }
 }
 
@@ -207,7 +208,7 @@ mod tests {
             stores(r#"{"log": {"endpoint": "http://m:9000", "allowHTTP": true, "credentialsDir": "/c"}}"#).unwrap();
         let yaml = stores("log: {endpoint: 'http://m:9000', allowHTTP: true, credentialsDir: /c}").unwrap();
         assert_eq!(json, yaml);
-        assert_eq!(json.index, tidemark_wal::StoreSettings::default());
+        assert_eq!(json.index, tidemark_store::StoreSettings::default());
         assert!(stores(r#"{"archive": {}}"#).is_err());
     }
 

@@ -12,10 +12,8 @@ use super::{
     output::{print_line, watch_backfill},
     stopping::{ended, stop_on_signal, unless_stopped},
 };
-use crate::{
-    ingest::IngestOptions,
-    service::{IndexOptions, IndexService, Stores, Use, cache_options},
-};
+use crate::service::{IndexOptions, IndexService, Stores, Use, cache_options};
+use tidemark_ingest::IngestOptions;
 
 /// Tail a log into an index, until stopped.
 ///

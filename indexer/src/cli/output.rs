@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::ingest::IngestStatus;
+use tidemark_ingest::IngestStatus;
 
 /// How often progress is logged where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(5);

@@ -7,7 +7,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::Exit;
-use crate::{ingest::IngestError, service::ServiceError};
+use crate::service::ServiceError;
+use tidemark_ingest::IngestError;
 
 /// How long an orderly end may take. Shorter than the 30 s after which Kubernetes kills.
 const GRACE: Duration = Duration::from_secs(20);

@@ -20,7 +20,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::problem::Problem;
-use crate::process::{Cause, Process, Reason};
+use crate::process::Process;
+use tidemark_crds::Reason;
+use tidemark_ingest::FailureCause;
 
 /// How often the file is looked at, at most.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -69,7 +71,7 @@ impl Auth {
             }
             Err(why) => {
                 let message = token_file_message(&self.0.file, &why);
-                self.0.process.reported(READING, Cause::of(Reason::AuthTokenMissing), message);
+                self.0.process.reported(READING, FailureCause::of(Reason::AuthTokenMissing), message);
                 None
             }
         };
@@ -82,7 +84,7 @@ impl Auth {
         let token = text.trim();
         match token.chars().count() {
             0 => Err("it is empty".to_owned()),
-            length if length < SHORTEST => Err(format!("its token has {length} characters only")),
+            length if length < SHORTEST => Err(format!("its token is too short, it has {length} characters")),
             _ => Ok(token.to_owned()),
         }
     }
@@ -139,7 +141,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::ingest::IngestStatus;
+    use tidemark_ingest::IngestStatus;
 
     const TOKEN: &str = "0123456789abcdef";
 

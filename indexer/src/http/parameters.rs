@@ -4,7 +4,9 @@ use std::{str::FromStr, time::Duration};
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::StrDeserializer};
-use tidemark_wal::{Second, Token};
+use tidemark_search::api::{MAX_PAGE_SIZE, PageSize};
+use tidemark_store::StoreSecond;
+use tidemark_wal::Token;
 use url::form_urlencoded;
 
 use super::problem::Problem;
@@ -96,14 +98,11 @@ impl Parameters {
         self.one(name)?.map(parse).transpose()
     }
 
-    /// A number of results between `least` and `most`.
-    pub(crate) fn size(&self, least: usize, most: usize, default: usize) -> Result<usize, Problem> {
-        let wanted = format!("a number from {least} to {most}");
-        match self.parsed::<usize>("size", &wanted)? {
-            None => Ok(default),
-            Some(size) if (least..=most).contains(&size) => Ok(size),
-            Some(size) => Err(refused("size", &size.to_string(), &wanted)),
-        }
+    /// The number of results of a page.
+    pub(crate) fn size<const MIN: usize>(&self) -> Result<PageSize<MIN>, Problem> {
+        let wanted = format!("a number from {MIN} to {MAX_PAGE_SIZE}");
+        let size = self.parsed::<usize>("size", &wanted)?;
+        Ok(size.map(PageSize::new).transpose()?.unwrap_or_default())
     }
 
     /// A place in the log: a token, or a time, which stands for the first token of its second.
@@ -151,7 +150,7 @@ fn place(value: &str) -> Option<Token> {
     }
     let time = instant(value)?;
     // The first whole second at or after the instant: no entry of an earlier second is meant.
-    let at = Second::floor(time);
+    let at = StoreSecond::floor(time);
     let at = if time.subsec_nanosecond() > 0 { at.next() } else { at };
     Some(Token::first_of(at))
 }
@@ -200,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_place_is_a_token_a_time_or_a_day() {
-        let first = |unix| Some(Token::first_of(Second::from_unix(unix)));
+        let first = |unix| Some(Token::first_of(StoreSecond::from_unix(unix)));
         for (text, unix) in [
             ("2026-11-20T10:00:00Z", 1_795_168_800),
             ("2026-11-20T10:00:00", 1_795_168_800),

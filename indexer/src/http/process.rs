@@ -3,15 +3,15 @@
 use axum::{Json, extract::State};
 
 use super::app::App;
-use crate::process::ProcessAnswer;
+use tidemark_crds::PodReport;
 
 /// What the process does, how far it is and what keeps it from its work. Always there, also while no store answers.
 #[utoipa::path(
     get,
     path = "/v1/process",
     tag = "status",
-    responses((status = 200, description = "the process", body = ProcessAnswer))
+    responses((status = 200, description = "the process", body = PodReport))
 )]
-pub(crate) async fn process(State(app): State<App>) -> Json<ProcessAnswer> {
+pub(crate) async fn process(State(app): State<App>) -> Json<PodReport> {
     Json(app.process().answer())
 }

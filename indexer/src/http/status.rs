@@ -10,7 +10,7 @@ use super::{
     parameters::Parameters,
     problem::{Problem, ProblemDetails},
 };
-use crate::search::api::StatusAnswer;
+use tidemark_search::api::StatusAnswer;
 
 /// How far the index is behind the log, and what it holds.
 #[utoipa::path(

@@ -1,9 +1,13 @@
 //! Why a service does not start, or ends.
 
 use tidemark_catalog::{AcquireError, ChainError, PublishError};
-use tidemark_wal::StoreError;
+use tidemark_crds::Reason;
+use tidemark_ingest::{FailureCause, ToCause};
+use tidemark_store::StoreError;
 
-use crate::{engine::EngineError, git::ImportError, ingest::IngestError};
+use crate::git::ImportError;
+use tidemark_ingest::IngestError;
+use tidemark_ingest::engine::EngineError;
 
 /// Why a service does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -91,5 +95,211 @@ impl ServiceError {
             Self::Ingest(IngestError::Publish(error)) => matches!(error, PublishError::Unknown { .. }),
             _ => false,
         }
+    }
+}
+
+impl ToCause for ServiceError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Store(error) => error.to_cause(),
+            Self::Chain(error) => error.to_cause(),
+            Self::Engine(error) => error.to_cause(),
+            Self::Ingest(error) => error.to_cause(),
+            Self::Unfit { store, .. } => FailureCause::at(Reason::StoreUnfit, store),
+            Self::NoExpiry { log } => FailureCause::at(Reason::ExpiryMissing, log),
+            Self::Import(_) | Self::Listen { .. } | Self::Disk { .. } | Self::Busy { .. } | Self::Ended { .. } => {
+                FailureCause::of(Reason::Internal)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, path::Path};
+
+    use tidemark_catalog::{Broken, Cursor, Generation, Refused};
+    use tidemark_store::ClockError;
+    use tidemark_store::StoreSecond;
+
+    use super::*;
+    use crate::http::token_file_message;
+
+    /// Makes an error of a URL, a key and words.
+    type Made = fn(String, String, String) -> StoreError;
+
+    /// Every failure of a store.
+    const STORES: [(Made, Reason); 10] = [
+        (|url, key, why| StoreError::Denied { url, key, why }, Reason::AccessDenied),
+        (|url, key, why| StoreError::ReadOnly { url, key, why }, Reason::ReadOnly),
+        (
+            |url, file, why| StoreError::Missing { url, file, why, remedy: "mend it".to_owned() },
+            Reason::CredentialsMissing,
+        ),
+        (|url, _, why| StoreError::NoBucket { url, why }, Reason::BucketMissing),
+        (|url, _, why| StoreError::Unusable { url, why, remedy: "mend it".to_owned() }, Reason::InvalidURL),
+        (|url, key, why| StoreError::BadKey { url, key, why }, Reason::InvalidURL),
+        (
+            |url, key, why| StoreError::Unsignable { url, key, why, remedy: "mend it".to_owned() },
+            Reason::CredentialsMissing,
+        ),
+        (|url, key, _| StoreError::Absent { url, key }, Reason::IndexDamaged),
+        (|url, key, why| StoreError::Refused { url, key, why }, Reason::StoreUnfit),
+        (|url, key, why| StoreError::Failed { url, key, why }, Reason::Unreachable),
+    ];
+
+    fn store(error: Made) -> StoreError {
+        error("s3://wal/orders".to_owned(), "k".to_owned(), "why".to_owned())
+    }
+
+    /// Every refusal of a chain.
+    fn refusals() -> Vec<Refused> {
+        let text = || "x".to_owned();
+        let (generation, second) = (Generation::first, StoreSecond::default());
+        let (from, cursor, to, floor) = (Cursor(second), Cursor(second), Cursor(second), Cursor(second));
+        vec![
+            Refused::Fenced { epoch: 1, by: 2 },
+            Refused::Empty,
+            Refused::Closed { successor: generation() },
+            Refused::Purged { generation: generation() },
+            Refused::PurgedForOwner { url: text(), owner: text() },
+            Refused::NotPromoted { until: second },
+            Refused::NotContiguous { from, cursor },
+            Refused::SeqNotContiguous { first: 1, next: 2 },
+            Refused::BeyondHorizon { to, horizon: second },
+            Refused::NotReferenced { key: text() },
+            Refused::Pin { name: text(), why: text(), remedy: "mend it" },
+            Refused::NotASuccessor { successor: generation(), what: text() },
+            Refused::ParameterDiffers { name: "expiry", recorded: text(), given: text() },
+            Refused::NoParameters,
+            Refused::ParameterUnusable { name: "expiry", given: text(), why: "x" },
+            Refused::OwnedByAnother { url: text(), owner: text(), id: text() },
+            Refused::OfAnotherLog { url: text(), log: text(), owner: text() },
+            Refused::Unclaimed { url: text() },
+            Refused::Overlaps { name: text(), url: text(), other: text(), other_url: text() },
+            Refused::SecondCleaner { cleaner: text() },
+            Refused::FloorBack { floor, to },
+            Refused::NotRegistered { what: "index", name: text() },
+            Refused::BoundaryBack { boundary: 2, to: 1 },
+            Refused::BoundaryReachesLatest { to: 2, latest: 2 },
+            Refused::Broken(Broken { invariant: "x", found: text() }),
+        ]
+    }
+
+    #[test]
+    fn every_reason_is_told_with_fact_effect_and_remedy() {
+        let text = || "x".to_owned();
+        let io = || std::io::Error::other("x");
+        let chains = [
+            ChainError::Conflicts { chain: text(), attempts: 3 },
+            ChainError::Unknown { key: text(), why: text() },
+            ChainError::TooLarge { key: text(), bytes: 2, limit: 1 },
+            ChainError::Corrupt { key: text(), why: text() },
+            ChainError::NewerFormat { key: text(), found: 2, known: 1 },
+        ];
+        let engines = [
+            EngineError::Damaged { key: text(), why: text() },
+            EngineError::Gone { key: text() },
+            EngineError::Disk { path: text(), source: io() },
+            EngineError::Refused { what: text(), why: text() },
+        ];
+        let publications =
+            [PublishError::Fenced { epoch: 1, by: 2 }, PublishError::Unknown { key: text(), why: text() }];
+        let services = [
+            ServiceError::Unfit { store: text(), line: text(), detail: text() },
+            ServiceError::NoExpiry { log: text() },
+            ServiceError::Listen { address: ([127, 0, 0, 1], 1).into(), source: io() },
+            ServiceError::Disk { path: text().into(), source: io() },
+            ServiceError::Busy { folder: text().into() },
+            ServiceError::Ended { task: "server", why: text() },
+        ];
+        let clocks = [ClockError::Store(store(STORES[0].0)), ClockError::Vanished { url: text(), key: text() }];
+        let told = |failure: &dyn ToCause| (failure.to_cause().reason, failure.to_string());
+        let mut all = vec![(Reason::AuthTokenMissing, token_file_message(Path::new("x"), "x"))];
+        all.extend(STORES.iter().map(|(error, _)| told(&store(*error))));
+        all.extend(refusals().iter().map(|error| told(error)));
+        all.extend(chains.iter().map(|error| told(error)));
+        all.extend(engines.iter().map(|error| told(error)));
+        all.extend(publications.iter().map(|error| told(error)));
+        all.extend(services.iter().map(|error| told(error)));
+        all.extend(clocks.iter().map(|error| told(error)));
+        for (reason, message) in &all {
+            let parts: Vec<&str> = message.split("; ").collect();
+            assert!(parts.len() >= 3 && parts.iter().all(|part| !part.trim().is_empty()), "{reason:?}: {message}");
+            // The operator makes a condition of it.
+            let known = Reason::parse(&format!("{reason:?}"));
+            assert!(known.is_some(), "no condition has the reason {reason:?}");
+        }
+        let reasons: BTreeSet<Reason> = all.into_iter().map(|(reason, _)| reason).collect();
+        assert_eq!(reasons.len(), Reason::Internal as usize + 1, "only these are told: {reasons:?}");
+    }
+
+    #[test]
+    fn every_failure_of_a_store_has_its_reason_and_its_place() {
+        for (error, reason) in STORES {
+            let cause = FailureCause::at(reason, "s3://wal/orders");
+            assert_eq!(store(error).to_cause(), cause);
+            // Whatever it is wrapped in.
+            assert_eq!(ServiceError::Store(store(error)).to_cause(), cause);
+            assert_eq!(ServiceError::Chain(store(error).into()).to_cause(), cause);
+            assert_eq!(ServiceError::Engine(store(error).into()).to_cause(), cause);
+            let wrapped = [
+                IngestError::Store(store(error)),
+                IngestError::Clock(store(error).into()),
+                IngestError::Root(store(error).into()),
+                IngestError::Engine(store(error).into()),
+                IngestError::Publish(ChainError::from(store(error)).into()),
+                IngestError::Acquire(AcquireError::Chain(store(error).into())),
+                IngestError::Acquire(AcquireError::Clock(store(error).into())),
+            ];
+            for error in wrapped {
+                assert_eq!(ServiceError::Ingest(error).to_cause(), cause);
+            }
+        }
+    }
+
+    #[test]
+    fn every_refusal_of_a_chain_has_its_reason() {
+        let text = || "x".to_owned();
+        let cases = [
+            (Refused::Fenced { epoch: 1, by: 2 }, Reason::Fenced),
+            (Refused::ParameterDiffers { name: "expiry", recorded: text(), given: text() }, Reason::ParametersDiffer),
+            (Refused::ParameterUnusable { name: "expiry", given: text(), why: "x" }, Reason::ParametersDiffer),
+            (Refused::NoParameters, Reason::ExpiryMissing),
+            (Refused::OwnedByAnother { url: text(), owner: text(), id: text() }, Reason::OwnedByAnother),
+            (Refused::OfAnotherLog { url: text(), log: text(), owner: text() }, Reason::OwnedByAnother),
+            (Refused::Unclaimed { url: text() }, Reason::OwnedByAnother),
+            (Refused::Overlaps { name: text(), url: text(), other: text(), other_url: text() }, Reason::OwnedByAnother),
+            (Refused::Empty, Reason::Internal),
+        ];
+        for (refused, reason) in cases {
+            assert_eq!(ServiceError::Chain(refused.into()).to_cause().reason, reason);
+        }
+    }
+
+    #[test]
+    fn damage_newer_formats_and_our_own_faults_have_theirs() {
+        let key = || "s3://idx/orders/g1/manifest/1".to_owned();
+        let why = key;
+        let chain = [
+            (ChainError::Corrupt { key: key(), why: why() }, Reason::IndexDamaged),
+            (ChainError::NewerFormat { key: key(), found: 2, known: 1 }, Reason::FormatTooNew),
+            (ChainError::Unknown { key: key(), why: why() }, Reason::Internal),
+            (ChainError::TooLarge { key: key(), bytes: 2, limit: 1 }, Reason::Internal),
+            (ChainError::Conflicts { chain: key(), attempts: 3 }, Reason::Internal),
+        ];
+        for (error, reason) in chain {
+            assert_eq!(error.to_cause(), FailureCause { reason, url: Some(key()) });
+        }
+        assert_eq!(EngineError::Gone { key: key() }.to_cause().reason, Reason::IndexDamaged);
+        assert_eq!(EngineError::Damaged { key: key(), why: why() }.to_cause().reason, Reason::IndexDamaged);
+        assert_eq!(EngineError::Refused { what: key(), why: why() }.to_cause().reason, Reason::Internal);
+        let vanished = ClockError::Vanished { url: key(), key: key() };
+        assert_eq!(vanished.to_cause().reason, Reason::StoreUnfit);
+        assert_eq!(PublishError::Fenced { epoch: 1, by: 2 }.to_cause().reason, Reason::Fenced);
+        let unfit = ServiceError::Unfit { store: key(), line: key(), detail: key() };
+        assert_eq!(unfit.to_cause(), FailureCause { reason: Reason::StoreUnfit, url: Some(key()) });
+        assert_eq!(ServiceError::NoExpiry { log: key() }.to_cause().reason, Reason::ExpiryMissing);
+        assert_eq!(ServiceError::Ended { task: "server", why: why() }.to_cause().reason, Reason::Internal);
     }
 }

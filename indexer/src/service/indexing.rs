@@ -4,12 +4,11 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
-use async_trait::async_trait;
 use tidemark_catalog::{ChainError, Identity, IndexChain, Owner, Purge, Registration, Root, RootChain, Slot, Swept};
-use tidemark_wal::{Clock, Entropy, Log, ParameterSource, Store, Token};
+use tidemark_store::{Clock, Entropy, Store};
+use tidemark_wal::{Log, ParameterSource};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
@@ -25,16 +24,15 @@ use super::{
     waiting::{OPENING, patiently},
 };
 use crate::{
-    EngineOptions, TantivyEngine,
-    engine::Engine,
     http::{Metrics, Server, ServerOptions},
-    ingest::{Ingest, IngestOptions, IngestStatus, Role},
-    process::{Cause, Phase, Process},
-    search::{
-        LateSearch, Search, SearchError, Searcher, SearcherOptions,
-        api::{self, EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
-    },
+    process::Process,
 };
+use tidemark_crds::PodPhase;
+use tidemark_ingest::engine::IndexEngine;
+use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
+use tidemark_search::EngineOptions;
+use tidemark_search::TantivyEngine;
+use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
 
 /// What `tidemark index` is told.
 pub struct IndexOptions {
@@ -73,7 +71,7 @@ pub struct IndexService {
 struct Work {
     options: IndexOptions,
     process: Process,
-    search: Arc<LateSearch>,
+    search: Arc<IndexSearcher>,
     status: watch::Sender<IngestStatus>,
     entropy: Entropy,
     /// Opened once: credentials are read again without opening.
@@ -99,8 +97,8 @@ impl IndexService {
     /// the rest is done while it runs.
     pub async fn start(options: IndexOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
         let (status, watched) = watch::channel(IngestStatus::default());
-        let search = Arc::new(LateSearch::default());
-        let served = options.search.then(|| Arc::clone(&search) as Arc<dyn Search>);
+        let search = Arc::new(IndexSearcher::default());
+        let served = options.search.then(|| Arc::clone(&search) as Arc<dyn SearchService>);
         let process = Process::indexer(watched, served);
         process.set_places(options.stores.places());
         let work = Work {
@@ -160,7 +158,7 @@ impl Work {
         metrics.register(Box::new(self.options.stores.requests()));
         let process = self.process.clone();
         if self.options.search {
-            let search = Arc::clone(&self.search) as Arc<dyn Search>;
+            let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
             Server::searching_in(process, search, metrics, options, stop.clone())
         } else {
             Server::telling(process, metrics, options, stop.clone())
@@ -175,7 +173,7 @@ impl Work {
             biased;
             () = self.control.asked() => {
                 tracing::info!("the index is to be removed: this process ends its work");
-                self.process.set_phase(Some(Phase::Purging));
+                self.process.set_phase(Some(PodPhase::Purging));
                 working.cancel();
                 index.await
             }
@@ -192,21 +190,21 @@ impl Work {
 
     /// Removes the index, and does nothing more until `stop`: a process that ended would be started again.
     async fn remove(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
-        self.process.set_phase(Some(Phase::Purging));
+        self.process.set_phase(Some(PodPhase::Purging));
         let Opened { log, index } = self.stores()?;
         let log = log.ok_or_else(|| ServiceError::Ended { task: "purge", why: "no log was named".to_owned() })?;
         let name = index.url().to_string();
         let identity = self.options.identity.clone().unwrap_or_else(|| format!("purge-{}", self.entropy.nonce()));
         let (identity, root) = (Identity(identity), RootChain::open(&log, self.entropy.clone()));
         let purge = Purge::new(root, index, &name, self.options.owner.clone(), self.entropy.clone());
-        let clock = Clock::new(&log, &clock_name(&identity));
+        let clock = Clock::new(log.stores(), &clock_name(&identity));
         let waits = |waiting| tracing::debug!(?waiting, "waiting for the writer's role, to remove the index");
         let run = Box::pin(purge.run(&identity, &clock, &log.entries, waits));
         let Some(swept) = stop.run_until_cancelled(run).await else { return Ok(()) };
         let Swept { deleted, fences, unknown } = swept?;
         tracing::info!(index = name, deleted, fences, unknown, "the index is removed; unknown objects stay");
         self.process.works(OPENING);
-        self.process.set_phase(Some(Phase::Purged));
+        self.process.set_phase(Some(PodPhase::Purged));
         stop.cancelled().await;
         Ok(())
     }
@@ -227,19 +225,19 @@ impl Work {
         let _ended = stop_search.clone().drop_guard();
         if self.options.search && self.options.listen.is_some() {
             let tail = (&log, Arc::new(root.clone()) as Arc<dyn ParameterSource>);
-            let options = SearcherOptions { limits: self.options.ingest.limits, ..SearcherOptions::default() };
-            let searcher = Searcher::new(Arc::clone(&engine), chain.clone(), Some(tail), options)?;
-            self.search.set(Arc::new(Indexing { searcher: Arc::clone(&searcher), ingest: self.status.subscribe() }));
-            tokio::spawn(async move { searcher.run(stop_search).await });
+            let options = FollowerOptions { limits: self.options.ingest.limits, ..FollowerOptions::default() };
+            let follower = IndexFollower::new(Arc::clone(&engine), chain.clone(), Some(tail), &options)?;
+            self.search.serve(Arc::clone(&follower));
+            tokio::spawn(async move { follower.run(stop_search).await });
         }
-        let clock = Clock::new(&log, &clock_name(&identity));
+        let clock = Clock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
-        let engine: Arc<dyn Engine> = engine;
+        let engine: Arc<dyn IndexEngine> = engine;
         let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
         let ended = Box::pin(ingest.run(stop.clone())).await;
         drop(folder);
         if ended.is_err() && self.options.patience == Patience::Waits {
-            self.status.send_modify(|status| status.role = Role::Starting);
+            self.status.send_modify(|status| status.role = IngestRole::Starting);
         }
         Ok(ended?)
     }
@@ -296,7 +294,7 @@ impl Work {
         // What was wrong before is not any more: the log's store was reached.
         let probing = || {
             self.process.works(OPENING);
-            self.process.set_phase(Some(Phase::Probing));
+            self.process.set_phase(Some(PodPhase::Probing));
         };
         let stores: Vec<_> = log.stores().chain([index]).collect();
         let fitted = fit(root, head, &stores, &self.entropy, probing).await;
@@ -320,57 +318,4 @@ fn clock_name(identity: &Identity) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
     let name: String = identity.0.chars().map(safe).collect();
     format!("{:.64}-{:016x}", name, xxhash_rust::xxh3::xxh3_64(identity.0.as_bytes()))
-}
-
-/// Search in the process that also writes: it knows more about the state of the index.
-struct Indexing {
-    searcher: Arc<Searcher>,
-    ingest: watch::Receiver<IngestStatus>,
-}
-
-#[async_trait]
-impl Search for Indexing {
-    async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
-        self.searcher.search(request).await
-    }
-
-    async fn entry(&self, token: Token) -> Result<EntryAnswer, SearchError> {
-        self.searcher.entry(token).await
-    }
-
-    async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError> {
-        self.searcher.entity(request).await
-    }
-
-    fn status(&self) -> Option<StatusAnswer> {
-        let mut status = self.searcher.status()?;
-        let ingest = self.ingest.borrow().clone();
-        status.role = match ingest.role {
-            Role::Writer => api::Role::Writer,
-            Role::Starting | Role::Standby => api::Role::Standby,
-            Role::Ended => api::Role::Reader,
-        };
-        if ingest.role == Role::Writer {
-            status.lag_seconds = ingest.lag_seconds;
-            status.horizon = Some(ingest.horizon.timestamp());
-            let behind = ingest.progress.filter(|_| ingest.lag_seconds > 0);
-            status.lag_reason = behind.map(|run| {
-                format!("indexing what is sealed: {} entries so far, at {} of {}", run.entries, run.at, run.to)
-            });
-        }
-        status.problems.extend(ingest.trouble.map(|trouble| format!("{}: {}", trouble.doing, trouble.message)));
-        Some(status)
-    }
-
-    fn not_ready(&self) -> String {
-        self.searcher.not_ready()
-    }
-
-    fn failures(&self) -> Vec<(Cause, String)> {
-        self.searcher.failures()
-    }
-
-    async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError> {
-        self.searcher.wait_for(token, timeout).await
-    }
 }

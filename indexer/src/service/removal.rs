@@ -10,7 +10,7 @@ use tidemark_catalog::{ChainError, Owner, PurgeError, Refused};
 use tokio::time::sleep;
 
 use super::ServiceError;
-use crate::ingest::IngestError;
+use tidemark_ingest::IngestError;
 
 /// The file of the control folder that asks for the index to be removed. It holds the UID of the index's owner.
 const FILE: &str = "purge";

@@ -8,10 +8,11 @@ use prometheus_client::{
     metrics::counter::ConstCounter,
 };
 use serde::{Deserialize, Serialize};
-use tidemark_wal::{Access, Environment, Log, Requests, Store, StoreError, StoreSettings};
+use tidemark_store::{RequestCounter, Store, StoreAccess, StoreEnvironment, StoreError, StoreSettings};
+use tidemark_wal::Log;
 use url::Url;
 
-use crate::process::Place;
+use tidemark_crds::StoreRole;
 
 /// Settings of each place's store; a place that is left out uses the variables of the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,12 +38,12 @@ pub struct Opened {
 /// The stores of a process, which opens them as often as it must.
 pub struct Stores {
     open: Box<dyn Fn() -> Result<Opened, StoreError> + Send + Sync>,
-    places: Vec<(String, Place)>,
-    requests: BTreeMap<&'static str, Requests>,
+    places: Vec<(String, StoreRole)>,
+    requests: BTreeMap<&'static str, RequestCounter>,
 }
 
 /// What the requests to each place's store have come to, as figures.
-pub struct PlaceRequests(BTreeMap<&'static str, Requests>);
+pub struct PlaceRequests(BTreeMap<&'static str, RequestCounter>);
 
 /// What a process does with its stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +57,12 @@ pub enum Use {
 impl StoresSettings {
     /// A store that is reached as the log's own is.
     pub fn beside_log(&self, url: &Url) -> Result<Store, StoreError> {
-        Store::open_as(url, &Access::new(&self.log, Environment::of_process()))
+        Store::open_as(url, &StoreAccess::new(&self.log, StoreEnvironment::of_process()))
     }
 
     /// A log, for a command that needs no index.
     pub fn log(&self, log: &Url, metadata: &[Url]) -> Result<Log, StoreError> {
-        let access = |settings| Access::new(settings, Environment::of_process());
+        let access = |settings| StoreAccess::new(settings, StoreEnvironment::of_process());
         let (entries, descriptors) = (access(&self.log), access(&self.metadata));
         Log::with(log, metadata, |url| Store::open_as(url, &entries), |url| Store::open_as(url, &descriptors))
     }
@@ -70,10 +71,10 @@ impl StoresSettings {
 impl Stores {
     /// Stores that are open already.
     pub fn opened(log: Option<Log>, index: Store) -> Self {
-        let mut places = vec![(index.url().to_string(), Place::Index)];
+        let mut places = vec![(index.url().to_string(), StoreRole::Index)];
         if let Some(log) = &log {
-            places.extend(log.metadata.iter().map(|store| (store.url().to_string(), Place::Metadata)));
-            places.push((log.entries.url().to_string(), Place::Log));
+            places.extend(log.metadata.iter().map(|store| (store.url().to_string(), StoreRole::Metadata)));
+            places.push((log.entries.url().to_string(), StoreRole::Log));
         }
         let open = move || Ok(Opened { log: log.clone(), index: index.clone() });
         Self { open: Box::new(open), places, requests: BTreeMap::new() }
@@ -81,21 +82,22 @@ impl Stores {
 
     /// Stores at these URLs, opened when the process starts its work.
     pub fn at(log: Option<(Url, Vec<Url>)>, index: Url, settings: &StoresSettings, used: Use) -> Self {
-        let mut places = vec![(index.to_string(), Place::Index)];
+        let mut places = vec![(index.to_string(), StoreRole::Index)];
         if let Some((log, metadata)) = &log {
-            places.extend(metadata.iter().map(|url| (url.to_string(), Place::Metadata)));
-            places.push((log.to_string(), Place::Log));
+            places.extend(metadata.iter().map(|url| (url.to_string(), StoreRole::Metadata)));
+            places.push((log.to_string(), StoreRole::Log));
         }
-        let requests: BTreeMap<_, _> = ["log", "metadata", "index"].map(|place| (place, Requests::default())).into();
-        let environment = Environment::of_process();
+        let requests: BTreeMap<_, _> =
+            ["log", "metadata", "index"].map(|place| (place, RequestCounter::default())).into();
+        let environment = StoreEnvironment::of_process();
         let access =
-            |settings: &StoreSettings, place| Access::new(settings, environment.clone()).counted(&requests[place]);
+            |settings: &StoreSettings, place| StoreAccess::new(settings, environment.clone()).counted(&requests[place]);
         let of_log = access(&settings.log, "log");
         let of_metadata = access(&settings.metadata, "metadata");
         let of_index = access(&settings.index, "index");
-        let one = move |url: &Url, access: &Access| match used {
+        let one = move |url: &Url, access: &StoreAccess| match used {
             Use::Writing => Store::open_as(url, access),
-            Use::Reading => Store::reading_as(url, access),
+            Use::Reading => Store::open_read_only_as(url, access),
         };
         let open = move || {
             let log = log
@@ -112,7 +114,7 @@ impl Stores {
     }
 
     /// Which place each URL is.
-    pub fn places(&self) -> Vec<(String, Place)> {
+    pub fn places(&self) -> Vec<(String, StoreRole)> {
         self.places.clone()
     }
 

@@ -3,15 +3,14 @@
 use std::{future::Future, time::Duration};
 
 use tidemark_catalog::PublishError;
-use tidemark_wal::Entropy;
+use tidemark_store::Entropy;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::ServiceError;
-use crate::{
-    ingest::IngestError,
-    process::{Failure as _, Process, Reason},
-};
+use crate::process::Process;
+use tidemark_crds::Reason;
+use tidemark_ingest::{IngestError, ToCause as _};
 
 /// The first pause; each further one is twice as long.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -60,13 +59,13 @@ where
             return Ok(());
         }
         // One thing was mended and the next is wrong: whoever mends it is at work.
-        let meaning = Some(failure.meaning());
+        let meaning = Some(failure.to_cause());
         if started.elapsed() > GOOD || meaning != told {
             (pause, told) = (SHORTEST, meaning);
         }
         process.failed(OPENING, &failure);
         let wait = jittered(pause_after(&failure, pause), entropy);
-        tracing::error!(reason = ?failure.meaning().reason, ?wait, "{failure}; trying again");
+        tracing::error!(reason = ?failure.to_cause().reason, ?wait, "{failure}; trying again");
         if stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return Ok(());
         }
@@ -76,7 +75,7 @@ where
 
 /// A store that was found unfit is not probed again at once: that takes a thousand requests.
 fn pause_after(failure: &ServiceError, pause: Duration) -> Duration {
-    match failure.meaning().reason {
+    match failure.to_cause().reason {
         Reason::StoreUnfit => LONGEST,
         // It asks this machine for a file, and nobody else.
         Reason::CredentialsMissing => pause.min(LOCAL),
@@ -100,11 +99,11 @@ fn ends_the_process(failure: &ServiceError) -> bool {
 mod tests {
     use std::cell::Cell;
 
-    use tidemark_wal::StoreError;
+    use tidemark_store::StoreError;
     use tokio::sync::watch;
 
     use super::*;
-    use crate::ingest::IngestStatus;
+    use tidemark_ingest::IngestStatus;
 
     fn denied() -> ServiceError {
         StoreError::Denied { url: "s3://b".to_owned(), key: "k".to_owned(), why: "no".to_owned() }.into()

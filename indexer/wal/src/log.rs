@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use crate::{Store, StoreError};
+use tidemark_store::{Store, StoreError};
 
 /// The stores of one log. Cheap to clone.
 ///
@@ -23,9 +23,9 @@ impl Log {
         Self::with(log, metadata, Store::open, Store::open)
     }
 
-    /// As [`Log::open`], for a process that only reads. See [`Store::reading`].
+    /// As [`Log::open`], for a process that only reads. See [`Store::open_read_only`].
     pub fn reading(log: &Url, metadata: &[Url]) -> Result<Self, StoreError> {
-        Self::with(log, metadata, Store::reading, Store::reading)
+        Self::with(log, metadata, Store::open_read_only, Store::open_read_only)
     }
 
     /// As [`Log::open`], with what opens each store: the log's own, then those of its metadata.
@@ -56,7 +56,7 @@ impl Log {
     pub fn stores(&self) -> impl Iterator<Item = &Store> {
         let mut once: Vec<&Store> = Vec::new();
         for store in std::iter::once(&self.entries).chain(&self.metadata) {
-            if !once.iter().any(|known| is_same(known, store)) {
+            if !once.iter().any(|known| known.is_same(store)) {
                 once.push(store);
             }
         }
@@ -72,9 +72,4 @@ impl Log {
     pub fn values(&self) -> &Store {
         self.metadata.last().unwrap_or(&self.entries)
     }
-}
-
-/// Whether both are the same store under the same prefix. Two stores in memory may share a URL.
-pub(crate) fn is_same(one: &Store, other: &Store) -> bool {
-    one.url() == other.url() && one.url().scheme() != "memory"
 }

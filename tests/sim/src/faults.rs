@@ -1,6 +1,6 @@
 //! The faults that can be planted, by name.
 
-use tidemark_wal::planted::Fault;
+use tidemark_store::planted::Fault;
 
 /// Every fault.
 pub const FAULTS: [Fault; 21] = [

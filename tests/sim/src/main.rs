@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode, thread::available_parallelis
 
 use clap::Parser;
 use tidemark_sim::{FAULTS, Report, Scenario, fault, first_failure, hunt, run_all};
-use tidemark_wal::planted::Fault;
+use tidemark_store::planted::Fault;
 
 /// Runs seeds of the simulation: `cargo run -p tidemark-sim -- --seeds 10000 --from 0`.
 #[derive(Parser)]

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use tidemark_wal::planted::{Fault, plant};
+use tidemark_store::planted::{Fault, plant};
 
 use crate::cloud::Cloud;
 

@@ -8,7 +8,7 @@ pub mod purge;
 pub mod readers;
 pub mod writers;
 
-use tidemark_wal::planted::Fault;
+use tidemark_store::planted::Fault;
 
 use crate::{
     knobs::Knobs,

@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use tidemark_wal::{Entropy, Log, Second, Store};
+use tidemark_store::{Entropy, Store, StoreSecond};
+use tidemark_wal::Log;
 use tokio::sync::watch;
 use url::Url;
 
@@ -114,8 +115,8 @@ impl World {
     }
 
     /// True time as a second; the clocks of stores are ahead of it by at most the spread.
-    pub fn true_second(&self) -> Second {
-        Second::from_unix((START + self.cloud.elapsed()) / 1000)
+    pub fn true_second(&self) -> StoreSecond {
+        StoreSecond::from_unix((START + self.cloud.elapsed()) / 1000)
     }
 }
 

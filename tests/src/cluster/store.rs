@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context, ensure};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
-use tidemark_wal::Entropy;
+use tidemark_store::Entropy;
 
 use super::{Cluster, control_plane::DNS, held, namespaces::At};
 use crate::{

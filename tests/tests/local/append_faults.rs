@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use tidemark_store::put_signed;
 use tidemark_tests::{
     S3Server, TestStore,
     faults::{Fault, Operation, Rule},
     stores::On,
 };
-use tidemark_wal::{AppendError, Outcome, put_signed};
+use tidemark_wal::{AppendError, Outcome};
 
 use crate::append::{bundle, draft, entries, label, writer};
 

@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use tidemark_catalog::Owner;
-use tidemark_indexer::{
-    EngineOptions,
-    ingest::IngestOptions,
-    service::{IndexOptions, IndexService, Patience, Stores},
-};
+use tidemark_indexer::service::{IndexOptions, IndexService, Patience, Stores};
+use tidemark_ingest::IngestOptions;
+use tidemark_search::EngineOptions;
 use tidemark_tests::{
     S3Server,
     faults::{Fault, Operation, Rule},
     stores::open,
 };
-use tidemark_wal::{Log, Parameters};
+use tidemark_wal::{Log, LogParameters};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +33,7 @@ async fn opens(server: &S3Server) {
         BUCKETS.map(|bucket| open(&format!("s3://{bucket}/orders"), &server.environment()));
     let options = IndexOptions {
         stores: Stores::opened(Some(Log::over(log, vec![meta, values])), index),
-        parameters: Box::new(|_| Some(Parameters::with_expiry(Duration::from_secs(1)))),
+        parameters: Box::new(|_| Some(LogParameters::with_expiry(Duration::from_secs(1)))),
         owner: Owner::Named { name: "test".to_owned() },
         adopt: None,
         identity: None,

@@ -6,6 +6,7 @@ mod children;
 mod conditions;
 mod definition;
 mod deletion;
+mod exposure;
 mod quiet;
 mod replicas;
 mod traces;

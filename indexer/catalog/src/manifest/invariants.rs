@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidemark_wal::planted::{Fault, planted};
+use tidemark_store::planted::{Fault, planted};
 
 use super::{Manifest, Segment, Sidecar, Totals, keys};
 use crate::{Broken, FIRST_SEQ, ObjectKind, ObjectName};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidemark_wal::planted::{Fault, planted};
+use tidemark_store::planted::{Fault, planted};
 
 use super::{
     Claim, Closed, Compaction, Holder, Manifest, Pin, Publication, Segment, Sidecar, TOMBSTONES, Tombstone, Totals,

@@ -4,7 +4,8 @@ use tidemark_catalog::{
     AcquireError, ChainError, Cursor, Identity, IndexChain, Manifest, Owner, Publication, PublishError, Purge,
     Registered, Registration, RootChain, Swept, Writership,
 };
-use tidemark_wal::{Clock, Entropy, Log};
+use tidemark_store::{Clock, Entropy};
+use tidemark_wal::Log;
 
 use super::Stage;
 
@@ -37,7 +38,7 @@ impl Process {
     pub(crate) fn of_log(log: &str, name: &str, stage: &Stage, owner: Owner) -> Self {
         let entropy = Entropy::seeded(format!("{log}{name}").bytes().map(u64::from).sum());
         let log = Log::over(stage.store().below(log), Vec::new());
-        let (clock, root) = (Clock::new(&log, name), RootChain::open(&log, entropy.clone()));
+        let (clock, root) = (Clock::new(log.stores(), name), RootChain::open(&log, entropy.clone()));
         Self { name: name.to_owned(), stage: stage.clone(), log, clock, root, owner, entropy }
     }
 

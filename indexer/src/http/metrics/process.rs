@@ -10,7 +10,8 @@ use prometheus_client::{
 use serde::Serialize;
 
 use super::gauge;
-use crate::process::{Process, ProcessAnswer};
+use crate::process::Process;
+use tidemark_crds::PodReport;
 
 /// The figures of a process.
 pub(super) struct ProcessCollector(pub(super) Process);
@@ -23,7 +24,7 @@ impl fmt::Debug for ProcessCollector {
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let ProcessAnswer { phase, problems, caught_up, pending_entries, .. } = self.0.answer();
+        let PodReport { phase, problems, caught_up, pending_entries, .. } = self.0.answer();
         let caught_up_help = "1 when everything up to the horizon is published";
         gauge(&mut encoder, "caught_up", caught_up_help, None, u64::from(caught_up))?;
         gauge(&mut encoder, "pending_entries", "entries read and not published yet", None, pending_entries)?;
@@ -48,10 +49,11 @@ fn name(value: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tidemark_wal::StoreError;
+    use tidemark_store::StoreError;
     use tokio::sync::watch;
 
-    use crate::{http::Metrics, ingest::IngestStatus, process::Process};
+    use crate::{http::Metrics, process::Process};
+    use tidemark_ingest::IngestStatus;
 
     #[test]
     fn phase_and_problems_are_figures() {

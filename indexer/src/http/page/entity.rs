@@ -5,10 +5,8 @@ use std::fmt::Write as _;
 use maud::{Markup, html};
 
 use super::{hit, question::Question, words};
-use crate::{
-    http::parameters::encode,
-    search::api::{EntityAnswer, Hit},
-};
+use crate::http::parameters::encode;
+use tidemark_search::api::{EntityAnswer, SearchHit};
 
 /// The entity with its history.
 pub(crate) fn shown(entity: &EntityAnswer) -> Markup {
@@ -34,7 +32,7 @@ pub(crate) fn shown(entity: &EntityAnswer) -> Markup {
     }
 }
 
-fn standing(current: Option<&Hit>) -> Markup {
+fn standing(current: Option<&SearchHit>) -> Markup {
     html! {
         @match current {
             None => {

@@ -3,10 +3,8 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::{assets, help, question::Question, words};
-use crate::{
-    http::{app::App, problem::Problem},
-    search::api::StatusAnswer,
-};
+use crate::http::{app::App, problem::Problem};
+use tidemark_search::api::StatusAnswer;
 
 /// The frame of a page.
 pub(crate) struct Frame {

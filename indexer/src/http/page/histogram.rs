@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::{question::Question, words};
-use crate::search::api::HistogramBucket;
+use tidemark_search::api::HistogramBucket;
 
 /// Height of the chart in its own units; a bucket is 10 wide.
 const HEIGHT: u64 = 60;

@@ -3,10 +3,8 @@
 use maud::{Markup, html};
 
 use super::{facets, help, histogram, hit, question::Question, words};
-use crate::{
-    http::problem::Problem,
-    search::api::{SearchAnswer, StatusAnswer},
-};
+use crate::http::problem::Problem;
+use tidemark_search::api::{SearchAnswer, StatusAnswer};
 
 const SORTS: [(&str, &str); 3] = [("", "Newest first"), ("oldest", "Oldest first"), ("relevance", "Best match")];
 

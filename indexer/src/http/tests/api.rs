@@ -9,11 +9,10 @@ use super::{
     fake::{Fake, token},
     get, router, send, with_options,
 };
-use crate::{
-    http::{ServerOptions, openapi_document},
-    process::{Cause, Reason},
-    search::SearchError,
-};
+use crate::http::{ServerOptions, openapi_document};
+use tidemark_crds::Reason;
+use tidemark_ingest::FailureCause;
+use tidemark_search::SearchError;
 
 /// The addresses that others rely on.
 const ROUTES: [&str; 9] = [
@@ -140,7 +139,7 @@ async fn kinds_of_errors_become_statuses() {
         (SearchError::Internal { detail: detail() }, 500, false),
         (SearchError::Overloaded { detail: detail() }, 503, true),
         (SearchError::NotReady { detail: detail() }, 503, true),
-        (SearchError::Storage { detail: detail(), cause: Cause::of(Reason::Unreachable) }, 503, true),
+        (SearchError::Storage { detail: detail(), cause: FailureCause::of(Reason::Unreachable) }, 503, true),
         (SearchError::NotVisible { token: token(1), waited: Duration::ZERO }, 504, true),
     ];
     for (error, status, retry) in cases {
@@ -243,7 +242,7 @@ async fn answers_agree_with_the_document() {
         (&entry, "EntryAnswer"),
         ("/v1/entities/label/a/b", "EntityAnswer"),
         ("/v1/status", "StatusAnswer"),
-        ("/v1/process", "ProcessAnswer"),
+        ("/v1/process", "PodReport"),
         ("/v1/status?a=1", "ProblemDetails"),
     ] {
         let schema = &document["components"]["schemas"][schema];

@@ -6,7 +6,7 @@ use super::{
     fake::{Fake, token},
     get, router,
 };
-use crate::search::SearchError;
+use tidemark_search::SearchError;
 
 async fn pages(fake: Fake) -> Vec<(String, super::Answer)> {
     let router = router(fake.clone());

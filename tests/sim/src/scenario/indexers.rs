@@ -3,13 +3,10 @@
 use std::sync::Arc;
 
 use tidemark_catalog::{Generation, Identity, IndexChain, RootChain};
-use tidemark_indexer::{
-    EngineOptions, TantivyEngine,
-    engine::{Engine, EngineError},
-    ingest::{Ingest, IngestOptions, IngestStatus},
-    model::Model,
-};
-use tidemark_wal::Clock;
+use tidemark_ingest::engine::{EngineError, IndexEngine};
+use tidemark_ingest::model_engine::ModelEngine;
+use tidemark_ingest::{Ingest, IngestOptions, IngestStatus};
+use tidemark_store::Clock;
 use tokio::{sync::watch, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +27,7 @@ pub async fn index(world: World, process: Process, name: String) -> End {
     // A pod that starts again has a UID of its own; a folder's owner does not.
     let identity = if world.knobs.steady_identity { name } else { process.name().to_owned() };
     let ingest = Ingest {
-        clock: Clock::new(&log, &identity),
+        clock: Clock::new(log.stores(), &identity),
         engine,
         log,
         root,
@@ -57,15 +54,15 @@ pub async fn index(world: World, process: Process, name: String) -> End {
 }
 
 /// The engine of the set-up. Every life has a disk of its own.
-pub(crate) fn engine(world: &World, process: &Process) -> Result<Arc<dyn Engine>, EngineError> {
+pub(crate) fn engine(world: &World, process: &Process) -> Result<Arc<dyn IndexEngine>, EngineError> {
     let store = world.index(process);
-    Ok(match &world.knobs.tantivy {
-        None => Arc::new(Model::new(store)),
-        Some(folder) => {
-            let options = EngineOptions { cache_folder: folder.join(process.name()), cache_bytes: 64 << 20 };
-            Arc::new(TantivyEngine::open(store, &options)?)
-        }
-    })
+    #[cfg(feature = "tantivy")]
+    if let Some(folder) = &world.knobs.tantivy {
+        let options =
+            tidemark_search::EngineOptions { cache_folder: folder.join(process.name()), cache_bytes: 64 << 20 };
+        return Ok(Arc::new(tidemark_search::TantivyEngine::open(store, &options)?));
+    }
+    Ok(Arc::new(ModelEngine::new(store)))
 }
 
 fn options(world: &World) -> IngestOptions {

@@ -4,7 +4,7 @@
 use std::thread::available_parallelism;
 
 use tidemark_sim::{FAULTS, first_failure, hunt, run_all};
-use tidemark_wal::planted::Fault;
+use tidemark_store::planted::Fault;
 
 /// How many seeds a fault may go unnoticed.
 const SEEDS: u64 = 40;

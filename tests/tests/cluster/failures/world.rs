@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::json;
 use tidemark_catalog::{Generation, IndexChain, Manifest, Slot};
+use tidemark_store::Entropy;
 use tidemark_tests::{
     Cluster,
     cluster::{
@@ -15,7 +16,7 @@ use tidemark_tests::{
     },
     stores,
 };
-use tidemark_wal::{Entropy, Token};
+use tidemark_wal::Token;
 use tokio::{
     sync::OnceCell,
     time::{sleep, timeout},

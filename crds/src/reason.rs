@@ -1,0 +1,153 @@
+//! Why a condition is what it is, or why a pod does not do its work: one list for pods, operator, alerts and people.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Why a condition is what it is. The texts are part of the API: programs wait for them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(from = "String", into = "&'static str")]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        pub enum Reason {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The condition's `reason`.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // What a data pod reports.
+    /// A key of the credentials' Secret, or the whole Secret, is missing.
+    CredentialsMissing,
+    /// The store does not let us in.
+    AccessDenied,
+    /// A bucket does not exist.
+    BucketMissing,
+    /// A bucket can be read but not written.
+    ReadOnly,
+    /// A store does not answer.
+    Unreachable,
+    /// A store does not keep what a log needs: create-only writes, complete listings.
+    StoreUnfit,
+    /// A URL that no store can be opened by.
+    InvalidURL,
+    /// The log was recorded with other parameters than the WAL asks for.
+    ParametersDiffer,
+    /// The log has no parameters yet, and no expiry was given.
+    ExpiryMissing,
+    /// The index belongs to another owner.
+    OwnedByAnother,
+    /// Objects of the index are missing or damaged.
+    IndexDamaged,
+    /// The index was written by a newer release.
+    FormatTooNew,
+    /// Another writer has taken over.
+    Fenced,
+    /// The search token is missing.
+    AuthTokenMissing,
+    /// A bug.
+    Internal,
+    // What validation refuses.
+    /// The spec asks for something impossible.
+    SpecInvalid,
+    /// A pod template sets what it may not.
+    PodTemplateRefused,
+    // What the cluster does with the pods.
+    /// No node takes a pod.
+    PodUnschedulable,
+    /// The image cannot be pulled.
+    ImageNotFound,
+    /// No replica is wanted, or none is there.
+    NoReplicas,
+    /// A pod runs and does not answer the operator.
+    PodNotAnswering,
+    /// A pod's program ends again and again.
+    PodCrashing,
+    /// The cluster refuses to make a pod or its container.
+    PodRefused,
+    /// The cluster refuses a child of the WAL.
+    ChildRefused,
+    /// Something else bears the name of a child.
+    NameTaken,
+    // The life of a WAL.
+    /// Pods start.
+    Starting,
+    /// The buckets are tried out.
+    Probing,
+    /// The history of the log is being indexed.
+    Backfilling,
+    /// Everything that is sealed is published.
+    CaughtUp,
+    /// The indexer waits for the writer to go.
+    Standby,
+    /// The indexer is stopped as the spec asks.
+    Suspended,
+    /// The index is being removed.
+    Purging,
+    /// The pods are of the operator's release.
+    UpToDate,
+    /// The operator brings a newer release.
+    NewRelease,
+    /// Search answers.
+    Available,
+    /// The buckets were probed and hold what a log needs.
+    Probed,
+    /// Indexed and searchable.
+    Ready,
+    /// An approved release is being rolled out.
+    Upgrading,
+    /// An approved release is being rolled out and its pods do not become ready; other WALs wait.
+    UpgradeStalled,
+}
+
+impl Reason {
+    /// The reason of this text, if it is known.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<Reason> for &'static str {
+    fn from(reason: Reason) -> Self {
+        reason.as_str()
+    }
+}
+
+/// A text that this release does not know, as a newer pod may report it, becomes [`Reason::Internal`].
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self::parse(&text).unwrap_or(Self::Internal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_their_names() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(*reason));
+        }
+        assert_eq!(Reason::parse("Nonsense"), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! A batch: sealed entries from the cursor on that are published together.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use tidemark_catalog::{Counts, Segment, SetDigest};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{Evidence, Outcome, Token};
+use tokio::time::Instant;
+
+use crate::{
+    engine::{EngineError, Lookup, RecordMarks},
+    options::IngestOptions,
+    record::OperationRecord,
+    resolve::Resolver,
+    segment_upload::{SegmentUploader, SegmentWriter},
+};
+
+/// Records that are published together, with the marks that they cause.
+pub(crate) struct Batch {
+    segments: SegmentWriter,
+    seqs: Range<u64>,
+    marks: RecordMarks,
+    superseded: SupersededTotals,
+    oldest: Option<StoreSecond>,
+    newest: Option<StoreSecond>,
+    begun: Instant,
+    limits: BatchLimits,
+}
+
+/// When a batch is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchLimits {
+    max_records: u64,
+    max_age: Duration,
+    segment_memory: usize,
+}
+
+impl BatchLimits {
+    pub(crate) fn new(options: &IngestOptions) -> Self {
+        Self { max_records: options.batch_records, max_age: options.batch_age, segment_memory: options.segment_memory }
+    }
+}
+
+/// What a sidecar says of the records that it marks as superseded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SupersededTotals {
+    pub(crate) counts: Counts,
+    pub(crate) digest: SetDigest,
+}
+
+/// A record that a correction replaces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PredecessorRecord {
+    pub(crate) seq: u64,
+    pub(crate) outcome: Outcome,
+    pub(crate) evidence: Option<Evidence>,
+}
+
+/// Predecessors by token and op.
+pub(crate) type PredecessorMap = BTreeMap<(Token, u32), PredecessorRecord>;
+
+/// A batch whose segments are uploaded and which takes no more records.
+pub(crate) struct SealedBatch {
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) seqs: Range<u64>,
+    pub(crate) marks: RecordMarks,
+    pub(crate) superseded: SupersededTotals,
+}
+
+impl Batch {
+    /// An empty batch whose first record gets `first_seq`.
+    pub(crate) fn new(uploader: &SegmentUploader, first_seq: u64, limits: BatchLimits) -> Self {
+        Self {
+            segments: SegmentWriter::new(uploader, limits.segment_memory),
+            seqs: first_seq..first_seq,
+            marks: RecordMarks::default(),
+            superseded: SupersededTotals::default(),
+            oldest: None,
+            newest: None,
+            begun: Instant::now(),
+            limits,
+        }
+    }
+
+    /// The second of the oldest entry in it.
+    pub(crate) fn oldest(&self) -> Option<StoreSecond> {
+        self.oldest
+    }
+
+    /// The second of the newest entry in it.
+    pub(crate) fn newest(&self) -> Option<StoreSecond> {
+        self.newest
+    }
+
+    /// Whether to publish it before an entry of a later second is added.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= self.limits.max_records || (self.len() > 0 && self.begun.elapsed() >= self.limits.max_age)
+    }
+
+    /// How many records it has.
+    pub(crate) fn len(&self) -> u64 {
+        self.seqs.end - self.seqs.start
+    }
+
+    /// Numbers `records`, resolves them against the index and the batch so far, and adds them.
+    pub(crate) async fn push(
+        &mut self,
+        mut records: Vec<OperationRecord>,
+        resolver: &mut Resolver,
+        lookup: &dyn Lookup,
+    ) -> Result<(), EngineError> {
+        for record in &mut records {
+            record.seq = self.seqs.end;
+            self.seqs.end += 1;
+            let second = record.token.second();
+            self.oldest = Some(self.oldest.map_or(second, |oldest| oldest.min(second)));
+            self.newest = self.newest.max(Some(second));
+        }
+        let marks = resolver.resolve(&mut records, lookup).await?;
+        self.marks.merge(&marks);
+        self.segments.add(records).await
+    }
+
+    /// Marks the record that one of this batch corrects.
+    pub(crate) fn supersede(&mut self, (token, op): (Token, u32), predecessor: &PredecessorRecord) {
+        let PredecessorRecord { seq, outcome, evidence } = *predecessor;
+        if self.marks.superseded.insert(seq) {
+            self.superseded.counts.add(outcome);
+            self.superseded.digest.insert(token, op, outcome, evidence);
+        }
+    }
+
+    /// Uploads what is left of the segments.
+    pub(crate) async fn seal(self) -> Result<SealedBatch, EngineError> {
+        Ok(SealedBatch {
+            segments: self.segments.finish().await?,
+            seqs: self.seqs,
+            marks: self.marks,
+            superseded: self.superseded,
+        })
+    }
+}

@@ -1,0 +1,106 @@
+//! What an error means: a reason that operators and people act on, and the store at fault.
+//!
+//! The errors of the crates below this one are mapped here; every other error is mapped beside its definition.
+
+use serde::{Deserialize, Serialize};
+use tidemark_catalog::{ChainError, PublishError, Refused};
+use tidemark_crds::Reason;
+use tidemark_store::{ClockError, StoreError};
+
+/// What an error means: the reason, and the URL at fault where one is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureCause {
+    /// The reason.
+    pub reason: Reason,
+    /// The store at fault, or the part of it that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// An error that has a reason.
+pub trait ToCause: std::error::Error + 'static {
+    /// What it means.
+    fn to_cause(&self) -> FailureCause;
+}
+
+impl FailureCause {
+    /// A reason that no store is at fault for.
+    pub fn of(reason: Reason) -> Self {
+        Self { reason, url: None }
+    }
+
+    /// A reason with the URL at fault.
+    pub fn at(reason: Reason, url: &str) -> Self {
+        Self { reason, url: Some(url.to_owned()) }
+    }
+}
+
+impl ToCause for StoreError {
+    fn to_cause(&self) -> FailureCause {
+        let reason = match self {
+            Self::Missing { .. } | Self::Unsignable { .. } => Reason::CredentialsMissing,
+            Self::Denied { .. } => Reason::AccessDenied,
+            Self::ReadOnly { .. } => Reason::ReadOnly,
+            Self::NoBucket { .. } => Reason::BucketMissing,
+            Self::Absent { .. } => Reason::IndexDamaged,
+            Self::Refused { .. } => Reason::StoreUnfit,
+            Self::Failed { .. } => Reason::Unreachable,
+            // A kind that was added since: its words tell what to do.
+            Self::Unusable { .. } | Self::BadKey { .. } | _ => Reason::InvalidURL,
+        };
+        FailureCause::at(reason, self.url())
+    }
+}
+
+impl ToCause for ChainError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Store(error) => error.to_cause(),
+            Self::Refused(refused) => refused.to_cause(),
+            Self::Corrupt { key, .. } => FailureCause::at(Reason::IndexDamaged, key),
+            Self::NewerFormat { key, .. } => FailureCause::at(Reason::FormatTooNew, key),
+            Self::Conflicts { chain, .. } => FailureCause::at(Reason::Internal, chain),
+            Self::Unknown { key, .. } | Self::TooLarge { key, .. } => FailureCause::at(Reason::Internal, key),
+            _ => FailureCause::of(Reason::Internal),
+        }
+    }
+}
+
+impl ToCause for Refused {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Fenced { .. } => FailureCause::of(Reason::Fenced),
+            Self::ParameterDiffers { .. } | Self::ParameterUnusable { .. } => {
+                FailureCause::of(Reason::ParametersDiffer)
+            }
+            Self::NoParameters => FailureCause::of(Reason::ExpiryMissing),
+            Self::OwnedByAnother { url, .. }
+            | Self::OfAnotherLog { url, .. }
+            | Self::Unclaimed { url }
+            | Self::Overlaps { url, .. } => FailureCause::at(Reason::OwnedByAnother, url),
+            _ => FailureCause::of(Reason::Internal),
+        }
+    }
+}
+
+impl ToCause for PublishError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Fenced { .. } => FailureCause::of(Reason::Fenced),
+            Self::Refused(refused) => refused.to_cause(),
+            Self::Chain(error) => error.to_cause(),
+            Self::Unknown { key, .. } => FailureCause::at(Reason::Internal, key),
+            _ => FailureCause::of(Reason::Internal),
+        }
+    }
+}
+
+impl ToCause for ClockError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Store(error) => error.to_cause(),
+            Self::Vanished { url, .. } => FailureCause::at(Reason::StoreUnfit, url),
+            _ => FailureCause::of(Reason::Internal),
+        }
+    }
+}

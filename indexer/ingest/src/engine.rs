@@ -1,0 +1,241 @@
+//! What the ingest needs from an index engine. The product runs on Tantivy (crate `tidemark-search`), tests and the
+//! simulation on [`ModelEngine`](crate::model_engine::ModelEngine).
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use roaring::RoaringTreemap;
+use tempfile::TempPath;
+use tidemark_catalog::{Manifest, Segment, Sidecar};
+use tidemark_crds::Reason;
+use tidemark_store::{StoreError, StoreSecond};
+use tidemark_wal::{Evidence, Outcome, Token};
+
+use crate::{
+    cause::{FailureCause, ToCause},
+    record::OperationRecord,
+};
+
+/// Builds, opens and merges segments. An engine moves work that keeps a core busy off the async threads by itself.
+#[async_trait]
+pub trait IndexEngine: Send + Sync + 'static {
+    /// An empty segment.
+    fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError>;
+
+    /// Opens the segments and marks of `manifest` for look-ups. What is open already stays open.
+    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError>;
+
+    /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap.
+    async fn merge(&self, inputs: &[Segment]) -> Result<PackedSegment, EngineError>;
+
+    /// The records of `segment` whose seqs lie in `seqs`, by seq.
+    async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError>;
+
+    /// The stored form of `marks`.
+    fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError>;
+
+    /// The marks that `sidecar` stores.
+    async fn read_marks(&self, sidecar: &Sidecar) -> Result<RecordMarks, EngineError>;
+
+    /// Called after `segment` was uploaded from `file`: an engine with a local cache keeps it and saves the download.
+    async fn segment_uploaded(&self, segment: &Segment, file: SegmentFile) {
+        let _ = (segment, file);
+    }
+}
+
+/// A segment that is being filled.
+#[async_trait]
+pub trait SegmentBuilder: Send {
+    /// Adds records, which come by ascending seq. May return before they are indexed.
+    async fn add(&mut self, records: Vec<OperationRecord>) -> Result<(), EngineError>;
+
+    /// About how many bytes of memory the segment takes by now.
+    fn size(&self) -> usize;
+
+    /// Packs the segment into one file.
+    async fn finish(self: Box<Self>) -> Result<PackedSegment, EngineError>;
+}
+
+/// Look-ups in the records below a manifest's cursor. Records that a later one corrects are left out, except by
+/// [`Lookup::recorded_outcomes`].
+#[async_trait]
+pub trait Lookup: Send + Sync {
+    /// What was decided of each of `tokens`, in their order: one item a record, by (op, seq); none for an unknown token.
+    async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError>;
+
+    /// The latest commit, by (completed, token, op), of each of `entities`, in their order.
+    async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError>;
+
+    /// The first committed operation, by (token, op), of each of `keys`, in their order.
+    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError>;
+
+    /// The aborted operations that `query` describes, by (token, op).
+    async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError>;
+}
+
+/// An idempotency key with the writer that used it; a writer without a name is the empty one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriterKey {
+    /// The writer's name.
+    pub writer: String,
+    /// The idempotency key.
+    pub key: String,
+}
+
+/// The outcome of one record of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordedOutcome {
+    /// The operation.
+    pub op: u32,
+    /// The record's seq.
+    pub seq: u64,
+    /// What was decided.
+    pub outcome: Outcome,
+    /// Whether a later record corrects this one.
+    pub superseded: bool,
+}
+
+/// The newest committed operation of an entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LatestCommit {
+    /// When it was complete.
+    pub completed: StoreSecond,
+    /// Its entry.
+    pub token: Token,
+    /// Its place within the entry.
+    pub op: u32,
+    /// The record's seq.
+    pub seq: u64,
+}
+
+/// Selects aborted operations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbortedQuery {
+    /// Those whose time, the later of the token's second and the entry's store time, lies in it.
+    pub seconds: Range<StoreSecond>,
+    /// Those of later entries than this one, which is the last one of the previous answer.
+    pub after: Option<Token>,
+    /// About how many, the first ones: no entry is cut.
+    pub limit: usize,
+}
+
+/// An aborted operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortedOperation {
+    /// Its entry.
+    pub token: Token,
+    /// Its place within the entry.
+    pub op: u32,
+    /// The record's seq.
+    pub seq: u64,
+    /// The entry's store time.
+    pub entry_time: StoreSecond,
+    /// The evidence that was recorded.
+    pub evidence: Option<Evidence>,
+}
+
+/// What later records say about earlier ones, by seq. Seqs survive compaction, so marks only ever grow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RecordMarks {
+    /// Records that a later record of the same operation corrects.
+    pub superseded: RoaringTreemap,
+    /// Committed records of entities that have a newer committed operation.
+    pub overtaken: RoaringTreemap,
+}
+
+impl RecordMarks {
+    /// Whether nothing is marked.
+    pub fn is_empty(&self) -> bool {
+        self.superseded.is_empty() && self.overtaken.is_empty()
+    }
+
+    /// Adds all marks of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.superseded |= &other.superseded;
+        self.overtaken |= &other.overtaken;
+    }
+
+    /// How many marks there are.
+    pub fn len(&self) -> u64 {
+        self.superseded.len() + self.overtaken.len()
+    }
+}
+
+/// A finished segment, not uploaded yet.
+#[derive(Debug)]
+pub struct PackedSegment {
+    /// Its bytes.
+    pub file: SegmentFile,
+    /// Length in bytes.
+    pub size: u64,
+    /// SHA-256 of the file, 64 hexadecimal digits.
+    pub checksum: String,
+    /// How many records it holds.
+    pub documents: u64,
+}
+
+/// Where a finished segment's bytes are.
+#[derive(Debug)]
+pub enum SegmentFile {
+    /// In memory.
+    Memory(Bytes),
+    /// In a file that goes away with this value.
+    File(TempPath),
+}
+
+/// Why an index engine fails.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An object of the index is not what the manifest says. Every message names the object.
+    #[error(
+        "\"{key}\" is damaged: {why}; its entries can be neither indexed nor searched; restore the object or rebuild the index"
+    )]
+    Damaged {
+        /// The object.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An object that the manifest names does not exist.
+    #[error(
+        "\"{key}\" is gone although the index names it; its entries can be neither indexed nor searched; restore the object or rebuild \
+         the index"
+    )]
+    Gone {
+        /// The object.
+        key: String,
+    },
+    /// The local disk fails.
+    #[error(
+        "\"{path}\" failed: {source}; nothing can be indexed or opened; check that the disk has space and may be written"
+    )]
+    Disk {
+        /// The file.
+        path: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The index library failed.
+    #[error("the index cannot {what}: {why}; nothing was changed; this is a bug, please report it")]
+    Refused {
+        /// What was tried.
+        what: String,
+        /// The library's message.
+        why: String,
+    },
+}
+
+impl ToCause for EngineError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Store(error) => error.to_cause(),
+            Self::Damaged { key, .. } | Self::Gone { key } => FailureCause::at(Reason::IndexDamaged, key),
+            Self::Disk { .. } | Self::Refused { .. } => FailureCause::of(Reason::Internal),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The errors of an ingest: which ones end it, and which ones are retried.
+
+use tidemark_catalog::{AcquireError, ChainError, PublishError};
+use tidemark_crds::Reason;
+use tidemark_store::{ClockError, StoreError};
+
+use crate::{
+    cause::{FailureCause, ToCause},
+    engine::EngineError,
+};
+
+/// A failure of an ingest. One that is not [`IngestError::is_retryable`] ends it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// The writer's lease could not be acquired.
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    /// A publication failed. Fenced and unknown outcomes end the process, which cleans up nothing.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The root chain cannot be read, or has no parameters.
+    #[error(transparent)]
+    Root(#[from] ChainError),
+    /// The store's clock cannot be read.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// The log's store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The index does not answer.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl IngestError {
+    /// Whether to retry: nothing was written, and what failed may recover while the ingest runs.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Clock(_) | Self::Store(_) | Self::Engine(_) | Self::Acquire(AcquireError::Clock(_)) => true,
+            Self::Root(error)
+            | Self::Publish(PublishError::Chain(error))
+            | Self::Acquire(AcquireError::Chain(error)) => is_retryable_chain_error(error),
+            Self::Publish(_) | Self::Acquire(_) => false,
+        }
+    }
+}
+
+fn is_retryable_chain_error(error: &ChainError) -> bool {
+    matches!(error, ChainError::Store(_) | ChainError::Conflicts { .. } | ChainError::Corrupt { .. })
+}
+
+impl ToCause for IngestError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Acquire(AcquireError::Chain(error)) | Self::Root(error) => error.to_cause(),
+            Self::Acquire(AcquireError::Clock(error)) | Self::Clock(error) => error.to_cause(),
+            Self::Publish(error) => error.to_cause(),
+            Self::Store(error) => error.to_cause(),
+            Self::Engine(error) => error.to_cause(),
+            Self::Acquire(_) => FailureCause::of(Reason::Internal),
+        }
+    }
+}
+
+/// The message with those of all its causes that it does not contain already.
+pub(crate) fn error_chain(failure: &(dyn std::error::Error + 'static)) -> String {
+    let mut message = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = inner.source();
+    }
+    message
+}

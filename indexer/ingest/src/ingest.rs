@@ -1,0 +1,140 @@
+//! The process's part in an index: waits for the writer's lease, runs the pipeline, releases the lease.
+
+use std::{sync::Arc, time::Duration};
+
+use tidemark_catalog::{Identity, IndexChain, RootChain, Writership, heartbeat};
+use tidemark_store::{Clock, Entropy};
+use tidemark_wal::{Log, LogReader};
+use tokio::{sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::warn;
+
+use crate::{
+    batch::BatchLimits,
+    engine::IndexEngine,
+    entry_stream::EntryReader,
+    error::IngestError,
+    options::IngestOptions,
+    pipeline::Pipeline,
+    publisher::Publisher,
+    retry::Retrier,
+    segment_upload::SegmentUploader,
+    status::{IngestRole, IngestStatus, IngestStatusTracker},
+};
+
+/// How long a process that ends tries to release the lease.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Tails a log into an index.
+#[derive(Clone)]
+pub struct Ingest {
+    /// The log.
+    pub log: Log,
+    /// The process's clock of that log: its probes are the writer's heartbeat.
+    pub clock: Clock,
+    /// The log's root chain, which has parameters already.
+    pub root: RootChain,
+    /// The chain of the index's generation; the index's objects live in its store.
+    pub chain: IndexChain,
+    /// What builds and reads segments in that store.
+    pub engine: Arc<dyn IndexEngine>,
+    /// Who this process is.
+    pub identity: Identity,
+    /// Limits on memory and concurrency.
+    pub options: IngestOptions,
+    /// For the names of objects.
+    pub entropy: Entropy,
+    /// Where the status is written.
+    pub status: watch::Sender<IngestStatus>,
+}
+
+impl Ingest {
+    /// Waits for the writer's lease, then keeps the index up to date until `stop`, and releases the lease.
+    ///
+    /// Stores that fail are reported and retried. An error ends the ingest, without any cleaning up: above all when another
+    /// writer took over, or when the outcome of a publication is unknown. The future may be dropped at any time; that is no
+    /// different from a crash.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), IngestError> {
+        let tracker = IngestStatusTracker::new(self.status.clone());
+        let (retrier, events) = Retrier::new();
+        let ended = tokio::select! {
+            biased;
+            never = tracker.follow(events) => match never {},
+            ended = self.acquire_and_write(&retrier, &tracker, &stop) => ended,
+        };
+        tracker.set_role(IngestRole::Ended);
+        ended
+    }
+
+    async fn acquire_and_write(
+        &self,
+        retrier: &Retrier,
+        tracker: &IngestStatusTracker,
+        stop: &CancellationToken,
+    ) -> Result<(), IngestError> {
+        let writer_lease = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            acquired = self.acquire(retrier, tracker) => acquired?,
+        };
+        // Boxed: the future holds the whole pipeline.
+        Box::pin(self.write(writer_lease, retrier, tracker, stop)).await
+    }
+
+    /// Stands by until the lease is free.
+    async fn acquire(&self, retrier: &Retrier, tracker: &IngestStatusTracker) -> Result<Writership, IngestError> {
+        let mut attempts = retrier.attempts("acquiring the writer's lease");
+        loop {
+            let (heartbeats, on_wait) = (&self.log.entries, |waiting| tracker.set_waiting(&waiting));
+            let acquired = self.chain.acquire(self.identity.clone(), &self.clock, heartbeats, on_wait).await;
+            match acquired.map_err(IngestError::from) {
+                Ok(writer_lease) => {
+                    attempts.succeed();
+                    return Ok(writer_lease);
+                }
+                Err(failure) if failure.is_retryable() => attempts.fail(&failure).await,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        writer_lease: Writership,
+        retrier: &Retrier,
+        tracker: &IngestStatusTracker,
+        stop: &CancellationToken,
+    ) -> Result<(), IngestError> {
+        tracker.set_role(IngestRole::Writer);
+        let clock = self.clock.clone();
+        let heartbeats = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&clock).await }));
+        let mut pipeline = self.pipeline(writer_lease, retrier, tracker);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            ended = pipeline.run() => ended?,
+        }
+        drop(heartbeats);
+        // A publication that was interrupted is in the chain or not; either way the release continues from its latest record.
+        if !matches!(timeout(RELEASE_TIMEOUT, Box::pin(pipeline.release())).await, Ok(Ok(()))) {
+            warn!("the writer's lease was not released; other replicas wait until it expires");
+        }
+        Ok(())
+    }
+
+    fn pipeline(&self, writer_lease: Writership, retrier: &Retrier, tracker: &IngestStatusTracker) -> Pipeline {
+        let uploader = SegmentUploader::new(
+            self.chain.index().clone(),
+            self.engine.clone(),
+            (self.chain.generation().clone(), writer_lease.epoch()),
+            self.entropy.clone(),
+            retrier.clone(),
+        );
+        let limits = BatchLimits::new(&self.options);
+        let publisher = Publisher::new(writer_lease, uploader, limits, tracker.clone(), retrier.clone());
+        let reader = LogReader::new(&self.log, self.options.limits);
+        let entries = EntryReader::new(reader, retrier.clone(), &self.options);
+        let clock_and_root = (self.clock.clone(), self.root.clone());
+        Pipeline::new(clock_and_root, entries, publisher, self.options.compaction, tracker.clone())
+    }
+}

@@ -1,0 +1,242 @@
+//! A store whose clock is tokio's, which may be paused; with chosen store times, failures and a count of requests.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use object_store::{
+    Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
+};
+use tidemark_store::{Store, StoreSecond};
+use tokio::time::Instant;
+use url::Url;
+
+/// The bucket. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct FakeBucket(Arc<Mutex<BucketState>>);
+
+struct BucketState {
+    begin: (StoreSecond, Instant),
+    objects: BTreeMap<String, BucketObject>,
+    requests: u64,
+    dies_at: Option<u64>,
+    fails: Option<String>,
+    hidden: Option<String>,
+    latency: Duration,
+}
+
+#[derive(Clone)]
+struct BucketObject {
+    body: Bytes,
+    time: StoreSecond,
+    attributes: Attributes,
+}
+
+impl FakeBucket {
+    /// An empty bucket whose clock stands at `now`.
+    pub(crate) fn at(now: StoreSecond) -> Self {
+        Self(Arc::new(Mutex::new(BucketState {
+            begin: (now, Instant::now()),
+            objects: BTreeMap::new(),
+            requests: 0,
+            dies_at: None,
+            fails: None,
+            hidden: None,
+            latency: Duration::ZERO,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, BucketState> {
+        self.0.lock().unwrap()
+    }
+
+    /// The store over it, below `prefix`.
+    pub(crate) fn store(&self, prefix: &str) -> Store {
+        Store::over(Arc::new(self.clone()), Url::parse(&format!("test://bucket/{prefix}")).unwrap())
+    }
+
+    pub(crate) fn now(&self) -> StoreSecond {
+        self.state().now()
+    }
+
+    /// Puts an object with a store time of choice.
+    pub(crate) fn plant(&self, key: &str, body: impl Into<Bytes>, time: StoreSecond) {
+        let (body, attributes) = (body.into(), Attributes::new());
+        self.state().objects.insert(key.to_owned(), BucketObject { body, time, attributes });
+    }
+
+    /// Takes an object away, and gives its body.
+    pub(crate) fn remove(&self, key: &str) -> Bytes {
+        self.state().objects.remove(key).unwrap().body
+    }
+
+    /// Listings show the object, reads do not.
+    pub(crate) fn hide(&self, key: &str) {
+        self.state().hidden = Some(key.to_owned());
+    }
+
+    /// From the request with this number on, no request is answered.
+    pub(crate) fn die_at(&self, request: Option<u64>) {
+        self.state().dies_at = request;
+    }
+
+    /// Every request takes this long from now on.
+    pub(crate) fn slow(&self, latency: Duration) {
+        self.state().latency = latency;
+    }
+
+    /// Reads and listings of keys that contain `part` fail.
+    pub(crate) fn fail(&self, part: Option<&str>) {
+        self.state().fails = part.map(str::to_owned);
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.state().requests
+    }
+
+    /// Counts a request; it may be the one that is never answered.
+    async fn request(&self, key: &str) -> Result<()> {
+        let latency = self.state().latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        let dead = {
+            let mut state = self.state();
+            state.requests += 1;
+            if state.fails.as_ref().is_some_and(|part| key.contains(part)) {
+                return Err(Error::Generic { store: "test", source: format!("\"{key}\" fails").into() });
+            }
+            state.dies_at.is_some_and(|at| state.requests >= at)
+        };
+        if dead {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    fn listed(&self, prefix: Option<&Path>, after: &str) -> Vec<ObjectMeta> {
+        let prefix = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
+        let state = self.state();
+        let listed = state.objects.iter().filter(|(key, _)| key.starts_with(&prefix) && key.as_str() > after);
+        listed.map(|(key, kept)| meta(key, kept)).collect()
+    }
+
+    fn pages(&self, prefix: Option<&Path>, after: String) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (bucket, prefix) = (self.clone(), prefix.cloned());
+        let pages = stream::unfold(Some(after), move |after| {
+            let (bucket, prefix) = (bucket.clone(), prefix.clone());
+            async move {
+                let after = after?;
+                if let Err(error) = bucket.request("list of").await {
+                    return Some((vec![Err(error)], None));
+                }
+                let mut page = bucket.listed(prefix.as_ref(), &after);
+                let more = page.len() > 1000;
+                page.truncate(1000);
+                let next = page.last().filter(|_| more).map(|last| last.location.to_string());
+                Some((page.into_iter().map(Ok).collect(), next))
+            }
+        });
+        pages.flat_map(stream::iter).boxed()
+    }
+}
+
+impl BucketState {
+    fn now(&self) -> StoreSecond {
+        self.begin.0.after(Duration::from_secs(self.begin.1.elapsed().as_secs()))
+    }
+}
+
+fn meta(key: &str, kept: &BucketObject) -> ObjectMeta {
+    ObjectMeta {
+        location: Path::from(key),
+        last_modified: (SystemTime::UNIX_EPOCH + Duration::from_secs(kept.time.unix())).into(),
+        size: kept.body.len() as u64,
+        e_tag: None,
+        version: None,
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FakeBucket {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let key = location.to_string();
+        self.request(&key).await?;
+        let mut state = self.state();
+        if opts.mode == PutMode::Create && state.objects.contains_key(&key) {
+            return Err(Error::AlreadyExists { path: key, source: "exists".into() });
+        }
+        let kept = BucketObject { body: payload.into(), time: state.now(), attributes: opts.attributes };
+        state.objects.insert(key, kept);
+        Ok(PutResult { e_tag: None, version: None, extensions: opts.extensions })
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let key = location.to_string();
+        self.request(&key).await?;
+        let state = self.state();
+        let kept = state.objects.get(&key).filter(|_| state.hidden.as_ref() != Some(&key)).cloned();
+        drop(state);
+        let kept = kept.ok_or_else(|| Error::NotFound { path: key.clone(), source: "absent".into() })?;
+        let meta = meta(&key, &kept);
+        let range = match options.range {
+            Some(range) => range.as_range(meta.size).unwrap(),
+            None => 0..meta.size,
+        };
+        let body = kept.body.slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap());
+        Ok(GetResult {
+            range,
+            payload: GetResultPayload::Stream(stream::once(async { Ok(body) }).boxed()),
+            meta,
+            attributes: kept.attributes,
+            extensions: options.extensions,
+        })
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.pages(prefix, String::new())
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.pages(prefix, offset.to_string())
+    }
+
+    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
+        Err(unused())
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(unused())
+    }
+
+    fn delete_stream(&self, _: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        stream::once(async { Err(unused()) }).boxed()
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(unused())
+    }
+}
+
+fn unused() -> Error {
+    Error::NotImplemented { operation: "this".to_owned(), implementer: "test".to_owned() }
+}
+
+impl fmt::Debug for FakeBucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FakeBucket")
+    }
+}
+
+impl fmt::Display for FakeBucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FakeBucket")
+    }
+}

@@ -1,0 +1,270 @@
+//! A log, an index and what is expected of them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tidemark_catalog::{Generation, Identity, IndexChain, Manifest, RootChain, Totals};
+use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_wal::{Log, LogParameters, Outcome, Token};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::fake_bucket::FakeBucket;
+use tidemark_ingest::{
+    Ingest, IngestError, IngestOptions, IngestStatus,
+    engine::{IndexEngine, LatestCommit},
+    model_engine::{IndexContents, ModelEngine},
+};
+
+/// What a test's writer appends.
+#[derive(Clone)]
+pub(crate) struct EntryDraft {
+    body: Value,
+}
+
+impl EntryDraft {
+    /// An operation of a free entity that its entry completes.
+    pub(crate) fn entity(number: u64) -> Self {
+        Self::group(&[number])
+    }
+
+    /// Several of them in one entry.
+    pub(crate) fn group(entities: &[u64]) -> Self {
+        let op = |number: &u64| json!({"kind": "entry", "attributes": {"entity": format!("e{number}")}});
+        let ops: Vec<Value> = entities.iter().map(op).collect();
+        Self { body: json!({"tidemark": 1, "writer": "w", "ops": ops}) }
+    }
+
+    /// A bundle that its descriptor completes.
+    pub(crate) fn bundle(id: &str) -> Self {
+        Self { body: Value::String(path(id)) }
+    }
+
+    pub(crate) fn key(mut self, key: &str) -> Self {
+        self.body["idempotencyKey"] = key.into();
+        self
+    }
+}
+
+fn path(bundle: &str) -> String {
+    format!("bundles/r/{bundle}/bundle.yaml")
+}
+
+/// Batches that are published almost one by one.
+pub(crate) fn small_batches() -> IngestOptions {
+    IngestOptions { batch_records: 6, chunk: 4, fetches: 3, ..IngestOptions::default() }
+}
+
+/// A process that runs an ingest; it dies when this is dropped.
+pub(crate) struct RunningIngest {
+    stop: CancellationToken,
+    task: AbortOnDropHandle<Result<(), IngestError>>,
+}
+
+/// Makes the engine of the index that lives in a store.
+pub(crate) type EngineMaker = Box<dyn Fn(Store) -> Arc<dyn IndexEngine>>;
+
+pub(crate) struct IngestWorld {
+    pub(crate) bucket: FakeBucket,
+    entropy: Entropy,
+    options: IngestOptions,
+    status: watch::Sender<IngestStatus>,
+    /// Makes the engine of an index in a store.
+    engine: EngineMaker,
+}
+
+impl IngestWorld {
+    /// A log with an expiry of 10 s and an audit window of two hours, and the model engine.
+    pub(crate) async fn new(options: IngestOptions) -> Self {
+        Self::with_engine(options, Box::new(|store| Arc::new(ModelEngine::new(store)))).await
+    }
+
+    /// The same with another engine.
+    pub(crate) async fn with_engine(options: IngestOptions, engine: EngineMaker) -> Self {
+        let world = Self {
+            bucket: FakeBucket::at(StoreSecond::from_unix(1_800_000_000)),
+            entropy: Entropy::seeded(7),
+            options,
+            status: watch::Sender::default(),
+            engine,
+        };
+        let root = RootChain::open(&world.log(), world.entropy.clone());
+        root.ensure(&parameters()).await.unwrap();
+        world
+    }
+
+    /// Between an entry and its being sealed.
+    pub(crate) fn delay() -> Duration {
+        parameters().horizon_delay()
+    }
+
+    pub(crate) fn ago(&self, seconds: u64) -> StoreSecond {
+        self.bucket.now().before(Duration::from_secs(seconds))
+    }
+
+    fn log(&self) -> Log {
+        Log::over(self.bucket.store("log"), vec![self.bucket.store("metadata")])
+    }
+
+    fn chain(&self) -> IndexChain {
+        IndexChain::open(&self.bucket.store("index"), Generation::first(), self.entropy.clone())
+    }
+
+    /// Appends an entry of second `at`, in time.
+    pub(crate) fn append(&self, at: StoreSecond, draft: &EntryDraft) -> Token {
+        self.append_at(at, at, draft)
+    }
+
+    /// Appends an entry of second `at` with store time `time`.
+    pub(crate) fn append_at(&self, at: StoreSecond, time: StoreSecond, draft: &EntryDraft) -> Token {
+        let token = Token::new(at, &self.entropy);
+        let body = match &draft.body {
+            Value::String(path) => path.clone(),
+            intent => intent.to_string(),
+        };
+        self.bucket.plant(&format!("log/{token}"), body, time);
+        token
+    }
+
+    /// Completes a bundle.
+    pub(crate) fn describe(&self, bundle: &str, time: StoreSecond) {
+        let body = format!("id: {bundle}\nmessage: a bundle\ntimestamp: 2026-01-01T00:00:00Z\n");
+        self.bucket.plant(&format!("metadata/{}", path(bundle)), body, time);
+    }
+
+    /// Three entries that cannot be read, and objects that are no entries.
+    pub(crate) fn plant_others(&self) {
+        let at = self.ago(20_000);
+        for body in ["", "no payload of ours", "\u{0}\u{1}"] {
+            self.bucket.plant(&format!("log/{}", Token::new(at, &self.entropy)), body, at);
+        }
+        self.bucket.plant("log/readme.txt", "hello", at);
+        let future = Token::new(StoreSecond::from_unix(5_000_000_000), &self.entropy);
+        self.bucket.plant(&format!("log/{future}"), "from the future", at);
+    }
+
+    fn engine(&self) -> Arc<dyn IndexEngine> {
+        (self.engine)(self.bucket.store("index"))
+    }
+
+    fn ingest(&self, identity: &str) -> Ingest {
+        let (log, chain) = (self.log(), self.chain());
+        Ingest {
+            clock: Clock::new(log.stores(), identity),
+            root: RootChain::open(&log, self.entropy.clone()),
+            engine: self.engine(),
+            log,
+            chain,
+            identity: Identity(identity.to_owned()),
+            options: self.options.clone(),
+            entropy: self.entropy.clone(),
+            status: self.status.clone(),
+        }
+    }
+
+    pub(crate) fn start(&self) -> RunningIngest {
+        self.start_as("only")
+    }
+
+    pub(crate) fn start_as(&self, identity: &str) -> RunningIngest {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(self.ingest(identity).run(stop.clone()));
+        RunningIngest { stop, task: AbortOnDropHandle::new(task) }
+    }
+
+    pub(crate) async fn stop(&self, running: RunningIngest) {
+        running.stop.cancel();
+        running.task.await.unwrap().unwrap();
+    }
+
+    pub(crate) async fn pass(&self, span: Duration) {
+        sleep(span).await;
+    }
+
+    /// A process runs, and stops in an orderly way.
+    pub(crate) async fn run_for(&self, span: Duration) {
+        let running = self.start();
+        self.pass(span).await;
+        self.stop(running).await;
+    }
+
+    /// A process runs until this request of its, and dies; gives whether it came so far within some minutes.
+    pub(crate) async fn run_until_request(&self, request: u64) -> bool {
+        let at = self.bucket.requests() + request;
+        self.bucket.die_at(Some(at));
+        let running = self.start();
+        self.pass(Duration::from_mins(4)).await;
+        drop(running);
+        self.bucket.die_at(None);
+        self.bucket.requests() >= at
+    }
+
+    pub(crate) fn status(&self) -> IngestStatus {
+        self.status.borrow().clone()
+    }
+
+    pub(crate) async fn manifest(&self) -> Manifest {
+        self.chain().latest().await.unwrap().unwrap().state
+    }
+
+    pub(crate) async fn contents(&self) -> IndexContents {
+        let (manifest, engine) = (self.manifest().await, self.engine());
+        let mut contents = IndexContents::default();
+        for segment in &manifest.segments {
+            let records = engine.records(segment, segment.seq.clone()).await.unwrap();
+            contents.records.extend(records.into_iter().map(|record| (record.seq, record)));
+        }
+        for sidecar in &manifest.sidecars {
+            contents.marks.merge(&engine.read_marks(sidecar).await.unwrap());
+        }
+        contents
+    }
+
+    /// The outcomes of every entry's operations as they stand.
+    pub(crate) async fn outcomes(&self) -> BTreeMap<Token, Vec<Outcome>> {
+        let contents = self.contents().await;
+        let mut outcomes: BTreeMap<Token, Vec<Outcome>> = BTreeMap::new();
+        for record in contents.records.values().filter(|record| !contents.marks.superseded.contains(record.seq)) {
+            outcomes.entry(record.token).or_default().push(record.decision.outcome);
+        }
+        outcomes
+    }
+
+    /// Checks what must hold of every index, and gives what is in it.
+    pub(crate) async fn check(&self) -> IndexContents {
+        let (manifest, contents) = (self.manifest().await, self.contents().await);
+        assert!(manifest.cursor.second() <= manifest.horizon);
+        let seqs: Vec<u64> = contents.records.keys().copied().collect();
+        assert_eq!(seqs, (1..manifest.next_seq).collect::<Vec<_>>(), "seqs are dense");
+        assert_eq!(manifest.totals, Totals::of(&manifest.segments, &manifest.sidecars));
+        Self::check_each_operation_once(&contents);
+        check_newest(&contents);
+        contents
+    }
+
+    fn check_each_operation_once(contents: &IndexContents) {
+        let mut standing = BTreeMap::new();
+        for record in contents.records.values().filter(|record| !contents.marks.superseded.contains(record.seq)) {
+            let double = standing.insert((record.token, record.op), record.seq);
+            assert_eq!(double, None, "{} is there twice", record.token);
+        }
+    }
+}
+
+/// `overtaken` is what the naive fold over all committed operations gives.
+fn check_newest(contents: &IndexContents) {
+    let standing = || contents.records.values().filter(|record| !contents.marks.superseded.contains(record.seq));
+    let mut newest: BTreeMap<&str, LatestCommit> = BTreeMap::new();
+    for (entity, current) in standing().filter_map(|record| record.entity_commit()) {
+        let known = newest.entry(entity).or_insert(current);
+        *known = current.max(*known);
+    }
+    for (entity, current) in standing().filter_map(|record| record.entity_commit()) {
+        let overtaken = contents.marks.overtaken.contains(current.seq);
+        assert_eq!(overtaken, newest[entity] != current, "{entity}, seq {}", current.seq);
+    }
+}
+
+fn parameters() -> LogParameters {
+    LogParameters { audit_window: Duration::from_hours(2), ..LogParameters::with_expiry(Duration::from_secs(10)) }
+}

@@ -1,0 +1,617 @@
+//! Requests and answers of search: the types behind `/v1`, independent of HTTP.
+//!
+//! A request cannot be built out of bounds: [`QueryText`] and [`PageSize`] check their value once, and every `MAX_` constant
+//! is a bound that the OpenAPI document names.
+//!
+//! The JSON names of these types are the public interface. Fields are added, never renamed; a field without a value is
+//! left out, except where a client is better served by an explicit `null` (`next`).
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tidemark_catalog::Counts;
+use tidemark_store::StoreSecond;
+use tidemark_wal::{Evidence, Outcome, Token};
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Object, ObjectBuilder, Type},
+};
+
+use super::error::SearchError;
+
+/// A search with every value checked and every default filled in.
+///
+/// Values of one filter are alternatives, filters are conjoined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchRequest {
+    /// The query in the query language; empty matches everything.
+    pub query: QueryText,
+    /// Exact values that a hit must have, by field; at most [`MAX_FILTER_VALUES`] each.
+    pub filters: BTreeMap<FilterField, Vec<String>>,
+    /// Any of these outcomes; empty: any outcome.
+    pub outcomes: Vec<Outcome>,
+    /// Only operations that are (or are not) the newest committed one of their entity.
+    pub current: Option<bool>,
+    /// Only sealed (or only pending) operations.
+    pub sealed: Option<bool>,
+    /// The first token that may match.
+    pub from: Option<Token>,
+    /// The first token that may no longer match.
+    pub to: Option<Token>,
+    /// The order of the hits.
+    pub sort: SortOrder,
+    /// How many hits a page holds; 0 counts only.
+    pub size: PageSize<0>,
+    /// Where the page starts: `next` of an earlier answer to the same query.
+    pub cursor: Option<String>,
+    /// The facets to count.
+    pub facets: Vec<FacetField>,
+    /// Whether to count the histogram over time.
+    pub histogram: bool,
+}
+
+/// The longest query, in bytes.
+pub const MAX_QUERY_BYTES: usize = 4 * 1024;
+/// The most values of one filter.
+pub const MAX_FILTER_VALUES: usize = 200;
+/// The most hits of a page.
+pub const MAX_PAGE_SIZE: usize = 1_000;
+/// The hits of a page when the request does not say.
+pub const DEFAULT_PAGE_SIZE: usize = 20;
+/// The most values of one facet in an answer, the most frequent first.
+pub const MAX_FACET_VALUES: usize = 50;
+/// The most buckets of a histogram in an answer.
+pub const MAX_HISTOGRAM_BUCKETS: usize = 60;
+
+/// The text of a query, at most [`MAX_QUERY_BYTES`] long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryText(String);
+
+impl QueryText {
+    /// The query `text`; an error names the parameter `q`.
+    pub fn new(text: impl Into<String>) -> Result<Self, SearchError> {
+        let text = text.into();
+        if text.len() <= MAX_QUERY_BYTES {
+            return Ok(Self(text));
+        }
+        let detail = format!(
+            "the query has {} bytes; it is not run, at most {MAX_QUERY_BYTES} are allowed; use filters for exact values",
+            text.len()
+        );
+        Err(SearchError::Invalid { parameter: "q", detail })
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The number of results of a page, from `MIN` to [`MAX_PAGE_SIZE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageSize<const MIN: usize>(usize);
+
+impl<const MIN: usize> PageSize<MIN> {
+    /// A page of `size` results; an error names the parameter `size`.
+    pub fn new(size: usize) -> Result<Self, SearchError> {
+        if (MIN..=MAX_PAGE_SIZE).contains(&size) {
+            return Ok(Self(size));
+        }
+        let detail = format!("\"{size}\" is not a page size; use a number from {MIN} to {MAX_PAGE_SIZE}");
+        Err(SearchError::Invalid { parameter: "size", detail })
+    }
+
+    /// The number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl<const MIN: usize> Default for PageSize<MIN> {
+    fn default() -> Self {
+        const { assert!(MIN <= DEFAULT_PAGE_SIZE) };
+        Self(DEFAULT_PAGE_SIZE)
+    }
+}
+
+impl From<PageSize<1>> for PageSize<0> {
+    fn from(size: PageSize<1>) -> Self {
+        Self(size.0)
+    }
+}
+
+impl Default for SearchRequest {
+    fn default() -> Self {
+        Self {
+            query: QueryText::default(),
+            filters: BTreeMap::new(),
+            outcomes: Vec::new(),
+            current: None,
+            sealed: None,
+            from: None,
+            to: None,
+            sort: SortOrder::Newest,
+            size: PageSize::default(),
+            cursor: None,
+            facets: FacetField::ALL.to_vec(),
+            histogram: true,
+        }
+    }
+}
+
+/// A field that can be filtered by exact value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FilterField {
+    /// `kind`: repo, bundle, label, context, diamond, split, entry, malformed.
+    Kind,
+    /// `repo`: name of the repository.
+    Repo,
+    /// `bundle`: id of the bundle.
+    Bundle,
+    /// `label`: name of the label.
+    Label,
+    /// `context`: name of the context.
+    Context,
+    /// `contributor`: name or mail address of a contributor.
+    Contributor,
+    /// `entity`: key of the entity, as `bundle/{repo}/{id}`.
+    Entity,
+    /// `writer`: who appended the entry.
+    Writer,
+}
+
+impl FilterField {
+    /// Every filter, in the order in which they are documented.
+    pub const ALL: [Self; 8] = [
+        Self::Kind,
+        Self::Repo,
+        Self::Bundle,
+        Self::Label,
+        Self::Context,
+        Self::Contributor,
+        Self::Entity,
+        Self::Writer,
+    ];
+
+    /// The name of the parameter.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kind => "kind",
+            Self::Repo => "repo",
+            Self::Bundle => "bundle",
+            Self::Label => "label",
+            Self::Context => "context",
+            Self::Contributor => "contributor",
+            Self::Entity => "entity",
+            Self::Writer => "writer",
+        }
+    }
+}
+
+/// A field whose values are counted over all matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FacetField {
+    /// Kinds of operation.
+    Kind,
+    /// Repositories.
+    Repo,
+    /// Outcomes.
+    Outcome,
+    /// Contributors by name.
+    Contributor,
+}
+
+impl FacetField {
+    /// Every facet.
+    pub const ALL: [Self; 4] = [Self::Kind, Self::Repo, Self::Outcome, Self::Contributor];
+
+    /// Its name in parameters and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kind => "kind",
+            Self::Repo => "repo",
+            Self::Outcome => "outcome",
+            Self::Contributor => "contributor",
+        }
+    }
+}
+
+/// The order of hits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SortOrder {
+    /// By token, the newest first.
+    #[default]
+    Newest,
+    /// By token, the oldest first.
+    Oldest,
+    /// By score, the best first.
+    Relevance,
+}
+
+/// Which state of the index was searched; part of every answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IndexPosition {
+    /// The generation of the index.
+    pub generation: String,
+    /// The number of its manifest.
+    pub manifest: u64,
+    /// Every entry whose second lies before this one is decided and was searched as sealed.
+    #[schema(value_type = String, format = DateTime)]
+    pub watermark: Timestamp,
+}
+
+/// The answer to a search.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SearchAnswer {
+    /// How many operations match, on all pages.
+    pub total: u64,
+    /// The hits of this page.
+    pub hits: Vec<SearchHit>,
+    /// Per facet its values, the most frequent first, at most [`MAX_FACET_VALUES`] each.
+    pub facets: BTreeMap<String, Vec<FacetCount>>,
+    /// The matches over time, oldest first, at most [`MAX_HISTOGRAM_BUCKETS`] equally wide buckets without gaps.
+    pub histogram: Vec<HistogramBucket>,
+    /// What was searched.
+    #[serde(flatten)]
+    pub position: IndexPosition,
+    /// The cursor of the next page; `null` on the last one.
+    pub next: Option<String>,
+}
+
+/// How often a value occurs among the matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FacetCount {
+    /// The value.
+    pub value: String,
+    /// The number of operations that have it.
+    pub count: u64,
+}
+
+/// The matches of one span of time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HistogramBucket {
+    /// Its first second.
+    #[schema(value_type = String, format = DateTime)]
+    pub from: Timestamp,
+    /// The first second after it.
+    #[schema(value_type = String, format = DateTime)]
+    pub to: Timestamp,
+    /// The operations in it.
+    pub count: u64,
+}
+
+/// A contributor of an operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContributorAnswer {
+    /// Name; may be empty.
+    pub name: String,
+    /// Mail address; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub email: String,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SearchHit {
+    /// The entry's token.
+    #[schema(value_type = String, min_length = 27, max_length = 27)]
+    pub token: Token,
+    /// The token's second: when the writer began the entry, on the store's clock.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// repo, bundle, label, context, diamond, split, entry or malformed.
+    pub kind: String,
+    /// The operation's place in its entry, from 0.
+    pub op: u32,
+    /// Its outcome.
+    #[schema(schema_with = outcome_schema)]
+    pub outcome: Outcome,
+    /// How well the outcome is supported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = evidence_schema)]
+    pub evidence: Option<Evidence>,
+    /// Whether the outcome is final (but for corrections within the audit window).
+    pub sealed: bool,
+    /// Whether it is the newest committed operation of its entity.
+    pub current: bool,
+    /// Its number in the order of publication; only sealed operations have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// The entity that it is about, as `bundle/{repo}/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// Name of the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// Id of the bundle; for a label the bundle that it points to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+    /// Name of the label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Name of the context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// Id of the diamond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diamond: Option<String>,
+    /// Id of the split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Key of the descriptor in the metadata bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Message or description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Its contributors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contributors: Vec<ContributorAnswer>,
+    /// The time that the client gave; it is not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub client_time: Option<Timestamp>,
+    /// Who appended the entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<String>,
+    /// Key that lets the writer retry an operation without doing it twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// Why the payload is malformed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its score; only when hits are sorted by relevance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
+}
+
+/// One entry with everything that is known about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EntryAnswer {
+    /// The entry's token.
+    #[schema(value_type = String, min_length = 27, max_length = 27)]
+    pub token: Token,
+    /// The token's second.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// When the store received the entry.
+    #[schema(value_type = String, format = DateTime)]
+    pub entry_time: Timestamp,
+    /// Bytes of the entry.
+    pub size: u64,
+    /// Whether its outcomes are final.
+    pub sealed: bool,
+    /// Its operations in order.
+    pub ops: Vec<EntryOperation>,
+    /// The payload; `null` when it is malformed.
+    pub payload: Value,
+    /// The beginning of a malformed payload, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// What was searched.
+    #[serde(flatten)]
+    pub position: IndexPosition,
+}
+
+/// One operation of an entry, with the observations behind its outcome.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EntryOperation {
+    /// The operation.
+    #[serde(flatten)]
+    pub hit: SearchHit,
+    /// When it was complete: the latest store time of the entry and its descriptors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub completed: Option<Timestamp>,
+    /// The descriptors that were found.
+    pub observations: Vec<ObservationAnswer>,
+    /// Its descriptor; `null` when there is none.
+    pub descriptor: Value,
+    /// Earlier outcomes that were corrected, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub corrected: Vec<CorrectedOutcome>,
+}
+
+/// An outcome that a later record of the same operation replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CorrectedOutcome {
+    /// The number of the record.
+    pub seq: u64,
+    /// The outcome in it.
+    #[schema(schema_with = outcome_schema)]
+    pub outcome: Outcome,
+}
+
+/// A descriptor that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ObservationAnswer {
+    /// Its key in the metadata bucket.
+    pub key: String,
+    /// Its store time.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// SHA-256 of its body, hexadecimal.
+    pub digest: String,
+    /// How it is known to belong to the operation; absent when it belongs to another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = evidence_schema)]
+    pub evidence: Option<Evidence>,
+}
+
+/// A request for a part of an entity's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntityRequest {
+    /// The entity's key, as `label/{repo}/{label}`.
+    pub key: String,
+    /// How many operations a page holds.
+    pub size: PageSize<1>,
+    /// Where the page starts: `next` of an earlier answer.
+    pub cursor: Option<String>,
+}
+
+/// An entity and its history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EntityAnswer {
+    /// The entity's key.
+    pub entity: String,
+    /// The newest committed operation; `null` when none is.
+    pub current: Option<SearchHit>,
+    /// How many operations its history has.
+    pub total: u64,
+    /// Its operations of every outcome, the newest first.
+    pub history: Vec<SearchHit>,
+    /// What was searched.
+    #[serde(flatten)]
+    pub position: IndexPosition,
+    /// The cursor of the next page; `null` on the last one.
+    pub next: Option<String>,
+}
+
+/// The state of the index and of this process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StatusAnswer {
+    /// The log does not change any more before this second; absent before a horizon was published.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub horizon: Option<Timestamp>,
+    /// What is served.
+    #[serde(flatten)]
+    pub position: IndexPosition,
+    /// How long the oldest sealed entry has been waiting to be published; 0 when none waits.
+    pub lag_seconds: u64,
+    /// Why the index is behind, when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_reason: Option<String>,
+    /// The number of the index's writer.
+    pub epoch: u64,
+    /// Who holds the writer lease; absent when it is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<String>,
+    /// The role of this process.
+    pub role: ProcessRole,
+    /// Operations by outcome.
+    pub entries: OutcomeCounts,
+    /// Segments of the served manifest.
+    pub segments: u64,
+    /// Records in them.
+    pub documents: u64,
+    /// Bytes of segments and sidecars.
+    pub bytes: u64,
+    /// Keys in the log that are not valid tokens: counted and ignored.
+    pub unrecognized_keys: u64,
+    /// The unsealed tail; absent when the log is not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<OverlayStatus>,
+    /// What this process cannot do at present, and why; empty when there is no problem.
+    pub problems: Vec<String>,
+    /// Further numbers by name.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub details: Map<String, Value>,
+}
+
+/// The role of a process for the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessRole {
+    /// It writes the index.
+    Writer,
+    /// It waits for the writer lease.
+    Standby,
+    /// It reads only.
+    Reader,
+}
+
+/// Numbers of operations by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutcomeCounts {
+    /// Complete, in time.
+    pub committed: u64,
+    /// Complete after the bound.
+    pub late: u64,
+    /// Never completed.
+    pub aborted: u64,
+    /// Not readable.
+    pub malformed: u64,
+    /// Done before under the same idempotency key.
+    pub duplicate: u64,
+    /// Overtaken by another holder of the lock.
+    pub fenced: u64,
+    /// Found after the audit window.
+    pub expired: u64,
+    /// Not sealed yet, and in the overlay.
+    pub pending: u64,
+}
+
+impl OutcomeCounts {
+    /// These counts, and `pending` operations that are not sealed.
+    pub fn of(counts: &Counts, pending: u64) -> Self {
+        let Counts { committed, late, aborted, malformed, duplicate, fenced, expired } = *counts;
+        Self { committed, late, aborted, malformed, duplicate, fenced, expired, pending }
+    }
+
+    /// The sum of all outcomes.
+    pub fn total(&self) -> u64 {
+        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, pending } = *self;
+        committed + late + aborted + malformed + duplicate + fenced + expired + pending
+    }
+}
+
+/// The tail of the log that is served from memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OverlayStatus {
+    /// Operations in it.
+    pub documents: u64,
+    /// Entries that it had no room for; they become visible when they are sealed.
+    pub dropped: u64,
+    /// Approximate bytes of memory.
+    pub bytes: u64,
+    /// The log was listed up to here; absent before the first listing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub listed: Option<Timestamp>,
+}
+
+/// The instant at which `second` begins, as answers carry it.
+pub fn instant(second: StoreSecond) -> Timestamp {
+    second.timestamp()
+}
+
+fn outcome_schema() -> Object {
+    names(&["pending", "committed", "late", "aborted", "malformed", "duplicate", "fenced", "expired"])
+}
+
+fn evidence_schema() -> Object {
+    names(&["bound", "timed", "inferred"])
+}
+
+fn names(values: &[&str]) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values.iter().copied())).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused_parameter(error: &SearchError) -> &'static str {
+        match error {
+            SearchError::Invalid { parameter, .. } => parameter,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_request_cannot_be_built_out_of_bounds() {
+        assert_eq!(PageSize::<0>::new(0).unwrap().get(), 0);
+        assert_eq!(PageSize::<1>::new(MAX_PAGE_SIZE).unwrap().get(), MAX_PAGE_SIZE);
+        for error in [PageSize::<1>::new(0).unwrap_err(), PageSize::<0>::new(MAX_PAGE_SIZE + 1).unwrap_err()] {
+            assert_eq!(refused_parameter(&error), "size");
+            assert!(error.to_string().contains("1000"), "{error}");
+        }
+        assert!(QueryText::new("a".repeat(MAX_QUERY_BYTES)).is_ok());
+        let error = QueryText::new("a".repeat(MAX_QUERY_BYTES + 1)).unwrap_err();
+        assert_eq!(refused_parameter(&error), "q");
+    }
+}

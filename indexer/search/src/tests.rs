@@ -1,0 +1,505 @@
+//! Search against a naive filter over the same records, and what a reader sees while the index moves.
+
+use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
+
+use proptest::{prelude::*, sample::select};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
+
+use super::{
+    api::{
+        EntityRequest, FacetField, FilterField, PageSize, QueryText, SearchAnswer, SearchHit, SearchRequest, SortOrder,
+        instant,
+    },
+    error::SearchError,
+    follower::{FollowerOptions, IndexFollower},
+    searcher::IndexSearcher,
+    service::SearchService,
+};
+use crate::segment::testing::{BEGIN, TestIndex, history, plain, token};
+use tidemark_ingest::OperationRecord;
+
+/// A search service and what keeps its view current, which the tests do step by step.
+struct TestSearcher {
+    searcher: IndexSearcher,
+    follower: Arc<IndexFollower>,
+}
+
+impl TestSearcher {
+    async fn refresh_manifest(&self) -> Result<bool, SearchError> {
+        self.follower.refresh_manifest().await
+    }
+
+    async fn refresh_tail(&self) -> Result<bool, SearchError> {
+        self.follower.refresh_tail().await
+    }
+}
+
+impl Deref for TestSearcher {
+    type Target = IndexSearcher;
+
+    fn deref(&self) -> &IndexSearcher {
+        &self.searcher
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn searcher(index: &TestIndex, with_log: bool) -> TestSearcher {
+    searcher_with(index, with_log, &FollowerOptions::default())
+}
+
+fn searcher_with(index: &TestIndex, with_log: bool, options: &FollowerOptions) -> TestSearcher {
+    let parameters = Arc::new(ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_mins(10))));
+    let log = with_log.then_some((&index.log, parameters as Arc<dyn tidemark_wal::ParameterSource>));
+    let searcher = IndexSearcher::default();
+    let follower = IndexFollower::new(index.engine.clone(), index.chain.clone(), log, options).unwrap();
+    searcher.serve(follower.clone());
+    TestSearcher { searcher, follower }
+}
+
+fn query(text: &str) -> QueryText {
+    QueryText::new(text).unwrap()
+}
+
+fn page<const MIN: usize>(size: usize) -> PageSize<MIN> {
+    PageSize::new(size).unwrap()
+}
+
+/// A request with its meaning.
+#[derive(Clone, Debug)]
+struct SearchCase {
+    request: SearchRequest,
+    words: QueryWords,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum QueryWords {
+    All,
+    Word,
+    Phrase,
+    Repo,
+    Number,
+    NotBug,
+}
+
+impl SearchCase {
+    fn text(words: QueryWords) -> &'static str {
+        match words {
+            QueryWords::All => "",
+            QueryWords::Word => "fixes",
+            QueryWords::Phrase => "\"the bug\"",
+            QueryWords::Repo => "repo:red",
+            QueryWords::Number => "payload.build.number:7",
+            QueryWords::NotBug => "* -bug",
+        }
+    }
+
+    fn matches(&self, index: &TestIndex, record: &OperationRecord) -> bool {
+        let message = record.message.clone().unwrap_or_default();
+        let words: Vec<&str> = message.split(' ').collect();
+        let request = &self.request;
+        let text = match self.words {
+            QueryWords::All => true,
+            QueryWords::Word => words.contains(&"fix") || words.contains(&"fixing"),
+            QueryWords::Phrase => words.windows(2).any(|pair| pair == ["the", "bug"]),
+            QueryWords::Repo => record.repo.as_deref() == Some("red"),
+            QueryWords::Number => record.payload["build"]["number"] == 7,
+            QueryWords::NotBug => !words.contains(&"bug"),
+        };
+        let outcome = request.outcomes.is_empty() || request.outcomes.contains(&record.decision.outcome);
+        let current = record.is_committed() && !index.marks.overtaken.contains(record.seq);
+        text && outcome
+            && request.current.is_none_or(|wanted| wanted == current)
+            && request.from.is_none_or(|from| from <= record.token)
+            && request.to.is_none_or(|to| record.token < to)
+            && request.filters.iter().all(|(filter, values)| has(record, *filter, values))
+    }
+}
+
+fn has(record: &OperationRecord, filter: FilterField, values: &[String]) -> bool {
+    let any = |found: &str| values.iter().any(|value| value == found);
+    match filter {
+        FilterField::Kind => any(record.kind.as_str()),
+        FilterField::Repo => record.repo.as_deref().is_some_and(any),
+        FilterField::Contributor => record.contributors.iter().any(|c| any(&c.name) || any(&c.email)),
+        _ => unreachable!("the cases have no such filter"),
+    }
+}
+
+fn case() -> impl Strategy<Value = SearchCase> {
+    let words = select(vec![
+        QueryWords::All,
+        QueryWords::Word,
+        QueryWords::Phrase,
+        QueryWords::Repo,
+        QueryWords::Number,
+        QueryWords::NotBug,
+    ]);
+    let filters = prop::collection::btree_map(
+        select(vec![
+            (FilterField::Kind, "bundle"),
+            (FilterField::Kind, "label"),
+            (FilterField::Repo, "green"),
+            (FilterField::Contributor, "Ada"),
+            (FilterField::Contributor, "c@x.org"),
+        ]),
+        Just(()),
+        0..3,
+    );
+    let outcomes = prop::collection::vec(select(vec![Outcome::Committed, Outcome::Aborted]), 0..2);
+    let bounds = (prop::option::of(0u64..200), prop::option::of(0u64..200));
+    let sort = select(vec![SortOrder::Newest, SortOrder::Oldest, SortOrder::Relevance]);
+    let current = prop::option::weighted(0.2, any::<bool>());
+    (words, filters, outcomes, bounds, sort, 1usize..6, current).prop_map(
+        |(words, chosen, outcomes, (from, to), sort, size, current)| {
+            let mut filters: BTreeMap<FilterField, Vec<String>> = BTreeMap::new();
+            for ((filter, value), ()) in chosen {
+                filters.entry(filter).or_default().push(value.to_owned());
+            }
+            let bound = |second: u64| Token::first_of(StoreSecond::from_unix(BEGIN + second));
+            let (from, to, query) = (from.map(bound), to.map(bound), query(SearchCase::text(words)));
+            let size = page(size);
+            let request =
+                SearchRequest { query, filters, outcomes, current, from, to, sort, size, ..SearchRequest::default() };
+            SearchCase { request, words }
+        },
+    )
+}
+
+fn place(hit: &SearchHit) -> (Token, u32, Option<u64>) {
+    (hit.token, hit.op, hit.seq)
+}
+
+fn counted(answer: &SearchAnswer, facet: &str) -> BTreeMap<String, u64> {
+    answer.facets[facet].iter().map(|count| (count.value.clone(), count.count)).collect()
+}
+
+fn in_order(hits: &[SearchHit], sort: SortOrder) -> bool {
+    hits.windows(2).all(|pair| match sort {
+        SortOrder::Newest => pair[0].token >= pair[1].token,
+        SortOrder::Oldest => pair[0].token <= pair[1].token,
+        SortOrder::Relevance => pair[0].score >= pair[1].score,
+    })
+}
+
+/// The whole answer, page by page. `between` runs after each page.
+async fn pages(searcher: &TestSearcher, request: &SearchRequest, mut between: impl AsyncFnMut()) -> Vec<SearchHit> {
+    let mut request = request.clone();
+    let mut hits = Vec::new();
+    loop {
+        let answer = searcher.search(request.clone()).await.unwrap();
+        hits.extend(answer.hits);
+        between().await;
+        match answer.next {
+            Some(next) => request.cursor = Some(next),
+            None => return hits,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn answers_equal_a_naive_filter(history in history(), cases in prop::collection::vec(case(), 1..12)) {
+        block_on(async {
+            let mut index = TestIndex::new().await;
+            let searcher = searcher(&index, false);
+            for batch in history {
+                index.publish(batch).await;
+                searcher.refresh_manifest().await.unwrap();
+            }
+            for case in cases {
+                let wanted: Vec<&OperationRecord> = index.standing().filter(|record| case.matches(&index, record)).collect();
+                let answer = searcher.search(case.request.clone()).await.unwrap();
+                prop_assert_eq!(answer.total, wanted.len() as u64, "{:?}", case);
+                let hits = pages(&searcher, &case.request, async || ()).await;
+                let mut found: Vec<_> = hits.iter().map(place).collect();
+                found.sort();
+                let mut places: Vec<_> = wanted.iter().map(|r| (r.token, r.op, Some(r.seq))).collect();
+                places.sort();
+                prop_assert_eq!(found, places, "{:?}", case);
+                prop_assert!(in_order(&hits, case.request.sort));
+                let mut outcomes = BTreeMap::new();
+                for record in &wanted {
+                    *outcomes.entry(format!("{:?}", record.decision.outcome).to_lowercase()).or_insert(0) += 1;
+                }
+                if !wanted.is_empty() {
+                    prop_assert_eq!(counted(&answer, FacetField::Outcome.name()), outcomes);
+                }
+                prop_assert_eq!(answer.histogram.iter().map(|bucket| bucket.count).sum::<u64>(), answer.total);
+            }
+            Ok(())
+        })?;
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10))]
+
+    #[test]
+    fn pages_cover_their_manifest_exactly_once_while_the_index_moves(
+        history in history(),
+        sort in select(vec![SortOrder::Newest, SortOrder::Oldest, SortOrder::Relevance]),
+        text in select(vec!["", "fix", "the OR bug OR release OR ada"]),
+        size in 1usize..4,
+    ) {
+        block_on(async {
+            let mut index = TestIndex::new().await;
+            let searcher = searcher(&index, false);
+            let mut batches = history.into_iter();
+            index.publish(batches.next().unwrap()).await;
+            index.publish(batches.next().unwrap_or_else(|| vec![plain(token(900, 1))])).await;
+            searcher.refresh_manifest().await.unwrap();
+            let request = SearchRequest { query: query(text), sort, size: page(size), ..SearchRequest::default() };
+            let all = SearchRequest { size: page(1000), ..request.clone() };
+            let whole = searcher.search(all).await.unwrap().hits;
+            let paged = pages(&searcher, &request, async || {
+                let next = batches.next().unwrap_or_else(|| vec![plain(token(1000 + index.records.len() as u64, 1))]);
+                index.publish(next).await;
+                if index.manifest().segments.len() % 3 == 0 {
+                    index.merge(0..2).await;
+                }
+                searcher.refresh_manifest().await.unwrap();
+            })
+            .await;
+            let places = |hits: &[SearchHit]| hits.iter().map(place).collect::<Vec<_>>();
+            prop_assert_eq!(places(&paged), places(&whole));
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn an_entry_is_seen_once_whether_pending_or_sealed() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, true);
+    let tokens: Vec<Token> = (0..20).map(|n| token(n / 4, u32::try_from(n).unwrap())).collect();
+    for token in &tokens {
+        index.write_entry(*token, "bundles/red/1/bundle.yaml").await;
+    }
+    searcher.refresh_manifest().await.unwrap();
+    assert_eq!(searcher.search(SearchRequest::default()).await.unwrap().total, 0);
+    searcher.refresh_tail().await.unwrap();
+    for sealed in [0, 4, 12, 20] {
+        if sealed > 0 {
+            let done = index.records.len();
+            index.publish(tokens[done..sealed].iter().map(|token| plain(*token)).collect()).await;
+            searcher.refresh_manifest().await.unwrap();
+        }
+        let answer = searcher.search(SearchRequest::default()).await.unwrap();
+        let found: Vec<Token> = answer.hits.iter().rev().map(|hit| hit.token).collect();
+        assert_eq!(found, tokens, "{sealed} sealed");
+        assert_eq!(answer.hits.iter().filter(|hit| hit.sealed).count(), sealed);
+        assert_eq!(answer.facets["outcome"].iter().map(|count| count.count).sum::<u64>(), 20);
+        let pending = searcher.status().unwrap().entries.pending;
+        assert_eq!(pending, 20 - sealed as u64);
+        for token in &tokens {
+            assert_eq!(searcher.entry(*token).await.unwrap().ops.len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_leave_the_tail_out_and_say_where_the_sealed_hits_go_on() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, true);
+    index.publish((0..5).map(|n| plain(token(1, n))).collect()).await;
+    for n in 0..3 {
+        index.write_entry(token(5, n), "bundles/red/1/bundle.yaml").await;
+    }
+    searcher.refresh_manifest().await.unwrap();
+    searcher.refresh_tail().await.unwrap();
+    let request = SearchRequest { size: page(2), ..SearchRequest::default() };
+    let hits = pages(&searcher, &request, async || ()).await;
+    let sealed: Vec<bool> = hits.iter().map(|hit| hit.sealed).collect();
+    assert_eq!(sealed, [false, false, true, true, true, true, true]);
+    let pending = SearchRequest { sealed: Some(false), ..SearchRequest::default() };
+    assert_eq!(searcher.search(pending).await.unwrap().total, 3);
+}
+
+#[tokio::test]
+async fn what_was_written_can_be_waited_for() {
+    let index = TestIndex::new().await;
+    let searcher = searcher(&index, true);
+    searcher.refresh_manifest().await.unwrap();
+    let written = token(7, 7);
+    let missing = searcher.wait_for(written, Duration::from_millis(20)).await.unwrap_err();
+    assert!(matches!(missing, SearchError::NotVisible { .. }), "{missing}");
+    index.write_entry(written, "no payload that anybody knows: {").await;
+    searcher.wait_for(written, Duration::from_secs(20)).await.unwrap();
+    let entry = searcher.entry(written).await.unwrap();
+    assert!(!entry.sealed);
+    assert_eq!(entry.ops[0].hit.outcome, Outcome::Pending);
+}
+
+#[tokio::test]
+async fn a_correction_replaces_what_it_corrects() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, false);
+    let mut aborted =
+        OperationRecord { kind: OperationKind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
+    aborted.decision.outcome = Outcome::Aborted;
+    let mut committed = aborted.clone();
+    committed.decision.outcome = Outcome::Committed;
+    index.publish(vec![aborted.clone(), plain(token(2, 1))]).await;
+    searcher.refresh_manifest().await.unwrap();
+    let request = EntityRequest { key: "label/a/b".to_owned(), size: page(10), cursor: None };
+    assert_eq!(searcher.entity(request.clone()).await.unwrap().current, None);
+    index.publish(vec![committed]).await;
+    searcher.refresh_manifest().await.unwrap();
+    let entity = searcher.entity(request).await.unwrap();
+    assert_eq!((entity.total, entity.history.len()), (1, 1));
+    assert_eq!(entity.current.as_ref(), entity.history.first());
+    assert!(entity.history[0].current);
+    let entry = searcher.entry(aborted.token).await.unwrap();
+    assert_eq!(entry.ops.len(), 1);
+    assert_eq!(entry.ops[0].corrected[0].outcome, Outcome::Aborted);
+    assert_eq!(searcher.status().unwrap().entries.aborted, 0);
+}
+
+#[tokio::test]
+async fn a_cursor_of_a_manifest_that_is_gone_says_so() {
+    let mut index = TestIndex::new().await;
+    index.publish((0..5).map(|n| plain(token(1, n))).collect()).await;
+    let before = searcher(&index, false);
+    before.refresh_manifest().await.unwrap();
+    let request = SearchRequest { size: page(2), ..SearchRequest::default() };
+    let next = before.search(request.clone()).await.unwrap().next;
+    index.publish(vec![plain(token(2, 1))]).await;
+    let page = SearchRequest { cursor: next, ..request.clone() };
+    // Another replica never opened that manifest: it reads it from the catalog.
+    let replica = searcher(&index, false);
+    replica.refresh_manifest().await.unwrap();
+    let answer = replica.search(page.clone()).await.unwrap();
+    assert_eq!((answer.total, answer.hits.len()), (5, 2));
+    let manifest = answer.position.manifest;
+    let newest = index.ship.manifest().number;
+    index.chain.chain().set_boundary(newest - 1).await.unwrap();
+    let late = searcher(&index, false);
+    late.refresh_manifest().await.unwrap();
+    let error = late.search(page).await.unwrap_err();
+    assert!(matches!(&error, SearchError::Gone { detail } if detail.contains(&manifest.to_string())), "{error}");
+}
+
+#[tokio::test]
+async fn before_its_index_is_open_a_search_refuses_every_request() {
+    let searcher = IndexSearcher::default();
+    let refused = [
+        searcher.search(SearchRequest::default()).await.unwrap_err(),
+        searcher.entry(token(1, 1)).await.unwrap_err(),
+        searcher.entity(EntityRequest { key: "label/x/y".to_owned(), size: page(1), cursor: None }).await.unwrap_err(),
+        searcher.wait_for(token(1, 1), Duration::from_secs(9)).await.unwrap_err(),
+    ];
+    for error in refused {
+        assert!(matches!(&error, SearchError::NotReady { detail } if *detail == searcher.not_ready()), "{error}");
+    }
+    assert!(searcher.status().is_none() && searcher.failures().is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_be_answered_is_refused_with_a_reason() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, false);
+    let early = searcher.search(SearchRequest::default()).await.unwrap_err();
+    assert!(matches!(early, SearchError::NotReady { .. }), "{early}");
+    index.publish(vec![plain(token(1, 1))]).await;
+    searcher.refresh_manifest().await.unwrap();
+    for text in ["payload.a:>5", "payload.a:*", "nosuch:x", "(", "size:x", "message:[a TO b]^", "repo:/x.*/"] {
+        let request = SearchRequest { query: query(text), ..SearchRequest::default() };
+        match searcher.search(request).await {
+            Err(SearchError::Invalid { parameter: "q", .. }) => {}
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    let request = SearchRequest { cursor: Some("x".to_owned()), ..SearchRequest::default() };
+    let error = searcher.search(request).await.unwrap_err();
+    assert!(matches!(error, SearchError::Invalid { parameter: "cursor", .. }), "{error}");
+    assert!(matches!(searcher.entry(token(9, 9)).await.unwrap_err(), SearchError::NotFound { .. }));
+    let request = EntityRequest { key: "label/x/y".to_owned(), size: page(1), cursor: None };
+    assert!(matches!(searcher.entity(request).await.unwrap_err(), SearchError::NotFound { .. }));
+    assert_eq!(instant(StoreSecond::from_unix(BEGIN + 2)), searcher.status().unwrap().position.watermark);
+}
+
+#[tokio::test]
+async fn the_tail_takes_no_more_memory_than_it_may() {
+    let index = TestIndex::new().await;
+    let bytes = 40 << 10;
+    let options = FollowerOptions { overlay_bytes: bytes, ..FollowerOptions::default() };
+    let searcher = searcher_with(&index, true, &options);
+    for n in 0..600 {
+        index.write_entry(token(5, n), "bundles/red/1/bundle.yaml").await;
+    }
+    searcher.refresh_manifest().await.unwrap();
+    for _ in 0..2 {
+        searcher.refresh_tail().await.unwrap();
+        let overlay = searcher.status().unwrap().overlay.unwrap();
+        assert!(overlay.bytes <= bytes && overlay.documents > 0, "{overlay:?}");
+        assert_eq!(overlay.documents + overlay.dropped, 600);
+    }
+}
+
+#[tokio::test]
+async fn while_the_index_is_far_behind_the_tail_leaves_the_gap_to_it() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, true);
+    let tokens = [1, 10, 98_000, 98_990, 100_000].map(|second| token(second, 1));
+    for token in tokens {
+        index.write_entry(token, "bundles/red/1/bundle.yaml").await;
+    }
+    let found = async || {
+        searcher.refresh_manifest().await.unwrap();
+        searcher.refresh_tail().await.unwrap();
+        let request = SearchRequest { sort: SortOrder::Oldest, ..SearchRequest::default() };
+        let hits = searcher.search(request).await.unwrap().hits;
+        hits.iter().map(|hit| (hit.token, hit.sealed)).collect::<Vec<_>>()
+    };
+    index.publish(vec![plain(tokens[0])]).await;
+    assert_eq!(found().await, [(tokens[0], true), (tokens[4], false)]);
+    let status = searcher.status().unwrap();
+    assert!(status.problems.iter().any(|problem| problem.contains("are indexed")), "{:?}", status.problems);
+    assert!(status.lag_seconds > 90_000);
+    let missing = searcher.wait_for(tokens[1], Duration::from_millis(20)).await.unwrap_err();
+    assert!(matches!(missing, SearchError::NotVisible { .. }), "{missing}");
+    index.publish(vec![plain(tokens[1])]).await;
+    assert_eq!(found().await, [(tokens[0], true), (tokens[1], true), (tokens[4], false)]);
+    searcher.wait_for(tokens[1], Duration::from_secs(20)).await.unwrap();
+    index.publish(vec![plain(tokens[2])]).await;
+    assert_eq!(found().await.len(), 4);
+    index.publish(vec![plain(token(98_900, 7))]).await;
+    let all: Vec<Token> = found().await.into_iter().map(|(token, _)| token).collect();
+    assert_eq!(all, [tokens[0], tokens[1], tokens[2], token(98_900, 7), tokens[3], tokens[4]]);
+    assert_eq!(searcher.status().unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_index_is_refused() {
+    let (mut one, mut other) = (TestIndex::new().await, TestIndex::new().await);
+    one.publish((0..5).map(|n| plain(token(1, n))).collect()).await;
+    other.publish((0..5).map(|n| plain(token(2, n))).collect()).await;
+    let (first, second) = (searcher(&one, false), searcher(&other, false));
+    first.refresh_manifest().await.unwrap();
+    second.refresh_manifest().await.unwrap();
+    let request = SearchRequest { size: page(2), ..SearchRequest::default() };
+    let next = first.search(request.clone()).await.unwrap().next;
+    let page = SearchRequest { cursor: next, ..request };
+    assert_eq!(first.search(page.clone()).await.unwrap().hits.len(), 2);
+    let error = second.search(page).await.unwrap_err();
+    assert!(matches!(&error, SearchError::Invalid { parameter: "cursor", detail } if detail.contains("another index")));
+}
+
+#[tokio::test]
+async fn a_missing_segment_is_the_stores_fault_and_named() {
+    let mut index = TestIndex::new().await;
+    index.publish(vec![plain(token(1, 1))]).await;
+    let key = index.manifest().segments[0].key.clone();
+    index.store.delete(std::slice::from_ref(&key)).await.unwrap();
+    let engine = Arc::new(index.another_engine(1 << 20));
+    let follower = IndexFollower::new(engine, index.chain.clone(), None, &FollowerOptions::default()).unwrap();
+    let error = follower.refresh_manifest().await.unwrap_err();
+    assert!(matches!(&error, SearchError::Storage { detail, .. } if detail.contains(&key)), "{error}");
+}

@@ -1,0 +1,113 @@
+//! The store's clock, read by writing an object of our own and asking for its store time.
+//!
+//! A probe writes `.tidemark/clock/<name>` in every store of the log and heads it. Store time is the earliest of the
+//! answers, floored to the second, and never goes back within one process. Each process has a name of its own, since
+//! some stores allow about one update a second of one object.
+//!
+//! Between probes [`Clock::estimate`] advances by the local monotonic clock, for at most [`MAX_ESTIMATE_AGE`], and only
+//! for tokens: a horizon always rests on a probe.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use tokio::time::Instant;
+
+use crate::{Store, StoreError, StoreSecond};
+
+/// For how long after a probe its reading may be advanced by the local monotonic clock.
+pub const MAX_ESTIMATE_AGE: Duration = Duration::from_secs(30);
+
+/// The clock of a log's stores. Clones share their last reading; one a process.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    stores: Arc<[Store]>,
+    key: Arc<str>,
+    last: Arc<Mutex<Option<Probed>>>,
+}
+
+/// What a probe saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockReading {
+    /// Store time: the earliest of the stores' clocks, never earlier than a reading before it.
+    pub now: StoreSecond,
+    /// How far the stores' clocks were apart in this probe, in whole seconds.
+    pub spread: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Probed {
+    now: StoreSecond,
+    answered: Instant,
+}
+
+/// Why the clock could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClockError {
+    /// A store failed.
+    #[error("the store's clock could not be read: {0}")]
+    Store(#[from] StoreError),
+    /// A store does not show an object right after it was written.
+    #[error(
+        "\"{url}\" does not show \"{key}\" right after writing it; its clock cannot be read; let nothing else delete below \".tidemark/\""
+    )]
+    Vanished {
+        /// The store.
+        url: String,
+        /// The probe object.
+        key: String,
+    },
+}
+
+impl Clock {
+    /// The clock of `stores` taken together, probed through objects named after `name`, which nobody else may use at the same time.
+    pub fn new<'a>(stores: impl IntoIterator<Item = &'a Store>, name: &str) -> Self {
+        Self {
+            stores: stores.into_iter().cloned().collect(),
+            key: format!(".tidemark/clock/{name}").into(),
+            last: Arc::default(),
+        }
+    }
+
+    /// Reads the clock: a write and a HEAD in every store, all stores at once.
+    pub async fn probe(&self) -> Result<ClockReading, ClockError> {
+        let times = try_join_all(self.stores.iter().map(|store| self.read(store))).await?;
+        let earliest = times.iter().copied().min().unwrap_or_default();
+        let latest = times.iter().copied().max().unwrap_or_default();
+        Ok(ClockReading { now: self.advance(earliest), spread: latest.since(earliest) })
+    }
+
+    /// Store time advanced from the last probe by the monotonic clock; `None` before the first probe and when the last
+    /// one is older than [`MAX_ESTIMATE_AGE`]. For tokens only.
+    pub fn estimate(&self) -> Option<StoreSecond> {
+        let last = (*self.last.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let age = last.answered.elapsed();
+        // Whole seconds since the answer: the estimate stays at or before the store's clock.
+        (age <= MAX_ESTIMATE_AGE).then(|| last.now.after(Duration::from_secs(age.as_secs())))
+    }
+
+    /// The object that a probe writes in every store: a standby watches the holder's.
+    pub fn heartbeat_key(&self) -> String {
+        self.key.to_string()
+    }
+
+    async fn read(&self, store: &Store) -> Result<StoreSecond, ClockError> {
+        store.put(&self.key, Bytes::new()).await?;
+        let seen = store.head(&self.key).await?;
+        seen.map(|info| info.time)
+            .ok_or_else(|| ClockError::Vanished { url: store.url().to_string(), key: self.key.to_string() })
+    }
+
+    /// Takes a reading over, unless one of the same process was later.
+    fn advance(&self, earliest: StoreSecond) -> StoreSecond {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = last.map_or(earliest, |last| last.now.max(earliest));
+        let answered = Instant::now();
+        *last = Some(Probed { now, answered });
+        now
+    }
+}
