@@ -1,5 +1,7 @@
 //! The ingest on the real engine, through every kind of publication: the model stands for it in every other test.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 #[path = "../../ingest/tests/pipeline/cloud.rs"]
 #[expect(dead_code, reason = "the helpers belong to the tests of the ingest")]
 mod cloud;
