@@ -52,8 +52,8 @@ pub struct SearchRequest {
     pub histogram: bool,
 }
 
-/// The longest query, in bytes.
-pub const MAX_QUERY_BYTES: usize = 4 * 1024;
+/// The longest query, in characters: what a schema counts.
+pub const MAX_QUERY_CHARS: usize = 4 * 1024;
 /// The most values of one filter.
 pub const MAX_FILTER_VALUES: usize = 200;
 /// The most hits of a page.
@@ -65,7 +65,7 @@ pub const MAX_FACET_VALUES: usize = 50;
 /// The most buckets of a histogram in an answer.
 pub const MAX_HISTOGRAM_BUCKETS: usize = 60;
 
-/// The text of a query, at most [`MAX_QUERY_BYTES`] long.
+/// The text of a query, at most [`MAX_QUERY_CHARS`] long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueryText(String);
 
@@ -73,12 +73,12 @@ impl QueryText {
     /// The query `text`; an error names the parameter `q`.
     pub fn new(text: impl Into<String>) -> Result<Self, SearchError> {
         let text = text.into();
-        if text.len() <= MAX_QUERY_BYTES {
+        let chars = text.chars().count();
+        if chars <= MAX_QUERY_CHARS {
             return Ok(Self(text));
         }
         let detail = format!(
-            "the query has {} bytes; it is not run, at most {MAX_QUERY_BYTES} are allowed; use filters for exact values",
-            text.len()
+            "the query has {chars} characters; it is not run, at most {MAX_QUERY_CHARS} are allowed; use filters for exact values"
         );
         Err(SearchError::Invalid { parameter: "q", detail })
     }
@@ -610,8 +610,8 @@ mod tests {
             assert_eq!(refused_parameter(&error), "size");
             assert!(error.to_string().contains("1000"), "{error}");
         }
-        assert!(QueryText::new("a".repeat(MAX_QUERY_BYTES)).is_ok());
-        let error = QueryText::new("a".repeat(MAX_QUERY_BYTES + 1)).unwrap_err();
+        assert!(QueryText::new("a".repeat(MAX_QUERY_CHARS)).is_ok());
+        let error = QueryText::new("a".repeat(MAX_QUERY_CHARS + 1)).unwrap_err();
         assert_eq!(refused_parameter(&error), "q");
     }
 }
