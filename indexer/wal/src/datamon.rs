@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{MalformedInput, yaml::read_yaml};
+use crate::{malformed::MalformedInput, yaml::read_yaml};
 
 /// Longest path of a descriptor, and longest segment of one, in bytes: what every store takes.
 const MAX_PATH: usize = 900;

@@ -1,4 +1,4 @@
-//! YAML and JSON that strangers wrote, read into JSON values within bounds.
+//! Untrusted YAML and JSON, read into JSON values within bounds.
 //!
 //! A document without aliases has at most about one node and one byte of text for each of its bytes, so a small multiple
 //! of its length bounds what a document with aliases may expand to. Nesting is bounded so that a value can be stored
@@ -9,7 +9,7 @@ use std::{cell::Cell, fmt};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::MalformedInput;
+use crate::malformed::MalformedInput;
 
 /// Deepest nesting that is read.
 pub(crate) const MAX_DEPTH: usize = 64;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{Outcome, ParameterSourceError, Token};
+use super::source::ParameterSourceError;
+use crate::{outcome::Outcome, token::Token};
 use tidemark_store::{ClockError, StoreError, StoreSecond};
 
 /// Why an append was not acknowledged. Only [`AppendError::Unproven`] and [`AppendError::Occupied`] come after an entry

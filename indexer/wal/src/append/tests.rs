@@ -225,15 +225,18 @@ async fn clocks_that_are_apart_refuse_appends() {
 async fn what_is_begun_can_be_completed_elsewhere() {
     let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
-    let begun = writer.begin(draft([bundle("b"), label("b")])).await.unwrap();
-    assert_eq!(begun.ends, OPENED.after(Duration::from_secs(20)));
-    assert!(matches!(writer.confirm(&begun).await, Err(AppendError::Unproven { outcome: Some(Outcome::Aborted), .. })));
-    for upload in &begun.uploads {
+    let pending = writer.begin(draft([bundle("b"), label("b")])).await.unwrap();
+    assert_eq!(pending.ends, OPENED.after(Duration::from_secs(20)));
+    assert!(matches!(
+        writer.confirm(&pending).await,
+        Err(AppendError::Unproven { outcome: Some(Outcome::Aborted), .. })
+    ));
+    for upload in &pending.uploads {
         let created = upload.store.create(&upload.key, upload.body.clone(), &upload.metadata).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
     }
-    let receipt = writer.confirm(&begun).await.unwrap();
-    assert_eq!(receipt.token, begun.token);
+    let receipt = writer.confirm(&pending).await.unwrap();
+    assert_eq!(receipt.token, pending.token);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,17 +1,18 @@
-//! What a caller wants appended, and what becomes of it before it has a token.
+//! What a caller wants appended, and what is prepared of it before it has a token.
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::AppendError;
+use super::error::AppendError;
 use crate::{
-    DatamonPath, EntryIntent, IntentOperation, OperationKind, PayloadFormat, ReaderLimits, Token, parse_payload,
-    payload::write_intent,
-    reader::{OP_FIELD, TOKEN_FIELD, digest_of},
+    datamon::{DatamonPath, parse_datamon_path},
+    payload::{EntryIntent, IntentOperation, OperationKind, PayloadFormat, parse_payload, write_intent},
+    reader::{OP_FIELD, ReaderLimits, TOKEN_FIELD, digest_of},
+    token::Token,
 };
 use tidemark_store::Entropy;
 
-/// One entry to be: its operations are committed together or not at all.
+/// An entry to append: its operations are committed together or not at all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EntryDraft {
     /// Who writes; the writer's own name when absent.
@@ -24,7 +25,7 @@ pub struct EntryDraft {
     pub ops: Vec<DraftOperation>,
 }
 
-/// One operation to be.
+/// One operation to append.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DraftOperation {
     /// An update that is complete when its descriptor exists.
@@ -92,7 +93,7 @@ pub(super) struct CompletionPart {
     pub(super) body: Bytes,
 }
 
-/// Where it goes.
+/// Where a part goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CompletionTarget {
     /// A descriptor in the first metadata store.
@@ -105,7 +106,7 @@ impl PreparedEntry {
     /// Checks the draft by reading what it would write, so that no writer writes what no reader reads.
     pub(super) fn of(draft: EntryDraft, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
         let key = draft.idempotency_key.filter(|key| !key.is_empty()).unwrap_or_else(|| entropy.nonce());
-        let parts = draft.ops.iter().enumerate().filter_map(|(op, draft)| part(op, draft)).collect();
+        let parts = draft.ops.iter().enumerate().filter_map(|(op, draft)| completion_part(op, draft)).collect();
         let intent = EntryIntent {
             format: PayloadFormat::Intent,
             writer: Some(draft.writer.unwrap_or_else(|| writer.to_owned())),
@@ -127,7 +128,7 @@ impl PreparedEntry {
             idempotency_key: Some(key.clone()),
             lock: None,
             attributes: Map::new(),
-            ops: drafts.into_iter().flat_map(keyed).collect(),
+            ops: drafts.into_iter().flat_map(keyed_operations).collect(),
             raw: Value::Null,
         };
         Self::checked(key, &intent, Vec::new())
@@ -152,12 +153,12 @@ impl PreparedEntry {
     }
 
     /// Whether a further entry may complete it: descriptors have names that only one entry can have.
-    pub(super) fn may_start_again(&self) -> bool {
+    pub(super) fn allows_another_token(&self) -> bool {
         self.parts.iter().all(|part| matches!(part.target, CompletionTarget::Label { .. }))
     }
 }
 
-fn part(op: usize, draft: &DraftOperation) -> Option<CompletionPart> {
+fn completion_part(op: usize, draft: &DraftOperation) -> Option<CompletionPart> {
     let op = u32::try_from(op).unwrap_or(u32::MAX);
     let (target, body) = match draft {
         DraftOperation::Descriptor { path, body } => (CompletionTarget::Descriptor(path.clone()), body),
@@ -181,7 +182,7 @@ fn operation(draft: DraftOperation) -> IntentOperation {
     };
     match draft {
         DraftOperation::Descriptor { path, body } => {
-            let kind = crate::parse_datamon_path(&path).as_ref().map_or(OperationKind::Entry, OperationKind::from);
+            let kind = parse_datamon_path(&path).as_ref().map_or(OperationKind::Entry, OperationKind::from);
             empty(kind, Some(path), &body)
         }
         DraftOperation::Label { repo, label, bundle, body } => IntentOperation {
@@ -195,7 +196,7 @@ fn operation(draft: DraftOperation) -> IntentOperation {
 }
 
 /// The operations of a draft that shares an entry: each carries the draft's key and attributes.
-fn keyed(draft: EntryDraft) -> Vec<IntentOperation> {
+fn keyed_operations(draft: EntryDraft) -> Vec<IntentOperation> {
     let EntryDraft { idempotency_key, attributes, ops, .. } = draft;
     let idempotency_key = idempotency_key.filter(|key| !key.is_empty());
     let ops = if ops.is_empty() { vec![DraftOperation::Entry { attributes: Map::new() }] } else { ops };

@@ -1,19 +1,21 @@
-//! The flush policy of busy writers: several drafts share one entry.
+//! Batches of busy writers: several drafts share one entry.
 //!
 //! Only drafts that the entry itself completes share one: operations of one entry are committed together or not at all,
-//! and nobody's record should hang on another's descriptor. The first draft of a batch waits for others and then writes
+//! and no record should depend on another's descriptor. The first draft of a batch waits for others and then writes
 //! the entry for all; each is acknowledged when that entry is proven. Where that fails, and where the first one is
 //! cancelled, every draft is appended alone under the idempotency key that it had in the batch, so that it counts once.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::{AppendError, AppendReceipt, EntryDraft, LogWriter, draft::PreparedEntry};
-use crate::{MAX_OPERATIONS, ReaderLimits};
+use super::{
+    error::AppendError,
+    prepared::EntryDraft,
+    writer::{AppendReceipt, LogWriter},
+};
+use crate::{payload::MAX_OPERATIONS, reader::ReaderLimits};
 
 /// When a shared entry is written: whichever bound is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +54,11 @@ struct BatchMembers {
     drafts: Vec<EntryDraft>,
     operations: usize,
     bytes: usize,
-    /// Who waits for the drafts after the first: a receipt, or nothing when the batch failed.
+    /// Where the receipts of the drafts after the first go; dropped when the batch fails.
     waiting: Vec<oneshot::Sender<AppendReceipt>>,
 }
 
-/// A draft's place in a batch.
+/// The role of a draft in its batch.
 enum BatchSlot {
     /// The first: it writes for all.
     Leader(Arc<OpenBatch>),
@@ -84,8 +86,8 @@ impl Batcher {
         let key = draft.idempotency_key.filter(|key| !key.is_empty());
         draft.idempotency_key = Some(key.unwrap_or_else(|| self.writer.nonce()));
         let alone = draft.clone();
-        let shared = match self.seat(draft) {
-            BatchSlot::Leader(batch) => self.lead(batch).await,
+        let shared = match self.join(draft) {
+            BatchSlot::Leader(batch) => self.flush_as_leader(batch).await,
             BatchSlot::Member(receipt) => receipt.await.ok(),
         };
         match shared {
@@ -94,28 +96,28 @@ impl Batcher {
         }
     }
 
-    /// Takes a seat in the open batch, or opens one.
-    fn seat(&self, draft: EntryDraft) -> BatchSlot {
-        let mut open = lock(&self.open);
+    /// Adds the draft to the open batch, or opens one.
+    fn join(&self, draft: EntryDraft) -> BatchSlot {
+        let mut open = self.open.lock();
         if let Some(batch) = open.as_ref() {
-            let mut members = lock(&batch.members);
+            let mut members = batch.members.lock();
             if members.fits(&draft, &self.policy) {
                 let (sender, receiver) = oneshot::channel();
                 members.waiting.push(sender);
-                members.take_in(draft);
+                members.push(draft);
                 return BatchSlot::Member(receiver);
             }
             batch.full.notify_one();
         }
         let batch = Arc::new(OpenBatch::default());
-        lock(&batch.members).take_in(draft);
+        batch.members.lock().push(draft);
         *open = Some(batch.clone());
         BatchSlot::Leader(batch)
     }
 
-    /// Waits for others, writes the entry for all, and tells them.
-    async fn lead(&self, batch: Arc<OpenBatch>) -> Option<AppendReceipt> {
-        let closing = BatchClosing { open: self.open.clone(), batch };
+    /// Waits for other drafts, writes the entry for all, and hands out the receipts.
+    async fn flush_as_leader(&self, batch: Arc<OpenBatch>) -> Option<AppendReceipt> {
+        let closing = BatchCloser { open: self.open.clone(), batch };
         tokio::select! {
             biased;
             () = closing.batch.full.notified() => {}
@@ -130,7 +132,7 @@ impl Batcher {
         let first_ops: Vec<u32> = first_ops.skip(1).collect();
         let receipt = self.writer.append_shared(drafts).await.ok()?;
         for (sender, op) in waiting.into_iter().zip(first_ops) {
-            // Whoever no longer waits does not want to know.
+            // An append that was cancelled needs no receipt.
             let _ = sender.send(AppendReceipt { op, ..receipt.clone() });
         }
         Some(receipt)
@@ -142,45 +144,31 @@ impl BatchMembers {
         self.operations + draft.operations() <= policy.operations && self.bytes + draft.weight() <= policy.bytes
     }
 
-    fn take_in(&mut self, draft: EntryDraft) {
+    fn push(&mut self, draft: EntryDraft) {
         self.operations += draft.operations();
         self.bytes += draft.weight();
         self.drafts.push(draft);
     }
 }
 
-/// Closes a batch, also when its leader is cancelled: then nobody waits for it any longer.
-struct BatchClosing {
+/// Closes a batch, also when its leader is cancelled, so that no member waits for it.
+struct BatchCloser {
     open: Arc<Mutex<Option<Arc<OpenBatch>>>>,
     batch: Arc<OpenBatch>,
 }
 
-impl BatchClosing {
+impl BatchCloser {
     fn close(&self) -> BatchMembers {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, &self.batch)) {
             *open = None;
         }
-        std::mem::take(&mut lock(&self.batch.members))
+        std::mem::take(&mut self.batch.members.lock())
     }
 }
 
-impl Drop for BatchClosing {
+impl Drop for BatchCloser {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-impl LogWriter {
-    async fn append_shared(&self, drafts: Vec<EntryDraft>) -> Result<AppendReceipt, AppendError> {
-        self.append_prepared(&PreparedEntry::shared(drafts, self.name(), &self.0.entropy)?).await
-    }
-
-    fn nonce(&self) -> String {
-        self.0.entropy.nonce()
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
