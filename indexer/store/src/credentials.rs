@@ -1,4 +1,4 @@
-//! StoreCredentials in a folder of files, as a mounted Secret is.
+//! Credentials in a folder of files, as a mounted Secret is.
 
 use std::{
     io::ErrorKind,

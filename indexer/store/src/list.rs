@@ -1,4 +1,4 @@
-//! KeyListing in key order.
+//! Listing in key order.
 
 use backon::ExponentialBackoff;
 use futures::{
