@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tidemark_ingest::IngestOptions;
-use tidemark_ingest::engine::Engine as _;
+use tidemark_ingest::engine::IndexEngine as _;
 use tidemark_store::{Store, StoreSecond, UserMetadata};
 use tidemark_tests::{
     Minio,
@@ -111,7 +111,7 @@ async fn raw_tantivy(log: &Log, index: &Store, first: StoreSecond, last: StoreSe
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    let mut records: Vec<_> = resolved.iter().flat_map(tidemark_ingest::Record::from_resolved).collect();
+    let mut records: Vec<_> = resolved.iter().flat_map(tidemark_ingest::OperationRecord::from_resolved).collect();
     for (seq, record) in (1..).zip(&mut records) {
         record.seq = seq;
     }

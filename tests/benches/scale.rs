@@ -21,13 +21,13 @@ use tantivy::{
     schema::{STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value as _},
 };
 use tidemark_catalog::{Generation, IndexChain, Manifest, RootChain};
-use tidemark_ingest::Record;
-use tidemark_ingest::engine::Engine as _;
+use tidemark_ingest::OperationRecord;
+use tidemark_ingest::engine::IndexEngine as _;
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{
-    Search as _, Searcher, SearcherOptions,
-    api::{SearchRequest, Sort},
+    FollowerOptions, IndexFollower, IndexSearcher, SearchService as _,
+    api::{PageSize, QueryText, SearchRequest, SortOrder},
 };
 use tidemark_store::Entropy;
 use tidemark_tests::{
@@ -147,12 +147,13 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
     let engine = Arc::new(TantivyEngine::open(chain.index().clone(), &options)?);
     let raw_folder = tempfile::tempdir()?;
     let raw = Raw::build(raw_folder.path(), &engine, manifest).await?;
-    let searcher = Searcher::new(engine, chain.clone(), None, SearcherOptions::default())?;
+    let follower = IndexFollower::new(engine, chain.clone(), None, &FollowerOptions::default())?;
+    let searcher = Arc::new(IndexSearcher::default());
+    searcher.serve(Arc::clone(&follower));
     let stop = CancellationToken::new();
-    let following = Arc::clone(&searcher);
     let run = tokio::spawn({
         let stop = stop.clone();
-        async move { following.run(stop).await }
+        async move { follower.run(stop).await }
     });
     while searcher.status().is_none() {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -195,9 +196,9 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
 
 fn request(query: &str) -> SearchRequest {
     SearchRequest {
-        query: query.to_owned(),
-        sort: Sort::Relevance,
-        size: SIZE,
+        query: QueryText::new(query).expect("the query is short"),
+        sort: SortOrder::Relevance,
+        size: PageSize::new(SIZE).expect("a page of this size is allowed"),
         facets: Vec::new(),
         histogram: false,
         ..SearchRequest::default()
@@ -263,7 +264,7 @@ impl Raw {
         for (_, address) in top {
             let document: TantivyDocument = self.searcher.doc(address)?;
             let (_, value) = document.iter_fields_and_values().next().context("a stored record")?;
-            let _: Record = serde_json::from_slice(value.as_bytes().context("bytes")?)?;
+            let _: OperationRecord = serde_json::from_slice(value.as_bytes().context("bytes")?)?;
             hits += 1;
         }
         Ok((total, hits))

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tidemark_catalog::{Generation, Identity, IndexChain, RootChain, Segment};
 use tidemark_indexer::http::{Metrics, Server, ServerOptions};
-use tidemark_ingest::Record;
-use tidemark_ingest::engine::Engine;
-use tidemark_ingest::{Ingest, IngestOptions, IngestStatus, Role};
+use tidemark_ingest::OperationRecord;
+use tidemark_ingest::engine::IndexEngine;
+use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{Searcher, SearcherOptions};
+use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher};
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Token};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
@@ -122,15 +122,18 @@ impl Pipeline {
         let cache = tempfile::tempdir().expect("a temporary folder");
         let root = Arc::new(RootChain::open(&log, self.entropy.clone()));
         let engine = Arc::new(engine(&self.chain, &cache));
-        let searcher = Searcher::new(engine, self.chain.clone(), Some((&log, root)), SearcherOptions::default());
-        let searcher = searcher.expect("the searcher starts");
+        let options = FollowerOptions::default();
+        let follower = IndexFollower::new(engine, self.chain.clone(), Some((&log, root)), &options);
+        let follower = follower.expect("the follower starts");
+        let searcher = Arc::new(IndexSearcher::default());
+        searcher.serve(Arc::clone(&follower));
         let stop = CancellationToken::new();
-        let server = Server::searching(searcher.clone(), Metrics::default(), ServerOptions::default(), stop.clone());
+        let server = Server::searching(searcher, Metrics::default(), ServerOptions::default(), stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         self.serving.push(stop.clone().drop_guard());
         tokio::spawn(async move {
-            let ((), served) = tokio::join!(searcher.run(stop), server.run(listener));
+            let ((), served) = tokio::join!(follower.run(stop), server.run(listener));
             drop(cache);
             served
         });
@@ -164,13 +167,13 @@ impl Pipeline {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until something goes wrong, and gives what the indexer says of it: as its trouble, or as its end.
-    pub async fn trouble(&mut self) -> String {
+    /// Waits until something goes wrong, and gives what the indexer says of it: as its problem, or as its end.
+    pub async fn problem(&mut self) -> String {
         let before = self.ends().len();
         let give_up = Instant::now() + PATIENCE;
         while Instant::now() < give_up {
-            if let Some(trouble) = &self.status.borrow().trouble {
-                return trouble.message.clone();
+            if let Some(problem) = &self.status.borrow().problem {
+                return problem.message.clone();
             }
             if let Some(end) = self.ends().get(before) {
                 return end.clone();
@@ -181,7 +184,7 @@ impl Pipeline {
     }
 
     /// Waits until the cursor has passed every one of `tokens`, and gives what is recorded of each: corrections last.
-    pub async fn recorded(&mut self, tokens: &[Token]) -> Vec<Vec<Record>> {
+    pub async fn recorded(&mut self, tokens: &[Token]) -> Vec<Vec<OperationRecord>> {
         let last = tokens.iter().max().expect("there are tokens").second();
         self.until("the tokens are published", |status| status.cursor.0 > last).await;
         let mut all = self.records().await;
@@ -189,11 +192,11 @@ impl Pipeline {
     }
 
     /// Every record of the index, by token and seq.
-    pub async fn records(&self) -> BTreeMap<Token, Vec<Record>> {
+    pub async fn records(&self) -> BTreeMap<Token, Vec<OperationRecord>> {
         let cache = tempfile::tempdir().expect("a temporary folder");
         let engine = engine(&self.chain, &cache);
         let manifest = self.chain.latest().await.expect("the chain reads").expect("there is a manifest").state;
-        let mut records: BTreeMap<Token, Vec<Record>> = BTreeMap::new();
+        let mut records: BTreeMap<Token, Vec<OperationRecord>> = BTreeMap::new();
         for segment in &manifest.segments {
             for record in all_of(&engine, segment).await {
                 records.entry(record.token).or_default().push(record);
@@ -229,7 +232,7 @@ impl Attempt {
     }
 
     fn ingest(&self, cache: &TempDir) -> Ingest {
-        self.status.send_modify(|status| status.role = Role::Starting);
+        self.status.send_modify(|status| status.role = IngestRole::Starting);
         Ingest {
             log: self.log.clone(),
             clock: Clock::new(self.log.stores(), &self.entropy.nonce()),
@@ -262,6 +265,6 @@ fn engine(chain: &IndexChain, cache: &TempDir) -> TantivyEngine {
     TantivyEngine::open(chain.index().clone(), &options).expect("the engine opens")
 }
 
-async fn all_of(engine: &TantivyEngine, segment: &Segment) -> Vec<Record> {
+async fn all_of(engine: &TantivyEngine, segment: &Segment) -> Vec<OperationRecord> {
     engine.records(segment, segment.seq.clone()).await.expect("the segment reads")
 }

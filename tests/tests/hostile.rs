@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use tidemark_ingest::Record;
-use tidemark_ingest::Role;
+use tidemark_ingest::IngestRole;
+use tidemark_ingest::OperationRecord;
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_tests::{
     Pipeline,
@@ -12,7 +12,7 @@ use tidemark_tests::{
 };
 use tidemark_wal::{Evidence, OperationKind, Outcome, Token};
 
-fn outcomes(records: &[Record]) -> Vec<Outcome> {
+fn outcomes(records: &[OperationRecord]) -> Vec<Outcome> {
     records.iter().map(|record| record.decision.outcome).collect()
 }
 
@@ -68,7 +68,7 @@ async fn names_that_are_no_token_are_counted_and_never_in_the_way() {
     let honest = pipeline.bundle(pipeline.ago(600), "b", "fine");
     pipeline.start();
     assert_eq!(outcomes(&pipeline.recorded(&[honest]).await[0]), [Outcome::Committed]);
-    pipeline.until("strangers are counted", |status| status.strangers > 0).await;
+    pipeline.until("unrecognized keys are counted", |status| status.unrecognized_keys > 0).await;
     assert_eq!(pipeline.records().await.len(), 1);
     pipeline.stop().await;
 }
@@ -130,12 +130,12 @@ async fn a_bucket_that_disappears_is_named_and_indexing_goes_on_when_it_is_back(
         pipeline.start();
         pipeline.recorded(&[before]).await;
         pipeline.server.hide_bucket(bucket);
-        let said = pipeline.trouble().await;
+        let said = pipeline.problem().await;
         assert!(said.contains(&format!("s3://{bucket}")) && said.contains("create the bucket"), "\"{said}\"");
         pipeline.server.restore_bucket(bucket);
         let meanwhile = pipeline.bundle(pipeline.ago(0), "meanwhile", "fine");
         assert_eq!(outcomes(&pipeline.recorded(&[meanwhile]).await[0]), [Outcome::Committed], "{bucket}");
-        pipeline.until("it is well", |status| status.trouble.is_none() && status.role == Role::Writer).await;
+        pipeline.until("it is well", |status| status.problem.is_none() && status.role == IngestRole::Writer).await;
         assert_eq!(pipeline.records().await.len(), 2);
         pipeline.stop().await;
     }))
@@ -169,7 +169,7 @@ async fn a_bucket_that_forbids_listing_is_named_with_the_remedy() {
     pipeline.start();
     pipeline.recorded(&[before]).await;
     pipeline.server.inject(Rule::always(Fault::Forbidden).on(Operation::List).key("log"));
-    let said = pipeline.trouble().await;
+    let said = pipeline.problem().await;
     assert!(said.contains("s3://log") && said.contains("check the credentials and the bucket's policy"), "\"{said}\"");
     let meanwhile = pipeline.bundle(pipeline.ago(0), "meanwhile", "fine");
     pipeline.server.calm();
@@ -208,7 +208,7 @@ async fn a_damaged_segment_is_named_and_whole_again_when_it_is_put_back() {
         pipeline.server.insert("index", &key, broken);
         let next = pipeline.bundle(pipeline.ago(0), &Entropy::from_os().nonce(), "fine");
         pipeline.start();
-        let said = pipeline.trouble().await;
+        let said = pipeline.problem().await;
         assert!(said.contains(&key), "\"{said}\" does not name \"{key}\"");
         pipeline.server.insert("index", &key, whole.clone());
         assert_eq!(outcomes(&pipeline.recorded(&[next]).await[0]), [Outcome::Committed]);
@@ -229,7 +229,7 @@ async fn a_damaged_manifest_is_named_and_nothing_is_published_over_it() {
     for broken in [b"{".to_vec(), Vec::new(), vec![0xff; 100], whole[..whole.len() - 10].to_vec()] {
         pipeline.server.insert("index", &key, broken);
         pipeline.start();
-        let said = pipeline.trouble().await;
+        let said = pipeline.problem().await;
         assert!(said.contains(key.rsplit('/').next().expect("a name")), "\"{said}\" does not name \"{key}\"");
         pipeline.kill().await;
         assert_eq!(pipeline.server.keys("index"), keys, "something was published over a manifest that cannot be read");

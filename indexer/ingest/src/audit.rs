@@ -27,8 +27,8 @@ use super::{
     tail::{self, Entries},
 };
 use crate::{
-    Record,
-    engine::{Lookup, Unsettled, Wanted},
+    OperationRecord,
+    engine::{AbortedOperation, AbortedQuery, Lookup},
 };
 
 /// How long after sealing a second is looked at again; those beyond the audit window fall away, its end comes last.
@@ -209,8 +209,8 @@ impl Indexer {
     /// `settling`, for about as long as until `until` and at least a step. Gives whether it came to the end.
     async fn settle(&mut self, settling: &mut Settling, until: Instant, frozen: &Frozen) -> Result<bool, IngestError> {
         loop {
-            let wanted = Wanted { seconds: settling.seconds.clone(), after: settling.after, most: CHUNK };
-            let aborted = self.index().await?.unsettled(&wanted).await?;
+            let query = AbortedQuery { seconds: settling.seconds.clone(), after: settling.after, limit: CHUNK };
+            let aborted = self.index().await?.aborted_operations(&query).await?;
             let Some(last) = aborted.last() else { return Ok(true) };
             let known = aborted.iter().map(|aborted| ((aborted.token, aborted.op), predecessor(aborted))).collect();
             self.correct(entries_of(&aborted), &known, frozen).await?;
@@ -258,7 +258,7 @@ impl Indexer {
     async fn take_corrections(
         &mut self,
         batch: &mut Batch,
-        records: Vec<Record>,
+        records: Vec<OperationRecord>,
         predecessors: &Predecessors,
     ) -> Result<(), IngestError> {
         for record in &records {
@@ -273,18 +273,18 @@ impl Indexer {
 }
 
 /// Whether `record` says something that the index does not.
-fn is_news(record: &Record, predecessors: &Predecessors) -> bool {
+fn is_news(record: &OperationRecord, predecessors: &Predecessors) -> bool {
     predecessors.is_empty()
         || predecessors
             .get(&(record.token, record.op))
             .is_some_and(|predecessor| predecessor.outcome != record.decision.outcome)
 }
 
-fn predecessor(aborted: &Unsettled) -> Predecessor {
+fn predecessor(aborted: &AbortedOperation) -> Predecessor {
     Predecessor { seq: aborted.seq, outcome: Outcome::Aborted, evidence: aborted.evidence }
 }
 
-fn entries_of(aborted: &[Unsettled]) -> Vec<ListedEntry> {
+fn entries_of(aborted: &[AbortedOperation]) -> Vec<ListedEntry> {
     let mut entries: Vec<ListedEntry> =
         aborted.iter().map(|aborted| ListedEntry { token: aborted.token, time: aborted.entry_time, size: 0 }).collect();
     entries.dedup_by_key(|entry| entry.token);
@@ -294,7 +294,7 @@ fn entries_of(aborted: &[Unsettled]) -> Vec<ListedEntry> {
 /// The entries among `listed` of which the index has no record.
 async fn unknown(listed: Vec<ListedEntry>, index: &dyn Lookup) -> Result<Vec<ListedEntry>, IngestError> {
     let tokens: Vec<_> = listed.iter().map(|listed| listed.token).collect();
-    let decided = index.decided(&tokens).await?;
+    let decided = index.recorded_outcomes(&tokens).await?;
     let unknown = listed.into_iter().zip(decided).filter(|(_, records)| records.is_empty());
     Ok(unknown.map(|(listed, _)| listed).collect())
 }

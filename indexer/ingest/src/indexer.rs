@@ -22,7 +22,7 @@ use super::{
     status::Reporter,
     tail::{self, Entries, FIRST_PAUSE, Fetched, rest},
 };
-use crate::engine::{Lookup, Marks};
+use crate::engine::{Lookup, RecordMarks};
 
 /// How long a busy indexer rests.
 const BUSY: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ pub(crate) struct Indexer {
     /// The parameters and the horizon that the last probe gave.
     pub(super) frozen: Option<Frozen>,
     /// Marks that a planted fault holds back.
-    pub(super) held_back: (Marks, Superseded),
+    pub(super) held_back: (RecordMarks, Superseded),
     /// The oldest entry that was seen and is not sealed.
     waiting: Option<Token>,
     /// The last drain found entries.
@@ -107,7 +107,7 @@ impl Indexer {
                     pause = if found { BUSY } else { (pause + BUSY).min(IDLE) };
                     self.rest(pause).await;
                 }
-                Err(failure) if failure.passes() => {
+                Err(failure) if failure.is_retryable() => {
                     self.resolver.forget();
                     self.reporter.run_ends(false);
                     self.reporter.trouble("indexing", &failure);

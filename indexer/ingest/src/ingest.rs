@@ -10,11 +10,11 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::warn;
 
 use crate::{
-    engine::Engine,
+    engine::IndexEngine,
     error::IngestError,
     index::Shelf,
     indexer::Indexer,
-    status::{IngestStatus, Reporter, Role},
+    status::{IngestRole, IngestStatus, Reporter},
     tail,
 };
 
@@ -69,7 +69,7 @@ pub struct Ingest {
     /// The chain of the index's generation; the index's objects live in its store.
     pub chain: IndexChain,
     /// What builds and reads segments in that store.
-    pub engine: Arc<dyn Engine>,
+    pub engine: Arc<dyn IndexEngine>,
     /// Who this process is.
     pub identity: Identity,
     /// How much it takes on at once.
@@ -98,7 +98,7 @@ impl Ingest {
             Ok(None) => Ok(()),
             Err(failure) => Err(failure),
         };
-        reporter.role(Role::Ended);
+        reporter.role(IngestRole::Ended);
         ended
     }
 
@@ -111,7 +111,7 @@ impl Ingest {
             let acquired = self.chain.acquire(self.identity.clone(), &self.clock, beats, waits).await;
             match acquired.map_err(IngestError::from) {
                 Ok(ship) => return Ok(ship),
-                Err(failure) if failure.passes() => {
+                Err(failure) if failure.is_retryable() => {
                     reporter.trouble("taking the writer's role", &failure);
                     pause = tail::rest(pause).await;
                 }
@@ -121,7 +121,7 @@ impl Ingest {
     }
 
     async fn write(&self, ship: Writership, reporter: &Reporter, stop: &CancellationToken) -> Result<(), IngestError> {
-        reporter.role(Role::Writer);
+        reporter.role(IngestRole::Writer);
         reporter.manifest(ship.manifest());
         let clock = self.clock.clone();
         let beat = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&clock).await }));

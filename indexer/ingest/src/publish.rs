@@ -12,7 +12,7 @@ use super::{
     indexer::Indexer,
     tail::{FIRST_PAUSE, rest},
 };
-use crate::engine::Marks;
+use crate::engine::RecordMarks;
 
 impl Indexer {
     /// Publishes `batch` with the cursor at `to`, and opens the index that results.
@@ -49,7 +49,7 @@ impl Indexer {
                 }
                 Err(failure) => IngestError::from(failure),
             };
-            if !failure.passes() {
+            if !failure.is_retryable() {
                 return Err(failure);
             }
             self.reporter.trouble("publishing", &failure);
@@ -72,7 +72,7 @@ impl Indexer {
     /// The fault: what this batch marks is published with the next one.
     async fn sidecars_of_the_batch_before(&mut self, closed: &Closed) -> Result<Vec<Sidecar>, IngestError> {
         let (marks, superseded) = std::mem::replace(&mut self.held_back, (closed.marks.clone(), closed.superseded));
-        if marks == Marks::default() {
+        if marks == RecordMarks::default() {
             return Ok(Vec::new());
         }
         let put = self.shelf.put_sidecar(&marks, superseded.counts, superseded.digest);

@@ -8,7 +8,7 @@ use tidemark_wal::{
     OutcomeDecision, ResolvedEntry, ResolvedOperation, Token, entity_key,
 };
 
-use crate::engine::{Current, KeyOfWriter};
+use crate::engine::{LatestCommit, WriterKey};
 
 /// How many bytes of a malformed body are kept as searchable text.
 const TEXT_LIMIT: usize = 64 * 1024;
@@ -23,7 +23,7 @@ const REPEATED_LIMIT: usize = 4 << 20;
 /// Its JSON is what a document stores, so the names are persisted: a field may be added, none may change its meaning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Record {
+pub struct OperationRecord {
     /// The dense number that publishing gave it; 0 before.
     pub seq: u64,
     /// The entry.
@@ -96,7 +96,7 @@ pub struct Record {
     pub text: Option<String>,
 }
 
-impl Record {
+impl OperationRecord {
     /// The records of a resolved entry, by op; their seqs are 0. A malformed entry gives exactly one.
     pub fn from_resolved(resolved: &ResolvedEntry) -> Vec<Self> {
         let repeated = resolved.intent.as_ref().is_ok_and(may_repeat);
@@ -112,24 +112,24 @@ impl Record {
     }
 
     /// Whether the operation is committed.
-    pub fn committed(&self) -> bool {
+    pub fn is_committed(&self) -> bool {
         self.decision.outcome == Outcome::Committed
     }
 
     /// The entity with this operation's claim to be its newest; none unless it is committed.
-    pub fn current(&self) -> Option<(&str, Current)> {
-        let current = Current {
+    pub fn entity_commit(&self) -> Option<(&str, LatestCommit)> {
+        let current = LatestCommit {
             completed: self.decision.completed.unwrap_or(self.decision.entry_time),
             token: self.token,
             op: self.op,
             seq: self.seq,
         };
-        self.committed().then_some((self.entity.as_deref()?, current))
+        self.is_committed().then_some((self.entity.as_deref()?, current))
     }
 
     /// The idempotency key with its writer; none when the intent names no key.
-    pub fn key_of_writer(&self) -> Option<KeyOfWriter> {
-        Some(KeyOfWriter { writer: self.writer.clone().unwrap_or_default(), key: self.idempotency_key.clone()? })
+    pub fn writer_key(&self) -> Option<WriterKey> {
+        Some(WriterKey { writer: self.writer.clone().unwrap_or_default(), key: self.idempotency_key.clone()? })
     }
 
     fn of_op(resolved: &ResolvedEntry, op: &ResolvedOperation, number: u32) -> Self {
@@ -211,7 +211,7 @@ fn share(intent: &EntryIntent, number: usize, common: bool) -> Value {
 }
 
 /// The payload of an entry with these records, which come by op; several may be of the same operation.
-pub fn whole_payload<'a>(records: impl IntoIterator<Item = &'a Record>) -> Value {
+pub fn whole_payload<'a>(records: impl IntoIterator<Item = &'a OperationRecord>) -> Value {
     let mut records = records.into_iter();
     let Some(first) = records.next() else { return Value::Null };
     let (mut payload, mut last) = (first.payload.clone(), first.op);
@@ -317,15 +317,15 @@ mod tests {
         let body =
             br#"{"tidemark": 1, "writer": "w", "idempotencyKey": "k", "attributes": {"entity": "job/7"}, "ops": [
             {"descriptor": "bundles/r/b/bundle.yaml"}, {"kind": "entry", "attributes": {"message": "done"}}]}"#;
-        let records = Record::from_resolved(&resolved(body));
+        let records = OperationRecord::from_resolved(&resolved(body));
         let [bundle, entry] = &records[..] else { panic!("{records:?}") };
         assert_eq!((bundle.repo.as_deref(), bundle.bundle.as_deref()), (Some("r"), Some("b")));
         assert_eq!(bundle.entity.as_deref(), Some("bundle/r/b"));
         assert_eq!((entry.entity.as_deref(), entry.message.as_deref()), (Some("entry/job/7"), Some("done")));
-        assert_ne!(bundle.key_of_writer(), entry.key_of_writer());
+        assert_ne!(bundle.writer_key(), entry.writer_key());
         for record in &records {
             let stored = serde_json::to_string(record).unwrap();
-            assert_eq!(serde_json::from_str::<Record>(&stored).unwrap(), *record);
+            assert_eq!(serde_json::from_str::<OperationRecord>(&stored).unwrap(), *record);
         }
     }
 
@@ -343,16 +343,16 @@ mod tests {
         assert_eq!(readable(&vec![b'x'; TEXT_LIMIT * 2]).map(|text| text.len()), Some(TEXT_LIMIT));
     }
 
-    fn records(body: &Value) -> (usize, Vec<Record>) {
+    fn records(body: &Value) -> (usize, Vec<OperationRecord>) {
         let body = body.to_string();
-        (body.len(), Record::from_resolved(&resolved(body.as_bytes())))
+        (body.len(), OperationRecord::from_resolved(&resolved(body.as_bytes())))
     }
 
     fn op(number: usize, filler: usize) -> Value {
         json!({"kind": "entry", "attributes": {"n": format!("n{number}"), "filler": "x".repeat(filler)}})
     }
 
-    fn stored(records: &[Record]) -> usize {
+    fn stored(records: &[OperationRecord]) -> usize {
         records.iter().map(|record| serde_json::to_vec(record).unwrap().len()).sum()
     }
 

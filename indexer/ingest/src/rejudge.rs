@@ -5,8 +5,8 @@ use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule};
 
 use super::{index::Shelf, indexer::Frozen};
 use crate::{
-    Record,
-    engine::{EngineError, Packed},
+    OperationRecord,
+    engine::{EngineError, PackedSegment},
 };
 
 /// What the fault needs to do wrong.
@@ -22,7 +22,7 @@ impl Rejudge {
     }
 
     /// The records of `inputs` with outcomes as the store shows them now.
-    pub(crate) async fn rebuild(&self, inputs: &[Segment], shelf: &Shelf) -> Result<Packed, EngineError> {
+    pub(crate) async fn rebuild(&self, inputs: &[Segment], shelf: &Shelf) -> Result<PackedSegment, EngineError> {
         let mut builder = shelf.engine.builder()?;
         for segment in inputs {
             for mut record in shelf.engine.records(segment, segment.seq.clone()).await? {
@@ -33,7 +33,7 @@ impl Rejudge {
         builder.finish().await
     }
 
-    async fn decide_again(&self, record: &mut Record) {
+    async fn decide_again(&self, record: &mut OperationRecord) {
         let Some(schedule) = &self.schedule else { return };
         let listed = ListedEntry { token: record.token, time: record.decision.entry_time, size: record.size };
         let Ok(resolved) = self.reader.fetch(&listed, schedule).await else { return };

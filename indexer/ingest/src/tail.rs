@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
 use super::{IngestOptions, status::Reporter};
-use crate::Record;
+use crate::OperationRecord;
 
 /// A failing store is asked again after this, then after twice as long, and so on.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -30,7 +30,7 @@ const SMALLEST: u64 = 4 * 1024;
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) second: StoreSecond,
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<OperationRecord>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -104,7 +104,7 @@ impl Fetcher {
             .filter_map(|(listed, room)| async move { Some((listed, room.ok()?)) })
             .map(move |(listed, room)| {
                 let mut fetcher = self.clone();
-                let fetch = async move { fetcher.fetch(listed).await.as_ref().map(Record::from_resolved) };
+                let fetch = async move { fetcher.fetch(listed).await.as_ref().map(OperationRecord::from_resolved) };
                 let task = AbortOnDropHandle::new(tokio::spawn(fetch));
                 async move {
                     let records = finished(task).await?;

@@ -23,7 +23,7 @@ use super::{
     stopping::{ended, stop_on_signal},
 };
 use crate::service::{ServiceError, fit_log};
-use tidemark_ingest::engine::KeyOfWriter;
+use tidemark_ingest::engine::WriterKey;
 
 /// Entries read at once.
 const CONCURRENCY: usize = 32;
@@ -126,9 +126,9 @@ impl List {
         } else {
             listing.pass().await?;
         }
-        let strangers = listing.reader.unrecognized_keys();
-        if strangers > 0 {
-            tracing::warn!(strangers, "keys that are no tokens were left out");
+        let unrecognized_keys = listing.reader.unrecognized_keys();
+        if unrecognized_keys > 0 {
+            tracing::warn!(unrecognized_keys, "skipped keys that are not valid tokens");
         }
         Ok(())
     }
@@ -232,7 +232,7 @@ struct LineOp {
 }
 
 /// The first committed operation of each writer and idempotency key that this command has read.
-type Keys = BTreeMap<KeyOfWriter, (Token, usize)>;
+type Keys = BTreeMap<WriterKey, (Token, usize)>;
 
 fn line(entry: &ResolvedEntry, sealed: bool, committed: &mut Keys) -> Line {
     let outcomes = if sealed { decided(entry, committed) } else { vec![Outcome::Pending; entry.ops.len()] };
@@ -261,7 +261,7 @@ fn operation(op: &tidemark_wal::ResolvedOperation, outcome: Outcome) -> LineOp {
 fn decided(entry: &ResolvedEntry, committed: &mut Keys) -> Vec<Outcome> {
     let key_of = |number: usize| {
         let intent = entry.intent.as_ref().ok()?;
-        Some(KeyOfWriter { writer: intent.writer.clone().unwrap_or_default(), key: intent.key_of(number)? })
+        Some(WriterKey { writer: intent.writer.clone().unwrap_or_default(), key: intent.key_of(number)? })
     };
     let outcome = |(number, op): (usize, &tidemark_wal::ResolvedOperation)| {
         let outcome = op.decision.outcome;

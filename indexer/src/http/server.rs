@@ -27,7 +27,7 @@ use super::{
     process, search, status,
 };
 use crate::process::Process;
-use tidemark_search::{LateSearch, Search};
+use tidemark_search::{IndexSearcher, SearchService};
 
 /// How the server behaves.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Server {
     /// A server over this search service, in the process `process`. It is ready once the service has a status, that is,
     /// once a manifest was read.
     pub fn searching(
-        search: Arc<dyn Search>,
+        search: Arc<dyn SearchService>,
         metrics: Metrics,
         options: ServerOptions,
         stop: CancellationToken,
@@ -79,7 +79,7 @@ impl Server {
     /// As [`Self::searching`], in a process that tells about itself.
     pub fn searching_in(
         process: Process,
-        search: Arc<dyn Search>,
+        search: Arc<dyn SearchService>,
         metrics: Metrics,
         options: ServerOptions,
         stop: CancellationToken,
@@ -89,12 +89,12 @@ impl Server {
 
     /// A server that tells how its process is, and no more: health, metrics, status. It is ready as long as it lives.
     pub fn telling(process: Process, metrics: Metrics, options: ServerOptions, stop: CancellationToken) -> Self {
-        Self::new(process, Arc::new(LateSearch::default()), metrics, options, stop, Serves::Process)
+        Self::new(process, Arc::new(IndexSearcher::default()), metrics, options, stop, Serves::Process)
     }
 
     fn new(
         process: Process,
-        search: Arc<dyn Search>,
+        search: Arc<dyn SearchService>,
         metrics: Metrics,
         options: ServerOptions,
         stop: CancellationToken,

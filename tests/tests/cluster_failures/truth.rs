@@ -7,7 +7,7 @@ use std::{
 
 use futures::StreamExt as _;
 use tidemark_catalog::{IndexChain, Manifest, ObjectName, RootChain, Slot};
-use tidemark_ingest::engine::{Engine, Marks};
+use tidemark_ingest::engine::{IndexEngine, RecordMarks};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, StoreSecond};
@@ -67,7 +67,7 @@ async fn indexed(chain: &IndexChain, manifest: &Manifest) -> BTreeMap<String, St
     let cache = tempfile::tempdir().expect("a temporary folder");
     let options = EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 30 };
     let engine = Arc::new(TantivyEngine::open(chain.index().clone(), &options).expect("the engine opens"));
-    let mut marks = Marks::default();
+    let mut marks = RecordMarks::default();
     for sidecar in &manifest.sidecars {
         marks.merge(&engine.read_marks(sidecar).await.expect("the sidecar reads"));
     }

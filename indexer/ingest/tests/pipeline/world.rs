@@ -12,8 +12,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::cloud::Cloud;
 use tidemark_ingest::{
     Ingest, IngestError, IngestOptions, IngestStatus,
-    engine::{Current, Engine},
-    model::{Contents, Model},
+    engine::{IndexEngine, LatestCommit},
+    model_engine::{IndexContents, ModelEngine},
 };
 
 /// What a test's writer appends.
@@ -62,7 +62,7 @@ pub(crate) struct Running {
 }
 
 /// Makes the engine of the index that lives in a store.
-pub(crate) type EngineMaker = Box<dyn Fn(Store) -> Arc<dyn Engine>>;
+pub(crate) type EngineMaker = Box<dyn Fn(Store) -> Arc<dyn IndexEngine>>;
 
 pub(crate) struct World {
     pub(crate) cloud: Cloud,
@@ -76,7 +76,7 @@ pub(crate) struct World {
 impl World {
     /// A log with an expiry of 10 s and an audit window of two hours, and the model engine.
     pub(crate) async fn new(options: IngestOptions) -> Self {
-        Self::with_engine(options, Box::new(|store| Arc::new(Model::new(store)))).await
+        Self::with_engine(options, Box::new(|store| Arc::new(ModelEngine::new(store)))).await
     }
 
     /// The same with another engine.
@@ -143,7 +143,7 @@ impl World {
         self.cloud.plant(&format!("log/{future}"), "from the future", at);
     }
 
-    fn engine(&self) -> Arc<dyn Engine> {
+    fn engine(&self) -> Arc<dyn IndexEngine> {
         (self.engine)(self.cloud.store("index"))
     }
 
@@ -207,9 +207,9 @@ impl World {
         self.chain().latest().await.unwrap().unwrap().state
     }
 
-    pub(crate) async fn contents(&self) -> Contents {
+    pub(crate) async fn contents(&self) -> IndexContents {
         let (manifest, engine) = (self.manifest().await, self.engine());
-        let mut contents = Contents::default();
+        let mut contents = IndexContents::default();
         for segment in &manifest.segments {
             let records = engine.records(segment, segment.seq.clone()).await.unwrap();
             contents.records.extend(records.into_iter().map(|record| (record.seq, record)));
@@ -231,7 +231,7 @@ impl World {
     }
 
     /// Checks what must hold of every index, and gives what is in it.
-    pub(crate) async fn check(&self) -> Contents {
+    pub(crate) async fn check(&self) -> IndexContents {
         let (manifest, contents) = (self.manifest().await, self.contents().await);
         assert!(manifest.cursor.second() <= manifest.horizon);
         let seqs: Vec<u64> = contents.records.keys().copied().collect();
@@ -242,7 +242,7 @@ impl World {
         contents
     }
 
-    fn check_each_operation_once(contents: &Contents) {
+    fn check_each_operation_once(contents: &IndexContents) {
         let mut standing = BTreeMap::new();
         for record in contents.records.values().filter(|record| !contents.marks.superseded.contains(record.seq)) {
             let double = standing.insert((record.token, record.op), record.seq);
@@ -252,14 +252,14 @@ impl World {
 }
 
 /// `overtaken` is what the naive fold over all committed operations gives.
-fn check_newest(contents: &Contents) {
+fn check_newest(contents: &IndexContents) {
     let standing = || contents.records.values().filter(|record| !contents.marks.superseded.contains(record.seq));
-    let mut newest: BTreeMap<&str, Current> = BTreeMap::new();
-    for (entity, current) in standing().filter_map(|record| record.current()) {
+    let mut newest: BTreeMap<&str, LatestCommit> = BTreeMap::new();
+    for (entity, current) in standing().filter_map(|record| record.entity_commit()) {
         let known = newest.entry(entity).or_insert(current);
         *known = current.max(*known);
     }
-    for (entity, current) in standing().filter_map(|record| record.current()) {
+    for (entity, current) in standing().filter_map(|record| record.entity_commit()) {
         let overtaken = contents.marks.overtaken.contains(current.seq);
         assert_eq!(overtaken, newest[entity] != current, "{entity}, seq {}", current.seq);
     }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::{hit, json, words};
-use tidemark_search::api::{EntryAnswer, EntryOperation, Hit, ObservationAnswer};
+use tidemark_search::api::{EntryAnswer, EntryOperation, ObservationAnswer, SearchHit};
 
 /// The entry.
 pub(crate) fn shown(entry: &EntryAnswer) -> Markup {
@@ -103,7 +103,7 @@ fn facts(operation: &EntryOperation) -> Markup {
     }
 }
 
-fn texts(found: &Hit) -> Markup {
+fn texts(found: &SearchHit) -> Markup {
     let texts = [
         ("Repository", &found.repo),
         ("Bundle", &found.bundle),

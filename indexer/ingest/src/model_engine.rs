@@ -1,0 +1,287 @@
+//! The index as a model: what tests and the simulation use in place of Tantivy.
+//!
+//! A segment is a file of records, one JSON object a line; a sidecar is one JSON object. Nothing runs on a thread of its
+//! own, and every order is defined, so that the same calls give the same bytes.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use roaring::RoaringTreemap;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tidemark_catalog::{Manifest, Segment, Sidecar};
+use tidemark_store::Store;
+use tidemark_wal::{Outcome, Token};
+
+use crate::{
+    OperationRecord,
+    engine::{
+        AbortedOperation, AbortedQuery, EngineError, IndexEngine, LatestCommit, Lookup, PackedSegment, RecordMarks,
+        RecordedOutcome, SegmentBuilder, SegmentFile, WriterKey,
+    },
+};
+
+/// No object of a model is larger.
+const LIMIT: u64 = 1 << 30;
+
+/// The engine over the store that the manifests' keys are relative to.
+#[derive(Debug)]
+pub struct ModelEngine {
+    store: Store,
+    segments: Mutex<BTreeMap<String, Arc<Vec<OperationRecord>>>>,
+    sidecars: Mutex<BTreeMap<String, Arc<RecordMarks>>>,
+}
+
+/// All that one manifest's index holds.
+#[derive(Clone, Debug, Default)]
+pub struct IndexContents {
+    /// Every record, by seq.
+    pub records: BTreeMap<u64, OperationRecord>,
+    /// The union of the sidecars.
+    pub marks: RecordMarks,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredMarks {
+    superseded: Vec<u64>,
+    overtaken: Vec<u64>,
+}
+
+impl ModelEngine {
+    /// A model over `store`.
+    pub fn new(store: Store) -> Self {
+        Self { store, segments: Mutex::default(), sidecars: Mutex::default() }
+    }
+
+    /// All records and marks of `manifest`.
+    pub async fn contents(&self, manifest: &Manifest) -> Result<IndexContents, EngineError> {
+        let mut contents = IndexContents::default();
+        for segment in &manifest.segments {
+            let records = self.segment(segment).await?;
+            contents.records.extend(records.iter().map(|record| (record.seq, record.clone())));
+        }
+        for sidecar in &manifest.sidecars {
+            contents.marks.merge(&*self.sidecar(sidecar).await?);
+        }
+        Ok(contents)
+    }
+
+    async fn segment(&self, segment: &Segment) -> Result<Arc<Vec<OperationRecord>>, EngineError> {
+        if let Some(records) = known(&self.segments, &segment.key) {
+            return Ok(records);
+        }
+        let body = self.read(&segment.key, &segment.checksum).await?;
+        let records = body
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(serde_json::from_slice)
+            .collect::<Result<Vec<OperationRecord>, _>>()
+            .map_err(|error| damaged(&segment.key, &error))?;
+        Ok(remember(&self.segments, &segment.key, records))
+    }
+
+    async fn sidecar(&self, sidecar: &Sidecar) -> Result<Arc<RecordMarks>, EngineError> {
+        if let Some(marks) = known(&self.sidecars, &sidecar.key) {
+            return Ok(marks);
+        }
+        let body = self.read(&sidecar.key, &sidecar.checksum).await?;
+        let stored: StoredMarks = serde_json::from_slice(&body).map_err(|error| damaged(&sidecar.key, &error))?;
+        let marks = RecordMarks {
+            superseded: stored.superseded.into_iter().collect(),
+            overtaken: stored.overtaken.into_iter().collect(),
+        };
+        Ok(remember(&self.sidecars, &sidecar.key, marks))
+    }
+
+    async fn read(&self, key: &str, checksum: &str) -> Result<Bytes, EngineError> {
+        let body = self.store.get(key, LIMIT).await?.and_then(|object| object.body);
+        let body = body.ok_or_else(|| EngineError::Gone { key: key.to_owned() })?;
+        if hex::encode(Sha256::digest(&body)) == checksum {
+            Ok(body)
+        } else {
+            Err(damaged(key, &"its checksum is another than the manifest's"))
+        }
+    }
+}
+
+#[async_trait]
+impl IndexEngine for ModelEngine {
+    fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
+        Ok(Box::<ModelBuilder>::default())
+    }
+
+    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError> {
+        Ok(Arc::new(ModelLookup::new(&self.contents(manifest).await?)))
+    }
+
+    async fn merge(&self, inputs: &[Segment]) -> Result<PackedSegment, EngineError> {
+        let mut merged = ModelBuilder::default();
+        for segment in inputs {
+            for record in self.segment(segment).await?.iter() {
+                merged.push(record)?;
+            }
+        }
+        Ok(merged.pack())
+    }
+
+    async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
+        let records = self.segment(segment).await?;
+        Ok(records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect())
+    }
+
+    fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError> {
+        let stored = StoredMarks { superseded: listed(&marks.superseded), overtaken: listed(&marks.overtaken) };
+        serde_json::to_vec(&stored).map(Bytes::from).map_err(|error| refused(&error))
+    }
+
+    async fn read_marks(&self, sidecar: &Sidecar) -> Result<RecordMarks, EngineError> {
+        Ok(RecordMarks::clone(&*self.sidecar(sidecar).await?))
+    }
+}
+
+#[derive(Debug, Default)]
+struct ModelBuilder {
+    lines: Vec<u8>,
+    documents: u64,
+}
+
+impl ModelBuilder {
+    fn push(&mut self, record: &OperationRecord) -> Result<(), EngineError> {
+        serde_json::to_writer(&mut self.lines, record).map_err(|error| refused(&error))?;
+        self.lines.push(b'\n');
+        self.documents += 1;
+        Ok(())
+    }
+
+    fn pack(self) -> PackedSegment {
+        PackedSegment {
+            size: self.lines.len() as u64,
+            checksum: hex::encode(Sha256::digest(&self.lines)),
+            documents: self.documents,
+            file: SegmentFile::Memory(self.lines.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl SegmentBuilder for ModelBuilder {
+    async fn add(&mut self, records: Vec<OperationRecord>) -> Result<(), EngineError> {
+        records.iter().try_for_each(|record| self.push(record))
+    }
+
+    fn size(&self) -> usize {
+        self.lines.len()
+    }
+
+    async fn finish(self: Box<Self>) -> Result<PackedSegment, EngineError> {
+        Ok(self.pack())
+    }
+}
+
+#[derive(Debug, Default)]
+struct ModelLookup {
+    decided: BTreeMap<Token, Vec<RecordedOutcome>>,
+    current: BTreeMap<String, LatestCommit>,
+    committed: BTreeMap<WriterKey, (Token, u32)>,
+    aborted: Vec<AbortedOperation>,
+}
+
+impl ModelLookup {
+    fn new(contents: &IndexContents) -> Self {
+        let mut lookup = Self::default();
+        for record in contents.records.values() {
+            lookup.take(record, contents.marks.superseded.contains(record.seq));
+        }
+        lookup.aborted.sort_by_key(|aborted| (aborted.token, aborted.op));
+        lookup
+    }
+
+    fn take(&mut self, record: &OperationRecord, superseded: bool) {
+        let OperationRecord { token, op, seq, .. } = *record;
+        let outcome = record.decision.outcome;
+        let decided = self.decided.entry(token).or_default();
+        decided.push(RecordedOutcome { op, seq, outcome, superseded });
+        decided.sort_by_key(|decided| (decided.op, decided.seq));
+        match outcome {
+            _ if superseded => {}
+            Outcome::Committed => self.take_committed(record),
+            Outcome::Aborted => self.aborted.push(AbortedOperation {
+                token,
+                op,
+                seq,
+                entry_time: record.decision.entry_time,
+                evidence: record.decision.evidence,
+            }),
+            _ => {}
+        }
+    }
+
+    fn take_committed(&mut self, record: &OperationRecord) {
+        if let Some((entity, current)) = record.entity_commit() {
+            let newest = self.current.entry(entity.to_owned()).or_insert(current);
+            *newest = current.max(*newest);
+        }
+        if let Some(key) = record.writer_key() {
+            let place = (record.token, record.op);
+            let smallest = self.committed.entry(key).or_insert(place);
+            *smallest = place.min(*smallest);
+        }
+    }
+}
+
+#[async_trait]
+impl Lookup for ModelLookup {
+    async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
+        let of = |token| self.decided.get(token).cloned().unwrap_or_default();
+        Ok(tokens.iter().map(of).collect())
+    }
+
+    async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError> {
+        Ok(entities.iter().map(|entity| self.current.get(entity).copied()).collect())
+    }
+
+    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
+        Ok(keys.iter().map(|key| self.committed.get(key).copied()).collect())
+    }
+
+    async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
+        let within = |one: &&AbortedOperation| {
+            query.seconds.contains(&one.token.second().max(one.entry_time))
+                && query.after.is_none_or(|after| one.token > after)
+        };
+        let mut found: Vec<AbortedOperation> = self.aborted.iter().filter(within).copied().collect();
+        if let Some(last) = found.get(query.limit.saturating_sub(1)).map(|last| last.token) {
+            found.truncate(found.partition_point(|one| one.token <= last));
+        }
+        Ok(found)
+    }
+}
+
+fn known<T>(cache: &Mutex<BTreeMap<String, Arc<T>>>, key: &str) -> Option<Arc<T>> {
+    cache.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+}
+
+fn remember<T>(cache: &Mutex<BTreeMap<String, Arc<T>>>, key: &str, value: T) -> Arc<T> {
+    let value = Arc::new(value);
+    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+    cache.insert(key.to_owned(), value.clone());
+    value
+}
+
+fn listed(seqs: &RoaringTreemap) -> Vec<u64> {
+    seqs.iter().collect()
+}
+
+fn damaged(key: &str, why: &dyn fmt::Display) -> EngineError {
+    EngineError::Damaged { key: key.to_owned(), why: why.to_string() }
+}
+
+fn refused(error: &serde_json::Error) -> EngineError {
+    EngineError::Refused { what: "store a record".to_owned(), why: error.to_string() }
+}
