@@ -29,7 +29,7 @@ pub struct StoreSettings {
     pub credentials_dir: Option<PathBuf>,
 }
 
-/// What opens a store: variables, files, and where its requests are counted. Cheap to clone.
+/// How a store is opened: variables, files, and the counter of its requests. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct StoreAccess {
     pub(crate) environment: StoreEnvironment,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_nobody_knows_is_refused() {
+    fn an_unknown_setting_is_refused() {
         assert!(serde_json::from_str::<StoreSettings>(r#"{"bucket": "x"}"#).is_err());
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-/// The variables that each store's own tools read: the process's, or others for a store beside it.
+/// The variables that each store's own tools read: the process's, or others in their place.
 #[derive(Clone, Default)]
 pub struct StoreEnvironment(BTreeMap<String, String>);
 
@@ -24,7 +24,7 @@ impl StoreEnvironment {
         names.iter().filter_map(|name| self.get(name)).find(|value| !value.is_empty())
     }
 
-    /// Whether the variable says yes.
+    /// Whether the variable is set to a true value.
     pub(crate) fn is_true(&self, name: &str) -> bool {
         self.get(name).is_some_and(is_true)
     }
@@ -61,7 +61,7 @@ impl StoreEnvironment {
     }
 }
 
-/// Whether the value of a variable says yes.
+/// Whether the value of a variable means true.
 pub(crate) fn is_true(value: &str) -> bool {
     ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())
 }

@@ -14,7 +14,7 @@ impl Store {
     /// lazily, page by page; each page retries. Objects below deeper folders are included.
     ///
     /// Keys come as they are, also those that no call can read or write (`a//b`, `a/../b`, control characters). A store
-    /// that lists out of order is an error: whoever walks a log relies on it.
+    /// that lists out of order is an error: readers of a log rely on the order.
     pub fn list(&self, prefix: &str, after: Option<&str>) -> BoxStream<'static, Result<ObjectInfo, StoreError>> {
         let listing = KeyListing {
             store: self.clone(),

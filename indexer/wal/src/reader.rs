@@ -6,5 +6,6 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
-pub use log_reader::{ListedEntry, LogReader, ReaderLimits, ResolvedEntry, ResolvedOperation};
+pub use listing::ListedEntry;
+pub use log_reader::{LogReader, ReaderLimits, ResolvedEntry, ResolvedOperation};
 pub(crate) use resolve::{OP_FIELD, TOKEN_FIELD, digest_of};

@@ -24,9 +24,9 @@ const MAX_CONCURRENT_PUTS: usize = 8;
 pub(super) enum AttemptOutcome {
     /// Committed, and seen in time.
     Acknowledged { token: Token, acknowledged: StoreSecond },
-    /// Not proven, and nothing stands in the way of another token.
+    /// Not proven; another token may succeed.
     Retry(UnprovenAttempt),
-    /// Not proven, and another token would not help.
+    /// Not proven; another token cannot succeed.
     Failed(AppendError),
 }
 
@@ -38,7 +38,7 @@ pub(super) struct UnprovenAttempt {
     why: String,
 }
 
-/// What a look at an attempt showed that proves nothing.
+/// What a read-back found that does not prove the attempt.
 pub(super) struct NotVisible {
     pub(super) unproven: UnprovenAttempt,
     observations: Vec<Observation>,
@@ -61,7 +61,7 @@ impl UnprovenAttempt {
 }
 
 impl AppendSession {
-    /// Entry, parts, proof, under the last of the tokens that were tried.
+    /// Writes the entry and its parts, and reads them back, under the last of the tokens that were tried.
     pub(super) async fn attempt(&self, tried: &[AppendAttempt], prepared: &PreparedEntry) -> AttemptOutcome {
         let [earlier @ .., attempt] = tried else {
             unreachable!("an attempt has a token");
@@ -109,8 +109,7 @@ impl AppendSession {
             }
         }
         let seen = entries.head(&key).await.map_err(|error| UnprovenAttempt::new(attempt, error.to_string()))?;
-        let time =
-            seen.ok_or_else(|| UnprovenAttempt::new(attempt, "the entry is not there after it was written"))?.time;
+        let time = seen.ok_or_else(|| UnprovenAttempt::new(attempt, "the entry is absent after it was written"))?.time;
         if time < attempt.token.second() || !attempt.in_bound(time) {
             let at = attempt.token.second();
             return Err(UnprovenAttempt::new(
@@ -127,7 +126,7 @@ impl AppendSession {
         let (labels, descriptors): (Vec<&CompletionPart>, Vec<&CompletionPart>) =
             prepared.parts.iter().partition(is_label);
         for parts in [descriptors, labels] {
-            // Made before they are streamed: a closure in the stream would keep the append from being spawned.
+            // Collected before they are streamed: with a closure in the stream the future would not be `Send`.
             let puts: Vec<_> = parts.into_iter().map(|part| self.put(attempt, part)).collect();
             let put: Vec<_> = stream::iter(puts).buffered(MAX_CONCURRENT_PUTS).collect().await;
             let put: Result<(), String> = put.into_iter().collect();
@@ -146,7 +145,7 @@ impl AppendSession {
         let not_visible = |unproven| NotVisible { unproven, observations: Vec::new() };
         let found = match self.reader.lookup(attempt.token, &attempt.schedule).await {
             Ok(Some(found)) => found,
-            Ok(None) => return Err(not_visible(UnprovenAttempt::new(attempt, "the entry is not there"))),
+            Ok(None) => return Err(not_visible(UnprovenAttempt::new(attempt, "the entry is absent"))),
             Err(error) => return Err(not_visible(UnprovenAttempt::new(attempt, error.to_string()))),
         };
         if prepared.is_some_and(|prepared| prepared.body != found.body) {
@@ -248,7 +247,7 @@ fn what_is_missing(found: &ResolvedEntry) -> String {
     let mut absent =
         found.ops.iter().filter(|op| op.operation.descriptor.is_some() && op.decision.observations.is_empty());
     match absent.find_map(|op| op.operation.descriptor.as_deref()) {
-        Some(path) => format!("\"{path}\" is not there"),
+        Some(path) => format!("\"{path}\" is absent"),
         None => format!("it is {outcome:?}").to_lowercase(),
     }
 }

@@ -186,7 +186,7 @@ async fn labels_follow_the_newest_marker() {
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: c\n"));
-    // A value that somebody wrote over it is put right by the next one.
+    // The next append repairs a value that another program wrote.
     lab.log().values().put("labels/r/v1/label.yaml", Bytes::from_static(b"id: x\n")).await.unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
     writer.append(draft([label("d")])).await.unwrap();

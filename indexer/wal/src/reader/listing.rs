@@ -1,8 +1,9 @@
 //! Listing entries in token order: one listing for a short range, slices of time side by side for a long one.
 //!
-//! The first [`SAMPLE_ENTRIES`] entries tell how dense the log is. What remains is cut into slices that are expected to hold
-//! [`TARGET_SLICE_ENTRIES`] entries each; a slice that turns out denser is read on lazily where its first [`MAX_HELD_ENTRIES`] entries end, so
-//! that memory stays bounded. The width of the next slices follows what the last ones held.
+//! The first [`SAMPLE_ENTRIES`] entries tell how dense the log is. What remains is cut into slices that are expected to
+//! hold [`TARGET_SLICE_ENTRIES`] entries each. A slice that turns out denser is read lazily from where its first
+//! [`MAX_HELD_ENTRIES`] entries end, so that memory stays bounded. The width of the next slices follows what the last ones
+//! held.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +21,6 @@ use futures::{
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use super::log_reader::ListedEntry;
 use crate::token::Token;
 use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond};
 
@@ -34,6 +34,17 @@ const MAX_HELD_ENTRIES: usize = 20_000;
 const MIN_SLICED_RANGE: Duration = Duration::from_mins(1);
 /// Sorts after everything in `.tidemark/` and before every token.
 const BEFORE_TOKENS: &str = ".tidemark0";
+
+/// An entry that a listing showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedEntry {
+    /// Its token.
+    pub token: Token,
+    /// Its store time.
+    pub time: StoreSecond,
+    /// Size of its body in bytes.
+    pub size: u64,
+}
 
 type EntryItems = BoxStream<'static, Result<ListedEntry, StoreError>>;
 

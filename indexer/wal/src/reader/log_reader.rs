@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 
-use super::listing::{RangeListing, UnrecognizedKeys};
+use super::listing::{ListedEntry, RangeListing, UnrecognizedKeys};
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath},
     log::Log,
@@ -22,7 +22,7 @@ use tidemark_store::{StoreError, StoreSecond};
 pub struct ReaderLimits {
     /// Largest body of an entry in bytes; a larger one is malformed and not read.
     pub entry: u64,
-    /// Largest descriptor in bytes; a larger one counts as there, but is not read.
+    /// Largest descriptor in bytes; a larger one counts as present, but is not read.
     pub descriptor: u64,
     /// How many listings run at once over a long range.
     pub listings: usize,
@@ -40,17 +40,6 @@ pub struct LogReader {
     pub(super) log: Log,
     pub(super) limits: ReaderLimits,
     unrecognized: Arc<UnrecognizedKeys>,
-}
-
-/// An entry that a listing showed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListedEntry {
-    /// Its token.
-    pub token: Token,
-    /// Its store time.
-    pub time: StoreSecond,
-    /// Size of its body in bytes.
-    pub size: u64,
 }
 
 /// An entry with all that is known of it.
@@ -72,14 +61,14 @@ pub struct ResolvedEntry {
     pub ops: Vec<ResolvedOperation>,
 }
 
-/// One operation and what became of it.
+/// One operation and its outcome.
 #[derive(Clone, Debug)]
 pub struct ResolvedOperation {
     /// What was announced.
     pub operation: IntentOperation,
     /// What its descriptor describes.
     pub path: DatamonPath,
-    /// What became of it. The operations of one entry share outcome and completion; evidence and observations are its own.
+    /// Its outcome. The operations of one entry share outcome and completion; evidence and observations are its own.
     pub decision: OutcomeDecision,
     /// The descriptor, where one was found that is this operation's and could be read.
     pub descriptor: Option<DatamonDescriptor>,

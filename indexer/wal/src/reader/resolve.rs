@@ -1,4 +1,4 @@
-//! Finding what an entry names, and saying how it is known to be that.
+//! Finding the descriptors that an entry names, and the evidence that they belong to it.
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
