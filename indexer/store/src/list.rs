@@ -89,7 +89,8 @@ impl KeyListing {
         Some(Ok(ObjectInfo::new(key.to_owned(), meta)))
     }
 
-    /// Drops the page that failed, so that the next one starts after the last key; gives up after too many failures in a row.
+    /// Drops the page that failed, so that the next one starts after the last key. Gives up after too many failures in a
+    /// row.
     async fn recover(&mut self, error: &object_store::Error) -> Result<(), StoreError> {
         let error = self.store.error(&format!("{}/", self.prefix), error);
         self.page = None;

@@ -1,8 +1,8 @@
 //! The dated parameters of a log: `W`, `S`, `R`, `V` and the audit window, and the horizon that follows from them.
 //!
-//! The first set holds for all earlier time too. A later set takes effect [`PARAMETER_CHANGE_DELAY`] + its `V` after the store time
-//! of the record that carries it, so that every process that relied on the old set has stopped doing so. A token is decided by
-//! the set in force at its second.
+//! The first set holds for all earlier time too. A later set takes effect [`PARAMETER_CHANGE_DELAY`] + its `V` after the
+//! store time of the record that carries it, so that every process that relied on the old set has stopped doing so. A token
+//! is decided by the set in force at its second.
 
 use std::time::Duration;
 
@@ -104,8 +104,8 @@ impl ParameterSchedule {
 
     /// The schedule with one more set, recorded at store time `recorded`.
     ///
-    /// The set holds from `recorded` + [`PARAMETER_CHANGE_DELAY`] + the larger `V` of old and new, and never before a set that was
-    /// recorded earlier.
+    /// The set holds from `recorded` + [`PARAMETER_CHANGE_DELAY`] + the larger `V` of old and new, and never before a set
+    /// that was recorded earlier.
     #[must_use]
     pub fn changed(&self, parameters: LogParameters, recorded: StoreSecond) -> Self {
         let newest = self.newest();

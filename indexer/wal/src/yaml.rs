@@ -6,7 +6,7 @@
 //!
 //! The parser is `serde_norway`, and the bounds are ours. The budget of `serde-saphyr`, which kube links for the operator,
 //! bounds depth, nodes and text too, but it reads scalars by other rules: `yes`, `017`, `1_000` and `!!binary` become other
-//! values, tags of its own and long integers pass that are refused here, and equal keys and `.inf` are refused that pass here.
+//! values; unknown tags and long integers pass that are refused here, and equal keys and `.inf` are refused that pass here.
 //! Entries are decided once and recorded, so a payload must keep its meaning.
 
 use std::{cell::Cell, fmt};
