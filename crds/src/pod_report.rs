@@ -56,7 +56,7 @@ pub struct PodProblem {
     pub reason: Reason,
     /// Which store is at fault, if one is.
     #[serde(default)]
-    pub place: Option<StoreRole>,
+    pub role: Option<StoreRole>,
     /// The fact, the effect and the remedy.
     #[serde(default)]
     pub message: String,

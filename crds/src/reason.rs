@@ -41,7 +41,7 @@ reasons! {
     /// A store does not answer.
     Unreachable,
     /// A store does not keep what a log needs: create-only writes, complete listings.
-    StoreUnfit,
+    StoreUnsupported,
     /// A URL that no store can be opened by.
     InvalidURL,
     /// The log was recorded with other parameters than the WAL asks for.

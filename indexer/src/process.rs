@@ -163,12 +163,12 @@ impl Process {
         }
         let mut problems = Vec::<PodProblem>::new();
         for (FailureCause { reason, url }, message) in found {
-            let place = match reason {
+            let role = match reason {
                 Reason::AuthTokenMissing => Some(StoreRole::Auth),
-                _ => url.and_then(|url| place_of(&state.places, &url)),
+                _ => url.and_then(|url| role_of(&state.places, &url)),
             };
-            if !problems.iter().any(|known| (known.reason, known.place) == (reason, place)) {
-                problems.push(PodProblem { reason, place, message });
+            if !problems.iter().any(|known| (known.reason, known.role) == (reason, role)) {
+                problems.push(PodProblem { reason, role, message });
             }
         }
         problems
@@ -214,14 +214,14 @@ fn report_search(report: &mut PodReport, status: Option<StatusAnswer>) {
     report.writer = status.writer;
 }
 
-/// The place whose URL is `url` or the longest prefix of it.
-fn place_of(places: &[(String, StoreRole)], url: &str) -> Option<StoreRole> {
+/// The role of the store whose URL is `url` or the longest prefix of it.
+fn role_of(places: &[(String, StoreRole)], url: &str) -> Option<StoreRole> {
     let below = |root: &str| {
         let root = root.trim_end_matches('/');
         url.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     let found = places.iter().filter(|(root, _)| below(root)).max_by_key(|(root, _)| root.len());
-    found.map(|(_, place)| *place)
+    found.map(|(_, role)| *role)
 }
 
 #[cfg(test)]
@@ -242,14 +242,14 @@ mod tests {
             ("s3://b/log-2".to_owned(), StoreRole::Metadata),
             ("s3://b/log/index".to_owned(), StoreRole::Index),
         ]);
-        for (url, place) in [
+        for (url, role) in [
             ("s3://b/log/.tidemark/root", StoreRole::Log),
             ("s3://b/log-2", StoreRole::Metadata),
             ("s3://b/log/index/g1", StoreRole::Index),
         ] {
             process.failed("opening", &failed(url));
             let problems = process.answer().problems;
-            assert_eq!(problems.iter().map(|problem| problem.place).collect::<Vec<_>>(), [Some(place)], "{url}");
+            assert_eq!(problems.iter().map(|problem| problem.role).collect::<Vec<_>>(), [Some(role)], "{url}");
             assert_eq!(problems[0].reason, Reason::Unreachable);
         }
         process.works("opening");

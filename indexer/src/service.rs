@@ -19,5 +19,5 @@ pub use indexing::{IndexOptions, IndexService};
 pub(crate) use opening::fit_log;
 pub use opening::{Asked, cache_options};
 pub use serving::{ServeOptions, ServeService};
-pub use stores::{Opened, PlaceRequests, Stores, StoresSettings, Use};
+pub use stores::{Opened, StoreRequestCounts, Stores, StoresSettings, Use};
 pub use waiting::Patience;

@@ -58,7 +58,7 @@ pub(crate) enum Phase {
 #[serde(default)]
 pub(crate) struct Problem {
     pub(crate) reason: String,
-    pub(crate) place: Option<String>,
+    pub(crate) role: Option<String>,
     pub(crate) message: String,
 }
 
@@ -144,7 +144,7 @@ mod tests {
         let text = r#"{"version":"0.1.0","kind":"indexer","phase":"writing","identity":"u","generation":"g1","epoch":3,
             "manifest":17,"horizon":"2026-11-21T10:00:00Z","cursor":null,"lagSeconds":0,"pendingEntries":0,"entries":1204,
             "caughtUp":true,"probed":true,"adoptedFrom":null,"writer":null,
-            "problems":[{"reason":"BucketMissing","place":"log","message":"no bucket"}]}"#;
+            "problems":[{"reason":"BucketMissing","role":"log","message":"no bucket"}]}"#;
         let process: Process = serde_json::from_str(text).unwrap();
         assert_eq!((process.phase, process.epoch, process.entries), (Phase::Writing, Some(3), Some(1204)));
         assert!(process.problems[0].is_storage() && process.horizon.is_some());

@@ -105,7 +105,7 @@ impl ToCause for ServiceError {
             Self::Chain(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
             Self::Ingest(error) => error.to_cause(),
-            Self::Unfit { store, .. } => FailureCause::at(Reason::StoreUnfit, store),
+            Self::Unfit { store, .. } => FailureCause::at(Reason::StoreUnsupported, store),
             Self::NoExpiry { log } => FailureCause::at(Reason::ExpiryMissing, log),
             Self::Import(_) | Self::Listen { .. } | Self::Disk { .. } | Self::Busy { .. } | Self::Ended { .. } => {
                 FailureCause::of(Reason::Internal)
@@ -144,7 +144,7 @@ mod tests {
             Reason::CredentialsMissing,
         ),
         (|url, key, _| StoreError::Absent { url, key }, Reason::IndexDamaged),
-        (|url, key, why| StoreError::Refused { url, key, why }, Reason::StoreUnfit),
+        (|url, key, why| StoreError::Refused { url, key, why }, Reason::StoreUnsupported),
         (|url, key, why| StoreError::Failed { url, key, why }, Reason::Unreachable),
     ];
 
@@ -295,10 +295,10 @@ mod tests {
         assert_eq!(EngineError::Damaged { key: key(), why: why() }.to_cause().reason, Reason::IndexDamaged);
         assert_eq!(EngineError::Refused { what: key(), why: why() }.to_cause().reason, Reason::Internal);
         let vanished = ClockError::Vanished { url: key(), key: key() };
-        assert_eq!(vanished.to_cause().reason, Reason::StoreUnfit);
+        assert_eq!(vanished.to_cause().reason, Reason::StoreUnsupported);
         assert_eq!(PublishError::Fenced { epoch: 1, by: 2 }.to_cause().reason, Reason::Fenced);
         let unfit = ServiceError::Unfit { store: key(), line: key(), detail: key() };
-        assert_eq!(unfit.to_cause(), FailureCause { reason: Reason::StoreUnfit, url: Some(key()) });
+        assert_eq!(unfit.to_cause(), FailureCause { reason: Reason::StoreUnsupported, url: Some(key()) });
         assert_eq!(ServiceError::NoExpiry { log: key() }.to_cause().reason, Reason::ExpiryMissing);
         assert_eq!(ServiceError::Ended { task: "server", why: why() }.to_cause().reason, Reason::Internal);
     }

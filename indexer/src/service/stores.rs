@@ -42,8 +42,8 @@ pub struct Stores {
     requests: BTreeMap<&'static str, Requests>,
 }
 
-/// What the requests to each place's store have come to, as figures.
-pub struct PlaceRequests(BTreeMap<&'static str, Requests>);
+/// Counts of the requests to each store, by its role, as figures.
+pub struct StoreRequestCounts(BTreeMap<&'static str, Requests>);
 
 /// What a process does with its stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +118,8 @@ impl Stores {
     }
 
     /// The figures of their requests.
-    pub fn requests(&self) -> PlaceRequests {
-        PlaceRequests(self.requests.clone())
+    pub fn requests(&self) -> StoreRequestCounts {
+        StoreRequestCounts(self.requests.clone())
     }
 }
 
@@ -129,20 +129,20 @@ impl fmt::Debug for Stores {
     }
 }
 
-impl fmt::Debug for PlaceRequests {
+impl fmt::Debug for StoreRequestCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PlaceRequests")
+        f.write_str("StoreRequestCounts")
     }
 }
 
-impl Collector for PlaceRequests {
+impl Collector for StoreRequestCounts {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let kind = ConstCounter::new(0u64);
-        let help = "requests to object stores by place, operation and result";
+        let help = "requests to object stores by role of the store, operation and result";
         let mut family = encoder.encode_descriptor("store_requests", help, None, kind.metric_type())?;
-        for (place, requests) in &self.0 {
+        for (role, requests) in &self.0 {
             for (operation, result, count) in requests.counts() {
-                let labels = [("place", *place), ("operation", operation), ("result", result)];
+                let labels = [("role", *role), ("operation", operation), ("result", result)];
                 ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
         }

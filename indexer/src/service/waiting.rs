@@ -76,7 +76,7 @@ where
 /// A store that was found unfit is not probed again at once: that takes a thousand requests.
 fn pause_after(failure: &ServiceError, pause: Duration) -> Duration {
     match failure.to_cause().reason {
-        Reason::StoreUnfit => LONGEST,
+        Reason::StoreUnsupported => LONGEST,
         // It asks this machine for a file, and nobody else.
         Reason::CredentialsMissing => pause.min(LOCAL),
         _ => pause,

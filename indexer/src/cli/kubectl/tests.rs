@@ -144,7 +144,7 @@ fn healthy() -> Value {
 
 fn troubled() -> Value {
     json!({"kind": "indexer", "phase": "starting", "problems": [
-        {"reason": "BucketMissing", "place": "log", "message": "bucket \"wal\" is missing; nothing is indexed; make it"}]})
+        {"reason": "BucketMissing", "role": "log", "message": "bucket \"wal\" is missing; nothing is indexed; make it"}]})
 }
 
 fn search(query: &str, json: bool, token: Option<&str>) -> Search {

@@ -121,7 +121,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::BucketMissing
         | Reason::ReadOnly
         | Reason::Unreachable
-        | Reason::StoreUnfit
+        | Reason::StoreUnsupported
         | Reason::InvalidURL
         | Reason::ParametersDiffer
         | Reason::ExpiryMissing

@@ -59,7 +59,7 @@ fn writer() -> Process {
 }
 
 fn problem(reason: &str) -> Vec<Problem> {
-    vec![Problem { reason: reason.to_owned(), place: Some("log".to_owned()), message: format!("{reason}; so; do") }]
+    vec![Problem { reason: reason.to_owned(), role: Some("log".to_owned()), message: format!("{reason}; so; do") }]
 }
 
 fn before(kind: ConditionType, status: &str, reason: Reason) -> Condition {
