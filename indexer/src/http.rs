@@ -5,25 +5,28 @@
 //! Every URL that the server writes is relative, so that it may stand behind any path prefix.
 
 mod app;
+mod arguments;
 mod auth;
+mod document;
 mod entities;
 mod entries;
+mod extract;
 mod guard;
 mod health;
 mod metrics;
 mod openapi;
 mod page;
-mod parameters;
 mod problem;
 mod process;
+mod routes;
 mod search;
 mod server;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub use crate::metrics::Metrics;
 #[cfg(test)]
 pub(crate) use auth::token_file_message;
-pub use metrics::Metrics;
 pub use openapi::document as openapi_document;
 pub use server::{Server, ServerOptions};

@@ -6,6 +6,7 @@ pub mod cli;
 mod demo;
 pub mod git;
 pub mod http;
+pub mod metrics;
 pub mod process;
 pub mod service;
 pub mod telemetry;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics::Metrics, parameters::Parameters, problem::Problem};
-use crate::process::Process;
+use super::{arguments::WaitArgs, extract::QueryString, problem::Problem};
+use crate::{metrics::Metrics, process::Process};
 use tidemark_search::{Search, SearchError, api::StatusAnswer};
 
 /// What the handlers share.
@@ -17,16 +17,17 @@ struct Shared {
     metrics: Metrics,
     stop: CancellationToken,
     process: Process,
-    serves: Serves,
+    mode: ServerMode,
+    openapi: &'static str,
 }
 
 /// What a server is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Serves {
+pub(super) enum ServerMode {
     /// Search: it is ready once there is something to search.
     Search,
     /// The state of its process: it is ready as long as that lives.
-    Process,
+    StatusOnly,
 }
 
 impl App {
@@ -35,9 +36,10 @@ impl App {
         metrics: Metrics,
         stop: CancellationToken,
         process: Process,
-        serves: Serves,
+        mode: ServerMode,
+        openapi: &'static str,
     ) -> Self {
-        Self(Arc::new(Shared { search, metrics, stop, process, serves }))
+        Self(Arc::new(Shared { search, metrics, stop, process, mode, openapi }))
     }
 
     /// What the process says about itself.
@@ -46,8 +48,8 @@ impl App {
     }
 
     /// What the server is for.
-    pub(super) fn serves(&self) -> Serves {
-        self.0.serves
+    pub(super) fn mode(&self) -> ServerMode {
+        self.0.mode
     }
 
     /// The search service.
@@ -67,9 +69,9 @@ impl App {
 
     /// What is known about the index.
     pub(crate) fn status(&self) -> Option<StatusAnswer> {
-        match self.0.serves {
-            Serves::Search => self.0.search.status(),
-            Serves::Process => self.0.process.status(),
+        match self.0.mode {
+            ServerMode::Search => self.0.search.status(),
+            ServerMode::StatusOnly => self.0.process.status(),
         }
     }
 
@@ -83,15 +85,20 @@ impl App {
         if self.0.stop.is_cancelled() {
             return Err("the process is stopping".to_owned());
         }
-        match self.0.serves {
-            Serves::Search => self.status().map(drop).ok_or_else(|| self.not_ready()),
-            Serves::Process => Ok(()),
+        match self.0.mode {
+            ServerMode::Search => self.status().map(drop).ok_or_else(|| self.not_ready()),
+            ServerMode::StatusOnly => Ok(()),
         }
     }
 
+    /// The OpenAPI document.
+    pub(super) fn openapi(&self) -> &'static str {
+        self.0.openapi
+    }
+
     /// Waits for `min_token`, if it was asked for.
-    pub(crate) async fn wait_for(&self, parameters: &Parameters) -> Result<(), Problem> {
-        let Some((token, wait)) = parameters.min_token()? else {
+    pub(crate) async fn wait_for(&self, args: WaitArgs) -> Result<(), Problem> {
+        let Some((token, wait)) = args.min_token() else {
             return Ok(());
         };
         let waited = self.search().wait_for(token, wait).await;
@@ -104,9 +111,9 @@ impl App {
     }
 
     /// As [`problem`](Self::problem), for a page of results: one that is gone starts again without its cursor.
-    pub(crate) fn problem_of_page(&self, error: SearchError, parameters: &Parameters) -> Problem {
+    pub(crate) fn problem_of_page(&self, error: SearchError, query: &QueryString) -> Problem {
         let gone = matches!(error, SearchError::Gone { .. });
         let problem = self.problem(error);
-        if gone { problem.restart(parameters.without(&["cursor"])) } else { problem }
+        if gone { problem.restart(query.without(&["cursor"])) } else { problem }
     }
 }

@@ -2,17 +2,17 @@
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State},
+    extract::{Path, State},
 };
 
 use super::{
     app::App,
-    parameters::Parameters,
+    arguments::{TokenText, WaitArgs},
+    extract::{NoArgs, Query},
     problem::{Problem, ProblemDetails},
 };
 use tidemark_search::api::EntryAnswer;
-
-const PARAMETERS: &[&str] = &["min_token", "wait"];
+use tidemark_wal::{NotAToken, Token};
 
 /// One entry with its payload, its operations, their descriptors and what their outcomes rest on.
 #[utoipa::path(
@@ -20,9 +20,8 @@ const PARAMETERS: &[&str] = &["min_token", "wait"];
     path = "/v1/entries/{token}",
     tag = "entries",
     params(
-        ("token" = String, Path, description = "the entry's token"),
-        ("min_token" = Option<String>, Query, description = "wait until this entry is visible"),
-        ("wait" = Option<u64>, Query, description = "for so many seconds at most, 0 to 20; 5 by default"),
+        ("token" = inline(TokenText), Path, description = "the entry's token"),
+        WaitArgs,
     ),
     responses(
         (status = 200, description = "the entry", body = EntryAnswer),
@@ -35,15 +34,14 @@ const PARAMETERS: &[&str] = &["min_token", "wait"];
 pub(crate) async fn entry(
     State(app): State<App>,
     Path(token): Path<String>,
-    RawQuery(query): RawQuery,
+    Query { wait, .. }: Query<NoArgs, WaitArgs>,
 ) -> Result<Json<EntryAnswer>, Problem> {
-    let parameters = Parameters::read(query.as_deref(), PARAMETERS)?;
-    app.wait_for(&parameters).await?;
-    answer(&app, &token).await.map(Json)
+    app.wait_for(wait).await?;
+    let token = token.parse().map_err(|error: NotAToken| Problem::invalid("token", error.to_string()))?;
+    answer(&app, token).await.map(Json)
 }
 
 /// The entry named by `token`; the page asks the same way.
-pub(crate) async fn answer(app: &App, token: &str) -> Result<EntryAnswer, Problem> {
-    let token = token.parse().map_err(|error: tidemark_wal::NotAToken| Problem::invalid("token", error.to_string()))?;
+pub(crate) async fn answer(app: &App, token: Token) -> Result<EntryAnswer, Problem> {
     app.search().entry(token).await.map_err(|error| app.problem(error))
 }

@@ -73,7 +73,7 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
     let started = tokio::time::Instant::now();
     let response = next.run(request).await;
     let (status, millis) = (response.status(), started.elapsed().as_millis());
-    app.metrics().requested(&route, status);
+    app.metrics().requested(&route, status.as_u16());
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::warn!(%method, route, status = status.as_u16(), millis, "request failed");
     } else {

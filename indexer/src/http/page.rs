@@ -24,10 +24,20 @@ use axum::{
     routing::get,
 };
 use maud::Markup;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 pub(crate) use assets::asset;
 
-use super::{app::App, entities, entries, parameters::Parameters, problem::Problem, search};
+use super::{
+    app::App,
+    arguments::{HistoryPageSize, TokenText, WaitArgs},
+    entities::{self, HistoryArgs},
+    entries,
+    extract::{NoArgs, Query, QueryString},
+    problem::Problem,
+    search::{self, SearchArgs},
+};
 use frame::Frame;
 use question::Question;
 
@@ -40,14 +50,36 @@ pub(crate) fn routes() -> Router<App> {
         .route("/status", get(status_page))
 }
 
+/// The parameters of the page of an entry.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct EntryPageArgs {
+    #[param(inline)]
+    token: TokenText,
+}
+
+/// The parameters of the page of an entity.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct EntityPageArgs {
+    key: String,
+    #[param(inline)]
+    size: Option<HistoryPageSize>,
+    cursor: Option<String>,
+}
+
 async fn search_page(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
-    let parameters = match Parameters::read(query.as_deref(), search::PARAMETERS) {
-        Ok(parameters) => parameters,
+    let query = match QueryString::read(query.as_deref()) {
+        Ok(query) => query,
         Err(problem) => return failed(&app, &problem),
     };
-    let question = Question::of(&parameters);
+    let question = Question::of(&query);
     let frame = Frame::new(&app, "Search").asking(&question);
-    match search::answer(&app, &parameters).await {
+    let answer = async {
+        let (args, wait) = query.parse::<SearchArgs, WaitArgs>()?;
+        search::answer(&app, args, wait, &query).await
+    };
+    match answer.await {
         Ok(answer) => rendered(&frame, &results::found(&answer, &question, app.status().as_ref())),
         Err(problem) => {
             let body = frame.render(&results::refused(&problem, &question));
@@ -56,10 +88,10 @@ async fn search_page(State(app): State<App>, RawQuery(query): RawQuery) -> Respo
     }
 }
 
-async fn entry_page(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+async fn entry_page(State(app): State<App>, query: Result<Query<EntryPageArgs>, Problem>) -> Response {
     let answer = async {
-        let parameters = Parameters::read(query.as_deref(), &["token"])?;
-        entries::answer(&app, parameters.required("token")?).await
+        let Query { args: EntryPageArgs { token: TokenText(token) }, .. } = query?;
+        entries::answer(&app, token).await
     };
     match answer.await {
         Ok(answer) => rendered(&Frame::new(&app, "Entry"), &entry::shown(&answer)),
@@ -67,10 +99,10 @@ async fn entry_page(State(app): State<App>, RawQuery(query): RawQuery) -> Respon
     }
 }
 
-async fn entity_page(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+async fn entity_page(State(app): State<App>, query: Result<Query<EntityPageArgs>, Problem>) -> Response {
     let answer = async {
-        let parameters = Parameters::read(query.as_deref(), &["key", "size", "cursor"])?;
-        entities::answer(&app, parameters.required("key")?, &parameters).await
+        let Query { args: EntityPageArgs { key, size, cursor }, query, .. } = query?;
+        entities::answer(&app, key, HistoryArgs { size, cursor }, &query).await
     };
     match answer.await {
         Ok(answer) => rendered(&Frame::new(&app, "History"), &entity::shown(&answer)),
@@ -78,8 +110,8 @@ async fn entity_page(State(app): State<App>, RawQuery(query): RawQuery) -> Respo
     }
 }
 
-async fn status_page(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
-    if let Err(problem) = Parameters::read(query.as_deref(), &[]) {
+async fn status_page(State(app): State<App>, query: Result<Query<NoArgs>, Problem>) -> Response {
+    if let Err(problem) = query {
         return failed(&app, &problem);
     }
     let status = app.status();

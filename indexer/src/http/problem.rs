@@ -84,7 +84,7 @@ impl Problem {
     }
 
     /// A parameter that this resource does not have.
-    pub(crate) fn unknown_parameter(parameter: &str, known: &[&str]) -> Self {
+    pub(crate) fn unknown_parameter(parameter: &str, known: &[String]) -> Self {
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         let detail = format!("parameter \"{parameter}\" is not known here; known are: {known}");
         Self::new(StatusCode::BAD_REQUEST, "unknown-parameter", "there is no such parameter", detail).about(parameter)

@@ -1,48 +1,83 @@
 //! `GET /v1/search`.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
-use tidemark_wal::Outcome;
+use axum::{Json, extract::State};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
     app::App,
-    parameters::Parameters,
+    arguments::{
+        CountedField, CountedNames, LogPosition, NameList, NamedValue as _, OneName, OutcomeNames, QueryText,
+        SearchPageSize, SortName, WaitArgs,
+    },
+    extract::{Query, QueryString},
     problem::{Problem, ProblemDetails},
 };
-use tidemark_search::api::{DEFAULT_SIZE, Facet, Filter, MAX_SIZE, SearchAnswer, SearchRequest};
+use tidemark_search::api::{Facet, Filter, SearchAnswer, SearchRequest};
 
 /// The parameters of a search.
-pub(crate) const PARAMETERS: &[&str] = &[
-    "q",
-    "kind",
-    "repo",
-    "bundle",
-    "label",
-    "context",
-    "contributor",
-    "entity",
-    "writer",
-    "outcome",
-    "current",
-    "sealed",
-    "from",
-    "to",
-    "sort",
-    "size",
-    "cursor",
-    "facets",
-    "min_token",
-    "wait",
-];
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SearchArgs {
+    /// The query, as `fix race repo:tidemark -outcome:aborted`; empty: everything.
+    #[param(inline)]
+    q: Option<QueryText>,
+    /// Any of these kinds, repeated or separated by commas.
+    #[serde(default)]
+    kind: Vec<String>,
+    /// Any of these repositories.
+    #[serde(default)]
+    repo: Vec<String>,
+    /// Any of these bundles.
+    #[serde(default)]
+    bundle: Vec<String>,
+    /// Any of these labels.
+    #[serde(default)]
+    label: Vec<String>,
+    /// Any of these contexts.
+    #[serde(default)]
+    context: Vec<String>,
+    /// Any of these contributors, by name or mail address.
+    #[serde(default)]
+    contributor: Vec<String>,
+    /// Any of these entities, as `bundle/{repo}/{id}`.
+    #[serde(default)]
+    entity: Vec<String>,
+    /// Any of these writers.
+    #[serde(default)]
+    writer: Vec<String>,
+    /// Any of these outcomes, repeated or separated by commas.
+    #[serde(default)]
+    #[param(inline)]
+    outcome: Vec<OutcomeNames>,
+    /// Only the newest committed operation of each entity, or all others.
+    current: Option<bool>,
+    /// Only operations whose outcome is final, or all others.
+    sealed: Option<bool>,
+    /// The first token or time that may match.
+    #[param(inline)]
+    from: Option<LogPosition>,
+    /// The first token or time that may no longer match.
+    #[param(inline)]
+    to: Option<LogPosition>,
+    /// The order of the hits; the newest first by default.
+    #[param(inline)]
+    sort: Option<SortName>,
+    /// How many hits a page has; 0 counts only.
+    #[param(inline)]
+    size: Option<SearchPageSize>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// What to count beside the hits, repeated or separated by commas: facets, and `time` for the histogram. Everything by
+    /// default, nothing when empty.
+    #[serde(default = "everything")]
+    #[param(inline)]
+    facets: Vec<CountedNames>,
+}
 
-/// The longest query that is parsed, in bytes.
-const MAX_QUERY: usize = 4 * 1024;
-
-const OUTCOMES: &str = "any of pending, committed, late, aborted, malformed, duplicate, fenced, expired";
-const FACETS: &str = "any of kind, repo, outcome, contributor, time";
-const BOOLEAN: &str = "\"true\" or \"false\"";
+fn everything() -> Vec<CountedNames> {
+    vec![NameList(CountedField::all().into_iter().map(|(_, field)| field).collect())]
+}
 
 /// Searches the operations of the log.
 ///
@@ -52,118 +87,107 @@ const BOOLEAN: &str = "\"true\" or \"false\"";
     get,
     path = "/v1/search",
     tag = "search",
-    params(
-        ("q" = Option<String>, Query, description = "the query, as `fix race repo:tidemark -outcome:aborted`; empty: everything"),
-        ("kind" = Option<Vec<String>>, Query, description = "any of these kinds, repeated or separated by commas"),
-        ("repo" = Option<Vec<String>>, Query, description = "any of these repositories"),
-        ("bundle" = Option<Vec<String>>, Query, description = "any of these bundles"),
-        ("label" = Option<Vec<String>>, Query, description = "any of these labels"),
-        ("context" = Option<Vec<String>>, Query, description = "any of these contexts"),
-        ("contributor" = Option<Vec<String>>, Query, description = "any of these contributors, by name or mail address"),
-        ("entity" = Option<Vec<String>>, Query, description = "any of these entities, as `bundle/{repo}/{id}`"),
-        ("writer" = Option<Vec<String>>, Query, description = "any of these writers"),
-        ("outcome" = Option<Vec<String>>, Query, description = "any of these outcomes, repeated or separated by commas"),
-        ("current" = Option<bool>, Query, description = "only the newest committed operation of each entity, or all others"),
-        ("sealed" = Option<bool>, Query, description = "only operations whose outcome is final, or all others"),
-        ("from" = Option<String>, Query, description = "the first token or time that may match"),
-        ("to" = Option<String>, Query, description = "the first token or time that may no longer match"),
-        ("sort" = Option<String>, Query, description = "newest (default), oldest or relevance"),
-        ("size" = Option<usize>, Query, description = "hits of a page, 0 to 1000; 20 by default"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("facets" = Option<Vec<String>>, Query, description = "kind, repo, outcome, contributor, time (the histogram); all by default, none when empty"),
-        ("min_token" = Option<String>, Query, description = "wait until this entry is visible"),
-        ("wait" = Option<u64>, Query, description = "for so many seconds at most, 0 to 20; 5 by default"),
-    ),
+    params(SearchArgs, WaitArgs),
     responses(
         (status = 200, description = "the hits", body = SearchAnswer),
         (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 410, description = "the page is gone; start again", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 504, description = "`min_token` did not become visible", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn search(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<SearchAnswer>, Problem> {
-    let parameters = Parameters::read(query.as_deref(), PARAMETERS)?;
-    answer(&app, &parameters).await.map(Json)
+pub(crate) async fn search(
+    State(app): State<App>,
+    Query { args, wait, query }: Query<SearchArgs, WaitArgs>,
+) -> Result<Json<SearchAnswer>, Problem> {
+    answer(&app, args, wait, &query).await.map(Json)
 }
 
 /// Answers a search; the page asks the same way.
-pub(crate) async fn answer(app: &App, parameters: &Parameters) -> Result<SearchAnswer, Problem> {
-    let request = request(parameters)?;
-    app.wait_for(parameters).await?;
+pub(crate) async fn answer(
+    app: &App,
+    args: SearchArgs,
+    wait: WaitArgs,
+    query: &QueryString,
+) -> Result<SearchAnswer, Problem> {
+    app.wait_for(wait).await?;
     let started = tokio::time::Instant::now();
-    let answer = app.search().search(request).await;
+    let answer = app.search().search(args.into()).await;
     app.metrics().searched(started.elapsed(), answer.is_ok());
-    answer.map_err(|error| app.problem_of_page(error, parameters))
+    answer.map_err(|error| app.problem_of_page(error, query))
 }
 
-/// The request that the parameters make.
-pub(crate) fn request(parameters: &Parameters) -> Result<SearchRequest, Problem> {
-    let (facets, histogram) = facets(parameters)?;
-    Ok(SearchRequest {
-        query: query(parameters)?,
-        filters: Filter::ALL
-            .into_iter()
-            .map(|filter| (filter, values(parameters, filter)))
-            .filter(|(_, values)| !values.is_empty())
-            .collect(),
-        outcomes: parameters.names::<Outcome>("outcome", OUTCOMES)?,
-        current: parameters.parsed("current", BOOLEAN)?,
-        sealed: parameters.parsed("sealed", BOOLEAN)?,
-        from: parameters.place("from")?,
-        to: parameters.place("to")?,
-        sort: parameters.name("sort", "newest, oldest or relevance")?.unwrap_or_default(),
-        size: parameters.size(0, MAX_SIZE, DEFAULT_SIZE)?,
-        cursor: parameters.one("cursor")?.map(str::to_owned),
-        facets,
-        histogram,
-    })
-}
-
-fn query(parameters: &Parameters) -> Result<String, Problem> {
-    let query = parameters.one("q")?.unwrap_or_default().trim();
-    if query.len() > MAX_QUERY {
-        let detail = format!("the query has {} bytes; it may have {MAX_QUERY}", query.len());
-        return Err(Problem::invalid("q", detail));
-    }
-    Ok(query.to_owned())
-}
-
-fn values(parameters: &Parameters, filter: Filter) -> Vec<String> {
-    let given = parameters.all(filter.name());
-    match filter {
+impl From<SearchArgs> for SearchRequest {
+    fn from(args: SearchArgs) -> Self {
+        let SearchArgs {
+            q,
+            kind,
+            repo,
+            bundle,
+            label,
+            context,
+            contributor,
+            entity,
+            writer,
+            outcome,
+            current,
+            sealed,
+            from,
+            to,
+            sort,
+            size,
+            cursor,
+            facets,
+        } = args;
         // Kinds are names of ours: none has a comma in it.
-        Filter::Kind => given.flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
-        _ => given.map(str::to_owned).collect(),
-    }
-}
-
-/// The facets to count, and whether the histogram is wanted.
-fn facets(parameters: &Parameters) -> Result<(Vec<Facet>, bool), Problem> {
-    let names = parameters.names::<String>("facets", FACETS)?;
-    if names.is_empty() {
-        let wanted = !parameters.is_emptied("facets");
-        return Ok((if wanted { Facet::ALL.to_vec() } else { Vec::new() }, wanted));
-    }
-    let mut facets = Vec::new();
-    for name in names.iter().filter(|name| *name != "time") {
-        let facet = Facet::ALL.into_iter().find(|facet| facet.name() == name);
-        let facet = facet
-            .ok_or_else(|| Problem::invalid("facets", format!("there is no facet \"{name}\"; wanted are {FACETS}")))?;
-        if !facets.contains(&facet) {
-            facets.push(facet);
+        let kind = kind.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect();
+        let filters = [
+            (Filter::Kind, kind),
+            (Filter::Repo, repo),
+            (Filter::Bundle, bundle),
+            (Filter::Label, label),
+            (Filter::Context, context),
+            (Filter::Contributor, contributor),
+            (Filter::Entity, entity),
+            (Filter::Writer, writer),
+        ];
+        let counted: Vec<CountedField> = facets.into_iter().flat_map(|NameList(fields)| fields).collect();
+        let mut facets = Vec::<Facet>::new();
+        for field in &counted {
+            if let CountedField::Facet(facet) = field
+                && !facets.contains(facet)
+            {
+                facets.push(*facet);
+            }
+        }
+        Self {
+            query: q.unwrap_or_default().0,
+            filters: filters.into_iter().filter(|(_, values)| !values.is_empty()).collect(),
+            outcomes: outcome.into_iter().flat_map(|NameList(outcomes)| outcomes).collect(),
+            current,
+            sealed,
+            from: from.map(|LogPosition(token)| token),
+            to: to.map(|LogPosition(token)| token),
+            sort: sort.map(|OneName(sort)| sort).unwrap_or_default(),
+            size: usize::try_from(size.unwrap_or_default().get()).unwrap_or(usize::MAX),
+            cursor,
+            facets,
+            histogram: counted.contains(&CountedField::Time),
         }
     }
-    Ok((facets, names.iter().any(|name| name == "time")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tidemark_search::api::Sort;
+    use tidemark_wal::Outcome;
+
+    use super::*;
 
     fn read(query: &str) -> Result<SearchRequest, Problem> {
-        request(&Parameters::read(Some(query), PARAMETERS)?)
+        let (args, _) = QueryString::read(Some(query))?.parse::<SearchArgs, WaitArgs>()?;
+        Ok(args.into())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The server: routes, what they share, and a graceful end.
+//! The server: the routes with what all of them share, and a graceful end.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,20 +13,16 @@ use tokio_util::sync::CancellationToken;
 use tower_http::{
     catch_panic::CatchPanicLayer, compression::CompressionLayer, cors::CorsLayer, limit::RequestBodyLimitLayer,
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    app::{App, Serves},
+    app::{App, ServerMode},
     auth::{self, Auth},
-    entities, entries,
     guard::{self, Guard},
-    health,
-    metrics::{self, Metrics},
     openapi, page,
     problem::Problem,
-    process, search, status,
+    routes,
 };
-use crate::process::Process;
+use crate::{metrics::Metrics, process::Process};
 use tidemark_search::{LateSearch, Search};
 
 /// How the server behaves.
@@ -84,12 +80,12 @@ impl Server {
         options: ServerOptions,
         stop: CancellationToken,
     ) -> Self {
-        Self::new(process, search, metrics, options, stop, Serves::Search)
+        Self::new(process, search, metrics, options, stop, ServerMode::Search)
     }
 
     /// A server that tells how its process is, and no more: health, metrics, status. It is ready as long as it lives.
     pub fn telling(process: Process, metrics: Metrics, options: ServerOptions, stop: CancellationToken) -> Self {
-        Self::new(process, Arc::new(LateSearch::default()), metrics, options, stop, Serves::Process)
+        Self::new(process, Arc::new(LateSearch::default()), metrics, options, stop, ServerMode::StatusOnly)
     }
 
     fn new(
@@ -98,10 +94,10 @@ impl Server {
         metrics: Metrics,
         options: ServerOptions,
         stop: CancellationToken,
-        serves: Serves,
+        mode: ServerMode,
     ) -> Self {
         metrics.register_process(process.clone());
-        let app = App::new(search, metrics, stop, process, serves);
+        let app = App::new(search, metrics, stop, process, mode, openapi::document_json());
         let source = app.clone();
         app.metrics().register_status(move || source.status());
         Self { app, options, auth: None }
@@ -116,13 +112,14 @@ impl Server {
     /// All routes with all that they share.
     pub fn router(&self) -> Router {
         let guard = Guard::new(self.options.concurrency, self.options.timeout);
-        let routes = match self.app.serves() {
-            Serves::Search => Router::from(guarded_routes())
+        let routes = match self.app.mode() {
+            ServerMode::Search => Router::from(routes::search_routes())
                 .merge(page::routes())
                 .route_layer(from_fn_with_state(guard, guard::bound))
-                .merge(Router::from(open_routes()))
+                .merge(Router::from(routes::status_routes()))
+                .merge(Router::from(routes::document_routes()))
                 .route("/assets/{name}", get(page::asset)),
-            Serves::Process => Router::from(process_routes()),
+            ServerMode::StatusOnly => Router::from(routes::status_routes()),
         };
         let routes = routes.fallback(no_such_route).method_not_allowed_fallback(method_not_allowed);
         let routes = match &self.auth {
@@ -156,32 +153,6 @@ impl Server {
             }
         }
     }
-}
-
-/// Every route that the OpenAPI document describes.
-pub(super) fn routes() -> OpenApiRouter<App> {
-    guarded_routes().merge(open_routes())
-}
-
-fn guarded_routes() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(openapi::head())
-        .routes(routes!(search::search))
-        .routes(routes!(entries::entry))
-        .routes(routes!(entities::entity))
-}
-
-fn open_routes() -> OpenApiRouter<App> {
-    process_routes().routes(routes!(openapi::openapi))
-}
-
-/// What every process has.
-fn process_routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(status::status))
-        .routes(routes!(process::process))
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
-        .routes(routes!(metrics::metrics))
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {

@@ -1,13 +1,10 @@
 //! `GET /v1/status`.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::{Json, extract::State};
 
 use super::{
     app::App,
-    parameters::Parameters,
+    extract::{NoArgs, Query},
     problem::{Problem, ProblemDetails},
 };
 use tidemark_search::api::StatusAnswer;
@@ -17,12 +14,13 @@ use tidemark_search::api::StatusAnswer;
     get,
     path = "/v1/status",
     tag = "status",
+    params(NoArgs),
     responses(
         (status = 200, description = "the state", body = StatusAnswer),
+        (status = 400, description = "there are no parameters", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "there is no index yet", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn status(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<StatusAnswer>, Problem> {
-    Parameters::read(query.as_deref(), &[])?;
+pub(crate) async fn status(State(app): State<App>, _: Query<NoArgs>) -> Result<Json<StatusAnswer>, Problem> {
     app.status().map(Json).ok_or_else(|| Problem::not_ready(app.not_ready()))
 }

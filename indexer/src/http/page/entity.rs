@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use maud::{Markup, html};
 
 use super::{hit, question::Question, words};
-use crate::http::parameters::encode;
+use crate::http::extract::encode;
 use tidemark_search::api::{EntityAnswer, Hit};
 
 /// The entity with its history.

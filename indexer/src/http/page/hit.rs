@@ -38,7 +38,7 @@ pub(crate) fn href(hit: &Hit) -> String {
 /// The address of an entity's history.
 pub(crate) fn entity_href(key: &str) -> String {
     let query = [("key".to_owned(), key.to_owned())];
-    format!("entity{}", crate::http::parameters::encode(query.iter()))
+    format!("entity{}", crate::http::extract::encode(query.iter()))
 }
 
 /// Outcome, and what sets the operation apart.

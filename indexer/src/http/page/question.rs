@@ -1,6 +1,9 @@
 //! What the page was asked, and the addresses of questions close to it.
 
-use crate::http::parameters::{Parameters, encode};
+use crate::http::{
+    extract::{QueryString, encode, names_of},
+    search::SearchArgs,
+};
 
 /// The parameters of a search that are worth carrying on; never the page that was shown.
 #[derive(Clone, Debug, Default)]
@@ -9,16 +12,17 @@ pub(crate) struct Question {
 }
 
 /// What belongs to one request and not to the question.
-const FLEETING: [&str; 3] = ["cursor", "min_token", "wait"];
+const FLEETING: [&str; 1] = ["cursor"];
 
 /// What is part of the form itself and no filter.
 const FORM: [&str; 4] = ["q", "sort", "size", "facets"];
 
 impl Question {
     /// The question that the parameters ask.
-    pub(crate) fn of(parameters: &Parameters) -> Self {
-        let lasting = |(name, _): &&(String, String)| !FLEETING.contains(&name.as_str());
-        Self { pairs: parameters.pairs().iter().filter(lasting).cloned().collect() }
+    pub(crate) fn of(query: &QueryString) -> Self {
+        let known = names_of::<SearchArgs>();
+        let lasting = |(name, _): &&(String, String)| known.contains(name) && !FLEETING.contains(&name.as_str());
+        Self { pairs: query.pairs().iter().filter(lasting).cloned().collect() }
     }
 
     /// A question that asks for one thing.
@@ -94,8 +98,8 @@ mod tests {
 
     #[test]
     fn narrowing_leaves_the_page_that_was_shown() {
-        let parameters = Parameters::read(Some("q=a+b&kind=label&cursor=x"), &["q", "kind", "cursor"]).unwrap();
-        let question = Question::of(&parameters);
+        let query = QueryString::read(Some("q=a+b&kind=label&cursor=x&wait=3&color=red")).unwrap();
+        let question = Question::of(&query);
         assert_eq!(question.with("repo", "c&d").href(), "./?q=a+b&kind=label&repo=c%26d");
         assert_eq!(question.without("kind", "label").href(), "./?q=a+b");
         assert_eq!(question.set("q", "").api(), "v1/search?kind=label");

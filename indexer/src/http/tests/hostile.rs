@@ -4,7 +4,11 @@ use axum::http::header;
 use proptest::prelude::*;
 
 use super::{fake::Fake, get, router};
-use crate::http::{parameters::encode, search::PARAMETERS};
+use crate::http::{
+    arguments::WaitArgs,
+    extract::{encode, names_of},
+    search::SearchArgs,
+};
 
 fn value() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -19,7 +23,8 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 fn query() -> impl Strategy<Value = String> {
-    let name = prop_oneof![9 => proptest::sample::select(PARAMETERS).prop_map(str::to_owned), 1 => any::<String>()];
+    let known = [names_of::<SearchArgs>(), names_of::<WaitArgs>()].concat();
+    let name = prop_oneof![9 => proptest::sample::select(known), 1 => any::<String>()];
     prop::collection::vec((name, value()), 0..6).prop_map(|pairs| encode(pairs.iter()))
 }
 

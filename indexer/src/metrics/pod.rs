@@ -14,15 +14,15 @@ use crate::process::Process;
 use tidemark_crds::PodReport;
 
 /// The figures of a process.
-pub(super) struct ProcessCollector(pub(super) Process);
+pub(super) struct PodCollector(pub(super) Process);
 
-impl fmt::Debug for ProcessCollector {
+impl fmt::Debug for PodCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProcessCollector")
+        f.write_str("PodCollector")
     }
 }
 
-impl Collector for ProcessCollector {
+impl Collector for PodCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let PodReport { phase, problems, caught_up, pending_entries, .. } = self.0.answer();
         let caught_up_help = "1 when everything up to the horizon is published";
@@ -32,10 +32,10 @@ impl Collector for ProcessCollector {
         let mut family =
             encoder.encode_descriptor("process_phase", "what the process does", None, one.metric_type())?;
         one.encode(family.encode_family(&[("phase", name(&phase))])?)?;
-        let help = "what keeps the process from its work, by reason and place";
+        let help = "what keeps the process from its work, by reason and store";
         let mut family = encoder.encode_descriptor("process_problem", help, None, one.metric_type())?;
         for problem in &problems {
-            let labels = [("reason", name(&problem.reason)), ("place", name(&problem.place))];
+            let labels = [("reason", name(&problem.reason)), ("role", name(&problem.role))];
             one.encode(family.encode_family(&labels)?)?;
         }
         Ok(())
@@ -52,7 +52,7 @@ mod tests {
     use tidemark_store::StoreError;
     use tokio::sync::watch;
 
-    use crate::{http::Metrics, process::Process};
+    use crate::{metrics::Metrics, process::Process};
     use tidemark_ingest::IngestStatus;
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
         metrics.register_process(process);
         let text = metrics.encode().unwrap();
         assert!(text.contains("tidemark_process_phase{phase=\"starting\"} 1"), "{text}");
-        assert!(text.contains("tidemark_process_problem{reason=\"BucketMissing\",place=\"\"} 1"), "{text}");
+        assert!(text.contains("tidemark_process_problem{reason=\"BucketMissing\",role=\"\"} 1"), "{text}");
         assert!(text.contains("tidemark_caught_up 0"), "{text}");
     }
 }
