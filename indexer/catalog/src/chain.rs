@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tidemark_store::{
-    Create, Entropy, Metadata, ObjectInfo, Second, Store, StoreError,
+    Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond, UserMetadata,
     planted::{Fault, planted},
 };
 use tokio::time::{Instant, sleep};
@@ -52,7 +52,7 @@ pub trait State: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     ///
     /// A record cannot bear its own store time. What it introduces stays undated in its bytes, is dated by whoever reads
     /// it, and is dated in the bytes of every later record, since those are made from the state as it was read.
-    fn settle(&mut self, recorded: Second);
+    fn settle(&mut self, recorded: StoreSecond);
 
     /// What must hold of every state.
     fn sound(&self) -> Result<(), Broken>;
@@ -69,7 +69,7 @@ pub struct Slot<S> {
     /// SHA-256 of its bytes, 64 hexadecimal digits.
     pub hash: String,
     /// Its store time.
-    pub time: Second,
+    pub time: StoreSecond,
     /// Its state, with everything dated.
     pub state: S,
 }
@@ -103,7 +103,7 @@ impl<S> Clone for Chain<S> {
 /// An object of a slot, not yet known to count.
 struct Found {
     number: u64,
-    time: Second,
+    time: StoreSecond,
     body: Option<Bytes>,
 }
 
@@ -250,7 +250,7 @@ impl<S: State> Chain<S> {
         }
         let key = boundary_key(number);
         // Whoever else creates it says the same, so a lost create is as good as a won one.
-        match self.store.create_resolved(&key, Bytes::from_static(b"{}\n"), &Metadata::new()).await {
+        match self.store.create_resolved(&key, Bytes::from_static(b"{}\n"), &UserMetadata::new()).await {
             Create::Committed | Create::Lost => Ok(()),
             Create::Unknown(error) => Err(ChainError::Unknown { key: self.name(&key), why: error.to_string() }),
         }
@@ -269,7 +269,7 @@ impl<S: State> Chain<S> {
         }
         let mut why = "the slot was trimmed meanwhile".to_owned();
         for attempt in 0..TRIES {
-            match self.store.create(&key(number), bytes.clone(), &Metadata::new()).await {
+            match self.store.create(&key(number), bytes.clone(), &UserMetadata::new()).await {
                 Create::Committed => return self.won(number, &bytes, state).await.map(Some),
                 // Whose the slot is, only its bytes tell: a create that the network carried to the store twice is answered
                 // as lost although the first of the two landed.

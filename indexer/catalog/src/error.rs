@@ -117,7 +117,7 @@ pub enum Refused {
     #[error("the generation was restored to {until} and is not promoted; nothing is published; run `tidemark promote`")]
     NotPromoted {
         #[doc = "the time that it was restored to"]
-        until: tidemark_store::Second,
+        until: tidemark_store::StoreSecond,
     },
     /// The publication does not start where the index ends.
     #[error(
@@ -149,7 +149,7 @@ pub enum Refused {
         #[doc = "where the publication ends"]
         to: Cursor,
         #[doc = "the horizon"]
-        horizon: tidemark_store::Second,
+        horizon: tidemark_store::StoreSecond,
     },
     /// A compaction replaces an object that the manifest does not name (any more).
     #[error("\"{key}\" is not part of the manifest; it cannot be replaced; read the manifest again")]

@@ -106,7 +106,7 @@ fn refuse_newer<S: State>(key: &str, header: &[u8]) -> Result<(), ChainError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tidemark_store::Second;
+    use tidemark_store::StoreSecond;
 
     use super::*;
     use crate::{Generation, Manifest};
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn an_unsound_state_is_corrupt() {
         let mut state = Manifest::new(Generation::first());
-        state.cursor = crate::Cursor(Second::from_unix(5));
+        state.cursor = crate::Cursor(StoreSecond::from_unix(5));
         let bytes = encode(7, &no_hash(), String::new(), &state).unwrap();
         let error = read(&bytes).unwrap_err();
         assert!(error.to_string().contains("cursor"), "{error}");

@@ -8,7 +8,7 @@ use std::{convert::Infallible, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tidemark_store::{
-    Clock, Second, Store, StoreError,
+    Clock, Store, StoreError, StoreSecond,
     planted::{Fault, planted},
 };
 use tokio::time::{Instant, sleep, sleep_until};
@@ -94,7 +94,7 @@ struct Silence {
 struct Look {
     started: Instant,
     ended: Instant,
-    beat: Option<(Second, Option<String>)>,
+    beat: Option<(StoreSecond, Option<String>)>,
 }
 
 impl Silence {

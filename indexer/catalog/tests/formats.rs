@@ -6,11 +6,11 @@ use tidemark_catalog::{
     Chain, Claim, Cleaner, Consumer, Counts, Cursor, Generation, Holder, Identity, LogId, Manifest, Owner,
     ParameterSet, Pin, ProbeRecord, Registered, Root, Segment, SetDigest, Sidecar, Tombstone, Totals,
 };
-use tidemark_store::{Entropy, Second, Store};
-use tidemark_wal::{Evidence, Outcome, Parameters, Token};
+use tidemark_store::{Entropy, Store, StoreSecond};
+use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
 
-fn second(unix: u64) -> Second {
-    Second::from_unix(unix)
+fn second(unix: u64) -> StoreSecond {
+    StoreSecond::from_unix(unix)
 }
 
 fn digest(outcome: Outcome) -> SetDigest {
@@ -88,7 +88,7 @@ fn root() -> Root {
     };
     let index =
         Registered { url: "s3://bucket/index".to_owned(), owner: owner.clone(), generation: Generation::first() };
-    let parameters = Parameters::with_expiry(std::time::Duration::from_millis(600_500));
+    let parameters = LogParameters::with_expiry(std::time::Duration::from_millis(600_500));
     let probe = ProbeRecord { report: serde_json::json!({"passed": true}), recorded: Some(second(1_600_000_001)) };
     Root {
         id: None,

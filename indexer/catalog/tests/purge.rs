@@ -14,7 +14,7 @@ use support::{
 use tidemark_catalog::{
     ChainError, Generation, Identity, IndexChain, ObjectKind, ObjectName, Owner, Purgeable, Refused, Swept, Writership,
 };
-use tidemark_store::{Create, Entropy, Metadata};
+use tidemark_store::{Create, Entropy, UserMetadata};
 use tokio::{sync::Notify, time::timeout};
 
 /// An index of some records, objects that nobody published, and strangers in and around it. Gives its writer.
@@ -44,7 +44,7 @@ const STRANGERS: [&str; 6] = [
 ];
 
 async fn put(stage: &Stage, key: &str) {
-    let created = stage.store().create(key, Bytes::from_static(b"x"), &Metadata::new()).await;
+    let created = stage.store().create(key, Bytes::from_static(b"x"), &UserMetadata::new()).await;
     assert!(matches!(created, Create::Committed | Create::Lost), "{created:?}");
 }
 

@@ -17,7 +17,7 @@ use super::{
     tail,
     tiers::Tiers,
 };
-use crate::engine::{EngineError, Marks};
+use crate::engine::{EngineError, RecordMarks};
 
 /// After a compaction failed, the next one waits.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ async fn merge_segments(inputs: &[Segment], shelf: &Shelf, rejudge: &Rejudge) ->
 }
 
 async fn merge_sidecars(inputs: &[Sidecar], shelf: &Shelf) -> Result<Compaction, EngineError> {
-    let mut marks = Marks::default();
+    let mut marks = RecordMarks::default();
     for sidecar in inputs {
         marks.merge(&shelf.engine.read_marks(sidecar).await?);
     }

@@ -6,14 +6,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{arguments::WaitArgs, extract::QueryString, problem::Problem};
 use crate::{metrics::Metrics, process::Process};
-use tidemark_search::{Search, SearchError, api::StatusAnswer};
+use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
 
 /// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct App(Arc<Shared>);
 
 struct Shared {
-    search: Arc<dyn Search>,
+    search: Arc<dyn SearchService>,
     metrics: Metrics,
     stop: CancellationToken,
     process: Process,
@@ -32,7 +32,7 @@ pub(super) enum ServerMode {
 
 impl App {
     pub(super) fn new(
-        search: Arc<dyn Search>,
+        search: Arc<dyn SearchService>,
         metrics: Metrics,
         stop: CancellationToken,
         process: Process,
@@ -53,7 +53,7 @@ impl App {
     }
 
     /// The search service.
-    pub(crate) fn search(&self) -> &dyn Search {
+    pub(crate) fn search(&self) -> &dyn SearchService {
         self.0.search.as_ref()
     }
 

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write as _, sync::LazyLock, time::Duration};
 use jiff::{Timestamp, civil, tz::TimeZone};
 use regex::Regex;
 use serde::{Deserialize, Deserializer, de::Error as _};
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 use utoipa::{
     IntoParams, PartialSchema, ToSchema,
@@ -16,7 +16,7 @@ use utoipa::{
 };
 
 use super::extract::quoted;
-use tidemark_search::api::{DEFAULT_SIZE, Facet, MAX_SIZE, Sort};
+use tidemark_search::api::{DEFAULT_PAGE_SIZE, FacetField, MAX_PAGE_SIZE, SortOrder};
 
 /// The longest query, in characters.
 pub(crate) const MAX_QUERY_CHARS: usize = 4 * 1024;
@@ -93,9 +93,9 @@ argument_value!(
 );
 
 /// The hits of a page of a search; 0 counts only.
-pub(crate) type SearchPageSize = BoundedNumber<0, { MAX_SIZE as u64 }, { DEFAULT_SIZE as u64 }>;
+pub(crate) type SearchPageSize = BoundedNumber<0, { MAX_PAGE_SIZE as u64 }, { DEFAULT_PAGE_SIZE as u64 }>;
 /// The operations of a page of a history.
-pub(crate) type HistoryPageSize = BoundedNumber<1, { MAX_SIZE as u64 }, { DEFAULT_SIZE as u64 }>;
+pub(crate) type HistoryPageSize = BoundedNumber<1, { MAX_PAGE_SIZE as u64 }, { DEFAULT_PAGE_SIZE as u64 }>;
 /// How long `min_token` waits.
 type WaitSeconds = BoundedNumber<0, MAX_WAIT_SECS, DEFAULT_WAIT_SECS>;
 
@@ -137,7 +137,7 @@ impl NamedValue for Outcome {
     }
 }
 
-impl NamedValue for Sort {
+impl NamedValue for SortOrder {
     fn all() -> Vec<(&'static str, Self)> {
         vec![("newest", Self::Newest), ("oldest", Self::Oldest), ("relevance", Self::Relevance)]
     }
@@ -147,14 +147,14 @@ impl NamedValue for Sort {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CountedField {
     /// The values of a facet.
-    Facet(Facet),
+    Facet(FacetField),
     /// The histogram.
     Time,
 }
 
 impl NamedValue for CountedField {
     fn all() -> Vec<(&'static str, Self)> {
-        let facets = Facet::ALL.into_iter().map(|facet| (facet.name(), Self::Facet(facet)));
+        let facets = FacetField::ALL.into_iter().map(|facet| (facet.name(), Self::Facet(facet)));
         facets.chain([("time", Self::Time)]).collect()
     }
 }
@@ -204,7 +204,7 @@ argument_value!(
 );
 
 /// The order of the hits.
-pub(crate) type SortName = OneName<Sort>;
+pub(crate) type SortName = OneName<SortOrder>;
 /// Outcomes to filter by.
 pub(crate) type OutcomeNames = NameList<Outcome>;
 /// What to count.
@@ -244,7 +244,7 @@ impl ArgumentValue for LogPosition {
         }
         let time = instant(text)?;
         // The first whole second at or after the instant: no entry of an earlier second is meant.
-        let at = Second::floor(time);
+        let at = StoreSecond::floor(time);
         let at = if time.subsec_nanosecond() > 0 { at.next() } else { at };
         Some(Self(Token::first_of(at)))
     }
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_place_is_a_token_a_time_or_a_day() {
-        let first = |unix| Some(Token::first_of(Second::from_unix(unix)));
+        let first = |unix| Some(Token::first_of(StoreSecond::from_unix(unix)));
         for (text, unix) in [
             ("2026-11-20T10:00:00Z", 1_795_168_800),
             ("2026-11-20T10:00:00", 1_795_168_800),

@@ -12,7 +12,7 @@ use super::{
     problem::{Problem, ProblemDetails},
 };
 use tidemark_search::api::EntryAnswer;
-use tidemark_wal::{NotAToken, Token};
+use tidemark_wal::{ParseTokenError, Token};
 
 /// One entry with its payload, its operations, their descriptors and what their outcomes rest on.
 #[utoipa::path(
@@ -37,7 +37,7 @@ pub(crate) async fn entry(
     Query { wait, .. }: Query<NoArgs, WaitArgs>,
 ) -> Result<Json<EntryAnswer>, Problem> {
     app.wait_for(wait).await?;
-    let token = token.parse().map_err(|error: NotAToken| Problem::invalid("token", error.to_string()))?;
+    let token = token.parse().map_err(|error: ParseTokenError| Problem::invalid("token", error.to_string()))?;
     answer(&app, token).await.map(Json)
 }
 

@@ -13,7 +13,7 @@ use super::{
     extract::{Query, QueryString},
     problem::{Problem, ProblemDetails},
 };
-use tidemark_search::api::{Facet, Filter, SearchAnswer, SearchRequest};
+use tidemark_search::api::{FacetField, FilterField, SearchAnswer, SearchRequest};
 
 /// The parameters of a search.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
@@ -143,17 +143,17 @@ impl From<SearchArgs> for SearchRequest {
         // Kinds are names of ours: none has a comma in it.
         let kind = kind.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect();
         let filters = [
-            (Filter::Kind, kind),
-            (Filter::Repo, repo),
-            (Filter::Bundle, bundle),
-            (Filter::Label, label),
-            (Filter::Context, context),
-            (Filter::Contributor, contributor),
-            (Filter::Entity, entity),
-            (Filter::Writer, writer),
+            (FilterField::Kind, kind),
+            (FilterField::Repo, repo),
+            (FilterField::Bundle, bundle),
+            (FilterField::Label, label),
+            (FilterField::Context, context),
+            (FilterField::Contributor, contributor),
+            (FilterField::Entity, entity),
+            (FilterField::Writer, writer),
         ];
         let counted: Vec<CountedField> = facets.into_iter().flat_map(|NameList(fields)| fields).collect();
-        let mut facets = Vec::<Facet>::new();
+        let mut facets = Vec::<FacetField>::new();
         for field in &counted {
             if let CountedField::Facet(facet) = field
                 && !facets.contains(facet)
@@ -180,7 +180,7 @@ impl From<SearchArgs> for SearchRequest {
 
 #[cfg(test)]
 mod tests {
-    use tidemark_search::api::Sort;
+    use tidemark_search::api::SortOrder;
     use tidemark_wal::Outcome;
 
     use super::*;
@@ -200,17 +200,17 @@ mod tests {
     fn every_filter_is_read() {
         let request = read("q=+fix+&kind=bundle,label&repo=a&repo=b,c&outcome=late&sort=relevance&size=0").unwrap();
         assert_eq!(request.query, "fix");
-        assert_eq!(request.filters[&Filter::Kind], ["bundle", "label"]);
-        assert_eq!(request.filters[&Filter::Repo], ["a", "b,c"]);
+        assert_eq!(request.filters[&FilterField::Kind], ["bundle", "label"]);
+        assert_eq!(request.filters[&FilterField::Repo], ["a", "b,c"]);
         assert_eq!(request.outcomes, [Outcome::Late]);
-        assert_eq!((request.sort, request.size), (Sort::Relevance, 0));
+        assert_eq!((request.sort, request.size), (SortOrder::Relevance, 0));
     }
 
     #[test]
     fn facets_are_chosen() {
         assert_eq!(read("facets=").map(|r| (r.facets, r.histogram)).unwrap(), (vec![], false));
         let (facets, histogram) = read("facets=repo,time,repo").map(|r| (r.facets, r.histogram)).unwrap();
-        assert_eq!((facets, histogram), (vec![Facet::Repo], true));
+        assert_eq!((facets, histogram), (vec![FacetField::Repo], true));
     }
 
     #[test]

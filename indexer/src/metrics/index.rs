@@ -8,7 +8,7 @@ use prometheus_client::{
     metrics::gauge::ConstGauge,
     registry::Unit,
 };
-use tidemark_search::api::{Role, StatusAnswer};
+use tidemark_search::api::{ProcessRole, StatusAnswer};
 
 use super::gauge;
 
@@ -43,8 +43,13 @@ impl Collector for IndexCollector {
             ("segments", "segments of the served manifest", None, status.segments),
             ("documents", "records in the served manifest", None, status.documents),
             ("index_size", "size of segments and sidecars", Some(Unit::Bytes), status.bytes),
-            ("strangers", "keys in the log that are no tokens", None, status.strangers),
-            ("writer_role", "1 in the process that writes the index", None, u64::from(status.role == Role::Writer)),
+            ("unrecognized_keys", "keys in the log that are not valid tokens", None, status.unrecognized_keys),
+            (
+                "writer_role",
+                "1 in the process that writes the index",
+                None,
+                u64::from(status.role == ProcessRole::Writer),
+            ),
             ("problems", "what does not work at present", None, status.problems.len() as u64),
             (
                 "overlay_dropped",

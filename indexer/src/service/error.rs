@@ -120,7 +120,7 @@ mod tests {
 
     use tidemark_catalog::{Broken, Cursor, Generation, Refused};
     use tidemark_store::ClockError;
-    use tidemark_store::Second;
+    use tidemark_store::StoreSecond;
 
     use super::*;
     use crate::http::token_file_message;
@@ -155,7 +155,7 @@ mod tests {
     /// Every refusal of a chain.
     fn refusals() -> Vec<Refused> {
         let text = || "x".to_owned();
-        let (generation, second) = (Generation::first, Second::default());
+        let (generation, second) = (Generation::first, StoreSecond::default());
         let (from, cursor, to, floor) = (Cursor(second), Cursor(second), Cursor(second), Cursor(second));
         vec![
             Refused::Fenced { epoch: 1, by: 2 },

@@ -9,14 +9,14 @@ use futures::future::join_all;
 use tidemark_catalog::{
     ChainError, Generation, Identity, IndexChain, Owner, Registered, Registration, Root, RootChain, Slot,
 };
-use tidemark_store::{Entropy, ProbeReport, Store, StoreError, probe};
-use tidemark_wal::{Log, Parameters};
+use tidemark_store::{Entropy, ProbeReport, Store, StoreError, probe_store};
+use tidemark_wal::{Log, LogParameters};
 
 use super::ServiceError;
 use tidemark_search::EngineOptions;
 
 /// Gives the parameters that a command asks for, from those that are recorded; `None` when it cannot.
-pub type Asked = Box<dyn Fn(Option<Parameters>) -> Option<Parameters> + Send + Sync>;
+pub type Asked = Box<dyn Fn(Option<LogParameters>) -> Option<LogParameters> + Send + Sync>;
 
 /// Name of the file in a local index folder that its writer keeps locked.
 const WRITER_LOCK: &str = ".tidemark-writer";
@@ -45,7 +45,7 @@ pub(super) async fn fit(
     probing();
     let urls: Vec<_> = unproven.iter().map(|store| store.url().as_str()).collect();
     tracing::info!(stores = ?urls, "probing the stores, once");
-    let reports = join_all(unproven.iter().map(|store| probe(store, entropy))).await;
+    let reports = join_all(unproven.iter().map(|store| probe_store(store, entropy))).await;
     let fit = reports.iter().filter(|report| report.failure.is_none() && report.passed());
     let fit = fit.map(|report| (report.url.clone(), report)).collect();
     let head = root.record_probes(head, &fit).await?;
@@ -59,7 +59,7 @@ fn verdict(report: &ProbeReport) -> Result<(), ServiceError> {
     if let Some(failure) = report.failure.clone().filter(|failure| !matches!(failure, StoreError::Refused { .. })) {
         return Err(failure.into());
     }
-    match report.failed_line() {
+    match report.failed_check() {
         None => Ok(()),
         Some(line) => {
             let (store, line, detail) = (report.url.clone(), line.name.clone(), line.detail.clone());
@@ -87,7 +87,7 @@ pub(super) async fn look(
 }
 
 /// The parameters that are asked for, given those that are recorded.
-pub(super) fn wanted(known: Option<&Slot<Root>>, log: &Log, asked: &Asked) -> Result<Parameters, ServiceError> {
+pub(super) fn wanted(known: Option<&Slot<Root>>, log: &Log, asked: &Asked) -> Result<LogParameters, ServiceError> {
     let recorded = known.and_then(|slot| slot.state.schedule()).map(|schedule| schedule.newest().parameters);
     asked(recorded).ok_or_else(|| ServiceError::NoExpiry { log: log.entries.url().to_string() })
 }
@@ -97,7 +97,7 @@ pub(super) fn wanted(known: Option<&Slot<Root>>, log: &Log, asked: &Asked) -> Re
 pub(super) async fn register(
     root: &RootChain,
     head: Option<Slot<Root>>,
-    parameters: &Parameters,
+    parameters: &LogParameters,
     chain: &IndexChain,
     (owner, adopt): (&Owner, Option<&str>),
 ) -> Result<Registration, ServiceError> {

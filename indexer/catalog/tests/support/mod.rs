@@ -24,7 +24,7 @@ use object_store::{
 };
 use serde::{Deserialize, Serialize};
 use tidemark_catalog::{Broken, Chain, Refused, State};
-use tidemark_store::{Entropy, Second, Store};
+use tidemark_store::{Entropy, Store, StoreSecond};
 use tokio::{sync::Notify, time::Instant};
 
 /// A state for tests: numbers, in the order in which they were appended.
@@ -34,7 +34,7 @@ pub(crate) struct Numbers(pub(crate) Vec<u64>);
 impl State for Numbers {
     const FORMAT: u32 = 1;
 
-    fn settle(&mut self, _: Second) {}
+    fn settle(&mut self, _: StoreSecond) {}
 
     fn sound(&self) -> Result<(), Broken> {
         Ok(())

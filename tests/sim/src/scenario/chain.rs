@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tidemark_catalog::{Broken, Chain, ChainError, Refused, Slot, State};
-use tidemark_store::{Entropy, Second, Store};
+use tidemark_store::{Entropy, Store, StoreSecond};
 use tokio::time::{Duration, sleep};
 use url::Url;
 
@@ -37,7 +37,7 @@ struct Ledger {
 impl State for Ledger {
     const FORMAT: u32 = 1;
 
-    fn settle(&mut self, _: Second) {}
+    fn settle(&mut self, _: StoreSecond) {}
 
     fn sound(&self) -> Result<(), Broken> {
         Ok(())
