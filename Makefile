@@ -1,9 +1,9 @@
 # Every target runs from a fresh clone; what it needs beyond Rust, Go and a shell it builds or installs itself.
 .POSIX:
-.PHONY: help test lint deny bench fuzz demo image cluster
+.PHONY: help test lint deny bench fuzz demo image demo-image cluster
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 test: ## lint, build, start the real servers and run every test (about an hour when cold)
 	@tests/tools/test.sh
@@ -28,6 +28,9 @@ demo: ## search this repository's own history: builds tidemark, prints the page'
 
 image: ## write the container image to target/image/tidemark.tar (release build)
 	@tests/tools/image.sh release
+
+demo-image: ## write the image of the demo's writer to target/image/tidemark-demo.tar (release build)
+	@tests/tools/image.sh release demo
 
 cluster: ## start a Kubernetes with the chart and the demo in it, until Ctrl-C (needs root)
 	@tests/tools/cluster.sh

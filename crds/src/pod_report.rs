@@ -62,6 +62,13 @@ pub struct PodProblem {
     pub message: String,
 }
 
+impl PodProblem {
+    /// Whether it is about the stores or what is in them.
+    pub fn is_storage(&self) -> bool {
+        !matches!(self.reason, Reason::Fenced | Reason::Internal) && !self.reason.is_unusable_token()
+    }
+}
+
 /// What a pod reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

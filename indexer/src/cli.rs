@@ -3,6 +3,7 @@
 mod append;
 mod args;
 mod check;
+#[cfg(feature = "demo")]
 mod demo;
 mod dev;
 mod exit;
@@ -19,7 +20,7 @@ use std::{ffi::OsString, path::Path};
 
 use clap::{Parser, Subcommand};
 
-pub use exit::Exit;
+pub use exit::CommandExit;
 
 /// Full-text search over write-ahead logs in object storage.
 ///
@@ -30,9 +31,9 @@ pub use exit::Exit;
 #[command(name = "tidemark", version, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
     #[command(flatten)]
-    telemetry: args::Telemetry,
+    telemetry: args::LoggingArgs,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store is unfit (check), \
@@ -44,17 +45,18 @@ Credentials come from the environment, as each store's own tools read them.\n\
 Every flag is also an environment variable: --log is TIDEMARK_LOG.";
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Dev(dev::Dev),
-    Index(index::Index),
-    Serve(serve::Serve),
-    Append(append::Append),
-    Demo(demo::Demo),
-    Log(log::Log),
-    Check(check::Check),
-    Kubectl(kubectl::Kubectl),
-    Probe(probe::Probe),
-    Lint(lint::Lint),
+enum CliCommand {
+    Dev(dev::DevCommand),
+    Index(index::IndexCommand),
+    Serve(serve::ServeCommand),
+    Append(append::AppendCommand),
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoCommand),
+    Log(log::LogCommand),
+    Check(check::CheckCommand),
+    Kubectl(kubectl::KubectlCommand),
+    Probe(probe::ProbeCommand),
+    Lint(lint::LintCommand),
 }
 
 /// Called by this name, the program is a plugin of `kubectl`.
@@ -68,20 +70,21 @@ impl Cli {
     }
 
     /// Runs the command to its end, or until SIGTERM or SIGINT asks it to stop.
-    pub async fn run(self) -> Exit {
+    pub async fn run(self) -> CommandExit {
         let result = match self.command {
-            Command::Dev(dev) => dev.run().await,
-            Command::Index(index) => index.run().await,
-            Command::Serve(serve) => Box::pin(serve.run()).await,
-            Command::Append(append) => append.run().await,
-            Command::Demo(demo) => demo.run().await,
-            Command::Log(log) => log.run().await,
-            Command::Check(check) => check.run().await,
-            Command::Kubectl(kubectl) => kubectl.run().await,
-            Command::Probe(probe) => probe.run().await,
-            Command::Lint(lint) => lint.run(),
+            CliCommand::Dev(dev) => dev.run().await,
+            CliCommand::Index(index) => index.run().await,
+            CliCommand::Serve(serve) => Box::pin(serve.run()).await,
+            CliCommand::Append(append) => append.run().await,
+            #[cfg(feature = "demo")]
+            CliCommand::Demo(demo) => demo.run().await,
+            CliCommand::Log(log) => log.run().await,
+            CliCommand::Check(check) => check.run().await,
+            CliCommand::Kubectl(kubectl) => kubectl.run().await,
+            CliCommand::Probe(probe) => probe.run().await,
+            CliCommand::Lint(lint) => lint.run(),
         };
-        Exit::of(result)
+        CommandExit::of(result)
     }
 
     /// Starts logging, as the flags say.

@@ -25,8 +25,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use crate::metrics::Metrics;
+pub use crate::metrics::MetricsRegistry;
 #[cfg(test)]
-pub(crate) use auth::token_file_message;
+pub(crate) use auth::TokenFileError;
 pub use openapi::document as openapi_document;
 pub use server::{Server, ServerOptions};

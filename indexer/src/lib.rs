@@ -3,7 +3,9 @@
 //! `ARCHITECTURE.md` at the top of the repository says where things are.
 
 pub mod cli;
+#[cfg(feature = "demo")]
 mod demo;
+#[cfg(feature = "demo")]
 pub mod git;
 pub mod http;
 pub mod metrics;

@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use tidemark_indexer::cli::{Cli, Exit};
+use tidemark_indexer::cli::{Cli, CommandExit};
 use tokio::runtime::Builder;
 
 /// How long work on blocking threads may hold up the end of the process: what it does can be done again.
 const LEFTOVERS: Duration = Duration::from_secs(3);
 
-fn main() -> Exit {
+fn main() -> CommandExit {
     let cli = Cli::from_command_line();
     cli.start_logging();
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the process cannot start its threads: {error}");
-            return Exit::Failed;
+            return CommandExit::Failed;
         }
     };
     let exit = runtime.block_on(cli.run());

@@ -23,7 +23,7 @@ const DURATIONS: [f64; 13] =
 
 /// The figures of one process.
 #[derive(Clone)]
-pub struct Metrics {
+pub struct MetricsRegistry {
     registry: Arc<Mutex<Registry>>,
     search_duration: Histogram,
     searches: Family<SearchLabels, Counter>,
@@ -42,13 +42,13 @@ struct RequestLabels {
     status: &'static str,
 }
 
-impl Default for Metrics {
+impl Default for MetricsRegistry {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Metrics {
+impl MetricsRegistry {
     /// The figures of this process, all zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("tidemark");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tidemark_crds::{PodPhase, PodProblem, PodReport, Reason, StoreRole, names::Component};
+use tidemark_crds::{PodPhase, PodProblem, PodReport, StoreRole, names::Component};
 use tidemark_ingest::{FailureCause, IngestRole, IngestStatus, ToCause};
 use tidemark_search::{
     SearchService,
@@ -168,7 +168,7 @@ impl Process {
         let mut problems = Vec::<PodProblem>::new();
         for (FailureCause { reason, url }, message) in found {
             let role = match reason {
-                Reason::AuthTokenMissing => Some(StoreRole::Auth),
+                reason if reason.is_unusable_token() => Some(StoreRole::Auth),
                 _ => url.and_then(|url| role_of(&state.places, &url)),
             };
             if !problems.iter().any(|known| (known.reason, known.role) == (reason, role)) {
@@ -230,6 +230,7 @@ fn role_of(places: &[(String, StoreRole)], url: &str) -> Option<StoreRole> {
 
 #[cfg(test)]
 mod tests {
+    use tidemark_crds::Reason;
     use tidemark_store::StoreError;
 
     use super::*;

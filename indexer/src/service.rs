@@ -13,7 +13,7 @@ mod stores;
 mod supervise;
 mod waiting;
 
-pub use dev::{DevOptions, DevService, import_git};
+pub use dev::{DevOptions, DevService};
 pub use error::ServiceError;
 pub use indexing::{IndexOptions, IndexService};
 pub(crate) use opening::fit_log;

@@ -70,7 +70,7 @@ impl Problem {
 
     /// Whether it is about the stores or what is in them.
     pub(crate) fn is_storage(&self) -> bool {
-        !matches!(self.reason(), Reason::Fenced | Reason::AuthTokenMissing | Reason::Internal)
+        !matches!(self.reason(), Reason::Fenced | Reason::Internal) && !self.reason().is_unusable_token()
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidemark_catalog::{Generation, Identity, IndexChain, RootChain, Segment};
-use tidemark_indexer::http::{Metrics, Server, ServerOptions};
+use tidemark_indexer::http::{MetricsRegistry, Server, ServerOptions};
 use tidemark_ingest::OperationRecord;
 use tidemark_ingest::engine::IndexEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
@@ -125,7 +125,8 @@ impl Pipeline {
         let searcher = IndexSearcher::new(engine, self.chain.clone(), Some((&log, root)), SearcherOptions::default());
         let searcher = searcher.expect("the searcher starts");
         let stop = CancellationToken::new();
-        let server = Server::searching(searcher.clone(), Metrics::default(), ServerOptions::default(), stop.clone());
+        let server =
+            Server::searching(searcher.clone(), MetricsRegistry::default(), ServerOptions::default(), stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         self.serving.push(stop.clone().drop_guard());

@@ -145,7 +145,7 @@ async fn it_says_what_it_is_made_of() {
 #[test]
 fn what_it_is_made_of_does_not_depend_on_when_and_where() {
     let packages = ["tidemark-indexer", "tidemark-operator"].map(str::to_owned).to_vec();
-    let sbom = Sbom { name: "tidemark".to_owned(), packages, system: Vec::new() };
+    let sbom = Sbom { name: "tidemark".to_owned(), packages, features: String::new(), system: Vec::new() };
     let made = || sbom.json(&root()).expect("cargo knows the workspace");
     let first = made();
     assert!(first == made(), "twice the same");

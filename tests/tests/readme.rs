@@ -76,7 +76,7 @@ impl Machine {
         block = block.replace("../my-repository", &format!("{folder}/my-repository"));
         block = block.replace("../tidemark-demo", &format!("{folder}/tidemark-demo"));
         // A debug build is there already; the commands are the same.
-        block.replace("cargo run --release --", "cargo run -q -p tidemark-indexer --")
+        block.replace("cargo run --release -p", "cargo run -q -p")
     }
 
     fn bash(&self, block: &str) -> Command {

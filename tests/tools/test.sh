@@ -88,6 +88,11 @@ if step "build" cargo build "${product[@]}" --all-targets --quiet; then
         TIDEMARK_IMAGE="$(tail -n 1 "$logs/image.log")"
         export TIDEMARK_IMAGE
     fi
+    # The build of the tests has the feature `demo` on.
+    if step "demo image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev demo; then
+        TIDEMARK_DEMO_IMAGE="$(tail -n 1 "$logs/demo-image.log")"
+        export TIDEMARK_DEMO_IMAGE
+    fi
     step "tests" cargo test "${product[@]}" --no-fail-fast
     if [ -n "$cluster" ]; then
         # They mostly wait, each on a Kubernetes of its own, whose requests alone are counted: two at a time.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use tidemark_crds::{parse_byte_size, parse_span};
 use tidemark_store::{Store, StoreError};
 use tidemark_wal::{Log, LogParameters, ReaderLimits};
 use url::Url;
@@ -155,7 +156,7 @@ pub(super) struct OutputArgs {
 
 /// How to log. Log lines go to standard error: for people on a terminal, JSON otherwise.
 #[derive(Clone, Debug, Args)]
-pub(super) struct Telemetry {
+pub(super) struct LoggingArgs {
     /// What to log: `debug`, or filters such as `tidemark_indexer=debug,warn`.
     #[arg(long, env = "TIDEMARK_LOG_LEVEL", value_name = "FILTER", global = true)]
     pub(super) log_level: Option<String>,
@@ -166,26 +167,26 @@ fn stores(text: &str) -> Result<StoresSettings, String> {
 }
 
 fn url(text: &str) -> Result<Url, String> {
-    Url::parse(text)
-        .map_err(|error| format!("{error}; wanted is s3://, gs://, az:// or file:// followed by a bucket or folder"))
+    Url::parse(text).map_err(|error| {
+        format!("invalid URL: {error}; expected s3://, gs://, az:// or file:// followed by a bucket or folder")
+    })
 }
+
+/// The largest size that a flag takes.
+const MAX_SIZE_BYTES: u64 = 1 << 30;
 
 /// Bytes, as Kubernetes writes quantities.
 fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 6] =
-        [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30), ("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000)];
-    let wanted = || format!("\"{text}\" is no size; wanted is a number of bytes from 1 to 1Gi, such as 1048576 or 1Mi");
-    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
-    let (number, bytes) = unit.unwrap_or((text, 1));
-    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(bytes));
-    size.filter(|size| (1..=1 << 30).contains(size)).ok_or_else(wanted)
+    let size = parse_byte_size(text).ok().filter(|size| (1..=MAX_SIZE_BYTES).contains(size));
+    size.ok_or_else(|| {
+        format!("invalid size \"{text}\": expected a number of bytes from 1 to 1Gi, such as 1048576 or 1Mi")
+    })
 }
 
 pub(super) fn span(text: &str) -> Result<Duration, String> {
-    let wanted =
-        || format!("\"{text}\" is no span of time; wanted is a number with h, m, s or ms, such as 1h30m or 500ms");
-    let span: jiff::SignedDuration = text.parse().map_err(|_| wanted())?;
-    Duration::try_from(span).map_err(|_| wanted())
+    parse_span(text).map_err(|_| {
+        format!("invalid time span \"{text}\": expected numbers with h, m, s or ms, such as 1h30m or 500ms")
+    })
 }
 
 #[cfg(test)]

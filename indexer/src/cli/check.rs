@@ -5,7 +5,7 @@ use serde::Serialize;
 use tidemark_store::{Entropy, ProbeReport, ProbeVerdict, probe_store};
 
 use super::{
-    Exit,
+    CommandExit,
     args::{LogArgs, OutputArgs},
     output::{print_json, print_line},
 };
@@ -18,7 +18,7 @@ use super::{
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark check --log s3://wal/orders --metadata s3://meta --metadata s3://vmeta\n\
     Exit code 3 names a store that must not be written to.")]
-pub(super) struct Check {
+pub(super) struct CheckCommand {
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
@@ -27,13 +27,13 @@ pub(super) struct Check {
 
 /// What is printed for a store with `--json`.
 #[derive(Serialize)]
-struct Checked<'a> {
+struct ProbeReportJson<'a> {
     passed: bool,
     #[serde(flatten)]
     report: &'a ProbeReport,
 }
 
-impl Check {
+impl CheckCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { log, output } = self;
         let log = log.open()?;
@@ -52,13 +52,13 @@ impl Check {
         }
         let message =
             format!("{}; Tidemark refuses to write there, since it could not tell who wrote first", unfit.join("; "));
-        Err(Exit::Unfit.with(anyhow::Error::msg(message)))
+        Err(CommandExit::Unfit.with(anyhow::Error::msg(message)))
     }
 }
 
 fn print(report: &ProbeReport, output: OutputArgs) -> anyhow::Result<()> {
     if output.json {
-        return print_json(&Checked { passed: report.passed(), report });
+        return print_json(&ProbeReportJson { passed: report.passed(), report });
     }
     print_line(&report.url)?;
     for line in &report.checks {

@@ -4,7 +4,7 @@ use std::process::{ExitCode, Termination};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum CommandExit {
     /// 0: done.
     Done,
     /// 1: failed; the message is on standard error.
@@ -21,26 +21,26 @@ pub enum Exit {
     Unknown,
 }
 
-/// An error with the exit code that it ends the process with. Every other error ends it with [`Exit::Failed`].
+/// An error with the exit code that it ends the process with. Every other error ends it with [`CommandExit::Failed`].
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
-pub(crate) struct With {
-    pub(crate) exit: Exit,
+pub(crate) struct ExitError {
+    pub(crate) exit: CommandExit,
     pub(crate) source: anyhow::Error,
 }
 
-impl Exit {
+impl CommandExit {
     pub(crate) fn of(result: anyhow::Result<()>) -> Self {
         let Err(error) = result else { return Self::Done };
         if broken_pipe(&error) {
             return Self::Done;
         }
         eprintln!("error: {}", told(&error));
-        error.downcast_ref::<With>().map_or(Self::Failed, |with| with.exit)
+        error.downcast_ref::<ExitError>().map_or(Self::Failed, |with| with.exit)
     }
 
     pub(crate) fn with(self, source: impl Into<anyhow::Error>) -> anyhow::Error {
-        With { exit: self, source: source.into() }.into()
+        ExitError { exit: self, source: source.into() }.into()
     }
 }
 
@@ -61,7 +61,7 @@ fn broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-impl Termination for Exit {
+impl Termination for CommandExit {
     fn report(self) -> ExitCode {
         ExitCode::from(match self {
             Self::Done => 0,
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn an_error_is_told_once() {
-        let error = Exit::Failed.with(anyhow::Error::from(Outer(Inner)).context("entry 2 of 3"));
+        let error = CommandExit::Failed.with(anyhow::Error::from(Outer(Inner)).context("entry 2 of 3"));
         assert_eq!(told(&error), "entry 2 of 3: nothing was appended: no answer");
     }
 }

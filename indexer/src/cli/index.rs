@@ -28,7 +28,7 @@ use tidemark_ingest::IngestOptions;
     write is unknown; start again."
 )]
 #[expect(clippy::struct_field_names, reason = "a field is called as its flag")]
-pub(super) struct Index {
+pub(super) struct IndexCommand {
     #[command(flatten)]
     log: LogArgs,
     /// Where the index lives: a bucket, or a prefix of one, apart from the log.
@@ -66,7 +66,7 @@ pub(super) struct Index {
     cache: CacheArgs,
 }
 
-impl Index {
+impl IndexCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self {
             log,

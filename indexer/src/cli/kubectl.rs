@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use client::Client;
+use client::KubectlClient;
 
 /// Ask a cluster about its WALs.
 ///
@@ -26,9 +26,9 @@ use client::Client;
 #[command(
     after_help = "Example: ln -s \"$(command -v tidemark)\" ~/.local/bin/kubectl-tidemark && kubectl tidemark status -A"
 )]
-pub(super) struct Kubectl {
+pub(super) struct KubectlCommand {
     #[command(subcommand)]
-    command: Command,
+    command: KubectlSubcommand,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -51,23 +51,23 @@ struct ClusterArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Status(status::Status),
-    Search(search::Search),
-    Check(check::Check),
-    Report(report::Report),
+enum KubectlSubcommand {
+    Status(status::WalStatusCommand),
+    Search(search::WalSearchCommand),
+    Check(check::WalCheckCommand),
+    Report(report::WalReportCommand),
 }
 
-impl Kubectl {
+impl KubectlCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { command, cluster } = self;
         let ClusterArgs { namespace, context, kubeconfig, kubectl } = cluster;
-        let client = Client::new(kubectl, namespace, context, kubeconfig);
+        let client = KubectlClient::new(kubectl, namespace, context, kubeconfig);
         match command {
-            Command::Status(status) => status.run(&client).await,
-            Command::Search(search) => search.run(&client).await,
-            Command::Check(check) => check.run(&client).await,
-            Command::Report(report) => report.run(&client).await,
+            KubectlSubcommand::Status(status) => status.run(&client).await,
+            KubectlSubcommand::Search(search) => search.run(&client).await,
+            KubectlSubcommand::Check(check) => check.run(&client).await,
+            KubectlSubcommand::Report(report) => report.run(&client).await,
         }
     }
 }

@@ -36,13 +36,13 @@ pub(super) fn print_line(line: &str) -> anyhow::Result<()> {
 }
 
 /// Progress of long work: a bar on a terminal, log lines otherwise.
-pub(super) struct Progress {
+pub(super) struct ProgressReporter {
     bar: ProgressBar,
     what: &'static str,
     logged: Mutex<Option<Instant>>,
 }
 
-impl Progress {
+impl ProgressReporter {
     /// Progress over `what`, such as `"commits"`.
     pub(super) fn new(what: &'static str) -> Self {
         let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}");
@@ -79,7 +79,7 @@ impl Progress {
 /// Shows how far a backfill has come, for as long as the answer lives.
 pub(super) fn watch_backfill(mut status: watch::Receiver<IngestStatus>) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut shown: Option<Progress> = None;
+        let mut shown: Option<ProgressReporter> = None;
         while status.changed().await.is_ok() {
             let progress = status.borrow_and_update().progress;
             match progress {
@@ -87,7 +87,7 @@ pub(super) fn watch_backfill(mut status: watch::Receiver<IngestStatus>) -> Abort
                 Some(run) if run.to.since(run.from.second()) > BACKFILL => {
                     let done = run.at.second().since(run.from.second()).as_secs();
                     let total = run.to.since(run.from.second()).as_secs();
-                    shown.get_or_insert_with(|| Progress::new("seconds of the log")).report(done, total);
+                    shown.get_or_insert_with(|| ProgressReporter::new("seconds of the log")).report(done, total);
                 }
                 _ => {
                     if let Some(progress) = shown.take() {

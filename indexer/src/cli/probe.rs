@@ -18,7 +18,7 @@ const TRY: Duration = Duration::from_secs(5);
 /// The image holds no shell and no curl: `helm test` and init containers use this. Tries again until the time is up.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark probe http://tidemark-operator.tidemark-system:8080/readyz --timeout 60s")]
-pub(super) struct Probe {
+pub(super) struct ProbeCommand {
     /// What to ask, http:// or https://.
     #[arg(value_name = "URL")]
     url: Url,
@@ -27,7 +27,7 @@ pub(super) struct Probe {
     timeout: Duration,
 }
 
-impl Probe {
+impl ProbeCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { url, timeout } = self;
         let client = reqwest::Client::builder().timeout(TRY).build()?;
@@ -67,14 +67,14 @@ mod tests {
 
     #[tokio::test]
     async fn success_is_an_answer_of_2xx() {
-        let probe = Probe { url: server(StatusCode::OK).await, timeout: Duration::ZERO };
+        let probe = ProbeCommand { url: server(StatusCode::OK).await, timeout: Duration::ZERO };
         probe.run().await.unwrap();
     }
 
     #[tokio::test]
     async fn anything_else_says_what_was_answered() {
         let url = server(StatusCode::SERVICE_UNAVAILABLE).await;
-        let error = Probe { url, timeout: Duration::ZERO }.run().await.unwrap_err().to_string();
+        let error = ProbeCommand { url, timeout: Duration::ZERO }.run().await.unwrap_err().to_string();
         assert!(error.contains("503") && error.contains("no leader yet"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    Exit,
+    CommandExit,
     args::{CacheArgs, LimitArgs, ListenArgs, StoresArgs, WaitArgs},
     output::print_line,
     stopping::{ended, stop_on_signal, unless_stopped},
@@ -21,7 +21,7 @@ use crate::service::{ServeOptions, ServeService, Stores, Use, cache_options};
 #[command(after_help = "Example: tidemark serve --log s3://wal/orders --metadata s3://meta --index s3://idx/orders \
     --listen 127.0.0.1:7281\n\
     Then open the address, or: curl 'http://127.0.0.1:7281/v1/search?q=message'")]
-pub(super) struct Serve {
+pub(super) struct ServeCommand {
     /// The log; without it, sealed answers only.
     #[arg(long, env = "TIDEMARK_LOG", value_name = "URL", requires = "metadata")]
     log: Option<Url>,
@@ -47,12 +47,12 @@ pub(super) struct Serve {
     cache: CacheArgs,
 }
 
-impl Serve {
+impl ServeCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { log, metadata, index, listen, wait, stores, auth_token_file, limits, cache } = self;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         if log.is_some() && metadata.is_empty() {
-            return Err(Exit::Usage.with(anyhow::anyhow!("--log wants --metadata beside it")));
+            return Err(CommandExit::Usage.with(anyhow::anyhow!("--log wants --metadata beside it")));
         }
         let options = ServeOptions {
             stores: Stores::at(log.map(|log| (log, metadata)), index, &stores.settings(), Use::Reading),

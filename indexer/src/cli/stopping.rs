@@ -6,7 +6,7 @@ use tidemark_catalog::PublishError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::Exit;
+use super::CommandExit;
 use crate::service::ServiceError;
 use tidemark_ingest::IngestError;
 
@@ -14,12 +14,12 @@ use tidemark_ingest::IngestError;
 const GRACE: Duration = Duration::from_secs(20);
 
 /// SIGTERM and SIGINT as they come.
-struct Signals {
+struct ShutdownSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
+impl ShutdownSignals {
     fn new() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -38,7 +38,7 @@ impl Signals {
 /// whoever starts next goes on where the last record ends.
 pub(super) fn stop_on_signal(stop: CancellationToken) -> io::Result<AbortOnDropHandle<()>> {
     // From here on a signal waits for the task, however late that runs.
-    let mut signals = Signals::new()?;
+    let mut signals = ShutdownSignals::new()?;
     Ok(AbortOnDropHandle::new(tokio::spawn(async move {
         signals.next().await;
         tracing::info!("stopping; a second signal ends the process at once");
@@ -60,9 +60,9 @@ pub(super) async fn unless_stopped<T>(
 /// The result of a service with the exit code of its error.
 pub(super) fn ended<T>(result: Result<T, ServiceError>) -> anyhow::Result<T> {
     result.map_err(|error| match &error {
-        ServiceError::Ingest(IngestError::Publish(PublishError::Fenced { .. })) => Exit::Fenced.with(error),
-        ServiceError::Unfit { .. } => Exit::Unfit.with(error),
-        unknown if unknown.is_unknown() => Exit::Unknown.with(error),
+        ServiceError::Ingest(IngestError::Publish(PublishError::Fenced { .. })) => CommandExit::Fenced.with(error),
+        ServiceError::Unfit { .. } => CommandExit::Unfit.with(error),
+        unknown if unknown.is_unknown() => CommandExit::Unknown.with(error),
         _ => error.into(),
     })
 }
@@ -72,10 +72,10 @@ mod tests {
     use tidemark_catalog::{AcquireError, ChainError};
 
     use super::*;
-    use crate::cli::exit::With;
+    use crate::cli::exit::ExitError;
 
-    fn exit(error: ServiceError) -> Option<Exit> {
-        ended::<()>(Err(error)).unwrap_err().downcast_ref::<With>().map(|with| with.exit)
+    fn exit(error: ServiceError) -> Option<CommandExit> {
+        ended::<()>(Err(error)).unwrap_err().downcast_ref::<ExitError>().map(|with| with.exit)
     }
 
     #[test]
@@ -89,10 +89,10 @@ mod tests {
             IngestError::Acquire(AcquireError::Chain(chain())).into(),
             IngestError::Publish(published).into(),
         ] {
-            assert_eq!(exit(error), Some(Exit::Unknown));
+            assert_eq!(exit(error), Some(CommandExit::Unknown));
         }
         let fenced = PublishError::Fenced { epoch: 1, by: 2 };
-        assert_eq!(exit(IngestError::Publish(fenced).into()), Some(Exit::Fenced));
+        assert_eq!(exit(IngestError::Publish(fenced).into()), Some(CommandExit::Fenced));
     }
 
     #[tokio::test(start_paused = true)]

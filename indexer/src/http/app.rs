@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{arguments::WaitArgs, extract::QueryString, problem::Problem};
-use crate::{metrics::Metrics, process::Process};
+use super::{arguments::WaitArgs, extract::QueryString, problem::HttpProblem};
+use crate::{metrics::MetricsRegistry, process::Process};
 use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
 
 /// What the handlers share.
 #[derive(Clone)]
-pub(crate) struct App(Arc<Shared>);
+pub(crate) struct AppState(Arc<AppInner>);
 
-struct Shared {
+struct AppInner {
     search: Arc<dyn SearchService>,
-    metrics: Metrics,
+    metrics: MetricsRegistry,
     stop: CancellationToken,
     process: Process,
     mode: ServerMode,
@@ -30,16 +30,16 @@ pub(super) enum ServerMode {
     StatusOnly,
 }
 
-impl App {
+impl AppState {
     pub(super) fn new(
         search: Arc<dyn SearchService>,
-        metrics: Metrics,
+        metrics: MetricsRegistry,
         stop: CancellationToken,
         process: Process,
         mode: ServerMode,
         openapi: &'static str,
     ) -> Self {
-        Self(Arc::new(Shared { search, metrics, stop, process, mode, openapi }))
+        Self(Arc::new(AppInner { search, metrics, stop, process, mode, openapi }))
     }
 
     /// What the process says about itself.
@@ -58,7 +58,7 @@ impl App {
     }
 
     /// The figures of this process.
-    pub(crate) fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &MetricsRegistry {
         &self.0.metrics
     }
 
@@ -97,7 +97,7 @@ impl App {
     }
 
     /// Waits for `min_token`, if it was asked for.
-    pub(crate) async fn wait_for(&self, args: WaitArgs) -> Result<(), Problem> {
+    pub(crate) async fn wait_for(&self, args: WaitArgs) -> Result<(), HttpProblem> {
         let Some((token, wait)) = args.min_token() else {
             return Ok(());
         };
@@ -106,12 +106,12 @@ impl App {
     }
 
     /// The problem that an error is, with what is served.
-    pub(crate) fn problem(&self, error: SearchError) -> Problem {
-        Problem::from(error).at(self.status().map(|status| status.position))
+    pub(crate) fn problem(&self, error: SearchError) -> HttpProblem {
+        HttpProblem::from(error).at(self.status().map(|status| status.position))
     }
 
     /// As [`problem`](Self::problem), for a page of results: one that is gone starts again without its cursor.
-    pub(crate) fn problem_of_page(&self, error: SearchError, query: &QueryString) -> Problem {
+    pub(crate) fn problem_of_page(&self, error: SearchError, query: &QueryString) -> HttpProblem {
         let gone = matches!(error, SearchError::Gone { .. });
         let problem = self.problem(error);
         if gone { problem.restart(query.without(&["cursor"])) } else { problem }

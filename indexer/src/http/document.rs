@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::app::App;
+use super::app::AppState;
 
 /// This document.
 #[utoipa::path(
@@ -15,6 +15,6 @@ use super::app::App;
     tag = "meta",
     responses((status = 200, description = "this document", body = serde_json::Value))
 )]
-pub(crate) async fn openapi(State(app): State<App>) -> Response {
+pub(crate) async fn openapi(State(app): State<AppState>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], app.openapi()).into_response()
 }

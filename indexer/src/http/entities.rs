@@ -8,10 +8,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    app::App,
+    app::AppState,
     arguments::{HistoryPageSize, WaitArgs},
-    extract::{Query, QueryString},
-    problem::{Problem, ProblemDetails},
+    extract::{QueryArgs, QueryString},
+    problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::{EntityAnswer, EntityRequest};
 
@@ -46,21 +46,21 @@ pub(crate) struct HistoryArgs {
     )
 )]
 pub(crate) async fn entity(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path(key): Path<String>,
-    Query { args, wait, query }: Query<HistoryArgs, WaitArgs>,
-) -> Result<Json<EntityAnswer>, Problem> {
+    QueryArgs { args, wait, query }: QueryArgs<HistoryArgs, WaitArgs>,
+) -> Result<Json<EntityAnswer>, HttpProblem> {
     app.wait_for(wait).await?;
     answer(&app, key, args, &query).await.map(Json)
 }
 
 /// The history of the entity named by `key`; the page asks the same way.
 pub(crate) async fn answer(
-    app: &App,
+    app: &AppState,
     key: String,
     args: HistoryArgs,
     query: &QueryString,
-) -> Result<EntityAnswer, Problem> {
+) -> Result<EntityAnswer, HttpProblem> {
     let HistoryArgs { size, cursor } = args;
     let size = usize::try_from(size.unwrap_or_default().get()).unwrap_or(usize::MAX);
     let answer = app.search().entity(EntityRequest { key, size, cursor }).await;

@@ -6,10 +6,10 @@ use axum::{
 };
 
 use super::{
-    app::App,
+    app::AppState,
     arguments::{TokenText, WaitArgs},
-    extract::{NoArgs, Query},
-    problem::{Problem, ProblemDetails},
+    extract::{NoArgs, QueryArgs},
+    problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::EntryAnswer;
 use tidemark_wal::{ParseTokenError, Token};
@@ -32,16 +32,16 @@ use tidemark_wal::{ParseTokenError, Token};
     )
 )]
 pub(crate) async fn entry(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path(token): Path<String>,
-    Query { wait, .. }: Query<NoArgs, WaitArgs>,
-) -> Result<Json<EntryAnswer>, Problem> {
+    QueryArgs { wait, .. }: QueryArgs<NoArgs, WaitArgs>,
+) -> Result<Json<EntryAnswer>, HttpProblem> {
     app.wait_for(wait).await?;
-    let token = token.parse().map_err(|error: ParseTokenError| Problem::invalid("token", error.to_string()))?;
+    let token = token.parse().map_err(|error: ParseTokenError| HttpProblem::invalid("token", error.to_string()))?;
     answer(&app, token).await.map(Json)
 }
 
 /// The entry named by `token`; the page asks the same way.
-pub(crate) async fn answer(app: &App, token: Token) -> Result<EntryAnswer, Problem> {
+pub(crate) async fn answer(app: &AppState, token: Token) -> Result<EntryAnswer, HttpProblem> {
     app.search().entry(token).await.map_err(|error| app.problem(error))
 }

@@ -17,7 +17,7 @@ use serde::{
 use url::form_urlencoded;
 use utoipa::IntoParams;
 
-use super::problem::Problem;
+use super::problem::HttpProblem;
 
 /// The longest query string that is read, in bytes: the longest query, escaped, and room for filters. The HTTP library itself
 /// refuses a URL of 64 KiB.
@@ -34,7 +34,7 @@ pub(crate) struct QueryString {
 
 /// The parameters of a request, read into `A`; `W` takes those that have nothing to do with the resource.
 #[derive(Clone, Debug)]
-pub(crate) struct Query<A, W = NoArgs> {
+pub(crate) struct QueryArgs<A, W = NoArgs> {
     pub(crate) args: A,
     pub(crate) wait: W,
     pub(crate) query: QueryString,
@@ -45,15 +45,15 @@ pub(crate) struct Query<A, W = NoArgs> {
 #[into_params(parameter_in = Query)]
 pub(crate) struct NoArgs {}
 
-impl<A, W, S> FromRequestParts<S> for Query<A, W>
+impl<A, W, S> FromRequestParts<S> for QueryArgs<A, W>
 where
     A: DeserializeOwned + IntoParams,
     W: DeserializeOwned + IntoParams,
     S: Send + Sync,
 {
-    type Rejection = Problem;
+    type Rejection = HttpProblem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HttpProblem> {
         let query = QueryString::read(parts.uri.query())?;
         let (args, wait) = query.parse()?;
         Ok(Self { args, wait, query })
@@ -67,10 +67,10 @@ pub(crate) fn names_of<T: IntoParams>() -> Vec<String> {
 
 impl QueryString {
     /// Reads a query string.
-    pub(crate) fn read(query: Option<&str>) -> Result<Self, Problem> {
+    pub(crate) fn read(query: Option<&str>) -> Result<Self, HttpProblem> {
         let query = query.unwrap_or_default();
         if query.len() > MAX_QUERY_STRING {
-            return Err(Problem::too_long(MAX_QUERY_STRING));
+            return Err(HttpProblem::too_long(MAX_QUERY_STRING));
         }
         let mut read = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -94,7 +94,7 @@ impl QueryString {
     }
 
     /// The parameters as the structs that describe them. A parameter that neither has is refused.
-    pub(crate) fn parse<A, W>(&self) -> Result<(A, W), Problem>
+    pub(crate) fn parse<A, W>(&self) -> Result<(A, W), HttpProblem>
     where
         A: DeserializeOwned + IntoParams,
         W: DeserializeOwned + IntoParams,
@@ -102,12 +102,12 @@ impl QueryString {
         let known: Vec<String> = names_of::<A>().into_iter().chain(names_of::<W>()).collect();
         let given = self.pairs.iter().map(|(name, _)| name).chain(&self.emptied);
         if let Some(unknown) = given.into_iter().find(|name| !known.contains(name)) {
-            return Err(Problem::unknown_parameter(&quoted(unknown), &known));
+            return Err(HttpProblem::unknown_parameter(&quoted(unknown), &known));
         }
         Ok((self.deserialize()?, self.deserialize()?))
     }
 
-    fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+    fn deserialize<T: DeserializeOwned>(&self) -> Result<T, HttpProblem> {
         let mut values = BTreeMap::<&str, ParameterValues<'_>>::new();
         for (name, value) in &self.pairs {
             values.entry(name).or_default().0.push(value);
@@ -118,8 +118,8 @@ impl QueryString {
         serde_path_to_error::deserialize(MapDeserializer::new(values.into_iter())).map_err(|error| {
             let at = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
             match error.into_inner() {
-                ArgumentError::Missing(name) => Problem::invalid(name, format!("parameter \"{name}\" is missing")),
-                ArgumentError::Unusable(why) => Problem::invalid(&*at, format!("parameter \"{at}\": {why}")),
+                ArgumentError::Missing(name) => HttpProblem::invalid(name, format!("parameter \"{name}\" is missing")),
+                ArgumentError::Unusable(why) => HttpProblem::invalid(&*at, format!("parameter \"{at}\": {why}")),
             }
         })
     }
@@ -232,7 +232,7 @@ mod tests {
         sealed: Option<bool>,
     }
 
-    fn read(query: &str) -> Result<TestArgs, Problem> {
+    fn read(query: &str) -> Result<TestArgs, HttpProblem> {
         QueryString::read(Some(query))?.parse::<TestArgs, NoArgs>().map(|(args, _)| args)
     }
 

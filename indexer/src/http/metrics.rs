@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{app::App, problem::Problem};
+use super::{app::AppState, problem::HttpProblem};
 
 /// Content type of the text form.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -18,12 +18,12 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
     tag = "health",
     responses((status = 200, description = "the figures", body = String, content_type = "application/openmetrics-text"))
 )]
-pub(crate) async fn metrics(State(app): State<App>) -> Response {
+pub(crate) async fn metrics(State(app): State<AppState>) -> Response {
     match app.metrics().encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "failed to write the metrics");
-            Problem::internal().into_response()
+            HttpProblem::internal().into_response()
         }
     }
 }

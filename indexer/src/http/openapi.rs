@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use utoipa::openapi::{ContactBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Paths, ServerBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{app::App, routes};
+use super::{app::AppState, routes};
 
 /// The document as JSON, built once.
 pub(super) fn document_json() -> &'static str {
@@ -15,7 +15,7 @@ pub(super) fn document_json() -> &'static str {
 
 /// The interface of this service as an OpenAPI document.
 pub fn document() -> OpenApi {
-    let routes = OpenApiRouter::<App>::with_openapi(head())
+    let routes = OpenApiRouter::<AppState>::with_openapi(head())
         .merge(routes::search_routes())
         .merge(routes::status_routes())
         .merge(routes::document_routes());

@@ -48,9 +48,9 @@ pub(crate) struct ProblemDetails {
 
 /// Why a request is not answered as asked. Boxed, so that results stay small.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Problem(Box<ProblemDetails>);
+pub(crate) struct HttpProblem(Box<ProblemDetails>);
 
-impl Deref for Problem {
+impl Deref for HttpProblem {
     type Target = ProblemDetails;
 
     fn deref(&self) -> &ProblemDetails {
@@ -61,7 +61,7 @@ impl Deref for Problem {
 /// The media type of problems.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
-impl Problem {
+impl HttpProblem {
     fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
         Self(Box::new(ProblemDetails {
             kind: format!("urn:tidemark:problem:{kind}"),
@@ -184,7 +184,7 @@ impl Problem {
 }
 
 /// The one mapping from search errors to statuses.
-impl From<SearchError> for Problem {
+impl From<SearchError> for HttpProblem {
     fn from(error: SearchError) -> Self {
         let detail = error.to_string();
         match error {
@@ -218,7 +218,7 @@ impl From<SearchError> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for HttpProblem {
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.status(), self.retry_after);
         let mut response = (status, Json(*self.0)).into_response();
@@ -237,15 +237,17 @@ mod tests {
 
     #[test]
     fn the_cause_of_an_internal_error_stays_inside() {
-        let problem = Problem::from(SearchError::Internal { detail: "secret path /var/x".to_owned() });
+        let problem = HttpProblem::from(SearchError::Internal { detail: "secret path /var/x".to_owned() });
         assert_eq!(problem.status, 500);
         assert!(!problem.detail.contains("secret"));
     }
 
     #[test]
     fn an_invalid_value_names_its_parameter() {
-        let problem =
-            Problem::from(SearchError::Invalid { parameter: "cursor", detail: "it is of another index".to_owned() });
+        let problem = HttpProblem::from(SearchError::Invalid {
+            parameter: "cursor",
+            detail: "it is of another index".to_owned(),
+        });
         assert_eq!((problem.status, problem.parameter.as_deref()), (400, Some("cursor")));
     }
 }

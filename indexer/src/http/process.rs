@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 
-use super::app::App;
+use super::app::AppState;
 use tidemark_crds::PodReport;
 
 /// What the process does, how far it is and what keeps it from its work. Always there, also while no store answers.
@@ -12,6 +12,6 @@ use tidemark_crds::PodReport;
     tag = "status",
     responses((status = 200, description = "the process", body = PodReport))
 )]
-pub(crate) async fn process(State(app): State<App>) -> Json<PodReport> {
+pub(crate) async fn process(State(app): State<AppState>) -> Json<PodReport> {
     Json(app.process().answer())
 }

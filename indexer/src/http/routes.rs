@@ -2,10 +2,10 @@
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{app::App, document, entities, entries, health, metrics, process, search, status};
+use super::{app::AppState, document, entities, entries, health, metrics, process, search, status};
 
 /// What makes work: requests that are limited in number and time.
-pub(super) fn search_routes() -> OpenApiRouter<App> {
+pub(super) fn search_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(search::search))
         .routes(routes!(entries::entry))
@@ -13,7 +13,7 @@ pub(super) fn search_routes() -> OpenApiRouter<App> {
 }
 
 /// What every server has.
-pub(super) fn status_routes() -> OpenApiRouter<App> {
+pub(super) fn status_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(status::status))
         .routes(routes!(process::process))
@@ -23,6 +23,6 @@ pub(super) fn status_routes() -> OpenApiRouter<App> {
 }
 
 /// The description of the interface.
-pub(super) fn document_routes() -> OpenApiRouter<App> {
+pub(super) fn document_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(document::openapi))
 }

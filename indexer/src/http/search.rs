@@ -5,13 +5,13 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    app::App,
+    app::AppState,
     arguments::{
         CountedField, CountedNames, LogPosition, NameList, NamedValue as _, OneName, OutcomeNames, QueryText,
         SearchPageSize, SortName, WaitArgs,
     },
-    extract::{Query, QueryString},
-    problem::{Problem, ProblemDetails},
+    extract::{QueryArgs, QueryString},
+    problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::{FacetField, FilterField, SearchAnswer, SearchRequest};
 
@@ -98,19 +98,19 @@ fn everything() -> Vec<CountedNames> {
     )
 )]
 pub(crate) async fn search(
-    State(app): State<App>,
-    Query { args, wait, query }: Query<SearchArgs, WaitArgs>,
-) -> Result<Json<SearchAnswer>, Problem> {
+    State(app): State<AppState>,
+    QueryArgs { args, wait, query }: QueryArgs<SearchArgs, WaitArgs>,
+) -> Result<Json<SearchAnswer>, HttpProblem> {
     answer(&app, args, wait, &query).await.map(Json)
 }
 
 /// Answers a search; the page asks the same way.
 pub(crate) async fn answer(
-    app: &App,
+    app: &AppState,
     args: SearchArgs,
     wait: WaitArgs,
     query: &QueryString,
-) -> Result<SearchAnswer, Problem> {
+) -> Result<SearchAnswer, HttpProblem> {
     app.wait_for(wait).await?;
     let started = tokio::time::Instant::now();
     let answer = app.search().search(args.into()).await;
@@ -185,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    fn read(query: &str) -> Result<SearchRequest, Problem> {
+    fn read(query: &str) -> Result<SearchRequest, HttpProblem> {
         let (args, _) = QueryString::read(Some(query))?.parse::<SearchArgs, WaitArgs>()?;
         Ok(args.into())
     }

@@ -15,14 +15,14 @@ use tower_http::{
 };
 
 use super::{
-    app::{App, ServerMode},
-    auth::{self, Auth},
-    guard::{self, Guard},
+    app::{AppState, ServerMode},
+    auth::{self, TokenAuth},
+    guard::{self, RequestLimits},
     openapi, page,
-    problem::Problem,
+    problem::HttpProblem,
     routes,
 };
-use crate::{metrics::Metrics, process::Process};
+use crate::{metrics::MetricsRegistry, process::Process};
 use tidemark_search::{LateSearch, SearchService};
 
 /// How the server behaves.
@@ -54,9 +54,9 @@ const MAX_BODY: usize = 16 * 1024;
 
 /// The HTTP server of one process.
 pub struct Server {
-    app: App,
+    app: AppState,
     options: ServerOptions,
-    auth: Option<Auth>,
+    auth: Option<TokenAuth>,
 }
 
 impl Server {
@@ -64,7 +64,7 @@ impl Server {
     /// once a manifest was read.
     pub fn searching(
         search: Arc<dyn SearchService>,
-        metrics: Metrics,
+        metrics: MetricsRegistry,
         options: ServerOptions,
         stop: CancellationToken,
     ) -> Self {
@@ -76,7 +76,7 @@ impl Server {
     pub fn searching_in(
         process: Process,
         search: Arc<dyn SearchService>,
-        metrics: Metrics,
+        metrics: MetricsRegistry,
         options: ServerOptions,
         stop: CancellationToken,
     ) -> Self {
@@ -84,20 +84,25 @@ impl Server {
     }
 
     /// A server that tells how its process is, and no more: health, metrics, status. It is ready as long as it lives.
-    pub fn telling(process: Process, metrics: Metrics, options: ServerOptions, stop: CancellationToken) -> Self {
+    pub fn telling(
+        process: Process,
+        metrics: MetricsRegistry,
+        options: ServerOptions,
+        stop: CancellationToken,
+    ) -> Self {
         Self::new(process, Arc::new(LateSearch::default()), metrics, options, stop, ServerMode::StatusOnly)
     }
 
     fn new(
         process: Process,
         search: Arc<dyn SearchService>,
-        metrics: Metrics,
+        metrics: MetricsRegistry,
         options: ServerOptions,
         stop: CancellationToken,
         mode: ServerMode,
     ) -> Self {
         metrics.register_process(process.clone());
-        let app = App::new(search, metrics, stop, process, mode, openapi::document_json());
+        let app = AppState::new(search, metrics, stop, process, mode, openapi::document_json());
         let source = app.clone();
         app.metrics().register_status(move || source.status());
         Self { app, options, auth: None }
@@ -105,17 +110,17 @@ impl Server {
 
     /// Wants the token in `file` with every request, all but health, metrics and the state of the process.
     pub fn wanting_token(self, file: PathBuf) -> Self {
-        let auth = Auth::new(file, self.app.process().clone());
+        let auth = TokenAuth::new(file, self.app.process().clone());
         Self { auth: Some(auth), ..self }
     }
 
     /// All routes with all that they share.
     pub fn router(&self) -> Router {
-        let guard = Guard::new(self.options.concurrency, self.options.timeout);
+        let guard = RequestLimits::new(self.options.concurrency, self.options.timeout);
         let routes = match self.app.mode() {
             ServerMode::Search => Router::from(routes::search_routes())
                 .merge(page::routes())
-                .route_layer(from_fn_with_state(guard, guard::bound))
+                .route_layer(from_fn_with_state(guard, guard::limit_requests))
                 .merge(Router::from(routes::status_routes()))
                 .merge(Router::from(routes::document_routes()))
                 .route("/assets/{name}", get(page::asset)),
@@ -127,9 +132,9 @@ impl Server {
             None => routes,
         };
         routes
-            .layer(CatchPanicLayer::custom(guard::panicked))
-            .layer(from_fn(guard::secure))
-            .layer(from_fn_with_state(self.app.clone(), guard::observe))
+            .layer(CatchPanicLayer::custom(guard::panic_response))
+            .layer(from_fn(guard::add_security_headers))
+            .layer(from_fn_with_state(self.app.clone(), guard::record_request))
             .layer(cors(&self.options.cors_origins))
             .layer(CompressionLayer::new())
             .layer(RequestBodyLimitLayer::new(MAX_BODY))
@@ -159,10 +164,10 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
     CorsLayer::new().allow_methods([Method::GET, Method::HEAD]).allow_origin(origins.to_vec())
 }
 
-async fn no_such_route(uri: Uri) -> Problem {
-    Problem::no_such_route(&uri)
+async fn no_such_route(uri: Uri) -> HttpProblem {
+    HttpProblem::no_such_route(&uri)
 }
 
-async fn method_not_allowed(method: Method) -> Problem {
-    Problem::method_not_allowed(&method)
+async fn method_not_allowed(method: Method) -> HttpProblem {
+    HttpProblem::method_not_allowed(&method)
 }

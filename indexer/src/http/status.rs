@@ -3,9 +3,9 @@
 use axum::{Json, extract::State};
 
 use super::{
-    app::App,
-    extract::{NoArgs, Query},
-    problem::{Problem, ProblemDetails},
+    app::AppState,
+    extract::{NoArgs, QueryArgs},
+    problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::StatusAnswer;
 
@@ -21,6 +21,9 @@ use tidemark_search::api::StatusAnswer;
         (status = 503, description = "there is no index yet", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn status(State(app): State<App>, _: Query<NoArgs>) -> Result<Json<StatusAnswer>, Problem> {
-    app.status().map(Json).ok_or_else(|| Problem::not_ready(app.not_ready()))
+pub(crate) async fn status(
+    State(app): State<AppState>,
+    _: QueryArgs<NoArgs>,
+) -> Result<Json<StatusAnswer>, HttpProblem> {
+    app.status().map(Json).ok_or_else(|| HttpProblem::not_ready(app.not_ready()))
 }

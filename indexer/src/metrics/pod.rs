@@ -52,7 +52,7 @@ mod tests {
     use tidemark_store::StoreError;
     use tokio::sync::watch;
 
-    use crate::{metrics::Metrics, process::Process};
+    use crate::{metrics::MetricsRegistry, process::Process};
     use tidemark_ingest::IngestStatus;
 
     #[test]
@@ -60,7 +60,7 @@ mod tests {
         let process = Process::indexer(watch::channel(IngestStatus::default()).1, None);
         let error = StoreError::NoBucket { url: "s3://b".to_owned(), why: "gone".to_owned() };
         process.failed("opening", &error);
-        let metrics = Metrics::new();
+        let metrics = MetricsRegistry::new();
         metrics.register_process(process);
         let text = metrics.encode().unwrap();
         assert!(text.contains("tidemark_process_phase{phase=\"starting\"} 1"), "{text}");

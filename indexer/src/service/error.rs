@@ -5,7 +5,6 @@ use tidemark_crds::Reason;
 use tidemark_ingest::{FailureCause, ToCause};
 use tidemark_store::StoreError;
 
-use crate::git::ImportError;
 use tidemark_ingest::IngestError;
 use tidemark_ingest::engine::EngineError;
 
@@ -25,9 +24,6 @@ pub enum ServiceError {
     /// The ingest ended.
     #[error(transparent)]
     Ingest(#[from] IngestError),
-    /// A git repository's history could not be appended.
-    #[error(transparent)]
-    Import(#[from] ImportError),
     /// A store does not hold what the protocol needs.
     #[error(
         "\"{store}\" broke a promise: {line}: {detail}; it must not be written to, a log in it could lose entries; use another store \
@@ -107,7 +103,7 @@ impl ToCause for ServiceError {
             Self::Ingest(error) => error.to_cause(),
             Self::Unfit { store, .. } => FailureCause::at(Reason::StoreUnsupported, store),
             Self::NoExpiry { log } => FailureCause::at(Reason::ExpiryMissing, log),
-            Self::Import(_) | Self::Listen { .. } | Self::Disk { .. } | Self::Busy { .. } | Self::Ended { .. } => {
+            Self::Listen { .. } | Self::Disk { .. } | Self::Busy { .. } | Self::Ended { .. } => {
                 FailureCause::of(Reason::Internal)
             }
         }
@@ -116,14 +112,14 @@ impl ToCause for ServiceError {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::Path};
+    use std::collections::BTreeSet;
 
     use tidemark_catalog::{Broken, Cursor, Generation, Refused};
     use tidemark_store::ClockError;
     use tidemark_store::StoreSecond;
 
     use super::*;
-    use crate::http::token_file_message;
+    use crate::http::TokenFileError;
 
     /// Makes an error of a URL, a key and words.
     type Made = fn(String, String, String) -> StoreError;
@@ -215,7 +211,11 @@ mod tests {
         ];
         let clocks = [ClockError::Store(store(STORES[0].0)), ClockError::Vanished { url: text(), key: text() }];
         let told = |failure: &dyn ToCause| (failure.to_cause().reason, failure.to_string());
-        let mut all = vec![(Reason::AuthTokenMissing, token_file_message(Path::new("x"), "x"))];
+        let tokens = [
+            TokenFileError::Missing { file: text().into(), why: text() },
+            TokenFileError::TooShort { file: text().into(), chars: 5 },
+        ];
+        let mut all: Vec<_> = tokens.iter().map(|error| told(error)).collect();
         all.extend(STORES.iter().map(|(error, _)| told(&store(*error))));
         all.extend(refusals().iter().map(|error| told(error)));
         all.extend(chains.iter().map(|error| told(error)));

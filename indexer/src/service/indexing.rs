@@ -26,7 +26,7 @@ use super::{
     waiting::{OPENING, patiently},
 };
 use crate::{
-    http::{Metrics, Server, ServerOptions},
+    http::{MetricsRegistry, Server, ServerOptions},
     process::Process,
 };
 use tidemark_crds::PodPhase;
@@ -160,7 +160,7 @@ impl IndexService {
 
 impl Work {
     fn server(&self, stop: &CancellationToken) -> Server {
-        let (options, metrics) = (ServerOptions::default(), Metrics::new());
+        let (options, metrics) = (ServerOptions::default(), MetricsRegistry::new());
         metrics.register(Box::new(self.options.stores.requests()));
         let process = self.process.clone();
         if self.options.search {

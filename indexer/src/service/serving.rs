@@ -14,7 +14,7 @@ use super::{
     waiting::{OPENING, patiently},
 };
 use crate::{
-    http::{Metrics, Server, ServerOptions},
+    http::{MetricsRegistry, Server, ServerOptions},
     process::Process,
 };
 use tidemark_search::EngineOptions;
@@ -94,7 +94,7 @@ impl ServeService {
 
 impl Work {
     fn server(&self, stop: &CancellationToken) -> Server {
-        let metrics = Metrics::new();
+        let metrics = MetricsRegistry::new();
         metrics.register(Box::new(self.options.stores.requests()));
         let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
         let process = self.process.clone();

@@ -17,13 +17,13 @@ const ANSWER: Duration = Duration::from_secs(35);
 
 /// The user's `kubectl` with the flags that say which cluster.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(super) struct KubectlClient {
     program: PathBuf,
     namespace: Option<String>,
     flags: Vec<String>,
 }
 
-impl Client {
+impl KubectlClient {
     pub(super) fn new(
         program: PathBuf,
         namespace: Option<String>,
@@ -78,7 +78,7 @@ impl Client {
     }
 
     /// Forwards a free port of this machine to `port` of `target`, such as `svc/orders-search`.
-    pub(super) async fn forward(&self, target: &str, port: u16) -> anyhow::Result<Forward> {
+    pub(super) async fn forward(&self, target: &str, port: u16) -> anyhow::Result<PortForward> {
         let ports = format!(":{port}");
         let mut command = self.command(&["port-forward", "--address=127.0.0.1", target, &ports]);
         let mut child =
@@ -100,7 +100,7 @@ impl Client {
         if let Some(mut stderr) = child.stderr.take() {
             tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
         }
-        Ok(Forward { base: format!("http://127.0.0.1:{local}"), _child: child })
+        Ok(PortForward { base: format!("http://127.0.0.1:{local}"), _child: child })
     }
 
     fn missing(&self, error: std::io::Error) -> anyhow::Error {
@@ -116,25 +116,25 @@ fn local_port(line: &str) -> Option<u16> {
 }
 
 /// A forwarded port; closed when dropped.
-pub(super) struct Forward {
+pub(super) struct PortForward {
     base: String,
     _child: Child,
 }
 
 /// An answer over a forwarded port.
-pub(super) struct Answer {
+pub(super) struct ForwardedResponse {
     pub(super) status: reqwest::StatusCode,
     pub(super) body: String,
 }
 
-impl Forward {
+impl PortForward {
     /// GET of `path` (with its query), with `token` as bearer if there is one.
     pub(super) async fn get(
         &self,
         path: &str,
         query: &[(String, String)],
         token: Option<&str>,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<ForwardedResponse> {
         // A proxy of the environment knows nothing of a port on this machine.
         let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
         let mut request = client.get(format!("{}{path}", self.base)).query(query);
@@ -143,6 +143,6 @@ impl Forward {
         }
         let answer = request.send().await.map_err(reqwest::Error::without_url)?;
         let status = answer.status();
-        Ok(Answer { status, body: answer.text().await.map_err(reqwest::Error::without_url)? })
+        Ok(ForwardedResponse { status, body: answer.text().await.map_err(reqwest::Error::without_url)? })
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::KubectlClient;
 
 /// Port of a data pod.
 const POD_PORT: u16 = 7280;
@@ -13,25 +13,25 @@ const SERVICE_PORT: u16 = 80;
 pub(super) const RESOURCE: &str = "wals.tidemark.dev";
 
 /// One WAL, and `kubectl` in its namespace.
-pub(super) struct Wal {
+pub(super) struct WalObject {
     pub(super) name: String,
     pub(super) namespace: String,
     pub(super) object: Value,
-    pub(super) client: Client,
+    pub(super) client: KubectlClient,
 }
 
 /// What a data pod answered at `/v1/process`.
-pub(super) type Process = anyhow::Result<Value>;
+pub(super) type PodReportResult = anyhow::Result<Value>;
 
-impl Wal {
-    pub(super) async fn get(client: &Client, name: &str) -> anyhow::Result<Self> {
+impl WalObject {
+    pub(super) async fn get(client: &KubectlClient, name: &str) -> anyhow::Result<Self> {
         let object = client.json(&["get", RESOURCE, name]).await?;
         let namespace = text(&object, "/metadata/namespace").to_owned();
         Ok(Self { name: name.to_owned(), client: client.in_namespace(&namespace), namespace, object })
     }
 
     /// The WAL `name`; with none, the only one of the namespace.
-    pub(super) async fn get_or_only(client: &Client, name: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) async fn get_or_only(client: &KubectlClient, name: Option<&str>) -> anyhow::Result<Self> {
         if let Some(name) = name {
             return Self::get(client, name).await;
         }
@@ -65,7 +65,7 @@ impl Wal {
     }
 
     /// What the pod `name` says of itself.
-    pub(super) async fn process(&self, name: &str) -> Process {
+    pub(super) async fn process(&self, name: &str) -> PodReportResult {
         let forward = self.client.forward(&format!("pod/{name}"), POD_PORT).await?;
         let answer = forward.get("/v1/process", &[], None).await?;
         anyhow::ensure!(answer.status.is_success(), "it answers {}: {}", answer.status, answer.body.trim());
@@ -73,7 +73,7 @@ impl Wal {
     }
 
     /// The pods with what they say of themselves, asked at once.
-    pub(super) async fn processes(&self, pods: Vec<Value>) -> Vec<(Value, Process)> {
+    pub(super) async fn processes(&self, pods: Vec<Value>) -> Vec<(Value, PodReportResult)> {
         let asked = pods.into_iter().map(|pod| async move {
             let process = self.process(text(&pod, "/metadata/name")).await;
             (pod, process)
@@ -82,7 +82,7 @@ impl Wal {
     }
 
     /// The search Service, forwarded.
-    pub(super) async fn search(&self) -> anyhow::Result<super::client::Forward> {
+    pub(super) async fn search(&self) -> anyhow::Result<super::client::PortForward> {
         self.client.forward(&format!("svc/{}-search", self.name), SERVICE_PORT).await
     }
 }

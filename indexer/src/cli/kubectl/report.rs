@@ -11,8 +11,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    client::Client,
-    objects::{Process, RESOURCE, Wal, text},
+    client::KubectlClient,
+    objects::{PodReportResult, RESOURCE, WalObject, text},
     redact, status,
 };
 use crate::cli::output::print_line;
@@ -39,7 +39,7 @@ Names of buckets, namespaces, Secrets and hosts are in it, and what your entries
 /// Collect what a bug report needs into one tar file, without secrets.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kubectl tidemark report orders -n data -o orders.tar")]
-pub(super) struct Report {
+pub(super) struct WalReportCommand {
     /// The WAL; the only one of the namespace if left out.
     #[arg(value_name = "WAL")]
     wal: Option<String>,
@@ -48,19 +48,19 @@ pub(super) struct Report {
     output: PathBuf,
 }
 
-impl Report {
-    pub(super) async fn run(self, client: &Client) -> anyhow::Result<()> {
+impl WalReportCommand {
+    pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
         let Self { wal, output } = self;
-        let wal = Wal::get_or_only(client, wal.as_deref()).await?;
+        let wal = WalObject::get_or_only(client, wal.as_deref()).await?;
         let files = write(&wal, &output).await?;
         print_line(&format!("{files} files in \"{}\"; read it before you share it", output.display()))
     }
 }
 
 /// Writes the report to `file`, and answers how many files it holds.
-pub(super) async fn write(wal: &Wal, file: &Path) -> anyhow::Result<usize> {
+pub(super) async fn write(wal: &WalObject, file: &Path) -> anyhow::Result<usize> {
     let opened = File::create(file).with_context(|| format!("\"{}\" cannot be written", file.display()))?;
-    let mut bundle = Bundle::new(opened, &format!("tidemark-report-{}", wal.name));
+    let mut bundle = ReportArchive::new(opened, &format!("tidemark-report-{}", wal.name));
     bundle.add("README.txt", README)?;
     collect(wal, &mut bundle).await?;
     let failures = bundle.failures.join("\n");
@@ -68,7 +68,7 @@ pub(super) async fn write(wal: &Wal, file: &Path) -> anyhow::Result<usize> {
     bundle.finish()
 }
 
-async fn collect<W: Write>(wal: &Wal, bundle: &mut Bundle<W>) -> anyhow::Result<()> {
+async fn collect<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<W>) -> anyhow::Result<()> {
     let client = &wal.client;
     bundle.add("version.txt", env!("CARGO_PKG_VERSION"))?;
     bundle.add_result("kubectl-version.txt", client.text(&["version"]).await)?;
@@ -93,7 +93,12 @@ async fn collect<W: Write>(wal: &Wal, bundle: &mut Bundle<W>) -> anyhow::Result<
     collect_operator(wal, bundle).await
 }
 
-async fn collect_pod<W: Write>(wal: &Wal, bundle: &mut Bundle<W>, pod: Value, process: Process) -> anyhow::Result<()> {
+async fn collect_pod<W: Write>(
+    wal: &WalObject,
+    bundle: &mut ReportArchive<W>,
+    pod: Value,
+    process: PodReportResult,
+) -> anyhow::Result<()> {
     let name = text(&pod, "/metadata/name").to_owned();
     let folder = format!("pods/{name}");
     bundle.add_object(&format!("{folder}/pod.yaml"), pod)?;
@@ -108,7 +113,7 @@ async fn collect_pod<W: Write>(wal: &Wal, bundle: &mut Bundle<W>, pod: Value, pr
 }
 
 /// What the operator logs of this WAL, where the user may read it.
-async fn collect_operator<W: Write>(wal: &Wal, bundle: &mut Bundle<W>) -> anyhow::Result<()> {
+async fn collect_operator<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<W>) -> anyhow::Result<()> {
     let selector = "app.kubernetes.io/name=tidemark-operator";
     let pods = match wal.client.list(&["get", "pods", "--all-namespaces", "--selector", selector]).await {
         Ok(pods) => pods,
@@ -132,14 +137,14 @@ async fn collect_operator<W: Write>(wal: &Wal, bundle: &mut Bundle<W>) -> anyhow
 }
 
 /// A tar file. Whatever goes into it is redacted here, and nowhere can that be left out.
-struct Bundle<W: Write> {
+struct ReportArchive<W: Write> {
     tar: tar::Builder<W>,
     folder: String,
     files: usize,
     failures: Vec<String>,
 }
 
-impl<W: Write> Bundle<W> {
+impl<W: Write> ReportArchive<W> {
     fn new(out: W, folder: &str) -> Self {
         Self { tar: tar::Builder::new(out), folder: folder.to_owned(), files: 0, failures: Vec::new() }
     }

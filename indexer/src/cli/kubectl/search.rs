@@ -8,8 +8,8 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::{
-    client::{Answer, Client},
-    objects::{Wal, shown, table, text},
+    client::{ForwardedResponse, KubectlClient},
+    objects::{WalObject, shown, table, text},
 };
 use crate::cli::output::print_line;
 
@@ -19,7 +19,7 @@ const MESSAGE: usize = 80;
 /// Search a WAL through a forwarded port, and print the hits.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kubectl tidemark search orders 'kind:bundle contributors:ada' -n data")]
-pub(super) struct Search {
+pub(super) struct WalSearchCommand {
     /// The WAL.
     #[arg(value_name = "WAL")]
     pub(super) wal: String,
@@ -56,15 +56,15 @@ impl TokenArgs {
     }
 }
 
-impl Search {
-    pub(super) async fn run(self, client: &Client) -> anyhow::Result<()> {
+impl WalSearchCommand {
+    pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
         self.lines(client).await?.iter().try_for_each(|line| print_line(line))
     }
 
-    pub(super) async fn lines(&self, client: &Client) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn lines(&self, client: &KubectlClient) -> anyhow::Result<Vec<String>> {
         let Self { wal, query, size, json, token } = self;
         let token = token.read()?;
-        let wal = Wal::get(client, wal).await?;
+        let wal = WalObject::get(client, wal).await?;
         let mut parameters = vec![("size".to_owned(), size.to_string())];
         if !query.is_empty() {
             parameters.push(("q".to_owned(), query.clone()));
@@ -82,7 +82,7 @@ impl Search {
 }
 
 /// What a refusal means, and what to do.
-fn refusal(wal: &Wal, answer: &Answer, with_token: bool) -> String {
+fn refusal(wal: &WalObject, answer: &ForwardedResponse, with_token: bool) -> String {
     let secret = text(&wal.object, "/spec/search/auth/secretRef/name");
     if answer.status == StatusCode::UNAUTHORIZED {
         let what = if with_token { "refuses this token" } else { "wants a token" };

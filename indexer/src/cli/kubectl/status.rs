@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    client::Client,
-    objects::{Process, RESOURCE, Wal, conditions, event_time, readiness, shown, table, text, waiting},
+    client::KubectlClient,
+    objects::{PodReportResult, RESOURCE, WalObject, conditions, event_time, readiness, shown, table, text, waiting},
 };
 use crate::cli::output::print_line;
 
@@ -15,7 +15,7 @@ const EVENTS: usize = 12;
 /// Tell how WALs are: conditions, lag, pods with what they say of themselves, the last Events.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kubectl tidemark status orders -n data")]
-pub(super) struct Status {
+pub(super) struct WalStatusCommand {
     /// The WAL; all of the namespace if left out.
     #[arg(value_name = "WAL")]
     wal: Option<String>,
@@ -24,10 +24,10 @@ pub(super) struct Status {
     all_namespaces: bool,
 }
 
-impl Status {
-    pub(super) async fn run(self, client: &Client) -> anyhow::Result<()> {
+impl WalStatusCommand {
+    pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
         let lines = match &self.wal {
-            Some(name) => story(&Wal::get(client, name).await?).await?,
+            Some(name) => story(&WalObject::get(client, name).await?).await?,
             None => overview(client, self.all_namespaces).await?,
         };
         lines.iter().try_for_each(|line| print_line(line))
@@ -35,7 +35,7 @@ impl Status {
 }
 
 /// One line a WAL.
-pub(super) async fn overview(client: &Client, everywhere: bool) -> anyhow::Result<Vec<String>> {
+pub(super) async fn overview(client: &KubectlClient, everywhere: bool) -> anyhow::Result<Vec<String>> {
     let all: &[&str] = if everywhere { &["--all-namespaces"] } else { &[] };
     let wals = client.list(&[&["get", RESOURCE], all].concat()).await?;
     if wals.is_empty() {
@@ -62,7 +62,7 @@ fn lag(wal: &Value) -> String {
 }
 
 /// Everything about one WAL.
-pub(super) async fn story(wal: &Wal) -> anyhow::Result<Vec<String>> {
+pub(super) async fn story(wal: &WalObject) -> anyhow::Result<Vec<String>> {
     let object = &wal.object;
     let mut lines = vec![
         format!("WAL {}/{}", wal.namespace, wal.name),
@@ -132,7 +132,7 @@ fn figures(wal: &Value) -> Vec<String> {
     table(&rows)
 }
 
-fn pod_row(pod: &Value, process: &Process) -> Vec<String> {
+fn pod_row(pod: &Value, process: &PodReportResult) -> Vec<String> {
     let (ready, restarts) = readiness(pod);
     let mut phase = shown(pod, "/status/phase");
     if let Some(waiting) = waiting(pod) {
@@ -153,7 +153,7 @@ fn pod_row(pod: &Value, process: &Process) -> Vec<String> {
 }
 
 /// What the pods report, each once.
-pub(super) fn problems(pods: &[(Value, Process)]) -> Vec<String> {
+pub(super) fn problems(pods: &[(Value, PodReportResult)]) -> Vec<String> {
     let mut told = Vec::new();
     for (pod, process) in pods {
         let problems = process.as_ref().ok().and_then(|process| process["problems"].as_array());

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::question::Question;
+use super::search_url::SearchUrl;
 
 /// Queries that teach, with what they find. The test in a browser asks them all.
 pub(crate) const EXAMPLES: [(&str, &str); 9] = [
@@ -35,7 +35,7 @@ pub(super) fn table() -> Markup {
             tbody {
                 @for (query, meaning) in EXAMPLES {
                     tr {
-                        th scope="row" { a href=(Question::about("q", query).href()) { code { (query) } } }
+                        th scope="row" { a href=(SearchUrl::about("q", query).href()) { code { (query) } } }
                         td { (meaning) }
                     }
                 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use tidemark_wal::Outcome;
 
-use super::{question::Question, words};
+use super::{format, search_url::SearchUrl};
 use tidemark_search::api::{ContributorAnswer, SearchHit};
 
 /// People named in a list, at most.
@@ -15,7 +15,7 @@ const EXCERPT: usize = 240;
 const SAME_TIME: i64 = 600;
 
 /// An operation as an item of a list.
-pub(crate) fn item(hit: &SearchHit, question: &Question) -> Markup {
+pub(crate) fn item(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
     let (title, rest) = title(hit);
     html! {
         li.hit data-token=(hit.token) data-outcome=(hit.outcome.as_str()) {
@@ -25,7 +25,7 @@ pub(crate) fn item(hit: &SearchHit, question: &Question) -> Markup {
                 (marks(hit))
             }
             @if let Some(rest) = rest { p.excerpt { (rest) } }
-            p.meta { (meta(hit, question)) }
+            p.meta { (meta(hit, search_url)) }
         }
     }
 }
@@ -49,7 +49,7 @@ pub(crate) fn marks(hit: &SearchHit) -> Markup {
             @if !hit.sealed && hit.outcome != Outcome::Pending {
                 span.badge.unsealed title="not sealed yet: this may still change" { "unsealed" }
             }
-            (words::badge(hit.outcome))
+            (format::badge(hit.outcome))
         }
     }
 }
@@ -97,15 +97,15 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-fn meta(hit: &SearchHit, question: &Question) -> Markup {
+fn meta(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
     html! {
         @if let Some(repo) = &hit.repo {
-            a.repo href=(question.set("repo", repo).href()) title="narrow to this repository" { (repo) }
+            a.repo href=(search_url.set("repo", repo).href()) title="narrow to this repository" { (repo) }
         }
         @if !hit.contributors.is_empty() { span.people { (people(&hit.contributors)) } }
-        span.when { (words::time(hit.time)) }
+        span.when { (format::time(hit.time)) }
         @if let Some(client) = client_time(hit) {
-            span.client title="the client's own date" { "dated " time datetime=(client) { (words::date(client)) } }
+            span.client title="the client's own date" { "dated " time datetime=(client) { (format::date(client)) } }
         }
         @if let Some(entity) = &hit.entity { a.history href=(entity_href(entity)) { "history" } }
     }

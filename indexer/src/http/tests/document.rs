@@ -6,7 +6,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::{
-    fake::{Fake, token},
+    fake::{FakeSearch, token},
     get, router,
 };
 use crate::http::{extract::encode, openapi_document};
@@ -107,7 +107,7 @@ async fn refused(router: &Router, url: &str, name: &str, text: &str) -> bool {
 #[tokio::test(start_paused = true)]
 async fn what_the_document_allows_is_accepted_and_nothing_else() {
     let document = serde_json::to_value(openapi_document()).unwrap();
-    let router = router(Fake::telling());
+    let router = router(FakeSearch::telling());
     let (mut bounded, texts) = (Vec::new(), texts());
     for (path, url) in routes() {
         let parameters = document["paths"][path]["get"]["parameters"].as_array().cloned().unwrap_or_default();
@@ -151,7 +151,7 @@ async fn the_token_of_a_path_is_what_the_document_allows() {
     let parameters = &document["paths"]["/v1/entries/{token}"]["get"]["parameters"];
     let schema =
         &parameters.as_array().unwrap().iter().find(|parameter| parameter["name"] == "token").unwrap()["schema"];
-    let router = router(Fake::telling());
+    let router = router(FakeSearch::telling());
     for text in texts().into_iter().filter(|text| text.chars().all(|c| c.is_ascii_alphanumeric())) {
         let answer = get(&router, &format!("/v1/entries/{text}")).await;
         assert_eq!(answer.status == 400, !allows(schema, &text), "{text}: {}", answer.text);

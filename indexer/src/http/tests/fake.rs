@@ -21,7 +21,7 @@ use tidemark_search::{
 const START: u64 = 1_795_168_800;
 
 #[derive(Clone, Default)]
-pub(super) struct Fake {
+pub(super) struct FakeSearch {
     pub(super) hits: Vec<SearchHit>,
     pub(super) payload: Value,
     pub(super) fails: Option<SearchError>,
@@ -30,7 +30,7 @@ pub(super) struct Fake {
     pub(super) not_ready: bool,
 }
 
-impl Fake {
+impl FakeSearch {
     /// A service with entries of every kind and outcome.
     pub(super) fn telling() -> Self {
         let outcomes = [
@@ -152,7 +152,7 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
 }
 
 #[async_trait]
-impl SearchService for Fake {
+impl SearchService for FakeSearch {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
         self.called().await?;
         let text = self.text();

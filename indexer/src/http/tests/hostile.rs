@@ -3,7 +3,7 @@
 use axum::http::header;
 use proptest::prelude::*;
 
-use super::{fake::Fake, get, router};
+use super::{fake::FakeSearch, get, router};
 use crate::http::{
     arguments::WaitArgs,
     extract::{encode, names_of},
@@ -35,7 +35,7 @@ proptest! {
     fn no_parameters_make_it_fail(query in query(), page: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let uri = format!("{}{query}", if page { "/" } else { "/v1/search" });
-        let answer = runtime.block_on(async { get(&router(Fake::telling()), &uri).await });
+        let answer = runtime.block_on(async { get(&router(FakeSearch::telling()), &uri).await });
         prop_assert!([200, 400, 414, 504].contains(&answer.status.as_u16()), "{}: {}", uri, answer.text);
         if !page && answer.status != 200 {
             prop_assert_eq!(answer.header(header::CONTENT_TYPE), "application/problem+json");

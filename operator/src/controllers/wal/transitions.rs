@@ -130,6 +130,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::FormatTooNew
         | Reason::Fenced
         | Reason::AuthTokenMissing
+        | Reason::AuthTokenTooShort
         | Reason::Internal
         | Reason::SpecInvalid
         | Reason::PodTemplateRefused

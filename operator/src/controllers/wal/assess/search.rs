@@ -17,7 +17,9 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
         let off = [Reason::NoReplicas, Reason::Available].map(Reason::as_str).contains(&before.reason.as_str());
         facts.unasked(Component::Search) && !off
     });
-    if let Some(told) = told.filter(|told| !available(facts) || told.reason == Reason::AuthTokenMissing.as_str()) {
+    if let Some(told) =
+        told.filter(|told| !available(facts) || Reason::parse(&told.reason).is_some_and(Reason::is_unusable_token))
+    {
         return Verdict::repeated(told);
     }
     if available(facts) {
@@ -45,8 +47,7 @@ fn available(facts: &Facts<'_>) -> bool {
 fn locked<'a>(facts: &'a Facts<'_>) -> Option<&'a Problem> {
     let answering: Vec<_> =
         facts.of(Component::Search).filter(|seen| !seen.pod.terminating).filter_map(Seen::answer).collect();
-    let mut locked = answering
-        .iter()
-        .map(|process| process.problems.iter().find(|problem| problem.reason() == Reason::AuthTokenMissing));
+    let mut locked =
+        answering.iter().map(|process| process.problems.iter().find(|problem| problem.reason().is_unusable_token()));
     if locked.clone().all(|problem| problem.is_some()) { locked.next().flatten() } else { None }
 }
