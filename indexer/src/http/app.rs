@@ -69,10 +69,7 @@ impl AppState {
 
     /// What is known about the index.
     pub(crate) fn status(&self) -> Option<StatusAnswer> {
-        match self.0.mode {
-            ServerMode::Search => self.0.search.status(),
-            ServerMode::StatusOnly => self.0.process.status(),
-        }
+        self.0.process.status()
     }
 
     /// Why nothing is known about it yet.

@@ -11,15 +11,15 @@ use utoipa::{
     IntoParams, PartialSchema, ToSchema,
     openapi::{
         RefOr, Schema,
-        schema::{ObjectBuilder, Type},
+        schema::{ArrayBuilder, ObjectBuilder, Type},
     },
 };
 
 use super::extract::quoted;
-use tidemark_search::api::{DEFAULT_PAGE_SIZE, FacetField, MAX_PAGE_SIZE, SortOrder};
+use tidemark_search::api::{
+    DEFAULT_PAGE_SIZE, FacetField, MAX_FILTER_VALUES, MAX_PAGE_SIZE, MAX_QUERY_CHARS, PageSize, QueryText, SortOrder,
+};
 
-/// The longest query, in characters.
-pub(crate) const MAX_QUERY_CHARS: usize = 4 * 1024;
 /// The longest wait that may be asked for, in seconds.
 const MAX_WAIT_SECS: u64 = 20;
 /// How long `min_token` waits when `wait` is not given, in seconds.
@@ -99,21 +99,96 @@ pub(crate) type HistoryPageSize = BoundedNumber<1, { MAX_PAGE_SIZE as u64 }, { D
 /// How long `min_token` waits.
 type WaitSeconds = BoundedNumber<0, MAX_WAIT_SECS, DEFAULT_WAIT_SECS>;
 
+impl<const DEFAULT: u64> BoundedNumber<0, { MAX_PAGE_SIZE as u64 }, DEFAULT> {
+    /// As the size of a page.
+    pub(crate) fn page_size(self) -> PageSize<0> {
+        usize::try_from(self.0).ok().and_then(|size| PageSize::new(size).ok()).unwrap_or_default()
+    }
+}
+
+impl<const DEFAULT: u64> BoundedNumber<1, { MAX_PAGE_SIZE as u64 }, DEFAULT> {
+    /// As the size of a page.
+    pub(crate) fn page_size(self) -> PageSize<1> {
+        usize::try_from(self.0).ok().and_then(|size| PageSize::new(size).ok()).unwrap_or_default()
+    }
+}
+
 /// A query in the query language.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct QueryText(pub(crate) String);
+pub(crate) struct QueryArg(pub(crate) QueryText);
 
-impl ArgumentValue for QueryText {
+impl ArgumentValue for QueryArg {
     fn expected() -> String {
         format!("a query of {MAX_QUERY_CHARS} characters at most")
     }
 
     fn parse(text: &str) -> Option<Self> {
-        (text.chars().count() <= MAX_QUERY_CHARS).then(|| Self(text.trim().to_owned()))
+        // Blanks around a query count, as they do in the document.
+        QueryText::new(text).and_then(|_| QueryText::new(text.trim())).ok().map(Self)
     }
 }
 
-argument_value!(QueryText, ObjectBuilder::new().schema_type(Type::String).max_length(Some(MAX_QUERY_CHARS)));
+argument_value!(QueryArg, ObjectBuilder::new().schema_type(Type::String).max_length(Some(MAX_QUERY_CHARS)));
+
+/// The most names in one value of `kind`: with [`MAX_KIND_VALUES`] values they are as many as a filter takes.
+const MAX_KIND_NAMES: usize = 10;
+/// The most values of `kind`.
+pub(crate) const MAX_KIND_VALUES: usize = MAX_FILTER_VALUES / MAX_KIND_NAMES;
+
+/// Kinds, separated by commas: names of ours, none has a comma in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KindNames(pub(crate) Vec<String>);
+
+impl ArgumentValue for KindNames {
+    fn expected() -> String {
+        format!("at most {MAX_KIND_NAMES} kinds, separated by commas")
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+        (names.len() <= MAX_KIND_NAMES).then_some(Self(names))
+    }
+}
+
+argument_value!(
+    KindNames,
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(format!("^[^,]*(,[^,]*){{0,{}}}$", MAX_KIND_NAMES - 1)))
+);
+
+/// At most `MAX` values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BoundedList<T, const MAX: usize>(pub(crate) Vec<T>);
+
+impl<T, const MAX: usize> Default for BoundedList<T, MAX> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let values = Vec::deserialize(deserializer)?;
+        if values.len() <= MAX {
+            return Ok(Self(values));
+        }
+        Err(D::Error::custom(format_args!("{} values are too many; expected at most {MAX}", values.len())))
+    }
+}
+
+impl<T: PartialSchema, const MAX: usize> PartialSchema for BoundedList<T, MAX> {
+    fn schema() -> RefOr<Schema> {
+        ArrayBuilder::new().items(T::schema()).max_items(Some(MAX)).into()
+    }
+}
+
+impl<T: PartialSchema, const MAX: usize> ToSchema for BoundedList<T, MAX> {}
+
+/// The values of a filter.
+pub(crate) type FilterValues = BoundedList<String, MAX_FILTER_VALUES>;
+/// The values of the filter by kind.
+pub(crate) type KindValues = BoundedList<KindNames, MAX_KIND_VALUES>;
 
 /// A value that has a name in the API.
 pub(crate) trait NamedValue: Copy + 'static {

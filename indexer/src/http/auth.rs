@@ -142,7 +142,7 @@ pub(crate) enum TokenFileError {
     },
     /// The token can be guessed.
     #[error(
-        "the token in \"{file}\" has {chars} characters only; every request is refused; use a token of {MIN_TOKEN_CHARS} characters \
+        "the token in \"{file}\" is too short, it has {chars} characters; every request is refused; use a token of {MIN_TOKEN_CHARS} characters \
          or more (key \"token\" of the Secret)", file = file.display()
     )]
     TooShort {

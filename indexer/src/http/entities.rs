@@ -62,7 +62,7 @@ pub(crate) async fn answer(
     query: &QueryString,
 ) -> Result<EntityAnswer, HttpProblem> {
     let HistoryArgs { size, cursor } = args;
-    let size = usize::try_from(size.unwrap_or_default().get()).unwrap_or(usize::MAX);
+    let size = size.unwrap_or_default().page_size();
     let answer = app.search().entity(EntityRequest { key, size, cursor }).await;
     answer.map_err(|error| app.problem_of_page(error, query))
 }

@@ -6,10 +6,7 @@ use utoipa::IntoParams;
 
 use super::{
     app::AppState,
-    arguments::{
-        CountedField, CountedNames, LogPosition, NameList, NamedValue as _, OneName, OutcomeNames, QueryText,
-        SearchPageSize, SortName, WaitArgs,
-    },
+    arguments::{CountedField, CountedNames, FilterValues, KindNames, KindValues, LogPosition, NameList, NamedValue as _, OneName, OutcomeNames, QueryArg, SearchPageSize, SortName, WaitArgs},
     extract::{QueryArgs, QueryString},
     problem::{HttpProblem, ProblemDetails},
 };
@@ -21,31 +18,39 @@ use tidemark_search::api::{FacetField, FilterField, SearchAnswer, SearchRequest}
 pub(crate) struct SearchArgs {
     /// The query, as `fix race repo:tidemark -outcome:aborted`; empty: everything.
     #[param(inline)]
-    q: Option<QueryText>,
+    q: Option<QueryArg>,
     /// Any of these kinds, repeated or separated by commas.
     #[serde(default)]
-    kind: Vec<String>,
+    #[param(inline)]
+    kind: KindValues,
     /// Any of these repositories.
     #[serde(default)]
-    repo: Vec<String>,
+    #[param(inline)]
+    repo: FilterValues,
     /// Any of these bundles.
     #[serde(default)]
-    bundle: Vec<String>,
+    #[param(inline)]
+    bundle: FilterValues,
     /// Any of these labels.
     #[serde(default)]
-    label: Vec<String>,
+    #[param(inline)]
+    label: FilterValues,
     /// Any of these contexts.
     #[serde(default)]
-    context: Vec<String>,
+    #[param(inline)]
+    context: FilterValues,
     /// Any of these contributors, by name or mail address.
     #[serde(default)]
-    contributor: Vec<String>,
+    #[param(inline)]
+    contributor: FilterValues,
     /// Any of these entities, as `bundle/{repo}/{id}`.
     #[serde(default)]
-    entity: Vec<String>,
+    #[param(inline)]
+    entity: FilterValues,
     /// Any of these writers.
     #[serde(default)]
-    writer: Vec<String>,
+    #[param(inline)]
+    writer: FilterValues,
     /// Any of these outcomes, repeated or separated by commas.
     #[serde(default)]
     #[param(inline)]
@@ -140,17 +145,16 @@ impl From<SearchArgs> for SearchRequest {
             cursor,
             facets,
         } = args;
-        // Kinds are names of ours: none has a comma in it.
-        let kind = kind.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect();
+        let kinds = kind.0.into_iter().flat_map(|KindNames(names)| names).collect();
         let filters = [
-            (FilterField::Kind, kind),
-            (FilterField::Repo, repo),
-            (FilterField::Bundle, bundle),
-            (FilterField::Label, label),
-            (FilterField::Context, context),
-            (FilterField::Contributor, contributor),
-            (FilterField::Entity, entity),
-            (FilterField::Writer, writer),
+            (FilterField::Kind, kinds),
+            (FilterField::Repo, repo.0),
+            (FilterField::Bundle, bundle.0),
+            (FilterField::Label, label.0),
+            (FilterField::Context, context.0),
+            (FilterField::Contributor, contributor.0),
+            (FilterField::Entity, entity.0),
+            (FilterField::Writer, writer.0),
         ];
         let counted: Vec<CountedField> = facets.into_iter().flat_map(|NameList(fields)| fields).collect();
         let mut facets = Vec::<FacetField>::new();
@@ -170,7 +174,7 @@ impl From<SearchArgs> for SearchRequest {
             from: from.map(|LogPosition(token)| token),
             to: to.map(|LogPosition(token)| token),
             sort: sort.map(|OneName(sort)| sort).unwrap_or_default(),
-            size: usize::try_from(size.unwrap_or_default().get()).unwrap_or(usize::MAX),
+            size: size.unwrap_or_default().page_size(),
             cursor,
             facets,
             histogram: counted.contains(&CountedField::Time),
@@ -199,11 +203,11 @@ mod tests {
     #[test]
     fn every_filter_is_read() {
         let request = read("q=+fix+&kind=bundle,label&repo=a&repo=b,c&outcome=late&sort=relevance&size=0").unwrap();
-        assert_eq!(request.query, "fix");
+        assert_eq!(request.query.as_str(), "fix");
         assert_eq!(request.filters[&FilterField::Kind], ["bundle", "label"]);
         assert_eq!(request.filters[&FilterField::Repo], ["a", "b,c"]);
         assert_eq!(request.outcomes, [Outcome::Late]);
-        assert_eq!((request.sort, request.size), (SortOrder::Relevance, 0));
+        assert_eq!((request.sort, request.size.get()), (SortOrder::Relevance, 0));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{
     routes,
 };
 use crate::{metrics::MetricsRegistry, process::Process};
-use tidemark_search::{LateSearch, SearchService};
+use tidemark_search::{IndexSearcher, SearchService};
 
 /// How the server behaves.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ impl Server {
         options: ServerOptions,
         stop: CancellationToken,
     ) -> Self {
-        Self::new(process, Arc::new(LateSearch::default()), metrics, options, stop, ServerMode::StatusOnly)
+        Self::new(process, Arc::new(IndexSearcher::default()), metrics, options, stop, ServerMode::StatusOnly)
     }
 
     fn new(

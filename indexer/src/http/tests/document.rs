@@ -64,6 +64,8 @@ fn texts() -> Vec<String> {
         "-1",
         "1.5",
         "1e1",
+        "a,b,c,d,e,f,g,h,i,j",
+        "a,b,c,d,e,f,g,h,i,j,k",
     ]
     .map(str::to_owned)
     .into();
@@ -143,6 +145,24 @@ async fn what_the_document_allows_is_accepted_and_nothing_else() {
         let (path, name, bound) = wanted;
         assert!(bounded.contains(&(path, name.to_owned(), bound)), "{path} {name} has no {bound}");
     }
+}
+
+#[tokio::test]
+async fn a_filter_takes_as_many_values_as_the_document_says() {
+    let document = serde_json::to_value(openapi_document()).unwrap();
+    let router = router(FakeSearch::telling());
+    let parameters = document["paths"]["/v1/search"]["get"]["parameters"].as_array().unwrap();
+    let mut bounded = 0;
+    for parameter in parameters {
+        let Some(most) = parameter["schema"]["maxItems"].as_u64() else { continue };
+        let name = parameter["name"].as_str().unwrap();
+        let url = |count| format!("/v1/search{}", encode((0..count).map(|n| (name.to_owned(), n.to_string())).collect::<Vec<_>>().iter()));
+        assert_eq!(get(&router, &url(most)).await.status, 200, "{name}");
+        let refused = get(&router, &url(most + 1)).await;
+        assert_eq!((refused.status.as_u16(), refused.json()["parameter"].as_str()), (400, Some(name)));
+        bounded += 1;
+    }
+    assert_eq!(bounded, 8, "every filter has a bound");
 }
 
 #[tokio::test]
