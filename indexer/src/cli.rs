@@ -14,7 +14,7 @@ mod log;
 mod output;
 mod probe;
 mod serve;
-mod stopping;
+mod shutdown;
 
 use std::{ffi::OsString, path::Path};
 

@@ -16,8 +16,8 @@ mod health;
 mod metrics;
 mod openapi;
 mod page;
+mod pod_report;
 mod problem;
-mod process;
 mod routes;
 mod search;
 mod server;
@@ -29,4 +29,4 @@ pub use crate::metrics::MetricsRegistry;
 #[cfg(test)]
 pub(crate) use auth::TokenFileError;
 pub use openapi::document as openapi_document;
-pub use server::{Server, ServerOptions};
+pub use server::{HttpServer, ServerOptions};

@@ -9,6 +9,6 @@ mod demo;
 pub mod git;
 pub mod http;
 pub mod metrics;
-pub mod process;
+pub mod pod_status;
 pub mod service;
 pub mod telemetry;

@@ -6,7 +6,7 @@ use tidemark_indexer::cli::{Cli, CommandExit};
 use tokio::runtime::Builder;
 
 /// How long work on blocking threads may hold up the end of the process: what it does can be done again.
-const LEFTOVERS: Duration = Duration::from_secs(3);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn main() -> CommandExit {
     let cli = Cli::from_command_line();
@@ -19,6 +19,6 @@ fn main() -> CommandExit {
         }
     };
     let exit = runtime.block_on(cli.run());
-    runtime.shutdown_timeout(LEFTOVERS);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     exit
 }

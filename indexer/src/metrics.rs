@@ -15,7 +15,7 @@ use prometheus_client::{
 use tidemark_search::api::StatusAnswer;
 
 use self::{index::IndexCollector, pod::PodCollector};
-use crate::process::Process;
+use crate::pod_status::PodStatus;
 
 /// Bounds of duration histograms: 1 ms to 16 s.
 const DURATIONS: [f64; 13] =
@@ -78,8 +78,8 @@ impl MetricsRegistry {
     }
 
     /// Adds the figures of the process.
-    pub(crate) fn register_process(&self, process: Process) {
-        self.register(Box::new(PodCollector(process)));
+    pub(crate) fn register_pod(&self, pod: PodStatus) {
+        self.register(Box::new(PodCollector(pod)));
     }
 
     /// Counts a search.

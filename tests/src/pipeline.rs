@@ -9,13 +9,13 @@ use std::{
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidemark_catalog::{Generation, Identity, IndexChain, RootChain, Segment};
-use tidemark_indexer::http::{MetricsRegistry, Server, ServerOptions};
+use tidemark_indexer::http::{HttpServer, MetricsRegistry, ServerOptions};
 use tidemark_ingest::OperationRecord;
 use tidemark_ingest::engine::IndexEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{IndexSearcher, IndexFollower, LogParameters, FollowerOptions};
+use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, LogParameters};
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::{Log, Token};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
@@ -128,8 +128,7 @@ impl Pipeline {
         let searcher = Arc::new(IndexSearcher::default());
         searcher.serve(Arc::clone(&follower));
         let stop = CancellationToken::new();
-        let server =
-            Server::searching(searcher, MetricsRegistry::default(), ServerOptions::default(), stop.clone());
+        let server = HttpServer::new(searcher, MetricsRegistry::default(), ServerOptions::default(), stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         self.serving.push(stop.clone().drop_guard());

@@ -21,9 +21,9 @@ use super::{
     CommandExit,
     args::{LogArgs, OutputArgs},
     output::{ProgressReporter, print_json, print_line},
-    stopping::ended,
+    shutdown::ended,
 };
-use crate::service::fit_log;
+use crate::service::verify_log_contract;
 
 /// Entries that are appended at once, as long as they have nothing in common.
 const CONCURRENCY: usize = 16;
@@ -74,7 +74,7 @@ impl AppendCommand {
         let opened = LogWriter::open(stores.clone(), root.clone(), options, entropy.clone()).await;
         let writer = opened.map_err(|error| exit(error, None))?;
         // After the writer was opened: a log without parameters is not worth proving fit.
-        ended(fit_log(&root, &stores, &entropy).await)?;
+        ended(verify_log_contract(&root, &stores, &entropy).await)?;
         let total = drafts.len();
         let shown = total > CONCURRENCY && !std::io::stdout().is_terminal();
         let progress = shown.then(|| ProgressReporter::new("entries"));

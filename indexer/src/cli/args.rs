@@ -8,7 +8,7 @@ use tidemark_store::{Store, StoreError};
 use tidemark_wal::{Log, LogParameters, ReaderLimits};
 use url::Url;
 
-use crate::service::{Patience, StoresSettings};
+use crate::service::{StartupMode, StoresSettings};
 
 /// Where a log lives.
 #[derive(Clone, Debug, Args)]
@@ -84,8 +84,8 @@ pub(super) struct WaitArgs {
 }
 
 impl WaitArgs {
-    pub(super) fn patience(self) -> Patience {
-        if self.wait { Patience::Waits } else { Patience::None }
+    pub(super) fn startup_mode(self) -> StartupMode {
+        if self.wait { StartupMode::WaitForDependencies } else { StartupMode::FailFast }
     }
 }
 

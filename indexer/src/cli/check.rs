@@ -52,7 +52,7 @@ impl CheckCommand {
         }
         let message =
             format!("{}; Tidemark refuses to write there, since it could not tell who wrote first", unfit.join("; "));
-        Err(CommandExit::Unfit.with(anyhow::Error::msg(message)))
+        Err(CommandExit::StoreUnsupported.with(anyhow::Error::msg(message)))
     }
 }
 

@@ -9,7 +9,7 @@ use url::Url;
 use super::{
     args::{LogArgs, span},
     output::print_line,
-    stopping::{ended, stop_on_signal},
+    shutdown::{ended, stop_on_signal},
 };
 use crate::demo::{DemoOptions, run};
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::{ListenArgs, span},
     output::print_line,
-    stopping::{ended, stop_on_signal, unless_stopped},
+    shutdown::{ended, stop_on_signal, unless_stopped},
 };
 use crate::service::{DevOptions, DevService};
 

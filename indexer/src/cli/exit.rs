@@ -12,7 +12,7 @@ pub enum CommandExit {
     /// 2: wrong usage.
     Usage,
     /// 3: a store does not hold what Tidemark needs.
-    Unfit,
+    StoreUnsupported,
     /// 4: another process has taken over the index.
     Fenced,
     /// 5: an update was not acknowledged in time; it may or may not be complete.
@@ -67,7 +67,7 @@ impl Termination for CommandExit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
-            Self::Unfit => 3,
+            Self::StoreUnsupported => 3,
             Self::Fenced => 4,
             Self::Unacknowledged => 5,
             Self::Unknown => 6,

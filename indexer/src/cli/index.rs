@@ -10,9 +10,9 @@ use url::Url;
 use super::{
     args::{CacheArgs, LimitArgs, LogArgs, ParameterArgs, WaitArgs},
     output::{print_line, watch_backfill},
-    stopping::{ended, stop_on_signal, unless_stopped},
+    shutdown::{ended, stop_on_signal, unless_stopped},
 };
-use crate::service::{IndexOptions, IndexService, Stores, Use, cache_options};
+use crate::service::{AccessMode, IndexOptions, IndexService, PodStores, cache_options};
 use tidemark_ingest::IngestOptions;
 
 /// Tail a log into an index, until stopped.
@@ -86,7 +86,7 @@ impl IndexCommand {
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         let settings = log.settings();
         let options = IndexOptions {
-            stores: Stores::at(Some((log.log, log.metadata)), index, &settings, Use::Writing),
+            stores: PodStores::at(Some((log.log, log.metadata)), index, &settings, AccessMode::ReadWrite),
             parameters: Box::new(move |recorded| match recorded {
                 Some(recorded) => Some(parameters.over(recorded)),
                 None => parameters.complete(),
@@ -97,7 +97,7 @@ impl IndexCommand {
             identity,
             listen,
             search: !no_search,
-            patience: wait.patience(),
+            startup: wait.startup_mode(),
             cache,
             ingest: IngestOptions { compaction: !no_compaction, limits: limits.limits(), ..IngestOptions::default() },
         };

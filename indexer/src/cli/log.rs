@@ -20,15 +20,15 @@ use super::{
     CommandExit,
     args::{LogArgs, OutputArgs, ParameterArgs},
     output::{print_json, print_line},
-    stopping::{ended, stop_on_signal},
+    shutdown::{ended, stop_on_signal},
 };
-use crate::service::{ServiceError, fit_log};
+use crate::service::{ServiceError, verify_log_contract};
 use tidemark_ingest::engine::WriterKey;
 
 /// Entries read at once.
 const CONCURRENCY: usize = 32;
 /// How often `--follow` looks again.
-const PERIOD: Duration = Duration::from_secs(1);
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// List or follow the entries of a log with their outcomes.
 ///
@@ -154,7 +154,7 @@ impl LogPrinter {
     async fn follow(&mut self) -> anyhow::Result<()> {
         self.pass().await?;
         loop {
-            tokio::time::sleep(PERIOD).await;
+            tokio::time::sleep(FOLLOW_INTERVAL).await;
             match self.pass().await {
                 Err(error) if is_retryable(&error) => tracing::warn!("{error:#}; trying again"),
                 passed => passed?,
@@ -295,7 +295,7 @@ impl LogSetCommand {
             Some(recorded) => parameters.over(recorded),
             None => parameters.complete().ok_or_else(no_expiry)?,
         };
-        ended(fit_log(&root, &stores, &entropy).await)?;
+        ended(verify_log_contract(&root, &stores, &entropy).await)?;
         let set = match recorded {
             Some(_) => root.set_parameters(&wanted).await,
             None => root.ensure(&wanted).await,

@@ -9,9 +9,9 @@ use url::Url;
 use super::{args::span, output::print_line};
 
 /// Time between two tries.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one try may take.
-const TRY: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Wait until a URL answers with success (2xx).
 ///
@@ -30,7 +30,7 @@ pub(super) struct ProbeCommand {
 impl ProbeCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { url, timeout } = self;
-        let client = reqwest::Client::builder().timeout(TRY).build()?;
+        let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build()?;
         let end = Instant::now() + timeout;
         loop {
             let failed = match client.get(url.clone()).send().await {
@@ -43,10 +43,10 @@ impl ProbeCommand {
                 }
                 Err(error) => format!("it does not answer: {:#}", anyhow::Error::from(error.without_url())),
             };
-            if Instant::now() + PAUSE >= end {
+            if Instant::now() + RETRY_INTERVAL >= end {
                 anyhow::bail!("\"{url}\" is not ready after {}s: {failed}", timeout.as_secs());
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 }

@@ -10,9 +10,9 @@ use super::{
     CommandExit,
     args::{CacheArgs, LimitArgs, ListenArgs, StoresArgs, WaitArgs},
     output::print_line,
-    stopping::{ended, stop_on_signal, unless_stopped},
+    shutdown::{ended, stop_on_signal, unless_stopped},
 };
-use crate::service::{ServeOptions, ServeService, Stores, Use, cache_options};
+use crate::service::{AccessMode, PodStores, ServeOptions, ServeService, cache_options};
 
 /// Serve search over an index, until stopped.
 ///
@@ -55,9 +55,9 @@ impl ServeCommand {
             return Err(CommandExit::Usage.with(anyhow::anyhow!("--log wants --metadata beside it")));
         }
         let options = ServeOptions {
-            stores: Stores::at(log.map(|log| (log, metadata)), index, &stores.settings(), Use::Reading),
+            stores: PodStores::at(log.map(|log| (log, metadata)), index, &stores.settings(), AccessMode::ReadOnly),
             listen: listen.listen,
-            patience: wait.patience(),
+            startup: wait.startup_mode(),
             token_file: auth_token_file,
             limits: limits.limits(),
             cache,

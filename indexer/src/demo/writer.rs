@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::workload::{PlannedUpdate, WorkloadGenerator};
-use crate::service::{ServiceError, fit_log};
+use crate::service::{ServiceError, verify_log_contract};
 
 /// The first pause before something that failed is retried.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const MAX_DESCRIPTOR_BYTES: u64 = 1 << 20;
 pub(crate) struct DemoOptions {
     /// The log.
     pub(crate) log: Log,
-    /// Stores whose buckets are created if they are missing.
+    /// PodStores whose buckets are created if they are missing.
     pub(crate) buckets: Vec<Store>,
     /// The time between two entries.
     pub(crate) every: Duration,
@@ -98,7 +98,7 @@ async fn open(log: &Log, ids: &Entropy, mut workload: WorkloadGenerator) -> Resu
         if root.parameters().await?.is_none() {
             return Err(NotReadyError::NoParameters);
         }
-        Ok(fit_log(&root, log, ids).await?)
+        Ok(verify_log_contract(&root, log, ids).await?)
     })
     .await?;
     let (writer, now) = retry_until_ok("the log", || async {
@@ -166,7 +166,7 @@ impl NotReadyError {
         matches!(
             self,
             Self::Service(
-                ServiceError::Unfit { .. }
+                ServiceError::StoreUnsupported { .. }
                     | ServiceError::Store(StoreError::Unusable { .. } | StoreError::BadKey { .. })
             )
         )

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{arguments::WaitArgs, extract::QueryString, problem::HttpProblem};
-use crate::{metrics::MetricsRegistry, process::Process};
+use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
 
 /// What the handlers share.
@@ -16,7 +16,7 @@ struct AppInner {
     search: Arc<dyn SearchService>,
     metrics: MetricsRegistry,
     stop: CancellationToken,
-    process: Process,
+    pod: PodStatus,
     mode: ServerMode,
     openapi: &'static str,
 }
@@ -35,16 +35,16 @@ impl AppState {
         search: Arc<dyn SearchService>,
         metrics: MetricsRegistry,
         stop: CancellationToken,
-        process: Process,
+        pod: PodStatus,
         mode: ServerMode,
         openapi: &'static str,
     ) -> Self {
-        Self(Arc::new(AppInner { search, metrics, stop, process, mode, openapi }))
+        Self(Arc::new(AppInner { search, metrics, stop, pod, mode, openapi }))
     }
 
     /// What the process says about itself.
-    pub(crate) fn process(&self) -> &Process {
-        &self.0.process
+    pub(crate) fn pod(&self) -> &PodStatus {
+        &self.0.pod
     }
 
     /// What the server is for.
@@ -69,7 +69,7 @@ impl AppState {
 
     /// What is known about the index.
     pub(crate) fn status(&self) -> Option<StatusAnswer> {
-        self.0.process.status()
+        self.0.pod.status_answer()
     }
 
     /// Why nothing is known about it yet.

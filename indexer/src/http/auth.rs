@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
 use super::problem::HttpProblem;
-use crate::process::Process;
+use crate::pod_status::PodStatus;
 use tidemark_crds::Reason;
 use tidemark_ingest::{FailureCause, ToCause};
 
@@ -39,7 +39,7 @@ pub(super) struct TokenAuth(Arc<AuthInner>);
 
 struct AuthInner {
     file: PathBuf,
-    process: Process,
+    pod: PodStatus,
     known: Mutex<Option<CachedToken>>,
 }
 
@@ -49,8 +49,8 @@ struct CachedToken {
 }
 
 impl TokenAuth {
-    pub(super) fn new(file: PathBuf, process: Process) -> Self {
-        let auth = Self(Arc::new(AuthInner { file, process, known: Mutex::default() }));
+    pub(super) fn new(file: PathBuf, pod: PodStatus) -> Self {
+        let auth = Self(Arc::new(AuthInner { file, pod, known: Mutex::default() }));
         // What is wrong with the file shows before anybody asks.
         auth.token();
         auth
@@ -64,11 +64,11 @@ impl TokenAuth {
         }
         let token = match self.read() {
             Ok(token) => {
-                self.0.process.works(READING);
+                self.0.pod.clear_problem(READING);
                 Some(digest(token.as_bytes()))
             }
             Err(error) => {
-                self.0.process.reported(READING, error.to_cause(), error.to_string());
+                self.0.pod.set_problem(READING, error.to_cause(), error.to_string());
                 None
             }
         };
@@ -179,10 +179,10 @@ mod tests {
     async fn a_token_is_missing_too_short_there_and_rotated_in_one_process() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
-        let process = Process::indexer(watch::channel(IngestStatus::default()).1, None);
-        let auth = TokenAuth::new(file.clone(), process.clone());
-        let told = || process.answer().problems.first().map(|problem| problem.message.clone());
-        let reason = || process.answer().problems.first().map(|problem| problem.reason);
+        let pod = PodStatus::indexer(watch::channel(IngestStatus::default()).1, None);
+        let auth = TokenAuth::new(file.clone(), pod.clone());
+        let told = || pod.report().problems.first().map(|problem| problem.message.clone());
+        let reason = || pod.report().problems.first().map(|problem| problem.reason);
         let bearer = |token: &str| auth.lets_in(&headers(&format!("Bearer {token}")));
         assert!(!bearer(TOKEN) && told().is_some_and(|told| told.contains("No such file")));
         assert_eq!(reason(), Some(Reason::AuthTokenMissing));

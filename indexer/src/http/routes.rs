@@ -2,7 +2,7 @@
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{app::AppState, document, entities, entries, health, metrics, process, search, status};
+use super::{app::AppState, document, entities, entries, health, metrics, pod_report, search, status};
 
 /// What makes work: requests that are limited in number and time.
 pub(super) fn search_routes() -> OpenApiRouter<AppState> {
@@ -16,7 +16,7 @@ pub(super) fn search_routes() -> OpenApiRouter<AppState> {
 pub(super) fn status_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(status::status))
-        .routes(routes!(process::process))
+        .routes(routes!(pod_report::pod_report))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))

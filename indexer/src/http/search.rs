@@ -6,7 +6,10 @@ use utoipa::IntoParams;
 
 use super::{
     app::AppState,
-    arguments::{CountedField, CountedNames, FilterValues, KindNames, KindValues, LogPosition, NameList, NamedValue as _, OneName, OutcomeNames, QueryArg, SearchPageSize, SortName, WaitArgs},
+    arguments::{
+        CountedField, CountedNames, FilterValues, KindNames, KindValues, LogPosition, NameList, NamedValue as _,
+        OneName, OutcomeNames, QueryArg, SearchPageSize, SortName, WaitArgs,
+    },
     extract::{QueryArgs, QueryString},
     problem::{HttpProblem, ProblemDetails},
 };

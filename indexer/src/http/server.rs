@@ -22,7 +22,7 @@ use super::{
     problem::HttpProblem,
     routes,
 };
-use crate::{metrics::MetricsRegistry, process::Process};
+use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{IndexSearcher, SearchService};
 
 /// How the server behaves.
@@ -53,64 +53,64 @@ impl Default for ServerOptions {
 const MAX_BODY: usize = 16 * 1024;
 
 /// The HTTP server of one process.
-pub struct Server {
+pub struct HttpServer {
     app: AppState,
     options: ServerOptions,
     auth: Option<TokenAuth>,
 }
 
-impl Server {
+impl HttpServer {
     /// A server over this search service, in the process `process`. It is ready once the service has a status, that is,
     /// once a manifest was read.
-    pub fn searching(
+    pub fn new(
         search: Arc<dyn SearchService>,
         metrics: MetricsRegistry,
         options: ServerOptions,
         stop: CancellationToken,
     ) -> Self {
-        let process = Process::searching(Arc::clone(&search));
-        Self::searching_in(process, search, metrics, options, stop)
+        let pod = PodStatus::search(Arc::clone(&search));
+        Self::with_pod_status(pod, search, metrics, options, stop)
     }
 
-    /// As [`Self::searching`], in a process that tells about itself.
-    pub fn searching_in(
-        process: Process,
+    /// As [`Self::new`], in a process that tells about itself.
+    pub fn with_pod_status(
+        pod: PodStatus,
         search: Arc<dyn SearchService>,
         metrics: MetricsRegistry,
         options: ServerOptions,
         stop: CancellationToken,
     ) -> Self {
-        Self::new(process, search, metrics, options, stop, ServerMode::Search)
+        Self::build(pod, search, metrics, options, stop, ServerMode::Search)
     }
 
     /// A server that tells how its process is, and no more: health, metrics, status. It is ready as long as it lives.
-    pub fn telling(
-        process: Process,
+    pub fn status_only(
+        pod: PodStatus,
         metrics: MetricsRegistry,
         options: ServerOptions,
         stop: CancellationToken,
     ) -> Self {
-        Self::new(process, Arc::new(IndexSearcher::default()), metrics, options, stop, ServerMode::StatusOnly)
+        Self::build(pod, Arc::new(IndexSearcher::default()), metrics, options, stop, ServerMode::StatusOnly)
     }
 
-    fn new(
-        process: Process,
+    fn build(
+        pod: PodStatus,
         search: Arc<dyn SearchService>,
         metrics: MetricsRegistry,
         options: ServerOptions,
         stop: CancellationToken,
         mode: ServerMode,
     ) -> Self {
-        metrics.register_process(process.clone());
-        let app = AppState::new(search, metrics, stop, process, mode, openapi::document_json());
+        metrics.register_pod(pod.clone());
+        let app = AppState::new(search, metrics, stop, pod, mode, openapi::document_json());
         let source = app.clone();
         app.metrics().register_status(move || source.status());
         Self { app, options, auth: None }
     }
 
     /// Wants the token in `file` with every request, all but health, metrics and the state of the process.
-    pub fn wanting_token(self, file: PathBuf) -> Self {
-        let auth = TokenAuth::new(file, self.app.process().clone());
+    pub fn with_bearer_token(self, file: PathBuf) -> Self {
+        let auth = TokenAuth::new(file, self.app.pod().clone());
         Self { auth: Some(auth), ..self }
     }
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{MetricsRegistry, Server, ServerOptions};
+use super::{HttpServer, MetricsRegistry, ServerOptions};
 use fake::FakeSearch;
 
 /// A whole answer.
@@ -42,7 +42,7 @@ fn router(fake: FakeSearch) -> Router {
 }
 
 fn with_options(fake: FakeSearch, options: ServerOptions) -> Router {
-    Server::searching(Arc::new(fake), MetricsRegistry::new(), options, CancellationToken::new()).router()
+    HttpServer::new(Arc::new(fake), MetricsRegistry::new(), options, CancellationToken::new()).router()
 }
 
 async fn send(router: &Router, method: &str, uri: &str) -> TestResponse {
@@ -64,8 +64,8 @@ async fn look_at_the_page() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     eprintln!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    let server = Server::searching(
-        Arc::new(FakeSearch::telling()),
+    let server = HttpServer::new(
+        Arc::new(FakeSearch::with_entries()),
         MetricsRegistry::new(),
         ServerOptions::default(),
         stop.clone(),

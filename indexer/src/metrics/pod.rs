@@ -10,11 +10,11 @@ use prometheus_client::{
 use serde::Serialize;
 
 use super::gauge;
-use crate::process::Process;
+use crate::pod_status::PodStatus;
 use tidemark_crds::PodReport;
 
 /// The figures of a process.
-pub(super) struct PodCollector(pub(super) Process);
+pub(super) struct PodCollector(pub(super) PodStatus);
 
 impl fmt::Debug for PodCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,7 +24,7 @@ impl fmt::Debug for PodCollector {
 
 impl Collector for PodCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let PodReport { phase, problems, caught_up, pending_entries, .. } = self.0.answer();
+        let PodReport { phase, problems, caught_up, pending_entries, .. } = self.0.report();
         let caught_up_help = "1 when everything up to the horizon is published";
         gauge(&mut encoder, "caught_up", caught_up_help, None, u64::from(caught_up))?;
         gauge(&mut encoder, "pending_entries", "entries read and not published yet", None, pending_entries)?;
@@ -52,16 +52,16 @@ mod tests {
     use tidemark_store::StoreError;
     use tokio::sync::watch;
 
-    use crate::{metrics::MetricsRegistry, process::Process};
+    use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
     use tidemark_ingest::IngestStatus;
 
     #[test]
     fn phase_and_problems_are_figures() {
-        let process = Process::indexer(watch::channel(IngestStatus::default()).1, None);
+        let pod = PodStatus::indexer(watch::channel(IngestStatus::default()).1, None);
         let error = StoreError::NoBucket { url: "s3://b".to_owned(), why: "gone".to_owned() };
-        process.failed("opening", &error);
+        pod.set_failure("opening", &error);
         let metrics = MetricsRegistry::new();
-        metrics.register_process(process);
+        metrics.register_pod(pod);
         let text = metrics.encode().unwrap();
         assert!(text.contains("tidemark_process_phase{phase=\"starting\"} 1"), "{text}");
         assert!(text.contains("tidemark_process_problem{reason=\"BucketMissing\",role=\"\"} 1"), "{text}");

@@ -8,8 +8,8 @@ use tidemark_wal::{Log, LogParameters};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    IndexOptions, IndexService, Patience, ServiceError, Stores,
-    opening::{cache_options, lock},
+    IndexOptions, IndexService, PodStores, ServiceError, StartupMode,
+    bootstrap::{cache_options, lock},
 };
 use tidemark_ingest::IngestOptions;
 
@@ -44,14 +44,14 @@ impl DevService {
         let index = IndexService::start(
             IndexOptions {
                 control: None,
-                stores: Stores::opened(Some(log.clone()), Store::folder(&folder.join("index"))?),
+                stores: PodStores::already_open(Some(log.clone()), Store::folder(&folder.join("index"))?),
                 parameters: Box::new(move |recorded| Some(local(recorded, expiry))),
                 owner: Owner::Named { name: "dev".to_owned() },
                 adopt: None,
                 identity: None,
                 listen: Some(listen),
                 search: true,
-                patience: Patience::None,
+                startup: StartupMode::FailFast,
                 cache,
                 ingest: IngestOptions::default(),
             },

@@ -24,12 +24,12 @@ pub enum ServiceError {
     /// The ingest ended.
     #[error(transparent)]
     Ingest(#[from] IngestError),
-    /// A store does not hold what the protocol needs.
+    /// A store does not hold the contract that the protocol needs.
     #[error(
-        "\"{store}\" broke a promise: {line}: {detail}; it must not be written to, a log in it could lose entries; use another store \
-         (`tidemark check` tells more)"
+        "\"{store}\" does not hold the store contract: {line}: {detail}; nothing is written to it, since a log in it could lose entries; use \
+         another store (`tidemark check` lists every check)"
     )]
-    Unfit {
+    StoreUnsupported {
         /// The store.
         store: String,
         /// The check that failed.
@@ -37,7 +37,7 @@ pub enum ServiceError {
         /// What was seen.
         detail: String,
     },
-    /// Nothing says how long signed URLs last.
+    /// The expiry of signed URLs is neither recorded nor given.
     #[error(
         "the log \"{log}\" has no parameters yet; nothing is indexed without them; give --expiry, how long its signed URLs last at \
          most"
@@ -48,7 +48,7 @@ pub enum ServiceError {
     },
     /// The address cannot be listened on.
     #[error(
-        "\"{address}\" cannot be listened on: {source}; nobody would reach this process; choose another address with --listen"
+        "cannot listen on \"{address}\": {source}; no client would reach this process; choose another address with --listen"
     )]
     Listen {
         /// The address.
@@ -57,7 +57,7 @@ pub enum ServiceError {
         source: std::io::Error,
     },
     /// A folder or file of this machine cannot be used.
-    #[error("\"{path}\" cannot be used: {source}; nothing can be kept there; give a folder that this user may write", path = path.display())]
+    #[error("cannot use \"{path}\": {source}; nothing can be stored there; give a folder that this user may write", path = path.display())]
     Disk {
         /// The folder or file.
         path: std::path::PathBuf,
@@ -71,7 +71,7 @@ pub enum ServiceError {
         folder: std::path::PathBuf,
     },
     /// A task of this process ended on its own.
-    #[error("the {task} ended: {why}; this process does nothing more; start it again")]
+    #[error("the {task} ended: {why}; this process stops working; restart it")]
     Ended {
         /// Which one.
         task: &'static str,
@@ -81,7 +81,7 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
-    /// Whether nobody can say what became of a write: whoever starts next reads it.
+    /// Whether the outcome of a write is unknown: the next process reads it.
     pub(crate) fn is_unknown(&self) -> bool {
         match self {
             Self::Chain(error)
@@ -101,7 +101,7 @@ impl ToCause for ServiceError {
             Self::Chain(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
             Self::Ingest(error) => error.to_cause(),
-            Self::Unfit { store, .. } => FailureCause::at(Reason::StoreUnsupported, store),
+            Self::StoreUnsupported { store, .. } => FailureCause::at(Reason::StoreUnsupported, store),
             Self::NoExpiry { log } => FailureCause::at(Reason::ExpiryMissing, log),
             Self::Listen { .. } | Self::Disk { .. } | Self::Busy { .. } | Self::Ended { .. } => {
                 FailureCause::of(Reason::Internal)
@@ -202,7 +202,7 @@ mod tests {
         let publications =
             [PublishError::Fenced { epoch: 1, by: 2 }, PublishError::Unknown { key: text(), why: text() }];
         let services = [
-            ServiceError::Unfit { store: text(), line: text(), detail: text() },
+            ServiceError::StoreUnsupported { store: text(), line: text(), detail: text() },
             ServiceError::NoExpiry { log: text() },
             ServiceError::Listen { address: ([127, 0, 0, 1], 1).into(), source: io() },
             ServiceError::Disk { path: text().into(), source: io() },
@@ -297,7 +297,7 @@ mod tests {
         let vanished = ClockError::Vanished { url: key(), key: key() };
         assert_eq!(vanished.to_cause().reason, Reason::StoreUnsupported);
         assert_eq!(PublishError::Fenced { epoch: 1, by: 2 }.to_cause().reason, Reason::Fenced);
-        let unfit = ServiceError::Unfit { store: key(), line: key(), detail: key() };
+        let unfit = ServiceError::StoreUnsupported { store: key(), line: key(), detail: key() };
         assert_eq!(unfit.to_cause(), FailureCause { reason: Reason::StoreUnsupported, url: Some(key()) });
         assert_eq!(ServiceError::NoExpiry { log: key() }.to_cause().reason, Reason::ExpiryMissing);
         assert_eq!(ServiceError::Ended { task: "server", why: why() }.to_cause().reason, Reason::Internal);

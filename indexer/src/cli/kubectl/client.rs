@@ -11,9 +11,9 @@ use tokio::{
 };
 
 /// How long `kubectl` may take for one answer, and a port to be forwarded.
-const PATIENCE: Duration = Duration::from_mins(1);
+const KUBECTL_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a pod may take for one answer.
-const ANSWER: Duration = Duration::from_secs(35);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// The user's `kubectl` with the flags that say which cluster.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl KubectlClient {
     /// What `kubectl` prints for `args`.
     pub(super) async fn text(&self, args: &[&str]) -> anyhow::Result<String> {
         let asked = format!("kubectl {}", args.join(" "));
-        let output = timeout(PATIENCE, self.command(args).output()).await;
+        let output = timeout(KUBECTL_TIMEOUT, self.command(args).output()).await;
         let output = output.map_err(|_| anyhow!("\"{asked}\" does not answer; is the cluster reachable?"))?;
         let output = output.map_err(|error| self.missing(error))?;
         if !output.status.success() {
@@ -86,8 +86,8 @@ impl KubectlClient {
         let stdout = child.stdout.take().context("kubectl has no output")?;
         let mut line = String::new();
         let mut lines = BufReader::new(stdout);
-        let read = timeout(PATIENCE, lines.read_line(&mut line)).await;
-        read.map_err(|_| anyhow!("no port of \"{target}\" was forwarded within {} s", PATIENCE.as_secs()))??;
+        let read = timeout(KUBECTL_TIMEOUT, lines.read_line(&mut line)).await;
+        read.map_err(|_| anyhow!("no port of \"{target}\" was forwarded within {} s", KUBECTL_TIMEOUT.as_secs()))??;
         let Some(local) = local_port(&line) else {
             let mut told = String::new();
             if let Some(mut stderr) = child.stderr.take() {
@@ -136,7 +136,7 @@ impl PortForward {
         token: Option<&str>,
     ) -> anyhow::Result<ForwardedResponse> {
         // A proxy of the environment knows nothing of a port on this machine.
-        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(RESPONSE_TIMEOUT).build()?;
         let mut request = client.get(format!("{}{path}", self.base)).query(query);
         if let Some(token) = token {
             request = request.bearer_auth(token);

@@ -72,7 +72,7 @@ async fn collect<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<W>) -> an
     let client = &wal.client;
     bundle.add("version.txt", env!("CARGO_PKG_VERSION"))?;
     bundle.add_result("kubectl-version.txt", client.text(&["version"]).await)?;
-    bundle.add_result("status.txt", status::story(wal).await.map(|lines| lines.join("\n")))?;
+    bundle.add_result("status.txt", status::describe(wal).await.map(|lines| lines.join("\n")))?;
     bundle.add_object("wal.yaml", wal.object.clone())?;
     bundle.add_objects("events.yaml", wal.events().await)?;
     let definition =

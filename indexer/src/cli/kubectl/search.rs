@@ -14,7 +14,7 @@ use super::{
 use crate::cli::output::print_line;
 
 /// Characters of a message that a row shows.
-const MESSAGE: usize = 80;
+const MAX_MESSAGE_CHARS: usize = 80;
 
 /// Search a WAL through a forwarded port, and print the hits.
 #[derive(Debug, Args)]
@@ -103,7 +103,8 @@ fn hits(answer: &Value) -> Vec<String> {
     let head = ["TIME", "KIND", "OUTCOME", "ENTITY", "MESSAGE"].map(str::to_owned).to_vec();
     let hits = answer["hits"].as_array().map_or(&[][..], Vec::as_slice);
     let rows = hits.iter().map(|hit| {
-        let message: String = text(hit, "/message").lines().next().unwrap_or_default().chars().take(MESSAGE).collect();
+        let message: String =
+            text(hit, "/message").lines().next().unwrap_or_default().chars().take(MAX_MESSAGE_CHARS).collect();
         let sealed = if hit["sealed"] == true { "" } else { ", not sealed" };
         let outcome = format!("{}{sealed}", shown(hit, "/outcome"));
         vec![shown(hit, "/time"), shown(hit, "/kind"), outcome, shown(hit, "/entity"), message]

@@ -10,7 +10,7 @@ use super::{
 use crate::cli::output::print_line;
 
 /// How many Events are shown.
-const EVENTS: usize = 12;
+const MAX_EVENTS: usize = 12;
 
 /// Tell how WALs are: conditions, lag, pods with what they say of themselves, the last Events.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub(super) struct WalStatusCommand {
 impl WalStatusCommand {
     pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
         let lines = match &self.wal {
-            Some(name) => story(&WalObject::get(client, name).await?).await?,
+            Some(name) => describe(&WalObject::get(client, name).await?).await?,
             None => overview(client, self.all_namespaces).await?,
         };
         lines.iter().try_for_each(|line| print_line(line))
@@ -62,7 +62,7 @@ fn lag(wal: &Value) -> String {
 }
 
 /// Everything about one WAL.
-pub(super) async fn story(wal: &WalObject) -> anyhow::Result<Vec<String>> {
+pub(super) async fn describe(wal: &WalObject) -> anyhow::Result<Vec<String>> {
     let object = &wal.object;
     let mut lines = vec![
         format!("WAL {}/{}", wal.namespace, wal.name),
@@ -74,13 +74,13 @@ pub(super) async fn story(wal: &WalObject) -> anyhow::Result<Vec<String>> {
     if object.pointer("/spec/suspend") == Some(&Value::Bool(true)) {
         lines.push("  is suspended: nothing is indexed, search answers from what is published".to_owned());
     }
-    lines.extend(section("Conditions", told_conditions(object)));
-    lines.extend(section("Index", figures(object)));
+    lines.extend(section("Conditions", reported_conditions(object)));
+    lines.extend(section("Index", counters(object)));
     let pods = wal.processes(wal.pods().await?).await;
     lines.extend(section("Pods", table(&pods.iter().map(|(pod, process)| pod_row(pod, process)).collect::<Vec<_>>())));
     lines.extend(section("Problems", problems(&pods)));
     let events = wal.events().await?;
-    let last = events.iter().rev().take(EVENTS).rev().map(event_row).collect::<Vec<_>>();
+    let last = events.iter().rev().take(MAX_EVENTS).rev().map(event_row).collect::<Vec<_>>();
     lines.extend(section("Events", table(&last)));
     Ok(lines)
 }
@@ -94,7 +94,7 @@ fn section(title: &str, lines: Vec<String>) -> Vec<String> {
     [String::new(), title.to_owned()].into_iter().chain(lines).collect()
 }
 
-fn told_conditions(wal: &Value) -> Vec<String> {
+fn reported_conditions(wal: &Value) -> Vec<String> {
     let generation = wal.pointer("/metadata/generation");
     if conditions(wal).is_empty() {
         return vec![
@@ -114,7 +114,7 @@ fn told_conditions(wal: &Value) -> Vec<String> {
     lines
 }
 
-fn figures(wal: &Value) -> Vec<String> {
+fn counters(wal: &Value) -> Vec<String> {
     let named = [
         ("watermark", "/status/cursor/time"),
         ("horizon", "/status/horizon"),
@@ -154,17 +154,17 @@ fn pod_row(pod: &Value, process: &PodReportResult) -> Vec<String> {
 
 /// What the pods report, each once.
 pub(super) fn problems(pods: &[(Value, PodReportResult)]) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for (pod, process) in pods {
         let problems = process.as_ref().ok().and_then(|process| process["problems"].as_array());
         for problem in problems.into_iter().flatten() {
-            let place = text(problem, "/place");
-            let place = if place.is_empty() { String::new() } else { format!(" ({place})") };
+            let role = text(problem, "/role");
+            let role = if role.is_empty() { String::new() } else { format!(" ({role})") };
             let name = text(pod, "/metadata/name");
-            told.push(format!("{name}: {}{place}: {}", text(problem, "/reason"), text(problem, "/message")));
+            reported.push(format!("{name}: {}{role}: {}", text(problem, "/reason"), text(problem, "/message")));
         }
     }
-    told
+    reported
 }
 
 fn event_row(event: &Value) -> Vec<String> {

@@ -12,7 +12,7 @@ use super::{
     objects::WalObject,
     report,
     search::{TokenArgs, WalSearchCommand},
-    status::{overview, story},
+    status::{describe, overview},
 };
 
 /// What may never be seen in a report. Each is planted where it could slip through.
@@ -155,7 +155,7 @@ fn search(query: &str, json: bool, token: Option<&str>) -> WalSearchCommand {
 #[tokio::test]
 async fn the_status_tells_the_story() {
     let fake = FakeKubectl::new(troubled(), None).await;
-    let told = story(&fake.wal().await).await.unwrap().join("\n");
+    let told = describe(&fake.wal().await).await.unwrap().join("\n");
     for wanted in [
         "WAL data/orders",
         "log s3://wal/orders, index s3://idx/orders",

@@ -109,7 +109,7 @@ async fn refused(router: &Router, url: &str, name: &str, text: &str) -> bool {
 #[tokio::test(start_paused = true)]
 async fn what_the_document_allows_is_accepted_and_nothing_else() {
     let document = serde_json::to_value(openapi_document()).unwrap();
-    let router = router(FakeSearch::telling());
+    let router = router(FakeSearch::with_entries());
     let (mut bounded, texts) = (Vec::new(), texts());
     for (path, url) in routes() {
         let parameters = document["paths"][path]["get"]["parameters"].as_array().cloned().unwrap_or_default();
@@ -150,13 +150,18 @@ async fn what_the_document_allows_is_accepted_and_nothing_else() {
 #[tokio::test]
 async fn a_filter_takes_as_many_values_as_the_document_says() {
     let document = serde_json::to_value(openapi_document()).unwrap();
-    let router = router(FakeSearch::telling());
+    let router = router(FakeSearch::with_entries());
     let parameters = document["paths"]["/v1/search"]["get"]["parameters"].as_array().unwrap();
     let mut bounded = 0;
     for parameter in parameters {
         let Some(most) = parameter["schema"]["maxItems"].as_u64() else { continue };
         let name = parameter["name"].as_str().unwrap();
-        let url = |count| format!("/v1/search{}", encode((0..count).map(|n| (name.to_owned(), n.to_string())).collect::<Vec<_>>().iter()));
+        let url = |count| {
+            format!(
+                "/v1/search{}",
+                encode((0..count).map(|n| (name.to_owned(), n.to_string())).collect::<Vec<_>>().iter())
+            )
+        };
         assert_eq!(get(&router, &url(most)).await.status, 200, "{name}");
         let refused = get(&router, &url(most + 1)).await;
         assert_eq!((refused.status.as_u16(), refused.json()["parameter"].as_str()), (400, Some(name)));
@@ -171,7 +176,7 @@ async fn the_token_of_a_path_is_what_the_document_allows() {
     let parameters = &document["paths"]["/v1/entries/{token}"]["get"]["parameters"];
     let schema =
         &parameters.as_array().unwrap().iter().find(|parameter| parameter["name"] == "token").unwrap()["schema"];
-    let router = router(FakeSearch::telling());
+    let router = router(FakeSearch::with_entries());
     for text in texts().into_iter().filter(|text| text.chars().all(|c| c.is_ascii_alphanumeric())) {
         let answer = get(&router, &format!("/v1/entries/{text}")).await;
         assert_eq!(answer.status == 400, !allows(schema, &text), "{text}: {}", answer.text);

@@ -32,7 +32,7 @@ pub(super) struct FakeSearch {
 
 impl FakeSearch {
     /// A service with entries of every kind and outcome.
-    pub(super) fn telling() -> Self {
+    pub(super) fn with_entries() -> Self {
         let outcomes = [
             Outcome::Pending,
             Outcome::Committed,
@@ -83,7 +83,7 @@ impl FakeSearch {
     }
 
     pub(super) fn failing(error: SearchError) -> Self {
-        Self { fails: Some(error), ..Self::telling() }
+        Self { fails: Some(error), ..Self::with_entries() }
     }
 
     async fn called(&self) -> Result<(), SearchError> {

@@ -35,7 +35,7 @@ proptest! {
     fn no_parameters_make_it_fail(query in query(), page: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let uri = format!("{}{query}", if page { "/" } else { "/v1/search" });
-        let answer = runtime.block_on(async { get(&router(FakeSearch::telling()), &uri).await });
+        let answer = runtime.block_on(async { get(&router(FakeSearch::with_entries()), &uri).await });
         prop_assert!([200, 400, 414, 504].contains(&answer.status.as_u16()), "{}: {}", uri, answer.text);
         if !page && answer.status != 200 {
             prop_assert_eq!(answer.header(header::CONTENT_TYPE), "application/problem+json");

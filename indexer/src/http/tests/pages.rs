@@ -23,7 +23,7 @@ async fn pages(fake: FakeSearch) -> Vec<(String, super::TestResponse)> {
 
 #[tokio::test]
 async fn every_page_is_html_under_a_strict_policy() {
-    for (uri, page) in pages(FakeSearch::telling()).await {
+    for (uri, page) in pages(FakeSearch::with_entries()).await {
         assert_eq!(page.status, StatusCode::OK, "{uri}");
         assert_eq!(page.header(header::CONTENT_TYPE), "text/html; charset=utf-8", "{uri}");
         let policy = page.header(header::CONTENT_SECURITY_POLICY);
@@ -35,7 +35,7 @@ async fn every_page_is_html_under_a_strict_policy() {
 
 #[tokio::test]
 async fn every_address_in_a_page_is_relative() {
-    for (uri, page) in pages(FakeSearch::telling()).await {
+    for (uri, page) in pages(FakeSearch::with_entries()).await {
         for attribute in [" href=\"", " src=\"", " action=\""] {
             for rest in page.text.split(attribute).skip(1) {
                 let address = rest.split('"').next().unwrap_or_default();
@@ -74,7 +74,7 @@ async fn empty_results_say_what_to_do() {
 
 #[tokio::test]
 async fn problems_are_pages_with_their_status() {
-    let router = router(FakeSearch::telling());
+    let router = router(FakeSearch::with_entries());
     let unknown = format!("/entry?token={}", token(77));
     for (uri, status) in
         [(unknown.as_str(), 404), ("/entry", 400), ("/entry?token=x", 400), ("/?colour=red", 400), ("/status?a=b", 400)]
@@ -87,7 +87,7 @@ async fn problems_are_pages_with_their_status() {
 
 #[tokio::test]
 async fn assets_are_kept_under_the_address_of_their_content() {
-    let router = router(FakeSearch::telling());
+    let router = router(FakeSearch::with_entries());
     let page = get(&router, "/").await.text;
     for name in ["page.css", "page.js", "icon.svg"] {
         let start = page.find(&format!("assets/{name}?v=")).unwrap_or_else(|| panic!("{name} is not linked"));
@@ -101,7 +101,7 @@ async fn assets_are_kept_under_the_address_of_their_content() {
 
 #[tokio::test]
 async fn a_facet_that_is_chosen_is_taken_away_by_its_link() {
-    let page = get(&router(FakeSearch::telling()), "/?kind=label").await.text;
+    let page = get(&router(FakeSearch::with_entries()), "/?kind=label").await.text;
     assert!(page.contains("href=\"./?kind=label&amp;kind=bundle\""), "another value is added");
     assert!(page.contains("href=\"./?\" aria-current=\"true\""), "the chosen one goes");
 }

@@ -11,7 +11,7 @@ use crate::service::ServiceError;
 use tidemark_ingest::IngestError;
 
 /// How long an orderly end may take. Shorter than the 30 s after which Kubernetes kills.
-const GRACE: Duration = Duration::from_secs(20);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// SIGTERM and SIGINT as they come.
 struct ShutdownSignals {
@@ -43,7 +43,7 @@ pub(super) fn stop_on_signal(stop: CancellationToken) -> io::Result<AbortOnDropH
         signals.next().await;
         tracing::info!("stopping; a second signal ends the process at once");
         stop.cancel();
-        let kind = tokio::time::timeout(GRACE, signals.next()).await.unwrap_or(SignalKind::terminate());
+        let kind = tokio::time::timeout(SHUTDOWN_TIMEOUT, signals.next()).await.unwrap_or(SignalKind::terminate());
         tracing::warn!("ending at once");
         std::process::exit(128 + kind.as_raw_value());
     })))
@@ -61,7 +61,7 @@ pub(super) async fn unless_stopped<T>(
 pub(super) fn ended<T>(result: Result<T, ServiceError>) -> anyhow::Result<T> {
     result.map_err(|error| match &error {
         ServiceError::Ingest(IngestError::Publish(PublishError::Fenced { .. })) => CommandExit::Fenced.with(error),
-        ServiceError::Unfit { .. } => CommandExit::Unfit.with(error),
+        ServiceError::StoreUnsupported { .. } => CommandExit::StoreUnsupported.with(error),
         unknown if unknown.is_unknown() => CommandExit::Unknown.with(error),
         _ => error.into(),
     })

@@ -12,6 +12,6 @@ use tidemark_crds::PodReport;
     tag = "status",
     responses((status = 200, description = "the process", body = PodReport))
 )]
-pub(crate) async fn process(State(app): State<AppState>) -> Json<PodReport> {
-    Json(app.process().answer())
+pub(crate) async fn pod_report(State(app): State<AppState>) -> Json<PodReport> {
+    Json(app.pod().report())
 }
