@@ -16,11 +16,8 @@ use tidemark_crds::{
 
 use super::{dereference::ObservedWal, observed_pod::ObservedPod};
 use crate::{
-    cache::RolloutStatus,
-    clock::now,
-    context::ReconcileContext,
-    events::EventRecord,
-    finalizer::{ManagedFinalizer, namespace},
+    cache::RolloutStatus, clock::now, context::ReconcileContext, events::EventRecord, finalizer::ManagedFinalizer,
+    namespace,
 };
 
 const PURGE_FINALIZER: ManagedFinalizer =
