@@ -25,8 +25,8 @@ pub use exit::CommandExit;
 /// Full-text search over write-ahead logs in object storage.
 ///
 /// Writers put an intent into a log bucket before they complete an update through a signed URL that expires. Once the
-/// object store's clock has passed that expiry, the log's past can no longer change. Tidemark indexes behind that horizon
-/// and serves search over it.
+/// object store's clock has passed that expiry, the log before it can no longer change. Tidemark indexes the log up to that
+/// horizon and serves search over it.
 #[derive(Debug, Parser)]
 #[command(name = "tidemark", version, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -36,12 +36,12 @@ pub struct Cli {
     telemetry: args::LoggingArgs,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store is unfit (check), \
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store does not hold the contract (check, index), \
 4 another process has taken over (index), 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: start again (index, dev, log set). \
-A second SIGTERM or SIGINT ends a service at once, with 128 + its number.\n\
+6 the outcome of a write is unknown: restart (index, dev, log set). \
+A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
-Credentials come from the environment, as each store's own tools read them.\n\
+Credentials come from the environment, from the variables that each store's own tools use.\n\
 Every flag is also an environment variable: --log is TIDEMARK_LOG.";
 
 #[derive(Debug, Subcommand)]
@@ -69,7 +69,7 @@ impl Cli {
         Self::parse_from(as_plugin(std::env::args_os().collect()))
     }
 
-    /// Runs the command to its end, or until SIGTERM or SIGINT asks it to stop.
+    /// Runs the command until it is done, or until it receives SIGTERM or SIGINT.
     pub async fn run(self) -> CommandExit {
         let result = match self.command {
             CliCommand::Dev(dev) => dev.run().await,

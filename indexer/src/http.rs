@@ -1,7 +1,7 @@
 //! Search over HTTP: the JSON API under `/v1`, health, metrics, the OpenAPI document and the page.
 //!
-//! The server holds no state of its own. Each resource has a file; whatever goes wrong in one of them becomes a
-//! [`problem`], and what every answer has in common (limits, time-outs, security headers, metrics) is in [`server`].
+//! The server holds no state of its own. Each resource has a file; every error becomes a [`problem`],
+//! and what all answers have in common (limits, time-outs, security headers, metrics) is in [`server`].
 //! Every URL that the server writes is relative, so that it may stand behind any path prefix.
 
 mod app;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidemark_indexer::cli::{Cli, CommandExit};
 use tokio::runtime::Builder;
 
-/// How long work on blocking threads may hold up the end of the process: what it does can be done again.
+/// How long blocking threads may delay the exit of the process: their work can be redone.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn main() -> CommandExit {

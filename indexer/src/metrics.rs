@@ -66,8 +66,7 @@ impl MetricsRegistry {
         Self { registry: Arc::new(Mutex::new(registry)), search_duration, searches, requests }
     }
 
-    /// Adds figures of another part of the process; they are asked for at each scrape. Their names get the prefix
-    /// `tidemark_`.
+    /// Adds metrics of another part of the process, collected at each scrape. Their names get the prefix `tidemark_`.
     pub fn register(&self, collector: Box<dyn Collector>) {
         self.registry.lock().register_collector(collector);
     }

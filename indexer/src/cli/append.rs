@@ -30,10 +30,10 @@ const CONCURRENCY: usize = 16;
 
 /// Append entries to a log and complete them.
 ///
-/// FILE holds one JSON object an entry, one after the other. `ops` lists what the entry announces, committed together or
+/// FILE holds one JSON object per entry, one after the other. `ops` lists what the entry announces, committed together or
 /// not at all:
 ///
-///   {"path": "bundles/r/b1/bundle.yaml", "body": {"id": "b1"}}   a descriptor; a body that is no text is written as YAML
+///   {"path": "bundles/r/b1/bundle.yaml", "body": {"id": "b1"}}   a descriptor; a body that is not a string is written as YAML
 ///   {"repo": "r", "label": "latest", "bundle": "b1"}             a label moved to a bundle
 ///   {"attributes": {"ticket": "OPS-7"}}                          nothing but the entry
 ///
@@ -41,8 +41,8 @@ const CONCURRENCY: usize = 16;
 /// append count once.
 ///
 /// Entries that name different things are appended several at once; those that share a descriptor, a label, a bundle or a
-/// key, in the order of FILE. Tokens are printed in the order of FILE. The first to write to a store proves that it is
-/// fit, as `tidemark check` does.
+/// key, in the order of FILE. Tokens are printed in the order of FILE. The first to write to a store verifies its
+/// contract, as `tidemark check` does.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: echo '{\"ops\": [{\"path\": \"bundles/r/b1/bundle.yaml\", \"body\": {\"id\": \"b1\"}}]}' | \
@@ -196,11 +196,14 @@ fn parse(text: &str) -> anyhow::Result<Vec<EntryDraft>> {
     let mut drafts = Vec::new();
     for (index, value) in serde_json::Deserializer::from_str(text).into_iter::<Map<String, Value>>().enumerate() {
         let number = index + 1;
-        let value = value.with_context(|| format!("entry {number} is no JSON object; nothing was appended"))?;
+        let value = value.with_context(|| format!("entry {number} is not a JSON object; nothing was appended"))?;
         let draft = draft(value).with_context(|| format!("entry {number} cannot be appended; nothing was appended"))?;
         drafts.push(draft);
     }
-    anyhow::ensure!(!drafts.is_empty(), "there is nothing to append; wanted is one JSON object an entry");
+    anyhow::ensure!(
+        !drafts.is_empty(),
+        "the file holds no entry; nothing was appended; give one JSON object per entry"
+    );
     Ok(drafts)
 }
 

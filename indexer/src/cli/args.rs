@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tidemark_crds::{parse_byte_size, parse_span};
-use tidemark_store::{Store, StoreError};
+use tidemark_store::StoreError;
 use tidemark_wal::{Log, LogParameters, ReaderLimits};
 use url::Url;
 
@@ -33,11 +33,6 @@ impl LogArgs {
         self.stores.clone().unwrap_or_default()
     }
 
-    /// Opens another store in the way of the log's own.
-    pub(super) fn open_beside(&self, url: &Url) -> Result<Store, StoreError> {
-        self.settings().beside_log(url)
-    }
-
     /// Opens the log's stores.
     pub(super) fn open(&self) -> Result<Log, StoreError> {
         self.settings().log(&self.log, &self.metadata)
@@ -60,7 +55,7 @@ impl StoresArgs {
     }
 }
 
-/// What is read of a log.
+/// Limits on what is read of a log.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct LimitArgs {
     /// An entry whose body is larger is malformed and not read: bytes, or with Ki, Mi or Gi.
@@ -74,11 +69,11 @@ impl LimitArgs {
     }
 }
 
-/// Whether to wait for what is wrong to be mended.
+/// Whether to wait for dependencies that are not usable yet.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct WaitArgs {
-    /// Listen first, and wait for what is wrong outside of this process to be mended instead of ending: `/v1/process` tells
-    /// what it is.
+    /// Listen first, and retry instead of exiting while a dependency, such as a bucket or a credential, is not usable:
+    /// `/v1/process` reports the problem.
     #[arg(long, env = "TIDEMARK_WAIT")]
     pub(super) wait: bool,
 }
@@ -104,7 +99,7 @@ pub(super) struct ParameterArgs {
     /// The longest delay from an object's store time to its being visible (`V`).
     #[arg(long, alias = "visibilityDelay", env = "TIDEMARK_VISIBILITY_DELAY", value_name = "SPAN", value_parser = span)]
     pub(super) visibility_delay: Option<Duration>,
-    /// How long an aborted operation is looked at again.
+    /// How long an aborted operation is checked again.
     #[arg(long, alias = "auditWindow", env = "TIDEMARK_AUDIT_WINDOW", value_name = "SPAN", value_parser = span)]
     pub(super) audit_window: Option<Duration>,
 }
@@ -127,13 +122,13 @@ impl ParameterArgs {
     }
 }
 
-/// Where to keep what can be fetched again.
+/// The cache of fetched segments.
 #[derive(Clone, Debug, Args)]
 pub(super) struct CacheArgs {
     /// Folder for fetched segments; a temporary one if left out.
     #[arg(long, env = "TIDEMARK_CACHE_DIR", value_name = "DIR")]
     pub(super) cache_dir: Option<PathBuf>,
-    /// How many bytes of segments to keep there, in MiB.
+    /// The largest size of the cache, in MiB.
     #[arg(long, env = "TIDEMARK_CACHE_MIB", value_name = "MIB", default_value_t = 10_240)]
     pub(super) cache_mib: u64,
 }

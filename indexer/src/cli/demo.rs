@@ -50,7 +50,7 @@ impl DemoCommand {
         if create_buckets {
             buckets.extend(log.stores().cloned());
             for name in &bucket {
-                buckets.push(places.open_beside(&beside(&places.log, name)?)?);
+                buckets.push(places.settings().beside_log(&beside(&places.log, name)?)?);
             }
         }
         let stop = CancellationToken::new();

@@ -17,15 +17,15 @@ use tidemark_ingest::IngestOptions;
 
 /// Tail a log into an index, until stopped.
 ///
-/// One process writes an index at a time; further ones wait as standbys and take over when the writer has been silent
-/// for a minute. Kill it at any moment: the next one goes on where the last manifest ends.
+/// One process writes an index at a time; others wait as standbys and take over when the writer has been silent for a
+/// minute. It may be killed at any moment: the next one continues after the last manifest.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: tidemark index --log s3://wal/orders --metadata s3://meta --index s3://idx/orders --expiry 10m \
     --listen 127.0.0.1:7280\n\
     The first indexer of a log records --expiry and the other parameters; a later one that differs is refused, and\n\
     `tidemark log set` changes them. Exit code 4: another process has taken over. Exit code 6: the outcome of a\n\
-    write is unknown; start again."
+    write is unknown; restart."
 )]
 #[expect(clippy::struct_field_names, reason = "a field is called as its flag")]
 pub(super) struct IndexCommand {
@@ -36,15 +36,16 @@ pub(super) struct IndexCommand {
     index: Url,
     #[command(flatten)]
     parameters: ParameterArgs,
-    /// Serve search here, too (with --no-search only health, metrics and status); port 0 takes a free one and prints it.
+    /// Listen here and serve search (with --no-search only health, metrics and status); port 0 takes a free one and prints
+    /// it.
     #[arg(long, env = "TIDEMARK_LISTEN", value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Serve no search.
+    /// Do not serve search.
     #[arg(long, env = "TIDEMARK_NO_SEARCH", requires = "listen")]
     no_search: bool,
     #[command(flatten)]
     wait: WaitArgs,
-    /// Who owns the index: that of another owner is refused. A name, or `k8s:<cluster>/<namespace>/<name>/<uid>` for a WAL
+    /// Owner of the index; an index of another owner is refused. A name, or `k8s:<cluster>/<namespace>/<name>/<uid>` for a WAL
     /// resource.
     #[arg(long, env = "TIDEMARK_OWNER", value_name = "OWNER", default_value = "tidemark", value_parser = owner)]
     owner: Owner,
@@ -57,7 +58,7 @@ pub(super) struct IndexCommand {
     /// Do not compact.
     #[arg(long, env = "TIDEMARK_NO_COMPACTION")]
     no_compaction: bool,
-    /// Folder in which a file `purge` that holds the UID of --owner, a WAL resource, has the index removed for good.
+    /// Folder in which a file `purge` with the UID of --owner, a WAL resource, requests the permanent removal of the index.
     #[arg(long, env = "TIDEMARK_CONTROL_DIR", value_name = "DIR")]
     control_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -128,7 +129,7 @@ fn owner(text: &str) -> Result<Owner, String> {
             name: (*name).to_owned(),
             uid: (*uid).to_owned(),
         }),
-        _ => Err(format!("\"{text}\" is no owner; wanted is a name, or \"k8s:<cluster>/<namespace>/<name>/<uid>\"")),
+        _ => Err(format!("invalid owner \"{text}\": expected a name, or \"k8s:<cluster>/<namespace>/<name>/<uid>\"")),
     }
 }
 

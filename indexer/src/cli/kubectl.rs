@@ -1,6 +1,6 @@
 //! `tidemark kubectl`, and `kubectl tidemark` where the program is called `kubectl-tidemark`.
 //!
-//! Everything goes through the `kubectl` of the user: his cluster, his rights, his proxies. No Secret is ever read.
+//! Everything goes through the `kubectl` of the users: their cluster, credentials and proxies. No Secret is ever read.
 
 mod check;
 mod client;
@@ -21,7 +21,7 @@ use client::KubectlClient;
 /// Ask a cluster about its WALs.
 ///
 /// Called `kubectl-tidemark` on the PATH, the program is a plugin: `kubectl tidemark status`. It runs `kubectl` with your
-/// context and your rights.
+/// context and your credentials.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: ln -s \"$(command -v tidemark)\" ~/.local/bin/kubectl-tidemark && kubectl tidemark status -A"

@@ -33,7 +33,7 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// List or follow the entries of a log with their outcomes.
 ///
 /// Reads the buckets alone, no index. An entry is `pending` until its second is sealed; with `--follow` it is printed
-/// when it is seen and again when it is decided. Duplicates are told from the entries that this command has read, so
+/// when it is seen and again when it is decided. Duplicates are detected among the entries that this command has read, so
 /// start at the beginning where they matter; an entry is `duplicate` when all of its operations are.
 ///
 /// Writes one thing: a small object below `.tidemark/clock/` in each store, whose store time is the time that decides. With
@@ -58,7 +58,7 @@ pub(super) struct LogCommand {
 
 #[derive(Debug, Subcommand)]
 enum LogSubcommand {
-    LogSetCommand(LogSetCommand),
+    Set(LogSetCommand),
 }
 
 #[derive(Debug, Args)]
@@ -69,7 +69,7 @@ struct LogListArgs {
     /// Only entries before this time (RFC 3339).
     #[arg(long, env = "TIDEMARK_TO", value_name = "TIME")]
     to: Option<jiff::Timestamp>,
-    /// Go on with what comes, until interrupted.
+    /// Continue with new entries, until interrupted.
     #[arg(long, env = "TIDEMARK_FOLLOW")]
     follow: bool,
     #[command(flatten)]
@@ -79,8 +79,8 @@ struct LogListArgs {
 /// Record or change the dated parameters of a log.
 ///
 /// The first set holds for all time so far. A change takes effect 5 minutes plus the visibility delay after it was
-/// recorded, so that nobody relies on the old one any more; lowering the expiry moves the horizon only after the old
-/// bound has passed. Prints the sets with their dates. The first to write to a store proves that it is fit, as
+/// recorded, so that no process still relies on the old one; lowering the expiry moves the horizon only after the old
+/// bound has passed. Prints the sets with their dates. The first to write to a store verifies its contract, as
 /// `tidemark check` does.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m")]
@@ -96,9 +96,9 @@ struct LogSetCommand {
 impl LogCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match (self.command, self.log) {
-            (Some(LogSubcommand::LogSetCommand(set)), _) => set.run().await,
+            (Some(LogSubcommand::Set(set)), _) => set.run().await,
             (None, Some(log)) => self.list.run(log).await,
-            (None, None) => anyhow::bail!("--log and --metadata are wanted"),
+            (None, None) => anyhow::bail!("--log and --metadata are required"),
         }
     }
 }
@@ -191,7 +191,7 @@ impl LogPrinter {
     }
 }
 
-/// Whether a later pass may succeed: a refusal stays one, and so does an output that nobody reads.
+/// Whether a later pass may succeed. A refusal is permanent, and so is a closed output.
 fn is_retryable(error: &anyhow::Error) -> bool {
     let store = match error.downcast_ref::<ClockError>() {
         Some(ClockError::Store(store)) => Some(store),

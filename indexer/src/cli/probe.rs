@@ -1,4 +1,4 @@
-//! `tidemark probe`: whether a service answers, for places that have no shell and no curl.
+//! `tidemark probe`: whether a service answers, where there is no shell and no curl.
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ use crate::service::{AccessMode, PodStores, ServeOptions, ServeService, cache_op
 
 /// Serve search over an index, until stopped.
 ///
-/// Writes nothing: any number of them may run. With --log, entries that are not sealed yet are in the answers, flagged.
+/// It writes nothing: any number of replicas may run. With --log, answers include entries that are not sealed yet, flagged.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark serve --log s3://wal/orders --metadata s3://meta --index s3://idx/orders \
     --listen 127.0.0.1:7281\n\
@@ -37,8 +37,8 @@ pub(super) struct ServeCommand {
     wait: WaitArgs,
     #[command(flatten)]
     stores: StoresArgs,
-    /// Want the token in this file with every request, all but health, metrics and `/v1/process`: as `Authorization: Bearer`,
-    /// or as the password of HTTP Basic for the page. Read again when it changes.
+    /// Require the token in this file with every request except health, metrics and `/v1/process`: as `Authorization:
+    /// Bearer`, or as the password of HTTP Basic for the page. The file is read again when it changes.
     #[arg(long, env = "TIDEMARK_AUTH_TOKEN_FILE", value_name = "FILE")]
     auth_token_file: Option<PathBuf>,
     #[command(flatten)]
@@ -52,7 +52,7 @@ impl ServeCommand {
         let Self { log, metadata, index, listen, wait, stores, auth_token_file, limits, cache } = self;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         if log.is_some() && metadata.is_empty() {
-            return Err(CommandExit::Usage.with(anyhow::anyhow!("--log wants --metadata beside it")));
+            return Err(CommandExit::Usage.with(anyhow::anyhow!("--log requires --metadata")));
         }
         let options = ServeOptions {
             stores: PodStores::at(log.map(|log| (log, metadata)), index, &stores.settings(), AccessMode::ReadOnly),

@@ -1,4 +1,4 @@
-//! A graceful end: signals in, exit codes out.
+//! Graceful shutdown: from signals to exit codes.
 
 use std::{future::Future, io, time::Duration};
 
@@ -10,7 +10,7 @@ use super::CommandExit;
 use crate::service::ServiceError;
 use tidemark_ingest::IngestError;
 
-/// How long an orderly end may take. Shorter than the 30 s after which Kubernetes kills.
+/// How long a graceful shutdown may take. Shorter than the 30 s after which Kubernetes kills.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// SIGTERM and SIGINT as they come.
@@ -34,22 +34,22 @@ impl ShutdownSignals {
     }
 }
 
-/// Cancels `stop` at the first signal. A second one ends the process at once, and so does an end that takes too long:
-/// whoever starts next goes on where the last record ends.
+/// Cancels `stop` at the first signal. A second one forces the process to exit, and so does a shutdown that takes too long:
+/// the next process continues after the last record.
 pub(super) fn stop_on_signal(stop: CancellationToken) -> io::Result<AbortOnDropHandle<()>> {
     // From here on a signal waits for the task, however late that runs.
     let mut signals = ShutdownSignals::new()?;
     Ok(AbortOnDropHandle::new(tokio::spawn(async move {
         signals.next().await;
-        tracing::info!("stopping; a second signal ends the process at once");
+        tracing::info!("received a shutdown signal; a second one forces exit");
         stop.cancel();
         let kind = tokio::time::timeout(SHUTDOWN_TIMEOUT, signals.next()).await.unwrap_or(SignalKind::terminate());
-        tracing::warn!("ending at once");
+        tracing::warn!("second signal or time-out: forcing exit");
         std::process::exit(128 + kind.as_raw_value());
     })))
 }
 
-/// What `start` gives; nothing if the process was asked to stop before.
+/// The result of `start`; none if the process was stopped before.
 pub(super) async fn unless_stopped<T>(
     stop: &CancellationToken,
     start: impl Future<Output = Result<T, ServiceError>>,

@@ -1,4 +1,4 @@
-//! What the handlers share: the search service, the figures, and how an error becomes a problem that says what is served.
+//! What the handlers share: the search service, the metrics, and how an error becomes a problem that names what is served.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ struct AppInner {
 pub(super) enum ServerMode {
     /// Search: it is ready once there is something to search.
     Search,
-    /// The state of its process: it is ready as long as that lives.
+    /// The status of its pod: it is ready as long as the process lives.
     StatusOnly,
 }
 
@@ -42,7 +42,7 @@ impl AppState {
         Self(Arc::new(AppInner { search, metrics, stop, pod, mode, openapi }))
     }
 
-    /// What the process says about itself.
+    /// The status of this pod.
     pub(crate) fn pod(&self) -> &PodStatus {
         &self.0.pod
     }
@@ -57,12 +57,12 @@ impl AppState {
         self.0.search.as_ref()
     }
 
-    /// The figures of this process.
+    /// The metrics of this process.
     pub(crate) fn metrics(&self) -> &MetricsRegistry {
         &self.0.metrics
     }
 
-    /// What tells the process to stop.
+    /// The shutdown signal of the process.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.0.stop
     }
@@ -93,7 +93,7 @@ impl AppState {
         self.0.openapi
     }
 
-    /// Waits for `min_token`, if it was asked for.
+    /// Waits for `min_token`, if it was given.
     pub(crate) async fn wait_for(&self, args: WaitArgs) -> Result<(), HttpProblem> {
         let Some((token, wait)) = args.min_token() else {
             return Ok(());

@@ -1,7 +1,7 @@
-//! The token that requests must bear, where a file of it is named.
+//! The token that requests must bear, where a token file is configured.
 //!
 //! The authorization is all or nothing. The file is read again when it changes, so that a token is rotated without a
-//! restart; while it is missing or unusable nobody is let in, and `/v1/process` says why.
+//! restart; while it is missing or unusable every request is refused, and `/v1/process` reports why.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ use tidemark_ingest::{FailureCause, ToCause};
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest token, in characters: shorter ones can be guessed.
 const MIN_TOKEN_CHARS: usize = 16;
-/// What `/v1/process` keeps the problem under.
+/// The operation that `/v1/process` names.
 const READING: &str = "reading the token";
 /// Paths that need no token: probes, metrics, and what the operator polls.
 const OPEN_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/process"];
@@ -51,7 +51,7 @@ struct CachedToken {
 impl TokenAuth {
     pub(super) fn new(file: PathBuf, pod: PodStatus) -> Self {
         let auth = Self(Arc::new(AuthInner { file, pod, known: Mutex::default() }));
-        // What is wrong with the file shows before anybody asks.
+        // A problem with the file is reported before the first request.
         auth.token();
         auth
     }
@@ -96,7 +96,7 @@ impl TokenAuth {
 
 /// Lets a request through that bears the token, or that needs none.
 pub(super) async fn require(State(auth): State<TokenAuth>, request: Request, next: Next) -> Response {
-    // Looked at for every request, so that what is wrong shows and goes whoever asks.
+    // Checked with every request, also an open one: the operator's polls alone keep the reported problem up to date.
     let let_in = auth.lets_in(request.headers());
     if let_in || OPEN_PATHS.contains(&request.uri().path()) {
         return next.run(request).await;
@@ -126,7 +126,7 @@ fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     one.ct_eq(other).into()
 }
 
-/// Why a token file lets nobody in.
+/// Why a token file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenFileError {
     /// There is no token.

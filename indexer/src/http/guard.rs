@@ -1,4 +1,4 @@
-//! What every request passes through: a permit, a time-out, security headers, metrics, and a net under panics.
+//! What every request passes through: a permit, a time-out, security headers, metrics, and a handler of panics.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -61,7 +61,7 @@ pub(crate) async fn add_security_headers(request: Request, next: Next) -> Respon
     response
 }
 
-/// Answers change with every manifest: nothing keeps them unless it was told that it may.
+/// Answers change with every manifest: they are not cached unless a handler allows it.
 fn no_store_by_default(headers: &mut HeaderMap) {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
 }

@@ -19,7 +19,7 @@ pub(crate) async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// Whether requests should be sent here. A stand-by writer is ready; a process that stops is not.
+/// Whether requests should be sent here. A standby is ready; a process that is stopping is not.
 #[utoipa::path(
     get,
     path = "/readyz",

@@ -5,7 +5,7 @@ use axum::{Json, extract::State};
 use super::app::AppState;
 use tidemark_crds::PodReport;
 
-/// What the process does, how far it is and what keeps it from its work. Always there, also while no store answers.
+/// What this pod does, its progress and what keeps it from its work. It answers also while no store does.
 #[utoipa::path(
     get,
     path = "/v1/process",

@@ -41,7 +41,7 @@ pub(crate) struct ProblemDetails {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) watermark: Option<Timestamp>,
-    /// Seconds after which another try may go better.
+    /// Seconds after which a retry may succeed.
     #[serde(skip)]
     retry_after: Option<u64>,
 }
@@ -79,7 +79,7 @@ impl HttpProblem {
 
     /// A parameter whose value cannot be used.
     pub(crate) fn invalid(parameter: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "a parameter is not what it has to be", detail)
+        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "a parameter has a value that is not valid", detail)
             .about(parameter)
     }
 
@@ -96,7 +96,7 @@ impl HttpProblem {
             StatusCode::NOT_FOUND,
             "no-such-route",
             "there is nothing at this address",
-            format!("\"{}\" is no address of this service; \"openapi.json\" lists them all", uri.path()),
+            format!("\"{}\" is not an address of this service; \"openapi.json\" lists them all", uri.path()),
         )
     }
 
@@ -110,7 +110,7 @@ impl HttpProblem {
         )
     }
 
-    /// A URL longer than anything sensible.
+    /// A query string that is too long.
     pub(crate) fn too_long(limit: usize) -> Self {
         Self::new(
             StatusCode::URI_TOO_LONG,
@@ -125,18 +125,17 @@ impl HttpProblem {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
-            "the request bears no token that is let in",
+            "the request bears no valid token",
             "send \"Authorization: Bearer\" with the token, or the token as the password of HTTP Basic",
         )
     }
 
     /// Too many requests at once.
     pub(crate) fn overloaded(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the service has too much to do", detail)
-            .retry_after(1)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the service is overloaded", detail).retry_after(1)
     }
 
-    /// Nothing to serve yet, or no longer.
+    /// There is nothing to serve yet, or no longer.
     pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "the service is not ready", detail).retry_after(2)
     }
@@ -190,7 +189,7 @@ impl From<SearchError> for HttpProblem {
         match error {
             SearchError::Invalid { parameter, detail } => Self::invalid(parameter, detail),
             SearchError::NotFound { .. } => {
-                Self::new(StatusCode::NOT_FOUND, "not-found", "there is no such thing in the index", detail)
+                Self::new(StatusCode::NOT_FOUND, "not-found", "it is not in the index", detail)
             }
             SearchError::Gone { .. } => Self::new(StatusCode::GONE, "gone", "the page is not served any more", detail),
             SearchError::NotVisible { .. } => Self::new(
@@ -203,13 +202,9 @@ impl From<SearchError> for HttpProblem {
             .retry_after(1),
             SearchError::Overloaded { .. } => Self::overloaded(detail),
             SearchError::NotReady { .. } => Self::not_ready(detail),
-            SearchError::Storage { .. } => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "storage",
-                "the object store does not give what is needed",
-                detail,
-            )
-            .retry_after(5),
+            SearchError::Storage { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage", "the object store failed", detail).retry_after(5)
+            }
             SearchError::Internal { detail } => {
                 tracing::error!(error = %detail, "a search failed");
                 Self::internal()

@@ -32,7 +32,7 @@ pub struct ServerOptions {
     pub concurrency: usize,
     /// The longest that a request may take, waits for `min_token` included.
     pub timeout: Duration,
-    /// How long open requests may go on after the server was told to stop.
+    /// How long open requests may go on after the server was stopped.
     pub drain: Duration,
     /// Origins whose pages may read the API; none by default.
     pub cors_origins: Vec<HeaderValue>,
@@ -72,7 +72,7 @@ impl HttpServer {
         Self::with_pod_status(pod, search, metrics, options, stop)
     }
 
-    /// As [`Self::new`], in a process that tells about itself.
+    /// As [`Self::new`], with the status of the pod that serves.
     pub fn with_pod_status(
         pod: PodStatus,
         search: Arc<dyn SearchService>,
@@ -83,7 +83,7 @@ impl HttpServer {
         Self::build(pod, search, metrics, options, stop, ServerMode::Search)
     }
 
-    /// A server that tells how its process is, and no more: health, metrics, status. It is ready as long as it lives.
+    /// A server of health, metrics and status alone. It is ready as long as it lives.
     pub fn status_only(
         pod: PodStatus,
         metrics: MetricsRegistry,
@@ -108,7 +108,7 @@ impl HttpServer {
         Self { app, options, auth: None }
     }
 
-    /// Wants the token in `file` with every request, all but health, metrics and the state of the process.
+    /// Requires the token in `file` with every request except health, metrics and the pod's report.
     pub fn with_bearer_token(self, file: PathBuf) -> Self {
         let auth = TokenAuth::new(file, self.app.pod().clone());
         Self { auth: Some(auth), ..self }
@@ -141,7 +141,7 @@ impl HttpServer {
             .with_state(self.app.clone())
     }
 
-    /// Serves until told to stop, then lets open requests end, for as long as the options say.
+    /// Serves until stopped, then drains open requests for as long as the options allow.
     pub async fn run(self, listener: TcpListener) -> std::io::Result<()> {
         let (stop, drain) = (self.app.stop().clone(), self.options.drain);
         let serve = axum::serve(listener, self.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -153,7 +153,7 @@ impl HttpServer {
             biased;
             served = serve => served,
             () = drained => {
-                tracing::warn!(drain = ?drain, "requests were still open at the end of the drain; they are cut off");
+                tracing::warn!(drain = ?drain, "cut off the requests that were still open at the end of the drain");
                 Ok(())
             }
         }

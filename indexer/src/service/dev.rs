@@ -16,7 +16,7 @@ use tidemark_ingest::IngestOptions;
 /// How many bytes of segments the cache of a local folder keeps.
 const CACHE_BYTES: u64 = 4 << 30;
 
-/// What `tidemark dev` is told.
+/// Options of `tidemark dev`.
 #[derive(Clone, Debug)]
 pub struct DevOptions {
     /// The folder that holds log, metadata, index and cache.
@@ -71,7 +71,7 @@ impl DevService {
         &self.log
     }
 
-    /// Runs until told to stop.
+    /// Runs until stopped.
     pub async fn run(self) -> Result<(), ServiceError> {
         self.index.run().await
     }

@@ -1,5 +1,5 @@
-//! Style, script and icon, compiled in. Their addresses carry a hash of the content, so that a browser keeps them for
-//! ever and sees a new version at once.
+//! Style, script and icon, compiled in. Their addresses carry a hash of the content, so that a browser caches
+//! them without a time limit and still loads a new version at once.
 
 use std::sync::LazyLock;
 

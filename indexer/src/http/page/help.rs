@@ -11,7 +11,7 @@ pub(crate) const EXAMPLES: [(&str, &str); 9] = [
     ("flush OR batch", "either word"),
     ("fix -test", "the first word without the other"),
     ("kind:label repo:tidemark", "labels of one repository"),
-    ("contributors:ada", "what somebody took part in, by any part of the name"),
+    ("contributors:ada", "what a person took part in, by any part of the name"),
     ("outcome:aborted", "operations that were never completed"),
     ("time:[2026-11-01T00:00:00Z TO *]", "entries since then"),
     ("payload.writer:git", "any field of the payload, by its path"),

@@ -98,7 +98,7 @@ fn nothing(search_url: &SearchUrl, status: Option<&StatusAnswer>) -> Markup {
         section.notice {
             @if empty {
                 h2 { "The log is empty so far" }
-                p { "Entries show up here as soon as somebody appends one. Try:" }
+                p { "Entries show up here as soon as one is appended. Try:" }
                 pre { code { "echo 'message: hello' | tidemark append --log URL --metadata URL -" } }
                 @if cfg!(feature = "demo") {
                     p { "or fill it with the history of a git repository:" }

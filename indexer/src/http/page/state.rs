@@ -82,7 +82,7 @@ fn index(status: &StatusAnswer) -> Markup {
                 div { dt { "Manifest" } dd { (format::number(status.position.manifest)) } }
                 div { dt { "Generation" } dd { code { (status.position.generation) } } }
                 div { dt { "Epoch" } dd { (format::number(status.epoch)) } }
-                div { dt { "Writer" } dd { (status.writer.as_deref().unwrap_or("nobody")) } }
+                div { dt { "Writer" } dd { (status.writer.as_deref().unwrap_or("none")) } }
                 div { dt { "This process" } dd { (role(status.role)) } }
                 div { dt { "Segments" } dd { (format::number(status.segments)) } }
                 div { dt { "Size" } dd { (format::bytes(status.bytes)) } }
