@@ -15,9 +15,9 @@ use tidemark_ingest::engine::IndexEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, LogParameters};
+use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher};
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
-use tidemark_wal::{Log, Token};
+use tidemark_wal::{Log, LogParameters, Token};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 

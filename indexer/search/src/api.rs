@@ -610,8 +610,8 @@ mod tests {
             assert_eq!(refused_parameter(&error), "size");
             assert!(error.to_string().contains("1000"), "{error}");
         }
-        assert!(QueryText::new("a".repeat(MAX_QUERY_BYTES)).is_ok());
-        let error = QueryText::new("a".repeat(MAX_QUERY_BYTES + 1)).unwrap_err();
+        assert!(QueryText::new("a".repeat(MAX_QUERY_CHARS)).is_ok());
+        let error = QueryText::new("a".repeat(MAX_QUERY_CHARS + 1)).unwrap_err();
         assert_eq!(refused_parameter(&error), "q");
     }
 }
