@@ -29,7 +29,7 @@ pub use exit::CommandExit;
 /// horizon and serves search over it.
 #[derive(Debug, Parser)]
 #[command(name = "tidemark", version, propagate_version = true, after_help = EXIT_CODES)]
-pub struct Cli {
+pub struct CommandLine {
     #[command(subcommand)]
     command: CliCommand,
     #[command(flatten)]
@@ -62,7 +62,7 @@ enum CliCommand {
 /// Called by this name, the program is a plugin of `kubectl`.
 const PLUGIN: &str = "kubectl-tidemark";
 
-impl Cli {
+impl CommandLine {
     /// Reads the command line; `kubectl-tidemark status` is read as `tidemark kubectl status`. Wrong usage and `--help`
     /// end the process.
     pub fn from_command_line() -> Self {
@@ -109,12 +109,12 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 
     #[test]
     fn every_flag_is_an_environment_variable_of_its_name() {
-        for command in Cli::command().get_subcommands() {
+        for command in CommandLine::command().get_subcommands() {
             for argument in command.get_arguments().filter(|argument| !argument.is_positional()) {
                 let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
                     continue;
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn called_as_a_plugin_it_is_one() {
-        let read = |words: &[&str]| Cli::try_parse_from(as_plugin(words.iter().map(Into::into).collect()));
+        let read = |words: &[&str]| CommandLine::try_parse_from(as_plugin(words.iter().map(Into::into).collect()));
         assert!(read(&["/usr/local/bin/kubectl-tidemark", "status", "-A"]).is_ok());
         assert!(read(&["tidemark", "kubectl", "status", "-A"]).is_ok());
         assert!(read(&["tidemark", "status"]).is_err());
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_command_shows_an_example() {
-        for command in Cli::command().get_subcommands() {
+        for command in CommandLine::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "{}", command.get_name());
         }
@@ -145,8 +145,8 @@ mod tests {
     #[test]
     fn a_log_is_listed_with_no_flag_but_its_places() {
         let places = ["--log", "memory:///", "--metadata", "memory:///"];
-        assert!(Cli::try_parse_from(["tidemark", "log"].iter().chain(&places)).is_ok());
-        assert!(Cli::try_parse_from(["tidemark", "log", "set"].iter().chain(&places)).is_ok());
-        assert!(Cli::try_parse_from(["tidemark", "log"]).is_err());
+        assert!(CommandLine::try_parse_from(["tidemark", "log"].iter().chain(&places)).is_ok());
+        assert!(CommandLine::try_parse_from(["tidemark", "log", "set"].iter().chain(&places)).is_ok());
+        assert!(CommandLine::try_parse_from(["tidemark", "log"]).is_err());
     }
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tidemark_indexer::cli::{Cli, CommandExit};
+use tidemark_indexer::cli::{CommandExit, CommandLine};
 use tokio::runtime::Builder;
 
 /// How long blocking threads may delay the exit of the process: their work can be redone.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn main() -> CommandExit {
-    let cli = Cli::from_command_line();
+    let cli = CommandLine::from_command_line();
     cli.start_logging();
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

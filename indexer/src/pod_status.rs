@@ -139,13 +139,13 @@ impl PodStatus {
         match (&self.0.search, ingest) {
             (Some(search), Some(ingest)) => Some(with_ingest(search.status()?, ingest)),
             (Some(search), None) => search.status(),
-            (None, Some(ingest)) => self.status_of_ingest(ingest),
+            (None, Some(ingest)) => self.status_of_ingest(&ingest),
             (None, None) => None,
         }
     }
 
     /// The state of the index as an indexer knows it that serves no search.
-    fn status_of_ingest(&self, ingest: IngestStatus) -> Option<StatusAnswer> {
+    fn status_of_ingest(&self, ingest: &IngestStatus) -> Option<StatusAnswer> {
         let PodReport { generation, horizon, cursor, writer, problems, .. } = self.report();
         let totals = ingest.totals.filter(|_| ingest.manifest > 0)?;
         Some(StatusAnswer {

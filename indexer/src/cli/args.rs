@@ -71,14 +71,14 @@ impl LimitArgs {
 
 /// Whether to wait for dependencies that are not usable yet.
 #[derive(Clone, Copy, Debug, Args)]
-pub(super) struct WaitArgs {
+pub(super) struct StartupArgs {
     /// Listen first, and retry instead of exiting while a dependency, such as a bucket or a credential, is not usable:
     /// `/v1/process` reports the problem.
     #[arg(long, env = "TIDEMARK_WAIT")]
     pub(super) wait: bool,
 }
 
-impl WaitArgs {
+impl StartupArgs {
     pub(super) fn startup_mode(self) -> StartupMode {
         if self.wait { StartupMode::WaitForDependencies } else { StartupMode::FailFast }
     }

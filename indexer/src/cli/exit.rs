@@ -81,15 +81,15 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("nothing was appended: {0}")]
-    struct Outer(#[from] Inner);
+    struct OuterError(#[from] InnerError);
 
     #[derive(Debug, thiserror::Error)]
     #[error("no answer")]
-    struct Inner;
+    struct InnerError;
 
     #[test]
     fn an_error_is_told_once() {
-        let error = CommandExit::Failed.with(anyhow::Error::from(Outer(Inner)).context("entry 2 of 3"));
+        let error = CommandExit::Failed.with(anyhow::Error::from(OuterError(InnerError)).context("entry 2 of 3"));
         assert_eq!(told(&error), "entry 2 of 3: nothing was appended: no answer");
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    args::{CacheArgs, LimitArgs, LogArgs, ParameterArgs, WaitArgs},
+    args::{CacheArgs, LimitArgs, LogArgs, ParameterArgs, StartupArgs},
     output::{print_line, watch_backfill},
     shutdown::{ended, stop_on_signal, unless_stopped},
 };
@@ -27,7 +27,6 @@ use tidemark_ingest::IngestOptions;
     `tidemark log set` changes them. Exit code 4: another process has taken over. Exit code 6: the outcome of a\n\
     write is unknown; restart."
 )]
-#[expect(clippy::struct_field_names, reason = "a field is called as its flag")]
 pub(super) struct IndexCommand {
     #[command(flatten)]
     log: LogArgs,
@@ -44,7 +43,7 @@ pub(super) struct IndexCommand {
     #[arg(long, env = "TIDEMARK_NO_SEARCH", requires = "listen")]
     no_search: bool,
     #[command(flatten)]
-    wait: WaitArgs,
+    wait: StartupArgs,
     /// Owner of the index; an index of another owner is refused. A name, or `k8s:<cluster>/<namespace>/<name>/<uid>` for a WAL
     /// resource.
     #[arg(long, env = "TIDEMARK_OWNER", value_name = "OWNER", default_value = "tidemark", value_parser = owner)]

@@ -45,7 +45,6 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
     after_help = "Example: tidemark log --log s3://wal/orders --metadata s3://meta --json | head\n\
     Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m"
 )]
-#[expect(clippy::struct_field_names, reason = "a field is called as its flag")]
 pub(super) struct LogCommand {
     #[command(subcommand)]
     command: Option<LogSubcommand>,

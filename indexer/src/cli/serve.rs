@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     CommandExit,
-    args::{CacheArgs, LimitArgs, ListenArgs, StoresArgs, WaitArgs},
+    args::{CacheArgs, LimitArgs, ListenArgs, StartupArgs, StoresArgs},
     output::print_line,
     shutdown::{ended, stop_on_signal, unless_stopped},
 };
@@ -34,7 +34,7 @@ pub(super) struct ServeCommand {
     #[command(flatten)]
     listen: ListenArgs,
     #[command(flatten)]
-    wait: WaitArgs,
+    wait: StartupArgs,
     #[command(flatten)]
     stores: StoresArgs,
     /// Require the token in this file with every request except health, metrics and `/v1/process`: as `Authorization:

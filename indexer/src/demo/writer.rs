@@ -23,7 +23,7 @@ const MAX_DESCRIPTOR_BYTES: u64 = 1 << 20;
 pub(crate) struct DemoOptions {
     /// The log.
     pub(crate) log: Log,
-    /// PodStores whose buckets are created if they are missing.
+    /// Stores whose buckets are created if they are missing.
     pub(crate) buckets: Vec<Store>,
     /// The time between two entries.
     pub(crate) every: Duration,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{arguments::WaitArgs, extract::QueryString, problem::HttpProblem};
+use super::{arguments::MinTokenArgs, extract::QueryString, problem::HttpProblem};
 use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
 
@@ -94,7 +94,7 @@ impl AppState {
     }
 
     /// Waits for `min_token`, if it was given.
-    pub(crate) async fn wait_for(&self, args: WaitArgs) -> Result<(), HttpProblem> {
+    pub(crate) async fn wait_for(&self, args: MinTokenArgs) -> Result<(), HttpProblem> {
         let Some((token, wait)) = args.min_token() else {
             return Ok(());
         };

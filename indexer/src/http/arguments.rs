@@ -371,7 +371,7 @@ fn instant(text: &str) -> Option<Timestamp> {
 /// Waiting for an entry to be visible.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct WaitArgs {
+pub(crate) struct MinTokenArgs {
     /// Wait until this entry is visible.
     #[param(inline)]
     min_token: Option<TokenText>,
@@ -380,7 +380,7 @@ pub(crate) struct WaitArgs {
     wait: Option<WaitSeconds>,
 }
 
-impl WaitArgs {
+impl MinTokenArgs {
     /// The token that has to be visible first, with the longest wait for it.
     pub(crate) fn min_token(self) -> Option<(Token, Duration)> {
         let wait = self.wait.unwrap_or_default();
@@ -435,7 +435,7 @@ mod tests {
     fn a_wait_is_bounded() {
         assert_eq!(WaitSeconds::parse("21"), None);
         assert_eq!(WaitSeconds::parse("20").map(WaitSeconds::get), Some(20));
-        assert_eq!(WaitArgs { min_token: None, wait: None }.min_token(), None);
+        assert_eq!(MinTokenArgs { min_token: None, wait: None }.min_token(), None);
     }
 
     proptest! {

@@ -88,17 +88,20 @@ impl TokenAuth {
         }
     }
 
-    fn lets_in(&self, headers: &HeaderMap) -> bool {
+    fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let Some(token) = self.token() else { return false };
-        headers.get(header::AUTHORIZATION).and_then(offered).is_some_and(|offered| same(&digest(&offered), &token))
+        headers
+            .get(header::AUTHORIZATION)
+            .and_then(offered_token)
+            .is_some_and(|offered| same(&digest(&offered), &token))
     }
 }
 
 /// Lets a request through that bears the token, or that needs none.
-pub(super) async fn require(State(auth): State<TokenAuth>, request: Request, next: Next) -> Response {
+pub(super) async fn require_token(State(auth): State<TokenAuth>, request: Request, next: Next) -> Response {
     // Checked with every request, also an open one: the operator's polls alone keep the reported problem up to date.
-    let let_in = auth.lets_in(request.headers());
-    if let_in || OPEN_PATHS.contains(&request.uri().path()) {
+    let authorized = auth.is_authorized(request.headers());
+    if authorized || OPEN_PATHS.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     let mut response = HttpProblem::unauthorized().into_response();
@@ -107,7 +110,7 @@ pub(super) async fn require(State(auth): State<TokenAuth>, request: Request, nex
 }
 
 /// The token that a header offers: of `Bearer`, or the password of `Basic` with any user.
-fn offered(header: &HeaderValue) -> Option<Vec<u8>> {
+fn offered_token(header: &HeaderValue) -> Option<Vec<u8>> {
     let (scheme, rest) = header.to_str().ok()?.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(rest.trim().as_bytes().to_vec());
@@ -183,7 +186,7 @@ mod tests {
         let auth = TokenAuth::new(file.clone(), pod.clone());
         let told = || pod.report().problems.first().map(|problem| problem.message.clone());
         let reason = || pod.report().problems.first().map(|problem| problem.reason);
-        let bearer = |token: &str| auth.lets_in(&headers(&format!("Bearer {token}")));
+        let bearer = |token: &str| auth.is_authorized(&headers(&format!("Bearer {token}")));
         assert!(!bearer(TOKEN) && told().is_some_and(|told| told.contains("No such file")));
         assert_eq!(reason(), Some(Reason::AuthTokenMissing));
         for (text, why) in [("", "empty"), (" \n", "empty"), ("short", "5 characters")] {
@@ -202,7 +205,7 @@ mod tests {
 
     #[test]
     fn the_token_is_a_bearers_or_anybodys_password() {
-        let of = |value: &str| offered(&HeaderValue::from_str(value).unwrap());
+        let of = |value: &str| offered_token(&HeaderValue::from_str(value).unwrap());
         assert_eq!(of("bearer t"), Some(b"t".to_vec()));
         assert_eq!(of(&format!("Basic {}", STANDARD.encode("me:t:t"))), Some(b"t:t".to_vec()));
         for value in ["t", "Digest t", "Basic ?", &format!("Basic {}", STANDARD.encode("t"))] {

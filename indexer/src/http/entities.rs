@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 
 use super::{
     app::AppState,
-    arguments::{HistoryPageSize, WaitArgs},
+    arguments::{HistoryPageSize, MinTokenArgs},
     extract::{QueryArgs, QueryString},
     problem::{HttpProblem, ProblemDetails},
 };
@@ -34,13 +34,14 @@ pub(crate) struct HistoryArgs {
     params(
         ("key" = String, Path, description = "the entity's key, slashes included, as `label/{repo}/{label}`"),
         HistoryArgs,
-        WaitArgs,
+        MinTokenArgs,
     ),
     responses(
         (status = 200, description = "the entity", body = EntityAnswer),
         (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "not in the index", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 410, description = "the page is gone; start again", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 504, description = "`min_token` did not become visible", body = ProblemDetails, content_type = "application/problem+json"),
     )
@@ -48,7 +49,7 @@ pub(crate) struct HistoryArgs {
 pub(crate) async fn entity(
     State(app): State<AppState>,
     Path(key): Path<String>,
-    QueryArgs { args, wait, query }: QueryArgs<HistoryArgs, WaitArgs>,
+    QueryArgs { args, wait, query }: QueryArgs<HistoryArgs, MinTokenArgs>,
 ) -> Result<Json<EntityAnswer>, HttpProblem> {
     app.wait_for(wait).await?;
     answer(&app, key, args, &query).await.map(Json)

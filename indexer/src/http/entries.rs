@@ -7,7 +7,7 @@ use axum::{
 
 use super::{
     app::AppState,
-    arguments::{TokenText, WaitArgs},
+    arguments::{MinTokenArgs, TokenText},
     extract::{NoArgs, QueryArgs},
     problem::{HttpProblem, ProblemDetails},
 };
@@ -21,12 +21,13 @@ use tidemark_wal::{ParseTokenError, Token};
     tag = "entries",
     params(
         ("token" = inline(TokenText), Path, description = "the entry's token"),
-        WaitArgs,
+        MinTokenArgs,
     ),
     responses(
         (status = 200, description = "the entry", body = EntryAnswer),
         (status = 400, description = "not a token, or a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "not in the index", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 504, description = "`min_token` did not become visible", body = ProblemDetails, content_type = "application/problem+json"),
     )
@@ -34,7 +35,7 @@ use tidemark_wal::{ParseTokenError, Token};
 pub(crate) async fn entry(
     State(app): State<AppState>,
     Path(token): Path<String>,
-    QueryArgs { wait, .. }: QueryArgs<NoArgs, WaitArgs>,
+    QueryArgs { wait, .. }: QueryArgs<NoArgs, MinTokenArgs>,
 ) -> Result<Json<EntryAnswer>, HttpProblem> {
     app.wait_for(wait).await?;
     let token = token.parse().map_err(|error: ParseTokenError| HttpProblem::invalid("token", error.to_string()))?;

@@ -31,7 +31,7 @@ pub(crate) use assets::asset;
 
 use super::{
     app::AppState,
-    arguments::{HistoryPageSize, TokenText, WaitArgs},
+    arguments::{HistoryPageSize, MinTokenArgs, TokenText},
     entities::{self, HistoryArgs},
     entries,
     extract::{NoArgs, QueryArgs, QueryString},
@@ -76,7 +76,7 @@ async fn search_page(State(app): State<AppState>, RawQuery(query): RawQuery) -> 
     let search_url = SearchUrl::of(&query);
     let frame = PageFrame::new(&app, "Search").asking(&search_url);
     let answer = async {
-        let (args, wait) = query.parse::<SearchArgs, WaitArgs>()?;
+        let (args, wait) = query.parse::<SearchArgs, MinTokenArgs>()?;
         search::answer(&app, args, wait, &query).await
     };
     match answer.await {

@@ -7,8 +7,8 @@ use utoipa::IntoParams;
 use super::{
     app::AppState,
     arguments::{
-        CountedField, CountedNames, FilterValues, KindNames, KindValues, LogPosition, NameList, NamedValue as _,
-        OneName, OutcomeNames, QueryArg, SearchPageSize, SortName, WaitArgs,
+        CountedField, CountedNames, FilterValues, KindNames, KindValues, LogPosition, MinTokenArgs, NameList,
+        NamedValue as _, OneName, OutcomeNames, QueryArg, SearchPageSize, SortName,
     },
     extract::{QueryArgs, QueryString},
     problem::{HttpProblem, ProblemDetails},
@@ -95,7 +95,7 @@ fn everything() -> Vec<CountedNames> {
     get,
     path = "/v1/search",
     tag = "search",
-    params(SearchArgs, WaitArgs),
+    params(SearchArgs, MinTokenArgs),
     responses(
         (status = 200, description = "the hits", body = SearchAnswer),
         (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
@@ -107,7 +107,7 @@ fn everything() -> Vec<CountedNames> {
 )]
 pub(crate) async fn search(
     State(app): State<AppState>,
-    QueryArgs { args, wait, query }: QueryArgs<SearchArgs, WaitArgs>,
+    QueryArgs { args, wait, query }: QueryArgs<SearchArgs, MinTokenArgs>,
 ) -> Result<Json<SearchAnswer>, HttpProblem> {
     answer(&app, args, wait, &query).await.map(Json)
 }
@@ -116,7 +116,7 @@ pub(crate) async fn search(
 pub(crate) async fn answer(
     app: &AppState,
     args: SearchArgs,
-    wait: WaitArgs,
+    wait: MinTokenArgs,
     query: &QueryString,
 ) -> Result<SearchAnswer, HttpProblem> {
     app.wait_for(wait).await?;
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     fn read(query: &str) -> Result<SearchRequest, HttpProblem> {
-        let (args, _) = QueryString::read(Some(query))?.parse::<SearchArgs, WaitArgs>()?;
+        let (args, _) = QueryString::read(Some(query))?.parse::<SearchArgs, MinTokenArgs>()?;
         Ok(args.into())
     }
 

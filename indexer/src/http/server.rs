@@ -128,7 +128,7 @@ impl HttpServer {
         };
         let routes = routes.fallback(no_such_route).method_not_allowed_fallback(method_not_allowed);
         let routes = match &self.auth {
-            Some(auth) => routes.layer(from_fn_with_state(auth.clone(), auth::require)),
+            Some(auth) => routes.layer(from_fn_with_state(auth.clone(), auth::require_token)),
             None => routes,
         };
         routes

@@ -122,10 +122,10 @@ mod tests {
     use crate::http::TokenFileError;
 
     /// Makes an error of a URL, a key and words.
-    type Made = fn(String, String, String) -> StoreError;
+    type MakeStoreError = fn(String, String, String) -> StoreError;
 
     /// Every failure of a store.
-    const STORES: [(Made, Reason); 10] = [
+    const STORES: [(MakeStoreError, Reason); 10] = [
         (|url, key, why| StoreError::Denied { url, key, why }, Reason::AccessDenied),
         (|url, key, why| StoreError::ReadOnly { url, key, why }, Reason::ReadOnly),
         (
@@ -144,7 +144,7 @@ mod tests {
         (|url, key, why| StoreError::Failed { url, key, why }, Reason::Unreachable),
     ];
 
-    fn store(error: Made) -> StoreError {
+    fn store(error: MakeStoreError) -> StoreError {
         error("s3://wal/orders".to_owned(), "k".to_owned(), "why".to_owned())
     }
 

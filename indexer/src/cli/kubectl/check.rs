@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     client::KubectlClient,
-    objects::{PodReportResult, WalObject, conditions, readiness, shown, text, waiting},
+    objects::{PodReportResult, WalObject, conditions, display_value, readiness, text, waiting},
     search::TokenArgs,
 };
 use crate::cli::output::print_line;
@@ -79,7 +79,8 @@ pub(super) async fn examine(wal: &WalObject, token: Option<&str>) -> anyhow::Res
 /// Whether the operator has seen this spec.
 fn observed(wal: &Value) -> CheckResult {
     let what = "operator";
-    let (generation, observed) = (shown(wal, "/metadata/generation"), shown(wal, "/status/observedGeneration"));
+    let (generation, observed) =
+        (display_value(wal, "/metadata/generation"), display_value(wal, "/status/observedGeneration"));
     if generation == observed {
         return CheckResult::passed(what, format!("has seen generation {generation} of the spec"));
     }
@@ -142,11 +143,11 @@ fn one_pod(pod: &Value, process: &PodReportResult) -> CheckResult {
             if !told.is_empty() {
                 CheckResult::failed(what, told.join("; "))
             } else if ready {
-                CheckResult::passed(what, format!("{}, {restarts} restarts", shown(process, "/phase")))
+                CheckResult::passed(what, format!("{}, {restarts} restarts", display_value(process, "/phase")))
             } else {
                 CheckResult::failed(
                     what,
-                    format!("is \"{}\" and not ready; see kubectl logs {name}", shown(process, "/phase")),
+                    format!("is \"{}\" and not ready; see kubectl logs {name}", display_value(process, "/phase")),
                 )
             }
         }

@@ -98,7 +98,7 @@ pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 }
 
 /// The value at `pointer` as people read it, `-` where there is none.
-pub(super) fn shown(object: &Value, pointer: &str) -> String {
+pub(super) fn display_value(object: &Value, pointer: &str) -> String {
     match object.pointer(pointer) {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),

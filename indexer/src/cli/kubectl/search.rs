@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     client::{ForwardedResponse, KubectlClient},
-    objects::{WalObject, shown, table, text},
+    objects::{WalObject, display_value, table, text},
 };
 use crate::cli::output::print_line;
 
@@ -106,11 +106,11 @@ fn hits(answer: &Value) -> Vec<String> {
         let message: String =
             text(hit, "/message").lines().next().unwrap_or_default().chars().take(MAX_MESSAGE_CHARS).collect();
         let sealed = if hit["sealed"] == true { "" } else { ", not sealed" };
-        let outcome = format!("{}{sealed}", shown(hit, "/outcome"));
-        vec![shown(hit, "/time"), shown(hit, "/kind"), outcome, shown(hit, "/entity"), message]
+        let outcome = format!("{}{sealed}", display_value(hit, "/outcome"));
+        vec![display_value(hit, "/time"), display_value(hit, "/kind"), outcome, display_value(hit, "/entity"), message]
     });
     let mut lines = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
-    let total = shown(answer, "/total");
-    lines.push(format!("{} of {total}, complete up to {}", hits.len(), shown(answer, "/watermark")));
+    let total = display_value(answer, "/total");
+    lines.push(format!("{} of {total}, complete up to {}", hits.len(), display_value(answer, "/watermark")));
     lines
 }

@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use super::{
     client::KubectlClient,
-    objects::{PodReportResult, RESOURCE, WalObject, conditions, event_time, readiness, shown, table, text, waiting},
+    objects::{
+        PodReportResult, RESOURCE, WalObject, conditions, display_value, event_time, readiness, table, text, waiting,
+    },
 };
 use crate::cli::output::print_line;
 
@@ -45,13 +47,13 @@ pub(super) async fn overview(client: &KubectlClient, everywhere: bool) -> anyhow
     let rows = wals.iter().map(|wal| {
         let ready = conditions(wal).iter().find(|condition| text(condition, "/type") == "Ready");
         vec![
-            shown(wal, "/metadata/namespace"),
-            shown(wal, "/metadata/name"),
-            ready.map_or("-".to_owned(), |ready| shown(ready, "/status")),
-            ready.map_or("-".to_owned(), |ready| shown(ready, "/reason")),
-            shown(wal, "/status/cursor/time"),
+            display_value(wal, "/metadata/namespace"),
+            display_value(wal, "/metadata/name"),
+            ready.map_or("-".to_owned(), |ready| display_value(ready, "/status")),
+            ready.map_or("-".to_owned(), |ready| display_value(ready, "/reason")),
+            display_value(wal, "/status/cursor/time"),
             lag(wal),
-            shown(wal, "/status/entries"),
+            display_value(wal, "/status/entries"),
         ]
     });
     Ok(table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
@@ -66,10 +68,10 @@ pub(super) async fn describe(wal: &WalObject) -> anyhow::Result<Vec<String>> {
     let object = &wal.object;
     let mut lines = vec![
         format!("WAL {}/{}", wal.namespace, wal.name),
-        format!("  log {}, index {}", shown(object, "/spec/log/url"), shown(object, "/spec/index/url")),
+        format!("  log {}, index {}", display_value(object, "/spec/log/url"), display_value(object, "/spec/index/url")),
     ];
     if object.pointer("/metadata/deletionTimestamp").is_some() {
-        lines.push(format!("  is being deleted since {}", shown(object, "/metadata/deletionTimestamp")));
+        lines.push(format!("  is being deleted since {}", display_value(object, "/metadata/deletionTimestamp")));
     }
     if object.pointer("/spec/suspend") == Some(&Value::Bool(true)) {
         lines.push("  is suspended: nothing is indexed, search answers from what is published".to_owned());
@@ -104,12 +106,13 @@ fn reported_conditions(wal: &Value) -> Vec<String> {
     }
     let row = |condition: &Value| {
         let cells = ["/type", "/status", "/reason", "/lastTransitionTime", "/message"];
-        cells.iter().map(|cell| shown(condition, cell)).collect()
+        cells.iter().map(|cell| display_value(condition, cell)).collect()
     };
     let mut lines = table(&conditions(wal).iter().map(row).collect::<Vec<_>>());
     if wal.pointer("/status/observedGeneration") != generation {
-        let observed = shown(wal, "/status/observedGeneration");
-        lines.push(format!("(of generation {observed}; the spec is at {})", shown(wal, "/metadata/generation")));
+        let observed = display_value(wal, "/status/observedGeneration");
+        lines
+            .push(format!("(of generation {observed}; the spec is at {})", display_value(wal, "/metadata/generation")));
     }
     lines
 }
@@ -127,29 +130,34 @@ fn counters(wal: &Value) -> Vec<String> {
         ("search", "/status/search/url"),
     ];
     let mut rows: Vec<Vec<String>> = vec![vec!["lag".to_owned(), lag(wal)]];
-    rows.extend(named.iter().map(|(name, at)| vec![(*name).to_owned(), shown(wal, at)]));
+    rows.extend(named.iter().map(|(name, at)| vec![(*name).to_owned(), display_value(wal, at)]));
     rows.retain(|row| row[1] != "-");
     table(&rows)
 }
 
 fn pod_row(pod: &Value, process: &PodReportResult) -> Vec<String> {
     let (ready, restarts) = readiness(pod);
-    let mut phase = shown(pod, "/status/phase");
+    let mut phase = display_value(pod, "/status/phase");
     if let Some(waiting) = waiting(pod) {
         phase = waiting;
     }
     let says = match process {
         Ok(process) => {
-            let mut says = format!("{} at manifest {}", shown(process, "/phase"), shown(process, "/manifest"));
+            let mut says =
+                format!("{} at manifest {}", display_value(process, "/phase"), display_value(process, "/manifest"));
             if process["kind"] == "indexer" {
-                says = format!("{says}, epoch {}, lag {}s", shown(process, "/epoch"), shown(process, "/lagSeconds"));
+                says = format!(
+                    "{says}, epoch {}, lag {}s",
+                    display_value(process, "/epoch"),
+                    display_value(process, "/lagSeconds")
+                );
             }
             says
         }
         Err(error) => format!("does not say: {error:#}"),
     };
     let ready = if ready { "ready" } else { "not ready" };
-    vec![shown(pod, "/metadata/name"), phase, ready.to_owned(), format!("{restarts} restarts"), says]
+    vec![display_value(pod, "/metadata/name"), phase, ready.to_owned(), format!("{restarts} restarts"), says]
 }
 
 /// What the pods report, each once.
@@ -171,5 +179,5 @@ fn event_row(event: &Value) -> Vec<String> {
     let time = event_time(event);
     // Whole seconds are enough.
     let time = time.split_once('.').map_or(time.to_owned(), |(seconds, _)| format!("{seconds}Z"));
-    vec![time, shown(event, "/type"), shown(event, "/reason"), shown(event, "/message")]
+    vec![time, display_value(event, "/type"), display_value(event, "/reason"), display_value(event, "/message")]
 }

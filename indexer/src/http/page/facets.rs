@@ -6,7 +6,7 @@ use super::{format, search_url::SearchUrl};
 use tidemark_search::api::{FacetCount, FacetField, SearchAnswer};
 
 /// Values of a facet that are shown at once; the others are folded away.
-const SHOWN: usize = 8;
+const MAX_UNFOLDED_VALUES: usize = 8;
 
 /// All facets.
 pub(crate) fn panel(answer: &SearchAnswer, search_url: &SearchUrl) -> Markup {
@@ -22,7 +22,7 @@ pub(crate) fn panel(answer: &SearchAnswer, search_url: &SearchUrl) -> Markup {
 fn group(facet: FacetField, values: &[FacetCount], search_url: &SearchUrl) -> Markup {
     let name = facet.name();
     let most = values.iter().map(|value| value.count).max().unwrap_or(1).max(1);
-    let (shown, folded) = values.split_at(values.len().min(SHOWN));
+    let (shown, folded) = values.split_at(values.len().min(MAX_UNFOLDED_VALUES));
     html! {
         @if !values.is_empty() {
             section {

@@ -8,11 +8,11 @@ use super::{format, search_url::SearchUrl};
 use tidemark_search::api::{ContributorAnswer, SearchHit};
 
 /// People named in a list, at most.
-const PEOPLE: usize = 3;
+const MAX_PEOPLE: usize = 3;
 /// Characters of a message beyond its first line that a list shows.
-const EXCERPT: usize = 240;
+const MAX_EXCERPT_CHARS: usize = 240;
 /// A client's time is shown when it is farther from the store's than this, in seconds.
-const SAME_TIME: i64 = 600;
+const MAX_TIME_GAP_SECS: i64 = 600;
 
 /// An operation as an item of a list.
 pub(crate) fn item(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
@@ -61,7 +61,7 @@ pub(crate) fn title(hit: &SearchHit) -> (String, Option<String>) {
     match (hit.kind.as_str(), message) {
         ("bundle" | "entry", Some(message)) => {
             let (first, rest) = message.split_once('\n').unwrap_or((message, ""));
-            (shortened(first.trim(), EXCERPT), excerpt(rest))
+            (shortened(first.trim(), MAX_EXCERPT_CHARS), excerpt(rest))
         }
         (_, Some(message)) => (name, excerpt(message)),
         (_, None) => (name, None),
@@ -87,7 +87,7 @@ fn name(hit: &SearchHit) -> String {
 
 fn excerpt(text: &str) -> Option<String> {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    (!text.is_empty()).then(|| shortened(&text, EXCERPT))
+    (!text.is_empty()).then(|| shortened(&text, MAX_EXCERPT_CHARS))
 }
 
 fn shortened(text: &str, most: usize) -> String {
@@ -113,13 +113,13 @@ fn meta(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
 
 /// The client's time, where it says something else than the store's.
 pub(crate) fn client_time(hit: &SearchHit) -> Option<Timestamp> {
-    let apart = |client: &Timestamp| (client.as_second() - hit.time.as_second()).abs() > SAME_TIME;
+    let apart = |client: &Timestamp| (client.as_second() - hit.time.as_second()).abs() > MAX_TIME_GAP_SECS;
     hit.client_time.filter(apart)
 }
 
 fn people(people: &[ContributorAnswer]) -> String {
-    let names: Vec<&str> = people.iter().take(PEOPLE).map(called).collect();
-    match people.len().saturating_sub(PEOPLE) {
+    let names: Vec<&str> = people.iter().take(MAX_PEOPLE).map(called).collect();
+    match people.len().saturating_sub(MAX_PEOPLE) {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{fake::FakeSearch, get, router};
 use crate::http::{
-    arguments::WaitArgs,
+    arguments::MinTokenArgs,
     extract::{encode, names_of},
     search::SearchArgs,
 };
@@ -23,7 +23,7 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 fn query() -> impl Strategy<Value = String> {
-    let known = [names_of::<SearchArgs>(), names_of::<WaitArgs>()].concat();
+    let known = [names_of::<SearchArgs>(), names_of::<MinTokenArgs>()].concat();
     let name = prop_oneof![9 => proptest::sample::select(known), 1 => any::<String>()];
     prop::collection::vec((name, value()), 0..6).prop_map(|pairs| encode(pairs.iter()))
 }
