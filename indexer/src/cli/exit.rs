@@ -35,7 +35,7 @@ impl CommandExit {
         if broken_pipe(&error) {
             return Self::Done;
         }
-        eprintln!("error: {}", told(&error));
+        eprintln!("error: {}", message(&error));
         error.downcast_ref::<ExitError>().map_or(Self::Failed, |with| with.exit)
     }
 
@@ -44,16 +44,16 @@ impl CommandExit {
     }
 }
 
-/// The error and its causes, without those that the words so far repeat.
-fn told(error: &anyhow::Error) -> String {
-    let mut told = String::new();
+/// The messages of the error and its causes, each once.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
     for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
-        if !told.contains(&cause) {
-            let colon = if told.is_empty() { "" } else { ": " };
-            told = format!("{told}{colon}{cause}");
+        if !text.contains(&cause) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{colon}{cause}");
         }
     }
-    told
+    text
 }
 
 /// `tidemark log | head` ends when `head` has read enough.
@@ -90,6 +90,6 @@ mod tests {
     #[test]
     fn an_error_is_told_once() {
         let error = CommandExit::Failed.with(anyhow::Error::from(OuterError(InnerError)).context("entry 2 of 3"));
-        assert_eq!(told(&error), "entry 2 of 3: nothing was appended: no answer");
+        assert_eq!(message(&error), "entry 2 of 3: nothing was appended: no answer");
     }
 }

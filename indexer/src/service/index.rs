@@ -165,7 +165,7 @@ impl IndexTask {
         }
     }
 
-    /// Indexes until that ends, or until the index is to be removed.
+    /// Indexes until the ingest ends, or until a purge is requested.
     async fn attempt(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
         let working = stop.child_token();
         let mut index = Box::pin(self.index(&working));

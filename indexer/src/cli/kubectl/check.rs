@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cli::output::print_line;
 
-/// Look for whatever keeps a WAL from being ready: its spec, its conditions, its pods, its search.
+/// Find what keeps a WAL from being ready: its spec, its conditions, its pods, its search.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: kubectl tidemark check orders -n data\nExit code 1 says that something failed; each line names the remedy."
@@ -129,19 +129,21 @@ fn one_pod(pod: &Value, process: &PodReportResult) -> CheckResult {
     let name = text(pod, "/metadata/name");
     let what = format!("pod {name}");
     if let Some(waiting) = waiting(pod) {
-        return CheckResult::failed(what, format!("waits: {waiting}; see kubectl describe pod {name}"));
+        return CheckResult::failed(what, format!("is waiting: {waiting}; see kubectl describe pod {name}"));
     }
     match process {
-        Err(error) => CheckResult::failed(what, format!("does not say how it is: {error:#}; see kubectl logs {name}")),
+        Err(error) => {
+            CheckResult::failed(what, format!("did not report its status: {error:#}; see kubectl logs {name}"))
+        }
         Ok(process) => {
             let problems = process["problems"].as_array().map_or(&[][..], Vec::as_slice);
-            let told: Vec<_> = problems
+            let reported: Vec<_> = problems
                 .iter()
                 .map(|problem| format!("{}: {}", text(problem, "/reason"), text(problem, "/message")))
                 .collect();
             let (ready, restarts) = readiness(pod);
-            if !told.is_empty() {
-                CheckResult::failed(what, told.join("; "))
+            if !reported.is_empty() {
+                CheckResult::failed(what, reported.join("; "))
             } else if ready {
                 CheckResult::passed(what, format!("{}, {restarts} restarts", display_value(process, "/phase")))
             } else {
@@ -161,7 +163,7 @@ async fn search(wal: &WalObject, token: Option<&str>) -> CheckResult {
     match asked.await {
         Ok(answer) if answer.status.is_success() => CheckResult::passed(what, "the Service answers a query"),
         Ok(answer) if answer.status == reqwest::StatusCode::UNAUTHORIZED && token.is_none() => {
-            CheckResult::passed(what, "the Service answers and wants a token; with --token-file a query is tried")
+            CheckResult::passed(what, "the Service answers and requires a token; --token-file tries a query")
         }
         Ok(answer) => {
             CheckResult::failed(what, format!("the Service answers {}: {}", answer.status, answer.body.trim()))

@@ -89,11 +89,11 @@ impl KubectlClient {
         let read = timeout(KUBECTL_TIMEOUT, lines.read_line(&mut line)).await;
         read.map_err(|_| anyhow!("no port of \"{target}\" was forwarded within {} s", KUBECTL_TIMEOUT.as_secs()))??;
         let Some(local) = local_port(&line) else {
-            let mut told = String::new();
+            let mut output = String::new();
             if let Some(mut stderr) = child.stderr.take() {
-                let _ = timeout(Duration::from_secs(5), stderr.read_to_string(&mut told)).await;
+                let _ = timeout(Duration::from_secs(5), stderr.read_to_string(&mut output)).await;
             }
-            bail!("port {port} of \"{target}\" cannot be forwarded: {}", told.trim());
+            bail!("port {port} of \"{target}\" cannot be forwarded: {}", output.trim());
         };
         // What `kubectl` says of each connection has to be read, or it stops at a full pipe.
         tokio::spawn(async move { tokio::io::copy(&mut lines, &mut tokio::io::sink()).await });

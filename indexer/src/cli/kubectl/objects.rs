@@ -20,7 +20,7 @@ pub(super) struct WalObject {
     pub(super) client: KubectlClient,
 }
 
-/// What a data pod answered at `/v1/process`.
+/// The answer of a data pod at `/v1/process`.
 pub(super) type PodReportResult = anyhow::Result<Value>;
 
 impl WalObject {
@@ -51,7 +51,7 @@ impl WalObject {
         Ok(pods)
     }
 
-    /// What selects everything that the operator made for this WAL.
+    /// The selector of everything that the operator created for this WAL.
     pub(super) fn selector(&self) -> String {
         format!("app.kubernetes.io/name=tidemark,app.kubernetes.io/instance={}", self.name)
     }
@@ -64,7 +64,7 @@ impl WalObject {
         Ok(events)
     }
 
-    /// What the pod `name` says of itself.
+    /// The report of the pod `name`.
     pub(super) async fn process(&self, name: &str) -> PodReportResult {
         let forward = self.client.forward(&format!("pod/{name}"), POD_PORT).await?;
         let answer = forward.get("/v1/process", &[], None).await?;
@@ -72,7 +72,7 @@ impl WalObject {
         serde_json::from_str(&answer.body).context("it answers no JSON")
     }
 
-    /// The pods with what they say of themselves, asked at once.
+    /// The pods with their reports, fetched at the same time.
     pub(super) async fn processes(&self, pods: Vec<Value>) -> Vec<(Value, PodReportResult)> {
         let asked = pods.into_iter().map(|pod| async move {
             let process = self.process(text(&pod, "/metadata/name")).await;
@@ -97,7 +97,7 @@ pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The value at `pointer` as people read it, `-` where there is none.
+/// The value at `pointer` for display, `-` where there is none.
 pub(super) fn display_value(object: &Value, pointer: &str) -> String {
     match object.pointer(pointer) {
         None | Some(Value::Null) => "-".to_owned(),
@@ -123,14 +123,14 @@ pub(super) fn readiness(pod: &Value) -> (bool, u64) {
     (ready, containers.iter().filter_map(|container| container["restartCount"].as_u64()).sum())
 }
 
-/// Why a pod's container does not run, as Kubernetes says it.
+/// Why a pod's container does not run, as Kubernetes reports it.
 pub(super) fn waiting(pod: &Value) -> Option<String> {
     let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array)?;
     let waiting = containers.iter().find_map(|container| container.pointer("/state/waiting"))?;
     Some(format!("{} {}", text(waiting, "/reason"), text(waiting, "/message")).trim().to_owned())
 }
 
-/// Lines whose columns stand under each other.
+/// The rows as lines with aligned columns.
 pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();

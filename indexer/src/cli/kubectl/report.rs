@@ -1,4 +1,4 @@
-//! `kubectl tidemark report`: everything that helps to find a bug, and nothing that is secret.
+//! `kubectl tidemark report`: what helps to find a bug, without secrets.
 
 use std::{
     fs::File,
@@ -31,12 +31,12 @@ const CHILDREN: [&str; 8] = [
     "networkpolicies.networking.k8s.io",
 ];
 const README: &str = "A report of `kubectl tidemark report` for a bug report.\n\
-It holds the WAL, its children, its Events, and of each pod what it logs and says of itself.\n\
+It holds the WAL, its children, its Events, and the log and the report of each pod.\n\
 No Secret was read. Values of environment variables, annotations and ConfigMaps that Tidemark does not know,\n\
 credentials in URLs and headers, keys and tokens are replaced by \"(redacted)\".\n\
 Names of buckets, namespaces, Secrets and hosts are in it, and what your entries' names say: read it before you share it.\n";
 
-/// Collect what a bug report needs into one tar file, without secrets.
+/// Collect what a bug report needs in one tar file, without secrets.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kubectl tidemark report orders -n data -o orders.tar")]
 pub(super) struct WalReportCommand {
@@ -105,7 +105,7 @@ async fn collect_pod<W: Write>(
     bundle.add_result(&format!("{folder}/process.json"), process.map(|process| format!("{process:#}")))?;
     let log = wal.client.text(&["logs", &name, "--all-containers", TAIL]).await;
     bundle.add_result(&format!("{folder}/log.txt"), log)?;
-    // Most pods were never started again: there is no earlier log, and nothing to say about it.
+    // Most pods were never restarted: there is no earlier log, and that is not a failure.
     if let Ok(log) = wal.client.text(&["logs", &name, "--all-containers", "--previous", TAIL]).await {
         bundle.add(&format!("{folder}/previous-log.txt"), &log)?;
     }
@@ -125,7 +125,7 @@ async fn collect_operator<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<
     for pod in pods {
         let (namespace, name) = (text(&pod, "/metadata/namespace"), text(&pod, "/metadata/name"));
         let log = wal.client.in_namespace(namespace).text(&["logs", name, TAIL]).await;
-        // Of the other WALs nothing leaves the cluster.
+        // The log lines of other WALs stay in the cluster.
         let of_this = |log: String| {
             let lines: Vec<_> =
                 log.lines().filter(|line| line.contains(&wal.name) && line.contains(&wal.namespace)).collect();
@@ -136,7 +136,7 @@ async fn collect_operator<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<
     Ok(())
 }
 
-/// A tar file. Whatever goes into it is redacted here, and nowhere can that be left out.
+/// A tar file. Every file that is added is redacted here, so that no caller can forget it.
 struct ReportArchive<W: Write> {
     tar: tar::Builder<W>,
     folder: String,

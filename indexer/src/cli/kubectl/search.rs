@@ -26,10 +26,10 @@ pub(super) struct WalSearchCommand {
     /// The query, as the page and the API take it; everything if left out.
     #[arg(value_name = "QUERY", default_value = "")]
     pub(super) query: String,
-    /// At most so many hits.
+    /// The most hits to print.
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(super) size: u32,
-    /// Print the service's answer as it is.
+    /// Print the answer of the service unchanged.
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
@@ -85,7 +85,7 @@ impl WalSearchCommand {
 fn refusal(wal: &WalObject, answer: &ForwardedResponse, with_token: bool) -> String {
     let secret = text(&wal.object, "/spec/search/auth/secretRef/name");
     if answer.status == StatusCode::UNAUTHORIZED {
-        let what = if with_token { "refuses this token" } else { "wants a token" };
+        let what = if with_token { "refuses this token" } else { "requires a token" };
         return format!(
             "search of \"{}\" {what}; give the value of key \"token\" of Secret \"{secret}\" by --token-file or TIDEMARK_TOKEN",
             wal.name

@@ -41,7 +41,7 @@ pub(super) async fn overview(client: &KubectlClient, everywhere: bool) -> anyhow
     let all: &[&str] = if everywhere { &["--all-namespaces"] } else { &[] };
     let wals = client.list(&[&["get", RESOURCE], all].concat()).await?;
     if wals.is_empty() {
-        return Ok(vec!["no WAL here; -A looks in every namespace".to_owned()]);
+        return Ok(vec!["no WAL in this namespace; -A lists every namespace".to_owned()]);
     }
     let head = ["NAMESPACE", "NAME", "READY", "REASON", "WATERMARK", "LAG", "ENTRIES"].map(str::to_owned).to_vec();
     let rows = wals.iter().map(|wal| {
@@ -71,10 +71,10 @@ pub(super) async fn describe(wal: &WalObject) -> anyhow::Result<Vec<String>> {
         format!("  log {}, index {}", display_value(object, "/spec/log/url"), display_value(object, "/spec/index/url")),
     ];
     if object.pointer("/metadata/deletionTimestamp").is_some() {
-        lines.push(format!("  is being deleted since {}", display_value(object, "/metadata/deletionTimestamp")));
+        lines.push(format!("  being deleted since {}", display_value(object, "/metadata/deletionTimestamp")));
     }
     if object.pointer("/spec/suspend") == Some(&Value::Bool(true)) {
-        lines.push("  is suspended: nothing is indexed, search answers from what is published".to_owned());
+        lines.push("  suspended: nothing is indexed, search answers from what is published".to_owned());
     }
     lines.extend(section("Conditions", reported_conditions(object)));
     lines.extend(section("Index", counters(object)));
@@ -154,7 +154,7 @@ fn pod_row(pod: &Value, process: &PodReportResult) -> Vec<String> {
             }
             says
         }
-        Err(error) => format!("does not say: {error:#}"),
+        Err(error) => format!("no report: {error:#}"),
     };
     let ready = if ready { "ready" } else { "not ready" };
     vec![display_value(pod, "/metadata/name"), phase, ready.to_owned(), format!("{restarts} restarts"), says]

@@ -191,7 +191,7 @@ async fn a_refused_search_says_what_to_do() {
     let fake = FakeKubectl::new(healthy(), Some("t0k3n")).await;
     let refused = async |query, token| search(query, false, token).lines(&fake.client).await.unwrap_err().to_string();
     let wants = refused("", None).await;
-    assert!(wants.contains("wants a token") && wants.contains("Secret \"orders-token\""), "{wants}");
+    assert!(wants.contains("requires a token") && wants.contains("Secret \"orders-token\""), "{wants}");
     assert!(refused("", Some("other")).await.contains("refuses this token"));
     assert!(refused("broken", Some("t0k3n")).await.contains("400 Bad Request: the query does not read"));
 }

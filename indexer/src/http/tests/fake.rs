@@ -1,4 +1,4 @@
-//! A search service that answers what it was told to.
+//! A search service with prepared answers.
 
 use std::{collections::BTreeMap, time::Duration};
 
