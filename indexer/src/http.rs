@@ -25,7 +25,6 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use crate::metrics::MetricsRegistry;
 #[cfg(test)]
 pub(crate) use auth::TokenFileError;
 pub use openapi::document as openapi_document;

@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidemark_catalog::{Generation, Identity, IndexChain, RootChain, Segment};
-use tidemark_indexer::http::{HttpServer, MetricsRegistry, ServerOptions};
+use tidemark_indexer::http::{HttpServer, ServerOptions};
+use tidemark_indexer::metrics::MetricsRegistry;
 use tidemark_ingest::OperationRecord;
 use tidemark_ingest::engine::IndexEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};

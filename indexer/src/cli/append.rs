@@ -18,8 +18,8 @@ use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{AppendError, AppendReceipt, DraftOperation, EntryDraft, LogWriter, LogWriterOptions, Token};
 
 use super::{
-    CommandExit,
     args::{LogArgs, OutputArgs},
+    exit::CommandExit,
     output::{ProgressReporter, print_json, print_line},
     shutdown::ended,
 };

@@ -5,8 +5,8 @@ use serde::Serialize;
 use tidemark_store::{Entropy, ProbeReport, ProbeVerdict, probe_store};
 
 use super::{
-    CommandExit,
     args::{LogArgs, OutputArgs},
+    exit::CommandExit,
     output::{print_json, print_line},
 };
 

@@ -8,8 +8,8 @@ use serde::Serialize;
 use tidemark_crds::{Finding, Linted, lint};
 
 use super::{
-    CommandExit,
     args::OutputArgs,
+    exit::CommandExit,
     output::{print_json, print_line},
 };
 

@@ -17,8 +17,8 @@ use tidemark_wal::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CommandExit,
     args::{LogArgs, OutputArgs, ParameterArgs},
+    exit::CommandExit,
     output::{print_json, print_line},
     shutdown::{ended, stop_on_signal},
 };

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    CommandExit,
     args::{CacheArgs, LimitArgs, ListenArgs, StartupArgs, StoresArgs},
+    exit::CommandExit,
     output::print_line,
     shutdown::{ended, stop_on_signal, unless_stopped},
 };

@@ -6,7 +6,7 @@ use tidemark_catalog::PublishError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::CommandExit;
+use super::exit::CommandExit;
 use crate::service::ServiceError;
 use tidemark_ingest::IngestError;
 

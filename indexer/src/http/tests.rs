@@ -17,7 +17,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{HttpServer, MetricsRegistry, ServerOptions};
+use super::server::{HttpServer, ServerOptions};
+use crate::metrics::MetricsRegistry;
 use fake::FakeSearch;
 
 /// A whole answer.

@@ -12,7 +12,7 @@ use tidemark_catalog::{
 use tidemark_store::{Entropy, ProbeReport, Store, StoreError, probe_store};
 use tidemark_wal::{Log, LogParameters};
 
-use super::ServiceError;
+use super::error::ServiceError;
 use tidemark_search::EngineOptions;
 
 /// Chooses the parameters of the log from those that are recorded; `None` when none are recorded or given.

@@ -8,8 +8,11 @@ use tidemark_wal::{Log, LogParameters};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    IndexOptions, IndexService, PodStores, ServiceError, StartupMode,
     bootstrap::{cache_options, lock},
+    error::ServiceError,
+    index::{IndexOptions, IndexService},
+    startup_retry::StartupMode,
+    stores::PodStores,
 };
 use tidemark_ingest::IngestOptions;
 

@@ -16,15 +16,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    OpenStores, PodStores, ServiceError, StartupMode,
     bootstrap::{FolderWriter, ParameterChoice, choose_parameters, open_generation, register, verify_contract},
+    error::ServiceError,
     purge_request::{PurgeRequest, was_purged},
     serve::{listen_on, serve},
-    startup_retry::{OPENING, retry_until_ok},
+    startup_retry::{OPENING, StartupMode, retry_until_ok},
+    stores::{OpenStores, PodStores},
     supervise::TaskSupervisor,
 };
 use crate::{
-    http::{HttpServer, MetricsRegistry, ServerOptions},
+    http::{HttpServer, ServerOptions},
+    metrics::MetricsRegistry,
     pod_status::PodStatus,
 };
 use tidemark_crds::PodPhase;

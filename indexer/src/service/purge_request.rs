@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tidemark_catalog::{ChainError, Owner, PurgeError, Refused};
 use tokio::time::sleep;
 
-use super::ServiceError;
+use super::error::ServiceError;
 use tidemark_ingest::IngestError;
 
 /// The file of the control folder that requests the removal of the index. It holds the UID of the index's owner.

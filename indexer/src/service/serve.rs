@@ -9,12 +9,14 @@ use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    OpenStores, PodStores, ServiceError, StartupMode,
-    startup_retry::{OPENING, retry_until_ok},
+    error::ServiceError,
+    startup_retry::{OPENING, StartupMode, retry_until_ok},
+    stores::{OpenStores, PodStores},
     supervise::TaskSupervisor,
 };
 use crate::{
-    http::{HttpServer, MetricsRegistry, ServerOptions},
+    http::{HttpServer, ServerOptions},
+    metrics::MetricsRegistry,
     pod_status::PodStatus,
 };
 use tidemark_search::EngineOptions;

@@ -8,7 +8,7 @@ use tidemark_store::Entropy;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::ServiceError;
+use super::error::ServiceError;
 use crate::pod_status::PodStatus;
 use tidemark_crds::Reason;
 use tidemark_ingest::{IngestError, ToCause as _};

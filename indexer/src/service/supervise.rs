@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ServiceError;
+use super::error::ServiceError;
 
 /// Supervises tasks that end together.
 pub(super) struct TaskSupervisor {
