@@ -2,7 +2,9 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p tidemark-indexer -p tidemark-operator --bins \
+# `--build-arg FEATURES=tidemark-indexer/demo` makes the image of the demo's writer.
+ARG FEATURES=
+RUN cargo build --release --locked -p tidemark-indexer -p tidemark-operator --bins --features "$FEATURES" \
  && cargo build --locked -p tidemark-image --bin sbom \
  && tests/tools/rootfs.sh /rootfs target/release target/debug
 

@@ -1,6 +1,6 @@
 # Every target runs from a fresh clone; what it needs beyond Rust, Go and a shell it builds or installs itself.
 .POSIX:
-.PHONY: help check unit local servers cluster-test sim test long lint deny bench fuzz demo image cluster
+.PHONY: help check unit local servers cluster-test sim test long lint deny bench fuzz demo image demo-image cluster
 
 help: ## list the targets
 	@echo 'While you work:      make check CRATE=wal'
@@ -53,6 +53,9 @@ demo: ## search this repository's own history: builds tidemark, prints the page'
 
 image: ## write the container image to target/image/tidemark.tar (release build)
 	@tests/tools/image.sh release
+
+demo-image: ## write the image of the demo's writer to target/image/tidemark-demo.tar (release build)
+	@tests/tools/image.sh release demo
 
 cluster: ## start a Kubernetes with the chart and the demo in it, until Ctrl-C (needs root)
 	@tests/tools/cluster.sh

@@ -34,8 +34,8 @@ pub use self::{
     kinds::{KINDS, ResourceKind},
     lint::{Finding, Linted, Skipped, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
-    size::{ByteSize, ByteSizeError},
-    span::{Span, SpanError},
+    size::{ByteSize, ByteSizeError, parse_byte_size},
+    span::{Span, SpanError, parse_span},
     storage::{CaReference, Credentials, CredentialsType, SecretReference, Storage},
     wal::{
         Auth, AuthType, CompactionSpec, Cursor, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus,

@@ -1,10 +1,13 @@
 //! The contract of `GET /v1/process`: what a data pod reports about itself, read by the operator and by people.
 //!
 //! Pods of another release answer, too: a field that is left out has its default, and an unknown phase or reason is mapped to the
-//! one that promises least ([`PodPhase::Starting`], [`Reason::Internal`]).
+//! one that promises least ([`PodPhase::Starting`], [`Reason::Internal`]); an unknown role of a store is left out.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, IntoDeserializer as _, value::StringDeserializer},
+};
 
 use crate::{names::Component, reason::Reason};
 
@@ -55,11 +58,18 @@ pub struct PodProblem {
     /// Why, in one word that is part of the API.
     pub reason: Reason,
     /// Which store is at fault, if one is.
-    #[serde(default)]
-    pub place: Option<StoreRole>,
+    #[serde(default, deserialize_with = "known_or_none")]
+    pub role: Option<StoreRole>,
     /// The fact, the effect and the remedy.
     #[serde(default)]
     pub message: String,
+}
+
+impl PodProblem {
+    /// Whether it is about the stores or what is in them.
+    pub fn is_storage(&self) -> bool {
+        !matches!(self.reason, Reason::Fenced | Reason::Internal) && !self.reason.is_unusable_token()
+    }
 }
 
 /// What a pod reports about itself.
@@ -70,6 +80,7 @@ pub struct PodReport {
     /// The release.
     pub version: String,
     /// What the pod is for.
+    #[serde(deserialize_with = "known_or_default")]
     pub kind: Component,
     /// What it does at present.
     pub phase: PodPhase,
@@ -104,4 +115,18 @@ pub struct PodReport {
     pub writer: Option<String>,
     /// What keeps the pod from its work; empty when all is well.
     pub problems: Vec<PodProblem>,
+}
+
+/// The value of a name; the default for a name that this release does not know.
+fn known_or_default<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    known_or_none(deserializer).map(Option::unwrap_or_default)
+}
+
+/// The value of a name; none for a name that this release does not know.
+fn known_or_none<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    Ok(name.and_then(|name| {
+        let name: StringDeserializer<serde::de::value::Error> = name.into_deserializer();
+        T::deserialize(name).ok()
+    }))
 }

@@ -41,7 +41,7 @@ reasons! {
     /// A store does not answer.
     Unreachable,
     /// A store does not keep what a log needs: create-only writes, complete listings.
-    StoreUnfit,
+    StoreUnsupported,
     /// A URL that no store can be opened by.
     InvalidURL,
     /// The log was recorded with other parameters than the WAL asks for.
@@ -58,6 +58,8 @@ reasons! {
     Fenced,
     /// The search token is missing.
     AuthTokenMissing,
+    /// The search token is so short that it can be guessed.
+    AuthTokenTooShort,
     /// A bug.
     Internal,
     // What validation refuses.
@@ -117,6 +119,11 @@ impl Reason {
     /// The reason of this text, if it is known.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+    }
+
+    /// Whether search refuses every request because its token cannot be used.
+    pub const fn is_unusable_token(self) -> bool {
+        matches!(self, Self::AuthTokenMissing | Self::AuthTokenTooShort)
     }
 }
 

@@ -15,10 +15,16 @@ pub(crate) const PATTERN: &str = "^[0-9]{1,10}(Ki|Mi|Gi)?$";
 #[serde(transparent)]
 pub struct ByteSize(String);
 
-/// A text that is no [`ByteSize`].
+/// A text that does not write a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no size; write bytes as a whole number, or with Ki, Mi or Gi, such as 1Mi")]
+#[error("invalid size \"{0}\"; write bytes as a whole number, or with Ki, Mi or Gi, such as 1Mi")]
 pub struct ByteSizeError(String);
+
+/// What one unit stands for: powers of 1024 first, then those of 1000.
+const UNITS: [(&str, u64); 6] =
+    [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30), ("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000)];
+/// How many of them a [`ByteSize`] may have.
+const BINARY_UNITS: usize = 3;
 
 impl ByteSize {
     /// The size that `text` writes; it is read only by [`ByteSize::bytes`].
@@ -28,19 +34,27 @@ impl ByteSize {
 
     /// The size in bytes.
     pub fn bytes(&self) -> Result<u64, ByteSizeError> {
-        let wrong = || ByteSizeError(self.0.clone());
-        let end = self.0.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.0.len());
-        let (number, unit) = self.0.split_at(end);
-        let unit: u64 = match unit {
-            "" => 1,
-            "Ki" => 1 << 10,
-            "Mi" => 1 << 20,
-            "Gi" => 1 << 30,
-            _ => return Err(wrong()),
-        };
-        let number: u64 = number.parse().ok().filter(|_| number.len() <= 10).ok_or_else(wrong)?;
-        Ok(number * unit)
+        parse(&self.0, &UNITS[..BINARY_UNITS])
     }
+}
+
+/// The size that `text` writes in bytes: a whole number, or one of `Ki`, `Mi`, `Gi`, `k`, `M` or `G`, as Kubernetes writes
+/// quantities.
+pub fn parse_byte_size(text: &str) -> Result<u64, ByteSizeError> {
+    parse(text, &UNITS)
+}
+
+fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, ByteSizeError> {
+    let wrong = || ByteSizeError(text.to_owned());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let bytes = match unit {
+        "" => 1,
+        unit => units.iter().find(|(name, _)| *name == unit).map(|(_, bytes)| *bytes).ok_or_else(wrong)?,
+    };
+    // Ten digits of the largest unit fit.
+    let number: u64 = number.parse().ok().filter(|_| number.len() <= 10).ok_or_else(wrong)?;
+    Ok(number * bytes)
 }
 
 impl fmt::Display for ByteSize {
@@ -79,6 +93,9 @@ mod tests {
         for wrong in ["", "Mi", "1M", "1.5Mi", "-1", "1 Mi", "1mi", "12345678901"] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
+        assert_eq!(parse_byte_size("2k"), Ok(2000));
+        assert_eq!(parse_byte_size("9999999999Gi"), Ok(9_999_999_999 << 30));
+        assert!(parse_byte_size("1Ti").is_err());
     }
 
     proptest! {

@@ -1,12 +1,16 @@
 //! Spans of time as people write them in a resource.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::LazyLock, time::Duration};
 
+use jiff::SignedDuration;
+use regex::Regex;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// What a [`Span`] may look like. CEL's `duration()` reads everything that matches, and nothing that matches overflows it.
 pub(crate) const PATTERN: &str = "^([0-9]{1,6}h)?([0-9]{1,7}m)?([0-9]{1,9}s)?([0-9]{1,12}ms)?$";
+
+static SHAPE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(PATTERN).ok());
 
 /// A span of time: numbers with `h`, `m`, `s` and `ms`, each unit once and in this order, such as `1h30m` or `500ms`.
 ///
@@ -16,9 +20,9 @@ pub(crate) const PATTERN: &str = "^([0-9]{1,6}h)?([0-9]{1,7}m)?([0-9]{1,9}s)?([0
 #[serde(transparent)]
 pub struct Span(String);
 
-/// A text that is no [`Span`].
+/// A text that does not write a span of time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no span of time; write a number with h, m, s or ms, such as 1h30m or 500ms")]
+#[error("invalid time span \"{0}\"; write a number with h, m, s or ms, such as 1h30m or 500ms")]
 pub struct SpanError(String);
 
 impl Span {
@@ -29,23 +33,18 @@ impl Span {
 
     /// The span as a duration.
     pub fn duration(&self) -> Result<Duration, SpanError> {
-        let wrong = || SpanError(self.0.clone());
-        let mut rest = self.0.as_str();
-        let mut total = Duration::ZERO;
-        // "m" must not take the number of "ms": the longest unit that fits is the one that is meant.
-        for (unit, millis, digits) in [("h", 3_600_000, 6), ("m", 60_000, 7), ("s", 1000, 9), ("ms", 1, 12)] {
-            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-            let (number, tail) = rest.split_at(end);
-            let name = &tail[..tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len())];
-            if name != unit {
-                continue;
-            }
-            let count: u64 = number.parse().ok().filter(|_| number.len() <= digits).ok_or_else(wrong)?;
-            total += Duration::from_millis(count * millis);
-            rest = &tail[unit.len()..];
+        if SHAPE.as_ref().is_some_and(|shape| shape.is_match(&self.0)) {
+            parse_span(&self.0)
+        } else {
+            Err(SpanError(self.0.clone()))
         }
-        if rest.is_empty() && !self.0.is_empty() { Ok(total) } else { Err(wrong()) }
     }
+}
+
+/// The span that `text` writes, in any form that `jiff` reads, such as `1h30m` or `1h 30m`; never a negative one.
+pub fn parse_span(text: &str) -> Result<Duration, SpanError> {
+    let span = text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    span.ok_or_else(|| SpanError(text.to_owned()))
 }
 
 impl fmt::Display for Span {

@@ -3,6 +3,7 @@
 mod append;
 mod args;
 mod check;
+#[cfg(feature = "demo")]
 mod demo;
 mod dev;
 mod exit;
@@ -13,75 +14,77 @@ mod log;
 mod output;
 mod probe;
 mod serve;
-mod stopping;
+mod shutdown;
 
 use std::{ffi::OsString, path::Path};
 
 use clap::{Parser, Subcommand};
 
-pub use exit::Exit;
+pub use exit::CommandExit;
 
 /// Full-text search over write-ahead logs in object storage.
 ///
 /// Writers put an intent into a log bucket before they complete an update through a signed URL that expires. Once the
-/// object store's clock has passed that expiry, the log's past can no longer change. Tidemark indexes behind that horizon
-/// and serves search over it.
+/// object store's clock has passed that expiry, the log before it can no longer change. Tidemark indexes the log up to that
+/// horizon and serves search over it.
 #[derive(Debug, Parser)]
 #[command(name = "tidemark", version, propagate_version = true, after_help = EXIT_CODES)]
-pub struct Cli {
+pub struct CommandLine {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
     #[command(flatten)]
-    telemetry: args::Telemetry,
+    telemetry: args::LoggingArgs,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store is unfit (check), \
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store does not hold the contract (check, index), \
 4 another process has taken over (index), 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: start again (index, dev, log set). \
-A second SIGTERM or SIGINT ends a service at once, with 128 + its number.\n\
+6 the outcome of a write is unknown: restart (index, dev, log set). \
+A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
-Credentials come from the environment, as each store's own tools read them.\n\
+Credentials come from the environment, from the variables that each store's own tools use.\n\
 Every flag is also an environment variable: --log is TIDEMARK_LOG.";
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Dev(dev::Dev),
-    Index(index::Index),
-    Serve(serve::Serve),
-    Append(append::Append),
-    Demo(demo::Demo),
-    Log(log::Log),
-    Check(check::Check),
-    Kubectl(kubectl::Kubectl),
-    Probe(probe::Probe),
-    Lint(lint::Lint),
+enum CliCommand {
+    Dev(dev::DevCommand),
+    Index(index::IndexCommand),
+    Serve(serve::ServeCommand),
+    Append(append::AppendCommand),
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoCommand),
+    Log(log::LogCommand),
+    Check(check::CheckCommand),
+    Kubectl(kubectl::KubectlCommand),
+    Probe(probe::ProbeCommand),
+    Lint(lint::LintCommand),
 }
 
 /// Called by this name, the program is a plugin of `kubectl`.
 const PLUGIN: &str = "kubectl-tidemark";
 
-impl Cli {
+impl CommandLine {
     /// Reads the command line; `kubectl-tidemark status` is read as `tidemark kubectl status`. Wrong usage and `--help`
     /// end the process.
     pub fn from_command_line() -> Self {
         Self::parse_from(as_plugin(std::env::args_os().collect()))
     }
 
-    /// Runs the command to its end, or until SIGTERM or SIGINT asks it to stop.
-    pub async fn run(self) -> Exit {
+    /// Runs the command until it is done, or until it receives SIGTERM or SIGINT.
+    pub async fn run(self) -> CommandExit {
         let result = match self.command {
-            Command::Dev(dev) => dev.run().await,
-            Command::Index(index) => index.run().await,
-            Command::Serve(serve) => Box::pin(serve.run()).await,
-            Command::Append(append) => append.run().await,
-            Command::Demo(demo) => demo.run().await,
-            Command::Log(log) => log.run().await,
-            Command::Check(check) => check.run().await,
-            Command::Kubectl(kubectl) => kubectl.run().await,
-            Command::Probe(probe) => probe.run().await,
-            Command::Lint(lint) => lint.run(),
+            CliCommand::Dev(dev) => dev.run().await,
+            CliCommand::Index(index) => index.run().await,
+            CliCommand::Serve(serve) => Box::pin(serve.run()).await,
+            CliCommand::Append(append) => append.run().await,
+            #[cfg(feature = "demo")]
+            CliCommand::Demo(demo) => demo.run().await,
+            CliCommand::Log(log) => log.run().await,
+            CliCommand::Check(check) => check.run().await,
+            CliCommand::Kubectl(kubectl) => kubectl.run().await,
+            CliCommand::Probe(probe) => probe.run().await,
+            CliCommand::Lint(lint) => lint.run(),
         };
-        Exit::of(result)
+        CommandExit::of(result)
     }
 
     /// Starts logging, as the flags say.
@@ -106,12 +109,12 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 
     #[test]
     fn every_flag_is_an_environment_variable_of_its_name() {
-        for command in Cli::command().get_subcommands() {
+        for command in CommandLine::command().get_subcommands() {
             for argument in command.get_arguments().filter(|argument| !argument.is_positional()) {
                 let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
                     continue;
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn called_as_a_plugin_it_is_one() {
-        let read = |words: &[&str]| Cli::try_parse_from(as_plugin(words.iter().map(Into::into).collect()));
+        let read = |words: &[&str]| CommandLine::try_parse_from(as_plugin(words.iter().map(Into::into).collect()));
         assert!(read(&["/usr/local/bin/kubectl-tidemark", "status", "-A"]).is_ok());
         assert!(read(&["tidemark", "kubectl", "status", "-A"]).is_ok());
         assert!(read(&["tidemark", "status"]).is_err());
@@ -133,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_command_shows_an_example() {
-        for command in Cli::command().get_subcommands() {
+        for command in CommandLine::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "{}", command.get_name());
         }
@@ -142,8 +145,8 @@ mod tests {
     #[test]
     fn a_log_is_listed_with_no_flag_but_its_places() {
         let places = ["--log", "memory:///", "--metadata", "memory:///"];
-        assert!(Cli::try_parse_from(["tidemark", "log"].iter().chain(&places)).is_ok());
-        assert!(Cli::try_parse_from(["tidemark", "log", "set"].iter().chain(&places)).is_ok());
-        assert!(Cli::try_parse_from(["tidemark", "log"]).is_err());
+        assert!(CommandLine::try_parse_from(["tidemark", "log"].iter().chain(&places)).is_ok());
+        assert!(CommandLine::try_parse_from(["tidemark", "log", "set"].iter().chain(&places)).is_ok());
+        assert!(CommandLine::try_parse_from(["tidemark", "log"]).is_err());
     }
 }

@@ -1,7 +1,7 @@
-//! A writer that makes a log come alive: the updates of a small team that looks after a data catalogue.
+//! A writer of made-up updates: those of a small team that looks after a data catalogue.
 
 mod catalogue;
-mod story;
+mod workload;
 mod writer;
 
-pub(crate) use writer::{DemoOptions, tell};
+pub(crate) use writer::{DemoOptions, run};

@@ -6,5 +6,5 @@
 mod history;
 mod import;
 
-pub use history::{Commit, GitError, History, Person, Tag};
-pub use import::{ImportError, Imported, import};
+pub use history::{GitCommit, GitError, GitPerson, GitRepository, GitTag};
+pub use import::{GitImportError, ImportSummary, import_git};

@@ -1,21 +1,24 @@
 //! Search over HTTP: the JSON API under `/v1`, health, metrics, the OpenAPI document and the page.
 //!
-//! The server holds no state of its own. Each resource has a file; whatever goes wrong in one of them becomes a
-//! [`problem`], and what every answer has in common (limits, time-outs, security headers, metrics) is in [`server`].
+//! The server holds no state of its own. Each resource has a file; every error becomes a [`problem`],
+//! and what all answers have in common (limits, time-outs, security headers, metrics) is in [`server`].
 //! Every URL that the server writes is relative, so that it may stand behind any path prefix.
 
 mod app;
+mod arguments;
 mod auth;
+mod document;
 mod entities;
 mod entries;
+mod extract;
 mod guard;
 mod health;
 mod metrics;
 mod openapi;
 mod page;
-mod parameters;
+mod pod_report;
 mod problem;
-mod process;
+mod routes;
 mod search;
 mod server;
 mod status;
@@ -23,7 +26,6 @@ mod status;
 mod tests;
 
 #[cfg(test)]
-pub(crate) use auth::token_file_message;
-pub use metrics::Metrics;
+pub(crate) use auth::TokenFileError;
 pub use openapi::document as openapi_document;
-pub use server::{Server, ServerOptions};
+pub use server::{HttpServer, ServerOptions};

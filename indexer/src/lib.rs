@@ -3,9 +3,12 @@
 //! `ARCHITECTURE.md` at the top of the repository says where things are.
 
 pub mod cli;
+#[cfg(feature = "demo")]
 mod demo;
+#[cfg(feature = "demo")]
 pub mod git;
 pub mod http;
-pub mod process;
+pub mod metrics;
+pub mod pod_status;
 pub mod service;
 pub mod telemetry;

@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use tidemark_indexer::cli::{Cli, Exit};
+use tidemark_indexer::cli::{CommandExit, CommandLine};
 use tokio::runtime::Builder;
 
-/// How long work on blocking threads may hold up the end of the process: what it does can be done again.
-const LEFTOVERS: Duration = Duration::from_secs(3);
+/// How long blocking threads may delay the exit of the process: their work can be redone.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-fn main() -> Exit {
-    let cli = Cli::from_command_line();
+fn main() -> CommandExit {
+    let cli = CommandLine::from_command_line();
     cli.start_logging();
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the process cannot start its threads: {error}");
-            return Exit::Failed;
+            return CommandExit::Failed;
         }
     };
     let exit = runtime.block_on(cli.run());
-    runtime.shutdown_timeout(LEFTOVERS);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     exit
 }

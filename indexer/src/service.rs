@@ -1,23 +1,23 @@
 //! What a process runs: the indexer, the search service, or everything on a local folder.
 //!
 //! Each service opens its stores, starts its tasks and supervises them: a task that ends on its own ends the process,
-//! and a stop that was asked for ends them in order.
+//! and a stop signal ends them in order.
 
+mod bootstrap;
 mod dev;
 mod error;
-mod indexing;
-mod opening;
-mod removal;
-mod serving;
+mod index;
+mod purge_request;
+mod serve;
+mod startup_retry;
 mod stores;
 mod supervise;
-mod waiting;
 
-pub use dev::{DevOptions, DevService, import_git};
+pub(crate) use bootstrap::verify_log_contract;
+pub use bootstrap::{ParameterChoice, cache_options};
+pub use dev::{DevOptions, DevService};
 pub use error::ServiceError;
-pub use indexing::{IndexOptions, IndexService};
-pub(crate) use opening::fit_log;
-pub use opening::{Asked, cache_options};
-pub use serving::{ServeOptions, ServeService};
-pub use stores::{Opened, PlaceRequests, Stores, StoresSettings, Use};
-pub use waiting::Patience;
+pub use index::{IndexOptions, IndexService};
+pub use serve::{ServeOptions, ServeService};
+pub use startup_retry::StartupMode;
+pub use stores::{AccessMode, OpenStores, PodStores, StoreRequestCounts, StoresSettings};

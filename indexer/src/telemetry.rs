@@ -4,11 +4,11 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// What is logged when nobody says otherwise: our own doings, and only warnings of others.
+/// The default filter: our own crates at `info`, dependencies at `warn`.
 const DEFAULT: &str = "warn,tidemark=info,tidemark_indexer=info,tidemark_search=info,tidemark_ingest=info,tidemark_catalog=info,tidemark_wal=info,tidemark_store=info";
 
-/// Starts logging. `wanted` chooses what, in the notation of `tracing` (`debug`, `tidemark_wal=trace,warn`); one that
-/// cannot be read is left out and reported. A second call does nothing.
+/// Starts logging. `wanted` chooses what, in the notation of `tracing` (`debug`, `tidemark_wal=trace,warn`); an
+/// invalid filter is ignored and reported. A second call does nothing.
 pub fn init(wanted: Option<&str>) {
     let (filter, complaint) = filter(wanted);
     let registry = tracing_subscriber::registry().with(filter);
@@ -20,7 +20,7 @@ pub fn init(wanted: Option<&str>) {
         registry.with(layer).try_init()
     };
     if let (Ok(()), Some(error)) = (started, complaint) {
-        tracing::warn!(%error, "the log filter cannot be read; the default is used");
+        tracing::warn!(%error, "invalid log filter; using the default");
     }
 }
 

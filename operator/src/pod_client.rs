@@ -1,78 +1,13 @@
-//! What a data pod reports about itself: `GET /v1/process`.
-//!
-//! Pods of another release answer, too: what is left out counts as nothing, and what is not known is passed over.
+//! Fetches what a data pod reports about itself: `GET /v1/process`, whose contract is [`PodReport`].
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::Deserialize;
-use tidemark_crds::Reason;
+use tidemark_crds::PodReport;
 
 /// How long a pod may take to answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-
-/// A data pod, in its own words.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(crate) struct Process {
-    pub(crate) version: String,
-    pub(crate) phase: Phase,
-    pub(crate) identity: Option<String>,
-    pub(crate) generation: Option<String>,
-    pub(crate) epoch: Option<i64>,
-    pub(crate) manifest: Option<i64>,
-    pub(crate) horizon: Option<Timestamp>,
-    pub(crate) cursor: Option<Timestamp>,
-    pub(crate) lag_seconds: Option<i64>,
-    pub(crate) pending_entries: Option<i64>,
-    pub(crate) entries: Option<i64>,
-    pub(crate) caught_up: bool,
-    pub(crate) probed: bool,
-    pub(crate) adopted_from: Option<String>,
-    /// Identity of the present writer, as far as the process knows.
-    pub(crate) writer: Option<String>,
-    pub(crate) problems: Vec<Problem>,
-}
-
-/// What a data pod does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Phase {
-    Probing,
-    Standby,
-    Writing,
-    Serving,
-    Purging,
-    Purged,
-    Ended,
-    /// It opens its storage, or says something newer than this operator.
-    #[default]
-    #[serde(other)]
-    Starting,
-}
-
-/// What is wrong, from a pod's point of view.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(crate) struct Problem {
-    pub(crate) reason: String,
-    pub(crate) place: Option<String>,
-    pub(crate) message: String,
-}
-
-impl Problem {
-    /// The reason as conditions know it; one that is not known is a pod's internal affair.
-    pub(crate) fn reason(&self) -> Reason {
-        Reason::parse(&self.reason).unwrap_or(Reason::Internal)
-    }
-
-    /// Whether it is about the stores or what is in them.
-    pub(crate) fn is_storage(&self) -> bool {
-        !matches!(self.reason(), Reason::Fenced | Reason::AuthTokenMissing | Reason::Internal)
-    }
-}
 
 /// Why a pod could not be polled.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +38,7 @@ impl PodClient {
     }
 
     /// The report of the pod at `address` and `port`.
-    pub(crate) async fn fetch(&self, address: &str, port: u16) -> Result<Process, PodClientError> {
+    pub(crate) async fn fetch(&self, address: &str, port: u16) -> Result<PodReport, PodClientError> {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let mut answer = self.http.get(format!("http://{host}:{port}/v1/process")).send().await?.error_for_status()?;
         let mut body = Vec::new();
@@ -119,15 +54,16 @@ impl PodClient {
 
 #[cfg(test)]
 mod tests {
+    use tidemark_crds::{PodPhase, Reason, StoreRole};
+
     use super::*;
 
     #[test]
     fn an_answer_of_another_release_is_read_as_far_as_it_is_known() {
-        let text =
-            r#"{"version": "9", "phase": "dreaming", "news": {}, "problems": [{"reason": "New", "message": "m"}]}"#;
-        let process: Process = serde_json::from_str(text).unwrap();
-        assert_eq!((process.phase, process.caught_up), (Phase::Starting, false));
-        assert_eq!(process.problems[0].reason(), Reason::Internal);
+        let text = r#"{"version": "9", "phase": "dreaming", "kind": "archiver", "news": {}, "problems": [{"reason": "New", "role": "archive", "message": "m"}]}"#;
+        let process: PodReport = serde_json::from_str(text).unwrap();
+        assert_eq!((process.phase, process.caught_up), (PodPhase::Starting, false));
+        assert_eq!((process.problems[0].reason, process.problems[0].role), (Reason::Internal, None));
     }
 
     #[test]
@@ -135,8 +71,8 @@ mod tests {
         let text = r#"{"version":"0.1.0","kind":"indexer","phase":"starting","identity":null,"generation":null,"epoch":0,
             "manifest":0,"horizon":null,"cursor":null,"lagSeconds":0,"pendingEntries":0,"entries":0,"caughtUp":false,
             "probed":false,"adoptedFrom":null,"writer":null,"problems":[]}"#;
-        let process: Process = serde_json::from_str(text).unwrap();
-        assert_eq!((process.phase, process.identity), (Phase::Starting, None));
+        let process: PodReport = serde_json::from_str(text).unwrap();
+        assert_eq!((process.phase, process.identity), (PodPhase::Starting, None));
     }
 
     #[test]
@@ -144,9 +80,10 @@ mod tests {
         let text = r#"{"version":"0.1.0","kind":"indexer","phase":"writing","identity":"u","generation":"g1","epoch":3,
             "manifest":17,"horizon":"2026-11-21T10:00:00Z","cursor":null,"lagSeconds":0,"pendingEntries":0,"entries":1204,
             "caughtUp":true,"probed":true,"adoptedFrom":null,"writer":null,
-            "problems":[{"reason":"BucketMissing","place":"log","message":"no bucket"}]}"#;
-        let process: Process = serde_json::from_str(text).unwrap();
-        assert_eq!((process.phase, process.epoch, process.entries), (Phase::Writing, Some(3), Some(1204)));
+            "problems":[{"reason":"BucketMissing","role":"log","message":"no bucket"}]}"#;
+        let process: PodReport = serde_json::from_str(text).unwrap();
+        assert_eq!((process.phase, process.epoch, process.entries), (PodPhase::Writing, 3, 1204));
         assert!(process.problems[0].is_storage() && process.horizon.is_some());
+        assert_eq!(process.problems[0].role, Some(StoreRole::Log));
     }
 }

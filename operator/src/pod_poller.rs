@@ -11,6 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use parking_lot::RwLock;
+use tidemark_crds::{PodPhase, PodReport};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -22,7 +23,7 @@ use crate::{
     cache::{DataPod, NamespacedName, ObjectCache},
     clock,
     metrics::OperatorMetrics,
-    pod_client::{Phase, PodClient, Process},
+    pod_client::PodClient,
 };
 
 /// How often the pods are checked for those that are due.
@@ -40,7 +41,7 @@ const MAX_FAILURES: u32 = 2;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PodObservation {
     /// Its last report.
-    pub(crate) process: Option<Arc<Process>>,
+    pub(crate) process: Option<Arc<PodReport>>,
     /// When it answered last.
     pub(crate) seen: Option<Timestamp>,
     /// How many polls have failed since.
@@ -49,7 +50,7 @@ pub(crate) struct PodObservation {
 
 impl PodObservation {
     /// Its report, while it answers.
-    pub(crate) fn answer(&self) -> Option<&Process> {
+    pub(crate) fn answer(&self) -> Option<&PodReport> {
         self.process.as_deref().filter(|_| self.failures < MAX_FAILURES)
     }
 
@@ -76,7 +77,7 @@ impl PodObservations {
     }
 
     /// Keeps the report of a pod, or counts a failed poll. Answers what was known before and what is known now.
-    fn put(&self, uid: &str, process: Option<Process>, now: Timestamp) -> (Option<PodObservation>, PodObservation) {
+    fn put(&self, uid: &str, process: Option<PodReport>, now: Timestamp) -> (Option<PodObservation>, PodObservation) {
         let mut inner = self.inner.write();
         let before = inner.get(uid).cloned();
         let after = if let Some(process) = process {
@@ -133,7 +134,7 @@ impl PollState {
 /// A polled pod.
 struct PolledPod {
     pod: Arc<DataPod>,
-    process: Option<Process>,
+    process: Option<PodReport>,
 }
 
 impl PodPoller {
@@ -209,22 +210,24 @@ fn is_settled(observation: &PodObservation) -> bool {
     observation.answer().is_some_and(|process| {
         process.problems.is_empty()
             && match process.phase {
-                Phase::Serving | Phase::Standby => true,
-                Phase::Writing => process.caught_up,
-                Phase::Starting | Phase::Probing | Phase::Purging | Phase::Purged | Phase::Ended => false,
+                PodPhase::Serving | PodPhase::Standby => true,
+                PodPhase::Writing => process.caught_up,
+                PodPhase::Starting | PodPhase::Probing | PodPhase::Purging | PodPhase::Purged | PodPhase::Ended => {
+                    false
+                }
             }
     })
 }
 
 /// What conditions are made of: everything but the counters.
-fn essence(observation: Option<&PodObservation>) -> (bool, Option<Process>) {
-    let bare = |process: &Process| Process {
+fn essence(observation: Option<&PodObservation>) -> (bool, Option<PodReport>) {
+    let bare = |process: &PodReport| PodReport {
         horizon: None,
         cursor: None,
-        lag_seconds: None,
-        pending_entries: None,
-        entries: None,
-        manifest: process.manifest.map(|number| number.min(1)),
+        lag_seconds: 0,
+        pending_entries: 0,
+        entries: 0,
+        manifest: process.manifest.min(1),
         ..process.clone()
     };
     let silent = observation.is_some_and(PodObservation::is_silent);
@@ -232,7 +235,7 @@ fn essence(observation: Option<&PodObservation>) -> (bool, Option<Process>) {
 }
 
 /// Lag, pending entries and entries; none before the first answer.
-type PodCounters = Option<[Option<i64>; 3]>;
+type PodCounters = Option<[u64; 3]>;
 
 /// What a status shows beside its conditions. The horizon, and the cursor of an idle log, move with the clock; alone they are
 /// not news.
@@ -252,24 +255,20 @@ mod tests {
     #[test]
     fn one_failure_is_borne_and_two_are_silence_with_the_time_of_the_last_answer() {
         let observations = PodObservations::default();
-        observations.put("u", Some(Process::default()), at(10));
+        observations.put("u", Some(PodReport::default()), at(10));
         let (_, once) = observations.put("u", None, at(20));
         assert!(once.answer().is_some() && !once.is_silent());
         let (_, twice) = observations.put("u", None, at(30));
         assert!(twice.answer().is_none() && twice.is_silent());
         assert_eq!(twice.seen, Some(at(10)));
-        let (_, again) = observations.put("u", Some(Process::default()), at(40));
+        let (_, again) = observations.put("u", Some(PodReport::default()), at(40));
         assert!(again.answer().is_some());
     }
 
     #[test]
     fn moving_counters_are_no_change_of_essence() {
         let observation = |entries, horizon| PodObservation {
-            process: Some(Arc::new(Process {
-                entries: Some(entries),
-                horizon: Some(at(horizon)),
-                ..Process::default()
-            })),
+            process: Some(Arc::new(PodReport { entries, horizon: Some(at(horizon)), ..PodReport::default() })),
             ..PodObservation::default()
         };
         let (before, moved, later) = (observation(1, 1), observation(2, 1), observation(1, 2));
@@ -282,12 +281,12 @@ mod tests {
     #[test]
     fn counters_that_moved_soon_after_a_reconciliation_are_published_a_minute_after_it() {
         let said = |entries, horizon| PodObservation {
-            process: Some(Arc::new(Process { entries, horizon: Some(at(horizon)), ..Process::default() })),
+            process: Some(Arc::new(PodReport { entries, horizon: Some(at(horizon)), ..PodReport::default() })),
             ..PodObservation::default()
         };
         let start = Instant::now();
         let mut poll = PollState { next: start, polling: false, last_published: None };
-        let (empty, five) = (said(Some(0), 1), said(Some(5), 2));
+        let (empty, five) = (said(0, 1), said(5, 2));
         let mut answers = |before: Option<&PodObservation>, after, second| {
             poll.is_news(before, after, start + Duration::from_secs(second))
         };
@@ -295,17 +294,21 @@ mod tests {
         assert!(!answers(Some(&empty), &five, 20), "too soon for counters alone");
         assert!(!answers(Some(&five), &five, 50), "still too soon");
         assert!(answers(Some(&five), &five, 61), "they are published late rather than never");
-        assert!(!answers(Some(&five), &said(Some(5), 99), 200), "the clock alone is no news");
+        assert!(!answers(Some(&five), &said(5, 99), 200), "the clock alone is no news");
     }
 
     #[test]
     fn a_pod_that_is_not_settled_is_asked_more_often() {
         let observation = |phase, caught_up| PodObservation {
-            process: Some(Arc::new(Process { phase, caught_up, ..Process::default() })),
+            process: Some(Arc::new(PodReport { phase, caught_up, ..PodReport::default() })),
             ..PodObservation::default()
         };
-        assert!(is_settled(&observation(Phase::Writing, true)) && is_settled(&observation(Phase::Serving, false)));
-        assert!(!is_settled(&observation(Phase::Writing, false)) && !is_settled(&observation(Phase::Starting, false)));
+        assert!(
+            is_settled(&observation(PodPhase::Writing, true)) && is_settled(&observation(PodPhase::Serving, false))
+        );
+        assert!(
+            !is_settled(&observation(PodPhase::Writing, false)) && !is_settled(&observation(PodPhase::Starting, false))
+        );
         assert!(!is_settled(&PodObservation::default()));
     }
 }

@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidemark_catalog::{Generation, Identity, IndexChain, RootChain, Segment};
-use tidemark_indexer::http::{Metrics, Server, ServerOptions};
+use tidemark_indexer::http::{HttpServer, ServerOptions};
+use tidemark_indexer::metrics::MetricsRegistry;
 use tidemark_ingest::OperationRecord;
 use tidemark_ingest::engine::IndexEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
@@ -128,7 +129,7 @@ impl Pipeline {
         let searcher = Arc::new(IndexSearcher::default());
         searcher.serve(Arc::clone(&follower));
         let stop = CancellationToken::new();
-        let server = Server::searching(searcher, Metrics::default(), ServerOptions::default(), stop.clone());
+        let server = HttpServer::new(searcher, MetricsRegistry::default(), ServerOptions::default(), stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         self.serving.push(stop.clone().drop_guard());

@@ -32,6 +32,7 @@ if [ -z "${CLUSTER_PROGRAM:-}" ]; then
     step "build" tests/tools/programs.sh || exit 1
     CLUSTER_PROGRAM="$(program_named cluster)"
     step "image" tests/tools/image.sh dev || exit 1
+    step "demo image" tests/tools/image.sh dev demo || exit 1
     export_built
 fi
 

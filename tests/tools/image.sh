@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Writes the product's image as an OCI archive and prints its path. It needs no Docker and no registry.
 #
-# usage: image.sh [release|dev]     release: target/image/tidemark.tar; dev: target/image/tidemark-dev.tar, of the debug build
+# usage: image.sh [release|dev] [demo]     release: target/image/tidemark.tar; dev: target/image/tidemark-dev.tar, of the debug build
+#                                          demo: the image of the demo's writer, target/image/tidemark-demo[-dev].tar, with the cargo
+#                                          feature `demo`, which the product's image leaves out
 # environment: BINARIES     a folder with programs that are built already
 #              IMAGE_TOOLS  a folder with the programs of tests/image, when they are built already
 set -euo pipefail
@@ -9,14 +11,20 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 profile="${1:-${IMAGE_PROFILE:-release}}"
 target="${CARGO_TARGET_DIR:-$(pwd)/target}"
+case "${2:-}" in
+"") name=tidemark FEATURES="" ;;
+demo) name=tidemark-demo FEATURES=tidemark-indexer/demo ;;
+*) echo "image: the variant is demo or none, not \"$2\"" >&2; exit 1 ;;
+esac
+export FEATURES
 case "$profile" in
-release) flags=(--release) built="$target/release" output=target/image/tidemark.tar ;;
-dev) flags=() built="$target/debug" output=target/image/tidemark-dev.tar ;;
+release) flags=(--release) built="$target/release" output="target/image/$name.tar" ;;
+dev) flags=() built="$target/debug" output="target/image/$name-dev.tar" ;;
 *) echo "image: the profile is release or dev, not \"$profile\"" >&2; exit 1 ;;
 esac
 
 if [ -z "${BINARIES:-}" ]; then
-    cargo build --locked "${flags[@]}" -p tidemark-indexer -p tidemark-operator --bins >&2
+    cargo build --locked "${flags[@]}" -p tidemark-indexer -p tidemark-operator --bins --features "$FEATURES" >&2
     BINARIES="$built"
 fi
 if [ -z "${IMAGE_TOOLS:-}" ]; then
@@ -31,7 +39,7 @@ tests/tools/rootfs.sh "$root" "$BINARIES" "$IMAGE_TOOLS"
 
 # The same as in the Dockerfile; tests/tests/servers/image.rs compares them.
 version="$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)"
-"$IMAGE_TOOLS/oci-image" --root "$root" --name tidemark.dev/tidemark:dev --user 65532:65532 --entry-point /usr/bin/tidemark \
+"$IMAGE_TOOLS/oci-image" --root "$root" --name "tidemark.dev/$name:dev" --user 65532:65532 --entry-point /usr/bin/tidemark \
     --env PATH=/usr/bin \
     --label org.opencontainers.image.title=Tidemark \
     --label "org.opencontainers.image.description=Search for write-ahead logs in object storage, and the operator that runs it" \
@@ -39,5 +47,5 @@ version="$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Car
     --label org.opencontainers.image.licenses=Apache-2.0 \
     --label "org.opencontainers.image.version=$version" \
     "$output"
-echo "image: $output, $(($(stat -c %s "$output") / 1000000)) MB, tidemark.dev/tidemark:dev" >&2
+echo "image: $output, $(($(stat -c %s "$output") / 1000000)) MB, tidemark.dev/$name:dev" >&2
 echo "$(pwd)/$output"

@@ -4,6 +4,7 @@
 # they hold the same files.
 #
 # usage: rootfs.sh FOLDER BINARIES TOOLS      makes FOLDER from the programs in BINARIES, with those of tests/image in TOOLS
+# environment: FEATURES     the cargo features that the programs were built with
 set -euo pipefail
 
 usage="usage: rootfs.sh FOLDER BINARIES TOOLS"
@@ -53,7 +54,7 @@ for package in libc6 libgcc-s1 ca-certificates; do
 done
 # Scanners find it by the end of its name.
 sbom="$(realpath "$root")/usr/share/doc/tidemark/tidemark.cdx.json"
-(cd "$source" && "$tools/sbom" --name tidemark --package tidemark-indexer --package tidemark-operator "${parts[@]}" "$sbom")
+(cd "$source" && "$tools/sbom" --name tidemark --package tidemark-indexer --package tidemark-operator --features "${FEATURES:-}" "${parts[@]}" "$sbom")
 
 find "$root" -type d -exec chmod 755 {} +
 find "$root/etc" "$root/usr/share" -type f -exec chmod 644 {} +

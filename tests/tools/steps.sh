@@ -55,11 +55,12 @@ step() {
 # program_named TARGET: the path of a test program of the crate `tidemark-tests`, once step "build" is through.
 program_named() { awk -F '\t' -v folder="$(pwd)/tests" -v target="$1" '$1 == folder && $2 == target { print $3 }' "$(log_of build)"; }
 
-# export_built: tells tests where the programs and the image are that steps "build" and "image" have made.
+# export_built: tells tests where the programs and the images are that steps "build", "image" and "demo image" have made.
 export_built() {
     TIDEMARK_PROGRAM="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug/tidemark"
     TIDEMARK_IMAGE="$(tail -n 1 "$(log_of image)")"
-    export TIDEMARK_PROGRAM TIDEMARK_IMAGE
+    TIDEMARK_DEMO_IMAGE="$(tail -n 1 "$(log_of "demo image")")"
+    export TIDEMARK_PROGRAM TIDEMARK_IMAGE TIDEMARK_DEMO_IMAGE
 }
 
 # skip WHAT: notes what this machine cannot run. In CI nothing may be missing.

@@ -90,7 +90,9 @@ if step "build" tests/tools/programs.sh; then
     cluster_lane &
     # The image is of the programs that are built already.
     built="$(dirname "$TIDEMARK_PROGRAM")"
-    if step "image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev; then : >"$STEPS/image.ok"; fi
+    # The build of the tests has the feature `demo` on.
+    if step "image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev &&
+        step "demo image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev demo; then : >"$STEPS/image.ok"; fi
     done_with image
 fi
 low_lane &

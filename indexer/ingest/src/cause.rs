@@ -43,7 +43,7 @@ impl ToCause for StoreError {
             Self::ReadOnly { .. } => Reason::ReadOnly,
             Self::NoBucket { .. } => Reason::BucketMissing,
             Self::Absent { .. } => Reason::IndexDamaged,
-            Self::Refused { .. } => Reason::StoreUnfit,
+            Self::Refused { .. } => Reason::StoreUnsupported,
             Self::Failed { .. } => Reason::Unreachable,
             // A kind that was added since: its words tell what to do.
             Self::Unusable { .. } | Self::BadKey { .. } | _ => Reason::InvalidURL,
@@ -99,7 +99,7 @@ impl ToCause for ClockError {
     fn to_cause(&self) -> FailureCause {
         match self {
             Self::Store(error) => error.to_cause(),
-            Self::Vanished { url, .. } => FailureCause::at(Reason::StoreUnfit, url),
+            Self::Vanished { url, .. } => FailureCause::at(Reason::StoreUnsupported, url),
             _ => FailureCause::of(Reason::Internal),
         }
     }

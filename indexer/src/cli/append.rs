@@ -18,22 +18,22 @@ use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{AppendError, AppendReceipt, DraftOperation, EntryDraft, LogWriter, LogWriterOptions, Token};
 
 use super::{
-    Exit,
     args::{LogArgs, OutputArgs},
-    output::{Progress, print_json, print_line},
-    stopping::ended,
+    exit::CommandExit,
+    output::{ProgressReporter, print_json, print_line},
+    shutdown::ended,
 };
-use crate::service::fit_log;
+use crate::service::verify_log_contract;
 
 /// Entries that are appended at once, as long as they have nothing in common.
 const CONCURRENCY: usize = 16;
 
 /// Append entries to a log and complete them.
 ///
-/// FILE holds one JSON object an entry, one after the other. `ops` lists what the entry announces, committed together or
+/// FILE holds one JSON object per entry, one after the other. `ops` lists what the entry announces, committed together or
 /// not at all:
 ///
-///   {"path": "bundles/r/b1/bundle.yaml", "body": {"id": "b1"}}   a descriptor; a body that is no text is written as YAML
+///   {"path": "bundles/r/b1/bundle.yaml", "body": {"id": "b1"}}   a descriptor; a body that is not a string is written as YAML
 ///   {"repo": "r", "label": "latest", "bundle": "b1"}             a label moved to a bundle
 ///   {"attributes": {"ticket": "OPS-7"}}                          nothing but the entry
 ///
@@ -41,15 +41,15 @@ const CONCURRENCY: usize = 16;
 /// append count once.
 ///
 /// Entries that name different things are appended several at once; those that share a descriptor, a label, a bundle or a
-/// key, in the order of FILE. Tokens are printed in the order of FILE. The first to write to a store proves that it is
-/// fit, as `tidemark check` does.
+/// key, in the order of FILE. Tokens are printed in the order of FILE. The first to write to a store verifies its
+/// contract, as `tidemark check` does.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: echo '{\"ops\": [{\"path\": \"bundles/r/b1/bundle.yaml\", \"body\": {\"id\": \"b1\"}}]}' | \
     tidemark append --log file:///tmp/t/log --metadata file:///tmp/t/metadata -\n\
-    Prints the token of each entry once it is acknowledged: committed in every index and for ever."
+    Prints the token of each entry once it is acknowledged: from then on every index has it as committed."
 )]
-pub(super) struct Append {
+pub(super) struct AppendCommand {
     #[command(flatten)]
     log: LogArgs,
     /// Name of the writer: idempotency keys count per writer.
@@ -62,11 +62,11 @@ pub(super) struct Append {
     file: PathBuf,
 }
 
-impl Append {
+impl AppendCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { log, writer, output, file } = self;
         // Everything is read and checked before anything is written.
-        let drafts = read(&file).map_err(|error| Exit::Usage.with(error))?;
+        let drafts = read(&file).map_err(|error| CommandExit::Usage.with(error))?;
         let stores = log.open()?;
         let entropy = Entropy::from_os();
         let root = Arc::new(RootChain::open(&stores, entropy.clone()));
@@ -74,10 +74,10 @@ impl Append {
         let opened = LogWriter::open(stores.clone(), root.clone(), options, entropy.clone()).await;
         let writer = opened.map_err(|error| exit(error, None))?;
         // After the writer was opened: a log without parameters is not worth proving fit.
-        ended(fit_log(&root, &stores, &entropy).await)?;
+        ended(verify_log_contract(&root, &stores, &entropy).await)?;
         let total = drafts.len();
         let shown = total > CONCURRENCY && !std::io::stdout().is_terminal();
-        let progress = shown.then(|| Progress::new("entries"));
+        let progress = shown.then(|| ProgressReporter::new("entries"));
         let mut done = 0;
         for run in runs(drafts) {
             let mut receipts = stream::iter(run).map(|draft| writer.append(draft)).buffered(CONCURRENCY);
@@ -129,15 +129,15 @@ fn print(receipt: &AppendReceipt, output: OutputArgs) -> anyhow::Result<()> {
         return print_line(&receipt.token.to_string());
     }
     let AppendReceipt { token, acknowledged, attempts, .. } = *receipt;
-    print_json(&Appended { token, acknowledged, attempts })
+    print_json(&AppendedJson { token, acknowledged, attempts })
 }
 
 /// The error with its exit code and, of many entries, which one it is.
 fn exit(error: AppendError, place: Option<(usize, usize)>) -> anyhow::Error {
     let exit = match &error {
-        AppendError::Unproven { .. } => Exit::Unacknowledged,
-        AppendError::Invalid { .. } => Exit::Usage,
-        _ => Exit::Failed,
+        AppendError::Unproven { .. } => CommandExit::Unacknowledged,
+        AppendError::Invalid { .. } => CommandExit::Usage,
+        _ => CommandExit::Failed,
     };
     let mut error = anyhow::Error::from(error);
     if let Some((number, total)) = place.filter(|(_, total)| *total > 1) {
@@ -149,7 +149,7 @@ fn exit(error: AppendError, place: Option<(usize, usize)>) -> anyhow::Error {
 
 /// What is printed for an entry with `--json`.
 #[derive(Serialize)]
-struct Appended {
+struct AppendedJson {
     token: Token,
     #[serde(serialize_with = "rfc_3339")]
     acknowledged: StoreSecond,
@@ -164,19 +164,19 @@ fn rfc_3339<S: serde::Serializer>(second: &StoreSecond, serializer: S) -> Result
 /// One object of the file.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Input {
+struct EntryInput {
     #[serde(default)]
     writer: Option<String>,
     #[serde(default)]
     idempotency_key: Option<String>,
     #[serde(default)]
     attributes: Map<String, Value>,
-    ops: Vec<InputOp>,
+    ops: Vec<OperationInput>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
-enum InputOp {
+enum OperationInput {
     Descriptor { path: String, body: Value },
     Label { repo: String, label: String, bundle: String },
     Entry { attributes: Map<String, Value> },
@@ -196,11 +196,14 @@ fn parse(text: &str) -> anyhow::Result<Vec<EntryDraft>> {
     let mut drafts = Vec::new();
     for (index, value) in serde_json::Deserializer::from_str(text).into_iter::<Map<String, Value>>().enumerate() {
         let number = index + 1;
-        let value = value.with_context(|| format!("entry {number} is no JSON object; nothing was appended"))?;
+        let value = value.with_context(|| format!("entry {number} is not a JSON object; nothing was appended"))?;
         let draft = draft(value).with_context(|| format!("entry {number} cannot be appended; nothing was appended"))?;
         drafts.push(draft);
     }
-    anyhow::ensure!(!drafts.is_empty(), "there is nothing to append; wanted is one JSON object an entry");
+    anyhow::ensure!(
+        !drafts.is_empty(),
+        "the file holds no entry; nothing was appended; give one JSON object per entry"
+    );
     Ok(drafts)
 }
 
@@ -208,22 +211,22 @@ fn draft(value: Map<String, Value>) -> anyhow::Result<EntryDraft> {
     if !value.contains_key("ops") {
         return Ok(EntryDraft { attributes: value, ..EntryDraft::default() });
     }
-    let Input { writer, idempotency_key, attributes, ops } = serde_json::from_value(Value::Object(value))?;
+    let EntryInput { writer, idempotency_key, attributes, ops } = serde_json::from_value(Value::Object(value))?;
     let ops = ops.into_iter().map(operation).collect::<Result<_, _>>()?;
     Ok(EntryDraft { writer, idempotency_key, attributes, ops })
 }
 
-fn operation(op: InputOp) -> anyhow::Result<DraftOperation> {
+fn operation(op: OperationInput) -> anyhow::Result<DraftOperation> {
     Ok(match op {
-        InputOp::Descriptor { path, body: Value::String(text) } => {
+        OperationInput::Descriptor { path, body: Value::String(text) } => {
             DraftOperation::Descriptor { path, body: Bytes::from(text) }
         }
-        InputOp::Descriptor { path, body } => DraftOperation::Descriptor { path, body: yaml(&body)? },
-        InputOp::Label { repo, label, bundle } => {
+        OperationInput::Descriptor { path, body } => DraftOperation::Descriptor { path, body: yaml(&body)? },
+        OperationInput::Label { repo, label, bundle } => {
             let body = yaml(&serde_json::json!({"name": label, "id": bundle}))?;
             DraftOperation::Label { repo, label, bundle, body }
         }
-        InputOp::Entry { attributes } => DraftOperation::Entry { attributes },
+        OperationInput::Entry { attributes } => DraftOperation::Entry { attributes },
     })
 }
 
@@ -270,7 +273,7 @@ mod tests {
         let error = exit(invalid(), Some((3, 9)));
         assert!(error.to_string().starts_with("entry 3 of 9"), "{error:#}");
         assert!(format!("{error:#}").ends_with("too large"), "{error:#}");
-        assert_eq!(Exit::of(Err(error)), Exit::Usage);
+        assert_eq!(CommandExit::of(Err(error)), CommandExit::Usage);
         assert!(!exit(invalid(), Some((1, 1))).to_string().contains("entry 1"));
     }
 

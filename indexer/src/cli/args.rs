@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use tidemark_store::{Store, StoreError};
+use tidemark_crds::{parse_byte_size, parse_span};
+use tidemark_store::StoreError;
 use tidemark_wal::{Log, LogParameters, ReaderLimits};
 use url::Url;
 
-use crate::service::{Patience, StoresSettings};
+use crate::service::{StartupMode, StoresSettings};
 
 /// Where a log lives.
 #[derive(Clone, Debug, Args)]
@@ -32,11 +33,6 @@ impl LogArgs {
         self.stores.clone().unwrap_or_default()
     }
 
-    /// Opens another store in the way of the log's own.
-    pub(super) fn open_beside(&self, url: &Url) -> Result<Store, StoreError> {
-        self.settings().beside_log(url)
-    }
-
     /// Opens the log's stores.
     pub(super) fn open(&self) -> Result<Log, StoreError> {
         self.settings().log(&self.log, &self.metadata)
@@ -59,7 +55,7 @@ impl StoresArgs {
     }
 }
 
-/// What is read of a log.
+/// Limits on what is read of a log.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct LimitArgs {
     /// An entry whose body is larger is malformed and not read: bytes, or with Ki, Mi or Gi.
@@ -73,18 +69,18 @@ impl LimitArgs {
     }
 }
 
-/// Whether to wait for what is wrong to be mended.
+/// Whether to wait for dependencies that are not usable yet.
 #[derive(Clone, Copy, Debug, Args)]
-pub(super) struct WaitArgs {
-    /// Listen first, and wait for what is wrong outside of this process to be mended instead of ending: `/v1/process` tells
-    /// what it is.
+pub(super) struct StartupArgs {
+    /// Listen first, and retry instead of exiting while a dependency, such as a bucket or a credential, is not usable:
+    /// `/v1/process` reports the problem.
     #[arg(long, env = "TIDEMARK_WAIT")]
     pub(super) wait: bool,
 }
 
-impl WaitArgs {
-    pub(super) fn patience(self) -> Patience {
-        if self.wait { Patience::Waits } else { Patience::None }
+impl StartupArgs {
+    pub(super) fn startup_mode(self) -> StartupMode {
+        if self.wait { StartupMode::WaitForDependencies } else { StartupMode::FailFast }
     }
 }
 
@@ -103,7 +99,7 @@ pub(super) struct ParameterArgs {
     /// The longest delay from an object's store time to its being visible (`V`).
     #[arg(long, alias = "visibilityDelay", env = "TIDEMARK_VISIBILITY_DELAY", value_name = "SPAN", value_parser = span)]
     pub(super) visibility_delay: Option<Duration>,
-    /// How long an aborted operation is looked at again.
+    /// How long an aborted operation is checked again.
     #[arg(long, alias = "auditWindow", env = "TIDEMARK_AUDIT_WINDOW", value_name = "SPAN", value_parser = span)]
     pub(super) audit_window: Option<Duration>,
 }
@@ -126,13 +122,13 @@ impl ParameterArgs {
     }
 }
 
-/// Where to keep what can be fetched again.
+/// The cache of fetched segments.
 #[derive(Clone, Debug, Args)]
 pub(super) struct CacheArgs {
     /// Folder for fetched segments; a temporary one if left out.
     #[arg(long, env = "TIDEMARK_CACHE_DIR", value_name = "DIR")]
     pub(super) cache_dir: Option<PathBuf>,
-    /// How many bytes of segments to keep there, in MiB.
+    /// The largest size of the cache, in MiB.
     #[arg(long, env = "TIDEMARK_CACHE_MIB", value_name = "MIB", default_value_t = 10_240)]
     pub(super) cache_mib: u64,
 }
@@ -155,7 +151,7 @@ pub(super) struct OutputArgs {
 
 /// How to log. Log lines go to standard error: for people on a terminal, JSON otherwise.
 #[derive(Clone, Debug, Args)]
-pub(super) struct Telemetry {
+pub(super) struct LoggingArgs {
     /// What to log: `debug`, or filters such as `tidemark_indexer=debug,warn`.
     #[arg(long, env = "TIDEMARK_LOG_LEVEL", value_name = "FILTER", global = true)]
     pub(super) log_level: Option<String>,
@@ -166,26 +162,26 @@ fn stores(text: &str) -> Result<StoresSettings, String> {
 }
 
 fn url(text: &str) -> Result<Url, String> {
-    Url::parse(text)
-        .map_err(|error| format!("{error}; wanted is s3://, gs://, az:// or file:// followed by a bucket or folder"))
+    Url::parse(text).map_err(|error| {
+        format!("invalid URL: {error}; expected s3://, gs://, az:// or file:// followed by a bucket or folder")
+    })
 }
+
+/// The largest size that a flag takes.
+const MAX_SIZE_BYTES: u64 = 1 << 30;
 
 /// Bytes, as Kubernetes writes quantities.
 fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 6] =
-        [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30), ("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000)];
-    let wanted = || format!("\"{text}\" is no size; wanted is a number of bytes from 1 to 1Gi, such as 1048576 or 1Mi");
-    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
-    let (number, bytes) = unit.unwrap_or((text, 1));
-    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(bytes));
-    size.filter(|size| (1..=1 << 30).contains(size)).ok_or_else(wanted)
+    let size = parse_byte_size(text).ok().filter(|size| (1..=MAX_SIZE_BYTES).contains(size));
+    size.ok_or_else(|| {
+        format!("invalid size \"{text}\": expected a number of bytes from 1 to 1Gi, such as 1048576 or 1Mi")
+    })
 }
 
 pub(super) fn span(text: &str) -> Result<Duration, String> {
-    let wanted =
-        || format!("\"{text}\" is no span of time; wanted is a number with h, m, s or ms, such as 1h30m or 500ms");
-    let span: jiff::SignedDuration = text.parse().map_err(|_| wanted())?;
-    Duration::try_from(span).map_err(|_| wanted())
+    parse_span(text).map_err(|_| {
+        format!("invalid time span \"{text}\": expected numbers with h, m, s or ms, such as 1h30m or 500ms")
+    })
 }
 
 #[cfg(test)]

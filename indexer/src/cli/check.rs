@@ -1,24 +1,24 @@
-//! `tidemark check`: whether a store holds what the protocol needs.
+//! `tidemark check`: whether a store holds the contract that the protocol needs.
 
 use clap::Args;
 use serde::Serialize;
 use tidemark_store::{Entropy, ProbeReport, ProbeVerdict, probe_store};
 
 use super::{
-    Exit,
     args::{LogArgs, OutputArgs},
+    exit::CommandExit,
     output::{print_json, print_line},
 };
 
-/// Prove that the stores of a log hold what Tidemark needs of them.
+/// Check that the stores of a log hold the contract that Tidemark needs.
 ///
 /// Writes and removes about a thousand small objects below `.tidemark/probe/` in each store: a second create is refused,
-/// also among 32 racers; listings are complete past a thousand keys and start where they are told to; the store's time
+/// also among 32 racers; listings are complete past a thousand keys and start at the key that is asked for; the store's time
 /// moves forward; user metadata comes back; an expired signed URL is refused.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark check --log s3://wal/orders --metadata s3://meta --metadata s3://vmeta\n\
     Exit code 3 names a store that must not be written to.")]
-pub(super) struct Check {
+pub(super) struct CheckCommand {
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
@@ -27,38 +27,40 @@ pub(super) struct Check {
 
 /// What is printed for a store with `--json`.
 #[derive(Serialize)]
-struct Checked<'a> {
+struct ProbeReportJson<'a> {
     passed: bool,
     #[serde(flatten)]
     report: &'a ProbeReport,
 }
 
-impl Check {
+impl CheckCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { log, output } = self;
         let log = log.open()?;
         let entropy = Entropy::from_os();
-        let mut unfit = Vec::new();
+        let mut failed = Vec::new();
         for store in log.stores() {
             tracing::info!(store = %store.url(), "probing");
             let report = probe_store(store, &entropy).await;
             print(&report, output)?;
             if let Some(line) = report.failed_check() {
-                unfit.push(format!("\"{}\" fails \"{}\": {}", store.url(), line.name, line.detail));
+                failed.push(format!("\"{}\" fails \"{}\": {}", store.url(), line.name, line.detail));
             }
         }
-        if unfit.is_empty() {
+        if failed.is_empty() {
             return Ok(());
         }
-        let message =
-            format!("{}; Tidemark refuses to write there, since it could not tell who wrote first", unfit.join("; "));
-        Err(Exit::Unfit.with(anyhow::Error::msg(message)))
+        let message = format!(
+            "{}; Tidemark refuses to write there, since it could not tell which write came first",
+            failed.join("; ")
+        );
+        Err(CommandExit::StoreUnsupported.with(anyhow::Error::msg(message)))
     }
 }
 
 fn print(report: &ProbeReport, output: OutputArgs) -> anyhow::Result<()> {
     if output.json {
-        return print_json(&Checked { passed: report.passed(), report });
+        return print_json(&ProbeReportJson { passed: report.passed(), report });
     }
     print_line(&report.url)?;
     for line in &report.checks {

@@ -1,4 +1,4 @@
-//! `tidemark demo`: a writer for people who want to see something happen.
+//! `tidemark demo`: a writer of made-up updates, to see Tidemark at work.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use url::Url;
 use super::{
     args::{LogArgs, span},
     output::print_line,
-    stopping::{ended, stop_on_signal},
+    shutdown::{ended, stop_on_signal},
 };
-use crate::demo::{DemoOptions, tell};
+use crate::demo::{DemoOptions, run};
 
 /// Append the updates of a made-up data catalogue, until stopped.
 ///
@@ -22,7 +22,7 @@ use crate::demo::{DemoOptions, tell};
 #[command(
     after_help = "Example: tidemark demo --log s3://wal/demo --metadata s3://meta --metadata s3://vmeta --create-buckets"
 )]
-pub(super) struct Demo {
+pub(super) struct DemoCommand {
     #[command(flatten)]
     log: LogArgs,
     /// Make the buckets of the log and of the metadata if they are missing. For S3.
@@ -37,12 +37,12 @@ pub(super) struct Demo {
     /// End after this many entries.
     #[arg(long, env = "TIDEMARK_COUNT", value_name = "N")]
     count: Option<u64>,
-    /// Tell the same story every time, under other names.
+    /// Seed of the workload: the same updates every time, under other names.
     #[arg(long, env = "TIDEMARK_SEED", value_name = "N")]
     seed: Option<u64>,
 }
 
-impl Demo {
+impl DemoCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { log: places, create_buckets, bucket, every, count, seed } = self;
         let log = places.open()?;
@@ -50,16 +50,16 @@ impl Demo {
         if create_buckets {
             buckets.extend(log.stores().cloned());
             for name in &bucket {
-                buckets.push(places.open_beside(&beside(&places.log, name)?)?);
+                buckets.push(places.settings().beside_log(&beside(&places.log, name)?)?);
             }
         }
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
-        let told = tell(DemoOptions { log, buckets, every, count, seed }, &stop, |told| {
-            // Nobody has to listen.
-            let _ = print_line(&format!("{} {}", told.token, told.what));
+        let ended_with = run(DemoOptions { log, buckets, every, count, seed }, &stop, |update| {
+            // A reader that closed standard output does not stop the demo.
+            let _ = print_line(&format!("{} {}", update.token, update.what));
         });
-        ended(told.await)
+        ended(ended_with.await)
     }
 }
 

@@ -1,33 +1,27 @@
 //! `tidemark dev`: everything in one process on a local folder.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use tidemark_wal::Log;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     args::{ListenArgs, span},
-    output::{Progress, print_line},
-    stopping::{ended, stop_on_signal, unless_stopped},
+    output::print_line,
+    shutdown::{ended, stop_on_signal, unless_stopped},
 };
-use crate::{
-    git::Imported,
-    service::{DevOptions, DevService, import_git},
-};
+use crate::service::{DevOptions, DevService};
 
 /// Run everything in one process on a local folder: log, indexer, compaction, search and the page.
 ///
-/// With --git the history of a repository is appended first, through the ordinary writer: a commit is a bundle, a tag is
-/// a label. Running it again adds only what is new. Nothing leaves this machine.
+/// Nothing leaves this machine.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: tidemark dev --git . --dir /tmp/tidemark\n\
+#[command(after_help = "Example: tidemark dev --dir /tmp/tidemark\n\
     Another shell: tidemark append --log file:///tmp/tidemark/log --metadata file:///tmp/tidemark/metadata FILE")]
-pub(super) struct Dev {
-    /// Append the history of this git repository.
+pub(super) struct DevCommand {
+    /// Append the history of this git repository first, through the ordinary writer: a commit is a bundle, a tag is a label.
+    /// Another run adds only what is new.
+    #[cfg(feature = "demo")]
     #[arg(long, env = "TIDEMARK_GIT", value_name = "PATH")]
     git: Option<PathBuf>,
     /// The folder for everything.
@@ -40,20 +34,28 @@ pub(super) struct Dev {
     listen: ListenArgs,
 }
 
-impl Dev {
+impl DevCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { git, dir, expiry, listen } = self;
+        let Self {
+            #[cfg(feature = "demo")]
+            git,
+            dir,
+            expiry,
+            listen,
+        } = self;
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
         let start = DevService::start(DevOptions { folder: dir, expiry, listen: listen.listen }, stop.clone());
         let Some(service) = unless_stopped(&stop, Box::pin(start)).await? else { return Ok(()) };
         let address = service.address();
+        #[cfg(feature = "demo")]
         let log = service.log().clone();
         let running = tokio::spawn(service.run());
         if let Some(address) = address {
             print_line(&format!("http://{address}/"))?;
             print_line(&format!("curl -s 'http://{address}/v1/search?size=3'"))?;
         }
+        #[cfg(feature = "demo")]
         if let Some(path) = git
             && let Some(Err(error)) = stop.run_until_cancelled(append_history(&log, &path)).await
         {
@@ -65,11 +67,14 @@ impl Dev {
     }
 }
 
-async fn append_history(log: &Log, path: &Path) -> anyhow::Result<()> {
-    let progress = Progress::new("commits and tags");
-    let done = import_git(log, path, |done, total| progress.report(done, total)).await?;
+#[cfg(feature = "demo")]
+async fn append_history(log: &tidemark_wal::Log, path: &std::path::Path) -> anyhow::Result<()> {
+    use crate::git::{ImportSummary, import_git};
+
+    let progress = super::output::ProgressReporter::new("commits and tags");
+    let ImportSummary { commits, tags, present } =
+        import_git(log, path, |done, total| progress.report(done, total)).await?;
     progress.finish();
-    let Imported { commits, tags, present } = done;
     tracing::info!(commits, tags, present, "the git history is in the log");
     Ok(())
 }

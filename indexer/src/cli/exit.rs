@@ -6,7 +6,7 @@ use tidemark_store::error_chain;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum CommandExit {
     /// 0: done.
     Done,
     /// 1: failed; the message is on standard error.
@@ -14,7 +14,7 @@ pub enum Exit {
     /// 2: wrong usage.
     Usage,
     /// 3: a store does not hold what Tidemark needs.
-    Unfit,
+    StoreUnsupported,
     /// 4: another process has taken over the index.
     Fenced,
     /// 5: an update was not acknowledged in time; it may or may not be complete.
@@ -23,26 +23,26 @@ pub enum Exit {
     Unknown,
 }
 
-/// An error with the exit code that it ends the process with. Every other error ends it with [`Exit::Failed`].
+/// An error with the exit code that it ends the process with. Every other error ends it with [`CommandExit::Failed`].
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
-pub(crate) struct With {
-    pub(crate) exit: Exit,
+pub(crate) struct ExitError {
+    pub(crate) exit: CommandExit,
     pub(crate) source: anyhow::Error,
 }
 
-impl Exit {
+impl CommandExit {
     pub(crate) fn of(result: anyhow::Result<()>) -> Self {
         let Err(error) = result else { return Self::Done };
         if broken_pipe(&error) {
             return Self::Done;
         }
         eprintln!("error: {}", error_chain(error.as_ref()));
-        error.downcast_ref::<With>().map_or(Self::Failed, |with| with.exit)
+        error.downcast_ref::<ExitError>().map_or(Self::Failed, |with| with.exit)
     }
 
     pub(crate) fn with(self, source: impl Into<anyhow::Error>) -> anyhow::Error {
-        With { exit: self, source: source.into() }.into()
+        ExitError { exit: self, source: source.into() }.into()
     }
 }
 
@@ -51,13 +51,13 @@ fn broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-impl Termination for Exit {
+impl Termination for CommandExit {
     fn report(self) -> ExitCode {
         ExitCode::from(match self {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
-            Self::Unfit => 3,
+            Self::StoreUnsupported => 3,
             Self::Fenced => 4,
             Self::Unacknowledged => 5,
             Self::Unknown => 6,
@@ -71,15 +71,15 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("nothing was appended: {0}")]
-    struct Outer(#[from] Inner);
+    struct OuterError(#[from] InnerError);
 
     #[derive(Debug, thiserror::Error)]
     #[error("no answer")]
-    struct Inner;
+    struct InnerError;
 
     #[test]
     fn an_error_is_told_once() {
-        let error = Exit::Failed.with(anyhow::Error::from(Outer(Inner)).context("entry 2 of 3"));
+        let error = CommandExit::Failed.with(anyhow::Error::from(OuterError(InnerError)).context("entry 2 of 3"));
         assert_eq!(error_chain(error.as_ref()), "entry 2 of 3: nothing was appended: no answer");
     }
 }

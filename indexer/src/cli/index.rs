@@ -8,27 +8,26 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    args::{CacheArgs, LimitArgs, LogArgs, ParameterArgs, WaitArgs},
+    args::{CacheArgs, LimitArgs, LogArgs, ParameterArgs, StartupArgs},
     output::{print_line, watch_backfill},
-    stopping::{ended, stop_on_signal, unless_stopped},
+    shutdown::{ended, stop_on_signal, unless_stopped},
 };
-use crate::service::{IndexOptions, IndexService, Stores, Use, cache_options};
+use crate::service::{AccessMode, IndexOptions, IndexService, PodStores, cache_options};
 use tidemark_ingest::IngestOptions;
 
 /// Tail a log into an index, until stopped.
 ///
-/// One process writes an index at a time; further ones wait as standbys and take over when the writer has been silent
-/// for a minute. Kill it at any moment: the next one goes on where the last manifest ends.
+/// One process writes an index at a time; others wait as standbys and take over when the writer has been silent for a
+/// minute. It may be killed at any moment: the next one continues after the last manifest.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: tidemark index --log s3://wal/orders --metadata s3://meta --index s3://idx/orders --expiry 10m \
     --listen 127.0.0.1:7280\n\
     The first indexer of a log records --expiry and the other parameters; a later one that differs is refused, and\n\
     `tidemark log set` changes them. Exit code 4: another process has taken over. Exit code 6: the outcome of a\n\
-    write is unknown; start again."
+    write is unknown; restart."
 )]
-#[expect(clippy::struct_field_names, reason = "a field is called as its flag")]
-pub(super) struct Index {
+pub(super) struct IndexCommand {
     #[command(flatten)]
     log: LogArgs,
     /// Where the index lives: a bucket, or a prefix of one, apart from the log.
@@ -36,15 +35,16 @@ pub(super) struct Index {
     index: Url,
     #[command(flatten)]
     parameters: ParameterArgs,
-    /// Serve search here, too (with --no-search only health, metrics and status); port 0 takes a free one and prints it.
+    /// Listen here and serve search (with --no-search only health, metrics and status); port 0 takes a free one and prints
+    /// it.
     #[arg(long, env = "TIDEMARK_LISTEN", value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Serve no search.
+    /// Do not serve search.
     #[arg(long, env = "TIDEMARK_NO_SEARCH", requires = "listen")]
     no_search: bool,
     #[command(flatten)]
-    wait: WaitArgs,
-    /// Who owns the index: that of another owner is refused. A name, or `k8s:<cluster>/<namespace>/<name>/<uid>` for a WAL
+    wait: StartupArgs,
+    /// Owner of the index; an index of another owner is refused. A name, or `k8s:<cluster>/<namespace>/<name>/<uid>` for a WAL
     /// resource.
     #[arg(long, env = "TIDEMARK_OWNER", value_name = "OWNER", default_value = "tidemark", value_parser = owner)]
     owner: Owner,
@@ -57,7 +57,7 @@ pub(super) struct Index {
     /// Do not compact.
     #[arg(long, env = "TIDEMARK_NO_COMPACTION")]
     no_compaction: bool,
-    /// Folder in which a file `purge` that holds the UID of --owner, a WAL resource, has the index removed for good.
+    /// Folder in which a file `purge` with the UID of --owner, a WAL resource, requests the permanent removal of the index.
     #[arg(long, env = "TIDEMARK_CONTROL_DIR", value_name = "DIR")]
     control_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -66,7 +66,7 @@ pub(super) struct Index {
     cache: CacheArgs,
 }
 
-impl Index {
+impl IndexCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self {
             log,
@@ -86,7 +86,7 @@ impl Index {
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         let settings = log.settings();
         let options = IndexOptions {
-            stores: Stores::at(Some((log.log, log.metadata)), index, &settings, Use::Writing),
+            stores: PodStores::at(Some((log.log, log.metadata)), index, &settings, AccessMode::ReadWrite),
             parameters: Box::new(move |recorded| match recorded {
                 Some(recorded) => Some(parameters.over(recorded)),
                 None => parameters.complete(),
@@ -97,7 +97,7 @@ impl Index {
             identity,
             listen,
             search: !no_search,
-            patience: wait.patience(),
+            startup: wait.startup_mode(),
             cache,
             ingest: IngestOptions { compaction: !no_compaction, limits: limits.limits(), ..IngestOptions::default() },
         };
@@ -128,7 +128,7 @@ fn owner(text: &str) -> Result<Owner, String> {
             name: (*name).to_owned(),
             uid: (*uid).to_owned(),
         }),
-        _ => Err(format!("\"{text}\" is no owner; wanted is a name, or \"k8s:<cluster>/<namespace>/<name>/<uid>\"")),
+        _ => Err(format!("invalid owner \"{text}\": expected a name, or \"k8s:<cluster>/<namespace>/<name>/<uid>\"")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `tidemark kubectl`, and `kubectl tidemark` where the program is called `kubectl-tidemark`.
 //!
-//! Everything goes through the `kubectl` of the user: his cluster, his rights, his proxies. No Secret is ever read.
+//! Everything goes through the `kubectl` of the users: their cluster, credentials and proxies. No Secret is ever read.
 
 mod check;
 mod client;
@@ -16,19 +16,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use client::Client;
+use client::KubectlClient;
 
 /// Ask a cluster about its WALs.
 ///
 /// Called `kubectl-tidemark` on the PATH, the program is a plugin: `kubectl tidemark status`. It runs `kubectl` with your
-/// context and your rights.
+/// context and your credentials.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: ln -s \"$(command -v tidemark)\" ~/.local/bin/kubectl-tidemark && kubectl tidemark status -A"
 )]
-pub(super) struct Kubectl {
+pub(super) struct KubectlCommand {
     #[command(subcommand)]
-    command: Command,
+    command: KubectlSubcommand,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -51,23 +51,23 @@ struct ClusterArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Status(status::Status),
-    Search(search::Search),
-    Check(check::Check),
-    Report(report::Report),
+enum KubectlSubcommand {
+    Status(status::WalStatusCommand),
+    Search(search::WalSearchCommand),
+    Check(check::WalCheckCommand),
+    Report(report::WalReportCommand),
 }
 
-impl Kubectl {
+impl KubectlCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { command, cluster } = self;
         let ClusterArgs { namespace, context, kubeconfig, kubectl } = cluster;
-        let client = Client::new(kubectl, namespace, context, kubeconfig);
+        let client = KubectlClient::new(kubectl, namespace, context, kubeconfig);
         match command {
-            Command::Status(status) => status.run(&client).await,
-            Command::Search(search) => search.run(&client).await,
-            Command::Check(check) => check.run(&client).await,
-            Command::Report(report) => report.run(&client).await,
+            KubectlSubcommand::Status(status) => status.run(&client).await,
+            KubectlSubcommand::Search(search) => search.run(&client).await,
+            KubectlSubcommand::Check(check) => check.run(&client).await,
+            KubectlSubcommand::Report(report) => report.run(&client).await,
         }
     }
 }

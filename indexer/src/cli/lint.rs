@@ -8,8 +8,8 @@ use serde::Serialize;
 use tidemark_crds::{Finding, Linted, lint};
 
 use super::{
-    Exit,
     args::OutputArgs,
+    exit::CommandExit,
     output::{print_json, print_line},
 };
 
@@ -21,7 +21,7 @@ use super::{
 #[command(after_help = "Example: tidemark lint wal.yaml\n\
     helm template orders ./chart | tidemark lint -\n\
     Exit codes: 0 nothing found, 1 something found, 2 a file cannot be read.")]
-pub(super) struct Lint {
+pub(super) struct LintCommand {
     /// YAML files, each with any number of documents; `-` reads standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -31,19 +31,19 @@ pub(super) struct Lint {
 
 /// One finding as JSON.
 #[derive(Serialize)]
-struct Line<'a> {
+struct FindingJson<'a> {
     file: &'a str,
     #[serde(flatten)]
     finding: &'a Finding,
 }
 
-impl Lint {
+impl LintCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let Self { files, output: OutputArgs { json } } = self;
         let mut findings = 0;
         for file in &files {
             let name = file.display().to_string();
-            let linted = lint(&read(file).map_err(|error| Exit::Usage.with(error))?);
+            let linted = lint(&read(file).map_err(|error| CommandExit::Usage.with(error))?);
             findings += linted.findings.len();
             if json { print_lines(&name, &linted)? } else { print(&name, &linted)? }
         }
@@ -65,7 +65,7 @@ fn read(file: &PathBuf) -> anyhow::Result<String> {
 }
 
 fn print_lines(file: &str, linted: &Linted) -> anyhow::Result<()> {
-    linted.findings.iter().try_for_each(|finding| print_json(&Line { file, finding }))
+    linted.findings.iter().try_for_each(|finding| print_json(&FindingJson { file, finding }))
 }
 
 fn print(file: &str, linted: &Linted) -> anyhow::Result<()> {
@@ -91,18 +91,18 @@ mod tests {
         storage: {credentials: {type: WorkloadIdentity}}\n  log: {url: s3://wal, expiry: 1h}\n  \
         metadata: {urls: [s3://meta]}\n  index: {url: s3://idx}\n";
 
-    fn exit_for(text: &str) -> Exit {
+    fn exit_for(text: &str) -> CommandExit {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("wal.yaml");
         std::fs::write(&file, text).unwrap();
-        Exit::of(Lint { files: vec![file], output: OutputArgs { json: true } }.run())
+        CommandExit::of(LintCommand { files: vec![file], output: OutputArgs { json: true } }.run())
     }
 
     #[test]
     fn each_end_has_a_code_of_its_own() {
-        assert_eq!(exit_for(GOOD), Exit::Done);
-        assert_eq!(exit_for(&GOOD.replace("1h", "1d")), Exit::Failed);
-        let missing = Lint { files: vec!["no/such.yaml".into()], output: OutputArgs { json: false } };
-        assert_eq!(Exit::of(missing.run()), Exit::Usage);
+        assert_eq!(exit_for(GOOD), CommandExit::Done);
+        assert_eq!(exit_for(&GOOD.replace("1h", "1d")), CommandExit::Failed);
+        let missing = LintCommand { files: vec!["no/such.yaml".into()], output: OutputArgs { json: false } };
+        assert_eq!(CommandExit::of(missing.run()), CommandExit::Usage);
     }
 }

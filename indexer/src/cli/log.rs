@@ -17,23 +17,23 @@ use tidemark_wal::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Exit,
     args::{LogArgs, OutputArgs, ParameterArgs},
+    exit::CommandExit,
     output::{print_json, print_line},
-    stopping::{ended, stop_on_signal},
+    shutdown::{ended, stop_on_signal},
 };
-use crate::service::{ServiceError, fit_log};
+use crate::service::{ServiceError, verify_log_contract};
 use tidemark_ingest::engine::WriterKey;
 
 /// Entries read at once.
 const CONCURRENCY: usize = 32;
 /// How often `--follow` looks again.
-const PERIOD: Duration = Duration::from_secs(1);
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// List or follow the entries of a log with their outcomes.
 ///
 /// Reads the buckets alone, no index. An entry is `pending` until its second is sealed; with `--follow` it is printed
-/// when it is seen and again when it is decided. Duplicates are told from the entries that this command has read, so
+/// when it is seen and again when it is decided. Duplicates are detected among the entries that this command has read, so
 /// start at the beginning where they matter; an entry is `duplicate` when all of its operations are.
 ///
 /// Writes one thing: a small object below `.tidemark/clock/` in each store, whose store time is the time that decides. With
@@ -45,31 +45,30 @@ const PERIOD: Duration = Duration::from_secs(1);
     after_help = "Example: tidemark log --log s3://wal/orders --metadata s3://meta --json | head\n\
     Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m"
 )]
-#[expect(clippy::struct_field_names, reason = "a field is called as its flag")]
-pub(super) struct Log {
+pub(super) struct LogCommand {
     #[command(subcommand)]
-    command: Option<LogCommand>,
-    // Optional as a whole, since a subcommand has its own. (An optional `List` would be absent without its own flags.)
+    command: Option<LogSubcommand>,
+    // Optional as a whole, since a subcommand has its own. (An optional `LogListArgs` would be absent without its own flags.)
     #[command(flatten)]
     log: Option<LogArgs>,
     #[command(flatten)]
-    list: List,
+    list: LogListArgs,
 }
 
 #[derive(Debug, Subcommand)]
-enum LogCommand {
-    Set(Set),
+enum LogSubcommand {
+    Set(LogSetCommand),
 }
 
 #[derive(Debug, Args)]
-struct List {
+struct LogListArgs {
     /// Only entries from this time on (RFC 3339).
     #[arg(long, env = "TIDEMARK_FROM", value_name = "TIME")]
     from: Option<jiff::Timestamp>,
     /// Only entries before this time (RFC 3339).
     #[arg(long, env = "TIDEMARK_TO", value_name = "TIME")]
     to: Option<jiff::Timestamp>,
-    /// Go on with what comes, until interrupted.
+    /// Continue with new entries, until interrupted.
     #[arg(long, env = "TIDEMARK_FOLLOW")]
     follow: bool,
     #[command(flatten)]
@@ -79,12 +78,12 @@ struct List {
 /// Record or change the dated parameters of a log.
 ///
 /// The first set holds for all time so far. A change takes effect 5 minutes plus the visibility delay after it was
-/// recorded, so that nobody relies on the old one any more; lowering the expiry moves the horizon only after the old
-/// bound has passed. Prints the sets with their dates. The first to write to a store proves that it is fit, as
+/// recorded, so that no process still relies on the old one; lowering the expiry moves the horizon only after the old
+/// bound has passed. Prints the sets with their dates. The first to write to a store verifies its contract, as
 /// `tidemark check` does.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m")]
-struct Set {
+struct LogSetCommand {
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
@@ -93,22 +92,22 @@ struct Set {
     output: OutputArgs,
 }
 
-impl Log {
+impl LogCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match (self.command, self.log) {
-            (Some(LogCommand::Set(set)), _) => set.run().await,
+            (Some(LogSubcommand::Set(set)), _) => set.run().await,
             (None, Some(log)) => self.list.run(log).await,
-            (None, None) => anyhow::bail!("--log and --metadata are wanted"),
+            (None, None) => anyhow::bail!("--log and --metadata are required"),
         }
     }
 }
 
-impl List {
+impl LogListArgs {
     async fn run(self, log: LogArgs) -> anyhow::Result<()> {
         let Self { from, to, follow, output } = self;
         let stores = log.open()?;
         let entropy = Entropy::from_os();
-        let mut listing = Listing {
+        let mut listing = LogPrinter {
             clock: Clock::new(stores.stores(), &format!("log-{}", entropy.nonce())),
             root: RootChain::open(&stores, entropy),
             reader: LogReader::new(&stores, ReaderLimits::default()),
@@ -134,7 +133,7 @@ impl List {
     }
 }
 
-struct Listing {
+struct LogPrinter {
     clock: Clock,
     root: RootChain,
     reader: LogReader,
@@ -145,16 +144,16 @@ struct Listing {
     seen: BTreeSet<Token>,
     /// Everything sealed up to this one is printed with its outcome: the pass after a failed one goes on behind it.
     decided: Option<Token>,
-    committed: Keys,
+    committed: CommittedKeys,
     output: OutputArgs,
 }
 
-impl Listing {
+impl LogPrinter {
     /// Prints what comes, and never ends. Only the first pass has to succeed: later a store may fail for a while.
     async fn follow(&mut self) -> anyhow::Result<()> {
         self.pass().await?;
         loop {
-            tokio::time::sleep(PERIOD).await;
+            tokio::time::sleep(FOLLOW_INTERVAL).await;
             match self.pass().await {
                 Err(error) if is_retryable(&error) => tracing::warn!("{error:#}; trying again"),
                 passed => passed?,
@@ -191,7 +190,7 @@ impl Listing {
     }
 }
 
-/// Whether a later pass may succeed: a refusal stays one, and so does an output that nobody reads.
+/// Whether a later pass may succeed. A refusal is permanent, and so is a closed output.
 fn is_retryable(error: &anyhow::Error) -> bool {
     let store = match error.downcast_ref::<ClockError>() {
         Some(ClockError::Store(store)) => Some(store),
@@ -210,17 +209,17 @@ async fn fetch(
 
 /// One line of output.
 #[derive(Serialize)]
-struct Line {
+struct EntryLine {
     token: Token,
     time: String,
     outcome: Outcome,
     evidence: Option<Evidence>,
-    ops: Vec<LineOp>,
+    ops: Vec<OperationLine>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct LineOp {
+struct OperationLine {
     kind: tidemark_wal::OperationKind,
     outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -232,13 +231,13 @@ struct LineOp {
 }
 
 /// The first committed operation of each writer and idempotency key that this command has read.
-type Keys = BTreeMap<WriterKey, (Token, usize)>;
+type CommittedKeys = BTreeMap<WriterKey, (Token, usize)>;
 
-fn line(entry: &ResolvedEntry, sealed: bool, committed: &mut Keys) -> Line {
+fn line(entry: &ResolvedEntry, sealed: bool, committed: &mut CommittedKeys) -> EntryLine {
     let outcomes = if sealed { decided(entry, committed) } else { vec![Outcome::Pending; entry.ops.len()] };
     // The operations of one entry share the outcome, except that some may be duplicates; the weakest evidence is the entry's.
     let shared = outcomes.iter().find(|outcome| **outcome != Outcome::Duplicate).or(outcomes.first());
-    Line {
+    EntryLine {
         token: entry.token,
         time: entry.token.second().to_string(),
         outcome: shared.copied().unwrap_or(Outcome::Malformed),
@@ -247,8 +246,8 @@ fn line(entry: &ResolvedEntry, sealed: bool, committed: &mut Keys) -> Line {
     }
 }
 
-fn operation(op: &tidemark_wal::ResolvedOperation, outcome: Outcome) -> LineOp {
-    LineOp {
+fn operation(op: &tidemark_wal::ResolvedOperation, outcome: Outcome) -> OperationLine {
+    OperationLine {
         kind: op.operation.kind,
         outcome,
         descriptor: op.operation.descriptor.clone(),
@@ -258,7 +257,7 @@ fn operation(op: &tidemark_wal::ResolvedOperation, outcome: Outcome) -> LineOp {
 }
 
 /// The outcomes of the operations, by the index's rule: a committed one whose key a committed one bore before is a duplicate.
-fn decided(entry: &ResolvedEntry, committed: &mut Keys) -> Vec<Outcome> {
+fn decided(entry: &ResolvedEntry, committed: &mut CommittedKeys) -> Vec<Outcome> {
     let key_of = |number: usize| {
         let intent = entry.intent.as_ref().ok()?;
         Some(WriterKey { writer: intent.writer.clone().unwrap_or_default(), key: intent.key_of(number)? })
@@ -272,7 +271,7 @@ fn decided(entry: &ResolvedEntry, committed: &mut Keys) -> Vec<Outcome> {
     entry.ops.iter().enumerate().map(outcome).collect()
 }
 
-fn print(line: &Line, output: OutputArgs) -> anyhow::Result<()> {
+fn print(line: &EntryLine, output: OutputArgs) -> anyhow::Result<()> {
     if output.json {
         return print_json(line);
     }
@@ -284,7 +283,7 @@ fn print(line: &Line, output: OutputArgs) -> anyhow::Result<()> {
     print_line(&format!("{} {} {:<9} {}", line.token, line.time, line.outcome.as_str(), ops.join(" ")))
 }
 
-impl Set {
+impl LogSetCommand {
     async fn run(self) -> anyhow::Result<()> {
         let Self { log, parameters, output } = self;
         let stores = log.open()?;
@@ -295,7 +294,7 @@ impl Set {
             Some(recorded) => parameters.over(recorded),
             None => parameters.complete().ok_or_else(no_expiry)?,
         };
-        ended(fit_log(&root, &stores, &entropy).await)?;
+        ended(verify_log_contract(&root, &stores, &entropy).await)?;
         let set = match recorded {
             Some(_) => root.set_parameters(&wanted).await,
             None => root.ensure(&wanted).await,
@@ -313,7 +312,7 @@ impl Set {
 }
 
 fn no_expiry() -> anyhow::Error {
-    Exit::Usage.with(anyhow::anyhow!(
+    CommandExit::Usage.with(anyhow::anyhow!(
         "the log has no parameters yet; nothing is changed; give --expiry, how long its signed URLs last at most"
     ))
 }
@@ -326,9 +325,9 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Command {
+    struct TestCli {
         #[command(flatten)]
-        log: Log,
+        log: LogCommand,
     }
 
     #[test]
@@ -336,7 +335,7 @@ mod tests {
         let places = ["--log", "s3://wal/orders", "--metadata", "s3://meta"];
         for more in [&[][..], &["--json"], &["--stores", "log: {region: r}"]] {
             for words in [[&["log"], &places[..], more].concat(), [&["log"], more, &places[..]].concat()] {
-                let parsed = Command::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+                let parsed = TestCli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
                 assert!(parsed.log.log.is_some(), "{words:?}");
             }
         }
@@ -376,7 +375,7 @@ mod tests {
     #[test]
     fn duplicates_are_told_by_each_operations_own_key() {
         use Outcome::{Committed, Duplicate};
-        let mut committed = Keys::new();
+        let mut committed = CommittedKeys::new();
         for (n, (body, outcome, ops)) in [
             // The keys of its operations are k and k#1.
             (r#""writer": "w", "idempotencyKey": "k", "ops": [{}, {}]"#, Committed, vec![Committed, Committed]),

@@ -2,11 +2,11 @@
 
 use std::{
     io::{IsTerminal as _, Write as _},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
@@ -14,9 +14,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tidemark_ingest::IngestStatus;
 
 /// How often progress is logged where there is no terminal.
-const LOG_EVERY: Duration = Duration::from_secs(5);
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// A run through more sealed seconds than this is a backfill.
-const BACKFILL: Duration = Duration::from_mins(1);
+const MIN_BACKFILL_SPAN: Duration = Duration::from_mins(1);
 
 /// Prints `value` as one line of JSON on standard output.
 pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
@@ -36,13 +36,13 @@ pub(super) fn print_line(line: &str) -> anyhow::Result<()> {
 }
 
 /// Progress of long work: a bar on a terminal, log lines otherwise.
-pub(super) struct Progress {
+pub(super) struct ProgressReporter {
     bar: ProgressBar,
     what: &'static str,
     logged: Mutex<Option<Instant>>,
 }
 
-impl Progress {
+impl ProgressReporter {
     /// Progress over `what`, such as `"commits"`.
     pub(super) fn new(what: &'static str) -> Self {
         let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}");
@@ -62,8 +62,8 @@ impl Progress {
     }
 
     fn due(&self) -> bool {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = logged.is_none_or(|at| at.elapsed() >= LOG_EVERY);
+        let mut logged = self.logged.lock();
+        let due = logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL);
         if due {
             *logged = Some(Instant::now());
         }
@@ -79,15 +79,15 @@ impl Progress {
 /// Shows how far a backfill has come, for as long as the answer lives.
 pub(super) fn watch_backfill(mut status: watch::Receiver<IngestStatus>) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut shown: Option<Progress> = None;
+        let mut shown: Option<ProgressReporter> = None;
         while status.changed().await.is_ok() {
             let progress = status.borrow_and_update().progress;
             match progress {
                 // A run of a few seconds is the ordinary tail.
-                Some(run) if run.to.since(run.from.second()) > BACKFILL => {
+                Some(run) if run.to.since(run.from.second()) > MIN_BACKFILL_SPAN => {
                     let done = run.at.second().since(run.from.second()).as_secs();
                     let total = run.to.since(run.from.second()).as_secs();
-                    shown.get_or_insert_with(|| Progress::new("seconds of the log")).report(done, total);
+                    shown.get_or_insert_with(|| ProgressReporter::new("seconds of the log")).report(done, total);
                 }
                 _ => {
                     if let Some(progress) = shown.take() {

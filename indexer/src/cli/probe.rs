@@ -1,4 +1,4 @@
-//! `tidemark probe`: whether a service answers, for places that have no shell and no curl.
+//! `tidemark probe`: whether a service answers, where there is no shell and no curl.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use url::Url;
 use super::{args::span, output::print_line};
 
 /// Time between two tries.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one try may take.
-const TRY: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Wait until a URL answers with success (2xx).
 ///
 /// The image holds no shell and no curl: `helm test` and init containers use this. Tries again until the time is up.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark probe http://tidemark-operator.tidemark-system:8080/readyz --timeout 60s")]
-pub(super) struct Probe {
+pub(super) struct ProbeCommand {
     /// What to ask, http:// or https://.
     #[arg(value_name = "URL")]
     url: Url,
@@ -27,10 +27,10 @@ pub(super) struct Probe {
     timeout: Duration,
 }
 
-impl Probe {
+impl ProbeCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { url, timeout } = self;
-        let client = reqwest::Client::builder().timeout(TRY).build()?;
+        let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build()?;
         let end = Instant::now() + timeout;
         loop {
             let failed = match client.get(url.clone()).send().await {
@@ -43,10 +43,10 @@ impl Probe {
                 }
                 Err(error) => format!("it does not answer: {:#}", anyhow::Error::from(error.without_url())),
             };
-            if Instant::now() + PAUSE >= end {
+            if Instant::now() + RETRY_INTERVAL >= end {
                 anyhow::bail!("\"{url}\" is not ready after {}s: {failed}", timeout.as_secs());
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 }
@@ -67,14 +67,14 @@ mod tests {
 
     #[tokio::test]
     async fn success_is_an_answer_of_2xx() {
-        let probe = Probe { url: server(StatusCode::OK).await, timeout: Duration::ZERO };
+        let probe = ProbeCommand { url: server(StatusCode::OK).await, timeout: Duration::ZERO };
         probe.run().await.unwrap();
     }
 
     #[tokio::test]
     async fn anything_else_says_what_was_answered() {
         let url = server(StatusCode::SERVICE_UNAVAILABLE).await;
-        let error = Probe { url, timeout: Duration::ZERO }.run().await.unwrap_err().to_string();
+        let error = ProbeCommand { url, timeout: Duration::ZERO }.run().await.unwrap_err().to_string();
         assert!(error.contains("503") && error.contains("no leader yet"), "{error}");
     }
 }

@@ -7,21 +7,21 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    Exit,
-    args::{CacheArgs, LimitArgs, ListenArgs, StoresArgs, WaitArgs},
+    args::{CacheArgs, LimitArgs, ListenArgs, StartupArgs, StoresArgs},
+    exit::CommandExit,
     output::print_line,
-    stopping::{ended, stop_on_signal, unless_stopped},
+    shutdown::{ended, stop_on_signal, unless_stopped},
 };
-use crate::service::{ServeOptions, ServeService, Stores, Use, cache_options};
+use crate::service::{AccessMode, PodStores, ServeOptions, ServeService, cache_options};
 
 /// Serve search over an index, until stopped.
 ///
-/// Writes nothing: any number of them may run. With --log, entries that are not sealed yet are in the answers, flagged.
+/// It writes nothing: any number of replicas may run. With --log, answers include entries that are not sealed yet, flagged.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark serve --log s3://wal/orders --metadata s3://meta --index s3://idx/orders \
     --listen 127.0.0.1:7281\n\
     Then open the address, or: curl 'http://127.0.0.1:7281/v1/search?q=message'")]
-pub(super) struct Serve {
+pub(super) struct ServeCommand {
     /// The log; without it, sealed answers only.
     #[arg(long, env = "TIDEMARK_LOG", value_name = "URL", requires = "metadata")]
     log: Option<Url>,
@@ -34,11 +34,11 @@ pub(super) struct Serve {
     #[command(flatten)]
     listen: ListenArgs,
     #[command(flatten)]
-    wait: WaitArgs,
+    wait: StartupArgs,
     #[command(flatten)]
     stores: StoresArgs,
-    /// Want the token in this file with every request, all but health, metrics and `/v1/process`: as `Authorization: Bearer`,
-    /// or as the password of HTTP Basic for the page. Read again when it changes.
+    /// Require the token in this file with every request except health, metrics and `/v1/process`: as `Authorization:
+    /// Bearer`, or as the password of HTTP Basic for the page. The file is read again when it changes.
     #[arg(long, env = "TIDEMARK_AUTH_TOKEN_FILE", value_name = "FILE")]
     auth_token_file: Option<PathBuf>,
     #[command(flatten)]
@@ -47,17 +47,17 @@ pub(super) struct Serve {
     cache: CacheArgs,
 }
 
-impl Serve {
+impl ServeCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { log, metadata, index, listen, wait, stores, auth_token_file, limits, cache } = self;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         if log.is_some() && metadata.is_empty() {
-            return Err(Exit::Usage.with(anyhow::anyhow!("--log wants --metadata beside it")));
+            return Err(CommandExit::Usage.with(anyhow::anyhow!("--log requires --metadata")));
         }
         let options = ServeOptions {
-            stores: Stores::at(log.map(|log| (log, metadata)), index, &stores.settings(), Use::Reading),
+            stores: PodStores::at(log.map(|log| (log, metadata)), index, &stores.settings(), AccessMode::ReadOnly),
             listen: listen.listen,
-            patience: wait.patience(),
+            startup: wait.startup_mode(),
             token_file: auth_token_file,
             limits: limits.limits(),
             cache,

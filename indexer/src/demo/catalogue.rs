@@ -1,31 +1,31 @@
 //! The team, its repos and what it does to them.
 
 /// Somebody who contributes.
-pub(super) struct Member {
+pub(super) struct TeamMember {
     pub(super) name: &'static str,
     pub(super) email: &'static str,
 }
 
 /// A repo and the work that is done in it. `{place}` and `{number}` in a message are filled in.
-pub(super) struct Shelf {
+pub(super) struct DemoRepo {
     pub(super) name: &'static str,
     pub(super) description: &'static str,
     pub(super) messages: &'static [&'static str],
     pub(super) places: &'static [&'static str],
 }
 
-pub(super) const TEAM: [Member; 7] = [
-    Member { name: "Ada Okafor", email: "ada.okafor@example.org" },
-    Member { name: "Bram de Vries", email: "bram.devries@example.org" },
-    Member { name: "Chen Wei", email: "chen.wei@example.org" },
-    Member { name: "Dolores Ruiz", email: "dolores.ruiz@example.org" },
-    Member { name: "Emeka Nwosu", email: "emeka.nwosu@example.org" },
-    Member { name: "Frida Lindqvist", email: "frida.lindqvist@example.org" },
-    Member { name: "Nightly import", email: "imports@example.org" },
+pub(super) const TEAM: [TeamMember; 7] = [
+    TeamMember { name: "Ada Okafor", email: "ada.okafor@example.org" },
+    TeamMember { name: "Bram de Vries", email: "bram.devries@example.org" },
+    TeamMember { name: "Chen Wei", email: "chen.wei@example.org" },
+    TeamMember { name: "Dolores Ruiz", email: "dolores.ruiz@example.org" },
+    TeamMember { name: "Emeka Nwosu", email: "emeka.nwosu@example.org" },
+    TeamMember { name: "Frida Lindqvist", email: "frida.lindqvist@example.org" },
+    TeamMember { name: "Nightly import", email: "imports@example.org" },
 ];
 
-pub(super) const SHELVES: [Shelf; 5] = [
-    Shelf {
+pub(super) const REPOS: [DemoRepo; 5] = [
+    DemoRepo {
         name: "retail-orders",
         description: "orders, refunds and returns of all shops, one bundle an import",
         messages: &[
@@ -37,7 +37,7 @@ pub(super) const SHELVES: [Shelf; 5] = [
         ],
         places: &["Lisbon", "Oslo", "Nairobi", "Osaka", "Montreal"],
     },
-    Shelf {
+    DemoRepo {
         name: "sensor-readings",
         description: "temperature, humidity and vibration of every plant",
         messages: &[
@@ -48,7 +48,7 @@ pub(super) const SHELVES: [Shelf; 5] = [
         ],
         places: &["Gdansk", "Porto", "Chennai", "Monterrey"],
     },
-    Shelf {
+    DemoRepo {
         name: "street-images",
         description: "labelled photographs for the detection of road signs",
         messages: &[
@@ -59,7 +59,7 @@ pub(super) const SHELVES: [Shelf; 5] = [
         ],
         places: &["Vienna", "Lima", "Hanoi", "Dublin"],
     },
-    Shelf {
+    DemoRepo {
         name: "speech-corpus",
         description: "recorded sentences with transcripts and the consent of their speakers",
         messages: &[
@@ -70,7 +70,7 @@ pub(super) const SHELVES: [Shelf; 5] = [
         ],
         places: &["Glasgow", "Dakar", "Quebec", "Medellin"],
     },
-    Shelf {
+    DemoRepo {
         name: "churn-model",
         description: "features, weights and reports of the model that predicts who leaves",
         messages: &[

@@ -1,74 +1,77 @@
-//! Tells the story to a log, for as long as it is listened to.
+//! Appends the generated updates to a log until it is stopped.
 
 use std::{sync::Arc, time::Duration};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder, Retryable as _};
 use tidemark_catalog::RootChain;
 use tidemark_store::{Clock, Entropy, Store, StoreError, StoreSecond};
 use tidemark_wal::{AppendError, Log, LogWriter, LogWriterOptions, Token, read_descriptor};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::story::{Chapter, Story};
-use crate::service::{ServiceError, fit_log};
+use super::workload::{PlannedUpdate, WorkloadGenerator};
+use crate::service::{ServiceError, verify_log_contract};
 
-/// The longest pause before something that failed is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// The first pause before something that failed is retried.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest pause before something that failed is retried.
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
 /// Bytes of a descriptor that are read at most.
-const DESCRIPTOR_LIMIT: u64 = 1 << 20;
+const MAX_DESCRIPTOR_BYTES: u64 = 1 << 20;
 
-/// What the demo is told.
+/// Options of the demo.
 pub(crate) struct DemoOptions {
     /// The log.
     pub(crate) log: Log,
-    /// Stores whose buckets are made if they are missing.
+    /// Stores whose buckets are created if they are missing.
     pub(crate) buckets: Vec<Store>,
     /// The time between two entries.
     pub(crate) every: Duration,
     /// After how many entries to end; never if left out.
     pub(crate) count: Option<u64>,
-    /// What decides the story; the operating system's randomness if left out. Names never depend on it.
+    /// Seed of the workload; random if left out. Names never depend on it.
     pub(crate) seed: Option<u64>,
 }
 
 /// An entry that is in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct AppendedUpdate {
     /// Its token.
     pub(crate) token: Token,
     /// What it is, in words.
     pub(crate) what: String,
 }
 
-/// Appends until `stop` is cancelled or enough is told. `heard` hears of every entry.
+/// Appends until `stop` is cancelled or `count` entries are appended, and calls `on_append` with each entry.
 ///
-/// Waits for stores that do not answer and for a log that has no parameters, and says so once. An update that fails is
+/// Waits for stores that do not answer and for a log that has no parameters, and logs that once. An update that fails is
 /// logged, and the next one is made. What it makes has random names, so that any number of these may run, one after the
 /// other or at once.
-pub(crate) async fn tell(
+pub(crate) async fn run(
     options: DemoOptions,
     stop: &CancellationToken,
-    heard: impl Fn(Told),
+    on_append: impl Fn(AppendedUpdate),
 ) -> Result<(), ServiceError> {
     let DemoOptions { log, buckets, every, count, seed } = options;
     let ids = Entropy::from_os();
-    let dice = seed.map_or_else(Entropy::from_os, Entropy::seeded);
+    let rng = seed.map_or_else(Entropy::from_os, Entropy::seeded);
     let opened = stop.run_until_cancelled(async {
-        make_buckets(&buckets).await?;
-        open(&log, &ids, Story::new(dice, ids.clone())).await
+        create_buckets(&buckets).await?;
+        open(&log, &ids, WorkloadGenerator::new(rng, ids.clone())).await
     });
     let Some(opened) = opened.await else { return Ok(()) };
-    let mut teller = opened?;
-    let mut told = 0;
+    let mut writer = opened?;
+    let mut appended = 0;
     let mut due = Instant::now();
-    while !stop.is_cancelled() && count.is_none_or(|count| told < count) {
+    while !stop.is_cancelled() && count.is_none_or(|count| appended < count) {
         // An entry that was begun is completed, also when the process is asked to end.
-        if let Some(entry) = teller.tell_next().await {
-            heard(entry);
-            told += 1;
+        if let Some(entry) = writer.append_next().await {
+            on_append(entry);
+            appended += 1;
         }
-        let pause = teller.pause();
+        let pause = writer.pause();
         due = (due + every).max(Instant::now() + pause);
-        if count.is_none_or(|count| told < count) {
+        if count.is_none_or(|count| appended < count) {
             stop.run_until_cancelled(sleep_until(due)).await;
         }
     }
@@ -76,57 +79,57 @@ pub(crate) async fn tell(
 }
 
 /// Waits until every bucket exists.
-async fn make_buckets(stores: &[Store]) -> Result<(), ServiceError> {
+async fn create_buckets(stores: &[Store]) -> Result<(), ServiceError> {
     for store in stores {
-        let made = patiently("a bucket", || async { Ok(store.create_bucket().await?) }).await?;
-        if made {
-            tracing::info!(store = %store.url(), "made the bucket");
+        let created = retry_until_ok("a bucket", || async { Ok(store.create_bucket().await?) }).await?;
+        if created {
+            tracing::info!(store = %store.url(), "created the bucket");
         }
     }
     Ok(())
 }
 
-/// Waits until the log can be appended to, and looks what is there already.
-async fn open(log: &Log, ids: &Entropy, mut story: Story) -> Result<Teller, ServiceError> {
+/// Waits until the log can be appended to, and reads what exists already.
+async fn open(log: &Log, ids: &Entropy, mut workload: WorkloadGenerator) -> Result<WorkloadWriter, ServiceError> {
     let name = format!("tidemark-demo-{}", ids.nonce());
     let root = Arc::new(RootChain::open(log, ids.clone()));
     let clock = Clock::new(log.stores(), &name);
-    patiently("the log", || async {
+    retry_until_ok("the log", || async {
         if root.parameters().await?.is_none() {
-            return Err(Wait::NoParameters);
+            return Err(NotReadyError::NoParameters);
         }
-        Ok(fit_log(&root, log, ids).await?)
+        Ok(verify_log_contract(&root, log, ids).await?)
     })
     .await?;
-    let (writer, now) = patiently("the log", || async {
+    let (writer, now) = retry_until_ok("the log", || async {
         let options = LogWriterOptions::named(name.clone());
         let writer = LogWriter::open(log.clone(), root.clone(), options, ids.clone()).await?;
         Ok((writer, clock.probe().await.map_err(AppendError::from)?.now))
     })
     .await?;
-    let found = patiently("the metadata", || async { Ok(look_around(log).await?) }).await?;
-    found.landmarks.iter().for_each(|path| story.exists(path));
-    found.labels.iter().for_each(|(repo, label, id)| story.labelled(repo, label, id));
-    Ok(Teller { writer, story, now, failures: 0 })
+    let found = retry_until_ok("the metadata", || async { Ok(find_existing(log).await?) }).await?;
+    found.seeded_names.iter().for_each(|path| workload.exists(path));
+    found.labels.iter().for_each(|(repo, label, id)| workload.set_label(repo, label, id));
+    Ok(WorkloadWriter { writer, workload, now, failures: 0 })
 }
 
-/// What an earlier process left.
+/// Objects that an earlier process left.
 #[derive(Default)]
-struct Found {
-    landmarks: Vec<String>,
+struct ExistingObjects {
+    seeded_names: Vec<String>,
     labels: Vec<(&'static str, &'static str, String)>,
 }
 
-async fn look_around(log: &Log) -> Result<Found, StoreError> {
-    let mut found = Found::default();
-    for path in Story::landmarks() {
+async fn find_existing(log: &Log) -> Result<ExistingObjects, StoreError> {
+    let mut found = ExistingObjects::default();
+    for path in WorkloadGenerator::seeded_names() {
         if log.descriptors().head(&path).await?.is_some() {
-            found.landmarks.push(path);
+            found.seeded_names.push(path);
         }
     }
-    for (repo, label) in Story::labels() {
+    for (repo, label) in WorkloadGenerator::labels() {
         let path = format!("labels/{repo}/{label}/label.yaml");
-        let body = log.values().get(&path, DESCRIPTOR_LIMIT).await?.and_then(|object| object.body);
+        let body = log.values().get(&path, MAX_DESCRIPTOR_BYTES).await?.and_then(|object| object.body);
         let place = tidemark_wal::parse_datamon_path(&path).ok();
         let read = place.zip(body).and_then(|(place, body)| read_descriptor(&place, &body).ok());
         found.labels.extend(read.and_then(|label| label.id).map(|id| (repo, label, id)));
@@ -134,9 +137,9 @@ async fn look_around(log: &Log) -> Result<Found, StoreError> {
     Ok(found)
 }
 
-/// Why something is waited for.
+/// Why the demo waits.
 #[derive(Debug, thiserror::Error)]
-enum Wait {
+enum NotReadyError {
     #[error("the log has no parameters yet; nothing is written before; start its first indexer, which sets them")]
     NoParameters,
     #[error(transparent)]
@@ -145,103 +148,107 @@ enum Wait {
     Service(#[from] ServiceError),
 }
 
-impl From<StoreError> for Wait {
+impl From<StoreError> for NotReadyError {
     fn from(error: StoreError) -> Self {
         Self::Service(error.into())
     }
 }
 
-impl From<tidemark_catalog::ChainError> for Wait {
+impl From<tidemark_catalog::ChainError> for NotReadyError {
     fn from(error: tidemark_catalog::ChainError) -> Self {
         Self::Service(error.into())
     }
 }
 
-impl Wait {
-    /// What no waiting mends.
-    fn hopeless(self) -> Result<Self, ServiceError> {
-        match self {
+impl NotReadyError {
+    /// Whether waiting cannot help.
+    fn is_permanent(&self) -> bool {
+        matches!(
+            self,
             Self::Service(
-                error @ (ServiceError::Unfit { .. }
-                | ServiceError::Store(StoreError::Unusable { .. } | StoreError::BadKey { .. })),
-            ) => Err(error),
-            other => Ok(other),
+                ServiceError::StoreUnsupported { .. }
+                    | ServiceError::Store(StoreError::Unusable { .. } | StoreError::BadKey { .. })
+            )
+        )
+    }
+}
+
+impl From<NotReadyError> for ServiceError {
+    fn from(error: NotReadyError) -> Self {
+        match error {
+            NotReadyError::Service(error) => error,
+            other => Self::Ended { task: "demo", why: other.to_string() },
         }
     }
 }
 
-/// Tries until it succeeds, and logs once why it does not.
-async fn patiently<T, F>(what: &str, attempt: impl Fn() -> F) -> Result<T, ServiceError>
+/// 1 s, doubled each time up to [`MAX_BACKOFF`].
+fn backoff() -> ExponentialBuilder {
+    ExponentialBuilder::default().with_min_delay(MIN_BACKOFF).with_max_delay(MAX_BACKOFF).without_max_times()
+}
+
+/// Retries until it succeeds or cannot succeed, and logs once why it waits.
+async fn retry_until_ok<T, F>(what: &str, attempt: impl FnMut() -> F) -> Result<T, ServiceError>
 where
-    F: Future<Output = Result<T, Wait>>,
+    F: Future<Output = Result<T, NotReadyError>>,
 {
-    let mut failures = 0;
-    loop {
-        match attempt().await {
-            Ok(done) => return Ok(done),
-            Err(why) => {
-                let why = why.hopeless()?;
-                if failures == 0 {
-                    tracing::info!("waiting for {what}: {why}");
-                } else {
-                    tracing::debug!("waiting for {what}: {why}");
-                }
-            }
+    let mut logged = false;
+    let log = |why: &NotReadyError, _| {
+        if std::mem::replace(&mut logged, true) {
+            tracing::debug!("waiting for {what}: {why}");
+        } else {
+            tracing::info!("waiting for {what}: {why}");
         }
-        sleep(pause_after(failures)).await;
-        failures += 1;
-    }
+    };
+    let result = attempt.retry(backoff()).when(|why| !why.is_permanent()).notify(log).await;
+    Ok(result?)
 }
 
-/// 1 s, doubled each time up to [`LONGEST_PAUSE`].
-fn pause_after(failures: u32) -> Duration {
-    Duration::from_secs(1 << failures.min(4)).min(LONGEST_PAUSE)
-}
-
-struct Teller {
+struct WorkloadWriter {
     writer: LogWriter,
-    story: Story,
+    workload: WorkloadGenerator,
     now: StoreSecond,
     /// Updates in a row that failed.
     failures: u32,
 }
 
-impl Teller {
+impl WorkloadWriter {
     /// The next update; `None` if it failed.
-    async fn tell_next(&mut self) -> Option<Told> {
-        let chapter = self.story.next(self.now);
-        match self.append(&chapter).await {
+    async fn append_next(&mut self) -> Option<AppendedUpdate> {
+        let update = self.workload.next(self.now);
+        match self.append(&update).await {
             Ok(token) => {
                 self.failures = 0;
-                Some(Told { token, what: chapter.what })
+                Some(AppendedUpdate { token, what: update.what })
             }
             // Another demo made the repo or the context first.
             Err(AppendError::Occupied { key, .. }) => {
-                self.story.exists(&key);
+                self.workload.exists(&key);
                 None
             }
             Err(error) => {
-                self.story.failed(&chapter);
+                self.workload.failed(&update);
                 self.failures += 1;
-                tracing::warn!(what = chapter.what, "{error}; going on with the next update");
+                tracing::warn!(what = update.what, "{error}; going on with the next update");
                 None
             }
         }
     }
 
-    async fn append(&mut self, chapter: &Chapter) -> Result<Token, AppendError> {
-        if !chapter.completed {
-            return Ok(self.writer.begin(chapter.draft.clone()).await?.token);
+    async fn append(&mut self, update: &PlannedUpdate) -> Result<Token, AppendError> {
+        if !update.completed {
+            return Ok(self.writer.begin(update.draft.clone()).await?.token);
         }
-        let receipt = self.writer.append(chapter.draft.clone()).await?;
+        let receipt = self.writer.append(update.draft.clone()).await?;
         self.now = self.now.max(receipt.acknowledged);
-        self.story.committed(chapter);
+        self.workload.committed(update);
         Ok(receipt.token)
     }
 
     /// The least pause before the next update.
     fn pause(&self) -> Duration {
-        self.failures.checked_sub(1).map_or(Duration::ZERO, pause_after)
+        let last = self.failures.checked_sub(1).map(|index| index as usize);
+        last.and_then(|index| backoff().build().nth(index)).unwrap_or_default()
     }
 }
 
@@ -263,11 +270,11 @@ mod tests {
         }
     }
 
-    async fn run(log: &Log, count: u64, seed: u64) -> Vec<Told> {
-        let told: Mutex<Vec<Told>> = Mutex::default();
+    async fn append(log: &Log, count: u64, seed: u64) -> Vec<AppendedUpdate> {
+        let appended: Mutex<Vec<AppendedUpdate>> = Mutex::default();
         let stop = CancellationToken::new();
-        tell(options(log, count, seed), &stop, |entry| told.lock().unwrap().push(entry)).await.unwrap();
-        told.into_inner().unwrap()
+        run(options(log, count, seed), &stop, |entry| appended.lock().unwrap().push(entry)).await.unwrap();
+        appended.into_inner().unwrap()
     }
 
     async fn log_with_parameters() -> Log {
@@ -278,15 +285,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_tells_is_committed_and_a_second_run_of_the_same_seed_goes_on() {
+    async fn what_it_appends_is_committed_and_a_second_run_of_the_same_seed_goes_on() {
         let log = log_with_parameters().await;
-        let mut told = run(&log, 60, 7).await;
-        told.extend(run(&log, 60, 7).await);
-        assert_eq!(told.len(), 120);
+        let mut appended = append(&log, 60, 7).await;
+        appended.extend(append(&log, 60, 7).await);
+        assert_eq!(appended.len(), 120);
         let reader = LogReader::new(&log, ReaderLimits::default());
         let schedule = RootChain::open(&log, Entropy::from_os()).schedule().await.unwrap();
         let mut abandoned = 0;
-        for Told { token, what } in &told {
+        for AppendedUpdate { token, what } in &appended {
             let found = reader.lookup(*token, &schedule).await.unwrap().unwrap();
             let committed = found.ops.iter().all(|op| op.decision.outcome == Outcome::Committed);
             assert_eq!(committed, !what.ends_with("abandoned"), "{token} {what}");
@@ -301,9 +308,9 @@ mod tests {
         let attempt = || async {
             let mut tries = tries.lock().unwrap();
             *tries += 1;
-            if *tries < 9 { Err(Wait::NoParameters) } else { Ok(*tries) }
+            if *tries < 9 { Err(NotReadyError::NoParameters) } else { Ok(*tries) }
         };
-        assert_eq!(patiently("the log", attempt).await.unwrap(), 9);
+        assert_eq!(retry_until_ok("the log", attempt).await.unwrap(), 9);
         let never = || async {
             Err::<(), _>(
                 StoreError::Unusable {
@@ -314,7 +321,7 @@ mod tests {
                 .into(),
             )
         };
-        assert!(patiently("the log", never).await.is_err());
+        assert!(retry_until_ok("the log", never).await.is_err());
     }
 
     #[tokio::test]
@@ -322,6 +329,6 @@ mod tests {
         let log = Log::over(Store::memory(), vec![Store::memory()]);
         let stop = CancellationToken::new();
         stop.cancel();
-        tell(options(&log, 1, 9), &stop, |_| {}).await.unwrap();
+        run(options(&log, 1, 9), &stop, |_| {}).await.unwrap();
     }
 }

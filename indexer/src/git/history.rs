@@ -22,7 +22,7 @@ pub struct GitError {
 
 /// Someone who took part in a commit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Person {
+pub struct GitPerson {
     /// As git has it.
     pub name: String,
     /// As git has it.
@@ -31,7 +31,7 @@ pub struct Person {
 
 /// One commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commit {
+pub struct GitCommit {
     /// The commit's hash in hexadecimal: the bundle's id.
     pub id: String,
     /// Hashes of the parents.
@@ -41,14 +41,14 @@ pub struct Commit {
     /// When the author wrote it.
     pub time: jiff::Timestamp,
     /// The author, then the committer and the co-authors that the trailers name.
-    pub people: Vec<Person>,
+    pub people: Vec<GitPerson>,
     /// Files added, changed and deleted against the first parent.
-    pub changes: Changes,
+    pub changes: FileChangeCounts,
 }
 
 /// How many files a commit touches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct FileChangeCounts {
     /// Files that are new.
     pub added: u64,
     /// Files whose content, mode or name changed.
@@ -59,7 +59,7 @@ pub struct Changes {
 
 /// A tag and the commit that it leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tag {
+pub struct GitTag {
     /// The short name.
     pub name: String,
     /// The commit's hash.
@@ -67,12 +67,12 @@ pub struct Tag {
 }
 
 /// An open repository.
-pub struct History {
+pub struct GitRepository {
     repository: gix::Repository,
     path: PathBuf,
 }
 
-impl History {
+impl GitRepository {
     /// Opens the repository in which `path` lies.
     pub fn open(path: &Path) -> Result<Self, GitError> {
         let refused = |why: &dyn std::fmt::Display| GitError { path: path.to_owned(), why: why.to_string() };
@@ -114,12 +114,12 @@ impl History {
     }
 
     /// The commit with hash `id`.
-    pub fn commit(&self, id: &str) -> Result<Commit, GitError> {
+    pub fn commit(&self, id: &str) -> Result<GitCommit, GitError> {
         let object = gix::ObjectId::from_hex(id.as_bytes()).map_err(|error| self.refused(&error))?;
         let commit = self.repository.find_commit(object).map_err(|error| self.refused(&error))?;
         let author = commit.author().map_err(|error| self.refused(&error))?;
         let seconds = author.time().map(|time| time.seconds).unwrap_or_default();
-        Ok(Commit {
+        Ok(GitCommit {
             id: id.to_owned(),
             parents: commit.parent_ids().map(|parent| parent.to_string()).collect(),
             message: commit.message_raw_sloppy().to_str_lossy().trim().to_owned(),
@@ -130,7 +130,7 @@ impl History {
     }
 
     /// All tags that lead to a commit, by name.
-    pub fn tags(&self) -> Result<Vec<Tag>, GitError> {
+    pub fn tags(&self) -> Result<Vec<GitTag>, GitError> {
         let references = self.repository.references().map_err(|error| self.refused(&error))?;
         let mut tags = Vec::new();
         for mut reference in references.tags().map_err(|error| self.refused(&error))?.flatten() {
@@ -138,14 +138,14 @@ impl History {
             if let Ok(id) = reference.peel_to_id()
                 && id.object().is_ok_and(|object| object.kind == gix::object::Kind::Commit)
             {
-                tags.push(Tag { name, commit: id.to_string() });
+                tags.push(GitTag { name, commit: id.to_string() });
             }
         }
         tags.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(tags)
     }
 
-    fn people(&self, commit: &gix::Commit<'_>) -> Result<Vec<Person>, GitError> {
+    fn people(&self, commit: &gix::Commit<'_>) -> Result<Vec<GitPerson>, GitError> {
         let author = commit.author().map_err(|error| self.refused(&error))?;
         let committer = commit.committer().map_err(|error| self.refused(&error))?;
         let mut people = vec![person(author.name, author.email), person(committer.name, committer.email)];
@@ -153,7 +153,7 @@ impl History {
             for trailer in body.trailers().co_authored_by() {
                 if let Some((name, rest)) = trailer.value.to_str_lossy().split_once('<') {
                     let email = rest.trim_end().trim_end_matches('>');
-                    people.push(Person { name: name.trim().to_owned(), email: email.to_owned() });
+                    people.push(GitPerson { name: name.trim().to_owned(), email: email.to_owned() });
                 }
             }
         }
@@ -162,7 +162,7 @@ impl History {
         Ok(people)
     }
 
-    fn changes(&self, commit: &gix::Commit<'_>) -> Result<Changes, GitError> {
+    fn changes(&self, commit: &gix::Commit<'_>) -> Result<FileChangeCounts, GitError> {
         let new = commit.tree().map_err(|error| self.refused(&error))?;
         let old = match commit.parent_ids().next() {
             // A shallow clone lacks the parents of its oldest commits: those then count as added in full.
@@ -170,7 +170,7 @@ impl History {
             None => None,
         };
         let diff = self.repository.diff_tree_to_tree(&old, &new, None).map_err(|error| self.refused(&error))?;
-        let mut changes = Changes::default();
+        let mut changes = FileChangeCounts::default();
         for change in diff.iter().filter(|change| !change.entry_mode().is_tree()) {
             match change {
                 ChangeDetached::Addition { .. } => changes.added += 1,
@@ -198,8 +198,8 @@ pub(super) fn safe_name(name: &str) -> String {
     }
 }
 
-fn person(name: &BStr, email: &BStr) -> Person {
-    Person { name: name.to_str_lossy().trim().to_owned(), email: email.to_str_lossy().trim().to_owned() }
+fn person(name: &BStr, email: &BStr) -> GitPerson {
+    GitPerson { name: name.to_str_lossy().trim().to_owned(), email: email.to_str_lossy().trim().to_owned() }
 }
 
 #[cfg(test)]
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_folder_without_a_repository_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        let error = History::open(folder.path()).err().unwrap();
+        let error = GitRepository::open(folder.path()).err().unwrap();
         assert!(error.to_string().contains(&folder.path().display().to_string()), "{error}");
     }
 }

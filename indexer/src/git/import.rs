@@ -3,27 +3,29 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tidemark_store::StoreError;
-use tidemark_wal::{AppendError, DraftOperation, EntryDraft, Log, LogWriter};
+use tidemark_catalog::RootChain;
+use tidemark_store::{Entropy, StoreError};
+use tidemark_wal::{AppendError, DraftOperation, EntryDraft, Log, LogWriter, LogWriterOptions};
 
-use super::history::{Commit, GitError, History, Person, Tag, safe_name};
+use super::history::{GitCommit, GitError, GitPerson, GitRepository, GitTag, safe_name};
 
 /// Appends in flight at once.
 const CONCURRENCY: usize = 16;
 /// Commits read from the repository at once.
-const CHUNK: usize = 256;
+const COMMITS_PER_CHUNK: usize = 256;
 /// Bytes of a completion marker that are read at most.
-const MARKER_LIMIT: u64 = 4096;
+const MAX_MARKER_BYTES: u64 = 4096;
 
 /// What an import did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Imported {
+pub struct ImportSummary {
     /// Commits that were appended.
     pub commits: u64,
     /// Tags that were appended or moved.
@@ -35,7 +37,7 @@ pub struct Imported {
 /// Why an import stopped. What was acknowledged before stays, and a second run adds the rest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ImportError {
+pub enum GitImportError {
     /// The repository cannot be read.
     #[error(transparent)]
     Git(#[from] GitError),
@@ -53,18 +55,16 @@ pub enum ImportError {
     Interrupted,
 }
 
-/// Appends the commits and tags of the repository at `path` that `log` does not have yet. After each append `progress`
-/// hears how many of how many are done.
-pub async fn import(
-    path: &Path,
-    log: &Log,
-    writer: &LogWriter,
-    progress: impl Fn(u64, u64),
-) -> Result<Imported, ImportError> {
+/// Appends the commits and tags of the repository at `path` that `log` does not have yet, through the ordinary writer. After
+/// each append it calls `progress` with how many of how many are done.
+pub async fn import_git(log: &Log, path: &Path, progress: impl Fn(u64, u64)) -> Result<ImportSummary, GitImportError> {
+    let entropy = Entropy::from_os();
+    let root = Arc::new(RootChain::open(log, entropy.clone()));
+    let writer = LogWriter::open(log.clone(), root, LogWriterOptions::named("git"), entropy).await?;
     let path = path.to_owned();
     let (mut history, repo) = blocking(move || {
-        let history = History::open(&path)?;
-        let repo = Repo { name: history.name(), commits: history.commits()?, tags: history.tags()? };
+        let history = GitRepository::open(&path)?;
+        let repo = RepositoryContents { name: history.name(), commits: history.commits()?, tags: history.tags()? };
         Ok::<_, GitError>((history, repo))
     })
     .await??;
@@ -78,45 +78,45 @@ pub async fn import(
     if new.present == 0 {
         writer.append(repo_draft(&repo.name)?).await?;
     }
-    for chunk in new.commits.chunks(CHUNK) {
+    for chunk in new.commits.chunks(COMMITS_PER_CHUNK) {
         let chunk = chunk.to_vec();
-        let read: Result<Vec<Commit>, GitError>;
+        let read: Result<Vec<GitCommit>, GitError>;
         (history, read) = blocking(move || {
             let read = chunk.iter().map(|id| history.commit(id)).collect();
             (history, read)
         })
         .await?;
         let drafts = read?.iter().map(|commit| bundle_draft(&repo.name, commit)).collect::<Result<_, _>>()?;
-        append_all(writer, drafts, &mut appended).await?;
+        append_all(&writer, drafts, &mut appended).await?;
     }
     let drafts = new.tags.iter().map(|tag| label_draft(&repo.name, tag)).collect::<Result<_, _>>()?;
-    append_all(writer, drafts, &mut appended).await?;
-    Ok(Imported { commits: new.commits.len() as u64, tags: new.tags.len() as u64, present: new.present })
+    append_all(&writer, drafts, &mut appended).await?;
+    Ok(ImportSummary { commits: new.commits.len() as u64, tags: new.tags.len() as u64, present: new.present })
 }
 
 /// What a git repository holds.
-struct Repo {
+struct RepositoryContents {
     name: String,
     commits: Vec<String>,
-    tags: Vec<Tag>,
+    tags: Vec<GitTag>,
 }
 
 /// What of it the log does not have.
-struct New {
+struct MissingHistory {
     commits: Vec<String>,
-    tags: Vec<Tag>,
+    tags: Vec<GitTag>,
     present: u64,
 }
 
-impl Repo {
+impl RepositoryContents {
     /// Compares with the bundles and labels in the metadata bucket. A commit whose entry was written but whose descriptor
     /// was not is new: its idempotency key lets it count once.
-    async fn unknown_to(&self, log: &Log) -> Result<New, StoreError> {
+    async fn unknown_to(&self, log: &Log) -> Result<MissingHistory, StoreError> {
         let bundles = last_segments(log, &format!("bundles/{}", self.name), "bundle.yaml").await?;
         let labels = newest_markers(log, &self.name).await?;
         let commits: Vec<String> = self.commits.iter().filter(|id| !bundles.contains(*id)).cloned().collect();
-        let moved = |tag: &&Tag| labels.get(&safe_name(&tag.name)) != Some(&tag.commit);
-        Ok(New {
+        let moved = |tag: &&GitTag| labels.get(&safe_name(&tag.name)) != Some(&tag.commit);
+        Ok(MissingHistory {
             present: (self.commits.len() - commits.len()) as u64,
             commits,
             tags: self.tags.iter().filter(moved).cloned().collect(),
@@ -153,7 +153,7 @@ async fn newest_markers(log: &Log, repo: &str) -> Result<BTreeMap<String, String
     }
     let mut values = BTreeMap::new();
     for (label, key) in newest {
-        if let Some(body) = store.get(&key, MARKER_LIMIT).await?.and_then(|marker| marker.body) {
+        if let Some(body) = store.get(&key, MAX_MARKER_BYTES).await?.and_then(|marker| marker.body) {
             values.insert(label, String::from_utf8_lossy(&body).trim().to_owned());
         }
     }
@@ -164,7 +164,7 @@ async fn append_all(
     writer: &LogWriter,
     drafts: Vec<EntryDraft>,
     appended: &mut impl FnMut(usize),
-) -> Result<(), ImportError> {
+) -> Result<(), GitImportError> {
     let mut appends = stream::iter(drafts).map(|draft| writer.append(draft)).buffered(CONCURRENCY);
     while appends.try_next().await?.is_some() {
         appended(1);
@@ -172,8 +172,8 @@ async fn append_all(
     Ok(())
 }
 
-async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, ImportError> {
-    tokio::task::spawn_blocking(read).await.map_err(|_| ImportError::Interrupted)
+async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, GitImportError> {
+    tokio::task::spawn_blocking(read).await.map_err(|_| GitImportError::Interrupted)
 }
 
 /// `repo.yaml` with Datamon's field names.
@@ -191,7 +191,7 @@ struct BundleDescriptor<'a> {
     message: &'a str,
     parents: &'a [String],
     timestamp: jiff::Timestamp,
-    contributors: Vec<Contributor<'a>>,
+    contributors: Vec<ContributorDescriptor<'a>>,
     count: u64,
     version: u32,
 }
@@ -204,25 +204,25 @@ struct LabelDescriptor<'a> {
 }
 
 #[derive(Serialize)]
-struct Contributor<'a> {
+struct ContributorDescriptor<'a> {
     name: &'a str,
     email: &'a str,
 }
 
-impl<'a> From<&'a Person> for Contributor<'a> {
-    fn from(person: &'a Person) -> Self {
+impl<'a> From<&'a GitPerson> for ContributorDescriptor<'a> {
+    fn from(person: &'a GitPerson) -> Self {
         Self { name: &person.name, email: &person.email }
     }
 }
 
-fn repo_draft(repo: &str) -> Result<EntryDraft, ImportError> {
+fn repo_draft(repo: &str) -> Result<EntryDraft, GitImportError> {
     let path = format!("repos/{repo}/repo.yaml");
     let descriptor = RepoDescriptor { name: repo, description: format!("history of the git repository \"{repo}\"") };
     let body = yaml(&path, &descriptor)?;
     Ok(draft(format!("git/{repo}"), Map::new(), DraftOperation::Descriptor { path, body }))
 }
 
-fn bundle_draft(repo: &str, commit: &Commit) -> Result<EntryDraft, ImportError> {
+fn bundle_draft(repo: &str, commit: &GitCommit) -> Result<EntryDraft, GitImportError> {
     let changes = commit.changes;
     let path = format!("bundles/{repo}/{}/bundle.yaml", commit.id);
     let descriptor = BundleDescriptor {
@@ -230,7 +230,7 @@ fn bundle_draft(repo: &str, commit: &Commit) -> Result<EntryDraft, ImportError> 
         message: &commit.message,
         parents: &commit.parents,
         timestamp: commit.time,
-        contributors: commit.people.iter().map(Contributor::from).collect(),
+        contributors: commit.people.iter().map(ContributorDescriptor::from).collect(),
         count: changes.added + changes.changed + changes.deleted,
         version: 1,
     };
@@ -240,7 +240,7 @@ fn bundle_draft(repo: &str, commit: &Commit) -> Result<EntryDraft, ImportError> 
     Ok(draft(format!("git/{repo}/{}", commit.id), attributes, DraftOperation::Descriptor { path, body }))
 }
 
-fn label_draft(repo: &str, tag: &Tag) -> Result<EntryDraft, ImportError> {
+fn label_draft(repo: &str, tag: &GitTag) -> Result<EntryDraft, GitImportError> {
     let label = safe_name(&tag.name);
     let body = yaml(&tag.name, &LabelDescriptor { name: &label, id: &tag.commit })?;
     let key = format!("git/{repo}/{label}/{}", tag.commit);
@@ -253,7 +253,7 @@ fn draft(key: String, attributes: Map<String, Value>, op: DraftOperation) -> Ent
     EntryDraft { writer: Some("git".to_owned()), idempotency_key: Some(key), attributes, ops: vec![op] }
 }
 
-fn yaml(name: &str, descriptor: &impl Serialize) -> Result<Bytes, ImportError> {
-    let text = serde_norway::to_string(descriptor).map_err(|_| ImportError::Yaml(name.to_owned()))?;
+fn yaml(name: &str, descriptor: &impl Serialize) -> Result<Bytes, GitImportError> {
+    let text = serde_norway::to_string(descriptor).map_err(|_| GitImportError::Yaml(name.to_owned()))?;
     Ok(Bytes::from(text))
 }

@@ -1,53 +1,55 @@
-//! What the handlers share: the search service, the figures, and how an error becomes a problem that says what is served.
+//! What the handlers share: the search service, the metrics, and how an error becomes a problem that names what is served.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics::Metrics, parameters::Parameters, problem::Problem};
-use crate::process::Process;
+use super::{arguments::MinTokenArgs, extract::QueryString, problem::HttpProblem};
+use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
 
 /// What the handlers share.
 #[derive(Clone)]
-pub(crate) struct App(Arc<Shared>);
+pub(crate) struct AppState(Arc<AppInner>);
 
-struct Shared {
+struct AppInner {
     search: Arc<dyn SearchService>,
-    metrics: Metrics,
+    metrics: MetricsRegistry,
     stop: CancellationToken,
-    process: Process,
-    serves: Serves,
+    pod: PodStatus,
+    mode: ServerMode,
+    openapi: &'static str,
 }
 
 /// What a server is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Serves {
+pub(super) enum ServerMode {
     /// Search: it is ready once there is something to search.
     Search,
-    /// The state of its process: it is ready as long as that lives.
-    Process,
+    /// The status of its pod: it is ready as long as the process lives.
+    StatusOnly,
 }
 
-impl App {
+impl AppState {
     pub(super) fn new(
         search: Arc<dyn SearchService>,
-        metrics: Metrics,
+        metrics: MetricsRegistry,
         stop: CancellationToken,
-        process: Process,
-        serves: Serves,
+        pod: PodStatus,
+        mode: ServerMode,
+        openapi: &'static str,
     ) -> Self {
-        Self(Arc::new(Shared { search, metrics, stop, process, serves }))
+        Self(Arc::new(AppInner { search, metrics, stop, pod, mode, openapi }))
     }
 
-    /// What the process says about itself.
-    pub(crate) fn process(&self) -> &Process {
-        &self.0.process
+    /// The status of this pod.
+    pub(crate) fn pod(&self) -> &PodStatus {
+        &self.0.pod
     }
 
     /// What the server is for.
-    pub(super) fn serves(&self) -> Serves {
-        self.0.serves
+    pub(super) fn mode(&self) -> ServerMode {
+        self.0.mode
     }
 
     /// The search service.
@@ -55,19 +57,19 @@ impl App {
         self.0.search.as_ref()
     }
 
-    /// The figures of this process.
-    pub(crate) fn metrics(&self) -> &Metrics {
+    /// The metrics of this process.
+    pub(crate) fn metrics(&self) -> &MetricsRegistry {
         &self.0.metrics
     }
 
-    /// What tells the process to stop.
+    /// The shutdown signal of the process.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.0.stop
     }
 
     /// What is known about the index.
     pub(crate) fn status(&self) -> Option<StatusAnswer> {
-        self.0.process.status()
+        self.0.pod.status_answer()
     }
 
     /// Why nothing is known about it yet.
@@ -80,15 +82,20 @@ impl App {
         if self.0.stop.is_cancelled() {
             return Err("the process is stopping".to_owned());
         }
-        match self.0.serves {
-            Serves::Search => self.status().map(drop).ok_or_else(|| self.not_ready()),
-            Serves::Process => Ok(()),
+        match self.0.mode {
+            ServerMode::Search => self.status().map(drop).ok_or_else(|| self.not_ready()),
+            ServerMode::StatusOnly => Ok(()),
         }
     }
 
-    /// Waits for `min_token`, if it was asked for.
-    pub(crate) async fn wait_for(&self, parameters: &Parameters) -> Result<(), Problem> {
-        let Some((token, wait)) = parameters.min_token()? else {
+    /// The OpenAPI document.
+    pub(super) fn openapi(&self) -> &'static str {
+        self.0.openapi
+    }
+
+    /// Waits for `min_token`, if it was given.
+    pub(crate) async fn wait_for(&self, args: MinTokenArgs) -> Result<(), HttpProblem> {
+        let Some((token, wait)) = args.min_token() else {
             return Ok(());
         };
         let waited = self.search().wait_for(token, wait).await;
@@ -96,14 +103,14 @@ impl App {
     }
 
     /// The problem that an error is, with what is served.
-    pub(crate) fn problem(&self, error: SearchError) -> Problem {
-        Problem::from(error).at(self.status().map(|status| status.position))
+    pub(crate) fn problem(&self, error: SearchError) -> HttpProblem {
+        HttpProblem::from(error).at(self.status().map(|status| status.position))
     }
 
     /// As [`problem`](Self::problem), for a page of results: one that is gone starts again without its cursor.
-    pub(crate) fn problem_of_page(&self, error: SearchError, parameters: &Parameters) -> Problem {
+    pub(crate) fn problem_of_page(&self, error: SearchError, query: &QueryString) -> HttpProblem {
         let gone = matches!(error, SearchError::Gone { .. });
         let problem = self.problem(error);
-        if gone { problem.restart(parameters.without(&["cursor"])) } else { problem }
+        if gone { problem.restart(query.without(&["cursor"])) } else { problem }
     }
 }

@@ -1,13 +1,9 @@
-//! The token that requests must bear, where a file of it is named.
+//! The token that requests must bear, where a token file is configured.
 //!
 //! The authorization is all or nothing. The file is read again when it changes, so that a token is rotated without a
-//! restart; while it is missing or unusable nobody is let in, and `/v1/process` says why.
+//! restart; while it is missing or unusable every request is refused, and `/v1/process` reports why.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
@@ -16,99 +12,105 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
-use super::problem::Problem;
-use crate::process::Process;
+use super::problem::HttpProblem;
+use crate::pod_status::PodStatus;
 use tidemark_crds::Reason;
-use tidemark_ingest::FailureCause;
+use tidemark_ingest::{FailureCause, ToCause};
 
-/// How often the file is looked at, at most.
-const PERIOD: Duration = Duration::from_secs(1);
+/// How often the file is read, at most.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest token, in characters: shorter ones can be guessed.
-const SHORTEST: usize = 16;
-/// What `/v1/process` keeps the problem under.
+const MIN_TOKEN_CHARS: usize = 16;
+/// The operation that `/v1/process` names.
 const READING: &str = "reading the token";
-/// What is open to everybody: probes, figures, and what the operator polls.
-const OPEN: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/process"];
+/// Paths that need no token: probes, metrics, and what the operator polls.
+const OPEN_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/process"];
 /// What a browser asks its user for.
 const CHALLENGE: &str = "Basic realm=\"tidemark\", charset=\"UTF-8\"";
 
 /// The file of the token, and what it holds. Clones share it.
 #[derive(Clone)]
-pub(super) struct Auth(Arc<Shared>);
+pub(super) struct TokenAuth(Arc<AuthInner>);
 
-struct Shared {
+struct AuthInner {
     file: PathBuf,
-    process: Process,
-    known: Mutex<Option<Known>>,
+    pod: PodStatus,
+    known: Mutex<Option<CachedToken>>,
 }
 
-struct Known {
+struct CachedToken {
     looked: Instant,
     token: Option<[u8; 32]>,
 }
 
-impl Auth {
-    pub(super) fn new(file: PathBuf, process: Process) -> Self {
-        let auth = Self(Arc::new(Shared { file, process, known: Mutex::default() }));
-        // What is wrong with the file shows before anybody asks.
+impl TokenAuth {
+    pub(super) fn new(file: PathBuf, pod: PodStatus) -> Self {
+        let auth = Self(Arc::new(AuthInner { file, pod, known: Mutex::default() }));
+        // A problem with the file is reported before the first request.
         auth.token();
         auth
     }
 
     /// The digest of the token; `None` while the file has none that can be used.
     fn token(&self) -> Option<[u8; 32]> {
-        let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.as_ref().filter(|known| known.looked.elapsed() < PERIOD) {
+        let mut known = self.0.known.lock();
+        if let Some(known) = known.as_ref().filter(|known| known.looked.elapsed() < CHECK_INTERVAL) {
             return known.token;
         }
         let token = match self.read() {
             Ok(token) => {
-                self.0.process.works(READING);
+                self.0.pod.clear_problem(READING);
                 Some(digest(token.as_bytes()))
             }
-            Err(why) => {
-                let message = token_file_message(&self.0.file, &why);
-                self.0.process.reported(READING, FailureCause::of(Reason::AuthTokenMissing), message);
+            Err(error) => {
+                self.0.pod.set_problem(READING, error.to_cause(), error.to_string());
                 None
             }
         };
-        *known = Some(Known { looked: Instant::now(), token });
+        *known = Some(CachedToken { looked: Instant::now(), token });
         token
     }
 
-    fn read(&self) -> Result<String, String> {
-        let text = std::fs::read_to_string(&self.0.file).map_err(|error| error.to_string())?;
+    fn read(&self) -> Result<String, TokenFileError> {
+        let file = &self.0.file;
+        let missing = |why: String| TokenFileError::Missing { file: file.clone(), why };
+        let text = std::fs::read_to_string(file).map_err(|error| missing(error.to_string()))?;
         let token = text.trim();
         match token.chars().count() {
-            0 => Err("it is empty".to_owned()),
-            length if length < SHORTEST => Err(format!("its token is too short, it has {length} characters")),
+            0 => Err(missing("it is empty".to_owned())),
+            chars if chars < MIN_TOKEN_CHARS => Err(TokenFileError::TooShort { file: file.clone(), chars }),
             _ => Ok(token.to_owned()),
         }
     }
 
-    fn lets_in(&self, headers: &HeaderMap) -> bool {
+    fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let Some(token) = self.token() else { return false };
-        headers.get(header::AUTHORIZATION).and_then(offered).is_some_and(|offered| same(&digest(&offered), &token))
+        headers
+            .get(header::AUTHORIZATION)
+            .and_then(offered_token)
+            .is_some_and(|offered| same(&digest(&offered), &token))
     }
 }
 
 /// Lets a request through that bears the token, or that needs none.
-pub(super) async fn require(State(auth): State<Auth>, request: Request, next: Next) -> Response {
-    // Looked at for every request, so that what is wrong shows and goes whoever asks.
-    let let_in = auth.lets_in(request.headers());
-    if let_in || OPEN.contains(&request.uri().path()) {
+pub(super) async fn require_token(State(auth): State<TokenAuth>, request: Request, next: Next) -> Response {
+    // Checked with every request, also an open one: the operator's polls alone keep the reported problem up to date.
+    let authorized = auth.is_authorized(request.headers());
+    if authorized || OPEN_PATHS.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let mut response = Problem::unauthorized().into_response();
+    let mut response = HttpProblem::unauthorized().into_response();
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
     response
 }
 
 /// The token that a header offers: of `Bearer`, or the password of `Basic` with any user.
-fn offered(header: &HeaderValue) -> Option<Vec<u8>> {
+fn offered_token(header: &HeaderValue) -> Option<Vec<u8>> {
     let (scheme, rest) = header.to_str().ok()?.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(rest.trim().as_bytes().to_vec());
@@ -124,16 +126,43 @@ fn digest(text: &[u8]) -> [u8; 32] {
 
 /// Whether the digests are the same, in a time that does not tell where they differ.
 fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
-    one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+    one.ct_eq(other).into()
 }
 
-/// What is told of a token file that is of no use.
-pub(crate) fn token_file_message(file: &Path, why: &str) -> String {
-    let file = file.display();
-    format!(
-        "the token file \"{file}\" cannot be used: {why}; every request is refused; put a token of {SHORTEST} characters or \
-         more there (key \"token\" of the Secret)"
-    )
+/// Why a token file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenFileError {
+    /// There is no token.
+    #[error(
+        "the token file \"{file}\" holds no token: {why}; every request is refused; put a token of {MIN_TOKEN_CHARS} characters or \
+         more there (key \"token\" of the Secret)", file = file.display()
+    )]
+    Missing {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The token can be guessed.
+    #[error(
+        "the token in \"{file}\" is too short, it has {chars} characters; every request is refused; use a token of {MIN_TOKEN_CHARS} characters \
+         or more (key \"token\" of the Secret)", file = file.display()
+    )]
+    TooShort {
+        /// The file.
+        file: PathBuf,
+        /// How many it has.
+        chars: usize,
+    },
+}
+
+impl ToCause for TokenFileError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Missing { .. } => FailureCause::of(Reason::AuthTokenMissing),
+            Self::TooShort { .. } => FailureCause::of(Reason::AuthTokenTooShort),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -153,27 +182,30 @@ mod tests {
     async fn a_token_is_missing_too_short_there_and_rotated_in_one_process() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
-        let process = Process::indexer(watch::channel(IngestStatus::default()).1, None);
-        let auth = Auth::new(file.clone(), process.clone());
-        let told = || process.answer().problems.first().map(|problem| problem.message.clone());
-        let bearer = |token: &str| auth.lets_in(&headers(&format!("Bearer {token}")));
+        let pod = PodStatus::indexer(watch::channel(IngestStatus::default()).1, None);
+        let auth = TokenAuth::new(file.clone(), pod.clone());
+        let told = || pod.report().problems.first().map(|problem| problem.message.clone());
+        let reason = || pod.report().problems.first().map(|problem| problem.reason);
+        let bearer = |token: &str| auth.is_authorized(&headers(&format!("Bearer {token}")));
         assert!(!bearer(TOKEN) && told().is_some_and(|told| told.contains("No such file")));
+        assert_eq!(reason(), Some(Reason::AuthTokenMissing));
         for (text, why) in [("", "empty"), (" \n", "empty"), ("short", "5 characters")] {
             std::fs::write(&file, text).unwrap();
-            tokio::time::advance(PERIOD).await;
+            tokio::time::advance(CHECK_INTERVAL).await;
             assert!(!bearer(text.trim()) && told().is_some_and(|told| told.contains(why)), "{text:?}");
         }
+        assert_eq!(reason(), Some(Reason::AuthTokenTooShort));
         std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
-        tokio::time::advance(PERIOD).await;
+        tokio::time::advance(CHECK_INTERVAL).await;
         assert!(bearer(TOKEN) && told().is_none());
         std::fs::write(&file, TOKEN.to_uppercase()).unwrap();
-        tokio::time::advance(PERIOD).await;
+        tokio::time::advance(CHECK_INTERVAL).await;
         assert!(!bearer(TOKEN) && bearer(&TOKEN.to_uppercase()));
     }
 
     #[test]
     fn the_token_is_a_bearers_or_anybodys_password() {
-        let of = |value: &str| offered(&HeaderValue::from_str(value).unwrap());
+        let of = |value: &str| offered_token(&HeaderValue::from_str(value).unwrap());
         assert_eq!(of("bearer t"), Some(b"t".to_vec()));
         assert_eq!(of(&format!("Basic {}", STANDARD.encode("me:t:t"))), Some(b"t:t".to_vec()));
         for value in ["t", "Digest t", "Basic ?", &format!("Basic {}", STANDARD.encode("t"))] {

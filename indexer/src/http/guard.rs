@@ -1,4 +1,4 @@
-//! What every request passes through: a permit, a time-out, security headers, metrics, and a net under panics.
+//! What every request passes through: a permit, a time-out, security headers, metrics, and a handler of panics.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use axum::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{app::App, problem::Problem};
+use super::{app::AppState, problem::HttpProblem};
 
 /// The page loads nothing from elsewhere and runs no inline script or style.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -26,12 +26,12 @@ const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
 
 /// Bounds on the work that requests make.
 #[derive(Clone)]
-pub(crate) struct Guard {
+pub(crate) struct RequestLimits {
     permits: Arc<Semaphore>,
     timeout: Duration,
 }
 
-impl Guard {
+impl RequestLimits {
     /// At most `concurrency` requests at once, each of at most `timeout`.
     pub(crate) fn new(concurrency: usize, timeout: Duration) -> Self {
         Self { permits: Arc::new(Semaphore::new(concurrency)), timeout }
@@ -39,19 +39,19 @@ impl Guard {
 }
 
 /// Lets a request through if there is room for it, and gives it up after the time-out.
-pub(crate) async fn bound(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub(crate) async fn limit_requests(State(guard): State<RequestLimits>, request: Request, next: Next) -> Response {
     let Ok(_permit) = guard.permits.try_acquire() else {
-        return Problem::overloaded("too many requests at once; try again in a second").into_response();
+        return HttpProblem::overloaded("too many requests at once; try again in a second").into_response();
     };
     if let Ok(response) = timeout(guard.timeout, next.run(request)).await {
         return response;
     }
     let detail = format!("no answer within {} s; ask for less, or try again", guard.timeout.as_secs());
-    Problem::overloaded(detail).into_response()
+    HttpProblem::overloaded(detail).into_response()
 }
 
 /// Adds the headers that keep a browser from doing anything unexpected with an answer.
-pub(crate) async fn secure(request: Request, next: Next) -> Response {
+pub(crate) async fn add_security_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
@@ -61,19 +61,19 @@ pub(crate) async fn secure(request: Request, next: Next) -> Response {
     response
 }
 
-/// Answers change with every manifest: nothing keeps them unless it was told that it may.
+/// Answers change with every manifest: they are not cached unless a handler allows it.
 fn no_store_by_default(headers: &mut HeaderMap) {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
 }
 
 /// Counts a request and logs it: failures of ours as warnings, the others for those who look closely.
-pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn record_request(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let started = tokio::time::Instant::now();
     let response = next.run(request).await;
     let (status, millis) = (response.status(), started.elapsed().as_millis());
-    app.metrics().requested(&route, status);
+    app.metrics().requested(&route, status.as_u16());
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::warn!(%method, route, status = status.as_u16(), millis, "request failed");
     } else {
@@ -84,12 +84,12 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
 
 /// What a client gets when the code that served it panicked.
 #[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over")]
-pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+pub(crate) fn panic_response(panic: Box<dyn Any + Send>) -> Response {
     let message = panic
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("of unknown kind");
     tracing::error!(panic = message, "a request panicked");
-    Problem::internal().into_response()
+    HttpProblem::internal().into_response()
 }

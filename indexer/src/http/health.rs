@@ -4,8 +4,8 @@ use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 use super::{
-    app::App,
-    problem::{Problem, ProblemDetails},
+    app::AppState,
+    problem::{HttpProblem, ProblemDetails},
 };
 
 /// Whether the process lives: it answers.
@@ -19,7 +19,7 @@ pub(crate) async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// Whether requests should be sent here. A stand-by writer is ready; a process that stops is not.
+/// Whether requests should be sent here. A standby is ready; a process that is stopping is not.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -29,7 +29,7 @@ pub(crate) async fn healthz() -> Json<Value> {
         (status = 503, description = "not ready, with the reason", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Value>, Problem> {
-    app.ready().map_err(Problem::not_ready)?;
+pub(crate) async fn readyz(State(app): State<AppState>) -> Result<Json<Value>, HttpProblem> {
+    app.ready().map_err(HttpProblem::not_ready)?;
     Ok(Json(json!({ "status": "ready" })))
 }

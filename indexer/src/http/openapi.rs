@@ -1,21 +1,25 @@
-//! `GET /openapi.json`: the interface as a document, generated from the code that serves it.
+//! The OpenAPI document, generated from the routes and their handlers.
 
 use std::sync::LazyLock;
 
-use axum::{
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
 use utoipa::openapi::{ContactBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Paths, ServerBuilder};
+use utoipa_axum::router::OpenApiRouter;
 
-use super::{problem::Problem, server};
+use super::{app::AppState, routes};
 
-/// The document, built once.
-static DOCUMENT: LazyLock<Option<String>> = LazyLock::new(|| document().to_pretty_json().ok());
+/// The document as JSON, built once.
+pub(super) fn document_json() -> &'static str {
+    static JSON: LazyLock<String> = LazyLock::new(|| document().to_pretty_json().unwrap_or_default());
+    &JSON
+}
 
 /// The interface of this service as an OpenAPI document.
 pub fn document() -> OpenApi {
-    let mut document = server::routes().into_openapi();
+    let routes = OpenApiRouter::<AppState>::with_openapi(head())
+        .merge(routes::search_routes())
+        .merge(routes::status_routes())
+        .merge(routes::document_routes());
+    let mut document = routes.into_openapi();
     let paths = std::mem::take(&mut document.paths.paths);
     // A wildcard is a matter of the router: clients see a parameter.
     document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
@@ -23,7 +27,7 @@ pub fn document() -> OpenApi {
 }
 
 /// The document without its paths.
-pub(super) fn head() -> OpenApi {
+fn head() -> OpenApi {
     let info = InfoBuilder::new()
         .title("Tidemark")
         .version(env!("CARGO_PKG_VERSION"))
@@ -35,18 +39,4 @@ pub(super) fn head() -> OpenApi {
         .contact(Some(ContactBuilder::new().url(Some(env!("CARGO_PKG_REPOSITORY"))).build()))
         .build();
     OpenApiBuilder::new().info(info).paths(Paths::new()).servers(Some([ServerBuilder::new().url(".").build()])).build()
-}
-
-/// This document.
-#[utoipa::path(
-    get,
-    path = "/openapi.json",
-    tag = "meta",
-    responses((status = 200, description = "this document", body = serde_json::Value))
-)]
-pub(crate) async fn openapi() -> Response {
-    match DOCUMENT.as_deref() {
-        Some(document) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], document).into_response(),
-        None => Problem::internal().into_response(),
-    }
 }

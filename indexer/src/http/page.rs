@@ -7,15 +7,15 @@ mod assets;
 mod entity;
 mod entry;
 mod facets;
+mod format;
 mod frame;
 mod help;
 mod histogram;
 mod hit;
 mod json;
-mod question;
 mod results;
+mod search_url;
 mod state;
-mod words;
 
 use axum::{
     Router,
@@ -24,15 +24,25 @@ use axum::{
     routing::get,
 };
 use maud::Markup;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 pub(crate) use assets::asset;
 
-use super::{app::App, entities, entries, parameters::Parameters, problem::Problem, search};
-use frame::Frame;
-use question::Question;
+use super::{
+    app::AppState,
+    arguments::{HistoryPageSize, MinTokenArgs, TokenText},
+    entities::{self, HistoryArgs},
+    entries,
+    extract::{NoArgs, QueryArgs, QueryString},
+    problem::HttpProblem,
+    search::{self, SearchArgs},
+};
+use frame::PageFrame;
+use search_url::SearchUrl;
 
 /// The routes of the page.
-pub(crate) fn routes() -> Router<App> {
+pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route("/", get(search_page))
         .route("/entry", get(entry_page))
@@ -40,57 +50,79 @@ pub(crate) fn routes() -> Router<App> {
         .route("/status", get(status_page))
 }
 
-async fn search_page(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
-    let parameters = match Parameters::read(query.as_deref(), search::PARAMETERS) {
-        Ok(parameters) => parameters,
+/// The parameters of the page of an entry.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct EntryPageArgs {
+    #[param(inline)]
+    token: TokenText,
+}
+
+/// The parameters of the page of an entity.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct EntityPageArgs {
+    key: String,
+    #[param(inline)]
+    size: Option<HistoryPageSize>,
+    cursor: Option<String>,
+}
+
+async fn search_page(State(app): State<AppState>, RawQuery(query): RawQuery) -> Response {
+    let query = match QueryString::read(query.as_deref()) {
+        Ok(query) => query,
         Err(problem) => return failed(&app, &problem),
     };
-    let question = Question::of(&parameters);
-    let frame = Frame::new(&app, "Search").asking(&question);
-    match search::answer(&app, &parameters).await {
-        Ok(answer) => rendered(&frame, &results::found(&answer, &question, app.status().as_ref())),
+    let search_url = SearchUrl::of(&query);
+    let frame = PageFrame::new(&app, "Search").asking(&search_url);
+    let answer = async {
+        let (args, wait) = query.parse::<SearchArgs, MinTokenArgs>()?;
+        search::answer(&app, args, wait, &query).await
+    };
+    match answer.await {
+        Ok(answer) => rendered(&frame, &results::found(&answer, &search_url, app.status().as_ref())),
         Err(problem) => {
-            let body = frame.render(&results::refused(&problem, &question));
+            let body = frame.render(&results::refused(&problem, &search_url));
             (problem.status(), Html(body)).into_response()
         }
     }
 }
 
-async fn entry_page(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+async fn entry_page(State(app): State<AppState>, query: Result<QueryArgs<EntryPageArgs>, HttpProblem>) -> Response {
     let answer = async {
-        let parameters = Parameters::read(query.as_deref(), &["token"])?;
-        entries::answer(&app, parameters.required("token")?).await
+        let QueryArgs { args: EntryPageArgs { token: TokenText(token) }, .. } = query?;
+        entries::answer(&app, token).await
     };
     match answer.await {
-        Ok(answer) => rendered(&Frame::new(&app, "Entry"), &entry::shown(&answer)),
+        Ok(answer) => rendered(&PageFrame::new(&app, "Entry"), &entry::render(&answer)),
         Err(problem) => failed(&app, &problem),
     }
 }
 
-async fn entity_page(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+async fn entity_page(State(app): State<AppState>, query: Result<QueryArgs<EntityPageArgs>, HttpProblem>) -> Response {
     let answer = async {
-        let parameters = Parameters::read(query.as_deref(), &["key", "size", "cursor"])?;
-        entities::answer(&app, parameters.required("key")?, &parameters).await
+        let QueryArgs { args: EntityPageArgs { key, size, cursor }, query, .. } = query?;
+        entities::answer(&app, key, HistoryArgs { size, cursor }, &query).await
     };
     match answer.await {
-        Ok(answer) => rendered(&Frame::new(&app, "History"), &entity::shown(&answer)),
+        Ok(answer) => rendered(&PageFrame::new(&app, "History"), &entity::render(&answer)),
         Err(problem) => failed(&app, &problem),
     }
 }
 
-async fn status_page(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
-    if let Err(problem) = Parameters::read(query.as_deref(), &[]) {
+async fn status_page(State(app): State<AppState>, query: Result<QueryArgs<NoArgs>, HttpProblem>) -> Response {
+    if let Err(problem) = query {
         return failed(&app, &problem);
     }
     let status = app.status();
-    rendered(&Frame::new(&app, "Status"), &state::shown(status.as_ref()))
+    rendered(&PageFrame::new(&app, "Status"), &state::render(status.as_ref()))
 }
 
-fn rendered(frame: &Frame, body: &Markup) -> Response {
+fn rendered(frame: &PageFrame, body: &Markup) -> Response {
     Html(frame.render(body)).into_response()
 }
 
-fn failed(app: &App, problem: &Problem) -> Response {
-    let body = Frame::new(app, "Problem").render(&frame::problem(problem));
+fn failed(app: &AppState, problem: &HttpProblem) -> Response {
+    let body = PageFrame::new(app, "Problem").render(&frame::problem(problem));
     (problem.status(), Html(body)).into_response()
 }

@@ -41,16 +41,16 @@ pub(crate) struct ProblemDetails {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) watermark: Option<Timestamp>,
-    /// Seconds after which another try may go better.
+    /// Seconds after which a retry may succeed.
     #[serde(skip)]
     retry_after: Option<u64>,
 }
 
 /// Why a request is not answered as asked. Boxed, so that results stay small.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Problem(Box<ProblemDetails>);
+pub(crate) struct HttpProblem(Box<ProblemDetails>);
 
-impl Deref for Problem {
+impl Deref for HttpProblem {
     type Target = ProblemDetails;
 
     fn deref(&self) -> &ProblemDetails {
@@ -61,7 +61,7 @@ impl Deref for Problem {
 /// The media type of problems.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
-impl Problem {
+impl HttpProblem {
     fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
         Self(Box::new(ProblemDetails {
             kind: format!("urn:tidemark:problem:{kind}"),
@@ -79,12 +79,12 @@ impl Problem {
 
     /// A parameter whose value cannot be used.
     pub(crate) fn invalid(parameter: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "a parameter is not what it has to be", detail)
+        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "a parameter has a value that is not valid", detail)
             .about(parameter)
     }
 
     /// A parameter that this resource does not have.
-    pub(crate) fn unknown_parameter(parameter: &str, known: &[&str]) -> Self {
+    pub(crate) fn unknown_parameter(parameter: &str, known: &[String]) -> Self {
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         let detail = format!("parameter \"{parameter}\" is not known here; known are: {known}");
         Self::new(StatusCode::BAD_REQUEST, "unknown-parameter", "there is no such parameter", detail).about(parameter)
@@ -96,7 +96,7 @@ impl Problem {
             StatusCode::NOT_FOUND,
             "no-such-route",
             "there is nothing at this address",
-            format!("\"{}\" is no address of this service; \"openapi.json\" lists them all", uri.path()),
+            format!("\"{}\" is not an address of this service; \"openapi.json\" lists them all", uri.path()),
         )
     }
 
@@ -110,7 +110,7 @@ impl Problem {
         )
     }
 
-    /// A URL longer than anything sensible.
+    /// A query string that is too long.
     pub(crate) fn too_long(limit: usize) -> Self {
         Self::new(
             StatusCode::URI_TOO_LONG,
@@ -125,18 +125,17 @@ impl Problem {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
-            "the request bears no token that is let in",
+            "the request bears no valid token",
             "send \"Authorization: Bearer\" with the token, or the token as the password of HTTP Basic",
         )
     }
 
     /// Too many requests at once.
     pub(crate) fn overloaded(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the service has too much to do", detail)
-            .retry_after(1)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the service is overloaded", detail).retry_after(1)
     }
 
-    /// Nothing to serve yet, or no longer.
+    /// There is nothing to serve yet, or no longer.
     pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "the service is not ready", detail).retry_after(2)
     }
@@ -184,13 +183,13 @@ impl Problem {
 }
 
 /// The one mapping from search errors to statuses.
-impl From<SearchError> for Problem {
+impl From<SearchError> for HttpProblem {
     fn from(error: SearchError) -> Self {
         let detail = error.to_string();
         match error {
             SearchError::Invalid { parameter, detail } => Self::invalid(parameter, detail),
             SearchError::NotFound { .. } => {
-                Self::new(StatusCode::NOT_FOUND, "not-found", "there is no such thing in the index", detail)
+                Self::new(StatusCode::NOT_FOUND, "not-found", "it is not in the index", detail)
             }
             SearchError::Gone { .. } => Self::new(StatusCode::GONE, "gone", "the page is not served any more", detail),
             SearchError::NotVisible { .. } => Self::new(
@@ -203,13 +202,9 @@ impl From<SearchError> for Problem {
             .retry_after(1),
             SearchError::Overloaded { .. } => Self::overloaded(detail),
             SearchError::NotReady { .. } => Self::not_ready(detail),
-            SearchError::Storage { .. } => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "storage",
-                "the object store does not give what is needed",
-                detail,
-            )
-            .retry_after(5),
+            SearchError::Storage { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage", "the object store failed", detail).retry_after(5)
+            }
             SearchError::Internal { detail } => {
                 tracing::error!(error = %detail, "a search failed");
                 Self::internal()
@@ -218,7 +213,7 @@ impl From<SearchError> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for HttpProblem {
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.status(), self.retry_after);
         let mut response = (status, Json(*self.0)).into_response();
@@ -237,15 +232,17 @@ mod tests {
 
     #[test]
     fn the_cause_of_an_internal_error_stays_inside() {
-        let problem = Problem::from(SearchError::Internal { detail: "secret path /var/x".to_owned() });
+        let problem = HttpProblem::from(SearchError::Internal { detail: "secret path /var/x".to_owned() });
         assert_eq!(problem.status, 500);
         assert!(!problem.detail.contains("secret"));
     }
 
     #[test]
     fn an_invalid_value_names_its_parameter() {
-        let problem =
-            Problem::from(SearchError::Invalid { parameter: "cursor", detail: "it is of another index".to_owned() });
+        let problem = HttpProblem::from(SearchError::Invalid {
+            parameter: "cursor",
+            detail: "it is of another index".to_owned(),
+        });
         assert_eq!((problem.status, problem.parameter.as_deref()), (400, Some("cursor")));
     }
 }

@@ -1,45 +1,91 @@
 //! `GET /v1/search`.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
-use tidemark_wal::Outcome;
+use axum::{Json, extract::State};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
-    app::App,
-    parameters::Parameters,
-    problem::{Problem, ProblemDetails},
+    app::AppState,
+    arguments::{
+        CountedField, CountedNames, FilterValues, KindNames, KindValues, LogPosition, MinTokenArgs, NameList,
+        NamedValue as _, OneName, OutcomeNames, QueryArg, SearchPageSize, SortName,
+    },
+    extract::{QueryArgs, QueryString},
+    problem::{HttpProblem, ProblemDetails},
 };
-use tidemark_search::api::{FacetField, FilterField, QueryText, SearchAnswer, SearchRequest};
+use tidemark_search::api::{FacetField, FilterField, SearchAnswer, SearchRequest};
 
 /// The parameters of a search.
-pub(crate) const PARAMETERS: &[&str] = &[
-    "q",
-    "kind",
-    "repo",
-    "bundle",
-    "label",
-    "context",
-    "contributor",
-    "entity",
-    "writer",
-    "outcome",
-    "current",
-    "sealed",
-    "from",
-    "to",
-    "sort",
-    "size",
-    "cursor",
-    "facets",
-    "min_token",
-    "wait",
-];
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SearchArgs {
+    /// The query, as `fix race repo:tidemark -outcome:aborted`; empty: everything.
+    #[param(inline)]
+    q: Option<QueryArg>,
+    /// Any of these kinds, repeated or separated by commas.
+    #[serde(default)]
+    #[param(inline)]
+    kind: KindValues,
+    /// Any of these repositories.
+    #[serde(default)]
+    #[param(inline)]
+    repo: FilterValues,
+    /// Any of these bundles.
+    #[serde(default)]
+    #[param(inline)]
+    bundle: FilterValues,
+    /// Any of these labels.
+    #[serde(default)]
+    #[param(inline)]
+    label: FilterValues,
+    /// Any of these contexts.
+    #[serde(default)]
+    #[param(inline)]
+    context: FilterValues,
+    /// Any of these contributors, by name or mail address.
+    #[serde(default)]
+    #[param(inline)]
+    contributor: FilterValues,
+    /// Any of these entities, as `bundle/{repo}/{id}`.
+    #[serde(default)]
+    #[param(inline)]
+    entity: FilterValues,
+    /// Any of these writers.
+    #[serde(default)]
+    #[param(inline)]
+    writer: FilterValues,
+    /// Any of these outcomes, repeated or separated by commas.
+    #[serde(default)]
+    #[param(inline)]
+    outcome: Vec<OutcomeNames>,
+    /// Only the newest committed operation of each entity, or all others.
+    current: Option<bool>,
+    /// Only operations whose outcome is final, or all others.
+    sealed: Option<bool>,
+    /// The first token or time that may match.
+    #[param(inline)]
+    from: Option<LogPosition>,
+    /// The first token or time that may no longer match.
+    #[param(inline)]
+    to: Option<LogPosition>,
+    /// The order of the hits; the newest first by default.
+    #[param(inline)]
+    sort: Option<SortName>,
+    /// How many hits a page has; 0 counts only.
+    #[param(inline)]
+    size: Option<SearchPageSize>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// What to count beside the hits, repeated or separated by commas: facets, and `time` for the histogram. Everything by
+    /// default, nothing when empty.
+    #[serde(default = "everything")]
+    #[param(inline)]
+    facets: Vec<CountedNames>,
+}
 
-const OUTCOMES: &str = "any of pending, committed, late, aborted, malformed, duplicate, fenced, expired";
-const FACETS: &str = "any of kind, repo, outcome, contributor, time";
-const BOOLEAN: &str = "\"true\" or \"false\"";
+fn everything() -> Vec<CountedNames> {
+    vec![NameList(CountedField::all().into_iter().map(|(_, field)| field).collect())]
+}
 
 /// Searches the operations of the log.
 ///
@@ -49,109 +95,106 @@ const BOOLEAN: &str = "\"true\" or \"false\"";
     get,
     path = "/v1/search",
     tag = "search",
-    params(
-        ("q" = Option<String>, Query, description = "the query, as `fix race repo:tidemark -outcome:aborted`; empty: everything"),
-        ("kind" = Option<Vec<String>>, Query, description = "any of these kinds, repeated or separated by commas"),
-        ("repo" = Option<Vec<String>>, Query, description = "any of these repositories"),
-        ("bundle" = Option<Vec<String>>, Query, description = "any of these bundles"),
-        ("label" = Option<Vec<String>>, Query, description = "any of these labels"),
-        ("context" = Option<Vec<String>>, Query, description = "any of these contexts"),
-        ("contributor" = Option<Vec<String>>, Query, description = "any of these contributors, by name or mail address"),
-        ("entity" = Option<Vec<String>>, Query, description = "any of these entities, as `bundle/{repo}/{id}`"),
-        ("writer" = Option<Vec<String>>, Query, description = "any of these writers"),
-        ("outcome" = Option<Vec<String>>, Query, description = "any of these outcomes, repeated or separated by commas"),
-        ("current" = Option<bool>, Query, description = "only the newest committed operation of each entity, or all others"),
-        ("sealed" = Option<bool>, Query, description = "only operations whose outcome is final, or all others"),
-        ("from" = Option<String>, Query, description = "the first token or time that may match"),
-        ("to" = Option<String>, Query, description = "the first token or time that may no longer match"),
-        ("sort" = Option<String>, Query, description = "newest (default), oldest or relevance"),
-        ("size" = Option<usize>, Query, description = "hits of a page, 0 to 1000; 20 by default"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("facets" = Option<Vec<String>>, Query, description = "kind, repo, outcome, contributor, time (the histogram); all by default, none when empty"),
-        ("min_token" = Option<String>, Query, description = "wait until this entry is visible"),
-        ("wait" = Option<u64>, Query, description = "for so many seconds at most, 0 to 20; 5 by default"),
-    ),
+    params(SearchArgs, MinTokenArgs),
     responses(
         (status = 200, description = "the hits", body = SearchAnswer),
         (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 410, description = "the page is gone; start again", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 504, description = "`min_token` did not become visible", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn search(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<SearchAnswer>, Problem> {
-    let parameters = Parameters::read(query.as_deref(), PARAMETERS)?;
-    answer(&app, &parameters).await.map(Json)
+pub(crate) async fn search(
+    State(app): State<AppState>,
+    QueryArgs { args, wait, query }: QueryArgs<SearchArgs, MinTokenArgs>,
+) -> Result<Json<SearchAnswer>, HttpProblem> {
+    answer(&app, args, wait, &query).await.map(Json)
 }
 
 /// Answers a search; the page asks the same way.
-pub(crate) async fn answer(app: &App, parameters: &Parameters) -> Result<SearchAnswer, Problem> {
-    let request = request(parameters)?;
-    app.wait_for(parameters).await?;
+pub(crate) async fn answer(
+    app: &AppState,
+    args: SearchArgs,
+    wait: MinTokenArgs,
+    query: &QueryString,
+) -> Result<SearchAnswer, HttpProblem> {
+    app.wait_for(wait).await?;
     let started = tokio::time::Instant::now();
-    let answer = app.search().search(request).await;
+    let answer = app.search().search(args.into()).await;
     app.metrics().searched(started.elapsed(), answer.is_ok());
-    answer.map_err(|error| app.problem_of_page(error, parameters))
+    answer.map_err(|error| app.problem_of_page(error, query))
 }
 
-/// The request that the parameters make.
-pub(crate) fn request(parameters: &Parameters) -> Result<SearchRequest, Problem> {
-    let (facets, histogram) = facets(parameters)?;
-    Ok(SearchRequest {
-        query: QueryText::new(parameters.one("q")?.unwrap_or_default().trim())?,
-        filters: FilterField::ALL
-            .into_iter()
-            .map(|filter| (filter, values(parameters, filter)))
-            .filter(|(_, values)| !values.is_empty())
-            .collect(),
-        outcomes: parameters.names::<Outcome>("outcome", OUTCOMES)?,
-        current: parameters.parsed("current", BOOLEAN)?,
-        sealed: parameters.parsed("sealed", BOOLEAN)?,
-        from: parameters.place("from")?,
-        to: parameters.place("to")?,
-        sort: parameters.name("sort", "newest, oldest or relevance")?.unwrap_or_default(),
-        size: parameters.size()?,
-        cursor: parameters.one("cursor")?.map(str::to_owned),
-        facets,
-        histogram,
-    })
-}
-
-fn values(parameters: &Parameters, filter: FilterField) -> Vec<String> {
-    let given = parameters.all(filter.name());
-    match filter {
-        // Kinds are names of ours: none has a comma in it.
-        FilterField::Kind => given.flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
-        _ => given.map(str::to_owned).collect(),
-    }
-}
-
-/// The facets to count, and whether the histogram is wanted.
-fn facets(parameters: &Parameters) -> Result<(Vec<FacetField>, bool), Problem> {
-    let names = parameters.names::<String>("facets", FACETS)?;
-    if names.is_empty() {
-        let wanted = !parameters.is_emptied("facets");
-        return Ok((if wanted { FacetField::ALL.to_vec() } else { Vec::new() }, wanted));
-    }
-    let mut facets = Vec::new();
-    for name in names.iter().filter(|name| *name != "time") {
-        let facet = FacetField::ALL.into_iter().find(|facet| facet.name() == name);
-        let facet = facet
-            .ok_or_else(|| Problem::invalid("facets", format!("there is no facet \"{name}\"; wanted are {FACETS}")))?;
-        if !facets.contains(&facet) {
-            facets.push(facet);
+impl From<SearchArgs> for SearchRequest {
+    fn from(args: SearchArgs) -> Self {
+        let SearchArgs {
+            q,
+            kind,
+            repo,
+            bundle,
+            label,
+            context,
+            contributor,
+            entity,
+            writer,
+            outcome,
+            current,
+            sealed,
+            from,
+            to,
+            sort,
+            size,
+            cursor,
+            facets,
+        } = args;
+        let kinds = kind.0.into_iter().flat_map(|KindNames(names)| names).collect();
+        let filters = [
+            (FilterField::Kind, kinds),
+            (FilterField::Repo, repo.0),
+            (FilterField::Bundle, bundle.0),
+            (FilterField::Label, label.0),
+            (FilterField::Context, context.0),
+            (FilterField::Contributor, contributor.0),
+            (FilterField::Entity, entity.0),
+            (FilterField::Writer, writer.0),
+        ];
+        let counted: Vec<CountedField> = facets.into_iter().flat_map(|NameList(fields)| fields).collect();
+        let mut facets = Vec::<FacetField>::new();
+        for field in &counted {
+            if let CountedField::Facet(facet) = field
+                && !facets.contains(facet)
+            {
+                facets.push(*facet);
+            }
+        }
+        Self {
+            query: q.unwrap_or_default().0,
+            filters: filters.into_iter().filter(|(_, values)| !values.is_empty()).collect(),
+            outcomes: outcome.into_iter().flat_map(|NameList(outcomes)| outcomes).collect(),
+            current,
+            sealed,
+            from: from.map(|LogPosition(token)| token),
+            to: to.map(|LogPosition(token)| token),
+            sort: sort.map(|OneName(sort)| sort).unwrap_or_default(),
+            size: size.unwrap_or_default().page_size(),
+            cursor,
+            facets,
+            histogram: counted.contains(&CountedField::Time),
         }
     }
-    Ok((facets, names.iter().any(|name| name == "time")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tidemark_search::api::SortOrder;
+    use tidemark_wal::Outcome;
 
-    fn read(query: &str) -> Result<SearchRequest, Problem> {
-        request(&Parameters::read(Some(query), PARAMETERS)?)
+    use super::*;
+
+    fn read(query: &str) -> Result<SearchRequest, HttpProblem> {
+        let (args, _) = QueryString::read(Some(query))?.parse::<SearchArgs, MinTokenArgs>()?;
+        Ok(args.into())
     }
 
     #[test]

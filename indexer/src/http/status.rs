@@ -1,14 +1,11 @@
 //! `GET /v1/status`.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::{Json, extract::State};
 
 use super::{
-    app::App,
-    parameters::Parameters,
-    problem::{Problem, ProblemDetails},
+    app::AppState,
+    extract::{NoArgs, QueryArgs},
+    problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::StatusAnswer;
 
@@ -17,12 +14,16 @@ use tidemark_search::api::StatusAnswer;
     get,
     path = "/v1/status",
     tag = "status",
+    params(NoArgs),
     responses(
         (status = 200, description = "the state", body = StatusAnswer),
+        (status = 400, description = "there are no parameters", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "there is no index yet", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn status(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<StatusAnswer>, Problem> {
-    Parameters::read(query.as_deref(), &[])?;
-    app.status().map(Json).ok_or_else(|| Problem::not_ready(app.not_ready()))
+pub(crate) async fn status(
+    State(app): State<AppState>,
+    _: QueryArgs<NoArgs>,
+) -> Result<Json<StatusAnswer>, HttpProblem> {
+    app.status().map(Json).ok_or_else(|| HttpProblem::not_ready(app.not_ready()))
 }

@@ -1,6 +1,7 @@
 //! The server as a client sees it, over a search service that is made up.
 
 mod api;
+mod document;
 mod fake;
 mod hostile;
 mod pages;
@@ -16,17 +17,18 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{Metrics, Server, ServerOptions};
-use fake::Fake;
+use super::server::{HttpServer, ServerOptions};
+use crate::metrics::MetricsRegistry;
+use fake::FakeSearch;
 
 /// A whole answer.
-struct Answer {
+struct TestResponse {
     status: StatusCode,
     headers: HeaderMap,
     text: String,
 }
 
-impl Answer {
+impl TestResponse {
     fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
@@ -36,23 +38,23 @@ impl Answer {
     }
 }
 
-fn router(fake: Fake) -> Router {
+fn router(fake: FakeSearch) -> Router {
     with_options(fake, ServerOptions::default())
 }
 
-fn with_options(fake: Fake, options: ServerOptions) -> Router {
-    Server::searching(Arc::new(fake), Metrics::new(), options, CancellationToken::new()).router()
+fn with_options(fake: FakeSearch, options: ServerOptions) -> Router {
+    HttpServer::new(Arc::new(fake), MetricsRegistry::new(), options, CancellationToken::new()).router()
 }
 
-async fn send(router: &Router, method: &str, uri: &str) -> Answer {
+async fn send(router: &Router, method: &str, uri: &str) -> TestResponse {
     let request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
     let response = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
-    Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(body.to_vec()).unwrap() }
+    TestResponse { status: parts.status, headers: parts.headers, text: String::from_utf8(body.to_vec()).unwrap() }
 }
 
-async fn get(router: &Router, uri: &str) -> Answer {
+async fn get(router: &Router, uri: &str) -> TestResponse {
     send(router, "GET", uri).await
 }
 
@@ -63,7 +65,12 @@ async fn look_at_the_page() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     eprintln!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    let server = Server::searching(Arc::new(Fake::telling()), Metrics::new(), ServerOptions::default(), stop.clone());
+    let server = HttpServer::new(
+        Arc::new(FakeSearch::with_entries()),
+        MetricsRegistry::new(),
+        ServerOptions::default(),
+        stop.clone(),
+    );
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_mins(10)).await;
         stop.cancel();

@@ -1,29 +1,25 @@
 //! `tidemark dev`: everything in one process on a local folder.
 
-use std::{
-    fs::File,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs::File, net::SocketAddr, path::PathBuf, time::Duration};
 
-use tidemark_catalog::{Owner, RootChain};
-use tidemark_store::{Entropy, Store};
-use tidemark_wal::{Log, LogParameters, LogWriter, LogWriterOptions};
+use tidemark_catalog::Owner;
+use tidemark_store::Store;
+use tidemark_wal::{Log, LogParameters};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    IndexOptions, IndexService, Patience, ServiceError, Stores,
-    opening::{cache_options, lock},
+    bootstrap::{cache_options, lock},
+    error::ServiceError,
+    index::{IndexOptions, IndexService},
+    startup_retry::StartupMode,
+    stores::PodStores,
 };
-use crate::git::{ImportError, Imported, import};
 use tidemark_ingest::IngestOptions;
 
 /// How many bytes of segments the cache of a local folder keeps.
 const CACHE_BYTES: u64 = 4 << 30;
 
-/// What `tidemark dev` is told.
+/// Options of `tidemark dev`.
 #[derive(Clone, Debug)]
 pub struct DevOptions {
     /// The folder that holds log, metadata, index and cache.
@@ -51,14 +47,14 @@ impl DevService {
         let index = IndexService::start(
             IndexOptions {
                 control: None,
-                stores: Stores::opened(Some(log.clone()), Store::folder(&folder.join("index"))?),
+                stores: PodStores::already_open(Some(log.clone()), Store::folder(&folder.join("index"))?),
                 parameters: Box::new(move |recorded| Some(local(recorded, expiry))),
                 owner: Owner::Named { name: "dev".to_owned() },
                 adopt: None,
                 identity: None,
                 listen: Some(listen),
                 search: true,
-                patience: Patience::None,
+                startup: StartupMode::FailFast,
                 cache,
                 ingest: IngestOptions::default(),
             },
@@ -78,19 +74,10 @@ impl DevService {
         &self.log
     }
 
-    /// Runs until told to stop.
+    /// Runs until stopped.
     pub async fn run(self) -> Result<(), ServiceError> {
         self.index.run().await
     }
-}
-
-/// Appends the history of the git repository at `path` through the ordinary writer; what the log has already is left
-/// out. `progress` hears how many of how many are done.
-pub async fn import_git(log: &Log, path: &Path, progress: impl Fn(u64, u64) + Send) -> Result<Imported, ServiceError> {
-    let entropy = Entropy::from_os();
-    let root = Arc::new(RootChain::open(log, entropy.clone()));
-    let writer = LogWriter::open(log.clone(), root, LogWriterOptions::named("git"), entropy).await;
-    Ok(import(path, log, &writer.map_err(ImportError::from)?, progress).await?)
 }
 
 /// Parameters of one machine: a local write takes no time to arrive and is visible at once.

@@ -5,7 +5,6 @@ use tidemark_crds::Reason;
 use tidemark_ingest::{FailureCause, ToCause};
 use tidemark_store::StoreError;
 
-use crate::git::ImportError;
 use tidemark_ingest::IngestError;
 use tidemark_ingest::engine::EngineError;
 
@@ -25,15 +24,12 @@ pub enum ServiceError {
     /// The ingest ended.
     #[error(transparent)]
     Ingest(#[from] IngestError),
-    /// A git repository's history could not be appended.
-    #[error(transparent)]
-    Import(#[from] ImportError),
-    /// A store does not hold what the protocol needs.
+    /// A store does not hold the contract that the protocol needs.
     #[error(
-        "\"{store}\" broke a promise: {line}: {detail}; it must not be written to, a log in it could lose entries; use another store \
-         (`tidemark check` tells more)"
+        "\"{store}\" does not hold the store contract: {line}: {detail}; nothing is written to it, since a log in it could lose entries; use \
+         another store (`tidemark check` lists every check)"
     )]
-    Unfit {
+    StoreUnsupported {
         /// The store.
         store: String,
         /// The check that failed.
@@ -41,7 +37,7 @@ pub enum ServiceError {
         /// What was seen.
         detail: String,
     },
-    /// Nothing says how long signed URLs last.
+    /// The expiry of signed URLs is neither recorded nor given.
     #[error(
         "the log \"{log}\" has no parameters yet; nothing is indexed without them; give --expiry, how long its signed URLs last at \
          most"
@@ -52,7 +48,7 @@ pub enum ServiceError {
     },
     /// The address cannot be listened on.
     #[error(
-        "\"{address}\" cannot be listened on: {source}; nobody would reach this process; choose another address with --listen"
+        "cannot listen on \"{address}\": {source}; no client would reach this process; choose another address with --listen"
     )]
     Listen {
         /// The address.
@@ -61,7 +57,7 @@ pub enum ServiceError {
         source: std::io::Error,
     },
     /// A folder or file of this machine cannot be used.
-    #[error("\"{path}\" cannot be used: {source}; nothing can be kept there; give a folder that this user may write", path = path.display())]
+    #[error("cannot use \"{path}\": {source}; nothing can be stored there; give a folder that this user may write", path = path.display())]
     Disk {
         /// The folder or file.
         path: std::path::PathBuf,
@@ -75,7 +71,7 @@ pub enum ServiceError {
         folder: std::path::PathBuf,
     },
     /// A task of this process ended on its own.
-    #[error("the {task} ended: {why}; this process does nothing more; start it again")]
+    #[error("the {task} ended: {why}; this process stops working; restart it")]
     Ended {
         /// Which one.
         task: &'static str,
@@ -85,7 +81,7 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
-    /// Whether nobody can say what became of a write: whoever starts next reads it.
+    /// Whether the outcome of a write is unknown: the next process reads it.
     pub(crate) fn is_unknown(&self) -> bool {
         match self {
             Self::Chain(error)
@@ -105,9 +101,9 @@ impl ToCause for ServiceError {
             Self::Chain(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
             Self::Ingest(error) => error.to_cause(),
-            Self::Unfit { store, .. } => FailureCause::at(Reason::StoreUnfit, store),
+            Self::StoreUnsupported { store, .. } => FailureCause::at(Reason::StoreUnsupported, store),
             Self::NoExpiry { log } => FailureCause::at(Reason::ExpiryMissing, log),
-            Self::Import(_) | Self::Listen { .. } | Self::Disk { .. } | Self::Busy { .. } | Self::Ended { .. } => {
+            Self::Listen { .. } | Self::Disk { .. } | Self::Busy { .. } | Self::Ended { .. } => {
                 FailureCause::of(Reason::Internal)
             }
         }
@@ -116,20 +112,20 @@ impl ToCause for ServiceError {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::Path};
+    use std::collections::BTreeSet;
 
     use tidemark_catalog::{Broken, Cursor, Generation, Refused};
     use tidemark_store::ClockError;
     use tidemark_store::StoreSecond;
 
     use super::*;
-    use crate::http::token_file_message;
+    use crate::http::TokenFileError;
 
     /// Makes an error of a URL, a key and words.
-    type Made = fn(String, String, String) -> StoreError;
+    type MakeStoreError = fn(String, String, String) -> StoreError;
 
     /// Every failure of a store.
-    const STORES: [(Made, Reason); 10] = [
+    const STORES: [(MakeStoreError, Reason); 10] = [
         (|url, key, why| StoreError::Denied { url, key, why }, Reason::AccessDenied),
         (|url, key, why| StoreError::ReadOnly { url, key, why }, Reason::ReadOnly),
         (
@@ -144,11 +140,11 @@ mod tests {
             Reason::CredentialsMissing,
         ),
         (|url, key, _| StoreError::Absent { url, key }, Reason::IndexDamaged),
-        (|url, key, why| StoreError::Refused { url, key, why }, Reason::StoreUnfit),
+        (|url, key, why| StoreError::Refused { url, key, why }, Reason::StoreUnsupported),
         (|url, key, why| StoreError::Failed { url, key, why }, Reason::Unreachable),
     ];
 
-    fn store(error: Made) -> StoreError {
+    fn store(error: MakeStoreError) -> StoreError {
         error("s3://wal/orders".to_owned(), "k".to_owned(), "why".to_owned())
     }
 
@@ -206,7 +202,7 @@ mod tests {
         let publications =
             [PublishError::Fenced { epoch: 1, by: 2 }, PublishError::Unknown { key: text(), why: text() }];
         let services = [
-            ServiceError::Unfit { store: text(), line: text(), detail: text() },
+            ServiceError::StoreUnsupported { store: text(), line: text(), detail: text() },
             ServiceError::NoExpiry { log: text() },
             ServiceError::Listen { address: ([127, 0, 0, 1], 1).into(), source: io() },
             ServiceError::Disk { path: text().into(), source: io() },
@@ -215,7 +211,11 @@ mod tests {
         ];
         let clocks = [ClockError::Store(store(STORES[0].0)), ClockError::Vanished { url: text(), key: text() }];
         let told = |failure: &dyn ToCause| (failure.to_cause().reason, failure.to_string());
-        let mut all = vec![(Reason::AuthTokenMissing, token_file_message(Path::new("x"), "x"))];
+        let tokens = [
+            TokenFileError::Missing { file: text().into(), why: text() },
+            TokenFileError::TooShort { file: text().into(), chars: 5 },
+        ];
+        let mut all: Vec<_> = tokens.iter().map(|error| told(error)).collect();
         all.extend(STORES.iter().map(|(error, _)| told(&store(*error))));
         all.extend(refusals().iter().map(|error| told(error)));
         all.extend(chains.iter().map(|error| told(error)));
@@ -295,10 +295,10 @@ mod tests {
         assert_eq!(EngineError::Damaged { key: key(), why: why() }.to_cause().reason, Reason::IndexDamaged);
         assert_eq!(EngineError::Refused { what: key(), why: why() }.to_cause().reason, Reason::Internal);
         let vanished = ClockError::Vanished { url: key(), key: key() };
-        assert_eq!(vanished.to_cause().reason, Reason::StoreUnfit);
+        assert_eq!(vanished.to_cause().reason, Reason::StoreUnsupported);
         assert_eq!(PublishError::Fenced { epoch: 1, by: 2 }.to_cause().reason, Reason::Fenced);
-        let unfit = ServiceError::Unfit { store: key(), line: key(), detail: key() };
-        assert_eq!(unfit.to_cause(), FailureCause { reason: Reason::StoreUnfit, url: Some(key()) });
+        let unfit = ServiceError::StoreUnsupported { store: key(), line: key(), detail: key() };
+        assert_eq!(unfit.to_cause(), FailureCause { reason: Reason::StoreUnsupported, url: Some(key()) });
         assert_eq!(ServiceError::NoExpiry { log: key() }.to_cause().reason, Reason::ExpiryMissing);
         assert_eq!(ServiceError::Ended { task: "server", why: why() }.to_cause().reason, Reason::Internal);
     }

@@ -28,7 +28,7 @@ pub struct StoresSettings {
 
 /// What was opened: the log, if one was named, and the index.
 #[derive(Clone, Debug)]
-pub struct Opened {
+pub struct OpenStores {
     /// The log.
     pub log: Option<Log>,
     /// The index.
@@ -36,22 +36,22 @@ pub struct Opened {
 }
 
 /// The stores of a process, which opens them as often as it must.
-pub struct Stores {
-    open: Box<dyn Fn() -> Result<Opened, StoreError> + Send + Sync>,
-    places: Vec<(String, StoreRole)>,
+pub struct PodStores {
+    open: Box<dyn Fn() -> Result<OpenStores, StoreError> + Send + Sync>,
+    roles: Vec<(String, StoreRole)>,
     requests: BTreeMap<&'static str, RequestCounter>,
 }
 
-/// What the requests to each place's store have come to, as figures.
-pub struct PlaceRequests(BTreeMap<&'static str, RequestCounter>);
+/// Counts of the requests to each store, by its role, as figures.
+pub struct StoreRequestCounts(BTreeMap<&'static str, RequestCounter>);
 
-/// What a process does with its stores.
+/// How a process uses its stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub enum AccessMode {
     /// It writes: a folder is made if it does not exist.
-    Writing,
+    ReadWrite,
     /// It only reads.
-    Reading,
+    ReadOnly,
 }
 
 impl StoresSettings {
@@ -68,82 +68,82 @@ impl StoresSettings {
     }
 }
 
-impl Stores {
+impl PodStores {
     /// Stores that are open already.
-    pub fn opened(log: Option<Log>, index: Store) -> Self {
-        let mut places = vec![(index.url().to_string(), StoreRole::Index)];
+    pub fn already_open(log: Option<Log>, index: Store) -> Self {
+        let mut roles = vec![(index.url().to_string(), StoreRole::Index)];
         if let Some(log) = &log {
-            places.extend(log.metadata.iter().map(|store| (store.url().to_string(), StoreRole::Metadata)));
-            places.push((log.entries.url().to_string(), StoreRole::Log));
+            roles.extend(log.metadata.iter().map(|store| (store.url().to_string(), StoreRole::Metadata)));
+            roles.push((log.entries.url().to_string(), StoreRole::Log));
         }
-        let open = move || Ok(Opened { log: log.clone(), index: index.clone() });
-        Self { open: Box::new(open), places, requests: BTreeMap::new() }
+        let open = move || Ok(OpenStores { log: log.clone(), index: index.clone() });
+        Self { open: Box::new(open), roles, requests: BTreeMap::new() }
     }
 
     /// Stores at these URLs, opened when the process starts its work.
-    pub fn at(log: Option<(Url, Vec<Url>)>, index: Url, settings: &StoresSettings, used: Use) -> Self {
-        let mut places = vec![(index.to_string(), StoreRole::Index)];
+    pub fn at(log: Option<(Url, Vec<Url>)>, index: Url, settings: &StoresSettings, mode: AccessMode) -> Self {
+        let mut roles = vec![(index.to_string(), StoreRole::Index)];
         if let Some((log, metadata)) = &log {
-            places.extend(metadata.iter().map(|url| (url.to_string(), StoreRole::Metadata)));
-            places.push((log.to_string(), StoreRole::Log));
+            roles.extend(metadata.iter().map(|url| (url.to_string(), StoreRole::Metadata)));
+            roles.push((log.to_string(), StoreRole::Log));
         }
         let requests: BTreeMap<_, _> =
-            ["log", "metadata", "index"].map(|place| (place, RequestCounter::default())).into();
+            ["log", "metadata", "index"].map(|role| (role, RequestCounter::default())).into();
         let environment = StoreEnvironment::of_process();
         let access =
             |settings: &StoreSettings, place| StoreAccess::new(settings, environment.clone()).counted(&requests[place]);
         let of_log = access(&settings.log, "log");
         let of_metadata = access(&settings.metadata, "metadata");
         let of_index = access(&settings.index, "index");
-        let one = move |url: &Url, access: &StoreAccess| match used {
-            Use::Writing => Store::open_as(url, access),
-            Use::Reading => Store::open_read_only_as(url, access),
+        let one = move |url: &Url, access: &StoreAccess| match mode {
+            AccessMode::ReadWrite => Store::open_as(url, access),
+            AccessMode::ReadOnly => Store::open_read_only_as(url, access),
         };
         let open = move || {
             let log = log
                 .as_ref()
                 .map(|(log, metadata)| Log::with(log, metadata, |url| one(url, &of_log), |url| one(url, &of_metadata)));
-            Ok(Opened { log: log.transpose()?, index: one(&index, &of_index)? })
+            Ok(OpenStores { log: log.transpose()?, index: one(&index, &of_index)? })
         };
-        Self { open: Box::new(open), places, requests }
+        Self { open: Box::new(open), roles, requests }
     }
 
     /// Opens them. Nothing is asked of a store.
-    pub fn open(&self) -> Result<Opened, StoreError> {
+    pub fn open(&self) -> Result<OpenStores, StoreError> {
         (self.open)()
     }
 
     /// Which place each URL is.
-    pub fn places(&self) -> Vec<(String, StoreRole)> {
-        self.places.clone()
+    pub fn roles(&self) -> Vec<(String, StoreRole)> {
+        self.roles.clone()
     }
 
     /// The figures of their requests.
-    pub fn requests(&self) -> PlaceRequests {
-        PlaceRequests(self.requests.clone())
+    pub fn requests(&self) -> StoreRequestCounts {
+        StoreRequestCounts(self.requests.clone())
     }
 }
 
-impl fmt::Debug for Stores {
+impl fmt::Debug for PodStores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.places.iter().map(|(url, _)| url)).finish()
+        f.debug_list().entries(self.roles.iter().map(|(url, _)| url)).finish()
     }
 }
 
-impl fmt::Debug for PlaceRequests {
+impl fmt::Debug for StoreRequestCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PlaceRequests")
+        f.write_str("StoreRequestCounts")
     }
 }
 
-impl Collector for PlaceRequests {
+impl Collector for StoreRequestCounts {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let kind = ConstCounter::new(0u64);
-        let help = "requests to object stores by place, operation and result";
+        let help = "requests to object stores by role of the store, operation and result";
         let mut family = encoder.encode_descriptor("store_requests", help, None, kind.metric_type())?;
-        for (place, requests) in &self.0 {
+        for (role, requests) in &self.0 {
             for (operation, result, count) in requests.counts() {
-                let labels = [("place", *place), ("operation", operation), ("result", result)];
+                let labels = [("role", *role), ("operation", operation), ("result", result)];
                 ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
         }

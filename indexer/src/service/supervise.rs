@@ -1,19 +1,19 @@
-//! The tasks of a process: each has an owner, and none dies unnoticed.
+//! Supervises the tasks of a process: the first that ends unexpectedly ends the others.
 
 use std::future::Future;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ServiceError;
+use super::error::ServiceError;
 
-/// Tasks that live and die together.
-pub(super) struct Tasks {
+/// Supervises tasks that end together.
+pub(super) struct TaskSupervisor {
     running: JoinSet<(&'static str, Result<(), ServiceError>)>,
     stop: CancellationToken,
 }
 
-impl Tasks {
+impl TaskSupervisor {
     /// No tasks yet; all of them end once `stop` is cancelled.
     pub(super) fn new(stop: CancellationToken) -> Self {
         Self { running: JoinSet::new(), stop }
@@ -36,7 +36,7 @@ impl Tasks {
             self.stop.cancel();
             let failure = match ended {
                 Ok((_, Ok(()))) if asked => continue,
-                Ok((task, Ok(()))) => ServiceError::Ended { task, why: "nobody asked it to".to_owned() },
+                Ok((task, Ok(()))) => ServiceError::Ended { task, why: "task exited unexpectedly".to_owned() },
                 Ok((_, Err(failure))) => failure,
                 Err(panic) => ServiceError::Ended { task: "task", why: panic.to_string() },
             };
@@ -55,7 +55,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_ends_on_its_own_ends_the_others_and_says_so() {
         let stop = CancellationToken::new();
-        let mut tasks = Tasks::new(stop.clone());
+        let mut tasks = TaskSupervisor::new(stop.clone());
         tasks.start("server", async { Ok::<(), ServiceError>(()) });
         tasks.start("ingest", async move {
             stop.cancelled().await;
@@ -68,7 +68,7 @@ mod tests {
     #[tokio::test]
     async fn a_stop_that_was_asked_for_is_no_failure() {
         let stop = CancellationToken::new();
-        let mut tasks = Tasks::new(stop.clone());
+        let mut tasks = TaskSupervisor::new(stop.clone());
         tasks.start("ingest", {
             let stop = stop.clone();
             async move {

@@ -30,6 +30,8 @@ pub struct Sbom {
     pub name: String,
     /// The packages of the workspace whose programs are in the product. The first one's version is the product's.
     pub packages: Vec<String>,
+    /// The cargo features that the programs were built with, as cargo takes them; empty for none.
+    pub features: String,
     /// Package URLs of what comes from the operating system, such as `pkg:deb/debian/libc6@2.36-9?distro=debian-12`.
     pub system: Vec<String>,
 }
@@ -54,7 +56,7 @@ impl Sbom {
     pub fn json(&self, folder: &Path) -> anyhow::Result<Vec<u8>> {
         let lock = folder.join("Cargo.lock");
         let lock = std::fs::read_to_string(&lock).with_context(|| format!("\"{}\" is not readable", lock.display()))?;
-        let graph = Graph::parse(&tree(folder, &self.packages)?)?;
+        let graph = Graph::parse(&tree(folder, &self.packages, &self.features)?)?;
         let bom = self.document(&graph, &checksums(&lock)?)?;
         let valid = bom.validate();
         ensure!(valid.passed(), "the document is not valid: {valid:?}");
@@ -129,10 +131,11 @@ impl Graph {
     }
 }
 
-fn tree(folder: &Path, packages: &[String]) -> anyhow::Result<String> {
+fn tree(folder: &Path, packages: &[String], features: &str) -> anyhow::Result<String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(folder).args(["tree", "--locked", "--edges", "normal", "--prefix", "depth"]);
     cargo.args(["--format", " {p}\t{l}"]).args(packages.iter().flat_map(|package| ["--package", package]));
+    cargo.args(["--features", features]);
     let output = cargo.output().context("cargo does not start")?;
     ensure!(output.status.success(), "cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
@@ -213,7 +216,12 @@ mod tests {
         let graph = Graph::parse(tree).expect("it is one");
         let lock = format!("[[package]]\nname = \"b\"\nversion = \"1.0.0\"\nchecksum = \"{}\"\n", "ab".repeat(32));
         let system = "pkg:deb/debian/libc6@2.36-9+deb12u10?distro=debian-12";
-        let sbom = Sbom { name: "p".to_owned(), packages: vec!["a".to_owned()], system: vec![system.to_owned()] };
+        let sbom = Sbom {
+            name: "p".to_owned(),
+            packages: vec!["a".to_owned()],
+            features: String::new(),
+            system: vec![system.to_owned()],
+        };
         let bom = sbom.document(&graph, &checksums(&lock).expect("a lock file")).expect("a document");
         assert!(bom.validate().passed(), "{:?}", bom.validate());
         let mut json = Vec::new();

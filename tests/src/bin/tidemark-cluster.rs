@@ -37,7 +37,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let mut builder = Cluster::builder().nodes(nodes).quick_failover();
     if !bare {
-        builder = builder.image(images::product().await?).image(images::minio().await?);
+        builder = builder.image(images::product().await?).image(images::demo().await?).image(images::minio().await?);
     }
     println!("starting Kubernetes");
     let cluster = builder.start().await?;

@@ -27,6 +27,14 @@ pub async fn product() -> anyhow::Result<PathBuf> {
     }
 }
 
+/// The image of the demo's writer. `TIDEMARK_DEMO_IMAGE` names one that is built already.
+pub async fn demo() -> anyhow::Result<PathBuf> {
+    match std::env::var_os("TIDEMARK_DEMO_IMAGE") {
+        Some(archive) => Ok(archive.into()),
+        None => tokio::task::spawn_blocking(|| tools::script("image.sh", &["dev", "demo"])).await?,
+    }
+}
+
 /// MinIO, called as the demo calls it: `args: [server, /data]`.
 pub async fn minio() -> anyhow::Result<PathBuf> {
     let folder = tools::go("minio").await?;

@@ -132,7 +132,7 @@ pub mod say {
     pub fn problem(reason: &str, message: &str) -> Value {
         json!({
             "version": "0.1.0", "kind": "indexer", "phase": "starting", "identity": "i",
-            "problems": [{"reason": reason, "place": "log", "message": message}],
+            "problems": [{"reason": reason, "role": "log", "message": message}],
         })
     }
 

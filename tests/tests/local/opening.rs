@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemark_catalog::Owner;
-use tidemark_indexer::service::{IndexOptions, IndexService, Patience, Stores};
+use tidemark_indexer::service::{IndexOptions, IndexService, PodStores, StartupMode};
 use tidemark_ingest::IngestOptions;
 use tidemark_search::EngineOptions;
 use tidemark_tests::{
@@ -32,14 +32,14 @@ async fn opens(server: &S3Server) {
     let [log, meta, values, index] =
         BUCKETS.map(|bucket| open(&format!("s3://{bucket}/orders"), &server.environment()));
     let options = IndexOptions {
-        stores: Stores::opened(Some(Log::over(log, vec![meta, values])), index),
+        stores: PodStores::already_open(Some(Log::over(log, vec![meta, values])), index),
         parameters: Box::new(|_| Some(LogParameters::with_expiry(Duration::from_secs(1)))),
         owner: Owner::Named { name: "test".to_owned() },
         adopt: None,
         identity: None,
         listen: None,
         search: false,
-        patience: Patience::None,
+        startup: StartupMode::FailFast,
         cache: EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 20 },
         ingest: IngestOptions::default(),
         control: None,

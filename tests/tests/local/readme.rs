@@ -77,8 +77,8 @@ impl Machine {
         let folder = self.folder.path().display();
         block = block.replace("../my-repository", &format!("{folder}/my-repository"));
         block = block.replace("../tidemark-demo", &format!("{folder}/tidemark-demo"));
-        // The program is built already, as all of the workspace is: cargo would build it and much else anew.
-        block.replace("cargo run --release --", "tidemark")
+        // The program is built already, as all of the workspace is: cargo would build it and much else again.
+        block.replace("cargo run --release -p tidemark-indexer --features demo --", "tidemark")
     }
 
     fn bash(&self, block: &str) -> Command {

@@ -120,8 +120,10 @@ async fn it_says_what_it_is_made_of() {
         let locked = format!("name = \"{name}\"\nversion = {version}\n");
         assert!(lock.contains(&locked), "{name} {version}");
     }
-    // Of the tests; the last two are features of the product's own dependencies that only tests turn on.
-    for name in ["tidemark-tests", "proptest", "s3s", "chromiumoxide", "cyclonedx-bom", "tokio-tungstenite", "quinn"] {
+    // Of the tests and of the demo; the last two are features of the product's own dependencies that only tests turn on.
+    for name in
+        ["tidemark-tests", "gix", "proptest", "s3s", "chromiumoxide", "cyclonedx-bom", "tokio-tungstenite", "quinn"]
+    {
         assert!(lock.contains(&format!("name = \"{name}\"\n")), "{name} exists");
         assert_eq!(version(name), None, "{name}");
     }
@@ -145,7 +147,7 @@ async fn it_says_what_it_is_made_of() {
 #[test]
 fn what_it_is_made_of_does_not_depend_on_when_and_where() {
     let packages = ["tidemark-indexer", "tidemark-operator"].map(str::to_owned).to_vec();
-    let sbom = Sbom { name: "tidemark".to_owned(), packages, system: Vec::new() };
+    let sbom = Sbom { name: "tidemark".to_owned(), packages, features: String::new(), system: Vec::new() };
     let made = || sbom.json(&root()).expect("cargo knows the workspace");
     let first = made();
     assert!(first == made(), "twice the same");

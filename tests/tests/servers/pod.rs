@@ -188,7 +188,7 @@ async fn a_store_that_ignores_preconditions_is_unfit() {
     server.ignore_preconditions();
     let settings = Settings::ready(&server);
     let pod = settings.start("index").await;
-    let told = pod.until_problem("StoreUnfit", Some("log")).await;
+    let told = pod.until_problem("StoreUnsupported", Some("log")).await;
     assert!(told.contains("second create") && told.contains("tidemark check"), "{told}");
     assert_eq!(pod.status("/healthz").await, 200);
 }

@@ -4,18 +4,18 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    client::Client,
-    objects::{Process, Wal, conditions, readiness, shown, text, waiting},
+    client::KubectlClient,
+    objects::{PodReportResult, WalObject, conditions, display_value, readiness, text, waiting},
     search::TokenArgs,
 };
 use crate::cli::output::print_line;
 
-/// Look for whatever keeps a WAL from being ready: its spec, its conditions, its pods, its search.
+/// Find what keeps a WAL from being ready: its spec, its conditions, its pods, its search.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: kubectl tidemark check orders -n data\nExit code 1 says that something failed; each line names the remedy."
 )]
-pub(super) struct Check {
+pub(super) struct WalCheckCommand {
     /// The WAL; the only one of the namespace if left out.
     #[arg(value_name = "WAL")]
     wal: Option<String>,
@@ -25,13 +25,13 @@ pub(super) struct Check {
 
 /// One thing that was looked at.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct CheckResult {
     pub(super) passed: bool,
     pub(super) what: String,
     pub(super) detail: String,
 }
 
-impl Line {
+impl CheckResult {
     fn passed(what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { passed: true, what: what.into(), detail: detail.into() }
     }
@@ -41,12 +41,12 @@ impl Line {
     }
 }
 
-impl Check {
-    pub(super) async fn run(self, client: &Client) -> anyhow::Result<()> {
+impl WalCheckCommand {
+    pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
         let Self { wal, token } = self;
-        let wal = Wal::get_or_only(client, wal.as_deref()).await?;
+        let wal = WalObject::get_or_only(client, wal.as_deref()).await?;
         let lines = examine(&wal, token.read()?.as_deref()).await?;
-        for Line { passed, what, detail } in &lines {
+        for CheckResult { passed, what, detail } in &lines {
             let verdict = if *passed { "passed" } else { "FAILED" };
             print_line(&format!("{verdict}  {what}: {detail}"))?;
         }
@@ -63,7 +63,7 @@ impl Check {
 }
 
 /// Everything that was looked at.
-pub(super) async fn examine(wal: &Wal, token: Option<&str>) -> anyhow::Result<Vec<Line>> {
+pub(super) async fn examine(wal: &WalObject, token: Option<&str>) -> anyhow::Result<Vec<CheckResult>> {
     let mut lines = vec![observed(&wal.object)];
     lines.extend(conditions(&wal.object).iter().map(condition));
     let pods = wal.processes(wal.pods().await?).await;
@@ -77,13 +77,14 @@ pub(super) async fn examine(wal: &Wal, token: Option<&str>) -> anyhow::Result<Ve
 }
 
 /// Whether the operator has seen this spec.
-fn observed(wal: &Value) -> Line {
+fn observed(wal: &Value) -> CheckResult {
     let what = "operator";
-    let (generation, observed) = (shown(wal, "/metadata/generation"), shown(wal, "/status/observedGeneration"));
+    let (generation, observed) =
+        (display_value(wal, "/metadata/generation"), display_value(wal, "/status/observedGeneration"));
     if generation == observed {
-        return Line::passed(what, format!("has seen generation {generation} of the spec"));
+        return CheckResult::passed(what, format!("has seen generation {generation} of the spec"));
     }
-    Line::failed(
+    CheckResult::failed(
         what,
         format!(
             "has seen generation {observed} of the spec, which is at {generation}; see that it runs and leads: \
@@ -93,14 +94,14 @@ fn observed(wal: &Value) -> Line {
 }
 
 /// A condition as a check. `UpgradePending` is a choice, not a fault.
-fn condition(condition: &Value) -> Line {
+fn condition(condition: &Value) -> CheckResult {
     let kind = text(condition, "/type");
     let detail =
         format!("{} {}: {}", text(condition, "/status"), text(condition, "/reason"), text(condition, "/message"));
     if kind == "UpgradePending" || text(condition, "/status") == "True" {
-        Line::passed(kind, detail)
+        CheckResult::passed(kind, detail)
     } else {
-        Line::failed(kind, detail)
+        CheckResult::failed(kind, detail)
     }
 }
 
@@ -108,7 +109,7 @@ fn search_wanted(wal: &Value) -> bool {
     wal.pointer("/spec/search/replicas").and_then(Value::as_u64).unwrap_or(1) > 0
 }
 
-fn role_pods(wal: &Wal, role: &str, pods: &[(Value, Process)]) -> Vec<Line> {
+fn role_pods(wal: &WalObject, role: &str, pods: &[(Value, PodReportResult)]) -> Vec<CheckResult> {
     let of_role = |pod: &Value| pod.pointer("/metadata/labels/app.kubernetes.io~1component") == Some(&role.into());
     let lines: Vec<_> =
         pods.iter().filter(|(pod, _)| of_role(pod)).map(|(pod, process)| one_pod(pod, process)).collect();
@@ -119,34 +120,36 @@ fn role_pods(wal: &Wal, role: &str, pods: &[(Value, Process)]) -> Vec<Line> {
             "see what its Deployment says: kubectl describe deployment {}-{role} -n {}",
             wal.name, wal.namespace
         );
-        return vec![Line::failed(role, format!("has no pod; {remedy}"))];
+        return vec![CheckResult::failed(role, format!("has no pod; {remedy}"))];
     }
     lines
 }
 
-fn one_pod(pod: &Value, process: &Process) -> Line {
+fn one_pod(pod: &Value, process: &PodReportResult) -> CheckResult {
     let name = text(pod, "/metadata/name");
     let what = format!("pod {name}");
     if let Some(waiting) = waiting(pod) {
-        return Line::failed(what, format!("waits: {waiting}; see kubectl describe pod {name}"));
+        return CheckResult::failed(what, format!("is waiting: {waiting}; see kubectl describe pod {name}"));
     }
     match process {
-        Err(error) => Line::failed(what, format!("does not say how it is: {error:#}; see kubectl logs {name}")),
+        Err(error) => {
+            CheckResult::failed(what, format!("did not report its status: {error:#}; see kubectl logs {name}"))
+        }
         Ok(process) => {
             let problems = process["problems"].as_array().map_or(&[][..], Vec::as_slice);
-            let told: Vec<_> = problems
+            let reported: Vec<_> = problems
                 .iter()
                 .map(|problem| format!("{}: {}", text(problem, "/reason"), text(problem, "/message")))
                 .collect();
             let (ready, restarts) = readiness(pod);
-            if !told.is_empty() {
-                Line::failed(what, told.join("; "))
+            if !reported.is_empty() {
+                CheckResult::failed(what, reported.join("; "))
             } else if ready {
-                Line::passed(what, format!("{}, {restarts} restarts", shown(process, "/phase")))
+                CheckResult::passed(what, format!("{}, {restarts} restarts", display_value(process, "/phase")))
             } else {
-                Line::failed(
+                CheckResult::failed(
                     what,
-                    format!("is \"{}\" and not ready; see kubectl logs {name}", shown(process, "/phase")),
+                    format!("is \"{}\" and not ready; see kubectl logs {name}", display_value(process, "/phase")),
                 )
             }
         }
@@ -154,16 +157,18 @@ fn one_pod(pod: &Value, process: &Process) -> Line {
 }
 
 /// Whether search answers a query through its Service.
-async fn search(wal: &Wal, token: Option<&str>) -> Line {
+async fn search(wal: &WalObject, token: Option<&str>) -> CheckResult {
     let what = "search";
     let asked = async { wal.search().await?.get("/v1/search", &[("size".to_owned(), "1".to_owned())], token).await };
     match asked.await {
-        Ok(answer) if answer.status.is_success() => Line::passed(what, "the Service answers a query"),
+        Ok(answer) if answer.status.is_success() => CheckResult::passed(what, "the Service answers a query"),
         Ok(answer) if answer.status == reqwest::StatusCode::UNAUTHORIZED && token.is_none() => {
-            Line::passed(what, "the Service answers and wants a token; with --token-file a query is tried")
+            CheckResult::passed(what, "the Service answers and requires a token; --token-file tries a query")
         }
-        Ok(answer) => Line::failed(what, format!("the Service answers {}: {}", answer.status, answer.body.trim())),
-        Err(error) => Line::failed(
+        Ok(answer) => {
+            CheckResult::failed(what, format!("the Service answers {}: {}", answer.status, answer.body.trim()))
+        }
+        Err(error) => CheckResult::failed(
             what,
             format!(
                 "the Service does not answer: {error:#}; see its endpoints: kubectl get endpointslices -n {} -l kubernetes.io/service-name={}-search",

@@ -11,19 +11,19 @@ use tokio::{
 };
 
 /// How long `kubectl` may take for one answer, and a port to be forwarded.
-const PATIENCE: Duration = Duration::from_mins(1);
+const KUBECTL_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a pod may take for one answer.
-const ANSWER: Duration = Duration::from_secs(35);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// The user's `kubectl` with the flags that say which cluster.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(super) struct KubectlClient {
     program: PathBuf,
     namespace: Option<String>,
     flags: Vec<String>,
 }
 
-impl Client {
+impl KubectlClient {
     pub(super) fn new(
         program: PathBuf,
         namespace: Option<String>,
@@ -53,7 +53,7 @@ impl Client {
     /// What `kubectl` prints for `args`.
     pub(super) async fn text(&self, args: &[&str]) -> anyhow::Result<String> {
         let asked = format!("kubectl {}", args.join(" "));
-        let output = timeout(PATIENCE, self.command(args).output()).await;
+        let output = timeout(KUBECTL_TIMEOUT, self.command(args).output()).await;
         let output = output.map_err(|_| anyhow!("\"{asked}\" does not answer; is the cluster reachable?"))?;
         let output = output.map_err(|error| self.missing(error))?;
         if !output.status.success() {
@@ -78,7 +78,7 @@ impl Client {
     }
 
     /// Forwards a free port of this machine to `port` of `target`, such as `svc/orders-search`.
-    pub(super) async fn forward(&self, target: &str, port: u16) -> anyhow::Result<Forward> {
+    pub(super) async fn forward(&self, target: &str, port: u16) -> anyhow::Result<PortForward> {
         let ports = format!(":{port}");
         let mut command = self.command(&["port-forward", "--address=127.0.0.1", target, &ports]);
         let mut child =
@@ -86,21 +86,21 @@ impl Client {
         let stdout = child.stdout.take().context("kubectl has no output")?;
         let mut line = String::new();
         let mut lines = BufReader::new(stdout);
-        let read = timeout(PATIENCE, lines.read_line(&mut line)).await;
-        read.map_err(|_| anyhow!("no port of \"{target}\" was forwarded within {} s", PATIENCE.as_secs()))??;
+        let read = timeout(KUBECTL_TIMEOUT, lines.read_line(&mut line)).await;
+        read.map_err(|_| anyhow!("no port of \"{target}\" was forwarded within {} s", KUBECTL_TIMEOUT.as_secs()))??;
         let Some(local) = local_port(&line) else {
-            let mut told = String::new();
+            let mut output = String::new();
             if let Some(mut stderr) = child.stderr.take() {
-                let _ = timeout(Duration::from_secs(5), stderr.read_to_string(&mut told)).await;
+                let _ = timeout(Duration::from_secs(5), stderr.read_to_string(&mut output)).await;
             }
-            bail!("port {port} of \"{target}\" cannot be forwarded: {}", told.trim());
+            bail!("port {port} of \"{target}\" cannot be forwarded: {}", output.trim());
         };
         // What `kubectl` says of each connection has to be read, or it stops at a full pipe.
         tokio::spawn(async move { tokio::io::copy(&mut lines, &mut tokio::io::sink()).await });
         if let Some(mut stderr) = child.stderr.take() {
             tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
         }
-        Ok(Forward { base: format!("http://127.0.0.1:{local}"), _child: child })
+        Ok(PortForward { base: format!("http://127.0.0.1:{local}"), _child: child })
     }
 
     fn missing(&self, error: std::io::Error) -> anyhow::Error {
@@ -116,33 +116,33 @@ fn local_port(line: &str) -> Option<u16> {
 }
 
 /// A forwarded port; closed when dropped.
-pub(super) struct Forward {
+pub(super) struct PortForward {
     base: String,
     _child: Child,
 }
 
 /// An answer over a forwarded port.
-pub(super) struct Answer {
+pub(super) struct ForwardedResponse {
     pub(super) status: reqwest::StatusCode,
     pub(super) body: String,
 }
 
-impl Forward {
+impl PortForward {
     /// GET of `path` (with its query), with `token` as bearer if there is one.
     pub(super) async fn get(
         &self,
         path: &str,
         query: &[(String, String)],
         token: Option<&str>,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<ForwardedResponse> {
         // A proxy of the environment knows nothing of a port on this machine.
-        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(RESPONSE_TIMEOUT).build()?;
         let mut request = client.get(format!("{}{path}", self.base)).query(query);
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
         let answer = request.send().await.map_err(reqwest::Error::without_url)?;
         let status = answer.status();
-        Ok(Answer { status, body: answer.text().await.map_err(reqwest::Error::without_url)? })
+        Ok(ForwardedResponse { status, body: answer.text().await.map_err(reqwest::Error::without_url)? })
     }
 }

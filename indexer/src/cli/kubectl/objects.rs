@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::KubectlClient;
 
 /// Port of a data pod.
 const POD_PORT: u16 = 7280;
@@ -13,25 +13,25 @@ const SERVICE_PORT: u16 = 80;
 pub(super) const RESOURCE: &str = "wals.tidemark.dev";
 
 /// One WAL, and `kubectl` in its namespace.
-pub(super) struct Wal {
+pub(super) struct WalObject {
     pub(super) name: String,
     pub(super) namespace: String,
     pub(super) object: Value,
-    pub(super) client: Client,
+    pub(super) client: KubectlClient,
 }
 
-/// What a data pod answered at `/v1/process`.
-pub(super) type Process = anyhow::Result<Value>;
+/// The answer of a data pod at `/v1/process`.
+pub(super) type PodReportResult = anyhow::Result<Value>;
 
-impl Wal {
-    pub(super) async fn get(client: &Client, name: &str) -> anyhow::Result<Self> {
+impl WalObject {
+    pub(super) async fn get(client: &KubectlClient, name: &str) -> anyhow::Result<Self> {
         let object = client.json(&["get", RESOURCE, name]).await?;
         let namespace = text(&object, "/metadata/namespace").to_owned();
         Ok(Self { name: name.to_owned(), client: client.in_namespace(&namespace), namespace, object })
     }
 
     /// The WAL `name`; with none, the only one of the namespace.
-    pub(super) async fn get_or_only(client: &Client, name: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) async fn get_or_only(client: &KubectlClient, name: Option<&str>) -> anyhow::Result<Self> {
         if let Some(name) = name {
             return Self::get(client, name).await;
         }
@@ -51,7 +51,7 @@ impl Wal {
         Ok(pods)
     }
 
-    /// What selects everything that the operator made for this WAL.
+    /// The selector of everything that the operator created for this WAL.
     pub(super) fn selector(&self) -> String {
         format!("app.kubernetes.io/name=tidemark,app.kubernetes.io/instance={}", self.name)
     }
@@ -64,16 +64,16 @@ impl Wal {
         Ok(events)
     }
 
-    /// What the pod `name` says of itself.
-    pub(super) async fn process(&self, name: &str) -> Process {
+    /// The report of the pod `name`.
+    pub(super) async fn process(&self, name: &str) -> PodReportResult {
         let forward = self.client.forward(&format!("pod/{name}"), POD_PORT).await?;
         let answer = forward.get("/v1/process", &[], None).await?;
         anyhow::ensure!(answer.status.is_success(), "it answers {}: {}", answer.status, answer.body.trim());
         serde_json::from_str(&answer.body).context("it answers no JSON")
     }
 
-    /// The pods with what they say of themselves, asked at once.
-    pub(super) async fn processes(&self, pods: Vec<Value>) -> Vec<(Value, Process)> {
+    /// The pods with their reports, fetched at the same time.
+    pub(super) async fn processes(&self, pods: Vec<Value>) -> Vec<(Value, PodReportResult)> {
         let asked = pods.into_iter().map(|pod| async move {
             let process = self.process(text(&pod, "/metadata/name")).await;
             (pod, process)
@@ -82,7 +82,7 @@ impl Wal {
     }
 
     /// The search Service, forwarded.
-    pub(super) async fn search(&self) -> anyhow::Result<super::client::Forward> {
+    pub(super) async fn search(&self) -> anyhow::Result<super::client::PortForward> {
         self.client.forward(&format!("svc/{}-search", self.name), SERVICE_PORT).await
     }
 }
@@ -97,8 +97,8 @@ pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The value at `pointer` as people read it, `-` where there is none.
-pub(super) fn shown(object: &Value, pointer: &str) -> String {
+/// The value at `pointer` for display, `-` where there is none.
+pub(super) fn display_value(object: &Value, pointer: &str) -> String {
     match object.pointer(pointer) {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),
@@ -123,14 +123,14 @@ pub(super) fn readiness(pod: &Value) -> (bool, u64) {
     (ready, containers.iter().filter_map(|container| container["restartCount"].as_u64()).sum())
 }
 
-/// Why a pod's container does not run, as Kubernetes says it.
+/// Why a pod's container does not run, as Kubernetes reports it.
 pub(super) fn waiting(pod: &Value) -> Option<String> {
     let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array)?;
     let waiting = containers.iter().find_map(|container| container.pointer("/state/waiting"))?;
     Some(format!("{} {}", text(waiting, "/reason"), text(waiting, "/message")).trim().to_owned())
 }
 
-/// Lines whose columns stand under each other.
+/// The rows as lines with aligned columns.
 pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();

@@ -1,4 +1,4 @@
-//! `kubectl tidemark report`: everything that helps to find a bug, and nothing that is secret.
+//! `kubectl tidemark report`: what helps to find a bug, without secrets.
 
 use std::{
     fs::File,
@@ -11,8 +11,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    client::Client,
-    objects::{Process, RESOURCE, Wal, text},
+    client::KubectlClient,
+    objects::{PodReportResult, RESOURCE, WalObject, text},
     redact, status,
 };
 use crate::cli::output::print_line;
@@ -31,15 +31,15 @@ const CHILDREN: [&str; 8] = [
     "networkpolicies.networking.k8s.io",
 ];
 const README: &str = "A report of `kubectl tidemark report` for a bug report.\n\
-It holds the WAL, its children, its Events, and of each pod what it logs and says of itself.\n\
+It holds the WAL, its children, its Events, and the log and the report of each pod.\n\
 No Secret was read. Values of environment variables, annotations and ConfigMaps that Tidemark does not know,\n\
 credentials in URLs and headers, keys and tokens are replaced by \"(redacted)\".\n\
 Names of buckets, namespaces, Secrets and hosts are in it, and what your entries' names say: read it before you share it.\n";
 
-/// Collect what a bug report needs into one tar file, without secrets.
+/// Collect what a bug report needs in one tar file, without secrets.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kubectl tidemark report orders -n data -o orders.tar")]
-pub(super) struct Report {
+pub(super) struct WalReportCommand {
     /// The WAL; the only one of the namespace if left out.
     #[arg(value_name = "WAL")]
     wal: Option<String>,
@@ -48,19 +48,19 @@ pub(super) struct Report {
     output: PathBuf,
 }
 
-impl Report {
-    pub(super) async fn run(self, client: &Client) -> anyhow::Result<()> {
+impl WalReportCommand {
+    pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
         let Self { wal, output } = self;
-        let wal = Wal::get_or_only(client, wal.as_deref()).await?;
+        let wal = WalObject::get_or_only(client, wal.as_deref()).await?;
         let files = write(&wal, &output).await?;
         print_line(&format!("{files} files in \"{}\"; read it before you share it", output.display()))
     }
 }
 
 /// Writes the report to `file`, and answers how many files it holds.
-pub(super) async fn write(wal: &Wal, file: &Path) -> anyhow::Result<usize> {
+pub(super) async fn write(wal: &WalObject, file: &Path) -> anyhow::Result<usize> {
     let opened = File::create(file).with_context(|| format!("\"{}\" cannot be written", file.display()))?;
-    let mut bundle = Bundle::new(opened, &format!("tidemark-report-{}", wal.name));
+    let mut bundle = ReportArchive::new(opened, &format!("tidemark-report-{}", wal.name));
     bundle.add("README.txt", README)?;
     collect(wal, &mut bundle).await?;
     let failures = bundle.failures.join("\n");
@@ -68,11 +68,11 @@ pub(super) async fn write(wal: &Wal, file: &Path) -> anyhow::Result<usize> {
     bundle.finish()
 }
 
-async fn collect<W: Write>(wal: &Wal, bundle: &mut Bundle<W>) -> anyhow::Result<()> {
+async fn collect<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<W>) -> anyhow::Result<()> {
     let client = &wal.client;
     bundle.add("version.txt", env!("CARGO_PKG_VERSION"))?;
     bundle.add_result("kubectl-version.txt", client.text(&["version"]).await)?;
-    bundle.add_result("status.txt", status::story(wal).await.map(|lines| lines.join("\n")))?;
+    bundle.add_result("status.txt", status::describe(wal).await.map(|lines| lines.join("\n")))?;
     bundle.add_object("wal.yaml", wal.object.clone())?;
     bundle.add_objects("events.yaml", wal.events().await)?;
     let definition =
@@ -93,14 +93,19 @@ async fn collect<W: Write>(wal: &Wal, bundle: &mut Bundle<W>) -> anyhow::Result<
     collect_operator(wal, bundle).await
 }
 
-async fn collect_pod<W: Write>(wal: &Wal, bundle: &mut Bundle<W>, pod: Value, process: Process) -> anyhow::Result<()> {
+async fn collect_pod<W: Write>(
+    wal: &WalObject,
+    bundle: &mut ReportArchive<W>,
+    pod: Value,
+    process: PodReportResult,
+) -> anyhow::Result<()> {
     let name = text(&pod, "/metadata/name").to_owned();
     let folder = format!("pods/{name}");
     bundle.add_object(&format!("{folder}/pod.yaml"), pod)?;
     bundle.add_result(&format!("{folder}/process.json"), process.map(|process| format!("{process:#}")))?;
     let log = wal.client.text(&["logs", &name, "--all-containers", TAIL]).await;
     bundle.add_result(&format!("{folder}/log.txt"), log)?;
-    // Most pods were never started again: there is no earlier log, and nothing to say about it.
+    // Most pods were never restarted: there is no earlier log, and that is not a failure.
     if let Ok(log) = wal.client.text(&["logs", &name, "--all-containers", "--previous", TAIL]).await {
         bundle.add(&format!("{folder}/previous-log.txt"), &log)?;
     }
@@ -108,7 +113,7 @@ async fn collect_pod<W: Write>(wal: &Wal, bundle: &mut Bundle<W>, pod: Value, pr
 }
 
 /// What the operator logs of this WAL, where the user may read it.
-async fn collect_operator<W: Write>(wal: &Wal, bundle: &mut Bundle<W>) -> anyhow::Result<()> {
+async fn collect_operator<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<W>) -> anyhow::Result<()> {
     let selector = "app.kubernetes.io/name=tidemark-operator";
     let pods = match wal.client.list(&["get", "pods", "--all-namespaces", "--selector", selector]).await {
         Ok(pods) => pods,
@@ -120,7 +125,7 @@ async fn collect_operator<W: Write>(wal: &Wal, bundle: &mut Bundle<W>) -> anyhow
     for pod in pods {
         let (namespace, name) = (text(&pod, "/metadata/namespace"), text(&pod, "/metadata/name"));
         let log = wal.client.in_namespace(namespace).text(&["logs", name, TAIL]).await;
-        // Of the other WALs nothing leaves the cluster.
+        // The log lines of other WALs stay in the cluster.
         let of_this = |log: String| {
             let lines: Vec<_> =
                 log.lines().filter(|line| line.contains(&wal.name) && line.contains(&wal.namespace)).collect();
@@ -131,15 +136,15 @@ async fn collect_operator<W: Write>(wal: &Wal, bundle: &mut Bundle<W>) -> anyhow
     Ok(())
 }
 
-/// A tar file. Whatever goes into it is redacted here, and nowhere can that be left out.
-struct Bundle<W: Write> {
+/// A tar file. Every file that is added is redacted here, so that no caller can forget it.
+struct ReportArchive<W: Write> {
     tar: tar::Builder<W>,
     folder: String,
     files: usize,
     failures: Vec<String>,
 }
 
-impl<W: Write> Bundle<W> {
+impl<W: Write> ReportArchive<W> {
     fn new(out: W, folder: &str) -> Self {
         Self { tar: tar::Builder::new(out), folder: folder.to_owned(), files: 0, failures: Vec::new() }
     }

@@ -8,28 +8,28 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::{
-    client::{Answer, Client},
-    objects::{Wal, shown, table, text},
+    client::{ForwardedResponse, KubectlClient},
+    objects::{WalObject, display_value, table, text},
 };
 use crate::cli::output::print_line;
 
 /// Characters of a message that a row shows.
-const MESSAGE: usize = 80;
+const MAX_MESSAGE_CHARS: usize = 80;
 
 /// Search a WAL through a forwarded port, and print the hits.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kubectl tidemark search orders 'kind:bundle contributors:ada' -n data")]
-pub(super) struct Search {
+pub(super) struct WalSearchCommand {
     /// The WAL.
     #[arg(value_name = "WAL")]
     pub(super) wal: String,
     /// The query, as the page and the API take it; everything if left out.
     #[arg(value_name = "QUERY", default_value = "")]
     pub(super) query: String,
-    /// At most so many hits.
+    /// The most hits to print.
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(super) size: u32,
-    /// Print the service's answer as it is.
+    /// Print the answer of the service unchanged.
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
@@ -56,15 +56,15 @@ impl TokenArgs {
     }
 }
 
-impl Search {
-    pub(super) async fn run(self, client: &Client) -> anyhow::Result<()> {
+impl WalSearchCommand {
+    pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
         self.lines(client).await?.iter().try_for_each(|line| print_line(line))
     }
 
-    pub(super) async fn lines(&self, client: &Client) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn lines(&self, client: &KubectlClient) -> anyhow::Result<Vec<String>> {
         let Self { wal, query, size, json, token } = self;
         let token = token.read()?;
-        let wal = Wal::get(client, wal).await?;
+        let wal = WalObject::get(client, wal).await?;
         let mut parameters = vec![("size".to_owned(), size.to_string())];
         if !query.is_empty() {
             parameters.push(("q".to_owned(), query.clone()));
@@ -82,10 +82,10 @@ impl Search {
 }
 
 /// What a refusal means, and what to do.
-fn refusal(wal: &Wal, answer: &Answer, with_token: bool) -> String {
+fn refusal(wal: &WalObject, answer: &ForwardedResponse, with_token: bool) -> String {
     let secret = text(&wal.object, "/spec/search/auth/secretRef/name");
     if answer.status == StatusCode::UNAUTHORIZED {
-        let what = if with_token { "refuses this token" } else { "wants a token" };
+        let what = if with_token { "refuses this token" } else { "requires a token" };
         return format!(
             "search of \"{}\" {what}; give the value of key \"token\" of Secret \"{secret}\" by --token-file or TIDEMARK_TOKEN",
             wal.name
@@ -103,13 +103,14 @@ fn hits(answer: &Value) -> Vec<String> {
     let head = ["TIME", "KIND", "OUTCOME", "ENTITY", "MESSAGE"].map(str::to_owned).to_vec();
     let hits = answer["hits"].as_array().map_or(&[][..], Vec::as_slice);
     let rows = hits.iter().map(|hit| {
-        let message: String = text(hit, "/message").lines().next().unwrap_or_default().chars().take(MESSAGE).collect();
+        let message: String =
+            text(hit, "/message").lines().next().unwrap_or_default().chars().take(MAX_MESSAGE_CHARS).collect();
         let sealed = if hit["sealed"] == true { "" } else { ", not sealed" };
-        let outcome = format!("{}{sealed}", shown(hit, "/outcome"));
-        vec![shown(hit, "/time"), shown(hit, "/kind"), outcome, shown(hit, "/entity"), message]
+        let outcome = format!("{}{sealed}", display_value(hit, "/outcome"));
+        vec![display_value(hit, "/time"), display_value(hit, "/kind"), outcome, display_value(hit, "/entity"), message]
     });
     let mut lines = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
-    let total = shown(answer, "/total");
-    lines.push(format!("{} of {total}, complete up to {}", hits.len(), shown(answer, "/watermark")));
+    let total = display_value(answer, "/total");
+    lines.push(format!("{} of {total}, complete up to {}", hits.len(), display_value(answer, "/watermark")));
     lines
 }

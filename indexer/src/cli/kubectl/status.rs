@@ -4,18 +4,20 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    client::Client,
-    objects::{Process, RESOURCE, Wal, conditions, event_time, readiness, shown, table, text, waiting},
+    client::KubectlClient,
+    objects::{
+        PodReportResult, RESOURCE, WalObject, conditions, display_value, event_time, readiness, table, text, waiting,
+    },
 };
 use crate::cli::output::print_line;
 
 /// How many Events are shown.
-const EVENTS: usize = 12;
+const MAX_EVENTS: usize = 12;
 
 /// Tell how WALs are: conditions, lag, pods with what they say of themselves, the last Events.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kubectl tidemark status orders -n data")]
-pub(super) struct Status {
+pub(super) struct WalStatusCommand {
     /// The WAL; all of the namespace if left out.
     #[arg(value_name = "WAL")]
     wal: Option<String>,
@@ -24,10 +26,10 @@ pub(super) struct Status {
     all_namespaces: bool,
 }
 
-impl Status {
-    pub(super) async fn run(self, client: &Client) -> anyhow::Result<()> {
+impl WalStatusCommand {
+    pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
         let lines = match &self.wal {
-            Some(name) => story(&Wal::get(client, name).await?).await?,
+            Some(name) => describe(&WalObject::get(client, name).await?).await?,
             None => overview(client, self.all_namespaces).await?,
         };
         lines.iter().try_for_each(|line| print_line(line))
@@ -35,23 +37,23 @@ impl Status {
 }
 
 /// One line a WAL.
-pub(super) async fn overview(client: &Client, everywhere: bool) -> anyhow::Result<Vec<String>> {
+pub(super) async fn overview(client: &KubectlClient, everywhere: bool) -> anyhow::Result<Vec<String>> {
     let all: &[&str] = if everywhere { &["--all-namespaces"] } else { &[] };
     let wals = client.list(&[&["get", RESOURCE], all].concat()).await?;
     if wals.is_empty() {
-        return Ok(vec!["no WAL here; -A looks in every namespace".to_owned()]);
+        return Ok(vec!["no WAL in this namespace; -A lists every namespace".to_owned()]);
     }
     let head = ["NAMESPACE", "NAME", "READY", "REASON", "WATERMARK", "LAG", "ENTRIES"].map(str::to_owned).to_vec();
     let rows = wals.iter().map(|wal| {
         let ready = conditions(wal).iter().find(|condition| text(condition, "/type") == "Ready");
         vec![
-            shown(wal, "/metadata/namespace"),
-            shown(wal, "/metadata/name"),
-            ready.map_or("-".to_owned(), |ready| shown(ready, "/status")),
-            ready.map_or("-".to_owned(), |ready| shown(ready, "/reason")),
-            shown(wal, "/status/cursor/time"),
+            display_value(wal, "/metadata/namespace"),
+            display_value(wal, "/metadata/name"),
+            ready.map_or("-".to_owned(), |ready| display_value(ready, "/status")),
+            ready.map_or("-".to_owned(), |ready| display_value(ready, "/reason")),
+            display_value(wal, "/status/cursor/time"),
             lag(wal),
-            shown(wal, "/status/entries"),
+            display_value(wal, "/status/entries"),
         ]
     });
     Ok(table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
@@ -62,25 +64,25 @@ fn lag(wal: &Value) -> String {
 }
 
 /// Everything about one WAL.
-pub(super) async fn story(wal: &Wal) -> anyhow::Result<Vec<String>> {
+pub(super) async fn describe(wal: &WalObject) -> anyhow::Result<Vec<String>> {
     let object = &wal.object;
     let mut lines = vec![
         format!("WAL {}/{}", wal.namespace, wal.name),
-        format!("  log {}, index {}", shown(object, "/spec/log/url"), shown(object, "/spec/index/url")),
+        format!("  log {}, index {}", display_value(object, "/spec/log/url"), display_value(object, "/spec/index/url")),
     ];
     if object.pointer("/metadata/deletionTimestamp").is_some() {
-        lines.push(format!("  is being deleted since {}", shown(object, "/metadata/deletionTimestamp")));
+        lines.push(format!("  being deleted since {}", display_value(object, "/metadata/deletionTimestamp")));
     }
     if object.pointer("/spec/suspend") == Some(&Value::Bool(true)) {
-        lines.push("  is suspended: nothing is indexed, search answers from what is published".to_owned());
+        lines.push("  suspended: nothing is indexed, search answers from what is published".to_owned());
     }
-    lines.extend(section("Conditions", told_conditions(object)));
-    lines.extend(section("Index", figures(object)));
+    lines.extend(section("Conditions", reported_conditions(object)));
+    lines.extend(section("Index", counters(object)));
     let pods = wal.processes(wal.pods().await?).await;
     lines.extend(section("Pods", table(&pods.iter().map(|(pod, process)| pod_row(pod, process)).collect::<Vec<_>>())));
     lines.extend(section("Problems", problems(&pods)));
     let events = wal.events().await?;
-    let last = events.iter().rev().take(EVENTS).rev().map(event_row).collect::<Vec<_>>();
+    let last = events.iter().rev().take(MAX_EVENTS).rev().map(event_row).collect::<Vec<_>>();
     lines.extend(section("Events", table(&last)));
     Ok(lines)
 }
@@ -94,7 +96,7 @@ fn section(title: &str, lines: Vec<String>) -> Vec<String> {
     [String::new(), title.to_owned()].into_iter().chain(lines).collect()
 }
 
-fn told_conditions(wal: &Value) -> Vec<String> {
+fn reported_conditions(wal: &Value) -> Vec<String> {
     let generation = wal.pointer("/metadata/generation");
     if conditions(wal).is_empty() {
         return vec![
@@ -104,17 +106,18 @@ fn told_conditions(wal: &Value) -> Vec<String> {
     }
     let row = |condition: &Value| {
         let cells = ["/type", "/status", "/reason", "/lastTransitionTime", "/message"];
-        cells.iter().map(|cell| shown(condition, cell)).collect()
+        cells.iter().map(|cell| display_value(condition, cell)).collect()
     };
     let mut lines = table(&conditions(wal).iter().map(row).collect::<Vec<_>>());
     if wal.pointer("/status/observedGeneration") != generation {
-        let observed = shown(wal, "/status/observedGeneration");
-        lines.push(format!("(of generation {observed}; the spec is at {})", shown(wal, "/metadata/generation")));
+        let observed = display_value(wal, "/status/observedGeneration");
+        lines
+            .push(format!("(of generation {observed}; the spec is at {})", display_value(wal, "/metadata/generation")));
     }
     lines
 }
 
-fn figures(wal: &Value) -> Vec<String> {
+fn counters(wal: &Value) -> Vec<String> {
     let named = [
         ("watermark", "/status/cursor/time"),
         ("horizon", "/status/horizon"),
@@ -127,49 +130,54 @@ fn figures(wal: &Value) -> Vec<String> {
         ("search", "/status/search/url"),
     ];
     let mut rows: Vec<Vec<String>> = vec![vec!["lag".to_owned(), lag(wal)]];
-    rows.extend(named.iter().map(|(name, at)| vec![(*name).to_owned(), shown(wal, at)]));
+    rows.extend(named.iter().map(|(name, at)| vec![(*name).to_owned(), display_value(wal, at)]));
     rows.retain(|row| row[1] != "-");
     table(&rows)
 }
 
-fn pod_row(pod: &Value, process: &Process) -> Vec<String> {
+fn pod_row(pod: &Value, process: &PodReportResult) -> Vec<String> {
     let (ready, restarts) = readiness(pod);
-    let mut phase = shown(pod, "/status/phase");
+    let mut phase = display_value(pod, "/status/phase");
     if let Some(waiting) = waiting(pod) {
         phase = waiting;
     }
     let says = match process {
         Ok(process) => {
-            let mut says = format!("{} at manifest {}", shown(process, "/phase"), shown(process, "/manifest"));
+            let mut says =
+                format!("{} at manifest {}", display_value(process, "/phase"), display_value(process, "/manifest"));
             if process["kind"] == "indexer" {
-                says = format!("{says}, epoch {}, lag {}s", shown(process, "/epoch"), shown(process, "/lagSeconds"));
+                says = format!(
+                    "{says}, epoch {}, lag {}s",
+                    display_value(process, "/epoch"),
+                    display_value(process, "/lagSeconds")
+                );
             }
             says
         }
-        Err(error) => format!("does not say: {error:#}"),
+        Err(error) => format!("no report: {error:#}"),
     };
     let ready = if ready { "ready" } else { "not ready" };
-    vec![shown(pod, "/metadata/name"), phase, ready.to_owned(), format!("{restarts} restarts"), says]
+    vec![display_value(pod, "/metadata/name"), phase, ready.to_owned(), format!("{restarts} restarts"), says]
 }
 
 /// What the pods report, each once.
-pub(super) fn problems(pods: &[(Value, Process)]) -> Vec<String> {
-    let mut told = Vec::new();
+pub(super) fn problems(pods: &[(Value, PodReportResult)]) -> Vec<String> {
+    let mut reported = Vec::new();
     for (pod, process) in pods {
         let problems = process.as_ref().ok().and_then(|process| process["problems"].as_array());
         for problem in problems.into_iter().flatten() {
-            let place = text(problem, "/place");
-            let place = if place.is_empty() { String::new() } else { format!(" ({place})") };
+            let role = text(problem, "/role");
+            let role = if role.is_empty() { String::new() } else { format!(" ({role})") };
             let name = text(pod, "/metadata/name");
-            told.push(format!("{name}: {}{place}: {}", text(problem, "/reason"), text(problem, "/message")));
+            reported.push(format!("{name}: {}{role}: {}", text(problem, "/reason"), text(problem, "/message")));
         }
     }
-    told
+    reported
 }
 
 fn event_row(event: &Value) -> Vec<String> {
     let time = event_time(event);
     // Whole seconds are enough.
     let time = time.split_once('.').map_or(time.to_owned(), |(seconds, _)| format!("{seconds}Z"));
-    vec![time, shown(event, "/type"), shown(event, "/reason"), shown(event, "/message")]
+    vec![time, display_value(event, "/type"), display_value(event, "/reason"), display_value(event, "/message")]
 }

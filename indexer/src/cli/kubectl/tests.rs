@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
-    check::{Line, examine},
-    client::Client,
-    objects::Wal,
+    check::{CheckResult, examine},
+    client::KubectlClient,
+    objects::WalObject,
     report,
-    search::{Search, TokenArgs},
-    status::{overview, story},
+    search::{TokenArgs, WalSearchCommand},
+    status::{describe, overview},
 };
 
 /// What may never be seen in a report. Each is planted where it could slip through.
@@ -57,12 +57,12 @@ fn pod(name: &str, role: &str, ready: bool) -> Value {
 }
 
 /// A cluster of one WAL, as a `kubectl` shows it.
-struct Fake {
+struct FakeKubectl {
     folder: TempDir,
-    client: Client,
+    client: KubectlClient,
 }
 
-impl Fake {
+impl FakeKubectl {
     async fn new(process: Value, token: Option<&'static str>) -> Self {
         let port = serve(process, token).await;
         let folder = tempfile::tempdir().unwrap();
@@ -103,12 +103,12 @@ impl Fake {
         let program = folder.path().join("kubectl");
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let client = Client::new(program, Some("data".to_owned()), Some("kind".to_owned()), None);
+        let client = KubectlClient::new(program, Some("data".to_owned()), Some("kind".to_owned()), None);
         Self { folder, client }
     }
 
-    async fn wal(&self) -> Wal {
-        Wal::get(&self.client, "orders").await.unwrap()
+    async fn wal(&self) -> WalObject {
+        WalObject::get(&self.client, "orders").await.unwrap()
     }
 
     fn calls(&self) -> String {
@@ -144,18 +144,18 @@ fn healthy() -> Value {
 
 fn troubled() -> Value {
     json!({"kind": "indexer", "phase": "starting", "problems": [
-        {"reason": "BucketMissing", "place": "log", "message": "bucket \"wal\" is missing; nothing is indexed; make it"}]})
+        {"reason": "BucketMissing", "role": "log", "message": "bucket \"wal\" is missing; nothing is indexed; make it"}]})
 }
 
-fn search(query: &str, json: bool, token: Option<&str>) -> Search {
+fn search(query: &str, json: bool, token: Option<&str>) -> WalSearchCommand {
     let token = TokenArgs { token_file: None, token: token.map(str::to_owned) };
-    Search { wal: "orders".to_owned(), query: query.to_owned(), size: 20, json, token }
+    WalSearchCommand { wal: "orders".to_owned(), query: query.to_owned(), size: 20, json, token }
 }
 
 #[tokio::test]
 async fn the_status_tells_the_story() {
-    let fake = Fake::new(troubled(), None).await;
-    let told = story(&fake.wal().await).await.unwrap().join("\n");
+    let fake = FakeKubectl::new(troubled(), None).await;
+    let told = describe(&fake.wal().await).await.unwrap().join("\n");
     for wanted in [
         "WAL data/orders",
         "log s3://wal/orders, index s3://idx/orders",
@@ -178,7 +178,7 @@ async fn the_status_tells_the_story() {
 
 #[tokio::test]
 async fn a_search_prints_its_hits() {
-    let fake = Fake::new(healthy(), Some("t0k3n")).await;
+    let fake = FakeKubectl::new(healthy(), Some("t0k3n")).await;
     let lines = search("kind:bundle", false, Some("t0k3n")).lines(&fake.client).await.unwrap();
     assert!(lines[1].contains("committed   bundle/orders/b1   first import"), "{lines:?}");
     assert_eq!(lines[2], "1 of 7, complete up to 2026-11-20T10:00:00Z");
@@ -188,17 +188,17 @@ async fn a_search_prints_its_hits() {
 
 #[tokio::test]
 async fn a_refused_search_says_what_to_do() {
-    let fake = Fake::new(healthy(), Some("t0k3n")).await;
+    let fake = FakeKubectl::new(healthy(), Some("t0k3n")).await;
     let refused = async |query, token| search(query, false, token).lines(&fake.client).await.unwrap_err().to_string();
     let wants = refused("", None).await;
-    assert!(wants.contains("wants a token") && wants.contains("Secret \"orders-token\""), "{wants}");
+    assert!(wants.contains("requires a token") && wants.contains("Secret \"orders-token\""), "{wants}");
     assert!(refused("", Some("other")).await.contains("refuses this token"));
     assert!(refused("broken", Some("t0k3n")).await.contains("400 Bad Request: the query does not read"));
 }
 
 #[tokio::test]
 async fn the_token_is_read_from_a_file() {
-    let fake = Fake::new(healthy(), Some("t0k3n")).await;
+    let fake = FakeKubectl::new(healthy(), Some("t0k3n")).await;
     let file = fake.folder.path().join("token");
     std::fs::write(&file, "t0k3n\n").unwrap();
     let args = TokenArgs { token_file: Some(file), token: Some("other".to_owned()) };
@@ -209,14 +209,14 @@ async fn the_token_is_read_from_a_file() {
 
 #[tokio::test]
 async fn a_check_fails_for_what_is_wrong_and_only_for_that() {
-    let fake = Fake::new(troubled(), None).await;
+    let fake = FakeKubectl::new(troubled(), None).await;
     let lines = examine(&fake.wal().await, None).await.unwrap();
-    let failed: Vec<&Line> = lines.iter().filter(|line| !line.passed).collect();
+    let failed: Vec<&CheckResult> = lines.iter().filter(|line| !line.passed).collect();
     let named: Vec<_> = failed.iter().map(|line| line.what.as_str()).collect();
     assert_eq!(named, ["Ready", "pod orders-indexer-1", "pod orders-search-1"], "{lines:?}");
     assert!(failed.iter().all(|line| line.detail.contains("make it")), "{failed:?}");
 
-    let fake = Fake::new(healthy(), None).await;
+    let fake = FakeKubectl::new(healthy(), None).await;
     let mut wal = fake.wal().await;
     wal.object["status"]["conditions"][0]["status"] = "True".into();
     let lines = examine(&wal, None).await.unwrap();
@@ -228,7 +228,7 @@ async fn a_check_fails_for_what_is_wrong_and_only_for_that() {
 
 #[tokio::test]
 async fn a_report_holds_what_helps_and_no_secret() {
-    let fake = Fake::new(healthy(), None).await;
+    let fake = FakeKubectl::new(healthy(), None).await;
     let file = fake.folder.path().join("report.tar");
     report::write(&fake.wal().await, &file).await.unwrap();
     let mut all = String::new();
@@ -260,10 +260,10 @@ async fn a_report_holds_what_helps_and_no_secret() {
 
 #[tokio::test]
 async fn what_kubectl_says_is_told() {
-    let fake = Fake::new(healthy(), None).await;
-    let error = Wal::get(&fake.client, "missing").await.err().unwrap().to_string();
+    let fake = FakeKubectl::new(healthy(), None).await;
+    let error = WalObject::get(&fake.client, "missing").await.err().unwrap().to_string();
     assert!(error.contains("wals \"missing\" not found"), "{error}");
-    let nobody = Client::new("/no/such/kubectl".into(), None, None, None);
+    let nobody = KubectlClient::new("/no/such/kubectl".into(), None, None, None);
     let error = nobody.text(&["version"]).await.unwrap_err().to_string();
     assert!(error.contains("install kubectl"), "{error}");
 }

@@ -1,5 +1,5 @@
-//! Style, script and icon, compiled in. Their addresses carry a hash of the content, so that a browser keeps them for
-//! ever and sees a new version at once.
+//! Style, script and icon, compiled in. Their addresses carry a hash of the content, so that a browser caches
+//! them without a time limit and still loads a new version at once.
 
 use std::sync::LazyLock;
 
@@ -10,18 +10,18 @@ use axum::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::http::problem::Problem;
+use crate::http::problem::HttpProblem;
 
-struct Asset {
+struct PageAsset {
     name: &'static str,
     media_type: &'static str,
     content: &'static str,
 }
 
-const ASSETS: [Asset; 3] = [
-    Asset { name: "page.css", media_type: "text/css; charset=utf-8", content: include_str!("page.css") },
-    Asset { name: "page.js", media_type: "text/javascript; charset=utf-8", content: include_str!("page.js") },
-    Asset { name: "icon.svg", media_type: "image/svg+xml", content: include_str!("icon.svg") },
+const ASSETS: [PageAsset; 3] = [
+    PageAsset { name: "page.css", media_type: "text/css; charset=utf-8", content: include_str!("page.css") },
+    PageAsset { name: "page.js", media_type: "text/javascript; charset=utf-8", content: include_str!("page.js") },
+    PageAsset { name: "icon.svg", media_type: "image/svg+xml", content: include_str!("icon.svg") },
 ];
 
 /// The addresses of the assets, in their order.
@@ -46,7 +46,7 @@ pub(super) fn icon() -> &'static str {
 /// `GET /assets/{name}`.
 pub(crate) async fn asset(Path(name): Path<String>, uri: Uri) -> Response {
     match ASSETS.iter().find(|asset| asset.name == name) {
-        None => Problem::no_such_route(&uri).into_response(),
+        None => HttpProblem::no_such_route(&uri).into_response(),
         Some(asset) => {
             let headers = [
                 (header::CONTENT_TYPE, asset.media_type),

@@ -4,20 +4,20 @@ use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-use super::{hit, question::Question, words};
-use crate::http::parameters::encode;
+use super::{format, hit, search_url::SearchUrl};
+use crate::http::extract::encode;
 use tidemark_search::api::{EntityAnswer, SearchHit};
 
 /// The entity with its history.
-pub(crate) fn shown(entity: &EntityAnswer) -> Markup {
-    let everywhere = Question::default();
+pub(crate) fn render(entity: &EntityAnswer) -> Markup {
+    let everywhere = SearchUrl::default();
     html! {
         div.detail #history data-live {
             header.of-detail {
                 p.crumbs { a href="./" data-back { "← Search" } }
                 h1 { "History of " code data-copy { (entity.entity) } }
                 p.meta {
-                    span { (words::count(entity.total, "operation", "operations")) }
+                    span { (format::count(entity.total, "operation", "operations")) }
                     a href=(api(&entity.entity)) { "JSON" }
                 }
             }
@@ -41,7 +41,7 @@ fn standing(current: Option<&SearchHit>) -> Markup {
             Some(current) => {
                 section.card.standing {
                     p { "Stands at " a href=(hit::href(current)) { (hit::title(current).0) }
-                        " since " (words::time(current.time)) }
+                        " since " (format::time(current.time)) }
                 }
             }
         }

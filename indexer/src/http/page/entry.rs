@@ -3,20 +3,20 @@
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{hit, json, words};
+use super::{format, hit, json};
 use tidemark_search::api::{EntryAnswer, EntryOperation, ObservationAnswer, SearchHit};
 
 /// The entry.
-pub(crate) fn shown(entry: &EntryAnswer) -> Markup {
+pub(crate) fn render(entry: &EntryAnswer) -> Markup {
     html! {
         div.detail {
             (heading(entry))
-            @for operation in &entry.ops { (shown_operation(operation)) }
+            @for operation in &entry.ops { (render_operation(operation)) }
             section {
                 h2 { "Payload" }
                 @match &entry.text {
                     Some(text) => { pre.text tabindex="0" { (text) } }
-                    None => { (json::shown(&entry.payload)) }
+                    None => { (json::render(&entry.payload)) }
                 }
             }
         }
@@ -29,9 +29,9 @@ fn heading(entry: &EntryAnswer) -> Markup {
             p.crumbs { a href="./" data-back { "← Search" } }
             h1 { "Entry " code data-copy { (entry.token) } }
             p.meta {
-                span.when { (words::time(entry.time)) }
-                span { (words::count(entry.ops.len() as u64, "operation", "operations")) }
-                span { (words::bytes(entry.size)) }
+                span.when { (format::time(entry.time)) }
+                span { (format::count(entry.ops.len() as u64, "operation", "operations")) }
+                span { (format::bytes(entry.size)) }
                 span { @if entry.sealed { "sealed" } @else { "not sealed yet" } }
                 a href=(format!("v1/entries/{}", entry.token)) { "JSON" }
             }
@@ -39,7 +39,7 @@ fn heading(entry: &EntryAnswer) -> Markup {
     }
 }
 
-fn shown_operation(operation: &EntryOperation) -> Markup {
+fn render_operation(operation: &EntryOperation) -> Markup {
     let found = &operation.hit;
     let (title, rest) = hit::title(found);
     html! {
@@ -50,13 +50,13 @@ fn shown_operation(operation: &EntryOperation) -> Markup {
                 (hit::marks(found))
             }
             @if rest.is_some() { @if let Some(message) = &found.message { pre.message { (message) } } }
-            p.verdict { (words::meaning(found.outcome)) "." }
+            p.verdict { (format::meaning(found.outcome)) "." }
             (corrections(operation))
             (facts(operation))
             (observations(&operation.observations))
             @if operation.descriptor != Value::Null {
                 h3 { "Descriptor" }
-                (json::shown(&operation.descriptor))
+                (json::render(&operation.descriptor))
             }
         }
     }
@@ -68,7 +68,7 @@ fn corrections(operation: &EntryOperation) -> Markup {
             p.verdict { "It was recorded before as "
                 @for (place, earlier) in operation.corrected.iter().enumerate() {
                     @if place > 0 { ", then " }
-                    (words::badge(earlier.outcome)) " (record " (words::number(earlier.seq)) ")"
+                    (format::badge(earlier.outcome)) " (record " (format::number(earlier.seq)) ")"
                 }
                 ", and corrected when more was found."
             }
@@ -93,12 +93,12 @@ fn facts(operation: &EntryOperation) -> Markup {
                     }
                 }))
             }
-            @if let Some(at) = operation.completed { (fact("Complete", &words::time(at))) }
-            @if let Some(at) = found.client_time { (fact("Client's time", &words::time(at))) }
+            @if let Some(at) = operation.completed { (fact("Complete", &format::time(at))) }
+            @if let Some(at) = found.client_time { (fact("Client's time", &format::time(at))) }
             @if let Some(evidence) = found.evidence {
-                (fact("Evidence", &html! { (evidence.as_str()) span.quiet { " — " (words::support(evidence)) } }))
+                (fact("Evidence", &html! { (evidence.as_str()) span.quiet { " — " (format::support(evidence)) } }))
             }
-            @if let Some(seq) = found.seq { (fact("Record", &html! { (words::number(seq)) })) }
+            @if let Some(seq) = found.seq { (fact("Record", &html! { (format::number(seq)) })) }
         }
     }
 }
@@ -138,7 +138,7 @@ fn observations(observations: &[ObservationAnswer]) -> Markup {
                         @for observation in observations {
                             tr {
                                 td { code { (observation.key) } }
-                                td { (words::time(observation.time)) }
+                                td { (format::time(observation.time)) }
                                 td { @match observation.evidence {
                                     Some(evidence) => { (evidence.as_str()) }
                                     None => { "of another operation" }

@@ -2,26 +2,26 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::{assets, help, question::Question, words};
-use crate::http::{app::App, problem::Problem};
+use super::{assets, format, help, search_url::SearchUrl};
+use crate::http::{app::AppState, problem::HttpProblem};
 use tidemark_search::api::StatusAnswer;
 
 /// The frame of a page.
-pub(crate) struct Frame {
+pub(crate) struct PageFrame {
     title: &'static str,
-    question: Question,
+    search_url: SearchUrl,
     status: Option<StatusAnswer>,
 }
 
-impl Frame {
+impl PageFrame {
     /// A frame with this title.
-    pub(crate) fn new(app: &App, title: &'static str) -> Self {
-        Self { title, question: Question::default(), status: app.status() }
+    pub(crate) fn new(app: &AppState, title: &'static str) -> Self {
+        Self { title, search_url: SearchUrl::default(), status: app.status() }
     }
 
-    /// The frame with a question in its box.
-    pub(crate) fn asking(self, question: &Question) -> Self {
-        Self { question: question.clone(), ..self }
+    /// The frame with the query of a search in its box.
+    pub(crate) fn asking(self, search_url: &SearchUrl) -> Self {
+        Self { search_url: search_url.clone(), ..self }
     }
 
     /// The whole page.
@@ -50,7 +50,7 @@ impl Frame {
     }
 
     fn heading(&self) -> String {
-        match self.question.get("q") {
+        match self.search_url.get("q") {
             "" => format!("{} · Tidemark", self.title),
             query => format!("{query} · Tidemark"),
         }
@@ -79,16 +79,16 @@ impl Frame {
                     div.box {
                         (lens())
                         label.hidden for="q" { "Search the log" }
-                        input #q name="q" type="search" value=(self.question.get("q")) autocomplete="off"
+                        input #q name="q" type="search" value=(self.search_url.get("q")) autocomplete="off"
                             spellcheck="false" autocapitalize="none" maxlength="4096"
                             placeholder="Search messages, people, paths, payloads …" aria-describedby="help";
                         kbd aria-hidden="true" { "/" }
                     }
-                    @for (name, value) in self.question.filters() {
+                    @for (name, value) in self.search_url.filters() {
                         input type="hidden" name=(name) value=(value);
                     }
-                    @if !self.question.get("sort").is_empty() {
-                        input type="hidden" name="sort" value=(self.question.get("sort"));
+                    @if !self.search_url.get("sort").is_empty() {
+                        input type="hidden" name="sort" value=(self.search_url.get("sort"));
                     }
                     button type="submit" { "Search" }
                 }
@@ -124,10 +124,10 @@ fn freshness(status: Option<&StatusAnswer>) -> Markup {
                 None => span { "no index yet" },
                 Some(status) => {
                     span.label {
-                        @if status.lag_seconds > 0 { (words::span(status.lag_seconds)) " behind, " }
+                        @if status.lag_seconds > 0 { (format::span(status.lag_seconds)) " behind, " }
                         "final up to "
                     }
-                    (words::time(status.position.watermark))
+                    (format::time(status.position.watermark))
                 }
             }
         }
@@ -144,7 +144,7 @@ pub(super) fn health(status: Option<&StatusAnswer>) -> &'static str {
 }
 
 /// A problem as a page.
-pub(super) fn problem(problem: &Problem) -> Markup {
+pub(super) fn problem(problem: &HttpProblem) -> Markup {
     html! {
         section.notice.bad role="alert" data-passes[problem.status == 503] {
             h1 { (problem.title) }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::question::Question;
+use super::search_url::SearchUrl;
 
 /// Queries that teach, with what they find. The test in a browser asks them all.
 pub(crate) const EXAMPLES: [(&str, &str); 9] = [
@@ -11,7 +11,7 @@ pub(crate) const EXAMPLES: [(&str, &str); 9] = [
     ("flush OR batch", "either word"),
     ("fix -test", "the first word without the other"),
     ("kind:label repo:tidemark", "labels of one repository"),
-    ("contributors:ada", "what somebody took part in, by any part of the name"),
+    ("contributors:ada", "what a person took part in, by any part of the name"),
     ("outcome:aborted", "operations that were never completed"),
     ("time:[2026-11-01T00:00:00Z TO *]", "entries since then"),
     ("payload.writer:git", "any field of the payload, by its path"),
@@ -35,7 +35,7 @@ pub(super) fn table() -> Markup {
             tbody {
                 @for (query, meaning) in EXAMPLES {
                     tr {
-                        th scope="row" { a href=(Question::about("q", query).href()) { code { (query) } } }
+                        th scope="row" { a href=(SearchUrl::about("q", query).href()) { code { (query) } } }
                         td { (meaning) }
                     }
                 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{question::Question, words};
+use super::{format, search_url::SearchUrl};
 use tidemark_search::api::HistogramBucket;
 
 /// Height of the chart in its own units; a bucket is 10 wide.
@@ -14,7 +14,7 @@ const WIDTH: usize = 10;
 const RECENT: [(&str, i64); 4] = [("last hour", 3_600), ("day", 86_400), ("week", 604_800), ("30 days", 2_592_000)];
 
 /// The chart; nothing without matches.
-pub(crate) fn chart(buckets: &[HistogramBucket], question: &Question, watermark: Timestamp) -> Markup {
+pub(crate) fn chart(buckets: &[HistogramBucket], search_url: &SearchUrl, watermark: Timestamp) -> Markup {
     let (Some(first), Some(last)) = (buckets.first(), buckets.last()) else {
         return html! {};
     };
@@ -24,30 +24,30 @@ pub(crate) fn chart(buckets: &[HistogramBucket], question: &Question, watermark:
             figcaption {
                 span { "Over time" }
                 nav aria-label="Recent spans" {
-                    @for (name, seconds) in RECENT { (recent(name, seconds, question, watermark)) }
+                    @for (name, seconds) in RECENT { (recent(name, seconds, search_url, watermark)) }
                 }
             }
             svg viewBox=(format!("0 0 {} {HEIGHT}", buckets.len() * WIDTH)) preserveAspectRatio="none"
                 role="group" aria-label="Matches over time; each bar narrows the search to its span" {
-                @for (place, bucket) in buckets.iter().enumerate() { (bar(place, bucket, most, question)) }
+                @for (place, bucket) in buckets.iter().enumerate() { (bar(place, bucket, most, search_url)) }
             }
-            p.axis { (words::time(first.from)) (words::time(last.to)) }
+            p.axis { (format::time(first.from)) (format::time(last.to)) }
         }
     }
 }
 
-fn bar(place: usize, bucket: &HistogramBucket, most: u64, question: &Question) -> Markup {
+fn bar(place: usize, bucket: &HistogramBucket, most: u64, search_url: &SearchUrl) -> Markup {
     let x = place * WIDTH;
     let height = if bucket.count == 0 { 0 } else { (bucket.count.saturating_mul(HEIGHT - 4) / most).max(2) };
     let (from, to) = (bucket.from.to_string(), bucket.to.to_string());
     let described = format!(
         "{}: {} to {}",
-        words::count(bucket.count, "operation", "operations"),
-        words::absolute(bucket.from),
-        words::absolute(bucket.to)
+        format::count(bucket.count, "operation", "operations"),
+        format::absolute(bucket.from),
+        format::absolute(bucket.to)
     );
     html! {
-        a href=(question.set("from", &from).set("to", &to).href()) data-from=(from) data-to=(to)
+        a href=(search_url.set("from", &from).set("to", &to).href()) data-from=(from) data-to=(to)
             aria-label=(described) tabindex=[(bucket.count == 0).then_some("-1")] {
             title { (described) }
             rect.hit-area x=(x) y="0" width=(WIDTH) height=(HEIGHT) {}
@@ -56,11 +56,11 @@ fn bar(place: usize, bucket: &HistogramBucket, most: u64, question: &Question) -
     }
 }
 
-fn recent(name: &str, seconds: i64, question: &Question, watermark: Timestamp) -> Markup {
+fn recent(name: &str, seconds: i64, search_url: &SearchUrl, watermark: Timestamp) -> Markup {
     let from = Timestamp::from_second(watermark.as_second() - seconds).unwrap_or(Timestamp::MIN);
     let from = from.to_string();
     html! {
-        a href=(question.set("to", "").set("from", &from).href())
-            aria-current=[(question.get("from") == from).then_some("true")] { (name) }
+        a href=(search_url.set("to", "").set("from", &from).href())
+            aria-current=[(search_url.get("from") == from).then_some("true")] { (name) }
     }
 }

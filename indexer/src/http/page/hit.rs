@@ -4,18 +4,18 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use tidemark_wal::Outcome;
 
-use super::{question::Question, words};
+use super::{format, search_url::SearchUrl};
 use tidemark_search::api::{ContributorAnswer, SearchHit};
 
 /// People named in a list, at most.
-const PEOPLE: usize = 3;
+const MAX_PEOPLE: usize = 3;
 /// Characters of a message beyond its first line that a list shows.
-const EXCERPT: usize = 240;
+const MAX_EXCERPT_CHARS: usize = 240;
 /// A client's time is shown when it is farther from the store's than this, in seconds.
-const SAME_TIME: i64 = 600;
+const MAX_TIME_GAP_SECS: i64 = 600;
 
 /// An operation as an item of a list.
-pub(crate) fn item(hit: &SearchHit, question: &Question) -> Markup {
+pub(crate) fn item(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
     let (title, rest) = title(hit);
     html! {
         li.hit data-token=(hit.token) data-outcome=(hit.outcome.as_str()) {
@@ -25,7 +25,7 @@ pub(crate) fn item(hit: &SearchHit, question: &Question) -> Markup {
                 (marks(hit))
             }
             @if let Some(rest) = rest { p.excerpt { (rest) } }
-            p.meta { (meta(hit, question)) }
+            p.meta { (meta(hit, search_url)) }
         }
     }
 }
@@ -38,7 +38,7 @@ pub(crate) fn href(hit: &SearchHit) -> String {
 /// The address of an entity's history.
 pub(crate) fn entity_href(key: &str) -> String {
     let query = [("key".to_owned(), key.to_owned())];
-    format!("entity{}", crate::http::parameters::encode(query.iter()))
+    format!("entity{}", crate::http::extract::encode(query.iter()))
 }
 
 /// Outcome, and what sets the operation apart.
@@ -49,7 +49,7 @@ pub(crate) fn marks(hit: &SearchHit) -> Markup {
             @if !hit.sealed && hit.outcome != Outcome::Pending {
                 span.badge.unsealed title="not sealed yet: this may still change" { "unsealed" }
             }
-            (words::badge(hit.outcome))
+            (format::badge(hit.outcome))
         }
     }
 }
@@ -61,7 +61,7 @@ pub(crate) fn title(hit: &SearchHit) -> (String, Option<String>) {
     match (hit.kind.as_str(), message) {
         ("bundle" | "entry", Some(message)) => {
             let (first, rest) = message.split_once('\n').unwrap_or((message, ""));
-            (shortened(first.trim(), EXCERPT), excerpt(rest))
+            (shortened(first.trim(), MAX_EXCERPT_CHARS), excerpt(rest))
         }
         (_, Some(message)) => (name, excerpt(message)),
         (_, None) => (name, None),
@@ -87,7 +87,7 @@ fn name(hit: &SearchHit) -> String {
 
 fn excerpt(text: &str) -> Option<String> {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    (!text.is_empty()).then(|| shortened(&text, EXCERPT))
+    (!text.is_empty()).then(|| shortened(&text, MAX_EXCERPT_CHARS))
 }
 
 fn shortened(text: &str, most: usize) -> String {
@@ -97,15 +97,15 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-fn meta(hit: &SearchHit, question: &Question) -> Markup {
+fn meta(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
     html! {
         @if let Some(repo) = &hit.repo {
-            a.repo href=(question.set("repo", repo).href()) title="narrow to this repository" { (repo) }
+            a.repo href=(search_url.set("repo", repo).href()) title="narrow to this repository" { (repo) }
         }
         @if !hit.contributors.is_empty() { span.people { (people(&hit.contributors)) } }
-        span.when { (words::time(hit.time)) }
+        span.when { (format::time(hit.time)) }
         @if let Some(client) = client_time(hit) {
-            span.client title="the client's own date" { "dated " time datetime=(client) { (words::date(client)) } }
+            span.client title="the client's own date" { "dated " time datetime=(client) { (format::date(client)) } }
         }
         @if let Some(entity) = &hit.entity { a.history href=(entity_href(entity)) { "history" } }
     }
@@ -113,13 +113,13 @@ fn meta(hit: &SearchHit, question: &Question) -> Markup {
 
 /// The client's time, where it says something else than the store's.
 pub(crate) fn client_time(hit: &SearchHit) -> Option<Timestamp> {
-    let apart = |client: &Timestamp| (client.as_second() - hit.time.as_second()).abs() > SAME_TIME;
+    let apart = |client: &Timestamp| (client.as_second() - hit.time.as_second()).abs() > MAX_TIME_GAP_SECS;
     hit.client_time.filter(apart)
 }
 
 fn people(people: &[ContributorAnswer]) -> String {
-    let names: Vec<&str> = people.iter().take(PEOPLE).map(called).collect();
-    match people.len().saturating_sub(PEOPLE) {
+    let names: Vec<&str> = people.iter().take(MAX_PEOPLE).map(called).collect();
+    match people.len().saturating_sub(MAX_PEOPLE) {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
     }

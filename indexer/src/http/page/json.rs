@@ -9,7 +9,7 @@ const MAX_BYTES: usize = 128 * 1024;
 const MAX_DEPTH: usize = 40;
 
 /// A value for reading.
-pub(crate) fn shown(value: &Value) -> Markup {
+pub(crate) fn render(value: &Value) -> Markup {
     let text = value.to_string();
     if text.len() > MAX_BYTES {
         let beginning: String = text.chars().take(MAX_BYTES).collect();
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn markup_in_a_value_stays_text() {
-        let html = shown(&json!({ "</pre><script>": "<img src=x onerror=alert(1)>" })).into_string();
+        let html = render(&json!({ "</pre><script>": "<img src=x onerror=alert(1)>" })).into_string();
         assert!(!html.contains("<script") && !html.contains("<img"), "{html}");
         assert!(html.contains("&lt;script&gt;"));
     }
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn what_is_shown_is_the_same_value() {
         let value = json!({ "a": [1, "two", null, { "b": {} }], "c": true, "d": [] });
-        let html = shown(&value).into_string();
+        let html = render(&value).into_string();
         let mut text = String::new();
         let mut inside = false;
         for c in html.chars() {
@@ -94,6 +94,6 @@ mod tests {
     #[test]
     fn a_large_document_is_cut() {
         let value = Value::String("<".repeat(300_000));
-        assert!(shown(&value).into_string().len() < 5 * MAX_BYTES);
+        assert!(render(&value).into_string().len() < 5 * MAX_BYTES);
     }
 }

@@ -2,41 +2,41 @@
 
 use maud::{Markup, html};
 
-use super::{facets, help, histogram, hit, question::Question, words};
-use crate::http::problem::Problem;
+use super::{facets, format, help, histogram, hit, search_url::SearchUrl};
+use crate::http::problem::HttpProblem;
 use tidemark_search::api::{SearchAnswer, StatusAnswer};
 
 const SORTS: [(&str, &str); 3] = [("", "Newest first"), ("oldest", "Oldest first"), ("relevance", "Best match")];
 
 /// What was found.
-pub(crate) fn found(answer: &SearchAnswer, question: &Question, status: Option<&StatusAnswer>) -> Markup {
+pub(crate) fn found(answer: &SearchAnswer, search_url: &SearchUrl, status: Option<&StatusAnswer>) -> Markup {
     html! {
         h1.hidden { "Search" }
         div.columns {
-            (facets::panel(answer, question))
+            (facets::panel(answer, search_url))
             section #results data-live aria-label="Results" {
-                (chips(question))
-                (histogram::chart(&answer.histogram, question, answer.position.watermark))
-                (summary(answer, question))
+                (chips(search_url))
+                (histogram::chart(&answer.histogram, search_url, answer.position.watermark))
+                (summary(answer, search_url))
                 @if answer.hits.is_empty() {
-                    (nothing(question, status))
+                    (nothing(search_url, status))
                 } @else {
-                    ol.hits { @for found in &answer.hits { (hit::item(found, question)) } }
-                    (paging(answer, question))
+                    ol.hits { @for found in &answer.hits { (hit::item(found, search_url)) } }
+                    (paging(answer, search_url))
                 }
             }
         }
     }
 }
 
-/// A question that is not answered.
-pub(crate) fn refused(problem: &Problem, question: &Question) -> Markup {
+/// A search that is not answered.
+pub(crate) fn refused(problem: &HttpProblem, search_url: &SearchUrl) -> Markup {
     html! {
         section.notice.bad role="alert" data-passes[problem.status == 503] {
             h1 { (problem.title) }
             p { @if let Some(parameter) = &problem.parameter { code { (parameter) } ": " } (problem.detail) }
             @if problem.status == 410 {
-                p { a.button href=(question.href()) { "Start again at the first page" } }
+                p { a.button href=(search_url.href()) { "Start again at the first page" } }
             } @else if problem.status == 400 {
                 h2 { "Queries that work" }
                 (help::table())
@@ -46,62 +46,64 @@ pub(crate) fn refused(problem: &Problem, question: &Question) -> Markup {
 }
 
 /// The filters in force, each of which can be taken away.
-fn chips(question: &Question) -> Markup {
-    let filters: Vec<(&str, &str)> = question.filters().collect();
+fn chips(search_url: &SearchUrl) -> Markup {
+    let filters: Vec<(&str, &str)> = search_url.filters().collect();
     html! {
         @if !filters.is_empty() {
             ul.chips aria-label="Filters in force" {
                 @for (name, value) in &filters {
                     li {
-                        a href=(question.without(name, value).href()) title="take this filter away" {
+                        a href=(search_url.without(name, value).href()) title="take this filter away" {
                             span.field { (name) } " " (value) span.x aria-hidden="true" { "×" }
                             span.hidden { ", take away" }
                         }
                     }
                 }
-                @if filters.len() > 1 { li { a.all href=(question.unfiltered().href()) { "Clear all" } } }
+                @if filters.len() > 1 { li { a.all href=(search_url.unfiltered().href()) { "Clear all" } } }
             }
         }
     }
 }
 
-fn summary(answer: &SearchAnswer, question: &Question) -> Markup {
+fn summary(answer: &SearchAnswer, search_url: &SearchUrl) -> Markup {
     html! {
         div.summary {
-            p.total role="status" { strong { (words::number(answer.total)) } " "
+            p.total role="status" { strong { (format::number(answer.total)) } " "
                 @if answer.total == 1 { "operation" } @else { "operations" } }
             nav.sorts aria-label="Order" {
                 @for (sort, name) in SORTS {
-                    a href=(question.set("sort", sort).href())
-                        aria-current=[(question.get("sort") == sort).then_some("true")] { (name) }
+                    a href=(search_url.set("sort", sort).href())
+                        aria-current=[(search_url.get("sort") == sort).then_some("true")] { (name) }
                 }
             }
-            a.api href=(question.api()) { "JSON" }
+            a.api href=(search_url.api()) { "JSON" }
         }
     }
 }
 
-fn paging(answer: &SearchAnswer, question: &Question) -> Markup {
+fn paging(answer: &SearchAnswer, search_url: &SearchUrl) -> Markup {
     html! {
         @if let Some(next) = &answer.next {
             nav.paging aria-label="Pages of results" {
-                a.button #next rel="next" href=(question.set("cursor", next).href()) { "Older and further →" }
+                a.button #next rel="next" href=(search_url.set("cursor", next).href()) { "Older and further →" }
             }
         }
     }
 }
 
 /// What to do when nothing matches.
-fn nothing(question: &Question, status: Option<&StatusAnswer>) -> Markup {
-    let empty = question.is_everything();
+fn nothing(search_url: &SearchUrl, status: Option<&StatusAnswer>) -> Markup {
+    let empty = search_url.is_everything();
     html! {
         section.notice {
             @if empty {
                 h2 { "The log is empty so far" }
-                p { "Entries show up here as soon as somebody appends one. Try:" }
+                p { "Entries show up here as soon as one is appended. Try:" }
                 pre { code { "echo 'message: hello' | tidemark append --log URL --metadata URL -" } }
-                p { "or fill it with the history of a git repository:" }
-                pre { code { "tidemark dev --git ." } }
+                @if cfg!(feature = "demo") {
+                    p { "or fill it with the history of a git repository:" }
+                    pre { code { "tidemark dev --git ." } }
+                }
                 @if let Some(reason) = status.and_then(|status| status.lag_reason.as_ref()) {
                     p.quiet { "The index is behind: " (reason) }
                 }
@@ -109,8 +111,8 @@ fn nothing(question: &Question, status: Option<&StatusAnswer>) -> Markup {
                 h2 { "Nothing matches" }
                 p { "Fewer or other words may. These queries show what the language can do:" }
                 (help::table())
-                @if question.filters().next().is_some() {
-                    p { a.button href=(question.unfiltered().href()) { "Search without the filters" } }
+                @if search_url.filters().next().is_some() {
+                    p { a.button href=(search_url.unfiltered().href()) { "Search without the filters" } }
                 }
             }
         }

@@ -3,11 +3,11 @@
 use maud::{Markup, html};
 use tidemark_wal::Outcome;
 
-use super::{frame, question::Question, words};
+use super::{format, frame, search_url::SearchUrl};
 use tidemark_search::api::{OutcomeCounts, ProcessRole, StatusAnswer};
 
 /// The state of the index.
-pub(crate) fn shown(status: Option<&StatusAnswer>) -> Markup {
+pub(crate) fn render(status: Option<&StatusAnswer>) -> Markup {
     html! {
         div.detail #state data-live {
             h1 { "Status" }
@@ -48,14 +48,14 @@ fn horizon(status: &StatusAnswer) -> Markup {
             h2 { "Horizon" }
             p.figure {
                 @if status.lag_seconds == 0 { "Up to date" }
-                @else { (words::span(status.lag_seconds)) " behind" }
+                @else { (format::span(status.lag_seconds)) " behind" }
             }
             @if let Some(reason) = reason(status) { p { (reason) } }
             dl.facts {
                 @if let Some(horizon) = status.horizon {
-                    div { dt { "The log is frozen before" } dd { (words::time(horizon)) } }
+                    div { dt { "The log is frozen before" } dd { (format::time(horizon)) } }
                 }
-                div { dt { "Decided and served before" } dd { (words::time(status.position.watermark)) } }
+                div { dt { "Decided and served before" } dd { (format::time(status.position.watermark)) } }
             }
             p.quiet { "Younger entries can still be completed through their signed URLs. They are shown from memory, \
                 and marked as not sealed." }
@@ -77,16 +77,16 @@ fn index(status: &StatusAnswer) -> Markup {
     html! {
         section.card {
             h2 { "Index" }
-            p.figure { (words::number(status.documents)) " " span.unit { "records" } }
+            p.figure { (format::number(status.documents)) " " span.unit { "records" } }
             dl.facts {
-                div { dt { "Manifest" } dd { (words::number(status.position.manifest)) } }
+                div { dt { "Manifest" } dd { (format::number(status.position.manifest)) } }
                 div { dt { "Generation" } dd { code { (status.position.generation) } } }
-                div { dt { "Epoch" } dd { (words::number(status.epoch)) } }
-                div { dt { "Writer" } dd { (status.writer.as_deref().unwrap_or("nobody")) } }
+                div { dt { "Epoch" } dd { (format::number(status.epoch)) } }
+                div { dt { "Writer" } dd { (status.writer.as_deref().unwrap_or("none")) } }
                 div { dt { "This process" } dd { (role(status.role)) } }
-                div { dt { "Segments" } dd { (words::number(status.segments)) } }
-                div { dt { "Size" } dd { (words::bytes(status.bytes)) } }
-                div { dt { "Unrecognized keys" } dd { (words::number(status.unrecognized_keys)) } }
+                div { dt { "Segments" } dd { (format::number(status.segments)) } }
+                div { dt { "Size" } dd { (format::bytes(status.bytes)) } }
+                div { dt { "Unrecognized keys" } dd { (format::number(status.unrecognized_keys)) } }
             }
         }
     }
@@ -99,14 +99,14 @@ fn overlay(status: &StatusAnswer) -> Markup {
             @match &status.overlay {
                 None => p { "This process does not read the log: it serves sealed answers only." },
                 Some(overlay) => {
-                    p.figure { (words::number(overlay.documents)) " " span.unit { "operations in memory" } }
+                    p.figure { (format::number(overlay.documents)) " " span.unit { "operations in memory" } }
                     dl.facts {
                         @if let Some(listed) = overlay.listed {
-                            div { dt { "The log was listed" } dd { (words::time(listed)) } }
+                            div { dt { "The log was listed" } dd { (format::time(listed)) } }
                         }
-                        div { dt { "Memory" } dd { (words::bytes(overlay.bytes)) } }
+                        div { dt { "Memory" } dd { (format::bytes(overlay.bytes)) } }
                         @if overlay.dropped > 0 {
-                            div { dt { "Left out for lack of room" } dd { (words::number(overlay.dropped)) } }
+                            div { dt { "Left out for lack of room" } dd { (format::number(overlay.dropped)) } }
                         }
                     }
                 }
@@ -132,11 +132,11 @@ fn outcomes(counts: &OutcomeCounts) -> Markup {
             table.outcomes {
                 tbody {
                     @for (outcome, count) in counts {
-                        @let question = Question::about("outcome", outcome.as_str());
+                        @let search_url = SearchUrl::about("outcome", outcome.as_str());
                         tr {
-                            th scope="row" { a href=(question.href()) { (words::badge(outcome)) } }
-                            td.number { (words::number(count)) }
-                            td.quiet { (words::meaning(outcome)) }
+                            th scope="row" { a href=(search_url.href()) { (format::badge(outcome)) } }
+                            td.number { (format::number(count)) }
+                            td.quiet { (format::meaning(outcome)) }
                         }
                     }
                 }

@@ -6,7 +6,7 @@ use axum::http::{StatusCode, header};
 use serde_json::Value;
 
 use super::{
-    fake::{Fake, token},
+    fake::{FakeSearch, token},
     get, router, send, with_options,
 };
 use crate::http::{ServerOptions, openapi_document};
@@ -29,7 +29,7 @@ const ROUTES: [&str; 9] = [
 
 #[tokio::test]
 async fn a_search_answers_with_what_the_interface_promises() {
-    let answer = get(&router(Fake::telling()), "/v1/search?q=spring&size=2&kind=bundle").await;
+    let answer = get(&router(FakeSearch::with_entries()), "/v1/search?q=spring&size=2&kind=bundle").await;
     assert_eq!(answer.status, StatusCode::OK);
     let json = answer.json();
     assert_eq!(json["total"], 9);
@@ -59,7 +59,7 @@ async fn a_search_answers_with_what_the_interface_promises() {
 
 #[tokio::test]
 async fn every_answer_names_generation_manifest_and_watermark() {
-    let router = router(Fake::telling());
+    let router = router(FakeSearch::with_entries());
     let entry = format!("/v1/entries/{}", token(1));
     let unknown = format!("/v1/entries/{}", token(77));
     for uri in ["/v1/search", &entry, "/v1/entities/label/models/v1.4", "/v1/status", &unknown] {
@@ -71,13 +71,13 @@ async fn every_answer_names_generation_manifest_and_watermark() {
 
 #[tokio::test]
 async fn the_key_of_an_entity_may_have_slashes_and_escapes() {
-    let answer = get(&router(Fake::telling()), "/v1/entities/label/a%20b/v1%2F2?size=3").await;
+    let answer = get(&router(FakeSearch::with_entries()), "/v1/entities/label/a%20b/v1%2F2?size=3").await;
     assert_eq!(answer.json()["entity"], "label/a b/v1/2");
 }
 
 #[tokio::test]
 async fn the_status_answers_what_the_interface_promises() {
-    let json = get(&router(Fake::telling()), "/v1/status").await.json();
+    let json = get(&router(FakeSearch::with_entries()), "/v1/status").await.json();
     for field in ["horizon", "watermark", "lag_seconds", "manifest", "epoch", "segments", "documents", "bytes"] {
         assert!(!json[field].is_null(), "{field}");
     }
@@ -88,7 +88,7 @@ async fn the_status_answers_what_the_interface_promises() {
 
 #[tokio::test]
 async fn errors_are_problems_that_name_the_parameter() {
-    let router = router(Fake::telling());
+    let router = router(FakeSearch::with_entries());
     let far = token(1_000);
     let cases = [
         ("/v1/search?sise=3", 400, "sise"),
@@ -117,7 +117,7 @@ async fn errors_are_problems_that_name_the_parameter() {
 
 #[tokio::test]
 async fn an_address_that_leads_nowhere_is_a_problem_too() {
-    let router = router(Fake::telling());
+    let router = router(FakeSearch::with_entries());
     for uri in ["/v2/search", "/v1/search/", "/v1/entries", "/assets/secret", "/v1/entities/"] {
         let answer = get(&router, uri).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{uri}");
@@ -143,7 +143,7 @@ async fn kinds_of_errors_become_statuses() {
         (SearchError::NotVisible { token: token(1), waited: Duration::ZERO }, 504, true),
     ];
     for (error, status, retry) in cases {
-        let answer = get(&router(Fake::failing(error.clone())), "/v1/search?q=a&cursor=old").await;
+        let answer = get(&router(FakeSearch::failing(error.clone())), "/v1/search?q=a&cursor=old").await;
         assert_eq!(answer.status.as_u16(), status, "{error:?}");
         assert_eq!(answer.headers.contains_key(header::RETRY_AFTER), retry, "{error:?}");
         assert_eq!(answer.json()["restart"].as_str(), (status == 410).then_some("?q=a"), "{error:?}");
@@ -152,7 +152,7 @@ async fn kinds_of_errors_become_statuses() {
 
 #[tokio::test]
 async fn a_panic_is_a_problem_and_the_server_goes_on() {
-    let router = router(Fake { panics: true, ..Fake::telling() });
+    let router = router(FakeSearch { panics: true, ..FakeSearch::with_entries() });
     let answer = get(&router, "/v1/search").await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(answer.json()["type"], "urn:tidemark:problem:internal");
@@ -162,7 +162,7 @@ async fn a_panic_is_a_problem_and_the_server_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_takes_too_long_is_given_up() {
-    let answer = get(&router(Fake { hangs: true, ..Fake::telling() }), "/v1/search").await;
+    let answer = get(&router(FakeSearch { hangs: true, ..FakeSearch::with_entries() }), "/v1/search").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers.contains_key(header::RETRY_AFTER));
 }
@@ -170,7 +170,7 @@ async fn a_request_that_takes_too_long_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn too_many_requests_are_turned_away_but_health_and_metrics_answer() {
     let options = ServerOptions { concurrency: 1, ..ServerOptions::default() };
-    let router = with_options(Fake { hangs: true, ..Fake::telling() }, options);
+    let router = with_options(FakeSearch { hangs: true, ..FakeSearch::with_entries() }, options);
     let (first, second) = tokio::join!(biased; get(&router, "/v1/search"), async {
         let turned_away = get(&router, "/v1/search").await;
         (turned_away, get(&router, "/healthz").await, get(&router, "/metrics").await)
@@ -182,8 +182,8 @@ async fn too_many_requests_are_turned_away_but_health_and_metrics_answer() {
 
 #[tokio::test]
 async fn readiness_follows_the_index() {
-    assert_eq!(get(&router(Fake::telling()), "/readyz").await.status, StatusCode::OK);
-    let starting = router(Fake { not_ready: true, ..Fake::telling() });
+    assert_eq!(get(&router(FakeSearch::with_entries()), "/readyz").await.status, StatusCode::OK);
+    let starting = router(FakeSearch { not_ready: true, ..FakeSearch::with_entries() });
     for uri in ["/readyz", "/v1/status"] {
         let answer = get(&starting, uri).await;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{uri}");
@@ -194,7 +194,7 @@ async fn readiness_follows_the_index() {
 
 #[tokio::test]
 async fn metrics_have_units_and_few_labels() {
-    let router = router(Fake::telling());
+    let router = router(FakeSearch::with_entries());
     get(&router, "/v1/search?q=one").await;
     get(&router, &format!("/v1/entries/{}", token(99))).await;
     get(&router, "/nowhere/at/all").await;
@@ -217,25 +217,47 @@ async fn metrics_have_units_and_few_labels() {
 
 #[tokio::test]
 async fn head_answers_like_get_without_a_body() {
-    let answer = send(&router(Fake::telling()), "HEAD", "/v1/search").await;
+    let answer = send(&router(FakeSearch::with_entries()), "HEAD", "/v1/search").await;
     assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, ""));
 }
 
 #[tokio::test]
 async fn the_document_has_every_route_with_every_parameter() {
-    let json = get(&router(Fake::telling()), "/openapi.json").await.json();
+    let json = get(&router(FakeSearch::with_entries()), "/openapi.json").await.json();
     let listed: Vec<&str> = json["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(listed.len(), ROUTES.len(), "{listed:?}");
     assert!(ROUTES.iter().all(|route| listed.contains(route)), "{listed:?}");
     let parameters = json["paths"]["/v1/search"]["get"]["parameters"].as_array().unwrap();
     let names: Vec<&str> = parameters.iter().filter_map(|parameter| parameter["name"].as_str()).collect();
-    assert_eq!(names, crate::http::search::PARAMETERS);
+    let wanted = [
+        "q",
+        "kind",
+        "repo",
+        "bundle",
+        "label",
+        "context",
+        "contributor",
+        "entity",
+        "writer",
+        "outcome",
+        "current",
+        "sealed",
+        "from",
+        "to",
+        "sort",
+        "size",
+        "cursor",
+        "facets",
+        "min_token",
+        "wait",
+    ];
+    assert_eq!(names, wanted);
 }
 
 #[tokio::test]
 async fn answers_agree_with_the_document() {
     let document = serde_json::to_value(openapi_document()).unwrap();
-    let router = router(Fake::telling());
+    let router = router(FakeSearch::with_entries());
     let entry = format!("/v1/entries/{}", token(3));
     for (uri, schema) in [
         ("/v1/search", "SearchAnswer"),

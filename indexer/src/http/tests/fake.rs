@@ -1,4 +1,4 @@
-//! A search service that answers what it was told to.
+//! A search service with prepared answers.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,7 +21,7 @@ use tidemark_search::{
 const START: u64 = 1_795_168_800;
 
 #[derive(Clone, Default)]
-pub(super) struct Fake {
+pub(super) struct FakeSearch {
     pub(super) hits: Vec<SearchHit>,
     pub(super) payload: Value,
     pub(super) fails: Option<SearchError>,
@@ -30,9 +30,9 @@ pub(super) struct Fake {
     pub(super) not_ready: bool,
 }
 
-impl Fake {
+impl FakeSearch {
     /// A service with entries of every kind and outcome.
-    pub(super) fn telling() -> Self {
+    pub(super) fn with_entries() -> Self {
         let outcomes = [
             Outcome::Pending,
             Outcome::Committed,
@@ -83,7 +83,7 @@ impl Fake {
     }
 
     pub(super) fn failing(error: SearchError) -> Self {
-        Self { fails: Some(error), ..Self::telling() }
+        Self { fails: Some(error), ..Self::with_entries() }
     }
 
     async fn called(&self) -> Result<(), SearchError> {
@@ -152,7 +152,7 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
 }
 
 #[async_trait]
-impl SearchService for Fake {
+impl SearchService for FakeSearch {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
         self.called().await?;
         let text = self.text();

@@ -3,8 +3,12 @@
 use axum::http::header;
 use proptest::prelude::*;
 
-use super::{fake::Fake, get, router};
-use crate::http::{parameters::encode, search::PARAMETERS};
+use super::{fake::FakeSearch, get, router};
+use crate::http::{
+    arguments::MinTokenArgs,
+    extract::{encode, names_of},
+    search::SearchArgs,
+};
 
 fn value() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -19,7 +23,8 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 fn query() -> impl Strategy<Value = String> {
-    let name = prop_oneof![9 => proptest::sample::select(PARAMETERS).prop_map(str::to_owned), 1 => any::<String>()];
+    let known = [names_of::<SearchArgs>(), names_of::<MinTokenArgs>()].concat();
+    let name = prop_oneof![9 => proptest::sample::select(known), 1 => any::<String>()];
     prop::collection::vec((name, value()), 0..6).prop_map(|pairs| encode(pairs.iter()))
 }
 
@@ -30,7 +35,7 @@ proptest! {
     fn no_parameters_make_it_fail(query in query(), page: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let uri = format!("{}{query}", if page { "/" } else { "/v1/search" });
-        let answer = runtime.block_on(async { get(&router(Fake::telling()), &uri).await });
+        let answer = runtime.block_on(async { get(&router(FakeSearch::with_entries()), &uri).await });
         prop_assert!([200, 400, 414, 504].contains(&answer.status.as_u16()), "{}: {}", uri, answer.text);
         if !page && answer.status != 200 {
             prop_assert_eq!(answer.header(header::CONTENT_TYPE), "application/problem+json");

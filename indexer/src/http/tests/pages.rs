@@ -3,12 +3,12 @@
 use axum::http::{StatusCode, header};
 
 use super::{
-    fake::{Fake, token},
+    fake::{FakeSearch, token},
     get, router,
 };
 use tidemark_search::SearchError;
 
-async fn pages(fake: Fake) -> Vec<(String, super::Answer)> {
+async fn pages(fake: FakeSearch) -> Vec<(String, super::TestResponse)> {
     let router = router(fake.clone());
     let mut uris = vec!["/".to_owned(), "/?q=%3Cb%3E&kind=label&from=2026-11-20".to_owned(), "/status".to_owned()];
     uris.push("/entity?key=label%2Fa%2Fb".to_owned());
@@ -23,7 +23,7 @@ async fn pages(fake: Fake) -> Vec<(String, super::Answer)> {
 
 #[tokio::test]
 async fn every_page_is_html_under_a_strict_policy() {
-    for (uri, page) in pages(Fake::telling()).await {
+    for (uri, page) in pages(FakeSearch::with_entries()).await {
         assert_eq!(page.status, StatusCode::OK, "{uri}");
         assert_eq!(page.header(header::CONTENT_TYPE), "text/html; charset=utf-8", "{uri}");
         let policy = page.header(header::CONTENT_SECURITY_POLICY);
@@ -35,7 +35,7 @@ async fn every_page_is_html_under_a_strict_policy() {
 
 #[tokio::test]
 async fn every_address_in_a_page_is_relative() {
-    for (uri, page) in pages(Fake::telling()).await {
+    for (uri, page) in pages(FakeSearch::with_entries()).await {
         for attribute in [" href=\"", " src=\"", " action=\""] {
             for rest in page.text.split(attribute).skip(1) {
                 let address = rest.split('"').next().unwrap_or_default();
@@ -48,7 +48,7 @@ async fn every_address_in_a_page_is_relative() {
 #[tokio::test]
 async fn hostile_text_stays_text() {
     let attack = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>";
-    for (uri, page) in pages(Fake::full_of(attack)).await {
+    for (uri, page) in pages(FakeSearch::full_of(attack)).await {
         assert!(!page.text.contains("<script>alert"), "{uri}");
         assert!(!page.text.contains("<img"), "{uri}");
         assert!(!page.text.contains("\"'><"), "{uri}: an attribute was closed");
@@ -58,7 +58,7 @@ async fn hostile_text_stays_text() {
 #[tokio::test]
 async fn a_query_that_does_not_parse_keeps_its_words_and_teaches() {
     let error = SearchError::Invalid { parameter: "q", detail: "position 4: a quote is not closed".to_owned() };
-    let page = get(&router(Fake::failing(error)), "/?q=fix+%22race").await;
+    let page = get(&router(FakeSearch::failing(error)), "/?q=fix+%22race").await;
     assert_eq!(page.status, StatusCode::BAD_REQUEST);
     assert!(page.text.contains("value=\"fix &quot;race\""));
     assert!(page.text.contains("a quote is not closed") && page.text.contains("Queries that work"));
@@ -66,7 +66,7 @@ async fn a_query_that_does_not_parse_keeps_its_words_and_teaches() {
 
 #[tokio::test]
 async fn empty_results_say_what_to_do() {
-    let empty = router(Fake::default());
+    let empty = router(FakeSearch::default());
     assert!(get(&empty, "/").await.text.contains("tidemark append"));
     let narrowed = get(&empty, "/?q=x&repo=a").await.text;
     assert!(narrowed.contains("Nothing matches") && narrowed.contains("Search without the filters"));
@@ -74,7 +74,7 @@ async fn empty_results_say_what_to_do() {
 
 #[tokio::test]
 async fn problems_are_pages_with_their_status() {
-    let router = router(Fake::telling());
+    let router = router(FakeSearch::with_entries());
     let unknown = format!("/entry?token={}", token(77));
     for (uri, status) in
         [(unknown.as_str(), 404), ("/entry", 400), ("/entry?token=x", 400), ("/?colour=red", 400), ("/status?a=b", 400)]
@@ -87,7 +87,7 @@ async fn problems_are_pages_with_their_status() {
 
 #[tokio::test]
 async fn assets_are_kept_under_the_address_of_their_content() {
-    let router = router(Fake::telling());
+    let router = router(FakeSearch::with_entries());
     let page = get(&router, "/").await.text;
     for name in ["page.css", "page.js", "icon.svg"] {
         let start = page.find(&format!("assets/{name}?v=")).unwrap_or_else(|| panic!("{name} is not linked"));
@@ -101,7 +101,7 @@ async fn assets_are_kept_under_the_address_of_their_content() {
 
 #[tokio::test]
 async fn a_facet_that_is_chosen_is_taken_away_by_its_link() {
-    let page = get(&router(Fake::telling()), "/?kind=label").await.text;
+    let page = get(&router(FakeSearch::with_entries()), "/?kind=label").await.text;
     assert!(page.contains("href=\"./?kind=label&amp;kind=bundle\""), "another value is added");
     assert!(page.contains("href=\"./?\" aria-current=\"true\""), "the chosen one goes");
 }

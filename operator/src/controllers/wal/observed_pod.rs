@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{cache::DataPod, pod_client::Process, pod_poller::PodObservation};
+use tidemark_crds::PodReport;
+
+use crate::{cache::DataPod, pod_poller::PodObservation};
 
 /// A pod, and what it reports about itself.
 #[derive(Clone, Debug)]
@@ -13,7 +15,7 @@ pub(crate) struct ObservedPod {
 
 impl ObservedPod {
     /// Its report, while it answers.
-    pub(crate) fn answer(&self) -> Option<&Process> {
+    pub(crate) fn answer(&self) -> Option<&PodReport> {
         self.observation.answer()
     }
 }

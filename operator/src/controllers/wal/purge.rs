@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource as _;
 use tidemark_crds::{
-    ConditionType, DeletionPolicy, Wal, WalStatus, is_true,
+    ConditionType, DeletionPolicy, PodPhase, Wal, WalStatus, is_true,
     names::{self, Component},
 };
 
 use super::{dereference::ObservedWal, observed_pod::ObservedPod};
 use crate::{
     cache::RolloutStatus, clock::now, context::ReconcileContext, events::EventRecord, finalizer::ManagedFinalizer,
-    namespace, pod_client::Phase,
+    namespace,
 };
 
 const PURGE_FINALIZER: ManagedFinalizer =
@@ -153,7 +153,7 @@ fn outcome(
     now: Timestamp,
     limit: Duration,
 ) -> PurgeOutcome {
-    if pods.iter().filter_map(ObservedPod::answer).any(|process| process.phase == Phase::Purged) {
+    if pods.iter().filter_map(ObservedPod::answer).any(|process| process.phase == PodPhase::Purged) {
         return PurgeOutcome::Purged;
     }
     if never {
@@ -173,16 +173,15 @@ fn outcome(
 mod tests {
     use std::sync::Arc;
 
-    use tidemark_crds::{IndexerRole, IndexerStatus};
+    use tidemark_crds::{IndexerRole, IndexerStatus, PodReport};
 
     use super::*;
     use crate::{
         cache::{DataPod, NamespacedName},
-        pod_client::Process,
         pod_poller::PodObservation,
     };
 
-    fn pod(phase: Phase) -> ObservedPod {
+    fn pod(phase: PodPhase) -> ObservedPod {
         let pod = DataPod {
             wal: NamespacedName::new("data", "orders"),
             name: "p".into(),
@@ -193,7 +192,7 @@ mod tests {
             terminating: false,
             trouble: None,
         };
-        let process = Process { phase, ..Process::default() };
+        let process = PodReport { phase, ..PodReport::default() };
         let observation = PodObservation { process: Some(Arc::new(process)), ..PodObservation::default() };
         ObservedPod { pod: Arc::new(pod), observation }
     }
@@ -203,12 +202,12 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         let limit = Duration::from_mins(10);
         let look = |phase, terminating, now| outcome(&[pod(phase)], false, terminating, at(1000), at(now), limit);
-        assert_eq!(look(Phase::Purging, false, 1001), PurgeOutcome::Wait(Duration::from_secs(599)));
-        assert_eq!(look(Phase::Purged, true, 9999), PurgeOutcome::Purged);
-        assert!(matches!(look(Phase::Purging, true, 1001), PurgeOutcome::Abandoned(_)));
-        assert!(matches!(look(Phase::Purging, false, 1600), PurgeOutcome::Abandoned(_)));
+        assert_eq!(look(PodPhase::Purging, false, 1001), PurgeOutcome::Wait(Duration::from_secs(599)));
+        assert_eq!(look(PodPhase::Purged, true, 9999), PurgeOutcome::Purged);
+        assert!(matches!(look(PodPhase::Purging, true, 1001), PurgeOutcome::Abandoned(_)));
+        assert!(matches!(look(PodPhase::Purging, false, 1600), PurgeOutcome::Abandoned(_)));
         assert_eq!(
-            look(Phase::Writing, false, 999),
+            look(PodPhase::Writing, false, 999),
             PurgeOutcome::Wait(limit),
             "a clock behind the API server's costs nothing"
         );
@@ -219,7 +218,7 @@ mod tests {
         let fresh = WalStatus::default();
         assert!(never_indexed(None, &[], &fresh));
         assert!(!never_indexed(Some(&RolloutStatus::default()), &[], &fresh), "its indexer may have begun");
-        assert!(!never_indexed(None, &[pod(Phase::Starting)], &fresh));
+        assert!(!never_indexed(None, &[pod(PodPhase::Starting)], &fresh));
         let indexer = IndexerStatus { pod: "p".to_owned(), role: IndexerRole::Starting };
         for status in [
             WalStatus { indexer: Some(indexer), ..fresh.clone() },

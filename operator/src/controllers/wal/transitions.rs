@@ -121,7 +121,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::BucketMissing
         | Reason::ReadOnly
         | Reason::Unreachable
-        | Reason::StoreUnfit
+        | Reason::StoreUnsupported
         | Reason::InvalidURL
         | Reason::ParametersDiffer
         | Reason::ExpiryMissing
@@ -130,6 +130,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::FormatTooNew
         | Reason::Fenced
         | Reason::AuthTokenMissing
+        | Reason::AuthTokenTooShort
         | Reason::Internal
         | Reason::SpecInvalid
         | Reason::PodTemplateRefused

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tidemark_crds::{
-    ConditionType, Cursor, IndexerRole, IndexerStatus, SearchStatus, WalStatus,
+    ConditionType, Cursor, IndexerRole, IndexerStatus, PodPhase, PodReport, SearchStatus, WalStatus,
     names::{self, Component},
     set_condition,
 };
@@ -13,11 +13,7 @@ use super::{
     evaluate::{ConditionInputs, WalConditions},
     observed_pod::ObservedPod,
 };
-use crate::{
-    condition_value::ConditionValue,
-    pod_client::{Phase, Process},
-    status::ReportedStatus,
-};
+use crate::{condition_value::ConditionValue, status::ReportedStatus};
 
 /// The status that follows from what was observed.
 pub(crate) fn next(
@@ -55,11 +51,11 @@ pub(crate) fn next(
 }
 
 /// Takes the counters of the indexer's pod. Only a writer's are the index's.
-fn set_counters(status: &mut WalStatus, seen: &ObservedPod, process: &Process) {
+fn set_counters(status: &mut WalStatus, seen: &ObservedPod, process: &PodReport) {
     let role = match process.phase {
-        Phase::Writing | Phase::Purging | Phase::Purged => IndexerRole::Writer,
-        Phase::Standby => IndexerRole::Standby,
-        Phase::Starting | Phase::Probing | Phase::Serving | Phase::Ended => IndexerRole::Starting,
+        PodPhase::Writing | PodPhase::Purging | PodPhase::Purged => IndexerRole::Writer,
+        PodPhase::Standby => IndexerRole::Standby,
+        PodPhase::Starting | PodPhase::Probing | PodPhase::Serving | PodPhase::Ended => IndexerRole::Starting,
     };
     status.indexer = Some(IndexerStatus { pod: seen.pod.name.to_string(), role });
     if role != IndexerRole::Writer {
@@ -69,14 +65,20 @@ fn set_counters(status: &mut WalStatus, seen: &ObservedPod, process: &Process) {
         status.cursor = Some(Cursor { token: None, time: Time(time) });
     }
     status.horizon = process.horizon.map(Time).or(status.horizon.take());
-    status.lag_seconds = process.lag_seconds;
-    status.pending_entries = process.pending_entries;
-    status.entries = process.entries;
-    status.epoch = process.epoch;
-    if process.manifest > Some(0) {
+    status.lag_seconds = counter(process.lag_seconds);
+    status.pending_entries = counter(process.pending_entries);
+    status.entries = counter(process.entries);
+    // 0 is no epoch: the writer has not acquired the lease yet.
+    status.epoch = counter(process.epoch).filter(|epoch| *epoch > 0);
+    if process.manifest > 0 {
         status.generation.clone_from(&process.generation);
     }
     status.version = Some(process.version.clone());
+}
+
+/// A counter as the API knows numbers.
+fn counter(value: u64) -> Option<i64> {
+    i64::try_from(value).ok()
 }
 
 impl ReportedStatus for WalStatus {

@@ -15,6 +15,9 @@ struct Arguments {
     /// A package whose programs are in the product, repeated; its version is that of the first
     #[arg(long, required = true)]
     package: Vec<String>,
+    /// The cargo features that the programs were built with, such as `tidemark-indexer/demo`
+    #[arg(long, default_value = "")]
+    features: String,
     /// The package URL of something from the operating system, repeated
     #[arg(long)]
     system: Vec<String>,
@@ -23,7 +26,7 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { name, package, system, output } = Arguments::parse();
-    let json = Sbom { name, packages: package, system }.json(Path::new("."))?;
+    let Arguments { name, package, features, system, output } = Arguments::parse();
+    let json = Sbom { name, packages: package, features, system }.json(Path::new("."))?;
     std::fs::write(&output, json).with_context(|| format!("\"{}\" is not written", output.display()))
 }

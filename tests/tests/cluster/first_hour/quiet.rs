@@ -22,7 +22,7 @@ const STORE_REQUESTS: f64 = 4.0;
 /// Reads of the operator's two replicas in a minute, watches that begin anew included.
 const READS: f64 = 60.0;
 
-/// Requests to the stores since each pod's start, by pod, place and operation.
+/// Requests to the stores since each pod's start, by pod, role of the store and operation.
 async fn store_requests(cluster: &Cluster) -> BTreeMap<String, u64> {
     let pods = Api::<Pod>::namespaced(cluster.client(), NAMESPACE).list(&ListParams::default()).await;
     let mut requests = BTreeMap::new();
@@ -37,7 +37,7 @@ async fn store_requests(cluster: &Cluster) -> BTreeMap<String, u64> {
                 let rest = labels.split(&format!("{name}=\"")).nth(1).unwrap_or_default();
                 rest.split('"').next().unwrap_or_default().to_owned()
             };
-            let key = format!("{component} {} {}", value("place"), value("operation"));
+            let key = format!("{component} {} {}", value("role"), value("operation"));
             *requests.entry(key).or_default() += count.parse::<u64>().expect("a count");
         }
     }

@@ -13,6 +13,7 @@ use super::audit;
 /// One node, and an API server that writes down who asks what.
 async fn cluster() -> &'static Cluster {
     let audited = Cluster::builder().product().await.expect("the product's image is there");
+    let audited = audited.image(images::demo().await.expect("it is built"));
     let audited = audited.image(images::minio().await.expect("it is built"));
     audit::asked(audited).shared().await.expect("the cluster starts")
 }

@@ -91,7 +91,7 @@ async fn read_only(cluster: &Cluster) {
 
 async fn without_preconditions(cluster: &Cluster) {
     let (wal, server) = on_own_server(cluster, "unfit", S3Server::ignore_preconditions).await;
-    refused(&wal, "StoreUnfit", &["s3://refused-stores-unfit-"]).await;
+    refused(&wal, "StoreUnsupported", &["s3://refused-stores-unfit-"]).await;
     server.keep_preconditions();
     wal.until_ready().await;
 }

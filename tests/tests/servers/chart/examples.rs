@@ -53,7 +53,7 @@ fn the_demo_is_restricted_and_runs_the_image_that_is_built_here() {
     let demo = objects(&demo);
     let images: Vec<&Value> =
         demo.iter().map(|object| &object["spec"]["template"]["spec"]["containers"][0]["image"]).collect();
-    assert!(images.iter().any(|image| **image == "tidemark.dev/tidemark:dev"), "{images:?}");
+    assert!(images.iter().any(|image| **image == "tidemark.dev/tidemark-demo:dev"), "{images:?}");
     let namespace = demo.iter().find(|object| object["kind"] == "Namespace").unwrap();
     assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
 }

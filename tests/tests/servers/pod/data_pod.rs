@@ -126,10 +126,10 @@ impl DataPod {
     }
 
     /// Waits until it has the problem, and gives its message.
-    pub(crate) async fn until_problem(&self, reason: &str, place: Option<&str>) -> String {
-        let wanted = |process: &Value| message(process, reason, place).is_some();
-        let process = self.until(&format!("{reason} at {place:?}"), wanted).await;
-        message(&process, reason, place).unwrap_or_default()
+    pub(crate) async fn until_problem(&self, reason: &str, role: Option<&str>) -> String {
+        let wanted = |process: &Value| message(process, reason, role).is_some();
+        let process = self.until(&format!("{reason} of {role:?}"), wanted).await;
+        message(&process, reason, role).unwrap_or_default()
     }
 
     /// Waits until it works, and nothing is wrong.
@@ -145,8 +145,8 @@ impl DataPod {
     }
 }
 
-fn message(process: &Value, reason: &str, place: Option<&str>) -> Option<String> {
+fn message(process: &Value, reason: &str, role: Option<&str>) -> Option<String> {
     let problems = process["problems"].as_array()?;
-    let found = problems.iter().find(|problem| problem["reason"] == reason && problem["place"].as_str() == place)?;
+    let found = problems.iter().find(|problem| problem["reason"] == reason && problem["role"].as_str() == role)?;
     found["message"].as_str().map(str::to_owned)
 }

@@ -1,6 +1,6 @@
 //! `Indexing`: an indexer publishes what is sealed.
 
-use tidemark_crds::{ConditionStatus, ConditionType, Reason, names::Component};
+use tidemark_crds::{ConditionStatus, ConditionType, PodPhase, PodReport, Reason, names::Component};
 
 use super::{
     inputs::{ConditionInputs, not_answering},
@@ -8,10 +8,9 @@ use super::{
 };
 use crate::condition_value::ConditionValue;
 use crate::controllers::wal::observed_pod::ObservedPod;
-use crate::pod_client::{Phase, Process};
 
 /// An indexer that has caught up stays so until it is this many seconds behind: a busy log is always a little behind.
-const MAX_LAG_SECS: i64 = 60;
+const MAX_LAG_SECS: u64 = 60;
 
 pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     if inputs.suspended {
@@ -26,25 +25,25 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     }
 }
 
-fn of_indexer(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &Process) -> ConditionValue {
-    if matches!(process.phase, Phase::Purging | Phase::Purged) {
+fn of_indexer(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport) -> ConditionValue {
+    if matches!(process.phase, PodPhase::Purging | PodPhase::Purged) {
         return ConditionValue::no(Reason::Purging, "the index is being removed, as \"spec.deletionPolicy\" asks");
     }
     let problem = storage::problem(process).or(process.problems.first());
     if let Some(problem) = problem {
-        return ConditionValue::no(problem.reason(), problem.message.clone());
+        return ConditionValue::no(problem.reason, problem.message.clone());
     }
     match process.phase {
-        Phase::Writing if process.caught_up || keeps_up(inputs, process) => {
+        PodPhase::Writing if process.caught_up || keeps_up(inputs, process) => {
             ConditionValue::yes(Reason::CaughtUp, "everything that is sealed is in the index")
         }
-        Phase::Writing => ConditionValue::no(
+        PodPhase::Writing => ConditionValue::no(
             Reason::Backfilling,
             "the indexer works through entries that are sealed and not published; search lacks them until then; it catches \
              up by itself",
         ),
-        Phase::Standby => standby(inputs, seen, process),
-        Phase::Probing => {
+        PodPhase::Standby => standby(inputs, seen, process),
+        PodPhase::Probing => {
             ConditionValue::no(Reason::Probing, "the indexer is probing the object stores; it starts after that")
         }
         _ => starting(),
@@ -52,16 +51,16 @@ fn of_indexer(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &Proces
 }
 
 /// Whether an indexer that had caught up is only a little behind.
-fn keeps_up(inputs: &ConditionInputs<'_>, process: &Process) -> bool {
+fn keeps_up(inputs: &ConditionInputs<'_>, process: &PodReport) -> bool {
     let before = inputs.before(ConditionType::Indexing);
     let caught_up = before.is_some_and(|before| {
         before.status == ConditionStatus::True.as_str() && before.reason == Reason::CaughtUp.as_str()
     });
-    caught_up && process.lag_seconds.unwrap_or(0) <= MAX_LAG_SECS
+    caught_up && process.lag_seconds <= MAX_LAG_SECS
 }
 
 /// A standby alone does not index; whether a silent writer does is not known.
-fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &Process) -> ConditionValue {
+fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport) -> ConditionValue {
     if let Some(silent) = inputs.silent_pod(Component::Indexer) {
         return not_answering(silent);
     }

@@ -1,13 +1,12 @@
 //! What the conditions of a WAL are made from.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use tidemark_crds::{ConditionType, Reason, condition, names::Component};
+use tidemark_crds::{ConditionType, PodPhase, PodReport, Reason, condition, names::Component};
 
 use crate::{
     cache::{DataPod, PodTrouble, RolloutStatus},
     condition_value::ConditionValue,
     controllers::wal::observed_pod::ObservedPod,
-    pod_client::{Phase, Process},
 };
 
 /// What was observed of a WAL.
@@ -28,7 +27,7 @@ pub(crate) struct ConditionInputs<'a> {
 
 impl ConditionInputs<'_> {
     /// The indexer pod whose counters count: the writer of the highest epoch, else the one with the most to report.
-    pub(crate) fn active_indexer(&self) -> Option<(&ObservedPod, &Process)> {
+    pub(crate) fn active_indexer(&self) -> Option<(&ObservedPod, &PodReport)> {
         let answering = self.pods_of(Component::Indexer).filter_map(|seen| Some((seen, seen.answer()?)));
         let counting = answering.filter(|(seen, process)| !seen.pod.terminating || holds_index(process));
         counting.max_by_key(|(seen, process)| (rank(process), process.epoch, seen.pod.name.clone()))
@@ -81,15 +80,15 @@ impl ConditionInputs<'_> {
 pub(super) const MAX_UNANSWERED_POLLS: u32 = 5;
 
 /// Whether the process is the index's writer.
-fn holds_index(process: &Process) -> bool {
-    matches!(process.phase, Phase::Writing | Phase::Purging | Phase::Purged)
+fn holds_index(process: &PodReport) -> bool {
+    matches!(process.phase, PodPhase::Writing | PodPhase::Purging | PodPhase::Purged)
 }
 
-fn rank(process: &Process) -> u8 {
+fn rank(process: &PodReport) -> u8 {
     match process.phase {
         _ if holds_index(process) => 3,
         _ if !process.problems.is_empty() => 2,
-        Phase::Standby => 1,
+        PodPhase::Standby => 1,
         _ => 0,
     }
 }

@@ -1,11 +1,10 @@
 //! `SearchAvailable`: search answers. The kubelet's readiness counts, not the operator's connection to the pods.
 
-use tidemark_crds::{ConditionType, Reason, names::Component};
+use tidemark_crds::{ConditionType, PodProblem, Reason, names::Component};
 
 use super::inputs::{ConditionInputs, not_answering};
 use crate::condition_value::ConditionValue;
 use crate::controllers::wal::observed_pod::ObservedPod;
-use crate::pod_client::Problem;
 
 pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     if !inputs.search_wanted {
@@ -19,14 +18,14 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
         let off = [Reason::NoReplicas, Reason::Available].map(Reason::as_str).contains(&before.reason.as_str());
         inputs.has_unpolled(Component::Search) && !off
     });
-    if let Some(before) =
-        before.filter(|before| !available(inputs) || before.reason == Reason::AuthTokenMissing.as_str())
+    if let Some(before) = before
+        .filter(|before| !available(inputs) || Reason::parse(&before.reason).is_some_and(Reason::is_unusable_token))
     {
         return ConditionValue::repeated(before);
     }
     if available(inputs) {
         return match locked(inputs) {
-            Some(problem) => ConditionValue::no(problem.reason(), problem.message.clone()),
+            Some(problem) => ConditionValue::no(problem.reason, problem.message.clone()),
             None if inputs.token_everywhere => ConditionValue::yes(Reason::Available, "search answers"),
             None => ConditionValue::yes(
                 Reason::Available,
@@ -38,7 +37,7 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     let answering =
         inputs.pods_of(Component::Search).filter(|seen| !seen.pod.terminating).filter_map(ObservedPod::answer);
     if let Some(problem) = answering.flat_map(|process| &process.problems).next() {
-        return ConditionValue::no(problem.reason(), problem.message.clone());
+        return ConditionValue::no(problem.reason, problem.message.clone());
     }
     let silent = inputs.silent_pod(Component::Search).map(not_answering);
     inputs.pod_failure(Component::Search).or(silent).unwrap_or_else(|| {
@@ -55,14 +54,13 @@ fn available(inputs: &ConditionInputs<'_>) -> bool {
 }
 
 /// Why every search pod that answers refuses every query, if so.
-fn locked<'a>(inputs: &'a ConditionInputs<'_>) -> Option<&'a Problem> {
+fn locked<'a>(inputs: &'a ConditionInputs<'_>) -> Option<&'a PodProblem> {
     let answering: Vec<_> = inputs
         .pods_of(Component::Search)
         .filter(|seen| !seen.pod.terminating)
         .filter_map(ObservedPod::answer)
         .collect();
-    let mut locked = answering
-        .iter()
-        .map(|process| process.problems.iter().find(|problem| problem.reason() == Reason::AuthTokenMissing));
+    let mut locked =
+        answering.iter().map(|process| process.problems.iter().find(|problem| problem.reason.is_unusable_token()));
     if locked.clone().all(|problem| problem.is_some()) { locked.next().flatten() } else { None }
 }

@@ -1,11 +1,10 @@
 //! `StorageReady`: the buckets can be used, and this WAL owns the index.
 
-use tidemark_crds::{ConditionType, Reason, names::Component};
+use tidemark_crds::{ConditionType, PodPhase, PodProblem, PodReport, Reason, names::Component};
 
 use super::inputs::ConditionInputs;
 use crate::condition_value::ConditionValue;
 use crate::controllers::wal::observed_pod::ObservedPod;
-use crate::pod_client::{Phase, Problem, Process};
 
 pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     match inputs.active_indexer() {
@@ -14,15 +13,15 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     }
 }
 
-fn of_indexer(inputs: &ConditionInputs<'_>, process: &Process) -> ConditionValue {
+fn of_indexer(inputs: &ConditionInputs<'_>, process: &PodReport) -> ConditionValue {
     if let Some(problem) = problem(process) {
-        return ConditionValue::no(problem.reason(), problem.message.clone());
+        return ConditionValue::no(problem.reason, problem.message.clone());
     }
     if process.probed {
         return ConditionValue::yes(Reason::Probed, "the buckets can be used, and this WAL owns the index");
     }
     match process.phase {
-        Phase::Probing => ConditionValue::unknown(Reason::Probing, "the indexer is probing the object stores"),
+        PodPhase::Probing => ConditionValue::unknown(Reason::Probing, "the indexer is probing the object stores"),
         _ => known_before(inputs).unwrap_or_else(not_yet),
     }
 }
@@ -31,7 +30,7 @@ fn of_indexer(inputs: &ConditionInputs<'_>, process: &Process) -> ConditionValue
 fn without_indexer(inputs: &ConditionInputs<'_>) -> ConditionValue {
     let problem = inputs.pods_of(Component::Search).filter_map(ObservedPod::answer).find_map(problem);
     match problem {
-        Some(problem) => ConditionValue::no(problem.reason(), problem.message.clone()),
+        Some(problem) => ConditionValue::no(problem.reason, problem.message.clone()),
         None => known_before(inputs).unwrap_or_else(not_yet),
     }
 }
@@ -45,6 +44,6 @@ fn not_yet() -> ConditionValue {
 }
 
 /// What is wrong with the stores, in the process's own words.
-pub(super) fn problem(process: &Process) -> Option<&Problem> {
+pub(super) fn problem(process: &PodReport) -> Option<&PodProblem> {
     process.problems.iter().find(|problem| problem.is_storage())
 }

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use tidemark_crds::{ConditionType, Reason, names::Component};
+use tidemark_crds::{ConditionType, PodPhase, PodProblem, PodReport, Reason, StoreRole, names::Component};
 
 use super::{inputs::MAX_UNANSWERED_POLLS, *};
 use crate::{
     cache::{DataPod, NamespacedName, PodTrouble, RolloutStatus},
     condition_value::ConditionValue,
     controllers::wal::observed_pod::ObservedPod,
-    pod_client::{Phase, Problem, Process},
     pod_poller::PodObservation,
 };
 
@@ -32,7 +31,7 @@ fn pod(component: Component, name: &str) -> DataPod {
     }
 }
 
-fn says(component: Component, name: &str, process: Process) -> ObservedPod {
+fn says(component: Component, name: &str, process: PodReport) -> ObservedPod {
     let observation = PodObservation {
         process: Some(Arc::new(process)),
         seen: Some(Timestamp::from_second(1_000_000_000).unwrap()),
@@ -41,7 +40,7 @@ fn says(component: Component, name: &str, process: Process) -> ObservedPod {
     ObservedPod { pod: Arc::new(pod(component, name)), observation }
 }
 
-fn indexer(process: Process) -> ObservedPod {
+fn indexer(process: PodReport) -> ObservedPod {
     says(Component::Indexer, "orders-indexer-a", process)
 }
 
@@ -55,20 +54,21 @@ fn troubled(component: Component, trouble: PodTrouble) -> ObservedPod {
     ObservedPod { pod: Arc::new(pod), observation: PodObservation::default() }
 }
 
-fn writer() -> Process {
-    Process {
-        phase: Phase::Writing,
+fn writer() -> PodReport {
+    PodReport {
+        phase: PodPhase::Writing,
         caught_up: true,
         probed: true,
-        epoch: Some(1),
-        manifest: Some(1),
-        lag_seconds: Some(0),
-        ..Process::default()
+        epoch: 1,
+        manifest: 1,
+        lag_seconds: 0,
+        ..PodReport::default()
     }
 }
 
-fn problem(reason: &str) -> Vec<Problem> {
-    vec![Problem { reason: reason.to_owned(), place: Some("log".to_owned()), message: format!("{reason}; so; do") }]
+fn problem(reason: &str) -> Vec<PodProblem> {
+    let known = Reason::parse(reason).unwrap();
+    vec![PodProblem { reason: known, role: Some(StoreRole::Log), message: format!("{reason}; so; do") }]
 }
 
 fn before(kind: ConditionType, status: &str, reason: Reason) -> Condition {
@@ -152,7 +152,7 @@ fn conditions_follow_from_what_was_seen() {
         (
             "the stores are probed",
             ConditionCase {
-                pods: with(Process { phase: Phase::Probing, ..Process::default() }),
+                pods: with(PodReport { phase: PodPhase::Probing, ..PodReport::default() }),
                 search: None,
                 ..ConditionCase::default()
             },
@@ -161,7 +161,7 @@ fn conditions_follow_from_what_was_seen() {
         (
             "the first entries are indexed",
             ConditionCase {
-                pods: with(Process { caught_up: false, ..writer() }),
+                pods: with(PodReport { caught_up: false, ..writer() }),
                 search: Some(rollout(0)),
                 ..ConditionCase::default()
             },
@@ -170,7 +170,7 @@ fn conditions_follow_from_what_was_seen() {
         (
             "a bucket is missing from the start",
             ConditionCase {
-                pods: with(Process { problems: problem("BucketMissing"), ..Process::default() }),
+                pods: with(PodReport { problems: problem("BucketMissing"), ..PodReport::default() }),
                 search: Some(rollout(0)),
                 ..ConditionCase::default()
             },
@@ -179,7 +179,7 @@ fn conditions_follow_from_what_was_seen() {
         (
             "the store is down for a while: search goes on",
             ConditionCase {
-                pods: with(Process { problems: problem("Unreachable"), ..writer() }),
+                pods: with(PodReport { problems: problem("Unreachable"), ..writer() }),
                 ..ConditionCase::default()
             },
             ["False/Unreachable", "False/Unreachable", "False/Unreachable", "True/Available"],
@@ -187,7 +187,7 @@ fn conditions_follow_from_what_was_seen() {
         (
             "an indexer that was fenced has fine stores",
             ConditionCase {
-                pods: with(Process { problems: problem("Fenced"), ..writer() }),
+                pods: with(PodReport { problems: problem("Fenced"), ..writer() }),
                 ..ConditionCase::default()
             },
             ["False/Fenced", "True/Probed", "False/Fenced", "True/Available"],
@@ -200,7 +200,7 @@ fn conditions_follow_from_what_was_seen() {
                     says(
                         Component::Search,
                         "s",
-                        Process { problems: problem("AuthTokenMissing"), ..Process::default() },
+                        PodReport { problems: problem("AuthTokenMissing"), ..PodReport::default() },
                     ),
                 ],
                 ..ConditionCase::default()
@@ -239,7 +239,7 @@ fn conditions_follow_from_what_was_seen() {
         (
             "search is silent, but the kubelet calls it ready",
             ConditionCase {
-                pods: vec![indexer(writer()), silent(says(Component::Search, "s", Process::default()))],
+                pods: vec![indexer(writer()), silent(says(Component::Search, "s", PodReport::default()))],
                 ..ConditionCase::default()
             },
             ["True/Ready", "True/Probed", "True/CaughtUp", "True/Available"],
@@ -247,7 +247,7 @@ fn conditions_follow_from_what_was_seen() {
         (
             "only a standby answers",
             ConditionCase {
-                pods: with(Process { phase: Phase::Standby, probed: true, ..Process::default() }),
+                pods: with(PodReport { phase: PodPhase::Standby, probed: true, ..PodReport::default() }),
                 ..ConditionCase::default()
             },
             ["False/Standby", "True/Probed", "False/Standby", "True/Available"],
@@ -260,7 +260,7 @@ fn conditions_follow_from_what_was_seen() {
                     says(
                         Component::Indexer,
                         "b",
-                        Process { phase: Phase::Standby, probed: true, ..Process::default() },
+                        PodReport { phase: PodPhase::Standby, probed: true, ..PodReport::default() },
                     ),
                 ],
                 ..ConditionCase::default()
@@ -303,7 +303,10 @@ fn conditions_follow_from_what_was_seen() {
         ),
         (
             "the index is being removed",
-            ConditionCase { pods: with(Process { phase: Phase::Purging, ..writer() }), ..ConditionCase::default() },
+            ConditionCase {
+                pods: with(PodReport { phase: PodPhase::Purging, ..writer() }),
+                ..ConditionCase::default()
+            },
             ["False/Purging", "True/Probed", "False/Purging", "True/Available"],
         ),
     ];
@@ -315,7 +318,7 @@ fn conditions_follow_from_what_was_seen() {
 #[test]
 fn before_the_pods_were_asked_what_was_known_still_holds() {
     let unasked = |component| {
-        let seen = says(component, "p", Process::default());
+        let seen = says(component, "p", PodReport::default());
         ObservedPod { observation: PodObservation::default(), ..seen }
     };
     let case = ConditionCase {
@@ -334,7 +337,7 @@ fn before_the_pods_were_asked_what_was_known_still_holds() {
 #[test]
 fn ready_repeats_the_message_of_what_fails_first() {
     let case = ConditionCase {
-        pods: vec![indexer(Process { problems: problem("AccessDenied"), ..writer() })],
+        pods: vec![indexer(PodReport { problems: problem("AccessDenied"), ..writer() })],
         ..ConditionCase::default()
     };
     let WalConditions { ready, storage, .. } = case.evaluate();
@@ -345,7 +348,7 @@ fn ready_repeats_the_message_of_what_fails_first() {
 #[test]
 fn a_standbys_figures_do_not_count_beside_a_writers() {
     let standby =
-        |name| says(Component::Indexer, name, Process { phase: Phase::Standby, epoch: Some(9), ..Process::default() });
+        |name| says(Component::Indexer, name, PodReport { phase: PodPhase::Standby, epoch: 9, ..PodReport::default() });
     for pods in [vec![standby("a"), indexer(writer()), standby("z")], vec![indexer(writer()), standby("z")]] {
         let case = ConditionCase { pods, ..ConditionCase::default() };
         assert_eq!(case.conditions()[0], "True/Ready");
@@ -354,8 +357,8 @@ fn a_standbys_figures_do_not_count_beside_a_writers() {
 
 #[test]
 fn of_two_that_believe_they_write_the_higher_epoch_counts() {
-    let stale = says(Component::Indexer, "z", Process { epoch: Some(1), caught_up: false, ..writer() });
-    let fresh = says(Component::Indexer, "a", Process { epoch: Some(2), ..writer() });
+    let stale = says(Component::Indexer, "z", PodReport { epoch: 1, caught_up: false, ..writer() });
+    let fresh = says(Component::Indexer, "a", PodReport { epoch: 2, ..writer() });
     let case = ConditionCase { pods: vec![stale, fresh], ..ConditionCase::default() };
     assert_eq!(case.conditions()[2], "True/CaughtUp");
 }
@@ -364,7 +367,7 @@ fn of_two_that_believe_they_write_the_higher_epoch_counts() {
 fn a_busy_log_is_a_little_behind_without_a_change_of_condition() {
     let was = |status, reason| vec![before(ConditionType::Indexing, status, reason)];
     let busy = |lag, before| {
-        let process = Process { caught_up: false, lag_seconds: Some(lag), ..writer() };
+        let process = PodReport { caught_up: false, lag_seconds: lag, ..writer() };
         ConditionCase { pods: vec![indexer(process)], before, ..ConditionCase::default() }.conditions()[2].clone()
     };
     assert_eq!(busy(5, was("True", Reason::CaughtUp)), "True/CaughtUp");
@@ -374,7 +377,7 @@ fn a_busy_log_is_a_little_behind_without_a_change_of_condition() {
 
 #[test]
 fn a_pod_that_has_never_answered_may_be_starting_and_is_told_after_a_while() {
-    let mut seen = indexer(Process::default());
+    let mut seen = indexer(PodReport::default());
     seen.observation = PodObservation { failures: 2, ..PodObservation::default() };
     let conditions = |seen: &ObservedPod| {
         ConditionCase { pods: vec![seen.clone()], ..ConditionCase::default() }.conditions()[2].clone()

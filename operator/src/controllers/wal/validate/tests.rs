@@ -78,12 +78,12 @@ fn a_place_with_a_store_of_its_own_takes_it_whole() {
 #[test]
 fn each_bad_spec_is_refused_in_words() {
     let cases = [
-        (with("/log/expiry", json!("soon")), "\"spec.log.expiry\": \"soon\" is no span of time"),
+        (with("/log/expiry", json!("soon")), "\"spec.log.expiry\": invalid time span \"soon\""),
         (with("/log/expiry", json!("0s")), "\"spec.log.expiry\" is \"0s\"; it is from 1s to 168h"),
         (with("/log/expiry", json!("169h")), "it is from 1s to 168h"),
         (with("/log/requestTimeout", json!("61m")), "it is from 0s to 1h"),
         (with("/log/maxEntrySize", json!("1Gi")), "it is from 1Ki to 64Mi"),
-        (with("/log/maxEntrySize", json!("much")), "is no size"),
+        (with("/log/maxEntrySize", json!("much")), "invalid size"),
         (with("/log/url", json!("ftp://x")), "it starts with s3://, gs:// or az://"),
         (with("/index/url", json!("s3://wal/orders/index")), "lie one below the other"),
         (with("/metadata/urls", json!(["s3://wal"])), "lie one below the other"),

@@ -1,44 +1,46 @@
-//! A process that waits for the world outside to be mended instead of ending.
+//! Retries the start of a service until its dependencies are usable, where that is wanted.
 
 use std::{future::Future, time::Duration};
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tidemark_catalog::PublishError;
 use tidemark_store::Entropy;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::ServiceError;
-use crate::process::Process;
+use super::error::ServiceError;
+use crate::pod_status::PodStatus;
 use tidemark_crds::Reason;
 use tidemark_ingest::{IngestError, ToCause as _};
 
 /// The first pause; each further one is twice as long.
-const SHORTEST: Duration = Duration::from_secs(1);
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest pause.
-const LONGEST: Duration = Duration::from_secs(30);
-/// The longest pause where a file of this machine is waited for.
-const LOCAL: Duration = Duration::from_secs(5);
-/// How long an attempt must have worked for the pauses to be short again.
-const GOOD: Duration = Duration::from_mins(1);
-/// What was tried, as `/v1/process` keeps it.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The longest pause while a file of this machine is missing.
+const MAX_LOCAL_BACKOFF: Duration = Duration::from_secs(5);
+/// How long an attempt must have run for the pauses to be short again.
+const RESET_AFTER: Duration = Duration::from_mins(1);
+/// The operation that `/v1/process` names.
 pub(super) const OPENING: &str = "opening";
 
-/// Whether a process ends with a failure, or waits until it is mended.
+/// What a process does when a dependency is not usable at its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Patience {
-    /// It ends.
+pub enum StartupMode {
+    /// It exits.
     #[default]
-    None,
-    /// It listens first, tells what is wrong and tries again.
-    Waits,
+    FailFast,
+    /// It listens first, reports the problem and retries.
+    WaitForDependencies,
 }
 
-/// Runs `attempt` until it ends well, or `stop`; with patience also after failures that somebody outside can mend.
+/// Runs `attempt` until it succeeds or `stop` is cancelled; in [`StartupMode::WaitForDependencies`] it also retries failures
+/// whose cause is outside this process.
 ///
-/// Fenced and unknown outcomes end the process at any rate: its successor reads what became of them.
-pub(super) async fn patiently<F, A>(
-    patience: Patience,
-    process: &Process,
+/// Fenced and unknown outcomes always end the process: its successor reads what became of the write.
+pub(super) async fn retry_until_ok<F, A>(
+    startup: StartupMode,
+    pod: &PodStatus,
     entropy: &Entropy,
     stop: &CancellationToken,
     mut attempt: A,
@@ -47,38 +49,44 @@ where
     F: Future<Output = Result<(), ServiceError>>,
     A: FnMut() -> F,
 {
-    let (mut pause, mut told) = (SHORTEST, None);
+    let (mut pauses, mut last_cause) = (backoff(), None);
     loop {
         let started = Instant::now();
         let failure = match attempt().await {
             Ok(()) => return Ok(()),
-            Err(failure) if patience == Patience::None || ends_the_process(&failure) => return Err(failure),
+            Err(failure) if startup == StartupMode::FailFast || ends_the_process(&failure) => return Err(failure),
             Err(failure) => failure,
         };
         if stop.is_cancelled() {
             return Ok(());
         }
-        // One thing was mended and the next is wrong: whoever mends it is at work.
-        let meaning = Some(failure.to_cause());
-        if started.elapsed() > GOOD || meaning != told {
-            (pause, told) = (SHORTEST, meaning);
+        // Another cause than before: one thing was repaired, and the next is probably being worked on.
+        let cause = Some(failure.to_cause());
+        if started.elapsed() > RESET_AFTER || cause != last_cause {
+            (pauses, last_cause) = (backoff(), cause);
         }
-        process.failed(OPENING, &failure);
+        pod.set_failure(OPENING, &failure);
+        let pause = pauses.next().unwrap_or(MAX_BACKOFF);
         let wait = jittered(pause_after(&failure, pause), entropy);
-        tracing::error!(reason = ?failure.to_cause().reason, ?wait, "{failure}; trying again");
+        tracing::error!(reason = ?failure.to_cause().reason, ?wait, "{failure}; retrying");
         if stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return Ok(());
         }
-        pause = (pause * 2).min(LONGEST);
     }
 }
 
-/// A store that was found unfit is not probed again at once: that takes a thousand requests.
+/// 1 s, doubled each time up to [`MAX_BACKOFF`].
+fn backoff() -> ExponentialBackoff {
+    let builder = ExponentialBuilder::default().with_min_delay(MIN_BACKOFF).with_max_delay(MAX_BACKOFF);
+    builder.without_max_times().build()
+}
+
+/// The pause after a failure. A store that broke the contract is not probed again soon: that takes a thousand requests.
 fn pause_after(failure: &ServiceError, pause: Duration) -> Duration {
     match failure.to_cause().reason {
-        Reason::StoreUnfit => LONGEST,
-        // It asks this machine for a file, and nobody else.
-        Reason::CredentialsMissing => pause.min(LOCAL),
+        Reason::StoreUnsupported => MAX_BACKOFF,
+        // Only a file of this machine is read: that costs nothing.
+        Reason::CredentialsMissing => pause.min(MAX_LOCAL_BACKOFF),
         _ => pause,
     }
 }
@@ -89,7 +97,7 @@ fn jittered(pause: Duration, entropy: &Entropy) -> Duration {
     pause.mul_f64(0.5 + share / 2.0)
 }
 
-/// Whether the process must end: another one has taken over, or nobody can say what became of a write.
+/// Whether the process must end: another one has taken over, or the outcome of a write is unknown.
 fn ends_the_process(failure: &ServiceError) -> bool {
     let fenced = matches!(failure, ServiceError::Ingest(IngestError::Publish(PublishError::Fenced { .. })));
     fenced || failure.is_unknown() || matches!(failure, ServiceError::Listen { .. })
@@ -109,22 +117,22 @@ mod tests {
         StoreError::Denied { url: "s3://b".to_owned(), key: "k".to_owned(), why: "no".to_owned() }.into()
     }
 
-    fn process() -> Process {
-        Process::indexer(watch::channel(IngestStatus::default()).1, None)
+    fn pod() -> PodStatus {
+        PodStatus::indexer(watch::channel(IngestStatus::default()).1, None)
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_somebody_can_mend_is_told_and_tried_again() {
-        let (process, tries) = (process(), Cell::new(0));
+        let (pod, tries) = (pod(), Cell::new(0));
         let (entropy, stop) = (Entropy::seeded(1), CancellationToken::new());
-        let ended = patiently(Patience::Waits, &process, &entropy, &stop, || {
-            let told = process.answer().problems;
+        let ended = retry_until_ok(StartupMode::WaitForDependencies, &pod, &entropy, &stop, || {
+            let told = pod.report().problems;
             assert_eq!(told.len(), usize::from(tries.get() > 0));
             tries.set(tries.get() + 1);
             async { if tries.get() < 9 { Err(denied()) } else { Ok(()) } }
         });
         assert!(ended.await.is_ok());
-        assert_eq!((tries.get(), process.answer().problems[0].reason), (9, Reason::AccessDenied));
+        assert_eq!((tries.get(), pod.report().problems[0].reason), (9, Reason::AccessDenied));
     }
 
     #[tokio::test(start_paused = true)]
@@ -133,7 +141,7 @@ mod tests {
         let unknown = || PublishError::Unknown { key: "k".to_owned(), why: "w".to_owned() };
         for error in [|| PublishError::Fenced { epoch: 1, by: 2 }, unknown] as [fn() -> PublishError; 2] {
             let attempt = || async { Err(IngestError::from(error()).into()) };
-            let ended = patiently(Patience::Waits, &process(), &entropy, &stop, attempt).await;
+            let ended = retry_until_ok(StartupMode::WaitForDependencies, &pod(), &entropy, &stop, attempt).await;
             assert!(ended.is_err());
         }
     }
@@ -142,12 +150,12 @@ mod tests {
     async fn without_patience_the_first_failure_ends_it_and_a_stop_ends_a_wait() {
         let (entropy, stop) = (Entropy::seeded(1), CancellationToken::new());
         let attempt = || async { Err(denied()) };
-        assert!(patiently(Patience::None, &process(), &entropy, &stop, attempt).await.is_err());
+        assert!(retry_until_ok(StartupMode::FailFast, &pod(), &entropy, &stop, attempt).await.is_err());
         let waiting = stop.clone();
         tokio::spawn(async move {
             sleep(Duration::from_mins(5)).await;
             waiting.cancel();
         });
-        assert!(patiently(Patience::Waits, &process(), &entropy, &stop, attempt).await.is_ok());
+        assert!(retry_until_ok(StartupMode::WaitForDependencies, &pod(), &entropy, &stop, attempt).await.is_ok());
     }
 }

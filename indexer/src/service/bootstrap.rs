@@ -1,4 +1,4 @@
-//! Opening what a service stands on: stores that were proven fit, the root chain, the index's open generation.
+//! Opens what a service needs: stores that hold the contract, the root chain, the index's open generation.
 
 use std::{
     fs::{File, TryLockError},
@@ -12,20 +12,20 @@ use tidemark_catalog::{
 use tidemark_store::{Entropy, ProbeReport, Store, StoreError, probe_store};
 use tidemark_wal::{Log, LogParameters};
 
-use super::ServiceError;
+use super::error::ServiceError;
 use tidemark_search::EngineOptions;
 
-/// Gives the parameters that a command asks for, from those that are recorded; `None` when it cannot.
-pub type Asked = Box<dyn Fn(Option<LogParameters>) -> Option<LogParameters> + Send + Sync>;
+/// Chooses the parameters of the log from those that are recorded; `None` when none are recorded or given.
+pub type ParameterChoice = Box<dyn Fn(Option<LogParameters>) -> Option<LogParameters> + Send + Sync>;
 
 /// Name of the file in a local index folder that its writer keeps locked.
 const WRITER_LOCK: &str = ".tidemark-writer";
 
-/// Proves once a prefix that the stores hold what the protocol needs, all at once, and records it in the root chain.
+/// Verifies once a prefix that the stores hold the contract, all at the same time, and records it in the root chain.
 ///
-/// `head` is the root chain's head as it was just read; so is the answer. Those that are fit are recorded whatever becomes
-/// of the others. Of several failures that of the first store is told, whichever answered first.
-pub(super) async fn fit(
+/// `head` is the root chain's head as it was just read; so is the answer. Stores that pass are
+/// recorded whatever becomes of the others. Of several failures the one of the first store is returned, whichever came first.
+pub(super) async fn verify_contract(
     root: &RootChain,
     head: Option<Slot<Root>>,
     stores: &[&Store],
@@ -44,18 +44,18 @@ pub(super) async fn fit(
     }
     probing();
     let urls: Vec<_> = unproven.iter().map(|store| store.url().as_str()).collect();
-    tracing::info!(stores = ?urls, "probing the stores, once");
+    tracing::info!(stores = ?urls, "probing object stores");
     let reports = join_all(unproven.iter().map(|store| probe_store(store, entropy))).await;
-    let fit = reports.iter().filter(|report| report.failure.is_none() && report.passed());
-    let fit = fit.map(|report| (report.url.clone(), report)).collect();
-    let head = root.record_probes(head, &fit).await?;
-    reports.iter().try_for_each(verdict)?;
+    let passed = reports.iter().filter(|report| report.failure.is_none() && report.passed());
+    let passed = passed.map(|report| (report.url.clone(), report)).collect();
+    let head = root.record_probes(head, &passed).await?;
+    reports.iter().try_for_each(check_report)?;
     Ok(head)
 }
 
-/// Whether a log may live in the store of the report.
-fn verdict(report: &ProbeReport) -> Result<(), ServiceError> {
-    // A store that did not answer has broken no promise.
+/// An error unless a log may live in the store of the report.
+fn check_report(report: &ProbeReport) -> Result<(), ServiceError> {
+    // A store that did not answer has not broken the contract.
     if let Some(failure) = report.failure.clone().filter(|failure| !matches!(failure, StoreError::Refused { .. })) {
         return Err(failure.into());
     }
@@ -63,20 +63,20 @@ fn verdict(report: &ProbeReport) -> Result<(), ServiceError> {
         None => Ok(()),
         Some(line) => {
             let (store, line, detail) = (report.url.clone(), line.name.clone(), line.detail.clone());
-            Err(ServiceError::Unfit { store, line, detail })
+            Err(ServiceError::StoreUnsupported { store, line, detail })
         }
     }
 }
 
-/// Proves once that the stores of a log are fit: before anything is written there that relies on it.
-pub(crate) async fn fit_log(root: &RootChain, log: &Log, entropy: &Entropy) -> Result<(), ServiceError> {
+/// Verifies once that the stores of a log hold the contract, before anything is written that relies on it.
+pub(crate) async fn verify_log_contract(root: &RootChain, log: &Log, entropy: &Entropy) -> Result<(), ServiceError> {
     let stores: Vec<_> = log.stores().collect();
-    fit(root, root.head().await?, &stores, entropy, || {}).await.map(drop)
+    verify_contract(root, root.head().await?, &stores, entropy, || {}).await.map(drop)
 }
 
 /// The open generation of the index, as the root `known` names it. Refused, before anything is written, if it holds the
 /// records of another log.
-pub(super) async fn look(
+pub(super) async fn open_generation(
     root: &RootChain,
     known: Option<&Slot<Root>>,
     index: &Store,
@@ -86,14 +86,18 @@ pub(super) async fn look(
     IndexChain::open(index, start, entropy.clone()).of_log(root).follow().await
 }
 
-/// The parameters that are asked for, given those that are recorded.
-pub(super) fn wanted(known: Option<&Slot<Root>>, log: &Log, asked: &Asked) -> Result<LogParameters, ServiceError> {
+/// The parameters to use, given those that are recorded.
+pub(super) fn choose_parameters(
+    known: Option<&Slot<Root>>,
+    log: &Log,
+    choose: &ParameterChoice,
+) -> Result<LogParameters, ServiceError> {
     let recorded = known.and_then(|slot| slot.state.schedule()).map(|schedule| schedule.newest().parameters);
-    asked(recorded).ok_or_else(|| ServiceError::NoExpiry { log: log.entries.url().to_string() })
+    choose(recorded).ok_or_else(|| ServiceError::NoExpiry { log: log.entries.url().to_string() })
 }
 
-/// Registers the index of `chain` with its owner. The first indexer sets the parameters of the log; a later one has to ask
-/// for the same.
+/// Registers the index of `chain` with its owner. The first indexer sets the parameters of the log; a later one must
+/// give the same.
 pub(super) async fn register(
     root: &RootChain,
     head: Option<Slot<Root>>,
@@ -104,12 +108,12 @@ pub(super) async fn register(
     let url = chain.index().url().to_string();
     let registered = Registered { url: url.clone(), owner: owner.clone(), generation: chain.generation().clone() };
     let how = root.enrol(head, parameters, &url, &registered, adopt).await?;
-    tracing::debug!(?how, index = url, "the index is registered");
+    tracing::debug!(?how, index = url, "registered the index");
     Ok(how)
 }
 
-/// Who writes a local index, while the folder's writer lock is held: always the same, so that a process that was killed
-/// is succeeded at once.
+/// The identity of the writer of a local index, while it holds the folder's writer lock: always the same, so that the next
+/// process takes over at once from one that was killed.
 pub(super) struct FolderWriter {
     pub(super) identity: Identity,
     _lock: File,

@@ -1,77 +1,77 @@
-//! Removing the index when its owner is gone: asked for by a file, done by the process that writes.
+//! The request to remove the index when its owner is gone: a file, read by the process that writes the index.
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tidemark_catalog::{ChainError, Owner, PurgeError, Refused};
 use tokio::time::sleep;
 
-use super::ServiceError;
+use super::error::ServiceError;
 use tidemark_ingest::IngestError;
 
-/// The file of the control folder that asks for the index to be removed. It holds the UID of the index's owner.
-const FILE: &str = "purge";
-/// How often the file is looked for.
-const LOOK: Duration = Duration::from_secs(1);
+/// The file of the control folder that requests the removal of the index. It holds the UID of the index's owner.
+const PURGE_FILE: &str = "purge";
+/// How often the file is looked up.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// More bytes than any UID has.
-const LONGEST: usize = 200;
+const MAX_UID_BYTES: usize = 200;
 
-/// Where somebody asks for the index to be removed.
-pub(super) struct Control {
+/// The file that requests the removal of the index.
+pub(super) struct PurgeRequest {
     file: Option<PathBuf>,
     /// The UID that must stand there; `None` for an owner without one, whose index is never removed this way.
     uid: Option<String>,
-    /// What stood there instead, and was warned of.
+    /// What stood there instead and was logged.
     warned: Mutex<Option<String>>,
 }
 
-impl Control {
+impl PurgeRequest {
     /// The control folder of the index that `owner` has.
     pub(super) fn of(folder: Option<&Path>, owner: &Owner) -> Self {
         let uid = match owner {
             Owner::Resource { uid, .. } => Some(uid.clone()),
             Owner::Named { .. } => None,
         };
-        Self { file: folder.map(|folder| folder.join(FILE)), uid, warned: Mutex::default() }
+        Self { file: folder.map(|folder| folder.join(PURGE_FILE)), uid, warned: Mutex::default() }
     }
 
-    /// Whether the owner's UID stands in the file. Anything else that stands there is warned of once, and means nothing.
-    pub(super) async fn asks(&self) -> bool {
+    /// Whether the file holds the owner's UID. Anything else in it is logged once and ignored.
+    pub(super) async fn is_present(&self) -> bool {
         let Some(file) = &self.file else { return false };
         let Ok(text) = tokio::fs::read_to_string(file).await else { return false };
         let text = text.trim();
-        if text.len() < LONGEST && self.uid.as_deref() == Some(text) {
+        if text.len() < MAX_UID_BYTES && self.uid.as_deref() == Some(text) {
             return true;
         }
-        let shown: String = text.chars().take(LONGEST).collect();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown: String = text.chars().take(MAX_UID_BYTES).collect();
+        let mut warned = self.warned.lock();
         if !text.is_empty() && warned.as_ref() != Some(&shown) {
             let uid = self.uid.as_deref().unwrap_or("none");
             tracing::warn!(
                 file = %file.display(), found = shown, uid,
-                "a purge is asked for that is not this index's owner's, so nothing is removed"
+                "ignoring purge request: it names a different owner"
             );
             *warned = Some(shown);
         }
         false
     }
 
-    /// Waits until it asks.
-    pub(super) async fn asked(&self) {
+    /// Waits until the removal is requested.
+    pub(super) async fn wait(&self) {
         if self.file.is_none() || self.uid.is_none() {
             std::future::pending::<()>().await;
         }
-        while !self.asks().await {
-            sleep(LOOK).await;
+        while !self.is_present().await {
+            sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-/// Whether the index was removed on behalf of this very owner: it must not be made again.
-pub(super) fn was_removed(failure: &ServiceError) -> bool {
+/// Whether the index was removed on behalf of this very owner: it must not be created again.
+pub(super) fn was_purged(failure: &ServiceError) -> bool {
     matches!(failure, ServiceError::Chain(ChainError::Refused(Refused::PurgedForOwner { .. })))
 }
 
@@ -98,17 +98,17 @@ mod tests {
     #[tokio::test]
     async fn only_the_owners_own_uid_asks() {
         let folder = tempfile::tempdir().unwrap();
-        let control = Control::of(Some(folder.path()), &owner("u1"));
-        assert!(!control.asks().await, "no file");
+        let control = PurgeRequest::of(Some(folder.path()), &owner("u1"));
+        assert!(!control.is_present().await, "no file");
         for other in ["", "u", "u11", "U1", "*", "true", "u1 u2"] {
-            std::fs::write(folder.path().join(FILE), other).unwrap();
-            assert!(!control.asks().await, "{other}");
+            std::fs::write(folder.path().join(PURGE_FILE), other).unwrap();
+            assert!(!control.is_present().await, "{other}");
         }
-        std::fs::write(folder.path().join(FILE), "u1\n").unwrap();
-        assert!(control.asks().await);
-        control.asked().await;
-        let named = Control::of(Some(folder.path()), &Owner::Named { name: "u1".to_owned() });
-        assert!(!named.asks().await, "a name is no UID");
-        assert!(!Control::of(None, &owner("u1")).asks().await);
+        std::fs::write(folder.path().join(PURGE_FILE), "u1\n").unwrap();
+        assert!(control.is_present().await);
+        control.wait().await;
+        let named = PurgeRequest::of(Some(folder.path()), &Owner::Named { name: "u1".to_owned() });
+        assert!(!named.is_present().await, "a name is no UID");
+        assert!(!PurgeRequest::of(None, &owner("u1")).is_present().await);
     }
 }

@@ -9,28 +9,30 @@ use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Opened, Patience, ServiceError, Stores,
-    supervise::Tasks,
-    waiting::{OPENING, patiently},
+    error::ServiceError,
+    startup_retry::{OPENING, StartupMode, retry_until_ok},
+    stores::{OpenStores, PodStores},
+    supervise::TaskSupervisor,
 };
 use crate::{
-    http::{Metrics, Server, ServerOptions},
-    process::Process,
+    http::{HttpServer, ServerOptions},
+    metrics::MetricsRegistry,
+    pod_status::PodStatus,
 };
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
 
-/// What `tidemark serve` is told.
+/// Options of `tidemark serve`.
 #[derive(Debug)]
 pub struct ServeOptions {
     /// The log, for what is not sealed yet (without one: sealed answers only), and the index.
-    pub stores: Stores,
+    pub stores: PodStores,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Whether to wait for what is wrong to be mended.
-    pub patience: Patience,
-    /// The file with the token that requests must bear; `None`: everybody may ask.
+    /// Whether to wait for dependencies that are not usable yet.
+    pub startup: StartupMode,
+    /// The file with the token that requests must bear; without one every request is answered.
     pub token_file: Option<PathBuf>,
     /// What is read of the log.
     pub limits: ReaderLimits,
@@ -41,32 +43,32 @@ pub struct ServeOptions {
 /// A search service that listens.
 pub struct ServeService {
     listener: TcpListener,
-    work: Arc<Work>,
+    task: Arc<ServeTask>,
     stop: CancellationToken,
 }
 
-/// What the attempts at the work have in common.
-struct Work {
+/// What every attempt shares.
+struct ServeTask {
     options: ServeOptions,
-    process: Process,
+    pod: PodStatus,
     search: Arc<IndexSearcher>,
     entropy: Entropy,
-    /// What the first attempt is to begin with.
+    /// What the first attempt starts with, if it was opened before.
     ready: Mutex<Option<Arc<IndexFollower>>>,
 }
 
 impl ServeService {
-    /// Opens the index and listens; with patience it only listens, and opens while it runs. An index that nobody has begun
-    /// to write yet is waited for: the service is not ready until it has read a manifest.
+    /// Opens the index and listens; if it waits for its dependencies it only listens, and opens while it runs. An index that
+    /// no writer has started yet is waited for: the service is not ready until it has read a manifest.
     pub async fn start(options: ServeOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
         let search = Arc::new(IndexSearcher::default());
-        let process = Process::searching(Arc::clone(&search) as Arc<dyn SearchService>);
-        process.set_places(options.stores.places());
-        let work = Work { options, process, search, entropy: Entropy::from_os(), ready: Mutex::default() };
-        if work.options.patience == Patience::None {
-            *work.ready.lock().await = Some(work.open().await?);
+        let pod = PodStatus::search(Arc::clone(&search) as Arc<dyn SearchService>);
+        pod.set_store_roles(options.stores.roles());
+        let task = ServeTask { options, pod, search, entropy: Entropy::from_os(), ready: Mutex::default() };
+        if task.options.startup == StartupMode::FailFast {
+            *task.ready.lock().await = Some(task.open().await?);
         }
-        Ok(Self { listener: listen_on(work.options.listen).await?, work: Arc::new(work), stop })
+        Ok(Self { listener: listen_on(task.options.listen).await?, task: Arc::new(task), stop })
     }
 
     /// The address that is listened on.
@@ -74,33 +76,33 @@ impl ServeService {
         self.listener.local_addr()
     }
 
-    /// What the process says about itself.
-    pub fn process(&self) -> Process {
-        self.work.process.clone()
+    /// The status of this pod.
+    pub fn pod(&self) -> PodStatus {
+        self.task.pod.clone()
     }
 
-    /// Serves until told to stop.
+    /// Serves until stopped.
     pub async fn run(self) -> Result<(), ServiceError> {
-        let Self { listener, work, stop } = self;
-        let mut tasks = Tasks::new(stop.clone());
-        serve(&mut tasks, listener, work.server(&stop));
+        let Self { listener, task, stop } = self;
+        let mut tasks = TaskSupervisor::new(stop.clone());
+        serve(&mut tasks, listener, task.server(&stop));
         tasks.start("search", async move {
-            let attempt = || Box::pin(work.attempt(&stop));
-            Box::pin(patiently(work.options.patience, &work.process, &work.entropy, &stop, attempt)).await
+            let attempt = || Box::pin(task.attempt(&stop));
+            Box::pin(retry_until_ok(task.options.startup, &task.pod, &task.entropy, &stop, attempt)).await
         });
         tasks.join().await
     }
 }
 
-impl Work {
-    fn server(&self, stop: &CancellationToken) -> Server {
-        let metrics = Metrics::new();
+impl ServeTask {
+    fn server(&self, stop: &CancellationToken) -> HttpServer {
+        let metrics = MetricsRegistry::new();
         metrics.register(Box::new(self.options.stores.requests()));
         let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
-        let process = self.process.clone();
-        let server = Server::searching_in(process, search, metrics, ServerOptions::default(), stop.clone());
+        let pod = self.pod.clone();
+        let server = HttpServer::with_pod_status(pod, search, metrics, ServerOptions::default(), stop.clone());
         match &self.options.token_file {
-            Some(file) => server.wanting_token(file.clone()),
+            Some(file) => server.with_bearer_token(file.clone()),
             None => server,
         }
     }
@@ -114,14 +116,14 @@ impl Work {
                 None => return Ok(()),
             },
         };
-        self.process.works(OPENING);
+        self.pod.clear_problem(OPENING);
         self.search.serve(Arc::clone(&follower));
         follower.run(stop.clone()).await;
         Ok(())
     }
 
     async fn open(&self) -> Result<Arc<IndexFollower>, ServiceError> {
-        let Opened { log, index } = self.options.stores.open()?;
+        let OpenStores { log, index } = self.options.stores.open()?;
         let root = log.as_ref().map(|log| RootChain::open(log, self.entropy.clone()));
         let known = match &root {
             Some(root) => Some(root.state().await?),
@@ -130,7 +132,7 @@ impl Work {
         let url = index.url().as_str();
         let generation = known.as_ref().map(|root| root.generation_of(url));
         if known.is_some_and(|root| root.probes.contains_key(url)) {
-            self.process.set_probed();
+            self.pod.set_probed();
         }
         let chain = IndexChain::open(&index, generation.unwrap_or_else(Generation::first), self.entropy.clone());
         let chain = match &root {
@@ -149,7 +151,7 @@ pub(super) async fn listen_on(address: SocketAddr) -> Result<TcpListener, Servic
 }
 
 /// Answers requests.
-pub(super) fn serve(tasks: &mut Tasks, listener: TcpListener, server: Server) {
+pub(super) fn serve(tasks: &mut TaskSupervisor, listener: TcpListener, server: HttpServer) {
     let address = listener.local_addr();
     tasks.start("server", async move {
         server.run(listener).await.map_err(|error| match address {
@@ -174,15 +176,15 @@ mod tests {
         let path = folder.path().join("typo");
         let url = url::Url::from_directory_path(&path).unwrap();
         let options = ServeOptions {
-            stores: Stores::opened(None, Store::open_read_only(&url).unwrap()),
+            stores: PodStores::already_open(None, Store::open_read_only(&url).unwrap()),
             listen: "127.0.0.1:0".parse().unwrap(),
-            patience: Patience::None,
+            startup: StartupMode::FailFast,
             token_file: None,
             limits: ReaderLimits::default(),
             cache: EngineOptions { cache_folder: folder.path().join("cache"), cache_bytes: 1 << 20 },
         };
         let service = ServeService::start(options, CancellationToken::new()).await.unwrap();
-        let follower = service.work.ready.lock().await.clone().unwrap();
+        let follower = service.task.ready.lock().await.clone().unwrap();
         let error = follower.refresh_manifest().await.unwrap_err();
         assert!(matches!(&error, SearchError::Storage { detail, .. } if detail.contains("typo")), "{error}");
         assert!(!path.exists());

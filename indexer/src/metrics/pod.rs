@@ -10,21 +10,21 @@ use prometheus_client::{
 use serde::Serialize;
 
 use super::gauge;
-use crate::process::Process;
+use crate::pod_status::PodStatus;
 use tidemark_crds::PodReport;
 
 /// The figures of a process.
-pub(super) struct ProcessCollector(pub(super) Process);
+pub(super) struct PodCollector(pub(super) PodStatus);
 
-impl fmt::Debug for ProcessCollector {
+impl fmt::Debug for PodCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProcessCollector")
+        f.write_str("PodCollector")
     }
 }
 
-impl Collector for ProcessCollector {
+impl Collector for PodCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let PodReport { phase, problems, caught_up, pending_entries, .. } = self.0.answer();
+        let PodReport { phase, problems, caught_up, pending_entries, .. } = self.0.report();
         let caught_up_help = "1 when everything up to the horizon is published";
         gauge(&mut encoder, "caught_up", caught_up_help, None, u64::from(caught_up))?;
         gauge(&mut encoder, "pending_entries", "entries read and not published yet", None, pending_entries)?;
@@ -32,10 +32,10 @@ impl Collector for ProcessCollector {
         let mut family =
             encoder.encode_descriptor("process_phase", "what the process does", None, one.metric_type())?;
         one.encode(family.encode_family(&[("phase", name(&phase))])?)?;
-        let help = "what keeps the process from its work, by reason and place";
+        let help = "what keeps the process from its work, by reason and store";
         let mut family = encoder.encode_descriptor("process_problem", help, None, one.metric_type())?;
         for problem in &problems {
-            let labels = [("reason", name(&problem.reason)), ("place", name(&problem.place))];
+            let labels = [("reason", name(&problem.reason)), ("role", name(&problem.role))];
             one.encode(family.encode_family(&labels)?)?;
         }
         Ok(())
@@ -52,19 +52,19 @@ mod tests {
     use tidemark_store::StoreError;
     use tokio::sync::watch;
 
-    use crate::{http::Metrics, process::Process};
+    use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
     use tidemark_ingest::IngestStatus;
 
     #[test]
     fn phase_and_problems_are_figures() {
-        let process = Process::indexer(watch::channel(IngestStatus::default()).1, None);
+        let pod = PodStatus::indexer(watch::channel(IngestStatus::default()).1, None);
         let error = StoreError::NoBucket { url: "s3://b".to_owned(), why: "gone".to_owned() };
-        process.failed("opening", &error);
-        let metrics = Metrics::new();
-        metrics.register_process(process);
+        pod.set_failure("opening", &error);
+        let metrics = MetricsRegistry::new();
+        metrics.register_pod(pod);
         let text = metrics.encode().unwrap();
         assert!(text.contains("tidemark_process_phase{phase=\"starting\"} 1"), "{text}");
-        assert!(text.contains("tidemark_process_problem{reason=\"BucketMissing\",place=\"\"} 1"), "{text}");
+        assert!(text.contains("tidemark_process_problem{reason=\"BucketMissing\",role=\"\"} 1"), "{text}");
         assert!(text.contains("tidemark_caught_up 0"), "{text}");
     }
 }

@@ -1,27 +1,31 @@
-//! What the page was asked, and the addresses of questions close to it.
+//! The search that a page shows, and the addresses of searches close to it.
 
-use crate::http::parameters::{Parameters, encode};
+use crate::http::{
+    extract::{QueryString, encode, names_of},
+    search::SearchArgs,
+};
 
 /// The parameters of a search that are worth carrying on; never the page that was shown.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Question {
+pub(crate) struct SearchUrl {
     pairs: Vec<(String, String)>,
 }
 
-/// What belongs to one request and not to the question.
-const FLEETING: [&str; 3] = ["cursor", "min_token", "wait"];
+/// What belongs to one page of the answer and not to the search.
+const FLEETING: [&str; 1] = ["cursor"];
 
 /// What is part of the form itself and no filter.
 const FORM: [&str; 4] = ["q", "sort", "size", "facets"];
 
-impl Question {
-    /// The question that the parameters ask.
-    pub(crate) fn of(parameters: &Parameters) -> Self {
-        let lasting = |(name, _): &&(String, String)| !FLEETING.contains(&name.as_str());
-        Self { pairs: parameters.pairs().iter().filter(lasting).cloned().collect() }
+impl SearchUrl {
+    /// The search that the parameters ask for.
+    pub(crate) fn of(query: &QueryString) -> Self {
+        let known = names_of::<SearchArgs>();
+        let lasting = |(name, _): &&(String, String)| known.contains(name) && !FLEETING.contains(&name.as_str());
+        Self { pairs: query.pairs().iter().filter(lasting).cloned().collect() }
     }
 
-    /// A question that asks for one thing.
+    /// A search for one thing.
     pub(crate) fn about(name: &str, value: &str) -> Self {
         Self { pairs: vec![(name.to_owned(), value.to_owned())] }
     }
@@ -50,20 +54,20 @@ impl Question {
         self.get("q").is_empty() && self.filters().next().is_none()
     }
 
-    /// This question with one more value.
+    /// This search with one more value.
     pub(crate) fn with(&self, name: &str, value: &str) -> Self {
         let mut pairs = self.pairs.clone();
         pairs.push((name.to_owned(), value.to_owned()));
         Self { pairs }
     }
 
-    /// This question without one value.
+    /// This search without one value.
     pub(crate) fn without(&self, name: &str, value: &str) -> Self {
         let kept = |(n, v): &&(String, String)| n != name || v != value;
         Self { pairs: self.pairs.iter().filter(kept).cloned().collect() }
     }
 
-    /// This question with exactly this value of the parameter; none when it is empty.
+    /// This search with exactly this value of the parameter; without the parameter when the value is empty.
     pub(crate) fn set(&self, name: &str, value: &str) -> Self {
         let kept = |(n, _): &&(String, String)| n != name;
         let pairs = self.pairs.iter().filter(kept).cloned().collect();
@@ -94,11 +98,11 @@ mod tests {
 
     #[test]
     fn narrowing_leaves_the_page_that_was_shown() {
-        let parameters = Parameters::read(Some("q=a+b&kind=label&cursor=x"), &["q", "kind", "cursor"]).unwrap();
-        let question = Question::of(&parameters);
-        assert_eq!(question.with("repo", "c&d").href(), "./?q=a+b&kind=label&repo=c%26d");
-        assert_eq!(question.without("kind", "label").href(), "./?q=a+b");
-        assert_eq!(question.set("q", "").api(), "v1/search?kind=label");
-        assert_eq!(question.unfiltered().href(), "./?q=a+b");
+        let query = QueryString::read(Some("q=a+b&kind=label&cursor=x&wait=3&color=red")).unwrap();
+        let search_url = SearchUrl::of(&query);
+        assert_eq!(search_url.with("repo", "c&d").href(), "./?q=a+b&kind=label&repo=c%26d");
+        assert_eq!(search_url.without("kind", "label").href(), "./?q=a+b");
+        assert_eq!(search_url.set("q", "").api(), "v1/search?kind=label");
+        assert_eq!(search_url.unfiltered().href(), "./?q=a+b");
     }
 }

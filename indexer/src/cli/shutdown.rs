@@ -1,4 +1,4 @@
-//! A graceful end: signals in, exit codes out.
+//! Graceful shutdown: from signals to exit codes.
 
 use std::{future::Future, io, time::Duration};
 
@@ -6,20 +6,20 @@ use tidemark_catalog::PublishError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::Exit;
+use super::exit::CommandExit;
 use crate::service::ServiceError;
 use tidemark_ingest::IngestError;
 
-/// How long an orderly end may take. Shorter than the 30 s after which Kubernetes kills.
-const GRACE: Duration = Duration::from_secs(20);
+/// How long a graceful shutdown may take. Shorter than the 30 s after which Kubernetes kills.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// SIGTERM and SIGINT as they come.
-struct Signals {
+struct ShutdownSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
+impl ShutdownSignals {
     fn new() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -34,22 +34,22 @@ impl Signals {
     }
 }
 
-/// Cancels `stop` at the first signal. A second one ends the process at once, and so does an end that takes too long:
-/// whoever starts next goes on where the last record ends.
+/// Cancels `stop` at the first signal. A second one forces the process to exit, and so does a shutdown that takes too long:
+/// the next process continues after the last record.
 pub(super) fn stop_on_signal(stop: CancellationToken) -> io::Result<AbortOnDropHandle<()>> {
     // From here on a signal waits for the task, however late that runs.
-    let mut signals = Signals::new()?;
+    let mut signals = ShutdownSignals::new()?;
     Ok(AbortOnDropHandle::new(tokio::spawn(async move {
         signals.next().await;
-        tracing::info!("stopping; a second signal ends the process at once");
+        tracing::info!("received a shutdown signal; a second one forces exit");
         stop.cancel();
-        let kind = tokio::time::timeout(GRACE, signals.next()).await.unwrap_or(SignalKind::terminate());
-        tracing::warn!("ending at once");
+        let kind = tokio::time::timeout(SHUTDOWN_TIMEOUT, signals.next()).await.unwrap_or(SignalKind::terminate());
+        tracing::warn!("second signal or time-out: forcing exit");
         std::process::exit(128 + kind.as_raw_value());
     })))
 }
 
-/// What `start` gives; nothing if the process was asked to stop before.
+/// The result of `start`; none if the process was stopped before.
 pub(super) async fn unless_stopped<T>(
     stop: &CancellationToken,
     start: impl Future<Output = Result<T, ServiceError>>,
@@ -60,9 +60,9 @@ pub(super) async fn unless_stopped<T>(
 /// The result of a service with the exit code of its error.
 pub(super) fn ended<T>(result: Result<T, ServiceError>) -> anyhow::Result<T> {
     result.map_err(|error| match &error {
-        ServiceError::Ingest(IngestError::Publish(PublishError::Fenced { .. })) => Exit::Fenced.with(error),
-        ServiceError::Unfit { .. } => Exit::Unfit.with(error),
-        unknown if unknown.is_unknown() => Exit::Unknown.with(error),
+        ServiceError::Ingest(IngestError::Publish(PublishError::Fenced { .. })) => CommandExit::Fenced.with(error),
+        ServiceError::StoreUnsupported { .. } => CommandExit::StoreUnsupported.with(error),
+        unknown if unknown.is_unknown() => CommandExit::Unknown.with(error),
         _ => error.into(),
     })
 }
@@ -72,10 +72,10 @@ mod tests {
     use tidemark_catalog::{AcquireError, ChainError};
 
     use super::*;
-    use crate::cli::exit::With;
+    use crate::cli::exit::ExitError;
 
-    fn exit(error: ServiceError) -> Option<Exit> {
-        ended::<()>(Err(error)).unwrap_err().downcast_ref::<With>().map(|with| with.exit)
+    fn exit(error: ServiceError) -> Option<CommandExit> {
+        ended::<()>(Err(error)).unwrap_err().downcast_ref::<ExitError>().map(|with| with.exit)
     }
 
     #[test]
@@ -89,10 +89,10 @@ mod tests {
             IngestError::Acquire(AcquireError::Chain(chain())).into(),
             IngestError::Publish(published).into(),
         ] {
-            assert_eq!(exit(error), Some(Exit::Unknown));
+            assert_eq!(exit(error), Some(CommandExit::Unknown));
         }
         let fenced = PublishError::Fenced { epoch: 1, by: 2 };
-        assert_eq!(exit(IngestError::Publish(fenced).into()), Some(Exit::Fenced));
+        assert_eq!(exit(IngestError::Publish(fenced).into()), Some(CommandExit::Fenced));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! How figures, times and outcomes are put in words.
+//! How numbers, times and outcomes are shown.
 
 use jiff::{Timestamp, tz::TimeZone};
 use maud::{Markup, html};

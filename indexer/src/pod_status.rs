@@ -1,14 +1,13 @@
-//! What a process says about itself: its phase, how far it is, and what keeps it from its work.
+//! The status of this pod: its phase, its progress, and what keeps it from its work.
 //!
-//! The operator and people read it at `/v1/process`. It is there from the first moment, before any store was asked.
+//! It is assembled here and nowhere else, from the status of the ingest, of the search and of the stores: as the report at
+//! `/v1/process`, which the operator polls, and as the answer of `/v1/status`. Both exist before any store is open.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use tidemark_crds::{PodPhase, PodProblem, PodReport, Reason, StoreRole, names::Component};
+use parking_lot::{Mutex, MutexGuard};
+use tidemark_crds::{PodPhase, PodProblem, PodReport, StoreRole, names::Component};
 use tidemark_ingest::{FailureCause, IngestRole, IngestStatus, ToCause};
 use tidemark_search::{
     SearchService,
@@ -17,37 +16,37 @@ use tidemark_search::{
 use tidemark_store::StoreSecond;
 use tokio::sync::watch;
 
-/// A process as its server sees it. Clones share it.
+/// The status of this pod. Clones share it.
 #[derive(Clone)]
-pub struct Process(Arc<Shared>);
+pub struct PodStatus(Arc<PodStatusInner>);
 
-struct Shared {
+struct PodStatusInner {
     kind: Component,
     ingest: Option<watch::Receiver<IngestStatus>>,
     search: Option<Arc<dyn SearchService>>,
-    state: Mutex<State>,
+    state: Mutex<PodState>,
 }
 
 #[derive(Default)]
-struct State {
+struct PodState {
     phase: Option<PodPhase>,
     identity: Option<String>,
     generation: Option<String>,
     probed: bool,
     adopted_from: Option<String>,
-    places: Vec<(String, StoreRole)>,
-    /// By what was tried.
+    store_roles: Vec<(String, StoreRole)>,
+    /// By the operation that failed.
     problems: BTreeMap<&'static str, (FailureCause, String)>,
 }
 
-impl Process {
-    /// A process that writes an index and may serve search beside it.
+impl PodStatus {
+    /// A pod that writes an index and may serve search beside it.
     pub fn indexer(ingest: watch::Receiver<IngestStatus>, search: Option<Arc<dyn SearchService>>) -> Self {
         Self::new(Component::Indexer, Some(ingest), search)
     }
 
-    /// A process that serves search.
-    pub fn searching(search: Arc<dyn SearchService>) -> Self {
+    /// A pod that serves search.
+    pub fn search(search: Arc<dyn SearchService>) -> Self {
         Self::new(Component::Search, None, Some(search))
     }
 
@@ -56,15 +55,15 @@ impl Process {
         ingest: Option<watch::Receiver<IngestStatus>>,
         search: Option<Arc<dyn SearchService>>,
     ) -> Self {
-        Self(Arc::new(Shared { kind, ingest, search, state: Mutex::default() }))
+        Self(Arc::new(PodStatusInner { kind, ingest, search, state: Mutex::default() }))
     }
 
-    /// Says which place each URL is, so that problems name it.
-    pub fn set_places(&self, places: Vec<(String, StoreRole)>) {
-        self.state().places = places;
+    /// Sets the role of each store's URL, so that problems name it.
+    pub fn set_store_roles(&self, store_roles: Vec<(String, StoreRole)>) {
+        self.state().store_roles = store_roles;
     }
 
-    /// Sets a phase that goes before what ingest and search say; `None` lets those speak.
+    /// Sets a phase that overrides those of ingest and search; `None` ends that.
     pub fn set_phase(&self, phase: Option<PodPhase>) {
         self.state().phase = phase;
     }
@@ -74,7 +73,7 @@ impl Process {
         self.state().identity = Some(identity.to_owned());
     }
 
-    /// The stores were proven fit.
+    /// The stores passed their probe.
     pub(crate) fn set_probed(&self) {
         self.state().probed = true;
     }
@@ -86,27 +85,27 @@ impl Process {
         state.adopted_from = adopted_from.or(state.adopted_from.take());
     }
 
-    /// `doing` failed and is tried again.
-    pub(crate) fn failed(&self, doing: &'static str, failure: &impl ToCause) {
-        self.reported(doing, failure.to_cause(), failure.to_string());
+    /// `operation` failed and is retried.
+    pub(crate) fn set_failure(&self, operation: &'static str, failure: &impl ToCause) {
+        self.set_problem(operation, failure.to_cause(), failure.to_string());
     }
 
-    /// `doing` keeps the process from its work, with words that tell the remedy.
-    pub(crate) fn reported(&self, doing: &'static str, cause: FailureCause, message: String) {
-        self.state().problems.insert(doing, (cause, message));
+    /// `operation` keeps the pod from its work; the message names the remedy.
+    pub(crate) fn set_problem(&self, operation: &'static str, cause: FailureCause, message: String) {
+        self.state().problems.insert(operation, (cause, message));
     }
 
-    /// `doing` works.
-    pub(crate) fn works(&self, doing: &'static str) {
-        self.state().problems.remove(doing);
+    /// `operation` succeeded.
+    pub(crate) fn clear_problem(&self, operation: &'static str) {
+        self.state().problems.remove(operation);
     }
 
-    /// Everything that is known.
-    pub fn answer(&self) -> PodReport {
+    /// The report for the operator and for people.
+    pub fn report(&self) -> PodReport {
         let ingest = self.0.ingest.as_ref().map(|ingest| ingest.borrow().clone());
         let search = self.0.search.as_ref().and_then(|search| search.status());
         let state = self.state();
-        let mut answer = PodReport {
+        let mut report = PodReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kind: self.0.kind,
             phase: PodPhase::Starting,
@@ -126,16 +125,16 @@ impl Process {
             problems: self.problems(&state, ingest.as_ref()),
         };
         match &ingest {
-            Some(ingest) => report_ingest(&mut answer, ingest),
-            None => report_search(&mut answer, search),
+            Some(ingest) => report_ingest(&mut report, ingest),
+            None => report_search(&mut report, search),
         }
-        answer.phase = state.phase.unwrap_or(answer.phase);
-        answer
+        report.phase = state.phase.unwrap_or(report.phase);
+        report
     }
 
     /// The state of the index: what the search knows, where there is one, with what the ingest knows better. `None` before
     /// a manifest is known.
-    pub(crate) fn status(&self) -> Option<StatusAnswer> {
+    pub(crate) fn status_answer(&self) -> Option<StatusAnswer> {
         let ingest = self.0.ingest.as_ref().map(|ingest| ingest.borrow().clone());
         match (&self.0.search, ingest) {
             (Some(search), Some(ingest)) => Some(with_ingest(search.status()?, ingest)),
@@ -147,7 +146,7 @@ impl Process {
 
     /// The state of the index as an indexer knows it that serves no search.
     fn status_of_ingest(&self, ingest: &IngestStatus) -> Option<StatusAnswer> {
-        let PodReport { generation, horizon, cursor, writer, problems, .. } = self.answer();
+        let PodReport { generation, horizon, cursor, writer, problems, .. } = self.report();
         let totals = ingest.totals.as_ref().filter(|_| ingest.manifest > 0)?;
         Some(StatusAnswer {
             horizon,
@@ -168,7 +167,7 @@ impl Process {
         })
     }
 
-    fn problems(&self, state: &State, ingest: Option<&IngestStatus>) -> Vec<PodProblem> {
+    fn problems(&self, state: &PodState, ingest: Option<&IngestStatus>) -> Vec<PodProblem> {
         let mut found: Vec<(FailureCause, String)> = state.problems.values().cloned().collect();
         if let Some(problem) = ingest.and_then(|ingest| ingest.problem.as_ref()) {
             found.push((problem.cause.clone(), problem.message.clone()));
@@ -178,19 +177,19 @@ impl Process {
         }
         let mut problems = Vec::<PodProblem>::new();
         for (FailureCause { reason, url }, message) in found {
-            let place = match reason {
-                Reason::AuthTokenMissing => Some(StoreRole::Auth),
-                _ => url.and_then(|url| place_of(&state.places, &url)),
+            let role = match reason {
+                reason if reason.is_unusable_token() => Some(StoreRole::Auth),
+                _ => url.and_then(|url| role_of(&state.store_roles, &url)),
             };
-            if !problems.iter().any(|known| (known.reason, known.place) == (reason, place)) {
-                problems.push(PodProblem { reason, place, message });
+            if !problems.iter().any(|known| (known.reason, known.role) == (reason, role)) {
+                problems.push(PodProblem { reason, role, message });
             }
         }
         problems
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, PodState> {
+        self.0.state.lock()
     }
 }
 
@@ -248,18 +247,19 @@ fn report_search(report: &mut PodReport, status: Option<StatusAnswer>) {
     report.writer = status.writer;
 }
 
-/// The place whose URL is `url` or the longest prefix of it.
-fn place_of(places: &[(String, StoreRole)], url: &str) -> Option<StoreRole> {
+/// The role of the store whose URL is `url` or the longest prefix of it.
+fn role_of(store_roles: &[(String, StoreRole)], url: &str) -> Option<StoreRole> {
     let below = |root: &str| {
         let root = root.trim_end_matches('/');
         url.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    let found = places.iter().filter(|(root, _)| below(root)).max_by_key(|(root, _)| root.len());
-    found.map(|(_, place)| *place)
+    let found = store_roles.iter().filter(|(root, _)| below(root)).max_by_key(|(root, _)| root.len());
+    found.map(|(_, role)| *role)
 }
 
 #[cfg(test)]
 mod tests {
+    use tidemark_crds::Reason;
     use tidemark_store::StoreError;
 
     use super::*;
@@ -270,36 +270,36 @@ mod tests {
 
     #[test]
     fn a_problem_names_its_place_and_goes_when_it_is_mended() {
-        let process = Process::indexer(watch::channel(IngestStatus::default()).1, None);
-        process.set_places(vec![
+        let pod = PodStatus::indexer(watch::channel(IngestStatus::default()).1, None);
+        pod.set_store_roles(vec![
             ("s3://b/log".to_owned(), StoreRole::Log),
             ("s3://b/log-2".to_owned(), StoreRole::Metadata),
             ("s3://b/log/index".to_owned(), StoreRole::Index),
         ]);
-        for (url, place) in [
+        for (url, role) in [
             ("s3://b/log/.tidemark/root", StoreRole::Log),
             ("s3://b/log-2", StoreRole::Metadata),
             ("s3://b/log/index/g1", StoreRole::Index),
         ] {
-            process.failed("opening", &failed(url));
-            let problems = process.answer().problems;
-            assert_eq!(problems.iter().map(|problem| problem.place).collect::<Vec<_>>(), [Some(place)], "{url}");
+            pod.set_failure("opening", &failed(url));
+            let problems = pod.report().problems;
+            assert_eq!(problems.iter().map(|problem| problem.role).collect::<Vec<_>>(), [Some(role)], "{url}");
             assert_eq!(problems[0].reason, Reason::Unreachable);
         }
-        process.works("opening");
-        assert_eq!(process.answer().problems, []);
+        pod.clear_problem("opening");
+        assert_eq!(pod.report().problems, []);
     }
 
     #[test]
     fn a_phase_that_was_set_goes_before_the_role() {
         let (sender, receiver) = watch::channel(IngestStatus::default());
-        let process = Process::indexer(receiver, None);
-        assert_eq!(process.answer().phase, PodPhase::Starting);
+        let pod = PodStatus::indexer(receiver, None);
+        assert_eq!(pod.report().phase, PodPhase::Starting);
         sender.send_modify(|status| status.role = IngestRole::Standby);
-        assert_eq!(process.answer().phase, PodPhase::Standby);
-        process.set_phase(Some(PodPhase::Purging));
-        assert_eq!(process.answer().phase, PodPhase::Purging);
-        process.set_phase(None);
-        assert_eq!(process.answer().phase, PodPhase::Standby);
+        assert_eq!(pod.report().phase, PodPhase::Standby);
+        pod.set_phase(Some(PodPhase::Purging));
+        assert_eq!(pod.report().phase, PodPhase::Purging);
+        pod.set_phase(None);
+        assert_eq!(pod.report().phase, PodPhase::Standby);
     }
 }

@@ -16,16 +16,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Opened, Patience, ServiceError, Stores,
-    opening::{Asked, FolderWriter, fit, look, register, wanted},
-    removal::{Control, was_removed},
-    serving::{listen_on, serve},
-    supervise::Tasks,
-    waiting::{OPENING, patiently},
+    bootstrap::{FolderWriter, ParameterChoice, choose_parameters, open_generation, register, verify_contract},
+    error::ServiceError,
+    purge_request::{PurgeRequest, was_purged},
+    serve::{listen_on, serve},
+    startup_retry::{OPENING, StartupMode, retry_until_ok},
+    stores::{OpenStores, PodStores},
+    supervise::TaskSupervisor,
 };
 use crate::{
-    http::{Metrics, Server, ServerOptions},
-    process::Process,
+    http::{HttpServer, ServerOptions},
+    metrics::MetricsRegistry,
+    pod_status::PodStatus,
 };
 use tidemark_crds::PodPhase;
 use tidemark_ingest::engine::IndexEngine;
@@ -34,12 +36,12 @@ use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
 
-/// What `tidemark index` is told.
+/// Options of `tidemark index`.
 pub struct IndexOptions {
     /// The log and where the index lives.
-    pub stores: Stores,
-    /// The parameters that are asked for.
-    pub parameters: Asked,
+    pub stores: PodStores,
+    /// Chooses the parameters from those that are recorded.
+    pub parameters: ParameterChoice,
     /// Who owns the index: another owner's is refused.
     pub owner: Owner,
     /// The owner to take over from.
@@ -50,40 +52,40 @@ pub struct IndexOptions {
     pub listen: Option<SocketAddr>,
     /// Whether to serve search there; without it only health, metrics and the state of the process.
     pub search: bool,
-    /// Whether to wait for what is wrong to be mended.
-    pub patience: Patience,
+    /// Whether to wait for dependencies that are not usable yet.
+    pub startup: StartupMode,
     /// The segment cache.
     pub cache: EngineOptions,
-    /// How to ingest.
+    /// Limits and switches of the ingest.
     pub ingest: IngestOptions,
-    /// The folder in which a file `purge` with the UID of the owner asks for the index to be removed.
+    /// The folder in which a file `purge` with the UID of the owner requests the removal of the index.
     pub control: Option<PathBuf>,
 }
 
-/// An indexer that is ready to take the writer's role.
+/// An indexer that is ready to acquire the writer lease.
 pub struct IndexService {
-    work: Arc<Work>,
+    task: Arc<IndexTask>,
     listener: Option<TcpListener>,
     stop: CancellationToken,
 }
 
-/// What the attempts at the work have in common.
-struct Work {
+/// What every attempt shares.
+struct IndexTask {
     options: IndexOptions,
-    process: Process,
+    pod: PodStatus,
     search: Arc<IndexSearcher>,
     status: watch::Sender<IngestStatus>,
     entropy: Entropy,
     /// Opened once: credentials are read again without opening.
-    stores: OnceLock<Opened>,
+    stores: OnceLock<OpenStores>,
     engine: OnceLock<Arc<TantivyEngine>>,
-    /// What the first attempt is to begin with.
-    ready: Mutex<Option<Ready>>,
-    control: Control,
+    /// What the first attempt starts with, if it was opened before.
+    ready: Mutex<Option<IngestParts>>,
+    control: PurgeRequest,
 }
 
 /// Everything that an ingest stands on.
-struct Ready {
+struct IngestParts {
     log: Log,
     root: RootChain,
     chain: IndexChain,
@@ -93,18 +95,18 @@ struct Ready {
 }
 
 impl IndexService {
-    /// Proves the stores fit, agrees on the parameters, registers the index and listens. With patience it only listens:
-    /// the rest is done while it runs.
+    /// Verifies the stores' contract, agrees on the parameters, registers the index and listens. If it waits for its
+    /// dependencies it only listens: the rest is done while it runs.
     pub async fn start(options: IndexOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
         let (status, watched) = watch::channel(IngestStatus::default());
         let search = Arc::new(IndexSearcher::default());
         let served = options.search.then(|| Arc::clone(&search) as Arc<dyn SearchService>);
-        let process = Process::indexer(watched, served);
-        process.set_places(options.stores.places());
-        let work = Work {
-            control: Control::of(options.control.as_deref(), &options.owner),
+        let pod = PodStatus::indexer(watched, served);
+        pod.set_store_roles(options.stores.roles());
+        let task = IndexTask {
+            control: PurgeRequest::of(options.control.as_deref(), &options.owner),
             options,
-            process,
+            pod,
             search,
             status,
             entropy: Entropy::from_os(),
@@ -112,14 +114,14 @@ impl IndexService {
             engine: OnceLock::new(),
             ready: Mutex::default(),
         };
-        if work.options.patience == Patience::None && !work.control.asks().await {
-            *work.ready.lock().await = Some(work.open().await?);
+        if task.options.startup == StartupMode::FailFast && !task.control.is_present().await {
+            *task.ready.lock().await = Some(task.open().await?);
         }
-        let listener = match work.options.listen {
+        let listener = match task.options.listen {
             Some(address) => Some(listen_on(address).await?),
             None => None,
         };
-        Ok(Self { work: Arc::new(work), listener, stop })
+        Ok(Self { task: Arc::new(task), listener, stop })
     }
 
     /// The address that is listened on.
@@ -129,82 +131,82 @@ impl IndexService {
 
     /// What the ingest says about itself.
     pub fn status(&self) -> watch::Receiver<IngestStatus> {
-        self.work.status.subscribe()
+        self.task.status.subscribe()
     }
 
-    /// What the process says about itself.
-    pub fn process(&self) -> Process {
-        self.work.process.clone()
+    /// The status of this pod.
+    pub fn pod(&self) -> PodStatus {
+        self.task.pod.clone()
     }
 
-    /// Indexes until told to stop, or until another process takes over.
+    /// Indexes until stopped, or until another process takes over.
     pub async fn run(self) -> Result<(), ServiceError> {
-        let Self { work, listener, stop } = self;
-        let mut tasks = Tasks::new(stop.clone());
+        let Self { task, listener, stop } = self;
+        let mut tasks = TaskSupervisor::new(stop.clone());
         if let Some(listener) = listener {
-            serve(&mut tasks, listener, work.server(&stop));
+            serve(&mut tasks, listener, task.server(&stop));
         }
         tasks.start("ingest", async move {
-            let attempt = || Box::pin(work.attempt(&stop));
-            Box::pin(patiently(work.options.patience, &work.process, &work.entropy, &stop, attempt)).await
+            let attempt = || Box::pin(task.attempt(&stop));
+            Box::pin(retry_until_ok(task.options.startup, &task.pod, &task.entropy, &stop, attempt)).await
         });
         tasks.join().await
     }
 }
 
-impl Work {
-    fn server(&self, stop: &CancellationToken) -> Server {
-        let (options, metrics) = (ServerOptions::default(), Metrics::new());
+impl IndexTask {
+    fn server(&self, stop: &CancellationToken) -> HttpServer {
+        let (options, metrics) = (ServerOptions::default(), MetricsRegistry::new());
         metrics.register(Box::new(self.options.stores.requests()));
-        let process = self.process.clone();
+        let pod = self.pod.clone();
         if self.options.search {
             let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
-            Server::searching_in(process, search, metrics, options, stop.clone())
+            HttpServer::with_pod_status(pod, search, metrics, options, stop.clone())
         } else {
-            Server::telling(process, metrics, options, stop.clone())
+            HttpServer::status_only(pod, metrics, options, stop.clone())
         }
     }
 
-    /// Indexes until that ends, or until the index is to be removed.
+    /// Indexes until the ingest ends, or until a purge is requested.
     async fn attempt(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
         let working = stop.child_token();
         let mut index = Box::pin(self.index(&working));
         let ended = tokio::select! {
             biased;
-            () = self.control.asked() => {
-                tracing::info!("the index is to be removed: this process ends its work");
-                self.process.set_phase(Some(PodPhase::Purging));
+            () = self.control.wait() => {
+                tracing::info!("a purge of the index is requested; stopping the ingest");
+                self.pod.set_phase(Some(PodPhase::Purging));
                 working.cancel();
                 index.await
             }
             ended = &mut index => ended,
         };
         match ended {
-            Err(failure) if was_removed(&failure) => {}
+            Err(failure) if was_purged(&failure) => {}
             Err(failure) if failure.is_unknown() => return Err(failure),
-            ended if stop.is_cancelled() || !self.control.asks().await => return ended,
+            ended if stop.is_cancelled() || !self.control.is_present().await => return ended,
             _ => {}
         }
         self.remove(stop).await
     }
 
-    /// Removes the index, and does nothing more until `stop`: a process that ended would be started again.
+    /// Removes the index, and then waits for `stop`: a process that exits would be restarted.
     async fn remove(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
-        self.process.set_phase(Some(PodPhase::Purging));
-        let Opened { log, index } = self.stores()?;
+        self.pod.set_phase(Some(PodPhase::Purging));
+        let OpenStores { log, index } = self.stores()?;
         let log = log.ok_or_else(|| ServiceError::Ended { task: "purge", why: "no log was named".to_owned() })?;
         let name = index.url().to_string();
         let identity = self.options.identity.clone().unwrap_or_else(|| format!("purge-{}", self.entropy.nonce()));
         let (identity, root) = (Identity(identity), RootChain::open(&log, self.entropy.clone()));
         let purge = Purge::new(root, index, &name, self.options.owner.clone(), self.entropy.clone());
         let clock = Clock::new(log.stores(), &clock_name(&identity));
-        let waits = |waiting| tracing::debug!(?waiting, "waiting for the writer's role, to remove the index");
+        let waits = |waiting| tracing::debug!(?waiting, "waiting for the writer lease, to remove the index");
         let run = Box::pin(purge.run(&identity, &clock, &log.entries, waits));
         let Some(swept) = stop.run_until_cancelled(run).await else { return Ok(()) };
         let Swept { deleted, fences, unknown } = swept?;
-        tracing::info!(index = name, deleted, fences, unknown, "the index is removed; unknown objects stay");
-        self.process.works(OPENING);
-        self.process.set_phase(Some(PodPhase::Purged));
+        tracing::info!(index = name, deleted, fences, unknown, "removed the index; unknown objects stay");
+        self.pod.clear_problem(OPENING);
+        self.pod.set_phase(Some(PodPhase::Purged));
         stop.cancelled().await;
         Ok(())
     }
@@ -219,8 +221,8 @@ impl Work {
                 None => return Ok(()),
             },
         };
-        self.process.works(OPENING);
-        let Ready { log, root, chain, engine, identity, folder } = ready;
+        self.pod.clear_problem(OPENING);
+        let IngestParts { log, root, chain, engine, identity, folder } = ready;
         let stop_search = stop.child_token();
         let _ended = stop_search.clone().drop_guard();
         if self.options.search && self.options.listen.is_some() {
@@ -236,27 +238,27 @@ impl Work {
         let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
         let ended = Box::pin(ingest.run(stop.clone())).await;
         drop(folder);
-        if ended.is_err() && self.options.patience == Patience::Waits {
+        if ended.is_err() && self.options.startup == StartupMode::WaitForDependencies {
             self.status.send_modify(|status| status.role = IngestRole::Starting);
         }
         Ok(ended?)
     }
 
-    async fn open(&self) -> Result<Ready, ServiceError> {
-        let Opened { log, index } = self.stores()?;
+    async fn open(&self) -> Result<IngestParts, ServiceError> {
+        let OpenStores { log, index } = self.stores()?;
         let log = log.ok_or_else(|| ServiceError::Ended { task: "ingest", why: "no log was named".to_owned() })?;
         let entropy = &self.entropy;
         let root = RootChain::open(&log, entropy.clone());
         let head = root.head().await?;
-        let chain = match look(&root, head.as_ref(), &index, entropy).await {
+        let chain = match open_generation(&root, head.as_ref(), &index, entropy).await {
             Err(refused @ ChainError::Refused(_)) => return Err(refused.into()),
-            // A store that failed is told by its probe, in the order of the stores.
+            // A store that failed is reported by its probe, in the order of the stores.
             chain => chain,
         };
-        let head = self.prove_fit(&root, head, &log, &index).await?;
+        let head = self.verify_stores(&root, head, &log, &index).await?;
         let chain = chain?;
         let IndexOptions { parameters, owner, adopt, identity, .. } = &self.options;
-        let parameters = wanted(head.as_ref(), &log, parameters)?;
+        let parameters = choose_parameters(head.as_ref(), &log, parameters)?;
         let how = register(&root, head, &parameters, &chain, (owner, adopt.as_deref())).await?;
         let adopted = match how {
             Registration::Adopted { from } => Some(from.id().to_owned()),
@@ -264,16 +266,16 @@ impl Work {
             Registration::Renewed { from } if from.id() != owner.id() => Some(from.id().to_owned()),
             _ => None,
         };
-        self.process.set_registered(&chain.generation().to_string(), adopted);
+        self.pod.set_registered(&chain.generation().to_string(), adopted);
         let folder = FolderWriter::of(&index)?;
         let identity = match (identity, &folder) {
             (Some(identity), _) => Identity(identity.clone()),
             (None, Some(folder)) => folder.identity.clone(),
             (None, None) => Identity(format!("indexer-{}", entropy.nonce())),
         };
-        self.process.set_identity(&identity.0);
+        self.pod.set_identity(&identity.0);
         let engine = self.engine(index)?;
-        Ok(Ready { log, root, chain, engine, identity, folder })
+        Ok(IngestParts { log, root, chain, engine, identity, folder })
     }
 
     fn engine(&self, index: Store) -> Result<Arc<TantivyEngine>, ServiceError> {
@@ -284,27 +286,27 @@ impl Work {
         Ok(self.engine.get_or_init(|| opened).clone())
     }
 
-    async fn prove_fit(
+    async fn verify_stores(
         &self,
         root: &RootChain,
         head: Option<Slot<Root>>,
         log: &Log,
         index: &Store,
     ) -> Result<Option<Slot<Root>>, ServiceError> {
-        // What was wrong before is not any more: the log's store was reached.
+        // What failed before works now: the log's store answered.
         let probing = || {
-            self.process.works(OPENING);
-            self.process.set_phase(Some(PodPhase::Probing));
+            self.pod.clear_problem(OPENING);
+            self.pod.set_phase(Some(PodPhase::Probing));
         };
         let stores: Vec<_> = log.stores().chain([index]).collect();
-        let fitted = fit(root, head, &stores, &self.entropy, probing).await;
-        self.process.set_phase(None);
+        let fitted = verify_contract(root, head, &stores, &self.entropy, probing).await;
+        self.pod.set_phase(None);
         let head = fitted?;
-        self.process.set_probed();
+        self.pod.set_probed();
         Ok(head)
     }
 
-    fn stores(&self) -> Result<Opened, ServiceError> {
+    fn stores(&self) -> Result<OpenStores, ServiceError> {
         if let Some(opened) = self.stores.get() {
             return Ok(opened.clone());
         }

@@ -1,0 +1,28 @@
+//! Which path leads to which handler.
+
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{app::AppState, document, entities, entries, health, metrics, pod_report, search, status};
+
+/// What makes work: requests that are limited in number and time.
+pub(super) fn search_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(search::search))
+        .routes(routes!(entries::entry))
+        .routes(routes!(entities::entity))
+}
+
+/// What every server has.
+pub(super) fn status_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(status::status))
+        .routes(routes!(pod_report::pod_report))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+}
+
+/// The description of the interface.
+pub(super) fn document_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(document::openapi))
+}

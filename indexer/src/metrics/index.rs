@@ -1,0 +1,89 @@
+//! The state of the served index as figures.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::gauge::ConstGauge,
+    registry::Unit,
+};
+use tidemark_search::api::{ProcessRole, StatusAnswer};
+
+use super::gauge;
+
+/// The served index as gauges.
+pub(super) struct IndexCollector(pub(super) Box<dyn Fn() -> Option<StatusAnswer> + Send + Sync>);
+
+impl fmt::Debug for IndexCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IndexCollector")
+    }
+}
+
+impl Collector for IndexCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let Some(status) = (self.0)() else { return Ok(()) };
+        let gauges: [(&str, &str, Option<Unit>, u64); 12] = [
+            ("manifest_number", "number of the served manifest", None, status.position.manifest),
+            ("epoch_number", "number of the index's writer", None, status.epoch),
+            (
+                "watermark",
+                "every entry before this time is decided and served, since 1970",
+                Some(Unit::Seconds),
+                unix(status.position.watermark),
+            ),
+            (
+                "horizon",
+                "the log is frozen before this time, since 1970",
+                Some(Unit::Seconds),
+                status.horizon.map_or(0, unix),
+            ),
+            ("lag", "how long sealed entries wait to be published", Some(Unit::Seconds), status.lag_seconds),
+            ("segments", "segments of the served manifest", None, status.segments),
+            ("documents", "records in the served manifest", None, status.documents),
+            ("index_size", "size of segments and sidecars", Some(Unit::Bytes), status.bytes),
+            ("unrecognized_keys", "keys in the log that are not valid tokens", None, status.unrecognized_keys),
+            (
+                "writer_role",
+                "1 in the process that writes the index",
+                None,
+                u64::from(status.role == ProcessRole::Writer),
+            ),
+            ("problems", "what does not work at present", None, status.problems.len() as u64),
+            (
+                "overlay_dropped",
+                "unsealed entries that memory had no room for",
+                None,
+                status.overlay.as_ref().map_or(0, |overlay| overlay.dropped),
+            ),
+        ];
+        for (name, help, unit, value) in gauges {
+            gauge(&mut encoder, name, help, unit.as_ref(), value)?;
+        }
+        operations(&mut encoder, &status)
+    }
+}
+
+fn operations(encoder: &mut DescriptorEncoder, status: &StatusAnswer) -> Result<(), fmt::Error> {
+    let counts = &status.entries;
+    let gauge = ConstGauge::new(0u64);
+    let mut family = encoder.encode_descriptor("operations", "operations by outcome", None, gauge.metric_type())?;
+    for (outcome, count) in [
+        ("committed", counts.committed),
+        ("late", counts.late),
+        ("aborted", counts.aborted),
+        ("malformed", counts.malformed),
+        ("duplicate", counts.duplicate),
+        ("fenced", counts.fenced),
+        ("expired", counts.expired),
+        ("pending", counts.pending),
+    ] {
+        ConstGauge::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;
+    }
+    Ok(())
+}
+
+fn unix(time: jiff::Timestamp) -> u64 {
+    u64::try_from(time.as_second()).unwrap_or(0)
+}
