@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tidemark_catalog::{Generation, Identity, IndexChain, RootChain, Segment};
+use tidemark_catalog::{Generation, IndexChain, RootChain, SegmentMeta, WriterIdentity};
 use tidemark_indexer::http::{Metrics, Server, ServerOptions};
 use tidemark_ingest::Record;
 use tidemark_ingest::engine::Engine;
@@ -93,7 +93,7 @@ impl Pipeline {
             chain: self.chain.clone(),
             entropy: self.entropy.clone(),
             status: sender,
-            identity: Identity(self.entropy.nonce()),
+            identity: WriterIdentity(self.entropy.nonce()),
         };
         let ends = Arc::clone(&self.ends);
         let task = tokio::spawn(attempt.again_and_again(stop.clone(), ends));
@@ -213,7 +213,7 @@ struct Attempt {
     chain: IndexChain,
     entropy: Entropy,
     status: watch::Sender<IngestStatus>,
-    identity: Identity,
+    identity: WriterIdentity,
 }
 
 impl Attempt {
@@ -262,6 +262,6 @@ fn engine(chain: &IndexChain, cache: &TempDir) -> TantivyEngine {
     TantivyEngine::open(chain.index().clone(), &options).expect("the engine opens")
 }
 
-async fn all_of(engine: &TantivyEngine, segment: &Segment) -> Vec<Record> {
+async fn all_of(engine: &TantivyEngine, segment: &SegmentMeta) -> Vec<Record> {
     engine.records(segment, segment.seq.clone()).await.expect("the segment reads")
 }

@@ -264,7 +264,7 @@ impl Indexer {
         for record in &records {
             let place = (record.token, record.op);
             if let Some(predecessor) = predecessors.get(&place) {
-                batch.supersede(place, predecessor);
+                batch.mark_corrected(place, predecessor);
             }
         }
         let index = self.index().await?;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use tidemark_catalog::{Counts, SetDigest};
+use tidemark_catalog::{RecordCounts, SetDigest};
 use tidemark_store::Second;
 use tidemark_wal::{Evidence, Outcome, Token};
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ pub(crate) struct Batch {
     segments: Segments,
     seqs: Range<u64>,
     marks: Marks,
-    superseded: Superseded,
+    corrected: CorrectionTotals,
     oldest: Option<Second>,
     newest: Option<Second>,
     begun: Instant,
@@ -37,10 +37,10 @@ struct Limits {
     age: Duration,
 }
 
-/// What a sidecar says of the records that it marks as superseded.
+/// What a sidecar says of the records that it marks as corrected.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Superseded {
-    pub(crate) counts: Counts,
+pub(crate) struct CorrectionTotals {
+    pub(crate) counts: RecordCounts,
     pub(crate) digest: SetDigest,
 }
 
@@ -57,10 +57,10 @@ pub(crate) type Predecessors = BTreeMap<(Token, u32), Predecessor>;
 
 /// A batch that is uploaded as far as its segments go.
 pub(crate) struct Closed {
-    pub(crate) segments: Vec<tidemark_catalog::Segment>,
+    pub(crate) segments: Vec<tidemark_catalog::SegmentMeta>,
     pub(crate) seqs: Range<u64>,
     pub(crate) marks: Marks,
-    pub(crate) superseded: Superseded,
+    pub(crate) corrected: CorrectionTotals,
 }
 
 impl Batch {
@@ -70,7 +70,7 @@ impl Batch {
             segments: Segments::new(shelf, options.segment_memory),
             seqs: first_seq..first_seq,
             marks: Marks::default(),
-            superseded: Superseded::default(),
+            corrected: CorrectionTotals::default(),
             oldest: None,
             newest: None,
             begun: Instant::now(),
@@ -118,11 +118,11 @@ impl Batch {
     }
 
     /// Marks the record that one of this batch corrects.
-    pub(crate) fn supersede(&mut self, place: (Token, u32), predecessor: &Predecessor) {
+    pub(crate) fn mark_corrected(&mut self, place: (Token, u32), predecessor: &Predecessor) {
         let Predecessor { seq, outcome, evidence } = *predecessor;
-        if self.marks.superseded.insert(seq) {
-            self.superseded.counts.add(outcome);
-            self.superseded.digest.insert(place.0, place.1, outcome, evidence);
+        if self.marks.corrected.insert(seq) {
+            self.corrected.counts.add(outcome);
+            self.corrected.digest.insert(place.0, place.1, outcome, evidence);
         }
     }
 
@@ -132,7 +132,7 @@ impl Batch {
             segments: self.segments.finish().await?,
             seqs: self.seqs,
             marks: self.marks,
-            superseded: self.superseded,
+            corrected: self.corrected,
         })
     }
 }

@@ -4,7 +4,7 @@
 //! marks. Marks are kept by seq, and seqs survive, so that nothing is re-mapped and what is published meanwhile stays
 //! valid. If an input is gone when the result comes, the manifest refuses it and the next plan starts from what is there.
 
-use tidemark_catalog::{Compaction, Manifest, PublishError, Segment, Sidecar};
+use tidemark_catalog::{CompactionResult, Manifest, PublishError, SegmentMeta, SidecarMeta};
 use tidemark_store::planted::{Fault, planted};
 use tokio::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
@@ -25,22 +25,22 @@ const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// At most one compaction at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Compactor {
-    task: Option<AbortOnDropHandle<Result<Compaction, EngineError>>>,
-    result: Option<Result<Compaction, EngineError>>,
+    task: Option<AbortOnDropHandle<Result<CompactionResult, EngineError>>>,
+    result: Option<Result<CompactionResult, EngineError>>,
     not_before: Option<Instant>,
 }
 
 /// What to replace by one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
-    Segments(Vec<Segment>),
-    Sidecars(Vec<Sidecar>),
+    Segments(Vec<SegmentMeta>),
+    Sidecars(Vec<SidecarMeta>),
 }
 
 impl Plan {
     /// The most useful thing to do to `manifest`, if anything.
     pub(crate) fn of(manifest: &Manifest) -> Option<Self> {
-        let marks: Vec<u64> = manifest.sidecars.iter().map(|sidecar| sidecar.superseded + sidecar.overtaken).collect();
+        let marks: Vec<u64> = manifest.sidecars.iter().map(|sidecar| sidecar.corrected + sidecar.outdated).collect();
         if let Some(run) = Tiers::SIDECARS.plan(&marks) {
             return Some(Self::Sidecars(manifest.sidecars[run].to_vec()));
         }
@@ -49,7 +49,7 @@ impl Plan {
         Some(Self::Segments(manifest.segments[run].to_vec()))
     }
 
-    async fn carry_out(self, shelf: Shelf, rejudge: Rejudge) -> Result<Compaction, EngineError> {
+    async fn carry_out(self, shelf: Shelf, rejudge: Rejudge) -> Result<CompactionResult, EngineError> {
         match self {
             Self::Segments(inputs) => merge_segments(&inputs, &shelf, &rejudge).await,
             Self::Sidecars(inputs) => merge_sidecars(&inputs, &shelf).await,
@@ -57,32 +57,36 @@ impl Plan {
     }
 }
 
-async fn merge_segments(inputs: &[Segment], shelf: &Shelf, rejudge: &Rejudge) -> Result<Compaction, EngineError> {
-    let Some(summary) = Summary::of(inputs) else { return Ok(Compaction::default()) };
+async fn merge_segments(
+    inputs: &[SegmentMeta],
+    shelf: &Shelf,
+    rejudge: &Rejudge,
+) -> Result<CompactionResult, EngineError> {
+    let Some(summary) = Summary::of(inputs) else { return Ok(CompactionResult::default()) };
     let packed = if planted(Fault::OutcomeDecidedAgain) {
         rejudge.rebuild(inputs, shelf).await?
     } else {
         shelf.engine.merge(inputs).await?
     };
     let merged = shelf.put_segment(packed, summary).await;
-    Ok(Compaction {
+    Ok(CompactionResult {
         removes: inputs.iter().map(|segment| segment.key.clone()).collect(),
         adds: vec![merged],
-        ..Compaction::default()
+        ..CompactionResult::default()
     })
 }
 
-async fn merge_sidecars(inputs: &[Sidecar], shelf: &Shelf) -> Result<Compaction, EngineError> {
+async fn merge_sidecars(inputs: &[SidecarMeta], shelf: &Shelf) -> Result<CompactionResult, EngineError> {
     let mut marks = Marks::default();
     for sidecar in inputs {
         marks.merge(&shelf.engine.read_marks(sidecar).await?);
     }
     let counts = inputs.iter().map(|sidecar| sidecar.counts).sum();
     let digest = inputs.iter().map(|sidecar| sidecar.digest).sum();
-    Ok(Compaction {
+    Ok(CompactionResult {
         removes_sidecars: inputs.iter().map(|sidecar| sidecar.key.clone()).collect(),
         adds_sidecars: vec![shelf.put_sidecar(&marks, counts, digest).await?],
-        ..Compaction::default()
+        ..CompactionResult::default()
     })
 }
 
@@ -100,7 +104,7 @@ impl Compactor {
     }
 
     /// What came of a compaction, once it is done.
-    async fn take(&mut self) -> Option<Result<Compaction, EngineError>> {
+    async fn take(&mut self) -> Option<Result<CompactionResult, EngineError>> {
         if self.task.as_ref().is_some_and(AbortOnDropHandle::is_finished) {
             self.finished().await;
         }
@@ -120,13 +124,13 @@ impl Indexer {
         Ok(())
     }
 
-    async fn adopt_one(&mut self, mut compaction: Compaction) -> Result<(), IngestError> {
+    async fn adopt_one(&mut self, mut compaction: CompactionResult) -> Result<(), IngestError> {
         if planted(Fault::CompactionLosesCorrection) {
-            lose_what_was_published_meanwhile(&mut compaction, &self.ship.manifest().state);
+            lose_what_was_published_meanwhile(&mut compaction, &self.writer_lease.manifest().state);
         }
-        match self.ship.adopt(compaction).await {
+        match self.writer_lease.adopt(compaction).await {
             Ok(slot) => self.reporter.manifest(slot),
-            Err(PublishError::Refused(refused)) => {
+            Err(PublishError::Rejected(refused)) => {
                 tracing::info!(%refused, "the index changed while it was compacted: planning anew");
                 return Ok(());
             }
@@ -145,7 +149,7 @@ impl Indexer {
         if !self.options.compaction || waits || self.compactor.task.is_some() {
             return;
         }
-        let Some(plan) = Plan::of(&self.ship.manifest().state) else { return };
+        let Some(plan) = Plan::of(&self.writer_lease.manifest().state) else { return };
         let rejudge = Rejudge::new(&self.reader, self.frozen.as_ref());
         let task = tokio::spawn(plan.carry_out(self.shelf.clone(), rejudge));
         self.compactor.task = Some(AbortOnDropHandle::new(task));
@@ -153,12 +157,12 @@ impl Indexer {
 }
 
 /// The fault: every sidecar is replaced by the one that was made from those known at the start.
-fn lose_what_was_published_meanwhile(compaction: &mut Compaction, manifest: &Manifest) {
+fn lose_what_was_published_meanwhile(compaction: &mut CompactionResult, manifest: &Manifest) {
     let Some(merged) = compaction.adds_sidecars.first_mut() else { return };
-    let known: Vec<&Sidecar> = manifest.sidecars.iter().collect();
+    let known: Vec<&SidecarMeta> = manifest.sidecars.iter().collect();
     merged.counts = known.iter().map(|sidecar| sidecar.counts).sum();
     merged.digest = known.iter().map(|sidecar| sidecar.digest).sum();
-    merged.superseded = known.iter().map(|sidecar| sidecar.superseded).sum();
-    merged.overtaken = known.iter().map(|sidecar| sidecar.overtaken).sum();
+    merged.corrected = known.iter().map(|sidecar| sidecar.corrected).sum();
+    merged.outdated = known.iter().map(|sidecar| sidecar.outdated).sum();
     compaction.removes_sidecars = known.iter().map(|sidecar| sidecar.key.clone()).collect();
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tidemark_catalog::{Counts, Generation, ObjectKind, ObjectName, Segment, SetDigest, Sidecar};
+use tidemark_catalog::{Generation, ObjectKind, ObjectName, RecordCounts, SegmentMeta, SetDigest, SidecarMeta};
 use tidemark_store::{Entropy, Store};
 use tidemark_wal::Token;
 use tokio_util::task::AbortOnDropHandle;
@@ -33,7 +33,7 @@ pub(crate) struct Summary {
     pub(crate) first: Token,
     pub(crate) last: Token,
     pub(crate) seq: Range<u64>,
-    pub(crate) counts: Counts,
+    pub(crate) counts: RecordCounts,
 }
 
 impl Shelf {
@@ -42,31 +42,31 @@ impl Shelf {
     }
 
     /// Uploads a segment. Goes on until it works; on the way the reporter tells why it does not.
-    pub(crate) async fn put_segment(&self, packed: Packed, summary: Summary) -> Segment {
+    pub(crate) async fn put_segment(&self, packed: Packed, summary: Summary) -> SegmentMeta {
         let key = self.name(ObjectKind::Segment);
         self.upload(&key, &packed.file).await;
         let Summary { digest, first, last, seq, counts } = summary;
         let Packed { file, size, checksum, documents } = packed;
-        let segment = Segment { key, size, checksum, digest, first, last, seq, counts, documents };
+        let segment = SegmentMeta { key, size, checksum, digest, first, last, seq, counts, documents };
         self.engine.uploaded(&segment, file).await;
         segment
     }
 
-    /// Uploads `marks`. `counts` and `digest` are those of the superseded records.
+    /// Uploads `marks`. `counts` and `digest` are those of the corrected records.
     pub(crate) async fn put_sidecar(
         &self,
         marks: &Marks,
-        counts: Counts,
+        counts: RecordCounts,
         digest: SetDigest,
-    ) -> Result<Sidecar, EngineError> {
+    ) -> Result<SidecarMeta, EngineError> {
         let body = self.engine.pack_marks(marks)?;
         let key = self.name(ObjectKind::Sidecar);
-        let sidecar = Sidecar {
+        let sidecar = SidecarMeta {
             key,
             size: body.len() as u64,
             checksum: hex::encode(Sha256::digest(&body)),
-            superseded: marks.superseded.len(),
-            overtaken: marks.overtaken.len(),
+            corrected: marks.corrected.len(),
+            outdated: marks.outdated.len(),
             counts,
             digest,
         };
@@ -101,8 +101,8 @@ pub(crate) struct Segments {
     shelf: Shelf,
     limit: usize,
     open: Option<Open>,
-    finishing: Option<AbortOnDropHandle<Result<Segment, EngineError>>>,
-    finished: Vec<Segment>,
+    finishing: Option<AbortOnDropHandle<Result<SegmentMeta, EngineError>>>,
+    finished: Vec<SegmentMeta>,
 }
 
 struct Open {
@@ -132,7 +132,7 @@ impl Segments {
     }
 
     /// All segments, uploaded, in seq order.
-    pub(crate) async fn finish(mut self) -> Result<Vec<Segment>, IngestError> {
+    pub(crate) async fn finish(mut self) -> Result<Vec<SegmentMeta>, IngestError> {
         self.roll().await?;
         self.settle().await?;
         Ok(self.finished)
@@ -168,7 +168,7 @@ impl Summary {
             first: first.token,
             last: first.token,
             seq: first.seq..first.seq,
-            counts: Counts::default(),
+            counts: RecordCounts::default(),
         }
     }
 
@@ -184,7 +184,7 @@ impl Summary {
     }
 
     /// The summary of neighbouring segments taken as one; `None` of none.
-    pub(crate) fn of(segments: &[Segment]) -> Option<Self> {
+    pub(crate) fn of(segments: &[SegmentMeta]) -> Option<Self> {
         let (start, end) = (segments.first()?, segments.last()?);
         Some(Self {
             digest: segments.iter().map(|segment| segment.digest).sum(),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
-use tidemark_catalog::{Cursor, Refused, RootChain, Writership};
+use tidemark_catalog::{Cursor, RootChain, TransactionRejected, WriterLease};
 use tidemark_store::{
     Clock, Second,
     planted::{Fault, planted},
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     IngestOptions,
     audit::Audit,
-    batch::{Batch, Superseded},
+    batch::{Batch, CorrectionTotals},
     compact::Compactor,
     error::IngestError,
     index::Shelf,
@@ -38,7 +38,7 @@ pub(crate) struct Indexer {
     pub(super) clock: Clock,
     pub(super) root: RootChain,
     pub(super) reader: Reader,
-    pub(super) ship: Writership,
+    pub(super) writer_lease: WriterLease,
     pub(super) shelf: Shelf,
     pub(super) options: IngestOptions,
     pub(super) reporter: Reporter,
@@ -49,7 +49,7 @@ pub(crate) struct Indexer {
     /// The parameters and the horizon that the last probe gave.
     pub(super) frozen: Option<Frozen>,
     /// Marks that a planted fault holds back.
-    pub(super) held_back: (Marks, Superseded),
+    pub(super) held_back: (Marks, CorrectionTotals),
     /// The oldest entry that was seen and is not sealed.
     waiting: Option<Token>,
     /// The last drain found entries.
@@ -70,17 +70,17 @@ impl Indexer {
         clock: Clock,
         root: RootChain,
         reader: Reader,
-        ship: Writership,
+        writer_lease: WriterLease,
         shelf: Shelf,
         options: IngestOptions,
     ) -> Self {
-        let (reporter, manifest) = (shelf.reporter.clone(), &ship.manifest().state);
+        let (reporter, manifest) = (shelf.reporter.clone(), &writer_lease.manifest().state);
         let audit = Audit::after_restart(manifest.horizon, manifest.cursor);
         Self {
             clock,
             root,
             reader,
-            ship,
+            writer_lease,
             shelf,
             options,
             reporter,
@@ -183,8 +183,11 @@ impl Indexer {
     /// that the parameters are certain for it.
     async fn freeze(&mut self) -> Result<Frozen, IngestError> {
         let now = self.clock.probe().await?.now;
-        let schedule =
-            self.root.parameters().await?.ok_or(tidemark_catalog::ChainError::Refused(Refused::NoParameters))?;
+        let schedule = self
+            .root
+            .parameters()
+            .await?
+            .ok_or(tidemark_catalog::CatalogError::Rejected(TransactionRejected::NoParameters))?;
         let horizon = schedule.horizon(now);
         Ok(Frozen { horizon, schedule })
     }
@@ -247,11 +250,11 @@ impl Indexer {
     }
 
     pub(super) fn batch(&self) -> Batch {
-        Batch::new(&self.shelf, self.ship.manifest().state.next_seq, &self.options)
+        Batch::new(&self.shelf, self.writer_lease.manifest().state.next_seq, &self.options)
     }
 
     pub(super) fn cursor(&self) -> Cursor {
-        self.ship.manifest().state.cursor
+        self.writer_lease.manifest().state.cursor
     }
 
     /// The index as it is published.
@@ -259,7 +262,7 @@ impl Indexer {
         if let Some(index) = &self.index {
             return Ok(index.clone());
         }
-        let index = self.shelf.engine.open(&self.ship.manifest().state).await?;
+        let index = self.shelf.engine.open(&self.writer_lease.manifest().state).await?;
         self.index = Some(index.clone());
         Ok(index)
     }

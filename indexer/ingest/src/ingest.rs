@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidemark_catalog::{Identity, IndexChain, RootChain, Writership, heartbeat};
+use tidemark_catalog::{IndexChain, RootChain, WriterIdentity, WriterLease, heartbeat};
 use tidemark_store::{Clock, Entropy};
 use tidemark_wal::{Limits, Log, Reader};
 use tokio::{sync::watch, time::timeout};
@@ -71,7 +71,7 @@ pub struct Ingest {
     /// What builds and reads segments in that store.
     pub engine: Arc<dyn Engine>,
     /// Who this process is.
-    pub identity: Identity,
+    pub identity: WriterIdentity,
     /// How much it takes on at once.
     pub options: IngestOptions,
     /// For the names of objects.
@@ -94,7 +94,7 @@ impl Ingest {
             writer = self.take_over(reporter.clone()) => writer.map(Some),
         };
         let ended = match answer {
-            Ok(Some(ship)) => self.write(ship, &reporter, &stop).await,
+            Ok(Some(writer_lease)) => self.write(writer_lease, &reporter, &stop).await,
             Ok(None) => Ok(()),
             Err(failure) => Err(failure),
         };
@@ -103,14 +103,14 @@ impl Ingest {
     }
 
     /// Stands by until the role is free.
-    async fn take_over(&self, reporter: Reporter) -> Result<Writership, IngestError> {
+    async fn take_over(&self, reporter: Reporter) -> Result<WriterLease, IngestError> {
         let mut pause = tail::FIRST_PAUSE;
         loop {
-            let beats = &self.log.entries;
+            let heartbeats = &self.log.entries;
             let waits = |waiting| reporter.waits(&waiting);
-            let acquired = self.chain.acquire(self.identity.clone(), &self.clock, beats, waits).await;
+            let acquired = self.chain.acquire(self.identity.clone(), &self.clock, heartbeats, waits).await;
             match acquired.map_err(IngestError::from) {
-                Ok(ship) => return Ok(ship),
+                Ok(writer_lease) => return Ok(writer_lease),
                 Err(failure) if failure.passes() => {
                     reporter.trouble("taking the writer's role", &failure);
                     pause = tail::rest(pause).await;
@@ -120,12 +120,17 @@ impl Ingest {
         }
     }
 
-    async fn write(&self, ship: Writership, reporter: &Reporter, stop: &CancellationToken) -> Result<(), IngestError> {
+    async fn write(
+        &self,
+        writer_lease: WriterLease,
+        reporter: &Reporter,
+        stop: &CancellationToken,
+    ) -> Result<(), IngestError> {
         reporter.role(Role::Writer);
-        reporter.manifest(ship.manifest());
+        reporter.manifest(writer_lease.manifest());
         let clock = self.clock.clone();
         let beat = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&clock).await }));
-        let mut indexer = self.indexer(ship, reporter);
+        let mut indexer = self.indexer(writer_lease, reporter);
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
@@ -134,22 +139,22 @@ impl Ingest {
         drop(beat);
         ended?;
         // A publication that was broken off is either part of the chain or not: releasing builds on what is there.
-        if !matches!(timeout(RELEASE, indexer.ship.release()).await, Ok(Ok(()))) {
+        if !matches!(timeout(RELEASE, indexer.writer_lease.release()).await, Ok(Ok(()))) {
             warn!("the writer's role could not be given up: the next writer waits until this one's silence is noticed");
         }
         Ok(())
     }
 
-    fn indexer(&self, ship: Writership, reporter: &Reporter) -> Indexer {
+    fn indexer(&self, writer_lease: WriterLease, reporter: &Reporter) -> Indexer {
         let shelf = Shelf {
             store: self.chain.index().clone(),
             engine: self.engine.clone(),
             generation: self.chain.generation().clone(),
-            epoch: ship.epoch(),
+            epoch: writer_lease.epoch(),
             entropy: self.entropy.clone(),
             reporter: reporter.clone(),
         };
         let reader = Reader::new(&self.log, self.options.limits);
-        Indexer::new(self.clock.clone(), self.root.clone(), reader, ship, shelf, self.options.clone())
+        Indexer::new(self.clock.clone(), self.root.clone(), reader, writer_lease, shelf, self.options.clone())
     }
 }

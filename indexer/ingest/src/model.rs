@@ -15,7 +15,7 @@ use bytes::Bytes;
 use roaring::RoaringTreemap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tidemark_catalog::{Manifest, Segment, Sidecar};
+use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_store::Store;
 use tidemark_wal::{Outcome, Token};
 
@@ -49,8 +49,8 @@ pub struct Contents {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredMarks {
-    superseded: Vec<u64>,
-    overtaken: Vec<u64>,
+    corrected: Vec<u64>,
+    outdated: Vec<u64>,
 }
 
 impl Model {
@@ -72,7 +72,7 @@ impl Model {
         Ok(contents)
     }
 
-    async fn segment(&self, segment: &Segment) -> Result<Arc<Vec<Record>>, EngineError> {
+    async fn segment(&self, segment: &SegmentMeta) -> Result<Arc<Vec<Record>>, EngineError> {
         if let Some(records) = known(&self.segments, &segment.key) {
             return Ok(records);
         }
@@ -86,15 +86,15 @@ impl Model {
         Ok(remember(&self.segments, &segment.key, records))
     }
 
-    async fn sidecar(&self, sidecar: &Sidecar) -> Result<Arc<Marks>, EngineError> {
+    async fn sidecar(&self, sidecar: &SidecarMeta) -> Result<Arc<Marks>, EngineError> {
         if let Some(marks) = known(&self.sidecars, &sidecar.key) {
             return Ok(marks);
         }
         let body = self.read(&sidecar.key, &sidecar.checksum).await?;
         let stored: StoredMarks = serde_json::from_slice(&body).map_err(|error| damaged(&sidecar.key, &error))?;
         let marks = Marks {
-            superseded: stored.superseded.into_iter().collect(),
-            overtaken: stored.overtaken.into_iter().collect(),
+            corrected: stored.corrected.into_iter().collect(),
+            outdated: stored.outdated.into_iter().collect(),
         };
         Ok(remember(&self.sidecars, &sidecar.key, marks))
     }
@@ -120,7 +120,7 @@ impl Engine for Model {
         Ok(Arc::new(ModelLookup::new(&self.contents(manifest).await?)))
     }
 
-    async fn merge(&self, inputs: &[Segment]) -> Result<Packed, EngineError> {
+    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<Packed, EngineError> {
         let mut merged = ModelBuilder::default();
         for segment in inputs {
             for record in self.segment(segment).await?.iter() {
@@ -130,17 +130,17 @@ impl Engine for Model {
         Ok(merged.pack())
     }
 
-    async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<Record>, EngineError> {
+    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<Record>, EngineError> {
         let records = self.segment(segment).await?;
         Ok(records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect())
     }
 
     fn pack_marks(&self, marks: &Marks) -> Result<Bytes, EngineError> {
-        let stored = StoredMarks { superseded: listed(&marks.superseded), overtaken: listed(&marks.overtaken) };
+        let stored = StoredMarks { corrected: listed(&marks.corrected), outdated: listed(&marks.outdated) };
         serde_json::to_vec(&stored).map(Bytes::from).map_err(|error| refused(&error))
     }
 
-    async fn read_marks(&self, sidecar: &Sidecar) -> Result<Marks, EngineError> {
+    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<Marks, EngineError> {
         Ok(Marks::clone(&*self.sidecar(sidecar).await?))
     }
 }
@@ -196,20 +196,20 @@ impl ModelLookup {
     fn new(contents: &Contents) -> Self {
         let mut lookup = Self::default();
         for record in contents.records.values() {
-            lookup.take(record, contents.marks.superseded.contains(record.seq));
+            lookup.take(record, contents.marks.corrected.contains(record.seq));
         }
         lookup.aborted.sort_by_key(|aborted| (aborted.token, aborted.op));
         lookup
     }
 
-    fn take(&mut self, record: &Record, superseded: bool) {
+    fn take(&mut self, record: &Record, corrected: bool) {
         let Record { token, op, seq, .. } = *record;
         let outcome = record.decision.outcome;
         let decided = self.decided.entry(token).or_default();
-        decided.push(Decided { op, seq, outcome, superseded });
+        decided.push(Decided { op, seq, outcome, corrected });
         decided.sort_by_key(|decided| (decided.op, decided.seq));
         match outcome {
-            _ if superseded => {}
+            _ if corrected => {}
             Outcome::Committed => self.take_committed(record),
             Outcome::Aborted => self.aborted.push(Unsettled {
                 token,

@@ -1,6 +1,6 @@
 //! A batch becomes part of the index: sidecar first, then one manifest that names everything.
 
-use tidemark_catalog::{Cursor, Publication, Sidecar};
+use tidemark_catalog::{Cursor, PublishRequest, SidecarMeta};
 use tidemark_store::{
     Second,
     planted::{Fault, planted},
@@ -19,7 +19,7 @@ impl Indexer {
     pub(super) async fn publish(&mut self, batch: Batch, to: Second, horizon: Second) -> Result<(), IngestError> {
         let closed = batch.close().await?;
         let sidecars = self.sidecars(&closed).await?;
-        let publication = Publication {
+        let publication = PublishRequest {
             from: self.cursor(),
             to: Cursor(to),
             horizon,
@@ -34,10 +34,10 @@ impl Indexer {
     }
 
     /// Appends the manifest. While the store fails and nothing was written, the same publication is tried again.
-    async fn commit(&mut self, publication: Publication) -> Result<(), IngestError> {
+    async fn commit(&mut self, publication: PublishRequest) -> Result<(), IngestError> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let failure = match self.ship.publish(publication.clone()).await {
+            let failure = match self.writer_lease.publish(publication.clone()).await {
                 Ok(slot) => {
                     self.reporter.manifest(slot);
                     return Ok(());
@@ -52,25 +52,25 @@ impl Indexer {
         }
     }
 
-    async fn sidecars(&mut self, closed: &Closed) -> Result<Vec<Sidecar>, IngestError> {
+    async fn sidecars(&mut self, closed: &Closed) -> Result<Vec<SidecarMeta>, IngestError> {
         if planted(Fault::SidecarAfterCause) {
             return self.sidecars_of_the_batch_before(closed).await;
         }
         if closed.marks.is_empty() {
             return Ok(Vec::new());
         }
-        let superseded = closed.superseded;
-        let put = self.shelf.put_sidecar(&closed.marks, superseded.counts, superseded.digest);
+        let corrected = closed.corrected;
+        let put = self.shelf.put_sidecar(&closed.marks, corrected.counts, corrected.digest);
         Ok(vec![put.await?])
     }
 
     /// The fault: what this batch marks is published with the next one.
-    async fn sidecars_of_the_batch_before(&mut self, closed: &Closed) -> Result<Vec<Sidecar>, IngestError> {
-        let (marks, superseded) = std::mem::replace(&mut self.held_back, (closed.marks.clone(), closed.superseded));
+    async fn sidecars_of_the_batch_before(&mut self, closed: &Closed) -> Result<Vec<SidecarMeta>, IngestError> {
+        let (marks, corrected) = std::mem::replace(&mut self.held_back, (closed.marks.clone(), closed.corrected));
         if marks == Marks::default() {
             return Ok(Vec::new());
         }
-        let put = self.shelf.put_sidecar(&marks, superseded.counts, superseded.digest);
+        let put = self.shelf.put_sidecar(&marks, corrected.counts, corrected.digest);
         Ok(vec![put.await?])
     }
 }

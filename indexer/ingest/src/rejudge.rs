@@ -1,6 +1,6 @@
 //! A planted fault: a rebuild that decides outcomes again instead of taking the recorded ones.
 
-use tidemark_catalog::Segment;
+use tidemark_catalog::SegmentMeta;
 use tidemark_wal::{Listed, Reader, Schedule};
 
 use super::{index::Shelf, indexer::Frozen};
@@ -22,7 +22,7 @@ impl Rejudge {
     }
 
     /// The records of `inputs` with outcomes as the store shows them now.
-    pub(crate) async fn rebuild(&self, inputs: &[Segment], shelf: &Shelf) -> Result<Packed, EngineError> {
+    pub(crate) async fn rebuild(&self, inputs: &[SegmentMeta], shelf: &Shelf) -> Result<Packed, EngineError> {
         let mut builder = shelf.engine.builder()?;
         for segment in inputs {
             for mut record in shelf.engine.records(segment, segment.seq.clone()).await? {

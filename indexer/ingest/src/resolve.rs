@@ -33,7 +33,7 @@ impl Resolver {
         self.ask_entities(records, index).await?;
         let mut marks = Marks::default();
         for record in &*records {
-            self.overtake(record, &mut marks);
+            self.mark_outdated(record, &mut marks);
         }
         Ok(marks)
     }
@@ -96,13 +96,13 @@ impl Resolver {
     }
 
     /// Of two committed operations of one entity, marks the older one.
-    fn overtake(&mut self, record: &Record, marks: &mut Marks) {
+    fn mark_outdated(&mut self, record: &Record, marks: &mut Marks) {
         let Some((entity, claim)) = record.current() else { return };
         let newest = self.newest.entry(print_of(&[entity])).or_insert(claim);
         if *newest == claim {
             return;
         }
-        marks.overtaken.insert(claim.min(*newest).seq);
+        marks.outdated.insert(claim.min(*newest).seq);
         *newest = claim.max(*newest);
     }
 }

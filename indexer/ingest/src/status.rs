@@ -6,8 +6,8 @@ use std::{
 };
 
 use serde::Serialize;
-use tidemark_catalog::{Counts, Cursor, Manifest, Slot, Waiting};
-use tidemark_store::Second;
+use tidemark_catalog::{Cursor, Manifest, RecordCounts, StandbyReason};
+use tidemark_store::{ChainRecord, Second};
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info};
 
@@ -64,7 +64,7 @@ pub struct Progress {
 pub struct IndexTotals {
     /// Segments.
     pub segments: u64,
-    /// Records in them, superseded ones included.
+    /// Records in them, corrected ones included.
     pub records: u64,
     /// Bytes of segments and sidecars.
     pub bytes: u64,
@@ -87,7 +87,7 @@ pub struct IngestStatus {
     /// long it is unknown what waits.
     pub lag_seconds: u64,
     /// Operations by outcome, corrections taken into account.
-    pub entries: Counts,
+    pub entries: RecordCounts,
     /// Entries that were read and are not published yet.
     pub pending: u64,
     /// Keys in the log that are no tokens.
@@ -146,14 +146,14 @@ impl Reporter {
     }
 
     /// Another process writes.
-    pub(crate) fn waits(&self, waiting: &Waiting) {
+    pub(crate) fn waits(&self, waiting: &StandbyReason) {
         let began =
             self.status.send_if_modified(|status| std::mem::replace(&mut status.role, Role::Standby) != Role::Standby);
         match waiting {
-            Waiting::Unanswered { error } => self.trouble("looking for the writer", error),
+            StandbyReason::Unanswered { error } => self.trouble("looking for the writer", error),
             _ => self.well(),
         }
-        if let Waiting::ForHolder { holder, epoch, .. } = waiting {
+        if let StandbyReason::ForHolder { holder, epoch, .. } = waiting {
             self.status.send_if_modified(|status| {
                 let known = status.epoch == *epoch && status.holder.as_ref() == Some(&holder.0);
                 (status.epoch, status.holder) = (*epoch, Some(holder.0.clone()));
@@ -161,16 +161,18 @@ impl Reporter {
             });
         }
         match waiting {
-            Waiting::ForHolder { holder, epoch, .. } if began => {
+            StandbyReason::ForHolder { holder, epoch, .. } if began => {
                 info!(%holder, epoch, "another process writes the index: standing by");
             }
-            Waiting::BackingOff { wait } => info!(?wait, "the index changed hands several times in a row: waiting"),
-            Waiting::ForHolder { .. } | Waiting::Unanswered { .. } => {}
+            StandbyReason::BackingOff { wait } => {
+                info!(?wait, "the index changed hands several times in a row: waiting")
+            }
+            StandbyReason::ForHolder { .. } | StandbyReason::Unanswered { .. } => {}
         }
     }
 
     /// A manifest was published or taken over.
-    pub(crate) fn manifest(&self, slot: &Slot<Manifest>) {
+    pub(crate) fn manifest(&self, slot: &ChainRecord<Manifest>) {
         self.known().learn(slot.state.horizon);
         self.status.send_modify(|status| {
             let manifest = &slot.state;

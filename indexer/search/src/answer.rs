@@ -121,7 +121,7 @@ pub(crate) fn entry(view: &View, fields: &Fields, token: Token) -> Result<EntryA
     for part in &view.parts {
         for doc in part.docs_of(fields, &token).map_err(engine_error)? {
             let record = part.record(doc).map_err(engine_error)?;
-            found.push(hits::Found { record, part: Part::Pending(part), doc, superseded: false });
+            found.push(hits::Found { record, part: Part::Pending(part), doc, corrected: false });
         }
     }
     let answer = hits::entry(found, view.position());
@@ -136,9 +136,9 @@ fn collect_sealed<'a>(view: &'a View, token: &Token, found: &mut Vec<hits::Found
             continue;
         }
         for doc in segment.docs_with(segment.fields.token, &token.to_string())? {
-            let superseded = snapshot.marks.superseded.contains(segment.seq(doc));
+            let corrected = snapshot.marks.corrected.contains(segment.seq(doc));
             let part = Part::Sealed(snapshot, served);
-            found.push(hits::Found { record: segment.record(doc)?, part, doc, superseded });
+            found.push(hits::Found { record: segment.record(doc)?, part, doc, corrected });
         }
     }
     Ok(())

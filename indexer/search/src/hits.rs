@@ -50,7 +50,7 @@ pub(crate) struct Found<'a> {
     pub(crate) record: Record,
     pub(crate) part: Part<'a>,
     pub(crate) doc: u32,
-    pub(crate) superseded: bool,
+    pub(crate) corrected: bool,
 }
 
 /// The answer for an entry with these records, `None` if there are none.
@@ -64,7 +64,7 @@ pub(crate) fn entry(mut found: Vec<Found<'_>>, position: Position) -> Option<Ent
     let mut ops: Vec<EntryOperation> = Vec::new();
     let mut corrected = Vec::new();
     for found in found {
-        if found.superseded {
+        if found.corrected {
             corrected.push((found.record.op, found.record.seq, found.record.decision.outcome));
         } else {
             ops.push(operation(found));
@@ -80,7 +80,7 @@ pub(crate) fn entry(mut found: Vec<Found<'_>>, position: Position) -> Option<Ent
 }
 
 fn operation(found: Found<'_>) -> EntryOperation {
-    let Found { mut record, part, doc, superseded: _ } = found;
+    let Found { mut record, part, doc, corrected: _ } = found;
     let sightings = std::mem::take(&mut record.decision.sightings);
     let sightings = sightings.into_iter().map(|sighting| SightingAnswer {
         key: sighting.key,

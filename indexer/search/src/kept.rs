@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tidemark_catalog::{Manifest, Slot};
+use tidemark_catalog::Manifest;
+use tidemark_store::ChainRecord;
 
 use super::page::stamp_of;
 use crate::index::Snapshot;
@@ -26,7 +27,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub(crate) fn new(slot: &Slot<Manifest>, snapshot: Arc<Snapshot>) -> Self {
+    pub(crate) fn new(slot: &ChainRecord<Manifest>, snapshot: Arc<Snapshot>) -> Self {
         Self { number: slot.number, stamp: stamp_of(&slot.hash), snapshot }
     }
 

@@ -8,7 +8,8 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use tidemark_catalog::{ChainError, IndexChain, Manifest, Slot};
+use tidemark_catalog::{CatalogError, IndexChain, Manifest};
+use tidemark_store::ChainRecord;
 use tidemark_wal::{Limits, Log, ParameterSource, Reader, Token};
 use tokio::{
     sync::{Semaphore, watch},
@@ -89,7 +90,7 @@ pub struct Searcher {
 
 /// What is changed by one task at a time, each of which ends with a new view.
 struct State {
-    slot: Option<Slot<Manifest>>,
+    slot: Option<ChainRecord<Manifest>>,
     snapshot: Option<Arc<Snapshot>>,
     overlay: Arc<Mutex<Overlay>>,
     listed: Listed,
@@ -160,7 +161,7 @@ impl Searcher {
         let chain = self.chain();
         let known = self.state.lock().await.slot.clone();
         let newer = match &known {
-            Some(slot) => chain.poll(slot).await,
+            Some(slot) => chain.poll_newer(slot).await,
             None => chain.latest().await,
         };
         let newer = newer.map_err(|e| chain_error(&e))?;
@@ -186,7 +187,7 @@ impl Searcher {
         Ok(true)
     }
 
-    async fn serve(&self, slot: Option<Slot<Manifest>>, snapshot: Arc<Snapshot>) -> Result<(), EngineError> {
+    async fn serve(&self, slot: Option<ChainRecord<Manifest>>, snapshot: Arc<Snapshot>) -> Result<(), EngineError> {
         let mut state = self.state.lock().await;
         let cursor = snapshot.manifest.cursor;
         if let Some(slot) = &slot {
@@ -471,7 +472,7 @@ fn no_index(chain: &IndexChain) -> SearchError {
     }
 }
 
-fn chain_error(error: &ChainError) -> SearchError {
+fn chain_error(error: &CatalogError) -> SearchError {
     SearchError::stored(error)
 }
 

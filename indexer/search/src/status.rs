@@ -1,7 +1,7 @@
 //! What a search service says about itself.
 
 use serde_json::{Map, Value};
-use tidemark_catalog::Counts;
+use tidemark_catalog::RecordCounts;
 use tidemark_store::Second;
 
 use super::{
@@ -49,6 +49,6 @@ fn behind(Gap { oldest, start }: &Gap) -> String {
     )
 }
 
-fn entries(counts: &Counts, view: &View) -> OutcomeCounts {
+fn entries(counts: &RecordCounts, view: &View) -> OutcomeCounts {
     OutcomeCounts::of(counts, view.overlay.as_ref().map_or(0, |overlay| overlay.documents))
 }

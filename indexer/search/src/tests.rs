@@ -69,7 +69,7 @@ impl Case {
             Words::NotBug => !words.contains(&"bug"),
         };
         let outcome = request.outcomes.is_empty() || request.outcomes.contains(&record.decision.outcome);
-        let current = record.committed() && !world.marks.overtaken.contains(record.seq);
+        let current = record.committed() && !world.marks.outdated.contains(record.seq);
         text && outcome
             && request.current.is_none_or(|wanted| wanted == current)
             && request.from.is_none_or(|from| from <= record.token)
@@ -328,7 +328,7 @@ async fn a_cursor_of_a_manifest_that_is_gone_says_so() {
     let answer = replica.search(page.clone()).await.unwrap();
     assert_eq!((answer.total, answer.hits.len()), (5, 2));
     let manifest = answer.position.manifest;
-    let newest = world.ship.manifest().number;
+    let newest = world.writer_lease.manifest().number;
     world.chain.chain().set_boundary(newest - 1).await.unwrap();
     let late = searcher(&world, false);
     late.refresh_manifest().await.unwrap();

@@ -151,8 +151,8 @@ impl From<StoreError> for Wait {
     }
 }
 
-impl From<tidemark_catalog::ChainError> for Wait {
-    fn from(error: tidemark_catalog::ChainError) -> Self {
+impl From<tidemark_catalog::CatalogError> for Wait {
+    fn from(error: tidemark_catalog::CatalogError) -> Self {
         Self::Service(error.into())
     }
 }

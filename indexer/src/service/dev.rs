@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tidemark_catalog::{Owner, RootChain};
+use tidemark_catalog::{IndexOwner, RootChain};
 use tidemark_store::{Entropy, Store};
 use tidemark_wal::{Log, Parameters, Writer, WriterOptions};
 use tokio_util::sync::CancellationToken;
@@ -53,7 +53,7 @@ impl DevService {
                 control: None,
                 stores: Stores::opened(Some(log.clone()), Store::folder(&folder.join("index"))?),
                 parameters: Box::new(move |recorded| Some(local(recorded, expiry))),
-                owner: Owner::Named { name: "dev".to_owned() },
+                owner: IndexOwner::Named { name: "dev".to_owned() },
                 adopt: None,
                 identity: None,
                 listen: Some(listen),

@@ -7,9 +7,10 @@ use std::{
 
 use futures::future::join_all;
 use tidemark_catalog::{
-    ChainError, Generation, Identity, IndexChain, Owner, Registered, Registration, Root, RootChain, Slot,
+    CatalogError, Generation, IndexChain, IndexOwner, IndexRegistration, RegistrationOutcome, RootChain, RootState,
+    WriterIdentity,
 };
-use tidemark_store::{Entropy, ProbeReport, Store, StoreError, probe};
+use tidemark_store::{ChainRecord, Entropy, ProbeReport, Store, StoreError, probe};
 use tidemark_wal::{Log, Parameters};
 
 use super::ServiceError;
@@ -27,11 +28,11 @@ const WRITER_LOCK: &str = ".tidemark-writer";
 /// of the others. Of several failures that of the first store is told, whichever answered first.
 pub(super) async fn fit(
     root: &RootChain,
-    head: Option<Slot<Root>>,
+    head: Option<ChainRecord<RootState>>,
     stores: &[&Store],
     entropy: &Entropy,
     probing: impl FnOnce(),
-) -> Result<Option<Slot<Root>>, ServiceError> {
+) -> Result<Option<ChainRecord<RootState>>, ServiceError> {
     let proven = |url: &str| head.as_ref().is_some_and(|slot| slot.state.probes.contains_key(url));
     let mut unproven: Vec<&Store> = Vec::new();
     for store in stores {
@@ -78,16 +79,20 @@ pub(crate) async fn fit_log(root: &RootChain, log: &Log, entropy: &Entropy) -> R
 /// records of another log.
 pub(super) async fn look(
     root: &RootChain,
-    known: Option<&Slot<Root>>,
+    known: Option<&ChainRecord<RootState>>,
     index: &Store,
     entropy: &Entropy,
-) -> Result<IndexChain, ChainError> {
+) -> Result<IndexChain, CatalogError> {
     let start = known.map_or_else(Generation::first, |slot| slot.state.generation_of(index.url().as_str()));
-    IndexChain::open(index, start, entropy.clone()).of_log(root).follow().await
+    IndexChain::open(index, start, entropy.clone()).for_log(root).follow().await
 }
 
 /// The parameters that are asked for, given those that are recorded.
-pub(super) fn wanted(known: Option<&Slot<Root>>, log: &Log, asked: &Asked) -> Result<Parameters, ServiceError> {
+pub(super) fn wanted(
+    known: Option<&ChainRecord<RootState>>,
+    log: &Log,
+    asked: &Asked,
+) -> Result<Parameters, ServiceError> {
     let recorded = known.and_then(|slot| slot.state.schedule()).map(|schedule| schedule.newest().parameters);
     asked(recorded).ok_or_else(|| ServiceError::NoExpiry { log: log.entries.url().to_string() })
 }
@@ -96,14 +101,15 @@ pub(super) fn wanted(known: Option<&Slot<Root>>, log: &Log, asked: &Asked) -> Re
 /// for the same.
 pub(super) async fn register(
     root: &RootChain,
-    head: Option<Slot<Root>>,
+    head: Option<ChainRecord<RootState>>,
     parameters: &Parameters,
     chain: &IndexChain,
-    (owner, adopt): (&Owner, Option<&str>),
-) -> Result<Registration, ServiceError> {
+    (owner, adopt): (&IndexOwner, Option<&str>),
+) -> Result<RegistrationOutcome, ServiceError> {
     let url = chain.index().url().to_string();
-    let registered = Registered { url: url.clone(), owner: owner.clone(), generation: chain.generation().clone() };
-    let how = root.enrol(head, parameters, &url, &registered, adopt).await?;
+    let registered =
+        IndexRegistration { url: url.clone(), owner: owner.clone(), generation: chain.generation().clone() };
+    let how = root.register(head, parameters, &url, &registered, adopt).await?;
     tracing::debug!(?how, index = url, "the index is registered");
     Ok(how)
 }
@@ -111,7 +117,7 @@ pub(super) async fn register(
 /// Who writes a local index, while the folder's writer lock is held: always the same, so that a process that was killed
 /// is succeeded at once.
 pub(super) struct FolderWriter {
-    pub(super) identity: Identity,
+    pub(super) identity: WriterIdentity,
     _lock: File,
 }
 
@@ -119,7 +125,7 @@ impl FolderWriter {
     /// Takes the writer lock of a local index; `None` if the index is not local or another process holds the lock.
     pub(super) fn of(index: &Store) -> Result<Option<Self>, ServiceError> {
         let Ok(folder) = index.url().to_file_path() else { return Ok(None) };
-        let identity = Identity(format!("the holder of {}", folder.join(WRITER_LOCK).display()));
+        let identity = WriterIdentity(format!("the holder of {}", folder.join(WRITER_LOCK).display()));
         Ok(lock(&folder, WRITER_LOCK)?.map(|lock| Self { identity, _lock: lock }))
     }
 }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod chain;
 mod clock;
 mod entropy;
 pub mod planted;
@@ -8,6 +9,9 @@ mod sign;
 mod store;
 mod time;
 
+pub use chain::{
+    BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
+};
 pub use clock::{Clock, ClockError, ESTIMATE_LIFE, Reading};
 pub use entropy::Entropy;
 pub use probe::{ProbeLine, ProbeReport, Verdict, probe};

@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use tantivy::directory::{Directory, FileSlice, MmapDirectory};
 use tempfile::{NamedTempFile, TempPath};
-use tidemark_catalog::Segment;
+use tidemark_catalog::SegmentMeta;
 use tidemark_store::Store;
 use tokio::task::spawn_blocking;
 
@@ -96,7 +96,7 @@ impl Cache {
     }
 
     /// The object of `segment`, from the disk or fetched from the store, and verified.
-    pub(crate) async fn get(self: &Arc<Self>, segment: &Segment) -> Result<Arc<Cached>, EngineError> {
+    pub(crate) async fn get(self: &Arc<Self>, segment: &SegmentMeta) -> Result<Arc<Cached>, EngineError> {
         if let Some(held) = self.held(&segment.checksum) {
             return Ok(held);
         }
@@ -111,7 +111,7 @@ impl Cache {
     }
 
     /// Takes over a file that was just packed and uploaded as `segment`.
-    pub(crate) fn adopt(&self, segment: &Segment, file: PackedFile) -> Result<(), EngineError> {
+    pub(crate) fn adopt(&self, segment: &SegmentMeta, file: PackedFile) -> Result<(), EngineError> {
         if !self.make_room(segment.size) {
             return Ok(());
         }
@@ -128,7 +128,7 @@ impl Cache {
         Ok(())
     }
 
-    async fn open_or_fetch(self: &Arc<Self>, segment: &Segment) -> Result<Arc<Cached>, EngineError> {
+    async fn open_or_fetch(self: &Arc<Self>, segment: &SegmentMeta) -> Result<Arc<Cached>, EngineError> {
         let known = self.state().entries.get(&segment.checksum).map(|entry| entry.verified);
         let right = match known {
             Some(true) => true,
@@ -151,7 +151,7 @@ impl Cache {
     }
 
     /// The object in the store, read when it is needed. That it is there and complete is seen now.
-    async fn remote(&self, segment: &Segment) -> Result<Arc<Cached>, EngineError> {
+    async fn remote(&self, segment: &SegmentMeta) -> Result<Arc<Cached>, EngineError> {
         match self.store.head(&segment.key).await? {
             Some(info) if info.size == segment.size => {}
             Some(info) => return Err(wrong_size(segment, info.size)),
@@ -162,7 +162,7 @@ impl Cache {
     }
 
     /// Whether the file on the disk is what its name says; removes it if it is not.
-    fn verify_left_over(&self, segment: &Segment) -> bool {
+    fn verify_left_over(&self, segment: &SegmentMeta) -> bool {
         let path = self.folder.join(&segment.checksum);
         let right = checksum_of(&path).is_ok_and(|found| found == segment.checksum);
         if !right {
@@ -173,7 +173,7 @@ impl Cache {
         right
     }
 
-    async fn fetch(&self, segment: &Segment) -> Result<TempPath, EngineError> {
+    async fn fetch(&self, segment: &SegmentMeta) -> Result<TempPath, EngineError> {
         let temporary = NamedTempFile::new_in(&self.folder).map_err(|e| disk(&self.folder, e))?;
         let (file, path) = temporary.into_parts();
         let file = Arc::new(file);
@@ -188,7 +188,7 @@ impl Cache {
         check.await.map_err(|e| refused("verify a segment", &e))?
     }
 
-    async fn fetch_part(&self, segment: &Segment, from: u64, file: Arc<File>) -> Result<(), EngineError> {
+    async fn fetch_part(&self, segment: &SegmentMeta, from: u64, file: Arc<File>) -> Result<(), EngineError> {
         let to = (from + PART).min(segment.size);
         let bytes = match self.store.get_range(&segment.key, from..to).await {
             Ok(bytes) => bytes,
@@ -206,7 +206,7 @@ impl Cache {
     }
 
     /// Tells an object that is gone or too short from a store that fails.
-    async fn why(&self, segment: &Segment, error: tidemark_store::StoreError) -> EngineError {
+    async fn why(&self, segment: &SegmentMeta, error: tidemark_store::StoreError) -> EngineError {
         match self.store.head(&segment.key).await {
             Ok(None) => EngineError::Gone { key: segment.key.clone() },
             Ok(Some(info)) if info.size != segment.size => wrong_size(segment, info.size),
@@ -278,7 +278,7 @@ impl State {
     }
 }
 
-fn wrong_size(segment: &Segment, found: u64) -> EngineError {
+fn wrong_size(segment: &SegmentMeta, found: u64) -> EngineError {
     let why = format!("it has {found} bytes, the manifest says {}", segment.size);
     EngineError::Damaged { key: segment.key.clone(), why }
 }
@@ -332,7 +332,7 @@ fn checksum_of(path: &Path) -> io::Result<String> {
     }
 }
 
-fn verify(path: &Path, segment: &Segment) -> Result<(), EngineError> {
+fn verify(path: &Path, segment: &SegmentMeta) -> Result<(), EngineError> {
     let found = checksum_of(path).map_err(|e| disk(path, e))?;
     if found == segment.checksum {
         return Ok(());

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use tantivy::{IndexSettings, indexer::merge_filtered_segments};
-use tidemark_catalog::{Manifest, Segment, Sidecar};
+use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_store::Store;
 use tokio::task::spawn_blocking;
 
@@ -86,13 +86,13 @@ impl TantivyEngine {
         &self.fields
     }
 
-    async fn served(&self, segment: Segment, marks: Arc<Marks>) -> Result<Arc<Served>, EngineError> {
+    async fn served(&self, segment: SegmentMeta, marks: Arc<Marks>) -> Result<Arc<Served>, EngineError> {
         let before = self.state().served.get(&segment.key).and_then(Weak::upgrade);
         let open = self.segment(segment).await?;
         spawn_blocking(move || Served::new(open, &marks, before)).await.map_err(|e| refused("open a segment", &e))?
     }
 
-    async fn segment(&self, segment: Segment) -> Result<Arc<OpenSegment>, EngineError> {
+    async fn segment(&self, segment: SegmentMeta) -> Result<Arc<OpenSegment>, EngineError> {
         if let Some(open) = self.state().segments.get(&segment.key).and_then(Weak::upgrade) {
             return Ok(open);
         }
@@ -106,7 +106,7 @@ impl TantivyEngine {
     }
 
     /// The union of all sidecars. Only those that are new are read.
-    async fn marks(&self, sidecars: &[Sidecar]) -> Result<Arc<Marks>, EngineError> {
+    async fn marks(&self, sidecars: &[SidecarMeta]) -> Result<Arc<Marks>, EngineError> {
         let latest = self.state().latest.clone();
         let known = latest.as_deref().map_or(&[][..], |latest| &latest.manifest.sidecars);
         let (mut union, new) = match (&latest, sidecars.strip_prefix(known)) {
@@ -120,7 +120,7 @@ impl TantivyEngine {
         Ok(union)
     }
 
-    async fn read_marks_once(&self, sidecar: &Sidecar) -> Result<Arc<Marks>, EngineError> {
+    async fn read_marks_once(&self, sidecar: &SidecarMeta) -> Result<Arc<Marks>, EngineError> {
         if let Some(marks) = self.state().sidecars.get(&sidecar.key) {
             return Ok(marks.clone());
         }
@@ -158,7 +158,7 @@ impl Engine for TantivyEngine {
         Ok(Arc::new(SnapshotLookup(self.snapshot(manifest).await?)))
     }
 
-    async fn merge(&self, inputs: &[Segment]) -> Result<Packed, EngineError> {
+    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<Packed, EngineError> {
         let segments: Vec<_> = stream::iter(inputs.to_vec())
             .map(|segment| self.segment(segment))
             .buffered(OPENED_AT_ONCE)
@@ -168,7 +168,7 @@ impl Engine for TantivyEngine {
         spawn_blocking(move || merge(&segments, &fields, &folder)).await.map_err(|e| refused("merge segments", &e))?
     }
 
-    async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<Record>, EngineError> {
+    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<Record>, EngineError> {
         let open = self.segment(segment.clone()).await?;
         let held = seqs.start.max(segment.seq.start)..seqs.end.min(segment.seq.end);
         spawn_blocking(move || held.filter_map(|seq| open.doc(seq)).map(|doc| open.record(doc)).collect())
@@ -180,7 +180,7 @@ impl Engine for TantivyEngine {
         sidecar::pack(marks).map_err(|e| refused("pack marks", &e))
     }
 
-    async fn read_marks(&self, sidecar: &Sidecar) -> Result<Marks, EngineError> {
+    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<Marks, EngineError> {
         let object = self.store.get(&sidecar.key, LARGEST_SIDECAR).await?;
         let object = object.ok_or_else(|| EngineError::Gone { key: sidecar.key.clone() })?;
         let body = object.body.ok_or_else(|| damaged(&sidecar.key, &"it is too large"))?;
@@ -192,7 +192,7 @@ impl Engine for TantivyEngine {
         sidecar::read(&body).map_err(|e| damaged(&sidecar.key, &e))
     }
 
-    async fn uploaded(&self, segment: &Segment, file: PackedFile) {
+    async fn uploaded(&self, segment: &SegmentMeta, file: PackedFile) {
         if let Err(error) = self.cache.adopt(segment, file) {
             tracing::warn!(key = segment.key, %error, "a new segment was not kept in the cache, it will be fetched");
         }

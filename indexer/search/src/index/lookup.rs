@@ -60,18 +60,13 @@ impl Snapshot {
             let outcome =
                 segment.outcome(doc).ok_or_else(|| segment.damaged(&format!("document {doc} has no outcome")))?;
             let seq = segment.seq(doc);
-            decided.push(Decided {
-                op: segment.op(doc),
-                seq,
-                outcome,
-                superseded: self.marks.superseded.contains(seq),
-            });
+            decided.push(Decided { op: segment.op(doc), seq, outcome, corrected: self.marks.corrected.contains(seq) });
         }
         decided.sort_by_key(|decided| (decided.op, decided.seq));
         Ok(decided)
     }
 
-    /// All documents of a token, superseded ones included.
+    /// All documents of a token, corrected ones included.
     pub(crate) fn records_of(&self, token: &Token) -> Result<Vec<(&OpenSegment, DocId)>, EngineError> {
         let mut found = Vec::new();
         let text = token.to_string();
@@ -104,7 +99,7 @@ impl Snapshot {
     pub(crate) fn is_current(&self, segment: &OpenSegment, doc: DocId) -> bool {
         segment.outcome(doc) == Some(Outcome::Committed) && {
             let seq = segment.seq(doc);
-            !self.marks.overtaken.contains(seq) && !self.marks.superseded.contains(seq)
+            !self.marks.outdated.contains(seq) && !self.marks.corrected.contains(seq)
         }
     }
 
@@ -116,8 +111,8 @@ impl Snapshot {
                 continue;
             }
             for doc in segment.docs_with(segment.fields.writer_key, &term)? {
-                let superseded = self.marks.superseded.contains(segment.seq(doc));
-                if !superseded && segment.outcome(doc) == Some(Outcome::Committed) {
+                let corrected = self.marks.corrected.contains(segment.seq(doc));
+                if !corrected && segment.outcome(doc) == Some(Outcome::Committed) {
                     let record = segment.record(doc)?;
                     let found = (record.token, record.op);
                     smallest = Some(smallest.map_or(found, |least| found.min(least)));
@@ -162,7 +157,7 @@ impl Snapshot {
                 let later = after.is_none_or(|after| order > after);
                 if later
                     && wanted.seconds.contains(&segment.announced(doc))
-                    && !self.marks.superseded.contains(segment.seq(doc))
+                    && !self.marks.corrected.contains(segment.seq(doc))
                 {
                     aborted.push((order, segment, doc));
                 }

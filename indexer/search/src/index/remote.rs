@@ -14,7 +14,7 @@ use tantivy::{
     HasLen,
     directory::{FileHandle, OwnedBytes},
 };
-use tidemark_catalog::Segment;
+use tidemark_catalog::SegmentMeta;
 use tidemark_store::Store;
 use tokio::runtime::Handle;
 
@@ -86,7 +86,7 @@ pub(crate) struct RemoteFile {
 
 impl RemoteFile {
     /// The object of `segment`. Called on a runtime, whose threads do the reading.
-    pub(crate) fn new(store: &Store, segment: &Segment, blocks: &Arc<Blocks>) -> io::Result<Self> {
+    pub(crate) fn new(store: &Store, segment: &SegmentMeta, blocks: &Arc<Blocks>) -> io::Result<Self> {
         Ok(Self {
             store: store.clone(),
             runtime: Handle::try_current().map_err(io::Error::other)?,

@@ -10,7 +10,7 @@ use tantivy::{
     schema::{Field, IndexRecordOption},
     store::StoreReader,
 };
-use tidemark_catalog::Segment;
+use tidemark_catalog::SegmentMeta;
 use tidemark_store::Second;
 use tidemark_wal::Outcome;
 
@@ -30,10 +30,10 @@ const STORE_BLOCKS: usize = 8;
 /// An open segment. Its documents are its records by seq: document 0 has the segment's first seq, and none is left out.
 pub(crate) struct OpenSegment {
     /// What the manifest says of it.
-    pub(crate) of: Segment,
+    pub(crate) of: SegmentMeta,
     pub(crate) fields: Arc<Fields>,
     tantivy: tantivy::Segment,
-    /// All documents, superseded ones included.
+    /// All documents, corrected ones included.
     pub(crate) reader: SegmentReader,
     store: StoreReader,
     pub(crate) op: Column<u64>,
@@ -47,7 +47,7 @@ pub(crate) struct OpenSegment {
 
 impl OpenSegment {
     /// Opens the segment in `cached`. Blocks.
-    pub(crate) fn open(of: &Segment, fields: &Arc<Fields>, cached: Arc<Cached>) -> Result<Self, EngineError> {
+    pub(crate) fn open(of: &SegmentMeta, fields: &Arc<Fields>, cached: Arc<Cached>) -> Result<Self, EngineError> {
         let damaged = |why: String| EngineError::Damaged { key: of.key.clone(), why };
         let pack = Pack::open(cached.file().clone()).map_err(|e| damaged(e.to_string()))?;
         if pack.documents() != of.documents || of.documents != of.seq.end.saturating_sub(of.seq.start) {
@@ -62,7 +62,7 @@ impl OpenSegment {
     }
 
     fn from_pack(
-        of: &Segment,
+        of: &SegmentMeta,
         fields: &Arc<Fields>,
         pack: &Arc<Pack>,
         held: Option<Arc<Cached>>,
@@ -139,7 +139,7 @@ impl OpenSegment {
         filter::may_hold(&self.filter, asked, term)
     }
 
-    /// The documents with a term, ascending, superseded ones included.
+    /// The documents with a term, ascending, corrected ones included.
     pub(crate) fn docs_with(&self, field: Field, term: &str) -> Result<Vec<DocId>, EngineError> {
         docs_with(&self.reader, field, term).map_err(|e| self.damaged(&e))
     }

@@ -19,15 +19,15 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// Every question about every name of the history, and some names that it does not have.
 async fn answers_are_right(world: &World, lookup: &dyn Lookup) -> Result<(), TestCaseError> {
     let records = &world.records;
-    let superseded = |record: &Record| world.marks.superseded.contains(record.seq);
+    let corrected = |record: &Record| world.marks.corrected.contains(record.seq);
     let mut tokens: Vec<Token> = records.iter().map(|record| record.token).collect();
     tokens.extend([token(3, 9), Token::from_bytes([255; 20])]);
     for (token, found) in tokens.iter().zip(lookup.decided(&tokens).await.unwrap()) {
         let of = records.iter().filter(|record| record.token == *token);
         let mut wanted: Vec<Decided> = of
             .map(|record| {
-                let (outcome, superseded) = (record.decision.outcome, superseded(record));
-                Decided { op: record.op, seq: record.seq, outcome, superseded }
+                let (outcome, corrected) = (record.decision.outcome, corrected(record));
+                Decided { op: record.op, seq: record.seq, outcome, corrected }
             })
             .collect();
         wanted.sort_by_key(|decided| (decided.op, decided.seq));

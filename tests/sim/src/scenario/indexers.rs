@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemark_catalog::{Generation, Identity, IndexChain, RootChain};
+use tidemark_catalog::{Generation, IndexChain, RootChain, WriterIdentity};
 use tidemark_ingest::engine::{Engine, EngineError};
 use tidemark_ingest::model::Model;
 use tidemark_ingest::{Ingest, IngestOptions, IngestStatus};
@@ -32,7 +32,7 @@ pub async fn index(world: World, process: Process, name: String) -> End {
         log,
         root,
         chain,
-        identity: Identity(identity),
+        identity: WriterIdentity(identity),
         options: options(&world),
         entropy: world.entropy(),
         status: watch::Sender::new(IngestStatus::default()),
