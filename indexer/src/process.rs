@@ -9,12 +9,12 @@ use std::{
 
 use jiff::Timestamp;
 use tidemark_crds::{PodPhase, PodProblem, PodReport, Reason, StoreRole, names::Component};
-use tidemark_ingest::{FailureCause, IngestStatus, Role, ToCause};
+use tidemark_ingest::{FailureCause, IngestRole, IngestStatus, ToCause};
 use tidemark_search::{
-    Search,
-    api::{self, OutcomeCounts, Position, StatusAnswer, instant},
+    SearchService,
+    api::{self, IndexPosition, OutcomeCounts, StatusAnswer, instant},
 };
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tokio::sync::watch;
 
 /// A process as its server sees it. Clones share it.
@@ -24,7 +24,7 @@ pub struct Process(Arc<Shared>);
 struct Shared {
     kind: Component,
     ingest: Option<watch::Receiver<IngestStatus>>,
-    search: Option<Arc<dyn Search>>,
+    search: Option<Arc<dyn SearchService>>,
     state: Mutex<State>,
 }
 
@@ -42,16 +42,20 @@ struct State {
 
 impl Process {
     /// A process that writes an index and may serve search beside it.
-    pub fn indexer(ingest: watch::Receiver<IngestStatus>, search: Option<Arc<dyn Search>>) -> Self {
+    pub fn indexer(ingest: watch::Receiver<IngestStatus>, search: Option<Arc<dyn SearchService>>) -> Self {
         Self::new(Component::Indexer, Some(ingest), search)
     }
 
     /// A process that serves search.
-    pub fn searching(search: Arc<dyn Search>) -> Self {
+    pub fn searching(search: Arc<dyn SearchService>) -> Self {
         Self::new(Component::Search, None, Some(search))
     }
 
-    fn new(kind: Component, ingest: Option<watch::Receiver<IngestStatus>>, search: Option<Arc<dyn Search>>) -> Self {
+    fn new(
+        kind: Component,
+        ingest: Option<watch::Receiver<IngestStatus>>,
+        search: Option<Arc<dyn SearchService>>,
+    ) -> Self {
         Self(Arc::new(Shared { kind, ingest, search, state: Mutex::default() }))
     }
 
@@ -136,17 +140,17 @@ impl Process {
         let totals = ingest.totals.filter(|_| ingest.manifest > 0)?;
         Some(StatusAnswer {
             horizon,
-            position: Position { generation: generation?, manifest: ingest.manifest, watermark: cursor? },
+            position: IndexPosition { generation: generation?, manifest: ingest.manifest, watermark: cursor? },
             lag_seconds: ingest.lag_seconds,
             lag_reason: None,
             epoch: ingest.epoch,
             writer,
-            role: if ingest.role == Role::Writer { api::Role::Writer } else { api::Role::Standby },
+            role: if ingest.role == IngestRole::Writer { api::ProcessRole::Writer } else { api::ProcessRole::Standby },
             entries: OutcomeCounts::of(&ingest.entries, 0),
             segments: totals.segments,
             documents: totals.records,
             bytes: totals.bytes,
-            strangers: ingest.strangers,
+            unrecognized_keys: ingest.unrecognized_keys,
             overlay: None,
             problems: problems.into_iter().map(|problem| problem.message).collect(),
             details: serde_json::Map::new(),
@@ -155,8 +159,8 @@ impl Process {
 
     fn problems(&self, state: &State, ingest: Option<&IngestStatus>) -> Vec<PodProblem> {
         let mut found: Vec<(FailureCause, String)> = state.problems.values().cloned().collect();
-        if let Some(trouble) = ingest.and_then(|ingest| ingest.trouble.as_ref()) {
-            found.push((trouble.cause.clone(), trouble.message.clone()));
+        if let Some(problem) = ingest.and_then(|ingest| ingest.problem.as_ref()) {
+            found.push((problem.cause.clone(), problem.message.clone()));
         }
         if let Some(search) = &self.0.search {
             found.extend(search.failures());
@@ -182,12 +186,12 @@ impl Process {
 /// Fills in what an ingest knows.
 fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
     report.phase = match ingest.role {
-        Role::Starting => PodPhase::Starting,
-        Role::Standby => PodPhase::Standby,
-        Role::Writer => PodPhase::Writing,
-        Role::Ended => PodPhase::Ended,
+        IngestRole::Starting => PodPhase::Starting,
+        IngestRole::Standby => PodPhase::Standby,
+        IngestRole::Writer => PodPhase::Writing,
+        IngestRole::Ended => PodPhase::Ended,
     };
-    let known = |second: Second| (second > Second::default()).then(|| instant(second));
+    let known = |second: StoreSecond| (second > StoreSecond::default()).then(|| instant(second));
     report.epoch = ingest.epoch;
     report.manifest = ingest.manifest;
     report.horizon = known(ingest.horizon);
@@ -195,8 +199,8 @@ fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
     report.lag_seconds = ingest.lag_seconds;
     report.pending_entries = ingest.pending;
     report.entries = OutcomeCounts::of(&ingest.entries, 0).total();
-    report.caught_up = ingest.caught_up && ingest.lag_seconds == 0 && ingest.role == Role::Writer;
-    report.writer = if ingest.role == Role::Writer { report.identity.clone() } else { ingest.holder.clone() };
+    report.caught_up = ingest.caught_up && ingest.lag_seconds == 0 && ingest.role == IngestRole::Writer;
+    report.writer = if ingest.role == IngestRole::Writer { report.identity.clone() } else { ingest.holder.clone() };
 }
 
 /// Fills in what a search service knows.
@@ -261,7 +265,7 @@ mod tests {
         let (sender, receiver) = watch::channel(IngestStatus::default());
         let process = Process::indexer(receiver, None);
         assert_eq!(process.answer().phase, PodPhase::Starting);
-        sender.send_modify(|status| status.role = Role::Standby);
+        sender.send_modify(|status| status.role = IngestRole::Standby);
         assert_eq!(process.answer().phase, PodPhase::Standby);
         process.set_phase(Some(PodPhase::Purging));
         assert_eq!(process.answer().phase, PodPhase::Purging);

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tidemark_ingest::IngestOptions;
-use tidemark_ingest::engine::Engine as _;
-use tidemark_store::{Metadata, Second, Store};
+use tidemark_ingest::engine::IndexEngine as _;
+use tidemark_store::{Store, StoreSecond, UserMetadata};
 use tidemark_tests::{
     Minio,
     bench::{Bench, median, number, rate, shortest},
     stores,
     workload::Bundle,
 };
-use tidemark_wal::{Limits, Log, Reader, Schedule};
+use tidemark_wal::{Log, LogReader, ParameterSchedule, ReaderLimits};
 use tokio::time::Instant;
 
 const AT_ONCE: usize = 64;
@@ -61,8 +61,8 @@ async fn main() -> anyhow::Result<()> {
 
 /// Writes the entries, waits until all are sealed, and gives the range of their seconds. Their tokens bear the store's
 /// time, a few hundred in each second.
-async fn write(log: &Log, count: u64) -> anyhow::Result<(Second, Second)> {
-    let store_time = async || -> anyhow::Result<Second> {
+async fn write(log: &Log, count: u64) -> anyhow::Result<(StoreSecond, StoreSecond)> {
+    let store_time = async || -> anyhow::Result<StoreSecond> {
         log.entries.put("now", "".into()).await?;
         Ok(log.entries.head("now").await?.map(|info| info.time).unwrap_or_default())
     };
@@ -73,7 +73,7 @@ async fn write(log: &Log, count: u64) -> anyhow::Result<(Second, Second)> {
         let chunk = (written..count.min(written + 500)).map(|n| Bundle { n, at: now });
         let puts = chunk.map(|bundle| async move {
             log.descriptors().put(&bundle.path(), bundle.descriptor()).await?;
-            let created = log.entries.create(&bundle.token().to_string(), bundle.entry(), &Metadata::new()).await;
+            let created = log.entries.create(&bundle.token().to_string(), bundle.entry(), &UserMetadata::new()).await;
             anyhow::ensure!(matches!(created, tidemark_store::Create::Committed), "{created:?}");
             Ok(())
         });
@@ -101,9 +101,9 @@ async fn raw_gets(log: &Log) -> anyhow::Result<Duration> {
 }
 
 /// Feeds the documents to Tantivy on one thread, from memory.
-async fn raw_tantivy(log: &Log, index: &Store, first: Second, last: Second) -> anyhow::Result<Duration> {
-    let reader = Reader::new(log, Limits::default());
-    let schedule = Schedule::constant(shortest());
+async fn raw_tantivy(log: &Log, index: &Store, first: StoreSecond, last: StoreSecond) -> anyhow::Result<Duration> {
+    let reader = LogReader::new(log, ReaderLimits::default());
+    let schedule = ParameterSchedule::constant(shortest());
     let (fetcher, schedule) = (&reader, &schedule);
     let resolved: Vec<_> = reader
         .list(first, last.next())
@@ -111,7 +111,7 @@ async fn raw_tantivy(log: &Log, index: &Store, first: Second, last: Second) -> a
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    let mut records: Vec<_> = resolved.iter().flat_map(tidemark_ingest::Record::from_resolved).collect();
+    let mut records: Vec<_> = resolved.iter().flat_map(tidemark_ingest::OperationRecord::from_resolved).collect();
     for (seq, record) in (1..).zip(&mut records) {
         record.seq = seq;
     }

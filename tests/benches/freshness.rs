@@ -16,7 +16,7 @@ use tidemark_tests::{
     bench::{number, percentile},
     stores,
 };
-use tidemark_wal::{Draft, Log, Token, Writer, WriterOptions};
+use tidemark_wal::{EntryDraft, Log, LogWriter, LogWriterOptions, Token};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     time::Instant,
@@ -58,7 +58,7 @@ async fn main() -> anyhow::Result<()> {
     let open = |bucket: &str| stores::open(&format!("s3://{bucket}"), &server.environment());
     let log = Log::over(open("log"), vec![open("meta")]);
     let root = Arc::new(RootChain::open(&log, entropy.clone()));
-    let writer = Writer::open(log, root, WriterOptions::named("bench"), entropy).await?;
+    let writer = LogWriter::open(log, root, LogWriterOptions::named("bench"), entropy).await?;
 
     let busy = number("BENCH_BUSY_APPENDS", 100);
     let mut watches = Vec::new();
@@ -81,9 +81,9 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn append(writer: &Writer, n: u64) -> anyhow::Result<Token> {
+async fn append(writer: &LogWriter, n: u64) -> anyhow::Result<Token> {
     let attributes = Map::from_iter([("n".to_owned(), Value::from(n))]);
-    Ok(writer.append(Draft { attributes, ..Draft::default() }).await?.token)
+    Ok(writer.append(EntryDraft { attributes, ..EntryDraft::default() }).await?.token)
 }
 
 /// How long after it was acknowledged the entry was in an answer, and how long after its second was below the horizon it

@@ -21,13 +21,13 @@ use tantivy::{
     schema::{STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value as _},
 };
 use tidemark_catalog::{Generation, IndexChain, Manifest, RootChain};
-use tidemark_ingest::Record;
-use tidemark_ingest::engine::Engine as _;
+use tidemark_ingest::OperationRecord;
+use tidemark_ingest::engine::IndexEngine as _;
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{
-    Search as _, Searcher, SearcherOptions,
-    api::{SearchRequest, Sort},
+    IndexSearcher, SearchService as _, SearcherOptions,
+    api::{SearchRequest, SortOrder},
 };
 use tidemark_store::Entropy;
 use tidemark_tests::{
@@ -147,7 +147,7 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
     let engine = Arc::new(TantivyEngine::open(chain.index().clone(), &options)?);
     let raw_folder = tempfile::tempdir()?;
     let raw = Raw::build(raw_folder.path(), &engine, manifest).await?;
-    let searcher = Searcher::new(engine, chain.clone(), None, SearcherOptions::default())?;
+    let searcher = IndexSearcher::new(engine, chain.clone(), None, SearcherOptions::default())?;
     let stop = CancellationToken::new();
     let following = Arc::clone(&searcher);
     let run = tokio::spawn({
@@ -196,7 +196,7 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
 fn request(query: &str) -> SearchRequest {
     SearchRequest {
         query: query.to_owned(),
-        sort: Sort::Relevance,
+        sort: SortOrder::Relevance,
         size: SIZE,
         facets: Vec::new(),
         histogram: false,
@@ -263,7 +263,7 @@ impl Raw {
         for (_, address) in top {
             let document: TantivyDocument = self.searcher.doc(address)?;
             let (_, value) = document.iter_fields_and_values().next().context("a stored record")?;
-            let _: Record = serde_json::from_slice(value.as_bytes().context("bytes")?)?;
+            let _: OperationRecord = serde_json::from_slice(value.as_bytes().context("bytes")?)?;
             hits += 1;
         }
         Ok((total, hits))

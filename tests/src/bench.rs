@@ -7,15 +7,15 @@ use tidemark_catalog::{Generation, IndexChain, RootChain, WriterIdentity};
 use tidemark_ingest::{Ingest, IngestOptions, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_store::{Clock, Entropy, Second, Store};
-use tidemark_wal::{Log, Parameters};
+use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_wal::{Log, LogParameters};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The shortest parameters: a second is sealed 3 s after it.
-pub fn shortest() -> Parameters {
+pub fn shortest() -> LogParameters {
     let second = Duration::from_secs(1);
-    Parameters { request_timeout: second, visibility_delay: Duration::ZERO, ..Parameters::with_expiry(second) }
+    LogParameters { request_timeout: second, visibility_delay: Duration::ZERO, ..LogParameters::with_expiry(second) }
 }
 
 /// An indexer that is ready to run.
@@ -52,7 +52,7 @@ impl Bench {
     }
 
     /// Runs until the cursor has passed `last`, then stops.
-    pub async fn until(mut self, last: Second) -> anyhow::Result<IngestStatus> {
+    pub async fn until(mut self, last: StoreSecond) -> anyhow::Result<IngestStatus> {
         let stop = CancellationToken::new();
         let running = tokio::spawn(self.ingest.run(stop.clone()));
         let reached = self.status.wait_for(|status| status.cursor.second() > last).await;

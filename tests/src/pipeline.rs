@@ -10,14 +10,14 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tidemark_catalog::{Generation, IndexChain, RootChain, SegmentMeta, WriterIdentity};
 use tidemark_indexer::http::{Metrics, Server, ServerOptions};
-use tidemark_ingest::Record;
-use tidemark_ingest::engine::Engine;
-use tidemark_ingest::{Ingest, IngestOptions, IngestStatus, Role};
+use tidemark_ingest::OperationRecord;
+use tidemark_ingest::engine::IndexEngine;
+use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{Searcher, SearcherOptions};
-use tidemark_store::{Clock, Entropy, Second, Store};
-use tidemark_wal::{Log, Parameters, Token};
+use tidemark_search::{IndexSearcher, SearcherOptions};
+use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_wal::{Log, LogParameters, Token};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -57,19 +57,19 @@ impl Pipeline {
     }
 
     /// A second `ago` before the store's present.
-    pub fn ago(&self, ago: u64) -> Second {
+    pub fn ago(&self, ago: u64) -> StoreSecond {
         self.server.clock().second().before(Duration::from_secs(ago))
     }
 
     /// Puts an entry that was written in the second of its token.
-    pub fn entry(&self, at: Second, body: impl Into<Bytes>) -> Token {
+    pub fn entry(&self, at: StoreSecond, body: impl Into<Bytes>) -> Token {
         let token = Token::new(at, &self.entropy);
         self.server.insert_at("log", &token.to_string(), body, at);
         token
     }
 
     /// Puts a bundle with a descriptor that bears `message`, both of second `at`.
-    pub fn bundle(&self, at: Second, id: &str, message: &str) -> Token {
+    pub fn bundle(&self, at: StoreSecond, id: &str, message: &str) -> Token {
         let path = format!("bundles/repo/{id}/bundle.yaml");
         let token = self.entry(at, path.clone());
         self.server.insert_at("meta", &path, format!("id: {id}\nmessage: {message}\n"), at);
@@ -77,7 +77,7 @@ impl Pipeline {
     }
 
     /// Puts the descriptor of bundle `id`, written at `time`.
-    pub fn descriptor(&self, id: &str, time: Second) {
+    pub fn descriptor(&self, id: &str, time: StoreSecond) {
         self.server.insert_at("meta", &format!("bundles/repo/{id}/bundle.yaml"), format!("id: {id}\n"), time);
     }
 
@@ -122,7 +122,7 @@ impl Pipeline {
         let cache = tempfile::tempdir().expect("a temporary folder");
         let root = Arc::new(RootChain::open(&log, self.entropy.clone()));
         let engine = Arc::new(engine(&self.chain, &cache));
-        let searcher = Searcher::new(engine, self.chain.clone(), Some((&log, root)), SearcherOptions::default());
+        let searcher = IndexSearcher::new(engine, self.chain.clone(), Some((&log, root)), SearcherOptions::default());
         let searcher = searcher.expect("the searcher starts");
         let stop = CancellationToken::new();
         let server = Server::searching(searcher.clone(), Metrics::default(), ServerOptions::default(), stop.clone());
@@ -164,13 +164,13 @@ impl Pipeline {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until something goes wrong, and gives what the indexer says of it: as its trouble, or as its end.
-    pub async fn trouble(&mut self) -> String {
+    /// Waits until something goes wrong, and gives what the indexer says of it: as its problem, or as its end.
+    pub async fn problem(&mut self) -> String {
         let before = self.ends().len();
         let give_up = Instant::now() + PATIENCE;
         while Instant::now() < give_up {
-            if let Some(trouble) = &self.status.borrow().trouble {
-                return trouble.message.clone();
+            if let Some(problem) = &self.status.borrow().problem {
+                return problem.message.clone();
             }
             if let Some(end) = self.ends().get(before) {
                 return end.clone();
@@ -181,7 +181,7 @@ impl Pipeline {
     }
 
     /// Waits until the cursor has passed every one of `tokens`, and gives what is recorded of each: corrections last.
-    pub async fn recorded(&mut self, tokens: &[Token]) -> Vec<Vec<Record>> {
+    pub async fn recorded(&mut self, tokens: &[Token]) -> Vec<Vec<OperationRecord>> {
         let last = tokens.iter().max().expect("there are tokens").second();
         self.until("the tokens are published", |status| status.cursor.0 > last).await;
         let mut all = self.records().await;
@@ -189,11 +189,11 @@ impl Pipeline {
     }
 
     /// Every record of the index, by token and seq.
-    pub async fn records(&self) -> BTreeMap<Token, Vec<Record>> {
+    pub async fn records(&self) -> BTreeMap<Token, Vec<OperationRecord>> {
         let cache = tempfile::tempdir().expect("a temporary folder");
         let engine = engine(&self.chain, &cache);
         let manifest = self.chain.latest().await.expect("the chain reads").expect("there is a manifest").state;
-        let mut records: BTreeMap<Token, Vec<Record>> = BTreeMap::new();
+        let mut records: BTreeMap<Token, Vec<OperationRecord>> = BTreeMap::new();
         for segment in &manifest.segments {
             for record in all_of(&engine, segment).await {
                 records.entry(record.token).or_default().push(record);
@@ -229,7 +229,7 @@ impl Attempt {
     }
 
     fn ingest(&self, cache: &TempDir) -> Ingest {
-        self.status.send_modify(|status| status.role = Role::Starting);
+        self.status.send_modify(|status| status.role = IngestRole::Starting);
         Ingest {
             log: self.log.clone(),
             clock: Clock::new(self.log.stores(), &self.entropy.nonce()),
@@ -244,9 +244,9 @@ impl Attempt {
     }
 }
 
-fn parameters() -> Parameters {
+fn parameters() -> LogParameters {
     let second = Duration::from_secs(1);
-    Parameters { request_timeout: second, visibility_delay: Duration::ZERO, ..Parameters::with_expiry(second) }
+    LogParameters { request_timeout: second, visibility_delay: Duration::ZERO, ..LogParameters::with_expiry(second) }
 }
 
 fn open(server: &S3Server, bucket: &str) -> Store {
@@ -262,6 +262,6 @@ fn engine(chain: &IndexChain, cache: &TempDir) -> TantivyEngine {
     TantivyEngine::open(chain.index().clone(), &options).expect("the engine opens")
 }
 
-async fn all_of(engine: &TantivyEngine, segment: &SegmentMeta) -> Vec<Record> {
+async fn all_of(engine: &TantivyEngine, segment: &SegmentMeta) -> Vec<OperationRecord> {
     engine.records(segment, segment.seq.clone()).await.expect("the segment reads")
 }

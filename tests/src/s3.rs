@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tokio::{net::TcpListener, runtime::Runtime};
 
 pub use self::clock::StoreClock;
@@ -126,7 +126,7 @@ impl S3Server {
     }
 
     /// Puts an object that looks as if it had been written at `time`.
-    pub fn insert_at(&self, bucket: &str, key: &str, body: impl Into<Bytes>, time: Second) {
+    pub fn insert_at(&self, bucket: &str, key: &str, body: impl Into<Bytes>, time: StoreSecond) {
         self.shared.buckets().insert(bucket, key, body.into(), time.timestamp());
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use object_store::memory::InMemory;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tempfile::TempDir;
-use tidemark_store::{Entropy, Metadata, Second, Store};
+use tidemark_store::{Entropy, Store, StoreSecond, UserMetadata};
 use tokio::sync::OnceCell;
 
 use crate::{Faulty, Minio, S3Server};
@@ -71,7 +71,7 @@ impl TestStore {
     }
 
     /// The store's time, as a fresh object shows it.
-    pub async fn now(&self) -> Second {
+    pub async fn now(&self) -> StoreSecond {
         self.store.put("now", Bytes::new()).await.expect("it is written");
         let info = self.store.head("now").await.expect("the store answers").expect("it is there");
         self.store.delete(&["now".to_owned()]).await.expect("it is deleted");
@@ -120,9 +120,9 @@ impl TestStore {
     }
 
     /// The user metadata that the store gives back for `metadata`.
-    pub fn kept(&self, metadata: &Metadata) -> Metadata {
+    pub fn kept(&self, metadata: &UserMetadata) -> UserMetadata {
         match self.on {
-            On::Folder(_) => Metadata::new(),
+            On::Folder(_) => UserMetadata::new(),
             _ => metadata.clone(),
         }
     }

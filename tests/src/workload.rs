@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
 const SUBJECTS: [&str; 16] = [
@@ -50,12 +50,12 @@ pub struct Bundle {
     /// Its number.
     pub n: u64,
     /// Its entry's second and store time, and its descriptor's store time.
-    pub at: Second,
+    pub at: StoreSecond,
 }
 
 impl Bundle {
     /// `count` bundles, `a_second` of them in each second, the last of them `ago` before `now`.
-    pub fn run(count: u64, a_second: u64, now: Second, ago: Duration) -> impl Iterator<Item = Self> {
+    pub fn run(count: u64, a_second: u64, now: StoreSecond, ago: Duration) -> impl Iterator<Item = Self> {
         let last = now.before(ago);
         (0..count).map(move |n| Self { n, at: last.before(Duration::from_secs((count - 1 - n) / a_second)) })
     }

@@ -4,15 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use tidemark_store::{Entropy, Second, put_signed};
+use tidemark_store::{Entropy, StoreSecond, put_signed};
 use tidemark_tests::{
     S3Server, TestStore,
     faults::{Fault, Operation, Rule},
     stores::On,
 };
 use tidemark_wal::{
-    AppendError, Draft, DraftOp, Evidence, Limits, Listed, Log, Outcome, Parameters, Reader, Resolved, Schedule,
-    Writer, WriterOptions,
+    AppendError, DraftOperation, EntryDraft, Evidence, ListedEntry, Log, LogParameters, LogReader, LogWriter,
+    LogWriterOptions, Outcome, ParameterSchedule, ReaderLimits, ResolvedEntry,
 };
 
 macro_rules! suite {
@@ -47,35 +47,36 @@ fn log(at: &TestStore) -> Log {
     Log::over(below("log"), vec![below("metadata"), below("vmetadata")])
 }
 
-fn schedule() -> Schedule {
-    Schedule::constant(Parameters::with_expiry(Duration::from_mins(10)))
+fn schedule() -> ParameterSchedule {
+    ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_mins(10)))
 }
 
-async fn writer(at: &TestStore, name: &str) -> Writer {
-    let options = WriterOptions::named(name);
-    Writer::open(log(at), Arc::new(schedule()), options, Entropy::from_os()).await.expect("the writer opens")
+async fn writer(at: &TestStore, name: &str) -> LogWriter {
+    let options = LogWriterOptions::named(name);
+    LogWriter::open(log(at), Arc::new(schedule()), options, Entropy::from_os()).await.expect("the writer opens")
 }
 
-async fn entries(at: &TestStore) -> Vec<Resolved> {
-    let reader = Reader::new(&log(at), Limits::default());
-    let listed: Vec<Listed> = reader.list(Second::default(), Second::KSUID_END).try_collect().await.expect("it lists");
+async fn entries(at: &TestStore) -> Vec<ResolvedEntry> {
+    let reader = LogReader::new(&log(at), ReaderLimits::default());
+    let listed: Vec<ListedEntry> =
+        reader.list(StoreSecond::default(), StoreSecond::KSUID_END).try_collect().await.expect("it lists");
     let schedule = schedule();
     let fetched = futures::stream::iter(&listed).map(|listed| reader.fetch(listed, &schedule)).buffered(8);
     fetched.try_collect().await.expect("every entry is read")
 }
 
-fn bundle(id: &str) -> DraftOp {
+fn bundle(id: &str) -> DraftOperation {
     let body = Bytes::from(format!("id: {id}\nmessage: model {id}\n"));
-    DraftOp::Descriptor { path: format!("bundles/r/{id}/bundle.yaml"), body }
+    DraftOperation::Descriptor { path: format!("bundles/r/{id}/bundle.yaml"), body }
 }
 
-fn label(bundle: &str) -> DraftOp {
+fn label(bundle: &str) -> DraftOperation {
     let body = Bytes::from(format!("name: best\nid: {bundle}\n"));
-    DraftOp::Label { repo: "r".to_owned(), label: "best".to_owned(), bundle: bundle.to_owned(), body }
+    DraftOperation::Label { repo: "r".to_owned(), label: "best".to_owned(), bundle: bundle.to_owned(), body }
 }
 
-fn draft(ops: impl IntoIterator<Item = DraftOp>) -> Draft {
-    Draft { ops: ops.into_iter().collect(), ..Draft::default() }
+fn draft(ops: impl IntoIterator<Item = DraftOperation>) -> EntryDraft {
+    EntryDraft { ops: ops.into_iter().collect(), ..EntryDraft::default() }
 }
 
 async fn label_value(at: &TestStore) -> Bytes {
@@ -112,7 +113,7 @@ async fn many_writers_at_once_lose_nothing(at: &TestStore) {
     assert_eq!(found.len(), 32);
     assert!(found.iter().flat_map(|entry| &entry.ops).all(|op| op.decision.outcome == Outcome::Committed));
     // The cache holds the newest marker's value: by store time, then token.
-    let newest = found.iter().max_by_key(|entry| (entry.ops[1].decision.sightings[0].time, entry.token));
+    let newest = found.iter().max_by_key(|entry| (entry.ops[1].decision.observations[0].time, entry.token));
     let value = newest.and_then(|entry| entry.ops[1].operation.value.clone()).expect("a label has a value");
     assert_eq!(label_value(at).await, format!("name: best\nid: {value}\n"));
 }
@@ -121,7 +122,7 @@ async fn of_two_that_want_one_name_one_gets_it(at: &TestStore) {
     let (one, other) = (writer(at, "one").await, writer(at, "other").await);
     let (one, other) = tokio::join!(one.append(draft([bundle("b")])), other.append(draft([bundle("b")])));
     // Where the store keeps no metadata both have the same digest, so that both may be committed: then it is one update.
-    let keeps = at.store.keeps_metadata();
+    let keeps = at.store.supports_user_metadata();
     let won = [&one, &other].into_iter().filter(|result| result.is_ok()).count();
     assert!(won == 1 || won == 2 && !keeps, "{one:?} {other:?}");
     let lost = [one, other].into_iter().find_map(Result::err);

@@ -22,7 +22,7 @@ use tidemark_tests::{
         product::{LogOutside, TestWal, WalPlan, until},
     },
 };
-use tidemark_wal::Writer;
+use tidemark_wal::LogWriter;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -210,7 +210,7 @@ async fn old_cluster() -> Cluster {
 struct Stage<'a> {
     cluster: &'a Cluster,
     wals: Vec<TestWal<'a>>,
-    logs: Vec<(LogOutside, Writer)>,
+    logs: Vec<(LogOutside, LogWriter)>,
 }
 
 impl<'a> Stage<'a> {

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, io::Write, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tidemark_store::{
-    Create, Entropy, Metadata, ObjectInfo, Second, SignedAnswer, SignedPut, Signer, Store, StoreError, Verdict, probe,
-    put_signed,
+    Create, Entropy, ObjectInfo, ProbeVerdict, SignedPut, SignedPutResponse, Store, StoreError, StoreSecond, UrlSigner,
+    UserMetadata, probe_store, put_signed,
 };
 use tidemark_tests::{
     TestStore,
@@ -59,13 +59,13 @@ suite![
 ];
 
 async fn the_probe_passes_and_leaves_nothing_behind(at: TestStore) {
-    let report = probe(&at.store.below("log"), &Entropy::from_os()).await;
+    let report = probe_store(&at.store.below("log"), &Entropy::from_os()).await;
     assert!(report.passed(), "{report}");
     assert!(names(&at.store, "", None).await.is_empty());
 }
 
 async fn a_second_create_is_refused_and_changes_nothing(at: TestStore) {
-    let none = Metadata::new();
+    let none = UserMetadata::new();
     assert!(matches!(at.store.create("a/b", body("first"), &none).await, Create::Committed));
     assert!(matches!(at.store.create("a/b", body("second"), &none).await, Create::Lost));
     assert_eq!(read(&at.store, "a/b").await, "first");
@@ -89,7 +89,7 @@ async fn of_32_racers_one_wins(at: TestStore) {
 
 async fn race(store: Store, key: String, racer: u32) -> (String, Create) {
     let name = format!("racer {racer}");
-    let created = store.create_resolved(&key, body(&name), &Metadata::new()).await;
+    let created = store.create_resolved(&key, body(&name), &UserMetadata::new()).await;
     (name, created)
 }
 
@@ -171,7 +171,8 @@ async fn store_times_never_go_back_and_move_on(at: TestStore) {
 }
 
 async fn user_metadata_comes_back(at: TestStore) {
-    let metadata = Metadata::from([("tidemarkop".to_owned(), "1".to_owned()), ("x".to_owned(), "a b=c".to_owned())]);
+    let metadata =
+        UserMetadata::from([("tidemarkop".to_owned(), "1".to_owned()), ("x".to_owned(), "a b=c".to_owned())]);
     assert!(matches!(at.store.create("a", body("x"), &metadata).await, Create::Committed));
     let object = at.store.get("a", 10).await.expect("the store answers").expect("it is there");
     assert_eq!(object.metadata, at.kept(&metadata));
@@ -228,19 +229,19 @@ async fn an_unlucky_create_is_resolved(at: TestStore) {
     {
         let (ours, theirs) = (format!("ours-{number}"), format!("theirs-{number}"));
         inject(&at, fault, &ours);
-        let created = at.store.create_resolved(&ours, body("ours, nonce 1"), &Metadata::new()).await;
+        let created = at.store.create_resolved(&ours, body("ours, nonce 1"), &UserMetadata::new()).await;
         assert!(matches!(created, Create::Committed), "{fault:?}: {created:?}");
         assert_eq!(read(&at.store, &ours).await, "ours, nonce 1");
         at.store.put(&theirs, body("theirs, nonce 2")).await.expect("it is written");
         inject(&at, fault, &theirs);
-        let created = at.store.create_resolved(&theirs, body("ours, nonce 3"), &Metadata::new()).await;
+        let created = at.store.create_resolved(&theirs, body("ours, nonce 3"), &UserMetadata::new()).await;
         assert!(matches!(created, Create::Lost), "{fault:?}: {created:?}");
         assert_eq!(read(&at.store, &theirs).await, "theirs, nonce 2");
     }
 }
 
 async fn a_signed_url_creates_once_with_its_metadata(at: TestStore) {
-    let metadata = Metadata::from([("tidemarktoken".to_owned(), "t".to_owned())]);
+    let metadata = UserMetadata::from([("tidemarktoken".to_owned(), "t".to_owned())]);
     let now = at.now().await;
     let Some(put) = signed(&at, "a b/ü+1", now, now.after(Duration::from_mins(5)), &metadata).await else { return };
     assert!(send(&put, "first").await.created());
@@ -252,7 +253,7 @@ async fn a_signed_url_creates_once_with_its_metadata(at: TestStore) {
 }
 
 async fn a_signed_url_ends(at: TestStore) {
-    let (now, none) = (at.now().await, Metadata::new());
+    let (now, none) = (at.now().await, UserMetadata::new());
     let past = now.before(Duration::from_secs(20));
     let Some(over) = signed(&at, "a", past, past.after(Duration::from_secs(10)), &none).await else { return };
     let refused = send(&over, "x").await;
@@ -271,7 +272,7 @@ async fn a_signed_url_ends(at: TestStore) {
 }
 
 async fn a_signed_url_is_for_one_object_and_one_content_of_headers(at: TestStore) {
-    let metadata = Metadata::from([("tidemarktoken".to_owned(), "t".to_owned())]);
+    let metadata = UserMetadata::from([("tidemarktoken".to_owned(), "t".to_owned())]);
     let now = at.now().await;
     let Some(put) = signed(&at, "a", now, now.after(Duration::from_mins(5)), &metadata).await else { return };
     let mut other_key = put.clone();
@@ -297,7 +298,7 @@ async fn a_signed_url_without_its_condition_is_refused(at: TestStore) {
     at.store.put("taken", body("before")).await.expect("it is written");
     let now = at.now().await;
     for key in ["taken", "free"] {
-        let Some(mut put) = signed(&at, key, now, now.after(Duration::from_mins(5)), &Metadata::new()).await else {
+        let Some(mut put) = signed(&at, key, now, now.after(Duration::from_mins(5)), &UserMetadata::new()).await else {
             return;
         };
         put.headers.retain(|name, _| name != "if-none-match");
@@ -319,7 +320,7 @@ async fn a_missing_bucket_and_a_wrong_secret_are_named(at: TestStore) {
             store.head("a").await.map(drop).expect_err("it cannot be read"),
             store.put("a", body("x")).await.expect_err("it cannot be written"),
             store.list("", None).try_next().await.map(drop).expect_err("it cannot be listed"),
-            match store.create("a", body("x"), &Metadata::new()).await {
+            match store.create("a", body("x"), &UserMetadata::new()).await {
                 Create::Unknown(error) => error,
                 other => panic!("{other:?}"),
             },
@@ -339,11 +340,11 @@ async fn the_probe_refuses_a_store_that_ignores_preconditions() {
             On::S3(server) => server.ignore_preconditions(),
             On::Folder(_) | On::Minio { .. } => unreachable!("not among them"),
         }
-        let report = probe(&at.store, &Entropy::from_os()).await;
+        let report = probe_store(&at.store, &Entropy::from_os()).await;
         let refused = report.accepted().expect_err("no log may live in it").to_string();
         assert!(refused.contains("a second create is refused"), "{refused}");
-        let race = report.lines.iter().find(|line| line.name.contains("32")).expect("there is a race");
-        assert_eq!(race.verdict, Verdict::Failed, "{report}");
+        let race = report.checks.iter().find(|line| line.name.contains("32")).expect("there is a race");
+        assert_eq!(race.verdict, ProbeVerdict::Failed, "{report}");
     }
 }
 
@@ -352,19 +353,25 @@ async fn the_probe_names_what_it_could_not_try() {
     let at = TestStore::s3();
     let On::S3(server) = &at.on else { unreachable!("it is one") };
     server.inject(Rule::always(Fault::Forbidden).on(Operation::List));
-    let report = probe(&at.store, &Entropy::from_os()).await;
+    let report = probe_store(&at.store, &Entropy::from_os()).await;
     let refused = report.accepted().expect_err("a log must be listed").to_string();
     assert!(refused.contains("listing") && refused.contains("credentials"), "{refused}");
 }
 
 /// `None` where the store has no signed URLs, as it must say itself.
-async fn signed(at: &TestStore, key: &str, from: Second, to: Second, metadata: &Metadata) -> Option<SignedPut> {
-    let signer = Signer::of(&at.store);
+async fn signed(
+    at: &TestStore,
+    key: &str,
+    from: StoreSecond,
+    to: StoreSecond,
+    metadata: &UserMetadata,
+) -> Option<SignedPut> {
+    let signer = UrlSigner::of(&at.store);
     assert_eq!(signer.has_urls(), at.signs());
     signer.put_url(key, from, to, metadata).await.expect("it is signed")
 }
 
-async fn send(put: &SignedPut, text: &str) -> SignedAnswer {
+async fn send(put: &SignedPut, text: &str) -> SignedPutResponse {
     put_signed(&reqwest::Client::new(), put, body(text)).await.expect("the store answers")
 }
 

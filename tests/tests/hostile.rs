@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use tidemark_ingest::Record;
-use tidemark_ingest::Role;
-use tidemark_store::{Entropy, Second};
+use tidemark_ingest::IngestRole;
+use tidemark_ingest::OperationRecord;
+use tidemark_store::{Entropy, StoreSecond};
 use tidemark_tests::{
     Pipeline,
     faults::{Fault, Operation, Rule},
 };
-use tidemark_wal::{Evidence, Kind, Outcome, Token};
+use tidemark_wal::{Evidence, OperationKind, Outcome, Token};
 
-fn outcomes(records: &[Record]) -> Vec<Outcome> {
+fn outcomes(records: &[OperationRecord]) -> Vec<Outcome> {
     records.iter().map(|record| record.decision.outcome).collect()
 }
 
@@ -36,7 +36,7 @@ async fn bodies_that_are_no_payload_are_recorded_as_malformed() {
     pipeline.start();
     for ((name, _), records) in bodies.iter().zip(pipeline.recorded(&hostile).await) {
         assert_eq!(outcomes(&records), [Outcome::Malformed], "{name}");
-        assert_eq!(records[0].kind, Kind::Malformed, "{name}");
+        assert_eq!(records[0].kind, OperationKind::Malformed, "{name}");
         let reason = records[0].reason.as_deref().unwrap_or_default();
         assert!(!reason.is_empty() && reason.len() < 1000, "{name}: \"{reason}\"");
     }
@@ -68,7 +68,7 @@ async fn names_that_are_no_token_are_counted_and_never_in_the_way() {
     let honest = pipeline.bundle(pipeline.ago(600), "b", "fine");
     pipeline.start();
     assert_eq!(outcomes(&pipeline.recorded(&[honest]).await[0]), [Outcome::Committed]);
-    pipeline.until("strangers are counted", |status| status.strangers > 0).await;
+    pipeline.until("unrecognized keys are counted", |status| status.unrecognized_keys > 0).await;
     assert_eq!(pipeline.records().await.len(), 1);
     pipeline.stop().await;
 }
@@ -76,7 +76,7 @@ async fn names_that_are_no_token_are_counted_and_never_in_the_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_from_2150_waits_and_holds_nothing_up() {
     let mut pipeline = Pipeline::new().await;
-    let future = pipeline.entry(Second::KSUID_END, "bundles/repo/future/bundle.yaml");
+    let future = pipeline.entry(StoreSecond::KSUID_END, "bundles/repo/future/bundle.yaml");
     let honest = pipeline.bundle(pipeline.ago(600), "b", "fine");
     pipeline.start();
     assert_eq!(outcomes(&pipeline.recorded(&[honest]).await[0]), [Outcome::Committed]);
@@ -130,12 +130,12 @@ async fn a_bucket_that_disappears_is_named_and_indexing_goes_on_when_it_is_back(
         pipeline.start();
         pipeline.recorded(&[before]).await;
         pipeline.server.hide_bucket(bucket);
-        let said = pipeline.trouble().await;
+        let said = pipeline.problem().await;
         assert!(said.contains(&format!("s3://{bucket}")) && said.contains("create the bucket"), "\"{said}\"");
         pipeline.server.restore_bucket(bucket);
         let meanwhile = pipeline.bundle(pipeline.ago(0), "meanwhile", "fine");
         assert_eq!(outcomes(&pipeline.recorded(&[meanwhile]).await[0]), [Outcome::Committed], "{bucket}");
-        pipeline.until("it is well", |status| status.trouble.is_none() && status.role == Role::Writer).await;
+        pipeline.until("it is well", |status| status.problem.is_none() && status.role == IngestRole::Writer).await;
         assert_eq!(pipeline.records().await.len(), 2);
         pipeline.stop().await;
     }))
@@ -169,7 +169,7 @@ async fn a_bucket_that_forbids_listing_is_named_with_the_remedy() {
     pipeline.start();
     pipeline.recorded(&[before]).await;
     pipeline.server.inject(Rule::always(Fault::Forbidden).on(Operation::List).key("log"));
-    let said = pipeline.trouble().await;
+    let said = pipeline.problem().await;
     assert!(said.contains("s3://log") && said.contains("check the credentials and the bucket's policy"), "\"{said}\"");
     let meanwhile = pipeline.bundle(pipeline.ago(0), "meanwhile", "fine");
     pipeline.server.calm();
@@ -208,7 +208,7 @@ async fn a_damaged_segment_is_named_and_whole_again_when_it_is_put_back() {
         pipeline.server.insert("index", &key, broken);
         let next = pipeline.bundle(pipeline.ago(0), &Entropy::from_os().nonce(), "fine");
         pipeline.start();
-        let said = pipeline.trouble().await;
+        let said = pipeline.problem().await;
         assert!(said.contains(&key), "\"{said}\" does not name \"{key}\"");
         pipeline.server.insert("index", &key, whole.clone());
         assert_eq!(outcomes(&pipeline.recorded(&[next]).await[0]), [Outcome::Committed]);
@@ -229,7 +229,7 @@ async fn a_damaged_manifest_is_named_and_nothing_is_published_over_it() {
     for broken in [b"{".to_vec(), Vec::new(), vec![0xff; 100], whole[..whole.len() - 10].to_vec()] {
         pipeline.server.insert("index", &key, broken);
         pipeline.start();
-        let said = pipeline.trouble().await;
+        let said = pipeline.problem().await;
         assert!(said.contains(key.rsplit('/').next().expect("a name")), "\"{said}\" does not name \"{key}\"");
         pipeline.kill().await;
         assert_eq!(pipeline.server.keys("index"), keys, "something was published over a manifest that cannot be read");

@@ -11,7 +11,7 @@ use tidemark_tests::{
     faults::{Fault, Operation, Rule},
     stores::open,
 };
-use tidemark_wal::{Log, Parameters};
+use tidemark_wal::{Log, LogParameters};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,7 @@ async fn opens(server: &S3Server) {
         BUCKETS.map(|bucket| open(&format!("s3://{bucket}/orders"), &server.environment()));
     let options = IndexOptions {
         stores: Stores::opened(Some(Log::over(log, vec![meta, values])), index),
-        parameters: Box::new(|_| Some(Parameters::with_expiry(Duration::from_secs(1)))),
+        parameters: Box::new(|_| Some(LogParameters::with_expiry(Duration::from_secs(1)))),
         owner: IndexOwner::Named { name: "test".to_owned() },
         adopt: None,
         identity: None,

@@ -13,7 +13,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use tidemark_catalog::{CatalogError, Generation, Manifest};
 use tidemark_store::{Chain, Entropy, Store};
 use tidemark_tests::Pipeline;
-use tidemark_wal::{Token, parse, place, read_descriptor};
+use tidemark_wal::{Token, parse_datamon_path, parse_payload, read_descriptor};
 use tokio::time::Instant;
 
 const TOKEN: &str = "0ujtsYcgvSTl8PAuAdqWYSMnLOv";
@@ -167,7 +167,7 @@ fn seeds() -> [Vec<u8>; 7] {
 fn payloads() {
     let seeds = seeds();
     let token = TOKEN.parse().expect("an example token");
-    feed(Inputs::of(&seeds.each_ref().map(Vec::as_slice), 20_000), |body| drop(parse(token, body)));
+    feed(Inputs::of(&seeds.each_ref().map(Vec::as_slice), 20_000), |body| drop(parse_payload(token, body)));
 }
 
 #[test]
@@ -185,10 +185,10 @@ fn paths_and_descriptors() {
     let seeds = seeds();
     let paths: Vec<_> =
         ["repos/r/repo.yaml", "bundles/r/b/bundle.yaml", "labels/r/l/label.yaml", "contexts/c/context.yaml"]
-            .map(|path| place(path).expect("an example path"))
+            .map(|path| parse_datamon_path(path).expect("an example path"))
             .to_vec();
     feed(Inputs::of(&seeds.each_ref().map(Vec::as_slice), 20_000), |body| {
-        let _ = place(&String::from_utf8_lossy(body));
+        let _ = parse_datamon_path(&String::from_utf8_lossy(body));
         for place in &paths {
             let _ = read_descriptor(place, body);
         }

@@ -15,7 +15,7 @@ use tidemark_tests::{
     Program, TestStore,
     stores::{self, On},
 };
-use tidemark_wal::{Draft, DraftOp, Log, Token, Writer, WriterOptions};
+use tidemark_wal::{DraftOperation, EntryDraft, Log, LogWriter, LogWriterOptions, Token};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -132,19 +132,19 @@ async fn a_moment(longest: u64) {
 async fn append(log: Log, writer: u32, stop: CancellationToken) -> Vec<Token> {
     let entropy = Entropy::from_os();
     let root = Arc::new(RootChain::open(&log, entropy.clone()));
-    let options = WriterOptions::named(format!("writer-{writer}"));
-    let writer = Writer::open(log, root, options, entropy.clone()).await.expect("the writer opens");
+    let options = LogWriterOptions::named(format!("writer-{writer}"));
+    let writer = LogWriter::open(log, root, options, entropy.clone()).await.expect("the writer opens");
     let mut acknowledged = Vec::new();
     while !stop.is_cancelled() {
         let id = entropy.nonce();
         let body = format!("id: {id}\nmessage: written while programs die\n").into_bytes().into();
         let path = format!("bundles/repo/{id}/bundle.yaml");
-        let mut ops = vec![DraftOp::Descriptor { path, body }];
+        let mut ops = vec![DraftOperation::Descriptor { path, body }];
         if id.starts_with(['0', '1', '2', '3']) {
             let body = format!("name: latest\nid: {id}\n").into_bytes().into();
-            ops.push(DraftOp::Label { repo: "repo".into(), label: "latest".into(), bundle: id, body });
+            ops.push(DraftOperation::Label { repo: "repo".into(), label: "latest".into(), bundle: id, body });
         }
-        let receipt = writer.append(Draft { ops, ..Draft::default() }).await;
+        let receipt = writer.append(EntryDraft { ops, ..EntryDraft::default() }).await;
         acknowledged.push(receipt.expect("the store is well, so that an append is acknowledged").token);
         a_moment(100).await;
     }

@@ -58,7 +58,7 @@ pub enum TransactionRejected {
     #[error("the generation was restored to {until} and is not promoted; nothing is published; run `tidemark promote`")]
     NotPromoted {
         /// The time that it was restored to.
-        until: tidemark_store::Second,
+        until: tidemark_store::StoreSecond,
     },
     /// The publication does not start where the index ends.
     #[error(
@@ -90,7 +90,7 @@ pub enum TransactionRejected {
         /// Where the publication ends.
         to: Cursor,
         /// The horizon.
-        horizon: tidemark_store::Second,
+        horizon: tidemark_store::StoreSecond,
     },
     /// A compaction replaces an object that the manifest does not name (any more).
     #[error("\"{key}\" is not part of the manifest; it cannot be replaced; read the manifest again")]

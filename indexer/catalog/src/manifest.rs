@@ -8,7 +8,7 @@ mod transactions;
 use std::{collections::BTreeMap, fmt, ops::Range};
 
 use serde::{Deserialize, Serialize};
-use tidemark_store::{ChainState, InvariantViolation, Second};
+use tidemark_store::{ChainState, InvariantViolation, StoreSecond};
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
@@ -31,11 +31,11 @@ pub const MAX_TOMBSTONES: usize = 1000;
 /// The exclusive position in the log: every token whose second lies below it is decided and recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Cursor(pub Second);
+pub struct Cursor(pub StoreSecond);
 
 impl Cursor {
     /// The first second that is not decided.
-    pub const fn second(self) -> Second {
+    pub const fn second(self) -> StoreSecond {
         self.0
     }
 
@@ -221,7 +221,7 @@ pub struct ObjectTombstone {
     pub key: String,
     /// Store time of the record that dropped it; absent in that record itself, whose own store time it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub unreferenced_at: Option<Second>,
+    pub unreferenced_at: Option<StoreSecond>,
 }
 
 /// A copy of the index's object list that holds the objects back from deletion, not the chain.
@@ -232,9 +232,9 @@ pub struct ManifestPin {
     pub owner: String,
     /// Store time of the record that made it; absent in that record itself, whose own store time it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub made: Option<Second>,
+    pub made: Option<StoreSecond>,
     /// The horizon of the pinned state.
-    pub horizon: Second,
+    pub horizon: StoreSecond,
     /// The cursor of the pinned state.
     pub cursor: Cursor,
     /// The next seq of the pinned state.
@@ -257,7 +257,7 @@ pub struct LeaseHolder {
     pub heartbeat: String,
     /// Store time of the record that made it the holder; absent in that record itself, whose own store time it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub since: Option<Second>,
+    pub since: Option<StoreSecond>,
 }
 
 /// Which log's records a generation holds: told by the generation itself, so that whoever comes with another log learns it.
@@ -299,7 +299,7 @@ pub struct Manifest {
     /// Take-overs in a row, each shortly after the one before and without a publication between them.
     pub hasty_takeovers: u32,
     /// `H` when the last publication was made: every second below it is frozen.
-    pub horizon: Second,
+    pub horizon: StoreSecond,
     /// Every token whose second lies below it is decided and recorded.
     pub cursor: Cursor,
     /// The seq of the next record.
@@ -316,7 +316,7 @@ pub struct Manifest {
     pub totals: IndexTotals,
     /// In a restored generation: the time that it was restored to. Nothing is published until it is promoted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub until: Option<Second>,
+    pub until: Option<StoreSecond>,
     /// The end of the generation; only in a chain's last record.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub closed: Option<GenerationEnd>,
@@ -331,7 +331,7 @@ impl Manifest {
             epoch: 0,
             holder: None,
             hasty_takeovers: 0,
-            horizon: Second::default(),
+            horizon: StoreSecond::default(),
             cursor: Cursor::default(),
             next_seq: FIRST_SEQ,
             segments: Vec::new(),
@@ -380,7 +380,7 @@ pub struct PublishRequest {
     /// The cursor afterwards; at or below `horizon`.
     pub to: Cursor,
     /// `H`. One below the recorded horizon leaves that in place.
-    pub horizon: Second,
+    pub horizon: StoreSecond,
     /// The seq of the first new record: the manifest's next seq.
     pub first_seq: u64,
     /// How many records `segments` hold.
@@ -409,7 +409,7 @@ impl ChainState for Manifest {
 
     const FORMAT: u32 = 1;
 
-    fn apply_store_time(&mut self, recorded: Second) {
+    fn apply_store_time(&mut self, recorded: StoreSecond) {
         for tombstone in &mut self.tombstones {
             tombstone.unreferenced_at.get_or_insert(recorded);
         }

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemark_store::{
-    ChainState, InvariantViolation, Second,
+    ChainState, InvariantViolation, StoreSecond,
     planted::{Fault, planted},
 };
-use tidemark_wal::{Parameters, Schedule};
+use tidemark_wal::{LogParameters, ParameterSchedule};
 
 use crate::{
     error::TransactionRejected,
@@ -32,10 +32,10 @@ impl fmt::Display for LogId {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ParameterSet {
     /// The set.
-    pub parameters: Parameters,
+    pub parameters: LogParameters,
     /// Store time of the record that introduced it; absent in that record itself, whose own store time it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub recorded: Option<Second>,
+    pub recorded: Option<StoreSecond>,
 }
 
 /// What the probe of a store found.
@@ -46,7 +46,7 @@ pub struct ProbeRecord {
     pub report: Value,
     /// Store time of the record that introduced it; absent in that record itself, whose own store time it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub recorded: Option<Second>,
+    pub recorded: Option<StoreSecond>,
 }
 
 /// Whose an index is.
@@ -127,7 +127,7 @@ pub struct PurgedIndex {
     pub generation: Generation,
     /// Store time of the record that introduced it; absent in that record itself, whose own store time it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub recorded: Option<Second>,
+    pub recorded: Option<StoreSecond>,
 }
 
 /// How an index came to be registered.
@@ -214,18 +214,18 @@ impl RootState {
 
     /// The schedule of the log's parameters, computed from the store times of the records that introduced them; `None`
     /// before the first set. The state must come from a chain, so that every set is dated.
-    pub fn schedule(&self) -> Option<Schedule> {
+    pub fn schedule(&self) -> Option<ParameterSchedule> {
         let (first, later) = self.parameters.split_first()?;
-        let first = Schedule::constant(first.parameters);
+        let first = ParameterSchedule::constant(first.parameters);
         Some(later.iter().fold(first, |schedule, set| {
             // A set without a date is not in the chain yet: it takes effect at the end of time.
-            schedule.changed(set.parameters, set.recorded.unwrap_or(Second::from_unix(u64::MAX)))
+            schedule.changed(set.parameters, set.recorded.unwrap_or(StoreSecond::from_unix(u64::MAX)))
         }))
     }
 
     /// The first indexer sets the parameters: `None` if they are set already, in the same way. Refused if a parameter
     /// differs from the set that was recorded last.
-    pub fn ensure(&self, parameters: &Parameters) -> Result<Option<Self>, TransactionRejected> {
+    pub fn ensure(&self, parameters: &LogParameters) -> Result<Option<Self>, TransactionRejected> {
         let Some(newest) = self.parameters.last() else {
             return self.with_parameters(parameters).map(Some);
         };
@@ -239,8 +239,8 @@ impl RootState {
         Ok(None)
     }
 
-    /// Changes the parameters; `None` if they are so already. The change takes effect as [`Schedule::changed`] says.
-    pub fn set_parameters(&self, parameters: &Parameters) -> Result<Option<Self>, TransactionRejected> {
+    /// Changes the parameters; `None` if they are so already. The change takes effect as [`ParameterSchedule::changed`] says.
+    pub fn set_parameters(&self, parameters: &LogParameters) -> Result<Option<Self>, TransactionRejected> {
         match self.parameters.last() {
             None => Err(TransactionRejected::NoParameters),
             Some(newest) if newest.parameters == *parameters => Ok(None),
@@ -248,7 +248,7 @@ impl RootState {
         }
     }
 
-    fn with_parameters(&self, parameters: &Parameters) -> Result<Self, TransactionRejected> {
+    fn with_parameters(&self, parameters: &LogParameters) -> Result<Self, TransactionRejected> {
         usable(parameters)?;
         let mut next = self.clone();
         next.parameters.push(ParameterSet { parameters: *parameters, recorded: None });
@@ -446,8 +446,8 @@ fn overlap(a: &str, b: &str) -> bool {
 }
 
 /// The parameters with the names of their flags.
-fn named(parameters: &Parameters) -> [(&'static str, std::time::Duration); 5] {
-    let Parameters { expiry, signer_clock_lead, request_timeout, visibility_delay, audit_window } = *parameters;
+fn named(parameters: &LogParameters) -> [(&'static str, std::time::Duration); 5] {
+    let LogParameters { expiry, signer_clock_lead, request_timeout, visibility_delay, audit_window } = *parameters;
     [
         ("expiry", expiry),
         ("signerClockLead", signer_clock_lead),
@@ -458,7 +458,7 @@ fn named(parameters: &Parameters) -> [(&'static str, std::time::Duration); 5] {
 }
 
 /// Refuses parameters under which no log works.
-fn usable(parameters: &Parameters) -> Result<(), TransactionRejected> {
+fn usable(parameters: &LogParameters) -> Result<(), TransactionRejected> {
     const HOUR: u64 = 3600;
     const RULES: [(&str, u64, u64, &str); 5] = [
         ("expiry", 1, 168 * HOUR, "1s to 168h are possible, the longest that a signed URL lives"),
@@ -480,7 +480,7 @@ impl ChainState for RootState {
 
     const FORMAT: u32 = 1;
 
-    fn apply_store_time(&mut self, recorded: Second) {
+    fn apply_store_time(&mut self, recorded: StoreSecond) {
         for set in &mut self.parameters {
             set.recorded.get_or_insert(recorded);
         }
@@ -528,19 +528,19 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use tidemark_wal::CHANGE_DELAY;
+    use tidemark_wal::PARAMETER_CHANGE_DELAY;
 
     use super::*;
 
-    fn seconds(seconds: u64) -> Parameters {
-        Parameters::with_expiry(Duration::from_secs(seconds))
+    fn seconds(seconds: u64) -> LogParameters {
+        LogParameters::with_expiry(Duration::from_secs(seconds))
     }
 
     /// What a chain makes of a step at store time `at`.
     fn recorded(before: &RootState, next: Option<RootState>, at: u64) -> RootState {
         let mut next = next.unwrap_or_else(|| before.clone());
         next.check_state().and_then(|()| next.check_transition(before)).unwrap();
-        next.apply_store_time(Second::from_unix(at));
+        next.apply_store_time(StoreSecond::from_unix(at));
         next
     }
 
@@ -557,7 +557,7 @@ mod tests {
     fn the_first_indexer_sets_the_parameters_and_a_differing_flag_is_refused() {
         let empty = RootState::default();
         let root = recorded(&empty, empty.ensure(&seconds(600)).unwrap(), 1000);
-        assert_eq!(root.schedule(), Some(Schedule::constant(seconds(600))));
+        assert_eq!(root.schedule(), Some(ParameterSchedule::constant(seconds(600))));
         assert_eq!(root.ensure(&seconds(600)), Ok(None));
         let message = root.ensure(&seconds(5)).unwrap_err().to_string();
         for part in ["\"expiry\"", "5s", "600s", "`tidemark log set`"] {
@@ -570,10 +570,10 @@ mod tests {
         let empty = RootState::default();
         let first = recorded(&empty, empty.ensure(&seconds(600)).unwrap(), 1000);
         let changed = recorded(&first, first.set_parameters(&seconds(60)).unwrap(), 5000);
-        let expected = Schedule::constant(seconds(600)).changed(seconds(60), Second::from_unix(5000));
+        let expected = ParameterSchedule::constant(seconds(600)).changed(seconds(60), StoreSecond::from_unix(5000));
         assert_eq!(changed.schedule(), Some(expected.clone()));
         let from = expected.newest().from;
-        assert!(from >= Second::from_unix(5000).after(CHANGE_DELAY));
+        assert!(from >= StoreSecond::from_unix(5000).after(PARAMETER_CHANGE_DELAY));
         // Later records, whatever their own time, leave the date alone.
         let later = recorded(&changed, changed.record_probes(&[("s3://b".to_owned(), Value::Null)].into()), 9000);
         assert_eq!(later.schedule(), Some(expected));
@@ -598,7 +598,7 @@ mod tests {
         let empty = RootState::default();
         let root = recorded(&empty, empty.ensure(&seconds(600)).unwrap(), 1000);
         let mut moved = root.clone();
-        moved.parameters[0].recorded = Some(Second::from_unix(2000));
+        moved.parameters[0].recorded = Some(StoreSecond::from_unix(2000));
         assert!(moved.check_transition(&root).is_err());
     }
 
@@ -642,7 +642,7 @@ mod tests {
         let root = recorded(&empty, empty.set_cleaner(&cleaner("a")).unwrap(), 1);
         assert_eq!(root.set_cleaner(&cleaner("a")), Ok(None));
         assert!(matches!(root.set_cleaner(&cleaner("b")), Err(TransactionRejected::SecondCleaner { .. })));
-        let at = |unix| Cursor(Second::from_unix(unix));
+        let at = |unix| Cursor(StoreSecond::from_unix(unix));
         let root = recorded(&root, root.raise_floor(at(9)).unwrap(), 2);
         assert!(matches!(root.raise_floor(at(8)), Err(TransactionRejected::FloorBack { .. })));
         assert!(RootState { floor: None, ..root.clone() }.check_transition(&root).is_err());
@@ -667,15 +667,15 @@ mod tests {
             let empty = RootState::default();
             let mut now = 1_600_000_000;
             let mut root = recorded(&empty, empty.ensure(&seconds(changes[0].0)).unwrap(), now);
-            let mut horizon = Second::default();
+            let mut horizon = StoreSecond::default();
             for (expiry, pause) in changes {
                 let before = root.schedule().unwrap();
                 now += pause;
-                horizon = horizon.max(before.horizon(Second::from_unix(now)));
+                horizon = horizon.max(before.horizon(StoreSecond::from_unix(now)));
                 root = recorded(&root, root.set_parameters(&seconds(expiry)).unwrap(), now);
                 let schedule = root.schedule().unwrap();
                 prop_assert_eq!(&schedule.sets()[..before.sets().len()], before.sets());
-                let next = schedule.horizon(Second::from_unix(now));
+                let next = schedule.horizon(StoreSecond::from_unix(now));
                 prop_assert!(next >= horizon, "horizon from {} to {}", horizon, next);
             }
         }

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use serde::Serialize;
 use tidemark_store::{Chain, ChainRecord, Entropy};
-use tidemark_wal::{Log, ParameterSource, Parameters, Schedule, SourceError};
+use tidemark_wal::{Log, LogParameters, ParameterSchedule, ParameterSource, ParameterSourceError};
 
 use crate::{
     error::{CatalogError, TransactionRejected},
@@ -74,18 +74,18 @@ impl RootChain {
     }
 
     /// The parameters' schedule as it is now; `None` before the first indexer has set them.
-    pub async fn parameters(&self) -> Result<Option<Schedule>, CatalogError> {
+    pub async fn parameters(&self) -> Result<Option<ParameterSchedule>, CatalogError> {
         Ok(self.state().await?.schedule())
     }
 
     /// The first indexer sets the log's parameters; every later one must want the same. Refused, with both values named,
     /// if it does not.
-    pub async fn ensure(&self, parameters: &Parameters) -> Result<Schedule, CatalogError> {
+    pub async fn ensure(&self, parameters: &LogParameters) -> Result<ParameterSchedule, CatalogError> {
         self.step(|root| root.ensure(parameters)).await?.schedule().ok_or_else(no_parameters)
     }
 
-    /// Changes the log's parameters, from [`tidemark_wal::CHANGE_DELAY`] + `V` after the store time of the new record on.
-    pub async fn set_parameters(&self, parameters: &Parameters) -> Result<Schedule, CatalogError> {
+    /// Changes the log's parameters, from [`tidemark_wal::PARAMETER_CHANGE_DELAY`] + `V` after the store time of the new record on.
+    pub async fn set_parameters(&self, parameters: &LogParameters) -> Result<ParameterSchedule, CatalogError> {
         self.step(|root| root.set_parameters(parameters)).await?.schedule().ok_or_else(no_parameters)
     }
 
@@ -106,7 +106,7 @@ impl RootChain {
     pub async fn register(
         &self,
         head: Option<ChainRecord<RootState>>,
-        parameters: &Parameters,
+        parameters: &LogParameters,
         name: &str,
         index: &IndexRegistration,
         adopt: Option<&str>,
@@ -228,8 +228,8 @@ fn no_parameters() -> CatalogError {
 
 #[async_trait]
 impl ParameterSource for RootChain {
-    async fn schedule(&self) -> Result<Schedule, SourceError> {
+    async fn schedule(&self) -> Result<ParameterSchedule, ParameterSourceError> {
         let schedule = self.parameters().await.and_then(|schedule| schedule.ok_or_else(no_parameters));
-        schedule.map_err(|error| SourceError { why: error.to_string() })
+        schedule.map_err(|error| ParameterSourceError { why: error.to_string() })
     }
 }

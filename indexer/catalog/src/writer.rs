@@ -8,7 +8,7 @@ use std::{convert::Infallible, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tidemark_store::{
-    ChainRecord, Clock, Second, Store, StoreError,
+    ChainRecord, Clock, Store, StoreError, StoreSecond,
     planted::{Fault, planted},
 };
 use tokio::time::{Instant, sleep, sleep_until};
@@ -96,7 +96,7 @@ struct HeartbeatMonitor {
 struct HeartbeatReading {
     started: Instant,
     ended: Instant,
-    beat: Option<(Second, Option<String>)>,
+    beat: Option<(StoreSecond, Option<String>)>,
 }
 
 impl HeartbeatMonitor {

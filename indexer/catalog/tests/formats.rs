@@ -7,11 +7,11 @@ use tidemark_catalog::{
     LogId, Manifest, ManifestPin, ObjectTombstone, ParameterSet, ProbeRecord, RecordCounts, RootState, SegmentMeta,
     SetDigest, SidecarMeta, WriterIdentity,
 };
-use tidemark_store::{Chain, Entropy, Second, Store};
-use tidemark_wal::{Evidence, Outcome, Parameters, Token};
+use tidemark_store::{Chain, Entropy, Store, StoreSecond};
+use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
 
-fn second(unix: u64) -> Second {
-    Second::from_unix(unix)
+fn second(unix: u64) -> StoreSecond {
+    StoreSecond::from_unix(unix)
 }
 
 fn digest(outcome: Outcome) -> SetDigest {
@@ -95,7 +95,7 @@ fn root() -> RootState {
         owner: owner.clone(),
         generation: Generation::first(),
     };
-    let parameters = Parameters::with_expiry(std::time::Duration::from_millis(600_500));
+    let parameters = LogParameters::with_expiry(std::time::Duration::from_millis(600_500));
     let probe = ProbeRecord { report: serde_json::json!({"passed": true}), recorded: Some(second(1_600_000_001)) };
     RootState {
         id: None,

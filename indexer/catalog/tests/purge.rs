@@ -15,7 +15,7 @@ use tidemark_catalog::{
     CatalogError, Generation, IndexChain, IndexOwner, ObjectKind, ObjectName, PurgeStats, PurgeTarget,
     TransactionRejected, WriterIdentity, WriterLease,
 };
-use tidemark_store::{Create, Entropy, Metadata};
+use tidemark_store::{Create, Entropy, UserMetadata};
 use tokio::{sync::Notify, time::timeout};
 
 /// An index of some records, objects that nobody published, and strangers in and around it. Gives its writer.
@@ -45,7 +45,7 @@ const STRANGERS: [&str; 6] = [
 ];
 
 async fn put(stage: &Stage, key: &str) {
-    let created = stage.store().create(key, Bytes::from_static(b"x"), &Metadata::new()).await;
+    let created = stage.store().create(key, Bytes::from_static(b"x"), &UserMetadata::new()).await;
     assert!(matches!(created, Create::Committed | Create::Lost), "{created:?}");
 }
 

@@ -10,16 +10,16 @@ use support::Stage;
 use tidemark_catalog::{
     CatalogError, Generation, IndexOwner, IndexRegistration, RegistrationOutcome, RootChain, TransactionRejected,
 };
-use tidemark_store::{Entropy, Second};
-use tidemark_wal::{CHANGE_DELAY, Log, ParameterSource as _, Parameters, Schedule};
+use tidemark_store::{Entropy, StoreSecond};
+use tidemark_wal::{Log, LogParameters, PARAMETER_CHANGE_DELAY, ParameterSchedule, ParameterSource as _};
 use tokio::time::advance;
 
 fn open(stage: &Stage, seed: u64) -> RootChain {
     RootChain::open(&Log::over(stage.store().below("log"), Vec::new()), Entropy::seeded(seed))
 }
 
-fn seconds(seconds: u64) -> Parameters {
-    Parameters::with_expiry(Duration::from_secs(seconds))
+fn seconds(seconds: u64) -> LogParameters {
+    LogParameters::with_expiry(Duration::from_secs(seconds))
 }
 
 fn probed() -> BTreeMap<String, &'static str> {
@@ -50,9 +50,9 @@ async fn a_change_holds_from_its_records_store_time_on_whoever_reads_it_and_when
     a.ensure(&seconds(600)).await.unwrap();
     advance(Duration::from_secs(1000)).await;
     let set = a.set_parameters(&seconds(60)).await.unwrap();
-    let recorded = Second::from_unix(1_700_001_000);
-    assert_eq!(set, Schedule::constant(seconds(600)).changed(seconds(60), recorded));
-    assert!(set.newest().from >= recorded.after(CHANGE_DELAY));
+    let recorded = StoreSecond::from_unix(1_700_001_000);
+    assert_eq!(set, ParameterSchedule::constant(seconds(600)).changed(seconds(60), recorded));
+    assert!(set.newest().from >= recorded.after(PARAMETER_CHANGE_DELAY));
     for reader in [&a, &b, &open(&stage, 3)] {
         assert_eq!(reader.schedule().await.unwrap(), set);
     }

@@ -16,8 +16,8 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use futures::StreamExt as _;
 use tidemark_catalog::Cursor;
-use tidemark_store::Second;
-use tidemark_wal::{Listed, Outcome, Token};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{ListedEntry, Outcome, Token};
 use tokio::time::Instant;
 
 use super::{
@@ -27,8 +27,8 @@ use super::{
     tail::{self, Entries},
 };
 use crate::{
-    Record,
-    engine::{Lookup, Unsettled, Wanted},
+    OperationRecord,
+    engine::{AbortedOperation, AbortedQuery, Lookup},
 };
 
 /// How long after sealing a second is looked at again; those beyond the audit window fall away, its end comes last.
@@ -46,9 +46,9 @@ const SLICE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Audit {
     /// Cursor and horizon when this process took over.
-    taken: (Second, Second),
+    taken: (StoreSecond, StoreSecond),
     /// The horizon of this process's first look: what it seals itself, it lists at least that late.
-    first: Option<Second>,
+    first: Option<StoreSecond>,
     levels: Vec<Level>,
     /// The looks that have listed their seconds and are not through with the aborted operations, by the level's age.
     settling: BTreeMap<Duration, Settling>,
@@ -59,7 +59,7 @@ pub(crate) struct Audit {
 /// How far a look has come with the aborted operations of its seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Settling {
-    seconds: Range<Second>,
+    seconds: Range<StoreSecond>,
     /// The last entry that was resolved again.
     after: Option<Token>,
 }
@@ -68,19 +68,19 @@ struct Settling {
 struct Level {
     age: Duration,
     /// Every second below it was looked at.
-    done: Second,
+    done: StoreSecond,
     /// Seconds that this process sealed itself when they were older than `age`: there is nothing to look for.
-    sealed_late: (Second, Second),
+    sealed_late: (StoreSecond, StoreSecond),
 }
 
 impl Audit {
     /// The audit of a process that took over an index with this horizon and cursor.
-    pub(crate) fn after_restart(horizon: Second, cursor: Cursor) -> Self {
+    pub(crate) fn after_restart(horizon: StoreSecond, cursor: Cursor) -> Self {
         Self { taken: (cursor.second(), horizon), first: None, levels: Vec::new(), settling: BTreeMap::new(), turns: 0 }
     }
 
     /// The seconds that are due for a look, each with its level.
-    fn due(&mut self, horizon: Second, cursor: Cursor, window: Duration) -> Vec<(usize, Range<Second>)> {
+    fn due(&mut self, horizon: StoreSecond, cursor: Cursor, window: Duration) -> Vec<(usize, Range<StoreSecond>)> {
         self.adjust(horizon, window);
         let levels = self.levels.iter_mut().enumerate();
         let mut due: Vec<_> = levels.filter_map(|(at, level)| Some((at, level.due(horizon, cursor)?))).collect();
@@ -93,7 +93,7 @@ impl Audit {
     }
 
     /// The look of a level from `start` on that was left off among the aborted operations.
-    fn left_off(&mut self, at: usize, start: Second) -> Option<Settling> {
+    fn left_off(&mut self, at: usize, start: StoreSecond) -> Option<Settling> {
         let left_off = self.settling.remove(&self.levels.get(at)?.age)?;
         (left_off.seconds.start == start).then_some(left_off)
     }
@@ -104,14 +104,14 @@ impl Audit {
         }
     }
 
-    fn done(&mut self, at: usize, end: Second) {
+    fn done(&mut self, at: usize, end: StoreSecond) {
         if let Some(level) = self.levels.get_mut(at) {
             level.done = level.done.max(end);
         }
     }
 
     /// Makes the levels those of `window`.
-    fn adjust(&mut self, horizon: Second, window: Duration) {
+    fn adjust(&mut self, horizon: StoreSecond, window: Duration) {
         let first = *self.first.get_or_insert(horizon);
         let ages = AGES.into_iter().filter(|age| *age < window).chain([window]);
         let known = std::mem::take(&mut self.levels);
@@ -127,7 +127,7 @@ impl Audit {
 impl Level {
     /// A level that starts where a process before this one may have stopped; its first look covers the time for which
     /// none ran.
-    fn new(age: Duration, (cursor, horizon): (Second, Second), first: Second) -> Self {
+    fn new(age: Duration, (cursor, horizon): (StoreSecond, StoreSecond), first: StoreSecond) -> Self {
         Self {
             age,
             done: horizon.min(cursor).before(age).before(SLACK.min(age)),
@@ -135,7 +135,7 @@ impl Level {
         }
     }
 
-    fn due(&mut self, horizon: Second, cursor: Cursor) -> Option<Range<Second>> {
+    fn due(&mut self, horizon: StoreSecond, cursor: Cursor) -> Option<Range<StoreSecond>> {
         let (from, to) = self.sealed_late;
         let mut end = horizon.before(self.age).min(cursor.second());
         if from < to {
@@ -185,10 +185,10 @@ impl Indexer {
     /// second up to which it came, which is past the first one.
     async fn find_late_entries(
         &mut self,
-        seconds: Range<Second>,
+        seconds: Range<StoreSecond>,
         until: Instant,
         frozen: &Frozen,
-    ) -> Result<Second, IngestError> {
+    ) -> Result<StoreSecond, IngestError> {
         let listing = tail::list(&self.reader, seconds.start, seconds.end, &self.reporter);
         let mut chunks = listing.ready_chunks(CHUNK);
         while let Some(listed) = chunks.next().await {
@@ -209,8 +209,8 @@ impl Indexer {
     /// `settling`, for about as long as until `until` and at least a step. Gives whether it came to the end.
     async fn settle(&mut self, settling: &mut Settling, until: Instant, frozen: &Frozen) -> Result<bool, IngestError> {
         loop {
-            let wanted = Wanted { seconds: settling.seconds.clone(), after: settling.after, most: CHUNK };
-            let aborted = self.index().await?.unsettled(&wanted).await?;
+            let query = AbortedQuery { seconds: settling.seconds.clone(), after: settling.after, limit: CHUNK };
+            let aborted = self.index().await?.aborted_operations(&query).await?;
             let Some(last) = aborted.last() else { return Ok(true) };
             let known = aborted.iter().map(|aborted| ((aborted.token, aborted.op), predecessor(aborted))).collect();
             self.correct(entries_of(&aborted), &known, frozen).await?;
@@ -228,7 +228,7 @@ impl Indexer {
     /// of the others what is not aborted any more.
     async fn correct(
         &mut self,
-        listed: Vec<Listed>,
+        listed: Vec<ListedEntry>,
         predecessors: &Predecessors,
         frozen: &Frozen,
     ) -> Result<(), IngestError> {
@@ -258,7 +258,7 @@ impl Indexer {
     async fn take_corrections(
         &mut self,
         batch: &mut Batch,
-        records: Vec<Record>,
+        records: Vec<OperationRecord>,
         predecessors: &Predecessors,
     ) -> Result<(), IngestError> {
         for record in &records {
@@ -273,28 +273,28 @@ impl Indexer {
 }
 
 /// Whether `record` says something that the index does not.
-fn is_news(record: &Record, predecessors: &Predecessors) -> bool {
+fn is_news(record: &OperationRecord, predecessors: &Predecessors) -> bool {
     predecessors.is_empty()
         || predecessors
             .get(&(record.token, record.op))
             .is_some_and(|predecessor| predecessor.outcome != record.decision.outcome)
 }
 
-fn predecessor(aborted: &Unsettled) -> Predecessor {
+fn predecessor(aborted: &AbortedOperation) -> Predecessor {
     Predecessor { seq: aborted.seq, outcome: Outcome::Aborted, evidence: aborted.evidence }
 }
 
-fn entries_of(aborted: &[Unsettled]) -> Vec<Listed> {
-    let mut entries: Vec<Listed> =
-        aborted.iter().map(|aborted| Listed { token: aborted.token, time: aborted.entry_time, size: 0 }).collect();
+fn entries_of(aborted: &[AbortedOperation]) -> Vec<ListedEntry> {
+    let mut entries: Vec<ListedEntry> =
+        aborted.iter().map(|aborted| ListedEntry { token: aborted.token, time: aborted.entry_time, size: 0 }).collect();
     entries.dedup_by_key(|entry| entry.token);
     entries
 }
 
 /// The entries among `listed` of which the index has no record.
-async fn unknown(listed: Vec<Listed>, index: &dyn Lookup) -> Result<Vec<Listed>, IngestError> {
+async fn unknown(listed: Vec<ListedEntry>, index: &dyn Lookup) -> Result<Vec<ListedEntry>, IngestError> {
     let tokens: Vec<_> = listed.iter().map(|listed| listed.token).collect();
-    let decided = index.decided(&tokens).await?;
+    let decided = index.recorded_outcomes(&tokens).await?;
     let unknown = listed.into_iter().zip(decided).filter(|(_, records)| records.is_empty());
     Ok(unknown.map(|(listed, _)| listed).collect())
 }
@@ -307,13 +307,13 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_hours(2);
 
-    fn second(unix: u64) -> Second {
-        Second::from_unix(unix)
+    fn second(unix: u64) -> StoreSecond {
+        StoreSecond::from_unix(unix)
     }
 
     #[test]
     fn a_first_backfill_is_not_listed_once_more() {
-        let mut audit = Audit::after_restart(Second::default(), Cursor::default());
+        let mut audit = Audit::after_restart(StoreSecond::default(), Cursor::default());
         let now = 1_800_000_000;
         for at in [0, 1_500_000_000, now] {
             let due = audit.due(second(now), Cursor(second(at)), WINDOW);
@@ -343,7 +343,7 @@ mod tests {
             taken in 1_000_000u64..1_001_000, gap in 0u64..40_000, steps in prop::collection::vec(1u64..4000, 1..60),
         ) {
             let mut audit = Audit::after_restart(second(taken), Cursor(second(taken)));
-            let mut looked: Vec<Vec<Range<Second>>> = vec![Vec::new(); AGES.len() + 1];
+            let mut looked: Vec<Vec<Range<StoreSecond>>> = vec![Vec::new(); AGES.len() + 1];
             let first = taken + gap;
             let mut horizon = first;
             for step in steps {

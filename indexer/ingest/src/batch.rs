@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use tidemark_catalog::{RecordCounts, SetDigest};
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 use tokio::time::Instant;
 
@@ -14,18 +14,18 @@ use super::{
     resolve::Resolver,
 };
 use crate::{
-    Record,
-    engine::{Lookup, Marks},
+    OperationRecord,
+    engine::{Lookup, RecordMarks},
 };
 
 /// Records on their way to one publication, with the marks that they cause.
 pub(crate) struct Batch {
     segments: Segments,
     seqs: Range<u64>,
-    marks: Marks,
+    marks: RecordMarks,
     corrected: CorrectionTotals,
-    oldest: Option<Second>,
-    newest: Option<Second>,
+    oldest: Option<StoreSecond>,
+    newest: Option<StoreSecond>,
     begun: Instant,
     limits: Limits,
 }
@@ -59,7 +59,7 @@ pub(crate) type Predecessors = BTreeMap<(Token, u32), Predecessor>;
 pub(crate) struct Closed {
     pub(crate) segments: Vec<tidemark_catalog::SegmentMeta>,
     pub(crate) seqs: Range<u64>,
-    pub(crate) marks: Marks,
+    pub(crate) marks: RecordMarks,
     pub(crate) corrected: CorrectionTotals,
 }
 
@@ -69,7 +69,7 @@ impl Batch {
         Self {
             segments: Segments::new(shelf, options.segment_memory),
             seqs: first_seq..first_seq,
-            marks: Marks::default(),
+            marks: RecordMarks::default(),
             corrected: CorrectionTotals::default(),
             oldest: None,
             newest: None,
@@ -79,12 +79,12 @@ impl Batch {
     }
 
     /// The second of the oldest entry in it.
-    pub(crate) fn oldest(&self) -> Option<Second> {
+    pub(crate) fn oldest(&self) -> Option<StoreSecond> {
         self.oldest
     }
 
     /// The second of the newest entry in it.
-    pub(crate) fn newest(&self) -> Option<Second> {
+    pub(crate) fn newest(&self) -> Option<StoreSecond> {
         self.newest
     }
 
@@ -101,7 +101,7 @@ impl Batch {
     /// Numbers `records`, decides what the index has a say in, and takes them in.
     pub(crate) async fn take(
         &mut self,
-        mut records: Vec<Record>,
+        mut records: Vec<OperationRecord>,
         resolver: &mut Resolver,
         index: &dyn Lookup,
     ) -> Result<(), IngestError> {

@@ -17,7 +17,7 @@ use super::{
     tail,
     tiers::Tiers,
 };
-use crate::engine::{EngineError, Marks};
+use crate::engine::{EngineError, RecordMarks};
 
 /// After a compaction failed, the next one waits.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
@@ -77,7 +77,7 @@ async fn merge_segments(
 }
 
 async fn merge_sidecars(inputs: &[SidecarMeta], shelf: &Shelf) -> Result<CompactionResult, EngineError> {
-    let mut marks = Marks::default();
+    let mut marks = RecordMarks::default();
     for sidecar in inputs {
         marks.merge(&shelf.engine.read_marks(sidecar).await?);
     }

@@ -9,17 +9,17 @@ use roaring::RoaringTreemap;
 use tempfile::TempPath;
 use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_crds::Reason;
-use tidemark_store::{Second, StoreError};
+use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{Evidence, Outcome, Token};
 
 use crate::{
     cause::{FailureCause, ToCause},
-    record::Record,
+    record::OperationRecord,
 };
 
 /// Builds, opens and merges segments. An engine moves work that keeps a core busy off the async threads by itself.
 #[async_trait]
-pub trait Engine: Send + Sync + 'static {
+pub trait IndexEngine: Send + Sync + 'static {
     /// An empty segment.
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError>;
 
@@ -27,19 +27,19 @@ pub trait Engine: Send + Sync + 'static {
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError>;
 
     /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap.
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<Packed, EngineError>;
+    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError>;
 
     /// The records of `segment` whose seqs lie in `seqs`, by seq.
-    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<Record>, EngineError>;
+    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError>;
 
     /// The stored form of `marks`.
-    fn pack_marks(&self, marks: &Marks) -> Result<Bytes, EngineError>;
+    fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError>;
 
     /// The marks that `sidecar` stores.
-    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<Marks, EngineError>;
+    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError>;
 
     /// Told after `segment` was uploaded from `file`: an engine with a local cache keeps it and saves the download.
-    async fn uploaded(&self, segment: &SegmentMeta, file: PackedFile) {
+    async fn segment_uploaded(&self, segment: &SegmentMeta, file: SegmentFile) {
         let _ = (segment, file);
     }
 }
@@ -48,35 +48,35 @@ pub trait Engine: Send + Sync + 'static {
 #[async_trait]
 pub trait SegmentBuilder: Send {
     /// Adds records, which come by ascending seq. May return before they are indexed.
-    async fn add(&mut self, records: Vec<Record>) -> Result<(), EngineError>;
+    async fn add(&mut self, records: Vec<OperationRecord>) -> Result<(), EngineError>;
 
     /// About how many bytes of memory the segment takes by now.
     fn size(&self) -> usize;
 
     /// Packs the segment into one file.
-    async fn finish(self: Box<Self>) -> Result<Packed, EngineError>;
+    async fn finish(self: Box<Self>) -> Result<PackedSegment, EngineError>;
 }
 
 /// Questions to the records below a manifest's cursor. Records that a later one corrects are left out, except by
-/// [`Lookup::decided`].
+/// [`Lookup::recorded_outcomes`].
 #[async_trait]
 pub trait Lookup: Send + Sync {
     /// What was decided of each of `tokens`, in their order: one item a record, by (op, seq); none for an unknown token.
-    async fn decided(&self, tokens: &[Token]) -> Result<Vec<Vec<Decided>>, EngineError>;
+    async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError>;
 
     /// The newest committed operation, by (completed, token, op), of each of `entities`, in their order.
-    async fn current(&self, entities: &[String]) -> Result<Vec<Option<Current>>, EngineError>;
+    async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError>;
 
     /// The smallest committed operation, by (token, op), of each of `keys`, in their order.
-    async fn committed(&self, keys: &[KeyOfWriter]) -> Result<Vec<Option<(Token, u32)>>, EngineError>;
+    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError>;
 
-    /// The aborted operations that `wanted` describes, by (token, op).
-    async fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError>;
+    /// The aborted operations that `query` describes, by (token, op).
+    async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError>;
 }
 
 /// An idempotency key with the writer that used it; a writer without a name is the empty one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyOfWriter {
+pub struct WriterKey {
     /// The writer's name.
     pub writer: String,
     /// The idempotency key.
@@ -85,7 +85,7 @@ pub struct KeyOfWriter {
 
 /// One record of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decided {
+pub struct RecordedOutcome {
     /// The operation.
     pub op: u32,
     /// The record's seq.
@@ -98,9 +98,9 @@ pub struct Decided {
 
 /// The newest committed operation of an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Current {
+pub struct LatestCommit {
     /// When it was complete.
-    pub completed: Second,
+    pub completed: StoreSecond,
     /// Its entry.
     pub token: Token,
     /// Its place within the entry.
@@ -111,18 +111,18 @@ pub struct Current {
 
 /// Which aborted operations are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct AbortedQuery {
     /// Those whose time, the later of the token's second and the entry's store time, lies in it.
-    pub seconds: Range<Second>,
+    pub seconds: Range<StoreSecond>,
     /// Those of later entries than this one, which is the last of an answer before.
     pub after: Option<Token>,
     /// The first ones, about so many: no entry is cut.
-    pub most: usize,
+    pub limit: usize,
 }
 
 /// An aborted operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unsettled {
+pub struct AbortedOperation {
     /// Its entry.
     pub token: Token,
     /// Its place within the entry.
@@ -130,21 +130,21 @@ pub struct Unsettled {
     /// The record's seq.
     pub seq: u64,
     /// The entry's store time.
-    pub entry_time: Second,
+    pub entry_time: StoreSecond,
     /// The evidence that was recorded.
     pub evidence: Option<Evidence>,
 }
 
 /// What later records say about earlier ones, by seq. Seqs survive compaction, so marks only ever grow.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Marks {
+pub struct RecordMarks {
     /// Records that a later record of the same operation corrects.
     pub corrected: RoaringTreemap,
     /// Committed records of entities that have a newer committed operation.
     pub outdated: RoaringTreemap,
 }
 
-impl Marks {
+impl RecordMarks {
     /// Whether nothing is marked.
     pub fn is_empty(&self) -> bool {
         self.corrected.is_empty() && self.outdated.is_empty()
@@ -164,9 +164,9 @@ impl Marks {
 
 /// A finished segment, not uploaded yet.
 #[derive(Debug)]
-pub struct Packed {
+pub struct PackedSegment {
     /// Its bytes.
-    pub file: PackedFile,
+    pub file: SegmentFile,
     /// Length in bytes.
     pub size: u64,
     /// SHA-256 of the file, 64 hexadecimal digits.
@@ -177,7 +177,7 @@ pub struct Packed {
 
 /// Where a finished segment's bytes are.
 #[derive(Debug)]
-pub enum PackedFile {
+pub enum SegmentFile {
     /// In memory.
     Memory(Bytes),
     /// In a file that goes away with this value.

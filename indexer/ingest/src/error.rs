@@ -9,7 +9,7 @@ use crate::{
     engine::EngineError,
 };
 
-/// A failure of an ingest. [`IngestError::passes`] tells which of them end it.
+/// A failure of an ingest. [`IngestError::is_retryable`] tells which of them end it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestError {
@@ -35,18 +35,18 @@ pub enum IngestError {
 
 impl IngestError {
     /// Whether to try again: nothing was written, and what failed may be mended while the ingest runs.
-    pub fn passes(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         match self {
             Self::Clock(_) | Self::Store(_) | Self::Engine(_) | Self::Acquire(AcquireError::Clock(_)) => true,
             Self::Root(error)
             | Self::Publish(PublishError::Chain(error))
-            | Self::Acquire(AcquireError::Chain(error)) => chain_passes(error),
+            | Self::Acquire(AcquireError::Chain(error)) => is_retryable_chain_error(error),
             Self::Publish(_) | Self::Acquire(_) => false,
         }
     }
 }
 
-fn chain_passes(error: &CatalogError) -> bool {
+fn is_retryable_chain_error(error: &CatalogError) -> bool {
     matches!(error, CatalogError::Store(_) | CatalogError::Conflicts { .. } | CatalogError::Corrupt { .. })
 }
 

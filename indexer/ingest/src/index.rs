@@ -11,15 +11,15 @@ use std::{ops::Range, sync::Arc};
 
 use super::{error::IngestError, status::Reporter, tail::rest};
 use crate::{
-    Record,
-    engine::{Engine, EngineError, Marks, Packed, PackedFile, SegmentBuilder},
+    OperationRecord,
+    engine::{EngineError, IndexEngine, PackedSegment, RecordMarks, SegmentBuilder, SegmentFile},
 };
 
 /// Where an indexer's objects go, and under which names. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Shelf {
     pub(crate) store: Store,
-    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) engine: Arc<dyn IndexEngine>,
     pub(crate) generation: Generation,
     pub(crate) epoch: u64,
     pub(crate) entropy: Entropy,
@@ -42,20 +42,20 @@ impl Shelf {
     }
 
     /// Uploads a segment. Goes on until it works; on the way the reporter tells why it does not.
-    pub(crate) async fn put_segment(&self, packed: Packed, summary: Summary) -> SegmentMeta {
+    pub(crate) async fn put_segment(&self, packed: PackedSegment, summary: Summary) -> SegmentMeta {
         let key = self.name(ObjectKind::Segment);
         self.upload(&key, &packed.file).await;
         let Summary { digest, first, last, seq, counts } = summary;
-        let Packed { file, size, checksum, documents } = packed;
+        let PackedSegment { file, size, checksum, documents } = packed;
         let segment = SegmentMeta { key, size, checksum, digest, first, last, seq, counts, documents };
-        self.engine.uploaded(&segment, file).await;
+        self.engine.segment_uploaded(&segment, file).await;
         segment
     }
 
     /// Uploads `marks`. `counts` and `digest` are those of the corrected records.
     pub(crate) async fn put_sidecar(
         &self,
-        marks: &Marks,
+        marks: &RecordMarks,
         counts: RecordCounts,
         digest: SetDigest,
     ) -> Result<SidecarMeta, EngineError> {
@@ -70,18 +70,18 @@ impl Shelf {
             counts,
             digest,
         };
-        self.upload(&sidecar.key, &PackedFile::Memory(body)).await;
+        self.upload(&sidecar.key, &SegmentFile::Memory(body)).await;
         Ok(sidecar)
     }
 
-    async fn upload(&self, key: &str, file: &PackedFile) {
+    async fn upload(&self, key: &str, file: &SegmentFile) {
         let reporter = &self.reporter;
         let mut pause = super::tail::FIRST_PAUSE;
         let mut failed = false;
         loop {
             let uploaded = match file {
-                PackedFile::Memory(body) => self.store.put(key, Bytes::clone(body)).await,
-                PackedFile::File(path) => self.store.put_file(key, path).await,
+                SegmentFile::Memory(body) => self.store.put(key, Bytes::clone(body)).await,
+                SegmentFile::File(path) => self.store.put_file(key, path).await,
             };
             match uploaded {
                 Ok(()) if failed => return reporter.well(),
@@ -117,7 +117,7 @@ impl Segments {
     }
 
     /// Adds records that continue the seqs of those before.
-    pub(crate) async fn add(&mut self, records: Vec<Record>) -> Result<(), IngestError> {
+    pub(crate) async fn add(&mut self, records: Vec<OperationRecord>) -> Result<(), IngestError> {
         let Some(first) = records.first() else { return Ok(()) };
         let open = match &mut self.open {
             Some(open) => open,
@@ -162,7 +162,7 @@ impl Segments {
 
 impl Summary {
     /// The summary of no records, in front of `first`.
-    fn before(first: &Record) -> Self {
+    fn before(first: &OperationRecord) -> Self {
         Self {
             digest: SetDigest::default(),
             first: first.token,
@@ -172,7 +172,7 @@ impl Summary {
         }
     }
 
-    fn take(&mut self, records: &[Record]) {
+    fn take(&mut self, records: &[OperationRecord]) {
         for record in records {
             let decision = &record.decision;
             self.digest.insert(record.token, record.op, decision.outcome, decision.evidence);

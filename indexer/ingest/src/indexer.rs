@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt as _, stream};
 use tidemark_catalog::{Cursor, RootChain, TransactionRejected, WriterLease};
 use tidemark_store::{
-    Clock, Second,
+    Clock, StoreSecond,
     planted::{Fault, planted},
 };
-use tidemark_wal::{Listed, Reader, Schedule, Token};
+use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule, Token};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     status::Reporter,
     tail::{self, Entries, FIRST_PAUSE, Fetched, rest},
 };
-use crate::engine::{Lookup, Marks};
+use crate::engine::{Lookup, RecordMarks};
 
 /// How long a busy indexer rests.
 const BUSY: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ const ESTIMATE_LAG: Duration = Duration::from_secs(2);
 pub(crate) struct Indexer {
     pub(super) clock: Clock,
     pub(super) root: RootChain,
-    pub(super) reader: Reader,
+    pub(super) reader: LogReader,
     pub(super) writer_lease: WriterLease,
     pub(super) shelf: Shelf,
     pub(super) options: IngestOptions,
@@ -49,7 +49,7 @@ pub(crate) struct Indexer {
     /// The parameters and the horizon that the last probe gave.
     pub(super) frozen: Option<Frozen>,
     /// Marks that a planted fault holds back.
-    pub(super) held_back: (Marks, CorrectionTotals),
+    pub(super) held_back: (RecordMarks, CorrectionTotals),
     /// The oldest entry that was seen and is not sealed.
     waiting: Option<Token>,
     /// The last drain found entries.
@@ -61,15 +61,15 @@ pub(crate) struct Indexer {
 /// What a probe of the clock and a look at the parameters after it give.
 #[derive(Clone, Debug)]
 pub(crate) struct Frozen {
-    pub(crate) horizon: Second,
-    pub(crate) schedule: Schedule,
+    pub(crate) horizon: StoreSecond,
+    pub(crate) schedule: ParameterSchedule,
 }
 
 impl Indexer {
     pub(super) fn new(
         clock: Clock,
         root: RootChain,
-        reader: Reader,
+        reader: LogReader,
         writer_lease: WriterLease,
         shelf: Shelf,
         options: IngestOptions,
@@ -107,7 +107,7 @@ impl Indexer {
                     pause = if found { BUSY } else { (pause + BUSY).min(IDLE) };
                     self.rest(pause).await;
                 }
-                Err(failure) if failure.passes() => {
+                Err(failure) if failure.is_retryable() => {
                     self.resolver.forget();
                     self.reporter.run_ends(false);
                     self.reporter.trouble("indexing", &failure);
@@ -164,11 +164,11 @@ impl Indexer {
     }
 
     /// Probes the clock, then reads the parameters; the listing comes after both.
-    async fn look(&mut self) -> Result<(Frozen, stream::BoxStream<'static, Listed>), IngestError> {
+    async fn look(&mut self) -> Result<(Frozen, stream::BoxStream<'static, ListedEntry>), IngestError> {
         let from = self.cursor().second();
         if planted(Fault::ClockReadAfterListing) {
-            let all = tail::list(&self.reader, from, Second::KSUID_END.next(), &self.reporter);
-            let all: Vec<Listed> = all.collect().await;
+            let all = tail::list(&self.reader, from, StoreSecond::KSUID_END.next(), &self.reporter);
+            let all: Vec<ListedEntry> = all.collect().await;
             let frozen = self.freeze().await?;
             let horizon = frozen.horizon;
             let sealed = all.into_iter().filter(move |listed| listed.token.second() < horizon);
@@ -196,7 +196,7 @@ impl Indexer {
     async fn drain(
         &mut self,
         frozen: &Frozen,
-        listing: stream::BoxStream<'static, Listed>,
+        listing: stream::BoxStream<'static, ListedEntry>,
     ) -> Result<bool, IngestError> {
         self.reporter.run_starts(frozen.horizon);
         let mut entries = Entries::fetch(&self.reader, &frozen.schedule, listing, &self.options, &self.reporter);
@@ -223,8 +223,8 @@ impl Indexer {
     }
 
     /// Publishes a full batch and begins the next one. All entries of its last second are in it.
-    async fn next_batch(&mut self, batch: Batch, horizon: Second) -> Result<Batch, IngestError> {
-        let to = batch.newest().map_or(self.cursor().second(), Second::next);
+    async fn next_batch(&mut self, batch: Batch, horizon: StoreSecond) -> Result<Batch, IngestError> {
+        let to = batch.newest().map_or(self.cursor().second(), StoreSecond::next);
         self.publish(batch, to, horizon).await?;
         self.keep_house().await?;
         Ok(self.batch())
@@ -233,13 +233,13 @@ impl Indexer {
     async fn take(&mut self, batch: &mut Batch, fetched: Vec<Fetched>) -> Result<(), IngestError> {
         let Some(first) = fetched.first() else { return Ok(()) };
         let oldest = batch.oldest().unwrap_or(first.second);
-        self.reporter.read(fetched.len() as u64, oldest, self.reader.strangers());
+        self.reporter.read(fetched.len() as u64, oldest, self.reader.unrecognized_keys());
         let records = fetched.into_iter().flat_map(|entry| entry.records).collect();
         let index = self.index().await?;
         batch.take(records, &mut self.resolver, &*index).await
     }
 
-    async fn finish(&mut self, batch: Batch, horizon: Second) -> Result<(), IngestError> {
+    async fn finish(&mut self, batch: Batch, horizon: StoreSecond) -> Result<(), IngestError> {
         let beyond = if planted(Fault::CursorOffByOne) { horizon.next() } else { horizon };
         self.publish(batch, beyond, beyond).await?;
         self.advanced = Some(Instant::now());

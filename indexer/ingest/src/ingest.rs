@@ -4,17 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::{IndexChain, RootChain, WriterIdentity, WriterLease, heartbeat};
 use tidemark_store::{Clock, Entropy};
-use tidemark_wal::{Limits, Log, Reader};
+use tidemark_wal::{Log, LogReader, ReaderLimits};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::warn;
 
 use crate::{
-    engine::Engine,
+    engine::IndexEngine,
     error::IngestError,
     index::Shelf,
     indexer::Indexer,
-    status::{IngestStatus, Reporter, Role},
+    status::{IngestRole, IngestStatus, Reporter},
     tail,
 };
 
@@ -39,7 +39,7 @@ pub struct IngestOptions {
     /// Whether to compact.
     pub compaction: bool,
     /// What is read of entries and descriptors.
-    pub limits: Limits,
+    pub limits: ReaderLimits,
 }
 
 impl Default for IngestOptions {
@@ -52,7 +52,7 @@ impl Default for IngestOptions {
             batch_age: Duration::from_secs(10),
             segment_memory: 64 << 20,
             compaction: true,
-            limits: Limits::default(),
+            limits: ReaderLimits::default(),
         }
     }
 }
@@ -69,7 +69,7 @@ pub struct Ingest {
     /// The chain of the index's generation; the index's objects live in its store.
     pub chain: IndexChain,
     /// What builds and reads segments in that store.
-    pub engine: Arc<dyn Engine>,
+    pub engine: Arc<dyn IndexEngine>,
     /// Who this process is.
     pub identity: WriterIdentity,
     /// How much it takes on at once.
@@ -98,7 +98,7 @@ impl Ingest {
             Ok(None) => Ok(()),
             Err(failure) => Err(failure),
         };
-        reporter.role(Role::Ended);
+        reporter.role(IngestRole::Ended);
         ended
     }
 
@@ -111,7 +111,7 @@ impl Ingest {
             let acquired = self.chain.acquire(self.identity.clone(), &self.clock, heartbeats, waits).await;
             match acquired.map_err(IngestError::from) {
                 Ok(writer_lease) => return Ok(writer_lease),
-                Err(failure) if failure.passes() => {
+                Err(failure) if failure.is_retryable() => {
                     reporter.trouble("taking the writer's role", &failure);
                     pause = tail::rest(pause).await;
                 }
@@ -126,7 +126,7 @@ impl Ingest {
         reporter: &Reporter,
         stop: &CancellationToken,
     ) -> Result<(), IngestError> {
-        reporter.role(Role::Writer);
+        reporter.role(IngestRole::Writer);
         reporter.manifest(writer_lease.manifest());
         let clock = self.clock.clone();
         let beat = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&clock).await }));
@@ -154,7 +154,7 @@ impl Ingest {
             entropy: self.entropy.clone(),
             reporter: reporter.clone(),
         };
-        let reader = Reader::new(&self.log, self.options.limits);
+        let reader = LogReader::new(&self.log, self.options.limits);
         Indexer::new(self.clock.clone(), self.root.clone(), reader, writer_lease, shelf, self.options.clone())
     }
 }

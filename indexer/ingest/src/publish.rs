@@ -2,7 +2,7 @@
 
 use tidemark_catalog::{Cursor, PublishRequest, SidecarMeta};
 use tidemark_store::{
-    Second,
+    StoreSecond,
     planted::{Fault, planted},
 };
 
@@ -12,11 +12,16 @@ use super::{
     indexer::Indexer,
     tail::{FIRST_PAUSE, rest},
 };
-use crate::engine::Marks;
+use crate::engine::RecordMarks;
 
 impl Indexer {
     /// Publishes `batch` with the cursor at `to`, and opens the index that results.
-    pub(super) async fn publish(&mut self, batch: Batch, to: Second, horizon: Second) -> Result<(), IngestError> {
+    pub(super) async fn publish(
+        &mut self,
+        batch: Batch,
+        to: StoreSecond,
+        horizon: StoreSecond,
+    ) -> Result<(), IngestError> {
         let closed = batch.close().await?;
         let sidecars = self.sidecars(&closed).await?;
         let publication = PublishRequest {
@@ -44,7 +49,7 @@ impl Indexer {
                 }
                 Err(failure) => IngestError::from(failure),
             };
-            if !failure.passes() {
+            if !failure.is_retryable() {
                 return Err(failure);
             }
             self.reporter.trouble("publishing", &failure);
@@ -67,7 +72,7 @@ impl Indexer {
     /// The fault: what this batch marks is published with the next one.
     async fn sidecars_of_the_batch_before(&mut self, closed: &Closed) -> Result<Vec<SidecarMeta>, IngestError> {
         let (marks, corrected) = std::mem::replace(&mut self.held_back, (closed.marks.clone(), closed.corrected));
-        if marks == Marks::default() {
+        if marks == RecordMarks::default() {
             return Ok(Vec::new());
         }
         let put = self.shelf.put_sidecar(&marks, corrected.counts, corrected.digest);

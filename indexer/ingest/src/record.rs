@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_wal::{
-    Contributor, Decision, Descriptor, Intent, Kind, Malformed, Operation, Outcome, Place, Resolved, ResolvedOp, Token,
-    entity,
+    Contributor, DatamonDescriptor, DatamonPath, EntryIntent, IntentOperation, MalformedInput, OperationKind, Outcome,
+    OutcomeDecision, ResolvedEntry, ResolvedOperation, Token, entity_key,
 };
 
-use crate::engine::{Current, KeyOfWriter};
+use crate::engine::{LatestCommit, WriterKey};
 
 /// How many bytes of a malformed body are kept as searchable text.
 const TEXT_LIMIT: usize = 64 * 1024;
@@ -23,7 +23,7 @@ const REPEATED_LIMIT: usize = 4 << 20;
 /// Its JSON is what a document stores, so the names are persisted: a field may be added, none may change its meaning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Record {
+pub struct OperationRecord {
     /// The dense number that publishing gave it; 0 before.
     pub seq: u64,
     /// The entry.
@@ -31,9 +31,9 @@ pub struct Record {
     /// The operation's place within its entry, from 0.
     pub op: u32,
     /// What the operation is about.
-    pub kind: Kind,
+    pub kind: OperationKind,
     /// The outcome and what it rests on.
-    pub decision: Decision,
+    pub decision: OutcomeDecision,
     /// The key whose history this operation belongs to, as in `label/{repo}/{label}`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub entity: Option<String>,
@@ -96,9 +96,9 @@ pub struct Record {
     pub text: Option<String>,
 }
 
-impl Record {
+impl OperationRecord {
     /// The records of a resolved entry, by op; their seqs are 0. A malformed entry gives exactly one.
-    pub fn from_resolved(resolved: &Resolved) -> Vec<Self> {
+    pub fn from_resolved(resolved: &ResolvedEntry) -> Vec<Self> {
         let repeated = resolved.intent.as_ref().is_ok_and(may_repeat);
         let records = resolved.ops.iter().enumerate().map(|(number, op)| {
             let mut record = Self::of_op(resolved, op, u32::try_from(number).unwrap_or(u32::MAX));
@@ -112,37 +112,37 @@ impl Record {
     }
 
     /// Whether the operation is committed.
-    pub fn committed(&self) -> bool {
+    pub fn is_committed(&self) -> bool {
         self.decision.outcome == Outcome::Committed
     }
 
     /// The entity with this operation's claim to be its newest; none unless it is committed.
-    pub fn current(&self) -> Option<(&str, Current)> {
-        let current = Current {
+    pub fn entity_commit(&self) -> Option<(&str, LatestCommit)> {
+        let current = LatestCommit {
             completed: self.decision.completed.unwrap_or(self.decision.entry_time),
             token: self.token,
             op: self.op,
             seq: self.seq,
         };
-        self.committed().then_some((self.entity.as_deref()?, current))
+        self.is_committed().then_some((self.entity.as_deref()?, current))
     }
 
     /// The idempotency key with its writer; none when the intent names no key.
-    pub fn key_of_writer(&self) -> Option<KeyOfWriter> {
-        Some(KeyOfWriter { writer: self.writer.clone().unwrap_or_default(), key: self.idempotency_key.clone()? })
+    pub fn writer_key(&self) -> Option<WriterKey> {
+        Some(WriterKey { writer: self.writer.clone().unwrap_or_default(), key: self.idempotency_key.clone()? })
     }
 
-    fn of_op(resolved: &Resolved, op: &ResolvedOp, number: u32) -> Self {
+    fn of_op(resolved: &ResolvedEntry, op: &ResolvedOperation, number: u32) -> Self {
         let descriptor = op.descriptor.as_ref();
-        let names = Names::of(&op.place);
+        let names = Names::of(&op.path);
         Self {
             seq: 0,
             token: resolved.token,
             op: number,
             kind: op.operation.kind,
             decision: op.decision.clone(),
-            entity: entity(&op.place),
-            bundle: names.bundle.or_else(|| named_bundle(&op.place, &op.operation, descriptor)),
+            entity: entity_key(&op.path),
+            bundle: names.bundle.or_else(|| named_bundle(&op.path, &op.operation, descriptor)),
             repo: names.repo,
             label: names.label,
             context: names.context,
@@ -165,7 +165,7 @@ impl Record {
     }
 
     /// Takes over what the intent says of operation `number`, and if `common`, what it says of all of them.
-    fn announce(&mut self, intent: &Intent, number: usize, common: bool) {
+    fn announce(&mut self, intent: &EntryIntent, number: usize, common: bool) {
         self.payload = share(intent, number, common);
         self.writer.clone_from(&intent.writer);
         self.idempotency_key = intent.key_of(number);
@@ -183,14 +183,14 @@ impl Record {
         }
     }
 
-    fn malform(&mut self, why: &Malformed, body: &[u8]) {
+    fn malform(&mut self, why: &MalformedInput, body: &[u8]) {
         self.reason = Some(why.to_string());
         self.text = readable(body);
     }
 }
 
 /// Whether what the intent says of all its operations is small enough to be in each of their records.
-fn may_repeat(intent: &Intent) -> bool {
+fn may_repeat(intent: &EntryIntent) -> bool {
     let Value::Object(raw) = &intent.raw else { return true };
     let common = raw.iter().filter(|(name, _)| *name != "ops");
     let size: usize = common.map(|(name, value)| name.len() + value.to_string().len()).sum();
@@ -198,7 +198,7 @@ fn may_repeat(intent: &Intent) -> bool {
 }
 
 /// The payload of operation `number`: its own, and if `common`, what the intent says of all operations.
-fn share(intent: &Intent, number: usize, common: bool) -> Value {
+fn share(intent: &EntryIntent, number: usize, common: bool) -> Value {
     let Value::Object(raw) = &intent.raw else { return intent.raw.clone() };
     if intent.ops.len() == 1 {
         return intent.raw.clone();
@@ -211,7 +211,7 @@ fn share(intent: &Intent, number: usize, common: bool) -> Value {
 }
 
 /// The payload of an entry with these records, which come by op; several may be of the same operation.
-pub fn whole_payload<'a>(records: impl IntoIterator<Item = &'a Record>) -> Value {
+pub fn whole_payload<'a>(records: impl IntoIterator<Item = &'a OperationRecord>) -> Value {
     let mut records = records.into_iter();
     let Some(first) = records.next() else { return Value::Null };
     let (mut payload, mut last) = (first.payload.clone(), first.op);
@@ -239,28 +239,32 @@ struct Names {
 }
 
 impl Names {
-    fn of(place: &Place) -> Self {
+    fn of(place: &DatamonPath) -> Self {
         let mut names = Self::default();
         match place.clone() {
-            Place::Repo { repo } => names.repo = Some(repo),
-            Place::Bundle { repo, bundle } => (names.repo, names.bundle) = (Some(repo), Some(bundle)),
-            Place::Label { repo, label } => (names.repo, names.label) = (Some(repo), Some(label)),
-            Place::Context { context } => names.context = Some(context),
-            Place::Diamond { repo, diamond, .. } => (names.repo, names.diamond) = (Some(repo), Some(diamond)),
-            Place::Split { repo, diamond, split, .. } => {
+            DatamonPath::Repo { repo } => names.repo = Some(repo),
+            DatamonPath::Bundle { repo, bundle } => (names.repo, names.bundle) = (Some(repo), Some(bundle)),
+            DatamonPath::Label { repo, label } => (names.repo, names.label) = (Some(repo), Some(label)),
+            DatamonPath::Context { context } => names.context = Some(context),
+            DatamonPath::Diamond { repo, diamond, .. } => (names.repo, names.diamond) = (Some(repo), Some(diamond)),
+            DatamonPath::Split { repo, diamond, split, .. } => {
                 (names.repo, names.diamond, names.split) = (Some(repo), Some(diamond), Some(split));
             }
-            Place::Other => {}
+            DatamonPath::Other => {}
         }
         names
     }
 }
 
 /// The bundle that a label points to, or that a diamond became.
-fn named_bundle(place: &Place, operation: &Operation, descriptor: Option<&Descriptor>) -> Option<String> {
+fn named_bundle(
+    place: &DatamonPath,
+    operation: &IntentOperation,
+    descriptor: Option<&DatamonDescriptor>,
+) -> Option<String> {
     match place {
-        Place::Label { .. } => operation.value.clone().or_else(|| descriptor?.id.clone()),
-        Place::Diamond { .. } => descriptor?.bundle.clone(),
+        DatamonPath::Label { .. } => operation.value.clone().or_else(|| descriptor?.id.clone()),
+        DatamonPath::Diamond { .. } => descriptor?.bundle.clone(),
         _ => None,
     }
 }
@@ -281,23 +285,23 @@ fn readable(body: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use tidemark_store::Second;
-    use tidemark_wal::{Decision, parse, place};
+    use tidemark_store::StoreSecond;
+    use tidemark_wal::{OutcomeDecision, parse_datamon_path, parse_payload};
 
     use super::*;
 
-    fn resolved(body: &[u8]) -> Resolved {
-        let token = Token::from_parts(Second::from_unix(1_800_000_000), [1; 16]);
-        let intent = parse(token, body);
-        let decision = Decision {
+    fn resolved(body: &[u8]) -> ResolvedEntry {
+        let token = Token::from_parts(StoreSecond::from_unix(1_800_000_000), [1; 16]);
+        let intent = parse_payload(token, body);
+        let decision = OutcomeDecision {
             outcome: Outcome::Committed,
             evidence: None,
             entry_time: token.second(),
             completed: Some(token.second()),
-            sightings: Vec::new(),
+            observations: Vec::new(),
         };
-        let op = |operation: Operation| ResolvedOp {
-            place: operation.descriptor.as_deref().map_or(Place::Other, |path| place(path).unwrap()),
+        let op = |operation: IntentOperation| ResolvedOperation {
+            path: operation.descriptor.as_deref().map_or(DatamonPath::Other, |path| parse_datamon_path(path).unwrap()),
             operation,
             decision: decision.clone(),
             descriptor: None,
@@ -305,7 +309,7 @@ mod tests {
         };
         let ops = intent.clone().map(|intent| intent.ops.into_iter().map(op).collect()).unwrap_or_default();
         let (entry_time, size) = (token.second(), body.len() as u64);
-        Resolved { token, entry_time, size, answered: None, body: body.to_vec().into(), intent, ops }
+        ResolvedEntry { token, entry_time, size, answered: None, body: body.to_vec().into(), intent, ops }
     }
 
     #[test]
@@ -313,15 +317,15 @@ mod tests {
         let body =
             br#"{"tidemark": 1, "writer": "w", "idempotencyKey": "k", "attributes": {"entity": "job/7"}, "ops": [
             {"descriptor": "bundles/r/b/bundle.yaml"}, {"kind": "entry", "attributes": {"message": "done"}}]}"#;
-        let records = Record::from_resolved(&resolved(body));
+        let records = OperationRecord::from_resolved(&resolved(body));
         let [bundle, entry] = &records[..] else { panic!("{records:?}") };
         assert_eq!((bundle.repo.as_deref(), bundle.bundle.as_deref()), (Some("r"), Some("b")));
         assert_eq!(bundle.entity.as_deref(), Some("bundle/r/b"));
         assert_eq!((entry.entity.as_deref(), entry.message.as_deref()), (Some("entry/job/7"), Some("done")));
-        assert_ne!(bundle.key_of_writer(), entry.key_of_writer());
+        assert_ne!(bundle.writer_key(), entry.writer_key());
         for record in &records {
             let stored = serde_json::to_string(record).unwrap();
-            assert_eq!(serde_json::from_str::<Record>(&stored).unwrap(), *record);
+            assert_eq!(serde_json::from_str::<OperationRecord>(&stored).unwrap(), *record);
         }
     }
 
@@ -339,16 +343,16 @@ mod tests {
         assert_eq!(readable(&vec![b'x'; TEXT_LIMIT * 2]).map(|text| text.len()), Some(TEXT_LIMIT));
     }
 
-    fn records(body: &Value) -> (usize, Vec<Record>) {
+    fn records(body: &Value) -> (usize, Vec<OperationRecord>) {
         let body = body.to_string();
-        (body.len(), Record::from_resolved(&resolved(body.as_bytes())))
+        (body.len(), OperationRecord::from_resolved(&resolved(body.as_bytes())))
     }
 
     fn op(number: usize, filler: usize) -> Value {
         json!({"kind": "entry", "attributes": {"n": format!("n{number}"), "filler": "x".repeat(filler)}})
     }
 
-    fn stored(records: &[Record]) -> usize {
+    fn stored(records: &[OperationRecord]) -> usize {
         records.iter().map(|record| serde_json::to_vec(record).unwrap().len()).sum()
     }
 

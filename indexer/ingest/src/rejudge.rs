@@ -1,28 +1,28 @@
 //! A planted fault: a rebuild that decides outcomes again instead of taking the recorded ones.
 
 use tidemark_catalog::SegmentMeta;
-use tidemark_wal::{Listed, Reader, Schedule};
+use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule};
 
 use super::{index::Shelf, indexer::Frozen};
 use crate::{
-    Record,
-    engine::{EngineError, Packed},
+    OperationRecord,
+    engine::{EngineError, PackedSegment},
 };
 
 /// What the fault needs to do wrong.
 #[derive(Clone, Debug)]
 pub(crate) struct Rejudge {
-    reader: Reader,
-    schedule: Option<Schedule>,
+    reader: LogReader,
+    schedule: Option<ParameterSchedule>,
 }
 
 impl Rejudge {
-    pub(crate) fn new(reader: &Reader, frozen: Option<&Frozen>) -> Self {
+    pub(crate) fn new(reader: &LogReader, frozen: Option<&Frozen>) -> Self {
         Self { reader: reader.clone(), schedule: frozen.map(|frozen| frozen.schedule.clone()) }
     }
 
     /// The records of `inputs` with outcomes as the store shows them now.
-    pub(crate) async fn rebuild(&self, inputs: &[SegmentMeta], shelf: &Shelf) -> Result<Packed, EngineError> {
+    pub(crate) async fn rebuild(&self, inputs: &[SegmentMeta], shelf: &Shelf) -> Result<PackedSegment, EngineError> {
         let mut builder = shelf.engine.builder()?;
         for segment in inputs {
             for mut record in shelf.engine.records(segment, segment.seq.clone()).await? {
@@ -33,9 +33,9 @@ impl Rejudge {
         builder.finish().await
     }
 
-    async fn decide_again(&self, record: &mut Record) {
+    async fn decide_again(&self, record: &mut OperationRecord) {
         let Some(schedule) = &self.schedule else { return };
-        let listed = Listed { token: record.token, time: record.decision.entry_time, size: record.size };
+        let listed = ListedEntry { token: record.token, time: record.decision.entry_time, size: record.size };
         let Ok(resolved) = self.reader.fetch(&listed, schedule).await else { return };
         if let Some(op) = resolved.ops.get(record.op as usize) {
             record.decision = op.decision.clone();

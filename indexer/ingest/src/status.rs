@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 use tidemark_catalog::{Cursor, Manifest, RecordCounts, StandbyReason};
-use tidemark_store::{ChainRecord, Second};
+use tidemark_store::{ChainRecord, StoreSecond};
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info};
 
@@ -19,7 +19,7 @@ const SILENCE: Duration = Duration::from_mins(1);
 /// The part that a process plays for an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub enum IngestRole {
     /// It has not asked for the writer's role yet.
     #[default]
     Starting,
@@ -34,7 +34,7 @@ pub enum Role {
 /// What goes wrong at present. Nothing is skipped or lost meanwhile: the ingest tries again until it works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Trouble {
+pub struct IngestProblem {
     /// What the ingest was doing.
     pub doing: &'static str,
     /// The failure with the object at fault and the remedy.
@@ -48,13 +48,13 @@ pub struct Trouble {
 
 /// How far a run through sealed seconds has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Progress {
+pub struct IngestProgress {
     /// Where it started.
     pub from: Cursor,
     /// Where it stands.
     pub at: Cursor,
     /// Where it ends: the horizon.
-    pub to: Second,
+    pub to: StoreSecond,
     /// Entries so far.
     pub entries: u64,
 }
@@ -74,13 +74,13 @@ pub struct IndexTotals {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct IngestStatus {
     /// The part that the process plays.
-    pub role: Role,
+    pub role: IngestRole,
     /// The writer's number, also while another process is the writer; 0 before it is known.
     pub epoch: u64,
     /// The number of the manifest that was published or read last.
     pub manifest: u64,
     /// `H` as it was computed last.
-    pub horizon: Second,
+    pub horizon: StoreSecond,
     /// Every token whose second lies below it is decided and recorded.
     pub cursor: Cursor,
     /// How many seconds of sealed entries wait to be published; 0 when none does. While the stores do not answer, for how
@@ -91,11 +91,11 @@ pub struct IngestStatus {
     /// Entries that were read and are not published yet.
     pub pending: u64,
     /// Keys in the log that are no tokens.
-    pub strangers: u64,
+    pub unrecognized_keys: u64,
     /// What goes wrong at present.
-    pub trouble: Option<Trouble>,
+    pub problem: Option<IngestProblem>,
     /// A run through sealed seconds, while one goes on.
-    pub progress: Option<Progress>,
+    pub progress: Option<IngestProgress>,
     /// Whether this process has published everything up to a horizon once.
     pub caught_up: bool,
     /// Who writes instead, as this process last saw.
@@ -118,18 +118,18 @@ pub(crate) struct Reporter {
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     /// The horizon, and when it was learned.
-    horizon: Option<(Second, Instant)>,
+    horizon: Option<(StoreSecond, Instant)>,
     /// Nothing below it waits to be published.
-    clear: Second,
+    clear: StoreSecond,
 }
 
 impl Known {
     /// Where the horizon is by now, by the local monotonic clock.
-    fn now(&self) -> Option<Second> {
+    fn now(&self) -> Option<StoreSecond> {
         self.horizon.map(|(horizon, learned)| horizon.after(learned.elapsed()))
     }
 
-    fn learn(&mut self, horizon: Second) {
+    fn learn(&mut self, horizon: StoreSecond) {
         if self.horizon.is_none_or(|(known, _)| known < horizon) {
             self.horizon = Some((horizon, Instant::now()));
         }
@@ -141,14 +141,15 @@ impl Reporter {
         Self { status, quiet_until: Arc::default(), known: Arc::default() }
     }
 
-    pub(crate) fn role(&self, role: Role) {
+    pub(crate) fn role(&self, role: IngestRole) {
         self.status.send_modify(|status| status.role = role);
     }
 
     /// Another process writes.
     pub(crate) fn waits(&self, waiting: &StandbyReason) {
-        let began =
-            self.status.send_if_modified(|status| std::mem::replace(&mut status.role, Role::Standby) != Role::Standby);
+        let began = self
+            .status
+            .send_if_modified(|status| std::mem::replace(&mut status.role, IngestRole::Standby) != IngestRole::Standby);
         match waiting {
             StandbyReason::Unanswered { error } => self.trouble("looking for the writer", error),
             _ => self.well(),
@@ -194,19 +195,19 @@ impl Reporter {
     }
 
     /// A run through the sealed seconds up to `horizon` starts.
-    pub(crate) fn run_starts(&self, horizon: Second) {
+    pub(crate) fn run_starts(&self, horizon: StoreSecond) {
         self.known().learn(horizon);
         self.status.send_modify(|status| {
             status.horizon = status.horizon.max(horizon);
-            status.progress = Some(Progress { from: status.cursor, at: status.cursor, to: horizon, entries: 0 });
+            status.progress = Some(IngestProgress { from: status.cursor, at: status.cursor, to: horizon, entries: 0 });
         });
     }
 
     /// `entries` more were read; the oldest that is not published yet has second `oldest`.
-    pub(crate) fn read(&self, entries: u64, oldest: Second, strangers: u64) {
+    pub(crate) fn read(&self, entries: u64, oldest: StoreSecond, unrecognized_keys: u64) {
         self.status.send_modify(|status| {
             status.pending += entries;
-            status.strangers = strangers;
+            status.unrecognized_keys = unrecognized_keys;
             if let Some(progress) = &mut status.progress {
                 progress.entries += entries;
                 status.lag_seconds = progress.to.since(oldest).as_secs();
@@ -226,7 +227,7 @@ impl Reporter {
             if let Some(progress) = status.progress.take_if(|_| done) {
                 status.lag_seconds = 0;
                 if progress.entries > 0 {
-                    let Progress { entries, to, .. } = progress;
+                    let IngestProgress { entries, to, .. } = progress;
                     info!(entries, horizon = %to, "published everything below the horizon");
                 }
             }
@@ -242,8 +243,9 @@ impl Reporter {
             if let Some(horizon) = known.now() {
                 status.lag_seconds = horizon.since(known.clear.max(status.cursor.second())).as_secs();
             }
-            attempts += status.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
-            status.trouble = Some(Trouble { doing, message: message.clone(), attempts, cause: failure.to_cause() });
+            attempts += status.problem.as_ref().map_or(0, |trouble| trouble.attempts);
+            status.problem =
+                Some(IngestProblem { doing, message: message.clone(), attempts, cause: failure.to_cause() });
         });
         if self.may_speak() {
             error!(doing, attempts, "{message}; nothing is lost: trying again");
@@ -265,9 +267,9 @@ impl Reporter {
     /// What failed works again.
     pub(crate) fn well(&self) {
         let healed = self.status.send_if_modified(|status| {
-            let healed = status.trouble.take().is_some();
+            let healed = status.problem.take().is_some();
             if healed {
-                let behind = |progress: Progress| progress.to.since(status.cursor.second()).as_secs();
+                let behind = |progress: IngestProgress| progress.to.since(status.cursor.second()).as_secs();
                 status.lag_seconds = status.progress.map_or(0, behind);
             }
             healed

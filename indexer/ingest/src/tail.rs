@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use tidemark_catalog::Cursor;
-use tidemark_store::{Second, StoreError};
-use tidemark_wal::{Listed, Reader, Resolved, Schedule, Token};
+use tidemark_store::{StoreError, StoreSecond};
+use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule, ResolvedEntry, Token};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinError,
@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
 use super::{IngestOptions, status::Reporter};
-use crate::Record;
+use crate::OperationRecord;
 
 /// A failing store is asked again after this, then after twice as long, and so on.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -29,8 +29,8 @@ const SMALLEST: u64 = 4 * 1024;
 /// An entry as records, with its share of the memory for entries, which it gives back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Fetched {
-    pub(crate) second: Second,
-    pub(crate) records: Vec<Record>,
+    pub(crate) second: StoreSecond,
+    pub(crate) records: Vec<OperationRecord>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -44,9 +44,9 @@ pub(crate) struct Entries {
 impl Entries {
     /// Fetches what `listing` gives, tireless: a store that fails is reported and asked again, nothing is skipped.
     pub(crate) fn fetch(
-        reader: &Reader,
-        schedule: &Schedule,
-        listing: BoxStream<'static, Listed>,
+        reader: &LogReader,
+        schedule: &ParameterSchedule,
+        listing: BoxStream<'static, ListedEntry>,
         options: &IngestOptions,
         reporter: &Reporter,
     ) -> Self {
@@ -78,8 +78,8 @@ async fn hand_on(fetched: impl stream::Stream<Item = Fetched>, sender: mpsc::Sen
 
 #[derive(Clone, Debug)]
 struct Fetcher {
-    reader: Reader,
-    schedule: Arc<Schedule>,
+    reader: LogReader,
+    schedule: Arc<ParameterSchedule>,
     reporter: Reporter,
 }
 
@@ -88,7 +88,7 @@ impl Fetcher {
     /// in token order, so that the entry that is waited for always has its share.
     fn run(
         self,
-        listing: BoxStream<'static, Listed>,
+        listing: BoxStream<'static, ListedEntry>,
         fetches: usize,
         memory: u64,
         largest: u64,
@@ -104,7 +104,7 @@ impl Fetcher {
             .filter_map(|(listed, room)| async move { Some((listed, room.ok()?)) })
             .map(move |(listed, room)| {
                 let mut fetcher = self.clone();
-                let fetch = async move { fetcher.fetch(listed).await.as_ref().map(Record::from_resolved) };
+                let fetch = async move { fetcher.fetch(listed).await.as_ref().map(OperationRecord::from_resolved) };
                 let task = AbortOnDropHandle::new(tokio::spawn(fetch));
                 async move {
                     let records = finished(task).await?;
@@ -116,7 +116,7 @@ impl Fetcher {
     }
 
     /// The entry. None of it is left out; but one that was listed and then stays absent was deleted by somebody.
-    async fn fetch(&mut self, listed: Listed) -> Option<Resolved> {
+    async fn fetch(&mut self, listed: ListedEntry) -> Option<ResolvedEntry> {
         let (mut pause, mut tries) = (FIRST_PAUSE, 0);
         loop {
             tries += 1;
@@ -136,7 +136,7 @@ impl Fetcher {
         }
     }
 
-    async fn is_gone(&mut self, listed: &Listed) -> bool {
+    async fn is_gone(&mut self, listed: &ListedEntry) -> bool {
         let found = self.reader.lookup(listed.token, &self.schedule).await;
         let gone = matches!(found, Ok(None));
         if gone {
@@ -157,7 +157,12 @@ pub(crate) async fn finished<T>(task: impl Future<Output = Result<T, JoinError>>
 }
 
 /// The entries of the seconds from `from` up to, not including, `to`; a listing that fails is reported and continued.
-pub(crate) fn list(reader: &Reader, from: Second, to: Second, reporter: &Reporter) -> BoxStream<'static, Listed> {
+pub(crate) fn list(
+    reader: &LogReader,
+    from: StoreSecond,
+    to: StoreSecond,
+    reporter: &Reporter,
+) -> BoxStream<'static, ListedEntry> {
     let listing = Listing {
         reader: reader.clone(),
         from,
@@ -171,17 +176,17 @@ pub(crate) fn list(reader: &Reader, from: Second, to: Second, reporter: &Reporte
 }
 
 struct Listing {
-    reader: Reader,
-    from: Second,
-    to: Second,
+    reader: LogReader,
+    from: StoreSecond,
+    to: StoreSecond,
     last: Option<Token>,
-    page: Option<BoxStream<'static, Result<Listed, StoreError>>>,
+    page: Option<BoxStream<'static, Result<ListedEntry, StoreError>>>,
     pause: Duration,
     reporter: Reporter,
 }
 
 impl Listing {
-    async fn next(mut self) -> Option<(Listed, Self)> {
+    async fn next(mut self) -> Option<(ListedEntry, Self)> {
         loop {
             let (reader, from, to) = (&self.reader, self.from, self.to);
             let page = self.page.get_or_insert_with(|| reader.list(from, to));
@@ -200,7 +205,7 @@ impl Listing {
         }
     }
 
-    fn take(&mut self, listed: Listed) {
+    fn take(&mut self, listed: ListedEntry) {
         (self.last, self.from) = (Some(listed.token), listed.token.second());
         if self.pause > FIRST_PAUSE {
             self.pause = FIRST_PAUSE;
@@ -216,8 +221,8 @@ pub(crate) async fn rest(pause: Duration) -> Duration {
 }
 
 /// The oldest entry that is not below `cursor`, by one listing.
-pub(crate) async fn oldest(reader: &Reader, cursor: Cursor) -> Result<Option<Token>, StoreError> {
-    let mut page = reader.list(cursor.second(), Second::KSUID_END.next());
+pub(crate) async fn oldest(reader: &LogReader, cursor: Cursor) -> Result<Option<Token>, StoreError> {
+    let mut page = reader.list(cursor.second(), StoreSecond::KSUID_END.next());
     let first = page.next().await.transpose()?;
     Ok(first.map(|listed| listed.token))
 }

@@ -7,7 +7,7 @@ use tidemark_wal::Token;
 
 use super::{
     SearchError,
-    api::{EntityAnswer, EntityRequest, EntryAnswer, Hit, MAX_SIZE, SearchAnswer, SearchRequest, Sort},
+    api::{EntityAnswer, EntityRequest, EntryAnswer, MAX_PAGE_SIZE, SearchAnswer, SearchHit, SearchRequest, SortOrder},
     execute::{Candidate, Deadline, Found, run},
     facets::{FacetCounter, Histogram},
     hits,
@@ -33,8 +33,8 @@ pub(crate) struct Question {
 
 impl Question {
     pub(crate) fn search(&self, request: &SearchRequest, deadline: Deadline) -> Result<SearchAnswer, SearchError> {
-        if request.size > MAX_SIZE {
-            let detail = format!("{} hits are too many, a page has at most {MAX_SIZE}", request.size);
+        if request.size > MAX_PAGE_SIZE {
+            let detail = format!("{} hits are too many, a page has at most {MAX_PAGE_SIZE}", request.size);
             return Err(SearchError::Invalid { parameter: "size", detail });
         }
         let query = self.language.understand(request)?;
@@ -52,8 +52,8 @@ impl Question {
 
     pub(crate) fn entity(&self, request: &EntityRequest, deadline: Deadline) -> Result<EntityAnswer, SearchError> {
         let search = SearchRequest {
-            size: request.size.clamp(1, MAX_SIZE),
-            sort: Sort::Newest,
+            size: request.size.clamp(1, MAX_PAGE_SIZE),
+            sort: SortOrder::Newest,
             facets: Vec::new(),
             histogram: false,
             ..SearchRequest::default()
@@ -97,9 +97,9 @@ impl Question {
         Some(Cursor::new(position.generation, manifest, self.stamp, after).text())
     }
 
-    fn current(&self, entity: &str) -> Result<Option<Hit>, SearchError> {
+    fn current(&self, entity: &str) -> Result<Option<SearchHit>, SearchError> {
         let snapshot = self.view.snapshot.as_ref();
-        let Some(current) = snapshot.current(entity).map_err(engine_error)? else { return Ok(None) };
+        let Some(current) = snapshot.latest_commit(entity).map_err(engine_error)? else { return Ok(None) };
         for served in &snapshot.segments {
             if let Some(doc) = served.segment.doc(current.seq) {
                 let record = served.segment.record(doc).map_err(engine_error)?;
@@ -110,7 +110,7 @@ impl Question {
     }
 }
 
-fn hits_of(best: &[Candidate<'_>]) -> Result<Vec<Hit>, SearchError> {
+fn hits_of(best: &[Candidate<'_>]) -> Result<Vec<SearchHit>, SearchError> {
     best.iter().map(|candidate| hits::hit(candidate).map_err(engine_error)).collect()
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_catalog::RecordCounts;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 use utoipa::{
     ToSchema,
@@ -24,7 +24,7 @@ pub struct SearchRequest {
     /// The query in the query language; empty matches everything.
     pub query: String,
     /// Exact values that a hit must have, by field.
-    pub filters: BTreeMap<Filter, Vec<String>>,
+    pub filters: BTreeMap<FilterField, Vec<String>>,
     /// Any of these outcomes; empty: any outcome.
     pub outcomes: Vec<Outcome>,
     /// Only operations that are (or are not) the newest committed one of their entity.
@@ -36,25 +36,25 @@ pub struct SearchRequest {
     /// The first token that may no longer match.
     pub to: Option<Token>,
     /// The order of the hits.
-    pub sort: Sort,
-    /// At most so many hits, 0 to [`MAX_SIZE`]. 0 counts only.
+    pub sort: SortOrder,
+    /// At most so many hits, 0 to [`MAX_PAGE_SIZE`]. 0 counts only.
     pub size: usize,
     /// Where the page starts: `next` of an earlier answer to the same question.
     pub cursor: Option<String>,
     /// The facets to count.
-    pub facets: Vec<Facet>,
+    pub facets: Vec<FacetField>,
     /// Whether to answer the histogram over time.
     pub histogram: bool,
 }
 
 /// The most hits that one page holds.
-pub const MAX_SIZE: usize = 1_000;
+pub const MAX_PAGE_SIZE: usize = 1_000;
 /// The hits of a page when none are asked for.
-pub const DEFAULT_SIZE: usize = 20;
+pub const DEFAULT_PAGE_SIZE: usize = 20;
 /// The most values that one facet answers, the most frequent first.
-pub const FACET_VALUES: usize = 50;
+pub const MAX_FACET_VALUES: usize = 50;
 /// The most buckets that a histogram answers.
-pub const HISTOGRAM_BUCKETS: usize = 60;
+pub const MAX_HISTOGRAM_BUCKETS: usize = 60;
 
 impl Default for SearchRequest {
     fn default() -> Self {
@@ -66,10 +66,10 @@ impl Default for SearchRequest {
             sealed: None,
             from: None,
             to: None,
-            sort: Sort::Newest,
-            size: DEFAULT_SIZE,
+            sort: SortOrder::Newest,
+            size: DEFAULT_PAGE_SIZE,
             cursor: None,
-            facets: Facet::ALL.to_vec(),
+            facets: FacetField::ALL.to_vec(),
             histogram: true,
         }
     }
@@ -77,7 +77,7 @@ impl Default for SearchRequest {
 
 /// A field that can be filtered by exact value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Filter {
+pub enum FilterField {
     /// `kind`: repo, bundle, label, context, diamond, split, entry, malformed.
     Kind,
     /// `repo`: name of the repository.
@@ -96,7 +96,7 @@ pub enum Filter {
     Writer,
 }
 
-impl Filter {
+impl FilterField {
     /// Every filter, in the order in which they are documented.
     pub const ALL: [Self; 8] = [
         Self::Kind,
@@ -127,7 +127,7 @@ impl Filter {
 /// A field whose values are counted over all matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Facet {
+pub enum FacetField {
     /// Kinds of operation.
     Kind,
     /// Repositories.
@@ -138,7 +138,7 @@ pub enum Facet {
     Contributor,
 }
 
-impl Facet {
+impl FacetField {
     /// Every facet.
     pub const ALL: [Self; 4] = [Self::Kind, Self::Repo, Self::Outcome, Self::Contributor];
 
@@ -156,7 +156,7 @@ impl Facet {
 /// The order of hits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Sort {
+pub enum SortOrder {
     /// By token, the newest first.
     #[default]
     Newest,
@@ -168,7 +168,7 @@ pub enum Sort {
 
 /// The position of what was searched, in every answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Position {
+pub struct IndexPosition {
     /// The generation of the index.
     pub generation: String,
     /// The number of its manifest.
@@ -184,14 +184,14 @@ pub struct SearchAnswer {
     /// How many operations match, those of other pages included.
     pub total: u64,
     /// This page.
-    pub hits: Vec<Hit>,
-    /// Per facet its values, the most frequent first, at most [`FACET_VALUES`] each.
+    pub hits: Vec<SearchHit>,
+    /// Per facet its values, the most frequent first, at most [`MAX_FACET_VALUES`] each.
     pub facets: BTreeMap<String, Vec<FacetCount>>,
-    /// The matches over time, oldest first, at most [`HISTOGRAM_BUCKETS`] equally wide buckets without gaps.
+    /// The matches over time, oldest first, at most [`MAX_HISTOGRAM_BUCKETS`] equally wide buckets without gaps.
     pub histogram: Vec<HistogramBucket>,
     /// What was searched.
     #[serde(flatten)]
-    pub position: Position,
+    pub position: IndexPosition,
     /// The cursor of the next page; `null` on the last one.
     pub next: Option<String>,
 }
@@ -220,7 +220,7 @@ pub struct HistogramBucket {
 
 /// Somebody who took part.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Person {
+pub struct ContributorAnswer {
     /// Name, may be empty.
     pub name: String,
     /// Mail address, may be empty.
@@ -230,7 +230,7 @@ pub struct Person {
 
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Hit {
+pub struct SearchHit {
     /// The entry's token.
     #[schema(value_type = String, min_length = 27, max_length = 27)]
     pub token: Token,
@@ -284,7 +284,7 @@ pub struct Hit {
     pub message: Option<String>,
     /// Who took part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub contributors: Vec<Person>,
+    pub contributors: Vec<ContributorAnswer>,
     /// The time that the client gave, which nothing checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -328,7 +328,7 @@ pub struct EntryAnswer {
     pub text: Option<String>,
     /// What was searched.
     #[serde(flatten)]
-    pub position: Position,
+    pub position: IndexPosition,
 }
 
 /// One operation of an entry with what its outcome rests on.
@@ -336,23 +336,23 @@ pub struct EntryAnswer {
 pub struct EntryOperation {
     /// The operation.
     #[serde(flatten)]
-    pub hit: Hit,
+    pub hit: SearchHit,
     /// When it was complete: the latest store time of the entry and its descriptors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub completed: Option<Timestamp>,
     /// The descriptors that were found.
-    pub sightings: Vec<SightingAnswer>,
+    pub observations: Vec<ObservationAnswer>,
     /// Its descriptor; `null` when there is none.
     pub descriptor: Value,
     /// Outcomes that were corrected since, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub corrected: Vec<Corrected>,
+    pub corrected: Vec<CorrectedOutcome>,
 }
 
 /// An outcome that a later record of the same operation replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Corrected {
+pub struct CorrectedOutcome {
     /// The number of the record.
     pub seq: u64,
     /// What it said.
@@ -362,7 +362,7 @@ pub struct Corrected {
 
 /// A descriptor as it was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SightingAnswer {
+pub struct ObservationAnswer {
     /// Its key in the metadata bucket.
     pub key: String,
     /// Its store time.
@@ -381,7 +381,7 @@ pub struct SightingAnswer {
 pub struct EntityRequest {
     /// The entity's key, as `label/{repo}/{label}`.
     pub key: String,
-    /// At most so many operations, 1 to [`MAX_SIZE`].
+    /// At most so many operations, 1 to [`MAX_PAGE_SIZE`].
     pub size: usize,
     /// Where the page starts: `next` of an earlier answer.
     pub cursor: Option<String>,
@@ -393,14 +393,14 @@ pub struct EntityAnswer {
     /// The entity's key.
     pub entity: String,
     /// The newest committed operation; `null` when none is.
-    pub current: Option<Hit>,
+    pub current: Option<SearchHit>,
     /// How many operations its history has.
     pub total: u64,
     /// Its operations of every outcome, the newest first.
-    pub history: Vec<Hit>,
+    pub history: Vec<SearchHit>,
     /// What was searched.
     #[serde(flatten)]
-    pub position: Position,
+    pub position: IndexPosition,
     /// The cursor of the next page; `null` on the last one.
     pub next: Option<String>,
 }
@@ -413,7 +413,7 @@ pub struct StatusAnswer {
     pub horizon: Option<Timestamp>,
     /// What is served.
     #[serde(flatten)]
-    pub position: Position,
+    pub position: IndexPosition,
     /// How long entries that are sealed wait to be published; 0 when there are none.
     pub lag_seconds: u64,
     /// Why the index is behind, when it is.
@@ -425,7 +425,7 @@ pub struct StatusAnswer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer: Option<String>,
     /// What this process is.
-    pub role: Role,
+    pub role: ProcessRole,
     /// Operations by outcome.
     pub entries: OutcomeCounts,
     /// Segments of the served manifest.
@@ -434,8 +434,8 @@ pub struct StatusAnswer {
     pub documents: u64,
     /// Bytes of segments and sidecars.
     pub bytes: u64,
-    /// Keys in the log that are no tokens: counted, ignored.
-    pub strangers: u64,
+    /// Keys in the log that are not valid tokens: counted and ignored.
+    pub unrecognized_keys: u64,
     /// The unsealed tail; absent when the log is not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<OverlayStatus>,
@@ -449,7 +449,7 @@ pub struct StatusAnswer {
 /// What a process does for the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub enum ProcessRole {
     /// It writes the index.
     Writer,
     /// It waits for the writer's role.
@@ -509,7 +509,7 @@ pub struct OverlayStatus {
 }
 
 /// The instant at which `second` begins, as answers carry it.
-pub fn instant(second: Second) -> Timestamp {
+pub fn instant(second: StoreSecond) -> Timestamp {
     second.timestamp()
 }
 

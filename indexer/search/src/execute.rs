@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     SearchError,
-    api::{SearchRequest, Sort},
+    api::{SearchRequest, SortOrder},
     facets::{FacetCounter, Histogram},
     page::Place,
     parts::{Conditions, Part, Statistics},
@@ -86,7 +86,7 @@ pub(crate) fn run<'a>(
     after: Option<Place>,
     deadline: Deadline,
 ) -> Result<Found<'a>, SearchError> {
-    let scored = request.sort == Sort::Relevance && request.size > 0;
+    let scored = request.sort == SortOrder::Relevance && request.size > 0;
     let scoring = if scored {
         EnableScoring::enabled_from_statistics_provider(statistics, schema)
     } else {
@@ -103,7 +103,7 @@ pub(crate) fn run<'a>(
     };
     // Newest first, so that older segments need not be looked into once the page is full; or the other way round.
     let mut ordered = parts.to_vec();
-    if request.sort == Sort::Newest {
+    if request.sort == SortOrder::Newest {
         ordered.reverse();
     }
     for part in ordered {
@@ -298,8 +298,8 @@ impl<'a> Best<'a> {
     fn new(request: &SearchRequest, after: Option<Place>) -> Self {
         Self {
             size: request.size,
-            ascending: request.sort == Sort::Oldest,
-            by_token: request.sort != Sort::Relevance,
+            ascending: request.sort == SortOrder::Oldest,
+            by_token: request.sort != SortOrder::Relevance,
             after,
             heap: BinaryHeap::with_capacity(request.size + 1),
             floor: 0,
@@ -422,8 +422,12 @@ mod tests {
         let mut world = World::new().await;
         world.publish(vec![plain(token(1, 1))]).await;
         let snapshot = world.engine.snapshot(world.manifest()).await.unwrap();
-        let request =
-            SearchRequest { sort: Sort::Relevance, facets: Vec::new(), histogram: false, ..SearchRequest::default() };
+        let request = SearchRequest {
+            sort: SortOrder::Relevance,
+            facets: Vec::new(),
+            histogram: false,
+            ..SearchRequest::default()
+        };
         let mut pass = Pass {
             request: &request,
             best: Best::new(&request, None),

@@ -13,11 +13,11 @@ use tantivy::{
     },
     collector::SegmentCollector,
 };
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 
 use super::{
     SearchError,
-    api::{FACET_VALUES, Facet, FacetCount, HISTOGRAM_BUCKETS, HistogramBucket, instant},
+    api::{FacetCount, FacetField, HistogramBucket, MAX_FACET_VALUES, MAX_HISTOGRAM_BUCKETS, instant},
 };
 use crate::index::{second_of, tokenizers};
 
@@ -40,7 +40,7 @@ pub(crate) struct FacetCounter {
 
 impl FacetCounter {
     /// `None` if nothing is to be counted.
-    pub(crate) fn new(facets: &[Facet]) -> Result<Option<Self>, SearchError> {
+    pub(crate) fn new(facets: &[FacetField]) -> Result<Option<Self>, SearchError> {
         if facets.is_empty() {
             return Ok(None);
         }
@@ -90,7 +90,7 @@ fn values(result: AggregationResult) -> Vec<FacetCount> {
         buckets.into_iter().map(|bucket| FacetCount { value: bucket.key.to_string(), count: bucket.doc_count });
     let mut counts: Vec<_> = counts.filter(|count| count.count > 0).collect();
     counts.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
-    counts.truncate(FACET_VALUES);
+    counts.truncate(MAX_FACET_VALUES);
     counts
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     /// A histogram for matches from second `from` to second `to`, both included.
-    pub(crate) fn new(from: Second, to: Second) -> Self {
+    pub(crate) fn new(from: StoreSecond, to: StoreSecond) -> Self {
         let span = |width: u64| to.unix() / width - (from.unix() / width).min(to.unix() / width) + 1;
         let fits = WIDTHS.iter().position(|width| span(*width) <= FINE_BUCKETS);
         let width = fits.unwrap_or(WIDTHS.len() - 1);
@@ -129,7 +129,7 @@ impl Histogram {
         let (Some((from, _)), Some((to, _))) = (found.first(), found.last()) else {
             return Vec::new();
         };
-        let few = |width: &&u64| to / **width - from / **width < HISTOGRAM_BUCKETS as u64;
+        let few = |width: &&u64| to / **width - from / **width < MAX_HISTOGRAM_BUCKETS as u64;
         let width = *WIDTHS[self.width..].iter().find(few).unwrap_or(&WIDTHS[WIDTHS.len() - 1]);
         let mut buckets: Vec<HistogramBucket> = (from / width..=to / width).map(|at| bucket(at, width)).collect();
         for (second, count) in &found {
@@ -144,8 +144,8 @@ impl Histogram {
 
 fn bucket(at: u64, width: u64) -> HistogramBucket {
     HistogramBucket {
-        from: instant(Second::from_unix(at * width)),
-        to: instant(Second::from_unix((at + 1) * width)),
+        from: instant(StoreSecond::from_unix(at * width)),
+        to: instant(StoreSecond::from_unix((at + 1) * width)),
         count: 0,
     }
 }
@@ -174,14 +174,14 @@ mod tests {
     proptest! {
         #[test]
         fn a_histogram_counts_every_match_once_in_few_equal_buckets(seconds in vec(0u64..2_000_000_000, 1..60), spread in 1u64..1_000_000_000) {
-            let seconds: Vec<Second> = seconds.iter().map(|s| Second::from_unix(1_400_000_000 + s % spread)).collect();
+            let seconds: Vec<StoreSecond> = seconds.iter().map(|s| StoreSecond::from_unix(1_400_000_000 + s % spread)).collect();
             let (from, to) = (*seconds.iter().min().unwrap(), *seconds.iter().max().unwrap());
             let mut histogram = Histogram::new(from, to);
             for second in &seconds {
                 histogram.add(order_of(&Token::first_of(*second)));
             }
             let buckets = histogram.finish();
-            prop_assert!(buckets.len() <= HISTOGRAM_BUCKETS);
+            prop_assert!(buckets.len() <= MAX_HISTOGRAM_BUCKETS);
             for bucket in &buckets {
                 let inside = seconds.iter().filter(|s| bucket.from <= instant(**s) && instant(**s) < bucket.to).count();
                 prop_assert_eq!(bucket.count, inside as u64);
@@ -194,6 +194,6 @@ mod tests {
 
     #[test]
     fn nothing_gives_no_bucket() {
-        assert!(Histogram::new(Second::from_unix(5), Second::from_unix(1)).finish().is_empty());
+        assert!(Histogram::new(StoreSecond::from_unix(5), StoreSecond::from_unix(1)).finish().is_empty());
     }
 }

@@ -1,23 +1,26 @@
 //! From records to what answers carry.
 
 use super::{
-    api::{Corrected, EntryAnswer, EntryOperation, Hit, Person, Position, SightingAnswer, instant},
+    api::{
+        ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, IndexPosition, ObservationAnswer, SearchHit,
+        instant,
+    },
     execute::Candidate,
     parts::Part,
 };
-use tidemark_ingest::{Record, engine::EngineError, whole_payload};
+use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
 
 /// The hit of a candidate.
-pub(crate) fn hit(candidate: &Candidate<'_>) -> Result<Hit, EngineError> {
+pub(crate) fn hit(candidate: &Candidate<'_>) -> Result<SearchHit, EngineError> {
     let record = candidate.part.record(candidate.doc)?;
-    Ok(Hit { score: candidate.score, ..of_record(record, candidate.part, candidate.doc) })
+    Ok(SearchHit { score: candidate.score, ..of_record(record, candidate.part, candidate.doc) })
 }
 
 /// The hit of a record that is document `doc` of `part`.
-pub(crate) fn of_record(record: Record, part: Part<'_>, doc: u32) -> Hit {
+pub(crate) fn of_record(record: OperationRecord, part: Part<'_>, doc: u32) -> SearchHit {
     let sealed = part.is_sealed();
-    let person = |c: tidemark_wal::Contributor| Person { name: c.name, email: c.email };
-    Hit {
+    let person = |c: tidemark_wal::Contributor| ContributorAnswer { name: c.name, email: c.email };
+    SearchHit {
         token: record.token,
         time: instant(record.token.second()),
         kind: record.kind.as_str().to_owned(),
@@ -47,14 +50,14 @@ pub(crate) fn of_record(record: Record, part: Part<'_>, doc: u32) -> Hit {
 
 /// One record of an entry, with its place.
 pub(crate) struct Found<'a> {
-    pub(crate) record: Record,
+    pub(crate) record: OperationRecord,
     pub(crate) part: Part<'a>,
     pub(crate) doc: u32,
     pub(crate) corrected: bool,
 }
 
 /// The answer for an entry with these records, `None` if there are none.
-pub(crate) fn entry(mut found: Vec<Found<'_>>, position: Position) -> Option<EntryAnswer> {
+pub(crate) fn entry(mut found: Vec<Found<'_>>, position: IndexPosition) -> Option<EntryAnswer> {
     found.sort_by_key(|found| (found.record.op, found.record.seq));
     let first = &found.first()?.record;
     let (token, size, entry_time) = (first.token, first.size, first.decision.entry_time);
@@ -72,7 +75,7 @@ pub(crate) fn entry(mut found: Vec<Found<'_>>, position: Position) -> Option<Ent
     }
     for (op, seq, outcome) in corrected {
         if let Some(operation) = ops.iter_mut().find(|operation| operation.hit.op == op) {
-            operation.corrected.push(Corrected { seq, outcome });
+            operation.corrected.push(CorrectedOutcome { seq, outcome });
         }
     }
     let (time, entry_time) = (instant(token.second()), instant(entry_time));
@@ -81,16 +84,16 @@ pub(crate) fn entry(mut found: Vec<Found<'_>>, position: Position) -> Option<Ent
 
 fn operation(found: Found<'_>) -> EntryOperation {
     let Found { mut record, part, doc, corrected: _ } = found;
-    let sightings = std::mem::take(&mut record.decision.sightings);
-    let sightings = sightings.into_iter().map(|sighting| SightingAnswer {
-        key: sighting.key,
-        time: instant(sighting.time),
-        digest: sighting.digest,
-        evidence: sighting.evidence,
+    let observations = std::mem::take(&mut record.decision.observations);
+    let observations = observations.into_iter().map(|observation| ObservationAnswer {
+        key: observation.key,
+        time: instant(observation.time),
+        digest: observation.digest,
+        evidence: observation.evidence,
     });
     EntryOperation {
         completed: record.decision.completed.map(instant),
-        sightings: sightings.collect(),
+        observations: observations.collect(),
         descriptor: std::mem::take(&mut record.descriptor),
         corrected: Vec::new(),
         hit: of_record(record, part, doc),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tidemark_wal::Token;
 
 use super::{
-    Search, SearchError,
+    SearchError, SearchService,
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
 };
 use tidemark_ingest::FailureCause;
@@ -17,22 +17,22 @@ const NOT_OPEN: &str = "the index is not open yet; \"v1/process\" tells what is 
 
 /// A search service that is put in place later.
 #[derive(Default)]
-pub struct LateSearch(ArcSwapOption<Arc<dyn Search>>);
+pub struct LateSearch(ArcSwapOption<Arc<dyn SearchService>>);
 
 impl LateSearch {
     /// Everything is answered by `search` from now on.
-    pub fn set(&self, search: Arc<dyn Search>) {
+    pub fn set(&self, search: Arc<dyn SearchService>) {
         self.0.store(Some(Arc::new(search)));
     }
 
-    fn get(&self) -> Result<Arc<dyn Search>, SearchError> {
+    fn get(&self) -> Result<Arc<dyn SearchService>, SearchError> {
         let open = self.0.load().as_deref().cloned();
         open.ok_or_else(|| SearchError::NotReady { detail: NOT_OPEN.to_owned() })
     }
 }
 
 #[async_trait]
-impl Search for LateSearch {
+impl SearchService for LateSearch {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
         self.get()?.search(request).await
     }

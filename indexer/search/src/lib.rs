@@ -24,5 +24,5 @@ mod view;
 pub use error::SearchError;
 pub use index::{EngineOptions, TantivyEngine};
 pub use late::LateSearch;
-pub use search::Search;
-pub use searcher::{Searcher, SearcherOptions};
+pub use search::SearchService;
+pub use searcher::{IndexSearcher, SearcherOptions};

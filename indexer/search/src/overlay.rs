@@ -19,7 +19,7 @@ use tidemark_catalog::Cursor;
 use tidemark_wal::{Outcome, Token};
 
 use crate::index::{Fields, docs_with, to_unstored, tokenizers};
-use tidemark_ingest::{Record, engine::EngineError};
+use tidemark_ingest::{OperationRecord, engine::EngineError};
 
 /// Memory that the builder of a part starts with.
 const BUDGET: usize = 1 << 20;
@@ -44,14 +44,14 @@ pub(crate) struct OverlayPart {
     /// The number of its first document; no other document of the view has it.
     pub(crate) number: u64,
     segment: tantivy::Segment,
-    records: Arc<Vec<Arc<Record>>>,
+    records: Arc<Vec<Arc<OperationRecord>>>,
 }
 
 impl OverlayPart {
-    pub(crate) fn record(&self, doc: DocId) -> Result<Record, EngineError> {
+    pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
         let record = usize::try_from(doc).ok().and_then(|at| self.records.get(at));
         let why = || refused(&format!("document {doc} has no record"));
-        record.map(|record| Record::clone(record)).ok_or_else(why)
+        record.map(|record| OperationRecord::clone(record)).ok_or_else(why)
     }
 
     /// The documents of an entry that are still shown.
@@ -81,7 +81,7 @@ pub(crate) struct Overlay {
 }
 
 struct Entry {
-    records: Vec<Arc<Record>>,
+    records: Vec<Arc<OperationRecord>>,
     bytes: u64,
     /// The number of its first document in the part that shows it.
     number: u64,
@@ -91,7 +91,7 @@ struct Entry {
 /// An entry as it was read.
 pub(crate) struct News {
     pub(crate) token: Token,
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<OperationRecord>,
     /// Whether reading it again could not tell more.
     pub(crate) complete: bool,
 }
@@ -215,7 +215,7 @@ impl Overlay {
         self.bytes -= bytes;
     }
 
-    fn append(&mut self, records: Vec<Arc<Record>>) -> Result<(), EngineError> {
+    fn append(&mut self, records: Vec<Arc<OperationRecord>>) -> Result<(), EngineError> {
         let count = records.len() as u64;
         let part = build(&self.fields, records, self.next_number).map_err(|e| refused(&e))?;
         self.next_number += count;
@@ -254,7 +254,7 @@ impl Overlay {
     }
 
     /// The records that a part shows, with their numbers.
-    fn owned(&self, part: &OverlayPart) -> Vec<(u64, Arc<Record>)> {
+    fn owned(&self, part: &OverlayPart) -> Vec<(u64, Arc<OperationRecord>)> {
         let numbered = (part.number..).zip(part.records.iter());
         let owned = numbered.filter(|(number, record)| self.owns(record, *number));
         owned.map(|(number, record)| (number, record.clone())).collect()
@@ -291,13 +291,13 @@ impl Overlay {
         })))
     }
 
-    fn owns(&self, record: &Record, number: u64) -> bool {
+    fn owns(&self, record: &OperationRecord, number: u64) -> bool {
         let entry = self.entries.get(&record.token);
         entry.is_some_and(|entry| number >= entry.number && number < entry.number + entry.records.len() as u64)
     }
 }
 
-fn build(fields: &Fields, records: Vec<Arc<Record>>, number: u64) -> tantivy::Result<OverlayPart> {
+fn build(fields: &Fields, records: Vec<Arc<OperationRecord>>, number: u64) -> tantivy::Result<OverlayPart> {
     let builder = Index::builder().schema(Fields::schema().0).tokenizers(tokenizers());
     let mut writer = builder.single_segment_index_writer::<TantivyDocument>(RamDirectory::create(), BUDGET)?;
     for record in &records {
@@ -320,14 +320,14 @@ fn build(fields: &Fields, records: Vec<Arc<Record>>, number: u64) -> tantivy::Re
 }
 
 /// Nothing in the overlay is decided, whatever the rule would say at this moment.
-fn pending(mut record: Record) -> Record {
+fn pending(mut record: OperationRecord) -> OperationRecord {
     record.decision.outcome = Outcome::Pending;
     record.decision.evidence = None;
     record
 }
 
 /// About how many bytes of memory a record takes with its index.
-fn weight(record: &Record) -> u64 {
+fn weight(record: &OperationRecord) -> u64 {
     let text = [&record.message, &record.text, &record.path, &record.entity, &record.reason];
     let text: usize = text.into_iter().flatten().map(String::len).sum();
     1024 + 3 * (text as u64 + record.size + record.descriptor.to_string().len() as u64)
@@ -340,7 +340,7 @@ fn refused(why: &impl ToString) -> EngineError {
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
-    use tidemark_store::Second;
+    use tidemark_store::StoreSecond;
 
     use super::*;
     use crate::index::testing::{BEGIN, plain, token};
@@ -385,14 +385,14 @@ mod tests {
                         let entries: BTreeMap<Token, u32> =
                             entries.into_iter().map(|(second, n, ops)| (token(second, n), ops)).collect();
                         let news = entries.iter().map(|(token, ops)| {
-                            let records = (0..*ops).map(|op| Record { op, ..plain(*token) }).collect();
+                            let records = (0..*ops).map(|op| OperationRecord { op, ..plain(*token) }).collect();
                             News { token: *token, records, complete: false }
                         });
                         overlay.add(news.collect()).unwrap();
                         naive.extend(entries.into_iter().filter(|(token, _)| !cursor.covers(*token)));
                     }
                     Step::Seal(second) => {
-                        cursor = cursor.max(Cursor(Second::from_unix(BEGIN + second)));
+                        cursor = cursor.max(Cursor(StoreSecond::from_unix(BEGIN + second)));
                         overlay.seal(cursor).unwrap();
                         naive.retain(|token, _| !cursor.covers(*token));
                     }

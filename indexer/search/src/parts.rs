@@ -7,7 +7,7 @@ use tidemark_wal::Token;
 
 use super::{SearchError, api::SearchRequest, overlay::OverlayPart};
 use crate::index::{Served, Snapshot, order_of};
-use tidemark_ingest::{Record, engine::EngineError};
+use tidemark_ingest::{OperationRecord, engine::EngineError};
 
 /// One segment of what is searched.
 #[derive(Clone, Copy)]
@@ -79,7 +79,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    pub(crate) fn record(&self, doc: DocId) -> Result<Record, EngineError> {
+    pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
         match self {
             Part::Sealed(_, served) => served.segment.record(doc),
             Part::Pending(part) => part.record(doc),

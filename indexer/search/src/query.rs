@@ -13,7 +13,7 @@ use tantivy::{
 
 use super::{
     SearchError,
-    api::{Filter, SearchRequest},
+    api::{FilterField, SearchRequest},
 };
 use crate::index::{Fields, term_text, tokenizers};
 
@@ -72,23 +72,23 @@ impl Language {
         self.parser.parse_query(text).map_err(|error| wrong(text, &error))
     }
 
-    fn any_of(&self, filter: Filter, values: &[String]) -> Option<(Occur, Box<dyn Query>)> {
+    fn any_of(&self, filter: FilterField, values: &[String]) -> Option<(Occur, Box<dyn Query>)> {
         let fields = self.fields_of(filter);
         let terms = values.iter().flat_map(|value| fields.iter().map(move |field| (*field, value.as_str())));
         (!values.is_empty()).then(|| (Occur::Must, any(terms)))
     }
 
-    fn fields_of(&self, filter: Filter) -> Vec<Field> {
+    fn fields_of(&self, filter: FilterField) -> Vec<Field> {
         let fields = &self.fields;
         match filter {
-            Filter::Kind => vec![fields.kind],
-            Filter::Repo => vec![fields.repo],
-            Filter::Bundle => vec![fields.bundle],
-            Filter::Label => vec![fields.label],
-            Filter::Context => vec![fields.context],
-            Filter::Contributor => vec![fields.contributor, fields.email],
-            Filter::Entity => vec![fields.entity],
-            Filter::Writer => vec![fields.writer],
+            FilterField::Kind => vec![fields.kind],
+            FilterField::Repo => vec![fields.repo],
+            FilterField::Bundle => vec![fields.bundle],
+            FilterField::Label => vec![fields.label],
+            FilterField::Context => vec![fields.context],
+            FilterField::Contributor => vec![fields.contributor, fields.email],
+            FilterField::Entity => vec![fields.entity],
+            FilterField::Writer => vec![fields.writer],
         }
     }
 }

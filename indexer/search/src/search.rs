@@ -11,9 +11,9 @@ use crate::{
     error::SearchError,
 };
 
-/// What the HTTP layer needs of a search service. The one real implementation is the `Searcher`; tests have a fake.
+/// What the HTTP layer needs of a search service. The one real implementation is the `IndexSearcher`; tests have a fake.
 #[async_trait]
-pub trait Search: Send + Sync + 'static {
+pub trait SearchService: Send + Sync + 'static {
     /// Answers a search.
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError>;
     /// One entry with its operations.

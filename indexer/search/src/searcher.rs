@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use tidemark_catalog::{CatalogError, IndexChain, Manifest};
 use tidemark_store::ChainRecord;
-use tidemark_wal::{Limits, Log, ParameterSource, Reader, Token};
+use tidemark_wal::{Log, LogReader, ParameterSource, ReaderLimits, Token};
 use tokio::{
     sync::{Semaphore, watch},
     task::spawn_blocking,
@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Search, SearchError,
+    SearchError, SearchService,
     answer::{self, Question},
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
     execute::Deadline,
@@ -52,7 +52,7 @@ pub struct SearcherOptions {
     /// Most bytes of memory of the overlay, about.
     pub overlay_bytes: u64,
     /// What is read of the log.
-    pub limits: Limits,
+    pub limits: ReaderLimits,
 }
 
 impl Default for SearcherOptions {
@@ -63,13 +63,13 @@ impl Default for SearcherOptions {
             admission: Duration::from_secs(2),
             overlay_documents: 200_000,
             overlay_bytes: 256 << 20,
-            limits: Limits::default(),
+            limits: ReaderLimits::default(),
         }
     }
 }
 
-/// The search service. [`Searcher::run`] keeps it current; without it nothing is ever served.
-pub struct Searcher {
+/// The search service. [`IndexSearcher::run`] keeps it current; without it nothing is ever served.
+pub struct IndexSearcher {
     engine: Arc<TantivyEngine>,
     chain: Mutex<IndexChain>,
     language: Arc<Language>,
@@ -82,7 +82,7 @@ pub struct Searcher {
     state: tokio::sync::Mutex<State>,
     /// `None`: no log is read.
     tail: Option<tokio::sync::Mutex<Tail>>,
-    reader: Option<Reader>,
+    reader: Option<LogReader>,
     kept: Kept,
     permits: Arc<Semaphore>,
     problems: Mutex<BTreeMap<&'static str, SearchError>>,
@@ -96,7 +96,7 @@ struct State {
     listed: Listed,
 }
 
-impl Searcher {
+impl IndexSearcher {
     /// A service over the index of `chain`. With a `log`, entries that are not sealed are served too.
     pub fn new(
         engine: Arc<TantivyEngine>,
@@ -126,7 +126,7 @@ impl Searcher {
         }))
     }
 
-    /// Follows the catalog and the log until `stop`. A failure of either is told by [`Search::status`] and tried again.
+    /// Follows the catalog and the log until `stop`. A failure of either is told by [`SearchService::status`] and tried again.
     pub async fn run(&self, stop: CancellationToken) {
         let following = async { tokio::join!(self.follow_catalog(), self.follow_log()) };
         stop.run_until_cancelled(Box::pin(following)).await;
@@ -221,7 +221,7 @@ impl Searcher {
     }
 
     /// Reads new entries, and those again that were not complete.
-    async fn take_in(&self, tail: &mut Tail, entries: &[tidemark_wal::Listed]) -> Result<bool, SearchError> {
+    async fn take_in(&self, tail: &mut Tail, entries: &[tidemark_wal::ListedEntry]) -> Result<bool, SearchError> {
         let mut failure = None;
         let overlay = self.state.lock().await.overlay.clone();
         for batch in batches(entries) {
@@ -375,7 +375,7 @@ impl Searcher {
 }
 
 #[async_trait]
-impl Search for Searcher {
+impl SearchService for IndexSearcher {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
         let stamp = question_of(&request);
         let (view, after) = match &request.cursor {

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 use tidemark_catalog::RecordCounts;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 
 use super::{
-    api::{OutcomeCounts, Role, StatusAnswer, instant},
+    api::{OutcomeCounts, ProcessRole, StatusAnswer, instant},
     view::{Gap, View},
 };
 
@@ -13,7 +13,7 @@ use super::{
 pub(crate) fn of(view: &View, mut problems: Vec<String>) -> StatusAnswer {
     problems.extend(view.gap.as_ref().map(behind));
     let manifest = &view.snapshot.manifest;
-    let known = manifest.horizon > Second::default();
+    let known = manifest.horizon > StoreSecond::default();
     let mut details = Map::new();
     details.insert("future".to_owned(), Value::from(view.future));
     StatusAnswer {
@@ -23,12 +23,12 @@ pub(crate) fn of(view: &View, mut problems: Vec<String>) -> StatusAnswer {
         lag_reason: None,
         epoch: manifest.epoch,
         writer: manifest.holder.as_ref().map(|holder| holder.identity.0.clone()),
-        role: Role::Reader,
+        role: ProcessRole::Reader,
         entries: entries(&manifest.totals.standing(), view),
         segments: manifest.segments.len() as u64,
         documents: manifest.totals.records,
         bytes: manifest.totals.bytes,
-        strangers: view.strangers,
+        unrecognized_keys: view.unrecognized_keys,
         overlay: view.overlay.clone(),
         problems,
         details,

@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use tidemark_catalog::Cursor;
-use tidemark_store::{Second, StoreError};
+use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{
-    Limits, Listed as Entry, Log, Outcome, ParameterSource, Parameters, Reader, Resolved, Schedule, Token,
+    ListedEntry, Log, LogParameters, LogReader, Outcome, ParameterSchedule, ParameterSource, ReaderLimits,
+    ResolvedEntry, Token,
 };
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ use super::{
     overlay::News,
     view::{Gap, Listed},
 };
-use tidemark_ingest::Record;
+use tidemark_ingest::OperationRecord;
 
 /// GETs of entries at once.
 const FETCHED_AT_ONCE: usize = 16;
@@ -41,39 +42,39 @@ const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// The reading half of the tail: what to list and fetch next.
 pub(crate) struct Tail {
-    reader: Reader,
+    reader: LogReader,
     parameters: Arc<dyn ParameterSource>,
-    schedule: Option<(Schedule, Instant)>,
+    schedule: Option<(ParameterSchedule, Instant)>,
     whole: Option<Instant>,
     /// Where the last whole listing started.
-    started: Second,
+    started: StoreSecond,
     /// The newest second that an entry bears and that its store time has reached.
-    newest: Second,
+    newest: StoreSecond,
     looks: BTreeMap<Token, (Instant, Duration)>,
 }
 
 impl Tail {
-    pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>, limits: Limits) -> Self {
+    pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>, limits: ReaderLimits) -> Self {
         // The range has no end, so that slices of it would be listed in vain.
-        let limits = Limits { listings: 1, ..limits };
+        let limits = ReaderLimits { listings: 1, ..limits };
         Self {
-            reader: Reader::new(log, limits),
+            reader: LogReader::new(log, limits),
             parameters,
             schedule: None,
             whole: None,
-            started: Second::default(),
-            newest: Second::default(),
+            started: StoreSecond::default(),
+            newest: StoreSecond::default(),
             looks: BTreeMap::new(),
         }
     }
 
     /// The reader, for entries that no listing showed yet.
-    pub(crate) fn reader(&self) -> Reader {
+    pub(crate) fn reader(&self) -> LogReader {
         self.reader.clone()
     }
 
     /// The parameters of the log, or some that do for a log that has none yet.
-    pub(crate) async fn schedule(&mut self) -> Schedule {
+    pub(crate) async fn schedule(&mut self) -> ParameterSchedule {
         if let Some((schedule, read)) = &self.schedule
             && read.elapsed() < PARAMETERS
         {
@@ -93,7 +94,7 @@ impl Tail {
 
     /// Where the tail starts: at the cursor, or near the horizon while the index is far behind. `horizon` is the
     /// published one, a lower bound of today's.
-    fn start(&self, cursor: Cursor, horizon: Second) -> Second {
+    fn start(&self, cursor: Cursor, horizon: StoreSecond) -> StoreSecond {
         let delay = self.schedule.as_ref().map(|(schedule, _)| schedule.newest().parameters.horizon_delay());
         let horizon = delay.map_or(horizon, |delay| horizon.max(self.newest.before(delay)));
         let cursor = cursor.second();
@@ -101,7 +102,7 @@ impl Tail {
     }
 
     /// What waits for the ingest between the cursor and the start of the tail.
-    async fn gap(&self, cursor: Cursor, start: Second) -> Result<Option<Gap>, StoreError> {
+    async fn gap(&self, cursor: Cursor, start: StoreSecond) -> Result<Option<Gap>, StoreError> {
         let oldest = self.reader.list(cursor.second(), start).next().await.transpose()?;
         Ok(oldest.map(|oldest| Gap { oldest: oldest.token.second(), start }))
     }
@@ -110,11 +111,11 @@ impl Tail {
     /// those beyond.
     pub(crate) async fn list(
         &mut self,
-        (cursor, horizon): (Cursor, Second),
+        (cursor, horizon): (Cursor, StoreSecond),
         listed: &mut Listed,
         room: usize,
         known: impl Fn(&Token) -> bool,
-    ) -> Result<(Vec<Entry>, Vec<Token>), StoreError> {
+    ) -> Result<(Vec<ListedEntry>, Vec<Token>), StoreError> {
         let begun = Instant::now();
         if self.schedule.is_none() {
             self.schedule().await;
@@ -122,7 +123,7 @@ impl Tail {
         let start = self.start(cursor, horizon);
         let whole = start < self.started || self.whole.is_none_or(|whole| whole.elapsed() >= WHOLE);
         let from = if whole { start } else { self.newest.before(QUICK).max(start) };
-        let mut entries = self.reader.list(from, Second::KSUID_END.next());
+        let mut entries = self.reader.list(from, StoreSecond::KSUID_END.next());
         let (mut news, mut beyond, mut future, mut cut) = (Vec::new(), Vec::new(), 0, false);
         while let Some(entry) = entries.next().await {
             let entry = entry?;
@@ -159,13 +160,13 @@ impl Tail {
             (self.whole, self.started, listed.future) = (Some(begun), start, future);
             listed.gap = self.gap(cursor, start).await?;
         }
-        listed.strangers = self.reader.strangers();
+        listed.unrecognized_keys = self.reader.unrecognized_keys();
         listed.delay = self.schedule.as_ref().map(|(schedule, _)| schedule.newest().parameters.horizon_delay());
         Ok((news, beyond))
     }
 
     /// Reads entries; one that fails is left for a later round. Tells the last failure.
-    pub(crate) async fn fetch(&mut self, entries: &[Entry]) -> (Vec<News>, Option<StoreError>) {
+    pub(crate) async fn fetch(&mut self, entries: &[ListedEntry]) -> (Vec<News>, Option<StoreError>) {
         let schedule = self.schedule().await;
         let (reader, schedule) = (&self.reader, &schedule);
         let results: Vec<_> = stream::iter(entries.to_vec())
@@ -222,7 +223,7 @@ impl Tail {
 }
 
 /// Entries in the portions that are read and become visible together.
-pub(crate) fn batches(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
+pub(crate) fn batches(entries: &[ListedEntry]) -> impl Iterator<Item = &[ListedEntry]> {
     let mut rest = entries;
     std::iter::from_fn(move || {
         let mut bytes = 0u64;
@@ -237,14 +238,14 @@ pub(crate) fn batches(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
 }
 
 /// What the overlay keeps of an entry.
-pub(crate) fn news_of(resolved: &Resolved) -> News {
+pub(crate) fn news_of(resolved: &ResolvedEntry) -> News {
     let complete = resolved.ops.iter().all(|op| op.decision.outcome != Outcome::Aborted);
-    News { token: resolved.token, records: Record::from_resolved(resolved), complete }
+    News { token: resolved.token, records: OperationRecord::from_resolved(resolved), complete }
 }
 
 /// Parameters that do where a log has none yet: whether an entry is complete hardly depends on them.
-pub(crate) fn any_schedule() -> Schedule {
-    Schedule::constant(Parameters::with_expiry(Duration::from_hours(1)))
+pub(crate) fn any_schedule() -> ParameterSchedule {
+    ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_hours(1)))
 }
 
 #[cfg(test)]
@@ -254,13 +255,13 @@ mod tests {
     use super::*;
     use crate::index::testing::{BEGIN, token};
 
-    fn entry(size: u64) -> Entry {
-        Entry { token: token(1, 1), time: Second::from_unix(BEGIN), size }
+    fn entry(size: u64) -> ListedEntry {
+        ListedEntry { token: token(1, 1), time: StoreSecond::from_unix(BEGIN), size }
     }
 
     #[test]
     fn entries_are_read_in_portions_of_bounded_size() {
-        let sizes = |entries: &[Entry]| batches(entries).map(<[Entry]>::len).collect::<Vec<_>>();
+        let sizes = |entries: &[ListedEntry]| batches(entries).map(<[ListedEntry]>::len).collect::<Vec<_>>();
         assert_eq!(sizes(&[]), Vec::<usize>::new());
         assert_eq!(sizes(&vec![entry(10); 1200]), [500, 500, 200]);
         assert_eq!(sizes(&[entry(6 << 20); 5]), [2, 2, 1]);
@@ -270,16 +271,17 @@ mod tests {
     #[tokio::test]
     async fn tokens_ahead_of_their_store_time_do_not_move_the_quick_window() {
         let log = Log::over(Store::memory(), Vec::new());
-        let now = Second::from_unix(1_900_000_000);
+        let now = StoreSecond::from_unix(1_900_000_000);
         let created = log.entries.create(&Token::first_of(now).to_string(), "{}".into(), &BTreeMap::default()).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
-        let mut entries = Reader::new(&log, Limits::default()).list(Second::default(), Second::KSUID_END);
+        let mut entries =
+            LogReader::new(&log, ReaderLimits::default()).list(StoreSecond::default(), StoreSecond::KSUID_END);
         let time = entries.next().await.unwrap().unwrap().time;
         let ahead = Token::first_of(time.after(Duration::from_secs(50)));
         let created = log.entries.create(&ahead.to_string(), "{}".into(), &BTreeMap::default()).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
-        let mut tail = Tail::new(&log, Arc::new(any_schedule()), Limits::default());
-        let listing = (Cursor::default(), Second::default());
+        let mut tail = Tail::new(&log, Arc::new(any_schedule()), ReaderLimits::default());
+        let listing = (Cursor::default(), StoreSecond::default());
         let (news, _) = tail.list(listing, &mut Listed::default(), 10, |_| false).await.unwrap();
         assert_eq!(news.len(), 1);
         assert!(tail.newest < time.after(Duration::from_secs(30)), "{:?}", tail.newest);

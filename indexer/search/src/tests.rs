@@ -3,28 +3,28 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use proptest::{prelude::*, sample::select};
-use tidemark_store::Second;
-use tidemark_wal::{Kind, Outcome, Parameters, Schedule, Token};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
 
 use super::{
-    Search, SearchError, Searcher, SearcherOptions,
-    api::{EntityRequest, Facet, Filter, Hit, SearchAnswer, SearchRequest, Sort, instant},
+    IndexSearcher, SearchError, SearchService, SearcherOptions,
+    api::{EntityRequest, FacetField, FilterField, SearchAnswer, SearchHit, SearchRequest, SortOrder, instant},
 };
 use crate::index::testing::{BEGIN, World, history, plain, token};
-use tidemark_ingest::Record;
+use tidemark_ingest::OperationRecord;
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn searcher(world: &World, with_log: bool) -> Arc<Searcher> {
+fn searcher(world: &World, with_log: bool) -> Arc<IndexSearcher> {
     searcher_with(world, with_log, SearcherOptions::default())
 }
 
-fn searcher_with(world: &World, with_log: bool, options: SearcherOptions) -> Arc<Searcher> {
-    let parameters = Arc::new(Schedule::constant(Parameters::with_expiry(Duration::from_mins(10))));
+fn searcher_with(world: &World, with_log: bool, options: SearcherOptions) -> Arc<IndexSearcher> {
+    let parameters = Arc::new(ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_mins(10))));
     let log = with_log.then_some((&world.log, parameters as Arc<dyn tidemark_wal::ParameterSource>));
-    Searcher::new(world.engine.clone(), world.chain.clone(), log, options).unwrap()
+    IndexSearcher::new(world.engine.clone(), world.chain.clone(), log, options).unwrap()
 }
 
 /// A request with its meaning.
@@ -56,7 +56,7 @@ impl Case {
         }
     }
 
-    fn matches(&self, world: &World, record: &Record) -> bool {
+    fn matches(&self, world: &World, record: &OperationRecord) -> bool {
         let message = record.message.clone().unwrap_or_default();
         let words: Vec<&str> = message.split(' ').collect();
         let request = &self.request;
@@ -69,7 +69,7 @@ impl Case {
             Words::NotBug => !words.contains(&"bug"),
         };
         let outcome = request.outcomes.is_empty() || request.outcomes.contains(&record.decision.outcome);
-        let current = record.committed() && !world.marks.outdated.contains(record.seq);
+        let current = record.is_committed() && !world.marks.outdated.contains(record.seq);
         text && outcome
             && request.current.is_none_or(|wanted| wanted == current)
             && request.from.is_none_or(|from| from <= record.token)
@@ -78,12 +78,12 @@ impl Case {
     }
 }
 
-fn has(record: &Record, filter: Filter, values: &[String]) -> bool {
+fn has(record: &OperationRecord, filter: FilterField, values: &[String]) -> bool {
     let any = |found: &str| values.iter().any(|value| value == found);
     match filter {
-        Filter::Kind => any(record.kind.as_str()),
-        Filter::Repo => record.repo.as_deref().is_some_and(any),
-        Filter::Contributor => record.contributors.iter().any(|c| any(&c.name) || any(&c.email)),
+        FilterField::Kind => any(record.kind.as_str()),
+        FilterField::Repo => record.repo.as_deref().is_some_and(any),
+        FilterField::Contributor => record.contributors.iter().any(|c| any(&c.name) || any(&c.email)),
         _ => unreachable!("the cases have no such filter"),
     }
 }
@@ -92,26 +92,26 @@ fn case() -> impl Strategy<Value = Case> {
     let words = select(vec![Words::All, Words::Word, Words::Phrase, Words::Repo, Words::Number, Words::NotBug]);
     let filters = prop::collection::btree_map(
         select(vec![
-            (Filter::Kind, "bundle"),
-            (Filter::Kind, "label"),
-            (Filter::Repo, "green"),
-            (Filter::Contributor, "Ada"),
-            (Filter::Contributor, "c@x.org"),
+            (FilterField::Kind, "bundle"),
+            (FilterField::Kind, "label"),
+            (FilterField::Repo, "green"),
+            (FilterField::Contributor, "Ada"),
+            (FilterField::Contributor, "c@x.org"),
         ]),
         Just(()),
         0..3,
     );
     let outcomes = prop::collection::vec(select(vec![Outcome::Committed, Outcome::Aborted]), 0..2);
     let bounds = (prop::option::of(0u64..200), prop::option::of(0u64..200));
-    let sort = select(vec![Sort::Newest, Sort::Oldest, Sort::Relevance]);
+    let sort = select(vec![SortOrder::Newest, SortOrder::Oldest, SortOrder::Relevance]);
     let current = prop::option::weighted(0.2, any::<bool>());
     (words, filters, outcomes, bounds, sort, 1usize..6, current).prop_map(
         |(words, chosen, outcomes, (from, to), sort, size, current)| {
-            let mut filters: BTreeMap<Filter, Vec<String>> = BTreeMap::new();
+            let mut filters: BTreeMap<FilterField, Vec<String>> = BTreeMap::new();
             for ((filter, value), ()) in chosen {
                 filters.entry(filter).or_default().push(value.to_owned());
             }
-            let bound = |second: u64| Token::first_of(Second::from_unix(BEGIN + second));
+            let bound = |second: u64| Token::first_of(StoreSecond::from_unix(BEGIN + second));
             let (from, to, query) = (from.map(bound), to.map(bound), Case::text(words).to_owned());
             let request =
                 SearchRequest { query, filters, outcomes, current, from, to, sort, size, ..SearchRequest::default() };
@@ -120,7 +120,7 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-fn place(hit: &Hit) -> (Token, u32, Option<u64>) {
+fn place(hit: &SearchHit) -> (Token, u32, Option<u64>) {
     (hit.token, hit.op, hit.seq)
 }
 
@@ -128,16 +128,16 @@ fn counted(answer: &SearchAnswer, facet: &str) -> BTreeMap<String, u64> {
     answer.facets[facet].iter().map(|count| (count.value.clone(), count.count)).collect()
 }
 
-fn in_order(hits: &[Hit], sort: Sort) -> bool {
+fn in_order(hits: &[SearchHit], sort: SortOrder) -> bool {
     hits.windows(2).all(|pair| match sort {
-        Sort::Newest => pair[0].token >= pair[1].token,
-        Sort::Oldest => pair[0].token <= pair[1].token,
-        Sort::Relevance => pair[0].score >= pair[1].score,
+        SortOrder::Newest => pair[0].token >= pair[1].token,
+        SortOrder::Oldest => pair[0].token <= pair[1].token,
+        SortOrder::Relevance => pair[0].score >= pair[1].score,
     })
 }
 
 /// The whole answer, page by page. `between` runs after each page.
-async fn pages(searcher: &Searcher, request: &SearchRequest, mut between: impl AsyncFnMut()) -> Vec<Hit> {
+async fn pages(searcher: &IndexSearcher, request: &SearchRequest, mut between: impl AsyncFnMut()) -> Vec<SearchHit> {
     let mut request = request.clone();
     let mut hits = Vec::new();
     loop {
@@ -164,7 +164,7 @@ proptest! {
                 searcher.refresh_manifest().await.unwrap();
             }
             for case in cases {
-                let wanted: Vec<&Record> = world.standing().filter(|record| case.matches(&world, record)).collect();
+                let wanted: Vec<&OperationRecord> = world.standing().filter(|record| case.matches(&world, record)).collect();
                 let answer = searcher.search(case.request.clone()).await.unwrap();
                 prop_assert_eq!(answer.total, wanted.len() as u64, "{:?}", case);
                 let hits = pages(&searcher, &case.request, async || ()).await;
@@ -179,7 +179,7 @@ proptest! {
                     *outcomes.entry(format!("{:?}", record.decision.outcome).to_lowercase()).or_insert(0) += 1;
                 }
                 if !wanted.is_empty() {
-                    prop_assert_eq!(counted(&answer, Facet::Outcome.name()), outcomes);
+                    prop_assert_eq!(counted(&answer, FacetField::Outcome.name()), outcomes);
                 }
                 prop_assert_eq!(answer.histogram.iter().map(|bucket| bucket.count).sum::<u64>(), answer.total);
             }
@@ -195,7 +195,7 @@ proptest! {
     #[test]
     fn pages_cover_their_manifest_exactly_once_while_the_index_moves(
         history in history(),
-        sort in select(vec![Sort::Newest, Sort::Oldest, Sort::Relevance]),
+        sort in select(vec![SortOrder::Newest, SortOrder::Oldest, SortOrder::Relevance]),
         query in select(vec!["", "fix", "the OR bug OR release OR ada"]),
         size in 1usize..4,
     ) {
@@ -218,7 +218,7 @@ proptest! {
                 searcher.refresh_manifest().await.unwrap();
             })
             .await;
-            let places = |hits: &[Hit]| hits.iter().map(place).collect::<Vec<_>>();
+            let places = |hits: &[SearchHit]| hits.iter().map(place).collect::<Vec<_>>();
             prop_assert_eq!(places(&paged), places(&whole));
             Ok(())
         })?;
@@ -292,7 +292,8 @@ async fn what_was_written_can_be_waited_for() {
 async fn a_correction_replaces_what_it_corrects() {
     let mut world = World::new().await;
     let searcher = searcher(&world, false);
-    let mut aborted = Record { kind: Kind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
+    let mut aborted =
+        OperationRecord { kind: OperationKind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
     aborted.decision.outcome = Outcome::Aborted;
     let mut committed = aborted.clone();
     committed.decision.outcome = Outcome::Committed;
@@ -357,7 +358,7 @@ async fn what_cannot_be_answered_is_refused_with_a_reason() {
     assert!(matches!(searcher.entry(token(9, 9)).await.unwrap_err(), SearchError::NotFound { .. }));
     let request = EntityRequest { key: "label/x/y".to_owned(), size: 1, cursor: None };
     assert!(matches!(searcher.entity(request).await.unwrap_err(), SearchError::NotFound { .. }));
-    assert_eq!(instant(Second::from_unix(BEGIN + 2)), searcher.status().unwrap().position.watermark);
+    assert_eq!(instant(StoreSecond::from_unix(BEGIN + 2)), searcher.status().unwrap().position.watermark);
 }
 
 #[tokio::test]
@@ -388,7 +389,7 @@ async fn while_the_index_is_far_behind_the_tail_leaves_the_gap_to_it() {
     let found = async || {
         searcher.refresh_manifest().await.unwrap();
         searcher.refresh_tail().await.unwrap();
-        let request = SearchRequest { sort: Sort::Oldest, ..SearchRequest::default() };
+        let request = SearchRequest { sort: SortOrder::Oldest, ..SearchRequest::default() };
         let hits = searcher.search(request).await.unwrap().hits;
         hits.iter().map(|hit| (hit.token, hit.sealed)).collect::<Vec<_>>()
     };
@@ -433,7 +434,7 @@ async fn a_missing_segment_is_the_stores_fault_and_named() {
     let key = world.manifest().segments[0].key.clone();
     world.store.delete(std::slice::from_ref(&key)).await.unwrap();
     let engine = Arc::new(world.another_engine(1 << 20));
-    let searcher = Searcher::new(engine, world.chain.clone(), None, SearcherOptions::default()).unwrap();
+    let searcher = IndexSearcher::new(engine, world.chain.clone(), None, SearcherOptions::default()).unwrap();
     let error = searcher.refresh_manifest().await.unwrap_err();
     assert!(matches!(&error, SearchError::Storage { detail, .. } if detail.contains(&key)), "{error}");
 }

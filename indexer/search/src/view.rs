@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::Cursor;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 use tokio::time::Instant;
 
 use super::{
-    api::{OverlayStatus, Position, instant},
+    api::{IndexPosition, OverlayStatus, instant},
     kept::Opened,
     overlay::{Overlay, OverlayPart},
 };
@@ -27,15 +27,15 @@ pub(crate) struct View {
     /// `None`: no log is read.
     pub(crate) overlay: Option<OverlayStatus>,
     /// The oldest entry that is not sealed.
-    pub(crate) oldest: Option<Second>,
+    pub(crate) oldest: Option<StoreSecond>,
     /// What waits for the ingest and is not in the tail either.
     pub(crate) gap: Option<Gap>,
     /// The newest store time that was seen in the log, and when.
-    pub(crate) seen: Option<(Second, Instant)>,
+    pub(crate) seen: Option<(StoreSecond, Instant)>,
     /// How far the horizon lies behind store time, where the log's parameters are known.
     pub(crate) delay: Option<Duration>,
     /// Keys in the log that are no tokens.
-    pub(crate) strangers: u64,
+    pub(crate) unrecognized_keys: u64,
     /// Entries from the future of their own store time.
     pub(crate) future: u64,
 }
@@ -65,7 +65,7 @@ impl View {
             seen: overlay.and_then(|(_, listed)| listed.seen),
             delay: overlay.and_then(|(_, listed)| listed.delay),
             future: overlay.map_or(0, |(_, listed)| listed.future),
-            strangers: overlay.map_or(0, |(_, listed)| listed.strangers),
+            unrecognized_keys: overlay.map_or(0, |(_, listed)| listed.unrecognized_keys),
         }
     }
 
@@ -73,7 +73,7 @@ impl View {
         self.snapshot.manifest.cursor
     }
 
-    pub(crate) fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> IndexPosition {
         position(self.manifest, &self.snapshot)
     }
 
@@ -81,7 +81,7 @@ impl View {
     ///
     /// A service that only reads has no clock of the store. It knows the newest store time in the log, how long ago it saw
     /// that, and how far the horizon lies behind store time.
-    pub(crate) fn oldest_and_horizon(&self) -> Option<(Second, Second)> {
+    pub(crate) fn oldest_and_horizon(&self) -> Option<(StoreSecond, StoreSecond)> {
         let (seen, at) = self.seen?;
         Some((self.oldest?, seen.after(at.elapsed()).before(self.delay?)))
     }
@@ -106,8 +106,8 @@ impl View {
 }
 
 /// What an answer says about a manifest.
-pub(crate) fn position(number: u64, snapshot: &Snapshot) -> Position {
-    Position {
+pub(crate) fn position(number: u64, snapshot: &Snapshot) -> IndexPosition {
+    IndexPosition {
         generation: snapshot.manifest.generation.to_string(),
         manifest: number,
         watermark: instant(snapshot.manifest.cursor.second()),
@@ -118,17 +118,17 @@ pub(crate) fn position(number: u64, snapshot: &Snapshot) -> Position {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Listed {
     /// The newest store time of a listed entry.
-    pub(crate) up_to: Option<Second>,
+    pub(crate) up_to: Option<StoreSecond>,
     /// The same with the moment at which it was first seen.
-    pub(crate) seen: Option<(Second, Instant)>,
+    pub(crate) seen: Option<(StoreSecond, Instant)>,
     /// Entries whose token lies in the future of their own store time.
     pub(crate) future: u64,
     /// Keys that are no tokens.
-    pub(crate) strangers: u64,
+    pub(crate) unrecognized_keys: u64,
     /// How far the horizon lies behind store time.
     pub(crate) delay: Option<Duration>,
     /// Where the tail starts.
-    pub(crate) start: Second,
+    pub(crate) start: StoreSecond,
     /// What lies between the cursor and the start.
     pub(crate) gap: Option<Gap>,
 }
@@ -137,14 +137,14 @@ pub(crate) struct Listed {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gap {
     /// The second of the first one.
-    pub(crate) oldest: Second,
+    pub(crate) oldest: StoreSecond,
     /// Where the tail starts.
-    pub(crate) start: Second,
+    pub(crate) start: StoreSecond,
 }
 
 impl Listed {
     /// Notes the store time of a listed entry.
-    pub(crate) fn note(&mut self, time: Second) {
+    pub(crate) fn note(&mut self, time: StoreSecond) {
         if self.up_to.is_none_or(|up_to| up_to < time) {
             self.up_to = Some(time);
             self.seen = Some((time, Instant::now()));

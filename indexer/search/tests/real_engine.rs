@@ -36,7 +36,7 @@ async fn the_real_engine_gives_the_same_answers_as_the_model() {
         world.run_for(20 * MINUTE).await;
         let contents = world.check().await;
         assert_eq!((contents.records.len(), contents.marks.corrected.len()), (160, 1));
-        assert_eq!(world.status().trouble, None);
+        assert_eq!(world.status().problem, None);
         let standing: Vec<_> = world.outcomes().await.into_values().collect();
         outcomes.push((standing, contents.marks.outdated.len()));
     }

@@ -14,8 +14,8 @@ use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_catalog::RootChain;
-use tidemark_store::{Entropy, Second};
-use tidemark_wal::{AppendError, Draft, DraftOp, Receipt, Token, Writer, WriterOptions};
+use tidemark_store::{Entropy, StoreSecond};
+use tidemark_wal::{AppendError, AppendReceipt, DraftOperation, EntryDraft, LogWriter, LogWriterOptions, Token};
 
 use super::{
     Exit,
@@ -70,8 +70,8 @@ impl Append {
         let stores = log.open()?;
         let entropy = Entropy::from_os();
         let root = Arc::new(RootChain::open(&stores, entropy.clone()));
-        let options = WriterOptions::named(writer);
-        let opened = Writer::open(stores.clone(), root.clone(), options, entropy.clone()).await;
+        let options = LogWriterOptions::named(writer);
+        let opened = LogWriter::open(stores.clone(), root.clone(), options, entropy.clone()).await;
         let writer = opened.map_err(|error| exit(error, None))?;
         // After the writer was opened: a log without parameters is not worth proving fit.
         ended(fit_log(&root, &stores, &entropy).await)?;
@@ -95,7 +95,7 @@ impl Append {
 
 /// The drafts in order, in runs that may be appended at once: within a run no two name the same thing, so that a label's
 /// moves keep their order, a bundle comes before its label, and the first of a repeated key is the one that counts.
-fn runs(drafts: Vec<Draft>) -> Vec<Vec<Draft>> {
+fn runs(drafts: Vec<EntryDraft>) -> Vec<Vec<EntryDraft>> {
     let mut runs = Vec::new();
     let mut run = Vec::new();
     let mut named = BTreeSet::new();
@@ -113,22 +113,22 @@ fn runs(drafts: Vec<Draft>) -> Vec<Vec<Draft>> {
 }
 
 /// What a draft writes or relies on.
-fn names(draft: &Draft) -> Vec<String> {
+fn names(draft: &EntryDraft) -> Vec<String> {
     let of_ops = draft.ops.iter().flat_map(|op| match op {
-        DraftOp::Descriptor { path, .. } => vec![path.clone()],
-        DraftOp::Label { repo, label, bundle, .. } => {
+        DraftOperation::Descriptor { path, .. } => vec![path.clone()],
+        DraftOperation::Label { repo, label, bundle, .. } => {
             vec![format!("labels/{repo}/{label}/label.yaml"), format!("bundles/{repo}/{bundle}/bundle.yaml")]
         }
-        DraftOp::Entry { .. } => Vec::new(),
+        DraftOperation::Entry { .. } => Vec::new(),
     });
     of_ops.chain(draft.idempotency_key.iter().map(|key| format!("key {key}"))).collect()
 }
 
-fn print(receipt: &Receipt, output: OutputArgs) -> anyhow::Result<()> {
+fn print(receipt: &AppendReceipt, output: OutputArgs) -> anyhow::Result<()> {
     if !output.json {
         return print_line(&receipt.token.to_string());
     }
-    let Receipt { token, acknowledged, attempts, .. } = *receipt;
+    let AppendReceipt { token, acknowledged, attempts, .. } = *receipt;
     print_json(&Appended { token, acknowledged, attempts })
 }
 
@@ -152,12 +152,12 @@ fn exit(error: AppendError, place: Option<(usize, usize)>) -> anyhow::Error {
 struct Appended {
     token: Token,
     #[serde(serialize_with = "rfc_3339")]
-    acknowledged: Second,
+    acknowledged: StoreSecond,
     attempts: u32,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands on a reference")]
-fn rfc_3339<S: serde::Serializer>(second: &Second, serializer: S) -> Result<S::Ok, S::Error> {
+fn rfc_3339<S: serde::Serializer>(second: &StoreSecond, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(second)
 }
 
@@ -182,7 +182,7 @@ enum InputOp {
     Entry { attributes: Map<String, Value> },
 }
 
-fn read(file: &std::path::Path) -> anyhow::Result<Vec<Draft>> {
+fn read(file: &std::path::Path) -> anyhow::Result<Vec<EntryDraft>> {
     let mut text = String::new();
     if file == std::path::Path::new("-") {
         std::io::stdin().read_to_string(&mut text).context("standard input cannot be read as UTF-8")?;
@@ -192,7 +192,7 @@ fn read(file: &std::path::Path) -> anyhow::Result<Vec<Draft>> {
     parse(&text)
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<Draft>> {
+fn parse(text: &str) -> anyhow::Result<Vec<EntryDraft>> {
     let mut drafts = Vec::new();
     for (index, value) in serde_json::Deserializer::from_str(text).into_iter::<Map<String, Value>>().enumerate() {
         let number = index + 1;
@@ -204,26 +204,26 @@ fn parse(text: &str) -> anyhow::Result<Vec<Draft>> {
     Ok(drafts)
 }
 
-fn draft(value: Map<String, Value>) -> anyhow::Result<Draft> {
+fn draft(value: Map<String, Value>) -> anyhow::Result<EntryDraft> {
     if !value.contains_key("ops") {
-        return Ok(Draft { attributes: value, ..Draft::default() });
+        return Ok(EntryDraft { attributes: value, ..EntryDraft::default() });
     }
     let Input { writer, idempotency_key, attributes, ops } = serde_json::from_value(Value::Object(value))?;
     let ops = ops.into_iter().map(operation).collect::<Result<_, _>>()?;
-    Ok(Draft { writer, idempotency_key, attributes, ops })
+    Ok(EntryDraft { writer, idempotency_key, attributes, ops })
 }
 
-fn operation(op: InputOp) -> anyhow::Result<DraftOp> {
+fn operation(op: InputOp) -> anyhow::Result<DraftOperation> {
     Ok(match op {
         InputOp::Descriptor { path, body: Value::String(text) } => {
-            DraftOp::Descriptor { path, body: Bytes::from(text) }
+            DraftOperation::Descriptor { path, body: Bytes::from(text) }
         }
-        InputOp::Descriptor { path, body } => DraftOp::Descriptor { path, body: yaml(&body)? },
+        InputOp::Descriptor { path, body } => DraftOperation::Descriptor { path, body: yaml(&body)? },
         InputOp::Label { repo, label, bundle } => {
             let body = yaml(&serde_json::json!({"name": label, "id": bundle}))?;
-            DraftOp::Label { repo, label, bundle, body }
+            DraftOperation::Label { repo, label, bundle, body }
         }
-        InputOp::Entry { attributes } => DraftOp::Entry { attributes },
+        InputOp::Entry { attributes } => DraftOperation::Entry { attributes },
     })
 }
 
@@ -247,9 +247,9 @@ mod tests {
         .unwrap();
         assert_eq!(drafts.len(), 2);
         assert_eq!(drafts[0].idempotency_key.as_deref(), Some("k"));
-        assert!(matches!(&drafts[0].ops[0], DraftOp::Descriptor { body, .. } if body == "id: b\n"));
-        assert!(matches!(&drafts[0].ops[1], DraftOp::Label { label, .. } if label == "latest"));
-        assert!(matches!(&drafts[0].ops[2], DraftOp::Entry { .. }));
+        assert!(matches!(&drafts[0].ops[0], DraftOperation::Descriptor { body, .. } if body == "id: b\n"));
+        assert!(matches!(&drafts[0].ops[1], DraftOperation::Label { label, .. } if label == "latest"));
+        assert!(matches!(&drafts[0].ops[2], DraftOperation::Entry { .. }));
         assert_eq!(drafts[1].attributes.get("free"), Some(&Value::Bool(true)));
     }
 

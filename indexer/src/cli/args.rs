@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tidemark_store::{Store, StoreError};
-use tidemark_wal::{Limits, Log, Parameters};
+use tidemark_wal::{Log, LogParameters, ReaderLimits};
 use url::Url;
 
 use crate::service::{Patience, StoresSettings};
@@ -68,8 +68,8 @@ pub(super) struct LimitArgs {
 }
 
 impl LimitArgs {
-    pub(super) fn limits(self) -> Limits {
-        Limits { entry: self.max_entry_size, ..Limits::default() }
+    pub(super) fn limits(self) -> ReaderLimits {
+        ReaderLimits { entry: self.max_entry_size, ..ReaderLimits::default() }
     }
 }
 
@@ -110,8 +110,8 @@ pub(super) struct ParameterArgs {
 
 impl ParameterArgs {
     /// `base` with every parameter that was given replaced.
-    pub(super) fn over(&self, base: Parameters) -> Parameters {
-        Parameters {
+    pub(super) fn over(&self, base: LogParameters) -> LogParameters {
+        LogParameters {
             expiry: self.expiry.unwrap_or(base.expiry),
             signer_clock_lead: self.signer_clock_lead.unwrap_or(base.signer_clock_lead),
             request_timeout: self.request_timeout.unwrap_or(base.request_timeout),
@@ -121,8 +121,8 @@ impl ParameterArgs {
     }
 
     /// The parameters that were given over the documented defaults; `None` without `--expiry`.
-    pub(super) fn complete(&self) -> Option<Parameters> {
-        self.expiry.map(|expiry| self.over(Parameters::with_expiry(expiry)))
+    pub(super) fn complete(&self) -> Option<LogParameters> {
+        self.expiry.map(|expiry| self.over(LogParameters::with_expiry(expiry)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use tidemark_store::{Entropy, ProbeReport, Verdict, probe};
+use tidemark_store::{Entropy, ProbeReport, ProbeVerdict, probe_store};
 
 use super::{
     Exit,
@@ -41,9 +41,9 @@ impl Check {
         let mut unfit = Vec::new();
         for store in log.stores() {
             tracing::info!(store = %store.url(), "probing");
-            let report = probe(store, &entropy).await;
+            let report = probe_store(store, &entropy).await;
             print(&report, output)?;
-            if let Some(line) = report.failed_line() {
+            if let Some(line) = report.failed_check() {
                 unfit.push(format!("\"{}\" fails \"{}\": {}", store.url(), line.name, line.detail));
             }
         }
@@ -61,11 +61,11 @@ fn print(report: &ProbeReport, output: OutputArgs) -> anyhow::Result<()> {
         return print_json(&Checked { passed: report.passed(), report });
     }
     print_line(&report.url)?;
-    for line in &report.lines {
+    for line in &report.checks {
         let verdict = match line.verdict {
-            Verdict::Passed => "passed",
-            Verdict::Failed => "FAILED",
-            Verdict::NotApplicable => "n/a",
+            ProbeVerdict::Passed => "passed",
+            ProbeVerdict::Failed => "FAILED",
+            ProbeVerdict::NotApplicable => "n/a",
         };
         print_line(&format!("  {verdict:<7} {}: {}", line.name, line.detail))?;
     }

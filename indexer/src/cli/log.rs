@@ -9,8 +9,11 @@ use clap::{Args, Subcommand};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tidemark_catalog::RootChain;
-use tidemark_store::{Clock, ClockError, Entropy, Second, StoreError};
-use tidemark_wal::{Evidence, Limits, Listed, Outcome, ParameterSource as _, Reader, Resolved, Schedule, Token};
+use tidemark_store::{Clock, ClockError, Entropy, StoreError, StoreSecond};
+use tidemark_wal::{
+    Evidence, ListedEntry, LogReader, Outcome, ParameterSchedule, ParameterSource as _, ReaderLimits, ResolvedEntry,
+    Token,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,7 +23,7 @@ use super::{
     stopping::{ended, stop_on_signal},
 };
 use crate::service::{ServiceError, fit_log};
-use tidemark_ingest::engine::KeyOfWriter;
+use tidemark_ingest::engine::WriterKey;
 
 /// Entries read at once.
 const CONCURRENCY: usize = 32;
@@ -108,9 +111,9 @@ impl List {
         let mut listing = Listing {
             clock: Clock::new(stores.stores(), &format!("log-{}", entropy.nonce())),
             root: RootChain::open(&stores, entropy),
-            reader: Reader::new(&stores, Limits::default()),
-            from: from.map_or(Second::KSUID_EPOCH, Second::floor),
-            to: to.map_or(Second::KSUID_END.next(), Second::floor),
+            reader: LogReader::new(&stores, ReaderLimits::default()),
+            from: from.map_or(StoreSecond::KSUID_EPOCH, StoreSecond::floor),
+            to: to.map_or(StoreSecond::KSUID_END.next(), StoreSecond::floor),
             seen: BTreeSet::new(),
             decided: None,
             committed: BTreeMap::new(),
@@ -123,9 +126,9 @@ impl List {
         } else {
             listing.pass().await?;
         }
-        let strangers = listing.reader.strangers();
-        if strangers > 0 {
-            tracing::warn!(strangers, "keys that are no tokens were left out");
+        let unrecognized_keys = listing.reader.unrecognized_keys();
+        if unrecognized_keys > 0 {
+            tracing::warn!(unrecognized_keys, "skipped keys that are not valid tokens");
         }
         Ok(())
     }
@@ -134,10 +137,10 @@ impl List {
 struct Listing {
     clock: Clock,
     root: RootChain,
-    reader: Reader,
+    reader: LogReader,
     /// Everything below is printed with its outcome.
-    from: Second,
-    to: Second,
+    from: StoreSecond,
+    to: StoreSecond,
     /// What is printed as pending.
     seen: BTreeSet<Token>,
     /// Everything sealed up to this one is printed with its outcome: the pass after a failed one goes on behind it.
@@ -153,7 +156,7 @@ impl Listing {
         loop {
             tokio::time::sleep(PERIOD).await;
             match self.pass().await {
-                Err(error) if may_pass(&error) => tracing::warn!("{error:#}; trying again"),
+                Err(error) if is_retryable(&error) => tracing::warn!("{error:#}; trying again"),
                 passed => passed?,
             }
         }
@@ -189,15 +192,19 @@ impl Listing {
 }
 
 /// Whether a later pass may succeed: a refusal stays one, and so does an output that nobody reads.
-fn may_pass(error: &anyhow::Error) -> bool {
+fn is_retryable(error: &anyhow::Error) -> bool {
     let store = match error.downcast_ref::<ClockError>() {
         Some(ClockError::Store(store)) => Some(store),
         _ => error.downcast_ref::<StoreError>(),
     };
-    store.map_or_else(|| !error.is::<std::io::Error>(), StoreError::may_pass)
+    store.map_or_else(|| !error.is::<std::io::Error>(), StoreError::is_retryable)
 }
 
-async fn fetch(reader: &Reader, schedule: &Schedule, listed: Result<Listed, StoreError>) -> anyhow::Result<Resolved> {
+async fn fetch(
+    reader: &LogReader,
+    schedule: &ParameterSchedule,
+    listed: Result<ListedEntry, StoreError>,
+) -> anyhow::Result<ResolvedEntry> {
     Ok(reader.fetch(&listed?, schedule).await?)
 }
 
@@ -214,7 +221,7 @@ struct Line {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LineOp {
-    kind: tidemark_wal::Kind,
+    kind: tidemark_wal::OperationKind,
     outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     descriptor: Option<String>,
@@ -225,9 +232,9 @@ struct LineOp {
 }
 
 /// The first committed operation of each writer and idempotency key that this command has read.
-type Keys = BTreeMap<KeyOfWriter, (Token, usize)>;
+type Keys = BTreeMap<WriterKey, (Token, usize)>;
 
-fn line(entry: &Resolved, sealed: bool, committed: &mut Keys) -> Line {
+fn line(entry: &ResolvedEntry, sealed: bool, committed: &mut Keys) -> Line {
     let outcomes = if sealed { decided(entry, committed) } else { vec![Outcome::Pending; entry.ops.len()] };
     // The operations of one entry share the outcome, except that some may be duplicates; the weakest evidence is the entry's.
     let shared = outcomes.iter().find(|outcome| **outcome != Outcome::Duplicate).or(outcomes.first());
@@ -240,7 +247,7 @@ fn line(entry: &Resolved, sealed: bool, committed: &mut Keys) -> Line {
     }
 }
 
-fn operation(op: &tidemark_wal::ResolvedOp, outcome: Outcome) -> LineOp {
+fn operation(op: &tidemark_wal::ResolvedOperation, outcome: Outcome) -> LineOp {
     LineOp {
         kind: op.operation.kind,
         outcome,
@@ -251,12 +258,12 @@ fn operation(op: &tidemark_wal::ResolvedOp, outcome: Outcome) -> LineOp {
 }
 
 /// The outcomes of the operations, by the index's rule: a committed one whose key a committed one bore before is a duplicate.
-fn decided(entry: &Resolved, committed: &mut Keys) -> Vec<Outcome> {
+fn decided(entry: &ResolvedEntry, committed: &mut Keys) -> Vec<Outcome> {
     let key_of = |number: usize| {
         let intent = entry.intent.as_ref().ok()?;
-        Some(KeyOfWriter { writer: intent.writer.clone().unwrap_or_default(), key: intent.key_of(number)? })
+        Some(WriterKey { writer: intent.writer.clone().unwrap_or_default(), key: intent.key_of(number)? })
     };
-    let outcome = |(number, op): (usize, &tidemark_wal::ResolvedOp)| {
+    let outcome = |(number, op): (usize, &tidemark_wal::ResolvedOperation)| {
         let outcome = op.decision.outcome;
         let Some(key) = key_of(number).filter(|_| outcome == Outcome::Committed) else { return outcome };
         let this = (entry.token, number);
@@ -314,7 +321,7 @@ fn no_expiry() -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use tidemark_wal::{Decision, Place, ResolvedOp, parse};
+    use tidemark_wal::{DatamonPath, OutcomeDecision, ResolvedOperation, parse_payload};
 
     use super::*;
 
@@ -336,26 +343,34 @@ mod tests {
     }
 
     /// A committed entry of the `n`th second.
-    fn entry(n: u64, body: &str) -> Resolved {
-        let token = Token::from_parts(Second::from_unix(1_800_000_000 + n), [1; 16]);
-        let intent = parse(token, body.as_bytes());
-        let decision = Decision {
+    fn entry(n: u64, body: &str) -> ResolvedEntry {
+        let token = Token::from_parts(StoreSecond::from_unix(1_800_000_000 + n), [1; 16]);
+        let intent = parse_payload(token, body.as_bytes());
+        let decision = OutcomeDecision {
             outcome: Outcome::Committed,
             evidence: None,
             entry_time: token.second(),
             completed: Some(token.second()),
-            sightings: Vec::new(),
+            observations: Vec::new(),
         };
-        let op = |operation| ResolvedOp {
+        let op = |operation| ResolvedOperation {
             operation,
-            place: Place::Other,
+            path: DatamonPath::Other,
             decision: decision.clone(),
             descriptor: None,
             unreadable: None,
         };
         let ops = intent.clone().expect("it is an intent").ops.into_iter().map(op).collect();
         let size = body.len() as u64;
-        Resolved { token, entry_time: token.second(), size, answered: None, body: body.to_owned().into(), intent, ops }
+        ResolvedEntry {
+            token,
+            entry_time: token.second(),
+            size,
+            answered: None,
+            body: body.to_owned().into(),
+            intent,
+            ops,
+        }
     }
 
     #[test]

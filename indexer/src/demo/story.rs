@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use tidemark_store::{Entropy, Second};
-use tidemark_wal::{Draft, DraftOp, Place, Token};
+use tidemark_store::{Entropy, StoreSecond};
+use tidemark_wal::{DatamonPath, DraftOperation, EntryDraft, Token};
 
 use super::catalogue::{CONTEXTS, FINDINGS, LABELS, SHELVES, Shelf, TEAM};
 
@@ -12,7 +12,7 @@ use super::catalogue::{CONTEXTS, FINDINGS, LABELS, SHELVES, Shelf, TEAM};
 pub(super) struct Chapter {
     /// What it is, in words.
     pub(super) what: String,
-    pub(super) draft: Draft,
+    pub(super) draft: EntryDraft,
     /// Whether somebody completes it. Now and then a client dies in the middle of its work.
     pub(super) completed: bool,
     /// What is so once it is committed.
@@ -95,7 +95,7 @@ impl Story {
     }
 
     /// The next update, at store time `now`.
-    pub(super) fn next(&mut self, now: Second) -> Chapter {
+    pub(super) fn next(&mut self, now: StoreSecond) -> Chapter {
         let shelf = self.below(SHELVES.len());
         if !self.shelves[shelf].exists {
             return self.repo(shelf, now);
@@ -139,40 +139,40 @@ impl Story {
         }
     }
 
-    fn repo(&self, shelf: usize, now: Second) -> Chapter {
+    fn repo(&self, shelf: usize, now: StoreSecond) -> Chapter {
         let Shelf { name, description, .. } = SHELVES[shelf];
         let (who, contributor) = self.somebody();
-        let place = Place::Repo { repo: name.to_owned() };
+        let place = DatamonPath::Repo { repo: name.to_owned() };
         let body =
             json!({"name": name, "description": description, "timestamp": now.to_string(), "contributor": contributor});
         Chapter::of(format!("repo {name}, by {who}"), [descriptor(&place, &body)], [Change::Repo { shelf }])
     }
 
-    fn context(&mut self, now: Second) -> Chapter {
+    fn context(&mut self, now: StoreSecond) -> Chapter {
         let context = self.below(CONTEXTS.len());
         if self.contexts[context] {
             let shelf = (0..SHELVES.len()).find(|shelf| self.shelves[*shelf].exists).unwrap_or_default();
             return self.check(shelf);
         }
         let (name, description) = CONTEXTS[context];
-        let place = Place::Context { context: name.to_owned() };
+        let place = DatamonPath::Context { context: name.to_owned() };
         let body = json!({"name": name, "description": description, "timestamp": now.to_string(), "version": 1});
         Chapter::of(format!("context {name}"), [descriptor(&place, &body)], [Change::Context { context }])
     }
 
-    fn bundle(&mut self, shelf: usize, now: Second) -> Chapter {
+    fn bundle(&mut self, shelf: usize, now: StoreSecond) -> Chapter {
         let (id, what, op) = self.bundle_of(shelf, now, None);
         Chapter::of(what, [op], [Change::Bundle { shelf, id }])
     }
 
     /// A bundle whose client dies before it has written everything.
-    fn abandoned(&mut self, shelf: usize, now: Second) -> Chapter {
+    fn abandoned(&mut self, shelf: usize, now: StoreSecond) -> Chapter {
         let (_, what, op) = self.bundle_of(shelf, now, None);
         Chapter { completed: false, ..Chapter::of(format!("{what}; abandoned"), [op], []) }
     }
 
     /// Id, words and descriptor of a new bundle.
-    fn bundle_of(&mut self, shelf: usize, now: Second, stage: Option<&str>) -> (String, String, DraftOp) {
+    fn bundle_of(&mut self, shelf: usize, now: StoreSecond, stage: Option<&str>) -> (String, String, DraftOperation) {
         let repo = SHELVES[shelf].name;
         let id = self.id(now);
         let message = self.message(&SHELVES[shelf]);
@@ -190,12 +190,12 @@ impl Story {
             "deduplication": "blake",
             "runstage": stage.unwrap_or_default(),
         });
-        let place = Place::Bundle { repo: repo.to_owned(), bundle: id.clone() };
+        let place = DatamonPath::Bundle { repo: repo.to_owned(), bundle: id.clone() };
         (id.clone(), format!("bundle {repo}/{id}: {message}, by {who}"), descriptor(&place, &body))
     }
 
     /// A label moved on to the bundle that earned the one before; `None` if all are where they belong.
-    fn label(&self, shelf: usize, now: Second) -> Option<Chapter> {
+    fn label(&self, shelf: usize, now: StoreSecond) -> Option<Chapter> {
         let known = &self.shelves[shelf];
         let earned = |label: usize| if label == 0 { known.newest.as_ref() } else { known.labels[label - 1].as_ref() };
         let due = |label: &usize| earned(*label).is_some() && earned(*label) != known.labels[*label].as_ref();
@@ -206,7 +206,7 @@ impl Story {
         let (repo, name) = (SHELVES[shelf].name.to_owned(), LABELS[label].to_owned());
         let body = json!({"name": name, "id": id, "timestamp": now.to_string(), "contributors": [contributor]});
         let what = format!("label {repo}/{name} moved to {id}, by {who}");
-        let op = DraftOp::Label { repo, label: name, bundle: id.clone(), body: yaml(&body) };
+        let op = DraftOperation::Label { repo, label: name, bundle: id.clone(), body: yaml(&body) };
         Some(Chapter::of(what, [op], [Change::Label { shelf, label, id }]))
     }
 
@@ -220,21 +220,21 @@ impl Story {
             ("finding".to_owned(), Value::from(finding)),
             ("by".to_owned(), Value::from(who)),
         ]);
-        Chapter::of(format!("check of {repo}: {finding}"), [DraftOp::Entry { attributes }], [])
+        Chapter::of(format!("check of {repo}: {finding}"), [DraftOperation::Entry { attributes }], [])
     }
 
-    fn start_diamond(&self, shelf: usize, now: Second) -> Chapter {
+    fn start_diamond(&self, shelf: usize, now: StoreSecond) -> Chapter {
         let repo = SHELVES[shelf].name;
         let id = self.id(now);
         let diamond = Diamond { id: id.clone(), splits: 0, wanted: 2 + self.below(2) as u64 };
         let body = json!({"diamondID": id, "state": "initialized", "startTime": now.to_string(), "tag": "nightly"});
-        let place = Place::Diamond { repo: repo.to_owned(), diamond: id.clone(), done: false };
+        let place = DatamonPath::Diamond { repo: repo.to_owned(), diamond: id.clone(), done: false };
         let what = format!("diamond {repo}/{id} started, for {} splits", diamond.wanted);
         Chapter::of(what, [descriptor(&place, &body)], [Change::Diamond { shelf, diamond: Some(diamond) }])
     }
 
     /// The next split of a diamond; after the last one its bundle, together with its end.
-    fn go_on_with_diamond(&mut self, shelf: usize, now: Second) -> Chapter {
+    fn go_on_with_diamond(&mut self, shelf: usize, now: StoreSecond) -> Chapter {
         let Some(diamond) = self.shelves[shelf].diamond.clone() else { return self.bundle(shelf, now) };
         let repo = SHELVES[shelf].name.to_owned();
         let Diamond { id, splits, wanted } = diamond.clone();
@@ -246,13 +246,13 @@ impl Story {
                 "count": 1 + self.below(40),
             });
             let what = format!("split {} of {wanted} of diamond {repo}/{id}, by {who}", splits + 1);
-            let place = Place::Split { repo, diamond: id, split, done: true };
+            let place = DatamonPath::Split { repo, diamond: id, split, done: true };
             let diamond = Some(Diamond { splits: splits + 1, ..diamond });
             return Chapter::of(what, [descriptor(&place, &body)], [Change::Diamond { shelf, diamond }]);
         }
         let (bundle, what, op) = self.bundle_of(shelf, now, Some("diamond"));
         let body = json!({"diamondID": id, "state": "done", "endTime": now.to_string(), "bundleID": bundle});
-        let place = Place::Diamond { repo, diamond: id.clone(), done: true };
+        let place = DatamonPath::Diamond { repo, diamond: id.clone(), done: true };
         let then = [Change::Bundle { shelf, id: bundle }, Change::Diamond { shelf, diamond: None }];
         Chapter::of(format!("{what}; ends diamond {id}"), [op, descriptor(&place, &body)], then)
     }
@@ -270,7 +270,7 @@ impl Story {
     }
 
     /// A name that nothing bears: a KSUID, as Datamon's ids are.
-    fn id(&self, now: Second) -> String {
+    fn id(&self, now: StoreSecond) -> String {
         Token::new(now, &self.ids).to_string()
     }
 
@@ -281,14 +281,14 @@ impl Story {
 }
 
 impl Chapter {
-    fn of(what: String, ops: impl Into<Vec<DraftOp>>, then: impl Into<Vec<Change>>) -> Self {
-        let draft = Draft { ops: ops.into(), ..Draft::default() };
+    fn of(what: String, ops: impl Into<Vec<DraftOperation>>, then: impl Into<Vec<Change>>) -> Self {
+        let draft = EntryDraft { ops: ops.into(), ..EntryDraft::default() };
         Self { what, draft, completed: true, then: then.into() }
     }
 }
 
-fn descriptor(place: &Place, body: &Value) -> DraftOp {
-    DraftOp::Descriptor { path: place.path().unwrap_or_default(), body: yaml(body) }
+fn descriptor(place: &DatamonPath, body: &Value) -> DraftOperation {
+    DraftOperation::Descriptor { path: place.path().unwrap_or_default(), body: yaml(body) }
 }
 
 fn yaml(body: &Value) -> Bytes {
@@ -300,13 +300,13 @@ fn yaml(body: &Value) -> Bytes {
 mod tests {
     use std::collections::BTreeSet;
 
-    use tidemark_wal::{place, read_descriptor};
+    use tidemark_wal::{parse_datamon_path, read_descriptor};
 
     use super::*;
 
     fn told(seed: u64, chapters: usize) -> Vec<Chapter> {
         let mut story = Story::new(Entropy::seeded(seed), Entropy::seeded(seed));
-        let now = Second::from_unix(1_790_000_000);
+        let now = StoreSecond::from_unix(1_790_000_000);
         let mut told = Vec::new();
         for n in 0..chapters {
             let chapter = story.next(now.after(std::time::Duration::from_secs(n as u64)));
@@ -323,12 +323,14 @@ mod tests {
         for chapter in told(1, 2000) {
             for op in &chapter.draft.ops {
                 let (path, body) = match op {
-                    DraftOp::Descriptor { path, body } => (path.clone(), body),
-                    DraftOp::Label { repo, label, body, .. } => (format!("labels/{repo}/{label}/label.yaml"), body),
-                    DraftOp::Entry { .. } => continue,
+                    DraftOperation::Descriptor { path, body } => (path.clone(), body),
+                    DraftOperation::Label { repo, label, body, .. } => {
+                        (format!("labels/{repo}/{label}/label.yaml"), body)
+                    }
+                    DraftOperation::Entry { .. } => continue,
                 };
-                let place = place(&path).unwrap();
-                assert_ne!(place, Place::Other, "{path}");
+                let place = parse_datamon_path(&path).unwrap();
+                assert_ne!(place, DatamonPath::Other, "{path}");
                 let read = read_descriptor(&place, body).unwrap();
                 assert!(read.timestamp.is_some(), "{path}");
             }
@@ -340,11 +342,13 @@ mod tests {
         let (mut repos, mut names) = (BTreeSet::new(), BTreeSet::new());
         for chapter in told(2, 2000) {
             for op in &chapter.draft.ops {
-                let DraftOp::Descriptor { path, .. } = op else { continue };
+                let DraftOperation::Descriptor { path, .. } = op else { continue };
                 assert!(names.insert(path.clone()), "\"{path}\" comes twice");
-                match place(path).unwrap() {
-                    Place::Repo { repo } => assert!(repos.insert(repo)),
-                    Place::Bundle { repo, .. } | Place::Diamond { repo, .. } | Place::Split { repo, .. } => {
+                match parse_datamon_path(path).unwrap() {
+                    DatamonPath::Repo { repo } => assert!(repos.insert(repo)),
+                    DatamonPath::Bundle { repo, .. }
+                    | DatamonPath::Diamond { repo, .. }
+                    | DatamonPath::Split { repo, .. } => {
                         assert!(repos.contains(&repo), "{path}");
                     }
                     _ => {}
@@ -376,7 +380,7 @@ mod tests {
         Story::landmarks().for_each(|path| story.exists(&path));
         Story::labels().for_each(|(repo, label)| story.labelled(repo, label, "b"));
         for _ in 0..500 {
-            let chapter = story.next(Second::from_unix(1_790_000_000));
+            let chapter = story.next(StoreSecond::from_unix(1_790_000_000));
             assert!(!chapter.what.starts_with("repo ") && !chapter.what.starts_with("context "), "{}", chapter.what);
         }
     }

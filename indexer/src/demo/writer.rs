@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::RootChain;
-use tidemark_store::{Clock, Entropy, Second, Store, StoreError};
-use tidemark_wal::{AppendError, Log, Token, Writer, WriterOptions, read_descriptor};
+use tidemark_store::{Clock, Entropy, Store, StoreError, StoreSecond};
+use tidemark_wal::{AppendError, Log, LogWriter, LogWriterOptions, Token, read_descriptor};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -99,8 +99,8 @@ async fn open(log: &Log, ids: &Entropy, mut story: Story) -> Result<Teller, Serv
     })
     .await?;
     let (writer, now) = patiently("the log", || async {
-        let options = WriterOptions::named(name.clone());
-        let writer = Writer::open(log.clone(), root.clone(), options, ids.clone()).await?;
+        let options = LogWriterOptions::named(name.clone());
+        let writer = LogWriter::open(log.clone(), root.clone(), options, ids.clone()).await?;
         Ok((writer, clock.probe().await.map_err(AppendError::from)?.now))
     })
     .await?;
@@ -127,7 +127,7 @@ async fn look_around(log: &Log) -> Result<Found, StoreError> {
     for (repo, label) in Story::labels() {
         let path = format!("labels/{repo}/{label}/label.yaml");
         let body = log.values().get(&path, DESCRIPTOR_LIMIT).await?.and_then(|object| object.body);
-        let place = tidemark_wal::place(&path).ok();
+        let place = tidemark_wal::parse_datamon_path(&path).ok();
         let read = place.zip(body).and_then(|(place, body)| read_descriptor(&place, &body).ok());
         found.labels.extend(read.and_then(|label| label.id).map(|id| (repo, label, id)));
     }
@@ -199,9 +199,9 @@ fn pause_after(failures: u32) -> Duration {
 }
 
 struct Teller {
-    writer: Writer,
+    writer: LogWriter,
     story: Story,
-    now: Second,
+    now: StoreSecond,
     /// Updates in a row that failed.
     failures: u32,
 }
@@ -249,7 +249,7 @@ impl Teller {
 mod tests {
     use std::sync::Mutex;
 
-    use tidemark_wal::{Limits, Outcome, ParameterSource as _, Parameters, Reader};
+    use tidemark_wal::{LogParameters, LogReader, Outcome, ParameterSource as _, ReaderLimits};
 
     use super::*;
 
@@ -273,7 +273,7 @@ mod tests {
     async fn log_with_parameters() -> Log {
         let log = Log::over(Store::memory(), vec![Store::memory()]);
         let root = RootChain::open(&log, Entropy::from_os());
-        root.ensure(&Parameters::with_expiry(Duration::from_mins(10))).await.unwrap();
+        root.ensure(&LogParameters::with_expiry(Duration::from_mins(10))).await.unwrap();
         log
     }
 
@@ -283,7 +283,7 @@ mod tests {
         let mut told = run(&log, 60, 7).await;
         told.extend(run(&log, 60, 7).await);
         assert_eq!(told.len(), 120);
-        let reader = Reader::new(&log, Limits::default());
+        let reader = LogReader::new(&log, ReaderLimits::default());
         let schedule = RootChain::open(&log, Entropy::from_os()).schedule().await.unwrap();
         let mut abandoned = 0;
         for Told { token, what } in &told {

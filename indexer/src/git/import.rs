@@ -10,7 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tidemark_store::StoreError;
-use tidemark_wal::{AppendError, Draft, DraftOp, Log, Writer};
+use tidemark_wal::{AppendError, DraftOperation, EntryDraft, Log, LogWriter};
 
 use super::history::{Commit, GitError, History, Person, Tag, safe_name};
 
@@ -58,7 +58,7 @@ pub enum ImportError {
 pub async fn import(
     path: &Path,
     log: &Log,
-    writer: &Writer,
+    writer: &LogWriter,
     progress: impl Fn(u64, u64),
 ) -> Result<Imported, ImportError> {
     let path = path.to_owned();
@@ -160,7 +160,11 @@ async fn newest_markers(log: &Log, repo: &str) -> Result<BTreeMap<String, String
     Ok(values)
 }
 
-async fn append_all(writer: &Writer, drafts: Vec<Draft>, appended: &mut impl FnMut(usize)) -> Result<(), ImportError> {
+async fn append_all(
+    writer: &LogWriter,
+    drafts: Vec<EntryDraft>,
+    appended: &mut impl FnMut(usize),
+) -> Result<(), ImportError> {
     let mut appends = stream::iter(drafts).map(|draft| writer.append(draft)).buffered(CONCURRENCY);
     while appends.try_next().await?.is_some() {
         appended(1);
@@ -211,14 +215,14 @@ impl<'a> From<&'a Person> for Contributor<'a> {
     }
 }
 
-fn repo_draft(repo: &str) -> Result<Draft, ImportError> {
+fn repo_draft(repo: &str) -> Result<EntryDraft, ImportError> {
     let path = format!("repos/{repo}/repo.yaml");
     let descriptor = RepoDescriptor { name: repo, description: format!("history of the git repository \"{repo}\"") };
     let body = yaml(&path, &descriptor)?;
-    Ok(draft(format!("git/{repo}"), Map::new(), DraftOp::Descriptor { path, body }))
+    Ok(draft(format!("git/{repo}"), Map::new(), DraftOperation::Descriptor { path, body }))
 }
 
-fn bundle_draft(repo: &str, commit: &Commit) -> Result<Draft, ImportError> {
+fn bundle_draft(repo: &str, commit: &Commit) -> Result<EntryDraft, ImportError> {
     let changes = commit.changes;
     let path = format!("bundles/{repo}/{}/bundle.yaml", commit.id);
     let descriptor = BundleDescriptor {
@@ -233,20 +237,20 @@ fn bundle_draft(repo: &str, commit: &Commit) -> Result<Draft, ImportError> {
     let body = yaml(&path, &descriptor)?;
     let files = json!({"added": changes.added, "changed": changes.changed, "deleted": changes.deleted});
     let attributes = Map::from_iter([("files".to_owned(), files)]);
-    Ok(draft(format!("git/{repo}/{}", commit.id), attributes, DraftOp::Descriptor { path, body }))
+    Ok(draft(format!("git/{repo}/{}", commit.id), attributes, DraftOperation::Descriptor { path, body }))
 }
 
-fn label_draft(repo: &str, tag: &Tag) -> Result<Draft, ImportError> {
+fn label_draft(repo: &str, tag: &Tag) -> Result<EntryDraft, ImportError> {
     let label = safe_name(&tag.name);
     let body = yaml(&tag.name, &LabelDescriptor { name: &label, id: &tag.commit })?;
     let key = format!("git/{repo}/{label}/{}", tag.commit);
     let attributes = Map::from_iter([("tag".to_owned(), Value::from(tag.name.clone()))]);
-    let op = DraftOp::Label { repo: repo.to_owned(), label, bundle: tag.commit.clone(), body };
+    let op = DraftOperation::Label { repo: repo.to_owned(), label, bundle: tag.commit.clone(), body };
     Ok(draft(key, attributes, op))
 }
 
-fn draft(key: String, attributes: Map<String, Value>, op: DraftOp) -> Draft {
-    Draft { writer: Some("git".to_owned()), idempotency_key: Some(key), attributes, ops: vec![op] }
+fn draft(key: String, attributes: Map<String, Value>, op: DraftOperation) -> EntryDraft {
+    EntryDraft { writer: Some("git".to_owned()), idempotency_key: Some(key), attributes, ops: vec![op] }
 }
 
 fn yaml(name: &str, descriptor: &impl Serialize) -> Result<Bytes, ImportError> {

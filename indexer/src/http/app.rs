@@ -6,14 +6,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{metrics::Metrics, parameters::Parameters, problem::Problem};
 use crate::process::Process;
-use tidemark_search::{Search, SearchError, api::StatusAnswer};
+use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
 
 /// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct App(Arc<Shared>);
 
 struct Shared {
-    search: Arc<dyn Search>,
+    search: Arc<dyn SearchService>,
     metrics: Metrics,
     stop: CancellationToken,
     process: Process,
@@ -31,7 +31,7 @@ pub(super) enum Serves {
 
 impl App {
     pub(super) fn new(
-        search: Arc<dyn Search>,
+        search: Arc<dyn SearchService>,
         metrics: Metrics,
         stop: CancellationToken,
         process: Process,
@@ -51,7 +51,7 @@ impl App {
     }
 
     /// The search service.
-    pub(crate) fn search(&self) -> &dyn Search {
+    pub(crate) fn search(&self) -> &dyn SearchService {
         self.0.search.as_ref()
     }
 

@@ -44,6 +44,7 @@ pub(crate) async fn entry(
 
 /// The entry named by `token`; the page asks the same way.
 pub(crate) async fn answer(app: &App, token: &str) -> Result<EntryAnswer, Problem> {
-    let token = token.parse().map_err(|error: tidemark_wal::NotAToken| Problem::invalid("token", error.to_string()))?;
+    let token =
+        token.parse().map_err(|error: tidemark_wal::ParseTokenError| Problem::invalid("token", error.to_string()))?;
     app.search().entry(token).await.map_err(|error| app.problem(error))
 }

@@ -23,7 +23,7 @@ use prometheus_client::{
 use self::process::ProcessCollector;
 use super::{app::App, problem::Problem};
 use crate::process::Process;
-use tidemark_search::api::{Role, StatusAnswer};
+use tidemark_search::api::{ProcessRole, StatusAnswer};
 
 /// Content type of the text form.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -173,8 +173,13 @@ impl Collector for StatusCollector {
             ("segments", "segments of the served manifest", None, status.segments),
             ("documents", "records in the served manifest", None, status.documents),
             ("index_size", "size of segments and sidecars", Some(Unit::Bytes), status.bytes),
-            ("strangers", "keys in the log that are no tokens", None, status.strangers),
-            ("writer_role", "1 in the process that writes the index", None, u64::from(status.role == Role::Writer)),
+            ("unrecognized_keys", "keys in the log that are not valid tokens", None, status.unrecognized_keys),
+            (
+                "writer_role",
+                "1 in the process that writes the index",
+                None,
+                u64::from(status.role == ProcessRole::Writer),
+            ),
             ("problems", "what does not work at present", None, status.problems.len() as u64),
             (
                 "overlay_dropped",

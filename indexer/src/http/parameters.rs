@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::StrDeserializer};
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 use url::form_urlencoded;
 
@@ -152,7 +152,7 @@ fn place(value: &str) -> Option<Token> {
     }
     let time = instant(value)?;
     // The first whole second at or after the instant: no entry of an earlier second is meant.
-    let at = Second::floor(time);
+    let at = StoreSecond::floor(time);
     let at = if time.subsec_nanosecond() > 0 { at.next() } else { at };
     Some(Token::first_of(at))
 }
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_place_is_a_token_a_time_or_a_day() {
-        let first = |unix| Some(Token::first_of(Second::from_unix(unix)));
+        let first = |unix| Some(Token::first_of(StoreSecond::from_unix(unix)));
         for (text, unix) in [
             ("2026-11-20T10:00:00Z", 1_795_168_800),
             ("2026-11-20T10:00:00", 1_795_168_800),

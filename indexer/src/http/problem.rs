@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use tidemark_search::{SearchError, api::Position};
+use tidemark_search::{SearchError, api::IndexPosition};
 
 /// What went wrong, as `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -152,8 +152,8 @@ impl Problem {
     }
 
     /// Says what is served while the problem shows.
-    pub(crate) fn at(mut self, position: Option<Position>) -> Self {
-        if let Some(Position { generation, manifest, watermark }) = position {
+    pub(crate) fn at(mut self, position: Option<IndexPosition>) -> Self {
+        if let Some(IndexPosition { generation, manifest, watermark }) = position {
             self.0.generation = Some(generation);
             self.0.manifest = Some(manifest);
             self.0.watermark = Some(watermark);

@@ -11,7 +11,7 @@ use super::{
     parameters::Parameters,
     problem::{Problem, ProblemDetails},
 };
-use tidemark_search::api::{DEFAULT_SIZE, Facet, Filter, MAX_SIZE, SearchAnswer, SearchRequest};
+use tidemark_search::api::{DEFAULT_PAGE_SIZE, FacetField, FilterField, MAX_PAGE_SIZE, SearchAnswer, SearchRequest};
 
 /// The parameters of a search.
 pub(crate) const PARAMETERS: &[&str] = &[
@@ -102,7 +102,7 @@ pub(crate) fn request(parameters: &Parameters) -> Result<SearchRequest, Problem>
     let (facets, histogram) = facets(parameters)?;
     Ok(SearchRequest {
         query: query(parameters)?,
-        filters: Filter::ALL
+        filters: FilterField::ALL
             .into_iter()
             .map(|filter| (filter, values(parameters, filter)))
             .filter(|(_, values)| !values.is_empty())
@@ -113,7 +113,7 @@ pub(crate) fn request(parameters: &Parameters) -> Result<SearchRequest, Problem>
         from: parameters.place("from")?,
         to: parameters.place("to")?,
         sort: parameters.name("sort", "newest, oldest or relevance")?.unwrap_or_default(),
-        size: parameters.size(0, MAX_SIZE, DEFAULT_SIZE)?,
+        size: parameters.size(0, MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE)?,
         cursor: parameters.one("cursor")?.map(str::to_owned),
         facets,
         histogram,
@@ -129,25 +129,25 @@ fn query(parameters: &Parameters) -> Result<String, Problem> {
     Ok(query.to_owned())
 }
 
-fn values(parameters: &Parameters, filter: Filter) -> Vec<String> {
+fn values(parameters: &Parameters, filter: FilterField) -> Vec<String> {
     let given = parameters.all(filter.name());
     match filter {
         // Kinds are names of ours: none has a comma in it.
-        Filter::Kind => given.flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
+        FilterField::Kind => given.flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
         _ => given.map(str::to_owned).collect(),
     }
 }
 
 /// The facets to count, and whether the histogram is wanted.
-fn facets(parameters: &Parameters) -> Result<(Vec<Facet>, bool), Problem> {
+fn facets(parameters: &Parameters) -> Result<(Vec<FacetField>, bool), Problem> {
     let names = parameters.names::<String>("facets", FACETS)?;
     if names.is_empty() {
         let wanted = !parameters.is_emptied("facets");
-        return Ok((if wanted { Facet::ALL.to_vec() } else { Vec::new() }, wanted));
+        return Ok((if wanted { FacetField::ALL.to_vec() } else { Vec::new() }, wanted));
     }
     let mut facets = Vec::new();
     for name in names.iter().filter(|name| *name != "time") {
-        let facet = Facet::ALL.into_iter().find(|facet| facet.name() == name);
+        let facet = FacetField::ALL.into_iter().find(|facet| facet.name() == name);
         let facet = facet
             .ok_or_else(|| Problem::invalid("facets", format!("there is no facet \"{name}\"; wanted are {FACETS}")))?;
         if !facets.contains(&facet) {
@@ -160,7 +160,7 @@ fn facets(parameters: &Parameters) -> Result<(Vec<Facet>, bool), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemark_search::api::Sort;
+    use tidemark_search::api::SortOrder;
 
     fn read(query: &str) -> Result<SearchRequest, Problem> {
         request(&Parameters::read(Some(query), PARAMETERS)?)
@@ -176,17 +176,17 @@ mod tests {
     fn every_filter_is_read() {
         let request = read("q=+fix+&kind=bundle,label&repo=a&repo=b,c&outcome=late&sort=relevance&size=0").unwrap();
         assert_eq!(request.query, "fix");
-        assert_eq!(request.filters[&Filter::Kind], ["bundle", "label"]);
-        assert_eq!(request.filters[&Filter::Repo], ["a", "b,c"]);
+        assert_eq!(request.filters[&FilterField::Kind], ["bundle", "label"]);
+        assert_eq!(request.filters[&FilterField::Repo], ["a", "b,c"]);
         assert_eq!(request.outcomes, [Outcome::Late]);
-        assert_eq!((request.sort, request.size), (Sort::Relevance, 0));
+        assert_eq!((request.sort, request.size), (SortOrder::Relevance, 0));
     }
 
     #[test]
     fn facets_are_chosen() {
         assert_eq!(read("facets=").map(|r| (r.facets, r.histogram)).unwrap(), (vec![], false));
         let (facets, histogram) = read("facets=repo,time,repo").map(|r| (r.facets, r.histogram)).unwrap();
-        assert_eq!((facets, histogram), (vec![Facet::Repo], true));
+        assert_eq!((facets, histogram), (vec![FacetField::Repo], true));
     }
 
     #[test]

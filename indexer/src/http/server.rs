@@ -27,7 +27,7 @@ use super::{
     process, search, status,
 };
 use crate::process::Process;
-use tidemark_search::{LateSearch, Search};
+use tidemark_search::{LateSearch, SearchService};
 
 /// How the server behaves.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Server {
     /// A server over this search service, in the process `process`. It is ready once the service has a status, that is,
     /// once a manifest was read.
     pub fn searching(
-        search: Arc<dyn Search>,
+        search: Arc<dyn SearchService>,
         metrics: Metrics,
         options: ServerOptions,
         stop: CancellationToken,
@@ -79,7 +79,7 @@ impl Server {
     /// As [`Self::searching`], in a process that tells about itself.
     pub fn searching_in(
         process: Process,
-        search: Arc<dyn Search>,
+        search: Arc<dyn SearchService>,
         metrics: Metrics,
         options: ServerOptions,
         stop: CancellationToken,
@@ -94,7 +94,7 @@ impl Server {
 
     fn new(
         process: Process,
-        search: Arc<dyn Search>,
+        search: Arc<dyn SearchService>,
         metrics: Metrics,
         options: ServerOptions,
         stop: CancellationToken,

@@ -10,7 +10,7 @@ use std::{
 
 use tidemark_catalog::{IndexOwner, RootChain};
 use tidemark_store::{Entropy, Store};
-use tidemark_wal::{Log, Parameters, Writer, WriterOptions};
+use tidemark_wal::{Log, LogParameters, LogWriter, LogWriterOptions};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -89,16 +89,16 @@ impl DevService {
 pub async fn import_git(log: &Log, path: &Path, progress: impl Fn(u64, u64) + Send) -> Result<Imported, ServiceError> {
     let entropy = Entropy::from_os();
     let root = Arc::new(RootChain::open(log, entropy.clone()));
-    let writer = Writer::open(log.clone(), root, WriterOptions::named("git"), entropy).await;
+    let writer = LogWriter::open(log.clone(), root, LogWriterOptions::named("git"), entropy).await;
     Ok(import(path, log, &writer.map_err(ImportError::from)?, progress).await?)
 }
 
 /// Parameters of one machine: a local write takes no time to arrive and is visible at once.
-fn local(recorded: Option<Parameters>, expiry: Duration) -> Parameters {
-    let fresh = Parameters {
+fn local(recorded: Option<LogParameters>, expiry: Duration) -> LogParameters {
+    let fresh = LogParameters {
         request_timeout: Duration::from_secs(1),
         visibility_delay: Duration::ZERO,
-        ..Parameters::with_expiry(expiry)
+        ..LogParameters::with_expiry(expiry)
     };
-    Parameters { expiry, ..recorded.unwrap_or(fresh) }
+    LogParameters { expiry, ..recorded.unwrap_or(fresh) }
 }

@@ -119,7 +119,7 @@ mod tests {
     use std::{collections::BTreeSet, path::Path};
 
     use tidemark_catalog::{Cursor, Generation, TransactionRejected};
-    use tidemark_store::{ClockError, InvariantViolation, Second};
+    use tidemark_store::{ClockError, StoreSecond};
 
     use super::*;
     use crate::http::token_file_message;
@@ -154,7 +154,7 @@ mod tests {
     /// Every refusal of a chain.
     fn refusals() -> Vec<TransactionRejected> {
         let text = || "x".to_owned();
-        let (generation, second) = (Generation::first, Second::default());
+        let (generation, second) = (Generation::first, StoreSecond::default());
         let (from, cursor, to, floor) = (Cursor(second), Cursor(second), Cursor(second), Cursor(second));
         vec![
             TransactionRejected::Fenced { epoch: 1, by: 2 },

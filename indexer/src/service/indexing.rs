@@ -34,12 +34,12 @@ use crate::{
 };
 use tidemark_crds::PodPhase;
 use tidemark_ingest::FailureCause;
-use tidemark_ingest::engine::Engine;
-use tidemark_ingest::{Ingest, IngestOptions, IngestStatus, Role};
+use tidemark_ingest::engine::IndexEngine;
+use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{
-    LateSearch, Search, SearchError, Searcher, SearcherOptions,
+    IndexSearcher, LateSearch, SearchError, SearchService, SearcherOptions,
     api::{self, EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
 };
 
@@ -107,7 +107,7 @@ impl IndexService {
     pub async fn start(options: IndexOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
         let (status, watched) = watch::channel(IngestStatus::default());
         let search = Arc::new(LateSearch::default());
-        let served = options.search.then(|| Arc::clone(&search) as Arc<dyn Search>);
+        let served = options.search.then(|| Arc::clone(&search) as Arc<dyn SearchService>);
         let process = Process::indexer(watched, served);
         process.set_places(options.stores.places());
         let work = Work {
@@ -167,7 +167,7 @@ impl Work {
         metrics.register(Box::new(self.options.stores.requests()));
         let process = self.process.clone();
         if self.options.search {
-            let search = Arc::clone(&self.search) as Arc<dyn Search>;
+            let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
             Server::searching_in(process, search, metrics, options, stop.clone())
         } else {
             Server::telling(process, metrics, options, stop.clone())
@@ -235,18 +235,18 @@ impl Work {
         if self.options.search && self.options.listen.is_some() {
             let tail = (&log, Arc::new(root.clone()) as Arc<dyn ParameterSource>);
             let options = SearcherOptions { limits: self.options.ingest.limits, ..SearcherOptions::default() };
-            let searcher = Searcher::new(Arc::clone(&engine), chain.clone(), Some(tail), options)?;
+            let searcher = IndexSearcher::new(Arc::clone(&engine), chain.clone(), Some(tail), options)?;
             self.search.set(Arc::new(Indexing { searcher: Arc::clone(&searcher), ingest: self.status.subscribe() }));
             tokio::spawn(async move { searcher.run(stop_search).await });
         }
         let clock = Clock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
-        let engine: Arc<dyn Engine> = engine;
+        let engine: Arc<dyn IndexEngine> = engine;
         let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
         let ended = Box::pin(ingest.run(stop.clone())).await;
         drop(folder);
         if ended.is_err() && self.options.patience == Patience::Waits {
-            self.status.send_modify(|status| status.role = Role::Starting);
+            self.status.send_modify(|status| status.role = IngestRole::Starting);
         }
         Ok(ended?)
     }
@@ -331,12 +331,12 @@ fn clock_name(identity: &WriterIdentity) -> String {
 
 /// Search in the process that also writes: it knows more about the state of the index.
 struct Indexing {
-    searcher: Arc<Searcher>,
+    searcher: Arc<IndexSearcher>,
     ingest: watch::Receiver<IngestStatus>,
 }
 
 #[async_trait]
-impl Search for Indexing {
+impl SearchService for Indexing {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
         self.searcher.search(request).await
     }
@@ -353,11 +353,11 @@ impl Search for Indexing {
         let mut status = self.searcher.status()?;
         let ingest = self.ingest.borrow().clone();
         status.role = match ingest.role {
-            Role::Writer => api::Role::Writer,
-            Role::Starting | Role::Standby => api::Role::Standby,
-            Role::Ended => api::Role::Reader,
+            IngestRole::Writer => api::ProcessRole::Writer,
+            IngestRole::Starting | IngestRole::Standby => api::ProcessRole::Standby,
+            IngestRole::Ended => api::ProcessRole::Reader,
         };
-        if ingest.role == Role::Writer {
+        if ingest.role == IngestRole::Writer {
             status.lag_seconds = ingest.lag_seconds;
             status.horizon = Some(ingest.horizon.timestamp());
             let behind = ingest.progress.filter(|_| ingest.lag_seconds > 0);
@@ -365,7 +365,7 @@ impl Search for Indexing {
                 format!("indexing what is sealed: {} entries so far, at {} of {}", run.entries, run.at, run.to)
             });
         }
-        status.problems.extend(ingest.trouble.map(|trouble| format!("{}: {}", trouble.doing, trouble.message)));
+        status.problems.extend(ingest.problem.map(|problem| format!("{}: {}", problem.doing, problem.message)));
         Some(status)
     }
 

@@ -10,14 +10,14 @@ use tidemark_catalog::{
     CatalogError, Generation, IndexChain, IndexOwner, IndexRegistration, RegistrationOutcome, RootChain, RootState,
     WriterIdentity,
 };
-use tidemark_store::{ChainRecord, Entropy, ProbeReport, Store, StoreError, probe};
-use tidemark_wal::{Log, Parameters};
+use tidemark_store::{ChainRecord, Entropy, ProbeReport, Store, StoreError, probe_store};
+use tidemark_wal::{Log, LogParameters};
 
 use super::ServiceError;
 use tidemark_search::EngineOptions;
 
 /// Gives the parameters that a command asks for, from those that are recorded; `None` when it cannot.
-pub type Asked = Box<dyn Fn(Option<Parameters>) -> Option<Parameters> + Send + Sync>;
+pub type Asked = Box<dyn Fn(Option<LogParameters>) -> Option<LogParameters> + Send + Sync>;
 
 /// Name of the file in a local index folder that its writer keeps locked.
 const WRITER_LOCK: &str = ".tidemark-writer";
@@ -46,7 +46,7 @@ pub(super) async fn fit(
     probing();
     let urls: Vec<_> = unproven.iter().map(|store| store.url().as_str()).collect();
     tracing::info!(stores = ?urls, "probing the stores, once");
-    let reports = join_all(unproven.iter().map(|store| probe(store, entropy))).await;
+    let reports = join_all(unproven.iter().map(|store| probe_store(store, entropy))).await;
     let fit = reports.iter().filter(|report| report.failure.is_none() && report.passed());
     let fit = fit.map(|report| (report.url.clone(), report)).collect();
     let head = root.record_probes(head, &fit).await?;
@@ -60,7 +60,7 @@ fn verdict(report: &ProbeReport) -> Result<(), ServiceError> {
     if let Some(failure) = report.failure.clone().filter(|failure| !matches!(failure, StoreError::Refused { .. })) {
         return Err(failure.into());
     }
-    match report.failed_line() {
+    match report.failed_check() {
         None => Ok(()),
         Some(line) => {
             let (store, line, detail) = (report.url.clone(), line.name.clone(), line.detail.clone());
@@ -92,7 +92,7 @@ pub(super) fn wanted(
     known: Option<&ChainRecord<RootState>>,
     log: &Log,
     asked: &Asked,
-) -> Result<Parameters, ServiceError> {
+) -> Result<LogParameters, ServiceError> {
     let recorded = known.and_then(|slot| slot.state.schedule()).map(|schedule| schedule.newest().parameters);
     asked(recorded).ok_or_else(|| ServiceError::NoExpiry { log: log.entries.url().to_string() })
 }
@@ -102,7 +102,7 @@ pub(super) fn wanted(
 pub(super) async fn register(
     root: &RootChain,
     head: Option<ChainRecord<RootState>>,
-    parameters: &Parameters,
+    parameters: &LogParameters,
     chain: &IndexChain,
     (owner, adopt): (&IndexOwner, Option<&str>),
 ) -> Result<RegistrationOutcome, ServiceError> {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tidemark_catalog::{Generation, IndexChain, RootChain};
 use tidemark_store::Entropy;
-use tidemark_wal::{Limits, ParameterSource};
+use tidemark_wal::{ParameterSource, ReaderLimits};
 use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ use crate::{
 };
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{LateSearch, Search, Searcher, SearcherOptions};
+use tidemark_search::{IndexSearcher, LateSearch, SearchService, SearcherOptions};
 
 /// What `tidemark serve` is told.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct ServeOptions {
     /// The file with the token that requests must bear; `None`: everybody may ask.
     pub token_file: Option<PathBuf>,
     /// What is read of the log.
-    pub limits: Limits,
+    pub limits: ReaderLimits,
     /// The segment cache.
     pub cache: EngineOptions,
 }
@@ -52,7 +52,7 @@ struct Work {
     search: Arc<LateSearch>,
     entropy: Entropy,
     /// What the first attempt is to begin with.
-    ready: Mutex<Option<Arc<Searcher>>>,
+    ready: Mutex<Option<Arc<IndexSearcher>>>,
 }
 
 impl ServeService {
@@ -60,7 +60,7 @@ impl ServeService {
     /// to write yet is waited for: the service is not ready until it has read a manifest.
     pub async fn start(options: ServeOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
         let search = Arc::new(LateSearch::default());
-        let process = Process::searching(Arc::clone(&search) as Arc<dyn Search>);
+        let process = Process::searching(Arc::clone(&search) as Arc<dyn SearchService>);
         process.set_places(options.stores.places());
         let work = Work { options, process, search, entropy: Entropy::from_os(), ready: Mutex::default() };
         if work.options.patience == Patience::None {
@@ -96,7 +96,7 @@ impl Work {
     fn server(&self, stop: &CancellationToken) -> Server {
         let metrics = Metrics::new();
         metrics.register(Box::new(self.options.stores.requests()));
-        let search = Arc::clone(&self.search) as Arc<dyn Search>;
+        let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
         let process = self.process.clone();
         let server = Server::searching_in(process, search, metrics, ServerOptions::default(), stop.clone());
         match &self.options.token_file {
@@ -115,12 +115,12 @@ impl Work {
             },
         };
         self.process.works(OPENING);
-        self.search.set(Arc::clone(&searcher) as Arc<dyn Search>);
+        self.search.set(Arc::clone(&searcher) as Arc<dyn SearchService>);
         searcher.run(stop.clone()).await;
         Ok(())
     }
 
-    async fn open(&self) -> Result<Arc<Searcher>, ServiceError> {
+    async fn open(&self) -> Result<Arc<IndexSearcher>, ServiceError> {
         let Opened { log, index } = self.options.stores.open()?;
         let root = log.as_ref().map(|log| RootChain::open(log, self.entropy.clone()));
         let known = match &root {
@@ -140,7 +140,7 @@ impl Work {
         let engine = Arc::new(TantivyEngine::open(index, &self.options.cache)?);
         let tail = log.as_ref().zip(root).map(|(log, root)| (log, Arc::new(root) as Arc<dyn ParameterSource>));
         let options = SearcherOptions { limits: self.options.limits, ..SearcherOptions::default() };
-        Ok(Searcher::new(engine, chain, tail, options)?)
+        Ok(IndexSearcher::new(engine, chain, tail, options)?)
     }
 }
 
@@ -174,11 +174,11 @@ mod tests {
         let path = folder.path().join("typo");
         let url = url::Url::from_directory_path(&path).unwrap();
         let options = ServeOptions {
-            stores: Stores::opened(None, Store::reading(&url).unwrap()),
+            stores: Stores::opened(None, Store::open_read_only(&url).unwrap()),
             listen: "127.0.0.1:0".parse().unwrap(),
             patience: Patience::None,
             token_file: None,
-            limits: Limits::default(),
+            limits: ReaderLimits::default(),
             cache: EngineOptions { cache_folder: folder.path().join("cache"), cache_bytes: 1 << 20 },
         };
         let service = ServeService::start(options, CancellationToken::new()).await.unwrap();

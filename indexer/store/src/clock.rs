@@ -4,7 +4,7 @@
 //! answers, floored to the second, and never goes back within one process. Each process has a name of its own, since
 //! some stores allow about one update a second of one object.
 //!
-//! Between probes [`Clock::estimate`] advances by the local monotonic clock, for at most [`ESTIMATE_LIFE`], and only
+//! Between probes [`Clock::estimate`] advances by the local monotonic clock, for at most [`MAX_ESTIMATE_AGE`], and only
 //! for tokens: a horizon always rests on a probe.
 
 use std::{
@@ -16,10 +16,10 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use tokio::time::Instant;
 
-use crate::{Second, Store, StoreError};
+use crate::{Store, StoreError, StoreSecond};
 
 /// For how long after a probe its reading may be advanced by the local monotonic clock.
-pub const ESTIMATE_LIFE: Duration = Duration::from_secs(30);
+pub const MAX_ESTIMATE_AGE: Duration = Duration::from_secs(30);
 
 /// The clock of a log's stores. Clones share their last reading; one a process.
 #[derive(Clone, Debug)]
@@ -31,16 +31,16 @@ pub struct Clock {
 
 /// What a probe saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ClockReading {
     /// Store time: the earliest of the stores' clocks, never earlier than a reading before it.
-    pub now: Second,
+    pub now: StoreSecond,
     /// How far the stores' clocks were apart in this probe, in whole seconds.
     pub spread: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Probed {
-    now: Second,
+    now: StoreSecond,
     answered: Instant,
 }
 
@@ -74,20 +74,20 @@ impl Clock {
     }
 
     /// Reads the clock: a write and a HEAD in every store, all stores at once.
-    pub async fn probe(&self) -> Result<Reading, ClockError> {
+    pub async fn probe(&self) -> Result<ClockReading, ClockError> {
         let times = try_join_all(self.stores.iter().map(|store| self.read(store))).await?;
         let earliest = times.iter().copied().min().unwrap_or_default();
         let latest = times.iter().copied().max().unwrap_or_default();
-        Ok(Reading { now: self.advance(earliest), spread: latest.since(earliest) })
+        Ok(ClockReading { now: self.advance(earliest), spread: latest.since(earliest) })
     }
 
     /// Store time advanced from the last probe by the monotonic clock; `None` before the first probe and when the last
-    /// one is older than [`ESTIMATE_LIFE`]. For tokens only.
-    pub fn estimate(&self) -> Option<Second> {
+    /// one is older than [`MAX_ESTIMATE_AGE`]. For tokens only.
+    pub fn estimate(&self) -> Option<StoreSecond> {
         let last = (*self.last.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = last.answered.elapsed();
         // Whole seconds since the answer: the estimate stays at or before the store's clock.
-        (age <= ESTIMATE_LIFE).then(|| last.now.after(Duration::from_secs(age.as_secs())))
+        (age <= MAX_ESTIMATE_AGE).then(|| last.now.after(Duration::from_secs(age.as_secs())))
     }
 
     /// The object that a probe writes in every store: a standby watches the holder's.
@@ -95,7 +95,7 @@ impl Clock {
         self.key.to_string()
     }
 
-    async fn read(&self, store: &Store) -> Result<Second, ClockError> {
+    async fn read(&self, store: &Store) -> Result<StoreSecond, ClockError> {
         store.put(&self.key, Bytes::new()).await?;
         let seen = store.head(&self.key).await?;
         seen.map(|info| info.time)
@@ -103,7 +103,7 @@ impl Clock {
     }
 
     /// Takes a reading over, unless one of the same process was later.
-    fn advance(&self, earliest: Second) -> Second {
+    fn advance(&self, earliest: StoreSecond) -> StoreSecond {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let now = last.map_or(earliest, |last| last.now.max(earliest));
         let answered = Instant::now();

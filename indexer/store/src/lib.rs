@@ -12,11 +12,12 @@ mod time;
 pub use chain::{
     BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
 };
-pub use clock::{Clock, ClockError, ESTIMATE_LIFE, Reading};
+pub use clock::{Clock, ClockError, ClockReading, MAX_ESTIMATE_AGE};
 pub use entropy::Entropy;
-pub use probe::{ProbeLine, ProbeReport, Verdict, probe};
-pub use sign::{SignedAnswer, SignedPut, Signer, put_signed};
+pub use probe::{ProbeCheck, ProbeReport, ProbeVerdict, probe_store};
+pub use sign::{SignedPut, SignedPutResponse, UrlSigner, put_signed};
 pub use store::{
-    Access, Create, Environment, Metadata, Object, ObjectInfo, Requests, Store, StoreError, StoreSettings,
+    Create, ObjectInfo, RequestCounter, Store, StoreAccess, StoreEnvironment, StoreError, StoreSettings, StoredObject,
+    UserMetadata,
 };
-pub use time::Second;
+pub use time::StoreSecond;

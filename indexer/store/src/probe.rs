@@ -21,7 +21,7 @@ const FOLDER: &str = ".tidemark/probe";
 /// What came of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Verdict {
+pub enum ProbeVerdict {
     /// The store keeps the promise.
     Passed,
     /// The store breaks it, or the check could not be made.
@@ -32,11 +32,11 @@ pub enum Verdict {
 
 /// One check of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeLine {
+pub struct ProbeCheck {
     /// The promise, in words.
     pub name: String,
     /// What came of it.
-    pub verdict: Verdict,
+    pub verdict: ProbeVerdict,
     /// What was seen.
     pub detail: String,
 }
@@ -47,7 +47,7 @@ pub struct ProbeReport {
     /// The URL of the store that was probed.
     pub url: String,
     /// The checks, in the order in which they were made.
-    pub lines: Vec<ProbeLine>,
+    pub checks: Vec<ProbeCheck>,
     /// The failure of a store that did not answer a check, so that nothing is known of what it promises.
     #[serde(skip)]
     pub failure: Option<StoreError>,
@@ -56,17 +56,17 @@ pub struct ProbeReport {
 impl ProbeReport {
     /// Whether a log may be written in the store.
     pub fn passed(&self) -> bool {
-        self.failed_line().is_none()
+        self.failed_check().is_none()
     }
 
     /// The first check that failed.
-    pub fn failed_line(&self) -> Option<&ProbeLine> {
-        self.lines.iter().find(|line| line.verdict == Verdict::Failed)
+    pub fn failed_check(&self) -> Option<&ProbeCheck> {
+        self.checks.iter().find(|line| line.verdict == ProbeVerdict::Failed)
     }
 
     /// Refuses the store for writing, naming the first check that failed.
     pub fn accepted(&self) -> Result<(), StoreError> {
-        self.failed_line().map_or(Ok(()), |line| {
+        self.failed_check().map_or(Ok(()), |line| {
             Err(StoreError::Unusable {
                 url: self.url.clone(),
                 why: format!(
@@ -82,14 +82,14 @@ impl ProbeReport {
 /// One check a line, with its verdict first.
 impl fmt::Display for ProbeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.lines {
+        for line in &self.checks {
             writeln!(f, "{:<7} {}: {}", line.verdict, line.name, line.detail)?;
         }
         Ok(())
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for ProbeVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Passed => "passed",
@@ -120,13 +120,13 @@ impl From<StoreError> for Broken {
     }
 }
 
-impl ProbeLine {
+impl ProbeCheck {
     fn of(name: &str, seen: Seen) -> Self {
         let (verdict, detail) = match seen {
-            Ok(Kept::Yes(detail)) => (Verdict::Passed, detail),
-            Ok(Kept::NotPromised(why)) => (Verdict::NotApplicable, why.to_owned()),
-            Err(Broken::Promise(detail)) => (Verdict::Failed, detail),
-            Err(Broken::Store(error)) => (Verdict::Failed, error.to_string()),
+            Ok(Kept::Yes(detail)) => (ProbeVerdict::Passed, detail),
+            Ok(Kept::NotPromised(why)) => (ProbeVerdict::NotApplicable, why.to_owned()),
+            Err(Broken::Promise(detail)) => (ProbeVerdict::Failed, detail),
+            Err(Broken::Store(error)) => (ProbeVerdict::Failed, error.to_string()),
         };
         let name = name.to_owned();
         Self { name, verdict, detail }
@@ -137,7 +137,7 @@ impl ProbeLine {
 ///
 /// It makes about 1 100 writes and takes a few seconds. It cannot fail: a store that does not answer fails the line that
 /// asked, and those after it are not tried.
-pub async fn probe(store: &Store, entropy: &Entropy) -> ProbeReport {
+pub async fn probe_store(store: &Store, entropy: &Entropy) -> ProbeReport {
     let place = &store.below(&format!("{FOLDER}/{}", entropy.nonce()));
     let checks: [(&str, BoxFuture<'_, Seen>); 9] = [
         ("a second create is refused", checks::second_create(place).boxed()),
@@ -157,9 +157,9 @@ pub async fn probe(store: &Store, entropy: &Entropy) -> ProbeReport {
         if let Err(Broken::Store(error)) = &seen {
             failure = Some(error.clone());
         }
-        lines.push(ProbeLine::of(name, seen));
+        lines.push(ProbeCheck::of(name, seen));
     }
-    ProbeReport { url: store.url().to_string(), lines, failure }
+    ProbeReport { url: store.url().to_string(), checks: lines, failure }
 }
 
 #[cfg(test)]

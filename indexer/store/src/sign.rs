@@ -15,7 +15,7 @@ use url::Url;
 
 pub(crate) use self::{azure::AzureSigning, gcs::GoogleSigning, s3::S3Signing};
 use crate::{
-    Metadata, Second, Store, StoreError,
+    Store, StoreError, StoreSecond, UserMetadata,
     store::{error_chain, parse_date},
 };
 
@@ -48,7 +48,7 @@ impl Signing {
 
 /// Signs URLs for the objects of one store, with the store's own credentials.
 #[derive(Clone, Debug)]
-pub struct Signer {
+pub struct UrlSigner {
     store: Store,
 }
 
@@ -63,21 +63,21 @@ pub struct SignedPut {
 
 /// What a store said to a signed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignedAnswer {
+pub struct SignedPutResponse {
     /// The HTTP status: 200 or 201 created, 409 or 412 the object exists, 400 or 403 refused.
     pub status: u16,
     /// The store's clock when it answered.
-    pub date: Option<Second>,
+    pub date: Option<StoreSecond>,
 }
 
-impl SignedAnswer {
+impl SignedPutResponse {
     /// Whether the object was created by this request.
     pub fn created(&self) -> bool {
         (200..300).contains(&self.status)
     }
 }
 
-impl Signer {
+impl UrlSigner {
     /// The signer of `store`.
     pub fn of(store: &Store) -> Self {
         Self { store: store.clone() }
@@ -96,9 +96,9 @@ impl Signer {
     pub async fn put_url(
         &self,
         key: &str,
-        signed_at: Second,
-        ends: Second,
-        metadata: &Metadata,
+        signed_at: StoreSecond,
+        ends: StoreSecond,
+        metadata: &UserMetadata,
     ) -> Result<Option<SignedPut>, StoreError> {
         let Some(signing) = self.store.signing()? else {
             return Ok(None);
@@ -130,9 +130,9 @@ impl Signer {
 /// What a URL is to allow.
 struct Request<'a> {
     path: &'a object_store::path::Path,
-    signed_at: Second,
-    ends: Second,
-    metadata: &'a Metadata,
+    signed_at: StoreSecond,
+    ends: StoreSecond,
+    metadata: &'a UserMetadata,
 }
 
 impl Request<'_> {
@@ -162,14 +162,18 @@ impl From<object_store::Error> for Failure {
 }
 
 /// Uses the right that `put` gives. One attempt: an error means that the outcome is unknown.
-pub async fn put_signed(client: &reqwest::Client, put: &SignedPut, body: Bytes) -> Result<SignedAnswer, StoreError> {
+pub async fn put_signed(
+    client: &reqwest::Client,
+    put: &SignedPut,
+    body: Bytes,
+) -> Result<SignedPutResponse, StoreError> {
     let mut request = client.put(put.url.clone()).body(body);
     for (name, value) in &put.headers {
         request = request.header(name, value);
     }
     let answer = request.send().await.map_err(|error| unanswered(&put.url, &error.without_url()))?;
     let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
-    Ok(SignedAnswer { status: answer.status().as_u16(), date: date.and_then(parse_date) })
+    Ok(SignedPutResponse { status: answer.status().as_u16(), date: date.and_then(parse_date) })
 }
 
 /// The failure of a signed request, without the signature.
@@ -219,8 +223,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_is_the_second_that_was_asked_for() {
-        let at = Second::from_unix(1_700_000_000);
-        let signer = Signer::of(&s3());
+        let at = StoreSecond::from_unix(1_700_000_000);
+        let signer = UrlSigner::of(&s3());
         let metadata = [("token".to_owned(), "t1".to_owned())].into();
         let put = signer.put_url("x", at, at.after(Duration::from_mins(10)), &metadata).await.unwrap().unwrap();
         assert_eq!(query(&put.url, "X-Amz-Date"), "20231114T221320Z");
@@ -231,21 +235,21 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_before_the_signing_date_or_a_week_later_is_refused() {
-        let at = Second::from_unix(1_700_000_000);
-        let signer = Signer::of(&s3());
-        for ends in [at, Second::from_unix(1), at.after(LONGEST).next()] {
-            let refused = signer.put_url("x", at, ends, &Metadata::new()).await.unwrap_err();
+        let at = StoreSecond::from_unix(1_700_000_000);
+        let signer = UrlSigner::of(&s3());
+        for ends in [at, StoreSecond::from_unix(1), at.after(LONGEST).next()] {
+            let refused = signer.put_url("x", at, ends, &UserMetadata::new()).await.unwrap_err();
             assert!(matches!(refused, StoreError::Unsignable { .. }), "{refused}");
         }
-        assert!(signer.put_url("x", at, at.after(LONGEST), &Metadata::new()).await.is_ok());
+        assert!(signer.put_url("x", at, at.after(LONGEST), &UserMetadata::new()).await.is_ok());
     }
 
     #[tokio::test]
     async fn memory_has_no_urls() {
-        let at = Second::from_unix(1_700_000_000);
-        let signer = Signer::of(&Store::memory());
+        let at = StoreSecond::from_unix(1_700_000_000);
+        let signer = UrlSigner::of(&Store::memory());
         assert!(!signer.has_urls());
-        assert_eq!(signer.put_url("x", at, at.next(), &Metadata::new()).await.unwrap(), None);
+        assert_eq!(signer.put_url("x", at, at.next(), &UserMetadata::new()).await.unwrap(), None);
     }
 
     #[test]

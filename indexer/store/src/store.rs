@@ -30,10 +30,10 @@ use object_store::{ObjectStore, memory::InMemory, path::Path};
 use url::Url;
 
 pub use self::{
-    access::{Access, StoreSettings},
-    environment::Environment,
+    access::{StoreAccess, StoreSettings},
+    environment::StoreEnvironment,
     errors::StoreError,
-    requests::Requests,
+    requests::RequestCounter,
 };
 pub(crate) use self::{
     errors::error_chain,
@@ -41,7 +41,7 @@ pub(crate) use self::{
     open::{Kind, decoded},
 };
 use self::{open::Purpose, renewed::Renewed};
-use crate::{Second, sign::Signing};
+use crate::{StoreSecond, sign::Signing};
 
 /// What became of a conditional write.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub enum Create {
 ///
 /// Names are lower-case ASCII letters and digits (the rules of S3, Google and Azure taken together), values printable
 /// ASCII.
-pub type Metadata = BTreeMap<String, String>;
+pub type UserMetadata = BTreeMap<String, String>;
 
 /// An object's name and attributes. `key` is relative to the store's root, without a leading slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct ObjectInfo {
     /// The key below the store's root.
     pub key: String,
     /// Store time, floored to the second.
-    pub time: Second,
+    pub time: StoreSecond,
     /// Size in bytes.
     pub size: u64,
     /// The store's entity tag, if it gives one.
@@ -76,15 +76,15 @@ pub struct ObjectInfo {
 
 /// An object with its body.
 #[derive(Clone, Debug)]
-pub struct Object {
+pub struct StoredObject {
     /// Name and attributes.
     pub info: ObjectInfo,
     /// User metadata (empty where the store keeps none).
-    pub metadata: Metadata,
+    pub metadata: UserMetadata,
     /// The body; `None` when it is larger than the limit that the caller gave.
     pub body: Option<Bytes>,
     /// The store's clock when it answered, where the store says so (HTTP `Date`).
-    pub answered: Option<Second>,
+    pub answered: Option<StoreSecond>,
 }
 
 /// A bucket, or a prefix of one, under the store contract.
@@ -150,29 +150,29 @@ impl Store {
     /// Credentials and endpoints come from the environment, as each store's own tools read them. Nothing is asked of the
     /// store yet.
     pub fn open(url: &Url) -> Result<Self, StoreError> {
-        Self::open_with(url, &Environment::of_process())
+        Self::open_with(url, &StoreEnvironment::of_process())
     }
 
     /// As [`Self::open`], with variables other than the process's.
-    pub fn open_with(url: &Url, environment: &Environment) -> Result<Self, StoreError> {
+    pub fn open_with(url: &Url, environment: &StoreEnvironment) -> Result<Self, StoreError> {
         Self::open_as(url, &environment.clone().into())
     }
 
     /// As [`Self::open`], with settings of its own.
     ///
     /// A credential that is missing in a folder of credentials is an error of the requests, not of opening.
-    pub fn open_as(url: &Url, access: &Access) -> Result<Self, StoreError> {
+    pub fn open_as(url: &Url, access: &StoreAccess) -> Result<Self, StoreError> {
         open::open(url, access, Purpose::Writing)
     }
 
     /// As [`Self::open`], for a process that only reads: a folder that does not exist is not made, and requests fail with
     /// [`StoreError::NoBucket`] until somebody makes it.
-    pub fn reading(url: &Url) -> Result<Self, StoreError> {
-        Self::reading_as(url, &Environment::of_process().into())
+    pub fn open_read_only(url: &Url) -> Result<Self, StoreError> {
+        Self::open_read_only_as(url, &StoreEnvironment::of_process().into())
     }
 
-    /// As [`Self::reading`], with settings of its own.
-    pub fn reading_as(url: &Url, access: &Access) -> Result<Self, StoreError> {
+    /// As [`Self::open_read_only`], with settings of its own.
+    pub fn open_read_only_as(url: &Url, access: &StoreAccess) -> Result<Self, StoreError> {
         open::open(url, access, Purpose::Reading)
     }
 
@@ -216,7 +216,7 @@ impl Store {
     }
 
     /// Whether objects keep their user metadata. A folder keeps none.
-    pub fn keeps_metadata(&self) -> bool {
+    pub fn supports_user_metadata(&self) -> bool {
         self.backend.kind != Kind::Folder
     }
 

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 /// Serialized as an integer. Arithmetic saturates at both ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Second(u64);
+pub struct StoreSecond(u64);
 
-impl Second {
+impl StoreSecond {
     /// The first second that a token can bear (the KSUID epoch, 2014-05-13T16:53:20Z).
     pub const KSUID_EPOCH: Self = Self(1_400_000_000);
     /// The last second that a token can bear (2150-06-19T23:21:35Z).
@@ -66,7 +66,7 @@ impl Second {
 }
 
 /// RFC 3339, as in `2026-11-20T10:00:00Z`.
-impl fmt::Display for Second {
+impl fmt::Display for StoreSecond {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.timestamp())
     }
@@ -82,14 +82,14 @@ mod tests {
 
     #[test]
     fn spans_round_up_so_that_no_bound_becomes_shorter() {
-        let at = Second::from_unix(100);
-        assert_eq!(at.after(Duration::from_millis(1)), Second::from_unix(101));
-        assert_eq!(at.before(Duration::from_millis(1)), Second::from_unix(99));
-        assert_eq!(at.after(Duration::from_secs(2)), Second::from_unix(102));
+        let at = StoreSecond::from_unix(100);
+        assert_eq!(at.after(Duration::from_millis(1)), StoreSecond::from_unix(101));
+        assert_eq!(at.before(Duration::from_millis(1)), StoreSecond::from_unix(99));
+        assert_eq!(at.after(Duration::from_secs(2)), StoreSecond::from_unix(102));
     }
 
     #[test]
     fn prints_rfc_3339() {
-        assert_eq!(Second::from_unix(1_400_000_000).to_string(), "2014-05-13T16:53:20Z");
+        assert_eq!(StoreSecond::from_unix(1_400_000_000).to_string(), "2014-05-13T16:53:20Z");
     }
 }

@@ -12,10 +12,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use draft::{Draft, DraftOp};
+pub use draft::{DraftOperation, EntryDraft};
 pub use error::AppendError;
 pub use flush::{Batcher, FlushPolicy};
-pub use marker::{Marker, marker_key};
-pub use source::{ParameterSource, SourceError};
-pub use upload::Upload;
-pub use writer::{Begun, Receipt, Writer, WriterOptions};
+pub use marker::{CompletionMarker, marker_key};
+pub use source::{ParameterSource, ParameterSourceError};
+pub use upload::CompletionUpload;
+pub use writer::{AppendReceipt, LogWriter, LogWriterOptions, PendingAppend};

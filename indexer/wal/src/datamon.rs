@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Malformed, yaml::read_yaml};
+use crate::{MalformedInput, yaml::read_yaml};
 
 /// Longest path of a descriptor, and longest segment of one, in bytes: what every store takes.
 const MAX_PATH: usize = 900;
@@ -12,7 +12,7 @@ const MAX_SEGMENT: usize = 255;
 
 /// What a descriptor describes, as its path says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum DatamonPath {
     /// `repos/{repo}/repo.yaml`
     Repo {
         /// Name of the repo.
@@ -63,29 +63,34 @@ pub enum Place {
 
 /// What the descriptor at `path` describes. Refuses paths that no metadata store should be asked for: absolute ones,
 /// empty segments, `.` and `..`, backslashes, control characters, overlong ones, and Tidemark's own prefix.
-pub fn place(path: &str) -> Result<Place, Malformed> {
+pub fn parse_datamon_path(path: &str) -> Result<DatamonPath, MalformedInput> {
     let segments: Vec<&str> = path.split('/').collect();
     check_path(path, &segments)?;
     let own = |text: &str| text.to_owned();
     Ok(match segments[..] {
-        ["repos", repo, "repo.yaml"] => Place::Repo { repo: own(repo) },
-        ["bundles", repo, bundle, "bundle.yaml"] => Place::Bundle { repo: own(repo), bundle: own(bundle) },
-        ["labels", repo, label, "label.yaml"] => Place::Label { repo: own(repo), label: own(label) },
-        ["contexts", context, "context.yaml"] => Place::Context { context: own(context) },
+        ["repos", repo, "repo.yaml"] => DatamonPath::Repo { repo: own(repo) },
+        ["bundles", repo, bundle, "bundle.yaml"] => DatamonPath::Bundle { repo: own(repo), bundle: own(bundle) },
+        ["labels", repo, label, "label.yaml"] => DatamonPath::Label { repo: own(repo), label: own(label) },
+        ["contexts", context, "context.yaml"] => DatamonPath::Context { context: own(context) },
         ["diamonds", repo, diamond, file @ ("diamond-running.yaml" | "diamond-done.yaml")] => {
-            Place::Diamond { repo: own(repo), diamond: own(diamond), done: file == "diamond-done.yaml" }
+            DatamonPath::Diamond { repo: own(repo), diamond: own(diamond), done: file == "diamond-done.yaml" }
         }
         ["diamonds", repo, diamond, "splits", split, file @ ("split-running.yaml" | "split-done.yaml")] => {
-            Place::Split { repo: own(repo), diamond: own(diamond), split: own(split), done: file == "split-done.yaml" }
+            DatamonPath::Split {
+                repo: own(repo),
+                diamond: own(diamond),
+                split: own(split),
+                done: file == "split-done.yaml",
+            }
         }
-        _ => Place::Other,
+        _ => DatamonPath::Other,
     })
 }
 
-fn check_path(path: &str, segments: &[&str]) -> Result<(), Malformed> {
+fn check_path(path: &str, segments: &[&str]) -> Result<(), MalformedInput> {
     let refused = |why: &str| {
         let shown: String = path.chars().take(200).collect();
-        Err(Malformed::new(format!("{shown:?} is no path of a descriptor: {why}")))
+        Err(MalformedInput::new(format!("{shown:?} is no path of a descriptor: {why}")))
     };
     if path.is_empty() || segments.contains(&"") {
         return refused("it has an empty segment");
@@ -105,8 +110,8 @@ fn check_path(path: &str, segments: &[&str]) -> Result<(), Malformed> {
     Ok(())
 }
 
-impl Place {
-    /// The path of the descriptor; `None` for [`Place::Other`].
+impl DatamonPath {
+    /// The path of the descriptor; `None` for [`DatamonPath::Other`].
     pub fn path(&self) -> Option<String> {
         let state = |done: &bool| if *done { "done" } else { "running" };
         Some(match self {
@@ -144,15 +149,15 @@ impl Place {
 }
 
 /// The entity whose history an operation belongs to: all operations with the same key are about the same thing.
-pub fn entity(place: &Place) -> Option<String> {
-    Some(match place {
-        Place::Repo { repo } => format!("repo/{repo}"),
-        Place::Bundle { repo, bundle } => format!("bundle/{repo}/{bundle}"),
-        Place::Label { repo, label } => format!("label/{repo}/{label}"),
-        Place::Context { context } => format!("context/{context}"),
-        Place::Diamond { repo, diamond, .. } => format!("diamond/{repo}/{diamond}"),
-        Place::Split { repo, diamond, split, .. } => format!("split/{repo}/{diamond}/{split}"),
-        Place::Other => return None,
+pub fn entity_key(path: &DatamonPath) -> Option<String> {
+    Some(match path {
+        DatamonPath::Repo { repo } => format!("repo/{repo}"),
+        DatamonPath::Bundle { repo, bundle } => format!("bundle/{repo}/{bundle}"),
+        DatamonPath::Label { repo, label } => format!("label/{repo}/{label}"),
+        DatamonPath::Context { context } => format!("context/{context}"),
+        DatamonPath::Diamond { repo, diamond, .. } => format!("diamond/{repo}/{diamond}"),
+        DatamonPath::Split { repo, diamond, split, .. } => format!("split/{repo}/{diamond}/{split}"),
+        DatamonPath::Other => return None,
     })
 }
 
@@ -168,7 +173,7 @@ pub struct Contributor {
 
 /// What a descriptor says. Fields that its kind does not have are absent; everything is in `raw`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Descriptor {
+pub struct DatamonDescriptor {
     /// `id` of a bundle; of a label, the bundle that it names; `diamondID`, `splitID`.
     pub id: Option<String>,
     /// `name` of a repo, label or context.
@@ -207,7 +212,7 @@ pub struct Descriptor {
 #[derive(Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[derive(Default)]
-struct Wire {
+struct WireDescriptor {
     id: Option<String>,
     #[serde(rename = "diamondID")]
     diamond_id: Option<String>,
@@ -229,26 +234,26 @@ struct Wire {
     state: Option<String>,
 }
 
-/// Reads the descriptor of `place`, in YAML.
+/// Reads the descriptor at `path`, in YAML.
 ///
 /// It is malformed when it is no mapping, when a field has another type than its kind says, or when it names another
 /// thing than its path does. Such a descriptor still completes its operation, since that rests on its existence alone.
-pub fn read_descriptor(place: &Place, body: &[u8]) -> Result<Descriptor, Malformed> {
-    let text = std::str::from_utf8(body).map_err(|_| Malformed::new("the descriptor is not UTF-8 text"))?;
+pub fn read_descriptor(path: &DatamonPath, body: &[u8]) -> Result<DatamonDescriptor, MalformedInput> {
+    let text = std::str::from_utf8(body).map_err(|_| MalformedInput::new("the descriptor is not UTF-8 text"))?;
     let raw = read_yaml(text)?;
     if !raw.is_object() {
-        return Err(Malformed::new("the descriptor is no mapping"));
+        return Err(MalformedInput::new("the descriptor is no mapping"));
     }
-    if let Some((field, expected)) = place.named() {
+    if let Some((field, expected)) = path.named() {
         check_name(&raw, field, expected)?;
     }
-    let wire = Wire::deserialize(&raw)
-        .map_err(|error| Malformed::new(format!("the descriptor is not what its kind says: {error}")))?;
-    Ok(Descriptor::of(wire, raw))
+    let wire = WireDescriptor::deserialize(&raw)
+        .map_err(|error| MalformedInput::new(format!("the descriptor is not what its kind says: {error}")))?;
+    Ok(DatamonDescriptor::of(wire, raw))
 }
 
 /// A name that is there must be the path's; Datamon leaves empty ones out.
-fn check_name(raw: &Value, field: &str, expected: &str) -> Result<(), Malformed> {
+fn check_name(raw: &Value, field: &str, expected: &str) -> Result<(), MalformedInput> {
     let found = match raw.get(field) {
         None | Some(Value::Null) => return Ok(()),
         Some(Value::String(text)) if text.is_empty() || text == expected => return Ok(()),
@@ -257,11 +262,11 @@ fn check_name(raw: &Value, field: &str, expected: &str) -> Result<(), Malformed>
         Some(other) => other.to_string(),
     };
     let shown: String = found.chars().take(200).collect();
-    Err(Malformed::new(format!("the descriptor's {field} is {shown}, its path says {expected:?}")))
+    Err(MalformedInput::new(format!("the descriptor's {field} is {shown}, its path says {expected:?}")))
 }
 
-impl Descriptor {
-    fn of(wire: Wire, raw: Value) -> Self {
+impl DatamonDescriptor {
+    fn of(wire: WireDescriptor, raw: Value) -> Self {
         let number = |field: &str| raw.get(field).and_then(Value::as_u64);
         let times = [wire.timestamp, wire.end_time, wire.start_time];
         let (leaf_size, size, count, version) =
@@ -303,8 +308,8 @@ mod tests {
         timestamp: 2019-03-12T22:10:24.159704Z\ncontributors:\n- name: Ada\n  email: ada@example.org\ncount: 3\nversion: 4\n\
         deduplication: blake\nrunstage: \"\"\n";
 
-    fn bundle() -> Place {
-        Place::Bundle { repo: "r".to_owned(), bundle: "1INzQ5TV4vAAfU2PbRFgPfnzEwR".to_owned() }
+    fn bundle() -> DatamonPath {
+        DatamonPath::Bundle { repo: "r".to_owned(), bundle: "1INzQ5TV4vAAfU2PbRFgPfnzEwR".to_owned() }
     }
 
     #[test]
@@ -320,15 +325,17 @@ mod tests {
     #[test]
     fn reads_the_other_kinds() {
         let repo = read_descriptor(
-            &place("repos/r/repo.yaml").unwrap(),
+            &parse_datamon_path("repos/r/repo.yaml").unwrap(),
             b"name: r\ndescription: d\ncontributor: {name: n, email: e}\ntimestamp: 0001-01-01T00:00:00Z\n",
         );
         let repo = repo.unwrap();
         assert_eq!((repo.description.as_deref(), repo.timestamp), (Some("d"), None));
         assert_eq!(repo.contributors[0].name, "n");
-        let label = read_descriptor(&place("labels/r/v1/label.yaml").unwrap(), b"id: b\ncontributors: []\n").unwrap();
+        let label =
+            read_descriptor(&parse_datamon_path("labels/r/v1/label.yaml").unwrap(), b"id: b\ncontributors: []\n")
+                .unwrap();
         assert_eq!(label.id.as_deref(), Some("b"));
-        let diamond = place("diamonds/r/d/diamond-done.yaml").unwrap();
+        let diamond = parse_datamon_path("diamonds/r/d/diamond-done.yaml").unwrap();
         let diamond =
             read_descriptor(&diamond, b"diamondID: d\nstartTime: 2020-01-01T00:00:00Z\nstate: done\nbundleID: b\n");
         let diamond = diamond.unwrap();
@@ -361,10 +368,10 @@ mod tests {
             ".tidemark/root/1",
             "..",
         ] {
-            assert!(place(path).is_err(), "{path:?}");
+            assert!(parse_datamon_path(path).is_err(), "{path:?}");
         }
-        assert!(place(&"x".repeat(256)).is_err());
-        assert!(place(&"x/".repeat(600)).is_err());
+        assert!(parse_datamon_path(&"x".repeat(256)).is_err());
+        assert!(parse_datamon_path(&"x/".repeat(600)).is_err());
     }
 
     proptest! {
@@ -372,21 +379,21 @@ mod tests {
         fn paths_round_trip(a in "[a-zA-Z0-9_.-]{1,20}x", b in "[^/\\\\.\\p{C}]{1,20}", done: bool) {
             let (repo, diamond, split) = (a.clone(), b.clone(), a.clone());
             for one in [
-                Place::Repo { repo: a.clone() },
-                Place::Bundle { repo: a.clone(), bundle: b.clone() },
-                Place::Label { repo: a.clone(), label: b.clone() },
-                Place::Context { context: a.clone() },
-                Place::Diamond { repo: repo.clone(), diamond: diamond.clone(), done },
-                Place::Split { repo, diamond, split, done },
+                DatamonPath::Repo { repo: a.clone() },
+                DatamonPath::Bundle { repo: a.clone(), bundle: b.clone() },
+                DatamonPath::Label { repo: a.clone(), label: b.clone() },
+                DatamonPath::Context { context: a.clone() },
+                DatamonPath::Diamond { repo: repo.clone(), diamond: diamond.clone(), done },
+                DatamonPath::Split { repo, diamond, split, done },
             ] {
-                prop_assert_eq!(place(&one.path().unwrap()).unwrap(), one);
+                prop_assert_eq!(parse_datamon_path(&one.path().unwrap()).unwrap(), one);
             }
         }
 
         #[test]
         fn any_path_is_read_without_a_panic(path: String) {
-            if let Ok(found) = place(&path) {
-                prop_assert!(found == Place::Other || found.path() == Some(path));
+            if let Ok(found) = parse_datamon_path(&path) {
+                prop_assert!(found == DatamonPath::Other || found.path() == Some(path));
             }
         }
 

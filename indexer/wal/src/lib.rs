@@ -13,13 +13,16 @@ mod token;
 mod yaml;
 
 pub use append::{
-    AppendError, Batcher, Begun, Draft, DraftOp, FlushPolicy, Marker, ParameterSource, Receipt, SourceError, Upload,
-    Writer, WriterOptions, marker_key,
+    AppendError, AppendReceipt, Batcher, CompletionMarker, CompletionUpload, DraftOperation, EntryDraft, FlushPolicy,
+    LogWriter, LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend, marker_key,
 };
-pub use datamon::{Contributor, Descriptor, Place, entity, place, read_descriptor};
+pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse_datamon_path, read_descriptor};
 pub use log::Log;
-pub use outcome::{Decision, Evidence, Outcome, Sighting, judge};
-pub use parameters::{CHANGE_DELAY, Dated, Parameters, Schedule, TRUST};
-pub use payload::{Form, INTENT_VERSION, Intent, Kind, LockRef, MAX_OPERATIONS, Malformed, NotAKind, Operation, parse};
-pub use reader::{Limits, Listed, Reader, Resolved, ResolvedOp};
-pub use token::{NotAToken, Token};
+pub use outcome::{Evidence, Observation, Outcome, OutcomeDecision, decide_outcome};
+pub use parameters::{DatedParameters, LogParameters, MAX_PARAMETER_AGE, PARAMETER_CHANGE_DELAY, ParameterSchedule};
+pub use payload::{
+    EntryIntent, INTENT_VERSION, IntentOperation, LockRef, MAX_OPERATIONS, MalformedInput, OperationKind,
+    ParseOperationKindError, PayloadFormat, parse_payload,
+};
+pub use reader::{ListedEntry, LogReader, ReaderLimits, ResolvedEntry, ResolvedOperation};
+pub use token::{ParseTokenError, Token};

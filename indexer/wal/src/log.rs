@@ -23,9 +23,9 @@ impl Log {
         Self::with(log, metadata, Store::open, Store::open)
     }
 
-    /// As [`Log::open`], for a process that only reads. See [`Store::reading`].
+    /// As [`Log::open`], for a process that only reads. See [`Store::open_read_only`].
     pub fn reading(log: &Url, metadata: &[Url]) -> Result<Self, StoreError> {
-        Self::with(log, metadata, Store::reading, Store::reading)
+        Self::with(log, metadata, Store::open_read_only, Store::open_read_only)
     }
 
     /// As [`Log::open`], with what opens each store: the log's own, then those of its metadata.

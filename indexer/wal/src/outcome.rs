@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Parameters, Token};
+use crate::{LogParameters, Token};
 use tidemark_store::{
-    Second,
+    StoreSecond,
     planted::{Fault, planted},
 };
 
@@ -99,11 +99,11 @@ impl Evidence {
 /// One descriptor as a reader found it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Sighting {
+pub struct Observation {
     /// Its key in the metadata bucket.
     pub key: String,
     /// Its store time.
-    pub time: Second,
+    pub time: StoreSecond,
     /// SHA-256 of its body, 64 hexadecimal digits.
     pub digest: String,
     /// How it is known to belong to the operation; `None` when it belongs to another one.
@@ -113,74 +113,74 @@ pub struct Sighting {
 /// An outcome with all that it rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Decision {
+pub struct OutcomeDecision {
     /// What was decided.
     pub outcome: Outcome,
     /// The weakest evidence among the descriptors; `None` where there are none or some are absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub evidence: Option<Evidence>,
     /// The entry's store time.
-    pub entry_time: Second,
+    pub entry_time: StoreSecond,
     /// When the operation was complete: the latest store time of entry and descriptors.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub completed: Option<Second>,
+    pub completed: Option<StoreSecond>,
     /// The descriptors that were found.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub sightings: Vec<Sighting>,
+    pub observations: Vec<Observation>,
 }
 
 /// Decides what became of the operations of one entry, which are committed together or not at all.
 ///
 /// `expected` is the number of descriptors that the entry names; `seen` holds one item for each, `None` where nothing was
 /// found. Fewer items than `expected` count as absent. A descriptor without evidence belongs to another operation.
-pub fn judge(
-    parameters: &Parameters,
+pub fn decide_outcome(
+    parameters: &LogParameters,
     token: Token,
-    entry_time: Second,
+    entry_time: StoreSecond,
     expected: usize,
-    seen: &[Option<Sighting>],
-) -> Decision {
-    let rule = Rule::of(parameters, token);
-    let own: Vec<&Sighting> = seen.iter().flatten().filter(|sighting| rule.counts(sighting)).collect();
+    seen: &[Option<Observation>],
+) -> OutcomeDecision {
+    let rule = OutcomeRule::of(parameters, token);
+    let own: Vec<&Observation> = seen.iter().flatten().filter(|observation| rule.counts(observation)).collect();
     let complete = own.len() >= expected;
     let outcome = rule.outcome(entry_time, complete, &own);
-    Decision {
+    OutcomeDecision {
         outcome,
-        evidence: complete.then(|| own.iter().filter_map(|sighting| sighting.evidence).max()).flatten(),
+        evidence: complete.then(|| own.iter().filter_map(|observation| observation.evidence).max()).flatten(),
         entry_time,
         completed: complete.then(|| rule.completed(entry_time, &own)),
-        sightings: seen.iter().flatten().cloned().collect(),
+        observations: seen.iter().flatten().cloned().collect(),
     }
 }
 
 /// The last second in which an operation of `token` completes in time.
-pub(crate) fn last_in_time(parameters: &Parameters, token: Token) -> Second {
-    Rule::of(parameters, token).last()
+pub(crate) fn last_in_time(parameters: &LogParameters, token: Token) -> StoreSecond {
+    OutcomeRule::of(parameters, token).last()
 }
 
 /// The bounds of one token.
-struct Rule {
-    token: Second,
+struct OutcomeRule {
+    token: StoreSecond,
     /// `C + 1 s`.
     bound: Duration,
     /// The audit window, never shorter than the bound.
     audit: Duration,
 }
 
-impl Rule {
-    fn of(parameters: &Parameters, token: Token) -> Self {
+impl OutcomeRule {
+    fn of(parameters: &LogParameters, token: Token) -> Self {
         let bound = parameters.commit_bound() + Duration::from_secs(1);
         Self { token: token.second(), bound, audit: parameters.audit_window.max(bound) }
     }
 
     /// Whether the descriptor is there for this operation.
-    fn counts(&self, sighting: &Sighting) -> bool {
-        let ours = sighting.evidence.is_some() || planted(Fault::ForeignDescriptorAccepted);
-        ours && sighting.time >= self.token
+    fn counts(&self, observation: &Observation) -> bool {
+        let ours = observation.evidence.is_some() || planted(Fault::ForeignDescriptorAccepted);
+        ours && observation.time >= self.token
     }
 
-    fn outcome(&self, entry: Second, complete: bool, own: &[&Sighting]) -> Outcome {
-        let dated = || own.iter().filter(|sighting| sighting.evidence != Some(Evidence::Inferred));
+    fn outcome(&self, entry: StoreSecond, complete: bool, own: &[&Observation]) -> Outcome {
+        let dated = || own.iter().filter(|observation| observation.evidence != Some(Evidence::Inferred));
         if planted(Fault::OutcomeFromExpiryAlone) {
             return Outcome::Committed;
         }
@@ -188,9 +188,9 @@ impl Rule {
             Outcome::Expired
         } else if !complete || self.token.since(entry) > self.bound {
             Outcome::Aborted
-        } else if dated().any(|sighting| self.missed_audit(entry, sighting.time)) {
+        } else if dated().any(|observation| self.missed_audit(entry, observation.time)) {
             Outcome::Expired
-        } else if self.late(entry) || dated().any(|sighting| self.late(sighting.time)) {
+        } else if self.late(entry) || dated().any(|observation| self.late(observation.time)) {
             Outcome::Late
         } else {
             Outcome::Committed
@@ -198,24 +198,24 @@ impl Rule {
     }
 
     /// The bound in whole seconds: a fraction of a second never lengthens it.
-    fn last(&self) -> Second {
+    fn last(&self) -> StoreSecond {
         self.token.after(Duration::from_secs(self.bound.as_secs()))
     }
 
-    fn late(&self, time: Second) -> bool {
+    fn late(&self, time: StoreSecond) -> bool {
         time > self.last()
     }
 
-    fn missed_audit(&self, entry: Second, time: Second) -> bool {
+    fn missed_audit(&self, entry: StoreSecond, time: StoreSecond) -> bool {
         self.late(time) && time.since(self.token.max(entry)) > self.audit
     }
 
     /// The latest of the times; an inferred one is known only not to be later than the bound.
-    fn completed(&self, entry: Second, own: &[&Sighting]) -> Second {
+    fn completed(&self, entry: StoreSecond, own: &[&Observation]) -> StoreSecond {
         let last = self.last();
-        let time = |sighting: &&Sighting| match sighting.evidence {
-            Some(Evidence::Inferred) => sighting.time.min(last),
-            _ => sighting.time,
+        let time = |observation: &&Observation| match observation.evidence {
+            Some(Evidence::Inferred) => observation.time.min(last),
+            _ => observation.time,
         };
         own.iter().map(time).max().unwrap_or(entry).max(entry)
     }
@@ -239,21 +239,21 @@ mod tests {
 
     const AT: u64 = 1_700_000_000;
 
-    fn parameters() -> Parameters {
-        Parameters { audit_window: Duration::from_hours(1), ..Parameters::with_expiry(Duration::from_secs(40)) }
+    fn parameters() -> LogParameters {
+        LogParameters { audit_window: Duration::from_hours(1), ..LogParameters::with_expiry(Duration::from_secs(40)) }
     }
 
     fn token() -> Token {
-        Token::from_parts(Second::from_unix(AT), [7; 16])
+        Token::from_parts(StoreSecond::from_unix(AT), [7; 16])
     }
 
-    fn second(offset: i64) -> Second {
-        Second::from_unix(AT.saturating_add_signed(offset))
+    fn second(offset: i64) -> StoreSecond {
+        StoreSecond::from_unix(AT.saturating_add_signed(offset))
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "an absent one is None")]
-    fn seen(offset: i64, evidence: Option<Evidence>) -> Option<Sighting> {
-        Some(Sighting {
+    fn seen(offset: i64, evidence: Option<Evidence>) -> Option<Observation> {
+        Some(Observation {
             key: "bundles/r/b/bundle.yaml".to_owned(),
             time: second(offset),
             digest: String::new(),
@@ -261,8 +261,8 @@ mod tests {
         })
     }
 
-    fn outcome(entry: i64, seen: &[Option<Sighting>]) -> Outcome {
-        judge(&parameters(), token(), second(entry), seen.len(), seen).outcome
+    fn outcome(entry: i64, seen: &[Option<Observation>]) -> Outcome {
+        decide_outcome(&parameters(), token(), second(entry), seen.len(), seen).outcome
     }
 
     const BOUND: Option<Evidence> = Some(Evidence::Bound);
@@ -286,8 +286,8 @@ mod tests {
 
     #[test]
     fn a_fraction_of_a_second_never_lengthens_the_bound() {
-        let parameters = Parameters { signer_clock_lead: Duration::from_millis(500), ..parameters() };
-        let at = |offset| judge(&parameters, token(), second(0), 1, &[seen(offset, BOUND)]).outcome;
+        let parameters = LogParameters { signer_clock_lead: Duration::from_millis(500), ..parameters() };
+        let at = |offset| decide_outcome(&parameters, token(), second(0), 1, &[seen(offset, BOUND)]).outcome;
         assert_eq!(at(C + 1), Outcome::Committed);
         assert_eq!(at(C + 2), Outcome::Late);
     }
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn absent_older_and_foreign_descriptors_abort() {
         for absent in [None, seen(-1, BOUND), seen(5, None)] {
-            let decision = judge(&parameters(), token(), second(0), 2, &[seen(1, BOUND), absent]);
+            let decision = decide_outcome(&parameters(), token(), second(0), 2, &[seen(1, BOUND), absent]);
             assert_eq!(decision.outcome, Outcome::Aborted);
             assert_eq!((decision.evidence, decision.completed), (None, None));
         }
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn an_overwritten_label_is_inferred_and_completed_within_the_bound() {
-        let decision = judge(&parameters(), token(), second(0), 1, &[seen(90_000, Some(Evidence::Inferred))]);
+        let decision = decide_outcome(&parameters(), token(), second(0), 1, &[seen(90_000, Some(Evidence::Inferred))]);
         assert_eq!(decision.outcome, Outcome::Committed);
         assert_eq!(decision.evidence, Some(Evidence::Inferred));
         assert_eq!(decision.completed, Some(second(C + 1)));
@@ -317,8 +317,8 @@ mod tests {
 
     #[test]
     fn an_audit_window_shorter_than_the_bound_expires_nothing_in_time() {
-        let parameters = Parameters { audit_window: Duration::ZERO, ..parameters() };
-        let at = |offset| judge(&parameters, token(), second(0), 1, &[seen(offset, BOUND)]).outcome;
+        let parameters = LogParameters { audit_window: Duration::ZERO, ..parameters() };
+        let at = |offset| decide_outcome(&parameters, token(), second(0), 1, &[seen(offset, BOUND)]).outcome;
         assert_eq!(at(C + 1), Outcome::Committed);
         assert_eq!(at(C + 2), Outcome::Expired);
     }
@@ -333,12 +333,12 @@ mod tests {
     #[test]
     fn the_weakest_evidence_counts() {
         let both = [seen(1, BOUND), seen(2, Some(Evidence::Timed))];
-        let decision = judge(&parameters(), token(), second(0), 2, &both);
+        let decision = decide_outcome(&parameters(), token(), second(0), 2, &both);
         assert_eq!(decision.evidence, Some(Evidence::Timed));
         assert_eq!(decision.completed, Some(second(2)));
     }
 
-    fn sightings() -> impl Strategy<Value = Vec<Option<Sighting>>> {
+    fn observations() -> impl Strategy<Value = Vec<Option<Observation>>> {
         let evidence = prop_oneof![
             Just(None),
             Just(Some(Evidence::Bound)),
@@ -361,7 +361,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn later_is_never_better(entry in 0i64..8000, delay in 0i64..8000, seen in sightings()) {
+        fn later_is_never_better(entry in 0i64..8000, delay in 0i64..8000, seen in observations()) {
             let (now, then) = (outcome(entry, &seen), outcome(entry + delay, &seen));
             // A later entry moves the audit window of its descriptors, so that only `committed` and `late` compare.
             prop_assert!(now == Outcome::Aborted || rank(then) >= rank(now).min(1));
@@ -374,7 +374,7 @@ mod tests {
         }
 
         #[test]
-        fn committed_means_each_one_in_time(entry in -300i64..8000, seen in sightings()) {
+        fn committed_means_each_one_in_time(entry in -300i64..8000, seen in observations()) {
             let all = seen.iter().all(|one| one.as_ref().is_some_and(|one| one.evidence.is_some()
                 && one.time >= second(0)
                 && (one.evidence == Some(Evidence::Inferred) || one.time <= second(C + 1))));
@@ -383,7 +383,7 @@ mod tests {
         }
 
         #[test]
-        fn a_group_is_no_better_than_its_worst(entry in 0i64..200, seen in sightings()) {
+        fn a_group_is_no_better_than_its_worst(entry in 0i64..200, seen in observations()) {
             let group = outcome(entry, &seen);
             for one in &seen {
                 prop_assert!(group != Outcome::Committed || outcome(entry, std::slice::from_ref(one)) == Outcome::Committed);
@@ -391,8 +391,8 @@ mod tests {
         }
 
         #[test]
-        fn completed_is_never_before_the_entry(entry in 0i64..8000, seen in sightings()) {
-            let decision = judge(&parameters(), token(), second(entry), seen.len(), &seen);
+        fn completed_is_never_before_the_entry(entry in 0i64..8000, seen in observations()) {
+            let decision = decide_outcome(&parameters(), token(), second(entry), seen.len(), &seen);
             prop_assert_eq!(decision.completed.is_some(), seen.iter().all(|one| one.as_ref().is_some_and(|one| one.evidence.is_some() && one.time >= second(0))));
             prop_assert!(decision.completed.is_none_or(|at| at >= second(entry)));
         }

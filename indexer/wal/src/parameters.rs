@@ -1,6 +1,6 @@
 //! The dated parameters of a log: `W`, `S`, `R`, `V` and the audit window, and the horizon that follows from them.
 //!
-//! The first set holds for all earlier time too. A later set takes effect [`CHANGE_DELAY`] + its `V` after the store time
+//! The first set holds for all earlier time too. A later set takes effect [`PARAMETER_CHANGE_DELAY`] + its `V` after the store time
 //! of the record that carries it, so that everybody who relied on the old set has stopped doing so. A token is judged by
 //! the set in force at its second.
 
@@ -9,19 +9,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use tidemark_store::{
-    Second,
+    StoreSecond,
     planted::{Fault, planted},
 };
 
 /// How long after its record's store time, plus `V`, a change of parameters takes effect.
-pub const CHANGE_DELAY: Duration = Duration::from_mins(5);
+pub const PARAMETER_CHANGE_DELAY: Duration = Duration::from_mins(5);
 /// For how long after a clock probe the parameters read next may be relied on.
-pub const TRUST: Duration = Duration::from_mins(4);
+pub const MAX_PARAMETER_AGE: Duration = Duration::from_mins(4);
 
 /// One set of parameters. Spans are serialized as whole milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Parameters {
+pub struct LogParameters {
     /// `W`: how long after its token an update may still be completed through its signed URL. 1 s to 168 h.
     #[serde(with = "millis")]
     pub expiry: Duration,
@@ -39,7 +39,7 @@ pub struct Parameters {
     pub audit_window: Duration,
 }
 
-impl Parameters {
+impl LogParameters {
     /// Parameters with the documented defaults for everything but `W`.
     pub fn with_expiry(expiry: Duration) -> Self {
         Self {
@@ -65,70 +65,70 @@ impl Parameters {
 /// A set of parameters with the second from which it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Dated {
+pub struct DatedParameters {
     /// First second for which the set holds; second 0 for the first set of a log.
-    pub from: Second,
+    pub from: StoreSecond,
     /// The set.
-    pub parameters: Parameters,
+    pub parameters: LogParameters,
 }
 
 /// All sets of a log in the order of their dates. Never empty: the first holds from second 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<Dated>", into = "Vec<Dated>")]
-pub struct Schedule(Vec<Dated>);
+#[serde(try_from = "Vec<DatedParameters>", into = "Vec<DatedParameters>")]
+pub struct ParameterSchedule(Vec<DatedParameters>);
 
-impl TryFrom<Vec<Dated>> for Schedule {
+impl TryFrom<Vec<DatedParameters>> for ParameterSchedule {
     type Error = &'static str;
 
-    fn try_from(sets: Vec<Dated>) -> Result<Self, Self::Error> {
+    fn try_from(sets: Vec<DatedParameters>) -> Result<Self, Self::Error> {
         match sets.first() {
             None => Err("a schedule without parameters"),
-            Some(first) if first.from != Second::default() => Err("a schedule that does not start with second 0"),
+            Some(first) if first.from != StoreSecond::default() => Err("a schedule that does not start with second 0"),
             _ if !sets.is_sorted_by(|one, next| one.from < next.from) => Err("a schedule out of order"),
             _ => Ok(Self(sets)),
         }
     }
 }
 
-impl From<Schedule> for Vec<Dated> {
-    fn from(schedule: Schedule) -> Self {
+impl From<ParameterSchedule> for Vec<DatedParameters> {
+    fn from(schedule: ParameterSchedule) -> Self {
         schedule.0
     }
 }
 
-impl Schedule {
+impl ParameterSchedule {
     /// The schedule of a log whose parameters never changed.
-    pub fn constant(parameters: Parameters) -> Self {
-        Self(vec![Dated { from: Second::default(), parameters }])
+    pub fn constant(parameters: LogParameters) -> Self {
+        Self(vec![DatedParameters { from: StoreSecond::default(), parameters }])
     }
 
     /// The schedule with one more set, recorded at store time `recorded`.
     ///
-    /// The set holds from `recorded` + [`CHANGE_DELAY`] + the larger `V` of old and new, and never before a set that was
+    /// The set holds from `recorded` + [`PARAMETER_CHANGE_DELAY`] + the larger `V` of old and new, and never before a set that was
     /// recorded earlier.
     #[must_use]
-    pub fn changed(&self, parameters: Parameters, recorded: Second) -> Self {
+    pub fn changed(&self, parameters: LogParameters, recorded: StoreSecond) -> Self {
         let newest = self.newest();
         let visible = parameters.visibility_delay.max(newest.parameters.visibility_delay);
-        let from = recorded.after(CHANGE_DELAY).after(visible).max(newest.from.next());
+        let from = recorded.after(PARAMETER_CHANGE_DELAY).after(visible).max(newest.from.next());
         let mut sets = self.0.clone();
-        sets.push(Dated { from, parameters });
+        sets.push(DatedParameters { from, parameters });
         Self(sets)
     }
 
     /// The set that was recorded last; it may not be in force yet.
-    pub fn newest(&self) -> &Dated {
+    pub fn newest(&self) -> &DatedParameters {
         &self.0[self.0.len() - 1]
     }
 
     /// The set in force at second `at`.
-    pub fn at(&self, at: Second) -> &Parameters {
+    pub fn at(&self, at: StoreSecond) -> &LogParameters {
         let after = self.0.partition_point(|dated| dated.from <= at);
         &self.0[after.saturating_sub(1)].parameters
     }
 
     /// All sets, oldest first.
-    pub fn sets(&self) -> &[Dated] {
+    pub fn sets(&self) -> &[DatedParameters] {
         &self.0
     }
 
@@ -136,7 +136,7 @@ impl Schedule {
     ///
     /// The smallest second that some set, in force at that second, still holds open. Raising a parameter stalls the
     /// horizon; lowering one moves it only after the old bound has passed for the seconds that the old set governs.
-    pub fn horizon(&self, now: Second) -> Second {
+    pub fn horizon(&self, now: StoreSecond) -> StoreSecond {
         if planted(Fault::LoweredExpiryAtOnce) {
             return now.before(self.newest().parameters.horizon_delay());
         }
@@ -175,25 +175,25 @@ mod tests {
 
     const AT: u64 = 1_700_000_000;
 
-    fn parameters(expiry: u64) -> Parameters {
-        Parameters::with_expiry(Duration::from_secs(expiry))
+    fn parameters(expiry: u64) -> LogParameters {
+        LogParameters::with_expiry(Duration::from_secs(expiry))
     }
 
-    fn second(offset: u64) -> Second {
-        Second::from_unix(AT + offset)
+    fn second(offset: u64) -> StoreSecond {
+        StoreSecond::from_unix(AT + offset)
     }
 
     #[test]
     fn the_bounds_add_up() {
-        let parameters = Parameters { signer_clock_lead: Duration::from_secs(3), ..parameters(600) };
+        let parameters = LogParameters { signer_clock_lead: Duration::from_secs(3), ..parameters(600) };
         assert_eq!(parameters.commit_bound(), Duration::from_secs(663));
         assert_eq!(parameters.horizon_delay(), Duration::from_secs(674));
-        assert_eq!(Schedule::constant(parameters).horizon(second(674)), second(0));
+        assert_eq!(ParameterSchedule::constant(parameters).horizon(second(674)), second(0));
     }
 
     #[test]
     fn a_raised_expiry_stalls_the_horizon() {
-        let schedule = Schedule::constant(parameters(10)).changed(parameters(1000), second(0));
+        let schedule = ParameterSchedule::constant(parameters(10)).changed(parameters(1000), second(0));
         // In force from 310 on: 5 minutes and the visibility delay.
         assert_eq!((schedule.at(second(309)).expiry.as_secs(), schedule.at(second(310)).expiry.as_secs()), (10, 1000));
         let horizons = [390, 391, 1000, 1381, 1382].map(|now| schedule.horizon(second(now)).unix() - AT);
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_lowered_expiry_moves_the_horizon_only_after_the_old_bound() {
-        let schedule = Schedule::constant(parameters(1000)).changed(parameters(10), second(0));
+        let schedule = ParameterSchedule::constant(parameters(1000)).changed(parameters(10), second(0));
         let horizons = [1380, 1381, 1382].map(|now| schedule.horizon(second(now)).unix() - AT);
         assert_eq!(horizons, [309, 1300, 1301]);
     }
@@ -213,19 +213,19 @@ mod tests {
             |from| format!(r#"{{"from":{from},"parameters":{}}}"#, serde_json::to_string(&parameters(1)).unwrap());
         for sets in [vec![], vec![5], vec![0, 7, 7], vec![0, 9, 3]] {
             let text = format!("[{}]", sets.into_iter().map(dated).collect::<Vec<_>>().join(","));
-            assert!(serde_json::from_str::<Schedule>(&text).is_err(), "{text}");
+            assert!(serde_json::from_str::<ParameterSchedule>(&text).is_err(), "{text}");
         }
     }
 
-    fn schedules() -> impl Strategy<Value = Schedule> {
+    fn schedules() -> impl Strategy<Value = ParameterSchedule> {
         let change = (1u64..2000, 0u64..60, 0u64..2000);
         proptest::collection::vec(change, 1..6).prop_map(|changes| {
             let mut recorded = second(0);
-            let mut schedule = Schedule::constant(parameters(changes[0].0));
+            let mut schedule = ParameterSchedule::constant(parameters(changes[0].0));
             for (expiry, visible, later) in &changes[1..] {
                 recorded = recorded.after(Duration::from_secs(*later));
                 let visibility_delay = Duration::from_secs(*visible);
-                schedule = schedule.changed(Parameters { visibility_delay, ..parameters(*expiry) }, recorded);
+                schedule = schedule.changed(LogParameters { visibility_delay, ..parameters(*expiry) }, recorded);
             }
             schedule
         })
@@ -263,7 +263,7 @@ mod tests {
         #[test]
         fn schedules_round_trip(schedule in schedules()) {
             let text = serde_json::to_string(&schedule).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), schedule);
+            prop_assert_eq!(serde_json::from_str::<ParameterSchedule>(&text).unwrap(), schedule);
         }
     }
 }

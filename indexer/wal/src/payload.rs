@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Place, Token, place,
+    DatamonPath, Token, parse_datamon_path,
     yaml::{read_json, read_yaml},
 };
 
@@ -20,12 +20,12 @@ const MAX_NAME: usize = 1024;
 /// Why a payload or a descriptor is none that Tidemark reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{reason}")]
-pub struct Malformed {
+pub struct MalformedInput {
     /// What is wrong with it.
     pub reason: String,
 }
 
-impl Malformed {
+impl MalformedInput {
     pub(crate) fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into() }
     }
@@ -34,7 +34,7 @@ impl Malformed {
 /// The form that a payload has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Form {
+pub enum PayloadFormat {
     /// Datamon's YAML mapping of `token` and `payload`.
     Entry,
     /// A bare descriptor path.
@@ -46,7 +46,7 @@ pub enum Form {
 /// What an operation is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum OperationKind {
     /// A repo.
     Repo,
     /// A bundle: one commit.
@@ -65,7 +65,7 @@ pub enum Kind {
     Malformed,
 }
 
-impl Kind {
+impl OperationKind {
     const ALL: [Self; 8] = [
         Self::Repo,
         Self::Bundle,
@@ -92,7 +92,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for OperationKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -103,27 +103,27 @@ impl fmt::Display for Kind {
 #[error(
     "{0:?} is no kind; one of \"repo\", \"bundle\", \"label\", \"context\", \"diamond\", \"split\", \"entry\", \"malformed\" is wanted"
 )]
-pub struct NotAKind(String);
+pub struct ParseOperationKindError(String);
 
-impl FromStr for Kind {
-    type Err = NotAKind;
+impl FromStr for OperationKind {
+    type Err = ParseOperationKindError;
 
-    fn from_str(text: &str) -> Result<Self, NotAKind> {
+    fn from_str(text: &str) -> Result<Self, ParseOperationKindError> {
         let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
-        found.ok_or_else(|| NotAKind(text.chars().take(64).collect()))
+        found.ok_or_else(|| ParseOperationKindError(text.chars().take(64).collect()))
     }
 }
 
-impl From<&Place> for Kind {
-    fn from(place: &Place) -> Self {
-        match place {
-            Place::Repo { .. } => Self::Repo,
-            Place::Bundle { .. } => Self::Bundle,
-            Place::Label { .. } => Self::Label,
-            Place::Context { .. } => Self::Context,
-            Place::Diamond { .. } => Self::Diamond,
-            Place::Split { .. } => Self::Split,
-            Place::Other => Self::Entry,
+impl From<&DatamonPath> for OperationKind {
+    fn from(path: &DatamonPath) -> Self {
+        match path {
+            DatamonPath::Repo { .. } => Self::Repo,
+            DatamonPath::Bundle { .. } => Self::Bundle,
+            DatamonPath::Label { .. } => Self::Label,
+            DatamonPath::Context { .. } => Self::Context,
+            DatamonPath::Diamond { .. } => Self::Diamond,
+            DatamonPath::Split { .. } => Self::Split,
+            DatamonPath::Other => Self::Entry,
         }
     }
 }
@@ -141,28 +141,28 @@ pub struct LockRef {
 
 /// What an entry announces.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Intent {
+pub struct EntryIntent {
     /// Which form it has.
-    pub form: Form,
+    pub format: PayloadFormat,
     /// Who wrote it.
     pub writer: Option<String>,
-    /// The key under which repeated appends count once; see [`Intent::key_of`].
+    /// The key under which repeated appends count once; see [`EntryIntent::key_of`].
     pub idempotency_key: Option<String>,
     /// The lock that guards it.
     pub lock: Option<LockRef>,
     /// Free attributes.
     pub attributes: Map<String, Value>,
     /// The operations in their order; never empty. They are committed together or not at all.
-    pub ops: Vec<Operation>,
+    pub ops: Vec<IntentOperation>,
     /// The payload as JSON, for search.
     pub raw: Value,
 }
 
 /// One operation of an intent.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Operation {
+pub struct IntentOperation {
     /// What it is about.
-    pub kind: Kind,
+    pub kind: OperationKind,
     /// Path of the descriptor that completes it; `None` when the entry itself does.
     pub descriptor: Option<String>,
     /// SHA-256 of that descriptor, 64 lower-case hexadecimal digits, where the intent names it.
@@ -175,7 +175,7 @@ pub struct Operation {
     pub attributes: Map<String, Value>,
 }
 
-impl Intent {
+impl EntryIntent {
     /// The idempotency key of operation `op`: its own, else the intent's, made one of its own by `#op` after the first,
     /// so that the operations of one group are no duplicates of each other while a repeated group is one of all.
     pub fn key_of(&self, op: usize) -> Option<String> {
@@ -187,9 +187,9 @@ impl Intent {
         })
     }
 
-    fn simple(form: Form, operation: Operation, raw: Value) -> Self {
+    fn simple(format: PayloadFormat, operation: IntentOperation, raw: Value) -> Self {
         Self {
-            form,
+            format,
             writer: None,
             idempotency_key: None,
             lock: None,
@@ -200,42 +200,49 @@ impl Intent {
     }
 }
 
-impl Operation {
-    fn on(path: &str, place: &Place) -> Self {
-        Self { kind: place.into(), descriptor: Some(path.to_owned()), ..Self::entry(Map::new()) }
+impl IntentOperation {
+    fn on(descriptor: &str, path: &DatamonPath) -> Self {
+        Self { kind: path.into(), descriptor: Some(descriptor.to_owned()), ..Self::entry(Map::new()) }
     }
 
     fn entry(attributes: Map<String, Value>) -> Self {
-        Self { kind: Kind::Entry, descriptor: None, digest: None, value: None, idempotency_key: None, attributes }
+        Self {
+            kind: OperationKind::Entry,
+            descriptor: None,
+            digest: None,
+            value: None,
+            idempotency_key: None,
+            attributes,
+        }
     }
 
     pub(crate) fn malformed() -> Self {
-        Self { kind: Kind::Malformed, ..Self::entry(Map::new()) }
+        Self { kind: OperationKind::Malformed, ..Self::entry(Map::new()) }
     }
 }
 
 /// Reads the payload of the entry `token`. Never panics; time and memory are linear in the body.
-pub fn parse(token: Token, body: &[u8]) -> Result<Intent, Malformed> {
+pub fn parse_payload(token: Token, body: &[u8]) -> Result<EntryIntent, MalformedInput> {
     let text = std::str::from_utf8(body)
-        .map_err(|error| Malformed::new(format!("not UTF-8 text from byte {}", error.valid_up_to())))?;
+        .map_err(|error| MalformedInput::new(format!("not UTF-8 text from byte {}", error.valid_up_to())))?;
     let text = text.trim_start_matches('\u{feff}').trim();
     if text.is_empty() {
-        return Err(Malformed::new("empty"));
+        return Err(MalformedInput::new("empty"));
     }
-    if let Some(place) = as_path(text) {
-        return Ok(Intent::simple(Form::Path, Operation::on(text, &place?), text.into()));
+    if let Some(path) = as_path(text) {
+        return Ok(EntryIntent::simple(PayloadFormat::Path, IntentOperation::on(text, &path?), text.into()));
     }
     match mapping(text)? {
         raw if raw.contains_key("tidemark") => read_intent(raw),
         raw if raw.contains_key("token") && raw.contains_key("payload") => read_entry(token, raw),
-        _ => Err(Malformed::new(
+        _ => Err(MalformedInput::new(
             "a mapping with neither \"tidemark\" (an intent) nor \"token\" and \"payload\" (Datamon's entry)",
         )),
     }
 }
 
 /// A JSON object, or a YAML mapping: both forms of body are one.
-fn mapping(text: &str) -> Result<Map<String, Value>, Malformed> {
+fn mapping(text: &str) -> Result<Map<String, Value>, MalformedInput> {
     let value = match text.starts_with('{').then(|| read_json(text)) {
         Some(Ok(value)) => value,
         Some(Err(error)) if text.contains("\"tidemark\"") => return Err(error),
@@ -243,39 +250,39 @@ fn mapping(text: &str) -> Result<Map<String, Value>, Malformed> {
     };
     match value {
         Value::Object(map) => Ok(map),
-        _ => Err(Malformed::new("neither a mapping nor the path of a descriptor")),
+        _ => Err(MalformedInput::new("neither a mapping nor the path of a descriptor")),
     }
 }
 
 /// Whether `text` is meant as the path of a descriptor, and if so, what it names.
-fn as_path(text: &str) -> Option<Result<Place, Malformed>> {
+fn as_path(text: &str) -> Option<Result<DatamonPath, MalformedInput>> {
     let path = !text.contains(char::is_whitespace) && text.contains(['/', '\\']) && !text.starts_with(['{', '[', '"']);
     let file = [".yaml", ".yml", ".json"].iter().any(|end| text.ends_with(end));
     let climbs = text.starts_with(['/', '\\']) || text.split(['/', '\\']).any(|segment| segment == "..");
-    (path && (file || climbs)).then(|| place(text))
+    (path && (file || climbs)).then(|| parse_datamon_path(text))
 }
 
 /// Datamon's entry: the key is the token, so a body that names another one is not this key's.
-fn read_entry(token: Token, raw: Map<String, Value>) -> Result<Intent, Malformed> {
+fn read_entry(token: Token, raw: Map<String, Value>) -> Result<EntryIntent, MalformedInput> {
     let named = raw.get("token").and_then(Value::as_str).unwrap_or_default();
     if named != token.to_string() {
         let shown: String = named.chars().take(64).collect();
-        return Err(Malformed::new(format!("the entry names token {shown:?}, its key is \"{token}\"")));
+        return Err(MalformedInput::new(format!("the entry names token {shown:?}, its key is \"{token}\"")));
     }
     let operation = match raw.get("payload") {
         Some(Value::String(text)) => read_text(text.trim())?,
-        Some(Value::Object(attributes)) => Operation::entry(attributes.clone()),
-        _ => Operation::entry(Map::new()),
+        Some(Value::Object(attributes)) => IntentOperation::entry(attributes.clone()),
+        _ => IntentOperation::entry(Map::new()),
     };
-    Ok(Intent::simple(Form::Entry, operation, raw.into()))
+    Ok(EntryIntent::simple(PayloadFormat::Entry, operation, raw.into()))
 }
 
 /// The payload of Datamon's entry: a path, or a journal record that the entry itself completes.
-fn read_text(text: &str) -> Result<Operation, Malformed> {
-    if let Some(place) = as_path(text) {
-        return Ok(Operation::on(text, &place?));
+fn read_text(text: &str) -> Result<IntentOperation, MalformedInput> {
+    if let Some(path) = as_path(text) {
+        return Ok(IntentOperation::on(text, &path?));
     }
-    Ok(Operation::entry(mapping(text).unwrap_or_default()))
+    Ok(IntentOperation::entry(mapping(text).unwrap_or_default()))
 }
 
 #[derive(Deserialize)]
@@ -310,14 +317,14 @@ struct WireOperation {
     attributes: Map<String, Value>,
 }
 
-fn read_intent(raw: Map<String, Value>) -> Result<Intent, Malformed> {
+fn read_intent(raw: Map<String, Value>) -> Result<EntryIntent, MalformedInput> {
     check_version(&raw)?;
     let raw = Value::Object(raw);
-    let wire =
-        WireIntent::deserialize(&raw).map_err(|error| Malformed::new(format!("the intent cannot be read: {error}")))?;
+    let wire = WireIntent::deserialize(&raw)
+        .map_err(|error| MalformedInput::new(format!("the intent cannot be read: {error}")))?;
     let ops = read_operations(wire.ops)?;
-    Ok(Intent {
-        form: Form::Intent,
+    Ok(EntryIntent {
+        format: PayloadFormat::Intent,
         writer: bounded("writer", wire.writer)?,
         idempotency_key: bounded("idempotencyKey", wire.idempotency_key)?,
         lock: wire.lock,
@@ -327,42 +334,44 @@ fn read_intent(raw: Map<String, Value>) -> Result<Intent, Malformed> {
     })
 }
 
-fn check_version(raw: &Map<String, Value>) -> Result<(), Malformed> {
+fn check_version(raw: &Map<String, Value>) -> Result<(), MalformedInput> {
     match raw.get("tidemark").and_then(Value::as_u64) {
         Some(INTENT_VERSION) => Ok(()),
-        Some(newer) if newer > INTENT_VERSION => Err(Malformed::new(format!(
+        Some(newer) if newer > INTENT_VERSION => Err(MalformedInput::new(format!(
             "an intent of version {newer}, newer than version {INTENT_VERSION} that this release reads; upgrade Tidemark"
         ))),
-        _ => Err(Malformed::new("an intent without a version: \"tidemark\" must be the number 1")),
+        _ => Err(MalformedInput::new("an intent without a version: \"tidemark\" must be the number 1")),
     }
 }
 
 /// An intent without operations is one operation that the entry completes.
-fn read_operations(wire: Vec<WireOperation>) -> Result<Vec<Operation>, Malformed> {
+fn read_operations(wire: Vec<WireOperation>) -> Result<Vec<IntentOperation>, MalformedInput> {
     if wire.len() > MAX_OPERATIONS {
-        return Err(Malformed::new(format!("{} operations, more than {MAX_OPERATIONS}", wire.len())));
+        return Err(MalformedInput::new(format!("{} operations, more than {MAX_OPERATIONS}", wire.len())));
     }
     let ops = wire.into_iter().map(read_operation).collect::<Result<Vec<_>, _>>()?;
     let mut named = BTreeSet::new();
     for path in ops.iter().filter_map(|op| op.descriptor.as_deref()) {
         if !named.insert(path) {
-            return Err(Malformed::new(format!("two operations name the descriptor \"{path}\"")));
+            return Err(MalformedInput::new(format!("two operations name the descriptor \"{path}\"")));
         }
     }
-    Ok(if ops.is_empty() { vec![Operation::entry(Map::new())] } else { ops })
+    Ok(if ops.is_empty() { vec![IntentOperation::entry(Map::new())] } else { ops })
 }
 
-fn read_operation(wire: WireOperation) -> Result<Operation, Malformed> {
-    let place = wire.descriptor.as_deref().map(place).transpose()?;
-    let derived = place.as_ref().map_or(Kind::Entry, Kind::from);
-    let named = wire.kind.as_deref().map(|text| text.parse().unwrap_or(Kind::Entry));
-    if let Some(named) = named.filter(|named| *named != derived && derived != Kind::Entry) {
-        return Err(Malformed::new(format!("an operation of kind \"{named}\" names the descriptor of a {derived}")));
+fn read_operation(wire: WireOperation) -> Result<IntentOperation, MalformedInput> {
+    let path = wire.descriptor.as_deref().map(parse_datamon_path).transpose()?;
+    let derived = path.as_ref().map_or(OperationKind::Entry, OperationKind::from);
+    let named = wire.kind.as_deref().map(|text| text.parse().unwrap_or(OperationKind::Entry));
+    if let Some(named) = named.filter(|named| *named != derived && derived != OperationKind::Entry) {
+        return Err(MalformedInput::new(format!(
+            "an operation of kind \"{named}\" names the descriptor of a {derived}"
+        )));
     }
     if wire.digest.as_deref().is_some_and(|digest| !is_digest(digest)) {
-        return Err(Malformed::new("a digest that is not 64 lower-case hexadecimal digits"));
+        return Err(MalformedInput::new("a digest that is not 64 lower-case hexadecimal digits"));
     }
-    Ok(Operation {
+    Ok(IntentOperation {
         kind: derived,
         descriptor: wire.descriptor,
         digest: wire.digest,
@@ -376,10 +385,10 @@ fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn bounded(field: &str, text: Option<String>) -> Result<Option<String>, Malformed> {
+fn bounded(field: &str, text: Option<String>) -> Result<Option<String>, MalformedInput> {
     match text {
         Some(text) if text.len() > MAX_NAME => {
-            Err(Malformed::new(format!("\"{field}\" is longer than {MAX_NAME} bytes")))
+            Err(MalformedInput::new(format!("\"{field}\" is longer than {MAX_NAME} bytes")))
         }
         Some(text) if text.is_empty() => Ok(None),
         other => Ok(other),
@@ -387,7 +396,7 @@ fn bounded(field: &str, text: Option<String>) -> Result<Option<String>, Malforme
 }
 
 /// An intent that is to be written; `raw` is left out, since it is what this makes.
-pub(crate) fn write_intent(intent: &Intent) -> Value {
+pub(crate) fn write_intent(intent: &EntryIntent) -> Value {
     let mut object = Map::new();
     object.insert("tidemark".to_owned(), INTENT_VERSION.into());
     put(&mut object, "writer", intent.writer.clone().map(Value::from));
@@ -398,7 +407,7 @@ pub(crate) fn write_intent(intent: &Intent) -> Value {
     Value::Object(object)
 }
 
-fn write_operation(operation: &Operation) -> Value {
+fn write_operation(operation: &IntentOperation) -> Value {
     let mut object = Map::new();
     object.insert("kind".to_owned(), operation.kind.as_str().into());
     put(&mut object, "descriptor", operation.descriptor.clone().map(Value::from));
@@ -427,8 +436,8 @@ mod tests {
 
     const TOKEN: &str = "0ujtsYcgvSTl8PAuAdqWYSMnLOv";
 
-    fn read(body: &str) -> Result<Intent, Malformed> {
-        parse(TOKEN.parse().unwrap(), body.as_bytes())
+    fn read(body: &str) -> Result<EntryIntent, MalformedInput> {
+        parse_payload(TOKEN.parse().unwrap(), body.as_bytes())
     }
 
     fn reason(body: &str) -> String {
@@ -438,17 +447,17 @@ mod tests {
     #[test]
     fn reads_a_bare_path() {
         let intent = read("bundles/r/b/bundle.yaml\n").unwrap();
-        assert_eq!((intent.form, intent.ops[0].kind), (Form::Path, Kind::Bundle));
+        assert_eq!((intent.format, intent.ops[0].kind), (PayloadFormat::Path, OperationKind::Bundle));
         assert_eq!(intent.ops[0].descriptor.as_deref(), Some("bundles/r/b/bundle.yaml"));
-        assert_eq!(read("models/m/model.yaml").unwrap().ops[0].kind, Kind::Entry);
+        assert_eq!(read("models/m/model.yaml").unwrap().ops[0].kind, OperationKind::Entry);
     }
 
     #[test]
     fn reads_datamons_entry() {
         let intent = read(&format!("token: {TOKEN}\npayload: labels/r/v1/label.yaml\n")).unwrap();
-        assert_eq!((intent.form, intent.ops[0].kind), (Form::Entry, Kind::Label));
+        assert_eq!((intent.format, intent.ops[0].kind), (PayloadFormat::Entry, OperationKind::Label));
         let intent = read(&format!("{{\"token\": \"{TOKEN}\", \"payload\": \"free text\"}}")).unwrap();
-        assert_eq!((intent.form, intent.ops[0].kind), (Form::Entry, Kind::Entry));
+        assert_eq!((intent.format, intent.ops[0].kind), (PayloadFormat::Entry, OperationKind::Entry));
         assert_eq!(intent.ops[0].descriptor, None);
         let intent = read(&format!("token: {TOKEN}\npayload: '{{\"command\": \"run\"}}'\n")).unwrap();
         assert_eq!(intent.ops[0].attributes["command"], "run");
@@ -469,14 +478,17 @@ mod tests {
                    {{"kind":"label","descriptor":"labels/r/v1/label.yaml","value":"b"}},{{"attributes":{{"x":true}}}}]}}"#
         ))
         .unwrap();
-        assert_eq!(intent.form, Form::Intent);
+        assert_eq!(intent.format, PayloadFormat::Intent);
         assert_eq!(intent.lock, Some(LockRef { name: "l".to_owned(), grant: Some(7) }));
-        assert_eq!(intent.ops.iter().map(|op| op.kind).collect::<Vec<_>>(), [Kind::Bundle, Kind::Label, Kind::Entry]);
+        assert_eq!(
+            intent.ops.iter().map(|op| op.kind).collect::<Vec<_>>(),
+            [OperationKind::Bundle, OperationKind::Label, OperationKind::Entry]
+        );
         assert_eq!(
             [0, 1, 2, 3].map(|op| intent.key_of(op)),
             [Some("k".into()), Some("k#1".into()), Some("k#2".into()), None]
         );
-        assert_eq!(read(r#"{"tidemark":1}"#).unwrap().ops, [Operation::entry(Map::new())]);
+        assert_eq!(read(r#"{"tidemark":1}"#).unwrap().ops, [IntentOperation::entry(Map::new())]);
     }
 
     #[test]
@@ -505,7 +517,7 @@ mod tests {
         {
             assert!(read(body).is_err(), "{body:?}");
         }
-        assert!(parse(TOKEN.parse().unwrap(), &[0xff, 0, 1]).unwrap_err().reason.contains("byte 0"));
+        assert!(parse_payload(TOKEN.parse().unwrap(), &[0xff, 0, 1]).unwrap_err().reason.contains("byte 0"));
     }
 
     #[test]
@@ -529,7 +541,7 @@ mod tests {
         }
     }
 
-    fn intents() -> impl Strategy<Value = Intent> {
+    fn intents() -> impl Strategy<Value = EntryIntent> {
         let name = proptest::option::of("[a-z#:/ é]{1,12}");
         let attributes = proptest::collection::btree_map("[a-z]{1,4}", any::<i32>(), 0..3)
             .prop_map(|map| map.into_iter().map(|(key, value)| (key, value.into())).collect::<Map<_, _>>());
@@ -540,8 +552,8 @@ mod tests {
                     let path =
                         [None, Some(format!("bundles/r/{n}/bundle.yaml")), Some(format!("labels/r/{n}/label.yaml"))];
                     let descriptor = path[usize::from(kind)].clone();
-                    Operation {
-                        kind: [Kind::Entry, Kind::Bundle, Kind::Label][usize::from(kind)],
+                    IntentOperation {
+                        kind: [OperationKind::Entry, OperationKind::Bundle, OperationKind::Label][usize::from(kind)],
                         digest: descriptor.as_ref().map(|_| "0a".repeat(32)),
                         value: descriptor.as_ref().map(|_| "b".to_owned()),
                         descriptor,
@@ -549,7 +561,7 @@ mod tests {
                         attributes,
                     }
                 });
-                let mut intent = Intent::simple(Form::Intent, Operation::malformed(), Value::Null);
+                let mut intent = EntryIntent::simple(PayloadFormat::Intent, IntentOperation::malformed(), Value::Null);
                 (intent.writer, intent.idempotency_key, intent.attributes) = (writer, key, attributes);
                 intent.ops = ops.collect();
                 intent.raw = write_intent(&intent);
@@ -567,7 +579,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_without_a_panic(body: Vec<u8>) {
-            let _ = parse(TOKEN.parse().unwrap(), &body);
+            let _ = parse_payload(TOKEN.parse().unwrap(), &body);
         }
 
         #[test]

@@ -12,13 +12,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 
-use self::listing::{Listing, Strangers};
-use crate::{Decision, Descriptor, Intent, Log, Malformed, Operation, Place, Schedule, Token};
-use tidemark_store::{Second, StoreError};
+use self::listing::{RangeListing, UnrecognizedKeys};
+use crate::{
+    DatamonDescriptor, DatamonPath, EntryIntent, IntentOperation, Log, MalformedInput, OutcomeDecision,
+    ParameterSchedule, Token,
+};
+use tidemark_store::{StoreError, StoreSecond};
 
 /// What a reader takes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ReaderLimits {
     /// Largest body of an entry in bytes; a larger one is malformed and not read.
     pub entry: u64,
     /// Largest descriptor in bytes; a larger one counts as there, but is not read.
@@ -27,7 +30,7 @@ pub struct Limits {
     pub listings: usize,
 }
 
-impl Default for Limits {
+impl Default for ReaderLimits {
     fn default() -> Self {
         Self { entry: 1 << 20, descriptor: 16 << 20, listings: 8 }
     }
@@ -35,60 +38,60 @@ impl Default for Limits {
 
 /// A reader of one log. Cheap to clone; clones share the count of strangers.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub struct LogReader {
     log: Log,
-    limits: Limits,
-    strangers: Arc<Strangers>,
+    limits: ReaderLimits,
+    strangers: Arc<UnrecognizedKeys>,
 }
 
 /// An entry that a listing showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedEntry {
     /// Its token.
     pub token: Token,
     /// Its store time.
-    pub time: Second,
+    pub time: StoreSecond,
     /// Size of its body in bytes.
     pub size: u64,
 }
 
 /// An entry with all that is known of it.
 #[derive(Clone, Debug)]
-pub struct Resolved {
+pub struct ResolvedEntry {
     /// Its token.
     pub token: Token,
     /// Its store time.
-    pub entry_time: Second,
+    pub entry_time: StoreSecond,
     /// Size of its body in bytes.
     pub size: u64,
     /// Its body; empty when it is over the limit.
     pub body: Bytes,
     /// What it announces.
-    pub intent: Result<Intent, Malformed>,
+    pub intent: Result<EntryIntent, MalformedInput>,
     /// The latest of the store's clocks in the answers that showed all this; `None` where some answer did not say.
-    pub answered: Option<Second>,
+    pub answered: Option<StoreSecond>,
     /// Its operations in their order; never empty. A malformed entry has exactly one, of kind and outcome malformed.
-    pub ops: Vec<ResolvedOp>,
+    pub ops: Vec<ResolvedOperation>,
 }
 
 /// One operation and what became of it.
 #[derive(Clone, Debug)]
-pub struct ResolvedOp {
+pub struct ResolvedOperation {
     /// What was announced.
-    pub operation: Operation,
+    pub operation: IntentOperation,
     /// What its descriptor describes.
-    pub place: Place,
-    /// What became of it. The operations of one entry share outcome and completion; evidence and sightings are its own.
-    pub decision: Decision,
+    pub path: DatamonPath,
+    /// What became of it. The operations of one entry share outcome and completion; evidence and observations are its own.
+    pub decision: OutcomeDecision,
     /// The descriptor, where one was found that is this operation's and could be read.
-    pub descriptor: Option<Descriptor>,
+    pub descriptor: Option<DatamonDescriptor>,
     /// Why a descriptor that was found could not be read. It completes the operation all the same.
-    pub unreadable: Option<Malformed>,
+    pub unreadable: Option<MalformedInput>,
 }
 
-impl Reader {
+impl LogReader {
     /// A reader of `log`.
-    pub fn new(log: &Log, limits: Limits) -> Self {
+    pub fn new(log: &Log, limits: ReaderLimits) -> Self {
         Self { log: log.clone(), limits, strangers: Arc::default() }
     }
 
@@ -96,12 +99,12 @@ impl Reader {
     ///
     /// A long range is listed in several slices of time at once; order and completeness are those of one listing. Keys
     /// that are no tokens are counted; Tidemark's own are skipped.
-    pub fn list(&self, from: Second, to: Second) -> BoxStream<'static, Result<Listed, StoreError>> {
-        Listing::new(&self.log.entries, from, to, self.strangers.clone()).stream(self.limits.listings).boxed()
+    pub fn list(&self, from: StoreSecond, to: StoreSecond) -> BoxStream<'static, Result<ListedEntry, StoreError>> {
+        RangeListing::new(&self.log.entries, from, to, self.strangers.clone()).stream(self.limits.listings).boxed()
     }
 
-    /// How many different keys that are no tokens the listings have met, up to [`Strangers::MOST`](listing::Strangers).
-    pub fn strangers(&self) -> u64 {
+    /// How many different keys that are no tokens the listings have met, up to 100 000.
+    pub fn unrecognized_keys(&self) -> u64 {
         self.strangers.count()
     }
 
@@ -114,7 +117,7 @@ impl Reader {
     ///
     /// An error names the object at fault and concerns this entry alone: try again. The answer is final only for an
     /// entry below the horizon that was listed after the probe which that horizon rests on.
-    pub async fn fetch(&self, listed: &Listed, schedule: &Schedule) -> Result<Resolved, StoreError> {
+    pub async fn fetch(&self, listed: &ListedEntry, schedule: &ParameterSchedule) -> Result<ResolvedEntry, StoreError> {
         if listed.size > self.limits.entry {
             return Ok(self.oversized(listed.token, listed.time, listed.size));
         }
@@ -127,8 +130,12 @@ impl Reader {
         })
     }
 
-    /// As [`Reader::fetch`], for a token that no listing showed; `None` where there is no such entry.
-    pub async fn lookup(&self, token: Token, schedule: &Schedule) -> Result<Option<Resolved>, StoreError> {
+    /// As [`LogReader::fetch`], for a token that no listing showed; `None` where there is no such entry.
+    pub async fn lookup(
+        &self,
+        token: Token,
+        schedule: &ParameterSchedule,
+    ) -> Result<Option<ResolvedEntry>, StoreError> {
         let Some(object) = self.log.entries.get(&token.to_string(), self.limits.entry).await? else {
             return Ok(None);
         };

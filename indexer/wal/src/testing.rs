@@ -16,15 +16,15 @@ use object_store::{
 use tokio::time::Instant;
 use url::Url;
 
-use crate::{Log, Parameters, Schedule, Writer, WriterOptions};
-use tidemark_store::{Entropy, Second, Store};
+use crate::{Log, LogParameters, LogWriter, LogWriterOptions, ParameterSchedule};
+use tidemark_store::{Entropy, Store, StoreSecond};
 
 /// Store time when a lab opens.
-pub(crate) const OPENED: Second = Second::from_unix(1_700_000_000);
+pub(crate) const OPENED: StoreSecond = StoreSecond::from_unix(1_700_000_000);
 
 /// What happens to the next write of a key that contains a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum WriteFault {
     /// It lands, but the answer is lost.
     LostAnswer,
     /// It never lands, and the answer says nothing.
@@ -36,20 +36,20 @@ pub(crate) enum Trouble {
 #[derive(Debug)]
 struct State {
     opened: Instant,
-    times: BTreeMap<Path, Second>,
-    troubles: Vec<(String, Trouble)>,
+    times: BTreeMap<Path, StoreSecond>,
+    troubles: Vec<(String, WriteFault)>,
 }
 
 /// Two stores with one clock that stands still until a test moves it.
 #[derive(Clone)]
-pub(crate) struct Lab {
+pub(crate) struct TestStore {
     inner: Arc<InMemory>,
     state: Arc<Mutex<State>>,
     /// How far this store's clock leads the lab's.
     lead: Duration,
 }
 
-impl Lab {
+impl TestStore {
     pub(crate) fn new() -> Self {
         let state = State { opened: Instant::now(), times: BTreeMap::new(), troubles: Vec::new() };
         Self { inner: Arc::default(), state: Arc::new(Mutex::new(state)), lead: Duration::ZERO }
@@ -69,17 +69,17 @@ impl Lab {
         self.log_with_lead(Duration::ZERO)
     }
 
-    pub(crate) async fn writer(&self, name: &str, parameters: Parameters) -> Writer {
-        let source = Arc::new(Schedule::constant(parameters));
-        Writer::open(self.log(), source, WriterOptions::named(name), Entropy::seeded(7)).await.unwrap()
+    pub(crate) async fn writer(&self, name: &str, parameters: LogParameters) -> LogWriter {
+        let source = Arc::new(ParameterSchedule::constant(parameters));
+        LogWriter::open(self.log(), source, LogWriterOptions::named(name), Entropy::seeded(7)).await.unwrap()
     }
 
-    pub(crate) fn now(&self) -> Second {
+    pub(crate) fn now(&self) -> StoreSecond {
         let passed = self.state().opened.elapsed() + self.lead;
         OPENED.after(Duration::from_secs(passed.as_secs()))
     }
 
-    pub(crate) fn trouble(&self, key: &str, trouble: Trouble) {
+    pub(crate) fn trouble(&self, key: &str, trouble: WriteFault) {
         self.state().troubles.push((key.to_owned(), trouble));
     }
 
@@ -87,7 +87,7 @@ impl Lab {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next_trouble(&self, location: &Path) -> Option<Trouble> {
+    fn next_trouble(&self, location: &Path) -> Option<WriteFault> {
         let mut state = self.state();
         let found = state.troubles.iter().position(|(key, _)| location.as_ref().contains(key.as_str()))?;
         Some(state.troubles.remove(found).1)
@@ -105,31 +105,31 @@ impl Lab {
     }
 }
 
-impl fmt::Display for Lab {
+impl fmt::Display for TestStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lab")
+        f.write_str("TestStore")
     }
 }
 
-impl fmt::Debug for Lab {
+impl fmt::Debug for TestStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lab")
+        f.write_str("TestStore")
     }
 }
 
 #[async_trait]
-impl ObjectStore for Lab {
+impl ObjectStore for TestStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let trouble = self.next_trouble(location);
         match trouble {
-            Some(Trouble::LostWrite) => return Err(Self::silent()),
-            Some(Trouble::Slow(span)) => tokio::time::sleep(span).await,
+            Some(WriteFault::LostWrite) => return Err(Self::silent()),
+            Some(WriteFault::Slow(span)) => tokio::time::sleep(span).await,
             _ => {}
         }
         let put = self.inner.put_opts(location, payload, opts).await?;
         let now = self.now();
         self.state().times.insert(location.clone(), now);
-        if trouble == Some(Trouble::LostAnswer) {
+        if trouble == Some(WriteFault::LostAnswer) {
             return Err(Self::silent());
         }
         Ok(put)

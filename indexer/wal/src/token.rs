@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use svix_ksuid::{Ksuid, KsuidLike as _};
 
-use tidemark_store::{Entropy, Second};
+use tidemark_store::{Entropy, StoreSecond};
 
 /// The name of one log entry: a KSUID, 32 bits of seconds since 2014-05-13T16:53:20Z and 128 random bits.
 ///
@@ -17,7 +17,7 @@ pub struct Token([u8; Token::BYTES]);
 /// Why a text is no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{text}\" is not a token: a KSUID of 27 base62 digits, at most \"aWgEPTl1tmebfsQzFP4bxwgy80V\", is wanted")]
-pub struct NotAToken {
+pub struct ParseTokenError {
     text: String,
 }
 
@@ -28,14 +28,14 @@ impl Token {
     pub const DIGITS: usize = 27;
 
     /// A new token of second `at`. Seconds outside the range of KSUIDs are moved to its nearest end.
-    pub fn new(at: Second, entropy: &Entropy) -> Self {
+    pub fn new(at: StoreSecond, entropy: &Entropy) -> Self {
         Self::from_parts(at, entropy.bytes())
     }
 
     /// The token of second `at` with the given random part.
-    pub fn from_parts(at: Second, random: [u8; 16]) -> Self {
-        let at = at.clamp(Second::KSUID_EPOCH, Second::KSUID_END);
-        let offset = u32::try_from(at.unix() - Second::KSUID_EPOCH.unix()).unwrap_or(u32::MAX);
+    pub fn from_parts(at: StoreSecond, random: [u8; 16]) -> Self {
+        let at = at.clamp(StoreSecond::KSUID_EPOCH, StoreSecond::KSUID_END);
+        let offset = u32::try_from(at.unix() - StoreSecond::KSUID_EPOCH.unix()).unwrap_or(u32::MAX);
         let mut bytes = [0; Self::BYTES];
         bytes[..4].copy_from_slice(&offset.to_be_bytes());
         bytes[4..].copy_from_slice(&random);
@@ -43,14 +43,14 @@ impl Token {
     }
 
     /// The smallest token of second `at`: where a listing of that second starts.
-    pub fn first_of(at: Second) -> Self {
+    pub fn first_of(at: StoreSecond) -> Self {
         Self::from_parts(at, [0; 16])
     }
 
     /// The second that the token bears.
-    pub fn second(&self) -> Second {
+    pub fn second(&self) -> StoreSecond {
         let [a, b, c, d, ..] = self.0;
-        Second::from_unix(Second::KSUID_EPOCH.unix() + u64::from(u32::from_be_bytes([a, b, c, d])))
+        StoreSecond::from_unix(StoreSecond::KSUID_EPOCH.unix() + u64::from(u32::from_be_bytes([a, b, c, d])))
     }
 
     /// The binary form.
@@ -65,10 +65,10 @@ impl Token {
 }
 
 impl FromStr for Token {
-    type Err = NotAToken;
+    type Err = ParseTokenError;
 
-    fn from_str(text: &str) -> Result<Self, NotAToken> {
-        let refused = || NotAToken { text: text.chars().take(64).collect() };
+    fn from_str(text: &str) -> Result<Self, ParseTokenError> {
+        let refused = || ParseTokenError { text: text.chars().take(64).collect() };
         if text.len() != Self::DIGITS || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(refused());
         }
@@ -113,7 +113,7 @@ mod tests {
     fn reads_segmentios_published_examples() {
         let token: Token = "0ujtsYcgvSTl8PAuAdqWYSMnLOv".parse().unwrap();
         assert_eq!(hex::encode_upper(token.as_bytes()), "0669F7EFB5A1CD34B5F99D1154FB6853345C9735");
-        assert_eq!(token.second(), Second::from_unix(1_400_000_000 + 107_608_047));
+        assert_eq!(token.second(), StoreSecond::from_unix(1_400_000_000 + 107_608_047));
         assert_eq!(token.to_string(), "0ujtsYcgvSTl8PAuAdqWYSMnLOv");
         assert_eq!(Token::from_bytes([0; 20]).to_string(), "000000000000000000000000000");
         assert_eq!(Token::from_bytes([255; 20]).to_string(), "aWgEPTl1tmebfsQzFP4bxwgy80V");
@@ -148,7 +148,7 @@ mod tests {
 
         #[test]
         fn the_second_survives(unix in 1_400_000_000u64..=1_400_000_000 + u64::from(u32::MAX), random: [u8; 16]) {
-            let at = Second::from_unix(unix);
+            let at = StoreSecond::from_unix(unix);
             let token = Token::from_parts(at, random);
             prop_assert_eq!(token.second(), at);
             prop_assert!(Token::first_of(at) <= token);

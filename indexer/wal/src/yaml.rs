@@ -9,25 +9,25 @@ use std::{cell::Cell, fmt};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::Malformed;
+use crate::MalformedInput;
 
 /// Deepest nesting that is read.
 pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Reads one YAML document.
-pub(crate) fn read_yaml(text: &str) -> Result<Value, Malformed> {
+pub(crate) fn read_yaml(text: &str) -> Result<Value, MalformedInput> {
     refuse_deep_flow(text)?;
-    let budget = Budget::of(text);
-    let seed = Bounded { budget: &budget, depth: 0 };
+    let budget = ExpansionBudget::of(text);
+    let seed = BoundedValue { budget: &budget, depth: 0 };
     seed.deserialize(serde_norway::Deserializer::from_str(text))
-        .map_err(|error| Malformed::new(format!("not readable as YAML: {error}")))
+        .map_err(|error| MalformedInput::new(format!("not readable as YAML: {error}")))
 }
 
 /// Reads one JSON value that fills the whole text.
-pub(crate) fn read_json(text: &str) -> Result<Value, Malformed> {
-    let refused = |error| Malformed::new(format!("not readable as JSON: {error}"));
-    let budget = Budget::of(text);
-    let seed = Bounded { budget: &budget, depth: 0 };
+pub(crate) fn read_json(text: &str) -> Result<Value, MalformedInput> {
+    let refused = |error| MalformedInput::new(format!("not readable as JSON: {error}"));
+    let budget = ExpansionBudget::of(text);
+    let seed = BoundedValue { budget: &budget, depth: 0 };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = seed.deserialize(&mut deserializer).map_err(refused)?;
     deserializer.end().map_err(refused)?;
@@ -35,7 +35,7 @@ pub(crate) fn read_json(text: &str) -> Result<Value, Malformed> {
 }
 
 /// The YAML scanner's time grows with the square of the flow nesting, so a run of open brackets is refused before it.
-fn refuse_deep_flow(text: &str) -> Result<(), Malformed> {
+fn refuse_deep_flow(text: &str) -> Result<(), MalformedInput> {
     let mut open = 0_usize;
     for byte in text.bytes() {
         match byte {
@@ -44,15 +44,15 @@ fn refuse_deep_flow(text: &str) -> Result<(), Malformed> {
             _ => {}
         }
         if open > 16 * MAX_DEPTH {
-            return Err(Malformed::new("nested too deeply"));
+            return Err(MalformedInput::new("nested too deeply"));
         }
     }
     Ok(())
 }
 
-struct Budget(Cell<usize>);
+struct ExpansionBudget(Cell<usize>);
 
-impl Budget {
+impl ExpansionBudget {
     fn of(text: &str) -> Self {
         Self(Cell::new(4 * text.len() + 64))
     }
@@ -65,12 +65,12 @@ impl Budget {
 }
 
 #[derive(Clone, Copy)]
-struct Bounded<'a> {
-    budget: &'a Budget,
+struct BoundedValue<'a> {
+    budget: &'a ExpansionBudget,
     depth: usize,
 }
 
-impl Bounded<'_> {
+impl BoundedValue<'_> {
     fn deeper<E: Error>(self) -> Result<Self, E> {
         if self.depth >= MAX_DEPTH {
             return Err(E::custom(format!("nested more than {MAX_DEPTH} levels deep")));
@@ -85,7 +85,7 @@ impl Bounded<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Bounded<'_> {
+impl<'de> DeserializeSeed<'de> for BoundedValue<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -93,7 +93,7 @@ impl<'de> DeserializeSeed<'de> for Bounded<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Bounded<'_> {
+impl<'de> Visitor<'de> for BoundedValue<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

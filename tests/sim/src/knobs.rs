@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use tidemark_store::planted::Fault;
-use tidemark_wal::Parameters;
+use tidemark_wal::LogParameters;
 
 use crate::{dice::Dice, weather::Weather};
 
@@ -11,9 +11,9 @@ use crate::{dice::Dice, weather::Weather};
 #[derive(Clone, Debug)]
 pub struct Knobs {
     /// The log's first parameters.
-    pub parameters: Parameters,
+    pub parameters: LogParameters,
     /// The parameters that the operator sets, and when.
-    pub changes: Vec<(Duration, Parameters)>,
+    pub changes: Vec<(Duration, LogParameters)>,
     /// The weather of the storm.
     pub weather: Weather,
     /// How long the storm lasts.
@@ -87,7 +87,7 @@ impl Knobs {
             }
             Fault::LoweredExpiryAtOnce => {
                 (weather.pause, weather.crash) = (0, 0);
-                let lowered = Parameters { expiry: Duration::from_secs(2), ..knobs.parameters };
+                let lowered = LogParameters { expiry: Duration::from_secs(2), ..knobs.parameters };
                 knobs.parameters.expiry = Duration::from_secs(40);
                 knobs.changes = vec![(Duration::from_mins(1), lowered)];
                 (knobs.rest, knobs.writers, knobs.strangers) = (200..=2_000, 3, 2);
@@ -167,8 +167,8 @@ fn storm(dice: &mut Dice) -> Weather {
 }
 
 /// Parameters that tell the truth about the weather: `R` and `V` as long as they really are.
-fn parameters(dice: &mut Dice, weather: &Weather) -> Parameters {
-    Parameters {
+fn parameters(dice: &mut Dice, weather: &Weather) -> LogParameters {
+    LogParameters {
         // A spread above a quarter of `W` refuses appends.
         expiry: Duration::from_secs(dice.among(&(6..=25))),
         signer_clock_lead: Duration::ZERO,
@@ -182,8 +182,8 @@ fn whole(milliseconds: u64) -> Duration {
     Duration::from_secs(milliseconds.div_ceil(1000))
 }
 
-fn change(dice: &mut Dice, before: &Parameters) -> Vec<(Duration, Parameters)> {
+fn change(dice: &mut Dice, before: &LogParameters) -> Vec<(Duration, LogParameters)> {
     let expiry = if dice.chance(600) { dice.among(&(2..=5)) } else { dice.among(&(30..=60)) };
-    let parameters = Parameters { expiry: Duration::from_secs(expiry), ..*before };
+    let parameters = LogParameters { expiry: Duration::from_secs(expiry), ..*before };
     vec![(Duration::from_secs(dice.among(&(20..=90))), parameters)]
 }

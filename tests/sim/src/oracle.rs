@@ -9,9 +9,9 @@ use std::{
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{FIRST_SEQ, Manifest, SetDigest};
-use tidemark_ingest::Record;
-use tidemark_ingest::engine::Marks;
-use tidemark_store::Second;
+use tidemark_ingest::OperationRecord;
+use tidemark_ingest::engine::RecordMarks;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
@@ -40,7 +40,7 @@ pub struct Acknowledged {
 /// A record as the index has it, with what the oracle needs of it.
 #[derive(Clone, Debug)]
 struct Indexed {
-    record: Record,
+    record: OperationRecord,
     digest: String,
 }
 
@@ -125,7 +125,7 @@ impl Oracle {
     }
 
     /// Takes in the records of a segment that only the real engine reads.
-    pub fn read_segment(&mut self, key: &str, records: Vec<Record>) {
+    pub fn read_segment(&mut self, key: &str, records: Vec<OperationRecord>) {
         let indexed = records.into_iter().map(|record| {
             let digest = hex::encode(Sha256::digest(serde_json::to_vec(&record).unwrap_or_default()));
             Indexed { record, digest }
@@ -134,7 +134,7 @@ impl Oracle {
     }
 
     /// Takes in the marks of a sidecar that only the real engine reads.
-    pub fn read_sidecar(&mut self, key: &str, marks: &Marks) {
+    pub fn read_sidecar(&mut self, key: &str, marks: &RecordMarks) {
         let (corrected, outdated) = (marks.corrected.iter().collect(), marks.outdated.iter().collect());
         self.sidecars.insert(key.to_owned(), Arc::new(StoredMarks { corrected, outdated }));
     }
@@ -306,7 +306,7 @@ impl Oracle {
         }
         self.lasting(&records)?;
         let (corrected, outdated) = self.marked(manifest)?;
-        let mut visible: BTreeMap<(Token, u32), &Record> = BTreeMap::new();
+        let mut visible: BTreeMap<(Token, u32), &OperationRecord> = BTreeMap::new();
         for record in records.values().map(|indexed| &indexed.record).filter(|record| !corrected.contains(&record.seq))
         {
             if let Some(other) = visible.insert((record.token, record.op), record) {
@@ -354,7 +354,11 @@ impl Oracle {
     }
 
     /// Everything below the cursor is there, nothing above it, each with the outcome that it really has.
-    fn outcomes(&mut self, manifest: &Manifest, visible: &BTreeMap<(Token, u32), &Record>) -> Result<(), String> {
+    fn outcomes(
+        &mut self,
+        manifest: &Manifest,
+        visible: &BTreeMap<(Token, u32), &OperationRecord>,
+    ) -> Result<(), String> {
         if !self.trusting {
             self.said = visible.iter().map(|(place, record)| (*place, (record.seq, record.decision.outcome))).collect();
             return Ok(());
@@ -395,7 +399,7 @@ impl Oracle {
     }
 
     /// Invariants 9 and 11: an acknowledged append counts, and counts once.
-    fn keys(&self, manifest: &Manifest, visible: &BTreeMap<(Token, u32), &Record>) -> Result<(), String> {
+    fn keys(&self, manifest: &Manifest, visible: &BTreeMap<(Token, u32), &OperationRecord>) -> Result<(), String> {
         for ack in self.acknowledged.iter().filter(|ack| manifest.cursor.covers(ack.token)) {
             counts_once(ack, visible)?;
         }
@@ -411,7 +415,7 @@ impl Oracle {
     }
 
     /// At the end of a quiet time: nothing is missing, nothing is behind.
-    pub fn at_rest(&mut self, horizon: Second) -> Result<(), String> {
+    pub fn at_rest(&mut self, horizon: StoreSecond) -> Result<(), String> {
         let Some((number, manifest)) = self.latest() else { return Err("there is no index at all".to_owned()) };
         let manifest = manifest.clone();
         self.complete(&manifest)?;
@@ -447,12 +451,12 @@ impl Default for Oracle {
     }
 }
 
-fn counts_once(ack: &Acknowledged, visible: &BTreeMap<(Token, u32), &Record>) -> Result<(), String> {
-    let ours = |record: &&&Record| {
+fn counts_once(ack: &Acknowledged, visible: &BTreeMap<(Token, u32), &OperationRecord>) -> Result<(), String> {
+    let ours = |record: &&&OperationRecord| {
         record.idempotency_key.as_deref() == Some(&ack.key) && record.writer.as_deref() == Some(&ack.writer)
     };
     let committed: BTreeSet<Token> =
-        visible.values().filter(ours).filter(|record| record.committed()).map(|record| record.token).collect();
+        visible.values().filter(ours).filter(|record| record.is_committed()).map(|record| record.token).collect();
     if committed.len() == 1 {
         return Ok(());
     }
@@ -508,10 +512,10 @@ fn allowed(said: Outcome, real: Outcome) -> bool {
 }
 
 /// `current` is what the naive fold of all committed operations gives.
-fn current(visible: &BTreeMap<(Token, u32), &Record>, outdated: &BTreeSet<u64>) -> Result<(), String> {
-    let mut newest: BTreeMap<&str, &Record> = BTreeMap::new();
-    let order = |record: &Record| (record.decision.completed, record.token, record.op);
-    let committed = || visible.values().filter(|record| record.committed());
+fn current(visible: &BTreeMap<(Token, u32), &OperationRecord>, outdated: &BTreeSet<u64>) -> Result<(), String> {
+    let mut newest: BTreeMap<&str, &OperationRecord> = BTreeMap::new();
+    let order = |record: &OperationRecord| (record.decision.completed, record.token, record.op);
+    let committed = || visible.values().filter(|record| record.is_committed());
     for record in committed() {
         if let Some(entity) = &record.entity {
             let slot = newest.entry(entity).or_insert(record);
@@ -537,7 +541,7 @@ fn current(visible: &BTreeMap<(Token, u32), &Record>, outdated: &BTreeSet<u64>) 
 }
 
 /// The totals' digest is that of the records.
-fn digests<'a>(manifest: &Manifest, records: impl Iterator<Item = &'a Record>) -> Result<(), String> {
+fn digests<'a>(manifest: &Manifest, records: impl Iterator<Item = &'a OperationRecord>) -> Result<(), String> {
     let sum: SetDigest = records
         .map(|record| SetDigest::of(record.token, record.op, record.decision.outcome, record.decision.evidence))
         .sum();

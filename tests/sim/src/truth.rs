@@ -7,8 +7,10 @@ use std::{
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tidemark_store::Second;
-use tidemark_wal::{Form, Intent, Kind, Malformed, Operation, Outcome, Parameters, Token};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{
+    EntryIntent, IntentOperation, LogParameters, MalformedInput, OperationKind, Outcome, PayloadFormat, Token,
+};
 
 use crate::cloud::{Event, Metadata, What};
 
@@ -23,17 +25,17 @@ pub(crate) const VMETA: &str = "vmeta";
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Store time, floored to the second.
-    pub time: Second,
+    pub time: StoreSecond,
     /// True time of its landing, milliseconds.
     pub landed: u64,
     /// What it announces.
-    pub intent: Result<Intent, Malformed>,
+    pub intent: Result<EntryIntent, MalformedInput>,
 }
 
 /// One body that a key of a metadata bucket had.
 #[derive(Clone, Debug)]
 struct Version {
-    time: Second,
+    time: StoreSecond,
     metadata: Metadata,
     digest: String,
 }
@@ -42,7 +44,7 @@ struct Version {
 #[derive(Debug)]
 pub struct Truth {
     /// The log's parameters with the second from which each set holds, oldest first.
-    sets: Vec<(Second, Parameters)>,
+    sets: Vec<(StoreSecond, LogParameters)>,
     /// All entries.
     pub entries: BTreeMap<Token, Entry>,
     versions: BTreeMap<String, Vec<Version>>,
@@ -50,7 +52,7 @@ pub struct Truth {
 
 impl Version {
     /// Whether it belongs to the operation, as far as one can tell.
-    fn completes(&self, token: Token, number: usize, op: &Operation) -> bool {
+    fn completes(&self, token: Token, number: usize, op: &IntentOperation) -> bool {
         let names = |field: &str, value: String| self.metadata.get(field).is_none_or(|named| *named == value);
         let theirs = !names("tidemarktoken", token.to_string()) || !names("tidemarkop", number.to_string());
         let other = op.digest.as_ref().is_some_and(|digest| *digest != self.digest);
@@ -82,9 +84,9 @@ impl Truth {
             return Err(format!("entry {token} was {:?}", event.what));
         }
         let entry = Entry {
-            time: Second::from_unix(event.object.stamp / 1000),
+            time: StoreSecond::from_unix(event.object.stamp / 1000),
             landed: event.at,
-            intent: tidemark_wal::parse(token, &event.object.body),
+            intent: tidemark_wal::parse_payload(token, &event.object.body),
         };
         self.entries.insert(token, entry);
         Ok(vec![token])
@@ -98,19 +100,21 @@ impl Truth {
         let added =
             sets.get(self.sets.len()).and_then(|set| serde_json::from_value(set.get("parameters")?.clone()).ok());
         let Some(added) = added.filter(|_| event.what == What::Created) else { return };
-        let from =
-            self.sets.last().map(|(before, old): &(Second, Parameters)| takes_effect(event, *before, old, &added));
+        let from = self
+            .sets
+            .last()
+            .map(|(before, old): &(StoreSecond, LogParameters)| takes_effect(event, *before, old, &added));
         self.sets.push((from.unwrap_or_default(), added));
     }
 
     /// The parameters in force at second `at`.
-    pub fn parameters(&self, at: Second) -> Option<Parameters> {
+    pub fn parameters(&self, at: StoreSecond) -> Option<LogParameters> {
         let sets = self.sets.iter().rev();
         sets.clone().find(|(from, _)| *from <= at).map(|(_, set)| *set)
     }
 
     /// The set that was recorded last.
-    pub fn newest(&self) -> Option<Parameters> {
+    pub fn newest(&self) -> Option<LogParameters> {
         self.sets.last().map(|(_, set)| *set)
     }
 
@@ -127,7 +131,7 @@ impl Truth {
             return Err(format!("descriptor \"{}\" was overwritten by {}", event.key, event.by));
         }
         versions.push(Version {
-            time: Second::from_unix(event.object.stamp / 1000),
+            time: StoreSecond::from_unix(event.object.stamp / 1000),
             metadata: event.object.metadata.clone(),
             digest: hex::encode(Sha256::digest(&event.object.body)),
         });
@@ -139,9 +143,15 @@ impl Truth {
 
     /// When everything that the operation waits for was there, and whether all of it was in time; `None`: something is
     /// absent. A descriptor that was deleted since counts: a committed update does not un-happen.
-    fn completion(&self, token: Token, number: usize, form: Form, op: &Operation) -> Option<Second> {
-        let key = match (&op.descriptor, op.kind, form) {
-            (Some(path), Kind::Label, Form::Intent) => marker(path, token, number)?,
+    fn completion(
+        &self,
+        token: Token,
+        number: usize,
+        format: PayloadFormat,
+        op: &IntentOperation,
+    ) -> Option<StoreSecond> {
+        let key = match (&op.descriptor, op.kind, format) {
+            (Some(path), OperationKind::Label, PayloadFormat::Intent) => marker(path, token, number)?,
             (Some(path), _, _) => path.clone(),
             (None, _, _) => return Some(token.second()),
         };
@@ -159,12 +169,12 @@ impl Truth {
         let Ok(intent) = &entry.intent else { return Some(Outcome::Malformed) };
         let bound = parameters.commit_bound() + Duration::from_secs(1);
         let audit = parameters.audit_window.max(bound);
-        let late = |time: Second| time.since(token.second()) > bound;
+        let late = |time: StoreSecond| time.since(token.second()) > bound;
         if entry.time.since(token.second()) > audit {
             return Some(Outcome::Expired);
         }
         let ops = intent.ops.iter().enumerate();
-        let times: Option<Vec<Second>> = ops.map(|(n, op)| self.completion(token, n, intent.form, op)).collect();
+        let times: Option<Vec<StoreSecond>> = ops.map(|(n, op)| self.completion(token, n, intent.format, op)).collect();
         let Some(times) = times else { return Some(Outcome::Aborted) };
         let from = entry.time.max(token.second());
         Some(if times.iter().any(|time| late(*time) && time.since(from) > audit) {
@@ -182,7 +192,7 @@ impl Truth {
     }
 
     /// The outcomes of all operations below `cursor`, duplicates included. A malformed entry is one operation.
-    pub fn outcomes(&self, cursor: Second) -> BTreeMap<(Token, u32), Outcome> {
+    pub fn outcomes(&self, cursor: StoreSecond) -> BTreeMap<(Token, u32), Outcome> {
         let mut keys = BTreeSet::new();
         let mut outcomes = BTreeMap::new();
         for (token, entry) in self.entries.range(..Token::first_of(cursor)) {
@@ -208,7 +218,7 @@ impl Truth {
 
     /// How often an append with this writer and key is committed by what has landed.
     pub fn times_committed(&self, writer: &str, key: &str) -> usize {
-        let ours = |intent: &Intent| {
+        let ours = |intent: &EntryIntent| {
             intent.writer.as_deref() == Some(writer)
                 && (0..intent.ops.len()).any(|op| intent.key_of(op).as_deref() == Some(key))
         };
@@ -224,7 +234,7 @@ impl Default for Truth {
 }
 
 /// Writer and idempotency key of an operation.
-fn key_of(intent: &Intent, op: usize) -> Option<(String, String)> {
+fn key_of(intent: &EntryIntent, op: usize) -> Option<(String, String)> {
     Some((intent.writer.clone().unwrap_or_default(), intent.key_of(op)?))
 }
 
@@ -236,8 +246,8 @@ fn marker(path: &str, token: Token, number: usize) -> Option<String> {
 }
 
 /// A change takes effect five minutes and `V` after it was recorded.
-fn takes_effect(event: &Event, before: Second, old: &Parameters, new: &Parameters) -> Second {
-    let recorded = Second::from_unix(event.object.stamp / 1000);
+fn takes_effect(event: &Event, before: StoreSecond, old: &LogParameters, new: &LogParameters) -> StoreSecond {
+    let recorded = StoreSecond::from_unix(event.object.stamp / 1000);
     let visible = old.visibility_delay.max(new.visibility_delay);
     recorded.after(Duration::from_mins(5)).after(visible).max(before.next())
 }

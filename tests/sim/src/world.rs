@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tidemark_store::{Entropy, Second, Store};
+use tidemark_store::{Entropy, Store, StoreSecond};
 use tidemark_wal::Log;
 use tokio::sync::watch;
 use url::Url;
@@ -115,8 +115,8 @@ impl World {
     }
 
     /// True time as a second; the clocks of stores are ahead of it by at most the spread.
-    pub fn true_second(&self) -> Second {
-        Second::from_unix((START + self.cloud.elapsed()) / 1000)
+    pub fn true_second(&self) -> StoreSecond {
+        StoreSecond::from_unix((START + self.cloud.elapsed()) / 1000)
     }
 }
 

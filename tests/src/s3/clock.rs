@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 
 /// The machine's clock moved by as much as a test says.
 ///
@@ -25,8 +25,8 @@ impl StoreClock {
     }
 
     /// The store's time, floored as Tidemark reads it.
-    pub fn second(&self) -> Second {
-        Second::floor(self.now())
+    pub fn second(&self) -> StoreSecond {
+        StoreSecond::floor(self.now())
     }
 
     /// Lets `span` pass at once.
@@ -37,7 +37,7 @@ impl StoreClock {
     }
 
     /// Makes it `second` now; the clock goes on from there.
-    pub fn set(&self, second: Second) {
+    pub fn set(&self, second: StoreSecond) {
         let wanted = second.timestamp().duration_since(self.now());
         let mut offset = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *offset = offset.saturating_add(wanted);

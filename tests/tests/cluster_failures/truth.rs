@@ -7,12 +7,12 @@ use std::{
 
 use futures::StreamExt as _;
 use tidemark_catalog::{IndexChain, Manifest, ObjectName, RootChain};
-use tidemark_ingest::engine::{Engine, Marks};
+use tidemark_ingest::engine::{IndexEngine, RecordMarks};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_store::{ChainRecord, Entropy, Second};
+use tidemark_store::{ChainRecord, Entropy, StoreSecond};
 use tidemark_tests::stores;
-use tidemark_wal::{Limits, Log, Outcome, ParameterSource as _, Reader, Resolved};
+use tidemark_wal::{Log, LogReader, Outcome, ParameterSource as _, ReaderLimits, ResolvedEntry};
 
 use super::world::{LOG, METADATA, World, until};
 
@@ -43,14 +43,14 @@ impl World {
         let environment = self.store.environment();
         let log = Log::over(stores::open(LOG, &environment), vec![stores::open(METADATA, &environment)]);
         let schedule = RootChain::open(&log, Entropy::from_os()).schedule().await.expect("the log has parameters");
-        let reader = Reader::new(&log, Limits::default());
-        let listed = reader.list(Second::KSUID_EPOCH, slot.state.cursor.second());
+        let reader = LogReader::new(&log, ReaderLimits::default());
+        let listed = reader.list(StoreSecond::KSUID_EPOCH, slot.state.cursor.second());
         let entries = listed.map(|listed| {
             let (reader, schedule) = (reader.clone(), schedule.clone());
             async move { reader.fetch(&listed.expect("it is listed"), &schedule).await.expect("it is read") }
         });
         let entries: Vec<_> = entries.buffered(16).collect().await;
-        let outcome = |entry: &Resolved| {
+        let outcome = |entry: &ResolvedEntry| {
             let judged = entry.ops.first().map_or(Outcome::Malformed, |op| op.decision.outcome);
             (entry.token.to_string(), text_of(judged))
         };
@@ -67,7 +67,7 @@ async fn indexed(chain: &IndexChain, manifest: &Manifest) -> BTreeMap<String, St
     let cache = tempfile::tempdir().expect("a temporary folder");
     let options = EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 30 };
     let engine = Arc::new(TantivyEngine::open(chain.index().clone(), &options).expect("the engine opens"));
-    let mut marks = Marks::default();
+    let mut marks = RecordMarks::default();
     for sidecar in &manifest.sidecars {
         marks.merge(&engine.read_marks(sidecar).await.expect("the sidecar reads"));
     }

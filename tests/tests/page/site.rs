@@ -6,8 +6,8 @@ use serde_json::{Map, json};
 use tempfile::TempDir;
 use tidemark_catalog::RootChain;
 use tidemark_indexer::service::{DevOptions, DevService};
-use tidemark_store::{Create, Entropy, Metadata};
-use tidemark_wal::{Draft, DraftOp, Log, Token, Writer, WriterOptions};
+use tidemark_store::{Create, Entropy, UserMetadata};
+use tidemark_wal::{DraftOperation, EntryDraft, Log, LogWriter, LogWriterOptions, Token};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ pub(crate) struct Site {
     pub(crate) hostile: Token,
     pub(crate) malformed: Token,
     base: String,
-    writer: Writer,
+    writer: LogWriter,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<()>,
     _folder: TempDir,
@@ -50,7 +50,7 @@ impl Site {
         let hostile = bundle(&writer, "b3", ATTACK).await;
         let malformed = Token::new(race.second(), &Entropy::from_os());
         let body = format!("{{ {ATTACK}").into_bytes().into();
-        let created = log.entries.create(&malformed.to_string(), body, &Metadata::default()).await;
+        let created = log.entries.create(&malformed.to_string(), body, &UserMetadata::default()).await;
         assert!(matches!(created, Create::Committed), "{created:?}");
         until_ready(&base).await;
         Self { race, hostile, malformed, base, writer, stop, running, _folder: folder }
@@ -88,13 +88,13 @@ pub(crate) fn query(text: &str) -> String {
     format!("?{}", query.append_pair("q", text).finish())
 }
 
-async fn writer(log: &Log) -> Writer {
+async fn writer(log: &Log) -> LogWriter {
     let entropy = Entropy::from_os();
     let root = Arc::new(RootChain::open(log, entropy.clone()));
-    Writer::open(log.clone(), root, WriterOptions::named("page"), entropy).await.expect("a writer")
+    LogWriter::open(log.clone(), root, LogWriterOptions::named("page"), entropy).await.expect("a writer")
 }
 
-async fn bundle(writer: &Writer, id: &str, message: &str) -> Token {
+async fn bundle(writer: &LogWriter, id: &str, message: &str) -> Token {
     let body = json!({
         "id": id,
         "message": message,
@@ -102,16 +102,16 @@ async fn bundle(writer: &Writer, id: &str, message: &str) -> Token {
         "contributors": [{ "name": "Grace Hopper", "email": "grace@example.org" }],
     });
     let path = format!("bundles/models/{id}/bundle.yaml");
-    append(writer, DraftOp::Descriptor { path, body: body.to_string().into() }).await
+    append(writer, DraftOperation::Descriptor { path, body: body.to_string().into() }).await
 }
 
-async fn label(writer: &Writer, label: &str, bundle: &str) -> Token {
+async fn label(writer: &LogWriter, label: &str, bundle: &str) -> Token {
     let body = json!({ "name": label, "id": bundle, "timestamp": "2020-02-29T12:00:00Z" }).to_string().into();
     let (repo, label, bundle) = ("models".to_owned(), label.to_owned(), bundle.to_owned());
-    append(writer, DraftOp::Label { repo, label, bundle, body }).await
+    append(writer, DraftOperation::Label { repo, label, bundle, body }).await
 }
 
-async fn append(writer: &Writer, op: DraftOp) -> Token {
-    let draft = Draft { writer: None, idempotency_key: None, attributes: Map::new(), ops: vec![op] };
+async fn append(writer: &LogWriter, op: DraftOperation) -> Token {
+    let draft = EntryDraft { writer: None, idempotency_key: None, attributes: Map::new(), ops: vec![op] };
     writer.append(draft).await.expect("an append").token
 }

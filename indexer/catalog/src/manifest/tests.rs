@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tidemark_store::{Entropy, Second};
+use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{Evidence, Outcome, Token};
 
 use super::*;
@@ -142,8 +142,8 @@ impl World {
     fn publication(&self, to: u64, segments: Vec<SegmentMeta>, sidecars: Vec<SidecarMeta>) -> PublishRequest {
         PublishRequest {
             from: self.state.cursor,
-            to: Cursor(Second::from_unix(to)),
-            horizon: Second::from_unix(to + 3),
+            to: Cursor(StoreSecond::from_unix(to)),
+            horizon: StoreSecond::from_unix(to + 3),
             first_seq: self.state.next_seq,
             records: segments.iter().map(|segment| segment.documents).sum(),
             segments,
@@ -162,7 +162,7 @@ impl World {
             Step::Publish { seconds, segments } => {
                 let from = state.cursor.second().unix().max(self.now);
                 let fact = |outcome: &u8| Fact {
-                    token: Token::new(Second::from_unix(from), &self.entropy),
+                    token: Token::new(StoreSecond::from_unix(from), &self.entropy),
                     outcome: OUTCOMES[usize::from(*outcome)],
                     standing: true,
                 };
@@ -252,7 +252,7 @@ impl World {
         };
         prop_assert!(!matches!(step, Step::Zombie), "a fenced writer published");
         prop_assert_eq!(next.check_state().and_then(|()| next.check_transition(&self.state)), Ok(()), "{:?}", step);
-        next.apply_store_time(Second::from_unix(self.now));
+        next.apply_store_time(StoreSecond::from_unix(self.now));
         if let Some(of) = corrected {
             self.facts[of].standing = false;
         }
@@ -340,9 +340,9 @@ fn broken(step: Result<Manifest, TransactionRejected>, before: &Manifest) -> &'s
 fn a_publication_continues_the_cursor_and_the_seqs() {
     let World { state, .. } = world();
     let at = |from: u64, to: u64, first_seq| PublishRequest {
-        from: Cursor(Second::from_unix(from)),
-        to: Cursor(Second::from_unix(to)),
-        horizon: Second::from_unix(to),
+        from: Cursor(StoreSecond::from_unix(from)),
+        to: Cursor(StoreSecond::from_unix(to)),
+        horizon: StoreSecond::from_unix(to),
         first_seq,
         records: 0,
         segments: Vec::new(),
@@ -356,10 +356,10 @@ fn a_publication_continues_the_cursor_and_the_seqs() {
         state.publish(1, &at(cursor, cursor, 4)),
         Err(TransactionRejected::SeqNotContiguous { first: 4, next: 5 })
     ));
-    let beyond = PublishRequest { horizon: Second::from_unix(cursor), ..at(cursor, cursor + 9, 5) };
+    let beyond = PublishRequest { horizon: StoreSecond::from_unix(cursor), ..at(cursor, cursor + 9, 5) };
     assert!(matches!(state.publish(1, &beyond), Err(TransactionRejected::BeyondHorizon { .. })));
     assert!(matches!(state.publish(2, &at(cursor, cursor, 5)), Err(TransactionRejected::Fenced { epoch: 2, by: 1 })));
-    let restored = Manifest { until: Some(Second::from_unix(1)), ..state.clone() };
+    let restored = Manifest { until: Some(StoreSecond::from_unix(1)), ..state.clone() };
     assert!(matches!(restored.publish(1, &at(cursor, cursor, 5)), Err(TransactionRejected::NotPromoted { .. })));
     assert_eq!(broken(state.publish(1, &at(cursor, cursor, 5)), &state), "none");
 }
@@ -370,7 +370,7 @@ fn the_horizon_stays_where_it_is_when_a_publication_names_a_lower_one() {
     let lower = PublishRequest {
         from: state.cursor,
         to: state.cursor,
-        horizon: Second::from_unix(1),
+        horizon: StoreSecond::from_unix(1),
         first_seq: state.next_seq,
         records: 0,
         segments: Vec::new(),
@@ -445,8 +445,10 @@ fn hasty_takeovers_are_counted_until_somebody_publishes() {
 #[test]
 fn the_newest_tombstones_stay_and_a_step_never_forgets_its_own() {
     let World { mut state, .. } = world();
-    let old =
-        |number| ObjectTombstone { key: format!("g1/segment/{number}"), unreferenced_at: Some(Second::from_unix(1)) };
+    let old = |number| ObjectTombstone {
+        key: format!("g1/segment/{number}"),
+        unreferenced_at: Some(StoreSecond::from_unix(1)),
+    };
     state.tombstones = (0..MAX_TOMBSTONES).map(old).collect();
     let dropped = state.segments[0].key.clone();
     let mut merged = state.segments[0].clone();

@@ -14,7 +14,7 @@ use object_store::{
     Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
-use tidemark_store::{Second, Store};
+use tidemark_store::{Store, StoreSecond};
 use tokio::time::Instant;
 use url::Url;
 
@@ -23,7 +23,7 @@ use url::Url;
 pub(crate) struct Cloud(Arc<Mutex<State>>);
 
 struct State {
-    begin: (Second, Instant),
+    begin: (StoreSecond, Instant),
     objects: BTreeMap<String, Kept>,
     requests: u64,
     dies_at: Option<u64>,
@@ -35,13 +35,13 @@ struct State {
 #[derive(Clone)]
 struct Kept {
     body: Bytes,
-    time: Second,
+    time: StoreSecond,
     attributes: Attributes,
 }
 
 impl Cloud {
     /// An empty bucket whose clock stands at `now`.
-    pub(crate) fn at(now: Second) -> Self {
+    pub(crate) fn at(now: StoreSecond) -> Self {
         Self(Arc::new(Mutex::new(State {
             begin: (now, Instant::now()),
             objects: BTreeMap::new(),
@@ -62,12 +62,12 @@ impl Cloud {
         Store::over(Arc::new(self.clone()), Url::parse(&format!("test://bucket/{prefix}")).unwrap())
     }
 
-    pub(crate) fn now(&self) -> Second {
+    pub(crate) fn now(&self) -> StoreSecond {
         self.state().now()
     }
 
     /// Puts an object with a store time of choice.
-    pub(crate) fn plant(&self, key: &str, body: impl Into<Bytes>, time: Second) {
+    pub(crate) fn plant(&self, key: &str, body: impl Into<Bytes>, time: StoreSecond) {
         let (body, attributes) = (body.into(), Attributes::new());
         self.state().objects.insert(key.to_owned(), Kept { body, time, attributes });
     }
@@ -149,7 +149,7 @@ impl Cloud {
 }
 
 impl State {
-    fn now(&self) -> Second {
+    fn now(&self) -> StoreSecond {
         self.begin.0.after(Duration::from_secs(self.begin.1.elapsed().as_secs()))
     }
 }

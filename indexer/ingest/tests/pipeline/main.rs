@@ -5,7 +5,7 @@ mod world;
 
 use std::time::Duration;
 
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::Outcome;
 
 use tidemark_ingest::IngestOptions;
@@ -23,7 +23,7 @@ async fn a_backfill_indexes_every_entry_once() {
     world.run_for(MINUTE).await;
     let contents = world.check().await;
     assert_eq!(contents.records.len(), 1500 + 3);
-    assert!(world.status().lag_seconds == 0 && world.status().trouble.is_none(), "{:?}", world.status());
+    assert!(world.status().lag_seconds == 0 && world.status().problem.is_none(), "{:?}", world.status());
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,21 +159,21 @@ async fn a_store_that_fails_is_reported_and_nothing_is_skipped() {
     world.cloud.fail(Some(&tokens[7].to_string()));
     let running = world.start();
     world.pass(3 * MINUTE).await;
-    let trouble = world.status().trouble.expect("it is said");
-    assert!(trouble.message.contains(&tokens[7].to_string()), "{}", trouble.message);
+    let problem = world.status().problem.expect("it is said");
+    assert!(problem.message.contains(&tokens[7].to_string()), "{}", problem.message);
     assert!(world.contents().await.records.is_empty());
     world.cloud.fail(None);
     world.pass(3 * MINUTE).await;
     assert_eq!(world.check().await.records.len(), 20);
-    assert_eq!(world.status().trouble, None);
+    assert_eq!(world.status().problem, None);
     for (part, span) in [("list of", 10 * MINUTE), (".tidemark/", 10 * MINUTE), ("index/", MINUTE)] {
         world.append(world.ago(30), &Draft::entity(1));
         world.cloud.fail(Some(part));
         world.pass(span).await;
-        assert!(world.status().trouble.is_some() || part == "index/", "{part}");
+        assert!(world.status().problem.is_some() || part == "index/", "{part}");
         world.cloud.fail(None);
         world.pass(5 * MINUTE).await;
-        assert_eq!(world.status().trouble, None, "{part}");
+        assert_eq!(world.status().problem, None, "{part}");
     }
     assert_eq!(world.check().await.records.len(), 23);
     world.stop(running).await;
@@ -253,12 +253,12 @@ async fn a_segment_that_is_gone_or_damaged_is_named_until_it_is_brought_back() {
         }
         world.append(world.ago(70), &Draft::entity(1));
         world.pass(3 * MINUTE).await;
-        let trouble = world.status().trouble.expect("it is said");
-        assert!(trouble.message.contains(&segment), "{}", trouble.message);
+        let problem = world.status().problem.expect("it is said");
+        assert!(problem.message.contains(&segment), "{}", problem.message);
     }
     world.cloud.plant(&key, kept, world.cloud.now());
     world.pass(2 * MINUTE).await;
-    assert_eq!(world.status().trouble, None);
+    assert_eq!(world.status().problem, None);
     assert_eq!(world.check().await.records.len(), 22);
     world.stop(running).await;
 }
@@ -278,7 +278,7 @@ async fn an_entry_that_was_deleted_after_it_was_listed_does_not_stall_the_tail()
 #[tokio::test(start_paused = true)]
 async fn an_entry_from_the_future_does_not_delay_the_others() {
     let world = World::new(IngestOptions::default()).await;
-    world.append(Second::from_unix(5_680_000_000), &Draft::entity(0));
+    world.append(StoreSecond::from_unix(5_680_000_000), &Draft::entity(0));
     let running = world.start();
     for number in 1..=6 {
         world.pass(MINUTE + Duration::from_secs(7)).await;
@@ -300,11 +300,11 @@ async fn the_lag_grows_while_the_log_or_the_clock_cannot_be_read() {
         world.cloud.fail(Some(part));
         world.pass(10 * MINUTE).await;
         let status = world.status();
-        assert!(status.trouble.is_some(), "{part}");
+        assert!(status.problem.is_some(), "{part}");
         assert!((500..=610).contains(&status.lag_seconds), "{part}: {} s", status.lag_seconds);
         world.cloud.fail(None);
         world.pass(2 * MINUTE).await;
-        assert_eq!((world.status().lag_seconds, world.status().trouble), (0, None), "{part}");
+        assert_eq!((world.status().lag_seconds, world.status().problem), (0, None), "{part}");
     }
     world.stop(running).await;
 }

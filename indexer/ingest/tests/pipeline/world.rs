@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tidemark_catalog::{Generation, IndexChain, IndexTotals, Manifest, RootChain, WriterIdentity};
-use tidemark_store::{Clock, Entropy, Second, Store};
-use tidemark_wal::{Log, Outcome, Parameters, Token};
+use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_wal::{Log, LogParameters, Outcome, Token};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::cloud::Cloud;
 use tidemark_ingest::{
     Ingest, IngestError, IngestOptions, IngestStatus,
-    engine::{Current, Engine},
-    model::{Contents, Model},
+    engine::{IndexEngine, LatestCommit},
+    model_engine::{IndexContents, ModelEngine},
 };
 
 /// What a test's writer appends.
@@ -62,7 +62,7 @@ pub(crate) struct Running {
 }
 
 /// Makes the engine of the index that lives in a store.
-pub(crate) type EngineMaker = Box<dyn Fn(Store) -> Arc<dyn Engine>>;
+pub(crate) type EngineMaker = Box<dyn Fn(Store) -> Arc<dyn IndexEngine>>;
 
 pub(crate) struct World {
     pub(crate) cloud: Cloud,
@@ -76,13 +76,13 @@ pub(crate) struct World {
 impl World {
     /// A log with an expiry of 10 s and an audit window of two hours, and the model engine.
     pub(crate) async fn new(options: IngestOptions) -> Self {
-        Self::with_engine(options, Box::new(|store| Arc::new(Model::new(store)))).await
+        Self::with_engine(options, Box::new(|store| Arc::new(ModelEngine::new(store)))).await
     }
 
     /// The same with another engine.
     pub(crate) async fn with_engine(options: IngestOptions, engine: EngineMaker) -> Self {
         let world = Self {
-            cloud: Cloud::at(Second::from_unix(1_800_000_000)),
+            cloud: Cloud::at(StoreSecond::from_unix(1_800_000_000)),
             entropy: Entropy::seeded(7),
             options,
             status: watch::Sender::default(),
@@ -98,7 +98,7 @@ impl World {
         parameters().horizon_delay()
     }
 
-    pub(crate) fn ago(&self, seconds: u64) -> Second {
+    pub(crate) fn ago(&self, seconds: u64) -> StoreSecond {
         self.cloud.now().before(Duration::from_secs(seconds))
     }
 
@@ -111,12 +111,12 @@ impl World {
     }
 
     /// Appends an entry of second `at`, in time.
-    pub(crate) fn append(&self, at: Second, draft: &Draft) -> Token {
+    pub(crate) fn append(&self, at: StoreSecond, draft: &Draft) -> Token {
         self.append_at(at, at, draft)
     }
 
     /// Appends an entry of second `at` with store time `time`.
-    pub(crate) fn append_at(&self, at: Second, time: Second, draft: &Draft) -> Token {
+    pub(crate) fn append_at(&self, at: StoreSecond, time: StoreSecond, draft: &Draft) -> Token {
         let token = Token::new(at, &self.entropy);
         let body = match &draft.body {
             Value::String(path) => path.clone(),
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// Completes a bundle.
-    pub(crate) fn describe(&self, bundle: &str, time: Second) {
+    pub(crate) fn describe(&self, bundle: &str, time: StoreSecond) {
         let body = format!("id: {bundle}\nmessage: a bundle\ntimestamp: 2026-01-01T00:00:00Z\n");
         self.cloud.plant(&format!("metadata/{}", path(bundle)), body, time);
     }
@@ -139,11 +139,11 @@ impl World {
             self.cloud.plant(&format!("log/{}", Token::new(at, &self.entropy)), body, at);
         }
         self.cloud.plant("log/readme.txt", "hello", at);
-        let future = Token::new(Second::from_unix(5_000_000_000), &self.entropy);
+        let future = Token::new(StoreSecond::from_unix(5_000_000_000), &self.entropy);
         self.cloud.plant(&format!("log/{future}"), "from the future", at);
     }
 
-    fn engine(&self) -> Arc<dyn Engine> {
+    fn engine(&self) -> Arc<dyn IndexEngine> {
         (self.engine)(self.cloud.store("index"))
     }
 
@@ -207,9 +207,9 @@ impl World {
         self.chain().latest().await.unwrap().unwrap().state
     }
 
-    pub(crate) async fn contents(&self) -> Contents {
+    pub(crate) async fn contents(&self) -> IndexContents {
         let (manifest, engine) = (self.manifest().await, self.engine());
-        let mut contents = Contents::default();
+        let mut contents = IndexContents::default();
         for segment in &manifest.segments {
             let records = engine.records(segment, segment.seq.clone()).await.unwrap();
             contents.records.extend(records.into_iter().map(|record| (record.seq, record)));
@@ -231,7 +231,7 @@ impl World {
     }
 
     /// Checks what must hold of every index, and gives what is in it.
-    pub(crate) async fn check(&self) -> Contents {
+    pub(crate) async fn check(&self) -> IndexContents {
         let (manifest, contents) = (self.manifest().await, self.contents().await);
         assert!(manifest.cursor.second() <= manifest.horizon);
         let seqs: Vec<u64> = contents.records.keys().copied().collect();
@@ -242,7 +242,7 @@ impl World {
         contents
     }
 
-    fn check_each_operation_once(contents: &Contents) {
+    fn check_each_operation_once(contents: &IndexContents) {
         let mut standing = BTreeMap::new();
         for record in contents.records.values().filter(|record| !contents.marks.corrected.contains(record.seq)) {
             let double = standing.insert((record.token, record.op), record.seq);
@@ -252,19 +252,19 @@ impl World {
 }
 
 /// `outdated` is what the naive fold over all committed operations gives.
-fn check_newest(contents: &Contents) {
+fn check_newest(contents: &IndexContents) {
     let standing = || contents.records.values().filter(|record| !contents.marks.corrected.contains(record.seq));
-    let mut newest: BTreeMap<&str, Current> = BTreeMap::new();
-    for (entity, current) in standing().filter_map(|record| record.current()) {
+    let mut newest: BTreeMap<&str, LatestCommit> = BTreeMap::new();
+    for (entity, current) in standing().filter_map(|record| record.entity_commit()) {
         let known = newest.entry(entity).or_insert(current);
         *known = current.max(*known);
     }
-    for (entity, current) in standing().filter_map(|record| record.current()) {
+    for (entity, current) in standing().filter_map(|record| record.entity_commit()) {
         let outdated = contents.marks.outdated.contains(current.seq);
         assert_eq!(outdated, newest[entity] != current, "{entity}, seq {}", current.seq);
     }
 }
 
-fn parameters() -> Parameters {
-    Parameters { audit_window: Duration::from_hours(2), ..Parameters::with_expiry(Duration::from_secs(10)) }
+fn parameters() -> LogParameters {
+    LogParameters { audit_window: Duration::from_hours(2), ..LogParameters::with_expiry(Duration::from_secs(10)) }
 }

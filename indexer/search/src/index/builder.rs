@@ -22,8 +22,8 @@ use super::{
     scratch::ScratchDirectory,
 };
 use tidemark_ingest::{
-    Record,
-    engine::{EngineError, Packed, PackedFile, SegmentBuilder},
+    OperationRecord,
+    engine::{EngineError, PackedSegment, SegmentBuilder, SegmentFile},
 };
 
 /// Memory that Tantivy sizes its hash tables for. They grow when a segment needs more.
@@ -77,7 +77,7 @@ impl TantivyBuilder {
 
 #[async_trait]
 impl SegmentBuilder for TantivyBuilder {
-    async fn add(&mut self, records: Vec<Record>) -> Result<(), EngineError> {
+    async fn add(&mut self, records: Vec<OperationRecord>) -> Result<(), EngineError> {
         let mut inner = self.idle().await?;
         let size = self.size.clone();
         self.work = Work::Busy(spawn_blocking(move || {
@@ -92,7 +92,7 @@ impl SegmentBuilder for TantivyBuilder {
         self.size.load(Ordering::Relaxed)
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<Packed, EngineError> {
+    async fn finish(mut self: Box<Self>) -> Result<PackedSegment, EngineError> {
         let inner = self.idle().await?;
         let folder = self.folder;
         spawn_blocking(move || {
@@ -105,7 +105,7 @@ impl SegmentBuilder for TantivyBuilder {
 }
 
 impl Inner {
-    fn add(&mut self, records: &[Record]) -> Result<(), EngineError> {
+    fn add(&mut self, records: &[OperationRecord]) -> Result<(), EngineError> {
         for record in records {
             let doc = to_document(&self.fields, record).map_err(|e| refused("store a record", &e))?;
             self.writer.add_document(doc).map_err(|e| refused("index a record", &e))?;
@@ -120,7 +120,7 @@ pub(crate) fn pack_index(
     scratch: &ScratchDirectory,
     fields: &Fields,
     folder: &Path,
-) -> Result<Packed, EngineError> {
+) -> Result<PackedSegment, EngineError> {
     let segments = index.searchable_segments().map_err(|e| refused("read a new segment", &e))?;
     let segment = segments.first().ok_or_else(|| refused("pack a segment", &"it holds no record"))?;
     let reader = SegmentReader::open(segment).map_err(|e| refused("read a new segment", &e))?;
@@ -129,8 +129,8 @@ pub(crate) fn pack_index(
     let mut file = NamedTempFile::new_in(folder).map_err(|e| disk(folder, e))?;
     let out = io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
     let written = write_pack(scratch, out, documents, &filter).map_err(|e| disk(folder, e))?;
-    Ok(Packed {
-        file: PackedFile::File(file.into_temp_path()),
+    Ok(PackedSegment {
+        file: SegmentFile::File(file.into_temp_path()),
         size: written.size,
         checksum: written.checksum,
         documents,

@@ -21,7 +21,7 @@ use tidemark_store::Store;
 use tokio::task::spawn_blocking;
 
 use super::remote::{Blocks, RemoteFile};
-use tidemark_ingest::engine::{EngineError, PackedFile};
+use tidemark_ingest::engine::{EngineError, SegmentFile};
 
 /// Bytes of one GET of a download.
 const PART: u64 = 8 << 20;
@@ -111,14 +111,14 @@ impl Cache {
     }
 
     /// Takes over a file that was just packed and uploaded as `segment`.
-    pub(crate) fn adopt(&self, segment: &SegmentMeta, file: PackedFile) -> Result<(), EngineError> {
+    pub(crate) fn adopt(&self, segment: &SegmentMeta, file: SegmentFile) -> Result<(), EngineError> {
         if !self.make_room(segment.size) {
             return Ok(());
         }
         let target = self.folder.join(&segment.checksum);
         match file {
-            PackedFile::File(path) => path.persist(&target).map_err(|e| disk(&target, e.error))?,
-            PackedFile::Memory(bytes) => {
+            SegmentFile::File(path) => path.persist(&target).map_err(|e| disk(&target, e.error))?,
+            SegmentFile::Memory(bytes) => {
                 let mut temporary = NamedTempFile::new_in(&self.folder).map_err(|e| disk(&target, e))?;
                 io::Write::write_all(&mut temporary, &bytes).map_err(|e| disk(&target, e))?;
                 temporary.persist(&target).map_err(|e| disk(&target, e.error))?;

@@ -8,11 +8,11 @@ use tantivy::{
     DateTime, TantivyDocument,
     schema::{Field, Value as _},
 };
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
 use super::schema::Fields;
-use tidemark_ingest::{Record, engine::KeyOfWriter};
+use tidemark_ingest::{OperationRecord, engine::WriterKey};
 
 /// Longest text that is indexed as one exact term. Longer ones are indexed by a digest, see [`term_text`].
 const LONGEST_TERM: usize = 1024;
@@ -27,14 +27,14 @@ const LONGEST_NAME: usize = 256;
 pub(crate) struct NotARecord(String);
 
 /// The document of a record.
-pub(crate) fn to_document(fields: &Fields, record: &Record) -> Result<TantivyDocument, serde_json::Error> {
+pub(crate) fn to_document(fields: &Fields, record: &OperationRecord) -> Result<TantivyDocument, serde_json::Error> {
     let mut doc = to_unstored(fields, record);
     doc.add_bytes(fields.record, &serde_json::to_vec(record)?);
     Ok(doc)
 }
 
 /// The document of a record that is kept elsewhere: searchable, but not stored.
-pub(crate) fn to_unstored(fields: &Fields, record: &Record) -> TantivyDocument {
+pub(crate) fn to_unstored(fields: &Fields, record: &OperationRecord) -> TantivyDocument {
     let mut doc = TantivyDocument::default();
     add_position(&mut doc, fields, record);
     add_names(&mut doc, fields, record);
@@ -45,7 +45,7 @@ pub(crate) fn to_unstored(fields: &Fields, record: &Record) -> TantivyDocument {
 }
 
 /// The record that a stored document holds.
-pub(crate) fn from_document(fields: &Fields, doc: &TantivyDocument) -> Result<Record, NotARecord> {
+pub(crate) fn from_document(fields: &Fields, doc: &TantivyDocument) -> Result<OperationRecord, NotARecord> {
     let bytes = doc
         .get_first(fields.record)
         .and_then(|value| value.as_bytes())
@@ -59,8 +59,8 @@ pub(crate) fn order_of(token: &Token) -> u64 {
 }
 
 /// The second of a token with that order.
-pub(crate) fn second_of(order: u64) -> Second {
-    Second::from_unix(Second::KSUID_EPOCH.unix() + (order >> 32))
+pub(crate) fn second_of(order: u64) -> StoreSecond {
+    StoreSecond::from_unix(StoreSecond::KSUID_EPOCH.unix() + (order >> 32))
 }
 
 /// The term that stands for `text` in an exact field: `text` itself, or its start with a digest when it is long.
@@ -73,15 +73,15 @@ pub(crate) fn term_text(text: &str) -> Cow<'_, str> {
 }
 
 /// Writer and idempotency key as one term. The length keeps (`ab`, `c`) and (`a`, `bc`) apart.
-pub(crate) fn writer_key(KeyOfWriter { writer, key }: &KeyOfWriter) -> String {
+pub(crate) fn writer_key(WriterKey { writer, key }: &WriterKey) -> String {
     term_text(&format!("{}:{writer}{key}", writer.len())).into_owned()
 }
 
-fn date(second: Second) -> DateTime {
+fn date(second: StoreSecond) -> DateTime {
     DateTime::from_timestamp_secs(i64::try_from(second.unix()).unwrap_or(i64::MAX / 1_000_000_000))
 }
 
-fn add_position(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
+fn add_position(doc: &mut TantivyDocument, fields: &Fields, record: &OperationRecord) {
     doc.add_text(fields.token, record.token.to_string());
     doc.add_u64(fields.order, order_of(&record.token));
     doc.add_u64(fields.op, u64::from(record.op));
@@ -99,7 +99,7 @@ fn add_position(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
     doc.add_u64(fields.size, record.size);
 }
 
-fn add_names(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
+fn add_names(doc: &mut TantivyDocument, fields: &Fields, record: &OperationRecord) {
     let exact = [
         (fields.repo, &record.repo),
         (fields.bundle, &record.bundle),
@@ -122,12 +122,12 @@ fn add_names(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
     if let Some(path) = &record.path {
         doc.add_text(fields.path, path);
     }
-    if let Some(key) = record.key_of_writer() {
+    if let Some(key) = record.writer_key() {
         doc.add_text(fields.writer_key, writer_key(&key));
     }
 }
 
-fn add_descriptor(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
+fn add_descriptor(doc: &mut TantivyDocument, fields: &Fields, record: &OperationRecord) {
     for contributor in &record.contributors {
         let (name, email) = (contributor.name.as_str(), contributor.email.as_str());
         doc.add_text(fields.contributor, term_text(if name.is_empty() { email } else { name }));
@@ -141,7 +141,7 @@ fn add_descriptor(doc: &mut TantivyDocument, fields: &Fields, record: &Record) {
         }
     }
     if let Some(time) = record.client_time {
-        doc.add_date(fields.client_time, date(Second::floor(time)));
+        doc.add_date(fields.client_time, date(StoreSecond::floor(time)));
     }
     for (field, number) in [(fields.leaf_size, record.leaf_size), (fields.count, record.count)] {
         if let Some(number) = number {

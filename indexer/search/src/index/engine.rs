@@ -27,8 +27,8 @@ use super::{
     snapshot::{Served, Snapshot},
 };
 use tidemark_ingest::{
-    Record,
-    engine::{Engine, EngineError, Lookup, Marks, Packed, PackedFile, SegmentBuilder},
+    OperationRecord,
+    engine::{EngineError, IndexEngine, Lookup, PackedSegment, RecordMarks, SegmentBuilder, SegmentFile},
 };
 
 /// Objects that are opened at once.
@@ -58,7 +58,7 @@ pub struct TantivyEngine {
 struct Open {
     segments: HashMap<String, Weak<OpenSegment>>,
     served: HashMap<String, Weak<Served>>,
-    sidecars: BTreeMap<String, Arc<Marks>>,
+    sidecars: BTreeMap<String, Arc<RecordMarks>>,
     latest: Option<Arc<Snapshot>>,
 }
 
@@ -86,7 +86,7 @@ impl TantivyEngine {
         &self.fields
     }
 
-    async fn served(&self, segment: SegmentMeta, marks: Arc<Marks>) -> Result<Arc<Served>, EngineError> {
+    async fn served(&self, segment: SegmentMeta, marks: Arc<RecordMarks>) -> Result<Arc<Served>, EngineError> {
         let before = self.state().served.get(&segment.key).and_then(Weak::upgrade);
         let open = self.segment(segment).await?;
         spawn_blocking(move || Served::new(open, &marks, before)).await.map_err(|e| refused("open a segment", &e))?
@@ -106,7 +106,7 @@ impl TantivyEngine {
     }
 
     /// The union of all sidecars. Only those that are new are read.
-    async fn marks(&self, sidecars: &[SidecarMeta]) -> Result<Arc<Marks>, EngineError> {
+    async fn marks(&self, sidecars: &[SidecarMeta]) -> Result<Arc<RecordMarks>, EngineError> {
         let latest = self.state().latest.clone();
         let known = latest.as_deref().map_or(&[][..], |latest| &latest.manifest.sidecars);
         let (mut union, new) = match (&latest, sidecars.strip_prefix(known)) {
@@ -120,7 +120,7 @@ impl TantivyEngine {
         Ok(union)
     }
 
-    async fn read_marks_once(&self, sidecar: &SidecarMeta) -> Result<Arc<Marks>, EngineError> {
+    async fn read_marks_once(&self, sidecar: &SidecarMeta) -> Result<Arc<RecordMarks>, EngineError> {
         if let Some(marks) = self.state().sidecars.get(&sidecar.key) {
             return Ok(marks.clone());
         }
@@ -149,7 +149,7 @@ impl TantivyEngine {
 }
 
 #[async_trait]
-impl Engine for TantivyEngine {
+impl IndexEngine for TantivyEngine {
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
         Ok(Box::new(TantivyBuilder::new(self.cache.folder(), &self.fields)?))
     }
@@ -158,7 +158,7 @@ impl Engine for TantivyEngine {
         Ok(Arc::new(SnapshotLookup(self.snapshot(manifest).await?)))
     }
 
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<Packed, EngineError> {
+    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let segments: Vec<_> = stream::iter(inputs.to_vec())
             .map(|segment| self.segment(segment))
             .buffered(OPENED_AT_ONCE)
@@ -168,7 +168,7 @@ impl Engine for TantivyEngine {
         spawn_blocking(move || merge(&segments, &fields, &folder)).await.map_err(|e| refused("merge segments", &e))?
     }
 
-    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<Record>, EngineError> {
+    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
         let open = self.segment(segment.clone()).await?;
         let held = seqs.start.max(segment.seq.start)..seqs.end.min(segment.seq.end);
         spawn_blocking(move || held.filter_map(|seq| open.doc(seq)).map(|doc| open.record(doc)).collect())
@@ -176,11 +176,11 @@ impl Engine for TantivyEngine {
             .map_err(|e| refused("read records", &e))?
     }
 
-    fn pack_marks(&self, marks: &Marks) -> Result<Bytes, EngineError> {
+    fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError> {
         sidecar::pack(marks).map_err(|e| refused("pack marks", &e))
     }
 
-    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<Marks, EngineError> {
+    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError> {
         let object = self.store.get(&sidecar.key, LARGEST_SIDECAR).await?;
         let object = object.ok_or_else(|| EngineError::Gone { key: sidecar.key.clone() })?;
         let body = object.body.ok_or_else(|| damaged(&sidecar.key, &"it is too large"))?;
@@ -192,7 +192,7 @@ impl Engine for TantivyEngine {
         sidecar::read(&body).map_err(|e| damaged(&sidecar.key, &e))
     }
 
-    async fn uploaded(&self, segment: &SegmentMeta, file: PackedFile) {
+    async fn segment_uploaded(&self, segment: &SegmentMeta, file: SegmentFile) {
         if let Err(error) = self.cache.adopt(segment, file) {
             tracing::warn!(key = segment.key, %error, "a new segment was not kept in the cache, it will be fetched");
         }
@@ -200,7 +200,7 @@ impl Engine for TantivyEngine {
 }
 
 /// One segment with the documents of `segments`, one after the other. Blocks.
-fn merge(segments: &[Arc<OpenSegment>], fields: &Fields, folder: &Path) -> Result<Packed, EngineError> {
+fn merge(segments: &[Arc<OpenSegment>], fields: &Fields, folder: &Path) -> Result<PackedSegment, EngineError> {
     let scratch = ScratchDirectory::new(folder).map_err(|e| super::cache::disk(folder, e))?;
     let inputs: Vec<_> = segments.iter().map(|segment| segment.tantivy().clone()).collect();
     let everything = inputs.iter().map(|_| None).collect();

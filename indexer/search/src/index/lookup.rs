@@ -14,7 +14,9 @@ use super::{
     segment::OpenSegment,
     snapshot::{Served, Snapshot},
 };
-use tidemark_ingest::engine::{Current, Decided, EngineError, KeyOfWriter, Lookup, Unsettled, Wanted};
+use tidemark_ingest::engine::{
+    AbortedOperation, AbortedQuery, EngineError, LatestCommit, Lookup, RecordedOutcome, WriterKey,
+};
 
 /// A snapshot that answers off the async threads.
 pub(crate) struct SnapshotLookup(pub(crate) Arc<Snapshot>);
@@ -31,36 +33,41 @@ impl SnapshotLookup {
 
 #[async_trait]
 impl Lookup for SnapshotLookup {
-    async fn decided(&self, tokens: &[Token]) -> Result<Vec<Vec<Decided>>, EngineError> {
+    async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
         let tokens = tokens.to_vec();
-        self.ask(move |snapshot| tokens.iter().map(|token| snapshot.decided(token)).collect()).await
+        self.ask(move |snapshot| tokens.iter().map(|token| snapshot.recorded_outcomes(token)).collect()).await
     }
 
-    async fn current(&self, entities: &[String]) -> Result<Vec<Option<Current>>, EngineError> {
+    async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError> {
         let entities = entities.to_vec();
-        self.ask(move |snapshot| entities.iter().map(|entity| snapshot.current(entity)).collect()).await
+        self.ask(move |snapshot| entities.iter().map(|entity| snapshot.latest_commit(entity)).collect()).await
     }
 
-    async fn committed(&self, keys: &[KeyOfWriter]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
+    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
         let keys = keys.to_vec();
-        self.ask(move |snapshot| keys.iter().map(|key| snapshot.committed(key)).collect()).await
+        self.ask(move |snapshot| keys.iter().map(|key| snapshot.first_commit(key)).collect()).await
     }
 
-    async fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError> {
-        let wanted = wanted.clone();
-        self.ask(move |snapshot| snapshot.unsettled(&wanted)).await
+    async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
+        let query = query.clone();
+        self.ask(move |snapshot| snapshot.aborted_operations(&query)).await
     }
 }
 
 impl Snapshot {
     /// All records of a token, by (op, seq).
-    pub(crate) fn decided(&self, token: &Token) -> Result<Vec<Decided>, EngineError> {
+    pub(crate) fn recorded_outcomes(&self, token: &Token) -> Result<Vec<RecordedOutcome>, EngineError> {
         let mut decided = Vec::new();
         for (segment, doc) in self.records_of(token)? {
             let outcome =
                 segment.outcome(doc).ok_or_else(|| segment.damaged(&format!("document {doc} has no outcome")))?;
             let seq = segment.seq(doc);
-            decided.push(Decided { op: segment.op(doc), seq, outcome, corrected: self.marks.corrected.contains(seq) });
+            decided.push(RecordedOutcome {
+                op: segment.op(doc),
+                seq,
+                outcome,
+                corrected: self.marks.corrected.contains(seq),
+            });
         }
         decided.sort_by_key(|decided| (decided.op, decided.seq));
         Ok(decided)
@@ -80,7 +87,7 @@ impl Snapshot {
     }
 
     /// The one committed operation of an entity that nothing overtook.
-    pub(crate) fn current(&self, entity: &str) -> Result<Option<Current>, EngineError> {
+    pub(crate) fn latest_commit(&self, entity: &str) -> Result<Option<LatestCommit>, EngineError> {
         let term = term_text(entity);
         for segment in self.open_segments().rev() {
             if !segment.may_hold(Asked::Entity, &term) {
@@ -89,7 +96,7 @@ impl Snapshot {
             let docs = segment.docs_with(segment.fields.entity, &term)?;
             if let Some(doc) = docs.into_iter().rev().find(|doc| self.is_current(segment, *doc)) {
                 let record = segment.record(doc)?;
-                return Ok(record.current().map(|(_, current)| current));
+                return Ok(record.entity_commit().map(|(_, current)| current));
             }
         }
         Ok(None)
@@ -103,7 +110,7 @@ impl Snapshot {
         }
     }
 
-    fn committed(&self, key: &KeyOfWriter) -> Result<Option<(Token, u32)>, EngineError> {
+    fn first_commit(&self, key: &WriterKey) -> Result<Option<(Token, u32)>, EngineError> {
         let term = writer_key(key);
         let mut smallest = None;
         for segment in self.open_segments() {
@@ -123,16 +130,16 @@ impl Snapshot {
     }
 
     /// Only those that are given are read from the store of records; the others are left out by what lies in memory.
-    fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError> {
-        let mut aborted = self.aborted(wanted)?;
+    fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
+        let mut aborted = self.aborted(query)?;
         aborted.sort_unstable_by_key(|(order, segment, doc)| (*order, segment.seq(*doc)));
-        if let Some(last) = aborted.get(wanted.most.saturating_sub(1)).map(|last| last.0) {
+        if let Some(last) = aborted.get(query.limit.saturating_sub(1)).map(|last| last.0) {
             aborted.truncate(aborted.partition_point(|one| one.0 <= last));
         }
         let mut found = Vec::with_capacity(aborted.len());
         for (_, segment, doc) in aborted {
             let record = segment.record(doc)?;
-            found.push(Unsettled {
+            found.push(AbortedOperation {
                 token: record.token,
                 op: record.op,
                 seq: record.seq,
@@ -144,19 +151,19 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// All that `wanted` may mean, with the order of their tokens.
-    fn aborted(&self, wanted: &Wanted) -> Result<Vec<(u64, &OpenSegment, DocId)>, EngineError> {
-        let after = wanted.after.as_ref().map(order_of);
+    /// All that `query` may mean, with the order of their tokens.
+    fn aborted(&self, query: &AbortedQuery) -> Result<Vec<(u64, &OpenSegment, DocId)>, EngineError> {
+        let after = query.after.as_ref().map(order_of);
         let mut aborted = Vec::new();
         for segment in self.open_segments() {
-            if segment.of.first.second() >= wanted.seconds.end || wanted.after.is_some_and(|at| segment.of.last <= at) {
+            if segment.of.first.second() >= query.seconds.end || query.after.is_some_and(|at| segment.of.last <= at) {
                 continue;
             }
             for doc in segment.docs_with(segment.fields.outcome, Outcome::Aborted.as_str())? {
                 let order = segment.order.first(doc).unwrap_or_default();
                 let later = after.is_none_or(|after| order > after);
                 if later
-                    && wanted.seconds.contains(&segment.announced(doc))
+                    && query.seconds.contains(&segment.announced(doc))
                     && !self.marks.corrected.contains(segment.seq(doc))
                 {
                     aborted.push((order, segment, doc));

@@ -11,7 +11,7 @@ use tantivy::{
     store::StoreReader,
 };
 use tidemark_catalog::SegmentMeta;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::Outcome;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     pack::Pack,
     schema::{Fields, tokenizers},
 };
-use tidemark_ingest::{Record, engine::EngineError};
+use tidemark_ingest::{OperationRecord, engine::EngineError};
 
 /// Blocks of stored records that a segment keeps decompressed.
 const STORE_BLOCKS: usize = 8;
@@ -120,14 +120,14 @@ impl OpenSegment {
     }
 
     /// The later of the token's second and the entry's store time.
-    pub(crate) fn announced(&self, doc: DocId) -> Second {
+    pub(crate) fn announced(&self, doc: DocId) -> StoreSecond {
         let token = second_of(self.order.first(doc).unwrap_or_default());
         let entry = self.entry_time.first(doc).map_or(0, DateTime::into_timestamp_secs);
-        token.max(Second::from_unix(u64::try_from(entry).unwrap_or(0)))
+        token.max(StoreSecond::from_unix(u64::try_from(entry).unwrap_or(0)))
     }
 
     /// The stored record. Its seq is that of the document: a builder may have stored an earlier number.
-    pub(crate) fn record(&self, doc: DocId) -> Result<Record, EngineError> {
+    pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
         let stored: TantivyDocument = self.store.get(doc).map_err(|e| self.damaged(&e))?;
         let mut record = from_document(&self.fields, &stored).map_err(|e| self.damaged(&e))?;
         record.seq = self.seq(doc);

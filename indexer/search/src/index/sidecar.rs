@@ -10,7 +10,7 @@ use std::io;
 use bytes::{BufMut, Bytes, BytesMut};
 use roaring::RoaringTreemap;
 
-use tidemark_ingest::engine::Marks;
+use tidemark_ingest::engine::RecordMarks;
 
 const FORMAT: u32 = 1;
 const MAGIC: [u8; 4] = *b"TMS1";
@@ -28,7 +28,7 @@ pub(crate) enum SidecarError {
 }
 
 /// The bytes of `marks`.
-pub(crate) fn pack(marks: &Marks) -> io::Result<Bytes> {
+pub(crate) fn pack(marks: &RecordMarks) -> io::Result<Bytes> {
     let first = marks.corrected.serialized_size();
     let mut out = BytesMut::with_capacity(HEAD + first + marks.outdated.serialized_size());
     out.put_slice(&MAGIC);
@@ -41,7 +41,7 @@ pub(crate) fn pack(marks: &Marks) -> io::Result<Bytes> {
 }
 
 /// The marks of `bytes`. Any bytes give an error rather than a panic.
-pub(crate) fn read(bytes: &[u8]) -> Result<Marks, SidecarError> {
+pub(crate) fn read(bytes: &[u8]) -> Result<RecordMarks, SidecarError> {
     let (head, rest) = bytes.split_at_checked(HEAD).ok_or(SidecarError::NoSidecar)?;
     if head[..4] != MAGIC {
         return Err(SidecarError::NoSidecar);
@@ -53,7 +53,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Marks, SidecarError> {
     let first = head[8..].iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
     let (corrected, outdated) =
         usize::try_from(first).ok().and_then(|first| rest.split_at_checked(first)).ok_or(SidecarError::NoSidecar)?;
-    Ok(Marks {
+    Ok(RecordMarks {
         corrected: RoaringTreemap::deserialize_from(corrected)?,
         outdated: RoaringTreemap::deserialize_from(outdated)?,
     })
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused() {
-        let mut bytes = pack(&Marks::default()).unwrap().to_vec();
+        let mut bytes = pack(&RecordMarks::default()).unwrap().to_vec();
         bytes[4] = 2;
         assert!(matches!(read(&bytes), Err(SidecarError::NewerFormat(2))));
     }
@@ -78,14 +78,14 @@ mod tests {
     proptest! {
         #[test]
         fn marks_round_trip(a in btree_set(any::<u64>(), 0..50), b in btree_set(0u64..300, 0..50)) {
-            let marks = Marks { corrected: a.into_iter().collect(), outdated: b.into_iter().collect() };
+            let marks = RecordMarks { corrected: a.into_iter().collect(), outdated: b.into_iter().collect() };
             prop_assert_eq!(read(&pack(&marks).unwrap()).unwrap(), marks);
         }
 
         #[test]
         fn any_bytes_and_any_damage_are_read_without_a_panic(noise in vec(any::<u8>(), 0..100), seqs in btree_set(0u64..300, 0..50), at: prop::sample::Index, flip in 1u8..) {
             let _ = read(&noise);
-            let marks = Marks { corrected: seqs.into_iter().collect(), outdated: RoaringTreemap::default() };
+            let marks = RecordMarks { corrected: seqs.into_iter().collect(), outdated: RoaringTreemap::default() };
             let mut bytes = pack(&marks).unwrap().to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;

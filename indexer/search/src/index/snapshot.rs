@@ -6,14 +6,14 @@ use tantivy::SegmentReader;
 use tidemark_catalog::Manifest;
 
 use super::segment::OpenSegment;
-use tidemark_ingest::engine::{EngineError, Marks};
+use tidemark_ingest::engine::{EngineError, RecordMarks};
 
 /// One manifest, open for search and look-ups. Immutable; shares open segments with its neighbours.
 pub(crate) struct Snapshot {
     pub(crate) manifest: Manifest,
     /// In seq order.
     pub(crate) segments: Vec<Arc<Served>>,
-    pub(crate) marks: Arc<Marks>,
+    pub(crate) marks: Arc<RecordMarks>,
 }
 
 /// A segment as one manifest shows it.
@@ -29,7 +29,7 @@ impl Served {
     /// The segment without the documents that `marks` call corrected. `before`: how an earlier manifest shows it.
     pub(crate) fn new(
         segment: Arc<OpenSegment>,
-        marks: &Marks,
+        marks: &RecordMarks,
         before: Option<Arc<Self>>,
     ) -> Result<Arc<Self>, EngineError> {
         let seqs = segment.of.seq.clone();

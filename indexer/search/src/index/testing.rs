@@ -10,20 +10,20 @@ use tidemark_catalog::{
     CompactionResult, Cursor, Generation, IndexChain, Manifest, ObjectKind, ObjectName, PublishRequest, RecordCounts,
     SegmentMeta, SetDigest, SidecarMeta, WriterIdentity, WriterLease,
 };
-use tidemark_store::{Clock, Entropy, Metadata, Second, Store};
-use tidemark_wal::{Contributor, Decision, Evidence, Kind, Log, Outcome, Token};
+use tidemark_store::{Clock, Entropy, Store, StoreSecond, UserMetadata};
+use tidemark_wal::{Contributor, Evidence, Log, OperationKind, Outcome, OutcomeDecision, Token};
 
 use super::{EngineOptions, TantivyEngine};
 use tidemark_ingest::{
-    Record,
-    engine::{Engine, Marks, Packed, PackedFile},
+    OperationRecord,
+    engine::{IndexEngine, PackedSegment, RecordMarks, SegmentFile},
 };
 
 /// The second at which test histories begin.
 pub(crate) const BEGIN: u64 = 1_700_000_000;
 
 /// A record to be: everything but its seq.
-pub(crate) fn record() -> impl Strategy<Value = Record> {
+pub(crate) fn record() -> impl Strategy<Value = OperationRecord> {
     let place = (0u64..50, any::<[u8; 16]>(), 0u32..3);
     let names = (select(vec!["red", "green", "blue"]), select(vec!["main", "dev"]), 0..3usize);
     let outcome = select(vec![
@@ -40,11 +40,11 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
     let key = option::of((select(vec!["w", "v"]), select(vec!["k1", "k2", "k3"])));
     (place, names, outcome, words, people, key, 0u64..40).prop_map(
         |((second, random, op), (repo, label, kind), outcome, words, people, key, late)| {
-            let token = Token::from_parts(Second::from_unix(BEGIN + second), random);
+            let token = Token::from_parts(StoreSecond::from_unix(BEGIN + second), random);
             let named = |(name, email): (&str, &str)| Contributor { name: name.to_owned(), email: email.to_owned() };
-            Record {
+            OperationRecord {
                 op,
-                kind: [Kind::Bundle, Kind::Label, Kind::Malformed][kind],
+                kind: [OperationKind::Bundle, OperationKind::Label, OperationKind::Malformed][kind],
                 repo: (kind < 2).then(|| repo.to_owned()),
                 label: (kind == 1).then(|| label.to_owned()),
                 entity: (kind == 1).then(|| format!("label/{repo}/{label}")),
@@ -60,23 +60,23 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
     )
 }
 
-fn decision(token: Token, outcome: Outcome, late: u64) -> Decision {
-    Decision {
+fn decision(token: Token, outcome: Outcome, late: u64) -> OutcomeDecision {
+    OutcomeDecision {
         outcome,
         evidence: (outcome == Outcome::Committed).then_some(Evidence::Bound),
         entry_time: token.second(),
-        completed: Some(Second::from_unix(token.second().unix() + late)),
-        sightings: Vec::new(),
+        completed: Some(StoreSecond::from_unix(token.second().unix() + late)),
+        observations: Vec::new(),
     }
 }
 
 /// A committed operation without anything else.
-pub(crate) fn plain(token: Token) -> Record {
-    Record {
+pub(crate) fn plain(token: Token) -> OperationRecord {
+    OperationRecord {
         seq: 0,
         token,
         op: 0,
-        kind: Kind::Entry,
+        kind: OperationKind::Entry,
         decision: decision(token, Outcome::Committed, 0),
         entity: None,
         repo: None,
@@ -105,14 +105,14 @@ pub(crate) fn plain(token: Token) -> Record {
 pub(crate) fn token(second: u64, n: u32) -> Token {
     let mut random = [0; 16];
     random[..4].copy_from_slice(&n.to_be_bytes());
-    Token::from_parts(Second::from_unix(BEGIN + second), random)
+    Token::from_parts(StoreSecond::from_unix(BEGIN + second), random)
 }
 
 /// A history in batches: each continues the tokens of the one before, but for corrections of aborted operations.
-pub(crate) fn history() -> impl Strategy<Value = Vec<Vec<Record>>> {
+pub(crate) fn history() -> impl Strategy<Value = Vec<Vec<OperationRecord>>> {
     let batch = (vec(record(), 1..12), vec(any::<prop::sample::Index>(), 0..3));
     vec(batch, 1..6).prop_map(|batches| {
-        let mut aborted: Vec<Record> = Vec::new();
+        let mut aborted: Vec<OperationRecord> = Vec::new();
         let mut history = Vec::new();
         for ((records, corrected), number) in batches.into_iter().zip(0u64..) {
             let mut batch = placed(records, number);
@@ -131,12 +131,12 @@ pub(crate) fn history() -> impl Strategy<Value = Vec<Vec<Record>>> {
 }
 
 /// The records of one batch, in token order and with each (token, op) once.
-fn placed(records: Vec<Record>, number: u64) -> Vec<Record> {
+fn placed(records: Vec<OperationRecord>, number: u64) -> Vec<OperationRecord> {
     let moved = records.into_iter().map(|mut record| {
         let mut random = [0; 16];
         random.copy_from_slice(&record.token.as_bytes()[4..]);
         let second = record.token.second().unix() + 50 * number;
-        record.token = Token::from_parts(Second::from_unix(second), random);
+        record.token = Token::from_parts(StoreSecond::from_unix(second), random);
         ((record.token, record.op), record)
     });
     moved.collect::<BTreeMap<_, _>>().into_values().collect()
@@ -148,8 +148,8 @@ pub(crate) struct World {
     pub(crate) log: Log,
     pub(crate) chain: IndexChain,
     pub(crate) engine: Arc<TantivyEngine>,
-    pub(crate) records: Vec<Record>,
-    pub(crate) marks: Marks,
+    pub(crate) records: Vec<OperationRecord>,
+    pub(crate) marks: RecordMarks,
     pub(crate) writer_lease: WriterLease,
     entropy: Entropy,
     folder: TempDir,
@@ -169,7 +169,7 @@ impl World {
             chain.acquire(WriterIdentity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
         let folder = TempDir::new().unwrap();
         let engine = Arc::new(engine(&store, &folder, bytes));
-        let (records, marks) = (Vec::new(), Marks::default());
+        let (records, marks) = (Vec::new(), RecordMarks::default());
         Self { store, log, chain, engine, records, marks, writer_lease, entropy, folder }
     }
 
@@ -183,7 +183,7 @@ impl World {
     }
 
     /// Publishes a batch as one segment, with the marks that it causes.
-    pub(crate) async fn publish(&mut self, mut batch: Vec<Record>) {
+    pub(crate) async fn publish(&mut self, mut batch: Vec<OperationRecord>) {
         let first_seq = self.manifest().next_seq;
         for (record, seq) in batch.iter_mut().zip(first_seq..) {
             record.seq = seq;
@@ -200,7 +200,7 @@ impl World {
         self.writer_lease.publish(publication).await.unwrap();
     }
 
-    async fn build(&self, batch: &[Record]) -> SegmentMeta {
+    async fn build(&self, batch: &[OperationRecord]) -> SegmentMeta {
         let mut builder = self.engine.builder().unwrap();
         for chunk in batch.chunks(3) {
             builder.add(chunk.to_vec()).await.unwrap();
@@ -209,11 +209,11 @@ impl World {
         self.put(packed, batch).await
     }
 
-    async fn put(&self, packed: Packed, records: &[Record]) -> SegmentMeta {
+    async fn put(&self, packed: PackedSegment, records: &[OperationRecord]) -> SegmentMeta {
         let key = self.name(ObjectKind::Segment);
         match &packed.file {
-            PackedFile::File(path) => self.store.put_file(&key, path).await.unwrap(),
-            PackedFile::Memory(bytes) => self.store.put(&key, bytes.clone()).await.unwrap(),
+            SegmentFile::File(path) => self.store.put_file(&key, path).await.unwrap(),
+            SegmentFile::Memory(bytes) => self.store.put(&key, bytes.clone()).await.unwrap(),
         }
         let (counts, digest) = sums(records);
         SegmentMeta {
@@ -233,10 +233,10 @@ impl World {
         ObjectName::new(&self.manifest().generation, kind, self.writer_lease.epoch(), &self.entropy).to_string()
     }
 
-    async fn mark(&mut self, batch: &[Record]) -> Vec<SidecarMeta> {
-        let all: Vec<Record> = self.records.iter().chain(batch).cloned().collect();
+    async fn mark(&mut self, batch: &[OperationRecord]) -> Vec<SidecarMeta> {
+        let all: Vec<OperationRecord> = self.records.iter().chain(batch).cloned().collect();
         let marks = naive_marks(&all);
-        let new = Marks {
+        let new = RecordMarks {
             corrected: &marks.corrected - &self.marks.corrected,
             outdated: &marks.outdated - &self.marks.outdated,
         };
@@ -247,7 +247,8 @@ impl World {
         let body = self.engine.pack_marks(&new).unwrap();
         let key = self.name(ObjectKind::Sidecar);
         self.store.put(&key, body.clone()).await.unwrap();
-        let corrected: Vec<Record> = all.into_iter().filter(|record| new.corrected.contains(record.seq)).collect();
+        let corrected: Vec<OperationRecord> =
+            all.into_iter().filter(|record| new.corrected.contains(record.seq)).collect();
         let (counts, digest) = sums(&corrected);
         let checksum = hex::encode(Sha256::digest(&body));
         let (size, outdated) = (body.len() as u64, new.outdated.len());
@@ -259,7 +260,8 @@ impl World {
         let inputs = self.manifest().segments[places].to_vec();
         let packed = self.engine.merge(&inputs).await.unwrap();
         let seqs = inputs[0].seq.start..inputs[inputs.len() - 1].seq.end;
-        let held: Vec<Record> = self.records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect();
+        let held: Vec<OperationRecord> =
+            self.records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect();
         let adds = vec![self.put(packed, &held).await];
         let removes = inputs.into_iter().map(|segment| segment.key).collect();
         self.writer_lease.adopt(CompactionResult { removes, adds, ..CompactionResult::default() }).await.unwrap();
@@ -267,12 +269,12 @@ impl World {
 
     /// Writes an entry to the log.
     pub(crate) async fn write_entry(&self, token: Token, body: &'static str) {
-        let created = self.log.entries.create(&token.to_string(), body.into(), &Metadata::new()).await;
+        let created = self.log.entries.create(&token.to_string(), body.into(), &UserMetadata::new()).await;
         assert!(matches!(created, tidemark_store::Create::Committed), "{created:?}");
     }
 
     /// What is shown: records that no correction replaced.
-    pub(crate) fn standing(&self) -> impl Iterator<Item = &Record> {
+    pub(crate) fn standing(&self) -> impl Iterator<Item = &OperationRecord> {
         self.records.iter().filter(|record| !self.marks.corrected.contains(record.seq))
     }
 }
@@ -282,7 +284,7 @@ fn engine(store: &Store, folder: &TempDir, cache_bytes: u64) -> TantivyEngine {
     TantivyEngine::open(store.clone(), &options).unwrap()
 }
 
-fn sums(records: &[Record]) -> (RecordCounts, SetDigest) {
+fn sums(records: &[OperationRecord]) -> (RecordCounts, SetDigest) {
     let (mut counts, mut digest) = (RecordCounts::default(), SetDigest::default());
     for record in records {
         counts.add(record.decision.outcome);
@@ -292,17 +294,17 @@ fn sums(records: &[Record]) -> (RecordCounts, SetDigest) {
 }
 
 /// The marks of a history, from first principles.
-pub(crate) fn naive_marks(records: &[Record]) -> Marks {
-    let mut marks = Marks::default();
+pub(crate) fn naive_marks(records: &[OperationRecord]) -> RecordMarks {
+    let mut marks = RecordMarks::default();
     let mut latest = BTreeMap::new();
     for record in records {
         if let Some(before) = latest.insert((record.token, record.op), record.seq) {
             marks.corrected.insert(before);
         }
     }
-    let mut newest: BTreeMap<&str, (tidemark_ingest::engine::Current, u64)> = BTreeMap::new();
+    let mut newest: BTreeMap<&str, (tidemark_ingest::engine::LatestCommit, u64)> = BTreeMap::new();
     for record in records.iter().filter(|record| !marks.corrected.contains(record.seq)) {
-        let Some((entity, current)) = record.current() else { continue };
+        let Some((entity, current)) = record.entity_commit() else { continue };
         match newest.get(entity) {
             Some((known, _)) if *known > current => {
                 marks.outdated.insert(record.seq);

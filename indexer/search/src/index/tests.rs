@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
 use super::testing::{BEGIN, World, history, plain, token};
 use tidemark_ingest::{
-    Record,
-    engine::{Decided, Engine, EngineError, KeyOfWriter, Lookup, Unsettled, Wanted},
+    OperationRecord,
+    engine::{AbortedOperation, AbortedQuery, EngineError, IndexEngine, Lookup, RecordedOutcome, WriterKey},
 };
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -19,15 +19,15 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// Every question about every name of the history, and some names that it does not have.
 async fn answers_are_right(world: &World, lookup: &dyn Lookup) -> Result<(), TestCaseError> {
     let records = &world.records;
-    let corrected = |record: &Record| world.marks.corrected.contains(record.seq);
+    let corrected = |record: &OperationRecord| world.marks.corrected.contains(record.seq);
     let mut tokens: Vec<Token> = records.iter().map(|record| record.token).collect();
     tokens.extend([token(3, 9), Token::from_bytes([255; 20])]);
-    for (token, found) in tokens.iter().zip(lookup.decided(&tokens).await.unwrap()) {
+    for (token, found) in tokens.iter().zip(lookup.recorded_outcomes(&tokens).await.unwrap()) {
         let of = records.iter().filter(|record| record.token == *token);
-        let mut wanted: Vec<Decided> = of
+        let mut wanted: Vec<RecordedOutcome> = of
             .map(|record| {
                 let (outcome, corrected) = (record.decision.outcome, corrected(record));
-                Decided { op: record.op, seq: record.seq, outcome, corrected }
+                RecordedOutcome { op: record.op, seq: record.seq, outcome, corrected }
             })
             .collect();
         wanted.sort_by_key(|decided| (decided.op, decided.seq));
@@ -36,39 +36,45 @@ async fn answers_are_right(world: &World, lookup: &dyn Lookup) -> Result<(), Tes
     let (mut current, mut committed) = (BTreeMap::new(), BTreeMap::new());
     let mut unsettled = Vec::new();
     for record in world.standing() {
-        if let Some((entity, this)) = record.current() {
+        if let Some((entity, this)) = record.entity_commit() {
             let newest = current.entry(entity.to_owned()).or_insert(this);
             *newest = this.max(*newest);
         }
-        if let Some(key) = record.key_of_writer().filter(|_| record.committed()) {
+        if let Some(key) = record.writer_key().filter(|_| record.is_committed()) {
             let smallest = committed.entry(key).or_insert((record.token, record.op));
             *smallest = (*smallest).min((record.token, record.op));
         }
         let (entry_time, evidence) = (record.decision.entry_time, record.decision.evidence);
         if record.decision.outcome == Outcome::Aborted && record.token.second().max(entry_time).unix() >= BEGIN + 30 {
-            unsettled.push(Unsettled { token: record.token, op: record.op, seq: record.seq, entry_time, evidence });
+            unsettled.push(AbortedOperation {
+                token: record.token,
+                op: record.op,
+                seq: record.seq,
+                entry_time,
+                evidence,
+            });
         }
     }
     for repo in ["red", "green", "blue", "none"] {
         let entity = format!("label/{repo}/main");
-        let found = lookup.current(std::slice::from_ref(&entity)).await.unwrap();
+        let found = lookup.latest_commits(std::slice::from_ref(&entity)).await.unwrap();
         prop_assert_eq!(found, vec![current.get(&entity).copied()]);
     }
     for (writer, key) in [("w", "k1"), ("w", "k2"), ("v", "k1"), ("v", "k3"), ("", "k1")] {
-        let key = KeyOfWriter { writer: writer.to_owned(), key: key.to_owned() };
-        let found = lookup.committed(std::slice::from_ref(&key)).await.unwrap();
+        let key = WriterKey { writer: writer.to_owned(), key: key.to_owned() };
+        let found = lookup.first_commits(std::slice::from_ref(&key)).await.unwrap();
         prop_assert_eq!(found, vec![committed.get(&key).copied()]);
     }
     unsettled.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
-    let from = Second::from_unix(BEGIN + 30);
-    let mut wanted = Wanted { seconds: from..Second::KSUID_END, after: None, most: usize::MAX };
-    prop_assert_eq!(&lookup.unsettled(&wanted).await.unwrap(), &unsettled);
-    wanted.most = 2;
+    let from = StoreSecond::from_unix(BEGIN + 30);
+    let mut query = AbortedQuery { seconds: from..StoreSecond::KSUID_END, after: None, limit: usize::MAX };
+    prop_assert_eq!(&lookup.aborted_operations(&query).await.unwrap(), &unsettled);
+    query.limit = 2;
     let mut piecewise = Vec::new();
     loop {
-        let found = lookup.unsettled(&wanted).await.unwrap();
+        let found = lookup.aborted_operations(&query).await.unwrap();
         let Some(last) = found.last() else { break };
-        wanted.after = Some(last.token);
+        query.after = Some(last.token);
         prop_assert!(found.len() <= 4, "at most three operations an entry");
         piecewise.extend(found);
     }
@@ -76,7 +82,7 @@ async fn answers_are_right(world: &World, lookup: &dyn Lookup) -> Result<(), Tes
     Ok(())
 }
 
-async fn records_are_kept(world: &World, engine: &dyn Engine) -> Result<(), TestCaseError> {
+async fn records_are_kept(world: &World, engine: &dyn IndexEngine) -> Result<(), TestCaseError> {
     let mut kept = Vec::new();
     for segment in &world.manifest().segments {
         kept.extend(engine.records(segment, segment.seq.clone()).await.unwrap());
@@ -149,7 +155,7 @@ async fn an_opened_manifest_outlives_its_objects_in_store_and_cache() {
     world.merge(0..2).await;
     world.store.delete(&keys).await.unwrap();
     world.engine.open(world.manifest()).await.unwrap();
-    let found = lookup.decided(&[token(1, 1), token(2, 2)]).await.unwrap();
+    let found = lookup.recorded_outcomes(&[token(1, 1), token(2, 2)]).await.unwrap();
     assert!(found.iter().all(|decided| decided.len() == 1));
 }
 
@@ -161,7 +167,7 @@ async fn what_is_too_deep_or_too_long_to_index_is_kept_all_the_same() {
         deep = serde_json::json!({ "deeper": [deep] });
     }
     let long = "x".repeat(100_000);
-    let record = Record {
+    let record = OperationRecord {
         payload: serde_json::json!({ "deep": deep, long.clone(): long.clone(), "list": [null, [1]] }),
         descriptor: serde_json::json!(["no object"]),
         entity: Some(long.clone()),
@@ -175,7 +181,7 @@ async fn what_is_too_deep_or_too_long_to_index_is_kept_all_the_same() {
     world.publish(vec![record]).await;
     records_are_kept(&world, world.engine.as_ref()).await.unwrap();
     let lookup = world.engine.open(world.manifest()).await.unwrap();
-    assert!(lookup.current(std::slice::from_ref(&long)).await.unwrap()[0].is_some());
-    let key = KeyOfWriter { writer: String::new(), key: long };
-    assert!(lookup.committed(&[key]).await.unwrap()[0].is_some());
+    assert!(lookup.latest_commits(std::slice::from_ref(&long)).await.unwrap()[0].is_some());
+    let key = WriterKey { writer: String::new(), key: long };
+    assert!(lookup.first_commits(&[key]).await.unwrap()[0].is_some());
 }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{hit, question::Question, words};
 use crate::http::parameters::encode;
-use tidemark_search::api::{EntityAnswer, Hit};
+use tidemark_search::api::{EntityAnswer, SearchHit};
 
 /// The entity with its history.
 pub(crate) fn shown(entity: &EntityAnswer) -> Markup {
@@ -32,7 +32,7 @@ pub(crate) fn shown(entity: &EntityAnswer) -> Markup {
     }
 }
 
-fn standing(current: Option<&Hit>) -> Markup {
+fn standing(current: Option<&SearchHit>) -> Markup {
     html! {
         @match current {
             None => {

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::{hit, json, words};
-use tidemark_search::api::{EntryAnswer, EntryOperation, Hit, SightingAnswer};
+use tidemark_search::api::{EntryAnswer, EntryOperation, ObservationAnswer, SearchHit};
 
 /// The entry.
 pub(crate) fn shown(entry: &EntryAnswer) -> Markup {
@@ -53,7 +53,7 @@ fn shown_operation(operation: &EntryOperation) -> Markup {
             p.verdict { (words::meaning(found.outcome)) "." }
             (corrections(operation))
             (facts(operation))
-            (sightings(&operation.sightings))
+            (observations(&operation.observations))
             @if operation.descriptor != Value::Null {
                 h3 { "Descriptor" }
                 (json::shown(&operation.descriptor))
@@ -103,7 +103,7 @@ fn facts(operation: &EntryOperation) -> Markup {
     }
 }
 
-fn texts(found: &Hit) -> Markup {
+fn texts(found: &SearchHit) -> Markup {
     let texts = [
         ("Repository", &found.repo),
         ("Bundle", &found.bundle),
@@ -127,23 +127,23 @@ fn fact(name: &str, value: &Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 
-fn sightings(sightings: &[SightingAnswer]) -> Markup {
+fn observations(observations: &[ObservationAnswer]) -> Markup {
     html! {
-        @if !sightings.is_empty() {
+        @if !observations.is_empty() {
             h3 { "What the outcome rests on" }
             div.scroll tabindex="0" role="region" aria-label="Descriptors that were found" {
                 table {
                     thead { tr { th { "Object" } th { "Stored" } th { "Evidence" } th { "SHA-256" } } }
                     tbody {
-                        @for sighting in sightings {
+                        @for observation in observations {
                             tr {
-                                td { code { (sighting.key) } }
-                                td { (words::time(sighting.time)) }
-                                td { @match sighting.evidence {
+                                td { code { (observation.key) } }
+                                td { (words::time(observation.time)) }
+                                td { @match observation.evidence {
                                     Some(evidence) => { (evidence.as_str()) }
                                     None => { "of another operation" }
                                 } }
-                                td { code title=(sighting.digest) { (sighting.digest.get(..12).unwrap_or(&sighting.digest)) } }
+                                td { code title=(observation.digest) { (observation.digest.get(..12).unwrap_or(&observation.digest)) } }
                             }
                         }
                     }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{question::Question, words};
-use tidemark_search::api::{Facet, FacetCount, SearchAnswer};
+use tidemark_search::api::{FacetCount, FacetField, SearchAnswer};
 
 /// Values of a facet that are shown at once; the others are folded away.
 const SHOWN: usize = 8;
@@ -12,14 +12,14 @@ const SHOWN: usize = 8;
 pub(crate) fn panel(answer: &SearchAnswer, question: &Question) -> Markup {
     html! {
         aside.facets #facets data-live aria-label="Narrow by" {
-            @for facet in Facet::ALL {
+            @for facet in FacetField::ALL {
                 (group(facet, answer.facets.get(facet.name()).map_or(&[], Vec::as_slice), question))
             }
         }
     }
 }
 
-fn group(facet: Facet, values: &[FacetCount], question: &Question) -> Markup {
+fn group(facet: FacetField, values: &[FacetCount], question: &Question) -> Markup {
     let name = facet.name();
     let most = values.iter().map(|value| value.count).max().unwrap_or(1).max(1);
     let (shown, folded) = values.split_at(values.len().min(SHOWN));
@@ -56,11 +56,11 @@ fn item(name: &str, value: &FacetCount, most: u64, question: &Question) -> Marku
     }
 }
 
-const fn heading(facet: Facet) -> &'static str {
+const fn heading(facet: FacetField) -> &'static str {
     match facet {
-        Facet::Kind => "Kind",
-        Facet::Repo => "Repository",
-        Facet::Outcome => "Outcome",
-        Facet::Contributor => "Contributor",
+        FacetField::Kind => "Kind",
+        FacetField::Repo => "Repository",
+        FacetField::Outcome => "Outcome",
+        FacetField::Contributor => "Contributor",
     }
 }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use tidemark_wal::Outcome;
 
 use super::{question::Question, words};
-use tidemark_search::api::{Hit, Person};
+use tidemark_search::api::{ContributorAnswer, SearchHit};
 
 /// People named in a list, at most.
 const PEOPLE: usize = 3;
@@ -15,7 +15,7 @@ const EXCERPT: usize = 240;
 const SAME_TIME: i64 = 600;
 
 /// An operation as an item of a list.
-pub(crate) fn item(hit: &Hit, question: &Question) -> Markup {
+pub(crate) fn item(hit: &SearchHit, question: &Question) -> Markup {
     let (title, rest) = title(hit);
     html! {
         li.hit data-token=(hit.token) data-outcome=(hit.outcome.as_str()) {
@@ -31,7 +31,7 @@ pub(crate) fn item(hit: &Hit, question: &Question) -> Markup {
 }
 
 /// The address of the entry, at this operation.
-pub(crate) fn href(hit: &Hit) -> String {
+pub(crate) fn href(hit: &SearchHit) -> String {
     format!("entry?token={}#op-{}", hit.token, hit.op)
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn entity_href(key: &str) -> String {
 }
 
 /// Outcome, and what sets the operation apart.
-pub(crate) fn marks(hit: &Hit) -> Markup {
+pub(crate) fn marks(hit: &SearchHit) -> Markup {
     html! {
         span.marks {
             @if hit.current { span.badge.current title="the newest committed operation of its entity" { "current" } }
@@ -55,7 +55,7 @@ pub(crate) fn marks(hit: &Hit) -> Markup {
 }
 
 /// What an operation is called, and what else its message says.
-pub(crate) fn title(hit: &Hit) -> (String, Option<String>) {
+pub(crate) fn title(hit: &SearchHit) -> (String, Option<String>) {
     let message = hit.message.as_deref().map(str::trim).filter(|message| !message.is_empty());
     let name = name(hit);
     match (hit.kind.as_str(), message) {
@@ -68,7 +68,7 @@ pub(crate) fn title(hit: &Hit) -> (String, Option<String>) {
     }
 }
 
-fn name(hit: &Hit) -> String {
+fn name(hit: &SearchHit) -> String {
     let of = |name: &Option<String>| name.clone().unwrap_or_default();
     match hit.kind.as_str() {
         "repo" => of(&hit.repo),
@@ -97,7 +97,7 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-fn meta(hit: &Hit, question: &Question) -> Markup {
+fn meta(hit: &SearchHit, question: &Question) -> Markup {
     html! {
         @if let Some(repo) = &hit.repo {
             a.repo href=(question.set("repo", repo).href()) title="narrow to this repository" { (repo) }
@@ -112,12 +112,12 @@ fn meta(hit: &Hit, question: &Question) -> Markup {
 }
 
 /// The client's time, where it says something else than the store's.
-pub(crate) fn client_time(hit: &Hit) -> Option<Timestamp> {
+pub(crate) fn client_time(hit: &SearchHit) -> Option<Timestamp> {
     let apart = |client: &Timestamp| (client.as_second() - hit.time.as_second()).abs() > SAME_TIME;
     hit.client_time.filter(apart)
 }
 
-fn people(people: &[Person]) -> String {
+fn people(people: &[ContributorAnswer]) -> String {
     let names: Vec<&str> = people.iter().take(PEOPLE).map(called).collect();
     match people.len().saturating_sub(PEOPLE) {
         0 => names.join(", "),
@@ -125,6 +125,6 @@ fn people(people: &[Person]) -> String {
     }
 }
 
-fn called(person: &Person) -> &str {
+fn called(person: &ContributorAnswer) -> &str {
     if person.name.is_empty() { &person.email } else { &person.name }
 }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use tidemark_wal::Outcome;
 
 use super::{frame, question::Question, words};
-use tidemark_search::api::{OutcomeCounts, Role, StatusAnswer};
+use tidemark_search::api::{OutcomeCounts, ProcessRole, StatusAnswer};
 
 /// The state of the index.
 pub(crate) fn shown(status: Option<&StatusAnswer>) -> Markup {
@@ -66,9 +66,9 @@ fn horizon(status: &StatusAnswer) -> Markup {
 /// Why the index is behind, as far as this process can tell.
 fn reason(status: &StatusAnswer) -> Option<&str> {
     let guess = match (status.lag_seconds, status.role) {
-        (0, _) | (_, Role::Writer) => None,
-        (_, Role::Reader) => Some("The index's writer is busy, or has stopped."),
-        (_, Role::Standby) => Some("This process waits to take over from the index's writer."),
+        (0, _) | (_, ProcessRole::Writer) => None,
+        (_, ProcessRole::Reader) => Some("The index's writer is busy, or has stopped."),
+        (_, ProcessRole::Standby) => Some("This process waits to take over from the index's writer."),
     };
     status.lag_reason.as_deref().or(guess)
 }
@@ -86,7 +86,7 @@ fn index(status: &StatusAnswer) -> Markup {
                 div { dt { "This process" } dd { (role(status.role)) } }
                 div { dt { "Segments" } dd { (words::number(status.segments)) } }
                 div { dt { "Size" } dd { (words::bytes(status.bytes)) } }
-                div { dt { "Keys that are no tokens" } dd { (words::number(status.strangers)) } }
+                div { dt { "Unrecognized keys" } dd { (words::number(status.unrecognized_keys)) } }
             }
         }
     }
@@ -145,10 +145,10 @@ fn outcomes(counts: &OutcomeCounts) -> Markup {
     }
 }
 
-const fn role(role: Role) -> &'static str {
+const fn role(role: ProcessRole) -> &'static str {
     match role {
-        Role::Writer => "writes the index",
-        Role::Standby => "waits for the writer's role",
-        Role::Reader => "reads only",
+        ProcessRole::Writer => "writes the index",
+        ProcessRole::Standby => "waits for the writer's role",
+        ProcessRole::Reader => "reads only",
     }
 }

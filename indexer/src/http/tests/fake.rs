@@ -5,15 +5,15 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 
 use tidemark_search::{
-    Search, SearchError,
+    SearchError, SearchService,
     api::{
-        Corrected, EntityAnswer, EntityRequest, EntryAnswer, EntryOperation, FacetCount, HistogramBucket, Hit,
-        OutcomeCounts, OverlayStatus, Person, Position, Role, SearchAnswer, SearchRequest, SightingAnswer,
-        StatusAnswer,
+        ContributorAnswer, CorrectedOutcome, EntityAnswer, EntityRequest, EntryAnswer, EntryOperation, FacetCount,
+        HistogramBucket, IndexPosition, ObservationAnswer, OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer,
+        SearchHit, SearchRequest, StatusAnswer,
     },
 };
 
@@ -22,7 +22,7 @@ const START: u64 = 1_795_168_800;
 
 #[derive(Clone, Default)]
 pub(super) struct Fake {
-    pub(super) hits: Vec<Hit>,
+    pub(super) hits: Vec<SearchHit>,
     pub(super) payload: Value,
     pub(super) fails: Option<SearchError>,
     pub(super) panics: bool,
@@ -44,9 +44,9 @@ impl Fake {
             Outcome::Expired,
         ];
         let kinds = ["bundle", "label", "bundle", "repo", "diamond", "context", "split", "entry"];
-        let mut hits: Vec<Hit> =
+        let mut hits: Vec<SearchHit> =
             outcomes.iter().zip(kinds).enumerate().map(|(n, (o, k))| hit(n as u64, k, *o)).collect();
-        hits.push(Hit {
+        hits.push(SearchHit {
             reason: Some("neither YAML nor JSON: control character at byte 3".to_owned()),
             message: None,
             ..hit(9, "malformed", Outcome::Malformed)
@@ -62,7 +62,7 @@ impl Fake {
     pub(super) fn full_of(text: &str) -> Self {
         let of = || Some(text.to_owned());
         let kinds = ["bundle", "label", "repo", "context", "diamond", "split", "entry", "malformed", text];
-        let hits = kinds.iter().enumerate().map(|(n, kind)| Hit {
+        let hits = kinds.iter().enumerate().map(|(n, kind)| SearchHit {
             kind: (*kind).to_owned(),
             entity: of(),
             repo: of(),
@@ -73,7 +73,7 @@ impl Fake {
             split: of(),
             path: of(),
             message: Some(format!("{text}\n{text}")),
-            contributors: vec![Person { name: text.to_owned(), email: text.to_owned() }],
+            contributors: vec![ContributorAnswer { name: text.to_owned(), email: text.to_owned() }],
             writer: of(),
             idempotency_key: of(),
             reason: of(),
@@ -99,21 +99,25 @@ impl Fake {
     }
 }
 
-pub(super) fn position() -> Position {
-    Position { generation: "g1".to_owned(), manifest: 7, watermark: Second::from_unix(START + 3_600).timestamp() }
+pub(super) fn position() -> IndexPosition {
+    IndexPosition {
+        generation: "g1".to_owned(),
+        manifest: 7,
+        watermark: StoreSecond::from_unix(START + 3_600).timestamp(),
+    }
 }
 
 pub(super) fn token(n: u64) -> Token {
-    Token::from_parts(Second::from_unix(START + n * 300), [7; 16])
+    Token::from_parts(StoreSecond::from_unix(START + n * 300), [7; 16])
 }
 
 fn at(n: u64) -> Timestamp {
-    Second::from_unix(START + n * 300).timestamp()
+    StoreSecond::from_unix(START + n * 300).timestamp()
 }
 
-fn hit(n: u64, kind: &str, outcome: Outcome) -> Hit {
+fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
     let (repo, bundle) = ("models".to_owned(), format!("1h2QBUndle{n}"));
-    Hit {
+    SearchHit {
         token: token(n),
         time: at(n),
         kind: kind.to_owned(),
@@ -137,9 +141,9 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> Hit {
                 .to_owned(),
         ),
         contributors: ["Ada Lovelace", "Grace Hopper", "Barbara Liskov", "Radia Perlman"]
-            .map(|name| Person { name: name.to_owned(), email: "mail@example.org".to_owned() })
+            .map(|name| ContributorAnswer { name: name.to_owned(), email: "mail@example.org".to_owned() })
             .to_vec(),
-        client_time: Some(Second::from_unix(START - 400_000_000).timestamp()),
+        client_time: Some(StoreSecond::from_unix(START - 400_000_000).timestamp()),
         writer: Some("trainer-3".to_owned()),
         idempotency_key: None,
         reason: None,
@@ -148,7 +152,7 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> Hit {
 }
 
 #[async_trait]
-impl Search for Fake {
+impl SearchService for Fake {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
         self.called().await?;
         let text = self.text();
@@ -182,7 +186,7 @@ impl Search for Fake {
         let hit = self.hits.iter().find(|hit| hit.token == token);
         let hit = hit.ok_or_else(|| SearchError::NotFound { what: format!("entry \"{token}\"") })?.clone();
         let text = (hit.outcome == Outcome::Malformed || hit.reason.is_some()).then(|| self.text());
-        let sighting = SightingAnswer {
+        let observation = ObservationAnswer {
             key: hit.path.clone().unwrap_or_default(),
             time: hit.time,
             digest: "ab".repeat(32),
@@ -190,9 +194,9 @@ impl Search for Fake {
         };
         let operation = EntryOperation {
             completed: Some(hit.time),
-            sightings: vec![sighting],
+            observations: vec![observation],
             descriptor: self.payload.clone(),
-            corrected: vec![Corrected { seq: 3, outcome: Outcome::Aborted }],
+            corrected: vec![CorrectedOutcome { seq: 3, outcome: Outcome::Aborted }],
             hit,
         };
         Ok(EntryAnswer {
@@ -225,13 +229,13 @@ impl Search for Fake {
             return None;
         }
         Some(StatusAnswer {
-            horizon: Some(Second::from_unix(START + 3_700).timestamp()),
+            horizon: Some(StoreSecond::from_unix(START + 3_700).timestamp()),
             position: position(),
             lag_seconds: 0,
             lag_reason: None,
             epoch: 2,
             writer: Some("indexer-0".to_owned()),
-            role: Role::Reader,
+            role: ProcessRole::Reader,
             entries: OutcomeCounts {
                 committed: 31_204,
                 late: 3,
@@ -243,7 +247,7 @@ impl Search for Fake {
             segments: 9,
             documents: 31_220,
             bytes: 18_212_331,
-            strangers: 1,
+            unrecognized_keys: 1,
             overlay: Some(OverlayStatus { documents: 4, dropped: 0, bytes: 9_000, listed: Some(at(13)) }),
             problems: Vec::new(),
             details: Map::new(),

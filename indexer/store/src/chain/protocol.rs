@@ -22,7 +22,7 @@ use super::{
     state::{ChainState, InvariantViolation},
 };
 use crate::{
-    Create, Entropy, Metadata, ObjectInfo, Second, Store, StoreError,
+    Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond, UserMetadata,
     planted::{Fault, planted},
 };
 
@@ -50,7 +50,7 @@ pub struct ChainRecord<S> {
     /// SHA-256 of its bytes, 64 hexadecimal digits.
     pub hash: String,
     /// Its store time.
-    pub time: Second,
+    pub time: StoreSecond,
     /// Its state, with everything dated.
     pub state: S,
 }
@@ -84,7 +84,7 @@ impl<S> Clone for Chain<S> {
 /// An object in a slot, before it is known whether it counts.
 struct SlotObject {
     number: u64,
-    time: Second,
+    time: StoreSecond,
     body: Option<Bytes>,
 }
 
@@ -242,7 +242,7 @@ impl<S: ChainState> Chain<S> {
         }
         let key = boundary_key(number);
         // Another process that creates it says the same, so a lost create is as good as a won one.
-        match self.store.create_resolved(&key, Bytes::from_static(b"{}\n"), &Metadata::new()).await {
+        match self.store.create_resolved(&key, Bytes::from_static(b"{}\n"), &UserMetadata::new()).await {
             Create::Committed | Create::Lost => Ok(()),
             Create::Unknown(error) => Err(ChainError::Unknown { key: self.name(&key), why: error.to_string() }),
         }
@@ -265,7 +265,7 @@ impl<S: ChainState> Chain<S> {
         }
         let mut why = "the slot was trimmed meanwhile".to_owned();
         for (attempt, pause) in self.backoff(MAX_ATTEMPTS).build().enumerate() {
-            match self.store.create(&key, bytes.clone(), &Metadata::new()).await {
+            match self.store.create(&key, bytes.clone(), &UserMetadata::new()).await {
                 Create::Committed => return self.confirm(number, &bytes, state).await.map(Some),
                 // Only its bytes tell whose the slot is: a create that the network carried to the store twice is answered
                 // as lost although the first of the two landed.
@@ -463,7 +463,7 @@ mod tests {
 
         const FORMAT: u32 = 1;
 
-        fn apply_store_time(&mut self, _: Second) {}
+        fn apply_store_time(&mut self, _: StoreSecond) {}
 
         fn check_state(&self) -> Result<(), InvariantViolation> {
             Ok(())

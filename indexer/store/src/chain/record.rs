@@ -117,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{chain::state::InvariantViolation, time::Second};
+    use crate::{chain::state::InvariantViolation, time::StoreSecond};
 
     /// A state with an invariant.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ mod tests {
 
         const FORMAT: u32 = 1;
 
-        fn apply_store_time(&mut self, _: Second) {}
+        fn apply_store_time(&mut self, _: StoreSecond) {}
 
         fn check_state(&self) -> Result<(), InvariantViolation> {
             InvariantViolation::unless(self.0.is_sorted(), "the numbers ascend", || format!("{:?}", self.0))

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::time::Second;
+use crate::time::StoreSecond;
 
 /// What the records of a chain hold.
 pub trait ChainState: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
@@ -16,7 +16,7 @@ pub trait ChainState: Serialize + DeserializeOwned + Clone + Send + Sync + 'stat
     ///
     /// A record cannot bear its own store time. What it introduces stays undated in its bytes, is dated by each reader,
     /// and is dated in the bytes of every later record, since those are made from the state as it was read.
-    fn apply_store_time(&mut self, recorded: Second);
+    fn apply_store_time(&mut self, recorded: StoreSecond);
 
     /// Checks what must hold of every state.
     fn check_state(&self) -> Result<(), InvariantViolation>;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::{Broken, Kept, Seen};
-use crate::{Create, Metadata, Second, Store, StoreError};
+use crate::{Create, Store, StoreError, StoreSecond, UserMetadata};
 
 const RACERS: usize = 32;
 /// Objects of the listing: more than a page of any store.
@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(250);
 pub(super) const SMALL: u64 = 1024;
 
 pub(super) async fn second_create(place: &Store) -> Seen {
-    let none = Metadata::new();
+    let none = UserMetadata::new();
     match place.create("create", "first".into(), &none).await {
         Create::Committed => {}
         Create::Lost => {
@@ -44,7 +44,7 @@ pub(super) async fn second_create(place: &Store) -> Seen {
 pub(super) async fn race(place: &Store) -> Seen {
     let bodies = (0..RACERS).map(|racer| Bytes::from(format!("racer {racer}")));
     let racers = bodies.map(|body| async move {
-        let outcome = place.create("race", body.clone(), &Metadata::new()).await;
+        let outcome = place.create("race", body.clone(), &UserMetadata::new()).await;
         (outcome, body)
     });
     let outcomes = future::join_all(racers).await;
@@ -113,10 +113,10 @@ pub(super) async fn time(place: &Store) -> Seen {
 }
 
 pub(super) async fn metadata(place: &Store) -> Seen {
-    if !place.keeps_metadata() {
+    if !place.supports_user_metadata() {
         return Ok(Kept::NotPromised("a folder keeps none"));
     }
-    let sent: Metadata = [("token", "0ujtsYcgvSTl8PAuAdqWYSMnLOv"), ("operation", "7")]
+    let sent: UserMetadata = [("token", "0ujtsYcgvSTl8PAuAdqWYSMnLOv"), ("operation", "7")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
     match place.create("metadata", Bytes::new(), &sent).await {
@@ -147,7 +147,7 @@ pub(super) async fn deletion(place: &Store) -> Seen {
 }
 
 /// The store's time: that of an object written now.
-pub(super) async fn now(place: &Store) -> Result<Second, StoreError> {
+pub(super) async fn now(place: &Store) -> Result<StoreSecond, StoreError> {
     place.put("time", Bytes::new()).await?;
     let info = place.head("time").await?;
     let absent = || place.failed("time", "it was written and is absent: reads do not follow writes".to_owned());

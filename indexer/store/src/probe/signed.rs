@@ -6,7 +6,7 @@ use super::{
     Broken, Kept, Seen,
     checks::{SMALL, now},
 };
-use crate::{Metadata, SignedAnswer, SignedPut, Signer, Store, StoreError, put_signed};
+use crate::{SignedPut, SignedPutResponse, Store, StoreError, UrlSigner, UserMetadata, put_signed};
 
 const NO_URLS: &str = "this store has no signed URLs; writers create in it themselves";
 /// How long ago the expired URL ended: more than a store may allow for clocks that differ.
@@ -14,12 +14,12 @@ const LONG_AGO: Duration = Duration::from_mins(20);
 const VALID: Duration = Duration::from_mins(5);
 
 pub(super) async fn expired(place: &Store) -> Seen {
-    if !Signer::of(place).has_urls() {
+    if !UrlSigner::of(place).has_urls() {
         return Ok(Kept::NotPromised(NO_URLS));
     }
     let now = now(place).await?;
     let ended = now.before(LONG_AGO);
-    let Some(put) = Signer::of(place).put_url("expired", ended.before(VALID), ended, &named()).await? else {
+    let Some(put) = UrlSigner::of(place).put_url("expired", ended.before(VALID), ended, &named()).await? else {
         return Ok(Kept::NotPromised(NO_URLS));
     };
     let answer = used(place, &put, "late").await?;
@@ -33,7 +33,7 @@ pub(super) async fn expired(place: &Store) -> Seen {
 
 pub(super) async fn once(place: &Store) -> Seen {
     let now = now(place).await?;
-    let Some(put) = Signer::of(place).put_url("signed", now, now.after(VALID), &named()).await? else {
+    let Some(put) = UrlSigner::of(place).put_url("signed", now, now.after(VALID), &named()).await? else {
         return Ok(Kept::NotPromised(NO_URLS));
     };
     let first = used(place, &put, "first").await?;
@@ -68,10 +68,10 @@ pub(super) async fn once(place: &Store) -> Seen {
     )))
 }
 
-fn named() -> Metadata {
+fn named() -> UserMetadata {
     [("token".to_owned(), "0ujtsYcgvSTl8PAuAdqWYSMnLOv".to_owned())].into()
 }
 
-async fn used(place: &Store, put: &SignedPut, body: &'static str) -> Result<SignedAnswer, StoreError> {
+async fn used(place: &Store, put: &SignedPut, body: &'static str) -> Result<SignedPutResponse, StoreError> {
     put_signed(place.client()?, put, body.into()).await
 }

@@ -9,18 +9,18 @@ use object_store::{
 
 use super::*;
 
-fn verdicts(report: &ProbeReport) -> Vec<Verdict> {
-    report.lines.iter().map(|line| line.verdict).collect()
+fn verdicts(report: &ProbeReport) -> Vec<ProbeVerdict> {
+    report.checks.iter().map(|line| line.verdict).collect()
 }
 
 #[tokio::test]
 async fn memory_keeps_its_promises_and_is_left_empty() {
     use futures::StreamExt as _;
     let store = Store::memory().below("log");
-    let report = probe(&store, &Entropy::seeded(1)).await;
+    let report = probe_store(&store, &Entropy::seeded(1)).await;
     assert!(report.passed(), "{report}");
     assert!(report.accepted().is_ok());
-    let not_applicable = verdicts(&report).iter().filter(|verdict| **verdict == Verdict::NotApplicable).count();
+    let not_applicable = verdicts(&report).iter().filter(|verdict| **verdict == ProbeVerdict::NotApplicable).count();
     assert_eq!(not_applicable, 2);
     assert_eq!(store.list("", None).count().await, 0);
 }
@@ -29,7 +29,7 @@ async fn memory_keeps_its_promises_and_is_left_empty() {
 async fn a_folder_keeps_its_promises() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::folder(folder.path()).unwrap();
-    let report = probe(&store, &Entropy::seeded(1)).await;
+    let report = probe_store(&store, &Entropy::seeded(1)).await;
     assert!(report.passed(), "{report}");
 }
 
@@ -37,9 +37,9 @@ async fn a_folder_keeps_its_promises() {
 async fn a_store_that_ignores_conditions_is_refused() {
     let url = "s3://careless/log".parse().unwrap();
     let store = Store::over(Arc::new(Careless(InMemory::new())), url);
-    let report = probe(&store, &Entropy::seeded(1)).await;
-    assert_eq!(report.failed_line().unwrap().name, "a second create is refused");
-    assert_eq!(report.lines[1].verdict, Verdict::Failed);
+    let report = probe_store(&store, &Entropy::seeded(1)).await;
+    assert_eq!(report.failed_check().unwrap().name, "a second create is refused");
+    assert_eq!(report.checks[1].verdict, ProbeVerdict::Failed);
     let refusal = report.accepted().unwrap_err().to_string();
     assert!(refusal.contains("s3://careless/log") && refusal.contains("a second create is refused"), "{refusal}");
 }
@@ -49,10 +49,10 @@ fn a_report_survives_being_recorded() {
     let report = ProbeReport {
         url: "s3://bucket/log".to_owned(),
         failure: None,
-        lines: vec![ProbeLine { name: "a".to_owned(), verdict: Verdict::NotApplicable, detail: "b".to_owned() }],
+        checks: vec![ProbeCheck { name: "a".to_owned(), verdict: ProbeVerdict::NotApplicable, detail: "b".to_owned() }],
     };
     let text = serde_json::to_string(&report).unwrap();
-    let expected = r#"{"url":"s3://bucket/log","lines":[{"name":"a","verdict":"notApplicable","detail":"b"}]}"#;
+    let expected = r#"{"url":"s3://bucket/log","checks":[{"name":"a","verdict":"notApplicable","detail":"b"}]}"#;
     assert_eq!(text, expected);
     assert_eq!(serde_json::from_str::<ProbeReport>(&text).unwrap(), report);
 }

@@ -12,7 +12,7 @@ use ring::hmac;
 use url::Url;
 
 use super::{Failure, Request, SignedPut, encoded};
-use crate::Second;
+use crate::StoreSecond;
 
 /// The version of the signature's form.
 const VERSION: &str = "2023-11-03";
@@ -50,8 +50,8 @@ fn signed(
     account: &str,
     key: &str,
     permissions: &str,
-    start: Option<Second>,
-    ends: Second,
+    start: Option<StoreSecond>,
+    ends: StoreSecond,
     version: &str,
 ) -> Result<Url, Failure> {
     let unusable = |error: base64::DecodeError| {
@@ -111,7 +111,7 @@ mod tests {
         let path = Path::parse("log/entry.yaml").unwrap();
         let minute = Duration::from_mins(1);
         let theirs = signing.store.signed_url(Method::PUT, &path, minute).await.unwrap();
-        let second = |name| Second::floor(query(&theirs, name).parse().unwrap());
+        let second = |name| StoreSecond::floor(query(&theirs, name).parse().unwrap());
         let (start, ends, version) = (Some(second("st")), second("se"), query(&theirs, "sv"));
         let mut url = theirs.clone();
         url.set_query(None);
@@ -125,8 +125,8 @@ mod tests {
         let path = Path::parse("log/entry.yaml").unwrap();
         let request = Request {
             path: &path,
-            signed_at: Second::from_unix(1_700_000_000),
-            ends: Second::from_unix(1_700_000_600),
+            signed_at: StoreSecond::from_unix(1_700_000_000),
+            ends: StoreSecond::from_unix(1_700_000_600),
             metadata: &[("token".to_owned(), "t1".to_owned())].into(),
         };
         let put = signing().put_url(&request).await.ok().unwrap();

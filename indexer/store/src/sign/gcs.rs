@@ -152,7 +152,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{Second, sign::query};
+    use crate::{StoreSecond, sign::query};
 
     /// A private key of this run's own.
     static KEY: LazyLock<String> = LazyLock::new(|| {
@@ -186,8 +186,8 @@ mod tests {
         let path = Path::parse("log/a b").unwrap();
         let request = Request {
             path: &path,
-            signed_at: Second::floor("2019-02-01T09:00:00Z".parse().unwrap()),
-            ends: Second::floor("2019-02-01T10:00:00Z".parse().unwrap()),
+            signed_at: StoreSecond::floor("2019-02-01T09:00:00Z".parse().unwrap()),
+            ends: StoreSecond::floor("2019-02-01T10:00:00Z".parse().unwrap()),
             metadata: &[("token".to_owned(), "t1".to_owned())].into(),
         };
         let headers = request.headers(("x-goog-if-generation-match", "0"), "x-goog-meta-");
@@ -216,7 +216,7 @@ mod tests {
         let minute = Duration::from_mins(1);
         let theirs = signing.store.signed_url_opts(Method::PUT, &path, minute, &options).await.unwrap();
         let date: jiff::civil::DateTime = query(&theirs, "X-Goog-Date").trim_end_matches('Z').parse().unwrap();
-        let signed_at = Second::floor(date.in_tz("UTC").unwrap().timestamp());
+        let signed_at = StoreSecond::floor(date.in_tz("UTC").unwrap().timestamp());
         let request = Request {
             path: &path,
             signed_at,

@@ -10,7 +10,7 @@ use reqwest::Method;
 use url::Url;
 
 use super::{BucketRequest, Failure, Request, SignedPut};
-use crate::Second;
+use crate::StoreSecond;
 
 /// The store's credentials, and the region that they sign for.
 #[derive(Clone)]
@@ -56,7 +56,7 @@ fn sign(
     url: Url,
     region: &str,
     credential: &AwsCredential,
-    signed_at: Second,
+    signed_at: StoreSecond,
     validity: u64,
     headers: &BTreeMap<String, String>,
 ) -> Url {
@@ -93,7 +93,7 @@ mod tests {
             token: None,
         };
         let url = "https://examplebucket.s3.amazonaws.com/test.txt".parse().unwrap();
-        let at = Second::floor("2013-05-24T00:00:00Z".parse().unwrap());
+        let at = StoreSecond::floor("2013-05-24T00:00:00Z".parse().unwrap());
         let none = BTreeMap::new();
         let url = sign(rusty_s3::Method::Get, url, "us-east-1", &credential, at, 86400, &none);
         let expected = "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404";
@@ -118,7 +118,7 @@ mod tests {
         let minute = Duration::from_mins(1);
         let theirs = store.signed_url_opts(Method::PUT, &path, minute, &options).await.unwrap();
         let date: jiff::civil::DateTime = query(&theirs, "X-Amz-Date").trim_end_matches('Z').parse().unwrap();
-        let signed_at = Second::floor(date.in_tz("UTC").unwrap().timestamp());
+        let signed_at = StoreSecond::floor(date.in_tz("UTC").unwrap().timestamp());
         let signing = S3Signing { store: Arc::new(store), region: "eu-west-1".to_owned() };
         let request = Request {
             path: &path,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Environment, Requests, StoreError};
+use super::{RequestCounter, StoreEnvironment, StoreError};
 
 /// Settings of one store. What is left out comes from the environment, as each store's own tools read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,11 +31,11 @@ pub struct StoreSettings {
 
 /// What opens a store: variables, files, and where its requests are counted. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Access {
-    pub(super) environment: Environment,
+pub struct StoreAccess {
+    pub(super) environment: StoreEnvironment,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) credentials_dir: Option<PathBuf>,
-    pub(super) requests: Requests,
+    pub(super) requests: RequestCounter,
 }
 
 /// The variables that an endpoint, a region and plain http have in each store's tools.
@@ -50,9 +50,9 @@ const OTHER_ENDPOINTS: [&str; 5] = [
 const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 const ALLOW_HTTP: [&str; 3] = ["AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP"];
 
-impl Access {
+impl StoreAccess {
     /// `settings` over `environment`. Touches no file.
-    pub fn new(settings: &StoreSettings, environment: Environment) -> Self {
+    pub fn new(settings: &StoreSettings, environment: StoreEnvironment) -> Self {
         let StoreSettings { endpoint, region, allow_http, ca_file, credentials_dir } = settings;
         let mut environment = environment;
         if let Some(endpoint) = endpoint {
@@ -69,12 +69,12 @@ impl Access {
             environment,
             ca_file: ca_file.clone(),
             credentials_dir: credentials_dir.clone(),
-            requests: Requests::default(),
+            requests: RequestCounter::default(),
         }
     }
 
     /// Counts the store's requests in `requests`.
-    pub fn counted(self, requests: &Requests) -> Self {
+    pub fn counted(self, requests: &RequestCounter) -> Self {
         Self { requests: requests.clone(), ..self }
     }
 
@@ -93,8 +93,8 @@ impl Access {
     }
 }
 
-impl From<Environment> for Access {
-    fn from(environment: Environment) -> Self {
+impl From<StoreEnvironment> for StoreAccess {
+    fn from(environment: StoreEnvironment) -> Self {
         Self { environment, ..Self::default() }
     }
 }
@@ -106,13 +106,13 @@ mod tests {
     #[test]
     fn settings_replace_what_the_process_has() {
         let process = [("AWS_ENDPOINT_URL_S3", "http://other"), ("AWS_REGION", "eu"), ("AWS_ALLOW_HTTP", "true")];
-        let process: Environment = process.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let process: StoreEnvironment = process.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let text = r#"{"endpoint": "http://s3.corp", "region": "us-east-1", "allowHTTP": false}"#;
-        let access = Access::new(&serde_json::from_str(text).unwrap(), process.clone());
+        let access = StoreAccess::new(&serde_json::from_str(text).unwrap(), process.clone());
         assert_eq!(access.environment.first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]), Some("http://s3.corp"));
         assert_eq!(access.environment.get("AWS_REGION"), Some("us-east-1"));
         assert!(!access.environment.is_true("AWS_ALLOW_HTTP"));
-        let none = Access::new(&StoreSettings::default(), process);
+        let none = StoreAccess::new(&StoreSettings::default(), process);
         assert_eq!(none.environment.get("AWS_ENDPOINT_URL_S3"), Some("http://other"));
     }
 
@@ -125,7 +125,8 @@ mod tests {
     fn a_file_without_a_certificate_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let settings = StoreSettings { ca_file: Some(file.path().to_owned()), ..StoreSettings::default() };
-        let error = Access::new(&settings, Environment::default()).certificates("s3://b").unwrap_err().to_string();
+        let error =
+            StoreAccess::new(&settings, StoreEnvironment::default()).certificates("s3://b").unwrap_err().to_string();
         assert!(error.contains(&file.path().display().to_string()) && error.contains("ca.crt"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Environment, StoreError, open::Kind};
+use super::{StoreEnvironment, StoreError, open::Kind};
 
 /// A credential and whether the store works without it.
 struct Name {
@@ -99,7 +99,7 @@ impl Folder {
 
 impl Credentials {
     /// `environment` with these credentials instead of its own.
-    pub(super) fn over(&self, environment: &Environment) -> Environment {
+    pub(super) fn over(&self, environment: &StoreEnvironment) -> StoreEnvironment {
         let mut environment = environment.clone();
         environment.unset(&REPLACED);
         for (name, value) in &self.0 {

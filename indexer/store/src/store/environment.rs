@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, str::FromStr};
 
 /// The variables that each store's own tools read: the process's, or others for a store beside it.
 #[derive(Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct StoreEnvironment(BTreeMap<String, String>);
 
-impl Environment {
+impl StoreEnvironment {
     /// The process's own.
     pub fn of_process() -> Self {
         std::env::vars_os()
@@ -66,14 +66,14 @@ pub(crate) fn is_true(value: &str) -> bool {
     ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())
 }
 
-impl FromIterator<(String, String)> for Environment {
+impl FromIterator<(String, String)> for StoreEnvironment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
         Self(variables.into_iter().collect())
     }
 }
 
 /// Names only: values may be secrets.
-impl std::fmt::Debug for Environment {
+impl std::fmt::Debug for StoreEnvironment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }

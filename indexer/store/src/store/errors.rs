@@ -145,7 +145,7 @@ impl StoreError {
     }
 
     /// Whether trying again may help. The adapter has then tried already, for some seconds.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Failed { .. })
     }
 }
@@ -285,15 +285,15 @@ mod tests {
 
     #[test]
     fn only_failures_may_pass() {
-        assert!(classify("u", "k", &generic("503 Slow Down")).may_pass());
-        assert!(!classify("u", "k", &generic("AccessDenied")).may_pass());
+        assert!(classify("u", "k", &generic("503 Slow Down")).is_retryable());
+        assert!(!classify("u", "k", &generic("AccessDenied")).is_retryable());
         let status = |words: &str| classify("u", "k", &generic(&format!("non-2xx status code: {words}")));
-        assert!(!status("400 Bad Request: <Code>InvalidRequest</Code>").may_pass());
-        assert!(!status("416 Range Not Satisfiable").may_pass());
+        assert!(!status("400 Bad Request: <Code>InvalidRequest</Code>").is_retryable());
+        assert!(!status("416 Range Not Satisfiable").is_retryable());
         for words in
             ["400 Bad Request: <Code>RequestTimeout</Code>", "408", "409 Conflict", "429", "500", "503 Slow Down"]
         {
-            assert!(status(words).may_pass(), "{words}");
+            assert!(status(words).is_retryable(), "{words}");
         }
     }
 

@@ -14,19 +14,19 @@ use object_store::{
 
 use super::{
     keys,
-    requests::{Requests, operation},
+    requests::{RequestCounter, operation},
 };
-use crate::Second;
+use crate::StoreSecond;
 
 /// The store's clock when it answered.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered(pub(crate) Second);
+pub(crate) struct Answered(pub(crate) StoreSecond);
 
 /// Connects as `object_store` would, with an [`Observer`] in between.
 #[derive(Debug)]
 pub(crate) struct Connector {
     /// Where requests are counted.
-    pub(crate) requests: Requests,
+    pub(crate) requests: RequestCounter,
 }
 
 impl HttpConnector for Connector {
@@ -39,7 +39,7 @@ impl HttpConnector for Connector {
 #[derive(Debug)]
 struct Observer {
     inner: HttpClient,
-    requests: Requests,
+    requests: RequestCounter,
 }
 
 #[async_trait]
@@ -67,15 +67,15 @@ fn is_listing(method: &str, query: &str) -> bool {
     method == "GET" && query.split('&').any(|pair| pair == "list-type=2" || pair == "comp=list")
 }
 
-fn date(response: &HttpResponse) -> Option<Second> {
+fn date(response: &HttpResponse) -> Option<StoreSecond> {
     let date = response.headers().get("date")?.to_str().ok()?;
     parse_date(date)
 }
 
 /// The second of an HTTP date, as in `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub(crate) fn parse_date(date: &str) -> Option<Second> {
+pub(crate) fn parse_date(date: &str) -> Option<StoreSecond> {
     let time = jiff::fmt::rfc2822::parse(date).ok()?;
-    Some(Second::floor(time.timestamp()))
+    Some(StoreSecond::floor(time.timestamp()))
 }
 
 /// `page` of a listing with each hostile key escaped.
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn reads_http_dates() {
         let second = parse_date("Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(second, Some(Second::from_unix(784_111_777)));
+        assert_eq!(second, Some(StoreSecond::from_unix(784_111_777)));
         assert_eq!(parse_date("yesterday"), None);
     }
 

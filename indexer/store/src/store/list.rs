@@ -94,7 +94,7 @@ impl Listing {
         self.page = None;
         self.floor = self.last.take().or(self.floor.take());
         match self.pauses.next() {
-            Some(pause) if error.may_pass() => {
+            Some(pause) if error.is_retryable() => {
                 tracing::debug!(%error, ?pause, "a listing failed and is taken up again");
                 tokio::time::sleep(pause).await;
                 Ok(())

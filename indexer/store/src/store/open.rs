@@ -14,7 +14,7 @@ use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig, memory:
 use url::Url;
 
 use super::{
-    Access, Backend, Environment, Requests, Signs, Store, StoreError,
+    Backend, RequestCounter, Signs, Store, StoreAccess, StoreEnvironment, StoreError,
     credentials::Folder as CredentialsFolder,
     folder::Folder,
     http::Connector,
@@ -95,7 +95,7 @@ pub(super) enum Purpose {
     Reading,
 }
 
-pub(super) fn open(url: &Url, access: &Access, purpose: Purpose) -> Result<Store, StoreError> {
+pub(super) fn open(url: &Url, access: &StoreAccess, purpose: Purpose) -> Result<Store, StoreError> {
     let kind = match Kind::named(url.scheme()) {
         Some(Kind::Memory) => return Ok(Store::over(Arc::new(InMemory::new()), url.clone())),
         Some(Kind::Folder) => {
@@ -140,11 +140,11 @@ pub(super) fn open(url: &Url, access: &Access, purpose: Purpose) -> Result<Store
 struct Transport {
     /// In PEM.
     certificates: Option<Vec<u8>>,
-    requests: Requests,
+    requests: RequestCounter,
 }
 
 impl Transport {
-    fn open(&self, kind: Kind, url: &Url, environment: &Environment) -> Result<Opened, StoreError> {
+    fn open(&self, kind: Kind, url: &Url, environment: &StoreEnvironment) -> Result<Opened, StoreError> {
         match kind {
             Kind::S3 => s3::open(url, environment, self),
             Kind::Google => google::open(url, environment, self),
@@ -202,7 +202,12 @@ fn one_attempt() -> RetryConfig {
 }
 
 /// Refuses an endpoint without encryption unless the variable `allow` allows it.
-fn check_scheme(url: &Url, endpoint: Option<&str>, environment: &Environment, allow: &str) -> Result<(), StoreError> {
+fn check_scheme(
+    url: &Url,
+    endpoint: Option<&str>,
+    environment: &StoreEnvironment,
+    allow: &str,
+) -> Result<(), StoreError> {
     match endpoint {
         Some(endpoint) if endpoint.starts_with("http://") && !environment.is_true(allow) => Err(unusable(
             url,
@@ -222,7 +227,7 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str, environment: &[(&str, &str)]) -> String {
-        let environment: Environment =
+        let environment: StoreEnvironment =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         open(&url.parse().unwrap(), &environment.into(), Purpose::Writing).unwrap_err().to_string()
     }
@@ -251,7 +256,7 @@ mod tests {
     #[test]
     fn opening_asks_nothing_of_the_store() {
         let environment = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
-        let environment: Environment =
+        let environment: StoreEnvironment =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let store = open(&"s3://bucket/log".parse().unwrap(), &environment.into(), Purpose::Writing).unwrap();
         assert_eq!(store.below("/x/y/").url().as_str(), "s3://bucket/log/x/y");

@@ -5,12 +5,12 @@ use std::ops::Range;
 use bytes::Bytes;
 use object_store::{Attribute, Attributes, GetOptions, GetResult, ObjectMeta, ObjectStoreExt as _};
 
-use super::{Metadata, Object, ObjectInfo, Store, StoreError, http::Answered, retry::retried};
-use crate::Second;
+use super::{ObjectInfo, Store, StoreError, StoredObject, UserMetadata, http::Answered, retry::retried};
+use crate::StoreSecond;
 
 impl Store {
     /// The object, `None` when absent. A body larger than `limit` bytes is not read. Retries.
-    pub async fn get(&self, key: &str, limit: u64) -> Result<Option<Object>, StoreError> {
+    pub async fn get(&self, key: &str, limit: u64) -> Result<Option<StoredObject>, StoreError> {
         retried(|| self.get_once(key, limit)).await
     }
 
@@ -31,7 +31,7 @@ impl Store {
         retried(|| self.head_once(key)).await
     }
 
-    async fn get_once(&self, key: &str, limit: u64) -> Result<Option<Object>, StoreError> {
+    async fn get_once(&self, key: &str, limit: u64) -> Result<Option<StoredObject>, StoreError> {
         let path = self.path(key)?;
         let read = self.backend.inner.get_opts(&path, GetOptions::default()).await;
         let Some(found) = self.present(key, read)? else {
@@ -41,7 +41,7 @@ impl Store {
         let metadata = metadata(&found.attributes);
         let answered = found.extensions.get::<Answered>().map(|answered| answered.0);
         let body = if found.meta.size > limit { None } else { Some(self.body(key, found).await?) };
-        Ok(Some(Object { info, metadata, body, answered }))
+        Ok(Some(StoredObject { info, metadata, body, answered }))
     }
 
     /// The body of `found`, whole or not at all.
@@ -80,13 +80,13 @@ impl Store {
 pub(crate) fn info(key: String, meta: &ObjectMeta) -> ObjectInfo {
     ObjectInfo {
         key,
-        time: Second::from_unix(u64::try_from(meta.last_modified.timestamp()).unwrap_or(0)),
+        time: StoreSecond::from_unix(u64::try_from(meta.last_modified.timestamp()).unwrap_or(0)),
         size: meta.size,
         etag: meta.e_tag.clone(),
     }
 }
 
-fn metadata(attributes: &Attributes) -> Metadata {
+fn metadata(attributes: &Attributes) -> UserMetadata {
     let user = attributes.iter().filter_map(|(name, value)| match name {
         Attribute::Metadata(name) => Some((name.to_ascii_lowercase(), value.to_string())),
         _ => None,

@@ -9,9 +9,9 @@ use std::{
 ///
 /// Uses of signed URLs are not among them: whoever holds the URL sends those.
 #[derive(Clone, Debug, Default)]
-pub struct Requests(Arc<Mutex<BTreeMap<(&'static str, &'static str), u64>>>);
+pub struct RequestCounter(Arc<Mutex<BTreeMap<(&'static str, &'static str), u64>>>);
 
-impl Requests {
+impl RequestCounter {
     /// The counts so far, as (operation, result, requests). Operations are `get`, `head`, `list`, `put`, `delete`, `other`;
     /// results `ok`, `absent`, `exists`, `denied`, `refused`, `failed`.
     pub fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn clones_share_their_counts() {
-        let requests = Requests::default();
+        let requests = RequestCounter::default();
         requests.clone().count(operation("GET", true), Some(200));
         requests.count("list", Some(206));
         requests.count(operation("PUT", false), Some(412));

@@ -24,7 +24,7 @@ where
 {
     for pause in pauses() {
         match call().await {
-            Err(error) if error.may_pass() => {
+            Err(error) if error.is_retryable() => {
                 tracing::debug!(%error, ?pause, "a store call failed and is tried again");
                 tokio::time::sleep(pause).await;
             }

@@ -24,7 +24,7 @@ async fn keys(store: &Store, prefix: &str, after: Option<&str>) -> Vec<String> {
     store.list(prefix, after).map_ok(|info| info.key).try_collect().await.unwrap()
 }
 
-fn named(pairs: &[(&str, &str)]) -> Metadata {
+fn named(pairs: &[(&str, &str)]) -> UserMetadata {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -37,7 +37,7 @@ async fn of_two_creates_the_second_is_lost() {
         assert!(matches!(store.create("a/b", "two".into(), &metadata).await, Create::Lost));
         let object = store.get("a/b", ENOUGH).await.unwrap().unwrap();
         assert_eq!(object.body.unwrap(), "one");
-        let kept = if store.keeps_metadata() { metadata } else { Metadata::new() };
+        let kept = if store.supports_user_metadata() { metadata } else { UserMetadata::new() };
         assert_eq!(object.metadata, kept);
         assert_eq!(store.head("a/b").await.unwrap().unwrap(), object.info);
     }
@@ -48,7 +48,7 @@ async fn of_32_racers_exactly_one_wins() {
     for place in places() {
         let racers = (0..32).map(|racer| {
             let store = place.store.clone();
-            tokio::spawn(async move { store.create("slot", racer.to_string().into(), &Metadata::new()).await })
+            tokio::spawn(async move { store.create("slot", racer.to_string().into(), &UserMetadata::new()).await })
         });
         let outcomes = future::try_join_all(racers).await.unwrap();
         let won = outcomes.iter().filter(|outcome| matches!(outcome, Create::Committed)).count();
@@ -62,7 +62,7 @@ async fn a_resolved_create_knows_its_own_body() {
     for place in places() {
         let store = place.store;
         store.put("slot", "nonce 1".into()).await.unwrap();
-        let none = Metadata::new();
+        let none = UserMetadata::new();
         assert!(matches!(store.create_resolved("slot", "nonce 1".into(), &none).await, Create::Committed));
         assert!(matches!(store.create_resolved("slot", "nonce 2".into(), &none).await, Create::Lost));
     }

@@ -11,7 +11,7 @@ use object_store::{
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::{
-    Create, Metadata, Store, StoreError,
+    Create, Store, StoreError, UserMetadata,
     retry::{pauses, retried},
 };
 
@@ -30,7 +30,7 @@ impl Store {
     /// Creates `key` if nothing has it. One attempt; see [`Create`].
     ///
     /// A store that keeps no user metadata (a folder) drops `metadata`.
-    pub async fn create(&self, key: &str, body: Bytes, metadata: &Metadata) -> Create {
+    pub async fn create(&self, key: &str, body: Bytes, metadata: &UserMetadata) -> Create {
         let path = match self.path(key) {
             Ok(path) => path,
             Err(error) => return Create::Unknown(error),
@@ -49,7 +49,7 @@ impl Store {
     /// nonce; absent means that the same bytes are tried again. Gives up with `Unknown` after a bounded number of tries.
     ///
     /// A refusal that will not pass (no access, no bucket) ends it at once, as `Unknown` too.
-    pub async fn create_resolved(&self, key: &str, body: Bytes, metadata: &Metadata) -> Create {
+    pub async fn create_resolved(&self, key: &str, body: Bytes, metadata: &UserMetadata) -> Create {
         let mut pauses = pauses();
         loop {
             let unknown = match self.create(key, body.clone(), metadata).await {
@@ -61,7 +61,7 @@ impl Store {
                     Ok(None) => self.failed(key, "it was there and is gone".to_owned()),
                     Err(error) => error,
                 },
-                Create::Unknown(error) if !error.may_pass() => return Create::Unknown(error),
+                Create::Unknown(error) if !error.is_retryable() => return Create::Unknown(error),
                 Create::Unknown(error) => match self.holds(key, &body).await {
                     Ok(Some(true)) => return Create::Committed,
                     Ok(Some(false)) => return Create::Lost,
@@ -134,9 +134,9 @@ impl Store {
         first.map_or(Ok(()), Err)
     }
 
-    fn create_options(&self, metadata: &Metadata) -> PutOptions {
+    fn create_options(&self, metadata: &UserMetadata) -> PutOptions {
         let mut attributes = Attributes::new();
-        if self.keeps_metadata() {
+        if self.supports_user_metadata() {
             for (name, value) in metadata {
                 attributes.insert(Attribute::Metadata(name.clone().into()), value.clone().into());
             }

@@ -21,7 +21,7 @@ use object_store::{
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use serde::{Deserialize, Serialize};
-use tidemark_store::{Chain, ChainState, Entropy, InvariantViolation, Second, Store};
+use tidemark_store::{Chain, ChainState, Entropy, InvariantViolation, Store, StoreSecond};
 use tokio::{sync::Notify, time::Instant};
 
 /// A state for tests: numbers, in the order in which they were appended.
@@ -38,7 +38,7 @@ impl ChainState for Numbers {
 
     const FORMAT: u32 = 1;
 
-    fn apply_store_time(&mut self, _: Second) {}
+    fn apply_store_time(&mut self, _: StoreSecond) {}
 
     fn check_state(&self) -> Result<(), InvariantViolation> {
         Ok(())

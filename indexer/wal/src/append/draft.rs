@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::AppendError;
 use crate::{
-    Form, Intent, Kind, Limits, Operation, Place, Token, parse,
+    DatamonPath, EntryIntent, IntentOperation, OperationKind, PayloadFormat, ReaderLimits, Token, parse_payload,
     payload::write_intent,
     reader::{OP_FIELD, TOKEN_FIELD, digest_of},
 };
@@ -13,7 +13,7 @@ use tidemark_store::Entropy;
 
 /// One entry to be: its operations are committed together or not at all.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Draft {
+pub struct EntryDraft {
     /// Who writes; the writer's own name when absent.
     pub writer: Option<String>,
     /// Makes repeated appends of the same draft count once; a random one when absent.
@@ -21,12 +21,12 @@ pub struct Draft {
     /// Free attributes of the entry.
     pub attributes: Map<String, Value>,
     /// The operations; none means one that the entry itself completes.
-    pub ops: Vec<DraftOp>,
+    pub ops: Vec<DraftOperation>,
 }
 
 /// One operation to be.
 #[derive(Clone, Debug, PartialEq)]
-pub enum DraftOp {
+pub enum DraftOperation {
     /// An update that is complete when its descriptor exists.
     Descriptor {
         /// Key of the descriptor in the first metadata store.
@@ -52,10 +52,10 @@ pub enum DraftOp {
     },
 }
 
-impl Draft {
+impl EntryDraft {
     /// Whether the entry itself completes every operation, so that the draft may share an entry with others.
     pub(super) fn is_entry_only(&self) -> bool {
-        self.ops.iter().all(|op| matches!(op, DraftOp::Entry { .. }))
+        self.ops.iter().all(|op| matches!(op, DraftOperation::Entry { .. }))
     }
 
     /// How many operations it makes.
@@ -69,7 +69,7 @@ impl Draft {
         let key = self.idempotency_key.as_ref().map_or(32, String::len);
         let each = bytes(&self.attributes) + key + 100;
         let own = self.ops.iter().map(|op| match op {
-            DraftOp::Entry { attributes } => bytes(attributes),
+            DraftOperation::Entry { attributes } => bytes(attributes),
             _ => 0,
         });
         own.sum::<usize>() + each * self.operations()
@@ -78,36 +78,36 @@ impl Draft {
 
 /// A draft that was found valid, with everything that does not depend on its token.
 #[derive(Clone, Debug)]
-pub(super) struct Prepared {
+pub(super) struct PreparedEntry {
     pub(super) key: String,
     pub(super) body: Bytes,
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<CompletionPart>,
 }
 
 /// What completes one operation.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(super) struct CompletionPart {
     pub(super) op: u32,
-    pub(super) target: Target,
+    pub(super) target: CompletionTarget,
     pub(super) body: Bytes,
 }
 
 /// Where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum CompletionTarget {
     /// A descriptor in the first metadata store.
     Descriptor(String),
     /// A marker in the last metadata store.
     Label { repo: String, label: String },
 }
 
-impl Prepared {
+impl PreparedEntry {
     /// Checks the draft by reading what it would write, so that no writer writes what no reader reads.
-    pub(super) fn of(draft: Draft, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
+    pub(super) fn of(draft: EntryDraft, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
         let key = draft.idempotency_key.filter(|key| !key.is_empty()).unwrap_or_else(|| entropy.nonce());
         let parts = draft.ops.iter().enumerate().filter_map(|(op, draft)| part(op, draft)).collect();
-        let intent = Intent {
-            form: Form::Intent,
+        let intent = EntryIntent {
+            format: PayloadFormat::Intent,
             writer: Some(draft.writer.unwrap_or_else(|| writer.to_owned())),
             idempotency_key: Some(key.clone()),
             lock: None,
@@ -119,10 +119,10 @@ impl Prepared {
     }
 
     /// Operations of several drafts, each under the key of its own, that the entry itself completes.
-    pub(super) fn shared(drafts: Vec<Draft>, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
+    pub(super) fn shared(drafts: Vec<EntryDraft>, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
         let key = entropy.nonce();
-        let intent = Intent {
-            form: Form::Intent,
+        let intent = EntryIntent {
+            format: PayloadFormat::Intent,
             writer: Some(writer.to_owned()),
             idempotency_key: Some(key.clone()),
             lock: None,
@@ -133,9 +133,9 @@ impl Prepared {
         Self::checked(key, &intent, Vec::new())
     }
 
-    fn checked(key: String, intent: &Intent, parts: Vec<Part>) -> Result<Self, AppendError> {
+    fn checked(key: String, intent: &EntryIntent, parts: Vec<CompletionPart>) -> Result<Self, AppendError> {
         let invalid = |why: String| AppendError::Invalid { why };
-        let limits = Limits::default();
+        let limits = ReaderLimits::default();
         let body = Bytes::from(write_intent(intent).to_string());
         if body.len() as u64 > limits.entry {
             return Err(invalid(format!("its entry has {} bytes, more than {}", body.len(), limits.entry)));
@@ -147,31 +147,31 @@ impl Prepared {
             )));
         }
         let any_token = Token::from_bytes([0; Token::BYTES]);
-        parse(any_token, &body).map_err(|malformed| invalid(malformed.reason))?;
+        parse_payload(any_token, &body).map_err(|malformed| invalid(malformed.reason))?;
         Ok(Self { key, body, parts })
     }
 
     /// Whether a further entry may complete it: descriptors have names that only one entry can have.
     pub(super) fn may_start_again(&self) -> bool {
-        self.parts.iter().all(|part| matches!(part.target, Target::Label { .. }))
+        self.parts.iter().all(|part| matches!(part.target, CompletionTarget::Label { .. }))
     }
 }
 
-fn part(op: usize, draft: &DraftOp) -> Option<Part> {
+fn part(op: usize, draft: &DraftOperation) -> Option<CompletionPart> {
     let op = u32::try_from(op).unwrap_or(u32::MAX);
     let (target, body) = match draft {
-        DraftOp::Descriptor { path, body } => (Target::Descriptor(path.clone()), body),
-        DraftOp::Label { repo, label, body, .. } => {
+        DraftOperation::Descriptor { path, body } => (CompletionTarget::Descriptor(path.clone()), body),
+        DraftOperation::Label { repo, label, body, .. } => {
             let (repo, label) = (repo.clone(), label.clone());
-            (Target::Label { repo, label }, body)
+            (CompletionTarget::Label { repo, label }, body)
         }
-        DraftOp::Entry { .. } => return None,
+        DraftOperation::Entry { .. } => return None,
     };
-    Some(Part { op, target, body: body.clone() })
+    Some(CompletionPart { op, target, body: body.clone() })
 }
 
-fn operation(draft: DraftOp) -> Operation {
-    let empty = |kind, path, body: &Bytes| Operation {
+fn operation(draft: DraftOperation) -> IntentOperation {
+    let empty = |kind, path, body: &Bytes| IntentOperation {
         kind,
         descriptor: path,
         digest: Some(digest_of(body)),
@@ -180,24 +180,25 @@ fn operation(draft: DraftOp) -> Operation {
         attributes: Map::new(),
     };
     match draft {
-        DraftOp::Descriptor { path, body } => {
-            let kind = crate::place(&path).as_ref().map_or(Kind::Entry, Kind::from);
+        DraftOperation::Descriptor { path, body } => {
+            let kind = crate::parse_datamon_path(&path).as_ref().map_or(OperationKind::Entry, OperationKind::from);
             empty(kind, Some(path), &body)
         }
-        DraftOp::Label { repo, label, bundle, body } => {
-            Operation { value: Some(bundle), ..empty(Kind::Label, Place::Label { repo, label }.path(), &body) }
-        }
-        DraftOp::Entry { attributes } => {
-            Operation { digest: None, attributes, ..empty(Kind::Entry, None, &Bytes::new()) }
+        DraftOperation::Label { repo, label, bundle, body } => IntentOperation {
+            value: Some(bundle),
+            ..empty(OperationKind::Label, DatamonPath::Label { repo, label }.path(), &body)
+        },
+        DraftOperation::Entry { attributes } => {
+            IntentOperation { digest: None, attributes, ..empty(OperationKind::Entry, None, &Bytes::new()) }
         }
     }
 }
 
 /// The operations of a draft that shares an entry: each carries the draft's key and attributes.
-fn keyed(draft: Draft) -> Vec<Operation> {
-    let Draft { idempotency_key, attributes, ops, .. } = draft;
+fn keyed(draft: EntryDraft) -> Vec<IntentOperation> {
+    let EntryDraft { idempotency_key, attributes, ops, .. } = draft;
     let idempotency_key = idempotency_key.filter(|key| !key.is_empty());
-    let ops = if ops.is_empty() { vec![DraftOp::Entry { attributes: Map::new() }] } else { ops };
+    let ops = if ops.is_empty() { vec![DraftOperation::Entry { attributes: Map::new() }] } else { ops };
     let keyed = ops.into_iter().map(operation).enumerate().map(|(n, mut op)| {
         let mut all = attributes.clone();
         all.append(&mut op.attributes);
@@ -210,6 +211,6 @@ fn keyed(draft: Draft) -> Vec<Operation> {
 }
 
 /// The user metadata that binds an object to its operation.
-pub(super) fn binding(token: Token, op: u32) -> tidemark_store::Metadata {
+pub(super) fn binding(token: Token, op: u32) -> tidemark_store::UserMetadata {
     [(TOKEN_FIELD.to_owned(), token.to_string()), (OP_FIELD.to_owned(), op.to_string())].into()
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{Outcome, SourceError, Token};
-use tidemark_store::{ClockError, Second, StoreError};
+use crate::{Outcome, ParameterSourceError, Token};
+use tidemark_store::{ClockError, StoreError, StoreSecond};
 
 /// Why an append was not acknowledged. Only [`AppendError::Unproven`] and [`AppendError::Occupied`] come after an entry
 /// was written.
@@ -18,7 +18,7 @@ pub enum AppendError {
     Clock(#[from] ClockError),
     /// The parameters could not be read.
     #[error("nothing was appended: {0}")]
-    Source(#[from] SourceError),
+    Source(#[from] ParameterSourceError),
     /// The draft cannot be appended.
     #[error("the draft cannot be appended: {why}")]
     Invalid {
@@ -45,7 +45,7 @@ pub enum AppendError {
         /// The key.
         key: String,
         /// Store time of the object there.
-        since: Second,
+        since: StoreSecond,
         /// The entry that wanted it.
         token: Token,
     },

@@ -12,8 +12,8 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
-use super::{AppendError, Draft, Receipt, Writer, draft::Prepared};
-use crate::{Limits, MAX_OPERATIONS};
+use super::{AppendError, AppendReceipt, EntryDraft, LogWriter, draft::PreparedEntry};
+use crate::{MAX_OPERATIONS, ReaderLimits};
 
 /// When a shared entry is written: whichever bound is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,47 +35,47 @@ impl Default for FlushPolicy {
 /// Appends drafts that share entries under a [`FlushPolicy`]. Cheap to clone; clones share batches.
 #[derive(Clone, Debug)]
 pub struct Batcher {
-    writer: Writer,
+    writer: LogWriter,
     policy: FlushPolicy,
-    open: Arc<Mutex<Option<Arc<Batch>>>>,
+    open: Arc<Mutex<Option<Arc<OpenBatch>>>>,
 }
 
 /// Drafts that wait for their entry.
 #[derive(Debug, Default)]
-struct Batch {
-    members: Mutex<Members>,
+struct OpenBatch {
+    members: Mutex<BatchMembers>,
     full: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Members {
-    drafts: Vec<Draft>,
+struct BatchMembers {
+    drafts: Vec<EntryDraft>,
     operations: usize,
     bytes: usize,
     /// Who waits for the drafts after the first: a receipt, or nothing when the batch failed.
-    waiting: Vec<oneshot::Sender<Receipt>>,
+    waiting: Vec<oneshot::Sender<AppendReceipt>>,
 }
 
 /// A draft's place in a batch.
-enum Seat {
+enum BatchSlot {
     /// The first: it writes for all.
-    Leader(Arc<Batch>),
-    Member(oneshot::Receiver<Receipt>),
+    Leader(Arc<OpenBatch>),
+    Member(oneshot::Receiver<AppendReceipt>),
 }
 
 impl Batcher {
     /// A batcher over `writer`.
-    pub fn new(writer: Writer, policy: FlushPolicy) -> Self {
+    pub fn new(writer: LogWriter, policy: FlushPolicy) -> Self {
         let policy = FlushPolicy {
             operations: policy.operations.clamp(1, MAX_OPERATIONS),
-            bytes: policy.bytes.min(usize::try_from(Limits::default().entry / 2).unwrap_or(usize::MAX)),
+            bytes: policy.bytes.min(usize::try_from(ReaderLimits::default().entry / 2).unwrap_or(usize::MAX)),
             ..policy
         };
         Self { writer, policy, open: Arc::default() }
     }
 
     /// Appends `draft`, together with others where that is possible, else alone.
-    pub async fn append(&self, mut draft: Draft) -> Result<Receipt, AppendError> {
+    pub async fn append(&self, mut draft: EntryDraft) -> Result<AppendReceipt, AppendError> {
         let shares = draft.is_entry_only() && draft.writer.as_deref().is_none_or(|name| name == self.writer.name());
         if !shares || draft.weight() > self.policy.bytes || draft.operations() > self.policy.operations {
             return self.writer.append(draft).await;
@@ -85,8 +85,8 @@ impl Batcher {
         draft.idempotency_key = Some(key.unwrap_or_else(|| self.writer.nonce()));
         let alone = draft.clone();
         let shared = match self.seat(draft) {
-            Seat::Leader(batch) => self.lead(batch).await,
-            Seat::Member(receipt) => receipt.await.ok(),
+            BatchSlot::Leader(batch) => self.lead(batch).await,
+            BatchSlot::Member(receipt) => receipt.await.ok(),
         };
         match shared {
             Some(receipt) => Ok(receipt),
@@ -95,7 +95,7 @@ impl Batcher {
     }
 
     /// Takes a seat in the open batch, or opens one.
-    fn seat(&self, draft: Draft) -> Seat {
+    fn seat(&self, draft: EntryDraft) -> BatchSlot {
         let mut open = lock(&self.open);
         if let Some(batch) = open.as_ref() {
             let mut members = lock(&batch.members);
@@ -103,25 +103,25 @@ impl Batcher {
                 let (sender, receiver) = oneshot::channel();
                 members.waiting.push(sender);
                 members.take_in(draft);
-                return Seat::Member(receiver);
+                return BatchSlot::Member(receiver);
             }
             batch.full.notify_one();
         }
-        let batch = Arc::new(Batch::default());
+        let batch = Arc::new(OpenBatch::default());
         lock(&batch.members).take_in(draft);
         *open = Some(batch.clone());
-        Seat::Leader(batch)
+        BatchSlot::Leader(batch)
     }
 
     /// Waits for others, writes the entry for all, and tells them.
-    async fn lead(&self, batch: Arc<Batch>) -> Option<Receipt> {
-        let closing = Closing { open: self.open.clone(), batch };
+    async fn lead(&self, batch: Arc<OpenBatch>) -> Option<AppendReceipt> {
+        let closing = BatchClosing { open: self.open.clone(), batch };
         tokio::select! {
             biased;
             () = closing.batch.full.notified() => {}
             () = tokio::time::sleep(self.policy.wait) => {}
         }
-        let Members { drafts, waiting, .. } = closing.close();
+        let BatchMembers { drafts, waiting, .. } = closing.close();
         let first_ops = drafts.iter().scan(0, |next, draft| {
             let first = *next;
             *next += draft.operations();
@@ -131,18 +131,18 @@ impl Batcher {
         let receipt = self.writer.append_shared(drafts).await.ok()?;
         for (sender, op) in waiting.into_iter().zip(first_ops) {
             // Whoever no longer waits does not want to know.
-            let _ = sender.send(Receipt { op, ..receipt.clone() });
+            let _ = sender.send(AppendReceipt { op, ..receipt.clone() });
         }
         Some(receipt)
     }
 }
 
-impl Members {
-    fn fits(&self, draft: &Draft, policy: &FlushPolicy) -> bool {
+impl BatchMembers {
+    fn fits(&self, draft: &EntryDraft, policy: &FlushPolicy) -> bool {
         self.operations + draft.operations() <= policy.operations && self.bytes + draft.weight() <= policy.bytes
     }
 
-    fn take_in(&mut self, draft: Draft) {
+    fn take_in(&mut self, draft: EntryDraft) {
         self.operations += draft.operations();
         self.bytes += draft.weight();
         self.drafts.push(draft);
@@ -150,13 +150,13 @@ impl Members {
 }
 
 /// Closes a batch, also when its leader is cancelled: then nobody waits for it any longer.
-struct Closing {
-    open: Arc<Mutex<Option<Arc<Batch>>>>,
-    batch: Arc<Batch>,
+struct BatchClosing {
+    open: Arc<Mutex<Option<Arc<OpenBatch>>>>,
+    batch: Arc<OpenBatch>,
 }
 
-impl Closing {
-    fn close(&self) -> Members {
+impl BatchClosing {
+    fn close(&self) -> BatchMembers {
         let mut open = lock(&self.open);
         if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, &self.batch)) {
             *open = None;
@@ -165,15 +165,15 @@ impl Closing {
     }
 }
 
-impl Drop for Closing {
+impl Drop for BatchClosing {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl Writer {
-    async fn append_shared(&self, drafts: Vec<Draft>) -> Result<Receipt, AppendError> {
-        self.append_prepared(&Prepared::shared(drafts, self.name(), &self.0.entropy)?).await
+impl LogWriter {
+    async fn append_shared(&self, drafts: Vec<EntryDraft>) -> Result<AppendReceipt, AppendError> {
+        self.append_prepared(&PreparedEntry::shared(drafts, self.name(), &self.0.entropy)?).await
     }
 
     fn nonce(&self) -> String {

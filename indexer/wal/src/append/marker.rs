@@ -9,24 +9,24 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 
 use super::{
-    Writer,
-    draft::{Prepared, Target},
+    LogWriter,
+    draft::{CompletionTarget, PreparedEntry},
 };
-use crate::{Limits, Outcome, Place, Schedule, Token};
-use tidemark_store::{Second, StoreError};
+use crate::{DatamonPath, Outcome, ParameterSchedule, ReaderLimits, Token};
+use tidemark_store::{StoreError, StoreSecond};
 
 /// How often the label's key is rewritten before it is left to the next writer.
 const ROUNDS: usize = 8;
 
 /// A completion marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Marker {
+pub struct CompletionMarker {
     /// The entry.
     pub token: Token,
     /// The operation within the entry.
     pub op: u32,
     /// The marker's store time.
-    pub time: Second,
+    pub time: StoreSecond,
 }
 
 /// The key of the marker that completes operation `op` of `token` on a label.
@@ -38,24 +38,24 @@ fn folder(repo: &str, label: &str) -> String {
     format!(".tidemark/done/{repo}/{label}")
 }
 
-impl Marker {
+impl CompletionMarker {
     /// The marker at `key`, the last segment of which names entry and operation.
-    fn read(key: &str, time: Second) -> Option<Self> {
+    fn read(key: &str, time: StoreSecond) -> Option<Self> {
         let (token, op) = key.rsplit('/').next()?.split_once('-')?;
         Some(Self { token: token.parse().ok()?, op: op.parse().ok()?, time })
     }
 
     /// Labels move in the order of their completion, then of their tokens.
-    fn order(&self) -> (Second, Token, u32) {
+    fn order(&self) -> (StoreSecond, Token, u32) {
         (self.time, self.token, self.op)
     }
 }
 
-impl Writer {
+impl LogWriter {
     /// Brings the keys of the labels that `token` moved up to date. They are caches: a failure is for the next writer.
-    pub(super) async fn refresh_labels(&self, token: Token, prepared: &Prepared, schedule: &Schedule) {
+    pub(super) async fn refresh_labels(&self, token: Token, prepared: &PreparedEntry, schedule: &ParameterSchedule) {
         for part in &prepared.parts {
-            let Target::Label { repo, label } = &part.target else {
+            let CompletionTarget::Label { repo, label } = &part.target else {
                 continue;
             };
             if let Err(error) = self.refresh_label(repo, label, token, schedule).await {
@@ -64,12 +64,18 @@ impl Writer {
         }
     }
 
-    async fn refresh_label(&self, repo: &str, label: &str, own: Token, schedule: &Schedule) -> Result<(), StoreError> {
-        let place = Place::Label { repo: repo.to_owned(), label: label.to_owned() };
-        let Some(path) = place.path() else {
+    async fn refresh_label(
+        &self,
+        repo: &str,
+        label: &str,
+        own: Token,
+        schedule: &ParameterSchedule,
+    ) -> Result<(), StoreError> {
+        let label_path = DatamonPath::Label { repo: repo.to_owned(), label: label.to_owned() };
+        let Some(path) = label_path.path() else {
             return Ok(());
         };
-        let mut held: Option<Marker> = None;
+        let mut held: Option<CompletionMarker> = None;
         for _ in 0..ROUNDS {
             let newest = self.newest_marker(repo, label, own, schedule).await?;
             let Some(newest) = newest.filter(|newest| held.as_ref() != Some(newest)) else {
@@ -77,7 +83,7 @@ impl Writer {
             };
             let key = marker_key(repo, label, newest.token, newest.op);
             let values = self.0.log.values();
-            let body = values.get(&key, Limits::default().descriptor).await?.and_then(|marker| marker.body);
+            let body = values.get(&key, ReaderLimits::default().descriptor).await?.and_then(|marker| marker.body);
             let Some(body) = body else {
                 return Ok(());
             };
@@ -94,15 +100,16 @@ impl Writer {
         repo: &str,
         label: &str,
         own: Token,
-        schedule: &Schedule,
-    ) -> Result<Option<Marker>, StoreError> {
+        schedule: &ParameterSchedule,
+    ) -> Result<Option<CompletionMarker>, StoreError> {
         let longest = schedule.sets().iter().map(|dated| dated.parameters.commit_bound()).max().unwrap_or_default();
         let oldest = own.second().before(longest + Duration::from_secs(2));
         let folder = folder(repo, label);
         let after = format!("{folder}/{}", Token::first_of(oldest));
         let listed = self.0.log.values().list(&folder, Some(&after)).try_collect::<Vec<_>>().await?;
-        let mut markers: Vec<Marker> = listed.iter().filter_map(|info| Marker::read(&info.key, info.time)).collect();
-        markers.sort_by_key(Marker::order);
+        let mut markers: Vec<CompletionMarker> =
+            listed.iter().filter_map(|info| CompletionMarker::read(&info.key, info.time)).collect();
+        markers.sort_by_key(CompletionMarker::order);
         while let Some(marker) = markers.pop() {
             if marker.token == own || self.is_committed(&marker, schedule).await? {
                 return Ok(Some(marker));
@@ -111,7 +118,7 @@ impl Writer {
         Ok(None)
     }
 
-    async fn is_committed(&self, marker: &Marker, schedule: &Schedule) -> Result<bool, StoreError> {
+    async fn is_committed(&self, marker: &CompletionMarker, schedule: &ParameterSchedule) -> Result<bool, StoreError> {
         let found = self.0.reader.lookup(marker.token, schedule).await?;
         let op = usize::try_from(marker.op).unwrap_or(usize::MAX);
         Ok(found.is_some_and(|found| found.ops.get(op).is_some_and(|op| op.decision.outcome == Outcome::Committed)))
@@ -128,13 +135,13 @@ mod tests {
         #[test]
         fn keys_round_trip(bytes: [u8; 20], op: u32) {
             let token = Token::from_bytes(bytes);
-            let time = Second::from_unix(1);
-            prop_assert_eq!(Marker::read(&marker_key("r", "l", token, op), time), Some(Marker { token, op, time }));
+            let time = StoreSecond::from_unix(1);
+            prop_assert_eq!(CompletionMarker::read(&marker_key("r", "l", token, op), time), Some(CompletionMarker { token, op, time }));
         }
 
         #[test]
         fn any_key_is_read_without_a_panic(key: String) {
-            let _ = Marker::read(&key, Second::default());
+            let _ = CompletionMarker::read(&key, StoreSecond::default());
         }
     }
 }

@@ -2,26 +2,26 @@
 
 use async_trait::async_trait;
 
-use crate::Schedule;
+use crate::ParameterSchedule;
 
 /// Where the dated parameters of a log come from: its root chain, or a constant in tests.
 #[async_trait]
 pub trait ParameterSource: Send + Sync {
     /// The parameters as they are now: read from the head of the root chain, nothing cached.
-    async fn schedule(&self) -> Result<Schedule, SourceError>;
+    async fn schedule(&self) -> Result<ParameterSchedule, ParameterSourceError>;
 }
 
 /// Why the dated parameters could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the log's parameters could not be read: {why}")]
-pub struct SourceError {
+pub struct ParameterSourceError {
     /// What happened and what to do.
     pub why: String,
 }
 
 #[async_trait]
-impl ParameterSource for Schedule {
-    async fn schedule(&self) -> Result<Schedule, SourceError> {
+impl ParameterSource for ParameterSchedule {
+    async fn schedule(&self) -> Result<ParameterSchedule, ParameterSourceError> {
         Ok(self.clone())
     }
 }

@@ -8,28 +8,28 @@ use serde_json::Map;
 
 use super::*;
 use crate::{
-    Evidence, Limits, Listed, Outcome, Parameters, Reader, Resolved, Schedule,
-    testing::{Lab, OPENED, Trouble},
+    Evidence, ListedEntry, LogParameters, LogReader, Outcome, ParameterSchedule, ReaderLimits, ResolvedEntry,
+    testing::{OPENED, TestStore, WriteFault},
 };
-use tidemark_store::Second;
+use tidemark_store::StoreSecond;
 
-fn parameters() -> Parameters {
-    Parameters {
+fn parameters() -> LogParameters {
+    LogParameters {
         request_timeout: Duration::from_secs(5),
         visibility_delay: Duration::from_secs(2),
-        ..Parameters::with_expiry(Duration::from_secs(20))
+        ..LogParameters::with_expiry(Duration::from_secs(20))
     }
 }
 
-fn bundle(id: &str) -> DraftOp {
-    DraftOp::Descriptor {
+fn bundle(id: &str) -> DraftOperation {
+    DraftOperation::Descriptor {
         path: format!("bundles/r/{id}/bundle.yaml"),
         body: Bytes::from(format!("id: {id}\nmessage: m\n")),
     }
 }
 
-fn label(bundle: &str) -> DraftOp {
-    DraftOp::Label {
+fn label(bundle: &str) -> DraftOperation {
+    DraftOperation::Label {
         repo: "r".to_owned(),
         label: "v1".to_owned(),
         bundle: bundle.to_owned(),
@@ -37,19 +37,20 @@ fn label(bundle: &str) -> DraftOp {
     }
 }
 
-fn record() -> DraftOp {
-    DraftOp::Entry { attributes: Map::new() }
+fn record() -> DraftOperation {
+    DraftOperation::Entry { attributes: Map::new() }
 }
 
-fn draft(ops: impl IntoIterator<Item = DraftOp>) -> Draft {
-    Draft { idempotency_key: Some("key".to_owned()), ops: ops.into_iter().collect(), ..Draft::default() }
+fn draft(ops: impl IntoIterator<Item = DraftOperation>) -> EntryDraft {
+    EntryDraft { idempotency_key: Some("key".to_owned()), ops: ops.into_iter().collect(), ..EntryDraft::default() }
 }
 
 /// The log as a reader finds it.
-async fn entries(lab: &Lab) -> Vec<Resolved> {
-    let reader = Reader::new(&lab.log(), Limits::default());
-    let listed: Vec<Listed> = reader.list(Second::default(), Second::KSUID_END).try_collect().await.unwrap();
-    let schedule = Schedule::constant(parameters());
+async fn entries(lab: &TestStore) -> Vec<ResolvedEntry> {
+    let reader = LogReader::new(&lab.log(), ReaderLimits::default());
+    let listed: Vec<ListedEntry> =
+        reader.list(StoreSecond::default(), StoreSecond::KSUID_END).try_collect().await.unwrap();
+    let schedule = ParameterSchedule::constant(parameters());
     let mut entries = Vec::new();
     for listed in listed {
         entries.push(reader.fetch(&listed, &schedule).await.unwrap());
@@ -57,18 +58,18 @@ async fn entries(lab: &Lab) -> Vec<Resolved> {
     entries
 }
 
-async fn outcomes(lab: &Lab) -> Vec<Outcome> {
+async fn outcomes(lab: &TestStore) -> Vec<Outcome> {
     entries(lab).await.iter().map(|entry| entry.ops[0].decision.outcome).collect()
 }
 
-async fn label_value(lab: &Lab) -> Option<String> {
+async fn label_value(lab: &TestStore) -> Option<String> {
     let found = lab.log().values().get("labels/r/v1/label.yaml", 1000).await.unwrap()?;
     Some(String::from_utf8(found.body.unwrap().to_vec()).unwrap())
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_group_is_committed_and_bound() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
     let receipt = writer.append(draft([bundle("b"), label("b"), record()])).await.unwrap();
     assert_eq!((receipt.token.second(), receipt.acknowledged, receipt.attempts), (OPENED, OPENED, 1));
@@ -84,10 +85,10 @@ async fn a_group_is_committed_and_bound() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_resolved_by_reading() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
-    lab.trouble("bundle.yaml", Trouble::LostAnswer);
-    lab.trouble("meta", Trouble::LostAnswer);
+    lab.trouble("bundle.yaml", WriteFault::LostAnswer);
+    lab.trouble("meta", WriteFault::LostAnswer);
     let receipt = writer.append(draft([bundle("b")])).await.unwrap();
     assert_eq!(receipt.attempts, 1);
     assert_eq!(outcomes(&lab).await, [Outcome::Committed]);
@@ -95,10 +96,10 @@ async fn a_lost_answer_is_resolved_by_reading() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_write_is_written_again() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
     for key in ["bundle.yaml", "log/", "done/r/v1"] {
-        lab.trouble(key, Trouble::LostWrite);
+        lab.trouble(key, WriteFault::LostWrite);
     }
     let receipt = writer.append(draft([bundle("b"), label("b")])).await.unwrap();
     assert_eq!(receipt.attempts, 1);
@@ -107,9 +108,9 @@ async fn a_lost_write_is_written_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_descriptor_that_comes_late_is_not_acknowledged() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
-    lab.trouble("bundle.yaml", Trouble::Slow(Duration::from_mins(1)));
+    lab.trouble("bundle.yaml", WriteFault::Slow(Duration::from_mins(1)));
     let refused = writer.append(draft([bundle("b")])).await.unwrap_err();
     assert!(matches!(refused, AppendError::Unproven { outcome: Some(Outcome::Late), .. }), "{refused}");
     assert_eq!(outcomes(&lab).await, [Outcome::Late]);
@@ -117,9 +118,9 @@ async fn a_descriptor_that_comes_late_is_not_acknowledged() {
 
 #[tokio::test(start_paused = true)]
 async fn a_label_that_comes_late_is_written_again_and_counts_once() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
-    lab.trouble("done/r/v1", Trouble::Slow(Duration::from_mins(1)));
+    lab.trouble("done/r/v1", WriteFault::Slow(Duration::from_mins(1)));
     let receipt = writer.append(draft([label("b")])).await.unwrap();
     assert_eq!(receipt.attempts, 2);
     assert_eq!(outcomes(&lab).await, [Outcome::Late, Outcome::Committed]);
@@ -129,9 +130,9 @@ async fn a_label_that_comes_late_is_written_again_and_counts_once() {
 
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_lands_too_late_gets_another_token() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
-    lab.trouble("log/", Trouble::Slow(Duration::from_mins(1)));
+    lab.trouble("log/", WriteFault::Slow(Duration::from_mins(1)));
     let receipt = writer.append(draft([bundle("b")])).await.unwrap();
     assert_eq!(receipt.attempts, 2);
     assert!(receipt.token.second() >= OPENED.after(Duration::from_mins(1)));
@@ -140,10 +141,10 @@ async fn an_entry_that_lands_too_late_gets_another_token() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_put_after_the_expiry() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
     // In the bound of the entry, yet after the expiry of the descriptor.
-    lab.trouble("log/", Trouble::Slow(Duration::from_secs(23)));
+    lab.trouble("log/", WriteFault::Slow(Duration::from_secs(23)));
     let receipt = writer.append(draft([bundle("b")])).await.unwrap();
     assert_eq!(receipt.attempts, 2);
     assert_eq!(outcomes(&lab).await, [Outcome::Aborted, Outcome::Committed]);
@@ -151,7 +152,7 @@ async fn nothing_is_put_after_the_expiry() {
 
 #[tokio::test(start_paused = true)]
 async fn anothers_descriptor_is_no_proof() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
     writer.append(draft([bundle("b")])).await.unwrap();
     let other = lab.writer("other", parameters()).await;
@@ -165,7 +166,7 @@ async fn anothers_descriptor_is_no_proof() {
 /// As after a crash: the writer does not know that its first try succeeded.
 #[tokio::test(start_paused = true)]
 async fn a_forgotten_try_is_found_by_its_descriptor() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let first = lab.writer("w", parameters()).await.append(draft([bundle("b")])).await.unwrap();
     tokio::time::advance(Duration::from_secs(2)).await;
     let again = lab.writer("w", parameters()).await.append(draft([bundle("b")])).await.unwrap();
@@ -178,7 +179,7 @@ async fn a_forgotten_try_is_found_by_its_descriptor() {
 
 #[tokio::test(start_paused = true)]
 async fn labels_follow_the_newest_marker() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
     for value in ["a", "b", "c"] {
         writer.append(draft([label(value)])).await.unwrap();
@@ -194,7 +195,7 @@ async fn labels_follow_the_newest_marker() {
 
 #[tokio::test(start_paused = true)]
 async fn the_clock_is_estimated_for_half_a_minute() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let clock = tidemark_store::Clock::new(lab.log().stores(), "c");
     assert_eq!(clock.estimate(), None);
     assert_eq!(clock.probe().await.unwrap().now, OPENED);
@@ -207,21 +208,22 @@ async fn the_clock_is_estimated_for_half_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn clocks_that_are_apart_refuse_appends() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let reading =
         tidemark_store::Clock::new(lab.log_with_lead(Duration::from_secs(6)).stores(), "c").probe().await.unwrap();
     assert_eq!((reading.now, reading.spread), (OPENED, Duration::from_secs(6)));
     for (lead, opens) in [(5, true), (6, false)] {
-        let source = std::sync::Arc::new(Schedule::constant(parameters()));
+        let source = std::sync::Arc::new(ParameterSchedule::constant(parameters()));
         let log = lab.log_with_lead(Duration::from_secs(lead));
-        let opened = Writer::open(log, source, WriterOptions::named("w"), tidemark_store::Entropy::seeded(1)).await;
+        let opened =
+            LogWriter::open(log, source, LogWriterOptions::named("w"), tidemark_store::Entropy::seeded(1)).await;
         assert_eq!(opened.is_ok(), opens, "{lead} s");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_begun_can_be_completed_elsewhere() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
     let begun = writer.begin(draft([bundle("b"), label("b")])).await.unwrap();
     assert_eq!(begun.ends, OPENED.after(Duration::from_secs(20)));
@@ -236,9 +238,9 @@ async fn what_is_begun_can_be_completed_elsewhere() {
 
 #[tokio::test(start_paused = true)]
 async fn what_no_reader_reads_is_not_written() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
-    let climbing = DraftOp::Descriptor { path: "../x.yaml".to_owned(), body: Bytes::new() };
+    let climbing = DraftOperation::Descriptor { path: "../x.yaml".to_owned(), body: Bytes::new() };
     for ops in [vec![climbing], vec![bundle("b"), bundle("b")], vec![label(&"x".repeat(2000))], vec![record(); 1001]] {
         assert!(matches!(writer.append(draft(ops)).await, Err(AppendError::Invalid { .. })));
     }
@@ -247,11 +249,12 @@ async fn what_no_reader_reads_is_not_written() {
 
 #[tokio::test(start_paused = true)]
 async fn drafts_share_an_entry() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let batcher =
         Batcher::new(lab.writer("w", parameters()).await, FlushPolicy { operations: 4, ..FlushPolicy::default() });
     let appends = (0..10).map(|n| {
-        let one = Draft { idempotency_key: Some(format!("key-{n}")), ops: vec![record()], ..Draft::default() };
+        let one =
+            EntryDraft { idempotency_key: Some(format!("key-{n}")), ops: vec![record()], ..EntryDraft::default() };
         batcher.append(one)
     });
     let receipts = futures::future::try_join_all(appends).await.unwrap();
@@ -267,10 +270,10 @@ async fn drafts_share_an_entry() {
 /// The shared entry lands and its answer never comes: appended alone, the draft bears the key that it had.
 #[tokio::test(start_paused = true)]
 async fn a_draft_with_an_empty_key_counts_once_however_often_it_is_written() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let batcher = Batcher::new(lab.writer("w", parameters()).await, FlushPolicy::default());
-    lab.trouble("log/", Trouble::Slow(Duration::from_mins(1)));
-    let one = Draft { idempotency_key: Some(String::new()), ops: vec![record()], ..Draft::default() };
+    lab.trouble("log/", WriteFault::Slow(Duration::from_mins(1)));
+    let one = EntryDraft { idempotency_key: Some(String::new()), ops: vec![record()], ..EntryDraft::default() };
     batcher.append(one).await.unwrap();
     let keys: Vec<_> = entries(&lab).await.iter().map(|entry| entry.intent.as_ref().unwrap().key_of(0)).collect();
     assert!(!keys.is_empty() && keys.iter().all(|key| key.as_ref().is_some_and(|key| !key.is_empty())), "{keys:?}");
@@ -279,9 +282,10 @@ async fn a_draft_with_an_empty_key_counts_once_however_often_it_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_leader_leaves_nobody_waiting() {
-    let lab = Lab::new();
+    let lab = TestStore::new();
     let batcher = Batcher::new(lab.writer("w", parameters()).await, FlushPolicy::default());
-    let one = |n: u32| Draft { idempotency_key: Some(format!("key-{n}")), ops: vec![record()], ..Draft::default() };
+    let one =
+        |n: u32| EntryDraft { idempotency_key: Some(format!("key-{n}")), ops: vec![record()], ..EntryDraft::default() };
     let leader = batcher.append(one(0));
     let member = batcher.append(one(1));
     let both = async { tokio::join!(tokio::time::timeout(Duration::from_millis(5), leader), member) };

@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Writer,
-    attempt::{Missed, Started},
-    draft::{Part, Target, binding},
+    LogWriter,
+    attempt::{AppendAttempt, UnprovenAttempt},
+    draft::{CompletionPart, CompletionTarget, binding},
     marker::marker_key,
 };
 use tidemark_store::{
-    Create, Metadata, SignedPut, Signer, Store, StoreError,
+    Create, SignedPut, Store, StoreError, UrlSigner, UserMetadata,
     planted::{Fault, planted},
     put_signed,
 };
@@ -26,49 +26,55 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// One object that completes an operation, to be put by somebody else.
 #[derive(Clone, Debug)]
-pub struct Upload {
+pub struct CompletionUpload {
     /// The operation within the entry.
     pub op: u32,
     /// The store that it goes to.
     pub store: Store,
     /// Its key there.
     pub key: String,
-    /// The URL to put it to; `None` where the store has no URLs: then [`Upload::store`] takes it as a create with
-    /// [`Upload::metadata`], which whoever does that must not do after the end.
+    /// The URL to put it to; `None` where the store has no URLs: then [`CompletionUpload::store`] takes it as a create with
+    /// [`CompletionUpload::metadata`], which whoever does that must not do after the end.
     pub signed: Option<SignedPut>,
     /// The user metadata that binds the object to its operation.
-    pub metadata: Metadata,
+    pub metadata: UserMetadata,
     /// What it must hold: the entry names its digest.
     pub body: Bytes,
 }
 
-impl Upload {
+impl CompletionUpload {
     /// Whether the store has it, as after a PUT whose answer was lost.
     async fn is_there(&self) -> bool {
         let Ok(Some(found)) = self.store.get(&self.key, self.body.len() as u64).await else {
             return false;
         };
-        let bound = !self.store.keeps_metadata()
+        let bound = !self.store.supports_user_metadata()
             || self.metadata.iter().all(|(name, value)| found.metadata.get(name) == Some(value));
         bound && found.body.as_ref() == Some(&self.body)
     }
 }
 
-impl Writer {
-    pub(super) async fn upload(&self, started: &Started, part: &Part) -> Result<Upload, StoreError> {
+impl LogWriter {
+    pub(super) async fn upload(
+        &self,
+        started: &AppendAttempt,
+        part: &CompletionPart,
+    ) -> Result<CompletionUpload, StoreError> {
         let (store, key) = match &part.target {
-            Target::Descriptor(path) => (self.0.log.descriptors(), path.clone()),
-            Target::Label { repo, label } => (self.0.log.values(), marker_key(repo, label, started.token, part.op)),
+            CompletionTarget::Descriptor(path) => (self.0.log.descriptors(), path.clone()),
+            CompletionTarget::Label { repo, label } => {
+                (self.0.log.values(), marker_key(repo, label, started.token, part.op))
+            }
         };
         let metadata = binding(started.token, part.op);
         // Dated by the token, so that neither end of its validity is the local clock's.
-        let signed = Signer::of(store).put_url(&key, started.token.second(), started.ends(), &metadata).await?;
+        let signed = UrlSigner::of(store).put_url(&key, started.token.second(), started.ends(), &metadata).await?;
         let (op, store, body) = (part.op, store.clone(), part.body.clone());
-        Ok(Upload { op, store, key, signed, metadata, body })
+        Ok(CompletionUpload { op, store, key, signed, metadata, body })
     }
 
     /// Puts one part. What became of it shows in the read-back; the error only says why something may be missing.
-    pub(super) async fn put(&self, started: &Started, part: &Part) -> Result<(), Missed> {
+    pub(super) async fn put(&self, started: &AppendAttempt, part: &CompletionPart) -> Result<(), UnprovenAttempt> {
         let put = async {
             let upload = self.upload(started, part).await.map_err(|error| error.to_string())?;
             if planted(Fault::OverwritableDescriptor) {
@@ -86,7 +92,12 @@ impl Writer {
         put.await.map_err(|why| started.missed(why))
     }
 
-    async fn put_signed(&self, started: &Started, upload: &Upload, signed: &SignedPut) -> Result<(), String> {
+    async fn put_signed(
+        &self,
+        started: &AppendAttempt,
+        upload: &CompletionUpload,
+        signed: &SignedPut,
+    ) -> Result<(), String> {
         let client = upload.store.client().map_err(|error| error.to_string())?;
         let longest = started.parameters().request_timeout;
         let mut why = String::new();
@@ -110,8 +121,8 @@ impl Writer {
     }
 
     /// A store without URLs: the expiry is the same, read from a probe before every try.
-    async fn put_directly(&self, started: &Started, upload: &Upload) -> Result<(), String> {
-        let Upload { store, key, body, metadata, .. } = upload;
+    async fn put_directly(&self, started: &AppendAttempt, upload: &CompletionUpload) -> Result<(), String> {
+        let CompletionUpload { store, key, body, metadata, .. } = upload;
         let mut why = String::new();
         for send in 0..SENDS {
             pause_before(send).await;

@@ -19,9 +19,9 @@ use futures::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::Listed;
+use super::ListedEntry;
 use crate::Token;
-use tidemark_store::{ObjectInfo, Second, Store, StoreError};
+use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond};
 
 /// How many entries are read before a range is cut.
 const SAMPLE: usize = 2000;
@@ -34,19 +34,19 @@ const SHORTEST: Duration = Duration::from_mins(1);
 /// Sorts after everything in `.tidemark/` and before every token.
 const BEFORE_TOKENS: &str = ".tidemark0";
 
-type Items = BoxStream<'static, Result<Listed, StoreError>>;
+type Items = BoxStream<'static, Result<ListedEntry, StoreError>>;
 
 /// The keys of a log that are no tokens, as far as listings met them.
 #[derive(Debug, Default)]
-pub(super) struct Strangers(Mutex<Known>);
+pub(super) struct UnrecognizedKeys(Mutex<KnownKeys>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownKeys {
     digests: BTreeSet<[u8; 8]>,
     example: Option<String>,
 }
 
-impl Strangers {
+impl UnrecognizedKeys {
     /// Most strangers that are told apart.
     const MOST: usize = 100_000;
 
@@ -71,22 +71,25 @@ impl Strangers {
 
 /// One range of one log to be listed.
 #[derive(Clone)]
-pub(super) struct Listing {
+pub(super) struct RangeListing {
     store: Store,
     /// The key after which the range starts.
     after: String,
-    from: Second,
-    to: Second,
-    strangers: Arc<Strangers>,
+    from: StoreSecond,
+    to: StoreSecond,
+    strangers: Arc<UnrecognizedKeys>,
 }
 
-impl Listing {
-    pub(super) fn new(store: &Store, from: Second, to: Second, strangers: Arc<Strangers>) -> Self {
+impl RangeListing {
+    pub(super) fn new(store: &Store, from: StoreSecond, to: StoreSecond, strangers: Arc<UnrecognizedKeys>) -> Self {
         Self { store: store.clone(), after: key_before(from), from, to, strangers }
     }
 
     /// The entries in token order, with at most `side_by_side` listings at once. Ends after the first error.
-    pub(super) fn stream(self, side_by_side: usize) -> impl Stream<Item = Result<Listed, StoreError>> + Send + 'static {
+    pub(super) fn stream(
+        self,
+        side_by_side: usize,
+    ) -> impl Stream<Item = Result<ListedEntry, StoreError>> + Send + 'static {
         if self.from >= self.to {
             return stream::empty().boxed();
         }
@@ -101,7 +104,7 @@ impl Listing {
     }
 
     /// What follows once the sample is known.
-    fn after_sample(self, sample: Gathered, side_by_side: usize) -> Items {
+    fn after_sample(self, sample: ListingPrefix, side_by_side: usize) -> Items {
         let (Some(rest), Some(Ok(first)), Some(Ok(last))) = (sample.rest, sample.items.first(), sample.items.last())
         else {
             return stream::iter(sample.items).boxed();
@@ -143,7 +146,7 @@ impl Listing {
     /// The range by one listing.
     fn plain(self) -> Items {
         let Self { store, after, to, strangers, .. } = self;
-        let end = (to <= Second::KSUID_END).then(|| Token::first_of(to).to_string());
+        let end = (to <= StoreSecond::KSUID_END).then(|| Token::first_of(to).to_string());
         store
             .list("", Some(&after))
             .take_while(move |info| {
@@ -156,11 +159,11 @@ impl Listing {
 }
 
 /// The greatest key that sorts before every token of second `at` and after every token before it.
-fn key_before(at: Second) -> String {
-    if at <= Second::KSUID_EPOCH {
+fn key_before(at: StoreSecond) -> String {
+    if at <= StoreSecond::KSUID_EPOCH {
         return BEFORE_TOKENS.to_owned();
     }
-    if at > Second::KSUID_END {
+    if at > StoreSecond::KSUID_END {
         return Token::from_bytes([u8::MAX; Token::BYTES]).to_string();
     }
     let mut bytes = *Token::first_of(at).as_bytes();
@@ -174,7 +177,7 @@ fn key_before(at: Second) -> String {
     Token::from_bytes(bytes).to_string()
 }
 
-fn read_key(info: &ObjectInfo, strangers: &Strangers) -> Option<Listed> {
+fn read_key(info: &ObjectInfo, strangers: &UnrecognizedKeys) -> Option<ListedEntry> {
     if info.key.starts_with(".tidemark/") {
         return None;
     }
@@ -182,16 +185,16 @@ fn read_key(info: &ObjectInfo, strangers: &Strangers) -> Option<Listed> {
         strangers.note(&info.key);
         return None;
     };
-    Some(Listed { token, time: info.time, size: info.size })
+    Some(ListedEntry { token, time: info.time, size: info.size })
 }
 
 /// The first items of a listing, and the rest where there is one.
-struct Gathered {
-    items: Vec<Result<Listed, StoreError>>,
+struct ListingPrefix {
+    items: Vec<Result<ListedEntry, StoreError>>,
     rest: Option<Items>,
 }
 
-async fn gather(mut listing: Items, most: usize) -> Gathered {
+async fn gather(mut listing: Items, most: usize) -> ListingPrefix {
     let mut items = Vec::new();
     while items.len() < most {
         match listing.next().await {
@@ -199,19 +202,19 @@ async fn gather(mut listing: Items, most: usize) -> Gathered {
                 let failed = item.is_err();
                 items.push(item);
                 if failed {
-                    return Gathered { items, rest: None };
+                    return ListingPrefix { items, rest: None };
                 }
             }
-            None => return Gathered { items, rest: None },
+            None => return ListingPrefix { items, rest: None },
         }
     }
-    Gathered { items, rest: Some(listing) }
+    ListingPrefix { items, rest: Some(listing) }
 }
 
 /// Ends after the first error, so that what follows it cannot be taken for the next entries.
-fn until_error<S>(items: S) -> impl Stream<Item = Result<Listed, StoreError>> + Send
+fn until_error<S>(items: S) -> impl Stream<Item = Result<ListedEntry, StoreError>> + Send
 where
-    S: Stream<Item = Result<Listed, StoreError>> + Send,
+    S: Stream<Item = Result<ListedEntry, StoreError>> + Send,
 {
     items.scan(false, |failed, item| {
         let goes_on = !*failed;
@@ -237,7 +240,7 @@ mod tests {
         let inner = InMemory::new();
         let entropy = Entropy::seeded(1);
         let mut tokens: Vec<Token> =
-            offsets.into_iter().map(|at| Token::new(Second::from_unix(START + at), &entropy)).collect();
+            offsets.into_iter().map(|at| Token::new(StoreSecond::from_unix(START + at), &entropy)).collect();
         tokens.sort();
         let strangers = [".tidemark/root/1", ".tidemark/clock/x", "2stranger", "2Y/deeper", "zzz"];
         for key in tokens.iter().map(Token::to_string).chain(strangers.map(str::to_owned)) {
@@ -247,9 +250,9 @@ mod tests {
     }
 
     async fn listed(store: &Store, from: u64, to: u64, side_by_side: usize) -> Vec<Token> {
-        let (from, to) = (Second::from_unix(from), Second::from_unix(to));
-        let listing = Listing::new(store, from, to, Arc::default());
-        let entries: Vec<Listed> = listing.stream(side_by_side).try_collect().await.unwrap();
+        let (from, to) = (StoreSecond::from_unix(from), StoreSecond::from_unix(to));
+        let listing = RangeListing::new(store, from, to, Arc::default());
+        let entries: Vec<ListedEntry> = listing.stream(side_by_side).try_collect().await.unwrap();
         entries.iter().map(|entry| entry.token).collect()
     }
 
@@ -274,9 +277,10 @@ mod tests {
     #[tokio::test]
     async fn strangers_are_counted_once_and_our_own_objects_never() {
         let (store, _) = bucket([5, 6]).await;
-        let strangers: Arc<Strangers> = Arc::default();
+        let strangers: Arc<UnrecognizedKeys> = Arc::default();
         for _ in 0..2 {
-            let all = Listing::new(&store, Second::default(), Second::from_unix(u64::MAX), strangers.clone());
+            let all =
+                RangeListing::new(&store, StoreSecond::default(), StoreSecond::from_unix(u64::MAX), strangers.clone());
             assert_eq!(all.stream(8).try_collect::<Vec<_>>().await.unwrap().len(), 2);
         }
         assert_eq!(strangers.count(), 3);
@@ -300,10 +304,10 @@ mod tests {
     proptest! {
         #[test]
         fn the_key_before_a_second_parts_it_from_the_one_before(unix in 1_400_000_001u64..=1_400_000_000 + u64::from(u32::MAX), random: [u8; 16]) {
-            let at = Second::from_unix(unix);
+            let at = StoreSecond::from_unix(unix);
             let key = key_before(at);
             prop_assert!(key < Token::from_parts(at, random).to_string());
-            prop_assert!(key >= Token::from_parts(Second::from_unix(unix - 1), random).to_string());
+            prop_assert!(key >= Token::from_parts(StoreSecond::from_unix(unix - 1), random).to_string());
         }
 
         #[test]
@@ -322,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_first_second_starts_after_our_own_objects() {
-        let key = key_before(Second::KSUID_EPOCH);
+        let key = key_before(StoreSecond::KSUID_EPOCH);
         assert!(key.as_str() > ".tidemark/zzz" && key.as_str() < "000000000000000000000000000");
     }
 }

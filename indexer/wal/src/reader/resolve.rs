@@ -4,12 +4,13 @@ use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use sha2::{Digest as _, Sha256};
 
-use super::{Reader, Resolved, ResolvedOp};
+use super::{LogReader, ResolvedEntry, ResolvedOperation};
 use crate::{
-    Decision, Descriptor, Evidence, Form, Intent, Malformed, Operation, Outcome, Parameters, Place, Sighting, Token,
-    judge, marker_key, outcome, parse, place, read_descriptor,
+    DatamonDescriptor, DatamonPath, EntryIntent, Evidence, IntentOperation, LogParameters, MalformedInput, Observation,
+    Outcome, OutcomeDecision, PayloadFormat, Token, decide_outcome, marker_key, outcome, parse_datamon_path,
+    parse_payload, read_descriptor,
 };
-use tidemark_store::{Object, Second, Store, StoreError};
+use tidemark_store::{Store, StoreError, StoreSecond, StoredObject};
 
 /// The user metadata that binds a descriptor to its operation.
 pub(crate) const TOKEN_FIELD: &str = "tidemarktoken";
@@ -19,85 +20,86 @@ const SIDE_BY_SIDE: usize = 8;
 
 /// What was found for one operation.
 #[derive(Default)]
-struct Found {
-    sighting: Option<Sighting>,
+struct DescriptorLookup {
+    observation: Option<Observation>,
     /// The store's clock in the answer that showed it, where it said.
-    answered: Option<Second>,
-    descriptor: Option<Result<Descriptor, Malformed>>,
+    answered: Option<StoreSecond>,
+    descriptor: Option<Result<DatamonDescriptor, MalformedInput>>,
 }
 
 /// The operation that a descriptor is wanted for.
 #[derive(Clone, Copy)]
-struct Wanted<'a> {
+struct DescriptorQuery<'a> {
     token: Token,
     op: u32,
-    operation: &'a Operation,
-    place: &'a Place,
+    operation: &'a IntentOperation,
+    path: &'a DatamonPath,
     /// The last second in which it completes in time.
-    last: Second,
+    last: StoreSecond,
 }
 
-impl Reader {
-    pub(super) fn oversized(&self, token: Token, entry_time: Second, size: u64) -> Resolved {
+impl LogReader {
+    pub(super) fn oversized(&self, token: Token, entry_time: StoreSecond, size: u64) -> ResolvedEntry {
         let reason = format!("{size} bytes, more than the limit of {} bytes; not read", self.limits.entry);
-        malformed(token, entry_time, size, Bytes::new(), Malformed { reason })
+        malformed(token, entry_time, size, Bytes::new(), MalformedInput { reason })
     }
 
     pub(super) async fn resolve(
         &self,
         token: Token,
-        entry: Object,
-        parameters: &Parameters,
-    ) -> Result<Resolved, StoreError> {
+        entry: StoredObject,
+        parameters: &LogParameters,
+    ) -> Result<ResolvedEntry, StoreError> {
         let (entry_time, body) = (entry.info.time, entry.body.unwrap_or_default());
         let size = body.len() as u64;
-        let intent = match parse(token, &body) {
+        let intent = match parse_payload(token, &body) {
             Ok(intent) => intent,
             Err(reason) => return Ok(malformed(token, entry_time, size, body, reason)),
         };
         let (ops, answered) = self.resolve_ops(token, entry_time, &intent, parameters).await?;
         let answered = latest([entry.answered].into_iter().chain(answered));
-        Ok(Resolved { token, entry_time, size, body, intent: Ok(intent), answered, ops })
+        Ok(ResolvedEntry { token, entry_time, size, body, intent: Ok(intent), answered, ops })
     }
 
     async fn resolve_ops(
         &self,
         token: Token,
-        entry_time: Second,
-        intent: &Intent,
-        parameters: &Parameters,
-    ) -> Result<(Vec<ResolvedOp>, Vec<Option<Second>>), StoreError> {
+        entry_time: StoreSecond,
+        intent: &EntryIntent,
+        parameters: &LogParameters,
+    ) -> Result<(Vec<ResolvedOperation>, Vec<Option<StoreSecond>>), StoreError> {
         let last = outcome::last_in_time(parameters, token);
-        let places: Vec<Place> = intent.ops.iter().map(place_of).collect();
+        let places: Vec<DatamonPath> = intent.ops.iter().map(place_of).collect();
         // Boxed, and collected before they are run: as closures of a stream the compiler cannot prove that they may move
         // between threads.
-        let finds: Vec<BoxFuture<'_, Result<Found, StoreError>>> = (0..)
+        let finds: Vec<BoxFuture<'_, Result<DescriptorLookup, StoreError>>> = (0..)
             .zip(intent.ops.iter().zip(&places))
-            .map(|(op, (operation, place))| {
-                let wanted = Wanted { token, op, operation, place, last };
-                self.find(intent.form, wanted).boxed()
+            .map(|(op, (operation, path))| {
+                let wanted = DescriptorQuery { token, op, operation, path, last };
+                self.find(intent.format, wanted).boxed()
             })
             .collect();
-        let found: Vec<Found> = stream::iter(finds).buffered(SIDE_BY_SIDE).try_collect().await?;
-        let named =
-            |(operation, found): (&Operation, &Found)| operation.descriptor.as_ref().map(|_| found.sighting.clone());
-        let seen: Vec<Option<Sighting>> = intent.ops.iter().zip(&found).filter_map(named).collect();
-        let group = judge(parameters, token, entry_time, seen.len(), &seen);
-        let answered = found.iter().filter(|found| found.sighting.is_some()).map(|found| found.answered).collect();
+        let found: Vec<DescriptorLookup> = stream::iter(finds).buffered(SIDE_BY_SIDE).try_collect().await?;
+        let named = |(operation, found): (&IntentOperation, &DescriptorLookup)| {
+            operation.descriptor.as_ref().map(|_| found.observation.clone())
+        };
+        let seen: Vec<Option<Observation>> = intent.ops.iter().zip(&found).filter_map(named).collect();
+        let group = decide_outcome(parameters, token, entry_time, seen.len(), &seen);
+        let answered = found.iter().filter(|found| found.observation.is_some()).map(|found| found.answered).collect();
         let parts = intent.ops.iter().zip(places).zip(found);
-        let ops = parts.map(|((operation, place), found)| part(&group, operation, place, found));
+        let ops = parts.map(|((operation, path), found)| part(&group, operation, path, found));
         Ok((ops.collect(), answered))
     }
 
     /// Looks for the descriptor where it is likely, then in the other stores; one that counts ends the search.
-    async fn find(&self, form: Form, wanted: Wanted<'_>) -> Result<Found, StoreError> {
-        let mut found = Found::default();
+    async fn find(&self, format: PayloadFormat, wanted: DescriptorQuery<'_>) -> Result<DescriptorLookup, StoreError> {
+        let mut found = DescriptorLookup::default();
         let Some(path) = &wanted.operation.descriptor else {
             return Ok(found);
         };
-        let marker = marker_of(form, &wanted);
+        let marker = marker_of(format, &wanted);
         let key = marker.as_ref().unwrap_or(path);
-        for store in self.likely(wanted.place) {
+        for store in self.likely(wanted.path) {
             let object = match store.get(key, self.limits.descriptor).await {
                 // A key that the store cannot have is absent, whatever strangers write.
                 Err(StoreError::BadKey { .. }) => None,
@@ -108,9 +110,9 @@ impl Reader {
             };
             let seen = sight(&wanted, marker.is_some(), key, &object);
             let counts = seen.evidence.is_some() && seen.time >= wanted.token.second();
-            if counts || found.sighting.is_none() {
+            if counts || found.observation.is_none() {
                 found.descriptor = counts.then(|| read(&wanted, &seen, object.body.as_ref())).flatten();
-                found.sighting = Some(seen);
+                found.observation = Some(seen);
                 found.answered = object.answered;
             }
             if counts {
@@ -121,9 +123,9 @@ impl Reader {
     }
 
     /// The metadata stores, the likely one first. A store is asked once.
-    fn likely(&self, place: &Place) -> Vec<&Store> {
+    fn likely(&self, path: &DatamonPath) -> Vec<&Store> {
         let mut stores: Vec<&Store> = self.log.metadata.iter().collect();
-        if place.is_mutable() {
+        if path.is_mutable() {
             stores.reverse();
         }
         stores.dedup_by(|one, other| one.is_same(other));
@@ -132,26 +134,28 @@ impl Reader {
 }
 
 /// A label of a JSON intent completes by a marker, since its own key is overwritten.
-fn marker_of(form: Form, wanted: &Wanted<'_>) -> Option<String> {
-    match wanted.place {
-        Place::Label { repo, label } if form == Form::Intent => Some(marker_key(repo, label, wanted.token, wanted.op)),
+fn marker_of(format: PayloadFormat, wanted: &DescriptorQuery<'_>) -> Option<String> {
+    match wanted.path {
+        DatamonPath::Label { repo, label } if format == PayloadFormat::Intent => {
+            Some(marker_key(repo, label, wanted.token, wanted.op))
+        }
         _ => None,
     }
 }
 
-fn place_of(operation: &Operation) -> Place {
-    let named = operation.descriptor.as_deref().map(place);
-    named.and_then(Result::ok).unwrap_or(Place::Other)
+fn place_of(operation: &IntentOperation) -> DatamonPath {
+    let named = operation.descriptor.as_deref().map(parse_datamon_path);
+    named.and_then(Result::ok).unwrap_or(DatamonPath::Other)
 }
 
-fn sight(wanted: &Wanted<'_>, marker: bool, key: &str, object: &Object) -> Sighting {
+fn sight(wanted: &DescriptorQuery<'_>, marker: bool, key: &str, object: &StoredObject) -> Observation {
     let digest = object.body.as_ref().map(digest_of);
     let evidence = match digest.as_deref() {
         _ if marker => Some(Evidence::Bound),
-        digest if wanted.place.is_mutable() => Some(on_mutable(wanted, digest, object)),
+        digest if wanted.path.is_mutable() => Some(on_mutable(wanted, digest, object)),
         digest => on_immutable(wanted, digest, object),
     };
-    Sighting { key: key.to_owned(), time: object.info.time, digest: digest.unwrap_or_default(), evidence }
+    Observation { key: key.to_owned(), time: object.info.time, digest: digest.unwrap_or_default(), evidence }
 }
 
 /// SHA-256 as 64 hexadecimal digits.
@@ -160,14 +164,14 @@ pub(crate) fn digest_of(body: &Bytes) -> String {
 }
 
 /// Whether the object's metadata names this operation; `None` where it names none.
-fn names_us(wanted: &Wanted<'_>, object: &Object) -> Option<bool> {
+fn names_us(wanted: &DescriptorQuery<'_>, object: &StoredObject) -> Option<bool> {
     let token = object.metadata.get(TOKEN_FIELD)?;
     let op = object.metadata.get(OP_FIELD);
     Some(*token == wanted.token.to_string() && op.is_none_or(|op| *op == wanted.op.to_string()))
 }
 
 /// A descriptor is written once: whatever says that it is another operation's is right.
-fn on_immutable(wanted: &Wanted<'_>, digest: Option<&str>, object: &Object) -> Option<Evidence> {
+fn on_immutable(wanted: &DescriptorQuery<'_>, digest: Option<&str>, object: &StoredObject) -> Option<Evidence> {
     let named = names_us(wanted, object);
     let fits = wanted.operation.digest.as_deref().map(|named| digest == Some(named));
     if named == Some(false) || fits == Some(false) {
@@ -179,7 +183,7 @@ fn on_immutable(wanted: &Wanted<'_>, digest: Option<&str>, object: &Object) -> O
 }
 
 /// A value that others overwrite: what is another operation's now may have been ours before.
-fn on_mutable(wanted: &Wanted<'_>, digest: Option<&str>, object: &Object) -> Evidence {
+fn on_mutable(wanted: &DescriptorQuery<'_>, digest: Option<&str>, object: &StoredObject) -> Evidence {
     let named = names_us(wanted, object);
     let fits = wanted.operation.digest.as_deref().map(|named| digest == Some(named));
     let overwritten = object.info.time > wanted.last || named == Some(false) || fits == Some(false);
@@ -191,30 +195,39 @@ fn on_mutable(wanted: &Wanted<'_>, digest: Option<&str>, object: &Object) -> Evi
 }
 
 /// What an overwritten value says is another operation's.
-fn read(wanted: &Wanted<'_>, seen: &Sighting, body: Option<&Bytes>) -> Option<Result<Descriptor, Malformed>> {
+fn read(
+    wanted: &DescriptorQuery<'_>,
+    seen: &Observation,
+    body: Option<&Bytes>,
+) -> Option<Result<DatamonDescriptor, MalformedInput>> {
     if seen.evidence == Some(Evidence::Inferred) {
         return None;
     }
     Some(match body {
-        Some(body) => read_descriptor(wanted.place, body),
-        None => Err(Malformed { reason: "the descriptor is over the size limit; not read".to_owned() }),
+        Some(body) => read_descriptor(wanted.path, body),
+        None => Err(MalformedInput { reason: "the descriptor is over the size limit; not read".to_owned() }),
     })
 }
 
 /// One operation's part of what was decided for the group.
-fn part(group: &Decision, operation: &Operation, place: Place, found: Found) -> ResolvedOp {
-    let own = found.sighting.as_ref().and_then(|sighting| sighting.evidence);
+fn part(
+    group: &OutcomeDecision,
+    operation: &IntentOperation,
+    path: DatamonPath,
+    found: DescriptorLookup,
+) -> ResolvedOperation {
+    let own = found.observation.as_ref().and_then(|observation| observation.evidence);
     let (descriptor, unreadable) = match found.descriptor {
         Some(Ok(descriptor)) => (Some(descriptor), None),
         Some(Err(reason)) => (None, Some(reason)),
         None => (None, None),
     };
-    ResolvedOp {
+    ResolvedOperation {
         operation: operation.clone(),
-        place,
-        decision: Decision {
+        path,
+        decision: OutcomeDecision {
             evidence: group.completed.and(own),
-            sightings: found.sighting.into_iter().collect(),
+            observations: found.observation.into_iter().collect(),
             ..group.clone()
         },
         descriptor,
@@ -223,23 +236,28 @@ fn part(group: &Decision, operation: &Operation, place: Place, found: Found) -> 
 }
 
 /// The latest of the times, if all are there.
-fn latest(times: impl Iterator<Item = Option<Second>>) -> Option<Second> {
+fn latest(times: impl Iterator<Item = Option<StoreSecond>>) -> Option<StoreSecond> {
     times.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
-fn malformed(token: Token, entry_time: Second, size: u64, body: Bytes, reason: Malformed) -> Resolved {
-    let decision =
-        Decision { outcome: Outcome::Malformed, evidence: None, entry_time, completed: None, sightings: Vec::new() };
-    Resolved {
+fn malformed(token: Token, entry_time: StoreSecond, size: u64, body: Bytes, reason: MalformedInput) -> ResolvedEntry {
+    let decision = OutcomeDecision {
+        outcome: Outcome::Malformed,
+        evidence: None,
+        entry_time,
+        completed: None,
+        observations: Vec::new(),
+    };
+    ResolvedEntry {
         token,
         entry_time,
         size,
         body,
         intent: Err(reason),
         answered: None,
-        ops: vec![ResolvedOp {
-            operation: Operation::malformed(),
-            place: Place::Other,
+        ops: vec![ResolvedOperation {
+            operation: IntentOperation::malformed(),
+            path: DatamonPath::Other,
             decision,
             descriptor: None,
             unreadable: None,

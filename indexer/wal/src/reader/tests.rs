@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
-    Evidence, Outcome, Parameters, marker_key,
-    testing::{Lab, OPENED},
+    Evidence, LogParameters, Outcome, marker_key,
+    testing::{OPENED, TestStore},
 };
-use tidemark_store::{Create, Metadata, Store};
+use tidemark_store::{Create, Store, UserMetadata};
 
 const BUNDLE: &str = "bundles/r/b/bundle.yaml";
 const LABEL: &str = "labels/r/v1/label.yaml";
@@ -19,14 +19,14 @@ fn token() -> Token {
 }
 
 /// `C` is 25 s.
-fn schedule() -> Schedule {
+fn schedule() -> ParameterSchedule {
     let expiry = Duration::from_secs(20);
     let (request_timeout, audit_window) = (Duration::from_secs(5), Duration::from_mins(5));
-    Schedule::constant(Parameters { request_timeout, audit_window, ..Parameters::with_expiry(expiry) })
+    ParameterSchedule::constant(LogParameters { request_timeout, audit_window, ..LogParameters::with_expiry(expiry) })
 }
 
 async fn create(store: &Store, key: &str, body: impl Into<Bytes>, metadata: &[(&str, &str)]) {
-    let metadata: Metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let metadata: UserMetadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     assert!(matches!(store.create(key, body.into(), &metadata).await, Create::Committed));
 }
 
@@ -34,8 +34,8 @@ async fn enter(log: &Log, body: impl Into<Bytes>) {
     create(&log.entries, &token().to_string(), body, &[]).await;
 }
 
-async fn fetch(log: &Log) -> Resolved {
-    let reader = Reader::new(log, Limits::default());
+async fn fetch(log: &Log) -> ResolvedEntry {
+    let reader = LogReader::new(log, ReaderLimits::default());
     reader.lookup(token(), &schedule()).await.unwrap().unwrap()
 }
 
@@ -70,7 +70,7 @@ async fn a_descriptor_is_timed_unless_it_says_more() {
         (vec![("tidemarktoken", own.as_str()), ("tidemarkop", "1")], ABSENT),
         (vec![("tidemarktoken", other.as_str()), ("tidemarkop", "0")], ABSENT),
     ] {
-        let log = Lab::new().log();
+        let log = TestStore::new().log();
         enter(&log, BUNDLE).await;
         assert_eq!(decided(&log).await, ABSENT);
         create(log.descriptors(), BUNDLE, "id: b\n", &metadata).await;
@@ -85,7 +85,7 @@ async fn a_digest_binds_or_refuses() {
         (digest_of(&body), (Outcome::Committed, Some(Evidence::Bound))),
         (digest_of(&Bytes::from_static(b"id: b")), ABSENT),
     ] {
-        let log = Lab::new().log();
+        let log = TestStore::new().log();
         enter(&log, format!(r#"{{"tidemark":1,"ops":[{{"descriptor":"{BUNDLE}","digest":"{digest}"}}]}}"#)).await;
         create(log.descriptors(), BUNDLE, body.clone(), &[]).await;
         assert_eq!(decided(&log).await, expected);
@@ -94,7 +94,7 @@ async fn a_digest_binds_or_refuses() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_carries_the_token_binds() {
-    let log = Lab::new().log();
+    let log = TestStore::new().log();
     let path = format!("bundles/r/{}/bundle.yaml", token());
     enter(&log, path.clone()).await;
     create(log.descriptors(), &path, "message: m\n", &[]).await;
@@ -103,12 +103,12 @@ async fn a_key_that_carries_the_token_binds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_descriptor_from_before_the_token_is_absent() {
-    let log = Lab::new().log();
+    let log = TestStore::new().log();
     create(log.descriptors(), BUNDLE, "id: b\n", &[]).await;
     pass(1).await;
     let token = Token::from_parts(OPENED.next(), [9; 16]);
     create(&log.entries, &token.to_string(), BUNDLE, &[]).await;
-    let reader = Reader::new(&log, Limits::default());
+    let reader = LogReader::new(&log, ReaderLimits::default());
     let found = reader.lookup(token, &schedule()).await.unwrap().unwrap();
     assert_eq!(found.ops[0].decision.outcome, Outcome::Aborted);
     assert!(found.ops[0].descriptor.is_none());
@@ -119,7 +119,7 @@ async fn a_descriptor_comes_late_or_after_the_audit() {
     for (seconds, expected) in
         [(26, Outcome::Committed), (27, Outcome::Late), (300, Outcome::Late), (301, Outcome::Expired)]
     {
-        let log = Lab::new().log();
+        let log = TestStore::new().log();
         enter(&log, BUNDLE).await;
         pass(seconds).await;
         create(log.descriptors(), BUNDLE, "id: b\n", &[]).await;
@@ -131,7 +131,7 @@ async fn a_descriptor_comes_late_or_after_the_audit() {
 
 #[tokio::test(start_paused = true)]
 async fn the_other_stores_are_asked_too() {
-    let log = Lab::new().log();
+    let log = TestStore::new().log();
     enter(&log, BUNDLE).await;
     create(log.values(), BUNDLE, "id: b\n", &[]).await;
     assert_eq!(decided(&log).await, (Outcome::Committed, Some(Evidence::Timed)));
@@ -139,7 +139,7 @@ async fn the_other_stores_are_asked_too() {
 
 #[tokio::test(start_paused = true)]
 async fn what_counts_in_another_store_beats_what_does_not() {
-    let log = Lab::new().log();
+    let log = TestStore::new().log();
     enter(&log, BUNDLE).await;
     create(log.descriptors(), BUNDLE, "id: b\n", &[("tidemarktoken", "000000000000000000000000000")]).await;
     assert_eq!(decided(&log).await, ABSENT);
@@ -149,7 +149,7 @@ async fn what_counts_in_another_store_beats_what_does_not() {
 
 #[tokio::test(start_paused = true)]
 async fn datamons_labels_are_timed_then_inferred() {
-    let log = Lab::new().log();
+    let log = TestStore::new().log();
     enter(&log, format!("token: {}\npayload: {LABEL}\n", token())).await;
     assert_eq!(decided(&log).await, ABSENT);
     log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
@@ -166,7 +166,7 @@ async fn datamons_labels_are_timed_then_inferred() {
 
 #[tokio::test(start_paused = true)]
 async fn labels_of_our_intents_complete_by_their_marker_alone() {
-    let log = Lab::new().log();
+    let log = TestStore::new().log();
     enter(&log, format!(r#"{{"tidemark":1,"ops":[{{"descriptor":"{LABEL}","value":"b"}}]}}"#)).await;
     log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
     assert_eq!(decided(&log).await, ABSENT);
@@ -178,14 +178,14 @@ async fn labels_of_our_intents_complete_by_their_marker_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_group_is_all_or_nothing() {
-    let log = Lab::new().log();
+    let log = TestStore::new().log();
     enter(&log, format!(r#"{{"tidemark":1,"ops":[{{"descriptor":"{BUNDLE}"}},{{"descriptor":"{LABEL}"}},{{}}]}}"#))
         .await;
     create(log.descriptors(), BUNDLE, "id: b\n", &[]).await;
-    let outcomes = |entry: &Resolved| entry.ops.iter().map(|op| op.decision.outcome).collect::<Vec<_>>();
+    let outcomes = |entry: &ResolvedEntry| entry.ops.iter().map(|op| op.decision.outcome).collect::<Vec<_>>();
     let entry = fetch(&log).await;
     assert_eq!(outcomes(&entry), [Outcome::Aborted; 3]);
-    assert_eq!(entry.ops[0].decision.sightings.len(), 1);
+    assert_eq!(entry.ops[0].decision.observations.len(), 1);
     pass(27).await;
     create(log.values(), &marker_key("r", "v1", token(), 1), "id: b\n", &[]).await;
     assert_eq!(outcomes(&fetch(&log).await), [Outcome::Late; 3]);
@@ -194,7 +194,7 @@ async fn a_group_is_all_or_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_descriptor_that_is_not_what_its_kind_says_completes_and_says_so() {
     for body in [&b"- a list"[..], b"id: another", b"\xff\xfe", b"", b"message: [1]"] {
-        let log = Lab::new().log();
+        let log = TestStore::new().log();
         enter(&log, BUNDLE).await;
         create(log.descriptors(), BUNDLE, body, &[]).await;
         let op = fetch(&log).await.ops.remove(0);
@@ -206,7 +206,7 @@ async fn a_descriptor_that_is_not_what_its_kind_says_completes_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn hostile_entries_are_malformed_and_stop_nothing() {
     for body in [&b""[..], b"\xff\x00", b"hello", b"../../etc/passwd", b"{\"tidemark\":9}", &DEEP] {
-        let log = Lab::new().log();
+        let log = TestStore::new().log();
         enter(&log, body).await;
         let entry = fetch(&log).await;
         assert!(entry.intent.is_err());
@@ -218,11 +218,11 @@ async fn hostile_entries_are_malformed_and_stop_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_over_the_limit_is_not_read() {
-    let log = Lab::new().log();
+    let log = TestStore::new().log();
     enter(&log, vec![b'x'; (1 << 20) + 1]).await;
-    let reader = Reader::new(&log, Limits::default());
+    let reader = LogReader::new(&log, ReaderLimits::default());
     let size = (1 << 20) + 1;
-    let listed = Listed { token: token(), time: OPENED, size };
+    let listed = ListedEntry { token: token(), time: OPENED, size };
     for entry in [fetch(&log).await, reader.fetch(&listed, &schedule()).await.unwrap()] {
         assert!(entry.body.is_empty());
         assert_eq!(entry.size, size);
@@ -232,9 +232,9 @@ async fn a_body_over_the_limit_is_not_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_listed_entry_that_is_gone_is_an_error_that_names_it() {
-    let log = Lab::new().log();
-    let reader = Reader::new(&log, Limits::default());
-    let listed = Listed { token: token(), time: OPENED, size: 1 };
+    let log = TestStore::new().log();
+    let reader = LogReader::new(&log, ReaderLimits::default());
+    let listed = ListedEntry { token: token(), time: OPENED, size: 1 };
     let gone = reader.fetch(&listed, &schedule()).await.unwrap_err();
     assert!(gone.to_string().contains(&token().to_string()), "{gone}");
     assert!(reader.lookup(token(), &schedule()).await.unwrap().is_none());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tidemark_store::{Chain, ChainError, ChainRecord, ChainState, Entropy, InvariantViolation, Second, Store};
+use tidemark_store::{Chain, ChainError, ChainRecord, ChainState, Entropy, InvariantViolation, Store, StoreSecond};
 use tokio::time::{Duration, sleep};
 use url::Url;
 
@@ -50,7 +50,7 @@ impl ChainState for Ledger {
 
     const FORMAT: u32 = 1;
 
-    fn apply_store_time(&mut self, _: Second) {}
+    fn apply_store_time(&mut self, _: StoreSecond) {}
 
     fn check_state(&self) -> Result<(), InvariantViolation> {
         Ok(())

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tidemark_catalog::{Generation, IndexChain, RootChain, WriterIdentity};
-use tidemark_ingest::engine::{Engine, EngineError};
-use tidemark_ingest::model::Model;
+use tidemark_ingest::engine::{EngineError, IndexEngine};
+use tidemark_ingest::model_engine::ModelEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestStatus};
 use tidemark_store::Clock;
 use tokio::{sync::watch, time::Duration};
@@ -54,7 +54,7 @@ pub async fn index(world: World, process: Process, name: String) -> End {
 }
 
 /// The engine of the set-up. Every life has a disk of its own.
-pub(crate) fn engine(world: &World, process: &Process) -> Result<Arc<dyn Engine>, EngineError> {
+pub(crate) fn engine(world: &World, process: &Process) -> Result<Arc<dyn IndexEngine>, EngineError> {
     let store = world.index(process);
     #[cfg(feature = "tantivy")]
     if let Some(folder) = &world.knobs.tantivy {
@@ -62,7 +62,7 @@ pub(crate) fn engine(world: &World, process: &Process) -> Result<Arc<dyn Engine>
             tidemark_search::EngineOptions { cache_folder: folder.join(process.name()), cache_bytes: 64 << 20 };
         return Ok(Arc::new(tidemark_search::TantivyEngine::open(store, &options)?));
     }
-    Ok(Arc::new(Model::new(store)))
+    Ok(Arc::new(ModelEngine::new(store)))
 }
 
 fn options(world: &World) -> IngestOptions {

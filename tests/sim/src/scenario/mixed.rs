@@ -101,5 +101,5 @@ fn calm(world: &World) -> Duration {
 
 fn longest_delay(world: &World) -> Duration {
     let sets = world.knobs.changes.iter().map(|(_, set)| set).chain([&world.knobs.parameters]);
-    sets.map(tidemark_wal::Parameters::horizon_delay).max().unwrap_or_default()
+    sets.map(tidemark_wal::LogParameters::horizon_delay).max().unwrap_or_default()
 }

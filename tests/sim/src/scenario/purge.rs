@@ -15,7 +15,7 @@ use tidemark_catalog::{
     ObjectKind, ObjectName, PublishError, PublishRequest, PurgeError, RecordCounts, RootChain, RootState, SegmentMeta,
     SetDigest, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
-use tidemark_store::{ChainRecord, Clock, Create, Entropy, Metadata, Store};
+use tidemark_store::{ChainRecord, Clock, Create, Entropy, Store, UserMetadata};
 use tidemark_wal::{Log, Outcome, Token};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
@@ -84,7 +84,8 @@ pub async fn run(seed: u64, echo: bool) -> Cloud {
     let truth = world.truth.clone();
     cloud.watch(Box::new(move |event| lock(&truth).see(event)));
     for key in STRANGERS {
-        let put = crate::cloud::Write::Put { body: Bytes::from_static(b"x"), metadata: Metadata::new(), create: true };
+        let put =
+            crate::cloud::Write::Put { body: Bytes::from_static(b"x"), metadata: UserMetadata::new(), create: true };
         cloud.land("stranger", INDEX, key, &put, None);
     }
     for n in 0..2 {
@@ -464,7 +465,7 @@ async fn publish(
     let name =
         ObjectName::new(&state.generation, ObjectKind::Segment, writer_lease.epoch(), &world.entropy()).to_string();
     let body = Bytes::from(name.clone());
-    let put = world.index(process).create_resolved(&name, body, &Metadata::new()).await;
+    let put = world.index(process).create_resolved(&name, body, &UserMetadata::new()).await;
     if !matches!(put, Create::Committed) {
         return Err(PublishError::Unknown { key: name, why: "it was not uploaded".to_owned() });
     }

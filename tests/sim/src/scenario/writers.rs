@@ -6,8 +6,8 @@ use bytes::Bytes;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, path::Path};
 use serde_json::Map;
 use tidemark_catalog::RootChain;
-use tidemark_store::Second;
-use tidemark_wal::{AppendError, Draft, DraftOp, Token, Writer, WriterOptions};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{AppendError, DraftOperation, EntryDraft, LogWriter, LogWriterOptions, Token};
 
 use crate::{
     oracle::Acknowledged,
@@ -24,7 +24,7 @@ const TRIES: u32 = 4;
 /// What a writer remembers over its deaths: the draft it is at.
 #[derive(Debug, Default)]
 pub struct Desk {
-    draft: Option<Draft>,
+    draft: Option<EntryDraft>,
     number: u64,
     tries: u32,
 }
@@ -33,8 +33,8 @@ pub struct Desk {
 pub async fn write(world: World, process: Process, name: String, desk: Arc<Mutex<Desk>>) -> End {
     let log = world.log(&process);
     let root = RootChain::open(&log, world.entropy());
-    let options = WriterOptions::named(name.clone());
-    let writer = match Writer::open(log, Arc::new(root), options, world.entropy()).await {
+    let options = LogWriterOptions::named(name.clone());
+    let writer = match LogWriter::open(log, Arc::new(root), options, world.entropy()).await {
         Ok(writer) => writer,
         Err(error) => return End::GaveUp(error.to_string()),
     };
@@ -60,7 +60,7 @@ pub async fn write(world: World, process: Process, name: String, desk: Arc<Mutex
 }
 
 /// The draft at hand, or a new one. After [`TRIES`] tries it is given up.
-fn next_draft(world: &World, name: &str, desk: &Mutex<Desk>) -> Draft {
+fn next_draft(world: &World, name: &str, desk: &Mutex<Desk>) -> EntryDraft {
     let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
     desk.tries += 1;
     if desk.tries > TRIES {
@@ -80,7 +80,7 @@ fn done(desk: &Mutex<Desk>) {
     *desk = Desk { draft: None, number: desk.number, tries: 0 };
 }
 
-fn draft(world: &World, name: &str, number: u64) -> Draft {
+fn draft(world: &World, name: &str, number: u64) -> EntryDraft {
     let kind = world.among(world.knobs.drafts.clone());
     let bundle = || {
         let id = if world.chance(150) {
@@ -90,21 +90,26 @@ fn draft(world: &World, name: &str, number: u64) -> Draft {
         };
         let path = format!("bundles/r{}/{id}/bundle.yaml", world.among(0..=1));
         let body = bundle_yaml(&id, &format!("{name} {number}"));
-        DraftOp::Descriptor { path, body }
+        DraftOperation::Descriptor { path, body }
     };
     let label = || {
         let (label, bundle) = (format!("l{}", world.among(0..=2)), format!("b{}", world.among(0..=world.knobs.names)));
         let body = Bytes::from(format!("name: {label}\nid: {bundle}\ntimestamp: 2026-11-20T10:00:00Z\n"));
-        DraftOp::Label { repo: "r0".to_owned(), label, bundle, body }
+        DraftOperation::Label { repo: "r0".to_owned(), label, bundle, body }
     };
     let ops = match kind {
         0..=4 => vec![bundle()],
         5 | 6 => vec![label()],
         7 => vec![bundle(), label()],
-        8 => vec![DraftOp::Entry { attributes: Map::new() }],
-        _ => vec![bundle(), DraftOp::Entry { attributes: Map::new() }],
+        8 => vec![DraftOperation::Entry { attributes: Map::new() }],
+        _ => vec![bundle(), DraftOperation::Entry { attributes: Map::new() }],
     };
-    Draft { writer: Some(name.to_owned()), idempotency_key: Some(format!("key-{number}")), attributes: Map::new(), ops }
+    EntryDraft {
+        writer: Some(name.to_owned()),
+        idempotency_key: Some(format!("key-{number}")),
+        attributes: Map::new(),
+        ops,
+    }
 }
 
 fn bundle_yaml(id: &str, message: &str) -> Bytes {
@@ -121,7 +126,7 @@ pub async fn stray(world: World, process: Process, name: String) -> End {
         world.rest(world.knobs.rest.clone()).await;
         // Its clock is its own.
         let ahead = world.among(0..=6);
-        let second = Second::from_unix(world.true_second().unix() + ahead - 3);
+        let second = StoreSecond::from_unix(world.true_second().unix() + ahead - 3);
         let token = Token::new(second, &entropy);
         let path = stray_path(&world, &name, token);
         create(&log, &token.to_string(), stray_entry(&world, token, &path)).await;

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use serde_json::Value;
 use tidemark_catalog::RootChain;
-use tidemark_store::{Entropy, Second};
-use tidemark_wal::{Draft, DraftOp, Limits, Listed, Log, Reader, Token, Writer, WriterOptions};
+use tidemark_store::{Entropy, StoreSecond};
+use tidemark_wal::{
+    DraftOperation, EntryDraft, ListedEntry, Log, LogReader, LogWriter, LogWriterOptions, ReaderLimits, Token,
+};
 
 use super::until;
 use crate::stores;
@@ -59,22 +61,23 @@ impl LogOutside {
     }
 
     /// A writer, as soon as the log has parameters.
-    pub async fn writer(&self, name: &str) -> anyhow::Result<Writer> {
+    pub async fn writer(&self, name: &str) -> anyhow::Result<LogWriter> {
         until("the log has parameters", PATIENCE, async || self.root.parameters().await.ok().flatten()).await;
-        Ok(Writer::open(self.log.clone(), self.root.clone(), WriterOptions::named(name), self.entropy.clone()).await?)
+        Ok(LogWriter::open(self.log.clone(), self.root.clone(), LogWriterOptions::named(name), self.entropy.clone())
+            .await?)
     }
 
     /// Appends one bundle of the repository `repo` with a message, and gives its entry's token.
-    pub async fn append(&self, writer: &Writer, repo: &str, message: &str) -> anyhow::Result<Token> {
+    pub async fn append(&self, writer: &LogWriter, repo: &str, message: &str) -> anyhow::Result<Token> {
         let id = self.entropy.nonce();
         let body = Bytes::from(format!("id: {id}\nmessage: {message}\n"));
-        let bundle = DraftOp::Descriptor { path: format!("bundles/{repo}/{id}/bundle.yaml"), body };
-        Ok(writer.append(Draft { ops: vec![bundle], ..Draft::default() }).await?.token)
+        let bundle = DraftOperation::Descriptor { path: format!("bundles/{repo}/{id}/bundle.yaml"), body };
+        Ok(writer.append(EntryDraft { ops: vec![bundle], ..EntryDraft::default() }).await?.token)
     }
 
     /// Appends every `every` until the task is aborted: a failed append is not an entry that must be found, but may be.
     /// The task never ends by itself.
-    pub fn append_forever(&self, writer: Writer, repo: &str, every: Duration) -> tokio::task::JoinHandle<()> {
+    pub fn append_forever(&self, writer: LogWriter, repo: &str, every: Duration) -> tokio::task::JoinHandle<()> {
         let (log, repo) = (self.clone(), repo.to_owned());
         tokio::spawn(async move {
             for number in 0u64.. {
@@ -86,8 +89,9 @@ impl LogOutside {
 
     /// The tokens of all entries.
     pub async fn entries(&self) -> anyhow::Result<BTreeSet<Token>> {
-        let reader = Reader::new(&self.log, Limits::default());
-        let listed: Vec<Listed> = reader.list(Second::default(), Second::KSUID_END).try_collect().await?;
+        let reader = LogReader::new(&self.log, ReaderLimits::default());
+        let listed: Vec<ListedEntry> =
+            reader.list(StoreSecond::default(), StoreSecond::KSUID_END).try_collect().await?;
         Ok(listed.iter().map(|listed| listed.token).collect())
     }
 }

@@ -3,7 +3,7 @@ use std::{fs, time::Duration};
 use futures::TryStreamExt as _;
 
 use super::{ASIDE, LOCK};
-use crate::{Create, Metadata, Second, Store, StoreError};
+use crate::{Create, Store, StoreError, StoreSecond, UserMetadata};
 
 async fn keys(store: &Store) -> Vec<String> {
     store.list("", None).map_ok(|info| info.key).try_collect().await.unwrap()
@@ -45,7 +45,7 @@ async fn store_time_stands_still_rather_than_going_back() {
     lock.set_modified(ahead).unwrap();
     store.put("after", "1".into()).await.unwrap();
     let unix = ahead.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert_eq!(store.head("after").await.unwrap().unwrap().time, Second::from_unix(unix));
+    assert_eq!(store.head("after").await.unwrap().unwrap().time, StoreSecond::from_unix(unix));
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn an_object_and_a_folder_of_one_name_exclude_each_other() {
         let refused = store.put(key, "2".into()).await.unwrap_err();
         assert!(matches!(refused, StoreError::BadKey { .. }), "{refused}");
         assert!(matches!(
-            store.create(key, "2".into(), &Metadata::new()).await,
+            store.create(key, "2".into(), &UserMetadata::new()).await,
             Create::Unknown(StoreError::BadKey { .. })
         ));
     }
@@ -110,7 +110,7 @@ async fn a_reader_makes_no_folder_and_finds_what_is_made_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deep/below");
     let url = url::Url::from_directory_path(&path).unwrap();
-    let reader = Store::reading(&url).unwrap();
+    let reader = Store::open_read_only(&url).unwrap();
     let error = reader.list("", None).try_next().await.unwrap_err();
     assert!(matches!(error, StoreError::NoBucket { .. }), "{error}");
     assert!(matches!(reader.head("x").await, Err(StoreError::NoBucket { .. })));

@@ -8,7 +8,7 @@ use object_store::{
 };
 use url::Url;
 
-use super::{Environment, Opened, Transport, bucket, check_scheme, one_attempt, unusable};
+use super::{Opened, StoreEnvironment, Transport, bucket, check_scheme, one_attempt, unusable};
 use crate::{
     sign::{AzureSigning, Signing},
     store::{StoreError, environment::is_true},
@@ -32,7 +32,7 @@ const PARTS: [(&str, AzureConfigKey); 4] = [
     ("BlobEndpoint", AzureConfigKey::Endpoint),
 ];
 
-pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) -> Result<Opened, StoreError> {
+pub(super) fn open(url: &Url, environment: &StoreEnvironment, transport: &Transport) -> Result<Opened, StoreError> {
     let builder = configured(environment, transport.client_options(url)?);
     let value = |key| builder.get_config_value(&key);
     let endpoint = value(AzureConfigKey::Endpoint);
@@ -56,7 +56,7 @@ pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) 
     Ok((store, Some(Signing::Azure(signing))))
 }
 
-fn configured(environment: &Environment, options: ClientOptions) -> MicrosoftAzureBuilder {
+fn configured(environment: &StoreEnvironment, options: ClientOptions) -> MicrosoftAzureBuilder {
     let mut builder = MicrosoftAzureBuilder::new().with_client_options(options);
     let connection = environment.first(&["AZURE_STORAGE_CONNECTION_STRING"]).unwrap_or_default();
     for (key, value) in connection_settings(connection) {

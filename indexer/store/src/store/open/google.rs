@@ -6,7 +6,7 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Environment, Opened, Transport, bucket, check_scheme, one_attempt, unusable};
+use super::{Opened, StoreEnvironment, Transport, bucket, check_scheme, one_attempt, unusable};
 use crate::{
     sign::{GoogleSigning, Signing},
     store::StoreError,
@@ -23,7 +23,7 @@ struct Credentials {
     gcs_base_url: Option<String>,
 }
 
-pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) -> Result<Opened, StoreError> {
+pub(super) fn open(url: &Url, environment: &StoreEnvironment, transport: &Transport) -> Result<Opened, StoreError> {
     let bucket = bucket(url)?;
     let mut builder = GoogleCloudStorageBuilder::new().with_client_options(transport.client_options(url)?);
     for (key, value) in environment.settings("GOOGLE_") {

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use url::Url;
 
-use super::{Environment, Opened, Transport, bucket, check_scheme, one_attempt, unusable};
+use super::{Opened, StoreEnvironment, Transport, bucket, check_scheme, one_attempt, unusable};
 use crate::{
     sign::{S3Signing, Signing},
     store::StoreError,
@@ -28,7 +28,7 @@ const SETTINGS: [(&str, &str); 5] = [
     ("endpoint_url", "AWS_ENDPOINT_URL"),
 ];
 
-pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) -> Result<Opened, StoreError> {
+pub(super) fn open(url: &Url, environment: &StoreEnvironment, transport: &Transport) -> Result<Opened, StoreError> {
     let environment = with_shared_files(environment);
     let endpoint = environment.first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]);
     check_scheme(url, endpoint, &environment, "AWS_ALLOW_HTTP")?;
@@ -50,8 +50,8 @@ pub(super) fn open(url: &Url, environment: &Environment, transport: &Transport) 
 }
 
 /// The environment, completed from `~/.aws/config` and `~/.aws/credentials` where no variable names credentials.
-fn with_shared_files(environment: &Environment) -> Environment {
-    let mut settings = Environment::default();
+fn with_shared_files(environment: &StoreEnvironment) -> StoreEnvironment {
+    let mut settings = StoreEnvironment::default();
     if environment.first(&CREDENTIALS).is_none() {
         let profile = environment.first(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]).unwrap_or("default");
         for (variable, name) in [("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")] {
@@ -66,8 +66,8 @@ fn with_shared_files(environment: &Environment) -> Environment {
 }
 
 /// The settings of `profile` in a shared file, under the names of their variables.
-fn profile_settings(text: &str, profile: &str) -> Environment {
-    let mut settings = Environment::default();
+fn profile_settings(text: &str, profile: &str) -> StoreEnvironment {
+    let mut settings = StoreEnvironment::default();
     let mut inside = false;
     for line in text.lines().map(str::trim) {
         if let Some(section) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
@@ -104,7 +104,7 @@ mod tests {
     fn variables_come_before_files() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), FILE).unwrap();
-        let mut environment = Environment::default();
+        let mut environment = StoreEnvironment::default();
         environment.set("AWS_SHARED_CREDENTIALS_FILE", file.path().to_str().unwrap());
         assert_eq!(with_shared_files(&environment).get("AWS_REGION"), Some("eu-west-1"));
         environment.set("AWS_REGION", "us-west-2");
@@ -115,7 +115,7 @@ mod tests {
     fn files_are_not_read_where_variables_name_credentials() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), FILE).unwrap();
-        let mut environment = Environment::default();
+        let mut environment = StoreEnvironment::default();
         environment.set("AWS_SHARED_CREDENTIALS_FILE", file.path().to_str().unwrap());
         environment.set("AWS_ACCESS_KEY_ID", "x");
         assert_eq!(with_shared_files(&environment).get("AWS_REGION"), None);

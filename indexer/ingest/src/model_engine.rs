@@ -20,10 +20,10 @@ use tidemark_store::Store;
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
-    Record,
+    OperationRecord,
     engine::{
-        Current, Decided, Engine, EngineError, KeyOfWriter, Lookup, Marks, Packed, PackedFile, SegmentBuilder,
-        Unsettled, Wanted,
+        AbortedOperation, AbortedQuery, EngineError, IndexEngine, LatestCommit, Lookup, PackedSegment, RecordMarks,
+        RecordedOutcome, SegmentBuilder, SegmentFile, WriterKey,
     },
 };
 
@@ -32,19 +32,19 @@ const LIMIT: u64 = 1 << 30;
 
 /// The engine over the store that the manifests' keys are relative to.
 #[derive(Debug)]
-pub struct Model {
+pub struct ModelEngine {
     store: Store,
-    segments: Mutex<BTreeMap<String, Arc<Vec<Record>>>>,
-    sidecars: Mutex<BTreeMap<String, Arc<Marks>>>,
+    segments: Mutex<BTreeMap<String, Arc<Vec<OperationRecord>>>>,
+    sidecars: Mutex<BTreeMap<String, Arc<RecordMarks>>>,
 }
 
 /// All that one manifest's index holds.
 #[derive(Clone, Debug, Default)]
-pub struct Contents {
+pub struct IndexContents {
     /// Every record, by seq.
-    pub records: BTreeMap<u64, Record>,
+    pub records: BTreeMap<u64, OperationRecord>,
     /// The union of the sidecars.
-    pub marks: Marks,
+    pub marks: RecordMarks,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,15 +53,15 @@ struct StoredMarks {
     outdated: Vec<u64>,
 }
 
-impl Model {
+impl ModelEngine {
     /// A model over `store`.
     pub fn new(store: Store) -> Self {
         Self { store, segments: Mutex::default(), sidecars: Mutex::default() }
     }
 
     /// All records and marks of `manifest`.
-    pub async fn contents(&self, manifest: &Manifest) -> Result<Contents, EngineError> {
-        let mut contents = Contents::default();
+    pub async fn contents(&self, manifest: &Manifest) -> Result<IndexContents, EngineError> {
+        let mut contents = IndexContents::default();
         for segment in &manifest.segments {
             let records = self.segment(segment).await?;
             contents.records.extend(records.iter().map(|record| (record.seq, record.clone())));
@@ -72,7 +72,7 @@ impl Model {
         Ok(contents)
     }
 
-    async fn segment(&self, segment: &SegmentMeta) -> Result<Arc<Vec<Record>>, EngineError> {
+    async fn segment(&self, segment: &SegmentMeta) -> Result<Arc<Vec<OperationRecord>>, EngineError> {
         if let Some(records) = known(&self.segments, &segment.key) {
             return Ok(records);
         }
@@ -81,18 +81,18 @@ impl Model {
             .split(|&byte| byte == b'\n')
             .filter(|line| !line.is_empty())
             .map(serde_json::from_slice)
-            .collect::<Result<Vec<Record>, _>>()
+            .collect::<Result<Vec<OperationRecord>, _>>()
             .map_err(|error| damaged(&segment.key, &error))?;
         Ok(remember(&self.segments, &segment.key, records))
     }
 
-    async fn sidecar(&self, sidecar: &SidecarMeta) -> Result<Arc<Marks>, EngineError> {
+    async fn sidecar(&self, sidecar: &SidecarMeta) -> Result<Arc<RecordMarks>, EngineError> {
         if let Some(marks) = known(&self.sidecars, &sidecar.key) {
             return Ok(marks);
         }
         let body = self.read(&sidecar.key, &sidecar.checksum).await?;
         let stored: StoredMarks = serde_json::from_slice(&body).map_err(|error| damaged(&sidecar.key, &error))?;
-        let marks = Marks {
+        let marks = RecordMarks {
             corrected: stored.corrected.into_iter().collect(),
             outdated: stored.outdated.into_iter().collect(),
         };
@@ -111,7 +111,7 @@ impl Model {
 }
 
 #[async_trait]
-impl Engine for Model {
+impl IndexEngine for ModelEngine {
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
         Ok(Box::<ModelBuilder>::default())
     }
@@ -120,7 +120,7 @@ impl Engine for Model {
         Ok(Arc::new(ModelLookup::new(&self.contents(manifest).await?)))
     }
 
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<Packed, EngineError> {
+    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let mut merged = ModelBuilder::default();
         for segment in inputs {
             for record in self.segment(segment).await?.iter() {
@@ -130,18 +130,18 @@ impl Engine for Model {
         Ok(merged.pack())
     }
 
-    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<Record>, EngineError> {
+    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
         let records = self.segment(segment).await?;
         Ok(records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect())
     }
 
-    fn pack_marks(&self, marks: &Marks) -> Result<Bytes, EngineError> {
+    fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError> {
         let stored = StoredMarks { corrected: listed(&marks.corrected), outdated: listed(&marks.outdated) };
         serde_json::to_vec(&stored).map(Bytes::from).map_err(|error| refused(&error))
     }
 
-    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<Marks, EngineError> {
-        Ok(Marks::clone(&*self.sidecar(sidecar).await?))
+    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError> {
+        Ok(RecordMarks::clone(&*self.sidecar(sidecar).await?))
     }
 }
 
@@ -152,26 +152,26 @@ struct ModelBuilder {
 }
 
 impl ModelBuilder {
-    fn push(&mut self, record: &Record) -> Result<(), EngineError> {
+    fn push(&mut self, record: &OperationRecord) -> Result<(), EngineError> {
         serde_json::to_writer(&mut self.lines, record).map_err(|error| refused(&error))?;
         self.lines.push(b'\n');
         self.documents += 1;
         Ok(())
     }
 
-    fn pack(self) -> Packed {
-        Packed {
+    fn pack(self) -> PackedSegment {
+        PackedSegment {
             size: self.lines.len() as u64,
             checksum: hex::encode(Sha256::digest(&self.lines)),
             documents: self.documents,
-            file: PackedFile::Memory(self.lines.into()),
+            file: SegmentFile::Memory(self.lines.into()),
         }
     }
 }
 
 #[async_trait]
 impl SegmentBuilder for ModelBuilder {
-    async fn add(&mut self, records: Vec<Record>) -> Result<(), EngineError> {
+    async fn add(&mut self, records: Vec<OperationRecord>) -> Result<(), EngineError> {
         records.iter().try_for_each(|record| self.push(record))
     }
 
@@ -179,21 +179,21 @@ impl SegmentBuilder for ModelBuilder {
         self.lines.len()
     }
 
-    async fn finish(self: Box<Self>) -> Result<Packed, EngineError> {
+    async fn finish(self: Box<Self>) -> Result<PackedSegment, EngineError> {
         Ok(self.pack())
     }
 }
 
 #[derive(Debug, Default)]
 struct ModelLookup {
-    decided: BTreeMap<Token, Vec<Decided>>,
-    current: BTreeMap<String, Current>,
-    committed: BTreeMap<KeyOfWriter, (Token, u32)>,
-    aborted: Vec<Unsettled>,
+    decided: BTreeMap<Token, Vec<RecordedOutcome>>,
+    current: BTreeMap<String, LatestCommit>,
+    committed: BTreeMap<WriterKey, (Token, u32)>,
+    aborted: Vec<AbortedOperation>,
 }
 
 impl ModelLookup {
-    fn new(contents: &Contents) -> Self {
+    fn new(contents: &IndexContents) -> Self {
         let mut lookup = Self::default();
         for record in contents.records.values() {
             lookup.take(record, contents.marks.corrected.contains(record.seq));
@@ -202,16 +202,16 @@ impl ModelLookup {
         lookup
     }
 
-    fn take(&mut self, record: &Record, corrected: bool) {
-        let Record { token, op, seq, .. } = *record;
+    fn take(&mut self, record: &OperationRecord, corrected: bool) {
+        let OperationRecord { token, op, seq, .. } = *record;
         let outcome = record.decision.outcome;
         let decided = self.decided.entry(token).or_default();
-        decided.push(Decided { op, seq, outcome, corrected });
+        decided.push(RecordedOutcome { op, seq, outcome, corrected });
         decided.sort_by_key(|decided| (decided.op, decided.seq));
         match outcome {
             _ if corrected => {}
             Outcome::Committed => self.take_committed(record),
-            Outcome::Aborted => self.aborted.push(Unsettled {
+            Outcome::Aborted => self.aborted.push(AbortedOperation {
                 token,
                 op,
                 seq,
@@ -222,12 +222,12 @@ impl ModelLookup {
         }
     }
 
-    fn take_committed(&mut self, record: &Record) {
-        if let Some((entity, current)) = record.current() {
+    fn take_committed(&mut self, record: &OperationRecord) {
+        if let Some((entity, current)) = record.entity_commit() {
             let newest = self.current.entry(entity.to_owned()).or_insert(current);
             *newest = current.max(*newest);
         }
-        if let Some(key) = record.key_of_writer() {
+        if let Some(key) = record.writer_key() {
             let place = (record.token, record.op);
             let smallest = self.committed.entry(key).or_insert(place);
             *smallest = place.min(*smallest);
@@ -237,26 +237,26 @@ impl ModelLookup {
 
 #[async_trait]
 impl Lookup for ModelLookup {
-    async fn decided(&self, tokens: &[Token]) -> Result<Vec<Vec<Decided>>, EngineError> {
+    async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
         let of = |token| self.decided.get(token).cloned().unwrap_or_default();
         Ok(tokens.iter().map(of).collect())
     }
 
-    async fn current(&self, entities: &[String]) -> Result<Vec<Option<Current>>, EngineError> {
+    async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError> {
         Ok(entities.iter().map(|entity| self.current.get(entity).copied()).collect())
     }
 
-    async fn committed(&self, keys: &[KeyOfWriter]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
+    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
         Ok(keys.iter().map(|key| self.committed.get(key).copied()).collect())
     }
 
-    async fn unsettled(&self, wanted: &Wanted) -> Result<Vec<Unsettled>, EngineError> {
-        let within = |one: &&Unsettled| {
-            wanted.seconds.contains(&one.token.second().max(one.entry_time))
-                && wanted.after.is_none_or(|after| one.token > after)
+    async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
+        let within = |one: &&AbortedOperation| {
+            query.seconds.contains(&one.token.second().max(one.entry_time))
+                && query.after.is_none_or(|after| one.token > after)
         };
-        let mut found: Vec<Unsettled> = self.aborted.iter().filter(within).copied().collect();
-        if let Some(last) = found.get(wanted.most.saturating_sub(1)).map(|last| last.token) {
+        let mut found: Vec<AbortedOperation> = self.aborted.iter().filter(within).copied().collect();
+        if let Some(last) = found.get(query.limit.saturating_sub(1)).map(|last| last.token) {
             found.truncate(found.partition_point(|one| one.token <= last));
         }
         Ok(found)
