@@ -22,11 +22,25 @@ pub enum ConditionType {
     UpgradePending,
 }
 
-impl ConditionType {
-    /// All of them, in the order in which a WAL shows them.
-    pub const ALL: [Self; 5] =
-        [Self::Ready, Self::StorageReady, Self::Indexing, Self::SearchAvailable, Self::UpgradePending];
+/// The conditions of one kind of resource.
+pub trait ConditionKind: Copy + 'static {
+    /// All of them, in the order in which a resource shows them.
+    const ALL: &'static [Self];
 
+    /// The condition's `type`.
+    fn type_name(self) -> &'static str;
+}
+
+impl ConditionKind for ConditionType {
+    const ALL: &'static [Self] =
+        &[Self::Ready, Self::StorageReady, Self::Indexing, Self::SearchAvailable, Self::UpgradePending];
+
+    fn type_name(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl ConditionType {
     /// The condition's `type`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -71,10 +85,10 @@ impl From<bool> for ConditionStatus {
 ///
 /// `lastTransitionTime` moves to `now` only when the status changes. A condition that is the same already keeps every
 /// byte but its `observedGeneration`, so that setting it again writes nothing. The conditions stay in the order of
-/// [`ConditionType::ALL`], after those that are not ours.
-pub fn set_condition(
+/// [`ConditionKind::ALL`], after those that are not ours.
+pub fn set_condition<K: ConditionKind>(
     conditions: &mut Vec<Condition>,
-    kind: ConditionType,
+    kind: K,
     status: ConditionStatus,
     reason: Reason,
     message: &str,
@@ -82,7 +96,7 @@ pub fn set_condition(
     now: Timestamp,
 ) -> bool {
     let wanted = Condition {
-        type_: kind.as_str().to_owned(),
+        type_: kind.type_name().to_owned(),
         status: status.as_str().to_owned(),
         reason: reason.as_str().to_owned(),
         message: message.to_owned(),
@@ -96,7 +110,7 @@ pub fn set_condition(
         conditions.push(wanted);
         true
     };
-    conditions.sort_by_key(|condition| ConditionType::ALL.iter().position(|kind| kind.as_str() == condition.type_));
+    conditions.sort_by_key(|condition| K::ALL.iter().position(|kind| kind.type_name() == condition.type_));
     changed
 }
 
@@ -113,12 +127,12 @@ fn replace(present: &mut Condition, wanted: Condition) -> bool {
 }
 
 /// The condition of this type, if it is there.
-pub fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+pub fn condition<K: ConditionKind>(conditions: &[Condition], kind: K) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.type_name())
 }
 
 /// Whether the condition is there and `True`.
-pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
+pub fn is_true<K: ConditionKind>(conditions: &[Condition], kind: K) -> bool {
     condition(conditions, kind).is_some_and(|condition| condition.status == ConditionStatus::True.as_str())
 }
 

@@ -8,6 +8,8 @@ mod conditions;
 #[cfg(feature = "kinds")]
 mod crd;
 #[cfg(feature = "kinds")]
+mod kinds;
+#[cfg(feature = "kinds")]
 mod lint;
 pub mod names;
 mod pod_report;
@@ -27,8 +29,9 @@ mod wal;
 
 #[cfg(feature = "kinds")]
 pub use self::{
-    conditions::{ConditionStatus, ConditionType, condition, is_true, set_condition},
+    conditions::{ConditionKind, ConditionStatus, ConditionType, condition, is_true, set_condition},
     crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml},
+    kinds::{KINDS, ResourceKind},
     lint::{Finding, Linted, Skipped, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
     size::{ByteSize, ByteSizeError},
@@ -36,7 +39,7 @@ pub use self::{
     storage::{CaReference, Credentials, CredentialsType, SecretReference, Storage},
     wal::{
         Auth, AuthType, CompactionSpec, Cursor, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus,
-        LogPlace, MetadataPlace, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
+        LogPlace, MetadataPlace, RoleSpec, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
     },
 };
 pub use self::{

@@ -13,7 +13,11 @@ use kube_cel::{CompiledSchema, Validator, compile_schema};
 use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{PodTemplate, crd::wal_crd, names};
+use crate::{
+    kinds::{KINDS, ResourceKind},
+    names,
+    pod_template::PodTemplate,
+};
 
 /// Something in a file that the API server or the operator would refuse.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -64,13 +68,26 @@ pub fn lint(yaml: &str) -> Linted {
     linter.linted
 }
 
-/// The schema of kind `WAL`, and its rules compiled.
-static SCHEMA: LazyLock<(Value, CompiledSchema)> = LazyLock::new(|| {
-    let crd = serde_json::to_value(wal_crd()).unwrap_or_default();
-    let schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
-    let compiled = compile_schema(&schema);
-    (schema, compiled)
-});
+/// A kind with its schema, and the rules of that compiled.
+struct KindSchema {
+    kind: &'static ResourceKind,
+    schema: Value,
+    rules: CompiledSchema,
+}
+
+/// The schemas of all kinds.
+static SCHEMAS: LazyLock<Vec<KindSchema>> = LazyLock::new(|| KINDS.iter().map(KindSchema::compile).collect());
+
+impl KindSchema {
+    fn compile(kind: &'static ResourceKind) -> Self {
+        let crd = serde_json::to_value((kind.definition)()).unwrap_or_default();
+        let mut versions = crd["spec"]["versions"].as_array().into_iter().flatten();
+        let version = versions.find(|version| version["name"] == kind.version);
+        let schema = version.map(|version| version["schema"]["openAPIV3Schema"].clone()).unwrap_or_default();
+        let rules = compile_schema(&schema);
+        Self { kind, schema, rules }
+    }
+}
 
 struct Linter {
     validator: Validator,
@@ -108,31 +125,34 @@ impl Linter {
         if group != names::GROUP {
             let kind = if kind.is_empty() { "no kind".to_owned() } else { format!("{api_version} {kind}") };
             self.linted.skipped.push(Skipped { document: self.document, kind });
-        } else if kind != names::KIND || version != names::VERSION {
-            let known = format!("{}/{} {}", names::GROUP, names::VERSION, names::KIND);
-            self.find("kind", format!("\"{api_version} {kind}\" is no kind of this release; it knows {known}"));
-        } else {
+        } else if let Some(known) =
+            SCHEMAS.iter().find(|known| known.kind.kind == kind && known.kind.version == version)
+        {
             self.linted.checked += 1;
-            self.wal(object);
+            self.resource(known, object);
+        } else {
+            let known: Vec<_> =
+                KINDS.iter().map(|kind| format!("{}/{} {}", names::GROUP, kind.version, kind.kind)).collect();
+            let known = known.join(", ");
+            self.find("kind", format!("\"{api_version} {kind}\" is not a kind of this release; it knows {known}"));
         }
     }
 
-    fn wal(&mut self, object: Map<String, Value>) {
+    fn resource(&mut self, known: &KindSchema, object: Map<String, Value>) {
         let before = self.linted.findings.len();
         let mut object = Value::Object(object);
         self.metadata(&mut object);
-        let (schema, _) = &*SCHEMA;
-        defaults::apply(schema, &mut object);
+        defaults::apply(&known.schema, &mut object);
         let mut found = Vec::new();
-        structure::check(schema, &object, "", &mut found);
+        structure::check(&known.schema, &object, "", &mut found);
         for (path, message) in found {
             self.find(&path, message);
         }
         // As in the API server: rules read fields, so the fields must be right first.
         if self.linted.findings.len() == before {
-            self.rules(&object);
+            self.rules(known, &object);
         }
-        self.pod_templates(&object);
+        self.pod_templates(known.kind, &object);
     }
 
     fn metadata(&mut self, object: &mut Value) {
@@ -148,16 +168,16 @@ impl Linter {
         }
     }
 
-    fn rules(&mut self, object: &Value) {
-        let Err(errors) = self.validator.validate_compiled(&SCHEMA.1, object, None) else { return };
+    fn rules(&mut self, known: &KindSchema, object: &Value) {
+        let Err(errors) = self.validator.validate_compiled(&known.rules, object, None) else { return };
         for error in errors {
             self.find(&error.field_path, error.message);
         }
     }
 
-    fn pod_templates(&mut self, object: &Value) {
-        for role in ["indexer", "search"] {
-            let Value::Object(template) = &object["spec"][role]["podTemplate"] else { continue };
+    fn pod_templates(&mut self, kind: &ResourceKind, object: &Value) {
+        for role in kind.pod_roles {
+            let Value::Object(template) = &object["spec"][*role]["podTemplate"] else { continue };
             let Err(refused) = PodTemplate(template.clone()).settings() else { continue };
             for refusal in refused {
                 self.find(&format!("spec.{role}.podTemplate.{}", refusal.path), refusal.why);

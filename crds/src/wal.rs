@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     places::{IndexPlace, LogPlace, MetadataPlace},
-    roles::{Auth, AuthType, CompactionSpec, IndexerSpec, SearchSpec, ServiceSpec, ServiceType},
+    roles::{Auth, AuthType, CompactionSpec, IndexerSpec, RoleSpec, SearchSpec, ServiceSpec, ServiceType},
     status::{Cursor, IndexerRole, IndexerStatus, SearchStatus, WalStatus},
 };
 use crate::storage::Storage;

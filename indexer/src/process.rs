@@ -133,9 +133,20 @@ impl Process {
         answer
     }
 
-    /// The state of the index as an indexer knows it that serves no search; `None` before it knows a manifest.
+    /// The state of the index: what the search knows, where there is one, with what the ingest knows better. `None` before
+    /// a manifest is known.
     pub(crate) fn status(&self) -> Option<StatusAnswer> {
-        let ingest = self.0.ingest.as_ref()?.borrow().clone();
+        let ingest = self.0.ingest.as_ref().map(|ingest| ingest.borrow().clone());
+        match (&self.0.search, ingest) {
+            (Some(search), Some(ingest)) => Some(with_ingest(search.status()?, ingest)),
+            (Some(search), None) => search.status(),
+            (None, Some(ingest)) => self.status_of_ingest(ingest),
+            (None, None) => None,
+        }
+    }
+
+    /// The state of the index as an indexer knows it that serves no search.
+    fn status_of_ingest(&self, ingest: IngestStatus) -> Option<StatusAnswer> {
         let PodReport { generation, horizon, cursor, writer, problems, .. } = self.answer();
         let totals = ingest.totals.filter(|_| ingest.manifest > 0)?;
         Some(StatusAnswer {
@@ -201,6 +212,25 @@ fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
     report.entries = OutcomeCounts::of(&ingest.entries, 0).total();
     report.caught_up = ingest.caught_up && ingest.lag_seconds == 0 && ingest.role == IngestRole::Writer;
     report.writer = if ingest.role == IngestRole::Writer { report.identity.clone() } else { ingest.holder.clone() };
+}
+
+/// Adds to a search's status what the ingest beside it knows better.
+fn with_ingest(mut status: StatusAnswer, ingest: IngestStatus) -> StatusAnswer {
+    status.role = match ingest.role {
+        IngestRole::Writer => api::ProcessRole::Writer,
+        IngestRole::Starting | IngestRole::Standby => api::ProcessRole::Standby,
+        IngestRole::Ended => api::ProcessRole::Reader,
+    };
+    // A standby sees the index as the search does; only the writer knows how far it is behind.
+    if ingest.role == IngestRole::Writer {
+        status.lag_seconds = ingest.lag_seconds;
+        status.horizon = Some(ingest.horizon.timestamp());
+        let behind = ingest.progress.filter(|_| ingest.lag_seconds > 0);
+        status.lag_reason = behind
+            .map(|run| format!("indexing what is sealed: {} entries so far, at {} of {}", run.entries, run.at, run.to));
+    }
+    status.problems.extend(ingest.problem.map(|problem| format!("{}: {}", problem.doing, problem.message)));
+    status
 }
 
 /// Fills in what a search service knows.

@@ -10,34 +10,34 @@ use axum::http::{Method, Request, Response};
 use kube::{Client, Config, client::ClientBuilder};
 use tower::{BoxError, Layer, Service};
 
-use crate::metrics::Metrics;
+use crate::metrics::OperatorMetrics;
 
 /// A client for the cluster that the process runs in, or of the present kubectl context.
-pub(crate) async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
+pub(crate) async fn client(metrics: &OperatorMetrics) -> anyhow::Result<Client> {
     let config = Config::infer().await?;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&Counting { metrics: metrics.clone() }).build())
+    Ok(ClientBuilder::try_from(config)?.with_layer(&RequestCountLayer { metrics: metrics.clone() }).build())
 }
 
 #[derive(Clone)]
-struct Counting {
-    metrics: Metrics,
+struct RequestCountLayer {
+    metrics: OperatorMetrics,
 }
 
-impl<S> Layer<S> for Counting {
-    type Service = Counted<S>;
+impl<S> Layer<S> for RequestCountLayer {
+    type Service = RequestCounter<S>;
 
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, metrics: self.metrics.clone() }
+    fn layer(&self, inner: S) -> RequestCounter<S> {
+        RequestCounter { inner, metrics: self.metrics.clone() }
     }
 }
 
 #[derive(Clone)]
-struct Counted<S> {
+struct RequestCounter<S> {
     inner: S,
-    metrics: Metrics,
+    metrics: OperatorMetrics,
 }
 
-impl<S, B, R> Service<Request<B>> for Counted<S>
+impl<S, B, R> Service<Request<B>> for RequestCounter<S>
 where
     S: Service<Request<B>, Response = Response<R>, Error = BoxError>,
     S::Future: Send + 'static,

@@ -1,4 +1,4 @@
-//! Writes children: server-side apply, forced, under one field manager, and only where something differs.
+//! Writes owned objects: server-side apply, forced, under one field manager, and only where something differs.
 
 use std::sync::Arc;
 
@@ -7,84 +7,103 @@ use kube::{
     api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
     core::Status,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
-use tidemark_crds::names;
 
 use crate::{
-    cache::{Cache, Child, ChildKind, Family, WalKey},
+    cache::{ChildKind, NamespacedName, ObjectCache, OwnedObject, OwnedObjects},
     compare,
 };
 
-/// Annotation of a child: digest of the object that was applied last.
+/// Annotation of an owned object: digest of the object that was applied last.
 pub(crate) const ANNOTATION_DIGEST: &str = "tidemark.dev/applied-digest";
 
-/// A child as it should be.
+/// Whose objects are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ObjectOwner<'a> {
+    /// `kind` of the owner.
+    pub(crate) kind: &'static str,
+    pub(crate) key: &'a NamespacedName,
+    pub(crate) uid: &'a str,
+    /// Who writes in its name.
+    pub(crate) field_manager: &'static str,
+}
+
+/// An object as it should be.
 #[derive(Clone, Debug)]
-pub(crate) struct Desired {
+pub(crate) struct DesiredObject {
     pub(crate) kind: ChildKind,
     pub(crate) name: String,
-    /// The whole object, with labels and owner.
+    /// The whole object as it is sent, with kind, labels and owner.
     pub(crate) object: Value,
 }
 
-/// Why a child could not be written.
+impl DesiredObject {
+    /// The object that a builder made.
+    pub(crate) fn new<K: kube::Resource + Serialize>(kind: ChildKind, object: &K) -> serde_json::Result<Self> {
+        let name = object.meta().name.clone().unwrap_or_default();
+        Ok(Self { kind, name, object: serde_json::to_value(object)? })
+    }
+}
+
+/// Why an object could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    /// An object that is not this WAL's bears the child's name.
+    /// An object of somebody else has the name.
     #[error(
-        "{kind} \"{name}\" exists and belongs to something else, so this WAL's is not made; remove it or give the WAL another name",
+        "{kind} \"{name}\" exists and belongs to something else; the one of this {owner} is not created; remove it or give the \
+         {owner} another name",
         kind = .kind.as_str()
     )]
-    NameTaken { kind: ChildKind, name: String },
-    /// The child of an earlier WAL of the same name is still there; it goes by itself.
-    #[error("{kind} \"{name}\" of a deleted WAL is still there; it is waited for", kind = .kind.as_str())]
-    Leftover { kind: ChildKind, name: String },
-    /// The namespace is being deleted: nothing can be made in it.
-    #[error("the namespace is being deleted, nothing can be made in it")]
+    NameTaken { kind: ChildKind, name: String, owner: &'static str },
+    /// The object of an earlier owner of the same name still exists; the garbage collector removes it.
+    #[error(
+        "{kind} \"{name}\" of a deleted {owner} still exists; the one of this {owner} is not created yet; wait until it is gone",
+        kind = .kind.as_str()
+    )]
+    Leftover { kind: ChildKind, name: String, owner: &'static str },
+    /// The namespace is being deleted: nothing can be created in it.
+    #[error("the namespace is being deleted; nothing can be created in it; use another namespace")]
     NamespaceTerminating,
     /// The API server understood and refused.
     #[error(
-        "the API server refuses {kind} \"{name}\": {}; it stays as it is until the cause is gone",
+        "the API server refuses {kind} \"{name}\": {}; it stays as it is; remove the cause",
         .status.message, kind = .kind.as_str()
     )]
     Refused { kind: ChildKind, name: String, status: Box<Status> },
-    /// The API server could not be asked.
-    #[error("{kind} \"{name}\" could not be written: {source}", kind = .kind.as_str())]
+    /// The API server could not be reached, or failed.
+    #[error("failed to write {kind} \"{name}\": {source}", kind = .kind.as_str())]
     Failed { kind: ChildKind, name: String, source: kube::Error },
-    /// A built object cannot be written down.
-    #[error("a child cannot be written as JSON: {0}")]
+    /// An object cannot be serialized.
+    #[error("an object cannot be written as JSON: {0}; it is not applied; this is a bug, please report it")]
     Unwritable(#[from] serde_json::Error),
 }
 
-/// Whose children are written.
+/// Writes the objects of one owner.
 pub(crate) struct Applier<'a> {
     pub(crate) client: &'a Client,
-    pub(crate) cache: &'a Cache,
-    pub(crate) key: &'a WalKey,
-    pub(crate) uid: &'a str,
-    pub(crate) family: &'a Family,
+    pub(crate) cache: &'a ObjectCache,
+    pub(crate) owner: ObjectOwner<'a>,
 }
 
 impl Applier<'_> {
-    /// Makes the child as it should be, and answers whether that took a write.
-    pub(crate) async fn ensure(&self, desired: &Desired) -> Result<bool, ApplyError> {
-        let digest = compare::digest(&desired.object);
-        let live = self.live(desired.kind, &desired.name).await?;
+    /// Makes the object as it should be, and answers whether that took a write.
+    pub(crate) async fn ensure(&self, desired: &DesiredObject) -> Result<bool, ApplyError> {
+        let DesiredObject { kind, name, object } = desired;
+        let digest = compare::digest(object);
+        let live = self.live(*kind, name).await?;
         if let Some(live) = &live {
             self.check_owner(live)?;
-            if live.digest.as_deref() == Some(&digest) && compare::holds(&live.object(), &desired.object) {
+            if live.digest.as_deref() == Some(&digest) && compare::holds(&live.object(), object) {
                 return Ok(false);
             }
         }
-        let resource = desired.kind.resource();
-        let mut object = desired.object.clone();
-        object["apiVersion"] = json!(resource.api_version);
-        object["kind"] = json!(resource.kind);
+        let mut object = object.clone();
         object["metadata"]["annotations"][ANNOTATION_DIGEST] = json!(digest);
-        let params = PatchParams::apply(names::MANAGER_CHILDREN).force();
-        self.cache.writing(desired.kind, self.key, &desired.name, &digest);
-        self.patch(desired.kind, &desired.name, &params, &Patch::Apply(&object)).await?;
-        tracing::info!(wal = %self.key, kind = desired.kind.as_str(), name = desired.name, "applied");
+        let params = PatchParams::apply(self.owner.field_manager).force();
+        self.cache.begin_write(*kind, self.owner.key, name, &digest);
+        self.patch(*kind, name, &params, &Patch::Apply(&object)).await?;
+        tracing::info!(object = %self.owner.key, kind = kind.as_str(), name, "applied");
         Ok(true)
     }
 
@@ -97,18 +116,22 @@ impl Applier<'_> {
         };
         self.check_owner(&live)?;
         let patch = json!({"spec": {"replicas": replicas}});
-        let params = PatchParams { field_manager: Some(names::MANAGER_CHILDREN.to_owned()), ..PatchParams::default() };
+        let field_manager = Some(self.owner.field_manager.to_owned());
+        let params = PatchParams { field_manager, ..PatchParams::default() };
         self.patch(ChildKind::Deployment, name, &params, &Patch::Merge(&patch)).await?;
-        tracing::info!(wal = %self.key, name, replicas, "scaled");
+        tracing::info!(object = %self.owner.key, name, replicas, "scaled");
         Ok(true)
     }
 
-    /// Removes the WAL's children that are not among `kept`, and answers how many.
-    pub(crate) async fn remove_orphans(&self, kept: &[(ChildKind, &str)]) -> Result<usize, ApplyError> {
+    /// Removes those of `owned` that belong to the owner and are not among `kept`, and answers how many.
+    pub(crate) async fn remove_orphans(
+        &self,
+        owned: &OwnedObjects,
+        kept: &[(ChildKind, &str)],
+    ) -> Result<usize, ApplyError> {
         let mut removed = 0;
-        for ((kind, name), child) in &self.family.children {
-            let ours = child.controller.as_deref() == Some(self.uid);
-            if !ours || child.terminating || kept.contains(&(*kind, name)) {
+        for ((kind, name), child) in &owned.children {
+            if !child.is_controlled_by(self.owner.uid) || child.terminating || kept.contains(&(*kind, name)) {
                 continue;
             }
             let preconditions = Preconditions { uid: Some(child.uid.to_string()), resource_version: None };
@@ -119,33 +142,38 @@ impl Applier<'_> {
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
                 Err(source) => return Err(ApplyError::Failed { kind: *kind, name: name.to_string(), source }),
             }
-            tracing::info!(wal = %self.key, kind = kind.as_str(), %name, "removed an orphan");
+            tracing::info!(object = %self.owner.key, kind = kind.as_str(), %name, "removed an orphan");
         }
         Ok(removed)
     }
 
-    /// The child as it is. What the watches do not show is asked for: it may be just made, or somebody else's.
-    async fn live(&self, kind: ChildKind, name: &str) -> Result<Option<Arc<Child>>, ApplyError> {
-        if let Some(child) = self.cache.child(self.key, kind, name) {
+    /// The object as it is. One that the watches do not show is read: it may be just created, or somebody else's.
+    async fn live(&self, kind: ChildKind, name: &str) -> Result<Option<Arc<OwnedObject>>, ApplyError> {
+        if let Some(child) = self.cache.child(self.owner.key, kind, name) {
             return Ok(Some(child));
         }
         let found = self.api(kind).get_opt(name).await;
         let Some(found) = found.map_err(|source| ApplyError::Failed { kind, name: name.to_owned(), source })? else {
             return Ok(None);
         };
-        match Child::read(kind, serde_json::to_value(found)?) {
+        match OwnedObject::read(kind, serde_json::to_value(found)?) {
             Ok(child) => Ok(Some(Arc::new(child))),
-            Err(_) => Err(ApplyError::NameTaken { kind, name: name.to_owned() }),
+            Err(_) => Err(ApplyError::NameTaken { kind, name: name.to_owned(), owner: self.owner.kind }),
         }
     }
 
-    fn check_owner(&self, live: &Child) -> Result<(), ApplyError> {
-        let (kind, name) = (live.kind, live.name.to_string());
-        let ours = live.controller.as_deref() == Some(self.uid);
-        match live.controller {
-            _ if ours && !live.terminating => Ok(()),
-            Some(_) if live.wal == *self.key => Err(ApplyError::Leftover { kind, name }),
-            _ => Err(ApplyError::NameTaken { kind, name }),
+    fn check_owner(&self, live: &OwnedObject) -> Result<(), ApplyError> {
+        let (kind, name, owner) = (live.kind, live.name.to_string(), self.owner.kind);
+        let of_namesake = live
+            .controller
+            .as_ref()
+            .is_some_and(|controller| *controller.kind == *self.owner.kind && *controller.name == *self.owner.key.name);
+        if live.is_controlled_by(self.owner.uid) && !live.terminating {
+            Ok(())
+        } else if of_namesake {
+            Err(ApplyError::Leftover { kind, name, owner })
+        } else {
+            Err(ApplyError::NameTaken { kind, name, owner })
         }
     }
 
@@ -158,13 +186,13 @@ impl Applier<'_> {
     ) -> Result<(), ApplyError> {
         let written = self.api(kind).patch(name, params, patch).await;
         let answer = written.as_ref().ok().and_then(|written| serde_json::to_value(written).ok());
-        let child = answer.and_then(|answer| Child::read(kind, answer).ok());
-        self.cache.written(kind, self.key, name, child);
+        let child = answer.and_then(|answer| OwnedObject::read(kind, answer).ok());
+        self.cache.finish_write(kind, self.owner.key, name, child);
         written.map(drop).map_err(|error| ApplyError::from_answer(kind, name, error))
     }
 
     fn api(&self, kind: ChildKind) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.key.namespace, &kind.resource())
+        Api::namespaced_with(self.client.clone(), &self.owner.key.namespace, &kind.resource())
     }
 }
 
@@ -173,7 +201,7 @@ impl ApplyError {
         let name = name.to_owned();
         match error {
             kube::Error::Api(status) if is_terminating(&status) => Self::NamespaceTerminating,
-            // A time-out, too many requests or a conflict says nothing about the object.
+            // A time-out, too many requests or a conflict does not mean that the object is wrong.
             kube::Error::Api(status) if matches!(status.code, 400 | 403 | 413 | 422) => {
                 Self::Refused { kind, name, status }
             }
@@ -182,7 +210,7 @@ impl ApplyError {
     }
 }
 
-/// Whether the API server refuses to make something because the namespace is being deleted.
+/// Whether the API server refuses to create something because the namespace is being deleted.
 pub(crate) fn is_terminating(status: &Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")

@@ -4,55 +4,55 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-/// Reconciles WAL resources: indexers, search, and the truth about them.
+/// Reconciles WAL resources: indexers, search, and their status.
 #[derive(Debug, Parser)]
 #[command(name = "tidemark-operator", version, propagate_version = true, after_help = AFTER_HELP)]
-pub struct Cli {
+pub struct CliArgs {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 const AFTER_HELP: &str = "Every flag is also an environment variable: --image is TIDEMARK_OPERATOR_IMAGE.\n\
-Exit codes: 0 asked to stop, 1 failed, 2 wrong usage.";
+Exit codes: 0 shut down by a signal, 1 failed, 2 wrong usage.";
 
 const RUN_EXAMPLE: &str = "Example, outside a cluster with the present kubectl context:\n  \
 tidemark-operator run --image tidemark.dev/tidemark:dev --lease-namespace default --identity \"$(hostname)\"";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Watch WAL resources and keep their indexers and search services as they say, until stopped.
+pub enum CliCommand {
+    /// Watch WAL resources and keep their indexers and search services as specified, until stopped.
     #[command(after_help = RUN_EXAMPLE)]
-    Run(Box<Run>),
+    Run(Box<RunArgs>),
 }
 
 /// Everything that `run` takes.
 #[derive(Clone, Debug, Args)]
-pub struct Run {
+pub struct RunArgs {
     /// The data pods.
     #[command(flatten)]
-    pub data: DataPods,
+    pub data: DataPodArgs,
     /// What is watched.
     #[command(flatten)]
-    pub scope: Scope,
+    pub scope: ScopeArgs,
     /// Which replica works.
     #[command(flatten)]
-    pub lease: Lease,
+    pub lease: LeaseArgs,
     /// How upgrades roll out.
     #[command(flatten)]
-    pub upgrade: Upgrade,
-    /// Budgets of the reconciliation.
+    pub upgrade: UpgradeArgs,
+    /// Rates and time-outs of the reconciliation.
     #[command(flatten)]
-    pub pace: Pace,
-    /// Where figures and traces go.
+    pub rates: RateArgs,
+    /// Where metrics and traces go.
     #[command(flatten)]
-    pub telemetry: Telemetry,
+    pub telemetry: TelemetryArgs,
 }
 
 /// What the data pods run.
 #[derive(Clone, Debug, Args)]
-pub struct DataPods {
+pub struct DataPodArgs {
     /// Image of the indexer and search pods: the operator's own, so that both are of one release.
     #[arg(long, env = "TIDEMARK_OPERATOR_IMAGE")]
     pub image: String,
@@ -60,27 +60,27 @@ pub struct DataPods {
     #[arg(long, env = "TIDEMARK_OPERATOR_IMAGE_PULL_POLICY", default_value = "IfNotPresent",
           value_parser = ["Always", "IfNotPresent", "Never"])]
     pub image_pull_policy: String,
-    /// Port on which the data pods are asked how they are; tests set it.
+    /// Port on which the data pods are polled; tests set it.
     #[arg(long, env = "TIDEMARK_OPERATOR_POD_PORT", default_value_t = tidemark_crds::names::CONTAINER_PORT, hide = true)]
     pub pod_port: u16,
 }
 
 /// What the operator watches.
 #[derive(Clone, Debug, Args)]
-pub struct Scope {
+pub struct ScopeArgs {
     /// Watch this namespace only; may be given more than once, or as a list with commas. Without it the whole cluster is
     /// watched, which needs a ClusterRole.
     #[arg(long = "namespace", env = "TIDEMARK_OPERATOR_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,
     /// Name of this cluster in the ownership records of logs. The default is the UID of the namespace kube-system; it must
-    /// be given where the operator may not read that namespace. A changed value makes every log someone else's.
+    /// be given where the operator may not read that namespace. With another value every index belongs to somebody else.
     #[arg(long, env = "TIDEMARK_OPERATOR_CLUSTER_ID")]
     pub cluster_id: Option<String>,
 }
 
-/// The lease by which one replica works and the others wait.
+/// The lease: its holder works, the other replicas wait.
 #[derive(Clone, Debug, Args)]
-pub struct Lease {
+pub struct LeaseArgs {
     /// Name of the lease.
     #[arg(long, env = "TIDEMARK_OPERATOR_LEASE_NAME", default_value = "tidemark-operator")]
     pub lease_name: String,
@@ -97,7 +97,7 @@ pub struct Lease {
 
 /// How a new release reaches the data pods. Without approval it does not.
 #[derive(Clone, Debug, Args)]
-pub struct Upgrade {
+pub struct UpgradeArgs {
     /// Release revision that may roll out to every WAL. Empty: each WAL is approved by its own annotation
     /// tidemark.dev/approve-upgrade. Condition `UpgradePending` of a WAL names the revision.
     #[arg(long, env = "TIDEMARK_OPERATOR_UPGRADE_APPROVED", default_value = "")]
@@ -108,24 +108,24 @@ pub struct Upgrade {
     pub max_concurrent_upgrades: u16,
 }
 
-/// Budgets of the reconciliation.
+/// Rates and time-outs of the reconciliation.
 #[derive(Clone, Debug, Args)]
-pub struct Pace {
+pub struct RateArgs {
     /// How many WALs are reconciled at the same time.
     #[arg(long, env = "TIDEMARK_OPERATOR_CONCURRENCY", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
-    /// How often each settled data pod is asked how it is (with jitter); one that is not settled is asked more often.
+    /// How often each settled data pod is polled (with jitter); one that is not settled is polled more often.
     #[arg(long, env = "TIDEMARK_OPERATOR_POLL_INTERVAL", default_value = "10s", value_parser = span)]
     pub poll_interval: Duration,
-    /// How long after a WAL's deletion its index may take to be removed (deletionPolicy Purge) before the WAL goes without.
+    /// How long after a WAL's deletion its index may take to be removed (deletionPolicy Purge) before the WAL is deleted without that.
     #[arg(long, env = "TIDEMARK_OPERATOR_PURGE_TIMEOUT", default_value = "10m", value_parser = span, hide = true)]
     pub purge_timeout: Duration,
 }
 
-/// Where figures and traces go.
+/// Where metrics and traces go.
 #[derive(Clone, Debug, Args)]
-pub struct Telemetry {
+pub struct TelemetryArgs {
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "TIDEMARK_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -137,10 +137,10 @@ pub struct Telemetry {
     pub log_level: String,
 }
 
-/// Reads a span of time such as 10s or 1h30m. Zero is refused: no budget of the operator may be none.
+/// Reads a span of time such as 10s or 1h30m. Zero is refused: every interval and time-out of the operator needs some time.
 fn span(text: &str) -> Result<Duration, String> {
     let span = tidemark_crds::Span::new(text).duration().map_err(|error| error.to_string())?;
-    if span.is_zero() { Err("\"0s\" is no pace; give a longer span".to_owned()) } else { Ok(span) }
+    if span.is_zero() { Err("\"0s\" is too short; give a longer span".to_owned()) } else { Ok(span) }
 }
 
 #[cfg(test)]
@@ -151,12 +151,12 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        CliArgs::command().debug_assert();
     }
 
     #[test]
     fn every_flag_is_an_environment_variable_of_its_name() {
-        for command in Cli::command().get_subcommands() {
+        for command in CliArgs::command().get_subcommands() {
             for argument in command.get_arguments() {
                 let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
                     continue;
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_of_zero_is_refused() {
+    fn a_span_of_zero_is_refused() {
         assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
         assert!(span("0s").is_err() && span("soon").is_err());
     }

@@ -1,8 +1,8 @@
-//! Whether an object already is as it should be, so that nothing is written when nothing differs.
+//! Whether an object already is as it should be, so that nothing is written when nothing differs. No library does this.
 //!
 //! The API server adds defaults and writes quantities its own way, other programs add fields of their own. So the question
-//! is not whether two objects are equal, but whether everything that is wanted is there. What is wanted no longer is told
-//! apart by a digest of the whole wanted object, which is kept in an annotation.
+//! is not whether two objects are equal, but whether everything that is wanted is there. What is no longer wanted shows in
+//! a digest of the whole wanted object, which is kept in an annotation.
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};

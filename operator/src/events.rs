@@ -1,7 +1,7 @@
-//! Events on WALs. One is written when something has changed, never to repeat what is known.
+//! Events. One is written when something has changed, never to repeat what is known.
 //!
 //! The recorder of kube-rs counts an Event with the same reason up and keeps the first one's text for six minutes; here the
-//! text is the fact, so each Event is an object of its own.
+//! text differs each time, so each Event is an object of its own.
 
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
@@ -12,19 +12,19 @@ use kube::{Api, Client, api::PostParams};
 use crate::{apply::is_terminating, clock};
 
 /// The longest text that the API server takes.
-const LONGEST: usize = 1024;
+const MAX_NOTE_BYTES: usize = 1024;
 const CONTROLLER: &str = "tidemark-operator";
 
-/// What happened to a WAL.
+/// What happened to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Happened {
+pub(crate) struct EventRecord {
     /// In CamelCase; part of the API.
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) warning: bool,
 }
 
-impl Happened {
+impl EventRecord {
     pub(crate) fn normal(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), warning: false }
     }
@@ -36,40 +36,44 @@ impl Happened {
 
 /// Writes Events in the name of this replica.
 #[derive(Clone)]
-pub(crate) struct Events {
+pub(crate) struct EventPublisher {
     client: Client,
     instance: String,
 }
 
-impl Events {
+impl EventPublisher {
     pub(crate) fn new(client: Client, instance: &str) -> Self {
         Self { client, instance: instance.to_owned() }
     }
 
-    /// Logs what happened and writes it. An Event that cannot be written costs nothing else; in a namespace that is being
-    /// deleted none can, and the log line is all that is left.
-    pub(crate) async fn publish(&self, about: &ObjectReference, happened: &[Happened]) {
+    /// Logs the records and writes them as Events. A failure is only logged: in a namespace that is being deleted none can be
+    /// written, and the log line is all that is left.
+    pub(crate) async fn publish(&self, about: &ObjectReference, happened: &[EventRecord]) {
         let namespace = about.namespace.as_deref().unwrap_or("default");
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         for happened in happened {
             if happened.warning {
-                tracing::warn!(namespace, wal = about.name, reason = happened.reason, "{}", happened.message);
+                tracing::warn!(namespace, object = about.name, reason = happened.reason, "{}", happened.message);
             } else {
-                tracing::info!(namespace, wal = about.name, reason = happened.reason, "{}", happened.message);
+                tracing::info!(namespace, object = about.name, reason = happened.reason, "{}", happened.message);
             }
             match api.create(&PostParams::default(), &self.event(about, happened)).await {
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if is_terminating(&status) => {
-                    tracing::debug!(namespace, reason = happened.reason, "the namespace takes no more Events");
+                    tracing::debug!(
+                        namespace,
+                        reason = happened.reason,
+                        "the namespace is being deleted and takes no more Events"
+                    );
                 }
                 Err(error) => {
-                    tracing::warn!(wal = about.name, reason = happened.reason, %error, "an event could not be written");
+                    tracing::warn!(object = about.name, reason = happened.reason, %error, "failed to write an Event");
                 }
             }
         }
     }
 
-    fn event(&self, about: &ObjectReference, happened: &Happened) -> Event {
+    fn event(&self, about: &ObjectReference, happened: &EventRecord) -> Event {
         let now = clock::now_exactly();
         let name = about.name.as_deref().unwrap_or(CONTROLLER);
         Event {
@@ -93,7 +97,7 @@ impl Events {
 
 /// The text, cut at a character to what the API server takes.
 fn shortened(text: &str) -> String {
-    let mut end = text.len().min(LONGEST);
+    let mut end = text.len().min(MAX_NOTE_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

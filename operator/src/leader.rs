@@ -2,8 +2,10 @@
 //!
 //! No two clocks are compared. A candidate takes over when it has seen the same record for a whole lease on its own
 //! monotonic clock, and a holder that has not renewed for two thirds of a lease stops by itself, whether or not it can
-//! still reach the API server. The lease keeps replicas out of each other's way; what an index consists of is safe without
-//! it.
+//! still reach the API server. The lease keeps replicas out of each other's way; the index is safe without it.
+//!
+//! It is written by hand because the libraries (kube-lease-manager, kubert) compare the record's time with the wall clock of
+//! the reader, so that clocks that differ give two leaders; client-go counts observed time as this does.
 
 use std::{future::Future, time::Duration};
 
@@ -12,42 +14,40 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{Api, Client, api::PostParams};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
-use crate::{args, backoff, clock, metrics::Metrics};
+use crate::{args, backoff, clock, metrics::OperatorMetrics};
 
 /// The lease as one replica sees it.
 #[derive(Clone)]
-pub(crate) struct Leader {
+pub(crate) struct LeaderElection {
     api: Api<Lease>,
     name: String,
     identity: String,
     duration: Duration,
-    metrics: Metrics,
+    metrics: OperatorMetrics,
 }
 
 /// What a candidate saw last, and since when.
-struct Seen {
+struct ObservedLease {
     record: (Option<String>, Option<MicroTime>),
     since: Instant,
 }
 
 /// Why the work of a leader ended.
 #[derive(Debug)]
-pub(crate) enum Ended<T> {
-    /// The lease went to someone else, or could not be renewed in time.
+pub(crate) enum LeadershipEnd<T> {
+    /// Another replica holds the lease, or it could not be renewed in time.
     Lost,
-    /// Somebody asked the process to stop; the lease was given back.
+    /// The process shuts down; the lease was released.
     Stopped,
     /// The work itself ended.
     Finished(T),
 }
 
-impl Leader {
-    pub(crate) fn new(client: Client, args: &args::Lease, metrics: Metrics) -> Self {
+impl LeaderElection {
+    pub(crate) fn new(client: Client, args: &args::LeaseArgs, metrics: OperatorMetrics) -> Self {
         Self {
             api: Api::namespaced(client, &args.lease_namespace),
             name: args.lease_name.clone(),
@@ -58,29 +58,31 @@ impl Leader {
     }
 
     /// Waits for the lease, works while it is held, and drops the work in the same instant in which it is lost.
-    pub(crate) async fn lead<T>(&self, work: impl AsyncFnOnce() -> T, mut stop: watch::Receiver<bool>) -> Ended<T> {
-        let stopped = async { stop.wait_for(|stop| *stop).await.map(drop) };
-        tokio::pin!(stopped);
+    pub(crate) async fn lead<T>(
+        &self,
+        work: impl AsyncFnOnce() -> T,
+        shutdown: &CancellationToken,
+    ) -> LeadershipEnd<T> {
         tokio::select! {
             () = self.acquire() => {}
-            _ = &mut stopped => return Ended::Stopped,
+            () = shutdown.cancelled() => return LeadershipEnd::Stopped,
         }
         tracing::info!(lease = %self.name, identity = %self.identity, "leading");
         self.metrics.leading(true);
         let ended = tokio::select! {
             biased;
-            () = self.hold() => Ended::Lost,
-            _ = &mut stopped => Ended::Stopped,
-            result = work() => Ended::Finished(result),
+            () = self.hold() => LeadershipEnd::Lost,
+            () = shutdown.cancelled() => LeadershipEnd::Stopped,
+            result = work() => LeadershipEnd::Finished(result),
         };
         self.metrics.leading(false);
-        if !matches!(ended, Ended::Lost) {
+        if !matches!(ended, LeadershipEnd::Lost) {
             self.release().await;
         }
         ended
     }
 
-    /// Returns when the lease is this replica's.
+    /// Returns when this replica holds the lease.
     async fn acquire(&self) {
         let mut seen = None;
         loop {
@@ -88,14 +90,14 @@ impl Leader {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(lease = %self.name, %error, "the lease cannot be read or written; trying again");
+                    tracing::warn!(lease = %self.name, %error, "cannot read or write the lease; retrying");
                 }
             }
             sleep(backoff::jittered(self.retry(), backoff::random())).await;
         }
     }
 
-    /// Returns when the lease is this replica's no longer.
+    /// Returns when this replica no longer holds the lease.
     async fn hold(&self) {
         let mut renewed = Instant::now();
         loop {
@@ -104,22 +106,22 @@ impl Leader {
             match within(self.retry(), self.renew()).await {
                 Ok(true) => renewed = started,
                 Ok(false) => {
-                    tracing::warn!(lease = %self.name, "another replica holds the lease; reconciling stops");
+                    tracing::warn!(lease = %self.name, "another replica holds the lease; stopping the controllers");
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(lease = %self.name, %error, "the lease could not be renewed; trying again");
+                    tracing::warn!(lease = %self.name, %error, "failed to renew the lease; retrying");
                 }
             }
             if renewed.elapsed() + self.retry() >= self.duration * 2 / 3 {
-                tracing::warn!(lease = %self.name, "the lease was not renewed in time; reconciling stops");
+                tracing::warn!(lease = %self.name, "the lease was not renewed in time; stopping the controllers");
                 return;
             }
         }
     }
 
     /// One attempt to become the holder.
-    async fn try_acquire(&self, seen: &mut Option<Seen>) -> Result<bool, kube::Error> {
+    async fn try_acquire(&self, seen: &mut Option<ObservedLease>) -> Result<bool, kube::Error> {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
             let lease = Lease {
                 metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
@@ -134,22 +136,22 @@ impl Leader {
             (Some(holder), _) if *holder == self.identity => true,
             (_, Some(before)) if before.record == record => before.since.elapsed() >= self.duration,
             _ => {
-                *seen = Some(Seen { record, since: Instant::now() });
+                *seen = Some(ObservedLease { record, since: Instant::now() });
                 false
             }
         };
-        if free { self.take(lease).await } else { Ok(false) }
+        if free { self.write_holder(lease).await } else { Ok(false) }
     }
 
-    /// Renews the lease, if it still is this replica's.
+    /// Renews the lease, if this replica still holds it.
     async fn renew(&self) -> Result<bool, kube::Error> {
         let lease = self.api.get(&self.name).await?;
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-        if holder == Some(&self.identity) { self.take(lease).await } else { Ok(false) }
+        if holder == Some(&self.identity) { self.write_holder(lease).await } else { Ok(false) }
     }
 
     /// Writes this replica into the lease, unless somebody else wrote in between.
-    async fn take(&self, mut lease: Lease) -> Result<bool, kube::Error> {
+    async fn write_holder(&self, mut lease: Lease) -> Result<bool, kube::Error> {
         let before = lease.spec.take().unwrap_or_default();
         let mut spec = self.record(before.lease_transitions.unwrap_or(0));
         if before.holder_identity.as_deref() == Some(&self.identity) {
@@ -161,7 +163,7 @@ impl Leader {
         won(self.api.replace(&self.name, &PostParams::default(), &lease).await)
     }
 
-    /// Gives the lease back, so that another replica need not wait. An error costs only that wait.
+    /// Releases the lease, so that another replica does not have to wait. An error costs only that wait.
     async fn release(&self) {
         let released = async {
             let mut lease = self.api.get(&self.name).await?;
@@ -174,7 +176,7 @@ impl Leader {
             Ok(())
         };
         if let Err(error) = within(self.retry(), released).await {
-            tracing::warn!(lease = %self.name, %error, "the lease was not given back; another replica waits until it ends");
+            tracing::warn!(lease = %self.name, %error, "failed to release the lease; other replicas must wait for it to expire");
         }
     }
 
@@ -190,7 +192,7 @@ impl Leader {
         }
     }
 
-    /// Between two looks at the lease, and the longest one look may take.
+    /// Between two attempts, and the longest that one may take.
     fn retry(&self) -> Duration {
         self.duration / 6
     }
@@ -205,7 +207,7 @@ fn won(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
     }
 }
 
-/// Why a look at the lease failed.
+/// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
 enum LeaseError {
     #[error("the API server did not answer within {0:?}")]
@@ -214,6 +216,6 @@ enum LeaseError {
     Api(#[from] kube::Error),
 }
 
-async fn within<T>(limit: Duration, look: impl Future<Output = Result<T, kube::Error>>) -> Result<T, LeaseError> {
-    timeout(limit, look).await.map_err(|_| LeaseError::Late(limit))?.map_err(LeaseError::Api)
+async fn within<T>(limit: Duration, attempt: impl Future<Output = Result<T, kube::Error>>) -> Result<T, LeaseError> {
+    timeout(limit, attempt).await.map_err(|_| LeaseError::Late(limit))?.map_err(LeaseError::Api)
 }

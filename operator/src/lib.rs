@@ -1,7 +1,7 @@
-//! The operator: reconciles WAL resources, and tells the truth about them.
+//! The operator: reconciles WAL resources, and reports their state.
 //!
 //! [`run`] is the whole process but for its log lines. What it writes to the cluster is built by pure functions, which are
-//! public, so that tests and tools can look at it without a cluster.
+//! public, so that tests and tools can check it without a cluster.
 
 mod api;
 mod apply;
@@ -10,22 +10,30 @@ mod backoff;
 mod cache;
 mod clock;
 mod compare;
+mod condition_tally;
+mod condition_value;
 mod context;
 mod controllers;
 mod crd_check;
 mod events;
+mod finalizer;
 mod leader;
 mod metrics;
-mod process;
+mod own_writes;
+mod pod_client;
+mod pod_poller;
 mod run;
 mod server;
+mod status;
+mod status_cache;
 pub mod telemetry;
+mod upgrade_slots;
 
 pub use controllers::wal::{
-    build::{Children, Platform, build, release_revision},
+    build::{PlatformSettings, WalChildren, build, release_revision},
     validate::{
-        Access, Place, Refusal, Store, Stores, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch,
-        ValidatedWal, validate,
+        SpecRefusal, StoreAccess, StorePlace, StoreSettings, ValidatedIndexer, ValidatedLog, ValidatedRole,
+        ValidatedSearch, ValidatedWal, WalStores, validate,
     },
 };
 pub use run::run;

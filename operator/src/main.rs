@@ -3,32 +3,28 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use tidemark_operator::{
-    args::{Cli, Command},
+    args::{CliArgs, CliCommand},
     run, telemetry,
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Cli { command } = Cli::parse();
-    let Command::Run(args) = command;
-    let _telemetry = telemetry::start(&args.telemetry).context("logging cannot be started")?;
+    let CliArgs { command } = CliArgs::parse();
+    let CliCommand::Run(args) = command;
+    let _telemetry = telemetry::start(&args.telemetry).context("failed to start logging")?;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (stop, stopped) = watch::channel(false);
-    let working = run(*args, stopped);
-    tokio::pin!(working);
-    let asked = async {
+    let shutdown = CancellationToken::new();
+    let signalled = async {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        tracing::info!("received a shutdown signal");
+        shutdown.cancel();
+        // `run` returns when it has released the lease.
+        std::future::pending::<()>().await;
     };
     tokio::select! {
-        ended = &mut working => ended,
-        () = asked => {
-            tracing::info!("asked to stop");
-            stop.send_replace(true);
-            working.await
-        }
+        ended = run(*args, shutdown.clone()) => ended,
+        () = signalled => Ok(()),
     }
 }

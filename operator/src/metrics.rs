@@ -1,11 +1,8 @@
-//! The operator's figures for Prometheus. Names carry their units, labels take few values.
+//! The operator's metrics for Prometheus. Names carry their units, labels take few values.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -15,9 +12,9 @@ use prometheus_client::{
 /// Bounds of duration histograms: 1 ms to 16 s.
 const DURATIONS: [f64; 9] = [0.001, 0.004, 0.016, 0.064, 0.256, 0.512, 1.024, 4.096, 16.384];
 
-/// The figures of one process.
+/// The metrics of one process.
 #[derive(Clone, Debug)]
-pub(crate) struct Metrics {
+pub(crate) struct OperatorMetrics {
     registry: Arc<Mutex<Registry>>,
     reconciles: Family<ReconcileLabels, Counter>,
     reconcile_duration: Family<ControllerLabels, Histogram>,
@@ -65,13 +62,13 @@ struct KindLabels {
     kind: String,
 }
 
-impl Default for Metrics {
+impl Default for OperatorMetrics {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Metrics {
+impl OperatorMetrics {
     /// All zero.
     pub(crate) fn new() -> Self {
         let metrics = Self {
@@ -92,7 +89,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = self.registry.lock();
         registry.register("reconciles", "reconciliations by controller and result", self.reconciles.clone());
         registry.register_with_unit(
             "reconcile_duration",
@@ -102,16 +99,20 @@ impl Metrics {
         );
         registry.register("api_requests", "requests to the API server by verb and class", self.api_requests.clone());
         registry.register("wals", "WALs by condition and its status", self.wals.clone());
-        registry.register("polls", "questions to data pods by result", self.polls.clone());
-        registry.register("watch_failures", "watches that broke and start again, by kind", self.watch_failures.clone());
+        registry.register("polls", "polls of data pods by result", self.polls.clone());
+        registry.register(
+            "watch_failures",
+            "watches that failed and were restarted, by kind",
+            self.watch_failures.clone(),
+        );
         registry.register(
             "upgrades_stalled",
-            "WALs whose new pods do not become ready; each keeps its turn, others wait",
+            "WALs whose new pods do not become ready; each keeps its slot, others wait",
             self.upgrades_stalled.clone(),
         );
         registry.register(
             "purges_abandoned",
-            "WALs that went before their index was removed",
+            "WALs that were deleted before their index was removed",
             self.purges_abandoned.clone(),
         );
         registry.register(
@@ -133,13 +134,13 @@ impl Metrics {
         self.api_requests.get_or_create(&RequestLabels { verb, status }).inc();
     }
 
-    /// Counts a question to a data pod.
+    /// Counts a poll of a data pod.
     pub(crate) fn polled(&self, answered: bool) {
         let result = if answered { "answered" } else { "failed" };
         self.polls.get_or_create(&ResultLabels { result }).inc();
     }
 
-    /// Counts a broken watch.
+    /// Counts a failed watch.
     pub(crate) fn watch_failed(&self, kind: &str) {
         self.watch_failures.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
     }
@@ -163,7 +164,7 @@ impl Metrics {
         }
     }
 
-    /// Moves a WAL into or out of those whose upgrade does not get on.
+    /// Moves a WAL into or out of those whose upgrade makes no progress.
     pub(crate) fn stalled(&self, before: bool, now: bool) {
         self.upgrades_stalled.inc_by(i64::from(now) - i64::from(before));
     }
@@ -182,10 +183,10 @@ impl Metrics {
         }
     }
 
-    /// The figures as text.
+    /// The metrics as text.
     pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        text::encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        text::encode(&mut text, &self.registry.lock())?;
         Ok(text)
     }
 }

@@ -11,47 +11,47 @@ use axum::{
 };
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::metrics::OperatorMetrics;
 
 /// Content type of the text form.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Whether the process can work, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Readiness {
+pub(crate) enum ReadinessState {
     /// As leader or as the one that waits for the lease.
     Ready,
-    /// What is in the way, and what to do about it.
+    /// Why not, and what to do about it.
     Unready(Arc<str>),
 }
 
 #[derive(Clone)]
-struct Shared {
-    metrics: Metrics,
-    readiness: watch::Receiver<Readiness>,
+struct ServerState {
+    metrics: OperatorMetrics,
+    readiness: watch::Receiver<ReadinessState>,
 }
 
 /// The routes.
-pub(crate) fn router(metrics: Metrics, readiness: watch::Receiver<Readiness>) -> Router {
+pub(crate) fn router(metrics: OperatorMetrics, readiness: watch::Receiver<ReadinessState>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(figures))
-        .with_state(Shared { metrics, readiness })
+        .route("/metrics", get(encode_metrics))
+        .with_state(ServerState { metrics, readiness })
 }
 
-async fn ready(State(shared): State<Shared>) -> Response {
+async fn ready(State(shared): State<ServerState>) -> Response {
     match shared.readiness.borrow().clone() {
-        Readiness::Ready => "ok".into_response(),
-        Readiness::Unready(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason.to_string()).into_response(),
+        ReadinessState::Ready => "ok".into_response(),
+        ReadinessState::Unready(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason.to_string()).into_response(),
     }
 }
 
-async fn figures(State(shared): State<Shared>) -> Response {
+async fn encode_metrics(State(shared): State<ServerState>) -> Response {
     match shared.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "the metrics could not be written");
+            tracing::error!(%error, "failed to encode the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
@@ -71,11 +71,11 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_alive_from_the_start_and_ready_when_it_can_work() {
-        let (sender, readiness) = watch::channel(Readiness::Unready("the CRD is missing".into()));
-        let router = router(Metrics::new(), readiness);
+        let (sender, readiness) = watch::channel(ReadinessState::Unready("the CRD is missing".into()));
+        let router = router(OperatorMetrics::new(), readiness);
         assert_eq!(status(&router, "/healthz").await, StatusCode::OK);
         assert_eq!(status(&router, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
-        sender.send_replace(Readiness::Ready);
+        sender.send_replace(ReadinessState::Ready);
         assert_eq!(status(&router, "/readyz").await, StatusCode::OK);
         assert_eq!(status(&router, "/metrics").await, StatusCode::OK);
     }

@@ -12,23 +12,23 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util:
 use crate::args;
 
 /// How long the collector may take for one batch.
-const PATIENCE: Duration = Duration::from_secs(10);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends what is left when it is dropped.
-pub struct Telemetry {
+pub struct TelemetryGuard {
     provider: Option<SdkTracerProvider>,
 }
 
-impl Drop for Telemetry {
+impl Drop for TelemetryGuard {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.provider.take().map(|provider| provider.shutdown()) {
-            tracing::warn!(%error, "the last traces were not sent");
+            tracing::warn!(%error, "failed to send the last traces");
         }
     }
 }
 
 /// Starts logging and tracing, once a process. Panics outside of a tokio runtime.
-pub fn start(args: &args::Telemetry) -> anyhow::Result<Telemetry> {
+pub fn start(args: &args::TelemetryArgs) -> anyhow::Result<TelemetryGuard> {
     let filter = EnvFilter::try_new(&args.log_level)?;
     let provider = args.otlp_endpoint.as_deref().map(provider).transpose()?;
     let traces = provider.as_ref().map(|provider| {
@@ -40,12 +40,12 @@ pub fn start(args: &args::Telemetry) -> anyhow::Result<Telemetry> {
         .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(filter))
         .with(traces)
         .try_init()?;
-    Ok(Telemetry { provider })
+    Ok(TelemetryGuard { provider })
 }
 
 fn provider(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
-    let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
-    let client = OnRuntime { http, runtime: Handle::current() };
+    let http = reqwest::Client::builder().timeout(EXPORT_TIMEOUT).build()?;
+    let client = RuntimeHttpClient { http, runtime: Handle::current() };
     let exporter = SpanExporter::builder().with_http().with_http_client(client).with_endpoint(endpoint).build()?;
     let resource = Resource::builder().with_service_name("tidemark-operator").build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
@@ -53,13 +53,13 @@ fn provider(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
 
 /// Sends on the runtime of the process: the exporter works on a thread of its own, where nothing drives a connection.
 #[derive(Debug)]
-struct OnRuntime {
+struct RuntimeHttpClient {
     http: reqwest::Client,
     runtime: Handle,
 }
 
 #[async_trait::async_trait]
-impl HttpClient for OnRuntime {
+impl HttpClient for RuntimeHttpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let http = self.http.clone();
         self.runtime.spawn(async move { http.send_bytes(request).await }).await?

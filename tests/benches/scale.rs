@@ -26,8 +26,8 @@ use tidemark_ingest::engine::IndexEngine as _;
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{
-    IndexSearcher, SearchService as _, SearcherOptions,
-    api::{SearchRequest, SortOrder},
+    FollowerOptions, IndexFollower, IndexSearcher, SearchService as _,
+    api::{PageSize, QueryText, SearchRequest, SortOrder},
 };
 use tidemark_store::Entropy;
 use tidemark_tests::{
@@ -147,12 +147,13 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
     let engine = Arc::new(TantivyEngine::open(chain.index().clone(), &options)?);
     let raw_folder = tempfile::tempdir()?;
     let raw = Raw::build(raw_folder.path(), &engine, manifest).await?;
-    let searcher = IndexSearcher::new(engine, chain.clone(), None, SearcherOptions::default())?;
+    let follower = IndexFollower::new(engine, chain.clone(), None, &FollowerOptions::default())?;
+    let searcher = Arc::new(IndexSearcher::default());
+    searcher.serve(Arc::clone(&follower));
     let stop = CancellationToken::new();
-    let following = Arc::clone(&searcher);
     let run = tokio::spawn({
         let stop = stop.clone();
-        async move { following.run(stop).await }
+        async move { follower.run(stop).await }
     });
     while searcher.status().is_none() {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -195,9 +196,9 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
 
 fn request(query: &str) -> SearchRequest {
     SearchRequest {
-        query: query.to_owned(),
+        query: QueryText::new(query).expect("the query is short"),
         sort: SortOrder::Relevance,
-        size: SIZE,
+        size: PageSize::new(SIZE).expect("a page of this size is allowed"),
         facets: Vec::new(),
         histogram: false,
         ..SearchRequest::default()

@@ -15,7 +15,7 @@ use tidemark_ingest::engine::IndexEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{IndexSearcher, SearcherOptions};
+use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher};
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Token};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
@@ -122,15 +122,18 @@ impl Pipeline {
         let cache = tempfile::tempdir().expect("a temporary folder");
         let root = Arc::new(RootChain::open(&log, self.entropy.clone()));
         let engine = Arc::new(engine(&self.chain, &cache));
-        let searcher = IndexSearcher::new(engine, self.chain.clone(), Some((&log, root)), SearcherOptions::default());
-        let searcher = searcher.expect("the searcher starts");
+        let options = FollowerOptions::default();
+        let follower = IndexFollower::new(engine, self.chain.clone(), Some((&log, root)), &options);
+        let follower = follower.expect("the follower starts");
+        let searcher = Arc::new(IndexSearcher::default());
+        searcher.serve(Arc::clone(&follower));
         let stop = CancellationToken::new();
-        let server = Server::searching(searcher.clone(), Metrics::default(), ServerOptions::default(), stop.clone());
+        let server = Server::searching(searcher, Metrics::default(), ServerOptions::default(), stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         self.serving.push(stop.clone().drop_guard());
         tokio::spawn(async move {
-            let ((), served) = tokio::join!(searcher.run(stop), server.run(listener));
+            let ((), served) = tokio::join!(follower.run(stop), server.run(listener));
             drop(cache);
             served
         });

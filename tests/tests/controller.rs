@@ -10,6 +10,8 @@ mod conditions;
 mod definition;
 #[path = "controller/deletion.rs"]
 mod deletion;
+#[path = "controller/exposure.rs"]
+mod exposure;
 #[path = "controller/quiet.rs"]
 mod quiet;
 #[path = "controller/replicas.rs"]

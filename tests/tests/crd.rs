@@ -18,7 +18,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tidemark_crds::{Wal, WalSpec, lint, names::Component, wal_crd};
-use tidemark_operator::{Platform, ValidatedWal, build, validate};
+use tidemark_operator::{PlatformSettings, ValidatedWal, build, validate};
 use tidemark_tests::cluster::ApiServer;
 
 use cases::{fields, minimal, rules, updates, wal, with};
@@ -331,7 +331,7 @@ fn validated(wal: &Wal) -> ValidatedWal {
 #[tokio::test]
 async fn the_children_are_taken_and_their_pods_are_restricted() {
     let ground = Ground::new("crd-children").await;
-    let platform = Platform {
+    let platform = PlatformSettings {
         image: "tidemark.dev/tidemark:dev".to_owned(),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         operator_namespace: "tidemark-system".to_owned(),

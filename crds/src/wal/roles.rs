@@ -13,17 +13,18 @@ use crate::{
     storage::SecretReference,
 };
 
-/// The indexer.
+/// What every role has.
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct IndexerSpec {
+pub struct RoleSpec {
     /// Requests and limits of the container. What is left out is requested as 100m CPU and 256Mi memory. A change rolls the
-    /// pod.
+    /// pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "resources")]
     pub resources: Option<ResourceRequirements>,
-    /// Annotations of the ServiceAccount `<name>-indexer`, for workload identity: `eks.amazonaws.com/role-arn`,
-    /// `iam.gke.io/gcp-service-account`, `azure.workload.identity/client-id`.
+    /// Annotations of the role's ServiceAccount (`<name>-indexer`, `<name>-search`), for workload identity:
+    /// `eks.amazonaws.com/role-arn`, `iam.gke.io/gcp-service-account`, `azure.workload.identity/client-id`. Search only reads:
+    /// its account needs no right to write.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "annotations")]
     pub service_account_annotations: BTreeMap<String, String>,
@@ -32,6 +33,15 @@ pub struct IndexerSpec {
     /// `env` (plain values) and `resources` of one container. Anything else is refused with reason `PodTemplateRefused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
+}
+
+/// The indexer.
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexerSpec {
+    /// What every role has.
+    #[serde(flatten)]
+    pub role: RoleSpec,
 }
 
 /// The search service.
@@ -48,27 +58,18 @@ pub struct SearchSpec {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 100))]
     pub replicas: i32,
-    /// Requests and limits of the container. What is left out is requested as 100m CPU and 256Mi memory. A change rolls the
-    /// pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "resources")]
-    pub resources: Option<ResourceRequirements>,
-    /// Annotations of the ServiceAccount `<name>-search`, for workload identity. Search only reads: its account needs no
-    /// right to write.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "annotations")]
-    pub service_account_annotations: BTreeMap<String, String>,
-    /// What to add to the pods, as for the indexer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod_template: Option<PodTemplate>,
+    /// What every role has.
+    #[serde(flatten)]
+    pub role: RoleSpec,
     /// Who may search. It is all or nothing: who may search sees the whole log.
     #[serde(default)]
     pub auth: Auth,
     /// The Service `<name>-search`, port 80.
     #[serde(default)]
     pub service: ServiceSpec,
-    /// Further peers that the NetworkPolicy lets in: `podSelector`, `namespaceSelector` or `ipBlock`, as in a
-    /// NetworkPolicy. Pods of the WAL's own namespace and the operator are let in always.
+    /// Further peers that the NetworkPolicy admits: `podSelector`, `namespaceSelector` or `ipBlock`, as in a
+    /// NetworkPolicy. Pods of the WAL's own namespace and the operator are always admitted. With `auth.type: Token` new peers are
+    /// admitted when every search pod asks for the token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "peers")]
     pub allow_from: Vec<NetworkPolicyPeer>,
@@ -78,9 +79,7 @@ impl Default for SearchSpec {
     fn default() -> Self {
         Self {
             replicas: one(),
-            resources: None,
-            service_account_annotations: BTreeMap::new(),
-            pod_template: None,
+            role: RoleSpec::default(),
             auth: Auth::default(),
             service: ServiceSpec::default(),
             allow_from: Vec::new(),
@@ -97,7 +96,7 @@ impl Default for SearchSpec {
         .field_path(".secretRef")
 )]
 pub struct Auth {
-    /// `None`: whoever reaches the Service; only with a Service of type `ClusterIP`. `Token`: who sends
+    /// `None`: everybody who reaches the Service; only with a Service of type `ClusterIP`. `Token`: who sends
     /// `Authorization: Bearer <token>`, or HTTP Basic with any user and the token as password.
     #[serde(default)]
     pub r#type: AuthType,
@@ -110,7 +109,7 @@ pub struct Auth {
 /// Kinds of authentication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub enum AuthType {
-    /// Nobody is asked.
+    /// No token is needed.
     #[default]
     None,
     /// One token for everybody.
@@ -121,7 +120,8 @@ pub enum AuthType {
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSpec {
-    /// Type of the Service. `NodePort` and `LoadBalancer` need `auth.type: Token`.
+    /// Type of the Service. `NodePort` and `LoadBalancer` need `auth.type: Token`, and take effect when every search pod asks
+    /// for the token.
     #[serde(default)]
     pub r#type: ServiceType,
     /// Annotations of the Service, such as those that load balancers read.

@@ -1,4 +1,7 @@
-//! What search is asked and what it answers: the types behind `/v1`, independent of how they travel.
+//! Requests and answers of search: the types behind `/v1`, independent of HTTP.
+//!
+//! A request cannot be built out of bounds: [`QueryText`] and [`PageSize`] check their value once, and every `MAX_` constant
+//! is a bound that the OpenAPI document names.
 //!
 //! The JSON names of these types are the public interface. Fields are added, never renamed; a field without a value is
 //! left out, except where a client is better served by an explicit `null` (`next`).
@@ -16,14 +19,16 @@ use utoipa::{
     openapi::schema::{Object, ObjectBuilder, Type},
 };
 
-/// A search as the engine takes it: every value is checked, every default filled in.
+use super::error::SearchError;
+
+/// A search with every value checked and every default filled in.
 ///
 /// Values of one filter are alternatives, filters are conjoined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchRequest {
     /// The query in the query language; empty matches everything.
-    pub query: String,
-    /// Exact values that a hit must have, by field.
+    pub query: QueryText,
+    /// Exact values that a hit must have, by field; at most [`MAX_FILTER_VALUES`] each.
     pub filters: BTreeMap<FilterField, Vec<String>>,
     /// Any of these outcomes; empty: any outcome.
     pub outcomes: Vec<Outcome>,
@@ -37,8 +42,8 @@ pub struct SearchRequest {
     pub to: Option<Token>,
     /// The order of the hits.
     pub sort: SortOrder,
-    /// At most so many hits, 0 to [`MAX_PAGE_SIZE`]. 0 counts only.
-    pub size: usize,
+    /// How many hits a page holds; 0 counts only.
+    pub size: PageSize<0>,
     /// Where the page starts: `next` of an earlier answer to the same question.
     pub cursor: Option<String>,
     /// The facets to count.
@@ -47,19 +52,80 @@ pub struct SearchRequest {
     pub histogram: bool,
 }
 
-/// The most hits that one page holds.
+/// The longest query, in bytes.
+pub const MAX_QUERY_BYTES: usize = 4 * 1024;
+/// The most values of one filter.
+pub const MAX_FILTER_VALUES: usize = 200;
+/// The most hits of a page.
 pub const MAX_PAGE_SIZE: usize = 1_000;
-/// The hits of a page when none are asked for.
+/// The hits of a page when the request does not say.
 pub const DEFAULT_PAGE_SIZE: usize = 20;
-/// The most values that one facet answers, the most frequent first.
+/// The most values of one facet in an answer, the most frequent first.
 pub const MAX_FACET_VALUES: usize = 50;
-/// The most buckets that a histogram answers.
+/// The most buckets of a histogram in an answer.
 pub const MAX_HISTOGRAM_BUCKETS: usize = 60;
+
+/// The text of a query, at most [`MAX_QUERY_BYTES`] long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryText(String);
+
+impl QueryText {
+    /// The query `text`; an error names the parameter `q`.
+    pub fn new(text: impl Into<String>) -> Result<Self, SearchError> {
+        let text = text.into();
+        if text.len() <= MAX_QUERY_BYTES {
+            return Ok(Self(text));
+        }
+        let detail = format!(
+            "the query has {} bytes; it is not run, at most {MAX_QUERY_BYTES} are allowed; use filters for exact values",
+            text.len()
+        );
+        Err(SearchError::Invalid { parameter: "q", detail })
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The number of results of a page, from `MIN` to [`MAX_PAGE_SIZE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageSize<const MIN: usize>(usize);
+
+impl<const MIN: usize> PageSize<MIN> {
+    /// A page of `size` results; an error names the parameter `size`.
+    pub fn new(size: usize) -> Result<Self, SearchError> {
+        if (MIN..=MAX_PAGE_SIZE).contains(&size) {
+            return Ok(Self(size));
+        }
+        let detail = format!("\"{size}\" is not a page size; use a number from {MIN} to {MAX_PAGE_SIZE}");
+        Err(SearchError::Invalid { parameter: "size", detail })
+    }
+
+    /// The number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl<const MIN: usize> Default for PageSize<MIN> {
+    fn default() -> Self {
+        const { assert!(MIN <= DEFAULT_PAGE_SIZE) };
+        Self(DEFAULT_PAGE_SIZE)
+    }
+}
+
+impl From<PageSize<1>> for PageSize<0> {
+    fn from(size: PageSize<1>) -> Self {
+        Self(size.0)
+    }
+}
 
 impl Default for SearchRequest {
     fn default() -> Self {
         Self {
-            query: String::new(),
+            query: QueryText::default(),
             filters: BTreeMap::new(),
             outcomes: Vec::new(),
             current: None,
@@ -67,7 +133,7 @@ impl Default for SearchRequest {
             from: None,
             to: None,
             sort: SortOrder::Newest,
-            size: DEFAULT_PAGE_SIZE,
+            size: PageSize::default(),
             cursor: None,
             facets: FacetField::ALL.to_vec(),
             histogram: true,
@@ -381,8 +447,8 @@ pub struct ObservationAnswer {
 pub struct EntityRequest {
     /// The entity's key, as `label/{repo}/{label}`.
     pub key: String,
-    /// At most so many operations, 1 to [`MAX_PAGE_SIZE`].
-    pub size: usize,
+    /// How many operations a page holds.
+    pub size: PageSize<1>,
     /// Where the page starts: `next` of an earlier answer.
     pub cursor: Option<String>,
 }

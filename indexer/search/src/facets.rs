@@ -16,19 +16,19 @@ use tantivy::{
 use tidemark_store::StoreSecond;
 
 use super::{
-    SearchError,
     api::{FacetCount, FacetField, HistogramBucket, MAX_FACET_VALUES, MAX_HISTOGRAM_BUCKETS, instant},
+    error::SearchError,
 };
-use crate::index::{second_of, tokenizers};
+use crate::segment::{second_of_sort_key, tokenizers};
 
 /// Memory that the facets of one search may take.
-const MEMORY: u64 = 64 << 20;
+const MAX_FACET_MEMORY_BYTES: u64 = 64 << 20;
 /// Values of one facet that are carried from a segment: beyond it the rarest are not counted.
-const VALUES_A_SEGMENT: u32 = 10_000;
+const MAX_VALUES_PER_SEGMENT: u32 = 10_000;
 /// Buckets of a histogram while it is counted.
-const FINE_BUCKETS: u64 = 4096;
+const MAX_COUNTED_BUCKETS: u64 = 4096;
 /// Widths of buckets in seconds: 1 s to 7 days by familiar steps, then by multiples of weeks. Each divides the next.
-const WIDTHS: [u64; 14] =
+const WIDTHS_SECS: [u64; 14] =
     [1, 5, 30, 60, 300, 1800, 3600, 10_800, 43_200, 86_400, 604_800, 2_419_200, 29_030_400, 290_304_000];
 
 /// Counts the values of facets.
@@ -46,13 +46,13 @@ impl FacetCounter {
         }
         let named = facets.iter().map(|facet| {
             let terms = json!({"terms": {
-                "field": facet.name(), "size": 1000, "segment_size": VALUES_A_SEGMENT
+                "field": facet.name(), "size": 1000, "segment_size": MAX_VALUES_PER_SEGMENT
             }});
             (facet.name().to_owned(), terms)
         });
         let request = serde_json::Value::Object(named.collect());
         let request = serde_json::from_value(request).map_err(|e| internal(&e))?;
-        let limits = AggregationLimitsGuard::new(Some(MEMORY), None);
+        let limits = AggregationLimitsGuard::new(Some(MAX_FACET_MEMORY_BYTES), None);
         Ok(Some(Self { request, context: AggContextParams::new(limits, tokenizers()), sum: None }))
     }
 
@@ -95,28 +95,28 @@ fn values(result: AggregationResult) -> Vec<FacetCount> {
 }
 
 /// Counts matches over time.
-pub(crate) struct Histogram {
+pub(crate) struct TimeHistogram {
     width: usize,
     first: u64,
     counts: Vec<u64>,
 }
 
-impl Histogram {
+impl TimeHistogram {
     /// A histogram for matches from second `from` to second `to`, both included.
     pub(crate) fn new(from: StoreSecond, to: StoreSecond) -> Self {
         let span = |width: u64| to.unix() / width - (from.unix() / width).min(to.unix() / width) + 1;
-        let fits = WIDTHS.iter().position(|width| span(*width) <= FINE_BUCKETS);
-        let width = fits.unwrap_or(WIDTHS.len() - 1);
+        let fits = WIDTHS_SECS.iter().position(|width| span(*width) <= MAX_COUNTED_BUCKETS);
+        let width = fits.unwrap_or(WIDTHS_SECS.len() - 1);
         Self {
             width,
-            first: from.unix() / WIDTHS[width],
-            counts: vec![0; usize::try_from(span(WIDTHS[width])).unwrap_or(1)],
+            first: from.unix() / WIDTHS_SECS[width],
+            counts: vec![0; usize::try_from(span(WIDTHS_SECS[width])).unwrap_or(1)],
         }
     }
 
-    /// Counts a match with this order.
-    pub(crate) fn add(&mut self, order: u64) {
-        let bucket = (second_of(order).unix() / WIDTHS[self.width]).saturating_sub(self.first);
+    /// Counts a match with this token sort key.
+    pub(crate) fn add(&mut self, sort_key: u64) {
+        let bucket = (second_of_sort_key(sort_key).unix() / WIDTHS_SECS[self.width]).saturating_sub(self.first);
         if let Some(count) = usize::try_from(bucket).ok().and_then(|at| self.counts.get_mut(at)) {
             *count += 1;
         }
@@ -125,12 +125,12 @@ impl Histogram {
     /// The buckets from the first match to the last, of the least width by which they are few enough.
     pub(crate) fn finish(self) -> Vec<HistogramBucket> {
         let found = self.counts.iter().zip(self.first..).filter(|(count, _)| **count > 0);
-        let found: Vec<(u64, u64)> = found.map(|(count, bucket)| (bucket * WIDTHS[self.width], *count)).collect();
+        let found: Vec<(u64, u64)> = found.map(|(count, bucket)| (bucket * WIDTHS_SECS[self.width], *count)).collect();
         let (Some((from, _)), Some((to, _))) = (found.first(), found.last()) else {
             return Vec::new();
         };
         let few = |width: &&u64| to / **width - from / **width < MAX_HISTOGRAM_BUCKETS as u64;
-        let width = *WIDTHS[self.width..].iter().find(few).unwrap_or(&WIDTHS[WIDTHS.len() - 1]);
+        let width = *WIDTHS_SECS[self.width..].iter().find(few).unwrap_or(&WIDTHS_SECS[WIDTHS_SECS.len() - 1]);
         let mut buckets: Vec<HistogramBucket> = (from / width..=to / width).map(|at| bucket(at, width)).collect();
         for (second, count) in &found {
             let at = usize::try_from(second / width - from / width).unwrap_or(usize::MAX);
@@ -169,16 +169,16 @@ mod tests {
     use tidemark_wal::Token;
 
     use super::*;
-    use crate::index::order_of;
+    use crate::segment::token_sort_key;
 
     proptest! {
         #[test]
         fn a_histogram_counts_every_match_once_in_few_equal_buckets(seconds in vec(0u64..2_000_000_000, 1..60), spread in 1u64..1_000_000_000) {
             let seconds: Vec<StoreSecond> = seconds.iter().map(|s| StoreSecond::from_unix(1_400_000_000 + s % spread)).collect();
             let (from, to) = (*seconds.iter().min().unwrap(), *seconds.iter().max().unwrap());
-            let mut histogram = Histogram::new(from, to);
+            let mut histogram = TimeHistogram::new(from, to);
             for second in &seconds {
-                histogram.add(order_of(&Token::first_of(*second)));
+                histogram.add(token_sort_key(&Token::first_of(*second)));
             }
             let buckets = histogram.finish();
             prop_assert!(buckets.len() <= MAX_HISTOGRAM_BUCKETS);
@@ -194,6 +194,6 @@ mod tests {
 
     #[test]
     fn nothing_gives_no_bucket() {
-        assert!(Histogram::new(StoreSecond::from_unix(5), StoreSecond::from_unix(1)).finish().is_empty());
+        assert!(TimeHistogram::new(StoreSecond::from_unix(5), StoreSecond::from_unix(1)).finish().is_empty());
     }
 }

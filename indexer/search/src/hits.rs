@@ -1,25 +1,26 @@
 //! From records to what answers carry.
 
+use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
+
 use super::{
     api::{
         ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, IndexPosition, ObservationAnswer, SearchHit,
         instant,
     },
-    execute::Candidate,
-    parts::Part,
+    segments::SearchableSegment,
+    top_k::HitCandidate,
 };
-use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
 
 /// The hit of a candidate.
-pub(crate) fn hit(candidate: &Candidate<'_>) -> Result<SearchHit, EngineError> {
-    let record = candidate.part.record(candidate.doc)?;
-    Ok(SearchHit { score: candidate.score, ..of_record(record, candidate.part, candidate.doc) })
+pub(crate) fn hit(candidate: &HitCandidate<'_>) -> Result<SearchHit, EngineError> {
+    let record = candidate.segment.record(candidate.doc)?;
+    Ok(SearchHit { score: candidate.score, ..of_record(record, candidate.segment, candidate.doc) })
 }
 
-/// The hit of a record that is document `doc` of `part`.
-pub(crate) fn of_record(record: OperationRecord, part: Part<'_>, doc: u32) -> SearchHit {
-    let sealed = part.is_sealed();
-    let person = |c: tidemark_wal::Contributor| ContributorAnswer { name: c.name, email: c.email };
+/// The hit of a record that is document `doc` of `segment`.
+pub(crate) fn of_record(record: OperationRecord, segment: SearchableSegment<'_>, doc: u32) -> SearchHit {
+    let sealed = segment.is_sealed();
+    let contributor = |c: tidemark_wal::Contributor| ContributorAnswer { name: c.name, email: c.email };
     SearchHit {
         token: record.token,
         time: instant(record.token.second()),
@@ -28,7 +29,7 @@ pub(crate) fn of_record(record: OperationRecord, part: Part<'_>, doc: u32) -> Se
         outcome: record.decision.outcome,
         evidence: record.decision.evidence,
         sealed,
-        current: part.is_current(doc),
+        current: segment.is_current(doc),
         seq: sealed.then_some(record.seq),
         entity: record.entity,
         repo: record.repo,
@@ -39,7 +40,7 @@ pub(crate) fn of_record(record: OperationRecord, part: Part<'_>, doc: u32) -> Se
         split: record.split,
         path: record.path,
         message: record.message,
-        contributors: record.contributors.into_iter().map(person).collect(),
+        contributors: record.contributors.into_iter().map(contributor).collect(),
         client_time: record.client_time,
         writer: record.writer,
         idempotency_key: record.idempotency_key,
@@ -48,25 +49,25 @@ pub(crate) fn of_record(record: OperationRecord, part: Part<'_>, doc: u32) -> Se
     }
 }
 
-/// One record of an entry, with its place.
-pub(crate) struct Found<'a> {
+/// One record of an entry, with the document that holds it.
+pub(crate) struct EntryRecord<'a> {
     pub(crate) record: OperationRecord,
-    pub(crate) part: Part<'a>,
+    pub(crate) segment: SearchableSegment<'a>,
     pub(crate) doc: u32,
     pub(crate) corrected: bool,
 }
 
 /// The answer for an entry with these records, `None` if there are none.
-pub(crate) fn entry(mut found: Vec<Found<'_>>, position: IndexPosition) -> Option<EntryAnswer> {
-    found.sort_by_key(|found| (found.record.op, found.record.seq));
-    let first = &found.first()?.record;
+pub(crate) fn entry(mut records: Vec<EntryRecord<'_>>, position: IndexPosition) -> Option<EntryAnswer> {
+    records.sort_by_key(|found| (found.record.op, found.record.seq));
+    let first = &records.first()?.record;
     let (token, size, entry_time) = (first.token, first.size, first.decision.entry_time);
     let text = first.text.clone();
-    let payload = whole_payload(found.iter().map(|found| &found.record));
-    let sealed = found.iter().all(|found| found.part.is_sealed());
+    let payload = whole_payload(records.iter().map(|found| &found.record));
+    let sealed = records.iter().all(|found| found.segment.is_sealed());
     let mut ops: Vec<EntryOperation> = Vec::new();
     let mut corrected = Vec::new();
-    for found in found {
+    for found in records {
         if found.corrected {
             corrected.push((found.record.op, found.record.seq, found.record.decision.outcome));
         } else {
@@ -82,8 +83,8 @@ pub(crate) fn entry(mut found: Vec<Found<'_>>, position: IndexPosition) -> Optio
     Some(EntryAnswer { token, time, entry_time, size, sealed, ops, payload, text, position })
 }
 
-fn operation(found: Found<'_>) -> EntryOperation {
-    let Found { mut record, part, doc, corrected: _ } = found;
+fn operation(found: EntryRecord<'_>) -> EntryOperation {
+    let EntryRecord { mut record, segment, doc, corrected: _ } = found;
     let observations = std::mem::take(&mut record.decision.observations);
     let observations = observations.into_iter().map(|observation| ObservationAnswer {
         key: observation.key,
@@ -96,6 +97,6 @@ fn operation(found: Found<'_>) -> EntryOperation {
         observations: observations.collect(),
         descriptor: std::mem::take(&mut record.descriptor),
         corrected: Vec::new(),
-        hit: of_record(record, part, doc),
+        hit: of_record(record, segment, doc),
     }
 }

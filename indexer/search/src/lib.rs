@@ -1,28 +1,41 @@
-//! Search over the published index and the unsealed tail of the log, and the Tantivy segments that it stands on.
+//! Search over a published index and the unsealed tail of its log, and the Tantivy segments that the index consists of.
+//!
+//! - [`TantivyEngine`] implements the ingest's `Engine`: it builds, merges and opens segments, and keeps whole segments in a
+//!   bounded cache on the local disk.
+//! - [`IndexFollower`] polls one index and its log, and makes a *view* of each newer state: one manifest with the entries
+//!   beyond its cursor.
+//! - [`IndexSearcher`] implements [`SearchService`]: it admits a query, compiles it and runs it on one view.
+//! - [`api`] has requests, their bounds, and answers.
+//!
+//! The README of this crate specifies the segment format and tells how a query runs.
 
-mod answer;
 pub mod api;
+mod cursor;
 mod error;
-mod execute;
 mod facets;
+mod follower;
 mod hits;
-mod index;
-mod kept;
-mod late;
+mod index_cache;
+mod limits;
+mod log_tail;
+mod match_collector;
 mod overlay;
-mod page;
-mod parts;
-mod query;
-mod search;
+mod query_compiler;
+mod search_context;
 mod searcher;
+mod segment;
+mod segments;
+mod service;
+mod sort_key;
 mod status;
-mod tail;
 #[cfg(test)]
 mod tests;
+mod top_k;
 mod view;
 
 pub use error::SearchError;
-pub use index::{EngineOptions, TantivyEngine};
-pub use late::LateSearch;
-pub use search::SearchService;
-pub use searcher::{IndexSearcher, SearcherOptions};
+pub use follower::{FollowerOptions, IndexFollower};
+pub use limits::QueryLimits;
+pub use searcher::IndexSearcher;
+pub use segment::{EngineOptions, TantivyEngine};
+pub use service::SearchService;

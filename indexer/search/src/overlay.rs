@@ -1,8 +1,8 @@
 //! The unsealed tail of the log in memory: what is not below the served manifest's cursor.
 //!
-//! Entries lie in small Tantivy segments in memory, a new one for each round of news. An entry that is read again, because
-//! its descriptors were not complete, moves to a newer part. A part shows only the documents that are still its own, so
-//! that nothing is seen twice; parts are merged by building them again when they become many.
+//! Entries lie in small Tantivy segments in memory, a new one for each round of entries. An entry that is read again, because
+//! its descriptors were not complete, moves to a newer segment. A segment shows only the documents that are still its own, so
+//! that nothing is seen twice; segments are merged by building them again when they become many.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,61 +16,61 @@ use tantivy::{
     fastfield::{AliveBitSet, write_alive_bitset},
 };
 use tidemark_catalog::Cursor;
+use tidemark_ingest::{OperationRecord, engine::EngineError};
 use tidemark_wal::{Outcome, Token};
 
-use crate::index::{Fields, docs_with, to_unstored, tokenizers};
-use tidemark_ingest::{OperationRecord, engine::EngineError};
+use crate::segment::{SchemaFields, docs_with, refused, to_unstored, tokenizers};
 
-/// Memory that the builder of a part starts with.
-const BUDGET: usize = 1 << 20;
+/// Memory that the builder of a segment starts with.
+const WRITER_MEMORY_BYTES: usize = 1 << 20;
 /// How many entries that were not taken are counted one by one.
-const MOST_DROPPED: usize = 1_000_000;
+const MAX_COUNTED_DROPS: usize = 1_000_000;
 /// The first number of documents of the overlay: above every seq.
 const FIRST_NUMBER: u64 = 1 << 62;
 
 /// How much the overlay may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub(crate) struct OverlayLimits {
     pub(crate) documents: u64,
     pub(crate) bytes: u64,
 }
 
 /// Operations that are searched together.
-pub(crate) struct OverlayPart {
+pub(crate) struct OverlaySegment {
     pub(crate) reader: SegmentReader,
-    pub(crate) order: Column<u64>,
+    pub(crate) sort_keys: Column<u64>,
     pub(crate) first: Token,
     pub(crate) last: Token,
     /// The number of its first document; no other document of the view has it.
     pub(crate) number: u64,
-    segment: tantivy::Segment,
+    tantivy: tantivy::Segment,
     records: Arc<Vec<Arc<OperationRecord>>>,
 }
 
-impl OverlayPart {
+impl OverlaySegment {
     pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
         let record = usize::try_from(doc).ok().and_then(|at| self.records.get(at));
-        let why = || refused(&format!("document {doc} has no record"));
+        let why = || failed(&format!("document {doc} has no record"));
         record.map(|record| OperationRecord::clone(record)).ok_or_else(why)
     }
 
     /// The documents of an entry that are still shown.
-    pub(crate) fn docs_of(&self, fields: &Fields, token: &Token) -> Result<Vec<DocId>, EngineError> {
+    pub(crate) fn docs_of(&self, fields: &SchemaFields, token: &Token) -> Result<Vec<DocId>, EngineError> {
         if *token < self.first || *token > self.last {
             return Ok(Vec::new());
         }
-        let docs = docs_with(&self.reader, fields.token, &token.to_string()).map_err(|e| refused(&e))?;
+        let docs = docs_with(&self.reader, fields.token, &token.to_string()).map_err(|e| failed(&e))?;
         let shown = |doc: &DocId| self.reader.alive_bitset().is_none_or(|alive| alive.is_alive(*doc));
         Ok(docs.into_iter().filter(shown).collect())
     }
 }
 
-/// Everything that is known of the tail. One task changes it; views share its parts.
-pub(crate) struct Overlay {
-    fields: Arc<Fields>,
-    bounds: Bounds,
-    entries: BTreeMap<Token, Entry>,
-    parts: Vec<Arc<OverlayPart>>,
+/// The tail of the log as segments in memory. One task changes it; views share its segments.
+pub(crate) struct LogOverlay {
+    fields: Arc<SchemaFields>,
+    limits: OverlayLimits,
+    entries: BTreeMap<Token, OverlayEntry>,
+    segments: Vec<Arc<OverlaySegment>>,
     next_number: u64,
     /// What lies below is a manifest's.
     cursor: Cursor,
@@ -80,29 +80,29 @@ pub(crate) struct Overlay {
     dropped: BTreeSet<Token>,
 }
 
-struct Entry {
+struct OverlayEntry {
     records: Vec<Arc<OperationRecord>>,
     bytes: u64,
-    /// The number of its first document in the part that shows it.
+    /// The number of its first document in the segment that shows it.
     number: u64,
     complete: bool,
 }
 
 /// An entry as it was read.
-pub(crate) struct News {
+pub(crate) struct TailEntry {
     pub(crate) token: Token,
     pub(crate) records: Vec<OperationRecord>,
-    /// Whether reading it again could not tell more.
+    /// Whether its descriptors were all there, so that it need not be read again.
     pub(crate) complete: bool,
 }
 
-impl Overlay {
-    pub(crate) fn new(fields: &Arc<Fields>, bounds: Bounds) -> Self {
+impl LogOverlay {
+    pub(crate) fn new(fields: &Arc<SchemaFields>, limits: OverlayLimits) -> Self {
         Self {
             fields: fields.clone(),
-            bounds,
+            limits,
             entries: BTreeMap::new(),
-            parts: Vec::new(),
+            segments: Vec::new(),
             next_number: FIRST_NUMBER,
             cursor: Cursor::default(),
             documents: 0,
@@ -111,9 +111,9 @@ impl Overlay {
         }
     }
 
-    /// The parts as they are to be searched.
-    pub(crate) fn parts(&self) -> &[Arc<OverlayPart>] {
-        &self.parts
+    /// The segments as they are to be searched.
+    pub(crate) fn segments(&self) -> &[Arc<OverlaySegment>] {
+        &self.segments
     }
 
     pub(crate) fn documents(&self) -> u64 {
@@ -142,16 +142,16 @@ impl Overlay {
         self.entries.iter().filter(|(_, entry)| !entry.complete).map(|(token, _)| *token)
     }
 
-    /// For how many more entries there is room, as far as that can be told before they are read.
+    /// How many more entries fit, as far as that is known before they are read.
     pub(crate) fn room(&self) -> usize {
-        let full = self.bytes >= self.bounds.bytes;
-        let left = if full { 0 } else { self.bounds.documents.saturating_sub(self.documents) };
+        let full = self.bytes >= self.limits.bytes;
+        let left = if full { 0 } else { self.limits.documents.saturating_sub(self.documents) };
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
     /// Counts an entry that there was no room for.
     pub(crate) fn drop_entry(&mut self, token: Token) {
-        if self.dropped.len() < MOST_DROPPED {
+        if self.dropped.len() < MAX_COUNTED_DROPS {
             self.dropped.insert(token);
         }
     }
@@ -167,18 +167,18 @@ impl Overlay {
             return Ok(());
         }
         for entry in sealed.values() {
-            self.forget(entry.records.len(), entry.bytes);
+            self.subtract(entry.records.len(), entry.bytes);
         }
-        self.settle()
+        self.refresh_segments()
     }
 
     /// Takes in entries, in place of what was known of them; leaves out what is sealed by now, and what there is no room
     /// for. Blocks for a moment.
-    pub(crate) fn add(&mut self, mut news: Vec<News>) -> Result<(), EngineError> {
-        news.retain(|news| !self.cursor.covers(news.token));
+    pub(crate) fn add(&mut self, mut entries: Vec<TailEntry>) -> Result<(), EngineError> {
+        entries.retain(|entry| !self.cursor.covers(entry.token));
         let mut added = Vec::new();
         let mut moved = false;
-        for News { token, records, complete } in news {
+        for TailEntry { token, records, complete } in entries {
             let records: Vec<_> = records.into_iter().map(|record| Arc::new(pending(record))).collect();
             let bytes = records.iter().map(|record| weight(record)).sum();
             if !self.entries.contains_key(&token) && !self.fits(records.len(), bytes) {
@@ -187,60 +187,60 @@ impl Overlay {
             }
             self.dropped.remove(&token);
             if let Some(before) = self.entries.remove(&token) {
-                self.forget(before.records.len(), before.bytes);
+                self.subtract(before.records.len(), before.bytes);
                 moved = true;
             }
             self.documents += records.len() as u64;
             self.bytes += bytes;
             let number = self.next_number + added.len() as u64;
             added.extend(records.iter().cloned());
-            self.entries.insert(token, Entry { records, bytes, number, complete });
+            self.entries.insert(token, OverlayEntry { records, bytes, number, complete });
         }
         if added.is_empty() {
             return Ok(());
         }
         self.append(added)?;
         if moved {
-            self.settle()?;
+            self.refresh_segments()?;
         }
-        self.compact()
+        self.merge_small()
     }
 
     fn fits(&self, documents: usize, bytes: u64) -> bool {
-        self.documents + documents as u64 <= self.bounds.documents && self.bytes + bytes <= self.bounds.bytes
+        self.documents + documents as u64 <= self.limits.documents && self.bytes + bytes <= self.limits.bytes
     }
 
-    fn forget(&mut self, documents: usize, bytes: u64) {
+    fn subtract(&mut self, documents: usize, bytes: u64) {
         self.documents -= documents as u64;
         self.bytes -= bytes;
     }
 
     fn append(&mut self, records: Vec<Arc<OperationRecord>>) -> Result<(), EngineError> {
         let count = records.len() as u64;
-        let part = build(&self.fields, records, self.next_number).map_err(|e| refused(&e))?;
+        let segment = build(&self.fields, records, self.next_number).map_err(|e| failed(&e))?;
         self.next_number += count;
-        self.parts.push(Arc::new(part));
+        self.segments.push(Arc::new(segment));
         Ok(())
     }
 
-    /// Makes every part show what is still its own.
-    fn settle(&mut self) -> Result<(), EngineError> {
-        let mut parts = Vec::new();
-        for part in std::mem::take(&mut self.parts) {
-            parts.extend(self.shown(part).map_err(|e| refused(&e))?);
+    /// Makes every segment show only the documents that it still owns.
+    fn refresh_segments(&mut self) -> Result<(), EngineError> {
+        let mut segments = Vec::new();
+        for segment in std::mem::take(&mut self.segments) {
+            segments.extend(self.shown(segment).map_err(|e| failed(&e))?);
         }
-        self.parts = parts;
+        self.segments = segments;
         Ok(())
     }
 
-    /// Builds the newest parts into one as long as the older of two is not more than twice as large.
-    fn compact(&mut self) -> Result<(), EngineError> {
-        let size = |part: &OverlayPart| u64::from(part.reader.num_docs());
-        while let [.., older, newer] = &self.parts[..]
+    /// Builds the newest segments into one as long as the older of two is not more than twice as large.
+    fn merge_small(&mut self) -> Result<(), EngineError> {
+        let size = |segment: &OverlaySegment| u64::from(segment.reader.num_docs());
+        while let [.., older, newer] = &self.segments[..]
             && size(older) <= 2 * size(newer)
         {
             let numbered = self.owned(older).into_iter().chain(self.owned(newer)).collect::<Vec<_>>();
-            self.parts.truncate(self.parts.len() - 2);
+            self.segments.truncate(self.segments.len() - 2);
             let mut records = Vec::with_capacity(numbered.len());
             for (number, record) in numbered {
                 if let Some(entry) = self.entries.get_mut(&record.token).filter(|entry| entry.number == number) {
@@ -253,19 +253,19 @@ impl Overlay {
         Ok(())
     }
 
-    /// The records that a part shows, with their numbers.
-    fn owned(&self, part: &OverlayPart) -> Vec<(u64, Arc<OperationRecord>)> {
-        let numbered = (part.number..).zip(part.records.iter());
+    /// The records that a segment shows, with their numbers.
+    fn owned(&self, segment: &OverlaySegment) -> Vec<(u64, Arc<OperationRecord>)> {
+        let numbered = (segment.number..).zip(segment.records.iter());
         let owned = numbered.filter(|(number, record)| self.owns(record, *number));
         owned.map(|(number, record)| (number, record.clone())).collect()
     }
 
-    /// The part without what moved on; `None` if nothing is left of it.
-    fn shown(&self, part: Arc<OverlayPart>) -> tantivy::Result<Option<Arc<OverlayPart>>> {
-        let mut alive = BitSet::with_max_value_and_full(part.reader.max_doc());
+    /// The segment without what moved on; `None` if nothing is left of it.
+    fn shown(&self, segment: Arc<OverlaySegment>) -> tantivy::Result<Option<Arc<OverlaySegment>>> {
+        let mut alive = BitSet::with_max_value_and_full(segment.reader.max_doc());
         let mut left = 0;
-        for (record, doc) in part.records.iter().zip(0..) {
-            if self.owns(record, part.number + u64::from(doc)) {
+        for (record, doc) in segment.records.iter().zip(0..) {
+            if self.owns(record, segment.number + u64::from(doc)) {
                 left += 1;
             } else {
                 alive.remove(doc);
@@ -274,20 +274,20 @@ impl Overlay {
         if left == 0 {
             return Ok(None);
         }
-        if left == part.reader.num_docs() {
-            return Ok(Some(part));
+        if left == segment.reader.num_docs() {
+            return Ok(Some(segment));
         }
         let mut bytes = Vec::new();
         write_alive_bitset(&alive, &mut bytes)?;
         let alive = AliveBitSet::open(OwnedBytes::new(bytes));
-        Ok(Some(Arc::new(OverlayPart {
-            reader: SegmentReader::open_with_custom_alive_set(&part.segment, Some(alive))?,
-            order: part.order.clone(),
-            first: part.first,
-            last: part.last,
-            number: part.number,
-            segment: part.segment.clone(),
-            records: part.records.clone(),
+        Ok(Some(Arc::new(OverlaySegment {
+            reader: SegmentReader::open_with_custom_alive_set(&segment.tantivy, Some(alive))?,
+            sort_keys: segment.sort_keys.clone(),
+            first: segment.first,
+            last: segment.last,
+            number: segment.number,
+            tantivy: segment.tantivy.clone(),
+            records: segment.records.clone(),
         })))
     }
 
@@ -297,9 +297,10 @@ impl Overlay {
     }
 }
 
-fn build(fields: &Fields, records: Vec<Arc<OperationRecord>>, number: u64) -> tantivy::Result<OverlayPart> {
-    let builder = Index::builder().schema(Fields::schema().0).tokenizers(tokenizers());
-    let mut writer = builder.single_segment_index_writer::<TantivyDocument>(RamDirectory::create(), BUDGET)?;
+fn build(fields: &SchemaFields, records: Vec<Arc<OperationRecord>>, number: u64) -> tantivy::Result<OverlaySegment> {
+    let builder = Index::builder().schema(SchemaFields::schema().0).tokenizers(tokenizers());
+    let mut writer =
+        builder.single_segment_index_writer::<TantivyDocument>(RamDirectory::create(), WRITER_MEMORY_BYTES)?;
     for record in &records {
         writer.add_document(to_unstored(fields, record))?;
     }
@@ -308,13 +309,13 @@ fn build(fields: &Fields, records: Vec<Arc<OperationRecord>>, number: u64) -> ta
     let segment = segment.ok_or_else(|| tantivy::TantivyError::InternalError("no segment was built".to_owned()))?;
     let reader = SegmentReader::open(&segment)?;
     let tokens = || records.iter().map(|record| record.token);
-    Ok(OverlayPart {
-        order: reader.fast_fields().u64("order")?,
+    Ok(OverlaySegment {
+        sort_keys: reader.fast_fields().u64("order")?,
         first: tokens().min().unwrap_or_else(|| Token::from_bytes([0; 20])),
         last: tokens().max().unwrap_or_else(|| Token::from_bytes([0; 20])),
         number,
         reader,
-        segment,
+        tantivy: segment,
         records: Arc::new(records),
     })
 }
@@ -333,8 +334,8 @@ fn weight(record: &OperationRecord) -> u64 {
     1024 + 3 * (text as u64 + record.size + record.descriptor.to_string().len() as u64)
 }
 
-fn refused(why: &impl ToString) -> EngineError {
-    EngineError::Refused { what: "keep the unsealed tail".to_owned(), why: why.to_string() }
+fn failed(why: &impl ToString) -> EngineError {
+    refused("keep the unsealed tail", why)
 }
 
 #[cfg(test)]
@@ -343,7 +344,7 @@ mod tests {
     use tidemark_store::StoreSecond;
 
     use super::*;
-    use crate::index::testing::{BEGIN, plain, token};
+    use crate::segment::testing::{BEGIN, plain, token};
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -356,13 +357,13 @@ mod tests {
         prop_oneof![4 => entries.prop_map(Step::Add), 1 => (0u64..20).prop_map(Step::Seal)]
     }
 
-    fn shown(overlay: &Overlay) -> Vec<(Token, u32)> {
+    fn shown(overlay: &LogOverlay) -> Vec<(Token, u32)> {
         let mut shown = Vec::new();
-        for part in overlay.parts() {
-            let alive = |doc: &u32| part.reader.alive_bitset().is_none_or(|alive| alive.is_alive(*doc));
-            for doc in (0..part.reader.max_doc()).filter(alive) {
-                let record = part.record(doc).unwrap();
-                assert!(part.docs_of(&overlay.fields, &record.token).unwrap().contains(&doc));
+        for segment in overlay.segments() {
+            let alive = |doc: &u32| segment.reader.alive_bitset().is_none_or(|alive| alive.is_alive(*doc));
+            for doc in (0..segment.reader.max_doc()).filter(alive) {
+                let record = segment.record(doc).unwrap();
+                assert!(segment.docs_of(&overlay.fields, &record.token).unwrap().contains(&doc));
                 shown.push((record.token, record.op));
             }
         }
@@ -375,8 +376,8 @@ mod tests {
 
         #[test]
         fn every_open_operation_is_shown_once(steps in vec(step(), 1..20)) {
-            let fields = Arc::new(Fields::schema().1);
-            let mut overlay = Overlay::new(&fields, Bounds { documents: 1000, bytes: 1 << 30 });
+            let fields = Arc::new(SchemaFields::schema().1);
+            let mut overlay = LogOverlay::new(&fields, OverlayLimits { documents: 1000, bytes: 1 << 30 });
             let mut naive: BTreeMap<Token, u32> = BTreeMap::new();
             let mut cursor = Cursor::default();
             for step in steps {
@@ -384,11 +385,11 @@ mod tests {
                     Step::Add(entries) => {
                         let entries: BTreeMap<Token, u32> =
                             entries.into_iter().map(|(second, n, ops)| (token(second, n), ops)).collect();
-                        let news = entries.iter().map(|(token, ops)| {
+                        let read = entries.iter().map(|(token, ops)| {
                             let records = (0..*ops).map(|op| OperationRecord { op, ..plain(*token) }).collect();
-                            News { token: *token, records, complete: false }
+                            TailEntry { token: *token, records, complete: false }
                         });
-                        overlay.add(news.collect()).unwrap();
+                        overlay.add(read.collect()).unwrap();
                         naive.extend(entries.into_iter().filter(|(token, _)| !cursor.covers(*token)));
                     }
                     Step::Seal(second) => {
@@ -401,7 +402,7 @@ mod tests {
                 prop_assert_eq!(shown(&overlay), wanted.clone());
                 prop_assert_eq!(overlay.documents(), wanted.len() as u64);
                 prop_assert_eq!(overlay.oldest(), naive.keys().next().copied());
-                prop_assert!(overlay.parts().len() <= 8);
+                prop_assert!(overlay.segments().len() <= 8);
             }
         }
     }

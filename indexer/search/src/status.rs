@@ -1,4 +1,4 @@
-//! What a search service says about itself.
+//! What a search service reports about itself.
 
 use serde_json::{Map, Value};
 use tidemark_catalog::RecordCounts;
@@ -6,13 +6,13 @@ use tidemark_store::StoreSecond;
 
 use super::{
     api::{OutcomeCounts, ProcessRole, StatusAnswer, instant},
-    view::{Gap, View},
+    view::{SearchView, UnindexedGap},
 };
 
-/// The status of a view. A process that also writes the index knows more and adds it.
-pub(crate) fn of(view: &View, mut problems: Vec<String>) -> StatusAnswer {
+/// What the search knows: the view, and what keeps it from being current. The program adds what an ingest beside it knows.
+pub(crate) fn of_view(view: &SearchView, mut problems: Vec<String>) -> StatusAnswer {
     problems.extend(view.gap.as_ref().map(behind));
-    let manifest = &view.snapshot.manifest;
+    let manifest = &view.index.manifest;
     let known = manifest.horizon > StoreSecond::default();
     let mut details = Map::new();
     details.insert("future".to_owned(), Value::from(view.future));
@@ -35,12 +35,12 @@ pub(crate) fn of(view: &View, mut problems: Vec<String>) -> StatusAnswer {
     }
 }
 
-/// How long the oldest entry that is frozen by now waits to be published.
-fn lag(view: &View) -> u64 {
+/// How long the oldest entry below the horizon has been waiting to be published.
+fn lag(view: &SearchView) -> u64 {
     view.oldest_and_horizon().map_or(0, |(oldest, horizon)| horizon.since(oldest).as_secs())
 }
 
-fn behind(Gap { oldest, start }: &Gap) -> String {
+fn behind(UnindexedGap { oldest, start }: &UnindexedGap) -> String {
     let minutes = start.since(*oldest).as_secs().div_ceil(60);
     format!(
         "the index is {} h {} min behind: entries before {start} show when they are indexed",
@@ -49,6 +49,6 @@ fn behind(Gap { oldest, start }: &Gap) -> String {
     )
 }
 
-fn entries(counts: &RecordCounts, view: &View) -> OutcomeCounts {
+fn entries(counts: &RecordCounts, view: &SearchView) -> OutcomeCounts {
     OutcomeCounts::of(counts, view.overlay.as_ref().map_or(0, |overlay| overlay.documents))
 }

@@ -1,41 +1,82 @@
 //! Search against a naive filter over the same records, and what a reader sees while the index moves.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
 
 use proptest::{prelude::*, sample::select};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
 
 use super::{
-    IndexSearcher, SearchError, SearchService, SearcherOptions,
-    api::{EntityRequest, FacetField, FilterField, SearchAnswer, SearchHit, SearchRequest, SortOrder, instant},
+    api::{
+        EntityRequest, FacetField, FilterField, PageSize, QueryText, SearchAnswer, SearchHit, SearchRequest, SortOrder,
+        instant,
+    },
+    error::SearchError,
+    follower::{FollowerOptions, IndexFollower},
+    searcher::IndexSearcher,
+    service::SearchService,
 };
-use crate::index::testing::{BEGIN, World, history, plain, token};
+use crate::segment::testing::{BEGIN, TestIndex, history, plain, token};
 use tidemark_ingest::OperationRecord;
+
+/// A search service and what keeps its view current, which the tests do step by step.
+struct TestSearcher {
+    searcher: IndexSearcher,
+    follower: Arc<IndexFollower>,
+}
+
+impl TestSearcher {
+    async fn refresh_manifest(&self) -> Result<bool, SearchError> {
+        self.follower.refresh_manifest().await
+    }
+
+    async fn refresh_tail(&self) -> Result<bool, SearchError> {
+        self.follower.refresh_tail().await
+    }
+}
+
+impl Deref for TestSearcher {
+    type Target = IndexSearcher;
+
+    fn deref(&self) -> &IndexSearcher {
+        &self.searcher
+    }
+}
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn searcher(world: &World, with_log: bool) -> Arc<IndexSearcher> {
-    searcher_with(world, with_log, SearcherOptions::default())
+fn searcher(index: &TestIndex, with_log: bool) -> TestSearcher {
+    searcher_with(index, with_log, &FollowerOptions::default())
 }
 
-fn searcher_with(world: &World, with_log: bool, options: SearcherOptions) -> Arc<IndexSearcher> {
+fn searcher_with(index: &TestIndex, with_log: bool, options: &FollowerOptions) -> TestSearcher {
     let parameters = Arc::new(ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_mins(10))));
-    let log = with_log.then_some((&world.log, parameters as Arc<dyn tidemark_wal::ParameterSource>));
-    IndexSearcher::new(world.engine.clone(), world.chain.clone(), log, options).unwrap()
+    let log = with_log.then_some((&index.log, parameters as Arc<dyn tidemark_wal::ParameterSource>));
+    let searcher = IndexSearcher::default();
+    let follower = IndexFollower::new(index.engine.clone(), index.chain.clone(), log, options).unwrap();
+    searcher.serve(follower.clone());
+    TestSearcher { searcher, follower }
+}
+
+fn query(text: &str) -> QueryText {
+    QueryText::new(text).unwrap()
+}
+
+fn page<const MIN: usize>(size: usize) -> PageSize<MIN> {
+    PageSize::new(size).unwrap()
 }
 
 /// A request with its meaning.
 #[derive(Clone, Debug)]
-struct Case {
+struct SearchCase {
     request: SearchRequest,
-    words: Words,
+    words: QueryWords,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Words {
+enum QueryWords {
     All,
     Word,
     Phrase,
@@ -44,32 +85,32 @@ enum Words {
     NotBug,
 }
 
-impl Case {
-    fn text(words: Words) -> &'static str {
+impl SearchCase {
+    fn text(words: QueryWords) -> &'static str {
         match words {
-            Words::All => "",
-            Words::Word => "fixes",
-            Words::Phrase => "\"the bug\"",
-            Words::Repo => "repo:red",
-            Words::Number => "payload.build.number:7",
-            Words::NotBug => "* -bug",
+            QueryWords::All => "",
+            QueryWords::Word => "fixes",
+            QueryWords::Phrase => "\"the bug\"",
+            QueryWords::Repo => "repo:red",
+            QueryWords::Number => "payload.build.number:7",
+            QueryWords::NotBug => "* -bug",
         }
     }
 
-    fn matches(&self, world: &World, record: &OperationRecord) -> bool {
+    fn matches(&self, index: &TestIndex, record: &OperationRecord) -> bool {
         let message = record.message.clone().unwrap_or_default();
         let words: Vec<&str> = message.split(' ').collect();
         let request = &self.request;
         let text = match self.words {
-            Words::All => true,
-            Words::Word => words.contains(&"fix") || words.contains(&"fixing"),
-            Words::Phrase => words.windows(2).any(|pair| pair == ["the", "bug"]),
-            Words::Repo => record.repo.as_deref() == Some("red"),
-            Words::Number => record.payload["build"]["number"] == 7,
-            Words::NotBug => !words.contains(&"bug"),
+            QueryWords::All => true,
+            QueryWords::Word => words.contains(&"fix") || words.contains(&"fixing"),
+            QueryWords::Phrase => words.windows(2).any(|pair| pair == ["the", "bug"]),
+            QueryWords::Repo => record.repo.as_deref() == Some("red"),
+            QueryWords::Number => record.payload["build"]["number"] == 7,
+            QueryWords::NotBug => !words.contains(&"bug"),
         };
         let outcome = request.outcomes.is_empty() || request.outcomes.contains(&record.decision.outcome);
-        let current = record.is_committed() && !world.marks.outdated.contains(record.seq);
+        let current = record.is_committed() && !index.marks.outdated.contains(record.seq);
         text && outcome
             && request.current.is_none_or(|wanted| wanted == current)
             && request.from.is_none_or(|from| from <= record.token)
@@ -88,8 +129,15 @@ fn has(record: &OperationRecord, filter: FilterField, values: &[String]) -> bool
     }
 }
 
-fn case() -> impl Strategy<Value = Case> {
-    let words = select(vec![Words::All, Words::Word, Words::Phrase, Words::Repo, Words::Number, Words::NotBug]);
+fn case() -> impl Strategy<Value = SearchCase> {
+    let words = select(vec![
+        QueryWords::All,
+        QueryWords::Word,
+        QueryWords::Phrase,
+        QueryWords::Repo,
+        QueryWords::Number,
+        QueryWords::NotBug,
+    ]);
     let filters = prop::collection::btree_map(
         select(vec![
             (FilterField::Kind, "bundle"),
@@ -112,10 +160,11 @@ fn case() -> impl Strategy<Value = Case> {
                 filters.entry(filter).or_default().push(value.to_owned());
             }
             let bound = |second: u64| Token::first_of(StoreSecond::from_unix(BEGIN + second));
-            let (from, to, query) = (from.map(bound), to.map(bound), Case::text(words).to_owned());
+            let (from, to, query) = (from.map(bound), to.map(bound), query(SearchCase::text(words)));
+            let size = page(size);
             let request =
                 SearchRequest { query, filters, outcomes, current, from, to, sort, size, ..SearchRequest::default() };
-            Case { request, words }
+            SearchCase { request, words }
         },
     )
 }
@@ -137,7 +186,7 @@ fn in_order(hits: &[SearchHit], sort: SortOrder) -> bool {
 }
 
 /// The whole answer, page by page. `between` runs after each page.
-async fn pages(searcher: &IndexSearcher, request: &SearchRequest, mut between: impl AsyncFnMut()) -> Vec<SearchHit> {
+async fn pages(searcher: &TestSearcher, request: &SearchRequest, mut between: impl AsyncFnMut()) -> Vec<SearchHit> {
     let mut request = request.clone();
     let mut hits = Vec::new();
     loop {
@@ -157,14 +206,14 @@ proptest! {
     #[test]
     fn answers_equal_a_naive_filter(history in history(), cases in prop::collection::vec(case(), 1..12)) {
         block_on(async {
-            let mut world = World::new().await;
-            let searcher = searcher(&world, false);
+            let mut index = TestIndex::new().await;
+            let searcher = searcher(&index, false);
             for batch in history {
-                world.publish(batch).await;
+                index.publish(batch).await;
                 searcher.refresh_manifest().await.unwrap();
             }
             for case in cases {
-                let wanted: Vec<&OperationRecord> = world.standing().filter(|record| case.matches(&world, record)).collect();
+                let wanted: Vec<&OperationRecord> = index.standing().filter(|record| case.matches(&index, record)).collect();
                 let answer = searcher.search(case.request.clone()).await.unwrap();
                 prop_assert_eq!(answer.total, wanted.len() as u64, "{:?}", case);
                 let hits = pages(&searcher, &case.request, async || ()).await;
@@ -196,24 +245,24 @@ proptest! {
     fn pages_cover_their_manifest_exactly_once_while_the_index_moves(
         history in history(),
         sort in select(vec![SortOrder::Newest, SortOrder::Oldest, SortOrder::Relevance]),
-        query in select(vec!["", "fix", "the OR bug OR release OR ada"]),
+        text in select(vec!["", "fix", "the OR bug OR release OR ada"]),
         size in 1usize..4,
     ) {
         block_on(async {
-            let mut world = World::new().await;
-            let searcher = searcher(&world, false);
+            let mut index = TestIndex::new().await;
+            let searcher = searcher(&index, false);
             let mut batches = history.into_iter();
-            world.publish(batches.next().unwrap()).await;
-            world.publish(batches.next().unwrap_or_else(|| vec![plain(token(900, 1))])).await;
+            index.publish(batches.next().unwrap()).await;
+            index.publish(batches.next().unwrap_or_else(|| vec![plain(token(900, 1))])).await;
             searcher.refresh_manifest().await.unwrap();
-            let request = SearchRequest { query: query.to_owned(), sort, size, ..SearchRequest::default() };
-            let all = SearchRequest { size: 1000, ..request.clone() };
+            let request = SearchRequest { query: query(text), sort, size: page(size), ..SearchRequest::default() };
+            let all = SearchRequest { size: page(1000), ..request.clone() };
             let whole = searcher.search(all).await.unwrap().hits;
             let paged = pages(&searcher, &request, async || {
-                let next = batches.next().unwrap_or_else(|| vec![plain(token(1000 + world.records.len() as u64, 1))]);
-                world.publish(next).await;
-                if world.manifest().segments.len() % 3 == 0 {
-                    world.merge(0..2).await;
+                let next = batches.next().unwrap_or_else(|| vec![plain(token(1000 + index.records.len() as u64, 1))]);
+                index.publish(next).await;
+                if index.manifest().segments.len() % 3 == 0 {
+                    index.merge(0..2).await;
                 }
                 searcher.refresh_manifest().await.unwrap();
             })
@@ -227,19 +276,19 @@ proptest! {
 
 #[tokio::test]
 async fn an_entry_is_seen_once_whether_pending_or_sealed() {
-    let mut world = World::new().await;
-    let searcher = searcher(&world, true);
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, true);
     let tokens: Vec<Token> = (0..20).map(|n| token(n / 4, u32::try_from(n).unwrap())).collect();
     for token in &tokens {
-        world.write_entry(*token, "bundles/red/1/bundle.yaml").await;
+        index.write_entry(*token, "bundles/red/1/bundle.yaml").await;
     }
     searcher.refresh_manifest().await.unwrap();
     assert_eq!(searcher.search(SearchRequest::default()).await.unwrap().total, 0);
     searcher.refresh_tail().await.unwrap();
     for sealed in [0, 4, 12, 20] {
         if sealed > 0 {
-            let done = world.records.len();
-            world.publish(tokens[done..sealed].iter().map(|token| plain(*token)).collect()).await;
+            let done = index.records.len();
+            index.publish(tokens[done..sealed].iter().map(|token| plain(*token)).collect()).await;
             searcher.refresh_manifest().await.unwrap();
         }
         let answer = searcher.search(SearchRequest::default()).await.unwrap();
@@ -257,15 +306,15 @@ async fn an_entry_is_seen_once_whether_pending_or_sealed() {
 
 #[tokio::test]
 async fn pages_leave_the_tail_out_and_say_where_the_sealed_hits_go_on() {
-    let mut world = World::new().await;
-    let searcher = searcher(&world, true);
-    world.publish((0..5).map(|n| plain(token(1, n))).collect()).await;
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, true);
+    index.publish((0..5).map(|n| plain(token(1, n))).collect()).await;
     for n in 0..3 {
-        world.write_entry(token(5, n), "bundles/red/1/bundle.yaml").await;
+        index.write_entry(token(5, n), "bundles/red/1/bundle.yaml").await;
     }
     searcher.refresh_manifest().await.unwrap();
     searcher.refresh_tail().await.unwrap();
-    let request = SearchRequest { size: 2, ..SearchRequest::default() };
+    let request = SearchRequest { size: page(2), ..SearchRequest::default() };
     let hits = pages(&searcher, &request, async || ()).await;
     let sealed: Vec<bool> = hits.iter().map(|hit| hit.sealed).collect();
     assert_eq!(sealed, [false, false, true, true, true, true, true]);
@@ -275,13 +324,13 @@ async fn pages_leave_the_tail_out_and_say_where_the_sealed_hits_go_on() {
 
 #[tokio::test]
 async fn what_was_written_can_be_waited_for() {
-    let world = World::new().await;
-    let searcher = searcher(&world, true);
+    let index = TestIndex::new().await;
+    let searcher = searcher(&index, true);
     searcher.refresh_manifest().await.unwrap();
     let written = token(7, 7);
     let missing = searcher.wait_for(written, Duration::from_millis(20)).await.unwrap_err();
     assert!(matches!(missing, SearchError::NotVisible { .. }), "{missing}");
-    world.write_entry(written, "no payload that anybody knows: {").await;
+    index.write_entry(written, "no payload that anybody knows: {").await;
     searcher.wait_for(written, Duration::from_secs(20)).await.unwrap();
     let entry = searcher.entry(written).await.unwrap();
     assert!(!entry.sealed);
@@ -290,18 +339,18 @@ async fn what_was_written_can_be_waited_for() {
 
 #[tokio::test]
 async fn a_correction_replaces_what_it_corrects() {
-    let mut world = World::new().await;
-    let searcher = searcher(&world, false);
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, false);
     let mut aborted =
         OperationRecord { kind: OperationKind::Label, entity: Some("label/a/b".to_owned()), ..plain(token(1, 1)) };
     aborted.decision.outcome = Outcome::Aborted;
     let mut committed = aborted.clone();
     committed.decision.outcome = Outcome::Committed;
-    world.publish(vec![aborted.clone(), plain(token(2, 1))]).await;
+    index.publish(vec![aborted.clone(), plain(token(2, 1))]).await;
     searcher.refresh_manifest().await.unwrap();
-    let request = EntityRequest { key: "label/a/b".to_owned(), size: 10, cursor: None };
+    let request = EntityRequest { key: "label/a/b".to_owned(), size: page(10), cursor: None };
     assert_eq!(searcher.entity(request.clone()).await.unwrap().current, None);
-    world.publish(vec![committed]).await;
+    index.publish(vec![committed]).await;
     searcher.refresh_manifest().await.unwrap();
     let entity = searcher.entity(request).await.unwrap();
     assert_eq!((entity.total, entity.history.len()), (1, 1));
@@ -315,23 +364,23 @@ async fn a_correction_replaces_what_it_corrects() {
 
 #[tokio::test]
 async fn a_cursor_of_a_manifest_that_is_gone_says_so() {
-    let mut world = World::new().await;
-    world.publish((0..5).map(|n| plain(token(1, n))).collect()).await;
-    let before = searcher(&world, false);
+    let mut index = TestIndex::new().await;
+    index.publish((0..5).map(|n| plain(token(1, n))).collect()).await;
+    let before = searcher(&index, false);
     before.refresh_manifest().await.unwrap();
-    let request = SearchRequest { size: 2, ..SearchRequest::default() };
+    let request = SearchRequest { size: page(2), ..SearchRequest::default() };
     let next = before.search(request.clone()).await.unwrap().next;
-    world.publish(vec![plain(token(2, 1))]).await;
+    index.publish(vec![plain(token(2, 1))]).await;
     let page = SearchRequest { cursor: next, ..request.clone() };
     // Another replica never opened that manifest: it reads it from the catalog.
-    let replica = searcher(&world, false);
+    let replica = searcher(&index, false);
     replica.refresh_manifest().await.unwrap();
     let answer = replica.search(page.clone()).await.unwrap();
     assert_eq!((answer.total, answer.hits.len()), (5, 2));
     let manifest = answer.position.manifest;
-    let newest = world.writer_lease.manifest().number;
-    world.chain.chain().set_boundary(newest - 1).await.unwrap();
-    let late = searcher(&world, false);
+    let newest = index.writer_lease.manifest().number;
+    index.chain.chain().set_boundary(newest - 1).await.unwrap();
+    let late = searcher(&index, false);
     late.refresh_manifest().await.unwrap();
     let error = late.search(page).await.unwrap_err();
     assert!(matches!(&error, SearchError::Gone { detail } if detail.contains(&manifest.to_string())), "{error}");
@@ -339,35 +388,36 @@ async fn a_cursor_of_a_manifest_that_is_gone_says_so() {
 
 #[tokio::test]
 async fn what_cannot_be_answered_is_refused_with_a_reason() {
-    let mut world = World::new().await;
-    let searcher = searcher(&world, false);
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, false);
     let early = searcher.search(SearchRequest::default()).await.unwrap_err();
     assert!(matches!(early, SearchError::NotReady { .. }), "{early}");
-    world.publish(vec![plain(token(1, 1))]).await;
+    index.publish(vec![plain(token(1, 1))]).await;
     searcher.refresh_manifest().await.unwrap();
-    for query in ["payload.a:>5", "payload.a:*", "nosuch:x", "(", "size:x", "message:[a TO b]^", "repo:/x.*/"] {
-        let request = SearchRequest { query: query.to_owned(), ..SearchRequest::default() };
+    for text in ["payload.a:>5", "payload.a:*", "nosuch:x", "(", "size:x", "message:[a TO b]^", "repo:/x.*/"] {
+        let request = SearchRequest { query: query(text), ..SearchRequest::default() };
         match searcher.search(request).await {
             Err(SearchError::Invalid { parameter: "q", .. }) => {}
-            other => panic!("{query}: {other:?}"),
+            other => panic!("{text}: {other:?}"),
         }
     }
     let request = SearchRequest { cursor: Some("x".to_owned()), ..SearchRequest::default() };
     let error = searcher.search(request).await.unwrap_err();
     assert!(matches!(error, SearchError::Invalid { parameter: "cursor", .. }), "{error}");
     assert!(matches!(searcher.entry(token(9, 9)).await.unwrap_err(), SearchError::NotFound { .. }));
-    let request = EntityRequest { key: "label/x/y".to_owned(), size: 1, cursor: None };
+    let request = EntityRequest { key: "label/x/y".to_owned(), size: page(1), cursor: None };
     assert!(matches!(searcher.entity(request).await.unwrap_err(), SearchError::NotFound { .. }));
     assert_eq!(instant(StoreSecond::from_unix(BEGIN + 2)), searcher.status().unwrap().position.watermark);
 }
 
 #[tokio::test]
 async fn the_tail_takes_no_more_memory_than_it_may() {
-    let world = World::new().await;
+    let index = TestIndex::new().await;
     let bytes = 40 << 10;
-    let searcher = searcher_with(&world, true, SearcherOptions { overlay_bytes: bytes, ..SearcherOptions::default() });
+    let options = FollowerOptions { overlay_bytes: bytes, ..FollowerOptions::default() };
+    let searcher = searcher_with(&index, true, &options);
     for n in 0..600 {
-        world.write_entry(token(5, n), "bundles/red/1/bundle.yaml").await;
+        index.write_entry(token(5, n), "bundles/red/1/bundle.yaml").await;
     }
     searcher.refresh_manifest().await.unwrap();
     for _ in 0..2 {
@@ -380,11 +430,11 @@ async fn the_tail_takes_no_more_memory_than_it_may() {
 
 #[tokio::test]
 async fn while_the_index_is_far_behind_the_tail_leaves_the_gap_to_it() {
-    let mut world = World::new().await;
-    let searcher = searcher(&world, true);
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, true);
     let tokens = [1, 10, 98_000, 98_990, 100_000].map(|second| token(second, 1));
     for token in tokens {
-        world.write_entry(token, "bundles/red/1/bundle.yaml").await;
+        index.write_entry(token, "bundles/red/1/bundle.yaml").await;
     }
     let found = async || {
         searcher.refresh_manifest().await.unwrap();
@@ -393,19 +443,19 @@ async fn while_the_index_is_far_behind_the_tail_leaves_the_gap_to_it() {
         let hits = searcher.search(request).await.unwrap().hits;
         hits.iter().map(|hit| (hit.token, hit.sealed)).collect::<Vec<_>>()
     };
-    world.publish(vec![plain(tokens[0])]).await;
+    index.publish(vec![plain(tokens[0])]).await;
     assert_eq!(found().await, [(tokens[0], true), (tokens[4], false)]);
     let status = searcher.status().unwrap();
     assert!(status.problems.iter().any(|problem| problem.contains("are indexed")), "{:?}", status.problems);
     assert!(status.lag_seconds > 90_000);
     let missing = searcher.wait_for(tokens[1], Duration::from_millis(20)).await.unwrap_err();
     assert!(matches!(missing, SearchError::NotVisible { .. }), "{missing}");
-    world.publish(vec![plain(tokens[1])]).await;
+    index.publish(vec![plain(tokens[1])]).await;
     assert_eq!(found().await, [(tokens[0], true), (tokens[1], true), (tokens[4], false)]);
     searcher.wait_for(tokens[1], Duration::from_secs(20)).await.unwrap();
-    world.publish(vec![plain(tokens[2])]).await;
+    index.publish(vec![plain(tokens[2])]).await;
     assert_eq!(found().await.len(), 4);
-    world.publish(vec![plain(token(98_900, 7))]).await;
+    index.publish(vec![plain(token(98_900, 7))]).await;
     let all: Vec<Token> = found().await.into_iter().map(|(token, _)| token).collect();
     assert_eq!(all, [tokens[0], tokens[1], tokens[2], token(98_900, 7), tokens[3], tokens[4]]);
     assert_eq!(searcher.status().unwrap().problems, Vec::<String>::new());
@@ -413,13 +463,13 @@ async fn while_the_index_is_far_behind_the_tail_leaves_the_gap_to_it() {
 
 #[tokio::test]
 async fn a_cursor_of_another_index_is_refused() {
-    let (mut one, mut other) = (World::new().await, World::new().await);
+    let (mut one, mut other) = (TestIndex::new().await, TestIndex::new().await);
     one.publish((0..5).map(|n| plain(token(1, n))).collect()).await;
     other.publish((0..5).map(|n| plain(token(2, n))).collect()).await;
     let (first, second) = (searcher(&one, false), searcher(&other, false));
     first.refresh_manifest().await.unwrap();
     second.refresh_manifest().await.unwrap();
-    let request = SearchRequest { size: 2, ..SearchRequest::default() };
+    let request = SearchRequest { size: page(2), ..SearchRequest::default() };
     let next = first.search(request.clone()).await.unwrap().next;
     let page = SearchRequest { cursor: next, ..request };
     assert_eq!(first.search(page.clone()).await.unwrap().hits.len(), 2);
@@ -429,12 +479,12 @@ async fn a_cursor_of_another_index_is_refused() {
 
 #[tokio::test]
 async fn a_missing_segment_is_the_stores_fault_and_named() {
-    let mut world = World::new().await;
-    world.publish(vec![plain(token(1, 1))]).await;
-    let key = world.manifest().segments[0].key.clone();
-    world.store.delete(std::slice::from_ref(&key)).await.unwrap();
-    let engine = Arc::new(world.another_engine(1 << 20));
-    let searcher = IndexSearcher::new(engine, world.chain.clone(), None, SearcherOptions::default()).unwrap();
-    let error = searcher.refresh_manifest().await.unwrap_err();
+    let mut index = TestIndex::new().await;
+    index.publish(vec![plain(token(1, 1))]).await;
+    let key = index.manifest().segments[0].key.clone();
+    index.store.delete(std::slice::from_ref(&key)).await.unwrap();
+    let engine = Arc::new(index.another_engine(1 << 20));
+    let follower = IndexFollower::new(engine, index.chain.clone(), None, &FollowerOptions::default()).unwrap();
+    let error = follower.refresh_manifest().await.unwrap_err();
     assert!(matches!(&error, SearchError::Storage { detail, .. } if detail.contains(&key)), "{error}");
 }

@@ -67,10 +67,7 @@ impl App {
 
     /// What is known about the index.
     pub(crate) fn status(&self) -> Option<StatusAnswer> {
-        match self.0.serves {
-            Serves::Search => self.0.search.status(),
-            Serves::Process => self.0.process.status(),
-        }
+        self.0.process.status()
     }
 
     /// Why nothing is known about it yet.

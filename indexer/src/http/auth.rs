@@ -84,7 +84,7 @@ impl Auth {
         let token = text.trim();
         match token.chars().count() {
             0 => Err("it is empty".to_owned()),
-            length if length < SHORTEST => Err(format!("its token has {length} characters only")),
+            length if length < SHORTEST => Err(format!("its token is too short, it has {length} characters")),
             _ => Ok(token.to_owned()),
         }
     }

@@ -10,7 +10,7 @@ use super::{
     parameters::Parameters,
     problem::{Problem, ProblemDetails},
 };
-use tidemark_search::api::{DEFAULT_PAGE_SIZE, EntityAnswer, EntityRequest, MAX_PAGE_SIZE};
+use tidemark_search::api::{EntityAnswer, EntityRequest};
 
 const PARAMETERS: &[&str] = &["size", "cursor", "min_token", "wait"];
 
@@ -48,7 +48,7 @@ pub(crate) async fn entity(
 pub(crate) async fn answer(app: &App, key: &str, parameters: &Parameters) -> Result<EntityAnswer, Problem> {
     let request = EntityRequest {
         key: key.to_owned(),
-        size: parameters.size(1, MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE)?,
+        size: parameters.size()?,
         cursor: parameters.one("cursor")?.map(str::to_owned),
     };
     app.wait_for(parameters).await?;

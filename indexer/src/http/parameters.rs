@@ -4,6 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::StrDeserializer};
+use tidemark_search::api::{MAX_PAGE_SIZE, PageSize};
 use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 use url::form_urlencoded;
@@ -97,14 +98,11 @@ impl Parameters {
         self.one(name)?.map(parse).transpose()
     }
 
-    /// A number of results between `least` and `most`.
-    pub(crate) fn size(&self, least: usize, most: usize, default: usize) -> Result<usize, Problem> {
-        let wanted = format!("a number from {least} to {most}");
-        match self.parsed::<usize>("size", &wanted)? {
-            None => Ok(default),
-            Some(size) if (least..=most).contains(&size) => Ok(size),
-            Some(size) => Err(refused("size", &size.to_string(), &wanted)),
-        }
+    /// The number of results of a page.
+    pub(crate) fn size<const MIN: usize>(&self) -> Result<PageSize<MIN>, Problem> {
+        let wanted = format!("a number from {MIN} to {MAX_PAGE_SIZE}");
+        let size = self.parsed::<usize>("size", &wanted)?;
+        Ok(size.map(PageSize::new).transpose()?.unwrap_or_default())
     }
 
     /// A place in the log: a token, or a time, which stands for the first token of its second.

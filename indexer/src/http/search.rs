@@ -11,7 +11,7 @@ use super::{
     parameters::Parameters,
     problem::{Problem, ProblemDetails},
 };
-use tidemark_search::api::{DEFAULT_PAGE_SIZE, FacetField, FilterField, MAX_PAGE_SIZE, SearchAnswer, SearchRequest};
+use tidemark_search::api::{FacetField, FilterField, QueryText, SearchAnswer, SearchRequest};
 
 /// The parameters of a search.
 pub(crate) const PARAMETERS: &[&str] = &[
@@ -36,9 +36,6 @@ pub(crate) const PARAMETERS: &[&str] = &[
     "min_token",
     "wait",
 ];
-
-/// The longest query that is parsed, in bytes.
-const MAX_QUERY: usize = 4 * 1024;
 
 const OUTCOMES: &str = "any of pending, committed, late, aborted, malformed, duplicate, fenced, expired";
 const FACETS: &str = "any of kind, repo, outcome, contributor, time";
@@ -101,7 +98,7 @@ pub(crate) async fn answer(app: &App, parameters: &Parameters) -> Result<SearchA
 pub(crate) fn request(parameters: &Parameters) -> Result<SearchRequest, Problem> {
     let (facets, histogram) = facets(parameters)?;
     Ok(SearchRequest {
-        query: query(parameters)?,
+        query: QueryText::new(parameters.one("q")?.unwrap_or_default().trim())?,
         filters: FilterField::ALL
             .into_iter()
             .map(|filter| (filter, values(parameters, filter)))
@@ -113,20 +110,11 @@ pub(crate) fn request(parameters: &Parameters) -> Result<SearchRequest, Problem>
         from: parameters.place("from")?,
         to: parameters.place("to")?,
         sort: parameters.name("sort", "newest, oldest or relevance")?.unwrap_or_default(),
-        size: parameters.size(0, MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE)?,
+        size: parameters.size()?,
         cursor: parameters.one("cursor")?.map(str::to_owned),
         facets,
         histogram,
     })
-}
-
-fn query(parameters: &Parameters) -> Result<String, Problem> {
-    let query = parameters.one("q")?.unwrap_or_default().trim();
-    if query.len() > MAX_QUERY {
-        let detail = format!("the query has {} bytes; it may have {MAX_QUERY}", query.len());
-        return Err(Problem::invalid("q", detail));
-    }
-    Ok(query.to_owned())
 }
 
 fn values(parameters: &Parameters, filter: FilterField) -> Vec<String> {
@@ -175,11 +163,11 @@ mod tests {
     #[test]
     fn every_filter_is_read() {
         let request = read("q=+fix+&kind=bundle,label&repo=a&repo=b,c&outcome=late&sort=relevance&size=0").unwrap();
-        assert_eq!(request.query, "fix");
+        assert_eq!(request.query.as_str(), "fix");
         assert_eq!(request.filters[&FilterField::Kind], ["bundle", "label"]);
         assert_eq!(request.filters[&FilterField::Repo], ["a", "b,c"]);
         assert_eq!(request.outcomes, [Outcome::Late]);
-        assert_eq!((request.sort, request.size), (SortOrder::Relevance, 0));
+        assert_eq!((request.sort, request.size.get()), (SortOrder::Relevance, 0));
     }
 
     #[test]

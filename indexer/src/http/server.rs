@@ -27,7 +27,7 @@ use super::{
     process, search, status,
 };
 use crate::process::Process;
-use tidemark_search::{LateSearch, SearchService};
+use tidemark_search::{IndexSearcher, SearchService};
 
 /// How the server behaves.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ impl Server {
 
     /// A server that tells how its process is, and no more: health, metrics, status. It is ready as long as it lives.
     pub fn telling(process: Process, metrics: Metrics, options: ServerOptions, stop: CancellationToken) -> Self {
-        Self::new(process, Arc::new(LateSearch::default()), metrics, options, stop, Serves::Process)
+        Self::new(process, Arc::new(IndexSearcher::default()), metrics, options, stop, Serves::Process)
     }
 
     fn new(

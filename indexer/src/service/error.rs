@@ -119,7 +119,7 @@ mod tests {
     use std::{collections::BTreeSet, path::Path};
 
     use tidemark_catalog::{Cursor, Generation, TransactionRejected};
-    use tidemark_store::{ClockError, StoreSecond};
+    use tidemark_store::{ClockError, InvariantViolation, StoreSecond};
 
     use super::*;
     use crate::http::token_file_message;

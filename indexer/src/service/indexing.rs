@@ -4,16 +4,14 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
-use async_trait::async_trait;
 use tidemark_catalog::{
     CatalogError, IndexChain, IndexOwner, IndexPurge, PurgeStats, RegistrationOutcome, RootChain, RootState,
     WriterIdentity,
 };
 use tidemark_store::{ChainRecord, Clock, Entropy, Store};
-use tidemark_wal::{Log, ParameterSource, Token};
+use tidemark_wal::{Log, ParameterSource};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
@@ -33,15 +31,11 @@ use crate::{
     process::Process,
 };
 use tidemark_crds::PodPhase;
-use tidemark_ingest::FailureCause;
 use tidemark_ingest::engine::IndexEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{
-    IndexSearcher, LateSearch, SearchError, SearchService, SearcherOptions,
-    api::{self, EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
-};
+use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
 
 /// What `tidemark index` is told.
 pub struct IndexOptions {
@@ -80,7 +74,7 @@ pub struct IndexService {
 struct Work {
     options: IndexOptions,
     process: Process,
-    search: Arc<LateSearch>,
+    search: Arc<IndexSearcher>,
     status: watch::Sender<IngestStatus>,
     entropy: Entropy,
     /// Opened once: credentials are read again without opening.
@@ -106,7 +100,7 @@ impl IndexService {
     /// the rest is done while it runs.
     pub async fn start(options: IndexOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
         let (status, watched) = watch::channel(IngestStatus::default());
-        let search = Arc::new(LateSearch::default());
+        let search = Arc::new(IndexSearcher::default());
         let served = options.search.then(|| Arc::clone(&search) as Arc<dyn SearchService>);
         let process = Process::indexer(watched, served);
         process.set_places(options.stores.places());
@@ -234,10 +228,10 @@ impl Work {
         let _ended = stop_search.clone().drop_guard();
         if self.options.search && self.options.listen.is_some() {
             let tail = (&log, Arc::new(root.clone()) as Arc<dyn ParameterSource>);
-            let options = SearcherOptions { limits: self.options.ingest.limits, ..SearcherOptions::default() };
-            let searcher = IndexSearcher::new(Arc::clone(&engine), chain.clone(), Some(tail), options)?;
-            self.search.set(Arc::new(Indexing { searcher: Arc::clone(&searcher), ingest: self.status.subscribe() }));
-            tokio::spawn(async move { searcher.run(stop_search).await });
+            let options = FollowerOptions { limits: self.options.ingest.limits, ..FollowerOptions::default() };
+            let follower = IndexFollower::new(Arc::clone(&engine), chain.clone(), Some(tail), &options)?;
+            self.search.serve(Arc::clone(&follower));
+            tokio::spawn(async move { follower.run(stop_search).await });
         }
         let clock = Clock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
@@ -327,57 +321,4 @@ fn clock_name(identity: &WriterIdentity) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
     let name: String = identity.0.chars().map(safe).collect();
     format!("{:.64}-{:016x}", name, xxhash_rust::xxh3::xxh3_64(identity.0.as_bytes()))
-}
-
-/// Search in the process that also writes: it knows more about the state of the index.
-struct Indexing {
-    searcher: Arc<IndexSearcher>,
-    ingest: watch::Receiver<IngestStatus>,
-}
-
-#[async_trait]
-impl SearchService for Indexing {
-    async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
-        self.searcher.search(request).await
-    }
-
-    async fn entry(&self, token: Token) -> Result<EntryAnswer, SearchError> {
-        self.searcher.entry(token).await
-    }
-
-    async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError> {
-        self.searcher.entity(request).await
-    }
-
-    fn status(&self) -> Option<StatusAnswer> {
-        let mut status = self.searcher.status()?;
-        let ingest = self.ingest.borrow().clone();
-        status.role = match ingest.role {
-            IngestRole::Writer => api::ProcessRole::Writer,
-            IngestRole::Starting | IngestRole::Standby => api::ProcessRole::Standby,
-            IngestRole::Ended => api::ProcessRole::Reader,
-        };
-        if ingest.role == IngestRole::Writer {
-            status.lag_seconds = ingest.lag_seconds;
-            status.horizon = Some(ingest.horizon.timestamp());
-            let behind = ingest.progress.filter(|_| ingest.lag_seconds > 0);
-            status.lag_reason = behind.map(|run| {
-                format!("indexing what is sealed: {} entries so far, at {} of {}", run.entries, run.at, run.to)
-            });
-        }
-        status.problems.extend(ingest.problem.map(|problem| format!("{}: {}", problem.doing, problem.message)));
-        Some(status)
-    }
-
-    fn not_ready(&self) -> String {
-        self.searcher.not_ready()
-    }
-
-    fn failures(&self) -> Vec<(FailureCause, String)> {
-        self.searcher.failures()
-    }
-
-    async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError> {
-        self.searcher.wait_for(token, timeout).await
-    }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_search::{IndexSearcher, LateSearch, SearchService, SearcherOptions};
+use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
 
 /// What `tidemark serve` is told.
 #[derive(Debug)]
@@ -49,17 +49,17 @@ pub struct ServeService {
 struct Work {
     options: ServeOptions,
     process: Process,
-    search: Arc<LateSearch>,
+    search: Arc<IndexSearcher>,
     entropy: Entropy,
     /// What the first attempt is to begin with.
-    ready: Mutex<Option<Arc<IndexSearcher>>>,
+    ready: Mutex<Option<Arc<IndexFollower>>>,
 }
 
 impl ServeService {
     /// Opens the index and listens; with patience it only listens, and opens while it runs. An index that nobody has begun
     /// to write yet is waited for: the service is not ready until it has read a manifest.
     pub async fn start(options: ServeOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
-        let search = Arc::new(LateSearch::default());
+        let search = Arc::new(IndexSearcher::default());
         let process = Process::searching(Arc::clone(&search) as Arc<dyn SearchService>);
         process.set_places(options.stores.places());
         let work = Work { options, process, search, entropy: Entropy::from_os(), ready: Mutex::default() };
@@ -107,20 +107,20 @@ impl Work {
 
     async fn attempt(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
         let first = self.ready.lock().await.take();
-        let searcher = match first {
-            Some(searcher) => searcher,
+        let follower = match first {
+            Some(follower) => follower,
             None => match stop.run_until_cancelled(Box::pin(self.open())).await {
-                Some(searcher) => searcher?,
+                Some(follower) => follower?,
                 None => return Ok(()),
             },
         };
         self.process.works(OPENING);
-        self.search.set(Arc::clone(&searcher) as Arc<dyn SearchService>);
-        searcher.run(stop.clone()).await;
+        self.search.serve(Arc::clone(&follower));
+        follower.run(stop.clone()).await;
         Ok(())
     }
 
-    async fn open(&self) -> Result<Arc<IndexSearcher>, ServiceError> {
+    async fn open(&self) -> Result<Arc<IndexFollower>, ServiceError> {
         let Opened { log, index } = self.options.stores.open()?;
         let root = log.as_ref().map(|log| RootChain::open(log, self.entropy.clone()));
         let known = match &root {
@@ -139,8 +139,8 @@ impl Work {
         };
         let engine = Arc::new(TantivyEngine::open(index, &self.options.cache)?);
         let tail = log.as_ref().zip(root).map(|(log, root)| (log, Arc::new(root) as Arc<dyn ParameterSource>));
-        let options = SearcherOptions { limits: self.options.limits, ..SearcherOptions::default() };
-        Ok(IndexSearcher::new(engine, chain, tail, options)?)
+        let options = FollowerOptions { limits: self.options.limits, ..FollowerOptions::default() };
+        Ok(IndexFollower::new(engine, chain, tail, &options)?)
     }
 }
 
@@ -182,19 +182,19 @@ mod tests {
             cache: EngineOptions { cache_folder: folder.path().join("cache"), cache_bytes: 1 << 20 },
         };
         let service = ServeService::start(options, CancellationToken::new()).await.unwrap();
-        let searcher = service.work.ready.lock().await.clone().unwrap();
-        let error = searcher.refresh_manifest().await.unwrap_err();
+        let follower = service.work.ready.lock().await.clone().unwrap();
+        let error = follower.refresh_manifest().await.unwrap_err();
         assert!(matches!(&error, SearchError::Storage { detail, .. } if detail.contains("typo")), "{error}");
         assert!(!path.exists());
         let index = Store::open(&url).unwrap();
-        let error = searcher.refresh_manifest().await.unwrap_err();
+        let error = follower.refresh_manifest().await.unwrap_err();
         assert!(matches!(&error, SearchError::NotReady { detail } if detail.contains("holds no index yet")), "{error}");
-        assert!(searcher.status().is_none());
+        assert!(follower.status().is_none());
         let log = Log::over(Store::memory(), vec![Store::memory()]);
         let chain = IndexChain::open(&index, Generation::first(), Entropy::seeded(1));
         let clock = Clock::new(log.stores(), "test");
         chain.acquire(WriterIdentity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
-        assert!(searcher.refresh_manifest().await.unwrap());
-        assert!(searcher.status().is_some());
+        assert!(follower.refresh_manifest().await.unwrap());
+        assert!(follower.status().is_some());
     }
 }

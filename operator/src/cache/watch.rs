@@ -1,4 +1,4 @@
-//! The watches that fill the cache and say which WALs to look at.
+//! The watches that fill the cache and say which WALs to reconcile.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -18,22 +18,27 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Cache, Child, ChildKind, Pod, WalKey};
-use crate::metrics::Metrics;
+use super::{
+    data_pod::DataPod,
+    name::NamespacedName,
+    object_cache::ObjectCache,
+    owned_object::{ChildKind, OwnedObject},
+};
+use crate::metrics::OperatorMetrics;
 
 /// Objects of one page of a list.
-const PAGE: u32 = 500;
+const PAGE_SIZE: u32 = 500;
 
 /// The watches of the children and pods. Dropped, they end.
-pub(crate) struct Watches {
-    /// Every one of these runs for ever; one that ends is a fault of the process.
+pub(crate) struct WatchSet {
+    /// None of these ends by itself; one that does is a bug.
     pub(crate) tasks: JoinSet<()>,
     /// How many of the watches have listed everything once.
     listed: watch::Receiver<usize>,
     wanted: usize,
 }
 
-impl Watches {
+impl WatchSet {
     /// Returns when the cache knows everything that exists.
     pub(crate) fn listed(&self) -> impl Future<Output = ()> + use<> {
         let (mut listed, wanted) = (self.listed.clone(), self.wanted);
@@ -46,20 +51,20 @@ impl Watches {
     }
 }
 
-/// Watches children and pods in a namespace or everywhere, keeps them in `cache`, and sends the WALs whose they are to
+/// Watches children and pods in a namespace or everywhere, keeps them in `cache`, and sends the names of their WALs to
 /// `changed`.
 pub(crate) fn watch(
     client: &Client,
     namespace: Option<&str>,
-    cache: &Cache,
-    changed: &mpsc::Sender<WalKey>,
-    metrics: &Metrics,
-) -> Watches {
+    cache: &ObjectCache,
+    changed: &mpsc::Sender<NamespacedName>,
+    metrics: &OperatorMetrics,
+) -> WatchSet {
     let (done, listed) = watch::channel(0);
     let done = Arc::new(done);
     let mut tasks = JoinSet::new();
     for kind in ChildKind::ALL.map(Some).into_iter().chain([None]) {
-        let watch = Watch {
+        let watch = ObjectWatch {
             kind,
             namespace: namespace.map(str::to_owned),
             cache: cache.clone(),
@@ -70,22 +75,22 @@ pub(crate) fn watch(
         tasks.spawn(watch.run(client.clone()));
     }
     let wanted = tasks.len();
-    Watches { tasks, listed, wanted }
+    WatchSet { tasks, listed, wanted }
 }
 
 /// One watch: a kind (none is a pod) in a namespace (none is all of them).
-struct Watch {
+struct ObjectWatch {
     kind: Option<ChildKind>,
     namespace: Option<String>,
-    cache: Cache,
-    changed: mpsc::Sender<WalKey>,
+    cache: ObjectCache,
+    changed: mpsc::Sender<NamespacedName>,
     done: Arc<watch::Sender<usize>>,
-    metrics: Metrics,
+    metrics: OperatorMetrics,
 }
 
-impl Watch {
+impl ObjectWatch {
     async fn run(self, client: Client) {
-        let config = Config::default().labels(&selector()).page_size(PAGE);
+        let config = Config::default().labels(&selector()).page_size(PAGE_SIZE);
         if let Some(kind) = self.kind {
             let resource = kind.resource();
             let api: Api<DynamicObject> = match &self.namespace {
@@ -102,7 +107,7 @@ impl Watch {
         }
     }
 
-    async fn follow<K: Cached>(&self, events: impl Stream<Item = watcher::Result<Event<K>>>) {
+    async fn follow<K: CacheableObject>(&self, events: impl Stream<Item = watcher::Result<Event<K>>>) {
         let mut events = std::pin::pin!(events.default_backoff());
         let mut listing = HashSet::new();
         let mut listed = false;
@@ -136,57 +141,57 @@ impl Watch {
                 Err(error) => {
                     let kind = self.kind.map_or("Pod", ChildKind::as_str);
                     self.metrics.watch_failed(kind);
-                    tracing::warn!(kind, %error, "a watch broke; it starts again");
+                    tracing::warn!(kind, %error, "watch failed; restarting");
                 }
             }
         }
     }
 
-    async fn put<K: Cached>(&self, object: K) {
+    async fn put<K: CacheableObject>(&self, object: K) {
         match object.keep(self.kind, &self.cache) {
             Ok(Some(key)) => self.trigger(key).await,
             Ok(None) => {}
-            Err(reason) => tracing::debug!(%reason, "an object with our labels is passed over"),
+            Err(reason) => tracing::debug!(%reason, "skipped an object with our labels"),
         }
     }
 
-    async fn trigger(&self, key: WalKey) {
-        // Nobody listens only while the process ends.
+    async fn trigger(&self, key: NamespacedName) {
+        // There is no receiver only while the process ends.
         drop(self.changed.send(key).await);
     }
 }
 
-/// Objects that the cache takes.
-trait Cached: kube::ResourceExt {
-    /// Puts it into the cache and answers whose it is if it is news, or why it is nobody's.
-    fn keep(self, kind: Option<ChildKind>, cache: &Cache) -> Result<Option<WalKey>, String>;
+/// Objects that the cache keeps.
+trait CacheableObject: kube::ResourceExt {
+    /// Puts it into the cache. Answers its WAL if it is news, or why it belongs to none.
+    fn keep(self, kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Option<NamespacedName>, String>;
 
     fn place(&self) -> (Arc<str>, Arc<str>) {
         (self.namespace().unwrap_or_default().into(), self.name_any().into())
     }
 }
 
-impl Cached for DynamicObject {
-    fn keep(mut self, kind: Option<ChildKind>, cache: &Cache) -> Result<Option<WalKey>, String> {
+impl CacheableObject for DynamicObject {
+    fn keep(mut self, kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Option<NamespacedName>, String> {
         let kind = kind.ok_or("it is a pod")?;
         self.managed_fields_mut().clear();
         // In the same order of fields as the answers to writes, with which it is compared.
         let object = serde_json::to_value(self).map_err(|error| error.to_string())?;
-        let child = Child::read(kind, object).map_err(|error| error.to_string())?;
+        let child = OwnedObject::read(kind, object).map_err(|error| error.to_string())?;
         let key = child.wal.clone();
         Ok(cache.put_child(child).then_some(key))
     }
 }
 
-impl Cached for core::Pod {
-    fn keep(self, _kind: Option<ChildKind>, cache: &Cache) -> Result<Option<WalKey>, String> {
-        let pod = Pod::read(&self).ok_or("it is no data pod")?;
+impl CacheableObject for core::Pod {
+    fn keep(self, _kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Option<NamespacedName>, String> {
+        let pod = DataPod::read(&self).ok_or("it is no data pod")?;
         let key = pod.wal.clone();
         Ok(cache.put_pod(pod).then_some(key))
     }
 }
 
-/// What the watches ask for: everything that the operator made, pods included.
+/// Selects everything that the operator made, pods included.
 fn selector() -> String {
     format!("{}={},{}", names::LABEL_MANAGED_BY, names::MANAGED_BY, names::LABEL_WAL)
 }

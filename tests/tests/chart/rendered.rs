@@ -1,6 +1,7 @@
 //! What the chart renders, looked at without a cluster.
 
 use serde_json::Value;
+use tidemark_crds::{KINDS, ResourceKind};
 
 use crate::helm::{Helm, chart, objects, of_kind, root, values_files};
 
@@ -25,16 +26,50 @@ fn the_chart_passes_lint_with_each_values_file() {
 
 #[test]
 fn the_definition_is_the_one_that_the_types_generate() {
-    let copy = std::fs::read_to_string(chart().join("files/wals.yaml")).unwrap();
-    let generated = std::fs::read_to_string(root().join("crds/generated/wals.yaml")).unwrap();
-    assert!(copy == generated, "charts/tidemark/files/wals.yaml is old: run `cargo run -p tidemark-crds --bin crdgen`");
     let rendered = objects(&Helm::new().template(&[]).unwrap());
-    let rendered = of_kind(&rendered, "CustomResourceDefinition")[0].clone();
-    let wanted = &objects(&generated)[0];
-    assert!(numbers_as_one(&rendered["spec"]) == numbers_as_one(&wanted["spec"]), "Helm changes the definition");
-    let annotations = &rendered["metadata"]["annotations"];
-    assert_eq!(annotations["helm.sh/resource-policy"], "keep");
-    assert_eq!(annotations["tidemark.dev/crd-version"], wanted["metadata"]["annotations"]["tidemark.dev/crd-version"]);
+    let rendered = of_kind(&rendered, "CustomResourceDefinition");
+    assert_eq!(rendered.len(), KINDS.len(), "the chart installs another number of definitions");
+    for kind in KINDS {
+        let file = kind.file_name();
+        let copy = std::fs::read_to_string(chart().join("files").join(&file)).unwrap();
+        let generated = std::fs::read_to_string(root().join("crds/generated").join(&file)).unwrap();
+        assert!(
+            copy == generated,
+            "charts/tidemark/files/{file} is old: run `cargo run -p tidemark-crds --bin crdgen`"
+        );
+        let name = kind.definition_name();
+        let rendered = rendered.iter().find(|rendered| rendered["metadata"]["name"] == name.as_str()).unwrap();
+        let wanted = &objects(&generated)[0];
+        assert!(numbers_as_one(&rendered["spec"]) == numbers_as_one(&wanted["spec"]), "Helm changes the definition");
+        let annotations = &rendered["metadata"]["annotations"];
+        assert_eq!(annotations["helm.sh/resource-policy"], "keep");
+        assert_eq!(
+            annotations["tidemark.dev/crd-version"],
+            wanted["metadata"]["annotations"]["tidemark.dev/crd-version"]
+        );
+    }
+}
+
+/// The operator may check each definition, and work with the objects of each kind.
+#[test]
+fn the_operator_has_rights_on_every_kind() {
+    let rendered = objects(&Helm::new().template(&[]).unwrap());
+    let role =
+        of_kind(&rendered, "ClusterRole").into_iter().find(|role| role["metadata"]["name"] == "tidemark-operator");
+    let rules = role.unwrap()["rules"].as_array().unwrap().clone();
+    let allows = |field: &str, name: &str, verb: &str| {
+        let names = |rule: &Value, field: &str, name: &str| {
+            rule[field].as_array().is_some_and(|all| all.contains(&name.into()))
+        };
+        rules.iter().any(|rule| names(rule, field, name) && names(rule, "verbs", verb))
+    };
+    for kind in KINDS {
+        assert!(allows("resourceNames", &kind.definition_name(), "get"), "{}", kind.kind);
+        for verb in ["get", "list", "watch", "patch"] {
+            assert!(allows("resources", kind.plural, verb), "{verb} {}", kind.kind);
+        }
+        assert!(allows("resources", &format!("{}/status", kind.plural), "patch"), "{}", kind.kind);
+    }
 }
 
 /// Helm writes `100.0` as `100`: the same number.
@@ -114,7 +149,8 @@ fn namespaced_mode_has_rights_in_its_namespaces_alone() {
         .collect();
     assert_eq!(operators.len(), 1);
     assert_eq!(operators[0]["rules"].as_array().unwrap().len(), 1);
-    assert_eq!(operators[0]["rules"][0]["resourceNames"][0], "wals.tidemark.dev");
+    let definitions: Vec<_> = KINDS.iter().map(ResourceKind::definition_name).collect();
+    assert_eq!(operators[0]["rules"][0]["resourceNames"], serde_json::json!(definitions));
     let mut namespaces: Vec<_> =
         of_kind(&rendered, "Role").iter().map(|role| role["metadata"]["namespace"].as_str().unwrap()).collect();
     namespaces.sort_unstable();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::{core::v1::Pod, policy::v1::PodDisruptionBudget};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, policy::v1::PodDisruptionBudget};
 use kube::{Api, ResourceExt, api::ListParams};
 use tidemark_crds::Wal;
 use tidemark_tests::{
@@ -18,6 +18,8 @@ use crate::{bare, shell, story};
 
 const NAMESPACE: &str = "tidemark-demo";
 const PATIENCE: Duration = Duration::from_mins(3);
+/// The search token of the README.
+const TOKEN: &str = "correct-horse-battery-staple";
 
 /// A block with the output that the README shows below it, if any.
 struct Block {
@@ -79,6 +81,14 @@ async fn search_pods(cluster: &Cluster) -> usize {
     pods.items.iter().filter(live).count()
 }
 
+/// The status of a search with or without a token.
+async fn asked(wal: &TestWal<'_>, token: Option<&str>) -> Option<u16> {
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().ok()?;
+    let request = http.get(format!("{}/v1/search", wal.search_url().await.ok()?));
+    let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+    Some(request.send().await.ok()?.status().as_u16())
+}
+
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
@@ -134,8 +144,23 @@ async fn every_block_runs_in_the_order_of_the_readme() {
     until("two search pods are ready", PATIENCE, async || (search_pods(cluster).await == 2).then_some(())).await;
     let budgets = Api::<PodDisruptionBudget>::namespaced(cluster.client(), NAMESPACE);
     budgets.get("demo-search").await.expect("two replicas have a PodDisruptionBudget");
-    let refused = async || wal.ask("/v1/search", &[]).await.err().filter(|error| error.to_string().contains("401"));
-    until("every search pod wants the token", PATIENCE, refused).await;
+    assert!(scale.script.contains(&format!("--from-literal=token={TOKEN}\n")), "{}", scale.script);
+    let deployments = Api::<Deployment>::namespaced(cluster.client(), NAMESPACE);
+    until("every search pod asks for the token", PATIENCE, async || {
+        let deployment = deployments.get("demo-search").await.ok()?;
+        let status = deployment.status.as_ref()?;
+        let asks = serde_json::to_string(&deployment.spec).ok()?.contains("demo-token");
+        let seen = status.observed_generation >= deployment.metadata.generation;
+        let counts = [status.replicas, status.updated_replicas, status.available_replicas];
+        (asks && seen && counts == [Some(2); 3]).then_some(())
+    })
+    .await;
+    until("search answers whoever bears the token", PATIENCE, async || {
+        (asked(&wal, Some(TOKEN)).await == Some(200)).then_some(())
+    })
+    .await;
+    assert_eq!(asked(&wal, None).await, Some(401));
+    assert_eq!(asked(&wal, Some("another-token-of-this-test")).await, Some(401));
     cluster.kubectl(["scale", "wal/demo", "-n", NAMESPACE, "--replicas=1"]).await.expect("it is scaled");
     until("one search pod is left", PATIENCE, async || (search_pods(cluster).await == 1).then_some(())).await;
 
@@ -145,7 +170,7 @@ async fn every_block_runs_in_the_order_of_the_readme() {
     let file = crate::root().join("target/demo-report.tar");
     let told = std::fs::read(&file).expect("the report is written");
     std::fs::remove_file(&file).expect("it is removed");
-    for secret in ["demo-for-this-cluster-only", "correct-horse"] {
+    for secret in ["demo-for-this-cluster-only", TOKEN] {
         let found = told.windows(secret.len()).any(|window| window == secret.as_bytes());
         assert!(!found, "the report holds the value of a Secret, \"{secret}\"");
     }

@@ -173,7 +173,7 @@ impl SearchService for Fake {
         let bucket = |n: u64| HistogramBucket { from: at(n), to: at(n + 1), count: (n * 37) % 23 };
         Ok(SearchAnswer {
             total: self.hits.len() as u64,
-            hits: self.hits.iter().take(request.size).cloned().collect(),
+            hits: self.hits.iter().take(request.size.get()).cloned().collect(),
             facets: if self.hits.is_empty() { BTreeMap::new() } else { facets },
             histogram: if self.hits.is_empty() { Vec::new() } else { (0..40).map(bucket).collect() },
             position: position(),

@@ -1,42 +1,79 @@
-//! What there is of a WAL, from the watches: no request.
+//! What exists of a WAL, from the watches: no request.
 
-use tidemark_crds::{Wal, WalStatus, names::Component};
-
-use super::{assess::Seen, name_of};
-use crate::{
-    cache::{ChildKind, Family, Rollout, WalKey},
-    context::Scope,
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use tidemark_crds::{
+    DeletionPolicy, Wal, WalStatus,
+    names::{self, Component},
 };
 
-/// A WAL's children, its pods with what they say, and its status.
+use super::observed_pod::ObservedPod;
+use crate::{
+    apply::ObjectOwner,
+    cache::{ChildKind, NamespacedName, OwnedObjects, RolloutStatus},
+    context::ReconcileContext,
+};
+
+/// A WAL's objects, its pods with what they report, its status, and what its user asks for also where the rest of the spec
+/// is refused.
 #[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) key: WalKey,
+pub(crate) struct ObservedWal {
+    pub(crate) key: NamespacedName,
     pub(crate) uid: String,
-    pub(crate) family: Family,
-    pub(crate) pods: Vec<Seen>,
+    pub(crate) generation: Option<i64>,
+    pub(crate) intent: WalIntent,
+    pub(crate) owned: OwnedObjects,
+    pub(crate) pods: Vec<ObservedPod>,
     /// As it was written last, even if the watch does not show it yet.
     pub(crate) status: WalStatus,
 }
 
-/// Finds it.
-pub(crate) fn dereference(wal: &Wal, scope: &Scope) -> Found {
-    let key = name_of(&wal.metadata);
-    let uid = wal.metadata.uid.clone().unwrap_or_default();
-    let family = scope.cache.family(&key);
-    let ours = family.pods.values().filter(|pod| *pod.wal_uid == *uid);
-    let pods =
-        ours.map(|pod| Seen { pod: pod.clone(), observation: scope.observations.get(&pod.uid).unwrap_or_default() });
-    let pods = pods.collect();
-    let status = scope.shared.ledger.status(&key, wal);
-    Found { key, uid, family, pods, status }
+/// The part of a WAL that counts whether or not its spec can be built.
+#[derive(Clone, Debug)]
+pub(crate) struct WalIntent {
+    pub(crate) suspended: bool,
+    pub(crate) search_wanted: bool,
+    pub(crate) deletion_policy: DeletionPolicy,
+    /// When the WAL was deleted, if it was.
+    pub(crate) deleted: Option<Timestamp>,
+    pub(crate) index_url: String,
+    /// The release revision that its owner approves.
+    pub(crate) approved_release: Option<String>,
 }
 
-impl Found {
-    /// How far the Deployment of a role is, if it is there and this WAL's.
-    pub(crate) fn rollout(&self, component: Component) -> Option<&Rollout> {
+/// Looks it up.
+pub(crate) fn dereference(wal: &Wal, context: &ReconcileContext) -> ObservedWal {
+    let key = NamespacedName::of(&wal.metadata);
+    let uid = wal.metadata.uid.clone().unwrap_or_default();
+    let owned = context.cache.owned(&key);
+    let own_pods = owned.pods.values().filter(|pod| *pod.wal_uid == *uid);
+    let pods = own_pods.map(|pod| ObservedPod {
+        pod: pod.clone(),
+        observation: context.observations.get(&pod.uid).unwrap_or_default(),
+    });
+    let pods = pods.collect();
+    let status = context.shared.statuses.status(&key, wal);
+    let intent = WalIntent {
+        suspended: wal.spec.suspend,
+        search_wanted: wal.spec.search.replicas > 0,
+        deletion_policy: wal.spec.deletion_policy,
+        deleted: wal.metadata.deletion_timestamp.as_ref().map(|deleted| deleted.0),
+        index_url: wal.spec.index.url.clone(),
+        approved_release: wal.annotations().get(names::ANNOTATION_APPROVE_UPGRADE).cloned(),
+    };
+    ObservedWal { key, uid, generation: wal.metadata.generation, intent, owned, pods, status }
+}
+
+impl ObservedWal {
+    /// How far the Deployment of a role is, if it exists and belongs to this WAL.
+    pub(crate) fn rollout(&self, component: Component) -> Option<&RolloutStatus> {
         let name = component.child_name(&self.key.name);
-        let child = self.family.child(ChildKind::Deployment, &name)?;
-        child.rollout.as_ref().filter(|_| child.controller.as_deref() == Some(&self.uid))
+        let child = self.owned.child(ChildKind::Deployment, &name)?;
+        child.rollout.as_ref().filter(|_| child.is_controlled_by(&self.uid))
+    }
+
+    /// The WAL as the owner of its children.
+    pub(crate) fn owner(&self) -> ObjectOwner<'_> {
+        ObjectOwner { kind: names::KIND, key: &self.key, uid: &self.uid, field_manager: names::MANAGER_CHILDREN }
     }
 }

@@ -1,33 +1,33 @@
-//! Which Events tell the way from one status to the next.
+//! The Events between one status and the next.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, IndexerRole, Reason, WalStatus, condition, is_true};
 
 use super::upgrade::is_under_way;
-use crate::events::Happened;
+use crate::events::EventRecord;
 
 /// What happened between two statuses. `adopted_from` is the owner that the writer took the index over from, if it did.
-pub(crate) fn between(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>) -> Vec<Happened> {
+pub(crate) fn between(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>) -> Vec<EventRecord> {
     let mut happened = Vec::new();
     let became = |kind| is_true(&after.conditions, kind) && !is_true(&before.conditions, kind);
     if became(ConditionType::StorageReady) {
-        happened.push(Happened::normal("StorageProbed", "the buckets can be used, and this WAL owns the index"));
+        happened.push(EventRecord::normal("StorageProbed", "the buckets can be used, and this WAL owns the index"));
     }
     role(before, after, adopted_from, &mut happened);
     if before.generation.is_none()
         && let Some(generation) = &after.generation
     {
-        happened.push(Happened::normal(
+        happened.push(EventRecord::normal(
             "FirstManifest",
             format!("the first manifest of generation \"{generation}\" is published"),
         ));
     }
     if became(ConditionType::Indexing) {
-        happened.push(Happened::normal("CaughtUp", "everything that is sealed is in the index"));
+        happened.push(EventRecord::normal("CaughtUp", "everything that is sealed is in the index"));
     }
     if became(ConditionType::SearchAvailable) {
         let url = after.search.as_ref().and_then(|search| search.url.as_deref()).unwrap_or("its Service");
-        happened.push(Happened::normal("SearchAvailable", format!("search answers at {url}")));
+        happened.push(EventRecord::normal("SearchAvailable", format!("search answers at {url}")));
     }
     suspended(before, after, &mut happened);
     upgraded(before, after, &mut happened);
@@ -35,51 +35,51 @@ pub(crate) fn between(before: &WalStatus, after: &WalStatus, adopted_from: Optio
     happened
 }
 
-fn role(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>, happened: &mut Vec<Happened>) {
+fn role(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>, happened: &mut Vec<EventRecord>) {
     let Some(indexer) = after.indexer.as_ref().filter(|indexer| indexer.role == IndexerRole::Writer) else { return };
     if before.indexer.as_ref() == Some(indexer) && before.epoch == after.epoch {
         return;
     }
     let Some(epoch) = after.epoch.filter(|epoch| before.epoch != Some(*epoch)) else { return };
     happened
-        .push(Happened::normal("RoleTaken", format!("pod \"{}\" writes the index with epoch {epoch}", indexer.pod)));
+        .push(EventRecord::normal("RoleTaken", format!("pod \"{}\" writes the index with epoch {epoch}", indexer.pod)));
     if let Some(owner) = adopted_from {
-        happened.push(Happened::normal("OwnerAdopted", format!("the index was taken over from owner \"{owner}\"")));
+        happened.push(EventRecord::normal("OwnerAdopted", format!("the index was taken over from owner \"{owner}\"")));
     }
 }
 
-fn suspended(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>) {
+fn suspended(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventRecord>) {
     let is_suspended = |status: &WalStatus| has(status, ConditionType::Indexing, Reason::Suspended);
     match (is_suspended(before), is_suspended(after)) {
-        (false, true) => happened.push(Happened::normal("Suspended", "indexing is suspended, as the spec asks")),
-        (true, false) => happened.push(Happened::normal("Resumed", "indexing goes on")),
+        (false, true) => happened.push(EventRecord::normal("Suspended", "indexing is suspended, as the spec asks")),
+        (true, false) => happened.push(EventRecord::normal("Resumed", "indexing has resumed")),
         _ => {}
     }
 }
 
-fn upgraded(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>) {
+fn upgraded(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventRecord>) {
     let was = |reason| has(before, ConditionType::UpgradePending, reason);
     let was_under_way = is_under_way(&before.conditions);
     let Some(now) = condition(&after.conditions, ConditionType::UpgradePending) else { return };
     match Reason::parse(&now.reason) {
         Some(Reason::NewRelease) if !was(Reason::NewRelease) => {
-            happened.push(Happened::normal("UpgradePending", now.message.clone()));
+            happened.push(EventRecord::normal("UpgradePending", now.message.clone()));
         }
         Some(Reason::Upgrading) if !was_under_way => {
-            happened.push(Happened::normal("UpgradeStarted", now.message.clone()));
+            happened.push(EventRecord::normal("UpgradeStarted", now.message.clone()));
         }
         Some(Reason::UpgradeStalled) if !was(Reason::UpgradeStalled) => {
-            happened.push(Happened::warning("UpgradeStalled", now.message.clone()));
+            happened.push(EventRecord::warning("UpgradeStalled", now.message.clone()));
         }
         Some(Reason::UpToDate) if was_under_way => {
-            happened.push(Happened::normal("Upgraded", now.message.clone()));
+            happened.push(EventRecord::normal("Upgraded", now.message.clone()));
         }
         _ => {}
     }
 }
 
-/// A problem is told once, though several conditions and later messages repeat it.
-fn problems(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>) {
+/// A problem is reported once, though several conditions and later messages repeat it.
+fn problems(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventRecord>) {
     let bad = |condition: &&Condition| {
         condition.status != "True" && condition.type_ != ConditionType::UpgradePending.as_str()
     };
@@ -87,17 +87,17 @@ fn problems(before: &WalStatus, after: &WalStatus, happened: &mut Vec<Happened>)
         status.conditions.iter().filter(bad).map(|condition| condition.reason.clone()).collect()
     };
     let known = reasons(before);
-    let mut told: Vec<Reason> = Vec::new();
+    let mut reported: Vec<Reason> = Vec::new();
     for condition in after.conditions.iter().filter(bad) {
         let Some(reason) = Reason::parse(&condition.reason).filter(|reason| is_problem(*reason)) else { continue };
-        if !known.contains(&condition.reason) && !told.contains(&reason) {
-            told.push(reason);
-            happened.push(Happened::warning(reason.as_str(), condition.message.clone()));
+        if !known.contains(&condition.reason) && !reported.contains(&reason) {
+            reported.push(reason);
+            happened.push(EventRecord::warning(reason.as_str(), condition.message.clone()));
         }
     }
 }
 
-/// Whether a reason is a problem, and not a part of a WAL's life.
+/// Whether a reason is a problem, rather than a normal state of a WAL.
 fn is_problem(reason: Reason) -> bool {
     match reason {
         Reason::NoReplicas
@@ -114,7 +114,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::Probed
         | Reason::Ready
         | Reason::Upgrading
-        // Told with what becomes of the upgrade.
+        // Reported with the state of the upgrade.
         | Reason::UpgradeStalled => false,
         Reason::CredentialsMissing
         | Reason::AccessDenied

@@ -1,70 +1,61 @@
-//! Writes the status: on a change of a condition at once, for moved figures at most once a minute, else not at all.
-
-use std::time::Duration;
+//! The status of a WAL, and which part of it moves while the WAL does its work.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
 use tidemark_crds::{
-    ConditionType, Cursor, IndexerRole, IndexerStatus, SearchStatus, Wal, WalStatus,
+    ConditionType, Cursor, IndexerRole, IndexerStatus, SearchStatus, WalStatus,
     names::{self, Component},
     set_condition,
 };
 
 use super::{
-    assess::{Assessment, Facts, Seen, Verdict},
-    dereference::Found,
+    dereference::ObservedWal,
+    evaluate::{ConditionInputs, WalConditions},
+    observed_pod::ObservedPod,
 };
 use crate::{
-    clock,
-    context::Scope,
-    process::{Phase, Process},
+    condition_value::ConditionValue,
+    pod_client::{Phase, Process},
+    status::ReportedStatus,
 };
 
-/// Between two writes of figures that moved.
-const FIGURES: Duration = Duration::from_mins(1);
-
-/// The status that follows from what was seen.
+/// The status that follows from what was observed.
 pub(crate) fn next(
-    found: &Found,
-    generation: Option<i64>,
-    facts: &Facts<'_>,
-    assessment: &Assessment,
-    upgrade: &Verdict,
+    observed: &ObservedWal,
+    inputs: &ConditionInputs<'_>,
+    conditions: &WalConditions,
+    upgrade: &ConditionValue,
     now: Timestamp,
 ) -> WalStatus {
-    let mut status = found.status.clone();
+    let mut status = observed.status.clone();
+    let generation = observed.generation;
     status.observed_generation = generation;
-    let Assessment { ready, storage, indexing, search } = assessment;
-    let verdicts = [
+    let WalConditions { ready, storage, indexing, search } = conditions;
+    let values = [
         (ConditionType::Ready, ready),
         (ConditionType::StorageReady, storage),
         (ConditionType::Indexing, indexing),
         (ConditionType::SearchAvailable, search),
         (ConditionType::UpgradePending, upgrade),
     ];
-    for (kind, verdict) in verdicts {
-        let Verdict { status: holds, reason, message } = verdict;
+    for (kind, value) in values {
+        let ConditionValue { status: holds, reason, message } = value;
         set_condition(&mut status.conditions, kind, *holds, *reason, message, generation, now);
     }
     status.search = Some(SearchStatus {
-        replicas: facts.search.map_or(0, |rollout| rollout.replicas),
-        selector: Component::Search.selector_text(&found.key.name),
-        url: facts.search_wanted.then(|| names::search_url(&found.key.namespace, &found.key.name)),
+        replicas: inputs.search.map_or(0, |rollout| rollout.replicas),
+        selector: Component::Search.selector_text(&observed.key.name),
+        url: inputs.search_wanted.then(|| names::search_url(&observed.key.namespace, &observed.key.name)),
     });
-    if let Some((seen, process)) = facts.principal() {
-        figures(&mut status, seen, process);
+    if let Some((seen, process)) = inputs.active_indexer() {
+        set_counters(&mut status, seen, process);
         status.observed_time = Some(Time(now));
     }
     status
 }
 
-/// Takes the figures of the indexer's pod. Only a writer's are the index's.
-fn figures(status: &mut WalStatus, seen: &Seen, process: &Process) {
+/// Takes the counters of the indexer's pod. Only a writer's are the index's.
+fn set_counters(status: &mut WalStatus, seen: &ObservedPod, process: &Process) {
     let role = match process.phase {
         Phase::Writing | Phase::Purging | Phase::Purged => IndexerRole::Writer,
         Phase::Standby => IndexerRole::Standby,
@@ -88,93 +79,49 @@ fn figures(status: &mut WalStatus, seen: &Seen, process: &Process) {
     status.version = Some(process.version.clone());
 }
 
-/// When a status is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Due {
-    /// It says what is there already.
-    Never,
-    /// Something that people and programs wait for changed.
-    Now,
-    /// Figures moved; they were written less than a minute ago.
-    After(Duration),
-}
-
-/// When `after` is to be written over `before`, which was written `since` ago.
-pub(crate) fn due(before: &WalStatus, after: &WalStatus, since: Duration) -> Due {
-    if still(before) != still(after) {
-        return Due::Now;
+impl ReportedStatus for WalStatus {
+    /// A pod may word the same problem differently each time: new words alone can wait, but for those on an upgrade, which are
+    /// the operator's own.
+    fn without_counters(&self) -> Self {
+        let mut conditions = self.conditions.clone();
+        let upgrade = ConditionType::UpgradePending.as_str();
+        for condition in conditions.iter_mut().filter(|condition| condition.type_ != upgrade) {
+            condition.message.clear();
+        }
+        Self {
+            observed_generation: self.observed_generation,
+            conditions,
+            search: self.search.clone(),
+            indexer: self.indexer.clone(),
+            epoch: self.epoch,
+            generation: self.generation.clone(),
+            ..Self::default()
+        }
     }
-    // The horizon, the cursor of an idle log and the time of the look move with the clock; alone they are no news.
-    let silent = WalStatus {
-        cursor: before.cursor.clone(),
-        horizon: before.horizon.clone(),
-        observed_time: before.observed_time.clone(),
-        ..after.clone()
-    };
-    match FIGURES.checked_sub(since).filter(|left| !left.is_zero()) {
-        _ if silent == *before => Due::Never,
-        Some(left) => Due::After(left),
-        None => Due::Now,
-    }
-}
 
-/// What does not move while a WAL does its work. A pod may tell the same problem in other words each time: new words alone
-/// can wait, but for those on an upgrade, which are the operator's own.
-fn still(status: &WalStatus) -> WalStatus {
-    let mut conditions = status.conditions.clone();
-    for condition in conditions.iter_mut().filter(|condition| condition.type_ != ConditionType::UpgradePending.as_str())
-    {
-        condition.message.clear();
+    fn with_clock_of(&self, before: &Self) -> Self {
+        Self {
+            // That of an idle log.
+            cursor: before.cursor.clone(),
+            horizon: before.horizon.clone(),
+            observed_time: before.observed_time.clone(),
+            ..self.clone()
+        }
     }
-    WalStatus {
-        observed_generation: status.observed_generation,
-        conditions,
-        search: status.search.clone(),
-        indexer: status.indexer.clone(),
-        epoch: status.epoch,
-        generation: status.generation.clone(),
-        ..WalStatus::default()
+
+    fn observed_time(&self) -> Option<Timestamp> {
+        self.observed_time.as_ref().map(|time| time.0)
     }
-}
-
-/// How long ago the status was written, as far as it or this operator knows.
-pub(crate) fn since(scope: &Scope, found: &Found, now: Timestamp) -> Duration {
-    let shown = found.status.observed_time.as_ref().map(|time| time.0);
-    let written = shown.into_iter().chain(scope.shared.ledger.written(&found.key)).max();
-    written.and_then(|written| Duration::try_from(now.duration_since(written)).ok()).unwrap_or(FIGURES)
-}
-
-/// Writes the status.
-pub(crate) async fn write(scope: &Scope, found: &Found, status: &WalStatus) -> Result<Wal, kube::Error> {
-    let api: Api<Wal> = Api::namespaced(scope.shared.client.clone(), &found.key.namespace);
-    let patch = json!({
-        "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
-        "kind": names::KIND,
-        // Another WAL of the same name is not told what was seen of this one.
-        "metadata": {"name": &*found.key.name, "uid": found.uid},
-        "status": status,
-    });
-    let params = PatchParams::apply(names::MANAGER_STATUS).force();
-    let ledger = &scope.shared.ledger;
-    ledger.writing(&found.key, status);
-    let written = api.patch_status(&found.key.name, &params, &Patch::Apply(&patch)).await;
-    match &written {
-        Ok(written) => ledger.wrote(&found.key, written, clock::now()),
-        Err(_) => ledger.not_written(&found.key),
-    }
-    written
-}
-
-/// The present time, as statuses hold it.
-pub(crate) fn now() -> Timestamp {
-    clock::now()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tidemark_crds::{ConditionStatus, Reason};
 
     use super::*;
+    use crate::status::{WriteTiming, due};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -206,14 +153,14 @@ mod tests {
         clock.cursor = Some(Cursor { token: None, time: Time(at(99)) });
         let mut seen = before.clone();
         seen.observed_generation = Some(2);
-        let left = Due::After(Duration::from_secs(40));
+        let left = WriteTiming::After(Duration::from_secs(40));
         for (name, after, due_soon, due_late) in [
-            ("nothing", before.clone(), Due::Never, Due::Never),
-            ("the clock alone", clock, Due::Never, Due::Never),
-            ("a condition", ready, Due::Now, Due::Now),
-            ("the generation", seen, Due::Now, Due::Now),
-            ("figures", status("a", 2), left, Due::Now),
-            ("other words for the same problem", status("b", 1), left, Due::Now),
+            ("nothing", before.clone(), WriteTiming::Never, WriteTiming::Never),
+            ("the clock alone", clock, WriteTiming::Never, WriteTiming::Never),
+            ("a condition", ready, WriteTiming::Now, WriteTiming::Now),
+            ("the generation", seen, WriteTiming::Now, WriteTiming::Now),
+            ("counters", status("a", 2), left, WriteTiming::Now),
+            ("other words for the same problem", status("b", 1), left, WriteTiming::Now),
         ] {
             assert_eq!((due(&before, &after, soon), due(&before, &after, late)), (due_soon, due_late), "{name}");
         }

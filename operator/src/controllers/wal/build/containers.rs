@@ -1,54 +1,36 @@
-//! The container of a role.
+//! The container of a data pod.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, HTTPGetAction, Lifecycle, LifecycleHandler, Probe,
-        ResourceRequirements, SecurityContext, SleepAction,
+        Capabilities, Container, ContainerPort, HTTPGetAction, Probe, ResourceRequirements, SecurityContext,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
-use tidemark_crds::names::{self, Component};
+use tidemark_crds::names;
 
-use super::{Platform, ValidatedWal, environment, volumes};
+use super::platform::PlatformSettings;
 use crate::controllers::wal::validate::ValidatedRole;
 
-/// What a container requests where nobody says otherwise.
-const REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "256Mi")];
-/// Seconds for which a search pod that is to stop goes on answering, until no Service sends it queries.
-const LINGER: i64 = 5;
+/// What a container requests unless the spec says otherwise.
+const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "256Mi")];
 
-pub(super) fn build(wal: &ValidatedWal, platform: &Platform, component: Component, role: &ValidatedRole) -> Container {
-    let command = match component {
-        Component::Indexer => "index",
-        Component::Search => "serve",
-    };
+/// What the containers of all roles have in common.
+pub(super) fn common(platform: &PlatformSettings, role: &ValidatedRole) -> Container {
     let port = ContainerPort {
         name: Some(names::PORT_NAME.to_owned()),
         container_port: i32::from(names::CONTAINER_PORT),
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     };
-    let linger = Lifecycle {
-        pre_stop: Some(LifecycleHandler {
-            sleep: Some(SleepAction { seconds: LINGER }),
-            ..LifecycleHandler::default()
-        }),
-        ..Lifecycle::default()
-    };
     Container {
-        name: component.as_str().to_owned(),
         image: Some(platform.image.clone()),
         image_pull_policy: platform.image_pull_policy.clone(),
-        args: Some(vec![command.to_owned()]),
-        env: Some(environment::build(wal, component, role)),
         ports: Some(vec![port]),
         resources: Some(resources(role)),
-        volume_mounts: Some(volumes::mounts(wal, component)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
         readiness_probe: Some(probe("/readyz", 5, 3)),
-        lifecycle: (component == Component::Search).then_some(linger),
         security_context: Some(security()),
         // The last lines of a process that ended say why.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
@@ -79,14 +61,14 @@ fn security() -> SecurityContext {
     }
 }
 
-/// The role's resources, the pod template's over them, and ours where neither says anything.
+/// The role's resources, overridden by the pod template's, and the defaults where neither sets a value.
 fn resources(role: &ValidatedRole) -> ResourceRequirements {
     let over = role.template.resources.clone().unwrap_or_default();
     let mut limits = role.resources.limits.clone().unwrap_or_default();
     limits.extend(over.limits.unwrap_or_default());
     let mut requests = role.resources.requests.clone().unwrap_or_default();
     requests.extend(over.requests.unwrap_or_default());
-    for (name, quantity) in REQUESTS {
+    for (name, quantity) in DEFAULT_REQUESTS {
         // A limit without a request is the request, too.
         if !limits.contains_key(name) {
             requests.entry(name.to_owned()).or_insert_with(|| Quantity(quantity.to_owned()));

@@ -4,22 +4,20 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 use serde_json::{Map, Value};
-use tidemark_crds::names::{self, Component};
+use tidemark_crds::names;
 
-use super::{ValidatedWal, volumes};
-use crate::controllers::wal::validate::{Access, Store, ValidatedRole};
+use super::volumes;
+use crate::controllers::wal::validate::{StoreAccess, StoreSettings, ValidatedWal};
 
+/// Variable that names the file of the search token.
+pub(crate) const TOKEN_FILE_VARIABLE: &str = "TIDEMARK_AUTH_TOKEN_FILE";
 /// MiB of segments that a pod keeps; the volume has room for more.
 const CACHE_MIB: u32 = 4096;
 
-pub(super) fn build(wal: &ValidatedWal, component: Component, role: &ValidatedRole) -> Vec<EnvVar> {
+/// The variables of every data pod.
+pub(super) fn common(wal: &ValidatedWal) -> Vec<EnvVar> {
     let mut variables = places(wal);
     variables.extend(process());
-    match component {
-        Component::Indexer => variables.extend(indexer(wal)),
-        Component::Search => variables.extend(search(wal)),
-    }
-    variables.extend(role.template.env.iter().cloned());
     variables
 }
 
@@ -43,7 +41,8 @@ fn process() -> Vec<EnvVar> {
     ]
 }
 
-fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
+/// The further variables of an indexer.
+pub(super) fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
     let mut variables = vec![
         set("TIDEMARK_EXPIRY", &span(wal.log.expiry)),
         set("TIDEMARK_SIGNER_CLOCK_LEAD", &span(wal.log.signer_clock_lead)),
@@ -63,9 +62,10 @@ fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
     variables
 }
 
-fn search(wal: &ValidatedWal) -> Vec<EnvVar> {
+/// The further variables of a search pod.
+pub(super) fn search(wal: &ValidatedWal) -> Vec<EnvVar> {
     let token = wal.search.token_secret.as_ref();
-    token.map(|_| set("TIDEMARK_AUTH_TOKEN_FILE", volumes::TOKEN_FILE)).into_iter().collect()
+    token.map(|_| set(TOKEN_FILE_VARIABLE, volumes::TOKEN_FILE)).into_iter().collect()
 }
 
 /// The stores as JSON: `{"log": {...}, "metadata": {...}, "index": {...}}`.
@@ -74,8 +74,8 @@ fn stores(wal: &ValidatedWal) -> String {
     Value::Object(places.into_iter().collect()).to_string()
 }
 
-fn settings(store: &Store) -> Value {
-    let Store { folder, endpoint, region, allow_http, ca, access } = store;
+fn settings(store: &StoreSettings) -> Value {
+    let StoreSettings { folder, endpoint, region, allow_http, ca, access } = store;
     let mut settings = Map::new();
     if let Some(endpoint) = endpoint {
         settings.insert("endpoint".to_owned(), endpoint.clone().into());
@@ -89,7 +89,7 @@ fn settings(store: &Store) -> Value {
     if ca.is_some() {
         settings.insert("caFile".to_owned(), volumes::ca_file(folder).into());
     }
-    if let Access::Secret(_) = access {
+    if let StoreAccess::Secret(_) = access {
         settings.insert("credentialsDir".to_owned(), volumes::credentials_folder(folder).into());
     }
     Value::Object(settings)

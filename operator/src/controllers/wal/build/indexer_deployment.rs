@@ -1,49 +1,31 @@
 //! The Deployment of the indexer.
 
-use k8s_openapi::{
-    api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
-use tidemark_crds::names::{self, Component};
+use k8s_openapi::api::apps::v1::Deployment;
+use tidemark_crds::names::Component;
 
-use super::{
-    Platform, ValidatedWal,
-    metadata::{metadata, selector},
-    pod,
-};
+use super::{deployment, environment, platform::PlatformSettings, pod_plan::PodPlan, volumes};
+use crate::controllers::wal::validate::ValidatedWal;
 
-/// How many old `ReplicaSet`s are kept.
-const HISTORY: i32 = 2;
-/// After how many seconds without progress a roll-out counts as stuck.
-pub(crate) const PROGRESS_SECONDS: i32 = 600;
+/// Seconds that an indexer has to publish what it holds and to release its role.
+const GRACE_SECS: i64 = 60;
 
 /// One replica. A new pod comes up beside the old one and waits as a ready standby, so that the role is taken over at once;
-/// that two of them never write is the catalog's matter.
-pub(super) fn build(wal: &ValidatedWal, platform: &Platform, revision: &str) -> Deployment {
+/// the catalog makes sure that two of them never write.
+pub(super) fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &str) -> Deployment {
     // A suspended WAL that is purged needs its writer for that.
     let stopped = wal.indexer.suspended && !wal.purging;
-    deployment(wal, platform, revision, Component::Indexer, i32::from(!stopped))
+    deployment::build(wal, platform, revision, plan(wal), i32::from(!stopped))
 }
 
-pub(super) fn deployment(
-    wal: &ValidatedWal,
-    platform: &Platform,
-    revision: &str,
-    component: Component,
-    replicas: i32,
-) -> Deployment {
-    let mut metadata = metadata(wal, component, component.child_name(&wal.name));
-    metadata.annotations = Some([(names::ANNOTATION_RELEASE.to_owned(), revision.to_owned())].into());
-    let rolling =
-        RollingUpdateDeployment { max_surge: Some(IntOrString::Int(1)), max_unavailable: Some(IntOrString::Int(0)) };
-    let spec = DeploymentSpec {
-        replicas: Some(replicas),
-        selector: selector(wal, component),
-        strategy: Some(DeploymentStrategy { type_: Some("RollingUpdate".to_owned()), rolling_update: Some(rolling) }),
-        revision_history_limit: Some(HISTORY),
-        progress_deadline_seconds: Some(PROGRESS_SECONDS),
-        template: pod::template(wal, platform, component),
-        ..DeploymentSpec::default()
-    };
-    Deployment { metadata, spec: Some(spec), ..Deployment::default() }
+pub(super) fn plan(wal: &ValidatedWal) -> PodPlan<'_> {
+    PodPlan {
+        component: Component::Indexer,
+        role: &wal.indexer.role,
+        command: "index",
+        environment: environment::indexer(wal),
+        volumes: vec![volumes::control(wal)],
+        lifecycle: None,
+        grace_secs: GRACE_SECS,
+        spread: None,
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use tidemark_crds::names::{self, Component};
 
-use super::ValidatedWal;
+use crate::controllers::wal::validate::ValidatedWal;
 
 /// Metadata of the child `name` that belongs to `component`.
 pub(super) fn metadata(wal: &ValidatedWal, component: Component, name: String) -> ObjectMeta {

@@ -9,20 +9,21 @@ use k8s_openapi::{
 use tidemark_crds::names::{self, Component};
 
 use super::{
-    Platform, ValidatedWal,
     metadata::{metadata, selector},
+    platform::PlatformSettings,
 };
+use crate::controllers::wal::validate::ValidatedWal;
 
 /// Label that Kubernetes puts on each namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-/// The indexer answers the operator only. Policies add up: whoever scrapes its metrics adds one of their own.
-pub(super) fn indexer(wal: &ValidatedWal, platform: &Platform) -> NetworkPolicy {
+/// The indexer admits the operator only. Policies add up: to scrape its metrics, add another one.
+pub(super) fn indexer(wal: &ValidatedWal, platform: &PlatformSettings) -> NetworkPolicy {
     policy(wal, Component::Indexer, vec![operator(platform)])
 }
 
-/// Search answers the operator, the WAL's own namespace, and whom the spec lets in.
-pub(super) fn search(wal: &ValidatedWal, platform: &Platform) -> NetworkPolicy {
+/// Search admits the operator, the WAL's own namespace, and the peers of the spec.
+pub(super) fn search(wal: &ValidatedWal, platform: &PlatformSettings) -> NetworkPolicy {
     let own = NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
     let peers = [operator(platform), own].into_iter().chain(wal.search.allow_from.iter().cloned());
     policy(wal, Component::Search, peers.collect())
@@ -43,7 +44,7 @@ fn policy(wal: &ValidatedWal, component: Component, from: Vec<NetworkPolicyPeer>
     NetworkPolicy { metadata: metadata(wal, component, component.child_name(&wal.name)), spec: Some(spec) }
 }
 
-fn operator(platform: &Platform) -> NetworkPolicyPeer {
+fn operator(platform: &PlatformSettings) -> NetworkPolicyPeer {
     let label = |name: &str, value: &str| LabelSelector {
         match_labels: Some([(name.to_owned(), value.to_owned())].into()),
         match_expressions: None,

@@ -1,30 +1,30 @@
-//! The release revision: what tells an operator that brings other pods from one that does not.
+//! The release revision: it differs where an operator builds other pods.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tidemark_crds::{Wal, names::Component};
+use tidemark_crds::Wal;
 
-use super::{Platform, pod};
+use super::{indexer_deployment, platform::PlatformSettings, pod, search_deployment};
 use crate::controllers::wal::validate::validate;
 
 /// 10 hex digits of the SHA-256 of the image and the pods built for a WAL that uses every feature.
 ///
 /// It changes when a release brings another image or builds pods in another way, and with nothing that users write.
-pub fn release_revision(platform: &Platform) -> String {
+pub fn release_revision(platform: &PlatformSettings) -> String {
     let mut hash = Sha256::new();
     hash.update(&platform.image);
     for wal in samples() {
         let Ok(wal) = validate(&wal, "cluster") else { continue };
-        for component in Component::ALL {
-            let template = pod::template(&wal, platform, component);
+        for plan in [indexer_deployment::plan(&wal), search_deployment::plan(&wal)] {
+            let template = pod::template(&wal, platform, plan);
             hash.update(serde_json::to_vec(&template).unwrap_or_default());
         }
     }
     hex::encode(hash.finalize()).chars().take(10).collect()
 }
 
-/// Between them they use everything that changes a pod.
+/// WALs that together use everything that changes a pod.
 pub(super) fn samples() -> Vec<Wal> {
     let store = |credentials: serde_json::Value| {
         json!({

@@ -6,10 +6,8 @@ use k8s_openapi::{
 };
 use tidemark_crds::names::Component;
 
-use super::{
-    ValidatedWal,
-    metadata::{metadata, selector},
-};
+use super::metadata::{metadata, selector};
+use crate::controllers::wal::validate::ValidatedWal;
 
 /// With one replica there is none: it would only block the draining of a node.
 pub(super) fn build(wal: &ValidatedWal) -> Option<PodDisruptionBudget> {

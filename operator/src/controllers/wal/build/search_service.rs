@@ -6,10 +6,8 @@ use k8s_openapi::{
 };
 use tidemark_crds::names::{self, Component};
 
-use super::{
-    ValidatedWal,
-    metadata::{metadata, non_empty, selector_labels},
-};
+use super::metadata::{metadata, non_empty, selector_labels};
+use crate::controllers::wal::validate::ValidatedWal;
 
 pub(super) fn build(wal: &ValidatedWal) -> Service {
     let mut metadata = metadata(wal, Component::Search, Component::Search.child_name(&wal.name));

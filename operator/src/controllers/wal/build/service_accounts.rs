@@ -3,16 +3,11 @@
 use k8s_openapi::api::core::v1::ServiceAccount;
 use tidemark_crds::names::Component;
 
-use super::{
-    ValidatedWal,
-    metadata::{metadata, non_empty},
-};
+use super::metadata::{metadata, non_empty};
+use crate::controllers::wal::validate::ValidatedWal;
 
 pub(super) fn build(wal: &ValidatedWal, component: Component) -> ServiceAccount {
-    let role = match component {
-        Component::Indexer => &wal.indexer.role,
-        Component::Search => &wal.search.role,
-    };
+    let role = wal.role(component);
     let mut metadata = metadata(wal, component, component.child_name(&wal.name));
     metadata.annotations = non_empty(role.service_account_annotations.clone());
     ServiceAccount { metadata, automount_service_account_token: Some(false), ..ServiceAccount::default() }

@@ -1,14 +1,15 @@
-//! The children, literally, and what must hold for every one of them.
+//! The children, literally, and what holds for every one of them.
 
+use k8s_openapi::api::{apps::v1::Deployment, networking::v1::NetworkPolicy};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tidemark_crds::Wal;
 
 use super::*;
-use crate::controllers::wal::validate::validate;
+use crate::controllers::wal::validate::{ValidatedWal, validate};
 
-fn platform() -> Platform {
-    Platform {
+fn platform() -> PlatformSettings {
+    PlatformSettings {
         image: "tidemark.dev/tidemark:0.1.0".to_owned(),
         image_pull_policy: None,
         operator_namespace: "tidemark-system".to_owned(),
@@ -47,12 +48,12 @@ fn wal(spec: &Value) -> ValidatedWal {
     validate(&wal, "c1").unwrap()
 }
 
-fn built(spec: &Value) -> Children {
+fn built(spec: &Value) -> WalChildren {
     build(&wal(spec), &platform(), "0123456789")
 }
 
 /// Every child as JSON, with its kind.
-fn all(children: &Children) -> Vec<(String, Value)> {
+fn all(children: &WalChildren) -> Vec<(String, Value)> {
     let objects = children.objects().unwrap();
     objects.into_iter().map(|object| (object["kind"].as_str().unwrap().to_owned(), object)).collect()
 }
@@ -209,7 +210,7 @@ fn azure_is_told_that_the_pods_want_an_identity() {
         })
     };
     let label =
-        |children: &Children| pod(&children.indexer_deployment)["metadata"]["labels"][pod::AZURE_IDENTITY].clone();
+        |children: &WalChildren| pod(&children.indexer_deployment)["metadata"]["labels"][pod::AZURE_IDENTITY].clone();
     let children = built(&spec(json!({"type": "WorkloadIdentity"})));
     assert_eq!(label(&children), "true");
     let annotations = children.indexer_service_account.metadata.annotations.unwrap();
@@ -222,8 +223,8 @@ fn the_revision_follows_the_image_and_nothing_that_users_write() {
     let revision = release_revision(&platform());
     assert!(revision.len() == 10 && revision.bytes().all(|digit| digit.is_ascii_hexdigit()), "{revision}");
     assert_eq!(release_revision(&platform()), revision);
-    assert_eq!(release_revision(&Platform { operator_namespace: "other".to_owned(), ..platform() }), revision);
-    assert_ne!(release_revision(&Platform { image: "other".to_owned(), ..platform() }), revision);
+    assert_eq!(release_revision(&PlatformSettings { operator_namespace: "other".to_owned(), ..platform() }), revision);
+    assert_ne!(release_revision(&PlatformSettings { image: "other".to_owned(), ..platform() }), revision);
     assert_eq!(release::samples().iter().filter(|wal| validate(wal, "c").is_ok()).count(), 2);
 }
 

@@ -1,7 +1,7 @@
-//! What is mounted into a data pod: keys, certificates, the cache, what the operator asks for.
+//! What is mounted into a data pod: keys, certificates, the cache, requests of the operator.
 //!
-//! Secrets and `ConfigMap`s are optional, so that a pod starts and says what is missing, and whole folders, so that a changed
-//! one arrives without a restart.
+//! Secrets and `ConfigMap`s are optional, so that a pod starts and reports what is missing, and whole folders, so that a
+//! changed one arrives without a restart.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,9 @@ use k8s_openapi::{
     api::core::v1::{ConfigMapVolumeSource, EmptyDirVolumeSource, KeyToPath, SecretVolumeSource, Volume, VolumeMount},
     apimachinery::pkg::api::resource::Quantity,
 };
-use tidemark_crds::names::{self, Component};
+use tidemark_crds::names;
 
-use super::ValidatedWal;
-use crate::controllers::wal::validate::{Access, Store};
+use crate::controllers::wal::validate::{StoreAccess, StoreSettings, ValidatedWal};
 
 /// Where fetched segments are.
 pub(super) const CACHE_FOLDER: &str = "/var/cache/tidemark";
@@ -21,6 +20,8 @@ pub(super) const CONTROL_FOLDER: &str = "/etc/tidemark/control";
 /// Where the search token is.
 pub(super) const TOKEN_FILE: &str = "/etc/tidemark/auth/token";
 
+/// Volume of the search token.
+pub(crate) const TOKEN_VOLUME: &str = "auth";
 const TOKEN_FOLDER: &str = "/etc/tidemark/auth";
 /// Bytes of the cache's volume: twice what the cache keeps, for what is being fetched and merged.
 const CACHE_LIMIT: &str = "8Gi";
@@ -39,20 +40,11 @@ pub(super) fn ca_file(folder: &str) -> String {
     format!("/etc/tidemark/ca/{folder}/ca.crt")
 }
 
-/// The volumes of a role.
-pub(super) fn volumes(wal: &ValidatedWal, component: Component) -> Vec<Volume> {
-    volumes_and_mounts(wal, component).into_iter().map(|(volume, _)| volume).collect()
-}
-
-/// Where [`volumes`] are mounted.
-pub(super) fn mounts(wal: &ValidatedWal, component: Component) -> Vec<VolumeMount> {
-    volumes_and_mounts(wal, component).into_iter().map(|(_, mount)| mount).collect()
-}
-
-fn volumes_and_mounts(wal: &ValidatedWal, component: Component) -> Vec<(Volume, VolumeMount)> {
+/// The volumes of every data pod, and where they are mounted.
+pub(super) fn common(wal: &ValidatedWal) -> Vec<(Volume, VolumeMount)> {
     let mut all = vec![scratch("cache", CACHE_FOLDER, CACHE_LIMIT), scratch("tmp", "/tmp", TEMPORARY_LIMIT)];
     for (folder, store) in distinct(wal) {
-        if let Access::Secret(name) = &store.access {
+        if let StoreAccess::Secret(name) = &store.access {
             all.push(secret(format!("credentials-{folder}"), &credentials_folder(folder), name, None));
         }
         if let Some(ca) = &store.ca {
@@ -60,19 +52,22 @@ fn volumes_and_mounts(wal: &ValidatedWal, component: Component) -> Vec<(Volume, 
             all.push(config_map(format!("ca-{folder}"), &path, ca, Some("ca.crt")));
         }
     }
-    match (component, &wal.search.token_secret) {
-        (Component::Indexer, _) => {
-            let name = names::control_config_map(&wal.name);
-            all.push(config_map("control".to_owned(), CONTROL_FOLDER, &name, None));
-        }
-        (Component::Search, Some(name)) => all.push(secret("auth".to_owned(), TOKEN_FOLDER, name, Some("token"))),
-        (Component::Search, None) => {}
-    }
     all
 }
 
+/// The control ConfigMap of an indexer.
+pub(super) fn control(wal: &ValidatedWal) -> (Volume, VolumeMount) {
+    config_map("control".to_owned(), CONTROL_FOLDER, &names::control_config_map(&wal.name), None)
+}
+
+/// The token of a search pod, if the spec names one.
+pub(super) fn token(wal: &ValidatedWal) -> Option<(Volume, VolumeMount)> {
+    let name = wal.search.token_secret.as_ref()?;
+    Some(secret(TOKEN_VOLUME.to_owned(), TOKEN_FOLDER, name, Some("token")))
+}
+
 /// Each store once: several places may share one.
-fn distinct(wal: &ValidatedWal) -> BTreeMap<&'static str, &Store> {
+fn distinct(wal: &ValidatedWal) -> BTreeMap<&'static str, &StoreSettings> {
     wal.stores.each().into_iter().map(|(_, store)| (store.folder, store)).collect()
 }
 

@@ -2,38 +2,38 @@
 
 use tidemark_crds::{Credentials, CredentialsType, Storage, WalSpec};
 
-use super::Refusals;
+use super::refusal::RefusalList;
 
 /// Where log, metadata and index are, and how to get at them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stores {
+pub struct WalStores {
     /// The log: its URL and access.
-    pub log: (String, Store),
+    pub log: (String, StoreSettings),
     /// The metadata: one or two URLs, and their access.
-    pub metadata: (Vec<String>, Store),
+    pub metadata: (Vec<String>, StoreSettings),
     /// The index: its URL and access.
-    pub index: (String, Store),
+    pub index: (String, StoreSettings),
 }
 
-impl Stores {
+impl WalStores {
     /// The places in one order, each with its access.
-    pub fn each(&self) -> [(Place, &Store); 3] {
-        [(Place::Log, &self.log.1), (Place::Metadata, &self.metadata.1), (Place::Index, &self.index.1)]
+    pub fn each(&self) -> [(StorePlace, &StoreSettings); 3] {
+        [(StorePlace::Log, &self.log.1), (StorePlace::Metadata, &self.metadata.1), (StorePlace::Index, &self.index.1)]
     }
 
     /// The URLs of a place.
-    pub fn urls(&self, place: Place) -> &[String] {
+    pub fn urls(&self, place: StorePlace) -> &[String] {
         match place {
-            Place::Log => std::slice::from_ref(&self.log.0),
-            Place::Metadata => &self.metadata.0,
-            Place::Index => std::slice::from_ref(&self.index.0),
+            StorePlace::Log => std::slice::from_ref(&self.log.0),
+            StorePlace::Metadata => &self.metadata.0,
+            StorePlace::Index => std::slice::from_ref(&self.index.0),
         }
     }
 }
 
 /// What a store is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum StorePlace {
     /// The log.
     Log,
     /// The descriptors.
@@ -42,7 +42,7 @@ pub enum Place {
     Index,
 }
 
-impl Place {
+impl StorePlace {
     /// The place's name in the pods' settings and folders.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl Place {
 
 /// How to get at a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Store {
+pub struct StoreSettings {
     /// The folder of its credentials and certificates: `storage`, or the place's name where it has a store of its own.
     pub folder: &'static str,
     /// Address of its API, if it is not the cloud's.
@@ -67,32 +67,37 @@ pub struct Store {
     /// Name of the ConfigMap with the certificates to trust.
     pub ca: Option<String>,
     /// How the pods prove who they are.
-    pub access: Access,
+    pub access: StoreAccess,
 }
 
 /// How pods prove who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum StoreAccess {
     /// By the keys in the Secret of this name.
     Secret(String),
     /// By what the cloud gives to the pod's service account.
     WorkloadIdentity,
 }
 
-pub(super) fn stores(spec: &WalSpec, refusals: &mut Refusals) -> Option<Stores> {
+pub(super) fn stores(spec: &WalSpec, refusals: &mut RefusalList) -> Option<WalStores> {
     check_urls(spec, refusals);
     let common = spec.storage.as_ref();
-    let log = store(Place::Log, spec.log.storage.as_ref(), common, refusals);
-    let metadata = store(Place::Metadata, spec.metadata.storage.as_ref(), common, refusals);
-    let index = store(Place::Index, spec.index.storage.as_ref(), common, refusals);
-    Some(Stores {
+    let log = store(StorePlace::Log, spec.log.storage.as_ref(), common, refusals);
+    let metadata = store(StorePlace::Metadata, spec.metadata.storage.as_ref(), common, refusals);
+    let index = store(StorePlace::Index, spec.index.storage.as_ref(), common, refusals);
+    Some(WalStores {
         log: (spec.log.url.clone(), log?),
         metadata: (spec.metadata.urls.clone(), metadata?),
         index: (spec.index.url.clone(), index?),
     })
 }
 
-fn store(place: Place, own: Option<&Storage>, common: Option<&Storage>, refusals: &mut Refusals) -> Option<Store> {
+fn store(
+    place: StorePlace,
+    own: Option<&Storage>,
+    common: Option<&Storage>,
+    refusals: &mut RefusalList,
+) -> Option<StoreSettings> {
     let path = own.map_or_else(|| "spec.storage".to_owned(), |_| format!("spec.{}.storage", place.as_str()));
     let Some(storage) = own.or(common) else {
         refusals.spec(format!("neither \"spec.storage\" nor \"spec.{}.storage\" is there; add one", place.as_str()));
@@ -102,7 +107,7 @@ fn store(place: Place, own: Option<&Storage>, common: Option<&Storage>, refusals
     if endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) && !allow_http {
         refusals.spec(format!("\"{path}.endpoint\" is plain http; use https, or set allowHTTP: true"));
     }
-    Some(Store {
+    Some(StoreSettings {
         folder: if own.is_some() { place.as_str() } else { "storage" },
         endpoint: endpoint.clone(),
         region: region.clone(),
@@ -112,10 +117,10 @@ fn store(place: Place, own: Option<&Storage>, common: Option<&Storage>, refusals
     })
 }
 
-fn access(path: &str, credentials: &Credentials, refusals: &mut Refusals) -> Option<Access> {
+fn access(path: &str, credentials: &Credentials, refusals: &mut RefusalList) -> Option<StoreAccess> {
     match (credentials.r#type, &credentials.secret_ref) {
-        (CredentialsType::WorkloadIdentity, _) => Some(Access::WorkloadIdentity),
-        (CredentialsType::Secret, Some(secret)) => Some(Access::Secret(secret.name.clone())),
+        (CredentialsType::WorkloadIdentity, _) => Some(StoreAccess::WorkloadIdentity),
+        (CredentialsType::Secret, Some(secret)) => Some(StoreAccess::Secret(secret.name.clone())),
         (CredentialsType::Secret, None) => {
             refusals.spec(format!(
                 "\"{path}.credentials\" of type Secret needs a secretRef; name the Secret with the keys"
@@ -125,7 +130,7 @@ fn access(path: &str, credentials: &Credentials, refusals: &mut Refusals) -> Opt
     }
 }
 
-fn check_urls(spec: &WalSpec, refusals: &mut Refusals) {
+fn check_urls(spec: &WalSpec, refusals: &mut RefusalList) {
     let log = ("spec.log.url", &spec.log.url);
     let index = ("spec.index.url", &spec.index.url);
     let metadata = spec.metadata.urls.iter().map(|url| ("spec.metadata.urls", url));

@@ -1,8 +1,10 @@
-//! What is refused and with which words, and that everything that the schema lets in is read.
+//! What is refused and in which words, and that everything that the schema admits is read.
+
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Value, json};
-use tidemark_crds::Reason;
+use tidemark_crds::{Reason, Wal};
 
 use super::*;
 
@@ -56,7 +58,7 @@ fn a_wal_is_read_into_what_works() {
     assert_eq!(wal.log.expiry, Duration::from_mins(90));
     assert_eq!(wal.log.audit_window, Duration::from_hours(24));
     assert_eq!(wal.log.max_entry_bytes, 1 << 20);
-    assert_eq!(wal.stores.log.1.access, Access::Secret("keys".to_owned()));
+    assert_eq!(wal.stores.log.1.access, StoreAccess::Secret("keys".to_owned()));
     assert_eq!(wal.stores.each().map(|(_, store)| store.folder), ["storage"; 3]);
     assert_eq!((wal.search.replicas, wal.search.token_secret.as_deref()), (1, None));
     assert!(wal.indexer.compaction && !wal.indexer.suspended && !wal.purging);
@@ -69,7 +71,7 @@ fn a_place_with_a_store_of_its_own_takes_it_whole() {
     let wal = validate(&wal(with("/index/storage", own)), "c1").unwrap();
     let [_, _, (_, index)] = wal.stores.each();
     assert_eq!((index.folder, index.region.as_deref()), ("index", None));
-    assert_eq!(index.access, Access::WorkloadIdentity);
+    assert_eq!(index.access, StoreAccess::WorkloadIdentity);
     assert_eq!(wal.stores.log.1.folder, "storage");
 }
 

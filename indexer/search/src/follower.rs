@@ -1,0 +1,416 @@
+//! Follows one index and its log: each newer manifest and each new entry becomes a view that queries run on.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwapOption;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use parking_lot::Mutex;
+use tidemark_catalog::{CatalogError, IndexChain, Manifest};
+use tidemark_ingest::{FailureCause, engine::EngineError};
+use tidemark_store::ChainRecord;
+use tidemark_wal::{Log, LogReader, ParameterSource, ReaderLimits, Token};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    api::StatusAnswer,
+    cursor::{PageCursor, refused_cursor, view_fingerprint},
+    error::SearchError,
+    index_cache::{IndexCache, OpenIndex},
+    log_tail::{LogTail, batches, default_schedule, tail_entry},
+    overlay::{LogOverlay, OverlayLimits, TailEntry},
+    search_context::schema_searcher,
+    segments::engine_error,
+    status,
+    view::{SearchView, TailListing},
+};
+use crate::segment::{ManifestView, TantivyEngine, refused};
+
+/// How often catalog and log are polled while there is something new.
+const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often they are polled after a while without anything new.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5);
+const POLL_INTERVALS: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(MIN_POLL_INTERVAL).with_max_delay(MAX_POLL_INTERVAL).without_max_times();
+/// How often an entry that a request waits for is looked up.
+const LOOKUP_INTERVALS: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(50))
+    .with_max_delay(MIN_POLL_INTERVAL)
+    .without_max_times();
+
+/// What a follower may hold, and how it reads the log.
+#[derive(Clone, Debug)]
+pub struct FollowerOptions {
+    /// Most operations in the overlay.
+    pub overlay_documents: u64,
+    /// Most bytes of memory of the overlay, approximately.
+    pub overlay_bytes: u64,
+    /// How the log is read.
+    pub limits: ReaderLimits,
+}
+
+impl Default for FollowerOptions {
+    fn default() -> Self {
+        Self { overlay_documents: 200_000, overlay_bytes: 256 << 20, limits: ReaderLimits::default() }
+    }
+}
+
+/// Keeps the view of one index current. [`run`](Self::run) polls catalog and log; without it there is never a view.
+pub struct IndexFollower {
+    engine: Arc<TantivyEngine>,
+    chain: Mutex<IndexChain>,
+    schema: tantivy::Searcher,
+    view: ArcSwapOption<SearchView>,
+    /// Counts the views, so that waiting requests wake up.
+    view_count: watch::Sender<u64>,
+    /// Locked for a moment at a time, never while the log is read.
+    state: tokio::sync::Mutex<FollowState>,
+    /// `None`: no log is read.
+    tail: Option<tokio::sync::Mutex<LogTail>>,
+    reader: Option<LogReader>,
+    cache: IndexCache,
+    /// The last failure of what is polled, by its name.
+    problems: Mutex<BTreeMap<&'static str, SearchError>>,
+}
+
+/// What the polling tasks change, one at a time; each change ends with a new view.
+struct FollowState {
+    slot: Option<ChainRecord<Manifest>>,
+    index: Option<Arc<ManifestView>>,
+    overlay: Arc<Mutex<LogOverlay>>,
+    listing: TailListing,
+}
+
+impl IndexFollower {
+    /// Follows the index of `chain`. With a `log`, entries that are not sealed are in the views too.
+    pub fn new(
+        engine: Arc<TantivyEngine>,
+        chain: IndexChain,
+        log: Option<(&Log, Arc<dyn ParameterSource>)>,
+        options: &FollowerOptions,
+    ) -> Result<Arc<Self>, EngineError> {
+        let limits = OverlayLimits { documents: options.overlay_documents, bytes: options.overlay_bytes };
+        let overlay = Arc::new(Mutex::new(LogOverlay::new(engine.fields(), limits)));
+        let tail = log.map(|(log, parameters)| LogTail::new(log, parameters, options.limits));
+        let state = FollowState { slot: None, index: None, overlay, listing: TailListing::default() };
+        Ok(Arc::new(Self {
+            engine,
+            chain: Mutex::new(chain),
+            schema: schema_searcher().map_err(|e| refused("prepare searches", &e))?,
+            view: ArcSwapOption::empty(),
+            view_count: watch::Sender::new(0),
+            state: tokio::sync::Mutex::new(state),
+            reader: tail.as_ref().map(LogTail::reader),
+            tail: tail.map(tokio::sync::Mutex::new),
+            cache: IndexCache::default(),
+            problems: Mutex::default(),
+        }))
+    }
+
+    /// Polls catalog and log until `stop`. A failure of either is in [`status`](Self::status) until a later poll succeeds.
+    pub async fn run(&self, stop: CancellationToken) {
+        let polling = async { tokio::join!(self.poll_catalog(), self.poll_log()) };
+        stop.run_until_cancelled(Box::pin(polling)).await;
+    }
+
+    async fn poll_catalog(&self) {
+        let mut intervals = POLL_INTERVALS.build();
+        loop {
+            let news = self.refresh_manifest().await;
+            self.report("index", news.as_ref().err());
+            let interval = next_poll_interval(&mut intervals, matches!(news, Ok(true)));
+            // The ingest seals an entry a moment after the horizon passed it: poll then, however long nothing was new.
+            let quiet = self.view.load().as_ref().and_then(|view| view.time_until_news());
+            sleep(quiet.map_or(interval, |quiet| interval.min(quiet.max(MIN_POLL_INTERVAL)))).await;
+        }
+    }
+
+    async fn poll_log(&self) {
+        let mut intervals = POLL_INTERVALS.build();
+        let mut interval = MIN_POLL_INTERVAL;
+        loop {
+            // Before there is a manifest it is not known where the tail starts.
+            if self.view.load().is_some() {
+                let news = self.refresh_tail().await;
+                self.report("log", news.as_ref().err());
+                interval = next_poll_interval(&mut intervals, matches!(news, Ok(true)));
+            }
+            sleep(interval).await;
+        }
+    }
+
+    /// Polls the catalog for a newer manifest and serves it. Returns whether there was one.
+    pub async fn refresh_manifest(&self) -> Result<bool, SearchError> {
+        let chain = self.chain.lock().clone();
+        let known = self.state.lock().await.slot.clone();
+        let newer = match &known {
+            Some(slot) => chain.poll_newer(slot).await,
+            None => chain.latest().await,
+        };
+        let newer = newer.map_err(|e| chain_error(&e))?;
+        let manifest = match (&newer, &known) {
+            (None, Some(_)) => return Ok(false),
+            (Some(slot), _) => slot.state.clone(),
+            (None, None) if self.view.load().is_some() => return Ok(false),
+            (None, None) => return Err(no_index(&chain)),
+        };
+        if manifest.closed.is_some() {
+            return self.follow_generation(chain).await;
+        }
+        let index = self.engine.open_manifest(&manifest).await.map_err(engine_error)?;
+        self.set_manifest(newer, index).await.map_err(engine_error)?;
+        Ok(true)
+    }
+
+    /// The generation was closed: its successor is served from now on.
+    async fn follow_generation(&self, chain: IndexChain) -> Result<bool, SearchError> {
+        let next = chain.follow().await.map_err(|e| chain_error(&e))?;
+        self.state.lock().await.slot = None;
+        *self.chain.lock() = next;
+        Ok(true)
+    }
+
+    async fn set_manifest(
+        &self,
+        slot: Option<ChainRecord<Manifest>>,
+        index: Arc<ManifestView>,
+    ) -> Result<(), EngineError> {
+        let mut state = self.state.lock().await;
+        let cursor = index.manifest.cursor;
+        if let Some(slot) = &slot {
+            self.cache.insert_served(OpenIndex::new(slot, index.clone()));
+        }
+        state.slot = slot;
+        state.index = Some(index);
+        // The tail loses what the manifest gained in the same view: nothing is seen twice, and nothing is missing.
+        change(&state.overlay, move |overlay| overlay.seal(cursor)).await?;
+        self.publish(&state);
+        Ok(())
+    }
+
+    /// Lists the log for entries beyond the cursor. Returns whether there were any.
+    pub async fn refresh_tail(&self) -> Result<bool, SearchError> {
+        let Some(tail) = &self.tail else { return Ok(false) };
+        let mut tail = tail.lock().await;
+        let (sealed, overlay, mut listing) = {
+            let state = self.state.lock().await;
+            let Some(index) = &state.index else { return Ok(false) };
+            ((index.manifest.cursor, index.manifest.horizon), state.overlay.clone(), state.listing)
+        };
+        let room = overlay.lock().room();
+        let known = |token: &Token| overlay.lock().contains(token);
+        let (entries, beyond) =
+            tail.list(sealed, &mut listing, room, known).await.map_err(|e| SearchError::stored(&e))?;
+        for token in beyond {
+            overlay.lock().drop_entry(token);
+        }
+        self.state.lock().await.listing = listing;
+        self.read_entries(&mut tail, &entries).await
+    }
+
+    /// Reads new entries, and those again that were incomplete.
+    async fn read_entries(
+        &self,
+        tail: &mut LogTail,
+        entries: &[tidemark_wal::ListedEntry],
+    ) -> Result<bool, SearchError> {
+        let mut failure = None;
+        let overlay = self.state.lock().await.overlay.clone();
+        for batch in batches(entries) {
+            let (batch, beyond) = batch.split_at(overlay.lock().room().min(batch.len()));
+            for entry in beyond {
+                overlay.lock().drop_entry(entry.token);
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let (read, failed) = tail.fetch(batch).await;
+            failure = failed.or(failure);
+            self.add(read).await?;
+        }
+        let incomplete: Vec<Token> = overlay.lock().incomplete().collect();
+        let due = tail.due_retries(incomplete.into_iter());
+        let (read, failed) = tail.fetch_again(&due).await;
+        self.add(read).await?;
+        match failed.or(failure) {
+            Some(error) => Err(SearchError::stored(&error)),
+            None => Ok(!entries.is_empty()),
+        }
+    }
+
+    /// Adds entries to the overlay and publishes the view.
+    async fn add(&self, entries: Vec<TailEntry>) -> Result<(), SearchError> {
+        let state = self.state.lock().await;
+        if !entries.is_empty() {
+            change(&state.overlay, move |overlay| overlay.add(entries)).await.map_err(engine_error)?;
+        }
+        self.publish(&state);
+        Ok(())
+    }
+
+    /// Makes the state the view that new queries run on.
+    fn publish(&self, state: &FollowState) {
+        let Some(index) = &state.index else { return };
+        let open = match &state.slot {
+            Some(slot) => OpenIndex::new(slot, index.clone()),
+            None => OpenIndex { number: 0, fingerprint: 0, index: index.clone() },
+        };
+        let overlay = state.overlay.lock();
+        let overlay = self.tail.is_some().then_some((&*overlay, &state.listing));
+        self.view.store(Some(Arc::new(SearchView::new(open, overlay))));
+        self.view_count.send_modify(|views| *views += 1);
+    }
+
+    fn report(&self, what: &'static str, problem: Option<&SearchError>) {
+        let mut problems = self.problems.lock();
+        let Some(problem) = problem else {
+            problems.remove(what);
+            return;
+        };
+        let known = problems.insert(what, problem.clone());
+        if known.is_none_or(|known| known.to_string() != problem.to_string()) {
+            tracing::warn!(what, %problem, "polling failed; search serves what it has and polls again");
+        }
+    }
+
+    /// The newest view.
+    pub(crate) fn view(&self) -> Result<Arc<SearchView>, SearchError> {
+        self.view.load_full().ok_or_else(|| SearchError::NotReady { detail: self.not_ready() })
+    }
+
+    /// A searcher without documents, which knows the schema.
+    pub(crate) fn schema(&self) -> &tantivy::Searcher {
+        &self.schema
+    }
+
+    /// The view that a cursor's page is read from: its own manifest without a tail.
+    pub(crate) async fn view_at(&self, cursor: &PageCursor) -> Result<Arc<SearchView>, SearchError> {
+        let newest = self.view()?;
+        let generation = &newest.index.manifest.generation;
+        if generation.to_string() != cursor.generation {
+            return Err(SearchError::Gone {
+                detail: format!(
+                    "the cursor belongs to generation \"{}\", \"{generation}\" is served; start again without the cursor",
+                    cursor.generation
+                ),
+            });
+        }
+        let open = self.open_manifest(cursor.manifest, cursor.fingerprint).await?;
+        Ok(Arc::new(SearchView::new(open, None)))
+    }
+
+    async fn open_manifest(&self, number: u64, fingerprint: u64) -> Result<OpenIndex, SearchError> {
+        if let Some(open) = self.cache.get(number, fingerprint) {
+            return Ok(open);
+        }
+        let gone = || SearchError::Gone {
+            detail: format!("manifest {number} is not kept any more; start again without the cursor"),
+        };
+        let chain = self.chain.lock().clone();
+        let slot = chain.chain().read(number).await.map_err(|e| chain_error(&e))?;
+        let slot = slot.ok_or_else(gone)?;
+        if view_fingerprint(&slot.hash) != fingerprint {
+            return Err(refused_cursor("belongs to another index"));
+        }
+        let index = self.engine.open_manifest(&slot.state).await.map_err(|error| match error {
+            EngineError::Gone { .. } => gone(),
+            error => engine_error(error),
+        })?;
+        let open = OpenIndex::new(&slot, index);
+        self.cache.insert_requested(open.clone());
+        Ok(open)
+    }
+
+    /// What the follower knows about the index; `None` before it has read a manifest.
+    pub fn status(&self) -> Option<StatusAnswer> {
+        let view = self.view.load_full()?;
+        let problems = self.problems.lock().values().map(ToString::to_string).collect();
+        Some(status::of_view(&view, problems))
+    }
+
+    pub(crate) fn not_ready(&self) -> String {
+        let problems = self.problems.lock();
+        let why = problems.get("index").map_or_else(|| "it is being opened".to_owned(), ToString::to_string);
+        format!("the index is not served yet: {why}; try again in a moment")
+    }
+
+    pub(crate) fn failures(&self) -> Vec<(FailureCause, String)> {
+        let problems = self.problems.lock();
+        problems.values().filter_map(|problem| Some((problem.to_cause()?, problem.to_string()))).collect()
+    }
+
+    /// Waits until the entry `token` is visible, sealed or in the overlay.
+    pub(crate) async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError> {
+        let ends = Instant::now() + timeout;
+        let mut views = self.view_count.subscribe();
+        let mut intervals = LOOKUP_INTERVALS.build();
+        loop {
+            views.borrow_and_update();
+            if self.shows(&token)? {
+                return Ok(());
+            }
+            if Instant::now() >= ends {
+                return Err(SearchError::NotVisible { token, waited: timeout });
+            }
+            // A GET of the entry itself is quicker than the next listing of the log.
+            if let Ok(Err(error)) = timeout_at(ends, self.fetch_entry(token)).await {
+                tracing::debug!(%token, %error, "cannot look up an entry that a request waits for");
+            }
+            let interval = intervals.next().unwrap_or(MIN_POLL_INTERVAL);
+            let _ = timeout_at(ends.min(Instant::now() + interval), views.changed()).await;
+        }
+    }
+
+    /// Reads an entry that no listing showed yet, and adds it to the view if it is there.
+    async fn fetch_entry(&self, token: Token) -> Result<(), SearchError> {
+        let Some(reader) = &self.reader else { return Ok(()) };
+        // While the index is far behind, entries before the tail become visible when they are indexed.
+        if token.second() < self.state.lock().await.listing.start {
+            return Ok(());
+        }
+        match reader.lookup(token, &default_schedule()).await.map_err(|e| SearchError::stored(&e))? {
+            Some(resolved) => self.add(vec![tail_entry(&resolved)]).await,
+            None => Ok(()),
+        }
+    }
+
+    fn shows(&self, token: &Token) -> Result<bool, SearchError> {
+        match self.view.load_full() {
+            Some(view) => view.shows(self.engine.fields(), token).map_err(engine_error),
+            None => Ok(false),
+        }
+    }
+}
+
+/// Changes the overlay on a thread that may block. Runs to its end even if the caller is cancelled.
+async fn change(
+    overlay: &Arc<Mutex<LogOverlay>>,
+    work: impl FnOnce(&mut LogOverlay) -> Result<(), EngineError> + Send + 'static,
+) -> Result<(), EngineError> {
+    let overlay = overlay.clone();
+    let changed = spawn_blocking(move || work(&mut overlay.lock())).await;
+    changed.map_err(|e| refused("change the unsealed tail", &e))?
+}
+
+/// The time until the next poll: the shortest one after something `new`, then longer ones.
+fn next_poll_interval(intervals: &mut ExponentialBackoff, new: bool) -> Duration {
+    if new {
+        *intervals = POLL_INTERVALS.build();
+    }
+    intervals.next().unwrap_or(MAX_POLL_INTERVAL)
+}
+
+fn no_index(chain: &IndexChain) -> SearchError {
+    let index = chain.index().url();
+    SearchError::NotReady {
+        detail: format!("\"{index}\" holds no index yet; it is served as soon as `tidemark index` has begun it"),
+    }
+}
+
+fn chain_error(error: &CatalogError) -> SearchError {
+    SearchError::stored(error)
+}

@@ -1,0 +1,161 @@
+//! Answers a query from one view. Everything here blocks and runs on a thread of its own.
+
+use std::sync::Arc;
+
+use tantivy::{
+    Index,
+    query::{EnableScoring, Query},
+};
+use tidemark_ingest::engine::EngineError;
+use tidemark_wal::Token;
+
+use super::{
+    api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchHit, SearchRequest, SortOrder},
+    cursor::PageCursor,
+    error::SearchError,
+    facets::{FacetCounter, TimeHistogram},
+    hits::{self, EntryRecord},
+    limits::QueryDeadline,
+    match_collector::{QueryMatches, collect, is_scored},
+    query_compiler::{QueryCompiler, unusable},
+    segments::{SearchableSegment, TermStatistics, engine_error},
+    sort_key::SortKey,
+    top_k::HitCandidate,
+    view::SearchView,
+};
+use crate::segment::{SchemaFields, tokenizers};
+
+/// What a query needs: the view that answers it, and what compiles it.
+pub(crate) struct SearchContext {
+    pub(crate) view: Arc<SearchView>,
+    pub(crate) compiler: Arc<QueryCompiler>,
+    /// Knows the schema and holds no document.
+    pub(crate) schema: tantivy::Searcher,
+    /// Where the page starts.
+    pub(crate) after: Option<SortKey>,
+    /// What the cursors of this query carry.
+    pub(crate) query_hash: u64,
+}
+
+impl SearchContext {
+    pub(crate) fn search(&self, request: &SearchRequest, deadline: QueryDeadline) -> Result<SearchAnswer, SearchError> {
+        let query = self.compiler.compile(request)?;
+        let matches = self.run(query.as_ref(), request, deadline)?;
+        let next = self.next(&matches);
+        Ok(SearchAnswer {
+            total: matches.total,
+            hits: hits_of(&matches.best)?,
+            facets: matches.facets.map(FacetCounter::finish).transpose()?.unwrap_or_default(),
+            histogram: matches.histogram.map(TimeHistogram::finish).unwrap_or_default(),
+            position: self.view.position(),
+            next,
+        })
+    }
+
+    pub(crate) fn entity(&self, request: &EntityRequest, deadline: QueryDeadline) -> Result<EntityAnswer, SearchError> {
+        let search = SearchRequest {
+            size: request.size.into(),
+            sort: SortOrder::Newest,
+            facets: Vec::new(),
+            histogram: false,
+            ..SearchRequest::default()
+        };
+        let query = self.compiler.entity(&request.key);
+        let matches = self.run(query.as_ref(), &search, deadline)?;
+        if matches.total == 0 {
+            return Err(SearchError::NotFound { what: format!("entity \"{}\"", request.key) });
+        }
+        Ok(EntityAnswer {
+            entity: request.key.clone(),
+            current: self.current(&request.key)?,
+            total: matches.total,
+            history: hits_of(&matches.best)?,
+            position: self.view.position(),
+            next: self.next(&matches),
+        })
+    }
+
+    fn run(
+        &self,
+        query: &dyn Query,
+        request: &SearchRequest,
+        deadline: QueryDeadline,
+    ) -> Result<QueryMatches<'_>, SearchError> {
+        let SearchView { index, pending, .. } = self.view.as_ref();
+        let statistics = TermStatistics::new(index, pending);
+        let scoring = if is_scored(request) {
+            EnableScoring::enabled_from_statistics_provider(&statistics, &self.schema)
+        } else {
+            EnableScoring::disabled_from_searcher(&self.schema)
+        };
+        let weight = query.weight(scoring).map_err(|e| unusable(&e))?;
+        let segments = SearchableSegment::all(index, pending, request);
+        collect(weight.as_ref(), segments, request, self.after, deadline)
+    }
+
+    /// The cursor of the next page. The tail is on the first page only: pages stay on the manifest.
+    fn next(&self, matches: &QueryMatches<'_>) -> Option<String> {
+        if !matches.more {
+            return None;
+        }
+        let last = matches.best.iter().rfind(|candidate| candidate.segment.is_sealed());
+        let after = last.map(|candidate| candidate.key).or(self.after);
+        let position = self.view.position();
+        let manifest = (position.manifest, self.view.fingerprint);
+        Some(PageCursor::new(position.generation, manifest, self.query_hash, after).text())
+    }
+
+    fn current(&self, entity: &str) -> Result<Option<SearchHit>, SearchError> {
+        let index = self.view.index.as_ref();
+        let Some(current) = index.latest_commit(entity).map_err(engine_error)? else { return Ok(None) };
+        for view in &index.segments {
+            if let Some(doc) = view.segment.doc(current.seq) {
+                let record = view.segment.record(doc).map_err(engine_error)?;
+                return Ok(Some(hits::of_record(record, SearchableSegment::Sealed(index, view), doc)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn hits_of(best: &[HitCandidate<'_>]) -> Result<Vec<SearchHit>, SearchError> {
+    best.iter().map(|candidate| hits::hit(candidate).map_err(engine_error)).collect()
+}
+
+/// One entry with all its records.
+pub(crate) fn entry(view: &SearchView, fields: &SchemaFields, token: Token) -> Result<EntryAnswer, SearchError> {
+    let mut records = sealed_records(view, &token).map_err(engine_error)?;
+    for segment in &view.pending {
+        for doc in segment.docs_of(fields, &token).map_err(engine_error)? {
+            let record = segment.record(doc).map_err(engine_error)?;
+            records.push(EntryRecord { record, segment: SearchableSegment::Pending(segment), doc, corrected: false });
+        }
+    }
+    let answer = hits::entry(records, view.position());
+    answer.ok_or_else(|| SearchError::NotFound { what: format!("entry \"{token}\"") })
+}
+
+fn sealed_records<'a>(view: &'a SearchView, token: &Token) -> Result<Vec<EntryRecord<'a>>, EngineError> {
+    let index = view.index.as_ref();
+    let mut records = Vec::new();
+    for shown in &index.segments {
+        let segment = &shown.segment;
+        if *token < segment.of.first || *token > segment.of.last {
+            continue;
+        }
+        for doc in segment.docs_with(segment.fields.token, &token.to_string())? {
+            let corrected = index.marks.corrected.contains(segment.seq(doc));
+            let (record, segment) = (segment.record(doc)?, SearchableSegment::Sealed(index, shown));
+            records.push(EntryRecord { record, segment, doc, corrected });
+        }
+    }
+    Ok(records)
+}
+
+/// A searcher over an index without documents.
+pub(crate) fn schema_searcher() -> tantivy::Result<tantivy::Searcher> {
+    let builder = Index::builder().schema(SchemaFields::schema().0).tokenizers(tokenizers());
+    let index = builder.create_in_ram()?;
+    let reader = index.reader_builder().reload_policy(tantivy::ReloadPolicy::Manual).try_into()?;
+    Ok(tantivy::IndexReader::searcher(&reader))
+}

@@ -1,0 +1,176 @@
+//! One object a segment: the files of a Tantivy segment one after the other, a filter, a footer and a trailer.
+//!
+//! ```text
+//! file 0 | file 1 | ... | filter | footer (JSON) | trailer (32 bytes)
+//! trailer = footer length (u64) | XXH3 of the footer (u64) | object length (u64) | format (u32) | "TMK1"
+//! ```
+//! All numbers are little-endian. The object's SHA-256 is in the manifest. The format is specified in this crate's README.
+
+use std::io::{self, Read, Write};
+
+use sha2::{Digest, Sha256};
+use tantivy::directory::FileSlice;
+
+use super::footer::{BundleError, BundleFooter, to_range};
+
+/// The name of the filter in the footer.
+const FILTER_FILE: &str = "filter";
+/// Bytes that are copied at a time.
+const COPY_BUFFER_BYTES: usize = 1 << 18;
+
+/// Size and checksum of a segment object that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BundleSummary {
+    /// Bytes in all.
+    pub(crate) size: u64,
+    /// SHA-256 of the object, 64 hexadecimal digits.
+    pub(crate) checksum: String,
+}
+
+/// Writes a segment object to `out`: each file by its name, then the filter.
+pub(crate) fn write<R: Read>(
+    out: impl Write,
+    documents: u64,
+    files: impl IntoIterator<Item = io::Result<(String, R)>>,
+    filter: &[u8],
+) -> io::Result<BundleSummary> {
+    let mut out = HashingWriter::new(out);
+    let mut footer = BundleFooter::new(documents);
+    for file in files {
+        let (name, mut file) = file?;
+        let from = out.written;
+        copy(&mut file, &mut out)?;
+        footer.insert(name, from..out.written);
+    }
+    let from = out.written;
+    out.write_all(filter)?;
+    footer.insert(FILTER_FILE.to_owned(), from..out.written);
+    let written = out.written;
+    footer.write(&mut out, written)?;
+    out.finish()
+}
+
+fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => to.write_all(&buffer[..n])?,
+        }
+    }
+}
+
+/// A segment object, opened for reading.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentBundle {
+    object: FileSlice,
+    footer: BundleFooter,
+}
+
+impl SegmentBundle {
+    /// Reads the footer of `object`. Any bytes give an error rather than a panic.
+    pub(crate) fn open(object: FileSlice) -> Result<Self, BundleError> {
+        let footer = BundleFooter::read(&object)?;
+        Ok(Self { object, footer })
+    }
+
+    /// Number of documents.
+    pub(crate) fn documents(&self) -> u64 {
+        self.footer.documents
+    }
+
+    /// The file of that name, `None` if there is none.
+    pub(crate) fn file(&self, name: &str) -> Option<FileSlice> {
+        let offsets = self.footer.find(name)?;
+        Some(self.object.slice(to_range(offsets).ok()?))
+    }
+
+    /// The bytes of the filter, empty if the segment has none.
+    pub(crate) fn filter(&self) -> FileSlice {
+        self.file(FILTER_FILE).unwrap_or_else(FileSlice::empty)
+    }
+}
+
+/// Counts and hashes the bytes that are written through it.
+struct HashingWriter<W> {
+    inner: W,
+    hash: Sha256,
+    written: u64,
+}
+
+impl<W: Write> HashingWriter<W> {
+    fn new(inner: W) -> Self {
+        Self { inner, hash: Sha256::new(), written: 0 }
+    }
+
+    fn finish(mut self) -> io::Result<BundleSummary> {
+        self.inner.flush()?;
+        Ok(BundleSummary { size: self.written, checksum: hex::encode(self.hash.finalize()) })
+    }
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..n]);
+        self.written += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::{super::footer::FORMAT, *};
+
+    fn bundle(files: &[(&str, Vec<u8>)], filter: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let slices = files.iter().map(|(name, body)| Ok(((*name).to_owned(), body.as_slice())));
+        let written = write(&mut out, 3, slices, filter).unwrap();
+        assert_eq!(written.size, out.len() as u64);
+        assert_eq!(written.checksum, hex::encode(Sha256::digest(&out)));
+        out
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_number() {
+        let mut bytes = bundle(&[("a", vec![1])], b"");
+        let at = bytes.len() - 8;
+        bytes[at..at + 4].copy_from_slice(&(FORMAT + 1).to_le_bytes());
+        assert!(
+            matches!(SegmentBundle::open(bytes.into()), Err(BundleError::NewerFormat { found }) if found == FORMAT + 1)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn files_come_out_as_they_went_in(a in vec(any::<u8>(), 0..200), b in vec(any::<u8>(), 0..200), filter in vec(any::<u8>(), 0..50)) {
+            let bundled = SegmentBundle::open(bundle(&[("a", a.clone()), ("b.x", b.clone())], &filter).into()).unwrap();
+            prop_assert_eq!(bundled.documents(), 3);
+            let body = |name: &str| bundled.file(name).unwrap().read_bytes().unwrap().as_slice().to_vec();
+            prop_assert_eq!(body("a"), a);
+            prop_assert_eq!(body("b.x"), b);
+            prop_assert_eq!(body(FILTER_FILE), filter);
+            prop_assert!(bundled.file("c").is_none());
+        }
+
+        #[test]
+        fn any_bytes_and_any_damage_give_an_error_and_no_panic(noise in vec(any::<u8>(), 0..200), at: prop::sample::Index, flip in 1u8.., cut: prop::sample::Index) {
+            let _ = SegmentBundle::open(noise.into());
+            let whole = bundle(&[("a", vec![7; 40])], b"f");
+            let mut damaged = whole.clone();
+            let at = at.index(whole.len());
+            damaged[at] ^= flip;
+            if at > 40 {
+                prop_assert!(SegmentBundle::open(damaged.into()).is_err());
+            }
+            let cut = cut.index(whole.len());
+            prop_assert!(SegmentBundle::open(whole[..cut].to_vec().into()).is_err());
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What the ingest asks of an open manifest.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tantivy::DocId;
+use tidemark_wal::{Outcome, Token};
+use tokio::task::spawn_blocking;
+
+use super::{
+    document::{term_text, token_sort_key, writer_key},
+    engine_error::refused,
+    filter::FilterKind,
+    reader::OpenSegment,
+    segment_view::{ManifestView, SegmentReaderView},
+};
+use tidemark_ingest::engine::{
+    AbortedOperation, AbortedQuery, EngineError, LatestCommit, Lookup, RecordedOutcome, WriterKey,
+};
+
+/// An open manifest that answers on threads that may block.
+pub(crate) struct ManifestLookup(pub(crate) Arc<ManifestView>);
+
+impl ManifestLookup {
+    async fn run<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&ManifestView) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let view = self.0.clone();
+        spawn_blocking(move || question(&view)).await.map_err(|e| refused("answer a look-up", &e))?
+    }
+}
+
+#[async_trait]
+impl Lookup for ManifestLookup {
+    async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
+        let tokens = tokens.to_vec();
+        self.run(move |view| tokens.iter().map(|token| view.recorded_outcomes(token)).collect()).await
+    }
+
+    async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError> {
+        let entities = entities.to_vec();
+        self.run(move |view| entities.iter().map(|entity| view.latest_commit(entity)).collect()).await
+    }
+
+    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
+        let keys = keys.to_vec();
+        self.run(move |view| keys.iter().map(|key| view.first_commit(key)).collect()).await
+    }
+
+    async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
+        let query = query.clone();
+        self.run(move |view| view.aborted_operations(&query)).await
+    }
+}
+
+impl ManifestView {
+    /// All records of a token, by (op, seq).
+    pub(crate) fn recorded_outcomes(&self, token: &Token) -> Result<Vec<RecordedOutcome>, EngineError> {
+        let mut decided = Vec::new();
+        for (segment, doc) in self.records_of(token)? {
+            let outcome =
+                segment.outcome(doc).ok_or_else(|| segment.damaged(&format!("document {doc} has no outcome")))?;
+            let seq = segment.seq(doc);
+            decided.push(RecordedOutcome {
+                op: segment.op(doc),
+                seq,
+                outcome,
+                corrected: self.marks.corrected.contains(seq),
+            });
+        }
+        decided.sort_by_key(|decided| (decided.op, decided.seq));
+        Ok(decided)
+    }
+
+    /// All documents of a token, corrected ones included.
+    pub(crate) fn records_of(&self, token: &Token) -> Result<Vec<(&OpenSegment, DocId)>, EngineError> {
+        let mut found = Vec::new();
+        let text = token.to_string();
+        for segment in self.open_segments() {
+            if segment.of.first <= *token && *token <= segment.of.last {
+                let docs = segment.docs_with(segment.fields.token, &text)?;
+                found.extend(docs.into_iter().map(|doc| (segment, doc)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The one committed operation of an entity that nothing overtook.
+    pub(crate) fn latest_commit(&self, entity: &str) -> Result<Option<LatestCommit>, EngineError> {
+        let term = term_text(entity);
+        for segment in self.open_segments().rev() {
+            if !segment.might_contain(FilterKind::Entity, &term) {
+                continue;
+            }
+            let docs = segment.docs_with(segment.fields.entity, &term)?;
+            if let Some(doc) = docs.into_iter().rev().find(|doc| self.is_current(segment, *doc)) {
+                let record = segment.record(doc)?;
+                return Ok(record.entity_commit().map(|(_, current)| current));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a document is the newest committed operation of its entity.
+    pub(crate) fn is_current(&self, segment: &OpenSegment, doc: DocId) -> bool {
+        segment.outcome(doc) == Some(Outcome::Committed) && {
+            let seq = segment.seq(doc);
+            !self.marks.outdated.contains(seq) && !self.marks.corrected.contains(seq)
+        }
+    }
+
+    fn first_commit(&self, key: &WriterKey) -> Result<Option<(Token, u32)>, EngineError> {
+        let term = writer_key(key);
+        let mut smallest = None;
+        for segment in self.open_segments() {
+            if !segment.might_contain(FilterKind::WriterKey, &term) {
+                continue;
+            }
+            for doc in segment.docs_with(segment.fields.writer_key, &term)? {
+                let corrected = self.marks.corrected.contains(segment.seq(doc));
+                if !corrected && segment.outcome(doc) == Some(Outcome::Committed) {
+                    let record = segment.record(doc)?;
+                    let found = (record.token, record.op);
+                    smallest = Some(smallest.map_or(found, |least| found.min(least)));
+                }
+            }
+        }
+        Ok(smallest)
+    }
+
+    /// Only those that are given are read from the store of records; the others are left out by what lies in memory.
+    fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
+        let mut aborted = self.aborted(query)?;
+        aborted.sort_unstable_by_key(|(sort_key, segment, doc)| (*sort_key, segment.seq(*doc)));
+        if let Some(last) = aborted.get(query.limit.saturating_sub(1)).map(|last| last.0) {
+            aborted.truncate(aborted.partition_point(|one| one.0 <= last));
+        }
+        let mut found = Vec::with_capacity(aborted.len());
+        for (_, segment, doc) in aborted {
+            let record = segment.record(doc)?;
+            found.push(AbortedOperation {
+                token: record.token,
+                op: record.op,
+                seq: record.seq,
+                entry_time: record.decision.entry_time,
+                evidence: record.decision.evidence,
+            });
+        }
+        found.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
+        Ok(found)
+    }
+
+    /// All that `query` may mean, with the sort keys of their tokens.
+    fn aborted(&self, query: &AbortedQuery) -> Result<Vec<(u64, &OpenSegment, DocId)>, EngineError> {
+        let after = query.after.as_ref().map(token_sort_key);
+        let mut aborted = Vec::new();
+        for segment in self.open_segments() {
+            if segment.of.first.second() >= query.seconds.end || query.after.is_some_and(|at| segment.of.last <= at) {
+                continue;
+            }
+            for doc in segment.docs_with(segment.fields.outcome, Outcome::Aborted.as_str())? {
+                let sort_key = segment.sort_keys.first(doc).unwrap_or_default();
+                let later = after.is_none_or(|after| sort_key > after);
+                if later
+                    && query.seconds.contains(&segment.announced(doc))
+                    && !self.marks.corrected.contains(segment.seq(doc))
+                {
+                    aborted.push((sort_key, segment, doc));
+                }
+            }
+        }
+        Ok(aborted)
+    }
+
+    fn open_segments(&self) -> impl DoubleEndedIterator<Item = &OpenSegment> {
+        self.segments.iter().map(|served: &Arc<SegmentReaderView>| served.segment.as_ref())
+    }
+}

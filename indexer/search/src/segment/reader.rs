@@ -1,0 +1,194 @@
+//! One segment, opened.
+
+use std::sync::Arc;
+
+use tantivy::{
+    BitSet, DateTime, DocId, DocSet, Index, SegmentReader, TERMINATED, TantivyDocument, Term,
+    columnar::Column,
+    directory::OwnedBytes,
+    fastfield::{AliveBitSet, write_alive_bitset},
+    schema::{Field, IndexRecordOption},
+    store::StoreReader,
+};
+use tidemark_catalog::SegmentMeta;
+use tidemark_store::StoreSecond;
+use tidemark_wal::Outcome;
+
+use super::{
+    bundle::SegmentBundle,
+    cache::CachedSegment,
+    directory::BundleDirectory,
+    document::{from_document, second_of_sort_key},
+    filter::{self, FilterKind},
+    schema::{SchemaFields, tokenizers},
+};
+use tidemark_ingest::{OperationRecord, engine::EngineError};
+
+/// Blocks of stored records that a segment keeps decompressed.
+const CACHED_STORE_BLOCKS: usize = 8;
+
+/// An open segment. Its documents are its records by seq: document 0 has the segment's first seq, and none is left out.
+pub(crate) struct OpenSegment {
+    /// What the manifest says of it.
+    pub(crate) of: SegmentMeta,
+    pub(crate) fields: Arc<SchemaFields>,
+    tantivy: tantivy::Segment,
+    /// All documents, corrected ones included.
+    pub(crate) reader: SegmentReader,
+    store: StoreReader,
+    pub(crate) op: Column<u64>,
+    pub(crate) sort_keys: Column<u64>,
+    entry_time: Column<DateTime>,
+    outcome: Column<u64>,
+    outcomes: Vec<Option<Outcome>>,
+    filter: OwnedBytes,
+    _held: Option<Arc<CachedSegment>>,
+}
+
+impl OpenSegment {
+    /// Opens the segment in `cached`. Blocks.
+    pub(crate) fn open(
+        of: &SegmentMeta,
+        fields: &Arc<SchemaFields>,
+        cached: Arc<CachedSegment>,
+    ) -> Result<Self, EngineError> {
+        let damaged = |why: String| EngineError::Damaged { key: of.key.clone(), why };
+        let bundle = SegmentBundle::open(cached.file().clone()).map_err(|e| damaged(e.to_string()))?;
+        if bundle.documents() != of.documents || of.documents != of.seq.end.saturating_sub(of.seq.start) {
+            return Err(damaged(format!(
+                "it holds {} records, the manifest says {} with seqs {:?}",
+                bundle.documents(),
+                of.documents,
+                of.seq
+            )));
+        }
+        Self::from_bundle(of, fields, &Arc::new(bundle), Some(cached)).map_err(|e| damaged(e.to_string()))
+    }
+
+    fn from_bundle(
+        of: &SegmentMeta,
+        fields: &Arc<SchemaFields>,
+        bundle: &Arc<SegmentBundle>,
+        held: Option<Arc<CachedSegment>>,
+    ) -> tantivy::Result<Self> {
+        let mut index = Index::open(BundleDirectory::new(bundle.clone()))?;
+        index.set_tokenizers(tokenizers());
+        if index.schema() != SchemaFields::schema().0 {
+            return Err(tantivy::TantivyError::SchemaError(
+                "its fields are not those of this version of tidemark".to_owned(),
+            ));
+        }
+        let one = index.searchable_segments()?.into_iter().next();
+        let tantivy = one.ok_or_else(|| tantivy::TantivyError::InvalidArgument("it holds no segment".to_owned()))?;
+        let reader = SegmentReader::open(&tantivy)?;
+        let (outcomes, outcome) = outcomes(&reader)?;
+        Ok(Self {
+            of: of.clone(),
+            fields: fields.clone(),
+            store: reader.get_store_reader(CACHED_STORE_BLOCKS)?,
+            op: reader.fast_fields().u64("op")?,
+            sort_keys: reader.fast_fields().u64("order")?,
+            entry_time: reader.fast_fields().date("entryTime")?,
+            outcome,
+            outcomes,
+            filter: bundle.filter().read_bytes()?,
+            reader,
+            tantivy,
+            _held: held,
+        })
+    }
+
+    /// Tantivy's segment, for merging.
+    pub(crate) fn tantivy(&self) -> &tantivy::Segment {
+        &self.tantivy
+    }
+
+    /// The seq of a document.
+    pub(crate) fn seq(&self, doc: DocId) -> u64 {
+        self.of.seq.start + u64::from(doc)
+    }
+
+    /// The document with that seq, `None` if it lies in another segment.
+    pub(crate) fn doc(&self, seq: u64) -> Option<DocId> {
+        let within = seq.checked_sub(self.of.seq.start)?;
+        (seq < self.of.seq.end).then(|| DocId::try_from(within).ok()).flatten()
+    }
+
+    pub(crate) fn outcome(&self, doc: DocId) -> Option<Outcome> {
+        let code = self.outcome.first(doc)?;
+        *self.outcomes.get(usize::try_from(code).ok()?)?
+    }
+
+    pub(crate) fn op(&self, doc: DocId) -> u32 {
+        self.op.first(doc).and_then(|op| u32::try_from(op).ok()).unwrap_or(0)
+    }
+
+    /// The later of the token's second and the entry's store time.
+    pub(crate) fn announced(&self, doc: DocId) -> StoreSecond {
+        let token = second_of_sort_key(self.sort_keys.first(doc).unwrap_or_default());
+        let entry = self.entry_time.first(doc).map_or(0, DateTime::into_timestamp_secs);
+        token.max(StoreSecond::from_unix(u64::try_from(entry).unwrap_or(0)))
+    }
+
+    /// The stored record. Its seq is that of the document: a builder may have stored an earlier number.
+    pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
+        let stored: TantivyDocument = self.store.get(doc).map_err(|e| self.damaged(&e))?;
+        let mut record = from_document(&self.fields, &stored).map_err(|e| self.damaged(&e))?;
+        record.seq = self.seq(doc);
+        Ok(record)
+    }
+
+    /// Whether the segment may hold the term.
+    pub(crate) fn might_contain(&self, asked: FilterKind, term: &str) -> bool {
+        filter::might_contain(&self.filter, asked, term)
+    }
+
+    /// The documents with a term, ascending, corrected ones included.
+    pub(crate) fn docs_with(&self, field: Field, term: &str) -> Result<Vec<DocId>, EngineError> {
+        docs_with(&self.reader, field, term).map_err(|e| self.damaged(&e))
+    }
+
+    /// A reader that leaves out the documents with these seqs. Shares everything with this segment.
+    pub(crate) fn reader_without(&self, hidden: impl Iterator<Item = u64>) -> Result<SegmentReader, EngineError> {
+        let mut alive = BitSet::with_max_value_and_full(self.reader.max_doc());
+        for doc in hidden.filter_map(|seq| self.doc(seq)) {
+            alive.remove(doc);
+        }
+        let mut bytes = Vec::new();
+        write_alive_bitset(&alive, &mut bytes).map_err(|e| self.damaged(&e))?;
+        let alive = AliveBitSet::open(OwnedBytes::new(bytes));
+        SegmentReader::open_with_custom_alive_set(&self.tantivy, Some(alive)).map_err(|e| self.damaged(&e))
+    }
+
+    pub(crate) fn damaged(&self, why: &impl ToString) -> EngineError {
+        EngineError::Damaged { key: self.of.key.clone(), why: why.to_string() }
+    }
+}
+
+/// The outcomes by their ordinal in this segment, and the column of ordinals.
+fn outcomes(reader: &SegmentReader) -> tantivy::Result<(Vec<Option<Outcome>>, Column<u64>)> {
+    let Some(column) = reader.fast_fields().str("outcome")? else {
+        return Ok((Vec::new(), Column::build_empty_column(reader.max_doc())));
+    };
+    let mut outcomes = Vec::new();
+    for ord in 0..column.num_terms() as u64 {
+        let mut name = String::new();
+        column.ord_to_str(ord, &mut name)?;
+        outcomes.push(Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == name));
+    }
+    Ok((outcomes, column.ords().clone()))
+}
+
+/// The documents with a term, ascending, whether they are shown or not.
+pub(crate) fn docs_with(reader: &SegmentReader, field: Field, term: &str) -> tantivy::Result<Vec<DocId>> {
+    let index = reader.inverted_index(field)?;
+    let postings = index.read_postings(&Term::from_field_text(field, term), IndexRecordOption::Basic)?;
+    let mut docs = Vec::new();
+    if let Some(mut postings) = postings {
+        while postings.doc() != TERMINATED {
+            docs.push(postings.doc());
+            postings.advance();
+        }
+    }
+    Ok(docs)
+}

@@ -1,0 +1,110 @@
+//! A directory for segments that are being written: in a temporary folder, without waiting for the disk.
+
+use std::{
+    fs, io,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tantivy::directory::{
+    AntiCallToken, Directory, FileHandle, MmapDirectory, TerminatingWrite, WatchCallback, WatchHandle, WritePtr,
+    error::{DeleteError, OpenReadError, OpenWriteError},
+};
+use tempfile::TempDir;
+
+/// Nothing in here outlives the process: what is kept is packed, uploaded and verified elsewhere. So nothing is synced.
+#[derive(Clone, Debug)]
+pub(crate) struct TempDirectory {
+    files: MmapDirectory,
+    folder: Arc<TempDir>,
+}
+
+impl TempDirectory {
+    /// A new directory in folder `parent`.
+    pub(crate) fn new(parent: &Path) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("segment-").tempdir_in(parent)?;
+        let files = MmapDirectory::open(folder.path()).map_err(io::Error::other)?;
+        Ok(Self { files, folder: Arc::new(folder) })
+    }
+
+    /// The names of all files of the index in here, in order.
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for item in fs::read_dir(self.folder.path())? {
+            let name = item?.file_name().to_string_lossy().into_owned();
+            // What starts with a dot is Tantivy's record of its own files, of use to a writer only.
+            if !name.starts_with('.') {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// A file of the index as it lies on the disk.
+    pub(crate) fn file(&self, name: &str) -> io::Result<fs::File> {
+        fs::File::open(self.folder.path().join(name))
+    }
+
+    fn path(&self, path: &Path) -> PathBuf {
+        self.folder.path().join(path)
+    }
+}
+
+/// A file that needs no sync when it ends.
+struct UnsyncedFile(fs::File);
+
+impl Write for UnsyncedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl TerminatingWrite for UnsyncedFile {
+    fn terminate_ref(&mut self, _: AntiCallToken) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Directory for TempDirectory {
+    fn get_file_handle(&self, path: &Path) -> Result<Arc<dyn FileHandle>, OpenReadError> {
+        self.files.get_file_handle(path)
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool, OpenReadError> {
+        self.files.exists(path)
+    }
+
+    fn atomic_read(&self, path: &Path) -> Result<Vec<u8>, OpenReadError> {
+        self.files.atomic_read(path)
+    }
+
+    fn delete(&self, path: &Path) -> Result<(), DeleteError> {
+        self.files.delete(path)
+    }
+
+    fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
+        let file = fs::File::create_new(self.path(path)).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => OpenWriteError::FileAlreadyExists(path.to_owned()),
+            _ => OpenWriteError::wrap_io_error(e, path.to_owned()),
+        })?;
+        Ok(BufWriter::new(Box::new(UnsyncedFile(file))))
+    }
+
+    fn atomic_write(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+        fs::write(self.path(path), data)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn watch(&self, _: WatchCallback) -> tantivy::Result<WatchHandle> {
+        Ok(WatchHandle::empty())
+    }
+}

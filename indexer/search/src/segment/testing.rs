@@ -1,0 +1,320 @@
+//! What the tests of the engine and of search share: random histories, and an index that they are published to.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tidemark_catalog::{
+    CompactionResult, Cursor, Generation, IndexChain, Manifest, ObjectKind, ObjectName, PublishRequest, RecordCounts,
+    SegmentMeta, SetDigest, SidecarMeta, WriterIdentity, WriterLease,
+};
+use tidemark_store::{Clock, Entropy, Store, StoreSecond, UserMetadata};
+use tidemark_wal::{Contributor, Evidence, Log, OperationKind, Outcome, OutcomeDecision, Token};
+
+use super::engine::{EngineOptions, TantivyEngine};
+use tidemark_ingest::{
+    OperationRecord,
+    engine::{IndexEngine, PackedSegment, RecordMarks, SegmentFile},
+};
+
+/// The second at which test histories begin.
+pub(crate) const BEGIN: u64 = 1_700_000_000;
+
+/// A record to be: everything but its seq.
+pub(crate) fn record() -> impl Strategy<Value = OperationRecord> {
+    let place = (0u64..50, any::<[u8; 16]>(), 0u32..3);
+    let names = (select(vec!["red", "green", "blue"]), select(vec!["main", "dev"]), 0..3usize);
+    let outcome = select(vec![
+        Outcome::Committed,
+        Outcome::Committed,
+        Outcome::Committed,
+        Outcome::Late,
+        Outcome::Aborted,
+        Outcome::Malformed,
+        Outcome::Duplicate,
+    ]);
+    let words = vec(select(vec!["fix", "fixing", "the", "bug", "release", "tide", "7"]), 0..6);
+    let people = vec(select(vec![("Ada", "ada@x.org"), ("Bob", "bob@x.org"), ("", "c@x.org")]), 0..3);
+    let key = option::of((select(vec!["w", "v"]), select(vec!["k1", "k2", "k3"])));
+    (place, names, outcome, words, people, key, 0u64..40).prop_map(
+        |((second, random, op), (repo, label, kind), outcome, words, people, key, late)| {
+            let token = Token::from_parts(StoreSecond::from_unix(BEGIN + second), random);
+            let named = |(name, email): (&str, &str)| Contributor { name: name.to_owned(), email: email.to_owned() };
+            OperationRecord {
+                op,
+                kind: [OperationKind::Bundle, OperationKind::Label, OperationKind::Malformed][kind],
+                repo: (kind < 2).then(|| repo.to_owned()),
+                label: (kind == 1).then(|| label.to_owned()),
+                entity: (kind == 1).then(|| format!("label/{repo}/{label}")),
+                message: (!words.is_empty()).then(|| words.join(" ")),
+                contributors: people.into_iter().map(named).collect(),
+                writer: key.map(|(writer, _)| writer.to_owned()),
+                idempotency_key: key.map(|(_, key)| key.to_owned()),
+                payload: json!({"build": {"number": second}, "tags": [repo]}),
+                decision: decision(token, outcome, late),
+                ..plain(token)
+            }
+        },
+    )
+}
+
+fn decision(token: Token, outcome: Outcome, late: u64) -> OutcomeDecision {
+    OutcomeDecision {
+        outcome,
+        evidence: (outcome == Outcome::Committed).then_some(Evidence::Bound),
+        entry_time: token.second(),
+        completed: Some(StoreSecond::from_unix(token.second().unix() + late)),
+        observations: Vec::new(),
+    }
+}
+
+/// A committed operation without anything else.
+pub(crate) fn plain(token: Token) -> OperationRecord {
+    OperationRecord {
+        seq: 0,
+        token,
+        op: 0,
+        kind: OperationKind::Entry,
+        decision: decision(token, Outcome::Committed, 0),
+        entity: None,
+        repo: None,
+        bundle: None,
+        label: None,
+        context: None,
+        diamond: None,
+        split: None,
+        path: None,
+        message: None,
+        contributors: Vec::new(),
+        client_time: None,
+        size: 10,
+        leaf_size: None,
+        count: None,
+        writer: None,
+        idempotency_key: None,
+        reason: None,
+        payload: serde_json::Value::Null,
+        descriptor: serde_json::Value::Null,
+        text: None,
+    }
+}
+
+/// A token of second `BEGIN + second` with a random part that `n` begins.
+pub(crate) fn token(second: u64, n: u32) -> Token {
+    let mut random = [0; 16];
+    random[..4].copy_from_slice(&n.to_be_bytes());
+    Token::from_parts(StoreSecond::from_unix(BEGIN + second), random)
+}
+
+/// A history in batches: each continues the tokens of the one before, but for corrections of aborted operations.
+pub(crate) fn history() -> impl Strategy<Value = Vec<Vec<OperationRecord>>> {
+    let batch = (vec(record(), 1..12), vec(any::<prop::sample::Index>(), 0..3));
+    vec(batch, 1..6).prop_map(|batches| {
+        let mut aborted: Vec<OperationRecord> = Vec::new();
+        let mut history = Vec::new();
+        for ((records, corrected), number) in batches.into_iter().zip(0u64..) {
+            let mut batch = placed(records, number);
+            for index in corrected {
+                if !aborted.is_empty() {
+                    let mut record = aborted.remove(index.index(aborted.len()));
+                    record.decision.outcome = Outcome::Committed;
+                    batch.push(record);
+                }
+            }
+            aborted.extend(batch.iter().filter(|record| record.decision.outcome == Outcome::Aborted).cloned());
+            history.push(batch);
+        }
+        history
+    })
+}
+
+/// The records of one batch, in token order and with each (token, op) once.
+fn placed(records: Vec<OperationRecord>, number: u64) -> Vec<OperationRecord> {
+    let moved = records.into_iter().map(|mut record| {
+        let mut random = [0; 16];
+        random.copy_from_slice(&record.token.as_bytes()[4..]);
+        let second = record.token.second().unix() + 50 * number;
+        record.token = Token::from_parts(StoreSecond::from_unix(second), random);
+        ((record.token, record.op), record)
+    });
+    moved.collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+/// An index in memory with its one writer.
+pub(crate) struct TestIndex {
+    pub(crate) store: Store,
+    pub(crate) log: Log,
+    pub(crate) chain: IndexChain,
+    pub(crate) engine: Arc<TantivyEngine>,
+    pub(crate) records: Vec<OperationRecord>,
+    pub(crate) marks: RecordMarks,
+    pub(crate) writer_lease: WriterLease,
+    entropy: Entropy,
+    folder: TempDir,
+}
+
+impl TestIndex {
+    pub(crate) async fn new() -> Self {
+        Self::with_cache(1 << 30).await
+    }
+
+    pub(crate) async fn with_cache(bytes: u64) -> Self {
+        let (store, entropy) = (Store::memory(), Entropy::seeded(1));
+        let log = Log::over(Store::memory(), vec![Store::memory()]);
+        let clock = Clock::new(log.stores(), "test");
+        let chain = IndexChain::open(&store, Generation::first(), entropy.clone());
+        let writer_lease =
+            chain.acquire(WriterIdentity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
+        let folder = TempDir::new().unwrap();
+        let engine = Arc::new(engine(&store, &folder, bytes));
+        let (records, marks) = (Vec::new(), RecordMarks::default());
+        Self { store, log, chain, engine, records, marks, writer_lease, entropy, folder }
+    }
+
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.writer_lease.manifest().state
+    }
+
+    /// Another engine over the same store, with a cache of its own.
+    pub(crate) fn another_engine(&self, bytes: u64) -> TantivyEngine {
+        engine(&self.store, &self.folder, bytes)
+    }
+
+    /// Publishes a batch as one segment, with the marks that it causes.
+    pub(crate) async fn publish(&mut self, mut batch: Vec<OperationRecord>) {
+        let first_seq = self.manifest().next_seq;
+        for (record, seq) in batch.iter_mut().zip(first_seq..) {
+            record.seq = seq;
+        }
+        let segment = self.build(&batch).await;
+        let sidecars = self.mark(&batch).await;
+        let from = self.manifest().cursor;
+        let last = batch.iter().map(|record| record.token.second().next()).max().unwrap_or_default();
+        let to = Cursor(last).max(from);
+        self.records.extend(batch);
+        let records = segment.documents;
+        let segments = vec![segment];
+        let publication = PublishRequest { from, to, horizon: to.second(), first_seq, records, segments, sidecars };
+        self.writer_lease.publish(publication).await.unwrap();
+    }
+
+    async fn build(&self, batch: &[OperationRecord]) -> SegmentMeta {
+        let mut builder = self.engine.builder().unwrap();
+        for chunk in batch.chunks(3) {
+            builder.add(chunk.to_vec()).await.unwrap();
+        }
+        let packed = builder.finish().await.unwrap();
+        self.put(packed, batch).await
+    }
+
+    async fn put(&self, packed: PackedSegment, records: &[OperationRecord]) -> SegmentMeta {
+        let key = self.name(ObjectKind::Segment);
+        match &packed.file {
+            SegmentFile::File(path) => self.store.put_file(&key, path).await.unwrap(),
+            SegmentFile::Memory(bytes) => self.store.put(&key, bytes.clone()).await.unwrap(),
+        }
+        let (counts, digest) = sums(records);
+        SegmentMeta {
+            key,
+            size: packed.size,
+            checksum: packed.checksum,
+            digest,
+            first: records.iter().map(|record| record.token).min().unwrap(),
+            last: records.iter().map(|record| record.token).max().unwrap(),
+            seq: records[0].seq..records[records.len() - 1].seq + 1,
+            counts,
+            documents: packed.documents,
+        }
+    }
+
+    fn name(&self, kind: ObjectKind) -> String {
+        ObjectName::new(&self.manifest().generation, kind, self.writer_lease.epoch(), &self.entropy).to_string()
+    }
+
+    async fn mark(&mut self, batch: &[OperationRecord]) -> Vec<SidecarMeta> {
+        let all: Vec<OperationRecord> = self.records.iter().chain(batch).cloned().collect();
+        let marks = naive_marks(&all);
+        let new = RecordMarks {
+            corrected: &marks.corrected - &self.marks.corrected,
+            outdated: &marks.outdated - &self.marks.outdated,
+        };
+        self.marks = marks;
+        if new.is_empty() {
+            return Vec::new();
+        }
+        let body = self.engine.pack_marks(&new).unwrap();
+        let key = self.name(ObjectKind::Sidecar);
+        self.store.put(&key, body.clone()).await.unwrap();
+        let corrected: Vec<OperationRecord> =
+            all.into_iter().filter(|record| new.corrected.contains(record.seq)).collect();
+        let (counts, digest) = sums(&corrected);
+        let checksum = hex::encode(Sha256::digest(&body));
+        let (size, outdated) = (body.len() as u64, new.outdated.len());
+        vec![SidecarMeta { key, size, checksum, corrected: new.corrected.len(), outdated, counts, digest }]
+    }
+
+    /// Merges the segments at these places into one.
+    pub(crate) async fn merge(&mut self, places: std::ops::Range<usize>) {
+        let inputs = self.manifest().segments[places].to_vec();
+        let packed = self.engine.merge(&inputs).await.unwrap();
+        let seqs = inputs[0].seq.start..inputs[inputs.len() - 1].seq.end;
+        let held: Vec<OperationRecord> =
+            self.records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect();
+        let adds = vec![self.put(packed, &held).await];
+        let removes = inputs.into_iter().map(|segment| segment.key).collect();
+        self.writer_lease.adopt(CompactionResult { removes, adds, ..CompactionResult::default() }).await.unwrap();
+    }
+
+    /// Writes an entry to the log.
+    pub(crate) async fn write_entry(&self, token: Token, body: &'static str) {
+        let created = self.log.entries.create(&token.to_string(), body.into(), &UserMetadata::new()).await;
+        assert!(matches!(created, tidemark_store::Create::Committed), "{created:?}");
+    }
+
+    /// What is shown: records that no correction replaced.
+    pub(crate) fn standing(&self) -> impl Iterator<Item = &OperationRecord> {
+        self.records.iter().filter(|record| !self.marks.corrected.contains(record.seq))
+    }
+}
+
+fn engine(store: &Store, folder: &TempDir, cache_bytes: u64) -> TantivyEngine {
+    let options = EngineOptions { cache_folder: folder.path().to_owned(), cache_bytes };
+    TantivyEngine::open(store.clone(), &options).unwrap()
+}
+
+fn sums(records: &[OperationRecord]) -> (RecordCounts, SetDigest) {
+    let (mut counts, mut digest) = (RecordCounts::default(), SetDigest::default());
+    for record in records {
+        counts.add(record.decision.outcome);
+        digest.insert(record.token, record.op, record.decision.outcome, record.decision.evidence);
+    }
+    (counts, digest)
+}
+
+/// The marks of a history, from first principles.
+pub(crate) fn naive_marks(records: &[OperationRecord]) -> RecordMarks {
+    let mut marks = RecordMarks::default();
+    let mut latest = BTreeMap::new();
+    for record in records {
+        if let Some(before) = latest.insert((record.token, record.op), record.seq) {
+            marks.corrected.insert(before);
+        }
+    }
+    let mut newest: BTreeMap<&str, (tidemark_ingest::engine::LatestCommit, u64)> = BTreeMap::new();
+    for record in records.iter().filter(|record| !marks.corrected.contains(record.seq)) {
+        let Some((entity, current)) = record.entity_commit() else { continue };
+        match newest.get(entity) {
+            Some((known, _)) if *known > current => {
+                marks.outdated.insert(record.seq);
+            }
+            _ => {
+                if let Some((_, seq)) = newest.insert(entity, (current, record.seq)) {
+                    marks.outdated.insert(seq);
+                }
+            }
+        }
+    }
+    marks
+}

@@ -1,0 +1,187 @@
+//! The engine against naive answers from the same history.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tidemark_store::StoreSecond;
+use tidemark_wal::{Outcome, Token};
+
+use super::testing::{BEGIN, TestIndex, history, plain, token};
+use tidemark_ingest::{
+    OperationRecord,
+    engine::{AbortedOperation, AbortedQuery, EngineError, IndexEngine, Lookup, RecordedOutcome, WriterKey},
+};
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Every question about every name of the history, and some names that it does not have.
+async fn answers_are_right(index: &TestIndex, lookup: &dyn Lookup) -> Result<(), TestCaseError> {
+    let records = &index.records;
+    let corrected = |record: &OperationRecord| index.marks.corrected.contains(record.seq);
+    let mut tokens: Vec<Token> = records.iter().map(|record| record.token).collect();
+    tokens.extend([token(3, 9), Token::from_bytes([255; 20])]);
+    for (token, found) in tokens.iter().zip(lookup.recorded_outcomes(&tokens).await.unwrap()) {
+        let of = records.iter().filter(|record| record.token == *token);
+        let mut wanted: Vec<RecordedOutcome> = of
+            .map(|record| {
+                let (outcome, corrected) = (record.decision.outcome, corrected(record));
+                RecordedOutcome { op: record.op, seq: record.seq, outcome, corrected }
+            })
+            .collect();
+        wanted.sort_by_key(|decided| (decided.op, decided.seq));
+        prop_assert_eq!(found, wanted);
+    }
+    let (mut current, mut committed) = (BTreeMap::new(), BTreeMap::new());
+    let mut unsettled = Vec::new();
+    for record in index.standing() {
+        if let Some((entity, this)) = record.entity_commit() {
+            let newest = current.entry(entity.to_owned()).or_insert(this);
+            *newest = this.max(*newest);
+        }
+        if let Some(key) = record.writer_key().filter(|_| record.is_committed()) {
+            let smallest = committed.entry(key).or_insert((record.token, record.op));
+            *smallest = (*smallest).min((record.token, record.op));
+        }
+        let (entry_time, evidence) = (record.decision.entry_time, record.decision.evidence);
+        if record.decision.outcome == Outcome::Aborted && record.token.second().max(entry_time).unix() >= BEGIN + 30 {
+            unsettled.push(AbortedOperation {
+                token: record.token,
+                op: record.op,
+                seq: record.seq,
+                entry_time,
+                evidence,
+            });
+        }
+    }
+    for repo in ["red", "green", "blue", "none"] {
+        let entity = format!("label/{repo}/main");
+        let found = lookup.latest_commits(std::slice::from_ref(&entity)).await.unwrap();
+        prop_assert_eq!(found, vec![current.get(&entity).copied()]);
+    }
+    for (writer, key) in [("w", "k1"), ("w", "k2"), ("v", "k1"), ("v", "k3"), ("", "k1")] {
+        let key = WriterKey { writer: writer.to_owned(), key: key.to_owned() };
+        let found = lookup.first_commits(std::slice::from_ref(&key)).await.unwrap();
+        prop_assert_eq!(found, vec![committed.get(&key).copied()]);
+    }
+    unsettled.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
+    let from = StoreSecond::from_unix(BEGIN + 30);
+    let mut query = AbortedQuery { seconds: from..StoreSecond::KSUID_END, after: None, limit: usize::MAX };
+    prop_assert_eq!(&lookup.aborted_operations(&query).await.unwrap(), &unsettled);
+    query.limit = 2;
+    let mut piecewise = Vec::new();
+    loop {
+        let found = lookup.aborted_operations(&query).await.unwrap();
+        let Some(last) = found.last() else { break };
+        query.after = Some(last.token);
+        prop_assert!(found.len() <= 4, "at most three operations an entry");
+        piecewise.extend(found);
+    }
+    prop_assert_eq!(piecewise, unsettled);
+    Ok(())
+}
+
+async fn records_are_kept(index: &TestIndex, engine: &dyn IndexEngine) -> Result<(), TestCaseError> {
+    let mut kept = Vec::new();
+    for segment in &index.manifest().segments {
+        kept.extend(engine.records(segment, segment.seq.clone()).await.unwrap());
+    }
+    prop_assert_eq!(&kept, &index.records);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn look_ups_and_merges_equal_the_naive_model(history in history(), cut: prop::sample::Index) {
+        block_on(async {
+            let mut index = TestIndex::new().await;
+            for batch in history {
+                index.publish(batch).await;
+                let lookup = index.engine.open(index.manifest()).await.unwrap();
+                answers_are_right(&index, lookup.as_ref()).await?;
+            }
+            records_are_kept(&index, index.engine.as_ref()).await?;
+            let count = index.manifest().segments.len();
+            let cut = cut.index(count);
+            for places in [0..cut, 0..count - cut.saturating_sub(1)] {
+                if places.len() > 1 {
+                    index.merge(places).await;
+                }
+            }
+            records_are_kept(&index, index.engine.as_ref()).await?;
+            // A process that starts anew, with the segments fetched from the store.
+            let anew = index.another_engine(1 << 30);
+            records_are_kept(&index, &anew).await?;
+            let lookup = anew.open(index.manifest()).await.unwrap();
+            answers_are_right(&index, lookup.as_ref()).await?;
+            // And one without room for any segment.
+            let lookup = index.another_engine(0).open(index.manifest()).await.unwrap();
+            answers_are_right(&index, lookup.as_ref()).await
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn every_damaged_byte_of_a_segment_gives_an_error_that_names_it() {
+    let mut index = TestIndex::new().await;
+    index.publish((0..3).map(|n| plain(token(1, n))).collect()).await;
+    let segment = index.manifest().segments[0].clone();
+    let whole = index.store.get(&segment.key, 1 << 30).await.unwrap().unwrap().body.unwrap();
+    for at in (0..whole.len()).step_by(97).chain([whole.len() - 1]) {
+        let mut damaged = whole.to_vec();
+        damaged[at] ^= 0x41;
+        index.store.put(&segment.key, damaged.into()).await.unwrap();
+        let error = index.another_engine(1 << 30).open(index.manifest()).await.err().unwrap();
+        assert!(matches!(&error, EngineError::Damaged { key, .. } if *key == segment.key), "byte {at}: {error}");
+    }
+    index.store.put(&segment.key, whole.slice(..whole.len() / 2)).await.unwrap();
+    let error = index.another_engine(1 << 30).open(index.manifest()).await.err().unwrap();
+    assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
+    index.store.delete(std::slice::from_ref(&segment.key)).await.unwrap();
+    let error = index.another_engine(1 << 30).open(index.manifest()).await.err().unwrap();
+    assert!(matches!(error, EngineError::Gone { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_opened_manifest_outlives_its_objects_in_store_and_cache() {
+    let mut index = TestIndex::with_cache(1 << 18).await;
+    index.publish(vec![plain(token(1, 1))]).await;
+    index.publish(vec![plain(token(2, 2))]).await;
+    let lookup = index.engine.open(index.manifest()).await.unwrap();
+    let keys: Vec<String> = index.manifest().segments.iter().map(|segment| segment.key.clone()).collect();
+    index.merge(0..2).await;
+    index.store.delete(&keys).await.unwrap();
+    index.engine.open(index.manifest()).await.unwrap();
+    let found = lookup.recorded_outcomes(&[token(1, 1), token(2, 2)]).await.unwrap();
+    assert!(found.iter().all(|decided| decided.len() == 1));
+}
+
+#[tokio::test]
+async fn what_is_too_deep_or_too_long_to_index_is_kept_all_the_same() {
+    let mut index = TestIndex::new().await;
+    let mut deep = serde_json::json!("bottom");
+    for _ in 0..30 {
+        deep = serde_json::json!({ "deeper": [deep] });
+    }
+    let long = "x".repeat(100_000);
+    let record = OperationRecord {
+        payload: serde_json::json!({ "deep": deep, long.clone(): long.clone(), "list": [null, [1]] }),
+        descriptor: serde_json::json!(["no object"]),
+        entity: Some(long.clone()),
+        repo: Some(long.clone()),
+        message: Some(long.clone()),
+        path: Some(long.clone()),
+        idempotency_key: Some(long.clone()),
+        writer: Some(String::new()),
+        ..plain(token(1, 1))
+    };
+    index.publish(vec![record]).await;
+    records_are_kept(&index, index.engine.as_ref()).await.unwrap();
+    let lookup = index.engine.open(index.manifest()).await.unwrap();
+    assert!(lookup.latest_commits(std::slice::from_ref(&long)).await.unwrap()[0].is_some());
+    let key = WriterKey { writer: String::new(), key: long };
+    assert!(lookup.first_commits(&[key]).await.unwrap()[0].is_some());
+}

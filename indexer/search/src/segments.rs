@@ -1,0 +1,181 @@
+//! What a search runs over: the segments of a manifest and the segments of the overlay, behind one face.
+
+use std::sync::Arc;
+
+use tantivy::{DocId, SegmentReader, Term, columnar::Column, query::Bm25StatisticsProvider, schema::Field};
+use tidemark_wal::Token;
+
+use super::{api::SearchRequest, error::SearchError, overlay::OverlaySegment};
+use crate::segment::{ManifestView, SegmentReaderView, token_sort_key};
+use tidemark_ingest::{OperationRecord, engine::EngineError};
+
+/// One segment of what is searched.
+#[derive(Clone, Copy)]
+pub(crate) enum SearchableSegment<'a> {
+    /// Decided records.
+    Sealed(&'a ManifestView, &'a Arc<SegmentReaderView>),
+    /// Pending operations.
+    Pending(&'a Arc<OverlaySegment>),
+}
+
+impl<'a> SearchableSegment<'a> {
+    /// The segments that a request looks at, those with the newest tokens last.
+    pub(crate) fn all(
+        index: &'a ManifestView,
+        pending: &'a [Arc<OverlaySegment>],
+        request: &SearchRequest,
+    ) -> Vec<Self> {
+        let sealed = index.segments.iter().map(|view| SearchableSegment::Sealed(index, view));
+        let sealed = sealed.filter(|_| request.sealed != Some(false));
+        let pending = pending.iter().map(SearchableSegment::Pending);
+        let pending = pending.filter(|_| request.sealed != Some(true) && request.current != Some(true));
+        let mut segments: Vec<Self> = sealed.chain(pending).filter(|segment| segment.overlaps(request)).collect();
+        segments.sort_by_key(SearchableSegment::last);
+        segments
+    }
+
+    pub(crate) fn reader(&self) -> &'a SegmentReader {
+        match self {
+            SearchableSegment::Sealed(_, view) => &view.reader,
+            SearchableSegment::Pending(segment) => &segment.reader,
+        }
+    }
+
+    pub(crate) fn sort_keys(&self) -> &'a Column<u64> {
+        match self {
+            SearchableSegment::Sealed(_, view) => &view.segment.sort_keys,
+            SearchableSegment::Pending(segment) => &segment.sort_keys,
+        }
+    }
+
+    /// The smallest token.
+    pub(crate) fn first(&self) -> Token {
+        match self {
+            SearchableSegment::Sealed(_, view) => view.segment.of.first,
+            SearchableSegment::Pending(segment) => segment.first,
+        }
+    }
+
+    /// The largest token.
+    pub(crate) fn last(&self) -> Token {
+        match self {
+            SearchableSegment::Sealed(_, view) => view.segment.of.last,
+            SearchableSegment::Pending(segment) => segment.last,
+        }
+    }
+
+    /// A number that no other document of the view has: the seq, or one above all seqs.
+    pub(crate) fn number(&self, doc: DocId) -> u64 {
+        match self {
+            SearchableSegment::Sealed(_, view) => view.segment.seq(doc),
+            SearchableSegment::Pending(segment) => segment.number + u64::from(doc),
+        }
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        matches!(self, SearchableSegment::Sealed(..))
+    }
+
+    pub(crate) fn is_current(&self, doc: DocId) -> bool {
+        match self {
+            SearchableSegment::Sealed(index, view) => index.is_current(&view.segment, doc),
+            SearchableSegment::Pending(_) => false,
+        }
+    }
+
+    pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
+        match self {
+            SearchableSegment::Sealed(_, view) => view.segment.record(doc),
+            SearchableSegment::Pending(segment) => segment.record(doc),
+        }
+    }
+
+    /// Whether some token of the segment may lie in the range that is asked for.
+    fn overlaps(&self, request: &SearchRequest) -> bool {
+        request.from.is_none_or(|from| from <= self.last()) && request.to.is_none_or(|to| self.first() < to)
+    }
+}
+
+/// The filter of a request that are not segment of its query, for one segment.
+pub(crate) struct RangeFilter<'a> {
+    segment: SearchableSegment<'a>,
+    from: Option<Token>,
+    to: Option<Token>,
+    current: Option<bool>,
+}
+
+impl<'a> RangeFilter<'a> {
+    /// `None` if every document of the segment fulfils them.
+    pub(crate) fn new(segment: SearchableSegment<'a>, request: &SearchRequest) -> Option<Self> {
+        let filter = Self {
+            segment,
+            from: request.from.filter(|from| *from > segment.first()),
+            to: request.to.filter(|to| *to <= segment.last()),
+            // Nothing that is pending is current, so that only sealed records need a look.
+            current: request.current.filter(|_| segment.is_sealed()),
+        };
+        let any = filter.from.is_some() || filter.to.is_some() || filter.current.is_some();
+        any.then_some(filter)
+    }
+
+    pub(crate) fn contains(&self, doc: DocId) -> bool {
+        self.in_range(doc) && self.current.is_none_or(|current| self.segment.is_current(doc) == current)
+    }
+
+    fn in_range(&self, doc: DocId) -> bool {
+        let sort_key = self.segment.sort_keys().first(doc).unwrap_or_default();
+        let (from, to) = (self.from.as_ref().map(token_sort_key), self.to.as_ref().map(token_sort_key));
+        if from == Some(sort_key) || to == Some(sort_key) {
+            // The first eight bytes of the token do not tell: the rest of it is in the record.
+            let token = self.segment.record(doc).map(|record| record.token);
+            return token
+                .is_ok_and(|token| self.from.is_none_or(|from| from <= token) && self.to.is_none_or(|to| token < to));
+        }
+        from.is_none_or(|from| from < sort_key) && to.is_none_or(|to| sort_key < to)
+    }
+}
+
+/// Frequencies over all sealed segments, so that a score does not depend on how records lie in segments, nor change from
+/// page to page with the overlay.
+pub(crate) struct TermStatistics<'a> {
+    readers: Vec<&'a SegmentReader>,
+}
+
+impl<'a> TermStatistics<'a> {
+    pub(crate) fn new(index: &'a ManifestView, pending: &'a [Arc<OverlaySegment>]) -> Self {
+        let mut readers: Vec<_> = index.segments.iter().map(|view| &view.segment.reader).collect();
+        if readers.is_empty() {
+            readers = pending.iter().map(|segment| &segment.reader).collect();
+        }
+        Self { readers }
+    }
+}
+
+impl Bm25StatisticsProvider for TermStatistics<'_> {
+    fn total_num_tokens(&self, field: Field) -> tantivy::Result<u64> {
+        let counts = self.readers.iter().map(|reader| Ok(reader.inverted_index(field)?.total_num_tokens()));
+        counts.sum()
+    }
+
+    fn total_num_docs(&self) -> tantivy::Result<u64> {
+        Ok(self.readers.iter().map(|reader| u64::from(reader.max_doc())).sum())
+    }
+
+    fn doc_freq(&self, term: &Term) -> tantivy::Result<u64> {
+        let counts = self.readers.iter().map(|reader| {
+            let count = reader.inverted_index(term.field())?.doc_freq(term)?;
+            Ok(u64::from(count))
+        });
+        // A term that only the overlay has counts as rare, not as impossible.
+        counts.sum::<tantivy::Result<u64>>()
+    }
+}
+
+/// An object that is missing is the store's fault: the question is a good one and may be asked again.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` is given")]
+pub(crate) fn engine_error(error: EngineError) -> SearchError {
+    match error {
+        EngineError::Gone { .. } | EngineError::Store(_) => SearchError::stored(&error),
+        _ => SearchError::Internal { detail: error.to_string() },
+    }
+}

@@ -1,0 +1,35 @@
+//! What the HTTP layer needs of search.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidemark_ingest::FailureCause;
+use tidemark_wal::Token;
+
+use super::{
+    api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
+    error::SearchError,
+};
+
+/// Search as the HTTP layer uses it. [`IndexSearcher`](crate::IndexSearcher) implements it, and a fake in the HTTP tests.
+#[async_trait]
+pub trait SearchService: Send + Sync + 'static {
+    /// Answers a search.
+    async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError>;
+    /// One entry with its operations.
+    async fn entry(&self, token: Token) -> Result<EntryAnswer, SearchError>;
+    /// The history of an entity.
+    async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError>;
+    /// What the search knows about the index; `None` before it has read a manifest. Never fails and never waits.
+    fn status(&self) -> Option<StatusAnswer>;
+    /// Why there is no status yet.
+    fn not_ready(&self) -> String {
+        "no manifest was read yet".to_owned()
+    }
+    /// What keeps the search from being current, each with a message.
+    fn failures(&self) -> Vec<(FailureCause, String)> {
+        Vec::new()
+    }
+    /// Waits until the entry `token` is visible, sealed or in the overlay.
+    async fn wait_for(&self, token: Token, timeout: Duration) -> Result<(), SearchError>;
+}

@@ -1,0 +1,24 @@
+//! Where a hit stands in the order of hits.
+
+use serde::{Deserialize, Serialize};
+
+/// A hit's place in the order of hits. Stored in page cursors as a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct SortKey(
+    /// What is sorted by: the token's sort key, or the score.
+    pub(crate) u64,
+    /// The document's number in the view, which makes the key unique.
+    pub(crate) u64,
+);
+
+impl SortKey {
+    /// The key that sorts the other way round.
+    pub(crate) fn reversed(self) -> Self {
+        Self(!self.0, !self.1)
+    }
+
+    /// A score as a number that sorts like it: the bits of a float that is not negative do.
+    pub(crate) fn of_score(score: f32) -> u64 {
+        u64::from(score.max(0.0).to_bits())
+    }
+}

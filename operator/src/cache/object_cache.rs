@@ -1,0 +1,246 @@
+//! The cache itself.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use parking_lot::RwLock;
+
+use super::{
+    data_pod::DataPod,
+    name::NamespacedName,
+    owned_object::{ChildKind, OwnedObject},
+};
+use crate::own_writes::OwnWrites;
+
+/// Names a child inside of its WAL.
+pub(crate) type ChildKey = (ChildKind, Arc<str>);
+
+/// Everything with the labels of one WAL.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnedObjects {
+    pub(crate) children: BTreeMap<ChildKey, Arc<OwnedObject>>,
+    pub(crate) pods: BTreeMap<Arc<str>, Arc<DataPod>>,
+}
+
+impl OwnedObjects {
+    /// The child `name` of kind `kind`.
+    pub(crate) fn child(&self, kind: ChildKind, name: &str) -> Option<&Arc<OwnedObject>> {
+        self.children.get(&(kind, Arc::from(name)))
+    }
+}
+
+/// What exists. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ObjectCache {
+    inner: Arc<RwLock<ObjectIndex>>,
+}
+
+#[derive(Debug, Default)]
+struct ObjectIndex {
+    by_owner: HashMap<NamespacedName, OwnedObjects>,
+    /// The owner that an object was last put under: its label may change.
+    owners: HashMap<ObjectKey, NamespacedName>,
+    /// Digests of what is being written.
+    own_writes: OwnWrites<ObjectKey, String>,
+}
+
+/// Names an object in the cluster: its kind (none is a pod), namespace and name.
+type ObjectKey = (Option<ChildKind>, Arc<str>, Arc<str>);
+
+impl ObjectCache {
+    /// What exists of the WAL `key`.
+    pub(crate) fn owned(&self, key: &NamespacedName) -> OwnedObjects {
+        self.inner.read().by_owner.get(key).cloned().unwrap_or_default()
+    }
+
+    /// One child.
+    pub(crate) fn child(&self, key: &NamespacedName, kind: ChildKind, name: &str) -> Option<Arc<OwnedObject>> {
+        self.inner.read().by_owner.get(key)?.child(kind, name).cloned()
+    }
+
+    /// Every pod.
+    pub(crate) fn pods(&self) -> Vec<Arc<DataPod>> {
+        self.inner.read().by_owner.values().flat_map(|owned| owned.pods.values().cloned()).collect()
+    }
+
+    /// A child with this digest is about to be written; [`ObjectCache::finish_write`] follows.
+    pub(crate) fn begin_write(&self, kind: ChildKind, key: &NamespacedName, name: &str, digest: &str) {
+        let object = (Some(kind), key.namespace.clone(), name.into());
+        self.inner.write().own_writes.begin(object, digest.to_owned());
+    }
+
+    /// Keeps the answer to a write; `None` if it is not known whether the write took effect.
+    pub(crate) fn finish_write(&self, kind: ChildKind, key: &NamespacedName, name: &str, child: Option<OwnedObject>) {
+        self.inner.write().own_writes.finish(&(Some(kind), key.namespace.clone(), name.into()));
+        if let Some(child) = child {
+            self.put_child(child);
+        }
+    }
+
+    /// Keeps a child, unless a newer state of the same object is known. Answers whether it is news: not an own write,
+    /// whether the watch or the answer shows it first, and not a change of fields that the operator does not read.
+    pub(crate) fn put_child(&self, child: OwnedObject) -> bool {
+        let mut inner = self.inner.write();
+        let object = (Some(child.kind), child.wal.namespace.clone(), child.name.clone());
+        let own_write = inner.own_writes.is_own_write(&object, |digest| child.digest.as_deref() == Some(digest));
+        let children = &mut inner.insert(&object, &child.wal).children;
+        let before = children.get(&(child.kind, child.name.clone()));
+        if before.is_some_and(|before| child.is_older_than(before)) {
+            return false;
+        }
+        let news = !own_write && before.is_none_or(|before| child.differs_from(before));
+        children.insert((child.kind, child.name.clone()), Arc::new(child));
+        news
+    }
+
+    /// Keeps a pod, and answers whether it is news.
+    pub(crate) fn put_pod(&self, pod: DataPod) -> bool {
+        let mut inner = self.inner.write();
+        let object = (None, pod.wal.namespace.clone(), pod.name.clone());
+        let pods = &mut inner.insert(&object, &pod.wal).pods;
+        let news = pods.get(&pod.name).is_none_or(|before| **before != pod);
+        pods.insert(pod.name.clone(), Arc::new(pod));
+        news
+    }
+
+    /// Removes a child, and answers whose it was.
+    pub(crate) fn remove_child(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<NamespacedName> {
+        self.inner.write().remove(&(Some(kind), namespace.into(), name.into()))
+    }
+
+    /// Removes a pod, and answers whose it was.
+    pub(crate) fn remove_pod(&self, namespace: &str, name: &str) -> Option<NamespacedName> {
+        self.inner.write().remove(&(None, namespace.into(), name.into()))
+    }
+
+    /// Removes every object of the kind (none is a pod) in the namespace (none is all of them) that is not listed, and
+    /// answers whose they were.
+    pub(super) fn retain(
+        &self,
+        kind: Option<ChildKind>,
+        namespace: Option<&str>,
+        listed: &HashSet<(Arc<str>, Arc<str>)>,
+    ) -> Vec<NamespacedName> {
+        let mut inner = self.inner.write();
+        let inside = |object: &ObjectKey| object.0 == kind && namespace.is_none_or(|namespace| *object.1 == *namespace);
+        let gone = inner
+            .owners
+            .keys()
+            .filter(|object| inside(object) && !listed.contains(&(object.1.clone(), object.2.clone())));
+        let gone: Vec<ObjectKey> = gone.cloned().collect();
+        gone.iter().filter_map(|object| inner.remove(object)).collect()
+    }
+}
+
+impl ObjectIndex {
+    /// Puts the object under the owner `key`, and removes it from the one that it was under.
+    fn insert(&mut self, object: &ObjectKey, key: &NamespacedName) -> &mut OwnedObjects {
+        if self.owners.get(object).is_some_and(|before| before != key) {
+            self.remove(object);
+        }
+        self.owners.insert(object.clone(), key.clone());
+        self.by_owner.entry(key.clone()).or_default()
+    }
+
+    fn remove(&mut self, object: &ObjectKey) -> Option<NamespacedName> {
+        let key = self.owners.remove(object)?;
+        let owned = self.by_owner.get_mut(&key)?;
+        match object.0 {
+            Some(kind) => drop(owned.children.remove(&(kind, object.2.clone()))),
+            None => drop(owned.pods.remove(&object.2)),
+        }
+        if owned.children.is_empty() && owned.pods.is_empty() {
+            self.by_owner.remove(&key);
+        }
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config_map(wal: &str, version: &str, data: &str) -> OwnedObject {
+        let object = json!({
+            "metadata": {
+                "namespace": "data", "name": "orders-control", "uid": "u1", "resourceVersion": version,
+                "labels": {"tidemark.dev/wal": wal},
+            },
+            "data": {"purge": data},
+        });
+        OwnedObject::read(ChildKind::ConfigMap, object).unwrap()
+    }
+
+    fn data(cache: &ObjectCache, wal: &str) -> Option<String> {
+        let owned = cache.owned(&NamespacedName::new("data", wal));
+        let child = owned.child(ChildKind::ConfigMap, "orders-control")?;
+        Some(child.object()["data"]["purge"].as_str()?.to_owned())
+    }
+
+    #[test]
+    fn an_older_state_does_not_replace_a_newer_one() {
+        let cache = ObjectCache::default();
+        cache.put_child(config_map("orders", "10", "new"));
+        cache.put_child(config_map("orders", "9", "old"));
+        assert_eq!(data(&cache, "orders").as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn an_own_write_is_no_news_and_a_change_by_others_is() {
+        let cache = ObjectCache::default();
+        assert!(cache.put_child(config_map("orders", "10", "a")), "it is new");
+        assert!(!cache.put_child(config_map("orders", "10", "a")), "the watch shows what the answer showed");
+        assert!(!cache.put_child(config_map("orders", "9", "b")), "late");
+        assert!(!cache.put_child(config_map("orders", "11", "a")), "nothing that is kept has moved");
+        assert!(cache.put_child(config_map("orders", "12", "b")), "somebody changed it");
+        let key = NamespacedName::new("data", "orders");
+        assert_eq!(&*cache.child(&key, ChildKind::ConfigMap, "orders-control").unwrap().resource_version, "12");
+    }
+
+    #[test]
+    fn a_watch_that_is_faster_than_the_answer_is_no_news_once() {
+        let applied = |version, data| {
+            let mut child = config_map("orders", version, data);
+            child.digest = Some("d".into());
+            child
+        };
+        let (cache, key) = (ObjectCache::default(), NamespacedName::new("data", "orders"));
+        cache.put_child(config_map("orders", "1", "a"));
+        cache.begin_write(ChildKind::ConfigMap, &key, "orders-control", "d");
+        assert!(cache.put_child(config_map("orders", "2", "theirs")), "somebody was first");
+        assert!(!cache.put_child(applied("3", "b")), "our own");
+        assert!(cache.put_child(applied("4", "theirs")), "somebody changed it before the answer came");
+        cache.finish_write(ChildKind::ConfigMap, &key, "orders-control", Some(applied("3", "b")));
+        assert_eq!(data(&cache, "orders").as_deref(), Some("theirs"), "the answer is older");
+        cache.begin_write(ChildKind::ConfigMap, &key, "orders-control", "d");
+        cache.finish_write(ChildKind::ConfigMap, &key, "orders-control", None);
+        assert!(cache.put_child(applied("5", "b")), "what failed is reconciled");
+    }
+
+    #[test]
+    fn an_object_whose_label_changes_moves() {
+        let cache = ObjectCache::default();
+        cache.put_child(config_map("orders", "1", "a"));
+        cache.put_child(config_map("bills", "2", "b"));
+        assert_eq!((data(&cache, "orders"), data(&cache, "bills").as_deref()), (None, Some("b")));
+        cache.remove_child(ChildKind::ConfigMap, "data", "orders-control");
+        assert_eq!(data(&cache, "bills"), None);
+    }
+
+    #[test]
+    fn what_a_list_lacks_is_gone_in_its_namespace_only() {
+        let cache = ObjectCache::default();
+        cache.put_child(config_map("orders", "1", "a"));
+        assert!(cache.retain(Some(ChildKind::ConfigMap), Some("other"), &HashSet::new()).is_empty());
+        assert!(cache.retain(Some(ChildKind::Service), None, &HashSet::new()).is_empty());
+        assert_eq!(
+            cache.retain(Some(ChildKind::ConfigMap), None, &HashSet::new()),
+            [NamespacedName::new("data", "orders")]
+        );
+        assert_eq!(data(&cache, "orders"), None);
+    }
+}

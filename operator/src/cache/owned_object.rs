@@ -1,0 +1,285 @@
+//! An object that this operator made, as it is in the cluster.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+};
+use kube::core::ApiResource;
+use serde_json::Value;
+use tidemark_crds::names;
+
+use super::name::{NamespacedName, is_older};
+use crate::apply::ANNOTATION_DIGEST;
+
+/// The kinds of objects that the operator makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum ChildKind {
+    ConfigMap,
+    Deployment,
+    NetworkPolicy,
+    PodDisruptionBudget,
+    Service,
+    ServiceAccount,
+}
+
+impl ChildKind {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::ConfigMap,
+        Self::Deployment,
+        Self::NetworkPolicy,
+        Self::PodDisruptionBudget,
+        Self::Service,
+        Self::ServiceAccount,
+    ];
+
+    /// Its group, version and names.
+    pub(crate) fn resource(self) -> ApiResource {
+        match self {
+            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+            Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
+            Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
+            Self::Service => ApiResource::erase::<Service>(&()),
+            Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
+        }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Deployment => "Deployment",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
+            Self::Service => "Service",
+            Self::ServiceAccount => "ServiceAccount",
+        }
+    }
+}
+
+/// An object with Tidemark's labels.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedObject {
+    pub(crate) kind: ChildKind,
+    pub(crate) wal: NamespacedName,
+    pub(crate) name: Arc<str>,
+    pub(crate) uid: Box<str>,
+    pub(crate) resource_version: Box<str>,
+    /// The object that controls it, if there is one.
+    pub(crate) controller: Option<ControllerRef>,
+    pub(crate) terminating: bool,
+    /// How far a Deployment is; `None` for other kinds.
+    pub(crate) rollout: Option<RolloutStatus>,
+    /// Digest of what was applied last, if this operator made it.
+    pub(crate) digest: Option<Box<str>>,
+    /// The object as JSON, without kind, status and bookkeeping: most of the memory of the cache.
+    text: Box<str>,
+}
+
+/// The object that controls another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ControllerRef {
+    pub(crate) kind: Box<str>,
+    pub(crate) name: Box<str>,
+    pub(crate) uid: Box<str>,
+}
+
+/// How far a Deployment is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RolloutStatus {
+    /// The release that its pods are of.
+    pub(crate) release: Option<Box<str>>,
+    /// Pods wanted.
+    pub(crate) wanted: i32,
+    /// Pods that exist.
+    pub(crate) replicas: i32,
+    /// Pods that are ready and have been for long enough.
+    pub(crate) available: i32,
+    /// Whether every pod is of the present template, and as many are available as are wanted.
+    pub(crate) complete: bool,
+    /// Whether it has made no progress for longer than its progress deadline.
+    pub(crate) stalled: bool,
+    /// Why pods cannot be created, in the words of the API server.
+    pub(crate) failure: Option<Box<str>>,
+}
+
+/// An object without the labels of an owned one.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind} lacks \"{field}\"", kind = .kind.as_str())]
+pub(crate) struct NotOwned {
+    kind: ChildKind,
+    field: &'static str,
+}
+
+impl OwnedObject {
+    /// Reads an object of the API server.
+    pub(crate) fn read(kind: ChildKind, mut object: Value) -> Result<Self, NotOwned> {
+        let text =
+            |path: &'static str| object.pointer(path).and_then(Value::as_str).ok_or(NotOwned { kind, field: path });
+        let namespace = text("/metadata/namespace")?;
+        let wal = text("/metadata/labels/tidemark.dev~1wal")?;
+        let wal = NamespacedName::new(namespace, wal);
+        let (name, uid) = (Arc::from(text("/metadata/name")?), Box::from(text("/metadata/uid")?));
+        let resource_version = Box::from(text("/metadata/resourceVersion")?);
+        let rollout = (kind == ChildKind::Deployment).then(|| RolloutStatus::read(&object));
+        let controller = ControllerRef::read(&object);
+        let annotations = object.pointer("/metadata/annotations");
+        let digest = annotations.and_then(|all| all.get(ANNOTATION_DIGEST)).and_then(Value::as_str).map(Box::from);
+        let terminating = object.pointer("/metadata/deletionTimestamp").is_some();
+        strip(&mut object);
+        Ok(Self {
+            kind,
+            wal,
+            name,
+            uid,
+            resource_version,
+            controller,
+            terminating,
+            rollout,
+            digest,
+            text: object.to_string().into_boxed_str(),
+        })
+    }
+
+    /// The object with its kind, without status and bookkeeping.
+    pub(crate) fn object(&self) -> Value {
+        let mut object: Value = serde_json::from_str(&self.text).unwrap_or_default();
+        let resource = self.kind.resource();
+        object["apiVersion"] = resource.api_version.into();
+        object["kind"] = resource.kind.into();
+        object
+    }
+
+    /// Whether the object with this UID controls it.
+    pub(crate) fn is_controlled_by(&self, uid: &str) -> bool {
+        self.controller.as_ref().is_some_and(|controller| *controller.uid == *uid)
+    }
+
+    /// Whether anything differs but the resource version. The digest is a part of the text.
+    pub(super) fn differs_from(&self, other: &Self) -> bool {
+        let Self { kind, wal, name, uid, resource_version: _, controller, terminating, rollout, digest: _, text } =
+            self;
+        (kind, wal, name, uid, controller) != (&other.kind, &other.wal, &other.name, &other.uid, &other.controller)
+            || (terminating, rollout, text) != (&other.terminating, &other.rollout, &other.text)
+    }
+
+    /// Whether this is an earlier state of the same object.
+    pub(super) fn is_older_than(&self, other: &Self) -> bool {
+        self.uid == other.uid && is_older(&self.resource_version, &other.resource_version)
+    }
+}
+
+impl RolloutStatus {
+    fn read(object: &Value) -> Self {
+        let number = |path: &str| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
+        let count = |path: &str| i32::try_from(number(path)).unwrap_or(i32::MAX);
+        let wanted = object.pointer("/spec/replicas").map_or(1, |_| count("/spec/replicas"));
+        let (replicas, updated) = (count("/status/replicas"), count("/status/updatedReplicas"));
+        let available = count("/status/availableReplicas");
+        let observed = number("/status/observedGeneration") >= number("/metadata/generation");
+        let release = object.pointer("/metadata/annotations").and_then(|all| all.get(names::ANNOTATION_RELEASE));
+        Self {
+            release: release.and_then(Value::as_str).map(Box::from),
+            wanted,
+            replicas,
+            available,
+            complete: observed && updated == wanted && replicas == wanted && available == wanted,
+            stalled: observed
+                && condition(object, "Progressing", "False").is_some_and(|c| c["reason"] == "ProgressDeadlineExceeded"),
+            failure: condition(object, "ReplicaFailure", "True").and_then(|c| c["message"].as_str()).map(Box::from),
+        }
+    }
+}
+
+/// The condition of this type, if it has this status.
+fn condition<'a>(object: &'a Value, kind: &str, status: &str) -> Option<&'a Value> {
+    let conditions = object.pointer("/status/conditions")?.as_array()?;
+    conditions.iter().find(|condition| condition["type"] == kind && condition["status"] == status)
+}
+
+impl ControllerRef {
+    fn read(object: &Value) -> Option<Self> {
+        let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
+        let controller = owners.iter().find(|owner| owner["controller"] == true)?;
+        let text = |field: &str| controller[field].as_str().map(Box::from);
+        Some(Self { kind: text("kind")?, name: text("name")?, uid: text("uid")? })
+    }
+}
+
+/// Removes what no comparison reads.
+fn strip(object: &mut Value) {
+    let Some(fields) = object.as_object_mut() else { return };
+    for field in ["status", "apiVersion", "kind"] {
+        fields.shift_remove(field);
+    }
+    if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["managedFields", "creationTimestamp", "generation", "resourceVersion", "uid"] {
+            metadata.shift_remove(field);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn deployment(status: &Value) -> OwnedObject {
+        let object = json!({
+            "metadata": {
+                "namespace": "data", "name": "orders-search", "uid": "u", "resourceVersion": "1", "generation": 2,
+                "managedFields": [{}], "labels": {"tidemark.dev/wal": "orders"},
+                "annotations": {"tidemark.dev/release": "0123456789"},
+                "ownerReferences": [{"kind": "WAL", "name": "orders", "uid": "w", "controller": true}],
+            },
+            "spec": {"replicas": 2},
+            "status": status,
+        });
+        OwnedObject::read(ChildKind::Deployment, object).unwrap()
+    }
+
+    #[test]
+    fn a_roll_out_is_complete_when_no_old_pod_is_left_and_every_new_one_is_available() {
+        let status = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2});
+        assert!(deployment(&status).rollout.unwrap().complete);
+        for (field, value) in
+            [("observedGeneration", 1), ("replicas", 3), ("updatedReplicas", 1), ("availableReplicas", 1)]
+        {
+            let mut behind = status.clone();
+            behind[field] = json!(value);
+            assert!(!deployment(&behind).rollout.unwrap().complete, "{field}");
+        }
+    }
+
+    #[test]
+    fn a_roll_out_is_stalled_after_its_deadline_and_not_by_the_deadline_of_an_earlier_one() {
+        let condition = json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"});
+        let mut status = json!({"observedGeneration": 2, "conditions": [condition]});
+        assert!(deployment(&status).rollout.unwrap().stalled);
+        status["observedGeneration"] = json!(1);
+        assert!(!deployment(&status).rollout.unwrap().stalled);
+        let getting_on = json!({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"});
+        assert!(!deployment(&json!({"observedGeneration": 2, "conditions": [getting_on]})).rollout.unwrap().stalled);
+    }
+
+    #[test]
+    fn it_keeps_what_comparisons_read_and_nothing_else() {
+        let child = deployment(&json!({}));
+        assert_eq!(child.rollout.as_ref().unwrap().release.as_deref(), Some("0123456789"));
+        assert!(child.is_controlled_by("w") && !child.is_controlled_by("u"));
+        let object = child.object();
+        assert!(object.get("status").is_none() && object.pointer("/metadata/managedFields").is_none());
+        assert_eq!(object["spec"]["replicas"], 2);
+    }
+
+    #[test]
+    fn refused_pods_are_told_in_the_words_of_the_api_server() {
+        let condition = json!({"type": "ReplicaFailure", "status": "True", "message": "violates PodSecurity"});
+        let child = deployment(&json!({"conditions": [condition]}));
+        assert_eq!(child.rollout.unwrap().failure.as_deref(), Some("violates PodSecurity"));
+    }
+}

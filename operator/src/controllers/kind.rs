@@ -1,0 +1,203 @@
+//! Runs the controller of one kind of resource: what is the same for each of them.
+
+use std::{error::Error, fmt::Debug, sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, StreamExt as _, stream};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Resource,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt as _,
+        controller::{Action, Config, Error as ApplierError, ReconcileRequest, applier, trigger_self},
+        reflector::{ObjectRef, Store, reflector, store},
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{apply::ApplyError, backoff::FailureBackoff, cache::NamespacedName, context::ReconcileContext};
+
+/// Objects of one page of a list.
+const PAGE_SIZE: u32 = 500;
+/// An object is reconciled when nothing of it has changed for so long: its children and pods change several at a time.
+const DEBOUNCE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the applier yields for each object that it was asked to reconcile.
+type ApplierResult<C, Q> =
+    Result<(ObjectRef<DeserializeGuard<<C as KindController>::Object>>, Action), ApplierError<ReconcileError, Q>>;
+
+/// Why a reconciliation has to be retried.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReconcileError {
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("failed to write the status: {0}")]
+    Status(#[source] kube::Error),
+    #[error("failed to write the finalizer: {0}")]
+    Finalizer(#[source] kube::Error),
+}
+
+/// What a controller does with the objects of its kind.
+pub(crate) trait KindController: Sized + Send + Sync + 'static {
+    /// The kind.
+    type Object: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static;
+
+    /// Name of the controller in metrics.
+    const NAME: &'static str;
+
+    /// Brings one object, and its status, closer to what it should be.
+    fn reconcile(
+        object: Arc<DeserializeGuard<Self::Object>>,
+        context: Arc<ReconcileContext>,
+    ) -> impl Future<Output = Result<Action, ReconcileError>> + Send;
+
+    /// Whether an event shows no more than what this process wrote.
+    fn is_own_write(context: &ReconcileContext, key: &NamespacedName, shown: &Self::Object) -> bool;
+
+    /// Takes note of every object of this part of the cluster, once, when they are listed.
+    fn listed(context: &ReconcileContext, objects: &[Arc<DeserializeGuard<Self::Object>>]);
+
+    /// Forgets an object that is gone.
+    fn forget(context: &ReconcileContext, key: &NamespacedName);
+}
+
+/// Reconciles each object of a kind, in a namespace or everywhere, when it changes or its key comes through `changed`.
+///
+/// Nothing is reconciled before `listed` returns: until then an object that exists could look like one to create.
+pub(crate) async fn run_kind<C: KindController>(
+    context: Arc<ReconcileContext>,
+    namespace: Option<String>,
+    mut changed: mpsc::Receiver<NamespacedName>,
+    listed: impl Future<Output = ()>,
+) {
+    let client = context.shared.client.clone();
+    let api: Api<DeserializeGuard<C::Object>> = match &namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let (reader, writer) = store();
+    let objects = watcher(api, watcher::Config::default().page_size(PAGE_SIZE))
+        .modify(|object: &mut DeserializeGuard<C::Object>| object.meta_mut().managed_fields = None)
+        .default_backoff();
+    let watching = context.clone();
+    let objects = reflector(writer, objects).filter_map(move |event| {
+        let object = event.map(|event| changed_object::<C>(event, &watching)).transpose();
+        if let Some(Err(error)) = &object {
+            let kind = C::Object::kind(&());
+            watching.shared.metrics.watch_failed(&kind);
+            tracing::warn!(%kind, %error, "watch failed; restarting");
+        }
+        std::future::ready(object)
+    });
+    drain_until(&mut changed, listed).await;
+    let keys = stream::poll_fn(move |task| changed.poll_recv(task));
+    let keys = keys.map(|key| Ok(ReconcileRequest::from(reference::<C>(&key))));
+    let queue = stream::select(trigger_self(objects, ()), keys);
+    let noted = note_listed::<C>(reader.clone(), context.clone());
+    let config = Config::default().concurrency(context.shared.settings.concurrency).debounce(DEBOUNCE_INTERVAL);
+    let backoff = Arc::new(FailureBackoff::default());
+    let (reconciled, failed) = (backoff.clone(), backoff.clone());
+    let results = applier(
+        move |object, context| reconcile::<C>(object, context, reconciled.clone()).boxed(),
+        move |object: Arc<DeserializeGuard<C::Object>>, error: &ReconcileError, _| {
+            retry(&NamespacedName::of(object.meta()), error, &failed)
+        },
+        context.clone(),
+        reader,
+        queue,
+        config,
+    );
+    let results = results.for_each(|result| {
+        forget_gone::<C, _>(&result, &context, &backoff);
+        std::future::ready(())
+    });
+    tokio::join!(results, noted);
+}
+
+async fn reconcile<C: KindController>(
+    object: Arc<DeserializeGuard<C::Object>>,
+    context: Arc<ReconcileContext>,
+    backoff: Arc<FailureBackoff<NamespacedName>>,
+) -> Result<Action, ReconcileError> {
+    let shared = context.shared.clone();
+    // The semaphore is never closed.
+    let _permit = shared.permits.acquire().await;
+    let started = Instant::now();
+    let key = NamespacedName::of(object.meta());
+    let result = C::reconcile(object, context).await;
+    let outcome = if result.is_ok() { "done" } else { "failed" };
+    shared.metrics.reconciled(C::NAME, outcome, started.elapsed());
+    if result.is_ok() {
+        backoff.reset(&key);
+    }
+    result
+}
+
+fn retry(key: &NamespacedName, error: &ReconcileError, backoff: &FailureBackoff<NamespacedName>) -> Action {
+    let wait = backoff.failed(key.clone());
+    tracing::warn!(object = %key, %error, ?wait, "reconciliation failed; retrying");
+    Action::requeue(wait)
+}
+
+/// The object that an event is about. An own write is skipped: a change by somebody else has an event of its own, unless the
+/// watch failed, after which everything is listed.
+fn changed_object<C: KindController>(
+    event: Event<DeserializeGuard<C::Object>>,
+    context: &ReconcileContext,
+) -> Option<DeserializeGuard<C::Object>> {
+    let is_own_write = |object: &DeserializeGuard<C::Object>| {
+        object.0.as_ref().is_ok_and(|shown| C::is_own_write(context, &NamespacedName::of(object.meta()), shown))
+    };
+    match event {
+        Event::Apply(object) if is_own_write(&object) => None,
+        Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => Some(object),
+        Event::Init | Event::InitDone => None,
+    }
+}
+
+/// Drops the keys that arrive before `listed` returns, so that no sender blocks: every object is reconciled after that anyway.
+async fn drain_until(changed: &mut mpsc::Receiver<NamespacedName>, listed: impl Future<Output = ()>) {
+    let mut listed = std::pin::pin!(listed);
+    loop {
+        tokio::select! {
+            () = &mut listed => return,
+            Some(_) = changed.recv() => {}
+        }
+    }
+}
+
+async fn note_listed<C: KindController>(objects: Store<DeserializeGuard<C::Object>>, context: Arc<ReconcileContext>) {
+    if objects.wait_until_ready().await.is_ok() {
+        C::listed(&context, &objects.state());
+    }
+}
+
+fn forget_gone<C: KindController, Q: Error>(
+    result: &ApplierResult<C, Q>,
+    context: &ReconcileContext,
+    backoff: &FailureBackoff<NamespacedName>,
+) {
+    match result {
+        Ok(_) | Err(ApplierError::ReconcilerFailed(..)) => {}
+        Err(ApplierError::ObjectNotFound(gone)) => {
+            let key = NamespacedName::new(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+            backoff.reset(&key);
+            C::forget(context, &key);
+        }
+        Err(error @ (ApplierError::QueueError(_) | ApplierError::RunnerError(_))) => {
+            tracing::debug!(%error, "controller queue error");
+        }
+    }
+}
+
+fn reference<C: KindController>(key: &NamespacedName) -> ObjectRef<DeserializeGuard<C::Object>> {
+    ObjectRef::new(&key.name).within(&key.namespace)
+}

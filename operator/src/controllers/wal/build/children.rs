@@ -1,0 +1,109 @@
+//! Everything that a WAL consists of.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+};
+use serde_json::Value;
+use tidemark_crds::names::Component;
+
+use super::{
+    control_config_map, indexer_deployment, network_policies, platform::PlatformSettings, search_deployment,
+    search_pdb, search_service, service_accounts,
+};
+use crate::{apply::DesiredObject, cache::ChildKind, controllers::wal::validate::ValidatedWal};
+
+/// Everything that a WAL consists of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WalChildren {
+    /// `<wal>-indexer`.
+    pub indexer_service_account: ServiceAccount,
+    /// `<wal>-search`.
+    pub search_service_account: ServiceAccount,
+    /// `<wal>-control`: through it the operator sends requests to the indexer.
+    pub control_config_map: ConfigMap,
+    /// `<wal>-indexer`.
+    pub indexer_network_policy: NetworkPolicy,
+    /// `<wal>-search`.
+    pub search_network_policy: NetworkPolicy,
+    /// `<wal>-search`.
+    pub search_service: Service,
+    /// `<wal>-search`, with two or more replicas; `None` means that there must be none.
+    pub search_pdb: Option<PodDisruptionBudget>,
+    /// `<wal>-search`. Annotated with the release revision.
+    pub search_deployment: Deployment,
+    /// `<wal>-indexer`. Annotated with the release revision.
+    pub indexer_deployment: Deployment,
+}
+
+/// The children as they are sent to the API server.
+#[derive(Clone, Debug)]
+pub(crate) struct DesiredChildren {
+    /// Everything but the Deployments.
+    pub(crate) plain: Vec<DesiredObject>,
+    pub(crate) search: DesiredObject,
+    pub(crate) indexer: DesiredObject,
+}
+
+impl DesiredChildren {
+    /// All of them, in the order in which they are written.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &DesiredObject> {
+        self.plain.iter().chain([&self.search, &self.indexer])
+    }
+}
+
+impl WalChildren {
+    /// All of them, in the order in which they are written: who may connect before anything else, ServiceAccounts before the
+    /// pods that need them, search before the indexer. A child that is built and missing here does not compile.
+    pub(crate) fn desired(&self) -> serde_json::Result<DesiredChildren> {
+        let Self {
+            indexer_service_account,
+            search_service_account,
+            control_config_map,
+            indexer_network_policy,
+            search_network_policy,
+            search_service,
+            search_pdb,
+            search_deployment,
+            indexer_deployment,
+        } = self;
+        let mut plain = vec![
+            DesiredObject::new(ChildKind::NetworkPolicy, indexer_network_policy)?,
+            DesiredObject::new(ChildKind::NetworkPolicy, search_network_policy)?,
+            DesiredObject::new(ChildKind::Service, search_service)?,
+            DesiredObject::new(ChildKind::ServiceAccount, indexer_service_account)?,
+            DesiredObject::new(ChildKind::ServiceAccount, search_service_account)?,
+            DesiredObject::new(ChildKind::ConfigMap, control_config_map)?,
+        ];
+        if let Some(search_pdb) = search_pdb {
+            plain.push(DesiredObject::new(ChildKind::PodDisruptionBudget, search_pdb)?);
+        }
+        Ok(DesiredChildren {
+            plain,
+            search: DesiredObject::new(ChildKind::Deployment, search_deployment)?,
+            indexer: DesiredObject::new(ChildKind::Deployment, indexer_deployment)?,
+        })
+    }
+
+    /// All of them as JSON with kind and version, in the order in which they are written.
+    pub fn objects(&self) -> serde_json::Result<Vec<Value>> {
+        Ok(self.desired()?.all().map(|desired| desired.object.clone()).collect())
+    }
+}
+
+/// The children of `wal`. `revision` is [`release_revision`] of the same `platform`, which does not change while it runs.
+pub fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &str) -> WalChildren {
+    WalChildren {
+        indexer_service_account: service_accounts::build(wal, Component::Indexer),
+        search_service_account: service_accounts::build(wal, Component::Search),
+        control_config_map: control_config_map::build(wal),
+        indexer_network_policy: network_policies::indexer(wal, platform),
+        search_network_policy: network_policies::search(wal, platform),
+        search_service: search_service::build(wal),
+        search_pdb: search_pdb::build(wal),
+        search_deployment: search_deployment::build(wal, platform, revision),
+        indexer_deployment: indexer_deployment::build(wal, platform, revision),
+    }
+}

@@ -1,0 +1,51 @@
+//! The Deployment of a role.
+
+use k8s_openapi::{
+    api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use tidemark_crds::names;
+
+use super::{
+    metadata::{metadata, selector},
+    platform::PlatformSettings,
+    pod,
+    pod_plan::PodPlan,
+};
+use crate::controllers::wal::validate::ValidatedWal;
+
+/// Annotation of a data Deployment: digest of the part of the spec that its pods are made of.
+pub(crate) const ANNOTATION_SPEC: &str = "tidemark.dev/spec-digest";
+/// How many old `ReplicaSet`s are kept.
+const REVISION_HISTORY_LIMIT: i32 = 2;
+/// After how many seconds without progress a roll-out counts as stalled.
+pub(crate) const PROGRESS_DEADLINE_SECS: i32 = 600;
+
+/// A new pod becomes available before an old one goes.
+pub(super) fn build(
+    wal: &ValidatedWal,
+    platform: &PlatformSettings,
+    revision: &str,
+    plan: PodPlan<'_>,
+    replicas: i32,
+) -> Deployment {
+    let component = plan.component;
+    let mut metadata = metadata(wal, component, component.child_name(&wal.name));
+    let annotations = [
+        (names::ANNOTATION_RELEASE.to_owned(), revision.to_owned()),
+        (ANNOTATION_SPEC.to_owned(), plan.role.spec_digest.clone()),
+    ];
+    metadata.annotations = Some(annotations.into());
+    let rolling =
+        RollingUpdateDeployment { max_surge: Some(IntOrString::Int(1)), max_unavailable: Some(IntOrString::Int(0)) };
+    let spec = DeploymentSpec {
+        replicas: Some(replicas),
+        selector: selector(wal, component),
+        strategy: Some(DeploymentStrategy { type_: Some("RollingUpdate".to_owned()), rolling_update: Some(rolling) }),
+        revision_history_limit: Some(REVISION_HISTORY_LIMIT),
+        progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECS),
+        template: pod::template(wal, platform, plan),
+        ..DeploymentSpec::default()
+    };
+    Deployment { metadata, spec: Some(spec), ..Deployment::default() }
+}

@@ -1,0 +1,91 @@
+//! `Indexing`: an indexer publishes what is sealed.
+
+use tidemark_crds::{ConditionStatus, ConditionType, Reason, names::Component};
+
+use super::{
+    inputs::{ConditionInputs, not_answering},
+    storage,
+};
+use crate::condition_value::ConditionValue;
+use crate::controllers::wal::observed_pod::ObservedPod;
+use crate::pod_client::{Phase, Process};
+
+/// An indexer that has caught up stays so until it is this many seconds behind: a busy log is always a little behind.
+const MAX_LAG_SECS: i64 = 60;
+
+pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
+    if inputs.suspended {
+        return ConditionValue::no(
+            Reason::Suspended,
+            "\"spec.suspend\" is set; the log grows and nothing is indexed; set it to false to resume",
+        );
+    }
+    match inputs.active_indexer() {
+        Some((seen, process)) => of_indexer(inputs, seen, process),
+        None => without_answer(inputs),
+    }
+}
+
+fn of_indexer(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &Process) -> ConditionValue {
+    if matches!(process.phase, Phase::Purging | Phase::Purged) {
+        return ConditionValue::no(Reason::Purging, "the index is being removed, as \"spec.deletionPolicy\" asks");
+    }
+    let problem = storage::problem(process).or(process.problems.first());
+    if let Some(problem) = problem {
+        return ConditionValue::no(problem.reason(), problem.message.clone());
+    }
+    match process.phase {
+        Phase::Writing if process.caught_up || keeps_up(inputs, process) => {
+            ConditionValue::yes(Reason::CaughtUp, "everything that is sealed is in the index")
+        }
+        Phase::Writing => ConditionValue::no(
+            Reason::Backfilling,
+            "the indexer works through entries that are sealed and not published; search lacks them until then; it catches \
+             up by itself",
+        ),
+        Phase::Standby => standby(inputs, seen, process),
+        Phase::Probing => {
+            ConditionValue::no(Reason::Probing, "the indexer is probing the object stores; it starts after that")
+        }
+        _ => starting(),
+    }
+}
+
+/// Whether an indexer that had caught up is only a little behind.
+fn keeps_up(inputs: &ConditionInputs<'_>, process: &Process) -> bool {
+    let before = inputs.before(ConditionType::Indexing);
+    let caught_up = before.is_some_and(|before| {
+        before.status == ConditionStatus::True.as_str() && before.reason == Reason::CaughtUp.as_str()
+    });
+    caught_up && process.lag_seconds.unwrap_or(0) <= MAX_LAG_SECS
+}
+
+/// A standby alone does not index; whether a silent writer does is not known.
+fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &Process) -> ConditionValue {
+    if let Some(silent) = inputs.silent_pod(Component::Indexer) {
+        return not_answering(silent);
+    }
+    let writer = process.writer.as_deref().unwrap_or("unknown");
+    ConditionValue::no(
+        Reason::Standby,
+        format!(
+            "pod \"{}\" waits as a standby: the writer \"{writer}\" has not released the index; it takes over when that one \
+             has been silent for 60 s",
+            seen.pod.name
+        ),
+    )
+}
+
+fn without_answer(inputs: &ConditionInputs<'_>) -> ConditionValue {
+    if let Some(before) =
+        inputs.has_unpolled(Component::Indexer).then(|| inputs.before(ConditionType::Indexing)).flatten()
+    {
+        return ConditionValue::repeated(before);
+    }
+    let silent = inputs.silent_pod(Component::Indexer).map(not_answering);
+    inputs.pod_failure(Component::Indexer).or(silent).unwrap_or_else(starting)
+}
+
+fn starting() -> ConditionValue {
+    ConditionValue::no(Reason::Starting, "the indexer starts")
+}

@@ -1,0 +1,51 @@
+//! `Ready`, and all conditions together.
+
+use tidemark_crds::{ConditionStatus, Reason};
+
+use super::{indexing, inputs::ConditionInputs, search, storage};
+use crate::condition_value::ConditionValue;
+
+/// The conditions of a WAL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WalConditions {
+    pub(crate) ready: ConditionValue,
+    pub(crate) storage: ConditionValue,
+    pub(crate) indexing: ConditionValue,
+    pub(crate) search: ConditionValue,
+}
+
+/// The conditions that follow from what was observed.
+pub(crate) fn evaluate(inputs: &ConditionInputs<'_>) -> WalConditions {
+    let (storage, indexing, search) = (storage::evaluate(inputs), indexing::evaluate(inputs), search::evaluate(inputs));
+    let ready = ready(inputs, &storage, &indexing, &search);
+    WalConditions { ready, storage, indexing, search }
+}
+
+fn ready(
+    inputs: &ConditionInputs<'_>,
+    storage: &ConditionValue,
+    indexing: &ConditionValue,
+    search: &ConditionValue,
+) -> ConditionValue {
+    if let Some(refused) = &inputs.refused {
+        return refused.clone();
+    }
+    let needed: Vec<&ConditionValue> = if inputs.suspended { Vec::new() } else { vec![storage, indexing] };
+    let needed = needed.into_iter().chain(inputs.search_wanted.then_some(search));
+    let of = |status| needed.clone().find(|verdict| verdict.status == status);
+    if let Some(failing) = of(ConditionStatus::False).or_else(|| of(ConditionStatus::Unknown)) {
+        return failing.clone();
+    }
+    match (inputs.suspended, inputs.search_wanted) {
+        (true, true) => ConditionValue::yes(
+            Reason::Suspended,
+            "indexing is suspended; search answers what is published; set \"spec.suspend\" to false to resume",
+        ),
+        (true, false) => ConditionValue::yes(
+            Reason::Suspended,
+            "indexing is suspended and search is turned off; set \"spec.suspend\" to false to resume",
+        ),
+        (false, true) => ConditionValue::yes(Reason::Ready, "the log is indexed and can be searched"),
+        (false, false) => ConditionValue::yes(Reason::Ready, "the log is indexed; search is turned off"),
+    }
+}

@@ -1,0 +1,68 @@
+//! `SearchAvailable`: search answers. The kubelet's readiness counts, not the operator's connection to the pods.
+
+use tidemark_crds::{ConditionType, Reason, names::Component};
+
+use super::inputs::{ConditionInputs, not_answering};
+use crate::condition_value::ConditionValue;
+use crate::controllers::wal::observed_pod::ObservedPod;
+use crate::pod_client::Problem;
+
+pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
+    if !inputs.search_wanted {
+        return ConditionValue::no(
+            Reason::NoReplicas,
+            "\"spec.search.replicas\" is 0; nothing can be searched; run \"kubectl scale wal\" to turn search on",
+        );
+    }
+    // What pods reported before this operator polls them for the first time, as far as the kubelet does not know better.
+    let before = inputs.before(ConditionType::SearchAvailable).filter(|before| {
+        let off = [Reason::NoReplicas, Reason::Available].map(Reason::as_str).contains(&before.reason.as_str());
+        inputs.has_unpolled(Component::Search) && !off
+    });
+    if let Some(before) =
+        before.filter(|before| !available(inputs) || before.reason == Reason::AuthTokenMissing.as_str())
+    {
+        return ConditionValue::repeated(before);
+    }
+    if available(inputs) {
+        return match locked(inputs) {
+            Some(problem) => ConditionValue::no(problem.reason(), problem.message.clone()),
+            None if inputs.token_everywhere => ConditionValue::yes(Reason::Available, "search answers"),
+            None => ConditionValue::yes(
+                Reason::Available,
+                "search answers, and not every search pod asks for the token of \"spec.search.auth\" yet; the Service and \
+                 the NetworkPolicy admit no further clients until all of them do; if that takes long, see \"kubectl get pods\"",
+            ),
+        };
+    }
+    let answering =
+        inputs.pods_of(Component::Search).filter(|seen| !seen.pod.terminating).filter_map(ObservedPod::answer);
+    if let Some(problem) = answering.flat_map(|process| &process.problems).next() {
+        return ConditionValue::no(problem.reason(), problem.message.clone());
+    }
+    let silent = inputs.silent_pod(Component::Search).map(not_answering);
+    inputs.pod_failure(Component::Search).or(silent).unwrap_or_else(|| {
+        ConditionValue::no(
+            Reason::Starting,
+            "search starts; it answers when it has read the first manifest of the index",
+        )
+    })
+}
+
+/// Whether the kubelet calls a search pod ready.
+fn available(inputs: &ConditionInputs<'_>) -> bool {
+    inputs.search.is_some_and(|rollout| rollout.available > 0)
+}
+
+/// Why every search pod that answers refuses every query, if so.
+fn locked<'a>(inputs: &'a ConditionInputs<'_>) -> Option<&'a Problem> {
+    let answering: Vec<_> = inputs
+        .pods_of(Component::Search)
+        .filter(|seen| !seen.pod.terminating)
+        .filter_map(ObservedPod::answer)
+        .collect();
+    let mut locked = answering
+        .iter()
+        .map(|process| process.problems.iter().find(|problem| problem.reason() == Reason::AuthTokenMissing));
+    if locked.clone().all(|problem| problem.is_some()) { locked.next().flatten() } else { None }
+}

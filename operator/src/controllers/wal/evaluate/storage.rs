@@ -1,0 +1,50 @@
+//! `StorageReady`: the buckets can be used, and this WAL owns the index.
+
+use tidemark_crds::{ConditionType, Reason, names::Component};
+
+use super::inputs::ConditionInputs;
+use crate::condition_value::ConditionValue;
+use crate::controllers::wal::observed_pod::ObservedPod;
+use crate::pod_client::{Phase, Problem, Process};
+
+pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
+    match inputs.active_indexer() {
+        Some((_, process)) => of_indexer(inputs, process),
+        None => without_indexer(inputs),
+    }
+}
+
+fn of_indexer(inputs: &ConditionInputs<'_>, process: &Process) -> ConditionValue {
+    if let Some(problem) = problem(process) {
+        return ConditionValue::no(problem.reason(), problem.message.clone());
+    }
+    if process.probed {
+        return ConditionValue::yes(Reason::Probed, "the buckets can be used, and this WAL owns the index");
+    }
+    match process.phase {
+        Phase::Probing => ConditionValue::unknown(Reason::Probing, "the indexer is probing the object stores"),
+        _ => known_before(inputs).unwrap_or_else(not_yet),
+    }
+}
+
+/// While no indexer answers, what was known stays known, unless search says otherwise.
+fn without_indexer(inputs: &ConditionInputs<'_>) -> ConditionValue {
+    let problem = inputs.pods_of(Component::Search).filter_map(ObservedPod::answer).find_map(problem);
+    match problem {
+        Some(problem) => ConditionValue::no(problem.reason(), problem.message.clone()),
+        None => known_before(inputs).unwrap_or_else(not_yet),
+    }
+}
+
+fn known_before(inputs: &ConditionInputs<'_>) -> Option<ConditionValue> {
+    inputs.before(ConditionType::StorageReady).map(ConditionValue::repeated)
+}
+
+fn not_yet() -> ConditionValue {
+    ConditionValue::unknown(Reason::Starting, "no indexer has probed the buckets yet")
+}
+
+/// What is wrong with the stores, in the process's own words.
+pub(super) fn problem(process: &Process) -> Option<&Problem> {
+    process.problems.iter().find(|problem| problem.is_storage())
+}

@@ -1,0 +1,397 @@
+//! Every case is a line: what was seen, and which conditions follow.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use tidemark_crds::{ConditionType, Reason, names::Component};
+
+use super::{inputs::MAX_UNANSWERED_POLLS, *};
+use crate::{
+    cache::{DataPod, NamespacedName, PodTrouble, RolloutStatus},
+    condition_value::ConditionValue,
+    controllers::wal::observed_pod::ObservedPod,
+    pod_client::{Phase, Problem, Process},
+    pod_poller::PodObservation,
+};
+
+fn rollout(available: i32) -> RolloutStatus {
+    RolloutStatus { wanted: 1, replicas: 1, available, complete: available == 1, ..RolloutStatus::default() }
+}
+
+fn pod(component: Component, name: &str) -> DataPod {
+    DataPod {
+        wal: NamespacedName::new("data", "orders"),
+        name: name.into(),
+        uid: format!("uid-{name}").into(),
+        wal_uid: "w".into(),
+        component,
+        address: Some("10.0.0.1".into()),
+        terminating: false,
+        trouble: None,
+    }
+}
+
+fn says(component: Component, name: &str, process: Process) -> ObservedPod {
+    let observation = PodObservation {
+        process: Some(Arc::new(process)),
+        seen: Some(Timestamp::from_second(1_000_000_000).unwrap()),
+        failures: 0,
+    };
+    ObservedPod { pod: Arc::new(pod(component, name)), observation }
+}
+
+fn indexer(process: Process) -> ObservedPod {
+    says(Component::Indexer, "orders-indexer-a", process)
+}
+
+fn silent(mut seen: ObservedPod) -> ObservedPod {
+    seen.observation.failures = 2;
+    seen
+}
+
+fn troubled(component: Component, trouble: PodTrouble) -> ObservedPod {
+    let pod = DataPod { trouble: Some(trouble), address: None, ..pod(component, "p") };
+    ObservedPod { pod: Arc::new(pod), observation: PodObservation::default() }
+}
+
+fn writer() -> Process {
+    Process {
+        phase: Phase::Writing,
+        caught_up: true,
+        probed: true,
+        epoch: Some(1),
+        manifest: Some(1),
+        lag_seconds: Some(0),
+        ..Process::default()
+    }
+}
+
+fn problem(reason: &str) -> Vec<Problem> {
+    vec![Problem { reason: reason.to_owned(), place: Some("log".to_owned()), message: format!("{reason}; so; do") }]
+}
+
+fn before(kind: ConditionType, status: &str, reason: Reason) -> Condition {
+    Condition {
+        type_: kind.as_str().to_owned(),
+        status: status.to_owned(),
+        reason: reason.as_str().to_owned(),
+        message: "as before".to_owned(),
+        observed_generation: None,
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+    }
+}
+
+struct ConditionCase {
+    suspended: bool,
+    search_wanted: bool,
+    search: Option<RolloutStatus>,
+    indexer: Option<RolloutStatus>,
+    pods: Vec<ObservedPod>,
+    before: Vec<Condition>,
+    refused: Option<ConditionValue>,
+    token_everywhere: bool,
+}
+
+impl Default for ConditionCase {
+    fn default() -> Self {
+        Self {
+            suspended: false,
+            search_wanted: true,
+            search: Some(rollout(1)),
+            indexer: Some(rollout(1)),
+            pods: vec![indexer(writer())],
+            before: Vec::new(),
+            refused: None,
+            token_everywhere: true,
+        }
+    }
+}
+
+impl ConditionCase {
+    fn evaluate(&self) -> WalConditions {
+        let Self { suspended, search_wanted, search, indexer, pods, before, refused, token_everywhere } = self;
+        let inputs = ConditionInputs {
+            suspended: *suspended,
+            search_wanted: *search_wanted,
+            indexer: indexer.as_ref(),
+            search: search.as_ref(),
+            pods,
+            before,
+            refused: refused.clone(),
+            token_everywhere: *token_everywhere,
+        };
+        evaluate(&inputs)
+    }
+
+    /// Ready, storage, indexing and search as `status/reason`.
+    fn conditions(&self) -> [String; 4] {
+        let WalConditions { ready, storage, indexing, search } = self.evaluate();
+        [ready, storage, indexing, search].map(|verdict| format!("{}/{}", verdict.status.as_str(), verdict.reason))
+    }
+}
+
+#[test]
+fn search_that_waits_for_pods_with_the_token_is_reported() {
+    let told = |token_everywhere| ConditionCase { token_everywhere, ..ConditionCase::default() }.evaluate().search;
+    assert_eq!(told(true).message, "search answers");
+    assert!(told(false).message.contains("admit no further clients until all of them do"), "{}", told(false).message);
+    assert_eq!(told(false).reason, Reason::Available);
+}
+
+#[test]
+fn conditions_follow_from_what_was_seen() {
+    let with = |process| vec![indexer(process)];
+    let cases = [
+        ("all well", ConditionCase::default(), ["True/Ready", "True/Probed", "True/CaughtUp", "True/Available"]),
+        (
+            "nothing is there yet",
+            ConditionCase { pods: vec![], search: None, indexer: None, ..ConditionCase::default() },
+            ["False/Starting", "Unknown/Starting", "False/Starting", "False/Starting"],
+        ),
+        (
+            "the stores are probed",
+            ConditionCase {
+                pods: with(Process { phase: Phase::Probing, ..Process::default() }),
+                search: None,
+                ..ConditionCase::default()
+            },
+            ["False/Probing", "Unknown/Probing", "False/Probing", "False/Starting"],
+        ),
+        (
+            "the first entries are indexed",
+            ConditionCase {
+                pods: with(Process { caught_up: false, ..writer() }),
+                search: Some(rollout(0)),
+                ..ConditionCase::default()
+            },
+            ["False/Backfilling", "True/Probed", "False/Backfilling", "False/Starting"],
+        ),
+        (
+            "a bucket is missing from the start",
+            ConditionCase {
+                pods: with(Process { problems: problem("BucketMissing"), ..Process::default() }),
+                search: Some(rollout(0)),
+                ..ConditionCase::default()
+            },
+            ["False/BucketMissing", "False/BucketMissing", "False/BucketMissing", "False/Starting"],
+        ),
+        (
+            "the store is down for a while: search goes on",
+            ConditionCase {
+                pods: with(Process { problems: problem("Unreachable"), ..writer() }),
+                ..ConditionCase::default()
+            },
+            ["False/Unreachable", "False/Unreachable", "False/Unreachable", "True/Available"],
+        ),
+        (
+            "an indexer that was fenced has fine stores",
+            ConditionCase {
+                pods: with(Process { problems: problem("Fenced"), ..writer() }),
+                ..ConditionCase::default()
+            },
+            ["False/Fenced", "True/Probed", "False/Fenced", "True/Available"],
+        ),
+        (
+            "search refuses every query for want of its token",
+            ConditionCase {
+                pods: vec![
+                    indexer(writer()),
+                    says(
+                        Component::Search,
+                        "s",
+                        Process { problems: problem("AuthTokenMissing"), ..Process::default() },
+                    ),
+                ],
+                ..ConditionCase::default()
+            },
+            ["False/AuthTokenMissing", "True/Probed", "True/CaughtUp", "False/AuthTokenMissing"],
+        ),
+        (
+            "search is turned off",
+            ConditionCase { search_wanted: false, search: Some(RolloutStatus::default()), ..ConditionCase::default() },
+            ["True/Ready", "True/Probed", "True/CaughtUp", "False/NoReplicas"],
+        ),
+        (
+            "suspended: search stays, the stores are as they were",
+            ConditionCase {
+                suspended: true,
+                pods: vec![],
+                before: vec![before(ConditionType::StorageReady, "True", Reason::Probed)],
+                ..ConditionCase::default()
+            },
+            ["True/Suspended", "True/Probed", "False/Suspended", "True/Available"],
+        ),
+        (
+            "suspended, and search does not answer",
+            ConditionCase { suspended: true, pods: vec![], search: Some(rollout(0)), ..ConditionCase::default() },
+            ["False/Starting", "Unknown/Starting", "False/Suspended", "False/Starting"],
+        ),
+        (
+            "the indexer is silent: search is not flipped, the stores stay known",
+            ConditionCase {
+                pods: vec![silent(indexer(writer()))],
+                before: vec![before(ConditionType::StorageReady, "True", Reason::Probed)],
+                ..ConditionCase::default()
+            },
+            ["Unknown/PodNotAnswering", "True/Probed", "Unknown/PodNotAnswering", "True/Available"],
+        ),
+        (
+            "search is silent, but the kubelet calls it ready",
+            ConditionCase {
+                pods: vec![indexer(writer()), silent(says(Component::Search, "s", Process::default()))],
+                ..ConditionCase::default()
+            },
+            ["True/Ready", "True/Probed", "True/CaughtUp", "True/Available"],
+        ),
+        (
+            "only a standby answers",
+            ConditionCase {
+                pods: with(Process { phase: Phase::Standby, probed: true, ..Process::default() }),
+                ..ConditionCase::default()
+            },
+            ["False/Standby", "True/Probed", "False/Standby", "True/Available"],
+        ),
+        (
+            "a standby answers and the writer is silent: whether it writes is not known",
+            ConditionCase {
+                pods: vec![
+                    silent(indexer(writer())),
+                    says(
+                        Component::Indexer,
+                        "b",
+                        Process { phase: Phase::Standby, probed: true, ..Process::default() },
+                    ),
+                ],
+                ..ConditionCase::default()
+            },
+            ["Unknown/PodNotAnswering", "True/Probed", "Unknown/PodNotAnswering", "True/Available"],
+        ),
+        (
+            "no node takes the indexer",
+            ConditionCase {
+                pods: vec![troubled(Component::Indexer, PodTrouble::Unschedulable("0/1 nodes".into()))],
+                ..ConditionCase::default()
+            },
+            ["False/PodUnschedulable", "Unknown/Starting", "False/PodUnschedulable", "True/Available"],
+        ),
+        (
+            "the image of search is wrong",
+            ConditionCase {
+                pods: vec![indexer(writer()), troubled(Component::Search, PodTrouble::Image("nope".into()))],
+                search: Some(rollout(0)),
+                ..ConditionCase::default()
+            },
+            ["False/ImageNotFound", "True/Probed", "True/CaughtUp", "False/ImageNotFound"],
+        ),
+        (
+            "the cluster refuses the pods",
+            ConditionCase {
+                pods: vec![],
+                indexer: Some(RolloutStatus { failure: Some("quota".into()), ..RolloutStatus::default() }),
+                ..ConditionCase::default()
+            },
+            ["False/PodRefused", "Unknown/Starting", "False/PodRefused", "True/Available"],
+        ),
+        (
+            "the spec is wrong: the last good one is still in force",
+            ConditionCase {
+                refused: Some(ConditionValue::no(Reason::SpecInvalid, "no; so; do")),
+                ..ConditionCase::default()
+            },
+            ["False/SpecInvalid", "True/Probed", "True/CaughtUp", "True/Available"],
+        ),
+        (
+            "the index is being removed",
+            ConditionCase { pods: with(Process { phase: Phase::Purging, ..writer() }), ..ConditionCase::default() },
+            ["False/Purging", "True/Probed", "False/Purging", "True/Available"],
+        ),
+    ];
+    for (name, case, wanted) in cases {
+        assert_eq!(case.conditions(), wanted, "{name}");
+    }
+}
+
+#[test]
+fn before_the_pods_were_asked_what_was_known_still_holds() {
+    let unasked = |component| {
+        let seen = says(component, "p", Process::default());
+        ObservedPod { observation: PodObservation::default(), ..seen }
+    };
+    let case = ConditionCase {
+        pods: vec![unasked(Component::Indexer), unasked(Component::Search)],
+        before: vec![
+            before(ConditionType::StorageReady, "True", Reason::Probed),
+            before(ConditionType::Indexing, "True", Reason::CaughtUp),
+            before(ConditionType::SearchAvailable, "False", Reason::AuthTokenMissing),
+        ],
+        ..ConditionCase::default()
+    };
+    let wanted = ["False/AuthTokenMissing", "True/Probed", "True/CaughtUp", "False/AuthTokenMissing"];
+    assert_eq!(case.conditions(), wanted);
+}
+
+#[test]
+fn ready_repeats_the_message_of_what_fails_first() {
+    let case = ConditionCase {
+        pods: vec![indexer(Process { problems: problem("AccessDenied"), ..writer() })],
+        ..ConditionCase::default()
+    };
+    let WalConditions { ready, storage, .. } = case.evaluate();
+    assert_eq!(ready, storage);
+    assert_eq!(ready.message, "AccessDenied; so; do");
+}
+
+#[test]
+fn a_standbys_figures_do_not_count_beside_a_writers() {
+    let standby =
+        |name| says(Component::Indexer, name, Process { phase: Phase::Standby, epoch: Some(9), ..Process::default() });
+    for pods in [vec![standby("a"), indexer(writer()), standby("z")], vec![indexer(writer()), standby("z")]] {
+        let case = ConditionCase { pods, ..ConditionCase::default() };
+        assert_eq!(case.conditions()[0], "True/Ready");
+    }
+}
+
+#[test]
+fn of_two_that_believe_they_write_the_higher_epoch_counts() {
+    let stale = says(Component::Indexer, "z", Process { epoch: Some(1), caught_up: false, ..writer() });
+    let fresh = says(Component::Indexer, "a", Process { epoch: Some(2), ..writer() });
+    let case = ConditionCase { pods: vec![stale, fresh], ..ConditionCase::default() };
+    assert_eq!(case.conditions()[2], "True/CaughtUp");
+}
+
+#[test]
+fn a_busy_log_is_a_little_behind_without_a_change_of_condition() {
+    let was = |status, reason| vec![before(ConditionType::Indexing, status, reason)];
+    let busy = |lag, before| {
+        let process = Process { caught_up: false, lag_seconds: Some(lag), ..writer() };
+        ConditionCase { pods: vec![indexer(process)], before, ..ConditionCase::default() }.conditions()[2].clone()
+    };
+    assert_eq!(busy(5, was("True", Reason::CaughtUp)), "True/CaughtUp");
+    assert_eq!(busy(61, was("True", Reason::CaughtUp)), "False/Backfilling");
+    assert_eq!(busy(5, was("False", Reason::Backfilling)), "False/Backfilling");
+}
+
+#[test]
+fn a_pod_that_has_never_answered_may_be_starting_and_is_told_after_a_while() {
+    let mut seen = indexer(Process::default());
+    seen.observation = PodObservation { failures: 2, ..PodObservation::default() };
+    let conditions = |seen: &ObservedPod| {
+        ConditionCase { pods: vec![seen.clone()], ..ConditionCase::default() }.conditions()[2].clone()
+    };
+    assert_eq!(conditions(&seen), "False/Starting");
+    seen.observation.failures = MAX_UNANSWERED_POLLS;
+    assert_eq!(conditions(&seen), "Unknown/PodNotAnswering");
+}
+
+#[test]
+fn a_silent_pods_message_names_when_it_was_seen_last_and_holds_nothing_that_moves() {
+    let mut seen = silent(indexer(writer()));
+    let message = |seen: &ObservedPod| {
+        ConditionCase { pods: vec![seen.clone()], ..ConditionCase::default() }.evaluate().indexing.message
+    };
+    let first = message(&seen);
+    assert!(first.contains("2001-09-09T01:46:40Z") && first.contains("orders-indexer-a"), "{first}");
+    seen.observation.failures = 77;
+    assert_eq!(message(&seen), first);
+}

@@ -1,0 +1,169 @@
+//! Checks a spec, and makes of it what the builders take.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use k8s_openapi::{api::networking::v1::NetworkPolicyPeer, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::Resource as _;
+use tidemark_crds::{
+    AuthType, DeletionPolicy, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec, ServiceType, Span, Wal,
+    names::{self, Component},
+};
+
+use super::{
+    digest::spec_digest,
+    refusal::{RefusalList, SpecRefusal},
+    storage::stores,
+    validated::{ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
+};
+
+/// The WAL as its children are built from it, or everything that is wrong with it.
+///
+/// `cluster_id` names the cluster for the owner of the index.
+pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRefusal>> {
+    let mut refusals = RefusalList::default();
+    let identity = identity(wal, &mut refusals);
+    let stores = stores(&wal.spec, &mut refusals);
+    let log = log(&wal.spec.log, &mut refusals);
+    let indexer = indexer(wal, &mut refusals);
+    let search = search(wal, &mut refusals);
+    match (identity, stores, log) {
+        (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log)) if refusals.0.is_empty() => {
+            let purging =
+                wal.spec.deletion_policy == DeletionPolicy::Purge && wal.metadata.deletion_timestamp.is_some();
+            Ok(ValidatedWal {
+                owner: names::owner(cluster_id, &namespace, &name, &uid),
+                generation: wal.metadata.generation,
+                deletion_policy: wal.spec.deletion_policy,
+                name,
+                namespace,
+                uid,
+                owner_reference,
+                stores,
+                log,
+                indexer,
+                search,
+                purging,
+            })
+        }
+        _ => Err(refusals.0),
+    }
+}
+
+fn identity(wal: &Wal, refusals: &mut RefusalList) -> Option<(String, String, String, OwnerReference)> {
+    let name = wal.metadata.name.clone().unwrap_or_default();
+    if !fits(&name) {
+        refusals.spec(format!(
+            "the name \"{name}\" does not fit its children's names; take at most 40 lower-case letters, digits and dashes"
+        ));
+    }
+    let found = (wal.metadata.namespace.clone(), wal.metadata.uid.clone(), wal.controller_owner_ref(&()));
+    let (Some(namespace), Some(uid), Some(owner)) = found else {
+        refusals.spec("the WAL has no namespace or no UID: it was not read from the API server");
+        return None;
+    };
+    Some((name, namespace, uid, owner))
+}
+
+/// Whether the name is one of [`names::WAL_NAME_PATTERN`].
+fn fits(name: &str) -> bool {
+    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    plain && name.len() <= 40 && name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.ends_with('-')
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn log(log: &LogPlace, refusals: &mut RefusalList) -> Option<ValidatedLog> {
+    let expiry = span("spec.log.expiry", &log.expiry, Duration::from_secs(1), 168 * HOUR, refusals);
+    let signer_clock_lead = span("spec.log.signerClockLead", &log.signer_clock_lead, Duration::ZERO, HOUR, refusals);
+    let request_timeout = span("spec.log.requestTimeout", &log.request_timeout, Duration::ZERO, HOUR, refusals);
+    let visibility_delay = span("spec.log.visibilityDelay", &log.visibility_delay, Duration::ZERO, HOUR, refusals);
+    let audit_window = span("spec.log.auditWindow", &log.audit_window, Duration::ZERO, 8784 * HOUR, refusals);
+    let max_entry_bytes = refusals.read("spec.log.maxEntrySize", log.max_entry_size.bytes());
+    if max_entry_bytes.is_some_and(|bytes| !(1 << 10..=64 << 20).contains(&bytes)) {
+        refusals.spec(format!("\"spec.log.maxEntrySize\" is \"{}\"; it is from 1Ki to 64Mi", log.max_entry_size));
+    }
+    Some(ValidatedLog {
+        expiry: expiry?,
+        signer_clock_lead: signer_clock_lead?,
+        request_timeout: request_timeout?,
+        visibility_delay: visibility_delay?,
+        audit_window: audit_window?,
+        max_entry_bytes: max_entry_bytes?,
+    })
+}
+
+fn span(path: &str, span: &Span, least: Duration, most: Duration, refusals: &mut RefusalList) -> Option<Duration> {
+    let read = refusals.read(path, span.duration())?;
+    if !(least..=most).contains(&read) {
+        let (least, most) = (least.as_secs(), most.as_secs() / 3600);
+        refusals.spec(format!("\"{path}\" is \"{span}\"; it is from {least}s to {most}h"));
+    }
+    Some(read)
+}
+
+fn role(wal: &Wal, spec: &RoleSpec, component: Component, refusals: &mut RefusalList) -> ValidatedRole {
+    let path = format!("spec.{}.podTemplate", component.as_str());
+    ValidatedRole {
+        resources: spec.resources.clone().unwrap_or_default(),
+        service_account_annotations: spec.service_account_annotations.clone(),
+        template: template(&path, spec.pod_template.as_ref(), refusals),
+        spec_digest: refusals.read("spec", spec_digest(&wal.spec, component)).unwrap_or_default(),
+    }
+}
+
+fn indexer(wal: &Wal, refusals: &mut RefusalList) -> ValidatedIndexer {
+    let role = role(wal, &wal.spec.indexer.role, Component::Indexer, refusals);
+    let adopt_owner = Some(wal.spec.adopt_owner.clone()).filter(|owner| !owner.is_empty());
+    ValidatedIndexer { role, compaction: wal.spec.compaction.enabled, adopt_owner, suspended: wal.spec.suspend }
+}
+
+fn search(wal: &Wal, refusals: &mut RefusalList) -> ValidatedSearch {
+    let spec = &wal.spec.search;
+    if spec.replicas < 0 {
+        refusals.spec(format!("\"spec.search.replicas\" is {}; 0 turns search off", spec.replicas));
+    }
+    let secret = spec.auth.secret_ref.as_ref().map(|secret| secret.name.clone());
+    let token_secret = match (spec.auth.r#type, secret) {
+        (AuthType::None, _) => {
+            if spec.service.r#type != ServiceType::ClusterIP {
+                refusals.spec(
+                    "a Service that is reachable from outside of the cluster needs \"spec.search.auth\" of type Token",
+                );
+            }
+            None
+        }
+        (AuthType::Token, Some(secret)) => Some(secret),
+        (AuthType::Token, None) => {
+            refusals.spec("\"spec.search.auth\" of type Token needs a secretRef; name the Secret that holds the token");
+            None
+        }
+    };
+    let role = role(wal, &spec.role, Component::Search, refusals);
+    let allow_from = spec.allow_from.clone();
+    check_peers(&allow_from, refusals);
+    ValidatedSearch { role, replicas: spec.replicas, token_secret, service: spec.service.clone(), allow_from }
+}
+
+fn check_peers(peers: &[NetworkPolicyPeer], refusals: &mut RefusalList) {
+    let blocks = peers.iter().filter_map(|peer| peer.ip_block.as_ref());
+    for range in blocks.flat_map(|block| block.except.iter().flatten().chain([&block.cidr])) {
+        if range.parse::<IpNet>().is_err() {
+            refusals.spec(format!(
+                "\"spec.search.allowFrom\" has \"{range}\"; write a range of addresses such as 10.0.0.0/8"
+            ));
+        }
+    }
+}
+
+fn template(path: &str, template: Option<&PodTemplate>, refusals: &mut RefusalList) -> PodTemplateSettings {
+    let settings = template.map_or_else(|| Ok(PodTemplateSettings::default()), PodTemplate::settings);
+    settings.unwrap_or_else(|refused| {
+        let reason = Reason::PodTemplateRefused;
+        refusals.0.extend(refused.into_iter().map(|refused| {
+            let message = format!("\"{path}.{}\" {}", refused.path, refused.why);
+            SpecRefusal { reason, message }
+        }));
+        PodTemplateSettings::default()
+    })
+}

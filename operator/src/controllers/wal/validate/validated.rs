@@ -1,0 +1,108 @@
+//! A WAL that can be built.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use k8s_openapi::{
+    api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use tidemark_crds::{DeletionPolicy, PodTemplateSettings, ServiceSpec, names::Component};
+
+use super::storage::WalStores;
+
+/// A WAL of which everything can be built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedWal {
+    /// Its name; with every suffix it is a label of DNS.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID.
+    pub uid: String,
+    /// `metadata.generation` of the spec.
+    pub generation: Option<i64>,
+    /// What its children refer to.
+    pub owner_reference: OwnerReference,
+    /// What its indexer registers as the owner of the index.
+    pub owner: String,
+    /// Where log, metadata and index are, and how to get at them.
+    pub stores: WalStores,
+    /// How the log is read.
+    pub log: ValidatedLog,
+    /// The indexer.
+    pub indexer: ValidatedIndexer,
+    /// The search service.
+    pub search: ValidatedSearch,
+    /// Whether the owner wants the index to be removed with it.
+    pub deletion_policy: DeletionPolicy,
+    /// Whether the WAL is being deleted and its index is being removed.
+    pub purging: bool,
+}
+
+/// How a log is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedLog {
+    /// `W`.
+    pub expiry: Duration,
+    /// `S`.
+    pub signer_clock_lead: Duration,
+    /// `R`.
+    pub request_timeout: Duration,
+    /// `V`.
+    pub visibility_delay: Duration,
+    /// How long an aborted operation is audited.
+    pub audit_window: Duration,
+    /// Bytes of the largest entry that is read.
+    pub max_entry_bytes: u64,
+}
+
+/// What both roles have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ValidatedRole {
+    /// Requests and limits of the container; the pod template's replace these, name by name.
+    pub resources: ResourceRequirements,
+    /// Annotations of the ServiceAccount.
+    pub service_account_annotations: BTreeMap<String, String>,
+    /// What the pod template adds.
+    pub template: PodTemplateSettings,
+    /// Digest of the part of the spec that the role's pods are made of.
+    pub spec_digest: String,
+}
+
+/// The indexer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedIndexer {
+    /// What both roles have.
+    pub role: ValidatedRole,
+    /// Whether it compacts.
+    pub compaction: bool,
+    /// The owner to take the index over from.
+    pub adopt_owner: Option<String>,
+    /// Whether it is stopped.
+    pub suspended: bool,
+}
+
+/// The search service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedSearch {
+    /// What both roles have.
+    pub role: ValidatedRole,
+    /// How many pods are wanted.
+    pub replicas: i32,
+    /// Name of the Secret with the token, if the spec names one.
+    pub token_secret: Option<String>,
+    /// The Service.
+    pub service: ServiceSpec,
+    /// Further peers that are admitted.
+    pub allow_from: Vec<NetworkPolicyPeer>,
+}
+
+impl ValidatedWal {
+    /// What both roles have.
+    pub fn role(&self, component: Component) -> &ValidatedRole {
+        match component {
+            Component::Indexer => &self.indexer.role,
+            Component::Search => &self.search.role,
+        }
+    }
+}

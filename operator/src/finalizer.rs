@@ -1,0 +1,61 @@
+//! Finalizers: set, removed, and whether the namespace of an object is going away with everything in it.
+
+use std::fmt::Debug;
+
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::cache::NamespacedName;
+
+/// A finalizer, and who writes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ManagedFinalizer {
+    pub(crate) name: &'static str,
+    pub(crate) field_manager: &'static str,
+}
+
+impl ManagedFinalizer {
+    /// Whether the object has it.
+    pub(crate) fn is_on(self, metadata: &ObjectMeta) -> bool {
+        metadata.finalizers.iter().flatten().any(|finalizer| finalizer == self.name)
+    }
+
+    /// Adds or removes it, unless the object has changed meanwhile: then the next reconciliation tries again. Answers whether
+    /// the object still existed.
+    pub(crate) async fn set<K>(self, client: &Client, metadata: &ObjectMeta, present: bool) -> Result<bool, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
+        finalizers.retain(|finalizer| finalizer != self.name);
+        if present {
+            finalizers.push(self.name.to_owned());
+        }
+        let key = NamespacedName::of(metadata);
+        let api: Api<K> = Api::namespaced(client.clone(), &key.namespace);
+        let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": metadata.resource_version}});
+        let params = PatchParams { field_manager: Some(self.field_manager.to_owned()), ..PatchParams::default() };
+        match api.patch_metadata(&key.name, &params, &Patch::Merge(&patch)).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether the namespace is being deleted; `false` where the operator may not read it.
+pub(crate) async fn is_namespace_terminating(client: &Client, namespace: &str) -> bool {
+    let api: Api<Namespace> = Api::all(client.clone());
+    match api.get_opt(namespace).await {
+        Ok(found) => found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()),
+        Err(error) => {
+            tracing::debug!(namespace, %error, "cannot read the namespace; assuming that it is not being deleted");
+            false
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Polls every data pod for its report, and says which WALs to reconcile because of it.
+//!
+//! It runs beside the reconciliation, so that a pod that does not answer delays nothing else. A settled pod is polled once an
+//! interval, one that is not settled every two seconds; both with jitter.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use parking_lot::RwLock;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use crate::{
+    backoff,
+    cache::{DataPod, NamespacedName, ObjectCache},
+    clock,
+    metrics::OperatorMetrics,
+    pod_client::{Phase, PodClient, Process},
+};
+
+/// How often the pods are checked for those that are due.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a pod that is not settled is polled.
+const UNSETTLED_INTERVAL: Duration = Duration::from_secs(2);
+/// How many pods are polled at the same time.
+const MAX_CONCURRENT_POLLS: usize = 128;
+/// A WAL is reconciled because of moved counters at most this often.
+const COUNTERS_INTERVAL: Duration = Duration::from_mins(1);
+/// After this many failures in a row a pod counts as not answering.
+const MAX_FAILURES: u32 = 2;
+
+/// What is known of a pod.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PodObservation {
+    /// Its last report.
+    pub(crate) process: Option<Arc<Process>>,
+    /// When it answered last.
+    pub(crate) seen: Option<Timestamp>,
+    /// How many polls have failed since.
+    pub(crate) failures: u32,
+}
+
+impl PodObservation {
+    /// Its report, while it answers.
+    pub(crate) fn answer(&self) -> Option<&Process> {
+        self.process.as_deref().filter(|_| self.failures < MAX_FAILURES)
+    }
+
+    /// Whether it is not known yet whether it answers.
+    pub(crate) fn is_unpolled(&self) -> bool {
+        self.process.is_none() && self.failures < MAX_FAILURES
+    }
+
+    /// Whether so many polls have failed that it counts as not answering.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.failures >= MAX_FAILURES
+    }
+}
+
+/// What is known of every pod, by UID.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PodObservations {
+    inner: Arc<RwLock<HashMap<Box<str>, PodObservation>>>,
+}
+
+impl PodObservations {
+    pub(crate) fn get(&self, uid: &str) -> Option<PodObservation> {
+        self.inner.read().get(uid).cloned()
+    }
+
+    /// Keeps the report of a pod, or counts a failed poll. Answers what was known before and what is known now.
+    fn put(&self, uid: &str, process: Option<Process>, now: Timestamp) -> (Option<PodObservation>, PodObservation) {
+        let mut inner = self.inner.write();
+        let before = inner.get(uid).cloned();
+        let after = if let Some(process) = process {
+            PodObservation { process: Some(Arc::new(process)), seen: Some(now), failures: 0 }
+        } else {
+            let before = before.clone().unwrap_or_default();
+            PodObservation { failures: before.failures.saturating_add(1), ..before }
+        };
+        inner.insert(uid.into(), after.clone());
+        (before, after)
+    }
+
+    fn retain(&self, present: &HashSet<Box<str>>) {
+        self.inner.write().retain(|uid, _| present.contains(uid));
+    }
+}
+
+/// Polls the pods of a cache.
+pub(crate) struct PodPoller {
+    pub(crate) cache: ObjectCache,
+    pub(crate) observations: PodObservations,
+    pub(crate) changed: mpsc::Sender<NamespacedName>,
+    pub(crate) client: PodClient,
+    pub(crate) port: u16,
+    pub(crate) interval: Duration,
+    pub(crate) metrics: OperatorMetrics,
+}
+
+/// When one pod is polled, and what came of it.
+struct PollState {
+    next: Instant,
+    polling: bool,
+    /// When its WAL was last reconciled because of its report, and with which counters.
+    last_published: Option<(Instant, PodCounters)>,
+}
+
+impl PollState {
+    /// Whether its WAL has to be reconciled, now that it reported `after`. Counters that moved within a minute of the last time
+    /// wait for the first answer after that minute: they are compared with those of that time, not with the last answer.
+    fn is_news(&mut self, before: Option<&PodObservation>, after: &PodObservation, now: Instant) -> bool {
+        let counters = counters(after);
+        let moved = match &self.last_published {
+            None => counters.is_some(),
+            Some((when, published)) => now - *when >= COUNTERS_INTERVAL && *published != counters,
+        };
+        let news = moved || essence(before) != essence(Some(after));
+        if news {
+            self.last_published = Some((now, counters));
+        }
+        news
+    }
+}
+
+/// A polled pod.
+struct PolledPod {
+    pod: Arc<DataPod>,
+    process: Option<Process>,
+}
+
+impl PodPoller {
+    /// Polls until cancelled.
+    pub(crate) async fn run(self) {
+        let mut polls: HashMap<Box<str>, PollState> = HashMap::new();
+        let mut polling = JoinSet::new();
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_POLLS));
+        let mut sweep = interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = sweep.tick() => self.poll_due(&mut polls, &mut polling, &permits),
+                Some(Ok(polled)) = polling.join_next(), if !polling.is_empty() => self.record(polled, &mut polls).await,
+            }
+        }
+    }
+
+    /// Starts to poll the pods that are due, and forgets those that are gone.
+    fn poll_due(
+        &self,
+        polls: &mut HashMap<Box<str>, PollState>,
+        polling: &mut JoinSet<PolledPod>,
+        permits: &Arc<Semaphore>,
+    ) {
+        let now = Instant::now();
+        let mut present = HashSet::new();
+        for pod in self.cache.pods() {
+            let Some(address) = pod.address.clone() else { continue };
+            present.insert(pod.uid.clone());
+            let poll =
+                polls.entry(pod.uid.clone()).or_insert(PollState { next: now, polling: false, last_published: None });
+            if poll.polling || poll.next > now {
+                continue;
+            }
+            poll.polling = true;
+            let (client, permits, port) = (self.client.clone(), permits.clone(), self.port);
+            polling.spawn(async move {
+                // The semaphore is never closed.
+                let _permit = permits.acquire_owned().await;
+                let process = match client.fetch(&address, port).await {
+                    Ok(process) => Some(process),
+                    Err(error) => {
+                        tracing::debug!(object = %pod.wal, pod = %pod.name, %error, "a pod did not answer");
+                        None
+                    }
+                };
+                PolledPod { pod, process }
+            });
+        }
+        polls.retain(|uid, _| present.contains(uid));
+        self.observations.retain(&present);
+    }
+
+    async fn record(&self, polled: PolledPod, polls: &mut HashMap<Box<str>, PollState>) {
+        let PolledPod { pod, process } = polled;
+        let Some(poll) = polls.get_mut(&pod.uid) else { return };
+        self.metrics.polled(process.is_some());
+        let (before, after) = self.observations.put(&pod.uid, process, clock::now());
+        let now = Instant::now();
+        poll.polling = false;
+        let wait = if is_settled(&after) { self.interval } else { self.interval.min(UNSETTLED_INTERVAL) };
+        poll.next = now + backoff::jittered(wait, backoff::random());
+        if poll.is_news(before.as_ref(), &after, now) {
+            // There is no receiver only while the process ends.
+            drop(self.changed.send(pod.wal.clone()).await);
+        }
+    }
+}
+
+/// Whether a pod does its work and reports no problem.
+fn is_settled(observation: &PodObservation) -> bool {
+    observation.answer().is_some_and(|process| {
+        process.problems.is_empty()
+            && match process.phase {
+                Phase::Serving | Phase::Standby => true,
+                Phase::Writing => process.caught_up,
+                Phase::Starting | Phase::Probing | Phase::Purging | Phase::Purged | Phase::Ended => false,
+            }
+    })
+}
+
+/// What conditions are made of: everything but the counters.
+fn essence(observation: Option<&PodObservation>) -> (bool, Option<Process>) {
+    let bare = |process: &Process| Process {
+        horizon: None,
+        cursor: None,
+        lag_seconds: None,
+        pending_entries: None,
+        entries: None,
+        manifest: process.manifest.map(|number| number.min(1)),
+        ..process.clone()
+    };
+    let silent = observation.is_some_and(PodObservation::is_silent);
+    (silent, observation.and_then(PodObservation::answer).map(bare))
+}
+
+/// Lag, pending entries and entries; none before the first answer.
+type PodCounters = Option<[Option<i64>; 3]>;
+
+/// What a status shows beside its conditions. The horizon, and the cursor of an idle log, move with the clock; alone they are
+/// not news.
+fn counters(observation: &PodObservation) -> PodCounters {
+    let process = observation.process.as_ref()?;
+    Some([process.lag_seconds, process.pending_entries, process.entries])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn one_failure_is_borne_and_two_are_silence_with_the_time_of_the_last_answer() {
+        let observations = PodObservations::default();
+        observations.put("u", Some(Process::default()), at(10));
+        let (_, once) = observations.put("u", None, at(20));
+        assert!(once.answer().is_some() && !once.is_silent());
+        let (_, twice) = observations.put("u", None, at(30));
+        assert!(twice.answer().is_none() && twice.is_silent());
+        assert_eq!(twice.seen, Some(at(10)));
+        let (_, again) = observations.put("u", Some(Process::default()), at(40));
+        assert!(again.answer().is_some());
+    }
+
+    #[test]
+    fn moving_counters_are_no_change_of_essence() {
+        let observation = |entries, horizon| PodObservation {
+            process: Some(Arc::new(Process {
+                entries: Some(entries),
+                horizon: Some(at(horizon)),
+                ..Process::default()
+            })),
+            ..PodObservation::default()
+        };
+        let (before, moved, later) = (observation(1, 1), observation(2, 1), observation(1, 2));
+        assert_eq!(essence(Some(&before)), essence(Some(&moved)));
+        assert_ne!(counters(&before), counters(&moved));
+        assert_eq!(counters(&before), counters(&later), "the horizon alone is no news");
+    }
+
+    /// A log that is idle after its first entries never showed any of them.
+    #[test]
+    fn counters_that_moved_soon_after_a_reconciliation_are_published_a_minute_after_it() {
+        let said = |entries, horizon| PodObservation {
+            process: Some(Arc::new(Process { entries, horizon: Some(at(horizon)), ..Process::default() })),
+            ..PodObservation::default()
+        };
+        let start = Instant::now();
+        let mut poll = PollState { next: start, polling: false, last_published: None };
+        let (empty, five) = (said(Some(0), 1), said(Some(5), 2));
+        let mut answers = |before: Option<&PodObservation>, after, second| {
+            poll.is_news(before, after, start + Duration::from_secs(second))
+        };
+        assert!(answers(None, &empty, 0), "the first answer");
+        assert!(!answers(Some(&empty), &five, 20), "too soon for counters alone");
+        assert!(!answers(Some(&five), &five, 50), "still too soon");
+        assert!(answers(Some(&five), &five, 61), "they are published late rather than never");
+        assert!(!answers(Some(&five), &said(Some(5), 99), 200), "the clock alone is no news");
+    }
+
+    #[test]
+    fn a_pod_that_is_not_settled_is_asked_more_often() {
+        let observation = |phase, caught_up| PodObservation {
+            process: Some(Arc::new(Process { phase, caught_up, ..Process::default() })),
+            ..PodObservation::default()
+        };
+        assert!(is_settled(&observation(Phase::Writing, true)) && is_settled(&observation(Phase::Serving, false)));
+        assert!(!is_settled(&observation(Phase::Writing, false)) && !is_settled(&observation(Phase::Starting, false)));
+        assert!(!is_settled(&PodObservation::default()));
+    }
+}

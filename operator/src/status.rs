@@ -1,0 +1,93 @@
+//! Writes statuses: on a change of a condition at once, for moved counters at most once a minute, else not at all.
+
+use std::{fmt::Debug, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+    core::object::HasStatus,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::{apply::ObjectOwner, clock, status_cache::StatusCache};
+
+/// Between two writes of counters that moved.
+const COUNTERS_INTERVAL: Duration = Duration::from_mins(1);
+
+/// A status, as far as it decides when it is written.
+pub(crate) trait ReportedStatus: Clone + PartialEq {
+    /// The part that does not move while the object does its work. A change of it is written at once.
+    fn without_counters(&self) -> Self;
+
+    /// This status with those fields of `before` that move with the clock; alone they are not news.
+    fn with_clock_of(&self, before: &Self) -> Self;
+
+    /// When the status was observed.
+    fn observed_time(&self) -> Option<Timestamp>;
+}
+
+/// When a status is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteTiming {
+    /// The API server has it already.
+    Never,
+    /// Something changed that people and programs wait for.
+    Now,
+    /// Counters moved; they were written less than a minute ago.
+    After(Duration),
+}
+
+/// When to write `after` over `before`, which was written `since` ago.
+pub(crate) fn due<S: ReportedStatus>(before: &S, after: &S, since: Duration) -> WriteTiming {
+    if before.without_counters() != after.without_counters() {
+        return WriteTiming::Now;
+    }
+    match COUNTERS_INTERVAL.checked_sub(since).filter(|left| !left.is_zero()) {
+        _ if after.with_clock_of(before) == *before => WriteTiming::Never,
+        Some(left) => WriteTiming::After(left),
+        None => WriteTiming::Now,
+    }
+}
+
+/// How long ago the status was written, as far as it or this operator knows.
+pub(crate) fn since<S: ReportedStatus>(status: &S, written: Option<Timestamp>, now: Timestamp) -> Duration {
+    let last = status.observed_time().into_iter().chain(written).max();
+    last.and_then(|last| Duration::try_from(now.duration_since(last)).ok()).unwrap_or(COUNTERS_INTERVAL)
+}
+
+/// Writes the status of `owner`. Another object of the same name does not get it.
+pub(crate) async fn write<K>(
+    client: &Client,
+    statuses: &StatusCache<K>,
+    owner: ObjectOwner<'_>,
+    field_manager: &str,
+    status: &K::Status,
+) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + HasStatus + Clone + Debug + DeserializeOwned,
+    K::Status: Clone + Default + PartialEq + Serialize,
+{
+    let ObjectOwner { key, uid, .. } = owner;
+    let api: Api<K> = Api::namespaced(client.clone(), &key.namespace);
+    let patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"name": &*key.name, "uid": uid},
+        "status": status,
+    });
+    let params = PatchParams::apply(field_manager).force();
+    statuses.begin(key, status);
+    match api.patch_status(&key.name, &params, &Patch::Apply(&patch)).await {
+        Ok(written) => {
+            statuses.record(key, &written, clock::now());
+            Ok(())
+        }
+        Err(error) => {
+            statuses.discard(key);
+            Err(error)
+        }
+    }
+}
