@@ -7,44 +7,15 @@ use kube::{
     api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
     core::Status,
 };
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    cache::{ChildKind, NamespacedName, ObjectCache, OwnedObject, OwnedObjects},
-    compare,
+    cache::{ChildKind, ObjectCache, OwnedObject, OwnedObjects},
+    compare::{self, ANNOTATION_DIGEST},
+    desired_object::DesiredObject,
+    namespace::is_refusal_of_terminating,
+    object_owner::ObjectOwner,
 };
-
-/// Annotation of an owned object: digest of the object that was applied last.
-pub(crate) const ANNOTATION_DIGEST: &str = "tidemark.dev/applied-digest";
-
-/// Whose objects are written.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ObjectOwner<'a> {
-    /// `kind` of the owner.
-    pub(crate) kind: &'static str,
-    pub(crate) key: &'a NamespacedName,
-    pub(crate) uid: &'a str,
-    /// Who writes in its name.
-    pub(crate) field_manager: &'static str,
-}
-
-/// An object as it should be.
-#[derive(Clone, Debug)]
-pub(crate) struct DesiredObject {
-    pub(crate) kind: ChildKind,
-    pub(crate) name: String,
-    /// The whole object as it is sent, with kind, labels and owner.
-    pub(crate) object: Value,
-}
-
-impl DesiredObject {
-    /// The object that a builder made.
-    pub(crate) fn new<K: kube::Resource + Serialize>(kind: ChildKind, object: &K) -> serde_json::Result<Self> {
-        let name = object.meta().name.clone().unwrap_or_default();
-        Ok(Self { kind, name, object: serde_json::to_value(object)? })
-    }
-}
 
 /// Why an object could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +171,7 @@ impl ApplyError {
     fn from_answer(kind: ChildKind, name: &str, error: kube::Error) -> Self {
         let name = name.to_owned();
         match error {
-            kube::Error::Api(status) if is_terminating(&status) => Self::NamespaceTerminating,
+            kube::Error::Api(status) if is_refusal_of_terminating(&status) => Self::NamespaceTerminating,
             // A time-out, too many requests or a conflict does not mean that the object is wrong.
             kube::Error::Api(status) if matches!(status.code, 400 | 403 | 413 | 422) => {
                 Self::Refused { kind, name, status }
@@ -208,10 +179,4 @@ impl ApplyError {
             source => Self::Failed { kind, name, source },
         }
     }
-}
-
-/// Whether the API server refuses to create something because the namespace is being deleted.
-pub(crate) fn is_terminating(status: &Status) -> bool {
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }

@@ -7,6 +7,9 @@
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+/// Annotation of an owned object: digest of the object that was applied last.
+pub(crate) const ANNOTATION_DIGEST: &str = "tidemark.dev/applied-digest";
+
 /// Digest of a wanted object: 16 hex digits.
 pub(crate) fn digest(wanted: &Value) -> String {
     let hash = Sha256::digest(canonical(wanted).to_string());

@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 
-use crate::{apply::is_terminating, clock};
+use crate::{clock, namespace::is_refusal_of_terminating};
 
 /// The longest text that the API server takes.
 const MAX_NOTE_BYTES: usize = 1024;
@@ -48,32 +48,32 @@ impl EventPublisher {
 
     /// Logs the records and writes them as Events. A failure is only logged: in a namespace that is being deleted none can be
     /// written, and the log line is all that is left.
-    pub(crate) async fn publish(&self, about: &ObjectReference, happened: &[EventRecord]) {
+    pub(crate) async fn publish(&self, about: &ObjectReference, records: &[EventRecord]) {
         let namespace = about.namespace.as_deref().unwrap_or("default");
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        for happened in happened {
-            if happened.warning {
-                tracing::warn!(namespace, object = about.name, reason = happened.reason, "{}", happened.message);
+        for record in records {
+            if record.warning {
+                tracing::warn!(namespace, object = about.name, reason = record.reason, "{}", record.message);
             } else {
-                tracing::info!(namespace, object = about.name, reason = happened.reason, "{}", happened.message);
+                tracing::info!(namespace, object = about.name, reason = record.reason, "{}", record.message);
             }
-            match api.create(&PostParams::default(), &self.event(about, happened)).await {
+            match api.create(&PostParams::default(), &self.event(about, record)).await {
                 Ok(_) => {}
-                Err(kube::Error::Api(status)) if is_terminating(&status) => {
+                Err(kube::Error::Api(status)) if is_refusal_of_terminating(&status) => {
                     tracing::debug!(
                         namespace,
-                        reason = happened.reason,
+                        reason = record.reason,
                         "the namespace is being deleted and takes no more Events"
                     );
                 }
                 Err(error) => {
-                    tracing::warn!(object = about.name, reason = happened.reason, %error, "failed to write an Event");
+                    tracing::warn!(object = about.name, reason = record.reason, %error, "failed to write an Event");
                 }
             }
         }
     }
 
-    fn event(&self, about: &ObjectReference, happened: &EventRecord) -> Event {
+    fn event(&self, about: &ObjectReference, record: &EventRecord) -> Event {
         let now = clock::now_exactly();
         let name = about.name.as_deref().unwrap_or(CONTROLLER);
         Event {
@@ -84,12 +84,12 @@ impl EventPublisher {
             },
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(now)),
-            note: Some(shortened(&happened.message)),
-            reason: Some(happened.reason.to_owned()),
+            note: Some(shortened(&record.message)),
+            reason: Some(record.reason.to_owned()),
             regarding: Some(about.clone()),
             reporting_controller: Some(format!("tidemark.dev/{CONTROLLER}")),
             reporting_instance: Some(self.instance.clone()),
-            type_: Some(if happened.warning { "Warning" } else { "Normal" }.to_owned()),
+            type_: Some(if record.warning { "Warning" } else { "Normal" }.to_owned()),
             ..Event::default()
         }
     }

@@ -1,8 +1,8 @@
-//! Finalizers: set, removed, and whether the namespace of an object is going away with everything in it.
+//! Finalizers: set and removed.
 
 use std::fmt::Debug;
 
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
@@ -44,18 +44,6 @@ impl ManagedFinalizer {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
             Err(error) => Err(error),
-        }
-    }
-}
-
-/// Whether the namespace is being deleted; `false` where the operator may not read it.
-pub(crate) async fn is_namespace_terminating(client: &Client, namespace: &str) -> bool {
-    let api: Api<Namespace> = Api::all(client.clone());
-    match api.get_opt(namespace).await {
-        Ok(found) => found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()),
-        Err(error) => {
-            tracing::debug!(namespace, %error, "cannot read the namespace; assuming that it is not being deleted");
-            false
         }
     }
 }

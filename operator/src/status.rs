@@ -12,7 +12,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use crate::{apply::ObjectOwner, clock, status_cache::StatusCache};
+use crate::{clock, object_owner::ObjectOwner, status_cache::StatusCache};
 
 /// Between two writes of counters that moved.
 const COUNTERS_INTERVAL: Duration = Duration::from_mins(1);

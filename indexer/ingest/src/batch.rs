@@ -1,80 +1,84 @@
-//! A batch: sealed entries from the cursor on, on their way to one publication.
+//! A batch: sealed entries from the cursor on that are published together.
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use tidemark_catalog::{RecordCounts, SetDigest};
+use tidemark_catalog::{RecordCounts, SegmentMeta, SetDigest};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 use tokio::time::Instant;
 
-use super::{
-    IngestOptions,
-    error::IngestError,
-    index::{Segments, Shelf},
-    resolve::Resolver,
-};
 use crate::{
-    OperationRecord,
-    engine::{Lookup, RecordMarks},
+    engine::{EngineError, Lookup, RecordMarks},
+    options::IngestOptions,
+    record::OperationRecord,
+    resolve::Resolver,
+    segment_upload::{SegmentUploader, SegmentWriter},
 };
 
-/// Records on their way to one publication, with the marks that they cause.
+/// Records that are published together, with the marks that they cause.
 pub(crate) struct Batch {
-    segments: Segments,
+    segments: SegmentWriter,
     seqs: Range<u64>,
     marks: RecordMarks,
-    corrected: CorrectionTotals,
+    corrected: SupersededTotals,
     oldest: Option<StoreSecond>,
     newest: Option<StoreSecond>,
     begun: Instant,
-    limits: Limits,
+    limits: BatchLimits,
 }
 
-/// When a batch closes, at the next boundary between two seconds.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    records: u64,
-    age: Duration,
+/// When a batch is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchLimits {
+    max_records: u64,
+    max_age: Duration,
+    segment_memory: usize,
+}
+
+impl BatchLimits {
+    pub(crate) fn new(options: &IngestOptions) -> Self {
+        Self { max_records: options.batch_records, max_age: options.batch_age, segment_memory: options.segment_memory }
+    }
 }
 
 /// What a sidecar says of the records that it marks as corrected.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CorrectionTotals {
+pub(crate) struct SupersededTotals {
     pub(crate) counts: RecordCounts,
     pub(crate) digest: SetDigest,
 }
 
 /// A record that a correction replaces.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Predecessor {
+pub(crate) struct PredecessorRecord {
     pub(crate) seq: u64,
     pub(crate) outcome: Outcome,
     pub(crate) evidence: Option<Evidence>,
 }
 
 /// Predecessors by token and op.
-pub(crate) type Predecessors = BTreeMap<(Token, u32), Predecessor>;
+pub(crate) type PredecessorMap = BTreeMap<(Token, u32), PredecessorRecord>;
 
-/// A batch that is uploaded as far as its segments go.
-pub(crate) struct Closed {
-    pub(crate) segments: Vec<tidemark_catalog::SegmentMeta>,
+/// A batch whose segments are uploaded and which takes no more records.
+pub(crate) struct SealedBatch {
+    pub(crate) segments: Vec<SegmentMeta>,
     pub(crate) seqs: Range<u64>,
     pub(crate) marks: RecordMarks,
-    pub(crate) corrected: CorrectionTotals,
+    pub(crate) corrected: SupersededTotals,
 }
 
 impl Batch {
     /// An empty batch whose first record gets `first_seq`.
-    pub(crate) fn new(shelf: &Shelf, first_seq: u64, options: &IngestOptions) -> Self {
+    pub(crate) fn new(uploader: &SegmentUploader, first_seq: u64, limits: BatchLimits) -> Self {
         Self {
-            segments: Segments::new(shelf, options.segment_memory),
+            segments: SegmentWriter::new(uploader, limits.segment_memory),
             seqs: first_seq..first_seq,
             marks: RecordMarks::default(),
-            corrected: CorrectionTotals::default(),
+            corrected: SupersededTotals::default(),
             oldest: None,
             newest: None,
             begun: Instant::now(),
-            limits: Limits { records: options.batch_records, age: options.batch_age },
+            limits,
         }
     }
 
@@ -88,9 +92,9 @@ impl Batch {
         self.newest
     }
 
-    /// Whether to publish it before an entry of a later second comes in.
-    pub(crate) fn full(&self) -> bool {
-        self.len() >= self.limits.records || (self.len() > 0 && self.begun.elapsed() >= self.limits.age)
+    /// Whether to publish it before an entry of a later second is added.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= self.limits.max_records || (self.len() > 0 && self.begun.elapsed() >= self.limits.max_age)
     }
 
     /// How many records it has.
@@ -98,13 +102,13 @@ impl Batch {
         self.seqs.end - self.seqs.start
     }
 
-    /// Numbers `records`, decides what the index has a say in, and takes them in.
-    pub(crate) async fn take(
+    /// Numbers `records`, resolves them against the index and the batch so far, and adds them.
+    pub(crate) async fn push(
         &mut self,
         mut records: Vec<OperationRecord>,
         resolver: &mut Resolver,
-        index: &dyn Lookup,
-    ) -> Result<(), IngestError> {
+        lookup: &dyn Lookup,
+    ) -> Result<(), EngineError> {
         for record in &mut records {
             record.seq = self.seqs.end;
             self.seqs.end += 1;
@@ -112,23 +116,23 @@ impl Batch {
             self.oldest = Some(self.oldest.map_or(second, |oldest| oldest.min(second)));
             self.newest = self.newest.max(Some(second));
         }
-        let marks = resolver.resolve(&mut records, index).await?;
+        let marks = resolver.resolve(&mut records, lookup).await?;
         self.marks.merge(&marks);
         self.segments.add(records).await
     }
 
     /// Marks the record that one of this batch corrects.
-    pub(crate) fn mark_corrected(&mut self, place: (Token, u32), predecessor: &Predecessor) {
-        let Predecessor { seq, outcome, evidence } = *predecessor;
+    pub(crate) fn mark_corrected(&mut self, (token, op): (Token, u32), predecessor: &PredecessorRecord) {
+        let PredecessorRecord { seq, outcome, evidence } = *predecessor;
         if self.marks.corrected.insert(seq) {
             self.corrected.counts.add(outcome);
-            self.corrected.digest.insert(place.0, place.1, outcome, evidence);
+            self.corrected.digest.insert(token, op, outcome, evidence);
         }
     }
 
-    /// Finishes the segments.
-    pub(crate) async fn close(self) -> Result<Closed, IngestError> {
-        Ok(Closed {
+    /// Uploads what is left of the segments.
+    pub(crate) async fn seal(self) -> Result<SealedBatch, EngineError> {
+        Ok(SealedBatch {
             segments: self.segments.finish().await?,
             seqs: self.seqs,
             marks: self.marks,

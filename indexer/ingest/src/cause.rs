@@ -1,6 +1,6 @@
 //! What an error means: a reason that operators and people act on, and the store at fault.
 //!
-//! The mapping of the errors of the crates below stands here; every other error has its own beside it.
+//! The errors of the crates below this one are mapped here; every other error is mapped beside its definition.
 
 use serde::{Deserialize, Serialize};
 use tidemark_catalog::{CatalogError, PublishError, TransactionRejected};

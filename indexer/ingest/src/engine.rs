@@ -1,5 +1,5 @@
-//! What the ingest needs from an index, so that the same code runs on Tantivy and on the model that tests and the
-//! simulation use in its place.
+//! What the ingest needs from an index engine. The product runs on Tantivy (crate `tidemark-search`), tests and the
+//! simulation on [`ModelEngine`](crate::model_engine::ModelEngine).
 
 use std::{ops::Range, sync::Arc};
 
@@ -23,7 +23,7 @@ pub trait IndexEngine: Send + Sync + 'static {
     /// An empty segment.
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError>;
 
-    /// The segments and marks of `manifest`, to be asked. What is open already stays open.
+    /// Opens the segments and marks of `manifest` for look-ups. What is open already stays open.
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError>;
 
     /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap.
@@ -38,7 +38,7 @@ pub trait IndexEngine: Send + Sync + 'static {
     /// The marks that `sidecar` stores.
     async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError>;
 
-    /// Told after `segment` was uploaded from `file`: an engine with a local cache keeps it and saves the download.
+    /// Called after `segment` was uploaded from `file`: an engine with a local cache keeps it and saves the download.
     async fn segment_uploaded(&self, segment: &SegmentMeta, file: SegmentFile) {
         let _ = (segment, file);
     }
@@ -57,17 +57,17 @@ pub trait SegmentBuilder: Send {
     async fn finish(self: Box<Self>) -> Result<PackedSegment, EngineError>;
 }
 
-/// Questions to the records below a manifest's cursor. Records that a later one corrects are left out, except by
+/// Look-ups in the records below a manifest's cursor. Records that a later one corrects are left out, except by
 /// [`Lookup::recorded_outcomes`].
 #[async_trait]
 pub trait Lookup: Send + Sync {
     /// What was decided of each of `tokens`, in their order: one item a record, by (op, seq); none for an unknown token.
     async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError>;
 
-    /// The newest committed operation, by (completed, token, op), of each of `entities`, in their order.
+    /// The latest commit, by (completed, token, op), of each of `entities`, in their order.
     async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError>;
 
-    /// The smallest committed operation, by (token, op), of each of `keys`, in their order.
+    /// The first committed operation, by (token, op), of each of `keys`, in their order.
     async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError>;
 
     /// The aborted operations that `query` describes, by (token, op).
@@ -83,7 +83,7 @@ pub struct WriterKey {
     pub key: String,
 }
 
-/// One record of a token.
+/// The outcome of one record of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordedOutcome {
     /// The operation.
@@ -109,14 +109,14 @@ pub struct LatestCommit {
     pub seq: u64,
 }
 
-/// Which aborted operations are asked for.
+/// Selects aborted operations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbortedQuery {
     /// Those whose time, the later of the token's second and the entry's store time, lies in it.
     pub seconds: Range<StoreSecond>,
-    /// Those of later entries than this one, which is the last of an answer before.
+    /// Those of later entries than this one, which is the last one of the previous answer.
     pub after: Option<Token>,
-    /// The first ones, about so many: no entry is cut.
+    /// About how many, the first ones: no entry is cut.
     pub limit: usize,
 }
 
@@ -184,7 +184,7 @@ pub enum SegmentFile {
     File(TempPath),
 }
 
-/// Why an index does not answer.
+/// Why an index engine fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -193,21 +193,21 @@ pub enum EngineError {
     Store(#[from] StoreError),
     /// An object of the index is not what the manifest says. Every message names the object.
     #[error(
-        "\"{key}\" is damaged: {why}; what it holds cannot be indexed on or served; restore the object or build the index anew"
+        "\"{key}\" is damaged: {why}; its entries can be neither indexed nor searched; restore the object or rebuild the index"
     )]
     Damaged {
-        #[doc = "the object"]
+        /// The object.
         key: String,
-        #[doc = "what is wrong with it"]
+        /// What is wrong with it.
         why: String,
     },
     /// An object that the manifest names does not exist.
     #[error(
-        "\"{key}\" is gone although the index names it; what it held cannot be indexed on or served; restore the object or build the \
-         index anew"
+        "\"{key}\" is gone although the index names it; its entries can be neither indexed nor searched; restore the object or rebuild \
+         the index"
     )]
     Gone {
-        #[doc = "the object"]
+        /// The object.
         key: String,
     },
     /// The local disk fails.
@@ -215,17 +215,17 @@ pub enum EngineError {
         "\"{path}\" failed: {source}; nothing can be indexed or opened; check that the disk has space and may be written"
     )]
     Disk {
-        #[doc = "the file"]
+        /// The file.
         path: String,
-        #[doc = "the system's words"]
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The index library refused.
-    #[error("the index cannot {what}: {why}; nothing came of it; report it, this is a fault of the program")]
+    /// The index library failed.
+    #[error("the index cannot {what}: {why}; nothing was changed; this is a bug, please report it")]
     Refused {
-        #[doc = "what was tried"]
+        /// What was tried.
         what: String,
-        #[doc = "the library's words"]
+        /// The library's message.
         why: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Why an ingest ends, and what it lives through.
+//! The errors of an ingest: which ones end it, and which ones are retried.
 
 use tidemark_catalog::{AcquireError, CatalogError, PublishError};
 use tidemark_crds::Reason;
@@ -9,11 +9,11 @@ use crate::{
     engine::EngineError,
 };
 
-/// A failure of an ingest. [`IngestError::is_retryable`] tells which of them end it.
+/// A failure of an ingest. One that is not [`IngestError::is_retryable`] ends it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestError {
-    /// The writer's role could not be taken.
+    /// The writer's lease could not be acquired.
     #[error(transparent)]
     Acquire(#[from] AcquireError),
     /// A publication failed. Fenced and unknown outcomes end the process, which cleans up nothing.
@@ -34,7 +34,7 @@ pub enum IngestError {
 }
 
 impl IngestError {
-    /// Whether to try again: nothing was written, and what failed may be mended while the ingest runs.
+    /// Whether to retry: nothing was written, and what failed may recover while the ingest runs.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Clock(_) | Self::Store(_) | Self::Engine(_) | Self::Acquire(AcquireError::Clock(_)) => true,
@@ -61,4 +61,18 @@ impl ToCause for IngestError {
             Self::Acquire(_) => FailureCause::of(Reason::Internal),
         }
     }
+}
+
+/// The message with those of all its causes that it does not contain already.
+pub(crate) fn error_chain(failure: &(dyn std::error::Error + 'static)) -> String {
+    let mut message = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = inner.source();
+    }
+    message
 }

@@ -1,61 +1,29 @@
-//! The role of the writer: waits for it, works, gives it up.
+//! The process's part in an index: waits for the writer's lease, runs the pipeline, releases the lease.
 
 use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::{IndexChain, RootChain, WriterIdentity, WriterLease, heartbeat};
 use tidemark_store::{Clock, Entropy};
-use tidemark_wal::{Log, LogReader, ReaderLimits};
+use tidemark_wal::{Log, LogReader};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::warn;
 
 use crate::{
+    batch::BatchLimits,
     engine::IndexEngine,
+    entry_stream::EntryReader,
     error::IngestError,
-    index::Shelf,
-    indexer::Indexer,
-    status::{IngestRole, IngestStatus, Reporter},
-    tail,
+    options::IngestOptions,
+    pipeline::Pipeline,
+    publisher::Publisher,
+    retry::Retrier,
+    segment_upload::SegmentUploader,
+    status::{IngestRole, IngestStatus, IngestStatusTracker},
 };
 
-/// How long a process that ends tries to give the role up.
-const RELEASE: Duration = Duration::from_secs(10);
-
-/// How much an ingest takes on at once. The defaults keep a backfill below 512 MiB.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IngestOptions {
-    /// Entries that are fetched at the same time.
-    pub fetches: usize,
-    /// Bytes of entries that are in memory at the same time; at least 1 MiB.
-    pub entry_memory: u64,
-    /// Entries that are resolved with one question to the index.
-    pub chunk: usize,
-    /// A batch with so many records is published at the next boundary between two seconds.
-    pub batch_records: u64,
-    /// A batch of this age is published at the next boundary between two seconds.
-    pub batch_age: Duration,
-    /// A segment that takes more bytes of memory is finished; two are in memory at most.
-    pub segment_memory: usize,
-    /// Whether to compact.
-    pub compaction: bool,
-    /// What is read of entries and descriptors.
-    pub limits: ReaderLimits,
-}
-
-impl Default for IngestOptions {
-    fn default() -> Self {
-        Self {
-            fetches: 64,
-            entry_memory: 32 << 20,
-            chunk: 512,
-            batch_records: 100_000,
-            batch_age: Duration::from_secs(10),
-            segment_memory: 64 << 20,
-            compaction: true,
-            limits: ReaderLimits::default(),
-        }
-    }
-}
+/// How long a process that ends tries to release the lease.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tails a log into an index.
 #[derive(Clone)]
@@ -72,49 +40,59 @@ pub struct Ingest {
     pub engine: Arc<dyn IndexEngine>,
     /// Who this process is.
     pub identity: WriterIdentity,
-    /// How much it takes on at once.
+    /// Limits on memory and concurrency.
     pub options: IngestOptions,
     /// For the names of objects.
     pub entropy: Entropy,
-    /// Where it says how it is.
+    /// Where the status is written.
     pub status: watch::Sender<IngestStatus>,
 }
 
 impl Ingest {
-    /// Waits for the writer's role, then keeps the index up to date until `stop`, and gives the role up.
+    /// Waits for the writer's lease, then keeps the index up to date until `stop`, and releases the lease.
     ///
-    /// Stores that fail are reported and tried again. An error ends the process that gets it, without any cleaning up:
-    /// above all when another writer took over, or when the outcome of a publication is unknown. The future may be
-    /// dropped at any time; that is no different from a crash.
+    /// Stores that fail are reported and retried. An error ends the ingest, without any cleaning up: above all when another
+    /// writer took over, or when the outcome of a publication is unknown. The future may be dropped at any time; that is no
+    /// different from a crash.
     pub async fn run(self, stop: CancellationToken) -> Result<(), IngestError> {
-        let reporter = Reporter::new(self.status.clone());
-        let answer = tokio::select! {
+        let tracker = IngestStatusTracker::new(self.status.clone());
+        let (retrier, events) = Retrier::new();
+        let ended = tokio::select! {
             biased;
-            () = stop.cancelled() => Ok(None),
-            writer = self.take_over(reporter.clone()) => writer.map(Some),
+            never = tracker.follow(events) => match never {},
+            ended = self.acquire_and_write(&retrier, &tracker, &stop) => ended,
         };
-        let ended = match answer {
-            Ok(Some(writer_lease)) => self.write(writer_lease, &reporter, &stop).await,
-            Ok(None) => Ok(()),
-            Err(failure) => Err(failure),
-        };
-        reporter.role(IngestRole::Ended);
+        tracker.set_role(IngestRole::Ended);
         ended
     }
 
-    /// Stands by until the role is free.
-    async fn take_over(&self, reporter: Reporter) -> Result<WriterLease, IngestError> {
-        let mut pause = tail::FIRST_PAUSE;
+    async fn acquire_and_write(
+        &self,
+        retrier: &Retrier,
+        tracker: &IngestStatusTracker,
+        stop: &CancellationToken,
+    ) -> Result<(), IngestError> {
+        let writer_lease = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            acquired = self.acquire(retrier, tracker) => acquired?,
+        };
+        // Boxed: the future holds the whole pipeline.
+        Box::pin(self.write(writer_lease, retrier, tracker, stop)).await
+    }
+
+    /// Stands by until the lease is free.
+    async fn acquire(&self, retrier: &Retrier, tracker: &IngestStatusTracker) -> Result<WriterLease, IngestError> {
+        let mut attempts = retrier.attempts("acquiring the writer's lease");
         loop {
-            let heartbeats = &self.log.entries;
-            let waits = |waiting| reporter.waits(&waiting);
-            let acquired = self.chain.acquire(self.identity.clone(), &self.clock, heartbeats, waits).await;
+            let (heartbeats, on_wait) = (&self.log.entries, |waiting| tracker.set_waiting(&waiting));
+            let acquired = self.chain.acquire(self.identity.clone(), &self.clock, heartbeats, on_wait).await;
             match acquired.map_err(IngestError::from) {
-                Ok(writer_lease) => return Ok(writer_lease),
-                Err(failure) if failure.is_retryable() => {
-                    reporter.trouble("taking the writer's role", &failure);
-                    pause = tail::rest(pause).await;
+                Ok(writer_lease) => {
+                    attempts.succeed();
+                    return Ok(writer_lease);
                 }
+                Err(failure) if failure.is_retryable() => attempts.fail(&failure).await,
                 Err(failure) => return Err(failure),
             }
         }
@@ -123,38 +101,40 @@ impl Ingest {
     async fn write(
         &self,
         writer_lease: WriterLease,
-        reporter: &Reporter,
+        retrier: &Retrier,
+        tracker: &IngestStatusTracker,
         stop: &CancellationToken,
     ) -> Result<(), IngestError> {
-        reporter.role(IngestRole::Writer);
-        reporter.manifest(writer_lease.manifest());
+        tracker.set_role(IngestRole::Writer);
         let clock = self.clock.clone();
-        let beat = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&clock).await }));
-        let mut indexer = self.indexer(writer_lease, reporter);
-        let ended = tokio::select! {
+        let heartbeats = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&clock).await }));
+        let mut pipeline = self.pipeline(writer_lease, retrier, tracker);
+        tokio::select! {
             biased;
-            () = stop.cancelled() => Ok(()),
-            ended = indexer.work() => ended,
-        };
-        drop(beat);
-        ended?;
-        // A publication that was broken off is either part of the chain or not: releasing builds on what is there.
-        if !matches!(timeout(RELEASE, indexer.writer_lease.release()).await, Ok(Ok(()))) {
-            warn!("the writer's role could not be given up: the next writer waits until this one's silence is noticed");
+            () = stop.cancelled() => {}
+            ended = pipeline.run() => ended?,
+        }
+        drop(heartbeats);
+        // A publication that was interrupted is in the chain or not; either way the release continues from its latest record.
+        if !matches!(timeout(RELEASE_TIMEOUT, Box::pin(pipeline.release())).await, Ok(Ok(()))) {
+            warn!("the writer's lease was not released; other replicas wait until it expires");
         }
         Ok(())
     }
 
-    fn indexer(&self, writer_lease: WriterLease, reporter: &Reporter) -> Indexer {
-        let shelf = Shelf {
-            store: self.chain.index().clone(),
-            engine: self.engine.clone(),
-            generation: self.chain.generation().clone(),
-            epoch: writer_lease.epoch(),
-            entropy: self.entropy.clone(),
-            reporter: reporter.clone(),
-        };
+    fn pipeline(&self, writer_lease: WriterLease, retrier: &Retrier, tracker: &IngestStatusTracker) -> Pipeline {
+        let uploader = SegmentUploader::new(
+            self.chain.index().clone(),
+            self.engine.clone(),
+            (self.chain.generation().clone(), writer_lease.epoch()),
+            self.entropy.clone(),
+            retrier.clone(),
+        );
+        let limits = BatchLimits::new(&self.options);
+        let publisher = Publisher::new(writer_lease, uploader, limits, tracker.clone(), retrier.clone());
         let reader = LogReader::new(&self.log, self.options.limits);
-        Indexer::new(self.clock.clone(), self.root.clone(), reader, writer_lease, shelf, self.options.clone())
+        let entries = EntryReader::new(reader, retrier.clone(), &self.options);
+        let clock_and_root = (self.clock.clone(), self.root.clone());
+        Pipeline::new(clock_and_root, entries, publisher, self.options.compaction, tracker.clone())
     }
 }

@@ -1,44 +1,71 @@
-//! From a log to an index: tail, resolve, index, publish.
+//! From a log to an index: reads the sealed entries of a log, resolves them, and publishes them as segments and manifests.
 //!
-//! One process is the writer; others stand by. The writer turns around in rounds. A round starts with one LIST from the
-//! cursor; if nothing below the horizon waits there, that was all. Otherwise it reads the store's clock and then the
-//! log's parameters, computes the horizon, and *then* lists the sealed seconds from the cursor up to it: the horizon rests
-//! on a probe made before the listing. Backfill is the same with more to read.
+//! One process is the writer; others stand by. The writer runs passes. A pass begins with one LIST from the cursor; if no
+//! sealed entry waits, it ends there. Otherwise it probes the store's clock, then reads the log's parameters, computes the
+//! horizon, and *then* lists the sealed seconds from the cursor up to it: the horizon rests on a probe that was made before
+//! the listing. A backfill is the same with more to read.
 //!
-//! - `tail`: the listing and the fetches, many at a time, handed on in token order. What fails is tried again until it
-//!   works; nothing is skipped.
-//! - `resolve`: duplicates, and which operation is its entity's newest. Both depend on what came before, so the index
-//!   and the batch so far are asked, in token order.
-//! - `index`: records into segments, of which a batch has as many as its size needs; uploaded while the next one fills.
-//! - `publish`: the sidecar with the marks that the batch causes, then one manifest that names everything and moves the
-//!   cursor. A batch ends between two seconds, so that the cursor is exact however many entries a second has.
-//! - `audit`: looks again at sealed seconds, and publishes late arrivals as corrections.
-//! - `compact`: merges beside the tail; only the writer adopts the result, between two batches.
+//! # Stages
 //!
-//! Nothing is held only in memory: a process that starts again continues from the published cursor. What a crash leaves
-//! behind are objects that no manifest names. After an unknown outcome nothing is cleaned up; the process ends and its
-//! successor reads what came of it.
+//! Each stage is a struct in a file of its own, and is handed what it needs. `README.md` says what each one promises.
+//!
+//! | file | stage |
+//! |---|---|
+//! | `ingest` | waits for the writer's lease, runs the pipeline, releases the lease |
+//! | `pipeline` | the loop: probe, list, drain, maintenance, sleep |
+//! | `entry_stream` | `EntryReader`: lists the log and fetches entries concurrently, delivered in token order |
+//! | `resolve` | `Resolver`: duplicates, and the latest commit of each entity, against the index and the batch so far |
+//! | `batch`, `segment_upload` | `Batch`, `SegmentUploader`: records into segments, uploaded while the next one is filled |
+//! | `publisher` | `Publisher`: the sidecar, then one manifest that names everything and moves the cursor |
+//! | `audit`, `audit_schedule` | `Audit`: lists sealed seconds again, and publishes what became visible late |
+//! | `compaction`, `compaction_policy` | `Compactor`: merges neighbours beside the tail |
+//!
+//! The pipeline, the audit and the compaction publish through the one `Publisher`, which is passed to them; so there is one
+//! sequence of publications, and no stage knows another one's state. Stages return errors, or send events about calls that
+//! they retry (`retry`); only the `IngestStatusTracker` (`status`) writes the status.
+//!
+//! # Tasks
+//!
+//! The loop is one future. Beside it run: a task for each fetch and one that orders them, a task that packs and uploads the
+//! segment before the one that is being filled, a task for a compaction, and the writer's heartbeat. Each belongs to a
+//! handle that aborts it when the loop is dropped. An [`engine::IndexEngine`] moves work that keeps a core busy off these
+//! threads by itself.
+//!
+//! # Order of writes
+//!
+//! Segments, then the sidecar with the marks that the batch causes, then the manifest. The sidecar comes first because the
+//! manifest makes records visible: without their marks, a query would show two latest commits of one entity, or an operation
+//! beside its correction. A batch ends between two seconds, so that the cursor, which counts seconds, is exact.
+//!
+//! No state is only in memory: a process that restarts continues from the published cursor. A crash leaves objects that no
+//! manifest names. After an unknown outcome nothing is cleaned up; the process ends, and its successor reads what happened.
 
 mod audit;
+mod audit_schedule;
 mod batch;
 mod cause;
-mod compact;
+mod compaction;
+mod compaction_policy;
 pub mod engine;
+mod entry_stream;
 mod error;
-mod index;
-mod indexer;
+mod horizon;
 mod ingest;
 pub mod model_engine;
-mod publish;
+mod options;
+mod pipeline;
+mod publisher;
 mod record;
 mod rejudge;
 mod resolve;
+mod retry;
+mod segment_upload;
 mod status;
-mod tail;
-mod tiers;
+mod task;
 
 pub use cause::{FailureCause, ToCause};
 pub use error::IngestError;
-pub use ingest::{Ingest, IngestOptions};
+pub use ingest::Ingest;
+pub use options::IngestOptions;
 pub use record::{OperationRecord, whole_payload};
 pub use status::{IndexTotals, IngestProblem, IngestProgress, IngestRole, IngestStatus};

@@ -1,17 +1,13 @@
-//! The index as a model: what tests and the simulation use in place of Tantivy.
+//! A model of an index engine: tests and the simulation use it in place of Tantivy.
 //!
 //! A segment is a file of records, one JSON object a line; a sidecar is one JSON object. Nothing runs on a thread of its
 //! own, and every order is defined, so that the same calls give the same bytes.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -20,15 +16,15 @@ use tidemark_store::Store;
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
-    OperationRecord,
     engine::{
         AbortedOperation, AbortedQuery, EngineError, IndexEngine, LatestCommit, Lookup, PackedSegment, RecordMarks,
         RecordedOutcome, SegmentBuilder, SegmentFile, WriterKey,
     },
+    record::OperationRecord,
 };
 
 /// No object of a model is larger.
-const LIMIT: u64 = 1 << 30;
+const MAX_OBJECT_BYTES: u64 = 1 << 30;
 
 /// The engine over the store that the manifests' keys are relative to.
 #[derive(Debug)]
@@ -73,7 +69,7 @@ impl ModelEngine {
     }
 
     async fn segment(&self, segment: &SegmentMeta) -> Result<Arc<Vec<OperationRecord>>, EngineError> {
-        if let Some(records) = known(&self.segments, &segment.key) {
+        if let Some(records) = cached(&self.segments, &segment.key) {
             return Ok(records);
         }
         let body = self.read(&segment.key, &segment.checksum).await?;
@@ -83,11 +79,11 @@ impl ModelEngine {
             .map(serde_json::from_slice)
             .collect::<Result<Vec<OperationRecord>, _>>()
             .map_err(|error| damaged(&segment.key, &error))?;
-        Ok(remember(&self.segments, &segment.key, records))
+        Ok(insert_cached(&self.segments, &segment.key, records))
     }
 
     async fn sidecar(&self, sidecar: &SidecarMeta) -> Result<Arc<RecordMarks>, EngineError> {
-        if let Some(marks) = known(&self.sidecars, &sidecar.key) {
+        if let Some(marks) = cached(&self.sidecars, &sidecar.key) {
             return Ok(marks);
         }
         let body = self.read(&sidecar.key, &sidecar.checksum).await?;
@@ -96,16 +92,16 @@ impl ModelEngine {
             corrected: stored.corrected.into_iter().collect(),
             outdated: stored.outdated.into_iter().collect(),
         };
-        Ok(remember(&self.sidecars, &sidecar.key, marks))
+        Ok(insert_cached(&self.sidecars, &sidecar.key, marks))
     }
 
     async fn read(&self, key: &str, checksum: &str) -> Result<Bytes, EngineError> {
-        let body = self.store.get(key, LIMIT).await?.and_then(|object| object.body);
+        let body = self.store.get(key, MAX_OBJECT_BYTES).await?.and_then(|object| object.body);
         let body = body.ok_or_else(|| EngineError::Gone { key: key.to_owned() })?;
         if hex::encode(Sha256::digest(&body)) == checksum {
             Ok(body)
         } else {
-            Err(damaged(key, &"its checksum is another than the manifest's"))
+            Err(damaged(key, &"its checksum differs from the manifest's"))
         }
     }
 }
@@ -186,9 +182,9 @@ impl SegmentBuilder for ModelBuilder {
 
 #[derive(Debug, Default)]
 struct ModelLookup {
-    decided: BTreeMap<Token, Vec<RecordedOutcome>>,
-    current: BTreeMap<String, LatestCommit>,
-    committed: BTreeMap<WriterKey, (Token, u32)>,
+    outcomes: BTreeMap<Token, Vec<RecordedOutcome>>,
+    latest: BTreeMap<String, LatestCommit>,
+    first_commits: BTreeMap<WriterKey, (Token, u32)>,
     aborted: Vec<AbortedOperation>,
 }
 
@@ -196,21 +192,21 @@ impl ModelLookup {
     fn new(contents: &IndexContents) -> Self {
         let mut lookup = Self::default();
         for record in contents.records.values() {
-            lookup.take(record, contents.marks.corrected.contains(record.seq));
+            lookup.insert(record, contents.marks.corrected.contains(record.seq));
         }
         lookup.aborted.sort_by_key(|aborted| (aborted.token, aborted.op));
         lookup
     }
 
-    fn take(&mut self, record: &OperationRecord, corrected: bool) {
+    fn insert(&mut self, record: &OperationRecord, corrected: bool) {
         let OperationRecord { token, op, seq, .. } = *record;
         let outcome = record.decision.outcome;
-        let decided = self.decided.entry(token).or_default();
+        let decided = self.outcomes.entry(token).or_default();
         decided.push(RecordedOutcome { op, seq, outcome, corrected });
         decided.sort_by_key(|decided| (decided.op, decided.seq));
         match outcome {
             _ if corrected => {}
-            Outcome::Committed => self.take_committed(record),
+            Outcome::Committed => self.insert_committed(record),
             Outcome::Aborted => self.aborted.push(AbortedOperation {
                 token,
                 op,
@@ -222,14 +218,14 @@ impl ModelLookup {
         }
     }
 
-    fn take_committed(&mut self, record: &OperationRecord) {
+    fn insert_committed(&mut self, record: &OperationRecord) {
         if let Some((entity, current)) = record.entity_commit() {
-            let newest = self.current.entry(entity.to_owned()).or_insert(current);
+            let newest = self.latest.entry(entity.to_owned()).or_insert(current);
             *newest = current.max(*newest);
         }
         if let Some(key) = record.writer_key() {
             let place = (record.token, record.op);
-            let smallest = self.committed.entry(key).or_insert(place);
+            let smallest = self.first_commits.entry(key).or_insert(place);
             *smallest = place.min(*smallest);
         }
     }
@@ -238,16 +234,16 @@ impl ModelLookup {
 #[async_trait]
 impl Lookup for ModelLookup {
     async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
-        let of = |token| self.decided.get(token).cloned().unwrap_or_default();
+        let of = |token| self.outcomes.get(token).cloned().unwrap_or_default();
         Ok(tokens.iter().map(of).collect())
     }
 
     async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError> {
-        Ok(entities.iter().map(|entity| self.current.get(entity).copied()).collect())
+        Ok(entities.iter().map(|entity| self.latest.get(entity).copied()).collect())
     }
 
     async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
-        Ok(keys.iter().map(|key| self.committed.get(key).copied()).collect())
+        Ok(keys.iter().map(|key| self.first_commits.get(key).copied()).collect())
     }
 
     async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
@@ -263,14 +259,13 @@ impl Lookup for ModelLookup {
     }
 }
 
-fn known<T>(cache: &Mutex<BTreeMap<String, Arc<T>>>, key: &str) -> Option<Arc<T>> {
-    cache.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+fn cached<T>(cache: &Mutex<BTreeMap<String, Arc<T>>>, key: &str) -> Option<Arc<T>> {
+    cache.lock().get(key).cloned()
 }
 
-fn remember<T>(cache: &Mutex<BTreeMap<String, Arc<T>>>, key: &str, value: T) -> Arc<T> {
+fn insert_cached<T>(cache: &Mutex<BTreeMap<String, Arc<T>>>, key: &str, value: T) -> Arc<T> {
     let value = Arc::new(value);
-    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-    cache.insert(key.to_owned(), value.clone());
+    cache.lock().insert(key.to_owned(), value.clone());
     value
 }
 

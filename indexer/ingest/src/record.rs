@@ -1,4 +1,4 @@
-//! One operation of an entry with its outcome: what a segment stores and what a search answers with.
+//! One operation of an entry with its outcome: what a segment stores and what a search returns.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,12 +11,12 @@ use tidemark_wal::{
 use crate::engine::{LatestCommit, WriterKey};
 
 /// How many bytes of a malformed body are kept as searchable text.
-const TEXT_LIMIT: usize = 64 * 1024;
+const MAX_TEXT_BYTES: usize = 64 * 1024;
 /// Longest name of an entity in bytes that an operation may choose.
-const ENTITY_LIMIT: usize = 1024;
-/// What an entry says of all its operations is repeated in each of their records up to so many bytes in all; where it
+const MAX_ENTITY_BYTES: usize = 1024;
+/// What an entry says of all its operations is repeated in each of their records up to this many bytes in all; where it
 /// would be more, only the first record has it.
-const REPEATED_LIMIT: usize = 4 << 20;
+const MAX_REPEATED_BYTES: usize = 4 << 20;
 
 /// One operation with its outcome, or the correction of one.
 ///
@@ -103,8 +103,8 @@ impl OperationRecord {
         let records = resolved.ops.iter().enumerate().map(|(number, op)| {
             let mut record = Self::of_op(resolved, op, u32::try_from(number).unwrap_or(u32::MAX));
             match &resolved.intent {
-                Ok(intent) => record.announce(intent, number, repeated || number == 0),
-                Err(malformed) => record.malform(malformed, &resolved.body),
+                Ok(intent) => record.set_intent(intent, number, repeated || number == 0),
+                Err(malformed) => record.set_malformed(malformed, &resolved.body),
             }
             record
         });
@@ -134,7 +134,7 @@ impl OperationRecord {
 
     fn of_op(resolved: &ResolvedEntry, op: &ResolvedOperation, number: u32) -> Self {
         let descriptor = op.descriptor.as_ref();
-        let names = Names::of(&op.path);
+        let names = DescriptorNames::of(&op.path);
         Self {
             seq: 0,
             token: resolved.token,
@@ -164,9 +164,9 @@ impl OperationRecord {
         }
     }
 
-    /// Takes over what the intent says of operation `number`, and if `common`, what it says of all of them.
-    fn announce(&mut self, intent: &EntryIntent, number: usize, common: bool) {
-        self.payload = share(intent, number, common);
+    /// Copies what the intent says of operation `number`, and if `common`, what it says of all of them.
+    fn set_intent(&mut self, intent: &EntryIntent, number: usize, common: bool) {
+        self.payload = payload_share(intent, number, common);
         self.writer.clone_from(&intent.writer);
         self.idempotency_key = intent.key_of(number);
         let own = intent.ops.get(number).map(|op| &op.attributes);
@@ -183,7 +183,7 @@ impl OperationRecord {
         }
     }
 
-    fn malform(&mut self, why: &MalformedInput, body: &[u8]) {
+    fn set_malformed(&mut self, why: &MalformedInput, body: &[u8]) {
         self.reason = Some(why.to_string());
         self.text = readable(body);
     }
@@ -194,11 +194,11 @@ fn may_repeat(intent: &EntryIntent) -> bool {
     let Value::Object(raw) = &intent.raw else { return true };
     let common = raw.iter().filter(|(name, _)| *name != "ops");
     let size: usize = common.map(|(name, value)| name.len() + value.to_string().len()).sum();
-    size * intent.ops.len() <= REPEATED_LIMIT
+    size * intent.ops.len() <= MAX_REPEATED_BYTES
 }
 
 /// The payload of operation `number`: its own, and if `common`, what the intent says of all operations.
-fn share(intent: &EntryIntent, number: usize, common: bool) -> Value {
+fn payload_share(intent: &EntryIntent, number: usize, common: bool) -> Value {
     let Value::Object(raw) = &intent.raw else { return intent.raw.clone() };
     if intent.ops.len() == 1 {
         return intent.raw.clone();
@@ -229,7 +229,7 @@ pub fn whole_payload<'a>(records: impl IntoIterator<Item = &'a OperationRecord>)
 
 /// The names in a descriptor's path.
 #[derive(Default)]
-struct Names {
+struct DescriptorNames {
     repo: Option<String>,
     bundle: Option<String>,
     label: Option<String>,
@@ -238,7 +238,7 @@ struct Names {
     split: Option<String>,
 }
 
-impl Names {
+impl DescriptorNames {
     fn of(place: &DatamonPath) -> Self {
         let mut names = Self::default();
         match place.clone() {
@@ -272,12 +272,12 @@ fn named_bundle(
 /// The entity key of an operation that names its entity itself, in a name space of its own, so that no free name can
 /// pass for a label or a bundle.
 fn free_entity(name: &str) -> Option<String> {
-    (!name.is_empty() && name.len() <= ENTITY_LIMIT).then(|| format!("entry/{name}"))
+    (!name.is_empty() && name.len() <= MAX_ENTITY_BYTES).then(|| format!("entry/{name}"))
 }
 
 /// The body as text for search; nothing when there is nothing to read in it.
 fn readable(body: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(&body[..body.len().min(TEXT_LIMIT)]);
+    let text = String::from_utf8_lossy(&body[..body.len().min(MAX_TEXT_BYTES)]);
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     (!text.trim().is_empty()).then_some(text)
 }
@@ -333,14 +333,14 @@ mod tests {
     fn a_free_name_never_passes_for_a_label() {
         assert_eq!(free_entity("label/r/prod").as_deref(), Some("entry/label/r/prod"));
         assert_eq!(free_entity(""), None);
-        assert_eq!(free_entity(&"x".repeat(ENTITY_LIMIT + 1)), None);
+        assert_eq!(free_entity(&"x".repeat(MAX_ENTITY_BYTES + 1)), None);
     }
 
     #[test]
     fn a_malformed_body_is_kept_as_far_as_it_can_be_read() {
         assert_eq!(readable(b"left\x00right\xff").as_deref(), Some("left right\u{fffd}"));
         assert_eq!(readable(b" \n\x01"), None);
-        assert_eq!(readable(&vec![b'x'; TEXT_LIMIT * 2]).map(|text| text.len()), Some(TEXT_LIMIT));
+        assert_eq!(readable(&vec![b'x'; MAX_TEXT_BYTES * 2]).map(|text| text.len()), Some(MAX_TEXT_BYTES));
     }
 
     fn records(body: &Value) -> (usize, Vec<OperationRecord>) {

@@ -3,10 +3,10 @@
 use tidemark_catalog::SegmentMeta;
 use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule};
 
-use super::{index::Shelf, indexer::Frozen};
 use crate::{
-    OperationRecord,
-    engine::{EngineError, PackedSegment},
+    engine::{EngineError, IndexEngine, PackedSegment},
+    horizon::SealedHorizon,
+    record::OperationRecord,
 };
 
 /// What the fault needs to do wrong.
@@ -17,15 +17,19 @@ pub(crate) struct Rejudge {
 }
 
 impl Rejudge {
-    pub(crate) fn new(reader: &LogReader, frozen: Option<&Frozen>) -> Self {
-        Self { reader: reader.clone(), schedule: frozen.map(|frozen| frozen.schedule.clone()) }
+    pub(crate) fn new(reader: &LogReader, sealed: Option<&SealedHorizon>) -> Self {
+        Self { reader: reader.clone(), schedule: sealed.map(|sealed| sealed.schedule.clone()) }
     }
 
     /// The records of `inputs` with outcomes as the store shows them now.
-    pub(crate) async fn rebuild(&self, inputs: &[SegmentMeta], shelf: &Shelf) -> Result<PackedSegment, EngineError> {
-        let mut builder = shelf.engine.builder()?;
+    pub(crate) async fn rebuild(
+        &self,
+        inputs: &[SegmentMeta],
+        engine: &dyn IndexEngine,
+    ) -> Result<PackedSegment, EngineError> {
+        let mut builder = engine.builder()?;
         for segment in inputs {
-            for mut record in shelf.engine.records(segment, segment.seq.clone()).await? {
+            for mut record in engine.records(segment, segment.seq.clone()).await? {
                 self.decide_again(&mut record).await;
                 builder.add(vec![record]).await?;
             }

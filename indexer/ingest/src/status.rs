@@ -1,37 +1,41 @@
-//! What an ingest says about itself: for `/v1/status`, metrics, progress bars and log lines.
+//! The status of an ingest: for `/v1/status`, metrics, progress bars and log lines.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tidemark_catalog::{Cursor, Manifest, RecordCounts, StandbyReason};
 use tidemark_store::{ChainRecord, StoreSecond};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tracing::{error, info};
 
-use crate::cause::{FailureCause, ToCause};
+use crate::{
+    cause::FailureCause,
+    retry::{RetryEvent, RetryFailure},
+};
 
-/// For how long a trouble that goes on is not logged again.
-const SILENCE: Duration = Duration::from_mins(1);
+/// A problem that lasts is logged at most this often.
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
-/// The part that a process plays for an index.
+/// The role of a process for an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IngestRole {
-    /// It has not asked for the writer's role yet.
+    /// It has not asked for the writer's lease yet.
     #[default]
     Starting,
-    /// Another process writes; this one takes over when that one falls silent.
+    /// Another process writes; this one takes over when the other one's heartbeat stops.
     Standby,
     /// It writes.
     Writer,
-    /// It writes no more.
+    /// It no longer writes.
     Ended,
 }
 
-/// What goes wrong at present. Nothing is skipped or lost meanwhile: the ingest tries again until it works.
+/// The present problem. Nothing is skipped or lost: the ingest retries until it succeeds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IngestProblem {
@@ -46,7 +50,7 @@ pub struct IngestProblem {
     pub cause: FailureCause,
 }
 
-/// How far a run through sealed seconds has come.
+/// How far a pass over sealed seconds has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct IngestProgress {
     /// Where it started.
@@ -73,7 +77,7 @@ pub struct IndexTotals {
 /// The state of an ingest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct IngestStatus {
-    /// The part that the process plays.
+    /// The role of the process.
     pub role: IngestRole,
     /// The writer's number, also while another process is the writer; 0 before it is known.
     pub epoch: u64,
@@ -83,49 +87,49 @@ pub struct IngestStatus {
     pub horizon: StoreSecond,
     /// Every token whose second lies below it is decided and recorded.
     pub cursor: Cursor,
-    /// How many seconds of sealed entries wait to be published; 0 when none does. While the stores do not answer, for how
-    /// long it is unknown what waits.
+    /// How many seconds of sealed entries wait to be published; 0 when none does. While the stores do not answer: for how
+    /// long it has been unknown what waits.
     pub lag_seconds: u64,
     /// Operations by outcome, corrections taken into account.
     pub entries: RecordCounts,
     /// Entries that were read and are not published yet.
     pub pending: u64,
-    /// Keys in the log that are no tokens.
+    /// Keys in the log that are not tokens.
     pub unrecognized_keys: u64,
-    /// What goes wrong at present.
+    /// The present problem.
     pub problem: Option<IngestProblem>,
-    /// A run through sealed seconds, while one goes on.
+    /// The pass over sealed seconds that is running.
     pub progress: Option<IngestProgress>,
     /// Whether this process has published everything up to a horizon once.
     pub caught_up: bool,
-    /// Who writes instead, as this process last saw.
+    /// The present writer, as this process last saw; `None` before it saw another one.
     pub holder: Option<String>,
     /// What the index consists of, once a manifest is known.
     pub totals: Option<IndexTotals>,
 }
 
-/// Writes the status, and the log lines that go with it.
+/// Writes the status, and the log lines that go with it. Clones write the same status.
 #[derive(Clone, Debug)]
-pub(crate) struct Reporter {
+pub(crate) struct IngestStatusTracker {
     status: watch::Sender<IngestStatus>,
-    /// Until when no further failure is logged. Clones share it.
+    /// Until when no further error is logged.
     quiet_until: Arc<Mutex<Option<Instant>>>,
-    /// What the lag is counted by while the store does not answer. Clones share it.
-    known: Arc<Mutex<Known>>,
+    /// From what the lag is estimated while the store does not answer.
+    lag: Arc<Mutex<LagEstimate>>,
 }
 
-/// What was known last of the log.
+/// What was last known of the log.
 #[derive(Clone, Copy, Debug, Default)]
-struct Known {
+struct LagEstimate {
     /// The horizon, and when it was learned.
     horizon: Option<(StoreSecond, Instant)>,
-    /// Nothing below it waits to be published.
-    clear: StoreSecond,
+    /// Every entry below it is published.
+    published: StoreSecond,
 }
 
-impl Known {
+impl LagEstimate {
     /// Where the horizon is by now, by the local monotonic clock.
-    fn now(&self) -> Option<StoreSecond> {
+    fn horizon_now(&self) -> Option<StoreSecond> {
         self.horizon.map(|(horizon, learned)| horizon.after(learned.elapsed()))
     }
 
@@ -136,23 +140,34 @@ impl Known {
     }
 }
 
-impl Reporter {
+impl IngestStatusTracker {
     pub(crate) fn new(status: watch::Sender<IngestStatus>) -> Self {
-        Self { status, quiet_until: Arc::default(), known: Arc::default() }
+        Self { status, quiet_until: Arc::default(), lag: Arc::default() }
     }
 
-    pub(crate) fn role(&self, role: IngestRole) {
+    /// Applies the events of retried calls until it is dropped.
+    pub(crate) async fn follow(&self, mut events: mpsc::UnboundedReceiver<RetryEvent>) -> Infallible {
+        while let Some(event) = events.recv().await {
+            match event {
+                RetryEvent::Failed(failure) => self.set_error(failure),
+                RetryEvent::Recovered => self.clear_error(),
+            }
+        }
+        std::future::pending().await
+    }
+
+    pub(crate) fn set_role(&self, role: IngestRole) {
         self.status.send_modify(|status| status.role = role);
     }
 
-    /// Another process writes.
-    pub(crate) fn waits(&self, waiting: &StandbyReason) {
+    /// Another process writes; this one stands by.
+    pub(crate) fn set_waiting(&self, waiting: &StandbyReason) {
         let began = self
             .status
             .send_if_modified(|status| std::mem::replace(&mut status.role, IngestRole::Standby) != IngestRole::Standby);
         match waiting {
-            StandbyReason::Unanswered { error } => self.trouble("looking for the writer", error),
-            _ => self.well(),
+            StandbyReason::Unanswered { error } => self.set_error(RetryFailure::new("looking for the writer", error)),
+            _ => self.clear_error(),
         }
         if let StandbyReason::ForHolder { holder, epoch, .. } = waiting {
             self.status.send_if_modified(|status| {
@@ -163,18 +178,18 @@ impl Reporter {
         }
         match waiting {
             StandbyReason::ForHolder { holder, epoch, .. } if began => {
-                info!(%holder, epoch, "another process writes the index: standing by");
+                info!(%holder, epoch, "another process writes the index; standing by");
             }
             StandbyReason::BackingOff { wait } => {
-                info!(?wait, "the index changed hands several times in a row: waiting")
+                info!(?wait, "the index changed writers several times in a row; backing off");
             }
             StandbyReason::ForHolder { .. } | StandbyReason::Unanswered { .. } => {}
         }
     }
 
     /// A manifest was published or taken over.
-    pub(crate) fn manifest(&self, slot: &ChainRecord<Manifest>) {
-        self.known().learn(slot.state.horizon);
+    pub(crate) fn set_manifest(&self, slot: &ChainRecord<Manifest>) {
+        self.lag.lock().learn(slot.state.horizon);
         self.status.send_modify(|status| {
             let manifest = &slot.state;
             status.manifest = slot.number;
@@ -194,17 +209,17 @@ impl Reporter {
         });
     }
 
-    /// A run through the sealed seconds up to `horizon` starts.
-    pub(crate) fn run_starts(&self, horizon: StoreSecond) {
-        self.known().learn(horizon);
+    /// A pass over the sealed seconds up to `horizon` begins.
+    pub(crate) fn begin_pass(&self, horizon: StoreSecond) {
+        self.lag.lock().learn(horizon);
         self.status.send_modify(|status| {
             status.horizon = status.horizon.max(horizon);
             status.progress = Some(IngestProgress { from: status.cursor, at: status.cursor, to: horizon, entries: 0 });
         });
     }
 
-    /// `entries` more were read; the oldest that is not published yet has second `oldest`.
-    pub(crate) fn read(&self, entries: u64, oldest: StoreSecond, unrecognized_keys: u64) {
+    /// `entries` more were read; the oldest one that is not published yet has second `oldest`.
+    pub(crate) fn add_read(&self, entries: u64, oldest: StoreSecond, unrecognized_keys: u64) {
         self.status.send_modify(|status| {
             status.pending += entries;
             status.unrecognized_keys = unrecognized_keys;
@@ -215,13 +230,13 @@ impl Reporter {
         });
     }
 
-    /// What was read is published, or was dropped to be read again.
-    pub(crate) fn nothing_pending(&self) {
+    /// What was read is published.
+    pub(crate) fn clear_pending(&self) {
         self.status.send_modify(|status| status.pending = 0);
     }
 
-    /// The run has reached its horizon, or was broken off.
-    pub(crate) fn run_ends(&self, done: bool) {
+    /// The pass has reached its horizon, or failed; what it had read and not published is read again.
+    pub(crate) fn end_pass(&self, done: bool) {
         self.status.send_modify(|status| {
             status.pending = 0;
             if let Some(progress) = status.progress.take_if(|_| done) {
@@ -234,77 +249,59 @@ impl Reporter {
         });
     }
 
-    /// Something failed and will be tried again.
-    pub(crate) fn trouble(&self, doing: &'static str, failure: &impl ToCause) {
-        let message = whole(failure);
+    /// Something failed and will be retried.
+    pub(crate) fn set_error(&self, failure: RetryFailure) {
+        let RetryFailure { doing, message, cause } = failure;
         let mut attempts = 1;
-        let known = *self.known();
+        let lag = *self.lag.lock();
         self.status.send_modify(|status| {
-            if let Some(horizon) = known.now() {
-                status.lag_seconds = horizon.since(known.clear.max(status.cursor.second())).as_secs();
+            if let Some(horizon) = lag.horizon_now() {
+                status.lag_seconds = horizon.since(lag.published.max(status.cursor.second())).as_secs();
             }
-            attempts += status.problem.as_ref().map_or(0, |trouble| trouble.attempts);
-            status.problem =
-                Some(IngestProblem { doing, message: message.clone(), attempts, cause: failure.to_cause() });
+            attempts += status.problem.as_ref().map_or(0, |problem| problem.attempts);
+            status.problem = Some(IngestProblem { doing, message: message.clone(), attempts, cause });
         });
-        if self.may_speak() {
-            error!(doing, attempts, "{message}; nothing is lost: trying again");
+        if self.should_log() {
+            error!(doing, attempts, "{message}; nothing is lost; retrying");
         }
     }
 
-    /// A round ended well: nothing that is sealed waits.
-    pub(crate) fn all_done(&self) {
-        let mut known = self.known();
-        known.clear = known.now().unwrap_or_default();
-        drop(known);
+    /// A pass succeeded: nothing that is sealed waits.
+    pub(crate) fn mark_caught_up(&self) {
+        let mut lag = self.lag.lock();
+        lag.published = lag.horizon_now().unwrap_or_default();
+        drop(lag);
         self.status.send_if_modified(|status| {
             let first = !std::mem::replace(&mut status.caught_up, true);
             std::mem::take(&mut status.lag_seconds) > 0 || first
         });
-        self.well();
+        self.clear_error();
     }
 
-    /// What failed works again.
-    pub(crate) fn well(&self) {
-        let healed = self.status.send_if_modified(|status| {
-            let healed = status.problem.take().is_some();
-            if healed {
+    /// What failed succeeds again.
+    pub(crate) fn clear_error(&self) {
+        let recovered = self.status.send_if_modified(|status| {
+            let recovered = status.problem.take().is_some();
+            if recovered {
                 let behind = |progress: IngestProgress| progress.to.since(status.cursor.second()).as_secs();
                 status.lag_seconds = status.progress.map_or(0, behind);
             }
-            healed
+            recovered
         });
-        if healed {
-            *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            info!("works again");
+        if recovered {
+            *self.quiet_until.lock() = None;
+            info!("recovered");
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn may_speak(&self) -> bool {
+    /// Whether an error is logged now; limits the rate.
+    fn should_log(&self) -> bool {
         let now = Instant::now();
-        let mut quiet_until = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = quiet_until.is_some_and(|until| now < until);
-        if !quiet {
-            *quiet_until = Some(now + SILENCE);
+        let mut quiet_until = self.quiet_until.lock();
+        if quiet_until.is_some_and(|until| now < until) {
+            return false;
         }
-        !quiet
+        *quiet_until = Some(now + LOG_INTERVAL);
+        true
     }
-}
-
-/// The message with those of all its causes that it does not contain already.
-fn whole(failure: &(dyn std::error::Error + 'static)) -> String {
-    let mut message = failure.to_string();
-    let mut cause = failure.source();
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = inner.source();
-    }
-    message
 }

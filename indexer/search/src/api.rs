@@ -44,11 +44,11 @@ pub struct SearchRequest {
     pub sort: SortOrder,
     /// How many hits a page holds; 0 counts only.
     pub size: PageSize<0>,
-    /// Where the page starts: `next` of an earlier answer to the same question.
+    /// Where the page starts: `next` of an earlier answer to the same query.
     pub cursor: Option<String>,
     /// The facets to count.
     pub facets: Vec<FacetField>,
-    /// Whether to answer the histogram over time.
+    /// Whether to count the histogram over time.
     pub histogram: bool,
 }
 
@@ -232,7 +232,7 @@ pub enum SortOrder {
     Relevance,
 }
 
-/// The position of what was searched, in every answer.
+/// Which state of the index was searched; part of every answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IndexPosition {
     /// The generation of the index.
@@ -247,9 +247,9 @@ pub struct IndexPosition {
 /// The answer to a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SearchAnswer {
-    /// How many operations match, those of other pages included.
+    /// How many operations match, on all pages.
     pub total: u64,
-    /// This page.
+    /// The hits of this page.
     pub hits: Vec<SearchHit>,
     /// Per facet its values, the most frequent first, at most [`MAX_FACET_VALUES`] each.
     pub facets: BTreeMap<String, Vec<FacetCount>>,
@@ -267,7 +267,7 @@ pub struct SearchAnswer {
 pub struct FacetCount {
     /// The value.
     pub value: String,
-    /// The number of operations that bear it.
+    /// The number of operations that have it.
     pub count: u64,
 }
 
@@ -284,12 +284,12 @@ pub struct HistogramBucket {
     pub count: u64,
 }
 
-/// Somebody who took part.
+/// A contributor of an operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ContributorAnswer {
-    /// Name, may be empty.
+    /// Name; may be empty.
     pub name: String,
-    /// Mail address, may be empty.
+    /// Mail address; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub email: String,
 }
@@ -300,14 +300,14 @@ pub struct SearchHit {
     /// The entry's token.
     #[schema(value_type = String, min_length = 27, max_length = 27)]
     pub token: Token,
-    /// The token's second: when the entry was begun, on the store's clock.
+    /// The token's second: when the writer began the entry, on the store's clock.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
     /// repo, bundle, label, context, diamond, split, entry or malformed.
     pub kind: String,
     /// The operation's place in its entry, from 0.
     pub op: u32,
-    /// What became of it.
+    /// Its outcome.
     #[schema(schema_with = outcome_schema)]
     pub outcome: Outcome,
     /// How well the outcome is supported.
@@ -348,28 +348,28 @@ pub struct SearchHit {
     /// Message or description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Who took part.
+    /// Its contributors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contributors: Vec<ContributorAnswer>,
-    /// The time that the client gave, which nothing checks.
+    /// The time that the client gave; it is not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub client_time: Option<Timestamp>,
     /// Who appended the entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer: Option<String>,
-    /// Key under which the writer repeats an operation without doing it twice.
+    /// Key that lets the writer retry an operation without doing it twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// Why the payload is malformed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How well it matches; only when sorted by relevance.
+    /// Its score; only when hits are sorted by relevance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
 }
 
-/// One entry with all that is known about it.
+/// One entry with everything that is known about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EntryAnswer {
     /// The entry's token.
@@ -397,7 +397,7 @@ pub struct EntryAnswer {
     pub position: IndexPosition,
 }
 
-/// One operation of an entry with what its outcome rests on.
+/// One operation of an entry, with the observations behind its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EntryOperation {
     /// The operation.
@@ -411,7 +411,7 @@ pub struct EntryOperation {
     pub observations: Vec<ObservationAnswer>,
     /// Its descriptor; `null` when there is none.
     pub descriptor: Value,
-    /// Outcomes that were corrected since, oldest first.
+    /// Earlier outcomes that were corrected, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub corrected: Vec<CorrectedOutcome>,
 }
@@ -421,12 +421,12 @@ pub struct EntryOperation {
 pub struct CorrectedOutcome {
     /// The number of the record.
     pub seq: u64,
-    /// What it said.
+    /// The outcome in it.
     #[schema(schema_with = outcome_schema)]
     pub outcome: Outcome,
 }
 
-/// A descriptor as it was found.
+/// A descriptor that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ObservationAnswer {
     /// Its key in the metadata bucket.
@@ -442,7 +442,7 @@ pub struct ObservationAnswer {
     pub evidence: Option<Evidence>,
 }
 
-/// Which part of an entity's history is wanted.
+/// A request for a part of an entity's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntityRequest {
     /// The entity's key, as `label/{repo}/{label}`.
@@ -453,7 +453,7 @@ pub struct EntityRequest {
     pub cursor: Option<String>,
 }
 
-/// An entity and what happened to it.
+/// An entity and its history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EntityAnswer {
     /// The entity's key.
@@ -471,26 +471,26 @@ pub struct EntityAnswer {
     pub next: Option<String>,
 }
 
-/// How far the index is and how it does.
+/// The state of the index and of this process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusAnswer {
-    /// Whole seconds before this one are frozen in the log; absent while no log is read and none was published.
+    /// The log does not change any more before this second; absent before a horizon was published.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub horizon: Option<Timestamp>,
     /// What is served.
     #[serde(flatten)]
     pub position: IndexPosition,
-    /// How long entries that are sealed wait to be published; 0 when there are none.
+    /// How long the oldest sealed entry has been waiting to be published; 0 when none waits.
     pub lag_seconds: u64,
     /// Why the index is behind, when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_reason: Option<String>,
     /// The number of the index's writer.
     pub epoch: u64,
-    /// Who holds the writer's role; absent when nobody does.
+    /// Who holds the writer lease; absent when it is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer: Option<String>,
-    /// What this process is.
+    /// The role of this process.
     pub role: ProcessRole,
     /// Operations by outcome.
     pub entries: OutcomeCounts,
@@ -505,20 +505,20 @@ pub struct StatusAnswer {
     /// The unsealed tail; absent when the log is not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<OverlayStatus>,
-    /// What this process cannot do at present, and why; empty when all is well.
+    /// What this process cannot do at present, and why; empty when there is no problem.
     pub problems: Vec<String>,
-    /// Further figures by name.
+    /// Further numbers by name.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub details: Map<String, Value>,
 }
 
-/// What a process does for the index.
+/// The role of a process for the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ProcessRole {
     /// It writes the index.
     Writer,
-    /// It waits for the writer's role.
+    /// It waits for the writer lease.
     Standby,
     /// It reads only.
     Reader,
@@ -541,7 +541,7 @@ pub struct OutcomeCounts {
     pub fenced: u64,
     /// Found after the audit window.
     pub expired: u64,
-    /// Not sealed yet (those that the overlay holds).
+    /// Not sealed yet, and in the overlay.
     pub pending: u64,
 }
 
@@ -552,7 +552,7 @@ impl OutcomeCounts {
         Self { committed, late, aborted, malformed, duplicate, fenced, expired, pending }
     }
 
-    /// All of them.
+    /// The sum of all outcomes.
     pub fn total(&self) -> u64 {
         let Self { committed, late, aborted, malformed, duplicate, fenced, expired, pending } = *self;
         committed + late + aborted + malformed + duplicate + fenced + expired + pending
@@ -564,9 +564,9 @@ impl OutcomeCounts {
 pub struct OverlayStatus {
     /// Operations in it.
     pub documents: u64,
-    /// Entries that it had no room for: found again when they are sealed.
+    /// Entries that it had no room for; they become visible when they are sealed.
     pub dropped: u64,
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub bytes: u64,
     /// The log was listed up to here; absent before the first listing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -589,4 +589,29 @@ fn evidence_schema() -> Object {
 
 fn names(values: &[&str]) -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values.iter().copied())).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused_parameter(error: &SearchError) -> &'static str {
+        match error {
+            SearchError::Invalid { parameter, .. } => parameter,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_request_cannot_be_built_out_of_bounds() {
+        assert_eq!(PageSize::<0>::new(0).unwrap().get(), 0);
+        assert_eq!(PageSize::<1>::new(MAX_PAGE_SIZE).unwrap().get(), MAX_PAGE_SIZE);
+        for error in [PageSize::<1>::new(0).unwrap_err(), PageSize::<0>::new(MAX_PAGE_SIZE + 1).unwrap_err()] {
+            assert_eq!(refused_parameter(&error), "size");
+            assert!(error.to_string().contains("1000"), "{error}");
+        }
+        assert!(QueryText::new("a".repeat(MAX_QUERY_BYTES)).is_ok());
+        let error = QueryText::new("a".repeat(MAX_QUERY_BYTES + 1)).unwrap_err();
+        assert_eq!(refused_parameter(&error), "q");
+    }
 }

@@ -1,4 +1,4 @@
-//! Why a search is not answered.
+//! Why a request is not answered.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use tidemark_wal::Token;
 use tidemark_crds::Reason;
 use tidemark_ingest::{FailureCause, ToCause};
 
-/// Why a search is not answered, in kinds that tell the caller what to do.
+/// Why a request is not answered. Each kind tells the caller what to do.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SearchError {
-    /// A value of the request is not what it has to be: correct it.
+    /// A value of the request is invalid: correct it.
     #[error("{detail}")]
     Invalid {
         /// The parameter at fault.
         parameter: &'static str,
-        /// What is wrong with it, and what is wanted.
+        /// What is wrong with it, and what is allowed.
         detail: String,
     },
     /// There is no such entry or entity, as far as the index knows.
@@ -30,7 +30,7 @@ pub enum SearchError {
         /// What is gone.
         detail: String,
     },
-    /// The token did not become visible in time: wait longer, or look whether it was written at all.
+    /// The token did not become visible in time: wait longer, or check that it was written at all.
     #[error("entry \"{token}\" is not visible after {} ms", waited.as_millis())]
     NotVisible {
         /// The token that was waited for.
@@ -38,7 +38,7 @@ pub enum SearchError {
         /// How long.
         waited: Duration,
     },
-    /// Too much is running, or the query took longer than it may: try again later or ask for less.
+    /// Too many queries run, or the query exceeded its time: try again later or ask for less.
     #[error("{detail}")]
     Overloaded {
         /// What ran out.
@@ -72,7 +72,7 @@ impl SearchError {
         Self::Storage { detail: failure.to_string(), cause: failure.to_cause() }
     }
 
-    /// Why this process cannot serve as it should; `None` where only the request is at fault, or nothing is yet.
+    /// Why this process cannot serve; `None` where the request is at fault, or nothing is served yet.
     pub(crate) fn to_cause(&self) -> Option<FailureCause> {
         match self {
             Self::Storage { cause, .. } => Some(cause.clone()),

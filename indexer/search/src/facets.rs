@@ -1,4 +1,4 @@
-//! What is counted over all matches: values of facets, and the histogram over time.
+//! Counts over all matches: values of facets, and the histogram over time.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ use crate::segment::{second_of_sort_key, tokenizers};
 
 /// Memory that the facets of one search may take.
 const MAX_FACET_MEMORY_BYTES: u64 = 64 << 20;
-/// Values of one facet that are carried from a segment: beyond it the rarest are not counted.
+/// Values of one facet that are counted per segment; beyond that the rarest are left out.
 const MAX_VALUES_PER_SEGMENT: u32 = 10_000;
 /// Buckets of a histogram while it is counted.
 const MAX_COUNTED_BUCKETS: u64 = 4096;
@@ -122,7 +122,7 @@ impl TimeHistogram {
         }
     }
 
-    /// The buckets from the first match to the last, of the least width by which they are few enough.
+    /// The buckets from the first match to the last, of the smallest width that keeps them few enough.
     pub(crate) fn finish(self) -> Vec<HistogramBucket> {
         let found = self.counts.iter().zip(self.first..).filter(|(count, _)| **count > 0);
         let found: Vec<(u64, u64)> = found.map(|(count, bucket)| (bucket * WIDTHS_SECS[self.width], *count)).collect();

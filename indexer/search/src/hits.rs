@@ -1,4 +1,4 @@
-//! From records to what answers carry.
+//! Records as hits and entries of answers.
 
 use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
 

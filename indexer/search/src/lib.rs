@@ -7,7 +7,7 @@
 //! - [`IndexSearcher`] implements [`SearchService`]: it admits a query, compiles it and runs it on one view.
 //! - [`api`] has requests, their bounds, and answers.
 //!
-//! The README of this crate specifies the segment format and tells how a query runs.
+//! The README of this crate specifies the segment format and describes how a query runs.
 
 pub mod api;
 mod cursor;

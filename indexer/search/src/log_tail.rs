@@ -44,7 +44,7 @@ const RETRY_INTERVALS: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_delay(Duration::from_secs(30))
     .without_max_times();
 
-/// The tail of one log: what was listed, and which entries are read again.
+/// Reads the tail of one log; remembers what was listed, and which entries are to be read again.
 pub(crate) struct LogTail {
     reader: LogReader,
     parameters: Arc<dyn ParameterSource>,
@@ -149,7 +149,7 @@ impl LogTail {
         let full = start < self.full_listing_start || self.full_listing.is_none_or(listed_long_ago);
         let from = if full { start } else { self.newest.before(SHORT_LISTING_WINDOW).max(start) };
         let mut entries = self.reader.list(from, StoreSecond::KSUID_END.next());
-        let (mut news, mut beyond, mut future, mut cut) = (Vec::new(), Vec::new(), 0, false);
+        let (mut fresh, mut beyond, mut future, mut cut) = (Vec::new(), Vec::new(), 0, false);
         while let Some(entry) = entries.next().await {
             let entry = entry?;
             if entry.token.second() > entry.time.after(MAX_TOKEN_LEAD) {
@@ -157,13 +157,13 @@ impl LogTail {
                 continue;
             }
             listing.record(entry.time);
-            // One writer whose clock is ahead must not lead the quick retries past everybody else's entries.
+            // One writer whose clock is ahead must not move the short listings past the entries of all others.
             self.newest = self.newest.max(entry.token.second().min(entry.time));
             if known(&entry.token) {
                 continue;
             }
-            if news.len() < room {
-                news.push(entry);
+            if fresh.len() < room {
+                fresh.push(entry);
             } else {
                 beyond.push(entry.token);
             }
@@ -175,11 +175,11 @@ impl LogTail {
         // The listing may have shown that the index is farther behind than was known.
         let start = self.start(cursor, horizon);
         listing.start = start;
-        news.retain(|entry| entry.token.second() >= start);
+        fresh.retain(|entry| entry.token.second() >= start);
         beyond.retain(|token| token.second() >= start);
         if cut && start > from {
             // It has not come near the end of the log yet, and goes on from there.
-            news.clear();
+            fresh.clear();
             beyond.clear();
         } else if full {
             (self.full_listing, self.full_listing_start, listing.future) = (Some(begun), start, future);
@@ -187,7 +187,7 @@ impl LogTail {
         }
         listing.unrecognized_keys = self.reader.unrecognized_keys();
         listing.delay = self.schedule.as_ref().map(|(schedule, _)| schedule.newest().parameters.horizon_delay());
-        Ok((news, beyond))
+        Ok((fresh, beyond))
     }
 
     /// Reads entries; one that fails is left for a later round. Returns the last failure too.
@@ -199,14 +199,14 @@ impl LogTail {
             .buffered(MAX_CONCURRENT_FETCHES)
             .collect()
             .await;
-        let (mut news, mut failure) = (Vec::new(), None);
+        let (mut fresh, mut failure) = (Vec::new(), None);
         for result in results {
             match result {
-                Ok(read) => news.push(read),
+                Ok(read) => fresh.push(read),
                 Err(error) => failure = Some(error),
             }
         }
-        (news, failure)
+        (fresh, failure)
     }
 
     /// The incomplete entries that are due to be read again. Forgets all that are not `incomplete` any more.
@@ -228,10 +228,10 @@ impl LogTail {
             .buffered(MAX_CONCURRENT_FETCHES)
             .collect()
             .await;
-        let (mut news, mut failure) = (Vec::new(), None);
+        let (mut fresh, mut failure) = (Vec::new(), None);
         for (token, result) in tokens.iter().zip(results) {
             match result {
-                Ok(Some(read)) => news.push(read),
+                Ok(Some(read)) => fresh.push(read),
                 Ok(None) => {}
                 Err(error) => failure = Some(error),
             }
@@ -239,7 +239,7 @@ impl LogTail {
                 retry.schedule();
             }
         }
-        (news, failure)
+        (fresh, failure)
     }
 }
 
@@ -264,7 +264,7 @@ pub(crate) fn tail_entry(resolved: &ResolvedEntry) -> TailEntry {
     TailEntry { token: resolved.token, records: OperationRecord::from_resolved(resolved), complete }
 }
 
-/// LogParameters for a log that has none yet: whether an entry is complete hardly depends on them.
+/// Parameters for a log that has none yet: whether an entry is complete hardly depends on them.
 pub(crate) fn default_schedule() -> ParameterSchedule {
     ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_hours(1)))
 }
@@ -303,8 +303,8 @@ mod tests {
         assert!(matches!(created, tidemark_store::Create::Committed));
         let mut tail = LogTail::new(&log, Arc::new(default_schedule()), ReaderLimits::default());
         let listing = (Cursor::default(), StoreSecond::default());
-        let (news, _) = tail.list(listing, &mut TailListing::default(), 10, |_| false).await.unwrap();
-        assert_eq!(news.len(), 1);
+        let (fresh, _) = tail.list(listing, &mut TailListing::default(), 10, |_| false).await.unwrap();
+        assert_eq!(fresh.len(), 1);
         assert!(tail.newest < time.after(Duration::from_secs(30)), "{:?}", tail.newest);
     }
 }

@@ -77,7 +77,7 @@ fn histogram(segments: &[SearchableSegment<'_>], request: &SearchRequest) -> Tim
     TimeHistogram::new(from, to)
 }
 
-/// One pass over all segments.
+/// One pass over all segments of a query.
 struct MatchCollector<'a, 'r> {
     request: &'r SearchRequest,
     top_k: TopK<'a>,
@@ -140,8 +140,8 @@ impl<'a> MatchCollector<'a, '_> {
 
     /// A segment whose hits are ordered by score.
     ///
-    /// Every match is scored, in one and the same way on every page: pruning sums scores in an order that depends on the
-    /// page, and the last bit of a score decides what the next page starts with.
+    /// Every match is scored, and in the same way on every page. Pruning would sum scores in an order that depends on the
+    /// page, and the last bit of a score decides where the next page starts.
     fn collect_scored(&mut self, weight: &dyn Weight, segment: SearchableSegment<'a>) -> Result<(), SearchError> {
         let filter = RangeFilter::new(segment, self.request);
         let alive = segment.reader().alive_bitset();
@@ -226,19 +226,19 @@ mod tests {
     use crate::segment::testing::{TestIndex, plain, token};
 
     /// Matches one document a million times, and counts.
-    struct Endless(Arc<AtomicU64>);
+    struct EndlessScorer(Arc<AtomicU64>);
 
-    impl Weight for Endless {
+    impl Weight for EndlessScorer {
         fn scorer(&self, _: &SegmentReader, _: Score) -> tantivy::Result<Box<dyn Scorer>> {
             Ok(Box::new(Self(self.0.clone())))
         }
 
         fn explain(&self, _: &SegmentReader, _: DocId) -> tantivy::Result<Explanation> {
-            unreachable!("nobody asks for an explanation")
+            unreachable!("no explanation is requested")
         }
     }
 
-    impl DocSet for Endless {
+    impl DocSet for EndlessScorer {
         fn advance(&mut self) -> DocId {
             self.0.fetch_add(1, Ordering::Relaxed);
             self.doc()
@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    impl Scorer for Endless {
+    impl Scorer for EndlessScorer {
         fn score(&mut self) -> Score {
             1.0
         }
@@ -280,7 +280,7 @@ mod tests {
         };
         let walked = Arc::new(AtomicU64::new(0));
         let segment = SearchableSegment::Sealed(&index, &index.segments[0]);
-        let error = collector.collect_scored(&Endless(walked.clone()), segment).unwrap_err();
+        let error = collector.collect_scored(&EndlessScorer(walked.clone()), segment).unwrap_err();
         assert!(matches!(error, SearchError::Overloaded { .. }), "{error}");
         assert!(walked.load(Ordering::Relaxed) < DOCS_PER_DEADLINE_CHECK);
     }

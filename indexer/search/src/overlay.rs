@@ -1,6 +1,6 @@
 //! The unsealed tail of the log in memory: what is not below the served manifest's cursor.
 //!
-//! Entries lie in small Tantivy segments in memory, a new one for each round of entries. An entry that is read again, because
+//! Entries lie in small Tantivy segments in memory, a new one for each batch. An entry that is read again, because
 //! its descriptors were not complete, moves to a newer segment. A segment shows only the documents that are still its own, so
 //! that nothing is seen twice; segments are merged by building them again when they become many.
 
@@ -23,12 +23,12 @@ use crate::segment::{SchemaFields, docs_with, refused, to_unstored, tokenizers};
 
 /// Memory that the builder of a segment starts with.
 const WRITER_MEMORY_BYTES: usize = 1 << 20;
-/// How many entries that were not taken are counted one by one.
+/// How many dropped entries are remembered by their token.
 const MAX_COUNTED_DROPS: usize = 1_000_000;
 /// The first number of documents of the overlay: above every seq.
 const FIRST_NUMBER: u64 = 1 << 62;
 
-/// How much the overlay may hold.
+/// Bounds on what the overlay holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OverlayLimits {
     pub(crate) documents: u64,
@@ -72,11 +72,11 @@ pub(crate) struct LogOverlay {
     entries: BTreeMap<Token, OverlayEntry>,
     segments: Vec<Arc<OverlaySegment>>,
     next_number: u64,
-    /// What lies below is a manifest's.
+    /// Entries below are in a manifest.
     cursor: Cursor,
     documents: u64,
     bytes: u64,
-    /// Entries that were not taken for want of room and that no manifest covers yet.
+    /// Entries that did not fit and that no manifest covers yet.
     dropped: BTreeSet<Token>,
 }
 
@@ -111,7 +111,7 @@ impl LogOverlay {
         }
     }
 
-    /// The segments as they are to be searched.
+    /// The segments that queries run over.
     pub(crate) fn segments(&self) -> &[Arc<OverlaySegment>] {
         &self.segments
     }
@@ -149,14 +149,14 @@ impl LogOverlay {
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
-    /// Counts an entry that there was no room for.
+    /// Counts an entry that does not fit.
     pub(crate) fn drop_entry(&mut self, token: Token) {
         if self.dropped.len() < MAX_COUNTED_DROPS {
             self.dropped.insert(token);
         }
     }
 
-    /// Leaves out what a manifest covers. Blocks for a moment.
+    /// Removes what a manifest covers. Blocks for a moment.
     pub(crate) fn seal(&mut self, cursor: Cursor) -> Result<(), EngineError> {
         self.cursor = self.cursor.max(cursor);
         let first = Token::first_of(cursor.second());
@@ -172,15 +172,15 @@ impl LogOverlay {
         self.refresh_segments()
     }
 
-    /// Takes in entries, in place of what was known of them; leaves out what is sealed by now, and what there is no room
-    /// for. Blocks for a moment.
+    /// Adds entries, or replaces what was known of them. Skips entries that are sealed by now, and drops those that do not fit.
+    /// Blocks for a moment.
     pub(crate) fn add(&mut self, mut entries: Vec<TailEntry>) -> Result<(), EngineError> {
         entries.retain(|entry| !self.cursor.covers(entry.token));
         let mut added = Vec::new();
         let mut moved = false;
         for TailEntry { token, records, complete } in entries {
             let records: Vec<_> = records.into_iter().map(|record| Arc::new(pending(record))).collect();
-            let bytes = records.iter().map(|record| weight(record)).sum();
+            let bytes = records.iter().map(|record| memory_bytes(record)).sum();
             if !self.entries.contains_key(&token) && !self.fits(records.len(), bytes) {
                 self.drop_entry(token);
                 continue;
@@ -233,7 +233,7 @@ impl LogOverlay {
         Ok(())
     }
 
-    /// Builds the newest segments into one as long as the older of two is not more than twice as large.
+    /// Merges the two newest segments while the older one is at most twice as large, so that there are few.
     fn merge_small(&mut self) -> Result<(), EngineError> {
         let size = |segment: &OverlaySegment| u64::from(segment.reader.num_docs());
         while let [.., older, newer] = &self.segments[..]
@@ -260,7 +260,7 @@ impl LogOverlay {
         owned.map(|(number, record)| (number, record.clone())).collect()
     }
 
-    /// The segment without what moved on; `None` if nothing is left of it.
+    /// The segment without the documents that moved to a newer one; `None` if none is left.
     fn shown(&self, segment: Arc<OverlaySegment>) -> tantivy::Result<Option<Arc<OverlaySegment>>> {
         let mut alive = BitSet::with_max_value_and_full(segment.reader.max_doc());
         let mut left = 0;
@@ -320,15 +320,15 @@ fn build(fields: &SchemaFields, records: Vec<Arc<OperationRecord>>, number: u64)
     })
 }
 
-/// Nothing in the overlay is decided, whatever the rule would say at this moment.
+/// Everything in the overlay is pending, whatever the outcome rule says at this moment: only a manifest decides.
 fn pending(mut record: OperationRecord) -> OperationRecord {
     record.decision.outcome = Outcome::Pending;
     record.decision.evidence = None;
     record
 }
 
-/// About how many bytes of memory a record takes with its index.
-fn weight(record: &OperationRecord) -> u64 {
+/// Approximate bytes of memory that a record takes with its index.
+fn memory_bytes(record: &OperationRecord) -> u64 {
     let text = [&record.message, &record.text, &record.path, &record.entity, &record.reason];
     let text: usize = text.into_iter().flatten().map(String::len).sum();
     1024 + 3 * (text as u64 + record.size + record.descriptor.to_string().len() as u64)
@@ -347,14 +347,14 @@ mod tests {
     use crate::segment::testing::{BEGIN, plain, token};
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum OverlayStep {
         Add(Vec<(u64, u32, u32)>),
         Seal(u64),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = OverlayStep> {
         let entries = vec((0u64..20, 0u32..3, 1u32..4), 1..8);
-        prop_oneof![4 => entries.prop_map(Step::Add), 1 => (0u64..20).prop_map(Step::Seal)]
+        prop_oneof![4 => entries.prop_map(OverlayStep::Add), 1 => (0u64..20).prop_map(OverlayStep::Seal)]
     }
 
     fn shown(overlay: &LogOverlay) -> Vec<(Token, u32)> {
@@ -382,7 +382,7 @@ mod tests {
             let mut cursor = Cursor::default();
             for step in steps {
                 match step {
-                    Step::Add(entries) => {
+                    OverlayStep::Add(entries) => {
                         let entries: BTreeMap<Token, u32> =
                             entries.into_iter().map(|(second, n, ops)| (token(second, n), ops)).collect();
                         let read = entries.iter().map(|(token, ops)| {
@@ -392,7 +392,7 @@ mod tests {
                         overlay.add(read.collect()).unwrap();
                         naive.extend(entries.into_iter().filter(|(token, _)| !cursor.covers(*token)));
                     }
-                    Step::Seal(second) => {
+                    OverlayStep::Seal(second) => {
                         cursor = cursor.max(Cursor(StoreSecond::from_unix(BEGIN + second)));
                         overlay.seal(cursor).unwrap();
                         naive.retain(|token, _| !cursor.covers(*token));

@@ -1,4 +1,4 @@
-//! From the query language and the filters to a Tantivy query.
+//! Compiles the query language and the filters to a Tantivy query.
 
 use std::sync::Arc;
 
@@ -116,7 +116,7 @@ fn conjunction(mut clauses: Vec<(Occur, Box<dyn Query>)>) -> Box<dyn Query> {
     }
 }
 
-/// Refuses what would cost the parser or the search too much, before it is parsed.
+/// Refuses a query that would cost the parser or the search too much, before it is parsed.
 fn check_complexity(text: &str) -> Result<(), SearchError> {
     let (mut depth, mut clauses) = (0usize, 1usize);
     for (at, byte) in text.bytes().enumerate() {

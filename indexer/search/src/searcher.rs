@@ -21,7 +21,8 @@ use super::{
 use crate::segment::SchemaFields;
 
 /// The answer to every request before an index is open.
-const NOT_OPEN: &str = "the index is not open yet; \"v1/process\" tells what is wrong, if anything is";
+const NOT_OPEN: &str =
+    "the index is not open yet; nothing can be searched; \"v1/process\" reports what is wrong, if anything";
 
 /// The search service of a process. It exists before its index is open: until [`serve`](Self::serve) every request is
 /// refused with [`SearchError::NotReady`].
@@ -87,8 +88,8 @@ impl IndexSearcher {
         })?;
         let deadline = QueryDeadline::after(query_timeout);
         let running = spawn_blocking(move || {
-            // The permit moves into the task: a blocking thread cannot be cancelled, and a query that nobody waits for
-            // any more takes its place until it ends.
+            // The permit moves into the task: a blocking thread cannot be cancelled, and a query whose
+            // caller has gone keeps its place until it ends.
             let _permit = permit;
             query(deadline)
         });

@@ -1,4 +1,4 @@
-//! What a search runs over: the segments of a manifest and the segments of the overlay, behind one face.
+//! What a query runs over: the segments of a manifest and those of the overlay, behind one interface.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{api::SearchRequest, error::SearchError, overlay::OverlaySegment};
 use crate::segment::{ManifestView, SegmentReaderView, token_sort_key};
 use tidemark_ingest::{OperationRecord, engine::EngineError};
 
-/// One segment of what is searched.
+/// One segment that a query runs over.
 #[derive(Clone, Copy)]
 pub(crate) enum SearchableSegment<'a> {
     /// Decided records.
@@ -90,13 +90,13 @@ impl<'a> SearchableSegment<'a> {
         }
     }
 
-    /// Whether some token of the segment may lie in the range that is asked for.
+    /// Whether a token of the segment can lie in the range of the request.
     fn overlaps(&self, request: &SearchRequest) -> bool {
         request.from.is_none_or(|from| from <= self.last()) && request.to.is_none_or(|to| self.first() < to)
     }
 }
 
-/// The filter of a request that are not segment of its query, for one segment.
+/// The conditions of a request that are not part of its query, for one segment.
 pub(crate) struct RangeFilter<'a> {
     segment: SearchableSegment<'a>,
     from: Option<Token>,
@@ -105,13 +105,13 @@ pub(crate) struct RangeFilter<'a> {
 }
 
 impl<'a> RangeFilter<'a> {
-    /// `None` if every document of the segment fulfils them.
+    /// `None` if every document of the segment meets them.
     pub(crate) fn new(segment: SearchableSegment<'a>, request: &SearchRequest) -> Option<Self> {
         let filter = Self {
             segment,
             from: request.from.filter(|from| *from > segment.first()),
             to: request.to.filter(|to| *to <= segment.last()),
-            // Nothing that is pending is current, so that only sealed records need a look.
+            // Nothing pending is current, so only sealed records are checked.
             current: request.current.filter(|_| segment.is_sealed()),
         };
         let any = filter.from.is_some() || filter.to.is_some() || filter.current.is_some();
@@ -126,7 +126,7 @@ impl<'a> RangeFilter<'a> {
         let sort_key = self.segment.sort_keys().first(doc).unwrap_or_default();
         let (from, to) = (self.from.as_ref().map(token_sort_key), self.to.as_ref().map(token_sort_key));
         if from == Some(sort_key) || to == Some(sort_key) {
-            // The first eight bytes of the token do not tell: the rest of it is in the record.
+            // The sort key is the first eight bytes of the token; where those are equal, the record has the rest.
             let token = self.segment.record(doc).map(|record| record.token);
             return token
                 .is_ok_and(|token| self.from.is_none_or(|from| from <= token) && self.to.is_none_or(|to| token < to));
@@ -171,7 +171,7 @@ impl Bm25StatisticsProvider for TermStatistics<'_> {
     }
 }
 
-/// An object that is missing is the store's fault: the question is a good one and may be asked again.
+/// A missing object is a fault of the store: the request is valid and can be retried.
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` is given")]
 pub(crate) fn engine_error(error: EngineError) -> SearchError {
     match error {

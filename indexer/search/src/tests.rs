@@ -387,6 +387,21 @@ async fn a_cursor_of_a_manifest_that_is_gone_says_so() {
 }
 
 #[tokio::test]
+async fn before_its_index_is_open_a_search_refuses_every_request() {
+    let searcher = IndexSearcher::default();
+    let refused = [
+        searcher.search(SearchRequest::default()).await.unwrap_err(),
+        searcher.entry(token(1, 1)).await.unwrap_err(),
+        searcher.entity(EntityRequest { key: "label/x/y".to_owned(), size: page(1), cursor: None }).await.unwrap_err(),
+        searcher.wait_for(token(1, 1), Duration::from_secs(9)).await.unwrap_err(),
+    ];
+    for error in refused {
+        assert!(matches!(&error, SearchError::NotReady { detail } if *detail == searcher.not_ready()), "{error}");
+    }
+    assert!(searcher.status().is_none() && searcher.failures().is_empty());
+}
+
+#[tokio::test]
 async fn what_cannot_be_answered_is_refused_with_a_reason() {
     let mut index = TestIndex::new().await;
     let searcher = searcher(&index, false);

@@ -1,8 +1,10 @@
 //! The ingest on the real engine, through every kind of publication: the model stands for it in every other test.
 
-#[path = "../../ingest/tests/pipeline/cloud.rs"]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+#[path = "../../ingest/tests/pipeline/fake_bucket.rs"]
 #[expect(dead_code, reason = "the helpers belong to the tests of the ingest")]
-mod cloud;
+mod fake_bucket;
 #[path = "../../ingest/tests/pipeline/world.rs"]
 #[expect(dead_code, reason = "the helpers belong to the tests of the ingest")]
 mod world;
@@ -11,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tidemark_search::{EngineOptions, TantivyEngine};
-use world::{Draft, EngineMaker, World, small_batches};
+use world::{EngineMaker, EntryDraft, IngestWorld, small_batches};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -21,18 +23,18 @@ async fn the_real_engine_gives_the_same_answers_as_the_model() {
     let options = EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 30 };
     let tantivy: EngineMaker = Box::new(move |store| Arc::new(TantivyEngine::open(store, &options).unwrap()));
     let mut outcomes = Vec::new();
-    for world in [World::new(small_batches()).await, World::with_engine(small_batches(), tantivy).await] {
+    for world in [IngestWorld::new(small_batches()).await, IngestWorld::with_engine(small_batches(), tantivy).await] {
         for number in 0..150u64 {
-            let draft = Draft::entity(number % 9).key(&(number * 2 / 3).to_string());
+            let draft = EntryDraft::entity(number % 9).key(&(number * 2 / 3).to_string());
             world.append(world.ago(2000 - number * 5), &draft);
         }
-        world.append(world.ago(900), &Draft::bundle("b1"));
-        world.append(world.ago(890), &Draft::group(&[1, 2, 1]).key("g"));
+        world.append(world.ago(900), &EntryDraft::bundle("b1"));
+        world.append(world.ago(890), &EntryDraft::group(&[1, 2, 1]).key("g"));
         world.plant_others();
         world.run_for(2 * MINUTE).await;
-        world.describe("b1", world.cloud.now());
-        world.append(world.ago(500), &Draft::entity(3));
-        world.append(world.ago(499), &Draft::entity(3).key("1"));
+        world.describe("b1", world.bucket.now());
+        world.append(world.ago(500), &EntryDraft::entity(3));
+        world.append(world.ago(499), &EntryDraft::entity(3).key("1"));
         world.run_for(20 * MINUTE).await;
         let contents = world.check().await;
         assert_eq!((contents.records.len(), contents.marks.corrected.len()), (160, 1));

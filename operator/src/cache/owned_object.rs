@@ -13,7 +13,7 @@ use serde_json::Value;
 use tidemark_crds::names;
 
 use super::name::{NamespacedName, is_older};
-use crate::apply::ANNOTATION_DIGEST;
+use crate::compare::ANNOTATION_DIGEST;
 
 /// The kinds of objects that the operator makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,7 +9,7 @@ use tidemark_wal::{Log, LogParameters, Outcome, Token};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::cloud::Cloud;
+use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
     Ingest, IngestError, IngestOptions, IngestStatus,
     engine::{IndexEngine, LatestCommit},
@@ -18,11 +18,11 @@ use tidemark_ingest::{
 
 /// What a test's writer appends.
 #[derive(Clone)]
-pub(crate) struct Draft {
+pub(crate) struct EntryDraft {
     body: Value,
 }
 
-impl Draft {
+impl EntryDraft {
     /// An operation of a free entity that its entry completes.
     pub(crate) fn entity(number: u64) -> Self {
         Self::group(&[number])
@@ -56,7 +56,7 @@ pub(crate) fn small_batches() -> IngestOptions {
 }
 
 /// A process that runs an ingest; it dies when this is dropped.
-pub(crate) struct Running {
+pub(crate) struct RunningIngest {
     stop: CancellationToken,
     task: AbortOnDropHandle<Result<(), IngestError>>,
 }
@@ -64,8 +64,8 @@ pub(crate) struct Running {
 /// Makes the engine of the index that lives in a store.
 pub(crate) type EngineMaker = Box<dyn Fn(Store) -> Arc<dyn IndexEngine>>;
 
-pub(crate) struct World {
-    pub(crate) cloud: Cloud,
+pub(crate) struct IngestWorld {
+    pub(crate) bucket: FakeBucket,
     entropy: Entropy,
     options: IngestOptions,
     status: watch::Sender<IngestStatus>,
@@ -73,7 +73,7 @@ pub(crate) struct World {
     engine: EngineMaker,
 }
 
-impl World {
+impl IngestWorld {
     /// A log with an expiry of 10 s and an audit window of two hours, and the model engine.
     pub(crate) async fn new(options: IngestOptions) -> Self {
         Self::with_engine(options, Box::new(|store| Arc::new(ModelEngine::new(store)))).await
@@ -82,7 +82,7 @@ impl World {
     /// The same with another engine.
     pub(crate) async fn with_engine(options: IngestOptions, engine: EngineMaker) -> Self {
         let world = Self {
-            cloud: Cloud::at(StoreSecond::from_unix(1_800_000_000)),
+            bucket: FakeBucket::at(StoreSecond::from_unix(1_800_000_000)),
             entropy: Entropy::seeded(7),
             options,
             status: watch::Sender::default(),
@@ -99,52 +99,52 @@ impl World {
     }
 
     pub(crate) fn ago(&self, seconds: u64) -> StoreSecond {
-        self.cloud.now().before(Duration::from_secs(seconds))
+        self.bucket.now().before(Duration::from_secs(seconds))
     }
 
     fn log(&self) -> Log {
-        Log::over(self.cloud.store("log"), vec![self.cloud.store("metadata")])
+        Log::over(self.bucket.store("log"), vec![self.bucket.store("metadata")])
     }
 
     fn chain(&self) -> IndexChain {
-        IndexChain::open(&self.cloud.store("index"), Generation::first(), self.entropy.clone())
+        IndexChain::open(&self.bucket.store("index"), Generation::first(), self.entropy.clone())
     }
 
     /// Appends an entry of second `at`, in time.
-    pub(crate) fn append(&self, at: StoreSecond, draft: &Draft) -> Token {
+    pub(crate) fn append(&self, at: StoreSecond, draft: &EntryDraft) -> Token {
         self.append_at(at, at, draft)
     }
 
     /// Appends an entry of second `at` with store time `time`.
-    pub(crate) fn append_at(&self, at: StoreSecond, time: StoreSecond, draft: &Draft) -> Token {
+    pub(crate) fn append_at(&self, at: StoreSecond, time: StoreSecond, draft: &EntryDraft) -> Token {
         let token = Token::new(at, &self.entropy);
         let body = match &draft.body {
             Value::String(path) => path.clone(),
             intent => intent.to_string(),
         };
-        self.cloud.plant(&format!("log/{token}"), body, time);
+        self.bucket.plant(&format!("log/{token}"), body, time);
         token
     }
 
     /// Completes a bundle.
     pub(crate) fn describe(&self, bundle: &str, time: StoreSecond) {
         let body = format!("id: {bundle}\nmessage: a bundle\ntimestamp: 2026-01-01T00:00:00Z\n");
-        self.cloud.plant(&format!("metadata/{}", path(bundle)), body, time);
+        self.bucket.plant(&format!("metadata/{}", path(bundle)), body, time);
     }
 
     /// Three entries that cannot be read, and objects that are no entries.
     pub(crate) fn plant_others(&self) {
         let at = self.ago(20_000);
         for body in ["", "no payload of ours", "\u{0}\u{1}"] {
-            self.cloud.plant(&format!("log/{}", Token::new(at, &self.entropy)), body, at);
+            self.bucket.plant(&format!("log/{}", Token::new(at, &self.entropy)), body, at);
         }
-        self.cloud.plant("log/readme.txt", "hello", at);
+        self.bucket.plant("log/readme.txt", "hello", at);
         let future = Token::new(StoreSecond::from_unix(5_000_000_000), &self.entropy);
-        self.cloud.plant(&format!("log/{future}"), "from the future", at);
+        self.bucket.plant(&format!("log/{future}"), "from the future", at);
     }
 
     fn engine(&self) -> Arc<dyn IndexEngine> {
-        (self.engine)(self.cloud.store("index"))
+        (self.engine)(self.bucket.store("index"))
     }
 
     fn ingest(&self, identity: &str) -> Ingest {
@@ -162,17 +162,17 @@ impl World {
         }
     }
 
-    pub(crate) fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> RunningIngest {
         self.start_as("only")
     }
 
-    pub(crate) fn start_as(&self, identity: &str) -> Running {
+    pub(crate) fn start_as(&self, identity: &str) -> RunningIngest {
         let stop = CancellationToken::new();
         let task = tokio::spawn(self.ingest(identity).run(stop.clone()));
-        Running { stop, task: AbortOnDropHandle::new(task) }
+        RunningIngest { stop, task: AbortOnDropHandle::new(task) }
     }
 
-    pub(crate) async fn stop(&self, running: Running) {
+    pub(crate) async fn stop(&self, running: RunningIngest) {
         running.stop.cancel();
         running.task.await.unwrap().unwrap();
     }
@@ -190,13 +190,13 @@ impl World {
 
     /// A process runs until this request of its, and dies; gives whether it came so far within some minutes.
     pub(crate) async fn run_until_request(&self, request: u64) -> bool {
-        let at = self.cloud.requests() + request;
-        self.cloud.die_at(Some(at));
+        let at = self.bucket.requests() + request;
+        self.bucket.die_at(Some(at));
         let running = self.start();
         self.pass(Duration::from_mins(4)).await;
         drop(running);
-        self.cloud.die_at(None);
-        self.cloud.requests() >= at
+        self.bucket.die_at(None);
+        self.bucket.requests() >= at
     }
 
     pub(crate) fn status(&self) -> IngestStatus {

@@ -1,4 +1,4 @@
-//! A segment that is being filled, and how it is packed.
+//! Builds a segment and writes it as one bundle.
 
 use std::{
     io,
@@ -71,7 +71,7 @@ impl TantivySegmentBuilder {
         match std::mem::replace(&mut self.state, BuilderState::Failed) {
             BuilderState::Idle(inner) => Ok(inner),
             BuilderState::Busy(task) => task.await.map_err(|e| refused("index records", &e))?,
-            BuilderState::Failed => Err(refused("go on with a segment", &"an earlier call failed")),
+            BuilderState::Failed => Err(refused("continue a segment", &"an earlier call failed")),
         }
     }
 }
@@ -115,7 +115,7 @@ impl SegmentWriter {
     }
 }
 
-/// Packs an index of one segment, written in `temp`, into one file in `folder`. Blocks.
+/// Writes an index of one segment, which lies in `temp`, as one file in `folder`. Blocks.
 pub(crate) fn bundle_index(
     index: &Index,
     temp: &TempDirectory,
@@ -123,7 +123,7 @@ pub(crate) fn bundle_index(
     folder: &Path,
 ) -> Result<PackedSegment, EngineError> {
     let segments = index.searchable_segments().map_err(|e| refused("read a new segment", &e))?;
-    let segment = segments.first().ok_or_else(|| refused("pack a segment", &"it holds no record"))?;
+    let segment = segments.first().ok_or_else(|| refused("bundle a segment", &"it holds no record"))?;
     let reader = SegmentReader::open(segment).map_err(|e| refused("read a new segment", &e))?;
     let filter = filter::build(&reader, fields).map_err(|e| refused("build a segment's filter", &e))?;
     let documents = u64::from(reader.max_doc());

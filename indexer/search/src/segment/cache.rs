@@ -1,4 +1,4 @@
-//! Whole segment objects on the local disk: fetched once, verified, memory-mapped, evicted by age of use.
+//! Whole segment objects on the local disk: fetched once, verified, memory-mapped, evicted least recently used first.
 //!
 //! Files are named by the SHA-256 of their content, so a file is either right or refused. A file that is in use is never
 //! evicted; a segment that does not fit beside those is read by ranges, and a warning says so. The order of use is the `lru`
@@ -63,7 +63,7 @@ struct CacheEntry {
     held: Weak<CachedSegment>,
 }
 
-/// A verified object on the local disk, which stays there at least as long as this value; or one that is read by ranges.
+/// A verified object on the local disk, which is not evicted while this value lives; or one that is read by ranges.
 pub(crate) struct CachedSegment {
     file: FileSlice,
 }
@@ -78,7 +78,7 @@ impl CachedSegment {
 impl SegmentCache {
     /// A cache of `bound` bytes for objects of `store`, in a folder of its own inside of `parent`.
     ///
-    /// What an earlier process left there is used again, after it was verified.
+    /// Files of an earlier process are used again once they are verified.
     pub(crate) fn open(store: Store, parent: &Path, bound: u64) -> Result<Self, EngineError> {
         let (folder, lock) = own_folder(parent).map_err(|e| disk(parent, e))?;
         let files = MmapDirectory::open(&folder).map_err(|e| disk(&folder, io::Error::other(e)))?;
@@ -114,7 +114,7 @@ impl SegmentCache {
         result
     }
 
-    /// Takes over a file that was just packed and uploaded as `segment`.
+    /// Moves a file into the cache that was just uploaded as `segment`.
     pub(crate) fn adopt(&self, segment: &SegmentMeta, file: SegmentFile) -> Result<(), EngineError> {
         if !self.make_room(segment.size) {
             return Ok(());
@@ -154,7 +154,7 @@ impl SegmentCache {
         self.hold(&segment.checksum, segment.size)
     }
 
-    /// The object in the store, read when it is needed. That it is there and complete is seen now.
+    /// The object in the store, read by ranges when it is needed. Checks now that it exists and is complete.
     async fn ranged_file(&self, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
         match self.store.head(&segment.key).await? {
             Some(info) if info.size == segment.size => {}
@@ -209,7 +209,7 @@ impl SegmentCache {
             .map_err(|e| disk(&path, e))
     }
 
-    /// Tells an object that is gone or too short from a store that fails.
+    /// Why a GET failed: the object is gone or too short, or the store fails.
     async fn why(&self, segment: &SegmentMeta, error: tidemark_store::StoreError) -> EngineError {
         match self.store.head(&segment.key).await {
             Ok(None) => EngineError::Gone { key: segment.key.clone() },

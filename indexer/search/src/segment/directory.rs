@@ -1,4 +1,4 @@
-//! A packed segment as a read-only Tantivy directory.
+//! A segment object as a read-only Tantivy directory.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use tantivy::directory::{
 
 use super::bundle::SegmentBundle;
 
-/// Serves the files of one packed segment without copying them; refuses every write.
+/// Serves the files of one segment object without copying them; refuses every write.
 #[derive(Clone, Debug)]
 pub(crate) struct BundleDirectory(Arc<SegmentBundle>);
 
@@ -28,7 +28,7 @@ impl BundleDirectory {
 }
 
 fn read_only(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::ReadOnlyFilesystem, format!("a packed segment is read only: \"{}\"", path.display()))
+    io::Error::new(io::ErrorKind::ReadOnlyFilesystem, format!("a segment object is read-only: \"{}\"", path.display()))
 }
 
 impl Directory for BundleDirectory {

@@ -1,4 +1,4 @@
-//! From a record to a document and back.
+//! Records as Tantivy documents.
 
 use std::borrow::Cow;
 
@@ -156,7 +156,7 @@ fn add_descriptor(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Ope
     }
 }
 
-/// Adds what can be indexed of `value`; a value that is no object becomes the attribute `value` of one.
+/// Adds what can be indexed of `value`; a value that is not an object becomes the attribute `value` of one.
 fn add_json(doc: &mut TantivyDocument, field: Field, value: &Value) {
     match indexable(value, MAX_INDEXED_DEPTH) {
         None => {}

@@ -1,4 +1,4 @@
-//! The engine on Tantivy.
+//! The ingest's engine on Tantivy.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -35,7 +35,7 @@ use tidemark_ingest::{
 
 /// Objects that are opened at once.
 const MAX_CONCURRENT_OPENS: usize = 4;
-/// No sidecar comes near this size.
+/// Largest sidecar that is read. Real ones are far smaller.
 const MAX_SIDECAR_BYTES: u64 = 4 << 30;
 
 /// Where an engine keeps segments on the local disk.
@@ -43,7 +43,7 @@ const MAX_SIDECAR_BYTES: u64 = 4 << 30;
 pub struct EngineOptions {
     /// A folder on the local disk. Several processes may share it.
     pub cache_folder: PathBuf,
-    /// Bytes that cached segments may take. Segments in use are kept even beyond that, with a warning.
+    /// Bytes that cached segments may take. Segments in use that exceed it are read by ranges, with a warning.
     pub cache_bytes: u64,
 }
 

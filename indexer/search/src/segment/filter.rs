@@ -1,4 +1,4 @@
-//! Which entities and idempotency keys a segment may hold: a binary fuse filter of nine bits a term, so that a look-up
+//! Which entities and idempotency keys a segment might contain: a binary fuse filter of nine bits a term, so that a look-up
 //! opens the term dictionaries of few segments. A false positive (one in 256) costs a look-up in vain.
 //!
 //! ```text
@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::schema::SchemaFields;
 
-/// The kinds of terms that a filter knows, apart by their seed.
+/// The kinds of terms in a filter. The number is the seed of their hashes, and part of the format.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum FilterKind {
     Entity = 1,
@@ -57,7 +57,7 @@ fn encode(mut hashes: Vec<u64>) -> Vec<u8> {
     bytes
 }
 
-/// Whether the filter `bytes` leaves it open that the segment holds `term`.
+/// Whether the segment of the filter `bytes` might contain `term`. `false` is certain.
 pub(crate) fn might_contain(bytes: &[u8], kind: FilterKind, term: &str) -> bool {
     let body = bytes.get(8..).unwrap_or_default();
     match body.split_at_checked(BinaryFuse8::DESCRIPTOR_LEN) {

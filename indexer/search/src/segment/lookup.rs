@@ -129,7 +129,7 @@ impl ManifestView {
         Ok(smallest)
     }
 
-    /// Only those that are given are read from the store of records; the others are left out by what lies in memory.
+    /// Filters by columns in memory first: only the operations of the answer are read from the store of records.
     fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
         let mut aborted = self.aborted(query)?;
         aborted.sort_unstable_by_key(|(sort_key, segment, doc)| (*sort_key, segment.seq(*doc)));
@@ -151,7 +151,7 @@ impl ManifestView {
         Ok(found)
     }
 
-    /// All that `query` may mean, with the sort keys of their tokens.
+    /// All documents that `query` may mean, with the sort keys of their tokens.
     fn aborted(&self, query: &AbortedQuery) -> Result<Vec<(u64, &OpenSegment, DocId)>, EngineError> {
         let after = query.after.as_ref().map(token_sort_key);
         let mut aborted = Vec::new();

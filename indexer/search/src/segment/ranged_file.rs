@@ -138,3 +138,21 @@ impl fmt::Debug for RangedFile {
         write!(f, "RangedFile({})", self.key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_blocks_that_were_used_longest_ago_are_evicted() {
+        let cache = BlockCache::new(30);
+        let key = |block| (Arc::from("a"), block);
+        (0..3).for_each(|block| cache.put(key(block), vec![0; 10].into()));
+        assert!(cache.get(&key(0)).is_some());
+        cache.put(key(3), vec![0; 10].into());
+        let cached = |block| cache.get(&key(block)).is_some();
+        assert_eq!([0, 1, 2, 3].map(cached), [true, false, true, true]);
+        cache.put(key(4), vec![0; 100].into());
+        assert_eq!([0, 2, 3, 4].map(cached), [false, false, false, true]);
+    }
+}

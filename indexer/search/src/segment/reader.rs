@@ -1,4 +1,4 @@
-//! One segment, opened.
+//! One open segment.
 
 use std::sync::Arc;
 
@@ -42,7 +42,8 @@ pub(crate) struct OpenSegment {
     outcome: Column<u64>,
     outcomes: Vec<Option<Outcome>>,
     filter: OwnedBytes,
-    _held: Option<Arc<CachedSegment>>,
+    /// Keeps the file in the disk cache: a file that is in use is not evicted.
+    _cached: Option<Arc<CachedSegment>>,
 }
 
 impl OpenSegment {
@@ -69,7 +70,7 @@ impl OpenSegment {
         of: &SegmentMeta,
         fields: &Arc<SchemaFields>,
         bundle: &Arc<SegmentBundle>,
-        held: Option<Arc<CachedSegment>>,
+        cached: Option<Arc<CachedSegment>>,
     ) -> tantivy::Result<Self> {
         let mut index = Index::open(BundleDirectory::new(bundle.clone()))?;
         index.set_tokenizers(tokenizers());
@@ -94,7 +95,7 @@ impl OpenSegment {
             filter: bundle.filter().read_bytes()?,
             reader,
             tantivy,
-            _held: held,
+            _cached: cached,
         })
     }
 

@@ -19,7 +19,7 @@ const HEADER_BYTES: usize = 16;
 /// Why stored marks cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SidecarError {
-    #[error("it is no sidecar")]
+    #[error("it is not a sidecar")]
     NotASidecar,
     #[error("its format is {0}, newer than the {FORMAT} that this version reads; upgrade tidemark")]
     NewerFormat(u32),

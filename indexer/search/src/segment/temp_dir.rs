@@ -1,4 +1,4 @@
-//! A directory for segments that are being written: in a temporary folder, without waiting for the disk.
+//! A Tantivy directory for segments that are being written: in a temporary folder, without syncing to the disk.
 
 use std::{
     fs, io,
@@ -13,7 +13,8 @@ use tantivy::directory::{
 };
 use tempfile::TempDir;
 
-/// Nothing in here outlives the process: what is kept is packed, uploaded and verified elsewhere. So nothing is synced.
+/// A temporary directory. Nothing in it outlives the process: a finished segment is bundled, uploaded and verified elsewhere, so
+/// nothing is synced.
 #[derive(Clone, Debug)]
 pub(crate) struct TempDirectory {
     files: MmapDirectory,

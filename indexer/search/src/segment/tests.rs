@@ -112,10 +112,10 @@ proptest! {
                 }
             }
             records_are_kept(&index, index.engine.as_ref()).await?;
-            // A process that starts anew, with the segments fetched from the store.
-            let anew = index.another_engine(1 << 30);
-            records_are_kept(&index, &anew).await?;
-            let lookup = anew.open(index.manifest()).await.unwrap();
+            // A process with an empty cache, which fetches the segments from the store.
+            let fresh = index.another_engine(1 << 30);
+            records_are_kept(&index, &fresh).await?;
+            let lookup = fresh.open(index.manifest()).await.unwrap();
             answers_are_right(&index, lookup.as_ref()).await?;
             // And one without room for any segment.
             let lookup = index.another_engine(0).open(index.manifest()).await.unwrap();

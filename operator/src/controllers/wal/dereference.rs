@@ -9,9 +9,9 @@ use tidemark_crds::{
 
 use super::observed_pod::ObservedPod;
 use crate::{
-    apply::ObjectOwner,
     cache::{ChildKind, NamespacedName, OwnedObjects, RolloutStatus},
     context::ReconcileContext,
+    object_owner::ObjectOwner,
 };
 
 /// A WAL's objects, its pods with what they report, its status, and what its user asks for also where the rest of the spec

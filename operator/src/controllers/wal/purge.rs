@@ -16,12 +16,8 @@ use tidemark_crds::{
 
 use super::{dereference::ObservedWal, observed_pod::ObservedPod};
 use crate::{
-    cache::RolloutStatus,
-    clock::now,
-    context::ReconcileContext,
-    events::EventRecord,
-    finalizer::{ManagedFinalizer, is_namespace_terminating},
-    pod_client::Phase,
+    cache::RolloutStatus, clock::now, context::ReconcileContext, events::EventRecord, finalizer::ManagedFinalizer,
+    namespace, pod_client::Phase,
 };
 
 const PURGE_FINALIZER: ManagedFinalizer =
@@ -64,7 +60,7 @@ pub(crate) async fn finalize(
     if !present {
         return Ok(DeletionStep::Done);
     }
-    let terminating = wanted && is_namespace_terminating(client, &observed.key.namespace).await;
+    let terminating = wanted && namespace::is_terminating(client, &observed.key.namespace).await;
     let never = refused && never_indexed(observed.rollout(Component::Indexer), &observed.pods, &observed.status);
     let timeout = context.shared.settings.purge_timeout;
     let record = match outcome(&observed.pods, never, terminating, deleted, now(), timeout) {
@@ -98,8 +94,8 @@ pub(crate) async fn finalize_unreadable(
     if !PURGE_FINALIZER.is_on(metadata) {
         return Ok(DeletionStep::Done);
     }
-    let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let terminating = is_namespace_terminating(&context.shared.client, namespace).await;
+    let name = metadata.namespace.as_deref().unwrap_or_default();
+    let terminating = namespace::is_terminating(&context.shared.client, name).await;
     match outcome(&[], false, terminating, deleted.0, now(), context.shared.settings.purge_timeout) {
         PurgeOutcome::Wait(left) => Ok(DeletionStep::Purging { again: left }),
         PurgeOutcome::Abandoned(why) => {

@@ -184,7 +184,10 @@ async fn build_and_roll_out(
     context: &ReconcileContext,
 ) -> RollOutResult {
     let settings = &context.shared.settings;
-    let coverage = exposure::limit(&mut wal.search, &LiveSearch::read(observed));
+    let coverage = match wal.search.token_secret {
+        Some(_) => exposure::limit(&mut wal.search, &LiveSearch::read(observed)),
+        None => TokenCoverage::Full,
+    };
     let children = build::build(&wal, &settings.platform, &settings.release);
     let written = match children.desired() {
         Ok(desired) => roll_out::roll_out(context, observed, &desired, step).await,

@@ -11,9 +11,10 @@ use super::{
     validate::ValidatedWal,
 };
 use crate::{
-    apply::{Applier, ApplyError, DesiredObject},
+    apply::{Applier, ApplyError},
     cache::ChildKind,
     context::ReconcileContext,
+    desired_object::DesiredObject,
 };
 
 /// Writes the children of the WAL, the Deployments as far as `step` allows, and removes what is no longer wanted. Answers

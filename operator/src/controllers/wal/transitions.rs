@@ -6,80 +6,80 @@ use tidemark_crds::{ConditionType, IndexerRole, Reason, WalStatus, condition, is
 use super::upgrade::is_under_way;
 use crate::events::EventRecord;
 
-/// What happened between two statuses. `adopted_from` is the owner that the writer took the index over from, if it did.
+/// The Events of what changed between two statuses. `adopted_from` is the owner that the writer took the index over from, if it did.
 pub(crate) fn between(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>) -> Vec<EventRecord> {
-    let mut happened = Vec::new();
+    let mut events = Vec::new();
     let became = |kind| is_true(&after.conditions, kind) && !is_true(&before.conditions, kind);
     if became(ConditionType::StorageReady) {
-        happened.push(EventRecord::normal("StorageProbed", "the buckets can be used, and this WAL owns the index"));
+        events.push(EventRecord::normal("StorageProbed", "the buckets can be used, and this WAL owns the index"));
     }
-    role(before, after, adopted_from, &mut happened);
+    role(before, after, adopted_from, &mut events);
     if before.generation.is_none()
         && let Some(generation) = &after.generation
     {
-        happened.push(EventRecord::normal(
+        events.push(EventRecord::normal(
             "FirstManifest",
             format!("the first manifest of generation \"{generation}\" is published"),
         ));
     }
     if became(ConditionType::Indexing) {
-        happened.push(EventRecord::normal("CaughtUp", "everything that is sealed is in the index"));
+        events.push(EventRecord::normal("CaughtUp", "everything that is sealed is in the index"));
     }
     if became(ConditionType::SearchAvailable) {
         let url = after.search.as_ref().and_then(|search| search.url.as_deref()).unwrap_or("its Service");
-        happened.push(EventRecord::normal("SearchAvailable", format!("search answers at {url}")));
+        events.push(EventRecord::normal("SearchAvailable", format!("search answers at {url}")));
     }
-    suspended(before, after, &mut happened);
-    upgraded(before, after, &mut happened);
-    problems(before, after, &mut happened);
-    happened
+    suspended(before, after, &mut events);
+    upgraded(before, after, &mut events);
+    problems(before, after, &mut events);
+    events
 }
 
-fn role(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>, happened: &mut Vec<EventRecord>) {
+fn role(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>, events: &mut Vec<EventRecord>) {
     let Some(indexer) = after.indexer.as_ref().filter(|indexer| indexer.role == IndexerRole::Writer) else { return };
     if before.indexer.as_ref() == Some(indexer) && before.epoch == after.epoch {
         return;
     }
     let Some(epoch) = after.epoch.filter(|epoch| before.epoch != Some(*epoch)) else { return };
-    happened
+    events
         .push(EventRecord::normal("RoleTaken", format!("pod \"{}\" writes the index with epoch {epoch}", indexer.pod)));
     if let Some(owner) = adopted_from {
-        happened.push(EventRecord::normal("OwnerAdopted", format!("the index was taken over from owner \"{owner}\"")));
+        events.push(EventRecord::normal("OwnerAdopted", format!("the index was taken over from owner \"{owner}\"")));
     }
 }
 
-fn suspended(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventRecord>) {
+fn suspended(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>) {
     let is_suspended = |status: &WalStatus| has(status, ConditionType::Indexing, Reason::Suspended);
     match (is_suspended(before), is_suspended(after)) {
-        (false, true) => happened.push(EventRecord::normal("Suspended", "indexing is suspended, as the spec asks")),
-        (true, false) => happened.push(EventRecord::normal("Resumed", "indexing has resumed")),
+        (false, true) => events.push(EventRecord::normal("Suspended", "indexing is suspended, as the spec asks")),
+        (true, false) => events.push(EventRecord::normal("Resumed", "indexing has resumed")),
         _ => {}
     }
 }
 
-fn upgraded(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventRecord>) {
+fn upgraded(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>) {
     let was = |reason| has(before, ConditionType::UpgradePending, reason);
     let was_under_way = is_under_way(&before.conditions);
     let Some(now) = condition(&after.conditions, ConditionType::UpgradePending) else { return };
     match Reason::parse(&now.reason) {
         Some(Reason::NewRelease) if !was(Reason::NewRelease) => {
-            happened.push(EventRecord::normal("UpgradePending", now.message.clone()));
+            events.push(EventRecord::normal("UpgradePending", now.message.clone()));
         }
         Some(Reason::Upgrading) if !was_under_way => {
-            happened.push(EventRecord::normal("UpgradeStarted", now.message.clone()));
+            events.push(EventRecord::normal("UpgradeStarted", now.message.clone()));
         }
         Some(Reason::UpgradeStalled) if !was(Reason::UpgradeStalled) => {
-            happened.push(EventRecord::warning("UpgradeStalled", now.message.clone()));
+            events.push(EventRecord::warning("UpgradeStalled", now.message.clone()));
         }
         Some(Reason::UpToDate) if was_under_way => {
-            happened.push(EventRecord::normal("Upgraded", now.message.clone()));
+            events.push(EventRecord::normal("Upgraded", now.message.clone()));
         }
         _ => {}
     }
 }
 
 /// A problem is reported once, though several conditions and later messages repeat it.
-fn problems(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventRecord>) {
+fn problems(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>) {
     let bad = |condition: &&Condition| {
         condition.status != "True" && condition.type_ != ConditionType::UpgradePending.as_str()
     };
@@ -92,7 +92,7 @@ fn problems(before: &WalStatus, after: &WalStatus, happened: &mut Vec<EventRecor
         let Some(reason) = Reason::parse(&condition.reason).filter(|reason| is_problem(*reason)) else { continue };
         if !known.contains(&condition.reason) && !reported.contains(&reason) {
             reported.push(reason);
-            happened.push(EventRecord::warning(reason.as_str(), condition.message.clone()));
+            events.push(EventRecord::warning(reason.as_str(), condition.message.clone()));
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
     control_config_map, indexer_deployment, network_policies, platform::PlatformSettings, search_deployment,
     search_pdb, search_service, service_accounts,
 };
-use crate::{apply::DesiredObject, cache::ChildKind, controllers::wal::validate::ValidatedWal};
+use crate::{cache::ChildKind, controllers::wal::validate::ValidatedWal, desired_object::DesiredObject};
 
 /// Everything that a WAL consists of.
 #[derive(Clone, Debug, PartialEq)]

@@ -20,11 +20,11 @@ use url::Url;
 
 /// The bucket. Clones are the same one.
 #[derive(Clone)]
-pub(crate) struct Cloud(Arc<Mutex<State>>);
+pub(crate) struct FakeBucket(Arc<Mutex<BucketState>>);
 
-struct State {
+struct BucketState {
     begin: (StoreSecond, Instant),
-    objects: BTreeMap<String, Kept>,
+    objects: BTreeMap<String, BucketObject>,
     requests: u64,
     dies_at: Option<u64>,
     fails: Option<String>,
@@ -33,16 +33,16 @@ struct State {
 }
 
 #[derive(Clone)]
-struct Kept {
+struct BucketObject {
     body: Bytes,
     time: StoreSecond,
     attributes: Attributes,
 }
 
-impl Cloud {
+impl FakeBucket {
     /// An empty bucket whose clock stands at `now`.
     pub(crate) fn at(now: StoreSecond) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(BucketState {
             begin: (now, Instant::now()),
             objects: BTreeMap::new(),
             requests: 0,
@@ -53,7 +53,7 @@ impl Cloud {
         })))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BucketState> {
         self.0.lock().unwrap()
     }
 
@@ -69,7 +69,7 @@ impl Cloud {
     /// Puts an object with a store time of choice.
     pub(crate) fn plant(&self, key: &str, body: impl Into<Bytes>, time: StoreSecond) {
         let (body, attributes) = (body.into(), Attributes::new());
-        self.state().objects.insert(key.to_owned(), Kept { body, time, attributes });
+        self.state().objects.insert(key.to_owned(), BucketObject { body, time, attributes });
     }
 
     /// Takes an object away, and gives its body.
@@ -129,15 +129,15 @@ impl Cloud {
     }
 
     fn pages(&self, prefix: Option<&Path>, after: String) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (cloud, prefix) = (self.clone(), prefix.cloned());
+        let (bucket, prefix) = (self.clone(), prefix.cloned());
         let pages = stream::unfold(Some(after), move |after| {
-            let (cloud, prefix) = (cloud.clone(), prefix.clone());
+            let (bucket, prefix) = (bucket.clone(), prefix.clone());
             async move {
                 let after = after?;
-                if let Err(error) = cloud.request("list of").await {
+                if let Err(error) = bucket.request("list of").await {
                     return Some((vec![Err(error)], None));
                 }
-                let mut page = cloud.listed(prefix.as_ref(), &after);
+                let mut page = bucket.listed(prefix.as_ref(), &after);
                 let more = page.len() > 1000;
                 page.truncate(1000);
                 let next = page.last().filter(|_| more).map(|last| last.location.to_string());
@@ -148,13 +148,13 @@ impl Cloud {
     }
 }
 
-impl State {
+impl BucketState {
     fn now(&self) -> StoreSecond {
         self.begin.0.after(Duration::from_secs(self.begin.1.elapsed().as_secs()))
     }
 }
 
-fn meta(key: &str, kept: &Kept) -> ObjectMeta {
+fn meta(key: &str, kept: &BucketObject) -> ObjectMeta {
     ObjectMeta {
         location: Path::from(key),
         last_modified: (SystemTime::UNIX_EPOCH + Duration::from_secs(kept.time.unix())).into(),
@@ -165,7 +165,7 @@ fn meta(key: &str, kept: &Kept) -> ObjectMeta {
 }
 
 #[async_trait]
-impl ObjectStore for Cloud {
+impl ObjectStore for FakeBucket {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let key = location.to_string();
         self.request(&key).await?;
@@ -173,7 +173,7 @@ impl ObjectStore for Cloud {
         if opts.mode == PutMode::Create && state.objects.contains_key(&key) {
             return Err(Error::AlreadyExists { path: key, source: "exists".into() });
         }
-        let kept = Kept { body: payload.into(), time: state.now(), attributes: opts.attributes };
+        let kept = BucketObject { body: payload.into(), time: state.now(), attributes: opts.attributes };
         state.objects.insert(key, kept);
         Ok(PutResult { e_tag: None, version: None, extensions: opts.extensions })
     }
@@ -229,14 +229,14 @@ fn unused() -> Error {
     Error::NotImplemented { operation: "this".to_owned(), implementer: "test".to_owned() }
 }
 
-impl fmt::Debug for Cloud {
+impl fmt::Debug for FakeBucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Cloud")
+        f.write_str("FakeBucket")
     }
 }
 
-impl fmt::Display for Cloud {
+impl fmt::Display for FakeBucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Cloud")
+        f.write_str("FakeBucket")
     }
 }

@@ -1,0 +1,212 @@
+//! When each sealed second is audited, without I/O.
+//!
+//! Every second is audited at several ages. A level is one age; it remembers up to which second it has come. A process
+//! that takes over starts each level early enough to cover the time for which no process ran.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use tidemark_catalog::Cursor;
+use tidemark_store::StoreSecond;
+use tidemark_wal::Token;
+
+/// The ages at which a second is audited, from its sealing on. Ages beyond the audit window do not apply; the window's
+/// end is the last age.
+const AUDIT_AGES: [Duration; 4] =
+    [Duration::from_mins(1), Duration::from_mins(10), Duration::from_hours(1), Duration::from_hours(6)];
+/// How far an audit may lag behind its time without leaving a gap over a restart.
+const MAX_AUDIT_LAG: Duration = Duration::from_hours(1);
+
+/// How far each level has come.
+#[derive(Debug)]
+pub(crate) struct AuditSchedule {
+    /// Cursor and horizon when this process took over.
+    taken_over_at: (StoreSecond, StoreSecond),
+    /// The horizon of this process's first audit: what the process seals itself, it lists at least that late.
+    first_horizon: Option<StoreSecond>,
+    levels: Vec<AuditLevel>,
+    /// The audits that have listed their seconds and not yet resolved all aborted operations, by the level's age.
+    unfinished: BTreeMap<Duration, AbortedScan>,
+    /// Counts the rounds, so that each level is first in its turn.
+    turns: usize,
+}
+
+/// How far an audit has come with the aborted operations of its seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AbortedScan {
+    pub(crate) seconds: Range<StoreSecond>,
+    /// The last entry that was resolved again.
+    pub(crate) after: Option<Token>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct AuditLevel {
+    age: Duration,
+    /// Every second below it was audited.
+    done: StoreSecond,
+    /// Seconds that were older than `age` when this process sealed them: it listed them late enough already.
+    sealed_late: (StoreSecond, StoreSecond),
+}
+
+impl AuditSchedule {
+    /// The schedule of a process that took over an index with this horizon and cursor.
+    pub(crate) fn after_takeover(horizon: StoreSecond, cursor: Cursor) -> Self {
+        Self {
+            taken_over_at: (cursor.second(), horizon),
+            first_horizon: None,
+            levels: Vec::new(),
+            unfinished: BTreeMap::new(),
+            turns: 0,
+        }
+    }
+
+    /// The seconds that are due, each with its level.
+    pub(crate) fn due(
+        &mut self,
+        horizon: StoreSecond,
+        cursor: Cursor,
+        window: Duration,
+    ) -> Vec<(usize, Range<StoreSecond>)> {
+        self.set_window(horizon, window);
+        let levels = self.levels.iter_mut().enumerate();
+        let mut due: Vec<_> = levels.filter_map(|(at, level)| Some((at, level.due(horizon, cursor)?))).collect();
+        if !due.is_empty() {
+            self.turns += 1;
+            let first = self.turns % due.len();
+            due.rotate_left(first);
+        }
+        due
+    }
+
+    /// The scan of a level that [`AuditSchedule::interrupt`] kept, if it begins at `start`.
+    pub(crate) fn resume(&mut self, level: usize, start: StoreSecond) -> Option<AbortedScan> {
+        let scan = self.unfinished.remove(&self.levels.get(level)?.age)?;
+        (scan.seconds.start == start).then_some(scan)
+    }
+
+    /// Keeps a scan that is not finished.
+    pub(crate) fn interrupt(&mut self, level: usize, scan: AbortedScan) {
+        if let Some(level) = self.levels.get(level) {
+            self.unfinished.insert(level.age, scan);
+        }
+    }
+
+    /// The level has audited every second below `end`.
+    pub(crate) fn finish(&mut self, level: usize, end: StoreSecond) {
+        if let Some(level) = self.levels.get_mut(level) {
+            level.done = level.done.max(end);
+        }
+    }
+
+    /// Makes the levels those of `window`, which may change while the process runs.
+    fn set_window(&mut self, horizon: StoreSecond, window: Duration) {
+        let first = *self.first_horizon.get_or_insert(horizon);
+        let ages = AUDIT_AGES.into_iter().filter(|age| *age < window).chain([window]);
+        let known = std::mem::take(&mut self.levels);
+        self.levels = ages
+            .map(|age| {
+                let level = known.iter().find(|level| level.age == age);
+                level.copied().unwrap_or_else(|| AuditLevel::new(age, self.taken_over_at, first))
+            })
+            .collect();
+    }
+}
+
+impl AuditLevel {
+    /// A level that begins where a process before this one may have stopped; its first audit covers the time for which
+    /// none ran.
+    fn new(age: Duration, (cursor, horizon): (StoreSecond, StoreSecond), first: StoreSecond) -> Self {
+        Self {
+            age,
+            done: horizon.min(cursor).before(age).before(MAX_AUDIT_LAG.min(age)),
+            sealed_late: (cursor, first.before(age)),
+        }
+    }
+
+    fn due(&mut self, horizon: StoreSecond, cursor: Cursor) -> Option<Range<StoreSecond>> {
+        let (from, to) = self.sealed_late;
+        let mut end = horizon.before(self.age).min(cursor.second());
+        if from < to {
+            // Up to `from` first, then jump over `sealed_late`: a first backfill is not listed a second time.
+            if self.done < from {
+                end = end.min(from);
+            } else {
+                self.done = self.done.max(to);
+            }
+        }
+        let due = end.since(self.done) >= self.interval() || (end == from && end > self.done);
+        due.then_some(self.done..end)
+    }
+
+    /// How often the level is audited: a quarter of its age, at least once an hour and at most once a minute.
+    fn interval(&self) -> Duration {
+        (self.age / 4).clamp(Duration::from_mins(1), Duration::from_hours(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_hours(2);
+
+    fn second(unix: u64) -> StoreSecond {
+        StoreSecond::from_unix(unix)
+    }
+
+    #[test]
+    fn a_first_backfill_is_not_listed_a_second_time() {
+        let mut schedule = AuditSchedule::after_takeover(StoreSecond::default(), Cursor::default());
+        let now = 1_800_000_000;
+        for at in [0, 1_500_000_000, now] {
+            let due = schedule.due(second(now), Cursor(second(at)), WINDOW);
+            assert!(due.is_empty(), "{due:?}");
+        }
+        let due = schedule.due(second(now + 120), Cursor(second(now + 120)), WINDOW);
+        assert_eq!(due, [(0, second(now - 60)..second(now + 60))]);
+    }
+
+    #[test]
+    fn a_takeover_audits_what_no_process_audited() {
+        let taken = second(1_700_000_000);
+        let mut schedule = AuditSchedule::after_takeover(taken, Cursor(taken));
+        let now = second(1_800_000_000);
+        let due = schedule.due(now, Cursor(taken), WINDOW);
+        assert_eq!(due.len(), 4);
+        for (level, seconds) in due {
+            assert!(seconds.end == taken && seconds.start < taken.before(schedule.levels[level].age), "{seconds:?}");
+        }
+    }
+
+    proptest! {
+        /// Whenever the process starts, every second that it seals or that the one before it may not have audited at is
+        /// audited at again by every level whose age it had not reached when it was listed, at the latest a step after.
+        #[test]
+        fn every_level_covers_every_second(
+            taken in 1_000_000u64..1_001_000, gap in 0u64..40_000, steps in prop::collection::vec(1u64..4000, 1..60),
+        ) {
+            let mut schedule = AuditSchedule::after_takeover(second(taken), Cursor(second(taken)));
+            let mut audited: Vec<Vec<Range<StoreSecond>>> = vec![Vec::new(); AUDIT_AGES.len() + 1];
+            let first = taken + gap;
+            let mut horizon = first;
+            for step in steps {
+                for (level, seconds) in schedule.due(second(horizon), Cursor(second(horizon)), WINDOW) {
+                    prop_assert!(seconds.start < seconds.end);
+                    audited[level].push(seconds.clone());
+                    schedule.finish(level, seconds.end);
+                }
+                horizon += step;
+            }
+            for (level, ranges) in schedule.levels.iter().zip(&audited) {
+                let covered = |at: u64| ranges.iter().any(|range| range.contains(&second(at)));
+                let age = level.age.as_secs();
+                let last = horizon.saturating_sub(4000 + age + level.interval().as_secs());
+                let start = taken - age - age.min(3600);
+                for at in (start..last).step_by(61).filter(|at| *at < taken || at + age >= first) {
+                    prop_assert!(covered(at), "second {} at age {}", at, age);
+                }
+            }
+        }
+    }
+}

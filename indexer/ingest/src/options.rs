@@ -1,0 +1,41 @@
+//! Limits on memory and concurrency of an ingest.
+
+use std::time::Duration;
+
+use tidemark_wal::ReaderLimits;
+
+/// Limits on memory and concurrency of one ingest. The defaults keep a backfill below 512 MiB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngestOptions {
+    /// Entries that are fetched at the same time.
+    pub fetches: usize,
+    /// Bytes of entries that are in memory at the same time; at least 1 MiB.
+    pub entry_memory: u64,
+    /// Entries that are resolved with one question to the index.
+    pub chunk: usize,
+    /// Records after which a batch is published, at the next boundary between two seconds.
+    pub batch_records: u64,
+    /// Age at which a batch is published, at the next boundary between two seconds.
+    pub batch_age: Duration,
+    /// Bytes of memory after which a segment is finished; at most two segments are in memory.
+    pub segment_memory: usize,
+    /// Whether to compact.
+    pub compaction: bool,
+    /// What is read of entries and descriptors.
+    pub limits: ReaderLimits,
+}
+
+impl Default for IngestOptions {
+    fn default() -> Self {
+        Self {
+            fetches: 64,
+            entry_memory: 32 << 20,
+            chunk: 512,
+            batch_records: 100_000,
+            batch_age: Duration::from_secs(10),
+            segment_memory: 64 << 20,
+            compaction: true,
+            limits: ReaderLimits::default(),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The loop of the writer: publish what is sealed, audit what was published, adopt compactions, sleep.
+
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _, future, stream};
+use tidemark_catalog::{PublishError, RootChain};
+use tidemark_store::{
+    Clock, StoreSecond,
+    planted::{Fault, planted},
+};
+use tidemark_wal::{ListedEntry, Token};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    audit::Audit,
+    audit_schedule::AuditSchedule,
+    batch::Batch,
+    compaction::Compactor,
+    entry_stream::{EntryListing, EntryReader, FetchedEntry},
+    error::IngestError,
+    horizon::SealedHorizon,
+    publisher::Publisher,
+    retry::{Backoff, RetryFailure},
+    status::IngestStatusTracker,
+};
+
+/// The pause after a pass that found entries.
+const BUSY_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest pause while passes find none.
+const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often an idle writer publishes that the horizon has moved.
+const ADVANCE_INTERVAL: Duration = Duration::from_mins(1);
+/// How far the estimate of store time may lag behind: it counts whole seconds, twice.
+const MAX_ESTIMATE_LAG: Duration = Duration::from_secs(2);
+
+/// The stages of the writer and the loop over them. All that it remembers can be dropped at any time: the chain has it.
+pub(crate) struct Pipeline {
+    clock: Clock,
+    root: RootChain,
+    entries: EntryReader,
+    publisher: Publisher,
+    audit: Audit,
+    compactor: Compactor,
+    tracker: IngestStatusTracker,
+    /// The horizon and the parameters of the last probe.
+    sealed: Option<SealedHorizon>,
+    /// The oldest entry that was listed before it was sealed.
+    oldest_unsealed: Option<Token>,
+    /// Whether the last pass found entries.
+    busy: bool,
+    /// When everything up to a horizon was last published.
+    advanced: Option<Instant>,
+}
+
+impl Pipeline {
+    pub(crate) fn new(
+        (clock, root): (Clock, RootChain),
+        entries: EntryReader,
+        publisher: Publisher,
+        compaction: bool,
+        tracker: IngestStatusTracker,
+    ) -> Self {
+        let schedule = AuditSchedule::after_takeover(publisher.manifest().horizon, publisher.cursor());
+        Self {
+            clock,
+            root,
+            audit: Audit::new(entries.clone(), schedule),
+            compactor: Compactor::new(entries.reader().clone(), compaction),
+            entries,
+            publisher,
+            tracker,
+            sealed: None,
+            oldest_unsealed: None,
+            busy: true,
+            advanced: None,
+        }
+    }
+
+    /// Runs passes until one fails with an error that is not retryable. The future may be dropped at any time.
+    pub(crate) async fn run(&mut self) -> Result<(), IngestError> {
+        let (mut backoff, mut interval) = (Backoff::new(), BUSY_INTERVAL);
+        loop {
+            match self.run_pass().await {
+                Ok(found) => {
+                    self.tracker.mark_caught_up();
+                    backoff.reset();
+                    interval = if found { BUSY_INTERVAL } else { (interval + BUSY_INTERVAL).min(MAX_IDLE_INTERVAL) };
+                    self.sleep(interval).await;
+                }
+                Err(failure) if failure.is_retryable() => {
+                    // The next pass reads the batch again, from the published cursor.
+                    self.publisher.discard_unpublished();
+                    self.tracker.end_pass(false);
+                    self.tracker.set_error(RetryFailure::new("indexing", &failure));
+                    backoff.sleep().await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Releases the writer's lease.
+    pub(crate) async fn release(self) -> Result<(), PublishError> {
+        self.publisher.release().await
+    }
+
+    /// Runs every stage once. Gives whether there were entries to publish.
+    async fn run_pass(&mut self) -> Result<bool, IngestError> {
+        self.run_maintenance().await?;
+        if !self.should_probe().await? {
+            return Ok(false);
+        }
+        let (sealed, listing) = self.probe_and_list().await?;
+        self.sealed = Some(sealed.clone());
+        self.busy = false;
+        if sealed.horizon > self.publisher.cursor().second() {
+            self.busy = self.drain(&sealed, listing).await?;
+        }
+        self.run_maintenance().await?;
+        Ok(self.busy)
+    }
+
+    /// Runs the stages that publish between two batches.
+    async fn run_maintenance(&mut self) -> Result<(), IngestError> {
+        if let Some(failure) = self.compactor.run(&mut self.publisher, self.sealed.as_ref()).await? {
+            // Without a compaction the index stays correct, so that the pass continues.
+            self.tracker.set_error(RetryFailure::new("compacting", &failure));
+        }
+        match &self.sealed {
+            Some(sealed) => self.audit.run(&mut self.publisher, sealed).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there may be something to publish: sealed entries, or a horizon that was not published for long.
+    ///
+    /// An idle log costs one LIST a pass. A probe writes an object and is worth it only if something may be sealed.
+    async fn should_probe(&mut self) -> Result<bool, IngestError> {
+        if self.busy || self.must_advance() {
+            return Ok(true);
+        }
+        if !self.sealed_by_now() {
+            self.oldest_unsealed = self.entries.oldest(self.publisher.cursor()).await?;
+        }
+        Ok(self.sealed_by_now())
+    }
+
+    fn must_advance(&self) -> bool {
+        self.advanced.is_none_or(|advanced| advanced.elapsed() >= ADVANCE_INTERVAL)
+    }
+
+    /// Whether the oldest unsealed entry is sealed by now, as far as can be said without a probe.
+    fn sealed_by_now(&self) -> bool {
+        self.oldest_unsealed.is_some_and(|oldest| self.time_to_seal(oldest).is_none_or(|wait| wait.is_zero()))
+    }
+
+    /// About how long it takes until `token` is sealed; `None` if the clock was not read lately.
+    fn time_to_seal(&self, token: Token) -> Option<Duration> {
+        let now = self.clock.estimate()?.after(MAX_ESTIMATE_LAG);
+        let horizon = self.sealed.as_ref()?.schedule.horizon(now);
+        Some(token.second().next().since(horizon))
+    }
+
+    /// Computes the horizon, then lists the entries from the cursor up to it.
+    async fn probe_and_list(&mut self) -> Result<(SealedHorizon, EntryListing), IngestError> {
+        let from = self.publisher.cursor().second();
+        if planted(Fault::ClockReadAfterListing) {
+            return self.list_and_probe(from).await;
+        }
+        let sealed = SealedHorizon::compute(&self.clock, &self.root).await?;
+        // Again, although `should_probe` has listed already: only a listing that begins after the probe shows every entry
+        // below the horizon. An entry may have become visible between that LIST and the probe.
+        let listing = self.entries.list(from, sealed.horizon);
+        Ok((sealed, listing))
+    }
+
+    /// The fault: the clock is read after the listing.
+    async fn list_and_probe(&mut self, from: StoreSecond) -> Result<(SealedHorizon, EntryListing), IngestError> {
+        let listed: Vec<ListedEntry> = self.entries.list(from, StoreSecond::KSUID_END.next()).try_collect().await?;
+        let sealed = SealedHorizon::compute(&self.clock, &self.root).await?;
+        let horizon = sealed.horizon;
+        let below = stream::iter(listed.into_iter().map(Ok));
+        let below = below.try_filter(move |listed: &ListedEntry| future::ready(listed.token.second() < horizon));
+        Ok((sealed, below.boxed()))
+    }
+
+    /// Publishes everything from the cursor up to the horizon, in batches. Gives whether there were entries.
+    async fn drain(&mut self, sealed: &SealedHorizon, listing: EntryListing) -> Result<bool, IngestError> {
+        self.tracker.begin_pass(sealed.horizon);
+        let mut entries = self.entries.fetch(listing, &sealed.schedule);
+        let mut batch = self.publisher.begin_batch();
+        let mut found = false;
+        loop {
+            let fetched = entries.next_chunk().await?;
+            if fetched.is_empty() {
+                break;
+            }
+            found = true;
+            let (before, after) = split_at_boundary(&batch, fetched);
+            self.add(&mut batch, before).await?;
+            if !after.is_empty() {
+                batch = self.next_batch(batch, sealed.horizon).await?;
+                self.add(&mut batch, after).await?;
+            }
+        }
+        if found || self.must_advance() {
+            self.finish(batch, sealed.horizon).await?;
+        }
+        self.tracker.end_pass(true);
+        Ok(found)
+    }
+
+    async fn add(&mut self, batch: &mut Batch, fetched: Vec<FetchedEntry>) -> Result<(), IngestError> {
+        let Some(first) = fetched.first() else { return Ok(()) };
+        let oldest = batch.oldest().unwrap_or(first.second);
+        self.tracker.add_read(fetched.len() as u64, oldest, self.entries.reader().unrecognized_keys());
+        let records = fetched.into_iter().flat_map(|entry| entry.records).collect();
+        Ok(self.publisher.add(batch, records).await?)
+    }
+
+    /// Publishes a full batch and begins the next one. All entries of its last second are in it.
+    async fn next_batch(&mut self, batch: Batch, horizon: StoreSecond) -> Result<Batch, IngestError> {
+        let to = batch.newest().map_or(self.publisher.cursor().second(), StoreSecond::next);
+        self.publisher.publish(batch, to, horizon).await?;
+        self.run_maintenance().await?;
+        // Only now: maintenance publishes corrections, which take the next seqs.
+        Ok(self.publisher.begin_batch())
+    }
+
+    /// Publishes the last batch of a pass, with the cursor at the horizon.
+    async fn finish(&mut self, batch: Batch, horizon: StoreSecond) -> Result<(), IngestError> {
+        let to = if planted(Fault::CursorOffByOne) { horizon.next() } else { horizon };
+        self.publisher.publish(batch, to, to).await?;
+        self.advanced = Some(Instant::now());
+        if self.oldest_unsealed.is_some_and(|oldest| oldest.second() < horizon) {
+            self.oldest_unsealed = None;
+        }
+        Ok(())
+    }
+
+    /// Sleeps for at most `interval`; less if an entry is sealed or a compaction is finished before.
+    async fn sleep(&mut self, interval: Duration) {
+        let sealed = self.oldest_unsealed.and_then(|oldest| self.time_to_seal(oldest));
+        let interval = sealed.map_or(interval, |sealed| interval.min(sealed.max(BUSY_INTERVAL)));
+        tokio::select! {
+            biased;
+            () = self.compactor.finished() => {}
+            () = sleep(interval) => {}
+        }
+    }
+}
+
+/// The entries that belong to `batch`, and those that come after it: none unless it is full.
+///
+/// A batch ends between two seconds, because the cursor counts whole seconds.
+fn split_at_boundary(batch: &Batch, mut fetched: Vec<FetchedEntry>) -> (Vec<FetchedEntry>, Vec<FetchedEntry>) {
+    let Some(newest) = batch.newest().filter(|_| batch.is_full()) else {
+        return (fetched, Vec::new());
+    };
+    let boundary = fetched.partition_point(|entry| entry.second <= newest);
+    let after = fetched.split_off(boundary);
+    (fetched, after)
+}

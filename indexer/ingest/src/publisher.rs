@@ -1,0 +1,188 @@
+//! The only way into the index: a batch or a compaction becomes part of a manifest.
+//!
+//! The order of the writes of a batch: segments, then the sidecar with the marks that the batch causes, then one manifest
+//! that names all of them and moves the cursor. A reader therefore sees either all of a batch or nothing.
+
+use std::sync::Arc;
+
+use tidemark_catalog::{CompactionResult, Cursor, Manifest, PublishError, PublishRequest, SidecarMeta, WriterLease};
+use tidemark_store::{
+    StoreSecond,
+    planted::{Fault, planted},
+};
+
+use crate::{
+    batch::{Batch, BatchLimits, SealedBatch, SupersededTotals},
+    engine::{EngineError, Lookup, RecordMarks},
+    error::IngestError,
+    record::OperationRecord,
+    resolve::Resolver,
+    retry::Retrier,
+    segment_upload::SegmentUploader,
+    status::IngestStatusTracker,
+};
+
+/// Publishes in the name of the lease's holder. All that it remembers can be dropped at any time: the chain has it.
+pub(crate) struct Publisher {
+    writer_lease: WriterLease,
+    uploader: SegmentUploader,
+    limits: BatchLimits,
+    tracker: IngestStatusTracker,
+    retrier: Retrier,
+    /// The published index, once it is open.
+    lookup: Option<Arc<dyn Lookup>>,
+    resolver: Resolver,
+    /// Marks that a planted fault holds back.
+    held_back: (RecordMarks, SupersededTotals),
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        writer_lease: WriterLease,
+        uploader: SegmentUploader,
+        limits: BatchLimits,
+        tracker: IngestStatusTracker,
+        retrier: Retrier,
+    ) -> Self {
+        tracker.set_manifest(writer_lease.manifest());
+        Self {
+            writer_lease,
+            uploader,
+            limits,
+            tracker,
+            retrier,
+            lookup: None,
+            resolver: Resolver::default(),
+            held_back: Default::default(),
+        }
+    }
+
+    /// The manifest that was published last.
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.writer_lease.manifest().state
+    }
+
+    pub(crate) fn cursor(&self) -> Cursor {
+        self.manifest().cursor
+    }
+
+    pub(crate) fn uploader(&self) -> &SegmentUploader {
+        &self.uploader
+    }
+
+    /// An empty batch, which continues the published seqs.
+    pub(crate) fn begin_batch(&self) -> Batch {
+        Batch::new(&self.uploader, self.manifest().next_seq, self.limits)
+    }
+
+    /// Adds `records` to `batch`, resolved against the published index.
+    pub(crate) async fn add(&mut self, batch: &mut Batch, records: Vec<OperationRecord>) -> Result<(), EngineError> {
+        let lookup = self.lookup().await?;
+        batch.push(records, &mut self.resolver, &*lookup).await
+    }
+
+    /// The published index.
+    pub(crate) async fn lookup(&mut self) -> Result<Arc<dyn Lookup>, EngineError> {
+        if let Some(lookup) = &self.lookup {
+            return Ok(lookup.clone());
+        }
+        let lookup = self.uploader.engine().open(self.manifest()).await?;
+        self.lookup = Some(lookup.clone());
+        Ok(lookup)
+    }
+
+    /// Publishes `batch` with the cursor at `to`, and opens the index that results.
+    pub(crate) async fn publish(
+        &mut self,
+        batch: Batch,
+        to: StoreSecond,
+        horizon: StoreSecond,
+    ) -> Result<(), IngestError> {
+        let batch = batch.seal().await?;
+        // Before the manifest: it names the sidecar, and its records must never be visible without the marks they cause.
+        let sidecars = self.upload_sidecars(&batch).await?;
+        let publication = PublishRequest {
+            from: self.cursor(),
+            to: Cursor(to),
+            horizon,
+            first_seq: batch.seqs.start,
+            records: batch.seqs.end - batch.seqs.start,
+            segments: batch.segments,
+            sidecars,
+        };
+        self.commit(publication).await?;
+        self.tracker.clear_pending();
+        self.reopen().await
+    }
+
+    /// Replaces the inputs of `compaction` by its output, and opens the index that results. Does nothing if the manifest no
+    /// longer has all inputs.
+    pub(crate) async fn adopt(&mut self, compaction: CompactionResult) -> Result<(), IngestError> {
+        match self.writer_lease.adopt(compaction).await {
+            Ok(slot) => self.tracker.set_manifest(slot),
+            Err(PublishError::Rejected(refused)) => {
+                tracing::info!(%refused, "the index changed during a compaction; planning it again");
+                return Ok(());
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+        self.reopen().await
+    }
+
+    /// Forgets the records that were added to batches and are not published.
+    pub(crate) fn discard_unpublished(&mut self) {
+        self.resolver.clear();
+    }
+
+    /// Releases the lease, so that another process need not wait until it expires.
+    pub(crate) async fn release(self) -> Result<(), PublishError> {
+        self.writer_lease.release().await
+    }
+
+    /// Appends the manifest. Only failures after which nothing was written are retried, with the same publication: after an
+    /// unknown outcome a second append could publish the batch twice.
+    async fn commit(&mut self, publication: PublishRequest) -> Result<(), IngestError> {
+        let mut attempts = self.retrier.attempts("publishing");
+        loop {
+            match self.writer_lease.publish(publication.clone()).await.map_err(IngestError::from) {
+                Ok(slot) => {
+                    self.tracker.set_manifest(slot);
+                    attempts.succeed();
+                    return Ok(());
+                }
+                Err(failure) if failure.is_retryable() => attempts.fail(&failure).await,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn upload_sidecars(&mut self, batch: &SealedBatch) -> Result<Vec<SidecarMeta>, EngineError> {
+        if planted(Fault::SidecarAfterCause) {
+            return self.sidecars_of_the_batch_before(batch).await;
+        }
+        if batch.marks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let SupersededTotals { counts, digest } = batch.corrected;
+        Ok(vec![self.uploader.upload_sidecar(&batch.marks, counts, digest).await?])
+    }
+
+    /// The fault: what this batch marks is published with the next one.
+    async fn sidecars_of_the_batch_before(&mut self, batch: &SealedBatch) -> Result<Vec<SidecarMeta>, EngineError> {
+        let (marks, corrected) = std::mem::replace(&mut self.held_back, (batch.marks.clone(), batch.corrected));
+        if marks == RecordMarks::default() {
+            return Ok(Vec::new());
+        }
+        let upload = self.uploader.upload_sidecar(&marks, corrected.counts, corrected.digest);
+        Ok(vec![upload.await?])
+    }
+
+    /// Opens the index that was just published.
+    async fn reopen(&mut self) -> Result<(), IngestError> {
+        // The new index contains what the resolver remembers of the published batches.
+        self.lookup = None;
+        self.resolver.clear();
+        self.lookup().await?;
+        Ok(())
+    }
+}
