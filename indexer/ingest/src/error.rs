@@ -62,17 +62,3 @@ impl ToCause for IngestError {
         }
     }
 }
-
-/// The message with those of all its causes that it does not contain already.
-pub(crate) fn error_chain(failure: &(dyn std::error::Error + 'static)) -> String {
-    let mut message = failure.to_string();
-    let mut cause = failure.source();
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = inner.source();
-    }
-    message
-}

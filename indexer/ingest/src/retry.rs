@@ -6,12 +6,10 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder, Sleeper as _, TokioSleeper};
+use tidemark_store::error_chain;
 use tokio::sync::mpsc;
 
-use crate::{
-    cause::{FailureCause, ToCause},
-    error::error_chain,
-};
+use crate::cause::{FailureCause, ToCause};
 
 /// The backoff after the first failure; it doubles with each further failure in a row.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);

@@ -2,6 +2,8 @@
 
 use std::process::{ExitCode, Termination};
 
+use tidemark_store::error_chain;
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -35,25 +37,13 @@ impl Exit {
         if broken_pipe(&error) {
             return Self::Done;
         }
-        eprintln!("error: {}", told(&error));
+        eprintln!("error: {}", error_chain(error.as_ref()));
         error.downcast_ref::<With>().map_or(Self::Failed, |with| with.exit)
     }
 
     pub(crate) fn with(self, source: impl Into<anyhow::Error>) -> anyhow::Error {
         With { exit: self, source: source.into() }.into()
     }
-}
-
-/// The error and its causes, without those that the words so far repeat.
-fn told(error: &anyhow::Error) -> String {
-    let mut told = String::new();
-    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
-        if !told.contains(&cause) {
-            let colon = if told.is_empty() { "" } else { ": " };
-            told = format!("{told}{colon}{cause}");
-        }
-    }
-    told
 }
 
 /// `tidemark log | head` ends when `head` has read enough.
@@ -90,6 +80,6 @@ mod tests {
     #[test]
     fn an_error_is_told_once() {
         let error = Exit::Failed.with(anyhow::Error::from(Outer(Inner)).context("entry 2 of 3"));
-        assert_eq!(told(&error), "entry 2 of 3: nothing was appended: no answer");
+        assert_eq!(error_chain(error.as_ref()), "entry 2 of 3: nothing was appended: no answer");
     }
 }

@@ -7,16 +7,14 @@
 //! Between probes [`Clock::estimate`] advances by the local monotonic clock, for at most [`MAX_ESTIMATE_AGE`], and only
 //! for tokens: a horizon always rests on a probe.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::try_join_all;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{Store, StoreError, StoreSecond};
+use crate::{errors::StoreError, store::Store, time::StoreSecond};
 
 /// For how long after a probe its reading may be advanced by the local monotonic clock.
 pub const MAX_ESTIMATE_AGE: Duration = Duration::from_secs(30);
@@ -26,7 +24,7 @@ pub const MAX_ESTIMATE_AGE: Duration = Duration::from_secs(30);
 pub struct Clock {
     stores: Arc<[Store]>,
     key: Arc<str>,
-    last: Arc<Mutex<Option<Probed>>>,
+    last: Arc<Mutex<Option<ProbedTime>>>,
 }
 
 /// What a probe saw.
@@ -39,7 +37,7 @@ pub struct ClockReading {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Probed {
+struct ProbedTime {
     now: StoreSecond,
     answered: Instant,
 }
@@ -51,9 +49,10 @@ pub enum ClockError {
     /// A store failed.
     #[error("the store's clock could not be read: {0}")]
     Store(#[from] StoreError),
-    /// A store does not show an object right after it was written.
+    /// A store does not show the probe object right after it was written.
     #[error(
-        "\"{url}\" does not show \"{key}\" right after writing it; its clock cannot be read; let nothing else delete below \".tidemark/\""
+        "\"{url}\" does not show \"{key}\" right after writing it; its clock cannot be read; make sure that nothing else deletes \
+         below \".tidemark/\""
     )]
     Vanished {
         /// The store.
@@ -64,7 +63,8 @@ pub enum ClockError {
 }
 
 impl Clock {
-    /// The clock of `stores` taken together, probed through objects named after `name`, which nobody else may use at the same time.
+    /// The clock of `stores` taken together, probed through objects named after `name`, which no other
+    /// process may use at the same time.
     pub fn new<'a>(stores: impl IntoIterator<Item = &'a Store>, name: &str) -> Self {
         Self {
             stores: stores.into_iter().cloned().collect(),
@@ -84,7 +84,7 @@ impl Clock {
     /// Store time advanced from the last probe by the monotonic clock; `None` before the first probe and when the last
     /// one is older than [`MAX_ESTIMATE_AGE`]. For tokens only.
     pub fn estimate(&self) -> Option<StoreSecond> {
-        let last = (*self.last.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let last = (*self.last.lock())?;
         let age = last.answered.elapsed();
         // Whole seconds since the answer: the estimate stays at or before the store's clock.
         (age <= MAX_ESTIMATE_AGE).then(|| last.now.after(Duration::from_secs(age.as_secs())))
@@ -102,12 +102,12 @@ impl Clock {
             .ok_or_else(|| ClockError::Vanished { url: store.url().to_string(), key: self.key.to_string() })
     }
 
-    /// Takes a reading over, unless one of the same process was later.
+    /// Records a reading, unless an earlier one of this process was later.
     fn advance(&self, earliest: StoreSecond) -> StoreSecond {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         let now = last.map_or(earliest, |last| last.now.max(earliest));
         let answered = Instant::now();
-        *last = Some(Probed { now, answered });
+        *last = Some(ProbedTime { now, answered });
         now
     }
 }

@@ -1,7 +1,8 @@
 //! Randomness, injected: the simulation seeds it, the product takes it from the operating system.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// A shared source of random bytes. Clones draw from the same stream.
@@ -23,7 +24,7 @@ impl Entropy {
     /// `N` random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes);
+        self.0.lock().fill_bytes(&mut bytes);
         bytes
     }
 

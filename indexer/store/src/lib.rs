@@ -1,23 +1,50 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
+mod azure;
+mod bucket;
 mod chain;
 mod clock;
+#[cfg(test)]
+mod contract_tests;
+mod credentials;
 mod entropy;
+mod environment;
+mod errors;
+mod folder;
+mod gcs;
+mod http;
+mod keys;
+mod list;
+mod object;
+mod open;
 pub mod planted;
 mod probe;
+mod read;
+mod reloading;
+mod request_counter;
+mod retry;
+mod s3;
+mod scheme;
 mod sign;
+mod signed_url;
 mod store;
 mod time;
+mod transport;
+mod write;
 
+pub use access::{StoreAccess, StoreSettings};
 pub use chain::{
     BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
 };
 pub use clock::{Clock, ClockError, ClockReading, MAX_ESTIMATE_AGE};
 pub use entropy::Entropy;
+pub use environment::StoreEnvironment;
+pub use errors::{StoreError, error_chain};
+pub use object::{Create, ObjectInfo, StoredObject, UserMetadata};
 pub use probe::{ProbeCheck, ProbeReport, ProbeVerdict, probe_store};
-pub use sign::{SignedPut, SignedPutResponse, UrlSigner, put_signed};
-pub use store::{
-    Create, ObjectInfo, RequestCounter, Store, StoreAccess, StoreEnvironment, StoreError, StoreSettings, StoredObject,
-    UserMetadata,
-};
+pub use request_counter::RequestCounter;
+pub use sign::SignedPut;
+pub use signed_url::{SignedPutResponse, UrlSigner, put_signed};
+pub use store::Store;
 pub use time::StoreSecond;

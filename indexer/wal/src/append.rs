@@ -1,21 +1,21 @@
 //! Writing a log: entry first, then what completes it, then the proof that it was visible in time.
 
 mod attempt;
-mod draft;
+mod batcher;
 mod error;
-mod flush;
-mod marker;
+mod labels;
+mod prepared;
+mod retry;
+mod session;
 mod source;
+#[cfg(test)]
+mod tests;
 mod upload;
 mod writer;
 
-#[cfg(test)]
-mod tests;
-
-pub use draft::{DraftOperation, EntryDraft};
+pub use batcher::{Batcher, FlushPolicy};
 pub use error::AppendError;
-pub use flush::{Batcher, FlushPolicy};
-pub use marker::{CompletionMarker, marker_key};
+pub use prepared::{DraftOperation, EntryDraft};
 pub use source::{ParameterSource, ParameterSourceError};
 pub use upload::CompletionUpload;
 pub use writer::{AppendReceipt, LogWriter, LogWriterOptions, PendingAppend};

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{MalformedInput, yaml::read_yaml};
+use crate::{malformed::MalformedInput, yaml::read_yaml};
 
 /// Longest path of a descriptor, and longest segment of one, in bytes: what every store takes.
 const MAX_PATH: usize = 900;
@@ -61,7 +61,7 @@ pub enum DatamonPath {
     Other,
 }
 
-/// What the descriptor at `path` describes. Refuses paths that no metadata store should be asked for: absolute ones,
+/// What the descriptor at `path` describes. Refuses paths that must not reach a metadata store: absolute ones,
 /// empty segments, `.` and `..`, backslashes, control characters, overlong ones, and Tidemark's own prefix.
 pub fn parse_datamon_path(path: &str) -> Result<DatamonPath, MalformedInput> {
     let segments: Vec<&str> = path.split('/').collect();
@@ -90,7 +90,7 @@ pub fn parse_datamon_path(path: &str) -> Result<DatamonPath, MalformedInput> {
 fn check_path(path: &str, segments: &[&str]) -> Result<(), MalformedInput> {
     let refused = |why: &str| {
         let shown: String = path.chars().take(200).collect();
-        Err(MalformedInput::new(format!("{shown:?} is no path of a descriptor: {why}")))
+        Err(MalformedInput::new(format!("{shown:?} is not the path of a descriptor: {why}")))
     };
     if path.is_empty() || segments.contains(&"") {
         return refused("it has an empty segment");
@@ -129,7 +129,7 @@ impl DatamonPath {
         })
     }
 
-    /// Whether the descriptor is overwritten in the course of time.
+    /// Whether the descriptor may be overwritten.
     pub fn is_mutable(&self) -> bool {
         matches!(self, Self::Label { .. })
     }
@@ -242,7 +242,7 @@ pub fn read_descriptor(path: &DatamonPath, body: &[u8]) -> Result<DatamonDescrip
     let text = std::str::from_utf8(body).map_err(|_| MalformedInput::new("the descriptor is not UTF-8 text"))?;
     let raw = read_yaml(text)?;
     if !raw.is_object() {
-        return Err(MalformedInput::new("the descriptor is no mapping"));
+        return Err(MalformedInput::new("the descriptor is not a mapping"));
     }
     if let Some((field, expected)) = path.named() {
         check_name(&raw, field, expected)?;

@@ -3,6 +3,8 @@
 mod append;
 mod datamon;
 mod log;
+mod malformed;
+mod marker;
 mod outcome;
 mod parameters;
 mod payload;
@@ -13,16 +15,18 @@ mod token;
 mod yaml;
 
 pub use append::{
-    AppendError, AppendReceipt, Batcher, CompletionMarker, CompletionUpload, DraftOperation, EntryDraft, FlushPolicy,
-    LogWriter, LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend, marker_key,
+    AppendError, AppendReceipt, Batcher, CompletionUpload, DraftOperation, EntryDraft, FlushPolicy, LogWriter,
+    LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend,
 };
 pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse_datamon_path, read_descriptor};
 pub use log::Log;
-pub use outcome::{Evidence, Observation, Outcome, OutcomeDecision, decide_outcome};
+pub use malformed::MalformedInput;
+pub use marker::marker_key;
+pub use outcome::{Evidence, Observation, Outcome, OutcomeDecision};
 pub use parameters::{DatedParameters, LogParameters, MAX_PARAMETER_AGE, PARAMETER_CHANGE_DELAY, ParameterSchedule};
 pub use payload::{
-    EntryIntent, INTENT_VERSION, IntentOperation, LockRef, MAX_OPERATIONS, MalformedInput, OperationKind,
-    ParseOperationKindError, PayloadFormat, parse_payload,
+    EntryIntent, IntentOperation, LockRef, MAX_OPERATIONS, OperationKind, ParseOperationKindError, PayloadFormat,
+    parse_payload,
 };
 pub use reader::{ListedEntry, LogReader, ReaderLimits, ResolvedEntry, ResolvedOperation};
 pub use token::{ParseTokenError, Token};

@@ -18,7 +18,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the stores of a log. At least one metadata URL is wanted.
+    /// Opens the stores of a log. At least one metadata URL is required.
     pub fn open(log: &Url, metadata: &[Url]) -> Result<Self, StoreError> {
         Self::with(log, metadata, Store::open, Store::open)
     }
@@ -28,7 +28,7 @@ impl Log {
         Self::with(log, metadata, Store::open_read_only, Store::open_read_only)
     }
 
-    /// As [`Log::open`], with what opens each store: the log's own, then those of its metadata.
+    /// As [`Log::open`], with functions that open the log's own store and its metadata stores.
     pub fn with(
         log: &Url,
         metadata: &[Url],
@@ -40,7 +40,7 @@ impl Log {
             return Err(StoreError::Unusable {
                 url: log.to_string(),
                 why: "a log without a metadata store completes nothing".to_owned(),
-                remedy: "name at least one".to_owned(),
+                remedy: "name at least one metadata store".to_owned(),
             });
         }
         Ok(Self { entries: entries(log)?, metadata })

@@ -1,4 +1,4 @@
-//! What became of an entry: the outcome rule, a pure function of store times and evidence.
+//! The outcome of an entry: the outcome rule, a pure function of store times and evidence.
 //!
 //! All times are whole seconds of store time. With `s` the token's second, `C` the commit bound and `A` the audit window:
 //!
@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LogParameters, Token};
+use crate::{parameters::LogParameters, token::Token};
 use tidemark_store::{
     StoreSecond,
     planted::{Fault, planted},
 };
 
-/// What became of an operation. Decided once, when its second is sealed, and recorded.
+/// The outcome of an operation. Decided once, when its second is sealed, and recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -35,7 +35,7 @@ pub enum Outcome {
     Late,
     /// Some descriptor is absent.
     Aborted,
-    /// The payload is none that Tidemark reads.
+    /// Tidemark cannot read the payload.
     Malformed,
     /// A committed operation of the same writer and idempotency key has a smaller (token, op).
     Duplicate,
@@ -46,7 +46,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them.
+    /// All outcomes.
     pub const ALL: [Self; 8] = [
         Self::Pending,
         Self::Committed,
@@ -110,7 +110,7 @@ pub struct Observation {
     pub evidence: Option<Evidence>,
 }
 
-/// An outcome with all that it rests on.
+/// An outcome with everything that it rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutcomeDecision {
@@ -129,11 +129,11 @@ pub struct OutcomeDecision {
     pub observations: Vec<Observation>,
 }
 
-/// Decides what became of the operations of one entry, which are committed together or not at all.
+/// Decides the outcome of the operations of one entry, which are committed together or not at all.
 ///
 /// `expected` is the number of descriptors that the entry names; `seen` holds one item for each, `None` where nothing was
 /// found. Fewer items than `expected` count as absent. A descriptor without evidence belongs to another operation.
-pub fn decide_outcome(
+pub(crate) fn decide_outcome(
     parameters: &LogParameters,
     token: Token,
     entry_time: StoreSecond,

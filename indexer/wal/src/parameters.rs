@@ -1,8 +1,8 @@
 //! The dated parameters of a log: `W`, `S`, `R`, `V` and the audit window, and the horizon that follows from them.
 //!
-//! The first set holds for all earlier time too. A later set takes effect [`PARAMETER_CHANGE_DELAY`] + its `V` after the store time
-//! of the record that carries it, so that everybody who relied on the old set has stopped doing so. A token is judged by
-//! the set in force at its second.
+//! The first set holds for all earlier time too. A later set takes effect [`PARAMETER_CHANGE_DELAY`] + its `V` after the
+//! store time of the record that carries it, so that every process that relied on the old set has stopped doing so. A token
+//! is decided by the set in force at its second.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tidemark_store::{
 
 /// How long after its record's store time, plus `V`, a change of parameters takes effect.
 pub const PARAMETER_CHANGE_DELAY: Duration = Duration::from_mins(5);
-/// For how long after a clock probe the parameters read next may be relied on.
+/// How long after a clock probe the parameters that are read next may be relied on.
 pub const MAX_PARAMETER_AGE: Duration = Duration::from_mins(4);
 
 /// One set of parameters. Spans are serialized as whole milliseconds.
@@ -34,7 +34,7 @@ pub struct LogParameters {
     /// `V`: the longest delay from an object's store time to its being visible, plus the spread of the store's clocks.
     #[serde(with = "millis")]
     pub visibility_delay: Duration,
-    /// How long an aborted operation is looked at again.
+    /// How long an aborted operation is checked again.
     #[serde(with = "millis")]
     pub audit_window: Duration,
 }
@@ -82,9 +82,9 @@ impl TryFrom<Vec<DatedParameters>> for ParameterSchedule {
 
     fn try_from(sets: Vec<DatedParameters>) -> Result<Self, Self::Error> {
         match sets.first() {
-            None => Err("a schedule without parameters"),
-            Some(first) if first.from != StoreSecond::default() => Err("a schedule that does not start with second 0"),
-            _ if !sets.is_sorted_by(|one, next| one.from < next.from) => Err("a schedule out of order"),
+            None => Err("the schedule has no parameters"),
+            Some(first) if first.from != StoreSecond::default() => Err("the schedule does not start with second 0"),
+            _ if !sets.is_sorted_by(|one, next| one.from < next.from) => Err("the schedule is out of order"),
             _ => Ok(Self(sets)),
         }
     }
@@ -104,8 +104,8 @@ impl ParameterSchedule {
 
     /// The schedule with one more set, recorded at store time `recorded`.
     ///
-    /// The set holds from `recorded` + [`PARAMETER_CHANGE_DELAY`] + the larger `V` of old and new, and never before a set that was
-    /// recorded earlier.
+    /// The set holds from `recorded` + [`PARAMETER_CHANGE_DELAY`] + the larger `V` of old and new, and never before a set
+    /// that was recorded earlier.
     #[must_use]
     pub fn changed(&self, parameters: LogParameters, recorded: StoreSecond) -> Self {
         let newest = self.newest();
@@ -254,7 +254,7 @@ mod tests {
         #[test]
         fn a_change_alters_nothing_before_it_is_in_force(schedule in schedules(), expiry in 1u64..2000, recorded in 0u64..20_000, ahead in 0u64..300) {
             let changed = schedule.changed(parameters(expiry), second(recorded));
-            // Whoever read the old parameters relies on them for seconds up to 4 minutes after the probe before.
+            // A process that read the old parameters relies on them for seconds up to 4 minutes after its probe.
             let relied = second(recorded + ahead);
             prop_assert_eq!(changed.at(relied), schedule.at(relied));
             prop_assert_eq!(changed.horizon(relied), schedule.horizon(relied));

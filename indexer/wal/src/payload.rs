@@ -1,4 +1,4 @@
-//! What an entry announces: Datamon's two forms, our own versioned JSON, and the words for everything else.
+//! What an entry announces: Datamon's two formats, our own versioned JSON, and the reasons for refusing everything else.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -6,32 +6,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    DatamonPath, Token, parse_datamon_path,
+    datamon::{DatamonPath, parse_datamon_path},
+    malformed::MalformedInput,
+    token::Token,
     yaml::{read_json, read_yaml},
 };
 
 /// The version of the JSON intent that is written, and the newest that is read.
-pub const INTENT_VERSION: u64 = 1;
+pub(crate) const INTENT_VERSION: u64 = 1;
 /// Most operations in one entry.
 pub const MAX_OPERATIONS: usize = 1000;
 /// Longest writer, idempotency key and lock name in bytes.
-const MAX_NAME: usize = 1024;
+const MAX_NAME_BYTES: usize = 1024;
 
-/// Why a payload or a descriptor is none that Tidemark reads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{reason}")]
-pub struct MalformedInput {
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl MalformedInput {
-    pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
-    }
-}
-
-/// The form that a payload has.
+/// The format of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PayloadFormat {
@@ -98,10 +86,10 @@ impl fmt::Display for OperationKind {
     }
 }
 
-/// A text that is no kind.
+/// Why a text is not a kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no kind; one of \"repo\", \"bundle\", \"label\", \"context\", \"diamond\", \"split\", \"entry\", \"malformed\" is wanted"
+    "{0:?} is not a kind; use one of \"repo\", \"bundle\", \"label\", \"context\", \"diamond\", \"split\", \"entry\" or \"malformed\""
 )]
 pub struct ParseOperationKindError(String);
 
@@ -142,7 +130,7 @@ pub struct LockRef {
 /// What an entry announces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EntryIntent {
-    /// Which form it has.
+    /// Its format.
     pub format: PayloadFormat,
     /// Who wrote it.
     pub writer: Option<String>,
@@ -387,8 +375,8 @@ fn is_digest(text: &str) -> bool {
 
 fn bounded(field: &str, text: Option<String>) -> Result<Option<String>, MalformedInput> {
     match text {
-        Some(text) if text.len() > MAX_NAME => {
-            Err(MalformedInput::new(format!("\"{field}\" is longer than {MAX_NAME} bytes")))
+        Some(text) if text.len() > MAX_NAME_BYTES => {
+            Err(MalformedInput::new(format!("\"{field}\" is longer than {MAX_NAME_BYTES} bytes")))
         }
         Some(text) if text.is_empty() => Ok(None),
         other => Ok(other),

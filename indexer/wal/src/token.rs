@@ -14,9 +14,9 @@ use tidemark_store::{Entropy, StoreSecond};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token([u8; Token::BYTES]);
 
-/// Why a text is no token.
+/// Why a text is not a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{text}\" is not a token: a KSUID of 27 base62 digits, at most \"aWgEPTl1tmebfsQzFP4bxwgy80V\", is wanted")]
+#[error("\"{text}\" is not a token: expected a KSUID of 27 base62 digits, at most \"aWgEPTl1tmebfsQzFP4bxwgy80V\"")]
 pub struct ParseTokenError {
     text: String,
 }

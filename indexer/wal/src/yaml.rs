@@ -1,15 +1,20 @@
-//! YAML and JSON that strangers wrote, read into JSON values within bounds.
+//! Untrusted YAML and JSON, read into JSON values within bounds.
 //!
 //! A document without aliases has at most about one node and one byte of text for each of its bytes, so a small multiple
 //! of its length bounds what a document with aliases may expand to. Nesting is bounded so that a value can be stored
 //! inside another document and read again.
+//!
+//! The parser is `serde_norway`, and the bounds are ours. The budget of `serde-saphyr`, which kube links for the operator,
+//! bounds depth, nodes and text too, but it reads scalars by other rules: `yes`, `017`, `1_000` and `!!binary` become other
+//! values; unknown tags and long integers pass that are refused here, and equal keys and `.inf` are refused that pass here.
+//! Entries are decided once and recorded, so a payload must keep its meaning.
 
 use std::{cell::Cell, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::MalformedInput;
+use crate::malformed::MalformedInput;
 
 /// Deepest nesting that is read.
 pub(crate) const MAX_DEPTH: usize = 64;
@@ -128,7 +133,7 @@ impl<'de> Visitor<'de> for BoundedValue<'_> {
         self.scalar(Value::String(value.to_string()))
     }
 
-    /// JSON has no infinities: they become text.
+    /// JSON has no infinities and no NaN: they become text.
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
         self.scalar(Number::from_f64(value).map_or_else(|| Value::String(value.to_string()), Value::Number))
     }
@@ -147,7 +152,7 @@ impl<'de> Visitor<'de> for BoundedValue<'_> {
         Ok(Value::Array(all))
     }
 
-    /// Keys that are no text become their text; of equal keys the last counts.
+    /// Keys that are not text become text; of equal keys the last counts.
     fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Value, A::Error> {
         let inner = self.deeper()?;
         let mut all = Map::new();

@@ -5,159 +5,175 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 
-use super::{Broken, Kept, Seen};
-use crate::{Create, Store, StoreError, StoreSecond, UserMetadata};
+use super::outcome::{CheckFailure, CheckResult, CheckSuccess};
+use crate::{
+    errors::StoreError,
+    object::{Create, UserMetadata},
+    store::Store,
+    time::StoreSecond,
+};
 
 const RACERS: usize = 32;
 /// Objects of the listing: more than a page of any store.
-const MANY: usize = 1001;
-const AT_ONCE: usize = 32;
+const LISTED_OBJECTS: usize = 1001;
+const MAX_CONCURRENT_WRITES: usize = 32;
 /// The folder of the listing's objects.
-const LISTING: &str = "list";
+const LISTING_PREFIX: &str = "list";
 /// How long store time may stand still.
-const STANDSTILL: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(250);
-/// Bodies of the probe are smaller.
-pub(super) const SMALL: u64 = 1024;
+const STANDSTILL_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// A bound of the bodies that the probe writes, in bytes.
+pub(super) const MAX_PROBE_BODY: u64 = 1024;
 
-pub(super) async fn second_create(place: &Store) -> Seen {
+pub(super) async fn second_create(store: &Store) -> CheckResult {
     let none = UserMetadata::new();
-    match place.create("create", "first".into(), &none).await {
+    match store.create("create", "first".into(), &none).await {
         Create::Committed => {}
         Create::Lost => {
-            return Err(Broken::Promise("the first create of a fresh key was refused as existing".to_owned()));
+            return Err(CheckFailure::BrokenPromise(
+                "the first create of a fresh key was refused as existing".to_owned(),
+            ));
         }
         Create::Unknown(error) => return Err(error.into()),
     }
-    let second = place.create("create", "second".into(), &none).await;
-    let body = place.get("create", SMALL).await?.and_then(|object| object.body);
+    let second = store.create("create", "second".into(), &none).await;
+    let body = store.get("create", MAX_PROBE_BODY).await?.and_then(|object| object.body);
     if body.as_deref() != Some(b"first") {
-        return Err(Broken::Promise("a second create replaced the object: the store ignores the condition".to_owned()));
+        return Err(CheckFailure::BrokenPromise(
+            "a second create replaced the object: the store ignores the condition".to_owned(),
+        ));
     }
     match second {
-        Create::Lost => Ok(Kept::Yes("the first object stayed".to_owned())),
-        Create::Committed => Err(Broken::Promise("a second create was said to have succeeded".to_owned())),
+        Create::Lost => Ok(CheckSuccess::Kept("the first object stayed".to_owned())),
+        Create::Committed => Err(CheckFailure::BrokenPromise("a second create was reported as successful".to_owned())),
         Create::Unknown(error) => Err(error.into()),
     }
 }
 
-pub(super) async fn race(place: &Store) -> Seen {
+pub(super) async fn race(store: &Store) -> CheckResult {
     let bodies = (0..RACERS).map(|racer| Bytes::from(format!("racer {racer}")));
     let racers = bodies.map(|body| async move {
-        let outcome = place.create("race", body.clone(), &UserMetadata::new()).await;
+        let outcome = store.create("race", body.clone(), &UserMetadata::new()).await;
         (outcome, body)
     });
     let outcomes = future::join_all(racers).await;
     let winners: Vec<&Bytes> =
         outcomes.iter().filter(|(outcome, _)| matches!(outcome, Create::Committed)).map(|(_, body)| body).collect();
     let unknown = outcomes.iter().filter(|(outcome, _)| matches!(outcome, Create::Unknown(_))).count();
-    let body = place.get("race", SMALL).await?.and_then(|object| object.body);
+    let body = store.get("race", MAX_PROBE_BODY).await?.and_then(|object| object.body);
     match winners.as_slice() {
         [winner] if body.as_ref() == Some(winner) => {
-            Ok(Kept::Yes(format!("1 won, {} lost, {unknown} got no answer", RACERS - 1 - unknown)))
+            Ok(CheckSuccess::Kept(format!("1 won, {} lost, {unknown} got no answer", RACERS - 1 - unknown)))
         }
-        [_] => Err(Broken::Promise("the object is not the one winner's".to_owned())),
-        // A winner whose answer was lost: the others were all told the truth.
-        [] if unknown > 0 && body.is_some() => Ok(Kept::Yes(format!("1 won unseen, {unknown} got no answer"))),
-        winners => Err(Broken::Promise(format!("{} of {RACERS} were told that they won", winners.len()))),
+        [_] => Err(CheckFailure::BrokenPromise("the object is not the one winner's".to_owned())),
+        // The winner's answer was lost: the others got right answers.
+        [] if unknown > 0 && body.is_some() => Ok(CheckSuccess::Kept(format!("1 won unseen, {unknown} got no answer"))),
+        winners => {
+            Err(CheckFailure::BrokenPromise(format!("{} of {RACERS} got the answer that they won", winners.len())))
+        }
     }
 }
 
 /// Writes the objects of the listing, and lists them.
-pub(super) async fn listing(place: &Store) -> Seen {
-    let writes = stream::iter(keys()).map(|key| async move { place.put(&key, Bytes::new()).await });
-    writes.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
-    let mut listed = listed(place, None).await?;
+pub(super) async fn listing(store: &Store) -> CheckResult {
+    let writes = stream::iter(keys()).map(|key| async move { store.put(&key, Bytes::new()).await });
+    writes.buffer_unordered(MAX_CONCURRENT_WRITES).try_collect::<Vec<()>>().await?;
+    let mut listed = listed(store, None).await?;
     listed.sort_unstable();
     if listed == keys() {
-        Ok(Kept::Yes(format!("{MANY} keys written and listed")))
+        Ok(CheckSuccess::Kept(format!("{LISTED_OBJECTS} keys written and listed")))
     } else {
-        Err(Broken::Promise(format!("{} keys listed of {MANY} written", listed.len())))
+        Err(CheckFailure::BrokenPromise(format!("{} keys listed of {LISTED_OBJECTS} written", listed.len())))
     }
 }
 
-pub(super) async fn order(place: &Store) -> Seen {
+pub(super) async fn order(store: &Store) -> CheckResult {
     let keys = keys();
-    let middle = MANY / 2;
+    let middle = LISTED_OBJECTS / 2;
     // The adapter refuses a listing that is out of order.
-    let rest = listed(place, keys.get(middle).map(String::as_str)).await?;
+    let rest = listed(store, keys.get(middle).map(String::as_str)).await?;
     if rest == keys[middle + 1..] {
-        Ok(Kept::Yes(format!("{} keys in order after the one in the middle", rest.len())))
+        Ok(CheckSuccess::Kept(format!("{} keys in order after the one in the middle", rest.len())))
     } else {
-        Err(Broken::Promise(format!(
+        Err(CheckFailure::BrokenPromise(format!(
             "{} keys listed after the one in the middle, {} follow it",
             rest.len(),
-            MANY - 1 - middle
+            LISTED_OBJECTS - 1 - middle
         )))
     }
 }
 
-pub(super) async fn time(place: &Store) -> Seen {
-    let first = now(place).await?;
+pub(super) async fn time(store: &Store) -> CheckResult {
+    let first = now(store).await?;
     let mut last = first;
-    let mut polls = STANDSTILL.as_millis() / POLL.as_millis();
+    let mut polls = STANDSTILL_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis();
     while last == first && polls > 0 {
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         polls -= 1;
-        let now = now(place).await?;
+        let now = now(store).await?;
         if now < last {
-            return Err(Broken::Promise(format!("store time went from {last} back to {now}")));
+            return Err(CheckFailure::BrokenPromise(format!("store time went from {last} back to {now}")));
         }
         last = now;
     }
     if last > first {
-        Ok(Kept::Yes(format!("from {first} to {last}")))
+        Ok(CheckSuccess::Kept(format!("from {first} to {last}")))
     } else {
-        Err(Broken::Promise(format!("store time stood still at {first} for {} s", STANDSTILL.as_secs())))
+        Err(CheckFailure::BrokenPromise(format!(
+            "store time stood still at {first} for {} s",
+            STANDSTILL_TIMEOUT.as_secs()
+        )))
     }
 }
 
-pub(super) async fn metadata(place: &Store) -> Seen {
-    if !place.supports_user_metadata() {
-        return Ok(Kept::NotPromised("a folder keeps none"));
+pub(super) async fn metadata(store: &Store) -> CheckResult {
+    if !store.supports_user_metadata() {
+        return Ok(CheckSuccess::NotPromised("a folder keeps none"));
     }
     let sent: UserMetadata = [("token", "0ujtsYcgvSTl8PAuAdqWYSMnLOv"), ("operation", "7")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
-    match place.create("metadata", Bytes::new(), &sent).await {
+    match store.create("metadata", Bytes::new(), &sent).await {
         Create::Committed => {}
-        Create::Lost => return Err(Broken::Promise("the create of a fresh key was refused as existing".to_owned())),
+        Create::Lost => {
+            return Err(CheckFailure::BrokenPromise("the create of a fresh key was refused as existing".to_owned()));
+        }
         Create::Unknown(error) => return Err(error.into()),
     }
-    let came = place.get("metadata", SMALL).await?.map(|object| object.metadata);
+    let came = store.get("metadata", MAX_PROBE_BODY).await?.map(|object| object.metadata);
     if came.as_ref() == Some(&sent) {
-        Ok(Kept::Yes("two names with their values".to_owned()))
+        Ok(CheckSuccess::Kept("two names with their values".to_owned()))
     } else {
-        Err(Broken::Promise(format!("{sent:?} was sent and {came:?} came back")))
+        Err(CheckFailure::BrokenPromise(format!("{sent:?} was sent and {came:?} came back")))
     }
 }
 
-/// Deletes all that the probe wrote, and some that it did not.
-pub(super) async fn deletion(place: &Store) -> Seen {
-    let written: Vec<String> = place.list("", None).map_ok(|info| info.key).try_collect().await?;
+/// Deletes all that the probe wrote, and a key that it never wrote.
+pub(super) async fn deletion(store: &Store) -> CheckResult {
+    let written: Vec<String> = store.list("", None).map_ok(|info| info.key).try_collect().await?;
     let absent = "never-written".to_owned();
     let doomed: Vec<String> = written.iter().cloned().chain([absent]).collect();
-    place.delete(&doomed).await?;
-    let left: Vec<String> = place.list("", None).map_ok(|info| info.key).try_collect().await?;
+    store.delete(&doomed).await?;
+    let left: Vec<String> = store.list("", None).map_ok(|info| info.key).try_collect().await?;
     if left.is_empty() {
-        Ok(Kept::Yes(format!("{} objects", written.len())))
+        Ok(CheckSuccess::Kept(format!("{} objects", written.len())))
     } else {
-        Err(Broken::Promise(format!("{} of {} objects are still listed", left.len(), written.len())))
+        Err(CheckFailure::BrokenPromise(format!("{} of {} objects are still listed", left.len(), written.len())))
     }
 }
 
 /// The store's time: that of an object written now.
-pub(super) async fn now(place: &Store) -> Result<StoreSecond, StoreError> {
-    place.put("time", Bytes::new()).await?;
-    let info = place.head("time").await?;
-    let absent = || place.failed("time", "it was written and is absent: reads do not follow writes".to_owned());
+pub(super) async fn now(store: &Store) -> Result<StoreSecond, StoreError> {
+    store.put("time", Bytes::new()).await?;
+    let info = store.head("time").await?;
+    let absent = || store.failed("time", "it was written and is absent: reads do not follow writes".to_owned());
     Ok(info.ok_or_else(absent)?.time)
 }
 
 fn keys() -> Vec<String> {
-    (0..MANY).map(|n| format!("{LISTING}/{n:04}")).collect()
+    (0..LISTED_OBJECTS).map(|n| format!("{LISTING_PREFIX}/{n:04}")).collect()
 }
 
-async fn listed(place: &Store, after: Option<&str>) -> Result<Vec<String>, StoreError> {
-    place.list(LISTING, after).map_ok(|info| info.key).try_collect().await
+async fn listed(store: &Store, after: Option<&str>) -> Result<Vec<String>, StoreError> {
+    store.list(LISTING_PREFIX, after).map_ok(|info| info.key).try_collect().await
 }

@@ -8,6 +8,7 @@ use object_store::{
 };
 
 use super::*;
+use crate::{Entropy, Store};
 
 fn verdicts(report: &ProbeReport) -> Vec<ProbeVerdict> {
     report.checks.iter().map(|line| line.verdict).collect()
@@ -36,7 +37,7 @@ async fn a_folder_keeps_its_promises() {
 #[tokio::test]
 async fn a_store_that_ignores_conditions_is_refused() {
     let url = "s3://careless/log".parse().unwrap();
-    let store = Store::over(Arc::new(Careless(InMemory::new())), url);
+    let store = Store::over(Arc::new(CarelessStore(InMemory::new())), url);
     let report = probe_store(&store, &Entropy::seeded(1)).await;
     assert_eq!(report.failed_check().unwrap().name, "a second create is refused");
     assert_eq!(report.checks[1].verdict, ProbeVerdict::Failed);
@@ -57,18 +58,18 @@ fn a_report_survives_being_recorded() {
     assert_eq!(serde_json::from_str::<ProbeReport>(&text).unwrap(), report);
 }
 
-/// A store that takes every create for a replacement, as several "compatible" ones do.
+/// A store that treats every create as a replacement, as several "compatible" ones do.
 #[derive(Debug)]
-struct Careless(InMemory);
+struct CarelessStore(InMemory);
 
-impl fmt::Display for Careless {
+impl fmt::Display for CarelessStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("careless")
     }
 }
 
 #[async_trait]
-impl ObjectStore for Careless {
+impl ObjectStore for CarelessStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
         options.mode = object_store::PutMode::Overwrite;
         self.0.put_opts(location, payload, options).await

@@ -3,36 +3,31 @@
 use futures::{StreamExt as _, stream};
 
 use super::{
-    AppendError, LogWriter,
-    draft::{CompletionPart, CompletionTarget, PreparedEntry},
-    writer::StoreTime,
+    error::AppendError,
+    prepared::{CompletionPart, CompletionTarget, PreparedEntry},
+    session::{AppendAttempt, AppendSession},
 };
 use crate::{
-    LogParameters, Observation, Outcome, OutcomeDecision, ParameterSchedule, ResolvedEntry, Token, reader::TOKEN_FIELD,
+    outcome::{Observation, Outcome, OutcomeDecision},
+    reader::{ResolvedEntry, TOKEN_FIELD},
+    token::Token,
 };
 use tidemark_store::{
-    Create, Entropy, StoreSecond, UserMetadata,
+    Create, StoreSecond, UserMetadata,
     planted::{Fault, planted},
 };
 
 /// How many descriptors of one entry are put at once.
-const SIDE_BY_SIDE: usize = 8;
-
-/// An attempt: a token, and the parameters that judge it.
-#[derive(Clone, Debug)]
-pub(super) struct AppendAttempt {
-    pub(super) token: Token,
-    pub(super) schedule: ParameterSchedule,
-}
+const MAX_CONCURRENT_PUTS: usize = 8;
 
 /// How an attempt ended.
 pub(super) enum AttemptOutcome {
     /// Committed, and seen in time.
-    Proven { token: Token, acknowledged: StoreSecond },
-    /// Not proven, and nothing stands in the way of another token.
-    Again(UnprovenAttempt),
-    /// Not proven, and another token would not help.
-    Over(AppendError),
+    Acknowledged { token: Token, acknowledged: StoreSecond },
+    /// Not proven; another token may succeed.
+    Retry(UnprovenAttempt),
+    /// Not proven; another token cannot succeed.
+    Failed(AppendError),
 }
 
 /// Why an attempt was not proven.
@@ -43,66 +38,45 @@ pub(super) struct UnprovenAttempt {
     why: String,
 }
 
-/// What a look at an attempt showed that proves nothing.
+/// What a read-back found that does not prove the attempt.
 pub(super) struct NotVisible {
-    pub(super) missed: UnprovenAttempt,
+    pub(super) unproven: UnprovenAttempt,
     observations: Vec<Observation>,
 }
 
-impl AppendAttempt {
-    pub(super) fn new(now: StoreTime, entropy: &Entropy) -> Self {
-        Self { token: Token::new(now.second, entropy), schedule: now.schedule }
-    }
-
-    pub(super) fn parameters(&self) -> &LogParameters {
-        self.schedule.at(self.token.second())
-    }
-
-    /// The second after which nothing is put any more: token + `W`, never rounded up.
-    pub(super) fn ends(&self) -> StoreSecond {
-        let expiry = self.parameters().expiry.as_secs();
-        self.token.second().after(std::time::Duration::from_secs(expiry))
-    }
-
-    /// Whether `time` is not after token + `C`.
-    fn in_bound(&self, time: StoreSecond) -> bool {
-        time.since(self.token.second()) <= self.parameters().commit_bound()
-    }
-
-    pub(super) fn missed(&self, why: impl Into<String>) -> UnprovenAttempt {
-        UnprovenAttempt { token: self.token, outcome: None, why: why.into() }
-    }
-}
-
 impl UnprovenAttempt {
-    pub(super) fn error(self, prepared: &PreparedEntry) -> AppendError {
-        self.unproven(&prepared.key)
+    pub(super) fn new(attempt: &AppendAttempt, why: impl Into<String>) -> Self {
+        Self { token: attempt.token, outcome: None, why: why.into() }
     }
 
-    pub(super) fn unproven(self, idempotency_key: &str) -> AppendError {
+    pub(super) fn error(self, prepared: &PreparedEntry) -> AppendError {
+        self.for_key(&prepared.key)
+    }
+
+    pub(super) fn for_key(self, idempotency_key: &str) -> AppendError {
         let Self { token, outcome, why } = self;
         let idempotency_key = idempotency_key.to_owned();
         AppendError::Unproven { token, outcome, idempotency_key, why }
     }
 }
 
-impl LogWriter {
-    /// Entry, parts, proof, under the last of the tokens that were tried.
+impl AppendSession {
+    /// Writes the entry and its parts, and reads them back, under the last of the tokens that were tried.
     pub(super) async fn attempt(&self, tried: &[AppendAttempt], prepared: &PreparedEntry) -> AttemptOutcome {
-        let [earlier @ .., started] = tried else {
+        let [earlier @ .., attempt] = tried else {
             unreachable!("an attempt has a token");
         };
-        if let Err(missed) = self.write_entry(started, prepared).await {
-            return AttemptOutcome::Again(missed);
+        if let Err(unproven) = self.write_entry(attempt, prepared).await {
+            return AttemptOutcome::Retry(unproven);
         }
-        let put = self.put_parts(started, prepared).await;
-        match self.look(started, Some(prepared)).await {
-            Ok(acknowledged) => AttemptOutcome::Proven { token: started.token, acknowledged },
-            Err(mut unseen) => {
-                if let Err(missed) = put {
-                    unseen.missed.why = format!("{} ({})", unseen.missed.why, missed.why);
+        let put = self.put_parts(attempt, prepared).await;
+        match self.read_back(attempt, Some(prepared)).await {
+            Ok(acknowledged) => AttemptOutcome::Acknowledged { token: attempt.token, acknowledged },
+            Err(mut not_visible) => {
+                if let Err(unproven) = put {
+                    not_visible.unproven.why = format!("{} ({})", not_visible.unproven.why, unproven.why);
                 }
-                self.weigh(earlier, started, prepared, unseen).await
+                self.decide_retry(earlier, attempt, prepared, not_visible).await
             }
         }
     }
@@ -110,11 +84,11 @@ impl LogWriter {
     /// Creates the entry and makes sure that its store time fits its token.
     pub(super) async fn write_entry(
         &self,
-        started: &AppendAttempt,
+        attempt: &AppendAttempt,
         prepared: &PreparedEntry,
     ) -> Result<(), UnprovenAttempt> {
-        let key = started.token.to_string();
-        let entries = &self.0.log.entries;
+        let key = attempt.token.to_string();
+        let entries = &self.log.entries;
         let (body, none) = (prepared.body.clone(), UserMetadata::new());
         let created = if planted(Fault::CleanupOnUnknown) {
             entries.create(&key, body, &none).await
@@ -123,73 +97,78 @@ impl LogWriter {
         };
         match created {
             Create::Committed => {}
-            Create::Lost => return Err(started.missed("another entry has the token")),
+            Create::Lost => return Err(UnprovenAttempt::new(attempt, "another entry has the token")),
             Create::Unknown(error) => {
                 if planted(Fault::CleanupOnUnknown) {
                     let _ = entries.delete(&[key]).await;
                 }
-                return Err(started.missed(format!("whether the entry was written is unknown: {error}")));
+                return Err(UnprovenAttempt::new(
+                    attempt,
+                    format!("whether the entry was written is unknown: {error}"),
+                ));
             }
         }
-        let seen = entries.head(&key).await.map_err(|error| started.missed(error.to_string()))?;
-        let time = seen.ok_or_else(|| started.missed("the entry is not there after it was written"))?.time;
-        if time < started.token.second() || !started.in_bound(time) {
-            let at = started.token.second();
-            return Err(
-                started.missed(format!("the entry's store time is {time}, too far from its token's second {at}"))
-            );
+        let seen = entries.head(&key).await.map_err(|error| UnprovenAttempt::new(attempt, error.to_string()))?;
+        let time = seen.ok_or_else(|| UnprovenAttempt::new(attempt, "the entry is absent after it was written"))?.time;
+        if time < attempt.token.second() || !attempt.in_bound(time) {
+            let at = attempt.token.second();
+            return Err(UnprovenAttempt::new(
+                attempt,
+                format!("the entry's store time is {time}, too far from its token's second {at}"),
+            ));
         }
         Ok(())
     }
 
     /// Puts descriptors, then markers: what completes the group comes last.
-    async fn put_parts(&self, started: &AppendAttempt, prepared: &PreparedEntry) -> Result<(), UnprovenAttempt> {
+    async fn put_parts(&self, attempt: &AppendAttempt, prepared: &PreparedEntry) -> Result<(), UnprovenAttempt> {
         let is_label = |part: &&CompletionPart| matches!(part.target, CompletionTarget::Label { .. });
         let (labels, descriptors): (Vec<&CompletionPart>, Vec<&CompletionPart>) =
             prepared.parts.iter().partition(is_label);
         for parts in [descriptors, labels] {
-            // Made before they are streamed: a closure in the stream would keep the append from being spawned.
-            let puts: Vec<_> = parts.into_iter().map(|part| self.put(started, part)).collect();
-            let put: Vec<_> = stream::iter(puts).buffered(SIDE_BY_SIDE).collect().await;
-            put.into_iter().collect::<Result<(), UnprovenAttempt>>()?;
+            // Collected before they are streamed: with a closure in the stream the future would not be `Send`.
+            let puts: Vec<_> = parts.into_iter().map(|part| self.put(attempt, part)).collect();
+            let put: Vec<_> = stream::iter(puts).buffered(MAX_CONCURRENT_PUTS).collect().await;
+            let put: Result<(), String> = put.into_iter().collect();
+            put.map_err(|why| UnprovenAttempt::new(attempt, why))?;
         }
         Ok(())
     }
 
     /// Reads everything back as any reader does: store time at which it was seen complete and committed, in time. An
     /// entry of another draft than `prepared` proves nothing.
-    pub(super) async fn look(
+    pub(super) async fn read_back(
         &self,
-        started: &AppendAttempt,
+        attempt: &AppendAttempt,
         prepared: Option<&PreparedEntry>,
     ) -> Result<StoreSecond, NotVisible> {
-        let unseen = |missed| NotVisible { missed, observations: Vec::new() };
-        let found = match self.0.reader.lookup(started.token, &started.schedule).await {
+        let not_visible = |unproven| NotVisible { unproven, observations: Vec::new() };
+        let found = match self.reader.lookup(attempt.token, &attempt.schedule).await {
             Ok(Some(found)) => found,
-            Ok(None) => return Err(unseen(started.missed("the entry is not there"))),
-            Err(error) => return Err(unseen(started.missed(error.to_string()))),
+            Ok(None) => return Err(not_visible(UnprovenAttempt::new(attempt, "the entry is absent"))),
+            Err(error) => return Err(not_visible(UnprovenAttempt::new(attempt, error.to_string()))),
         };
         if prepared.is_some_and(|prepared| prepared.body != found.body) {
-            return Err(unseen(started.missed("the entry is another draft's")));
+            return Err(not_visible(UnprovenAttempt::new(attempt, "the entry is another draft's")));
         }
         let outcome = found.ops.first().map(|op| op.decision.outcome);
-        self.weigh_time(started, &found, outcome).await.map_err(|why| NotVisible {
-            missed: UnprovenAttempt { outcome, ..started.missed(why) },
+        self.check_visibility(attempt, &found, outcome).await.map_err(|why| NotVisible {
+            unproven: UnprovenAttempt { outcome, ..UnprovenAttempt::new(attempt, why) },
             observations: found.ops.into_iter().flat_map(|op| op.decision.observations).collect(),
         })
     }
 
-    async fn weigh_time(
+    async fn check_visibility(
         &self,
-        started: &AppendAttempt,
+        attempt: &AppendAttempt,
         found: &ResolvedEntry,
         outcome: Option<Outcome>,
     ) -> Result<StoreSecond, String> {
         if outcome != Some(Outcome::Committed) {
-            return Err(missing(found));
+            return Err(what_is_missing(found));
         }
         let seen = self.seen_at(found).await?;
-        if started.in_bound(seen) || planted(Fault::AcknowledgedUnseen) {
+        if attempt.in_bound(seen) || planted(Fault::AcknowledgedUnseen) {
             return Ok(seen);
         }
         Err(format!("it was seen only at {seen}, after the commit bound"))
@@ -199,25 +178,25 @@ impl LogWriter {
     async fn seen_at(&self, found: &ResolvedEntry) -> Result<StoreSecond, String> {
         match found.answered {
             Some(answered) => Ok(answered),
-            None => Ok(self.0.clock.probe().await.map_err(|error| error.to_string())?.now),
+            None => Ok(self.clock.probe().await.map_err(|error| error.to_string())?.now),
         }
     }
 
     /// Whether another token may help. Descriptors have names that only one entry can have, so that once one of ours is
     /// there no other entry can complete them.
-    async fn weigh(
+    async fn decide_retry(
         &self,
         earlier: &[AppendAttempt],
-        started: &AppendAttempt,
+        attempt: &AppendAttempt,
         prepared: &PreparedEntry,
-        unseen: NotVisible,
+        not_visible: NotVisible,
     ) -> AttemptOutcome {
-        let NotVisible { missed, observations } = unseen;
-        let foreign = observations.iter().find(|seen| seen.evidence.is_none() || seen.time < started.token.second());
+        let NotVisible { unproven, observations } = not_visible;
+        let foreign = observations.iter().find(|seen| seen.evidence.is_none() || seen.time < attempt.token.second());
         match foreign {
-            Some(foreign) => self.occupied(earlier, started, prepared, foreign).await,
-            None if prepared.may_start_again() || observations.is_empty() => AttemptOutcome::Again(missed),
-            None => AttemptOutcome::Over(missed.error(prepared)),
+            Some(foreign) => self.occupied(earlier, attempt, prepared, foreign).await,
+            None if prepared.allows_another_token() || observations.is_empty() => AttemptOutcome::Retry(unproven),
+            None => AttemptOutcome::Failed(unproven.error(prepared)),
         }
     }
 
@@ -225,35 +204,35 @@ impl LogWriter {
     async fn occupied(
         &self,
         earlier: &[AppendAttempt],
-        started: &AppendAttempt,
+        attempt: &AppendAttempt,
         prepared: &PreparedEntry,
         foreign: &Observation,
     ) -> AttemptOutcome {
-        let named = self.named_by(foreign, started).await;
+        let named = self.named_by(foreign, attempt).await;
         let mut complete = None;
-        for started in earlier.iter().rev().chain(&named) {
-            match self.look(started, Some(prepared)).await {
-                Ok(acknowledged) => return AttemptOutcome::Proven { token: started.token, acknowledged },
-                Err(NotVisible { missed, .. })
-                    if matches!(missed.outcome, Some(Outcome::Committed | Outcome::Late)) =>
+        for attempt in earlier.iter().rev().chain(&named) {
+            match self.read_back(attempt, Some(prepared)).await {
+                Ok(acknowledged) => return AttemptOutcome::Acknowledged { token: attempt.token, acknowledged },
+                Err(NotVisible { unproven, .. })
+                    if matches!(unproven.outcome, Some(Outcome::Committed | Outcome::Late)) =>
                 {
-                    complete = Some(missed);
+                    complete = Some(unproven);
                 }
                 Err(_) => {}
             }
         }
-        let (key, since, token) = (foreign.key.clone(), foreign.time, started.token);
-        AttemptOutcome::Over(
-            complete.map_or(AppendError::Occupied { key, since, token }, |missed| missed.error(prepared)),
+        let (key, since, token) = (foreign.key.clone(), foreign.time, attempt.token);
+        AttemptOutcome::Failed(
+            complete.map_or(AppendError::Occupied { key, since, token }, |unproven| unproven.error(prepared)),
         )
     }
 
     /// The entry that the metadata of the object names, where it names one.
-    async fn named_by(&self, foreign: &Observation, started: &AppendAttempt) -> Option<AppendAttempt> {
-        for store in &self.0.log.metadata {
+    async fn named_by(&self, foreign: &Observation, attempt: &AppendAttempt) -> Option<AppendAttempt> {
+        for store in &self.log.metadata {
             let found = store.get(&foreign.key, 0).await.ok().flatten();
             if let Some(token) = found.and_then(|found| found.metadata.get(TOKEN_FIELD)?.parse().ok()) {
-                return Some(AppendAttempt { token, schedule: started.schedule.clone() });
+                return Some(AppendAttempt { token, schedule: attempt.schedule.clone() });
             }
         }
         None
@@ -261,14 +240,14 @@ impl LogWriter {
 }
 
 /// What keeps an entry from being committed.
-fn missing(found: &ResolvedEntry) -> String {
+fn what_is_missing(found: &ResolvedEntry) -> String {
     let Some(OutcomeDecision { outcome, .. }) = found.ops.first().map(|op| &op.decision) else {
         return "it has no operation".to_owned();
     };
     let mut absent =
         found.ops.iter().filter(|op| op.operation.descriptor.is_some() && op.decision.observations.is_empty());
     match absent.find_map(|op| op.operation.descriptor.as_deref()) {
-        Some(path) => format!("\"{path}\" is not there"),
+        Some(path) => format!("\"{path}\" is absent"),
         None => format!("it is {outcome:?}").to_lowercase(),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{Outcome, ParameterSourceError, Token};
+use super::source::ParameterSourceError;
+use crate::{outcome::Outcome, token::Token};
 use tidemark_store::{ClockError, StoreError, StoreSecond};
 
 /// Why an append was not acknowledged. Only [`AppendError::Unproven`] and [`AppendError::Occupied`] come after an entry
@@ -20,26 +21,27 @@ pub enum AppendError {
     #[error("nothing was appended: {0}")]
     Source(#[from] ParameterSourceError),
     /// The draft cannot be appended.
-    #[error("the draft cannot be appended: {why}")]
+    #[error("the draft cannot be appended: {why}; nothing was appended; correct the draft")]
     Invalid {
-        /// What is wrong with it.
+        /// What is wrong with the draft.
         why: String,
     },
     /// The stores' clocks are too far apart.
     #[error(
-        "the clocks of the stores are {} s apart, more than the {} s that appends allow; nothing was appended",
+        "the clocks of the stores are {} s apart, more than the {} s that appends allow; nothing was appended; correct the clocks or \
+         raise the log's expiry",
         spread.as_secs(),
         allowed.as_secs_f32()
     )]
     Spread {
-        /// How far they are apart.
+        /// How far the clocks are apart.
         spread: Duration,
-        /// How far they may be.
+        /// How far they may be apart.
         allowed: Duration,
     },
     /// Another operation's object has the key.
     #[error(
-        "\"{key}\" exists since {since} and is not entry \"{token}\"'s, which is aborted; give the update another name"
+        "\"{key}\" exists since {since} and belongs to another update; entry \"{token}\" is aborted; give the update another name"
     )]
     Occupied {
         /// The key.
@@ -57,11 +59,11 @@ pub enum AppendError {
     Unproven {
         /// The newest token.
         token: Token,
-        /// The outcome as it looked last, where it could be looked at.
+        /// The outcome at the last read-back, if there was one.
         outcome: Option<Outcome>,
         /// The key under which repeated appends count once.
         idempotency_key: String,
-        /// What is missing.
+        /// What is missing for the proof.
         why: String,
     },
 }

@@ -1,8 +1,8 @@
-//! Where a writer has the log's dated parameters from.
+//! Where a writer reads the log's dated parameters.
 
 use async_trait::async_trait;
 
-use crate::ParameterSchedule;
+use crate::parameters::ParameterSchedule;
 
 /// Where the dated parameters of a log come from: its root chain, or a constant in tests.
 #[async_trait]
@@ -11,7 +11,7 @@ pub trait ParameterSource: Send + Sync {
     async fn schedule(&self) -> Result<ParameterSchedule, ParameterSourceError>;
 }
 
-/// Why the dated parameters could not be had.
+/// Why the dated parameters could not be read.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the log's parameters could not be read: {why}")]
 pub struct ParameterSourceError {

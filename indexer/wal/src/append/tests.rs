@@ -186,7 +186,7 @@ async fn labels_follow_the_newest_marker() {
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: c\n"));
-    // A value that somebody wrote over it is put right by the next one.
+    // The next append repairs a value that another program wrote.
     lab.log().values().put("labels/r/v1/label.yaml", Bytes::from_static(b"id: x\n")).await.unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
     writer.append(draft([label("d")])).await.unwrap();
@@ -225,15 +225,18 @@ async fn clocks_that_are_apart_refuse_appends() {
 async fn what_is_begun_can_be_completed_elsewhere() {
     let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
-    let begun = writer.begin(draft([bundle("b"), label("b")])).await.unwrap();
-    assert_eq!(begun.ends, OPENED.after(Duration::from_secs(20)));
-    assert!(matches!(writer.confirm(&begun).await, Err(AppendError::Unproven { outcome: Some(Outcome::Aborted), .. })));
-    for upload in &begun.uploads {
+    let pending = writer.begin(draft([bundle("b"), label("b")])).await.unwrap();
+    assert_eq!(pending.ends, OPENED.after(Duration::from_secs(20)));
+    assert!(matches!(
+        writer.confirm(&pending).await,
+        Err(AppendError::Unproven { outcome: Some(Outcome::Aborted), .. })
+    ));
+    for upload in &pending.uploads {
         let created = upload.store.create(&upload.key, upload.body.clone(), &upload.metadata).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
     }
-    let receipt = writer.confirm(&begun).await.unwrap();
-    assert_eq!(receipt.token, begun.token);
+    let receipt = writer.confirm(&pending).await.unwrap();
+    assert_eq!(receipt.token, pending.token);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,30 +1,26 @@
 //! Putting what completes an operation, before the token's expiry and never over another object.
 //!
 //! Where the store signs URLs the writer uses one itself: the store then refuses what comes after the expiry, however
-//! long this process was held up. Elsewhere the writer probes the clock and creates the object.
+//! long this process was suspended. Elsewhere the writer probes the clock and creates the object.
 
-use std::time::Duration;
+use std::fmt::Display;
 
+use backon::Retryable as _;
 use bytes::Bytes;
 
 use super::{
-    LogWriter,
-    attempt::{AppendAttempt, UnprovenAttempt},
-    draft::{CompletionPart, CompletionTarget, binding},
-    marker::marker_key,
+    prepared::{CompletionPart, CompletionTarget, binding},
+    retry::resend_schedule,
+    session::{AppendAttempt, AppendSession},
 };
+use crate::marker::marker_key;
 use tidemark_store::{
     Create, SignedPut, Store, StoreError, UrlSigner, UserMetadata,
     planted::{Fault, planted},
     put_signed,
 };
 
-/// How often a PUT whose outcome is unknown is sent again: it creates or does nothing.
-const SENDS: u32 = 5;
-/// The pause before the second PUT; each further one takes twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-
-/// One object that completes an operation, to be put by somebody else.
+/// One object that completes an operation, for another process to put.
 #[derive(Clone, Debug)]
 pub struct CompletionUpload {
     /// The operation within the entry.
@@ -34,7 +30,7 @@ pub struct CompletionUpload {
     /// Its key there.
     pub key: String,
     /// The URL to put it to; `None` where the store has no URLs: then [`CompletionUpload::store`] takes it as a create with
-    /// [`CompletionUpload::metadata`], which whoever does that must not do after the end.
+    /// [`CompletionUpload::metadata`], which must not be done after the end.
     pub signed: Option<SignedPut>,
     /// The user metadata that binds the object to its operation.
     pub metadata: UserMetadata,
@@ -54,95 +50,106 @@ impl CompletionUpload {
     }
 }
 
-impl LogWriter {
+/// Why one PUT failed.
+struct SendError {
+    why: String,
+    is_retryable: bool,
+}
+
+impl SendError {
+    /// The outcome is unknown: sending the PUT again creates the object or does nothing.
+    fn unknown(why: impl Display) -> Self {
+        Self { why: why.to_string(), is_retryable: true }
+    }
+
+    /// Another PUT would end in the same way.
+    fn refused(why: impl Display) -> Self {
+        Self { why: why.to_string(), is_retryable: false }
+    }
+}
+
+impl AppendSession {
     pub(super) async fn upload(
         &self,
-        started: &AppendAttempt,
+        attempt: &AppendAttempt,
         part: &CompletionPart,
     ) -> Result<CompletionUpload, StoreError> {
         let (store, key) = match &part.target {
-            CompletionTarget::Descriptor(path) => (self.0.log.descriptors(), path.clone()),
+            CompletionTarget::Descriptor(path) => (self.log.descriptors(), path.clone()),
             CompletionTarget::Label { repo, label } => {
-                (self.0.log.values(), marker_key(repo, label, started.token, part.op))
+                (self.log.values(), marker_key(repo, label, attempt.token, part.op))
             }
         };
-        let metadata = binding(started.token, part.op);
+        let metadata = binding(attempt.token, part.op);
         // Dated by the token, so that neither end of its validity is the local clock's.
-        let signed = UrlSigner::of(store).put_url(&key, started.token.second(), started.ends(), &metadata).await?;
+        let signed = UrlSigner::of(store).put_url(&key, attempt.token.second(), attempt.ends(), &metadata).await?;
         let (op, store, body) = (part.op, store.clone(), part.body.clone());
         Ok(CompletionUpload { op, store, key, signed, metadata, body })
     }
 
-    /// Puts one part. What became of it shows in the read-back; the error only says why something may be missing.
-    pub(super) async fn put(&self, started: &AppendAttempt, part: &CompletionPart) -> Result<(), UnprovenAttempt> {
-        let put = async {
-            let upload = self.upload(started, part).await.map_err(|error| error.to_string())?;
-            if planted(Fault::OverwritableDescriptor) {
-                return upload.store.put(&upload.key, upload.body).await.map_err(|error| error.to_string());
-            }
-            let put = match &upload.signed {
-                Some(signed) => self.put_signed(started, &upload, signed).await,
-                None => self.put_directly(started, &upload).await,
-            };
-            match put {
-                Err(why) if !upload.is_there().await => Err(why),
-                _ => Ok(()),
-            }
+    /// Puts one part. The read-back decides whether it is there; the error only says why something may be missing.
+    pub(super) async fn put(&self, attempt: &AppendAttempt, part: &CompletionPart) -> Result<(), String> {
+        let upload = self.upload(attempt, part).await.map_err(|error| error.to_string())?;
+        if planted(Fault::OverwritableDescriptor) {
+            return upload.store.put(&upload.key, upload.body).await.map_err(|error| error.to_string());
+        }
+        let put = match &upload.signed {
+            Some(signed) => self.put_signed(attempt, &upload, signed).await,
+            None => self.put_directly(attempt, &upload).await,
         };
-        put.await.map_err(|why| started.missed(why))
+        match put {
+            Err(error) if !upload.is_there().await => Err(error.why),
+            _ => Ok(()),
+        }
     }
 
     async fn put_signed(
         &self,
-        started: &AppendAttempt,
+        attempt: &AppendAttempt,
         upload: &CompletionUpload,
         signed: &SignedPut,
-    ) -> Result<(), String> {
-        let client = upload.store.client().map_err(|error| error.to_string())?;
-        let longest = started.parameters().request_timeout;
-        let mut why = String::new();
-        for send in 0..SENDS {
-            pause_before(send).await;
-            let answer = tokio::time::timeout(longest, put_signed(client, signed, upload.body.clone())).await;
-            why = match answer {
-                Ok(Ok(answer)) if answer.created() => return Ok(()),
+    ) -> Result<(), SendError> {
+        let client = upload.store.client().map_err(SendError::refused)?;
+        let (key, timeout) = (&upload.key, attempt.parameters().request_timeout);
+        let send = || async move {
+            match tokio::time::timeout(timeout, put_signed(client, signed, upload.body.clone())).await {
+                Ok(Ok(answer)) if answer.created() => Ok(()),
                 // Another object, or our own whose answer was lost.
-                Ok(Ok(answer)) if answer.status == 412 => return Err(format!("\"{}\" exists", upload.key)),
+                Ok(Ok(answer)) if answer.status == 412 => Err(SendError::refused(format!("\"{key}\" exists"))),
+                // 409 comes while another create is in progress, which may yet fail.
                 Ok(Ok(answer)) if answer.status < 500 && answer.status != 409 => {
-                    let (key, status) = (&upload.key, answer.status);
-                    return Err(format!("the store refused the signed URL of \"{key}\" with status {status}"));
+                    let status = answer.status;
+                    Err(SendError::refused(format!(
+                        "the store refused the signed URL of \"{key}\" with status {status}"
+                    )))
                 }
-                Ok(Ok(answer)) => format!("the store answered \"{}\" with status {}", upload.key, answer.status),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("the store did not answer \"{}\" in time", upload.key),
-            };
-        }
-        Err(why)
+                Ok(Ok(answer)) => {
+                    Err(SendError::unknown(format!("the store answered \"{key}\" with status {}", answer.status)))
+                }
+                Ok(Err(error)) => Err(SendError::unknown(error)),
+                Err(_) => Err(SendError::unknown(format!("the store did not answer \"{key}\" in time"))),
+            }
+        };
+        send.retry(resend_schedule()).sleep(tokio::time::sleep).when(|error| error.is_retryable).await
     }
 
-    /// A store without URLs: the expiry is the same, read from a probe before every try.
-    async fn put_directly(&self, started: &AppendAttempt, upload: &CompletionUpload) -> Result<(), String> {
+    /// Creates in a store without URLs. The expiry is the same; a probe before every try reads the time.
+    async fn put_directly(&self, attempt: &AppendAttempt, upload: &CompletionUpload) -> Result<(), SendError> {
         let CompletionUpload { store, key, body, metadata, .. } = upload;
-        let mut why = String::new();
-        for send in 0..SENDS {
-            pause_before(send).await;
-            let now = self.0.clock.probe().await.map_err(|error| error.to_string())?.now;
-            if now > started.ends() {
-                return Err(format!("its expiry {} has passed", started.ends()));
+        let send = || async move {
+            let now = self.clock.probe().await.map_err(SendError::refused)?.now;
+            if now > attempt.ends() {
+                return Err(SendError::refused(format!("its expiry {} has passed", attempt.ends())));
             }
             match store.create(key, body.clone(), metadata).await {
-                Create::Committed => return Ok(()),
-                Create::Lost => return Err(format!("\"{key}\" exists")),
-                Create::Unknown(_) if upload.is_there().await => return Ok(()),
-                Create::Unknown(error) => why = format!("whether \"{key}\" was written is unknown: {error}"),
+                Create::Committed => Ok(()),
+                Create::Lost => Err(SendError::refused(format!("\"{key}\" exists"))),
+                Create::Unknown(_) if upload.is_there().await => Ok(()),
+                Create::Unknown(error) => {
+                    Err(SendError::unknown(format!("whether \"{key}\" was written is unknown: {error}")))
+                }
             }
-        }
-        Err(why)
-    }
-}
-
-async fn pause_before(send: u32) {
-    if let Some(doublings) = send.checked_sub(1) {
-        tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(doublings)).await;
+        };
+        send.retry(resend_schedule()).sleep(tokio::time::sleep).when(|error| error.is_retryable).await
     }
 }

@@ -1,13 +1,14 @@
 //! Listing entries in token order: one listing for a short range, slices of time side by side for a long one.
 //!
-//! The first [`SAMPLE`] entries tell how dense the log is. What remains is cut into slices that are expected to hold
-//! [`SLICE`] entries each; a slice that turns out denser is read on lazily where its first [`MOST_HELD`] entries end, so
-//! that memory stays bounded. The width of the next slices follows what the last ones held.
+//! The first [`SAMPLE_ENTRIES`] entries tell how dense the log is. What remains is cut into slices that are expected to
+//! hold [`TARGET_SLICE_ENTRIES`] entries each. A slice that turns out denser is read lazily from where its first
+//! [`MAX_HELD_ENTRIES`] entries end, so that memory stays bounded. The width of the next slices follows what the last ones
+//! held.
 
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,54 +18,54 @@ use futures::{
     FutureExt as _, Stream, StreamExt as _, future,
     stream::{self, BoxStream},
 };
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use super::ListedEntry;
-use crate::Token;
+use crate::token::Token;
 use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond};
 
 /// How many entries are read before a range is cut.
-const SAMPLE: usize = 2000;
+const SAMPLE_ENTRIES: usize = 2000;
 /// How many entries a slice should hold.
-const SLICE: u64 = 4000;
+const TARGET_SLICE_ENTRIES: u64 = 4000;
 /// How many entries of one slice are held in memory.
-const MOST_HELD: usize = 20_000;
+const MAX_HELD_ENTRIES: usize = 20_000;
 /// A range that is shorter than this is not cut.
-const SHORTEST: Duration = Duration::from_mins(1);
+const MIN_SLICED_RANGE: Duration = Duration::from_mins(1);
 /// Sorts after everything in `.tidemark/` and before every token.
 const BEFORE_TOKENS: &str = ".tidemark0";
 
-type Items = BoxStream<'static, Result<ListedEntry, StoreError>>;
-
-/// The keys of a log that are no tokens, as far as listings met them.
-#[derive(Debug, Default)]
-pub(super) struct UnrecognizedKeys(Mutex<KnownKeys>);
-
-#[derive(Debug, Default)]
-struct KnownKeys {
-    digests: BTreeSet<[u8; 8]>,
-    example: Option<String>,
+/// An entry that a listing showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedEntry {
+    /// Its token.
+    pub token: Token,
+    /// Its store time.
+    pub time: StoreSecond,
+    /// Size of its body in bytes.
+    pub size: u64,
 }
 
+type EntryItems = BoxStream<'static, Result<ListedEntry, StoreError>>;
+
+/// The keys of a log that are not tokens, as far as listings met them: the first bytes of their digests.
+#[derive(Debug, Default)]
+pub(super) struct UnrecognizedKeys(Mutex<BTreeSet<[u8; 8]>>);
+
 impl UnrecognizedKeys {
-    /// Most strangers that are told apart.
-    const MOST: usize = 100_000;
+    /// Most keys that are counted apart.
+    const MAX: usize = 100_000;
 
     pub(super) fn count(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).digests.len() as u64
+        self.0.lock().len() as u64
     }
 
-    pub(super) fn example(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).example.clone()
-    }
-
-    fn note(&self, key: &str) {
+    fn record(&self, key: &str) {
         let mut digest = [0; 8];
         digest.copy_from_slice(&Sha256::digest(key)[..8]);
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.digests.len() < Self::MOST {
-            known.digests.insert(digest);
-            known.example.get_or_insert_with(|| key.chars().take(200).collect());
+        let mut known = self.0.lock();
+        if known.len() < Self::MAX {
+            known.insert(digest);
         }
     }
 }
@@ -77,12 +78,12 @@ pub(super) struct RangeListing {
     after: String,
     from: StoreSecond,
     to: StoreSecond,
-    strangers: Arc<UnrecognizedKeys>,
+    unrecognized: Arc<UnrecognizedKeys>,
 }
 
 impl RangeListing {
-    pub(super) fn new(store: &Store, from: StoreSecond, to: StoreSecond, strangers: Arc<UnrecognizedKeys>) -> Self {
-        Self { store: store.clone(), after: key_before(from), from, to, strangers }
+    pub(super) fn new(store: &Store, from: StoreSecond, to: StoreSecond, unrecognized: Arc<UnrecognizedKeys>) -> Self {
+        Self { store: store.clone(), after: key_before(from), from, to, unrecognized }
     }
 
     /// The entries in token order, with at most `side_by_side` listings at once. Ends after the first error.
@@ -96,23 +97,23 @@ impl RangeListing {
         let whole = self.clone().plain();
         // A folder reads all names for every listing, so that slices of one cost more than the whole.
         let paged = !matches!(self.store.url().scheme(), "file" | "memory");
-        if !paged || side_by_side < 2 || self.to.since(self.from) < SHORTEST {
+        if !paged || side_by_side < 2 || self.to.since(self.from) < MIN_SLICED_RANGE {
             return until_error(whole).boxed();
         }
-        let sampled = gather(whole, SAMPLE).map(move |sample| self.after_sample(sample, side_by_side));
+        let sampled = gather(whole, SAMPLE_ENTRIES).map(move |sample| self.after_sample(sample, side_by_side));
         until_error(sampled.into_stream().flatten()).boxed()
     }
 
     /// What follows once the sample is known.
-    fn after_sample(self, sample: ListingPrefix, side_by_side: usize) -> Items {
+    fn after_sample(self, sample: ListingPrefix, side_by_side: usize) -> EntryItems {
         let (Some(rest), Some(Ok(first)), Some(Ok(last))) = (sample.rest, sample.items.first(), sample.items.last())
         else {
             return stream::iter(sample.items).boxed();
         };
         let (start, reached) = (first.token.second(), last.token);
-        let width = reached.second().since(start).as_secs().max(1) * SLICE / SAMPLE as u64;
+        let width = reached.second().since(start).as_secs().max(1) * TARGET_SLICE_ENTRIES / SAMPLE_ENTRIES as u64;
         let items = stream::iter(sample.items);
-        if self.to.since(reached.second()) < SHORTEST {
+        if self.to.since(reached.second()) < MIN_SLICED_RANGE {
             return items.chain(rest).boxed();
         }
         drop(rest);
@@ -120,7 +121,7 @@ impl RangeListing {
     }
 
     /// The slices after `reached`, each as a future of its entries.
-    fn slices(self, reached: Token, width: u64) -> impl Stream<Item = impl Future<Output = Items> + Send> + Send {
+    fn slices(self, reached: Token, width: u64) -> impl Stream<Item = impl Future<Output = EntryItems> + Send> + Send {
         let width = Arc::new(AtomicU64::new(width));
         let start = (reached.to_string(), reached.second());
         stream::unfold(start, move |(after, from)| {
@@ -134,18 +135,18 @@ impl RangeListing {
     }
 
     /// Reads a slice, and lets the width of the next ones follow from what it held.
-    async fn read(self, step: u64, width: Arc<AtomicU64>) -> Items {
-        let gathered = gather(self.plain(), MOST_HELD).await;
+    async fn read(self, step: u64, width: Arc<AtomicU64>) -> EntryItems {
+        let gathered = gather(self.plain(), MAX_HELD_ENTRIES).await;
         let held = gathered.items.len() as u64;
-        let fitting = step.saturating_mul(SLICE) / held.max(1);
+        let fitting = step.saturating_mul(TARGET_SLICE_ENTRIES) / held.max(1);
         width.store(fitting.clamp(step / 4, step.saturating_mul(4)).max(1), Ordering::Relaxed);
         let rest = gathered.rest.unwrap_or_else(|| stream::empty().boxed());
         stream::iter(gathered.items).chain(rest).boxed()
     }
 
     /// The range by one listing.
-    fn plain(self) -> Items {
-        let Self { store, after, to, strangers, .. } = self;
+    fn plain(self) -> EntryItems {
+        let Self { store, after, to, unrecognized, .. } = self;
         let end = (to <= StoreSecond::KSUID_END).then(|| Token::first_of(to).to_string());
         store
             .list("", Some(&after))
@@ -153,7 +154,7 @@ impl RangeListing {
                 let inside = |info: &ObjectInfo| end.as_ref().is_none_or(|end| info.key < *end);
                 future::ready(info.as_ref().map_or(true, inside))
             })
-            .filter_map(move |info| future::ready(info.map(|info| read_key(&info, &strangers)).transpose()))
+            .filter_map(move |info| future::ready(info.map(|info| read_key(&info, &unrecognized)).transpose()))
             .boxed()
     }
 }
@@ -177,12 +178,12 @@ fn key_before(at: StoreSecond) -> String {
     Token::from_bytes(bytes).to_string()
 }
 
-fn read_key(info: &ObjectInfo, strangers: &UnrecognizedKeys) -> Option<ListedEntry> {
+fn read_key(info: &ObjectInfo, unrecognized: &UnrecognizedKeys) -> Option<ListedEntry> {
     if info.key.starts_with(".tidemark/") {
         return None;
     }
     let Ok(token) = info.key.parse() else {
-        strangers.note(&info.key);
+        unrecognized.record(&info.key);
         return None;
     };
     Some(ListedEntry { token, time: info.time, size: info.size })
@@ -191,10 +192,10 @@ fn read_key(info: &ObjectInfo, strangers: &UnrecognizedKeys) -> Option<ListedEnt
 /// The first items of a listing, and the rest where there is one.
 struct ListingPrefix {
     items: Vec<Result<ListedEntry, StoreError>>,
-    rest: Option<Items>,
+    rest: Option<EntryItems>,
 }
 
-async fn gather(mut listing: Items, most: usize) -> ListingPrefix {
+async fn gather(mut listing: EntryItems, most: usize) -> ListingPrefix {
     let mut items = Vec::new();
     while items.len() < most {
         match listing.next().await {
@@ -235,15 +236,15 @@ mod tests {
 
     const START: u64 = 1_700_000_000;
 
-    /// A bucket that is listed in slices, with entries at these seconds after [`START`], and with strangers.
+    /// A bucket that is listed in slices, with entries at these seconds after [`START`], and with unrecognized.
     async fn bucket(offsets: impl IntoIterator<Item = u64>) -> (Store, Vec<Token>) {
         let inner = InMemory::new();
         let entropy = Entropy::seeded(1);
         let mut tokens: Vec<Token> =
             offsets.into_iter().map(|at| Token::new(StoreSecond::from_unix(START + at), &entropy)).collect();
         tokens.sort();
-        let strangers = [".tidemark/root/1", ".tidemark/clock/x", "2stranger", "2Y/deeper", "zzz"];
-        for key in tokens.iter().map(Token::to_string).chain(strangers.map(str::to_owned)) {
+        let unrecognized = [".tidemark/root/1", ".tidemark/clock/x", "2stranger", "2Y/deeper", "zzz"];
+        for key in tokens.iter().map(Token::to_string).chain(unrecognized.map(str::to_owned)) {
             inner.put(&Path::parse(format!("log/{key}")).unwrap(), PutPayload::from_static(b"body")).await.unwrap();
         }
         (Store::over(Arc::new(inner), Url::parse("s3://bucket/log").unwrap()), tokens)
@@ -277,14 +278,17 @@ mod tests {
     #[tokio::test]
     async fn strangers_are_counted_once_and_our_own_objects_never() {
         let (store, _) = bucket([5, 6]).await;
-        let strangers: Arc<UnrecognizedKeys> = Arc::default();
+        let unrecognized: Arc<UnrecognizedKeys> = Arc::default();
         for _ in 0..2 {
-            let all =
-                RangeListing::new(&store, StoreSecond::default(), StoreSecond::from_unix(u64::MAX), strangers.clone());
+            let all = RangeListing::new(
+                &store,
+                StoreSecond::default(),
+                StoreSecond::from_unix(u64::MAX),
+                unrecognized.clone(),
+            );
             assert_eq!(all.stream(8).try_collect::<Vec<_>>().await.unwrap().len(), 2);
         }
-        assert_eq!(strangers.count(), 3);
-        assert_eq!(strangers.example().as_deref(), Some("2Y/deeper"));
+        assert_eq!(unrecognized.count(), 3);
     }
 
     #[tokio::test]

@@ -1,14 +1,18 @@
-//! Finding what an entry names, and saying how it is known to be that.
+//! Finding the descriptors that an entry names, and the evidence that they belong to it.
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use sha2::{Digest as _, Sha256};
 
-use super::{LogReader, ResolvedEntry, ResolvedOperation};
+use super::log_reader::{LogReader, ResolvedEntry, ResolvedOperation};
 use crate::{
-    DatamonDescriptor, DatamonPath, EntryIntent, Evidence, IntentOperation, LogParameters, MalformedInput, Observation,
-    Outcome, OutcomeDecision, PayloadFormat, Token, decide_outcome, marker_key, outcome, parse_datamon_path,
-    parse_payload, read_descriptor,
+    datamon::{DatamonDescriptor, DatamonPath, parse_datamon_path, read_descriptor},
+    malformed::MalformedInput,
+    marker::marker_key,
+    outcome::{Evidence, Observation, Outcome, OutcomeDecision, decide_outcome, last_in_time},
+    parameters::LogParameters,
+    payload::{EntryIntent, IntentOperation, PayloadFormat, parse_payload},
+    token::Token,
 };
 use tidemark_store::{Store, StoreError, StoreSecond, StoredObject};
 
@@ -16,7 +20,7 @@ use tidemark_store::{Store, StoreError, StoreSecond, StoredObject};
 pub(crate) const TOKEN_FIELD: &str = "tidemarktoken";
 pub(crate) const OP_FIELD: &str = "tidemarkop";
 /// How many descriptors of one entry are read at once.
-const SIDE_BY_SIDE: usize = 8;
+const MAX_CONCURRENT_GETS: usize = 8;
 
 /// What was found for one operation.
 #[derive(Default)]
@@ -68,26 +72,26 @@ impl LogReader {
         intent: &EntryIntent,
         parameters: &LogParameters,
     ) -> Result<(Vec<ResolvedOperation>, Vec<Option<StoreSecond>>), StoreError> {
-        let last = outcome::last_in_time(parameters, token);
-        let places: Vec<DatamonPath> = intent.ops.iter().map(place_of).collect();
+        let last = last_in_time(parameters, token);
+        let paths: Vec<DatamonPath> = intent.ops.iter().map(path_of).collect();
         // Boxed, and collected before they are run: as closures of a stream the compiler cannot prove that they may move
         // between threads.
         let finds: Vec<BoxFuture<'_, Result<DescriptorLookup, StoreError>>> = (0..)
-            .zip(intent.ops.iter().zip(&places))
+            .zip(intent.ops.iter().zip(&paths))
             .map(|(op, (operation, path))| {
                 let wanted = DescriptorQuery { token, op, operation, path, last };
                 self.find(intent.format, wanted).boxed()
             })
             .collect();
-        let found: Vec<DescriptorLookup> = stream::iter(finds).buffered(SIDE_BY_SIDE).try_collect().await?;
+        let found: Vec<DescriptorLookup> = stream::iter(finds).buffered(MAX_CONCURRENT_GETS).try_collect().await?;
         let named = |(operation, found): (&IntentOperation, &DescriptorLookup)| {
             operation.descriptor.as_ref().map(|_| found.observation.clone())
         };
         let seen: Vec<Option<Observation>> = intent.ops.iter().zip(&found).filter_map(named).collect();
         let group = decide_outcome(parameters, token, entry_time, seen.len(), &seen);
         let answered = found.iter().filter(|found| found.observation.is_some()).map(|found| found.answered).collect();
-        let parts = intent.ops.iter().zip(places).zip(found);
-        let ops = parts.map(|((operation, path), found)| part(&group, operation, path, found));
+        let parts = intent.ops.iter().zip(paths).zip(found);
+        let ops = parts.map(|((operation, path), found)| resolved_operation(&group, operation, path, found));
         Ok((ops.collect(), answered))
     }
 
@@ -101,17 +105,17 @@ impl LogReader {
         let key = marker.as_ref().unwrap_or(path);
         for store in self.likely(wanted.path) {
             let object = match store.get(key, self.limits.descriptor).await {
-                // A key that the store cannot have is absent, whatever strangers write.
+                // A key that the store cannot have is absent, whatever other programs write.
                 Err(StoreError::BadKey { .. }) => None,
                 other => other?,
             };
             let Some(object) = object else {
                 continue;
             };
-            let seen = sight(&wanted, marker.is_some(), key, &object);
+            let seen = observe(&wanted, marker.is_some(), key, &object);
             let counts = seen.evidence.is_some() && seen.time >= wanted.token.second();
             if counts || found.observation.is_none() {
-                found.descriptor = counts.then(|| read(&wanted, &seen, object.body.as_ref())).flatten();
+                found.descriptor = counts.then(|| read_content(&wanted, &seen, object.body.as_ref())).flatten();
                 found.observation = Some(seen);
                 found.answered = object.answered;
             }
@@ -143,12 +147,12 @@ fn marker_of(format: PayloadFormat, wanted: &DescriptorQuery<'_>) -> Option<Stri
     }
 }
 
-fn place_of(operation: &IntentOperation) -> DatamonPath {
+fn path_of(operation: &IntentOperation) -> DatamonPath {
     let named = operation.descriptor.as_deref().map(parse_datamon_path);
     named.and_then(Result::ok).unwrap_or(DatamonPath::Other)
 }
 
-fn sight(wanted: &DescriptorQuery<'_>, marker: bool, key: &str, object: &StoredObject) -> Observation {
+fn observe(wanted: &DescriptorQuery<'_>, marker: bool, key: &str, object: &StoredObject) -> Observation {
     let digest = object.body.as_ref().map(digest_of);
     let evidence = match digest.as_deref() {
         _ if marker => Some(Evidence::Bound),
@@ -195,7 +199,7 @@ fn on_mutable(wanted: &DescriptorQuery<'_>, digest: Option<&str>, object: &Store
 }
 
 /// What an overwritten value says is another operation's.
-fn read(
+fn read_content(
     wanted: &DescriptorQuery<'_>,
     seen: &Observation,
     body: Option<&Bytes>,
@@ -210,7 +214,7 @@ fn read(
 }
 
 /// One operation's part of what was decided for the group.
-fn part(
+fn resolved_operation(
     group: &OutcomeDecision,
     operation: &IntentOperation,
     path: DatamonPath,

@@ -1,4 +1,4 @@
-//! Entries as strangers write them, and what a reader makes of them.
+//! Entries as other programs write them, and how a reader resolves them.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
-    Evidence, LogParameters, Outcome, marker_key,
+    Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key,
     testing::{OPENED, TestStore},
 };
 use tidemark_store::{Create, Store, UserMetadata};

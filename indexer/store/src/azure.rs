@@ -1,0 +1,6 @@
+//! Azure Blob Storage.
+
+mod open;
+mod sign;
+
+pub(crate) use open::open;

@@ -1,0 +1,6 @@
+//! Google Cloud Storage.
+
+mod open;
+mod sign;
+
+pub(crate) use open::open;

@@ -1,0 +1,217 @@
+//! What a caller wants appended, and what is prepared of it before it has a token.
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::error::AppendError;
+use crate::{
+    datamon::{DatamonPath, parse_datamon_path},
+    payload::{EntryIntent, IntentOperation, OperationKind, PayloadFormat, parse_payload, write_intent},
+    reader::{OP_FIELD, ReaderLimits, TOKEN_FIELD, digest_of},
+    token::Token,
+};
+use tidemark_store::Entropy;
+
+/// An entry to append: its operations are committed together or not at all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EntryDraft {
+    /// Who writes; the writer's own name when absent.
+    pub writer: Option<String>,
+    /// Makes repeated appends of the same draft count once; a random one when absent.
+    pub idempotency_key: Option<String>,
+    /// Free attributes of the entry.
+    pub attributes: Map<String, Value>,
+    /// The operations; none means one that the entry itself completes.
+    pub ops: Vec<DraftOperation>,
+}
+
+/// One operation to append.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DraftOperation {
+    /// An update that is complete when its descriptor exists.
+    Descriptor {
+        /// Key of the descriptor in the first metadata store.
+        path: String,
+        /// The descriptor.
+        body: Bytes,
+    },
+    /// A label moved to a bundle.
+    Label {
+        /// The repo.
+        repo: String,
+        /// The label.
+        label: String,
+        /// The bundle that it names from now on.
+        bundle: String,
+        /// The new `label.yaml`.
+        body: Bytes,
+    },
+    /// A record that the entry itself completes.
+    Entry {
+        /// Free attributes of the operation.
+        attributes: Map<String, Value>,
+    },
+}
+
+impl EntryDraft {
+    /// Whether the entry itself completes every operation, so that the draft may share an entry with others.
+    pub(super) fn is_entry_only(&self) -> bool {
+        self.ops.iter().all(|op| matches!(op, DraftOperation::Entry { .. }))
+    }
+
+    /// How many operations it makes.
+    pub(super) fn operations(&self) -> usize {
+        self.ops.len().max(1)
+    }
+
+    /// About how many bytes its operations take in an entry: attributes of the draft are repeated for each.
+    pub(super) fn weight(&self) -> usize {
+        let bytes = |attributes: &Map<String, Value>| serde_json::to_string(attributes).map_or(0, |text| text.len());
+        let key = self.idempotency_key.as_ref().map_or(32, String::len);
+        let each = bytes(&self.attributes) + key + 100;
+        let own = self.ops.iter().map(|op| match op {
+            DraftOperation::Entry { attributes } => bytes(attributes),
+            _ => 0,
+        });
+        own.sum::<usize>() + each * self.operations()
+    }
+}
+
+/// A draft that was found valid, with everything that does not depend on its token.
+#[derive(Clone, Debug)]
+pub(super) struct PreparedEntry {
+    pub(super) key: String,
+    pub(super) body: Bytes,
+    pub(super) parts: Vec<CompletionPart>,
+}
+
+/// What completes one operation.
+#[derive(Clone, Debug)]
+pub(super) struct CompletionPart {
+    pub(super) op: u32,
+    pub(super) target: CompletionTarget,
+    pub(super) body: Bytes,
+}
+
+/// Where a part goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CompletionTarget {
+    /// A descriptor in the first metadata store.
+    Descriptor(String),
+    /// A marker in the last metadata store.
+    Label { repo: String, label: String },
+}
+
+impl PreparedEntry {
+    /// Checks the draft by reading what it would write, so that no writer writes what no reader reads.
+    pub(super) fn of(draft: EntryDraft, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
+        let key = draft.idempotency_key.filter(|key| !key.is_empty()).unwrap_or_else(|| entropy.nonce());
+        let parts = draft.ops.iter().enumerate().filter_map(|(op, draft)| completion_part(op, draft)).collect();
+        let intent = EntryIntent {
+            format: PayloadFormat::Intent,
+            writer: Some(draft.writer.unwrap_or_else(|| writer.to_owned())),
+            idempotency_key: Some(key.clone()),
+            lock: None,
+            attributes: draft.attributes,
+            ops: draft.ops.into_iter().map(operation).collect(),
+            raw: Value::Null,
+        };
+        Self::checked(key, &intent, parts)
+    }
+
+    /// Operations of several drafts, each under the key of its own, that the entry itself completes.
+    pub(super) fn shared(drafts: Vec<EntryDraft>, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
+        let key = entropy.nonce();
+        let intent = EntryIntent {
+            format: PayloadFormat::Intent,
+            writer: Some(writer.to_owned()),
+            idempotency_key: Some(key.clone()),
+            lock: None,
+            attributes: Map::new(),
+            ops: drafts.into_iter().flat_map(keyed_operations).collect(),
+            raw: Value::Null,
+        };
+        Self::checked(key, &intent, Vec::new())
+    }
+
+    fn checked(key: String, intent: &EntryIntent, parts: Vec<CompletionPart>) -> Result<Self, AppendError> {
+        let invalid = |why: String| AppendError::Invalid { why };
+        let limits = ReaderLimits::default();
+        let body = Bytes::from(write_intent(intent).to_string());
+        if body.len() as u64 > limits.entry {
+            return Err(invalid(format!("its entry has {} bytes, more than {}", body.len(), limits.entry)));
+        }
+        if let Some(part) = parts.iter().find(|part| part.body.len() as u64 > limits.descriptor) {
+            return Err(invalid(format!(
+                "operation {} has a descriptor of more than {} bytes",
+                part.op, limits.descriptor
+            )));
+        }
+        let any_token = Token::from_bytes([0; Token::BYTES]);
+        parse_payload(any_token, &body).map_err(|malformed| invalid(malformed.reason))?;
+        Ok(Self { key, body, parts })
+    }
+
+    /// Whether a further entry may complete it: descriptors have names that only one entry can have.
+    pub(super) fn allows_another_token(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part.target, CompletionTarget::Label { .. }))
+    }
+}
+
+fn completion_part(op: usize, draft: &DraftOperation) -> Option<CompletionPart> {
+    let op = u32::try_from(op).unwrap_or(u32::MAX);
+    let (target, body) = match draft {
+        DraftOperation::Descriptor { path, body } => (CompletionTarget::Descriptor(path.clone()), body),
+        DraftOperation::Label { repo, label, body, .. } => {
+            let (repo, label) = (repo.clone(), label.clone());
+            (CompletionTarget::Label { repo, label }, body)
+        }
+        DraftOperation::Entry { .. } => return None,
+    };
+    Some(CompletionPart { op, target, body: body.clone() })
+}
+
+fn operation(draft: DraftOperation) -> IntentOperation {
+    let empty = |kind, path, body: &Bytes| IntentOperation {
+        kind,
+        descriptor: path,
+        digest: Some(digest_of(body)),
+        value: None,
+        idempotency_key: None,
+        attributes: Map::new(),
+    };
+    match draft {
+        DraftOperation::Descriptor { path, body } => {
+            let kind = parse_datamon_path(&path).as_ref().map_or(OperationKind::Entry, OperationKind::from);
+            empty(kind, Some(path), &body)
+        }
+        DraftOperation::Label { repo, label, bundle, body } => IntentOperation {
+            value: Some(bundle),
+            ..empty(OperationKind::Label, DatamonPath::Label { repo, label }.path(), &body)
+        },
+        DraftOperation::Entry { attributes } => {
+            IntentOperation { digest: None, attributes, ..empty(OperationKind::Entry, None, &Bytes::new()) }
+        }
+    }
+}
+
+/// The operations of a draft that shares an entry: each carries the draft's key and attributes.
+fn keyed_operations(draft: EntryDraft) -> Vec<IntentOperation> {
+    let EntryDraft { idempotency_key, attributes, ops, .. } = draft;
+    let idempotency_key = idempotency_key.filter(|key| !key.is_empty());
+    let ops = if ops.is_empty() { vec![DraftOperation::Entry { attributes: Map::new() }] } else { ops };
+    let keyed = ops.into_iter().map(operation).enumerate().map(|(n, mut op)| {
+        let mut all = attributes.clone();
+        all.append(&mut op.attributes);
+        op.attributes = all;
+        op.idempotency_key =
+            idempotency_key.as_ref().map(|key| if n == 0 { key.clone() } else { format!("{key}#{n}") });
+        op
+    });
+    keyed.collect()
+}
+
+/// The user metadata that binds an object to its operation.
+pub(super) fn binding(token: Token, op: u32) -> tidemark_store::UserMetadata {
+    [(TOKEN_FIELD.to_owned(), token.to_string()), (OP_FIELD.to_owned(), op.to_string())].into()
+}

@@ -1,0 +1,116 @@
+//! What all appends of one writer share, and the time and parameters of one attempt.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Mutex;
+
+use super::{error::AppendError, source::ParameterSource};
+use crate::{
+    log::Log,
+    parameters::{LogParameters, MAX_PARAMETER_AGE, ParameterSchedule},
+    reader::{LogReader, ReaderLimits},
+    token::Token,
+};
+use tidemark_store::{Clock, Entropy, StoreSecond};
+
+/// The clocks of the stores may be at most this far apart for an append.
+const MAX_SPREAD: Duration = Duration::from_secs(30);
+
+/// The log, its clock and its parameters, as one writer uses them.
+pub(super) struct AppendSession {
+    pub(super) log: Log,
+    pub(super) clock: Clock,
+    pub(super) reader: LogReader,
+    pub(super) entropy: Entropy,
+    source: Arc<dyn ParameterSource>,
+    cached: Mutex<Option<CachedParameters>>,
+}
+
+/// Parameters that may be relied on for seconds before `until`.
+struct CachedParameters {
+    schedule: ParameterSchedule,
+    until: StoreSecond,
+}
+
+/// Store time for a token, with the parameters in force.
+#[derive(Clone, Debug)]
+pub(super) struct StoreTime {
+    pub(super) second: StoreSecond,
+    pub(super) schedule: ParameterSchedule,
+}
+
+/// An attempt: a token, and the parameters that decide its outcome.
+#[derive(Clone, Debug)]
+pub(super) struct AppendAttempt {
+    pub(super) token: Token,
+    pub(super) schedule: ParameterSchedule,
+}
+
+impl AppendSession {
+    /// A session on `log` whose clock object bears `name`.
+    pub(super) fn new(log: Log, source: Arc<dyn ParameterSource>, name: &str, entropy: Entropy) -> Self {
+        Self {
+            clock: Clock::new(log.stores(), name),
+            reader: LogReader::new(&log, ReaderLimits::default()),
+            log,
+            entropy,
+            source,
+            cached: Mutex::default(),
+        }
+    }
+
+    /// Store time and the parameters for a token of it: what is cached while that may be relied on, else a probe of the
+    /// clock and then the head of the root chain.
+    pub(super) async fn now(&self) -> Result<StoreTime, AppendError> {
+        let mut cached = self.cached.lock().await;
+        if let (Some(second), Some(CachedParameters { schedule, until })) = (self.clock.estimate(), cached.as_ref())
+            && second < *until
+        {
+            let schedule = schedule.clone();
+            return Ok(StoreTime { second, schedule });
+        }
+        *cached = None;
+        // The clock first: what is read after the probe is at least as new as the time that it is relied on from.
+        let reading = self.clock.probe().await?;
+        let schedule = self.source.schedule().await?;
+        let second = reading.now;
+        check_spread(reading.spread, schedule.at(second))?;
+        let until = second.after(MAX_PARAMETER_AGE);
+        *cached = Some(CachedParameters { schedule: schedule.clone(), until });
+        Ok(StoreTime { second, schedule })
+    }
+
+    /// Has the clock probed before the next token: an estimate may be what was wrong with the last one.
+    pub(super) async fn forget_parameters(&self) {
+        *self.cached.lock().await = None;
+    }
+}
+
+impl AppendAttempt {
+    pub(super) fn new(now: StoreTime, entropy: &Entropy) -> Self {
+        Self { token: Token::new(now.second, entropy), schedule: now.schedule }
+    }
+
+    pub(super) fn parameters(&self) -> &LogParameters {
+        self.schedule.at(self.token.second())
+    }
+
+    /// The second after which nothing is put any more: token + `W`, never rounded up.
+    pub(super) fn ends(&self) -> StoreSecond {
+        let expiry = self.parameters().expiry.as_secs();
+        self.token.second().after(Duration::from_secs(expiry))
+    }
+
+    /// Whether `time` is not after token + `C`.
+    pub(super) fn in_bound(&self, time: StoreSecond) -> bool {
+        time.since(self.token.second()) <= self.parameters().commit_bound()
+    }
+}
+
+fn check_spread(spread: Duration, parameters: &LogParameters) -> Result<(), AppendError> {
+    let allowed = MAX_SPREAD.min(parameters.expiry / 4);
+    if spread > allowed {
+        return Err(AppendError::Spread { spread, allowed });
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! The reader: entries in token order, each with its descriptors and its outcome.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::BoxStream};
+
+use super::listing::{ListedEntry, RangeListing, UnrecognizedKeys};
+use crate::{
+    datamon::{DatamonDescriptor, DatamonPath},
+    log::Log,
+    malformed::MalformedInput,
+    outcome::OutcomeDecision,
+    parameters::ParameterSchedule,
+    payload::{EntryIntent, IntentOperation},
+    token::Token,
+};
+use tidemark_store::{StoreError, StoreSecond};
+
+/// Limits of what a reader holds and reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReaderLimits {
+    /// Largest body of an entry in bytes; a larger one is malformed and not read.
+    pub entry: u64,
+    /// Largest descriptor in bytes; a larger one counts as present, but is not read.
+    pub descriptor: u64,
+    /// How many listings run at once over a long range.
+    pub listings: usize,
+}
+
+impl Default for ReaderLimits {
+    fn default() -> Self {
+        Self { entry: 1 << 20, descriptor: 16 << 20, listings: 8 }
+    }
+}
+
+/// A reader of one log. Cheap to clone; clones share the count of unrecognized keys.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    pub(super) log: Log,
+    pub(super) limits: ReaderLimits,
+    unrecognized: Arc<UnrecognizedKeys>,
+}
+
+/// An entry with all that is known of it.
+#[derive(Clone, Debug)]
+pub struct ResolvedEntry {
+    /// Its token.
+    pub token: Token,
+    /// Its store time.
+    pub entry_time: StoreSecond,
+    /// Size of its body in bytes.
+    pub size: u64,
+    /// Its body; empty when it is over the limit.
+    pub body: Bytes,
+    /// What it announces.
+    pub intent: Result<EntryIntent, MalformedInput>,
+    /// The latest of the store's clocks in the answers that showed all this; `None` where some answer did not say.
+    pub answered: Option<StoreSecond>,
+    /// Its operations in their order; never empty. A malformed entry has exactly one, of kind and outcome malformed.
+    pub ops: Vec<ResolvedOperation>,
+}
+
+/// One operation and its outcome.
+#[derive(Clone, Debug)]
+pub struct ResolvedOperation {
+    /// What was announced.
+    pub operation: IntentOperation,
+    /// What its descriptor describes.
+    pub path: DatamonPath,
+    /// Its outcome. The operations of one entry share outcome and completion; evidence and observations are its own.
+    pub decision: OutcomeDecision,
+    /// The descriptor, where one was found that is this operation's and could be read.
+    pub descriptor: Option<DatamonDescriptor>,
+    /// Why a descriptor that was found could not be read. It completes the operation all the same.
+    pub unreadable: Option<MalformedInput>,
+}
+
+impl LogReader {
+    /// A reader of `log`.
+    pub fn new(log: &Log, limits: ReaderLimits) -> Self {
+        Self { log: log.clone(), limits, unrecognized: Arc::default() }
+    }
+
+    /// The entries whose second is in [`from`, `to`), in token order. Ends after the first error.
+    ///
+    /// A long range is listed in several slices of time at once; order and completeness are those of one listing. Keys
+    /// that are not tokens are counted; Tidemark's own are skipped.
+    pub fn list(&self, from: StoreSecond, to: StoreSecond) -> BoxStream<'static, Result<ListedEntry, StoreError>> {
+        RangeListing::new(&self.log.entries, from, to, self.unrecognized.clone()).stream(self.limits.listings).boxed()
+    }
+
+    /// How many different keys that are not tokens the listings have met, up to 100 000.
+    pub fn unrecognized_keys(&self) -> u64 {
+        self.unrecognized.count()
+    }
+
+    /// Reads the entry and the descriptors that it names, and decides its outcome by the parameters in force at its second.
+    ///
+    /// An error names the object at fault and concerns this entry alone: try again. The answer is final only for an
+    /// entry below the horizon that was listed after the probe which that horizon rests on.
+    pub async fn fetch(&self, listed: &ListedEntry, schedule: &ParameterSchedule) -> Result<ResolvedEntry, StoreError> {
+        if listed.size > self.limits.entry {
+            return Ok(self.oversized(listed.token, listed.time, listed.size));
+        }
+        let found = self.lookup(listed.token, schedule).await?;
+        found.ok_or_else(|| StoreError::Failed {
+            url: self.log.entries.url().to_string(),
+            key: listed.token.to_string(),
+            why: "the entry was listed but is absent; only the log's own cleanup may delete entries".to_owned(),
+        })
+    }
+
+    /// As [`LogReader::fetch`], for a token that no listing showed; `None` where there is no such entry.
+    pub async fn lookup(
+        &self,
+        token: Token,
+        schedule: &ParameterSchedule,
+    ) -> Result<Option<ResolvedEntry>, StoreError> {
+        let Some(object) = self.log.entries.get(&token.to_string(), self.limits.entry).await? else {
+            return Ok(None);
+        };
+        if object.body.is_none() {
+            return Ok(Some(self.oversized(token, object.info.time, object.info.size)));
+        }
+        self.resolve(token, object, schedule.at(token.second())).await.map(Some)
+    }
+}
