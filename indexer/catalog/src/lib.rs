@@ -4,6 +4,7 @@ mod digest;
 mod error;
 mod index;
 mod manifest;
+mod mutants;
 mod names;
 mod purge;
 mod root;

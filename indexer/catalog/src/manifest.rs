@@ -14,6 +14,7 @@ use tidemark_wal::{Outcome, Token};
 use crate::{
     digest::SetDigest,
     error::TransactionRejected,
+    mutants,
     names::Generation,
     root::{IndexOwner, LogId},
     writer::WriterIdentity,
@@ -351,7 +352,7 @@ impl Manifest {
 
     /// Whether this holds, or held, the records of the log `id`.
     pub(crate) fn belongs_to_log(&self, id: Option<&LogId>) -> bool {
-        self.claim.as_ref().is_some_and(|claim| Some(&claim.log) == id)
+        mutants::is_same_log(self.claim.as_ref().is_some_and(|claim| Some(&claim.log) == id))
     }
 
     /// Keys of the objects that make up the index; pins not included.

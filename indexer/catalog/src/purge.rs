@@ -11,10 +11,7 @@
 //!    who slept through all this that he lost.
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use tidemark_store::{
-    ChainObjectName, Clock, Entropy, Store, StoreError,
-    planted::{Fault, planted},
-};
+use tidemark_store::{ChainObjectName, Clock, Entropy, Store, StoreError};
 
 use crate::{
     error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected},
@@ -105,9 +102,7 @@ impl IndexPurge {
         };
         match chain.latest().await? {
             Some(slot) if slot.state.is_purged() && !self.is_ours(&slot.state).await? => self.lost(hint).await,
-            Some(slot) if slot.state.is_purged() || planted(Fault::PurgeBeforeClosing) => {
-                Ok(PurgeTarget::Closed(chain.generation().clone()))
-            }
+            Some(slot) if slot.state.is_purged() => Ok(PurgeTarget::Closed(chain.generation().clone())),
             _ => Ok(PurgeTarget::Open(Box::new(chain))),
         }
     }
@@ -131,7 +126,7 @@ impl IndexPurge {
 
     /// Whether the generation holds, or held, this log's records.
     async fn is_ours(&self, state: &Manifest) -> Result<bool, CatalogError> {
-        Ok(state.belongs_to_log(self.root.id().await?.as_ref()) || planted(Fault::OtherLogAdmitted))
+        Ok(state.belongs_to_log(self.root.id().await?.as_ref()))
     }
 
     /// Purges the index: waits for the writer's role if need be, closes the index, and deletes it.
@@ -210,7 +205,7 @@ impl IndexPurge {
     async fn sweep_generation(&self, generation: Generation) -> Result<PurgeStats, CatalogError> {
         let chain = self.chain(generation.clone());
         let Some(latest) = chain.latest().await? else { return Ok(PurgeStats::default()) };
-        if latest.state.closed.is_none() && !planted(Fault::PurgeBeforeClosing) {
+        if latest.state.closed.is_none() {
             return Ok(PurgeStats::default());
         }
         if !self.is_ours(&latest.state).await? {
@@ -271,7 +266,7 @@ struct DeletePolicy {
 impl DeletePolicy {
     /// What becomes of the object `key`, below the index's URL. Only exact names of the catalog are ever deleted.
     fn of(&self, key: &str) -> DeleteDecision {
-        let decision = if key.parse::<ObjectName>().is_ok_and(|name| name.generation == self.generation) {
+        if key.parse::<ObjectName>().is_ok_and(|name| name.generation == self.generation) {
             DeleteDecision::Deleted
         } else {
             let record = key.strip_prefix(self.generation.as_str()).and_then(|key| key.strip_prefix("/manifest/"));
@@ -280,11 +275,6 @@ impl DeletePolicy {
                 Some(ChainObjectName::Boundary(number)) => decision_below(number, self.last.saturating_sub(1)),
                 None => DeleteDecision::Unknown,
             }
-        };
-        match decision {
-            DeleteDecision::Unknown if planted(Fault::PurgeByPrefix) => DeleteDecision::Deleted,
-            DeleteDecision::Fence if planted(Fault::PurgeDropsFence) => DeleteDecision::Deleted,
-            decision => decision,
         }
     }
 }

@@ -4,15 +4,13 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidemark_store::{
-    ChainState, InvariantViolation, StoreSecond,
-    planted::{Fault, planted},
-};
+use tidemark_store::{ChainState, InvariantViolation, StoreSecond};
 use tidemark_wal::{LogParameters, ParameterSchedule};
 
 use crate::{
     error::TransactionRejected,
     manifest::{Cursor, LogClaim},
+    mutants,
     names::Generation,
 };
 
@@ -298,7 +296,7 @@ impl RootState {
     /// purged there, or the first.
     pub fn generation_of(&self, name: &str) -> Generation {
         let registered = self.indexes.get(name).map(|known| known.generation.clone());
-        let purged = self.purged.get(name).filter(|_| !planted(Fault::PurgedGenerationReopened));
+        let purged = mutants::remembered_purge(self.purged.get(name));
         registered.or_else(|| purged?.generation.next()).unwrap_or_else(Generation::first)
     }
 
@@ -361,7 +359,7 @@ impl RootState {
 
     /// A purged generation stays closed, and its owner does not come back under the same UID.
     fn after_purge(&self, name: &str, index: &IndexRegistration) -> Result<(), TransactionRejected> {
-        let Some(gone) = self.purged.get(name).filter(|_| !planted(Fault::PurgedGenerationReopened)) else {
+        let Some(gone) = mutants::remembered_purge(self.purged.get(name)) else {
             return Ok(());
         };
         if gone.owner == index.owner && matches!(gone.owner, IndexOwner::Resource { .. }) {
@@ -500,8 +498,7 @@ impl ChainState for RootState {
         let reopened = self.indexes.iter().find(|(name, index)| {
             self.purged.get(*name).is_some_and(|gone| index.generation.number() <= gone.generation.number())
         });
-        let holds = reopened.is_none() || planted(Fault::PurgedGenerationReopened);
-        InvariantViolation::unless(holds, "a purged generation stays closed", || format!("{reopened:?}"))
+        InvariantViolation::unless(reopened.is_none(), "a purged generation stays closed", || format!("{reopened:?}"))
     }
 
     fn check_transition(&self, before: &Self) -> Result<(), InvariantViolation> {

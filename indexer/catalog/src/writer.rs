@@ -7,16 +7,14 @@
 use std::{convert::Infallible, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tidemark_store::{
-    ChainRecord, Clock, Store, StoreError, StoreSecond,
-    planted::{Fault, planted},
-};
+use tidemark_store::{ChainRecord, Clock, Store, StoreError, StoreSecond};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     error::{AcquireError, CatalogError, PublishError, TransactionRejected},
     index::IndexChain,
     manifest::{CompactionResult, LeaseHolder, Manifest, PublishRequest},
+    mutants,
 };
 
 /// How often the holder shows that it lives.
@@ -216,9 +214,6 @@ impl WriterCandidate<'_> {
         let Some(holder) = &state.holder else {
             return Ok(CandidateStep::Take { hasty: false });
         };
-        if planted(Fault::CandidatesFenceEachOther) {
-            return Ok(CandidateStep::Take { hasty: false });
-        }
         if let Some(wait) = self.wait_for(state.epoch, holder).await? {
             return Ok(wait);
         }
@@ -373,7 +368,8 @@ impl WriterLease {
         self.alive()?;
         let epoch = self.epoch;
         let appended = self.chain.chain().append(Some(self.slot.clone()), |state| {
-            transaction(state.ok_or(TransactionRejected::Empty)?, epoch).map(Some)
+            let state = state.ok_or(TransactionRejected::Empty)?;
+            transaction(state, mutants::writer_epoch(epoch, state.epoch)).map(Some)
         });
         match appended.await.map_err(PublishError::from) {
             Ok(slot) => self.slot = slot,

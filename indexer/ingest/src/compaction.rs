@@ -5,8 +5,6 @@
 //! valid. If an input is gone when the result arrives, the manifest refuses it and the next plan starts from what exists.
 
 use tidemark_catalog::{CompactionResult, Manifest, SegmentMeta, SidecarMeta};
-use tidemark_store::planted::{Fault, planted};
-use tidemark_wal::LogReader;
 use tokio::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -14,9 +12,8 @@ use crate::{
     compaction_policy::CompactionPolicy,
     engine::{EngineError, RecordMarks},
     error::IngestError,
-    horizon::SealedHorizon,
+    mutants,
     publisher::Publisher,
-    rejudge::Rejudge,
     segment_upload::{SegmentStats, SegmentUploader},
     task,
 };
@@ -27,8 +24,6 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(30);
 /// Runs at most one compaction at a time.
 #[derive(Debug)]
 pub(crate) struct Compactor {
-    /// For a planted fault only.
-    reader: LogReader,
     enabled: bool,
     task: Option<AbortOnDropHandle<Result<CompactionResult, EngineError>>>,
     result: Option<Result<CompactionResult, EngineError>>,
@@ -36,8 +31,8 @@ pub(crate) struct Compactor {
 }
 
 impl Compactor {
-    pub(crate) fn new(reader: LogReader, enabled: bool) -> Self {
-        Self { reader, enabled, task: None, result: None, paused_until: None }
+    pub(crate) fn new(enabled: bool) -> Self {
+        Self { enabled, task: None, result: None, paused_until: None }
     }
 
     /// Waits until a compaction is finished; for ever while none runs. May be dropped and called again.
@@ -53,17 +48,11 @@ impl Compactor {
     }
 
     /// Publishes a finished compaction and starts the next one. Gives why the finished one failed, if it did.
-    pub(crate) async fn run(
-        &mut self,
-        publisher: &mut Publisher,
-        sealed: Option<&SealedHorizon>,
-    ) -> Result<Option<EngineError>, IngestError> {
+    pub(crate) async fn run(&mut self, publisher: &mut Publisher) -> Result<Option<EngineError>, IngestError> {
         let mut failure = None;
         match self.take_result().await {
-            Some(Ok(mut compaction)) => {
-                if planted(Fault::CompactionLosesCorrection) {
-                    lose_what_was_published_meanwhile(&mut compaction, publisher.manifest());
-                }
+            Some(Ok(compaction)) => {
+                let compaction = mutants::adopted(compaction, publisher.manifest());
                 publisher.adopt(compaction).await?;
             }
             Some(Err(error)) => {
@@ -72,7 +61,7 @@ impl Compactor {
             }
             None => {}
         }
-        self.start(publisher, sealed);
+        self.start(publisher);
         Ok(failure)
     }
 
@@ -83,14 +72,13 @@ impl Compactor {
         self.result.take()
     }
 
-    fn start(&mut self, publisher: &Publisher, sealed: Option<&SealedHorizon>) {
+    fn start(&mut self, publisher: &Publisher) {
         let paused = self.paused_until.is_some_and(|until| Instant::now() < until);
         if !self.enabled || paused || self.task.is_some() {
             return;
         }
         let Some(plan) = CompactionPlan::of(publisher.manifest()) else { return };
-        let rejudge = Rejudge::new(&self.reader, sealed);
-        let task = tokio::spawn(plan.carry_out(publisher.uploader().clone(), rejudge));
+        let task = tokio::spawn(plan.carry_out(publisher.uploader().clone()));
         self.task = Some(AbortOnDropHandle::new(task));
     }
 }
@@ -115,25 +103,17 @@ impl CompactionPlan {
         Some(Self::Segments(manifest.segments[run].to_vec()))
     }
 
-    async fn carry_out(self, uploader: SegmentUploader, rejudge: Rejudge) -> Result<CompactionResult, EngineError> {
+    async fn carry_out(self, uploader: SegmentUploader) -> Result<CompactionResult, EngineError> {
         match self {
-            Self::Segments(inputs) => merge_segments(&inputs, &uploader, &rejudge).await,
+            Self::Segments(inputs) => merge_segments(&inputs, &uploader).await,
             Self::Sidecars(inputs) => merge_sidecars(&inputs, &uploader).await,
         }
     }
 }
 
-async fn merge_segments(
-    inputs: &[SegmentMeta],
-    uploader: &SegmentUploader,
-    rejudge: &Rejudge,
-) -> Result<CompactionResult, EngineError> {
+async fn merge_segments(inputs: &[SegmentMeta], uploader: &SegmentUploader) -> Result<CompactionResult, EngineError> {
     let Some(stats) = SegmentStats::merged(inputs) else { return Ok(CompactionResult::default()) };
-    let packed = if planted(Fault::OutcomeDecidedAgain) {
-        rejudge.rebuild(inputs, uploader.engine()).await?
-    } else {
-        uploader.engine().merge(inputs).await?
-    };
+    let packed = uploader.engine().merge(inputs).await?;
     let merged = uploader.upload_segment(packed, stats).await;
     Ok(CompactionResult {
         removes: inputs.iter().map(|segment| segment.key.clone()).collect(),
@@ -154,15 +134,4 @@ async fn merge_sidecars(inputs: &[SidecarMeta], uploader: &SegmentUploader) -> R
         adds_sidecars: vec![uploader.upload_sidecar(&marks, counts, digest).await?],
         ..CompactionResult::default()
     })
-}
-
-/// The fault: every sidecar is replaced by the one that was made from those known at the start.
-fn lose_what_was_published_meanwhile(compaction: &mut CompactionResult, manifest: &Manifest) {
-    let Some(merged) = compaction.adds_sidecars.first_mut() else { return };
-    let known: Vec<&SidecarMeta> = manifest.sidecars.iter().collect();
-    merged.counts = known.iter().map(|sidecar| sidecar.counts).sum();
-    merged.digest = known.iter().map(|sidecar| sidecar.digest).sum();
-    merged.corrected = known.iter().map(|sidecar| sidecar.corrected).sum();
-    merged.outdated = known.iter().map(|sidecar| sidecar.outdated).sum();
-    compaction.removes_sidecars = known.iter().map(|sidecar| sidecar.key.clone()).collect();
 }

@@ -6,15 +6,13 @@
 use std::sync::Arc;
 
 use tidemark_catalog::{CompactionResult, Cursor, Manifest, PublishError, PublishRequest, SidecarMeta, WriterLease};
-use tidemark_store::{
-    StoreSecond,
-    planted::{Fault, planted},
-};
+use tidemark_store::StoreSecond;
 
 use crate::{
     batch::{Batch, BatchLimits, SealedBatch, SupersededTotals},
-    engine::{EngineError, Lookup, RecordMarks},
+    engine::{EngineError, Lookup},
     error::IngestError,
+    mutants,
     record::OperationRecord,
     resolve::Resolver,
     retry::Retrier,
@@ -32,8 +30,6 @@ pub(crate) struct Publisher {
     /// The published index, once it is open.
     lookup: Option<Arc<dyn Lookup>>,
     resolver: Resolver,
-    /// Marks that a planted fault holds back.
-    held_back: (RecordMarks, SupersededTotals),
 }
 
 impl Publisher {
@@ -45,16 +41,7 @@ impl Publisher {
         retrier: Retrier,
     ) -> Self {
         tracker.set_manifest(writer_lease.manifest());
-        Self {
-            writer_lease,
-            uploader,
-            limits,
-            tracker,
-            retrier,
-            lookup: None,
-            resolver: Resolver::default(),
-            held_back: Default::default(),
-        }
+        Self { writer_lease, uploader, limits, tracker, retrier, lookup: None, resolver: Resolver::default() }
     }
 
     /// The manifest that was published last.
@@ -157,24 +144,12 @@ impl Publisher {
     }
 
     async fn upload_sidecars(&mut self, batch: &SealedBatch) -> Result<Vec<SidecarMeta>, EngineError> {
-        if planted(Fault::SidecarAfterCause) {
-            return self.sidecars_of_the_batch_before(batch).await;
-        }
-        if batch.marks.is_empty() {
+        let (marks, SupersededTotals { counts, digest }) =
+            mutants::published_marks(batch.marks.clone(), batch.corrected);
+        if marks.is_empty() {
             return Ok(Vec::new());
         }
-        let SupersededTotals { counts, digest } = batch.corrected;
-        Ok(vec![self.uploader.upload_sidecar(&batch.marks, counts, digest).await?])
-    }
-
-    /// The fault: what this batch marks is published with the next one.
-    async fn sidecars_of_the_batch_before(&mut self, batch: &SealedBatch) -> Result<Vec<SidecarMeta>, EngineError> {
-        let (marks, corrected) = std::mem::replace(&mut self.held_back, (batch.marks.clone(), batch.corrected));
-        if marks == RecordMarks::default() {
-            return Ok(Vec::new());
-        }
-        let upload = self.uploader.upload_sidecar(&marks, corrected.counts, corrected.digest);
-        Ok(vec![upload.await?])
+        Ok(vec![self.uploader.upload_sidecar(&marks, counts, digest).await?])
     }
 
     /// Opens the index that was just published.

@@ -16,9 +16,10 @@ mod gcs;
 mod http;
 mod keys;
 mod list;
+#[doc(hidden)]
+pub mod mutants;
 mod object;
 mod open;
-pub mod planted;
 mod probe;
 mod read;
 mod reloading;

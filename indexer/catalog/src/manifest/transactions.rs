@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidemark_store::{
-    InvariantViolation,
-    planted::{Fault, planted},
-};
+use tidemark_store::InvariantViolation;
 
 use super::{
     CompactionResult, GenerationEnd, IndexTotals, LeaseHolder, LogClaim, MAX_TOMBSTONES, Manifest, ManifestPin,
@@ -44,7 +41,7 @@ impl Manifest {
     pub(crate) fn require_log(&self, index: &str, id: Option<&LogId>) -> Result<(), TransactionRejected> {
         let url = index.to_owned();
         match &self.claim {
-            _ if self.belongs_to_log(id) || planted(Fault::OtherLogAdmitted) => Ok(()),
+            _ if self.belongs_to_log(id) => Ok(()),
             None => Err(TransactionRejected::Unclaimed { url }),
             Some(LogClaim { url: log, owner, .. }) => {
                 Err(TransactionRejected::OfAnotherLog { url, log: log.clone(), owner: owner.to_string() })
@@ -60,9 +57,7 @@ impl Manifest {
 
     /// The writer of `epoch` publishes.
     pub fn publish(&self, epoch: u64, publication: &PublishRequest) -> Result<Self, TransactionRejected> {
-        if !planted(Fault::FencedIngestPublishes) {
-            self.open(epoch)?;
-        }
+        self.open(epoch)?;
         self.continues(publication)?;
         let mut next = self.clone();
         next.hasty_takeovers = 0;

@@ -21,10 +21,7 @@ use super::{
     record::{self, DecodedRecord},
     state::{ChainState, InvariantViolation},
 };
-use crate::{
-    Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond, UserMetadata,
-    planted::{Fault, planted},
-};
+use crate::{Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond, UserMetadata};
 
 /// The largest record that is written and read.
 const MAX_RECORD_BYTES: u64 = 256 << 20;
@@ -306,7 +303,7 @@ impl<S: ChainState> Chain<S> {
         let key = record_key(number);
         let info = self.retry(|| self.store.head(&key)).await.map_err(failed)?;
         let boundary = self.retry(|| self.boundary()).await.map_err(failed)?;
-        if boundary >= number && !planted(Fault::NoBoundaryCheck) {
+        if boundary >= number {
             return Err(self.unknown(number, format!("everything up to record {boundary} was trimmed meanwhile")));
         }
         let time = info.ok_or_else(|| self.unknown(number, "it disappeared again".to_owned()))?.time;
@@ -353,7 +350,7 @@ impl<S: ChainState> Chain<S> {
 
     /// Whether what was just read in slot `number` counts: the boundary lies below it now.
     async fn is_above_boundary(&self, number: u64) -> Result<bool, StoreError> {
-        Ok(planted(Fault::SlotBelowBoundaryAccepted) || self.boundary().await? < number)
+        Ok(self.boundary().await? < number)
     }
 
     fn decode(&self, object: SlotObject) -> Result<ChainRecord<S>, ChainError<S::Rejection>> {

@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::{
     cloud::{Cloud, Event, What},
+    mutants::mutated,
     process::Process,
     store::SimStore,
     supervise::{End, supervise},
@@ -133,7 +134,7 @@ impl World {
     fn chain(&self, process: &Process) -> Chain<Ledger> {
         let store = SimStore::new(&self.cloud, BUCKET, process);
         let url = Url::parse("memory:///").unwrap_or_else(|error| unreachable!("{error}"));
-        Chain::new(Store::over(Arc::new(store), url), self.entropy())
+        Chain::new(Store::over(mutated(store), url), self.entropy())
     }
 
     fn entropy(&self) -> Entropy {

@@ -9,13 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
     AcquireError, CatalogError, Cursor, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, Manifest,
     ObjectKind, ObjectName, PublishError, PublishRequest, PurgeError, RecordCounts, RootChain, RootState, SegmentMeta,
     SetDigest, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
-use tidemark_store::{ChainRecord, Clock, Create, Entropy, Store, UserMetadata};
+use tidemark_store::{ChainRecord, Clock, Create, Entropy, ObjectInfo, Store, UserMetadata};
 use tidemark_wal::{Log, Outcome, Token};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
@@ -23,6 +24,7 @@ use url::Url;
 
 use crate::{
     cloud::{Cloud, Event, What},
+    mutants::{Mutant, mutated},
     process::Process,
     store::SimStore,
     supervise::{End, supervise},
@@ -157,7 +159,7 @@ impl World {
 
     fn store(&self, url: &str, bucket: &str, process: &Process) -> Store {
         let url = Url::parse(url).unwrap_or_else(|error| unreachable!("{error}"));
-        Store::over(Arc::new(SimStore::new(&self.cloud, bucket, process)), url)
+        Store::over(mutated(SimStore::new(&self.cloud, bucket, process)), url)
     }
 
     fn log(&self, process: &Process) -> Log {
@@ -426,7 +428,18 @@ async fn pod(world: World, process: Process, owner: IndexOwner, when: When) -> E
     remove(&world, &process, &owner).await
 }
 
+/// `PurgeBeforeClosing`: a process that deletes the index's objects first.
+async fn delete_before_closing(world: &World, process: &Process) {
+    let index = world.index(process);
+    let listed: Vec<_> = index.list("g1/segment", None).try_collect().await.unwrap_or_default();
+    let keys: Vec<String> = listed.into_iter().map(|object: ObjectInfo| object.key).collect();
+    let _ = index.delete(&keys).await;
+}
+
 async fn remove(world: &World, process: &Process, owner: &IndexOwner) -> End {
+    if Mutant::PurgeBeforeClosing.is_on() {
+        delete_before_closing(world, process).await;
+    }
     let purge = world.purge(process, owner);
     let (clock, log) = (world.clock(process), world.log(process));
     match purge.run(&WriterIdentity(process.name().to_owned()), &clock, &log.entries, |_| ()).await {
