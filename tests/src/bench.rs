@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tidemark_catalog::{Generation, Identity, IndexChain, RootChain};
+use tidemark_catalog::{Generation, IndexChain, RootChain, WriterIdentity};
 use tidemark_ingest::{Ingest, IngestOptions, IngestStatus};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
@@ -43,7 +43,7 @@ impl Bench {
             root,
             chain: IndexChain::open(index, Generation::first(), entropy.clone()),
             engine: engine.clone(),
-            identity: Identity(entropy.nonce()),
+            identity: WriterIdentity(entropy.nonce()),
             options,
             entropy,
             status: sender,

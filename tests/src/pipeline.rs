@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tidemark_catalog::{Generation, Identity, IndexChain, RootChain, Segment};
+use tidemark_catalog::{Generation, IndexChain, RootChain, SegmentMeta, WriterIdentity};
 use tidemark_indexer::http::{HttpServer, ServerOptions};
 use tidemark_indexer::metrics::MetricsRegistry;
 use tidemark_ingest::OperationRecord;
@@ -94,7 +94,7 @@ impl Pipeline {
             chain: self.chain.clone(),
             entropy: self.entropy.clone(),
             status: sender,
-            identity: Identity(self.entropy.nonce()),
+            identity: WriterIdentity(self.entropy.nonce()),
         };
         let ends = Arc::clone(&self.ends);
         let task = tokio::spawn(attempt.again_and_again(stop.clone(), ends));
@@ -217,7 +217,7 @@ struct Attempt {
     chain: IndexChain,
     entropy: Entropy,
     status: watch::Sender<IngestStatus>,
-    identity: Identity,
+    identity: WriterIdentity,
 }
 
 impl Attempt {
@@ -266,6 +266,6 @@ fn engine(chain: &IndexChain, cache: &TempDir) -> TantivyEngine {
     TantivyEngine::open(chain.index().clone(), &options).expect("the engine opens")
 }
 
-async fn all_of(engine: &TantivyEngine, segment: &Segment) -> Vec<OperationRecord> {
+async fn all_of(engine: &TantivyEngine, segment: &SegmentMeta) -> Vec<OperationRecord> {
     engine.records(segment, segment.seq.clone()).await.expect("the segment reads")
 }

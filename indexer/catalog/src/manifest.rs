@@ -8,10 +8,17 @@ mod transactions;
 use std::{collections::BTreeMap, fmt, ops::Range};
 
 use serde::{Deserialize, Serialize};
-use tidemark_store::StoreSecond;
+use tidemark_store::{ChainState, InvariantViolation, StoreSecond};
 use tidemark_wal::{Outcome, Token};
 
-use crate::{Broken, Generation, Identity, LogId, Owner, SetDigest, State};
+use crate::{
+    digest::SetDigest,
+    error::TransactionRejected,
+    mutants,
+    names::Generation,
+    root::{IndexOwner, LogId},
+    writer::WriterIdentity,
+};
 
 /// The seq of a generation's first record. 0 stands for "before every record".
 pub const FIRST_SEQ: u64 = 1;
@@ -20,7 +27,7 @@ pub const FIRST_SEQ: u64 = 1;
 ///
 /// Whoever collects garbage finds an object whose tombstone was forgotten by listing, and counts its grace from when he
 /// first saw it unreferenced.
-pub const TOMBSTONES: usize = 1000;
+pub const MAX_TOMBSTONES: usize = 1000;
 
 /// The exclusive position in the log: every token whose second lies below it is decided and recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,7 +55,7 @@ impl fmt::Display for Cursor {
 /// Records by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Counts {
+pub struct RecordCounts {
     /// Complete, in time.
     pub committed: u64,
     /// Complete, but too late.
@@ -65,7 +72,7 @@ pub struct Counts {
     pub expired: u64,
 }
 
-impl Counts {
+impl RecordCounts {
     /// Counts one more record of `outcome`. A pending one is none: only what is decided is recorded.
     pub fn add(&mut self, outcome: Outcome) {
         match outcome {
@@ -112,7 +119,7 @@ impl Counts {
     }
 }
 
-impl std::iter::Sum for Counts {
+impl std::iter::Sum for RecordCounts {
     fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
         counts.fold(Self::default(), |sum, counts| sum.plus(&counts))
     }
@@ -121,7 +128,7 @@ impl std::iter::Sum for Counts {
 /// An immutable object that holds records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Segment {
+pub struct SegmentMeta {
     /// The object below the index's URL; see [`crate::ObjectName`].
     pub key: String,
     /// Size in bytes.
@@ -137,80 +144,80 @@ pub struct Segment {
     /// Its records' seqs: it holds every seq of the range once, and no other.
     pub seq: Range<u64>,
     /// Its records by outcome, as they were when they were published.
-    pub counts: Counts,
+    pub counts: RecordCounts,
     /// How many records it holds.
     pub documents: u64,
 }
 
-/// An immutable object that holds marks on records, keyed by seq: which were superseded by a correction, and which were
-/// overtaken by a newer committed operation of their entity. Marks are only ever added; all sidecars of a manifest
+/// An immutable object that holds marks on records, keyed by seq: which were replaced by a correction, and which were
+/// outdated by a newer committed operation of their entity. Marks are only ever added; all sidecars of a manifest
 /// together hold all of them. Seqs outlive compaction, so a compaction never re-maps a mark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Sidecar {
+pub struct SidecarMeta {
     /// The object below the index's URL; see [`crate::ObjectName`].
     pub key: String,
     /// Size in bytes.
     pub size: u64,
     /// SHA-256 of the object, 64 hexadecimal digits.
     pub checksum: String,
-    /// How many records it marks as superseded. A record is superseded once.
-    pub superseded: u64,
-    /// How many records it marks as overtaken.
-    pub overtaken: u64,
-    /// The superseded records by outcome.
-    pub counts: Counts,
-    /// The set digest of the superseded records.
+    /// How many records it marks as corrected. A record is corrected once.
+    pub corrected: u64,
+    /// How many records it marks as outdated.
+    pub outdated: u64,
+    /// The corrected records by outcome.
+    pub counts: RecordCounts,
+    /// The set digest of the corrected records.
     pub digest: SetDigest,
 }
 
 /// Sums over all segments and sidecars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Totals {
+pub struct IndexTotals {
     /// Bytes of segments and sidecars.
     pub bytes: u64,
-    /// Records, superseded ones included.
+    /// Records, corrected ones included.
     pub records: u64,
-    /// Records by outcome, superseded ones included.
-    pub counts: Counts,
+    /// Records by outcome, corrected ones included.
+    pub counts: RecordCounts,
     /// The set digest of all records.
     pub digest: SetDigest,
-    /// Superseded records by outcome.
-    pub superseded_counts: Counts,
-    /// The set digest of the superseded records.
-    pub superseded_digest: SetDigest,
+    /// Corrected records by outcome.
+    pub corrected_counts: RecordCounts,
+    /// The set digest of the corrected records.
+    pub corrected_digest: SetDigest,
 }
 
-impl Totals {
+impl IndexTotals {
     /// The sums over these objects.
-    pub fn of(segments: &[Segment], sidecars: &[Sidecar]) -> Self {
+    pub fn of(segments: &[SegmentMeta], sidecars: &[SidecarMeta]) -> Self {
         let sizes = segments.iter().map(|s| s.size).chain(sidecars.iter().map(|s| s.size));
         Self {
             bytes: sizes.fold(0, u64::saturating_add),
             records: segments.iter().map(|s| s.documents).fold(0, u64::saturating_add),
             counts: segments.iter().map(|s| s.counts).sum(),
             digest: segments.iter().map(|s| s.digest).sum(),
-            superseded_counts: sidecars.iter().map(|s| s.counts).sum(),
-            superseded_digest: sidecars.iter().map(|s| s.digest).sum(),
+            corrected_counts: sidecars.iter().map(|s| s.counts).sum(),
+            corrected_digest: sidecars.iter().map(|s| s.digest).sum(),
         }
     }
 
-    /// Operations by outcome as they stand now: every record that no correction superseded.
-    pub fn standing(&self) -> Counts {
-        self.counts.without(&self.superseded_counts)
+    /// Operations by outcome as they stand now: every record that no correction replaced.
+    pub fn standing(&self) -> RecordCounts {
+        self.counts.without(&self.corrected_counts)
     }
 
     /// The set digest of the operations as they stand now: what a recount of the bucket gives.
     pub fn standing_digest(&self) -> SetDigest {
-        self.digest.without(&self.superseded_digest)
+        self.digest.without(&self.corrected_digest)
     }
 }
 
 /// An object that the manifest named once and names no more. It is never named again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Tombstone {
+pub struct ObjectTombstone {
     /// The object.
     pub key: String,
     /// Store time of the record that dropped it; absent in that record itself, whose own store time it is.
@@ -221,7 +228,7 @@ pub struct Tombstone {
 /// A copy of the index's object list that holds the objects back from deletion, not the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Pin {
+pub struct ManifestPin {
     /// Who may drop it.
     pub owner: String,
     /// Store time of the record that made it; absent in that record itself, whose own store time it is.
@@ -234,19 +241,19 @@ pub struct Pin {
     /// The next seq of the pinned state.
     pub next_seq: u64,
     /// The pinned segments.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<SegmentMeta>,
     /// The pinned sidecars.
-    pub sidecars: Vec<Sidecar>,
+    pub sidecars: Vec<SidecarMeta>,
     /// The totals of the pinned state.
-    pub totals: Totals,
+    pub totals: IndexTotals,
 }
 
 /// The writer that holds an index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Holder {
+pub struct LeaseHolder {
     /// Who it is: a pod's UID, the owner of a folder's lock.
-    pub identity: Identity,
+    pub identity: WriterIdentity,
     /// The object in the log's store whose store time moves while the holder lives.
     pub heartbeat: String,
     /// Store time of the record that made it the holder; absent in that record itself, whose own store time it is.
@@ -257,19 +264,19 @@ pub struct Holder {
 /// Which log's records a generation holds: told by the generation itself, so that whoever comes with another log learns it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Claim {
+pub struct LogClaim {
     /// The log. It decides, and never changes.
     pub log: LogId,
     /// Where the log was when the writer took over: for people.
     pub url: String,
     /// Whose the index was then: for people. Whose it is, the log's root says.
-    pub owner: Owner,
+    pub owner: IndexOwner,
 }
 
 /// The end of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Closed {
+pub enum GenerationEnd {
     /// Another generation follows, which records the same.
     Successor(Generation),
     /// The index was purged: nothing is left of the generation.
@@ -284,12 +291,12 @@ pub struct Manifest {
     pub generation: Generation,
     /// Which log's records it holds; absent where a writer knew no log.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub claim: Option<Claim>,
+    pub claim: Option<LogClaim>,
     /// The number of the writer; a higher one fences every lower one. 0 before the first writer.
     pub epoch: u64,
     /// The writer; absent when it released the index.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub holder: Option<Holder>,
+    pub holder: Option<LeaseHolder>,
     /// Take-overs in a row, each shortly after the one before and without a publication between them.
     pub hasty_takeovers: u32,
     /// `H` when the last publication was made: every second below it is frozen.
@@ -299,21 +306,21 @@ pub struct Manifest {
     /// The seq of the next record.
     pub next_seq: u64,
     /// The segments in the order of their seqs: together they hold every seq once.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<SegmentMeta>,
     /// The sidecars, oldest first.
-    pub sidecars: Vec<Sidecar>,
+    pub sidecars: Vec<SidecarMeta>,
     /// Pins by name.
-    pub pins: BTreeMap<String, Pin>,
-    /// Objects that are named no more, oldest first; the newest [`TOMBSTONES`] of them.
-    pub tombstones: Vec<Tombstone>,
+    pub pins: BTreeMap<String, ManifestPin>,
+    /// Objects that are named no more, oldest first; the newest [`MAX_TOMBSTONES`] of them.
+    pub tombstones: Vec<ObjectTombstone>,
     /// Sums over segments and sidecars.
-    pub totals: Totals,
+    pub totals: IndexTotals,
     /// In a restored generation: the time that it was restored to. Nothing is published until it is promoted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub until: Option<StoreSecond>,
     /// The end of the generation; only in a chain's last record.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub closed: Option<Closed>,
+    pub closed: Option<GenerationEnd>,
 }
 
 impl Manifest {
@@ -332,7 +339,7 @@ impl Manifest {
             sidecars: Vec::new(),
             pins: BTreeMap::new(),
             tombstones: Vec::new(),
-            totals: Totals::default(),
+            totals: IndexTotals::default(),
             until: None,
             closed: None,
         }
@@ -340,12 +347,12 @@ impl Manifest {
 
     /// Whether the generation was closed for good.
     pub fn is_purged(&self) -> bool {
-        self.closed == Some(Closed::Purged)
+        self.closed == Some(GenerationEnd::Purged)
     }
 
     /// Whether this holds, or held, the records of the log `id`.
-    pub(crate) fn is_of(&self, id: Option<&LogId>) -> bool {
-        self.claim.as_ref().is_some_and(|claim| Some(&claim.log) == id)
+    pub(crate) fn belongs_to_log(&self, id: Option<&LogId>) -> bool {
+        mutants::is_same_log(self.claim.as_ref().is_some_and(|claim| Some(&claim.log) == id))
     }
 
     /// Keys of the objects that make up the index; pins not included.
@@ -359,7 +366,7 @@ impl Manifest {
     }
 }
 
-fn keys<'a>(segments: &'a [Segment], sidecars: &'a [Sidecar]) -> impl Iterator<Item = &'a str> {
+fn keys<'a>(segments: &'a [SegmentMeta], sidecars: &'a [SidecarMeta]) -> impl Iterator<Item = &'a str> {
     let segments = segments.iter().map(|segment| segment.key.as_str());
     segments.chain(sidecars.iter().map(|sidecar| sidecar.key.as_str()))
 }
@@ -368,7 +375,7 @@ fn keys<'a>(segments: &'a [Segment], sidecars: &'a [Sidecar]) -> impl Iterator<I
 ///
 /// A correction leaves the cursor where it is: `from` == `to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Publication {
+pub struct PublishRequest {
     /// The current cursor.
     pub from: Cursor,
     /// The cursor afterwards; at or below `horizon`.
@@ -380,28 +387,30 @@ pub struct Publication {
     /// How many records `segments` hold.
     pub records: u64,
     /// New segments, in seq order.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<SegmentMeta>,
     /// New sidecars.
-    pub sidecars: Vec<Sidecar>,
+    pub sidecars: Vec<SidecarMeta>,
 }
 
 /// A replacement of objects by others with the same records, seqs and marks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Compaction {
+pub struct CompactionResult {
     /// Keys of segments to drop: neighbours in seq order.
     pub removes: Vec<String>,
     /// Segments that hold the same records.
-    pub adds: Vec<Segment>,
+    pub adds: Vec<SegmentMeta>,
     /// Keys of sidecars to drop.
     pub removes_sidecars: Vec<String>,
     /// Sidecars that hold the same marks.
-    pub adds_sidecars: Vec<Sidecar>,
+    pub adds_sidecars: Vec<SidecarMeta>,
 }
 
-impl State for Manifest {
+impl ChainState for Manifest {
+    type Rejection = TransactionRejected;
+
     const FORMAT: u32 = 1;
 
-    fn settle(&mut self, recorded: StoreSecond) {
+    fn apply_store_time(&mut self, recorded: StoreSecond) {
         for tombstone in &mut self.tombstones {
             tombstone.unreferenced_at.get_or_insert(recorded);
         }
@@ -413,11 +422,11 @@ impl State for Manifest {
         }
     }
 
-    fn sound(&self) -> Result<(), Broken> {
-        invariants::sound(self)
+    fn check_state(&self) -> Result<(), InvariantViolation> {
+        invariants::check_state(self)
     }
 
-    fn follows(&self, before: &Self) -> Result<(), Broken> {
-        invariants::follows(before, self)
+    fn check_transition(&self, before: &Self) -> Result<(), InvariantViolation> {
+        invariants::check_transition(before, self)
     }
 }

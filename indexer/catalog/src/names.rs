@@ -13,7 +13,7 @@ pub struct Generation(String);
 /// Why a text names no generation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" names no generation: 1 to 63 of \"a\" to \"z\", \"0\" to \"9\" and \"-\" are wanted")]
-pub struct NotAGeneration(String);
+pub struct InvalidGeneration(String);
 
 impl Generation {
     /// The first generation of an index.
@@ -44,22 +44,22 @@ impl Generation {
 }
 
 impl FromStr for Generation {
-    type Err = NotAGeneration;
+    type Err = InvalidGeneration;
 
-    fn from_str(text: &str) -> Result<Self, NotAGeneration> {
+    fn from_str(text: &str) -> Result<Self, InvalidGeneration> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if (1..=63).contains(&text.len()) && text.bytes().all(plain) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(NotAGeneration(text.chars().take(80).collect()))
+            Err(InvalidGeneration(text.chars().take(80).collect()))
         }
     }
 }
 
 impl TryFrom<String> for Generation {
-    type Error = NotAGeneration;
+    type Error = InvalidGeneration;
 
-    fn try_from(text: String) -> Result<Self, NotAGeneration> {
+    fn try_from(text: String) -> Result<Self, InvalidGeneration> {
         text.parse()
     }
 }
@@ -115,7 +115,7 @@ pub struct ObjectName {
 /// Why a key is not the name of an index's object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is not the name of an index's object: \"<generation>/<kind>/<epoch>-<nonce>\" is wanted")]
-pub struct NotAnObjectName(String);
+pub struct InvalidObjectName(String);
 
 impl ObjectName {
     /// A name that nothing bears yet.
@@ -132,10 +132,12 @@ impl fmt::Display for ObjectName {
 }
 
 impl FromStr for ObjectName {
-    type Err = NotAnObjectName;
+    type Err = InvalidObjectName;
 
-    fn from_str(key: &str) -> Result<Self, NotAnObjectName> {
-        read(key).filter(|name| name.to_string() == key).ok_or_else(|| NotAnObjectName(key.chars().take(160).collect()))
+    fn from_str(key: &str) -> Result<Self, InvalidObjectName> {
+        read(key)
+            .filter(|name| name.to_string() == key)
+            .ok_or_else(|| InvalidObjectName(key.chars().take(160).collect()))
     }
 }
 

@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidemark_store::{
-    StoreSecond,
-    planted::{Fault, planted},
-};
+use tidemark_store::{ChainState, InvariantViolation, StoreSecond};
 use tidemark_wal::{LogParameters, ParameterSchedule};
 
-use crate::{Broken, Claim, Cursor, Generation, Refused, State};
+use crate::{
+    error::TransactionRejected,
+    manifest::{Cursor, LogClaim},
+    mutants,
+    names::Generation,
+};
 
 /// What tells a log from every other one, whatever their URLs: 32 hexadecimal digits, drawn with its first root record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +50,7 @@ pub struct ProbeRecord {
 /// Whose an index is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind", deny_unknown_fields)]
-pub enum Owner {
+pub enum IndexOwner {
     /// A `WAL` resource of a cluster.
     Resource {
         /// The cluster's id.
@@ -67,7 +69,7 @@ pub enum Owner {
     },
 }
 
-impl Owner {
+impl IndexOwner {
     /// What names this owner when another one adopts its index: the UID, or the name.
     pub fn id(&self) -> &str {
         match self {
@@ -88,7 +90,7 @@ impl Owner {
     }
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for IndexOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Resource { cluster, namespace, name, uid } => {
@@ -102,11 +104,11 @@ impl fmt::Display for Owner {
 /// An index of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Registered {
+pub struct IndexRegistration {
     /// Where it lives.
     pub url: String,
     /// Whose it is.
-    pub owner: Owner,
+    pub owner: IndexOwner,
     /// Its generation: a hint that can be repaired, the truth is the chain's closing record.
     pub generation: Generation,
 }
@@ -114,11 +116,11 @@ pub struct Registered {
 /// An index that was purged: what is left of it means nothing any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Purged {
+pub struct PurgedIndex {
     /// Where it lived.
     pub url: String,
     /// Whose it was.
-    pub owner: Owner,
+    pub owner: IndexOwner,
     /// Its last generation: an index that is made there again starts the one after it.
     pub generation: Generation,
     /// Store time of the record that introduced it; absent in that record itself, whose own store time it is.
@@ -128,7 +130,7 @@ pub struct Purged {
 
 /// How an index came to be registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Registration {
+pub enum RegistrationOutcome {
     /// It is new.
     New,
     /// It was registered so before.
@@ -136,39 +138,39 @@ pub enum Registration {
     /// It was registered by the same owner before, perhaps under another UID or generation.
     Renewed {
         /// How the owner was registered before.
-        from: Owner,
+        from: IndexOwner,
     },
     /// It was another owner's.
     Adopted {
         /// Whose it was.
-        from: Owner,
+        from: IndexOwner,
     },
 }
 
 /// The one process that cleans the log up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Cleaner {
+pub struct LogCleaner {
     /// The index on whose behalf it cleans.
     pub index: String,
     /// Whose it is.
-    pub owner: Owner,
+    pub owner: IndexOwner,
 }
 
 /// Somebody who follows the change feed of an index; its position lives in a chain of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Consumer {
+pub struct FeedConsumer {
     /// The index that it follows.
     pub index: String,
     /// Whose it is.
-    pub owner: Owner,
+    pub owner: IndexOwner,
 }
 
 /// The state of a log's root chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Root {
+pub struct RootState {
     /// What tells the log from every other one; absent before the first record.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<LogId>,
@@ -177,21 +179,21 @@ pub struct Root {
     /// What the probes found, by the store's URL.
     pub probes: BTreeMap<String, ProbeRecord>,
     /// The indexes by name.
-    pub indexes: BTreeMap<String, Registered>,
+    pub indexes: BTreeMap<String, IndexRegistration>,
     /// The indexes that were purged, by name, each as it was purged last.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub purged: BTreeMap<String, Purged>,
+    pub purged: BTreeMap<String, PurgedIndex>,
     /// The one cleaner.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub cleaner: Option<Cleaner>,
+    pub cleaner: Option<LogCleaner>,
     /// The log floor: what lies below it may have been deleted and is in an archive.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub floor: Option<Cursor>,
     /// The consumers by name.
-    pub consumers: BTreeMap<String, Consumer>,
+    pub consumers: BTreeMap<String, FeedConsumer>,
 }
 
-impl Root {
+impl RootState {
     /// The log is `id`, unless it is known who it is.
     pub(crate) fn identified(mut self, id: &LogId) -> Self {
         self.id.get_or_insert_with(|| id.clone());
@@ -199,10 +201,12 @@ impl Root {
     }
 
     /// What the index `name` of this log, which is at `log`, says of itself. Refused unless it is registered.
-    pub(crate) fn claim(&self, name: &str, log: &str) -> Result<Claim, Refused> {
+    pub(crate) fn claim(&self, name: &str, log: &str) -> Result<LogClaim, TransactionRejected> {
         match (&self.id, self.indexes.get(name)) {
-            (Some(id), Some(known)) => Ok(Claim { log: id.clone(), url: log.to_owned(), owner: known.owner.clone() }),
-            _ => Err(Refused::NotRegistered { what: "index", name: name.to_owned() }),
+            (Some(id), Some(known)) => {
+                Ok(LogClaim { log: id.clone(), url: log.to_owned(), owner: known.owner.clone() })
+            }
+            _ => Err(TransactionRejected::NotRegistered { what: "index", name: name.to_owned() }),
         }
     }
 
@@ -219,7 +223,7 @@ impl Root {
 
     /// The first indexer sets the parameters: `None` if they are set already, in the same way. Refused if a parameter
     /// differs from the set that was recorded last.
-    pub fn ensure(&self, parameters: &LogParameters) -> Result<Option<Self>, Refused> {
+    pub fn ensure(&self, parameters: &LogParameters) -> Result<Option<Self>, TransactionRejected> {
         let Some(newest) = self.parameters.last() else {
             return self.with_parameters(parameters).map(Some);
         };
@@ -227,22 +231,22 @@ impl Root {
         for ((name, recorded), (_, given)) in named(&newest.parameters).into_iter().zip(given) {
             if recorded != given {
                 let (recorded, given) = (format!("{recorded:?}"), format!("{given:?}"));
-                return Err(Refused::ParameterDiffers { name, recorded, given });
+                return Err(TransactionRejected::ParameterDiffers { name, recorded, given });
             }
         }
         Ok(None)
     }
 
     /// Changes the parameters; `None` if they are so already. The change takes effect as [`ParameterSchedule::changed`] says.
-    pub fn set_parameters(&self, parameters: &LogParameters) -> Result<Option<Self>, Refused> {
+    pub fn set_parameters(&self, parameters: &LogParameters) -> Result<Option<Self>, TransactionRejected> {
         match self.parameters.last() {
-            None => Err(Refused::NoParameters),
+            None => Err(TransactionRejected::NoParameters),
             Some(newest) if newest.parameters == *parameters => Ok(None),
             Some(_) => self.with_parameters(parameters).map(Some),
         }
     }
 
-    fn with_parameters(&self, parameters: &LogParameters) -> Result<Self, Refused> {
+    fn with_parameters(&self, parameters: &LogParameters) -> Result<Self, TransactionRejected> {
         usable(parameters)?;
         let mut next = self.clone();
         next.parameters.push(ParameterSet { parameters: *parameters, recorded: None });
@@ -267,16 +271,20 @@ impl Root {
     pub fn register_index(
         &self,
         name: &str,
-        index: &Registered,
+        index: &IndexRegistration,
         adopt: Option<&str>,
-    ) -> Result<(Registration, Option<Self>), Refused> {
+    ) -> Result<(RegistrationOutcome, Option<Self>), TransactionRejected> {
         self.apart(name, index)?;
         self.after_purge(name, index)?;
         let registration = match self.indexes.get(name) {
-            None => Registration::New,
-            Some(known) if known == index => return Ok((Registration::Known, None)),
-            Some(known) if known.owner.is_again(&index.owner) => Registration::Renewed { from: known.owner.clone() },
-            Some(known) if adopt == Some(known.owner.id()) => Registration::Adopted { from: known.owner.clone() },
+            None => RegistrationOutcome::New,
+            Some(known) if known == index => return Ok((RegistrationOutcome::Known, None)),
+            Some(known) if known.owner.is_again(&index.owner) => {
+                RegistrationOutcome::Renewed { from: known.owner.clone() }
+            }
+            Some(known) if adopt == Some(known.owner.id()) => {
+                RegistrationOutcome::Adopted { from: known.owner.clone() }
+            }
             Some(known) => return Err(owned_by_another(known)),
         };
         let mut next = self.clone();
@@ -288,7 +296,7 @@ impl Root {
     /// purged there, or the first.
     pub fn generation_of(&self, name: &str) -> Generation {
         let registered = self.indexes.get(name).map(|known| known.generation.clone());
-        let purged = self.purged.get(name).filter(|_| !planted(Fault::PurgedGenerationReopened));
+        let purged = mutants::remembered_purge(self.purged.get(name));
         registered.or_else(|| purged?.generation.next()).unwrap_or_else(Generation::first)
     }
 
@@ -296,39 +304,53 @@ impl Root {
     ///
     /// `generation` is the index's last one, and closed for good. Refused unless the index is exactly this owner's: not that
     /// of a resource which was deleted and made again meanwhile.
-    pub fn purge_index(&self, name: &str, owner: &Owner, generation: &Generation) -> Result<Option<Self>, Refused> {
+    pub fn purge_index(
+        &self,
+        name: &str,
+        owner: &IndexOwner,
+        generation: &Generation,
+    ) -> Result<Option<Self>, TransactionRejected> {
         // Also when somebody else has the prefix by now.
-        let done = |gone: &Purged| gone.owner == *owner && gone.generation.number() >= generation.number();
+        let done = |gone: &PurgedIndex| gone.owner == *owner && gone.generation.number() >= generation.number();
         if self.purged.get(name).is_some_and(done) {
             return Ok(None);
         }
         let Some(known) = self.indexes.get(name) else {
-            return Err(Refused::NotRegistered { what: "index", name: name.to_owned() });
+            return Err(TransactionRejected::NotRegistered { what: "index", name: name.to_owned() });
         };
         if known.owner != *owner {
             return Err(owned_by_another(known));
         }
         if known.generation.number() > generation.number() {
-            return Err(Refused::NotRegistered { what: "generation of the index", name: generation.to_string() });
+            return Err(TransactionRejected::NotRegistered {
+                what: "generation of the index",
+                name: generation.to_string(),
+            });
         }
         Ok(Some(self.without(name, known, Some(generation))))
     }
 
     /// Takes an index of `owner` off the register whose generation `to` another log has; `last` is the one before that was
     /// purged on behalf of this log, if there is one. `None` if it is not registered, or no more in that generation.
-    pub fn lose_index(&self, name: &str, owner: &Owner, last: Option<&Generation>, to: &Generation) -> Option<Self> {
+    pub fn unregister_lost_index(
+        &self,
+        name: &str,
+        owner: &IndexOwner,
+        last: Option<&Generation>,
+        to: &Generation,
+    ) -> Option<Self> {
         let known = self.indexes.get(name).filter(|known| known.owner == *owner && known.generation == *to)?;
         // What is remembered of a later purge stays.
         let gone = self.purged.get(name).and_then(|gone| gone.generation.number());
         Some(self.without(name, known, last.filter(|last| last.number() > gone)))
     }
 
-    fn without(&self, name: &str, known: &Registered, purged: Option<&Generation>) -> Self {
+    fn without(&self, name: &str, known: &IndexRegistration, purged: Option<&Generation>) -> Self {
         let mut next = self.clone();
         next.indexes.remove(name);
         if let Some(generation) = purged.cloned() {
             let (url, owner) = (known.url.clone(), known.owner.clone());
-            next.purged.insert(name.to_owned(), Purged { url, owner, generation, recorded: None });
+            next.purged.insert(name.to_owned(), PurgedIndex { url, owner, generation, recorded: None });
         }
         next.cleaner.take_if(|cleaner| cleaner.index == name);
         next.consumers.retain(|_, consumer| consumer.index != name);
@@ -336,20 +358,20 @@ impl Root {
     }
 
     /// A purged generation stays closed, and its owner does not come back under the same UID.
-    fn after_purge(&self, name: &str, index: &Registered) -> Result<(), Refused> {
-        let Some(gone) = self.purged.get(name).filter(|_| !planted(Fault::PurgedGenerationReopened)) else {
+    fn after_purge(&self, name: &str, index: &IndexRegistration) -> Result<(), TransactionRejected> {
+        let Some(gone) = mutants::remembered_purge(self.purged.get(name)) else {
             return Ok(());
         };
-        if gone.owner == index.owner && matches!(gone.owner, Owner::Resource { .. }) {
-            return Err(Refused::PurgedForOwner { url: gone.url.clone(), owner: gone.owner.to_string() });
+        if gone.owner == index.owner && matches!(gone.owner, IndexOwner::Resource { .. }) {
+            return Err(TransactionRejected::PurgedForOwner { url: gone.url.clone(), owner: gone.owner.to_string() });
         }
         if index.generation.number() <= gone.generation.number() {
-            return Err(Refused::Purged { generation: index.generation.clone() });
+            return Err(TransactionRejected::Purged { generation: index.generation.clone() });
         }
         Ok(())
     }
 
-    fn apart(&self, name: &str, index: &Registered) -> Result<(), Refused> {
+    fn apart(&self, name: &str, index: &IndexRegistration) -> Result<(), TransactionRejected> {
         let others = self.indexes.iter().filter(|(other, _)| *other != name);
         let overlapping: Vec<_> = others.filter(|(_, known)| overlap(&known.url, &index.url)).collect();
         if let Some((_, foreign)) = overlapping.iter().find(|(_, known)| !known.owner.is_again(&index.owner)) {
@@ -357,7 +379,7 @@ impl Root {
         }
         match overlapping.first() {
             None => Ok(()),
-            Some((other, known)) => Err(Refused::Overlaps {
+            Some((other, known)) => Err(TransactionRejected::Overlaps {
                 name: name.to_owned(),
                 url: index.url.clone(),
                 other: (*other).clone(),
@@ -367,31 +389,33 @@ impl Root {
     }
 
     /// Makes `cleaner` the one cleaner; `None` if it is already. Refused while there is another one.
-    pub fn set_cleaner(&self, cleaner: &Cleaner) -> Result<Option<Self>, Refused> {
+    pub fn set_cleaner(&self, cleaner: &LogCleaner) -> Result<Option<Self>, TransactionRejected> {
         match &self.cleaner {
             Some(known) if known == cleaner => Ok(None),
             Some(known) if known.index != cleaner.index || !known.owner.is_again(&cleaner.owner) => {
-                Err(Refused::SecondCleaner { cleaner: format!("{}, for index \"{}\"", known.owner, known.index) })
+                Err(TransactionRejected::SecondCleaner {
+                    cleaner: format!("{}, for index \"{}\"", known.owner, known.index),
+                })
             }
             _ => Ok(Some(Self { cleaner: Some(cleaner.clone()), ..self.clone() })),
         }
     }
 
     /// Raises the log floor; `None` if it is there already.
-    pub fn raise_floor(&self, to: Cursor) -> Result<Option<Self>, Refused> {
+    pub fn raise_floor(&self, to: Cursor) -> Result<Option<Self>, TransactionRejected> {
         match self.floor {
             Some(floor) if floor == to => Ok(None),
-            Some(floor) if floor > to => Err(Refused::FloorBack { floor, to }),
+            Some(floor) if floor > to => Err(TransactionRejected::FloorBack { floor, to }),
             _ => Ok(Some(Self { floor: Some(to), ..self.clone() })),
         }
     }
 
     /// Registers a consumer; `None` if it is already. Refused while another owner has the name.
-    pub fn register_consumer(&self, name: &str, consumer: &Consumer) -> Result<Option<Self>, Refused> {
+    pub fn register_consumer(&self, name: &str, consumer: &FeedConsumer) -> Result<Option<Self>, TransactionRejected> {
         match self.consumers.get(name) {
             Some(known) if known == consumer => return Ok(None),
             Some(known) if !known.owner.is_again(&consumer.owner) => {
-                return Err(Refused::OwnedByAnother {
+                return Err(TransactionRejected::OwnedByAnother {
                     url: name.to_owned(),
                     owner: known.owner.to_string(),
                     id: known.owner.id().to_owned(),
@@ -405,9 +429,9 @@ impl Root {
     }
 }
 
-fn owned_by_another(known: &Registered) -> Refused {
-    let Registered { url, owner, .. } = known;
-    Refused::OwnedByAnother { url: url.clone(), owner: owner.to_string(), id: owner.id().to_owned() }
+fn owned_by_another(known: &IndexRegistration) -> TransactionRejected {
+    let IndexRegistration { url, owner, .. } = known;
+    TransactionRejected::OwnedByAnother { url: url.clone(), owner: owner.to_string(), id: owner.id().to_owned() }
 }
 
 /// Whether one URL is the other or lies below it.
@@ -432,7 +456,7 @@ fn named(parameters: &LogParameters) -> [(&'static str, std::time::Duration); 5]
 }
 
 /// Refuses parameters under which no log works.
-fn usable(parameters: &LogParameters) -> Result<(), Refused> {
+fn usable(parameters: &LogParameters) -> Result<(), TransactionRejected> {
     const HOUR: u64 = 3600;
     const RULES: [(&str, u64, u64, &str); 5] = [
         ("expiry", 1, 168 * HOUR, "1s to 168h are possible, the longest that a signed URL lives"),
@@ -443,16 +467,18 @@ fn usable(parameters: &LogParameters) -> Result<(), Refused> {
     ];
     for ((name, given), (_, least, most, why)) in named(parameters).into_iter().zip(RULES) {
         if given.as_secs() < least || given > std::time::Duration::from_secs(most) {
-            return Err(Refused::ParameterUnusable { name, given: format!("{given:?}"), why });
+            return Err(TransactionRejected::ParameterUnusable { name, given: format!("{given:?}"), why });
         }
     }
     Ok(())
 }
 
-impl State for Root {
+impl ChainState for RootState {
+    type Rejection = TransactionRejected;
+
     const FORMAT: u32 = 1;
 
-    fn settle(&mut self, recorded: StoreSecond) {
+    fn apply_store_time(&mut self, recorded: StoreSecond) {
         for set in &mut self.parameters {
             set.recorded.get_or_insert(recorded);
         }
@@ -464,30 +490,33 @@ impl State for Root {
         }
     }
 
-    fn sound(&self) -> Result<(), Broken> {
+    fn check_state(&self) -> Result<(), InvariantViolation> {
         let undated = self.parameters.iter().rev().skip(1).any(|set| set.recorded.is_none());
-        Broken::unless(!undated, "only the newest parameters may be undated", || "an older set is".to_owned())?;
+        InvariantViolation::unless(!undated, "only the newest parameters may be undated", || {
+            "an older set is".to_owned()
+        })?;
         let reopened = self.indexes.iter().find(|(name, index)| {
             self.purged.get(*name).is_some_and(|gone| index.generation.number() <= gone.generation.number())
         });
-        let holds = reopened.is_none() || planted(Fault::PurgedGenerationReopened);
-        Broken::unless(holds, "a purged generation stays closed", || format!("{reopened:?}"))
+        InvariantViolation::unless(reopened.is_none(), "a purged generation stays closed", || format!("{reopened:?}"))
     }
 
-    fn follows(&self, before: &Self) -> Result<(), Broken> {
-        Broken::unless(before.id.is_none() || self.id == before.id, "a log stays the same one", || {
+    fn check_transition(&self, before: &Self) -> Result<(), InvariantViolation> {
+        InvariantViolation::unless(before.id.is_none() || self.id == before.id, "a log stays the same one", || {
             format!("{:?} after {:?}", self.id, before.id)
         })?;
-        Broken::unless(self.parameters.starts_with(&before.parameters), "recorded parameters never change", || {
-            format!("{:?} after {:?}", self.parameters, before.parameters)
-        })?;
-        Broken::unless(self.floor >= before.floor, "the log floor never goes back", || {
+        InvariantViolation::unless(
+            self.parameters.starts_with(&before.parameters),
+            "recorded parameters never change",
+            || format!("{:?} after {:?}", self.parameters, before.parameters),
+        )?;
+        InvariantViolation::unless(self.floor >= before.floor, "the log floor never goes back", || {
             format!("{:?} after {:?}", self.floor, before.floor)
         })?;
         let forgotten = before.purged.iter().find(|(name, gone)| {
             self.purged.get(*name).is_none_or(|after| after.generation.number() < gone.generation.number())
         });
-        Broken::unless(forgotten.is_none(), "what was purged is not forgotten", || format!("{forgotten:?}"))
+        InvariantViolation::unless(forgotten.is_none(), "what was purged is not forgotten", || format!("{forgotten:?}"))
     }
 }
 
@@ -505,25 +534,25 @@ mod tests {
     }
 
     /// What a chain makes of a step at store time `at`.
-    fn recorded(before: &Root, next: Option<Root>, at: u64) -> Root {
+    fn recorded(before: &RootState, next: Option<RootState>, at: u64) -> RootState {
         let mut next = next.unwrap_or_else(|| before.clone());
-        next.sound().and_then(|()| next.follows(before)).unwrap();
-        next.settle(StoreSecond::from_unix(at));
+        next.check_state().and_then(|()| next.check_transition(before)).unwrap();
+        next.apply_store_time(StoreSecond::from_unix(at));
         next
     }
 
-    fn resource(name: &str, uid: &str) -> Owner {
+    fn resource(name: &str, uid: &str) -> IndexOwner {
         let (cluster, namespace) = ("c".to_owned(), "ns".to_owned());
-        Owner::Resource { cluster, namespace, name: name.to_owned(), uid: uid.to_owned() }
+        IndexOwner::Resource { cluster, namespace, name: name.to_owned(), uid: uid.to_owned() }
     }
 
-    fn index(url: &str, owner: Owner) -> Registered {
-        Registered { url: url.to_owned(), owner, generation: Generation::first() }
+    fn index(url: &str, owner: IndexOwner) -> IndexRegistration {
+        IndexRegistration { url: url.to_owned(), owner, generation: Generation::first() }
     }
 
     #[test]
     fn the_first_indexer_sets_the_parameters_and_a_differing_flag_is_refused() {
-        let empty = Root::default();
+        let empty = RootState::default();
         let root = recorded(&empty, empty.ensure(&seconds(600)).unwrap(), 1000);
         assert_eq!(root.schedule(), Some(ParameterSchedule::constant(seconds(600))));
         assert_eq!(root.ensure(&seconds(600)), Ok(None));
@@ -535,7 +564,7 @@ mod tests {
 
     #[test]
     fn a_change_is_dated_by_the_store_time_of_its_record_and_by_nothing_else() {
-        let empty = Root::default();
+        let empty = RootState::default();
         let first = recorded(&empty, empty.ensure(&seconds(600)).unwrap(), 1000);
         let changed = recorded(&first, first.set_parameters(&seconds(60)).unwrap(), 5000);
         let expected = ParameterSchedule::constant(seconds(600)).changed(seconds(60), StoreSecond::from_unix(5000));
@@ -551,82 +580,88 @@ mod tests {
 
     #[test]
     fn nothing_changes_what_was_never_set_and_nothing_impossible_is_set() {
-        let root = Root::default();
-        assert_eq!(root.set_parameters(&seconds(60)), Err(Refused::NoParameters));
+        let root = RootState::default();
+        assert_eq!(root.set_parameters(&seconds(60)), Err(TransactionRejected::NoParameters));
         for impossible in [seconds(0), seconds(8 * 24 * 3600)] {
-            assert!(matches!(root.ensure(&impossible), Err(Refused::ParameterUnusable { name: "expiry", .. })));
+            assert!(matches!(
+                root.ensure(&impossible),
+                Err(TransactionRejected::ParameterUnusable { name: "expiry", .. })
+            ));
         }
     }
 
     #[test]
     fn recorded_parameters_never_change() {
-        let empty = Root::default();
+        let empty = RootState::default();
         let root = recorded(&empty, empty.ensure(&seconds(600)).unwrap(), 1000);
         let mut moved = root.clone();
         moved.parameters[0].recorded = Some(StoreSecond::from_unix(2000));
-        assert!(moved.follows(&root).is_err());
+        assert!(moved.check_transition(&root).is_err());
     }
 
     #[test]
     fn one_prefix_has_one_owner() {
-        let empty = Root::default();
+        let empty = RootState::default();
         let mine = index("s3://b/index", resource("a", "1"));
         let (how, next) = empty.register_index("a", &mine, None).unwrap();
-        assert_eq!(how, Registration::New);
+        assert_eq!(how, RegistrationOutcome::New);
         let root = recorded(&empty, next, 1);
-        assert_eq!(root.register_index("a", &mine, None).unwrap(), (Registration::Known, None));
+        assert_eq!(root.register_index("a", &mine, None).unwrap(), (RegistrationOutcome::Known, None));
 
         let again = index("s3://b/index", resource("a", "2"));
         let (how, _) = root.register_index("a", &again, None).unwrap();
-        assert_eq!(how, Registration::Renewed { from: resource("a", "1") });
+        assert_eq!(how, RegistrationOutcome::Renewed { from: resource("a", "1") });
 
-        let theirs = index("s3://b/index/", Owner::Named { name: "laptop".to_owned() });
+        let theirs = index("s3://b/index/", IndexOwner::Named { name: "laptop".to_owned() });
         for name in ["a", "b"] {
             let refused = root.register_index(name, &theirs, Some("7")).unwrap_err();
-            assert!(matches!(refused, Refused::OwnedByAnother { .. }), "{refused}");
+            assert!(matches!(refused, TransactionRejected::OwnedByAnother { .. }), "{refused}");
         }
         let (how, next) = root.register_index("a", &theirs, Some("1")).unwrap();
-        assert_eq!(how, Registration::Adopted { from: resource("a", "1") });
+        assert_eq!(how, RegistrationOutcome::Adopted { from: resource("a", "1") });
         assert_eq!(next.unwrap().indexes["a"], theirs);
     }
 
     #[test]
     fn two_indexes_on_one_log_are_fine_unless_their_prefixes_overlap() {
-        let empty = Root::default();
+        let empty = RootState::default();
         let next = empty.register_index("a", &index("s3://b/index", resource("a", "1")), None).unwrap().1;
         let root = recorded(&empty, next, 1);
         assert!(root.register_index("b", &index("s3://b/index2", resource("b", "2")), None).is_ok());
         let below = index("s3://b/index/sub", resource("a", "1"));
-        assert!(matches!(root.register_index("b", &below, None), Err(Refused::Overlaps { .. })));
+        assert!(matches!(root.register_index("b", &below, None), Err(TransactionRejected::Overlaps { .. })));
     }
 
     #[test]
     fn one_log_has_one_cleaner_and_its_floor_never_goes_back() {
-        let empty = Root::default();
-        let cleaner = |index: &str| Cleaner { index: index.to_owned(), owner: resource("a", "1") };
+        let empty = RootState::default();
+        let cleaner = |index: &str| LogCleaner { index: index.to_owned(), owner: resource("a", "1") };
         let root = recorded(&empty, empty.set_cleaner(&cleaner("a")).unwrap(), 1);
         assert_eq!(root.set_cleaner(&cleaner("a")), Ok(None));
-        assert!(matches!(root.set_cleaner(&cleaner("b")), Err(Refused::SecondCleaner { .. })));
+        assert!(matches!(root.set_cleaner(&cleaner("b")), Err(TransactionRejected::SecondCleaner { .. })));
         let at = |unix| Cursor(StoreSecond::from_unix(unix));
         let root = recorded(&root, root.raise_floor(at(9)).unwrap(), 2);
-        assert!(matches!(root.raise_floor(at(8)), Err(Refused::FloorBack { .. })));
-        assert!(Root { floor: None, ..root.clone() }.follows(&root).is_err());
+        assert!(matches!(root.raise_floor(at(8)), Err(TransactionRejected::FloorBack { .. })));
+        assert!(RootState { floor: None, ..root.clone() }.check_transition(&root).is_err());
     }
 
     #[test]
     fn a_consumers_name_is_its_owners() {
-        let empty = Root::default();
-        let consumer = |name: &str| Consumer { index: "a".to_owned(), owner: resource(name, "1") };
+        let empty = RootState::default();
+        let consumer = |name: &str| FeedConsumer { index: "a".to_owned(), owner: resource(name, "1") };
         let root = recorded(&empty, empty.register_consumer("sink", &consumer("a")).unwrap(), 1);
         assert_eq!(root.register_consumer("sink", &consumer("a")), Ok(None));
-        assert!(matches!(root.register_consumer("sink", &consumer("b")), Err(Refused::OwnedByAnother { .. })));
+        assert!(matches!(
+            root.register_consumer("sink", &consumer("b")),
+            Err(TransactionRejected::OwnedByAnother { .. })
+        ));
     }
 
     proptest! {
         /// However many changes, at whatever store times: each is dated once, and the horizon never goes back.
         #[test]
         fn the_schedule_only_grows(changes in prop::collection::vec((1u64..1000, 0u64..2000), 1..12)) {
-            let empty = Root::default();
+            let empty = RootState::default();
             let mut now = 1_600_000_000;
             let mut root = recorded(&empty, empty.ensure(&seconds(changes[0].0)).unwrap(), now);
             let mut horizon = StoreSecond::default();

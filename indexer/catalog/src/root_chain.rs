@@ -7,12 +7,14 @@ use std::{
 
 use async_trait::async_trait;
 use serde::Serialize;
-use tidemark_store::Entropy;
+use tidemark_store::{Chain, ChainRecord, Entropy};
 use tidemark_wal::{Log, LogParameters, ParameterSchedule, ParameterSource, ParameterSourceError};
 
 use crate::{
-    Chain, ChainError, Claim, Cleaner, Consumer, Cursor, Generation, LogId, Owner, Registered, Registration, Root,
-    Slot, error::Refused,
+    error::{CatalogError, TransactionRejected},
+    manifest::{Cursor, LogClaim},
+    names::Generation,
+    root::{FeedConsumer, IndexOwner, IndexRegistration, LogCleaner, LogId, RegistrationOutcome, RootState},
 };
 
 /// The records below `<log>/.tidemark/root/`, which sorts before every token. Cheap to clone; clones share the newest
@@ -22,8 +24,8 @@ pub struct RootChain {
     /// The log's URL.
     log: Arc<str>,
     entropy: Entropy,
-    chain: Chain<Root>,
-    newest: Arc<Mutex<Option<Slot<Root>>>>,
+    chain: Chain<RootState>,
+    newest: Arc<Mutex<Option<ChainRecord<RootState>>>>,
 }
 
 impl RootChain {
@@ -35,26 +37,26 @@ impl RootChain {
     }
 
     /// The chain itself.
-    pub fn chain(&self) -> &Chain<Root> {
+    pub fn chain(&self) -> &Chain<RootState> {
         &self.chain
     }
 
     /// The head as it is now, never from memory; `None` before the first record.
-    pub async fn head(&self) -> Result<Option<Slot<Root>>, ChainError> {
+    pub async fn head(&self) -> Result<Option<ChainRecord<RootState>>, CatalogError> {
         let head = match self.known() {
-            Some(known) => Some(self.chain.newer(&known).await?.unwrap_or(known)),
+            Some(known) => Some(self.chain.latest_after(&known).await?.unwrap_or(known)),
             None => self.chain.latest().await?,
         };
         Ok(head.map(|head| self.keep(head)))
     }
 
     /// The state as it is now, never from memory; empty before the first record.
-    pub async fn state(&self) -> Result<Root, ChainError> {
+    pub async fn state(&self) -> Result<RootState, CatalogError> {
         Ok(self.head().await?.map(|head| head.state).unwrap_or_default())
     }
 
     /// What tells the log from every other one, which never changes; `None` before the first record.
-    pub async fn id(&self) -> Result<Option<LogId>, ChainError> {
+    pub async fn id(&self) -> Result<Option<LogId>, CatalogError> {
         let known = self.known().and_then(|slot| slot.state.id);
         match known {
             Some(id) => Ok(Some(id)),
@@ -63,7 +65,7 @@ impl RootChain {
     }
 
     /// What the index `name` says of itself, as this process registered it.
-    pub(crate) async fn claim(&self, name: &str) -> Result<Claim, ChainError> {
+    pub(crate) async fn claim(&self, name: &str) -> Result<LogClaim, CatalogError> {
         let root = match self.known() {
             Some(slot) => slot.state,
             None => self.state().await?,
@@ -72,18 +74,18 @@ impl RootChain {
     }
 
     /// The parameters' schedule as it is now; `None` before the first indexer has set them.
-    pub async fn parameters(&self) -> Result<Option<ParameterSchedule>, ChainError> {
+    pub async fn parameters(&self) -> Result<Option<ParameterSchedule>, CatalogError> {
         Ok(self.state().await?.schedule())
     }
 
     /// The first indexer sets the log's parameters; every later one must want the same. Refused, with both values named,
     /// if it does not.
-    pub async fn ensure(&self, parameters: &LogParameters) -> Result<ParameterSchedule, ChainError> {
+    pub async fn ensure(&self, parameters: &LogParameters) -> Result<ParameterSchedule, CatalogError> {
         self.step(|root| root.ensure(parameters)).await?.schedule().ok_or_else(no_parameters)
     }
 
     /// Changes the log's parameters, from [`tidemark_wal::PARAMETER_CHANGE_DELAY`] + `V` after the store time of the new record on.
-    pub async fn set_parameters(&self, parameters: &LogParameters) -> Result<ParameterSchedule, ChainError> {
+    pub async fn set_parameters(&self, parameters: &LogParameters) -> Result<ParameterSchedule, CatalogError> {
         self.step(|root| root.set_parameters(parameters)).await?.schedule().ok_or_else(no_parameters)
     }
 
@@ -91,9 +93,9 @@ impl RootChain {
     /// the answer.
     pub async fn record_probes<R: Serialize>(
         &self,
-        head: Option<Slot<Root>>,
+        head: Option<ChainRecord<RootState>>,
         reports: &BTreeMap<String, R>,
-    ) -> Result<Option<Slot<Root>>, ChainError> {
+    ) -> Result<Option<ChainRecord<RootState>>, CatalogError> {
         let values =
             reports.iter().map(|(url, report)| (url.clone(), serde_json::to_value(report).unwrap_or_default()));
         let values = values.collect();
@@ -101,15 +103,15 @@ impl RootChain {
     }
 
     /// [`Self::ensure`] and [`Self::register_index`] in one record. `head` is the chain's head as it was just read.
-    pub async fn enrol(
+    pub async fn register(
         &self,
-        head: Option<Slot<Root>>,
+        head: Option<ChainRecord<RootState>>,
         parameters: &LogParameters,
         name: &str,
-        index: &Registered,
+        index: &IndexRegistration,
         adopt: Option<&str>,
-    ) -> Result<Registration, ChainError> {
-        let how = Mutex::new(Registration::Known);
+    ) -> Result<RegistrationOutcome, CatalogError> {
+        let how = Mutex::new(RegistrationOutcome::Known);
         self.step_from(head, |root| {
             let set = root.ensure(parameters)?;
             let registered = registered(set.as_ref().unwrap_or(root), name, index, adopt, &how)?;
@@ -119,59 +121,59 @@ impl RootChain {
         Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Registers an index, or learns that it is another owner's. See [`Root::register_index`].
+    /// Registers an index, or learns that it is another owner's. See [`RootState::register_index`].
     pub async fn register_index(
         &self,
         name: &str,
-        index: &Registered,
+        index: &IndexRegistration,
         adopt: Option<&str>,
-    ) -> Result<Registration, ChainError> {
-        let how = Mutex::new(Registration::Known);
+    ) -> Result<RegistrationOutcome, CatalogError> {
+        let how = Mutex::new(RegistrationOutcome::Known);
         self.step(|root| registered(root, name, index, adopt, &how)).await?;
         Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes the purged index of `owner` off the register. See [`Root::purge_index`].
+    /// Takes the purged index of `owner` off the register. See [`RootState::purge_index`].
     pub(crate) async fn purge_index(
         &self,
         name: &str,
-        owner: &Owner,
+        owner: &IndexOwner,
         generation: &Generation,
-    ) -> Result<(), ChainError> {
+    ) -> Result<(), CatalogError> {
         self.step(|root| root.purge_index(name, owner, generation)).await.map(drop)
     }
 
-    /// Takes an index off the register that another log has. See [`Root::lose_index`].
-    pub(crate) async fn lose_index(
+    /// Takes an index off the register that another log has. See [`RootState::unregister_lost_index`].
+    pub(crate) async fn unregister_lost_index(
         &self,
         name: &str,
-        owner: &Owner,
+        owner: &IndexOwner,
         last: Option<&Generation>,
         to: &Generation,
-    ) -> Result<(), ChainError> {
-        self.step(|root| Ok(root.lose_index(name, owner, last, to))).await.map(drop)
+    ) -> Result<(), CatalogError> {
+        self.step(|root| Ok(root.unregister_lost_index(name, owner, last, to))).await.map(drop)
     }
 
     /// Makes `cleaner` the one cleaner of the log.
-    pub async fn set_cleaner(&self, cleaner: &Cleaner) -> Result<(), ChainError> {
+    pub async fn set_cleaner(&self, cleaner: &LogCleaner) -> Result<(), CatalogError> {
         self.step(|root| root.set_cleaner(cleaner)).await.map(drop)
     }
 
     /// Raises the log floor.
-    pub async fn raise_floor(&self, to: Cursor) -> Result<(), ChainError> {
+    pub async fn raise_floor(&self, to: Cursor) -> Result<(), CatalogError> {
         self.step(|root| root.raise_floor(to)).await.map(drop)
     }
 
     /// Registers a consumer.
-    pub async fn register_consumer(&self, name: &str, consumer: &Consumer) -> Result<(), ChainError> {
+    pub async fn register_consumer(&self, name: &str, consumer: &FeedConsumer) -> Result<(), CatalogError> {
         self.step(|root| root.register_consumer(name, consumer)).await.map(drop)
     }
 
     /// Appends what `transaction` makes of the head, unless it leaves it as it is.
     async fn step(
         &self,
-        transaction: impl Fn(&Root) -> Result<Option<Root>, Refused> + Send + Sync,
-    ) -> Result<Root, ChainError> {
+        transaction: impl Fn(&RootState) -> Result<Option<RootState>, TransactionRejected> + Send + Sync,
+    ) -> Result<RootState, CatalogError> {
         let slot = self.step_from(self.head().await?, transaction).await?;
         Ok(slot.map(|slot| slot.state).unwrap_or_default())
     }
@@ -179,25 +181,25 @@ impl RootChain {
     /// As [`Self::step`], from the head that was just read. Gives the head as it is afterwards.
     async fn step_from(
         &self,
-        head: Option<Slot<Root>>,
-        transaction: impl Fn(&Root) -> Result<Option<Root>, Refused> + Send + Sync,
-    ) -> Result<Option<Slot<Root>>, ChainError> {
-        let (empty, id) = (Root::default(), LogId(self.entropy.nonce()));
-        let step = |root: Option<&Root>| Ok(transaction(root.unwrap_or(&empty))?.map(|next| next.identified(&id)));
+        head: Option<ChainRecord<RootState>>,
+        transaction: impl Fn(&RootState) -> Result<Option<RootState>, TransactionRejected> + Send + Sync,
+    ) -> Result<Option<ChainRecord<RootState>>, CatalogError> {
+        let (empty, id) = (RootState::default(), LogId(self.entropy.nonce()));
+        let step = |root: Option<&RootState>| Ok(transaction(root.unwrap_or(&empty))?.map(|next| next.identified(&id)));
         match self.chain.append(head, step).await {
             Ok(slot) => Ok(Some(self.keep(slot))),
             // Nothing to change in a chain without records.
-            Err(ChainError::Refused(Refused::Empty)) => Ok(None),
+            Err(CatalogError::Rejected(TransactionRejected::Empty)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn known(&self) -> Option<Slot<Root>> {
+    fn known(&self) -> Option<ChainRecord<RootState>> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Remembers the newest record, so that no later answer goes back behind it.
-    fn keep(&self, slot: Slot<Root>) -> Slot<Root> {
+    fn keep(&self, slot: ChainRecord<RootState>) -> ChainRecord<RootState> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if newest.as_ref().is_none_or(|known| known.number < slot.number) {
             *newest = Some(slot.clone());
@@ -208,20 +210,20 @@ impl RootChain {
 
 /// What a registration makes of the root; `how` hears how the index came to be registered.
 fn registered(
-    root: &Root,
+    root: &RootState,
     name: &str,
-    index: &Registered,
+    index: &IndexRegistration,
     adopt: Option<&str>,
-    how: &Mutex<Registration>,
-) -> Result<Option<Root>, Refused> {
+    how: &Mutex<RegistrationOutcome>,
+) -> Result<Option<RootState>, TransactionRejected> {
     let (registration, next) = root.register_index(name, index, adopt)?;
     *how.lock().unwrap_or_else(PoisonError::into_inner) = registration;
     // An index is written on behalf of a log that can be told from others.
     Ok(next.or_else(|| root.id.is_none().then(|| root.clone())))
 }
 
-fn no_parameters() -> ChainError {
-    Refused::NoParameters.into()
+fn no_parameters() -> CatalogError {
+    TransactionRejected::NoParameters.into()
 }
 
 #[async_trait]

@@ -7,34 +7,34 @@
 use std::{convert::Infallible, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tidemark_store::{
-    Clock, Store, StoreError, StoreSecond,
-    planted::{Fault, planted},
-};
+use tidemark_store::{ChainRecord, Clock, Store, StoreError, StoreSecond};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    AcquireError, ChainError, Compaction, Holder, IndexChain, Manifest, Publication, PublishError, Refused, Slot,
+    error::{AcquireError, CatalogError, PublishError, TransactionRejected},
+    index::IndexChain,
+    manifest::{CompactionResult, LeaseHolder, Manifest, PublishRequest},
+    mutants,
 };
 
 /// How often the holder shows that it lives.
-pub const HEARTBEAT: Duration = Duration::from_secs(15);
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// How long the holder's heartbeat must stand still before a candidate takes over.
-pub const SILENCE: Duration = Duration::from_mins(1);
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often a candidate looks.
-const LOOK: Duration = Duration::from_secs(5);
+const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How many hasty take-overs in a row go without a wait.
-const FREE_TAKEOVERS: u32 = 2;
+const MAX_IMMEDIATE_TAKEOVERS: u32 = 2;
 /// The longest wait before a hasty take-over.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const MAX_TAKEOVER_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Who a writer is: a pod's UID, the owner of a folder's lock, or a random text. Whoever has it is the same writer, started
 /// again; so two processes that run at once never share one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Identity(pub String);
+pub struct WriterIdentity(pub String);
 
-impl fmt::Display for Identity {
+impl fmt::Display for WriterIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -42,14 +42,14 @@ impl fmt::Display for Identity {
 
 /// Why a candidate waits. It is ready all the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Waiting {
+pub enum StandbyReason {
     /// Another writer holds the index.
     ForHolder {
         /// Who.
-        holder: Identity,
+        holder: WriterIdentity,
         /// In which epoch.
         epoch: u64,
-        /// For how long its heartbeat was seen standing still; it is succeeded after [`SILENCE`].
+        /// For how long its heartbeat was seen standing still; it is succeeded after [`HEARTBEAT_TIMEOUT`].
         silent: Duration,
     },
     /// The holder or its heartbeat could not be read: nothing is known of it, so it is not succeeded.
@@ -64,7 +64,7 @@ pub enum Waiting {
     },
 }
 
-/// Shows for ever that the owner of `clock` lives: a probe every [`HEARTBEAT`].
+/// Shows for ever that the owner of `clock` lives: a probe every [`HEARTBEAT_INTERVAL`].
 ///
 /// The holder runs it for as long as it holds the index, beside everything else that it does, and drops it to stop. A probe
 /// that fails is logged and made again a second later.
@@ -72,7 +72,7 @@ pub async fn heartbeat(clock: &Clock) -> Infallible {
     loop {
         let started = Instant::now();
         match clock.probe().await {
-            Ok(_) => sleep_until(started + HEARTBEAT).await,
+            Ok(_) => sleep_until(started + HEARTBEAT_INTERVAL).await,
             Err(error) => {
                 tracing::warn!(%error, "no heartbeat: a standby takes over if this lasts");
                 sleep(Duration::from_secs(1)).await;
@@ -83,30 +83,30 @@ pub async fn heartbeat(clock: &Clock) -> Infallible {
 
 /// For how long a heartbeat was seen standing still.
 #[derive(Debug, Default)]
-struct Silence {
+struct HeartbeatMonitor {
     epoch: u64,
-    last: Option<Look>,
+    last: Option<HeartbeatReading>,
     still: Duration,
 }
 
 /// A successful look at a heartbeat.
 #[derive(Debug)]
-struct Look {
+struct HeartbeatReading {
     started: Instant,
     ended: Instant,
     beat: Option<(StoreSecond, Option<String>)>,
 }
 
-impl Silence {
-    /// Takes a look into account: only what lies between two looks at most [`HEARTBEAT`] apart counts, so that neither an
+impl HeartbeatMonitor {
+    /// Takes a look into account: only what lies between two looks at most [`HEARTBEAT_INTERVAL`] apart counts, so that neither an
     /// outage, during which nobody can show that he lives, nor a pause of this process counts as silence.
-    fn saw(&mut self, epoch: u64, look: Look) {
+    fn saw(&mut self, epoch: u64, look: HeartbeatReading) {
         if self.epoch != epoch {
             *self = Self { epoch, ..Self::default() };
         }
         match &self.last {
             Some(last) if last.beat != look.beat => self.still = Duration::ZERO,
-            Some(last) if look.ended.duration_since(last.started) <= HEARTBEAT => {
+            Some(last) if look.ended.duration_since(last.started) <= HEARTBEAT_INTERVAL => {
                 self.still += look.started.duration_since(last.ended);
             }
             _ => {}
@@ -114,10 +114,10 @@ impl Silence {
         self.last = Some(look);
     }
 
-    async fn look(&mut self, epoch: u64, beats: &Store, key: &str) -> Result<(), StoreError> {
+    async fn look(&mut self, epoch: u64, heartbeats: &Store, key: &str) -> Result<(), StoreError> {
         let started = Instant::now();
-        let beat = beats.head(key).await?.map(|info| (info.time, info.etag));
-        self.saw(epoch, Look { started, ended: Instant::now(), beat });
+        let beat = heartbeats.head(key).await?.map(|info| (info.time, info.etag));
+        self.saw(epoch, HeartbeatReading { started, ended: Instant::now(), beat });
         Ok(())
     }
 
@@ -130,22 +130,22 @@ impl Silence {
 impl IndexChain {
     /// Becomes the index's writer: waits, ready, until that is allowed, and takes the index over.
     ///
-    /// Allowed is it if nobody holds the index, if the holder is this `identity`, or if the holder's heartbeat in `beats`
-    /// (the log's own store) has stood still for [`SILENCE`]. `on_wait` hears at every look why the candidate waits. The
+    /// Allowed is it if nobody holds the index, if the holder is this `identity`, or if the holder's heartbeat in `heartbeats`
+    /// (the log's own store) has stood still for [`HEARTBEAT_TIMEOUT`]. `on_wait` hears at every look why the candidate waits. The
     /// future may be dropped at any time. `clock` must be the one whose [`heartbeat`] the caller runs afterwards.
     pub async fn acquire(
         &self,
-        identity: Identity,
+        identity: WriterIdentity,
         clock: &Clock,
-        beats: &Store,
-        on_wait: impl Fn(Waiting) + Send,
-    ) -> Result<Writership, AcquireError> {
-        let mut candidate = Candidate {
+        heartbeats: &Store,
+        on_wait: impl Fn(StandbyReason) + Send,
+    ) -> Result<WriterLease, AcquireError> {
+        let mut candidate = WriterCandidate {
             chain: self,
             identity,
             clock,
-            beats,
-            silence: Silence::default(),
+            heartbeats,
+            silence: HeartbeatMonitor::default(),
             backed_off: None,
             failure: None,
         };
@@ -153,11 +153,11 @@ impl IndexChain {
         loop {
             seen = candidate.look(seen).await?;
             match candidate.next(seen.as_ref()).await? {
-                Next::Wait(why, span) => {
-                    on_wait(candidate.failure.take().map_or(why, |error| Waiting::Unanswered { error }));
+                CandidateStep::Wait(why, span) => {
+                    on_wait(candidate.failure.take().map_or(why, |error| StandbyReason::Unanswered { error }));
                     sleep(span).await;
                 }
-                Next::Take { hasty } => {
+                CandidateStep::Take { hasty } => {
                     if let Some(writership) = candidate.take(seen.clone(), hasty).await? {
                         return Ok(writership);
                     }
@@ -168,12 +168,12 @@ impl IndexChain {
 }
 
 /// Somebody who wants to become the writer.
-struct Candidate<'a> {
+struct WriterCandidate<'a> {
     chain: &'a IndexChain,
-    identity: Identity,
+    identity: WriterIdentity,
     clock: &'a Clock,
-    beats: &'a Store,
-    silence: Silence,
+    heartbeats: &'a Store,
+    silence: HeartbeatMonitor,
     /// The epoch before whose succession it has backed off already.
     backed_off: Option<u64>,
     /// Why the last look told nothing.
@@ -181,20 +181,23 @@ struct Candidate<'a> {
 }
 
 /// What a candidate does next.
-enum Next {
-    Wait(Waiting, Duration),
+enum CandidateStep {
+    Wait(StandbyReason, Duration),
     Take { hasty: bool },
 }
 
-impl Candidate<'_> {
+impl WriterCandidate<'_> {
     /// The latest manifest; the one seen before if the store fails just now.
-    async fn look(&mut self, seen: Option<Slot<Manifest>>) -> Result<Option<Slot<Manifest>>, ChainError> {
+    async fn look(
+        &mut self,
+        seen: Option<ChainRecord<Manifest>>,
+    ) -> Result<Option<ChainRecord<Manifest>>, CatalogError> {
         let Some(seen) = seen else {
             return self.chain.latest().await;
         };
-        match self.chain.poll(&seen).await {
+        match self.chain.poll_newer(&seen).await {
             Ok(newer) => Ok(Some(newer.unwrap_or(seen))),
-            Err(ChainError::Store(error @ StoreError::Failed { .. })) => {
+            Err(CatalogError::Store(error @ StoreError::Failed { .. })) => {
                 tracing::warn!(%error, "the standby could not read the index, and goes on waiting");
                 self.failure = Some(error);
                 Ok(Some(seen))
@@ -203,17 +206,14 @@ impl Candidate<'_> {
         }
     }
 
-    async fn next(&mut self, seen: Option<&Slot<Manifest>>) -> Result<Next, AcquireError> {
-        let Some(Slot { state, .. }) = seen else {
-            return Ok(Next::Take { hasty: false });
+    async fn next(&mut self, seen: Option<&ChainRecord<Manifest>>) -> Result<CandidateStep, AcquireError> {
+        let Some(ChainRecord { state, .. }) = seen else {
+            return Ok(CandidateStep::Take { hasty: false });
         };
-        state.not_closed().map_err(ChainError::from)?;
+        state.not_closed().map_err(CatalogError::from)?;
         let Some(holder) = &state.holder else {
-            return Ok(Next::Take { hasty: false });
+            return Ok(CandidateStep::Take { hasty: false });
         };
-        if planted(Fault::CandidatesFenceEachOther) {
-            return Ok(Next::Take { hasty: false });
-        }
         if let Some(wait) = self.wait_for(state.epoch, holder).await? {
             return Ok(wait);
         }
@@ -221,11 +221,11 @@ impl Candidate<'_> {
     }
 
     /// Waits while another holder lives.
-    async fn wait_for(&mut self, epoch: u64, holder: &Holder) -> Result<Option<Next>, ChainError> {
+    async fn wait_for(&mut self, epoch: u64, holder: &LeaseHolder) -> Result<Option<CandidateStep>, CatalogError> {
         if holder.identity == self.identity {
             return Ok(None);
         }
-        match self.silence.look(epoch, self.beats, &holder.heartbeat).await {
+        match self.silence.look(epoch, self.heartbeats, &holder.heartbeat).await {
             Ok(()) => {}
             Err(error @ StoreError::Failed { .. }) => {
                 tracing::warn!(%error, "the standby could not read the holder's heartbeat, which counts for nothing");
@@ -234,30 +234,35 @@ impl Candidate<'_> {
             Err(error) => return Err(error.into()),
         }
         let silent = self.silence.of(epoch);
-        let why = Waiting::ForHolder { holder: holder.identity.clone(), epoch, silent };
-        Ok((silent < SILENCE).then_some(Next::Wait(why, LOOK)))
+        let why = StandbyReason::ForHolder { holder: holder.identity.clone(), epoch, silent };
+        Ok((silent < HEARTBEAT_TIMEOUT).then_some(CandidateStep::Wait(why, STANDBY_POLL_INTERVAL)))
     }
 
     /// Waits once before a take-over that follows others in haste.
-    async fn back_off(&mut self, state: &Manifest, holder: &Holder) -> Result<Next, AcquireError> {
+    async fn back_off(&mut self, state: &Manifest, holder: &LeaseHolder) -> Result<CandidateStep, AcquireError> {
         let now = self.clock.probe().await?.now;
-        let hasty = holder.since.is_some_and(|since| now.since(since) < SILENCE);
+        let hasty = holder.since.is_some_and(|since| now.since(since) < HEARTBEAT_TIMEOUT);
         let wait = wait_before(state.hasty_takeovers);
         if !hasty || wait.is_zero() || self.backed_off == Some(state.epoch) {
-            return Ok(Next::Take { hasty });
+            return Ok(CandidateStep::Take { hasty });
         }
         self.backed_off = Some(state.epoch);
         let share = f64::from(u16::from_be_bytes(self.chain.entropy().bytes())) / f64::from(u16::MAX);
         let wait = wait.mul_f64(0.5 + share / 2.0);
-        Ok(Next::Wait(Waiting::BackingOff { wait }, wait))
+        Ok(CandidateStep::Wait(StandbyReason::BackingOff { wait }, wait))
     }
 
     /// Publishes the next epoch; `None` if somebody else did so first.
-    async fn take(&self, seen: Option<Slot<Manifest>>, hasty: bool) -> Result<Option<Writership>, AcquireError> {
+    async fn take(
+        &self,
+        seen: Option<ChainRecord<Manifest>>,
+        hasty: bool,
+    ) -> Result<Option<WriterLease>, AcquireError> {
         let claims = self.chain.claims().await?;
         // The heartbeat moves before anybody looks for it.
         self.clock.probe().await?;
-        let holder = Holder { identity: self.identity.clone(), heartbeat: self.clock.heartbeat_key(), since: None };
+        let holder =
+            LeaseHolder { identity: self.identity.clone(), heartbeat: self.clock.heartbeat_key(), since: None };
         let saw = seen.as_ref().map_or(0, |slot| slot.state.epoch);
         let first = Manifest::new(self.chain.generation().clone());
         let taken = self.chain.chain().append(seen, |state| {
@@ -265,8 +270,8 @@ impl Candidate<'_> {
             state.take_over(saw, holder.clone(), hasty).and_then(&claims).map(Some)
         });
         match taken.await {
-            Ok(slot) => Ok(Some(Writership::new(self.chain.clone(), slot))),
-            Err(ChainError::Refused(Refused::Fenced { .. })) => Ok(None),
+            Ok(slot) => Ok(Some(WriterLease::new(self.chain.clone(), slot))),
+            Err(CatalogError::Rejected(TransactionRejected::Fenced { .. })) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -274,9 +279,9 @@ impl Candidate<'_> {
 
 /// How long to wait before a take-over that follows others in haste: doubled each time.
 fn wait_before(hasty_takeovers: u32) -> Duration {
-    match hasty_takeovers.checked_sub(FREE_TAKEOVERS) {
+    match hasty_takeovers.checked_sub(MAX_IMMEDIATE_TAKEOVERS) {
         None => Duration::ZERO,
-        Some(excess) => Duration::from_secs(1 << excess.min(5)).min(LONGEST_WAIT),
+        Some(excess) => Duration::from_secs(1 << excess.min(5)).min(MAX_TAKEOVER_BACKOFF),
     }
 }
 
@@ -287,27 +292,27 @@ fn wait_before(hasty_takeovers: u32) -> Duration {
 ///
 /// Dropping a call's future leaves open whether its transaction becomes part of the chain, as a crash does. Later calls
 /// are safe all the same: each is applied to what the chain then holds.
-pub struct Writership {
+pub struct WriterLease {
     chain: IndexChain,
-    slot: Slot<Manifest>,
+    slot: ChainRecord<Manifest>,
     epoch: u64,
-    ended: Option<Ended>,
+    ended: Option<LeaseEnd>,
 }
 
 #[derive(Clone)]
-enum Ended {
+enum LeaseEnd {
     Fenced { by: u64 },
     Unknown { key: String, why: String },
 }
 
-impl Writership {
-    fn new(chain: IndexChain, slot: Slot<Manifest>) -> Self {
+impl WriterLease {
+    fn new(chain: IndexChain, slot: ChainRecord<Manifest>) -> Self {
         let epoch = slot.state.epoch;
         Self { chain, slot, epoch, ended: None }
     }
 
     /// The newest manifest that this writer knows.
-    pub fn manifest(&self) -> &Slot<Manifest> {
+    pub fn manifest(&self) -> &ChainRecord<Manifest> {
         &self.slot
     }
 
@@ -317,37 +322,37 @@ impl Writership {
     }
 
     /// Adds records and marks to the index.
-    pub async fn publish(&mut self, publication: Publication) -> Result<&Slot<Manifest>, PublishError> {
+    pub async fn publish(&mut self, publication: PublishRequest) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.step(|state, epoch| state.publish(epoch, &publication)).await
     }
 
     /// Replaces objects of the index by others that hold the same.
-    pub async fn adopt(&mut self, compaction: Compaction) -> Result<&Slot<Manifest>, PublishError> {
+    pub async fn adopt(&mut self, compaction: CompactionResult) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.step(|state, epoch| state.adopt(epoch, &compaction)).await
     }
 
     /// Looks whether the role is still held. An idle writer calls it now and then, so that it learns that it lost it.
-    pub async fn check(&mut self) -> Result<&Slot<Manifest>, PublishError> {
+    pub async fn check(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.alive()?;
-        if let Some(newer) = self.chain.poll(&self.slot).await? {
+        if let Some(newer) = self.chain.poll_newer(&self.slot).await? {
             self.slot = newer;
         }
         let by = self.slot.state.epoch;
         if by != self.epoch {
-            self.ended = Some(Ended::Fenced { by });
+            self.ended = Some(LeaseEnd::Fenced { by });
             self.alive()?;
         }
         Ok(&self.slot)
     }
 
     /// Ends the generation in favour of `successor`, and the role with it.
-    pub async fn close(mut self, successor: &Manifest) -> Result<Slot<Manifest>, PublishError> {
+    pub async fn close(mut self, successor: &Manifest) -> Result<ChainRecord<Manifest>, PublishError> {
         self.step(|state, epoch| state.close(epoch, successor)).await.cloned()
     }
 
     /// Ends the index for good, and the role with it: the last record of the generation, after which all that it held may
-    /// be deleted. See [`crate::Purge`].
-    pub async fn purge(mut self) -> Result<Slot<Manifest>, PublishError> {
+    /// be deleted. See [`crate::IndexPurge`].
+    pub async fn purge(mut self) -> Result<ChainRecord<Manifest>, PublishError> {
         self.step(Manifest::purge).await.cloned()
     }
 
@@ -358,14 +363,14 @@ impl Writership {
 
     async fn step(
         &mut self,
-        transaction: impl Fn(&Manifest, u64) -> Result<Manifest, Refused> + Send + Sync,
-    ) -> Result<&Slot<Manifest>, PublishError> {
+        transaction: impl Fn(&Manifest, u64) -> Result<Manifest, TransactionRejected> + Send + Sync,
+    ) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.alive()?;
         let epoch = self.epoch;
-        let appended = self
-            .chain
-            .chain()
-            .append(Some(self.slot.clone()), |state| transaction(state.ok_or(Refused::Empty)?, epoch).map(Some));
+        let appended = self.chain.chain().append(Some(self.slot.clone()), |state| {
+            let state = state.ok_or(TransactionRejected::Empty)?;
+            transaction(state, mutants::writer_epoch(epoch, state.epoch)).map(Some)
+        });
         match appended.await.map_err(PublishError::from) {
             Ok(slot) => self.slot = slot,
             Err(error) => {
@@ -379,16 +384,16 @@ impl Writership {
     fn alive(&self) -> Result<(), PublishError> {
         match self.ended.clone() {
             None => Ok(()),
-            Some(Ended::Fenced { by }) => Err(PublishError::Fenced { epoch: self.epoch, by }),
-            Some(Ended::Unknown { key, why }) => Err(PublishError::Unknown { key, why }),
+            Some(LeaseEnd::Fenced { by }) => Err(PublishError::Fenced { epoch: self.epoch, by }),
+            Some(LeaseEnd::Unknown { key, why }) => Err(PublishError::Unknown { key, why }),
         }
     }
 }
 
-fn ended_by(error: &PublishError) -> Option<Ended> {
+fn ended_by(error: &PublishError) -> Option<LeaseEnd> {
     match error {
-        PublishError::Fenced { by, .. } => Some(Ended::Fenced { by: *by }),
-        PublishError::Unknown { key, why } => Some(Ended::Unknown { key: key.clone(), why: why.clone() }),
-        PublishError::Refused(_) | PublishError::Chain(_) => None,
+        PublishError::Fenced { by, .. } => Some(LeaseEnd::Fenced { by: *by }),
+        PublishError::Unknown { key, why } => Some(LeaseEnd::Unknown { key: key.clone(), why: why.clone() }),
+        PublishError::Rejected(_) | PublishError::Chain(_) => None,
     }
 }

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use tidemark_catalog::{
-    Chain, Claim, Cleaner, Consumer, Counts, Cursor, Generation, Holder, Identity, LogId, Manifest, Owner,
-    ParameterSet, Pin, ProbeRecord, Registered, Root, Segment, SetDigest, Sidecar, Tombstone, Totals,
+    Cursor, FeedConsumer, Generation, IndexOwner, IndexRegistration, IndexTotals, LeaseHolder, LogClaim, LogCleaner,
+    LogId, Manifest, ManifestPin, ObjectTombstone, ParameterSet, ProbeRecord, RecordCounts, RootState, SegmentMeta,
+    SetDigest, SidecarMeta, WriterIdentity,
 };
-use tidemark_store::{Entropy, Store, StoreSecond};
+use tidemark_store::{Chain, Entropy, Store, StoreSecond};
 use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
 
 fn second(unix: u64) -> StoreSecond {
@@ -17,8 +18,8 @@ fn digest(outcome: Outcome) -> SetDigest {
     SetDigest::of(Token::from_bytes([1; 20]), 0, outcome, Some(Evidence::Bound))
 }
 
-fn segment(epoch: u64, first: u64) -> Segment {
-    Segment {
+fn segment(epoch: u64, first: u64) -> SegmentMeta {
+    SegmentMeta {
         key: format!("g1/segment/{epoch:020}-{first:032x}"),
         size: 4096,
         checksum: "ab".repeat(32),
@@ -26,19 +27,19 @@ fn segment(epoch: u64, first: u64) -> Segment {
         first: Token::from_bytes([1; 20]),
         last: Token::from_bytes([2; 20]),
         seq: first..first + 7,
-        counts: Counts { committed: 1, late: 1, aborted: 1, malformed: 1, duplicate: 1, fenced: 1, expired: 1 },
+        counts: RecordCounts { committed: 1, late: 1, aborted: 1, malformed: 1, duplicate: 1, fenced: 1, expired: 1 },
         documents: 7,
     }
 }
 
-fn sidecar() -> Sidecar {
-    Sidecar {
+fn sidecar() -> SidecarMeta {
+    SidecarMeta {
         key: format!("g1/sidecar/{:020}-{:032x}", 2, 9),
         size: 64,
         checksum: "cd".repeat(32),
-        superseded: 1,
-        overtaken: 3,
-        counts: Counts { aborted: 1, ..Counts::default() },
+        corrected: 1,
+        outdated: 3,
+        counts: RecordCounts { aborted: 1, ..RecordCounts::default() },
         digest: digest(Outcome::Aborted),
     }
 }
@@ -46,7 +47,7 @@ fn sidecar() -> Sidecar {
 /// A manifest in which everything is in use.
 fn manifest() -> Manifest {
     let (segments, sidecars) = (vec![segment(1, 1), segment(2, 8)], vec![sidecar()]);
-    let pin = Pin {
+    let pin = ManifestPin {
         owner: "snapshot".to_owned(),
         made: Some(second(1_600_000_100)),
         horizon: second(1_600_000_050),
@@ -54,12 +55,12 @@ fn manifest() -> Manifest {
         next_seq: 8,
         segments: vec![segment(1, 1)],
         sidecars: Vec::new(),
-        totals: Totals::of(&[segment(1, 1)], &[]),
+        totals: IndexTotals::of(&[segment(1, 1)], &[]),
     };
     Manifest {
         epoch: 2,
-        holder: Some(Holder {
-            identity: Identity("pod-uid".to_owned()),
+        holder: Some(LeaseHolder {
+            identity: WriterIdentity("pod-uid".to_owned()),
             heartbeat: ".tidemark/clock/pod-uid".to_owned(),
             since: Some(second(1_600_000_000)),
         }),
@@ -67,40 +68,46 @@ fn manifest() -> Manifest {
         horizon: second(1_600_000_500),
         cursor: Cursor(second(1_600_000_400)),
         next_seq: 15,
-        totals: Totals::of(&segments, &sidecars),
+        totals: IndexTotals::of(&segments, &sidecars),
         segments,
         sidecars,
         pins: [("daily".to_owned(), pin)].into(),
-        tombstones: vec![Tombstone { key: "g1/segment/old".to_owned(), unreferenced_at: Some(second(1_600_000_200)) }],
+        tombstones: vec![ObjectTombstone {
+            key: "g1/segment/old".to_owned(),
+            unreferenced_at: Some(second(1_600_000_200)),
+        }],
         until: Some(second(1_600_000_000)),
-        closed: Some(tidemark_catalog::Closed::Successor("g2".parse().unwrap())),
+        closed: Some(tidemark_catalog::GenerationEnd::Successor("g2".parse().unwrap())),
         ..Manifest::new(Generation::first())
     }
 }
 
 /// A root in which everything is in use.
-fn root() -> Root {
-    let owner = Owner::Resource {
+fn root() -> RootState {
+    let owner = IndexOwner::Resource {
         cluster: "cluster".to_owned(),
         namespace: "namespace".to_owned(),
         name: "name".to_owned(),
         uid: "uid".to_owned(),
     };
-    let index =
-        Registered { url: "s3://bucket/index".to_owned(), owner: owner.clone(), generation: Generation::first() };
+    let index = IndexRegistration {
+        url: "s3://bucket/index".to_owned(),
+        owner: owner.clone(),
+        generation: Generation::first(),
+    };
     let parameters = LogParameters::with_expiry(std::time::Duration::from_millis(600_500));
     let probe = ProbeRecord { report: serde_json::json!({"passed": true}), recorded: Some(second(1_600_000_001)) };
-    Root {
+    RootState {
         id: None,
         parameters: vec![ParameterSet { parameters, recorded: Some(second(1_600_000_000)) }],
         probes: [("s3://bucket/log".to_owned(), probe)].into(),
         indexes: [("main".to_owned(), index)].into(),
         purged: std::collections::BTreeMap::new(),
-        cleaner: Some(Cleaner { index: "main".to_owned(), owner }),
+        cleaner: Some(LogCleaner { index: "main".to_owned(), owner }),
         floor: Some(Cursor(second(1_500_000_000))),
         consumers: [(
             "sink".to_owned(),
-            Consumer { index: "main".to_owned(), owner: Owner::Named { name: "laptop".to_owned() } },
+            FeedConsumer { index: "main".to_owned(), owner: IndexOwner::Named { name: "laptop".to_owned() } },
         )]
         .into(),
     }
@@ -142,10 +149,10 @@ fn root_1() {
 /// What tells a log from every other one, in its root and in an index that holds its records.
 #[test]
 fn a_claim_of_root_1_and_manifest_1() {
-    let root = Root { id: Some(LogId("0123456789abcdef".repeat(2))), ..root() };
+    let root = RootState { id: Some(LogId("0123456789abcdef".repeat(2))), ..root() };
     golden("root-1-id.json", include_str!("formats/root-1-id.json"), &root);
     let (log, owner) = (root.id.unwrap(), root.indexes["main"].owner.clone());
-    let claimed = Manifest { claim: Some(Claim { log, url: "s3://bucket/log".to_owned(), owner }), ..manifest() };
+    let claimed = Manifest { claim: Some(LogClaim { log, url: "s3://bucket/log".to_owned(), owner }), ..manifest() };
     golden("manifest-1-claim.json", include_str!("formats/manifest-1-claim.json"), &claimed);
 }
 
@@ -173,7 +180,7 @@ async fn record_1() {
     let first = Manifest { epoch: 1, ..Manifest::new(Generation::first()) };
     let second = first.take_over(
         1,
-        Holder { identity: Identity("a".to_owned()), heartbeat: "b".to_owned(), since: None },
+        LeaseHolder { identity: WriterIdentity("a".to_owned()), heartbeat: "b".to_owned(), since: None },
         false,
     );
     let second = second.unwrap();
@@ -202,7 +209,8 @@ fn an_unknown_field_is_refused() {
 fn an_undated_item_is_left_out_of_the_bytes() {
     let mut before = Manifest::new(Generation::first());
     before.epoch = 1;
-    before.holder = Some(Holder { identity: Identity("a".to_owned()), heartbeat: "b".to_owned(), since: None });
+    before.holder =
+        Some(LeaseHolder { identity: WriterIdentity("a".to_owned()), heartbeat: "b".to_owned(), since: None });
     let text = serde_json::to_string(&before).unwrap();
     assert!(!text.contains("since") && !text.contains("closed") && !text.contains("until"), "{text}");
 }

@@ -10,7 +10,7 @@ use support::{
     Act, Call, Stage,
     process::{INDEX, Process, owner, publish},
 };
-use tidemark_catalog::{AcquireError, ChainError, Generation, Purgeable, Refused, Swept};
+use tidemark_catalog::{AcquireError, CatalogError, Generation, PurgeStats, PurgeTarget, TransactionRejected};
 use tokio::{sync::Notify, time::timeout};
 
 /// The two processes' names: each with a log of its own, and nothing else in common with the other than the index.
@@ -22,9 +22,9 @@ async fn below(stage: &Stage, prefix: &str) -> Vec<String> {
     stage.keys().await.into_iter().filter(|key| key.starts_with(prefix)).collect()
 }
 
-fn is_refused<T>(answer: Result<T, ChainError>) -> String {
+fn is_refused<T>(answer: Result<T, CatalogError>) -> String {
     match answer {
-        Err(ChainError::Refused(refused @ Refused::OfAnotherLog { .. })) => refused.to_string(),
+        Err(CatalogError::Rejected(refused @ TransactionRejected::OfAnotherLog { .. })) => refused.to_string(),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it was let in"),
     }
@@ -88,11 +88,11 @@ async fn a_purge_on_behalf_of_another_log_removes_nothing() {
     assert!(b.acquire(&of_b).await.is_err());
     publish(&mut writer).await.unwrap();
     let before = below(&stage, "index/").await;
-    assert!(matches!(b.purge().look().await, Ok(Purgeable::Lost { last: None, .. })));
-    assert_eq!(b.purges().await, Swept::default());
+    assert!(matches!(b.purge().look().await, Ok(PurgeTarget::Lost { last: None, .. })));
+    assert_eq!(b.purges().await, PurgeStats::default());
     assert_eq!(below(&stage, "index/").await, before);
     assert!(b.root.state().await.unwrap().indexes.is_empty(), "it comes off its own register");
-    assert!(matches!(b.purge().look().await, Ok(Purgeable::Nothing)));
+    assert!(matches!(b.purge().look().await, Ok(PurgeTarget::Nothing)));
     assert_eq!(below(&stage, "index/").await, before);
     publish(&mut writer).await.unwrap();
     // It waits for the role of a fresh prefix while the other log takes that: the same.
@@ -108,7 +108,7 @@ async fn a_purge_on_behalf_of_another_log_removes_nothing() {
         wake.notify_one();
         writer
     });
-    assert_eq!(swept.unwrap(), Swept::default());
+    assert_eq!(swept.unwrap(), PurgeStats::default());
     assert_eq!(below(&stage, "index/").await.len(), 1);
     drop(writer);
 }
@@ -167,7 +167,10 @@ async fn an_index_that_does_not_say_whose_records_it_holds_is_nobodys() {
     a.acquire(&unclaimed).await.unwrap().release().await.unwrap();
     let before = below(&stage, "index/").await;
     let refused = a.open().await.map(drop).unwrap_err();
-    assert!(matches!(&refused, ChainError::Refused(Refused::Unclaimed { url }) if url == INDEX), "{refused}");
-    assert_eq!(a.purges().await, Swept::default());
+    assert!(
+        matches!(&refused, CatalogError::Rejected(TransactionRejected::Unclaimed { url }) if url == INDEX),
+        "{refused}"
+    );
+    assert_eq!(a.purges().await, PurgeStats::default());
     assert_eq!(below(&stage, "index/").await, before);
 }

@@ -12,13 +12,14 @@ use support::{
     process::{INDEX, Process, owner, publish},
 };
 use tidemark_catalog::{
-    ChainError, Generation, Identity, IndexChain, ObjectKind, ObjectName, Owner, Purgeable, Refused, Swept, Writership,
+    CatalogError, Generation, IndexChain, IndexOwner, ObjectKind, ObjectName, PurgeStats, PurgeTarget,
+    TransactionRejected, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Create, Entropy, UserMetadata};
 use tokio::{sync::Notify, time::timeout};
 
 /// An index of some records, objects that nobody published, and strangers in and around it. Gives its writer.
-async fn filled(stage: &Stage, process: &Process) -> Writership {
+async fn filled(stage: &Stage, process: &Process) -> WriterLease {
     let mut writer = process.writes().await;
     for _ in 0..4 {
         publish(&mut writer).await.unwrap();
@@ -81,7 +82,7 @@ async fn what_is_left_is_a_fence_and_what_is_not_ours() {
     assert!(root.indexes.is_empty());
     assert!(root.purged[INDEX].recorded.is_some());
     // Again: there is nothing to do.
-    assert_eq!(a.purges().await, Swept { deleted: 0, ..swept });
+    assert_eq!(a.purges().await, PurgeStats { deleted: 0, ..swept });
     assert_eq!(left(&stage).await, fence(1, 8));
 }
 
@@ -91,8 +92,8 @@ async fn the_prefix_starts_the_next_generation_for_anybody_but_the_same_uid() {
     let a = Process::new("a", &stage, owner("1"));
     filled(&stage, &a).await.release().await.unwrap();
     a.purges().await;
-    assert!(matches!(a.open().await, Err(ChainError::Refused(Refused::PurgedForOwner { .. }))));
-    let b = Process::new("b", &stage, Owner::Named { name: "b".to_owned() });
+    assert!(matches!(a.open().await, Err(CatalogError::Rejected(TransactionRejected::PurgedForOwner { .. }))));
+    let b = Process::new("b", &stage, IndexOwner::Named { name: "b".to_owned() });
     let mut writer = b.writes().await;
     assert_eq!(writer.manifest().state.generation, "g2".parse().unwrap());
     publish(&mut writer).await.unwrap();
@@ -131,8 +132,8 @@ async fn a_resource_made_again_keeps_its_index_when_the_purge_of_its_predecessor
     let new = Process::new("new", &stage, owner("2"));
     let mut writer = new.writes().await;
     let before = left(&stage).await;
-    assert!(matches!(old.purge().look().await, Ok(Purgeable::Nothing)));
-    assert_eq!(old.purges().await, Swept::default());
+    assert!(matches!(old.purge().look().await, Ok(PurgeTarget::Nothing)));
+    assert_eq!(old.purges().await, PurgeStats::default());
     assert_eq!(left(&stage).await, before);
     publish(&mut writer).await.unwrap();
 }
@@ -196,13 +197,13 @@ async fn a_process_that_ends_at_any_call_is_succeeded_by_one_that_finishes() {
             let disturbed = stage.calm();
             disturbed.disturb(Call::Any, "", call, 1, act.clone());
             let first = Process::new("a", &disturbed, owner("1"));
-            let identity = Identity("a".to_owned());
+            let identity = WriterIdentity("a".to_owned());
             let purge = first.purge();
             let run = purge.run(&identity, &first.clock, &first.log.entries, |_| ());
             let ended = timeout(Duration::from_hours(1), run).await;
             let struck = disturbed.calls() > call;
             if let Ok(Ok(_)) = ended {
-                assert!(matches!(a.purge().look().await, Ok(Purgeable::Closed(_))));
+                assert!(matches!(a.purge().look().await, Ok(PurgeTarget::Closed(_))));
             }
             // Its successor, perhaps under another name.
             let successor = Process::new("b", &stage, owner("1"));
@@ -212,7 +213,7 @@ async fn a_process_that_ends_at_any_call_is_succeeded_by_one_that_finishes() {
             strangers_stay(&stage).await;
             // What lands even later means nothing.
             tokio::time::sleep(Duration::from_mins(10)).await;
-            let next = Process::new("c", &stage, Owner::Named { name: "c".to_owned() });
+            let next = Process::new("c", &stage, IndexOwner::Named { name: "c".to_owned() });
             assert_eq!(next.writes().await.manifest().state.generation, "g2".parse().unwrap());
             if !struck {
                 break;

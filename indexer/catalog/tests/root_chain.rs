@@ -7,7 +7,9 @@ mod support;
 use std::{collections::BTreeMap, time::Duration};
 
 use support::Stage;
-use tidemark_catalog::{ChainError, Generation, Owner, Refused, Registered, Registration, RootChain};
+use tidemark_catalog::{
+    CatalogError, Generation, IndexOwner, IndexRegistration, RegistrationOutcome, RootChain, TransactionRejected,
+};
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{Log, LogParameters, PARAMETER_CHANGE_DELAY, ParameterSchedule, ParameterSource as _};
 use tokio::time::advance;
@@ -33,7 +35,10 @@ async fn of_two_first_indexers_one_sets_the_parameters_and_the_other_is_told() {
     let (a, b) = tokio::join!(a.ensure(&five), b.ensure(&six));
     let (set, refused) = if a.is_ok() { (a, b) } else { (b, a) };
     let refused = refused.unwrap_err();
-    assert!(matches!(refused, ChainError::Refused(Refused::ParameterDiffers { name: "expiry", .. })), "{refused}");
+    assert!(
+        matches!(refused, CatalogError::Rejected(TransactionRejected::ParameterDiffers { name: "expiry", .. })),
+        "{refused}"
+    );
     assert_eq!(open(&stage, 3).schedule().await.unwrap(), set.unwrap());
     assert!(stage.keys().await.iter().all(|key| key.starts_with("log/.tidemark/root/")));
 }
@@ -61,10 +66,10 @@ async fn a_change_holds_from_its_records_store_time_on_whoever_reads_it_and_when
 }
 
 /// The one prefix, registered for an owner.
-fn index(owner: &str) -> Registered {
-    Registered {
+fn index(owner: &str) -> IndexRegistration {
+    IndexRegistration {
         url: "memory:///index".to_owned(),
-        owner: Owner::Named { name: owner.to_owned() },
+        owner: IndexOwner::Named { name: owner.to_owned() },
         generation: Generation::first(),
     }
 }
@@ -77,10 +82,10 @@ async fn two_owners_race_for_one_prefix_and_one_of_them_gets_it() {
     let (first, second) = tokio::join!(a.register_index("main", &ours, None), b.register_index("main", &theirs, None));
     assert!(first.is_ok() != second.is_ok());
     let (winner, loser) = if first.is_ok() { (ours, theirs) } else { (theirs, ours) };
-    assert_eq!(a.register_index("main", &winner, None).await.unwrap(), Registration::Known);
+    assert_eq!(a.register_index("main", &winner, None).await.unwrap(), RegistrationOutcome::Known);
     let adopt = winner.owner.id();
     let adopted = b.register_index("main", &loser, Some(adopt)).await.unwrap();
-    assert_eq!(adopted, Registration::Adopted { from: winner.owner.clone() });
+    assert_eq!(adopted, RegistrationOutcome::Adopted { from: winner.owner.clone() });
     assert_eq!(a.state().await.unwrap().indexes["main"], loser);
 }
 
@@ -89,17 +94,17 @@ async fn parameters_and_an_index_are_one_record_and_a_head_that_was_overtaken_is
     let stage = Stage::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     let (head, five) = (b.head().await.unwrap(), seconds(5));
-    assert_eq!(a.enrol(None, &five, "main", &index("a"), None).await.unwrap(), Registration::New);
+    assert_eq!(a.register(None, &five, "main", &index("a"), None).await.unwrap(), RegistrationOutcome::New);
     assert_eq!(a.head().await.unwrap().unwrap().number, 1);
     // What `b` read is old by now.
-    let refused = b.enrol(head.clone(), &seconds(6), "main", &index("a"), None).await.unwrap_err();
-    assert!(matches!(refused, ChainError::Refused(Refused::ParameterDiffers { .. })), "{refused}");
-    let refused = b.enrol(head, &five, "main", &index("b"), None).await.unwrap_err();
-    assert!(matches!(refused, ChainError::Refused(Refused::OwnedByAnother { .. })), "{refused}");
+    let refused = b.register(head.clone(), &seconds(6), "main", &index("a"), None).await.unwrap_err();
+    assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::ParameterDiffers { .. })), "{refused}");
+    let refused = b.register(head, &five, "main", &index("b"), None).await.unwrap_err();
+    assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::OwnedByAnother { .. })), "{refused}");
     let before = (stage.keys().await, stage.calls());
     let head = a.head().await.unwrap();
     let read = stage.calls();
-    assert_eq!(a.enrol(head, &five, "main", &index("a"), None).await.unwrap(), Registration::Known);
+    assert_eq!(a.register(head, &five, "main", &index("a"), None).await.unwrap(), RegistrationOutcome::Known);
     assert_eq!((stage.keys().await, stage.calls()), (before.0, read), "nothing is asked where nothing changes");
 }
 

@@ -11,10 +11,10 @@ use std::{
 
 use support::{Act, Call, Stage, process::publish};
 use tidemark_catalog::{
-    ChainError, Cursor, Generation, HEARTBEAT, Identity, IndexChain, Manifest, PublishError, SILENCE, Slot, Waiting,
-    Writership, heartbeat,
+    CatalogError, Cursor, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, Manifest, PublishError,
+    StandbyReason, WriterIdentity, WriterLease, heartbeat,
 };
-use tidemark_store::{Clock, Entropy, StoreSecond};
+use tidemark_store::{ChainRecord, Clock, Entropy, StoreSecond};
 use tidemark_wal::Log;
 use tokio::{
     sync::Notify,
@@ -42,16 +42,16 @@ impl Process {
         Self { name: name.to_owned(), stage, log, clock, chain }
     }
 
-    async fn acquire_as(&self, identity: &str) -> Writership {
-        let identity = Identity(identity.to_owned());
+    async fn acquire_as(&self, identity: &str) -> WriterLease {
+        let identity = WriterIdentity(identity.to_owned());
         self.chain.acquire(identity, &self.clock, &self.log.entries, |_| ()).await.unwrap()
     }
 
-    async fn acquire(&self) -> Writership {
+    async fn acquire(&self) -> WriterLease {
         self.acquire_as(&self.name).await
     }
 
-    async fn latest(&self) -> Slot<Manifest> {
+    async fn latest(&self) -> ChainRecord<Manifest> {
         self.chain.latest().await.unwrap().unwrap()
     }
 }
@@ -89,12 +89,18 @@ async fn a_standby_waits_for_as_long_as_the_holder_lives_and_no_minute_longer() 
     heart.abort();
     let began = Instant::now();
     let waiting = move |waiting| tell.lock().unwrap().push(waiting);
-    let taken = b.chain.acquire(Identity("b".to_owned()), &b.clock, &b.log.entries, waiting).await.unwrap();
+    let taken = b.chain.acquire(WriterIdentity("b".to_owned()), &b.clock, &b.log.entries, waiting).await.unwrap();
     assert_eq!(taken.epoch(), 2);
-    assert!(began.elapsed() >= SILENCE && began.elapsed() <= SILENCE + HEARTBEAT, "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() >= HEARTBEAT_TIMEOUT && began.elapsed() <= HEARTBEAT_TIMEOUT + HEARTBEAT_INTERVAL,
+        "{:?}",
+        began.elapsed()
+    );
     let heard = heard.lock().unwrap();
     assert!(heard.len() >= 12);
-    assert!(matches!(&heard[3], Waiting::ForHolder { holder: Identity(name), epoch: 1, .. } if name == "a"));
+    assert!(
+        matches!(&heard[3], StandbyReason::ForHolder { holder: WriterIdentity(name), epoch: 1, .. } if name == "a")
+    );
     assert_eq!(writer.epoch(), 1);
 }
 
@@ -194,7 +200,7 @@ async fn others_records_do_not_disturb_the_writer() {
     let copy = anybody.chain.pin_again("daily", "restore", "me").await.unwrap();
     assert_eq!(copy.state.pins["restore"].cursor, Cursor(StoreSecond::from_unix(0)));
     publish(&mut writer).await.unwrap();
-    assert!(matches!(anybody.chain.unpin("daily", "me").await, Err(ChainError::Refused(_))));
+    assert!(matches!(anybody.chain.unpin("daily", "me").await, Err(CatalogError::Rejected(_))));
     anybody.chain.unpin("daily", "snapshots").await.unwrap();
     assert_eq!(writer.check().await.unwrap().state.pins.keys().collect::<Vec<_>>(), ["restore"]);
 }
@@ -271,11 +277,11 @@ async fn the_open_generation_is_found_through_the_closing_records() {
     let writer = a.acquire().await;
     let entropy = Entropy::seeded(3);
     let second = IndexChain::open(a.chain.index(), "g2".parse().unwrap(), entropy);
-    let next = second.acquire(Identity("a".to_owned()), &a.clock, &a.log.entries, |_| ()).await.unwrap();
+    let next = second.acquire(WriterIdentity("a".to_owned()), &a.clock, &a.log.entries, |_| ()).await.unwrap();
     writer.close(&next.manifest().state).await.unwrap();
     let found = a.chain.clone().follow().await.unwrap();
     assert_eq!(found.generation().as_str(), "g2");
-    assert!(a.chain.acquire(Identity("b".to_owned()), &a.clock, &a.log.entries, |_| ()).await.is_err());
+    assert!(a.chain.acquire(WriterIdentity("b".to_owned()), &a.clock, &a.log.entries, |_| ()).await.is_err());
 }
 
 /// Every place at which a writer can end: whoever comes next goes on from what is published, once.

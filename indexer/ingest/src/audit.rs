@@ -161,7 +161,7 @@ fn supersede_predecessors(batch: &mut Batch, records: &[OperationRecord], predec
     for record in records {
         let operation = (record.token, record.op);
         if let Some(predecessor) = predecessors.get(&operation) {
-            batch.supersede(operation, predecessor);
+            batch.mark_corrected(operation, predecessor);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use tidemark_catalog::{Counts, Segment, SetDigest};
+use tidemark_catalog::{RecordCounts, SegmentMeta, SetDigest};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ pub(crate) struct Batch {
     segments: SegmentWriter,
     seqs: Range<u64>,
     marks: RecordMarks,
-    superseded: SupersededTotals,
+    corrected: SupersededTotals,
     oldest: Option<StoreSecond>,
     newest: Option<StoreSecond>,
     begun: Instant,
@@ -41,10 +41,10 @@ impl BatchLimits {
     }
 }
 
-/// What a sidecar says of the records that it marks as superseded.
+/// What a sidecar says of the records that it marks as corrected.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SupersededTotals {
-    pub(crate) counts: Counts,
+    pub(crate) counts: RecordCounts,
     pub(crate) digest: SetDigest,
 }
 
@@ -61,10 +61,10 @@ pub(crate) type PredecessorMap = BTreeMap<(Token, u32), PredecessorRecord>;
 
 /// A batch whose segments are uploaded and which takes no more records.
 pub(crate) struct SealedBatch {
-    pub(crate) segments: Vec<Segment>,
+    pub(crate) segments: Vec<SegmentMeta>,
     pub(crate) seqs: Range<u64>,
     pub(crate) marks: RecordMarks,
-    pub(crate) superseded: SupersededTotals,
+    pub(crate) corrected: SupersededTotals,
 }
 
 impl Batch {
@@ -74,7 +74,7 @@ impl Batch {
             segments: SegmentWriter::new(uploader, limits.segment_memory),
             seqs: first_seq..first_seq,
             marks: RecordMarks::default(),
-            superseded: SupersededTotals::default(),
+            corrected: SupersededTotals::default(),
             oldest: None,
             newest: None,
             begun: Instant::now(),
@@ -122,11 +122,11 @@ impl Batch {
     }
 
     /// Marks the record that one of this batch corrects.
-    pub(crate) fn supersede(&mut self, (token, op): (Token, u32), predecessor: &PredecessorRecord) {
+    pub(crate) fn mark_corrected(&mut self, (token, op): (Token, u32), predecessor: &PredecessorRecord) {
         let PredecessorRecord { seq, outcome, evidence } = *predecessor;
-        if self.marks.superseded.insert(seq) {
-            self.superseded.counts.add(outcome);
-            self.superseded.digest.insert(token, op, outcome, evidence);
+        if self.marks.corrected.insert(seq) {
+            self.corrected.counts.add(outcome);
+            self.corrected.digest.insert(token, op, outcome, evidence);
         }
     }
 
@@ -136,7 +136,7 @@ impl Batch {
             segments: self.segments.finish().await?,
             seqs: self.seqs,
             marks: self.marks,
-            superseded: self.superseded,
+            corrected: self.corrected,
         })
     }
 }

@@ -3,7 +3,7 @@
 //! The errors of the crates below this one are mapped here; every other error is mapped beside its definition.
 
 use serde::{Deserialize, Serialize};
-use tidemark_catalog::{ChainError, PublishError, Refused};
+use tidemark_catalog::{CatalogError, PublishError, TransactionRejected};
 use tidemark_crds::Reason;
 use tidemark_store::{ClockError, StoreError};
 
@@ -52,11 +52,11 @@ impl ToCause for StoreError {
     }
 }
 
-impl ToCause for ChainError {
+impl ToCause for CatalogError {
     fn to_cause(&self) -> FailureCause {
         match self {
             Self::Store(error) => error.to_cause(),
-            Self::Refused(refused) => refused.to_cause(),
+            Self::Rejected(rejected) => rejected.to_cause(),
             Self::Corrupt { key, .. } => FailureCause::at(Reason::IndexDamaged, key),
             Self::NewerFormat { key, .. } => FailureCause::at(Reason::FormatTooNew, key),
             Self::Conflicts { chain, .. } => FailureCause::at(Reason::Internal, chain),
@@ -66,7 +66,7 @@ impl ToCause for ChainError {
     }
 }
 
-impl ToCause for Refused {
+impl ToCause for TransactionRejected {
     fn to_cause(&self) -> FailureCause {
         match self {
             Self::Fenced { .. } => FailureCause::of(Reason::Fenced),
@@ -87,7 +87,7 @@ impl ToCause for PublishError {
     fn to_cause(&self) -> FailureCause {
         match self {
             Self::Fenced { .. } => FailureCause::of(Reason::Fenced),
-            Self::Refused(refused) => refused.to_cause(),
+            Self::Rejected(rejected) => rejected.to_cause(),
             Self::Chain(error) => error.to_cause(),
             Self::Unknown { key, .. } => FailureCause::at(Reason::Internal, key),
             _ => FailureCause::of(Reason::Internal),

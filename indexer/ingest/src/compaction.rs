@@ -4,9 +4,7 @@
 //! marks. Marks are kept by seq, and seqs survive, so that nothing is re-mapped and what is published meanwhile stays
 //! valid. If an input is gone when the result arrives, the manifest refuses it and the next plan starts from what exists.
 
-use tidemark_catalog::{Compaction, Manifest, Segment, Sidecar};
-use tidemark_store::planted::{Fault, planted};
-use tidemark_wal::LogReader;
+use tidemark_catalog::{CompactionResult, Manifest, SegmentMeta, SidecarMeta};
 use tokio::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -14,9 +12,8 @@ use crate::{
     compaction_policy::CompactionPolicy,
     engine::{EngineError, RecordMarks},
     error::IngestError,
-    horizon::SealedHorizon,
+    mutants,
     publisher::Publisher,
-    rejudge::Rejudge,
     segment_upload::{SegmentStats, SegmentUploader},
     task,
 };
@@ -27,17 +24,15 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(30);
 /// Runs at most one compaction at a time.
 #[derive(Debug)]
 pub(crate) struct Compactor {
-    /// For a planted fault only.
-    reader: LogReader,
     enabled: bool,
-    task: Option<AbortOnDropHandle<Result<Compaction, EngineError>>>,
-    result: Option<Result<Compaction, EngineError>>,
+    task: Option<AbortOnDropHandle<Result<CompactionResult, EngineError>>>,
+    result: Option<Result<CompactionResult, EngineError>>,
     paused_until: Option<Instant>,
 }
 
 impl Compactor {
-    pub(crate) fn new(reader: LogReader, enabled: bool) -> Self {
-        Self { reader, enabled, task: None, result: None, paused_until: None }
+    pub(crate) fn new(enabled: bool) -> Self {
+        Self { enabled, task: None, result: None, paused_until: None }
     }
 
     /// Waits until a compaction is finished; for ever while none runs. May be dropped and called again.
@@ -53,17 +48,11 @@ impl Compactor {
     }
 
     /// Publishes a finished compaction and starts the next one. Gives why the finished one failed, if it did.
-    pub(crate) async fn run(
-        &mut self,
-        publisher: &mut Publisher,
-        sealed: Option<&SealedHorizon>,
-    ) -> Result<Option<EngineError>, IngestError> {
+    pub(crate) async fn run(&mut self, publisher: &mut Publisher) -> Result<Option<EngineError>, IngestError> {
         let mut failure = None;
         match self.take_result().await {
-            Some(Ok(mut compaction)) => {
-                if planted(Fault::CompactionLosesCorrection) {
-                    lose_what_was_published_meanwhile(&mut compaction, publisher.manifest());
-                }
+            Some(Ok(compaction)) => {
+                let compaction = mutants::adopted(compaction, publisher.manifest());
                 publisher.adopt(compaction).await?;
             }
             Some(Err(error)) => {
@@ -72,25 +61,24 @@ impl Compactor {
             }
             None => {}
         }
-        self.start(publisher, sealed);
+        self.start(publisher);
         Ok(failure)
     }
 
-    async fn take_result(&mut self) -> Option<Result<Compaction, EngineError>> {
+    async fn take_result(&mut self) -> Option<Result<CompactionResult, EngineError>> {
         if self.task.as_ref().is_some_and(AbortOnDropHandle::is_finished) {
             self.finished().await;
         }
         self.result.take()
     }
 
-    fn start(&mut self, publisher: &Publisher, sealed: Option<&SealedHorizon>) {
+    fn start(&mut self, publisher: &Publisher) {
         let paused = self.paused_until.is_some_and(|until| Instant::now() < until);
         if !self.enabled || paused || self.task.is_some() {
             return;
         }
         let Some(plan) = CompactionPlan::of(publisher.manifest()) else { return };
-        let rejudge = Rejudge::new(&self.reader, sealed);
-        let task = tokio::spawn(plan.carry_out(publisher.uploader().clone(), rejudge));
+        let task = tokio::spawn(plan.carry_out(publisher.uploader().clone()));
         self.task = Some(AbortOnDropHandle::new(task));
     }
 }
@@ -98,15 +86,15 @@ impl Compactor {
 /// What to replace by one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum CompactionPlan {
-    Segments(Vec<Segment>),
-    Sidecars(Vec<Sidecar>),
+    Segments(Vec<SegmentMeta>),
+    Sidecars(Vec<SidecarMeta>),
 }
 
 impl CompactionPlan {
     /// The most useful compaction of `manifest`, if any.
     fn of(manifest: &Manifest) -> Option<Self> {
         // Sidecars first: every open of the index reads all of them, and they are cheap to merge.
-        let marks: Vec<u64> = manifest.sidecars.iter().map(|sidecar| sidecar.superseded + sidecar.overtaken).collect();
+        let marks: Vec<u64> = manifest.sidecars.iter().map(|sidecar| sidecar.corrected + sidecar.outdated).collect();
         if let Some(run) = CompactionPolicy::SIDECARS.plan(&marks) {
             return Some(Self::Sidecars(manifest.sidecars[run].to_vec()));
         }
@@ -115,54 +103,35 @@ impl CompactionPlan {
         Some(Self::Segments(manifest.segments[run].to_vec()))
     }
 
-    async fn carry_out(self, uploader: SegmentUploader, rejudge: Rejudge) -> Result<Compaction, EngineError> {
+    async fn carry_out(self, uploader: SegmentUploader) -> Result<CompactionResult, EngineError> {
         match self {
-            Self::Segments(inputs) => merge_segments(&inputs, &uploader, &rejudge).await,
+            Self::Segments(inputs) => merge_segments(&inputs, &uploader).await,
             Self::Sidecars(inputs) => merge_sidecars(&inputs, &uploader).await,
         }
     }
 }
 
-async fn merge_segments(
-    inputs: &[Segment],
-    uploader: &SegmentUploader,
-    rejudge: &Rejudge,
-) -> Result<Compaction, EngineError> {
-    let Some(stats) = SegmentStats::merged(inputs) else { return Ok(Compaction::default()) };
-    let packed = if planted(Fault::OutcomeDecidedAgain) {
-        rejudge.rebuild(inputs, uploader.engine()).await?
-    } else {
-        uploader.engine().merge(inputs).await?
-    };
+async fn merge_segments(inputs: &[SegmentMeta], uploader: &SegmentUploader) -> Result<CompactionResult, EngineError> {
+    let Some(stats) = SegmentStats::merged(inputs) else { return Ok(CompactionResult::default()) };
+    let packed = uploader.engine().merge(inputs).await?;
     let merged = uploader.upload_segment(packed, stats).await;
-    Ok(Compaction {
+    Ok(CompactionResult {
         removes: inputs.iter().map(|segment| segment.key.clone()).collect(),
         adds: vec![merged],
-        ..Compaction::default()
+        ..CompactionResult::default()
     })
 }
 
-async fn merge_sidecars(inputs: &[Sidecar], uploader: &SegmentUploader) -> Result<Compaction, EngineError> {
+async fn merge_sidecars(inputs: &[SidecarMeta], uploader: &SegmentUploader) -> Result<CompactionResult, EngineError> {
     let mut marks = RecordMarks::default();
     for sidecar in inputs {
         marks.merge(&uploader.engine().read_marks(sidecar).await?);
     }
     let counts = inputs.iter().map(|sidecar| sidecar.counts).sum();
     let digest = inputs.iter().map(|sidecar| sidecar.digest).sum();
-    Ok(Compaction {
+    Ok(CompactionResult {
         removes_sidecars: inputs.iter().map(|sidecar| sidecar.key.clone()).collect(),
         adds_sidecars: vec![uploader.upload_sidecar(&marks, counts, digest).await?],
-        ..Compaction::default()
+        ..CompactionResult::default()
     })
-}
-
-/// The fault: every sidecar is replaced by the one that was made from those known at the start.
-fn lose_what_was_published_meanwhile(compaction: &mut Compaction, manifest: &Manifest) {
-    let Some(merged) = compaction.adds_sidecars.first_mut() else { return };
-    let known: Vec<&Sidecar> = manifest.sidecars.iter().collect();
-    merged.counts = known.iter().map(|sidecar| sidecar.counts).sum();
-    merged.digest = known.iter().map(|sidecar| sidecar.digest).sum();
-    merged.superseded = known.iter().map(|sidecar| sidecar.superseded).sum();
-    merged.overtaken = known.iter().map(|sidecar| sidecar.overtaken).sum();
-    compaction.removes_sidecars = known.iter().map(|sidecar| sidecar.key.clone()).collect();
 }

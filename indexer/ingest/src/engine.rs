@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use roaring::RoaringTreemap;
 use tempfile::TempPath;
-use tidemark_catalog::{Manifest, Segment, Sidecar};
+use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_crds::Reason;
 use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{Evidence, Outcome, Token};
@@ -27,19 +27,19 @@ pub trait IndexEngine: Send + Sync + 'static {
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError>;
 
     /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap.
-    async fn merge(&self, inputs: &[Segment]) -> Result<PackedSegment, EngineError>;
+    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError>;
 
     /// The records of `segment` whose seqs lie in `seqs`, by seq.
-    async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError>;
+    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError>;
 
     /// The stored form of `marks`.
     fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError>;
 
     /// The marks that `sidecar` stores.
-    async fn read_marks(&self, sidecar: &Sidecar) -> Result<RecordMarks, EngineError>;
+    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError>;
 
     /// Called after `segment` was uploaded from `file`: an engine with a local cache keeps it and saves the download.
-    async fn segment_uploaded(&self, segment: &Segment, file: SegmentFile) {
+    async fn segment_uploaded(&self, segment: &SegmentMeta, file: SegmentFile) {
         let _ = (segment, file);
     }
 }
@@ -93,7 +93,7 @@ pub struct RecordedOutcome {
     /// What was decided.
     pub outcome: Outcome,
     /// Whether a later record corrects this one.
-    pub superseded: bool,
+    pub corrected: bool,
 }
 
 /// The newest committed operation of an entity.
@@ -139,26 +139,26 @@ pub struct AbortedOperation {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RecordMarks {
     /// Records that a later record of the same operation corrects.
-    pub superseded: RoaringTreemap,
+    pub corrected: RoaringTreemap,
     /// Committed records of entities that have a newer committed operation.
-    pub overtaken: RoaringTreemap,
+    pub outdated: RoaringTreemap,
 }
 
 impl RecordMarks {
     /// Whether nothing is marked.
     pub fn is_empty(&self) -> bool {
-        self.superseded.is_empty() && self.overtaken.is_empty()
+        self.corrected.is_empty() && self.outdated.is_empty()
     }
 
     /// Adds all marks of `other`.
     pub fn merge(&mut self, other: &Self) {
-        self.superseded |= &other.superseded;
-        self.overtaken |= &other.overtaken;
+        self.corrected |= &other.corrected;
+        self.outdated |= &other.outdated;
     }
 
     /// How many marks there are.
     pub fn len(&self) -> u64 {
-        self.superseded.len() + self.overtaken.len()
+        self.corrected.len() + self.outdated.len()
     }
 }
 

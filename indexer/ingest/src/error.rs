@@ -1,6 +1,6 @@
 //! The errors of an ingest: which ones end it, and which ones are retried.
 
-use tidemark_catalog::{AcquireError, ChainError, PublishError};
+use tidemark_catalog::{AcquireError, CatalogError, PublishError};
 use tidemark_crds::Reason;
 use tidemark_store::{ClockError, StoreError};
 
@@ -21,7 +21,7 @@ pub enum IngestError {
     Publish(#[from] PublishError),
     /// The root chain cannot be read, or has no parameters.
     #[error(transparent)]
-    Root(#[from] ChainError),
+    Root(#[from] CatalogError),
     /// The store's clock cannot be read.
     #[error(transparent)]
     Clock(#[from] ClockError),
@@ -46,8 +46,8 @@ impl IngestError {
     }
 }
 
-fn is_retryable_chain_error(error: &ChainError) -> bool {
-    matches!(error, ChainError::Store(_) | ChainError::Conflicts { .. } | ChainError::Corrupt { .. })
+fn is_retryable_chain_error(error: &CatalogError) -> bool {
+    matches!(error, CatalogError::Store(_) | CatalogError::Conflicts { .. } | CatalogError::Corrupt { .. })
 }
 
 impl ToCause for IngestError {

@@ -1,6 +1,6 @@
 //! The horizon: every second below it is sealed, so that no entry that counts can still appear in it.
 
-use tidemark_catalog::{ChainError, Refused, RootChain};
+use tidemark_catalog::{CatalogError, RootChain, TransactionRejected};
 use tidemark_store::{Clock, StoreSecond};
 use tidemark_wal::ParameterSchedule;
 
@@ -20,7 +20,7 @@ impl SealedHorizon {
     /// certain for all of them.
     pub(crate) async fn compute(clock: &Clock, root: &RootChain) -> Result<Self, IngestError> {
         let now = clock.probe().await?.now;
-        let schedule = root.parameters().await?.ok_or(ChainError::Refused(Refused::NoParameters))?;
+        let schedule = root.parameters().await?.ok_or(CatalogError::Rejected(TransactionRejected::NoParameters))?;
         Ok(Self { horizon: schedule.horizon(now), schedule })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidemark_catalog::{Identity, IndexChain, RootChain, Writership, heartbeat};
+use tidemark_catalog::{IndexChain, RootChain, WriterIdentity, WriterLease, heartbeat};
 use tidemark_store::{Clock, Entropy};
 use tidemark_wal::{Log, LogReader};
 use tokio::{sync::watch, time::timeout};
@@ -39,7 +39,7 @@ pub struct Ingest {
     /// What builds and reads segments in that store.
     pub engine: Arc<dyn IndexEngine>,
     /// Who this process is.
-    pub identity: Identity,
+    pub identity: WriterIdentity,
     /// Limits on memory and concurrency.
     pub options: IngestOptions,
     /// For the names of objects.
@@ -82,7 +82,7 @@ impl Ingest {
     }
 
     /// Stands by until the lease is free.
-    async fn acquire(&self, retrier: &Retrier, tracker: &IngestStatusTracker) -> Result<Writership, IngestError> {
+    async fn acquire(&self, retrier: &Retrier, tracker: &IngestStatusTracker) -> Result<WriterLease, IngestError> {
         let mut attempts = retrier.attempts("acquiring the writer's lease");
         loop {
             let (heartbeats, on_wait) = (&self.log.entries, |waiting| tracker.set_waiting(&waiting));
@@ -100,7 +100,7 @@ impl Ingest {
 
     async fn write(
         &self,
-        writer_lease: Writership,
+        writer_lease: WriterLease,
         retrier: &Retrier,
         tracker: &IngestStatusTracker,
         stop: &CancellationToken,
@@ -122,7 +122,7 @@ impl Ingest {
         Ok(())
     }
 
-    fn pipeline(&self, writer_lease: Writership, retrier: &Retrier, tracker: &IngestStatusTracker) -> Pipeline {
+    fn pipeline(&self, writer_lease: WriterLease, retrier: &Retrier, tracker: &IngestStatusTracker) -> Pipeline {
         let uploader = SegmentUploader::new(
             self.chain.index().clone(),
             self.engine.clone(),

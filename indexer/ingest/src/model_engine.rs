@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tidemark_catalog::{Manifest, Segment, Sidecar};
+use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_store::Store;
 use tidemark_wal::{Outcome, Token};
 
@@ -45,8 +45,8 @@ pub struct IndexContents {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredMarks {
-    superseded: Vec<u64>,
-    overtaken: Vec<u64>,
+    corrected: Vec<u64>,
+    outdated: Vec<u64>,
 }
 
 impl ModelEngine {
@@ -68,7 +68,7 @@ impl ModelEngine {
         Ok(contents)
     }
 
-    async fn segment(&self, segment: &Segment) -> Result<Arc<Vec<OperationRecord>>, EngineError> {
+    async fn segment(&self, segment: &SegmentMeta) -> Result<Arc<Vec<OperationRecord>>, EngineError> {
         if let Some(records) = cached(&self.segments, &segment.key) {
             return Ok(records);
         }
@@ -82,15 +82,15 @@ impl ModelEngine {
         Ok(insert_cached(&self.segments, &segment.key, records))
     }
 
-    async fn sidecar(&self, sidecar: &Sidecar) -> Result<Arc<RecordMarks>, EngineError> {
+    async fn sidecar(&self, sidecar: &SidecarMeta) -> Result<Arc<RecordMarks>, EngineError> {
         if let Some(marks) = cached(&self.sidecars, &sidecar.key) {
             return Ok(marks);
         }
         let body = self.read(&sidecar.key, &sidecar.checksum).await?;
         let stored: StoredMarks = serde_json::from_slice(&body).map_err(|error| damaged(&sidecar.key, &error))?;
         let marks = RecordMarks {
-            superseded: stored.superseded.into_iter().collect(),
-            overtaken: stored.overtaken.into_iter().collect(),
+            corrected: stored.corrected.into_iter().collect(),
+            outdated: stored.outdated.into_iter().collect(),
         };
         Ok(insert_cached(&self.sidecars, &sidecar.key, marks))
     }
@@ -116,7 +116,7 @@ impl IndexEngine for ModelEngine {
         Ok(Arc::new(ModelLookup::new(&self.contents(manifest).await?)))
     }
 
-    async fn merge(&self, inputs: &[Segment]) -> Result<PackedSegment, EngineError> {
+    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let mut merged = ModelBuilder::default();
         for segment in inputs {
             for record in self.segment(segment).await?.iter() {
@@ -126,17 +126,17 @@ impl IndexEngine for ModelEngine {
         Ok(merged.pack())
     }
 
-    async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
+    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
         let records = self.segment(segment).await?;
         Ok(records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect())
     }
 
     fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError> {
-        let stored = StoredMarks { superseded: listed(&marks.superseded), overtaken: listed(&marks.overtaken) };
+        let stored = StoredMarks { corrected: listed(&marks.corrected), outdated: listed(&marks.outdated) };
         serde_json::to_vec(&stored).map(Bytes::from).map_err(|error| refused(&error))
     }
 
-    async fn read_marks(&self, sidecar: &Sidecar) -> Result<RecordMarks, EngineError> {
+    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError> {
         Ok(RecordMarks::clone(&*self.sidecar(sidecar).await?))
     }
 }
@@ -192,20 +192,20 @@ impl ModelLookup {
     fn new(contents: &IndexContents) -> Self {
         let mut lookup = Self::default();
         for record in contents.records.values() {
-            lookup.insert(record, contents.marks.superseded.contains(record.seq));
+            lookup.insert(record, contents.marks.corrected.contains(record.seq));
         }
         lookup.aborted.sort_by_key(|aborted| (aborted.token, aborted.op));
         lookup
     }
 
-    fn insert(&mut self, record: &OperationRecord, superseded: bool) {
+    fn insert(&mut self, record: &OperationRecord, corrected: bool) {
         let OperationRecord { token, op, seq, .. } = *record;
         let outcome = record.decision.outcome;
         let decided = self.outcomes.entry(token).or_default();
-        decided.push(RecordedOutcome { op, seq, outcome, superseded });
+        decided.push(RecordedOutcome { op, seq, outcome, corrected });
         decided.sort_by_key(|decided| (decided.op, decided.seq));
         match outcome {
-            _ if superseded => {}
+            _ if corrected => {}
             Outcome::Committed => self.insert_committed(record),
             Outcome::Aborted => self.aborted.push(AbortedOperation {
                 token,

@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 use tidemark_catalog::{PublishError, RootChain};
-use tidemark_store::{
-    Clock, StoreSecond,
-    planted::{Fault, planted},
-};
-use tidemark_wal::{ListedEntry, Token};
+use tidemark_store::{Clock, StoreSecond};
+use tidemark_wal::Token;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -19,6 +15,7 @@ use crate::{
     entry_stream::{EntryListing, EntryReader, FetchedEntry},
     error::IngestError,
     horizon::SealedHorizon,
+    mutants,
     publisher::Publisher,
     retry::{Backoff, RetryFailure},
     status::IngestStatusTracker,
@@ -65,7 +62,7 @@ impl Pipeline {
             clock,
             root,
             audit: Audit::new(entries.clone(), schedule),
-            compactor: Compactor::new(entries.reader().clone(), compaction),
+            compactor: Compactor::new(compaction),
             entries,
             publisher,
             tracker,
@@ -122,7 +119,7 @@ impl Pipeline {
 
     /// Runs the stages that publish between two batches.
     async fn run_maintenance(&mut self) -> Result<(), IngestError> {
-        if let Some(failure) = self.compactor.run(&mut self.publisher, self.sealed.as_ref()).await? {
+        if let Some(failure) = self.compactor.run(&mut self.publisher).await? {
             // Without a compaction the index stays correct, so that the pass continues.
             self.tracker.set_error(RetryFailure::new("compacting", &failure));
         }
@@ -164,24 +161,13 @@ impl Pipeline {
     /// Computes the horizon, then lists the entries from the cursor up to it.
     async fn probe_and_list(&mut self) -> Result<(SealedHorizon, EntryListing), IngestError> {
         let from = self.publisher.cursor().second();
-        if planted(Fault::ClockReadAfterListing) {
-            return self.list_and_probe(from).await;
-        }
+        let early = mutants::early_listing(&self.entries, from).await?;
         let sealed = SealedHorizon::compute(&self.clock, &self.root).await?;
         // Again, although `should_probe` has listed already: only a listing that begins after the probe shows every entry
         // below the horizon. An entry may have become visible between that LIST and the probe.
-        let listing = self.entries.list(from, sealed.horizon);
-        Ok((sealed, listing))
-    }
-
-    /// The fault: the clock is read after the listing.
-    async fn list_and_probe(&mut self, from: StoreSecond) -> Result<(SealedHorizon, EntryListing), IngestError> {
-        let listed: Vec<ListedEntry> = self.entries.list(from, StoreSecond::KSUID_END.next()).try_collect().await?;
-        let sealed = SealedHorizon::compute(&self.clock, &self.root).await?;
         let horizon = sealed.horizon;
-        let below = stream::iter(listed.into_iter().map(Ok));
-        let below = below.try_filter(move |listed: &ListedEntry| future::ready(listed.token.second() < horizon));
-        Ok((sealed, below.boxed()))
+        let listing = self.entries.list(from, horizon);
+        Ok((sealed, mutants::listing_below(listing, early, horizon)))
     }
 
     /// Publishes everything from the cursor up to the horizon, in batches. Gives whether there were entries.
@@ -229,7 +215,7 @@ impl Pipeline {
 
     /// Publishes the last batch of a pass, with the cursor at the horizon.
     async fn finish(&mut self, batch: Batch, horizon: StoreSecond) -> Result<(), IngestError> {
-        let to = if planted(Fault::CursorOffByOne) { horizon.next() } else { horizon };
+        let to = mutants::cursor_bound(horizon);
         self.publisher.publish(batch, to, to).await?;
         self.advanced = Some(Instant::now());
         if self.oldest_unsealed.is_some_and(|oldest| oldest.second() < horizon) {

@@ -5,16 +5,14 @@
 
 use std::sync::Arc;
 
-use tidemark_catalog::{Compaction, Cursor, Manifest, Publication, PublishError, Sidecar, Writership};
-use tidemark_store::{
-    StoreSecond,
-    planted::{Fault, planted},
-};
+use tidemark_catalog::{CompactionResult, Cursor, Manifest, PublishError, PublishRequest, SidecarMeta, WriterLease};
+use tidemark_store::StoreSecond;
 
 use crate::{
     batch::{Batch, BatchLimits, SealedBatch, SupersededTotals},
-    engine::{EngineError, Lookup, RecordMarks},
+    engine::{EngineError, Lookup},
     error::IngestError,
+    mutants,
     record::OperationRecord,
     resolve::Resolver,
     retry::Retrier,
@@ -24,7 +22,7 @@ use crate::{
 
 /// Publishes in the name of the lease's holder. All that it remembers can be dropped at any time: the chain has it.
 pub(crate) struct Publisher {
-    writer_lease: Writership,
+    writer_lease: WriterLease,
     uploader: SegmentUploader,
     limits: BatchLimits,
     tracker: IngestStatusTracker,
@@ -32,29 +30,18 @@ pub(crate) struct Publisher {
     /// The published index, once it is open.
     lookup: Option<Arc<dyn Lookup>>,
     resolver: Resolver,
-    /// Marks that a planted fault holds back.
-    held_back: (RecordMarks, SupersededTotals),
 }
 
 impl Publisher {
     pub(crate) fn new(
-        writer_lease: Writership,
+        writer_lease: WriterLease,
         uploader: SegmentUploader,
         limits: BatchLimits,
         tracker: IngestStatusTracker,
         retrier: Retrier,
     ) -> Self {
         tracker.set_manifest(writer_lease.manifest());
-        Self {
-            writer_lease,
-            uploader,
-            limits,
-            tracker,
-            retrier,
-            lookup: None,
-            resolver: Resolver::default(),
-            held_back: Default::default(),
-        }
+        Self { writer_lease, uploader, limits, tracker, retrier, lookup: None, resolver: Resolver::default() }
     }
 
     /// The manifest that was published last.
@@ -101,7 +88,7 @@ impl Publisher {
         let batch = batch.seal().await?;
         // Before the manifest: it names the sidecar, and its records must never be visible without the marks they cause.
         let sidecars = self.upload_sidecars(&batch).await?;
-        let publication = Publication {
+        let publication = PublishRequest {
             from: self.cursor(),
             to: Cursor(to),
             horizon,
@@ -117,10 +104,10 @@ impl Publisher {
 
     /// Replaces the inputs of `compaction` by its output, and opens the index that results. Does nothing if the manifest no
     /// longer has all inputs.
-    pub(crate) async fn adopt(&mut self, compaction: Compaction) -> Result<(), IngestError> {
+    pub(crate) async fn adopt(&mut self, compaction: CompactionResult) -> Result<(), IngestError> {
         match self.writer_lease.adopt(compaction).await {
             Ok(slot) => self.tracker.set_manifest(slot),
-            Err(PublishError::Refused(refused)) => {
+            Err(PublishError::Rejected(refused)) => {
                 tracing::info!(%refused, "the index changed during a compaction; planning it again");
                 return Ok(());
             }
@@ -141,7 +128,7 @@ impl Publisher {
 
     /// Appends the manifest. Only failures after which nothing was written are retried, with the same publication: after an
     /// unknown outcome a second append could publish the batch twice.
-    async fn commit(&mut self, publication: Publication) -> Result<(), IngestError> {
+    async fn commit(&mut self, publication: PublishRequest) -> Result<(), IngestError> {
         let mut attempts = self.retrier.attempts("publishing");
         loop {
             match self.writer_lease.publish(publication.clone()).await.map_err(IngestError::from) {
@@ -156,25 +143,13 @@ impl Publisher {
         }
     }
 
-    async fn upload_sidecars(&mut self, batch: &SealedBatch) -> Result<Vec<Sidecar>, EngineError> {
-        if planted(Fault::SidecarAfterCause) {
-            return self.sidecars_of_the_batch_before(batch).await;
-        }
-        if batch.marks.is_empty() {
+    async fn upload_sidecars(&mut self, batch: &SealedBatch) -> Result<Vec<SidecarMeta>, EngineError> {
+        let (marks, SupersededTotals { counts, digest }) =
+            mutants::published_marks(batch.marks.clone(), batch.corrected);
+        if marks.is_empty() {
             return Ok(Vec::new());
         }
-        let SupersededTotals { counts, digest } = batch.superseded;
-        Ok(vec![self.uploader.upload_sidecar(&batch.marks, counts, digest).await?])
-    }
-
-    /// The fault: what this batch marks is published with the next one.
-    async fn sidecars_of_the_batch_before(&mut self, batch: &SealedBatch) -> Result<Vec<Sidecar>, EngineError> {
-        let (marks, superseded) = std::mem::replace(&mut self.held_back, (batch.marks.clone(), batch.superseded));
-        if marks == RecordMarks::default() {
-            return Ok(Vec::new());
-        }
-        let upload = self.uploader.upload_sidecar(&marks, superseded.counts, superseded.digest);
-        Ok(vec![upload.await?])
+        Ok(vec![self.uploader.upload_sidecar(&marks, counts, digest).await?])
     }
 
     /// Opens the index that was just published.

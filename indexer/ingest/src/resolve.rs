@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
-use tidemark_store::planted;
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
     engine::{EngineError, LatestCommit, Lookup, RecordMarks, WriterKey},
+    mutants,
     record::OperationRecord,
 };
 
@@ -46,7 +46,7 @@ impl Resolver {
     /// Forgets all: the index contains it by now, or it was never published.
     pub(crate) fn clear(&mut self) {
         self.latest.clear();
-        if !planted::planted(planted::Fault::LateMakesDuplicate) {
+        if mutants::forgets_claims(true) {
             self.first_commits.clear();
         }
     }
@@ -74,8 +74,7 @@ impl Resolver {
     /// duplicate nevertheless: the later one was decided, and perhaps acknowledged, before the correction was seen.
     fn mark_duplicate(&mut self, record: &mut OperationRecord) {
         let outcome = record.decision.outcome;
-        let counts = outcome == Outcome::Committed
-            || outcome == Outcome::Late && planted::planted(planted::Fault::LateMakesDuplicate);
+        let counts = mutants::claims_key(outcome == Outcome::Committed, outcome);
         let Some(key) = record.writer_key().filter(|_| counts) else { return };
         let this = (record.token, record.op);
         let first = *self.first_commits.entry(digest_of_key(&key)).or_insert(this);
@@ -109,7 +108,7 @@ impl Resolver {
         if *newest == claim {
             return;
         }
-        marks.overtaken.insert(claim.min(*newest).seq);
+        marks.outdated.insert(claim.min(*newest).seq);
         *newest = claim.max(*newest);
     }
 }

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tidemark_catalog::{Counts, Generation, ObjectKind, ObjectName, Segment, SetDigest, Sidecar};
+use tidemark_catalog::{Generation, ObjectKind, ObjectName, RecordCounts, SegmentMeta, SetDigest, SidecarMeta};
 use tidemark_store::{Entropy, Store, StoreError};
 use tidemark_wal::Token;
 use tokio_util::task::AbortOnDropHandle;
@@ -45,30 +45,30 @@ impl SegmentUploader {
     }
 
     /// Uploads a segment; retries until it succeeds.
-    pub(crate) async fn upload_segment(&self, packed: PackedSegment, stats: SegmentStats) -> Segment {
+    pub(crate) async fn upload_segment(&self, packed: PackedSegment, stats: SegmentStats) -> SegmentMeta {
         let key = self.new_key(ObjectKind::Segment);
         self.upload(&key, &packed.file).await;
         let SegmentStats { digest, first, last, seq, counts } = stats;
         let PackedSegment { file, size, checksum, documents } = packed;
-        let segment = Segment { key, size, checksum, digest, first, last, seq, counts, documents };
+        let segment = SegmentMeta { key, size, checksum, digest, first, last, seq, counts, documents };
         self.engine.segment_uploaded(&segment, file).await;
         segment
     }
 
-    /// Uploads `marks`; retries until it succeeds. `counts` and `digest` are those of the superseded records.
+    /// Uploads `marks`; retries until it succeeds. `counts` and `digest` are those of the corrected records.
     pub(crate) async fn upload_sidecar(
         &self,
         marks: &RecordMarks,
-        counts: Counts,
+        counts: RecordCounts,
         digest: SetDigest,
-    ) -> Result<Sidecar, EngineError> {
+    ) -> Result<SidecarMeta, EngineError> {
         let body = self.engine.pack_marks(marks)?;
-        let sidecar = Sidecar {
+        let sidecar = SidecarMeta {
             key: self.new_key(ObjectKind::Sidecar),
             size: body.len() as u64,
             checksum: hex::encode(Sha256::digest(&body)),
-            superseded: marks.superseded.len(),
-            overtaken: marks.overtaken.len(),
+            corrected: marks.corrected.len(),
+            outdated: marks.outdated.len(),
             counts,
             digest,
         };
@@ -99,7 +99,7 @@ pub(crate) struct SegmentStats {
     first: Token,
     last: Token,
     seq: Range<u64>,
-    counts: Counts,
+    counts: RecordCounts,
 }
 
 impl SegmentStats {
@@ -110,12 +110,12 @@ impl SegmentStats {
             first: first.token,
             last: first.token,
             seq: first.seq..first.seq,
-            counts: Counts::default(),
+            counts: RecordCounts::default(),
         }
     }
 
     /// The stats of neighbouring segments merged into one; `None` of none.
-    pub(crate) fn merged(segments: &[Segment]) -> Option<Self> {
+    pub(crate) fn merged(segments: &[SegmentMeta]) -> Option<Self> {
         let (start, end) = (segments.first()?, segments.last()?);
         Some(Self {
             digest: segments.iter().map(|segment| segment.digest).sum(),
@@ -143,8 +143,8 @@ pub(crate) struct SegmentWriter {
     uploader: SegmentUploader,
     max_memory: usize,
     filling: Option<FillingSegment>,
-    uploading: Option<AbortOnDropHandle<Result<Segment, EngineError>>>,
-    uploaded: Vec<Segment>,
+    uploading: Option<AbortOnDropHandle<Result<SegmentMeta, EngineError>>>,
+    uploaded: Vec<SegmentMeta>,
 }
 
 struct FillingSegment {
@@ -177,7 +177,7 @@ impl SegmentWriter {
     }
 
     /// All segments, uploaded, in seq order.
-    pub(crate) async fn finish(mut self) -> Result<Vec<Segment>, EngineError> {
+    pub(crate) async fn finish(mut self) -> Result<Vec<SegmentMeta>, EngineError> {
         self.roll().await?;
         self.join_upload().await?;
         Ok(self.uploaded)

@@ -4,8 +4,8 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use tidemark_catalog::{Counts, Cursor, Manifest, Slot, Waiting};
-use tidemark_store::StoreSecond;
+use tidemark_catalog::{Cursor, Manifest, RecordCounts, StandbyReason};
+use tidemark_store::{ChainRecord, StoreSecond};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -68,7 +68,7 @@ pub struct IngestProgress {
 pub struct IndexTotals {
     /// Segments.
     pub segments: u64,
-    /// Records in them, superseded ones included.
+    /// Records in them, corrected ones included.
     pub records: u64,
     /// Bytes of segments and sidecars.
     pub bytes: u64,
@@ -91,7 +91,7 @@ pub struct IngestStatus {
     /// long it has been unknown what waits.
     pub lag_seconds: u64,
     /// Operations by outcome, corrections taken into account.
-    pub entries: Counts,
+    pub entries: RecordCounts,
     /// Entries that were read and are not published yet.
     pub pending: u64,
     /// Keys in the log that are not tokens.
@@ -161,15 +161,15 @@ impl IngestStatusTracker {
     }
 
     /// Another process writes; this one stands by.
-    pub(crate) fn set_waiting(&self, waiting: &Waiting) {
+    pub(crate) fn set_waiting(&self, waiting: &StandbyReason) {
         let began = self
             .status
             .send_if_modified(|status| std::mem::replace(&mut status.role, IngestRole::Standby) != IngestRole::Standby);
         match waiting {
-            Waiting::Unanswered { error } => self.set_error(RetryFailure::new("looking for the writer", error)),
+            StandbyReason::Unanswered { error } => self.set_error(RetryFailure::new("looking for the writer", error)),
             _ => self.clear_error(),
         }
-        if let Waiting::ForHolder { holder, epoch, .. } = waiting {
+        if let StandbyReason::ForHolder { holder, epoch, .. } = waiting {
             self.status.send_if_modified(|status| {
                 let known = status.epoch == *epoch && status.holder.as_ref() == Some(&holder.0);
                 (status.epoch, status.holder) = (*epoch, Some(holder.0.clone()));
@@ -177,18 +177,18 @@ impl IngestStatusTracker {
             });
         }
         match waiting {
-            Waiting::ForHolder { holder, epoch, .. } if began => {
+            StandbyReason::ForHolder { holder, epoch, .. } if began => {
                 info!(%holder, epoch, "another process writes the index; standing by");
             }
-            Waiting::BackingOff { wait } => {
+            StandbyReason::BackingOff { wait } => {
                 info!(?wait, "the index changed writers several times in a row; backing off");
             }
-            Waiting::ForHolder { .. } | Waiting::Unanswered { .. } => {}
+            StandbyReason::ForHolder { .. } | StandbyReason::Unanswered { .. } => {}
         }
     }
 
     /// A manifest was published or taken over.
-    pub(crate) fn set_manifest(&self, slot: &Slot<Manifest>) {
+    pub(crate) fn set_manifest(&self, slot: &ChainRecord<Manifest>) {
         self.lag.lock().learn(slot.state.horizon);
         self.status.send_modify(|status| {
             let manifest = &slot.state;

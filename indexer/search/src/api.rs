@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tidemark_catalog::Counts;
+use tidemark_catalog::RecordCounts;
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 use utoipa::{
@@ -547,8 +547,8 @@ pub struct OutcomeCounts {
 
 impl OutcomeCounts {
     /// These counts, and `pending` operations that are not sealed.
-    pub fn of(counts: &Counts, pending: u64) -> Self {
-        let Counts { committed, late, aborted, malformed, duplicate, fenced, expired } = *counts;
+    pub fn of(counts: &RecordCounts, pending: u64) -> Self {
+        let RecordCounts { committed, late, aborted, malformed, duplicate, fenced, expired } = *counts;
         Self { committed, late, aborted, malformed, duplicate, fenced, expired, pending }
     }
 

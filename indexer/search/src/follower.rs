@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use parking_lot::Mutex;
-use tidemark_catalog::{ChainError, IndexChain, Manifest, Slot};
+use tidemark_catalog::{CatalogError, IndexChain, Manifest};
 use tidemark_ingest::{FailureCause, engine::EngineError};
+use tidemark_store::ChainRecord;
 use tidemark_wal::{Log, LogReader, ParameterSource, ReaderLimits, Token};
 use tokio::{
     sync::watch,
@@ -78,7 +79,7 @@ pub struct IndexFollower {
 
 /// What the polling tasks change, one at a time; each change ends with a new view.
 struct FollowState {
-    slot: Option<Slot<Manifest>>,
+    slot: Option<ChainRecord<Manifest>>,
     index: Option<Arc<ManifestView>>,
     overlay: Arc<Mutex<LogOverlay>>,
     listing: TailListing,
@@ -147,7 +148,7 @@ impl IndexFollower {
         let chain = self.chain.lock().clone();
         let known = self.state.lock().await.slot.clone();
         let newer = match &known {
-            Some(slot) => chain.poll(slot).await,
+            Some(slot) => chain.poll_newer(slot).await,
             None => chain.latest().await,
         };
         let newer = newer.map_err(|e| chain_error(&e))?;
@@ -173,7 +174,11 @@ impl IndexFollower {
         Ok(true)
     }
 
-    async fn set_manifest(&self, slot: Option<Slot<Manifest>>, index: Arc<ManifestView>) -> Result<(), EngineError> {
+    async fn set_manifest(
+        &self,
+        slot: Option<ChainRecord<Manifest>>,
+        index: Arc<ManifestView>,
+    ) -> Result<(), EngineError> {
         let mut state = self.state.lock().await;
         let cursor = index.manifest.cursor;
         if let Some(slot) = &slot {
@@ -406,6 +411,6 @@ fn no_index(chain: &IndexChain) -> SearchError {
     }
 }
 
-fn chain_error(error: &ChainError) -> SearchError {
+fn chain_error(error: &CatalogError) -> SearchError {
     SearchError::stored(error)
 }

@@ -54,7 +54,7 @@ pub(crate) struct EntryRecord<'a> {
     pub(crate) record: OperationRecord,
     pub(crate) segment: SearchableSegment<'a>,
     pub(crate) doc: u32,
-    pub(crate) superseded: bool,
+    pub(crate) corrected: bool,
 }
 
 /// The answer for an entry with these records, `None` if there are none.
@@ -68,7 +68,7 @@ pub(crate) fn entry(mut records: Vec<EntryRecord<'_>>, position: IndexPosition) 
     let mut ops: Vec<EntryOperation> = Vec::new();
     let mut corrected = Vec::new();
     for found in records {
-        if found.superseded {
+        if found.corrected {
             corrected.push((found.record.op, found.record.seq, found.record.decision.outcome));
         } else {
             ops.push(operation(found));
@@ -84,7 +84,7 @@ pub(crate) fn entry(mut records: Vec<EntryRecord<'_>>, position: IndexPosition) 
 }
 
 fn operation(found: EntryRecord<'_>) -> EntryOperation {
-    let EntryRecord { mut record, segment, doc, superseded: _ } = found;
+    let EntryRecord { mut record, segment, doc, corrected: _ } = found;
     let observations = std::mem::take(&mut record.decision.observations);
     let observations = observations.into_iter().map(|observation| ObservationAnswer {
         key: observation.key,

@@ -4,7 +4,8 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use tidemark_catalog::{Manifest, Slot};
+use tidemark_catalog::Manifest;
+use tidemark_store::ChainRecord;
 
 use super::cursor::view_fingerprint;
 use crate::segment::ManifestView;
@@ -25,7 +26,7 @@ pub(crate) struct OpenIndex {
 }
 
 impl OpenIndex {
-    pub(crate) fn new(slot: &Slot<Manifest>, index: Arc<ManifestView>) -> Self {
+    pub(crate) fn new(slot: &ChainRecord<Manifest>, index: Arc<ManifestView>) -> Self {
         Self { number: slot.number, fingerprint: view_fingerprint(&slot.hash), index }
     }
 

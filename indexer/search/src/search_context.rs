@@ -128,7 +128,7 @@ pub(crate) fn entry(view: &SearchView, fields: &SchemaFields, token: Token) -> R
     for segment in &view.pending {
         for doc in segment.docs_of(fields, &token).map_err(engine_error)? {
             let record = segment.record(doc).map_err(engine_error)?;
-            records.push(EntryRecord { record, segment: SearchableSegment::Pending(segment), doc, superseded: false });
+            records.push(EntryRecord { record, segment: SearchableSegment::Pending(segment), doc, corrected: false });
         }
     }
     let answer = hits::entry(records, view.position());
@@ -144,9 +144,9 @@ fn sealed_records<'a>(view: &'a SearchView, token: &Token) -> Result<Vec<EntryRe
             continue;
         }
         for doc in segment.docs_with(segment.fields.token, &token.to_string())? {
-            let superseded = index.marks.superseded.contains(segment.seq(doc));
+            let corrected = index.marks.corrected.contains(segment.seq(doc));
             let (record, segment) = (segment.record(doc)?, SearchableSegment::Sealed(index, shown));
-            records.push(EntryRecord { record, segment, doc, superseded });
+            records.push(EntryRecord { record, segment, doc, corrected });
         }
     }
     Ok(records)

@@ -1,7 +1,7 @@
 //! What a search service reports about itself.
 
 use serde_json::{Map, Value};
-use tidemark_catalog::Counts;
+use tidemark_catalog::RecordCounts;
 use tidemark_store::StoreSecond;
 
 use super::{
@@ -49,6 +49,6 @@ fn behind(UnindexedGap { oldest, start }: &UnindexedGap) -> String {
     )
 }
 
-fn entries(counts: &Counts, view: &SearchView) -> OutcomeCounts {
+fn entries(counts: &RecordCounts, view: &SearchView) -> OutcomeCounts {
     OutcomeCounts::of(counts, view.overlay.as_ref().map_or(0, |overlay| overlay.documents))
 }

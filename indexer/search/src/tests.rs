@@ -110,7 +110,7 @@ impl SearchCase {
             QueryWords::NotBug => !words.contains(&"bug"),
         };
         let outcome = request.outcomes.is_empty() || request.outcomes.contains(&record.decision.outcome);
-        let current = record.is_committed() && !index.marks.overtaken.contains(record.seq);
+        let current = record.is_committed() && !index.marks.outdated.contains(record.seq);
         text && outcome
             && request.current.is_none_or(|wanted| wanted == current)
             && request.from.is_none_or(|from| from <= record.token)
@@ -378,7 +378,7 @@ async fn a_cursor_of_a_manifest_that_is_gone_says_so() {
     let answer = replica.search(page.clone()).await.unwrap();
     assert_eq!((answer.total, answer.hits.len()), (5, 2));
     let manifest = answer.position.manifest;
-    let newest = index.ship.manifest().number;
+    let newest = index.writer_lease.manifest().number;
     index.chain.chain().set_boundary(newest - 1).await.unwrap();
     let late = searcher(&index, false);
     late.refresh_manifest().await.unwrap();

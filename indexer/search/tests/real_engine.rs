@@ -37,10 +37,10 @@ async fn the_real_engine_gives_the_same_answers_as_the_model() {
         world.append(world.ago(499), &EntryDraft::entity(3).key("1"));
         world.run_for(20 * MINUTE).await;
         let contents = world.check().await;
-        assert_eq!((contents.records.len(), contents.marks.superseded.len()), (160, 1));
+        assert_eq!((contents.records.len(), contents.marks.corrected.len()), (160, 1));
         assert_eq!(world.status().problem, None);
         let standing: Vec<_> = world.outcomes().await.into_values().collect();
-        outcomes.push((standing, contents.marks.overtaken.len()));
+        outcomes.push((standing, contents.marks.outdated.len()));
     }
     assert_eq!(outcomes[0], outcomes[1]);
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
-use tidemark_catalog::Owner;
+use tidemark_catalog::IndexOwner;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -47,7 +47,7 @@ pub(super) struct IndexCommand {
     /// Owner of the index; an index of another owner is refused. A name, or `k8s:<cluster>/<namespace>/<name>/<uid>` for a WAL
     /// resource.
     #[arg(long, env = "TIDEMARK_OWNER", value_name = "OWNER", default_value = "tidemark", value_parser = owner)]
-    owner: Owner,
+    owner: IndexOwner,
     /// Take the index over from this owner: its name, or the UID of its resource.
     #[arg(long, env = "TIDEMARK_ADOPT_OWNER", value_name = "NAME")]
     adopt_owner: Option<String>,
@@ -116,13 +116,13 @@ impl IndexCommand {
 /// Prefix of an owner that is a WAL resource.
 const RESOURCE: &str = "k8s:";
 
-fn owner(text: &str) -> Result<Owner, String> {
+fn owner(text: &str) -> Result<IndexOwner, String> {
     let Some(resource) = text.strip_prefix(RESOURCE) else {
-        return Ok(Owner::Named { name: text.to_owned() });
+        return Ok(IndexOwner::Named { name: text.to_owned() });
     };
     let parts: Vec<&str> = resource.split('/').collect();
     match parts.as_slice() {
-        [cluster, namespace, name, uid] if parts.iter().all(|part| !part.is_empty()) => Ok(Owner::Resource {
+        [cluster, namespace, name, uid] if parts.iter().all(|part| !part.is_empty()) => Ok(IndexOwner::Resource {
             cluster: (*cluster).to_owned(),
             namespace: (*namespace).to_owned(),
             name: (*name).to_owned(),
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_owner_is_a_name_or_a_resource() {
-        assert_eq!(owner("tidemark"), Ok(Owner::Named { name: "tidemark".to_owned() }));
+        assert_eq!(owner("tidemark"), Ok(IndexOwner::Named { name: "tidemark".to_owned() }));
         assert_eq!(owner("k8s:c/ns/orders/u1").map(|owner| owner.id().to_owned()), Ok("u1".to_owned()));
         assert!(owner("k8s:c/ns/orders").is_err());
         assert!(owner("k8s:c//orders/u1").is_err());

@@ -69,7 +69,7 @@ pub(super) fn ended<T>(result: Result<T, ServiceError>) -> anyhow::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use tidemark_catalog::{AcquireError, ChainError};
+    use tidemark_catalog::{AcquireError, CatalogError};
 
     use super::*;
     use crate::cli::exit::ExitError;
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_write_whose_outcome_is_unknown_has_an_exit_code_of_its_own() {
         let (key, why) = ("manifest/7".to_owned(), "no answer".to_owned());
-        let chain = || ChainError::Unknown { key: key.clone(), why: why.clone() };
+        let chain = || CatalogError::Unknown { key: key.clone(), why: why.clone() };
         let published = PublishError::Unknown { key: key.clone(), why: why.clone() };
         for error in [
             ServiceError::Chain(chain()),

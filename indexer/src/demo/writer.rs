@@ -154,8 +154,8 @@ impl From<StoreError> for NotReadyError {
     }
 }
 
-impl From<tidemark_catalog::ChainError> for NotReadyError {
-    fn from(error: tidemark_catalog::ChainError) -> Self {
+impl From<tidemark_catalog::CatalogError> for NotReadyError {
+    fn from(error: tidemark_catalog::CatalogError) -> Self {
         Self::Service(error.into())
     }
 }

@@ -7,9 +7,10 @@ use std::{
 
 use futures::future::join_all;
 use tidemark_catalog::{
-    ChainError, Generation, Identity, IndexChain, Owner, Registered, Registration, Root, RootChain, Slot,
+    CatalogError, Generation, IndexChain, IndexOwner, IndexRegistration, RegistrationOutcome, RootChain, RootState,
+    WriterIdentity,
 };
-use tidemark_store::{Entropy, ProbeReport, Store, StoreError, probe_store};
+use tidemark_store::{ChainRecord, Entropy, ProbeReport, Store, StoreError, probe_store};
 use tidemark_wal::{Log, LogParameters};
 
 use super::error::ServiceError;
@@ -27,11 +28,11 @@ const WRITER_LOCK: &str = ".tidemark-writer";
 /// recorded whatever becomes of the others. Of several failures the one of the first store is returned, whichever came first.
 pub(super) async fn verify_contract(
     root: &RootChain,
-    head: Option<Slot<Root>>,
+    head: Option<ChainRecord<RootState>>,
     stores: &[&Store],
     entropy: &Entropy,
     probing: impl FnOnce(),
-) -> Result<Option<Slot<Root>>, ServiceError> {
+) -> Result<Option<ChainRecord<RootState>>, ServiceError> {
     let proven = |url: &str| head.as_ref().is_some_and(|slot| slot.state.probes.contains_key(url));
     let mut unproven: Vec<&Store> = Vec::new();
     for store in stores {
@@ -78,17 +79,17 @@ pub(crate) async fn verify_log_contract(root: &RootChain, log: &Log, entropy: &E
 /// records of another log.
 pub(super) async fn open_generation(
     root: &RootChain,
-    known: Option<&Slot<Root>>,
+    known: Option<&ChainRecord<RootState>>,
     index: &Store,
     entropy: &Entropy,
-) -> Result<IndexChain, ChainError> {
+) -> Result<IndexChain, CatalogError> {
     let start = known.map_or_else(Generation::first, |slot| slot.state.generation_of(index.url().as_str()));
-    IndexChain::open(index, start, entropy.clone()).of_log(root).follow().await
+    IndexChain::open(index, start, entropy.clone()).for_log(root).follow().await
 }
 
 /// The parameters to use, given those that are recorded.
 pub(super) fn choose_parameters(
-    known: Option<&Slot<Root>>,
+    known: Option<&ChainRecord<RootState>>,
     log: &Log,
     choose: &ParameterChoice,
 ) -> Result<LogParameters, ServiceError> {
@@ -100,14 +101,15 @@ pub(super) fn choose_parameters(
 /// give the same.
 pub(super) async fn register(
     root: &RootChain,
-    head: Option<Slot<Root>>,
+    head: Option<ChainRecord<RootState>>,
     parameters: &LogParameters,
     chain: &IndexChain,
-    (owner, adopt): (&Owner, Option<&str>),
-) -> Result<Registration, ServiceError> {
+    (owner, adopt): (&IndexOwner, Option<&str>),
+) -> Result<RegistrationOutcome, ServiceError> {
     let url = chain.index().url().to_string();
-    let registered = Registered { url: url.clone(), owner: owner.clone(), generation: chain.generation().clone() };
-    let how = root.enrol(head, parameters, &url, &registered, adopt).await?;
+    let registered =
+        IndexRegistration { url: url.clone(), owner: owner.clone(), generation: chain.generation().clone() };
+    let how = root.register(head, parameters, &url, &registered, adopt).await?;
     tracing::debug!(?how, index = url, "registered the index");
     Ok(how)
 }
@@ -115,7 +117,7 @@ pub(super) async fn register(
 /// The identity of the writer of a local index, while it holds the folder's writer lock: always the same, so that the next
 /// process takes over at once from one that was killed.
 pub(super) struct FolderWriter {
-    pub(super) identity: Identity,
+    pub(super) identity: WriterIdentity,
     _lock: File,
 }
 
@@ -123,7 +125,7 @@ impl FolderWriter {
     /// Takes the writer lock of a local index; `None` if the index is not local or another process holds the lock.
     pub(super) fn of(index: &Store) -> Result<Option<Self>, ServiceError> {
         let Ok(folder) = index.url().to_file_path() else { return Ok(None) };
-        let identity = Identity(format!("the holder of {}", folder.join(WRITER_LOCK).display()));
+        let identity = WriterIdentity(format!("the holder of {}", folder.join(WRITER_LOCK).display()));
         Ok(lock(&folder, WRITER_LOCK)?.map(|lock| Self { identity, _lock: lock }))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs::File, net::SocketAddr, path::PathBuf, time::Duration};
 
-use tidemark_catalog::Owner;
+use tidemark_catalog::IndexOwner;
 use tidemark_store::Store;
 use tidemark_wal::{Log, LogParameters};
 use tokio_util::sync::CancellationToken;
@@ -49,7 +49,7 @@ impl DevService {
                 control: None,
                 stores: PodStores::already_open(Some(log.clone()), Store::folder(&folder.join("index"))?),
                 parameters: Box::new(move |recorded| Some(local(recorded, expiry))),
-                owner: Owner::Named { name: "dev".to_owned() },
+                owner: IndexOwner::Named { name: "dev".to_owned() },
                 adopt: None,
                 identity: None,
                 listen: Some(listen),

@@ -1,6 +1,6 @@
 //! Why a service does not start, or ends.
 
-use tidemark_catalog::{AcquireError, ChainError, PublishError};
+use tidemark_catalog::{AcquireError, CatalogError, PublishError};
 use tidemark_crds::Reason;
 use tidemark_ingest::{FailureCause, ToCause};
 use tidemark_store::StoreError;
@@ -17,7 +17,7 @@ pub enum ServiceError {
     Store(#[from] StoreError),
     /// A chain cannot be read, or refuses.
     #[error(transparent)]
-    Chain(#[from] ChainError),
+    Chain(#[from] CatalogError),
     /// The index cannot be opened.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -86,7 +86,7 @@ impl ServiceError {
         match self {
             Self::Chain(error)
             | Self::Ingest(IngestError::Root(error) | IngestError::Acquire(AcquireError::Chain(error))) => {
-                matches!(error, ChainError::Unknown { .. })
+                matches!(error, CatalogError::Unknown { .. })
             }
             Self::Ingest(IngestError::Publish(error)) => matches!(error, PublishError::Unknown { .. }),
             _ => false,
@@ -114,9 +114,8 @@ impl ToCause for ServiceError {
 mod tests {
     use std::collections::BTreeSet;
 
-    use tidemark_catalog::{Broken, Cursor, Generation, Refused};
-    use tidemark_store::ClockError;
-    use tidemark_store::StoreSecond;
+    use tidemark_catalog::{Cursor, Generation, TransactionRejected};
+    use tidemark_store::{ClockError, InvariantViolation, StoreSecond};
 
     use super::*;
     use crate::http::TokenFileError;
@@ -149,36 +148,34 @@ mod tests {
     }
 
     /// Every refusal of a chain.
-    fn refusals() -> Vec<Refused> {
+    fn refusals() -> Vec<TransactionRejected> {
         let text = || "x".to_owned();
         let (generation, second) = (Generation::first, StoreSecond::default());
         let (from, cursor, to, floor) = (Cursor(second), Cursor(second), Cursor(second), Cursor(second));
         vec![
-            Refused::Fenced { epoch: 1, by: 2 },
-            Refused::Empty,
-            Refused::Closed { successor: generation() },
-            Refused::Purged { generation: generation() },
-            Refused::PurgedForOwner { url: text(), owner: text() },
-            Refused::NotPromoted { until: second },
-            Refused::NotContiguous { from, cursor },
-            Refused::SeqNotContiguous { first: 1, next: 2 },
-            Refused::BeyondHorizon { to, horizon: second },
-            Refused::NotReferenced { key: text() },
-            Refused::Pin { name: text(), why: text(), remedy: "mend it" },
-            Refused::NotASuccessor { successor: generation(), what: text() },
-            Refused::ParameterDiffers { name: "expiry", recorded: text(), given: text() },
-            Refused::NoParameters,
-            Refused::ParameterUnusable { name: "expiry", given: text(), why: "x" },
-            Refused::OwnedByAnother { url: text(), owner: text(), id: text() },
-            Refused::OfAnotherLog { url: text(), log: text(), owner: text() },
-            Refused::Unclaimed { url: text() },
-            Refused::Overlaps { name: text(), url: text(), other: text(), other_url: text() },
-            Refused::SecondCleaner { cleaner: text() },
-            Refused::FloorBack { floor, to },
-            Refused::NotRegistered { what: "index", name: text() },
-            Refused::BoundaryBack { boundary: 2, to: 1 },
-            Refused::BoundaryReachesLatest { to: 2, latest: 2 },
-            Refused::Broken(Broken { invariant: "x", found: text() }),
+            TransactionRejected::Fenced { epoch: 1, by: 2 },
+            TransactionRejected::Empty,
+            TransactionRejected::Closed { successor: generation() },
+            TransactionRejected::Purged { generation: generation() },
+            TransactionRejected::PurgedForOwner { url: text(), owner: text() },
+            TransactionRejected::NotPromoted { until: second },
+            TransactionRejected::NotContiguous { from, cursor },
+            TransactionRejected::SeqNotContiguous { first: 1, next: 2 },
+            TransactionRejected::BeyondHorizon { to, horizon: second },
+            TransactionRejected::NotReferenced { key: text() },
+            TransactionRejected::Pin { name: text(), why: text(), remedy: "mend it" },
+            TransactionRejected::NotASuccessor { successor: generation(), what: text() },
+            TransactionRejected::ParameterDiffers { name: "expiry", recorded: text(), given: text() },
+            TransactionRejected::NoParameters,
+            TransactionRejected::ParameterUnusable { name: "expiry", given: text(), why: "x" },
+            TransactionRejected::OwnedByAnother { url: text(), owner: text(), id: text() },
+            TransactionRejected::OfAnotherLog { url: text(), log: text(), owner: text() },
+            TransactionRejected::Unclaimed { url: text() },
+            TransactionRejected::Overlaps { name: text(), url: text(), other: text(), other_url: text() },
+            TransactionRejected::SecondCleaner { cleaner: text() },
+            TransactionRejected::FloorBack { floor, to },
+            TransactionRejected::NotRegistered { what: "index", name: text() },
+            TransactionRejected::Invariant(InvariantViolation { invariant: "x", found: text() }),
         ]
     }
 
@@ -186,12 +183,16 @@ mod tests {
     fn every_reason_is_told_with_fact_effect_and_remedy() {
         let text = || "x".to_owned();
         let io = || std::io::Error::other("x");
-        let chains = [
-            ChainError::Conflicts { chain: text(), attempts: 3 },
-            ChainError::Unknown { key: text(), why: text() },
-            ChainError::TooLarge { key: text(), bytes: 2, limit: 1 },
-            ChainError::Corrupt { key: text(), why: text() },
-            ChainError::NewerFormat { key: text(), found: 2, known: 1 },
+        let chains: [CatalogError; 9] = [
+            CatalogError::Conflicts { chain: text(), attempts: 3 },
+            CatalogError::Unknown { key: text(), why: text() },
+            CatalogError::TooLarge { key: text(), bytes: 2, limit: 1 },
+            CatalogError::Corrupt { key: text(), why: text() },
+            CatalogError::NewerFormat { key: text(), found: 2, known: 1 },
+            CatalogError::Empty { chain: text() },
+            CatalogError::BoundaryBack { boundary: 2, to: 1 },
+            CatalogError::BoundaryReachesLatest { to: 2, latest: 2 },
+            CatalogError::Invariant(InvariantViolation { invariant: "x", found: text() }),
         ];
         let engines = [
             EngineError::Damaged { key: text(), why: text() },
@@ -248,7 +249,7 @@ mod tests {
                 IngestError::Clock(store(error).into()),
                 IngestError::Root(store(error).into()),
                 IngestError::Engine(store(error).into()),
-                IngestError::Publish(ChainError::from(store(error)).into()),
+                IngestError::Publish(CatalogError::from(store(error)).into()),
                 IngestError::Acquire(AcquireError::Chain(store(error).into())),
                 IngestError::Acquire(AcquireError::Clock(store(error).into())),
             ];
@@ -262,15 +263,24 @@ mod tests {
     fn every_refusal_of_a_chain_has_its_reason() {
         let text = || "x".to_owned();
         let cases = [
-            (Refused::Fenced { epoch: 1, by: 2 }, Reason::Fenced),
-            (Refused::ParameterDiffers { name: "expiry", recorded: text(), given: text() }, Reason::ParametersDiffer),
-            (Refused::ParameterUnusable { name: "expiry", given: text(), why: "x" }, Reason::ParametersDiffer),
-            (Refused::NoParameters, Reason::ExpiryMissing),
-            (Refused::OwnedByAnother { url: text(), owner: text(), id: text() }, Reason::OwnedByAnother),
-            (Refused::OfAnotherLog { url: text(), log: text(), owner: text() }, Reason::OwnedByAnother),
-            (Refused::Unclaimed { url: text() }, Reason::OwnedByAnother),
-            (Refused::Overlaps { name: text(), url: text(), other: text(), other_url: text() }, Reason::OwnedByAnother),
-            (Refused::Empty, Reason::Internal),
+            (TransactionRejected::Fenced { epoch: 1, by: 2 }, Reason::Fenced),
+            (
+                TransactionRejected::ParameterDiffers { name: "expiry", recorded: text(), given: text() },
+                Reason::ParametersDiffer,
+            ),
+            (
+                TransactionRejected::ParameterUnusable { name: "expiry", given: text(), why: "x" },
+                Reason::ParametersDiffer,
+            ),
+            (TransactionRejected::NoParameters, Reason::ExpiryMissing),
+            (TransactionRejected::OwnedByAnother { url: text(), owner: text(), id: text() }, Reason::OwnedByAnother),
+            (TransactionRejected::OfAnotherLog { url: text(), log: text(), owner: text() }, Reason::OwnedByAnother),
+            (TransactionRejected::Unclaimed { url: text() }, Reason::OwnedByAnother),
+            (
+                TransactionRejected::Overlaps { name: text(), url: text(), other: text(), other_url: text() },
+                Reason::OwnedByAnother,
+            ),
+            (TransactionRejected::Empty, Reason::Internal),
         ];
         for (refused, reason) in cases {
             assert_eq!(ServiceError::Chain(refused.into()).to_cause().reason, reason);
@@ -282,11 +292,11 @@ mod tests {
         let key = || "s3://idx/orders/g1/manifest/1".to_owned();
         let why = key;
         let chain = [
-            (ChainError::Corrupt { key: key(), why: why() }, Reason::IndexDamaged),
-            (ChainError::NewerFormat { key: key(), found: 2, known: 1 }, Reason::FormatTooNew),
-            (ChainError::Unknown { key: key(), why: why() }, Reason::Internal),
-            (ChainError::TooLarge { key: key(), bytes: 2, limit: 1 }, Reason::Internal),
-            (ChainError::Conflicts { chain: key(), attempts: 3 }, Reason::Internal),
+            (CatalogError::Corrupt { key: key(), why: why() }, Reason::IndexDamaged),
+            (CatalogError::NewerFormat { key: key(), found: 2, known: 1 }, Reason::FormatTooNew),
+            (CatalogError::Unknown { key: key(), why: why() }, Reason::Internal),
+            (CatalogError::TooLarge { key: key(), bytes: 2, limit: 1 }, Reason::Internal),
+            (CatalogError::Conflicts { chain: key(), attempts: 3 }, Reason::Internal),
         ];
         for (error, reason) in chain {
             assert_eq!(error.to_cause(), FailureCause { reason, url: Some(key()) });

@@ -6,8 +6,11 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use tidemark_catalog::{ChainError, Identity, IndexChain, Owner, Purge, Registration, Root, RootChain, Slot, Swept};
-use tidemark_store::{Clock, Entropy, Store};
+use tidemark_catalog::{
+    CatalogError, IndexChain, IndexOwner, IndexPurge, PurgeStats, RegistrationOutcome, RootChain, RootState,
+    WriterIdentity,
+};
+use tidemark_store::{ChainRecord, Clock, Entropy, Store};
 use tidemark_wal::{Log, ParameterSource};
 use tokio::{
     net::TcpListener,
@@ -43,7 +46,7 @@ pub struct IndexOptions {
     /// Chooses the parameters from those that are recorded.
     pub parameters: ParameterChoice,
     /// Who owns the index: another owner's is refused.
-    pub owner: Owner,
+    pub owner: IndexOwner,
     /// The owner to take over from.
     pub adopt: Option<String>,
     /// Who writes; one that comes back takes over at once, so no two processes may share it. Random if left out.
@@ -90,7 +93,7 @@ struct IngestParts {
     root: RootChain,
     chain: IndexChain,
     engine: Arc<TantivyEngine>,
-    identity: Identity,
+    identity: WriterIdentity,
     folder: Option<FolderWriter>,
 }
 
@@ -197,13 +200,13 @@ impl IndexTask {
         let log = log.ok_or_else(|| ServiceError::Ended { task: "purge", why: "no log was named".to_owned() })?;
         let name = index.url().to_string();
         let identity = self.options.identity.clone().unwrap_or_else(|| format!("purge-{}", self.entropy.nonce()));
-        let (identity, root) = (Identity(identity), RootChain::open(&log, self.entropy.clone()));
-        let purge = Purge::new(root, index, &name, self.options.owner.clone(), self.entropy.clone());
+        let (identity, root) = (WriterIdentity(identity), RootChain::open(&log, self.entropy.clone()));
+        let purge = IndexPurge::new(root, index, &name, self.options.owner.clone(), self.entropy.clone());
         let clock = Clock::new(log.stores(), &clock_name(&identity));
         let waits = |waiting| tracing::debug!(?waiting, "waiting for the writer lease, to remove the index");
         let run = Box::pin(purge.run(&identity, &clock, &log.entries, waits));
         let Some(swept) = stop.run_until_cancelled(run).await else { return Ok(()) };
-        let Swept { deleted, fences, unknown } = swept?;
+        let PurgeStats { deleted, fences, unknown } = swept?;
         tracing::info!(index = name, deleted, fences, unknown, "removed the index; unknown objects stay");
         self.pod.clear_problem(OPENING);
         self.pod.set_phase(Some(PodPhase::Purged));
@@ -251,7 +254,7 @@ impl IndexTask {
         let root = RootChain::open(&log, entropy.clone());
         let head = root.head().await?;
         let chain = match open_generation(&root, head.as_ref(), &index, entropy).await {
-            Err(refused @ ChainError::Refused(_)) => return Err(refused.into()),
+            Err(refused @ CatalogError::Rejected(_)) => return Err(refused.into()),
             // A store that failed is reported by its probe, in the order of the stores.
             chain => chain,
         };
@@ -261,17 +264,17 @@ impl IndexTask {
         let parameters = choose_parameters(head.as_ref(), &log, parameters)?;
         let how = register(&root, head, &parameters, &chain, (owner, adopt.as_deref())).await?;
         let adopted = match how {
-            Registration::Adopted { from } => Some(from.id().to_owned()),
+            RegistrationOutcome::Adopted { from } => Some(from.id().to_owned()),
             // A resource that was deleted and made again.
-            Registration::Renewed { from } if from.id() != owner.id() => Some(from.id().to_owned()),
+            RegistrationOutcome::Renewed { from } if from.id() != owner.id() => Some(from.id().to_owned()),
             _ => None,
         };
         self.pod.set_registered(&chain.generation().to_string(), adopted);
         let folder = FolderWriter::of(&index)?;
         let identity = match (identity, &folder) {
-            (Some(identity), _) => Identity(identity.clone()),
+            (Some(identity), _) => WriterIdentity(identity.clone()),
             (None, Some(folder)) => folder.identity.clone(),
-            (None, None) => Identity(format!("indexer-{}", entropy.nonce())),
+            (None, None) => WriterIdentity(format!("indexer-{}", entropy.nonce())),
         };
         self.pod.set_identity(&identity.0);
         let engine = self.engine(index)?;
@@ -289,10 +292,10 @@ impl IndexTask {
     async fn verify_stores(
         &self,
         root: &RootChain,
-        head: Option<Slot<Root>>,
+        head: Option<ChainRecord<RootState>>,
         log: &Log,
         index: &Store,
-    ) -> Result<Option<Slot<Root>>, ServiceError> {
+    ) -> Result<Option<ChainRecord<RootState>>, ServiceError> {
         // What failed before works now: the log's store answered.
         let probing = || {
             self.pod.clear_problem(OPENING);
@@ -316,7 +319,7 @@ impl IndexTask {
 }
 
 /// A name for the clock's object: one that comes back uses the same one, and it holds no character that a key must not.
-fn clock_name(identity: &Identity) -> String {
+fn clock_name(identity: &WriterIdentity) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
     let name: String = identity.0.chars().map(safe).collect();
     format!("{:.64}-{:016x}", name, xxhash_rust::xxh3::xxh3_64(identity.0.as_bytes()))

@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tidemark_catalog::{ChainError, Owner, PurgeError, Refused};
+use tidemark_catalog::{CatalogError, IndexOwner, PurgeError, TransactionRejected};
 use tokio::time::sleep;
 
 use super::error::ServiceError;
@@ -30,10 +30,10 @@ pub(super) struct PurgeRequest {
 
 impl PurgeRequest {
     /// The control folder of the index that `owner` has.
-    pub(super) fn of(folder: Option<&Path>, owner: &Owner) -> Self {
+    pub(super) fn of(folder: Option<&Path>, owner: &IndexOwner) -> Self {
         let uid = match owner {
-            Owner::Resource { uid, .. } => Some(uid.clone()),
-            Owner::Named { .. } => None,
+            IndexOwner::Resource { uid, .. } => Some(uid.clone()),
+            IndexOwner::Named { .. } => None,
         };
         Self { file: folder.map(|folder| folder.join(PURGE_FILE)), uid, warned: Mutex::default() }
     }
@@ -72,7 +72,7 @@ impl PurgeRequest {
 
 /// Whether the index was removed on behalf of this very owner: it must not be created again.
 pub(super) fn was_purged(failure: &ServiceError) -> bool {
-    matches!(failure, ServiceError::Chain(ChainError::Refused(Refused::PurgedForOwner { .. })))
+    matches!(failure, ServiceError::Chain(CatalogError::Rejected(TransactionRejected::PurgedForOwner { .. })))
 }
 
 impl From<PurgeError> for ServiceError {
@@ -90,9 +90,9 @@ impl From<PurgeError> for ServiceError {
 mod tests {
     use super::*;
 
-    fn owner(uid: &str) -> Owner {
+    fn owner(uid: &str) -> IndexOwner {
         let text = |text: &str| text.to_owned();
-        Owner::Resource { cluster: text("c"), namespace: text("n"), name: text("w"), uid: text(uid) }
+        IndexOwner::Resource { cluster: text("c"), namespace: text("n"), name: text("w"), uid: text(uid) }
     }
 
     #[tokio::test]
@@ -107,7 +107,7 @@ mod tests {
         std::fs::write(folder.path().join(PURGE_FILE), "u1\n").unwrap();
         assert!(control.is_present().await);
         control.wait().await;
-        let named = PurgeRequest::of(Some(folder.path()), &Owner::Named { name: "u1".to_owned() });
+        let named = PurgeRequest::of(Some(folder.path()), &IndexOwner::Named { name: "u1".to_owned() });
         assert!(!named.is_present().await, "a name is no UID");
         assert!(!PurgeRequest::of(None, &owner("u1")).is_present().await);
     }

@@ -136,7 +136,7 @@ impl ServeTask {
         }
         let chain = IndexChain::open(&index, generation.unwrap_or_else(Generation::first), self.entropy.clone());
         let chain = match &root {
-            Some(root) => chain.of_log(root),
+            Some(root) => chain.for_log(root),
             None => chain,
         };
         let engine = Arc::new(TantivyEngine::open(index, &self.options.cache)?);
@@ -163,7 +163,7 @@ pub(super) fn serve(tasks: &mut TaskSupervisor, listener: TcpListener, server: H
 
 #[cfg(test)]
 mod tests {
-    use tidemark_catalog::Identity;
+    use tidemark_catalog::WriterIdentity;
     use tidemark_store::{Clock, Store};
     use tidemark_wal::Log;
 
@@ -195,7 +195,7 @@ mod tests {
         let log = Log::over(Store::memory(), vec![Store::memory()]);
         let chain = IndexChain::open(&index, Generation::first(), Entropy::seeded(1));
         let clock = Clock::new(log.stores(), "test");
-        chain.acquire(Identity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
+        chain.acquire(WriterIdentity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
         assert!(follower.refresh_manifest().await.unwrap());
         assert!(follower.status().is_some());
     }

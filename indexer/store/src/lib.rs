@@ -3,6 +3,7 @@
 mod access;
 mod azure;
 mod bucket;
+mod chain;
 mod clock;
 #[cfg(test)]
 mod contract_tests;
@@ -15,9 +16,10 @@ mod gcs;
 mod http;
 mod keys;
 mod list;
+#[doc(hidden)]
+pub mod mutants;
 mod object;
 mod open;
-pub mod planted;
 mod probe;
 mod read;
 mod reloading;
@@ -33,6 +35,9 @@ mod transport;
 mod write;
 
 pub use access::{StoreAccess, StoreSettings};
+pub use chain::{
+    BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
+};
 pub use clock::{Clock, ClockError, ClockReading, MAX_ESTIMATE_AGE};
 pub use entropy::Entropy;
 pub use environment::StoreEnvironment;

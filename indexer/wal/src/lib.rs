@@ -5,6 +5,7 @@ mod datamon;
 mod log;
 mod malformed;
 mod marker;
+mod mutants;
 mod outcome;
 mod parameters;
 mod payload;

@@ -17,11 +17,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{parameters::LogParameters, token::Token};
-use tidemark_store::{
-    StoreSecond,
-    planted::{Fault, planted},
-};
+use crate::{mutants, parameters::LogParameters, token::Token};
+use tidemark_store::StoreSecond;
 
 /// The outcome of an operation. Decided once, when its second is sealed, and recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -143,7 +140,7 @@ pub(crate) fn decide_outcome(
     let rule = OutcomeRule::of(parameters, token);
     let own: Vec<&Observation> = seen.iter().flatten().filter(|observation| rule.counts(observation)).collect();
     let complete = own.len() >= expected;
-    let outcome = rule.outcome(entry_time, complete, &own);
+    let outcome = mutants::outcome(rule.outcome(entry_time, complete, &own));
     OutcomeDecision {
         outcome,
         evidence: complete.then(|| own.iter().filter_map(|observation| observation.evidence).max()).flatten(),
@@ -175,15 +172,12 @@ impl OutcomeRule {
 
     /// Whether the descriptor is there for this operation.
     fn counts(&self, observation: &Observation) -> bool {
-        let ours = observation.evidence.is_some() || planted(Fault::ForeignDescriptorAccepted);
+        let ours = mutants::has_evidence(observation.evidence.is_some());
         ours && observation.time >= self.token
     }
 
     fn outcome(&self, entry: StoreSecond, complete: bool, own: &[&Observation]) -> Outcome {
         let dated = || own.iter().filter(|observation| observation.evidence != Some(Evidence::Inferred));
-        if planted(Fault::OutcomeFromExpiryAlone) {
-            return Outcome::Committed;
-        }
         if entry.since(self.token) > self.audit {
             Outcome::Expired
         } else if !complete || self.token.since(entry) > self.bound {

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use tidemark_store::{
-    StoreSecond,
-    planted::{Fault, planted},
-};
+use tidemark_store::StoreSecond;
+
+use crate::mutants;
 
 /// How long after its record's store time, plus `V`, a change of parameters takes effect.
 pub const PARAMETER_CHANGE_DELAY: Duration = Duration::from_mins(5);
@@ -137,9 +136,10 @@ impl ParameterSchedule {
     /// The smallest second that some set, in force at that second, still holds open. Raising a parameter stalls the
     /// horizon; lowering one moves it only after the old bound has passed for the seconds that the old set governs.
     pub fn horizon(&self, now: StoreSecond) -> StoreSecond {
-        if planted(Fault::LoweredExpiryAtOnce) {
-            return now.before(self.newest().parameters.horizon_delay());
-        }
+        mutants::horizon(self.horizon_of_all_sets(now), now.before(self.newest().parameters.horizon_delay()))
+    }
+
+    fn horizon_of_all_sets(&self, now: StoreSecond) -> StoreSecond {
         let ends = self.0.iter().skip(1).map(|next| Some(next.from)).chain([None]);
         for (dated, end) in self.0.iter().zip(ends) {
             let frozen = now.before(dated.parameters.horizon_delay());

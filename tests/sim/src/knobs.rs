@@ -2,10 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tidemark_store::planted::Fault;
 use tidemark_wal::LogParameters;
 
-use crate::{dice::Dice, weather::Weather};
+use crate::{dice::Dice, mutants::Mutant, weather::Weather};
 
 /// The set-up of one simulation.
 #[derive(Clone, Debug)]
@@ -54,56 +53,56 @@ impl Knobs {
         Self { tantivy: Some(folder), changes: Vec::new(), storm: Duration::from_secs(150), ..Self::mixed(seed) }
     }
 
-    /// A set-up under which `fault` bites soon. The unfaulted code must hold in it too.
-    pub fn hunting(seed: u64, fault: Fault) -> Self {
+    /// A set-up under which `mutant` bites soon. The right code must hold in it too.
+    pub fn hunting(seed: u64, mutant: Mutant) -> Self {
         let mut knobs = Self::mixed(seed);
         let weather = &mut knobs.weather;
-        match fault {
-            Fault::CleanupOnUnknown => {
+        match mutant {
+            Mutant::CleanupOnUnknown => {
                 (weather.lost, weather.late, weather.lateness) = (200, 650, 10_000..=50_000);
                 (weather.pause, weather.crash, weather.patience) = (0, 0, 1_000);
                 (knobs.writers, knobs.rest) = (3, 200..=2_000);
             }
-            Fault::ClockReadAfterListing => {
+            Mutant::ClockReadAfterListing => {
                 (weather.pause, weather.pauses, weather.crash) = (6, 15_000..=50_000, 0);
                 (knobs.rest, knobs.writers, knobs.strangers) = (200..=2_000, 3, 2);
                 knobs.parameters.expiry = Duration::from_secs(2);
                 knobs.changes.clear();
             }
-            Fault::FencedIngestPublishes => {
+            Mutant::FencedIngestPublishes => {
                 (weather.pause, weather.pauses) = (4, 62_000..=100_000);
                 (knobs.indexers, knobs.steady_identity) = (2, false);
                 knobs.storm = Duration::from_mins(9);
             }
-            Fault::CandidatesFenceEachOther => knobs.indexers = 2,
-            Fault::CompactionLosesCorrection | Fault::SidecarAfterCause => {
+            Mutant::CandidatesFenceEachOther => knobs.indexers = 2,
+            Mutant::CompactionLosesCorrection | Mutant::SidecarAfterCause => {
                 (weather.landing, weather.pause, weather.crash) = (500..=2_500, 0, 0);
                 (knobs.drafts, knobs.rest, knobs.writers) = (LABELS, 200..=1_500, 3);
                 (knobs.indexers, knobs.trim) = (1, None);
             }
-            Fault::OutcomeDecidedAgain => {
+            Mutant::OutcomeDecidedAgain => {
                 (weather.pause, weather.crash) = (0, 0);
                 (knobs.deleter, knobs.strangers, knobs.indexers) = (true, 2, 1);
             }
-            Fault::LoweredExpiryAtOnce => {
+            Mutant::LoweredExpiryAtOnce => {
                 (weather.pause, weather.crash) = (0, 0);
                 let lowered = LogParameters { expiry: Duration::from_secs(2), ..knobs.parameters };
                 knobs.parameters.expiry = Duration::from_secs(40);
                 knobs.changes = vec![(Duration::from_mins(1), lowered)];
                 (knobs.rest, knobs.writers, knobs.strangers) = (200..=2_000, 3, 2);
             }
-            Fault::AcknowledgedUnseen => {
+            Mutant::AcknowledgedUnseen => {
                 (weather.straggle, weather.straggling) = (200, 10_000..=60_000);
                 (knobs.writers, knobs.strangers, knobs.parameters.expiry) = (3, 0, Duration::from_secs(6));
                 knobs.changes.clear();
             }
-            Fault::LateMakesDuplicate => {
+            Mutant::LateMakesDuplicate => {
                 (weather.pause, weather.pauses, weather.late, weather.lateness) = (15, 3_000..=9_000, 60, 0..=9_000);
                 (knobs.drafts, knobs.writers) = (ENTRIES, 3);
                 knobs.parameters.expiry = Duration::from_secs(2);
                 knobs.changes.clear();
             }
-            Fault::ForeignDescriptorAccepted => knobs.strangers = 2,
+            Mutant::ForeignDescriptorAccepted => knobs.strangers = 2,
             _ => {}
         }
         let weather = &knobs.weather;

@@ -2,8 +2,8 @@
 
 mod cloud;
 mod dice;
-mod faults;
 mod knobs;
+mod mutants;
 mod oracle;
 mod process;
 mod run;
@@ -17,8 +17,8 @@ mod world;
 
 pub use cloud::{Cloud, Event, Guard, Metadata, Stored, Watcher, What};
 pub use dice::Dice;
-pub use faults::{FAULTS, fault};
 pub use knobs::Knobs;
+pub use mutants::{MUTANTS, Mutant};
 pub use oracle::{Acknowledged, Oracle};
 pub use process::Process;
 pub use run::{Report, first_failure, run, run_all};

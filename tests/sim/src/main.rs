@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode, thread::available_parallelism};
 
 use clap::Parser;
-use tidemark_sim::{FAULTS, Report, Scenario, fault, first_failure, hunt, run_all};
-use tidemark_store::planted::Fault;
-
+use tidemark_sim::{MUTANTS, Mutant, Report, Scenario, first_failure, hunt, run_all};
 /// Runs seeds of the simulation: `cargo run -p tidemark-sim -- --seeds 10000 --from 0`.
 #[derive(Parser)]
 struct Args {
@@ -24,10 +22,10 @@ struct Args {
     /// What to simulate.
     #[arg(long, default_value = "mixed")]
     scenario: String,
-    /// Plants this fault, as in `NoBoundaryCheck`.
+    /// Turns this mutant on, as in `NoBoundaryCheck`.
     #[arg(long)]
-    fault: Option<String>,
-    /// The set-up in which this fault would bite, without the fault.
+    mutant: Option<String>,
+    /// The set-up in which this mutant would bite, without the mutant.
     #[arg(long)]
     hunt: Option<String>,
     /// Threads; as many as there are cores when absent.
@@ -35,9 +33,9 @@ struct Args {
     threads: Option<usize>,
 }
 
-/// The fault of this name; an error where there is none.
-fn named(name: Option<&str>) -> Result<Option<Fault>, ()> {
-    name.map(|name| fault(name).ok_or(())).transpose()
+/// The mutant of this name; an error where there is none.
+fn named(name: Option<&str>) -> Result<Option<Mutant>, ()> {
+    name.map(|name| Mutant::named(name).ok_or(())).transpose()
 }
 
 fn main() -> ExitCode {
@@ -46,14 +44,14 @@ fn main() -> ExitCode {
         eprintln!("no scenario is named \"{}\"", args.scenario);
         return ExitCode::FAILURE;
     };
-    let (Ok(planted), Ok(prey)) = (named(args.fault.as_deref()), named(args.hunt.as_deref())) else {
-        eprintln!("faults are {FAULTS:?}");
+    let (Ok(mutant), Ok(prey)) = (named(args.mutant.as_deref()), named(args.hunt.as_deref())) else {
+        eprintln!("mutants are {MUTANTS:?}");
         return ExitCode::FAILURE;
     };
     let one = |seed: u64, echo: bool| -> Report {
         match prey {
-            Some(prey) => hunt(seed, prey, planted, echo),
-            None => scenario.run(seed, planted, echo),
+            Some(prey) => hunt(seed, prey, mutant, echo),
+            None => scenario.run(seed, mutant, echo),
         }
     };
     let reports = if let Some(seed) = args.seed {

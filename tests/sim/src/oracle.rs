@@ -46,8 +46,8 @@ struct Indexed {
 
 #[derive(Deserialize)]
 struct StoredMarks {
-    superseded: Vec<u64>,
-    overtaken: Vec<u64>,
+    corrected: Vec<u64>,
+    outdated: Vec<u64>,
 }
 
 /// Sees every event, and knows what must hold.
@@ -135,8 +135,8 @@ impl Oracle {
 
     /// Takes in the marks of a sidecar that only the real engine reads.
     pub fn read_sidecar(&mut self, key: &str, marks: &RecordMarks) {
-        let (superseded, overtaken) = (marks.superseded.iter().collect(), marks.overtaken.iter().collect());
-        self.sidecars.insert(key.to_owned(), Arc::new(StoredMarks { superseded, overtaken }));
+        let (corrected, outdated) = (marks.corrected.iter().collect(), marks.outdated.iter().collect());
+        self.sidecars.insert(key.to_owned(), Arc::new(StoredMarks { corrected, outdated }));
     }
 
     /// Takes in an event.
@@ -305,9 +305,9 @@ impl Oracle {
             return Err("there are seqs beyond the next one".to_owned());
         }
         self.lasting(&records)?;
-        let (superseded, overtaken) = self.marked(manifest)?;
+        let (corrected, outdated) = self.marked(manifest)?;
         let mut visible: BTreeMap<(Token, u32), &OperationRecord> = BTreeMap::new();
-        for record in records.values().map(|indexed| &indexed.record).filter(|record| !superseded.contains(&record.seq))
+        for record in records.values().map(|indexed| &indexed.record).filter(|record| !corrected.contains(&record.seq))
         {
             if let Some(other) = visible.insert((record.token, record.op), record) {
                 return Err(format!(
@@ -323,7 +323,7 @@ impl Oracle {
         }
         digests(manifest, records.values().map(|indexed| &indexed.record))?;
         self.outcomes(manifest, &visible)?;
-        current(&visible, &overtaken)?;
+        current(&visible, &outdated)?;
         self.keys(manifest, &visible)
     }
 
@@ -344,13 +344,13 @@ impl Oracle {
     }
 
     fn marked(&self, manifest: &Manifest) -> Result<(BTreeSet<u64>, BTreeSet<u64>), String> {
-        let (mut superseded, mut overtaken) = (BTreeSet::new(), BTreeSet::new());
+        let (mut corrected, mut outdated) = (BTreeSet::new(), BTreeSet::new());
         for sidecar in &manifest.sidecars {
             let marks = self.sidecars.get(&sidecar.key).ok_or_else(|| format!("\"{}\" never landed", sidecar.key))?;
-            superseded.extend(marks.superseded.iter().copied());
-            overtaken.extend(marks.overtaken.iter().copied());
+            corrected.extend(marks.corrected.iter().copied());
+            outdated.extend(marks.outdated.iter().copied());
         }
-        Ok((superseded, overtaken))
+        Ok((corrected, outdated))
     }
 
     /// Everything below the cursor is there, nothing above it, each with the outcome that it really has.
@@ -512,7 +512,7 @@ fn allowed(said: Outcome, real: Outcome) -> bool {
 }
 
 /// `current` is what the naive fold of all committed operations gives.
-fn current(visible: &BTreeMap<(Token, u32), &OperationRecord>, overtaken: &BTreeSet<u64>) -> Result<(), String> {
+fn current(visible: &BTreeMap<(Token, u32), &OperationRecord>, outdated: &BTreeSet<u64>) -> Result<(), String> {
     let mut newest: BTreeMap<&str, &OperationRecord> = BTreeMap::new();
     let order = |record: &OperationRecord| (record.decision.completed, record.token, record.op);
     let committed = || visible.values().filter(|record| record.is_committed());
@@ -527,17 +527,13 @@ fn current(visible: &BTreeMap<(Token, u32), &OperationRecord>, overtaken: &BTree
     for record in committed() {
         let Some(entity) = &record.entity else { continue };
         let real = newest.get(entity.as_str()).is_some_and(|newest| newest.seq == record.seq);
-        if real == overtaken.contains(&record.seq) {
+        if real == outdated.contains(&record.seq) {
             return Err(format!(
                 "seq {} ({} op {}) of \"{entity}\" is {}current",
                 record.seq,
                 record.token,
                 record.op,
-                if real {
-                    "marked as overtaken although it is "
-                } else {
-                    "not marked as overtaken although it is not "
-                }
+                if real { "marked as outdated although it is " } else { "not marked as outdated although it is not " }
             ));
         }
     }

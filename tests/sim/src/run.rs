@@ -11,9 +11,10 @@ use std::{
     },
 };
 
-use tidemark_store::planted::{Fault, plant};
-
-use crate::cloud::Cloud;
+use crate::{
+    cloud::Cloud,
+    mutants::{Mutant, turn_on},
+};
 
 /// What became of one seed.
 #[derive(Clone, Debug)]
@@ -43,13 +44,13 @@ impl Report {
     }
 }
 
-/// Runs `scenario` with `seed` on this thread, with `fault` planted.
-pub fn run<F, Fut>(seed: u64, fault: Option<Fault>, echo: bool, scenario: F) -> Report
+/// Runs `scenario` with `seed` on this thread, with `mutant`.
+pub fn run<F, Fut>(seed: u64, mutant: Option<Mutant>, echo: bool, scenario: F) -> Report
 where
     F: FnOnce(u64, bool) -> Fut,
     Fut: Future<Output = Cloud>,
 {
-    plant(fault);
+    turn_on(mutant);
     let report = catch_unwind(AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
@@ -65,7 +66,7 @@ where
             marks: cloud.marks(),
         }
     }));
-    plant(None);
+    turn_on(None);
     report.unwrap_or_else(|panic| Report {
         seed,
         hash: String::new(),

@@ -8,10 +8,9 @@ pub mod purge;
 pub mod readers;
 pub mod writers;
 
-use tidemark_store::planted::Fault;
-
 use crate::{
     knobs::Knobs,
+    mutants::Mutant,
     run::{Report, run},
 };
 
@@ -41,26 +40,26 @@ impl Scenario {
         }
     }
 
-    /// Runs one seed of it on this thread, with `fault` planted.
-    pub fn run(self, seed: u64, fault: Option<Fault>, echo: bool) -> Report {
-        match (self, fault) {
-            (Self::Mixed, Some(prey)) => hunt(seed, prey, fault, echo),
-            (Self::Chain, _) => run(seed, fault, echo, chain::run),
-            (Self::Purge, _) => run(seed, fault, echo, purge::run),
+    /// Runs one seed of it on this thread, with `mutant`.
+    pub fn run(self, seed: u64, mutant: Option<Mutant>, echo: bool) -> Report {
+        match (self, mutant) {
+            (Self::Mixed, Some(prey)) => hunt(seed, prey, mutant, echo),
+            (Self::Chain, _) => run(seed, mutant, echo, chain::run),
+            (Self::Purge, _) => run(seed, mutant, echo, purge::run),
             (Self::Mixed, None) => run(seed, None, echo, |seed, echo| mixed::run(seed, Knobs::mixed(seed), echo)),
         }
     }
 }
 
-/// Runs one seed under the set-up in which `prey` bites, with `fault` planted.
-pub fn hunt(seed: u64, prey: Fault, fault: Option<Fault>, echo: bool) -> Report {
+/// Runs one seed under the set-up in which `prey` bites, with `mutant`.
+pub fn hunt(seed: u64, prey: Mutant, mutant: Option<Mutant>, echo: bool) -> Report {
     match prey {
-        Fault::NoBoundaryCheck | Fault::SlotBelowBoundaryAccepted => run(seed, fault, echo, chain::run),
-        Fault::PurgeBeforeClosing
-        | Fault::PurgeByPrefix
-        | Fault::PurgeDropsFence
-        | Fault::PurgedGenerationReopened
-        | Fault::OtherLogAdmitted => run(seed, fault, echo, purge::run),
-        _ => run(seed, fault, echo, |seed, echo| mixed::run(seed, Knobs::hunting(seed, prey), echo)),
+        Mutant::NoBoundaryCheck | Mutant::SlotBelowBoundaryAccepted => run(seed, mutant, echo, chain::run),
+        Mutant::PurgeBeforeClosing
+        | Mutant::PurgeByPrefix
+        | Mutant::PurgeDropsFence
+        | Mutant::PurgedGenerationReopened
+        | Mutant::OtherLogAdmitted => run(seed, mutant, echo, purge::run),
+        _ => run(seed, mutant, echo, |seed, echo| mixed::run(seed, Knobs::hunting(seed, prey), echo)),
     }
 }

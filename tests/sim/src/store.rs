@@ -59,6 +59,11 @@ impl SimStore {
         Self { cloud: cloud.clone(), bucket: bucket.into(), process: process.clone() }
     }
 
+    /// Its bucket.
+    pub(crate) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
     fn error(&self, key: &str, why: &str) -> Error {
         Error::Generic { store: "sim", source: format!("{}/{key}: {why}", self.bucket).into() }
     }

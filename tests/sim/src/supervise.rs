@@ -52,6 +52,12 @@ async fn one_life(cloud: &Cloud, process: &Process, live: impl Future<Output = E
         }
         Some(Ok(end)) => {
             cloud.note(&format!("{} ends: {end:?}", process.name()));
+            // A transaction that violates an invariant is a bug, although the program finds it before it is written.
+            if let End::GaveUp(why) = &end
+                && why.contains("invariant violated")
+            {
+                cloud.fail(format!("{}: {why}", process.name()));
+            }
             // Whatever it left running does nothing any more.
             process.kill();
             end

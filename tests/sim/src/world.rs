@@ -14,6 +14,7 @@ use url::Url;
 use crate::{
     cloud::{Cloud, START},
     knobs::Knobs,
+    mutants::mutated,
     oracle::{INDEX, Oracle},
     process::Process,
     store::SimStore,
@@ -70,7 +71,7 @@ impl World {
     /// `process`'s handle on a bucket.
     pub fn store(&self, bucket: &str, process: &Process) -> Store {
         let url = Url::parse(&format!("sim://{bucket}/")).unwrap_or_else(|error| unreachable!("{error}"));
-        Store::over(Arc::new(SimStore::new(&self.cloud, bucket, process)), url)
+        Store::over(mutated(SimStore::new(&self.cloud, bucket, process)), url)
     }
 
     /// `process`'s handle on the log.

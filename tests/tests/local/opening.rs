@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemark_catalog::Owner;
+use tidemark_catalog::IndexOwner;
 use tidemark_indexer::service::{IndexOptions, IndexService, PodStores, StartupMode};
 use tidemark_ingest::IngestOptions;
 use tidemark_search::EngineOptions;
@@ -34,7 +34,7 @@ async fn opens(server: &S3Server) {
     let options = IndexOptions {
         stores: PodStores::already_open(Some(Log::over(log, vec![meta, values])), index),
         parameters: Box::new(|_| Some(LogParameters::with_expiry(Duration::from_secs(1)))),
-        owner: Owner::Named { name: "test".to_owned() },
+        owner: IndexOwner::Named { name: "test".to_owned() },
         adopt: None,
         identity: None,
         listen: None,

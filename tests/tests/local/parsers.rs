@@ -10,8 +10,8 @@ use std::{
 
 use futures::FutureExt;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use tidemark_catalog::{Chain, ChainError, Generation, Manifest};
-use tidemark_store::{Entropy, Store};
+use tidemark_catalog::{CatalogError, Generation, Manifest};
+use tidemark_store::{Chain, Entropy, Store};
 use tidemark_tests::Pipeline;
 use tidemark_wal::{Token, parse_datamon_path, parse_payload, read_descriptor};
 use tokio::time::Instant;
@@ -211,7 +211,7 @@ async fn manifests() {
         match read.unwrap_or_else(|_| panic!("reading a manifest panicked on b\"{shown}\"")) {
             Ok(Some(read)) => assert_eq!(read.state, manifest, "b\"{shown}\" was read as another manifest"),
             Ok(None) => panic!("b\"{shown}\" was taken for an empty chain"),
-            Err(error @ (ChainError::Corrupt { .. } | ChainError::NewerFormat { .. })) => {
+            Err(error @ (CatalogError::Corrupt { .. } | CatalogError::NewerFormat { .. })) => {
                 assert!(error.to_string().contains(&key), "\"{error}\" does not name the record");
             }
             Err(other) => panic!("{other:?} for b\"{shown}\""),

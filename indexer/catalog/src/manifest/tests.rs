@@ -7,7 +7,11 @@ use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{Evidence, Outcome, Token};
 
 use super::*;
-use crate::{Identity, ObjectKind, ObjectName, Refused};
+use crate::{
+    error::TransactionRejected,
+    names::{ObjectKind, ObjectName},
+    writer::WriterIdentity,
+};
 
 /// One step of somebody. Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
@@ -24,8 +28,8 @@ enum Step {
         of: usize,
         outcome: u8,
     },
-    /// Marks records as overtaken.
-    Overtake,
+    /// Marks records as outdated.
+    Outdate,
     Compact {
         from: usize,
         many: usize,
@@ -53,7 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Release),
         4 => (0u64..9, segments).prop_map(|(seconds, segments)| Step::Publish { seconds, segments }),
         2 => (any::<usize>(), 0u8..7).prop_map(|(of, outcome)| Step::Correct { of, outcome }),
-        1 => Just(Step::Overtake),
+        1 => Just(Step::Outdate),
         2 => (any::<usize>(), 1usize..5).prop_map(|(from, many)| Step::Compact { from, many }),
         1 => Just(Step::CompactSidecars),
         1 => (0u8..3).prop_map(|name| Step::Pin { name }),
@@ -100,13 +104,13 @@ impl World {
         ObjectName::new(&self.state.generation, kind, self.state.epoch, &self.entropy).to_string()
     }
 
-    fn segment(&self, first_seq: u64, facts: &[Fact]) -> Segment {
-        let mut counts = Counts::default();
+    fn segment(&self, first_seq: u64, facts: &[Fact]) -> SegmentMeta {
+        let mut counts = RecordCounts::default();
         for fact in facts {
             counts.add(fact.outcome);
         }
         let documents = facts.len() as u64;
-        Segment {
+        SegmentMeta {
             key: self.key(ObjectKind::Segment),
             size: 100 * documents,
             checksum: "0".repeat(64),
@@ -119,24 +123,24 @@ impl World {
         }
     }
 
-    fn sidecar(&self, superseded: &[Fact], overtaken: u64) -> Sidecar {
-        let mut counts = Counts::default();
-        for fact in superseded {
+    fn sidecar(&self, corrected: &[Fact], outdated: u64) -> SidecarMeta {
+        let mut counts = RecordCounts::default();
+        for fact in corrected {
             counts.add(fact.outcome);
         }
-        Sidecar {
+        SidecarMeta {
             key: self.key(ObjectKind::Sidecar),
             size: 10,
             checksum: "0".repeat(64),
-            superseded: superseded.len() as u64,
-            overtaken,
+            corrected: corrected.len() as u64,
+            outdated,
             counts,
-            digest: superseded.iter().map(Fact::digest).sum(),
+            digest: corrected.iter().map(Fact::digest).sum(),
         }
     }
 
-    fn publication(&self, to: u64, segments: Vec<Segment>, sidecars: Vec<Sidecar>) -> Publication {
-        Publication {
+    fn publication(&self, to: u64, segments: Vec<SegmentMeta>, sidecars: Vec<SidecarMeta>) -> PublishRequest {
+        PublishRequest {
             from: self.state.cursor,
             to: Cursor(StoreSecond::from_unix(to)),
             horizon: StoreSecond::from_unix(to + 3),
@@ -148,7 +152,7 @@ impl World {
     }
 
     /// What the step makes of the state; the facts that it adds come with it.
-    fn apply(&self, step: &Step) -> Result<(Manifest, Vec<Fact>, Option<usize>), Refused> {
+    fn apply(&self, step: &Step) -> Result<(Manifest, Vec<Fact>, Option<usize>), TransactionRejected> {
         let state = &self.state;
         let epoch = state.epoch;
         let plain = |next: Manifest| Ok((next, Vec::new(), None));
@@ -184,7 +188,7 @@ impl World {
                 let publication = self.publication(to, segments, vec![self.sidecar(&[old], 0)]);
                 Ok((state.publish(epoch, &publication)?, vec![new], Some(of)))
             }
-            Step::Overtake => {
+            Step::Outdate => {
                 let to = state.cursor.second().unix();
                 let publication = self.publication(to, Vec::new(), vec![self.sidecar(&[], 2)]);
                 plain(state.publish(epoch, &publication)?)
@@ -193,7 +197,7 @@ impl World {
                 let from = from.checked_rem(state.segments.len()).unwrap_or(0);
                 let merged: Vec<_> = state.segments.iter().skip(from).take(*many).cloned().collect();
                 let (Some(first), Some(last)) = (merged.first(), merged.last()) else { return plain(state.clone()) };
-                let added = Segment {
+                let added = SegmentMeta {
                     key: self.key(ObjectKind::Segment),
                     size: 1,
                     checksum: "1".repeat(64),
@@ -205,23 +209,23 @@ impl World {
                     documents: merged.iter().map(|segment| segment.documents).sum(),
                 };
                 let removes = merged.iter().map(|segment| segment.key.clone()).collect();
-                let compaction = Compaction { removes, adds: vec![added], ..Compaction::default() };
+                let compaction = CompactionResult { removes, adds: vec![added], ..CompactionResult::default() };
                 plain(state.adopt(epoch, &compaction)?)
             }
             Step::CompactSidecars => {
                 let merged = &state.sidecars;
-                let added = Sidecar {
+                let added = SidecarMeta {
                     key: self.key(ObjectKind::Sidecar),
                     size: 1,
                     checksum: "1".repeat(64),
-                    superseded: merged.iter().map(|sidecar| sidecar.superseded).sum(),
-                    overtaken: merged.iter().map(|sidecar| sidecar.overtaken).max().unwrap_or(0),
+                    corrected: merged.iter().map(|sidecar| sidecar.corrected).sum(),
+                    outdated: merged.iter().map(|sidecar| sidecar.outdated).max().unwrap_or(0),
                     counts: merged.iter().map(|sidecar| sidecar.counts).sum(),
                     digest: merged.iter().map(|sidecar| sidecar.digest).sum(),
                 };
                 let removes_sidecars = merged.iter().map(|sidecar| sidecar.key.clone()).collect();
                 let adds_sidecars = vec![added];
-                let compaction = Compaction { removes_sidecars, adds_sidecars, ..Compaction::default() };
+                let compaction = CompactionResult { removes_sidecars, adds_sidecars, ..CompactionResult::default() };
                 plain(state.adopt(epoch, &compaction)?)
             }
             Step::Pin { name } => plain(state.pin(&name.to_string(), "me")?),
@@ -239,15 +243,17 @@ impl World {
     /// Applies the step as a chain would: invariants first, then dated by the record's store time.
     fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
         self.now += 1;
-        let (mut next, facts, superseded) = match self.apply(step) {
+        let (mut next, facts, corrected) = match self.apply(step) {
             Ok(applied) => applied,
-            Err(Refused::Broken(broken)) => return Err(TestCaseError::fail(format!("{step:?}: {broken}"))),
+            Err(TransactionRejected::Invariant(broken)) => {
+                return Err(TestCaseError::fail(format!("{step:?}: {broken}")));
+            }
             Err(_) => return Ok(()),
         };
         prop_assert!(!matches!(step, Step::Zombie), "a fenced writer published");
-        prop_assert_eq!(next.sound().and_then(|()| next.follows(&self.state)), Ok(()), "{:?}", step);
-        next.settle(StoreSecond::from_unix(self.now));
-        if let Some(of) = superseded {
+        prop_assert_eq!(next.check_state().and_then(|()| next.check_transition(&self.state)), Ok(()), "{:?}", step);
+        next.apply_store_time(StoreSecond::from_unix(self.now));
+        if let Some(of) = corrected {
             self.facts[of].standing = false;
         }
         self.facts.extend(facts);
@@ -258,7 +264,7 @@ impl World {
 
     fn matches_the_model(&self) -> Result<(), TestCaseError> {
         let standing: Vec<_> = self.facts.iter().filter(|fact| fact.standing).collect();
-        let mut counts = Counts::default();
+        let mut counts = RecordCounts::default();
         for fact in &standing {
             counts.add(fact.outcome);
         }
@@ -292,8 +298,8 @@ impl Fact {
     }
 }
 
-fn holder() -> Holder {
-    Holder { identity: Identity("a".to_owned()), heartbeat: "beat".to_owned(), since: None }
+fn holder() -> LeaseHolder {
+    LeaseHolder { identity: WriterIdentity("a".to_owned()), heartbeat: "beat".to_owned(), since: None }
 }
 
 proptest! {
@@ -319,11 +325,11 @@ fn world() -> World {
     world
 }
 
-fn broken(step: Result<Manifest, Refused>, before: &Manifest) -> &'static str {
+fn broken(step: Result<Manifest, TransactionRejected>, before: &Manifest) -> &'static str {
     match step {
-        Err(Refused::Broken(broken)) => broken.invariant,
+        Err(TransactionRejected::Invariant(broken)) => broken.invariant,
         Err(other) => panic!("{other}"),
-        Ok(next) => match next.sound().and_then(|()| next.follows(before)) {
+        Ok(next) => match next.check_state().and_then(|()| next.check_transition(before)) {
             Err(broken) => broken.invariant,
             Ok(()) => "none",
         },
@@ -333,7 +339,7 @@ fn broken(step: Result<Manifest, Refused>, before: &Manifest) -> &'static str {
 #[test]
 fn a_publication_continues_the_cursor_and_the_seqs() {
     let World { state, .. } = world();
-    let at = |from: u64, to: u64, first_seq| Publication {
+    let at = |from: u64, to: u64, first_seq| PublishRequest {
         from: Cursor(StoreSecond::from_unix(from)),
         to: Cursor(StoreSecond::from_unix(to)),
         horizon: StoreSecond::from_unix(to),
@@ -344,21 +350,24 @@ fn a_publication_continues_the_cursor_and_the_seqs() {
     };
     let cursor = state.cursor.second().unix();
     for gap in [at(cursor + 1, cursor + 2, 5), at(cursor - 1, cursor + 1, 5), at(cursor, cursor - 1, 5)] {
-        assert!(matches!(state.publish(1, &gap), Err(Refused::NotContiguous { .. })));
+        assert!(matches!(state.publish(1, &gap), Err(TransactionRejected::NotContiguous { .. })));
     }
-    assert!(matches!(state.publish(1, &at(cursor, cursor, 4)), Err(Refused::SeqNotContiguous { first: 4, next: 5 })));
-    let beyond = Publication { horizon: StoreSecond::from_unix(cursor), ..at(cursor, cursor + 9, 5) };
-    assert!(matches!(state.publish(1, &beyond), Err(Refused::BeyondHorizon { .. })));
-    assert!(matches!(state.publish(2, &at(cursor, cursor, 5)), Err(Refused::Fenced { epoch: 2, by: 1 })));
+    assert!(matches!(
+        state.publish(1, &at(cursor, cursor, 4)),
+        Err(TransactionRejected::SeqNotContiguous { first: 4, next: 5 })
+    ));
+    let beyond = PublishRequest { horizon: StoreSecond::from_unix(cursor), ..at(cursor, cursor + 9, 5) };
+    assert!(matches!(state.publish(1, &beyond), Err(TransactionRejected::BeyondHorizon { .. })));
+    assert!(matches!(state.publish(2, &at(cursor, cursor, 5)), Err(TransactionRejected::Fenced { epoch: 2, by: 1 })));
     let restored = Manifest { until: Some(StoreSecond::from_unix(1)), ..state.clone() };
-    assert!(matches!(restored.publish(1, &at(cursor, cursor, 5)), Err(Refused::NotPromoted { .. })));
+    assert!(matches!(restored.publish(1, &at(cursor, cursor, 5)), Err(TransactionRejected::NotPromoted { .. })));
     assert_eq!(broken(state.publish(1, &at(cursor, cursor, 5)), &state), "none");
 }
 
 #[test]
 fn the_horizon_stays_where_it_is_when_a_publication_names_a_lower_one() {
     let World { state, .. } = world();
-    let lower = Publication {
+    let lower = PublishRequest {
         from: state.cursor,
         to: state.cursor,
         horizon: StoreSecond::from_unix(1),
@@ -377,7 +386,7 @@ fn an_object_of_a_lower_epoch_is_refused() {
     let mut world = World::new();
     world.state.epoch = 1;
     let stale = world.segment(5, &[Fact { token: Token::from_bytes([1; 20]), outcome: Outcome::Late, standing: true }]);
-    let publication = Publication {
+    let publication = PublishRequest {
         from: state.cursor,
         to: state.cursor,
         horizon: state.horizon,
@@ -396,13 +405,13 @@ fn a_compaction_that_loses_a_record_or_a_mark_is_refused() {
     let state = &world.state;
     let removes = vec![state.segments[0].key.clone()];
     let adds = vec![state.segments[1].clone()];
-    let lost = Compaction { removes, adds, ..Compaction::default() };
+    let lost = CompactionResult { removes, adds, ..CompactionResult::default() };
     assert_eq!(broken(state.adopt(1, &lost), state), "a compaction keeps every record");
     let removes_sidecars = vec![state.sidecars[0].key.clone()];
-    let lost = Compaction { removes_sidecars, ..Compaction::default() };
+    let lost = CompactionResult { removes_sidecars, ..CompactionResult::default() };
     assert_eq!(broken(state.adopt(1, &lost), state), "a compaction keeps every mark");
-    let unknown = Compaction { removes: vec!["x".to_owned()], ..Compaction::default() };
-    assert!(matches!(state.adopt(1, &unknown), Err(Refused::NotReferenced { .. })));
+    let unknown = CompactionResult { removes: vec!["x".to_owned()], ..CompactionResult::default() };
+    assert!(matches!(state.adopt(1, &unknown), Err(TransactionRejected::NotReferenced { .. })));
 }
 
 #[test]
@@ -411,12 +420,12 @@ fn a_generation_ends_only_in_favour_of_the_same_index() {
     let successor = Manifest { generation: "g2".parse().unwrap(), ..state.clone() };
     let behind = Manifest { cursor: Cursor::default(), ..successor.clone() };
     for other in [&state, &behind] {
-        assert!(matches!(state.close(1, other), Err(Refused::NotASuccessor { .. })));
+        assert!(matches!(state.close(1, other), Err(TransactionRejected::NotASuccessor { .. })));
     }
     let closed = state.close(1, &successor).unwrap();
-    assert_eq!(closed.follows(&state), Ok(()));
+    assert_eq!(closed.check_transition(&state), Ok(()));
     for next in [closed.take_over(1, holder(), false), closed.pin("p", "me"), closed.release(1)] {
-        assert!(matches!(next, Err(Refused::Closed { .. })));
+        assert!(matches!(next, Err(TransactionRejected::Closed { .. })));
     }
     assert_eq!(broken(Ok(closed.clone()), &closed), "nothing follows the closing record");
 }
@@ -430,22 +439,25 @@ fn hasty_takeovers_are_counted_until_somebody_publishes() {
     assert_eq!(state.release(3).unwrap().hasty_takeovers, 0);
     let publication = world.publication(state.cursor.second().unix(), Vec::new(), Vec::new());
     assert_eq!(state.publish(3, &publication).unwrap().hasty_takeovers, 0);
-    assert!(matches!(state.take_over(2, holder(), true), Err(Refused::Fenced { epoch: 2, by: 3 })));
+    assert!(matches!(state.take_over(2, holder(), true), Err(TransactionRejected::Fenced { epoch: 2, by: 3 })));
 }
 
 #[test]
 fn the_newest_tombstones_stay_and_a_step_never_forgets_its_own() {
     let World { mut state, .. } = world();
-    let old =
-        |number| Tombstone { key: format!("g1/segment/{number}"), unreferenced_at: Some(StoreSecond::from_unix(1)) };
-    state.tombstones = (0..TOMBSTONES).map(old).collect();
+    let old = |number| ObjectTombstone {
+        key: format!("g1/segment/{number}"),
+        unreferenced_at: Some(StoreSecond::from_unix(1)),
+    };
+    state.tombstones = (0..MAX_TOMBSTONES).map(old).collect();
     let dropped = state.segments[0].key.clone();
     let mut merged = state.segments[0].clone();
     merged.key = format!("g1/segment/{:020}-{}", state.epoch, "f".repeat(32));
-    let compaction = Compaction { removes: vec![dropped.clone()], adds: vec![merged], ..Compaction::default() };
+    let compaction =
+        CompactionResult { removes: vec![dropped.clone()], adds: vec![merged], ..CompactionResult::default() };
     let next = state.adopt(1, &compaction).unwrap();
-    assert_eq!(next.sound().and_then(|()| next.follows(&state)), Ok(()));
-    assert_eq!(next.tombstones.len(), TOMBSTONES);
+    assert_eq!(next.check_state().and_then(|()| next.check_transition(&state)), Ok(()));
+    assert_eq!(next.tombstones.len(), MAX_TOMBSTONES);
     assert_eq!(next.tombstones[0], old(1));
     assert_eq!(next.tombstones.last().unwrap().key, dropped);
 }

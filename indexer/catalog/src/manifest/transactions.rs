@@ -2,24 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use tidemark_store::planted::{Fault, planted};
+use tidemark_store::InvariantViolation;
 
 use super::{
-    Claim, Closed, Compaction, Holder, Manifest, Pin, Publication, Segment, Sidecar, TOMBSTONES, Tombstone, Totals,
+    CompactionResult, GenerationEnd, IndexTotals, LeaseHolder, LogClaim, MAX_TOMBSTONES, Manifest, ManifestPin,
+    ObjectTombstone, PublishRequest, SegmentMeta, SidecarMeta,
 };
-use crate::{Broken, Generation, LogId, Refused};
+use crate::{error::TransactionRejected, names::Generation, root::LogId};
 
 impl Manifest {
     /// `holder` becomes the writer in the next epoch, provided that the epoch is still the one that it `saw`.
     ///
     /// `hasty` says that the take-over follows shortly after the one before.
-    pub fn take_over(&self, saw: u64, holder: Holder, hasty: bool) -> Result<Self, Refused> {
+    pub fn take_over(&self, saw: u64, holder: LeaseHolder, hasty: bool) -> Result<Self, TransactionRejected> {
         self.open(saw)?;
         let mut next = self.clone();
         next.epoch = self
             .epoch
             .checked_add(1)
-            .ok_or_else(|| Broken { invariant: "there is a next epoch", found: self.epoch.to_string() })?;
+            .ok_or_else(|| InvariantViolation { invariant: "there is a next epoch", found: self.epoch.to_string() })?;
         next.hasty_takeovers = if hasty { self.hasty_takeovers.saturating_add(1) } else { 0 };
         next.holder = Some(holder);
         Ok(next)
@@ -27,38 +28,36 @@ impl Manifest {
 
     /// The generation, of the index at `index`, holds the records of the log of `claim`. Refused if it holds another log's, or
     /// if it was written before and does not say whose.
-    pub fn claimed(mut self, index: &str, claim: &Claim) -> Result<Self, Refused> {
+    pub fn with_claim(mut self, index: &str, claim: &LogClaim) -> Result<Self, TransactionRejected> {
         let fresh = self.claim.is_none() && self.epoch <= 1;
         if !fresh {
-            self.of_log(index, Some(&claim.log))?;
+            self.require_log(index, Some(&claim.log))?;
         }
         self.claim = Some(claim.clone());
         Ok(self)
     }
 
     /// Refused unless the generation, of the index at `index`, holds the records of the log `id`.
-    pub(crate) fn of_log(&self, index: &str, id: Option<&LogId>) -> Result<(), Refused> {
+    pub(crate) fn require_log(&self, index: &str, id: Option<&LogId>) -> Result<(), TransactionRejected> {
         let url = index.to_owned();
         match &self.claim {
-            _ if self.is_of(id) || planted(Fault::OtherLogAdmitted) => Ok(()),
-            None => Err(Refused::Unclaimed { url }),
-            Some(Claim { url: log, owner, .. }) => {
-                Err(Refused::OfAnotherLog { url, log: log.clone(), owner: owner.to_string() })
+            _ if self.belongs_to_log(id) => Ok(()),
+            None => Err(TransactionRejected::Unclaimed { url }),
+            Some(LogClaim { url: log, owner, .. }) => {
+                Err(TransactionRejected::OfAnotherLog { url, log: log.clone(), owner: owner.to_string() })
             }
         }
     }
 
     /// The writer of `epoch` gives the index up, so that anybody may take it over at once.
-    pub fn release(&self, epoch: u64) -> Result<Self, Refused> {
+    pub fn release(&self, epoch: u64) -> Result<Self, TransactionRejected> {
         self.open(epoch)?;
         Ok(Self { holder: None, hasty_takeovers: 0, ..self.clone() })
     }
 
     /// The writer of `epoch` publishes.
-    pub fn publish(&self, epoch: u64, publication: &Publication) -> Result<Self, Refused> {
-        if !planted(Fault::FencedIngestPublishes) {
-            self.open(epoch)?;
-        }
+    pub fn publish(&self, epoch: u64, publication: &PublishRequest) -> Result<Self, TransactionRejected> {
+        self.open(epoch)?;
         self.continues(publication)?;
         let mut next = self.clone();
         next.hasty_takeovers = 0;
@@ -71,7 +70,7 @@ impl Manifest {
     }
 
     /// The writer of `epoch` replaces objects by others with the same records, seqs and marks.
-    pub fn adopt(&self, epoch: u64, compaction: &Compaction) -> Result<Self, Refused> {
+    pub fn adopt(&self, epoch: u64, compaction: &CompactionResult) -> Result<Self, TransactionRejected> {
         self.open(epoch)?;
         let mut next = self.clone();
         let segments = take(&mut next.segments, &compaction.removes, |segment| &segment.key)?;
@@ -85,8 +84,8 @@ impl Manifest {
     }
 
     /// Pins the index as it is, under `name`, for `owner`.
-    pub fn pin(&self, name: &str, owner: &str) -> Result<Self, Refused> {
-        let pin = Pin {
+    pub fn pin(&self, name: &str, owner: &str) -> Result<Self, TransactionRejected> {
+        let pin = ManifestPin {
             owner: owner.to_owned(),
             made: None,
             horizon: self.horizon,
@@ -100,13 +99,13 @@ impl Manifest {
     }
 
     /// Pins once more, under `name` and for `owner`, what the living pin `source` holds.
-    pub fn pin_again(&self, source: &str, name: &str, owner: &str) -> Result<Self, Refused> {
+    pub fn pin_again(&self, source: &str, name: &str, owner: &str) -> Result<Self, TransactionRejected> {
         let source = self.pins.get(source).ok_or_else(|| pin_refused(source, "does not exist", "name a living one"))?;
-        self.with_pin(name, Pin { owner: owner.to_owned(), made: None, ..source.clone() })
+        self.with_pin(name, ManifestPin { owner: owner.to_owned(), made: None, ..source.clone() })
     }
 
     /// Drops the pin `name`, which `owner` made. What nothing else holds is buried.
-    pub fn unpin(&self, name: &str, owner: &str) -> Result<Self, Refused> {
+    pub fn unpin(&self, name: &str, owner: &str) -> Result<Self, TransactionRejected> {
         self.not_closed()?;
         let mut next = self.clone();
         match next.pins.remove(name) {
@@ -119,10 +118,12 @@ impl Manifest {
     }
 
     /// The writer of `epoch` ends the generation in favour of `successor`, whose manifest must record the same.
-    pub fn close(&self, epoch: u64, successor: &Self) -> Result<Self, Refused> {
+    pub fn close(&self, epoch: u64, successor: &Self) -> Result<Self, TransactionRejected> {
         self.open(epoch)?;
-        let differs =
-            |what: &str| Refused::NotASuccessor { successor: successor.generation.clone(), what: what.to_owned() };
+        let differs = |what: &str| TransactionRejected::NotASuccessor {
+            successor: successor.generation.clone(),
+            what: what.to_owned(),
+        };
         if successor.generation == self.generation {
             return Err(differs("generation (it is this one)"));
         }
@@ -139,12 +140,12 @@ impl Manifest {
     }
 
     fn closed_by(&self, successor: Generation) -> Self {
-        Self { holder: None, closed: Some(Closed::Successor(successor)), ..self.clone() }
+        Self { holder: None, closed: Some(GenerationEnd::Successor(successor)), ..self.clone() }
     }
 
     /// The writer of `epoch` ends the index for good: it holds nothing any more, pins included, so that all its objects may
     /// be deleted.
-    pub fn purge(&self, epoch: u64) -> Result<Self, Refused> {
+    pub fn purge(&self, epoch: u64) -> Result<Self, TransactionRejected> {
         self.open(epoch)?;
         let ended = Self {
             claim: self.claim.clone(),
@@ -152,50 +153,52 @@ impl Manifest {
             horizon: self.horizon,
             cursor: self.cursor,
             next_seq: self.next_seq,
-            closed: Some(Closed::Purged),
+            closed: Some(GenerationEnd::Purged),
             ..Self::new(self.generation.clone())
         };
         Ok(ended)
     }
 
     /// Whether the writer of `epoch` may write.
-    fn open(&self, epoch: u64) -> Result<(), Refused> {
+    fn open(&self, epoch: u64) -> Result<(), TransactionRejected> {
         if self.epoch != epoch {
-            return Err(Refused::Fenced { epoch, by: self.epoch });
+            return Err(TransactionRejected::Fenced { epoch, by: self.epoch });
         }
         self.not_closed()
     }
 
-    pub(crate) fn not_closed(&self) -> Result<(), Refused> {
+    pub(crate) fn not_closed(&self) -> Result<(), TransactionRejected> {
         match &self.closed {
-            Some(Closed::Successor(successor)) => Err(Refused::Closed { successor: successor.clone() }),
-            Some(Closed::Purged) => Err(Refused::Purged { generation: self.generation.clone() }),
+            Some(GenerationEnd::Successor(successor)) => {
+                Err(TransactionRejected::Closed { successor: successor.clone() })
+            }
+            Some(GenerationEnd::Purged) => Err(TransactionRejected::Purged { generation: self.generation.clone() }),
             None => Ok(()),
         }
     }
 
-    fn continues(&self, publication: &Publication) -> Result<(), Refused> {
-        let Publication { from, to, horizon, first_seq, records, .. } = *publication;
+    fn continues(&self, publication: &PublishRequest) -> Result<(), TransactionRejected> {
+        let PublishRequest { from, to, horizon, first_seq, records, .. } = *publication;
         if let Some(until) = self.until {
-            return Err(Refused::NotPromoted { until });
+            return Err(TransactionRejected::NotPromoted { until });
         }
         if from != self.cursor || to < from {
-            return Err(Refused::NotContiguous { from, cursor: self.cursor });
+            return Err(TransactionRejected::NotContiguous { from, cursor: self.cursor });
         }
         let horizon = self.horizon.max(horizon);
         if to.second() > horizon {
-            return Err(Refused::BeyondHorizon { to, horizon });
+            return Err(TransactionRejected::BeyondHorizon { to, horizon });
         }
         if first_seq != self.next_seq {
-            return Err(Refused::SeqNotContiguous { first: first_seq, next: self.next_seq });
+            return Err(TransactionRejected::SeqNotContiguous { first: first_seq, next: self.next_seq });
         }
         let held: u64 = publication.segments.iter().map(|segment| segment.documents).fold(0, u64::saturating_add);
-        Ok(Broken::unless(held == records, "a publication's records are those of its segments", || {
+        Ok(InvariantViolation::unless(held == records, "a publication's records are those of its segments", || {
             format!("{records} records, {held} in segments")
         })?)
     }
 
-    fn with_pin(&self, name: &str, pin: Pin) -> Result<Self, Refused> {
+    fn with_pin(&self, name: &str, pin: ManifestPin) -> Result<Self, TransactionRejected> {
         self.not_closed()?;
         let mut next = self.clone();
         match next.pins.insert(name.to_owned(), pin) {
@@ -205,19 +208,19 @@ impl Manifest {
     }
 
     fn summed(mut self) -> Self {
-        self.totals = Totals::of(&self.segments, &self.sidecars);
+        self.totals = IndexTotals::of(&self.segments, &self.sidecars);
         self
     }
 
     /// A tombstone for everything that `before` held and that is held no more. Undated: the record that carries it dates
-    /// it by its own store time. Only the newest [`TOMBSTONES`] stay: an object without one is garbage all the same.
+    /// it by its own store time. Only the newest [`MAX_TOMBSTONES`] stay: an object without one is garbage all the same.
     fn burying(mut self, before: &Self) -> Self {
         let kept: BTreeSet<_> = self.objects().chain(self.pinned()).collect();
         let dropped: BTreeSet<_> = before.objects().chain(before.pinned()).filter(|key| !kept.contains(key)).collect();
-        let tombstones = dropped.into_iter().map(|key| Tombstone { key: key.to_owned(), unreferenced_at: None });
+        let tombstones = dropped.into_iter().map(|key| ObjectTombstone { key: key.to_owned(), unreferenced_at: None });
         let tombstones: Vec<_> = tombstones.collect();
         // This step's are all kept, however many: the next one drops what is too much.
-        let kept = TOMBSTONES.max(tombstones.len());
+        let kept = MAX_TOMBSTONES.max(tombstones.len());
         self.tombstones.extend(tombstones);
         let forgotten = self.tombstones.len().saturating_sub(kept);
         self.tombstones.drain(..forgotten);
@@ -225,33 +228,33 @@ impl Manifest {
     }
 }
 
-fn pin_refused(name: &str, why: &str, remedy: &'static str) -> Refused {
-    Refused::Pin { name: name.to_owned(), why: why.to_owned(), remedy }
+fn pin_refused(name: &str, why: &str, remedy: &'static str) -> TransactionRejected {
+    TransactionRejected::Pin { name: name.to_owned(), why: why.to_owned(), remedy }
 }
 
 /// Takes the items with these keys out of `items`; refused unless each is there once.
-fn take<T>(items: &mut Vec<T>, keys: &[String], key: impl Fn(&T) -> &String) -> Result<Vec<T>, Refused> {
+fn take<T>(items: &mut Vec<T>, keys: &[String], key: impl Fn(&T) -> &String) -> Result<Vec<T>, TransactionRejected> {
     let mut taken = Vec::with_capacity(keys.len());
     for wanted in keys {
         let at = items.iter().position(|item| key(item) == wanted);
-        let at = at.ok_or_else(|| Refused::NotReferenced { key: wanted.clone() })?;
+        let at = at.ok_or_else(|| TransactionRejected::NotReferenced { key: wanted.clone() })?;
         taken.push(items.remove(at));
     }
     Ok(taken)
 }
 
-fn same_records(removed: &[Segment], added: &[Segment]) -> Result<(), Broken> {
-    let (before, after) = (Totals::of(removed, &[]), Totals::of(added, &[]));
+fn same_records(removed: &[SegmentMeta], added: &[SegmentMeta]) -> Result<(), InvariantViolation> {
+    let (before, after) = (IndexTotals::of(removed, &[]), IndexTotals::of(added, &[]));
     let same = before.records == after.records && before.counts == after.counts && before.digest == after.digest;
-    Broken::unless(same, "a compaction keeps every record", || format!("{after:?} instead of {before:?}"))
+    InvariantViolation::unless(same, "a compaction keeps every record", || format!("{after:?} instead of {before:?}"))
 }
 
-fn same_marks(removed: &[Sidecar], added: &[Sidecar]) -> Result<(), Broken> {
-    let (before, after) = (Totals::of(&[], removed), Totals::of(&[], added));
-    let overtaken = |sidecars: &[Sidecar]| sidecars.iter().map(|s| s.overtaken).fold(0, u64::saturating_add);
-    let same = before.superseded_counts == after.superseded_counts
-        && before.superseded_digest == after.superseded_digest
-        && overtaken(added) <= overtaken(removed)
-        && (overtaken(added) > 0) == (overtaken(removed) > 0);
-    Broken::unless(same, "a compaction keeps every mark", || format!("{added:?} instead of {removed:?}"))
+fn same_marks(removed: &[SidecarMeta], added: &[SidecarMeta]) -> Result<(), InvariantViolation> {
+    let (before, after) = (IndexTotals::of(&[], removed), IndexTotals::of(&[], added));
+    let outdated = |sidecars: &[SidecarMeta]| sidecars.iter().map(|s| s.outdated).fold(0, u64::saturating_add);
+    let same = before.corrected_counts == after.corrected_counts
+        && before.corrected_digest == after.corrected_digest
+        && outdated(added) <= outdated(removed)
+        && (outdated(added) > 0) == (outdated(removed) > 0);
+    InvariantViolation::unless(same, "a compaction keeps every mark", || format!("{added:?} instead of {removed:?}"))
 }

@@ -1,8 +1,8 @@
 //! A process that registers an index, writes it and purges it.
 
 use tidemark_catalog::{
-    AcquireError, ChainError, Cursor, Identity, IndexChain, Manifest, Owner, Publication, PublishError, Purge,
-    Registered, Registration, RootChain, Swept, Writership,
+    AcquireError, CatalogError, Cursor, IndexChain, IndexOwner, IndexPurge, IndexRegistration, Manifest, PublishError,
+    PublishRequest, PurgeStats, RegistrationOutcome, RootChain, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Clock, Entropy};
 use tidemark_wal::Log;
@@ -19,63 +19,63 @@ pub(crate) struct Process {
     pub(crate) log: Log,
     pub(crate) clock: Clock,
     pub(crate) root: RootChain,
-    owner: Owner,
+    owner: IndexOwner,
     entropy: Entropy,
 }
 
 /// A resource with this UID.
-pub(crate) fn owner(uid: &str) -> Owner {
+pub(crate) fn owner(uid: &str) -> IndexOwner {
     let (cluster, namespace, name) = ("c".to_owned(), "ns".to_owned(), "wal".to_owned());
-    Owner::Resource { cluster, namespace, name, uid: uid.to_owned() }
+    IndexOwner::Resource { cluster, namespace, name, uid: uid.to_owned() }
 }
 
 impl Process {
-    pub(crate) fn new(name: &str, stage: &Stage, owner: Owner) -> Self {
+    pub(crate) fn new(name: &str, stage: &Stage, owner: IndexOwner) -> Self {
         Self::of_log("log", name, stage, owner)
     }
 
     /// One that indexes the log below the prefix `log`.
-    pub(crate) fn of_log(log: &str, name: &str, stage: &Stage, owner: Owner) -> Self {
+    pub(crate) fn of_log(log: &str, name: &str, stage: &Stage, owner: IndexOwner) -> Self {
         let entropy = Entropy::seeded(format!("{log}{name}").bytes().map(u64::from).sum());
         let log = Log::over(stage.store().below(log), Vec::new());
         let (clock, root) = (Clock::new(log.stores(), name), RootChain::open(&log, entropy.clone()));
         Self { name: name.to_owned(), stage: stage.clone(), log, clock, root, owner, entropy }
     }
 
-    pub(crate) async fn open(&self) -> Result<(Registration, IndexChain), ChainError> {
+    pub(crate) async fn open(&self) -> Result<(RegistrationOutcome, IndexChain), CatalogError> {
         let start = self.root.state().await?.generation_of(INDEX);
         let chain = IndexChain::open(&self.stage.store().below("index"), start, self.entropy.clone());
-        let chain = chain.of_log(&self.root).follow().await?;
+        let chain = chain.for_log(&self.root).follow().await?;
         let (url, owner, generation) = (INDEX.to_owned(), self.owner.clone(), chain.generation().clone());
-        let how = self.root.register_index(INDEX, &Registered { url, owner, generation }, None).await?;
+        let how = self.root.register_index(INDEX, &IndexRegistration { url, owner, generation }, None).await?;
         Ok((how, chain))
     }
 
     /// Becomes the writer of `chain`.
-    pub(crate) async fn acquire(&self, chain: &IndexChain) -> Result<Writership, AcquireError> {
-        chain.acquire(Identity(self.name.clone()), &self.clock, &self.log.entries, |_| ()).await
+    pub(crate) async fn acquire(&self, chain: &IndexChain) -> Result<WriterLease, AcquireError> {
+        chain.acquire(WriterIdentity(self.name.clone()), &self.clock, &self.log.entries, |_| ()).await
     }
 
     /// Registers the index and becomes its writer.
-    pub(crate) async fn writes(&self) -> Writership {
+    pub(crate) async fn writes(&self) -> WriterLease {
         let chain = self.open().await.unwrap().1;
         self.acquire(&chain).await.unwrap()
     }
 
-    pub(crate) fn purge(&self) -> Purge {
+    pub(crate) fn purge(&self) -> IndexPurge {
         let index = self.stage.store().below("index");
-        Purge::new(self.root.clone(), index, INDEX, self.owner.clone(), self.entropy.clone())
+        IndexPurge::new(self.root.clone(), index, INDEX, self.owner.clone(), self.entropy.clone())
     }
 
-    pub(crate) async fn purges(&self) -> Swept {
-        self.purge().run(&Identity(self.name.clone()), &self.clock, &self.log.entries, |_| ()).await.unwrap()
+    pub(crate) async fn purges(&self) -> PurgeStats {
+        self.purge().run(&WriterIdentity(self.name.clone()), &self.clock, &self.log.entries, |_| ()).await.unwrap()
     }
 }
 
 /// The next second, with nothing in it.
-pub(crate) fn advance(manifest: &Manifest) -> Publication {
+pub(crate) fn advance(manifest: &Manifest) -> PublishRequest {
     let to = Cursor(manifest.cursor.second().next());
-    Publication {
+    PublishRequest {
         from: manifest.cursor,
         to,
         horizon: to.second(),
@@ -86,7 +86,7 @@ pub(crate) fn advance(manifest: &Manifest) -> Publication {
     }
 }
 
-pub(crate) async fn publish(writer: &mut Writership) -> Result<u64, PublishError> {
+pub(crate) async fn publish(writer: &mut WriterLease) -> Result<u64, PublishError> {
     let publication = advance(&writer.manifest().state);
     writer.publish(publication).await.map(|slot| slot.number)
 }

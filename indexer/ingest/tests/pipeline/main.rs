@@ -131,7 +131,7 @@ async fn a_late_descriptor_corrects_an_aborted_operation_once() {
     assert_eq!(outcomes[&token], [Outcome::Late]);
     assert_eq!(outcomes[&never], [Outcome::Aborted]);
     let contents = world.check().await;
-    assert_eq!((contents.records.len(), contents.marks.superseded.len()), (3, 1));
+    assert_eq!((contents.records.len(), contents.marks.corrected.len()), (3, 1));
     let standing = world.manifest().await.totals.standing();
     assert_eq!((standing.late, standing.aborted), (1, 1));
 }
@@ -194,7 +194,7 @@ async fn a_process_that_dies_at_any_request_leaves_neither_gap_nor_double() {
         world.describe("b1", world.bucket.now());
         world.run_for(15 * MINUTE).await;
         let contents = world.check().await;
-        let standing = contents.records.len() as u64 - contents.marks.superseded.len();
+        let standing = contents.records.len() as u64 - contents.marks.corrected.len();
         assert_eq!(standing, 61, "after a crash at request {step}");
         crashes += u64::from(died);
         if !died {

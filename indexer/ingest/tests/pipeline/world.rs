@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use tidemark_catalog::{Generation, Identity, IndexChain, Manifest, RootChain, Totals};
+use tidemark_catalog::{Generation, IndexChain, IndexTotals, Manifest, RootChain, WriterIdentity};
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
 use tokio::{sync::watch, time::sleep};
@@ -155,7 +155,7 @@ impl IngestWorld {
             engine: self.engine(),
             log,
             chain,
-            identity: Identity(identity.to_owned()),
+            identity: WriterIdentity(identity.to_owned()),
             options: self.options.clone(),
             entropy: self.entropy.clone(),
             status: self.status.clone(),
@@ -224,7 +224,7 @@ impl IngestWorld {
     pub(crate) async fn outcomes(&self) -> BTreeMap<Token, Vec<Outcome>> {
         let contents = self.contents().await;
         let mut outcomes: BTreeMap<Token, Vec<Outcome>> = BTreeMap::new();
-        for record in contents.records.values().filter(|record| !contents.marks.superseded.contains(record.seq)) {
+        for record in contents.records.values().filter(|record| !contents.marks.corrected.contains(record.seq)) {
             outcomes.entry(record.token).or_default().push(record.decision.outcome);
         }
         outcomes
@@ -236,7 +236,7 @@ impl IngestWorld {
         assert!(manifest.cursor.second() <= manifest.horizon);
         let seqs: Vec<u64> = contents.records.keys().copied().collect();
         assert_eq!(seqs, (1..manifest.next_seq).collect::<Vec<_>>(), "seqs are dense");
-        assert_eq!(manifest.totals, Totals::of(&manifest.segments, &manifest.sidecars));
+        assert_eq!(manifest.totals, IndexTotals::of(&manifest.segments, &manifest.sidecars));
         Self::check_each_operation_once(&contents);
         check_newest(&contents);
         contents
@@ -244,24 +244,24 @@ impl IngestWorld {
 
     fn check_each_operation_once(contents: &IndexContents) {
         let mut standing = BTreeMap::new();
-        for record in contents.records.values().filter(|record| !contents.marks.superseded.contains(record.seq)) {
+        for record in contents.records.values().filter(|record| !contents.marks.corrected.contains(record.seq)) {
             let double = standing.insert((record.token, record.op), record.seq);
             assert_eq!(double, None, "{} is there twice", record.token);
         }
     }
 }
 
-/// `overtaken` is what the naive fold over all committed operations gives.
+/// `outdated` is what the naive fold over all committed operations gives.
 fn check_newest(contents: &IndexContents) {
-    let standing = || contents.records.values().filter(|record| !contents.marks.superseded.contains(record.seq));
+    let standing = || contents.records.values().filter(|record| !contents.marks.corrected.contains(record.seq));
     let mut newest: BTreeMap<&str, LatestCommit> = BTreeMap::new();
     for (entity, current) in standing().filter_map(|record| record.entity_commit()) {
         let known = newest.entry(entity).or_insert(current);
         *known = current.max(*known);
     }
     for (entity, current) in standing().filter_map(|record| record.entity_commit()) {
-        let overtaken = contents.marks.overtaken.contains(current.seq);
-        assert_eq!(overtaken, newest[entity] != current, "{entity}, seq {}", current.seq);
+        let outdated = contents.marks.outdated.contains(current.seq);
+        assert_eq!(outdated, newest[entity] != current, "{entity}, seq {}", current.seq);
     }
 }
 

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tantivy::directory::{Directory, FileSlice, MmapDirectory};
 use tempfile::{NamedTempFile, TempPath};
-use tidemark_catalog::Segment;
+use tidemark_catalog::SegmentMeta;
 use tidemark_store::Store;
 use tokio::task::spawn_blocking;
 
@@ -100,7 +100,7 @@ impl SegmentCache {
     }
 
     /// The object of `segment`, from the disk or fetched from the store, and verified.
-    pub(crate) async fn get(self: &Arc<Self>, segment: &Segment) -> Result<Arc<CachedSegment>, EngineError> {
+    pub(crate) async fn get(self: &Arc<Self>, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
         if let Some(held) = self.held(&segment.checksum) {
             return Ok(held);
         }
@@ -115,7 +115,7 @@ impl SegmentCache {
     }
 
     /// Moves a file into the cache that was just uploaded as `segment`.
-    pub(crate) fn adopt(&self, segment: &Segment, file: SegmentFile) -> Result<(), EngineError> {
+    pub(crate) fn adopt(&self, segment: &SegmentMeta, file: SegmentFile) -> Result<(), EngineError> {
         if !self.make_room(segment.size) {
             return Ok(());
         }
@@ -132,7 +132,7 @@ impl SegmentCache {
         Ok(())
     }
 
-    async fn open_or_fetch(self: &Arc<Self>, segment: &Segment) -> Result<Arc<CachedSegment>, EngineError> {
+    async fn open_or_fetch(self: &Arc<Self>, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
         let known = self.state.lock().entries.peek(&segment.checksum).map(|entry| entry.verified);
         let right = match known {
             Some(true) => true,
@@ -155,7 +155,7 @@ impl SegmentCache {
     }
 
     /// The object in the store, read by ranges when it is needed. Checks now that it exists and is complete.
-    async fn ranged_file(&self, segment: &Segment) -> Result<Arc<CachedSegment>, EngineError> {
+    async fn ranged_file(&self, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
         match self.store.head(&segment.key).await? {
             Some(info) if info.size == segment.size => {}
             Some(info) => return Err(wrong_size(segment, info.size)),
@@ -166,7 +166,7 @@ impl SegmentCache {
     }
 
     /// Whether the file on the disk is what its name says; removes it if it is not.
-    fn verify_left_over(&self, segment: &Segment) -> bool {
+    fn verify_left_over(&self, segment: &SegmentMeta) -> bool {
         let path = self.folder.join(&segment.checksum);
         let right = checksum_of(&path).is_ok_and(|found| found == segment.checksum);
         if !right {
@@ -177,7 +177,7 @@ impl SegmentCache {
         right
     }
 
-    async fn fetch(&self, segment: &Segment) -> Result<TempPath, EngineError> {
+    async fn fetch(&self, segment: &SegmentMeta) -> Result<TempPath, EngineError> {
         let temporary = NamedTempFile::new_in(&self.folder).map_err(|e| disk(&self.folder, e))?;
         let (file, path) = temporary.into_parts();
         let file = Arc::new(file);
@@ -192,7 +192,7 @@ impl SegmentCache {
         check.await.map_err(|e| refused("verify a segment", &e))?
     }
 
-    async fn fetch_part(&self, segment: &Segment, from: u64, file: Arc<File>) -> Result<(), EngineError> {
+    async fn fetch_part(&self, segment: &SegmentMeta, from: u64, file: Arc<File>) -> Result<(), EngineError> {
         let to = (from + DOWNLOAD_PART_BYTES).min(segment.size);
         let bytes = match self.store.get_range(&segment.key, from..to).await {
             Ok(bytes) => bytes,
@@ -210,7 +210,7 @@ impl SegmentCache {
     }
 
     /// Why a GET failed: the object is gone or too short, or the store fails.
-    async fn why(&self, segment: &Segment, error: tidemark_store::StoreError) -> EngineError {
+    async fn why(&self, segment: &SegmentMeta, error: tidemark_store::StoreError) -> EngineError {
         match self.store.head(&segment.key).await {
             Ok(None) => EngineError::Gone { key: segment.key.clone() },
             Ok(Some(info)) if info.size != segment.size => wrong_size(segment, info.size),
@@ -271,7 +271,7 @@ impl CacheState {
     }
 }
 
-fn wrong_size(segment: &Segment, found: u64) -> EngineError {
+fn wrong_size(segment: &SegmentMeta, found: u64) -> EngineError {
     let why = format!("it has {found} bytes, the manifest says {}", segment.size);
     EngineError::Damaged { key: segment.key.clone(), why }
 }
@@ -325,7 +325,7 @@ fn checksum_of(path: &Path) -> io::Result<String> {
     }
 }
 
-fn verify(path: &Path, segment: &Segment) -> Result<(), EngineError> {
+fn verify(path: &Path, segment: &SegmentMeta) -> Result<(), EngineError> {
     let found = checksum_of(path).map_err(|e| disk(path, e))?;
     if found == segment.checksum {
         return Ok(());

@@ -13,7 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tantivy::{IndexSettings, indexer::merge_filtered_segments};
-use tidemark_catalog::{Manifest, Segment, Sidecar};
+use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_store::Store;
 use tokio::task::spawn_blocking;
 
@@ -90,7 +90,7 @@ impl TantivyEngine {
 
     async fn reader_view(
         &self,
-        segment: Segment,
+        segment: SegmentMeta,
         marks: Arc<RecordMarks>,
     ) -> Result<Arc<SegmentReaderView>, EngineError> {
         let before = self.open.lock().views.get(&segment.key).and_then(Weak::upgrade);
@@ -100,7 +100,7 @@ impl TantivyEngine {
             .map_err(|e| refused("open a segment", &e))?
     }
 
-    async fn segment(&self, segment: Segment) -> Result<Arc<OpenSegment>, EngineError> {
+    async fn segment(&self, segment: SegmentMeta) -> Result<Arc<OpenSegment>, EngineError> {
         if let Some(open) = self.open.lock().segments.get(&segment.key).and_then(Weak::upgrade) {
             return Ok(open);
         }
@@ -114,7 +114,7 @@ impl TantivyEngine {
     }
 
     /// The union of all sidecars. Only those that are new are read.
-    async fn marks(&self, sidecars: &[Sidecar]) -> Result<Arc<RecordMarks>, EngineError> {
+    async fn marks(&self, sidecars: &[SidecarMeta]) -> Result<Arc<RecordMarks>, EngineError> {
         let latest = self.open.lock().latest.clone();
         let known = latest.as_deref().map_or(&[][..], |latest| &latest.manifest.sidecars);
         let (mut union, new) = match (&latest, sidecars.strip_prefix(known)) {
@@ -128,7 +128,7 @@ impl TantivyEngine {
         Ok(union)
     }
 
-    async fn read_marks_once(&self, sidecar: &Sidecar) -> Result<Arc<RecordMarks>, EngineError> {
+    async fn read_marks_once(&self, sidecar: &SidecarMeta) -> Result<Arc<RecordMarks>, EngineError> {
         if let Some(marks) = self.open.lock().sidecars.get(&sidecar.key) {
             return Ok(marks.clone());
         }
@@ -162,7 +162,7 @@ impl IndexEngine for TantivyEngine {
         Ok(Arc::new(ManifestLookup(self.open_manifest(manifest).await?)))
     }
 
-    async fn merge(&self, inputs: &[Segment]) -> Result<PackedSegment, EngineError> {
+    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let segments: Vec<_> = stream::iter(inputs.to_vec())
             .map(|segment| self.segment(segment))
             .buffered(MAX_CONCURRENT_OPENS)
@@ -172,7 +172,7 @@ impl IndexEngine for TantivyEngine {
         spawn_blocking(move || merge(&segments, &fields, &folder)).await.map_err(|e| refused("merge segments", &e))?
     }
 
-    async fn records(&self, segment: &Segment, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
+    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
         let open = self.segment(segment.clone()).await?;
         let held = seqs.start.max(segment.seq.start)..seqs.end.min(segment.seq.end);
         spawn_blocking(move || held.filter_map(|seq| open.doc(seq)).map(|doc| open.record(doc)).collect())
@@ -184,7 +184,7 @@ impl IndexEngine for TantivyEngine {
         sidecar::encode(marks).map_err(|e| refused("pack marks", &e))
     }
 
-    async fn read_marks(&self, sidecar: &Sidecar) -> Result<RecordMarks, EngineError> {
+    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError> {
         let object = self.store.get(&sidecar.key, MAX_SIDECAR_BYTES).await?;
         let object = object.ok_or_else(|| EngineError::Gone { key: sidecar.key.clone() })?;
         let body = object.body.ok_or_else(|| damaged(&sidecar.key, &"it is too large"))?;
@@ -196,7 +196,7 @@ impl IndexEngine for TantivyEngine {
         sidecar::decode(&body).map_err(|e| damaged(&sidecar.key, &e))
     }
 
-    async fn segment_uploaded(&self, segment: &Segment, file: SegmentFile) {
+    async fn segment_uploaded(&self, segment: &SegmentMeta, file: SegmentFile) {
         if let Err(error) = self.cache.adopt(segment, file) {
             tracing::warn!(key = segment.key, %error, "cannot keep a new segment in the cache; it is fetched when it is needed");
         }

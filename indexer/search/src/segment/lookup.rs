@@ -66,14 +66,14 @@ impl ManifestView {
                 op: segment.op(doc),
                 seq,
                 outcome,
-                superseded: self.marks.superseded.contains(seq),
+                corrected: self.marks.corrected.contains(seq),
             });
         }
         decided.sort_by_key(|decided| (decided.op, decided.seq));
         Ok(decided)
     }
 
-    /// All documents of a token, superseded ones included.
+    /// All documents of a token, corrected ones included.
     pub(crate) fn records_of(&self, token: &Token) -> Result<Vec<(&OpenSegment, DocId)>, EngineError> {
         let mut found = Vec::new();
         let text = token.to_string();
@@ -106,7 +106,7 @@ impl ManifestView {
     pub(crate) fn is_current(&self, segment: &OpenSegment, doc: DocId) -> bool {
         segment.outcome(doc) == Some(Outcome::Committed) && {
             let seq = segment.seq(doc);
-            !self.marks.overtaken.contains(seq) && !self.marks.superseded.contains(seq)
+            !self.marks.outdated.contains(seq) && !self.marks.corrected.contains(seq)
         }
     }
 
@@ -118,8 +118,8 @@ impl ManifestView {
                 continue;
             }
             for doc in segment.docs_with(segment.fields.writer_key, &term)? {
-                let superseded = self.marks.superseded.contains(segment.seq(doc));
-                if !superseded && segment.outcome(doc) == Some(Outcome::Committed) {
+                let corrected = self.marks.corrected.contains(segment.seq(doc));
+                if !corrected && segment.outcome(doc) == Some(Outcome::Committed) {
                     let record = segment.record(doc)?;
                     let found = (record.token, record.op);
                     smallest = Some(smallest.map_or(found, |least| found.min(least)));
@@ -164,7 +164,7 @@ impl ManifestView {
                 let later = after.is_none_or(|after| sort_key > after);
                 if later
                     && query.seconds.contains(&segment.announced(doc))
-                    && !self.marks.superseded.contains(segment.seq(doc))
+                    && !self.marks.corrected.contains(segment.seq(doc))
                 {
                     aborted.push((sort_key, segment, doc));
                 }

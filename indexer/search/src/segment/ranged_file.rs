@@ -11,7 +11,7 @@ use tantivy::{
     HasLen,
     directory::{FileHandle, OwnedBytes},
 };
-use tidemark_catalog::Segment;
+use tidemark_catalog::SegmentMeta;
 use tidemark_store::Store;
 use tokio::runtime::Handle;
 
@@ -68,7 +68,7 @@ pub(crate) struct RangedFile {
 
 impl RangedFile {
     /// The object of `segment`. Called on a runtime, whose threads do the reading.
-    pub(crate) fn new(store: &Store, segment: &Segment, blocks: &Arc<BlockCache>) -> io::Result<Self> {
+    pub(crate) fn new(store: &Store, segment: &SegmentMeta, blocks: &Arc<BlockCache>) -> io::Result<Self> {
         Ok(Self {
             store: store.clone(),
             runtime: Handle::try_current().map_err(io::Error::other)?,

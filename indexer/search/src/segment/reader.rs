@@ -10,7 +10,7 @@ use tantivy::{
     schema::{Field, IndexRecordOption},
     store::StoreReader,
 };
-use tidemark_catalog::Segment;
+use tidemark_catalog::SegmentMeta;
 use tidemark_store::StoreSecond;
 use tidemark_wal::Outcome;
 
@@ -30,10 +30,10 @@ const CACHED_STORE_BLOCKS: usize = 8;
 /// An open segment. Its documents are its records by seq: document 0 has the segment's first seq, and none is left out.
 pub(crate) struct OpenSegment {
     /// What the manifest says of it.
-    pub(crate) of: Segment,
+    pub(crate) of: SegmentMeta,
     pub(crate) fields: Arc<SchemaFields>,
     tantivy: tantivy::Segment,
-    /// All documents, superseded ones included.
+    /// All documents, corrected ones included.
     pub(crate) reader: SegmentReader,
     store: StoreReader,
     pub(crate) op: Column<u64>,
@@ -49,7 +49,7 @@ pub(crate) struct OpenSegment {
 impl OpenSegment {
     /// Opens the segment in `cached`. Blocks.
     pub(crate) fn open(
-        of: &Segment,
+        of: &SegmentMeta,
         fields: &Arc<SchemaFields>,
         cached: Arc<CachedSegment>,
     ) -> Result<Self, EngineError> {
@@ -67,7 +67,7 @@ impl OpenSegment {
     }
 
     fn from_bundle(
-        of: &Segment,
+        of: &SegmentMeta,
         fields: &Arc<SchemaFields>,
         bundle: &Arc<SegmentBundle>,
         cached: Option<Arc<CachedSegment>>,
@@ -144,7 +144,7 @@ impl OpenSegment {
         filter::might_contain(&self.filter, asked, term)
     }
 
-    /// The documents with a term, ascending, superseded ones included.
+    /// The documents with a term, ascending, corrected ones included.
     pub(crate) fn docs_with(&self, field: Field, term: &str) -> Result<Vec<DocId>, EngineError> {
         docs_with(&self.reader, field, term).map_err(|e| self.damaged(&e))
     }

@@ -19,28 +19,28 @@ pub(crate) struct ManifestView {
 /// A segment as one manifest shows it.
 pub(crate) struct SegmentReaderView {
     pub(crate) segment: Arc<OpenSegment>,
-    /// The documents that no correction superseded.
+    /// The documents that no correction replaced.
     pub(crate) reader: SegmentReader,
     /// How many documents are left out.
     pub(crate) hidden: u64,
 }
 
 impl SegmentReaderView {
-    /// The segment without the documents that `marks` call superseded. `before`: how an earlier manifest shows it.
+    /// The segment without the documents that `marks` call corrected. `before`: how an earlier manifest shows it.
     pub(crate) fn new(
         segment: Arc<OpenSegment>,
         marks: &RecordMarks,
         before: Option<Arc<Self>>,
     ) -> Result<Arc<Self>, EngineError> {
         let seqs = segment.of.seq.clone();
-        let hidden = marks.superseded.range_cardinality(seqs.clone());
+        let hidden = marks.corrected.range_cardinality(seqs.clone());
         // Marks only grow, so that the same number means the same documents.
         if let Some(before) = before.filter(|before| before.hidden == hidden) {
             return Ok(before);
         }
         let reader = match hidden {
             0 => segment.reader.clone(),
-            _ => segment.reader_without(within(&marks.superseded, &seqs))?,
+            _ => segment.reader_without(within(&marks.corrected, &seqs))?,
         };
         Ok(Arc::new(Self { segment, reader, hidden }))
     }

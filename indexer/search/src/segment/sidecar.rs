@@ -1,7 +1,7 @@
 //! The stored form of marks: two Roaring bitmaps over seqs.
 //!
 //! ```text
-//! "TMS1" | format (u32) | length of the first bitmap (u64) | superseded | overtaken
+//! "TMS1" | format (u32) | length of the first bitmap (u64) | corrected | outdated
 //! ```
 //! Numbers are little-endian, bitmaps in Roaring's portable 64-bit form. The object's SHA-256 is in the manifest.
 
@@ -29,14 +29,14 @@ pub(crate) enum SidecarError {
 
 /// The bytes of `marks`.
 pub(crate) fn encode(marks: &RecordMarks) -> io::Result<Bytes> {
-    let first = marks.superseded.serialized_size();
-    let mut out = BytesMut::with_capacity(HEADER_BYTES + first + marks.overtaken.serialized_size());
+    let first = marks.corrected.serialized_size();
+    let mut out = BytesMut::with_capacity(HEADER_BYTES + first + marks.outdated.serialized_size());
     out.put_slice(&MAGIC);
     out.put_u32_le(FORMAT);
     out.put_u64_le(first as u64);
     let mut out = out.writer();
-    marks.superseded.serialize_into(&mut out)?;
-    marks.overtaken.serialize_into(&mut out)?;
+    marks.corrected.serialize_into(&mut out)?;
+    marks.outdated.serialize_into(&mut out)?;
     Ok(out.into_inner().freeze())
 }
 
@@ -51,11 +51,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RecordMarks, SidecarError> {
         return Err(SidecarError::NewerFormat(format));
     }
     let first = head[8..].iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
-    let (superseded, overtaken) =
+    let (corrected, outdated) =
         usize::try_from(first).ok().and_then(|first| rest.split_at_checked(first)).ok_or(SidecarError::NotASidecar)?;
     Ok(RecordMarks {
-        superseded: RoaringTreemap::deserialize_from(superseded)?,
-        overtaken: RoaringTreemap::deserialize_from(overtaken)?,
+        corrected: RoaringTreemap::deserialize_from(corrected)?,
+        outdated: RoaringTreemap::deserialize_from(outdated)?,
     })
 }
 
@@ -78,14 +78,14 @@ mod tests {
     proptest! {
         #[test]
         fn marks_round_trip(a in btree_set(any::<u64>(), 0..50), b in btree_set(0u64..300, 0..50)) {
-            let marks = RecordMarks { superseded: a.into_iter().collect(), overtaken: b.into_iter().collect() };
+            let marks = RecordMarks { corrected: a.into_iter().collect(), outdated: b.into_iter().collect() };
             prop_assert_eq!(decode(&encode(&marks).unwrap()).unwrap(), marks);
         }
 
         #[test]
         fn any_bytes_and_any_damage_are_read_without_a_panic(noise in vec(any::<u8>(), 0..100), seqs in btree_set(0u64..300, 0..50), at: prop::sample::Index, flip in 1u8..) {
             let _ = decode(&noise);
-            let marks = RecordMarks { superseded: seqs.into_iter().collect(), overtaken: RoaringTreemap::default() };
+            let marks = RecordMarks { corrected: seqs.into_iter().collect(), outdated: RoaringTreemap::default() };
             let mut bytes = encode(&marks).unwrap().to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;

@@ -7,8 +7,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tidemark_catalog::{
-    Compaction, Counts, Cursor, Generation, Identity, IndexChain, Manifest, ObjectKind, ObjectName, Publication,
-    Segment, SetDigest, Sidecar, Writership,
+    CompactionResult, Cursor, Generation, IndexChain, Manifest, ObjectKind, ObjectName, PublishRequest, RecordCounts,
+    SegmentMeta, SetDigest, SidecarMeta, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Clock, Entropy, Store, StoreSecond, UserMetadata};
 use tidemark_wal::{Contributor, Evidence, Log, OperationKind, Outcome, OutcomeDecision, Token};
@@ -150,7 +150,7 @@ pub(crate) struct TestIndex {
     pub(crate) engine: Arc<TantivyEngine>,
     pub(crate) records: Vec<OperationRecord>,
     pub(crate) marks: RecordMarks,
-    pub(crate) ship: Writership,
+    pub(crate) writer_lease: WriterLease,
     entropy: Entropy,
     folder: TempDir,
 }
@@ -165,15 +165,16 @@ impl TestIndex {
         let log = Log::over(Store::memory(), vec![Store::memory()]);
         let clock = Clock::new(log.stores(), "test");
         let chain = IndexChain::open(&store, Generation::first(), entropy.clone());
-        let ship = chain.acquire(Identity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
+        let writer_lease =
+            chain.acquire(WriterIdentity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
         let folder = TempDir::new().unwrap();
         let engine = Arc::new(engine(&store, &folder, bytes));
         let (records, marks) = (Vec::new(), RecordMarks::default());
-        Self { store, log, chain, engine, records, marks, ship, entropy, folder }
+        Self { store, log, chain, engine, records, marks, writer_lease, entropy, folder }
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
-        &self.ship.manifest().state
+        &self.writer_lease.manifest().state
     }
 
     /// Another engine over the same store, with a cache of its own.
@@ -195,11 +196,11 @@ impl TestIndex {
         self.records.extend(batch);
         let records = segment.documents;
         let segments = vec![segment];
-        let publication = Publication { from, to, horizon: to.second(), first_seq, records, segments, sidecars };
-        self.ship.publish(publication).await.unwrap();
+        let publication = PublishRequest { from, to, horizon: to.second(), first_seq, records, segments, sidecars };
+        self.writer_lease.publish(publication).await.unwrap();
     }
 
-    async fn build(&self, batch: &[OperationRecord]) -> Segment {
+    async fn build(&self, batch: &[OperationRecord]) -> SegmentMeta {
         let mut builder = self.engine.builder().unwrap();
         for chunk in batch.chunks(3) {
             builder.add(chunk.to_vec()).await.unwrap();
@@ -208,14 +209,14 @@ impl TestIndex {
         self.put(packed, batch).await
     }
 
-    async fn put(&self, packed: PackedSegment, records: &[OperationRecord]) -> Segment {
+    async fn put(&self, packed: PackedSegment, records: &[OperationRecord]) -> SegmentMeta {
         let key = self.name(ObjectKind::Segment);
         match &packed.file {
             SegmentFile::File(path) => self.store.put_file(&key, path).await.unwrap(),
             SegmentFile::Memory(bytes) => self.store.put(&key, bytes.clone()).await.unwrap(),
         }
         let (counts, digest) = sums(records);
-        Segment {
+        SegmentMeta {
             key,
             size: packed.size,
             checksum: packed.checksum,
@@ -229,15 +230,15 @@ impl TestIndex {
     }
 
     fn name(&self, kind: ObjectKind) -> String {
-        ObjectName::new(&self.manifest().generation, kind, self.ship.epoch(), &self.entropy).to_string()
+        ObjectName::new(&self.manifest().generation, kind, self.writer_lease.epoch(), &self.entropy).to_string()
     }
 
-    async fn mark(&mut self, batch: &[OperationRecord]) -> Vec<Sidecar> {
+    async fn mark(&mut self, batch: &[OperationRecord]) -> Vec<SidecarMeta> {
         let all: Vec<OperationRecord> = self.records.iter().chain(batch).cloned().collect();
         let marks = naive_marks(&all);
         let new = RecordMarks {
-            superseded: &marks.superseded - &self.marks.superseded,
-            overtaken: &marks.overtaken - &self.marks.overtaken,
+            corrected: &marks.corrected - &self.marks.corrected,
+            outdated: &marks.outdated - &self.marks.outdated,
         };
         self.marks = marks;
         if new.is_empty() {
@@ -246,12 +247,12 @@ impl TestIndex {
         let body = self.engine.pack_marks(&new).unwrap();
         let key = self.name(ObjectKind::Sidecar);
         self.store.put(&key, body.clone()).await.unwrap();
-        let superseded: Vec<OperationRecord> =
-            all.into_iter().filter(|record| new.superseded.contains(record.seq)).collect();
-        let (counts, digest) = sums(&superseded);
+        let corrected: Vec<OperationRecord> =
+            all.into_iter().filter(|record| new.corrected.contains(record.seq)).collect();
+        let (counts, digest) = sums(&corrected);
         let checksum = hex::encode(Sha256::digest(&body));
-        let (size, overtaken) = (body.len() as u64, new.overtaken.len());
-        vec![Sidecar { key, size, checksum, superseded: new.superseded.len(), overtaken, counts, digest }]
+        let (size, outdated) = (body.len() as u64, new.outdated.len());
+        vec![SidecarMeta { key, size, checksum, corrected: new.corrected.len(), outdated, counts, digest }]
     }
 
     /// Merges the segments at these places into one.
@@ -263,7 +264,7 @@ impl TestIndex {
             self.records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect();
         let adds = vec![self.put(packed, &held).await];
         let removes = inputs.into_iter().map(|segment| segment.key).collect();
-        self.ship.adopt(Compaction { removes, adds, ..Compaction::default() }).await.unwrap();
+        self.writer_lease.adopt(CompactionResult { removes, adds, ..CompactionResult::default() }).await.unwrap();
     }
 
     /// Writes an entry to the log.
@@ -272,9 +273,9 @@ impl TestIndex {
         assert!(matches!(created, tidemark_store::Create::Committed), "{created:?}");
     }
 
-    /// What is shown: records that no correction superseded.
+    /// What is shown: records that no correction replaced.
     pub(crate) fn standing(&self) -> impl Iterator<Item = &OperationRecord> {
-        self.records.iter().filter(|record| !self.marks.superseded.contains(record.seq))
+        self.records.iter().filter(|record| !self.marks.corrected.contains(record.seq))
     }
 }
 
@@ -283,8 +284,8 @@ fn engine(store: &Store, folder: &TempDir, cache_bytes: u64) -> TantivyEngine {
     TantivyEngine::open(store.clone(), &options).unwrap()
 }
 
-fn sums(records: &[OperationRecord]) -> (Counts, SetDigest) {
-    let (mut counts, mut digest) = (Counts::default(), SetDigest::default());
+fn sums(records: &[OperationRecord]) -> (RecordCounts, SetDigest) {
+    let (mut counts, mut digest) = (RecordCounts::default(), SetDigest::default());
     for record in records {
         counts.add(record.decision.outcome);
         digest.insert(record.token, record.op, record.decision.outcome, record.decision.evidence);
@@ -298,19 +299,19 @@ pub(crate) fn naive_marks(records: &[OperationRecord]) -> RecordMarks {
     let mut latest = BTreeMap::new();
     for record in records {
         if let Some(before) = latest.insert((record.token, record.op), record.seq) {
-            marks.superseded.insert(before);
+            marks.corrected.insert(before);
         }
     }
     let mut newest: BTreeMap<&str, (tidemark_ingest::engine::LatestCommit, u64)> = BTreeMap::new();
-    for record in records.iter().filter(|record| !marks.superseded.contains(record.seq)) {
+    for record in records.iter().filter(|record| !marks.corrected.contains(record.seq)) {
         let Some((entity, current)) = record.entity_commit() else { continue };
         match newest.get(entity) {
             Some((known, _)) if *known > current => {
-                marks.overtaken.insert(record.seq);
+                marks.outdated.insert(record.seq);
             }
             _ => {
                 if let Some((_, seq)) = newest.insert(entity, (current, record.seq)) {
-                    marks.overtaken.insert(seq);
+                    marks.outdated.insert(seq);
                 }
             }
         }

@@ -19,15 +19,15 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// Every question about every name of the history, and some names that it does not have.
 async fn answers_are_right(index: &TestIndex, lookup: &dyn Lookup) -> Result<(), TestCaseError> {
     let records = &index.records;
-    let superseded = |record: &OperationRecord| index.marks.superseded.contains(record.seq);
+    let corrected = |record: &OperationRecord| index.marks.corrected.contains(record.seq);
     let mut tokens: Vec<Token> = records.iter().map(|record| record.token).collect();
     tokens.extend([token(3, 9), Token::from_bytes([255; 20])]);
     for (token, found) in tokens.iter().zip(lookup.recorded_outcomes(&tokens).await.unwrap()) {
         let of = records.iter().filter(|record| record.token == *token);
         let mut wanted: Vec<RecordedOutcome> = of
             .map(|record| {
-                let (outcome, superseded) = (record.decision.outcome, superseded(record));
-                RecordedOutcome { op: record.op, seq: record.seq, outcome, superseded }
+                let (outcome, corrected) = (record.decision.outcome, corrected(record));
+                RecordedOutcome { op: record.op, seq: record.seq, outcome, corrected }
             })
             .collect();
         wanted.sort_by_key(|decided| (decided.op, decided.seq));

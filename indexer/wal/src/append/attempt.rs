@@ -8,14 +8,12 @@ use super::{
     session::{AppendAttempt, AppendSession},
 };
 use crate::{
+    mutants,
     outcome::{Observation, Outcome, OutcomeDecision},
     reader::{ResolvedEntry, TOKEN_FIELD},
     token::Token,
 };
-use tidemark_store::{
-    Create, StoreSecond, UserMetadata,
-    planted::{Fault, planted},
-};
+use tidemark_store::{Create, StoreSecond, UserMetadata};
 
 /// How many descriptors of one entry are put at once.
 const MAX_CONCURRENT_PUTS: usize = 8;
@@ -90,18 +88,10 @@ impl AppendSession {
         let key = attempt.token.to_string();
         let entries = &self.log.entries;
         let (body, none) = (prepared.body.clone(), UserMetadata::new());
-        let created = if planted(Fault::CleanupOnUnknown) {
-            entries.create(&key, body, &none).await
-        } else {
-            entries.create_resolved(&key, body, &none).await
-        };
-        match created {
+        match entries.create_resolved(&key, body, &none).await {
             Create::Committed => {}
             Create::Lost => return Err(UnprovenAttempt::new(attempt, "another entry has the token")),
             Create::Unknown(error) => {
-                if planted(Fault::CleanupOnUnknown) {
-                    let _ = entries.delete(&[key]).await;
-                }
                 return Err(UnprovenAttempt::new(
                     attempt,
                     format!("whether the entry was written is unknown: {error}"),
@@ -168,7 +158,7 @@ impl AppendSession {
             return Err(what_is_missing(found));
         }
         let seen = self.seen_at(found).await?;
-        if attempt.in_bound(seen) || planted(Fault::AcknowledgedUnseen) {
+        if mutants::seen_in_time(attempt.in_bound(seen)) {
             return Ok(seen);
         }
         Err(format!("it was seen only at {seen}, after the commit bound"))

@@ -14,11 +14,7 @@ use super::{
     session::{AppendAttempt, AppendSession},
 };
 use crate::marker::marker_key;
-use tidemark_store::{
-    Create, SignedPut, Store, StoreError, UrlSigner, UserMetadata,
-    planted::{Fault, planted},
-    put_signed,
-};
+use tidemark_store::{Create, SignedPut, Store, StoreError, UrlSigner, UserMetadata, put_signed};
 
 /// One object that completes an operation, for another process to put.
 #[derive(Clone, Debug)]
@@ -90,9 +86,6 @@ impl AppendSession {
     /// Puts one part. The read-back decides whether it is there; the error only says why something may be missing.
     pub(super) async fn put(&self, attempt: &AppendAttempt, part: &CompletionPart) -> Result<(), String> {
         let upload = self.upload(attempt, part).await.map_err(|error| error.to_string())?;
-        if planted(Fault::OverwritableDescriptor) {
-            return upload.store.put(&upload.key, upload.body).await.map_err(|error| error.to_string());
-        }
         let put = match &upload.signed {
             Some(signed) => self.put_signed(attempt, &upload, signed).await,
             None => self.put_directly(attempt, &upload).await,

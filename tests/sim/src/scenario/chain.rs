@@ -6,13 +6,13 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tidemark_catalog::{Broken, Chain, ChainError, Refused, Slot, State};
-use tidemark_store::{Entropy, Store, StoreSecond};
+use tidemark_store::{Chain, ChainError, ChainRecord, ChainState, Entropy, InvariantViolation, Store, StoreSecond};
 use tokio::time::{Duration, sleep};
 use url::Url;
 
 use crate::{
     cloud::{Cloud, Event, What},
+    mutants::mutated,
     process::Process,
     store::SimStore,
     supervise::{End, supervise},
@@ -34,16 +34,30 @@ struct Ledger {
     total: u64,
 }
 
-impl State for Ledger {
+/// The appender's last record is not the one that it remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LedgerRejected;
+
+impl std::fmt::Display for LedgerRejected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the ledger has another last record of this appender")
+    }
+}
+
+impl std::error::Error for LedgerRejected {}
+
+impl ChainState for Ledger {
+    type Rejection = LedgerRejected;
+
     const FORMAT: u32 = 1;
 
-    fn settle(&mut self, _: StoreSecond) {}
+    fn apply_store_time(&mut self, _: StoreSecond) {}
 
-    fn sound(&self) -> Result<(), Broken> {
+    fn check_state(&self) -> Result<(), InvariantViolation> {
         Ok(())
     }
 
-    fn follows(&self, _: &Self) -> Result<(), Broken> {
+    fn check_transition(&self, _: &Self) -> Result<(), InvariantViolation> {
         Ok(())
     }
 }
@@ -120,7 +134,7 @@ impl World {
     fn chain(&self, process: &Process) -> Chain<Ledger> {
         let store = SimStore::new(&self.cloud, BUCKET, process);
         let url = Url::parse("memory:///").unwrap_or_else(|error| unreachable!("{error}"));
-        Chain::new(Store::over(Arc::new(store), url), self.entropy())
+        Chain::new(Store::over(mutated(store), url), self.entropy())
     }
 
     fn entropy(&self) -> Entropy {
@@ -132,7 +146,7 @@ impl World {
     }
 
     /// A record that somebody took for a part of the chain must be the first that landed in its slot.
-    fn accepted(&self, who: &str, slot: &Slot<Ledger>) {
+    fn accepted(&self, who: &str, slot: &ChainRecord<Ledger>) {
         let truth = self.truth();
         let landed = truth.slots.get(&slot.number).and_then(|body| state_of(body));
         drop(truth);
@@ -194,7 +208,7 @@ async fn append(world: World, process: Process) -> End {
                 let mut ledger = ledger.cloned().unwrap_or_default();
                 let last = ledger.last.get(&name).copied().unwrap_or(0);
                 if last != before {
-                    return Err(Refused::NoParameters);
+                    return Err(LedgerRejected);
                 }
                 ledger.last.insert(name.clone(), mine);
                 ledger.total += 1;
@@ -207,7 +221,7 @@ async fn append(world: World, process: Process) -> End {
                 base = Some(slot);
             }
             Err(ChainError::Unknown { .. }) => return End::GaveUp("unknown".to_owned()),
-            Err(ChainError::Refused(_)) => {
+            Err(ChainError::Rejected(_)) => {
                 world.cloud.fail(format!("{who}: append {mine} was made twice, or an earlier one was lost"));
                 return End::Done;
             }
@@ -226,11 +240,11 @@ async fn append(world: World, process: Process) -> End {
 async fn follow(world: World, process: Process) -> End {
     let chain = world.chain(&process);
     let who = process.name().to_owned();
-    let mut at: Option<Slot<Ledger>> = None;
+    let mut at: Option<ChainRecord<Ledger>> = None;
     loop {
         let next = match &at {
             None => chain.latest().await,
-            Some(slot) => chain.after(slot).await,
+            Some(slot) => chain.next_after(slot).await,
         };
         match next {
             Ok(Some(slot)) => {

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use tidemark_catalog::{Generation, Identity, IndexChain, RootChain};
+use tidemark_catalog::{Generation, IndexChain, RootChain, WriterIdentity};
 use tidemark_ingest::engine::{EngineError, IndexEngine};
 use tidemark_ingest::model_engine::ModelEngine;
 use tidemark_ingest::{Ingest, IngestOptions, IngestStatus};
 use tidemark_store::Clock;
+use tidemark_wal::{LogReader, ReaderLimits};
 use tokio::{sync::watch, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-use crate::{process::Process, supervise::End, world::World};
+use crate::{
+    mutants::{Mutant, RedecidingEngine},
+    process::Process,
+    supervise::End,
+    world::World,
+};
 
 /// One life of a candidate: sets the log's parameters if it is the first, then indexes.
 pub async fn index(world: World, process: Process, name: String) -> End {
@@ -24,6 +30,12 @@ pub async fn index(world: World, process: Process, name: String) -> End {
         Ok(engine) => engine,
         Err(error) => return End::GaveUp(error.to_string()),
     };
+    let engine: Arc<dyn IndexEngine> = if Mutant::OutcomeDecidedAgain.is_on() {
+        let reader = LogReader::new(&log, ReaderLimits::default());
+        Arc::new(RedecidingEngine::new(engine, reader, root.clone()))
+    } else {
+        engine
+    };
     // A pod that starts again has a UID of its own; a folder's owner does not.
     let identity = if world.knobs.steady_identity { name } else { process.name().to_owned() };
     let ingest = Ingest {
@@ -32,7 +44,7 @@ pub async fn index(world: World, process: Process, name: String) -> End {
         log,
         root,
         chain,
-        identity: Identity(identity),
+        identity: WriterIdentity(identity),
         options: options(&world),
         entropy: world.entropy(),
         status: watch::Sender::new(IngestStatus::default()),

@@ -9,13 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    AcquireError, ChainError, Counts, Cursor, Generation, Identity, IndexChain, Manifest, ObjectKind, ObjectName,
-    Owner, Publication, PublishError, Purge, PurgeError, Refused, Registered, Root, RootChain, Segment, SetDigest,
-    Slot, Writership, heartbeat,
+    AcquireError, CatalogError, Cursor, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, Manifest,
+    ObjectKind, ObjectName, PublishError, PublishRequest, PurgeError, RecordCounts, RootChain, RootState, SegmentMeta,
+    SetDigest, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
-use tidemark_store::{Clock, Create, Entropy, Store, UserMetadata};
+use tidemark_store::{ChainRecord, Clock, Create, Entropy, ObjectInfo, Store, UserMetadata};
 use tidemark_wal::{Log, Outcome, Token};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
@@ -23,6 +24,7 @@ use url::Url;
 
 use crate::{
     cloud::{Cloud, Event, What},
+    mutants::{Mutant, mutated},
     process::Process,
     store::SimStore,
     supervise::{End, supervise},
@@ -137,7 +139,7 @@ async fn last_look(world: &World, before: Option<u64>) {
     let auditor = Process::new("auditor", false);
     let purge = world.purge(&auditor, &owner("old"));
     let (clock, log) = (world.clock(&auditor), world.log(&auditor));
-    if let Err(error) = purge.run(&Identity("auditor".to_owned()), &clock, &log.entries, |_| ()).await {
+    if let Err(error) = purge.run(&WriterIdentity("auditor".to_owned()), &clock, &log.entries, |_| ()).await {
         world.cloud.fail(format!("the index cannot be purged in calm weather: {error}"));
         return;
     }
@@ -157,7 +159,7 @@ impl World {
 
     fn store(&self, url: &str, bucket: &str, process: &Process) -> Store {
         let url = Url::parse(url).unwrap_or_else(|error| unreachable!("{error}"));
-        Store::over(Arc::new(SimStore::new(&self.cloud, bucket, process)), url)
+        Store::over(mutated(SimStore::new(&self.cloud, bucket, process)), url)
     }
 
     fn log(&self, process: &Process) -> Log {
@@ -177,9 +179,9 @@ impl World {
         Entropy::seeded(self.cloud.state().dice.fork())
     }
 
-    fn purge(&self, process: &Process, owner: &Owner) -> Purge {
+    fn purge(&self, process: &Process, owner: &IndexOwner) -> IndexPurge {
         let root = RootChain::open(&self.log(process), self.entropy());
-        Purge::new(root, self.index(process), URL, owner.clone(), self.entropy())
+        IndexPurge::new(root, self.index(process), URL, owner.clone(), self.entropy())
     }
 
     async fn rest(&self, range: RangeInclusive<u64>) {
@@ -188,7 +190,7 @@ impl World {
     }
 
     /// A record that its writer was told is committed is the first that landed in its slot.
-    fn committed(&self, who: &str, slot: &Slot<Manifest>) {
+    fn committed(&self, who: &str, slot: &ChainRecord<Manifest>) {
         let place = (slot.state.generation.to_string(), slot.number);
         let landed = self.truth().slots.get(&place).cloned();
         if landed.as_ref() != Some(&slot.hash) {
@@ -263,7 +265,7 @@ impl Truth {
             return Err(format!("{} deleted record {number} of the root chain", event.by));
         }
         if self.root_slots.insert(number) {
-            let root: Root = state_of(&event.object.body).ok_or("the root is unreadable")?;
+            let root: RootState = state_of(&event.object.body).ok_or("the root is unreadable")?;
             let purged = root.purged.get(URL).and_then(|gone| gone.generation.number());
             self.off_register = self.off_register.max(purged.unwrap_or_default());
             self.registered |= root.indexes.contains_key(URL);
@@ -341,9 +343,9 @@ fn lock(truth: &Mutex<Truth>) -> MutexGuard<'_, Truth> {
     truth.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn owner(name: &str) -> Owner {
+fn owner(name: &str) -> IndexOwner {
     let text = |text: &str| text.to_owned();
-    Owner::Resource { cluster: text("c"), namespace: text("n"), name: text(name), uid: text(name) }
+    IndexOwner::Resource { cluster: text("c"), namespace: text("n"), name: text(name), uid: text(name) }
 }
 
 /// When a pod comes, and whether it goes.
@@ -358,7 +360,7 @@ enum When {
 }
 
 /// One life of an indexer's pod.
-async fn pod(world: World, process: Process, owner: Owner, when: When) -> End {
+async fn pod(world: World, process: Process, owner: IndexOwner, when: When) -> End {
     let hears = when == When::Hears;
     let late = world.cloud.state().dice.among(&(0..=90_000));
     let heard = world.asked + Duration::from_millis(late);
@@ -375,32 +377,32 @@ async fn pod(world: World, process: Process, owner: Owner, when: When) -> End {
     let chain = match open(&world, &process, &owner).await {
         Ok(chain) => chain,
         // It was purged by another process of the same owner.
-        Err(ChainError::Refused(Refused::PurgedForOwner { .. })) => {
+        Err(CatalogError::Rejected(TransactionRejected::PurgedForOwner { .. })) => {
             world.mark("a purged owner was refused");
             return remove(&world, &process, &owner).await;
         }
         Err(error) => {
-            if matches!(error, ChainError::Refused(Refused::OfAnotherLog { .. })) {
+            if matches!(error, CatalogError::Rejected(TransactionRejected::OfAnotherLog { .. })) {
                 world.mark("another log was refused");
             }
             return End::GaveUp(error.to_string());
         }
     };
     let (clock, log) = (world.clock(&process), world.log(&process));
-    let identity = Identity(process.name().to_owned());
+    let identity = WriterIdentity(process.name().to_owned());
     let taking = chain.acquire(identity, &clock, &log.entries, |_| ());
     let waiting = async {
         while !heard() {
             sleep(Duration::from_secs(1)).await;
         }
     };
-    let mut ship = tokio::select! {
+    let mut writer_lease = tokio::select! {
         biased;
         () = waiting => return remove(&world, &process, &owner).await,
         taken = taking => match taken {
-            Ok(ship) => ship,
+            Ok(writer_lease) => writer_lease,
             Err(error) => {
-                if matches!(error, AcquireError::Chain(ChainError::Refused(Refused::OfAnotherLog { .. }))) {
+                if matches!(error, AcquireError::Chain(CatalogError::Rejected(TransactionRejected::OfAnotherLog { .. }))) {
                     world.mark("another log lost the race");
                 }
                 return End::GaveUp(error.to_string());
@@ -410,7 +412,7 @@ async fn pod(world: World, process: Process, owner: Owner, when: When) -> End {
     let beating = clock.clone();
     let beat = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&beating).await }));
     while !heard() {
-        match publish(&world, &process, &mut ship).await {
+        match publish(&world, &process, &mut writer_lease).await {
             Ok(slot) => world.committed(process.name(), &slot),
             Err(error) => {
                 if world.truth().closed.contains_key(chain.generation().as_str()) {
@@ -422,14 +424,25 @@ async fn pod(world: World, process: Process, owner: Owner, when: When) -> End {
         world.rest(1_000..=8_000).await;
     }
     drop(beat);
-    let _ = ship.release().await;
+    let _ = writer_lease.release().await;
     remove(&world, &process, &owner).await
 }
 
-async fn remove(world: &World, process: &Process, owner: &Owner) -> End {
+/// `PurgeBeforeClosing`: a process that deletes the index's objects first.
+async fn delete_before_closing(world: &World, process: &Process) {
+    let index = world.index(process);
+    let listed: Vec<_> = index.list("g1/segment", None).try_collect().await.unwrap_or_default();
+    let keys: Vec<String> = listed.into_iter().map(|object: ObjectInfo| object.key).collect();
+    let _ = index.delete(&keys).await;
+}
+
+async fn remove(world: &World, process: &Process, owner: &IndexOwner) -> End {
+    if Mutant::PurgeBeforeClosing.is_on() {
+        delete_before_closing(world, process).await;
+    }
     let purge = world.purge(process, owner);
     let (clock, log) = (world.clock(process), world.log(process));
-    match purge.run(&Identity(process.name().to_owned()), &clock, &log.entries, |_| ()).await {
+    match purge.run(&WriterIdentity(process.name().to_owned()), &clock, &log.entries, |_| ()).await {
         Ok(swept) => {
             world.mark("purged");
             if swept.deleted == 0 {
@@ -437,7 +450,7 @@ async fn remove(world: &World, process: &Process, owner: &Owner) -> End {
             }
             End::Done
         }
-        Err(PurgeError::Chain(ChainError::Unknown { .. }) | PurgeError::Publish(PublishError::Unknown { .. })) => {
+        Err(PurgeError::Chain(CatalogError::Unknown { .. }) | PurgeError::Publish(PublishError::Unknown { .. })) => {
             world.mark("a purge with an unknown outcome");
             End::GaveUp("unknown".to_owned())
         }
@@ -445,19 +458,25 @@ async fn remove(world: &World, process: &Process, owner: &Owner) -> End {
     }
 }
 
-async fn open(world: &World, process: &Process, owner: &Owner) -> Result<IndexChain, ChainError> {
+async fn open(world: &World, process: &Process, owner: &IndexOwner) -> Result<IndexChain, CatalogError> {
     let root = RootChain::open(&world.log(process), world.entropy());
     let start: Generation = root.state().await?.generation_of(URL);
-    let chain = IndexChain::open(&world.index(process), start, world.entropy()).of_log(&root).follow().await?;
-    let registered = Registered { url: URL.to_owned(), owner: owner.clone(), generation: chain.generation().clone() };
+    let chain = IndexChain::open(&world.index(process), start, world.entropy()).for_log(&root).follow().await?;
+    let registered =
+        IndexRegistration { url: URL.to_owned(), owner: owner.clone(), generation: chain.generation().clone() };
     root.register_index(URL, &registered, None).await?;
     Ok(chain)
 }
 
 /// Uploads a segment of one record and publishes it.
-async fn publish(world: &World, process: &Process, ship: &mut Writership) -> Result<Slot<Manifest>, PublishError> {
-    let state = ship.manifest().state.clone();
-    let name = ObjectName::new(&state.generation, ObjectKind::Segment, ship.epoch(), &world.entropy()).to_string();
+async fn publish(
+    world: &World,
+    process: &Process,
+    writer_lease: &mut WriterLease,
+) -> Result<ChainRecord<Manifest>, PublishError> {
+    let state = writer_lease.manifest().state.clone();
+    let name =
+        ObjectName::new(&state.generation, ObjectKind::Segment, writer_lease.epoch(), &world.entropy()).to_string();
     let body = Bytes::from(name.clone());
     let put = world.index(process).create_resolved(&name, body, &UserMetadata::new()).await;
     if !matches!(put, Create::Committed) {
@@ -465,7 +484,7 @@ async fn publish(world: &World, process: &Process, ship: &mut Writership) -> Res
     }
     let to = Cursor(state.cursor.second().next());
     let token = Token::new(state.cursor.second(), &world.entropy());
-    let segment = Segment {
+    let segment = SegmentMeta {
         size: name.len() as u64,
         key: name,
         checksum: String::new(),
@@ -473,10 +492,10 @@ async fn publish(world: &World, process: &Process, ship: &mut Writership) -> Res
         first: token,
         last: token,
         seq: state.next_seq..state.next_seq + 1,
-        counts: Counts { aborted: 1, ..Counts::default() },
+        counts: RecordCounts { aborted: 1, ..RecordCounts::default() },
         documents: 1,
     };
-    let publication = Publication {
+    let publication = PublishRequest {
         from: state.cursor,
         to,
         horizon: to.second(),
@@ -485,5 +504,5 @@ async fn publish(world: &World, process: &Process, ship: &mut Writership) -> Res
         segments: vec![segment],
         sidecars: Vec::new(),
     };
-    ship.publish(publication).await.cloned()
+    writer_lease.publish(publication).await.cloned()
 }

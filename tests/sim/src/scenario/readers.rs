@@ -1,24 +1,25 @@
 //! Those who follow the index.
 
-use tidemark_catalog::{ChainError, Generation, IndexChain, Manifest, Slot};
+use tidemark_catalog::{CatalogError, Generation, IndexChain, Manifest};
+use tidemark_store::ChainRecord;
 
 use crate::{process::Process, supervise::End, world::World};
 
 /// One life of a reader: it never goes back, and what it takes for a manifest is one.
 pub async fn follow(world: World, process: Process) -> End {
     let chain = IndexChain::open(&world.index(&process), Generation::first(), world.entropy());
-    let mut at: Option<Slot<Manifest>> = None;
+    let mut at: Option<ChainRecord<Manifest>> = None;
     while !world.is_calm() {
         let next = match &at {
             None => chain.latest().await,
-            Some(slot) => chain.poll(slot).await,
+            Some(slot) => chain.poll_newer(slot).await,
         };
         match next {
             Ok(Some(slot)) => {
                 accepted(&world, process.name(), at.as_ref(), &slot);
                 at = Some(slot);
             }
-            Ok(None) | Err(ChainError::Store(_) | ChainError::Conflicts { .. }) => {}
+            Ok(None) | Err(CatalogError::Store(_) | CatalogError::Conflicts { .. }) => {}
             Err(error) => {
                 world.cloud.fail(format!("{} cannot read the index: {error}", process.name()));
                 return End::Done;
@@ -30,7 +31,7 @@ pub async fn follow(world: World, process: Process) -> End {
 }
 
 /// Invariant 10.
-fn accepted(world: &World, who: &str, before: Option<&Slot<Manifest>>, slot: &Slot<Manifest>) {
+fn accepted(world: &World, who: &str, before: Option<&ChainRecord<Manifest>>, slot: &ChainRecord<Manifest>) {
     if before.is_some_and(|before| before.number > slot.number || before.state.cursor > slot.state.cursor) {
         world.cloud.fail(format!("{who} went back to manifest {}", slot.number));
     }

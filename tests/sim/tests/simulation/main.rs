@@ -1,6 +1,6 @@
-//! The simulation's tests: many seeds, every planted fault, the seeds that found something, and the real engine.
+//! The simulation's tests: many seeds, every mutant, the seeds that found something, and the real engine.
 
-mod planted;
+mod mutants;
 #[cfg(feature = "tantivy")]
 mod real;
 mod regressions;

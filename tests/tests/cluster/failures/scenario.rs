@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tidemark_catalog::{Manifest, Slot};
+use tidemark_catalog::Manifest;
+use tidemark_store::ChainRecord;
 use tidemark_tests::cluster::product::OPERATOR_NAMESPACE;
 use tokio::time::Instant;
 
@@ -35,7 +36,7 @@ pub(crate) struct Scenario {
     /// The indexer when it began.
     pub(crate) indexer: Seen,
     /// The manifest when it began.
-    pub(crate) first: Slot<Manifest>,
+    pub(crate) first: ChainRecord<Manifest>,
     restarts: BTreeMap<String, i32>,
     appended: Appended,
     began: Instant,

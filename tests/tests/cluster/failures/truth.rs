@@ -6,11 +6,11 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use tidemark_catalog::{IndexChain, Manifest, ObjectName, RootChain, Slot};
+use tidemark_catalog::{IndexChain, Manifest, ObjectName, RootChain};
 use tidemark_ingest::engine::{IndexEngine, RecordMarks};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_store::{Entropy, StoreSecond};
+use tidemark_store::{ChainRecord, Entropy, StoreSecond};
 use tidemark_tests::stores;
 use tidemark_wal::{Log, LogReader, Outcome, ParameterSource as _, ReaderLimits, ResolvedEntry};
 
@@ -26,7 +26,7 @@ pub(crate) struct Compared {
 impl World {
     /// Compares the log with the index up to the cursor of `slot`: the same tokens with the same outcomes, each operation
     /// exactly once. The log is read and judged from its buckets, without the index; the index from its segments.
-    pub(crate) async fn compare(&self, slot: &Slot<Manifest>) -> Compared {
+    pub(crate) async fn compare(&self, slot: &ChainRecord<Manifest>) -> Compared {
         let indexed = indexed(&self.chain(), &slot.state).await;
         let logged = self.logged(slot).await;
         let (here, there): (BTreeSet<_>, BTreeSet<_>) = (logged.keys().collect(), indexed.keys().collect());
@@ -39,7 +39,7 @@ impl World {
     }
 
     /// The outcome of every entry below the cursor, from the buckets alone.
-    async fn logged(&self, slot: &Slot<Manifest>) -> BTreeMap<String, String> {
+    async fn logged(&self, slot: &ChainRecord<Manifest>) -> BTreeMap<String, String> {
         let environment = self.store.environment();
         let log = Log::over(stores::open(LOG, &environment), vec![stores::open(METADATA, &environment)]);
         let schedule = RootChain::open(&log, Entropy::from_os()).schedule().await.expect("the log has parameters");
@@ -77,7 +77,7 @@ async fn indexed(chain: &IndexChain, manifest: &Manifest) -> BTreeMap<String, St
             assert_eq!(record.seq, next, "every seq once and in order");
             next += 1;
             // A correction stands in for the record that it corrects.
-            if marks.superseded.contains(record.seq) {
+            if marks.corrected.contains(record.seq) {
                 continue;
             }
             let token = record.token.to_string();
@@ -91,7 +91,11 @@ async fn indexed(chain: &IndexChain, manifest: &Manifest) -> BTreeMap<String, St
 
 /// Goes through every manifest from `first` to `last`: within an epoch there is one holder, all that is added bears its
 /// epoch, and no epoch comes back. Gives the holders by epoch, from the one of `first`.
-pub(crate) async fn writers(chain: &IndexChain, first: &Slot<Manifest>, last: &Slot<Manifest>) -> Vec<(u64, String)> {
+pub(crate) async fn writers(
+    chain: &IndexChain,
+    first: &ChainRecord<Manifest>,
+    last: &ChainRecord<Manifest>,
+) -> Vec<(u64, String)> {
     let mut before = first.clone();
     let mut writers: Vec<(u64, String)> = holder(first).into_iter().collect();
     while before.number < last.number {
@@ -115,6 +119,6 @@ pub(crate) async fn writers(chain: &IndexChain, first: &Slot<Manifest>, last: &S
     writers
 }
 
-fn holder(slot: &Slot<Manifest>) -> Option<(u64, String)> {
+fn holder(slot: &ChainRecord<Manifest>) -> Option<(u64, String)> {
     slot.state.holder.as_ref().map(|holder| (slot.state.epoch, holder.identity.to_string()))
 }

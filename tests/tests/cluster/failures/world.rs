@@ -6,8 +6,8 @@ use std::{
 };
 
 use serde_json::json;
-use tidemark_catalog::{Generation, IndexChain, Manifest, Slot};
-use tidemark_store::Entropy;
+use tidemark_catalog::{Generation, IndexChain, Manifest};
+use tidemark_store::{ChainRecord, Entropy};
 use tidemark_tests::{
     Cluster,
     cluster::{
@@ -84,7 +84,7 @@ impl World {
     }
 
     /// The latest manifest, also while the store does not answer for a while.
-    pub(crate) async fn latest(&self) -> Slot<Manifest> {
+    pub(crate) async fn latest(&self) -> ChainRecord<Manifest> {
         let chain = self.chain();
         until("the index has a manifest", async || chain.latest().await.ok().flatten()).await
     }
@@ -94,7 +94,7 @@ impl World {
     }
 
     /// Waits until an append that began after this call is acknowledged, and then until the index holds it.
-    pub(crate) async fn indexing_goes_on(&self) -> Slot<Manifest> {
+    pub(crate) async fn indexing_goes_on(&self) -> ChainRecord<Manifest> {
         let before = self.appended().acknowledged;
         // One append may have been under way.
         let token = until("an append is acknowledged", async || {

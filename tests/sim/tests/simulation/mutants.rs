@@ -1,42 +1,40 @@
-//! A simulation is worth what it catches: every fault that can be planted is caught, each within a bounded number of
+//! A simulation is worth what it catches: every mutant is caught, each within a bounded number of
 //! seeds, and the same set-up holds without it.
 
 use std::thread::available_parallelism;
 
-use tidemark_sim::{FAULTS, first_failure, hunt, run_all};
-use tidemark_store::planted::Fault;
-
-/// How many seeds a fault may go unnoticed.
+use tidemark_sim::{MUTANTS, Mutant, first_failure, hunt, run_all};
+/// How many seeds a mutant may go unnoticed.
 const SEEDS: u64 = 40;
-/// How many seeds of the fault's set-up must hold without it.
+/// How many seeds of the mutant's set-up must hold without it.
 const CLEAN: u64 = 4;
 
-fn is_caught(fault: Fault) {
+fn is_caught(mutant: Mutant) {
     let threads = available_parallelism().map_or(2, usize::from);
-    let clean = run_all(0..CLEAN, threads, |seed| hunt(seed, fault, None, false));
+    let clean = run_all(0..CLEAN, threads, |seed| hunt(seed, mutant, None, false));
     if let Some(failed) = first_failure(&clean) {
-        panic!("without {fault:?}: {}", failed.explain(&format!("mixed --hunt {fault:?}")));
+        panic!("without {mutant:?}: {}", failed.explain(&format!("mixed --hunt {mutant:?}")));
     }
-    let reports = run_all(0..SEEDS, threads, |seed| hunt(seed, fault, Some(fault), false));
+    let reports = run_all(0..SEEDS, threads, |seed| hunt(seed, mutant, Some(mutant), false));
     match first_failure(&reports) {
         Some(caught) => {
             let why = caught.violation.as_deref().unwrap_or_default();
-            println!("{fault:?} is caught by seed {}: {why}", caught.seed);
+            println!("{mutant:?} is caught by seed {}: {why}", caught.seed);
         }
-        None => panic!("{fault:?} is not caught by {SEEDS} seeds"),
+        None => panic!("{mutant:?} is not caught by {SEEDS} seeds"),
     }
 }
 
 macro_rules! caught {
-    ($($name:ident: $fault:ident,)*) => {
+    ($($name:ident: $mutant:ident,)*) => {
         $(#[test]
         fn $name() {
-            is_caught(Fault::$fault);
+            is_caught(Mutant::$mutant);
         })*
 
         #[test]
-        fn every_fault_has_its_test() {
-            assert_eq!([$(Fault::$fault),*], FAULTS);
+        fn every_mutant_has_its_test() {
+            assert_eq!([$(Mutant::$mutant),*], MUTANTS);
         }
     };
 }

@@ -1,0 +1,89 @@
+//! Mutants of the ingest. Each hook returns its first argument unless the simulation turns its mutant on.
+
+use futures::{StreamExt as _, TryStreamExt as _, future, stream};
+use tidemark_catalog::{CompactionResult, Manifest, SidecarMeta};
+use tidemark_store::{StoreError, StoreSecond, mutants::is_active};
+use tidemark_wal::{ListedEntry, Outcome};
+
+use crate::{
+    batch::SupersededTotals,
+    engine::RecordMarks,
+    entry_stream::{EntryListing, EntryReader},
+};
+
+/// `ClockReadAfterListing`: what the log holds from `from` on, listed before the clock is read.
+pub(crate) async fn early_listing(
+    entries: &EntryReader,
+    from: StoreSecond,
+) -> Result<Option<Vec<ListedEntry>>, StoreError> {
+    if !is_active("ClockReadAfterListing") {
+        return Ok(None);
+    }
+    entries.list(from, StoreSecond::KSUID_END.next()).try_collect().await.map(Some)
+}
+
+/// `ClockReadAfterListing`: the part of the early listing below `horizon` in place of `listing`.
+pub(crate) fn listing_below(
+    listing: EntryListing,
+    early: Option<Vec<ListedEntry>>,
+    horizon: StoreSecond,
+) -> EntryListing {
+    let Some(early) = early else { return listing };
+    let below = stream::iter(early.into_iter().map(Ok));
+    below.try_filter(move |listed: &ListedEntry| future::ready(listed.token.second() < horizon)).boxed()
+}
+
+/// `CursorOffByOne`: the cursor's second counts as decided too.
+pub(crate) fn cursor_bound(horizon: StoreSecond) -> StoreSecond {
+    if is_active("CursorOffByOne") { horizon.next() } else { horizon }
+}
+
+/// `LateMakesDuplicate`: a late operation makes a duplicate of its retry.
+pub(crate) fn claims_key(claims: bool, outcome: Outcome) -> bool {
+    claims || outcome == Outcome::Late && is_active("LateMakesDuplicate")
+}
+
+/// `LateMakesDuplicate`: the index knows no late claims, so the resolver must not forget them.
+pub(crate) fn forgets_claims(forgets: bool) -> bool {
+    forgets && !is_active("LateMakesDuplicate")
+}
+
+/// `CompactionLosesCorrection`: a compaction replaces every sidecar by one that was made from those known at its start.
+pub(crate) fn adopted(mut compaction: CompactionResult, manifest: &Manifest) -> CompactionResult {
+    if is_active("CompactionLosesCorrection")
+        && let Some(merged) = compaction.adds_sidecars.first_mut()
+    {
+        let known: &[SidecarMeta] = &manifest.sidecars;
+        merged.counts = known.iter().map(|sidecar| sidecar.counts).sum();
+        merged.digest = known.iter().map(|sidecar| sidecar.digest).sum();
+        merged.corrected = known.iter().map(|sidecar| sidecar.corrected).sum();
+        merged.outdated = known.iter().map(|sidecar| sidecar.outdated).sum();
+        compaction.removes_sidecars = known.iter().map(|sidecar| sidecar.key.clone()).collect();
+    }
+    compaction
+}
+
+/// `SidecarAfterCause`: the marks that a batch causes are published with the batch after it.
+#[cfg(feature = "mutants")]
+pub(crate) fn published_marks(marks: RecordMarks, totals: SupersededTotals) -> (RecordMarks, SupersededTotals) {
+    use std::cell::RefCell;
+
+    use tidemark_store::mutants::activation;
+
+    thread_local! {
+        static HELD_BACK: RefCell<(u64, RecordMarks, SupersededTotals)> = RefCell::default();
+    }
+    if !is_active("SidecarAfterCause") {
+        return (marks, totals);
+    }
+    HELD_BACK.with_borrow_mut(|held| {
+        let (run, marks, totals) = std::mem::replace(held, (activation(), marks, totals));
+        if run == activation() { (marks, totals) } else { Default::default() }
+    })
+}
+
+/// The marks that are published with the batch that causes them.
+#[cfg(not(feature = "mutants"))]
+pub(crate) fn published_marks(marks: RecordMarks, totals: SupersededTotals) -> (RecordMarks, SupersededTotals) {
+    (marks, totals)
+}

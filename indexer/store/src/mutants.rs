@@ -1,0 +1,42 @@
+//! The switch of the simulation's mutants: wrong code that proves that the simulation would find it.
+//!
+//! The mutants and their names belong to `tests/sim`. Where no store, engine or process of the simulation can carry one, its
+//! body stands in the `mutants.rs` of the crate that it breaks, behind the crate feature `mutants`, which only the
+//! simulation turns on. Without the feature [`is_active`] is constant `false`, and every hook returns its input.
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use std::cell::Cell;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<&'static str>> = const { Cell::new(None) };
+        static RUN: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Turns the mutant `name` on for this thread, in place of the one before.
+    pub fn activate(name: Option<&'static str>) {
+        ACTIVE.set(name);
+        RUN.set(RUN.get() + 1);
+    }
+
+    /// Counts the activations on this thread: what a mutant remembers belongs to one of them.
+    pub fn activation() -> u64 {
+        RUN.get()
+    }
+
+    /// Whether the mutant `name` is on for this thread.
+    pub fn is_active(name: &str) -> bool {
+        ACTIVE.get() == Some(name)
+    }
+}
+
+#[cfg(not(feature = "mutants"))]
+mod switch {
+    /// Whether the mutant `name` is on: never, in this build.
+    #[inline]
+    pub const fn is_active(_name: &str) -> bool {
+        false
+    }
+}
+
+pub use switch::*;

@@ -1,0 +1,93 @@
+//! The mutants that the simulation must find: what each one breaks, and where its body stands.
+
+mod engine;
+mod store;
+
+use tidemark_store::mutants::{activate, is_active};
+
+pub(crate) use engine::RedecidingEngine;
+pub(crate) use store::mutated;
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Wrong code, named after what it breaks.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mutant {
+            $($(#[$doc])* $name,)*
+        }
+
+        /// Every mutant.
+        pub const MUTANTS: [Mutant; [$(Mutant::$name),*].len()] = [$(Mutant::$name),*];
+
+        impl Mutant {
+            /// Its name, which the hooks in the crates know too.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// An entry counts as committed once its expiry has passed, whatever its descriptors say (`tidemark-wal`).
+    OutcomeFromExpiryAlone,
+    /// A descriptor may be overwritten (store).
+    OverwritableDescriptor,
+    /// The clock is read after the listing that the horizon is used for (`tidemark-ingest`).
+    ClockReadAfterListing,
+    /// A writer deletes what it wrote when the outcome of the write is unknown (store).
+    CleanupOnUnknown,
+    /// The boundary of a chain is not looked at after an append (store).
+    NoBoundaryCheck,
+    /// The cursor's second counts as decided too (`tidemark-ingest`).
+    CursorOffByOne,
+    /// An indexer that lost its epoch publishes all the same (`tidemark-catalog`).
+    FencedIngestPublishes,
+    /// A compaction drops the sidecar that was published while it ran (`tidemark-ingest`).
+    CompactionLosesCorrection,
+    /// A sidecar is published one manifest after the records that caused it (`tidemark-ingest`).
+    SidecarAfterCause,
+    /// A candidate takes over although the holder's heartbeat moves (store).
+    CandidatesFenceEachOther,
+    /// A descriptor of another operation counts as proof (`tidemark-wal`).
+    ForeignDescriptorAccepted,
+    /// A rebuild decides outcomes again instead of taking the recorded ones (engine).
+    OutcomeDecidedAgain,
+    /// A lowered expiry moves the horizon at once (`tidemark-wal`).
+    LoweredExpiryAtOnce,
+    /// A writer acknowledges without looking at when its descriptor became visible (`tidemark-wal`).
+    AcknowledgedUnseen,
+    /// A late operation makes a duplicate of its retry (`tidemark-ingest`).
+    LateMakesDuplicate,
+    /// A reader accepts a slot of a chain without looking at the boundary (store).
+    SlotBelowBoundaryAccepted,
+    /// A purge deletes before the index is closed (process, in `scenario/purge.rs`).
+    PurgeBeforeClosing,
+    /// A purge deletes whatever lies below the index's prefix (store).
+    PurgeByPrefix,
+    /// A purge deletes the closing record and the boundary, too (store).
+    PurgeDropsFence,
+    /// An index that is made again continues the generation that was purged (`tidemark-catalog`).
+    PurgedGenerationReopened,
+    /// An index takes the records of another log (`tidemark-catalog`).
+    OtherLogAdmitted,
+}
+
+impl Mutant {
+    /// The mutant of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        MUTANTS.into_iter().find(|mutant| mutant.name() == name)
+    }
+
+    /// Whether it is on for this thread.
+    pub(crate) fn is_on(self) -> bool {
+        is_active(self.name())
+    }
+}
+
+/// Turns `mutant` on for this thread, in place of the one before.
+pub(crate) fn turn_on(mutant: Option<Mutant>) {
+    activate(mutant.map(Mutant::name));
+}

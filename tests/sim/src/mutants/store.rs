@@ -1,0 +1,206 @@
+//! The mutants that a process's view of a bucket carries.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
+};
+
+use super::Mutant;
+use crate::{
+    store::SimStore,
+    truth::{LOG, META},
+};
+
+/// The store `store` as the process sees it that has the mutant of this thread, if a store carries that one.
+pub(crate) fn mutated(store: SimStore) -> Arc<dyn ObjectStore> {
+    let carried = [
+        Mutant::OverwritableDescriptor,
+        Mutant::CleanupOnUnknown,
+        Mutant::NoBoundaryCheck,
+        Mutant::SlotBelowBoundaryAccepted,
+        Mutant::CandidatesFenceEachOther,
+        Mutant::PurgeByPrefix,
+        Mutant::PurgeDropsFence,
+    ];
+    match carried.into_iter().find(|mutant| mutant.is_on()) {
+        Some(mutant) => Arc::new(MutantStore::new(store, mutant)),
+        None => Arc::new(store),
+    }
+}
+
+/// No slot of a chain: nothing is hidden.
+const NO_SLOT: u64 = u64::MAX;
+
+#[derive(Clone)]
+struct MutantStore {
+    store: SimStore,
+    mutant: Mutant,
+    memory: Arc<MutantMemory>,
+}
+
+/// What a mutant remembers of earlier calls.
+struct MutantMemory {
+    /// The slot from which on the next listing hides boundaries.
+    slot: AtomicU64,
+    /// Keys that this process wrote.
+    own: Mutex<BTreeSet<Path>>,
+    /// The first answer on each clock object of another process.
+    first_seen: Mutex<BTreeMap<Path, ObjectMeta>>,
+}
+
+impl MutantStore {
+    fn new(store: SimStore, mutant: Mutant) -> Self {
+        let memory =
+            MutantMemory { slot: AtomicU64::new(NO_SLOT), own: Mutex::default(), first_seen: Mutex::default() };
+        Self { store, mutant, memory: Arc::new(memory) }
+    }
+
+    /// From now on, the next listing hides the boundaries from the slot `key` on.
+    fn hide_boundaries_from(&self, key: &Path) {
+        if let Some(number) = key.filename().and_then(|name| name.parse().ok()) {
+            self.memory.slot.store(number, Ordering::Relaxed);
+        }
+    }
+
+    /// A LIST of a chain's boundaries, without those that the mutant does not look at.
+    fn without_hidden(
+        &self,
+        listing: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let slot = self.memory.slot.swap(NO_SLOT, Ordering::Relaxed);
+        let counts = move |object: &ObjectMeta| {
+            object.location.filename().and_then(|name| name.parse::<u64>().ok()).is_none_or(|number| number < slot)
+        };
+        listing.try_filter(move |object| std::future::ready(counts(object))).boxed()
+    }
+
+    /// What the mutated purge deletes beside `key`.
+    async fn delete_more(&self, key: &Path) {
+        let text = key.to_string();
+        let below = match self.mutant {
+            Mutant::PurgeByPrefix => text.split('/').next().map(Path::from),
+            Mutant::PurgeDropsFence => {
+                text.split_once("/manifest/").map(|(index, _)| Path::from(format!("{index}/manifest")))
+            }
+            _ => None,
+        };
+        let Some(below) = below else { return };
+        let listed: Vec<ObjectMeta> = self.store.list(Some(&below)).try_collect().await.unwrap_or_default();
+        for object in listed {
+            let _ = self.store.delete(&object.location).await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_clock(key: &Path) -> bool {
+    key.as_ref().contains(".tidemark/clock/")
+}
+
+#[async_trait]
+impl ObjectStore for MutantStore {
+    async fn put_opts(&self, key: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
+        match self.mutant {
+            Mutant::OverwritableDescriptor if self.store.bucket() == META && !key.as_ref().starts_with('.') => {
+                options.mode = PutMode::Overwrite;
+            }
+            Mutant::NoBoundaryCheck => self.hide_boundaries_from(key),
+            Mutant::CandidatesFenceEachOther => {
+                lock(&self.memory.own).insert(key.clone());
+            }
+            _ => {}
+        }
+        let put = self.store.put_opts(key, payload, options).await;
+        let unknown = matches!(put, Err(Error::Generic { .. }));
+        if self.mutant == Mutant::CleanupOnUnknown
+            && unknown
+            && self.store.bucket() == LOG
+            && !key.as_ref().contains('/')
+        {
+            let _ = self.store.delete(key).await;
+        }
+        put
+    }
+
+    async fn put_multipart_opts(&self, key: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(key, options).await
+    }
+
+    async fn get_opts(&self, key: &Path, options: GetOptions) -> Result<GetResult> {
+        let head = options.head;
+        let got = self.store.get_opts(key, options).await;
+        if self.mutant == Mutant::SlotBelowBoundaryAccepted && !head {
+            self.hide_boundaries_from(key);
+        }
+        let standing = self.mutant == Mutant::CandidatesFenceEachOther
+            && head
+            && is_clock(key)
+            && !lock(&self.memory.own).contains(key);
+        match got {
+            // The heartbeat of the holder seems to stand still for ever.
+            Ok(got) if standing => {
+                let meta = lock(&self.memory.first_seen).entry(key.clone()).or_insert(got.meta).clone();
+                Ok(GetResult { meta, payload: GetResultPayload::Stream(stream::empty().boxed()), ..got })
+            }
+            got => got,
+        }
+    }
+
+    fn delete_stream(&self, keys: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let this = self.clone();
+        self.store
+            .delete_stream(keys)
+            .then(move |deleted| {
+                let this = this.clone();
+                async move {
+                    if let Ok(key) = &deleted {
+                        this.delete_more(key).await;
+                    }
+                    deleted
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.without_hidden(self.store.list(prefix))
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.without_hidden(self.store.list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}
+
+impl fmt::Debug for MutantStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} over {:?}", self.mutant, self.store)
+    }
+}
+
+impl fmt::Display for MutantStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.store, f)
+    }
+}
