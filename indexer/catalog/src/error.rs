@@ -2,7 +2,7 @@
 
 use tidemark_store::{ChainError, InvariantViolation};
 
-use crate::{manifest::Cursor, names::Generation};
+use crate::{cursor::Cursor, names::Generation};
 
 /// A failure of one of the catalog's chains. Only [`ChainError::Unknown`] leaves open whether something was written.
 pub type CatalogError = ChainError<TransactionRejected>;

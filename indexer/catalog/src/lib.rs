@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod cursor;
 mod digest;
 mod error;
+mod identity;
 mod index;
 mod manifest;
 mod mutants;
@@ -11,18 +13,19 @@ mod root;
 mod root_chain;
 mod writer;
 
+pub use cursor::Cursor;
 pub use digest::SetDigest;
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};
+pub use identity::{IndexOwner, LogClaim, LogId, WriterIdentity};
 pub use index::IndexChain;
 pub use manifest::{
-    CompactionResult, Cursor, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, LogClaim, MAX_TOMBSTONES, Manifest,
-    ManifestPin, ObjectTombstone, PublishRequest, RecordCounts, SegmentMeta, SidecarMeta,
+    CompactionResult, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, MAX_TOMBSTONES, Manifest, ManifestPin,
+    ObjectTombstone, PublishRequest, RecordCounts, SegmentMeta, SidecarMeta,
 };
 pub use names::{Generation, InvalidGeneration, InvalidObjectName, ObjectKind, ObjectName};
 pub use purge::{IndexPurge, PurgeStats, PurgeTarget};
 pub use root::{
-    FeedConsumer, IndexOwner, IndexRegistration, LogCleaner, LogId, ParameterSet, ProbeRecord, PurgedIndex,
-    RegistrationOutcome, RootState,
+    FeedConsumer, IndexRegistration, LogCleaner, ParameterSet, ProbeRecord, PurgedIndex, RegistrationOutcome, RootState,
 };
 pub use root_chain::RootChain;
-pub use writer::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, StandbyReason, WriterIdentity, WriterLease, heartbeat};
+pub use writer::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, StandbyReason, WriterLease, heartbeat};

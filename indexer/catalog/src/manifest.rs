@@ -5,19 +5,19 @@ mod invariants;
 mod tests;
 mod transactions;
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{collections::BTreeMap, ops::Range};
 
 use serde::{Deserialize, Serialize};
 use tidemark_store::{ChainState, InvariantViolation, StoreSecond};
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
+    cursor::Cursor,
     digest::SetDigest,
     error::TransactionRejected,
+    identity::{LogClaim, LogId, WriterIdentity},
     mutants,
     names::Generation,
-    root::{IndexOwner, LogId},
-    writer::WriterIdentity,
 };
 
 /// The seq of a generation's first record. 0 stands for "before every record".
@@ -28,29 +28,6 @@ pub const FIRST_SEQ: u64 = 1;
 /// Whoever collects garbage finds an object whose tombstone was forgotten by listing, and counts its grace from when he
 /// first saw it unreferenced.
 pub const MAX_TOMBSTONES: usize = 1000;
-
-/// The exclusive position in the log: every token whose second lies below it is decided and recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Cursor(pub StoreSecond);
-
-impl Cursor {
-    /// The first second that is not decided.
-    pub const fn second(self) -> StoreSecond {
-        self.0
-    }
-
-    /// Whether a token is below the cursor: decided and recorded.
-    pub fn covers(self, token: Token) -> bool {
-        token.second() < self.0
-    }
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 /// Records by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,18 +236,6 @@ pub struct LeaseHolder {
     /// Store time of the record that made it the holder; absent in that record itself, whose own store time it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub since: Option<StoreSecond>,
-}
-
-/// Which log's records a generation holds: told by the generation itself, so that whoever comes with another log learns it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LogClaim {
-    /// The log. It decides, and never changes.
-    pub log: LogId,
-    /// Where the log was when the writer took over: for people.
-    pub url: String,
-    /// Whose the index was then: for people. Whose it is, the log's root says.
-    pub owner: IndexOwner,
 }
 
 /// The end of a generation.

@@ -2,15 +2,13 @@
 
 use tidemark_store::mutants::is_active;
 
-use crate::root::PurgedIndex;
-
 /// `FencedIngestPublishes`: a writer that lost its epoch publishes all the same.
 pub(crate) fn writer_epoch(own: u64, in_force: u64) -> u64 {
     if is_active("FencedIngestPublishes") { in_force } else { own }
 }
 
 /// `PurgedGenerationReopened`: an index that is made again continues the generation that was purged.
-pub(crate) fn remembered_purge(purged: Option<&PurgedIndex>) -> Option<&PurgedIndex> {
+pub(crate) fn remembered_purge<T>(purged: Option<T>) -> Option<T> {
     purged.filter(|_| !is_active("PurgedGenerationReopened"))
 }
 

@@ -15,12 +15,12 @@ use tidemark_store::{ChainObjectName, Clock, Entropy, Store, StoreError};
 
 use crate::{
     error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected},
+    identity::{IndexOwner, WriterIdentity},
     index::IndexChain,
     manifest::Manifest,
     names::{Generation, ObjectName},
-    root::IndexOwner,
     root_chain::RootChain,
-    writer::{StandbyReason, WriterIdentity},
+    writer::StandbyReason,
 };
 
 /// How many objects are deleted by one call.

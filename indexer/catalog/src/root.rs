@@ -1,6 +1,6 @@
 //! The root chain's state: what a log is, and who takes part in it. Membership only; positions live elsewhere.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,22 +8,12 @@ use tidemark_store::{ChainState, InvariantViolation, StoreSecond};
 use tidemark_wal::{LogParameters, ParameterSchedule};
 
 use crate::{
+    cursor::Cursor,
     error::TransactionRejected,
-    manifest::{Cursor, LogClaim},
+    identity::{IndexOwner, LogClaim, LogId},
     mutants,
     names::Generation,
 };
-
-/// What tells a log from every other one, whatever their URLs: 32 hexadecimal digits, drawn with its first root record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct LogId(pub String);
-
-impl fmt::Display for LogId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// One set of the log's parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,60 +35,6 @@ pub struct ProbeRecord {
     /// Store time of the record that introduced it; absent in that record itself, whose own store time it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub recorded: Option<StoreSecond>,
-}
-
-/// Whose an index is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind", deny_unknown_fields)]
-pub enum IndexOwner {
-    /// A `WAL` resource of a cluster.
-    Resource {
-        /// The cluster's id.
-        cluster: String,
-        /// The resource's namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// Its UID: another one after it was deleted and made again.
-        uid: String,
-    },
-    /// Something else that calls itself by a name: the owner of a folder's lock, a process outside of a cluster.
-    Named {
-        /// The name.
-        name: String,
-    },
-}
-
-impl IndexOwner {
-    /// What names this owner when another one adopts its index: the UID, or the name.
-    pub fn id(&self) -> &str {
-        match self {
-            Self::Resource { uid, .. } => uid,
-            Self::Named { name } => name,
-        }
-    }
-
-    /// Whether the two are the same resource of the same cluster, perhaps deleted and made again in between.
-    fn is_again(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::Resource { cluster, namespace, name, .. },
-                Self::Resource { cluster: c, namespace: ns, name: n, .. },
-            ) => (cluster, namespace, name) == (c, ns, n),
-            _ => self == other,
-        }
-    }
-}
-
-impl fmt::Display for IndexOwner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Resource { cluster, namespace, name, uid } => {
-                write!(f, "\"{namespace}/{name}\" of cluster \"{cluster}\" (uid \"{uid}\")")
-            }
-            Self::Named { name } => write!(f, "\"{name}\""),
-        }
-    }
 }
 
 /// An index of the log.

@@ -11,10 +11,11 @@ use tidemark_store::{Chain, ChainRecord, Entropy};
 use tidemark_wal::{Log, LogParameters, ParameterSchedule, ParameterSource, ParameterSourceError};
 
 use crate::{
+    cursor::Cursor,
     error::{CatalogError, TransactionRejected},
-    manifest::{Cursor, LogClaim},
+    identity::{IndexOwner, LogClaim, LogId},
     names::Generation,
-    root::{FeedConsumer, IndexOwner, IndexRegistration, LogCleaner, LogId, RegistrationOutcome, RootState},
+    root::{FeedConsumer, IndexRegistration, LogCleaner, RegistrationOutcome, RootState},
 };
 
 /// The records below `<log>/.tidemark/root/`, which sorts before every token. Cheap to clone; clones share the newest

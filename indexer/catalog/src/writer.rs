@@ -4,14 +4,14 @@
 //! another epoch, so that afterwards nothing of a lower one commits, however long its owner was asleep. That is the whole
 //! of safety. The rest of this file is about progress: who lives is not disturbed, and who is dead is succeeded.
 
-use std::{convert::Infallible, fmt, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
-use serde::{Deserialize, Serialize};
 use tidemark_store::{ChainRecord, Clock, Store, StoreError, StoreSecond};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     error::{AcquireError, CatalogError, PublishError, TransactionRejected},
+    identity::WriterIdentity,
     index::IndexChain,
     manifest::{CompactionResult, LeaseHolder, Manifest, PublishRequest},
     mutants,
@@ -27,18 +27,6 @@ const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_IMMEDIATE_TAKEOVERS: u32 = 2;
 /// The longest wait before a hasty take-over.
 const MAX_TAKEOVER_BACKOFF: Duration = Duration::from_secs(30);
-
-/// Who a writer is: a pod's UID, the owner of a folder's lock, or a random text. Whoever has it is the same writer, started
-/// again; so two processes that run at once never share one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct WriterIdentity(pub String);
-
-impl fmt::Display for WriterIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Why a candidate waits. It is ready all the time.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ pub(crate) struct Batch {
     segments: SegmentWriter,
     seqs: Range<u64>,
     marks: RecordMarks,
-    corrected: SupersededTotals,
+    corrected: CorrectedTotals,
     oldest: Option<StoreSecond>,
     newest: Option<StoreSecond>,
     begun: Instant,
@@ -43,7 +43,7 @@ impl BatchLimits {
 
 /// What a sidecar says of the records that it marks as corrected.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SupersededTotals {
+pub(crate) struct CorrectedTotals {
     pub(crate) counts: RecordCounts,
     pub(crate) digest: SetDigest,
 }
@@ -64,7 +64,7 @@ pub(crate) struct SealedBatch {
     pub(crate) segments: Vec<SegmentMeta>,
     pub(crate) seqs: Range<u64>,
     pub(crate) marks: RecordMarks,
-    pub(crate) corrected: SupersededTotals,
+    pub(crate) corrected: CorrectedTotals,
 }
 
 impl Batch {
@@ -74,7 +74,7 @@ impl Batch {
             segments: SegmentWriter::new(uploader, limits.segment_memory),
             seqs: first_seq..first_seq,
             marks: RecordMarks::default(),
-            corrected: SupersededTotals::default(),
+            corrected: CorrectedTotals::default(),
             oldest: None,
             newest: None,
             begun: Instant::now(),

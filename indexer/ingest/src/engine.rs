@@ -14,7 +14,7 @@ use tidemark_wal::{Evidence, Outcome, Token};
 
 use crate::{
     cause::{FailureCause, ToCause},
-    record::OperationRecord,
+    record::{LatestCommit, OperationRecord, WriterKey},
 };
 
 /// Builds, opens and merges segments. An engine moves work that keeps a core busy off the async threads by itself.
@@ -74,15 +74,6 @@ pub trait Lookup: Send + Sync {
     async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError>;
 }
 
-/// An idempotency key with the writer that used it; a writer without a name is the empty one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WriterKey {
-    /// The writer's name.
-    pub writer: String,
-    /// The idempotency key.
-    pub key: String,
-}
-
 /// The outcome of one record of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordedOutcome {
@@ -94,19 +85,6 @@ pub struct RecordedOutcome {
     pub outcome: Outcome,
     /// Whether a later record corrects this one.
     pub corrected: bool,
-}
-
-/// The newest committed operation of an entity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LatestCommit {
-    /// When it was complete.
-    pub completed: StoreSecond,
-    /// Its entry.
-    pub token: Token,
-    /// Its place within the entry.
-    pub op: u32,
-    /// The record's seq.
-    pub seq: u64,
 }
 
 /// Selects aborted operations.

@@ -67,5 +67,5 @@ pub use cause::{FailureCause, ToCause};
 pub use error::IngestError;
 pub use ingest::Ingest;
 pub use options::IngestOptions;
-pub use record::{OperationRecord, whole_payload};
+pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
 pub use status::{IndexTotals, IngestProblem, IngestProgress, IngestRole, IngestStatus};

@@ -17,10 +17,11 @@ use tidemark_wal::{Outcome, Token};
 
 use crate::{
     engine::{
-        AbortedOperation, AbortedQuery, EngineError, IndexEngine, LatestCommit, Lookup, PackedSegment, RecordMarks,
-        RecordedOutcome, SegmentBuilder, SegmentFile, WriterKey,
+        AbortedOperation, AbortedQuery, EngineError, IndexEngine, Lookup, PackedSegment, RecordMarks, RecordedOutcome,
+        SegmentBuilder, SegmentFile,
     },
     record::OperationRecord,
+    record::{LatestCommit, WriterKey},
 };
 
 /// No object of a model is larger.

@@ -1,12 +1,11 @@
 //! Mutants of the ingest. Each hook returns its first argument unless the simulation turns its mutant on.
 
 use futures::{StreamExt as _, TryStreamExt as _, future, stream};
-use tidemark_catalog::{CompactionResult, Manifest, SidecarMeta};
+use tidemark_catalog::{CompactionResult, Manifest, RecordCounts, SetDigest, SidecarMeta};
 use tidemark_store::{StoreError, StoreSecond, mutants::is_active};
 use tidemark_wal::{ListedEntry, Outcome};
 
 use crate::{
-    batch::SupersededTotals,
     engine::RecordMarks,
     entry_stream::{EntryListing, EntryReader},
 };
@@ -63,15 +62,18 @@ pub(crate) fn adopted(mut compaction: CompactionResult, manifest: &Manifest) -> 
     compaction
 }
 
+/// Counts and set digest of the records that a batch corrects.
+type CorrectedTotals = (RecordCounts, SetDigest);
+
 /// `SidecarAfterCause`: the marks that a batch causes are published with the batch after it.
 #[cfg(feature = "mutants")]
-pub(crate) fn published_marks(marks: RecordMarks, totals: SupersededTotals) -> (RecordMarks, SupersededTotals) {
+pub(crate) fn published_marks(marks: RecordMarks, totals: CorrectedTotals) -> (RecordMarks, CorrectedTotals) {
     use std::cell::RefCell;
 
     use tidemark_store::mutants::activation;
 
     thread_local! {
-        static HELD_BACK: RefCell<(u64, RecordMarks, SupersededTotals)> = RefCell::default();
+        static HELD_BACK: RefCell<(u64, RecordMarks, CorrectedTotals)> = RefCell::default();
     }
     if !is_active("SidecarAfterCause") {
         return (marks, totals);
@@ -84,6 +86,6 @@ pub(crate) fn published_marks(marks: RecordMarks, totals: SupersededTotals) -> (
 
 /// The marks that are published with the batch that causes them.
 #[cfg(not(feature = "mutants"))]
-pub(crate) fn published_marks(marks: RecordMarks, totals: SupersededTotals) -> (RecordMarks, SupersededTotals) {
+pub(crate) fn published_marks(marks: RecordMarks, totals: CorrectedTotals) -> (RecordMarks, CorrectedTotals) {
     (marks, totals)
 }

@@ -9,7 +9,7 @@ use tidemark_catalog::{CompactionResult, Cursor, Manifest, PublishError, Publish
 use tidemark_store::StoreSecond;
 
 use crate::{
-    batch::{Batch, BatchLimits, SealedBatch, SupersededTotals},
+    batch::{Batch, BatchLimits, CorrectedTotals, SealedBatch},
     engine::{EngineError, Lookup},
     error::IngestError,
     mutants,
@@ -144,8 +144,8 @@ impl Publisher {
     }
 
     async fn upload_sidecars(&mut self, batch: &SealedBatch) -> Result<Vec<SidecarMeta>, EngineError> {
-        let (marks, SupersededTotals { counts, digest }) =
-            mutants::published_marks(batch.marks.clone(), batch.corrected);
+        let CorrectedTotals { counts, digest } = batch.corrected;
+        let (marks, (counts, digest)) = mutants::published_marks(batch.marks.clone(), (counts, digest));
         if marks.is_empty() {
             return Ok(Vec::new());
         }

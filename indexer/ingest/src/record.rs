@@ -3,12 +3,11 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tidemark_store::StoreSecond;
 use tidemark_wal::{
     Contributor, DatamonDescriptor, DatamonPath, EntryIntent, IntentOperation, MalformedInput, OperationKind, Outcome,
     OutcomeDecision, ResolvedEntry, ResolvedOperation, Token, entity_key,
 };
-
-use crate::engine::{LatestCommit, WriterKey};
 
 /// How many bytes of a malformed body are kept as searchable text.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
@@ -280,6 +279,28 @@ fn readable(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_TEXT_BYTES)]);
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     (!text.trim().is_empty()).then_some(text)
+}
+
+/// An idempotency key with the writer that used it; a writer without a name is the empty one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriterKey {
+    /// The writer's name.
+    pub writer: String,
+    /// The idempotency key.
+    pub key: String,
+}
+
+/// The newest committed operation of an entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LatestCommit {
+    /// When it was complete.
+    pub completed: StoreSecond,
+    /// Its entry.
+    pub token: Token,
+    /// Its place within the entry.
+    pub op: u32,
+    /// The record's seq.
+    pub seq: u64,
 }
 
 #[cfg(test)]

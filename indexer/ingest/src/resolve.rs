@@ -7,9 +7,10 @@ use sha2::{Digest as _, Sha256};
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
-    engine::{EngineError, LatestCommit, Lookup, RecordMarks, WriterKey},
+    engine::{EngineError, Lookup, RecordMarks},
     mutants,
     record::OperationRecord,
+    record::{LatestCommit, WriterKey},
 };
 
 /// The first 16 bytes of a SHA-256: what a batch remembers of a key, so that a second with millions of entries fits in

@@ -23,7 +23,7 @@ use super::{
     shutdown::{ended, stop_on_signal},
 };
 use crate::service::{ServiceError, verify_log_contract};
-use tidemark_ingest::engine::WriterKey;
+use tidemark_ingest::WriterKey;
 
 /// Entries read at once.
 const CONCURRENCY: usize = 32;

@@ -2,16 +2,14 @@
 
 use tidemark_store::{StoreSecond, mutants::is_active};
 
-use crate::outcome::Outcome;
-
 /// `ForeignDescriptorAccepted`: a descriptor of another operation counts as proof.
 pub(crate) fn has_evidence(has: bool) -> bool {
     has || is_active("ForeignDescriptorAccepted")
 }
 
 /// `OutcomeFromExpiryAlone`: an entry counts as committed once its expiry has passed, whatever its descriptors say.
-pub(crate) fn outcome(decided: Outcome) -> Outcome {
-    if is_active("OutcomeFromExpiryAlone") { Outcome::Committed } else { decided }
+pub(crate) fn outcome<T>(decided: T, committed: T) -> T {
+    if is_active("OutcomeFromExpiryAlone") { committed } else { decided }
 }
 
 /// `LoweredExpiryAtOnce`: a lowered expiry moves the horizon at once.

@@ -140,7 +140,7 @@ pub(crate) fn decide_outcome(
     let rule = OutcomeRule::of(parameters, token);
     let own: Vec<&Observation> = seen.iter().flatten().filter(|observation| rule.counts(observation)).collect();
     let complete = own.len() >= expected;
-    let outcome = mutants::outcome(rule.outcome(entry_time, complete, &own));
+    let outcome = mutants::outcome(rule.outcome(entry_time, complete, &own), Outcome::Committed);
     OutcomeDecision {
         outcome,
         evidence: complete.then(|| own.iter().filter_map(|observation| observation.evidence).max()).flatten(),

@@ -8,9 +8,10 @@ use tidemark_wal::{Evidence, Outcome, Token};
 
 use super::*;
 use crate::{
+    cursor::Cursor,
     error::TransactionRejected,
+    identity::WriterIdentity,
     names::{ObjectKind, ObjectName},
-    writer::WriterIdentity,
 };
 
 /// One step of somebody. Numbers are taken modulo what there is.

@@ -5,10 +5,14 @@ use std::collections::BTreeSet;
 use tidemark_store::InvariantViolation;
 
 use super::{
-    CompactionResult, GenerationEnd, IndexTotals, LeaseHolder, LogClaim, MAX_TOMBSTONES, Manifest, ManifestPin,
-    ObjectTombstone, PublishRequest, SegmentMeta, SidecarMeta,
+    CompactionResult, GenerationEnd, IndexTotals, LeaseHolder, MAX_TOMBSTONES, Manifest, ManifestPin, ObjectTombstone,
+    PublishRequest, SegmentMeta, SidecarMeta,
 };
-use crate::{error::TransactionRejected, names::Generation, root::LogId};
+use crate::{
+    error::TransactionRejected,
+    identity::{LogClaim, LogId},
+    names::Generation,
+};
 
 impl Manifest {
     /// `holder` becomes the writer in the next epoch, provided that the epoch is still the one that it `saw`.

@@ -11,8 +11,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
-    Ingest, IngestError, IngestOptions, IngestStatus,
-    engine::{IndexEngine, LatestCommit},
+    Ingest, IngestError, IngestOptions, IngestStatus, LatestCommit,
+    engine::IndexEngine,
     model_engine::{IndexContents, ModelEngine},
 };
 

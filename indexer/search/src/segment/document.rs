@@ -12,7 +12,7 @@ use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
 use super::schema::SchemaFields;
-use tidemark_ingest::{OperationRecord, engine::WriterKey};
+use tidemark_ingest::{OperationRecord, WriterKey};
 
 /// Longest text that is indexed as one exact term. Longer ones are indexed by a digest, see [`term_text`].
 const MAX_TERM_BYTES: usize = 1024;

@@ -14,8 +14,9 @@ use super::{
     reader::OpenSegment,
     segment_view::{ManifestView, SegmentReaderView},
 };
-use tidemark_ingest::engine::{
-    AbortedOperation, AbortedQuery, EngineError, LatestCommit, Lookup, RecordedOutcome, WriterKey,
+use tidemark_ingest::{
+    LatestCommit, WriterKey,
+    engine::{AbortedOperation, AbortedQuery, EngineError, Lookup, RecordedOutcome},
 };
 
 /// An open manifest that answers on threads that may block.

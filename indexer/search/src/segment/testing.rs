@@ -302,7 +302,7 @@ pub(crate) fn naive_marks(records: &[OperationRecord]) -> RecordMarks {
             marks.corrected.insert(before);
         }
     }
-    let mut newest: BTreeMap<&str, (tidemark_ingest::engine::LatestCommit, u64)> = BTreeMap::new();
+    let mut newest: BTreeMap<&str, (tidemark_ingest::LatestCommit, u64)> = BTreeMap::new();
     for record in records.iter().filter(|record| !marks.corrected.contains(record.seq)) {
         let Some((entity, current)) = record.entity_commit() else { continue };
         match newest.get(entity) {

@@ -8,8 +8,8 @@ use tidemark_wal::{Outcome, Token};
 
 use super::testing::{BEGIN, TestIndex, history, plain, token};
 use tidemark_ingest::{
-    OperationRecord,
-    engine::{AbortedOperation, AbortedQuery, EngineError, IndexEngine, Lookup, RecordedOutcome, WriterKey},
+    OperationRecord, WriterKey,
+    engine::{AbortedOperation, AbortedQuery, EngineError, IndexEngine, Lookup, RecordedOutcome},
 };
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -1,0 +1,94 @@
+//! Who is who: logs, owners of indexes, and writers.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What tells a log from every other one, whatever their URLs: 32 hexadecimal digits, drawn with its first root record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LogId(pub String);
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whose an index is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind", deny_unknown_fields)]
+pub enum IndexOwner {
+    /// A `WAL` resource of a cluster.
+    Resource {
+        /// The cluster's id.
+        cluster: String,
+        /// The resource's namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its UID: another one after it was deleted and made again.
+        uid: String,
+    },
+    /// Something else that calls itself by a name: the owner of a folder's lock, a process outside of a cluster.
+    Named {
+        /// The name.
+        name: String,
+    },
+}
+
+impl IndexOwner {
+    /// What names this owner when another one adopts its index: the UID, or the name.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Resource { uid, .. } => uid,
+            Self::Named { name } => name,
+        }
+    }
+
+    /// Whether the two are the same resource of the same cluster, perhaps deleted and made again in between.
+    pub(crate) fn is_again(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Resource { cluster, namespace, name, .. },
+                Self::Resource { cluster: c, namespace: ns, name: n, .. },
+            ) => (cluster, namespace, name) == (c, ns, n),
+            _ => self == other,
+        }
+    }
+}
+
+impl fmt::Display for IndexOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resource { cluster, namespace, name, uid } => {
+                write!(f, "\"{namespace}/{name}\" of cluster \"{cluster}\" (uid \"{uid}\")")
+            }
+            Self::Named { name } => write!(f, "\"{name}\""),
+        }
+    }
+}
+
+/// Who a writer is: a pod's UID, the owner of a folder's lock, or a random text. Whoever has it is the same writer, started
+/// again; so two processes that run at once never share one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WriterIdentity(pub String);
+
+impl fmt::Display for WriterIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which log's records a generation holds: told by the generation itself, so that whoever comes with another log learns it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogClaim {
+    /// The log. It decides, and never changes.
+    pub log: LogId,
+    /// Where the log was when the writer took over: for people.
+    pub url: String,
+    /// Whose the index was then: for people. Whose it is, the log's root says.
+    pub owner: IndexOwner,
+}
