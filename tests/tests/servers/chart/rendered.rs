@@ -11,8 +11,8 @@ const METRICS: [(&str, &str, &str); 6] = [
     ("tidemark_operator_leader", "operator/src/metrics.rs", "\"leader\""),
     ("tidemark_operator_purges_abandoned_total", "operator/src/metrics.rs", "\"purges_abandoned\""),
     ("tidemark_operator_upgrades_stalled", "operator/src/metrics.rs", "\"upgrades_stalled\""),
-    ("tidemark_lag_seconds", "indexer/src/http/metrics.rs", "\"lag\""),
-    ("tidemark_writer_role", "indexer/src/http/metrics.rs", "\"writer_role\""),
+    ("tidemark_lag_seconds", "indexer/src/metrics/index.rs", "\"lag\""),
+    ("tidemark_writer_role", "indexer/src/metrics/index.rs", "\"writer_role\""),
 ];
 
 #[test]
