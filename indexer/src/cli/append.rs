@@ -272,7 +272,7 @@ mod tests {
         let invalid = || AppendError::Invalid { why: "too large".to_owned() };
         let error = exit(invalid(), Some((3, 9)));
         assert!(error.to_string().starts_with("entry 3 of 9"), "{error:#}");
-        assert!(format!("{error:#}").ends_with("too large"), "{error:#}");
+        assert!(format!("{error:#}").ends_with("too large; nothing was appended; correct the draft"), "{error:#}");
         assert_eq!(CommandExit::of(Err(error)), CommandExit::Usage);
         assert!(!exit(invalid(), Some((1, 1))).to_string().contains("entry 1"));
     }
