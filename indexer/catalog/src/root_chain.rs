@@ -190,7 +190,7 @@ impl RootChain {
         match self.chain.append(head, step).await {
             Ok(slot) => Ok(Some(self.keep(slot))),
             // Nothing to change in a chain without records.
-            Err(CatalogError::Rejected(TransactionRejected::Empty)) => Ok(None),
+            Err(CatalogError::Empty { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -14,3 +14,11 @@ fn holds(scenario: Scenario, seed: u64) {
 fn a_lost_answer_is_no_proof_about_a_trimmed_slot() {
     holds(Scenario::Chain, 121);
 }
+
+/// An operation whose descriptor is late is `Aborted` in the index when everything has come to rest: no audit found it. Seen
+/// before in other seeds (657 and 1129 of the code before the crates were split), so the cause is older than the seed.
+#[test]
+#[ignore = "known fault, not mended yet: an audit misses a late descriptor"]
+fn an_audit_finds_what_is_late() {
+    holds(Scenario::Mixed, 499);
+}
