@@ -107,7 +107,7 @@ async fn an_index_is_removed_once_and_the_next_resource_starts_a_generation_of_i
 
     // Somebody else's UID means nothing.
     place.asks_for("uid-0");
-    until(&pod, "warned", |_| pod.log().contains("a purge is asked for that is not")).await;
+    until(&pod, "warned", |_| pod.log().contains("ignoring purge request: it names a different owner")).await;
     assert_eq!(phase(&pod, "writing").await["generation"], "g1");
 
     place.asks_for("uid-1");
