@@ -69,8 +69,8 @@ impl fmt::Display for IndexOwner {
     }
 }
 
-/// Who a writer is: a pod's UID, the owner of a folder's lock, or a random text. Whoever has it is the same writer, started
-/// again; so two processes that run at once never share one.
+/// Who a writer is: a pod's UID, the owner of a folder's lock, or a random text. A process with the same identity is the same
+/// writer, started again; so two processes that run at once never share one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WriterIdentity(pub String);
@@ -81,7 +81,7 @@ impl fmt::Display for WriterIdentity {
     }
 }
 
-/// Which log's records a generation holds: told by the generation itself, so that whoever comes with another log learns it.
+/// Which log's records a generation holds: named by the generation itself, so that a process with another log finds out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LogClaim {

@@ -25,8 +25,8 @@ pub const FIRST_SEQ: u64 = 1;
 
 /// How many tombstones a manifest keeps, the newest: every record carries them.
 ///
-/// Whoever collects garbage finds an object whose tombstone was forgotten by listing, and counts its grace from when he
-/// first saw it unreferenced.
+/// Garbage collection finds an object whose tombstone was dropped by listing, and counts its grace from when the object was
+/// first seen unreferenced.
 pub const MAX_TOMBSTONES: usize = 1000;
 
 /// Records by outcome.

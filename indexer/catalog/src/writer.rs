@@ -52,7 +52,7 @@ pub enum StandbyReason {
     },
 }
 
-/// Shows for ever that the owner of `clock` lives: a probe every [`HEARTBEAT_INTERVAL`].
+/// Shows until dropped that the owner of `clock` lives: a probe every [`HEARTBEAT_INTERVAL`].
 ///
 /// The holder runs it for as long as it holds the index, beside everything else that it does, and drops it to stop. A probe
 /// that fails is logged and made again a second later.

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    Cursor, FeedConsumer, Generation, IndexOwner, IndexRegistration, IndexTotals, LeaseHolder, LogClaim, LogCleaner,
-    LogId, Manifest, ManifestPin, ObjectTombstone, ParameterSet, ProbeRecord, RecordCounts, RootState, SegmentMeta,
-    SetDigest, SidecarMeta, WriterIdentity,
+    CatalogError, Cursor, FeedConsumer, Generation, IndexOwner, IndexRegistration, IndexTotals, LeaseHolder, LogClaim,
+    LogCleaner, LogId, Manifest, ManifestPin, ObjectTombstone, ParameterSet, ProbeRecord, RecordCounts, RootState,
+    SegmentMeta, SetDigest, SidecarMeta, WriterIdentity,
 };
-use tidemark_store::{Chain, Entropy, Store, StoreSecond};
+use tidemark_store::{Chain, ChainRecord, ChainState as _, Entropy, Store, StoreSecond};
 use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
 
 fn second(unix: u64) -> StoreSecond {
@@ -213,4 +215,53 @@ fn an_undated_item_is_left_out_of_the_bytes() {
         Some(LeaseHolder { identity: WriterIdentity("a".to_owned()), heartbeat: "b".to_owned(), since: None });
     let text = serde_json::to_string(&before).unwrap();
     assert!(!text.contains("since") && !text.contains("closed") && !text.contains("until"), "{text}");
+}
+
+/// Reads record 7 of a chain that consists of a header with the right checksum and these bytes of a state.
+async fn read_record(state: &[u8]) -> Result<Option<ChainRecord<Manifest>>, CatalogError> {
+    let header = serde_json::json!({
+        "layout": 1, "format": 1, "number": 7, "previous": "0".repeat(64), "nonce": "",
+        "checksum": hex::encode(Sha256::digest(state)),
+    });
+    let bytes = [header.to_string().as_bytes(), b"\n", state, b"\n"].concat();
+    let store = Store::memory();
+    store.put("00000000000000000007", bytes.into()).await.unwrap();
+    Chain::new(store, Entropy::seeded(1)).read(7).await
+}
+
+#[tokio::test]
+async fn an_unsound_state_is_corrupt() {
+    let mut state = Manifest::new(Generation::first());
+    let sound = serde_json::to_vec(&state).unwrap();
+    assert_eq!(read_record(&sound).await.unwrap().unwrap().state, state);
+    state.cursor = Cursor(second(5));
+    let error = read_record(&serde_json::to_vec(&state).unwrap()).await.unwrap_err();
+    assert!(matches!(error, CatalogError::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains("cursor"), "{error}");
+}
+
+/// A manifest in which everything is in use.
+const FULL: &str = include_str!("formats/manifest-1.json");
+
+#[test]
+fn the_sample_is_sound() {
+    assert_eq!(serde_json::from_str::<Manifest>(FULL).unwrap().check_state(), Ok(()));
+}
+
+proptest! {
+    /// Damage that bears a right checksum, as a hostile writer's would: read or refused, never a panic.
+    #[test]
+    fn a_damaged_manifest_is_read_or_refused(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+        let mut state: Vec<u8> = FULL.bytes().filter(|b| *b != b'\n').collect();
+        for (at, byte) in edits {
+            let at = at.index(state.len());
+            // Digits become digits, so that numbers and dates are damaged more often than the syntax.
+            state[at] = if state[at].is_ascii_digit() { b'0' + byte % 10 } else { byte };
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        if let Ok(Some(record)) = runtime.block_on(read_record(&state)) {
+            let _ = record.state.pin("p", "me").map(|next| next.check_transition(&record.state));
+            let _ = record.state.totals.standing();
+        }
+    }
 }

@@ -35,7 +35,7 @@ impl Compactor {
         Self { enabled, task: None, result: None, paused_until: None }
     }
 
-    /// Waits until a compaction is finished; for ever while none runs. May be dropped and called again.
+    /// Waits until a compaction is finished; never ends while none runs. May be dropped and called again.
     pub(crate) async fn finished(&mut self) {
         if self.result.is_some() {
             return;
