@@ -66,6 +66,8 @@ mod task;
 pub use cause::{FailureCause, ToCause};
 pub use error::IngestError;
 pub use ingest::Ingest;
+#[cfg(feature = "mutants")]
+pub use mutants::MUTANT_HOOKS;
 pub use options::IngestOptions;
 pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
 pub use status::{IndexTotals, IngestProblem, IngestProgress, IngestRole, IngestStatus};
