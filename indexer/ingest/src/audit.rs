@@ -20,7 +20,7 @@ use tidemark_wal::{ListedEntry, Outcome};
 use tokio::time::Instant;
 
 use crate::{
-    audit_schedule::{AbortedScan, AuditSchedule},
+    audit_schedule::{AbortedScan, AuditSchedule, DueAudit},
     batch::{Batch, PredecessorMap, PredecessorRecord},
     engine::{AbortedOperation, AbortedQuery, EngineError, Lookup},
     entry_stream::EntryReader,
@@ -52,12 +52,13 @@ impl Audit {
         let cursor = publisher.cursor();
         let window = sealed.schedule.at(cursor.second()).audit_window;
         let slice_end = Instant::now() + TIME_SLICE;
-        for (level, seconds) in self.schedule.due(sealed.horizon, cursor, window) {
+        for DueAudit { level, seconds, written_before } in self.schedule.due(sealed.horizon, cursor, window) {
             let mut scan = if let Some(scan) = self.schedule.resume(level, seconds.start) {
                 scan
             } else {
                 let reached = self.find_late_entries(publisher, seconds.clone(), slice_end, sealed).await?;
-                AbortedScan { seconds: seconds.start..reached, after: None }
+                let written_before = if reached == seconds.end { written_before } else { reached };
+                AbortedScan { seconds: seconds.start..reached, written_before, after: None }
             };
             if self.resolve_aborted(publisher, &mut scan, slice_end, sealed).await? {
                 self.schedule.finish(level, scan.seconds.end);
@@ -108,7 +109,12 @@ impl Audit {
         sealed: &SealedHorizon,
     ) -> Result<bool, IngestError> {
         loop {
-            let query = AbortedQuery { seconds: scan.seconds.clone(), after: scan.after, limit: CHUNK };
+            let query = AbortedQuery {
+                seconds: scan.seconds.start..scan.written_before,
+                before: scan.seconds.end,
+                after: scan.after,
+                limit: CHUNK,
+            };
             let aborted = publisher.lookup().await?.aborted_operations(&query).await?;
             let Some(last) = aborted.last() else { return Ok(true) };
             let known = aborted.iter().map(|aborted| ((aborted.token, aborted.op), predecessor(aborted))).collect();

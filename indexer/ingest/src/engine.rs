@@ -92,6 +92,8 @@ pub struct RecordedOutcome {
 pub struct AbortedQuery {
     /// Those whose time, the later of the token's second and the entry's store time, lies in it.
     pub seconds: Range<StoreSecond>,
+    /// Those whose token lies in a second before it.
+    pub before: StoreSecond,
     /// Those of later entries than this one, which is the last one of the previous answer.
     pub after: Option<Token>,
     /// About how many, the first ones: no entry is cut.

@@ -250,6 +250,7 @@ impl Lookup for ModelLookup {
     async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
         let within = |one: &&AbortedOperation| {
             query.seconds.contains(&one.token.second().max(one.entry_time))
+                && one.token.second() < query.before
                 && query.after.is_none_or(|after| one.token > after)
         };
         let mut found: Vec<AbortedOperation> = self.aborted.iter().filter(within).copied().collect();

@@ -8,7 +8,7 @@ use tidemark_wal::{Outcome, Token};
 use tokio::task::spawn_blocking;
 
 use super::{
-    document::{term_text, token_sort_key, writer_key},
+    document::{second_of_sort_key, term_text, token_sort_key, writer_key},
     engine_error::refused,
     filter::FilterKind,
     reader::OpenSegment,
@@ -157,13 +157,16 @@ impl ManifestView {
         let after = query.after.as_ref().map(token_sort_key);
         let mut aborted = Vec::new();
         for segment in self.open_segments() {
-            if segment.of.first.second() >= query.seconds.end || query.after.is_some_and(|at| segment.of.last <= at) {
+            if segment.of.first.second() >= query.before.min(query.seconds.end)
+                || query.after.is_some_and(|at| segment.of.last <= at)
+            {
                 continue;
             }
             for doc in segment.docs_with(segment.fields.outcome, Outcome::Aborted.as_str())? {
                 let sort_key = segment.sort_keys.first(doc).unwrap_or_default();
                 let later = after.is_none_or(|after| sort_key > after);
                 if later
+                    && second_of_sort_key(sort_key) < query.before
                     && query.seconds.contains(&segment.announced(doc))
                     && !self.marks.corrected.contains(segment.seq(doc))
                 {

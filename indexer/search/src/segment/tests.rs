@@ -67,8 +67,13 @@ async fn answers_are_right(index: &TestIndex, lookup: &dyn Lookup) -> Result<(),
     }
     unsettled.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
     let from = StoreSecond::from_unix(BEGIN + 30);
-    let mut query = AbortedQuery { seconds: from..StoreSecond::KSUID_END, after: None, limit: usize::MAX };
+    let end = StoreSecond::KSUID_END;
+    let mut query = AbortedQuery { seconds: from..end, before: end, after: None, limit: usize::MAX };
     prop_assert_eq!(&lookup.aborted_operations(&query).await.unwrap(), &unsettled);
+    let before = StoreSecond::from_unix(BEGIN + 40);
+    let early: Vec<_> = unsettled.iter().filter(|one| one.token.second() < before).copied().collect();
+    let found = lookup.aborted_operations(&AbortedQuery { before, ..query.clone() }).await.unwrap();
+    prop_assert_eq!(found, early);
     query.limit = 2;
     let mut piecewise = Vec::new();
     loop {
