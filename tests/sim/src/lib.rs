@@ -1,31 +1,34 @@
-//! A seeded simulation of writers, indexers, readers and a trimmer over an object store that delays, loses and doubles.
+//! A seeded simulation of writers, indexers, readers and a trimmer over an object store that delays, loses and
+//! duplicates calls.
 
-mod cloud;
-mod dice;
-mod knobs;
+mod checker;
+mod config;
+mod fault_injecting_store;
+mod fault_schedule;
+mod model;
 mod mutants;
-mod oracle;
 mod process;
+mod rng;
 mod run;
 pub mod scenario;
-mod store;
+mod simulated_store;
 mod supervise;
 mod trace;
-mod truth;
-mod weather;
 mod world;
 
-pub use cloud::{Cloud, Event, Guard, Metadata, Stored, Watcher, What};
-pub use dice::Dice;
-pub use knobs::Knobs;
+pub use checker::{AppendAcknowledgement, InvariantChecker};
+pub use config::SimConfig;
+pub use fault_injecting_store::FaultInjectingStore;
+pub use fault_schedule::FaultSchedule;
+pub use model::LogModel;
 pub use mutants::{MUTANTS, Mutant};
-pub use oracle::{Acknowledged, Oracle};
-pub use process::Process;
-pub use run::{Report, first_failure, run, run_all};
-pub use scenario::{Scenario, hunt};
-pub use store::SimStore;
-pub use supervise::{End, supervise};
-pub use trace::Trace;
-pub use truth::Truth;
-pub use weather::Weather;
-pub use world::World;
+pub use process::SimProcess;
+pub use rng::SimRng;
+pub use run::{SeedReport, first_failure, run_seed, run_seeds};
+pub use scenario::{Scenario, run_for_mutant};
+pub use simulated_store::{
+    ObjectMetadata, SimulatedStore, StoreChange, StoreEvent, StoreObserver, StoredObject, WriteAdmission,
+};
+pub use supervise::{ProcessEnd, supervise};
+pub use trace::SimTrace;
+pub use world::SimWorld;

@@ -1,12 +1,12 @@
-//! Runs more seeds of the simulation on demand.
+//! Runs seeds of the simulation.
 
 use std::{collections::BTreeMap, process::ExitCode, thread::available_parallelism};
 
 use clap::Parser;
-use tidemark_sim::{MUTANTS, Mutant, Report, Scenario, first_failure, hunt, run_all};
+use tidemark_sim::{MUTANTS, Mutant, Scenario, SeedReport, first_failure, run_for_mutant, run_seeds};
 /// Runs seeds of the simulation: `cargo run -p tidemark-sim -- --seeds 10000 --from 0`.
 #[derive(Parser)]
-struct Args {
+struct SimArgs {
     /// How many seeds to run.
     #[arg(long, default_value_t = 500)]
     seeds: u64,
@@ -16,41 +16,41 @@ struct Args {
     /// Runs this seed alone.
     #[arg(long)]
     seed: Option<u64>,
-    /// Prints the trace as it comes.
+    /// Prints the trace while the seed runs.
     #[arg(long)]
     trace: bool,
-    /// What to simulate.
+    /// The scenario: chain, mixed or purge.
     #[arg(long, default_value = "mixed")]
     scenario: String,
     /// Turns this mutant on, as in `NoBoundaryCheck`.
     #[arg(long)]
     mutant: Option<String>,
-    /// The set-up in which this mutant would bite, without the mutant.
+    /// Uses the config that shows this mutant, without turning it on.
     #[arg(long)]
-    hunt: Option<String>,
+    config_for: Option<String>,
     /// Threads; as many as there are cores when absent.
     #[arg(long)]
     threads: Option<usize>,
 }
 
-/// The mutant of this name; an error where there is none.
+/// The mutant of this name; an error if there is none.
 fn named(name: Option<&str>) -> Result<Option<Mutant>, ()> {
     name.map(|name| Mutant::named(name).ok_or(())).transpose()
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = SimArgs::parse();
     let Some(scenario) = Scenario::named(&args.scenario) else {
-        eprintln!("no scenario is named \"{}\"", args.scenario);
+        eprintln!("no scenario has the name \"{}\"; the names are chain, mixed and purge", args.scenario);
         return ExitCode::FAILURE;
     };
-    let (Ok(mutant), Ok(prey)) = (named(args.mutant.as_deref()), named(args.hunt.as_deref())) else {
-        eprintln!("mutants are {MUTANTS:?}");
+    let (Ok(mutant), Ok(target)) = (named(args.mutant.as_deref()), named(args.config_for.as_deref())) else {
+        eprintln!("no mutant has this name; the names are {MUTANTS:?}");
         return ExitCode::FAILURE;
     };
-    let one = |seed: u64, echo: bool| -> Report {
-        match prey {
-            Some(prey) => hunt(seed, prey, mutant, echo),
+    let one = |seed: u64, echo: bool| -> SeedReport {
+        match target {
+            Some(target) => run_for_mutant(seed, target, mutant, echo),
             None => scenario.run(seed, mutant, echo),
         }
     };
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         vec![one(seed, args.trace)]
     } else {
         let threads = args.threads.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
-        run_all(args.from..args.from + args.seeds, threads, |seed| one(seed, false))
+        run_seeds(args.from..args.from + args.seeds, threads, |seed| one(seed, false))
     };
     if let Some(failed) = first_failure(&reports) {
         println!("{}", failed.explain(&args.scenario));

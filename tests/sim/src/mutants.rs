@@ -20,7 +20,7 @@ macro_rules! mutants {
         pub const MUTANTS: [Mutant; [$(Mutant::$name),*].len()] = [$(Mutant::$name),*];
 
         impl Mutant {
-            /// Its name, which the hooks in the crates know too.
+            /// Its name, which the crate that has its body knows too.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
@@ -39,11 +39,11 @@ mutants! {
     ClockReadAfterListing,
     /// A writer deletes what it wrote when the outcome of the write is unknown (store).
     CleanupOnUnknown,
-    /// The boundary of a chain is not looked at after an append (store).
+    /// An append does not check the boundary of its chain afterwards (store).
     NoBoundaryCheck,
     /// The cursor's second counts as decided too (`tidemark-ingest`).
     CursorOffByOne,
-    /// An indexer that lost its epoch publishes all the same (`tidemark-catalog`).
+    /// An indexer that lost its epoch still publishes (`tidemark-catalog`).
     FencedIngestPublishes,
     /// A compaction drops the sidecar that was published while it ran (`tidemark-ingest`).
     CompactionLosesCorrection,
@@ -57,19 +57,19 @@ mutants! {
     OutcomeDecidedAgain,
     /// A lowered expiry moves the horizon at once (`tidemark-wal`).
     LoweredExpiryAtOnce,
-    /// A writer acknowledges without looking at when its descriptor became visible (`tidemark-wal`).
+    /// A writer acknowledges an append without checking when its descriptor became visible (`tidemark-wal`).
     AcknowledgedUnseen,
     /// A late operation makes a duplicate of its retry (`tidemark-ingest`).
     LateMakesDuplicate,
-    /// A reader accepts a slot of a chain without looking at the boundary (store).
+    /// A reader accepts a slot of a chain without checking the boundary (store).
     SlotBelowBoundaryAccepted,
     /// A purge deletes before the index is closed (process, in `scenario/purge.rs`).
     PurgeBeforeClosing,
-    /// A purge deletes whatever lies below the index's prefix (store).
+    /// A purge deletes every object below the index's prefix (store).
     PurgeByPrefix,
-    /// A purge deletes the closing record and the boundary, too (store).
+    /// A purge also deletes the closing record and the boundary (store).
     PurgeDropsFence,
-    /// An index that is made again continues the generation that was purged (`tidemark-catalog`).
+    /// An index that is created again continues the generation that was purged (`tidemark-catalog`).
     PurgedGenerationReopened,
     /// An index takes the records of another log (`tidemark-catalog`).
     OtherLogAdmitted,
@@ -87,7 +87,7 @@ impl Mutant {
     }
 }
 
-/// Turns `mutant` on for this thread, in place of the one before.
+/// Turns `mutant` on for this thread and the previous one off.
 pub(crate) fn turn_on(mutant: Option<Mutant>) {
     activate(mutant.map(Mutant::name));
 }

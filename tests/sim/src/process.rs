@@ -1,4 +1,4 @@
-//! A simulated process: it can pause and die at any of its calls to the store.
+//! A simulated process: it can pause or crash at any of its calls to the store.
 
 use std::{
     fmt,
@@ -13,23 +13,23 @@ use tokio::{
     time::{Duration, Instant, sleep_until},
 };
 
-/// One life of a process. A restart is a new one.
+/// A process between two restarts.
 #[derive(Clone)]
-pub struct Process(Arc<Life>);
+pub struct SimProcess(Arc<ProcessState>);
 
-struct Life {
+struct ProcessState {
     name: String,
-    mortal: AtomicBool,
+    crashes: AtomicBool,
     alive: watch::Sender<bool>,
     paused_until: watch::Sender<Option<Instant>>,
 }
 
-impl Process {
-    /// A process that is alive. One that is not `mortal` never pauses and never dies.
-    pub fn new(name: impl Into<String>, mortal: bool) -> Self {
-        Self(Arc::new(Life {
+impl SimProcess {
+    /// A running process. Faults pause and crash it only if `crashes`.
+    pub fn new(name: impl Into<String>, crashes: bool) -> Self {
+        Self(Arc::new(ProcessState {
             name: name.into(),
-            mortal: AtomicBool::new(mortal),
+            crashes: AtomicBool::new(crashes),
             alive: watch::Sender::new(true),
             paused_until: watch::Sender::new(None),
         }))
@@ -40,28 +40,28 @@ impl Process {
         &self.0.name
     }
 
-    /// Whether faults of the machine may strike it.
-    pub fn mortal(&self) -> bool {
-        self.0.mortal.load(Ordering::Relaxed)
+    /// Whether it can pause and crash.
+    pub fn crashes(&self) -> bool {
+        self.0.crashes.load(Ordering::Relaxed)
     }
 
-    /// Makes it immortal from now on.
+    /// It neither pauses nor crashes from now on.
     pub fn protect(&self) {
-        self.0.mortal.store(false, Ordering::Relaxed);
+        self.0.crashes.store(false, Ordering::Relaxed);
     }
 
-    /// Ends it: none of its calls is answered any more.
+    /// Kills it: none of its calls gets an answer from now on.
     pub fn kill(&self) {
         self.0.alive.send_replace(false);
     }
 
-    /// Stops it for `span`: its calls neither leave nor return meanwhile, while its monotonic clock goes on.
+    /// Pauses it for `span`: its calls are neither sent nor answered, while its monotonic clock goes on.
     pub fn pause(&self, span: Duration) {
         let until = Instant::now() + span;
         self.0.paused_until.send_modify(|paused| *paused = Some(paused.map_or(until, |before| before.max(until))));
     }
 
-    /// Waits until the process runs. For ever if it is dead.
+    /// Waits until the process runs. Never returns if it was killed.
     pub(crate) async fn running(&self) {
         loop {
             if !*self.0.alive.borrow() {
@@ -78,13 +78,13 @@ impl Process {
     /// Resolves when the process is killed.
     pub async fn killed(&self) {
         let mut alive = self.0.alive.subscribe();
-        // The sender lives as long as `self`, so this ends only with the process.
+        // The sender lives as long as `self`, so the wait cannot fail.
         let _ = alive.wait_for(|alive| !alive).await;
     }
 }
 
-impl fmt::Debug for Process {
+impl fmt::Debug for SimProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Process({})", self.0.name)
+        write!(f, "SimProcess({})", self.0.name)
     }
 }

@@ -2,26 +2,26 @@
 
 pub mod chain;
 pub mod indexers;
-pub mod keepers;
+pub mod maintenance;
 pub mod mixed;
 pub mod purge;
 pub mod readers;
 pub mod writers;
 
 use crate::{
-    knobs::Knobs,
+    config::SimConfig,
     mutants::Mutant,
-    run::{Report, run},
+    run::{SeedReport, run_seed},
 };
 
-/// What is simulated.
+/// A scenario of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
-    /// One chain alone.
+    /// One chain.
     Chain,
     /// A whole log.
     Mixed,
-    /// An index that is removed, and that another log wants.
+    /// An index that is purged while another log competes for its prefix.
     Purge,
 }
 
@@ -40,26 +40,28 @@ impl Scenario {
         }
     }
 
-    /// Runs one seed of it on this thread, with `mutant`.
-    pub fn run(self, seed: u64, mutant: Option<Mutant>, echo: bool) -> Report {
+    /// Runs one seed on this thread with `mutant` turned on.
+    pub fn run(self, seed: u64, mutant: Option<Mutant>, echo: bool) -> SeedReport {
         match (self, mutant) {
-            (Self::Mixed, Some(prey)) => hunt(seed, prey, mutant, echo),
-            (Self::Chain, _) => run(seed, mutant, echo, chain::run),
-            (Self::Purge, _) => run(seed, mutant, echo, purge::run),
-            (Self::Mixed, None) => run(seed, None, echo, |seed, echo| mixed::run(seed, Knobs::mixed(seed), echo)),
+            (Self::Mixed, Some(target)) => run_for_mutant(seed, target, mutant, echo),
+            (Self::Chain, _) => run_seed(seed, mutant, echo, chain::run),
+            (Self::Purge, _) => run_seed(seed, mutant, echo, purge::run),
+            (Self::Mixed, None) => {
+                run_seed(seed, None, echo, |seed, echo| mixed::run(seed, SimConfig::mixed(seed), echo))
+            }
         }
     }
 }
 
-/// Runs one seed under the set-up in which `prey` bites, with `mutant`.
-pub fn hunt(seed: u64, prey: Mutant, mutant: Option<Mutant>, echo: bool) -> Report {
-    match prey {
-        Mutant::NoBoundaryCheck | Mutant::SlotBelowBoundaryAccepted => run(seed, mutant, echo, chain::run),
+/// Runs one seed with the scenario and config that show `target`, with `mutant` turned on.
+pub fn run_for_mutant(seed: u64, target: Mutant, mutant: Option<Mutant>, echo: bool) -> SeedReport {
+    match target {
+        Mutant::NoBoundaryCheck | Mutant::SlotBelowBoundaryAccepted => run_seed(seed, mutant, echo, chain::run),
         Mutant::PurgeBeforeClosing
         | Mutant::PurgeByPrefix
         | Mutant::PurgeDropsFence
         | Mutant::PurgedGenerationReopened
-        | Mutant::OtherLogAdmitted => run(seed, mutant, echo, purge::run),
-        _ => run(seed, mutant, echo, |seed, echo| mixed::run(seed, Knobs::hunting(seed, prey), echo)),
+        | Mutant::OtherLogAdmitted => run_seed(seed, mutant, echo, purge::run),
+        _ => run_seed(seed, mutant, echo, |seed, echo| mixed::run(seed, SimConfig::for_mutant(seed, target), echo)),
     }
 }

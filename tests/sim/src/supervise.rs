@@ -1,4 +1,4 @@
-//! Starts processes again after they die or end, as Kubernetes does.
+//! Restarts processes after they crash or end, as Kubernetes does.
 
 use std::future::Future;
 
@@ -7,39 +7,43 @@ use tokio::{
     time::{Duration, sleep},
 };
 
-use crate::{cloud::Cloud, process::Process, run::words};
+use crate::{process::SimProcess, run::panic_message, simulated_store::SimulatedStore};
 
-/// How a life ended by itself.
+/// How a process ended without a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Its work is done: it is not started again.
+pub enum ProcessEnd {
+    /// Its work is done. It is not restarted.
     Done,
-    /// It gave up with these words, and is started again.
+    /// It gave up with this message. It is restarted.
     GaveUp(String),
 }
 
-/// Runs `live` as the process `name`, again and again until it is done.
-pub fn supervise<F, Fut>(cloud: &Cloud, name: &str, mortal: bool, live: F) -> JoinHandle<()>
+/// Runs `main` as the process `name`, and restarts it until it is done.
+pub fn supervise<F, Fut>(simulated_store: &SimulatedStore, name: &str, crashes: bool, main: F) -> JoinHandle<()>
 where
-    F: Fn(Process) -> Fut + Send + 'static,
-    Fut: Future<Output = End> + Send + 'static,
+    F: Fn(SimProcess) -> Fut + Send + 'static,
+    Fut: Future<Output = ProcessEnd> + Send + 'static,
 {
-    let (cloud, name) = (cloud.clone(), name.to_owned());
+    let (simulated_store, name) = (simulated_store.clone(), name.to_owned());
     tokio::spawn(async move {
-        for life in 0_u64.. {
-            let process = Process::new(format!("{name}.{life}"), mortal);
-            if one_life(&cloud, &process, live(process.clone())).await == End::Done {
+        for restart in 0_u64.. {
+            let process = SimProcess::new(format!("{name}.{restart}"), crashes);
+            if run_process(&simulated_store, &process, main(process.clone())).await == ProcessEnd::Done {
                 return;
             }
-            let rest = cloud.state().dice.among(&(50..=8_000));
-            sleep(Duration::from_millis(rest)).await;
+            let delay = simulated_store.state().rng.in_range(&(50..=8_000));
+            sleep(Duration::from_millis(delay)).await;
         }
     })
 }
 
-async fn one_life(cloud: &Cloud, process: &Process, live: impl Future<Output = End> + Send + 'static) -> End {
-    cloud.note(&format!("{} starts", process.name()));
-    let mut task = tokio::spawn(live);
+async fn run_process(
+    simulated_store: &SimulatedStore,
+    process: &SimProcess,
+    main: impl Future<Output = ProcessEnd> + Send + 'static,
+) -> ProcessEnd {
+    simulated_store.note(&format!("{} starts", process.name()));
+    let mut task = tokio::spawn(main);
     let end = tokio::select! {
         biased;
         () = process.killed() => None,
@@ -48,24 +52,25 @@ async fn one_life(cloud: &Cloud, process: &Process, live: impl Future<Output = E
     match end {
         None => {
             task.abort();
-            End::GaveUp("killed".to_owned())
+            ProcessEnd::GaveUp("killed".to_owned())
         }
         Some(Ok(end)) => {
-            cloud.note(&format!("{} ends: {end:?}", process.name()));
-            // A transaction that violates an invariant is a bug, although the program finds it before it is written.
-            if let End::GaveUp(why) = &end
+            simulated_store.note(&format!("{} ends: {end:?}", process.name()));
+            // The program refuses a transaction that violates an invariant, but trying one is a bug already.
+            if let ProcessEnd::GaveUp(why) = &end
                 && why.contains("invariant violated")
             {
-                cloud.fail(format!("{}: {why}", process.name()));
+                simulated_store.fail(format!("{}: {why}", process.name()));
             }
-            // Whatever it left running does nothing any more.
+            // The tasks that it spawned still run; their calls get no answer from now on.
             process.kill();
             end
         }
         Some(Err(error)) => {
-            let why = error.try_into_panic().map_or_else(|error| error.to_string(), |panic| words(panic.as_ref()));
-            cloud.fail(format!("{} panicked: {why}", process.name()));
-            End::Done
+            let why =
+                error.try_into_panic().map_or_else(|error| error.to_string(), |panic| panic_message(panic.as_ref()));
+            simulated_store.fail(format!("{} panicked: {why}", process.name()));
+            ProcessEnd::Done
         }
     }
 }

@@ -9,15 +9,15 @@ const TAIL: usize = 120;
 
 /// The trace of one simulation. Two runs of one seed give the same hash.
 #[derive(Debug, Default)]
-pub struct Trace {
+pub struct SimTrace {
     hasher: Sha256,
     tail: VecDeque<String>,
     lines: u64,
     echo: bool,
 }
 
-impl Trace {
-    /// An empty trace; `echo` prints each line as it comes.
+impl SimTrace {
+    /// An empty trace. With `echo`, each line is printed when it is added.
     pub fn new(echo: bool) -> Self {
         Self { echo, ..Self::default() }
     }
@@ -43,7 +43,7 @@ impl Trace {
         hex::encode(self.hasher.clone().finalize())
     }
 
-    /// How many lines there were.
+    /// Number of lines.
     pub fn lines(&self) -> u64 {
         self.lines
     }

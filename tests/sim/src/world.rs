@@ -1,126 +1,119 @@
-//! The simulated log with everybody who works on it.
+//! One simulated log: its store, its config and its checker, with the handles that its processes use.
 
-use std::{
-    ops::RangeInclusive,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tidemark_store::{Entropy, Store, StoreSecond};
 use tidemark_wal::Log;
 use tokio::sync::watch;
 use url::Url;
 
 use crate::{
-    cloud::{Cloud, START},
-    knobs::Knobs,
+    checker::{INDEX, InvariantChecker},
+    config::SimConfig,
+    fault_injecting_store::FaultInjectingStore,
+    model::{LOG, META, VMETA},
     mutants::mutated,
-    oracle::{INDEX, Oracle},
-    process::Process,
-    store::SimStore,
-    truth::{LOG, META, VMETA},
+    process::SimProcess,
+    simulated_store::{START, SimulatedStore},
 };
 
 /// One simulated log. Cheap to clone.
 #[derive(Clone)]
-pub struct World {
-    /// The buckets.
-    pub cloud: Cloud,
-    /// The set-up.
-    pub knobs: Arc<Knobs>,
-    oracle: Arc<Mutex<Oracle>>,
-    calm: watch::Sender<bool>,
+pub struct SimWorld {
+    /// The object store.
+    pub simulated_store: SimulatedStore,
+    /// The config.
+    pub config: Arc<SimConfig>,
+    checker: Arc<Mutex<InvariantChecker>>,
+    fault_burst_over: watch::Sender<bool>,
 }
 
-impl World {
-    /// An empty world whose oracle sees everything.
-    pub fn new(seed: u64, knobs: Knobs, echo: bool) -> Self {
-        let cloud = Cloud::new(seed, knobs.weather.clone(), echo);
-        let mut oracle = Oracle::new();
-        oracle.real = knobs.tantivy.is_some();
-        oracle.trusting = knobs.weather.straggle == 0;
-        let oracle = Arc::new(Mutex::new(oracle));
-        let watching = Arc::clone(&oracle);
-        cloud.watch(Box::new(move |event| lock(&watching).see(event)));
-        let guarding = Arc::clone(&oracle);
-        cloud.guard(Box::new(move |_, _, metadata, clock| {
+impl SimWorld {
+    /// An empty world whose checker observes every event.
+    pub fn new(seed: u64, config: SimConfig, echo: bool) -> Self {
+        let simulated_store = SimulatedStore::new(seed, config.fault_schedule.clone(), echo);
+        let mut checker = InvariantChecker::new();
+        checker.real_engine = config.tantivy.is_some();
+        checker.visibility_bounded = config.fault_schedule.slow_visibility == 0;
+        let checker = Arc::new(Mutex::new(checker));
+        let watching = Arc::clone(&checker);
+        simulated_store.set_observer(Box::new(move |event| watching.lock().observe(event)));
+        let guarding = Arc::clone(&checker);
+        simulated_store.set_write_admission(Box::new(move |_, _, metadata, clock| {
             let token =
                 metadata.get("tidemarktoken").and_then(|named| named.get(..27)).and_then(|token| token.parse().ok());
             token.is_none_or(|token: tidemark_wal::Token| {
-                let oracle = lock(&guarding);
-                let expiry = oracle.truth.parameters(token.second()).map_or(Duration::ZERO, |set| set.expiry);
+                let checker = guarding.lock();
+                let expiry = checker.model.parameters(token.second()).map_or(Duration::ZERO, |set| set.expiry);
                 u128::from(clock) <= u128::from(token.second().unix()) * 1000 + expiry.as_millis()
             })
         }));
-        Self { cloud, knobs: Arc::new(knobs), oracle, calm: watch::Sender::new(false) }
+        Self { simulated_store, config: Arc::new(config), checker, fault_burst_over: watch::Sender::new(false) }
     }
 
-    /// The oracle. Never to be held while the cloud is asked something.
-    pub fn oracle(&self) -> MutexGuard<'_, Oracle> {
-        lock(&self.oracle)
+    /// The checker. The store locks it at each event, so do not call the store while holding this guard.
+    pub fn checker(&self) -> MutexGuard<'_, InvariantChecker> {
+        self.checker.lock()
     }
 
-    /// Asks the oracle, and records what it finds wrong.
-    pub fn judge(&self, ask: impl FnOnce(&mut Oracle) -> Result<(), String>) {
-        let found = ask(&mut self.oracle());
+    /// Runs a check, and records the violation that it finds.
+    pub fn check(&self, check: impl FnOnce(&mut InvariantChecker) -> Result<(), String>) {
+        let found = check(&mut self.checker());
         if let Err(violation) = found {
-            self.cloud.fail(violation);
+            self.simulated_store.fail(violation);
         }
     }
 
     /// `process`'s handle on a bucket.
-    pub fn store(&self, bucket: &str, process: &Process) -> Store {
+    pub fn store(&self, bucket: &str, process: &SimProcess) -> Store {
         let url = Url::parse(&format!("sim://{bucket}/")).unwrap_or_else(|error| unreachable!("{error}"));
-        Store::over(mutated(SimStore::new(&self.cloud, bucket, process)), url)
+        Store::over(mutated(FaultInjectingStore::new(&self.simulated_store, bucket, process)), url)
     }
 
     /// `process`'s handle on the log.
-    pub fn log(&self, process: &Process) -> Log {
+    pub fn log(&self, process: &SimProcess) -> Log {
         Log::over(self.store(LOG, process), vec![self.store(META, process), self.store(VMETA, process)])
     }
 
     /// `process`'s handle on the index's bucket.
-    pub fn index(&self, process: &Process) -> Store {
+    pub fn index(&self, process: &SimProcess) -> Store {
         self.store(INDEX, process)
     }
 
-    /// Randomness for a process.
+    /// Random numbers of a process.
     pub fn entropy(&self) -> Entropy {
-        Entropy::seeded(self.cloud.state().dice.fork())
+        Entropy::seeded(self.simulated_store.state().rng.fork())
     }
 
-    /// Whether a thing happens that happens `per_mille` times in a thousand.
+    /// `true` with a probability of `per_mille` in a thousand.
     pub fn chance(&self, per_mille: u32) -> bool {
-        self.cloud.state().dice.chance(per_mille)
+        self.simulated_store.state().rng.chance(per_mille)
     }
 
-    /// A number of the range.
-    pub fn among(&self, range: RangeInclusive<u64>) -> u64 {
-        self.cloud.state().dice.among(&range)
+    /// A random number of the range.
+    pub fn in_range(&self, range: RangeInclusive<u64>) -> u64 {
+        self.simulated_store.state().rng.in_range(&range)
     }
 
-    /// Sleeps for a time of the range, milliseconds.
-    pub async fn rest(&self, range: RangeInclusive<u64>) {
-        let span = self.among(range);
+    /// Sleeps for a random time of the range, milliseconds.
+    pub async fn sleep_for(&self, range: RangeInclusive<u64>) {
+        let span = self.in_range(range);
         tokio::time::sleep(Duration::from_millis(span)).await;
     }
 
-    /// Ends the storm.
-    pub fn calm_down(&self) {
-        self.calm.send_replace(true);
+    /// Ends the fault burst.
+    pub fn end_fault_burst(&self) {
+        self.fault_burst_over.send_replace(true);
     }
 
-    /// Whether the storm is over.
-    pub fn is_calm(&self) -> bool {
-        *self.calm.borrow()
+    /// Whether the fault burst is over.
+    pub fn is_fault_burst_over(&self) -> bool {
+        *self.fault_burst_over.borrow()
     }
 
-    /// True time as a second; the clocks of stores are ahead of it by at most the spread.
+    /// True time as a second. The clocks of stores are ahead of it by at most the clock spread.
     pub fn true_second(&self) -> StoreSecond {
-        StoreSecond::from_unix((START + self.cloud.elapsed()) / 1000)
+        StoreSecond::from_unix((START + self.simulated_store.elapsed()) / 1000)
     }
-}
-
-fn lock(oracle: &Mutex<Oracle>) -> MutexGuard<'_, Oracle> {
-    oracle.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The mutant that an engine carries.
+//! The mutant whose body is in an engine.
 
 use std::{ops::Range, sync::Arc};
 

@@ -1,10 +1,10 @@
-//! The mutants that a process's view of a bucket carries.
+//! The mutants whose body is in a process's view of a bucket.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -15,15 +15,16 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
+use parking_lot::Mutex;
 
 use super::Mutant;
 use crate::{
-    store::SimStore,
-    truth::{LOG, META},
+    fault_injecting_store::FaultInjectingStore,
+    model::{LOG, META},
 };
 
-/// The store `store` as the process sees it that has the mutant of this thread, if a store carries that one.
-pub(crate) fn mutated(store: SimStore) -> Arc<dyn ObjectStore> {
+/// `store` with the active mutant, if its body is in this file; else `store` itself.
+pub(crate) fn mutated(store: FaultInjectingStore) -> Arc<dyn ObjectStore> {
     let carried = [
         Mutant::OverwritableDescriptor,
         Mutant::CleanupOnUnknown,
@@ -39,19 +40,19 @@ pub(crate) fn mutated(store: SimStore) -> Arc<dyn ObjectStore> {
     }
 }
 
-/// No slot of a chain: nothing is hidden.
+/// Not a slot of a chain: no boundary is hidden.
 const NO_SLOT: u64 = u64::MAX;
 
 #[derive(Clone)]
 struct MutantStore {
-    store: SimStore,
+    store: FaultInjectingStore,
     mutant: Mutant,
     memory: Arc<MutantMemory>,
 }
 
-/// What a mutant remembers of earlier calls.
+/// The state of a mutant between calls.
 struct MutantMemory {
-    /// The slot from which on the next listing hides boundaries.
+    /// The next listing hides the boundaries from this slot on.
     slot: AtomicU64,
     /// Keys that this process wrote.
     own: Mutex<BTreeSet<Path>>,
@@ -60,20 +61,20 @@ struct MutantMemory {
 }
 
 impl MutantStore {
-    fn new(store: SimStore, mutant: Mutant) -> Self {
+    fn new(store: FaultInjectingStore, mutant: Mutant) -> Self {
         let memory =
             MutantMemory { slot: AtomicU64::new(NO_SLOT), own: Mutex::default(), first_seen: Mutex::default() };
         Self { store, mutant, memory: Arc::new(memory) }
     }
 
-    /// From now on, the next listing hides the boundaries from the slot `key` on.
+    /// Makes the next listing hide the boundaries from the slot `key` on.
     fn hide_boundaries_from(&self, key: &Path) {
         if let Some(number) = key.filename().and_then(|name| name.parse().ok()) {
             self.memory.slot.store(number, Ordering::Relaxed);
         }
     }
 
-    /// A LIST of a chain's boundaries, without those that the mutant does not look at.
+    /// A LIST of a chain's boundaries without those that the mutant ignores.
     fn without_hidden(
         &self,
         listing: BoxStream<'static, Result<ObjectMeta>>,
@@ -85,7 +86,7 @@ impl MutantStore {
         listing.try_filter(move |object| std::future::ready(counts(object))).boxed()
     }
 
-    /// What the mutated purge deletes beside `key`.
+    /// Deletes what the wrong purge deletes in addition to `key`.
     async fn delete_more(&self, key: &Path) {
         let text = key.to_string();
         let below = match self.mutant {
@@ -103,10 +104,6 @@ impl MutantStore {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn is_clock(key: &Path) -> bool {
     key.as_ref().contains(".tidemark/clock/")
 }
@@ -120,7 +117,7 @@ impl ObjectStore for MutantStore {
             }
             Mutant::NoBoundaryCheck => self.hide_boundaries_from(key),
             Mutant::CandidatesFenceEachOther => {
-                lock(&self.memory.own).insert(key.clone());
+                self.memory.own.lock().insert(key.clone());
             }
             _ => {}
         }
@@ -146,14 +143,14 @@ impl ObjectStore for MutantStore {
         if self.mutant == Mutant::SlotBelowBoundaryAccepted && !head {
             self.hide_boundaries_from(key);
         }
-        let standing = self.mutant == Mutant::CandidatesFenceEachOther
+        let hides_heartbeat = self.mutant == Mutant::CandidatesFenceEachOther
             && head
             && is_clock(key)
-            && !lock(&self.memory.own).contains(key);
+            && !self.memory.own.lock().contains(key);
         match got {
-            // The heartbeat of the holder seems to stand still for ever.
-            Ok(got) if standing => {
-                let meta = lock(&self.memory.first_seen).entry(key.clone()).or_insert(got.meta).clone();
+            // The holder seems to send no heartbeat.
+            Ok(got) if hides_heartbeat => {
+                let meta = self.memory.first_seen.lock().entry(key.clone()).or_insert(got.meta).clone();
                 Ok(GetResult { meta, payload: GetResultPayload::Stream(stream::empty().boxed()), ..got })
             }
             got => got,

@@ -1,53 +1,51 @@
-//! Appenders that share one chain, readers that follow it, and a trimmer that deletes behind them.
+//! Appenders that share one chain, readers that follow it, and a trimmer that deletes old records.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tidemark_store::{Chain, ChainError, ChainRecord, ChainState, Entropy, InvariantViolation, Store, StoreSecond};
 use tokio::time::{Duration, sleep};
 use url::Url;
 
 use crate::{
-    cloud::{Cloud, Event, What},
+    fault_injecting_store::FaultInjectingStore,
+    fault_schedule::FaultSchedule,
     mutants::mutated,
-    process::Process,
-    store::SimStore,
-    supervise::{End, supervise},
-    weather::Weather,
+    process::SimProcess,
+    simulated_store::{SimulatedStore, StoreChange, StoreEvent},
+    supervise::{ProcessEnd, supervise},
 };
 
 const BUCKET: &str = "chain";
 const APPENDERS: u64 = 3;
 const READERS: u64 = 2;
-/// How long the storm lasts, and then the calm in which everything must come to rest.
-const STORM: Duration = Duration::from_mins(4);
-const CALM: Duration = Duration::from_mins(1);
+/// How long faults occur, and how long the processes then have to recover without faults.
+const FAULT_BURST_DURATION: Duration = Duration::from_mins(4);
+const RECOVERY_DURATION: Duration = Duration::from_mins(1);
 
-/// What the chain holds: every append ever made, so that a lost or doubled one shows.
+/// The state of the chain. It counts every append, so that a lost or duplicated one shows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Ledger {
-    /// The last append of each appender's life, and how many there were in all.
+struct AppendLedger {
+    /// The number of the last append of each process, and the number of all appends.
     last: BTreeMap<String, u64>,
     total: u64,
 }
 
-/// The appender's last record is not the one that it remembers.
+/// The last append of the process in the ledger is not the last one that it made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct LedgerRejected;
+struct LedgerMismatch;
 
-impl std::fmt::Display for LedgerRejected {
+impl std::fmt::Display for LedgerMismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the ledger has another last record of this appender")
+        f.write_str("the ledger has another last append of this process")
     }
 }
 
-impl std::error::Error for LedgerRejected {}
+impl std::error::Error for LedgerMismatch {}
 
-impl ChainState for Ledger {
-    type Rejection = LedgerRejected;
+impl ChainState for AppendLedger {
+    type Rejection = LedgerMismatch;
 
     const FORMAT: u32 = 1;
 
@@ -62,106 +60,104 @@ impl ChainState for Ledger {
     }
 }
 
-/// What the oracle knows: the first record that landed in each slot.
+/// The model of the chain: the first record that was written in each slot.
 #[derive(Debug, Default)]
-struct Truth {
+struct ChainModel {
     slots: BTreeMap<u64, Vec<u8>>,
-    /// The highest boundary that landed.
+    /// The highest boundary.
     boundary: u64,
-    /// Slots below the boundary that were created again by somebody who overslept.
-    ghosts: u64,
     latest: u64,
 }
 
 #[derive(Clone)]
-struct World {
-    cloud: Cloud,
-    truth: Arc<Mutex<Truth>>,
+struct ChainWorld {
+    simulated_store: SimulatedStore,
+    model: Arc<Mutex<ChainModel>>,
 }
 
 /// Runs the scenario to its end.
-pub async fn run(seed: u64, echo: bool) -> Cloud {
-    let cloud = Cloud::new(seed, weather(seed), echo);
-    let world = World { cloud: cloud.clone(), truth: Arc::default() };
-    let truth = world.truth.clone();
-    cloud.watch(Box::new(move |event| truth.lock().unwrap_or_else(PoisonError::into_inner).see(event)));
+pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
+    let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
+    let world = ChainWorld { simulated_store: simulated_store.clone(), model: Arc::default() };
+    let model = world.model.clone();
+    simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
     for n in 0..APPENDERS {
         let world = world.clone();
-        supervise(&cloud, &format!("appender{n}"), true, move |process| append(world.clone(), process));
+        supervise(&simulated_store, &format!("appender{n}"), true, move |process| append(world.clone(), process));
     }
     for n in 0..READERS {
         let world = world.clone();
-        supervise(&cloud, &format!("reader{n}"), true, move |process| follow(world.clone(), process));
+        supervise(&simulated_store, &format!("reader{n}"), true, move |process| follow(world.clone(), process));
     }
     let trimmer = world.clone();
-    supervise(&cloud, "trimmer", false, move |process| trim(trimmer.clone(), process));
-    sleep(STORM).await;
-    let before = world.truth().latest;
-    cloud.weather(|weather| *weather = Weather::calm());
-    cloud.note("calm");
-    sleep(CALM).await;
-    if cloud.failure().is_none() && world.truth().latest <= before {
-        cloud.fail(format!("no progress: the chain stands at {before} in calm weather"));
+    supervise(&simulated_store, "trimmer", false, move |process| trim(trimmer.clone(), process));
+    sleep(FAULT_BURST_DURATION).await;
+    let before = world.model().latest;
+    simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
+    simulated_store.note("the fault burst ends");
+    sleep(RECOVERY_DURATION).await;
+    if simulated_store.failure().is_none() && world.model().latest <= before {
+        simulated_store.fail(format!("no progress: the chain stands at {before} without faults"));
     }
-    cloud
+    simulated_store
 }
 
-fn weather(seed: u64) -> Weather {
-    Weather {
-        network: 1..=200,
-        landing: 0..=1_500,
-        lost: 30,
-        unheard: 40,
-        late: 30,
-        lateness: 0..=40_000,
-        doubled: 40,
-        conflict: 20,
-        unread: 30,
-        pause: if seed.is_multiple_of(2) { 12 } else { 4 },
-        pauses: 1_000..=60_000,
-        crash: 6,
-        page: 2..=7,
-        patience: 5_000,
-        ..Weather::calm()
+fn fault_schedule(seed: u64) -> FaultSchedule {
+    FaultSchedule {
+        network_delay: 1..=200,
+        write_delay: 0..=1_500,
+        lost_writes: 30,
+        lost_answers: 40,
+        late_writes: 30,
+        late_write_delay: 0..=40_000,
+        duplicated_writes: 40,
+        false_conflicts: 20,
+        failed_reads: 30,
+        process_pauses: if seed.is_multiple_of(2) { 12 } else { 4 },
+        pause_duration: 1_000..=60_000,
+        process_crashes: 6,
+        page_size: 2..=7,
+        call_timeout: 5_000,
+        ..FaultSchedule::fault_free()
     }
 }
 
-impl World {
-    fn truth(&self) -> std::sync::MutexGuard<'_, Truth> {
-        self.truth.lock().unwrap_or_else(PoisonError::into_inner)
+impl ChainWorld {
+    fn model(&self) -> MutexGuard<'_, ChainModel> {
+        self.model.lock()
     }
 
-    fn chain(&self, process: &Process) -> Chain<Ledger> {
-        let store = SimStore::new(&self.cloud, BUCKET, process);
+    fn chain(&self, process: &SimProcess) -> Chain<AppendLedger> {
+        let store = FaultInjectingStore::new(&self.simulated_store, BUCKET, process);
         let url = Url::parse("memory:///").unwrap_or_else(|error| unreachable!("{error}"));
         Chain::new(Store::over(mutated(store), url), self.entropy())
     }
 
     fn entropy(&self) -> Entropy {
-        Entropy::seeded(self.cloud.state().dice.fork())
+        Entropy::seeded(self.simulated_store.state().rng.fork())
     }
 
     fn pause(&self, range: std::ops::RangeInclusive<u64>) -> Duration {
-        Duration::from_millis(self.cloud.state().dice.among(&range))
+        Duration::from_millis(self.simulated_store.state().rng.in_range(&range))
     }
 
-    /// A record that somebody took for a part of the chain must be the first that landed in its slot.
-    fn accepted(&self, who: &str, slot: &ChainRecord<Ledger>) {
-        let truth = self.truth();
-        let landed = truth.slots.get(&slot.number).and_then(|body| state_of(body));
-        drop(truth);
+    /// A record that a process accepted must be the first that was written in its slot.
+    fn accepted(&self, who: &str, slot: &ChainRecord<AppendLedger>) {
+        let model = self.model();
+        let landed = model.slots.get(&slot.number).and_then(|body| state_of(body));
+        drop(model);
         if landed.as_ref() != Some(&slot.state) {
-            self.cloud.fail(format!(
-                "{who} took a record for slot {} that is not the one that was committed there: {:?} instead of {landed:?}",
+            self.simulated_store.fail(format!(
+                "{who} accepted a record of slot {} that is not the one that was committed there: {:?} instead of {landed:?}",
                 slot.number, slot.state
             ));
         }
     }
 }
 
-impl Truth {
-    fn see(&mut self, event: &Event) -> Result<(), String> {
-        if event.what == What::Replaced {
+impl ChainModel {
+    fn observe(&mut self, event: &StoreEvent) -> Result<(), String> {
+        if event.change == StoreChange::Replaced {
             return Err(format!("\"{}\" of a chain was overwritten", event.key));
         }
         if let Some(number) = event.key.strip_prefix("boundary/").and_then(|name| name.parse().ok()) {
@@ -170,16 +166,16 @@ impl Truth {
                 return Err(format!("boundary {number} reaches the latest record {}", self.latest));
             }
         } else if let Ok(number) = event.key.parse::<u64>()
-            && event.what == What::Created
+            && event.change == StoreChange::Created
         {
             self.created(number, event)?;
         }
         Ok(())
     }
 
-    fn created(&mut self, number: u64, event: &Event) -> Result<(), String> {
+    fn created(&mut self, number: u64, event: &StoreEvent) -> Result<(), String> {
         if self.slots.contains_key(&number) {
-            self.ghosts += 1;
+            // A slow appender wrote a slot again that was trimmed. The first record counts.
             return Ok(());
         }
         if number > self.latest + 1 && self.latest > 0 {
@@ -192,11 +188,11 @@ impl Truth {
 }
 
 /// The state in a record's body, read without the code under test.
-fn state_of(body: &[u8]) -> Option<Ledger> {
+fn state_of(body: &[u8]) -> Option<AppendLedger> {
     serde_json::from_slice(body.split(|&byte| byte == b'\n').nth(1)?).ok()
 }
 
-async fn append(world: World, process: Process) -> End {
+async fn append(world: ChainWorld, process: SimProcess) -> ProcessEnd {
     let chain = world.chain(&process);
     let who = process.name().to_owned();
     let mut base = None;
@@ -204,11 +200,11 @@ async fn append(world: World, process: Process) -> End {
         let before = mine - 1;
         let name = who.clone();
         let appended = chain
-            .append(base.clone(), move |ledger: Option<&Ledger>| {
+            .append(base.clone(), move |ledger: Option<&AppendLedger>| {
                 let mut ledger = ledger.cloned().unwrap_or_default();
                 let last = ledger.last.get(&name).copied().unwrap_or(0);
                 if last != before {
-                    return Err(LedgerRejected);
+                    return Err(LedgerMismatch);
                 }
                 ledger.last.insert(name.clone(), mine);
                 ledger.total += 1;
@@ -220,27 +216,29 @@ async fn append(world: World, process: Process) -> End {
                 world.accepted(&who, &slot);
                 base = Some(slot);
             }
-            Err(ChainError::Unknown { .. }) => return End::GaveUp("unknown".to_owned()),
+            Err(ChainError::Unknown { .. }) => return ProcessEnd::GaveUp("unknown".to_owned()),
             Err(ChainError::Rejected(_)) => {
-                world.cloud.fail(format!("{who}: append {mine} was made twice, or an earlier one was lost"));
-                return End::Done;
+                world.simulated_store.fail(format!("{who}: append {mine} was made twice, or an earlier one was lost"));
+                return ProcessEnd::Done;
             }
-            Err(ChainError::Conflicts { .. } | ChainError::Store(_)) => return End::GaveUp("conflicts".to_owned()),
+            Err(ChainError::Conflicts { .. } | ChainError::Store(_)) => {
+                return ProcessEnd::GaveUp("conflicts".to_owned());
+            }
             Err(error) => {
-                world.cloud.fail(format!("{who} cannot append: {error}"));
-                return End::Done;
+                world.simulated_store.fail(format!("{who} cannot append: {error}"));
+                return ProcessEnd::Done;
             }
         }
-        let rest = world.pause(50..=4_000);
-        sleep(rest).await;
+        let delay = world.pause(50..=4_000);
+        sleep(delay).await;
     }
-    End::Done
+    ProcessEnd::Done
 }
 
-async fn follow(world: World, process: Process) -> End {
+async fn follow(world: ChainWorld, process: SimProcess) -> ProcessEnd {
     let chain = world.chain(&process);
     let who = process.name().to_owned();
-    let mut at: Option<ChainRecord<Ledger>> = None;
+    let mut at: Option<ChainRecord<AppendLedger>> = None;
     loop {
         let next = match &at {
             None => chain.latest().await,
@@ -250,45 +248,45 @@ async fn follow(world: World, process: Process) -> End {
             Ok(Some(slot)) => {
                 world.accepted(&who, &slot);
                 if at.as_ref().is_some_and(|at| slot.number <= at.number || slot.state.total < at.state.total) {
-                    world.cloud.fail(format!("{who} went back to slot {}", slot.number));
+                    world.simulated_store.fail(format!("{who} went back to slot {}", slot.number));
                 }
                 at = Some(slot);
             }
             Ok(None) | Err(ChainError::Store(_)) => {}
             Err(error) => {
-                world.cloud.fail(format!("{who} cannot read the chain: {error}"));
-                return End::Done;
+                world.simulated_store.fail(format!("{who} cannot read the chain: {error}"));
+                return ProcessEnd::Done;
             }
         }
-        let rest = world.pause(20..=3_000);
-        sleep(rest).await;
+        let delay = world.pause(20..=3_000);
+        sleep(delay).await;
     }
 }
 
-async fn trim(world: World, process: Process) -> End {
+async fn trim(world: ChainWorld, process: SimProcess) -> ProcessEnd {
     let chain = world.chain(&process);
-    let store = SimStore::new(&world.cloud, BUCKET, &process);
+    let store = FaultInjectingStore::new(&world.simulated_store, BUCKET, &process);
     loop {
-        let rest = world.pause(1_000..=10_000);
-        sleep(rest).await;
+        let delay = world.pause(1_000..=10_000);
+        sleep(delay).await;
         let Ok(Some(latest)) = chain.latest().await else { continue };
         let keep = world.pause(1..=4).as_millis();
         let Some(to) = latest.number.checked_sub(u64::try_from(keep).unwrap_or(1)) else { continue };
-        if to == 0 || to <= world.truth().boundary {
+        if to == 0 || to <= world.model().boundary {
             continue;
         }
         if chain.set_boundary(to).await.is_ok() {
-            let rest = world.pause(0..=2_000);
-            sleep(rest).await;
+            let delay = world.pause(0..=2_000);
+            sleep(delay).await;
             delete_below(&world, &store, to).await;
         }
     }
 }
 
 /// Deletes the records at or below the boundary, in no order.
-async fn delete_below(world: &World, store: &SimStore, boundary: u64) {
+async fn delete_below(world: &ChainWorld, store: &FaultInjectingStore, boundary: u64) {
     use object_store::ObjectStoreExt as _;
-    for key in world.cloud.objects(BUCKET).into_keys() {
+    for key in world.simulated_store.objects(BUCKET).into_keys() {
         let number = key.rsplit('/').next().and_then(|name| name.parse::<u64>().ok());
         if !key.starts_with("boundary/") && number.is_some_and(|number| number <= boundary) {
             let _ = store.delete(&object_store::path::Path::from(key)).await;

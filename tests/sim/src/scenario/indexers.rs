@@ -1,4 +1,4 @@
-//! Candidates for the indexer.
+//! The indexers, which compete for the writer lease.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     mutants::{Mutant, RedecidingEngine},
-    process::Process,
-    supervise::End,
-    world::World,
+    process::SimProcess,
+    supervise::ProcessEnd,
+    world::SimWorld,
 };
 
-/// One life of a candidate: sets the log's parameters if it is the first, then indexes.
-pub async fn index(world: World, process: Process, name: String) -> End {
+/// An indexer, until it ends or crashes. The first one sets the log's parameters.
+pub async fn index(world: SimWorld, process: SimProcess, name: String) -> ProcessEnd {
     let log = world.log(&process);
     let root = RootChain::open(&log, world.entropy());
     if let Err(error) = first_parameters(&world, &root).await {
-        return End::GaveUp(error);
+        return ProcessEnd::GaveUp(error);
     }
     let chain = IndexChain::open(&world.index(&process), Generation::first(), world.entropy());
     let engine = match engine(&world, &process) {
         Ok(engine) => engine,
-        Err(error) => return End::GaveUp(error.to_string()),
+        Err(error) => return ProcessEnd::GaveUp(error.to_string()),
     };
     let engine: Arc<dyn IndexEngine> = if Mutant::OutcomeDecidedAgain.is_on() {
         let reader = LogReader::new(&log, ReaderLimits::default());
@@ -36,8 +36,8 @@ pub async fn index(world: World, process: Process, name: String) -> End {
     } else {
         engine
     };
-    // A pod that starts again has a UID of its own; a folder's owner does not.
-    let identity = if world.knobs.steady_identity { name } else { process.name().to_owned() };
+    // A restarted pod has a new UID; the owner of a folder keeps its identity.
+    let identity = if world.config.stable_identity { name } else { process.name().to_owned() };
     let ingest = Ingest {
         clock: Clock::new(log.stores(), &identity),
         engine,
@@ -51,25 +51,25 @@ pub async fn index(world: World, process: Process, name: String) -> End {
     };
     let stop = CancellationToken::new();
     if world.chance(300) {
-        // Some lives end in order.
-        let (stop, rest) = (stop.clone(), world.among(20_000..=200_000));
+        // Some indexers are shut down in order.
+        let (stop, delay) = (stop.clone(), world.in_range(20_000..=200_000));
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(rest)).await;
+            tokio::time::sleep(Duration::from_millis(delay)).await;
             stop.cancel();
         });
     }
     let ended = Box::pin(ingest.run(stop)).await;
     let why = ended.map_or_else(|error| error.to_string(), |()| "stopped".to_owned());
-    // In calm weather nobody has a reason to end, except one who was told to or was fenced before.
-    world.cloud.note(&format!("{} ends: {why}", process.name()));
-    End::GaveUp(why)
+    // Without faults an indexer ends only when it is shut down, or when it was fenced before.
+    world.simulated_store.note(&format!("{} ends: {why}", process.name()));
+    ProcessEnd::GaveUp(why)
 }
 
-/// The engine of the set-up. Every life has a disk of its own.
-pub(crate) fn engine(world: &World, process: &Process) -> Result<Arc<dyn IndexEngine>, EngineError> {
+/// The engine of the config. Every restart begins with an empty disk.
+pub(crate) fn engine(world: &SimWorld, process: &SimProcess) -> Result<Arc<dyn IndexEngine>, EngineError> {
     let store = world.index(process);
     #[cfg(feature = "tantivy")]
-    if let Some(folder) = &world.knobs.tantivy {
+    if let Some(folder) = &world.config.tantivy {
         let options =
             tidemark_search::EngineOptions { cache_folder: folder.join(process.name()), cache_bytes: 64 << 20 };
         return Ok(Arc::new(tidemark_search::TantivyEngine::open(store, &options)?));
@@ -77,22 +77,22 @@ pub(crate) fn engine(world: &World, process: &Process) -> Result<Arc<dyn IndexEn
     Ok(Arc::new(ModelEngine::new(store)))
 }
 
-fn options(world: &World) -> IngestOptions {
+fn options(world: &SimWorld) -> IngestOptions {
     IngestOptions {
-        fetches: usize::try_from(world.among(1..=8)).unwrap_or(1),
-        chunk: usize::try_from(world.among(1..=8)).unwrap_or(1),
-        batch_records: world.among(1..=12),
-        batch_age: Duration::from_secs(world.among(1..=10)),
-        segment_memory: usize::try_from(world.among(500..=8_000)).unwrap_or(500),
+        fetches: usize::try_from(world.in_range(1..=8)).unwrap_or(1),
+        chunk: usize::try_from(world.in_range(1..=8)).unwrap_or(1),
+        batch_records: world.in_range(1..=12),
+        batch_age: Duration::from_secs(world.in_range(1..=10)),
+        segment_memory: usize::try_from(world.in_range(500..=8_000)).unwrap_or(500),
         ..IngestOptions::default()
     }
 }
 
-/// The first indexer sets the parameters. Whoever comes after a change finds others, and leaves them.
-async fn first_parameters(world: &World, root: &RootChain) -> Result<(), String> {
+/// Sets the log's parameters if it has none: those that the operator changed since must stay.
+async fn first_parameters(world: &SimWorld, root: &RootChain) -> Result<(), String> {
     match root.parameters().await {
         Ok(Some(_)) => Ok(()),
-        Ok(None) => root.ensure(&world.knobs.parameters).await.map(drop).map_err(|error| error.to_string()),
+        Ok(None) => root.ensure(&world.config.parameters).await.map(drop).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }
 }

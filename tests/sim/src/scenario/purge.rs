@@ -1,15 +1,16 @@
-//! An index that is removed while its writers live, sleep and die; another owner who takes its prefix; and another log that
-//! wants it, too.
+//! An index that is purged while its writers run, pause and crash; another owner that takes its prefix; and another log that
+//! competes for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
     AcquireError, CatalogError, Cursor, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, Manifest,
@@ -23,24 +24,24 @@ use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use crate::{
-    cloud::{Cloud, Event, What},
+    fault_injecting_store::FaultInjectingStore,
+    fault_schedule::FaultSchedule,
     mutants::{Mutant, mutated},
-    process::Process,
-    store::SimStore,
-    supervise::{End, supervise},
-    weather::Weather,
+    process::SimProcess,
+    simulated_store::{SimulatedStore, StoreChange, StoreEvent},
+    supervise::{ProcessEnd, supervise},
 };
 
 const LOG: &str = "log";
-/// Bucket of the log that the prefix is not meant for, and how its processes are named.
+/// Bucket of the other log that competes for the prefix, and the prefix of its processes' names.
 const OTHER_LOG: &str = "log2";
 const RIVAL: &str = "rival";
 const INDEX: &str = "index";
 /// The index's prefix in its bucket, and its name in the root chain.
 const PREFIX: &str = "wal/";
 const URL: &str = "sim://index/wal";
-/// What lies beside and below the index and is not its own.
-const STRANGERS: [&str; 6] = [
+/// Objects beside and below the index that do not belong to it.
+const FOREIGN_KEYS: [&str; 6] = [
     "README.txt",
     "wal/README.txt",
     "wal/g1/plan/1",
@@ -48,169 +49,175 @@ const STRANGERS: [&str; 6] = [
     "wal/nested/g1/manifest/00000000000000000001",
     "wal2/g1/manifest/00000000000000000001",
 ];
-const STORM: Duration = Duration::from_mins(8);
-const CALM: Duration = Duration::from_mins(4);
+const FAULT_BURST_DURATION: Duration = Duration::from_mins(8);
+const RECOVERY_DURATION: Duration = Duration::from_mins(4);
 
-/// What the oracle knows, from what landed.
+/// The model of the chains and of the register, from every event.
 #[derive(Debug, Default)]
-struct Truth {
-    /// Hash of the first record in each slot, and the generation's name.
+struct PurgeModel {
+    /// Hash of the first record in each slot, by generation and number.
     slots: BTreeMap<(String, u64), String>,
     boundaries: BTreeMap<String, u64>,
-    /// The closing record of each generation that was closed for good.
+    /// The number of the closing record of each closed generation.
     closed: BTreeMap<String, u64>,
-    /// Root records seen, and the last generation that one of them takes off the register.
+    /// Numbers of the root records, and the last generation that one of them records as purged.
     root_slots: BTreeSet<u64>,
-    off_register: u64,
+    last_purged: u64,
     /// Whether the index was ever registered.
     registered: bool,
     latest: BTreeMap<String, Manifest>,
-    /// Whether each generation holds the rival's records: who wrote the first record says it.
+    /// Whether each generation belongs to the rival: it does if a rival wrote its first record.
     rivals: BTreeMap<String, bool>,
     marks: BTreeSet<&'static str>,
 }
 
 #[derive(Clone)]
-struct World {
-    cloud: Cloud,
-    truth: Arc<Mutex<Truth>>,
-    /// When the purge is asked for.
+struct PurgeWorld {
+    simulated_store: SimulatedStore,
+    model: Arc<Mutex<PurgeModel>>,
+    /// When the purge is requested.
     asked: Duration,
 }
 
 /// Runs the scenario to its end.
-pub async fn run(seed: u64, echo: bool) -> Cloud {
-    let cloud = Cloud::new(seed, weather(seed), echo);
-    let asked = Duration::from_secs(cloud.state().dice.among(&(5..=200)));
-    let world = World { cloud: cloud.clone(), truth: Arc::default(), asked };
-    let truth = world.truth.clone();
-    cloud.watch(Box::new(move |event| lock(&truth).see(event)));
-    for key in STRANGERS {
-        let put =
-            crate::cloud::Write::Put { body: Bytes::from_static(b"x"), metadata: UserMetadata::new(), create: true };
-        cloud.land("stranger", INDEX, key, &put, None);
+pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
+    let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
+    let asked = Duration::from_secs(simulated_store.state().rng.in_range(&(5..=200)));
+    let world = PurgeWorld { simulated_store: simulated_store.clone(), model: Arc::default(), asked };
+    let model = world.model.clone();
+    simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
+    for key in FOREIGN_KEYS {
+        let put = crate::simulated_store::StoreWrite::Put {
+            body: Bytes::from_static(b"x"),
+            metadata: UserMetadata::new(),
+            create: true,
+        };
+        simulated_store.apply_write("stranger", INDEX, key, &put, None);
     }
     for n in 0..2 {
         let world = world.clone();
-        supervise(&cloud, &format!("old{n}"), true, move |process| {
-            pod(world.clone(), process, owner("old"), When::Hears)
+        supervise(&simulated_store, &format!("old{n}"), true, move |process| {
+            pod(world.clone(), process, owner("old"), PodArrival::LearnsOfPurge)
         });
     }
     let next = world.clone();
-    supervise(&cloud, "new0", true, move |process| pod(next.clone(), process, owner("new"), When::AfterTheFirst));
-    let rival = world.clone();
-    supervise(&cloud, &format!("{RIVAL}0"), true, move |process| {
-        pod(rival.clone(), process, owner(RIVAL), When::WithTheFirst)
+    supervise(&simulated_store, "new0", true, move |process| {
+        pod(next.clone(), process, owner("new"), PodArrival::AfterTheFirst)
     });
-    sleep(STORM).await;
-    cloud.weather(|weather| *weather = Weather::calm());
-    cloud.note("calm");
-    let before = world.truth().standing().map(|manifest| manifest.next_seq);
-    sleep(CALM).await;
-    last_look(&world, before).await;
-    for mark in world.truth().marks.clone() {
-        cloud.mark(mark);
+    let rival = world.clone();
+    supervise(&simulated_store, &format!("{RIVAL}0"), true, move |process| {
+        pod(rival.clone(), process, owner(RIVAL), PodArrival::WithTheFirst)
+    });
+    sleep(FAULT_BURST_DURATION).await;
+    simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
+    simulated_store.note("the fault burst ends");
+    let before = world.model().standing().map(|manifest| manifest.next_seq);
+    sleep(RECOVERY_DURATION).await;
+    check_after_purge(&world, before).await;
+    for mark in world.model().marks.clone() {
+        simulated_store.mark(mark);
     }
-    cloud
+    simulated_store
 }
 
-fn weather(seed: u64) -> Weather {
-    Weather {
-        network: 1..=200,
-        landing: 0..=1_500,
-        lost: 25,
-        unheard: 30,
-        late: 30,
-        lateness: 0..=60_000,
-        doubled: 30,
-        conflict: 10,
-        unread: 20,
-        pause: if seed.is_multiple_of(2) { 10 } else { 3 },
-        pauses: 1_000..=120_000,
-        crash: if seed.is_multiple_of(3) { 2 } else { 8 },
-        page: 2..=7,
-        patience: 5_000,
-        ..Weather::calm()
+fn fault_schedule(seed: u64) -> FaultSchedule {
+    FaultSchedule {
+        network_delay: 1..=200,
+        write_delay: 0..=1_500,
+        lost_writes: 25,
+        lost_answers: 30,
+        late_writes: 30,
+        late_write_delay: 0..=60_000,
+        duplicated_writes: 30,
+        false_conflicts: 10,
+        failed_reads: 20,
+        process_pauses: if seed.is_multiple_of(2) { 10 } else { 3 },
+        pause_duration: 1_000..=120_000,
+        process_crashes: if seed.is_multiple_of(3) { 2 } else { 8 },
+        page_size: 2..=7,
+        call_timeout: 5_000,
+        ..FaultSchedule::fault_free()
     }
 }
 
-/// Sweeps once more, and looks what is left.
-async fn last_look(world: &World, before: Option<u64>) {
-    let auditor = Process::new("auditor", false);
+/// Purges once more, and checks which objects remain.
+async fn check_after_purge(world: &PurgeWorld, before: Option<u64>) {
+    let auditor = SimProcess::new("auditor", false);
     let purge = world.purge(&auditor, &owner("old"));
     let (clock, log) = (world.clock(&auditor), world.log(&auditor));
     if let Err(error) = purge.run(&WriterIdentity("auditor".to_owned()), &clock, &log.entries, |_| ()).await {
-        world.cloud.fail(format!("the index cannot be purged in calm weather: {error}"));
+        world.simulated_store.fail(format!("the index cannot be purged without faults: {error}"));
         return;
     }
-    let objects = world.cloud.objects(INDEX);
-    let truth = world.truth();
-    let found = truth.at_rest(&objects.keys().map(String::as_str).collect(), before);
-    drop(truth);
+    let objects = world.simulated_store.objects(INDEX);
+    let model = world.model();
+    let found = model.check_final_state(&objects.keys().map(String::as_str).collect(), before);
+    drop(model);
     if let Err(violation) = found {
-        world.cloud.fail(violation);
+        world.simulated_store.fail(violation);
     }
 }
 
-impl World {
-    fn truth(&self) -> MutexGuard<'_, Truth> {
-        lock(&self.truth)
+impl PurgeWorld {
+    fn model(&self) -> MutexGuard<'_, PurgeModel> {
+        self.model.lock()
     }
 
-    fn store(&self, url: &str, bucket: &str, process: &Process) -> Store {
+    fn store(&self, url: &str, bucket: &str, process: &SimProcess) -> Store {
         let url = Url::parse(url).unwrap_or_else(|error| unreachable!("{error}"));
-        Store::over(mutated(SimStore::new(&self.cloud, bucket, process)), url)
+        Store::over(mutated(FaultInjectingStore::new(&self.simulated_store, bucket, process)), url)
     }
 
-    fn log(&self, process: &Process) -> Log {
+    fn log(&self, process: &SimProcess) -> Log {
         let bucket = if process.name().starts_with(RIVAL) { OTHER_LOG } else { LOG };
         Log::over(self.store(&format!("sim://{bucket}/"), bucket, process), Vec::new())
     }
 
-    fn index(&self, process: &Process) -> Store {
+    fn index(&self, process: &SimProcess) -> Store {
         self.store(URL, INDEX, process)
     }
 
-    fn clock(&self, process: &Process) -> Clock {
+    fn clock(&self, process: &SimProcess) -> Clock {
         Clock::new(self.log(process).stores(), process.name())
     }
 
     fn entropy(&self) -> Entropy {
-        Entropy::seeded(self.cloud.state().dice.fork())
+        Entropy::seeded(self.simulated_store.state().rng.fork())
     }
 
-    fn purge(&self, process: &Process, owner: &IndexOwner) -> IndexPurge {
+    fn purge(&self, process: &SimProcess, owner: &IndexOwner) -> IndexPurge {
         let root = RootChain::open(&self.log(process), self.entropy());
         IndexPurge::new(root, self.index(process), URL, owner.clone(), self.entropy())
     }
 
-    async fn rest(&self, range: RangeInclusive<u64>) {
-        let span = self.cloud.state().dice.among(&range);
+    async fn sleep_for(&self, range: RangeInclusive<u64>) {
+        let span = self.simulated_store.state().rng.in_range(&range);
         sleep(Duration::from_millis(span)).await;
     }
 
-    /// A record that its writer was told is committed is the first that landed in its slot.
+    /// A record that its writer takes for committed must be the first that was written in its slot.
     fn committed(&self, who: &str, slot: &ChainRecord<Manifest>) {
         let place = (slot.state.generation.to_string(), slot.number);
-        let landed = self.truth().slots.get(&place).cloned();
+        let landed = self.model().slots.get(&place).cloned();
         if landed.as_ref() != Some(&slot.hash) {
-            self.cloud.fail(format!("{who} was told that it committed record {place:?}, which is another one"));
+            self.simulated_store
+                .fail(format!("{who} takes its record for committed in {place:?}, which has another one"));
         }
     }
 
     fn mark(&self, what: &'static str) {
-        self.truth().marks.insert(what);
+        self.model().marks.insert(what);
     }
 }
 
-impl Truth {
-    fn see(&mut self, event: &Event) -> Result<(), String> {
+impl PurgeModel {
+    fn observe(&mut self, event: &StoreEvent) -> Result<(), String> {
         match event.bucket.as_str() {
-            LOG => return self.see_root(event),
+            LOG => return self.observe_root(event),
             OTHER_LOG => return Ok(()),
             _ => {}
         }
-        if event.what == What::Deleted {
+        if event.change == StoreChange::Deleted {
             return self.deleted(event);
         }
         let Some((generation, name)) = event.key.strip_prefix(PREFIX).and_then(|key| key.split_once("/manifest/"))
@@ -228,7 +235,7 @@ impl Truth {
         Ok(())
     }
 
-    fn recorded(&mut self, generation: &str, number: u64, event: &Event) -> Result<(), String> {
+    fn recorded(&mut self, generation: &str, number: u64, event: &StoreEvent) -> Result<(), String> {
         if event.by == "stranger" {
             return Ok(());
         }
@@ -237,7 +244,7 @@ impl Truth {
         }
         let place = (generation.to_owned(), number);
         if self.slots.contains_key(&place) {
-            self.marks.insert("a zombie wrote in a slot that was deleted");
+            self.marks.insert("a fenced writer wrote in a slot that was deleted");
             let trimmed = self.boundaries.get(generation).is_some_and(|boundary| number <= *boundary);
             return if trimmed { Ok(()) } else { Err(format!("slot {place:?} was free again above the boundary")) };
         }
@@ -257,17 +264,17 @@ impl Truth {
         Ok(())
     }
 
-    fn see_root(&mut self, event: &Event) -> Result<(), String> {
+    fn observe_root(&mut self, event: &StoreEvent) -> Result<(), String> {
         let Some(number) = event.key.strip_prefix(".tidemark/root/").and_then(|name| name.parse().ok()) else {
             return Ok(());
         };
-        if event.what == What::Deleted {
+        if event.change == StoreChange::Deleted {
             return Err(format!("{} deleted record {number} of the root chain", event.by));
         }
         if self.root_slots.insert(number) {
             let root: RootState = state_of(&event.object.body).ok_or("the root is unreadable")?;
             let purged = root.purged.get(URL).and_then(|gone| gone.generation.number());
-            self.off_register = self.off_register.max(purged.unwrap_or_default());
+            self.last_purged = self.last_purged.max(purged.unwrap_or_default());
             self.registered |= root.indexes.contains_key(URL);
             if let Some(registered) = root.indexes.get(URL).filter(|known| known.generation.number() <= purged) {
                 return Err(format!("{} registered {} again, which was purged", event.by, registered.generation));
@@ -276,8 +283,8 @@ impl Truth {
         Ok(())
     }
 
-    /// Nothing goes before its generation is closed and off the register, and nothing that is not exactly its own.
-    fn deleted(&self, event: &Event) -> Result<(), String> {
+    /// An object may be deleted only if it belongs to a generation that is closed and recorded as purged.
+    fn deleted(&self, event: &StoreEvent) -> Result<(), String> {
         let key = &event.key;
         let refused = |why: &str| Err(format!("{} deleted \"{key}\", {why}", event.by));
         let Some((generation, rest)) = key.strip_prefix(PREFIX).and_then(|key| key.split_once('/')) else {
@@ -286,10 +293,10 @@ impl Truth {
         if self.rivals.get(generation) == Some(&true) {
             return refused("which holds the records of another log");
         }
-        let Some(closing) = self.closed.get(generation) else { return refused("although nothing closed the index") };
+        let Some(closing) = self.closed.get(generation) else { return refused("although the index is not closed") };
         let number = generation.strip_prefix('g').and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
-        if number > self.off_register {
-            return refused("although the index is on the register");
+        if number > self.last_purged {
+            return refused("although the index is registered");
         }
         let boundary = self.boundaries.get(generation).copied().unwrap_or_default();
         let digits = |text: &str| (text.len() == 20).then(|| text.parse::<u64>().ok()).flatten();
@@ -298,7 +305,7 @@ impl Truth {
             ["segment" | "sidecar", name] if name.len() == 53 => Ok(()),
             ["manifest", name] if digits(name).is_some_and(|n| n < *closing && n <= boundary) => Ok(()),
             ["manifest", "boundary", name] if digits(name).is_some_and(|n| n < boundary) => Ok(()),
-            _ => refused("which is a fence or means nothing to the catalog"),
+            _ => refused("which is a fence or no object of the catalog"),
         }
     }
 
@@ -307,11 +314,11 @@ impl Truth {
         self.latest.values().find(|manifest| manifest.closed.is_none())
     }
 
-    fn at_rest(&self, keys: &BTreeSet<&str>, before: Option<u64>) -> Result<(), String> {
-        if let Some(gone) = STRANGERS.iter().find(|key| !keys.contains(*key)) {
+    fn check_final_state(&self, keys: &BTreeSet<&str>, before: Option<u64>) -> Result<(), String> {
+        if let Some(gone) = FOREIGN_KEYS.iter().find(|key| !keys.contains(*key)) {
             return Err(format!("\"{gone}\" is gone"));
         }
-        // Where the other log was faster there is nothing to purge.
+        // If the other log was faster, there is nothing to purge.
         if self.closed.is_empty() && self.rivals.get("g1") == Some(&false) {
             return Err("nothing was purged".to_owned());
         }
@@ -319,10 +326,10 @@ impl Truth {
             let chain = format!("{PREFIX}{generation}/manifest");
             let fence = [format!("{chain}/{closing:020}"), format!("{chain}/boundary/{:020}", closing - 1)];
             let below = format!("{PREFIX}{generation}/");
-            let left = keys.iter().filter(|key| key.starts_with(&below) && !STRANGERS.contains(key));
+            let left = keys.iter().filter(|key| key.starts_with(&below) && !FOREIGN_KEYS.contains(key));
             let left: BTreeSet<String> = left.map(|key| (*key).to_owned()).collect();
             if left != BTreeSet::from(fence) {
-                return Err(format!("of {generation} is left: {left:?}"));
+                return Err(format!("objects of {generation} remain: {left:?}"));
             }
         }
         let Some(standing) = self.standing() else { return Err("nobody has the prefix".to_owned()) };
@@ -339,44 +346,40 @@ fn state_of<S: serde::de::DeserializeOwned>(body: &[u8]) -> Option<S> {
     serde_json::from_slice(body.split(|&byte| byte == b'\n').nth(1)?).ok()
 }
 
-fn lock(truth: &Mutex<Truth>) -> MutexGuard<'_, Truth> {
-    truth.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn owner(name: &str) -> IndexOwner {
     let text = |text: &str| text.to_owned();
     IndexOwner::Resource { cluster: text("c"), namespace: text("n"), name: text(name), uid: text(name) }
 }
 
-/// When a pod comes, and whether it goes.
+/// When a pod starts, and whether it purges the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
-    /// It comes at once, and hears of the purge some time after it was asked for.
-    Hears,
-    /// It comes when somebody has the prefix.
+enum PodArrival {
+    /// It starts at once, and learns of the purge some time after the request.
+    LearnsOfPurge,
+    /// It starts when the prefix is registered.
     AfterTheFirst,
-    /// It comes about when the first do.
+    /// It starts at about the time of the first ones.
     WithTheFirst,
 }
 
-/// One life of an indexer's pod.
-async fn pod(world: World, process: Process, owner: IndexOwner, when: When) -> End {
-    let hears = when == When::Hears;
-    let late = world.cloud.state().dice.among(&(0..=90_000));
+/// An indexer's pod, until it ends or crashes.
+async fn pod(world: PurgeWorld, process: SimProcess, owner: IndexOwner, when: PodArrival) -> ProcessEnd {
+    let hears = when == PodArrival::LearnsOfPurge;
+    let late = world.simulated_store.state().rng.in_range(&(0..=90_000));
     let heard = world.asked + Duration::from_millis(late);
-    let heard = || hears && Duration::from_millis(world.cloud.elapsed()) >= heard;
+    let heard = || hears && Duration::from_millis(world.simulated_store.elapsed()) >= heard;
     if heard() {
         return remove(&world, &process, &owner).await;
     }
-    while when == When::AfterTheFirst && !world.truth().registered {
+    while when == PodArrival::AfterTheFirst && !world.model().registered {
         sleep(Duration::from_secs(1)).await;
     }
-    if when == When::WithTheFirst {
-        world.rest(0..=20_000).await;
+    if when == PodArrival::WithTheFirst {
+        world.sleep_for(0..=20_000).await;
     }
     let chain = match open(&world, &process, &owner).await {
         Ok(chain) => chain,
-        // It was purged by another process of the same owner.
+        // Another process of the same owner purged it.
         Err(CatalogError::Rejected(TransactionRejected::PurgedForOwner { .. })) => {
             world.mark("a purged owner was refused");
             return remove(&world, &process, &owner).await;
@@ -385,7 +388,7 @@ async fn pod(world: World, process: Process, owner: IndexOwner, when: When) -> E
             if matches!(error, CatalogError::Rejected(TransactionRejected::OfAnotherLog { .. })) {
                 world.mark("another log was refused");
             }
-            return End::GaveUp(error.to_string());
+            return ProcessEnd::GaveUp(error.to_string());
         }
     };
     let (clock, log) = (world.clock(&process), world.log(&process));
@@ -405,7 +408,7 @@ async fn pod(world: World, process: Process, owner: IndexOwner, when: When) -> E
                 if matches!(error, AcquireError::Chain(CatalogError::Rejected(TransactionRejected::OfAnotherLog { .. }))) {
                     world.mark("another log lost the race");
                 }
-                return End::GaveUp(error.to_string());
+                return ProcessEnd::GaveUp(error.to_string());
             }
         },
     };
@@ -415,13 +418,13 @@ async fn pod(world: World, process: Process, owner: IndexOwner, when: When) -> E
         match publish(&world, &process, &mut writer_lease).await {
             Ok(slot) => world.committed(process.name(), &slot),
             Err(error) => {
-                if world.truth().closed.contains_key(chain.generation().as_str()) {
+                if world.model().closed.contains_key(chain.generation().as_str()) {
                     world.mark("a writer met the purge");
                 }
-                return End::GaveUp(error.to_string());
+                return ProcessEnd::GaveUp(error.to_string());
             }
         }
-        world.rest(1_000..=8_000).await;
+        world.sleep_for(1_000..=8_000).await;
     }
     drop(beat);
     let _ = writer_lease.release().await;
@@ -429,14 +432,14 @@ async fn pod(world: World, process: Process, owner: IndexOwner, when: When) -> E
 }
 
 /// `PurgeBeforeClosing`: a process that deletes the index's objects first.
-async fn delete_before_closing(world: &World, process: &Process) {
+async fn delete_before_closing(world: &PurgeWorld, process: &SimProcess) {
     let index = world.index(process);
     let listed: Vec<_> = index.list("g1/segment", None).try_collect().await.unwrap_or_default();
     let keys: Vec<String> = listed.into_iter().map(|object: ObjectInfo| object.key).collect();
     let _ = index.delete(&keys).await;
 }
 
-async fn remove(world: &World, process: &Process, owner: &IndexOwner) -> End {
+async fn remove(world: &PurgeWorld, process: &SimProcess, owner: &IndexOwner) -> ProcessEnd {
     if Mutant::PurgeBeforeClosing.is_on() {
         delete_before_closing(world, process).await;
     }
@@ -446,19 +449,19 @@ async fn remove(world: &World, process: &Process, owner: &IndexOwner) -> End {
         Ok(swept) => {
             world.mark("purged");
             if swept.deleted == 0 {
-                world.mark("purged by somebody else before");
+                world.mark("purged by another process before");
             }
-            End::Done
+            ProcessEnd::Done
         }
         Err(PurgeError::Chain(CatalogError::Unknown { .. }) | PurgeError::Publish(PublishError::Unknown { .. })) => {
             world.mark("a purge with an unknown outcome");
-            End::GaveUp("unknown".to_owned())
+            ProcessEnd::GaveUp("unknown".to_owned())
         }
-        Err(error) => End::GaveUp(error.to_string()),
+        Err(error) => ProcessEnd::GaveUp(error.to_string()),
     }
 }
 
-async fn open(world: &World, process: &Process, owner: &IndexOwner) -> Result<IndexChain, CatalogError> {
+async fn open(world: &PurgeWorld, process: &SimProcess, owner: &IndexOwner) -> Result<IndexChain, CatalogError> {
     let root = RootChain::open(&world.log(process), world.entropy());
     let start: Generation = root.state().await?.generation_of(URL);
     let chain = IndexChain::open(&world.index(process), start, world.entropy()).for_log(&root).follow().await?;
@@ -470,8 +473,8 @@ async fn open(world: &World, process: &Process, owner: &IndexOwner) -> Result<In
 
 /// Uploads a segment of one record and publishes it.
 async fn publish(
-    world: &World,
-    process: &Process,
+    world: &PurgeWorld,
+    process: &SimProcess,
     writer_lease: &mut WriterLease,
 ) -> Result<ChainRecord<Manifest>, PublishError> {
     let state = writer_lease.manifest().state.clone();

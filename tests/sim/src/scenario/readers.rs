@@ -1,15 +1,15 @@
-//! Those who follow the index.
+//! The readers, which follow the index.
 
 use tidemark_catalog::{CatalogError, Generation, IndexChain, Manifest};
 use tidemark_store::ChainRecord;
 
-use crate::{process::Process, supervise::End, world::World};
+use crate::{process::SimProcess, supervise::ProcessEnd, world::SimWorld};
 
-/// One life of a reader: it never goes back, and what it takes for a manifest is one.
-pub async fn follow(world: World, process: Process) -> End {
+/// A reader, until it ends or crashes. It never goes back, and accepts only manifests that were published.
+pub async fn follow(world: SimWorld, process: SimProcess) -> ProcessEnd {
     let chain = IndexChain::open(&world.index(&process), Generation::first(), world.entropy());
     let mut at: Option<ChainRecord<Manifest>> = None;
-    while !world.is_calm() {
+    while !world.is_fault_burst_over() {
         let next = match &at {
             None => chain.latest().await,
             Some(slot) => chain.poll_newer(slot).await,
@@ -21,27 +21,29 @@ pub async fn follow(world: World, process: Process) -> End {
             }
             Ok(None) | Err(CatalogError::Store(_) | CatalogError::Conflicts { .. }) => {}
             Err(error) => {
-                world.cloud.fail(format!("{} cannot read the index: {error}", process.name()));
-                return End::Done;
+                world.simulated_store.fail(format!("{} cannot read the index: {error}", process.name()));
+                return ProcessEnd::Done;
             }
         }
-        world.rest(100..=5_000).await;
+        world.sleep_for(100..=5_000).await;
     }
-    End::Done
+    ProcessEnd::Done
 }
 
-/// Invariant 10.
-fn accepted(world: &World, who: &str, before: Option<&ChainRecord<Manifest>>, slot: &ChainRecord<Manifest>) {
+/// Invariant 10: a reader accepts the manifest that was published, and none before the last one that it accepted.
+fn accepted(world: &SimWorld, who: &str, before: Option<&ChainRecord<Manifest>>, slot: &ChainRecord<Manifest>) {
     if before.is_some_and(|before| before.number > slot.number || before.state.cursor > slot.state.cursor) {
-        world.cloud.fail(format!("{who} went back to manifest {}", slot.number));
+        world.simulated_store.fail(format!("{who} went back to manifest {}", slot.number));
     }
     let landed = world
-        .oracle()
+        .checker()
         .manifest(slot.number)
         .map(|landed| (landed.epoch, landed.cursor, landed.next_seq, landed.segments.clone()));
     let (manifest, number) = (&slot.state, slot.number);
     let read = (manifest.epoch, manifest.cursor, manifest.next_seq, manifest.segments.clone());
     if landed.as_ref() != Some(&read) {
-        world.cloud.fail(format!("{who} took something for manifest {number} that is not what was published as it"));
+        world
+            .simulated_store
+            .fail(format!("{who} accepted a manifest {number} that is not the one that was published"));
     }
 }

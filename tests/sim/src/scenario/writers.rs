@@ -1,99 +1,106 @@
-//! Those who write the log: with the library, and by Datamon's rules alone.
+//! The writers of the log: those that use the library, and those that follow Datamon's rules only.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, path::Path};
+use parking_lot::Mutex;
 use serde_json::Map;
 use tidemark_catalog::RootChain;
 use tidemark_store::StoreSecond;
 use tidemark_wal::{AppendError, DraftOperation, EntryDraft, LogWriter, LogWriterOptions, Token};
 
 use crate::{
-    oracle::Acknowledged,
-    process::Process,
-    store::SimStore,
-    supervise::End,
-    truth::{LOG, META},
-    world::World,
+    checker::AppendAcknowledgement,
+    fault_injecting_store::FaultInjectingStore,
+    model::{LOG, META},
+    process::SimProcess,
+    supervise::ProcessEnd,
+    world::SimWorld,
 };
 
-/// How often a writer tries one draft before it turns to the next.
-const TRIES: u32 = 4;
+/// How often a writer tries to append one draft.
+const MAX_TRIES: u32 = 4;
 
-/// What a writer remembers over its deaths: the draft it is at.
+/// The draft that a writer is appending. It survives a restart of the writer.
 #[derive(Debug, Default)]
-pub struct Desk {
+pub struct WriterProgress {
     draft: Option<EntryDraft>,
     number: u64,
     tries: u32,
 }
 
-/// One life of a writer that uses the library.
-pub async fn write(world: World, process: Process, name: String, desk: Arc<Mutex<Desk>>) -> End {
+/// A writer that uses the library, until it ends or crashes.
+pub async fn write(
+    world: SimWorld,
+    process: SimProcess,
+    name: String,
+    progress: Arc<Mutex<WriterProgress>>,
+) -> ProcessEnd {
     let log = world.log(&process);
     let root = RootChain::open(&log, world.entropy());
     let options = LogWriterOptions::named(name.clone());
     let writer = match LogWriter::open(log, Arc::new(root), options, world.entropy()).await {
         Ok(writer) => writer,
-        Err(error) => return End::GaveUp(error.to_string()),
+        Err(error) => return ProcessEnd::GaveUp(error.to_string()),
     };
-    while !world.is_calm() {
-        let draft = next_draft(&world, &name, &desk);
+    while !world.is_fault_burst_over() {
+        let draft = next_draft(&world, &name, &progress);
         let key = draft.idempotency_key.clone().unwrap_or_default();
         match writer.append(draft).await {
             Ok(receipt) => {
                 let (writer, token) = (name.clone(), receipt.token);
-                world.cloud.note(&format!("{name} is told that {token} (\"{key}\") is committed"));
-                world.judge(|oracle| oracle.acknowledge(Acknowledged { writer, key, token }));
-                done(&desk);
+                world.simulated_store.note(&format!("{name} got a receipt for {token} (\"{key}\")"));
+                world.check(|checker| checker.acknowledge(AppendAcknowledgement { writer, key, token }));
+                done(&progress);
             }
             Err(AppendError::Occupied { .. } | AppendError::Invalid { .. }) => {
-                world.cloud.mark("occupied");
-                done(&desk);
+                world.simulated_store.mark("occupied");
+                done(&progress);
             }
-            Err(error) => world.cloud.note(&format!("{name} \"{key}\": {error}")),
+            Err(error) => world.simulated_store.note(&format!("{name} \"{key}\": {error}")),
         }
-        world.rest(world.knobs.rest.clone()).await;
+        world.sleep_for(world.config.append_interval.clone()).await;
     }
-    End::Done
+    ProcessEnd::Done
 }
 
-/// The draft at hand, or a new one. After [`TRIES`] tries it is given up.
-fn next_draft(world: &World, name: &str, desk: &Mutex<Desk>) -> EntryDraft {
-    let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
-    desk.tries += 1;
-    if desk.tries > TRIES {
-        *desk = Desk { draft: None, number: desk.number, tries: 1 };
+/// The draft that was not acknowledged yet, or a new one. After [`MAX_TRIES`] tries the writer gives it up.
+fn next_draft(world: &SimWorld, name: &str, progress: &Mutex<WriterProgress>) -> EntryDraft {
+    let mut progress = progress.lock();
+    progress.tries += 1;
+    if progress.tries > MAX_TRIES {
+        *progress = WriterProgress { draft: None, number: progress.number, tries: 1 };
     }
-    if let Some(draft) = &desk.draft {
+    if let Some(draft) = &progress.draft {
         return draft.clone();
     }
-    desk.number += 1;
-    let draft = draft(world, name, desk.number);
-    desk.draft = Some(draft.clone());
+    progress.number += 1;
+    let draft = draft(world, name, progress.number);
+    progress.draft = Some(draft.clone());
     draft
 }
 
-fn done(desk: &Mutex<Desk>) {
-    let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
-    *desk = Desk { draft: None, number: desk.number, tries: 0 };
+fn done(progress: &Mutex<WriterProgress>) {
+    let mut progress = progress.lock();
+    *progress = WriterProgress { draft: None, number: progress.number, tries: 0 };
 }
 
-fn draft(world: &World, name: &str, number: u64) -> EntryDraft {
-    let kind = world.among(world.knobs.drafts.clone());
+fn draft(world: &SimWorld, name: &str, number: u64) -> EntryDraft {
+    let kind = world.in_range(world.config.draft_kinds.clone());
     let bundle = || {
         let id = if world.chance(150) {
-            format!("b{}", world.among(0..=world.knobs.names))
+            format!("b{}", world.in_range(0..=world.config.shared_names))
         } else {
             format!("{name}-{number}")
         };
-        let path = format!("bundles/r{}/{id}/bundle.yaml", world.among(0..=1));
+        let path = format!("bundles/r{}/{id}/bundle.yaml", world.in_range(0..=1));
         let body = bundle_yaml(&id, &format!("{name} {number}"));
         DraftOperation::Descriptor { path, body }
     };
     let label = || {
-        let (label, bundle) = (format!("l{}", world.among(0..=2)), format!("b{}", world.among(0..=world.knobs.names)));
+        let (label, bundle) =
+            (format!("l{}", world.in_range(0..=2)), format!("b{}", world.in_range(0..=world.config.shared_names)));
         let body = Bytes::from(format!("name: {label}\nid: {bundle}\ntimestamp: 2026-11-20T10:00:00Z\n"));
         DraftOperation::Label { repo: "r0".to_owned(), label, bundle, body }
     };
@@ -118,66 +125,71 @@ fn bundle_yaml(id: &str, message: &str) -> Bytes {
     ))
 }
 
-/// One life of a writer that knows Datamon's rules only: a plain entry, a plain descriptor, perhaps late, perhaps never.
-pub async fn stray(world: World, process: Process, name: String) -> End {
-    let (log, meta) = (SimStore::new(&world.cloud, LOG, &process), SimStore::new(&world.cloud, META, &process));
+/// A writer that follows Datamon's rules only: it writes a plain entry, then a plain descriptor, which may come late or not at
+/// all.
+pub async fn stray(world: SimWorld, process: SimProcess, name: String) -> ProcessEnd {
+    let (log, meta) = (
+        FaultInjectingStore::new(&world.simulated_store, LOG, &process),
+        FaultInjectingStore::new(&world.simulated_store, META, &process),
+    );
     let entropy = world.entropy();
-    while !world.is_calm() {
-        world.rest(world.knobs.rest.clone()).await;
-        // Its clock is its own.
-        let ahead = world.among(0..=6);
+    while !world.is_fault_burst_over() {
+        world.sleep_for(world.config.append_interval.clone()).await;
+        // Its clock differs from the store's.
+        let ahead = world.in_range(0..=6);
         let second = StoreSecond::from_unix(world.true_second().unix() + ahead - 3);
         let token = Token::new(second, &entropy);
         let path = stray_path(&world, &name, token);
         create(&log, &token.to_string(), stray_entry(&world, token, &path)).await;
-        let late = world.knobs.parameters.horizon_delay().as_millis();
+        let late = world.config.parameters.horizon_delay().as_millis();
         let late = u64::try_from(late).unwrap_or(0);
-        match world.among(0..=9) {
+        match world.in_range(0..=9) {
             0 => continue,
-            1 => world.rest(late..=late * 2).await,
-            2 => world.rest(late * 2..=late * 3 + 250_000).await,
-            _ => world.rest(0..=3_000).await,
+            1 => world.sleep_for(late..=late * 2).await,
+            2 => world.sleep_for(late * 2..=late * 3 + 250_000).await,
+            _ => world.sleep_for(0..=3_000).await,
         }
         create(&meta, &path, bundle_yaml("stray", &name)).await;
     }
-    End::Done
+    ProcessEnd::Done
 }
 
-/// Mostly a new bundle; at times one that somebody has completed, whose descriptor is not this operation's.
-fn stray_path(world: &World, name: &str, token: Token) -> String {
-    let taken: Vec<String> = world.cloud.objects(META).into_keys().filter(|key| key.starts_with("bundles/")).collect();
+/// Usually a new bundle; sometimes one that exists, whose descriptor belongs to another operation.
+fn stray_path(world: &SimWorld, name: &str, token: Token) -> String {
+    let taken: Vec<String> =
+        world.simulated_store.objects(META).into_keys().filter(|key| key.starts_with("bundles/")).collect();
     if !taken.is_empty() && world.chance(200) {
-        let index = world.cloud.state().dice.index(taken.len());
+        let index = world.simulated_store.state().rng.index(taken.len());
         return taken[index].clone();
     }
     format!("bundles/stray/{name}-{token}/bundle.yaml")
 }
 
-fn stray_entry(world: &World, token: Token, path: &str) -> Bytes {
-    match world.among(0..=11) {
+fn stray_entry(world: &SimWorld, token: Token, path: &str) -> Bytes {
+    match world.in_range(0..=11) {
         0 => Bytes::from_static(b"\xff\xfe neither YAML nor JSON {"),
         1 | 2 => Bytes::from(format!("{path}\n")),
         _ => Bytes::from(format!("token: {token}\npayload: {path}\n")),
     }
 }
 
-async fn create(store: &SimStore, key: &str, body: Bytes) {
+async fn create(store: &FaultInjectingStore, key: &str, body: Bytes) {
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let _ = store.put_opts(&Path::from(key), body.into(), options).await;
 }
 
-/// Deletes descriptors of bundles that every index has: a committed update does not un-happen.
-pub async fn delete_old(world: World, process: Process) -> End {
-    let meta = SimStore::new(&world.cloud, META, &process);
-    while !world.is_calm() {
-        world.rest(2_000..=15_000).await;
-        let decided = world.oracle().decided_paths();
-        let there = world.cloud.objects(META);
+/// Deletes descriptors of operations that the index has as committed: their outcome must not change.
+pub async fn delete_old(world: SimWorld, process: SimProcess) -> ProcessEnd {
+    let meta = FaultInjectingStore::new(&world.simulated_store, META, &process);
+    while !world.is_fault_burst_over() {
+        world.sleep_for(2_000..=15_000).await;
+        let decided = world.checker().decided_paths();
+        let there = world.simulated_store.objects(META);
         let old: Vec<&String> = decided.iter().filter(|path| there.contains_key(*path)).collect();
         if !old.is_empty() {
-            let index = world.cloud.state().dice.index(old.len());
+            let index = world.simulated_store.state().rng.index(old.len());
             let _ = meta.delete(&Path::from(old[index].as_str())).await;
         }
     }
-    End::Done
+    ProcessEnd::Done
 }

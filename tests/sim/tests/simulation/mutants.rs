@@ -1,21 +1,20 @@
-//! A simulation is worth what it catches: every mutant is caught, each within a bounded number of
-//! seeds, and the same set-up holds without it.
+//! Every mutant is caught within a bounded number of seeds, and the same config holds without it.
 
 use std::thread::available_parallelism;
 
-use tidemark_sim::{MUTANTS, Mutant, first_failure, hunt, run_all};
-/// How many seeds a mutant may go unnoticed.
+use tidemark_sim::{MUTANTS, Mutant, first_failure, run_for_mutant, run_seeds};
+/// Within how many seeds a mutant must be caught.
 const SEEDS: u64 = 40;
-/// How many seeds of the mutant's set-up must hold without it.
+/// How many seeds of the mutant's config must hold without it.
 const CLEAN: u64 = 4;
 
 fn is_caught(mutant: Mutant) {
     let threads = available_parallelism().map_or(2, usize::from);
-    let clean = run_all(0..CLEAN, threads, |seed| hunt(seed, mutant, None, false));
+    let clean = run_seeds(0..CLEAN, threads, |seed| run_for_mutant(seed, mutant, None, false));
     if let Some(failed) = first_failure(&clean) {
-        panic!("without {mutant:?}: {}", failed.explain(&format!("mixed --hunt {mutant:?}")));
+        panic!("without {mutant:?}: {}", failed.explain(&format!("mixed --config-for {mutant:?}")));
     }
-    let reports = run_all(0..SEEDS, threads, |seed| hunt(seed, mutant, Some(mutant), false));
+    let reports = run_seeds(0..SEEDS, threads, |seed| run_for_mutant(seed, mutant, Some(mutant), false));
     match first_failure(&reports) {
         Some(caught) => {
             let why = caught.violation.as_deref().unwrap_or_default();

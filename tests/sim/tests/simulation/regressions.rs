@@ -1,5 +1,5 @@
-//! Seeds that found real faults, each with what it was. A seed tells its story only to the code of its day, so each fault
-//! has a test beside the mended code too; these keep the neighbourhood of the story in view.
+//! Seeds that found real faults, each with the fault. Another version of the code may take another path with the same seed, so
+//! each fault also has a test beside the code that was fixed.
 
 use tidemark_sim::Scenario;
 
@@ -8,8 +8,8 @@ fn holds(scenario: Scenario, seed: u64) {
     assert!(report.violation.is_none(), "{}", report.explain(scenario.name()));
 }
 
-/// A create that the network carried to the store twice was answered as lost, though the first of the two had landed; its
-/// appender slept until the slot was trimmed, took the answer for certain, and appended the same transaction again.
+/// A create arrived twice and was answered with a conflict, although the first arrival had taken effect. Its appender paused until
+/// the slot was trimmed, took the conflict for proof, and appended the same transaction again.
 #[test]
 fn a_lost_answer_is_no_proof_about_a_trimmed_slot() {
     holds(Scenario::Chain, 121);

@@ -1,4 +1,4 @@
-//! The invariants, checked against what landed.
+//! Checks the invariants against every event of the store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,20 +15,20 @@ use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
-    cloud::{Event, What},
-    scenario::keepers::manifest_number,
-    truth::{LOG, Truth},
+    model::{LOG, LogModel},
+    scenario::maintenance::manifest_number,
+    simulated_store::{StoreChange, StoreEvent},
 };
 
 /// The bucket of the index.
 pub(crate) const INDEX: &str = "index";
-/// How long a holder's heartbeat must have stood still before another takes over, milliseconds. The protocol says 60 s of
-/// the candidate's clock, over reads at most 15 s apart.
-const SILENCE: u64 = 59_000;
+/// How long a holder must have sent no heartbeat before another takes over, milliseconds. The protocol says 60 s of the
+/// candidate's clock, over reads at most 15 s apart.
+const MIN_SILENCE: u64 = 59_000;
 
-/// An append that a writer was told is committed.
+/// An append that was acknowledged to its writer.
 #[derive(Clone, Debug)]
-pub struct Acknowledged {
+pub struct AppendAcknowledgement {
     /// Writer's name.
     pub writer: String,
     /// Idempotency key.
@@ -37,9 +37,9 @@ pub struct Acknowledged {
     pub token: Token,
 }
 
-/// A record as the index has it, with what the oracle needs of it.
+/// A record of the index with the digest of its content.
 #[derive(Clone, Debug)]
-struct Indexed {
+struct IndexedRecord {
     record: OperationRecord,
     digest: String,
 }
@@ -50,50 +50,50 @@ struct StoredMarks {
     outdated: Vec<u64>,
 }
 
-/// Sees every event, and knows what must hold.
-pub struct Oracle {
-    /// What happened to the log.
-    pub truth: Truth,
+/// Observes every event, and reports the first violation of an invariant that it causes.
+pub struct InvariantChecker {
+    /// The model of the log.
+    pub model: LogModel,
     /// All acknowledged appends.
-    pub acknowledged: Vec<Acknowledged>,
-    segments: BTreeMap<String, Arc<Vec<Indexed>>>,
+    pub acknowledged: Vec<AppendAcknowledgement>,
+    segments: BTreeMap<String, Arc<Vec<IndexedRecord>>>,
     sidecars: BTreeMap<String, Arc<StoredMarks>>,
     manifests: BTreeMap<u64, Manifest>,
-    /// Hash of the content of each seq, for ever.
+    /// Hash of the content of each seq. It never changes, whatever is compacted.
     contents: BTreeMap<u64, String>,
-    /// What was said last of each operation, and the seq that said it.
-    said: BTreeMap<(Token, u32), (u64, Outcome)>,
-    /// True times at which each heartbeat moved.
+    /// The outcome of each operation in the newest manifest, with its seq.
+    recorded_outcomes: BTreeMap<(Token, u32), (u64, Outcome)>,
+    /// True times of each holder's heartbeats.
     heartbeats: BTreeMap<String, Vec<u64>>,
-    /// True time at which the present epoch began.
+    /// True time at which the current epoch began.
     epoch_began: u64,
     retired: BTreeSet<String>,
     boundary: u64,
-    /// Whether the index is the real one, of which only manifests can be read on the way.
-    pub real: bool,
-    /// Whether the store keeps its word on when objects become visible. If not, only promises to writers are checked.
-    pub trusting: bool,
+    /// Whether the index is that of the real engine, of which only manifests can be read before the end.
+    pub real_engine: bool,
+    /// Whether objects become visible within `V`, as the store promises. If not, only promises to writers are checked.
+    pub visibility_bounded: bool,
     /// Rare things that happened.
     pub marks: BTreeSet<String>,
 }
 
-impl Oracle {
-    /// Nothing happened yet.
+impl InvariantChecker {
+    /// The checker of an empty log.
     pub fn new() -> Self {
         Self {
-            truth: Truth::new(),
+            model: LogModel::new(),
             acknowledged: Vec::new(),
             segments: BTreeMap::new(),
             sidecars: BTreeMap::new(),
             manifests: BTreeMap::new(),
             contents: BTreeMap::new(),
-            said: BTreeMap::new(),
+            recorded_outcomes: BTreeMap::new(),
             heartbeats: BTreeMap::new(),
             epoch_began: 0,
             retired: BTreeSet::new(),
             boundary: 0,
-            trusting: true,
-            real: false,
+            visibility_bounded: true,
+            real_engine: false,
             marks: BTreeSet::new(),
         }
     }
@@ -105,17 +105,17 @@ impl Oracle {
 
     /// Paths of descriptors whose operation is recorded as committed.
     pub fn decided_paths(&self) -> Vec<String> {
-        let committed = self.said.iter().filter(|(_, (_, outcome))| *outcome == Outcome::Committed);
+        let committed = self.recorded_outcomes.iter().filter(|(_, (_, outcome))| *outcome == Outcome::Committed);
         let op = |(token, op): &(Token, u32)| {
-            let intent = self.truth.entries.get(token)?.intent.as_ref().ok()?;
+            let intent = self.model.entries.get(token)?.intent.as_ref().ok()?;
             intent.ops.get(*op as usize)?.descriptor.clone()
         };
-        // What an audit has still to find must stay.
+        // An audit must still find the descriptor of an operation whose recorded outcome is outdated.
         let settled = |token: &Token| {
-            let said = self.said.get(&(*token, 0)).map(|(_, outcome)| *outcome);
-            said.is_some_and(|said| said != Outcome::Aborted || self.truth.outcome(*token) == Some(Outcome::Aborted))
+            let said = self.recorded_outcomes.get(&(*token, 0)).map(|(_, outcome)| *outcome);
+            said.is_some_and(|said| said != Outcome::Aborted || self.model.outcome(*token) == Some(Outcome::Aborted))
         };
-        let all_decided = |path: &String| self.truth.naming(path).iter().all(settled);
+        let all_decided = |path: &String| self.model.naming(path).iter().all(settled);
         committed.filter_map(|(place, _)| op(place)).filter(all_decided).collect()
     }
 
@@ -124,57 +124,57 @@ impl Oracle {
         self.manifests.get(&number)
     }
 
-    /// Takes in the records of a segment that only the real engine reads.
-    pub fn read_segment(&mut self, key: &str, records: Vec<OperationRecord>) {
+    /// Adds the records of a segment that only the real engine can read.
+    pub fn add_segment(&mut self, key: &str, records: Vec<OperationRecord>) {
         let indexed = records.into_iter().map(|record| {
             let digest = hex::encode(Sha256::digest(serde_json::to_vec(&record).unwrap_or_default()));
-            Indexed { record, digest }
+            IndexedRecord { record, digest }
         });
         self.segments.insert(key.to_owned(), Arc::new(indexed.collect()));
     }
 
-    /// Takes in the marks of a sidecar that only the real engine reads.
-    pub fn read_sidecar(&mut self, key: &str, marks: &RecordMarks) {
+    /// Adds the marks of a sidecar that only the real engine can read.
+    pub fn add_sidecar(&mut self, key: &str, marks: &RecordMarks) {
         let (corrected, outdated) = (marks.corrected.iter().collect(), marks.outdated.iter().collect());
         self.sidecars.insert(key.to_owned(), Arc::new(StoredMarks { corrected, outdated }));
     }
 
-    /// Takes in an event.
-    pub fn see(&mut self, event: &Event) -> Result<(), String> {
+    /// Checks an event.
+    pub fn observe(&mut self, event: &StoreEvent) -> Result<(), String> {
         if event.key.contains(".tidemark/clock/") {
-            // Candidates look in the log's own store.
+            // Candidates read the clock objects in the log's store.
             if event.bucket == LOG {
                 self.heartbeats.entry(event.key.clone()).or_default().push(event.at);
             }
             return Ok(());
         }
         if event.bucket == INDEX {
-            return self.see_index(event);
+            return self.observe_index(event);
         }
-        if event.bucket == LOG && event.what == What::Deleted {
+        if event.bucket == LOG && event.change == StoreChange::Deleted {
             return Err(format!("\"{}\" of the log was deleted by {}", event.key, event.by));
         }
-        for token in self.truth.see(event)? {
-            self.frozen_stays(token, event)?;
+        for token in self.model.observe(event)? {
+            self.check_frozen(token, event)?;
         }
         Ok(())
     }
 
-    /// Invariant 2 and 3: what changes an outcome to committed never lands below the cursor.
-    fn frozen_stays(&mut self, token: Token, event: &Event) -> Result<(), String> {
+    /// Invariants 2 and 3: nothing that makes an operation committed becomes visible below the cursor.
+    fn check_frozen(&mut self, token: Token, event: &StoreEvent) -> Result<(), String> {
         let Some((number, manifest)) = self.latest() else { return Ok(()) };
-        if self.real || !self.trusting || !manifest.cursor.covers(token) {
+        if self.real_engine || !self.visibility_bounded || !manifest.cursor.covers(token) {
             return Ok(());
         }
-        let outcome = self.truth.outcome(token);
+        let outcome = self.model.outcome(token);
         let (horizon, cursor) = (manifest.horizon, manifest.cursor);
         self.marks.insert(format!("below the cursor: {outcome:?}"));
-        let said_before = self.said.range((token, 0)..=(token, u32::MAX)).next().map(|(_, (_, outcome))| *outcome);
-        if outcome == Some(Outcome::Committed) && !matches!(said_before, Some(Outcome::Committed | Outcome::Duplicate))
-        {
+        let recorded =
+            self.recorded_outcomes.range((token, 0)..=(token, u32::MAX)).next().map(|(_, (_, outcome))| *outcome);
+        if outcome == Some(Outcome::Committed) && !matches!(recorded, Some(Outcome::Committed | Outcome::Duplicate)) {
             return Err(format!(
-                "the horizon was wrong: \"{}\" landed and commits {token} (second {}), which manifest {number} has below its \
-                 cursor {} and horizon {} as {said_before:?}",
+                "the horizon was wrong: \"{}\" was written and commits {token} (second {}), which manifest {number} has below its \
+                 cursor {} and horizon {} as {recorded:?}",
                 event.key,
                 token.second().unix(),
                 cursor.second().unix(),
@@ -184,35 +184,35 @@ impl Oracle {
         Ok(())
     }
 
-    fn see_index(&mut self, event: &Event) -> Result<(), String> {
-        if event.what == What::Deleted {
-            return self.deleted(event);
+    fn observe_index(&mut self, event: &StoreEvent) -> Result<(), String> {
+        if event.change == StoreChange::Deleted {
+            return self.check_deletion(event);
         }
         if let Some(number) = event.key.rsplit_once("/manifest/boundary/").and_then(|(_, name)| name.parse().ok()) {
             self.boundary = self.boundary.max(number);
             return Ok(());
         }
-        if event.what == What::Replaced && event.key.contains("/manifest/") {
+        if event.change == StoreChange::Replaced && event.key.contains("/manifest/") {
             return Err(format!("\"{}\" was overwritten by {}", event.key, event.by));
         }
         let of_manifest = manifest_number(&event.key).is_some();
-        if self.real && !of_manifest {
+        if self.real_engine && !of_manifest {
             return Ok(());
         }
         if event.key.contains("/segment/") {
-            self.segments.insert(event.key.clone(), Arc::new(records(&event.key, &event.object.body)?));
+            self.segments.insert(event.key.clone(), Arc::new(parse_records(&event.key, &event.object.body)?));
         } else if event.key.contains("/sidecar/") {
             let marks =
                 serde_json::from_slice(&event.object.body).map_err(|error| format!("\"{}\": {error}", event.key))?;
             self.sidecars.insert(event.key.clone(), Arc::new(marks));
         } else if let Some(number) = manifest_number(&event.key) {
-            return self.see_manifest(number, event);
+            return self.observe_manifest(number, event);
         }
         Ok(())
     }
 
-    /// Nobody but the trimmer deletes, and it deletes nothing above the boundary.
-    fn deleted(&self, event: &Event) -> Result<(), String> {
+    /// Only the trimmer deletes, and only at or below the boundary.
+    fn check_deletion(&self, event: &StoreEvent) -> Result<(), String> {
         let trimmed = manifest_number(&event.key).is_some_and(|number| number <= self.boundary);
         if trimmed && event.by.starts_with("trimmer") {
             return Ok(());
@@ -220,7 +220,7 @@ impl Oracle {
         Err(format!("\"{}\" of the index was deleted by {}", event.key, event.by))
     }
 
-    fn see_manifest(&mut self, number: u64, event: &Event) -> Result<(), String> {
+    fn observe_manifest(&mut self, number: u64, event: &StoreEvent) -> Result<(), String> {
         let state = event.object.body.split(|&byte| byte == b'\n').nth(1).unwrap_or_default();
         let manifest: Manifest =
             serde_json::from_slice(state).map_err(|error| format!("manifest {number}: {error}"))?;
@@ -233,39 +233,39 @@ impl Oracle {
             if number != before + 1 {
                 return Err(named(format!("follows manifest {before}")));
             }
-            goes_on(last, &manifest).map_err(named)?;
+            check_order(last, &manifest).map_err(named)?;
             let last = last.clone();
-            self.taken_over(&last, &manifest, &event.by, event.at).map_err(named)?;
-            self.retire(&last, &manifest).map_err(named)?;
+            self.check_takeover(&last, &manifest, &event.by, event.at).map_err(named)?;
+            self.check_retired(&last, &manifest).map_err(named)?;
         }
-        if !self.real {
-            self.complete(&manifest).map_err(named)?;
+        if !self.real_engine {
+            self.check_manifest(&manifest).map_err(named)?;
         }
         self.manifests.insert(number, manifest);
         Ok(())
     }
 
-    /// Invariant 5: a holder that is alive is not taken over.
-    fn taken_over(&mut self, before: &Manifest, after: &Manifest, by: &str, at: u64) -> Result<(), String> {
+    /// Invariant 5: no candidate takes over from a holder that sends heartbeats.
+    fn check_takeover(&mut self, before: &Manifest, after: &Manifest, by: &str, at: u64) -> Result<(), String> {
         if after.epoch == before.epoch {
-            return held_by(before, by);
+            return check_publisher(before, by);
         }
         let began = std::mem::replace(&mut self.epoch_began, at);
         let (Some(was), Some(is)) = (&before.holder, &after.holder) else { return Ok(()) };
         let silent = self.longest_silence(&was.heartbeat, began, at);
-        if was.identity != is.identity && silent < SILENCE {
+        if was.identity != is.identity && silent < MIN_SILENCE {
             return Err(format!(
-                "{:?} took over from {:?}, whose heartbeat never stood still for more than {silent} ms",
+                "{:?} took over from {:?}, who was never without a heartbeat for more than {silent} ms",
                 is.identity, was.identity
             ));
         }
         if was.identity != is.identity {
-            self.marks.insert("a silent holder was succeeded".to_owned());
+            self.marks.insert("a candidate took over from a silent holder".to_owned());
         }
         Ok(())
     }
 
-    /// The longest time between `from` and `to` in which the heartbeat did not move, milliseconds.
+    /// The longest time without a heartbeat between `from` and `to`, milliseconds.
     fn longest_silence(&self, heartbeat: &str, from: u64, to: u64) -> u64 {
         let beats = self.heartbeats.iter().filter(|(key, _)| key.ends_with(heartbeat)).flat_map(|(_, beats)| beats);
         let mut beats: Vec<u64> = beats.copied().filter(|at| (from..=to).contains(at)).chain([from, to]).collect();
@@ -273,21 +273,21 @@ impl Oracle {
         beats.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
     }
 
-    /// An object that is no longer named is never named again.
-    fn retire(&mut self, before: &Manifest, after: &Manifest) -> Result<(), String> {
+    /// A manifest never names an object again that an earlier one dropped.
+    fn check_retired(&mut self, before: &Manifest, after: &Manifest) -> Result<(), String> {
         let now: BTreeSet<&str> = after.objects().collect();
         let gone: Vec<String> = before.objects().filter(|key| !now.contains(key)).map(ToOwned::to_owned).collect();
         self.retired.extend(gone);
         match now.iter().find(|key| self.retired.contains(**key)) {
-            Some(key) => Err(format!("names \"{key}\" again")),
+            Some(key) => Err(format!("names \"{key}\" again, which an earlier manifest dropped")),
             None => Ok(()),
         }
     }
 
-    /// Invariants 3, 10 and 11 on one manifest.
-    fn complete(&mut self, manifest: &Manifest) -> Result<(), String> {
-        let held = self.held(manifest)?;
-        let mut records: BTreeMap<u64, &Indexed> = BTreeMap::new();
+    /// Invariants 3, 10 and 11, checked on one manifest.
+    fn check_manifest(&mut self, manifest: &Manifest) -> Result<(), String> {
+        let held = self.segments_of(manifest)?;
+        let mut records: BTreeMap<u64, &IndexedRecord> = BTreeMap::new();
         for (segment, held) in manifest.segments.iter().zip(&held) {
             for indexed in held.iter() {
                 if !segment.seq.contains(&indexed.record.seq) {
@@ -304,8 +304,8 @@ impl Oracle {
         if records.len() as u64 != manifest.next_seq - FIRST_SEQ {
             return Err("there are seqs beyond the next one".to_owned());
         }
-        self.lasting(&records)?;
-        let (corrected, outdated) = self.marked(manifest)?;
+        self.check_seqs(&records)?;
+        let (corrected, outdated) = self.marks_of(manifest)?;
         let mut visible: BTreeMap<(Token, u32), &OperationRecord> = BTreeMap::new();
         for record in records.values().map(|indexed| &indexed.record).filter(|record| !corrected.contains(&record.seq))
         {
@@ -321,19 +321,19 @@ impl Oracle {
         {
             return Err(format!("{} op {} is not visible at all", lost.record.token, lost.record.op));
         }
-        digests(manifest, records.values().map(|indexed| &indexed.record))?;
-        self.outcomes(manifest, &visible)?;
-        current(&visible, &outdated)?;
-        self.keys(manifest, &visible)
+        check_set_digest(manifest, records.values().map(|indexed| &indexed.record))?;
+        self.check_outcomes(manifest, &visible)?;
+        check_current(&visible, &outdated)?;
+        self.check_acknowledgements(manifest, &visible)
     }
 
-    fn held(&self, manifest: &Manifest) -> Result<Vec<Arc<Vec<Indexed>>>, String> {
-        let one = |key: &String| self.segments.get(key).cloned().ok_or_else(|| format!("\"{key}\" never landed"));
+    fn segments_of(&self, manifest: &Manifest) -> Result<Vec<Arc<Vec<IndexedRecord>>>, String> {
+        let one = |key: &String| self.segments.get(key).cloned().ok_or_else(|| format!("\"{key}\" was never written"));
         manifest.segments.iter().map(|segment| one(&segment.key)).collect()
     }
 
-    /// A seq means the same record for ever, whatever is compacted.
-    fn lasting(&mut self, records: &BTreeMap<u64, &Indexed>) -> Result<(), String> {
+    /// The record of a seq never changes, whatever is compacted.
+    fn check_seqs(&mut self, records: &BTreeMap<u64, &IndexedRecord>) -> Result<(), String> {
         for (seq, indexed) in records {
             let before = self.contents.entry(*seq).or_insert_with(|| indexed.digest.clone());
             if *before != indexed.digest {
@@ -343,39 +343,41 @@ impl Oracle {
         Ok(())
     }
 
-    fn marked(&self, manifest: &Manifest) -> Result<(BTreeSet<u64>, BTreeSet<u64>), String> {
+    fn marks_of(&self, manifest: &Manifest) -> Result<(BTreeSet<u64>, BTreeSet<u64>), String> {
         let (mut corrected, mut outdated) = (BTreeSet::new(), BTreeSet::new());
         for sidecar in &manifest.sidecars {
-            let marks = self.sidecars.get(&sidecar.key).ok_or_else(|| format!("\"{}\" never landed", sidecar.key))?;
+            let marks =
+                self.sidecars.get(&sidecar.key).ok_or_else(|| format!("\"{}\" was never written", sidecar.key))?;
             corrected.extend(marks.corrected.iter().copied());
             outdated.extend(marks.outdated.iter().copied());
         }
         Ok((corrected, outdated))
     }
 
-    /// Everything below the cursor is there, nothing above it, each with the outcome that it really has.
-    fn outcomes(
+    /// The index has all operations below the cursor and no other, each with its outcome in the model.
+    fn check_outcomes(
         &mut self,
         manifest: &Manifest,
         visible: &BTreeMap<(Token, u32), &OperationRecord>,
     ) -> Result<(), String> {
-        if !self.trusting {
-            self.said = visible.iter().map(|(place, record)| (*place, (record.seq, record.decision.outcome))).collect();
+        if !self.visibility_bounded {
+            self.recorded_outcomes =
+                visible.iter().map(|(place, record)| (*place, (record.seq, record.decision.outcome))).collect();
             return Ok(());
         }
-        let truth = self.truth.outcomes(manifest.cursor.second());
+        let expected = self.model.outcomes(manifest.cursor.second());
         let mut said = BTreeMap::new();
         for ((token, op), record) in visible {
             let outcome = record.decision.outcome;
-            let Some(real) = truth.get(&(*token, *op)) else {
+            let Some(real) = expected.get(&(*token, *op)) else {
                 return Err(format!(
                     "{token} op {op} is indexed although it is not below the cursor, or does not exist"
                 ));
             };
-            if !allowed(outcome, *real) {
-                return Err(format!("{token} op {op} is {outcome:?} in the index and {real:?} in truth"));
+            if !is_allowed(outcome, *real) {
+                return Err(format!("{token} op {op} is {outcome:?} in the index and {real:?} in the model"));
             }
-            let before = self.said.get(&(*token, *op)).map(|(_, outcome)| *outcome);
+            let before = self.recorded_outcomes.get(&(*token, *op)).map(|(_, outcome)| *outcome);
             if before.is_some_and(|before| before != outcome && before != Outcome::Aborted) {
                 return Err(format!("{token} op {op} was {before:?} and is {outcome:?} now"));
             }
@@ -385,44 +387,48 @@ impl Oracle {
             self.marks.insert(format!("indexed {outcome:?}"));
             said.insert((*token, *op), (record.seq, outcome));
         }
-        for (place, real) in truth.iter().filter(|(place, _)| !said.contains_key(*place)) {
+        for (place, real) in expected.iter().filter(|(place, _)| !said.contains_key(*place)) {
             let (token, op) = place;
             if matches!(real, Outcome::Committed | Outcome::Duplicate) {
                 return Err(format!("{token} op {op} is {real:?} and below the cursor, but not in the index"));
             }
-            if self.said.contains_key(place) || said.contains_key(&(*token, 0)) {
+            if self.recorded_outcomes.contains_key(place) || said.contains_key(&(*token, 0)) {
                 return Err(format!("{token} op {op} is missing, or is not in the index any more"));
             }
         }
-        self.said = said;
+        self.recorded_outcomes = said;
         Ok(())
     }
 
-    /// Invariants 9 and 11: an acknowledged append counts, and counts once.
-    fn keys(&self, manifest: &Manifest, visible: &BTreeMap<(Token, u32), &OperationRecord>) -> Result<(), String> {
+    /// Invariants 9 and 11: an acknowledged append is committed exactly once.
+    fn check_acknowledgements(
+        &self,
+        manifest: &Manifest,
+        visible: &BTreeMap<(Token, u32), &OperationRecord>,
+    ) -> Result<(), String> {
         for ack in self.acknowledged.iter().filter(|ack| manifest.cursor.covers(ack.token)) {
-            counts_once(ack, visible)?;
+            check_counted_once(ack, visible)?;
         }
         Ok(())
     }
 
-    /// A writer was told that its append is committed: what landed must say so too.
-    pub fn acknowledge(&mut self, ack: Acknowledged) -> Result<(), String> {
-        let times = self.truth.times_committed(&ack.writer, &ack.key);
-        let said = format!("{} was told that {} (key \"{}\") is committed", ack.writer, ack.token, ack.key);
+    /// Checks that an acknowledged append is committed in the model.
+    pub fn acknowledge(&mut self, ack: AppendAcknowledgement) -> Result<(), String> {
+        let times = self.model.times_committed(&ack.writer, &ack.key);
+        let said = format!("{} got a receipt for {} (key \"{}\")", ack.writer, ack.token, ack.key);
         self.acknowledged.push(ack);
-        if times == 0 { Err(format!("{said}, which is not so")) } else { Ok(()) }
+        if times == 0 { Err(format!("{said}, but it is not committed")) } else { Ok(()) }
     }
 
-    /// At the end of a quiet time: nothing is missing, nothing is behind.
-    pub fn at_rest(&mut self, horizon: StoreSecond) -> Result<(), String> {
-        let Some((number, manifest)) = self.latest() else { return Err("there is no index at all".to_owned()) };
+    /// Checks the index after the recovery: no operation is missing, and the cursor follows the horizon.
+    pub fn check_final_state(&mut self, horizon: StoreSecond) -> Result<(), String> {
+        let Some((number, manifest)) = self.latest() else { return Err("there is no index".to_owned()) };
         let manifest = manifest.clone();
-        self.complete(&manifest)?;
-        if !self.trusting {
+        self.check_manifest(&manifest)?;
+        if !self.visibility_bounded {
             return Ok(());
         }
-        // An idle indexer publishes once a minute that the horizon has moved, a busy one at once.
+        // An idle indexer publishes a new horizon once a minute, a busy one at once.
         let (idle, busy) = (Duration::from_secs(90), Duration::from_secs(20));
         if manifest.cursor.second().after(idle) < horizon {
             return Err(format!(
@@ -431,13 +437,13 @@ impl Oracle {
             ));
         }
         let sealed = manifest.cursor.second().max(horizon.before(busy));
-        for ((token, op), real) in self.truth.outcomes(sealed) {
-            let said = self.said.get(&(token, op)).map(|(_, outcome)| *outcome);
-            // What comes after the audit window may be found or not, but only as that.
+        for ((token, op), real) in self.model.outcomes(sealed) {
+            let said = self.recorded_outcomes.get(&(token, op)).map(|(_, outcome)| *outcome);
+            // An audit may find an operation after the audit window or not, but only with that outcome.
             let unfound = matches!((said, real), (None | Some(Outcome::Aborted), Outcome::Expired));
             if said != Some(real) && !unfound {
                 return Err(format!(
-                    "at rest {token} op {op} is {said:?} in the index and {real:?} in truth: no audit found it"
+                    "at the end {token} op {op} is {said:?} in the index and {real:?} in the model: no audit found it"
                 ));
             }
         }
@@ -445,13 +451,16 @@ impl Oracle {
     }
 }
 
-impl Default for Oracle {
+impl Default for InvariantChecker {
     fn default() -> Self {
         Self::new()
     }
 }
 
-fn counts_once(ack: &Acknowledged, visible: &BTreeMap<(Token, u32), &OperationRecord>) -> Result<(), String> {
+fn check_counted_once(
+    ack: &AppendAcknowledgement,
+    visible: &BTreeMap<(Token, u32), &OperationRecord>,
+) -> Result<(), String> {
     let ours = |record: &&&OperationRecord| {
         record.idempotency_key.as_deref() == Some(&ack.key) && record.writer.as_deref() == Some(&ack.writer)
     };
@@ -471,10 +480,10 @@ fn counts_once(ack: &Acknowledged, visible: &BTreeMap<(Token, u32), &OperationRe
     ))
 }
 
-/// Only the holder publishes.
-fn held_by(manifest: &Manifest, by: &str) -> Result<(), String> {
+/// The holder published the manifest.
+fn check_publisher(manifest: &Manifest, by: &str) -> Result<(), String> {
     let Some(holder) = &manifest.holder else {
-        return Err("was published by somebody while nobody held the index".to_owned());
+        return Err("was published while nobody held the index".to_owned());
     };
     let name = holder.identity.0.as_str();
     if by == name || by.strip_prefix(name).is_some_and(|life| life.starts_with('.')) {
@@ -483,8 +492,8 @@ fn held_by(manifest: &Manifest, by: &str) -> Result<(), String> {
     Err(format!("was published by {by} while {name} held the index"))
 }
 
-/// Invariant 2.
-fn goes_on(before: &Manifest, after: &Manifest) -> Result<(), String> {
+/// Invariant 2: a manifest never goes back behind the one before.
+fn check_order(before: &Manifest, after: &Manifest) -> Result<(), String> {
     let back = |what: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
         Err(format!("its {what} went back from {was} to {is}"))
     };
@@ -506,13 +515,13 @@ fn goes_on(before: &Manifest, after: &Manifest) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the index may say `said` while `real` is true now: an audit may still have to find what came late.
-fn allowed(said: Outcome, real: Outcome) -> bool {
+/// Whether the index may have the outcome `said` while it is `real`: an audit may not have found a late descriptor yet.
+fn is_allowed(said: Outcome, real: Outcome) -> bool {
     said == real || (said == Outcome::Aborted && matches!(real, Outcome::Late | Outcome::Expired))
 }
 
-/// `current` is what the naive fold of all committed operations gives.
-fn current(visible: &BTreeMap<(Token, u32), &OperationRecord>, outdated: &BTreeSet<u64>) -> Result<(), String> {
+/// The operations marked as outdated are those that a naive fold of all committed operations gives.
+fn check_current(visible: &BTreeMap<(Token, u32), &OperationRecord>, outdated: &BTreeSet<u64>) -> Result<(), String> {
     let mut newest: BTreeMap<&str, &OperationRecord> = BTreeMap::new();
     let order = |record: &OperationRecord| (record.decision.completed, record.token, record.op);
     let committed = || visible.values().filter(|record| record.is_committed());
@@ -540,8 +549,8 @@ fn current(visible: &BTreeMap<(Token, u32), &OperationRecord>, outdated: &BTreeS
     Ok(())
 }
 
-/// The totals' digest is that of the records.
-fn digests<'a>(manifest: &Manifest, records: impl Iterator<Item = &'a OperationRecord>) -> Result<(), String> {
+/// The set digest of the totals is that of the records.
+fn check_set_digest<'a>(manifest: &Manifest, records: impl Iterator<Item = &'a OperationRecord>) -> Result<(), String> {
     let sum: SetDigest = records
         .map(|record| SetDigest::of(record.token, record.op, record.decision.outcome, record.decision.evidence))
         .sum();
@@ -551,13 +560,13 @@ fn digests<'a>(manifest: &Manifest, records: impl Iterator<Item = &'a OperationR
     Err(format!("its set digest is {}, that of its records {sum}", manifest.totals.digest))
 }
 
-fn records(key: &str, body: &[u8]) -> Result<Vec<Indexed>, String> {
+fn parse_records(key: &str, body: &[u8]) -> Result<Vec<IndexedRecord>, String> {
     body.split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| {
             let record = serde_json::from_slice(line).map_err(|error| format!("\"{key}\": {error}"))?;
             let digest = hex::encode(Sha256::digest(line));
-            Ok(Indexed { record, digest })
+            Ok(IndexedRecord { record, digest })
         })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! One process's handle on a bucket: an `ObjectStore` whose calls are late, lost, doubled and answered wrongly.
+//! One process's handle on a bucket: an `ObjectStore` whose calls are delayed, lost, duplicated and answered with false errors.
 
 use std::{fmt, ops::ControlFlow};
 
@@ -15,48 +15,48 @@ use tokio::{
 };
 
 use crate::{
-    cloud::{Cloud, Metadata, Stored, Write},
-    process::Process,
+    process::SimProcess,
+    simulated_store::{ObjectMetadata, SimulatedStore, StoreWrite, StoredObject},
 };
 
 /// A handle on `bucket` that belongs to `process`.
 #[derive(Clone, Debug)]
-pub struct SimStore {
-    cloud: Cloud,
+pub struct FaultInjectingStore {
+    simulated_store: SimulatedStore,
     bucket: String,
-    process: Process,
+    process: SimProcess,
 }
 
-/// What a store says to a write.
+/// The store's answer to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum WriteAnswer {
     Done,
     Exists,
     Absent,
     Refused,
 }
 
-/// What befalls one write, drawn before it is sent.
-struct Fate {
-    network: Duration,
-    landing: Duration,
-    way_back: Duration,
+/// The delays and faults of one write, drawn before it is sent.
+struct WriteFaults {
+    request_delay: Duration,
+    write_delay: Duration,
+    answer_delay: Duration,
     arrives: bool,
-    heard: bool,
-    /// Arrives only after the caller has given up.
-    lateness: Option<Duration>,
-    /// Lands again after so long; the answer may be that of the second landing.
+    answer_arrives: bool,
+    /// Arrives so long after the caller's timeout.
+    late_by: Option<Duration>,
+    /// Arrives again after so long; `true`: the caller gets the answer of the second arrival.
     again: Option<(Duration, bool)>,
     conflict: bool,
-    /// The process dies: with the request unsent, or sent.
+    /// The process crashes; `true`: after the request is sent.
     crash: Option<bool>,
-    patience: Duration,
+    call_timeout: Duration,
 }
 
-impl SimStore {
+impl FaultInjectingStore {
     /// A handle.
-    pub fn new(cloud: &Cloud, bucket: impl Into<String>, process: &Process) -> Self {
-        Self { cloud: cloud.clone(), bucket: bucket.into(), process: process.clone() }
+    pub fn new(simulated_store: &SimulatedStore, bucket: impl Into<String>, process: &SimProcess) -> Self {
+        Self { simulated_store: simulated_store.clone(), bucket: bucket.into(), process: process.clone() }
     }
 
     /// Its bucket.
@@ -68,79 +68,82 @@ impl SimStore {
         Error::Generic { store: "sim", source: format!("{}/{key}: {why}", self.bucket).into() }
     }
 
-    /// The pause or the death of the process at this call.
-    fn strike(&self) -> Option<bool> {
-        if !self.process.mortal() {
+    /// Pauses the process at this call, or returns its crash: `true` is one after the request is sent.
+    fn draw_process_fault(&self) -> Option<bool> {
+        if !self.process.crashes() {
             return None;
         }
-        let mut state = self.cloud.state();
-        let weather = state.weather.clone();
-        if state.dice.chance(weather.pause) {
-            let span = state.dice.among(&weather.pauses);
+        let mut state = self.simulated_store.state();
+        let fault_schedule = state.fault_schedule.clone();
+        if state.rng.chance(fault_schedule.process_pauses) {
+            let span = state.rng.in_range(&fault_schedule.pause_duration);
             drop(state);
-            self.cloud.note(&format!("{} pauses for {span} ms", self.process.name()));
+            self.simulated_store.note(&format!("{} pauses for {span} ms", self.process.name()));
             self.process.pause(Duration::from_millis(span));
             return None;
         }
-        state.dice.chance(weather.crash).then(|| state.dice.chance(500))
+        state.rng.chance(fault_schedule.process_crashes).then(|| state.rng.chance(500))
     }
 
-    fn fate(&self, create: bool) -> Fate {
-        let crash = self.strike();
-        let mut state = self.cloud.state();
-        let weather = state.weather.clone();
-        let dice = &mut state.dice;
+    fn draw_faults(&self, create: bool) -> WriteFaults {
+        let crash = self.draw_process_fault();
+        let mut state = self.simulated_store.state();
+        let fault_schedule = state.fault_schedule.clone();
+        let rng = &mut state.rng;
         let span = |milliseconds| Duration::from_millis(milliseconds);
-        let network = span(dice.among(&weather.network));
-        let landing = span(dice.among(&weather.landing));
-        let way_back = span(dice.among(&weather.network));
-        let lost = dice.chance(weather.lost);
-        let heard = !dice.chance(weather.unheard);
-        let lateness = dice.chance(weather.late).then(|| span(dice.among(&weather.lateness)));
-        let again = dice.chance(weather.doubled).then(|| (span(dice.among(&weather.landing)), dice.chance(500)));
-        let conflict = create && dice.chance(weather.conflict);
-        Fate {
-            network,
-            landing,
-            way_back,
+        let request_delay = span(rng.in_range(&fault_schedule.network_delay));
+        let write_delay = span(rng.in_range(&fault_schedule.write_delay));
+        let answer_delay = span(rng.in_range(&fault_schedule.network_delay));
+        let lost = rng.chance(fault_schedule.lost_writes);
+        let answer_arrives = !rng.chance(fault_schedule.lost_answers);
+        let late_by =
+            rng.chance(fault_schedule.late_writes).then(|| span(rng.in_range(&fault_schedule.late_write_delay)));
+        let again = rng
+            .chance(fault_schedule.duplicated_writes)
+            .then(|| (span(rng.in_range(&fault_schedule.write_delay)), rng.chance(500)));
+        let conflict = create && rng.chance(fault_schedule.false_conflicts);
+        WriteFaults {
+            request_delay,
+            write_delay,
+            answer_delay,
             arrives: !lost,
-            heard,
-            lateness,
+            answer_arrives,
+            late_by,
             again,
             conflict,
             crash,
-            patience: span(weather.patience),
+            call_timeout: span(fault_schedule.call_timeout),
         }
     }
 
     async fn die(&self) -> ! {
-        self.cloud.note(&format!("{} dies", self.process.name()));
+        self.simulated_store.note(&format!("{} dies", self.process.name()));
         self.process.kill();
         std::future::pending().await
     }
 
-    async fn write(&self, key: String, write: Write) -> Result<Answer> {
+    async fn write(&self, key: String, write: StoreWrite) -> Result<WriteAnswer> {
         self.process.running().await;
-        let fate = self.fate(matches!(write, Write::Put { create: true, .. }));
+        let faults = self.draw_faults(matches!(write, StoreWrite::Put { create: true, .. }));
         self.process.running().await;
-        if fate.crash == Some(false) {
+        if faults.crash == Some(false) {
             self.die().await;
         }
-        if fate.conflict {
-            self.cloud.note(&format!("{} create {}/{key} answered 409", self.process.name(), self.bucket));
-            sleep(fate.network + fate.way_back).await;
+        if faults.conflict {
+            self.simulated_store.note(&format!("{} create {}/{key} answered 409", self.process.name(), self.bucket));
+            sleep(faults.request_delay + faults.answer_delay).await;
             self.process.running().await;
-            return Ok(Answer::Exists);
+            return Ok(WriteAnswer::Exists);
         }
-        let patience = fate.patience;
-        let crash = fate.crash.is_some();
+        let call_timeout = faults.call_timeout;
+        let crash = faults.crash.is_some();
         let name = key.clone();
-        let (heard, answer) = oneshot::channel();
-        tokio::spawn(self.clone().deliver(name, write, fate, heard));
+        let (answer_sender, answer) = oneshot::channel();
+        tokio::spawn(self.clone().deliver(name, write, faults, answer_sender));
         if crash {
             self.die().await;
         }
-        let answer = timeout(patience, answer).await;
+        let answer = timeout(call_timeout, answer).await;
         self.process.running().await;
         match answer {
             Ok(Ok(answer)) => Ok(answer),
@@ -149,22 +152,28 @@ impl SimStore {
         }
     }
 
-    /// Carries a write to the store, whatever becomes of its sender.
-    async fn deliver(self, key: String, write: Write, fate: Fate, heard: oneshot::Sender<Answer>) {
-        if !fate.arrives {
-            self.cloud.note(&format!("{} write {}/{key} lost", self.process.name(), self.bucket));
-            // Half of the losses are noticed at once, the others by a time-out.
-            if fate.network.as_millis().is_multiple_of(2) {
-                sleep(fate.patience * 2).await;
+    /// Carries a write to the store, even if its sender crashes.
+    async fn deliver(
+        self,
+        key: String,
+        write: StoreWrite,
+        faults: WriteFaults,
+        answer_sender: oneshot::Sender<WriteAnswer>,
+    ) {
+        if !faults.arrives {
+            self.simulated_store.note(&format!("{} write {}/{key} lost", self.process.name(), self.bucket));
+            // Half of the losses break the connection at once, the others run into the timeout.
+            if faults.request_delay.as_millis().is_multiple_of(2) {
+                sleep(faults.call_timeout * 2).await;
             }
             return;
         }
-        sleep(fate.network + fate.lateness.map_or(Duration::ZERO, |late| fate.patience + late)).await;
-        let first = self.arrive(&key, &write, fate.landing).await;
-        let answer = match fate.again {
+        sleep(faults.request_delay + faults.late_by.map_or(Duration::ZERO, |late| faults.call_timeout + late)).await;
+        let first = self.arrive(&key, &write, faults.write_delay).await;
+        let answer = match faults.again {
             Some((later, true)) => {
                 sleep(later).await;
-                self.arrive(&key, &write, fate.landing).await
+                self.arrive(&key, &write, faults.write_delay).await
             }
             Some((later, false)) => {
                 let (again, key, write) = (self.clone(), key.clone(), write.clone());
@@ -176,57 +185,63 @@ impl SimStore {
             }
             None => first,
         };
-        sleep(fate.way_back).await;
-        if fate.heard {
-            let _ = heard.send(answer);
+        sleep(faults.answer_delay).await;
+        if faults.answer_arrives {
+            let _ = answer_sender.send(answer);
         }
     }
 
-    async fn arrive(&self, key: &str, write: &Write, landing: Duration) -> Answer {
+    async fn arrive(&self, key: &str, write: &StoreWrite, write_delay: Duration) -> WriteAnswer {
         match write {
-            Write::Put { metadata, create, .. } => {
-                if !self.cloud.admits(&self.bucket, key, metadata) {
-                    return Answer::Refused;
+            StoreWrite::Put { metadata, create, .. } => {
+                if !self.simulated_store.admits(&self.bucket, key, metadata) {
+                    return WriteAnswer::Refused;
                 }
-                sleep(landing).await;
+                sleep(write_delay).await;
                 let mut stamp = None;
-                if let Some((given, unseen)) = create.then(|| self.cloud.straggle(&self.bucket)).flatten() {
+                if let Some((given, slow_by)) =
+                    create.then(|| self.simulated_store.slow_visibility(&self.bucket)).flatten()
+                {
                     stamp = Some(given);
-                    sleep(unseen).await;
+                    sleep(slow_by).await;
                 }
-                if self.cloud.land(self.process.name(), &self.bucket, key, write, stamp) {
-                    Answer::Done
+                if self.simulated_store.apply_write(self.process.name(), &self.bucket, key, write, stamp) {
+                    WriteAnswer::Done
                 } else {
-                    Answer::Exists
+                    WriteAnswer::Exists
                 }
             }
-            Write::Delete => {
-                sleep(landing).await;
-                if self.cloud.remove(self.process.name(), &self.bucket, key) { Answer::Done } else { Answer::Absent }
+            StoreWrite::Delete => {
+                sleep(write_delay).await;
+                if self.simulated_store.apply_delete(self.process.name(), &self.bucket, key) {
+                    WriteAnswer::Done
+                } else {
+                    WriteAnswer::Absent
+                }
             }
         }
     }
 
-    /// One read: `look` sees the bucket at one instant.
-    async fn read<T>(&self, key: &str, look: impl FnOnce(&Cloud) -> T) -> Result<T> {
+    /// One read: `look` reads the bucket at one instant.
+    async fn read<T>(&self, key: &str, look: impl FnOnce(&SimulatedStore) -> T) -> Result<T> {
         self.process.running().await;
-        let crash = self.strike();
+        let crash = self.draw_process_fault();
         self.process.running().await;
         if crash.is_some() {
             self.die().await;
         }
-        let (there, back, unread) = {
-            let mut state = self.cloud.state();
-            let weather = state.weather.clone();
-            let there = state.dice.among(&weather.network);
-            let back = state.dice.among(&weather.network);
-            (there, back, state.dice.chance(weather.unread))
+        let (request_delay, answer_delay, fails) = {
+            let mut state = self.simulated_store.state();
+            let fault_schedule = state.fault_schedule.clone();
+            let request_delay = state.rng.in_range(&fault_schedule.network_delay);
+            let answer_delay = state.rng.in_range(&fault_schedule.network_delay);
+            (request_delay, answer_delay, state.rng.chance(fault_schedule.failed_reads))
         };
-        sleep(Duration::from_millis(there)).await;
-        let seen = look(&self.cloud);
-        sleep(Duration::from_millis(back)).await;
+        sleep(Duration::from_millis(request_delay)).await;
+        let seen = look(&self.simulated_store);
+        sleep(Duration::from_millis(answer_delay)).await;
         self.process.running().await;
-        if unread {
+        if fails {
             return Err(self.error(key, "503 service unavailable"));
         }
         Ok(seen)
@@ -234,10 +249,10 @@ impl SimStore {
 
     /// One page of a listing, strictly after `after`.
     async fn page(&self, prefix: &str, after: &str) -> Result<(Vec<ObjectMeta>, ControlFlow<()>)> {
-        self.read(prefix, |cloud| {
-            let mut state = cloud.state();
-            let sizes = state.weather.page.clone();
-            let size = usize::try_from(state.dice.among(&sizes)).unwrap_or(usize::MAX);
+        self.read(prefix, |simulated_store| {
+            let mut state = simulated_store.state();
+            let sizes = state.fault_schedule.page_size.clone();
+            let size = usize::try_from(state.rng.in_range(&sizes)).unwrap_or(usize::MAX);
             let Some(bucket) = state.buckets.get(&self.bucket) else {
                 return (Vec::new(), ControlFlow::Break(()));
             };
@@ -275,7 +290,7 @@ fn within(prefix: &str, key: &str) -> bool {
     prefix.is_empty() || key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn meta(key: &str, object: &Stored, milliseconds: u64) -> ObjectMeta {
+fn meta(key: &str, object: &StoredObject, milliseconds: u64) -> ObjectMeta {
     ObjectMeta {
         location: Path::from(key),
         last_modified: DateTime::from_timestamp_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX))
@@ -287,16 +302,16 @@ fn meta(key: &str, object: &Stored, milliseconds: u64) -> ObjectMeta {
 }
 
 /// A LIST answer has milliseconds.
-fn listed(key: &str, object: &Stored) -> ObjectMeta {
+fn listed(key: &str, object: &StoredObject) -> ObjectMeta {
     meta(key, object, object.stamp)
 }
 
 /// A HEAD or GET answer has whole seconds.
-fn got(key: &str, object: &Stored) -> ObjectMeta {
+fn got(key: &str, object: &StoredObject) -> ObjectMeta {
     meta(key, object, object.stamp / 1000 * 1000)
 }
 
-fn user_metadata(attributes: &Attributes) -> Metadata {
+fn user_metadata(attributes: &Attributes) -> ObjectMetadata {
     attributes
         .iter()
         .filter_map(|(attribute, value)| match attribute {
@@ -306,12 +321,12 @@ fn user_metadata(attributes: &Attributes) -> Metadata {
         .collect()
 }
 
-fn attributes(metadata: &Metadata) -> Attributes {
+fn attributes(metadata: &ObjectMetadata) -> Attributes {
     metadata.iter().map(|(name, value)| (Attribute::Metadata(name.clone().into()), value.clone())).collect()
 }
 
 #[async_trait]
-impl ObjectStore for SimStore {
+impl ObjectStore for FaultInjectingStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let key = location.to_string();
         let create = match opts.mode {
@@ -324,11 +339,15 @@ impl ObjectStore for SimStore {
                 });
             }
         };
-        let write = Write::Put { body: payload.into(), metadata: user_metadata(&opts.attributes), create };
+        let write = StoreWrite::Put { body: payload.into(), metadata: user_metadata(&opts.attributes), create };
         match self.write(key.clone(), write).await? {
-            Answer::Done | Answer::Absent => Ok(PutResult { e_tag: None, version: None, extensions: opts.extensions }),
-            Answer::Exists => Err(Error::AlreadyExists { path: key.clone(), source: "exists".into() }),
-            Answer::Refused => Err(Error::PermissionDenied { path: key.clone(), source: "request has expired".into() }),
+            WriteAnswer::Done | WriteAnswer::Absent => {
+                Ok(PutResult { e_tag: None, version: None, extensions: opts.extensions })
+            }
+            WriteAnswer::Exists => Err(Error::AlreadyExists { path: key.clone(), source: "exists".into() }),
+            WriteAnswer::Refused => {
+                Err(Error::PermissionDenied { path: key.clone(), source: "request has expired".into() })
+            }
         }
     }
 
@@ -339,7 +358,9 @@ impl ObjectStore for SimStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let key = location.to_string();
         let object = self
-            .read(&key, |cloud| cloud.state().buckets.get(&self.bucket).and_then(|bucket| bucket.get(&key).cloned()))
+            .read(&key, |simulated_store| {
+                simulated_store.state().buckets.get(&self.bucket).and_then(|bucket| bucket.get(&key).cloned())
+            })
             .await?
             .ok_or_else(|| Error::NotFound { path: key.clone(), source: "absent".into() })?;
         let meta = got(&key, &object);
@@ -366,7 +387,7 @@ impl ObjectStore for SimStore {
                 let store = store.clone();
                 async move {
                     let location = location?;
-                    store.write(location.to_string(), Write::Delete).await?;
+                    store.write(location.to_string(), StoreWrite::Delete).await?;
                     Ok(location)
                 }
             })
@@ -384,9 +405,9 @@ impl ObjectStore for SimStore {
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let prefix = prefix.map(ToString::to_string).unwrap_or_default();
         let depth = if prefix.is_empty() { 0 } else { prefix.len() + 1 };
-        let keys: Vec<(String, Stored)> = self
-            .read(&prefix, |cloud| {
-                let state = cloud.state();
+        let keys: Vec<(String, StoredObject)> = self
+            .read(&prefix, |simulated_store| {
+                let state = simulated_store.state();
                 let bucket = state.buckets.get(&self.bucket).into_iter().flatten();
                 bucket
                     .filter(|(key, _)| within(&prefix, key))
@@ -415,7 +436,7 @@ impl ObjectStore for SimStore {
     }
 }
 
-impl fmt::Display for SimStore {
+impl fmt::Display for FaultInjectingStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sim://{}", self.bucket)
     }

@@ -1,26 +1,26 @@
-//! All chance of a simulation, from one seed.
+//! The only source of randomness of a simulation, seeded.
 
 use std::ops::RangeInclusive;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-/// A seeded source of chance.
+/// A seeded random number generator.
 #[derive(Debug)]
-pub struct Dice(StdRng);
+pub struct SimRng(StdRng);
 
-impl Dice {
-    /// Dice that fall the same way for the same seed.
+impl SimRng {
+    /// A generator that gives the same numbers for the same seed.
     pub fn seeded(seed: u64) -> Self {
         Self(StdRng::seed_from_u64(seed))
     }
 
-    /// Whether a thing happens that happens `per_mille` times in a thousand.
+    /// `true` with a probability of `per_mille` in a thousand.
     pub fn chance(&mut self, per_mille: u32) -> bool {
         per_mille > 0 && self.0.random_range(0..1000) < per_mille
     }
 
-    /// A number of the range.
-    pub fn among(&mut self, range: &RangeInclusive<u64>) -> u64 {
+    /// A random number of the range.
+    pub fn in_range(&mut self, range: &RangeInclusive<u64>) -> u64 {
         self.0.random_range(range.clone())
     }
 
@@ -29,7 +29,7 @@ impl Dice {
         self.0.random_range(0..len)
     }
 
-    /// A seed for somebody else's dice.
+    /// A seed for another generator.
     pub fn fork(&mut self) -> u64 {
         self.0.random()
     }

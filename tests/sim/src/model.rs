@@ -1,4 +1,5 @@
-//! What really happened to a log, from what landed in the buckets and when: the naive reading of the outcome rule.
+//! The model of a log: the outcome of every entry, from what was written to the buckets and when, by a naive reading of the
+//! outcome rule.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,7 @@ use tidemark_wal::{
     EntryIntent, IntentOperation, LogParameters, MalformedInput, OperationKind, Outcome, PayloadFormat, Token,
 };
 
-use crate::cloud::{Event, Metadata, What};
+use crate::simulated_store::{ObjectMetadata, StoreChange, StoreEvent};
 
 /// Buckets of every simulated log.
 pub(crate) const LOG: &str = "log";
@@ -21,37 +22,37 @@ pub(crate) const META: &str = "meta";
 /// Labels and their markers.
 pub(crate) const VMETA: &str = "vmeta";
 
-/// An entry that landed.
+/// An entry that was written.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct LandedEntry {
     /// Store time, floored to the second.
     pub time: StoreSecond,
-    /// True time of its landing, milliseconds.
+    /// True time at which it was written, milliseconds.
     pub landed: u64,
     /// What it announces.
     pub intent: Result<EntryIntent, MalformedInput>,
 }
 
-/// One body that a key of a metadata bucket had.
+/// One version of an object of a metadata bucket.
 #[derive(Clone, Debug)]
-struct Version {
+struct ObjectVersion {
     time: StoreSecond,
-    metadata: Metadata,
+    metadata: ObjectMetadata,
     digest: String,
 }
 
-/// Everything that landed in the log and its metadata buckets.
+/// All that was written to the log and its metadata buckets.
 #[derive(Debug)]
-pub struct Truth {
+pub struct LogModel {
     /// The log's parameters with the second from which each set holds, oldest first.
     sets: Vec<(StoreSecond, LogParameters)>,
     /// All entries.
-    pub entries: BTreeMap<Token, Entry>,
-    versions: BTreeMap<String, Vec<Version>>,
+    pub entries: BTreeMap<Token, LandedEntry>,
+    versions: BTreeMap<String, Vec<ObjectVersion>>,
 }
 
-impl Version {
-    /// Whether it belongs to the operation, as far as one can tell.
+impl ObjectVersion {
+    /// Whether it may belong to the operation: nothing says that it belongs to another.
     fn completes(&self, token: Token, number: usize, op: &IntentOperation) -> bool {
         let names = |field: &str, value: String| self.metadata.get(field).is_none_or(|named| *named == value);
         let theirs = !names("tidemarktoken", token.to_string()) || !names("tidemarkop", number.to_string());
@@ -60,14 +61,14 @@ impl Version {
     }
 }
 
-impl Truth {
-    /// Nothing landed yet.
+impl LogModel {
+    /// The model of an empty log.
     pub fn new() -> Self {
         Self { sets: Vec::new(), entries: BTreeMap::new(), versions: BTreeMap::new() }
     }
 
-    /// Takes in what landed. The token whose outcome it may change.
-    pub fn see(&mut self, event: &Event) -> Result<Vec<Token>, String> {
+    /// Adds an event. Returns the tokens whose outcome it may change.
+    pub fn observe(&mut self, event: &StoreEvent) -> Result<Vec<Token>, String> {
         match event.bucket.as_str() {
             LOG => self.entry(event),
             META | VMETA => self.version(event),
@@ -75,15 +76,15 @@ impl Truth {
         }
     }
 
-    fn entry(&mut self, event: &Event) -> Result<Vec<Token>, String> {
+    fn entry(&mut self, event: &StoreEvent) -> Result<Vec<Token>, String> {
         if event.key.starts_with(".tidemark/root/") {
             self.root(event);
         }
         let Ok(token) = event.key.parse::<Token>() else { return Ok(Vec::new()) };
-        if event.what != What::Created {
-            return Err(format!("entry {token} was {:?}", event.what));
+        if event.change != StoreChange::Created {
+            return Err(format!("entry {token} was {:?}", event.change));
         }
-        let entry = Entry {
+        let entry = LandedEntry {
             time: StoreSecond::from_unix(event.object.stamp / 1000),
             landed: event.at,
             intent: tidemark_wal::parse_payload(token, &event.object.body),
@@ -92,14 +93,14 @@ impl Truth {
         Ok(vec![token])
     }
 
-    /// A record of the root chain that has one more set of parameters than the one before it dates that set.
-    fn root(&mut self, event: &Event) {
+    /// Adds the set of parameters that a record of the root chain has beyond those of the record before.
+    fn root(&mut self, event: &StoreEvent) {
         let state = event.object.body.split(|&byte| byte == b'\n').nth(1).unwrap_or_default();
         let Ok(state) = serde_json::from_slice::<Value>(state) else { return };
         let sets = state.get("parameters").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let added =
             sets.get(self.sets.len()).and_then(|set| serde_json::from_value(set.get("parameters")?.clone()).ok());
-        let Some(added) = added.filter(|_| event.what == What::Created) else { return };
+        let Some(added) = added.filter(|_| event.change == StoreChange::Created) else { return };
         let from = self
             .sets
             .last()
@@ -113,24 +114,24 @@ impl Truth {
         sets.clone().find(|(from, _)| *from <= at).map(|(_, set)| *set)
     }
 
-    /// The set that was recorded last.
+    /// The newest set.
     pub fn newest(&self) -> Option<LogParameters> {
         self.sets.last().map(|(_, set)| *set)
     }
 
-    fn version(&mut self, event: &Event) -> Result<Vec<Token>, String> {
+    fn version(&mut self, event: &StoreEvent) -> Result<Vec<Token>, String> {
         if event.key.starts_with(".tidemark/clock/") {
             return Ok(Vec::new());
         }
         let versions = self.versions.entry(event.key.clone()).or_default();
-        if event.what == What::Deleted {
+        if event.change == StoreChange::Deleted {
             return Ok(Vec::new());
         }
         let mutable = event.key.starts_with("labels/");
-        if event.what == What::Replaced && !mutable {
+        if event.change == StoreChange::Replaced && !mutable {
             return Err(format!("descriptor \"{}\" was overwritten by {}", event.key, event.by));
         }
-        versions.push(Version {
+        versions.push(ObjectVersion {
             time: StoreSecond::from_unix(event.object.stamp / 1000),
             metadata: event.object.metadata.clone(),
             digest: hex::encode(Sha256::digest(&event.object.body)),
@@ -141,8 +142,8 @@ impl Truth {
         Ok(named.collect::<BTreeSet<Token>>().into_iter().collect())
     }
 
-    /// When everything that the operation waits for was there, and whether all of it was in time; `None`: something is
-    /// absent. A descriptor that was deleted since counts: a committed update does not un-happen.
+    /// The second at which the operation was complete; `None`: it is not. A descriptor that was deleted later counts: its
+    /// deletion does not undo the update.
     fn completion(
         &self,
         token: Token,
@@ -186,7 +187,7 @@ impl Truth {
         })
     }
 
-    /// Whether the entry, as it is now, is committed: all of it landed, in time.
+    /// Whether the entry is committed by what was written so far.
     pub fn committed(&self, token: Token) -> bool {
         self.outcome(token) == Some(Outcome::Committed)
     }
@@ -210,13 +211,13 @@ impl Truth {
 
     /// Entries that name the descriptor.
     pub fn naming(&self, path: &str) -> Vec<Token> {
-        let named = |entry: &Entry| {
+        let named = |entry: &LandedEntry| {
             entry.intent.iter().flat_map(|intent| &intent.ops).any(|op| op.descriptor.as_deref() == Some(path))
         };
         self.entries.iter().filter(|(_, entry)| named(entry)).map(|(token, _)| *token).collect()
     }
 
-    /// How often an append with this writer and key is committed by what has landed.
+    /// How many entries of this writer with this key are committed by what was written so far.
     pub fn times_committed(&self, writer: &str, key: &str) -> usize {
         let ours = |intent: &EntryIntent| {
             intent.writer.as_deref() == Some(writer)
@@ -227,7 +228,7 @@ impl Truth {
     }
 }
 
-impl Default for Truth {
+impl Default for LogModel {
     fn default() -> Self {
         Self::new()
     }
@@ -246,7 +247,7 @@ fn marker(path: &str, token: Token, number: usize) -> Option<String> {
 }
 
 /// A change takes effect five minutes and `V` after it was recorded.
-fn takes_effect(event: &Event, before: StoreSecond, old: &LogParameters, new: &LogParameters) -> StoreSecond {
+fn takes_effect(event: &StoreEvent, before: StoreSecond, old: &LogParameters, new: &LogParameters) -> StoreSecond {
     let recorded = StoreSecond::from_unix(event.object.stamp / 1000);
     let visible = old.visibility_delay.max(new.visibility_delay);
     recorded.after(Duration::from_mins(5)).after(visible).max(before.next())

@@ -1,0 +1,302 @@
+//! The model of the object store: the buckets that all processes share, the store's clock, and every operation that took effect.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use sha2::{Digest as _, Sha256};
+use tokio::time::{Duration, Instant};
+
+use crate::{fault_schedule::FaultSchedule, model::META, rng::SimRng, trace::SimTrace};
+
+/// True time at the start of every simulation, milliseconds since the Unix epoch.
+pub(crate) const START: u64 = 1_700_000_000_000;
+
+/// User metadata of an object.
+pub type ObjectMetadata = BTreeMap<String, String>;
+
+/// An object as the store has it.
+#[derive(Clone, Debug)]
+pub struct StoredObject {
+    /// Store time in milliseconds.
+    pub stamp: u64,
+    /// The body.
+    pub body: Bytes,
+    /// User metadata.
+    pub metadata: ObjectMetadata,
+    /// Entity tag.
+    pub tag: u64,
+}
+
+/// What an operation changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreChange {
+    /// The object is new.
+    Created,
+    /// The key had another body before.
+    Replaced,
+    /// The object is gone.
+    Deleted,
+}
+
+/// An operation that took effect. Refused and lost ones leave no event.
+#[derive(Clone, Debug)]
+pub struct StoreEvent {
+    /// True time in milliseconds.
+    pub at: u64,
+    /// The bucket.
+    pub bucket: String,
+    /// The full key.
+    pub key: String,
+    /// What happened.
+    pub change: StoreChange,
+    /// The object, as it is now (as it was, when it was deleted).
+    pub object: StoredObject,
+    /// The process that sent it.
+    pub by: String,
+}
+
+/// A write that was sent.
+#[derive(Clone, Debug)]
+pub(crate) enum StoreWrite {
+    Put { body: Bytes, metadata: ObjectMetadata, create: bool },
+    Delete,
+}
+
+/// Decides whether the store accepts a write. Arguments: bucket, key, metadata, and the bucket's clock at its arrival
+/// (milliseconds).
+pub type WriteAdmission = Box<dyn Fn(&str, &str, &ObjectMetadata, u64) -> bool + Send>;
+/// Is called with every event in order. An error is a violated invariant.
+pub type StoreObserver = Box<dyn FnMut(&StoreEvent) -> Result<(), String> + Send>;
+
+/// All buckets, and what the processes share beside them: the clock, the random numbers, the trace and the violations found.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct SimulatedStore(Arc<StoreShared>);
+
+struct StoreShared {
+    epoch: Instant,
+    state: Mutex<SharedState>,
+}
+
+pub(crate) struct SharedState {
+    pub(crate) rng: SimRng,
+    pub(crate) fault_schedule: FaultSchedule,
+    pub(crate) buckets: BTreeMap<String, BTreeMap<String, StoredObject>>,
+    offsets: BTreeMap<String, u64>,
+    events: Vec<StoreEvent>,
+    pub(crate) trace: SimTrace,
+    next_tag: u64,
+    write_admission: Option<WriteAdmission>,
+    observer: Option<StoreObserver>,
+    failures: Vec<String>,
+    marks: BTreeSet<String>,
+}
+
+impl SimulatedStore {
+    /// An empty store. Must be created on the simulation's runtime.
+    pub fn new(seed: u64, fault_schedule: FaultSchedule, echo: bool) -> Self {
+        Self(Arc::new(StoreShared {
+            epoch: Instant::now(),
+            state: Mutex::new(SharedState {
+                rng: SimRng::seeded(seed),
+                fault_schedule,
+                buckets: BTreeMap::new(),
+                offsets: BTreeMap::new(),
+                events: Vec::new(),
+                trace: SimTrace::new(echo),
+                next_tag: 0,
+                write_admission: None,
+                observer: None,
+                failures: Vec::new(),
+                marks: BTreeSet::new(),
+            }),
+        }))
+    }
+
+    /// True time, milliseconds since the Unix epoch.
+    pub fn now(&self) -> u64 {
+        START + self.elapsed()
+    }
+
+    /// Milliseconds since the simulation started.
+    pub fn elapsed(&self) -> u64 {
+        u64::try_from(self.0.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, SharedState> {
+        self.0.state.lock()
+    }
+
+    /// Changes the fault schedule from now on.
+    pub fn change_fault_schedule(&self, change: impl FnOnce(&mut FaultSchedule)) {
+        change(&mut self.state().fault_schedule);
+    }
+
+    /// Sets the check that the store makes when a write arrives.
+    pub fn set_write_admission(&self, admission: WriteAdmission) {
+        self.state().write_admission = Some(admission);
+    }
+
+    /// Sets the observer of all events.
+    pub fn set_observer(&self, observer: StoreObserver) {
+        self.state().observer = Some(observer);
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&self, text: &str) {
+        let at = self.elapsed();
+        self.state().trace.line(at, text);
+    }
+
+    /// Records that an invariant is violated.
+    pub fn fail(&self, violation: impl Into<String>) {
+        let violation = violation.into();
+        self.note(&format!("VIOLATED {violation}"));
+        self.state().failures.push(violation);
+    }
+
+    /// Records that something rare happened, so that a test can check that it does happen.
+    pub fn mark(&self, what: impl Into<String>) {
+        self.state().marks.insert(what.into());
+    }
+
+    /// The rare things that happened.
+    pub fn marks(&self) -> BTreeSet<String> {
+        self.state().marks.clone()
+    }
+
+    /// The first violated invariant.
+    pub fn failure(&self) -> Option<String> {
+        self.state().failures.first().cloned()
+    }
+
+    /// All events so far.
+    pub fn events(&self) -> Vec<StoreEvent> {
+        self.state().events.clone()
+    }
+
+    /// The objects of a bucket now.
+    pub fn objects(&self, bucket: &str) -> BTreeMap<String, StoredObject> {
+        self.state().buckets.get(bucket).cloned().unwrap_or_default()
+    }
+
+    /// Hash of the trace and its length.
+    pub fn trace(&self) -> (String, u64) {
+        let state = self.state();
+        (state.trace.hash(), state.trace.lines())
+    }
+
+    /// The end of the trace.
+    pub fn tail(&self) -> String {
+        self.state().trace.tail()
+    }
+
+    /// The clock of a front-end of `bucket`, milliseconds.
+    pub fn clock(&self, bucket: &str) -> u64 {
+        let now = self.now();
+        now + self.state().offset(bucket)
+    }
+
+    /// Whether the store accepts a write that arrives now.
+    pub(crate) fn admits(&self, bucket: &str, key: &str, metadata: &ObjectMetadata) -> bool {
+        let clock = self.clock(bucket);
+        let mut state = self.state();
+        let admitted = state.write_admission.as_ref().is_none_or(|admission| admission(bucket, key, metadata, clock));
+        if !admitted {
+            let at = self.elapsed();
+            state.trace.line(at, &format!("REFUSED {bucket}/{key} its time is over"));
+        }
+        admitted
+    }
+
+    /// The store time of a write that becomes visible later than the store promises, and how much later.
+    pub(crate) fn slow_visibility(&self, bucket: &str) -> Option<(u64, Duration)> {
+        let now = self.now();
+        let mut state = self.state();
+        let fault_schedule = state.fault_schedule.clone();
+        if bucket != META || !state.rng.chance(fault_schedule.slow_visibility) {
+            return None;
+        }
+        let unseen = state.rng.in_range(&fault_schedule.slow_visibility_delay);
+        let stamp = now + state.offset(bucket);
+        state.trace.line(now - START, &format!("a write to {bucket} stays unseen for {unseen} ms"));
+        Some((stamp, Duration::from_millis(unseen)))
+    }
+
+    /// Applies a write. `false`: the object exists, and the write was to create it.
+    pub(crate) fn apply_write(
+        &self,
+        by: &str,
+        bucket: &str,
+        key: &str,
+        write: &StoreWrite,
+        stamp: Option<u64>,
+    ) -> bool {
+        let StoreWrite::Put { body, metadata, create } = write else { return false };
+        let now = self.now();
+        let mut state = self.state();
+        let exists = state.buckets.entry(bucket.to_owned()).or_default().contains_key(key);
+        if exists && *create {
+            state.trace.line(now - START, &format!("{by} create {bucket}/{key} exists"));
+            return false;
+        }
+        let hidden = state.fault_schedule.visibility_lag.clone();
+        let usual = now + state.offset(bucket) - state.rng.in_range(&hidden);
+        let stamp = stamp.unwrap_or(usual);
+        state.next_tag += 1;
+        let object = StoredObject { stamp, body: body.clone(), metadata: metadata.clone(), tag: state.next_tag };
+        state.buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object.clone());
+        let change = if exists { StoreChange::Replaced } else { StoreChange::Created };
+        state.record(now, by, bucket, key, change, object);
+        true
+    }
+
+    /// Deletes an object. `false`: there was none.
+    pub(crate) fn apply_delete(&self, by: &str, bucket: &str, key: &str) -> bool {
+        let now = self.now();
+        let mut state = self.state();
+        let Some(object) = state.buckets.entry(bucket.to_owned()).or_default().remove(key) else {
+            return false;
+        };
+        state.record(now, by, bucket, key, StoreChange::Deleted, object);
+        true
+    }
+}
+
+impl SharedState {
+    /// How far the clock of the front-end that takes the call is ahead of true time. Half of the calls reach the usual one.
+    fn offset(&mut self, bucket: &str) -> u64 {
+        let spread = 0..=self.fault_schedule.clock_spread;
+        if spread == (0..=0) {
+            return 0;
+        }
+        let drawn = self.rng.in_range(&spread);
+        let usual = *self.offsets.entry(bucket.to_owned()).or_insert(drawn);
+        if self.rng.chance(500) { usual } else { drawn }
+    }
+
+    fn record(&mut self, now: u64, by: &str, bucket: &str, key: &str, change: StoreChange, object: StoredObject) {
+        let digest = hex::encode(&Sha256::digest(&object.body)[..6]);
+        let (at, size) = (now - START, object.body.len());
+        let stamp = i128::from(object.stamp) - i128::from(START);
+        self.trace.line(at, &format!("{by} {change:?} {bucket}/{key} {size} B {digest} stamped {stamp}"));
+        let event =
+            StoreEvent { at: now, bucket: bucket.to_owned(), key: key.to_owned(), change, object, by: by.to_owned() };
+        if let Some(Err(violation)) = self.observer.as_mut().map(|observer| observer(&event)) {
+            self.trace.line(at, &format!("VIOLATED {violation}"));
+            self.failures.push(violation);
+        }
+        self.events.push(event);
+    }
+}
+
+impl fmt::Debug for SimulatedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimulatedStore")
+    }
+}
