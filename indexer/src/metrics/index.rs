@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 use tidemark_search::api::{ProcessRole, StatusAnswer};
 
-use super::gauge;
+use super::gauge::gauge;
 
 /// The served index as gauges.
 pub(super) struct IndexCollector(pub(super) Box<dyn Fn() -> Option<StatusAnswer> + Send + Sync>);
