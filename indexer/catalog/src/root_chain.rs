@@ -1,11 +1,9 @@
 //! The root chain of a log.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tidemark_store::{Chain, ChainRecord, Entropy};
 use tidemark_wal::{Log, LogParameters, ParameterSchedule, ParameterSource, ParameterSourceError};
@@ -119,7 +117,7 @@ impl RootChain {
             Ok(registered.or(set))
         })
         .await?;
-        Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(how.into_inner())
     }
 
     /// Registers an index, or learns that it is another owner's. See [`RootState::register_index`].
@@ -131,7 +129,7 @@ impl RootChain {
     ) -> Result<RegistrationOutcome, CatalogError> {
         let how = Mutex::new(RegistrationOutcome::Known);
         self.step(|root| registered(root, name, index, adopt, &how)).await?;
-        Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(how.into_inner())
     }
 
     /// Takes the purged index of `owner` off the register. See [`RootState::purge_index`].
@@ -196,12 +194,12 @@ impl RootChain {
     }
 
     fn known(&self) -> Option<ChainRecord<RootState>> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.newest.lock().clone()
     }
 
     /// Remembers the newest record, so that no later answer goes back behind it.
     fn keep(&self, slot: ChainRecord<RootState>) -> ChainRecord<RootState> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.lock();
         if newest.as_ref().is_none_or(|known| known.number < slot.number) {
             *newest = Some(slot.clone());
         }
@@ -218,7 +216,7 @@ fn registered(
     how: &Mutex<RegistrationOutcome>,
 ) -> Result<Option<RootState>, TransactionRejected> {
     let (registration, next) = root.register_index(name, index, adopt)?;
-    *how.lock().unwrap_or_else(PoisonError::into_inner) = registration;
+    *how.lock() = registration;
     // An index is written on behalf of a log that can be told from others.
     Ok(next.or_else(|| root.id.is_none().then(|| root.clone())))
 }

@@ -6,6 +6,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tidemark_store::{ChainRecord, Clock, Store, StoreError, StoreSecond};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -25,8 +26,12 @@ pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_mins(1);
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How many hasty take-overs in a row go without a wait.
 const MAX_IMMEDIATE_TAKEOVERS: u32 = 2;
+/// The wait before the first hasty take-over that is not immediate; it doubles with each further one in a row.
+const MIN_TAKEOVER_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait before a hasty take-over.
 const MAX_TAKEOVER_BACKOFF: Duration = Duration::from_secs(30);
+/// How often the wait doubles before it is [`MAX_TAKEOVER_BACKOFF`].
+const TAKEOVER_BACKOFF_STEPS: usize = 5;
 
 /// Why a candidate waits. It is ready all the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,8 +240,7 @@ impl WriterCandidate<'_> {
             return Ok(CandidateStep::Take { hasty });
         }
         self.backed_off = Some(state.epoch);
-        let share = f64::from(u16::from_be_bytes(self.chain.entropy().bytes())) / f64::from(u16::MAX);
-        let wait = wait.mul_f64(0.5 + share / 2.0);
+        let wait = self.chain.entropy().jittered(wait);
         Ok(CandidateStep::Wait(StandbyReason::BackingOff { wait }, wait))
     }
 
@@ -265,12 +269,15 @@ impl WriterCandidate<'_> {
     }
 }
 
-/// How long to wait before a take-over that follows others in haste: doubled each time.
+/// How long to wait before a take-over that follows others in haste.
 fn wait_before(hasty_takeovers: u32) -> Duration {
-    match hasty_takeovers.checked_sub(MAX_IMMEDIATE_TAKEOVERS) {
-        None => Duration::ZERO,
-        Some(excess) => Duration::from_secs(1 << excess.min(5)).min(MAX_TAKEOVER_BACKOFF),
-    }
+    let Some(excess) = hasty_takeovers.checked_sub(MAX_IMMEDIATE_TAKEOVERS) else { return Duration::ZERO };
+    let backoff = ExponentialBuilder::new()
+        .with_min_delay(MIN_TAKEOVER_BACKOFF)
+        .with_max_delay(MAX_TAKEOVER_BACKOFF)
+        .with_max_times(TAKEOVER_BACKOFF_STEPS);
+    // The iterator ends after its last step, so that a high count costs no more than a low one.
+    backoff.build().nth(excess as usize).unwrap_or(MAX_TAKEOVER_BACKOFF)
 }
 
 /// The right to publish in an index, held until it is released or another writer takes over.
@@ -383,5 +390,16 @@ fn ended_by(error: &PublishError) -> Option<LeaseEnd> {
         PublishError::Fenced { by, .. } => Some(LeaseEnd::Fenced { by: *by }),
         PublishError::Unknown { key, why } => Some(LeaseEnd::Unknown { key: key.clone(), why: why.clone() }),
         PublishError::Rejected(_) | PublishError::Chain(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hasty_takeovers_wait_longer_each_time_up_to_the_longest() {
+        let waits = [0, 1, 2, 3, 4, 5, 6, 7, 8, u32::MAX].map(|count| wait_before(count).as_secs());
+        assert_eq!(waits, [0, 0, 1, 2, 4, 8, 16, 30, 30, 30]);
     }
 }

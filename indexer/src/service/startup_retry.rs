@@ -67,7 +67,7 @@ where
         }
         pod.set_failure(OPENING, &failure);
         let pause = pauses.next().unwrap_or(MAX_BACKOFF);
-        let wait = jittered(pause_after(&failure, pause), entropy);
+        let wait = entropy.jittered(pause_after(&failure, pause));
         tracing::error!(reason = ?failure.to_cause().reason, ?wait, "{failure}; retrying");
         if stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return Ok(());
@@ -89,12 +89,6 @@ fn pause_after(failure: &ServiceError, pause: Duration) -> Duration {
         Reason::CredentialsMissing => pause.min(MAX_LOCAL_BACKOFF),
         _ => pause,
     }
-}
-
-/// Between half of `pause` and all of it.
-fn jittered(pause: Duration, entropy: &Entropy) -> Duration {
-    let share = f64::from(u16::from_be_bytes(entropy.bytes())) / f64::from(u16::MAX);
-    pause.mul_f64(0.5 + share / 2.0)
 }
 
 /// Whether the process must end: another one has taken over, or the outcome of a write is unknown.
