@@ -9,11 +9,10 @@ use tidemark_store::{Chain, ChainRecord, Entropy};
 use tidemark_wal::{Log, LogParameters, ParameterSchedule, ParameterSource, ParameterSourceError};
 
 use crate::{
-    cursor::Cursor,
     error::{CatalogError, TransactionRejected},
     identity::{IndexOwner, LogClaim, LogId},
     names::Generation,
-    root::{FeedConsumer, IndexRegistration, LogCleaner, RegistrationOutcome, RootState},
+    root::{IndexRegistration, RegistrationOutcome, RootState},
 };
 
 /// The records below `<log>/.tidemark/root/`, which sorts before every token. Cheap to clone; clones share the newest
@@ -101,7 +100,8 @@ impl RootChain {
         self.step_from(head, |root| Ok(root.record_probes(&values))).await
     }
 
-    /// [`Self::ensure`] and [`Self::register_index`] in one record. `head` is the chain's head as it was just read.
+    /// Sets the parameters as [`Self::ensure`] does, and registers an index, or learns that it is another owner's: both in one
+    /// record. `head` is the chain's head as it was just read. See [`RootState::register_index`].
     pub async fn register(
         &self,
         head: Option<ChainRecord<RootState>>,
@@ -117,18 +117,6 @@ impl RootChain {
             Ok(registered.or(set))
         })
         .await?;
-        Ok(how.into_inner())
-    }
-
-    /// Registers an index, or learns that it is another owner's. See [`RootState::register_index`].
-    pub async fn register_index(
-        &self,
-        name: &str,
-        index: &IndexRegistration,
-        adopt: Option<&str>,
-    ) -> Result<RegistrationOutcome, CatalogError> {
-        let how = Mutex::new(RegistrationOutcome::Known);
-        self.step(|root| registered(root, name, index, adopt, &how)).await?;
         Ok(how.into_inner())
     }
 
@@ -151,21 +139,6 @@ impl RootChain {
         to: &Generation,
     ) -> Result<(), CatalogError> {
         self.step(|root| Ok(root.unregister_lost_index(name, owner, last, to))).await.map(drop)
-    }
-
-    /// Makes `cleaner` the one cleaner of the log.
-    pub async fn set_cleaner(&self, cleaner: &LogCleaner) -> Result<(), CatalogError> {
-        self.step(|root| root.set_cleaner(cleaner)).await.map(drop)
-    }
-
-    /// Raises the log floor.
-    pub async fn raise_floor(&self, to: Cursor) -> Result<(), CatalogError> {
-        self.step(|root| root.raise_floor(to)).await.map(drop)
-    }
-
-    /// Registers a consumer.
-    pub async fn register_consumer(&self, name: &str, consumer: &FeedConsumer) -> Result<(), CatalogError> {
-        self.step(|root| root.register_consumer(name, consumer)).await.map(drop)
     }
 
     /// Appends what `transaction` makes of the head, unless it leaves it as it is.

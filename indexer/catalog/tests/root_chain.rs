@@ -79,12 +79,15 @@ async fn two_owners_race_for_one_prefix_and_one_of_them_gets_it() {
     let stage = Stage::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     let (ours, theirs) = (index("a"), index("b"));
-    let (first, second) = tokio::join!(a.register_index("main", &ours, None), b.register_index("main", &theirs, None));
+    let five = seconds(5);
+    let (first, second) =
+        tokio::join!(a.register(None, &five, "main", &ours, None), b.register(None, &five, "main", &theirs, None));
     assert!(first.is_ok() != second.is_ok());
     let (winner, loser) = if first.is_ok() { (ours, theirs) } else { (theirs, ours) };
-    assert_eq!(a.register_index("main", &winner, None).await.unwrap(), RegistrationOutcome::Known);
+    let head = a.head().await.unwrap();
+    assert_eq!(a.register(head, &five, "main", &winner, None).await.unwrap(), RegistrationOutcome::Known);
     let adopt = winner.owner.id();
-    let adopted = b.register_index("main", &loser, Some(adopt)).await.unwrap();
+    let adopted = b.register(b.head().await.unwrap(), &five, "main", &loser, Some(adopt)).await.unwrap();
     assert_eq!(adopted, RegistrationOutcome::Adopted { from: winner.owner.clone() });
     assert_eq!(a.state().await.unwrap().indexes["main"], loser);
 }
