@@ -448,34 +448,15 @@ fn check<S: ChainState>(before: Option<&S>, state: &S) -> Result<(), InvariantVi
 #[cfg(test)]
 mod tests {
     use object_store::memory::InMemory;
-    use serde::{Deserialize, Serialize};
 
     use super::*;
-
-    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-    struct Numbers(Vec<u64>);
-
-    impl ChainState for Numbers {
-        type Rejection = std::convert::Infallible;
-
-        const FORMAT: u32 = 1;
-
-        fn apply_store_time(&mut self, _: StoreSecond) {}
-
-        fn check_state(&self) -> Result<(), InvariantViolation> {
-            Ok(())
-        }
-
-        fn check_transition(&self, _: &Self) -> Result<(), InvariantViolation> {
-            Ok(())
-        }
-    }
+    use crate::chain::testing::AscendingNumbers;
 
     #[tokio::test(start_paused = true)]
     async fn a_record_that_nobody_could_read_is_never_written() {
         let store = Store::over(Arc::new(InMemory::new()), url::Url::parse("memory:///").unwrap());
-        let chain = Chain { limit: 600, ..Chain::<Numbers>::new(store, Entropy::seeded(1)) };
-        let state = |numbers: Vec<u64>| move |_: Option<&Numbers>| Ok(Some(Numbers(numbers.clone())));
+        let chain = Chain { limit: 600, ..Chain::<AscendingNumbers>::new(store, Entropy::seeded(1)) };
+        let state = |numbers: Vec<u64>| move |_: Option<&AscendingNumbers>| Ok(Some(AscendingNumbers(numbers.clone())));
         chain.append(None, state(vec![1, 2, 3])).await.unwrap();
         let refused = chain.append(None, state(vec![7; 600])).await.unwrap_err();
         assert!(matches!(refused, ChainError::TooLarge { limit: 600, .. }), "{refused}");
