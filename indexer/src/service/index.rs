@@ -23,7 +23,7 @@ use super::{
     error::ServiceError,
     purge_request::{PurgeRequest, was_purged},
     serve::{listen_on, serve},
-    startup_retry::{OPENING, StartupMode, retry_until_ok},
+    startup_retry::{OPENING, StartupMode, StartupRetry},
     stores::{OpenStores, PodStores},
     supervise::TaskSupervisor,
 };
@@ -149,15 +149,17 @@ impl IndexService {
         if let Some(listener) = listener {
             serve(&mut tasks, listener, task.server(&stop));
         }
-        tasks.start("ingest", async move {
-            let attempt = || Box::pin(task.attempt(&stop));
-            Box::pin(retry_until_ok(task.options.startup, &task.pod, &task.entropy, &stop, attempt)).await
-        });
+        tasks.start_retried("ingest", task.retry(), move |stop| Arc::clone(&task).attempt(stop));
         tasks.join().await
     }
 }
 
 impl IndexTask {
+    /// Retries the attempts of this task.
+    fn retry(&self) -> StartupRetry {
+        StartupRetry { mode: self.options.startup, pod: self.pod.clone(), entropy: self.entropy.clone() }
+    }
+
     fn server(&self, stop: &CancellationToken) -> HttpServer {
         let (options, metrics) = (ServerOptions::default(), MetricsRegistry::new());
         metrics.register(Box::new(self.options.stores.requests()));
@@ -171,7 +173,7 @@ impl IndexTask {
     }
 
     /// Indexes until the ingest ends, or until a purge is requested.
-    async fn attempt(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+    async fn attempt(self: Arc<Self>, stop: CancellationToken) -> Result<(), ServiceError> {
         let working = stop.child_token();
         let mut index = Box::pin(self.index(&working));
         let ended = tokio::select! {
@@ -190,7 +192,7 @@ impl IndexTask {
             ended if stop.is_cancelled() || !self.control.is_present().await => return ended,
             _ => {}
         }
-        self.remove(stop).await
+        self.remove(&stop).await
     }
 
     /// Removes the index, and then waits for `stop`: a process that exits would be restarted.
