@@ -53,7 +53,7 @@ impl RootChain {
         Ok(self.head().await?.map(|head| head.state).unwrap_or_default())
     }
 
-    /// What tells the log from every other one, which never changes; `None` before the first record.
+    /// The identity of the log, which never changes; `None` before the first record.
     pub async fn id(&self) -> Result<Option<LogId>, CatalogError> {
         let known = self.known().and_then(|slot| slot.state.id);
         match known {
@@ -76,7 +76,7 @@ impl RootChain {
         Ok(self.state().await?.schedule())
     }
 
-    /// The first indexer sets the log's parameters; every later one must want the same. Refused, with both values named,
+    /// The first indexer sets the log's parameters; every later one must give the same. Refused, with both values named,
     /// if it does not.
     pub async fn ensure(&self, parameters: &LogParameters) -> Result<ParameterSchedule, CatalogError> {
         self.step(|root| root.ensure(parameters)).await?.schedule().ok_or_else(no_parameters)
@@ -180,7 +180,7 @@ impl RootChain {
     }
 }
 
-/// What a registration makes of the root; `how` hears how the index came to be registered.
+/// What a registration makes of the root; `how` gets how the index came to be registered.
 fn registered(
     root: &RootState,
     name: &str,
@@ -190,7 +190,7 @@ fn registered(
 ) -> Result<Option<RootState>, TransactionRejected> {
     let (registration, next) = root.register_index(name, index, adopt)?;
     *how.lock() = registration;
-    // An index is written on behalf of a log that can be told from others.
+    // A log gets its id before an index is written on its behalf.
     Ok(next.or_else(|| root.id.is_none().then(|| root.clone())))
 }
 

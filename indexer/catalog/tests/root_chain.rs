@@ -27,7 +27,7 @@ fn probed() -> BTreeMap<String, &'static str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_first_indexers_one_sets_the_parameters_and_the_other_is_told() {
+async fn of_two_first_indexers_one_sets_the_parameters_and_the_other_is_refused() {
     let stage = Stage::new();
     assert!(open(&stage, 0).schedule().await.unwrap_err().to_string().contains("--expiry"));
     let (a, b) = (open(&stage, 1), open(&stage, 2));
@@ -44,7 +44,7 @@ async fn of_two_first_indexers_one_sets_the_parameters_and_the_other_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_holds_from_its_records_store_time_on_whoever_reads_it_and_when() {
+async fn a_change_holds_from_its_records_store_time_on_for_every_reader() {
     let stage = Stage::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     a.ensure(&seconds(600)).await.unwrap();
@@ -56,7 +56,7 @@ async fn a_change_holds_from_its_records_store_time_on_whoever_reads_it_and_when
     for reader in [&a, &b, &open(&stage, 3)] {
         assert_eq!(reader.schedule().await.unwrap(), set);
     }
-    // A later record, by somebody who read the change, says the same date.
+    // A later record, by a process that read the change, says the same date.
     advance(Duration::from_secs(5000)).await;
     b.record_probes(b.head().await.unwrap(), &probed()).await.unwrap();
     assert_eq!(open(&stage, 4).schedule().await.unwrap(), set);

@@ -19,8 +19,8 @@ const MIN_ENTRY_BYTES: u64 = 4 * 1024;
 
 /// Entries in token order, as a listing shows them; ends after the first error.
 ///
-/// The store's listing retries each page and resumes behind the last key. An error here means that it gave up: whoever
-/// reads the listing starts a new one from the published cursor.
+/// The store's listing retries each page and resumes behind the last key. An error here means that it gave up: the
+/// reader of the listing starts a new one from the published cursor.
 pub(crate) type EntryListing = BoxStream<'static, Result<ListedEntry, StoreError>>;
 
 /// An entry as records, with its share of the memory for entries, which it returns when it is dropped.
@@ -159,7 +159,7 @@ struct EntryFetcher {
 }
 
 impl EntryFetcher {
-    /// The entry with all its operations; `None` if somebody deleted it after it was listed.
+    /// The entry with all its operations; `None` if it was deleted after it was listed.
     async fn fetch(&self, listed: ListedEntry) -> Option<ResolvedEntry> {
         let mut attempt = 0;
         let call = || {

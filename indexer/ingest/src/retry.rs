@@ -101,7 +101,7 @@ impl Retrier {
     }
 
     fn send(&self, event: RetryEvent) {
-        // Without a receiver the ingest has ended, and nobody reads its status any more.
+        // Without a receiver the ingest has ended, and its status is not read any more.
         let _ = self.events.send(event);
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn small_batches() -> IngestOptions {
     IngestOptions { batch_records: 6, chunk: 4, fetches: 3, ..IngestOptions::default() }
 }
 
-/// A process that runs an ingest; it dies when this is dropped.
+/// A process that runs an ingest; it ends when this is dropped.
 pub(crate) struct RunningIngest {
     stop: CancellationToken,
     task: AbortOnDropHandle<Result<(), IngestError>>,
@@ -188,7 +188,7 @@ impl IngestWorld {
         self.stop(running).await;
     }
 
-    /// A process runs until this request of its, and dies; gives whether it came so far within some minutes.
+    /// A process runs until its request of this number, and ends there; gives whether it got that far within some minutes.
     pub(crate) async fn run_until_request(&self, request: u64) -> bool {
         let at = self.bucket.requests() + request;
         self.bucket.die_at(Some(at));

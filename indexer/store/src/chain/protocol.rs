@@ -264,7 +264,7 @@ impl<S: ChainState> Chain<S> {
         for (attempt, pause) in self.backoff(MAX_ATTEMPTS).build().enumerate() {
             match self.store.create(&key, bytes.clone(), &UserMetadata::new()).await {
                 Create::Committed => return self.confirm(number, &bytes, state).await.map(Some),
-                // Only its bytes tell whose the slot is: a create that the network carried to the store twice is answered
+                // Only its bytes show whose the slot is: a create that the network carried to the store twice is answered
                 // as lost although the first of the two landed.
                 Create::Lost => {}
                 // A refusal is an answer: nothing of ours is on its way.
@@ -277,7 +277,7 @@ impl<S: ChainState> Chain<S> {
                 Ok(SlotHolder::Ours) => return self.confirm(number, &bytes, state).await.map(Some),
                 Ok(SlotHolder::Theirs) => return Ok(None),
                 Ok(SlotHolder::Trimmed) => break,
-                Ok(SlotHolder::Nobody) => {}
+                Ok(SlotHolder::None) => {}
                 Err(error) => why = error.to_string(),
             }
             sleep(pause).await;
@@ -293,7 +293,7 @@ impl<S: ChainState> Chain<S> {
             Some(object) if object.body.as_ref() == Some(bytes) => SlotHolder::Ours,
             _ if trimmed => SlotHolder::Trimmed,
             Some(_) => SlotHolder::Theirs,
-            None => SlotHolder::Nobody,
+            None => SlotHolder::None,
         })
     }
 
@@ -429,7 +429,7 @@ enum SlotHolder {
     /// Nothing, or another record; ours may have been there before, since the slot was trimmed meanwhile.
     Trimmed,
     /// Nothing.
-    Nobody,
+    None,
 }
 
 /// 0 for names that are not a boundary's.
