@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use crate::{options::IngestOptions, record::OperationRecord, retry::Retrier, task};
+use crate::{options::IngestOptions, record::OperationRecord, retry::StageRetrier, task};
 
 /// Attempts to read a listed entry that is absent before it counts as deleted.
 const ABSENT_ATTEMPTS: u32 = 5;
@@ -35,7 +35,7 @@ pub(crate) struct FetchedEntry {
 #[derive(Clone, Debug)]
 pub(crate) struct EntryReader {
     reader: LogReader,
-    retrier: Retrier,
+    retrier: StageRetrier,
     fetches: usize,
     chunk: usize,
     entry_memory: u64,
@@ -43,7 +43,7 @@ pub(crate) struct EntryReader {
 }
 
 impl EntryReader {
-    pub(crate) fn new(reader: LogReader, retrier: Retrier, options: &IngestOptions) -> Self {
+    pub(crate) fn new(reader: LogReader, retrier: StageRetrier, options: &IngestOptions) -> Self {
         Self {
             reader,
             retrier,
@@ -155,7 +155,7 @@ async fn forward(
 struct EntryFetcher {
     reader: LogReader,
     schedule: ParameterSchedule,
-    retrier: Retrier,
+    retrier: StageRetrier,
 }
 
 impl EntryFetcher {

@@ -34,7 +34,7 @@ use crate::{
 };
 use tidemark_crds::PodPhase;
 use tidemark_ingest::engine::IndexEngine;
-use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
+use tidemark_ingest::{IngestOptions, IngestRole, IngestStatus, LogIngester};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
@@ -240,7 +240,7 @@ impl IndexTask {
         let clock = Clock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
         let engine: Arc<dyn IndexEngine> = engine;
-        let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
+        let ingest = LogIngester { log, clock, root, chain, engine, identity, options, entropy, status };
         let ended = Box::pin(ingest.run(stop.clone())).await;
         drop(folder);
         if ended.is_err() && self.options.startup == StartupMode::WaitForDependencies {

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
-    Ingest, IngestError, IngestOptions, IngestStatus, LatestCommit,
+    IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester,
     engine::IndexEngine,
     model_engine::{IndexContents, ModelEngine},
 };
@@ -147,9 +147,9 @@ impl IngestWorld {
         (self.engine)(self.bucket.store("index"))
     }
 
-    fn ingest(&self, identity: &str) -> Ingest {
+    fn ingest(&self, identity: &str) -> LogIngester {
         let (log, chain) = (self.log(), self.chain());
-        Ingest {
+        LogIngester {
             clock: Clock::new(log.stores(), identity),
             root: RootChain::open(&log, self.entropy.clone()),
             engine: self.engine(),
