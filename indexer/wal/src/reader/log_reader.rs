@@ -150,6 +150,16 @@ impl LogReader {
         self.resolve(token, object, schedule.at(token.second())).await.map(Some)
     }
 
+    /// Judges an entry whose reading panicked with `message`, by the rule for a refused one. An error: try again.
+    pub fn judge_panic(&self, listed: &ListedEntry, message: &str) -> Result<ResolvedEntry, StoreError> {
+        let key = listed.token.to_string();
+        let url = self.log.entries.url().to_string();
+        let panic = StoreError::Refused { url, key: key.clone(), why: format!("reading it panicked: {message}") };
+        let info = ObjectInfo { key: key.clone(), time: listed.time, size: listed.size, etag: None };
+        let why = self.judge(&self.log.entries, &key, &info, panic)?;
+        Ok(unreadable(listed.token, &info, why))
+    }
+
     /// Reads an object, or judges it without being read.
     pub(super) async fn read(&self, store: &Store, key: &str, limit: u64) -> Result<ReadObject, StoreError> {
         match store.get(key, limit).await {
@@ -161,21 +171,32 @@ impl LogReader {
             Err(error) if is_refusal(&error) => {
                 let Some(info) = attributes(store, key).await else { return Err(error) };
                 let Some(info) = info else { return Ok(ReadObject::Absent) };
-                match self.refusals.record_refusal(store, key, info.time, &error) {
-                    Judgement::TryAgain => Err(error),
-                    Judgement::Unreadable => {
-                        tracing::warn!(key, %error, "an object is judged without being read");
-                        let reason = format!("the store refuses to give it: {error}");
-                        Ok(ReadObject::Refused { info, why: MalformedInput { reason } })
-                    }
-                    Judgement::TooMany => Err(StoreError::Failed {
-                        url: store.url().to_string(),
-                        key: key.to_owned(),
-                        why: format!("{error}; so many objects are refused within the hour that none is skipped"),
-                    }),
-                }
+                let why = self.judge(store, key, &info, error)?;
+                Ok(ReadObject::Refused { info, why })
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Why the object is judged without being read. `error`, if it is not yet.
+    fn judge(
+        &self,
+        store: &Store,
+        key: &str,
+        info: &ObjectInfo,
+        error: StoreError,
+    ) -> Result<MalformedInput, StoreError> {
+        match self.refusals.record_refusal(store, key, info.time, &error) {
+            Judgement::TryAgain => Err(error),
+            Judgement::Unreadable => {
+                tracing::warn!(key, %error, "an object is judged without being read");
+                Ok(MalformedInput { reason: format!("it was not given: {error}") })
+            }
+            Judgement::TooMany => Err(StoreError::Failed {
+                url: store.url().to_string(),
+                key: key.to_owned(),
+                why: format!("{error}; so many objects were refused within the hour that none is skipped any more"),
+            }),
         }
     }
 }

@@ -269,13 +269,7 @@ fn without_intent(
     body: Bytes,
     reason: MalformedInput,
 ) -> ResolvedEntry {
-    let decision = OutcomeDecision {
-        outcome,
-        evidence: None,
-        entry_time,
-        completed: None,
-        observations: Vec::new(),
-    };
+    let decision = OutcomeDecision { outcome, evidence: None, entry_time, completed: None, observations: Vec::new() };
     ResolvedEntry {
         token,
         entry_time,
