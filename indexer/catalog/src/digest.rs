@@ -77,6 +77,7 @@ fn outcome_code(outcome: Outcome) -> u8 {
         Outcome::Duplicate => 5,
         Outcome::Fenced => 6,
         Outcome::Expired => 7,
+        Outcome::Unreadable => 8,
     }
 }
 

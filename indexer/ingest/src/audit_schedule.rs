@@ -25,7 +25,7 @@ pub(crate) struct AuditSchedule {
     first_horizon: Option<StoreSecond>,
     levels: Vec<AuditLevel>,
     /// The audits that have listed their seconds and not yet resolved all aborted operations, by the level's age.
-    unfinished: BTreeMap<Duration, AbortedScan>,
+    unfinished: BTreeMap<Duration, UnsettledScan>,
     /// Counts the rounds, so that each level is first in its turn.
     turns: usize,
 }
@@ -45,7 +45,7 @@ pub(crate) struct DueAudit {
 
 /// How far an audit has come with the aborted operations of its seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AbortedScan {
+pub(crate) struct UnsettledScan {
     /// The seconds that were listed.
     pub(crate) seconds: Range<StoreSecond>,
     /// See [`DueAudit::written_before`].
@@ -89,13 +89,13 @@ impl AuditSchedule {
     }
 
     /// The scan of a level that [`AuditSchedule::interrupt`] kept, if it begins at `start`.
-    pub(crate) fn resume(&mut self, level: usize, start: StoreSecond) -> Option<AbortedScan> {
+    pub(crate) fn resume(&mut self, level: usize, start: StoreSecond) -> Option<UnsettledScan> {
         let scan = self.unfinished.remove(&self.levels.get(level)?.age)?;
         (scan.seconds.start == start).then_some(scan)
     }
 
     /// Keeps a scan that is not finished.
-    pub(crate) fn interrupt(&mut self, level: usize, scan: AbortedScan) {
+    pub(crate) fn interrupt(&mut self, level: usize, scan: UnsettledScan) {
         if let Some(level) = self.levels.get(level) {
             self.unfinished.insert(level.age, scan);
         }

@@ -39,6 +39,11 @@ impl BatchLimits {
     pub(crate) fn new(options: &IngestOptions) -> Self {
         Self { max_records: options.batch_records, max_age: options.batch_age, segment_memory: options.segment_memory }
     }
+
+    /// With `halvings` times half as many records.
+    pub(crate) fn halved(self, halvings: u32) -> Self {
+        Self { max_records: (self.max_records >> halvings).max(1), ..self }
+    }
 }
 
 /// What a sidecar says of the records that it marks as corrected.

@@ -62,6 +62,7 @@ mod retry;
 mod segment_upload;
 mod status;
 mod task;
+mod whole_seconds;
 
 pub use cause::{FailureCause, ToCause};
 pub use error::IngestError;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     audit::LogAuditor,
     audit_schedule::AuditSchedule,
-    batch::RecordBatch,
+    batch::RecordBatch, TAIL_ATTEMPTS,
     compaction::IndexCompactor,
     entry_stream::{EntryListing, EntryReader, FetchedEntry},
     error::IngestError,
@@ -19,6 +19,7 @@ use crate::{
     publisher::Publisher,
     retry::{RetryBackoff, RetryFailure},
     status::IngestStatusTracker,
+    whole_seconds::WholeSeconds,
 };
 
 /// The pause after a pass that found entries.
@@ -79,14 +80,20 @@ impl IngestPipeline {
         loop {
             match self.run_pass().await {
                 Ok(found) => {
+                    self.publisher.restore_batch_limit();
                     self.tracker.mark_caught_up();
+                    if !self.audit.is_failing() {
+                        self.tracker.clear_error();
+                    }
                     backoff.reset();
                     interval = if found { BUSY_INTERVAL } else { (interval + BUSY_INTERVAL).min(MAX_IDLE_INTERVAL) };
                     self.sleep(interval).await;
                 }
                 Err(failure) if failure.is_retryable() => {
-                    // The next pass reads the batch again, from the published cursor.
+                    // The next pass reads the batch again, from the published cursor: less of it, so that what precedes the
+                    // failure is soon published and not read again and again.
                     self.publisher.discard_unpublished();
+                    self.publisher.lower_batch_limit();
                     self.tracker.end_pass(false);
                     self.tracker.set_error(RetryFailure::new("indexing", &failure));
                     backoff.sleep().await;
@@ -123,9 +130,15 @@ impl IngestPipeline {
             // Without a compaction the index stays correct, so that the pass continues.
             self.tracker.set_error(RetryFailure::new("compacting", &failure));
         }
-        match &self.sealed {
-            Some(sealed) => self.audit.run(&mut self.publisher, sealed).await,
-            None => Ok(()),
+        let Some(sealed) = &self.sealed else { return Ok(()) };
+        match self.audit.run(&mut self.publisher, sealed).await {
+            Err(failure) if failure.is_retryable() => {
+                // What an audit cannot read is audited later; the tail must not wait for it.
+                self.publisher.discard_unpublished();
+                self.tracker.set_error(RetryFailure::new("auditing", &failure));
+                Ok(())
+            }
+            audited => audited,
         }
     }
 
@@ -173,16 +186,23 @@ impl IngestPipeline {
     /// Publishes everything from the cursor up to the horizon, in batches. Gives whether there were entries.
     async fn drain(&mut self, sealed: &SealedHorizon, listing: EntryListing) -> Result<bool, IngestError> {
         self.tracker.begin_pass(sealed.horizon);
-        let mut entries = self.entries.fetch(listing, &sealed.schedule);
+        let mut entries = self.entries.fetch(listing, &sealed.schedule, TAIL_ATTEMPTS);
         let mut batch = self.publisher.begin_batch();
-        let mut found = false;
-        loop {
-            let fetched = entries.next_chunk().await?;
-            if fetched.is_empty() {
-                break;
-            }
-            found = true;
-            let (before, after) = split_at_boundary(&batch, fetched);
+        let (mut seconds, mut found, mut more) = (WholeSeconds::default(), false, true);
+        while more {
+            let fetched = match entries.next_chunk().await {
+                Ok(fetched) => fetched,
+                Err(failure) => {
+                    if batch.len() > 0 && seconds.batch_is_whole() {
+                        self.publish_up_to_newest(batch, sealed.horizon).await?;
+                    }
+                    return Err(failure.into());
+                }
+            };
+            more = !fetched.is_empty();
+            found |= more;
+            let ready = if more { seconds.push(fetched) } else { seconds.finish() };
+            let (before, after) = split_at_boundary(&batch, ready);
             self.add(&mut batch, before).await?;
             if !after.is_empty() {
                 batch = self.next_batch(batch, sealed.horizon).await?;
@@ -206,11 +226,16 @@ impl IngestPipeline {
 
     /// Publishes a full batch and begins the next one. All entries of its last second are in it.
     async fn next_batch(&mut self, batch: RecordBatch, horizon: StoreSecond) -> Result<RecordBatch, IngestError> {
-        let to = batch.newest().map_or(self.publisher.cursor().second(), StoreSecond::next);
-        self.publisher.publish(batch, to, horizon).await?;
+        self.publish_up_to_newest(batch, horizon).await?;
         self.run_maintenance().await?;
         // Only now: maintenance publishes corrections, which take the next seqs.
         Ok(self.publisher.begin_batch())
+    }
+
+    /// Publishes a batch that has all entries of its newest second.
+    async fn publish_up_to_newest(&mut self, batch: Batch, horizon: StoreSecond) -> Result<(), IngestError> {
+        let to = batch.newest().map_or(self.publisher.cursor().second(), StoreSecond::next);
+        self.publisher.publish(batch, to, horizon).await
     }
 
     /// Publishes the last batch of a pass, with the cursor at the horizon.

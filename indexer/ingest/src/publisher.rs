@@ -20,11 +20,16 @@ use crate::{
     status::IngestStatusTracker,
 };
 
+/// How often the limit of records in a batch is halved at most: from a hundred thousand to a hundred.
+const MAX_HALVINGS: u32 = 10;
+
 /// Publishes in the name of the lease's holder. All that it remembers can be dropped at any time: the chain has it.
 pub(crate) struct Publisher {
     writer_lease: WriterLease,
     uploader: SegmentUploader,
     limits: BatchLimits,
+    /// How often the limit of records was halved since a pass succeeded.
+    halvings: u32,
     tracker: IngestStatusTracker,
     retrier: StageRetrier,
     /// The published index, once it is open.
@@ -41,7 +46,16 @@ impl Publisher {
         retrier: StageRetrier,
     ) -> Self {
         tracker.set_manifest(writer_lease.manifest());
-        Self { writer_lease, uploader, limits, tracker, retrier, lookup: None, resolver: RecordResolver::default() }
+        Self {
+            writer_lease,
+            uploader,
+            limits,
+            halvings: 0,
+            tracker,
+            retrier,
+            lookup: None,
+            resolver: RecordResolver::default(),
+        }
     }
 
     /// The manifest that was published last.
@@ -59,7 +73,7 @@ impl Publisher {
 
     /// An empty batch, which continues the published seqs.
     pub(crate) fn begin_batch(&self) -> RecordBatch {
-        RecordBatch::new(&self.uploader, self.manifest().next_seq, self.limits)
+        RecordBatch::new(&self.uploader, self.manifest().next_seq, self.limits.halved(self.halvings))
     }
 
     /// Adds `records` to `batch`, resolved against the published index.
@@ -123,6 +137,16 @@ impl Publisher {
     /// Forgets the records that were added to batches and are not published.
     pub(crate) fn discard_unpublished(&mut self) {
         self.resolver.clear();
+    }
+
+    /// Batches are half as long from now on.
+    pub(crate) fn lower_batch_limit(&mut self) {
+        self.halvings = (self.halvings + 1).min(MAX_HALVINGS);
+    }
+
+    /// Batches are as long as the options say again.
+    pub(crate) fn restore_batch_limit(&mut self) {
+        self.halvings = 0;
     }
 
     /// Releases the lease, so that another process need not wait until it expires.

@@ -77,6 +77,7 @@ fn operations(encoder: &mut DescriptorEncoder, status: &StatusAnswer) -> Result<
         ("duplicate", counts.duplicate),
         ("fenced", counts.fenced),
         ("expired", counts.expired),
+        ("unreadable", counts.unreadable),
         ("pending", counts.pending),
     ] {
         ConstGauge::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;

@@ -125,6 +125,7 @@ fn outcomes(counts: &OutcomeCounts) -> Markup {
         (Outcome::Duplicate, counts.duplicate),
         (Outcome::Fenced, counts.fenced),
         (Outcome::Expired, counts.expired),
+        (Outcome::Unreadable, counts.unreadable),
     ];
     html! {
         section.card {
