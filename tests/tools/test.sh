@@ -86,15 +86,16 @@ go_lane &
 package_lane &
 step "format" cargo fmt --all --check
 if step "build" tests/tools/programs.sh; then
-    TIDEMARK_PROGRAM="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug/tidemark"
+    TIDEMARK_PROGRAM="$(programs_of demo)/tidemark"
     export TIDEMARK_PROGRAM
     test_lane &
     cluster_lane &
-    # The image is of the programs that are built already.
-    built="$(dirname "$TIDEMARK_PROGRAM")"
-    # The build of the tests has the feature `demo` on.
-    if step "image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev &&
-        step "demo image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev demo; then : >"$STEPS/image.ok"; fi
+    # The images are of the programs that are built already.
+    image_tools="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug"
+    if step "image" env BINARIES="$(programs_of product)" IMAGE_TOOLS="$image_tools" tests/tools/image.sh dev &&
+        step "demo image" env BINARIES="$(programs_of demo)" IMAGE_TOOLS="$image_tools" tests/tools/image.sh dev demo; then
+        : >"$STEPS/image.ok"
+    fi
     done_with image
 fi
 wait
