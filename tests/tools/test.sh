@@ -54,13 +54,13 @@ test_lane() {
 
 # The lane of the tests that need a cluster.
 cluster_lane() {
-    # Beside other tests, or three at a time, queries time out that a quiet machine answers: seen in `failures`.
+    # Beside other tests queries time out that a quiet machine answers: seen in `failures`.
     after go packages image tests
     local program
     program="$(program_named cluster)"
     if [ -e "$STEPS/containerd" ] && [ -e "$STEPS/image.ok" ]; then
         export_built
-        CLUSTERS="${CLUSTERS:-2}" CLUSTER_PROGRAM="$program" tests/tools/cluster-tests.sh
+        CLUSTER_PROGRAM="$program" tests/tools/cluster-tests.sh
     else
         "$program" --list --ignored --format terse | grep -c ': test$' >"$STEPS/uncounted"
     fi
