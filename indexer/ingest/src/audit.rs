@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use crate::{
     audit_schedule::{AbortedScan, AuditSchedule, DueAudit},
-    batch::{Batch, PredecessorMap, PredecessorRecord},
-    engine::{AbortedOperation, AbortedQuery, EngineError, Lookup},
+    batch::{PredecessorMap, PredecessorRecord, RecordBatch},
+    engine::{AbortedOperation, AbortedQuery, EngineError, IndexLookup},
     entry_stream::EntryReader,
     error::IngestError,
     horizon::SealedHorizon,
@@ -37,12 +37,12 @@ const TIME_SLICE: Duration = Duration::from_secs(1);
 
 /// Finds what became visible late.
 #[derive(Debug)]
-pub(crate) struct Audit {
+pub(crate) struct LogAuditor {
     entries: EntryReader,
     schedule: AuditSchedule,
 }
 
-impl Audit {
+impl LogAuditor {
     pub(crate) fn new(entries: EntryReader, schedule: AuditSchedule) -> Self {
         Self { entries, schedule }
     }
@@ -163,7 +163,7 @@ impl Audit {
     }
 }
 
-fn supersede_predecessors(batch: &mut Batch, records: &[OperationRecord], predecessors: &PredecessorMap) {
+fn supersede_predecessors(batch: &mut RecordBatch, records: &[OperationRecord], predecessors: &PredecessorMap) {
     for record in records {
         let operation = (record.token, record.op);
         if let Some(predecessor) = predecessors.get(&operation) {
@@ -192,7 +192,7 @@ fn entries_of(aborted: &[AbortedOperation]) -> Vec<ListedEntry> {
 }
 
 /// The entries among `listed` of which the index has no record.
-async fn unknown_entries(listed: Vec<ListedEntry>, lookup: &dyn Lookup) -> Result<Vec<ListedEntry>, EngineError> {
+async fn unknown_entries(listed: Vec<ListedEntry>, lookup: &dyn IndexLookup) -> Result<Vec<ListedEntry>, EngineError> {
     let tokens: Vec<_> = listed.iter().map(|listed| listed.token).collect();
     let recorded = lookup.recorded_outcomes(&tokens).await?;
     let unknown = listed.into_iter().zip(recorded).filter(|(_, records)| records.is_empty());

@@ -8,15 +8,15 @@ use tidemark_wal::{Evidence, Outcome, Token};
 use tokio::time::Instant;
 
 use crate::{
-    engine::{EngineError, Lookup, RecordMarks},
+    engine::{EngineError, IndexLookup, RecordMarks},
     options::IngestOptions,
     record::OperationRecord,
-    resolve::Resolver,
+    resolve::RecordResolver,
     segment_upload::{SegmentUploader, SegmentWriter},
 };
 
 /// Records that are published together, with the marks that they cause.
-pub(crate) struct Batch {
+pub(crate) struct RecordBatch {
     segments: SegmentWriter,
     seqs: Range<u64>,
     marks: RecordMarks,
@@ -67,7 +67,7 @@ pub(crate) struct SealedBatch {
     pub(crate) corrected: CorrectedTotals,
 }
 
-impl Batch {
+impl RecordBatch {
     /// An empty batch whose first record gets `first_seq`.
     pub(crate) fn new(uploader: &SegmentUploader, first_seq: u64, limits: BatchLimits) -> Self {
         Self {
@@ -106,8 +106,8 @@ impl Batch {
     pub(crate) async fn push(
         &mut self,
         mut records: Vec<OperationRecord>,
-        resolver: &mut Resolver,
-        lookup: &dyn Lookup,
+        resolver: &mut RecordResolver,
+        lookup: &dyn IndexLookup,
     ) -> Result<(), EngineError> {
         for record in &mut records {
             record.seq = self.seqs.end;

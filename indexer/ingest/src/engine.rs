@@ -24,7 +24,7 @@ pub trait IndexEngine: Send + Sync + 'static {
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError>;
 
     /// Opens the segments and marks of `manifest` for look-ups. What is open already stays open.
-    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError>;
+    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError>;
 
     /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap.
     async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError>;
@@ -58,9 +58,9 @@ pub trait SegmentBuilder: Send {
 }
 
 /// Look-ups in the records below a manifest's cursor. Records that a later one corrects are left out, except by
-/// [`Lookup::recorded_outcomes`].
+/// [`IndexLookup::recorded_outcomes`].
 #[async_trait]
-pub trait Lookup: Send + Sync {
+pub trait IndexLookup: Send + Sync {
     /// What was decided of each of `tokens`, in their order: one item a record, by (op, seq); none for an unknown token.
     async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError>;
 

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use crate::{options::IngestOptions, record::OperationRecord, retry::Retrier, task};
+use crate::{options::IngestOptions, record::OperationRecord, retry::StageRetrier, task};
 
 /// Attempts to read a listed entry that is absent before it counts as deleted.
 const ABSENT_ATTEMPTS: u32 = 5;
@@ -19,8 +19,8 @@ const MIN_ENTRY_BYTES: u64 = 4 * 1024;
 
 /// Entries in token order, as a listing shows them; ends after the first error.
 ///
-/// The store's listing retries each page and resumes behind the last key. An error here means that it gave up: whoever
-/// reads the listing starts a new one from the published cursor.
+/// The store's listing retries each page and resumes behind the last key. An error here means that it gave up: the
+/// reader of the listing starts a new one from the published cursor.
 pub(crate) type EntryListing = BoxStream<'static, Result<ListedEntry, StoreError>>;
 
 /// An entry as records, with its share of the memory for entries, which it returns when it is dropped.
@@ -35,7 +35,7 @@ pub(crate) struct FetchedEntry {
 #[derive(Clone, Debug)]
 pub(crate) struct EntryReader {
     reader: LogReader,
-    retrier: Retrier,
+    retrier: StageRetrier,
     fetches: usize,
     chunk: usize,
     entry_memory: u64,
@@ -43,7 +43,7 @@ pub(crate) struct EntryReader {
 }
 
 impl EntryReader {
-    pub(crate) fn new(reader: LogReader, retrier: Retrier, options: &IngestOptions) -> Self {
+    pub(crate) fn new(reader: LogReader, retrier: StageRetrier, options: &IngestOptions) -> Self {
         Self {
             reader,
             retrier,
@@ -155,11 +155,11 @@ async fn forward(
 struct EntryFetcher {
     reader: LogReader,
     schedule: ParameterSchedule,
-    retrier: Retrier,
+    retrier: StageRetrier,
 }
 
 impl EntryFetcher {
-    /// The entry with all its operations; `None` if somebody deleted it after it was listed.
+    /// The entry with all its operations; `None` if it was deleted after it was listed.
     async fn fetch(&self, listed: ListedEntry) -> Option<ResolvedEntry> {
         let mut attempt = 0;
         let call = || {

@@ -17,8 +17,8 @@ use tidemark_wal::{Outcome, Token};
 
 use crate::{
     engine::{
-        AbortedOperation, AbortedQuery, EngineError, IndexEngine, Lookup, PackedSegment, RecordMarks, RecordedOutcome,
-        SegmentBuilder, SegmentFile,
+        AbortedOperation, AbortedQuery, EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks,
+        RecordedOutcome, SegmentBuilder, SegmentFile,
     },
     record::OperationRecord,
     record::{LatestCommit, WriterKey},
@@ -113,7 +113,7 @@ impl IndexEngine for ModelEngine {
         Ok(Box::<ModelBuilder>::default())
     }
 
-    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError> {
+    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
         Ok(Arc::new(ModelLookup::new(&self.contents(manifest).await?)))
     }
 
@@ -233,7 +233,7 @@ impl ModelLookup {
 }
 
 #[async_trait]
-impl Lookup for ModelLookup {
+impl IndexLookup for ModelLookup {
     async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
         let of = |token| self.outcomes.get(token).cloned().unwrap_or_default();
         Ok(tokens.iter().map(of).collect())

@@ -8,16 +8,16 @@ use tidemark_wal::Token;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    audit::Audit,
+    audit::LogAuditor,
     audit_schedule::AuditSchedule,
-    batch::Batch,
-    compaction::Compactor,
+    batch::RecordBatch,
+    compaction::IndexCompactor,
     entry_stream::{EntryListing, EntryReader, FetchedEntry},
     error::IngestError,
     horizon::SealedHorizon,
     mutants,
     publisher::Publisher,
-    retry::{Backoff, RetryFailure},
+    retry::{RetryBackoff, RetryFailure},
     status::IngestStatusTracker,
 };
 
@@ -31,13 +31,13 @@ const ADVANCE_INTERVAL: Duration = Duration::from_mins(1);
 const MAX_ESTIMATE_LAG: Duration = Duration::from_secs(2);
 
 /// The stages of the writer and the loop over them. All that it remembers can be dropped at any time: the chain has it.
-pub(crate) struct Pipeline {
+pub(crate) struct IngestPipeline {
     clock: Clock,
     root: RootChain,
     entries: EntryReader,
     publisher: Publisher,
-    audit: Audit,
-    compactor: Compactor,
+    audit: LogAuditor,
+    compactor: IndexCompactor,
     tracker: IngestStatusTracker,
     /// The horizon and the parameters of the last probe.
     sealed: Option<SealedHorizon>,
@@ -49,7 +49,7 @@ pub(crate) struct Pipeline {
     advanced: Option<Instant>,
 }
 
-impl Pipeline {
+impl IngestPipeline {
     pub(crate) fn new(
         (clock, root): (Clock, RootChain),
         entries: EntryReader,
@@ -61,8 +61,8 @@ impl Pipeline {
         Self {
             clock,
             root,
-            audit: Audit::new(entries.clone(), schedule),
-            compactor: Compactor::new(compaction),
+            audit: LogAuditor::new(entries.clone(), schedule),
+            compactor: IndexCompactor::new(compaction),
             entries,
             publisher,
             tracker,
@@ -75,7 +75,7 @@ impl Pipeline {
 
     /// Runs passes until one fails with an error that is not retryable. The future may be dropped at any time.
     pub(crate) async fn run(&mut self) -> Result<(), IngestError> {
-        let (mut backoff, mut interval) = (Backoff::new(), BUSY_INTERVAL);
+        let (mut backoff, mut interval) = (RetryBackoff::new(), BUSY_INTERVAL);
         loop {
             match self.run_pass().await {
                 Ok(found) => {
@@ -196,7 +196,7 @@ impl Pipeline {
         Ok(found)
     }
 
-    async fn add(&mut self, batch: &mut Batch, fetched: Vec<FetchedEntry>) -> Result<(), IngestError> {
+    async fn add(&mut self, batch: &mut RecordBatch, fetched: Vec<FetchedEntry>) -> Result<(), IngestError> {
         let Some(first) = fetched.first() else { return Ok(()) };
         let oldest = batch.oldest().unwrap_or(first.second);
         self.tracker.add_read(fetched.len() as u64, oldest, self.entries.reader().unrecognized_keys());
@@ -205,7 +205,7 @@ impl Pipeline {
     }
 
     /// Publishes a full batch and begins the next one. All entries of its last second are in it.
-    async fn next_batch(&mut self, batch: Batch, horizon: StoreSecond) -> Result<Batch, IngestError> {
+    async fn next_batch(&mut self, batch: RecordBatch, horizon: StoreSecond) -> Result<RecordBatch, IngestError> {
         let to = batch.newest().map_or(self.publisher.cursor().second(), StoreSecond::next);
         self.publisher.publish(batch, to, horizon).await?;
         self.run_maintenance().await?;
@@ -214,7 +214,7 @@ impl Pipeline {
     }
 
     /// Publishes the last batch of a pass, with the cursor at the horizon.
-    async fn finish(&mut self, batch: Batch, horizon: StoreSecond) -> Result<(), IngestError> {
+    async fn finish(&mut self, batch: RecordBatch, horizon: StoreSecond) -> Result<(), IngestError> {
         let to = mutants::cursor_bound(horizon);
         self.publisher.publish(batch, to, to).await?;
         self.advanced = Some(Instant::now());
@@ -239,7 +239,7 @@ impl Pipeline {
 /// The entries that belong to `batch`, and those that come after it: none unless it is full.
 ///
 /// A batch ends between two seconds, because the cursor counts whole seconds.
-fn split_at_boundary(batch: &Batch, mut fetched: Vec<FetchedEntry>) -> (Vec<FetchedEntry>, Vec<FetchedEntry>) {
+fn split_at_boundary(batch: &RecordBatch, mut fetched: Vec<FetchedEntry>) -> (Vec<FetchedEntry>, Vec<FetchedEntry>) {
     let Some(newest) = batch.newest().filter(|_| batch.is_full()) else {
         return (fetched, Vec::new());
     };

@@ -9,13 +9,13 @@ use tidemark_catalog::{CompactionResult, Cursor, Manifest, PublishError, Publish
 use tidemark_store::StoreSecond;
 
 use crate::{
-    batch::{Batch, BatchLimits, CorrectedTotals, SealedBatch},
-    engine::{EngineError, Lookup},
+    batch::{BatchLimits, CorrectedTotals, RecordBatch, SealedBatch},
+    engine::{EngineError, IndexLookup},
     error::IngestError,
     mutants,
     record::OperationRecord,
-    resolve::Resolver,
-    retry::Retrier,
+    resolve::RecordResolver,
+    retry::StageRetrier,
     segment_upload::SegmentUploader,
     status::IngestStatusTracker,
 };
@@ -26,10 +26,10 @@ pub(crate) struct Publisher {
     uploader: SegmentUploader,
     limits: BatchLimits,
     tracker: IngestStatusTracker,
-    retrier: Retrier,
+    retrier: StageRetrier,
     /// The published index, once it is open.
-    lookup: Option<Arc<dyn Lookup>>,
-    resolver: Resolver,
+    lookup: Option<Arc<dyn IndexLookup>>,
+    resolver: RecordResolver,
 }
 
 impl Publisher {
@@ -38,10 +38,10 @@ impl Publisher {
         uploader: SegmentUploader,
         limits: BatchLimits,
         tracker: IngestStatusTracker,
-        retrier: Retrier,
+        retrier: StageRetrier,
     ) -> Self {
         tracker.set_manifest(writer_lease.manifest());
-        Self { writer_lease, uploader, limits, tracker, retrier, lookup: None, resolver: Resolver::default() }
+        Self { writer_lease, uploader, limits, tracker, retrier, lookup: None, resolver: RecordResolver::default() }
     }
 
     /// The manifest that was published last.
@@ -58,18 +58,22 @@ impl Publisher {
     }
 
     /// An empty batch, which continues the published seqs.
-    pub(crate) fn begin_batch(&self) -> Batch {
-        Batch::new(&self.uploader, self.manifest().next_seq, self.limits)
+    pub(crate) fn begin_batch(&self) -> RecordBatch {
+        RecordBatch::new(&self.uploader, self.manifest().next_seq, self.limits)
     }
 
     /// Adds `records` to `batch`, resolved against the published index.
-    pub(crate) async fn add(&mut self, batch: &mut Batch, records: Vec<OperationRecord>) -> Result<(), EngineError> {
+    pub(crate) async fn add(
+        &mut self,
+        batch: &mut RecordBatch,
+        records: Vec<OperationRecord>,
+    ) -> Result<(), EngineError> {
         let lookup = self.lookup().await?;
         batch.push(records, &mut self.resolver, &*lookup).await
     }
 
     /// The published index.
-    pub(crate) async fn lookup(&mut self) -> Result<Arc<dyn Lookup>, EngineError> {
+    pub(crate) async fn lookup(&mut self) -> Result<Arc<dyn IndexLookup>, EngineError> {
         if let Some(lookup) = &self.lookup {
             return Ok(lookup.clone());
         }
@@ -81,7 +85,7 @@ impl Publisher {
     /// Publishes `batch` with the cursor at `to`, and opens the index that results.
     pub(crate) async fn publish(
         &mut self,
-        batch: Batch,
+        batch: RecordBatch,
         to: StoreSecond,
         horizon: StoreSecond,
     ) -> Result<(), IngestError> {

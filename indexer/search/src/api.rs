@@ -234,7 +234,7 @@ pub enum SortOrder {
 
 /// Which state of the index was searched; part of every answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct IndexPosition {
+pub struct IndexVersion {
     /// The generation of the index.
     pub generation: String,
     /// The number of its manifest.
@@ -257,7 +257,7 @@ pub struct SearchAnswer {
     pub histogram: Vec<HistogramBucket>,
     /// What was searched.
     #[serde(flatten)]
-    pub position: IndexPosition,
+    pub index_version: IndexVersion,
     /// The cursor of the next page; `null` on the last one.
     pub next: Option<String>,
 }
@@ -394,7 +394,7 @@ pub struct EntryAnswer {
     pub text: Option<String>,
     /// What was searched.
     #[serde(flatten)]
-    pub position: IndexPosition,
+    pub index_version: IndexVersion,
 }
 
 /// One operation of an entry, with the observations behind its outcome.
@@ -466,7 +466,7 @@ pub struct EntityAnswer {
     pub history: Vec<SearchHit>,
     /// What was searched.
     #[serde(flatten)]
-    pub position: IndexPosition,
+    pub index_version: IndexVersion,
     /// The cursor of the next page; `null` on the last one.
     pub next: Option<String>,
 }
@@ -479,7 +479,7 @@ pub struct StatusAnswer {
     pub horizon: Option<Timestamp>,
     /// What is served.
     #[serde(flatten)]
-    pub position: IndexPosition,
+    pub index_version: IndexVersion,
     /// How long the oldest sealed entry has been waiting to be published; 0 when none waits.
     pub lag_seconds: u64,
     /// Why the index is behind, when it is.

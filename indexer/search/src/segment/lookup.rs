@@ -16,7 +16,7 @@ use super::{
 };
 use tidemark_ingest::{
     LatestCommit, WriterKey,
-    engine::{AbortedOperation, AbortedQuery, EngineError, Lookup, RecordedOutcome},
+    engine::{AbortedOperation, AbortedQuery, EngineError, IndexLookup, RecordedOutcome},
 };
 
 /// An open manifest that answers on threads that may block.
@@ -33,7 +33,7 @@ impl ManifestLookup {
 }
 
 #[async_trait]
-impl Lookup for ManifestLookup {
+impl IndexLookup for ManifestLookup {
     async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
         let tokens = tokens.to_vec();
         self.run(move |view| tokens.iter().map(|token| view.recorded_outcomes(token)).collect()).await

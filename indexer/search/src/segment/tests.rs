@@ -9,7 +9,7 @@ use tidemark_wal::{Outcome, Token};
 use super::testing::{BEGIN, TestIndex, history, plain, token};
 use tidemark_ingest::{
     OperationRecord, WriterKey,
-    engine::{AbortedOperation, AbortedQuery, EngineError, IndexEngine, Lookup, RecordedOutcome},
+    engine::{AbortedOperation, AbortedQuery, EngineError, IndexEngine, IndexLookup, RecordedOutcome},
 };
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -17,7 +17,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Every question about every name of the history, and some names that it does not have.
-async fn answers_are_right(index: &TestIndex, lookup: &dyn Lookup) -> Result<(), TestCaseError> {
+async fn answers_are_right(index: &TestIndex, lookup: &dyn IndexLookup) -> Result<(), TestCaseError> {
     let records = &index.records;
     let corrected = |record: &OperationRecord| index.marks.corrected.contains(record.seq);
     let mut tokens: Vec<Token> = records.iter().map(|record| record.token).collect();

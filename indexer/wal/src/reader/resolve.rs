@@ -174,7 +174,7 @@ fn names_us(wanted: &DescriptorQuery<'_>, object: &StoredObject) -> Option<bool>
     Some(*token == wanted.token.to_string() && op.is_none_or(|op| *op == wanted.op.to_string()))
 }
 
-/// A descriptor is written once: whatever says that it is another operation's is right.
+/// A descriptor is written once: any sign that it belongs to another operation is right.
 fn on_immutable(wanted: &DescriptorQuery<'_>, digest: Option<&str>, object: &StoredObject) -> Option<Evidence> {
     let named = names_us(wanted, object);
     let fits = wanted.operation.digest.as_deref().map(|named| digest == Some(named));
