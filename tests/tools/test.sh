@@ -54,13 +54,13 @@ test_lane() {
 
 # The lane of the tests that need a cluster.
 cluster_lane() {
-    # Beside other tests, or three at a time, queries time out that a quiet machine answers: seen in `failures`.
+    # Beside other tests queries time out that a quiet machine answers: seen in `failures`.
     after go packages image tests
     local program
     program="$(program_named cluster)"
     if [ -e "$STEPS/containerd" ] && [ -e "$STEPS/image.ok" ]; then
         export_built
-        CLUSTERS="${CLUSTERS:-2}" CLUSTER_PROGRAM="$program" tests/tools/cluster-tests.sh
+        CLUSTER_PROGRAM="$program" tests/tools/cluster-tests.sh
     else
         "$program" --list --ignored --format terse | grep -c ': test$' >"$STEPS/uncounted"
     fi
@@ -86,15 +86,16 @@ go_lane &
 package_lane &
 step "format" cargo fmt --all --check
 if step "build" tests/tools/programs.sh; then
-    TIDEMARK_PROGRAM="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug/tidemark"
+    TIDEMARK_PROGRAM="$(programs_of demo)/tidemark"
     export TIDEMARK_PROGRAM
     test_lane &
     cluster_lane &
-    # The image is of the programs that are built already.
-    built="$(dirname "$TIDEMARK_PROGRAM")"
-    # The build of the tests has the feature `demo` on.
-    if step "image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev &&
-        step "demo image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev demo; then : >"$STEPS/image.ok"; fi
+    # The images are of the programs that are built already.
+    image_tools="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug"
+    if step "image" env BINARIES="$(programs_of product)" IMAGE_TOOLS="$image_tools" tests/tools/image.sh dev &&
+        step "demo image" env BINARIES="$(programs_of demo)" IMAGE_TOOLS="$image_tools" tests/tools/image.sh dev demo; then
+        : >"$STEPS/image.ok"
+    fi
     done_with image
 fi
 wait

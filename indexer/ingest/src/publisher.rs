@@ -172,8 +172,8 @@ impl Publisher {
     }
 
     async fn upload_sidecars(&mut self, batch: &SealedBatch) -> Result<Vec<SidecarMeta>, EngineError> {
-        let CorrectedTotals { counts, digest } = batch.corrected;
-        let (marks, (counts, digest)) = mutants::published_marks(batch.marks.clone(), (counts, digest));
+        let (marks, CorrectedTotals { counts, digest }) =
+            mutants::published_marks(batch.marks.clone(), batch.corrected);
         if marks.is_empty() {
             return Ok(Vec::new());
         }
