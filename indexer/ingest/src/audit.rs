@@ -20,9 +20,9 @@ use tidemark_wal::{ListedEntry, Outcome};
 use tokio::time::Instant;
 
 use crate::{
-    audit_schedule::{UnsettledScan, UnsettledQuery, UnsettledOperation, AuditSchedule, DueAudit},
+    audit_schedule::{AuditSchedule, DueAudit, UnsettledScan},
     batch::{PredecessorMap, PredecessorRecord, RecordBatch},
-    engine::{EngineError, IndexLookup},
+    engine::{EngineError, IndexLookup, UnsettledOperation, UnsettledQuery},
     entry_stream::EntryReader,
     error::IngestError,
     horizon::SealedHorizon,

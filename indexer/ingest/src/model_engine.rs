@@ -17,8 +17,8 @@ use tidemark_wal::{Outcome, Token};
 
 use crate::{
     engine::{
-        UnsettledOperation, UnsettledQuery, EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks,
-        RecordedOutcome, SegmentBuilder, SegmentFile,
+        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordedOutcome, SegmentBuilder,
+        SegmentFile, UnsettledOperation, UnsettledQuery,
     },
     record::OperationRecord,
     record::{LatestCommit, WriterKey},

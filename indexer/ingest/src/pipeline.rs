@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 use crate::{
     audit::LogAuditor,
     audit_schedule::AuditSchedule,
-    batch::RecordBatch, TAIL_ATTEMPTS,
+    batch::RecordBatch,
     compaction::IndexCompactor,
-    entry_stream::{EntryListing, EntryReader, FetchedEntry},
+    entry_stream::{EntryListing, EntryReader, FetchedEntry, TAIL_ATTEMPTS},
     error::IngestError,
     horizon::SealedHorizon,
     mutants,
@@ -233,7 +233,7 @@ impl IngestPipeline {
     }
 
     /// Publishes a batch that has all entries of its newest second.
-    async fn publish_up_to_newest(&mut self, batch: Batch, horizon: StoreSecond) -> Result<(), IngestError> {
+    async fn publish_up_to_newest(&mut self, batch: RecordBatch, horizon: StoreSecond) -> Result<(), IngestError> {
         let to = batch.newest().map_or(self.publisher.cursor().second(), StoreSecond::next);
         self.publisher.publish(batch, to, horizon).await
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use tidemark_ingest::{
     LatestCommit, WriterKey,
-    engine::{UnsettledOperation, UnsettledQuery, EngineError, IndexLookup, RecordedOutcome},
+    engine::{EngineError, IndexLookup, RecordedOutcome, UnsettledOperation, UnsettledQuery},
 };
 
 /// An open manifest that answers on threads that may block.

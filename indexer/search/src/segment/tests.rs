@@ -9,7 +9,7 @@ use tidemark_wal::{Outcome, Token};
 use super::testing::{BEGIN, TestIndex, history, plain, token};
 use tidemark_ingest::{
     OperationRecord, WriterKey,
-    engine::{UnsettledOperation, UnsettledQuery, EngineError, IndexEngine, IndexLookup, RecordedOutcome},
+    engine::{EngineError, IndexEngine, IndexLookup, RecordedOutcome, UnsettledOperation, UnsettledQuery},
 };
 
 /// What a later look at the stores may change.
