@@ -9,7 +9,7 @@ help: ## list the targets
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F @ '{ printf "%-20s %s\n", $$1, $$2 }'
 
-check: ## lint one crate and run its unit tests: CRATE=wal, under a minute
+check: ## lint one crate and run its unit tests: CRATE=wal
 	@tests/tools/check.sh $(CRATE)
 
 unit: ## run the tests of every crate alone: no server, no program
@@ -18,16 +18,16 @@ unit: ## run the tests of every crate alone: no server, no program
 local: ## run the tests that need nothing but this repository; ONLY=conformance narrows
 	@tests/tools/suite.sh local $(ONLY)
 
-servers: ## run the tests that need MinIO, an API server, Helm, Chromium or the image (builds them once); ONLY=controller narrows
+servers: ## run the tests that need MinIO, an API server, Helm, Chromium or the image (needs Go, builds them once); ONLY=controller narrows
 	@tests/tools/suite.sh servers $(ONLY)
 
-cluster-test: ## run the tests on a whole Kubernetes (needs root and containerd); ONLY=first_hour narrows, CLUSTERS=3 at a time
+cluster-test: ## run the tests on a whole Kubernetes (needs root, Go and containerd); ONLY=first_hour narrows, CLUSTERS (2) at a time
 	@CLUSTERS=$(CLUSTERS) tests/tools/cluster-tests.sh $(ONLY)
 
 sim: ## run seeds of the simulation: SEEDS=100 of each scenario, FROM=0
 	@tests/tools/sim.sh $${SEEDS:-100} $${FROM:-0}
 
-test: ## everything above, lints and all servers: what CI runs (about 35 minutes when cold)
+test: ## everything above, lints and all servers: what CI runs (needs Go; root for the clusters; Chromium)
 	@tests/tools/test.sh
 
 long: ## what takes hours: 10 million entries, 10 000 WALs, 20 000 seeds of each scenario
@@ -41,7 +41,7 @@ lint: ## format and lint, changing nothing
 deny: ## check licences, bans and sources of every dependency with cargo-deny (builds it once)
 	tests/tools/deny.sh --build
 
-bench: ## measure everything in BENCHMARKS.md, on the terminal (about half an hour)
+bench: ## measure everything in BENCHMARKS.md, on the terminal
 	cargo build --release -p tidemark-indexer -p tidemark-operator
 	TIDEMARK_PROGRAM="$${CARGO_TARGET_DIR:-$$(pwd)/target}/release/tidemark" cargo bench -p tidemark-tests --benches
 

@@ -57,9 +57,9 @@ pub fn lint(yaml: &str) -> Linted {
         linter.document = place + 1;
         match serde_norway::Value::deserialize(document).map(serde_json::to_value) {
             Ok(Ok(value)) => linter.document(value),
-            Ok(Err(error)) => linter.find("", format!("is no JSON: {error}")),
+            Ok(Err(error)) => linter.find("", format!("is not valid JSON: {error}")),
             Err(error) => {
-                linter.find("", format!("is no YAML: {error}"));
+                linter.find("", format!("is not valid YAML: {error}"));
                 // Where the next document starts is not known.
                 break;
             }
@@ -109,7 +109,7 @@ impl Linter {
         let mut object = match value {
             Value::Null => return,
             Value::Object(object) => object,
-            _ => return self.find("", "is no resource: it has no apiVersion and kind"),
+            _ => return self.find("", "is not a resource: apiVersion and kind are missing"),
         };
         let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
@@ -157,7 +157,7 @@ impl Linter {
 
     fn metadata(&mut self, object: &mut Value) {
         for field in structure::unknown_metadata(&object["metadata"]) {
-            self.find(&format!("metadata.{field}"), "is no field of metadata");
+            self.find(&format!("metadata.{field}"), "is not a field of metadata");
         }
         let text = |name: &str| object["metadata"][name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         match (text("name"), text("generateName")) {

@@ -106,7 +106,7 @@ impl Reader {
     fn object(&mut self, path: &str, value: &Value, visit: impl FnOnce(&mut Self, &Map<String, Value>)) {
         match value {
             Value::Object(map) => visit(self, map),
-            _ => self.refuse(path, "is no object; write fields below it"),
+            _ => self.refuse(path, "is not an object; write fields below it"),
         }
     }
 

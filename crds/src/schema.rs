@@ -121,7 +121,7 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
                 },
                 "message": {
                     "type": "string", "maxLength": 32768,
-                    "description": "What is so, what follows, and what to do.",
+                    "description": "The fact, its effect, and the remedy.",
                 },
             },
         },

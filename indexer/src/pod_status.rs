@@ -11,7 +11,7 @@ use tidemark_crds::{PodPhase, PodProblem, PodReport, StoreRole, names::Component
 use tidemark_ingest::{FailureCause, IngestRole, IngestStatus, ToCause};
 use tidemark_search::{
     SearchService,
-    api::{self, IndexPosition, OutcomeCounts, StatusAnswer, instant},
+    api::{self, IndexVersion, OutcomeCounts, StatusAnswer, instant},
 };
 use tidemark_store::StoreSecond;
 use tokio::sync::watch;
@@ -150,7 +150,7 @@ impl PodStatus {
         let totals = ingest.totals.as_ref().filter(|_| ingest.manifest > 0)?;
         Some(StatusAnswer {
             horizon,
-            position: IndexPosition { generation: generation?, manifest: ingest.manifest, watermark: cursor? },
+            index_version: IndexVersion { generation: generation?, manifest: ingest.manifest, watermark: cursor? },
             lag_seconds: ingest.lag_seconds,
             lag_reason: None,
             epoch: ingest.epoch,
@@ -236,11 +236,11 @@ fn with_ingest(mut status: StatusAnswer, ingest: IngestStatus) -> StatusAnswer {
 fn report_search(report: &mut PodReport, status: Option<StatusAnswer>) {
     let Some(status) = status else { return };
     report.phase = PodPhase::Serving;
-    report.generation = Some(status.position.generation);
+    report.generation = Some(status.index_version.generation);
     report.epoch = status.epoch;
-    report.manifest = status.position.manifest;
+    report.manifest = status.index_version.manifest;
     report.horizon = status.horizon;
-    report.cursor = (status.position.watermark > Timestamp::UNIX_EPOCH).then_some(status.position.watermark);
+    report.cursor = (status.index_version.watermark > Timestamp::UNIX_EPOCH).then_some(status.index_version.watermark);
     report.lag_seconds = status.lag_seconds;
     report.entries = OutcomeCounts { pending: 0, ..status.entries }.total();
     report.caught_up = status.lag_seconds == 0;

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tidemark_catalog::{Generation, IndexChain, RootChain, WriterIdentity};
-use tidemark_ingest::{Ingest, IngestOptions, IngestStatus};
+use tidemark_ingest::{IngestOptions, IngestStatus, LogIngester};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
@@ -21,7 +21,7 @@ pub fn shortest() -> LogParameters {
 /// An indexer that is ready to run.
 pub struct Bench {
     /// The indexer.
-    pub ingest: Ingest,
+    pub ingest: LogIngester,
     /// Its engine.
     pub engine: Arc<TantivyEngine>,
     /// What it says of itself.
@@ -37,7 +37,7 @@ impl Bench {
         let cache = EngineOptions { cache_folder: cache.to_owned(), cache_bytes: 8 << 30 };
         let engine = Arc::new(TantivyEngine::open(index.clone(), &cache)?);
         let (sender, status) = watch::channel(IngestStatus::default());
-        let ingest = Ingest {
+        let ingest = LogIngester {
             log: log.clone(),
             clock: Clock::new(log.stores(), &entropy.nonce()),
             root,

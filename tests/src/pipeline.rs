@@ -13,7 +13,7 @@ use tidemark_indexer::http::{HttpServer, ServerOptions};
 use tidemark_indexer::metrics::MetricsRegistry;
 use tidemark_ingest::OperationRecord;
 use tidemark_ingest::engine::IndexEngine;
-use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
+use tidemark_ingest::{IngestOptions, IngestRole, IngestStatus, LogIngester};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher};
@@ -232,9 +232,9 @@ impl Attempt {
         }
     }
 
-    fn ingest(&self, cache: &TempDir) -> Ingest {
+    fn ingest(&self, cache: &TempDir) -> LogIngester {
         self.status.send_modify(|status| status.role = IngestRole::Starting);
-        Ingest {
+        LogIngester {
             log: self.log.clone(),
             clock: Clock::new(self.log.stores(), &self.entropy.nonce()),
             root: self.root.clone(),

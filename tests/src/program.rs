@@ -16,6 +16,8 @@ use tokio::{
     sync::OnceCell,
 };
 
+use crate::tools;
+
 /// How long a program may take to say where it listens, or to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -121,15 +123,7 @@ async fn built() -> anyhow::Result<PathBuf> {
     if let Some(program) = std::env::var_os("TIDEMARK_PROGRAM") {
         return Ok(PathBuf::from(program));
     }
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "tidemark-indexer", "--bin", "tidemark"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .await?;
-    ensure!(built.success(), "tidemark does not build");
-    // Tests are in target/debug/deps, programs in target/debug.
-    let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(Path::parent).context("a test lies two folders deep")?;
+    let folder = tokio::task::spawn_blocking(|| tools::script("binaries.sh", &["demo"])).await??;
     Ok(folder.join("tidemark"))
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests of a whole cluster: groups of tests, each group in a process with a cluster of its own and one test after
-# the other, CLUSTERS (3) groups at a time, since most of the time is waiting.
+# the other, CLUSTERS (2) groups at a time: most of the time is waiting, but with three, queries time out on two cores.
 #
 # usage: cluster-tests.sh [ONLY]      ONLY: the beginning of the names of tests, as in `first_hour::readme`
 # environment: CLUSTER_PROGRAM    the test program, when it is built already
@@ -62,7 +62,7 @@ failed=0
 running=0
 for group in "${order[@]}"; do
     [ -n "${tests[$group]:-}" ] || continue
-    if [ "$running" -ge "${CLUSTERS:-3}" ]; then
+    if [ "$running" -ge "${CLUSTERS:-2}" ]; then
         wait -n || failed=1
         running=$((running - 1))
     fi

@@ -18,14 +18,18 @@ demo) name=tidemark-demo FEATURES=tidemark-indexer/demo ;;
 esac
 export FEATURES
 case "$profile" in
-release) flags=(--release) built="$target/release" output="target/image/$name.tar" ;;
-dev) flags=() built="$target/debug" output="target/image/$name-dev.tar" ;;
+release) output="target/image/$name.tar" ;;
+dev) output="target/image/$name-dev.tar" ;;
 *) echo "image: the profile is release or dev, not \"$profile\"" >&2; exit 1 ;;
 esac
 
-if [ -z "${BINARIES:-}" ]; then
-    cargo build --locked "${flags[@]}" -p tidemark-indexer -p tidemark-operator --bins --features "$FEATURES" >&2
-    BINARIES="$built"
+if [ -n "${BINARIES:-}" ]; then
+    :
+elif [ "$profile" = release ]; then
+    cargo build --locked --release -p tidemark-indexer -p tidemark-operator --bins --features "$FEATURES" >&2
+    BINARIES="$target/release"
+else
+    BINARIES="$(tests/tools/binaries.sh "${2:-product}")"
 fi
 if [ -z "${IMAGE_TOOLS:-}" ]; then
     cargo build --locked -p tidemark-image --bins >&2

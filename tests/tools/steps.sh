@@ -55,9 +55,12 @@ step() {
 # program_named TARGET: the path of a test program of the crate `tidemark-tests`, once step "build" is through.
 program_named() { awk -F '\t' -v folder="$(pwd)/tests" -v target="$1" '$1 == folder && $2 == target { print $3 }' "$(log_of build)"; }
 
+# programs_of VARIANT: the folder of the product's programs that step "build" has made; see binaries.sh.
+programs_of() { echo "$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/programs/$1"; }
+
 # export_built: tells tests where the programs and the images are that steps "build", "image" and "demo image" have made.
 export_built() {
-    TIDEMARK_PROGRAM="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug/tidemark"
+    TIDEMARK_PROGRAM="$(programs_of demo)/tidemark"
     TIDEMARK_IMAGE="$(tail -n 1 "$(log_of image)")"
     TIDEMARK_DEMO_IMAGE="$(tail -n 1 "$(log_of "demo image")")"
     export TIDEMARK_PROGRAM TIDEMARK_IMAGE TIDEMARK_DEMO_IMAGE

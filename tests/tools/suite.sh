@@ -20,9 +20,7 @@ case "$kind" in
 unit) mapfile -t targets < <(printf '%s\n' --lib; tests_of_crates) ;;
 local | servers)
     targets=(--test "$kind")
-    # Tests run the product's programs: built with all others, so that nothing is built twice.
-    cargo build "${product[@]}" --bins --quiet
-    TIDEMARK_PROGRAM="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug/tidemark"
+    TIDEMARK_PROGRAM="$(tests/tools/binaries.sh demo)/tidemark"
     export TIDEMARK_PROGRAM
     ;;
 *) echo "suite: \"$kind\" is neither unit, local nor servers" >&2; exit 1 ;;

@@ -2,8 +2,8 @@
 # Everything that `make test` does: the real servers, the build, every test, lints, the simulation. Stops at nothing: each
 # step runs, and the last lines say how long each took, what failed, what was skipped and how many tests passed.
 #
-# Steps that wait for one another's results follow each other in a lane; lanes run side by side. The tests of the whole cluster,
-# which measure how long search is silent, begin when the others are through; what only computes comes last.
+# Steps that wait for one another's results follow each other in a lane; lanes run side by side. What only computes runs beside
+# the tests, which mostly wait. The tests of the whole cluster, which measure how long search is silent, come last and alone.
 #
 # With CI=true nothing may be skipped that a machine with the toolchains and root can have.
 set -uo pipefail
@@ -54,13 +54,13 @@ test_lane() {
 
 # The lane of the tests that need a cluster.
 cluster_lane() {
-    # Beside other tests, or three at a time, queries time out that a quiet machine answers: seen in `failures`.
-    after go packages image tests
+    # Beside other tests queries time out that a quiet machine answers: seen in `failures`.
+    after go packages image tests low
     local program
     program="$(program_named cluster)"
     if [ -e "$STEPS/containerd" ] && [ -e "$STEPS/image.ok" ]; then
         export_built
-        CLUSTERS="${CLUSTERS:-2}" CLUSTER_PROGRAM="$program" tests/tools/cluster-tests.sh
+        CLUSTER_PROGRAM="$program" tests/tools/cluster-tests.sh
     else
         "$program" --list --ignored --format terse | grep -c ': test$' >"$STEPS/uncounted"
     fi
@@ -80,23 +80,27 @@ low_lane() {
     step "simulation" nice -n 15 cargo test -p tidemark-sim --features tantivy --no-fail-fast
     step "doc tests" nice -n 15 cargo test "${product[@]}" --doc --no-fail-fast
     step "dependencies" deny
+    done_with low
 }
 
 go_lane &
 package_lane &
 step "format" cargo fmt --all --check
 if step "build" tests/tools/programs.sh; then
-    TIDEMARK_PROGRAM="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug/tidemark"
+    TIDEMARK_PROGRAM="$(programs_of demo)/tidemark"
     export TIDEMARK_PROGRAM
     test_lane &
+    low_lane &
     cluster_lane &
-    # The image is of the programs that are built already.
-    built="$(dirname "$TIDEMARK_PROGRAM")"
-    # The build of the tests has the feature `demo` on.
-    if step "image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev &&
-        step "demo image" env BINARIES="$built" IMAGE_TOOLS="$built" tests/tools/image.sh dev demo; then : >"$STEPS/image.ok"; fi
+    # The images are of the programs that are built already.
+    image_tools="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/debug"
+    if step "image" env BINARIES="$(programs_of product)" IMAGE_TOOLS="$image_tools" tests/tools/image.sh dev &&
+        step "demo image" env BINARIES="$(programs_of demo)" IMAGE_TOOLS="$image_tools" tests/tools/image.sh dev demo; then
+        : >"$STEPS/image.ok"
+    fi
     done_with image
+else
+    low_lane
 fi
 wait
-low_lane
 summary

@@ -124,7 +124,7 @@ fn check_fields(schema: &Value, object: &Map<String, Value>, path: &str, found: 
         } else if values.is_object() {
             check(values, value, &below(name), found);
         } else if !open && !is_type_meta(path, name) {
-            found.push((below(name), "is no known field".to_owned()));
+            found.push((below(name), "is not a known field".to_owned()));
         }
     }
 }

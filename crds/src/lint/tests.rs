@@ -76,8 +76,8 @@ fn a_pod_template_is_checked_as_the_operator_does() {
 fn what_is_no_yaml_is_one_finding() {
     let (document, path, message) = one(&format!("{GOOD}---\n{{]"));
     assert_eq!((document, path.as_str()), (2, ""));
-    assert!(message.starts_with("is no YAML"), "{message}");
-    assert_eq!(one("just text").2, "is no resource: it has no apiVersion and kind");
+    assert!(message.starts_with("is not valid YAML"), "{message}");
+    assert_eq!(one("just text").2, "is not a resource: apiVersion and kind are missing");
     assert_eq!(found(""), []);
 }
 

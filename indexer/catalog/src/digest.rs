@@ -8,9 +8,9 @@ use tidemark_wal::{Evidence, Outcome, Token};
 
 /// The sum modulo 2^256 of one SHA-256 an element, an element being (token, op, outcome, evidence).
 ///
-/// Commutative, so that whoever recomputes a range from the bucket may do so in any order, and digests of parts merge
+/// Commutative, so a program may recompute a range from the bucket in any order, and digests of parts merge
 /// into the digest of the whole. A multiset: an element that is inserted twice counts twice. It guards against mistakes
-/// and damage, not against somebody who chooses tokens to make it collide. Written as 64 hexadecimal digits.
+/// and damage, not against an attacker who chooses tokens to make it collide. Written as 64 hexadecimal digits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct SetDigest([u8; 32]);
 
@@ -77,6 +77,7 @@ fn outcome_code(outcome: Outcome) -> u8 {
         Outcome::Duplicate => 5,
         Outcome::Fenced => 6,
         Outcome::Expired => 7,
+        Outcome::Unreadable => 8,
     }
 }
 

@@ -43,9 +43,9 @@ pub enum TransactionRejected {
         /// The generation.
         generation: Generation,
     },
-    /// The index was purged on behalf of the very owner who asks for it.
+    /// The index was purged on behalf of the same owner that requests it.
     #[error(
-        "index \"{url}\" was purged on behalf of {owner}; it is not made again for the same one; make the resource again, it \
+        "index \"{url}\" was purged on behalf of {owner}; it is not created again for the same one; create the resource again, it \
          then has another UID and may have the prefix"
     )]
     PurgedForOwner {
@@ -98,7 +98,7 @@ pub enum TransactionRejected {
         /// The object.
         key: String,
     },
-    /// A pin of that name exists, or is somebody else's, or does not exist.
+    /// A pin of that name exists, or belongs to another owner, or does not exist.
     #[error("pin \"{name}\" {why}; nothing was changed; {remedy}")]
     Pin {
         /// The pin.
@@ -147,7 +147,7 @@ pub enum TransactionRejected {
         /// The rule.
         why: &'static str,
     },
-    /// The index belongs to somebody else.
+    /// The index belongs to another owner.
     #[error(
         "index \"{url}\" belongs to {owner}; nothing is written there; choose another prefix, or take it over with `adoptOwner: \
          \"{id}\"` in the WAL (`--adopt-owner` on the command line)"
@@ -241,9 +241,9 @@ pub enum PublishError {
         /// The epoch in force.
         by: u64,
     },
-    /// Nobody can say whether the publication is part of the index.
+    /// It is unknown whether the publication is part of the index.
     #[error(
-        "whether \"{key}\" was published is unknown ({why}); this process ends, and cleans up nothing; start it again, its \
+        "whether \"{key}\" was published is unknown ({why}); this process ends and cleans up nothing; start it again, its \
          successor reads the chain"
     )]
     Unknown {
@@ -271,7 +271,7 @@ impl From<CatalogError> for PublishError {
     }
 }
 
-/// Why a purge ended early. Whoever starts it again goes on where it was.
+/// Why a purge ended early. A purge that is started again continues from there.
 ///
 /// After an unknown outcome ([`ChainError::Unknown`], [`PublishError::Unknown`]) the process has to end first.
 #[derive(Debug, thiserror::Error)]
@@ -280,7 +280,7 @@ pub enum PurgeError {
     /// A chain failed.
     #[error(transparent)]
     Chain(#[from] CatalogError),
-    /// The writer's role could not be had.
+    /// The writer's lease could not be acquired.
     #[error(transparent)]
     Acquire(#[from] AcquireError),
     /// The index could not be closed.
@@ -295,7 +295,7 @@ pub enum AcquireError {
     /// The chain failed. After [`ChainError::Unknown`] the process has to end.
     #[error(transparent)]
     Chain(#[from] CatalogError),
-    /// The store's clock could not be read, so that the candidate could not show that it lives.
+    /// The store's clock could not be read, so the candidate could not move its heartbeat.
     #[error(transparent)]
     Clock(#[from] tidemark_store::ClockError),
 }

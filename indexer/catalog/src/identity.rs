@@ -1,10 +1,10 @@
-//! Who is who: logs, owners of indexes, and writers.
+//! Identities of logs, owners of indexes, and writers.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What tells a log from every other one, whatever their URLs: 32 hexadecimal digits, drawn with its first root record.
+/// Identifies a log, independently of its URL: 32 hexadecimal digits, drawn with its first root record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LogId(pub String);
@@ -15,7 +15,7 @@ impl fmt::Display for LogId {
     }
 }
 
-/// Whose an index is.
+/// The owner of an index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind", deny_unknown_fields)]
 pub enum IndexOwner {
@@ -27,7 +27,7 @@ pub enum IndexOwner {
         namespace: String,
         /// Its name.
         name: String,
-        /// Its UID: another one after it was deleted and made again.
+        /// Its UID: it changes when the resource is deleted and created again.
         uid: String,
     },
     /// Something else that calls itself by a name: the owner of a folder's lock, a process outside of a cluster.
@@ -46,7 +46,7 @@ impl IndexOwner {
         }
     }
 
-    /// Whether the two are the same resource of the same cluster, perhaps deleted and made again in between.
+    /// Whether the two are the same resource of the same cluster, perhaps deleted and created again in between.
     pub(crate) fn is_again(&self, other: &Self) -> bool {
         match (self, other) {
             (
@@ -69,7 +69,7 @@ impl fmt::Display for IndexOwner {
     }
 }
 
-/// Who a writer is: a pod's UID, the owner of a folder's lock, or a random text. A process with the same identity is the same
+/// Identifies a writer: a pod's UID, the owner of a folder's lock, or a random text. A process with the same identity is the same
 /// writer, started again; so two processes that run at once never share one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -89,6 +89,6 @@ pub struct LogClaim {
     pub log: LogId,
     /// Where the log was when the writer took over: for people.
     pub url: String,
-    /// Whose the index was then: for people. Whose it is, the log's root says.
+    /// The owner of the index at that time: for people. The log's root has the present one.
     pub owner: IndexOwner,
 }

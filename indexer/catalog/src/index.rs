@@ -32,7 +32,7 @@ impl IndexChain {
 
     /// The same chain on behalf of the log with this `root`: manifests that do not hold the records of that log are refused,
     /// except those of a purged generation, and a writer claims the generation for it. The index must be registered in
-    /// `root` under its URL before anybody writes.
+    /// `root` under its URL before the first write.
     #[must_use]
     pub fn for_log(self, root: &RootChain) -> Self {
         Self { root: Some(root.clone()), ..self }
@@ -137,7 +137,7 @@ impl IndexChain {
         })
     }
 
-    /// Pins the latest manifest under `name`, for `owner`. Anybody may.
+    /// Pins the latest manifest under `name`, for `owner`. Any process may do so.
     pub async fn pin(&self, name: &str, owner: &str) -> Result<ChainRecord<Manifest>, CatalogError> {
         self.step(|state| state.pin(name, owner)).await
     }

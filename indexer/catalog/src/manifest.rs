@@ -39,7 +39,7 @@ pub struct RecordCounts {
     pub late: u64,
     /// Never completed.
     pub aborted: u64,
-    /// Unreadable.
+    /// A payload that Tidemark cannot read.
     pub malformed: u64,
     /// Idempotency key seen before.
     pub duplicate: u64,
@@ -47,6 +47,8 @@ pub struct RecordCounts {
     pub fenced: u64,
     /// Arrived after the audit window.
     pub expired: u64,
+    /// Refused by the store, and looked at again without end.
+    pub unreadable: u64,
 }
 
 impl RecordCounts {
@@ -61,6 +63,22 @@ impl RecordCounts {
             Outcome::Duplicate => self.duplicate += 1,
             Outcome::Fenced => self.fenced += 1,
             Outcome::Expired => self.expired += 1,
+            Outcome::Unreadable => self.unreadable += 1,
+        }
+    }
+
+    /// Records of `outcome`; none is pending.
+    pub fn of(&self, outcome: Outcome) -> u64 {
+        match outcome {
+            Outcome::Pending => 0,
+            Outcome::Committed => self.committed,
+            Outcome::Late => self.late,
+            Outcome::Aborted => self.aborted,
+            Outcome::Malformed => self.malformed,
+            Outcome::Duplicate => self.duplicate,
+            Outcome::Fenced => self.fenced,
+            Outcome::Expired => self.expired,
+            Outcome::Unreadable => self.unreadable,
         }
     }
 
@@ -81,9 +99,9 @@ impl RecordCounts {
         self.with(part, u64::saturating_sub)
     }
 
-    fn values(&self) -> [u64; 7] {
-        let Self { committed, late, aborted, malformed, duplicate, fenced, expired } = *self;
-        [committed, late, aborted, malformed, duplicate, fenced, expired]
+    fn values(&self) -> [u64; 8] {
+        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable } = *self;
+        [committed, late, aborted, malformed, duplicate, fenced, expired, unreadable]
     }
 
     fn with(&self, other: &Self, combine: fn(u64, u64) -> u64) -> Self {
@@ -91,8 +109,8 @@ impl RecordCounts {
         for (mine, theirs) in values.iter_mut().zip(other.values()) {
             *mine = combine(*mine, theirs);
         }
-        let [committed, late, aborted, malformed, duplicate, fenced, expired] = values;
-        Self { committed, late, aborted, malformed, duplicate, fenced, expired }
+        let [committed, late, aborted, malformed, duplicate, fenced, expired, unreadable] = values;
+        Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable }
     }
 }
 

@@ -1,14 +1,14 @@
 //! Removing an index for good: closed first, then taken off the register, then deleted name by name.
 //!
-//! The order is what makes it safe, and every step can be done again, by this process or its successor:
+//! The order makes it safe, and every step can be repeated, by this process or its successor:
 //!
 //! 1. The owner's process becomes the index's writer, and appends the generation's last record: *purged*. From here on
-//!    nothing commits in that generation, whoever slept and for how long.
-//! 2. The root chain takes the index off the register, and remembers the generation: whoever has the prefix next starts the
-//!    one after it. From here on nobody opens the purged generation.
-//! 3. The boundary of the generation's chain is raised to just below its last record. Then what bears a name of the
-//!    generation is deleted, object by object. The last record and the boundary stay for good: they are what tells a writer
-//!    who slept through all this that he lost.
+//!    nothing commits in that generation, no matter how long a writer was suspended.
+//! 2. The root chain takes the index off the register, and remembers the generation: the next owner of the prefix starts the
+//!    one after it. From here on no process opens the purged generation.
+//! 3. The boundary of the generation's chain is raised to just below its last record. Then every object with a name of the
+//!    generation is deleted, one by one. The last record and the boundary stay for good: they show a writer that was
+//!    suspended all the time that it lost.
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use tidemark_store::{ChainObjectName, Clock, Entropy, Store, StoreError};
@@ -25,7 +25,7 @@ use crate::{
 
 /// How many objects are deleted by one call.
 const DELETE_CHUNK: usize = 1000;
-/// How often a generation is listed at most: what lands while it is deleted is found by the next look.
+/// How often a generation is listed at most: the next listing finds what lands during a deletion.
 const MAX_LISTINGS: u32 = 4;
 
 /// The purge of one index on behalf of its owner.
@@ -41,13 +41,13 @@ pub struct IndexPurge {
 /// What there is to purge.
 #[derive(Clone)]
 pub enum PurgeTarget {
-    /// Nothing: no index of that name is, or was, this very owner's in this log.
+    /// Nothing: this owner has, and had, no index of that name in this log.
     Nothing,
     /// An index whose generation takes records.
     Open(Box<IndexChain>),
-    /// An index that is closed for good, with its last generation. Perhaps not everything of it is deleted.
+    /// An index that is closed for good, with its last generation. Some of its objects may still exist.
     Closed(Generation),
-    /// An index that is registered and another log's: that one was faster with the generation `to`.
+    /// An index that is registered but belongs to another log, which was faster with the generation `to`.
     Lost {
         /// The last generation of ours, closed for good, if there is one.
         last: Option<Generation>,
@@ -63,7 +63,7 @@ pub struct PurgeStats {
     pub deleted: u64,
     /// Objects that stay for good: the last record and the boundary of each generation.
     pub fences: u64,
-    /// Objects below the generations whose names mean nothing to the catalog. They stay.
+    /// Objects below the generations whose names are not the catalog's. They stay.
     pub unknown: u64,
 }
 
@@ -83,9 +83,9 @@ impl IndexPurge {
 
     /// What there is to purge: read from the chains, never from memory.
     ///
-    /// An index is purged for the owner who has it now, down to the UID: a resource that was made again keeps its index
-    /// when the purge of its predecessor comes late.
-    pub async fn look(&self) -> Result<PurgeTarget, CatalogError> {
+    /// An index is purged for its present owner, down to the UID: a resource that was created again keeps its index when the
+    /// purge of its predecessor comes late.
+    pub async fn find_target(&self) -> Result<PurgeTarget, CatalogError> {
         let root = self.root.state().await?;
         match (root.indexes.get(&self.name), root.purged.get(&self.name)) {
             (Some(known), _) if known.owner == self.owner => self.registered(known.generation.clone()).await,
@@ -129,11 +129,11 @@ impl IndexPurge {
         Ok(state.belongs_to_log(self.root.id().await?.as_ref()))
     }
 
-    /// Purges the index: waits for the writer's role if need be, closes the index, and deletes it.
+    /// Purges the index: waits for the writer's lease if necessary, closes the index, and deletes it.
     ///
-    /// The process must not hold the role itself: it ends its own work and gives the role up first. Any number of processes
-    /// may do this at once, and each may end at any moment: whoever comes next goes on. Nothing is written or deleted where
-    /// there is nothing of this owner's. `identity`, `clock`, `heartbeats` and `on_wait` are those of [`IndexChain::acquire`].
+    /// The process must not hold the lease itself: it ends its own work and releases the lease first. Any number of processes
+    /// may do this at once, and each may end at any moment: the next one continues. Nothing is written or deleted where this
+    /// owner has nothing. `identity`, `clock`, `heartbeats` and `on_wait` are those of [`IndexChain::acquire`].
     pub async fn run(
         &self,
         identity: &WriterIdentity,
@@ -142,7 +142,7 @@ impl IndexPurge {
         on_wait: impl Fn(StandbyReason) + Send + Sync,
     ) -> Result<PurgeStats, PurgeError> {
         loop {
-            let chain = match self.look().await? {
+            let chain = match self.find_target().await? {
                 PurgeTarget::Nothing => return Ok(PurgeStats::default()),
                 PurgeTarget::Closed(generation) => return Ok(self.sweep(&generation).await?),
                 PurgeTarget::Lost { last, to } => return Ok(self.sweep_lost(last.as_ref(), &to).await?),
@@ -159,7 +159,7 @@ impl IndexPurge {
                 Err(error) => return Err(error.into()),
             };
             // The wait may have been long enough for another owner to come.
-            if !matches!(self.look().await?, PurgeTarget::Open(_)) {
+            if !matches!(self.find_target().await?, PurgeTarget::Open(_)) {
                 let _ = lease.release().await;
                 continue;
             }
@@ -177,7 +177,7 @@ impl IndexPurge {
     pub async fn sweep(&self, last: &Generation) -> Result<PurgeStats, CatalogError> {
         match self.root.purge_index(&self.name, &self.owner, last).await {
             Ok(()) => {}
-            // It became another owner's: what is left of it is theirs.
+            // Another owner adopted the index: what is left of it belongs to that owner.
             Err(CatalogError::Rejected(TransactionRejected::OwnedByAnother { .. })) => return Ok(PurgeStats::default()),
             Err(error) => return Err(error),
         }
@@ -211,7 +211,7 @@ impl IndexPurge {
         if !self.is_ours(&latest.state).await? {
             return Ok(PurgeStats::default());
         }
-        // Before the first record goes: whoever slept finds his slot free, and then the boundary.
+        // Before the first record is deleted: a suspended writer then finds its slot free, and the boundary above it.
         let below = latest.number.saturating_sub(1);
         chain.chain().set_boundary(below).await?;
         let policy = DeletePolicy { generation, last: latest.number };
@@ -331,7 +331,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever lies beside or below an index, another index included, under any prefix: it stays.
+        /// Objects beside or below an index stay, those of another index included.
         #[test]
         fn what_is_below_another_prefix_stays(prefix in "[a-z0-9/.-]{1,40}", number: u64, epoch: u64, kind: bool) {
             let kind = if kind { ObjectKind::Segment } else { ObjectKind::Sidecar };

@@ -43,7 +43,7 @@ pub struct ProbeRecord {
 pub struct IndexRegistration {
     /// Where it lives.
     pub url: String,
-    /// Whose it is.
+    /// Its owner.
     pub owner: IndexOwner,
     /// Its generation: a hint that can be repaired, the truth is the chain's closing record.
     pub generation: Generation,
@@ -55,9 +55,9 @@ pub struct IndexRegistration {
 pub struct PurgedIndex {
     /// Where it lived.
     pub url: String,
-    /// Whose it was.
+    /// Its owner.
     pub owner: IndexOwner,
-    /// Its last generation: an index that is made there again starts the one after it.
+    /// Its last generation: an index that is created there again starts the one after it.
     pub generation: Generation,
     /// Store time of the record that introduced it; absent in that record itself, whose own store time it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -76,9 +76,9 @@ pub enum RegistrationOutcome {
         /// How the owner was registered before.
         from: IndexOwner,
     },
-    /// It was another owner's.
+    /// Another owner had it.
     Adopted {
-        /// Whose it was.
+        /// Its owner.
         from: IndexOwner,
     },
 }
@@ -89,17 +89,17 @@ pub enum RegistrationOutcome {
 pub struct LogCleaner {
     /// The index on whose behalf it cleans.
     pub index: String,
-    /// Whose it is.
+    /// Its owner.
     pub owner: IndexOwner,
 }
 
-/// Somebody who follows the change feed of an index; its position lives in a chain of its own.
+/// A reader of the change feed of an index; its position lives in a chain of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FeedConsumer {
     /// The index that it follows.
     pub index: String,
-    /// Whose it is.
+    /// Its owner.
     pub owner: IndexOwner,
 }
 
@@ -107,7 +107,7 @@ pub struct FeedConsumer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RootState {
-    /// What tells the log from every other one; absent before the first record.
+    /// Identifies the log; absent before the first record.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<LogId>,
     /// The log's parameters, oldest first. The first set holds for all earlier time too.
@@ -130,7 +130,7 @@ pub struct RootState {
 }
 
 impl RootState {
-    /// The log is `id`, unless it is known who it is.
+    /// Sets the `id` of the log, unless it has one.
     pub(crate) fn identified(mut self, id: &LogId) -> Self {
         self.id.get_or_insert_with(|| id.clone());
         self
@@ -236,17 +236,17 @@ impl RootState {
         registered.or_else(|| purged?.generation.next()).unwrap_or_else(Generation::first)
     }
 
-    /// Takes the purged index of `owner` off the register, so that anybody else may have its prefix; `None` if that is done.
+    /// Takes the purged index of `owner` off the register, so that another owner may have its prefix; `None` if that is done.
     ///
     /// `generation` is the index's last one, and closed for good. Refused unless the index is exactly this owner's: not that
-    /// of a resource which was deleted and made again meanwhile.
+    /// of a resource that was deleted and created again meanwhile.
     pub fn purge_index(
         &self,
         name: &str,
         owner: &IndexOwner,
         generation: &Generation,
     ) -> Result<Option<Self>, TransactionRejected> {
-        // Also when somebody else has the prefix by now.
+        // Even if another owner has the prefix by now.
         let done = |gone: &PurgedIndex| gone.owner == *owner && gone.generation.number() >= generation.number();
         if self.purged.get(name).is_some_and(done) {
             return Ok(None);

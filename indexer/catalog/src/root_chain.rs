@@ -1,21 +1,18 @@
 //! The root chain of a log.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tidemark_store::{Chain, ChainRecord, Entropy};
 use tidemark_wal::{Log, LogParameters, ParameterSchedule, ParameterSource, ParameterSourceError};
 
 use crate::{
-    cursor::Cursor,
     error::{CatalogError, TransactionRejected},
     identity::{IndexOwner, LogClaim, LogId},
     names::Generation,
-    root::{FeedConsumer, IndexRegistration, LogCleaner, RegistrationOutcome, RootState},
+    root::{IndexRegistration, RegistrationOutcome, RootState},
 };
 
 /// The records below `<log>/.tidemark/root/`, which sorts before every token. Cheap to clone; clones share the newest
@@ -56,7 +53,7 @@ impl RootChain {
         Ok(self.head().await?.map(|head| head.state).unwrap_or_default())
     }
 
-    /// What tells the log from every other one, which never changes; `None` before the first record.
+    /// The identity of the log, which never changes; `None` before the first record.
     pub async fn id(&self) -> Result<Option<LogId>, CatalogError> {
         let known = self.known().and_then(|slot| slot.state.id);
         match known {
@@ -79,7 +76,7 @@ impl RootChain {
         Ok(self.state().await?.schedule())
     }
 
-    /// The first indexer sets the log's parameters; every later one must want the same. Refused, with both values named,
+    /// The first indexer sets the log's parameters; every later one must give the same. Refused, with both values named,
     /// if it does not.
     pub async fn ensure(&self, parameters: &LogParameters) -> Result<ParameterSchedule, CatalogError> {
         self.step(|root| root.ensure(parameters)).await?.schedule().ok_or_else(no_parameters)
@@ -103,7 +100,8 @@ impl RootChain {
         self.step_from(head, |root| Ok(root.record_probes(&values))).await
     }
 
-    /// [`Self::ensure`] and [`Self::register_index`] in one record. `head` is the chain's head as it was just read.
+    /// Sets the parameters as [`Self::ensure`] does, and registers an index, or learns that it is another owner's: both in one
+    /// record. `head` is the chain's head as it was just read. See [`RootState::register_index`].
     pub async fn register(
         &self,
         head: Option<ChainRecord<RootState>>,
@@ -119,19 +117,7 @@ impl RootChain {
             Ok(registered.or(set))
         })
         .await?;
-        Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Registers an index, or learns that it is another owner's. See [`RootState::register_index`].
-    pub async fn register_index(
-        &self,
-        name: &str,
-        index: &IndexRegistration,
-        adopt: Option<&str>,
-    ) -> Result<RegistrationOutcome, CatalogError> {
-        let how = Mutex::new(RegistrationOutcome::Known);
-        self.step(|root| registered(root, name, index, adopt, &how)).await?;
-        Ok(how.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(how.into_inner())
     }
 
     /// Takes the purged index of `owner` off the register. See [`RootState::purge_index`].
@@ -153,21 +139,6 @@ impl RootChain {
         to: &Generation,
     ) -> Result<(), CatalogError> {
         self.step(|root| Ok(root.unregister_lost_index(name, owner, last, to))).await.map(drop)
-    }
-
-    /// Makes `cleaner` the one cleaner of the log.
-    pub async fn set_cleaner(&self, cleaner: &LogCleaner) -> Result<(), CatalogError> {
-        self.step(|root| root.set_cleaner(cleaner)).await.map(drop)
-    }
-
-    /// Raises the log floor.
-    pub async fn raise_floor(&self, to: Cursor) -> Result<(), CatalogError> {
-        self.step(|root| root.raise_floor(to)).await.map(drop)
-    }
-
-    /// Registers a consumer.
-    pub async fn register_consumer(&self, name: &str, consumer: &FeedConsumer) -> Result<(), CatalogError> {
-        self.step(|root| root.register_consumer(name, consumer)).await.map(drop)
     }
 
     /// Appends what `transaction` makes of the head, unless it leaves it as it is.
@@ -196,12 +167,12 @@ impl RootChain {
     }
 
     fn known(&self) -> Option<ChainRecord<RootState>> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.newest.lock().clone()
     }
 
     /// Remembers the newest record, so that no later answer goes back behind it.
     fn keep(&self, slot: ChainRecord<RootState>) -> ChainRecord<RootState> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.lock();
         if newest.as_ref().is_none_or(|known| known.number < slot.number) {
             *newest = Some(slot.clone());
         }
@@ -209,7 +180,7 @@ impl RootChain {
     }
 }
 
-/// What a registration makes of the root; `how` hears how the index came to be registered.
+/// What a registration makes of the root; `how` gets how the index came to be registered.
 fn registered(
     root: &RootState,
     name: &str,
@@ -218,8 +189,8 @@ fn registered(
     how: &Mutex<RegistrationOutcome>,
 ) -> Result<Option<RootState>, TransactionRejected> {
     let (registration, next) = root.register_index(name, index, adopt)?;
-    *how.lock().unwrap_or_else(PoisonError::into_inner) = registration;
-    // An index is written on behalf of a log that can be told from others.
+    *how.lock() = registration;
+    // A log gets its id before an index is written on its behalf.
     Ok(next.or_else(|| root.id.is_none().then(|| root.clone())))
 }
 

@@ -1,11 +1,12 @@
 //! One writer: who may publish in an index.
 //!
-//! The writer holds an epoch. Taking over publishes the next epoch; every transaction of a writer is refused in a state of
-//! another epoch, so that afterwards nothing of a lower one commits, however long its owner was asleep. That is the whole
-//! of safety. The rest of this file is about progress: who lives is not disturbed, and who is dead is succeeded.
+//! The writer holds an epoch. A take-over publishes the next epoch. A transaction of a writer is refused in a state of another
+//! epoch, so nothing of a lower epoch commits afterwards, no matter how long its writer was suspended. Safety needs nothing
+//! else. The rest of this file is about progress: a writer that lives keeps the lease, and one that ended is replaced.
 
 use std::{convert::Infallible, time::Duration};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tidemark_store::{ChainRecord, Clock, Store, StoreError, StoreSecond};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -17,32 +18,36 @@ use crate::{
     mutants,
 };
 
-/// How often the holder shows that it lives.
+/// How often the holder moves its heartbeat.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// How long the holder's heartbeat must stand still before a candidate takes over.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_mins(1);
-/// How often a candidate looks.
+/// How often a candidate reads the heartbeat.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How many hasty take-overs in a row go without a wait.
 const MAX_IMMEDIATE_TAKEOVERS: u32 = 2;
+/// The wait before the first hasty take-over that is not immediate; it doubles with each further one in a row.
+const MIN_TAKEOVER_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait before a hasty take-over.
 const MAX_TAKEOVER_BACKOFF: Duration = Duration::from_secs(30);
+/// How often the wait doubles before it is [`MAX_TAKEOVER_BACKOFF`].
+const TAKEOVER_BACKOFF_STEPS: usize = 5;
 
-/// Why a candidate waits. It is ready all the time.
+/// Why a candidate waits. The process is ready meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StandbyReason {
     /// Another writer holds the index.
     ForHolder {
-        /// Who.
+        /// The holder.
         holder: WriterIdentity,
-        /// In which epoch.
+        /// Its epoch.
         epoch: u64,
-        /// For how long its heartbeat was seen standing still; it is succeeded after [`HEARTBEAT_TIMEOUT`].
+        /// For how long its heartbeat has stood still; after [`HEARTBEAT_TIMEOUT`] the candidate takes over.
         silent: Duration,
     },
-    /// The holder or its heartbeat could not be read: nothing is known of it, so it is not succeeded.
+    /// The holder or its heartbeat could not be read: the holder may live, so the candidate does not take over.
     Unanswered {
-        /// What the store said.
+        /// The store's error.
         error: StoreError,
     },
     /// The index changed hands several times in a row without a publication.
@@ -52,24 +57,24 @@ pub enum StandbyReason {
     },
 }
 
-/// Shows until dropped that the owner of `clock` lives: a probe every [`HEARTBEAT_INTERVAL`].
+/// Moves the heartbeat of the owner of `clock` until dropped: a probe every [`HEARTBEAT_INTERVAL`].
 ///
-/// The holder runs it for as long as it holds the index, beside everything else that it does, and drops it to stop. A probe
-/// that fails is logged and made again a second later.
+/// The holder runs it beside its other work while it holds the index, and drops it to stop. A probe that fails is logged and
+/// retried after a second.
 pub async fn heartbeat(clock: &Clock) -> Infallible {
     loop {
         let started = Instant::now();
         match clock.probe().await {
             Ok(_) => sleep_until(started + HEARTBEAT_INTERVAL).await,
             Err(error) => {
-                tracing::warn!(%error, "no heartbeat: a standby takes over if this lasts");
+                tracing::warn!(%error, "heartbeat failed; a standby takes over if this lasts; retrying");
                 sleep(Duration::from_secs(1)).await;
             }
         }
     }
 }
 
-/// For how long a heartbeat was seen standing still.
+/// Measures for how long a heartbeat stands still.
 #[derive(Debug, Default)]
 struct HeartbeatMonitor {
     epoch: u64,
@@ -77,7 +82,7 @@ struct HeartbeatMonitor {
     still: Duration,
 }
 
-/// A successful look at a heartbeat.
+/// A successful read of a heartbeat.
 #[derive(Debug)]
 struct HeartbeatReading {
     started: Instant,
@@ -86,41 +91,41 @@ struct HeartbeatReading {
 }
 
 impl HeartbeatMonitor {
-    /// Takes a look into account: only what lies between two looks at most [`HEARTBEAT_INTERVAL`] apart counts, so that neither an
-    /// outage, during which nobody can show that he lives, nor a pause of this process counts as silence.
-    fn saw(&mut self, epoch: u64, look: HeartbeatReading) {
+    /// Adds a reading. Only the time between two readings at most [`HEARTBEAT_INTERVAL`] apart counts as silence: an outage,
+    /// during which no holder can move its heartbeat, does not, nor does a pause of this process.
+    fn record(&mut self, epoch: u64, reading: HeartbeatReading) {
         if self.epoch != epoch {
             *self = Self { epoch, ..Self::default() };
         }
         match &self.last {
-            Some(last) if last.beat != look.beat => self.still = Duration::ZERO,
-            Some(last) if look.ended.duration_since(last.started) <= HEARTBEAT_INTERVAL => {
-                self.still += look.started.duration_since(last.ended);
+            Some(last) if last.beat != reading.beat => self.still = Duration::ZERO,
+            Some(last) if reading.ended.duration_since(last.started) <= HEARTBEAT_INTERVAL => {
+                self.still += reading.started.duration_since(last.ended);
             }
             _ => {}
         }
-        self.last = Some(look);
+        self.last = Some(reading);
     }
 
-    async fn look(&mut self, epoch: u64, heartbeats: &Store, key: &str) -> Result<(), StoreError> {
+    async fn poll(&mut self, epoch: u64, heartbeats: &Store, key: &str) -> Result<(), StoreError> {
         let started = Instant::now();
         let beat = heartbeats.head(key).await?.map(|info| (info.time, info.etag));
-        self.saw(epoch, HeartbeatReading { started, ended: Instant::now(), beat });
+        self.record(epoch, HeartbeatReading { started, ended: Instant::now(), beat });
         Ok(())
     }
 
-    /// For how long the holder of `epoch` was seen silent.
-    fn of(&self, epoch: u64) -> Duration {
+    /// For how long the heartbeat of the holder of `epoch` has stood still.
+    fn silence_of(&self, epoch: u64) -> Duration {
         if self.epoch == epoch { self.still } else { Duration::ZERO }
     }
 }
 
 impl IndexChain {
-    /// Becomes the index's writer: waits, ready, until that is allowed, and takes the index over.
+    /// Becomes the index's writer: waits until that is allowed, and takes the index over.
     ///
-    /// Allowed is it if nobody holds the index, if the holder is this `identity`, or if the holder's heartbeat in `heartbeats`
-    /// (the log's own store) has stood still for [`HEARTBEAT_TIMEOUT`]. `on_wait` hears at every look why the candidate waits. The
-    /// future may be dropped at any time. `clock` must be the one whose [`heartbeat`] the caller runs afterwards.
+    /// It is allowed if no process holds the index, if the holder is this `identity`, or if the holder's heartbeat in `heartbeats`
+    /// (the log's own store) has stood still for [`HEARTBEAT_TIMEOUT`]. `on_wait` gets the reason after every poll that ends in
+    /// waiting. The future may be dropped at any time. `clock` must be the one whose [`heartbeat`] the caller runs afterwards.
     pub async fn acquire(
         &self,
         identity: WriterIdentity,
@@ -133,21 +138,21 @@ impl IndexChain {
             identity,
             clock,
             heartbeats,
-            silence: HeartbeatMonitor::default(),
+            heartbeat: HeartbeatMonitor::default(),
             backed_off: None,
             failure: None,
         };
         let mut seen = None;
         loop {
-            seen = candidate.look(seen).await?;
+            seen = candidate.poll(seen).await?;
             match candidate.next(seen.as_ref()).await? {
                 CandidateStep::Wait(why, span) => {
                     on_wait(candidate.failure.take().map_or(why, |error| StandbyReason::Unanswered { error }));
                     sleep(span).await;
                 }
                 CandidateStep::Take { hasty } => {
-                    if let Some(writership) = candidate.take(seen.clone(), hasty).await? {
-                        return Ok(writership);
+                    if let Some(writer_lease) = candidate.take(seen.clone(), hasty).await? {
+                        return Ok(writer_lease);
                     }
                 }
             }
@@ -155,16 +160,16 @@ impl IndexChain {
     }
 }
 
-/// Somebody who wants to become the writer.
+/// A process that waits to become the writer.
 struct WriterCandidate<'a> {
     chain: &'a IndexChain,
     identity: WriterIdentity,
     clock: &'a Clock,
     heartbeats: &'a Store,
-    silence: HeartbeatMonitor,
-    /// The epoch before whose succession it has backed off already.
+    heartbeat: HeartbeatMonitor,
+    /// The epoch for whose take-over it has backed off already.
     backed_off: Option<u64>,
-    /// Why the last look told nothing.
+    /// Why the last poll failed.
     failure: Option<StoreError>,
 }
 
@@ -176,7 +181,7 @@ enum CandidateStep {
 
 impl WriterCandidate<'_> {
     /// The latest manifest; the one seen before if the store fails just now.
-    async fn look(
+    async fn poll(
         &mut self,
         seen: Option<ChainRecord<Manifest>>,
     ) -> Result<Option<ChainRecord<Manifest>>, CatalogError> {
@@ -186,7 +191,7 @@ impl WriterCandidate<'_> {
         match self.chain.poll_newer(&seen).await {
             Ok(newer) => Ok(Some(newer.unwrap_or(seen))),
             Err(CatalogError::Store(error @ StoreError::Failed { .. })) => {
-                tracing::warn!(%error, "the standby could not read the index, and goes on waiting");
+                tracing::warn!(%error, "reading the index failed; the standby keeps waiting and retries");
                 self.failure = Some(error);
                 Ok(Some(seen))
             }
@@ -208,25 +213,25 @@ impl WriterCandidate<'_> {
         self.back_off(state, holder).await
     }
 
-    /// Waits while another holder lives.
+    /// Whether to wait because another holder lives.
     async fn wait_for(&mut self, epoch: u64, holder: &LeaseHolder) -> Result<Option<CandidateStep>, CatalogError> {
         if holder.identity == self.identity {
             return Ok(None);
         }
-        match self.silence.look(epoch, self.heartbeats, &holder.heartbeat).await {
+        match self.heartbeat.poll(epoch, self.heartbeats, &holder.heartbeat).await {
             Ok(()) => {}
             Err(error @ StoreError::Failed { .. }) => {
-                tracing::warn!(%error, "the standby could not read the holder's heartbeat, which counts for nothing");
+                tracing::warn!(%error, "reading the holder's heartbeat failed; the standby keeps waiting and retries");
                 self.failure = Some(error);
             }
             Err(error) => return Err(error.into()),
         }
-        let silent = self.silence.of(epoch);
+        let silent = self.heartbeat.silence_of(epoch);
         let why = StandbyReason::ForHolder { holder: holder.identity.clone(), epoch, silent };
         Ok((silent < HEARTBEAT_TIMEOUT).then_some(CandidateStep::Wait(why, STANDBY_POLL_INTERVAL)))
     }
 
-    /// Waits once before a take-over that follows others in haste.
+    /// Waits once before a hasty take-over.
     async fn back_off(&mut self, state: &Manifest, holder: &LeaseHolder) -> Result<CandidateStep, AcquireError> {
         let now = self.clock.probe().await?.now;
         let hasty = holder.since.is_some_and(|since| now.since(since) < HEARTBEAT_TIMEOUT);
@@ -235,19 +240,18 @@ impl WriterCandidate<'_> {
             return Ok(CandidateStep::Take { hasty });
         }
         self.backed_off = Some(state.epoch);
-        let share = f64::from(u16::from_be_bytes(self.chain.entropy().bytes())) / f64::from(u16::MAX);
-        let wait = wait.mul_f64(0.5 + share / 2.0);
+        let wait = self.chain.entropy().jittered(wait);
         Ok(CandidateStep::Wait(StandbyReason::BackingOff { wait }, wait))
     }
 
-    /// Publishes the next epoch; `None` if somebody else did so first.
+    /// Publishes the next epoch; `None` if another process did so first.
     async fn take(
         &self,
         seen: Option<ChainRecord<Manifest>>,
         hasty: bool,
     ) -> Result<Option<WriterLease>, AcquireError> {
         let claims = self.chain.claims().await?;
-        // The heartbeat moves before anybody looks for it.
+        // Move the heartbeat before other candidates read it.
         self.clock.probe().await?;
         let holder =
             LeaseHolder { identity: self.identity.clone(), heartbeat: self.clock.heartbeat_key(), since: None };
@@ -265,21 +269,24 @@ impl WriterCandidate<'_> {
     }
 }
 
-/// How long to wait before a take-over that follows others in haste: doubled each time.
+/// How long to wait before a hasty take-over.
 fn wait_before(hasty_takeovers: u32) -> Duration {
-    match hasty_takeovers.checked_sub(MAX_IMMEDIATE_TAKEOVERS) {
-        None => Duration::ZERO,
-        Some(excess) => Duration::from_secs(1 << excess.min(5)).min(MAX_TAKEOVER_BACKOFF),
-    }
+    let Some(excess) = hasty_takeovers.checked_sub(MAX_IMMEDIATE_TAKEOVERS) else { return Duration::ZERO };
+    let backoff = ExponentialBuilder::new()
+        .with_min_delay(MIN_TAKEOVER_BACKOFF)
+        .with_max_delay(MAX_TAKEOVER_BACKOFF)
+        .with_max_times(TAKEOVER_BACKOFF_STEPS);
+    // The iterator ends after its last step, so that a high count costs no more than a low one.
+    backoff.build().nth(excess as usize).unwrap_or(MAX_TAKEOVER_BACKOFF)
 }
 
 /// The right to publish in an index, held until it is released or another writer takes over.
 ///
 /// The first call that finds it lost, or whose outcome is unknown, ends it: that call and every later one fail in the same
-/// way. The owner ends its process then, and deletes nothing.
+/// way. The owner then ends its process, and deletes nothing.
 ///
-/// Dropping a call's future leaves open whether its transaction becomes part of the chain, as a crash does. Later calls
-/// are safe all the same: each is applied to what the chain then holds.
+/// If a call's future is dropped, its transaction may or may not become part of the chain, as after a crash. Later calls are
+/// safe all the same: each applies to what the chain then holds.
 pub struct WriterLease {
     chain: IndexChain,
     slot: ChainRecord<Manifest>,
@@ -304,7 +311,7 @@ impl WriterLease {
         &self.slot
     }
 
-    /// The epoch held: what the names of new objects bear.
+    /// The epoch of the lease, which is part of the names of new objects.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -314,12 +321,12 @@ impl WriterLease {
         self.step(|state, epoch| state.publish(epoch, &publication)).await
     }
 
-    /// Replaces objects of the index by others that hold the same.
+    /// Replaces objects of the index by others with the same records.
     pub async fn adopt(&mut self, compaction: CompactionResult) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.step(|state, epoch| state.adopt(epoch, &compaction)).await
     }
 
-    /// Looks whether the role is still held. An idle writer calls it now and then, so that it learns that it lost it.
+    /// Checks whether the lease is still held. An idle writer calls this now and then to notice that it lost the lease.
     pub async fn check(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.alive()?;
         if let Some(newer) = self.chain.poll_newer(&self.slot).await? {
@@ -333,18 +340,18 @@ impl WriterLease {
         Ok(&self.slot)
     }
 
-    /// Ends the generation in favour of `successor`, and the role with it.
+    /// Ends the generation in favour of `successor`, and the lease with it.
     pub async fn close(mut self, successor: &Manifest) -> Result<ChainRecord<Manifest>, PublishError> {
         self.step(|state, epoch| state.close(epoch, successor)).await.cloned()
     }
 
-    /// Ends the index for good, and the role with it: the last record of the generation, after which all that it held may
-    /// be deleted. See [`crate::IndexPurge`].
+    /// Ends the index for good, and the lease with it: appends the last record of the generation, after which everything that
+    /// it held may be deleted. See [`crate::IndexPurge`].
     pub async fn purge(mut self) -> Result<ChainRecord<Manifest>, PublishError> {
         self.step(Manifest::purge).await.cloned()
     }
 
-    /// Gives the role up, so that the next candidate need not wait.
+    /// Releases the lease, so that the next candidate need not wait.
     pub async fn release(mut self) -> Result<(), PublishError> {
         self.step(Manifest::release).await.map(drop)
     }
@@ -383,5 +390,16 @@ fn ended_by(error: &PublishError) -> Option<LeaseEnd> {
         PublishError::Fenced { by, .. } => Some(LeaseEnd::Fenced { by: *by }),
         PublishError::Unknown { key, why } => Some(LeaseEnd::Unknown { key: key.clone(), why: why.clone() }),
         PublishError::Rejected(_) | PublishError::Chain(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hasty_takeovers_wait_longer_each_time_up_to_the_longest() {
+        let waits = [0, 1, 2, 3, 4, 5, 6, 7, 8, u32::MAX].map(|count| wait_before(count).as_secs());
+        assert_eq!(waits, [0, 0, 1, 2, 4, 8, 16, 30, 30, 30]);
     }
 }

@@ -28,9 +28,18 @@ fn segment(epoch: u64, first: u64) -> SegmentMeta {
         digest: digest(Outcome::Aborted),
         first: Token::from_bytes([1; 20]),
         last: Token::from_bytes([2; 20]),
-        seq: first..first + 7,
-        counts: RecordCounts { committed: 1, late: 1, aborted: 1, malformed: 1, duplicate: 1, fenced: 1, expired: 1 },
-        documents: 7,
+        seq: first..first + 8,
+        counts: RecordCounts {
+            committed: 1,
+            late: 1,
+            aborted: 1,
+            malformed: 1,
+            duplicate: 1,
+            fenced: 1,
+            expired: 1,
+            unreadable: 1,
+        },
+        documents: 8,
     }
 }
 
@@ -48,13 +57,13 @@ fn sidecar() -> SidecarMeta {
 
 /// A manifest in which everything is in use.
 fn manifest() -> Manifest {
-    let (segments, sidecars) = (vec![segment(1, 1), segment(2, 8)], vec![sidecar()]);
+    let (segments, sidecars) = (vec![segment(1, 1), segment(2, 9)], vec![sidecar()]);
     let pin = ManifestPin {
         owner: "snapshot".to_owned(),
         made: Some(second(1_600_000_100)),
         horizon: second(1_600_000_050),
         cursor: Cursor(second(1_600_000_040)),
-        next_seq: 8,
+        next_seq: 9,
         segments: vec![segment(1, 1)],
         sidecars: Vec::new(),
         totals: IndexTotals::of(&[segment(1, 1)], &[]),
@@ -69,7 +78,7 @@ fn manifest() -> Manifest {
         hasty_takeovers: 1,
         horizon: second(1_600_000_500),
         cursor: Cursor(second(1_600_000_400)),
-        next_seq: 15,
+        next_seq: 17,
         totals: IndexTotals::of(&segments, &sidecars),
         segments,
         sidecars,

@@ -88,11 +88,11 @@ async fn a_purge_on_behalf_of_another_log_removes_nothing() {
     assert!(b.acquire(&of_b).await.is_err());
     publish(&mut writer).await.unwrap();
     let before = below(&stage, "index/").await;
-    assert!(matches!(b.purge().look().await, Ok(PurgeTarget::Lost { last: None, .. })));
+    assert!(matches!(b.purge().find_target().await, Ok(PurgeTarget::Lost { last: None, .. })));
     assert_eq!(b.purges().await, PurgeStats::default());
     assert_eq!(below(&stage, "index/").await, before);
     assert!(b.root.state().await.unwrap().indexes.is_empty(), "it comes off its own register");
-    assert!(matches!(b.purge().look().await, Ok(PurgeTarget::Nothing)));
+    assert!(matches!(b.purge().find_target().await, Ok(PurgeTarget::Nothing)));
     assert_eq!(below(&stage, "index/").await, before);
     publish(&mut writer).await.unwrap();
     // It waits for the role of a fresh prefix while the other log takes that: the same.
@@ -149,7 +149,7 @@ async fn a_purge_that_was_interrupted_goes_on_though_another_log_has_the_next_ge
     assert_eq!(below(&stage, "index/g2/").await, of_b);
     publish(&mut writer).await.unwrap();
     drop(writer);
-    // The next one comes after whoever has the prefix now.
+    // The next one comes after the present owner of the prefix.
     b.purges().await;
     let again = Process::new("a", &stage, owner("3"));
     assert_eq!(again.writes().await.manifest().state.generation, "g3".parse().unwrap());

@@ -18,7 +18,7 @@ use tidemark_catalog::{
 use tidemark_store::{Create, Entropy, UserMetadata};
 use tokio::{sync::Notify, time::timeout};
 
-/// An index of some records, objects that nobody published, and strangers in and around it. Gives its writer.
+/// An index of some records, objects that were never published, and strangers in and around it. Gives its writer.
 async fn filled(stage: &Stage, process: &Process) -> WriterLease {
     let mut writer = process.writes().await;
     for _ in 0..4 {
@@ -132,7 +132,7 @@ async fn a_resource_made_again_keeps_its_index_when_the_purge_of_its_predecessor
     let new = Process::new("new", &stage, owner("2"));
     let mut writer = new.writes().await;
     let before = left(&stage).await;
-    assert!(matches!(old.purge().look().await, Ok(PurgeTarget::Nothing)));
+    assert!(matches!(old.purge().find_target().await, Ok(PurgeTarget::Nothing)));
     assert_eq!(old.purges().await, PurgeStats::default());
     assert_eq!(left(&stage).await, before);
     publish(&mut writer).await.unwrap();
@@ -203,7 +203,7 @@ async fn a_process_that_ends_at_any_call_is_succeeded_by_one_that_finishes() {
             let ended = timeout(Duration::from_hours(1), run).await;
             let struck = disturbed.calls() > call;
             if let Ok(Ok(_)) = ended {
-                assert!(matches!(a.purge().look().await, Ok(PurgeTarget::Closed(_))));
+                assert!(matches!(a.purge().find_target().await, Ok(PurgeTarget::Closed(_))));
             }
             // Its successor, perhaps under another name.
             let successor = Process::new("b", &stage, owner("1"));

@@ -27,7 +27,7 @@ fn probed() -> BTreeMap<String, &'static str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_first_indexers_one_sets_the_parameters_and_the_other_is_told() {
+async fn of_two_first_indexers_one_sets_the_parameters_and_the_other_is_refused() {
     let stage = Stage::new();
     assert!(open(&stage, 0).schedule().await.unwrap_err().to_string().contains("--expiry"));
     let (a, b) = (open(&stage, 1), open(&stage, 2));
@@ -44,7 +44,7 @@ async fn of_two_first_indexers_one_sets_the_parameters_and_the_other_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_holds_from_its_records_store_time_on_whoever_reads_it_and_when() {
+async fn a_change_holds_from_its_records_store_time_on_for_every_reader() {
     let stage = Stage::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     a.ensure(&seconds(600)).await.unwrap();
@@ -56,7 +56,7 @@ async fn a_change_holds_from_its_records_store_time_on_whoever_reads_it_and_when
     for reader in [&a, &b, &open(&stage, 3)] {
         assert_eq!(reader.schedule().await.unwrap(), set);
     }
-    // A later record, by somebody who read the change, says the same date.
+    // A later record, by a process that read the change, says the same date.
     advance(Duration::from_secs(5000)).await;
     b.record_probes(b.head().await.unwrap(), &probed()).await.unwrap();
     assert_eq!(open(&stage, 4).schedule().await.unwrap(), set);
@@ -79,12 +79,15 @@ async fn two_owners_race_for_one_prefix_and_one_of_them_gets_it() {
     let stage = Stage::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     let (ours, theirs) = (index("a"), index("b"));
-    let (first, second) = tokio::join!(a.register_index("main", &ours, None), b.register_index("main", &theirs, None));
+    let five = seconds(5);
+    let (first, second) =
+        tokio::join!(a.register(None, &five, "main", &ours, None), b.register(None, &five, "main", &theirs, None));
     assert!(first.is_ok() != second.is_ok());
     let (winner, loser) = if first.is_ok() { (ours, theirs) } else { (theirs, ours) };
-    assert_eq!(a.register_index("main", &winner, None).await.unwrap(), RegistrationOutcome::Known);
+    let head = a.head().await.unwrap();
+    assert_eq!(a.register(head, &five, "main", &winner, None).await.unwrap(), RegistrationOutcome::Known);
     let adopt = winner.owner.id();
-    let adopted = b.register_index("main", &loser, Some(adopt)).await.unwrap();
+    let adopted = b.register(b.head().await.unwrap(), &five, "main", &loser, Some(adopt)).await.unwrap();
     assert_eq!(adopted, RegistrationOutcome::Adopted { from: winner.owner.clone() });
     assert_eq!(a.state().await.unwrap().indexes["main"], loser);
 }

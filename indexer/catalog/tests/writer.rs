@@ -194,14 +194,14 @@ async fn others_records_do_not_disturb_the_writer() {
     let stage = Stage::new();
     let a = Process::new("a", &stage);
     let mut writer = a.acquire().await;
-    let anybody = Process::new("z", &stage);
-    anybody.chain.pin("daily", "snapshots").await.unwrap();
+    let other = Process::new("z", &stage);
+    other.chain.pin("daily", "snapshots").await.unwrap();
     publish(&mut writer).await.unwrap();
-    let copy = anybody.chain.pin_again("daily", "restore", "me").await.unwrap();
+    let copy = other.chain.pin_again("daily", "restore", "me").await.unwrap();
     assert_eq!(copy.state.pins["restore"].cursor, Cursor(StoreSecond::from_unix(0)));
     publish(&mut writer).await.unwrap();
-    assert!(matches!(anybody.chain.unpin("daily", "me").await, Err(CatalogError::Rejected(_))));
-    anybody.chain.unpin("daily", "snapshots").await.unwrap();
+    assert!(matches!(other.chain.unpin("daily", "me").await, Err(CatalogError::Rejected(_))));
+    other.chain.unpin("daily", "snapshots").await.unwrap();
     assert_eq!(writer.check().await.unwrap().state.pins.keys().collect::<Vec<_>>(), ["restore"]);
 }
 
@@ -284,7 +284,7 @@ async fn the_open_generation_is_found_through_the_closing_records() {
     assert!(a.chain.acquire(WriterIdentity("b".to_owned()), &a.clock, &a.log.entries, |_| ()).await.is_err());
 }
 
-/// Every place at which a writer can end: whoever comes next goes on from what is published, once.
+/// Wherever a writer ends, the next one continues from what is published, once.
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_ends_between_any_two_calls_is_succeeded() {
     for act in [Act::EndBefore, Act::EndAfter] {

@@ -20,9 +20,9 @@ use tidemark_wal::{ListedEntry, Outcome};
 use tokio::time::Instant;
 
 use crate::{
-    audit_schedule::{AbortedScan, AuditSchedule},
-    batch::{Batch, PredecessorMap, PredecessorRecord},
-    engine::{AbortedOperation, AbortedQuery, EngineError, Lookup},
+    audit_schedule::{AuditSchedule, DueAudit, UnsettledScan},
+    batch::{PredecessorMap, PredecessorRecord, RecordBatch},
+    engine::{EngineError, IndexLookup, UnsettledOperation, UnsettledQuery},
     entry_stream::EntryReader,
     error::IngestError,
     horizon::SealedHorizon,
@@ -34,32 +34,69 @@ use crate::{
 const CHUNK: usize = 1000;
 /// How long the audit runs before it is the tail's turn.
 const TIME_SLICE: Duration = Duration::from_secs(1);
+/// Attempts to read an entry. What fails is audited again; the tail does not wait for it.
+const AUDIT_ATTEMPTS: u32 = 1;
+/// The pause after an audit that failed; it doubles with each further failure in a row.
+const FAILURE_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause.
+const MAX_FAILURE_PAUSE: Duration = Duration::from_mins(10);
+/// How often all unreadable entries are tried again, besides at a take-over.
+const UNREADABLE_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Finds what became visible late.
 #[derive(Debug)]
-pub(crate) struct Audit {
+pub(crate) struct LogAuditor {
     entries: EntryReader,
     schedule: AuditSchedule,
+    /// When unreadable entries were last tried again, whatever their age.
+    retried: Option<Instant>,
+    /// The pause after the last failure, and until when it lasts.
+    paused: Option<(Duration, Instant)>,
 }
 
-impl Audit {
+impl LogAuditor {
     pub(crate) fn new(entries: EntryReader, schedule: AuditSchedule) -> Self {
-        Self { entries, schedule }
+        Self { entries, schedule, retried: None, paused: None }
     }
 
-    /// Runs the audits that are due, for about a time slice.
+    /// Runs the audits that are due, for about a time slice; none for a while after one has failed.
     pub(crate) async fn run(&mut self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
+        if self.paused.is_some_and(|(_, until)| Instant::now() < until) {
+            return Ok(());
+        }
+        let audited = self.run_due(publisher, sealed).await;
+        self.paused = match (&audited, self.paused) {
+            (Ok(()), _) => None,
+            (Err(_), before) => {
+                let pause = before.map_or(FAILURE_PAUSE, |(pause, _)| (pause * 2).min(MAX_FAILURE_PAUSE));
+                Some((pause, Instant::now() + pause))
+            }
+        };
+        audited
+    }
+
+    /// Whether the last audit failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    async fn run_due(&mut self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
         let cursor = publisher.cursor();
         let window = sealed.schedule.at(cursor.second()).audit_window;
         let slice_end = Instant::now() + TIME_SLICE;
-        for (level, seconds) in self.schedule.due(sealed.horizon, cursor, window) {
+        if self.retried.is_none_or(|retried| retried.elapsed() >= UNREADABLE_INTERVAL) {
+            self.retry_unreadable(publisher, sealed).await?;
+            self.retried = Some(Instant::now());
+        }
+        for DueAudit { level, seconds, written_before } in self.schedule.due(sealed.horizon, cursor, window) {
             let mut scan = if let Some(scan) = self.schedule.resume(level, seconds.start) {
                 scan
             } else {
                 let reached = self.find_late_entries(publisher, seconds.clone(), slice_end, sealed).await?;
-                AbortedScan { seconds: seconds.start..reached, after: None }
+                let written_before = if reached == seconds.end { written_before } else { reached };
+                UnsettledScan { seconds: seconds.start..reached, written_before, after: None }
             };
-            if self.resolve_aborted(publisher, &mut scan, slice_end, sealed).await? {
+            if self.resolve_unsettled(publisher, &mut scan, slice_end, sealed).await? {
                 self.schedule.finish(level, scan.seconds.end);
             } else {
                 self.schedule.interrupt(level, scan);
@@ -69,6 +106,31 @@ impl Audit {
             }
         }
         Ok(())
+    }
+
+    /// Tries to read every entry that the index has as unreadable: new credentials or a new release may have mended it.
+    async fn retry_unreadable(&self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
+        if publisher.manifest().totals.standing().unreadable == 0 {
+            return Ok(());
+        }
+        let end = publisher.cursor().second();
+        let seconds = StoreSecond::default()..StoreSecond::KSUID_END.next();
+        let outcomes = &[Outcome::Unreadable];
+        let mut query = UnsettledQuery { seconds, before: end, outcomes, after: None, limit: CHUNK };
+        loop {
+            let unreadable = publisher.lookup().await?.unsettled_operations(&query).await?;
+            let Some(last) = unreadable.last() else { return Ok(()) };
+            query.after = Some(last.token);
+            for one in &unreadable {
+                // Each by itself: one that is still refused keeps no other from being decided.
+                let known = [((one.token, one.op), predecessor(one))].into();
+                let tried = self.correct(publisher, entries_of(std::slice::from_ref(one)), &known, sealed).await;
+                match tried {
+                    Err(failure) if failure.is_retryable() => publisher.discard_unpublished(),
+                    other => other?,
+                }
+            }
+        }
     }
 
     /// Publishes the entries of `seconds` that the index does not know, until about `slice_end`. Gives the second that it
@@ -100,16 +162,23 @@ impl Audit {
 
     /// Resolves the aborted operations of `scan` again, until about `slice_end` and at least a chunk. Gives whether all are
     /// resolved.
-    async fn resolve_aborted(
+    async fn resolve_unsettled(
         &self,
         publisher: &mut Publisher,
-        scan: &mut AbortedScan,
+        scan: &mut UnsettledScan,
         slice_end: Instant,
         sealed: &SealedHorizon,
     ) -> Result<bool, IngestError> {
         loop {
-            let query = AbortedQuery { seconds: scan.seconds.clone(), after: scan.after, limit: CHUNK };
-            let aborted = publisher.lookup().await?.aborted_operations(&query).await?;
+            let query = UnsettledQuery {
+                seconds: scan.seconds.start..scan.written_before,
+                before: scan.seconds.end,
+                // Unreadable ones have a turn of their own: what is still refused must not hold up the others.
+                outcomes: &[Outcome::Aborted],
+                after: scan.after,
+                limit: CHUNK,
+            };
+            let aborted = publisher.lookup().await?.unsettled_operations(&query).await?;
             let Some(last) = aborted.last() else { return Ok(true) };
             let known = aborted.iter().map(|aborted| ((aborted.token, aborted.op), predecessor(aborted))).collect();
             self.correct(publisher, entries_of(&aborted), &known, sealed).await?;
@@ -133,7 +202,7 @@ impl Audit {
         sealed: &SealedHorizon,
     ) -> Result<(), IngestError> {
         let listing = futures::stream::iter(listed.into_iter().map(Ok)).boxed();
-        let mut entries = self.entries.fetch(listing, &sealed.schedule);
+        let mut entries = self.entries.fetch(listing, &sealed.schedule, AUDIT_ATTEMPTS);
         let mut batch = publisher.begin_batch();
         loop {
             let fetched = entries.next_chunk().await?;
@@ -157,7 +226,7 @@ impl Audit {
     }
 }
 
-fn supersede_predecessors(batch: &mut Batch, records: &[OperationRecord], predecessors: &PredecessorMap) {
+fn supersede_predecessors(batch: &mut RecordBatch, records: &[OperationRecord], predecessors: &PredecessorMap) {
     for record in records {
         let operation = (record.token, record.op);
         if let Some(predecessor) = predecessors.get(&operation) {
@@ -166,19 +235,25 @@ fn supersede_predecessors(batch: &mut Batch, records: &[OperationRecord], predec
     }
 }
 
-/// Whether the index does not have what `record` says.
+/// Whether the index does not have what `record` says. What was decided from the entry is never replaced by its being
+/// unreadable now.
 fn is_correction(record: &OperationRecord, predecessors: &PredecessorMap) -> bool {
-    predecessors.is_empty()
-        || predecessors
-            .get(&(record.token, record.op))
-            .is_some_and(|predecessor| predecessor.outcome != record.decision.outcome)
+    let outcome = record.decision.outcome;
+    if predecessors.is_empty() {
+        return true;
+    }
+    match predecessors.get(&(record.token, record.op)) {
+        Some(predecessor) => predecessor.outcome != outcome && outcome != Outcome::Unreadable,
+        // An unreadable entry has one record, whatever number of operations it turns out to have.
+        None => predecessors.get(&(record.token, 0)).is_some_and(|first| first.outcome == Outcome::Unreadable),
+    }
 }
 
-fn predecessor(aborted: &AbortedOperation) -> PredecessorRecord {
-    PredecessorRecord { seq: aborted.seq, outcome: Outcome::Aborted, evidence: aborted.evidence }
+fn predecessor(unsettled: &UnsettledOperation) -> PredecessorRecord {
+    PredecessorRecord { seq: unsettled.seq, outcome: unsettled.outcome, evidence: unsettled.evidence }
 }
 
-fn entries_of(aborted: &[AbortedOperation]) -> Vec<ListedEntry> {
+fn entries_of(aborted: &[UnsettledOperation]) -> Vec<ListedEntry> {
     let mut entries: Vec<ListedEntry> =
         aborted.iter().map(|aborted| ListedEntry { token: aborted.token, time: aborted.entry_time, size: 0 }).collect();
     entries.dedup_by_key(|entry| entry.token);
@@ -186,7 +261,7 @@ fn entries_of(aborted: &[AbortedOperation]) -> Vec<ListedEntry> {
 }
 
 /// The entries among `listed` of which the index has no record.
-async fn unknown_entries(listed: Vec<ListedEntry>, lookup: &dyn Lookup) -> Result<Vec<ListedEntry>, EngineError> {
+async fn unknown_entries(listed: Vec<ListedEntry>, lookup: &dyn IndexLookup) -> Result<Vec<ListedEntry>, EngineError> {
     let tokens: Vec<_> = listed.iter().map(|listed| listed.token).collect();
     let recorded = lookup.recorded_outcomes(&tokens).await?;
     let unknown = listed.into_iter().zip(recorded).filter(|(_, records)| records.is_empty());

@@ -25,15 +25,31 @@ pub(crate) struct AuditSchedule {
     first_horizon: Option<StoreSecond>,
     levels: Vec<AuditLevel>,
     /// The audits that have listed their seconds and not yet resolved all aborted operations, by the level's age.
-    unfinished: BTreeMap<Duration, AbortedScan>,
+    unfinished: BTreeMap<Duration, UnsettledScan>,
     /// Counts the rounds, so that each level is first in its turn.
     turns: usize,
 }
 
+/// An audit that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DueAudit {
+    pub(crate) level: usize,
+    /// The seconds to list again.
+    pub(crate) seconds: Range<StoreSecond>,
+    /// Aborted operations of these seconds are resolved again if their entry was written before this second.
+    ///
+    /// That is the end of the seconds, unless the schedule skips the ones after them: an entry is due in the second in
+    /// which it was written, which may be later than its token's, and then be one that is skipped.
+    pub(crate) written_before: StoreSecond,
+}
+
 /// How far an audit has come with the aborted operations of its seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AbortedScan {
+pub(crate) struct UnsettledScan {
+    /// The seconds that were listed.
     pub(crate) seconds: Range<StoreSecond>,
+    /// See [`DueAudit::written_before`].
+    pub(crate) written_before: StoreSecond,
     /// The last entry that was resolved again.
     pub(crate) after: Option<Token>,
 }
@@ -60,15 +76,10 @@ impl AuditSchedule {
     }
 
     /// The seconds that are due, each with its level.
-    pub(crate) fn due(
-        &mut self,
-        horizon: StoreSecond,
-        cursor: Cursor,
-        window: Duration,
-    ) -> Vec<(usize, Range<StoreSecond>)> {
+    pub(crate) fn due(&mut self, horizon: StoreSecond, cursor: Cursor, window: Duration) -> Vec<DueAudit> {
         self.set_window(horizon, window);
         let levels = self.levels.iter_mut().enumerate();
-        let mut due: Vec<_> = levels.filter_map(|(at, level)| Some((at, level.due(horizon, cursor)?))).collect();
+        let mut due: Vec<_> = levels.filter_map(|(number, level)| level.due(number, horizon, cursor)).collect();
         if !due.is_empty() {
             self.turns += 1;
             let first = self.turns % due.len();
@@ -78,13 +89,13 @@ impl AuditSchedule {
     }
 
     /// The scan of a level that [`AuditSchedule::interrupt`] kept, if it begins at `start`.
-    pub(crate) fn resume(&mut self, level: usize, start: StoreSecond) -> Option<AbortedScan> {
+    pub(crate) fn resume(&mut self, level: usize, start: StoreSecond) -> Option<UnsettledScan> {
         let scan = self.unfinished.remove(&self.levels.get(level)?.age)?;
         (scan.seconds.start == start).then_some(scan)
     }
 
     /// Keeps a scan that is not finished.
-    pub(crate) fn interrupt(&mut self, level: usize, scan: AbortedScan) {
+    pub(crate) fn interrupt(&mut self, level: usize, scan: UnsettledScan) {
         if let Some(level) = self.levels.get(level) {
             self.unfinished.insert(level.age, scan);
         }
@@ -122,7 +133,7 @@ impl AuditLevel {
         }
     }
 
-    fn due(&mut self, horizon: StoreSecond, cursor: Cursor) -> Option<Range<StoreSecond>> {
+    fn due(&mut self, level: usize, horizon: StoreSecond, cursor: Cursor) -> Option<DueAudit> {
         let (from, to) = self.sealed_late;
         let mut end = horizon.before(self.age).min(cursor.second());
         if from < to {
@@ -134,7 +145,8 @@ impl AuditLevel {
             }
         }
         let due = end.since(self.done) >= self.interval() || (end == from && end > self.done);
-        due.then_some(self.done..end)
+        let written_before = if end == from && from < to { to } else { end };
+        due.then_some(DueAudit { level, seconds: self.done..end, written_before })
     }
 
     /// How often the level is audited: a quarter of its age, at least once an hour and at most once a minute.
@@ -164,7 +176,8 @@ mod tests {
             assert!(due.is_empty(), "{due:?}");
         }
         let due = schedule.due(second(now + 120), Cursor(second(now + 120)), WINDOW);
-        assert_eq!(due, [(0, second(now - 60)..second(now + 60))]);
+        let seconds = second(now - 60)..second(now + 60);
+        assert_eq!(due, [DueAudit { level: 0, seconds, written_before: second(now + 60) }]);
     }
 
     #[test]
@@ -174,8 +187,24 @@ mod tests {
         let now = second(1_800_000_000);
         let due = schedule.due(now, Cursor(taken), WINDOW);
         assert_eq!(due.len(), 4);
-        for (level, seconds) in due {
+        for DueAudit { level, seconds, .. } in due {
             assert!(seconds.end == taken && seconds.start < taken.before(schedule.levels[level].age), "{seconds:?}");
+        }
+    }
+
+    #[test]
+    fn a_takeover_audits_what_was_sealed_before_it_and_written_in_seconds_that_it_skips() {
+        let taken = second(1_700_000_000);
+        let mut schedule = AuditSchedule::after_takeover(taken, Cursor(taken));
+        let now = second(1_800_000_000);
+        for DueAudit { level, written_before, .. } in schedule.due(now, Cursor(taken), WINDOW) {
+            // The level continues there.
+            assert_eq!(written_before, now.before(schedule.levels[level].age));
+            schedule.finish(level, taken);
+        }
+        let later = now.after(Duration::from_hours(10));
+        for DueAudit { level, seconds, .. } in schedule.due(later, Cursor(later), WINDOW) {
+            assert_eq!(seconds.start, now.before(schedule.levels[level].age));
         }
     }
 
@@ -191,7 +220,7 @@ mod tests {
             let first = taken + gap;
             let mut horizon = first;
             for step in steps {
-                for (level, seconds) in schedule.due(second(horizon), Cursor(second(horizon)), WINDOW) {
+                for DueAudit { level, seconds, .. } in schedule.due(second(horizon), Cursor(second(horizon)), WINDOW) {
                     prop_assert!(seconds.start < seconds.end);
                     audited[level].push(seconds.clone());
                     schedule.finish(level, seconds.end);

@@ -8,15 +8,15 @@ use tidemark_wal::{Evidence, Outcome, Token};
 use tokio::time::Instant;
 
 use crate::{
-    engine::{EngineError, Lookup, RecordMarks},
+    engine::{EngineError, IndexLookup, RecordMarks},
     options::IngestOptions,
     record::OperationRecord,
-    resolve::Resolver,
+    resolve::RecordResolver,
     segment_upload::{SegmentUploader, SegmentWriter},
 };
 
 /// Records that are published together, with the marks that they cause.
-pub(crate) struct Batch {
+pub(crate) struct RecordBatch {
     segments: SegmentWriter,
     seqs: Range<u64>,
     marks: RecordMarks,
@@ -38,6 +38,11 @@ pub(crate) struct BatchLimits {
 impl BatchLimits {
     pub(crate) fn new(options: &IngestOptions) -> Self {
         Self { max_records: options.batch_records, max_age: options.batch_age, segment_memory: options.segment_memory }
+    }
+
+    /// With `halvings` times half as many records.
+    pub(crate) fn halved(self, halvings: u32) -> Self {
+        Self { max_records: (self.max_records >> halvings).max(1), ..self }
     }
 }
 
@@ -67,7 +72,7 @@ pub(crate) struct SealedBatch {
     pub(crate) corrected: CorrectedTotals,
 }
 
-impl Batch {
+impl RecordBatch {
     /// An empty batch whose first record gets `first_seq`.
     pub(crate) fn new(uploader: &SegmentUploader, first_seq: u64, limits: BatchLimits) -> Self {
         Self {
@@ -106,8 +111,8 @@ impl Batch {
     pub(crate) async fn push(
         &mut self,
         mut records: Vec<OperationRecord>,
-        resolver: &mut Resolver,
-        lookup: &dyn Lookup,
+        resolver: &mut RecordResolver,
+        lookup: &dyn IndexLookup,
     ) -> Result<(), EngineError> {
         for record in &mut records {
             record.seq = self.seqs.end;

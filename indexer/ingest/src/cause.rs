@@ -45,7 +45,7 @@ impl ToCause for StoreError {
             Self::Absent { .. } => Reason::IndexDamaged,
             Self::Refused { .. } => Reason::StoreUnsupported,
             Self::Failed { .. } => Reason::Unreachable,
-            // A kind that was added since: its words tell what to do.
+            // A kind that was added later: its message names the remedy.
             Self::Unusable { .. } | Self::BadKey { .. } | _ => Reason::InvalidURL,
         };
         FailureCause::at(reason, self.url())

@@ -23,14 +23,14 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Runs at most one compaction at a time.
 #[derive(Debug)]
-pub(crate) struct Compactor {
+pub(crate) struct IndexCompactor {
     enabled: bool,
     task: Option<AbortOnDropHandle<Result<CompactionResult, EngineError>>>,
     result: Option<Result<CompactionResult, EngineError>>,
     paused_until: Option<Instant>,
 }
 
-impl Compactor {
+impl IndexCompactor {
     pub(crate) fn new(enabled: bool) -> Self {
         Self { enabled, task: None, result: None, paused_until: None }
     }

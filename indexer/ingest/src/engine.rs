@@ -24,7 +24,7 @@ pub trait IndexEngine: Send + Sync + 'static {
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError>;
 
     /// Opens the segments and marks of `manifest` for look-ups. What is open already stays open.
-    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError>;
+    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError>;
 
     /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap.
     async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError>;
@@ -58,9 +58,9 @@ pub trait SegmentBuilder: Send {
 }
 
 /// Look-ups in the records below a manifest's cursor. Records that a later one corrects are left out, except by
-/// [`Lookup::recorded_outcomes`].
+/// [`IndexLookup::recorded_outcomes`].
 #[async_trait]
-pub trait Lookup: Send + Sync {
+pub trait IndexLookup: Send + Sync {
     /// What was decided of each of `tokens`, in their order: one item a record, by (op, seq); none for an unknown token.
     async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError>;
 
@@ -70,8 +70,9 @@ pub trait Lookup: Send + Sync {
     /// The first committed operation, by (token, op), of each of `keys`, in their order.
     async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError>;
 
-    /// The aborted operations that `query` describes, by (token, op).
-    async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError>;
+    /// The operations that `query` describes and whose outcome may still change, by (token, op): aborted ones and unreadable
+    /// ones.
+    async fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError>;
 }
 
 /// The outcome of one record of a token.
@@ -87,20 +88,24 @@ pub struct RecordedOutcome {
     pub corrected: bool,
 }
 
-/// Selects aborted operations.
+/// Selects operations that are not settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AbortedQuery {
+pub struct UnsettledQuery {
     /// Those whose time, the later of the token's second and the entry's store time, lies in it.
     pub seconds: Range<StoreSecond>,
+    /// Those whose token lies in a second before it.
+    pub before: StoreSecond,
     /// Those of later entries than this one, which is the last one of the previous answer.
     pub after: Option<Token>,
+    /// Those of these outcomes.
+    pub outcomes: &'static [Outcome],
     /// About how many, the first ones: no entry is cut.
     pub limit: usize,
 }
 
-/// An aborted operation.
+/// An operation whose outcome may still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AbortedOperation {
+pub struct UnsettledOperation {
     /// Its entry.
     pub token: Token,
     /// Its place within the entry.
@@ -109,6 +114,8 @@ pub struct AbortedOperation {
     pub seq: u64,
     /// The entry's store time.
     pub entry_time: StoreSecond,
+    /// Aborted or unreadable.
+    pub outcome: Outcome,
     /// The evidence that was recorded.
     pub evidence: Option<Evidence>,
 }

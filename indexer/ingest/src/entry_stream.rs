@@ -1,26 +1,28 @@
 //! The walk of the log: sealed entries, listed once, fetched concurrently, delivered in token order.
 
-use std::sync::Arc;
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
-use futures::{StreamExt as _, TryStreamExt as _, future, stream, stream::BoxStream};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream, stream::BoxStream};
 use tidemark_catalog::Cursor;
 use tidemark_store::{StoreError, StoreSecond};
-use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule, ResolvedEntry, Token};
+use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule, Token};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use crate::{options::IngestOptions, record::OperationRecord, retry::Retrier, task};
+use crate::{options::IngestOptions, record::OperationRecord, retry::StageRetrier, task};
 
 /// Attempts to read a listed entry that is absent before it counts as deleted.
 const ABSENT_ATTEMPTS: u32 = 5;
+/// Attempts of the tail to read an entry, about a minute of pauses, before the stream ends with the error.
+pub(crate) const TAIL_ATTEMPTS: u32 = 8;
 /// Bytes of the memory for entries that one entry takes at least.
 const MIN_ENTRY_BYTES: u64 = 4 * 1024;
 
 /// Entries in token order, as a listing shows them; ends after the first error.
 ///
-/// The store's listing retries each page and resumes behind the last key. An error here means that it gave up: whoever
-/// reads the listing starts a new one from the published cursor.
+/// The store's listing retries each page and resumes behind the last key. An error here means that it gave up: the
+/// reader of the listing starts a new one from the published cursor.
 pub(crate) type EntryListing = BoxStream<'static, Result<ListedEntry, StoreError>>;
 
 /// An entry as records, with its share of the memory for entries, which it returns when it is dropped.
@@ -28,14 +30,28 @@ pub(crate) type EntryListing = BoxStream<'static, Result<ListedEntry, StoreError
 pub(crate) struct FetchedEntry {
     pub(crate) second: StoreSecond,
     pub(crate) records: Vec<OperationRecord>,
-    _memory: OwnedSemaphorePermit,
+    /// The entry's listed size in bytes.
+    pub(crate) size: u64,
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+impl FetchedEntry {
+    /// Returns the share of the memory for entries; the caller bounds what it keeps.
+    pub(crate) fn release_memory(&mut self) {
+        self.memory = None;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_second(second: StoreSecond, size: u64) -> Self {
+        Self { second, records: Vec::new(), size, memory: None }
+    }
 }
 
 /// Lists and fetches the entries of a log. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct EntryReader {
     reader: LogReader,
-    retrier: Retrier,
+    retrier: StageRetrier,
     fetches: usize,
     chunk: usize,
     entry_memory: u64,
@@ -43,7 +59,7 @@ pub(crate) struct EntryReader {
 }
 
 impl EntryReader {
-    pub(crate) fn new(reader: LogReader, retrier: Retrier, options: &IngestOptions) -> Self {
+    pub(crate) fn new(reader: LogReader, retrier: StageRetrier, options: &IngestOptions) -> Self {
         Self {
             reader,
             retrier,
@@ -70,14 +86,15 @@ impl EntryReader {
         Ok(listing.try_next().await?.map(|listed| listed.token))
     }
 
-    /// Fetches the entries of `listing`. A fetch that fails is retried until it succeeds; no entry is skipped.
-    pub(crate) fn fetch(&self, listing: EntryListing, schedule: &ParameterSchedule) -> EntryStream {
+    /// Fetches the entries of `listing`; no entry is skipped. A fetch that fails `attempts` times ends the stream, so that
+    /// what precedes it can be published and the listing begun again.
+    pub(crate) fn fetch(&self, listing: EntryListing, schedule: &ParameterSchedule, attempts: u32) -> EntryStream {
         let (sender, receiver) = mpsc::channel(self.chunk);
-        let fetcher =
-            EntryFetcher { reader: self.reader.clone(), schedule: schedule.clone(), retrier: self.retrier.clone() };
+        let (reader, schedule, retrier) = (self.reader.clone(), schedule.clone(), self.retrier.clone());
+        let fetcher = EntryFetcher { reader, schedule, retrier, attempts };
         let entries = self.fetch_concurrently(Arc::new(fetcher), listing);
         let task = tokio::spawn(forward(entries, sender));
-        EntryStream { receiver, chunk: self.chunk, _task: AbortOnDropHandle::new(task) }
+        EntryStream { receiver, chunk: self.chunk, end: None, _task: AbortOnDropHandle::new(task) }
     }
 
     fn fetch_concurrently(
@@ -98,14 +115,14 @@ impl EntryReader {
             .map_ok(move |(listed, memory)| {
                 // A task of its own continues while the batch before it is being indexed; a mere future would not.
                 let fetcher = fetcher.clone();
-                let fetch = async move { fetcher.fetch(listed).await.as_ref().map(OperationRecord::from_resolved) };
-                let task = AbortOnDropHandle::new(tokio::spawn(fetch));
+                let task = AbortOnDropHandle::new(tokio::spawn(async move { fetcher.fetch(listed).await }));
                 async move {
-                    let (records, memory) = (task::join(task).await, memory.ok());
+                    let (records, memory) = (task::join(task).await?, memory.ok());
                     let entry = records.zip(memory).map(|(records, memory)| FetchedEntry {
                         second: listed.token.second(),
                         records,
-                        _memory: memory,
+                        size: listed.size,
+                        memory: Some(memory),
                     });
                     Ok(entry)
                 }
@@ -121,33 +138,75 @@ impl EntryReader {
     }
 }
 
+/// What the task that fetches sends.
+enum StreamItem {
+    Entry(FetchedEntry),
+    /// Everything that the listing showed was sent. A channel that closes without it is no end of the listing.
+    End,
+}
+
 /// Entries in token order; ends after the first error.
-#[derive(Debug)]
 pub(crate) struct EntryStream {
-    receiver: mpsc::Receiver<Result<FetchedEntry, StoreError>>,
+    receiver: mpsc::Receiver<Result<StreamItem, StoreError>>,
     chunk: usize,
+    /// How it ended, once it has.
+    end: Option<Result<(), EntryStreamError>>,
     _task: AbortOnDropHandle<()>,
 }
 
+/// Why a stream of entries ended before the listing did.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum EntryStreamError {
+    /// An entry cannot be read, or the listing failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The task that reads entries ended without a word.
+    #[error(
+        "the task that reads entries ended before all of them were read; nothing beyond is published; look for a panic in the \
+         log and report it"
+    )]
+    Broken,
+}
+
 impl EntryStream {
-    /// The next entries: at least one, and at most a chunk; none at the end.
-    pub(crate) async fn next_chunk(&mut self) -> Result<Vec<FetchedEntry>, StoreError> {
+    /// The next entries: at least one, and at most a chunk; none at the end of the listing. What precedes an error comes
+    /// before it.
+    pub(crate) async fn next_chunk(&mut self) -> Result<Vec<FetchedEntry>, EntryStreamError> {
         let mut entries = Vec::new();
-        self.receiver.recv_many(&mut entries, self.chunk).await;
-        entries.into_iter().collect()
+        if self.end.is_none() {
+            let mut items = Vec::new();
+            self.receiver.recv_many(&mut items, self.chunk).await;
+            if items.is_empty() {
+                self.end = Some(Err(EntryStreamError::Broken));
+            }
+            for item in items {
+                match item {
+                    Ok(StreamItem::Entry(entry)) => entries.push(entry),
+                    Ok(StreamItem::End) => self.end = Some(Ok(())),
+                    Err(error) => self.end = Some(Err(error.into())),
+                }
+            }
+        }
+        match &self.end {
+            Some(Err(error)) if entries.is_empty() => Err(error.clone()),
+            _ => Ok(entries),
+        }
     }
 }
 
 async fn forward(
     entries: impl stream::Stream<Item = Result<FetchedEntry, StoreError>>,
-    sender: mpsc::Sender<Result<FetchedEntry, StoreError>>,
+    sender: mpsc::Sender<Result<StreamItem, StoreError>>,
 ) {
     let mut entries = std::pin::pin!(entries);
     while let Some(entry) = entries.next().await {
-        if sender.send(entry).await.is_err() {
+        let failed = entry.is_err();
+        if sender.send(entry.map(StreamItem::Entry)).await.is_err() || failed {
             return;
         }
     }
+    // Nobody waits for the end of a stream that was dropped.
+    let _ = sender.send(Ok(StreamItem::End)).await;
 }
 
 /// Fetches single entries.
@@ -155,24 +214,46 @@ async fn forward(
 struct EntryFetcher {
     reader: LogReader,
     schedule: ParameterSchedule,
-    retrier: Retrier,
+    retrier: StageRetrier,
+    attempts: u32,
 }
 
 impl EntryFetcher {
-    /// The entry with all its operations; `None` if somebody deleted it after it was listed.
-    async fn fetch(&self, listed: ListedEntry) -> Option<ResolvedEntry> {
-        let mut attempt = 0;
-        let call = || {
-            attempt += 1;
-            self.fetch_once(&listed, attempt)
-        };
-        self.retrier.until_ok("reading an entry", call).await
+    /// The records of the entry; `None` if it was deleted after it was listed.
+    async fn fetch(&self, listed: ListedEntry) -> Result<Option<Vec<OperationRecord>>, StoreError> {
+        let mut attempts = self.retrier.attempts("reading an entry");
+        for attempt in 1.. {
+            match self.fetch_once(&listed, attempt).await {
+                Ok(records) => {
+                    attempts.succeed();
+                    return Ok(records);
+                }
+                Err(error) if attempt >= self.attempts => return Err(error),
+                Err(error) => attempts.fail(&error).await,
+            }
+        }
+        Ok(None)
     }
 
-    async fn fetch_once(&self, listed: &ListedEntry, attempt: u32) -> Result<Option<ResolvedEntry>, StoreError> {
-        match self.reader.fetch(listed, &self.schedule).await {
-            Err(_) if attempt > ABSENT_ATTEMPTS && self.is_deleted(listed).await => Ok(None),
-            fetched => fetched.map(Some),
+    async fn fetch_once(&self, listed: &ListedEntry, attempt: u32) -> Result<Option<Vec<OperationRecord>>, StoreError> {
+        match self.read(listed).await {
+            Err(_) if attempt > ABSENT_ATTEMPTS.min(self.attempts - 1) && self.is_deleted(listed).await => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    /// One attempt. A panic is a fault of this entry: it is judged as one that the store refuses.
+    async fn read(&self, listed: &ListedEntry) -> Result<Vec<OperationRecord>, StoreError> {
+        let read = async {
+            let resolved = self.reader.fetch(listed, &self.schedule).await?;
+            Ok(OperationRecord::from_resolved(&resolved))
+        };
+        match AssertUnwindSafe(read).catch_unwind().await {
+            Ok(read) => read,
+            Err(panic) => {
+                let resolved = self.reader.judge_panic(listed, &panic_message(&*panic))?;
+                Ok(OperationRecord::from_resolved(&resolved))
+            }
         }
     }
 
@@ -183,4 +264,10 @@ impl EntryFetcher {
         }
         deleted
     }
+}
+
+/// What a panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it says nothing").to_owned()
 }

@@ -7,6 +7,7 @@ use tidemark_store::{ClockError, StoreError};
 use crate::{
     cause::{FailureCause, ToCause},
     engine::EngineError,
+    entry_stream::EntryStreamError,
 };
 
 /// A failure of an ingest. One that is not [`IngestError::is_retryable`] ends it.
@@ -28,6 +29,9 @@ pub enum IngestError {
     /// The log's store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The task that reads entries ended before all of them were read.
+    #[error("{0}")]
+    EntryStream(String),
     /// The index does not answer.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -37,7 +41,11 @@ impl IngestError {
     /// Whether to retry: nothing was written, and what failed may recover while the ingest runs.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Clock(_) | Self::Store(_) | Self::Engine(_) | Self::Acquire(AcquireError::Clock(_)) => true,
+            Self::Clock(_)
+            | Self::Store(_)
+            | Self::EntryStream(_)
+            | Self::Engine(_)
+            | Self::Acquire(AcquireError::Clock(_)) => true,
             Self::Root(error)
             | Self::Publish(PublishError::Chain(error))
             | Self::Acquire(AcquireError::Chain(error)) => is_retryable_chain_error(error),
@@ -58,7 +66,16 @@ impl ToCause for IngestError {
             Self::Publish(error) => error.to_cause(),
             Self::Store(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
-            Self::Acquire(_) => FailureCause::of(Reason::Internal),
+            Self::Acquire(_) | Self::EntryStream(_) => FailureCause::of(Reason::Internal),
+        }
+    }
+}
+
+impl From<EntryStreamError> for IngestError {
+    fn from(error: EntryStreamError) -> Self {
+        match error {
+            EntryStreamError::Store(error) => Self::Store(error),
+            EntryStreamError::Broken => Self::EntryStream(error.to_string()),
         }
     }
 }

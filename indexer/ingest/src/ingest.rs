@@ -15,9 +15,9 @@ use crate::{
     entry_stream::EntryReader,
     error::IngestError,
     options::IngestOptions,
-    pipeline::Pipeline,
+    pipeline::IngestPipeline,
     publisher::Publisher,
-    retry::Retrier,
+    retry::StageRetrier,
     segment_upload::SegmentUploader,
     status::{IngestRole, IngestStatus, IngestStatusTracker},
 };
@@ -27,7 +27,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tails a log into an index.
 #[derive(Clone)]
-pub struct Ingest {
+pub struct LogIngester {
     /// The log.
     pub log: Log,
     /// The process's clock of that log: its probes are the writer's heartbeat.
@@ -48,7 +48,7 @@ pub struct Ingest {
     pub status: watch::Sender<IngestStatus>,
 }
 
-impl Ingest {
+impl LogIngester {
     /// Waits for the writer's lease, then keeps the index up to date until `stop`, and releases the lease.
     ///
     /// Stores that fail are reported and retried. An error ends the ingest, without any cleaning up: above all when another
@@ -56,7 +56,7 @@ impl Ingest {
     /// different from a crash.
     pub async fn run(self, stop: CancellationToken) -> Result<(), IngestError> {
         let tracker = IngestStatusTracker::new(self.status.clone());
-        let (retrier, events) = Retrier::new();
+        let (retrier, events) = StageRetrier::new();
         let ended = tokio::select! {
             biased;
             never = tracker.follow(events) => match never {},
@@ -68,7 +68,7 @@ impl Ingest {
 
     async fn acquire_and_write(
         &self,
-        retrier: &Retrier,
+        retrier: &StageRetrier,
         tracker: &IngestStatusTracker,
         stop: &CancellationToken,
     ) -> Result<(), IngestError> {
@@ -82,7 +82,7 @@ impl Ingest {
     }
 
     /// Stands by until the lease is free.
-    async fn acquire(&self, retrier: &Retrier, tracker: &IngestStatusTracker) -> Result<WriterLease, IngestError> {
+    async fn acquire(&self, retrier: &StageRetrier, tracker: &IngestStatusTracker) -> Result<WriterLease, IngestError> {
         let mut attempts = retrier.attempts("acquiring the writer's lease");
         loop {
             let (heartbeats, on_wait) = (&self.log.entries, |waiting| tracker.set_waiting(&waiting));
@@ -101,7 +101,7 @@ impl Ingest {
     async fn write(
         &self,
         writer_lease: WriterLease,
-        retrier: &Retrier,
+        retrier: &StageRetrier,
         tracker: &IngestStatusTracker,
         stop: &CancellationToken,
     ) -> Result<(), IngestError> {
@@ -122,7 +122,12 @@ impl Ingest {
         Ok(())
     }
 
-    fn pipeline(&self, writer_lease: WriterLease, retrier: &Retrier, tracker: &IngestStatusTracker) -> Pipeline {
+    fn pipeline(
+        &self,
+        writer_lease: WriterLease,
+        retrier: &StageRetrier,
+        tracker: &IngestStatusTracker,
+    ) -> IngestPipeline {
         let uploader = SegmentUploader::new(
             self.chain.index().clone(),
             self.engine.clone(),
@@ -135,6 +140,6 @@ impl Ingest {
         let reader = LogReader::new(&self.log, self.options.limits);
         let entries = EntryReader::new(reader, retrier.clone(), &self.options);
         let clock_and_root = (self.clock.clone(), self.root.clone());
-        Pipeline::new(clock_and_root, entries, publisher, self.options.compaction, tracker.clone())
+        IngestPipeline::new(clock_and_root, entries, publisher, self.options.compaction, tracker.clone())
     }
 }

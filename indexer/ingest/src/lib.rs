@@ -14,11 +14,11 @@
 //! | `ingest` | waits for the writer's lease, runs the pipeline, releases the lease |
 //! | `pipeline` | the loop: probe, list, drain, maintenance, sleep |
 //! | `entry_stream` | `EntryReader`: lists the log and fetches entries concurrently, delivered in token order |
-//! | `resolve` | `Resolver`: duplicates, and the latest commit of each entity, against the index and the batch so far |
-//! | `batch`, `segment_upload` | `Batch`, `SegmentUploader`: records into segments, uploaded while the next one is filled |
+//! | `resolve` | `RecordResolver`: duplicates, and the latest commit of each entity, against the index and the batch so far |
+//! | `batch`, `segment_upload` | `RecordBatch`, `SegmentUploader`: records into segments, uploaded while the next one is filled |
 //! | `publisher` | `Publisher`: the sidecar, then one manifest that names everything and moves the cursor |
-//! | `audit`, `audit_schedule` | `Audit`: lists sealed seconds again, and publishes what became visible late |
-//! | `compaction`, `compaction_policy` | `Compactor`: merges neighbours beside the tail |
+//! | `audit`, `audit_schedule` | `LogAuditor`: lists sealed seconds again, and publishes what became visible late |
+//! | `compaction`, `compaction_policy` | `IndexCompactor`: merges neighbours beside the tail |
 //!
 //! The pipeline, the audit and the compaction publish through the one `Publisher`, which is passed to them; so there is one
 //! sequence of publications, and no stage knows another one's state. Stages return errors, or send events about calls that
@@ -62,10 +62,11 @@ mod retry;
 mod segment_upload;
 mod status;
 mod task;
+mod whole_seconds;
 
 pub use cause::{FailureCause, ToCause};
 pub use error::IngestError;
-pub use ingest::Ingest;
+pub use ingest::LogIngester;
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;
 pub use options::IngestOptions;

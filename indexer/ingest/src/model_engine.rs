@@ -17,8 +17,8 @@ use tidemark_wal::{Outcome, Token};
 
 use crate::{
     engine::{
-        AbortedOperation, AbortedQuery, EngineError, IndexEngine, Lookup, PackedSegment, RecordMarks, RecordedOutcome,
-        SegmentBuilder, SegmentFile,
+        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordedOutcome, SegmentBuilder,
+        SegmentFile, UnsettledOperation, UnsettledQuery,
     },
     record::OperationRecord,
     record::{LatestCommit, WriterKey},
@@ -113,7 +113,7 @@ impl IndexEngine for ModelEngine {
         Ok(Box::<ModelBuilder>::default())
     }
 
-    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError> {
+    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
         Ok(Arc::new(ModelLookup::new(&self.contents(manifest).await?)))
     }
 
@@ -186,7 +186,7 @@ struct ModelLookup {
     outcomes: BTreeMap<Token, Vec<RecordedOutcome>>,
     latest: BTreeMap<String, LatestCommit>,
     first_commits: BTreeMap<WriterKey, (Token, u32)>,
-    aborted: Vec<AbortedOperation>,
+    unsettled: Vec<UnsettledOperation>,
 }
 
 impl ModelLookup {
@@ -195,7 +195,7 @@ impl ModelLookup {
         for record in contents.records.values() {
             lookup.insert(record, contents.marks.corrected.contains(record.seq));
         }
-        lookup.aborted.sort_by_key(|aborted| (aborted.token, aborted.op));
+        lookup.unsettled.sort_by_key(|one| (one.token, one.op));
         lookup
     }
 
@@ -208,11 +208,12 @@ impl ModelLookup {
         match outcome {
             _ if corrected => {}
             Outcome::Committed => self.insert_committed(record),
-            Outcome::Aborted => self.aborted.push(AbortedOperation {
+            Outcome::Aborted | Outcome::Unreadable => self.unsettled.push(UnsettledOperation {
                 token,
                 op,
                 seq,
                 entry_time: record.decision.entry_time,
+                outcome,
                 evidence: record.decision.evidence,
             }),
             _ => {}
@@ -233,7 +234,7 @@ impl ModelLookup {
 }
 
 #[async_trait]
-impl Lookup for ModelLookup {
+impl IndexLookup for ModelLookup {
     async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
         let of = |token| self.outcomes.get(token).cloned().unwrap_or_default();
         Ok(tokens.iter().map(of).collect())
@@ -247,12 +248,14 @@ impl Lookup for ModelLookup {
         Ok(keys.iter().map(|key| self.first_commits.get(key).copied()).collect())
     }
 
-    async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
-        let within = |one: &&AbortedOperation| {
+    async fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {
+        let within = |one: &&UnsettledOperation| {
             query.seconds.contains(&one.token.second().max(one.entry_time))
+                && one.token.second() < query.before
+                && query.outcomes.contains(&one.outcome)
                 && query.after.is_none_or(|after| one.token > after)
         };
-        let mut found: Vec<AbortedOperation> = self.aborted.iter().filter(within).copied().collect();
+        let mut found: Vec<UnsettledOperation> = self.unsettled.iter().filter(within).copied().collect();
         if let Some(last) = found.get(query.limit.saturating_sub(1)).map(|last| last.token) {
             found.truncate(found.partition_point(|one| one.token <= last));
         }

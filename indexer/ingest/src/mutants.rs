@@ -1,11 +1,12 @@
 //! Mutants of the ingest. Each hook returns its first argument unless the simulation turns its mutant on.
 
 use futures::{StreamExt as _, TryStreamExt as _, future, stream};
-use tidemark_catalog::{CompactionResult, Manifest, RecordCounts, SetDigest, SidecarMeta};
+use tidemark_catalog::{CompactionResult, Manifest, SidecarMeta};
 use tidemark_store::{StoreError, StoreSecond, mutants::is_active};
 use tidemark_wal::{ListedEntry, Outcome};
 
 use crate::{
+    batch::CorrectedTotals,
     engine::RecordMarks,
     entry_stream::{EntryListing, EntryReader},
 };
@@ -78,9 +79,6 @@ pub(crate) fn adopted(mut compaction: CompactionResult, manifest: &Manifest) -> 
     }
     compaction
 }
-
-/// Counts and set digest of the records that a batch corrects.
-type CorrectedTotals = (RecordCounts, SetDigest);
 
 /// `SidecarAfterCause`: the marks that a batch causes are published with the batch after it.
 #[cfg(feature = "mutants")]

@@ -8,17 +8,18 @@ use tidemark_wal::Token;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    audit::Audit,
+    audit::LogAuditor,
     audit_schedule::AuditSchedule,
-    batch::Batch,
-    compaction::Compactor,
-    entry_stream::{EntryListing, EntryReader, FetchedEntry},
+    batch::RecordBatch,
+    compaction::IndexCompactor,
+    entry_stream::{EntryListing, EntryReader, FetchedEntry, TAIL_ATTEMPTS},
     error::IngestError,
     horizon::SealedHorizon,
     mutants,
     publisher::Publisher,
-    retry::{Backoff, RetryFailure},
+    retry::{RetryBackoff, RetryFailure},
     status::IngestStatusTracker,
+    whole_seconds::WholeSeconds,
 };
 
 /// The pause after a pass that found entries.
@@ -31,13 +32,13 @@ const ADVANCE_INTERVAL: Duration = Duration::from_mins(1);
 const MAX_ESTIMATE_LAG: Duration = Duration::from_secs(2);
 
 /// The stages of the writer and the loop over them. All that it remembers can be dropped at any time: the chain has it.
-pub(crate) struct Pipeline {
+pub(crate) struct IngestPipeline {
     clock: Clock,
     root: RootChain,
     entries: EntryReader,
     publisher: Publisher,
-    audit: Audit,
-    compactor: Compactor,
+    audit: LogAuditor,
+    compactor: IndexCompactor,
     tracker: IngestStatusTracker,
     /// The horizon and the parameters of the last probe.
     sealed: Option<SealedHorizon>,
@@ -49,7 +50,7 @@ pub(crate) struct Pipeline {
     advanced: Option<Instant>,
 }
 
-impl Pipeline {
+impl IngestPipeline {
     pub(crate) fn new(
         (clock, root): (Clock, RootChain),
         entries: EntryReader,
@@ -61,8 +62,8 @@ impl Pipeline {
         Self {
             clock,
             root,
-            audit: Audit::new(entries.clone(), schedule),
-            compactor: Compactor::new(compaction),
+            audit: LogAuditor::new(entries.clone(), schedule),
+            compactor: IndexCompactor::new(compaction),
             entries,
             publisher,
             tracker,
@@ -75,18 +76,24 @@ impl Pipeline {
 
     /// Runs passes until one fails with an error that is not retryable. The future may be dropped at any time.
     pub(crate) async fn run(&mut self) -> Result<(), IngestError> {
-        let (mut backoff, mut interval) = (Backoff::new(), BUSY_INTERVAL);
+        let (mut backoff, mut interval) = (RetryBackoff::new(), BUSY_INTERVAL);
         loop {
             match self.run_pass().await {
                 Ok(found) => {
+                    self.publisher.restore_batch_limit();
                     self.tracker.mark_caught_up();
+                    if !self.audit.is_failing() {
+                        self.tracker.clear_error();
+                    }
                     backoff.reset();
                     interval = if found { BUSY_INTERVAL } else { (interval + BUSY_INTERVAL).min(MAX_IDLE_INTERVAL) };
                     self.sleep(interval).await;
                 }
                 Err(failure) if failure.is_retryable() => {
-                    // The next pass reads the batch again, from the published cursor.
+                    // The next pass reads the batch again, from the published cursor: less of it, so that what precedes the
+                    // failure is soon published and not read again and again.
                     self.publisher.discard_unpublished();
+                    self.publisher.lower_batch_limit();
                     self.tracker.end_pass(false);
                     self.tracker.set_error(RetryFailure::new("indexing", &failure));
                     backoff.sleep().await;
@@ -123,9 +130,15 @@ impl Pipeline {
             // Without a compaction the index stays correct, so that the pass continues.
             self.tracker.set_error(RetryFailure::new("compacting", &failure));
         }
-        match &self.sealed {
-            Some(sealed) => self.audit.run(&mut self.publisher, sealed).await,
-            None => Ok(()),
+        let Some(sealed) = &self.sealed else { return Ok(()) };
+        match self.audit.run(&mut self.publisher, sealed).await {
+            Err(failure) if failure.is_retryable() => {
+                // What an audit cannot read is audited later; the tail must not wait for it.
+                self.publisher.discard_unpublished();
+                self.tracker.set_error(RetryFailure::new("auditing", &failure));
+                Ok(())
+            }
+            audited => audited,
         }
     }
 
@@ -173,16 +186,23 @@ impl Pipeline {
     /// Publishes everything from the cursor up to the horizon, in batches. Gives whether there were entries.
     async fn drain(&mut self, sealed: &SealedHorizon, listing: EntryListing) -> Result<bool, IngestError> {
         self.tracker.begin_pass(sealed.horizon);
-        let mut entries = self.entries.fetch(listing, &sealed.schedule);
+        let mut entries = self.entries.fetch(listing, &sealed.schedule, TAIL_ATTEMPTS);
         let mut batch = self.publisher.begin_batch();
-        let mut found = false;
-        loop {
-            let fetched = entries.next_chunk().await?;
-            if fetched.is_empty() {
-                break;
-            }
-            found = true;
-            let (before, after) = split_at_boundary(&batch, fetched);
+        let (mut seconds, mut found, mut more) = (WholeSeconds::default(), false, true);
+        while more {
+            let fetched = match entries.next_chunk().await {
+                Ok(fetched) => fetched,
+                Err(failure) => {
+                    if batch.len() > 0 && seconds.batch_is_whole() {
+                        self.publish_up_to_newest(batch, sealed.horizon).await?;
+                    }
+                    return Err(failure.into());
+                }
+            };
+            more = !fetched.is_empty();
+            found |= more;
+            let ready = if more { seconds.push(fetched) } else { seconds.finish() };
+            let (before, after) = split_at_boundary(&batch, ready);
             self.add(&mut batch, before).await?;
             if !after.is_empty() {
                 batch = self.next_batch(batch, sealed.horizon).await?;
@@ -196,7 +216,7 @@ impl Pipeline {
         Ok(found)
     }
 
-    async fn add(&mut self, batch: &mut Batch, fetched: Vec<FetchedEntry>) -> Result<(), IngestError> {
+    async fn add(&mut self, batch: &mut RecordBatch, fetched: Vec<FetchedEntry>) -> Result<(), IngestError> {
         let Some(first) = fetched.first() else { return Ok(()) };
         let oldest = batch.oldest().unwrap_or(first.second);
         self.tracker.add_read(fetched.len() as u64, oldest, self.entries.reader().unrecognized_keys());
@@ -205,16 +225,21 @@ impl Pipeline {
     }
 
     /// Publishes a full batch and begins the next one. All entries of its last second are in it.
-    async fn next_batch(&mut self, batch: Batch, horizon: StoreSecond) -> Result<Batch, IngestError> {
-        let to = batch.newest().map_or(self.publisher.cursor().second(), StoreSecond::next);
-        self.publisher.publish(batch, to, horizon).await?;
+    async fn next_batch(&mut self, batch: RecordBatch, horizon: StoreSecond) -> Result<RecordBatch, IngestError> {
+        self.publish_up_to_newest(batch, horizon).await?;
         self.run_maintenance().await?;
         // Only now: maintenance publishes corrections, which take the next seqs.
         Ok(self.publisher.begin_batch())
     }
 
+    /// Publishes a batch that has all entries of its newest second.
+    async fn publish_up_to_newest(&mut self, batch: RecordBatch, horizon: StoreSecond) -> Result<(), IngestError> {
+        let to = batch.newest().map_or(self.publisher.cursor().second(), StoreSecond::next);
+        self.publisher.publish(batch, to, horizon).await
+    }
+
     /// Publishes the last batch of a pass, with the cursor at the horizon.
-    async fn finish(&mut self, batch: Batch, horizon: StoreSecond) -> Result<(), IngestError> {
+    async fn finish(&mut self, batch: RecordBatch, horizon: StoreSecond) -> Result<(), IngestError> {
         let to = mutants::cursor_bound(horizon);
         self.publisher.publish(batch, to, to).await?;
         self.advanced = Some(Instant::now());
@@ -239,7 +264,7 @@ impl Pipeline {
 /// The entries that belong to `batch`, and those that come after it: none unless it is full.
 ///
 /// A batch ends between two seconds, because the cursor counts whole seconds.
-fn split_at_boundary(batch: &Batch, mut fetched: Vec<FetchedEntry>) -> (Vec<FetchedEntry>, Vec<FetchedEntry>) {
+fn split_at_boundary(batch: &RecordBatch, mut fetched: Vec<FetchedEntry>) -> (Vec<FetchedEntry>, Vec<FetchedEntry>) {
     let Some(newest) = batch.newest().filter(|_| batch.is_full()) else {
         return (fetched, Vec::new());
     };

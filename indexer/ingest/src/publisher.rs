@@ -9,27 +9,32 @@ use tidemark_catalog::{CompactionResult, Cursor, Manifest, PublishError, Publish
 use tidemark_store::StoreSecond;
 
 use crate::{
-    batch::{Batch, BatchLimits, CorrectedTotals, SealedBatch},
-    engine::{EngineError, Lookup},
+    batch::{BatchLimits, CorrectedTotals, RecordBatch, SealedBatch},
+    engine::{EngineError, IndexLookup},
     error::IngestError,
     mutants,
     record::OperationRecord,
-    resolve::Resolver,
-    retry::Retrier,
+    resolve::RecordResolver,
+    retry::StageRetrier,
     segment_upload::SegmentUploader,
     status::IngestStatusTracker,
 };
+
+/// How often the limit of records in a batch is halved at most: from a hundred thousand to a hundred.
+const MAX_HALVINGS: u32 = 10;
 
 /// Publishes in the name of the lease's holder. All that it remembers can be dropped at any time: the chain has it.
 pub(crate) struct Publisher {
     writer_lease: WriterLease,
     uploader: SegmentUploader,
     limits: BatchLimits,
+    /// How often the limit of records was halved since a pass succeeded.
+    halvings: u32,
     tracker: IngestStatusTracker,
-    retrier: Retrier,
+    retrier: StageRetrier,
     /// The published index, once it is open.
-    lookup: Option<Arc<dyn Lookup>>,
-    resolver: Resolver,
+    lookup: Option<Arc<dyn IndexLookup>>,
+    resolver: RecordResolver,
 }
 
 impl Publisher {
@@ -38,10 +43,19 @@ impl Publisher {
         uploader: SegmentUploader,
         limits: BatchLimits,
         tracker: IngestStatusTracker,
-        retrier: Retrier,
+        retrier: StageRetrier,
     ) -> Self {
         tracker.set_manifest(writer_lease.manifest());
-        Self { writer_lease, uploader, limits, tracker, retrier, lookup: None, resolver: Resolver::default() }
+        Self {
+            writer_lease,
+            uploader,
+            limits,
+            halvings: 0,
+            tracker,
+            retrier,
+            lookup: None,
+            resolver: RecordResolver::default(),
+        }
     }
 
     /// The manifest that was published last.
@@ -58,18 +72,22 @@ impl Publisher {
     }
 
     /// An empty batch, which continues the published seqs.
-    pub(crate) fn begin_batch(&self) -> Batch {
-        Batch::new(&self.uploader, self.manifest().next_seq, self.limits)
+    pub(crate) fn begin_batch(&self) -> RecordBatch {
+        RecordBatch::new(&self.uploader, self.manifest().next_seq, self.limits.halved(self.halvings))
     }
 
     /// Adds `records` to `batch`, resolved against the published index.
-    pub(crate) async fn add(&mut self, batch: &mut Batch, records: Vec<OperationRecord>) -> Result<(), EngineError> {
+    pub(crate) async fn add(
+        &mut self,
+        batch: &mut RecordBatch,
+        records: Vec<OperationRecord>,
+    ) -> Result<(), EngineError> {
         let lookup = self.lookup().await?;
         batch.push(records, &mut self.resolver, &*lookup).await
     }
 
     /// The published index.
-    pub(crate) async fn lookup(&mut self) -> Result<Arc<dyn Lookup>, EngineError> {
+    pub(crate) async fn lookup(&mut self) -> Result<Arc<dyn IndexLookup>, EngineError> {
         if let Some(lookup) = &self.lookup {
             return Ok(lookup.clone());
         }
@@ -81,7 +99,7 @@ impl Publisher {
     /// Publishes `batch` with the cursor at `to`, and opens the index that results.
     pub(crate) async fn publish(
         &mut self,
-        batch: Batch,
+        batch: RecordBatch,
         to: StoreSecond,
         horizon: StoreSecond,
     ) -> Result<(), IngestError> {
@@ -121,6 +139,16 @@ impl Publisher {
         self.resolver.clear();
     }
 
+    /// Batches are half as long from now on.
+    pub(crate) fn lower_batch_limit(&mut self) {
+        self.halvings = (self.halvings + 1).min(MAX_HALVINGS);
+    }
+
+    /// Batches are as long as the options say again.
+    pub(crate) fn restore_batch_limit(&mut self) {
+        self.halvings = 0;
+    }
+
     /// Releases the lease, so that another process need not wait until it expires.
     pub(crate) async fn release(self) -> Result<(), PublishError> {
         self.writer_lease.release().await
@@ -144,8 +172,8 @@ impl Publisher {
     }
 
     async fn upload_sidecars(&mut self, batch: &SealedBatch) -> Result<Vec<SidecarMeta>, EngineError> {
-        let CorrectedTotals { counts, digest } = batch.corrected;
-        let (marks, (counts, digest)) = mutants::published_marks(batch.marks.clone(), (counts, digest));
+        let (marks, CorrectedTotals { counts, digest }) =
+            mutants::published_marks(batch.marks.clone(), batch.corrected);
         if marks.is_empty() {
             return Ok(Vec::new());
         }

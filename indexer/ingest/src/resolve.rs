@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
-    engine::{EngineError, Lookup, RecordMarks},
+    engine::{EngineError, IndexLookup, RecordMarks},
     mutants,
     record::OperationRecord,
     record::{LatestCommit, WriterKey},
@@ -19,18 +19,18 @@ type KeyDigest = [u8; 16];
 
 /// Remembers what batches have added and the published index does not contain yet.
 #[derive(Debug, Default)]
-pub(crate) struct Resolver {
+pub(crate) struct RecordResolver {
     latest: BTreeMap<KeyDigest, LatestCommit>,
     first_commits: BTreeMap<KeyDigest, (Token, u32)>,
 }
 
-impl Resolver {
+impl RecordResolver {
     /// Decides which of `records` are duplicates, and gives the marks that the committed ones cause. The records have seqs
     /// and come in the order of the log.
     pub(crate) async fn resolve(
         &mut self,
         records: &mut [OperationRecord],
-        index: &dyn Lookup,
+        index: &dyn IndexLookup,
     ) -> Result<RecordMarks, EngineError> {
         self.load_keys(records, index).await?;
         for record in &mut *records {
@@ -53,7 +53,7 @@ impl Resolver {
     }
 
     /// Learns from the index which operations committed with the keys of `records`.
-    async fn load_keys(&mut self, records: &[OperationRecord], index: &dyn Lookup) -> Result<(), EngineError> {
+    async fn load_keys(&mut self, records: &[OperationRecord], index: &dyn IndexLookup) -> Result<(), EngineError> {
         let keys = records.iter().filter(|record| record.is_committed()).filter_map(OperationRecord::writer_key);
         let unknown: BTreeMap<KeyDigest, WriterKey> = keys
             .map(|key| (digest_of_key(&key), key))
@@ -85,7 +85,7 @@ impl Resolver {
     }
 
     /// Learns from the index the latest commits of the entities of `records`.
-    async fn load_entities(&mut self, records: &[OperationRecord], index: &dyn Lookup) -> Result<(), EngineError> {
+    async fn load_entities(&mut self, records: &[OperationRecord], index: &dyn IndexLookup) -> Result<(), EngineError> {
         let entities = records.iter().filter_map(|record| Some(record.entity_commit()?.0));
         let unknown: BTreeMap<KeyDigest, String> = entities
             .map(|entity| (digest_of(&[entity]), entity))

@@ -20,9 +20,9 @@ const BACKOFF_POLICY: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(FIRST_BACKOFF).with_max_delay(MAX_BACKOFF).without_max_times();
 
 /// The growing pauses between attempts that fail in a row.
-pub(crate) struct Backoff(<ExponentialBuilder as backon::BackoffBuilder>::Backoff);
+pub(crate) struct RetryBackoff(<ExponentialBuilder as backon::BackoffBuilder>::Backoff);
 
-impl Backoff {
+impl RetryBackoff {
     pub(crate) fn new() -> Self {
         Self(BACKOFF_POLICY.build())
     }
@@ -65,12 +65,12 @@ impl RetryFailure {
 
 /// Retries calls and sends events about them. Clones send to the same receiver.
 #[derive(Clone, Debug)]
-pub(crate) struct Retrier {
+pub(crate) struct StageRetrier {
     // Unbounded, so that an event is never lost: a call sends one event a backoff, and the receiver only updates a status.
     events: mpsc::UnboundedSender<RetryEvent>,
 }
 
-impl Retrier {
+impl StageRetrier {
     /// A retrier and the receiver of its events.
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<RetryEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
@@ -97,20 +97,20 @@ impl Retrier {
 
     /// For a caller that decides itself which errors to retry.
     pub(crate) fn attempts(&self, doing: &'static str) -> RetryAttempts<'_> {
-        RetryAttempts { retrier: self, doing, backoff: Backoff::new(), failed: false }
+        RetryAttempts { retrier: self, doing, backoff: RetryBackoff::new(), failed: false }
     }
 
     fn send(&self, event: RetryEvent) {
-        // Without a receiver the ingest has ended, and nobody reads its status any more.
+        // Without a receiver the ingest has ended, and its status is not read any more.
         let _ = self.events.send(event);
     }
 }
 
 /// The attempts of one call.
 pub(crate) struct RetryAttempts<'a> {
-    retrier: &'a Retrier,
+    retrier: &'a StageRetrier,
     doing: &'static str,
-    backoff: Backoff,
+    backoff: RetryBackoff,
     failed: bool,
 }
 
@@ -140,7 +140,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_is_repeated_with_growing_pauses_until_it_succeeds() {
-        let (retrier, mut events) = Retrier::new();
+        let (retrier, mut events) = StageRetrier::new();
         let (start, mut attempts) = (Instant::now(), Vec::new());
         let value = retrier
             .until_ok("testing", || {

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     engine::{EngineError, IndexEngine, PackedSegment, RecordMarks, SegmentBuilder, SegmentFile},
     record::OperationRecord,
-    retry::Retrier,
+    retry::StageRetrier,
     task,
 };
 
@@ -24,7 +24,7 @@ pub(crate) struct SegmentUploader {
     generation: Generation,
     epoch: u64,
     entropy: Entropy,
-    retrier: Retrier,
+    retrier: StageRetrier,
 }
 
 impl SegmentUploader {
@@ -34,7 +34,7 @@ impl SegmentUploader {
         engine: Arc<dyn IndexEngine>,
         (generation, epoch): (Generation, u64),
         entropy: Entropy,
-        retrier: Retrier,
+        retrier: StageRetrier,
     ) -> Self {
         Self { store, engine, generation, epoch, entropy, retrier }
     }

@@ -275,7 +275,6 @@ impl IngestStatusTracker {
             let first = !std::mem::replace(&mut status.caught_up, true);
             std::mem::take(&mut status.lag_seconds) > 0 || first
         });
-        self.clear_error();
     }
 
     /// What failed succeeds again.

@@ -234,7 +234,7 @@ pub enum SortOrder {
 
 /// Which state of the index was searched; part of every answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct IndexPosition {
+pub struct IndexVersion {
     /// The generation of the index.
     pub generation: String,
     /// The number of its manifest.
@@ -257,7 +257,7 @@ pub struct SearchAnswer {
     pub histogram: Vec<HistogramBucket>,
     /// What was searched.
     #[serde(flatten)]
-    pub position: IndexPosition,
+    pub index_version: IndexVersion,
     /// The cursor of the next page; `null` on the last one.
     pub next: Option<String>,
 }
@@ -394,7 +394,7 @@ pub struct EntryAnswer {
     pub text: Option<String>,
     /// What was searched.
     #[serde(flatten)]
-    pub position: IndexPosition,
+    pub index_version: IndexVersion,
 }
 
 /// One operation of an entry, with the observations behind its outcome.
@@ -466,7 +466,7 @@ pub struct EntityAnswer {
     pub history: Vec<SearchHit>,
     /// What was searched.
     #[serde(flatten)]
-    pub position: IndexPosition,
+    pub index_version: IndexVersion,
     /// The cursor of the next page; `null` on the last one.
     pub next: Option<String>,
 }
@@ -479,7 +479,7 @@ pub struct StatusAnswer {
     pub horizon: Option<Timestamp>,
     /// What is served.
     #[serde(flatten)]
-    pub position: IndexPosition,
+    pub index_version: IndexVersion,
     /// How long the oldest sealed entry has been waiting to be published; 0 when none waits.
     pub lag_seconds: u64,
     /// Why the index is behind, when it is.
@@ -533,7 +533,7 @@ pub struct OutcomeCounts {
     pub late: u64,
     /// Never completed.
     pub aborted: u64,
-    /// Not readable.
+    /// A payload that cannot be read.
     pub malformed: u64,
     /// Done before under the same idempotency key.
     pub duplicate: u64,
@@ -541,6 +541,8 @@ pub struct OutcomeCounts {
     pub fenced: u64,
     /// Found after the audit window.
     pub expired: u64,
+    /// Refused by the store; looked at again without end.
+    pub unreadable: u64,
     /// Not sealed yet, and in the overlay.
     pub pending: u64,
 }
@@ -548,14 +550,14 @@ pub struct OutcomeCounts {
 impl OutcomeCounts {
     /// These counts, and `pending` operations that are not sealed.
     pub fn of(counts: &RecordCounts, pending: u64) -> Self {
-        let RecordCounts { committed, late, aborted, malformed, duplicate, fenced, expired } = *counts;
-        Self { committed, late, aborted, malformed, duplicate, fenced, expired, pending }
+        let RecordCounts { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable } = *counts;
+        Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, pending }
     }
 
     /// The sum of all outcomes.
     pub fn total(&self) -> u64 {
-        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, pending } = *self;
-        committed + late + aborted + malformed + duplicate + fenced + expired + pending
+        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, pending } = *self;
+        committed + late + aborted + malformed + duplicate + fenced + expired + unreadable + pending
     }
 }
 
@@ -580,7 +582,7 @@ pub fn instant(second: StoreSecond) -> Timestamp {
 }
 
 fn outcome_schema() -> Object {
-    names(&["pending", "committed", "late", "aborted", "malformed", "duplicate", "fenced", "expired"])
+    names(&["pending", "committed", "late", "aborted", "malformed", "duplicate", "fenced", "expired", "unreadable"])
 }
 
 fn evidence_schema() -> Object {

@@ -4,7 +4,7 @@ use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
 
 use super::{
     api::{
-        ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, IndexPosition, ObservationAnswer, SearchHit,
+        ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, IndexVersion, ObservationAnswer, SearchHit,
         instant,
     },
     segments::SearchableSegment,
@@ -58,7 +58,7 @@ pub(crate) struct EntryRecord<'a> {
 }
 
 /// The answer for an entry with these records, `None` if there are none.
-pub(crate) fn entry(mut records: Vec<EntryRecord<'_>>, position: IndexPosition) -> Option<EntryAnswer> {
+pub(crate) fn entry(mut records: Vec<EntryRecord<'_>>, index_version: IndexVersion) -> Option<EntryAnswer> {
     records.sort_by_key(|found| (found.record.op, found.record.seq));
     let first = &records.first()?.record;
     let (token, size, entry_time) = (first.token, first.size, first.decision.entry_time);
@@ -80,7 +80,7 @@ pub(crate) fn entry(mut records: Vec<EntryRecord<'_>>, position: IndexPosition) 
         }
     }
     let (time, entry_time) = (instant(token.second()), instant(entry_time));
-    Some(EntryAnswer { token, time, entry_time, size, sealed, ops, payload, text, position })
+    Some(EntryAnswer { token, time, entry_time, size, sealed, ops, payload, text, index_version })
 }
 
 fn operation(found: EntryRecord<'_>) -> EntryOperation {

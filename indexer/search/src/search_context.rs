@@ -47,7 +47,7 @@ impl SearchContext {
             hits: hits_of(&matches.best)?,
             facets: matches.facets.map(FacetCounter::finish).transpose()?.unwrap_or_default(),
             histogram: matches.histogram.map(TimeHistogram::finish).unwrap_or_default(),
-            position: self.view.position(),
+            index_version: self.view.index_version(),
             next,
         })
     }
@@ -70,7 +70,7 @@ impl SearchContext {
             current: self.current(&request.key)?,
             total: matches.total,
             history: hits_of(&matches.best)?,
-            position: self.view.position(),
+            index_version: self.view.index_version(),
             next: self.next(&matches),
         })
     }
@@ -100,9 +100,9 @@ impl SearchContext {
         }
         let last = matches.best.iter().rfind(|candidate| candidate.segment.is_sealed());
         let after = last.map(|candidate| candidate.key).or(self.after);
-        let position = self.view.position();
-        let manifest = (position.manifest, self.view.fingerprint);
-        Some(PageCursor::new(position.generation, manifest, self.query_hash, after).text())
+        let index_version = self.view.index_version();
+        let manifest = (index_version.manifest, self.view.fingerprint);
+        Some(PageCursor::new(index_version.generation, manifest, self.query_hash, after).text())
     }
 
     fn current(&self, entity: &str) -> Result<Option<SearchHit>, SearchError> {
@@ -131,7 +131,7 @@ pub(crate) fn entry(view: &SearchView, fields: &SchemaFields, token: Token) -> R
             records.push(EntryRecord { record, segment: SearchableSegment::Pending(segment), doc, corrected: false });
         }
     }
-    let answer = hits::entry(records, view.position());
+    let answer = hits::entry(records, view.index_version());
     answer.ok_or_else(|| SearchError::NotFound { what: format!("entry \"{token}\"") })
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn of_view(view: &SearchView, mut problems: Vec<String>) -> StatusAns
     details.insert("future".to_owned(), Value::from(view.future));
     StatusAnswer {
         horizon: known.then(|| instant(manifest.horizon)),
-        position: view.position(),
+        index_version: view.index_version(),
         lag_seconds: lag(view),
         lag_reason: None,
         epoch: manifest.epoch,

@@ -377,7 +377,7 @@ async fn a_cursor_of_a_manifest_that_is_gone_says_so() {
     replica.refresh_manifest().await.unwrap();
     let answer = replica.search(page.clone()).await.unwrap();
     assert_eq!((answer.total, answer.hits.len()), (5, 2));
-    let manifest = answer.position.manifest;
+    let manifest = answer.index_version.manifest;
     let newest = index.writer_lease.manifest().number;
     index.chain.chain().set_boundary(newest - 1).await.unwrap();
     let late = searcher(&index, false);
@@ -422,7 +422,7 @@ async fn what_cannot_be_answered_is_refused_with_a_reason() {
     assert!(matches!(searcher.entry(token(9, 9)).await.unwrap_err(), SearchError::NotFound { .. }));
     let request = EntityRequest { key: "label/x/y".to_owned(), size: page(1), cursor: None };
     assert!(matches!(searcher.entity(request).await.unwrap_err(), SearchError::NotFound { .. }));
-    assert_eq!(instant(StoreSecond::from_unix(BEGIN + 2)), searcher.status().unwrap().position.watermark);
+    assert_eq!(instant(StoreSecond::from_unix(BEGIN + 2)), searcher.status().unwrap().index_version.watermark);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tidemark_wal::Token;
 use tokio::time::Instant;
 
 use super::{
-    api::{IndexPosition, OverlayStatus, instant},
+    api::{IndexVersion, OverlayStatus, instant},
     index_cache::OpenIndex,
     overlay::{LogOverlay, OverlaySegment},
 };
@@ -73,8 +73,8 @@ impl SearchView {
         self.index.manifest.cursor
     }
 
-    pub(crate) fn position(&self) -> IndexPosition {
-        position(self.manifest, &self.index)
+    pub(crate) fn index_version(&self) -> IndexVersion {
+        index_version(self.manifest, &self.index)
     }
 
     /// The second of the oldest entry that is not sealed, and an estimate of the horizon by now.
@@ -105,9 +105,9 @@ impl SearchView {
     }
 }
 
-/// The position that answers carry.
-pub(crate) fn position(number: u64, index: &ManifestView) -> IndexPosition {
-    IndexPosition {
+/// The index version that answers carry.
+pub(crate) fn index_version(number: u64, index: &ManifestView) -> IndexVersion {
+    IndexVersion {
         generation: index.manifest.generation.to_string(),
         manifest: number,
         watermark: instant(index.manifest.cursor.second()),

@@ -104,7 +104,7 @@ impl AppState {
 
     /// The problem that an error is, with what is served.
     pub(crate) fn problem(&self, error: SearchError) -> HttpProblem {
-        HttpProblem::from(error).at(self.status().map(|status| status.position))
+        HttpProblem::from(error).at(self.status().map(|status| status.index_version))
     }
 
     /// As [`problem`](Self::problem), for a page of results: one that is gone starts again without its cursor.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use tidemark_search::{SearchError, api::IndexPosition};
+use tidemark_search::{SearchError, api::IndexVersion};
 
 /// What went wrong, as `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -151,8 +151,8 @@ impl HttpProblem {
     }
 
     /// Says what is served while the problem shows.
-    pub(crate) fn at(mut self, position: Option<IndexPosition>) -> Self {
-        if let Some(IndexPosition { generation, manifest, watermark }) = position {
+    pub(crate) fn at(mut self, index_version: Option<IndexVersion>) -> Self {
+        if let Some(IndexVersion { generation, manifest, watermark }) = index_version {
             self.0.generation = Some(generation);
             self.0.manifest = Some(manifest);
             self.0.watermark = Some(watermark);

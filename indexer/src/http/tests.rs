@@ -58,9 +58,9 @@ async fn get(router: &Router, uri: &str) -> TestResponse {
     send(router, "GET", uri).await
 }
 
-/// Serves the made-up service until stopped, for looking at the page: `cargo test -p tidemark-indexer look -- --ignored`.
+/// Serves the page over made-up entries, for a person to look at.
 #[tokio::test]
-#[ignore = "for people"]
+#[ignore = "serves the page for ten minutes; 'cargo test -p tidemark-indexer look_at_the_page -- --ignored --nocapture' prints its address"]
 async fn look_at_the_page() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     eprintln!("http://{}", listener.local_addr().unwrap());

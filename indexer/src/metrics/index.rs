@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 use tidemark_search::api::{ProcessRole, StatusAnswer};
 
-use super::gauge;
+use super::gauge::gauge;
 
 /// The served index as gauges.
 pub(super) struct IndexCollector(pub(super) Box<dyn Fn() -> Option<StatusAnswer> + Send + Sync>);
@@ -25,13 +25,13 @@ impl Collector for IndexCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let Some(status) = (self.0)() else { return Ok(()) };
         let gauges: [(&str, &str, Option<Unit>, u64); 12] = [
-            ("manifest_number", "number of the served manifest", None, status.position.manifest),
+            ("manifest_number", "number of the served manifest", None, status.index_version.manifest),
             ("epoch_number", "number of the index's writer", None, status.epoch),
             (
                 "watermark",
                 "every entry before this time is decided and served, since 1970",
                 Some(Unit::Seconds),
-                unix(status.position.watermark),
+                unix(status.index_version.watermark),
             ),
             (
                 "horizon",
@@ -77,6 +77,7 @@ fn operations(encoder: &mut DescriptorEncoder, status: &StatusAnswer) -> Result<
         ("duplicate", counts.duplicate),
         ("fenced", counts.fenced),
         ("expired", counts.expired),
+        ("unreadable", counts.unreadable),
         ("pending", counts.pending),
     ] {
         ConstGauge::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;

@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 use serde::Serialize;
 
-use super::gauge;
+use super::gauge::gauge;
 use crate::pod_status::PodStatus;
 use tidemark_crds::PodReport;
 

@@ -23,7 +23,7 @@ use super::{
     error::ServiceError,
     purge_request::{PurgeRequest, was_purged},
     serve::{listen_on, serve},
-    startup_retry::{OPENING, StartupMode, retry_until_ok},
+    startup_retry::{OPENING, StartupMode, StartupRetry},
     stores::{OpenStores, PodStores},
     supervise::TaskSupervisor,
 };
@@ -34,7 +34,7 @@ use crate::{
 };
 use tidemark_crds::PodPhase;
 use tidemark_ingest::engine::IndexEngine;
-use tidemark_ingest::{Ingest, IngestOptions, IngestRole, IngestStatus};
+use tidemark_ingest::{IngestOptions, IngestRole, IngestStatus, LogIngester};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
@@ -149,15 +149,17 @@ impl IndexService {
         if let Some(listener) = listener {
             serve(&mut tasks, listener, task.server(&stop));
         }
-        tasks.start("ingest", async move {
-            let attempt = || Box::pin(task.attempt(&stop));
-            Box::pin(retry_until_ok(task.options.startup, &task.pod, &task.entropy, &stop, attempt)).await
-        });
+        tasks.start_retried("ingest", task.retry(), move |stop| Arc::clone(&task).attempt(stop));
         tasks.join().await
     }
 }
 
 impl IndexTask {
+    /// Retries the attempts of this task.
+    fn retry(&self) -> StartupRetry {
+        StartupRetry { mode: self.options.startup, pod: self.pod.clone(), entropy: self.entropy.clone() }
+    }
+
     fn server(&self, stop: &CancellationToken) -> HttpServer {
         let (options, metrics) = (ServerOptions::default(), MetricsRegistry::new());
         metrics.register(Box::new(self.options.stores.requests()));
@@ -171,7 +173,7 @@ impl IndexTask {
     }
 
     /// Indexes until the ingest ends, or until a purge is requested.
-    async fn attempt(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+    async fn attempt(self: Arc<Self>, stop: CancellationToken) -> Result<(), ServiceError> {
         let working = stop.child_token();
         let mut index = Box::pin(self.index(&working));
         let ended = tokio::select! {
@@ -190,7 +192,7 @@ impl IndexTask {
             ended if stop.is_cancelled() || !self.control.is_present().await => return ended,
             _ => {}
         }
-        self.remove(stop).await
+        self.remove(&stop).await
     }
 
     /// Removes the index, and then waits for `stop`: a process that exits would be restarted.
@@ -238,7 +240,7 @@ impl IndexTask {
         let clock = Clock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
         let engine: Arc<dyn IndexEngine> = engine;
-        let ingest = Ingest { log, clock, root, chain, engine, identity, options, entropy, status };
+        let ingest = LogIngester { log, clock, root, chain, engine, identity, options, entropy, status };
         let ended = Box::pin(ingest.run(stop.clone())).await;
         drop(folder);
         if ended.is_err() && self.options.startup == StartupMode::WaitForDependencies {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::ServiceError,
-    startup_retry::{OPENING, StartupMode, retry_until_ok},
+    startup_retry::{OPENING, StartupMode, StartupRetry},
     stores::{OpenStores, PodStores},
     supervise::TaskSupervisor,
 };
@@ -86,15 +86,17 @@ impl ServeService {
         let Self { listener, task, stop } = self;
         let mut tasks = TaskSupervisor::new(stop.clone());
         serve(&mut tasks, listener, task.server(&stop));
-        tasks.start("search", async move {
-            let attempt = || Box::pin(task.attempt(&stop));
-            Box::pin(retry_until_ok(task.options.startup, &task.pod, &task.entropy, &stop, attempt)).await
-        });
+        tasks.start_retried("search", task.retry(), move |stop| Arc::clone(&task).attempt(stop));
         tasks.join().await
     }
 }
 
 impl ServeTask {
+    /// Retries the attempts of this task.
+    fn retry(&self) -> StartupRetry {
+        StartupRetry { mode: self.options.startup, pod: self.pod.clone(), entropy: self.entropy.clone() }
+    }
+
     fn server(&self, stop: &CancellationToken) -> HttpServer {
         let metrics = MetricsRegistry::new();
         metrics.register(Box::new(self.options.stores.requests()));
@@ -107,7 +109,7 @@ impl ServeTask {
         }
     }
 
-    async fn attempt(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+    async fn attempt(self: Arc<Self>, stop: CancellationToken) -> Result<(), ServiceError> {
         let first = self.ready.lock().await.take();
         let follower = match first {
             Some(follower) => follower,
@@ -118,7 +120,7 @@ impl ServeTask {
         };
         self.pod.clear_problem(OPENING);
         self.search.serve(Arc::clone(&follower));
-        follower.run(stop.clone()).await;
+        follower.run(stop).await;
         Ok(())
     }
 

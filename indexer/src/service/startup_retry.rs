@@ -34,43 +34,52 @@ pub enum StartupMode {
     WaitForDependencies,
 }
 
-/// Runs `attempt` until it succeeds or `stop` is cancelled; in [`StartupMode::WaitForDependencies`] it also retries failures
-/// whose cause is outside this process.
-///
-/// Fenced and unknown outcomes always end the process: its successor reads what became of the write.
-pub(super) async fn retry_until_ok<F, A>(
-    startup: StartupMode,
-    pod: &PodStatus,
-    entropy: &Entropy,
-    stop: &CancellationToken,
-    mut attempt: A,
-) -> Result<(), ServiceError>
-where
-    F: Future<Output = Result<(), ServiceError>>,
-    A: FnMut() -> F,
-{
-    let (mut pauses, mut last_cause) = (backoff(), None);
-    loop {
-        let started = Instant::now();
-        let failure = match attempt().await {
-            Ok(()) => return Ok(()),
-            Err(failure) if startup == StartupMode::FailFast || ends_the_process(&failure) => return Err(failure),
-            Err(failure) => failure,
-        };
-        if stop.is_cancelled() {
-            return Ok(());
-        }
-        // Another cause than before: one thing was repaired, and the next is probably being worked on.
-        let cause = Some(failure.to_cause());
-        if started.elapsed() > RESET_AFTER || cause != last_cause {
-            (pauses, last_cause) = (backoff(), cause);
-        }
-        pod.set_failure(OPENING, &failure);
-        let pause = pauses.next().unwrap_or(MAX_BACKOFF);
-        let wait = jittered(pause_after(&failure, pause), entropy);
-        tracing::error!(reason = ?failure.to_cause().reason, ?wait, "{failure}; retrying");
-        if stop.run_until_cancelled(sleep(wait)).await.is_none() {
-            return Ok(());
+/// Retries the work of a service.
+pub(super) struct StartupRetry {
+    pub(super) mode: StartupMode,
+    /// Reports each failure.
+    pub(super) pod: PodStatus,
+    pub(super) entropy: Entropy,
+}
+
+impl StartupRetry {
+    /// Runs `attempt` until it succeeds or `stop` is cancelled; in [`StartupMode::WaitForDependencies`] it also retries
+    /// failures whose cause is outside this process.
+    ///
+    /// Fenced and unknown outcomes always end the process: its successor reads what became of the write.
+    pub(super) async fn until_ok<F>(
+        &self,
+        stop: &CancellationToken,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<(), ServiceError>
+    where
+        F: Future<Output = Result<(), ServiceError>>,
+    {
+        let (mut pauses, mut last_cause) = (backoff(), None);
+        loop {
+            let started = Instant::now();
+            let failure = match attempt().await {
+                Ok(()) => return Ok(()),
+                Err(failure) if self.mode == StartupMode::FailFast || ends_the_process(&failure) => {
+                    return Err(failure);
+                }
+                Err(failure) => failure,
+            };
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            // Another cause than before: one thing was repaired, and the next is probably being worked on.
+            let cause = Some(failure.to_cause());
+            if started.elapsed() > RESET_AFTER || cause != last_cause {
+                (pauses, last_cause) = (backoff(), cause);
+            }
+            self.pod.set_failure(OPENING, &failure);
+            let pause = pauses.next().unwrap_or(MAX_BACKOFF);
+            let wait = self.entropy.jittered(pause_after(&failure, pause));
+            tracing::error!(reason = ?failure.to_cause().reason, ?wait, "{failure}; retrying");
+            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+                return Ok(());
+            }
         }
     }
 }
@@ -89,12 +98,6 @@ fn pause_after(failure: &ServiceError, pause: Duration) -> Duration {
         Reason::CredentialsMissing => pause.min(MAX_LOCAL_BACKOFF),
         _ => pause,
     }
-}
-
-/// Between half of `pause` and all of it.
-fn jittered(pause: Duration, entropy: &Entropy) -> Duration {
-    let share = f64::from(u16::from_be_bytes(entropy.bytes())) / f64::from(u16::MAX);
-    pause.mul_f64(0.5 + share / 2.0)
 }
 
 /// Whether the process must end: another one has taken over, or the outcome of a write is unknown.
@@ -117,17 +120,18 @@ mod tests {
         StoreError::Denied { url: "s3://b".to_owned(), key: "k".to_owned(), why: "no".to_owned() }.into()
     }
 
-    fn pod() -> PodStatus {
-        PodStatus::indexer(watch::channel(IngestStatus::default()).1, None)
+    fn retry(mode: StartupMode) -> StartupRetry {
+        let pod = PodStatus::indexer(watch::channel(IngestStatus::default()).1, None);
+        StartupRetry { mode, pod, entropy: Entropy::seeded(1) }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_somebody_can_mend_is_told_and_tried_again() {
-        let (pod, tries) = (pod(), Cell::new(0));
-        let (entropy, stop) = (Entropy::seeded(1), CancellationToken::new());
-        let ended = retry_until_ok(StartupMode::WaitForDependencies, &pod, &entropy, &stop, || {
-            let told = pod.report().problems;
-            assert_eq!(told.len(), usize::from(tries.get() > 0));
+    async fn what_somebody_can_mend_is_reported_and_retried() {
+        let (retry, tries, stop) = (retry(StartupMode::WaitForDependencies), Cell::new(0), CancellationToken::new());
+        let pod = retry.pod.clone();
+        let ended = retry.until_ok(&stop, || {
+            let problems = pod.report().problems;
+            assert_eq!(problems.len(), usize::from(tries.get() > 0));
             tries.set(tries.get() + 1);
             async { if tries.get() < 9 { Err(denied()) } else { Ok(()) } }
         });
@@ -137,25 +141,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn fenced_and_unknown_end_the_process_however_patient_it_is() {
-        let (entropy, stop) = (Entropy::seeded(1), CancellationToken::new());
+        let stop = CancellationToken::new();
         let unknown = || PublishError::Unknown { key: "k".to_owned(), why: "w".to_owned() };
         for error in [|| PublishError::Fenced { epoch: 1, by: 2 }, unknown] as [fn() -> PublishError; 2] {
             let attempt = || async { Err(IngestError::from(error()).into()) };
-            let ended = retry_until_ok(StartupMode::WaitForDependencies, &pod(), &entropy, &stop, attempt).await;
-            assert!(ended.is_err());
+            assert!(retry(StartupMode::WaitForDependencies).until_ok(&stop, attempt).await.is_err());
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_patience_the_first_failure_ends_it_and_a_stop_ends_a_wait() {
-        let (entropy, stop) = (Entropy::seeded(1), CancellationToken::new());
+        let stop = CancellationToken::new();
         let attempt = || async { Err(denied()) };
-        assert!(retry_until_ok(StartupMode::FailFast, &pod(), &entropy, &stop, attempt).await.is_err());
+        assert!(retry(StartupMode::FailFast).until_ok(&stop, attempt).await.is_err());
         let waiting = stop.clone();
         tokio::spawn(async move {
             sleep(Duration::from_mins(5)).await;
             waiting.cancel();
         });
-        assert!(retry_until_ok(StartupMode::WaitForDependencies, &pod(), &entropy, &stop, attempt).await.is_ok());
+        assert!(retry(StartupMode::WaitForDependencies).until_ok(&stop, attempt).await.is_ok());
     }
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::error::ServiceError;
+use super::{error::ServiceError, startup_retry::StartupRetry};
 
 /// Supervises tasks that end together.
 pub(super) struct TaskSupervisor {
@@ -26,6 +26,20 @@ impl TaskSupervisor {
         task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
         self.running.spawn(async move { (name, task.await.map_err(Into::into)) });
+    }
+
+    /// Starts a task that runs `attempt` as often as `retry` says. An attempt ends when the token that it gets is cancelled.
+    pub(super) fn start_retried<F>(
+        &mut self,
+        name: &'static str,
+        retry: StartupRetry,
+        attempt: impl Fn(CancellationToken) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Result<(), ServiceError>> + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        // The futures of a service are large, so they are boxed.
+        self.start(name, async move { Box::pin(retry.until_ok(&stop, || Box::pin(attempt(stop.clone())))).await });
     }
 
     /// Waits until every task has ended. The first that ends on its own stops the others, and its end is the answer.

@@ -5,6 +5,8 @@ mod names;
 mod protocol;
 mod record;
 mod state;
+#[cfg(test)]
+mod testing;
 
 pub use error::ChainError;
 pub use names::ChainObjectName;

@@ -1,6 +1,6 @@
 //! Randomness, injected: the simulation seeds it, the product takes it from the operating system.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -31,5 +31,11 @@ impl Entropy {
     /// A nonce as 32 lower-case hexadecimal digits.
     pub fn nonce(&self) -> String {
         hex::encode(self.bytes::<16>())
+    }
+
+    /// A random pause between half of `pause` and all of it, so that processes that failed together do not retry together.
+    pub fn jittered(&self, pause: Duration) -> Duration {
+        let share = f64::from(u16::from_be_bytes(self.bytes())) / f64::from(u16::MAX);
+        pause.mul_f64(0.5 + share / 2.0)
     }
 }

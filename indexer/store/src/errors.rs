@@ -205,6 +205,10 @@ fn class_of(error: &object_store::Error, words: &str) -> ErrorClass {
     if says(&["URL scheme is not allowed"]) {
         return ErrorClass::PlainHttp;
     }
+    // The prefix and the key together may be longer than the store takes.
+    if says(&["KeyTooLongError", "<Code>InvalidUri</Code>", "<Code>OutOfRangeInput</Code>"]) {
+        return ErrorClass::BadKey;
+    }
     match error {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             ErrorClass::Denied
@@ -285,6 +289,7 @@ mod tests {
         assert!(said("<Code>NoSuchBucket</Code>").contains("create the bucket"));
         assert!(said("<Code>AuthorizationHeaderMalformed</Code>").contains("AWS_REGION"));
         assert!(said("URL scheme is not allowed").contains("AWS_ALLOW_HTTP=true"));
+        assert!(said("<Code>KeyTooLongError</Code>").contains("cannot hold \"x\""));
         assert!(said("<Code>AccessDenied</Code>").contains("check the credentials"));
         let failed = said("timed out");
         assert!(failed.starts_with("\"s3://b/log\" failed on \"x\": Generic S3 error: timed out; "), "{failed}");

@@ -110,6 +110,21 @@ pub(crate) fn query_value(url: &Url, name: &str) -> String {
     values.next().map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
+/// Signs what `theirs`, a URL of the store's own signer, allows for a minute: the same object at the same second has the same
+/// signature. The names of the parameters begin with `prefix`.
+#[cfg(test)]
+pub(crate) async fn assert_signs_like(theirs: &Url, ours: &dyn SignPut, path: &Path, prefix: &str) -> SignedPut {
+    let date = query_value(theirs, &format!("{prefix}-Date"));
+    let date: jiff::civil::DateTime = date.trim_end_matches('Z').parse().unwrap();
+    let signed_at = StoreSecond::floor(date.in_tz("UTC").unwrap().timestamp());
+    let ends = signed_at.after(std::time::Duration::from_mins(1));
+    let metadata = [("token".to_owned(), "t1".to_owned())].into();
+    let ours = ours.sign_put(&PutRequest { path, signed_at, ends, metadata: &metadata }).await.ok().unwrap();
+    let signature = format!("{prefix}-Signature");
+    assert_eq!(query_value(&ours.url, &signature), query_value(theirs, &signature));
+    ours
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

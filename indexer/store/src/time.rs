@@ -1,4 +1,4 @@
-//! Time as the object store tells it.
+//! Time as the object store reports it.
 //!
 //! Everything that Tidemark decides, it decides in whole seconds of the store's clock. A HEAD answer gives a store time
 //! by the second and a LIST answer by the millisecond, so every store time is floored before it is compared: the same

@@ -56,7 +56,7 @@ impl Store {
         loop {
             let unknown = match self.create(key, body.clone(), metadata).await {
                 Create::Committed => return Create::Committed,
-                // An earlier try may have landed unseen: only the body tells whose object it is.
+                // An earlier try may have landed unseen: only the body shows whose object it is.
                 Create::Lost => match self.holds(key, &body).await {
                     Ok(Some(true)) => return Create::Committed,
                     Ok(Some(false)) => return Create::Lost,

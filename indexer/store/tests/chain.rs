@@ -179,7 +179,7 @@ async fn a_sleeper_whose_slot_was_trimmed_learns_that_it_does_not_know() {
     wake.notify_one();
     let error = pending.await.unwrap().unwrap_err();
     assert!(matches!(error, ChainError::Unknown { .. }), "{error}");
-    // Its record lies in the trimmed slot, and counts for nobody.
+    // Its record lies in the trimmed slot, and no reader counts it.
     assert!(stage.keys().await.contains(&format!("chain/{}", key(4))));
     assert_eq!(reader.read(4).await.unwrap(), None);
     assert_eq!(reader.next_after(&third).await.unwrap().unwrap().state.0, (1..=9).collect::<Vec<_>>());

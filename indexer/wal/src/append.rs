@@ -13,7 +13,7 @@ mod tests;
 mod upload;
 mod writer;
 
-pub use batcher::{Batcher, FlushPolicy};
+pub use batcher::{AppendBatcher, FlushPolicy};
 pub use error::AppendError;
 pub use prepared::{DraftOperation, EntryDraft};
 pub use source::{ParameterSource, ParameterSourceError};

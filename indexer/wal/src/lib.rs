@@ -16,7 +16,7 @@ mod token;
 mod yaml;
 
 pub use append::{
-    AppendError, AppendReceipt, Batcher, CompletionUpload, DraftOperation, EntryDraft, FlushPolicy, LogWriter,
+    AppendBatcher, AppendError, AppendReceipt, CompletionUpload, DraftOperation, EntryDraft, FlushPolicy, LogWriter,
     LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend,
 };
 pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse_datamon_path, read_descriptor};

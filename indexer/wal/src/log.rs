@@ -23,11 +23,6 @@ impl Log {
         Self::with(log, metadata, Store::open, Store::open)
     }
 
-    /// As [`Log::open`], for a process that only reads. See [`Store::open_read_only`].
-    pub fn reading(log: &Url, metadata: &[Url]) -> Result<Self, StoreError> {
-        Self::with(log, metadata, Store::open_read_only, Store::open_read_only)
-    }
-
     /// As [`Log::open`], with functions that open the log's own store and its metadata stores.
     pub fn with(
         log: &Url,

@@ -40,11 +40,13 @@ pub enum Outcome {
     Fenced,
     /// It arrived after the audit window.
     Expired,
+    /// The store refuses to give the entry. Not settled: it is decided when it can be read.
+    Unreadable,
 }
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Pending,
         Self::Committed,
         Self::Late,
@@ -53,6 +55,7 @@ impl Outcome {
         Self::Duplicate,
         Self::Fenced,
         Self::Expired,
+        Self::Unreadable,
     ];
 
     /// The outcome in lower case: what is stored, searched and shown.
@@ -66,6 +69,7 @@ impl Outcome {
             Self::Duplicate => "duplicate",
             Self::Fenced => "fenced",
             Self::Expired => "expired",
+            Self::Unreadable => "unreadable",
         }
     }
 }

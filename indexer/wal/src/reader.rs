@@ -2,6 +2,7 @@
 
 mod listing;
 mod log_reader;
+mod refusals;
 mod resolve;
 #[cfg(test)]
 mod tests;

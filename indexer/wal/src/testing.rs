@@ -39,6 +39,17 @@ struct State {
     opened: Instant,
     times: BTreeMap<Path, StoreSecond>,
     troubles: Vec<(String, WriteFault)>,
+    /// Parts of keys that are not given, with what is refused too.
+    refused: Vec<(String, ReadFault)>,
+}
+
+/// What a store refuses of an object for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadFault {
+    /// Its body.
+    Body,
+    /// Its body and its attributes; a listing shows it.
+    BodyAndHead,
 }
 
 /// Two stores with one clock that stands still until a test moves it.
@@ -52,7 +63,7 @@ pub(crate) struct TestStore {
 
 impl TestStore {
     pub(crate) fn new() -> Self {
-        let state = State { opened: Instant::now(), times: BTreeMap::new(), troubles: Vec::new() };
+        let state = State { opened: Instant::now(), times: BTreeMap::new(), troubles: Vec::new(), refused: Vec::new() };
         Self { inner: Arc::default(), state: Arc::new(Mutex::new(state)), lead: Duration::ZERO }
     }
 
@@ -82,6 +93,18 @@ impl TestStore {
 
     pub(crate) fn trouble(&self, key: &str, trouble: WriteFault) {
         self.state().troubles.push((key.to_owned(), trouble));
+    }
+
+    /// Refuses to give objects whose key contains `key`.
+    pub(crate) fn refuse(&self, key: &str, fault: ReadFault) {
+        self.state().refused.push((key.to_owned(), fault));
+    }
+
+    fn is_refused(&self, location: &Path, head: bool) -> bool {
+        let refuses = |(key, fault): &(String, ReadFault)| {
+            location.as_ref().contains(key.as_str()) && (!head || *fault == ReadFault::BodyAndHead)
+        };
+        self.state().refused.iter().any(refuses)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -141,6 +164,10 @@ impl ObjectStore for TestStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if self.is_refused(location, options.head) {
+            let source = "<Code>AccessDenied</Code><Message>KMS key is not allowed</Message>".into();
+            return Err(Error::PermissionDenied { path: location.to_string(), source });
+        }
         let mut found = self.inner.get_opts(location, options).await?;
         found.meta = self.timed(found.meta);
         Ok(found)

@@ -1,6 +1,13 @@
 //! What may come into the product, by `deny.toml`: licences, names and sources of every dependency, with every feature and
 //! on every platform. `cargo deny` reads the same file and knows more, the texts of licences and advisories; but it takes
 //! minutes to build, and advisories are in no package registry.
+//!
+//! And what each crate may stand on: the ingest on no search engine and no server, the product on one crypto stack.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
 use cargo_metadata::{CargoOpt, MetadataCommand, Package, semver::VersionReq};
 use serde::{Deserialize, de::IgnoredAny};
@@ -58,6 +65,9 @@ struct Ban {
     #[serde(rename = "crate")]
     name: String,
     reason: String,
+    /// Crates that may depend on it all the same.
+    #[serde(default)]
+    wrappers: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -87,18 +97,36 @@ fn policy() -> Policy {
     toml_edit::de::from_str(&text).unwrap_or_else(|error| panic!("deny.toml: {error}"))
 }
 
-fn packages() -> Vec<Package> {
+/// A package, and the names of the packages that depend on it directly.
+struct UsedPackage {
+    package: Package,
+    dependents: BTreeSet<String>,
+}
+
+fn packages() -> Vec<UsedPackage> {
     let mut command = MetadataCommand::new();
     command.current_dir(tidemark_tests::root()).features(CargoOpt::AllFeatures);
     command.other_options(["--locked".to_owned()]);
-    command.exec().expect("cargo knows the workspace").packages
+    let metadata = command.exec().expect("cargo knows the workspace");
+    let names: BTreeMap<_, _> =
+        metadata.packages.iter().map(|package| (package.id.clone(), package.name.to_string())).collect();
+    let mut dependents: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+    for node in metadata.resolve.expect("cargo has resolved it").nodes {
+        for on in node.dependencies {
+            dependents.entry(on).or_default().insert(names[&node.id].clone());
+        }
+    }
+    let used =
+        |package: Package| UsedPackage { dependents: dependents.remove(&package.id).unwrap_or_default(), package };
+    metadata.packages.into_iter().map(used).collect()
 }
 
 /// What the policy says against a package.
-fn objections(policy: &Policy, package: &Package) -> Vec<String> {
+fn objections(policy: &Policy, used: &UsedPackage) -> Vec<String> {
+    let package = &used.package;
     let said = [
         against_license(&policy.licenses, package),
-        against_name(&policy.bans, package),
+        against_name(&policy.bans, used),
         against_source(&policy.sources, package),
     ];
     let wildcards = against_wildcards(&policy.bans, package);
@@ -123,9 +151,11 @@ fn against_license(policy: &LicensePolicy, package: &Package) -> Option<String> 
     (!accepted).then(|| format!("its licence \"{license}\" is not allowed"))
 }
 
-fn against_name(policy: &BanPolicy, package: &Package) -> Option<String> {
-    let ban = policy.deny.iter().find(|ban| ban.name == package.name.as_str())?;
-    Some(format!("it is banned: {}", ban.reason))
+fn against_name(policy: &BanPolicy, used: &UsedPackage) -> Option<String> {
+    let ban = policy.deny.iter().find(|ban| ban.name == used.package.name.as_str())?;
+    let dependents: Vec<_> = used.dependents.iter().filter(|name| !ban.wrappers.contains(name)).collect();
+    let wrapped = dependents.is_empty() && !ban.wrappers.is_empty();
+    (!wrapped).then(|| format!("it is banned, and {dependents:?} depend on it: {}", ban.reason))
 }
 
 /// A dependency of any version at all, but for a crate of this workspace.
@@ -148,7 +178,7 @@ fn against_source(policy: &SourcePolicy, package: &Package) -> Option<String> {
 fn licences_names_and_sources_of_every_dependency_are_allowed() {
     let (policy, packages) = (policy(), packages());
     assert!(packages.len() > 100, "only {} packages were found", packages.len());
-    let objections: Vec<_> = packages.iter().flat_map(|package| objections(&policy, package)).collect();
+    let objections: Vec<_> = packages.iter().flat_map(|used| objections(&policy, used)).collect();
     assert!(objections.is_empty(), "deny.toml is against:\n{}", objections.join("\n"));
 }
 
@@ -159,11 +189,12 @@ fn what_deny_toml_is_against_is_found() {
         .licenses
         .exceptions
         .push(LicenseException { name: "excepted".to_owned(), allow: vec!["GPL-3.0-only".to_owned()] });
-    let package = |change: &dyn Fn(&mut serde_json::Value)| -> Package {
-        let one = packages.iter().find(|package| package.name.as_str() == "serde").expect("it is there");
-        let mut one = serde_json::to_value(one).expect("it is JSON");
+    let package = |change: &dyn Fn(&mut serde_json::Value)| -> UsedPackage {
+        let one = packages.iter().find(|used| used.package.name.as_str() == "serde").expect("it is there");
+        let mut one = serde_json::to_value(&one.package).expect("it is JSON");
         change(&mut one);
-        serde_json::from_value(one).expect("it is a package")
+        let package = serde_json::from_value(one).expect("it is a package");
+        UsedPackage { package, dependents: ["rustls-webpki".to_owned()].into() }
     };
     let against = |change: &dyn Fn(&mut serde_json::Value)| objections(&policy, &package(change)).join("\n");
     let set = |key: &'static str, value: &'static str| move |one: &mut serde_json::Value| one[key] = value.into();
@@ -180,7 +211,14 @@ fn what_deny_toml_is_against_is_found() {
         set("name", "excepted")(one);
     };
     assert_eq!(against(&excepted), "");
-    assert!(against(&set("name", "openssl-sys")).contains("it is banned: TLS is rustls"));
+    assert!(
+        against(&set("name", "openssl-sys"))
+            .contains("it is banned, and [\"rustls-webpki\"] depend on it: TLS is rustls")
+    );
+    assert_eq!(against(&set("name", "ring")), "", "only a crate that may name it does");
+    let mut ring = package(&set("name", "ring"));
+    ring.dependents.insert("rustls".to_owned());
+    assert!(objections(&policy, &ring).join("\n").contains("it is banned, and [\"rustls\"] depend on it"));
     for source in ["git+https://github.com/serde-rs/serde", "registry+https://example.org/index"] {
         assert!(against(&set("source", source)).contains(source), "{source}");
     }
@@ -193,4 +231,57 @@ fn what_deny_toml_is_against_is_found() {
     };
     assert!(against(&wild(serde_json::Value::Null)).contains("any version"));
     assert_eq!(against(&wild("/here".into())), "");
+}
+
+/// What programs of Linux are made of that are built of some packages of this workspace alone: each crate with its features.
+/// `cargo metadata` would not do: it turns on what any crate of the workspace asks for.
+fn linked(packages: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(tidemark_tests::root()).args(["tree", "--locked", "--edges", "normal", "--no-dedupe"]);
+    command.args(["--target", "x86_64-unknown-linux-gnu", "--prefix", "none", "--format", "{p}\t{f}"]);
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
+    let output = command.output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut crates: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in String::from_utf8(output.stdout).expect("text").lines().filter(|line| !line.is_empty()) {
+        let (package, features) = line.split_once('\t').expect("the features follow");
+        let name = package.split(' ').next().expect("a line begins with a name");
+        let features = features.split(',').filter(|feature| !feature.is_empty());
+        crates.entry(name.to_owned()).or_default().extend(features.map(str::to_owned));
+    }
+    for package in packages {
+        assert!(crates.contains_key(*package), "cargo tree shows \"{package}\"");
+    }
+    crates
+}
+
+#[test]
+fn ingest_and_simulation_stand_on_no_search_engine_and_no_server() {
+    for package in ["tidemark-ingest", "tidemark-sim"] {
+        let crates = linked(&[package]);
+        for barred in ["tantivy", "axum", "utoipa"] {
+            let found: Vec<_> = crates.keys().filter(|name| name.starts_with(barred)).collect();
+            assert!(found.is_empty(), "{package} depends on {found:?}");
+        }
+        // The client of the object stores is made of the same crates as a server.
+        for shared in ["hyper", "hyper-util"] {
+            let serving: Vec<_> = crates[shared].iter().filter(|feature| feature.starts_with("server")).collect();
+            assert!(serving.is_empty(), "{package} depends on {shared} with {serving:?}");
+        }
+    }
+    let product = linked(&["tidemark-indexer"]);
+    assert!(
+        ["tantivy", "axum", "utoipa"].iter().all(|name| product.contains_key(*name)),
+        "they are found where they are"
+    );
+    assert!(product["hyper"].contains("server"), "they are found where they are");
+}
+
+#[test]
+fn the_product_has_one_crypto_stack() {
+    let crates = linked(&["tidemark-indexer", "tidemark-operator"]);
+    assert!(crates.contains_key("aws-lc-rs"), "{:?}", crates.keys());
+    for other in ["ring", "openssl", "openssl-sys", "native-tls"] {
+        assert!(!crates.contains_key(other), "{other} beside aws-lc-rs");
+    }
 }

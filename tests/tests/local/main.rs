@@ -27,6 +27,7 @@ mod append_faults;
 mod conformance;
 mod dependencies;
 mod hostile;
+mod names;
 mod opening;
 mod parsers;
 mod purge;

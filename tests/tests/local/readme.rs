@@ -77,7 +77,9 @@ impl Machine {
         let folder = self.folder.path().display();
         block = block.replace("../my-repository", &format!("{folder}/my-repository"));
         block = block.replace("../tidemark-demo", &format!("{folder}/tidemark-demo"));
-        // The program is built already, as all of the workspace is: cargo would build it and much else again.
+        // The program is built already, as all of the workspace is: cargo would build it and much else again. That the package exists
+        // is asked all the same.
+        let block = block.replace("cargo build --release -p tidemark-indexer\n", "cargo pkgid -p tidemark-indexer\n");
         block.replace("cargo run --release -p tidemark-indexer --features demo --", "tidemark")
     }
 
@@ -155,7 +157,8 @@ fn free_port() -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_block_runs_in_the_order_of_the_readme() {
-    let [demo, query, own, check, index, serve, append] = blocks().try_into().expect("the README has seven blocks");
+    let [demo, query, own, build, check, index, serve, append] =
+        blocks().try_into().expect("the README has eight blocks");
     let mut machine = Machine::new().await;
 
     assert_eq!(demo, "make demo");
@@ -170,6 +173,9 @@ async fn every_block_runs_in_the_order_of_the_readme() {
     let sealed = "/v1/search?q=label:v1&outcome=committed";
     machine.answers("7280", sealed, |answer| answer.contains("\"sealed\":true")).await;
     machine.stop();
+
+    let built = machine.run(&build);
+    assert!(built.contains("tidemark ") && built.contains(env!("CARGO_PKG_VERSION")), "{built}");
 
     let checked = machine.run(&check);
     assert!(checked.contains("s3://wal/orders") && checked.contains("passed"), "{checked}");

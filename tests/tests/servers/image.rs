@@ -3,8 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::Read,
+    io::{Read, Write},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use cyclonedx_bom::prelude::{Bom, Validate};
@@ -33,7 +34,12 @@ fn files(archive: &[u8]) -> BTreeMap<String, (u32, Vec<u8>)> {
 
 /// The configuration and the layer of the image that `make image` writes.
 async fn image() -> (Value, BTreeMap<String, (u32, Vec<u8>)>) {
-    let archive = files(&fs::read(images::product().await.expect("it is built")).expect("it is readable"));
+    contents(&images::product().await.expect("it is built"))
+}
+
+/// The configuration and the layer of an image with one layer.
+fn contents(archive: &Path) -> (Value, BTreeMap<String, (u32, Vec<u8>)>) {
+    let archive = files(&fs::read(archive).expect("it is readable"));
     let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).expect("JSON");
     let blob = |described: &Value| {
         let digest = described["digest"].as_str().expect("a digest").replace(':', "/");
@@ -99,6 +105,38 @@ async fn it_holds_both_programs_what_they_load_and_nothing_to_climb_on() {
     }
     let loose: Vec<_> = files.iter().filter(|(_, (mode, _))| mode & 0o6000 != 0).collect();
     assert!(loose.is_empty(), "nothing takes other rights than its caller's: {loose:?}");
+}
+
+/// What the image's `tidemark` says to a command line: whether it ends well, and its words.
+fn said(image: &Path, arguments: &[&str]) -> (bool, String) {
+    let (_, files) = contents(image);
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("tidemark");
+    // Another process writes it: were it open for writing here while a test beside this one starts a child, the child would have it
+    // open too, and Linux starts no program that somebody can write.
+    let mut install =
+        Command::new("install").args(["-m", "755", "/dev/stdin"]).arg(&program).stdin(Stdio::piped()).spawn();
+    let install = install.as_mut().expect("install runs");
+    install.stdin.take().expect("it is piped").write_all(&files["usr/bin/tidemark"].1).expect("it is read");
+    assert!(install.wait().expect("it ends").success());
+    let output = Command::new(&program).args(arguments).output().expect("it is of this machine");
+    let words = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(words).expect("text"))
+}
+
+#[tokio::test]
+async fn it_has_neither_the_demo_nor_the_import_of_git_and_that_of_the_demo_has_both() {
+    let image = images::product().await.expect("it is built");
+    let (known, words) = said(&image, &["demo", "--help"]);
+    assert!(!known && words.contains("unrecognized subcommand 'demo'"), "{words}");
+    let (known, words) = said(&image, &["dev", "--help"]);
+    assert!(known && !words.contains("--git"), "{words}");
+
+    let image = images::demo().await.expect("it is built");
+    let (known, words) = said(&image, &["demo", "--help"]);
+    assert!(known && words.contains("--every"), "{words}");
+    let (known, words) = said(&image, &["dev", "--help"]);
+    assert!(known && words.contains("--git"), "{words}");
 }
 
 /// Where the image says what it is made of.

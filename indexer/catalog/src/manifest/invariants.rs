@@ -52,7 +52,7 @@ pub(super) fn check_transition(before: &Manifest, after: &Manifest) -> Result<()
     dropped_objects_are_remembered(before, after)
 }
 
-/// What was purged names no object: whoever deletes need not look for what this record may still want.
+/// A purged manifest names no object, so a deletion need not ask which objects it still needs.
 fn holds_nothing(state: &Manifest) -> Result<(), InvariantViolation> {
     let named = state.objects().chain(state.pinned()).next();
     let empty = named.is_none() && state.tombstones.is_empty() && state.holder.is_none();
@@ -127,7 +127,7 @@ fn names_are_unique(state: &Manifest) -> Result<(), InvariantViolation> {
     Ok(())
 }
 
-/// Whoever adds an object: its name bears this generation, its kind, and an epoch that is not lower than the state's.
+/// The name of every added object has this generation, its kind, and an epoch that is not lower than the state's.
 fn added_objects_are_fresh(before: &Manifest, after: &Manifest) -> Result<(), InvariantViolation> {
     let known: BTreeSet<_> = before.objects().collect();
     let pinned: BTreeSet<_> = before.pinned().collect();

@@ -14,7 +14,7 @@ use crate::{
     names::{ObjectKind, ObjectName},
 };
 
-/// One step of somebody. Numbers are taken modulo what there is.
+/// One step of any process. Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
 enum Step {
     TakeOver,

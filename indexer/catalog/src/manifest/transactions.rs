@@ -53,7 +53,7 @@ impl Manifest {
         }
     }
 
-    /// The writer of `epoch` gives the index up, so that anybody may take it over at once.
+    /// The writer of `epoch` releases the index, so that any candidate may take it over at once.
     pub fn release(&self, epoch: u64) -> Result<Self, TransactionRejected> {
         self.open(epoch)?;
         Ok(Self { holder: None, hasty_takeovers: 0, ..self.clone() })

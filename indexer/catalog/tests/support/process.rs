@@ -1,16 +1,20 @@
 //! A process that registers an index, writes it and purges it.
 
+use std::time::Duration;
+
 use tidemark_catalog::{
-    AcquireError, CatalogError, Cursor, IndexChain, IndexOwner, IndexPurge, IndexRegistration, Manifest, PublishError,
-    PublishRequest, PurgeStats, RegistrationOutcome, RootChain, WriterIdentity, WriterLease,
+    AcquireError, CatalogError, Cursor, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, Manifest,
+    PublishError, PublishRequest, PurgeStats, RegistrationOutcome, RootChain, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Clock, Entropy};
-use tidemark_wal::Log;
+use tidemark_wal::{Log, LogParameters};
 
 use super::Stage;
 
 /// The index, and its name in the root chain.
 pub(crate) const INDEX: &str = "memory:///index";
+/// The expiry of every log.
+const EXPIRY: Duration = Duration::from_mins(10);
 
 /// A process of an owner, with a log of its own or the one that most have.
 pub(crate) struct Process {
@@ -43,11 +47,14 @@ impl Process {
     }
 
     pub(crate) async fn open(&self) -> Result<(RegistrationOutcome, IndexChain), CatalogError> {
-        let start = self.root.state().await?.generation_of(INDEX);
+        let head = self.root.head().await?;
+        let start = head.as_ref().map_or_else(Generation::first, |head| head.state.generation_of(INDEX));
         let chain = IndexChain::open(&self.stage.store().below("index"), start, self.entropy.clone());
         let chain = chain.for_log(&self.root).follow().await?;
         let (url, owner, generation) = (INDEX.to_owned(), self.owner.clone(), chain.generation().clone());
-        let how = self.root.register_index(INDEX, &IndexRegistration { url, owner, generation }, None).await?;
+        let (registration, parameters) =
+            (IndexRegistration { url, owner, generation }, LogParameters::with_expiry(EXPIRY));
+        let how = self.root.register(head, &parameters, INDEX, &registration, None).await?;
         Ok((how, chain))
     }
 

@@ -29,7 +29,18 @@ struct BucketState {
     dies_at: Option<u64>,
     fails: Option<String>,
     hidden: Option<String>,
+    /// Reads of keys that contain the text are refused, or panic.
+    bad: Option<(String, BadRead)>,
     latency: Duration,
+}
+
+/// What reads of one object do for good.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BadRead {
+    /// The store refuses them.
+    Refused,
+    /// They panic.
+    Panics,
 }
 
 #[derive(Clone)]
@@ -49,6 +60,7 @@ impl FakeBucket {
             dies_at: None,
             fails: None,
             hidden: None,
+            bad: None,
             latency: Duration::ZERO,
         })))
     }
@@ -95,6 +107,11 @@ impl FakeBucket {
     /// Reads and listings of keys that contain `part` fail.
     pub(crate) fn fail(&self, part: Option<&str>) {
         self.state().fails = part.map(str::to_owned);
+    }
+
+    /// Reads of keys that contain `part` are bad from now on; `None`: all are good.
+    pub(crate) fn spoil(&self, bad: Option<(&str, BadRead)>) {
+        self.state().bad = bad.map(|(part, bad)| (part.to_owned(), bad));
     }
 
     pub(crate) fn requests(&self) -> u64 {
@@ -182,6 +199,18 @@ impl ObjectStore for FakeBucket {
         let key = location.to_string();
         self.request(&key).await?;
         let state = self.state();
+        let bad = state.bad.as_ref().filter(|(part, _)| !options.head && key.contains(part.as_str()));
+        match bad.map(|(_, bad)| *bad) {
+            Some(BadRead::Refused) => {
+                let source = "<Code>InvalidObjectState</Code><Message>it is archived</Message>".into();
+                return Err(Error::PermissionDenied { path: key, source });
+            }
+            Some(BadRead::Panics) => {
+                drop(state);
+                panic!("reading {key}");
+            }
+            None => {}
+        }
         let kept = state.objects.get(&key).filter(|_| state.hidden.as_ref() != Some(&key)).cloned();
         drop(state);
         let kept = kept.ok_or_else(|| Error::NotFound { path: key.clone(), source: "absent".into() })?;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod bad_objects;
 mod fake_bucket;
 mod world;
 

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
-    Ingest, IngestError, IngestOptions, IngestStatus, LatestCommit,
+    IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester,
     engine::IndexEngine,
     model_engine::{IndexContents, ModelEngine},
 };
@@ -55,7 +55,7 @@ pub(crate) fn small_batches() -> IngestOptions {
     IngestOptions { batch_records: 6, chunk: 4, fetches: 3, ..IngestOptions::default() }
 }
 
-/// A process that runs an ingest; it dies when this is dropped.
+/// A process that runs an ingest; it ends when this is dropped.
 pub(crate) struct RunningIngest {
     stop: CancellationToken,
     task: AbortOnDropHandle<Result<(), IngestError>>,
@@ -147,9 +147,9 @@ impl IngestWorld {
         (self.engine)(self.bucket.store("index"))
     }
 
-    fn ingest(&self, identity: &str) -> Ingest {
+    fn ingest(&self, identity: &str) -> LogIngester {
         let (log, chain) = (self.log(), self.chain());
-        Ingest {
+        LogIngester {
             clock: Clock::new(log.stores(), identity),
             root: RootChain::open(&log, self.entropy.clone()),
             engine: self.engine(),
@@ -188,7 +188,7 @@ impl IngestWorld {
         self.stop(running).await;
     }
 
-    /// A process runs until this request of its, and dies; gives whether it came so far within some minutes.
+    /// A process runs until its request of this number, and ends there; gives whether it got that far within some minutes.
     pub(crate) async fn run_until_request(&self, request: u64) -> bool {
         let at = self.bucket.requests() + request;
         self.bucket.die_at(Some(at));

@@ -30,7 +30,7 @@ use super::{
 };
 use tidemark_ingest::{
     OperationRecord,
-    engine::{EngineError, IndexEngine, Lookup, PackedSegment, RecordMarks, SegmentBuilder, SegmentFile},
+    engine::{EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, SegmentBuilder, SegmentFile},
 };
 
 /// Objects that are opened at once.
@@ -158,7 +158,7 @@ impl IndexEngine for TantivyEngine {
         Ok(Box::new(TantivySegmentBuilder::new(self.cache.folder(), &self.fields)?))
     }
 
-    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError> {
+    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
         Ok(Arc::new(ManifestLookup(self.open_manifest(manifest).await?)))
     }
 

@@ -8,7 +8,7 @@ use tidemark_wal::{Outcome, Token};
 use tokio::task::spawn_blocking;
 
 use super::{
-    document::{term_text, token_sort_key, writer_key},
+    document::{second_of_sort_key, term_text, token_sort_key, writer_key},
     engine_error::refused,
     filter::FilterKind,
     reader::OpenSegment,
@@ -16,7 +16,7 @@ use super::{
 };
 use tidemark_ingest::{
     LatestCommit, WriterKey,
-    engine::{AbortedOperation, AbortedQuery, EngineError, Lookup, RecordedOutcome},
+    engine::{EngineError, IndexLookup, RecordedOutcome, UnsettledOperation, UnsettledQuery},
 };
 
 /// An open manifest that answers on threads that may block.
@@ -33,7 +33,7 @@ impl ManifestLookup {
 }
 
 #[async_trait]
-impl Lookup for ManifestLookup {
+impl IndexLookup for ManifestLookup {
     async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
         let tokens = tokens.to_vec();
         self.run(move |view| tokens.iter().map(|token| view.recorded_outcomes(token)).collect()).await
@@ -49,9 +49,9 @@ impl Lookup for ManifestLookup {
         self.run(move |view| keys.iter().map(|key| view.first_commit(key)).collect()).await
     }
 
-    async fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
+    async fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {
         let query = query.clone();
-        self.run(move |view| view.aborted_operations(&query)).await
+        self.run(move |view| view.unsettled_operations(&query)).await
     }
 }
 
@@ -131,20 +131,21 @@ impl ManifestView {
     }
 
     /// Filters by columns in memory first: only the operations of the answer are read from the store of records.
-    fn aborted_operations(&self, query: &AbortedQuery) -> Result<Vec<AbortedOperation>, EngineError> {
-        let mut aborted = self.aborted(query)?;
-        aborted.sort_unstable_by_key(|(sort_key, segment, doc)| (*sort_key, segment.seq(*doc)));
-        if let Some(last) = aborted.get(query.limit.saturating_sub(1)).map(|last| last.0) {
-            aborted.truncate(aborted.partition_point(|one| one.0 <= last));
+    fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {
+        let mut unsettled = self.unsettled(query)?;
+        unsettled.sort_unstable_by_key(|(sort_key, segment, doc)| (*sort_key, segment.seq(*doc)));
+        if let Some(last) = unsettled.get(query.limit.saturating_sub(1)).map(|last| last.0) {
+            unsettled.truncate(unsettled.partition_point(|one| one.0 <= last));
         }
-        let mut found = Vec::with_capacity(aborted.len());
-        for (_, segment, doc) in aborted {
+        let mut found = Vec::with_capacity(unsettled.len());
+        for (_, segment, doc) in unsettled {
             let record = segment.record(doc)?;
-            found.push(AbortedOperation {
+            found.push(UnsettledOperation {
                 token: record.token,
                 op: record.op,
                 seq: record.seq,
                 entry_time: record.decision.entry_time,
+                outcome: record.decision.outcome,
                 evidence: record.decision.evidence,
             });
         }
@@ -153,25 +154,33 @@ impl ManifestView {
     }
 
     /// All documents that `query` may mean, with the sort keys of their tokens.
-    fn aborted(&self, query: &AbortedQuery) -> Result<Vec<(u64, &OpenSegment, DocId)>, EngineError> {
+    fn unsettled(&self, query: &UnsettledQuery) -> Result<Vec<(u64, &OpenSegment, DocId)>, EngineError> {
         let after = query.after.as_ref().map(token_sort_key);
-        let mut aborted = Vec::new();
+        let mut unsettled = Vec::new();
         for segment in self.open_segments() {
-            if segment.of.first.second() >= query.seconds.end || query.after.is_some_and(|at| segment.of.last <= at) {
+            if segment.of.first.second() >= query.before.min(query.seconds.end)
+                || query.after.is_some_and(|at| segment.of.last <= at)
+                || query.outcomes.iter().all(|outcome| segment.of.counts.of(*outcome) == 0)
+            {
                 continue;
             }
-            for doc in segment.docs_with(segment.fields.outcome, Outcome::Aborted.as_str())? {
+            let mut docs = Vec::new();
+            for outcome in query.outcomes {
+                docs.extend(segment.docs_with(segment.fields.outcome, outcome.as_str())?);
+            }
+            for doc in docs {
                 let sort_key = segment.sort_keys.first(doc).unwrap_or_default();
                 let later = after.is_none_or(|after| sort_key > after);
                 if later
+                    && second_of_sort_key(sort_key) < query.before
                     && query.seconds.contains(&segment.announced(doc))
                     && !self.marks.corrected.contains(segment.seq(doc))
                 {
-                    aborted.push((sort_key, segment, doc));
+                    unsettled.push((sort_key, segment, doc));
                 }
             }
         }
-        Ok(aborted)
+        Ok(unsettled)
     }
 
     fn open_segments(&self) -> impl DoubleEndedIterator<Item = &OpenSegment> {

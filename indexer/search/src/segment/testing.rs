@@ -33,6 +33,7 @@ pub(crate) fn record() -> impl Strategy<Value = OperationRecord> {
         Outcome::Late,
         Outcome::Aborted,
         Outcome::Malformed,
+        Outcome::Unreadable,
         Outcome::Duplicate,
     ]);
     let words = vec(select(vec!["fix", "fixing", "the", "bug", "release", "tide", "7"]), 0..6);

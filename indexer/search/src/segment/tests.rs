@@ -9,15 +9,18 @@ use tidemark_wal::{Outcome, Token};
 use super::testing::{BEGIN, TestIndex, history, plain, token};
 use tidemark_ingest::{
     OperationRecord, WriterKey,
-    engine::{AbortedOperation, AbortedQuery, EngineError, IndexEngine, Lookup, RecordedOutcome},
+    engine::{EngineError, IndexEngine, IndexLookup, RecordedOutcome, UnsettledOperation, UnsettledQuery},
 };
+
+/// What a later look at the stores may change.
+const UNSETTLED: [Outcome; 2] = [Outcome::Aborted, Outcome::Unreadable];
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 /// Every question about every name of the history, and some names that it does not have.
-async fn answers_are_right(index: &TestIndex, lookup: &dyn Lookup) -> Result<(), TestCaseError> {
+async fn answers_are_right(index: &TestIndex, lookup: &dyn IndexLookup) -> Result<(), TestCaseError> {
     let records = &index.records;
     let corrected = |record: &OperationRecord| index.marks.corrected.contains(record.seq);
     let mut tokens: Vec<Token> = records.iter().map(|record| record.token).collect();
@@ -45,12 +48,14 @@ async fn answers_are_right(index: &TestIndex, lookup: &dyn Lookup) -> Result<(),
             *smallest = (*smallest).min((record.token, record.op));
         }
         let (entry_time, evidence) = (record.decision.entry_time, record.decision.evidence);
-        if record.decision.outcome == Outcome::Aborted && record.token.second().max(entry_time).unix() >= BEGIN + 30 {
-            unsettled.push(AbortedOperation {
+        let outcome = record.decision.outcome;
+        if UNSETTLED.contains(&outcome) && record.token.second().max(entry_time).unix() >= BEGIN + 30 {
+            unsettled.push(UnsettledOperation {
                 token: record.token,
                 op: record.op,
                 seq: record.seq,
                 entry_time,
+                outcome,
                 evidence,
             });
         }
@@ -67,12 +72,18 @@ async fn answers_are_right(index: &TestIndex, lookup: &dyn Lookup) -> Result<(),
     }
     unsettled.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
     let from = StoreSecond::from_unix(BEGIN + 30);
-    let mut query = AbortedQuery { seconds: from..StoreSecond::KSUID_END, after: None, limit: usize::MAX };
-    prop_assert_eq!(&lookup.aborted_operations(&query).await.unwrap(), &unsettled);
+    let end = StoreSecond::KSUID_END;
+    let outcomes = &UNSETTLED;
+    let mut query = UnsettledQuery { seconds: from..end, before: end, outcomes, after: None, limit: usize::MAX };
+    prop_assert_eq!(&lookup.unsettled_operations(&query).await.unwrap(), &unsettled);
+    let before = StoreSecond::from_unix(BEGIN + 40);
+    let early: Vec<_> = unsettled.iter().filter(|one| one.token.second() < before).copied().collect();
+    let found = lookup.unsettled_operations(&UnsettledQuery { before, ..query.clone() }).await.unwrap();
+    prop_assert_eq!(found, early);
     query.limit = 2;
     let mut piecewise = Vec::new();
     loop {
-        let found = lookup.aborted_operations(&query).await.unwrap();
+        let found = lookup.unsettled_operations(&query).await.unwrap();
         let Some(last) = found.last() else { break };
         query.after = Some(last.token);
         prop_assert!(found.len() <= 4, "at most three operations an entry");

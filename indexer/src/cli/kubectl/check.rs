@@ -159,7 +159,8 @@ fn one_pod(pod: &Value, process: &PodReportResult) -> CheckResult {
 /// Whether search answers a query through its Service.
 async fn search(wal: &WalObject, token: Option<&str>) -> CheckResult {
     let what = "search";
-    let asked = async { wal.search().await?.get("/v1/search", &[("size".to_owned(), "1".to_owned())], token).await };
+    let asked =
+        async { wal.search_service().await?.get("/v1/search", &[("size".to_owned(), "1".to_owned())], token).await };
     match asked.await {
         Ok(answer) if answer.status.is_success() => CheckResult::passed(what, "the Service answers a query"),
         Ok(answer) if answer.status == reqwest::StatusCode::UNAUTHORIZED && token.is_none() => {

@@ -2,8 +2,9 @@
 
 use anyhow::Context as _;
 use serde_json::Value;
+use tidemark_crds::names::Component;
 
-use super::client::KubectlClient;
+use super::client::{KubectlClient, PortForward};
 
 /// Port of a data pod.
 const POD_PORT: u16 = 7280;
@@ -81,9 +82,22 @@ impl WalObject {
         futures::future::join_all(asked).await
     }
 
-    /// The search Service, forwarded.
-    pub(super) async fn search(&self) -> anyhow::Result<super::client::PortForward> {
+    /// The search Service, forwarded: `kubectl` takes any of its pods that runs, ready or not.
+    pub(super) async fn search_service(&self) -> anyhow::Result<PortForward> {
         self.client.forward(&format!("svc/{}-search", self.name), SERVICE_PORT).await
+    }
+
+    /// A search pod that is ready and stays, forwarded; `None` if there is none now.
+    pub(super) async fn ready_search_pod(&self) -> anyhow::Result<Option<PortForward>> {
+        let pods = self.pods().await?;
+        let is_ready = |pod: &&Value| {
+            text(pod, "/metadata/labels/app.kubernetes.io~1component") == Component::Search.as_str()
+                && text(pod, "/metadata/deletionTimestamp").is_empty()
+                && readiness(pod).0
+        };
+        let Some(pod) = pods.iter().find(is_ready) else { return Ok(None) };
+        let forward = self.client.forward(&format!("pod/{}", text(pod, "/metadata/name")), POD_PORT).await?;
+        Ok(Some(forward))
     }
 }
 

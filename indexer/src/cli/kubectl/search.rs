@@ -1,11 +1,12 @@
 //! `kubectl tidemark search`: a query to a WAL's search, without a route into the cluster.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use reqwest::StatusCode;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use super::{
     client::{ForwardedResponse, KubectlClient},
@@ -15,6 +16,10 @@ use crate::cli::output::print_line;
 
 /// Characters of a message that a row shows.
 const MAX_MESSAGE_CHARS: usize = 80;
+/// How long a search waits for a pod that answers: a roll-out, or a WAL that was applied just now.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause before another pod is asked.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Search a WAL through a forwarded port, and print the hits.
 #[derive(Debug, Args)]
@@ -69,7 +74,7 @@ impl WalSearchCommand {
         if !query.is_empty() {
             parameters.push(("q".to_owned(), query.clone()));
         }
-        let answer = wal.search().await?.get("/v1/search", &parameters, token.as_deref()).await?;
+        let answer = ask(&wal, &parameters, token.as_deref()).await?;
         if !answer.status.is_success() {
             bail!(refusal(&wal, &answer, token.is_some()));
         }
@@ -78,6 +83,39 @@ impl WalSearchCommand {
         }
         let answer: Value = serde_json::from_str(&answer.body).context("search answers no JSON")?;
         Ok(hits(&answer))
+    }
+}
+
+/// The answer of a ready search pod. While pods are replaced, the one that was asked may go: another one is asked then.
+async fn ask(
+    wal: &WalObject,
+    parameters: &[(String, String)],
+    token: Option<&str>,
+) -> anyhow::Result<ForwardedResponse> {
+    let begin = Instant::now();
+    let mut told = false;
+    loop {
+        let failure = match wal.ready_search_pod().await {
+            Ok(None) => anyhow!(
+                "no search pod of \"{0}\" is ready, so that nobody can answer; see kubectl tidemark check {0} -n {1}",
+                wal.name,
+                wal.namespace
+            ),
+            Ok(Some(pod)) => match pod.get("/v1/search", parameters, token).await {
+                Ok(answer) if answer.status != StatusCode::SERVICE_UNAVAILABLE => return Ok(answer),
+                Ok(answer) => anyhow!(refusal(wal, &answer, token.is_some())),
+                Err(failure) => failure,
+            },
+            Err(failure) => failure,
+        };
+        if begin.elapsed() >= READY_TIMEOUT {
+            return Err(failure);
+        }
+        if !told {
+            eprintln!("waiting up to {} s for a search pod: {failure:#}", READY_TIMEOUT.as_secs());
+            told = true;
+        }
+        sleep(RETRY_INTERVAL).await;
     }
 }
 

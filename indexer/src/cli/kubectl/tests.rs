@@ -112,7 +112,7 @@ impl FakeKubectl {
     }
 
     fn calls(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("calls")).unwrap()
+        std::fs::read_to_string(self.folder.path().join("calls")).unwrap_or_default()
     }
 }
 
@@ -184,6 +184,39 @@ async fn a_search_prints_its_hits() {
     assert_eq!(lines[2], "1 of 7, complete up to 2026-11-20T10:00:00Z");
     let json = search("", true, Some("t0k3n")).lines(&fake.client).await.unwrap();
     assert_eq!(serde_json::from_str::<Value>(&json[0]).unwrap()["total"], 7);
+}
+
+#[tokio::test]
+async fn a_search_asks_a_pod_that_is_ready_and_stays() {
+    let fake = FakeKubectl::new(json!({}), None).await;
+    let mut leaving = pod("orders-search-0", "search", true);
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-11-20T10:00:00Z");
+    let pods =
+        json!({"items": [leaving, pod("orders-search-1", "search", false), pod("orders-search-2", "search", true)]});
+    std::fs::write(fake.folder.path().join("pods.json"), pods.to_string()).unwrap();
+    search("kind:bundle", false, None).lines(&fake.client).await.unwrap();
+    let calls = fake.calls();
+    let forwards: Vec<_> = calls.lines().filter(|call| call.contains("port-forward")).collect();
+    assert!(matches!(forwards[..], [call] if call.contains("pod/orders-search-2 ")), "{calls}");
+}
+
+#[tokio::test]
+async fn a_search_waits_for_a_pod_to_be_ready() {
+    let fake = FakeKubectl::new(json!({}), None).await;
+    let write = |ready| {
+        let pods = json!({"items": [pod("orders-search-1", "search", ready)]});
+        std::fs::write(fake.folder.path().join("pods.json"), pods.to_string()).unwrap();
+    };
+    write(false);
+    let becomes_ready = async {
+        while !fake.calls().contains("get pods") {
+            tokio::task::yield_now().await;
+        }
+        write(true);
+    };
+    let query = search("kind:bundle", false, None);
+    let (lines, ()) = tokio::join!(query.lines(&fake.client), becomes_ready);
+    assert!(!lines.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ pub(crate) const fn meaning(outcome: Outcome) -> &'static str {
         Outcome::Duplicate => "an earlier operation of the same writer has the same idempotency key",
         Outcome::Fenced => "another holder had taken the lock before",
         Outcome::Expired => "it came after the audit window",
+        Outcome::Unreadable => "the store refuses to give the entry; it is decided when it can be read",
     }
 }
 

@@ -101,8 +101,8 @@ impl PageFrame {
         html! {
             footer.foot {
                 @if let Some(status) = &self.status {
-                    span { "generation " code { (status.position.generation) } }
-                    span { "manifest " code { (status.position.manifest) } }
+                    span { "generation " code { (status.index_version.generation) } }
+                    span { "manifest " code { (status.index_version.manifest) } }
                 }
                 a href="openapi.json" { "API" }
                 a href="metrics" { "Metrics" }
@@ -127,7 +127,7 @@ fn freshness(status: Option<&StatusAnswer>) -> Markup {
                         @if status.lag_seconds > 0 { (format::span(status.lag_seconds)) " behind, " }
                         "final up to "
                     }
-                    (format::time(status.position.watermark))
+                    (format::time(status.index_version.watermark))
                 }
             }
         }

@@ -16,7 +16,7 @@ pub(crate) fn found(answer: &SearchAnswer, search_url: &SearchUrl, status: Optio
             (facets::panel(answer, search_url))
             section #results data-live aria-label="Results" {
                 (chips(search_url))
-                (histogram::chart(&answer.histogram, search_url, answer.position.watermark))
+                (histogram::chart(&answer.histogram, search_url, answer.index_version.watermark))
                 (summary(answer, search_url))
                 @if answer.hits.is_empty() {
                     (nothing(search_url, status))

@@ -55,7 +55,7 @@ fn horizon(status: &StatusAnswer) -> Markup {
                 @if let Some(horizon) = status.horizon {
                     div { dt { "The log is frozen before" } dd { (format::time(horizon)) } }
                 }
-                div { dt { "Decided and served before" } dd { (format::time(status.position.watermark)) } }
+                div { dt { "Decided and served before" } dd { (format::time(status.index_version.watermark)) } }
             }
             p.quiet { "Younger entries can still be completed through their signed URLs. They are shown from memory, \
                 and marked as not sealed." }
@@ -79,8 +79,8 @@ fn index(status: &StatusAnswer) -> Markup {
             h2 { "Index" }
             p.figure { (format::number(status.documents)) " " span.unit { "records" } }
             dl.facts {
-                div { dt { "Manifest" } dd { (format::number(status.position.manifest)) } }
-                div { dt { "Generation" } dd { code { (status.position.generation) } } }
+                div { dt { "Manifest" } dd { (format::number(status.index_version.manifest)) } }
+                div { dt { "Generation" } dd { code { (status.index_version.generation) } } }
                 div { dt { "Epoch" } dd { (format::number(status.epoch)) } }
                 div { dt { "Writer" } dd { (status.writer.as_deref().unwrap_or("none")) } }
                 div { dt { "This process" } dd { (role(status.role)) } }
@@ -125,6 +125,7 @@ fn outcomes(counts: &OutcomeCounts) -> Markup {
         (Outcome::Duplicate, counts.duplicate),
         (Outcome::Fenced, counts.fenced),
         (Outcome::Expired, counts.expired),
+        (Outcome::Unreadable, counts.unreadable),
     ];
     html! {
         section.card {

@@ -12,7 +12,7 @@ use tidemark_search::{
     SearchError, SearchService,
     api::{
         ContributorAnswer, CorrectedOutcome, EntityAnswer, EntityRequest, EntryAnswer, EntryOperation, FacetCount,
-        HistogramBucket, IndexPosition, ObservationAnswer, OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer,
+        HistogramBucket, IndexVersion, ObservationAnswer, OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer,
         SearchHit, SearchRequest, StatusAnswer,
     },
 };
@@ -99,8 +99,8 @@ impl FakeSearch {
     }
 }
 
-pub(super) fn position() -> IndexPosition {
-    IndexPosition {
+pub(super) fn index_version() -> IndexVersion {
+    IndexVersion {
         generation: "g1".to_owned(),
         manifest: 7,
         watermark: StoreSecond::from_unix(START + 3_600).timestamp(),
@@ -176,7 +176,7 @@ impl SearchService for FakeSearch {
             hits: self.hits.iter().take(request.size.get()).cloned().collect(),
             facets: if self.hits.is_empty() { BTreeMap::new() } else { facets },
             histogram: if self.hits.is_empty() { Vec::new() } else { (0..40).map(bucket).collect() },
-            position: position(),
+            index_version: index_version(),
             next: (!self.hits.is_empty()).then(|| "eyJtIjo3fQ".to_owned()),
         })
     }
@@ -208,7 +208,7 @@ impl SearchService for FakeSearch {
             ops: vec![operation],
             payload: self.payload.clone(),
             text,
-            position: position(),
+            index_version: index_version(),
         })
     }
 
@@ -219,7 +219,7 @@ impl SearchService for FakeSearch {
             current: self.hits.first().cloned(),
             total: self.hits.len() as u64,
             history: self.hits.clone(),
-            position: position(),
+            index_version: index_version(),
             next: None,
         })
     }
@@ -230,7 +230,7 @@ impl SearchService for FakeSearch {
         }
         Some(StatusAnswer {
             horizon: Some(StoreSecond::from_unix(START + 3_700).timestamp()),
-            position: position(),
+            index_version: index_version(),
             lag_seconds: 0,
             lag_reason: None,
             epoch: 2,

@@ -264,7 +264,7 @@ impl<S: ChainState> Chain<S> {
         for (attempt, pause) in self.backoff(MAX_ATTEMPTS).build().enumerate() {
             match self.store.create(&key, bytes.clone(), &UserMetadata::new()).await {
                 Create::Committed => return self.confirm(number, &bytes, state).await.map(Some),
-                // Only its bytes tell whose the slot is: a create that the network carried to the store twice is answered
+                // Only its bytes show whose the slot is: a create that the network carried to the store twice is answered
                 // as lost although the first of the two landed.
                 Create::Lost => {}
                 // A refusal is an answer: nothing of ours is on its way.
@@ -277,7 +277,7 @@ impl<S: ChainState> Chain<S> {
                 Ok(SlotHolder::Ours) => return self.confirm(number, &bytes, state).await.map(Some),
                 Ok(SlotHolder::Theirs) => return Ok(None),
                 Ok(SlotHolder::Trimmed) => break,
-                Ok(SlotHolder::Nobody) => {}
+                Ok(SlotHolder::None) => {}
                 Err(error) => why = error.to_string(),
             }
             sleep(pause).await;
@@ -293,7 +293,7 @@ impl<S: ChainState> Chain<S> {
             Some(object) if object.body.as_ref() == Some(bytes) => SlotHolder::Ours,
             _ if trimmed => SlotHolder::Trimmed,
             Some(_) => SlotHolder::Theirs,
-            None => SlotHolder::Nobody,
+            None => SlotHolder::None,
         })
     }
 
@@ -429,7 +429,7 @@ enum SlotHolder {
     /// Nothing, or another record; ours may have been there before, since the slot was trimmed meanwhile.
     Trimmed,
     /// Nothing.
-    Nobody,
+    None,
 }
 
 /// 0 for names that are not a boundary's.
@@ -448,34 +448,15 @@ fn check<S: ChainState>(before: Option<&S>, state: &S) -> Result<(), InvariantVi
 #[cfg(test)]
 mod tests {
     use object_store::memory::InMemory;
-    use serde::{Deserialize, Serialize};
 
     use super::*;
-
-    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-    struct Numbers(Vec<u64>);
-
-    impl ChainState for Numbers {
-        type Rejection = std::convert::Infallible;
-
-        const FORMAT: u32 = 1;
-
-        fn apply_store_time(&mut self, _: StoreSecond) {}
-
-        fn check_state(&self) -> Result<(), InvariantViolation> {
-            Ok(())
-        }
-
-        fn check_transition(&self, _: &Self) -> Result<(), InvariantViolation> {
-            Ok(())
-        }
-    }
+    use crate::chain::testing::AscendingNumbers;
 
     #[tokio::test(start_paused = true)]
     async fn a_record_that_nobody_could_read_is_never_written() {
         let store = Store::over(Arc::new(InMemory::new()), url::Url::parse("memory:///").unwrap());
-        let chain = Chain { limit: 600, ..Chain::<Numbers>::new(store, Entropy::seeded(1)) };
-        let state = |numbers: Vec<u64>| move |_: Option<&Numbers>| Ok(Some(Numbers(numbers.clone())));
+        let chain = Chain { limit: 600, ..Chain::<AscendingNumbers>::new(store, Entropy::seeded(1)) };
+        let state = |numbers: Vec<u64>| move |_: Option<&AscendingNumbers>| Ok(Some(AscendingNumbers(numbers.clone())));
         chain.append(None, state(vec![1, 2, 3])).await.unwrap();
         let refused = chain.append(None, state(vec![7; 600])).await.unwrap_err();
         assert!(matches!(refused, ChainError::TooLarge { limit: 600, .. }), "{refused}");

@@ -117,33 +117,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{chain::state::InvariantViolation, time::StoreSecond};
-
-    /// A state with an invariant.
-    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-    struct Ascending(Vec<u64>);
-
-    impl ChainState for Ascending {
-        type Rejection = std::convert::Infallible;
-
-        const FORMAT: u32 = 1;
-
-        fn apply_store_time(&mut self, _: StoreSecond) {}
-
-        fn check_state(&self) -> Result<(), InvariantViolation> {
-            InvariantViolation::unless(self.0.is_sorted(), "the numbers ascend", || format!("{:?}", self.0))
-        }
-
-        fn check_transition(&self, _: &Self) -> Result<(), InvariantViolation> {
-            Ok(())
-        }
-    }
+    use crate::chain::testing::AscendingNumbers;
 
     fn bytes() -> Bytes {
-        encode(7, &no_hash(), "n".repeat(32), &Ascending(vec![1, 2])).unwrap()
+        encode(7, &no_hash(), "n".repeat(32), &AscendingNumbers(vec![1, 2])).unwrap()
     }
 
-    fn read(bytes: &[u8]) -> Result<DecodedRecord<Ascending>, ChainError<std::convert::Infallible>> {
+    fn read(bytes: &[u8]) -> Result<DecodedRecord<AscendingNumbers>, ChainError<std::convert::Infallible>> {
         decode("chain/7", 7, bytes)
     }
 
@@ -151,7 +131,7 @@ mod tests {
     fn a_record_reads_as_it_was_written() {
         let bytes = bytes();
         let record = read(&bytes).unwrap();
-        assert_eq!(record.state, Ascending(vec![1, 2]));
+        assert_eq!(record.state, AscendingNumbers(vec![1, 2]));
         assert_eq!(record.previous, no_hash());
         assert_eq!(record.hash, hash(&bytes));
     }
@@ -189,13 +169,13 @@ mod tests {
         for cut in 0..whole.len() {
             assert!(matches!(read(&whole[..cut]), Err(ChainError::Corrupt { .. })), "{cut}");
         }
-        let error = decode::<Ascending>("chain/8", 8, &whole).unwrap_err();
+        let error = decode::<AscendingNumbers>("chain/8", 8, &whole).unwrap_err();
         assert!(error.to_string().contains("it says that it is record 7"), "{error}");
     }
 
     #[test]
     fn a_state_that_violates_an_invariant_is_corrupt() {
-        let bytes = encode(7, &no_hash(), String::new(), &Ascending(vec![2, 1])).unwrap();
+        let bytes = encode(7, &no_hash(), String::new(), &AscendingNumbers(vec![2, 1])).unwrap();
         let error = read(&bytes).unwrap_err();
         assert!(error.to_string().contains("ascend"), "{error}");
     }

@@ -75,6 +75,6 @@ fn credentials(url: &Url, builder: &GoogleCloudStorageBuilder) -> Result<Credent
         return Ok(CredentialsFile::default());
     };
     serde_json::from_str(&text).map_err(|error| {
-        unusable(url, format!("its credentials are no JSON: {error}"), "give a service account's key file")
+        unusable(url, format!("its credentials are not valid JSON: {error}"), "give a service account's key file")
     })
 }

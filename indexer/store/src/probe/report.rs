@@ -52,20 +52,6 @@ impl ProbeReport {
     pub fn failed_check(&self) -> Option<&ProbeCheck> {
         self.checks.iter().find(|check| check.verdict == ProbeVerdict::Failed)
     }
-
-    /// Refuses the store for writing, naming the first check that failed.
-    pub fn accepted(&self) -> Result<(), StoreError> {
-        self.failed_check().map_or(Ok(()), |check| {
-            Err(StoreError::Unusable {
-                url: self.url.clone(),
-                why: format!(
-                    "it broke the promise \"{}\": {}, so that a log in it could lose entries",
-                    check.name, check.detail
-                ),
-                remedy: "use another store".to_owned(),
-            })
-        })
-    }
 }
 
 /// One line per check, its verdict first.

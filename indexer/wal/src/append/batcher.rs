@@ -36,7 +36,7 @@ impl Default for FlushPolicy {
 
 /// Appends drafts that share entries under a [`FlushPolicy`]. Cheap to clone; clones share batches.
 #[derive(Clone, Debug)]
-pub struct Batcher {
+pub struct AppendBatcher {
     writer: LogWriter,
     policy: FlushPolicy,
     open: Arc<Mutex<Option<Arc<OpenBatch>>>>,
@@ -65,7 +65,7 @@ enum BatchSlot {
     Member(oneshot::Receiver<AppendReceipt>),
 }
 
-impl Batcher {
+impl AppendBatcher {
     /// A batcher over `writer`.
     pub fn new(writer: LogWriter, policy: FlushPolicy) -> Self {
         let policy = FlushPolicy {

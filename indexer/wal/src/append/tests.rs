@@ -253,8 +253,10 @@ async fn what_no_reader_reads_is_not_written() {
 #[tokio::test(start_paused = true)]
 async fn drafts_share_an_entry() {
     let lab = TestStore::new();
-    let batcher =
-        Batcher::new(lab.writer("w", parameters()).await, FlushPolicy { operations: 4, ..FlushPolicy::default() });
+    let batcher = AppendBatcher::new(
+        lab.writer("w", parameters()).await,
+        FlushPolicy { operations: 4, ..FlushPolicy::default() },
+    );
     let appends = (0..10).map(|n| {
         let one =
             EntryDraft { idempotency_key: Some(format!("key-{n}")), ops: vec![record()], ..EntryDraft::default() };
@@ -274,7 +276,7 @@ async fn drafts_share_an_entry() {
 #[tokio::test(start_paused = true)]
 async fn a_draft_with_an_empty_key_counts_once_however_often_it_is_written() {
     let lab = TestStore::new();
-    let batcher = Batcher::new(lab.writer("w", parameters()).await, FlushPolicy::default());
+    let batcher = AppendBatcher::new(lab.writer("w", parameters()).await, FlushPolicy::default());
     lab.trouble("log/", WriteFault::Slow(Duration::from_mins(1)));
     let one = EntryDraft { idempotency_key: Some(String::new()), ops: vec![record()], ..EntryDraft::default() };
     batcher.append(one).await.unwrap();
@@ -286,7 +288,7 @@ async fn a_draft_with_an_empty_key_counts_once_however_often_it_is_written() {
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_leader_leaves_nobody_waiting() {
     let lab = TestStore::new();
-    let batcher = Batcher::new(lab.writer("w", parameters()).await, FlushPolicy::default());
+    let batcher = AppendBatcher::new(lab.writer("w", parameters()).await, FlushPolicy::default());
     let one =
         |n: u32| EntryDraft { idempotency_key: Some(format!("key-{n}")), ops: vec![record()], ..EntryDraft::default() };
     let leader = batcher.append(one(0));

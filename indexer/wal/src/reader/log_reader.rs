@@ -5,7 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 
-use super::listing::{ListedEntry, RangeListing, UnrecognizedKeys};
+use super::{
+    listing::{ListedEntry, RangeListing, UnrecognizedKeys},
+    refusals::{Judgement, Refusals, is_refusal},
+};
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath},
     log::Log,
@@ -13,9 +16,10 @@ use crate::{
     outcome::OutcomeDecision,
     parameters::ParameterSchedule,
     payload::{EntryIntent, IntentOperation},
+    reader::resolve::unreadable,
     token::Token,
 };
-use tidemark_store::{StoreError, StoreSecond};
+use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond, StoredObject};
 
 /// Limits of what a reader holds and reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +38,28 @@ impl Default for ReaderLimits {
     }
 }
 
-/// A reader of one log. Cheap to clone; clones share the count of unrecognized keys.
+/// A reader of one log. Cheap to clone; clones share the count of unrecognized keys, and what they know of refused objects.
 #[derive(Clone, Debug)]
 pub struct LogReader {
     pub(super) log: Log,
     pub(super) limits: ReaderLimits,
     unrecognized: Arc<UnrecognizedKeys>,
+    refusals: Arc<Refusals>,
+}
+
+/// What a store holds under a key.
+pub(super) enum ReadObject {
+    /// Nothing; also under a key that the store cannot hold, whatever other programs name.
+    Absent,
+    /// The object.
+    Read(StoredObject),
+    /// An object that the store refuses to give, though it gives others that were written later.
+    Refused {
+        /// Its attributes, from a HEAD or a listing.
+        info: ObjectInfo,
+        /// The store's own words.
+        why: MalformedInput,
+    },
 }
 
 /// An entry with all that is known of it.
@@ -79,7 +99,7 @@ pub struct ResolvedOperation {
 impl LogReader {
     /// A reader of `log`.
     pub fn new(log: &Log, limits: ReaderLimits) -> Self {
-        Self { log: log.clone(), limits, unrecognized: Arc::default() }
+        Self { log: log.clone(), limits, unrecognized: Arc::default(), refusals: Arc::default() }
     }
 
     /// The entries whose second is in [`from`, `to`), in token order. Ends after the first error.
@@ -97,8 +117,10 @@ impl LogReader {
 
     /// Reads the entry and the descriptors that it names, and decides its outcome by the parameters in force at its second.
     ///
-    /// An error names the object at fault and concerns this entry alone: try again. The answer is final only for an
-    /// entry below the horizon that was listed after the probe which that horizon rests on.
+    /// An error names the object at fault and concerns this entry alone: try again. An object that the store refuses again
+    /// and again is judged without being read once a later one of the same store was read meanwhile: an entry is
+    /// [`Outcome::Unreadable`](crate::Outcome::Unreadable), a descriptor counts by its attributes. The answer is final only
+    /// for an entry below the horizon that was listed after the probe which that horizon rests on.
     pub async fn fetch(&self, listed: &ListedEntry, schedule: &ParameterSchedule) -> Result<ResolvedEntry, StoreError> {
         if listed.size > self.limits.entry {
             return Ok(self.oversized(listed.token, listed.time, listed.size));
@@ -117,12 +139,82 @@ impl LogReader {
         token: Token,
         schedule: &ParameterSchedule,
     ) -> Result<Option<ResolvedEntry>, StoreError> {
-        let Some(object) = self.log.entries.get(&token.to_string(), self.limits.entry).await? else {
-            return Ok(None);
+        let object = match self.read(&self.log.entries, &token.to_string(), self.limits.entry).await? {
+            ReadObject::Absent => return Ok(None),
+            ReadObject::Refused { info, why } => return Ok(Some(unreadable(token, &info, why))),
+            ReadObject::Read(object) => object,
         };
         if object.body.is_none() {
             return Ok(Some(self.oversized(token, object.info.time, object.info.size)));
         }
         self.resolve(token, object, schedule.at(token.second())).await.map(Some)
     }
+
+    /// Judges an entry whose reading panicked with `message`, by the rule for a refused one. An error: try again.
+    pub fn judge_panic(&self, listed: &ListedEntry, message: &str) -> Result<ResolvedEntry, StoreError> {
+        let key = listed.token.to_string();
+        let url = self.log.entries.url().to_string();
+        let panic = StoreError::Refused { url, key: key.clone(), why: format!("reading it panicked: {message}") };
+        let info = ObjectInfo { key: key.clone(), time: listed.time, size: listed.size, etag: None };
+        let why = self.judge(&self.log.entries, &key, &info, panic)?;
+        Ok(unreadable(listed.token, &info, why))
+    }
+
+    /// Reads an object, or judges it without being read.
+    pub(super) async fn read(&self, store: &Store, key: &str, limit: u64) -> Result<ReadObject, StoreError> {
+        match store.get(key, limit).await {
+            Ok(None) | Err(StoreError::BadKey { .. }) => Ok(ReadObject::Absent),
+            Ok(Some(object)) => {
+                self.refusals.record_read(store, key, object.info.time);
+                Ok(ReadObject::Read(object))
+            }
+            Err(error) if is_refusal(&error) => {
+                let Some(info) = attributes(store, key).await else { return Err(error) };
+                let Some(info) = info else { return Ok(ReadObject::Absent) };
+                let why = self.judge(store, key, &info, error)?;
+                Ok(ReadObject::Refused { info, why })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Why the object is judged without being read. `error`, if it is not yet.
+    fn judge(
+        &self,
+        store: &Store,
+        key: &str,
+        info: &ObjectInfo,
+        error: StoreError,
+    ) -> Result<MalformedInput, StoreError> {
+        match self.refusals.record_refusal(store, key, info.time, &error) {
+            Judgement::TryAgain => Err(error),
+            Judgement::Unreadable => {
+                tracing::warn!(key, %error, "an object is judged without being read");
+                Ok(MalformedInput { reason: format!("it was not given: {error}") })
+            }
+            Judgement::TooMany => Err(StoreError::Failed {
+                url: store.url().to_string(),
+                key: key.to_owned(),
+                why: format!("{error}; so many objects were refused within the hour that none is skipped any more"),
+            }),
+        }
+    }
+}
+
+/// The attributes of an object whose body the store refuses; `None` where it does not tell them either.
+async fn attributes(store: &Store, key: &str) -> Option<Option<ObjectInfo>> {
+    if let Ok(info) = store.head(key).await {
+        return Some(info);
+    }
+    // A policy may refuse HEAD where it refuses GET, and still show the name.
+    let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let before = key.char_indices().next_back().map(|(last, _)| &key[..last]);
+    let mut listing = store.list(folder, before);
+    while let Some(info) = listing.next().await {
+        let info = info.ok()?;
+        if info.key.as_str() >= key {
+            return Some((info.key == key).then_some(info));
+        }
+    }
+    Some(None)
 }

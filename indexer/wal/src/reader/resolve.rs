@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use sha2::{Digest as _, Sha256};
 
-use super::log_reader::{LogReader, ResolvedEntry, ResolvedOperation};
+use super::log_reader::{LogReader, ReadObject, ResolvedEntry, ResolvedOperation};
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath, parse_datamon_path, read_descriptor},
     malformed::MalformedInput,
@@ -14,7 +14,7 @@ use crate::{
     payload::{EntryIntent, IntentOperation, PayloadFormat, parse_payload},
     token::Token,
 };
-use tidemark_store::{Store, StoreError, StoreSecond, StoredObject};
+use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond, StoredObject, UserMetadata};
 
 /// The user metadata that binds a descriptor to its operation.
 pub(crate) const TOKEN_FIELD: &str = "tidemarktoken";
@@ -104,18 +104,21 @@ impl LogReader {
         let marker = marker_of(format, &wanted);
         let key = marker.as_ref().unwrap_or(path);
         for store in self.likely(wanted.path) {
-            let object = match store.get(key, self.limits.descriptor).await {
-                // A key that the store cannot have is absent, whatever other programs write.
-                Err(StoreError::BadKey { .. }) => None,
-                other => other?,
-            };
-            let Some(object) = object else {
-                continue;
+            let (object, refused) = match self.read(store, key, self.limits.descriptor).await? {
+                ReadObject::Absent => continue,
+                ReadObject::Read(object) => (object, None),
+                // Existence decides, so that it counts by its attributes.
+                ReadObject::Refused { info, why } => {
+                    (StoredObject { info, metadata: UserMetadata::new(), body: None, answered: None }, Some(why))
+                }
             };
             let seen = observe(&wanted, marker.is_some(), key, &object);
             let counts = seen.evidence.is_some() && seen.time >= wanted.token.second();
             if counts || found.observation.is_none() {
-                found.descriptor = counts.then(|| read_content(&wanted, &seen, object.body.as_ref())).flatten();
+                found.descriptor = match refused {
+                    Some(why) => counts.then_some(Err(why)),
+                    None => counts.then(|| read_content(&wanted, &seen, object.body.as_ref())).flatten(),
+                };
                 found.observation = Some(seen);
                 found.answered = object.answered;
             }
@@ -174,10 +177,15 @@ fn names_us(wanted: &DescriptorQuery<'_>, object: &StoredObject) -> Option<bool>
     Some(*token == wanted.token.to_string() && op.is_none_or(|op| *op == wanted.op.to_string()))
 }
 
-/// A descriptor is written once: whatever says that it is another operation's is right.
+/// Whether the body is the one whose digest the intent names; `None` where it names none, or the body was not read.
+fn fits(wanted: &DescriptorQuery<'_>, digest: Option<&str>) -> Option<bool> {
+    Some(wanted.operation.digest.as_deref()? == digest?)
+}
+
+/// A descriptor is written once: any sign that it belongs to another operation is right.
 fn on_immutable(wanted: &DescriptorQuery<'_>, digest: Option<&str>, object: &StoredObject) -> Option<Evidence> {
     let named = names_us(wanted, object);
-    let fits = wanted.operation.digest.as_deref().map(|named| digest == Some(named));
+    let fits = fits(wanted, digest);
     if named == Some(false) || fits == Some(false) {
         return None;
     }
@@ -189,7 +197,7 @@ fn on_immutable(wanted: &DescriptorQuery<'_>, digest: Option<&str>, object: &Sto
 /// A value that others overwrite: what is another operation's now may have been ours before.
 fn on_mutable(wanted: &DescriptorQuery<'_>, digest: Option<&str>, object: &StoredObject) -> Evidence {
     let named = names_us(wanted, object);
-    let fits = wanted.operation.digest.as_deref().map(|named| digest == Some(named));
+    let fits = fits(wanted, digest);
     let overwritten = object.info.time > wanted.last || named == Some(false) || fits == Some(false);
     match (named == Some(true) || fits == Some(true), overwritten) {
         (true, false) => Evidence::Bound,
@@ -245,13 +253,23 @@ fn latest(times: impl Iterator<Item = Option<StoreSecond>>) -> Option<StoreSecon
 }
 
 fn malformed(token: Token, entry_time: StoreSecond, size: u64, body: Bytes, reason: MalformedInput) -> ResolvedEntry {
-    let decision = OutcomeDecision {
-        outcome: Outcome::Malformed,
-        evidence: None,
-        entry_time,
-        completed: None,
-        observations: Vec::new(),
-    };
+    without_intent(Outcome::Malformed, token, entry_time, size, body, reason)
+}
+
+/// An entry that the store refuses to give.
+pub(super) fn unreadable(token: Token, info: &ObjectInfo, why: MalformedInput) -> ResolvedEntry {
+    without_intent(Outcome::Unreadable, token, info.time, info.size, Bytes::new(), why)
+}
+
+fn without_intent(
+    outcome: Outcome,
+    token: Token,
+    entry_time: StoreSecond,
+    size: u64,
+    body: Bytes,
+    reason: MalformedInput,
+) -> ResolvedEntry {
+    let decision = OutcomeDecision { outcome, evidence: None, entry_time, completed: None, observations: Vec::new() };
     ResolvedEntry {
         token,
         entry_time,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key,
-    testing::{OPENED, TestStore},
+    testing::{OPENED, ReadFault, TestStore},
 };
 use tidemark_store::{Create, Store, UserMetadata};
 
@@ -238,4 +238,84 @@ async fn a_listed_entry_that_is_gone_is_an_error_that_names_it() {
     let gone = reader.fetch(&listed, &schedule()).await.unwrap_err();
     assert!(gone.to_string().contains(&token().to_string()), "{gone}");
     assert!(reader.lookup(token(), &schedule()).await.unwrap().is_none());
+}
+
+/// Reads the entry again and again; before each attempt a later object of every store is read.
+async fn fetch_beside_others(log: &Log, later: &str) -> ResolvedEntry {
+    let reader = LogReader::new(log, ReaderLimits::default());
+    for _ in 0..10 {
+        let other = reader.lookup(later.parse().unwrap(), &schedule()).await.unwrap().unwrap();
+        assert_eq!(other.ops[0].decision.outcome, Outcome::Committed);
+        if let Ok(found) = reader.lookup(token(), &schedule()).await {
+            return found.unwrap();
+        }
+    }
+    panic!("the entry is not judged");
+}
+
+/// An entry with its bundle, both a second later than the one that is refused.
+async fn enter_later(log: &Log) -> String {
+    pass(1).await;
+    let later = Token::from_parts(OPENED.next(), [9; 16]).to_string();
+    create(&log.entries, &later, "bundles/r/later/bundle.yaml", &[]).await;
+    create(log.descriptors(), "bundles/r/later/bundle.yaml", "id: later\n", &[]).await;
+    later
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_descriptor_that_is_refused_counts_by_its_attributes() {
+    for fault in [ReadFault::Body, ReadFault::BodyAndHead] {
+        let lab = TestStore::new();
+        let log = lab.log();
+        enter(&log, BUNDLE).await;
+        create(log.descriptors(), BUNDLE, "id: b\n", &[]).await;
+        let later = enter_later(&log).await;
+        lab.refuse("r/b/bundle.yaml", fault);
+        let op = fetch_beside_others(&log, &later).await.ops.remove(0);
+        assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Committed, Some(Evidence::Timed)));
+        assert!(op.descriptor.is_none(), "{op:?}");
+        assert!(op.unreadable.unwrap().reason.contains("KMS key is not allowed"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_is_refused_is_unreadable() {
+    let lab = TestStore::new();
+    let log = lab.log();
+    enter(&log, BUNDLE).await;
+    let later = enter_later(&log).await;
+    lab.refuse(&token().to_string(), ReadFault::BodyAndHead);
+    let entry = fetch_beside_others(&log, &later).await;
+    assert_eq!(entry.ops[0].decision.outcome, Outcome::Unreadable);
+    assert_eq!((entry.entry_time, entry.size), (OPENED, BUNDLE.len() as u64));
+    assert!(entry.intent.unwrap_err().reason.contains("KMS key is not allowed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_everything_is_refused_nothing_is_decided() {
+    let lab = TestStore::new();
+    let log = lab.log();
+    enter(&log, BUNDLE).await;
+    let later = enter_later(&log).await.parse().unwrap();
+    lab.refuse("", ReadFault::Body);
+    let reader = LogReader::new(&log, ReaderLimits::default());
+    for _ in 0..100 {
+        reader.lookup(later, &schedule()).await.unwrap_err();
+        let refused = reader.lookup(token(), &schedule()).await.unwrap_err();
+        assert!(matches!(refused, tidemark_store::StoreError::Denied { .. }), "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_descriptor_whose_digest_is_named_counts_without_being_read() {
+    let log = TestStore::new().log();
+    let body = vec![b' '; 100];
+    let digest = digest_of(&body.clone().into());
+    let intent = format!(r#"{{"tidemark":1,"ops":[{{"kind":"bundle","descriptor":"{BUNDLE}","digest":"{digest}"}}]}}"#);
+    enter(&log, intent).await;
+    create(log.descriptors(), BUNDLE, body, &[]).await;
+    let reader = LogReader::new(&log, ReaderLimits { descriptor: 99, ..ReaderLimits::default() });
+    let op = reader.lookup(token(), &schedule()).await.unwrap().unwrap().ops.remove(0);
+    assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Committed, Some(Evidence::Timed)));
+    assert!(op.unreadable.is_some());
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tidemark_catalog::{Manifest, RootChain, SegmentMeta, SidecarMeta};
 use tidemark_ingest::{
     OperationRecord,
-    engine::{EngineError, IndexEngine, Lookup, PackedSegment, RecordMarks, SegmentBuilder},
+    engine::{EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, SegmentBuilder},
 };
 use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule};
 
@@ -38,7 +38,7 @@ impl IndexEngine for RedecidingEngine {
         self.inner.builder()
     }
 
-    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn Lookup>, EngineError> {
+    async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
         self.inner.open(manifest).await
     }
 

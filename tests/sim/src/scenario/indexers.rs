@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidemark_catalog::{Generation, IndexChain, RootChain, WriterIdentity};
 use tidemark_ingest::engine::{EngineError, IndexEngine};
 use tidemark_ingest::model_engine::ModelEngine;
-use tidemark_ingest::{Ingest, IngestOptions, IngestStatus};
+use tidemark_ingest::{IngestOptions, IngestStatus, LogIngester};
 use tidemark_store::Clock;
 use tidemark_wal::{LogReader, ReaderLimits};
 use tokio::{sync::watch, time::Duration};
@@ -38,7 +38,7 @@ pub async fn index(world: SimWorld, process: SimProcess, name: String) -> Proces
     };
     // A restarted pod has a new UID; the owner of a folder keeps its identity.
     let identity = if world.config.stable_identity { name } else { process.name().to_owned() };
-    let ingest = Ingest {
+    let ingest = LogIngester {
         clock: Clock::new(log.stores(), &identity),
         engine,
         log,

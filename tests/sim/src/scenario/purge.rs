@@ -18,7 +18,7 @@ use tidemark_catalog::{
     SetDigest, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
 use tidemark_store::{ChainRecord, Clock, Create, Entropy, ObjectInfo, Store, UserMetadata};
-use tidemark_wal::{Log, Outcome, Token};
+use tidemark_wal::{Log, LogParameters, Outcome, Token};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
@@ -49,6 +49,8 @@ const FOREIGN_KEYS: [&str; 6] = [
     "wal/nested/g1/manifest/00000000000000000001",
     "wal2/g1/manifest/00000000000000000001",
 ];
+/// The expiry of both logs.
+const EXPIRY: Duration = Duration::from_mins(10);
 const FAULT_BURST_DURATION: Duration = Duration::from_mins(8);
 const RECOVERY_DURATION: Duration = Duration::from_mins(4);
 
@@ -467,7 +469,7 @@ async fn open(world: &PurgeWorld, process: &SimProcess, owner: &IndexOwner) -> R
     let chain = IndexChain::open(&world.index(process), start, world.entropy()).for_log(&root).follow().await?;
     let registered =
         IndexRegistration { url: URL.to_owned(), owner: owner.clone(), generation: chain.generation().clone() };
-    root.register_index(URL, &registered, None).await?;
+    root.register(root.head().await?, &LogParameters::with_expiry(EXPIRY), URL, &registered, None).await?;
     Ok(chain)
 }
 

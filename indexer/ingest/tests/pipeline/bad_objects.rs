@@ -1,0 +1,147 @@
+//! Objects that cannot be read for good: each stops nobody.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tidemark_crds::Reason;
+use tidemark_ingest::IngestOptions;
+use tidemark_wal::{Outcome, Token};
+
+use crate::{
+    MINUTE,
+    fake_bucket::BadRead,
+    world::{EntryDraft, IngestWorld, small_batches},
+};
+
+const BAD: [BadRead; 2] = [BadRead::Refused, BadRead::Panics];
+
+/// A log of free entities, one a second, that ends `ago` seconds ago. Gives its tokens.
+fn append_entities(world: &IngestWorld, count: u64, ago: u64) -> Vec<Token> {
+    (0..count).map(|number| world.append(world.ago(ago + count - number), &EntryDraft::entity(number))).collect()
+}
+
+fn with_outcome(outcomes: &BTreeMap<Token, Vec<Outcome>>, outcome: Outcome) -> Vec<Token> {
+    outcomes.iter().filter(|(_, all)| all.contains(&outcome)).map(|(token, _)| *token).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_entry_is_unreadable_until_it_can_be_read() {
+    for bad in BAD {
+        let world = IngestWorld::new(small_batches()).await;
+        let tokens = append_entities(&world, 60, 100);
+        let group = world.append(world.ago(130), &EntryDraft::group(&[70, 71, 72]));
+        world.bucket.spoil(Some((&group.to_string(), bad)));
+        world.run_for(5 * MINUTE).await;
+        let outcomes = world.outcomes().await;
+        assert_eq!(with_outcome(&outcomes, Outcome::Unreadable), [group], "{bad:?}");
+        assert_eq!(with_outcome(&outcomes, Outcome::Committed).len(), tokens.len(), "{bad:?}");
+        let unreadable = world.check().await;
+        let record = unreadable.records.values().find(|record| record.token == group).unwrap();
+        assert!(record.reason.as_ref().unwrap().contains(match bad {
+            BadRead::Refused => "it is archived",
+            BadRead::Panics => "panicked",
+        }));
+
+        // While it runs on, the hourly attempt finds it mended.
+        let running = world.start();
+        world.pass(10 * MINUTE).await;
+        assert_eq!(world.manifest().await.totals.standing().unreadable, 1, "{bad:?}");
+        world.bucket.spoil(None);
+        world.pass(70 * MINUTE).await;
+        world.stop(running).await;
+        let outcomes = world.outcomes().await;
+        assert_eq!(outcomes[&group], [Outcome::Committed; 3], "{bad:?}");
+        world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_reads_what_was_unreadable_whatever_its_age() {
+    let world = IngestWorld::new(small_batches()).await;
+    append_entities(&world, 20, 100);
+    let old = world.append(world.ago(110), &EntryDraft::entity(99));
+    world.bucket.spoil(Some((&old.to_string(), BadRead::Refused)));
+    world.run_for(5 * MINUTE).await;
+    assert_eq!(world.manifest().await.totals.standing().unreadable, 1);
+    world.pass(Duration::from_hours(100)).await;
+    world.bucket.spoil(None);
+    world.run_for(5 * MINUTE).await;
+    assert_eq!(world.manifest().await.totals.standing().unreadable, 0);
+    assert_eq!(world.outcomes().await[&old], [Outcome::Committed]);
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_descriptor_counts_by_its_attributes() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..20 {
+        let bundle = format!("b{number:02}");
+        world.append(world.ago(200 - number), &EntryDraft::bundle(&bundle));
+        world.describe(&bundle, world.ago(200 - number));
+    }
+    world.bucket.spoil(Some(("b07", BadRead::Refused)));
+    world.run_for(5 * MINUTE).await;
+    let contents = world.check().await;
+    assert!(contents.records.values().all(|record| record.decision.outcome == Outcome::Committed));
+    let refused = contents.records.values().find(|record| record.path.as_ref().unwrap().contains("b07")).unwrap();
+    assert!(refused.reason.as_ref().unwrap().contains("it is archived"), "{:?}", refused.reason);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_everything_is_refused_nothing_is_decided() {
+    let world = IngestWorld::new(small_batches()).await;
+    let first = append_entities(&world, 20, 100)[0].to_string();
+    world.bucket.spoil(Some((&format!("log/{}", &first[..2]), BadRead::Refused)));
+    let running = world.start();
+    world.pass(60 * MINUTE).await;
+    let status = world.status();
+    assert_eq!(status.problem.unwrap().cause.reason, Reason::AccessDenied);
+    assert_eq!(world.manifest().await.totals.records, 0);
+    world.bucket.spoil(None);
+    world.pass(5 * MINUTE).await;
+    assert_eq!(with_outcome(&world.outcomes().await, Outcome::Committed).len(), 20);
+    world.stop(running).await;
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_precedes_a_bad_last_entry_is_published_and_read_once() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    let tokens = append_entities(&world, 2000, 100);
+    let last = world.append(world.ago(99), &EntryDraft::entity(5000));
+    world.bucket.spoil(Some((&last.to_string(), BadRead::Refused)));
+    let running = world.start();
+    world.pass(5 * MINUTE).await;
+    // The second before it is held back: only a later entry shows that it is complete.
+    assert_eq!(with_outcome(&world.outcomes().await, Outcome::Committed).len(), tokens.len() - 1);
+    assert_eq!(world.status().problem.unwrap().cause.reason, Reason::AccessDenied);
+    let before = world.bucket.requests();
+    world.pass(60 * MINUTE).await;
+    let hour = world.bucket.requests() - before;
+    assert!(hour < 5000, "{hour} requests in an hour that reads one entry again and again");
+    // A later entry that is read proves that the door is open.
+    world.append(world.bucket.now(), &EntryDraft::entity(5001));
+    world.pass(10 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&last], [Outcome::Unreadable]);
+    assert_eq!(world.status().problem, None);
+    world.stop(running).await;
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_that_cannot_read_delays_no_tail() {
+    let world = IngestWorld::new(small_batches()).await;
+    let aborted = world.append(world.ago(60), &EntryDraft::bundle("absent"));
+    let running = world.start();
+    world.pass(2 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&aborted], [Outcome::Aborted]);
+    // It comes late, and is in a class that is not given; nothing later is in its store.
+    world.describe("absent", world.bucket.now());
+    world.bucket.spoil(Some(("absent", BadRead::Refused)));
+    for number in 0..30 {
+        let token = world.append(world.bucket.now(), &EntryDraft::entity(number));
+        world.pass(2 * MINUTE).await;
+        assert_eq!(world.outcomes().await[&token], [Outcome::Committed], "entry {number}");
+    }
+    world.stop(running).await;
+    world.check().await;
+}

@@ -1,0 +1,188 @@
+//! Objects that a store refuses to give while it gives others.
+//!
+//! One bad object stops nobody, a closed door stops everybody: an object may be judged without being read only once another
+//! object of the same store, written later, was read between its last two refusals. That proves that the store answers,
+//! that the credentials are good, and that what is wrong is this object. A key that is disabled, a role that is denied or a
+//! store that is down gives no such proof, so that nothing is decided. At most [`MAX_JUDGED_PER_HOUR`] objects an hour are
+//! judged this way: beyond that the fault is probably not theirs.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tidemark_store::{Store, StoreError, StoreSecond};
+use tokio::time::Instant;
+
+/// Objects that may be judged without being read within an hour.
+const MAX_JUDGED_PER_HOUR: usize = 100;
+const HOUR: Duration = Duration::from_hours(1);
+/// Refusals in a row before an object may be judged: of an error that another attempt does not change.
+const MIN_REFUSALS: u32 = 3;
+/// The same for an error that may pass by itself. The store's own retries, about 16 s each, are within each of them.
+const MIN_FAILURES: u32 = 20;
+/// Refused objects that are remembered. Those beyond it are tried again like all others, and judged later.
+const MAX_REFUSED: usize = 10_000;
+
+/// The refused objects of one log's stores, and what was read since.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<RefusalState>);
+
+#[derive(Debug, Default)]
+struct RefusalState {
+    /// By store and key.
+    refused: BTreeMap<(String, String), RefusedObject>,
+    /// When objects were judged, the oldest first.
+    judged: VecDeque<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct RefusedObject {
+    attempts: u32,
+    /// The object's store time, once it is known.
+    time: Option<StoreSecond>,
+    /// Whether a later object of the store was read since the last refusal.
+    proven: bool,
+}
+
+/// Whether an object that the store refused may be judged without being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// Not yet: try to read it again.
+    TryAgain,
+    /// It may.
+    Unreadable,
+    /// It could, but too many were within the hour.
+    TooMany,
+}
+
+/// Whether `error` concerns the object that was asked for, rather than the store's settings.
+pub(super) fn is_refusal(error: &StoreError) -> bool {
+    matches!(error, StoreError::Denied { .. } | StoreError::Refused { .. } | StoreError::Failed { .. })
+}
+
+impl Refusals {
+    /// An object of `store` with this store time was read.
+    pub(super) fn record_read(&self, store: &Store, key: &str, time: StoreSecond) {
+        let mut state = self.0.lock();
+        if state.refused.is_empty() {
+            return;
+        }
+        let url = store.url().to_string();
+        state.refused.remove(&(url.clone(), key.to_owned()));
+        let others = state.refused.iter_mut().filter(|((of, _), _)| *of == url);
+        for (_, refused) in others.filter(|(_, refused)| refused.time.is_some_and(|refused| refused < time)) {
+            refused.proven = true;
+        }
+    }
+
+    /// The store refused the object, whose store time is `time`.
+    pub(super) fn record_refusal(&self, store: &Store, key: &str, time: StoreSecond, error: &StoreError) -> Judgement {
+        let mut state = self.0.lock();
+        let place = (store.url().to_string(), key.to_owned());
+        if state.refused.len() >= MAX_REFUSED && !state.refused.contains_key(&place) {
+            return Judgement::TryAgain;
+        }
+        let refused = state.refused.entry(place.clone()).or_default();
+        refused.attempts += 1;
+        refused.time = Some(time);
+        let proven = std::mem::take(&mut refused.proven);
+        let least = if error.is_retryable() { MIN_FAILURES } else { MIN_REFUSALS };
+        if !proven || refused.attempts < least {
+            return Judgement::TryAgain;
+        }
+        let now = Instant::now();
+        while state.judged.front().is_some_and(|at| now.duration_since(*at) >= HOUR) {
+            state.judged.pop_front();
+        }
+        if state.judged.len() >= MAX_JUDGED_PER_HOUR {
+            return Judgement::TooMany;
+        }
+        state.judged.push_back(now);
+        // Whoever asks for it again needs a new proof.
+        state.refused.remove(&place);
+        Judgement::Unreadable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied() -> StoreError {
+        StoreError::Denied { url: "memory:///".to_owned(), key: "k".to_owned(), why: "InvalidObjectState".to_owned() }
+    }
+
+    fn failed() -> StoreError {
+        StoreError::Failed { url: "memory:///".to_owned(), key: "k".to_owned(), why: "BlobArchived".to_owned() }
+    }
+
+    fn second(unix: u64) -> StoreSecond {
+        StoreSecond::from_unix(unix)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_is_judged_only_once_a_later_one_of_its_store_was_read() {
+        let (refusals, store, other) = (Refusals::default(), Store::memory(), Store::memory().below("other"));
+        let refuse = || refusals.record_refusal(&store, "k", second(10), &denied());
+        // What was read before the refusal proves nothing.
+        refusals.record_read(&store, "before", second(20));
+        assert_eq!([refuse(), refuse(), refuse(), refuse()], [Judgement::TryAgain; 4]);
+        refusals.record_read(&store, "older", second(9));
+        refusals.record_read(&other, "elsewhere", second(20));
+        assert_eq!(refuse(), Judgement::TryAgain);
+        refusals.record_read(&store, "later", second(11));
+        assert_eq!(refuse(), Judgement::Unreadable);
+        assert_eq!(refuse(), Judgement::TryAgain, "another judgement needs another proof");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_door_that_closes_after_a_proof_decides_nothing() {
+        let (refusals, store) = (Refusals::default(), Store::memory());
+        let refuse = || refusals.record_refusal(&store, "k", second(10), &denied());
+        assert_eq!(refuse(), Judgement::TryAgain);
+        refusals.record_read(&store, "later", second(11));
+        // From here on everything is refused.
+        assert!((0..1000).all(|_| refuse() == Judgement::TryAgain));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_may_pass_is_tried_for_longer() {
+        let (refusals, store) = (Refusals::default(), Store::memory());
+        let refuse = || refusals.record_refusal(&store, "k", second(10), &failed());
+        let refuse_beside_reads = || {
+            refusals.record_read(&store, "later", second(11));
+            refuse()
+        };
+        let attempts = (1..).find(|_| refuse_beside_reads() == Judgement::Unreadable);
+        assert_eq!(attempts, Some(MIN_FAILURES));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_was_read_after_all_is_forgotten() {
+        let (refusals, store) = (Refusals::default(), Store::memory());
+        let refuse = || refusals.record_refusal(&store, "k", second(10), &denied());
+        assert_eq!([refuse(), refuse()], [Judgement::TryAgain; 2]);
+        refusals.record_read(&store, "k", second(10));
+        refusals.record_read(&store, "later", second(11));
+        assert_eq!([refuse(), refuse(), refuse()], [Judgement::TryAgain; 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_most_a_hundred_an_hour_are_judged() {
+        let (refusals, store) = (Refusals::default(), Store::memory());
+        let judge = |key: &str| {
+            let refuse = || refusals.record_refusal(&store, key, second(10), &denied());
+            let _ = (refuse(), refuse());
+            refusals.record_read(&store, "later", second(11));
+            refuse()
+        };
+        for number in 0..MAX_JUDGED_PER_HOUR {
+            assert_eq!(judge(&number.to_string()), Judgement::Unreadable);
+        }
+        assert_eq!(judge("one more"), Judgement::TooMany);
+        tokio::time::advance(HOUR).await;
+        assert_eq!(judge("an hour later"), Judgement::Unreadable);
+    }
+}
