@@ -52,6 +52,8 @@ reasons! {
     OwnedByAnother,
     /// Objects of the index are missing or damaged.
     IndexDamaged,
+    /// The index lacks entries that may be gone from the log.
+    BelowFloor,
     /// The index was written by a newer release.
     FormatTooNew,
     /// Another writer has taken over.

@@ -213,6 +213,18 @@ pub enum TransactionRejected {
         /// What was asked for.
         to: Cursor,
     },
+    /// The index has not read what lies below the log floor, which may be gone from the log.
+    #[error(
+        "the index has the log up to {cursor} only, and what lies below {floor} may have been cleaned up since; nothing is \
+         indexed, so that no hole is taken for the log; build the index from the log's archive, or use one that was there before \
+         the clean-up"
+    )]
+    BelowFloor {
+        /// Where the index stands.
+        cursor: Cursor,
+        /// The log floor.
+        floor: Cursor,
+    },
     /// Nothing of that name is registered.
     #[error("no {what} is named \"{name}\"; nothing was changed; correct the name, or register it first")]
     NotRegistered {

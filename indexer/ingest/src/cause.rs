@@ -74,6 +74,7 @@ impl ToCause for TransactionRejected {
                 FailureCause::of(Reason::ParametersDiffer)
             }
             Self::NoParameters => FailureCause::of(Reason::ExpiryMissing),
+            Self::BelowFloor { .. } => FailureCause::of(Reason::BelowFloor),
             Self::OwnedByAnother { url, .. }
             | Self::OfAnotherLog { url, .. }
             | Self::Unclaimed { url }

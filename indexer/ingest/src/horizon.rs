@@ -1,6 +1,6 @@
 //! The horizon: every second below it is sealed, so that no entry that counts can still appear in it.
 
-use tidemark_catalog::{CatalogError, RootChain, TransactionRejected};
+use tidemark_catalog::{CatalogError, Cursor, RootChain, TransactionRejected};
 use tidemark_store::{Clock, StoreSecond};
 use tidemark_wal::ParameterSchedule;
 
@@ -17,10 +17,14 @@ impl SealedHorizon {
     /// Probes the clock, then reads the parameters, and computes `H` from both.
     ///
     /// The order matters: every second below `H` lies before the probe, so parameters that are read after the probe are
-    /// certain for all of them.
-    pub(crate) async fn compute(clock: &Clock, root: &RootChain) -> Result<Self, IngestError> {
+    /// certain for all of them. An index whose `cursor` lies below the log floor is refused: what it has not read may be gone.
+    pub(crate) async fn compute(clock: &Clock, root: &RootChain, cursor: Cursor) -> Result<Self, IngestError> {
         let now = clock.probe().await?.now;
-        let schedule = root.parameters().await?.ok_or(CatalogError::Rejected(TransactionRejected::NoParameters))?;
+        let root = root.state().await?;
+        if let Some(floor) = root.floor.filter(|floor| cursor < *floor) {
+            return Err(CatalogError::Rejected(TransactionRejected::BelowFloor { cursor, floor }).into());
+        }
+        let schedule = root.schedule().ok_or(CatalogError::Rejected(TransactionRejected::NoParameters))?;
         Ok(Self { horizon: schedule.horizon(now), schedule })
     }
 }

@@ -175,7 +175,7 @@ impl IngestPipeline {
     async fn probe_and_list(&mut self) -> Result<(SealedHorizon, EntryListing), IngestError> {
         let from = self.publisher.cursor().second();
         let early = mutants::early_listing(&self.entries, from).await?;
-        let sealed = SealedHorizon::compute(&self.clock, &self.root).await?;
+        let sealed = SealedHorizon::compute(&self.clock, &self.root, self.publisher.cursor()).await?;
         // Again, although `should_probe` has listed already: only a listing that begins after the probe shows every entry
         // below the horizon. An entry may have become visible between that LIST and the probe.
         let horizon = sealed.horizon;

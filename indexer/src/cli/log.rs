@@ -382,7 +382,7 @@ mod tests {
             // Entries that several callers share have no key of their own.
             (r#""writer": "w", "ops": [{"idempotencyKey": "k"}]"#, Duplicate, vec![Duplicate]),
             (
-                r#""writer": "w", "ops": [{"idempotencyKey": "new"}, {"idempotencyKey": "k#1"}]"#,
+                r#""writer": "w", "ops": [{"idempotencyKey": "new"}, {"idempotencyKey": "k\u00011"}]"#,
                 Committed,
                 vec![Committed, Duplicate],
             ),

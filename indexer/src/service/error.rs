@@ -174,6 +174,7 @@ mod tests {
             TransactionRejected::Overlaps { name: text(), url: text(), other: text(), other_url: text() },
             TransactionRejected::SecondCleaner { cleaner: text() },
             TransactionRejected::FloorBack { floor, to },
+            TransactionRejected::BelowFloor { cursor, floor },
             TransactionRejected::NotRegistered { what: "index", name: text() },
             TransactionRejected::Invariant(InvariantViolation { invariant: "x", found: text() }),
         ]

@@ -354,6 +354,41 @@ async fn a_missing_record_above_the_boundary_is_damage() {
 
 /// Every place at which a process can end, before and after each store call: its successor finds the number in or out, and
 /// puts it in once.
+/// As a lifecycle rule by age does: it removes the oldest objects, of which the first record is one.
+#[tokio::test(start_paused = true)]
+async fn a_chain_whose_first_records_are_gone_is_damaged_and_never_begun_again() {
+    let stage = Stage::new();
+    let writer = filled(&stage, 9).await;
+    for gone in [1..=1, 1..=4, 1..=8] {
+        let keys: Vec<_> = gone.clone().map(key).collect();
+        stage.store().below("chain").delete(&keys).await.unwrap();
+        for reader in [stage.chain(2), stage.chain(3)] {
+            let error = reader.latest().await.unwrap_err();
+            assert!(matches!(&error, ChainError::Corrupt { key, .. } if key.ends_with('1')), "{gone:?}: {error}");
+            let error = reader.append(None, push(100)).await.unwrap_err();
+            assert!(matches!(error, ChainError::Corrupt { .. }), "{gone:?}: {error}");
+        }
+    }
+    // What was read before goes on from there.
+    assert_eq!(writer.latest().await.unwrap().unwrap().number, 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hole_in_a_chain_is_damage_wherever_it_is() {
+    for hole in 2..9 {
+        let stage = Stage::new();
+        filled(&stage, 9).await;
+        stage.store().below("chain").delete(&[key(hole)]).await.unwrap();
+        let reader = stage.chain(2);
+        match reader.latest().await {
+            Err(ChainError::Corrupt { key, .. }) => assert!(key.ends_with(&hole.to_string()), "{key}"),
+            // The search stepped over it, and found the true end.
+            Ok(Some(latest)) => assert_eq!(latest.number, 9),
+            other => panic!("{hole}: {other:?}"),
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_process_that_ends_between_any_two_calls_is_succeeded() {
     for act in [Act::EndBefore, Act::EndAfter] {

@@ -30,6 +30,13 @@ impl Log {
         entries: impl Fn(&Url) -> Result<Store, StoreError>,
         descriptors: impl Fn(&Url) -> Result<Store, StoreError>,
     ) -> Result<Self, StoreError> {
+        if let Some(other) = metadata.iter().find(|other| overlap(log, other)) {
+            return Err(StoreError::Unusable {
+                url: log.to_string(),
+                why: format!("the log and the metadata store \"{other}\" lie within one another"),
+                remedy: "give each a prefix of its own: every listing of the log would show all descriptors".to_owned(),
+            });
+        }
         let metadata: Vec<Store> = metadata.iter().map(descriptors).collect::<Result<_, _>>()?;
         if metadata.is_empty() {
             return Err(StoreError::Unusable {
@@ -66,5 +73,37 @@ impl Log {
     /// Where labels and completion markers are written: the last metadata store.
     pub fn values(&self) -> &Store {
         self.metadata.last().unwrap_or(&self.entries)
+    }
+}
+
+/// Whether one of two URLs lies within the other, or they are the same.
+fn overlap(one: &Url, other: &Url) -> bool {
+    let place = |url: &Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port());
+    let segments = |url: &Url| -> Vec<String> {
+        url.path().split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
+    };
+    let (one_path, other_path) = (segments(one), segments(other));
+    place(one) == place(other) && (one_path.starts_with(&other_path) || other_path.starts_with(&one_path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_and_its_metadata_do_not_lie_within_one_another() {
+        let refused = |log: &str, metadata: &str| {
+            let open = |_: &Url| Ok(Store::memory());
+            Log::with(&log.parse().unwrap(), &[metadata.parse().unwrap()], open, open).is_err()
+        };
+        for (log, metadata) in [("s3://b", "s3://b"), ("s3://b/log", "s3://b/log/meta"), ("s3://b/x/log", "s3://b/x/")]
+        {
+            assert!(refused(log, metadata), "{log} {metadata}");
+        }
+        for (log, metadata) in
+            [("s3://b/log", "s3://b/logs"), ("s3://a", "s3://b"), ("file:///t/log", "file:///t/meta")]
+        {
+            assert!(!refused(log, metadata), "{log} {metadata}");
+        }
     }
 }

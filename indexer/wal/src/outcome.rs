@@ -10,7 +10,8 @@
 //! | the entry or a descriptor later than `s + C + 1` | `late` |
 //! | else | `committed` |
 //!
-//! A descriptor that is older than `s`, or that belongs to another operation, is absent. A mutable key that was
+//! A descriptor that is older than `s`, or that belongs to another operation, is absent; one that is bound to this operation
+//! may be older by the clock tolerance, since the clocks of two stores, and of two machines of one, differ. A mutable key that was
 //! overwritten since ([`Evidence::Inferred`]) says nothing about when this operation completed: it counts as in time.
 
 use std::time::Duration;
@@ -19,6 +20,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{mutants, parameters::LogParameters, token::Token};
 use tidemark_store::StoreSecond;
+
+/// How far the clocks of a log's stores, and of the machines of one store, may differ where the rule compares their times.
+///
+/// A token's second comes from one of them, a descriptor's from another. What is bound to the operation by its metadata, its
+/// key or its digest cannot be older than the token, whatever its time says.
+pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// The outcome of an operation. Decided once, when its second is sealed, and recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -154,6 +161,12 @@ pub(crate) fn decide_outcome(
     }
 }
 
+/// Whether the descriptor is new enough to be that of an operation whose token has second `token`.
+pub(crate) fn is_in_time_for(token: StoreSecond, observation: &Observation) -> bool {
+    let oldest = if observation.evidence == Some(Evidence::Bound) { token.before(CLOCK_TOLERANCE) } else { token };
+    observation.time >= oldest
+}
+
 /// The last second in which an operation of `token` completes in time.
 pub(crate) fn last_in_time(parameters: &LogParameters, token: Token) -> StoreSecond {
     OutcomeRule::of(parameters, token).last()
@@ -176,8 +189,7 @@ impl OutcomeRule {
 
     /// Whether the descriptor is there for this operation.
     fn counts(&self, observation: &Observation) -> bool {
-        let ours = mutants::has_evidence(observation.evidence.is_some());
-        ours && observation.time >= self.token
+        mutants::has_evidence(observation.evidence.is_some()) && is_in_time_for(self.token, observation)
     }
 
     fn outcome(&self, entry: StoreSecond, complete: bool, own: &[&Observation]) -> Outcome {
@@ -292,11 +304,18 @@ mod tests {
 
     #[test]
     fn absent_older_and_foreign_descriptors_abort() {
-        for absent in [None, seen(-1, BOUND), seen(5, None)] {
+        for absent in [None, seen(-2, BOUND), seen(-1, Some(Evidence::Timed)), seen(5, None)] {
             let decision = decide_outcome(&parameters(), token(), second(0), 2, &[seen(1, BOUND), absent]);
             assert_eq!(decision.outcome, Outcome::Aborted);
             assert_eq!((decision.evidence, decision.completed), (None, None));
         }
+    }
+
+    #[test]
+    fn a_bound_descriptor_may_be_older_by_the_tolerance() {
+        assert_eq!(outcome(0, &[seen(-1, BOUND)]), Outcome::Committed);
+        assert_eq!(outcome(0, &[seen(-2, BOUND)]), Outcome::Aborted);
+        assert_eq!(outcome(0, &[seen(-1, Some(Evidence::Inferred))]), Outcome::Aborted);
     }
 
     #[test]
@@ -374,7 +393,7 @@ mod tests {
         #[test]
         fn committed_means_each_one_in_time(entry in -300i64..8000, seen in observations()) {
             let all = seen.iter().all(|one| one.as_ref().is_some_and(|one| one.evidence.is_some()
-                && one.time >= second(0)
+                && one.time >= second(if one.evidence == BOUND { -1 } else { 0 })
                 && (one.evidence == Some(Evidence::Inferred) || one.time <= second(C + 1))));
             let committed = outcome(entry, &seen) == Outcome::Committed;
             prop_assert_eq!(committed, all && (-C - 1..=C + 1).contains(&entry));
@@ -391,7 +410,7 @@ mod tests {
         #[test]
         fn completed_is_never_before_the_entry(entry in 0i64..8000, seen in observations()) {
             let decision = decide_outcome(&parameters(), token(), second(entry), seen.len(), &seen);
-            prop_assert_eq!(decision.completed.is_some(), seen.iter().all(|one| one.as_ref().is_some_and(|one| one.evidence.is_some() && one.time >= second(0))));
+            prop_assert_eq!(decision.completed.is_some(), seen.iter().all(|one| one.as_ref().is_some_and(|one| one.evidence.is_some() && is_in_time_for(second(0), one))));
             prop_assert!(decision.completed.is_none_or(|at| at >= second(entry)));
         }
     }

@@ -163,16 +163,20 @@ pub struct IntentOperation {
     pub attributes: Map<String, Value>,
 }
 
+/// Between a group's key and the number of an operation. No key that a user chooses may hold it.
+const MEMBER_SEPARATOR: char = '\u{1}';
+
+/// The key of operation `op` of a group under `key`: the first has the group's own.
+pub(crate) fn member_key(key: &str, op: usize) -> String {
+    if op == 0 { key.to_owned() } else { format!("{key}{MEMBER_SEPARATOR}{op}") }
+}
+
 impl EntryIntent {
-    /// The idempotency key of operation `op`: its own, else the intent's, made one of its own by `#op` after the first,
-    /// so that the operations of one group are no duplicates of each other while a repeated group is one of all.
+    /// The idempotency key of operation `op`: its own, else the intent's, made one of its own by [`member_key`] after the
+    /// first, so that the operations of one group are no duplicates of each other while a repeated group is one of all.
     pub fn key_of(&self, op: usize) -> Option<String> {
         let own = self.ops.get(op)?.idempotency_key.clone();
-        own.or_else(|| match (&self.idempotency_key, op) {
-            (Some(key), 0) => Some(key.clone()),
-            (Some(key), _) => Some(format!("{key}#{op}")),
-            (None, _) => None,
-        })
+        own.or_else(|| Some(member_key(self.idempotency_key.as_ref()?, op)))
     }
 
     fn simple(format: PayloadFormat, operation: IntentOperation, raw: Value) -> Self {
@@ -313,8 +317,8 @@ fn read_intent(raw: Map<String, Value>) -> Result<EntryIntent, MalformedInput> {
     let ops = read_operations(wire.ops)?;
     Ok(EntryIntent {
         format: PayloadFormat::Intent,
-        writer: bounded("writer", wire.writer)?,
-        idempotency_key: bounded("idempotencyKey", wire.idempotency_key)?,
+        writer: name("writer", wire.writer)?,
+        idempotency_key: name("idempotencyKey", wire.idempotency_key)?,
         lock: wire.lock,
         attributes: wire.attributes,
         ops,
@@ -364,13 +368,37 @@ fn read_operation(wire: WireOperation) -> Result<IntentOperation, MalformedInput
         descriptor: wire.descriptor,
         digest: wire.digest,
         value: bounded("value", wire.value)?,
-        idempotency_key: bounded("idempotencyKey", wire.idempotency_key)?,
+        idempotency_key: own_key(wire.idempotency_key)?,
         attributes: wire.attributes,
     })
 }
 
 fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A name that people choose: without control characters, which derived keys are made with.
+fn name(field: &str, text: Option<String>) -> Result<Option<String>, MalformedInput> {
+    let text = bounded(field, text)?;
+    match &text {
+        Some(text) if text.contains(|c: char| c < ' ') => {
+            Err(MalformedInput::new(format!("\"{field}\" holds a control character")))
+        }
+        _ => Ok(text),
+    }
+}
+
+/// An operation's own key. Where several drafts share an entry, it is the derived one of a group's member.
+fn own_key(text: Option<String>) -> Result<Option<String>, MalformedInput> {
+    let member = text.as_deref().and_then(|text| text.rsplit_once(MEMBER_SEPARATOR));
+    let is_number = |number: &str| number.parse().is_ok_and(|op: usize| op > 0 && op.to_string() == number);
+    match member {
+        Some((key, number)) if is_number(number) => {
+            name("idempotencyKey", Some(key.to_owned()))?;
+            bounded("idempotencyKey", text)
+        }
+        _ => name("idempotencyKey", text),
+    }
 }
 
 fn bounded(field: &str, text: Option<String>) -> Result<Option<String>, MalformedInput> {
@@ -474,9 +502,25 @@ mod tests {
         );
         assert_eq!(
             [0, 1, 2, 3].map(|op| intent.key_of(op)),
-            [Some("k".into()), Some("k#1".into()), Some("k#2".into()), None]
+            [Some("k".into()), Some("k\u{1}1".into()), Some("k\u{1}2".into()), None]
         );
         assert_eq!(read(r#"{"tidemark":1}"#).unwrap().ops, [IntentOperation::entry(Map::new())]);
+    }
+
+    #[test]
+    fn a_key_that_a_user_chooses_is_never_that_of_another_groups_member() {
+        for field in ["writer", "idempotencyKey"] {
+            for control in ["\\u0001", "\\u0000", "\\n"] {
+                assert!(reason(&format!(r#"{{"tidemark":1,"{field}":"k{control}1"}}"#)).contains("control character"));
+            }
+        }
+        let op = |key: &str| read(&format!(r#"{{"tidemark":1,"ops":[{{"idempotencyKey":"{key}"}}]}}"#));
+        assert_eq!(op("k#1").unwrap().key_of(0).unwrap(), "k#1");
+        // As a draft of several operations has it in an entry that it shares.
+        assert_eq!(op("k\\u00012").unwrap().key_of(0).unwrap(), "k\u{1}2");
+        for refused in ["k\\u00010", "k\\u000101", "k\\u0001x", "k\\u0001", "a\\u00011\\u00012", "k\\t"] {
+            assert!(op(refused).is_err(), "{refused}");
+        }
     }
 
     #[test]

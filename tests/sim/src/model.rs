@@ -51,11 +51,13 @@ pub struct LogModel {
 
 impl ObjectVersion {
     /// Whether it may belong to the operation: nothing says that it belongs to another.
-    fn completes(&self, token: Token, number: usize, op: &IntentOperation) -> bool {
+    fn completes(&self, key: &str, token: Token, number: usize, op: &IntentOperation) -> bool {
         let names = |field: &str, value: String| self.metadata.get(field).is_none_or(|named| *named == value);
         let theirs = !names("tidemarktoken", token.to_string()) || !names("tidemarkop", number.to_string());
         let other = op.digest.as_ref().is_some_and(|digest| *digest != self.digest);
-        !theirs && !other && self.time >= token.second()
+        let bound =
+            self.metadata.contains_key("tidemarktoken") || op.digest.is_some() || key.contains(&token.to_string());
+        !theirs && !other && self.time >= if bound { oldest_bound(token) } else { token.second() }
     }
 }
 
@@ -155,7 +157,7 @@ impl LogModel {
         };
         let marked = key.starts_with(".tidemark/");
         let own = self.versions.get(&key)?.iter().filter(|version| {
-            if marked { version.time >= token.second() } else { version.completes(token, number, op) }
+            if marked { version.time >= oldest_bound(token) } else { version.completes(&key, token, number, op) }
         });
         own.map(|version| version.time).min()
     }
@@ -248,4 +250,9 @@ fn takes_effect(event: &StoreEvent, before: StoreSecond, old: &LogParameters, ne
     let recorded = StoreSecond::from_unix(event.object.stamp / 1000);
     let visible = old.visibility_delay.max(new.visibility_delay);
     recorded.after(Duration::from_mins(5)).after(visible).max(before.next())
+}
+
+/// What is known to be an operation's own may be a second older than its token: clocks differ.
+fn oldest_bound(token: Token) -> StoreSecond {
+    token.second().before(Duration::from_secs(1))
 }

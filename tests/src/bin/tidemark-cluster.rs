@@ -8,6 +8,7 @@ use tidemark_tests::{
     ApiServer, Cluster,
     cluster::{Words, images},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 const CHART: &str = "charts/tidemark";
 const DEMO: &str = "examples/demo.yaml";
@@ -29,11 +30,14 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let Arguments { nodes, bare, api_server } = Arguments::parse();
+    // Before anything says that Ctrl-C works: a shell starts what runs beside it with the signal ignored.
+    let mut interrupt = signal(SignalKind::interrupt())?;
     if api_server {
         let server = ApiServer::builder().controllers().start().await?;
         tell(server.kubectl_words(), None)?;
         println!("\nCtrl-C removes everything. Logs meanwhile: {}", server.logs().display());
-        return Ok(tokio::signal::ctrl_c().await?);
+        interrupt.recv().await;
+        return Ok(());
     }
     let mut builder = Cluster::builder().nodes(nodes).quick_failover();
     if !bare {
@@ -43,10 +47,10 @@ async fn main() -> anyhow::Result<()> {
     let cluster = builder.start().await?;
     tokio::select! {
         // A signal before all is told ends it as well.
-        ended = tokio::signal::ctrl_c() => ended?,
+        _ = interrupt.recv() => {}
         shown = show(&cluster, bare) => {
             shown?;
-            tokio::signal::ctrl_c().await?;
+            interrupt.recv().await;
         }
     }
     println!("\nremoving everything");

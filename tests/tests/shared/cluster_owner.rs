@@ -1,6 +1,6 @@
 //! A cluster that another process owns, to end that process and see what stays.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -58,7 +58,8 @@ impl ClusterOwner {
         let id = i32::try_from(self.child.id().expect("it runs")).expect("a number of a process");
         let id = rustix::process::Pid::from_raw(id).expect("a number of a process");
         rustix::process::kill_process(id, rustix::process::Signal::INT).expect("it is told");
-        assert!(self.child.wait().await.expect("it ends").success(), "it ended well");
+        let ended = tokio::time::timeout(Duration::from_mins(2), self.child.wait()).await;
+        assert!(ended.expect("it ends within two minutes").expect("it ends").success(), "it ended well");
     }
 
     /// What of it can be seen on the machine: folders, control groups, and processes that name it or are in its groups.

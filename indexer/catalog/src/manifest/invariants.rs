@@ -2,16 +2,42 @@
 
 use std::collections::BTreeSet;
 
-use tidemark_store::InvariantViolation;
+use tidemark_store::{ChainState, InvariantViolation, StoreSecond};
 
-use super::{IndexTotals, Manifest, SegmentMeta, SidecarMeta, keys};
+use super::state::{FIRST_SEQ, IndexTotals, Manifest, SegmentMeta, SidecarMeta, keys};
 use crate::{
-    manifest::FIRST_SEQ,
+    error::TransactionRejected,
     names::{ObjectKind, ObjectName},
 };
 
+impl ChainState for Manifest {
+    type Rejection = TransactionRejected;
+
+    const FORMAT: u32 = 1;
+
+    fn apply_store_time(&mut self, recorded: StoreSecond) {
+        for tombstone in &mut self.tombstones {
+            tombstone.unreferenced_at.get_or_insert(recorded);
+        }
+        for pin in self.pins.values_mut() {
+            pin.made.get_or_insert(recorded);
+        }
+        if let Some(holder) = &mut self.holder {
+            holder.since.get_or_insert(recorded);
+        }
+    }
+
+    fn check_state(&self) -> Result<(), InvariantViolation> {
+        check_state(self)
+    }
+
+    fn check_transition(&self, before: &Self) -> Result<(), InvariantViolation> {
+        check_transition(before, self)
+    }
+}
+
 /// What must hold of one manifest.
-pub(super) fn check_state(state: &Manifest) -> Result<(), InvariantViolation> {
+fn check_state(state: &Manifest) -> Result<(), InvariantViolation> {
     InvariantViolation::unless(
         state.cursor.second() <= state.horizon,
         "the cursor stays at or below the horizon",
@@ -28,7 +54,7 @@ pub(super) fn check_state(state: &Manifest) -> Result<(), InvariantViolation> {
 }
 
 /// What must hold of the step from `before` to `after`.
-pub(super) fn check_transition(before: &Manifest, after: &Manifest) -> Result<(), InvariantViolation> {
+fn check_transition(before: &Manifest, after: &Manifest) -> Result<(), InvariantViolation> {
     InvariantViolation::unless(before.closed.is_none(), "nothing follows the closing record", || {
         "a further record".to_owned()
     })?;

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tidemark_store::{Entropy, StoreSecond};
+use tidemark_store::{ChainState as _, Entropy, StoreSecond};
 use tidemark_wal::{Evidence, Outcome, Token};
 
 use super::*;
 use crate::{
     cursor::Cursor,
+    digest::SetDigest,
     error::TransactionRejected,
     identity::WriterIdentity,
-    names::{ObjectKind, ObjectName},
+    names::{Generation, ObjectKind, ObjectName},
 };
 
 /// One step of any process. Numbers are taken modulo what there is.

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use tidemark_store::InvariantViolation;
 
-use super::{
+use super::state::{
     CompactionResult, GenerationEnd, IndexTotals, LeaseHolder, MAX_TOMBSTONES, Manifest, ManifestPin, ObjectTombstone,
     PublishRequest, SegmentMeta, SidecarMeta,
 };
 use crate::{
     error::TransactionRejected,
     identity::{LogClaim, LogId},
+    mutants,
     names::Generation,
 };
 
@@ -45,7 +46,7 @@ impl Manifest {
     pub(crate) fn require_log(&self, index: &str, id: Option<&LogId>) -> Result<(), TransactionRejected> {
         let url = index.to_owned();
         match &self.claim {
-            _ if self.belongs_to_log(id) => Ok(()),
+            _ if mutants::is_same_log(self.belongs_to_log(id)) => Ok(()),
             None => Err(TransactionRejected::Unclaimed { url }),
             Some(LogClaim { url: log, owner, .. }) => {
                 Err(TransactionRejected::OfAnotherLog { url, log: log.clone(), owner: owner.to_string() })

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tidemark_store::StoreSecond;
 use tidemark_wal::Outcome;
 
-use tidemark_ingest::IngestOptions;
+use tidemark_crds::Reason;
+use tidemark_ingest::{IngestOptions, ToCause as _};
 use world::{EntryDraft, IngestWorld, small_batches};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -345,4 +346,25 @@ async fn many_aborted_operations_are_settled_while_the_tail_goes_on() {
     let standing = world.manifest().await.totals.standing();
     assert_eq!((standing.late, standing.aborted), (aborted, 0));
     world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_index_below_the_log_floor_is_refused_and_one_above_it_is_not() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    for number in 0..5 {
+        world.append(world.ago(500 - number), &EntryDraft::entity(number));
+    }
+    world.raise_floor(world.ago(400)).await;
+    let refused = world.run_to_its_end().await.unwrap_err();
+    assert!(refused.to_string().contains("may have been cleaned up"), "{refused}");
+    assert_eq!(refused.to_cause().reason, Reason::BelowFloor);
+    assert_eq!(world.manifest().await.totals.records, 0);
+
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    world.append(world.ago(500), &EntryDraft::entity(1));
+    world.run_for(2 * MINUTE).await;
+    world.raise_floor(world.ago(400)).await;
+    world.append(world.ago(10), &EntryDraft::entity(2));
+    world.run_for(5 * MINUTE).await;
+    assert_eq!(world.check().await.records.len(), 2);
 }

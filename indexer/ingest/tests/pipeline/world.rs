@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use tidemark_catalog::{Generation, IndexChain, IndexTotals, Manifest, RootChain, WriterIdentity};
+use tidemark_catalog::{Cursor, Generation, IndexChain, IndexTotals, Manifest, RootChain, RootState, WriterIdentity};
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
 use tokio::{sync::watch, time::sleep};
@@ -175,6 +175,18 @@ impl IngestWorld {
     pub(crate) async fn stop(&self, running: RunningIngest) {
         running.stop.cancel();
         running.task.await.unwrap().unwrap();
+    }
+
+    /// A process runs until it ends by itself.
+    pub(crate) async fn run_to_its_end(&self) -> Result<(), IngestError> {
+        self.ingest("only").run(CancellationToken::new()).await
+    }
+
+    /// As a clean-up does before it deletes.
+    pub(crate) async fn raise_floor(&self, to: StoreSecond) {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let raise = |root: Option<&RootState>| root.cloned().unwrap_or_default().raise_floor(Cursor(to));
+        root.chain().append(None, raise).await.unwrap();
     }
 
     pub(crate) async fn pass(&self, span: Duration) {

@@ -99,17 +99,30 @@ impl<S: ChainState> Chain<S> {
 
     /// The latest record; `None` if there is none yet. Never one before a record that this handle returned earlier.
     ///
-    /// Costs two LIST requests, one GET, and HEAD requests by the logarithm of the distance from the last known record.
+    /// Costs two LIST requests, one GET, and HEAD requests by the logarithm of the distance from the last known record; the
+    /// first call one more LIST. A chain is empty only if a listing shows no record; a hole is [`ChainError::Corrupt`].
     pub async fn latest(&self) -> Result<Option<ChainRecord<S>>, ChainError<S::Rejection>> {
         for _ in 0..MAX_SEARCHES {
             let boundary = self.boundary().await?;
+            // What this handle has read or written lies before the end that it knows; only the first search looks for holes.
+            let first_search = self.hint.load(Ordering::Relaxed) == 0;
             let Some(number) = self.end(boundary).await? else {
-                // Nothing above the boundary is damage, unless trimming moved the boundary while we searched.
-                if self.boundary().await? != boundary {
+                // The first record is absent. Only a listing tells an empty chain from one whose first records are gone.
+                let later = self.record_after(boundary).await?;
+                // Trimming may have moved the boundary while we searched, and an appender may have made the first record.
+                if self.boundary().await? != boundary || later == Some(boundary.saturating_add(1)) {
                     continue;
                 }
-                return if boundary == 0 { Ok(None) } else { Err(self.missing_record(boundary)) };
+                return if boundary == 0 && later.is_none() { Ok(None) } else { Err(self.missing_record(boundary)) };
             };
+            if first_search {
+                let later = self.record_after(number).await?;
+                if later.is_some_and(|later| later > number.saturating_add(1)) && self.is_above_boundary(number).await?
+                {
+                    return Err(self
+                        .corrupt(number.saturating_add(1), "it is missing although later ones are there".to_owned()));
+                }
+            }
             if let Some(object) = self.fetch(number).await?
                 && self.is_above_boundary(number).await?
             {
@@ -337,6 +350,19 @@ impl<S: ChainState> Chain<S> {
             if self.exists(middle).await? { known = middle } else { absent = middle }
         }
         Ok(Some(known))
+    }
+
+    /// The number of the first record after `number` that a listing shows.
+    async fn record_after(&self, number: u64) -> Result<Option<u64>, StoreError> {
+        let listing = self.store.list("", Some(&record_key(number)));
+        let record = |object: ObjectInfo| async move {
+            Ok(match ChainObjectName::parse(&object.key) {
+                Some(ChainObjectName::Record(number)) => Some(number),
+                _ => None,
+            })
+        };
+        // Digits sort before the folder of the boundaries, so that the first record is found on the first page.
+        std::pin::pin!(listing.try_filter_map(record)).try_next().await
     }
 
     async fn exists(&self, number: u64) -> Result<bool, StoreError> {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     mutants,
-    outcome::{Observation, Outcome, OutcomeDecision},
+    outcome::{Observation, Outcome, OutcomeDecision, is_in_time_for},
     reader::{ResolvedEntry, TOKEN_FIELD},
     token::Token,
 };
@@ -182,7 +182,8 @@ impl AppendSession {
         not_visible: NotVisible,
     ) -> AttemptOutcome {
         let NotVisible { unproven, observations } = not_visible;
-        let foreign = observations.iter().find(|seen| seen.evidence.is_none() || seen.time < attempt.token.second());
+        let foreign =
+            observations.iter().find(|seen| seen.evidence.is_none() || !is_in_time_for(attempt.token.second(), seen));
         match foreign {
             Some(foreign) => self.occupied(earlier, attempt, prepared, foreign).await,
             None if prepared.allows_another_token() || observations.is_empty() => AttemptOutcome::Retry(unproven),

@@ -1,9 +1,12 @@
 //! Labels after an append: `label.yaml` is a cache of the newest committed marker, for Datamon's clients.
 //!
-//! After writing it a writer lists the markers again, and rewrites until the key holds the newest.
+//! After writing it a writer lists the markers again, and rewrites until the key holds the newest. A value that is younger than
+//! the newest marker and is no marker's is a move by a client that knows no markers: it stays. Between that look and the write
+//! such a client can still be overwritten; no store offers what would close that gap on every provider.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use super::{
@@ -18,7 +21,7 @@ use crate::{
     reader::ReaderLimits,
     token::Token,
 };
-use tidemark_store::StoreError;
+use tidemark_store::{StoreError, StoreSecond};
 
 /// How often the label's key is rewritten before it is left to the next writer.
 const MAX_REWRITES: usize = 8;
@@ -49,31 +52,60 @@ impl AppendSession {
         };
         let mut held: Option<CompletionMarker> = None;
         for _ in 0..MAX_REWRITES {
-            let newest = self.newest_marker(repo, label, own, schedule).await?;
+            let markers = self.markers(repo, label, own, schedule).await?;
+            let newest = self.newest_committed(&markers, own, schedule).await?;
             let Some(newest) = newest.filter(|newest| held.as_ref() != Some(newest)) else {
                 return Ok(());
             };
-            let key = marker_key(repo, label, newest.token, newest.op);
-            let values = self.log.values();
-            let body = values.get(&key, ReaderLimits::default().descriptor).await?.and_then(|marker| marker.body);
-            let Some(body) = body else {
+            let Some(body) = self.value(&marker_key(repo, label, newest.token, newest.op)).await?.0 else {
                 return Ok(());
             };
-            values.put(&path, body).await?;
+            if let (Some(present), Some(time)) = self.value(&path).await?
+                && time > newest.time
+                && present != body
+                && !self.is_of_a_marker(&present, repo, label, &markers).await?
+            {
+                tracing::info!(%repo, %label, "another client has moved the label since; label.yaml stays");
+                return Ok(());
+            }
+            self.log.values().put(&path, body).await?;
             held = Some(newest);
         }
         Ok(())
     }
 
-    /// The newest marker of a committed operation. What completed before `own` could not be newer, so that markers of
-    /// tokens older than its bound are not listed.
-    async fn newest_marker(
+    /// Body and store time of an object beside the labels; the body is absent too where it is over the limit.
+    async fn value(&self, key: &str) -> Result<(Option<Bytes>, Option<StoreSecond>), StoreError> {
+        let found = self.log.values().get(key, ReaderLimits::default().descriptor).await?;
+        let time = found.as_ref().map(|found| found.info.time);
+        Ok((found.and_then(|found| found.body), time))
+    }
+
+    /// Whether a value of the label is the body of one of `markers`: an older refresh that landed late.
+    async fn is_of_a_marker(
+        &self,
+        value: &Bytes,
+        repo: &str,
+        label: &str,
+        markers: &[CompletionMarker],
+    ) -> Result<bool, StoreError> {
+        for marker in markers.iter().rev() {
+            if self.value(&marker_key(repo, label, marker.token, marker.op)).await?.0.as_ref() == Some(value) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The markers of the label, the newest last. What completed before `own` could not be newer, so that markers of tokens
+    /// older than its bound are not listed.
+    async fn markers(
         &self,
         repo: &str,
         label: &str,
         own: Token,
         schedule: &ParameterSchedule,
-    ) -> Result<Option<CompletionMarker>, StoreError> {
+    ) -> Result<Vec<CompletionMarker>, StoreError> {
         let longest = schedule.sets().iter().map(|dated| dated.parameters.commit_bound()).max().unwrap_or_default();
         let oldest = own.second().before(longest + Duration::from_secs(2));
         let folder = marker_folder(repo, label);
@@ -82,9 +114,19 @@ impl AppendSession {
         let mut markers: Vec<CompletionMarker> =
             listed.iter().filter_map(|info| CompletionMarker::read(&info.key, info.time)).collect();
         markers.sort_by_key(CompletionMarker::sort_key);
-        while let Some(marker) = markers.pop() {
-            if marker.token == own || self.is_committed(&marker, schedule).await? {
-                return Ok(Some(marker));
+        Ok(markers)
+    }
+
+    /// The newest of the markers that is of a committed operation.
+    async fn newest_committed(
+        &self,
+        markers: &[CompletionMarker],
+        own: Token,
+        schedule: &ParameterSchedule,
+    ) -> Result<Option<CompletionMarker>, StoreError> {
+        for marker in markers.iter().rev() {
+            if marker.token == own || self.is_committed(marker, schedule).await? {
+                return Ok(Some(marker.clone()));
             }
         }
         Ok(None)
@@ -94,5 +136,53 @@ impl AppendSession {
         let found = self.reader.lookup(marker.token, schedule).await?;
         let op = usize::try_from(marker.op).unwrap_or(usize::MAX);
         Ok(found.is_some_and(|found| found.ops.get(op).is_some_and(|op| op.decision.outcome == Outcome::Committed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tidemark_store::{Create, Entropy, UserMetadata};
+
+    use super::*;
+    use crate::{LogParameters, testing::TestStore};
+
+    const VALUE: &str = "labels/r/v1/label.yaml";
+
+    /// A label with markers that complete one operation each, a second apart; gives the tokens.
+    async fn moved(lab: &TestStore, session: &AppendSession, values: &[&str]) -> Vec<Token> {
+        let mut tokens = Vec::new();
+        for value in values {
+            let token = Token::new(lab.now(), &Entropy::seeded(lab.now().unix()));
+            let key = marker_key("r", "v1", token, 0);
+            let created =
+                session.log.values().create(&key, Bytes::from((*value).to_owned()), &UserMetadata::new()).await;
+            assert!(matches!(created, Create::Committed));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            tokens.push(token);
+        }
+        tokens
+    }
+
+    async fn refreshed(present: &'static str, markers: &[&str]) -> Bytes {
+        let (lab, schedule) =
+            (TestStore::new(), ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_secs(20))));
+        let session = AppendSession::new(lab.log(), Arc::new(schedule.clone()), "t", Entropy::seeded(1));
+        let tokens = moved(&lab, &session, markers).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        lab.log().values().put(VALUE, Bytes::from_static(present.as_bytes())).await.unwrap();
+        session.refresh_label("r", "v1", tokens[tokens.len() - 1], &schedule).await.unwrap();
+        lab.log().values().get(VALUE, 1000).await.unwrap().unwrap().body.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_younger_value_of_a_client_that_knows_no_markers_stays() {
+        assert_eq!(refreshed("id: theirs", &["id: a", "id: b"]).await, "id: theirs");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_refresh_with_an_older_markers_value_is_mended() {
+        assert_eq!(refreshed("id: a", &["id: a", "id: b"]).await, "id: b");
     }
 }

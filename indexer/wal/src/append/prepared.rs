@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::error::AppendError;
 use crate::{
     datamon::{DatamonPath, parse_datamon_path},
-    payload::{EntryIntent, IntentOperation, OperationKind, PayloadFormat, parse_payload, write_intent},
+    payload::{EntryIntent, IntentOperation, OperationKind, PayloadFormat, member_key, parse_payload, write_intent},
     reader::{OP_FIELD, ReaderLimits, TOKEN_FIELD, digest_of},
     token::Token,
 };
@@ -204,8 +204,7 @@ fn keyed_operations(draft: EntryDraft) -> Vec<IntentOperation> {
         let mut all = attributes.clone();
         all.append(&mut op.attributes);
         op.attributes = all;
-        op.idempotency_key =
-            idempotency_key.as_ref().map(|key| if n == 0 { key.clone() } else { format!("{key}#{n}") });
+        op.idempotency_key = idempotency_key.as_ref().map(|key| member_key(key, n));
         op
     });
     keyed.collect()

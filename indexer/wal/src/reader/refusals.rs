@@ -155,7 +155,7 @@ mod tests {
             refusals.record_read(&store, "later", second(11));
             refuse()
         };
-        let attempts = (1..).find(|_| refuse_beside_reads() == Judgement::Unreadable);
+        let attempts = (1..=MIN_FAILURES).find(|_| refuse_beside_reads() == Judgement::Unreadable);
         assert_eq!(attempts, Some(MIN_FAILURES));
     }
 

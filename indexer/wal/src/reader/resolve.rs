@@ -9,7 +9,7 @@ use crate::{
     datamon::{DatamonDescriptor, DatamonPath, parse_datamon_path, read_descriptor},
     malformed::MalformedInput,
     marker::marker_key,
-    outcome::{Evidence, Observation, Outcome, OutcomeDecision, decide_outcome, last_in_time},
+    outcome::{Evidence, Observation, Outcome, OutcomeDecision, decide_outcome, is_in_time_for, last_in_time},
     parameters::LogParameters,
     payload::{EntryIntent, IntentOperation, PayloadFormat, parse_payload},
     token::Token,
@@ -113,7 +113,7 @@ impl LogReader {
                 }
             };
             let seen = observe(&wanted, marker.is_some(), key, &object);
-            let counts = seen.evidence.is_some() && seen.time >= wanted.token.second();
+            let counts = seen.evidence.is_some() && is_in_time_for(wanted.token.second(), &seen);
             if counts || found.observation.is_none() {
                 found.descriptor = match refused {
                     Some(why) => counts.then_some(Err(why)),

@@ -127,6 +127,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::ExpiryMissing
         | Reason::OwnedByAnother
         | Reason::IndexDamaged
+        | Reason::BelowFloor
         | Reason::FormatTooNew
         | Reason::Fenced
         | Reason::AuthTokenMissing

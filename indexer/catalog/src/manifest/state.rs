@@ -1,0 +1,292 @@
+//! What a manifest says: the objects of the index, its writer, and how far it has come.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use serde::{Deserialize, Serialize};
+use tidemark_store::StoreSecond;
+use tidemark_wal::Token;
+
+use super::record_counts::RecordCounts;
+use crate::{
+    cursor::Cursor,
+    digest::SetDigest,
+    identity::{LogClaim, LogId, WriterIdentity},
+    names::Generation,
+};
+
+/// The seq of a generation's first record. 0 stands for "before every record".
+pub const FIRST_SEQ: u64 = 1;
+
+/// How many tombstones a manifest keeps, the newest: every record carries them.
+///
+/// Garbage collection finds an object whose tombstone was dropped by listing, and counts its grace from when the object was
+/// first seen unreferenced.
+pub const MAX_TOMBSTONES: usize = 1000;
+
+/// An immutable object that holds records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SegmentMeta {
+    /// The object below the index's URL; see [`crate::ObjectName`].
+    pub key: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the object, 64 hexadecimal digits.
+    pub checksum: String,
+    /// The set digest of its records.
+    pub digest: SetDigest,
+    /// The smallest token.
+    pub first: Token,
+    /// The largest token.
+    pub last: Token,
+    /// Its records' seqs: it holds every seq of the range once, and no other.
+    pub seq: Range<u64>,
+    /// Its records by outcome, as they were when they were published.
+    pub counts: RecordCounts,
+    /// How many records it holds.
+    pub documents: u64,
+}
+
+/// An immutable object that holds marks on records, keyed by seq: which were replaced by a correction, and which were
+/// outdated by a newer committed operation of their entity. Marks are only ever added; all sidecars of a manifest
+/// together hold all of them. Seqs outlive compaction, so a compaction never re-maps a mark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SidecarMeta {
+    /// The object below the index's URL; see [`crate::ObjectName`].
+    pub key: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the object, 64 hexadecimal digits.
+    pub checksum: String,
+    /// How many records it marks as corrected. A record is corrected once.
+    pub corrected: u64,
+    /// How many records it marks as outdated.
+    pub outdated: u64,
+    /// The corrected records by outcome.
+    pub counts: RecordCounts,
+    /// The set digest of the corrected records.
+    pub digest: SetDigest,
+}
+
+/// Sums over all segments and sidecars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IndexTotals {
+    /// Bytes of segments and sidecars.
+    pub bytes: u64,
+    /// Records, corrected ones included.
+    pub records: u64,
+    /// Records by outcome, corrected ones included.
+    pub counts: RecordCounts,
+    /// The set digest of all records.
+    pub digest: SetDigest,
+    /// Corrected records by outcome.
+    pub corrected_counts: RecordCounts,
+    /// The set digest of the corrected records.
+    pub corrected_digest: SetDigest,
+}
+
+impl IndexTotals {
+    /// The sums over these objects.
+    pub fn of(segments: &[SegmentMeta], sidecars: &[SidecarMeta]) -> Self {
+        let sizes = segments.iter().map(|s| s.size).chain(sidecars.iter().map(|s| s.size));
+        Self {
+            bytes: sizes.fold(0, u64::saturating_add),
+            records: segments.iter().map(|s| s.documents).fold(0, u64::saturating_add),
+            counts: segments.iter().map(|s| s.counts).sum(),
+            digest: segments.iter().map(|s| s.digest).sum(),
+            corrected_counts: sidecars.iter().map(|s| s.counts).sum(),
+            corrected_digest: sidecars.iter().map(|s| s.digest).sum(),
+        }
+    }
+
+    /// Operations by outcome as they stand now: every record that no correction replaced.
+    pub fn standing(&self) -> RecordCounts {
+        self.counts.without(&self.corrected_counts)
+    }
+
+    /// The set digest of the operations as they stand now: what a recount of the bucket gives.
+    pub fn standing_digest(&self) -> SetDigest {
+        self.digest.without(&self.corrected_digest)
+    }
+}
+
+/// An object that the manifest named once and names no more. It is never named again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectTombstone {
+    /// The object.
+    pub key: String,
+    /// Store time of the record that dropped it; absent in that record itself, whose own store time it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unreferenced_at: Option<StoreSecond>,
+}
+
+/// A copy of the index's object list that holds the objects back from deletion, not the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ManifestPin {
+    /// Who may drop it.
+    pub owner: String,
+    /// Store time of the record that made it; absent in that record itself, whose own store time it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub made: Option<StoreSecond>,
+    /// The horizon of the pinned state.
+    pub horizon: StoreSecond,
+    /// The cursor of the pinned state.
+    pub cursor: Cursor,
+    /// The next seq of the pinned state.
+    pub next_seq: u64,
+    /// The pinned segments.
+    pub segments: Vec<SegmentMeta>,
+    /// The pinned sidecars.
+    pub sidecars: Vec<SidecarMeta>,
+    /// The totals of the pinned state.
+    pub totals: IndexTotals,
+}
+
+/// The writer that holds an index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LeaseHolder {
+    /// Who it is: a pod's UID, the owner of a folder's lock.
+    pub identity: WriterIdentity,
+    /// The object in the log's store whose store time moves while the holder lives.
+    pub heartbeat: String,
+    /// Store time of the record that made it the holder; absent in that record itself, whose own store time it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<StoreSecond>,
+}
+
+/// The end of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum GenerationEnd {
+    /// Another generation follows, which records the same.
+    Successor(Generation),
+    /// The index was purged: nothing is left of the generation.
+    Purged,
+}
+
+/// Everything that one generation of an index consists of. The state of its chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    /// The generation.
+    pub generation: Generation,
+    /// Which log's records it holds; absent where a writer knew no log.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub claim: Option<LogClaim>,
+    /// The number of the writer; a higher one fences every lower one. 0 before the first writer.
+    pub epoch: u64,
+    /// The writer; absent when it released the index.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub holder: Option<LeaseHolder>,
+    /// Take-overs in a row, each shortly after the one before and without a publication between them.
+    pub hasty_takeovers: u32,
+    /// `H` when the last publication was made: every second below it is frozen.
+    pub horizon: StoreSecond,
+    /// Every token whose second lies below it is decided and recorded.
+    pub cursor: Cursor,
+    /// The seq of the next record.
+    pub next_seq: u64,
+    /// The segments in the order of their seqs: together they hold every seq once.
+    pub segments: Vec<SegmentMeta>,
+    /// The sidecars, oldest first.
+    pub sidecars: Vec<SidecarMeta>,
+    /// Pins by name.
+    pub pins: BTreeMap<String, ManifestPin>,
+    /// Objects that are named no more, oldest first; the newest [`MAX_TOMBSTONES`] of them.
+    pub tombstones: Vec<ObjectTombstone>,
+    /// Sums over segments and sidecars.
+    pub totals: IndexTotals,
+    /// In a restored generation: the time that it was restored to. Nothing is published until it is promoted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<StoreSecond>,
+    /// The end of the generation; only in a chain's last record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub closed: Option<GenerationEnd>,
+}
+
+impl Manifest {
+    /// The state of a generation before its first record.
+    pub fn new(generation: Generation) -> Self {
+        Self {
+            generation,
+            claim: None,
+            epoch: 0,
+            holder: None,
+            hasty_takeovers: 0,
+            horizon: StoreSecond::default(),
+            cursor: Cursor::default(),
+            next_seq: FIRST_SEQ,
+            segments: Vec::new(),
+            sidecars: Vec::new(),
+            pins: BTreeMap::new(),
+            tombstones: Vec::new(),
+            totals: IndexTotals::default(),
+            until: None,
+            closed: None,
+        }
+    }
+
+    /// Whether the generation was closed for good.
+    pub fn is_purged(&self) -> bool {
+        self.closed == Some(GenerationEnd::Purged)
+    }
+
+    /// Whether this holds, or held, the records of the log `id`.
+    pub(crate) fn belongs_to_log(&self, id: Option<&LogId>) -> bool {
+        self.claim.as_ref().is_some_and(|claim| Some(&claim.log) == id)
+    }
+
+    /// Keys of the objects that make up the index; pins not included.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        keys(&self.segments, &self.sidecars)
+    }
+
+    /// Keys of the objects that pins hold back.
+    pub fn pinned(&self) -> impl Iterator<Item = &str> {
+        self.pins.values().flat_map(|pin| keys(&pin.segments, &pin.sidecars))
+    }
+}
+
+pub(super) fn keys<'a>(segments: &'a [SegmentMeta], sidecars: &'a [SidecarMeta]) -> impl Iterator<Item = &'a str> {
+    let segments = segments.iter().map(|segment| segment.key.as_str());
+    segments.chain(sidecars.iter().map(|sidecar| sidecar.key.as_str()))
+}
+
+/// What a writer adds to the index: the records of the seconds from `from` up to, not including, `to`.
+///
+/// A correction leaves the cursor where it is: `from` == `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishRequest {
+    /// The current cursor.
+    pub from: Cursor,
+    /// The cursor afterwards; at or below `horizon`.
+    pub to: Cursor,
+    /// `H`. One below the recorded horizon leaves that in place.
+    pub horizon: StoreSecond,
+    /// The seq of the first new record: the manifest's next seq.
+    pub first_seq: u64,
+    /// How many records `segments` hold.
+    pub records: u64,
+    /// New segments, in seq order.
+    pub segments: Vec<SegmentMeta>,
+    /// New sidecars.
+    pub sidecars: Vec<SidecarMeta>,
+}
+
+/// A replacement of objects by others with the same records, seqs and marks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CompactionResult {
+    /// Keys of segments to drop: neighbours in seq order.
+    pub removes: Vec<String>,
+    /// Segments that hold the same records.
+    pub adds: Vec<SegmentMeta>,
+    /// Keys of sidecars to drop.
+    pub removes_sidecars: Vec<String>,
+    /// Sidecars that hold the same marks.
+    pub adds_sidecars: Vec<SidecarMeta>,
+}
