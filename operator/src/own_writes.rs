@@ -1,6 +1,6 @@
 //! Tells the watches' echo of this process's own writes from changes by others.
 //!
-//! Whoever writes an object knows the result, so the event that shows it is no reason to reconcile again. The watch may be
+//! The writer of an object knows the result, so the event that shows it is no reason to reconcile again. The watch may be
 //! faster than the answer to the write: until the answer is there, the first event with the written value is the echo.
 //! client-go calls this expectations.
 

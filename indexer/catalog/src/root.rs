@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidemark_store::{ChainState, InvariantViolation, StoreSecond};
+use tidemark_store::{ChainState, InvariantViolation, StoreSecond, urls_overlap};
 use tidemark_wal::{LogParameters, ParameterSchedule};
 
 use crate::{
@@ -309,7 +309,7 @@ impl RootState {
 
     fn apart(&self, name: &str, index: &IndexRegistration) -> Result<(), TransactionRejected> {
         let others = self.indexes.iter().filter(|(other, _)| *other != name);
-        let overlapping: Vec<_> = others.filter(|(_, known)| overlap(&known.url, &index.url)).collect();
+        let overlapping: Vec<_> = others.filter(|(_, known)| urls_overlap(&known.url, &index.url)).collect();
         if let Some((_, foreign)) = overlapping.iter().find(|(_, known)| !known.owner.is_again(&index.owner)) {
             return Err(owned_by_another(foreign));
         }
@@ -368,15 +368,6 @@ impl RootState {
 fn owned_by_another(known: &IndexRegistration) -> TransactionRejected {
     let IndexRegistration { url, owner, .. } = known;
     TransactionRejected::OwnedByAnother { url: url.clone(), owner: owner.to_string(), id: owner.id().to_owned() }
-}
-
-/// Whether one URL is the other or lies below it.
-fn overlap(a: &str, b: &str) -> bool {
-    let (a, b) = (a.trim_end_matches('/'), b.trim_end_matches('/'));
-    let below = |inner: &str, outer: &str| {
-        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    below(a, b) || below(b, a)
 }
 
 /// The parameters with the names of their flags.

@@ -28,6 +28,7 @@ use crate::{
     horizon::SealedHorizon,
     publisher::Publisher,
     record::OperationRecord,
+    retry::RetryBackoff,
 };
 
 /// Tokens that are compared with the index at once, and aborted operations that are resolved again at once.
@@ -50,34 +51,35 @@ pub(crate) struct LogAuditor {
     schedule: AuditSchedule,
     /// When unreadable entries were last tried again, whatever their age.
     retried: Option<Instant>,
-    /// The pause after the last failure, and until when it lasts.
-    paused: Option<(Duration, Instant)>,
+    backoff: RetryBackoff,
+    /// Until when no audit runs, after one that failed.
+    paused_until: Option<Instant>,
 }
 
 impl LogAuditor {
     pub(crate) fn new(entries: EntryReader, schedule: AuditSchedule) -> Self {
-        Self { entries, schedule, retried: None, paused: None }
+        let backoff = RetryBackoff::between(FAILURE_PAUSE, MAX_FAILURE_PAUSE);
+        Self { entries, schedule, retried: None, backoff, paused_until: None }
     }
 
     /// Runs the audits that are due, for about a time slice; none for a while after one has failed.
     pub(crate) async fn run(&mut self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
-        if self.paused.is_some_and(|(_, until)| Instant::now() < until) {
+        if self.paused_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
         let audited = self.run_due(publisher, sealed).await;
-        self.paused = match (&audited, self.paused) {
-            (Ok(()), _) => None,
-            (Err(_), before) => {
-                let pause = before.map_or(FAILURE_PAUSE, |(pause, _)| (pause * 2).min(MAX_FAILURE_PAUSE));
-                Some((pause, Instant::now() + pause))
-            }
-        };
+        if audited.is_ok() {
+            self.backoff.reset();
+            self.paused_until = None;
+        } else {
+            self.paused_until = Some(Instant::now() + self.backoff.next_pause());
+        }
         audited
     }
 
     /// Whether the last audit failed.
     pub(crate) fn is_failing(&self) -> bool {
-        self.paused.is_some()
+        self.paused_until.is_some()
     }
 
     async fn run_due(&mut self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {

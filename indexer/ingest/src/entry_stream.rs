@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use crate::{options::IngestOptions, record::OperationRecord, retry::StageRetrier, task};
+use crate::{error::IngestError, options::IngestOptions, record::OperationRecord, retry::StageRetrier, task};
 
 /// Attempts to read a listed entry that is absent before it counts as deleted.
 const ABSENT_ATTEMPTS: u32 = 5;
@@ -150,45 +150,31 @@ pub(crate) struct EntryStream {
     receiver: mpsc::Receiver<Result<StreamItem, StoreError>>,
     chunk: usize,
     /// How it ended, once it has.
-    end: Option<Result<(), EntryStreamError>>,
+    end: Option<Result<(), StoreError>>,
     _task: AbortOnDropHandle<()>,
-}
-
-/// Why a stream of entries ended before the listing did.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum EntryStreamError {
-    /// An entry cannot be read, or the listing failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The task that reads entries ended without a word.
-    #[error(
-        "the task that reads entries ended before all of them were read; nothing beyond is published; look for a panic in the \
-         log and report it"
-    )]
-    Broken,
 }
 
 impl EntryStream {
     /// The next entries: at least one, and at most a chunk; none at the end of the listing. What precedes an error comes
     /// before it.
-    pub(crate) async fn next_chunk(&mut self) -> Result<Vec<FetchedEntry>, EntryStreamError> {
+    pub(crate) async fn next_chunk(&mut self) -> Result<Vec<FetchedEntry>, IngestError> {
         let mut entries = Vec::new();
         if self.end.is_none() {
             let mut items = Vec::new();
             self.receiver.recv_many(&mut items, self.chunk).await;
             if items.is_empty() {
-                self.end = Some(Err(EntryStreamError::Broken));
+                return Err(IngestError::EntryStreamBroken);
             }
             for item in items {
                 match item {
                     Ok(StreamItem::Entry(entry)) => entries.push(entry),
                     Ok(StreamItem::End) => self.end = Some(Ok(())),
-                    Err(error) => self.end = Some(Err(error.into())),
+                    Err(error) => self.end = Some(Err(error)),
                 }
             }
         }
         match &self.end {
-            Some(Err(error)) if entries.is_empty() => Err(error.clone()),
+            Some(Err(error)) if entries.is_empty() => Err(error.clone().into()),
             _ => Ok(entries),
         }
     }
@@ -222,7 +208,9 @@ impl EntryFetcher {
     /// The records of the entry; `None` if it was deleted after it was listed.
     async fn fetch(&self, listed: ListedEntry) -> Result<Option<Vec<OperationRecord>>, StoreError> {
         let mut attempts = self.retrier.attempts("reading an entry");
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             match self.fetch_once(&listed, attempt).await {
                 Ok(records) => {
                     attempts.succeed();
@@ -232,7 +220,6 @@ impl EntryFetcher {
                 Err(error) => attempts.fail(&error).await,
             }
         }
-        Ok(None)
     }
 
     async fn fetch_once(&self, listed: &ListedEntry, attempt: u32) -> Result<Option<Vec<OperationRecord>>, StoreError> {

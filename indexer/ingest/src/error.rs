@@ -7,7 +7,6 @@ use tidemark_store::{ClockError, StoreError};
 use crate::{
     cause::{FailureCause, ToCause},
     engine::EngineError,
-    entry_stream::EntryStreamError,
 };
 
 /// A failure of an ingest. One that is not [`IngestError::is_retryable`] ends it.
@@ -30,8 +29,11 @@ pub enum IngestError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The task that reads entries ended before all of them were read.
-    #[error("{0}")]
-    EntryStream(String),
+    #[error(
+        "the task that reads entries ended before all of them were read; nothing beyond is published; look for a panic in the \
+         log and report it"
+    )]
+    EntryStreamBroken,
     /// The index does not answer.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -43,7 +45,7 @@ impl IngestError {
         match self {
             Self::Clock(_)
             | Self::Store(_)
-            | Self::EntryStream(_)
+            | Self::EntryStreamBroken
             | Self::Engine(_)
             | Self::Acquire(AcquireError::Clock(_)) => true,
             Self::Root(error)
@@ -66,16 +68,7 @@ impl ToCause for IngestError {
             Self::Publish(error) => error.to_cause(),
             Self::Store(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
-            Self::Acquire(_) | Self::EntryStream(_) => FailureCause::of(Reason::Internal),
-        }
-    }
-}
-
-impl From<EntryStreamError> for IngestError {
-    fn from(error: EntryStreamError) -> Self {
-        match error {
-            EntryStreamError::Store(error) => Self::Store(error),
-            EntryStreamError::Broken => Self::EntryStream(error.to_string()),
+            Self::Acquire(_) | Self::EntryStreamBroken => FailureCause::of(Reason::Internal),
         }
     }
 }

@@ -196,7 +196,7 @@ impl IngestPipeline {
                     if batch.len() > 0 && seconds.batch_is_whole() {
                         self.publish_up_to_newest(batch, sealed.horizon).await?;
                     }
-                    return Err(failure.into());
+                    return Err(failure);
                 }
             };
             more = !fetched.is_empty();

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder, Sleeper as _, TokioSleeper};
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder, Sleeper as _, TokioSleeper};
 use tidemark_store::error_chain;
 use tokio::sync::mpsc;
 
@@ -16,25 +16,39 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 /// The longest backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-const BACKOFF_POLICY: ExponentialBuilder =
-    ExponentialBuilder::new().with_min_delay(FIRST_BACKOFF).with_max_delay(MAX_BACKOFF).without_max_times();
-
 /// The growing pauses between attempts that fail in a row.
-pub(crate) struct RetryBackoff(<ExponentialBuilder as backon::BackoffBuilder>::Backoff);
+#[derive(Debug)]
+pub(crate) struct RetryBackoff {
+    first: Duration,
+    longest: Duration,
+    pauses: ExponentialBackoff,
+}
 
 impl RetryBackoff {
+    /// From half a second to half a minute.
     pub(crate) fn new() -> Self {
-        Self(BACKOFF_POLICY.build())
+        Self::between(FIRST_BACKOFF, MAX_BACKOFF)
     }
 
-    /// Sleeps; the next call sleeps for twice as long, up to [`MAX_BACKOFF`].
+    /// From `first`, doubled each time, to `longest`.
+    pub(crate) fn between(first: Duration, longest: Duration) -> Self {
+        let policy = ExponentialBuilder::new().with_min_delay(first).with_max_delay(longest).without_max_times();
+        Self { first, longest, pauses: policy.build() }
+    }
+
+    /// The pause after one more failure.
+    pub(crate) fn next_pause(&mut self) -> Duration {
+        self.pauses.next().unwrap_or(self.longest)
+    }
+
+    /// Sleeps for the next pause.
     pub(crate) async fn sleep(&mut self) {
-        TokioSleeper.sleep(self.0.next().unwrap_or(MAX_BACKOFF)).await;
+        TokioSleeper.sleep(self.next_pause()).await;
     }
 
-    /// Starts again with [`FIRST_BACKOFF`].
+    /// Starts again with the first pause.
     pub(crate) fn reset(&mut self) {
-        *self = Self::new();
+        *self = Self::between(self.first, self.longest);
     }
 }
 

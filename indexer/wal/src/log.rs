@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use tidemark_store::{Store, StoreError};
+use tidemark_store::{Store, StoreError, urls_overlap};
 
 /// The stores of one log. Cheap to clone.
 ///
@@ -30,7 +30,7 @@ impl Log {
         entries: impl Fn(&Url) -> Result<Store, StoreError>,
         descriptors: impl Fn(&Url) -> Result<Store, StoreError>,
     ) -> Result<Self, StoreError> {
-        if let Some(other) = metadata.iter().find(|other| overlap(log, other)) {
+        if let Some(other) = metadata.iter().find(|other| urls_overlap(log.as_str(), other.as_str())) {
             return Err(StoreError::Unusable {
                 url: log.to_string(),
                 why: format!("the log and the metadata store \"{other}\" lie within one another"),
@@ -74,16 +74,6 @@ impl Log {
     pub fn values(&self) -> &Store {
         self.metadata.last().unwrap_or(&self.entries)
     }
-}
-
-/// Whether one of two URLs lies within the other, or they are the same.
-fn overlap(one: &Url, other: &Url) -> bool {
-    let place = |url: &Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port());
-    let segments = |url: &Url| -> Vec<String> {
-        url.path().split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
-    };
-    let (one_path, other_path) = (segments(one), segments(other));
-    place(one) == place(other) && (one_path.starts_with(&other_path) || other_path.starts_with(&one_path))
 }
 
 #[cfg(test)]

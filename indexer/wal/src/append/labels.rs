@@ -21,7 +21,7 @@ use crate::{
     reader::ReaderLimits,
     token::Token,
 };
-use tidemark_store::{StoreError, StoreSecond};
+use tidemark_store::{StoreError, StoredObject};
 
 /// How often the label's key is rewritten before it is left to the next writer.
 const MAX_REWRITES: usize = 8;
@@ -57,11 +57,12 @@ impl AppendSession {
             let Some(newest) = newest.filter(|newest| held.as_ref() != Some(newest)) else {
                 return Ok(());
             };
-            let Some(body) = self.value(&marker_key(repo, label, newest.token, newest.op)).await?.0 else {
+            let marker = self.value(&marker_key(repo, label, newest.token, newest.op)).await?;
+            let Some(body) = marker.and_then(|marker| marker.body) else {
                 return Ok(());
             };
-            if let (Some(present), Some(time)) = self.value(&path).await?
-                && time > newest.time
+            if let Some(StoredObject { info, body: Some(present), .. }) = self.value(&path).await?
+                && info.time > newest.time
                 && present != body
                 && !self.is_of_a_marker(&present, repo, label, &markers).await?
             {
@@ -74,11 +75,8 @@ impl AppendSession {
         Ok(())
     }
 
-    /// Body and store time of an object beside the labels; the body is absent too where it is over the limit.
-    async fn value(&self, key: &str) -> Result<(Option<Bytes>, Option<StoreSecond>), StoreError> {
-        let found = self.log.values().get(key, ReaderLimits::default().descriptor).await?;
-        let time = found.as_ref().map(|found| found.info.time);
-        Ok((found.and_then(|found| found.body), time))
+    async fn value(&self, key: &str) -> Result<Option<StoredObject>, StoreError> {
+        self.log.values().get(key, ReaderLimits::default().descriptor).await
     }
 
     /// Whether a value of the label is the body of one of `markers`: an older refresh that landed late.
@@ -90,7 +88,8 @@ impl AppendSession {
         markers: &[CompletionMarker],
     ) -> Result<bool, StoreError> {
         for marker in markers.iter().rev() {
-            if self.value(&marker_key(repo, label, marker.token, marker.op)).await?.0.as_ref() == Some(value) {
+            let found = self.value(&marker_key(repo, label, marker.token, marker.op)).await?;
+            if found.is_some_and(|found| found.body.as_ref() == Some(value)) {
                 return Ok(true);
             }
         }

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream::BoxStream};
 
 use super::{
     listing::{ListedEntry, RangeListing, UnrecognizedKeys},
-    refusals::{Judgement, Refusals, is_refusal},
+    refusals::{RefusalRegistry, RefusalVerdict, is_refusal},
 };
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath},
@@ -44,7 +44,7 @@ pub struct LogReader {
     pub(super) log: Log,
     pub(super) limits: ReaderLimits,
     unrecognized: Arc<UnrecognizedKeys>,
-    refusals: Arc<Refusals>,
+    refusals: Arc<RefusalRegistry>,
 }
 
 /// What a store holds under a key.
@@ -169,8 +169,12 @@ impl LogReader {
                 Ok(ReadObject::Read(object))
             }
             Err(error) if is_refusal(&error) => {
-                let Some(info) = attributes(store, key).await else { return Err(error) };
-                let Some(info) = info else { return Ok(ReadObject::Absent) };
+                let info = match attributes(store, key).await {
+                    Ok(Some(info)) => info,
+                    Ok(None) => return Ok(ReadObject::Absent),
+                    // Nothing is known of the object: what its reading met says more.
+                    Err(_) => return Err(error),
+                };
                 let why = self.judge(store, key, &info, error)?;
                 Ok(ReadObject::Refused { info, why })
             }
@@ -187,12 +191,12 @@ impl LogReader {
         error: StoreError,
     ) -> Result<MalformedInput, StoreError> {
         match self.refusals.record_refusal(store, key, info.time, &error) {
-            Judgement::TryAgain => Err(error),
-            Judgement::Unreadable => {
+            RefusalVerdict::TryAgain => Err(error),
+            RefusalVerdict::Unreadable => {
                 tracing::warn!(key, %error, "an object is judged without being read");
                 Ok(MalformedInput { reason: format!("it was not given: {error}") })
             }
-            Judgement::TooMany => Err(StoreError::Failed {
+            RefusalVerdict::TooMany => Err(StoreError::Failed {
                 url: store.url().to_string(),
                 key: key.to_owned(),
                 why: format!("{error}; so many objects were refused within the hour that none is skipped any more"),
@@ -201,20 +205,19 @@ impl LogReader {
     }
 }
 
-/// The attributes of an object whose body the store refuses; `None` where it does not tell them either.
-async fn attributes(store: &Store, key: &str) -> Option<Option<ObjectInfo>> {
+/// The attributes of an object whose body the store refuses; `None` where there is no such object.
+async fn attributes(store: &Store, key: &str) -> Result<Option<ObjectInfo>, StoreError> {
     if let Ok(info) = store.head(key).await {
-        return Some(info);
+        return Ok(info);
     }
     // A policy may refuse HEAD where it refuses GET, and still show the name.
     let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
     let before = key.char_indices().next_back().map(|(last, _)| &key[..last]);
     let mut listing = store.list(folder, before);
-    while let Some(info) = listing.next().await {
-        let info = info.ok()?;
+    while let Some(info) = listing.next().await.transpose()? {
         if info.key.as_str() >= key {
-            return Some((info.key == key).then_some(info));
+            return Ok((info.key == key).then_some(info));
         }
     }
-    Some(None)
+    Ok(None)
 }

@@ -27,7 +27,7 @@ const MAX_REFUSED: usize = 10_000;
 
 /// The refused objects of one log's stores, and what was read since.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<RefusalState>);
+pub(super) struct RefusalRegistry(Mutex<RefusalState>);
 
 #[derive(Debug, Default)]
 struct RefusalState {
@@ -37,18 +37,18 @@ struct RefusalState {
     judged: VecDeque<Instant>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct RefusedObject {
     attempts: u32,
-    /// The object's store time, once it is known.
-    time: Option<StoreSecond>,
+    /// The object's store time.
+    time: StoreSecond,
     /// Whether a later object of the store was read since the last refusal.
     proven: bool,
 }
 
 /// Whether an object that the store refused may be judged without being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
+pub(super) enum RefusalVerdict {
     /// Not yet: try to read it again.
     TryAgain,
     /// It may.
@@ -62,7 +62,7 @@ pub(super) fn is_refusal(error: &StoreError) -> bool {
     matches!(error, StoreError::Denied { .. } | StoreError::Refused { .. } | StoreError::Failed { .. })
 }
 
-impl Refusals {
+impl RefusalRegistry {
     /// An object of `store` with this store time was read.
     pub(super) fn record_read(&self, store: &Store, key: &str, time: StoreSecond) {
         let mut state = self.0.lock();
@@ -72,37 +72,44 @@ impl Refusals {
         let url = store.url().to_string();
         state.refused.remove(&(url.clone(), key.to_owned()));
         let others = state.refused.iter_mut().filter(|((of, _), _)| *of == url);
-        for (_, refused) in others.filter(|(_, refused)| refused.time.is_some_and(|refused| refused < time)) {
+        for (_, refused) in others.filter(|(_, refused)| refused.time < time) {
             refused.proven = true;
         }
     }
 
     /// The store refused the object, whose store time is `time`.
-    pub(super) fn record_refusal(&self, store: &Store, key: &str, time: StoreSecond, error: &StoreError) -> Judgement {
+    pub(super) fn record_refusal(
+        &self,
+        store: &Store,
+        key: &str,
+        time: StoreSecond,
+        error: &StoreError,
+    ) -> RefusalVerdict {
         let mut state = self.0.lock();
         let place = (store.url().to_string(), key.to_owned());
         if state.refused.len() >= MAX_REFUSED && !state.refused.contains_key(&place) {
-            return Judgement::TryAgain;
+            return RefusalVerdict::TryAgain;
         }
-        let refused = state.refused.entry(place.clone()).or_default();
+        let begun = RefusedObject { attempts: 0, time, proven: false };
+        let refused = state.refused.entry(place.clone()).or_insert(begun);
         refused.attempts += 1;
-        refused.time = Some(time);
+        refused.time = time;
         let proven = std::mem::take(&mut refused.proven);
         let least = if error.is_retryable() { MIN_FAILURES } else { MIN_REFUSALS };
         if !proven || refused.attempts < least {
-            return Judgement::TryAgain;
+            return RefusalVerdict::TryAgain;
         }
         let now = Instant::now();
         while state.judged.front().is_some_and(|at| now.duration_since(*at) >= HOUR) {
             state.judged.pop_front();
         }
         if state.judged.len() >= MAX_JUDGED_PER_HOUR {
-            return Judgement::TooMany;
+            return RefusalVerdict::TooMany;
         }
         state.judged.push_back(now);
-        // Whoever asks for it again needs a new proof.
+        // The next judgement needs a new proof.
         state.refused.remove(&place);
-        Judgement::Unreadable
+        RefusalVerdict::Unreadable
     }
 }
 
@@ -124,54 +131,54 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_object_is_judged_only_once_a_later_one_of_its_store_was_read() {
-        let (refusals, store, other) = (Refusals::default(), Store::memory(), Store::memory().below("other"));
+        let (refusals, store, other) = (RefusalRegistry::default(), Store::memory(), Store::memory().below("other"));
         let refuse = || refusals.record_refusal(&store, "k", second(10), &denied());
         // What was read before the refusal proves nothing.
         refusals.record_read(&store, "before", second(20));
-        assert_eq!([refuse(), refuse(), refuse(), refuse()], [Judgement::TryAgain; 4]);
+        assert_eq!([refuse(), refuse(), refuse(), refuse()], [RefusalVerdict::TryAgain; 4]);
         refusals.record_read(&store, "older", second(9));
         refusals.record_read(&other, "elsewhere", second(20));
-        assert_eq!(refuse(), Judgement::TryAgain);
+        assert_eq!(refuse(), RefusalVerdict::TryAgain);
         refusals.record_read(&store, "later", second(11));
-        assert_eq!(refuse(), Judgement::Unreadable);
-        assert_eq!(refuse(), Judgement::TryAgain, "another judgement needs another proof");
+        assert_eq!(refuse(), RefusalVerdict::Unreadable);
+        assert_eq!(refuse(), RefusalVerdict::TryAgain, "another judgement needs another proof");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_door_that_closes_after_a_proof_decides_nothing() {
-        let (refusals, store) = (Refusals::default(), Store::memory());
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let refuse = || refusals.record_refusal(&store, "k", second(10), &denied());
-        assert_eq!(refuse(), Judgement::TryAgain);
+        assert_eq!(refuse(), RefusalVerdict::TryAgain);
         refusals.record_read(&store, "later", second(11));
         // From here on everything is refused.
-        assert!((0..1000).all(|_| refuse() == Judgement::TryAgain));
+        assert!((0..1000).all(|_| refuse() == RefusalVerdict::TryAgain));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_that_may_pass_is_tried_for_longer() {
-        let (refusals, store) = (Refusals::default(), Store::memory());
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let refuse = || refusals.record_refusal(&store, "k", second(10), &failed());
         let refuse_beside_reads = || {
             refusals.record_read(&store, "later", second(11));
             refuse()
         };
-        let attempts = (1..=MIN_FAILURES).find(|_| refuse_beside_reads() == Judgement::Unreadable);
+        let attempts = (1..=MIN_FAILURES).find(|_| refuse_beside_reads() == RefusalVerdict::Unreadable);
         assert_eq!(attempts, Some(MIN_FAILURES));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_object_that_was_read_after_all_is_forgotten() {
-        let (refusals, store) = (Refusals::default(), Store::memory());
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let refuse = || refusals.record_refusal(&store, "k", second(10), &denied());
-        assert_eq!([refuse(), refuse()], [Judgement::TryAgain; 2]);
+        assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
         refusals.record_read(&store, "k", second(10));
         refusals.record_read(&store, "later", second(11));
-        assert_eq!([refuse(), refuse(), refuse()], [Judgement::TryAgain; 3]);
+        assert_eq!([refuse(), refuse(), refuse()], [RefusalVerdict::TryAgain; 3]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn at_most_a_hundred_an_hour_are_judged() {
-        let (refusals, store) = (Refusals::default(), Store::memory());
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let judge = |key: &str| {
             let refuse = || refusals.record_refusal(&store, key, second(10), &denied());
             let _ = (refuse(), refuse());
@@ -179,10 +186,10 @@ mod tests {
             refuse()
         };
         for number in 0..MAX_JUDGED_PER_HOUR {
-            assert_eq!(judge(&number.to_string()), Judgement::Unreadable);
+            assert_eq!(judge(&number.to_string()), RefusalVerdict::Unreadable);
         }
-        assert_eq!(judge("one more"), Judgement::TooMany);
+        assert_eq!(judge("one more"), RefusalVerdict::TooMany);
         tokio::time::advance(HOUR).await;
-        assert_eq!(judge("an hour later"), Judgement::Unreadable);
+        assert_eq!(judge("an hour later"), RefusalVerdict::Unreadable);
     }
 }
