@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream::BoxStream};
 
 use super::{
     listing::{ListedEntry, RangeListing, UnrecognizedKeys},
-    refusals::{RefusalRegistry, RefusalVerdict, is_refusal},
+    refusals::{RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal},
 };
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath},
@@ -155,8 +155,8 @@ impl LogReader {
         let key = listed.token.to_string();
         let url = self.log.entries.url().to_string();
         let panic = StoreError::Refused { url, key: key.clone(), why: format!("reading it panicked: {message}") };
-        let info = ObjectInfo { key: key.clone(), time: listed.time, size: listed.size, etag: None };
-        let why = self.judge(&self.log.entries, &key, &info, panic)?;
+        let info = ObjectInfo { key, time: listed.time, size: listed.size, etag: None };
+        let why = self.judge(&self.log.entries, RefusalCause::Panic, &info, panic)?;
         Ok(unreadable(listed.token, &info, why))
     }
 
@@ -175,7 +175,7 @@ impl LogReader {
                     // Nothing is known of the object: what its reading met says more.
                     Err(_) => return Err(error),
                 };
-                let why = self.judge(store, key, &info, error)?;
+                let why = self.judge(store, RefusalCause::Store, &info, error)?;
                 Ok(ReadObject::Refused { info, why })
             }
             Err(error) => Err(error),
@@ -186,11 +186,12 @@ impl LogReader {
     fn judge(
         &self,
         store: &Store,
-        key: &str,
+        cause: RefusalCause,
         info: &ObjectInfo,
         error: StoreError,
     ) -> Result<MalformedInput, StoreError> {
-        match self.refusals.record_refusal(store, key, info.time, &error) {
+        let key = info.key.as_str();
+        match self.refusals.record_refusal(store, key, cause, info.time, &error) {
             RefusalVerdict::TryAgain => Err(error),
             RefusalVerdict::Unreadable => {
                 tracing::warn!(key, %error, "an object is judged without being read");

@@ -31,8 +31,8 @@ pub(super) struct RefusalRegistry(Mutex<RefusalState>);
 
 #[derive(Debug, Default)]
 struct RefusalState {
-    /// By store and key.
-    refused: BTreeMap<(String, String), RefusedObject>,
+    /// By store, key and cause.
+    refused: BTreeMap<(String, String, RefusalCause), RefusedObject>,
     /// When objects were judged, the oldest first.
     judged: VecDeque<Instant>,
 }
@@ -44,6 +44,15 @@ struct RefusedObject {
     time: StoreSecond,
     /// Whether a later object of the store was read since the last refusal.
     proven: bool,
+}
+
+/// Who refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum RefusalCause {
+    /// The store does not give the object.
+    Store,
+    /// Its reading panics, which may be after the store has given it.
+    Panic,
 }
 
 /// Whether an object that the store refused may be judged without being read.
@@ -70,23 +79,24 @@ impl RefusalRegistry {
             return;
         }
         let url = store.url().to_string();
-        state.refused.remove(&(url.clone(), key.to_owned()));
-        let others = state.refused.iter_mut().filter(|((of, _), _)| *of == url);
+        state.refused.remove(&(url.clone(), key.to_owned(), RefusalCause::Store));
+        let others = state.refused.iter_mut().filter(|((of, ..), _)| *of == url);
         for (_, refused) in others.filter(|(_, refused)| refused.time < time) {
             refused.proven = true;
         }
     }
 
-    /// The store refused the object, whose store time is `time`.
+    /// The object, whose store time is `time`, was refused with `error`.
     pub(super) fn record_refusal(
         &self,
         store: &Store,
         key: &str,
+        cause: RefusalCause,
         time: StoreSecond,
         error: &StoreError,
     ) -> RefusalVerdict {
         let mut state = self.0.lock();
-        let place = (store.url().to_string(), key.to_owned());
+        let place = (store.url().to_string(), key.to_owned(), cause);
         if state.refused.len() >= MAX_REFUSED && !state.refused.contains_key(&place) {
             return RefusalVerdict::TryAgain;
         }
@@ -132,7 +142,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_is_judged_only_once_a_later_one_of_its_store_was_read() {
         let (refusals, store, other) = (RefusalRegistry::default(), Store::memory(), Store::memory().below("other"));
-        let refuse = || refusals.record_refusal(&store, "k", second(10), &denied());
+        let refuse = || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), &denied());
         // What was read before the refusal proves nothing.
         refusals.record_read(&store, "before", second(20));
         assert_eq!([refuse(), refuse(), refuse(), refuse()], [RefusalVerdict::TryAgain; 4]);
@@ -147,7 +157,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_door_that_closes_after_a_proof_decides_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refusals.record_refusal(&store, "k", second(10), &denied());
+        let refuse = || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), &denied());
         assert_eq!(refuse(), RefusalVerdict::TryAgain);
         refusals.record_read(&store, "later", second(11));
         // From here on everything is refused.
@@ -157,7 +167,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failure_that_may_pass_is_tried_for_longer() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refusals.record_refusal(&store, "k", second(10), &failed());
+        let refuse = || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), &failed());
         let refuse_beside_reads = || {
             refusals.record_read(&store, "later", second(11));
             refuse()
@@ -169,7 +179,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_that_was_read_after_all_is_forgotten() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refusals.record_refusal(&store, "k", second(10), &denied());
+        let refuse = || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), &denied());
         assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
         refusals.record_read(&store, "k", second(10));
         refusals.record_read(&store, "later", second(11));
@@ -180,7 +190,7 @@ mod tests {
     async fn at_most_a_hundred_an_hour_are_judged() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let judge = |key: &str| {
-            let refuse = || refusals.record_refusal(&store, key, second(10), &denied());
+            let refuse = || refusals.record_refusal(&store, key, RefusalCause::Store, second(10), &denied());
             let _ = (refuse(), refuse());
             refusals.record_read(&store, "later", second(11));
             refuse()

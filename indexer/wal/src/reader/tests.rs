@@ -319,3 +319,19 @@ async fn a_large_descriptor_whose_digest_is_named_counts_without_being_read() {
     assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Committed, Some(Evidence::Timed)));
     assert!(op.unreadable.is_some());
 }
+
+/// The panic of a parser comes after the store has given the entry, which is no sign that it can be read.
+#[tokio::test(start_paused = true)]
+async fn an_entry_whose_reading_panics_each_time_is_unreadable_though_the_store_gives_it() {
+    let log = TestStore::new().log();
+    enter(&log, BUNDLE).await;
+    let later = enter_later(&log).await.parse().unwrap();
+    let reader = LogReader::new(&log, ReaderLimits::default());
+    let listed = ListedEntry { token: token(), time: OPENED, size: 1 };
+    for attempt in 1..=3 {
+        reader.lookup(later, &schedule()).await.unwrap();
+        reader.lookup(token(), &schedule()).await.unwrap();
+        let judged = reader.judge_panic(&listed, "index out of bounds");
+        assert_eq!(judged.is_ok(), attempt == 3, "{attempt}");
+    }
+}
