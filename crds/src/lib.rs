@@ -34,7 +34,7 @@ pub use self::{
     kinds::{KINDS, ResourceKind},
     lint::{Finding, Linted, Skipped, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
-    size::{ByteSize, ByteSizeError, parse_byte_size},
+    size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
     span::{Span, SpanError, parse_span},
     storage::{CaReference, Credentials, CredentialsType, SecretReference, Storage},
     wal::{
