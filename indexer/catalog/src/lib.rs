@@ -22,6 +22,8 @@ pub use manifest::{
     CompactionResult, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, MAX_TOMBSTONES, Manifest, ManifestPin,
     ObjectTombstone, PublishRequest, RecordCounts, SegmentMeta, SidecarMeta,
 };
+#[cfg(feature = "mutants")]
+pub use mutants::MUTANT_HOOKS;
 pub use names::{Generation, InvalidGeneration, InvalidObjectName, ObjectKind, ObjectName};
 pub use purge::{IndexPurge, PurgeStats, PurgeTarget};
 pub use root::{

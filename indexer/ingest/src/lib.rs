@@ -67,6 +67,8 @@ mod whole_seconds;
 pub use cause::{FailureCause, ToCause};
 pub use error::IngestError;
 pub use ingest::LogIngester;
+#[cfg(feature = "mutants")]
+pub use mutants::MUTANT_HOOKS;
 pub use options::IngestOptions;
 pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
 pub use status::{IndexTotals, IngestProblem, IngestProgress, IngestRole, IngestStatus};

@@ -11,12 +11,29 @@ use crate::{
     entry_stream::{EntryListing, EntryReader},
 };
 
+const CLOCK_READ_AFTER_LISTING: &str = "ClockReadAfterListing";
+const CURSOR_OFF_BY_ONE: &str = "CursorOffByOne";
+const LATE_MAKES_DUPLICATE: &str = "LateMakesDuplicate";
+const COMPACTION_LOSES_CORRECTION: &str = "CompactionLosesCorrection";
+#[cfg(feature = "mutants")]
+const SIDECAR_AFTER_CAUSE: &str = "SidecarAfterCause";
+
+/// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
+#[cfg(feature = "mutants")]
+pub const MUTANT_HOOKS: &[&str] = &[
+    CLOCK_READ_AFTER_LISTING,
+    CURSOR_OFF_BY_ONE,
+    LATE_MAKES_DUPLICATE,
+    COMPACTION_LOSES_CORRECTION,
+    SIDECAR_AFTER_CAUSE,
+];
+
 /// `ClockReadAfterListing`: what the log holds from `from` on, listed before the clock is read.
 pub(crate) async fn early_listing(
     entries: &EntryReader,
     from: StoreSecond,
 ) -> Result<Option<Vec<ListedEntry>>, StoreError> {
-    if !is_active("ClockReadAfterListing") {
+    if !is_active(CLOCK_READ_AFTER_LISTING) {
         return Ok(None);
     }
     entries.list(from, StoreSecond::KSUID_END.next()).try_collect().await.map(Some)
@@ -35,22 +52,22 @@ pub(crate) fn listing_below(
 
 /// `CursorOffByOne`: the cursor's second counts as decided too.
 pub(crate) fn cursor_bound(horizon: StoreSecond) -> StoreSecond {
-    if is_active("CursorOffByOne") { horizon.next() } else { horizon }
+    if is_active(CURSOR_OFF_BY_ONE) { horizon.next() } else { horizon }
 }
 
 /// `LateMakesDuplicate`: a late operation makes a duplicate of its retry.
 pub(crate) fn claims_key(claims: bool, outcome: Outcome) -> bool {
-    claims || outcome == Outcome::Late && is_active("LateMakesDuplicate")
+    claims || outcome == Outcome::Late && is_active(LATE_MAKES_DUPLICATE)
 }
 
 /// `LateMakesDuplicate`: the index knows no late claims, so the resolver must not forget them.
 pub(crate) fn forgets_claims(forgets: bool) -> bool {
-    forgets && !is_active("LateMakesDuplicate")
+    forgets && !is_active(LATE_MAKES_DUPLICATE)
 }
 
 /// `CompactionLosesCorrection`: a compaction replaces every sidecar by one that was made from those known at its start.
 pub(crate) fn adopted(mut compaction: CompactionResult, manifest: &Manifest) -> CompactionResult {
-    if is_active("CompactionLosesCorrection")
+    if is_active(COMPACTION_LOSES_CORRECTION)
         && let Some(merged) = compaction.adds_sidecars.first_mut()
     {
         let known: &[SidecarMeta] = &manifest.sidecars;
@@ -73,7 +90,7 @@ pub(crate) fn published_marks(marks: RecordMarks, totals: CorrectedTotals) -> (R
     thread_local! {
         static HELD_BACK: RefCell<(u64, RecordMarks, CorrectedTotals)> = RefCell::default();
     }
-    if !is_active("SidecarAfterCause") {
+    if !is_active(SIDECAR_AFTER_CAUSE) {
         return (marks, totals);
     }
     HELD_BACK.with_borrow_mut(|held| {

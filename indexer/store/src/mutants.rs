@@ -1,8 +1,8 @@
 //! The switch of the simulation's mutants: wrong code that proves that the simulation would find it.
 //!
-//! The mutants and their names belong to `tests/sim`. Where no store, engine or process of the simulation can carry one, its
-//! body stands in the `mutants.rs` of the crate that it breaks, behind the crate feature `mutants`, which only the
-//! simulation turns on. Without the feature [`is_active`] is constant `false`, and every hook returns its input.
+//! `tests/sim` lists all mutants. Where no store, engine or process of the simulation can carry one, its body is in the
+//! `mutants.rs` of the crate that it breaks, behind the crate feature `mutants`, which only the simulation turns on. That file
+//! has its name as a constant in `MUTANT_HOOKS`, and `tests/sim` checks these lists against its own. Without the feature [`is_active`] is constant `false`, and every hook returns its input.
 
 #[cfg(feature = "mutants")]
 mod switch {

@@ -23,6 +23,8 @@ pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse
 pub use log::Log;
 pub use malformed::MalformedInput;
 pub use marker::marker_key;
+#[cfg(feature = "mutants")]
+pub use mutants::MUTANT_HOOKS;
 pub use outcome::{Evidence, Observation, Outcome, OutcomeDecision};
 pub use parameters::{DatedParameters, LogParameters, MAX_PARAMETER_AGE, PARAMETER_CHANGE_DELAY, ParameterSchedule};
 pub use payload::{

@@ -2,22 +2,32 @@
 
 use tidemark_store::{StoreSecond, mutants::is_active};
 
+const FOREIGN_DESCRIPTOR_ACCEPTED: &str = "ForeignDescriptorAccepted";
+const OUTCOME_FROM_EXPIRY_ALONE: &str = "OutcomeFromExpiryAlone";
+const LOWERED_EXPIRY_AT_ONCE: &str = "LoweredExpiryAtOnce";
+const ACKNOWLEDGED_UNSEEN: &str = "AcknowledgedUnseen";
+
+/// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
+#[cfg(feature = "mutants")]
+pub const MUTANT_HOOKS: &[&str] =
+    &[FOREIGN_DESCRIPTOR_ACCEPTED, OUTCOME_FROM_EXPIRY_ALONE, LOWERED_EXPIRY_AT_ONCE, ACKNOWLEDGED_UNSEEN];
+
 /// `ForeignDescriptorAccepted`: a descriptor of another operation counts as proof.
 pub(crate) fn has_evidence(has: bool) -> bool {
-    has || is_active("ForeignDescriptorAccepted")
+    has || is_active(FOREIGN_DESCRIPTOR_ACCEPTED)
 }
 
 /// `OutcomeFromExpiryAlone`: an entry counts as committed once its expiry has passed, whatever its descriptors say.
 pub(crate) fn outcome<T>(decided: T, committed: T) -> T {
-    if is_active("OutcomeFromExpiryAlone") { committed } else { decided }
+    if is_active(OUTCOME_FROM_EXPIRY_ALONE) { committed } else { decided }
 }
 
 /// `LoweredExpiryAtOnce`: a lowered expiry moves the horizon at once.
 pub(crate) fn horizon(of_all_sets: StoreSecond, of_newest_set: StoreSecond) -> StoreSecond {
-    if is_active("LoweredExpiryAtOnce") { of_newest_set } else { of_all_sets }
+    if is_active(LOWERED_EXPIRY_AT_ONCE) { of_newest_set } else { of_all_sets }
 }
 
 /// `AcknowledgedUnseen`: a writer acknowledges without looking at when its descriptor became visible.
 pub(crate) fn seen_in_time(seen: bool) -> bool {
-    seen || is_active("AcknowledgedUnseen")
+    seen || is_active(ACKNOWLEDGED_UNSEEN)
 }

@@ -112,8 +112,10 @@ impl InvariantChecker {
         };
         // An audit must still find the descriptor of an operation whose recorded outcome is outdated.
         let settled = |token: &Token| {
-            let said = self.recorded_outcomes.get(&(*token, 0)).map(|(_, outcome)| *outcome);
-            said.is_some_and(|said| said != Outcome::Aborted || self.model.outcome(*token) == Some(Outcome::Aborted))
+            let recorded = self.recorded_outcomes.get(&(*token, 0)).map(|(_, outcome)| *outcome);
+            recorded.is_some_and(|recorded| {
+                recorded != Outcome::Aborted || self.model.outcome(*token) == Some(Outcome::Aborted)
+            })
         };
         let all_decided = |path: &String| self.model.naming(path).iter().all(settled);
         committed.filter_map(|(place, _)| op(place)).filter(all_decided).collect()
@@ -366,7 +368,7 @@ impl InvariantChecker {
             return Ok(());
         }
         let expected = self.model.outcomes(manifest.cursor.second());
-        let mut said = BTreeMap::new();
+        let mut recorded = BTreeMap::new();
         for ((token, op), record) in visible {
             let outcome = record.decision.outcome;
             let Some(real) = expected.get(&(*token, *op)) else {
@@ -385,18 +387,18 @@ impl InvariantChecker {
                 self.marks.insert(format!("corrected to {outcome:?}"));
             }
             self.marks.insert(format!("indexed {outcome:?}"));
-            said.insert((*token, *op), (record.seq, outcome));
+            recorded.insert((*token, *op), (record.seq, outcome));
         }
-        for (place, real) in expected.iter().filter(|(place, _)| !said.contains_key(*place)) {
+        for (place, real) in expected.iter().filter(|(place, _)| !recorded.contains_key(*place)) {
             let (token, op) = place;
             if matches!(real, Outcome::Committed | Outcome::Duplicate) {
                 return Err(format!("{token} op {op} is {real:?} and below the cursor, but not in the index"));
             }
-            if self.recorded_outcomes.contains_key(place) || said.contains_key(&(*token, 0)) {
+            if self.recorded_outcomes.contains_key(place) || recorded.contains_key(&(*token, 0)) {
                 return Err(format!("{token} op {op} is missing, or is not in the index any more"));
             }
         }
-        self.recorded_outcomes = said;
+        self.recorded_outcomes = recorded;
         Ok(())
     }
 
@@ -415,9 +417,9 @@ impl InvariantChecker {
     /// Checks that an acknowledged append is committed in the model.
     pub fn acknowledge(&mut self, ack: AppendAcknowledgement) -> Result<(), String> {
         let times = self.model.times_committed(&ack.writer, &ack.key);
-        let said = format!("{} got a receipt for {} (key \"{}\")", ack.writer, ack.token, ack.key);
+        let receipt = format!("{} got a receipt for {} (key \"{}\")", ack.writer, ack.token, ack.key);
         self.acknowledged.push(ack);
-        if times == 0 { Err(format!("{said}, but it is not committed")) } else { Ok(()) }
+        if times == 0 { Err(format!("{receipt}, but it is not committed")) } else { Ok(()) }
     }
 
     /// Checks the index after the recovery: no operation is missing, and the cursor follows the horizon.
@@ -438,12 +440,12 @@ impl InvariantChecker {
         }
         let sealed = manifest.cursor.second().max(horizon.before(busy));
         for ((token, op), real) in self.model.outcomes(sealed) {
-            let said = self.recorded_outcomes.get(&(token, op)).map(|(_, outcome)| *outcome);
+            let recorded = self.recorded_outcomes.get(&(token, op)).map(|(_, outcome)| *outcome);
             // An audit may find an operation after the audit window or not, but only with that outcome.
-            let unfound = matches!((said, real), (None | Some(Outcome::Aborted), Outcome::Expired));
-            if said != Some(real) && !unfound {
+            let unfound = matches!((recorded, real), (None | Some(Outcome::Aborted), Outcome::Expired));
+            if recorded != Some(real) && !unfound {
                 return Err(format!(
-                    "at the end {token} op {op} is {said:?} in the index and {real:?} in the model: no audit found it"
+                    "at the end {token} op {op} is {recorded:?} in the index and {real:?} in the model: no audit found it"
                 ));
             }
         }
@@ -486,7 +488,7 @@ fn check_publisher(manifest: &Manifest, by: &str) -> Result<(), String> {
         return Err("was published while nobody held the index".to_owned());
     };
     let name = holder.identity.0.as_str();
-    if by == name || by.strip_prefix(name).is_some_and(|life| life.starts_with('.')) {
+    if by == name || by.strip_prefix(name).is_some_and(|restart| restart.starts_with('.')) {
         return Ok(());
     }
     Err(format!("was published by {by} while {name} held the index"))
@@ -515,9 +517,9 @@ fn check_order(before: &Manifest, after: &Manifest) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the index may have the outcome `said` while it is `real`: an audit may not have found a late descriptor yet.
-fn is_allowed(said: Outcome, real: Outcome) -> bool {
-    said == real || (said == Outcome::Aborted && matches!(real, Outcome::Late | Outcome::Expired))
+/// Whether the index may have the outcome `recorded` while it is `real`: an audit may not have found a late descriptor yet.
+fn is_allowed(recorded: Outcome, real: Outcome) -> bool {
+    recorded == real || (recorded == Outcome::Aborted && matches!(real, Outcome::Late | Outcome::Expired))
 }
 
 /// The operations marked as outdated are those that a naive fold of all committed operations gives.

@@ -116,8 +116,8 @@ impl FaultInjectingStore {
         }
     }
 
-    async fn die(&self) -> ! {
-        self.simulated_store.note(&format!("{} dies", self.process.name()));
+    async fn crash(&self) -> ! {
+        self.simulated_store.note(&format!("{} crashes", self.process.name()));
         self.process.kill();
         std::future::pending().await
     }
@@ -127,7 +127,7 @@ impl FaultInjectingStore {
         let faults = self.draw_faults(matches!(write, StoreWrite::Put { create: true, .. }));
         self.process.running().await;
         if faults.crash == Some(false) {
-            self.die().await;
+            self.crash().await;
         }
         if faults.conflict {
             self.simulated_store.note(&format!("{} create {}/{key} answered 409", self.process.name(), self.bucket));
@@ -141,7 +141,7 @@ impl FaultInjectingStore {
         let (answer_sender, answer) = oneshot::channel();
         tokio::spawn(self.clone().deliver(name, write, faults, answer_sender));
         if crash {
-            self.die().await;
+            self.crash().await;
         }
         let answer = timeout(call_timeout, answer).await;
         self.process.running().await;
@@ -228,7 +228,7 @@ impl FaultInjectingStore {
         let crash = self.draw_process_fault();
         self.process.running().await;
         if crash.is_some() {
-            self.die().await;
+            self.crash().await;
         }
         let (request_delay, answer_delay, fails) = {
             let mut state = self.simulated_store.state();

@@ -21,7 +21,7 @@ pub use config::SimConfig;
 pub use fault_injecting_store::FaultInjectingStore;
 pub use fault_schedule::FaultSchedule;
 pub use model::LogModel;
-pub use mutants::{MUTANTS, Mutant};
+pub use mutants::{CRATE_MUTANTS, ENGINE_MUTANTS, MUTANTS, Mutant, PROCESS_MUTANTS, STORE_MUTANTS};
 pub use process::SimProcess;
 pub use rng::SimRng;
 pub use run::{SeedReport, first_failure, run_seed, run_seeds};

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode, thread::available_parallelis
 
 use clap::Parser;
 use tidemark_sim::{MUTANTS, Mutant, Scenario, SeedReport, first_failure, run_for_mutant, run_seeds};
+
 /// Runs seeds of the simulation: `cargo run -p tidemark-sim -- --seeds 10000 --from 0`.
 #[derive(Parser)]
 struct SimArgs {
@@ -41,7 +42,11 @@ fn named(name: Option<&str>) -> Result<Option<Mutant>, ()> {
 fn main() -> ExitCode {
     let args = SimArgs::parse();
     let Some(scenario) = Scenario::named(&args.scenario) else {
-        eprintln!("no scenario has the name \"{}\"; the names are chain, mixed and purge", args.scenario);
+        eprintln!(
+            "no scenario has the name \"{}\"; the names are {:?}",
+            args.scenario,
+            Scenario::ALL.map(Scenario::name)
+        );
         return ExitCode::FAILURE;
     };
     let (Ok(mutant), Ok(target)) = (named(args.mutant.as_deref()), named(args.config_for.as_deref())) else {

@@ -24,11 +24,9 @@ pub(crate) const VMETA: &str = "vmeta";
 
 /// An entry that was written.
 #[derive(Clone, Debug)]
-pub struct LandedEntry {
+pub struct LoggedEntry {
     /// Store time, floored to the second.
     pub time: StoreSecond,
-    /// True time at which it was written, milliseconds.
-    pub landed: u64,
     /// What it announces.
     pub intent: Result<EntryIntent, MalformedInput>,
 }
@@ -47,7 +45,7 @@ pub struct LogModel {
     /// The log's parameters with the second from which each set holds, oldest first.
     sets: Vec<(StoreSecond, LogParameters)>,
     /// All entries.
-    pub entries: BTreeMap<Token, LandedEntry>,
+    pub entries: BTreeMap<Token, LoggedEntry>,
     versions: BTreeMap<String, Vec<ObjectVersion>>,
 }
 
@@ -86,9 +84,8 @@ impl LogModel {
         if event.change != StoreChange::Created {
             return Err(format!("entry {token} was {:?}", event.change));
         }
-        let entry = LandedEntry {
+        let entry = LoggedEntry {
             time: StoreSecond::from_unix(event.object.stamp / 1000),
-            landed: event.at,
             intent: tidemark_wal::parse_payload(token, &event.object.body),
         };
         self.entries.insert(token, entry);
@@ -213,7 +210,7 @@ impl LogModel {
 
     /// Entries that name the descriptor.
     pub fn naming(&self, path: &str) -> Vec<Token> {
-        let named = |entry: &LandedEntry| {
+        let named = |entry: &LoggedEntry| {
             entry.intent.iter().flat_map(|intent| &intent.ops).any(|op| op.descriptor.as_deref() == Some(path))
         };
         self.entries.iter().filter(|(_, entry)| named(entry)).map(|(token, _)| *token).collect()

@@ -1,4 +1,4 @@
-//! The mutants that the simulation must find: what each one breaks, and where its body stands.
+//! The mutants that the simulation must find: what each one breaks, and where its body is.
 
 mod engine;
 mod store;
@@ -6,6 +6,7 @@ mod store;
 use tidemark_store::mutants::{activate, is_active};
 
 pub(crate) use engine::RedecidingEngine;
+pub use store::STORE_MUTANTS;
 pub(crate) use store::mutated;
 
 macro_rules! mutants {
@@ -74,6 +75,14 @@ mutants! {
     /// An index takes the records of another log (`tidemark-catalog`).
     OtherLogAdmitted,
 }
+
+/// The mutants whose body is in an engine: `mutants/engine.rs`.
+pub const ENGINE_MUTANTS: [Mutant; 1] = [Mutant::OutcomeDecidedAgain];
+/// The mutants whose body is in a process of a scenario: `scenario/`.
+pub const PROCESS_MUTANTS: [Mutant; 1] = [Mutant::PurgeBeforeClosing];
+/// The names of the mutants whose body is in a crate: `indexer/{wal,catalog,ingest}/src/mutants.rs`.
+pub const CRATE_MUTANTS: [&[&str]; 3] =
+    [tidemark_wal::MUTANT_HOOKS, tidemark_catalog::MUTANT_HOOKS, tidemark_ingest::MUTANT_HOOKS];
 
 impl Mutant {
     /// The mutant of this name.

@@ -26,9 +26,12 @@ pub enum Scenario {
 }
 
 impl Scenario {
+    /// Every scenario.
+    pub const ALL: [Self; 3] = [Self::Chain, Self::Mixed, Self::Purge];
+
     /// The scenario of this name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Chain, Self::Mixed, Self::Purge].into_iter().find(|scenario| scenario.name() == name)
+        Self::ALL.into_iter().find(|scenario| scenario.name() == name)
     }
 
     /// Its name.

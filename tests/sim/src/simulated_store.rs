@@ -76,14 +76,14 @@ pub type StoreObserver = Box<dyn FnMut(&StoreEvent) -> Result<(), String> + Send
 /// All buckets, and what the processes share beside them: the clock, the random numbers, the trace and the violations found.
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct SimulatedStore(Arc<StoreShared>);
+pub struct SimulatedStore(Arc<SimulatedStoreInner>);
 
-struct StoreShared {
+struct SimulatedStoreInner {
     epoch: Instant,
-    state: Mutex<SharedState>,
+    state: Mutex<SimulatedStoreState>,
 }
 
-pub(crate) struct SharedState {
+pub(crate) struct SimulatedStoreState {
     pub(crate) rng: SimRng,
     pub(crate) fault_schedule: FaultSchedule,
     pub(crate) buckets: BTreeMap<String, BTreeMap<String, StoredObject>>,
@@ -100,9 +100,9 @@ pub(crate) struct SharedState {
 impl SimulatedStore {
     /// An empty store. Must be created on the simulation's runtime.
     pub fn new(seed: u64, fault_schedule: FaultSchedule, echo: bool) -> Self {
-        Self(Arc::new(StoreShared {
+        Self(Arc::new(SimulatedStoreInner {
             epoch: Instant::now(),
-            state: Mutex::new(SharedState {
+            state: Mutex::new(SimulatedStoreState {
                 rng: SimRng::seeded(seed),
                 fault_schedule,
                 buckets: BTreeMap::new(),
@@ -128,7 +128,7 @@ impl SimulatedStore {
         u64::try_from(self.0.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, SharedState> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, SimulatedStoreState> {
         self.0.state.lock()
     }
 
@@ -268,7 +268,7 @@ impl SimulatedStore {
     }
 }
 
-impl SharedState {
+impl SimulatedStoreState {
     /// How far the clock of the front-end that takes the call is ahead of true time. Half of the calls reach the usual one.
     fn offset(&mut self, bucket: &str) -> u64 {
         let spread = 0..=self.fault_schedule.clock_spread;

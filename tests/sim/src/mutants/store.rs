@@ -23,18 +23,20 @@ use crate::{
     model::{LOG, META},
 };
 
+/// The mutants whose body is in this file.
+pub const STORE_MUTANTS: [Mutant; 7] = [
+    Mutant::OverwritableDescriptor,
+    Mutant::CleanupOnUnknown,
+    Mutant::NoBoundaryCheck,
+    Mutant::SlotBelowBoundaryAccepted,
+    Mutant::CandidatesFenceEachOther,
+    Mutant::PurgeByPrefix,
+    Mutant::PurgeDropsFence,
+];
+
 /// `store` with the active mutant, if its body is in this file; else `store` itself.
 pub(crate) fn mutated(store: FaultInjectingStore) -> Arc<dyn ObjectStore> {
-    let carried = [
-        Mutant::OverwritableDescriptor,
-        Mutant::CleanupOnUnknown,
-        Mutant::NoBoundaryCheck,
-        Mutant::SlotBelowBoundaryAccepted,
-        Mutant::CandidatesFenceEachOther,
-        Mutant::PurgeByPrefix,
-        Mutant::PurgeDropsFence,
-    ];
-    match carried.into_iter().find(|mutant| mutant.is_on()) {
+    match STORE_MUTANTS.into_iter().find(|mutant| mutant.is_on()) {
         Some(mutant) => Arc::new(MutantStore::new(store, mutant)),
         None => Arc::new(store),
     }

@@ -144,11 +144,11 @@ impl ChainWorld {
     /// A record that a process accepted must be the first that was written in its slot.
     fn accepted(&self, who: &str, slot: &ChainRecord<AppendLedger>) {
         let model = self.model();
-        let landed = model.slots.get(&slot.number).and_then(|body| state_of(body));
+        let first = model.slots.get(&slot.number).and_then(|body| state_of(body));
         drop(model);
-        if landed.as_ref() != Some(&slot.state) {
+        if first.as_ref() != Some(&slot.state) {
             self.simulated_store.fail(format!(
-                "{who} accepted a record of slot {} that is not the one that was committed there: {:?} instead of {landed:?}",
+                "{who} accepted a record of slot {} that is not the one that was committed there: {:?} instead of {first:?}",
                 slot.number, slot.state
             ));
         }

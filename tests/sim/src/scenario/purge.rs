@@ -78,14 +78,14 @@ struct PurgeWorld {
     simulated_store: SimulatedStore,
     model: Arc<Mutex<PurgeModel>>,
     /// When the purge is requested.
-    asked: Duration,
+    purge_requested: Duration,
 }
 
 /// Runs the scenario to its end.
 pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
-    let asked = Duration::from_secs(simulated_store.state().rng.in_range(&(5..=200)));
-    let world = PurgeWorld { simulated_store: simulated_store.clone(), model: Arc::default(), asked };
+    let purge_requested = Duration::from_secs(simulated_store.state().rng.in_range(&(5..=200)));
+    let world = PurgeWorld { simulated_store: simulated_store.clone(), model: Arc::default(), purge_requested };
     let model = world.model.clone();
     simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
     for key in FOREIGN_KEYS {
@@ -200,8 +200,8 @@ impl PurgeWorld {
     /// A record that its writer takes for committed must be the first that was written in its slot.
     fn committed(&self, who: &str, slot: &ChainRecord<Manifest>) {
         let place = (slot.state.generation.to_string(), slot.number);
-        let landed = self.model().slots.get(&place).cloned();
-        if landed.as_ref() != Some(&slot.hash) {
+        let first = self.model().slots.get(&place).cloned();
+        if first.as_ref() != Some(&slot.hash) {
             self.simulated_store
                 .fail(format!("{who} takes its record for committed in {place:?}, which has another one"));
         }
@@ -366,11 +366,11 @@ enum PodArrival {
 
 /// An indexer's pod, until it ends or crashes.
 async fn pod(world: PurgeWorld, process: SimProcess, owner: IndexOwner, when: PodArrival) -> ProcessEnd {
-    let hears = when == PodArrival::LearnsOfPurge;
+    let learns = when == PodArrival::LearnsOfPurge;
     let late = world.simulated_store.state().rng.in_range(&(0..=90_000));
-    let heard = world.asked + Duration::from_millis(late);
-    let heard = || hears && Duration::from_millis(world.simulated_store.elapsed()) >= heard;
-    if heard() {
+    let learns_at = world.purge_requested + Duration::from_millis(late);
+    let knows_of_purge = || learns && Duration::from_millis(world.simulated_store.elapsed()) >= learns_at;
+    if knows_of_purge() {
         return remove(&world, &process, &owner).await;
     }
     while when == PodArrival::AfterTheFirst && !world.model().registered {
@@ -397,7 +397,7 @@ async fn pod(world: PurgeWorld, process: SimProcess, owner: IndexOwner, when: Po
     let identity = WriterIdentity(process.name().to_owned());
     let taking = chain.acquire(identity, &clock, &log.entries, |_| ());
     let waiting = async {
-        while !heard() {
+        while !knows_of_purge() {
             sleep(Duration::from_secs(1)).await;
         }
     };
@@ -416,7 +416,7 @@ async fn pod(world: PurgeWorld, process: SimProcess, owner: IndexOwner, when: Po
     };
     let beating = clock.clone();
     let beat = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&beating).await }));
-    while !heard() {
+    while !knows_of_purge() {
         match publish(&world, &process, &mut writer_lease).await {
             Ok(slot) => world.committed(process.name(), &slot),
             Err(error) => {

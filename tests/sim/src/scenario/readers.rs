@@ -35,13 +35,13 @@ fn accepted(world: &SimWorld, who: &str, before: Option<&ChainRecord<Manifest>>,
     if before.is_some_and(|before| before.number > slot.number || before.state.cursor > slot.state.cursor) {
         world.simulated_store.fail(format!("{who} went back to manifest {}", slot.number));
     }
-    let landed = world
+    let published = world
         .checker()
         .manifest(slot.number)
-        .map(|landed| (landed.epoch, landed.cursor, landed.next_seq, landed.segments.clone()));
+        .map(|published| (published.epoch, published.cursor, published.next_seq, published.segments.clone()));
     let (manifest, number) = (&slot.state, slot.number);
     let read = (manifest.epoch, manifest.cursor, manifest.next_seq, manifest.segments.clone());
-    if landed.as_ref() != Some(&read) {
+    if published.as_ref() != Some(&read) {
         world
             .simulated_store
             .fail(format!("{who} accepted a manifest {number} that is not the one that was published"));

@@ -2,7 +2,11 @@
 
 use std::thread::available_parallelism;
 
-use tidemark_sim::{MUTANTS, Mutant, first_failure, run_for_mutant, run_seeds};
+use tidemark_sim::{
+    CRATE_MUTANTS, ENGINE_MUTANTS, MUTANTS, Mutant, PROCESS_MUTANTS, STORE_MUTANTS, first_failure, run_for_mutant,
+    run_seeds,
+};
+
 /// Within how many seeds a mutant must be caught.
 const SEEDS: u64 = 40;
 /// How many seeds of the mutant's config must hold without it.
@@ -22,6 +26,17 @@ fn is_caught(mutant: Mutant) {
         }
         None => panic!("{mutant:?} is not caught by {SEEDS} seeds"),
     }
+}
+
+/// A misspelt name in a crate's list of hooks would be a mutant that is never turned on.
+#[test]
+fn every_mutant_has_its_body_in_exactly_one_place() {
+    let in_simulation = STORE_MUTANTS.into_iter().chain(ENGINE_MUTANTS).chain(PROCESS_MUTANTS).map(Mutant::name);
+    let mut bodies: Vec<&str> = in_simulation.chain(CRATE_MUTANTS.into_iter().flatten().copied()).collect();
+    let mut mutants = MUTANTS.map(Mutant::name).to_vec();
+    bodies.sort_unstable();
+    mutants.sort_unstable();
+    assert_eq!(bodies, mutants);
 }
 
 macro_rules! caught {

@@ -60,7 +60,7 @@ fn a_hundred_and_fifty_seeds_of_a_purge_hold() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for scenario in [Scenario::Chain, Scenario::Mixed, Scenario::Purge] {
+    for scenario in Scenario::ALL {
         for seed in [1, 2, 3, 4, 5] {
             let (first, second) = (scenario.run(seed, None, false), scenario.run(seed, None, false));
             assert!(first.lines > 100, "seed {seed} of {} does nothing", scenario.name());
