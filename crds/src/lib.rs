@@ -32,14 +32,15 @@ pub use self::{
     conditions::{ConditionKind, ConditionStatus, ConditionType, condition, is_true, set_condition},
     crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml},
     kinds::{KINDS, ResourceKind},
-    lint::{Finding, Linted, Skipped, lint},
+    lint::{LintFinding, LintReport, SkippedDocument, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
-    size::{ByteSize, ByteSizeError, parse_byte_size},
-    span::{Span, SpanError, parse_span},
-    storage::{CaReference, Credentials, CredentialsType, SecretReference, Storage},
+    size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
+    span::{TimeSpan, TimeSpanError, parse_span},
+    storage::{CaReference, CredentialsType, SecretReference, StorageCredentials, StorageSpec},
     wal::{
-        Auth, AuthType, CompactionSpec, Cursor, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus,
-        LogPlace, MetadataPlace, RoleSpec, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
+        AuthType, CompactionSpec, CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus,
+        LogPlace, MetadataPlace, RoleSpec, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal,
+        WalSpec, WalStatus,
     },
 };
 pub use self::{

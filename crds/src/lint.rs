@@ -21,7 +21,7 @@ use crate::{
 
 /// Something in a file that the API server or the operator would refuse.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct LintFinding {
     /// Number of the document in the file, from 1.
     pub document: usize,
     /// Where it is in the document, such as `spec.log.expiry`; empty for the document as a whole.
@@ -32,7 +32,7 @@ pub struct Finding {
 
 /// A document that was not looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Skipped {
+pub struct SkippedDocument {
     /// Number of the document in the file, from 1.
     pub document: usize,
     /// Its `apiVersion` and `kind`.
@@ -41,18 +41,18 @@ pub struct Skipped {
 
 /// What [`lint`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Linted {
+pub struct LintReport {
     /// What is wrong, in the order of the documents.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<LintFinding>,
     /// Documents of other kinds.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<SkippedDocument>,
     /// How many resources of ours were looked at.
     pub checked: usize,
 }
 
 /// Looks through every document of a YAML file. Documents of other kinds are skipped, and said so; a `List` is looked into.
-pub fn lint(yaml: &str) -> Linted {
-    let mut linter = Linter::new();
+pub fn lint(yaml: &str) -> LintReport {
+    let mut linter = ResourceLinter::new();
     for (place, document) in serde_norway::Deserializer::from_str(yaml).enumerate() {
         linter.document = place + 1;
         match serde_norway::Value::deserialize(document).map(serde_json::to_value) {
@@ -65,7 +65,7 @@ pub fn lint(yaml: &str) -> Linted {
             }
         }
     }
-    linter.linted
+    linter.report
 }
 
 /// A kind with its schema, and the rules of that compiled.
@@ -89,20 +89,20 @@ impl KindSchema {
     }
 }
 
-struct Linter {
+struct ResourceLinter {
     validator: Validator,
     document: usize,
-    linted: Linted,
+    report: LintReport,
 }
 
-impl Linter {
+impl ResourceLinter {
     fn new() -> Self {
-        Self { validator: Validator::new(), document: 1, linted: Linted::default() }
+        Self { validator: Validator::new(), document: 1, report: LintReport::default() }
     }
 
     fn find(&mut self, path: &str, message: impl Into<String>) {
-        let finding = Finding { document: self.document, path: path.to_owned(), message: message.into() };
-        self.linted.findings.push(finding);
+        let finding = LintFinding { document: self.document, path: path.to_owned(), message: message.into() };
+        self.report.findings.push(finding);
     }
 
     fn document(&mut self, value: Value) {
@@ -124,11 +124,11 @@ impl Linter {
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
         if group != names::GROUP {
             let kind = if kind.is_empty() { "no kind".to_owned() } else { format!("{api_version} {kind}") };
-            self.linted.skipped.push(Skipped { document: self.document, kind });
+            self.report.skipped.push(SkippedDocument { document: self.document, kind });
         } else if let Some(known) =
             SCHEMAS.iter().find(|known| known.kind.kind == kind && known.kind.version == version)
         {
-            self.linted.checked += 1;
+            self.report.checked += 1;
             self.resource(known, object);
         } else {
             let known: Vec<_> =
@@ -139,7 +139,7 @@ impl Linter {
     }
 
     fn resource(&mut self, known: &KindSchema, object: Map<String, Value>) {
-        let before = self.linted.findings.len();
+        let before = self.report.findings.len();
         let mut object = Value::Object(object);
         self.metadata(&mut object);
         defaults::apply(&known.schema, &mut object);
@@ -149,7 +149,7 @@ impl Linter {
             self.find(&path, message);
         }
         // As in the API server: rules read fields, so the fields must be right first.
-        if self.linted.findings.len() == before {
+        if self.report.findings.len() == before {
             self.rules(known, &object);
         }
         self.pod_templates(known.kind, &object);

@@ -18,7 +18,7 @@ pub const WAL_NAME_PATTERN: &str = "^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$";
 pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 /// Label: the WAL's name.
 pub const LABEL_INSTANCE: &str = "app.kubernetes.io/instance";
-/// Label: the role, a [`Component`].
+/// Label: the role, a [`WalComponent`].
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 /// Label: who manages the object, always [`MANAGED_BY`].
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -59,7 +59,7 @@ pub const CONTROL_PURGE_KEY: &str = "purge";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum Component {
+pub enum WalComponent {
     /// Tails the log, compacts and publishes.
     #[default]
     Indexer,
@@ -67,7 +67,7 @@ pub enum Component {
     Search,
 }
 
-impl Component {
+impl WalComponent {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Indexer, Self::Search];
 
@@ -102,7 +102,7 @@ pub fn control_config_map(wal: &str) -> String {
 
 /// The address of the search Service inside the cluster.
 pub fn search_url(namespace: &str, wal: &str) -> String {
-    format!("http://{}.{namespace}.svc", Component::Search.child_name(wal))
+    format!("http://{}.{namespace}.svc", WalComponent::Search.child_name(wal))
 }
 
 /// The owner that a data pod registers with the log: `k8s:<cluster id>/<namespace>/<name>/<uid>`.
@@ -119,14 +119,14 @@ mod tests {
         let pattern = regex::Regex::new(WAL_NAME_PATTERN).unwrap();
         let longest = "a".repeat(40);
         assert!(pattern.is_match(&longest) && !pattern.is_match(&"a".repeat(41)));
-        assert!(Component::ALL.iter().all(|component| component.child_name(&longest).len() <= 63));
+        assert!(WalComponent::ALL.iter().all(|component| component.child_name(&longest).len() <= 63));
         assert!(control_config_map(&longest).len() <= 63);
     }
 
     #[test]
     fn the_selector_is_written_in_the_order_of_names() {
         assert_eq!(
-            Component::Search.selector_text("orders"),
+            WalComponent::Search.selector_text("orders"),
             "app.kubernetes.io/component=search,app.kubernetes.io/instance=orders,app.kubernetes.io/name=tidemark"
         );
     }

@@ -9,7 +9,7 @@ use serde::{
     de::{DeserializeOwned, IntoDeserializer as _, value::StringDeserializer},
 };
 
-use crate::{names::Component, reason::Reason};
+use crate::{names::WalComponent, reason::Reason};
 
 /// What a pod does at present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ pub struct PodReport {
     pub version: String,
     /// What the pod is for.
     #[serde(deserialize_with = "known_or_default")]
-    pub kind: Component,
+    pub kind: WalComponent,
     /// What it does at present.
     pub phase: PodPhase,
     /// Its name as a writer.

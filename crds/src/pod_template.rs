@@ -75,7 +75,7 @@ const OURS: [&str; 2] = ["tidemark.dev/", "app.kubernetes.io/"];
 impl PodTemplate {
     /// The settings, or everything in it that is refused.
     pub fn settings(&self) -> Result<PodTemplateSettings, Vec<PodTemplateRefusal>> {
-        let mut reader = Reader::default();
+        let mut reader = PodTemplateReader::default();
         let mut settings = PodTemplateSettings::default();
         reader.each(&self.0, "", |reader, path, name, value| match name {
             "metadata" => reader.object(path, value, |reader, map| reader.metadata(map, path, &mut settings)),
@@ -87,11 +87,11 @@ impl PodTemplate {
 }
 
 #[derive(Default)]
-struct Reader {
+struct PodTemplateReader {
     refused: Vec<PodTemplateRefusal>,
 }
 
-impl Reader {
+impl PodTemplateReader {
     fn refuse(&mut self, path: &str, why: impl Into<String>) {
         self.refused.push(PodTemplateRefusal { path: path.to_owned(), why: why.into() });
     }

@@ -1,4 +1,4 @@
-//! Sizes in bytes as people write them in a resource.
+//! Sizes in bytes as people write them in a resource, and the quantities of Kubernetes.
 
 use std::fmt;
 
@@ -20,11 +20,22 @@ pub struct ByteSize(String);
 #[error("invalid size \"{0}\"; write bytes as a whole number, or with Ki, Mi or Gi, such as 1Mi")]
 pub struct ByteSizeError(String);
 
-/// What one unit stands for: powers of 1024 first, then those of 1000.
-const UNITS: [(&str, u64); 6] =
-    [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30), ("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000)];
+/// What one unit stands for, in thousandths: those of a [`ByteSize`] first, then those of other sizes in bytes.
+const UNITS: [(&str, i128); 9] = [
+    ("Ki", 1000 << 10),
+    ("Mi", 1000 << 20),
+    ("Gi", 1000 << 30),
+    ("k", 1_000_000),
+    ("M", 1_000_000_000),
+    ("G", 1_000_000_000_000),
+    ("Ti", 1000 << 40),
+    ("T", 1_000_000_000_000_000),
+    ("m", 1),
+];
 /// How many of them a [`ByteSize`] may have.
 const BINARY_UNITS: usize = 3;
+/// How many of them another size in bytes may have.
+const BYTE_UNITS: usize = 6;
 
 impl ByteSize {
     /// The size that `text` writes; it is read only by [`ByteSize::bytes`].
@@ -34,27 +45,43 @@ impl ByteSize {
 
     /// The size in bytes.
     pub fn bytes(&self) -> Result<u64, ByteSizeError> {
-        parse(&self.0, &UNITS[..BINARY_UNITS])
+        bytes(&self.0, &UNITS[..BINARY_UNITS])
     }
 }
 
 /// The size that `text` writes in bytes: a whole number, or one of `Ki`, `Mi`, `Gi`, `k`, `M` or `G`, as Kubernetes writes
 /// quantities.
 pub fn parse_byte_size(text: &str) -> Result<u64, ByteSizeError> {
-    parse(text, &UNITS)
+    bytes(text, &UNITS[..BYTE_UNITS])
 }
 
-fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, ByteSizeError> {
-    let wrong = || ByteSizeError(text.to_owned());
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let bytes = match unit {
-        "" => 1,
-        unit => units.iter().find(|(name, _)| *name == unit).map(|(_, bytes)| *bytes).ok_or_else(wrong)?,
-    };
+/// What a quantity of Kubernetes (`500m`, `1Gi`, `0.5`) says in thousandths, rounded up as the API server does.
+pub fn parse_quantity_millis(text: &str) -> Option<i128> {
+    millis(text, &UNITS)
+}
+
+fn bytes(text: &str, units: &[(&str, i128)]) -> Result<u64, ByteSizeError> {
     // Ten digits of the largest unit fit.
-    let number: u64 = number.parse().ok().filter(|_| number.len() <= 10).ok_or_else(wrong)?;
-    Ok(number * bytes)
+    let whole = !text.contains('.') && text.chars().filter(char::is_ascii_digit).count() <= 10;
+    let millis = millis(text, units).filter(|_| whole);
+    millis.and_then(|millis| u64::try_from(millis / 1000).ok()).ok_or_else(|| ByteSizeError(text.to_owned()))
+}
+
+fn millis(text: &str, units: &[(&str, i128)]) -> Option<i128> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor = match unit {
+        "" => 1000,
+        unit => units.iter().find(|(name, _)| *name == unit).map(|(_, millis)| *millis)?,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || whole.len() > 15 || fraction.len() > 9 || fraction.contains('.') {
+        return None;
+    }
+    let scale = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    // 24 digits of the largest unit do not fit.
+    Some((digits.checked_mul(factor)?.checked_add(scale - 1)?) / scale)
 }
 
 impl fmt::Display for ByteSize {
@@ -98,7 +125,24 @@ mod tests {
         assert!(parse_byte_size("1Ti").is_err());
     }
 
+    #[test]
+    fn quantities_are_compared_by_what_they_say() {
+        let quantity = parse_quantity_millis;
+        assert_eq!(quantity("1Gi"), quantity("1024Mi"));
+        assert_eq!(quantity("0.5"), quantity("500m"));
+        assert_eq!(quantity("1"), quantity("1000m"));
+        assert_ne!(quantity("1G"), quantity("1Gi"));
+        assert_eq!((quantity("one"), quantity(""), quantity("10s")), (None, None, None));
+        assert_eq!(quantity("0.0001"), Some(1), "it is rounded up");
+        assert_eq!(quantity("999999999999999.999999999Ti"), None, "it does not fit");
+    }
+
     proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[0-9]{0,20}([.][0-9]{0,12})?(k|M|G|T)?i?|\\PC*") {
+            let _ = parse_quantity_millis(&text);
+        }
+
         #[test]
         fn what_matches_the_pattern_is_read(text in "[0-9]{0,11}(K|M|G)?i?") {
             let pattern = regex::Regex::new(PATTERN).unwrap();

@@ -7,7 +7,7 @@ use regex::Regex;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// What a [`Span`] may look like. CEL's `duration()` reads everything that matches, and nothing that matches overflows it.
+/// What a [`TimeSpan`] may look like. CEL's `duration()` reads everything that matches, and nothing that matches overflows it.
 pub(crate) const PATTERN: &str = "^([0-9]{1,6}h)?([0-9]{1,7}m)?([0-9]{1,9}s)?([0-9]{1,12}ms)?$";
 
 static SHAPE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(PATTERN).ok());
@@ -15,51 +15,51 @@ static SHAPE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(PATTERN).ok(
 /// A span of time: numbers with `h`, `m`, `s` and `ms`, each unit once and in this order, such as `1h30m` or `500ms`.
 ///
 /// It is kept as it was written, so that one bad value does not make a whole list of resources unreadable;
-/// [`Span::duration`] reads it.
+/// [`TimeSpan::duration`] reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Span(String);
+pub struct TimeSpan(String);
 
 /// A text that does not write a span of time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid time span \"{0}\"; write a number with h, m, s or ms, such as 1h30m or 500ms")]
-pub struct SpanError(String);
+pub struct TimeSpanError(String);
 
-impl Span {
-    /// The span that `text` writes; it is read only by [`Span::duration`].
+impl TimeSpan {
+    /// The span that `text` writes; it is read only by [`TimeSpan::duration`].
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
     /// The span as a duration.
-    pub fn duration(&self) -> Result<Duration, SpanError> {
+    pub fn duration(&self) -> Result<Duration, TimeSpanError> {
         if SHAPE.as_ref().is_some_and(|shape| shape.is_match(&self.0)) {
             parse_span(&self.0)
         } else {
-            Err(SpanError(self.0.clone()))
+            Err(TimeSpanError(self.0.clone()))
         }
     }
 }
 
 /// The span that `text` writes, in any form that `jiff` reads, such as `1h30m` or `1h 30m`; never a negative one.
-pub fn parse_span(text: &str) -> Result<Duration, SpanError> {
+pub fn parse_span(text: &str) -> Result<Duration, TimeSpanError> {
     let span = text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-    span.ok_or_else(|| SpanError(text.to_owned()))
+    span.ok_or_else(|| TimeSpanError(text.to_owned()))
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for TimeSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl JsonSchema for Span {
+impl JsonSchema for TimeSpan {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Span".into()
+        "TimeSpan".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Option<Duration> {
-        Span::new(text).duration().ok()
+        TimeSpan::new(text).duration().ok()
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
         .message("plain http sends the data in clear: use https, or set allowHTTP: true")
         .field_path(".endpoint")
 )]
-pub struct Storage {
+pub struct StorageSpec {
     /// Address of the store's API, such as `https://s3.example.com`. Left out for AWS, Google Cloud and Azure, which are
     /// found by region or account. `http://` needs `allowHTTP`. A change rolls the WAL's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +32,7 @@ pub struct Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaReference>,
     /// How the pods prove who they are.
-    pub credentials: Credentials,
+    pub credentials: StorageCredentials,
 }
 
 /// A ConfigMap with certificates, in the WAL's namespace.
@@ -59,7 +59,7 @@ pub struct SecretReference {
         .message("type Secret needs secretRef, and no other type takes one")
         .field_path(".secretRef")
 )]
-pub struct Credentials {
+pub struct StorageCredentials {
     /// `Secret`: keys from a Secret. `WorkloadIdentity`: what the cloud gives to the pod's service account, as
     /// `serviceAccountAnnotations` of `indexer` and `search` ask for; no key is kept in the cluster.
     pub r#type: CredentialsType,

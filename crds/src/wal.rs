@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     places::{IndexPlace, LogPlace, MetadataPlace},
-    roles::{Auth, AuthType, CompactionSpec, IndexerSpec, RoleSpec, SearchSpec, ServiceSpec, ServiceType},
-    status::{Cursor, IndexerRole, IndexerStatus, SearchStatus, WalStatus},
+    roles::{AuthType, CompactionSpec, IndexerSpec, RoleSpec, SearchAuth, SearchSpec, ServiceSpec, ServiceType},
+    status::{CursorStatus, IndexerRole, IndexerStatus, SearchStatus, WalStatus},
 };
-use crate::storage::Storage;
+use crate::storage::StorageSpec;
 
 /// What a WAL is: where its log, its metadata and its index are, and how it is indexed and searched.
 #[derive(Clone, Debug, PartialEq, CustomResource, KubeSchema, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ pub struct WalSpec {
     /// The object store that holds log, metadata and index, and the credentials for it. Each of the three may name its own
     /// store instead; then that one replaces this one whole for its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storage: Option<Storage>,
+    pub storage: Option<StorageSpec>,
     /// The log: one object an entry.
     pub log: LogPlace,
     /// Where the descriptors are that complete updates.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
-use tidemark_crds::{PodPhase, PodProblem, PodReport, StoreRole, names::Component};
+use tidemark_crds::{PodPhase, PodProblem, PodReport, StoreRole, names::WalComponent};
 use tidemark_ingest::{FailureCause, IngestRole, IngestStatus, ToCause};
 use tidemark_search::{
     SearchService,
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 pub struct PodStatus(Arc<PodStatusInner>);
 
 struct PodStatusInner {
-    kind: Component,
+    kind: WalComponent,
     ingest: Option<watch::Receiver<IngestStatus>>,
     search: Option<Arc<dyn SearchService>>,
     state: Mutex<PodState>,
@@ -42,16 +42,16 @@ struct PodState {
 impl PodStatus {
     /// A pod that writes an index and may serve search beside it.
     pub fn indexer(ingest: watch::Receiver<IngestStatus>, search: Option<Arc<dyn SearchService>>) -> Self {
-        Self::new(Component::Indexer, Some(ingest), search)
+        Self::new(WalComponent::Indexer, Some(ingest), search)
     }
 
     /// A pod that serves search.
     pub fn search(search: Arc<dyn SearchService>) -> Self {
-        Self::new(Component::Search, None, Some(search))
+        Self::new(WalComponent::Search, None, Some(search))
     }
 
     fn new(
-        kind: Component,
+        kind: WalComponent,
         ingest: Option<watch::Receiver<IngestStatus>>,
         search: Option<Arc<dyn SearchService>>,
     ) -> Self {

@@ -51,13 +51,13 @@ pub(crate) enum ApplyError {
 }
 
 /// Writes the objects of one owner.
-pub(crate) struct Applier<'a> {
+pub(crate) struct ObjectApplier<'a> {
     pub(crate) client: &'a Client,
     pub(crate) cache: &'a ObjectCache,
     pub(crate) owner: ObjectOwner<'a>,
 }
 
-impl Applier<'_> {
+impl ObjectApplier<'_> {
     /// Makes the object as it should be, and answers whether that took a write.
     pub(crate) async fn ensure(&self, desired: &DesiredObject) -> Result<bool, ApplyError> {
         let DesiredObject { kind, name, object } = desired;

@@ -139,7 +139,7 @@ pub struct TelemetryArgs {
 
 /// Reads a span of time such as 10s or 1h30m. Zero is refused: every interval and time-out of the operator needs some time.
 fn span(text: &str) -> Result<Duration, String> {
-    let span = tidemark_crds::Span::new(text).duration().map_err(|error| error.to_string())?;
+    let span = tidemark_crds::TimeSpan::new(text).duration().map_err(|error| error.to_string())?;
     if span.is_zero() { Err("\"0s\" is too short; give a longer span".to_owned()) } else { Ok(span) }
 }
 

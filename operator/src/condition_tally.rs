@@ -5,7 +5,13 @@ use std::collections::HashMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use parking_lot::Mutex;
 
-use crate::{cache::NamespacedName, controllers::wal::upgrade::is_stalled, metrics::OperatorMetrics};
+use tidemark_crds::Reason;
+
+use crate::{
+    cache::NamespacedName,
+    controllers::wal::upgrade::is_stalled,
+    metrics::{ConditionLabels, OperatorMetrics},
+};
 
 /// Counts each WAL once, by its conditions as they were reported last.
 #[derive(Debug)]
@@ -16,8 +22,7 @@ pub(crate) struct ConditionTally {
 
 #[derive(Debug, Default)]
 struct CountedConditions {
-    /// Types and statuses.
-    conditions: Vec<(String, String)>,
+    conditions: Vec<ConditionLabels>,
     /// Whether it is among the upgrades that make no progress.
     stalled: bool,
 }
@@ -29,8 +34,7 @@ impl ConditionTally {
 
     /// Counts a WAL by these conditions, and no longer by those before.
     pub(crate) fn count(&self, key: &NamespacedName, conditions: &[Condition]) {
-        let now: Vec<_> =
-            conditions.iter().map(|condition| (condition.type_.clone(), condition.status.clone())).collect();
+        let now: Vec<_> = conditions.iter().map(labels).collect();
         let mut counted = self.counted.lock();
         let entry = counted.entry(key.clone()).or_default();
         self.recount(&entry.conditions, &now);
@@ -49,12 +53,57 @@ impl ConditionTally {
         }
     }
 
-    fn recount(&self, before: &[(String, String)], now: &[(String, String)]) {
-        for (kind, status) in before.iter().filter(|counted| !now.contains(counted)) {
-            self.metrics.condition_moved(kind, Some(status), None);
+    fn recount(&self, before: &[ConditionLabels], now: &[ConditionLabels]) {
+        for labels in before.iter().filter(|counted| !now.contains(counted)) {
+            self.metrics.condition_left(labels);
         }
-        for (kind, status) in now.iter().filter(|counted| !before.contains(counted)) {
-            self.metrics.condition_moved(kind, None, Some(status));
+        for labels in now.iter().filter(|counted| !before.contains(counted)) {
+            self.metrics.condition_entered(labels);
         }
+    }
+}
+
+fn labels(condition: &Condition) -> ConditionLabels {
+    ConditionLabels {
+        condition: condition.type_.clone(),
+        status: condition.status.clone(),
+        // What another program wrote may have any.
+        reason: Reason::parse(&condition.reason).map_or("Other", Reason::as_str),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use tidemark_crds::{ConditionStatus, ConditionType, set_condition};
+
+    use super::*;
+
+    #[test]
+    fn a_wal_is_counted_once_by_what_its_condition_says_last() {
+        let metrics = OperatorMetrics::new();
+        let tally = ConditionTally::new(metrics.clone());
+        let key = NamespacedName { namespace: "default".into(), name: "orders".into() };
+        let mut conditions = Vec::new();
+        for reason in [Reason::Starting, Reason::PodCrashing, Reason::PodCrashing] {
+            let (kind, status) = (ConditionType::Indexing, ConditionStatus::False);
+            set_condition(&mut conditions, kind, status, reason, "so; so; do", None, Timestamp::UNIX_EPOCH);
+            tally.count(&key, &conditions);
+        }
+        conditions.push(Condition {
+            type_: "Foreign".to_owned(),
+            reason: "Whatever".to_owned(),
+            ..conditions[0].clone()
+        });
+        tally.count(&key, &conditions);
+        let told = metrics.encode().unwrap();
+        for (condition, reason, count) in
+            [("Indexing", "Starting", 0), ("Indexing", "PodCrashing", 1), ("Foreign", "Other", 1)]
+        {
+            let line = format!("{{condition=\"{condition}\",status=\"False\",reason=\"{reason}\"}} {count}\n");
+            assert!(told.contains(&line), "{line} is not in {told}");
+        }
+        tally.forget(&key);
+        assert!(metrics.encode().unwrap().contains("reason=\"PodCrashing\"} 0\n"));
     }
 }

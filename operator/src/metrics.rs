@@ -46,10 +46,13 @@ struct RequestLabels {
     status: &'static str,
 }
 
+/// What a condition of a WAL says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ConditionLabels {
-    condition: String,
-    status: String,
+pub(crate) struct ConditionLabels {
+    pub(crate) condition: String,
+    pub(crate) status: String,
+    /// One of our own, so that there are few.
+    pub(crate) reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -98,7 +101,7 @@ impl OperatorMetrics {
             self.reconcile_duration.clone(),
         );
         registry.register("api_requests", "requests to the API server by verb and class", self.api_requests.clone());
-        registry.register("wals", "WALs by condition and its status", self.wals.clone());
+        registry.register("wals", "WALs by condition, its status and its reason", self.wals.clone());
         registry.register("polls", "polls of data pods by result", self.polls.clone());
         registry.register(
             "watch_failures",
@@ -169,18 +172,14 @@ impl OperatorMetrics {
         self.upgrades_stalled.inc_by(i64::from(now) - i64::from(before));
     }
 
-    /// Moves a WAL from one state of a condition to another; `None` is a WAL that is not there (yet, or any more).
-    pub(crate) fn condition_moved(&self, condition: &str, from: Option<&str>, to: Option<&str>) {
-        let gauge = |status: &str| {
-            let labels = ConditionLabels { condition: condition.to_owned(), status: status.to_owned() };
-            self.wals.get_or_create(&labels).clone()
-        };
-        if let Some(from) = from {
-            gauge(from).dec();
-        }
-        if let Some(to) = to {
-            gauge(to).inc();
-        }
+    /// Moves a WAL into those whose condition says this.
+    pub(crate) fn condition_entered(&self, labels: &ConditionLabels) {
+        self.wals.get_or_create(labels).inc();
+    }
+
+    /// Moves a WAL out of those whose condition says this.
+    pub(crate) fn condition_left(&self, labels: &ConditionLabels) {
+        self.wals.get_or_create(labels).dec();
     }
 
     /// The metrics as text.

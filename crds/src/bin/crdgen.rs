@@ -8,7 +8,7 @@ use tidemark_crds::KINDS;
 
 /// Writes the definition of each kind to crds/generated and to the chart.
 #[derive(Debug, Parser)]
-struct Args {
+struct CrdgenArgs {
     /// Write nothing; exit with 1 if a file is not what would be written.
     #[arg(long)]
     check: bool,
@@ -21,7 +21,7 @@ struct Args {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Args { check, folder: folders } = Args::parse();
+    let CrdgenArgs { check, folder: folders } = CrdgenArgs::parse();
     let mut drifted = false;
     for kind in KINDS {
         let unwritable = || format!("the definition of {} cannot be written as YAML", kind.kind);

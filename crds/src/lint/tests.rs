@@ -26,17 +26,17 @@ fn one(yaml: &str) -> (usize, String, String) {
 
 #[test]
 fn a_good_resource_has_no_findings() {
-    let linted = lint(GOOD);
-    assert_eq!(linted, Linted { checked: 1, ..Linted::default() });
+    let report = lint(GOOD);
+    assert_eq!(report, LintReport { checked: 1, ..LintReport::default() });
 }
 
 #[test]
 fn other_kinds_are_skipped_and_said_so() {
-    let linted = lint(&format!("apiVersion: v1\nkind: Secret\n---\n{GOOD}\n---\n---\nfoo: bar\n"));
-    assert_eq!(linted.checked, 1);
-    assert_eq!(linted.findings, []);
-    let skipped = |document, kind: &str| Skipped { document, kind: kind.to_owned() };
-    assert_eq!(linted.skipped, [skipped(1, "v1 Secret"), skipped(4, "no kind")]);
+    let report = lint(&format!("apiVersion: v1\nkind: Secret\n---\n{GOOD}\n---\n---\nfoo: bar\n"));
+    assert_eq!(report.checked, 1);
+    assert_eq!(report.findings, []);
+    let skipped = |document, kind: &str| SkippedDocument { document, kind: kind.to_owned() };
+    assert_eq!(report.skipped, [skipped(1, "v1 Secret"), skipped(4, "no kind")]);
 }
 
 #[test]

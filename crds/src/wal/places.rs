@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{size::ByteSize, span::Span, storage::Storage};
+use crate::{size::ByteSize, span::TimeSpan, storage::StorageSpec};
 
 /// What a URL may look like: no slash at the end, none doubled, no segment that starts with a dot, no percent-encoding, so
 /// that two different texts name two different places.
@@ -44,18 +44,18 @@ pub struct LogPlace {
     /// is searched from memory. It is required: a wrong value would miss updates without a word. It is recorded in the log
     /// by the first indexer; a later difference is reported as `ParametersDiffer`, since a change must be dated
     /// (`tidemark log set`).
-    pub expiry: Span,
+    pub expiry: TimeSpan,
     /// How far the clock that dates signed URLs may lead the store's, up to `1h`. Zero when the URLs are dated from the
     /// store's time, as Tidemark's writers do. Recorded like `expiry`.
     #[serde(default = "zero")]
-    pub signer_clock_lead: Span,
+    pub signer_clock_lead: TimeSpan,
     /// The longest request, from the check of its signature to the object's store time, up to `1h`. Recorded like `expiry`.
     #[serde(default = "minute")]
-    pub request_timeout: Span,
+    pub request_timeout: TimeSpan,
     /// The longest delay from an object's store time to its being visible, plus the spread of the store's clocks, up to
     /// `1h`. Recorded like `expiry`.
     #[serde(default = "ten_seconds")]
-    pub visibility_delay: Span,
+    pub visibility_delay: TimeSpan,
     /// The largest entry that is read, from `1Ki` to `64Mi`: bytes, or a number with `Ki` or `Mi`. A larger one counts as
     /// malformed. A change rolls the WAL's pods and holds for entries read later.
     #[serde(default = "mebibyte")]
@@ -63,10 +63,10 @@ pub struct LogPlace {
     /// How long an aborted update is looked at again for descriptors that arrived late, up to `8784h`. Recorded like
     /// `expiry`.
     #[serde(default = "day")]
-    pub audit_window: Span,
+    pub audit_window: TimeSpan,
     /// The store of the log, in place of `spec.storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storage: Option<Storage>,
+    pub storage: Option<StorageSpec>,
 }
 
 /// Where descriptors are.
@@ -79,7 +79,7 @@ pub struct MetadataPlace {
     pub urls: Vec<String>,
     /// The store of the metadata, in place of `spec.storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storage: Option<Storage>,
+    pub storage: Option<StorageSpec>,
 }
 
 /// Where the index is.
@@ -92,23 +92,23 @@ pub struct IndexPlace {
     pub url: String,
     /// The store of the index, in place of `spec.storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storage: Option<Storage>,
+    pub storage: Option<StorageSpec>,
 }
 
-fn zero() -> Span {
-    Span::new("0s")
+fn zero() -> TimeSpan {
+    TimeSpan::new("0s")
 }
 
-fn minute() -> Span {
-    Span::new("60s")
+fn minute() -> TimeSpan {
+    TimeSpan::new("60s")
 }
 
-fn ten_seconds() -> Span {
-    Span::new("10s")
+fn ten_seconds() -> TimeSpan {
+    TimeSpan::new("10s")
 }
 
-fn day() -> Span {
-    Span::new("24h")
+fn day() -> TimeSpan {
+    TimeSpan::new("24h")
 }
 
 fn mebibyte() -> ByteSize {

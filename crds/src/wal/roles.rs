@@ -63,7 +63,7 @@ pub struct SearchSpec {
     pub role: RoleSpec,
     /// Who may search. It is all or nothing: who may search sees the whole log.
     #[serde(default)]
-    pub auth: Auth,
+    pub auth: SearchAuth,
     /// The Service `<name>-search`, port 80.
     #[serde(default)]
     pub service: ServiceSpec,
@@ -80,7 +80,7 @@ impl Default for SearchSpec {
         Self {
             replicas: one(),
             role: RoleSpec::default(),
-            auth: Auth::default(),
+            auth: SearchAuth::default(),
             service: ServiceSpec::default(),
             allow_from: Vec::new(),
         }
@@ -95,7 +95,7 @@ impl Default for SearchSpec {
         .message("type Token needs secretRef, and no other type takes one")
         .field_path(".secretRef")
 )]
-pub struct Auth {
+pub struct SearchAuth {
     /// `None`: everybody who reaches the Service; only with a Service of type `ClusterIP`. `Token`: who sends
     /// `Authorization: Bearer <token>`, or HTTP Basic with any user and the token as password.
     #[serde(default)]

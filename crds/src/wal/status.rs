@@ -22,7 +22,7 @@ pub struct WalStatus {
     pub conditions: Vec<Condition>,
     /// How far the log is decided and published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<CursorStatus>,
     /// Whole seconds of the log below this are frozen, by the store's clock. The cursor follows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
@@ -60,7 +60,7 @@ pub struct WalStatus {
 /// How far a log is decided and published.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Cursor {
+pub struct CursorStatus {
     /// Every token below this one is decided. Left out while the cursor stands between tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,

@@ -5,7 +5,7 @@ use std::{io::Read as _, path::PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
-use tidemark_crds::{Finding, Linted, lint};
+use tidemark_crds::{LintFinding, LintReport, lint};
 
 use super::{
     args::OutputArgs,
@@ -31,10 +31,10 @@ pub(super) struct LintCommand {
 
 /// One finding as JSON.
 #[derive(Serialize)]
-struct FindingJson<'a> {
+struct LintFindingJson<'a> {
     file: &'a str,
     #[serde(flatten)]
-    finding: &'a Finding,
+    finding: &'a LintFinding,
 }
 
 impl LintCommand {
@@ -43,9 +43,9 @@ impl LintCommand {
         let mut findings = 0;
         for file in &files {
             let name = file.display().to_string();
-            let linted = lint(&read(file).map_err(|error| CommandExit::Usage.with(error))?);
-            findings += linted.findings.len();
-            if json { print_lines(&name, &linted)? } else { print(&name, &linted)? }
+            let report = lint(&read(file).map_err(|error| CommandExit::Usage.with(error))?);
+            findings += report.findings.len();
+            if json { print_lines(&name, &report)? } else { print(&name, &report)? }
         }
         match findings {
             0 => Ok(()),
@@ -64,21 +64,21 @@ fn read(file: &PathBuf) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("\"{}\" cannot be read", file.display()))
 }
 
-fn print_lines(file: &str, linted: &Linted) -> anyhow::Result<()> {
-    linted.findings.iter().try_for_each(|finding| print_json(&FindingJson { file, finding }))
+fn print_lines(file: &str, report: &LintReport) -> anyhow::Result<()> {
+    report.findings.iter().try_for_each(|finding| print_json(&LintFindingJson { file, finding }))
 }
 
-fn print(file: &str, linted: &Linted) -> anyhow::Result<()> {
-    for Finding { document, path, message } in &linted.findings {
+fn print(file: &str, report: &LintReport) -> anyhow::Result<()> {
+    for LintFinding { document, path, message } in &report.findings {
         let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
         print_line(&format!("{file}: document {document}: {path}{message}"))?;
     }
-    if linted.findings.is_empty() {
-        let skipped = match linted.skipped.len() {
+    if report.findings.is_empty() {
+        let skipped = match report.skipped.len() {
             0 => String::new(),
             count => format!(", {count} of other kinds skipped"),
         };
-        print_line(&format!("{file}: {} checked{skipped}", linted.checked))?;
+        print_line(&format!("{file}: {} checked{skipped}", report.checked))?;
     }
     Ok(())
 }

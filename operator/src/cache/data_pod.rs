@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
-use tidemark_crds::names::{self, Component};
+use tidemark_crds::names::{self, WalComponent};
 
 use super::name::NamespacedName;
 
@@ -18,7 +18,7 @@ pub(crate) struct DataPod {
     pub(crate) uid: Box<str>,
     /// UID of the WAL that it was made for.
     pub(crate) wal_uid: Box<str>,
-    pub(crate) component: Component,
+    pub(crate) component: WalComponent,
     /// Where it can be polled, once its container runs.
     pub(crate) address: Option<Box<str>>,
     pub(crate) terminating: bool,
@@ -45,8 +45,8 @@ impl DataPod {
         let metadata = &pod.metadata;
         let labels = metadata.labels.as_ref()?;
         let component = match labels.get(names::LABEL_COMPONENT)?.as_str() {
-            "indexer" => Component::Indexer,
-            "search" => Component::Search,
+            "indexer" => WalComponent::Indexer,
+            "search" => WalComponent::Search,
             _ => return None,
         };
         let status = pod.status.as_ref();

@@ -17,7 +17,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
-use tidemark_crds::names::{self, Component};
+use tidemark_crds::names::{self, WalComponent};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -37,7 +37,7 @@ static ADDRESSES: AtomicU32 = AtomicU32::new(0);
 /// 127.64.0.1, without its first byte.
 const FIRST_ADDRESS: u32 = 0x40_0001;
 
-type Parts = Arc<Mutex<HashMap<Component, Part>>>;
+type Parts = Arc<Mutex<HashMap<WalComponent, Part>>>;
 
 /// A kubelet that starts nothing: every pod of a namespace runs at once, on an address of its own, and says what is wanted.
 pub struct FakePods {
@@ -55,7 +55,7 @@ impl FakePods {
         // The port is free on one address of loopback, and each pod has one of its own.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port();
         let parts = Parts::default();
-        let defaults = [(Component::Indexer, say::writing(1, 10)), (Component::Search, say::serving())];
+        let defaults = [(WalComponent::Indexer, say::writing(1, 10)), (WalComponent::Search, say::serving())];
         for (component, says) in defaults {
             lock(&parts).insert(component, Part { says: Some(says), ready: true });
         }
@@ -70,17 +70,17 @@ impl FakePods {
     }
 
     /// From now on the pods of this role say this.
-    pub fn say(&self, component: Component, says: Value) {
+    pub fn say(&self, component: WalComponent, says: Value) {
         self.change(component, |part| part.says = Some(says));
     }
 
     /// From now on the pods of this role do not answer.
-    pub fn silence(&self, component: Component) {
+    pub fn silence(&self, component: WalComponent) {
         self.change(component, |part| part.says = None);
     }
 
     /// Whether the kubelet calls the pods of this role ready: those that are there, and those that come.
-    pub async fn ready(&self, component: Component, ready: bool) -> anyhow::Result<()> {
+    pub async fn ready(&self, component: WalComponent, ready: bool) -> anyhow::Result<()> {
         self.change(component, |part| part.ready = ready);
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         for pod in api.list(&kube::api::ListParams::default()).await? {
@@ -93,11 +93,11 @@ impl FakePods {
     }
 
     /// Readiness of the pods of this role that come later.
-    pub fn newcomers_ready(&self, component: Component, ready: bool) {
+    pub fn newcomers_ready(&self, component: WalComponent, ready: bool) {
         self.change(component, |part| part.ready = ready);
     }
 
-    fn change(&self, component: Component, change: impl FnOnce(&mut Part)) {
+    fn change(&self, component: WalComponent, change: impl FnOnce(&mut Part)) {
         lock(&self.parts).entry(component).and_modify(change);
     }
 }
@@ -175,7 +175,7 @@ async fn listen(port: u16) -> (Ipv4Addr, TcpListener) {
     }
 }
 
-async fn serve(listener: TcpListener, component: Component, parts: Parts) {
+async fn serve(listener: TcpListener, component: WalComponent, parts: Parts) {
     let mut answers = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let says = lock(&parts).get(&component).and_then(|part| part.says.clone());
@@ -208,11 +208,11 @@ async fn run(api: &Api<Pod>, pod: &Pod, ip: &str, ready: bool) -> anyhow::Result
     }
 }
 
-fn role(pod: &Pod) -> Option<Component> {
+fn role(pod: &Pod) -> Option<WalComponent> {
     let role = pod.labels().get(names::LABEL_COMPONENT)?;
-    Component::ALL.into_iter().find(|component| component.as_str() == role)
+    WalComponent::ALL.into_iter().find(|component| component.as_str() == role)
 }
 
-fn lock(parts: &Parts) -> std::sync::MutexGuard<'_, HashMap<Component, Part>> {
+fn lock(parts: &Parts) -> std::sync::MutexGuard<'_, HashMap<WalComponent, Part>> {
     parts.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,7 +12,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::Value;
-use tidemark_crds::{Wal, condition, names::Component, wal_crd_yaml};
+use tidemark_crds::{Wal, condition, names::WalComponent, wal_crd_yaml};
 use tokio::sync::OnceCell;
 
 use super::{FakePods, Operator, Options};
@@ -118,12 +118,12 @@ impl World {
     }
 
     /// The Deployment of a role of a WAL.
-    pub async fn deployment(&self, wal: &str, component: Component) -> anyhow::Result<Deployment> {
+    pub async fn deployment(&self, wal: &str, component: WalComponent) -> anyhow::Result<Deployment> {
         Ok(self.api::<Deployment>().get(&component.child_name(wal)).await?)
     }
 
     /// The image that the Deployment of a role asks for.
-    pub async fn image(&self, wal: &str, component: Component) -> anyhow::Result<String> {
+    pub async fn image(&self, wal: &str, component: WalComponent) -> anyhow::Result<String> {
         let deployment = self.deployment(wal, component).await?;
         let pod = deployment.spec.context("it has a spec")?.template.spec.context("it has a pod")?;
         pod.containers.into_iter().next().and_then(|container| container.image).context("it has an image")

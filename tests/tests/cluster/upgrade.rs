@@ -13,7 +13,7 @@ use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 use tidemark_crds::{
     ConditionType,
-    names::{self, Component},
+    names::{self, WalComponent},
 };
 use tidemark_tests::{
     Cluster,
@@ -94,12 +94,12 @@ impl Watch {
         let Ok(list) = self.deployments.list(&ListParams::default()).await else { return };
         self.lists += 1;
         let now = Instant::now();
-        let found = |wal: &str, component: Component| {
+        let found = |wal: &str, component: WalComponent| {
             let name = component.child_name(wal);
             list.iter().find(|deployment| deployment.name_any() == name).expect("it is there")
         };
         for (wal, progress) in &mut self.wals {
-            let (search, indexer) = (found(wal, Component::Search), found(wal, Component::Indexer));
+            let (search, indexer) = (found(wal, WalComponent::Search), found(wal, WalComponent::Indexer));
             if is_new(search) {
                 progress.search_started.get_or_insert(now);
                 if is_complete(search) {

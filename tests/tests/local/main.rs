@@ -26,6 +26,7 @@ mod append_faults;
 #[path = "../shared/conformance.rs"]
 mod conformance;
 mod dependencies;
+mod docs;
 mod hostile;
 mod names;
 mod opening;

@@ -16,7 +16,7 @@ use kube::{
     runtime::{conditions::is_crd_established, wait::await_condition},
 };
 use serde_json::{Value, json};
-use tidemark_crds::{Wal, WalSpec, lint, names::Component, wal_crd};
+use tidemark_crds::{Wal, WalSpec, lint, names::WalComponent, wal_crd};
 use tidemark_operator::{PlatformSettings, ValidatedWal, build, validate};
 use tidemark_tests::cluster::ApiServer;
 
@@ -242,11 +242,11 @@ async fn search_scales_and_columns_move() {
     });
     let status = json!({"status": {
         "conditions": [ready], "cursor": {"time": "2026-11-21T10:00:00Z"}, "lagSeconds": 7, "entries": 1204, "version": "0.1.0",
-        "search": {"replicas": 2, "selector": Component::Search.selector_text("orders")},
+        "search": {"replicas": 2, "selector": WalComponent::Search.selector_text("orders")},
     }});
     wals.patch_status("orders", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     let scale = wals.get_scale("orders").await.unwrap().status.unwrap();
-    assert_eq!((scale.replicas, scale.selector), (2, Some(Component::Search.selector_text("orders"))));
+    assert_eq!((scale.replicas, scale.selector), (2, Some(WalComponent::Search.selector_text("orders"))));
 
     let table = ground.server.kubectl(["get", "tidemark", "-n", "crd-scale", "-o", "wide"]).await.unwrap();
     let lines: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use serde_json::Value;
-use tidemark_crds::names::Component;
+use tidemark_crds::names::WalComponent;
 
 use super::client::{KubectlClient, PortForward};
 
@@ -91,7 +91,7 @@ impl WalObject {
     pub(super) async fn ready_search_pod(&self) -> anyhow::Result<Option<PortForward>> {
         let pods = self.pods().await?;
         let is_ready = |pod: &&Value| {
-            text(pod, "/metadata/labels/app.kubernetes.io~1component") == Component::Search.as_str()
+            text(pod, "/metadata/labels/app.kubernetes.io~1component") == WalComponent::Search.as_str()
                 && text(pod, "/metadata/deletionTimestamp").is_empty()
                 && readiness(pod).0
         };

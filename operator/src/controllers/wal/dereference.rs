@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use tidemark_crds::{
     DeletionPolicy, Wal, WalStatus,
-    names::{self, Component},
+    names::{self, WalComponent},
 };
 
 use super::observed_pod::ObservedPod;
@@ -66,7 +66,7 @@ pub(crate) fn dereference(wal: &Wal, context: &ReconcileContext) -> ObservedWal 
 
 impl ObservedWal {
     /// How far the Deployment of a role is, if it exists and belongs to this WAL.
-    pub(crate) fn rollout(&self, component: Component) -> Option<&RolloutStatus> {
+    pub(crate) fn rollout(&self, component: WalComponent) -> Option<&RolloutStatus> {
         let name = component.child_name(&self.key.name);
         let child = self.owned.child(ChildKind::Deployment, &name)?;
         child.rollout.as_ref().filter(|_| child.is_controlled_by(&self.uid))

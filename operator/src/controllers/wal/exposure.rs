@@ -6,7 +6,7 @@
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use serde_json::Value;
-use tidemark_crds::{ServiceType, names::Component};
+use tidemark_crds::{ServiceType, names::WalComponent};
 
 use super::{
     build::{TOKEN_FILE_VARIABLE, TOKEN_VOLUME},
@@ -41,9 +41,9 @@ pub(crate) struct LiveSearch {
 impl LiveSearch {
     /// Reads it from the children. A Deployment that is not this WAL's guards nothing.
     pub(crate) fn read(observed: &ObservedWal) -> Self {
-        let name = Component::Search.child_name(&observed.key.name);
+        let name = WalComponent::Search.child_name(&observed.key.name);
         let object = |kind| observed.owned.child(kind, &name).map(|child| child.object()).unwrap_or_default();
-        let rollout = observed.rollout(Component::Search);
+        let rollout = observed.rollout(WalComponent::Search);
         let deployment = rollout.map(|_| object(ChildKind::Deployment)).unwrap_or_default();
         let policy = object(ChildKind::NetworkPolicy);
         let from = policy.pointer("/spec/ingress/0/from").and_then(Value::as_array);
@@ -103,7 +103,7 @@ fn reach(service_type: ServiceType) -> u8 {
 /// The Secret whose token the pods of a search Deployment ask for: they must have the volume, its mount and the variable.
 fn token_secret(deployment: &Value) -> Option<&str> {
     let pod = deployment.pointer("/spec/template/spec")?;
-    let container = named(&pod["containers"], Component::Search.as_str())?;
+    let container = named(&pod["containers"], WalComponent::Search.as_str())?;
     named(&container["env"], TOKEN_FILE_VARIABLE)?;
     named(&container["volumeMounts"], TOKEN_VOLUME)?;
     named(&pod["volumes"], TOKEN_VOLUME)?.pointer("/secret/secretName")?.as_str()
@@ -120,7 +120,7 @@ pub(crate) fn with_token_of(built: &Value, mut live: Value) -> Option<Value> {
     let from = built.pointer("/spec/template/spec")?;
     let to = live.pointer_mut("/spec/template/spec")?;
     replace_named(&from["volumes"], &mut to["volumes"], TOKEN_VOLUME);
-    let role = Component::Search.as_str();
+    let role = WalComponent::Search.as_str();
     let from = named(&from["containers"], role)?;
     let to = to["containers"].as_array_mut()?.iter_mut().find(|container| container["name"] == role)?;
     replace_named(&from["volumeMounts"], &mut to["volumeMounts"], TOKEN_VOLUME);

@@ -11,7 +11,7 @@ use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta:
 use kube::Resource as _;
 use tidemark_crds::{
     ConditionType, DeletionPolicy, PodPhase, Wal, WalStatus, is_true,
-    names::{self, Component},
+    names::{self, WalComponent},
 };
 
 use super::{dereference::ObservedWal, observed_pod::ObservedPod};
@@ -61,7 +61,7 @@ pub(crate) async fn finalize(
         return Ok(DeletionStep::Done);
     }
     let terminating = wanted && namespace::is_terminating(client, &observed.key.namespace).await;
-    let never = refused && never_indexed(observed.rollout(Component::Indexer), &observed.pods, &observed.status);
+    let never = refused && never_indexed(observed.rollout(WalComponent::Indexer), &observed.pods, &observed.status);
     let timeout = context.shared.settings.purge_timeout;
     let record = match outcome(&observed.pods, never, terminating, deleted, now(), timeout) {
         _ if !wanted => None,
@@ -187,7 +187,7 @@ mod tests {
             name: "p".into(),
             uid: "u".into(),
             wal_uid: "w".into(),
-            component: Component::Indexer,
+            component: WalComponent::Indexer,
             address: None,
             terminating: false,
             trouble: None,

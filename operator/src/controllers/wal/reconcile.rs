@@ -10,7 +10,7 @@ use kube::{
 };
 use tidemark_crds::{
     ConditionType, Reason, Wal,
-    names::{self, Component},
+    names::{self, WalComponent},
 };
 
 use super::{
@@ -222,8 +222,8 @@ impl UpgradePlan {
             settings.upgrade_approved == release || observed.intent.approved_release.as_deref() == Some(release);
         let inputs = UpgradeInputs {
             release,
-            search: observed.rollout(Component::Search),
-            indexer: observed.rollout(Component::Indexer),
+            search: observed.rollout(WalComponent::Search),
+            indexer: observed.rollout(WalComponent::Indexer),
             permission: match approved {
                 _ if observed.intent.deleted.is_some() => UpgradePermission::Deleted,
                 false => UpgradePermission::Missing,
@@ -265,8 +265,8 @@ async fn report(
     let inputs = ConditionInputs {
         suspended: observed.intent.suspended,
         search_wanted: observed.intent.search_wanted,
-        indexer: observed.rollout(Component::Indexer),
-        search: observed.rollout(Component::Search),
+        indexer: observed.rollout(WalComponent::Indexer),
+        search: observed.rollout(WalComponent::Search),
         pods: &observed.pods,
         before: &observed.status.conditions,
         refused: result.refused.clone(),

@@ -1,7 +1,7 @@
 //! Writes what was built, where it differs from what exists, as far as the upgrade allows.
 
 use serde_json::Value;
-use tidemark_crds::names::Component;
+use tidemark_crds::names::WalComponent;
 
 use super::{
     build::{ANNOTATION_SPEC, DesiredChildren},
@@ -11,7 +11,7 @@ use super::{
     validate::ValidatedWal,
 };
 use crate::{
-    apply::{Applier, ApplyError},
+    apply::{ApplyError, ObjectApplier},
     cache::ChildKind,
     context::ReconcileContext,
     desired_object::DesiredObject,
@@ -25,14 +25,14 @@ pub(crate) async fn roll_out(
     desired: &DesiredChildren,
     step: UpgradeStep,
 ) -> Result<usize, ApplyError> {
-    let applier = Applier { client: &context.shared.client, cache: &context.cache, owner: observed.owner() };
+    let applier = ObjectApplier { client: &context.shared.client, cache: &context.cache, owner: observed.owner() };
     let DesiredChildren { plain, search, indexer } = desired;
     let mut writes = 0;
     for child in plain {
         writes += usize::from(applier.ensure(child).await?);
     }
     // Search first: it reads what both releases write.
-    let written = if step.rolls_search() || observed.rollout(Component::Search).is_none() {
+    let written = if step.rolls_search() || observed.rollout(WalComponent::Search).is_none() {
         applier.ensure(search).await?
     } else if let Some(search) = held_search_with_token(search, observed) {
         applier.ensure(&search).await?
@@ -40,7 +40,7 @@ pub(crate) async fn roll_out(
         scale(&applier, search).await?
     };
     writes += usize::from(written);
-    let written = if step.rolls_indexer() || observed.rollout(Component::Indexer).is_none() {
+    let written = if step.rolls_indexer() || observed.rollout(WalComponent::Indexer).is_none() {
         applier.ensure(indexer).await?
     } else {
         scale(&applier, indexer).await?
@@ -51,7 +51,7 @@ pub(crate) async fn roll_out(
 }
 
 /// Replicas follow the spec also where everything else of a Deployment is held back.
-async fn scale(applier: &Applier<'_>, deployment: &DesiredObject) -> Result<bool, ApplyError> {
+async fn scale(applier: &ObjectApplier<'_>, deployment: &DesiredObject) -> Result<bool, ApplyError> {
     let replicas = deployment.object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     applier.scale(&deployment.name, i32::try_from(replicas).unwrap_or(i32::MAX)).await
 }
@@ -64,7 +64,7 @@ fn held_search_with_token(built: &DesiredObject, observed: &ObservedWal) -> Opti
 
 /// Whether the spec asks for other pods than those that are held back.
 pub(crate) fn holds_back_spec(observed: &ObservedWal, wal: &ValidatedWal) -> bool {
-    Component::ALL.into_iter().any(|component| {
+    WalComponent::ALL.into_iter().any(|component| {
         let name = component.child_name(&observed.key.name);
         let Some(child) = observed.owned.child(ChildKind::Deployment, &name) else { return false };
         let object = child.object();

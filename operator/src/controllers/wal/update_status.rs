@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tidemark_crds::{
-    ConditionType, Cursor, IndexerRole, IndexerStatus, PodPhase, PodReport, SearchStatus, WalStatus,
-    names::{self, Component},
+    ConditionType, CursorStatus, IndexerRole, IndexerStatus, PodPhase, PodReport, SearchStatus, WalStatus,
+    names::{self, WalComponent},
     set_condition,
 };
 
@@ -40,7 +40,7 @@ pub(crate) fn next(
     }
     status.search = Some(SearchStatus {
         replicas: inputs.search.map_or(0, |rollout| rollout.replicas),
-        selector: Component::Search.selector_text(&observed.key.name),
+        selector: WalComponent::Search.selector_text(&observed.key.name),
         url: inputs.search_wanted.then(|| names::search_url(&observed.key.namespace, &observed.key.name)),
     });
     if let Some((seen, process)) = inputs.active_indexer() {
@@ -62,7 +62,7 @@ fn set_counters(status: &mut WalStatus, seen: &ObservedPod, process: &PodReport)
         return;
     }
     if let Some(time) = process.cursor {
-        status.cursor = Some(Cursor { token: None, time: Time(time) });
+        status.cursor = Some(CursorStatus { token: None, time: Time(time) });
     }
     status.horizon = process.horizon.map(Time).or(status.horizon.take());
     status.lag_seconds = counter(process.lag_seconds);
@@ -152,7 +152,7 @@ mod tests {
         );
         let mut clock = before.clone();
         (clock.horizon, clock.observed_time) = (Some(Time(at(99))), Some(Time(at(99))));
-        clock.cursor = Some(Cursor { token: None, time: Time(at(99)) });
+        clock.cursor = Some(CursorStatus { token: None, time: Time(at(99)) });
         let mut seen = before.clone();
         seen.observed_generation = Some(2);
         let left = WriteTiming::After(Duration::from_secs(40));

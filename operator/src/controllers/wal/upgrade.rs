@@ -9,7 +9,7 @@
 //! whose approval is withdrawn, stops where it is and releases its slot to the next.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use tidemark_crds::{ConditionType, Reason, condition, names::Component};
+use tidemark_crds::{ConditionType, Reason, condition, names::WalComponent};
 
 use super::build::PROGRESS_DEADLINE_SECS;
 use crate::{
@@ -161,10 +161,10 @@ impl UpgradeInputs<'_> {
                 ),
             ),
             UpgradeStep::AwaitSearch if self.search.is_some_and(|search| search.stalled) => {
-                self.stalled(key, Component::Search, "search answers from the old ones")
+                self.stalled(key, WalComponent::Search, "search answers from the old ones")
             }
             UpgradeStep::AwaitIndexer if self.indexer.is_some_and(|indexer| indexer.stalled) => {
-                self.stalled(key, Component::Indexer, "the old one indexes as long as it runs")
+                self.stalled(key, WalComponent::Indexer, "the old one indexes as long as it runs")
             }
             UpgradeStep::RollSearch | UpgradeStep::AwaitSearch => ConditionValue::yes(
                 Reason::Upgrading,
@@ -177,7 +177,7 @@ impl UpgradeInputs<'_> {
         }
     }
 
-    fn stalled(&self, key: &NamespacedName, component: Component, meanwhile: &str) -> ConditionValue {
+    fn stalled(&self, key: &NamespacedName, component: WalComponent, meanwhile: &str) -> ConditionValue {
         let (release, role) = (self.release, component.as_str());
         let (namespace, deployment) = (&key.namespace, component.child_name(&key.name));
         ConditionValue::yes(

@@ -178,7 +178,7 @@ impl<'a> TestWal<'a> {
 
     /// The URL of its search Service on this machine.
     pub async fn search_url(&self) -> anyhow::Result<String> {
-        let service = names::Component::Search.child_name(&self.name);
+        let service = names::WalComponent::Search.child_name(&self.name);
         self.cluster.service_url(&self.namespace, &service, names::SERVICE_PORT).await
     }
 

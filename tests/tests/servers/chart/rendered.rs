@@ -1,7 +1,7 @@
 //! What the chart renders, looked at without a cluster.
 
 use serde_json::Value;
-use tidemark_crds::{KINDS, ResourceKind};
+use tidemark_crds::{KINDS, Reason, ResourceKind};
 
 use super::helm::{Helm, chart, objects, of_kind, root, values_files};
 
@@ -197,7 +197,15 @@ fn alerts_use_metrics_that_exist() {
         // The label that a WAL's pods get from Prometheus begins like a metric.
         let names = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         used.extend(names.filter(|name| name.starts_with("tidemark_") && *name != "tidemark_dev_wal"));
+        for reasons in expression.split("reason=~\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(reasons.split('|').all(|reason| Reason::parse(reason).is_some()), "{expression}");
+        }
     }
+    let of = |alert: &str| rules.iter().find(|rule| rule["alert"] == alert).unwrap()["expr"].as_str().unwrap();
+    // An indexer without a pod has no metrics of its own, an operator without a leader none at all.
+    let down = of("TidemarkIndexerDown");
+    assert!(down.contains("== 0 or sum(tidemark_operator_wals{") && down.contains("reason=~"), "{down}");
+    assert!(of("TidemarkOperatorWithoutLeader").contains("or vector(0)"));
     let known: std::collections::BTreeSet<_> = METRICS.iter().map(|(name, ..)| *name).collect();
     assert_eq!(used, known);
     for (name, file, registered) in METRICS {

@@ -14,7 +14,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::json;
-use tidemark_crds::{ConditionType, names::Component};
+use tidemark_crds::{ConditionType, names::WalComponent};
 use tidemark_tests::controller::{World, eventually};
 
 async fn owned<K>(api: Api<K>, owner: &str) -> Vec<String>
@@ -144,11 +144,11 @@ async fn a_wal_that_is_made_again_waits_for_the_children_of_the_one_before() {
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
-    let before = world.deployment("orders", Component::Indexer).await.expect("it is there");
+    let before = world.deployment("orders", WalComponent::Indexer).await.expect("it is there");
     world.wals().delete("orders", &DeleteParams::default()).await.expect("it is deleted");
     world.is_gone("orders").await.expect("it has no finalizer");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
-    let after = world.deployment("orders", Component::Indexer).await.expect("it is there");
+    let after = world.deployment("orders", WalComponent::Indexer).await.expect("it is there");
     assert_ne!(before.uid(), after.uid(), "the children are the new WAL's own");
 }

@@ -2,7 +2,7 @@
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
-use tidemark_crds::{ConditionType, names::Component};
+use tidemark_crds::{ConditionType, names::WalComponent};
 use tidemark_tests::controller::{World, eventually, say};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -10,7 +10,7 @@ async fn a_problem_of_a_pod_is_one_condition_with_its_words_and_goes_with_its_ca
     let world = World::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     let words = "bucket \"wal\" does not exist; nothing is indexed; make it or correct \"spec.log.url\"";
-    world.pods.say(Component::Indexer, say::problem("BucketMissing", words));
+    world.pods.say(WalComponent::Indexer, say::problem("BucketMissing", words));
     world.make("orders", "").await.expect("it is created");
     world.make("bills", "suspend: true").await.expect("it is created");
     for kind in [ConditionType::StorageReady, ConditionType::Indexing, ConditionType::Ready] {
@@ -20,7 +20,7 @@ async fn a_problem_of_a_pod_is_one_condition_with_its_words_and_goes_with_its_ca
     world.is("bills", ConditionType::Ready, "True/Suspended").await.expect("others are unaffected");
     world.told("orders", "BucketMissing").await.expect("it is told");
 
-    world.pods.say(Component::Indexer, say::writing(1, 1));
+    world.pods.say(WalComponent::Indexer, say::writing(1, 1));
     world.is_ready("orders").await.expect("it recovers without a restart");
     let events = world.events("orders").await.expect("they are listed");
     assert_eq!(events.iter().filter(|reason| *reason == "BucketMissing").count(), 1, "{events:?}");
@@ -32,15 +32,15 @@ async fn an_indexer_that_does_not_answer_flips_nothing_but_indexing() {
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
-    world.pods.silence(Component::Indexer);
+    world.pods.silence(WalComponent::Indexer);
     let message = world.is("orders", ConditionType::Indexing, "Unknown/PodNotAnswering").await.expect("it is told");
     assert!(message.contains("has not answered the operator since"), "{message}");
     world.is("orders", ConditionType::SearchAvailable, "True/Available").await.expect("search is not flipped");
     world.is("orders", ConditionType::StorageReady, "True/Probed").await.expect("what was known stays known");
     world.is("orders", ConditionType::Ready, "Unknown/PodNotAnswering").await.expect("nobody can say");
 
-    world.pods.silence(Component::Search);
-    world.pods.say(Component::Indexer, say::writing(1, 10));
+    world.pods.silence(WalComponent::Search);
+    world.pods.say(WalComponent::Indexer, say::writing(1, 10));
     world.is_ready("orders").await.expect("the kubelet's word counts for search");
 }
 
@@ -50,7 +50,7 @@ async fn a_spec_that_is_refused_waits_for_a_change_and_the_pods_stay() {
     let operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
-    let before = world.deployment("orders", Component::Indexer).await.expect("it is there");
+    let before = world.deployment("orders", WalComponent::Indexer).await.expect("it is there");
     let template = json!({"spec": {"hostNetwork": true}});
     world.change("orders", json!({"spec": {"indexer": {"podTemplate": template}}})).await.expect("it is changed");
     let message = world.is("orders", ConditionType::Ready, "False/PodTemplateRefused").await.expect("it is refused");
@@ -63,7 +63,7 @@ async fn a_spec_that_is_refused_waits_for_a_change_and_the_pods_stay() {
         .await
         .expect("they are asked");
     assert!((operator.writes().await.expect("it counts") - writes).abs() < 0.5, "it waits without writing");
-    let after = world.deployment("orders", Component::Indexer).await.expect("it is there");
+    let after = world.deployment("orders", WalComponent::Indexer).await.expect("it is there");
     assert_eq!(before.metadata.generation, after.metadata.generation);
 
     world.change("orders", json!({"spec": {"indexer": {"podTemplate": null}}})).await.expect("it is changed");
@@ -81,10 +81,10 @@ async fn suspend_stops_the_indexer_and_nothing_else() {
     let replicas = async |component| {
         world.deployment("orders", component).await.expect("it is there").spec.and_then(|spec| spec.replicas)
     };
-    assert_eq!((replicas(Component::Indexer).await, replicas(Component::Search).await), (Some(0), Some(1)));
+    assert_eq!((replicas(WalComponent::Indexer).await, replicas(WalComponent::Search).await), (Some(0), Some(1)));
     world.change("orders", json!({"spec": {"suspend": false}})).await.expect("it is changed");
     world.is_ready("orders").await.expect("it goes on");
-    assert_eq!(replicas(Component::Indexer).await, Some(1));
+    assert_eq!(replicas(WalComponent::Indexer).await, Some(1));
     for reason in ["Suspended", "Resumed"] {
         world.told("orders", reason).await.expect("it is told");
     }

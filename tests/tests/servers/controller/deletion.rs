@@ -3,7 +3,7 @@
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use kube::{ResourceExt, api::DeleteParams};
 use serde_json::json;
-use tidemark_crds::names::{self, Component};
+use tidemark_crds::names::{self, WalComponent};
 use tidemark_tests::controller::{Operator, World, eventually, say};
 
 async fn finalizers(world: &World) -> Vec<String> {
@@ -54,9 +54,9 @@ async fn purge_is_asked_of_the_writer_and_waited_for() {
         Ok(map.data.and_then(|data| data.get(names::CONTROL_PURGE_KEY).cloned()))
     });
     assert_eq!(asked.await.ok(), uid);
-    world.pods.say(Component::Indexer, say::phase(say::writing(1, 10), "purging"));
+    world.pods.say(WalComponent::Indexer, say::phase(say::writing(1, 10), "purging"));
     world.is("orders", tidemark_crds::ConditionType::Indexing, "False/Purging").await.expect("it is told");
-    world.pods.say(Component::Indexer, say::phase(say::writing(1, 10), "purged"));
+    world.pods.say(WalComponent::Indexer, say::phase(say::writing(1, 10), "purged"));
     world.is_gone("orders").await.expect("nothing holds it any more");
     world.told("orders", "Purged").await.expect("it is told");
 }

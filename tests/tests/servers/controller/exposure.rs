@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::{core::v1::Service, networking::v1::NetworkPolicy};
 use serde_json::{Value, json};
-use tidemark_crds::{ConditionType, names::Component};
+use tidemark_crds::{ConditionType, names::WalComponent};
 use tidemark_tests::controller::{Operator, World, eventually};
 
 const EVERYBODY: &str = "0.0.0.0/0";
@@ -35,7 +35,7 @@ async fn exposure_becomes(world: &World, service_type: &str, everybody: bool) {
 /// Waits until the search Deployment mounts the token, and gives its image.
 async fn guarded(world: &World) -> String {
     eventually("the search Deployment asks for the token", async || {
-        let deployment = serde_json::to_value(world.deployment("orders", Component::Search).await?)?;
+        let deployment = serde_json::to_value(world.deployment("orders", WalComponent::Search).await?)?;
         let pod = &deployment["spec"]["template"]["spec"];
         let volume = pod["volumes"].as_array().into_iter().flatten().any(|v| v["secret"]["secretName"] == "token");
         let container = &pod["containers"][0];
@@ -49,8 +49,8 @@ async fn guarded(world: &World) -> String {
 }
 
 async fn all_search_pods_become_ready(world: &World) {
-    world.pods.newcomers_ready(Component::Search, true);
-    world.pods.ready(Component::Search, true).await.expect("they become ready");
+    world.pods.newcomers_ready(WalComponent::Search, true);
+    world.pods.ready(WalComponent::Search, true).await.expect("they become ready");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +60,7 @@ async fn search_is_opened_after_the_last_pod_without_the_token_and_closed_at_onc
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
 
-    world.pods.newcomers_ready(Component::Search, false);
+    world.pods.newcomers_ready(WalComponent::Search, false);
     world.change("orders", open()).await.expect("it is changed");
     guarded(&world).await;
     world.is("orders", ConditionType::SearchAvailable, "True/Available").await.expect("the old pods answer");
@@ -69,11 +69,11 @@ async fn search_is_opened_after_the_last_pod_without_the_token_and_closed_at_onc
     exposure_becomes(&world, "LoadBalancer", true).await;
 
     // A roll-out that has nothing to do with the token leaves open what is open.
-    world.pods.newcomers_ready(Component::Search, false);
+    world.pods.newcomers_ready(WalComponent::Search, false);
     let resources = json!({"spec": {"search": {"resources": {"requests": {"cpu": "1"}}}}});
     world.change("orders", resources).await.expect("it is changed");
     eventually("it rolls out", async || {
-        let status = world.deployment("orders", Component::Search).await?.status.unwrap_or_default();
+        let status = world.deployment("orders", WalComponent::Search).await?.status.unwrap_or_default();
         Ok((status.replicas != status.updated_replicas).then_some(()))
     })
     .await
@@ -84,7 +84,8 @@ async fn search_is_opened_after_the_last_pod_without_the_token_and_closed_at_onc
     let closed = json!({"spec": {"search": {"auth": null, "service": null, "allowFrom": null}}});
     world.change("orders", closed).await.expect("it is changed");
     exposure_becomes(&world, "ClusterIP", false).await;
-    let status = world.deployment("orders", Component::Search).await.expect("it is there").status.unwrap_or_default();
+    let status =
+        world.deployment("orders", WalComponent::Search).await.expect("it is there").status.unwrap_or_default();
     assert_ne!(status.replicas, status.updated_replicas, "the roll-out is not done");
 }
 
@@ -94,14 +95,14 @@ async fn a_token_is_in_force_before_search_is_opened_also_while_an_upgrade_is_he
     let operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
-    let old = world.image("orders", Component::Search).await.expect("it is there");
+    let old = world.image("orders", WalComponent::Search).await.expect("it is there");
     operator.kill();
     let mut options = world.options();
     options.image = "tidemark.dev/tidemark:two".to_owned();
     let _operator = Operator::start(&options).await.expect("it starts");
     world.is("orders", ConditionType::UpgradePending, "True/NewRelease").await.expect("it waits for approval");
 
-    world.pods.newcomers_ready(Component::Search, false);
+    world.pods.newcomers_ready(WalComponent::Search, false);
     world.change("orders", open()).await.expect("it is changed");
     assert_eq!(guarded(&world).await, old, "the token comes without the new release");
     assert_eq!(exposure(&world).await, ("ClusterIP".to_owned(), false), "pods without the token still answer");
@@ -109,14 +110,14 @@ async fn a_token_is_in_force_before_search_is_opened_also_while_an_upgrade_is_he
     assert!(!message.contains("latest change of the spec"), "nothing of the spec waits: {message}");
     all_search_pods_become_ready(&world).await;
     exposure_becomes(&world, "LoadBalancer", true).await;
-    assert_eq!(world.image("orders", Component::Search).await.expect("it is there"), old);
+    assert_eq!(world.image("orders", WalComponent::Search).await.expect("it is there"), old);
 
     // It can be taken back as well.
     let closed = json!({"spec": {"search": {"auth": null, "service": null, "allowFrom": null}}});
     world.change("orders", closed).await.expect("it is changed");
     exposure_becomes(&world, "ClusterIP", false).await;
     eventually("the Deployment asks for no token", async || {
-        let deployment = serde_json::to_string(&world.deployment("orders", Component::Search).await?.spec)?;
+        let deployment = serde_json::to_string(&world.deployment("orders", WalComponent::Search).await?.spec)?;
         Ok((!deployment.contains("TIDEMARK_AUTH_TOKEN_FILE")).then_some(()))
     })
     .await

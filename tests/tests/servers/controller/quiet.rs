@@ -1,7 +1,7 @@
 //! How little the operator writes.
 
 use serde_json::json;
-use tidemark_crds::{ConditionType, names::Component};
+use tidemark_crds::{ConditionType, names::WalComponent};
 use tidemark_tests::controller::{Operator, World, eventually, say};
 
 /// Waits until pods were asked this many times more.
@@ -38,7 +38,7 @@ async fn an_idle_wal_costs_no_write_and_neither_does_a_restart() {
     let (writes, reads) =
         (operator.writes().await.expect("it counts"), operator.requests("get").await.expect("it counts"));
     for minute in 1..=4 {
-        world.pods.say(Component::Indexer, say::later(say::writing(1, 10), minute));
+        world.pods.say(WalComponent::Indexer, say::later(say::writing(1, 10), minute));
         asked(&operator, 6.0).await;
     }
     let reads = operator.requests("get").await.expect("it counts") - reads;
@@ -130,12 +130,12 @@ async fn figures_that_move_are_written_at_most_once_a_minute() {
     world.is_ready("orders").await.expect("it becomes ready");
     let before = settled(&operator).await;
     for entries in 11..17 {
-        world.pods.say(Component::Indexer, say::writing(1, entries));
+        world.pods.say(WalComponent::Indexer, say::writing(1, entries));
         asked(&operator, 4.0).await;
     }
     let writes = operator.writes().await.expect("it counts") - before;
     println!("six new figures in a few seconds cost {writes} writes");
     assert!(writes <= 1.0, "{writes}");
-    world.pods.say(Component::Indexer, say::problem("Unreachable", "the store does not answer; so; do"));
+    world.pods.say(WalComponent::Indexer, say::problem("Unreachable", "the store does not answer; so; do"));
     world.is("orders", ConditionType::Ready, "False/Unreachable").await.expect("a condition does not wait");
 }

@@ -7,7 +7,7 @@ use kube::{
 use serde_json::json;
 use tidemark_crds::{
     ConditionType,
-    names::{self, Component},
+    names::{self, WalComponent},
 };
 use tidemark_tests::controller::{Operator, Options, World, eventually};
 
@@ -29,8 +29,8 @@ async fn pending(world: &World, name: &str) -> String {
 }
 
 async fn images(world: &World, name: &str) -> [String; 2] {
-    let search = world.image(name, Component::Search).await.expect("it is there");
-    [search, world.image(name, Component::Indexer).await.expect("it is there")]
+    let search = world.image(name, WalComponent::Search).await.expect("it is there");
+    [search, world.image(name, WalComponent::Indexer).await.expect("it is there")]
 }
 
 async fn images_are(world: &World, name: &str, wanted: [&str; 2]) {
@@ -47,21 +47,21 @@ async fn a_new_release_changes_no_pod_unasked_and_rolls_search_first() {
     let operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
-    let before = world.deployment("orders", Component::Search).await.expect("it is there");
+    let before = world.deployment("orders", WalComponent::Search).await.expect("it is there");
     operator.kill();
 
     let _operator = Operator::start(&newer(&world, &[])).await.expect("it starts");
     let revision = pending(&world, "orders").await;
     assert_eq!(images(&world, "orders").await, [OLD, OLD]);
     world.is_ready("orders").await.expect("it stays ready");
-    let after = world.deployment("orders", Component::Search).await.expect("it is there");
+    let after = world.deployment("orders", WalComponent::Search).await.expect("it is there");
     assert_eq!(before.metadata.generation, after.metadata.generation, "the Deployment is as it was");
 
     // Replicas are the user's, also while an upgrade waits; other changes of the pods wait with it.
     let search = json!({"replicas": 2, "resources": {"requests": {"cpu": "1"}}});
     world.change("orders", json!({"spec": {"search": search}})).await.expect("it is changed");
     eventually("search is scaled", async || {
-        let deployment = world.deployment("orders", Component::Search).await?;
+        let deployment = world.deployment("orders", WalComponent::Search).await?;
         Ok(deployment.spec.filter(|spec| spec.replicas == Some(2)))
     })
     .await
@@ -71,19 +71,19 @@ async fn a_new_release_changes_no_pod_unasked_and_rolls_search_first() {
     assert!(message.contains("latest change of the spec"), "{message}");
 
     // The new search pods are not ready: the indexer must wait.
-    world.pods.newcomers_ready(Component::Search, false);
+    world.pods.newcomers_ready(WalComponent::Search, false);
     let approval = json!({names::ANNOTATION_APPROVE_UPGRADE: revision});
     world.change("orders", json!({"metadata": {"annotations": approval}})).await.expect("it is approved");
     images_are(&world, "orders", [NEW, OLD]).await;
     world.is("orders", ConditionType::UpgradePending, "True/Upgrading").await.expect("it is told");
-    let deployment = world.deployment("orders", Component::Search).await.expect("it is there");
+    let deployment = world.deployment("orders", WalComponent::Search).await.expect("it is there");
     let container = &deployment.spec.expect("it has a spec").template.spec.expect("it has a pod").containers[0];
     let requests = container.resources.clone().and_then(|resources| resources.requests).unwrap_or_default();
     assert_eq!(requests.get("cpu").map(|cpu| cpu.0.as_str()), Some("1"), "the held change comes with the upgrade");
     world.is("orders", ConditionType::SearchAvailable, "True/Available").await.expect("the old pods serve");
     assert_eq!(images(&world, "orders").await, [NEW, OLD]);
 
-    world.pods.ready(Component::Search, true).await.expect("they become ready");
+    world.pods.ready(WalComponent::Search, true).await.expect("they become ready");
     images_are(&world, "orders", [NEW, NEW]).await;
     world.is("orders", ConditionType::UpgradePending, "False/UpToDate").await.expect("it is done");
     for reason in ["UpgradePending", "UpgradeStarted", "Upgraded"] {
@@ -107,7 +107,7 @@ async fn approved_wals_are_upgraded_one_at_a_time_also_by_an_operator_that_is_ki
     let revision = pending(&world, "a").await;
     unapproved.kill();
 
-    world.pods.newcomers_ready(Component::Search, false);
+    world.pods.newcomers_ready(WalComponent::Search, false);
     let approved = newer(&world, &[&format!("--upgrade-approved={revision}")]);
     let first = Operator::start(&approved).await.expect("it starts");
     let under_way = async || {
@@ -134,8 +134,8 @@ async fn approved_wals_are_upgraded_one_at_a_time_also_by_an_operator_that_is_ki
     }
     assert_eq!(under_way().await, [started]);
 
-    world.pods.newcomers_ready(Component::Search, true);
-    world.pods.ready(Component::Search, true).await.expect("they become ready");
+    world.pods.newcomers_ready(WalComponent::Search, true);
+    world.pods.ready(WalComponent::Search, true).await.expect("they become ready");
     let mut most = 0;
     eventually("all are done", async || {
         most = most.max(under_way().await.len());
@@ -168,7 +168,7 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
     let unapproved = Operator::start(&newer(&world, &[])).await.expect("it starts");
     let revision = pending(&world, "a").await;
     unapproved.kill();
-    world.pods.newcomers_ready(Component::Search, false);
+    world.pods.newcomers_ready(WalComponent::Search, false);
     let operator = Operator::start(&newer(&world, &[&format!("--upgrade-approved={revision}")])).await;
     let operator = operator.expect("it starts");
     let stuck = eventually("one is under way", async || {
@@ -210,8 +210,8 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
     assert_eq!(images(&world, stuck).await, [NEW, OLD]);
     assert!(stalled().await < 0.5);
 
-    world.pods.newcomers_ready(Component::Search, true);
-    world.pods.ready(Component::Search, true).await.expect("they become ready");
+    world.pods.newcomers_ready(WalComponent::Search, true);
+    world.pods.ready(WalComponent::Search, true).await.expect("they become ready");
     images_are(&world, other, [NEW, NEW]).await;
     world.change(stuck, json!({"spec": {"suspend": false}})).await.expect("it is changed");
     images_are(&world, stuck, [NEW, NEW]).await;

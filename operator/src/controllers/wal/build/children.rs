@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use serde_json::Value;
-use tidemark_crds::names::Component;
+use tidemark_crds::names::WalComponent;
 
 use super::{
     control_config_map, indexer_deployment, network_policies, platform::PlatformSettings, search_deployment,
@@ -96,8 +96,8 @@ impl WalChildren {
 /// The children of `wal`. `revision` is [`release_revision`] of the same `platform`, which does not change while it runs.
 pub fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &str) -> WalChildren {
     WalChildren {
-        indexer_service_account: service_accounts::build(wal, Component::Indexer),
-        search_service_account: service_accounts::build(wal, Component::Search),
+        indexer_service_account: service_accounts::build(wal, WalComponent::Indexer),
+        search_service_account: service_accounts::build(wal, WalComponent::Search),
         control_config_map: control_config_map::build(wal),
         indexer_network_policy: network_policies::indexer(wal, platform),
         search_network_policy: network_policies::search(wal, platform),

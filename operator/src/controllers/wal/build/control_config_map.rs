@@ -1,7 +1,7 @@
 //! The ConfigMap through which the operator sends requests to the indexer.
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use tidemark_crds::names::{self, Component};
+use tidemark_crds::names::{self, WalComponent};
 
 use super::metadata::metadata;
 use crate::controllers::wal::validate::ValidatedWal;
@@ -10,7 +10,7 @@ use crate::controllers::wal::validate::ValidatedWal;
 pub(super) fn build(wal: &ValidatedWal) -> ConfigMap {
     let purge = wal.purging.then(|| [(names::CONTROL_PURGE_KEY.to_owned(), wal.uid.clone())].into());
     ConfigMap {
-        metadata: metadata(wal, Component::Indexer, names::control_config_map(&wal.name)),
+        metadata: metadata(wal, WalComponent::Indexer, names::control_config_map(&wal.name)),
         data: purge,
         ..ConfigMap::default()
     }

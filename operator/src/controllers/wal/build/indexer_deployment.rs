@@ -1,7 +1,7 @@
 //! The Deployment of the indexer.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use tidemark_crds::names::Component;
+use tidemark_crds::names::WalComponent;
 
 use super::{deployment, environment, platform::PlatformSettings, pod_plan::PodPlan, volumes};
 use crate::controllers::wal::validate::ValidatedWal;
@@ -19,7 +19,7 @@ pub(super) fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &
 
 pub(super) fn plan(wal: &ValidatedWal) -> PodPlan<'_> {
     PodPlan {
-        component: Component::Indexer,
+        component: WalComponent::Indexer,
         role: &wal.indexer.role,
         command: "index",
         environment: environment::indexer(wal),

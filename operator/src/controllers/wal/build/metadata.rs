@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use tidemark_crds::names::{self, Component};
+use tidemark_crds::names::{self, WalComponent};
 
 use crate::controllers::wal::validate::ValidatedWal;
 
 /// Metadata of the child `name` that belongs to `component`.
-pub(super) fn metadata(wal: &ValidatedWal, component: Component, name: String) -> ObjectMeta {
+pub(super) fn metadata(wal: &ValidatedWal, component: WalComponent, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: Some(wal.namespace.clone()),
@@ -19,7 +19,7 @@ pub(super) fn metadata(wal: &ValidatedWal, component: Component, name: String) -
 }
 
 /// The labels of every child and pod.
-pub(super) fn labels(wal: &ValidatedWal, component: Component) -> BTreeMap<String, String> {
+pub(super) fn labels(wal: &ValidatedWal, component: WalComponent) -> BTreeMap<String, String> {
     let mut labels = selector_labels(wal, component);
     labels.extend([
         (names::LABEL_MANAGED_BY.to_owned(), names::MANAGED_BY.to_owned()),
@@ -30,12 +30,12 @@ pub(super) fn labels(wal: &ValidatedWal, component: Component) -> BTreeMap<Strin
 }
 
 /// The labels that select the pods of `component`. They never change: a Deployment's selector cannot.
-pub(super) fn selector_labels(wal: &ValidatedWal, component: Component) -> BTreeMap<String, String> {
+pub(super) fn selector_labels(wal: &ValidatedWal, component: WalComponent) -> BTreeMap<String, String> {
     component.selector(&wal.name).map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// [`selector_labels`] as a selector.
-pub(super) fn selector(wal: &ValidatedWal, component: Component) -> LabelSelector {
+pub(super) fn selector(wal: &ValidatedWal, component: WalComponent) -> LabelSelector {
     LabelSelector { match_labels: Some(selector_labels(wal, component)), match_expressions: None }
 }
 

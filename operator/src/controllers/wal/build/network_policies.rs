@@ -6,7 +6,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
-use tidemark_crds::names::{self, Component};
+use tidemark_crds::names::{self, WalComponent};
 
 use super::{
     metadata::{metadata, selector},
@@ -19,17 +19,17 @@ const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// The indexer admits the operator only. Policies add up: to scrape its metrics, add another one.
 pub(super) fn indexer(wal: &ValidatedWal, platform: &PlatformSettings) -> NetworkPolicy {
-    policy(wal, Component::Indexer, vec![operator(platform)])
+    policy(wal, WalComponent::Indexer, vec![operator(platform)])
 }
 
 /// Search admits the operator, the WAL's own namespace, and the peers of the spec.
 pub(super) fn search(wal: &ValidatedWal, platform: &PlatformSettings) -> NetworkPolicy {
     let own = NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
     let peers = [operator(platform), own].into_iter().chain(wal.search.allow_from.iter().cloned());
-    policy(wal, Component::Search, peers.collect())
+    policy(wal, WalComponent::Search, peers.collect())
 }
 
-fn policy(wal: &ValidatedWal, component: Component, from: Vec<NetworkPolicyPeer>) -> NetworkPolicy {
+fn policy(wal: &ValidatedWal, component: WalComponent, from: Vec<NetworkPolicyPeer>) -> NetworkPolicy {
     let port = NetworkPolicyPort {
         port: Some(IntOrString::Int(i32::from(names::CONTAINER_PORT))),
         protocol: Some("TCP".to_owned()),

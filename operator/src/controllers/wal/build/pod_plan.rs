@@ -1,13 +1,13 @@
 //! What makes the pods of one role differ from those of another.
 
 use k8s_openapi::api::core::v1::{EnvVar, Lifecycle, TopologySpreadConstraint, Volume, VolumeMount};
-use tidemark_crds::names::Component;
+use tidemark_crds::names::WalComponent;
 
 use crate::controllers::wal::validate::ValidatedRole;
 
 /// The pods of one role: everything that the common builder of pods has to know about it.
 pub(super) struct PodPlan<'a> {
-    pub(super) component: Component,
+    pub(super) component: WalComponent,
     /// What the user asks for.
     pub(super) role: &'a ValidatedRole,
     /// Command of the program.

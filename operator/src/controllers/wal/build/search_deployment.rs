@@ -4,7 +4,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Lifecycle, LifecycleHandler, SleepAction, TopologySpreadConstraint},
 };
-use tidemark_crds::names::Component;
+use tidemark_crds::names::WalComponent;
 
 use super::{deployment, environment, metadata::selector, platform::PlatformSettings, pod_plan::PodPlan, volumes};
 use crate::controllers::wal::validate::ValidatedWal;
@@ -24,7 +24,7 @@ pub(super) fn plan(wal: &ValidatedWal) -> PodPlan<'_> {
     let sleep =
         LifecycleHandler { sleep: Some(SleepAction { seconds: PRE_STOP_SLEEP_SECS }), ..LifecycleHandler::default() };
     PodPlan {
-        component: Component::Search,
+        component: WalComponent::Search,
         role: &wal.search.role,
         command: "serve",
         environment: environment::search(wal),
@@ -41,7 +41,7 @@ fn spread(wal: &ValidatedWal, key: &str) -> TopologySpreadConstraint {
         max_skew: 1,
         topology_key: key.to_owned(),
         when_unsatisfiable: "ScheduleAnyway".to_owned(),
-        label_selector: Some(selector(wal, Component::Search)),
+        label_selector: Some(selector(wal, WalComponent::Search)),
         ..TopologySpreadConstraint::default()
     }
 }

@@ -4,13 +4,13 @@ use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use tidemark_crds::names::{self, Component};
+use tidemark_crds::names::{self, WalComponent};
 
 use super::metadata::{metadata, non_empty, selector_labels};
 use crate::controllers::wal::validate::ValidatedWal;
 
 pub(super) fn build(wal: &ValidatedWal) -> Service {
-    let mut metadata = metadata(wal, Component::Search, Component::Search.child_name(&wal.name));
+    let mut metadata = metadata(wal, WalComponent::Search, WalComponent::Search.child_name(&wal.name));
     metadata.annotations = non_empty(wal.search.service.annotations.clone());
     let port = ServicePort {
         name: Some(names::PORT_NAME.to_owned()),
@@ -21,7 +21,7 @@ pub(super) fn build(wal: &ValidatedWal) -> Service {
     };
     let spec = ServiceSpec {
         type_: Some(wal.search.service.r#type.as_str().to_owned()),
-        selector: Some(selector_labels(wal, Component::Search)),
+        selector: Some(selector_labels(wal, WalComponent::Search)),
         ports: Some(vec![port]),
         ..ServiceSpec::default()
     };

@@ -1,6 +1,6 @@
 //! `Indexing`: an indexer publishes what is sealed.
 
-use tidemark_crds::{ConditionStatus, ConditionType, PodPhase, PodReport, Reason, names::Component};
+use tidemark_crds::{ConditionStatus, ConditionType, PodPhase, PodReport, Reason, names::WalComponent};
 
 use super::{
     inputs::{ConditionInputs, not_answering},
@@ -61,7 +61,7 @@ fn keeps_up(inputs: &ConditionInputs<'_>, process: &PodReport) -> bool {
 
 /// A standby alone does not index; whether a silent writer does is not known.
 fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport) -> ConditionValue {
-    if let Some(silent) = inputs.silent_pod(Component::Indexer) {
+    if let Some(silent) = inputs.silent_pod(WalComponent::Indexer) {
         return not_answering(silent);
     }
     let writer = process.writer.as_deref().unwrap_or("unknown");
@@ -77,12 +77,12 @@ fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport
 
 fn without_answer(inputs: &ConditionInputs<'_>) -> ConditionValue {
     if let Some(before) =
-        inputs.has_unpolled(Component::Indexer).then(|| inputs.before(ConditionType::Indexing)).flatten()
+        inputs.has_unpolled(WalComponent::Indexer).then(|| inputs.before(ConditionType::Indexing)).flatten()
     {
         return ConditionValue::repeated(before);
     }
-    let silent = inputs.silent_pod(Component::Indexer).map(not_answering);
-    inputs.pod_failure(Component::Indexer).or(silent).unwrap_or_else(starting)
+    let silent = inputs.silent_pod(WalComponent::Indexer).map(not_answering);
+    inputs.pod_failure(WalComponent::Indexer).or(silent).unwrap_or_else(starting)
 }
 
 fn starting() -> ConditionValue {

@@ -1,7 +1,7 @@
 //! What the conditions of a WAL are made from.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use tidemark_crds::{ConditionType, PodPhase, PodReport, Reason, condition, names::Component};
+use tidemark_crds::{ConditionType, PodPhase, PodReport, Reason, condition, names::WalComponent};
 
 use crate::{
     cache::{DataPod, PodTrouble, RolloutStatus},
@@ -28,17 +28,17 @@ pub(crate) struct ConditionInputs<'a> {
 impl ConditionInputs<'_> {
     /// The indexer pod whose counters count: the writer of the highest epoch, else the one with the most to report.
     pub(crate) fn active_indexer(&self) -> Option<(&ObservedPod, &PodReport)> {
-        let answering = self.pods_of(Component::Indexer).filter_map(|seen| Some((seen, seen.answer()?)));
+        let answering = self.pods_of(WalComponent::Indexer).filter_map(|seen| Some((seen, seen.answer()?)));
         let counting = answering.filter(|(seen, process)| !seen.pod.terminating || holds_index(process));
         counting.max_by_key(|(seen, process)| (rank(process), process.epoch, seen.pod.name.clone()))
     }
 
-    pub(super) fn pods_of(&self, component: Component) -> impl Iterator<Item = &ObservedPod> {
+    pub(super) fn pods_of(&self, component: WalComponent) -> impl Iterator<Item = &ObservedPod> {
         self.pods.iter().filter(move |seen| seen.pod.component == component)
     }
 
     /// A pod that has not answered for too long, though it runs.
-    pub(super) fn silent_pod(&self, component: Component) -> Option<&ObservedPod> {
+    pub(super) fn silent_pod(&self, component: WalComponent) -> Option<&ObservedPod> {
         self.pods_of(component).find(|seen| {
             // A pod that has never answered may still be on its way.
             let patience = if seen.observation.seen.is_some() { 0 } else { MAX_UNANSWERED_POLLS };
@@ -47,18 +47,18 @@ impl ConditionInputs<'_> {
     }
 
     /// Whether a pod runs that has not been polled yet, as after a restart of the operator: what was known before still counts.
-    pub(super) fn has_unpolled(&self, component: Component) -> bool {
+    pub(super) fn has_unpolled(&self, component: WalComponent) -> bool {
         self.pods_of(component)
             .any(|seen| !seen.pod.terminating && seen.pod.address.is_some() && seen.observation.is_unpolled())
     }
 
     /// What keeps pods from running.
-    pub(super) fn pod_failure(&self, component: Component) -> Option<ConditionValue> {
+    pub(super) fn pod_failure(&self, component: WalComponent) -> Option<ConditionValue> {
         let mut troubled = self.pods_of(component).filter(|seen| !seen.pod.terminating);
         troubled.find_map(|seen| Some(failure_value(seen.pod.trouble.as_ref()?, &seen.pod))).or_else(|| {
             let rollout = match component {
-                Component::Indexer => self.indexer,
-                Component::Search => self.search,
+                WalComponent::Indexer => self.indexer,
+                WalComponent::Search => self.search,
             };
             let failure = rollout?.failure.as_deref()?;
             Some(ConditionValue::no(

@@ -1,6 +1,6 @@
 //! `SearchAvailable`: search answers. The kubelet's readiness counts, not the operator's connection to the pods.
 
-use tidemark_crds::{ConditionType, PodProblem, Reason, names::Component};
+use tidemark_crds::{ConditionType, PodProblem, Reason, names::WalComponent};
 
 use super::inputs::{ConditionInputs, not_answering};
 use crate::condition_value::ConditionValue;
@@ -16,7 +16,7 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     // What pods reported before this operator polls them for the first time, as far as the kubelet does not know better.
     let before = inputs.before(ConditionType::SearchAvailable).filter(|before| {
         let off = [Reason::NoReplicas, Reason::Available].map(Reason::as_str).contains(&before.reason.as_str());
-        inputs.has_unpolled(Component::Search) && !off
+        inputs.has_unpolled(WalComponent::Search) && !off
     });
     if let Some(before) = before
         .filter(|before| !available(inputs) || Reason::parse(&before.reason).is_some_and(Reason::is_unusable_token))
@@ -35,12 +35,12 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
         };
     }
     let answering =
-        inputs.pods_of(Component::Search).filter(|seen| !seen.pod.terminating).filter_map(ObservedPod::answer);
+        inputs.pods_of(WalComponent::Search).filter(|seen| !seen.pod.terminating).filter_map(ObservedPod::answer);
     if let Some(problem) = answering.flat_map(|process| &process.problems).next() {
         return ConditionValue::no(problem.reason, problem.message.clone());
     }
-    let silent = inputs.silent_pod(Component::Search).map(not_answering);
-    inputs.pod_failure(Component::Search).or(silent).unwrap_or_else(|| {
+    let silent = inputs.silent_pod(WalComponent::Search).map(not_answering);
+    inputs.pod_failure(WalComponent::Search).or(silent).unwrap_or_else(|| {
         ConditionValue::no(
             Reason::Starting,
             "search starts; it answers when it has read the first manifest of the index",
@@ -56,7 +56,7 @@ fn available(inputs: &ConditionInputs<'_>) -> bool {
 /// Why every search pod that answers refuses every query, if so.
 fn locked<'a>(inputs: &'a ConditionInputs<'_>) -> Option<&'a PodProblem> {
     let answering: Vec<_> = inputs
-        .pods_of(Component::Search)
+        .pods_of(WalComponent::Search)
         .filter(|seen| !seen.pod.terminating)
         .filter_map(ObservedPod::answer)
         .collect();

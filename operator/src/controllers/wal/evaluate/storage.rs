@@ -1,6 +1,6 @@
 //! `StorageReady`: the buckets can be used, and this WAL owns the index.
 
-use tidemark_crds::{ConditionType, PodPhase, PodProblem, PodReport, Reason, names::Component};
+use tidemark_crds::{ConditionType, PodPhase, PodProblem, PodReport, Reason, names::WalComponent};
 
 use super::inputs::ConditionInputs;
 use crate::condition_value::ConditionValue;
@@ -28,7 +28,7 @@ fn of_indexer(inputs: &ConditionInputs<'_>, process: &PodReport) -> ConditionVal
 
 /// While no indexer answers, what was known stays known, unless search says otherwise.
 fn without_indexer(inputs: &ConditionInputs<'_>) -> ConditionValue {
-    let problem = inputs.pods_of(Component::Search).filter_map(ObservedPod::answer).find_map(problem);
+    let problem = inputs.pods_of(WalComponent::Search).filter_map(ObservedPod::answer).find_map(problem);
     match problem {
         Some(problem) => ConditionValue::no(problem.reason, problem.message.clone()),
         None => known_before(inputs).unwrap_or_else(not_yet),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use tidemark_crds::{ConditionType, PodPhase, PodProblem, PodReport, Reason, StoreRole, names::Component};
+use tidemark_crds::{ConditionType, PodPhase, PodProblem, PodReport, Reason, StoreRole, names::WalComponent};
 
 use super::{inputs::MAX_UNANSWERED_POLLS, *};
 use crate::{
@@ -18,7 +18,7 @@ fn rollout(available: i32) -> RolloutStatus {
     RolloutStatus { wanted: 1, replicas: 1, available, complete: available == 1, ..RolloutStatus::default() }
 }
 
-fn pod(component: Component, name: &str) -> DataPod {
+fn pod(component: WalComponent, name: &str) -> DataPod {
     DataPod {
         wal: NamespacedName::new("data", "orders"),
         name: name.into(),
@@ -31,7 +31,7 @@ fn pod(component: Component, name: &str) -> DataPod {
     }
 }
 
-fn says(component: Component, name: &str, process: PodReport) -> ObservedPod {
+fn says(component: WalComponent, name: &str, process: PodReport) -> ObservedPod {
     let observation = PodObservation {
         process: Some(Arc::new(process)),
         seen: Some(Timestamp::from_second(1_000_000_000).unwrap()),
@@ -41,7 +41,7 @@ fn says(component: Component, name: &str, process: PodReport) -> ObservedPod {
 }
 
 fn indexer(process: PodReport) -> ObservedPod {
-    says(Component::Indexer, "orders-indexer-a", process)
+    says(WalComponent::Indexer, "orders-indexer-a", process)
 }
 
 fn silent(mut seen: ObservedPod) -> ObservedPod {
@@ -49,7 +49,7 @@ fn silent(mut seen: ObservedPod) -> ObservedPod {
     seen
 }
 
-fn troubled(component: Component, trouble: PodTrouble) -> ObservedPod {
+fn troubled(component: WalComponent, trouble: PodTrouble) -> ObservedPod {
     let pod = DataPod { trouble: Some(trouble), address: None, ..pod(component, "p") };
     ObservedPod { pod: Arc::new(pod), observation: PodObservation::default() }
 }
@@ -198,7 +198,7 @@ fn conditions_follow_from_what_was_seen() {
                 pods: vec![
                     indexer(writer()),
                     says(
-                        Component::Search,
+                        WalComponent::Search,
                         "s",
                         PodReport { problems: problem("AuthTokenMissing"), ..PodReport::default() },
                     ),
@@ -239,7 +239,7 @@ fn conditions_follow_from_what_was_seen() {
         (
             "search is silent, but the kubelet calls it ready",
             ConditionCase {
-                pods: vec![indexer(writer()), silent(says(Component::Search, "s", PodReport::default()))],
+                pods: vec![indexer(writer()), silent(says(WalComponent::Search, "s", PodReport::default()))],
                 ..ConditionCase::default()
             },
             ["True/Ready", "True/Probed", "True/CaughtUp", "True/Available"],
@@ -258,7 +258,7 @@ fn conditions_follow_from_what_was_seen() {
                 pods: vec![
                     silent(indexer(writer())),
                     says(
-                        Component::Indexer,
+                        WalComponent::Indexer,
                         "b",
                         PodReport { phase: PodPhase::Standby, probed: true, ..PodReport::default() },
                     ),
@@ -270,7 +270,7 @@ fn conditions_follow_from_what_was_seen() {
         (
             "no node takes the indexer",
             ConditionCase {
-                pods: vec![troubled(Component::Indexer, PodTrouble::Unschedulable("0/1 nodes".into()))],
+                pods: vec![troubled(WalComponent::Indexer, PodTrouble::Unschedulable("0/1 nodes".into()))],
                 ..ConditionCase::default()
             },
             ["False/PodUnschedulable", "Unknown/Starting", "False/PodUnschedulable", "True/Available"],
@@ -278,7 +278,7 @@ fn conditions_follow_from_what_was_seen() {
         (
             "the image of search is wrong",
             ConditionCase {
-                pods: vec![indexer(writer()), troubled(Component::Search, PodTrouble::Image("nope".into()))],
+                pods: vec![indexer(writer()), troubled(WalComponent::Search, PodTrouble::Image("nope".into()))],
                 search: Some(rollout(0)),
                 ..ConditionCase::default()
             },
@@ -322,7 +322,7 @@ fn before_the_pods_were_asked_what_was_known_still_holds() {
         ObservedPod { observation: PodObservation::default(), ..seen }
     };
     let case = ConditionCase {
-        pods: vec![unasked(Component::Indexer), unasked(Component::Search)],
+        pods: vec![unasked(WalComponent::Indexer), unasked(WalComponent::Search)],
         before: vec![
             before(ConditionType::StorageReady, "True", Reason::Probed),
             before(ConditionType::Indexing, "True", Reason::CaughtUp),
@@ -347,8 +347,9 @@ fn ready_repeats_the_message_of_what_fails_first() {
 
 #[test]
 fn a_standbys_figures_do_not_count_beside_a_writers() {
-    let standby =
-        |name| says(Component::Indexer, name, PodReport { phase: PodPhase::Standby, epoch: 9, ..PodReport::default() });
+    let standby = |name| {
+        says(WalComponent::Indexer, name, PodReport { phase: PodPhase::Standby, epoch: 9, ..PodReport::default() })
+    };
     for pods in [vec![standby("a"), indexer(writer()), standby("z")], vec![indexer(writer()), standby("z")]] {
         let case = ConditionCase { pods, ..ConditionCase::default() };
         assert_eq!(case.conditions()[0], "True/Ready");
@@ -357,8 +358,8 @@ fn a_standbys_figures_do_not_count_beside_a_writers() {
 
 #[test]
 fn of_two_that_believe_they_write_the_higher_epoch_counts() {
-    let stale = says(Component::Indexer, "z", PodReport { epoch: 1, caught_up: false, ..writer() });
-    let fresh = says(Component::Indexer, "a", PodReport { epoch: 2, ..writer() });
+    let stale = says(WalComponent::Indexer, "z", PodReport { epoch: 1, caught_up: false, ..writer() });
+    let fresh = says(WalComponent::Indexer, "a", PodReport { epoch: 2, ..writer() });
     let case = ConditionCase { pods: vec![stale, fresh], ..ConditionCase::default() };
     assert_eq!(case.conditions()[2], "True/CaughtUp");
 }

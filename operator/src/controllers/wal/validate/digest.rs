@@ -1,17 +1,17 @@
 //! Digests of what the pods of a role are made of.
 
 use serde_json::Value;
-use tidemark_crds::{WalSpec, names::Component};
+use tidemark_crds::{WalSpec, names::WalComponent};
 
 use crate::compare;
 
 /// Digest of the part of the spec that the pods of a role are made of. It differs from that of an earlier spec if these pods
 /// have to be replaced.
-pub(super) fn spec_digest(spec: &WalSpec, component: Component) -> Result<String, serde_json::Error> {
+pub(super) fn spec_digest(spec: &WalSpec, component: WalComponent) -> Result<String, serde_json::Error> {
     let mut spec = serde_json::to_value(spec)?;
     let (other, own) = match component {
-        Component::Indexer => (["search"].as_slice(), "indexer"),
-        Component::Search => (["indexer", "compaction", "adoptOwner"].as_slice(), "search"),
+        WalComponent::Indexer => (["search"].as_slice(), "indexer"),
+        WalComponent::Search => (["indexer", "compaction", "adoptOwner"].as_slice(), "search"),
     };
     if let Some(fields) = spec.as_object_mut() {
         for field in ["suspend", "deletionPolicy"].iter().chain(other) {
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_digest_moves_with_what_the_pods_of_its_role_are_made_of() {
-        let digests = |spec: &WalSpec| Component::ALL.map(|component| spec_digest(spec, component).unwrap());
+        let digests = |spec: &WalSpec| WalComponent::ALL.map(|component| spec_digest(spec, component).unwrap());
         let [indexer, search] = digests(&spec(|_| ()));
         let cases: [(SpecChange, bool, bool); 7] = [
             (|spec| spec["suspend"] = json!(true), false, false),

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use k8s_openapi::{api::networking::v1::NetworkPolicyPeer, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::Resource as _;
 use tidemark_crds::{
-    AuthType, DeletionPolicy, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec, ServiceType, Span, Wal,
-    names::{self, Component},
+    AuthType, DeletionPolicy, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec, ServiceType, TimeSpan, Wal,
+    names::{self, WalComponent},
 };
 
 use super::{
@@ -93,7 +93,7 @@ fn log(log: &LogPlace, refusals: &mut RefusalList) -> Option<ValidatedLog> {
     })
 }
 
-fn span(path: &str, span: &Span, least: Duration, most: Duration, refusals: &mut RefusalList) -> Option<Duration> {
+fn span(path: &str, span: &TimeSpan, least: Duration, most: Duration, refusals: &mut RefusalList) -> Option<Duration> {
     let read = refusals.read(path, span.duration())?;
     if !(least..=most).contains(&read) {
         let (least, most) = (least.as_secs(), most.as_secs() / 3600);
@@ -102,7 +102,7 @@ fn span(path: &str, span: &Span, least: Duration, most: Duration, refusals: &mut
     Some(read)
 }
 
-fn role(wal: &Wal, spec: &RoleSpec, component: Component, refusals: &mut RefusalList) -> ValidatedRole {
+fn role(wal: &Wal, spec: &RoleSpec, component: WalComponent, refusals: &mut RefusalList) -> ValidatedRole {
     let path = format!("spec.{}.podTemplate", component.as_str());
     ValidatedRole {
         resources: spec.resources.clone().unwrap_or_default(),
@@ -113,7 +113,7 @@ fn role(wal: &Wal, spec: &RoleSpec, component: Component, refusals: &mut Refusal
 }
 
 fn indexer(wal: &Wal, refusals: &mut RefusalList) -> ValidatedIndexer {
-    let role = role(wal, &wal.spec.indexer.role, Component::Indexer, refusals);
+    let role = role(wal, &wal.spec.indexer.role, WalComponent::Indexer, refusals);
     let adopt_owner = Some(wal.spec.adopt_owner.clone()).filter(|owner| !owner.is_empty());
     ValidatedIndexer { role, compaction: wal.spec.compaction.enabled, adopt_owner, suspended: wal.spec.suspend }
 }
@@ -139,7 +139,7 @@ fn search(wal: &Wal, refusals: &mut RefusalList) -> ValidatedSearch {
             None
         }
     };
-    let role = role(wal, &spec.role, Component::Search, refusals);
+    let role = role(wal, &spec.role, WalComponent::Search, refusals);
     let allow_from = spec.allow_from.clone();
     check_peers(&allow_from, refusals);
     ValidatedSearch { role, replicas: spec.replicas, token_secret, service: spec.service.clone(), allow_from }

@@ -1,6 +1,6 @@
 //! Places and the access to them.
 
-use tidemark_crds::{Credentials, CredentialsType, Storage, WalSpec};
+use tidemark_crds::{CredentialsType, StorageCredentials, StorageSpec, WalSpec};
 
 use super::refusal::RefusalList;
 
@@ -94,8 +94,8 @@ pub(super) fn stores(spec: &WalSpec, refusals: &mut RefusalList) -> Option<WalSt
 
 fn store(
     place: StorePlace,
-    own: Option<&Storage>,
-    common: Option<&Storage>,
+    own: Option<&StorageSpec>,
+    common: Option<&StorageSpec>,
     refusals: &mut RefusalList,
 ) -> Option<StoreSettings> {
     let path = own.map_or_else(|| "spec.storage".to_owned(), |_| format!("spec.{}.storage", place.as_str()));
@@ -103,7 +103,7 @@ fn store(
         refusals.spec(format!("neither \"spec.storage\" nor \"spec.{}.storage\" is there; add one", place.as_str()));
         return None;
     };
-    let Storage { endpoint, region, allow_http, ca_ref, credentials } = storage;
+    let StorageSpec { endpoint, region, allow_http, ca_ref, credentials } = storage;
     if endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) && !allow_http {
         refusals.spec(format!("\"{path}.endpoint\" is plain http; use https, or set allowHTTP: true"));
     }
@@ -117,7 +117,7 @@ fn store(
     })
 }
 
-fn access(path: &str, credentials: &Credentials, refusals: &mut RefusalList) -> Option<StoreAccess> {
+fn access(path: &str, credentials: &StorageCredentials, refusals: &mut RefusalList) -> Option<StoreAccess> {
     match (credentials.r#type, &credentials.secret_ref) {
         (CredentialsType::WorkloadIdentity, _) => Some(StoreAccess::WorkloadIdentity),
         (CredentialsType::Secret, Some(secret)) => Some(StoreAccess::Secret(secret.name.clone())),

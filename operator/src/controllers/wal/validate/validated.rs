@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use tidemark_crds::{DeletionPolicy, PodTemplateSettings, ServiceSpec, names::Component};
+use tidemark_crds::{DeletionPolicy, PodTemplateSettings, ServiceSpec, names::WalComponent};
 
 use super::storage::WalStores;
 
@@ -99,10 +99,10 @@ pub struct ValidatedSearch {
 
 impl ValidatedWal {
     /// What both roles have.
-    pub fn role(&self, component: Component) -> &ValidatedRole {
+    pub fn role(&self, component: WalComponent) -> &ValidatedRole {
         match component {
-            Component::Indexer => &self.indexer.role,
-            Component::Search => &self.search.role,
+            WalComponent::Indexer => &self.indexer.role,
+            WalComponent::Search => &self.search.role,
         }
     }
 }
