@@ -12,7 +12,7 @@ use crate::{
     controllers::wal::build::PlatformSettings,
     events::EventPublisher,
     metrics::OperatorMetrics,
-    pod_poller::PodObservations,
+    pod_report_poller::PodObservations,
     status_cache::StatusCache,
     upgrade_slots::UpgradeSlots,
 };

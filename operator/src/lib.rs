@@ -23,12 +23,12 @@ mod metrics;
 mod namespace;
 mod object_owner;
 mod own_writes;
-mod pod_client;
-mod pod_poller;
+mod pod_report_client;
+mod pod_report_poller;
 mod run;
 mod server;
-mod status;
 mod status_cache;
+mod status_writer;
 pub mod telemetry;
 mod upgrade_slots;
 

@@ -10,10 +10,10 @@ use tidemark_ingest::IngestOptions;
 use tidemark_ingest::engine::IndexEngine as _;
 use tidemark_store::{Store, StoreSecond, UserMetadata};
 use tidemark_tests::{
-    Minio,
-    bench::{Bench, median, number, rate, shortest},
+    MinioServer,
+    bench::{IndexBench, median, number, rate, shortest},
     stores,
-    workload::Bundle,
+    workload::SampleBundle,
 };
 use tidemark_wal::{Log, LogReader, ParameterSchedule, ReaderLimits};
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 64;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let count = number("BENCH_ENTRIES", 20_000);
-    let minio = Minio::start().await?;
+    let minio = MinioServer::start().await?;
     for bucket in ["log", "meta", "index"] {
         minio.create_bucket(bucket).await?;
     }
@@ -38,9 +38,13 @@ async fn main() -> anyhow::Result<()> {
         gets.push(rate(count, raw_gets(&log).await?));
         tantivy.push(rate(count, raw_tantivy(&log, &open("index"), first, last).await?));
         let cache = tempfile::tempdir()?;
-        let bench =
-            Bench::new(&log, &open("index").below(&format!("round-{round}")), cache.path(), IngestOptions::default())
-                .await?;
+        let bench = IndexBench::new(
+            &log,
+            &open("index").below(&format!("round-{round}")),
+            cache.path(),
+            IngestOptions::default(),
+        )
+        .await?;
         let started = Instant::now();
         let status = bench.until(last).await?;
         backfill.push(rate(count, started.elapsed()));
@@ -70,7 +74,7 @@ async fn write(log: &Log, count: u64) -> anyhow::Result<(StoreSecond, StoreSecon
     let mut now = first;
     let mut written = 0;
     while written < count {
-        let chunk = (written..count.min(written + 500)).map(|n| Bundle { n, at: now });
+        let chunk = (written..count.min(written + 500)).map(|n| SampleBundle { n, at: now });
         let puts = chunk.map(|bundle| async move {
             log.descriptors().put(&bundle.path(), bundle.descriptor()).await?;
             let created = log.entries.create(&bundle.token().to_string(), bundle.entry(), &UserMetadata::new()).await;

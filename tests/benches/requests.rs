@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, time::Duration};
 use tidemark_ingest::IngestOptions;
 use tidemark_tests::{
     S3Server,
-    bench::{Bench, number},
-    faults::Operation,
+    bench::{IndexBench, number},
+    faults::StoreOperation,
     stores,
-    workload::Bundle,
+    workload::SampleBundle,
 };
 use tidemark_wal::Log;
 use tokio_util::sync::CancellationToken;
@@ -27,13 +27,13 @@ async fn main() -> anyhow::Result<()> {
     // A day and more ago: the audit window is over, as it is for a backfill.
     let ago = Duration::from_hours(30);
     let mut last = server.clock().second();
-    for bundle in Bundle::run(count, 200, server.clock().second(), ago) {
+    for bundle in SampleBundle::run(count, 200, server.clock().second(), ago) {
         server.insert_at("log", &bundle.token().to_string(), bundle.entry(), bundle.at);
         server.insert_at("meta", &bundle.path(), bundle.descriptor(), bundle.at);
         last = bundle.at;
     }
     let cache = tempfile::tempdir()?;
-    let bench = Bench::new(&log, &open("index"), cache.path(), IngestOptions::default()).await?;
+    let bench = IndexBench::new(&log, &open("index"), cache.path(), IngestOptions::default()).await?;
     let mut status = bench.status.clone();
     server.reset_counts();
     let stop = CancellationToken::new();
@@ -59,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print(counts: &BTreeMap<Operation, u64>, over: f64) {
+fn print(counts: &BTreeMap<StoreOperation, u64>, over: f64) {
     for (operation, count) in counts {
         println!("  {:<10} {:.1}", format!("{operation:?}"), *count as f64 / over);
     }

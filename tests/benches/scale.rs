@@ -34,7 +34,7 @@ use tidemark_tests::{
     S3Server,
     bench::{number, percentile, shortest},
     stores,
-    workload::Bundle,
+    workload::SampleBundle,
 };
 use tidemark_wal::Log;
 use tokio::time::Instant;
@@ -69,7 +69,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let now = server.clock().second();
     let mut last = now;
-    for bundle in Bundle::run(count, 500, now, Duration::from_hours(30)) {
+    for bundle in SampleBundle::run(count, 500, now, Duration::from_hours(30)) {
         server.insert_at("log", &bundle.token().to_string(), bundle.entry(), bundle.at);
         server.insert_at("meta", &bundle.path(), bundle.descriptor(), bundle.at);
         last = bundle.at;

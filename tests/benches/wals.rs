@@ -24,7 +24,7 @@ use serde_json::json;
 use tidemark_crds::{ConditionType, Wal, is_true, names, wal_crd_yaml};
 use tidemark_tests::{
     ApiServer,
-    controller::{Operator, Options, eventually, say, wal_yaml},
+    controller::{OperatorOptions, OperatorProcess, eventually, say, wal_yaml},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -66,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
     println!("{wanted} WALs made in {:.1} s", started.elapsed().as_secs_f64());
 
     let port = format!("--secure-port={}", server.config().cluster_url.port_u16().unwrap_or(443));
-    let options = Options {
+    let options = OperatorOptions {
         kubeconfig: server.kubeconfig().to_owned(),
         image: "i".to_owned(),
         identity: "bench".to_owned(),
@@ -76,7 +76,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let others = (processor_time(&port)?, processor_time("")?);
     let started = Instant::now();
-    let operator = Operator::start(&options).await?;
+    let operator = OperatorProcess::start(&options).await?;
     let patience = PATIENCE * u32::try_from(wanted.div_ceil(1000))?;
     tokio::time::timeout(patience, all_ready(&operator, wanted, started)).await??;
     let seconds = started.elapsed().as_secs_f64();
@@ -101,7 +101,7 @@ async fn main() -> anyhow::Result<()> {
 
     let started = Instant::now();
     drop(operator);
-    let operator = Operator::start(&options).await?;
+    let operator = OperatorProcess::start(&options).await?;
     eventually("it leads", async || {
         Ok((operator.metric("tidemark_operator_wals", &["\"Ready\""]).await? > 0.5).then_some(()))
     })
@@ -122,7 +122,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// What a span without any change costs.
-async fn quiet(operator: &Operator, asked: &AtomicUsize) -> anyhow::Result<()> {
+async fn quiet(operator: &OperatorProcess, asked: &AtomicUsize) -> anyhow::Result<()> {
     let before = (operator.writes().await?, operator.cost()?.1, asked.load(Ordering::Relaxed));
     tokio::time::sleep(QUIET).await;
     let (memory, processor) = operator.cost()?;
@@ -137,7 +137,7 @@ async fn quiet(operator: &Operator, asked: &AtomicUsize) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn all_ready(operator: &Operator, wanted: usize, started: Instant) -> anyhow::Result<()> {
+async fn all_ready(operator: &OperatorProcess, wanted: usize, started: Instant) -> anyhow::Result<()> {
     let mut told = 0.0;
     loop {
         // Lists of so many WALs would cost the API server as much as the operator does.

@@ -19,7 +19,7 @@ pub fn shortest() -> LogParameters {
 }
 
 /// An indexer that is ready to run.
-pub struct Bench {
+pub struct IndexBench {
     /// The indexer.
     pub ingest: LogIngester,
     /// Its engine.
@@ -28,7 +28,7 @@ pub struct Bench {
     pub status: watch::Receiver<IngestStatus>,
 }
 
-impl Bench {
+impl IndexBench {
     /// An indexer of `log` into `index` with its cache in `cache`.
     pub async fn new(log: &Log, index: &Store, cache: &Path, options: IngestOptions) -> anyhow::Result<Self> {
         let entropy = Entropy::from_os();

@@ -15,18 +15,18 @@ mod access;
 mod api_server;
 mod builder;
 mod cgroups;
+mod cluster_command;
 mod control_plane;
-mod cut;
 mod forward;
 pub mod images;
 mod logs;
 mod namespaces;
+mod network_cut;
 mod node;
 mod pki;
 pub mod product;
 mod reaper;
 mod store;
-mod words;
 
 use std::{
     collections::BTreeMap,
@@ -39,9 +39,9 @@ use kube::{Client, Config};
 
 pub use api_server::{ApiServer, ApiServerBuilder};
 pub use builder::ClusterBuilder;
-pub use cut::Cut;
+pub use cluster_command::ClusterCommand;
+pub use network_cut::NetworkCut;
 pub use store::StoreInside;
-pub use words::Words;
 
 use self::{
     forward::Forwarder,
@@ -61,8 +61,8 @@ pub struct Cluster {
     forwarder: Forwarder,
     ports: Mutex<BTreeMap<SocketAddr, u16>>,
     config: Config,
-    kubectl: Words,
-    helm: Words,
+    kubectl: ClusterCommand,
+    helm: ClusterCommand,
     logs: Logs,
 }
 

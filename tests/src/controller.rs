@@ -1,6 +1,6 @@
 //! The operator at work on a real API server, with data pods that are acted.
 //!
-//! [`Operator`] is the built program in a process of its own, to be stopped and killed. [`FakePods`] is a kubelet that starts
+//! [`OperatorProcess`] is the built program in a process of its own, to be stopped and killed. [`FakePods`] is a kubelet that starts
 //! nothing: each pod gets an address on loopback, where what a test wants is said.
 
 mod fake_pods;
@@ -9,6 +9,6 @@ mod world;
 
 pub use self::{
     fake_pods::{FakePods, say},
-    operator::{Operator, Options},
-    world::{World, eventually, wal_yaml},
+    operator::{OperatorOptions, OperatorProcess},
+    world::{ControllerWorld, eventually, wal_yaml},
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What a request wants, as the harness counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Operation {
+pub enum StoreOperation {
     /// PUT of an object.
     Put,
     /// GET of an object.
@@ -23,7 +23,7 @@ pub enum Operation {
     Other,
 }
 
-impl Operation {
+impl StoreOperation {
     /// Whether it changes objects.
     pub fn writes(self) -> bool {
         matches!(self, Self::Put | Self::Delete | Self::DeleteMany | Self::Multipart)
@@ -32,7 +32,7 @@ impl Operation {
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum InjectedFault {
     /// The connection breaks and nothing is applied.
     Drop,
     /// It is applied; then the connection breaks without an answer.
@@ -53,22 +53,22 @@ pub enum Fault {
 
 /// Which requests a fault hits, and how often.
 #[derive(Clone, Debug)]
-pub struct Rule {
-    fault: Fault,
-    operations: Option<Vec<Operation>>,
+pub struct FaultRule {
+    fault: InjectedFault,
+    operations: Option<Vec<StoreOperation>>,
     key: Option<String>,
     skip: u32,
     times: Option<u32>,
 }
 
-impl Rule {
+impl FaultRule {
     /// Every request, until the rule is lifted.
-    pub fn always(fault: Fault) -> Self {
+    pub fn always(fault: InjectedFault) -> Self {
         Self { fault, operations: None, key: None, skip: 0, times: None }
     }
 
     /// Only requests of this operation (may be said more than once).
-    pub fn on(mut self, operation: Operation) -> Self {
+    pub fn on(mut self, operation: StoreOperation) -> Self {
         self.operations.get_or_insert_default().push(operation);
         self
     }
@@ -91,7 +91,7 @@ impl Rule {
         self
     }
 
-    fn matches(&self, operation: Operation, path: &str) -> bool {
+    fn matches(&self, operation: StoreOperation, path: &str) -> bool {
         self.times != Some(0)
             && self.operations.as_ref().is_none_or(|wanted| wanted.contains(&operation))
             && self.key.as_ref().is_none_or(|part| path.contains(part))
@@ -105,13 +105,13 @@ pub struct RuleId(u64);
 /// The rules in force.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    rules: Vec<(RuleId, Rule)>,
+    rules: Vec<(RuleId, FaultRule)>,
     added: u64,
     seen: u64,
 }
 
 impl Faults {
-    pub(crate) fn add(&mut self, rule: Rule) -> RuleId {
+    pub(crate) fn add(&mut self, rule: FaultRule) -> RuleId {
         self.added += 1;
         let id = RuleId(self.added);
         self.rules.push((id, rule));
@@ -131,7 +131,7 @@ impl Faults {
     }
 
     /// The fault that this request acts out, if any.
-    pub(crate) fn strike(&mut self, operation: Operation, path: &str) -> Option<Fault> {
+    pub(crate) fn strike(&mut self, operation: StoreOperation, path: &str) -> Option<InjectedFault> {
         let (_, rule) = self.rules.iter_mut().find(|(_, rule)| rule.matches(operation, path))?;
         if rule.skip > 0 {
             rule.skip -= 1;
@@ -150,13 +150,13 @@ mod tests {
     #[test]
     fn a_rule_hits_what_it_names_and_as_often_as_it_says() {
         let mut faults = Faults::default();
-        faults.add(Rule::always(Fault::Drop).on(Operation::Put).key("b/x").after(1).times(2));
+        faults.add(FaultRule::always(InjectedFault::Drop).on(StoreOperation::Put).key("b/x").after(1).times(2));
         let mut hits = |operation, path| faults.strike(operation, path).is_some();
-        assert!(!hits(Operation::Get, "b/x"));
-        assert!(!hits(Operation::Put, "b/y"));
-        assert!(!hits(Operation::Put, "b/x"), "the first passes");
-        assert!(hits(Operation::Put, "b/x"));
-        assert!(hits(Operation::Put, "b/x"));
-        assert!(!hits(Operation::Put, "b/x"), "two hits are all");
+        assert!(!hits(StoreOperation::Get, "b/x"));
+        assert!(!hits(StoreOperation::Put, "b/y"));
+        assert!(!hits(StoreOperation::Put, "b/x"), "the first passes");
+        assert!(hits(StoreOperation::Put, "b/x"));
+        assert!(hits(StoreOperation::Put, "b/x"));
+        assert!(!hits(StoreOperation::Put, "b/x"), "two hits are all");
     }
 }

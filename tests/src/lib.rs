@@ -1,11 +1,11 @@
 //! What the tests stand on: object stores that run on this machine and the faults that can be put into them.
 //!
 //! - [`S3Server`]: an S3 server inside the test's process, with faults, request counts and a clock that a test moves;
-//! - [`Minio`]: a real S3 server, built from its Go module;
-//! - [`Faulty`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
+//! - [`MinioServer`]: a real S3 server, built from its Go module;
+//! - [`FaultyStore`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
 //! - [`TestStore`]: any of them behind one name, for a suite that runs on all;
-//! - [`Pipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
-//! - [`Program`]: the `tidemark` program in a process of its own, to be killed;
+//! - [`IndexPipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
+//! - [`TidemarkProcess`]: the `tidemark` program in a process of its own, to be killed;
 //! - [`faults`]: the faults that both of them act out;
 //! - [`cluster`]: a real Kubernetes: an API server alone, or all of it;
 //! - [`controller`]: the operator at work on it, with data pods that are acted.
@@ -17,7 +17,7 @@ pub mod bench;
 pub mod cluster;
 pub mod controller;
 pub mod faults;
-mod faulty;
+mod faulty_store;
 mod minio;
 mod pipeline;
 mod program;
@@ -28,10 +28,10 @@ mod watchdog;
 pub mod workload;
 
 pub use cluster::{ApiServer, Cluster};
-pub use faulty::Faulty;
-pub use minio::Minio;
-pub use pipeline::Pipeline;
-pub use program::Program;
+pub use faulty_store::FaultyStore;
+pub use minio::MinioServer;
+pub use pipeline::IndexPipeline;
+pub use program::TidemarkProcess;
 pub use s3::S3Server;
 pub use stores::TestStore;
 

@@ -26,14 +26,14 @@ const TRIES: u32 = 5;
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// A running `MinIO` with an access key and a data folder of its own. Dropping it stops it.
-pub struct Minio {
+pub struct MinioServer {
     server: Process,
     endpoint: String,
     access_key: String,
     secret_key: String,
 }
 
-impl Minio {
+impl MinioServer {
     /// Starts a server and waits until it answers. The first start on a machine builds `MinIO`, which takes minutes.
     pub async fn start() -> anyhow::Result<Self> {
         let program = tools::go("minio").await?.join("minio");
@@ -115,7 +115,7 @@ impl Minio {
     }
 }
 
-impl Drop for Minio {
+impl Drop for MinioServer {
     fn drop(&mut self) {
         self.server.stop();
         if !std::thread::panicking() {
@@ -137,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_answers_and_leaves_nothing_behind() {
-        let server = Minio::start().await.expect("minio starts");
+        let server = MinioServer::start().await.expect("minio starts");
         server.create_bucket("first").await.expect("a bucket is created");
         let endpoint = server.endpoint().to_owned();
         drop(server);

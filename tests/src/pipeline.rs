@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A log, its index, and the indexer between them.
 ///
 /// The log's entries lie in bucket `log`, the descriptors in `meta`, the index in `index`.
-pub struct Pipeline {
+pub struct IndexPipeline {
     /// The server that holds all three.
     pub server: S3Server,
     /// The chain of the index.
@@ -42,7 +42,7 @@ pub struct Pipeline {
     serving: Vec<DropGuard>,
 }
 
-impl Pipeline {
+impl IndexPipeline {
     /// An empty log with the shortest parameters (sealed 3 s after a token's second). Nothing runs yet.
     pub async fn new() -> Self {
         let server = S3Server::start().expect("the server starts");

@@ -25,14 +25,14 @@ static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// A running `tidemark`. Dropping it kills it; so does the end of the thread that started it.
-pub struct Program {
+pub struct TidemarkProcess {
     child: Child,
     url: String,
     log: PathBuf,
     output: Lines<BufReader<ChildStdout>>,
 }
 
-impl Program {
+impl TidemarkProcess {
     /// Starts a command that serves, and waits until it says where.
     pub async fn serving(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
         let mut program = Self::begun(arguments, environment).await?;
@@ -96,7 +96,7 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for TidemarkProcess {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             let _ = std::fs::remove_file(&self.log);
@@ -105,7 +105,7 @@ impl Drop for Program {
 }
 
 async fn command(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Command> {
-    let program = Program::path().await?;
+    let program = TidemarkProcess::path().await?;
     // Where there is setpriv, the program also ends with a test that is killed.
     let mut command = if Path::new("/usr/bin/setpriv").exists() {
         let mut command = Command::new("/usr/bin/setpriv");

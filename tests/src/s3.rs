@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, runtime::Runtime};
 
 pub use self::clock::StoreClock;
 use self::objects::Buckets;
-use crate::faults::{Faults, Operation, Rule, RuleId};
+use crate::faults::{FaultRule, Faults, RuleId, StoreOperation};
 
 /// The access key that the server knows.
 pub const ACCESS_KEY: &str = "tidemark-test";
@@ -29,7 +29,7 @@ pub const SECRET_KEY: &str = "tidemark-test-secret";
 struct Shared {
     buckets: Mutex<Buckets>,
     faults: Mutex<Faults>,
-    counts: Mutex<BTreeMap<Operation, u64>>,
+    counts: Mutex<BTreeMap<StoreOperation, u64>>,
     clock: StoreClock,
     /// The one access key and its secret.
     keys: Mutex<(String, String)>,
@@ -44,7 +44,7 @@ impl Shared {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<Operation, u64>> {
+    fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<StoreOperation, u64>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,7 +166,7 @@ impl S3Server {
     }
 
     /// Adds a fault. Rules are asked in the order in which they were added; the first that matches acts.
-    pub fn inject(&self, rule: Rule) -> RuleId {
+    pub fn inject(&self, rule: FaultRule) -> RuleId {
         self.shared.faults().add(rule)
     }
 
@@ -186,7 +186,7 @@ impl S3Server {
     }
 
     /// Requests by operation since the start or the last [`Self::reset_counts`], those that failed included.
-    pub fn counts(&self) -> BTreeMap<Operation, u64> {
+    pub fn counts(&self) -> BTreeMap<StoreOperation, u64> {
         self.shared.counts().clone()
     }
 
@@ -236,7 +236,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::faults::Fault;
+    use crate::faults::InjectedFault;
 
     fn client(server: &S3Server) -> AmazonS3 {
         AmazonS3Builder::new()
@@ -263,17 +263,17 @@ mod tests {
         let second = client.put_opts(&path, "2".into(), create()).await;
         assert!(matches!(second, Err(object_store::Error::AlreadyExists { .. })), "{second:?}");
         assert_eq!(client.get(&path).await.expect("it is there").bytes().await.expect("it reads"), "1");
-        assert_eq!(server.counts()[&Operation::Put], 2);
+        assert_eq!(server.counts()[&StoreOperation::Put], 2);
     }
 
     #[tokio::test]
     async fn an_answer_that_is_lost_leaves_the_object() {
         let server = server();
         let client = client(&server);
-        server.inject(Rule::always(Fault::FailAfter).on(Operation::Put).times(1));
+        server.inject(FaultRule::always(InjectedFault::FailAfter).on(StoreOperation::Put).times(1));
         assert!(client.put(&Path::from("a"), "1".into()).await.is_err());
         assert_eq!(server.body("bucket", "a").expect("it landed"), "1");
-        server.inject(Rule::always(Fault::Drop).on(Operation::Put).times(1));
+        server.inject(FaultRule::always(InjectedFault::Drop).on(StoreOperation::Put).times(1));
         assert!(client.put(&Path::from("b"), "1".into()).await.is_err());
         assert_eq!(server.body("bucket", "b"), None);
         assert_eq!(server.faults_seen(), 2);
@@ -289,7 +289,7 @@ mod tests {
         let listed = client(&server).list_with_offset(None, &Path::from("k1"));
         let keys: Vec<_> = listed.map_ok(|meta| meta.location.to_string()).try_collect().await.expect("it lists");
         assert_eq!(keys, (2..10).map(|number| format!("k{number}")).collect::<Vec<_>>());
-        assert_eq!(server.counts()[&Operation::List], 3);
+        assert_eq!(server.counts()[&StoreOperation::List], 3);
     }
 
     #[tokio::test]

@@ -10,29 +10,29 @@ use tempfile::TempDir;
 use tidemark_store::{Entropy, Store, StoreSecond, UserMetadata};
 use tokio::sync::OnceCell;
 
-use crate::{Faulty, Minio, S3Server};
+use crate::{FaultyStore, MinioServer, S3Server};
 
 /// The one MinIO of a test process: its tests have a bucket each.
-static MINIO: OnceCell<Minio> = OnceCell::const_new();
+static MINIO: OnceCell<MinioServer> = OnceCell::const_new();
 
 /// A store and what keeps it alive.
 pub struct TestStore {
     /// The store, empty at first.
     pub store: Store,
     /// What it runs on.
-    pub on: On,
+    pub on: StoreBackend,
 }
 
 /// What a [`TestStore`] runs on.
-pub enum On {
+pub enum StoreBackend {
     /// The process's memory, with faults.
-    Memory(Faulty),
+    Memory(FaultyStore),
     /// A temporary folder.
     Folder(TempDir),
     /// The S3 server in process, with the bucket `bucket`.
     S3(Box<S3Server>),
     /// The process's MinIO.
-    Minio {
+    MinioServer {
         /// Its environment variables.
         environment: BTreeMap<String, String>,
         /// The bucket of this store.
@@ -43,31 +43,34 @@ pub enum On {
 impl TestStore {
     /// A store in memory, under a decorator that can inject faults.
     pub fn memory() -> Self {
-        let faulty = Faulty::over(InMemory::new());
+        let faulty = FaultyStore::over(InMemory::new());
         let url = "memory:///".parse().expect("the URL parses");
-        Self { store: Store::over(Arc::new(faulty.clone()), url), on: On::Memory(faulty) }
+        Self { store: Store::over(Arc::new(faulty.clone()), url), on: StoreBackend::Memory(faulty) }
     }
 
     /// A store in a temporary folder.
     pub fn folder() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { store: Store::folder(folder.path()).expect("the folder opens"), on: On::Folder(folder) }
+        Self { store: Store::folder(folder.path()).expect("the folder opens"), on: StoreBackend::Folder(folder) }
     }
 
     /// A store on a server of its own in this process.
     pub fn s3() -> Self {
         let server = S3Server::with_bucket("bucket").expect("the server starts");
         let store = open("s3://bucket", &server.environment());
-        Self { store, on: On::S3(Box::new(server)) }
+        Self { store, on: StoreBackend::S3(Box::new(server)) }
     }
 
     /// A bucket of its own on this process's MinIO.
     pub async fn minio() -> Self {
-        let minio = MINIO.get_or_try_init(Minio::start).await.expect("minio starts");
+        let minio = MINIO.get_or_try_init(MinioServer::start).await.expect("minio starts");
         let bucket = format!("bucket-{}", Entropy::from_os().nonce());
         minio.create_bucket(&bucket).await.expect("the bucket is created");
         let environment = minio.environment();
-        Self { store: open(&format!("s3://{bucket}"), &environment), on: On::Minio { environment, bucket } }
+        Self {
+            store: open(&format!("s3://{bucket}"), &environment),
+            on: StoreBackend::MinioServer { environment, bucket },
+        }
     }
 
     /// The store's time, as a fresh object shows it.
@@ -81,17 +84,17 @@ impl TestStore {
     /// Puts an object under a key that the store contract cannot write, if the store itself takes it.
     pub async fn put_hostile(&self, key: &str) -> anyhow::Result<()> {
         match &self.on {
-            On::Memory(_) => anyhow::bail!("the memory store takes no such key"),
-            On::Folder(folder) => {
+            StoreBackend::Memory(_) => anyhow::bail!("the memory store takes no such key"),
+            StoreBackend::Folder(folder) => {
                 let file = file(folder, key)?;
                 std::fs::create_dir_all(file.parent().context("a file lies in a folder")?)?;
                 Ok(std::fs::write(file, "x")?)
             }
-            On::S3(server) => {
+            StoreBackend::S3(server) => {
                 server.insert("bucket", key, "x");
                 Ok(())
             }
-            On::Minio { environment, bucket } => {
+            StoreBackend::MinioServer { environment, bucket } => {
                 let dotted = key.split('/').any(|part| part == "." || part == "..");
                 anyhow::ensure!(!dotted, "URL clients resolve such a key on the way");
                 let bucket =
@@ -108,21 +111,21 @@ impl TestStore {
     /// The variables with which others open the same store; `None` where it needs none.
     pub fn environment(&self) -> Option<BTreeMap<String, String>> {
         match &self.on {
-            On::Memory(_) | On::Folder(_) => None,
-            On::S3(server) => Some(server.environment()),
-            On::Minio { environment, .. } => Some(environment.clone()),
+            StoreBackend::Memory(_) | StoreBackend::Folder(_) => None,
+            StoreBackend::S3(server) => Some(server.environment()),
+            StoreBackend::MinioServer { environment, .. } => Some(environment.clone()),
         }
     }
 
     /// Whether the store hands out signed URLs.
     pub fn signs(&self) -> bool {
-        matches!(self.on, On::S3(_) | On::Minio { .. })
+        matches!(self.on, StoreBackend::S3(_) | StoreBackend::MinioServer { .. })
     }
 
     /// The user metadata that the store gives back for `metadata`.
     pub fn kept(&self, metadata: &UserMetadata) -> UserMetadata {
         match self.on {
-            On::Folder(_) => UserMetadata::new(),
+            StoreBackend::Folder(_) => UserMetadata::new(),
             _ => metadata.clone(),
         }
     }

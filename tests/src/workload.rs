@@ -46,14 +46,14 @@ const OBJECTS: [&str; 14] = [
 
 /// Bundle number `n` of a log.
 #[derive(Clone, Copy, Debug)]
-pub struct Bundle {
+pub struct SampleBundle {
     /// Its number.
     pub n: u64,
     /// Its entry's second and store time, and its descriptor's store time.
     pub at: StoreSecond,
 }
 
-impl Bundle {
+impl SampleBundle {
     /// `count` bundles, `a_second` of them in each second, the last of them `ago` before `now`.
     pub fn run(count: u64, a_second: u64, now: StoreSecond, ago: Duration) -> impl Iterator<Item = Self> {
         let last = now.before(ago);

@@ -2,7 +2,7 @@
 
 use tidemark_store::{ChainError, InvariantViolation};
 
-use crate::{cursor::Cursor, names::Generation};
+use crate::{log_cursor::LogCursor, names::Generation};
 
 /// A failure of one of the catalog's chains. Only [`ChainError::Unknown`] leaves open whether something was written.
 pub type CatalogError = ChainError<TransactionRejected>;
@@ -67,9 +67,9 @@ pub enum TransactionRejected {
     )]
     NotContiguous {
         /// Where the publication starts.
-        from: Cursor,
+        from: LogCursor,
         /// Where the index ends.
-        cursor: Cursor,
+        cursor: LogCursor,
     },
     /// The publication's seqs do not continue those of the index.
     #[error(
@@ -88,7 +88,7 @@ pub enum TransactionRejected {
     )]
     BeyondHorizon {
         /// Where the publication ends.
-        to: Cursor,
+        to: LogCursor,
         /// The horizon.
         horizon: tidemark_store::StoreSecond,
     },
@@ -209,9 +209,9 @@ pub enum TransactionRejected {
     #[error("the log floor cannot go back from {floor} to {to}; it stays; name a later second")]
     FloorBack {
         /// The floor.
-        floor: Cursor,
+        floor: LogCursor,
         /// What was asked for.
-        to: Cursor,
+        to: LogCursor,
     },
     /// The index has not read what lies below the log floor, which may be gone from the log.
     #[error(
@@ -221,9 +221,9 @@ pub enum TransactionRejected {
     )]
     BelowFloor {
         /// Where the index stands.
-        cursor: Cursor,
+        cursor: LogCursor,
         /// The log floor.
-        floor: Cursor,
+        floor: LogCursor,
     },
     /// Nothing of that name is registered.
     #[error("no {what} is named \"{name}\"; nothing was changed; correct the name, or register it first")]

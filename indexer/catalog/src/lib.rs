@@ -1,10 +1,10 @@
 #![doc = include_str!("../README.md")]
 
-mod cursor;
 mod digest;
 mod error;
 mod identity;
 mod index;
+mod log_cursor;
 mod manifest;
 mod mutants;
 mod names;
@@ -13,11 +13,11 @@ mod root;
 mod root_chain;
 mod writer;
 
-pub use cursor::Cursor;
 pub use digest::SetDigest;
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};
 pub use identity::{IndexOwner, LogClaim, LogId, WriterIdentity};
 pub use index::IndexChain;
+pub use log_cursor::LogCursor;
 pub use manifest::{
     CompactionResult, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, MAX_TOMBSTONES, Manifest, ManifestPin,
     ObjectTombstone, PublishRequest, RecordCounts, SegmentMeta, SidecarMeta,

@@ -8,9 +8,9 @@ use tidemark_store::{ChainState, InvariantViolation, StoreSecond, urls_overlap};
 use tidemark_wal::{LogParameters, ParameterSchedule};
 
 use crate::{
-    cursor::Cursor,
     error::TransactionRejected,
     identity::{IndexOwner, LogClaim, LogId},
+    log_cursor::LogCursor,
     mutants,
     names::Generation,
 };
@@ -124,7 +124,7 @@ pub struct RootState {
     pub cleaner: Option<LogCleaner>,
     /// The log floor: what lies below it may have been deleted and is in an archive.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub floor: Option<Cursor>,
+    pub floor: Option<LogCursor>,
     /// The consumers by name.
     pub consumers: BTreeMap<String, FeedConsumer>,
 }
@@ -338,7 +338,7 @@ impl RootState {
     }
 
     /// Raises the log floor; `None` if it is there already.
-    pub fn raise_floor(&self, to: Cursor) -> Result<Option<Self>, TransactionRejected> {
+    pub fn raise_floor(&self, to: LogCursor) -> Result<Option<Self>, TransactionRejected> {
         match self.floor {
             Some(floor) if floor == to => Ok(None),
             Some(floor) if floor > to => Err(TransactionRejected::FloorBack { floor, to }),
@@ -566,7 +566,7 @@ mod tests {
         let root = recorded(&empty, empty.set_cleaner(&cleaner("a")).unwrap(), 1);
         assert_eq!(root.set_cleaner(&cleaner("a")), Ok(None));
         assert!(matches!(root.set_cleaner(&cleaner("b")), Err(TransactionRejected::SecondCleaner { .. })));
-        let at = |unix| Cursor(StoreSecond::from_unix(unix));
+        let at = |unix| LogCursor(StoreSecond::from_unix(unix));
         let root = recorded(&root, root.raise_floor(at(9)).unwrap(), 2);
         assert!(matches!(root.raise_floor(at(8)), Err(TransactionRejected::FloorBack { .. })));
         assert!(RootState { floor: None, ..root.clone() }.check_transition(&root).is_err());

@@ -5,9 +5,9 @@
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    CatalogError, Cursor, FeedConsumer, Generation, IndexOwner, IndexRegistration, IndexTotals, LeaseHolder, LogClaim,
-    LogCleaner, LogId, Manifest, ManifestPin, ObjectTombstone, ParameterSet, ProbeRecord, RecordCounts, RootState,
-    SegmentMeta, SetDigest, SidecarMeta, WriterIdentity,
+    CatalogError, FeedConsumer, Generation, IndexOwner, IndexRegistration, IndexTotals, LeaseHolder, LogClaim,
+    LogCleaner, LogCursor, LogId, Manifest, ManifestPin, ObjectTombstone, ParameterSet, ProbeRecord, RecordCounts,
+    RootState, SegmentMeta, SetDigest, SidecarMeta, WriterIdentity,
 };
 use tidemark_store::{Chain, ChainRecord, ChainState as _, Entropy, Store, StoreSecond};
 use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
@@ -62,7 +62,7 @@ fn manifest() -> Manifest {
         owner: "snapshot".to_owned(),
         made: Some(second(1_600_000_100)),
         horizon: second(1_600_000_050),
-        cursor: Cursor(second(1_600_000_040)),
+        cursor: LogCursor(second(1_600_000_040)),
         next_seq: 9,
         segments: vec![segment(1, 1)],
         sidecars: Vec::new(),
@@ -77,7 +77,7 @@ fn manifest() -> Manifest {
         }),
         hasty_takeovers: 1,
         horizon: second(1_600_000_500),
-        cursor: Cursor(second(1_600_000_400)),
+        cursor: LogCursor(second(1_600_000_400)),
         next_seq: 17,
         totals: IndexTotals::of(&segments, &sidecars),
         segments,
@@ -115,7 +115,7 @@ fn root() -> RootState {
         indexes: [("main".to_owned(), index)].into(),
         purged: std::collections::BTreeMap::new(),
         cleaner: Some(LogCleaner { index: "main".to_owned(), owner }),
-        floor: Some(Cursor(second(1_500_000_000))),
+        floor: Some(LogCursor(second(1_500_000_000))),
         consumers: [(
             "sink".to_owned(),
             FeedConsumer { index: "main".to_owned(), owner: IndexOwner::Named { name: "laptop".to_owned() } },
@@ -243,7 +243,7 @@ async fn an_unsound_state_is_corrupt() {
     let mut state = Manifest::new(Generation::first());
     let sound = serde_json::to_vec(&state).unwrap();
     assert_eq!(read_record(&sound).await.unwrap().unwrap().state, state);
-    state.cursor = Cursor(second(5));
+    state.cursor = LogCursor(second(5));
     let error = read_record(&serde_json::to_vec(&state).unwrap()).await.unwrap_err();
     assert!(matches!(error, CatalogError::Corrupt { .. }), "{error}");
     assert!(error.to_string().contains("cursor"), "{error}");

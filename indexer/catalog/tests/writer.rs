@@ -11,7 +11,7 @@ use std::{
 
 use support::{Act, Call, Stage, process::publish};
 use tidemark_catalog::{
-    CatalogError, Cursor, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, Manifest, PublishError,
+    CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, Manifest, PublishError,
     StandbyReason, WriterIdentity, WriterLease, heartbeat,
 };
 use tidemark_store::{ChainRecord, Clock, Entropy, StoreSecond};
@@ -68,7 +68,7 @@ async fn the_first_writer_starts_at_once_and_a_released_index_is_taken_at_once()
     writer.release().await.unwrap();
     assert_eq!(a.latest().await.state.holder, None);
     let writer = Process::new("b", &stage).acquire().await;
-    assert_eq!((writer.epoch(), writer.manifest().state.cursor), (2, Cursor(StoreSecond::from_unix(2))));
+    assert_eq!((writer.epoch(), writer.manifest().state.cursor), (2, LogCursor(StoreSecond::from_unix(2))));
     assert!(writer.manifest().state.holder.as_ref().unwrap().since.is_some());
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
@@ -160,7 +160,7 @@ async fn a_writer_that_slept_in_the_middle_of_a_publication_is_fenced() {
     publish(&mut new).await.unwrap();
     wake.notify_one();
     assert!(matches!(asleep.await.unwrap(), Err(PublishError::Fenced { epoch: 1, by: 2 })));
-    assert_eq!(new.check().await.unwrap().state.cursor, Cursor(StoreSecond::from_unix(2)));
+    assert_eq!(new.check().await.unwrap().state.cursor, LogCursor(StoreSecond::from_unix(2)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,7 +186,7 @@ async fn an_unknown_publication_ends_the_role_for_good() {
     assert!(matches!(writer.check().await, Err(PublishError::Unknown { .. })));
     // The successor sees that it was published.
     let successor = Process::new("a", &stage).acquire().await;
-    assert_eq!(successor.manifest().state.cursor, Cursor(StoreSecond::from_unix(1)));
+    assert_eq!(successor.manifest().state.cursor, LogCursor(StoreSecond::from_unix(1)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +198,7 @@ async fn others_records_do_not_disturb_the_writer() {
     other.chain.pin("daily", "snapshots").await.unwrap();
     publish(&mut writer).await.unwrap();
     let copy = other.chain.pin_again("daily", "restore", "me").await.unwrap();
-    assert_eq!(copy.state.pins["restore"].cursor, Cursor(StoreSecond::from_unix(0)));
+    assert_eq!(copy.state.pins["restore"].cursor, LogCursor(StoreSecond::from_unix(0)));
     publish(&mut writer).await.unwrap();
     assert!(matches!(other.chain.unpin("daily", "me").await, Err(CatalogError::Rejected(_))));
     other.chain.unpin("daily", "snapshots").await.unwrap();
@@ -299,10 +299,10 @@ async fn a_writer_that_ends_between_any_two_calls_is_succeeded() {
             };
             let finished = timeout(Duration::from_mins(10), life).await.is_ok();
             let mut writer = Process::new("b", &stage).acquire().await;
-            while writer.manifest().state.cursor < Cursor(StoreSecond::from_unix(2)) {
+            while writer.manifest().state.cursor < LogCursor(StoreSecond::from_unix(2)) {
                 publish(&mut writer).await.unwrap();
             }
-            assert_eq!(writer.manifest().state.cursor, Cursor(StoreSecond::from_unix(2)), "{act:?} at call {call}");
+            assert_eq!(writer.manifest().state.cursor, LogCursor(StoreSecond::from_unix(2)), "{act:?} at call {call}");
             if finished {
                 assert!(call > 15, "only {call} calls");
                 break;

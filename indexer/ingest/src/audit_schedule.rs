@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use tidemark_catalog::Cursor;
+use tidemark_catalog::LogCursor;
 use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
@@ -65,7 +65,7 @@ struct AuditLevel {
 
 impl AuditSchedule {
     /// The schedule of a process that took over an index with this horizon and cursor.
-    pub(crate) fn after_takeover(horizon: StoreSecond, cursor: Cursor) -> Self {
+    pub(crate) fn after_takeover(horizon: StoreSecond, cursor: LogCursor) -> Self {
         Self {
             taken_over_at: (cursor.second(), horizon),
             first_horizon: None,
@@ -76,7 +76,7 @@ impl AuditSchedule {
     }
 
     /// The seconds that are due, each with its level.
-    pub(crate) fn due(&mut self, horizon: StoreSecond, cursor: Cursor, window: Duration) -> Vec<DueAudit> {
+    pub(crate) fn due(&mut self, horizon: StoreSecond, cursor: LogCursor, window: Duration) -> Vec<DueAudit> {
         self.set_window(horizon, window);
         let levels = self.levels.iter_mut().enumerate();
         let mut due: Vec<_> = levels.filter_map(|(number, level)| level.due(number, horizon, cursor)).collect();
@@ -133,7 +133,7 @@ impl AuditLevel {
         }
     }
 
-    fn due(&mut self, level: usize, horizon: StoreSecond, cursor: Cursor) -> Option<DueAudit> {
+    fn due(&mut self, level: usize, horizon: StoreSecond, cursor: LogCursor) -> Option<DueAudit> {
         let (from, to) = self.sealed_late;
         let mut end = horizon.before(self.age).min(cursor.second());
         if from < to {
@@ -169,13 +169,13 @@ mod tests {
 
     #[test]
     fn a_first_backfill_is_not_listed_a_second_time() {
-        let mut schedule = AuditSchedule::after_takeover(StoreSecond::default(), Cursor::default());
+        let mut schedule = AuditSchedule::after_takeover(StoreSecond::default(), LogCursor::default());
         let now = 1_800_000_000;
         for at in [0, 1_500_000_000, now] {
-            let due = schedule.due(second(now), Cursor(second(at)), WINDOW);
+            let due = schedule.due(second(now), LogCursor(second(at)), WINDOW);
             assert!(due.is_empty(), "{due:?}");
         }
-        let due = schedule.due(second(now + 120), Cursor(second(now + 120)), WINDOW);
+        let due = schedule.due(second(now + 120), LogCursor(second(now + 120)), WINDOW);
         let seconds = second(now - 60)..second(now + 60);
         assert_eq!(due, [DueAudit { level: 0, seconds, written_before: second(now + 60) }]);
     }
@@ -183,9 +183,9 @@ mod tests {
     #[test]
     fn a_takeover_audits_what_no_process_audited() {
         let taken = second(1_700_000_000);
-        let mut schedule = AuditSchedule::after_takeover(taken, Cursor(taken));
+        let mut schedule = AuditSchedule::after_takeover(taken, LogCursor(taken));
         let now = second(1_800_000_000);
-        let due = schedule.due(now, Cursor(taken), WINDOW);
+        let due = schedule.due(now, LogCursor(taken), WINDOW);
         assert_eq!(due.len(), 4);
         for DueAudit { level, seconds, .. } in due {
             assert!(seconds.end == taken && seconds.start < taken.before(schedule.levels[level].age), "{seconds:?}");
@@ -195,15 +195,15 @@ mod tests {
     #[test]
     fn a_takeover_audits_what_was_sealed_before_it_and_written_in_seconds_that_it_skips() {
         let taken = second(1_700_000_000);
-        let mut schedule = AuditSchedule::after_takeover(taken, Cursor(taken));
+        let mut schedule = AuditSchedule::after_takeover(taken, LogCursor(taken));
         let now = second(1_800_000_000);
-        for DueAudit { level, written_before, .. } in schedule.due(now, Cursor(taken), WINDOW) {
+        for DueAudit { level, written_before, .. } in schedule.due(now, LogCursor(taken), WINDOW) {
             // The level continues there.
             assert_eq!(written_before, now.before(schedule.levels[level].age));
             schedule.finish(level, taken);
         }
         let later = now.after(Duration::from_hours(10));
-        for DueAudit { level, seconds, .. } in schedule.due(later, Cursor(later), WINDOW) {
+        for DueAudit { level, seconds, .. } in schedule.due(later, LogCursor(later), WINDOW) {
             assert_eq!(seconds.start, now.before(schedule.levels[level].age));
         }
     }
@@ -215,12 +215,12 @@ mod tests {
         fn every_level_covers_every_second(
             taken in 1_000_000u64..1_001_000, gap in 0u64..40_000, steps in prop::collection::vec(1u64..4000, 1..60),
         ) {
-            let mut schedule = AuditSchedule::after_takeover(second(taken), Cursor(second(taken)));
+            let mut schedule = AuditSchedule::after_takeover(second(taken), LogCursor(second(taken)));
             let mut audited: Vec<Vec<Range<StoreSecond>>> = vec![Vec::new(); AUDIT_AGES.len() + 1];
             let first = taken + gap;
             let mut horizon = first;
             for step in steps {
-                for DueAudit { level, seconds, .. } in schedule.due(second(horizon), Cursor(second(horizon)), WINDOW) {
+                for DueAudit { level, seconds, .. } in schedule.due(second(horizon), LogCursor(second(horizon)), WINDOW) {
                     prop_assert!(seconds.start < seconds.end);
                     audited[level].push(seconds.clone());
                     schedule.finish(level, seconds.end);

@@ -3,7 +3,7 @@
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream, stream::BoxStream};
-use tidemark_catalog::Cursor;
+use tidemark_catalog::LogCursor;
 use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule, Token};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -81,7 +81,7 @@ impl EntryReader {
     }
 
     /// The oldest entry that is not below `cursor`, by one listing.
-    pub(crate) async fn oldest(&self, cursor: Cursor) -> Result<Option<Token>, StoreError> {
+    pub(crate) async fn oldest(&self, cursor: LogCursor) -> Result<Option<Token>, StoreError> {
         let mut listing = self.list(cursor.second(), StoreSecond::KSUID_END.next());
         Ok(listing.try_next().await?.map(|listed| listed.token))
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tidemark_catalog::{CompactionResult, Cursor, Manifest, PublishError, PublishRequest, SidecarMeta, WriterLease};
+use tidemark_catalog::{CompactionResult, LogCursor, Manifest, PublishError, PublishRequest, SidecarMeta, WriterLease};
 use tidemark_store::StoreSecond;
 
 use crate::{
@@ -63,7 +63,7 @@ impl Publisher {
         &self.writer_lease.manifest().state
     }
 
-    pub(crate) fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> LogCursor {
         self.manifest().cursor
     }
 
@@ -108,7 +108,7 @@ impl Publisher {
         let sidecars = self.upload_sidecars(&batch).await?;
         let publication = PublishRequest {
             from: self.cursor(),
-            to: Cursor(to),
+            to: LogCursor(to),
             horizon,
             first_seq: batch.seqs.start,
             records: batch.seqs.end - batch.seqs.start,

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use tidemark_catalog::{Cursor, Manifest, RecordCounts, StandbyReason};
+use tidemark_catalog::{LogCursor, Manifest, RecordCounts, StandbyReason};
 use tidemark_store::{ChainRecord, StoreSecond};
 use tokio::{
     sync::{mpsc, watch},
@@ -54,9 +54,9 @@ pub struct IngestProblem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct IngestProgress {
     /// Where it started.
-    pub from: Cursor,
+    pub from: LogCursor,
     /// Where it stands.
-    pub at: Cursor,
+    pub at: LogCursor,
     /// Where it ends: the horizon.
     pub to: StoreSecond,
     /// Entries so far.
@@ -86,7 +86,7 @@ pub struct IngestStatus {
     /// `H` as it was computed last.
     pub horizon: StoreSecond,
     /// Every token whose second lies below it is decided and recorded.
-    pub cursor: Cursor,
+    pub cursor: LogCursor,
     /// How many seconds of sealed entries wait to be published; 0 when none does. While the stores do not answer: for how
     /// long it has been unknown what waits.
     pub lag_seconds: u64,

@@ -18,15 +18,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     api::StatusAnswer,
-    cursor::{PageCursor, refused_cursor, view_fingerprint},
     error::SearchError,
-    index_cache::{IndexCache, OpenIndex},
-    log_tail::{LogTail, batches, default_schedule, tail_entry},
-    overlay::{LogOverlay, OverlayLimits, TailEntry},
+    manifest_cache::{ManifestCache, OpenManifest},
+    overlay::log_tail::{LogTail, batches, default_schedule, tail_entry},
+    overlay::overlay_index::{OverlayIndex, OverlayLimits, TailEntry},
+    page_cursor::{PageCursor, refused_cursor, view_fingerprint},
     search_context::schema_searcher,
-    segments::engine_error,
+    search_view::{SearchView, TailListing},
+    searchable_segment::engine_error,
     status,
-    view::{SearchView, TailListing},
 };
 use crate::segment::{ManifestView, TantivyEngine, refused};
 
@@ -72,7 +72,7 @@ pub struct IndexFollower {
     /// `None`: no log is read.
     tail: Option<tokio::sync::Mutex<LogTail>>,
     reader: Option<LogReader>,
-    cache: IndexCache,
+    cache: ManifestCache,
     /// The last failure of what is polled, by its name.
     problems: Mutex<BTreeMap<&'static str, SearchError>>,
 }
@@ -81,7 +81,7 @@ pub struct IndexFollower {
 struct FollowState {
     slot: Option<ChainRecord<Manifest>>,
     index: Option<Arc<ManifestView>>,
-    overlay: Arc<Mutex<LogOverlay>>,
+    overlay: Arc<Mutex<OverlayIndex>>,
     listing: TailListing,
 }
 
@@ -94,7 +94,7 @@ impl IndexFollower {
         options: &FollowerOptions,
     ) -> Result<Arc<Self>, EngineError> {
         let limits = OverlayLimits { documents: options.overlay_documents, bytes: options.overlay_bytes };
-        let overlay = Arc::new(Mutex::new(LogOverlay::new(engine.fields(), limits)));
+        let overlay = Arc::new(Mutex::new(OverlayIndex::new(engine.fields(), limits)));
         let tail = log.map(|(log, parameters)| LogTail::new(log, parameters, options.limits));
         let state = FollowState { slot: None, index: None, overlay, listing: TailListing::default() };
         Ok(Arc::new(Self {
@@ -106,7 +106,7 @@ impl IndexFollower {
             state: tokio::sync::Mutex::new(state),
             reader: tail.as_ref().map(LogTail::reader),
             tail: tail.map(tokio::sync::Mutex::new),
-            cache: IndexCache::default(),
+            cache: ManifestCache::default(),
             problems: Mutex::default(),
         }))
     }
@@ -182,7 +182,7 @@ impl IndexFollower {
         let mut state = self.state.lock().await;
         let cursor = index.manifest.cursor;
         if let Some(slot) = &slot {
-            self.cache.insert_served(OpenIndex::new(slot, index.clone()));
+            self.cache.insert_served(OpenManifest::new(slot, index.clone()));
         }
         state.slot = slot;
         state.index = Some(index);
@@ -256,8 +256,8 @@ impl IndexFollower {
     fn publish(&self, state: &FollowState) {
         let Some(index) = &state.index else { return };
         let open = match &state.slot {
-            Some(slot) => OpenIndex::new(slot, index.clone()),
-            None => OpenIndex { number: 0, fingerprint: 0, index: index.clone() },
+            Some(slot) => OpenManifest::new(slot, index.clone()),
+            None => OpenManifest { number: 0, fingerprint: 0, index: index.clone() },
         };
         let overlay = state.overlay.lock();
         let overlay = self.tail.is_some().then_some((&*overlay, &state.listing));
@@ -303,7 +303,7 @@ impl IndexFollower {
         Ok(Arc::new(SearchView::new(open, None)))
     }
 
-    async fn open_manifest(&self, number: u64, fingerprint: u64) -> Result<OpenIndex, SearchError> {
+    async fn open_manifest(&self, number: u64, fingerprint: u64) -> Result<OpenManifest, SearchError> {
         if let Some(open) = self.cache.get(number, fingerprint) {
             return Ok(open);
         }
@@ -320,7 +320,7 @@ impl IndexFollower {
             EngineError::Gone { .. } => gone(),
             error => engine_error(error),
         })?;
-        let open = OpenIndex::new(&slot, index);
+        let open = OpenManifest::new(&slot, index);
         self.cache.insert_requested(open.clone());
         Ok(open)
     }
@@ -388,8 +388,8 @@ impl IndexFollower {
 
 /// Changes the overlay on a thread that may block. Runs to its end even if the caller is cancelled.
 async fn change(
-    overlay: &Arc<Mutex<LogOverlay>>,
-    work: impl FnOnce(&mut LogOverlay) -> Result<(), EngineError> + Send + 'static,
+    overlay: &Arc<Mutex<OverlayIndex>>,
+    work: impl FnOnce(&mut OverlayIndex) -> Result<(), EngineError> + Send + 'static,
 ) -> Result<(), EngineError> {
     let overlay = overlay.clone();
     let changed = spawn_blocking(move || work(&mut overlay.lock())).await;

@@ -7,7 +7,7 @@ use super::{
         ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, IndexVersion, ObservationAnswer, SearchHit,
         instant,
     },
-    segments::SearchableSegment,
+    searchable_segment::SearchableSegment,
     top_k::HitCandidate,
 };
 

@@ -10,28 +10,27 @@
 //! The README of this crate specifies the segment format and describes how a query runs.
 
 pub mod api;
-mod cursor;
 mod error;
 mod facets;
 mod follower;
 mod hits;
-mod index_cache;
 mod limits;
-mod log_tail;
+mod manifest_cache;
 mod match_collector;
 mod overlay;
+mod page_cursor;
 mod query_compiler;
 mod search_context;
+mod search_view;
+mod searchable_segment;
 mod searcher;
 mod segment;
-mod segments;
 mod service;
 mod sort_key;
 mod status;
 #[cfg(test)]
 mod tests;
 mod top_k;
-mod view;
 
 pub use error::SearchError;
 pub use follower::{FollowerOptions, IndexFollower};

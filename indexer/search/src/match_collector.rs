@@ -13,7 +13,7 @@ use super::{
     facets::{FacetCounter, TimeHistogram},
     limits::QueryDeadline,
     query_compiler::unusable,
-    segments::{RangeFilter, SearchableSegment},
+    searchable_segment::{RangeFilter, SearchableSegment},
     sort_key::SortKey,
     top_k::{HitCandidate, TopK},
 };

@@ -11,17 +11,17 @@ use tidemark_wal::Token;
 
 use super::{
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchHit, SearchRequest, SortOrder},
-    cursor::PageCursor,
     error::SearchError,
     facets::{FacetCounter, TimeHistogram},
     hits::{self, EntryRecord},
     limits::QueryDeadline,
     match_collector::{QueryMatches, collect, is_scored},
+    page_cursor::PageCursor,
     query_compiler::{QueryCompiler, unusable},
-    segments::{SearchableSegment, TermStatistics, engine_error},
+    search_view::SearchView,
+    searchable_segment::{SearchableSegment, TermStatistics, engine_error},
     sort_key::SortKey,
     top_k::HitCandidate,
-    view::SearchView,
 };
 use crate::segment::{SchemaFields, tokenizers};
 

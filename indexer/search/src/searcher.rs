@@ -10,10 +10,10 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use super::{
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
-    cursor::{PageCursor, entity_query_hash, query_hash},
     error::SearchError,
     follower::IndexFollower,
     limits::{QueryDeadline, QueryLimits},
+    page_cursor::{PageCursor, entity_query_hash, query_hash},
     query_compiler::QueryCompiler,
     search_context::{self, SearchContext},
     service::SearchService,

@@ -5,27 +5,28 @@
 //! | `schema` `document` | the fields, and a record as a document |
 //! | `bundle` `footer` `directory` | one object a segment: its format, and that object as Tantivy's directory |
 //! | `filter` | which entities and idempotency keys a segment might contain |
-//! | `sidecar` | the stored form of marks |
-//! | `builder` `temp_dir` | how a segment is written |
-//! | `cache` `ranged_file` | segments on the local disk, or read by ranges |
-//! | `reader` `segment_view` `lookup` | one open segment, one open manifest, and what the ingest asks of it |
+//! | `marks_sidecar` | the stored form of marks |
+//! | `builder` `merge` `temp_dir` | how a segment is written, and made from several |
+//! | `disk_cache` `ranged_file` | segments on the local disk, or read by ranges |
+//! | `reader` `manifest_view` `lookup` | one open segment, one open manifest, and what the ingest asks of it |
 //! | `engine` | the `Engine` of the ingest on all of this |
 
 mod builder;
 mod bundle;
-mod cache;
 mod directory;
+mod disk_cache;
 mod document;
 mod engine;
 mod engine_error;
 mod filter;
 mod footer;
 mod lookup;
+mod manifest_view;
+mod marks_sidecar;
+mod merge;
 mod ranged_file;
 mod reader;
 mod schema;
-mod segment_view;
-mod sidecar;
 mod temp_dir;
 
 #[cfg(test)]
@@ -36,6 +37,6 @@ mod tests;
 pub(crate) use document::{second_of_sort_key, term_text, to_unstored, token_sort_key};
 pub use engine::{EngineOptions, TantivyEngine};
 pub(crate) use engine_error::refused;
+pub(crate) use manifest_view::{ManifestView, SegmentReaderView};
 pub(crate) use reader::docs_with;
 pub(crate) use schema::{SchemaFields, tokenizers};
-pub(crate) use segment_view::{ManifestView, SegmentReaderView};

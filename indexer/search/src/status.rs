@@ -6,7 +6,7 @@ use tidemark_store::StoreSecond;
 
 use super::{
     api::{OutcomeCounts, ProcessRole, StatusAnswer, instant},
-    view::{SearchView, UnindexedGap},
+    search_view::{SearchView, UnindexedGap},
 };
 
 /// What the search knows: the view, and what keeps it from being current. The program adds what an ingest beside it knows.

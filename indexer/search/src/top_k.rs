@@ -6,7 +6,7 @@ use tantivy::{DocId, Score};
 
 use super::{
     api::{SearchRequest, SortOrder},
-    segments::SearchableSegment,
+    searchable_segment::SearchableSegment,
     sort_key::SortKey,
 };
 use crate::segment::token_sort_key;

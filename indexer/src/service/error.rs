@@ -114,7 +114,7 @@ impl ToCause for ServiceError {
 mod tests {
     use std::collections::BTreeSet;
 
-    use tidemark_catalog::{Cursor, Generation, TransactionRejected};
+    use tidemark_catalog::{Generation, LogCursor, TransactionRejected};
     use tidemark_store::{ClockError, InvariantViolation, StoreSecond};
 
     use super::*;
@@ -151,7 +151,7 @@ mod tests {
     fn refusals() -> Vec<TransactionRejected> {
         let text = || "x".to_owned();
         let (generation, second) = (Generation::first, StoreSecond::default());
-        let (from, cursor, to, floor) = (Cursor(second), Cursor(second), Cursor(second), Cursor(second));
+        let (from, cursor, to, floor) = (LogCursor(second), LogCursor(second), LogCursor(second), LogCursor(second));
         vec![
             TransactionRejected::Fenced { epoch: 1, by: 2 },
             TransactionRejected::Empty,

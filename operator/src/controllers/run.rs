@@ -16,8 +16,8 @@ use crate::{
     context::{LeaderContext, OperatorSettings, ReconcileContext},
     events::EventPublisher,
     metrics::OperatorMetrics,
-    pod_client::PodClient,
-    pod_poller::{PodObservations, PodPoller},
+    pod_report_client::PodReportClient,
+    pod_report_poller::{PodObservations, PodReportPoller},
     status_cache::StatusCache,
     upgrade_slots::UpgradeSlots,
 };
@@ -33,7 +33,7 @@ pub(crate) enum ControllersError {
     #[error("a task of the controllers panicked: {0}")]
     Panicked(#[from] tokio::task::JoinError),
     #[error("failed to create the HTTP client for the data pods: {0}")]
-    PodClient(#[from] reqwest::Error),
+    PodReportClient(#[from] reqwest::Error),
 }
 
 /// Reconciles until it is dropped.
@@ -73,11 +73,11 @@ async fn run_part(shared: Arc<LeaderContext>, namespace: Option<String>) -> Resu
     let (sender, changed) = mpsc::channel(QUEUE_CAPACITY);
     let (cache, observations) = (ObjectCache::default(), PodObservations::default());
     let mut watches = cache::watch(&shared.client, namespace.as_deref(), &cache, &sender, &shared.metrics);
-    let poller = PodPoller {
+    let poller = PodReportPoller {
         cache: cache.clone(),
         observations: observations.clone(),
         changed: sender.clone(),
-        client: PodClient::new()?,
+        client: PodReportClient::new()?,
         port: shared.settings.pod_port,
         interval: shared.settings.poll_interval,
         metrics: shared.metrics.clone(),

@@ -1,18 +1,18 @@
 //! The controller of `WAL` resources, one file a step: look up what exists ([`dereference`]), check the spec ([`validate`]),
-//! finish a deletion ([`purge`]), plan the upgrade ([`upgrade`]), build the children ([`build`]), write them ([`roll_out`]),
+//! finish a deletion ([`purge`]), plan the upgrade ([`upgrade`]), build the children ([`build`]), write them ([`write_children`]),
 //! evaluate the conditions ([`evaluate`]), write the status ([`update_status`]) and Events ([`transitions`]).
 
 pub(crate) mod build;
 mod dereference;
 mod evaluate;
-mod exposure;
 mod observed_pod;
 mod purge;
 mod reconcile;
-mod roll_out;
+mod search_exposure;
 mod transitions;
 mod update_status;
 pub(crate) mod upgrade;
 pub(crate) mod validate;
+mod write_children;
 
 pub(crate) use self::reconcile::WalController;

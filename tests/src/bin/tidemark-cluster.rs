@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use tidemark_tests::{
     ApiServer, Cluster,
-    cluster::{Words, images},
+    cluster::{ClusterCommand, images},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -34,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     if api_server {
         let server = ApiServer::builder().controllers().start().await?;
-        tell(server.kubectl_words(), None)?;
+        tell(server.kubectl_command(), None)?;
         println!("\nCtrl-C removes everything. Logs meanwhile: {}", server.logs().display());
         interrupt.recv().await;
         return Ok(());
@@ -59,13 +59,13 @@ async fn main() -> anyhow::Result<()> {
 
 async fn show(cluster: &Cluster, bare: bool) -> anyhow::Result<()> {
     let demo = if bare { None } else { install(cluster).await? };
-    tell(cluster.kubectl_words(), demo.as_deref())?;
+    tell(cluster.kubectl_command(), demo.as_deref())?;
     println!("\nCtrl-C removes everything. Logs meanwhile: {}", cluster.logs().display());
     Ok(())
 }
 
 /// What to type.
-fn tell(kubectl: &Words, demo: Option<&str>) -> anyhow::Result<()> {
+fn tell(kubectl: &ClusterCommand, demo: Option<&str>) -> anyhow::Result<()> {
     let command = kubectl.command();
     let programs = Path::new(command.get_program()).parent().context("kubectl is in a folder")?;
     println!("\nIn another terminal:\n");

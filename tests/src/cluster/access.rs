@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Cluster, Words, control_plane::DNS, held, namespaces::At};
+use super::{Cluster, ClusterCommand, control_plane::DNS, held, namespaces::At};
 
 impl Cluster {
     /// Runs `kubectl` and gives what it printed.
@@ -31,12 +31,12 @@ impl Cluster {
     }
 
     /// `kubectl`, for other ways to call it.
-    pub fn kubectl_words(&self) -> &Words {
+    pub fn kubectl_command(&self) -> &ClusterCommand {
         &self.kubectl
     }
 
     /// `helm`, for other ways to call it.
-    pub fn helm_words(&self) -> &Words {
+    pub fn helm_command(&self) -> &ClusterCommand {
         &self.helm
     }
 

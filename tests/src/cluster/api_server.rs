@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::sync::OnceCell;
 
-use super::{Words, control_plane::ControlPlane, logs::Logs, pki::Pki, reaper::Reaper};
+use super::{ClusterCommand, control_plane::ControlPlane, logs::Logs, pki::Pki, reaper::Reaper};
 use crate::{
     tools,
     watchdog::{Process, Recipe},
@@ -33,7 +33,7 @@ static SHARED: OnceCell<ApiServer> = OnceCell::const_new();
 /// makes service accounts or acts on Deployments either.
 pub struct ApiServer {
     config: Config,
-    kubectl: Words,
+    kubectl: ClusterCommand,
     servers: Servers,
     logs: Logs,
     // Last: it waits until everything above has gone.
@@ -123,7 +123,7 @@ impl ApiServer {
     }
 
     /// `kubectl`, for other ways to call it.
-    pub fn kubectl_words(&self) -> &Words {
+    pub fn kubectl_command(&self) -> &ClusterCommand {
         &self.kubectl
     }
 
@@ -170,7 +170,7 @@ impl ApiServer {
         if wanted.controllers {
             servers.controllers = Some(begin("kube-controller-manager", plane.controllers(&programs, &[])?)?);
         }
-        let kubectl = Words::new(programs.join("kubectl"), kubeconfig, reaper.state().to_owned());
+        let kubectl = ClusterCommand::new(programs.join("kubectl"), kubeconfig, reaper.state().to_owned());
         Ok(Self { config, kubectl, servers, logs, _reaper: reaper })
     }
 }

@@ -15,7 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::OnceCell;
 
 use super::{
-    Cluster, Parts, Words, api_server,
+    Cluster, ClusterCommand, Parts, api_server,
     control_plane::{ControlPlane, DNS},
     forward::Forwarder,
     held, images,
@@ -135,7 +135,7 @@ impl ClusterBuilder {
         nodes.iter_mut().try_for_each(|node| node.join(&around))?;
         nodes_ready(&client, self.nodes, logs.folder()).await?;
 
-        let words = |program: PathBuf| Words::new(program, kubeconfig.clone(), state.to_owned());
+        let words = |program: PathBuf| ClusterCommand::new(program, kubeconfig.clone(), state.to_owned());
         let (kubectl, helm) = (words(tools.kubernetes.join("kubectl")), words(tools.helm.join("helm")));
         drop(begin);
         logs.on_panic(collect(kubectl.clone()));
@@ -230,7 +230,7 @@ fn is_ready(node: &NodeResource) -> bool {
 }
 
 /// Writes down all objects and events beside the logs.
-fn collect(kubectl: Words) -> impl Fn(&Path) + Send + Sync {
+fn collect(kubectl: ClusterCommand) -> impl Fn(&Path) + Send + Sync {
     const QUESTIONS: [(&str, &[&str]); 6] = [
         ("all.txt", &["get", "all,configmaps,serviceaccounts,networkpolicies,leases", "-A", "-o", "wide"]),
         ("tidemark.yaml", &["get", "tidemark", "-A", "-o", "yaml"]),

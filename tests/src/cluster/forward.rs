@@ -19,9 +19,9 @@ use tokio::{
 };
 
 /// A thread inside a network. Dropping it closes all ports and connections.
-pub(crate) struct Forwarder(UnboundedSender<Order>);
+pub(crate) struct Forwarder(UnboundedSender<ForwardOrder>);
 
-struct Order {
+struct ForwardOrder {
     listener: std::net::TcpListener,
     target: SocketAddr,
 }
@@ -48,14 +48,14 @@ impl Forwarder {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
-        self.0.send(Order { listener, target }).ok().context("the forwarding thread has ended")?;
+        self.0.send(ForwardOrder { listener, target }).ok().context("the forwarding thread has ended")?;
         Ok(port)
     }
 }
 
-async fn serve(mut orders: UnboundedReceiver<Order>) {
+async fn serve(mut orders: UnboundedReceiver<ForwardOrder>) {
     let mut ports = tokio::task::JoinSet::new();
-    while let Some(Order { listener, target }) = orders.recv().await {
+    while let Some(ForwardOrder { listener, target }) = orders.recv().await {
         ports.spawn(async move {
             let Ok(listener) = TcpListener::from_std(listener) else { return };
             let mut connections = tokio::task::JoinSet::new();

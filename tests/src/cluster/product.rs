@@ -5,7 +5,7 @@ mod wal;
 
 use std::time::Duration;
 
-pub use log::{Compared, Found, LogOutside, found_by};
+pub use log::{FoundEntries, LogComparison, LogOutside, found_by};
 pub use wal::{PATIENCE, TestWal, WalPlan};
 
 use super::{Cluster, ClusterBuilder, images};

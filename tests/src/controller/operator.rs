@@ -17,7 +17,7 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// How an operator is started.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct OperatorOptions {
     /// The API server's kubeconfig.
     pub kubeconfig: PathBuf,
     /// Image of the data pods: another one is another release.
@@ -33,16 +33,16 @@ pub struct Options {
 }
 
 /// An operator at work. Dropping it kills it, as does the end of the test's process.
-pub struct Operator {
+pub struct OperatorProcess {
     process: Process,
     address: String,
     log: PathBuf,
 }
 
-impl Operator {
+impl OperatorProcess {
     /// Starts one, and waits until it answers. Whether it is ready is another matter.
-    pub async fn start(options: &Options) -> anyhow::Result<Self> {
-        let Options { kubeconfig, image, identity, lease_namespace, pod_port, flags } = options;
+    pub async fn start(options: &OperatorOptions) -> anyhow::Result<Self> {
+        let OperatorOptions { kubeconfig, image, identity, lease_namespace, pod_port, flags } = options;
         let program = BUILT.get_or_try_init(built).await?;
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-logs");
         std::fs::create_dir_all(&folder)?;
@@ -153,7 +153,7 @@ impl Operator {
     }
 }
 
-impl Drop for Operator {
+impl Drop for OperatorProcess {
     fn drop(&mut self) {
         self.process.stop();
         if !std::thread::panicking() {

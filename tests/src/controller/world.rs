@@ -15,7 +15,7 @@ use serde_json::Value;
 use tidemark_crds::{Wal, condition, names::WalComponent, wal_crd_yaml};
 use tokio::sync::OnceCell;
 
-use super::{FakePods, Operator, Options};
+use super::{FakePods, OperatorOptions, OperatorProcess};
 use crate::cluster::ApiServer;
 
 /// How long anything may take to become true.
@@ -25,7 +25,7 @@ static WORLDS: AtomicU32 = AtomicU32::new(0);
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
 /// A namespace of its own on the shared API server.
-pub struct World {
+pub struct ControllerWorld {
     /// The API server, with the controllers of Kubernetes.
     pub server: &'static ApiServer,
     /// The administrator.
@@ -36,7 +36,7 @@ pub struct World {
     pub pods: FakePods,
 }
 
-impl World {
+impl ControllerWorld {
     /// A namespace without an operator.
     pub async fn create() -> anyhow::Result<Self> {
         let server = ApiServer::shared().await?;
@@ -51,8 +51,8 @@ impl World {
     }
 
     /// How an operator for this namespace is started.
-    pub fn options(&self) -> Options {
-        Options {
+    pub fn options(&self) -> OperatorOptions {
+        OperatorOptions {
             kubeconfig: self.server.kubeconfig().to_owned(),
             image: "tidemark.dev/tidemark:one".to_owned(),
             identity: "one".to_owned(),
@@ -67,8 +67,8 @@ impl World {
     }
 
     /// An operator for this namespace.
-    pub async fn operator(&self) -> anyhow::Result<Operator> {
-        Operator::start(&self.options()).await
+    pub async fn operator(&self) -> anyhow::Result<OperatorProcess> {
+        OperatorProcess::start(&self.options()).await
     }
 
     /// The WALs of the namespace.

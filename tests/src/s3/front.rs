@@ -29,7 +29,7 @@ use s3s::{
 use tokio::net::TcpListener;
 
 use super::{Shared, api::Api};
-use crate::faults::{Fault, Operation};
+use crate::faults::{InjectedFault, StoreOperation};
 
 /// S3 takes a signing date that lies this far ahead of its own clock.
 const LEAD: SignedDuration = SignedDuration::from_mins(15);
@@ -85,28 +85,28 @@ async fn answer(
     let fault = shared.faults().strike(operation, request.uri().path().trim_start_matches('/'));
     let broken = || io::Error::new(io::ErrorKind::ConnectionAborted, "a fault broke the connection");
     match fault {
-        Some(Fault::Drop) => return Err(broken()),
-        Some(Fault::Unavailable) => return Ok(refusal(&shared, StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
-        Some(Fault::Forbidden) => return Ok(refusal(&shared, StatusCode::FORBIDDEN, "AccessDenied")),
+        Some(InjectedFault::Drop) => return Err(broken()),
+        Some(InjectedFault::Unavailable) => return Ok(refusal(&shared, StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
+        Some(InjectedFault::Forbidden) => return Ok(refusal(&shared, StatusCode::FORBIDDEN, "AccessDenied")),
         _ => {}
     }
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    if let Some(Fault::LandLater(time)) = fault {
+    if let Some(InjectedFault::LandLater(time)) = fault {
         tokio::spawn(async move {
             tokio::time::sleep(time).await;
             apply(&shared, &service, parts, body).await
         });
         return Err(broken());
     }
-    if let Some(Fault::Delay(time)) = fault {
+    if let Some(InjectedFault::Delay(time)) = fault {
         tokio::time::sleep(time).await;
     }
     let Ok(response) = apply(&shared, &service, parts, body).await;
     match fault {
-        Some(Fault::DropAfter) => Err(broken()),
-        Some(Fault::FailAfter) => Ok(refusal(&shared, StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
-        Some(Fault::Truncate) => truncate(response).await,
+        Some(InjectedFault::DropAfter) => Err(broken()),
+        Some(InjectedFault::FailAfter) => Ok(refusal(&shared, StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
+        Some(InjectedFault::Truncate) => truncate(response).await,
         _ => Ok(response),
     }
 }
@@ -133,19 +133,19 @@ async fn truncate(response: Response<Body>) -> Result<Response<Body>, io::Error>
     Ok(Response::from_parts(parts, Body::from(s3s::dto::StreamingBlob::wrap(cut))))
 }
 
-fn operation<B>(request: &Request<B>) -> Operation {
+fn operation<B>(request: &Request<B>) -> StoreOperation {
     let query = request.uri().query().unwrap_or_default();
     let has = |name: &str| query.split('&').any(|pair| pair == name || pair.split('=').next() == Some(name));
     let object = request.uri().path().trim_matches('/').contains('/');
     match *request.method() {
-        _ if has("uploads") || has("uploadId") => Operation::Multipart,
-        Method::GET if has("list-type") => Operation::List,
-        Method::GET if object => Operation::Get,
-        Method::HEAD if object => Operation::Head,
-        Method::PUT if object => Operation::Put,
-        Method::DELETE if object => Operation::Delete,
-        Method::POST if has("delete") => Operation::DeleteMany,
-        _ => Operation::Other,
+        _ if has("uploads") || has("uploadId") => StoreOperation::Multipart,
+        Method::GET if has("list-type") => StoreOperation::List,
+        Method::GET if object => StoreOperation::Get,
+        Method::HEAD if object => StoreOperation::Head,
+        Method::PUT if object => StoreOperation::Put,
+        Method::DELETE if object => StoreOperation::Delete,
+        Method::POST if has("delete") => StoreOperation::DeleteMany,
+        _ => StoreOperation::Other,
     }
 }
 

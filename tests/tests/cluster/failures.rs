@@ -9,7 +9,7 @@ use std::time::Duration;
 use pods::{INDEXER, OPERATOR};
 use scenario::{Bounds, Scenario};
 use serde_json::json;
-use tidemark_tests::cluster::{Cut, product::OPERATOR_NAMESPACE};
+use tidemark_tests::cluster::{NetworkCut, product::OPERATOR_NAMESPACE};
 use tokio::time::Instant;
 use world::{WAL, until, world};
 
@@ -66,7 +66,7 @@ async fn the_indexers_node_loses_the_api_server_and_falls_asleep() {
     let url = world.cluster.pod_url(WAL, &zombie.name, 7280).await.expect("it has an address");
     let sleepers = [world.kubelet(zombie.node).ok(), world.process_id(&zombie)].map(|found| found.expect("it runs"));
     scenario.fails_now();
-    world.cluster.cut(zombie.node, Cut::ApiServer).expect("it is cut");
+    world.cluster.cut(zombie.node, NetworkCut::ApiServer).expect("it is cut");
     let standby = until("a standby on the other node", async || {
         let pods = world.pods(WAL, INDEXER).await.ok()?;
         let other = pods.into_iter().find(|pod| pod.stays && pod.ready && pod.node != zombie.node)?;
@@ -111,7 +111,7 @@ async fn the_indexers_node_is_cut_off_from_everything() {
     let mut scenario = Scenario::begin(world, "cut off from everything").await;
     let (node, epoch) = (scenario.indexer.node, scenario.first.state.epoch);
     scenario.fails_now();
-    world.cluster.cut(node, Cut::Everything).expect("it is cut");
+    world.cluster.cut(node, NetworkCut::Everything).expect("it is cut");
     until("the standby takes over", async || (world.latest().await.state.epoch > epoch).then_some(())).await;
     world.indexing_goes_on().await;
     let resumed = scenario.elapsed();

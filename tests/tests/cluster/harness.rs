@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt, api::ListParams};
 use tidemark_tests::{
     Cluster,
-    cluster::{ClusterBuilder, Cut, images},
+    cluster::{ClusterBuilder, NetworkCut, images},
 };
 
 use crate::cluster_owner::ClusterOwner;
@@ -83,7 +83,7 @@ async fn a_node_cut_off_from_everything_is_replaced_and_comes_back() {
     deploy(cluster, "cut").await;
     let (lost, node) = pods(cluster, "cut").await.remove(0);
     let name = format!("node{node}");
-    cluster.cut(node, Cut::Everything).expect("it is cut");
+    cluster.cut(node, NetworkCut::Everything).expect("it is cut");
     until("the node is not ready", async || (!is_ready(cluster, &name).await).then_some(())).await;
     let url = cluster.service_url("cut", "web", 80).await.expect("it has an address");
     until("another pod answers", async || is_alive(&url).await.then_some(())).await;
@@ -104,7 +104,7 @@ async fn a_node_cut_off_from_the_api_server_keeps_its_pods_as_zombies() {
     deploy(cluster, "zombie").await;
     let (zombie, node) = pods(cluster, "zombie").await.remove(0);
     let url = cluster.pod_url("zombie", &zombie.name_any(), 9000).await.expect("it has an address");
-    cluster.cut(node, Cut::ApiServer).expect("it is cut");
+    cluster.cut(node, NetworkCut::ApiServer).expect("it is cut");
     let other = until("a second pod runs elsewhere", async || {
         pods(cluster, "zombie").await.into_iter().find(|(_, at)| *at != node).map(|(pod, _)| pod.name_any())
     })

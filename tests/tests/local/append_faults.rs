@@ -5,8 +5,8 @@ use std::time::Duration;
 use tidemark_store::put_signed;
 use tidemark_tests::{
     S3Server, TestStore,
-    faults::{Fault, Operation, Rule},
-    stores::On,
+    faults::{FaultRule, InjectedFault, StoreOperation},
+    stores::StoreBackend,
 };
 use tidemark_wal::{AppendError, Outcome};
 
@@ -14,7 +14,7 @@ use crate::append::{bundle, draft, entries, label, writer};
 
 fn server(at: &TestStore) -> &S3Server {
     match &at.on {
-        On::S3(server) => server,
+        StoreBackend::S3(server) => server,
         _ => unreachable!("the test starts the S3 server"),
     }
 }
@@ -33,11 +33,11 @@ async fn a_held_up_completer_is_refused_by_the_store() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_lost_are_resolved() {
-    for fault in [Fault::FailAfter, Fault::DropAfter, Fault::Drop, Fault::Unavailable] {
+    for fault in [InjectedFault::FailAfter, InjectedFault::DropAfter, InjectedFault::Drop, InjectedFault::Unavailable] {
         let at = TestStore::s3();
         let writer = writer(&at, "w").await;
         for key in ["/log/", "bundle.yaml", "/done/r/best/"] {
-            server(&at).inject(Rule::always(fault).on(Operation::Put).key(key).times(1));
+            server(&at).inject(FaultRule::always(fault).on(StoreOperation::Put).key(key).times(1));
         }
         let receipt = writer.append(draft([bundle("b"), label("b")])).await.expect("it is acknowledged");
         let found = entries(&at).await;
@@ -50,7 +50,7 @@ async fn what_is_seen_too_late_is_not_acknowledged() {
     let at = TestStore::s3();
     let writer = writer(&at, "w").await;
     // Everything is there in time, but the store answers the read-back long after.
-    let waiting = server(&at).inject(Rule::always(Fault::Unavailable).on(Operation::Get));
+    let waiting = server(&at).inject(FaultRule::always(InjectedFault::Unavailable).on(StoreOperation::Get));
     let append = writer.append(draft([bundle("b")]));
     let pass = async {
         while server(&at).body("bucket", "metadata/bundles/r/b/bundle.yaml").is_none() {

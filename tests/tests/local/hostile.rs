@@ -7,8 +7,8 @@ use tidemark_ingest::IngestRole;
 use tidemark_ingest::OperationRecord;
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_tests::{
-    Pipeline,
-    faults::{Fault, Operation, Rule},
+    IndexPipeline,
+    faults::{FaultRule, InjectedFault, StoreOperation},
 };
 use tidemark_wal::{Evidence, OperationKind, Outcome, Token};
 
@@ -18,7 +18,7 @@ fn outcomes(records: &[OperationRecord]) -> Vec<Outcome> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_are_no_payload_are_recorded_as_malformed() {
-    let mut pipeline = Pipeline::new().await;
+    let mut pipeline = IndexPipeline::new().await;
     let bodies: [(&str, Vec<u8>); 9] = [
         ("neither YAML nor JSON", b"}{ hello: [".to_vec()),
         ("5 MB long", vec![b'x'; 5 << 20]),
@@ -50,7 +50,7 @@ async fn bodies_that_are_no_payload_are_recorded_as_malformed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_that_are_no_token_are_counted_and_never_in_the_way() {
-    let mut pipeline = Pipeline::new().await;
+    let mut pipeline = IndexPipeline::new().await;
     let names = [
         "README",
         "a/b",
@@ -75,7 +75,7 @@ async fn names_that_are_no_token_are_counted_and_never_in_the_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_from_2150_waits_and_holds_nothing_up() {
-    let mut pipeline = Pipeline::new().await;
+    let mut pipeline = IndexPipeline::new().await;
     let future = pipeline.entry(StoreSecond::KSUID_END, "bundles/repo/future/bundle.yaml");
     let honest = pipeline.bundle(pipeline.ago(600), "b", "fine");
     pipeline.start();
@@ -88,7 +88,7 @@ async fn a_token_from_2150_waits_and_holds_nothing_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_descriptor_decides_by_being_there_in_time() {
-    let mut pipeline = Pipeline::new().await;
+    let mut pipeline = IndexPipeline::new().await;
     let (at, path) = (pipeline.ago(600), |id: &str| format!("bundles/repo/{id}/bundle.yaml"));
     let [never, late, older, in_time] = ["never", "late", "older", "in-time"].map(|id| pipeline.entry(at, path(id)));
     pipeline.descriptor("late", at.after(Duration::from_secs(100)));
@@ -125,7 +125,7 @@ async fn a_descriptor_decides_by_being_there_in_time() {
 async fn a_bucket_that_disappears_is_named_and_indexing_goes_on_when_it_is_back() {
     let buckets = ["log", "meta", "index"];
     futures::future::join_all(buckets.map(|bucket| async move {
-        let mut pipeline = Pipeline::new().await;
+        let mut pipeline = IndexPipeline::new().await;
         let before = pipeline.bundle(pipeline.ago(600), "before", "fine");
         pipeline.start();
         pipeline.recorded(&[before]).await;
@@ -144,11 +144,11 @@ async fn a_bucket_that_disappears_is_named_and_indexing_goes_on_when_it_is_back(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_answers_503_for_a_while_loses_nothing() {
-    let mut pipeline = Pipeline::new().await;
+    let mut pipeline = IndexPipeline::new().await;
     let at = pipeline.ago(600);
     let tokens: Vec<_> =
         (0..50).map(|n| pipeline.bundle(at.after(Duration::from_secs(n)), &n.to_string(), "m")).collect();
-    pipeline.server.inject(Rule::always(Fault::Unavailable).after(20));
+    pipeline.server.inject(FaultRule::always(InjectedFault::Unavailable).after(20));
     pipeline.start();
     let give_up = tokio::time::Instant::now() + Duration::from_mins(1);
     while pipeline.server.faults_seen() < 10 {
@@ -164,11 +164,11 @@ async fn a_store_that_answers_503_for_a_while_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_that_forbids_listing_is_named_with_the_remedy() {
-    let mut pipeline = Pipeline::new().await;
+    let mut pipeline = IndexPipeline::new().await;
     let before = pipeline.bundle(pipeline.ago(600), "before", "fine");
     pipeline.start();
     pipeline.recorded(&[before]).await;
-    pipeline.server.inject(Rule::always(Fault::Forbidden).on(Operation::List).key("log"));
+    pipeline.server.inject(FaultRule::always(InjectedFault::Forbidden).on(StoreOperation::List).key("log"));
     let said = pipeline.problem().await;
     assert!(said.contains("s3://log") && said.contains("check the credentials and the bucket's policy"), "\"{said}\"");
     let meanwhile = pipeline.bundle(pipeline.ago(0), "meanwhile", "fine");
@@ -179,11 +179,11 @@ async fn a_bucket_that_forbids_listing_is_named_with_the_remedy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_cut_off_are_read_again() {
-    let mut pipeline = Pipeline::new().await;
+    let mut pipeline = IndexPipeline::new().await;
     let at = pipeline.ago(600);
     let tokens: Vec<_> = (0..20).map(|n| pipeline.bundle(at, &n.to_string(), "m")).collect();
-    pipeline.server.inject(Rule::always(Fault::Truncate).on(Operation::Get).after(5).times(10));
-    pipeline.server.inject(Rule::always(Fault::Truncate).on(Operation::List).after(1).times(2));
+    pipeline.server.inject(FaultRule::always(InjectedFault::Truncate).on(StoreOperation::Get).after(5).times(10));
+    pipeline.server.inject(FaultRule::always(InjectedFault::Truncate).on(StoreOperation::List).after(1).times(2));
     pipeline.start();
     for records in pipeline.recorded(&tokens).await {
         assert_eq!(outcomes(&records), [Outcome::Committed]);
@@ -193,7 +193,7 @@ async fn answers_that_are_cut_off_are_read_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_segment_is_named_and_whole_again_when_it_is_put_back() {
-    let mut pipeline = Pipeline::new().await;
+    let mut pipeline = IndexPipeline::new().await;
     let before = pipeline.bundle(pipeline.ago(600), "before", "fine");
     pipeline.start();
     pipeline.recorded(&[before]).await;
@@ -218,7 +218,7 @@ async fn a_damaged_segment_is_named_and_whole_again_when_it_is_put_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_manifest_is_named_and_nothing_is_published_over_it() {
-    let mut pipeline = Pipeline::new().await;
+    let mut pipeline = IndexPipeline::new().await;
     let before = pipeline.bundle(pipeline.ago(600), "before", "fine");
     pipeline.start();
     pipeline.recorded(&[before]).await;
@@ -244,7 +244,7 @@ async fn a_damaged_manifest_is_named_and_nothing_is_published_over_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cursor_from_another_index_and_a_query_that_does_not_parse_are_problems_that_name_the_parameter() {
     let mut urls = Vec::new();
-    let mut pipelines = [Pipeline::new().await, Pipeline::new().await];
+    let mut pipelines = [IndexPipeline::new().await, IndexPipeline::new().await];
     for pipeline in &mut pipelines {
         let tokens = [pipeline.bundle(pipeline.ago(600), "a", "fine"), pipeline.bundle(pipeline.ago(500), "b", "fine")];
         pipeline.start();
@@ -270,7 +270,7 @@ async fn get(url: &str, query: &str) -> (u16, serde_json::Value) {
     (answer.status().as_u16(), answer.json().await.expect("the answer is JSON"))
 }
 
-fn newest_manifest(pipeline: &Pipeline) -> String {
+fn newest_manifest(pipeline: &IndexPipeline) -> String {
     let keys = pipeline.server.keys("index").into_iter().filter(|key| key.contains("/manifest/"));
     let number =
         |key: &String| key.rsplit('/').next().and_then(|name| name.trim_end_matches(".json").parse::<u64>().ok());

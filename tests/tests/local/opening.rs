@@ -8,7 +8,7 @@ use tidemark_ingest::IngestOptions;
 use tidemark_search::EngineOptions;
 use tidemark_tests::{
     S3Server,
-    faults::{Fault, Operation, Rule},
+    faults::{FaultRule, InjectedFault, StoreOperation},
     stores::open,
 };
 use tidemark_wal::{Log, LogParameters};
@@ -60,8 +60,8 @@ async fn a_restart_asks_for_the_head_of_the_root_once_and_writes_nothing() {
     assert_eq!(BUCKETS.map(|bucket| server.keys(bucket)), keys);
     // The root's end is looked for by HEAD (an absent one is asked for by GET, too), read, and the boundary looked at before
     // and after; one listing shows that no record follows. The index has no manifest, which a listing shows too.
-    let root = [(Operation::Head, 4), (Operation::Get, 2 + 1), (Operation::List, 3)];
-    let index = [(Operation::Head, 1), (Operation::Get, 1), (Operation::List, 3)];
+    let root = [(StoreOperation::Head, 4), (StoreOperation::Get, 2 + 1), (StoreOperation::List, 3)];
+    let index = [(StoreOperation::Head, 1), (StoreOperation::Get, 1), (StoreOperation::List, 3)];
     let asked: u64 = root.iter().chain(&index).map(|(_, count)| count).sum();
     assert_eq!(server.requests(), asked, "{:?}", server.counts());
 }
@@ -71,7 +71,7 @@ async fn the_stores_are_proven_fit_side_by_side() {
     let server = server();
     // The first write of each store's probe takes longer than this test: one after another, only one would ever begin.
     for bucket in BUCKETS {
-        let first = Rule::always(Fault::Delay(Duration::from_mins(10))).on(Operation::Put);
+        let first = FaultRule::always(InjectedFault::Delay(Duration::from_mins(10))).on(StoreOperation::Put);
         server.inject(first.key(&format!("{bucket}/orders/.tidemark/probe/")).times(1));
     }
     let give_up = Instant::now() + Duration::from_mins(1);

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use tidemark_catalog::{CatalogError, Generation, Manifest};
 use tidemark_store::{Chain, Entropy, Store};
-use tidemark_tests::Pipeline;
+use tidemark_tests::IndexPipeline;
 use tidemark_wal::{Token, parse_datamon_path, parse_payload, read_descriptor};
 use tokio::time::Instant;
 
@@ -221,7 +221,7 @@ async fn manifests() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn searches() {
-    let mut pipeline = Pipeline::new().await;
+    let mut pipeline = IndexPipeline::new().await;
     let token = pipeline.bundle(pipeline.ago(60), "b", "the quick brown fox");
     pipeline.bundle(pipeline.ago(50), "c", "jumps over the lazy dog");
     pipeline.start();

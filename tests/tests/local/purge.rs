@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tidemark_tests::Program;
+use tidemark_tests::TidemarkProcess;
 use tokio::time::{Instant, sleep};
 
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -45,8 +45,8 @@ impl Place {
         variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    async fn pod(&self, uid: &str) -> Program {
-        Program::serving(&["index"], &self.environment(uid)).await.expect("the indexer starts")
+    async fn pod(&self, uid: &str) -> TidemarkProcess {
+        TidemarkProcess::serving(&["index"], &self.environment(uid)).await.expect("the indexer starts")
     }
 
     fn asks_for(&self, uid: &str) {
@@ -74,7 +74,7 @@ fn files(folder: &Path, below: &str, found: &mut Vec<String>) {
     }
 }
 
-async fn until(pod: &Program, what: &str, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+async fn until(pod: &TidemarkProcess, what: &str, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
     let give_up = Instant::now() + PATIENCE;
     loop {
         let process = pod.get("/v1/process").await.unwrap_or_default();
@@ -86,7 +86,7 @@ async fn until(pod: &Program, what: &str, holds: impl Fn(&serde_json::Value) -> 
     }
 }
 
-async fn phase(pod: &Program, phase: &str) -> serde_json::Value {
+async fn phase(pod: &TidemarkProcess, phase: &str) -> serde_json::Value {
     until(pod, phase, |process| process["phase"] == phase).await
 }
 
@@ -96,7 +96,7 @@ async fn an_index_is_removed_once_and_the_next_resource_starts_a_generation_of_i
     let pod = place.pod("uid-1").await;
     phase(&pod, "writing").await;
     let count = ["demo", "--count", "12", "--every", "0s", "--seed", "1"];
-    Program::output(&count, &place.environment("uid-1")).await.expect("the log is filled");
+    TidemarkProcess::output(&count, &place.environment("uid-1")).await.expect("the log is filled");
     until(&pod, "indexed", |process| process["entries"].as_u64() >= Some(12)).await;
     std::fs::write(place.path("index/notes.txt"), "somebody's own").expect("a file is written");
     let log: Vec<String> = {

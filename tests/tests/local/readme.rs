@@ -10,7 +10,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tidemark_tests::{Program, S3Server};
+use tidemark_tests::{S3Server, TidemarkProcess};
 
 /// How long a service may take to answer. Generous: a test machine may be loaded.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -36,7 +36,7 @@ struct Machine {
 
 impl Machine {
     async fn new() -> Self {
-        let program = Program::path().await.unwrap();
+        let program = TidemarkProcess::path().await.unwrap();
         let server = S3Server::start().unwrap();
         for bucket in ["wal", "meta", "vmeta", "idx"] {
             server.create_bucket(bucket);

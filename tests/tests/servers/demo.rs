@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tidemark_tests::{Minio, Program};
+use tidemark_tests::{MinioServer, TidemarkProcess};
 use tokio::time::{Instant, sleep};
 
 const PLACES: [&str; 6] = ["--log", "s3://wal/demo", "--metadata", "s3://meta", "--metadata", "s3://vmeta"];
@@ -13,7 +13,7 @@ fn with<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [command, &PLACES, more].concat()
 }
 
-async fn logged(program: &Program, words: &str) {
+async fn logged(program: &TidemarkProcess, words: &str) {
     let give_up = Instant::now() + PATIENCE;
     while !program.log().contains(words) {
         assert!(Instant::now() < give_up, "\"{words}\" is not said: {}", program.log());
@@ -23,7 +23,7 @@ async fn logged(program: &Program, words: &str) {
 
 /// Outcomes of the entries, by how many have them.
 async fn outcomes(environment: &BTreeMap<String, String>) -> BTreeMap<String, usize> {
-    let listed = Program::output(&with(&["log"], &["--json"]), environment).await.expect("the log is listed");
+    let listed = TidemarkProcess::output(&with(&["log"], &["--json"]), environment).await.expect("the log is listed");
     let mut outcomes = BTreeMap::new();
     for line in listed.lines() {
         let entry: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
@@ -34,17 +34,17 @@ async fn outcomes(environment: &BTreeMap<String, String>) -> BTreeMap<String, us
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_makes_buckets_waits_for_parameters_and_tells_until_it_is_stopped() {
-    let minio = Minio::start().await.expect("minio starts");
+    let minio = MinioServer::start().await.expect("minio starts");
     let environment = minio.environment();
     let more = ["--create-buckets", "--bucket", "idx", "--every", "100ms", "--seed", "1"];
-    let telling = Program::begun(&with(&["demo"], &more), &environment).await.expect("the demo starts");
+    let telling = TidemarkProcess::begun(&with(&["demo"], &more), &environment).await.expect("the demo starts");
     logged(&telling, "has no parameters yet").await;
     for bucket in ["wal", "meta", "vmeta", "idx"] {
         assert!(minio.create_bucket(bucket).await.is_err(), "\"{bucket}\" is there already");
     }
     // The bounds add up to the shortest that a real server bears.
     let set = ["--expiry", "1s", "--request-timeout", "1s", "--visibility-delay", "0s"];
-    Program::output(&with(&["log", "set"], &set), &environment).await.expect("the parameters are set");
+    TidemarkProcess::output(&with(&["log", "set"], &set), &environment).await.expect("the parameters are set");
     let give_up = Instant::now() + PATIENCE;
     while outcomes(&environment).await.values().sum::<usize>() < 5 {
         assert!(Instant::now() < give_up, "nothing is told: {}", telling.log());
@@ -55,7 +55,7 @@ async fn it_makes_buckets_waits_for_parameters_and_tells_until_it_is_stopped() {
 
     // The same seed once more: the repos are there, and every name is new.
     let again = with(&["demo"], &["--every", "0s", "--count", "40", "--seed", "1"]);
-    let told = Program::output(&again, &environment).await.expect("it ends after 40 entries");
+    let told = TidemarkProcess::output(&again, &environment).await.expect("it ends after 40 entries");
     assert_eq!(told.lines().count(), 40, "{told}");
     let abandoned = told.lines().filter(|line| line.ends_with("abandoned")).count();
     let give_up = Instant::now() + PATIENCE;

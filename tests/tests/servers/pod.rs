@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use data_pod::{ID, SECRET, Settings};
 use tidemark_tests::{
-    Minio, S3Server,
-    faults::{Fault, Operation, Rule},
+    MinioServer, S3Server,
+    faults::{FaultRule, InjectedFault, StoreOperation},
     s3::{ACCESS_KEY, SECRET_KEY},
 };
 
@@ -29,7 +29,7 @@ async fn each_cause_is_told_and_goes_when_it_is_mended_without_a_restart() {
         server.create_bucket(bucket);
     }
     pod.until_problem("BucketMissing", Some("index")).await;
-    let read_only = server.inject(Rule::always(Fault::Forbidden).on(Operation::Put).key("index/"));
+    let read_only = server.inject(FaultRule::always(InjectedFault::Forbidden).on(StoreOperation::Put).key("index/"));
     server.create_bucket("index");
     pod.until_problem("ReadOnly", Some("index")).await;
     server.lift(read_only);
@@ -42,9 +42,10 @@ async fn each_cause_is_told_and_goes_when_it_is_mended_without_a_restart() {
     pod.until_problem("BucketMissing", Some("log")).await;
     server.restore_bucket("log");
     pod.until_well("writing").await;
-    let faults: [(Fault, &str); 2] = [(Fault::Forbidden, "AccessDenied"), (Fault::Unavailable, "Unreachable")];
+    let faults: [(InjectedFault, &str); 2] =
+        [(InjectedFault::Forbidden, "AccessDenied"), (InjectedFault::Unavailable, "Unreachable")];
     for (fault, reason) in faults {
-        let broken = server.inject(Rule::always(fault).key("log"));
+        let broken = server.inject(FaultRule::always(fault).key("log"));
         pod.until_problem(reason, Some("log")).await;
         assert_eq!(pod.status("/readyz").await, 200, "readiness is the process's own");
         server.lift(broken);
@@ -74,7 +75,7 @@ async fn credentials_are_rotated_while_indexer_and_search_run() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_store_is_waited_for() {
-    let minio = Minio::start().await.expect("minio starts");
+    let minio = MinioServer::start().await.expect("minio starts");
     let settings = Settings::of(minio.endpoint());
     let pod = settings.start("index").await;
     let search = settings.start("serve").await;

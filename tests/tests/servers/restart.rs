@@ -12,8 +12,8 @@ use serde_json::Value;
 use tidemark_catalog::RootChain;
 use tidemark_store::Entropy;
 use tidemark_tests::{
-    Program, TestStore,
-    stores::{self, On},
+    TestStore, TidemarkProcess,
+    stores::{self, StoreBackend},
 };
 use tidemark_wal::{DraftOperation, EntryDraft, Log, LogWriter, LogWriterOptions, Token};
 use tokio::{net::TcpListener, time::Instant};
@@ -29,7 +29,7 @@ type Environment = BTreeMap<String, String>;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn index_and_serve_are_killed_while_writers_append_to_a_real_store() {
     let at = TestStore::minio().await;
-    let On::Minio { environment, bucket } = &at.on else { unreachable!("it is MinIO") };
+    let StoreBackend::MinioServer { environment, bucket } = &at.on else { unreachable!("it is MinIO") };
     let urls = ["log", "metadata", "index"].map(|part| format!("s3://{bucket}/{part}"));
     let places = ["--log", &urls[0], "--metadata", &urls[1]];
     let index = [
@@ -110,7 +110,8 @@ async fn programs_whose_store_never_answers_end_when_they_are_asked_to() {
     let places = ["--log", "s3://bucket/log", "--metadata", "s3://bucket/metadata", "--index", "s3://bucket/index"];
     let listen = ["--listen", "127.0.0.1:0"];
     for command in [&["index", "--expiry", "2s"][..], &["serve"]] {
-        let program = Program::begun(&[command, &places, &listen].concat(), &environment).await.expect("it starts");
+        let program =
+            TidemarkProcess::begun(&[command, &places, &listen].concat(), &environment).await.expect("it starts");
         // It has asked: from here on it waits for an answer.
         let _unanswered = tokio::time::timeout(PATIENCE, silent.accept()).await.expect("it asks its store");
         let ended = program.stop().await.expect("it stops");
@@ -118,8 +119,8 @@ async fn programs_whose_store_never_answers_end_when_they_are_asked_to() {
     }
 }
 
-async fn start(arguments: &[&str], environment: &Environment) -> Program {
-    Program::serving(arguments, environment).await.expect("it starts")
+async fn start(arguments: &[&str], environment: &Environment) -> TidemarkProcess {
+    TidemarkProcess::serving(arguments, environment).await.expect("it starts")
 }
 
 /// Any time up to `longest` milliseconds: when the kill hits is left to chance.
@@ -151,7 +152,7 @@ async fn append(log: Log, writer: u32, stop: CancellationToken) -> Vec<Token> {
     acknowledged
 }
 
-async fn until(program: &Program, what: &str, mut wanted: impl AsyncFnMut() -> bool) {
+async fn until(program: &TidemarkProcess, what: &str, mut wanted: impl AsyncFnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !wanted().await {
         assert!(Instant::now() < give_up, "\"{what}\" did not come true; the program's log: {}", program.log());
@@ -159,7 +160,7 @@ async fn until(program: &Program, what: &str, mut wanted: impl AsyncFnMut() -> b
     }
 }
 
-async fn until_sealed(program: &Program, token: &str) {
+async fn until_sealed(program: &TidemarkProcess, token: &str) {
     until(program, "the last entry is sealed", async || {
         let entry = program.get(&format!("/v1/search?q=token:{token}&sealed=true")).await;
         entry.is_ok_and(|answer| answer["total"].as_u64() > Some(0))
@@ -168,7 +169,7 @@ async fn until_sealed(program: &Program, token: &str) {
 }
 
 /// The outcomes of all sealed operations by token, page by page.
-async fn everything(program: &Program) -> BTreeMap<String, Vec<String>> {
+async fn everything(program: &TidemarkProcess) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for hit in all_hits(program, "sealed=true").await {
         let of = |name: &str| hit[name].as_str().expect("it is text").to_owned();
@@ -179,7 +180,7 @@ async fn everything(program: &Program) -> BTreeMap<String, Vec<String>> {
     found
 }
 
-async fn all_hits(program: &Program, filter: &str) -> Vec<Value> {
+async fn all_hits(program: &TidemarkProcess, filter: &str) -> Vec<Value> {
     let (mut hits, mut seen, mut cursor) = (Vec::new(), BTreeSet::new(), String::new());
     loop {
         let page = program.get(&format!("/v1/search?{filter}&size=100{cursor}")).await.expect("it answers");
@@ -195,7 +196,7 @@ async fn all_hits(program: &Program, filter: &str) -> Vec<Value> {
 }
 
 /// How often each bundle is committed.
-async fn bundles(program: &Program) -> BTreeMap<String, u32> {
+async fn bundles(program: &TidemarkProcess) -> BTreeMap<String, u32> {
     let mut found = BTreeMap::new();
     for hit in all_hits(program, "kind=bundle&outcome=committed&sealed=true").await {
         *found.entry(hit["bundle"].as_str().expect("it names a bundle").to_owned()).or_default() += 1;
@@ -205,7 +206,7 @@ async fn bundles(program: &Program) -> BTreeMap<String, u32> {
 
 /// What the bucket says of itself: the outcome of each sealed entry.
 async fn log_lines(places: &[&str], environment: &Environment) -> BTreeMap<String, Vec<String>> {
-    let printed = Program::output(&[&["log", "--json"], places].concat(), environment).await.expect("it lists");
+    let printed = TidemarkProcess::output(&[&["log", "--json"], places].concat(), environment).await.expect("it lists");
     let lines = printed.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
     lines
         .map(|line| {

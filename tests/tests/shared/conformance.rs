@@ -10,8 +10,8 @@ use tidemark_store::{
 };
 use tidemark_tests::{
     TestStore,
-    faults::{Fault, Operation, Rule},
-    stores::{self, On},
+    faults::{FaultRule, InjectedFault, StoreOperation},
+    stores::{self, StoreBackend},
 };
 
 on_every_store![
@@ -203,9 +203,11 @@ async fn a_part_of_a_store_is_a_store(at: &TestStore) {
 
 /// Where faults can be put in: whatever becomes of the first try, the caller learns whose the key is.
 async fn an_unlucky_create_is_resolved(at: &TestStore) {
-    let later = Fault::LandLater(Duration::from_millis(300));
+    let later = InjectedFault::LandLater(Duration::from_millis(300));
     for (number, fault) in
-        [Fault::FailAfter, Fault::DropAfter, Fault::Drop, Fault::Unavailable, later].into_iter().enumerate()
+        [InjectedFault::FailAfter, InjectedFault::DropAfter, InjectedFault::Drop, InjectedFault::Unavailable, later]
+            .into_iter()
+            .enumerate()
     {
         let (ours, theirs) = (format!("ours-{number}"), format!("theirs-{number}"));
         inject(at, fault, &ours);
@@ -244,7 +246,7 @@ async fn a_signed_url_ends(at: &TestStore) {
     let refused = send(&ahead, "x").await;
     assert!([400, 403].contains(&refused.status), "{refused:?}");
     assert!(at.store.head("a").await.expect("the store answers").is_none());
-    if let On::S3(server) = &at.on {
+    if let StoreBackend::S3(server) = &at.on {
         let put = signed(at, "a", now, now.after(Duration::from_mins(1)), &none).await.expect("the store signs");
         server.clock().advance(Duration::from_mins(2));
         assert_eq!(send(&put, "x").await.status, 403, "it ended while it was not used");
@@ -316,9 +318,9 @@ async fn the_probe_refuses_a_store_that_ignores_preconditions() {
     let (memory, s3) = (TestStore::memory(), TestStore::s3());
     for at in [&memory, &s3] {
         match &at.on {
-            On::Memory(faulty) => faulty.ignore_preconditions(),
-            On::S3(server) => server.ignore_preconditions(),
-            On::Folder(_) | On::Minio { .. } => unreachable!("not among them"),
+            StoreBackend::Memory(faulty) => faulty.ignore_preconditions(),
+            StoreBackend::S3(server) => server.ignore_preconditions(),
+            StoreBackend::Folder(_) | StoreBackend::MinioServer { .. } => unreachable!("not among them"),
         }
         let report = probe_store(&at.store, &Entropy::from_os()).await;
         let failed = report.failed_check().expect("no log may live in it");
@@ -331,8 +333,8 @@ async fn the_probe_refuses_a_store_that_ignores_preconditions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_probe_names_what_it_could_not_try() {
     let at = TestStore::s3();
-    let On::S3(server) = &at.on else { unreachable!("it is one") };
-    server.inject(Rule::always(Fault::Forbidden).on(Operation::List));
+    let StoreBackend::S3(server) = &at.on else { unreachable!("it is one") };
+    server.inject(FaultRule::always(InjectedFault::Forbidden).on(StoreOperation::List));
     let report = probe_store(&at.store, &Entropy::from_os()).await;
     let failed = report.failed_check().expect("a log must be listed");
     assert!(failed.name.contains("listing") && failed.detail.contains("credentials"), "{failed:?}");
@@ -355,14 +357,14 @@ async fn send(put: &SignedPut, text: &str) -> SignedPutResponse {
     put_signed(&reqwest::Client::new(), put, body(text)).await.expect("the store answers")
 }
 
-fn inject(at: &TestStore, fault: Fault, key: &str) {
-    let rule = Rule::always(fault).on(Operation::Put).key(key).times(1);
+fn inject(at: &TestStore, fault: InjectedFault, key: &str) {
+    let rule = FaultRule::always(fault).on(StoreOperation::Put).key(key).times(1);
     match &at.on {
-        On::Memory(faulty) => faulty.inject(rule),
-        On::S3(server) => {
+        StoreBackend::Memory(faulty) => faulty.inject(rule),
+        StoreBackend::S3(server) => {
             server.inject(rule);
         }
-        On::Folder(_) | On::Minio { .. } => {}
+        StoreBackend::Folder(_) | StoreBackend::MinioServer { .. } => {}
     }
 }
 

@@ -8,9 +8,9 @@ use tidemark_wal::Token;
 
 use super::record_counts::RecordCounts;
 use crate::{
-    cursor::Cursor,
     digest::SetDigest,
     identity::{LogClaim, LogId, WriterIdentity},
+    log_cursor::LogCursor,
     names::Generation,
 };
 
@@ -135,7 +135,7 @@ pub struct ManifestPin {
     /// The horizon of the pinned state.
     pub horizon: StoreSecond,
     /// The cursor of the pinned state.
-    pub cursor: Cursor,
+    pub cursor: LogCursor,
     /// The next seq of the pinned state.
     pub next_seq: u64,
     /// The pinned segments.
@@ -188,7 +188,7 @@ pub struct Manifest {
     /// `H` when the last publication was made: every second below it is frozen.
     pub horizon: StoreSecond,
     /// Every token whose second lies below it is decided and recorded.
-    pub cursor: Cursor,
+    pub cursor: LogCursor,
     /// The seq of the next record.
     pub next_seq: u64,
     /// The segments in the order of their seqs: together they hold every seq once.
@@ -219,7 +219,7 @@ impl Manifest {
             holder: None,
             hasty_takeovers: 0,
             horizon: StoreSecond::default(),
-            cursor: Cursor::default(),
+            cursor: LogCursor::default(),
             next_seq: FIRST_SEQ,
             segments: Vec::new(),
             sidecars: Vec::new(),
@@ -263,9 +263,9 @@ pub(super) fn keys<'a>(segments: &'a [SegmentMeta], sidecars: &'a [SidecarMeta])
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishRequest {
     /// The current cursor.
-    pub from: Cursor,
+    pub from: LogCursor,
     /// The cursor afterwards; at or below `horizon`.
-    pub to: Cursor,
+    pub to: LogCursor,
     /// `H`. One below the recorded horizon leaves that in place.
     pub horizon: StoreSecond,
     /// The seq of the first new record: the manifest's next seq.

@@ -8,10 +8,10 @@ use tidemark_wal::{Evidence, Outcome, Token};
 
 use super::*;
 use crate::{
-    cursor::Cursor,
     digest::SetDigest,
     error::TransactionRejected,
     identity::WriterIdentity,
+    log_cursor::LogCursor,
     names::{Generation, ObjectKind, ObjectName},
 };
 
@@ -144,7 +144,7 @@ impl World {
     fn publication(&self, to: u64, segments: Vec<SegmentMeta>, sidecars: Vec<SidecarMeta>) -> PublishRequest {
         PublishRequest {
             from: self.state.cursor,
-            to: Cursor(StoreSecond::from_unix(to)),
+            to: LogCursor(StoreSecond::from_unix(to)),
             horizon: StoreSecond::from_unix(to + 3),
             first_seq: self.state.next_seq,
             records: segments.iter().map(|segment| segment.documents).sum(),
@@ -342,8 +342,8 @@ fn broken(step: Result<Manifest, TransactionRejected>, before: &Manifest) -> &'s
 fn a_publication_continues_the_cursor_and_the_seqs() {
     let World { state, .. } = world();
     let at = |from: u64, to: u64, first_seq| PublishRequest {
-        from: Cursor(StoreSecond::from_unix(from)),
-        to: Cursor(StoreSecond::from_unix(to)),
+        from: LogCursor(StoreSecond::from_unix(from)),
+        to: LogCursor(StoreSecond::from_unix(to)),
         horizon: StoreSecond::from_unix(to),
         first_seq,
         records: 0,
@@ -420,7 +420,7 @@ fn a_compaction_that_loses_a_record_or_a_mark_is_refused() {
 fn a_generation_ends_only_in_favour_of_the_same_index() {
     let World { state, .. } = world();
     let successor = Manifest { generation: "g2".parse().unwrap(), ..state.clone() };
-    let behind = Manifest { cursor: Cursor::default(), ..successor.clone() };
+    let behind = Manifest { cursor: LogCursor::default(), ..successor.clone() };
     for other in [&state, &behind] {
         assert!(matches!(state.close(1, other), Err(TransactionRejected::NotASuccessor { .. })));
     }

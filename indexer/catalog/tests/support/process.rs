@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemark_catalog::{
-    AcquireError, CatalogError, Cursor, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, Manifest,
+    AcquireError, CatalogError, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, LogCursor, Manifest,
     PublishError, PublishRequest, PurgeStats, RegistrationOutcome, RootChain, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Clock, Entropy};
@@ -81,7 +81,7 @@ impl Process {
 
 /// The next second, with nothing in it.
 pub(crate) fn advance(manifest: &Manifest) -> PublishRequest {
-    let to = Cursor(manifest.cursor.second().next());
+    let to = LogCursor(manifest.cursor.second().next());
     PublishRequest {
         from: manifest.cursor,
         to,

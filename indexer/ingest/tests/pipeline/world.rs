@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use tidemark_catalog::{Cursor, Generation, IndexChain, IndexTotals, Manifest, RootChain, RootState, WriterIdentity};
+use tidemark_catalog::{
+    Generation, IndexChain, IndexTotals, LogCursor, Manifest, RootChain, RootState, WriterIdentity,
+};
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
 use tokio::{sync::watch, time::sleep};
@@ -185,7 +187,7 @@ impl IngestWorld {
     /// As a clean-up does before it deletes.
     pub(crate) async fn raise_floor(&self, to: StoreSecond) {
         let root = RootChain::open(&self.log(), self.entropy.clone());
-        let raise = |root: Option<&RootState>| root.cloned().unwrap_or_default().raise_floor(Cursor(to));
+        let raise = |root: Option<&RootState>| root.cloned().unwrap_or_default().raise_floor(LogCursor(to));
         root.chain().append(None, raise).await.unwrap();
     }
 

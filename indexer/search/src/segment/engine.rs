@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Weak},
 };
 
@@ -12,21 +12,20 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tantivy::{IndexSettings, indexer::merge_filtered_segments};
 use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_store::Store;
 use tokio::task::spawn_blocking;
 
 use super::{
-    builder::{TantivySegmentBuilder, bundle_index},
-    cache::SegmentCache,
-    engine_error::{disk, refused},
+    builder::TantivySegmentBuilder,
+    disk_cache::SegmentDiskCache,
+    engine_error::refused,
     lookup::ManifestLookup,
+    manifest_view::{ManifestView, SegmentReaderView},
+    marks_sidecar,
+    merge::merge_segments,
     reader::OpenSegment,
-    schema::{SchemaFields, tokenizers},
-    segment_view::{ManifestView, SegmentReaderView},
-    sidecar,
-    temp_dir::TempDirectory,
+    schema::SchemaFields,
 };
 use tidemark_ingest::{
     OperationRecord,
@@ -50,7 +49,7 @@ pub struct EngineOptions {
 /// The engine that indexes with Tantivy and keeps whole segments in a bounded disk cache.
 pub struct TantivyEngine {
     store: Store,
-    cache: Arc<SegmentCache>,
+    cache: Arc<SegmentDiskCache>,
     fields: Arc<SchemaFields>,
     open: Mutex<OpenObjects>,
 }
@@ -67,7 +66,7 @@ struct OpenObjects {
 impl TantivyEngine {
     /// An engine for the segments of the index in `store`.
     pub fn open(store: Store, options: &EngineOptions) -> Result<Self, EngineError> {
-        let cache = SegmentCache::open(store.clone(), &options.cache_folder, options.cache_bytes)?;
+        let cache = SegmentDiskCache::open(store.clone(), &options.cache_folder, options.cache_bytes)?;
         Ok(Self { store, cache: Arc::new(cache), fields: Arc::new(SchemaFields::schema().1), open: Mutex::default() })
     }
 
@@ -169,7 +168,9 @@ impl IndexEngine for TantivyEngine {
             .try_collect()
             .await?;
         let (folder, fields) = (self.cache.folder().to_owned(), self.fields.clone());
-        spawn_blocking(move || merge(&segments, &fields, &folder)).await.map_err(|e| refused("merge segments", &e))?
+        spawn_blocking(move || merge_segments(&segments, &fields, &folder))
+            .await
+            .map_err(|e| refused("merge segments", &e))?
     }
 
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
@@ -181,7 +182,7 @@ impl IndexEngine for TantivyEngine {
     }
 
     fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError> {
-        sidecar::encode(marks).map_err(|e| refused("pack marks", &e))
+        marks_sidecar::encode(marks).map_err(|e| refused("pack marks", &e))
     }
 
     async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError> {
@@ -193,7 +194,7 @@ impl IndexEngine for TantivyEngine {
             let why = format!("its SHA-256 is {found}, the manifest says {}", sidecar.checksum);
             return Err(damaged(&sidecar.key, &why));
         }
-        sidecar::decode(&body).map_err(|e| damaged(&sidecar.key, &e))
+        marks_sidecar::decode(&body).map_err(|e| damaged(&sidecar.key, &e))
     }
 
     async fn segment_uploaded(&self, segment: &SegmentMeta, file: SegmentFile) {
@@ -201,23 +202,6 @@ impl IndexEngine for TantivyEngine {
             tracing::warn!(key = segment.key, %error, "cannot keep a new segment in the cache; it is fetched when it is needed");
         }
     }
-}
-
-/// One segment with the documents of `segments`, one after the other. Blocks.
-fn merge(segments: &[Arc<OpenSegment>], fields: &SchemaFields, folder: &Path) -> Result<PackedSegment, EngineError> {
-    let temp = TempDirectory::new(folder).map_err(|e| disk(folder, e))?;
-    let inputs: Vec<_> = segments.iter().map(|segment| segment.tantivy().clone()).collect();
-    let everything = inputs.iter().map(|_| None).collect();
-    let merged = merge_filtered_segments(&inputs, IndexSettings::default(), everything, temp.clone());
-    let mut merged = merged.map_err(|e| refused("merge segments", &e))?;
-    merged.set_tokenizers(tokenizers());
-    let packed = bundle_index(&merged, &temp, fields, folder)?;
-    let wanted: u64 = segments.iter().map(|segment| segment.of.documents).sum();
-    if packed.documents == wanted {
-        return Ok(packed);
-    }
-    let why = format!("{} records went in, {} came out", wanted, packed.documents);
-    Err(refused("merge segments", &why))
 }
 
 fn damaged(key: &str, why: &impl ToString) -> EngineError {

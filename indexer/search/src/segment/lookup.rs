@@ -11,8 +11,8 @@ use super::{
     document::{second_of_sort_key, term_text, token_sort_key, writer_key},
     engine_error::refused,
     filter::FilterKind,
+    manifest_view::{ManifestView, SegmentReaderView},
     reader::OpenSegment,
-    segment_view::{ManifestView, SegmentReaderView},
 };
 use tidemark_ingest::{
     LatestCommit, WriterKey,

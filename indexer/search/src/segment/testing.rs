@@ -7,8 +7,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tidemark_catalog::{
-    CompactionResult, Cursor, Generation, IndexChain, Manifest, ObjectKind, ObjectName, PublishRequest, RecordCounts,
-    SegmentMeta, SetDigest, SidecarMeta, WriterIdentity, WriterLease,
+    CompactionResult, Generation, IndexChain, LogCursor, Manifest, ObjectKind, ObjectName, PublishRequest,
+    RecordCounts, SegmentMeta, SetDigest, SidecarMeta, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Clock, Entropy, Store, StoreSecond, UserMetadata};
 use tidemark_wal::{Contributor, Evidence, Log, OperationKind, Outcome, OutcomeDecision, Token};
@@ -193,7 +193,7 @@ impl TestIndex {
         let sidecars = self.mark(&batch).await;
         let from = self.manifest().cursor;
         let last = batch.iter().map(|record| record.token.second().next()).max().unwrap_or_default();
-        let to = Cursor(last).max(from);
+        let to = LogCursor(last).max(from);
         self.records.extend(batch);
         let records = segment.documents;
         let segments = vec![segment];

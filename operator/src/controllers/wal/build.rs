@@ -13,7 +13,7 @@ mod network_policies;
 mod platform;
 mod pod;
 mod pod_plan;
-mod release;
+mod pod_revision;
 mod search_deployment;
 mod search_pdb;
 mod search_service;
@@ -31,5 +31,5 @@ pub(crate) use self::{
 pub use self::{
     children::{WalChildren, build},
     platform::PlatformSettings,
-    release::release_revision,
+    pod_revision::release_revision,
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidemark_crds::PodReport;
 
-use crate::{cache::DataPod, pod_poller::PodObservation};
+use crate::{cache::DataPod, pod_report_poller::PodObservation};
 
 /// A pod, and what it reports about itself.
 #[derive(Clone, Debug)]

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use crate::{
         cache::{DataPod, NamespacedName},
-        pod_poller::PodObservation,
+        pod_report_poller::PodObservation,
     };
 
     fn pod(phase: PodPhase) -> ObservedPod {

@@ -17,11 +17,12 @@ use super::{
     build,
     dereference::{ObservedWal, dereference},
     evaluate::{ConditionInputs, evaluate},
-    exposure::{self, LiveSearch, TokenCoverage},
     purge::{self, DeletionStep},
-    roll_out, transitions, update_status,
+    search_exposure::{self, LiveSearch, TokenCoverage},
+    transitions, update_status,
     upgrade::{self, UpgradeInputs, UpgradePermission, UpgradeStep},
     validate::{SpecRefusal, ValidatedWal, validate},
+    write_children,
 };
 use crate::{
     apply::ApplyError,
@@ -34,7 +35,7 @@ use crate::{
         kind::{KindController, ReconcileError},
         unreadable,
     },
-    status::{self, WriteTiming},
+    status_writer::{self, WriteTiming},
 };
 
 /// A WAL is reconciled this often even if nothing says that it changed; that costs no request.
@@ -185,12 +186,12 @@ async fn build_and_roll_out(
 ) -> RollOutResult {
     let settings = &context.shared.settings;
     let coverage = match wal.search.token_secret {
-        Some(_) => exposure::limit(&mut wal.search, &LiveSearch::read(observed)),
+        Some(_) => search_exposure::limit(&mut wal.search, &LiveSearch::read(observed)),
         None => TokenCoverage::Full,
     };
     let children = build::build(&wal, &settings.platform, &settings.release);
     let written = match children.desired() {
-        Ok(desired) => roll_out::roll_out(context, observed, &desired, step).await,
+        Ok(desired) => write_children::write_children(context, observed, &desired, step).await,
         Err(error) => Err(error.into()),
     };
     let result = match written {
@@ -235,7 +236,7 @@ impl UpgradePlan {
         let step = inputs.step();
         let has_slot = step == UpgradeStep::Queue && context.shared.slots.acquire(&observed.key);
         let held = matches!(step, UpgradeStep::Hold | UpgradeStep::Queue)
-            && validated.is_some_and(|wal| roll_out::holds_back_spec(observed, wal));
+            && validated.is_some_and(|wal| write_children::holds_back_spec(observed, wal));
         // With a slot the status says that the WAL is under way; only then is anything of it changed.
         let shown = if has_slot { UpgradeStep::RollSearch } else { step };
         let value = inputs.condition_value(shown, &observed.key, held);
@@ -276,12 +277,13 @@ async fn report(
     let (before, shared) = (&observed.status, &context.shared);
     let after = update_status::next(observed, &inputs, &evaluate(&inputs), &upgrade.value, now);
     let mut again = None;
-    match status::due(before, &after, status::since(before, shared.statuses.written(&observed.key), now)) {
+    match status_writer::due(before, &after, status_writer::since(before, shared.statuses.written(&observed.key), now))
+    {
         WriteTiming::Never => {}
         WriteTiming::After(wait) => again = Some(wait),
         WriteTiming::Now => {
             let (owner, manager) = (observed.owner(), names::MANAGER_STATUS);
-            let written = status::write(&shared.client, &shared.statuses, owner, manager, &after).await;
+            let written = status_writer::write(&shared.client, &shared.statuses, owner, manager, &after).await;
             written.map_err(ReconcileError::Status)?;
             let adopted_from = inputs.active_indexer().and_then(|(_, process)| process.adopted_from.as_deref());
             let events = transitions::between(before, &after, adopted_from);

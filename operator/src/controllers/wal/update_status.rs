@@ -13,7 +13,7 @@ use super::{
     evaluate::{ConditionInputs, WalConditions},
     observed_pod::ObservedPod,
 };
-use crate::{condition_value::ConditionValue, status::ReportedStatus};
+use crate::{condition_value::ConditionValue, status_writer::ReportedStatus};
 
 /// The status that follows from what was observed.
 pub(crate) fn next(
@@ -123,7 +123,7 @@ mod tests {
     use tidemark_crds::{ConditionStatus, Reason};
 
     use super::*;
-    use crate::status::{WriteTiming, due};
+    use crate::status_writer::{WriteTiming, due};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

@@ -5,7 +5,7 @@
 
 mod digest;
 mod refusal;
-mod spec;
+mod spec_rules;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -13,7 +13,7 @@ mod validated;
 
 pub use self::{
     refusal::SpecRefusal,
-    spec::validate,
+    spec_rules::validate,
     storage::{StoreAccess, StorePlace, StoreSettings, WalStores},
     validated::{ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
 };

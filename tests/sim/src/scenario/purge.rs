@@ -13,7 +13,7 @@ use futures::TryStreamExt as _;
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    AcquireError, CatalogError, Cursor, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, Manifest,
+    AcquireError, CatalogError, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, LogCursor, Manifest,
     ObjectKind, ObjectName, PublishError, PublishRequest, PurgeError, RecordCounts, RootChain, RootState, SegmentMeta,
     SetDigest, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
@@ -487,7 +487,7 @@ async fn publish(
     if !matches!(put, Create::Committed) {
         return Err(PublishError::Unknown { key: name, why: "it was not uploaded".to_owned() });
     }
-    let to = Cursor(state.cursor.second().next());
+    let to = LogCursor(state.cursor.second().next());
     let token = Token::new(state.cursor.second(), &world.entropy());
     let segment = SegmentMeta {
         size: name.len() as u64,

@@ -33,14 +33,14 @@ pub struct LogOutside {
 }
 
 /// All that search finds: by token and operation, whether it is sealed, as often as it is found.
-pub struct Found {
+pub struct FoundEntries {
     hits: BTreeMap<(Token, u64), Vec<bool>>,
     total: u64,
 }
 
 /// What search and log disagree about.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Compared {
+pub struct LogComparison {
     /// Entries of the log that search does not find.
     pub missing: Vec<Token>,
     /// Operations that search finds more than once.
@@ -97,8 +97,8 @@ impl LogOutside {
 }
 
 /// All that a search service finds, oldest first, page by page: pages of one moment may lie before or after a publication.
-pub async fn found_by(http: &reqwest::Client, url: &str) -> anyhow::Result<Found> {
-    let mut found = Found { hits: BTreeMap::new(), total: 0 };
+pub async fn found_by(http: &reqwest::Client, url: &str) -> anyhow::Result<FoundEntries> {
+    let mut found = FoundEntries { hits: BTreeMap::new(), total: 0 };
     let mut cursor = String::new();
     loop {
         let mut parameters = vec![("size", PAGE), ("sort", "oldest")];
@@ -123,7 +123,7 @@ pub async fn found_by(http: &reqwest::Client, url: &str) -> anyhow::Result<Found
     }
 }
 
-impl Found {
+impl FoundEntries {
     /// Whether all operations of all these entries are found sealed.
     pub fn has_sealed(&self, entries: &BTreeSet<Token>) -> bool {
         let pending: BTreeSet<Token> = self.by(|sealed| !sealed);
@@ -137,11 +137,11 @@ impl Found {
     }
 
     /// Compares with what the log holds `now`; what it held `before` the search must be found.
-    pub fn compared_with(&self, now: &BTreeSet<Token>, before: &BTreeSet<Token>) -> Compared {
+    pub fn compared_with(&self, now: &BTreeSet<Token>, before: &BTreeSet<Token>) -> LogComparison {
         let found: BTreeSet<Token> = self.hits.keys().map(|(token, _)| *token).collect();
         let doubled = self.hits.iter().filter(|(_, sealed)| sealed.len() > 1).map(|(key, _)| *key).collect();
         let hits: usize = self.hits.values().map(Vec::len).sum();
-        Compared {
+        LogComparison {
             missing: before.difference(&found).copied().collect(),
             doubled,
             invented: found.difference(now).copied().collect(),
@@ -150,7 +150,7 @@ impl Found {
     }
 }
 
-impl Compared {
+impl LogComparison {
     /// Panics with what is missing, doubled or invented. What is being appended meanwhile makes `total` differ: that is
     /// shown and not held against anybody.
     pub fn assert_same(&self) {

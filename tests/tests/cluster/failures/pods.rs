@@ -8,7 +8,7 @@ use kube::{
 };
 use tidemark_tests::cluster::product::OPERATOR_NAMESPACE;
 
-use super::world::{WAL, World, until};
+use super::world::{FailureWorld, WAL, until};
 
 pub(crate) const INDEXER: &str = "app.kubernetes.io/component=indexer";
 pub(crate) const OPERATOR: &str = "app.kubernetes.io/name=tidemark-operator";
@@ -27,7 +27,7 @@ pub(crate) struct Seen {
     pub(crate) exit: Option<i32>,
 }
 
-impl World {
+impl FailureWorld {
     /// The pods of a namespace that a label selects.
     pub(crate) async fn pods(&self, namespace: &str, label: &str) -> anyhow::Result<Vec<Seen>> {
         let pods = Api::<Pod>::namespaced(self.cluster.client(), namespace);

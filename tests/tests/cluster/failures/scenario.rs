@@ -11,7 +11,7 @@ use super::{
     pods::{OPERATOR, Seen},
     searching::Searching,
     truth,
-    world::{Appended, WAL, World, until},
+    world::{Appended, FailureWorld, WAL, until},
 };
 
 /// The longest time without an answer: a query that goes to a node that was cut off just now waits for 3 s, and may be
@@ -31,7 +31,7 @@ pub(crate) struct Bounds {
 
 /// A scenario under way.
 pub(crate) struct Scenario {
-    world: &'static World,
+    world: &'static FailureWorld,
     name: &'static str,
     /// The indexer when it began.
     pub(crate) indexer: Seen,
@@ -46,7 +46,7 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     /// Waits until all is well and begins to count.
-    pub(crate) async fn begin(world: &'static World, name: &'static str) -> Self {
+    pub(crate) async fn begin(world: &'static FailureWorld, name: &'static str) -> Self {
         let indexer = settled(world).await;
         let restarts = all(world).await.into_iter().map(|pod| (pod.uid, pod.restarts)).collect();
         let (first, appended) = (world.latest().await, world.appended());
@@ -106,7 +106,7 @@ impl Scenario {
 }
 
 /// Waits until every pod is ready, the WAL says that all is well, and the one indexer writes; gives the indexer.
-async fn settled(world: &World) -> Seen {
+async fn settled(world: &FailureWorld) -> Seen {
     until("all pods are ready", async || {
         let operators = world.pods(OPERATOR_NAMESPACE, OPERATOR).await.ok()?;
         let pods = world.pods(WAL, "tidemark.dev/wal").await.ok()?;
@@ -129,7 +129,7 @@ async fn settled(world: &World) -> Seen {
     indexer
 }
 
-async fn all(world: &World) -> Vec<Seen> {
+async fn all(world: &FailureWorld) -> Vec<Seen> {
     until("all pods are listed", async || {
         let mut pods = world.pods(WAL, "tidemark.dev/wal").await.ok()?;
         pods.extend(world.pods(OPERATOR_NAMESPACE, OPERATOR).await.ok()?);

@@ -14,19 +14,19 @@ use tidemark_store::{ChainRecord, Entropy, StoreSecond};
 use tidemark_tests::stores;
 use tidemark_wal::{Log, LogReader, Outcome, ParameterSource as _, ReaderLimits, ResolvedEntry};
 
-use super::world::{LOG, METADATA, World, until};
+use super::world::{FailureWorld, LOG, METADATA, until};
 
 /// What was read of log and index.
 #[derive(Debug)]
-pub(crate) struct Compared {
+pub(crate) struct LogComparison {
     /// Entries below the cursor, in the log and in the index.
     pub(crate) entries: usize,
 }
 
-impl World {
+impl FailureWorld {
     /// Compares the log with the index up to the cursor of `slot`: the same tokens with the same outcomes, each operation
     /// exactly once. The log is read and judged from its buckets, without the index; the index from its segments.
-    pub(crate) async fn compare(&self, slot: &ChainRecord<Manifest>) -> Compared {
+    pub(crate) async fn compare(&self, slot: &ChainRecord<Manifest>) -> LogComparison {
         let indexed = indexed(&self.chain(), &slot.state).await;
         let logged = self.logged(slot).await;
         let (here, there): (BTreeSet<_>, BTreeSet<_>) = (logged.keys().collect(), indexed.keys().collect());
@@ -35,7 +35,7 @@ impl World {
         assert!(missing.is_empty(), "the index misses {missing:?}, which the log has below {}", slot.state.cursor);
         assert!(unknown.is_empty(), "the index has {unknown:?}, which the log has not");
         assert_eq!(indexed, logged, "outcomes in index and log");
-        Compared { entries: indexed.len() }
+        LogComparison { entries: indexed.len() }
     }
 
     /// The outcome of every entry below the cursor, from the buckets alone.

@@ -30,10 +30,10 @@ pub(crate) const LOG: &str = "s3://orders-orders-wal/log";
 pub(crate) const METADATA: &str = "s3://orders-orders-meta";
 const INDEX: &str = "s3://orders-orders-idx/index";
 
-static WORLD: OnceCell<World> = OnceCell::const_new();
+static WORLD: OnceCell<FailureWorld> = OnceCell::const_new();
 
 /// What all scenarios stand on.
-pub(crate) struct World {
+pub(crate) struct FailureWorld {
     pub(crate) cluster: &'static Cluster,
     pub(crate) store: StoreInside,
     /// The Service of search, by a way that leads past a node that is cut off.
@@ -52,11 +52,11 @@ pub(crate) struct Appended {
 }
 
 /// The one world of this process.
-pub(crate) async fn world() -> &'static World {
+pub(crate) async fn world() -> &'static FailureWorld {
     WORLD.get_or_init(create).await
 }
 
-async fn create() -> World {
+async fn create() -> FailureWorld {
     let builder = Cluster::builder().nodes(2).quick_failover().product().await.expect("the product's image is there");
     let cluster = builder.shared().await.expect("the cluster starts");
     // What the operator says of a WAL is waited for at both ends of every scenario.
@@ -73,10 +73,10 @@ async fn create() -> World {
     keep_appending(&store, Arc::clone(&appended));
     wal.until_ready().await;
     let search = wal.search_url().await.expect("it has an address");
-    World { cluster, store, search, appended }
+    FailureWorld { cluster, store, search, appended }
 }
 
-impl World {
+impl FailureWorld {
     /// The manifests of the index.
     pub(crate) fn chain(&self) -> IndexChain {
         let index = stores::open(INDEX, &self.store.environment());

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use tidemark_tests::{
-    Cluster, Program,
+    Cluster, TidemarkProcess,
     cluster::{images, product::OPERATOR_NAMESPACE},
 };
 use tokio::process::Command;
@@ -42,11 +42,11 @@ pub(crate) async fn shell(cluster: &Cluster, script: &str) -> anyhow::Result<Str
     for name in ["tidemark", "kubectl-tidemark"] {
         let link = plugins.join(name);
         if !link.exists() {
-            std::os::unix::fs::symlink(Program::path().await?, link)?;
+            std::os::unix::fs::symlink(TidemarkProcess::path().await?, link)?;
         }
     }
-    let kubectl = cluster.kubectl_words().command();
-    let helm = cluster.helm_words().command();
+    let kubectl = cluster.kubectl_command().command();
+    let helm = cluster.helm_command().command();
     let folders =
         [kubectl.get_program(), helm.get_program()].map(|program| Path::new(program).parent().map(Path::to_owned));
     let usual = std::env::var_os("PATH").unwrap_or_default();

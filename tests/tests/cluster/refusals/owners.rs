@@ -6,7 +6,7 @@ use kube::{ResourceExt as _, api::DeleteParams};
 use serde_json::json;
 use tidemark_crds::ConditionType;
 use tidemark_tests::{
-    Program,
+    TidemarkProcess,
     cluster::{
         Cluster,
         product::{PATIENCE, WalPlan, until},
@@ -89,7 +89,7 @@ async fn another_cluster(cluster: &Cluster) {
     let owner = ["index", "--owner", "k8s:other-cluster/far/orders/uid-far-away", "--listen", "127.0.0.1:0"];
     let flags = flags(&plan);
     let words: Vec<&str> = owner.into_iter().chain(flags.iter().map(String::as_str)).collect();
-    let theirs = Program::serving(&words, &environment).await.expect("it starts");
+    let theirs = TidemarkProcess::serving(&words, &environment).await.expect("it starts");
     until("the other cluster's indexer writes", PATIENCE, async || {
         let process = theirs.get("/v1/process").await.ok()?;
         (process["phase"] == "writing" && process["caughtUp"] == true).then_some(())

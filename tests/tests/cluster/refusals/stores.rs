@@ -4,7 +4,7 @@ use serde_json::json;
 use tidemark_tests::{
     S3Server,
     cluster::Cluster,
-    faults::{Fault, Operation, Rule},
+    faults::{FaultRule, InjectedFault, StoreOperation},
     s3::{ACCESS_KEY, SECRET_KEY},
 };
 
@@ -81,7 +81,8 @@ async fn on_own_server<'a>(
 
 async fn read_only(cluster: &Cluster) {
     let forbid = |server: &S3Server| {
-        server.inject(Rule::always(Fault::Forbidden).on(Operation::Put).on(Operation::Multipart));
+        server
+            .inject(FaultRule::always(InjectedFault::Forbidden).on(StoreOperation::Put).on(StoreOperation::Multipart));
     };
     let (wal, server) = on_own_server(cluster, "readonly", forbid).await;
     refused(&wal, "ReadOnly", &["s3://refused-stores-readonly-"]).await;

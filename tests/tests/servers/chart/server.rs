@@ -36,7 +36,7 @@ pub(crate) async fn accepts(server: &ApiServer, yaml: &str) -> anyhow::Result<()
     let known: Vec<Value> = objects(yaml).into_iter().filter(known).collect();
     let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": known}).to_string();
     let words = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
-    server.kubectl_words().run_with(words, &list).await.map(drop)
+    server.kubectl_command().run_with(words, &list).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +111,7 @@ async fn each_account_may_do_what_is_listed_here_and_nothing_else() {
     for (verb, resource) in [("get", "secrets"), ("list", "secrets"), ("create", "pods"), ("create", "rolebindings")] {
         let account = format!("--as=system:serviceaccount:{operator}");
         let answer =
-            server.kubectl_words().output(["auth", "can-i", verb, resource, &account, "-A"], "").await.unwrap();
+            server.kubectl_command().output(["auth", "can-i", verb, resource, &account, "-A"], "").await.unwrap();
         assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "no", "{verb} {resource}");
     }
     // The data pods' accounts, as the operator makes them: bound to nothing.
@@ -147,7 +147,7 @@ async fn users_get_rights_through_the_roles_of_the_cluster(server: &ApiServer) {
         let give_up = Instant::now() + PATIENCE;
         loop {
             let words = ["auth", "can-i", verb, "wals.tidemark.dev", &user, "-n", "data"];
-            let answer = server.kubectl_words().output(words, "").await.unwrap();
+            let answer = server.kubectl_command().output(words, "").await.unwrap();
             if String::from_utf8_lossy(&answer.stdout).trim() == wanted {
                 break;
             }

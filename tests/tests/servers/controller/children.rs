@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::json;
 use tidemark_crds::{ConditionType, names::WalComponent};
-use tidemark_tests::controller::{World, eventually};
+use tidemark_tests::controller::{ControllerWorld, eventually};
 
 async fn owned<K>(api: Api<K>, owner: &str) -> Vec<String>
 where
@@ -28,7 +28,7 @@ where
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wal_gets_its_children_and_becomes_ready() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "search: {replicas: 2}").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -58,7 +58,7 @@ async fn a_wal_gets_its_children_and_becomes_ready() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_change_or_remove_is_put_right_and_what_they_add_stays() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -87,7 +87,7 @@ async fn what_others_change_or_remove_is_put_right_and_what_they_add_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wanted_no_longer_goes_and_what_is_not_the_wals_stays() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "search: {replicas: 2}").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -121,7 +121,7 @@ async fn what_is_wanted_no_longer_goes_and_what_is_not_the_wals_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_of_somebody_else_is_not_taken_over() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     let theirs = format!(
         "{{apiVersion: v1, kind: Service, metadata: {{namespace: {}, name: orders-search}}, spec: {{ports: [{{port: 99}}]}}}}",
@@ -140,7 +140,7 @@ async fn an_object_of_somebody_else_is_not_taken_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wal_that_is_made_again_waits_for_the_children_of_the_one_before() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");

@@ -3,11 +3,11 @@
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use tidemark_crds::{ConditionType, names::WalComponent};
-use tidemark_tests::controller::{World, eventually, say};
+use tidemark_tests::controller::{ControllerWorld, eventually, say};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_problem_of_a_pod_is_one_condition_with_its_words_and_goes_with_its_cause() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     let words = "bucket \"wal\" does not exist; nothing is indexed; make it or correct \"spec.log.url\"";
     world.pods.say(WalComponent::Indexer, say::problem("BucketMissing", words));
@@ -28,7 +28,7 @@ async fn a_problem_of_a_pod_is_one_condition_with_its_words_and_goes_with_its_ca
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_indexer_that_does_not_answer_flips_nothing_but_indexing() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -46,7 +46,7 @@ async fn an_indexer_that_does_not_answer_flips_nothing_but_indexing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spec_that_is_refused_waits_for_a_change_and_the_pods_stay() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -72,7 +72,7 @@ async fn a_spec_that_is_refused_waits_for_a_change_and_the_pods_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn suspend_stops_the_indexer_and_nothing_else() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -92,7 +92,7 @@ async fn suspend_stops_the_indexer_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scale_subresource_sets_and_shows_the_search_pods() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -114,7 +114,7 @@ async fn the_scale_subresource_sets_and_shows_the_search_pods() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_cluster_refuses_is_told_and_tried_again() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let quota = format!(
         "{{apiVersion: v1, kind: ResourceQuota, metadata: {{namespace: {}, name: none}}, spec: {{hard: {{services: 0}}}}}}",
         world.namespace
@@ -131,6 +131,6 @@ async fn what_the_cluster_refuses_is_told_and_tried_again() {
     world.is_ready("orders").await.expect("it recovers");
 }
 
-async fn polls(operator: &tidemark_tests::controller::Operator) -> f64 {
+async fn polls(operator: &tidemark_tests::controller::OperatorProcess) -> f64 {
     operator.metric("tidemark_operator_polls_total", &[]).await.expect("it counts")
 }

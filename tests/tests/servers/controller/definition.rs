@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tidemark_crds::{names::FINALIZER_PURGE, wal_crd};
 use tidemark_tests::{
     ApiServer,
-    controller::{Operator, Options, eventually, wal_yaml},
+    controller::{OperatorOptions, OperatorProcess, eventually, wal_yaml},
 };
 
 async fn install(server: &ApiServer, change: impl FnOnce(&mut Value)) {
@@ -29,7 +29,7 @@ fn spec_schema(crd: &mut Value) -> &mut Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_definition_that_is_new_enough_it_says_what_to_do_and_then_works() {
     let server = ApiServer::start().await.expect("it starts");
-    let options = Options {
+    let options = OperatorOptions {
         kubeconfig: server.kubeconfig().to_owned(),
         image: "i".to_owned(),
         identity: "one".to_owned(),
@@ -37,7 +37,7 @@ async fn without_a_definition_that_is_new_enough_it_says_what_to_do_and_then_wor
         pod_port: 7280,
         flags: Vec::new(),
     };
-    let operator = Operator::start(&options).await.expect("it starts");
+    let operator = OperatorProcess::start(&options).await.expect("it starts");
     let unready = async |wanted: &str| {
         eventually(&format!("it is unready: {wanted}"), async || {
             let (status, text) = operator.get("/readyz").await?;
@@ -70,7 +70,7 @@ async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
         policies.push(json!("Newer"));
     })
     .await;
-    let options = Options {
+    let options = OperatorOptions {
         kubeconfig: server.kubeconfig().to_owned(),
         image: "i".to_owned(),
         identity: "one".to_owned(),
@@ -78,7 +78,7 @@ async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
         pod_port: 7280,
         flags: vec!["--purge-timeout=3s".to_owned()],
     };
-    let operator = Operator::start(&options).await.expect("it starts");
+    let operator = OperatorProcess::start(&options).await.expect("it starts");
     let newer = wal_yaml("default", "newer", "deletionPolicy: Newer");
     eventually("the CRD is served", async || Ok(server.apply(&newer).await.ok())).await.expect("it is created");
     server.apply(&wal_yaml("default", "plain", "")).await.expect("it is created");

@@ -4,13 +4,13 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use kube::{ResourceExt, api::DeleteParams};
 use serde_json::json;
 use tidemark_crds::names::{self, WalComponent};
-use tidemark_tests::controller::{Operator, World, eventually, say};
+use tidemark_tests::controller::{ControllerWorld, OperatorProcess, eventually, say};
 
-async fn finalizers(world: &World) -> Vec<String> {
+async fn finalizers(world: &ControllerWorld) -> Vec<String> {
     world.wals().get("orders").await.expect("it is there").finalizers().to_vec()
 }
 
-async fn has_finalizer(world: &World, wanted: bool) {
+async fn has_finalizer(world: &ControllerWorld, wanted: bool) {
     eventually("the finalizer follows the policy", async || {
         let found = finalizers(world).await.iter().any(|finalizer| finalizer == names::FINALIZER_PURGE);
         Ok((found == wanted).then_some(()))
@@ -21,7 +21,7 @@ async fn has_finalizer(world: &World, wanted: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retain_needs_no_finalizer_and_the_children_go_with_their_owner() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -37,7 +37,7 @@ async fn retain_needs_no_finalizer_and_the_children_go_with_their_owner() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn purge_is_asked_of_the_writer_and_waited_for() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "deletionPolicy: Purge").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -63,10 +63,10 @@ async fn purge_is_asked_of_the_writer_and_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_that_takes_too_long_is_given_up() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let mut options = world.options();
     options.flags.push("--purge-timeout=3s".to_owned());
-    let operator = Operator::start(&options).await.expect("it starts");
+    let operator = OperatorProcess::start(&options).await.expect("it starts");
     world.make("orders", "deletionPolicy: Purge").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
     has_finalizer(&world, true).await;
@@ -79,7 +79,7 @@ async fn a_purge_that_takes_too_long_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_that_goes_is_not_held_up() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     world.make("orders", "deletionPolicy: Purge").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -100,7 +100,7 @@ async fn a_namespace_that_goes_is_not_held_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wal_that_was_refused_from_the_start_has_nothing_to_purge() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     let template = "indexer: {podTemplate: {spec: {hostNetwork: true}}}";
     world.make("orders", &format!("deletionPolicy: Purge, {template}")).await.expect("it is created");

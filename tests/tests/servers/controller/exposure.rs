@@ -3,7 +3,7 @@
 use k8s_openapi::api::{core::v1::Service, networking::v1::NetworkPolicy};
 use serde_json::{Value, json};
 use tidemark_crds::{ConditionType, names::WalComponent};
-use tidemark_tests::controller::{Operator, World, eventually};
+use tidemark_tests::controller::{ControllerWorld, OperatorProcess, eventually};
 
 const EVERYBODY: &str = "0.0.0.0/0";
 
@@ -17,14 +17,14 @@ fn open() -> Value {
 }
 
 /// The type of the Service, and whether the NetworkPolicy lets everybody in.
-async fn exposure(world: &World) -> (String, bool) {
+async fn exposure(world: &ControllerWorld) -> (String, bool) {
     let service = world.api::<Service>().get("orders-search").await.expect("it is there");
     let policy = world.api::<NetworkPolicy>().get("orders-search").await.expect("it is there");
     let everybody = serde_json::to_string(&policy.spec).expect("it is JSON").contains(EVERYBODY);
     (service.spec.and_then(|spec| spec.type_).unwrap_or_default(), everybody)
 }
 
-async fn exposure_becomes(world: &World, service_type: &str, everybody: bool) {
+async fn exposure_becomes(world: &ControllerWorld, service_type: &str, everybody: bool) {
     eventually(&format!("search is a {service_type}, open to everybody: {everybody}"), async || {
         Ok((exposure(world).await == (service_type.to_owned(), everybody)).then_some(()))
     })
@@ -33,7 +33,7 @@ async fn exposure_becomes(world: &World, service_type: &str, everybody: bool) {
 }
 
 /// Waits until the search Deployment mounts the token, and gives its image.
-async fn guarded(world: &World) -> String {
+async fn guarded(world: &ControllerWorld) -> String {
     eventually("the search Deployment asks for the token", async || {
         let deployment = serde_json::to_value(world.deployment("orders", WalComponent::Search).await?)?;
         let pod = &deployment["spec"]["template"]["spec"];
@@ -48,14 +48,14 @@ async fn guarded(world: &World) -> String {
     .expect("it asks for it")
 }
 
-async fn all_search_pods_become_ready(world: &World) {
+async fn all_search_pods_become_ready(world: &ControllerWorld) {
     world.pods.newcomers_ready(WalComponent::Search, true);
     world.pods.ready(WalComponent::Search, true).await.expect("they become ready");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn search_is_opened_after_the_last_pod_without_the_token_and_closed_at_once() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -91,7 +91,7 @@ async fn search_is_opened_after_the_last_pod_without_the_token_and_closed_at_onc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_in_force_before_search_is_opened_also_while_an_upgrade_is_held_back() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -99,7 +99,7 @@ async fn a_token_is_in_force_before_search_is_opened_also_while_an_upgrade_is_he
     operator.kill();
     let mut options = world.options();
     options.image = "tidemark.dev/tidemark:two".to_owned();
-    let _operator = Operator::start(&options).await.expect("it starts");
+    let _operator = OperatorProcess::start(&options).await.expect("it starts");
     world.is("orders", ConditionType::UpgradePending, "True/NewRelease").await.expect("it waits for approval");
 
     world.pods.newcomers_ready(WalComponent::Search, false);

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 use tidemark_crds::{ConditionType, names::WalComponent};
-use tidemark_tests::controller::{Operator, World, eventually, say};
+use tidemark_tests::controller::{ControllerWorld, OperatorProcess, eventually, say};
 
 /// Waits until pods were asked this many times more.
-async fn asked(operator: &Operator, times: f64) {
+async fn asked(operator: &OperatorProcess, times: f64) {
     let count = async || operator.metric("tidemark_operator_polls_total", &[]).await;
     let before = count().await.expect("it counts");
     eventually("pods are asked some more", async || Ok((count().await? >= before + times).then_some(())))
@@ -14,7 +14,7 @@ async fn asked(operator: &Operator, times: f64) {
 }
 
 /// Waits until nothing was written while the pods were asked a few times, and gives the count of writes.
-async fn settled(operator: &Operator) -> f64 {
+async fn settled(operator: &OperatorProcess) -> f64 {
     loop {
         let before = operator.writes().await.expect("it counts");
         asked(operator, 6.0).await;
@@ -26,7 +26,7 @@ async fn settled(operator: &Operator) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_wal_costs_no_write_and_neither_does_a_restart() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     world
         .make("orders", "search: {replicas: 2, resources: {requests: {cpu: '0.5', memory: 1024Mi}}}")
@@ -54,14 +54,14 @@ async fn an_idle_wal_costs_no_write_and_neither_does_a_restart() {
     assert_eq!(world.wals().get("orders").await.expect("it is there").metadata.resource_version, version);
 }
 
-async fn reconciliations(operator: &Operator) -> f64 {
+async fn reconciliations(operator: &OperatorProcess) -> f64 {
     operator.metric("tidemark_operator_reconciles_total", &[]).await.expect("it counts")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_operator_writes_itself_is_no_reason_to_look_again() {
     const WALS: u32 = 8;
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     for number in 0..WALS {
         world.make(&format!("w{number}"), "").await.expect("it is created");
@@ -93,7 +93,7 @@ async fn what_the_operator_writes_itself_is_no_reason_to_look_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_spec_costs_few_writes() {
     const CHANGES: u32 = 5;
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -124,7 +124,7 @@ async fn a_change_of_the_spec_costs_few_writes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_that_move_are_written_at_most_once_a_minute() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");

@@ -3,20 +3,20 @@
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use tidemark_tests::controller::{Operator, World, eventually};
+use tidemark_tests::controller::{ControllerWorld, OperatorProcess, eventually};
 
-async fn leads(operator: &Operator) -> bool {
+async fn leads(operator: &OperatorProcess) -> bool {
     operator.metric("tidemark_operator_leader", &[]).await.is_ok_and(|leader| leader > 0.5)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_replica_works_and_the_other_takes_over_when_it_is_killed() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let one = world.operator().await.expect("it starts");
     eventually("the first leads", async || Ok(leads(&one).await.then_some(()))).await.expect("it leads");
     let mut options = world.options();
     options.identity = "two".to_owned();
-    let two = Operator::start(&options).await.expect("it starts");
+    let two = OperatorProcess::start(&options).await.expect("it starts");
     eventually("the second is ready", async || Ok((two.get("/readyz").await?.0 == 200).then_some(())))
         .await
         .expect("one that waits is ready");
@@ -32,7 +32,7 @@ async fn one_replica_works_and_the_other_takes_over_when_it_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_lease_is_taken_stops_at_once() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     eventually("it leads", async || Ok(leads(&operator).await.then_some(()))).await.expect("it leads");
     let leases = world.api::<Lease>();

@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value::Value},
 };
 use prost::Message;
-use tidemark_tests::controller::{Operator, World, eventually};
+use tidemark_tests::controller::{ControllerWorld, OperatorProcess, eventually};
 use tokio::{net::TcpListener, task::JoinSet};
 
 /// A span that arrived: the service, its name, and its attributes that are texts.
@@ -96,7 +96,7 @@ fn has(pairs: &[(String, String)], name: &str, value: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reconciliation_arrives_as_a_span_where_a_collector_is_named_and_nothing_else_does() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let collector = Collector::start().await;
     let silent = world.operator().await.expect("it starts");
     world.make("bills", "").await.expect("it is created");
@@ -105,7 +105,7 @@ async fn a_reconciliation_arrives_as_a_span_where_a_collector_is_named_and_nothi
 
     let mut options = world.options();
     options.flags.push(format!("--otlp-endpoint={}", collector.endpoint));
-    let operator = Operator::start(&options).await.expect("it starts");
+    let operator = OperatorProcess::start(&options).await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
     let span = eventually("a span of the WAL arrives", async || {

@@ -9,12 +9,12 @@ use tidemark_crds::{
     ConditionType,
     names::{self, WalComponent},
 };
-use tidemark_tests::controller::{Operator, Options, World, eventually};
+use tidemark_tests::controller::{ControllerWorld, OperatorOptions, OperatorProcess, eventually};
 
 const OLD: &str = "tidemark.dev/tidemark:one";
 const NEW: &str = "tidemark.dev/tidemark:two";
 
-fn newer(world: &World, flags: &[&str]) -> Options {
+fn newer(world: &ControllerWorld, flags: &[&str]) -> OperatorOptions {
     let mut options = world.options();
     NEW.clone_into(&mut options.image);
     options.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
@@ -22,18 +22,18 @@ fn newer(world: &World, flags: &[&str]) -> Options {
 }
 
 /// Waits until a WAL waits for approval, and gives the revision that it waits for.
-async fn pending(world: &World, name: &str) -> String {
+async fn pending(world: &ControllerWorld, name: &str) -> String {
     let message = world.is(name, ConditionType::UpgradePending, "True/NewRelease").await.expect("it is told");
     let revision = message.rsplit_once("approve-upgrade=").expect("the message names the command").1;
     revision.trim_end_matches('"').to_owned()
 }
 
-async fn images(world: &World, name: &str) -> [String; 2] {
+async fn images(world: &ControllerWorld, name: &str) -> [String; 2] {
     let search = world.image(name, WalComponent::Search).await.expect("it is there");
     [search, world.image(name, WalComponent::Indexer).await.expect("it is there")]
 }
 
-async fn images_are(world: &World, name: &str, wanted: [&str; 2]) {
+async fn images_are(world: &ControllerWorld, name: &str, wanted: [&str; 2]) {
     eventually(&format!("search and indexer of \"{name}\" are of {wanted:?}"), async || {
         Ok((images(world, name).await == wanted).then_some(()))
     })
@@ -43,14 +43,14 @@ async fn images_are(world: &World, name: &str, wanted: [&str; 2]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_release_changes_no_pod_unasked_and_rolls_search_first() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
     world.is_ready("orders").await.expect("it becomes ready");
     let before = world.deployment("orders", WalComponent::Search).await.expect("it is there");
     operator.kill();
 
-    let _operator = Operator::start(&newer(&world, &[])).await.expect("it starts");
+    let _operator = OperatorProcess::start(&newer(&world, &[])).await.expect("it starts");
     let revision = pending(&world, "orders").await;
     assert_eq!(images(&world, "orders").await, [OLD, OLD]);
     world.is_ready("orders").await.expect("it stays ready");
@@ -94,7 +94,7 @@ async fn a_new_release_changes_no_pod_unasked_and_rolls_search_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn approved_wals_are_upgraded_one_at_a_time_also_by_an_operator_that_is_killed_meanwhile() {
     const WALS: [&str; 3] = ["a", "b", "c"];
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     for name in WALS {
         world.make(name, "").await.expect("it is created");
@@ -103,13 +103,13 @@ async fn approved_wals_are_upgraded_one_at_a_time_also_by_an_operator_that_is_ki
         world.is_ready(name).await.expect("it becomes ready");
     }
     operator.kill();
-    let unapproved = Operator::start(&newer(&world, &[])).await.expect("it starts");
+    let unapproved = OperatorProcess::start(&newer(&world, &[])).await.expect("it starts");
     let revision = pending(&world, "a").await;
     unapproved.kill();
 
     world.pods.newcomers_ready(WalComponent::Search, false);
     let approved = newer(&world, &[&format!("--upgrade-approved={revision}")]);
-    let first = Operator::start(&approved).await.expect("it starts");
+    let first = OperatorProcess::start(&approved).await.expect("it starts");
     let under_way = async || {
         let mut names = Vec::new();
         for name in WALS {
@@ -121,7 +121,7 @@ async fn approved_wals_are_upgraded_one_at_a_time_also_by_an_operator_that_is_ki
     let started =
         eventually("one is under way", async || Ok(under_way().await.first().copied())).await.expect("one is");
     first.kill();
-    let _second = Operator::start(&approved).await.expect("it starts");
+    let _second = OperatorProcess::start(&approved).await.expect("it starts");
     // The others are queued by the second operator; none of them may start while this one is not done.
     for name in WALS.into_iter().filter(|name| *name != started) {
         eventually("it waits for its turn", async || {
@@ -156,7 +156,7 @@ async fn approved_wals_are_upgraded_one_at_a_time_also_by_an_operator_that_is_ki
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspended_lets_them_go_on() {
-    let world = World::create().await.expect("it starts");
+    let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     for name in ["a", "b"] {
         world.make(name, "").await.expect("it is created");
@@ -165,11 +165,11 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
         world.is_ready(name).await.expect("it becomes ready");
     }
     operator.kill();
-    let unapproved = Operator::start(&newer(&world, &[])).await.expect("it starts");
+    let unapproved = OperatorProcess::start(&newer(&world, &[])).await.expect("it starts");
     let revision = pending(&world, "a").await;
     unapproved.kill();
     world.pods.newcomers_ready(WalComponent::Search, false);
-    let operator = Operator::start(&newer(&world, &[&format!("--upgrade-approved={revision}")])).await;
+    let operator = OperatorProcess::start(&newer(&world, &[&format!("--upgrade-approved={revision}")])).await;
     let operator = operator.expect("it starts");
     let stuck = eventually("one is under way", async || {
         let a = images(&world, "a").await;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemark_tests::{
-    Program, S3Server,
+    S3Server, TidemarkProcess,
     s3::{ACCESS_KEY, SECRET_KEY},
 };
 use tokio::time::Instant;
@@ -85,20 +85,20 @@ impl Settings {
         if command == "serve" {
             environment.remove("TIDEMARK_NO_SEARCH");
         }
-        let program = Program::serving(&[command], &environment).await.expect("it starts");
+        let program = TidemarkProcess::serving(&[command], &environment).await.expect("it starts");
         DataPod { program, _credentials: Arc::clone(&self.credentials) }
     }
 
     /// Runs another command of the program in this environment.
     pub(crate) async fn run(&self, arguments: &[&str]) -> String {
-        Program::output(arguments, &self.environment).await.expect("it succeeds")
+        TidemarkProcess::output(arguments, &self.environment).await.expect("it succeeds")
     }
 }
 
 /// A running process, and the Secret that it reads.
 pub(crate) struct DataPod {
     /// The process.
-    pub(crate) program: Program,
+    pub(crate) program: TidemarkProcess,
     _credentials: Arc<TempDir>,
 }
 

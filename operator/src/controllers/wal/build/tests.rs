@@ -225,7 +225,7 @@ fn the_revision_follows_the_image_and_nothing_that_users_write() {
     assert_eq!(release_revision(&platform()), revision);
     assert_eq!(release_revision(&PlatformSettings { operator_namespace: "other".to_owned(), ..platform() }), revision);
     assert_ne!(release_revision(&PlatformSettings { image: "other".to_owned(), ..platform() }), revision);
-    assert_eq!(release::samples().iter().filter(|wal| validate(wal, "c").is_ok()).count(), 2);
+    assert_eq!(pod_revision::samples().iter().filter(|wal| validate(wal, "c").is_ok()).count(), 2);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
     cache::{DataPod, NamespacedName, PodTrouble, RolloutStatus},
     condition_value::ConditionValue,
     controllers::wal::observed_pod::ObservedPod,
-    pod_poller::PodObservation,
+    pod_report_poller::PodObservation,
 };
 
 fn rollout(available: i32) -> RolloutStatus {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{StreamExt, stream};
-use tidemark_catalog::Cursor;
+use tidemark_catalog::LogCursor;
 use tidemark_ingest::OperationRecord;
 use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{
@@ -13,10 +13,8 @@ use tidemark_wal::{
 };
 use tokio::time::Instant;
 
-use super::{
-    overlay::TailEntry,
-    view::{TailListing, UnindexedGap},
-};
+use super::overlay_index::TailEntry;
+use crate::search_view::{TailListing, UnindexedGap};
 
 /// GETs of entries at once.
 const MAX_CONCURRENT_FETCHES: usize = 16;
@@ -118,7 +116,7 @@ impl LogTail {
 
     /// Where the tail starts: at the cursor, or near the horizon while the index is far behind. `horizon` is the
     /// published one, a lower bound of the present one.
-    fn start(&self, cursor: Cursor, horizon: StoreSecond) -> StoreSecond {
+    fn start(&self, cursor: LogCursor, horizon: StoreSecond) -> StoreSecond {
         let delay = self.schedule.as_ref().map(|(schedule, _)| schedule.newest().parameters.horizon_delay());
         let horizon = delay.map_or(horizon, |delay| horizon.max(self.newest.before(delay)));
         let cursor = cursor.second();
@@ -126,7 +124,7 @@ impl LogTail {
     }
 
     /// The entries that wait for the ingest between the cursor and the start of the tail.
-    async fn gap(&self, cursor: Cursor, start: StoreSecond) -> Result<Option<UnindexedGap>, StoreError> {
+    async fn gap(&self, cursor: LogCursor, start: StoreSecond) -> Result<Option<UnindexedGap>, StoreError> {
         let oldest = self.reader.list(cursor.second(), start).next().await.transpose()?;
         Ok(oldest.map(|oldest| UnindexedGap { oldest: oldest.token.second(), start }))
     }
@@ -135,7 +133,7 @@ impl LogTail {
     /// those beyond.
     pub(crate) async fn list(
         &mut self,
-        (cursor, horizon): (Cursor, StoreSecond),
+        (cursor, horizon): (LogCursor, StoreSecond),
         listing: &mut TailListing,
         room: usize,
         known: impl Fn(&Token) -> bool,
@@ -302,7 +300,7 @@ mod tests {
         let created = log.entries.create(&ahead.to_string(), "{}".into(), &BTreeMap::default()).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
         let mut tail = LogTail::new(&log, Arc::new(default_schedule()), ReaderLimits::default());
-        let listing = (Cursor::default(), StoreSecond::default());
+        let listing = (LogCursor::default(), StoreSecond::default());
         let (fresh, _) = tail.list(listing, &mut TailListing::default(), 10, |_| false).await.unwrap();
         assert_eq!(fresh.len(), 1);
         assert!(tail.newest < time.after(Duration::from_secs(30)), "{:?}", tail.newest);

@@ -9,9 +9,9 @@ use tidemark_wal::Token;
 /// The exclusive position in the log: every token whose second lies below it is decided and recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Cursor(pub StoreSecond);
+pub struct LogCursor(pub StoreSecond);
 
-impl Cursor {
+impl LogCursor {
     /// The first second that is not decided.
     pub const fn second(self) -> StoreSecond {
         self.0
@@ -23,7 +23,7 @@ impl Cursor {
     }
 }
 
-impl fmt::Display for Cursor {
+impl fmt::Display for LogCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }

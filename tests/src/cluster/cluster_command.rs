@@ -11,7 +11,7 @@ use tokio::{io::AsyncWriteExt, process::Command};
 
 /// Runs a program on a cluster, as a person with its kubeconfig would.
 #[derive(Clone, Debug)]
-pub struct Words {
+pub struct ClusterCommand {
     program: PathBuf,
     kubeconfig: PathBuf,
     /// Where programs keep their caches: the cluster's own folder, so that two clusters never meet.
@@ -19,7 +19,7 @@ pub struct Words {
     path: OsString,
 }
 
-impl Words {
+impl ClusterCommand {
     pub(crate) fn new(program: PathBuf, kubeconfig: PathBuf, home: PathBuf) -> Self {
         let mut path = program.parent().map_or_else(OsString::new, |folder| folder.as_os_str().to_owned());
         path.push(":");

@@ -11,7 +11,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Why a pod could not be polled.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PodClientError {
+pub(crate) enum PodReportClientError {
     #[error(transparent)]
     Http(#[from] reqwest::Error),
     #[error("the answer is longer than {MAX_ANSWER_BYTES} bytes")]
@@ -22,11 +22,11 @@ pub(crate) enum PodClientError {
 
 /// Polls data pods. Connections are not kept: there may be more pods than files that a process may open.
 #[derive(Clone)]
-pub(crate) struct PodClient {
+pub(crate) struct PodReportClient {
     http: reqwest::Client,
 }
 
-impl PodClient {
+impl PodReportClient {
     pub(crate) fn new() -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -38,13 +38,13 @@ impl PodClient {
     }
 
     /// The report of the pod at `address` and `port`.
-    pub(crate) async fn fetch(&self, address: &str, port: u16) -> Result<PodReport, PodClientError> {
+    pub(crate) async fn fetch(&self, address: &str, port: u16) -> Result<PodReport, PodReportClientError> {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let mut answer = self.http.get(format!("http://{host}:{port}/v1/process")).send().await?.error_for_status()?;
         let mut body = Vec::new();
         while let Some(part) = answer.chunk().await? {
             if body.len() + part.len() > MAX_ANSWER_BYTES {
-                return Err(PodClientError::Long);
+                return Err(PodReportClientError::Long);
             }
             body.extend_from_slice(&part);
         }

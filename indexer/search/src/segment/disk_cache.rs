@@ -39,7 +39,7 @@ const BLOCK_CACHE_BYTES: usize = 64 << 20;
 const MAX_CACHES_PER_FOLDER: u32 = 64;
 
 /// A bounded folder of segment objects. One process a folder.
-pub(crate) struct SegmentCache {
+pub(crate) struct SegmentDiskCache {
     store: Store,
     folder: PathBuf,
     files: MmapDirectory,
@@ -75,7 +75,7 @@ impl CachedSegment {
     }
 }
 
-impl SegmentCache {
+impl SegmentDiskCache {
     /// A cache of `bound` bytes for objects of `store`, in a folder of its own inside of `parent`.
     ///
     /// Files of an earlier process are used again once they are verified.

@@ -23,7 +23,7 @@ use crate::{
     cache::{DataPod, NamespacedName, ObjectCache},
     clock,
     metrics::OperatorMetrics,
-    pod_client::PodClient,
+    pod_report_client::PodReportClient,
 };
 
 /// How often the pods are checked for those that are due.
@@ -96,11 +96,11 @@ impl PodObservations {
 }
 
 /// Polls the pods of a cache.
-pub(crate) struct PodPoller {
+pub(crate) struct PodReportPoller {
     pub(crate) cache: ObjectCache,
     pub(crate) observations: PodObservations,
     pub(crate) changed: mpsc::Sender<NamespacedName>,
-    pub(crate) client: PodClient,
+    pub(crate) client: PodReportClient,
     pub(crate) port: u16,
     pub(crate) interval: Duration,
     pub(crate) metrics: OperatorMetrics,
@@ -137,7 +137,7 @@ struct PolledPod {
     process: Option<PodReport>,
 }
 
-impl PodPoller {
+impl PodReportPoller {
     /// Polls until cancelled.
     pub(crate) async fn run(self) {
         let mut polls: HashMap<Box<str>, PollState> = HashMap::new();

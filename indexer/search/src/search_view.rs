@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidemark_catalog::Cursor;
+use tidemark_catalog::LogCursor;
 use tidemark_ingest::engine::EngineError;
 use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::{
     api::{IndexVersion, OverlayStatus, instant},
-    index_cache::OpenIndex,
-    overlay::{LogOverlay, OverlaySegment},
+    manifest_cache::OpenManifest,
+    overlay::overlay_index::{OverlayIndex, OverlaySegment},
 };
 use crate::segment::{ManifestView, SchemaFields};
 
@@ -42,9 +42,9 @@ pub(crate) struct SearchView {
 
 impl SearchView {
     /// A manifest with what `overlay` holds beyond it.
-    pub(crate) fn new(open: OpenIndex, overlay: Option<(&LogOverlay, &TailListing)>) -> Self {
-        let OpenIndex { number: manifest, fingerprint, index } = open;
-        let status = |(overlay, listing): (&LogOverlay, &TailListing)| OverlayStatus {
+    pub(crate) fn new(open: OpenManifest, overlay: Option<(&OverlayIndex, &TailListing)>) -> Self {
+        let OpenManifest { number: manifest, fingerprint, index } = open;
+        let status = |(overlay, listing): (&OverlayIndex, &TailListing)| OverlayStatus {
             documents: overlay.documents(),
             dropped: overlay.dropped(),
             bytes: overlay.bytes(),
@@ -69,7 +69,7 @@ impl SearchView {
         }
     }
 
-    pub(crate) fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> LogCursor {
         self.index.manifest.cursor
     }
 

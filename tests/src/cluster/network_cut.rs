@@ -6,7 +6,7 @@ use super::{Cluster, control_plane::SERVICES, held, namespaces::At};
 
 /// What a node is cut off from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub enum NetworkCut {
     /// From the API server, in both directions: its pods become zombies that still reach everything else.
     ApiServer,
     /// From everything outside of the node.
@@ -15,11 +15,11 @@ pub enum Cut {
 
 impl Cluster {
     /// Cuts a node off, connections that exist included. Nodes are numbered from 1 and named `node1`, `node2`.
-    pub fn cut(&self, node: u8, cut: Cut) -> anyhow::Result<()> {
+    pub fn cut(&self, node: u8, cut: NetworkCut) -> anyhow::Result<()> {
         self.lead_services_past(node)?;
         match cut {
-            Cut::Everything => self.at_control(&["ip", "link", "set", &format!("veth{node}"), "down"]),
-            Cut::ApiServer => self.at_control(&["nft", &refusal(node)]),
+            NetworkCut::Everything => self.at_control(&["ip", "link", "set", &format!("veth{node}"), "down"]),
+            NetworkCut::ApiServer => self.at_control(&["nft", &refusal(node)]),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tantivy::{DocId, SegmentReader, Term, columnar::Column, query::Bm25StatisticsProvider, schema::Field};
 use tidemark_wal::Token;
 
-use super::{api::SearchRequest, error::SearchError, overlay::OverlaySegment};
+use super::{api::SearchRequest, error::SearchError, overlay::overlay_index::OverlaySegment};
 use crate::segment::{ManifestView, SegmentReaderView, token_sort_key};
 use tidemark_ingest::{OperationRecord, engine::EngineError};
 

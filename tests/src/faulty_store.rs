@@ -18,11 +18,11 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
 };
 
-use crate::faults::{Fault, Faults, Operation, Rule};
+use crate::faults::{FaultRule, Faults, InjectedFault, StoreOperation};
 
 /// A store with faults. Clones share the faults and the counts, so that a test keeps one and gives the other away.
 #[derive(Clone)]
-pub struct Faulty {
+pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     state: Arc<State>,
 }
@@ -30,11 +30,11 @@ pub struct Faulty {
 #[derive(Debug, Default)]
 struct State {
     faults: Mutex<Faults>,
-    counts: Mutex<BTreeMap<Operation, u64>>,
+    counts: Mutex<BTreeMap<StoreOperation, u64>>,
     ignore_preconditions: AtomicBool,
 }
 
-impl Faulty {
+impl FaultyStore {
     /// `inner` without any fault yet.
     pub fn over(inner: impl ObjectStore) -> Self {
         Self { inner: Arc::new(inner), state: Arc::default() }
@@ -45,8 +45,8 @@ impl Faulty {
         self.state.ignore_preconditions.store(true, Ordering::Relaxed);
     }
 
-    /// Adds a fault; see [`Rule`].
-    pub fn inject(&self, rule: Rule) {
+    /// Adds a fault; see [`FaultRule`].
+    pub fn inject(&self, rule: FaultRule) {
         self.faults().add(rule);
     }
 
@@ -56,7 +56,7 @@ impl Faulty {
     }
 
     /// Calls by operation, those that failed included.
-    pub fn counts(&self) -> BTreeMap<Operation, u64> {
+    pub fn counts(&self) -> BTreeMap<StoreOperation, u64> {
         self.counters().clone()
     }
 
@@ -64,19 +64,19 @@ impl Faulty {
         self.state.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn counters(&self) -> std::sync::MutexGuard<'_, BTreeMap<Operation, u64>> {
+    fn counters(&self) -> std::sync::MutexGuard<'_, BTreeMap<StoreOperation, u64>> {
         self.state.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts the call and acts out what hits before it is applied. The fault to act out afterwards comes back.
-    async fn before(&self, operation: Operation, path: &str) -> Result<Option<Fault>> {
+    async fn before(&self, operation: StoreOperation, path: &str) -> Result<Option<InjectedFault>> {
         *self.counters().entry(operation).or_default() += 1;
         let fault = self.faults().strike(operation, path);
         match fault {
-            Some(Fault::Drop) => Err(broken()),
-            Some(Fault::Unavailable) => Err(failed("503 Service Unavailable: SlowDown")),
-            Some(Fault::Forbidden) => Err(denied(path)),
-            Some(Fault::Delay(time)) => {
+            Some(InjectedFault::Drop) => Err(broken()),
+            Some(InjectedFault::Unavailable) => Err(failed("503 Service Unavailable: SlowDown")),
+            Some(InjectedFault::Forbidden) => Err(denied(path)),
+            Some(InjectedFault::Delay(time)) => {
                 tokio::time::sleep(time).await;
                 Ok(None)
             }
@@ -90,11 +90,11 @@ impl Faulty {
 }
 
 #[async_trait]
-impl ObjectStore for Faulty {
+impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let fault = self.before(Operation::Put, location.as_ref()).await?;
+        let fault = self.before(StoreOperation::Put, location.as_ref()).await?;
         let options = PutOptions { mode: self.mode(options.mode.clone()), ..options };
-        if let Some(Fault::LandLater(time)) = fault {
+        if let Some(InjectedFault::LandLater(time)) = fault {
             let (inner, location) = (Arc::clone(&self.inner), location.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(time).await;
@@ -110,18 +110,18 @@ impl ObjectStore for Faulty {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let fault = self.before(Operation::Multipart, location.as_ref()).await?;
+        let fault = self.before(StoreOperation::Multipart, location.as_ref()).await?;
         after(fault, self.inner.put_multipart_opts(location, options).await)
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let operation = if options.head { Operation::Head } else { Operation::Get };
+        let operation = if options.head { StoreOperation::Head } else { StoreOperation::Get };
         let fault = self.before(operation, location.as_ref()).await?;
         after(fault, self.inner.get_opts(location, options).await)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let fault = self.before(Operation::Get, location.as_ref()).await?;
+        let fault = self.before(StoreOperation::Get, location.as_ref()).await?;
         after(fault, self.inner.get_ranges(location, ranges).await)
     }
 
@@ -131,7 +131,7 @@ impl ObjectStore for Faulty {
             let this = this.clone();
             async move {
                 let location = location?;
-                let fault = this.before(Operation::Delete, location.as_ref()).await?;
+                let fault = this.before(StoreOperation::Delete, location.as_ref()).await?;
                 let mut deleted = this.inner.delete_stream(futures::stream::iter([Ok(location.clone())]).boxed());
                 after(fault, deleted.next().await.unwrap_or(Ok(location)))
             }
@@ -150,22 +150,22 @@ impl ObjectStore for Faulty {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let fault = self.before(Operation::List, prefix.map(AsRef::as_ref).unwrap_or_default()).await?;
+        let fault = self.before(StoreOperation::List, prefix.map(AsRef::as_ref).unwrap_or_default()).await?;
         after(fault, self.inner.list_with_delimiter(prefix).await)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let fault = self.before(Operation::Other, to.as_ref()).await?;
+        let fault = self.before(StoreOperation::Other, to.as_ref()).await?;
         after(fault, self.inner.copy_opts(from, to, options).await)
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        let fault = self.before(Operation::Other, to.as_ref()).await?;
+        let fault = self.before(StoreOperation::Other, to.as_ref()).await?;
         after(fault, self.inner.rename_opts(from, to, options).await)
     }
 }
 
-impl Faulty {
+impl FaultyStore {
     fn listing(
         &self,
         prefix: Option<&Path>,
@@ -173,7 +173,7 @@ impl Faulty {
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let (this, prefix) = (self.clone(), prefix.map(ToString::to_string).unwrap_or_default());
         futures::stream::once(async move {
-            match this.before(Operation::List, &prefix).await.and_then(|fault| after(fault, Ok(()))) {
+            match this.before(StoreOperation::List, &prefix).await.and_then(|fault| after(fault, Ok(()))) {
                 Ok(()) => listing,
                 Err(error) => futures::stream::iter([Err(error)]).boxed(),
             }
@@ -183,23 +183,23 @@ impl Faulty {
     }
 }
 
-impl fmt::Display for Faulty {
+impl fmt::Display for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Faulty({})", self.inner)
     }
 }
 
-impl fmt::Debug for Faulty {
+impl fmt::Debug for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }
 
 /// What the caller sees of a call that was applied.
-fn after<T>(fault: Option<Fault>, applied: Result<T>) -> Result<T> {
+fn after<T>(fault: Option<InjectedFault>, applied: Result<T>) -> Result<T> {
     match fault {
         None => applied,
-        Some(Fault::FailAfter) => Err(failed("500 Internal Server Error")),
+        Some(InjectedFault::FailAfter) => Err(failed("500 Internal Server Error")),
         Some(_) => Err(broken()),
     }
 }
@@ -224,17 +224,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_whose_answer_is_lost_has_landed() {
-        let store = Faulty::over(InMemory::new());
-        store.inject(Rule::always(Fault::DropAfter).on(Operation::Put).times(1));
+        let store = FaultyStore::over(InMemory::new());
+        store.inject(FaultRule::always(InjectedFault::DropAfter).on(StoreOperation::Put).times(1));
         let path = Path::from("a");
         assert!(store.put(&path, "1".into()).await.is_err());
         assert_eq!(store.get(&path).await.expect("it landed").bytes().await.expect("it reads"), "1");
-        assert_eq!(store.counts()[&Operation::Put], 1);
+        assert_eq!(store.counts()[&StoreOperation::Put], 1);
     }
 
     #[tokio::test]
     async fn dropped_preconditions_let_everybody_win() {
-        let store = Faulty::over(InMemory::new());
+        let store = FaultyStore::over(InMemory::new());
         let create = || PutOptions::from(PutMode::Create);
         let path = Path::from("a");
         assert!(store.put_opts(&path, "1".into(), create()).await.is_ok());

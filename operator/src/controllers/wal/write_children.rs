@@ -6,7 +6,7 @@ use tidemark_crds::names::WalComponent;
 use super::{
     build::{ANNOTATION_SPEC, DesiredChildren},
     dereference::ObservedWal,
-    exposure::with_token_of,
+    search_exposure::with_token_of,
     upgrade::UpgradeStep,
     validate::ValidatedWal,
 };
@@ -19,7 +19,7 @@ use crate::{
 
 /// Writes the children of the WAL, the Deployments as far as `step` allows, and removes what is no longer wanted. Answers
 /// how many writes that took.
-pub(crate) async fn roll_out(
+pub(crate) async fn write_children(
     context: &ReconcileContext,
     observed: &ObservedWal,
     desired: &DesiredChildren,
