@@ -35,6 +35,11 @@ impl IndexCompactor {
         Self { enabled, task: None, result: None, paused_until: None }
     }
 
+    /// Whether none runs and none waits to be published.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.task.is_none() && self.result.is_none()
+    }
+
     /// Waits until a compaction is finished; never ends while none runs. May be dropped and called again.
     pub(crate) async fn finished(&mut self) {
         if self.result.is_some() {

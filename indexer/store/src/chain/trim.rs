@@ -31,19 +31,19 @@ impl<S: ChainState> Chain<S> {
         if !appended.number.is_multiple_of(TRIM_STEP) {
             return;
         }
-        if let Err(error) = self.trim(appended, RECORD_RETENTION).await {
+        // The record's own store time: this process need not know what time it is.
+        if let Err(error) = self.trim(appended, appended.time.before(RECORD_RETENTION)).await {
             let chain = self.store().url();
             tracing::warn!(%chain, %error, "old records were not removed; the chain takes more room; a later append tries again");
         }
     }
 
-    /// Removes the records that are older than `retention`, by the store time of `latest`, which is a committed record of
-    /// this chain; that record and later ones stay. Gives the number of objects that were deleted.
+    /// Removes the records of store times up to `old`, which is at least [`RECORD_RETENTION`] ago. `latest` is a committed
+    /// record of this chain; it and later ones stay, whatever their age. Gives the number of objects that were deleted.
     ///
     /// First the boundary is raised, then what lies at or below it is deleted, so that a process that was suspended in
     /// between learns from the boundary that its slot is gone. May be repeated, by any number of processes, and end at any step.
-    pub async fn trim(&self, latest: &ChainRecord<S>, retention: Duration) -> Result<u64, ChainError<S::Rejection>> {
-        let old = latest.time.before(retention);
+    pub async fn trim(&self, latest: &ChainRecord<S>, old: StoreSecond) -> Result<u64, ChainError<S::Rejection>> {
         let listing = self.list_objects().await?;
         let mut boundary = listing.boundaries.iter().map(|(number, _)| *number).max().unwrap_or_default();
         let above = listing.records.iter().filter(|(number, _)| *number > boundary);

@@ -27,7 +27,7 @@ pub async fn trim_index_chain(world: SimWorld, process: SimProcess) -> ProcessEn
     while !world.is_fault_burst_over() {
         world.sleep_for(5_000..=30_000).await;
         let Ok(Some(latest)) = chain.latest().await else { continue };
-        if chain.chain().trim(&latest, age).await.is_ok_and(|deleted| deleted > 0) {
+        if chain.chain().trim(&latest, latest.time.before(age)).await.is_ok_and(|deleted| deleted > 0) {
             world.simulated_store.mark("trimmed");
         }
     }
