@@ -57,15 +57,15 @@ pub enum StandbyReason {
     },
 }
 
-/// Moves the heartbeat of the owner of `clock` until dropped: a probe every [`HEARTBEAT_INTERVAL`].
+/// Moves the heartbeat of the owner of `clock` until dropped: a write in the log's own store every [`HEARTBEAT_INTERVAL`].
 ///
-/// The holder runs it beside its other work while it holds the index, and drops it to stop. A probe that fails is logged and
+/// The holder runs it beside its other work while it holds the index, and drops it to stop. A write that fails is logged and
 /// retried after a second.
 pub async fn heartbeat(clock: &Clock) -> Infallible {
     loop {
         let started = Instant::now();
-        match clock.probe().await {
-            Ok(_) => sleep_until(started + HEARTBEAT_INTERVAL).await,
+        match clock.beat().await {
+            Ok(()) => sleep_until(started + HEARTBEAT_INTERVAL).await,
             Err(error) => {
                 tracing::warn!(%error, "heartbeat failed; a standby takes over if this lasts; retrying");
                 sleep(Duration::from_secs(1)).await;

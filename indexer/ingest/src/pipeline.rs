@@ -174,9 +174,9 @@ impl IngestPipeline {
         self.oldest_unsealed.is_some_and(|oldest| self.time_to_seal(oldest).is_none_or(|wait| wait.is_zero()))
     }
 
-    /// About how long it takes until `token` is sealed; `None` if the clock was not read lately.
+    /// About how long it takes until `token` is sealed; `None` before the clock was read.
     fn time_to_seal(&self, token: Token) -> Option<Duration> {
-        let now = self.clock.estimate()?.after(MAX_ESTIMATE_LAG);
+        let now = self.clock.rough_estimate()?.after(MAX_ESTIMATE_LAG);
         let horizon = self.sealed.as_ref()?.schedule.horizon(now);
         Some(token.second().next().since(horizon))
     }

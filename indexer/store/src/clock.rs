@@ -90,7 +90,22 @@ impl Clock {
         (age <= MAX_ESTIMATE_AGE).then(|| last.now.after(Duration::from_secs(age.as_secs())))
     }
 
-    /// The object that a probe writes in every store: a standby watches the holder's.
+    /// As [`Clock::estimate`], however old the last probe is. Only to decide when to look: what was decided for the log rests on a
+    /// probe.
+    pub fn rough_estimate(&self) -> Option<StoreSecond> {
+        let last = (*self.last.lock())?;
+        Some(last.now.after(Duration::from_secs(last.answered.elapsed().as_secs())))
+    }
+
+    /// Moves the store time of [`Clock::heartbeat_key`] in the first store, the log's own: one write, which reads no clock.
+    pub async fn beat(&self) -> Result<(), StoreError> {
+        match self.stores.first() {
+            Some(store) => store.put(&self.key, Bytes::new()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The object that a probe writes in every store, and a heartbeat in the first: a standby watches the holder's.
     pub fn heartbeat_key(&self) -> String {
         self.key.to_string()
     }

@@ -27,6 +27,7 @@ mod append_faults;
 mod conformance;
 mod dependencies;
 mod docs;
+mod garbage;
 mod hostile;
 mod names;
 mod opening;

@@ -215,7 +215,8 @@ impl<S: ChainState> Chain<S> {
             };
             check(before, &state)?;
             if let Some(record) = self.append_record(base.as_ref(), &state).await? {
-                self.trim_after(&record).await;
+                // Boxed: it is rare, and every future that appends would have its size.
+                Box::pin(self.trim_after(&record)).await;
                 return Ok(record);
             }
             sleep(pause).await;
