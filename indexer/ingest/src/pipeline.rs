@@ -130,6 +130,7 @@ impl IngestPipeline {
             // Without a compaction the index stays correct, so that the pass continues.
             self.tracker.set_error(RetryFailure::new("compacting", &failure));
         }
+        self.tracker.set_compaction_stalled(self.compactor.stalled());
         let Some(sealed) = &self.sealed else { return Ok(()) };
         match self.audit.run(&mut self.publisher, sealed).await {
             Err(failure) if failure.is_retryable() => {
