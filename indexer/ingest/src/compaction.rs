@@ -77,8 +77,10 @@ impl IndexCompactor {
         for lane in [&mut self.small, &mut self.large] {
             match lane.take_result().await {
                 Some(Ok(compaction)) => {
-                    lane.succeeded();
-                    self.stalled = None;
+                    lane.backoff.reset();
+                    if !compaction.adds.is_empty() {
+                        self.stalled = None;
+                    }
                     let compaction = mutants::adopted(compaction, publisher.manifest());
                     publisher.adopt(compaction).await?;
                 }
@@ -207,7 +209,7 @@ impl CompactionLane {
     fn is_ready(&mut self) -> bool {
         let now = Instant::now();
         if self.shrunk_until.is_some_and(|until| until <= now) {
-            (self.shrink, self.shrunk_until) = (0, None);
+            (self.shrink, self.shrunk_until, self.last_failure) = (0, None, None);
         }
         self.task.is_none() && self.result.is_none() && self.paused_until.is_none_or(|until| until <= now)
     }
@@ -239,11 +241,6 @@ impl CompactionLane {
         let result = self.result.take()?;
         self.inputs.clear();
         Some(result)
-    }
-
-    fn succeeded(&mut self) {
-        self.backoff.reset();
-        self.last_failure = None;
     }
 
     /// The next merge is another one: without the damaged input, or smaller.
