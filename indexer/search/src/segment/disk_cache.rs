@@ -328,6 +328,7 @@ mod tests {
     use super::{super::testing::folder_bytes, *};
 
     const MIB: u64 = 1 << 20;
+    const MIB_LEN: usize = 1 << 20;
 
     /// An object of `size` bytes in `store`; which ones, `fill` says.
     async fn object(store: &Store, fill: u8, size: u64) -> SegmentMeta {
@@ -409,5 +410,35 @@ mod tests {
         store.put(&object.key, vec![3; 1 << 20].into()).await.unwrap();
         let error = cache.get_verified(&object).await.err().unwrap();
         assert!(matches!(&error, EngineError::Damaged { key, .. } if *key == object.key), "{error}");
+    }
+
+    #[tokio::test]
+    async fn long_reads_by_ranges_go_to_the_disk_as_far_as_it_has_room_and_short_ones_do_not() {
+        let (store, folder) = (Store::memory(), TempDir::new().unwrap());
+        let cache = cache(&store, &folder, 8 * MIB);
+        let object = object(&store, 1, 16 * MIB).await;
+        let remote = cache.get(&object).await.unwrap();
+        assert!(!remote.is_local());
+        let read = |range: std::ops::Range<usize>| {
+            let file = remote.file().slice(range.clone());
+            async move {
+                let bytes = spawn_blocking(move || file.read_bytes().unwrap()).await.unwrap();
+                assert!(bytes.len() == range.len() && bytes.iter().all(|byte| *byte == 1));
+                bytes
+            }
+        };
+        read(100..20_000).await;
+        assert_eq!(cache.budget().taken(), 0, "in memory");
+        let held = read(MIB_LEN - 10..3 * MIB_LEN).await;
+        let blocks = 2 * MIB + (256 << 10);
+        assert_eq!(cache.budget().taken(), blocks, "with the block that it begins in");
+        read(MIB_LEN..2 * MIB_LEN).await;
+        assert_eq!(cache.budget().taken(), blocks, "nothing is fetched twice");
+        assert_eq!(folder_bytes(folder.path()), blocks, "what was not read takes nothing");
+        read(0..16 * MIB_LEN).await;
+        assert!(cache.budget().peak() <= 7 * MIB, "an eighth is left for new segments");
+        drop(remote);
+        assert_eq!((cache.budget().taken(), folder_bytes(folder.path())), (0, 0));
+        assert_eq!(held[0], 1, "what is mapped outlives its file");
     }
 }

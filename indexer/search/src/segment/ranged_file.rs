@@ -150,11 +150,18 @@ impl RangedFile {
             if !sparse.room.grow(bytes.len() as u64, RoomUse::RemotePart) {
                 return Ok(None);
             }
-            let fetched = self.fetch(bytes.clone())?;
-            sparse.room.write_at(&sparse.file, &fetched, bytes.start as u64)?;
+            if let Err(error) = self.fetch_to(sparse, bytes.clone()) {
+                sparse.room.set(sparse.room.bytes() - bytes.len() as u64);
+                return Err(error);
+            }
             sparse.present.insert_range(gap);
         }
         Ok(Some(sparse.mapped.slice(range)))
+    }
+
+    fn fetch_to(&self, sparse: &SparseFile, range: Range<usize>) -> io::Result<()> {
+        let fetched = self.fetch(range.clone())?;
+        sparse.room.write_at(&sparse.file, &fetched, range.start as u64)
     }
 
     /// As [`Self::read_on_disk`]; `None` too if the disk is full.

@@ -331,3 +331,36 @@ async fn the_newest_segments_get_the_disk_and_the_others_get_it_when_room_appear
         tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the newest come to the disk");
     }
 }
+
+/// The size of a segment and the time that it takes, to compare formats: `-- --ignored --nocapture the_size_of_a_segment`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn the_size_of_a_segment() {
+    let index = TestIndex::with_cache(4 << 30).await;
+    let names = ["red", "green", "blue", "ochre"];
+    let records: Vec<_> = (0..50_000u32)
+        .map(|n| {
+            let (repo, bundle) = (names[n as usize % 4], format!("{:027x}", u128::from(n) * 0x9e37_79b9_7f4a_7c15));
+            OperationRecord {
+                seq: u64::from(n) + 1,
+                repo: Some(repo.to_owned()),
+                bundle: Some(bundle.clone()),
+                entity: Some(format!("bundle/{repo}/{bundle}")),
+                path: Some(format!("bundles/{repo}/{bundle}/bundle.yaml")),
+                message: Some(format!("release {} of the {repo} table for day {}", n % 977, n % 31)),
+                writer: Some("loader".to_owned()),
+                idempotency_key: Some(format!("key-{n}")),
+                payload: serde_json::json!({ "tidemark": 1, "ops": [{ "descriptor": format!("bundles/{repo}/{bundle}/bundle.yaml") }] }),
+                descriptor: serde_json::json!({ "id": bundle, "leafSize": 2_097_152, "count": n % 100 }),
+                ..plain(token(u64::from(n / 50), n.wrapping_mul(2_654_435_761)))
+            }
+        })
+        .collect();
+    let began = std::time::Instant::now();
+    let mut builder = index.engine.builder().unwrap();
+    for chunk in records.chunks(512) {
+        builder.add(chunk.to_vec()).await.unwrap();
+    }
+    let packed = builder.finish().await.unwrap();
+    println!("{} documents: {} bytes, {} ms", packed.documents, packed.size, began.elapsed().as_millis());
+}
