@@ -8,6 +8,7 @@ mod command_line;
 mod demo;
 mod dev;
 mod exit;
+mod gc;
 mod index;
 mod kubectl;
 mod lint;

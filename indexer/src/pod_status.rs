@@ -160,6 +160,7 @@ impl PodStatus {
             segments: totals.segments,
             documents: totals.records,
             bytes: totals.bytes,
+            garbage: ingest.garbage,
             unrecognized_keys: ingest.unrecognized_keys,
             overlay: None,
             problems: problems
@@ -224,6 +225,7 @@ fn with_ingest(mut status: StatusAnswer, ingest: IngestStatus) -> StatusAnswer {
         IngestRole::Starting | IngestRole::Standby => api::ProcessRole::Standby,
         IngestRole::Ended => api::ProcessRole::Reader,
     };
+    status.garbage = ingest.garbage;
     // A standby sees the index as the search does; only the writer knows how far it is behind.
     if ingest.role == IngestRole::Writer {
         status.lag_seconds = ingest.lag_seconds;

@@ -136,31 +136,4 @@ impl IndexChain {
             None => Ok(manifest),
         })
     }
-
-    /// Pins the latest manifest under `name`, for `owner`. Any process may do so.
-    pub async fn pin(&self, name: &str, owner: &str) -> Result<ChainRecord<Manifest>, CatalogError> {
-        self.step(|state| state.pin(name, owner)).await
-    }
-
-    /// Pins once more what the living pin `source` holds.
-    pub async fn pin_again(
-        &self,
-        source: &str,
-        name: &str,
-        owner: &str,
-    ) -> Result<ChainRecord<Manifest>, CatalogError> {
-        self.step(|state| state.pin_again(source, name, owner)).await
-    }
-
-    /// Drops the pin `name`, which `owner` made.
-    pub async fn unpin(&self, name: &str, owner: &str) -> Result<ChainRecord<Manifest>, CatalogError> {
-        self.step(|state| state.unpin(name, owner)).await
-    }
-
-    async fn step(
-        &self,
-        transaction: impl Fn(&Manifest) -> Result<Manifest, TransactionRejected> + Send + Sync,
-    ) -> Result<ChainRecord<Manifest>, CatalogError> {
-        self.chain.append(None, |state| transaction(state.ok_or(TransactionRejected::Empty)?).map(Some)).await
-    }
 }

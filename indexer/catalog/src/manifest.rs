@@ -9,6 +9,6 @@ mod transactions;
 
 pub use record_counts::RecordCounts;
 pub use state::{
-    CompactionResult, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, MAX_TOMBSTONES, Manifest, ManifestPin,
-    ObjectTombstone, PublishRequest, SegmentMeta, SidecarMeta,
+    CompactionResult, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest, SegmentMeta,
+    SidecarMeta,
 };

@@ -19,6 +19,7 @@ use crate::{
     index::IndexChain,
     manifest::Manifest,
     names::{Generation, ObjectName},
+    pins::PinChain,
     root_chain::RootChain,
     writer::StandbyReason,
 };
@@ -194,12 +195,20 @@ impl IndexPurge {
     }
 
     async fn sweep_up_to(&self, last: &Generation) -> Result<PurgeStats, CatalogError> {
-        let mut swept = PurgeStats::default();
+        let mut swept = PurgeStats { deleted: self.drop_pins().await?, ..PurgeStats::default() };
         let earlier = (1..last.number().unwrap_or_default()).map(Generation::numbered);
         for generation in earlier.chain([last.clone()]) {
             swept = swept.plus(self.sweep_generation(generation).await?);
         }
         Ok(swept)
+    }
+
+    /// First of all: what they hold is deleted next.
+    async fn drop_pins(&self) -> Result<u64, CatalogError> {
+        match self.root.id().await? {
+            Some(log) => PinChain::open(&self.index, &log, self.entropy.clone()).drop_all().await,
+            None => Ok(0),
+        }
     }
 
     async fn sweep_generation(&self, generation: Generation) -> Result<PurgeStats, CatalogError> {

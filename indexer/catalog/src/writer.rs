@@ -326,6 +326,14 @@ impl WriterLease {
         self.step(|state, epoch| state.adopt(epoch, &compaction)).await
     }
 
+    /// Goes on in the next epoch, so that what this writer uploaded and never published becomes garbage. Nothing that is being
+    /// uploaded now can be published afterwards.
+    pub async fn raise_epoch(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
+        let raised = self.step(Manifest::raise_epoch).await.map(|slot| slot.state.epoch)?;
+        self.epoch = raised;
+        Ok(&self.slot)
+    }
+
     /// Checks whether the lease is still held. An idle writer calls this now and then to notice that it lost the lease.
     pub async fn check(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.alive()?;

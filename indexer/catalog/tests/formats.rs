@@ -5,9 +5,9 @@
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    CatalogError, FeedConsumer, Generation, IndexOwner, IndexRegistration, IndexTotals, LeaseHolder, LogClaim,
-    LogCleaner, LogCursor, LogId, Manifest, ManifestPin, ObjectTombstone, ParameterSet, ProbeRecord, RecordCounts,
-    RootState, SegmentMeta, SetDigest, SidecarMeta, WriterIdentity,
+    CatalogError, FeedConsumer, GarbageCandidate, GarbageState, Generation, IndexOwner, IndexPin, IndexRegistration,
+    IndexTotals, LeaseHolder, LogClaim, LogCleaner, LogCursor, LogId, Manifest, ParameterSet, PinRegister,
+    PinnedManifest, ProbeRecord, RecordCounts, RootState, SegmentMeta, SetDigest, SidecarMeta, WriterIdentity,
 };
 use tidemark_store::{Chain, ChainRecord, ChainState as _, Entropy, Store, StoreSecond};
 use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
@@ -58,16 +58,6 @@ fn sidecar() -> SidecarMeta {
 /// A manifest in which everything is in use.
 fn manifest() -> Manifest {
     let (segments, sidecars) = (vec![segment(1, 1), segment(2, 9)], vec![sidecar()]);
-    let pin = ManifestPin {
-        owner: "snapshot".to_owned(),
-        made: Some(second(1_600_000_100)),
-        horizon: second(1_600_000_050),
-        cursor: LogCursor(second(1_600_000_040)),
-        next_seq: 9,
-        segments: vec![segment(1, 1)],
-        sidecars: Vec::new(),
-        totals: IndexTotals::of(&[segment(1, 1)], &[]),
-    };
     Manifest {
         epoch: 2,
         holder: Some(LeaseHolder {
@@ -82,11 +72,6 @@ fn manifest() -> Manifest {
         totals: IndexTotals::of(&segments, &sidecars),
         segments,
         sidecars,
-        pins: [("daily".to_owned(), pin)].into(),
-        tombstones: vec![ObjectTombstone {
-            key: "g1/segment/old".to_owned(),
-            unreferenced_at: Some(second(1_600_000_200)),
-        }],
         until: Some(second(1_600_000_000)),
         closed: Some(tidemark_catalog::GenerationEnd::Successor("g2".parse().unwrap())),
         ..Manifest::new(Generation::first())
@@ -172,6 +157,31 @@ fn a_claim_of_root_1_and_manifest_1() {
 fn manifest_1_purged() {
     let purged = Manifest { until: None, closed: None, ..manifest() }.purge(2).unwrap();
     golden("manifest-1-purged.json", include_str!("formats/manifest-1-purged.json"), &purged);
+}
+
+/// What holds objects back from deletion, and what a collector remembers.
+#[test]
+fn pins_1_and_garbage_1() {
+    let pin = IndexPin {
+        owner: "snapshot".to_owned(),
+        made: Some(second(1_600_000_100)),
+        confirmed: true,
+        generation: Generation::first(),
+        manifest: 7,
+        hash: "ef".repeat(32),
+        list: format!("snapshots/{}/list/{}", "0123456789abcdef".repeat(2), "a".repeat(32)),
+    };
+    let register = PinRegister { pins: [("daily".to_owned(), pin)].into() };
+    golden("pins-1.json", include_str!("formats/pins-1.json"), &register);
+    let list = PinnedManifest { nonce: "a".repeat(32), manifest: Manifest { closed: None, ..manifest() } };
+    golden("pin-list-1.json", include_str!("formats/pin-list-1.json"), &list);
+    let candidate = GarbageCandidate { since: Some(second(1_600_000_200)) };
+    let garbage = GarbageState {
+        epoch: 3,
+        collector: "pod-uid".to_owned(),
+        candidates: [(segment(1, 1).key, candidate), (segment(1, 9).key, GarbageCandidate::default())].into(),
+    };
+    golden("garbage-1.json", include_str!("formats/garbage-1.json"), &garbage);
 }
 
 /// A root that remembers a purged index.
@@ -269,7 +279,7 @@ proptest! {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         if let Ok(Some(record)) = runtime.block_on(read_record(&state)) {
-            let _ = record.state.pin("p", "me").map(|next| next.check_transition(&record.state));
+            let _ = record.state.raise_epoch(record.state.epoch).map(|next| next.check_transition(&record.state));
             let _ = record.state.totals.standing();
         }
     }

@@ -11,8 +11,8 @@ use std::{
 
 use support::{Act, Call, Stage, process::publish};
 use tidemark_catalog::{
-    CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, Manifest, PublishError,
-    StandbyReason, WriterIdentity, WriterLease, heartbeat,
+    Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, Manifest, PublishError, StandbyReason,
+    WriterIdentity, WriterLease, heartbeat,
 };
 use tidemark_store::{ChainRecord, Clock, Entropy, StoreSecond};
 use tidemark_wal::Log;
@@ -190,19 +190,17 @@ async fn an_unknown_publication_ends_the_role_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn others_records_do_not_disturb_the_writer() {
+async fn a_writer_raises_its_own_epoch_and_goes_on_and_an_earlier_one_is_fenced() {
     let stage = Stage::new();
     let a = Process::new("a", &stage);
     let mut writer = a.acquire().await;
-    let other = Process::new("z", &stage);
-    other.chain.pin("daily", "snapshots").await.unwrap();
     publish(&mut writer).await.unwrap();
-    let copy = other.chain.pin_again("daily", "restore", "me").await.unwrap();
-    assert_eq!(copy.state.pins["restore"].cursor, LogCursor(StoreSecond::from_unix(0)));
+    assert_eq!(writer.raise_epoch().await.unwrap().state.epoch, 2);
+    assert_eq!(writer.epoch(), 2);
     publish(&mut writer).await.unwrap();
-    assert!(matches!(other.chain.unpin("daily", "me").await, Err(CatalogError::Rejected(_))));
-    other.chain.unpin("daily", "snapshots").await.unwrap();
-    assert_eq!(writer.check().await.unwrap().state.pins.keys().collect::<Vec<_>>(), ["restore"]);
+    let mut other = Process::new("a", &stage).acquire().await;
+    assert!(matches!(writer.raise_epoch().await, Err(PublishError::Fenced { epoch: 2, by: 3 })));
+    publish(&mut other).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,6 +57,11 @@ impl IndexCompactor {
         Self { enabled, small, large, damaged: BTreeSet::new(), stalled: None }
     }
 
+    /// Whether none runs and none waits to be published.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.small.is_idle() && self.large.is_idle()
+    }
+
     /// Waits until a compaction is finished; never ends while none runs. May be dropped and called again.
     pub(crate) async fn finished(&mut self) {
         tokio::select! {
@@ -71,8 +76,13 @@ impl IndexCompactor {
         self.stalled.as_deref()
     }
 
-    /// Publishes the finished compactions, one after the other, and starts the next ones. Gives why one failed, if it did.
-    pub(crate) async fn run(&mut self, publisher: &mut Publisher) -> Result<Option<EngineError>, IngestError> {
+    /// Publishes the finished compactions, one after the other, and starts the next ones if it may. Gives why one failed, if it
+    /// did.
+    pub(crate) async fn run(
+        &mut self,
+        publisher: &mut Publisher,
+        may_start: bool,
+    ) -> Result<Option<EngineError>, IngestError> {
         let mut failure = None;
         for lane in [&mut self.small, &mut self.large] {
             match lane.take_result().await {
@@ -94,7 +104,7 @@ impl IndexCompactor {
                 None => {}
             }
         }
-        if self.enabled {
+        if self.enabled && may_start {
             self.start(publisher);
         }
         // A lack of room is no failure as long as something smaller is merged.
@@ -206,12 +216,16 @@ impl CompactionLane {
         self.inputs.contains(key)
     }
 
+    fn is_idle(&self) -> bool {
+        self.task.is_none() && self.result.is_none()
+    }
+
     fn is_ready(&mut self) -> bool {
         let now = Instant::now();
         if self.shrunk_until.is_some_and(|until| until <= now) {
             (self.shrink, self.shrunk_until, self.last_failure) = (0, None, None);
         }
-        self.task.is_none() && self.result.is_none() && self.paused_until.is_none_or(|until| until <= now)
+        self.is_idle() && self.paused_until.is_none_or(|until| until <= now)
     }
 
     fn pause(&mut self, pause: Duration) {

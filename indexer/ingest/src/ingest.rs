@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidemark_catalog::{IndexChain, RootChain, WriterIdentity, WriterLease, heartbeat};
+use tidemark_catalog::{GarbageCollector, IndexChain, RootChain, WriterIdentity, WriterLease, heartbeat};
 use tidemark_store::{Clock, Entropy};
 use tidemark_wal::{Log, LogReader};
 use tokio::{sync::watch, time::timeout};
@@ -14,6 +14,7 @@ use crate::{
     engine::IndexEngine,
     entry_stream::EntryReader,
     error::IngestError,
+    garbage::collect_garbage,
     options::IngestOptions,
     pipeline::IngestPipeline,
     publisher::Publisher,
@@ -108,18 +109,26 @@ impl LogIngester {
         tracker.set_role(IngestRole::Writer);
         let clock = self.clock.clone();
         let heartbeats = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&clock).await }));
+        let garbage = AbortOnDropHandle::new(tokio::spawn(self.clone().collect_garbage(tracker.clone())));
         let mut pipeline = self.pipeline(writer_lease, retrier, tracker);
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             ended = pipeline.run() => ended?,
         }
-        drop(heartbeats);
+        drop((heartbeats, garbage));
         // A publication that was interrupted is in the chain or not; either way the release continues from its latest record.
         if !matches!(timeout(RELEASE_TIMEOUT, Box::pin(pipeline.release())).await, Ok(Ok(()))) {
             warn!("the writer's lease was not released; other replicas wait until it expires");
         }
         Ok(())
+    }
+
+    /// Collects the index's garbage until it is dropped.
+    async fn collect_garbage(self, tracker: IngestStatusTracker) {
+        let Ok(Some(log)) = self.root.id().await else { return };
+        let collector = || GarbageCollector::new(self.chain.index(), &log, self.entropy.clone());
+        collect_garbage(collector, &self.identity, &self.entropy, &tracker).await;
     }
 
     fn pipeline(

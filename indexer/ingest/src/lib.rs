@@ -49,6 +49,7 @@ mod compaction_policy;
 pub mod engine;
 mod entry_stream;
 mod error;
+mod garbage;
 mod horizon;
 mod ingest;
 pub mod model_engine;

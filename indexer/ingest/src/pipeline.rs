@@ -28,6 +28,8 @@ const BUSY_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often an idle writer publishes that the horizon has moved.
 const ADVANCE_INTERVAL: Duration = Duration::from_mins(1);
+/// How often a writer raises its own epoch: what it uploaded and never published is garbage from then on.
+const EPOCH_INTERVAL: Duration = Duration::from_hours(24);
 /// How far the estimate of store time may lag behind: it counts whole seconds, twice.
 const MAX_ESTIMATE_LAG: Duration = Duration::from_secs(2);
 
@@ -48,6 +50,8 @@ pub(crate) struct IngestPipeline {
     busy: bool,
     /// When everything up to a horizon was last published.
     advanced: Option<Instant>,
+    /// When this writer's epoch began.
+    epoch_began: Instant,
 }
 
 impl IngestPipeline {
@@ -71,6 +75,7 @@ impl IngestPipeline {
             oldest_unsealed: None,
             busy: true,
             advanced: None,
+            epoch_began: Instant::now(),
         }
     }
 
@@ -126,7 +131,14 @@ impl IngestPipeline {
 
     /// Runs the stages that publish between two batches.
     async fn run_maintenance(&mut self) -> Result<(), IngestError> {
-        if let Some(failure) = self.compactor.run(&mut self.publisher).await? {
+        // No batch is in hand here, so that without a compaction nothing is on its way into the index.
+        if self.epoch_is_due() && self.compactor.is_idle() {
+            self.publisher.raise_epoch().await?;
+            self.epoch_began = Instant::now();
+        }
+        // While the epoch is due none begins: with two lanes there might always be one.
+        let may_start = !self.epoch_is_due();
+        if let Some(failure) = self.compactor.run(&mut self.publisher, may_start).await? {
             // Without a compaction the index stays correct, so that the pass continues.
             self.tracker.set_error(RetryFailure::new("compacting", &failure));
         }
@@ -141,6 +153,10 @@ impl IngestPipeline {
             }
             audited => audited,
         }
+    }
+
+    fn epoch_is_due(&self) -> bool {
+        self.epoch_began.elapsed() >= EPOCH_INTERVAL
     }
 
     /// Whether there may be something to publish: sealed entries, or a horizon that was not published for long.

@@ -134,6 +134,15 @@ impl Publisher {
         self.reopen().await
     }
 
+    /// Goes on in the next epoch, so that uploads that were never published become garbage. Nothing may be on its way into the
+    /// index: no batch, no compaction.
+    pub(crate) async fn raise_epoch(&mut self) -> Result<(), IngestError> {
+        let slot = self.writer_lease.raise_epoch().await?;
+        self.tracker.set_manifest(slot);
+        self.uploader.set_epoch(self.writer_lease.epoch());
+        Ok(())
+    }
+
     /// Forgets the records that were added to batches and are not published.
     pub(crate) fn discard_unpublished(&mut self) {
         self.resolver.clear();

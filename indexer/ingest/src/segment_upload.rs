@@ -39,6 +39,11 @@ impl SegmentUploader {
         Self { store, engine, generation, epoch, entropy, retrier }
     }
 
+    /// The same, for the objects of a later epoch of the same writer.
+    pub(crate) fn set_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
+    }
+
     /// What builds and reads the segments.
     pub(crate) fn engine(&self) -> &dyn IndexEngine {
         &*self.engine

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use tidemark_catalog::{LogCursor, Manifest, RecordCounts, StandbyReason};
+use tidemark_catalog::{GarbageReport, LogCursor, Manifest, RecordCounts, StandbyReason};
 use tidemark_store::{ChainRecord, StoreSecond};
 use tokio::{
     sync::{mpsc, watch},
@@ -108,6 +108,8 @@ pub struct IngestStatus {
     pub totals: Option<IndexTotals>,
     /// Why no segments are merged although some should be. The index stays correct, and becomes slower.
     pub compaction_stalled: Option<String>,
+    /// Objects that the index no longer names and that are deleted after a day; `None` before this process looked.
+    pub garbage: Option<u64>,
 }
 
 /// Writes the status, and the log lines that go with it. Clones write the same status.
@@ -249,6 +251,11 @@ impl IngestStatusTracker {
     /// What was read is published.
     pub(crate) fn clear_pending(&self) {
         self.status.send_modify(|status| status.pending = 0);
+    }
+
+    /// A pass over the index's garbage ended.
+    pub(crate) fn set_garbage(&self, report: &GarbageReport) {
+        self.status.send_modify(|status| status.garbage = Some(report.candidates + report.waiting));
     }
 
     /// The pass has reached its horizon, or failed; what it had read and not published is read again.

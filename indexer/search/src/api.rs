@@ -500,6 +500,9 @@ pub struct StatusAnswer {
     pub documents: u64,
     /// Bytes of segments and sidecars.
     pub bytes: u64,
+    /// Objects of the index that nothing names any more and that are deleted after a day; absent where they are not collected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub garbage: Option<u64>,
     /// Keys in the log that are not valid tokens: counted and ignored.
     pub unrecognized_keys: u64,
     /// The unsealed tail; absent when the log is not read.

@@ -28,6 +28,7 @@ pub(crate) fn of_view(view: &SearchView, mut problems: Vec<String>) -> StatusAns
         segments: manifest.segments.len() as u64,
         documents: manifest.totals.records,
         bytes: manifest.totals.bytes,
+        garbage: None,
         unrecognized_keys: view.unrecognized_keys,
         overlay: view.overlay.clone(),
         problems,

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, check, dev, exit::CommandExit, index, kubectl, lint, log, probe, serve};
+use super::{append, args, check, dev, exit::CommandExit, gc, index, kubectl, lint, log, probe, serve};
 
 /// Full-text search over write-ahead logs in object storage.
 ///
@@ -39,6 +39,7 @@ enum CliCommand {
     #[cfg(feature = "demo")]
     Demo(demo::DemoCommand),
     Log(log::LogCommand),
+    Gc(gc::GcCommand),
     Check(check::CheckCommand),
     Kubectl(kubectl::KubectlCommand),
     Probe(probe::ProbeCommand),
@@ -65,6 +66,7 @@ impl CommandLine {
             #[cfg(feature = "demo")]
             CliCommand::Demo(demo) => demo.run().await,
             CliCommand::Log(log) => log.run().await,
+            CliCommand::Gc(gc) => gc.run().await,
             CliCommand::Check(check) => check.run().await,
             CliCommand::Kubectl(kubectl) => kubectl.run().await,
             CliCommand::Probe(probe) => probe.run().await,

@@ -24,7 +24,7 @@ impl fmt::Debug for IndexCollector {
 impl Collector for IndexCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let Some(status) = (self.0)() else { return Ok(()) };
-        let gauges: [(&str, &str, Option<Unit>, u64); 12] = [
+        let gauges: [(&str, &str, Option<Unit>, u64); 13] = [
             ("manifest_number", "number of the served manifest", None, status.index_version.manifest),
             ("epoch_number", "number of the index's writer", None, status.epoch),
             (
@@ -43,6 +43,12 @@ impl Collector for IndexCollector {
             ("segments", "segments of the served manifest", None, status.segments),
             ("documents", "records in the served manifest", None, status.documents),
             ("index_size", "size of segments and sidecars", Some(Unit::Bytes), status.bytes),
+            (
+                "garbage_objects",
+                "objects of the index that nothing names and that are deleted after a day",
+                None,
+                status.garbage.unwrap_or(0),
+            ),
             ("unrecognized_keys", "keys in the log that are not valid tokens", None, status.unrecognized_keys),
             (
                 "writer_role",

@@ -7,8 +7,10 @@ mod record;
 mod state;
 #[cfg(test)]
 mod testing;
+mod trim;
 
 pub use error::ChainError;
 pub use names::ChainObjectName;
 pub use protocol::{BOUNDARY_CHECK_INTERVAL, Chain, ChainRecord};
 pub use state::{ChainState, InvariantViolation};
+pub use trim::RECORD_RETENTION;

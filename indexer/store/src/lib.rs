@@ -38,6 +38,7 @@ mod write;
 pub use access::{StoreAccess, StoreSettings};
 pub use chain::{
     BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
+    RECORD_RETENTION,
 };
 pub use clock::{Clock, ClockError, ClockReading, MAX_ESTIMATE_AGE};
 pub use entropy::Entropy;

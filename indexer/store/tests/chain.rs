@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use support::{Act, Call, NumberRejected, Numbers, Stage, key, push, push_once};
-use tidemark_store::{BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainRecord};
+use tidemark_store::{BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainRecord, RECORD_RETENTION};
 use tokio::{sync::Notify, time::timeout};
 
 /// A chain of the numbers 1 to `many`, a record each.
@@ -409,4 +409,71 @@ async fn a_process_that_ends_between_any_two_calls_is_succeeded() {
         }
         assert!(ended >= 8, "only {ended} calls");
     }
+}
+
+/// Names of the chain's objects.
+async fn object_names(stage: &Stage) -> Vec<String> {
+    use futures::TryStreamExt as _;
+    let objects: Vec<_> = stage.store().below("chain").list("", None).try_collect().await.unwrap();
+    objects.into_iter().map(|object| object.key).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_appender_removes_what_is_older_than_an_hour_so_that_a_chain_does_not_grow() {
+    let stage = Stage::new();
+    let chain = stage.chain(1);
+    let mut most = 0;
+    // One record a minute for two days: 60 of an hour, 64 until the next trim, their boundaries.
+    for number in 1..=2 * 24 * 60 {
+        chain.append(None, push_once(number)).await.unwrap();
+        tokio::time::advance(Duration::from_mins(1)).await;
+        most = most.max(object_names(&stage).await.len());
+    }
+    assert!((61..=128).contains(&most), "{most} objects");
+    // A reader that knows an old record, and one that knows nothing, find the end.
+    let latest = stage.chain(2).latest().await.unwrap().unwrap();
+    assert_eq!(latest.number, 2 * 24 * 60);
+    assert_eq!(stage.chain(3).read(1).await.unwrap(), None);
+    assert_eq!(stage.chain(3).read(latest.number - 59).await.unwrap().unwrap().number, latest.number - 59);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_latest_record_stays_whatever_its_age_and_a_later_trim_finishes_an_earlier_one() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 10).await;
+    let latest = chain.latest().await.unwrap().unwrap();
+    tokio::time::advance(Duration::from_hours(100)).await;
+    // The retention counts back from the record that was appended last: nothing is known to be later.
+    assert_eq!(chain.trim(&latest, latest.time.before(RECORD_RETENTION)).await.unwrap(), 0);
+    let newest = chain.append(None, push(11)).await.unwrap();
+    // A trimmer that ended after it had raised the boundary.
+    chain.set_boundary(10).await.unwrap();
+    assert_eq!(chain.trim(&newest, newest.time.before(RECORD_RETENTION)).await.unwrap(), 10);
+    assert_eq!(object_names(&stage).await, [key(11), "boundary/00000000000000000010".to_owned()]);
+    assert_eq!(numbers(&stage).await, (1..=11).collect::<Vec<_>>());
+}
+
+/// An appender that ends at any call of the 64th append: no record is lost, and the next process finishes the trim.
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_any_step_of_trimming_loses_nothing() {
+    for (step, end) in (0..150).flat_map(|step| [(step, Act::EndBefore), (step, Act::EndAfter)]) {
+        let stage = Stage::new();
+        filled(&stage, 63).await;
+        tokio::time::advance(Duration::from_hours(2)).await;
+        stage.disturb(Call::Any, "", step, 1, end);
+        let appender = stage.chain(64);
+        let append = appender.append(None, push_once(64));
+        let whole = timeout(Duration::from_hours(1), append).await.is_ok();
+        let survivor = stage.calm().chain(70);
+        survivor.append(None, push_once(64)).await.unwrap();
+        let latest = survivor.latest().await.unwrap().unwrap();
+        assert_eq!(latest.state.0, (1..=64).collect::<Vec<_>>(), "step {step}");
+        survivor.trim(&latest, latest.time.before(RECORD_RETENTION)).await.unwrap();
+        assert_eq!(object_names(&stage.calm()).await.len(), 2, "step {step}");
+        if whole {
+            assert!(step > 20, "the append of a 64th record has {step} calls only: it trims nothing");
+            return;
+        }
+    }
+    panic!("the append has more calls than were tried");
 }

@@ -74,6 +74,18 @@ mutants! {
     PurgedGenerationReopened,
     /// An index takes the records of another log (`tidemark-catalog`).
     OtherLogAdmitted,
+    /// A pin counts although the index may have dropped what it holds (`tidemark-catalog`).
+    PinUnchecked,
+    /// A pin is checked against the manifest of which it was made (`tidemark-catalog`).
+    PinReadStale,
+    /// A pin's list has a name that was used before (`tidemark-catalog`).
+    PinListNamedByContent,
+    /// The grace of garbage counts from when the object was written (`tidemark-catalog`).
+    GarbageGraceFromCreation,
+    /// A collector goes on although a later pass has begun (`tidemark-catalog`).
+    GarbageCollectorUnfenced,
+    /// What the present writer may still publish counts as garbage (`tidemark-catalog`).
+    GarbageOfPresentEpoch,
 }
 
 /// The mutants whose body is in an engine: `mutants/engine.rs`.

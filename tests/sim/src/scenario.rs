@@ -1,6 +1,7 @@
 //! What the simulated processes do.
 
 pub mod chain;
+pub mod garbage;
 pub mod indexers;
 pub mod maintenance;
 pub mod mixed;
@@ -19,6 +20,8 @@ use crate::{
 pub enum Scenario {
     /// One chain.
     Chain,
+    /// The pins and the garbage of an index, over days.
+    Garbage,
     /// A whole log.
     Mixed,
     /// An index that is purged while another log competes for its prefix.
@@ -27,7 +30,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 3] = [Self::Chain, Self::Mixed, Self::Purge];
+    pub const ALL: [Self; 4] = [Self::Chain, Self::Garbage, Self::Mixed, Self::Purge];
 
     /// The scenario of this name.
     pub fn named(name: &str) -> Option<Self> {
@@ -38,6 +41,7 @@ impl Scenario {
     pub fn name(self) -> &'static str {
         match self {
             Self::Chain => "chain",
+            Self::Garbage => "garbage",
             Self::Mixed => "mixed",
             Self::Purge => "purge",
         }
@@ -48,6 +52,7 @@ impl Scenario {
         match (self, mutant) {
             (Self::Mixed, Some(target)) => run_for_mutant(seed, target, mutant, echo),
             (Self::Chain, _) => run_seed(seed, mutant, echo, chain::run),
+            (Self::Garbage, _) => run_seed(seed, mutant, echo, garbage::run),
             (Self::Purge, _) => run_seed(seed, mutant, echo, purge::run),
             (Self::Mixed, None) => {
                 run_seed(seed, None, echo, |seed, echo| mixed::run(seed, SimConfig::mixed(seed), echo))
@@ -60,6 +65,12 @@ impl Scenario {
 pub fn run_for_mutant(seed: u64, target: Mutant, mutant: Option<Mutant>, echo: bool) -> SeedReport {
     match target {
         Mutant::NoBoundaryCheck | Mutant::SlotBelowBoundaryAccepted => run_seed(seed, mutant, echo, chain::run),
+        Mutant::PinUnchecked
+        | Mutant::PinReadStale
+        | Mutant::PinListNamedByContent
+        | Mutant::GarbageGraceFromCreation
+        | Mutant::GarbageCollectorUnfenced
+        | Mutant::GarbageOfPresentEpoch => run_seed(seed, mutant, echo, garbage::run),
         Mutant::PurgeBeforeClosing
         | Mutant::PurgeByPrefix
         | Mutant::PurgeDropsFence

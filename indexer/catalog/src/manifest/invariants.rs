@@ -16,12 +16,6 @@ impl ChainState for Manifest {
     const FORMAT: u32 = 1;
 
     fn apply_store_time(&mut self, recorded: StoreSecond) {
-        for tombstone in &mut self.tombstones {
-            tombstone.unreferenced_at.get_or_insert(recorded);
-        }
-        for pin in self.pins.values_mut() {
-            pin.made.get_or_insert(recorded);
-        }
         if let Some(holder) = &mut self.holder {
             holder.since.get_or_insert(recorded);
         }
@@ -73,18 +67,14 @@ fn check_transition(before: &Manifest, after: &Manifest) -> Result<(), Invariant
     if after.is_purged() {
         return Ok(());
     }
-    added_objects_are_fresh(before, after)?;
-    pins_are_copies(before, after)?;
-    dropped_objects_are_remembered(before, after)
+    added_objects_are_fresh(before, after)
 }
 
 /// A purged manifest names no object, so a deletion need not ask which objects it still needs.
 fn holds_nothing(state: &Manifest) -> Result<(), InvariantViolation> {
-    let named = state.objects().chain(state.pinned()).next();
-    let empty = named.is_none() && state.tombstones.is_empty() && state.holder.is_none();
-    InvariantViolation::unless(empty && state.totals == IndexTotals::default(), "what was purged holds nothing", || {
-        format!("{named:?}, {} tombstones, {:?}", state.tombstones.len(), state.holder)
-    })
+    let named = state.objects().next();
+    let empty = named.is_none() && state.holder.is_none() && state.totals == IndexTotals::default();
+    InvariantViolation::unless(empty, "what was purged holds nothing", || format!("{named:?}, {:?}", state.holder))
 }
 
 fn never_back<T: PartialOrd + std::fmt::Debug>(
@@ -142,13 +132,10 @@ fn totals_add_up(state: &Manifest) -> Result<(), InvariantViolation> {
 
 fn names_are_unique(state: &Manifest) -> Result<(), InvariantViolation> {
     let mut seen = BTreeSet::new();
-    let tombstones = state.tombstones.iter().map(|tombstone| tombstone.key.as_str());
-    for key in state.objects().chain(tombstones) {
-        InvariantViolation::unless(
-            seen.insert(key),
-            "an object is named once, and never again after it was dropped",
-            || format!("\"{key}\" is named twice"),
-        )?;
+    for key in state.objects() {
+        InvariantViolation::unless(seen.insert(key), "an object is named once", || {
+            format!("\"{key}\" is named twice")
+        })?;
     }
     Ok(())
 }
@@ -156,25 +143,12 @@ fn names_are_unique(state: &Manifest) -> Result<(), InvariantViolation> {
 /// The name of every added object has this generation, its kind, and an epoch that is not lower than the state's.
 fn added_objects_are_fresh(before: &Manifest, after: &Manifest) -> Result<(), InvariantViolation> {
     let known: BTreeSet<_> = before.objects().collect();
-    let pinned: BTreeSet<_> = before.pinned().collect();
     let segments = keys(&after.segments, &[]).map(|key| (key, ObjectKind::Segment));
     let sidecars = keys(&[], &after.sidecars).map(|key| (key, ObjectKind::Sidecar));
     for (key, kind) in segments.chain(sidecars).filter(|(key, _)| !known.contains(key)) {
-        InvariantViolation::unless(!pinned.contains(key), "a dropped object never comes back", || {
-            format!("\"{key}\" is pinned only")
-        })?;
         is_fresh(before, after, key, kind)?;
     }
     Ok(())
-}
-
-/// A pin is a copy of the index's objects, or of another pin's: it brings back nothing that was dropped.
-fn pins_are_copies(before: &Manifest, after: &Manifest) -> Result<(), InvariantViolation> {
-    let held: BTreeSet<_> = before.objects().chain(before.pinned()).collect();
-    let foreign = after.pinned().find(|key| !held.contains(key));
-    InvariantViolation::unless(foreign.is_none(), "a pin holds what the index or a pin held", || {
-        format!("{foreign:?} is new")
-    })
 }
 
 fn is_fresh(before: &Manifest, after: &Manifest, key: &str, kind: ObjectKind) -> Result<(), InvariantViolation> {
@@ -193,18 +167,4 @@ fn is_fresh(before: &Manifest, after: &Manifest, key: &str, kind: ObjectKind) ->
     InvariantViolation::unless(name.epoch <= after.epoch, "an added object's epoch is one that was reached", || {
         format!("\"{key}\" in epoch {}", after.epoch)
     })
-}
-
-/// What is named no more, by the index or a pin, has a tombstone: nothing is forgotten before it is deleted.
-fn dropped_objects_are_remembered(before: &Manifest, after: &Manifest) -> Result<(), InvariantViolation> {
-    let kept: BTreeSet<_> = after.objects().chain(after.pinned()).collect();
-    let buried: BTreeSet<_> = after.tombstones.iter().map(|tombstone| tombstone.key.as_str()).collect();
-    for key in before.objects().chain(before.pinned()) {
-        InvariantViolation::unless(
-            kept.contains(key) || buried.contains(key),
-            "a dropped object has a tombstone",
-            || format!("\"{key}\" has none"),
-        )?;
-    }
-    Ok(())
 }

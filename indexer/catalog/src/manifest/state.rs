@@ -1,6 +1,6 @@
 //! What a manifest says: the objects of the index, its writer, and how far it has come.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeSet, ops::Range};
 
 use serde::{Deserialize, Serialize};
 use tidemark_store::StoreSecond;
@@ -16,12 +16,6 @@ use crate::{
 
 /// The seq of a generation's first record. 0 stands for "before every record".
 pub const FIRST_SEQ: u64 = 1;
-
-/// How many tombstones a manifest keeps, the newest: every record carries them.
-///
-/// Garbage collection finds an object whose tombstone was dropped by listing, and counts its grace from when the object was
-/// first seen unreferenced.
-pub const MAX_TOMBSTONES: usize = 1000;
 
 /// An immutable object that holds records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,40 +106,6 @@ impl IndexTotals {
     }
 }
 
-/// An object that the manifest named once and names no more. It is never named again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ObjectTombstone {
-    /// The object.
-    pub key: String,
-    /// Store time of the record that dropped it; absent in that record itself, whose own store time it is.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub unreferenced_at: Option<StoreSecond>,
-}
-
-/// A copy of the index's object list that holds the objects back from deletion, not the chain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ManifestPin {
-    /// Who may drop it.
-    pub owner: String,
-    /// Store time of the record that made it; absent in that record itself, whose own store time it is.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub made: Option<StoreSecond>,
-    /// The horizon of the pinned state.
-    pub horizon: StoreSecond,
-    /// The cursor of the pinned state.
-    pub cursor: LogCursor,
-    /// The next seq of the pinned state.
-    pub next_seq: u64,
-    /// The pinned segments.
-    pub segments: Vec<SegmentMeta>,
-    /// The pinned sidecars.
-    pub sidecars: Vec<SidecarMeta>,
-    /// The totals of the pinned state.
-    pub totals: IndexTotals,
-}
-
 /// The writer that holds an index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -195,10 +155,6 @@ pub struct Manifest {
     pub segments: Vec<SegmentMeta>,
     /// The sidecars, oldest first.
     pub sidecars: Vec<SidecarMeta>,
-    /// Pins by name.
-    pub pins: BTreeMap<String, ManifestPin>,
-    /// Objects that are named no more, oldest first; the newest [`MAX_TOMBSTONES`] of them.
-    pub tombstones: Vec<ObjectTombstone>,
     /// Sums over segments and sidecars.
     pub totals: IndexTotals,
     /// In a restored generation: the time that it was restored to. Nothing is published until it is promoted.
@@ -223,8 +179,6 @@ impl Manifest {
             next_seq: FIRST_SEQ,
             segments: Vec::new(),
             sidecars: Vec::new(),
-            pins: BTreeMap::new(),
-            tombstones: Vec::new(),
             totals: IndexTotals::default(),
             until: None,
             closed: None,
@@ -241,14 +195,15 @@ impl Manifest {
         self.claim.as_ref().is_some_and(|claim| Some(&claim.log) == id)
     }
 
-    /// Keys of the objects that make up the index; pins not included.
-    pub fn objects(&self) -> impl Iterator<Item = &str> {
-        keys(&self.segments, &self.sidecars)
+    /// Whether this names every object that `other` names.
+    pub(crate) fn names_all_of(&self, other: &Self) -> bool {
+        let named: BTreeSet<_> = self.objects().collect();
+        other.objects().all(|key| named.contains(key))
     }
 
-    /// Keys of the objects that pins hold back.
-    pub fn pinned(&self) -> impl Iterator<Item = &str> {
-        self.pins.values().flat_map(|pin| keys(&pin.segments, &pin.sidecars))
+    /// Keys of the objects that make up the index.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        keys(&self.segments, &self.sidecars)
     }
 }
 

@@ -37,17 +37,7 @@ enum Step {
         many: usize,
     },
     CompactSidecars,
-    Pin {
-        name: u8,
-    },
-    PinAgain {
-        source: u8,
-        name: u8,
-    },
-    Unpin {
-        name: u8,
-        stranger: bool,
-    },
+    RaiseEpoch,
     /// What a writer that was fenced long ago tries.
     Zombie,
 }
@@ -62,9 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Outdate),
         2 => (any::<usize>(), 1usize..5).prop_map(|(from, many)| Step::Compact { from, many }),
         1 => Just(Step::CompactSidecars),
-        1 => (0u8..3).prop_map(|name| Step::Pin { name }),
-        1 => (0u8..3, 0u8..3).prop_map(|(source, name)| Step::PinAgain { source, name }),
-        1 => (0u8..3, any::<bool>()).prop_map(|(name, stranger)| Step::Unpin { name, stranger }),
+        1 => Just(Step::RaiseEpoch),
         1 => Just(Step::Zombie),
     ]
 }
@@ -230,11 +218,7 @@ impl World {
                 let compaction = CompactionResult { removes_sidecars, adds_sidecars, ..CompactionResult::default() };
                 plain(state.adopt(epoch, &compaction)?)
             }
-            Step::Pin { name } => plain(state.pin(&name.to_string(), "me")?),
-            Step::PinAgain { source, name } => plain(state.pin_again(&source.to_string(), &name.to_string(), "me")?),
-            Step::Unpin { name, stranger } => {
-                plain(state.unpin(&name.to_string(), if *stranger { "you" } else { "me" })?)
-            }
+            Step::RaiseEpoch => plain(state.raise_epoch(epoch)?),
             Step::Zombie => {
                 let publication = self.publication(self.now + 1, Vec::new(), Vec::new());
                 plain(state.publish(epoch.wrapping_sub(1), &publication)?)
@@ -279,17 +263,14 @@ impl World {
     }
 
     fn never_named_again(&mut self) -> Result<(), TestCaseError> {
-        let held: Vec<_> = self.state.objects().chain(self.state.pinned()).map(str::to_owned).collect();
+        let held: Vec<_> = self.state.objects().map(str::to_owned).collect();
         for key in &held {
             prop_assert_ne!(self.named.get(key), Some(&false), "{} came back", key);
         }
         for (key, live) in &mut self.named {
             *live = held.contains(key);
-            let buried = self.state.tombstones.iter().any(|tombstone| tombstone.key == *key);
-            prop_assert_eq!(*live, !buried, "{}", key);
         }
         self.named.extend(held.into_iter().map(|key| (key, true)));
-        prop_assert!(self.state.tombstones.iter().all(|tombstone| tombstone.unreferenced_at.is_some()));
         Ok(())
     }
 }
@@ -426,7 +407,7 @@ fn a_generation_ends_only_in_favour_of_the_same_index() {
     }
     let closed = state.close(1, &successor).unwrap();
     assert_eq!(closed.check_transition(&state), Ok(()));
-    for next in [closed.take_over(1, holder(), false), closed.pin("p", "me"), closed.release(1)] {
+    for next in [closed.take_over(1, holder(), false), closed.raise_epoch(1), closed.release(1)] {
         assert!(matches!(next, Err(TransactionRejected::Closed { .. })));
     }
     assert_eq!(broken(Ok(closed.clone()), &closed), "nothing follows the closing record");
@@ -444,22 +425,20 @@ fn hasty_takeovers_are_counted_until_somebody_publishes() {
     assert!(matches!(state.take_over(2, holder(), true), Err(TransactionRejected::Fenced { epoch: 2, by: 3 })));
 }
 
+/// What a writer uploaded before it raised its epoch can never be published afterwards: it may be collected.
 #[test]
-fn the_newest_tombstones_stay_and_a_step_never_forgets_its_own() {
-    let World { mut state, .. } = world();
-    let old = |number| ObjectTombstone {
-        key: format!("g1/segment/{number}"),
-        unreferenced_at: Some(StoreSecond::from_unix(1)),
-    };
-    state.tombstones = (0..MAX_TOMBSTONES).map(old).collect();
-    let dropped = state.segments[0].key.clone();
-    let mut merged = state.segments[0].clone();
-    merged.key = format!("g1/segment/{:020}-{}", state.epoch, "f".repeat(32));
-    let compaction =
-        CompactionResult { removes: vec![dropped.clone()], adds: vec![merged], ..CompactionResult::default() };
-    let next = state.adopt(1, &compaction).unwrap();
-    assert_eq!(next.check_state().and_then(|()| next.check_transition(&state)), Ok(()));
-    assert_eq!(next.tombstones.len(), MAX_TOMBSTONES);
-    assert_eq!(next.tombstones[0], old(1));
-    assert_eq!(next.tombstones.last().unwrap().key, dropped);
+fn an_upload_from_before_the_epoch_was_raised_is_refused() {
+    let World { state, .. } = world();
+    let uploaded = world()
+        .segment(state.next_seq, &[Fact { token: Token::from_bytes([1; 20]), outcome: Outcome::Late, standing: true }]);
+    let raised = state.raise_epoch(state.epoch).unwrap();
+    assert_eq!((raised.epoch, raised.holder.clone().map(|holder| holder.identity)), (2, Some(holder().identity)));
+    let mut late = raised.clone();
+    late.segments.push(uploaded);
+    late.next_seq += 1;
+    assert_eq!(
+        late.check_transition(&raised).unwrap_err().invariant,
+        "an added object's epoch is not lower than the index's"
+    );
+    assert!(matches!(state.release(1).unwrap().raise_epoch(1), Err(TransactionRejected::Fenced { .. })));
 }

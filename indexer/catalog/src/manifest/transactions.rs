@@ -1,12 +1,9 @@
 //! The steps from one manifest to the next, as pure functions: state in, state out, or refused.
 
-use std::collections::BTreeSet;
-
 use tidemark_store::InvariantViolation;
 
 use super::state::{
-    CompactionResult, GenerationEnd, IndexTotals, LeaseHolder, MAX_TOMBSTONES, Manifest, ManifestPin, ObjectTombstone,
-    PublishRequest, SegmentMeta, SidecarMeta,
+    CompactionResult, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest, SegmentMeta, SidecarMeta,
 };
 use crate::{
     error::TransactionRejected,
@@ -29,6 +26,14 @@ impl Manifest {
         next.hasty_takeovers = if hasty { self.hasty_takeovers.saturating_add(1) } else { 0 };
         next.holder = Some(holder);
         Ok(next)
+    }
+
+    /// The writer of `epoch` goes on in the next epoch. What it uploaded and did not publish can never be published afterwards.
+    pub fn raise_epoch(&self, epoch: u64) -> Result<Self, TransactionRejected> {
+        self.open(epoch)?;
+        let holder = self.holder.clone().map(|holder| LeaseHolder { since: None, ..holder });
+        let holder = holder.ok_or(TransactionRejected::Fenced { epoch, by: self.epoch })?;
+        self.take_over(epoch, holder, false)
     }
 
     /// The generation, of the index at `index`, holds the records of the log of `claim`. Refused if it holds another log's, or
@@ -85,41 +90,7 @@ impl Manifest {
         next.segments.extend_from_slice(&compaction.adds);
         next.segments.sort_by_key(|segment| segment.seq.start);
         next.sidecars.extend_from_slice(&compaction.adds_sidecars);
-        Ok(next.summed().burying(self))
-    }
-
-    /// Pins the index as it is, under `name`, for `owner`.
-    pub fn pin(&self, name: &str, owner: &str) -> Result<Self, TransactionRejected> {
-        let pin = ManifestPin {
-            owner: owner.to_owned(),
-            made: None,
-            horizon: self.horizon,
-            cursor: self.cursor,
-            next_seq: self.next_seq,
-            segments: self.segments.clone(),
-            sidecars: self.sidecars.clone(),
-            totals: self.totals,
-        };
-        self.with_pin(name, pin)
-    }
-
-    /// Pins once more, under `name` and for `owner`, what the living pin `source` holds.
-    pub fn pin_again(&self, source: &str, name: &str, owner: &str) -> Result<Self, TransactionRejected> {
-        let source = self.pins.get(source).ok_or_else(|| pin_refused(source, "does not exist", "name a living one"))?;
-        self.with_pin(name, ManifestPin { owner: owner.to_owned(), made: None, ..source.clone() })
-    }
-
-    /// Drops the pin `name`, which `owner` made. What nothing else holds is buried.
-    pub fn unpin(&self, name: &str, owner: &str) -> Result<Self, TransactionRejected> {
-        self.not_closed()?;
-        let mut next = self.clone();
-        match next.pins.remove(name) {
-            None => Err(pin_refused(name, "does not exist, or was dropped before", "name a living one")),
-            Some(pin) if pin.owner != owner => {
-                Err(pin_refused(name, &format!("is \"{}\"'s to drop", pin.owner), "let its owner drop it"))
-            }
-            Some(_) => Ok(next.burying(self)),
-        }
+        Ok(next.summed())
     }
 
     /// The writer of `epoch` ends the generation in favour of `successor`, whose manifest must record the same.
@@ -148,8 +119,7 @@ impl Manifest {
         Self { holder: None, closed: Some(GenerationEnd::Successor(successor)), ..self.clone() }
     }
 
-    /// The writer of `epoch` ends the index for good: it holds nothing any more, pins included, so that all its objects may
-    /// be deleted.
+    /// The writer of `epoch` ends the index for good: it holds nothing any more, so that all its objects may be deleted.
     pub fn purge(&self, epoch: u64) -> Result<Self, TransactionRejected> {
         self.open(epoch)?;
         let ended = Self {
@@ -203,38 +173,10 @@ impl Manifest {
         })?)
     }
 
-    fn with_pin(&self, name: &str, pin: ManifestPin) -> Result<Self, TransactionRejected> {
-        self.not_closed()?;
-        let mut next = self.clone();
-        match next.pins.insert(name.to_owned(), pin) {
-            Some(_) => Err(pin_refused(name, "exists already", "choose another name")),
-            None => Ok(next),
-        }
-    }
-
     fn summed(mut self) -> Self {
         self.totals = IndexTotals::of(&self.segments, &self.sidecars);
         self
     }
-
-    /// A tombstone for everything that `before` held and that is held no more. Undated: the record that carries it dates
-    /// it by its own store time. Only the newest [`MAX_TOMBSTONES`] stay: an object without one is garbage all the same.
-    fn burying(mut self, before: &Self) -> Self {
-        let kept: BTreeSet<_> = self.objects().chain(self.pinned()).collect();
-        let dropped: BTreeSet<_> = before.objects().chain(before.pinned()).filter(|key| !kept.contains(key)).collect();
-        let tombstones = dropped.into_iter().map(|key| ObjectTombstone { key: key.to_owned(), unreferenced_at: None });
-        let tombstones: Vec<_> = tombstones.collect();
-        // This step's are all kept, however many: the next one drops what is too much.
-        let kept = MAX_TOMBSTONES.max(tombstones.len());
-        self.tombstones.extend(tombstones);
-        let forgotten = self.tombstones.len().saturating_sub(kept);
-        self.tombstones.drain(..forgotten);
-        self
-    }
-}
-
-fn pin_refused(name: &str, why: &str, remedy: &'static str) -> TransactionRejected {
-    TransactionRejected::Pin { name: name.to_owned(), why: why.to_owned(), remedy }
 }
 
 /// Takes the items with these keys out of `items`; refused unless each is there once.

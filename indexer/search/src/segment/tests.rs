@@ -356,7 +356,7 @@ async fn the_size_of_a_segment() {
             }
         })
         .collect();
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let mut builder = index.engine.builder().unwrap();
     for chunk in records.chunks(512) {
         builder.add(chunk.to_vec()).await.unwrap();

@@ -247,6 +247,7 @@ impl SearchService for FakeSearch {
             segments: 9,
             documents: 31_220,
             bytes: 18_212_331,
+            garbage: Some(2),
             unrecognized_keys: 1,
             overlay: Some(OverlayStatus { documents: 4, dropped: 0, bytes: 9_000, listed: Some(at(13)) }),
             problems: Vec::new(),

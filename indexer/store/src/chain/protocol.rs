@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     error::ChainError,
-    names::{BOUNDARY_FOLDER, ChainObjectName, boundary_key, record_key},
+    names::{BOUNDARY_FOLDER, ChainObjectName, record_key},
     record::{self, DecodedRecord},
     state::{ChainState, InvariantViolation},
 };
@@ -198,7 +198,7 @@ impl<S: ChainState> Chain<S> {
     /// again to what the chain then holds, or rejected; so it must be pure. `Ok(None)` from it means that there is
     /// nothing to change: the record that it was applied to is returned. Every state is checked against the invariants
     /// before it is written. On [`ChainError::Unknown`] the process has to end; on every other error nothing was
-    /// appended.
+    /// appended. After every 64th record, records older than [`RECORD_RETENTION`](super::RECORD_RETENTION) are removed.
     pub async fn append(
         &self,
         base: Option<ChainRecord<S>>,
@@ -215,6 +215,7 @@ impl<S: ChainState> Chain<S> {
             };
             check(before, &state)?;
             if let Some(record) = self.append_record(base.as_ref(), &state).await? {
+                self.trim_after(&record).await;
                 return Ok(record);
             }
             sleep(pause).await;
@@ -250,12 +251,7 @@ impl<S: ChainState> Chain<S> {
         if number == boundary {
             return Ok(());
         }
-        let key = boundary_key(number);
-        // Another process that creates it says the same, so a lost create is as good as a won one.
-        match self.store.create_resolved(&key, Bytes::from_static(b"{}\n"), &UserMetadata::new()).await {
-            Create::Committed | Create::Lost => Ok(()),
-            Create::Unknown(error) => Err(ChainError::Unknown { key: self.name(&key), why: error.to_string() }),
-        }
+        self.create_boundary(number).await
     }
 
     /// Writes the record after `base`: `None` if another one has the slot and this one is certainly not part of the chain.
@@ -428,7 +424,7 @@ impl<S: ChainState> Chain<S> {
             .with_jitter_seed(u64::from_be_bytes(self.entropy.bytes()))
     }
 
-    fn name(&self, key: &str) -> String {
+    pub(super) fn name(&self, key: &str) -> String {
         format!("{}/{key}", self.store.url().as_str().trim_end_matches('/'))
     }
 

@@ -291,7 +291,10 @@ impl ObjectStore for Stage {
                 Err(error) => return futures::stream::iter([Err(error)]).boxed(),
             };
             match after(act, Ok(())).await {
-                Ok(()) => this.objects.list(prefix.as_ref()),
+                Ok(()) => {
+                    let times = this.clone();
+                    this.objects.list(prefix.as_ref()).map(move |meta| meta.map(|meta| times.timed(meta))).boxed()
+                }
                 Err(error) => futures::stream::iter([Err(error)]).boxed(),
             }
         })

@@ -2,10 +2,7 @@
 
 use tidemark_catalog::{Generation, IndexChain, RootChain};
 
-use crate::{
-    checker::INDEX, fault_injecting_store::FaultInjectingStore, process::SimProcess, simulated_store::StoreChange,
-    supervise::ProcessEnd, world::SimWorld,
-};
+use crate::{process::SimProcess, supervise::ProcessEnd, world::SimWorld};
 
 /// Changes the log's parameters at the times of the config.
 pub async fn change_parameters(world: SimWorld, process: SimProcess) -> ProcessEnd {
@@ -23,35 +20,15 @@ pub async fn change_parameters(world: SimWorld, process: SimProcess) -> ProcessE
     ProcessEnd::Done
 }
 
-/// Trims the records of the index's chain that are old enough.
+/// Trims the index's chain as its appender does, but keeps records for the age of the config only.
 pub async fn trim_index_chain(world: SimWorld, process: SimProcess) -> ProcessEnd {
-    use object_store::ObjectStoreExt as _;
     let chain = IndexChain::open(&world.index(&process), Generation::first(), world.entropy());
-    let store = FaultInjectingStore::new(&world.simulated_store, INDEX, &process);
     let Some(age) = world.config.trim_age else { return ProcessEnd::Done };
-    let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     while !world.is_fault_burst_over() {
         world.sleep_for(5_000..=30_000).await;
-        let now = world.simulated_store.now();
-        let old =
-            |event: &crate::simulated_store::StoreEvent| event.change == StoreChange::Created && event.at + age < now;
-        let events = world.simulated_store.events();
-        let numbers = events
-            .iter()
-            .filter(|event| event.bucket == INDEX && old(event))
-            .filter_map(|event| manifest_number(&event.key));
-        let Some(to) = numbers.max() else { continue };
-        if chain.chain().set_boundary(to).await.is_err() {
-            continue;
-        }
-        world.simulated_store.mark("trimmed");
-        for key in world
-            .simulated_store
-            .objects(INDEX)
-            .into_keys()
-            .filter(|key| manifest_number(key).is_some_and(|number| number <= to))
-        {
-            let _ = store.delete(&object_store::path::Path::from(key)).await;
+        let Ok(Some(latest)) = chain.latest().await else { continue };
+        if chain.chain().trim(&latest, latest.time.before(age)).await.is_ok_and(|deleted| deleted > 0) {
+            world.simulated_store.mark("trimmed");
         }
     }
     ProcessEnd::Done

@@ -75,4 +75,10 @@ caught! {
     a_purge_that_deletes_its_fence: PurgeDropsFence,
     a_purged_generation_that_is_opened_again: PurgedGenerationReopened,
     an_index_that_takes_another_logs_records: OtherLogAdmitted,
+    a_pin_that_counts_without_its_check: PinUnchecked,
+    a_pin_that_is_checked_by_a_stale_read: PinReadStale,
+    a_list_of_a_pin_that_is_named_by_its_content: PinListNamedByContent,
+    a_grace_that_counts_from_creation: GarbageGraceFromCreation,
+    two_collectors_that_do_not_fence_each_other: GarbageCollectorUnfenced,
+    garbage_that_the_writer_may_still_publish: GarbageOfPresentEpoch,
 }

@@ -41,6 +41,17 @@ fn three_hundred_seeds_of_a_chain_hold() {
 }
 
 #[test]
+fn five_hundred_seeds_of_pins_and_garbage_hold() {
+    let reports = all_hold(Scenario::Garbage, 0..500);
+    for rare in
+        ["garbage was deleted", "a pin counts", "a pin holds what the index has dropped", "a collector was fenced"]
+    {
+        let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
+        assert!(seeds > 0, "\"{rare}\" never happened");
+    }
+}
+
+#[test]
 fn a_hundred_and_fifty_seeds_of_a_purge_hold() {
     let reports = all_hold(Scenario::Purge, 0..150);
     for rare in [

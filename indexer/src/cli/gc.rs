@@ -1,0 +1,82 @@
+//! `tidemark gc`: one pass over the garbage of an index.
+
+use clap::Args;
+use serde::Serialize;
+use tidemark_catalog::{GarbageCollector, GarbageReport, Generation, IndexChain, RootChain};
+use tidemark_store::Entropy;
+use url::Url;
+
+use super::{
+    args::{LogArgs, OutputArgs},
+    output::{print_json, print_line},
+};
+use crate::service::{AccessMode, PodStores};
+
+/// Delete the objects of an index that nothing has named for a day.
+///
+/// Makes one pass: what no manifest and no snapshot names becomes a candidate, and what has been one for 24 hours by the
+/// store's clock is deleted. So the first pass of all deletes nothing. The indexer makes the same pass every hour; this
+/// command is for an index whose indexer is stopped. It may be killed at any moment and run twice at once.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tidemark gc --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    Only segments and sidecars of this log's generations are deleted, by their exact names. What else lies below the\n\
+    index's URL is counted and stays.")]
+pub(super) struct GcCommand {
+    #[command(flatten)]
+    log: LogArgs,
+    /// Where the index lives.
+    #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL")]
+    index: Url,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GarbageReportJson {
+    listed: u64,
+    named: u64,
+    deleted: u64,
+    deleted_bytes: u64,
+    candidates: u64,
+    waiting: u64,
+    others: u64,
+}
+
+impl GcCommand {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let Self { log, index, output } = self;
+        let settings = log.settings();
+        let log = log.open()?;
+        let index = PodStores::at(None, index, &settings, AccessMode::ReadWrite).open()?.index;
+        let entropy = Entropy::from_os();
+        let root = RootChain::open(&log, entropy.clone());
+        let never_indexed = || {
+            anyhow::anyhow!(
+                "\"{}\" is no log that was ever indexed; nothing was deleted; correct --log",
+                log.entries.url()
+            )
+        };
+        let id = root.id().await?.ok_or_else(never_indexed)?;
+        // Before anything is written there: an index of another log is refused here.
+        let chain = IndexChain::open(&index, Generation::first(), entropy.clone()).for_log(&root).follow().await?;
+        if chain.latest().await?.is_none() {
+            anyhow::bail!("\"{}\" holds no index; nothing was deleted; correct --index", index.url());
+        }
+        let collector = GarbageCollector::new(&index, &id, entropy);
+        let report = collector.collect("tidemark gc").await?;
+        print(&report, output)
+    }
+}
+
+fn print(report: &GarbageReport, output: OutputArgs) -> anyhow::Result<()> {
+    let GarbageReport { listed, named, deleted, deleted_bytes, candidates, waiting, others } = *report;
+    if output.json {
+        return print_json(&GarbageReportJson { listed, named, deleted, deleted_bytes, candidates, waiting, others });
+    }
+    print_line(&format!("deleted     {deleted} objects, {deleted_bytes} bytes"))?;
+    print_line(&format!("candidates  {}, deleted by a pass after they were that for 24 hours", candidates + waiting))?;
+    print_line(&format!("kept        {named} that a manifest or a snapshot names"))?;
+    print_line(&format!("others      {others} of {listed} objects are records, lists, or not Tidemark's; they stay"))
+}

@@ -1,0 +1,467 @@
+//! Writers that publish, compact and lose uploads, processes that pin, and collectors: over days of store time, with pauses
+//! longer than the grace.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use tidemark_catalog::{
+    CatalogError, CompactionResult, GARBAGE_GRACE, GarbageCollector, Generation, IndexChain, IndexOwner, IndexPin,
+    IndexRegistration, LogCursor, LogId, Manifest, ObjectKind, ObjectName, PinChain, PinRegister, PinnedManifest,
+    PublishError, PublishRequest, RecordCounts, RootChain, SegmentMeta, SetDigest, TransactionRejected, WriterIdentity,
+    WriterLease,
+};
+use tidemark_store::{Clock, Create, Entropy, Store, UserMetadata};
+use tidemark_wal::{Log, LogParameters, Outcome, Token};
+use tokio::time::sleep;
+use url::Url;
+
+use crate::{
+    fault_injecting_store::FaultInjectingStore,
+    fault_schedule::FaultSchedule,
+    mutants::mutated,
+    process::SimProcess,
+    simulated_store::{SimulatedStore, StoreChange, StoreEvent},
+    supervise::{ProcessEnd, supervise},
+};
+
+const LOG: &str = "log";
+const INDEX: &str = "index";
+const URL: &str = "sim://index/";
+const FAULT_BURST_DURATION: Duration = Duration::from_hours(4 * 24);
+/// Long enough that a process that is paused at the beginning goes on, and what is garbage then goes.
+const RECOVERY_DURATION: Duration = Duration::from_hours(3 * 24);
+/// Objects that do not belong to the catalog.
+const FOREIGN_KEYS: [&str; 3] =
+    ["README.txt", "g1/plan/1", "g7/segment/00000000000000000001-0123456789abcdef0123456789abcdef"];
+
+/// The model of manifests and pins, from every event.
+#[derive(Debug, Default)]
+struct GarbageModel {
+    /// The latest manifest and its number: the first record that was written in each slot counts.
+    latest: Option<(u64, Manifest)>,
+    /// The latest pins and the number of their record.
+    pins: (u64, PinRegister),
+    /// What each list holds, by key.
+    lists: BTreeMap<String, BTreeSet<String>>,
+    /// Since when nothing names an object, in true time (milliseconds).
+    unnamed_since: BTreeMap<String, u64>,
+    /// The same, but a pin that does not count yet names its objects, too: its process may have crashed.
+    free_since: BTreeMap<String, u64>,
+    objects: BTreeSet<String>,
+    /// The epochs in force, and since when, in true time (milliseconds).
+    epochs: Vec<(u64, u64)>,
+    marks: BTreeSet<&'static str>,
+}
+
+#[derive(Clone)]
+struct GarbageWorld {
+    simulated_store: SimulatedStore,
+    model: Arc<Mutex<GarbageModel>>,
+}
+
+/// Runs the scenario to its end.
+pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
+    let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
+    let world = GarbageWorld { simulated_store: simulated_store.clone(), model: Arc::default() };
+    let model = world.model.clone();
+    simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
+    for key in FOREIGN_KEYS {
+        let body = Bytes::from_static(b"x");
+        let put = crate::simulated_store::StoreWrite::Put { body, metadata: UserMetadata::new(), create: true };
+        simulated_store.apply_write("stranger", INDEX, key, &put, None);
+    }
+    for n in 0..2 {
+        let (writing, pinning, collecting) = (world.clone(), world.clone(), world.clone());
+        supervise(&simulated_store, &format!("writer{n}"), true, move |process| write(writing.clone(), process));
+        supervise(&simulated_store, &format!("pinner{n}"), true, move |process| pin(pinning.clone(), process));
+        supervise(&simulated_store, &format!("collector{n}"), true, move |process| {
+            collect(collecting.clone(), process)
+        });
+    }
+    sleep(FAULT_BURST_DURATION).await;
+    simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
+    simulated_store.note("the fault burst ends");
+    let before = world.model().latest.as_ref().map(|(number, _)| *number);
+    sleep(RECOVERY_DURATION).await;
+    let after = world.model().check_final_state(before, simulated_store.now());
+    if let Err(violation) = after {
+        simulated_store.fail(violation);
+    }
+    for mark in world.model().marks.clone() {
+        simulated_store.mark(mark);
+    }
+    simulated_store
+}
+
+fn fault_schedule(seed: u64) -> FaultSchedule {
+    FaultSchedule {
+        network_delay: 1..=200,
+        write_delay: 0..=1_500,
+        lost_writes: 20,
+        lost_answers: 25,
+        late_writes: 20,
+        late_write_delay: 0..=100_000_000,
+        duplicated_writes: 20,
+        false_conflicts: 10,
+        failed_reads: 15,
+        process_pauses: if seed.is_multiple_of(2) { 8 } else { 3 },
+        pause_duration: if seed.is_multiple_of(3) { 1_000..=120_000 } else { 1_000..=150_000_000 },
+        process_crashes: 4,
+        page_size: 5..=40,
+        call_timeout: 5_000,
+        ..FaultSchedule::fault_free()
+    }
+}
+
+impl GarbageWorld {
+    fn model(&self) -> MutexGuard<'_, GarbageModel> {
+        self.model.lock()
+    }
+
+    fn store(&self, bucket: &str, process: &SimProcess) -> Store {
+        let url = Url::parse(&format!("sim://{bucket}/")).unwrap_or_else(|error| unreachable!("{error}"));
+        Store::over(mutated(FaultInjectingStore::new(&self.simulated_store, bucket, process)), url)
+    }
+
+    fn entropy(&self) -> Entropy {
+        Entropy::seeded(self.simulated_store.state().rng.fork())
+    }
+
+    fn log(&self, process: &SimProcess) -> Log {
+        Log::over(self.store(LOG, process), Vec::new())
+    }
+
+    fn chain(&self, process: &SimProcess) -> IndexChain {
+        IndexChain::open(&self.store(INDEX, process), Generation::first(), self.entropy())
+    }
+
+    /// The log's id, once a writer has made the root.
+    async fn log_id(&self, process: &SimProcess) -> LogId {
+        loop {
+            match RootChain::open(&self.log(process), self.entropy()).id().await {
+                Ok(Some(id)) => return id,
+                Ok(None) | Err(_) => self.sleep_minutes(1..=20).await,
+            }
+        }
+    }
+
+    fn is_fault_burst_over(&self) -> bool {
+        Duration::from_millis(self.simulated_store.elapsed()) + Duration::from_hours(24) > FAULT_BURST_DURATION
+    }
+
+    fn number(&self, range: std::ops::RangeInclusive<u64>) -> u64 {
+        self.simulated_store.state().rng.in_range(&range)
+    }
+
+    async fn sleep_minutes(&self, range: std::ops::RangeInclusive<u64>) {
+        let minutes = self.number(range);
+        sleep(Duration::from_mins(minutes)).await;
+    }
+}
+
+impl GarbageModel {
+    fn observe(&mut self, event: &StoreEvent) -> Result<(), String> {
+        if event.bucket != INDEX {
+            return Ok(());
+        }
+        let key = event.key.as_str();
+        if event.change == StoreChange::Deleted {
+            return self.deleted(event);
+        }
+        if let Some(number) = number_below(key, "g1/manifest/") {
+            return self.published(number, event);
+        }
+        if let Some(rest) = key.strip_prefix("snapshots/") {
+            return match rest.split_once('/') {
+                Some((_, name)) if name.starts_with("list/") => self.listed(event),
+                Some((_, name)) => match name.parse() {
+                    Ok(number) => self.pinned(number, event),
+                    Err(_) => Ok(()),
+                },
+                None => Ok(()),
+            };
+        }
+        if key.parse::<ObjectName>().is_ok() {
+            self.objects.insert(key.to_owned());
+            self.unnamed_since.entry(key.to_owned()).or_insert(event.at);
+            self.free_since.entry(key.to_owned()).or_insert(event.at);
+        }
+        Ok(())
+    }
+
+    fn published(&mut self, number: u64, event: &StoreEvent) -> Result<(), String> {
+        if self.latest.as_ref().is_some_and(|(latest, _)| number <= *latest) {
+            return Ok(());
+        }
+        let manifest: Manifest = state_of(&event.object.body).ok_or("a manifest is unreadable")?;
+        if let Some(gone) = manifest.objects().find(|key| !self.objects.contains(*key)) {
+            return Err(format!("{} published \"{gone}\", which does not exist", event.by));
+        }
+        self.epochs.push((event.at, manifest.epoch));
+        self.latest = Some((number, manifest));
+        self.date_unnamed(event.at);
+        Ok(())
+    }
+
+    fn listed(&mut self, event: &StoreEvent) -> Result<(), String> {
+        let list: PinnedManifest = serde_json::from_slice(&event.object.body).map_err(|error| error.to_string())?;
+        self.lists.insert(event.key.clone(), list.manifest.objects().map(str::to_owned).collect());
+        Ok(())
+    }
+
+    fn pinned(&mut self, number: u64, event: &StoreEvent) -> Result<(), String> {
+        if number <= self.pins.0 {
+            return Ok(());
+        }
+        let register: PinRegister = state_of(&event.object.body).ok_or("a register of pins is unreadable")?;
+        for (name, pin) in register.pins.iter().filter(|(_, pin)| pin.confirmed) {
+            let list = self.lists.get(&pin.list);
+            let Some(list) = list else {
+                return Err(format!("pin \"{name}\" counts and its list \"{}\" is gone", pin.list));
+            };
+            if let Some(gone) = list.iter().find(|key| !self.objects.contains(*key)) {
+                return Err(format!("pin \"{name}\" counts and \"{gone}\", which it holds, is gone"));
+            }
+            self.marks.insert("a pin counts");
+            if self.latest.as_ref().is_some_and(|(_, manifest)| !list.iter().all(|key| names(manifest, key))) {
+                self.marks.insert("a pin holds what the index has dropped");
+            }
+        }
+        self.pins = (number, register);
+        self.date_unnamed(event.at);
+        Ok(())
+    }
+
+    /// Pins that count.
+    fn living_pins(&self) -> impl Iterator<Item = &IndexPin> {
+        self.pins.1.pins.values().filter(|pin| pin.confirmed)
+    }
+
+    /// What must not be deleted.
+    fn named(&self) -> BTreeSet<&str> {
+        self.named_beside(self.living_pins())
+    }
+
+    fn named_beside<'a>(&'a self, pins: impl Iterator<Item = &'a IndexPin>) -> BTreeSet<&'a str> {
+        let pinned = pins.filter_map(|pin| self.lists.get(&pin.list)).flatten().map(String::as_str);
+        self.latest.iter().flat_map(|(_, manifest)| manifest.objects()).chain(pinned).collect()
+    }
+
+    /// Begins to count for what is named no more, and ends it for what is named.
+    fn date_unnamed(&mut self, at: u64) {
+        let dated = |named: &BTreeSet<&str>, before: &BTreeMap<String, u64>| -> BTreeMap<String, u64> {
+            let unnamed = self.objects.iter().filter(|key| !named.contains(key.as_str()));
+            unnamed.map(|key| (key.clone(), before.get(key).copied().unwrap_or(at))).collect()
+        };
+        let unnamed_since = dated(&self.named(), &self.unnamed_since);
+        let free_since = dated(&self.named_beside(self.pins.1.pins.values()), &self.free_since);
+        (self.unnamed_since, self.free_since) = (unnamed_since, free_since);
+    }
+
+    fn deleted(&mut self, event: &StoreEvent) -> Result<(), String> {
+        let (key, by) = (event.key.as_str(), &event.by);
+        if key.starts_with("snapshots/") && key.contains("/list/") {
+            if self.living_pins().any(|pin| pin.list == key) {
+                return Err(format!("{by} deleted the list \"{key}\" of a pin that counts"));
+            }
+            self.lists.remove(key);
+            return Ok(());
+        }
+        if !self.objects.contains(key) {
+            let trimmed = key.starts_with("gc/") || key.starts_with("snapshots/") || key.starts_with("g1/manifest/");
+            return if trimmed { Ok(()) } else { Err(format!("{by} deleted \"{key}\", which is not the catalog's")) };
+        }
+        if self.named().contains(key) {
+            return Err(format!("{by} deleted \"{key}\", which is named"));
+        }
+        let since = self.unnamed_since.get(key).copied().unwrap_or(event.at);
+        let grace = u64::try_from(GARBAGE_GRACE.as_millis()).unwrap_or(u64::MAX);
+        // Store times are whole seconds.
+        if event.at + 2_000 < since.saturating_add(grace) {
+            return Err(format!("{by} deleted \"{key}\" {} ms after it was named", event.at - since));
+        }
+        self.objects.remove(key);
+        self.marks.insert("garbage was deleted");
+        Ok(())
+    }
+
+    fn check_final_state(&self, before: Option<u64>, now: u64) -> Result<(), String> {
+        let Some((number, manifest)) = &self.latest else { return Err("nothing was published".to_owned()) };
+        if Some(*number) <= before {
+            return Err(format!("no progress: manifest {number}"));
+        }
+        // Collectors come at least every four hours.
+        let due = now - u64::try_from(GARBAGE_GRACE.as_millis()).unwrap_or_default() - 9 * 3_600_000;
+        let epoch = self.epochs.iter().rev().find(|(at, _)| *at <= due).map_or(0, |(_, epoch)| *epoch);
+        let is_due = |key: &str| self.free_since.get(key).is_some_and(|since| *since <= due);
+        let of_past_epoch = |key: &str| {
+            let name = key.parse::<ObjectName>();
+            name.is_ok_and(|name| name.epoch < epoch && name.generation == manifest.generation)
+        };
+        let left: Vec<_> = self.objects.iter().filter(|key| is_due(key) && of_past_epoch(key)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("garbage stays: {left:?} below epoch {epoch}")) }
+    }
+}
+
+fn names(manifest: &Manifest, key: &str) -> bool {
+    manifest.objects().any(|named| named == key)
+}
+
+fn number_below(key: &str, prefix: &str) -> Option<u64> {
+    key.strip_prefix(prefix)?.parse().ok()
+}
+
+/// The state in a record's body, read without the code under test.
+fn state_of<S: serde::de::DeserializeOwned>(body: &[u8]) -> Option<S> {
+    serde_json::from_slice(body.split(|&byte| byte == b'\n').nth(1)?).ok()
+}
+
+/// A writer: publishes, compacts, uploads what it never publishes, raises its epoch.
+async fn write(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
+    world.sleep_minutes(0..=300).await;
+    let log = world.log(&process);
+    let chain = match open(&world, &process, &log).await {
+        Ok(chain) => chain,
+        Err(error) => return ProcessEnd::GaveUp(error.to_string()),
+    };
+    let clock = Clock::new(log.stores(), process.name());
+    // One identity: each takes over from the other at once, so that they need no heartbeats for days.
+    let identity = WriterIdentity("writer".to_owned());
+    let mut lease = match chain.acquire(identity, &clock, &log.entries, |_| ()).await {
+        Ok(lease) => lease,
+        Err(error) => return ProcessEnd::GaveUp(error.to_string()),
+    };
+    for _ in 0..world.number(3..=12) {
+        world.sleep_minutes(10..=400).await;
+        let step = match world.number(0..=5) {
+            0 => lease.raise_epoch().await.map(drop),
+            1 => upload(&world, &process, &lease).await.map(drop),
+            2 | 3 => compact(&world, &process, &mut lease).await,
+            _ => publish(&world, &process, &mut lease).await,
+        };
+        if let Err(error) = step {
+            return ProcessEnd::GaveUp(error.to_string());
+        }
+    }
+    ProcessEnd::GaveUp("another one goes on".to_owned())
+}
+
+async fn open(world: &GarbageWorld, process: &SimProcess, log: &Log) -> Result<IndexChain, CatalogError> {
+    let root = RootChain::open(log, world.entropy());
+    let chain = world.chain(process).for_log(&root);
+    let owner = IndexOwner::Named { name: "sim".to_owned() };
+    let registration = IndexRegistration { url: URL.to_owned(), owner, generation: Generation::first() };
+    let parameters = LogParameters::with_expiry(Duration::from_mins(10));
+    root.register(root.head().await?, &parameters, URL, &registration, None).await?;
+    Ok(chain)
+}
+
+async fn upload(world: &GarbageWorld, process: &SimProcess, lease: &WriterLease) -> Result<SegmentMeta, PublishError> {
+    let state = &lease.manifest().state;
+    let key = ObjectName::new(&state.generation, ObjectKind::Segment, lease.epoch(), &world.entropy()).to_string();
+    let body = Bytes::from(key.clone());
+    let put = world.store(INDEX, process).create_resolved(&key, body, &UserMetadata::new()).await;
+    if !matches!(put, Create::Committed) {
+        return Err(PublishError::Unknown { key, why: "it was not uploaded".to_owned() });
+    }
+    let token = Token::new(state.cursor.second(), &world.entropy());
+    Ok(SegmentMeta {
+        size: key.len() as u64,
+        key,
+        checksum: String::new(),
+        digest: SetDigest::of(token, 0, Outcome::Aborted, None),
+        first: token,
+        last: token,
+        seq: state.next_seq..state.next_seq + 1,
+        counts: RecordCounts { aborted: 1, ..RecordCounts::default() },
+        documents: 1,
+    })
+}
+
+async fn publish(world: &GarbageWorld, process: &SimProcess, lease: &mut WriterLease) -> Result<(), PublishError> {
+    let segment = upload(world, process, lease).await?;
+    // A publication may come long after its upload.
+    if world.number(0..=3) == 0 {
+        world.sleep_minutes(0..=3_000).await;
+    }
+    let state = &lease.manifest().state;
+    let to = LogCursor(state.cursor.second().next());
+    let publication = PublishRequest {
+        from: state.cursor,
+        to,
+        horizon: to.second(),
+        first_seq: state.next_seq,
+        records: 1,
+        segments: vec![segment],
+        sidecars: Vec::new(),
+    };
+    lease.publish(publication).await.map(drop)
+}
+
+/// Replaces a segment by another with the same records.
+async fn compact(world: &GarbageWorld, process: &SimProcess, lease: &mut WriterLease) -> Result<(), PublishError> {
+    let segments = &lease.manifest().state.segments;
+    let Some(last) = segments.len().checked_sub(1) else { return Ok(()) };
+    let of = usize::try_from(world.number(0..=last as u64)).unwrap_or_default();
+    let old = segments[of].clone();
+    let key = upload(world, process, lease).await?.key;
+    let (removes, adds) = (vec![old.key.clone()], vec![SegmentMeta { key, ..old }]);
+    lease.adopt(CompactionResult { removes, adds, ..CompactionResult::default() }).await.map(drop)
+}
+
+/// Pins, copies pins and drops them.
+async fn pin(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
+    let owner = process.name().split('.').next().unwrap_or_default().to_owned();
+    let log = world.log_id(&process).await;
+    loop {
+        world.sleep_minutes(20..=600).await;
+        let pins = PinChain::open(&world.store(INDEX, &process), &log, world.entropy());
+        let chain = world.chain(&process);
+        let name = format!("{owner}-{}", world.number(0..=2));
+        if !world.is_fault_burst_over() && world.number(0..=3) == 0 {
+            // Longer than the grace, somewhere within the pin.
+            let (world, process) = (world.clone(), process.clone());
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(world.number(0..=3_000))).await;
+                process.pause(Duration::from_hours(world.number(20..=60)));
+            });
+        }
+        let done = match world.number(0..=3) {
+            0 => pins
+                .pin_again(&format!("pinner{}-{}", world.number(0..=1), world.number(0..=2)), &name, &owner)
+                .await
+                .map(drop),
+            1 => pins.unpin(&name, &owner).await,
+            _ => pins.pin(&chain, &name, &owner).await.map(drop),
+        };
+        match done {
+            Err(CatalogError::Invariant(broken)) => world.simulated_store.fail(broken.to_string()),
+            Err(CatalogError::Unknown { key, .. }) => return ProcessEnd::GaveUp(key),
+            _ => {}
+        }
+    }
+}
+
+async fn collect(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
+    let log = world.log_id(&process).await;
+    loop {
+        world.sleep_minutes(60..=240).await;
+        let collector = GarbageCollector::new(&world.store(INDEX, &process), &log, world.entropy());
+        match collector.collect(process.name()).await {
+            Err(CatalogError::Rejected(TransactionRejected::Fenced { .. })) => {
+                world.model().marks.insert("a collector was fenced");
+            }
+            Err(CatalogError::Invariant(broken)) => world.simulated_store.fail(broken.to_string()),
+            Err(CatalogError::Corrupt { key, why }) => {
+                world.simulated_store.fail(format!("a collector cannot read \"{key}\": {why}"));
+            }
+            Err(CatalogError::Unknown { key, .. }) => return ProcessEnd::GaveUp(key),
+            _ => {}
+        }
+    }
+}
