@@ -163,7 +163,11 @@ impl PodStatus {
             garbage: ingest.garbage,
             unrecognized_keys: ingest.unrecognized_keys,
             overlay: None,
-            problems: problems.into_iter().map(|problem| problem.message).collect(),
+            problems: problems
+                .into_iter()
+                .map(|problem| problem.message)
+                .chain(ingest.compaction_stalled.clone())
+                .collect(),
             details: serde_json::Map::new(),
         })
     }
@@ -231,6 +235,7 @@ fn with_ingest(mut status: StatusAnswer, ingest: IngestStatus) -> StatusAnswer {
             .map(|run| format!("indexing what is sealed: {} entries so far, at {} of {}", run.entries, run.at, run.to));
     }
     status.problems.extend(ingest.problem.map(|problem| format!("{}: {}", problem.doing, problem.message)));
+    status.problems.extend(ingest.compaction_stalled);
     status
 }
 

@@ -1,47 +1,243 @@
-//! Compaction beside the tail: computed in a task of its own, adopted between two batches.
+//! Compaction beside the tail: computed in tasks of its own, adopted between two batches.
 //!
 //! A compaction replaces neighbouring segments by one with the same records and seqs, or sidecars by one with the same
 //! marks. Marks are kept by seq, and seqs survive, so that nothing is re-mapped and what is published meanwhile stays
 //! valid. If an input is gone when the result arrives, the manifest refuses it and the next plan starts from what exists.
+//!
+//! There are two lanes, so that small merges, which keep the number of segments down, never wait for a large one. Each has at
+//! most one merge, of inputs that the other one does not use. After a failure a lane tries a smaller merge, and without a
+//! damaged input.
+
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use tidemark_catalog::{CompactionResult, Manifest, SegmentMeta, SidecarMeta};
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    compaction_policy::CompactionPolicy,
-    engine::{EngineError, RecordMarks},
+    compaction_policy::{CompactionPolicy, ObjectWeight},
+    engine::{EngineError, RecordMarks, RecordStats},
     error::IngestError,
     mutants,
     publisher::Publisher,
+    retry::RetryBackoff,
     segment_upload::{SegmentStats, SegmentUploader},
     task,
 };
 
-/// The pause after a compaction that failed.
-const FAILURE_PAUSE: Duration = Duration::from_secs(30);
+/// The largest segment that a merge makes, if the engine has room for it: about 1.5 million records, which are merged and
+/// uploaded in one to two minutes, and downloaded in as long; a terabyte of log is then some hundred segments.
+const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+/// A merge of fewer bytes is a small one.
+const SMALL_MERGE_BYTES: u64 = 32 << 20;
+/// A merge is a small one only below this part of the largest possible one.
+const SMALL_MERGE_PART: u64 = 8;
+/// The pause of a lane after a failure, unless room was lacking; it doubles with each further one.
+const FIRST_FAILURE_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause after failures.
+const MAX_FAILURE_PAUSE: Duration = Duration::from_hours(1);
+/// For how long a lane makes smaller merges after one failed, and pauses where none is small enough.
+const SMALLER_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Runs at most one compaction at a time.
+/// Runs at most one small and one large compaction at a time.
 #[derive(Debug)]
 pub(crate) struct IndexCompactor {
     enabled: bool,
-    task: Option<AbortOnDropHandle<Result<CompactionResult, EngineError>>>,
-    result: Option<Result<CompactionResult, EngineError>>,
-    paused_until: Option<Instant>,
+    small: CompactionLane,
+    large: CompactionLane,
+    /// Keys of objects that cannot be read: no merge has them as inputs.
+    damaged: BTreeSet<String>,
+    /// Why no compaction runs although one is due.
+    stalled: Option<String>,
 }
 
 impl IndexCompactor {
     pub(crate) fn new(enabled: bool) -> Self {
-        Self { enabled, task: None, result: None, paused_until: None }
+        let (small, large) = (CompactionLane::new(), CompactionLane::new());
+        Self { enabled, small, large, damaged: BTreeSet::new(), stalled: None }
     }
 
     /// Whether none runs and none waits to be published.
     pub(crate) fn is_idle(&self) -> bool {
-        self.task.is_none() && self.result.is_none()
+        self.small.is_idle() && self.large.is_idle()
     }
 
     /// Waits until a compaction is finished; never ends while none runs. May be dropped and called again.
     pub(crate) async fn finished(&mut self) {
+        tokio::select! {
+            biased;
+            () = self.small.finished() => {}
+            () = self.large.finished() => {}
+        }
+    }
+
+    /// Why no compaction runs although one is due.
+    pub(crate) fn stalled(&self) -> Option<&str> {
+        self.stalled.as_deref()
+    }
+
+    /// Publishes the finished compactions, one after the other, and starts the next ones if it may. Gives why one failed, if it
+    /// did.
+    pub(crate) async fn run(
+        &mut self,
+        publisher: &mut Publisher,
+        may_start: bool,
+    ) -> Result<Option<EngineError>, IngestError> {
+        let mut failure = None;
+        for lane in [&mut self.small, &mut self.large] {
+            match lane.take_result().await {
+                Some(Ok(compaction)) => {
+                    lane.backoff.reset();
+                    if !compaction.adds.is_empty() {
+                        self.stalled = None;
+                    }
+                    let compaction = mutants::adopted(compaction, publisher.manifest());
+                    publisher.adopt(compaction).await?;
+                }
+                Some(Err(error)) => {
+                    lane.failed(&error);
+                    if let EngineError::Damaged { key, .. } | EngineError::Gone { key } = &error {
+                        self.damaged.insert(key.clone());
+                    }
+                    failure = Some(error);
+                }
+                None => {}
+            }
+        }
+        if self.enabled && may_start {
+            self.start(publisher);
+        }
+        // A lack of room is no failure as long as something smaller is merged.
+        Ok(failure.filter(|failure| !matches!(failure, EngineError::NoRoom { .. })))
+    }
+
+    fn start(&mut self, publisher: &Publisher) {
+        let manifest = publisher.manifest();
+        if self.small.is_ready()
+            && let Some(plan) = sidecar_plan(manifest, &self.damaged)
+        {
+            self.small.start(plan, publisher.uploader());
+        }
+        let max_bytes = MAX_SEGMENT_BYTES.min(publisher.uploader().engine().max_merge_bytes());
+        let small_bytes = SMALL_MERGE_BYTES.min(max_bytes / SMALL_MERGE_PART);
+        let policy = CompactionPolicy::segments(max_bytes);
+        for (size, bytes) in [(MergeSize::Small, 0..small_bytes), (MergeSize::Large, small_bytes..u64::MAX)] {
+            let (lane, other) = match size {
+                MergeSize::Small => (&mut self.small, &self.large),
+                MergeSize::Large => (&mut self.large, &self.small),
+            };
+            if !lane.is_ready() {
+                continue;
+            }
+            let weights = weights(manifest, |key| self.damaged.contains(key) || other.uses(key));
+            let due = policy
+                .runs(&weights)
+                .into_iter()
+                .find(|run| bytes.contains(&ObjectWeight::sum(&weights[run.clone()]).bytes));
+            let Some(run) = due else { continue };
+            if let Some(run) = CompactionPolicy::shrunk(&weights, run.clone(), lane.shrink) {
+                lane.start(CompactionPlan::Segments(manifest.segments[run].to_vec()), publisher.uploader());
+            } else {
+                lane.pause(SMALLER_INTERVAL);
+                self.stalled.get_or_insert_with(|| stalled(&weights, run, lane.last_failure.as_deref()));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum MergeSize {
+    Small,
+    Large,
+}
+
+fn stalled(weights: &[ObjectWeight], run: Range<usize>, failure: Option<&str>) -> String {
+    let (count, bytes) = (run.len(), ObjectWeight::sum(&weights[run]).bytes);
+    let why = failure.unwrap_or("an earlier merge failed");
+    format!("{count} segments of {bytes} bytes are not merged, nor any two of them: {why}")
+}
+
+fn weights(manifest: &Manifest, is_kept: impl Fn(&str) -> bool) -> Vec<ObjectWeight> {
+    let segments = manifest.segments.iter();
+    segments
+        .map(|segment| ObjectWeight {
+            items: segment.documents,
+            bytes: segment.size,
+            available: !is_kept(&segment.key),
+        })
+        .collect()
+}
+
+/// The sidecars to merge. They come before segments: every open of the index reads all of them, and they are cheap to merge.
+fn sidecar_plan(manifest: &Manifest, damaged: &BTreeSet<String>) -> Option<CompactionPlan> {
+    let weights: Vec<_> = manifest
+        .sidecars
+        .iter()
+        .map(|sidecar| ObjectWeight {
+            items: sidecar.corrected + sidecar.outdated,
+            bytes: sidecar.size,
+            available: !damaged.contains(&sidecar.key),
+        })
+        .collect();
+    let run = CompactionPolicy::SIDECARS.runs(&weights).into_iter().next()?;
+    Some(CompactionPlan::Sidecars(manifest.sidecars[run].to_vec()))
+}
+
+/// One compaction at a time, and what its failures teach.
+#[derive(Debug)]
+struct CompactionLane {
+    /// The keys of the inputs, while they are in use.
+    inputs: BTreeSet<String>,
+    task: Option<AbortOnDropHandle<Result<CompactionResult, EngineError>>>,
+    result: Option<Result<CompactionResult, EngineError>>,
+    backoff: RetryBackoff,
+    paused_until: Option<Instant>,
+    /// How often the number of inputs is halved, and until when.
+    shrink: u32,
+    shrunk_until: Option<Instant>,
+    last_failure: Option<String>,
+}
+
+impl CompactionLane {
+    fn new() -> Self {
+        Self {
+            inputs: BTreeSet::new(),
+            task: None,
+            result: None,
+            backoff: RetryBackoff::between(FIRST_FAILURE_PAUSE, MAX_FAILURE_PAUSE),
+            paused_until: None,
+            shrink: 0,
+            shrunk_until: None,
+            last_failure: None,
+        }
+    }
+
+    fn uses(&self, key: &str) -> bool {
+        self.inputs.contains(key)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.task.is_none() && self.result.is_none()
+    }
+
+    fn is_ready(&mut self) -> bool {
+        let now = Instant::now();
+        if self.shrunk_until.is_some_and(|until| until <= now) {
+            (self.shrink, self.shrunk_until, self.last_failure) = (0, None, None);
+        }
+        self.is_idle() && self.paused_until.is_none_or(|until| until <= now)
+    }
+
+    fn pause(&mut self, pause: Duration) {
+        self.paused_until = Some(Instant::now() + pause);
+    }
+
+    fn start(&mut self, plan: CompactionPlan, uploader: &SegmentUploader) {
+        self.inputs = plan.keys();
+        self.task = Some(AbortOnDropHandle::new(tokio::spawn(plan.carry_out(uploader.clone()))));
+    }
+
+    async fn finished(&mut self) {
         if self.result.is_some() {
             return;
         }
@@ -52,39 +248,32 @@ impl IndexCompactor {
         self.task = None;
     }
 
-    /// Publishes a finished compaction and starts the next one. Gives why the finished one failed, if it did.
-    pub(crate) async fn run(&mut self, publisher: &mut Publisher) -> Result<Option<EngineError>, IngestError> {
-        let mut failure = None;
-        match self.take_result().await {
-            Some(Ok(compaction)) => {
-                let compaction = mutants::adopted(compaction, publisher.manifest());
-                publisher.adopt(compaction).await?;
-            }
-            Some(Err(error)) => {
-                self.paused_until = Some(Instant::now() + FAILURE_PAUSE);
-                failure = Some(error);
-            }
-            None => {}
-        }
-        self.start(publisher);
-        Ok(failure)
-    }
-
     async fn take_result(&mut self) -> Option<Result<CompactionResult, EngineError>> {
         if self.task.as_ref().is_some_and(AbortOnDropHandle::is_finished) {
             self.finished().await;
         }
-        self.result.take()
+        let result = self.result.take()?;
+        self.inputs.clear();
+        Some(result)
     }
 
-    fn start(&mut self, publisher: &Publisher) {
-        let paused = self.paused_until.is_some_and(|until| Instant::now() < until);
-        if !self.enabled || paused || self.task.is_some() {
-            return;
+    /// The next merge is another one: without the damaged input, or smaller.
+    fn failed(&mut self, error: &EngineError) {
+        self.last_failure = Some(error.to_string());
+        match error {
+            EngineError::NoRoom { .. } => self.make_smaller(),
+            EngineError::Damaged { .. } | EngineError::Gone { .. } => {}
+            _ => {
+                self.make_smaller();
+                let pause = self.backoff.next_pause();
+                self.pause(pause);
+            }
         }
-        let Some(plan) = CompactionPlan::of(publisher.manifest()) else { return };
-        let task = tokio::spawn(plan.carry_out(publisher.uploader().clone()));
-        self.task = Some(AbortOnDropHandle::new(task));
+    }
+
+    fn make_smaller(&mut self) {
+        self.shrink += 1;
+        self.shrunk_until = Some(Instant::now() + SMALLER_INTERVAL);
     }
 }
 
@@ -96,16 +285,11 @@ enum CompactionPlan {
 }
 
 impl CompactionPlan {
-    /// The most useful compaction of `manifest`, if any.
-    fn of(manifest: &Manifest) -> Option<Self> {
-        // Sidecars first: every open of the index reads all of them, and they are cheap to merge.
-        let marks: Vec<u64> = manifest.sidecars.iter().map(|sidecar| sidecar.corrected + sidecar.outdated).collect();
-        if let Some(run) = CompactionPolicy::SIDECARS.plan(&marks) {
-            return Some(Self::Sidecars(manifest.sidecars[run].to_vec()));
+    fn keys(&self) -> BTreeSet<String> {
+        match self {
+            Self::Segments(inputs) => inputs.iter().map(|segment| segment.key.clone()).collect(),
+            Self::Sidecars(inputs) => inputs.iter().map(|sidecar| sidecar.key.clone()).collect(),
         }
-        let documents: Vec<u64> = manifest.segments.iter().map(|segment| segment.documents).collect();
-        let run = CompactionPolicy::SEGMENTS.plan(&documents)?;
-        Some(Self::Segments(manifest.segments[run].to_vec()))
     }
 
     async fn carry_out(self, uploader: SegmentUploader) -> Result<CompactionResult, EngineError> {
@@ -119,12 +303,33 @@ impl CompactionPlan {
 async fn merge_segments(inputs: &[SegmentMeta], uploader: &SegmentUploader) -> Result<CompactionResult, EngineError> {
     let Some(stats) = SegmentStats::merged(inputs) else { return Ok(CompactionResult::default()) };
     let packed = uploader.engine().merge(inputs).await?;
+    // Before the upload: nothing that differs from the inputs gets a checksum and a place in a manifest.
+    let parts: Vec<u64> = inputs.iter().map(|segment| segment.documents).collect();
+    let found = uploader.engine().stats(&packed, &parts).await?;
+    check_output(inputs, packed.documents, &found)?;
     let merged = uploader.upload_segment(packed, stats).await;
     Ok(CompactionResult {
         removes: inputs.iter().map(|segment| segment.key.clone()).collect(),
         adds: vec![merged],
         ..CompactionResult::default()
     })
+}
+
+/// The records of the output, read from it again, are those that the manifest says the inputs hold, in their order.
+fn check_output(inputs: &[SegmentMeta], documents: u64, found: &[RecordStats]) -> Result<(), EngineError> {
+    let refused = |why: String| EngineError::Refused { what: "merge segments".to_owned(), why };
+    let wanted: u64 = inputs.iter().map(|segment| segment.documents).sum();
+    if documents != wanted || found.len() != inputs.len() {
+        return Err(refused(format!("{wanted} records went in, {documents} came out")));
+    }
+    let differing = inputs.iter().zip(found).find(|(input, found)| RecordStats::of(input) != **found);
+    let Some((input, found)) = differing else { return Ok(()) };
+    let RecordStats { records, digest, .. } = found;
+    Err(refused(format!(
+        "the records of \"{}\" are not in the output as they were: {records} with digest {digest} where the manifest says {} \
+         with digest {}",
+        input.key, input.documents, input.digest
+    )))
 }
 
 async fn merge_sidecars(inputs: &[SidecarMeta], uploader: &SegmentUploader) -> Result<CompactionResult, EngineError> {

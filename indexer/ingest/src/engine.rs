@@ -1,13 +1,13 @@
 //! What the ingest needs from an index engine. The product runs on Tantivy (crate `tidemark-search`), tests and the
 //! simulation on [`ModelEngine`](crate::model_engine::ModelEngine).
 
-use std::{ops::Range, sync::Arc};
+use std::{any::Any, fmt, iter::Sum, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use roaring::RoaringTreemap;
 use tempfile::TempPath;
-use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
+use tidemark_catalog::{Manifest, RecordCounts, SegmentMeta, SetDigest, SidecarMeta};
 use tidemark_crds::Reason;
 use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{Evidence, Outcome, Token};
@@ -26,8 +26,17 @@ pub trait IndexEngine: Send + Sync + 'static {
     /// Opens the segments and marks of `manifest` for look-ups. What is open already stays open.
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError>;
 
-    /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap.
+    /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap. Only inputs
+    /// whose bytes were checked against the manifest are merged. Without room for it nothing is done:
+    /// [`EngineError::NoRoom`].
     async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError>;
+
+    /// The largest output in bytes for which [`Self::merge`] may find room.
+    fn max_merge_bytes(&self) -> u64;
+
+    /// What the records in `packed` are, read from it again: the stats of each of `parts`, which are counts of records that
+    /// follow one another from the first on.
+    async fn stats(&self, packed: &PackedSegment, parts: &[u64]) -> Result<Vec<RecordStats>, EngineError>;
 
     /// The records of `segment` whose seqs lie in `seqs`, by seq.
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError>;
@@ -147,6 +156,54 @@ impl RecordMarks {
     }
 }
 
+/// What a manifest says of some records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordStats {
+    /// How many there are.
+    pub records: u64,
+    /// By outcome.
+    pub counts: RecordCounts,
+    /// The set digest.
+    pub digest: SetDigest,
+    /// The smallest and the largest token; `None` of no records.
+    pub tokens: Option<(Token, Token)>,
+}
+
+impl RecordStats {
+    /// Adds a record.
+    pub fn insert(&mut self, token: Token, op: u32, outcome: Outcome, evidence: Option<Evidence>) {
+        self.records += 1;
+        self.counts.add(outcome);
+        self.digest.insert(token, op, outcome, evidence);
+        let (first, last) = self.tokens.unwrap_or((token, token));
+        self.tokens = Some((first.min(token), last.max(token)));
+    }
+
+    /// What the manifest says of the records of `segment`.
+    pub fn of(segment: &SegmentMeta) -> Self {
+        Self {
+            records: segment.documents,
+            counts: segment.counts,
+            digest: segment.digest,
+            tokens: (segment.documents > 0).then_some((segment.first, segment.last)),
+        }
+    }
+}
+
+impl Sum for RecordStats {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |sum, part| Self {
+            records: sum.records + part.records,
+            counts: [sum.counts, part.counts].into_iter().sum(),
+            digest: [sum.digest, part.digest].into_iter().sum(),
+            tokens: match (sum.tokens, part.tokens) {
+                (Some((first, last)), Some((lower, higher))) => Some((first.min(lower), last.max(higher))),
+                (one, other) => one.or(other),
+            },
+        })
+    }
+}
+
 /// A finished segment, not uploaded yet.
 #[derive(Debug)]
 pub struct PackedSegment {
@@ -165,8 +222,22 @@ pub struct PackedSegment {
 pub enum SegmentFile {
     /// In memory.
     Memory(Bytes),
-    /// In a file that goes away with this value.
-    File(TempPath),
+    /// In a file.
+    File(LocalFile),
+}
+
+/// A file on the local disk that goes away with this value.
+pub struct LocalFile {
+    /// The file.
+    pub path: TempPath,
+    /// What keeps room for it on the disk, as the engine knows it. After the file, so that it is given back after it.
+    pub room: Box<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for LocalFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LocalFile({})", self.path.display())
+    }
 }
 
 /// Why an index engine fails.
@@ -205,6 +276,19 @@ pub enum EngineError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The cache has no room, whatever is evicted from it. Nothing was written.
+    #[error(
+        "the cache in \"{folder}\" has no room for {needed} more bytes of its {bound}, beside the segments in use; larger \
+         segments are neither made nor merged; raise the size of the cache"
+    )]
+    NoRoom {
+        /// The folder of the cache.
+        folder: String,
+        /// How many bytes were needed.
+        needed: u64,
+        /// How many the folder may take in all.
+        bound: u64,
+    },
     /// The index library failed.
     #[error("the index cannot {what}: {why}; nothing was changed; this is a bug, please report it")]
     Refused {
@@ -220,7 +304,7 @@ impl ToCause for EngineError {
         match self {
             Self::Store(error) => error.to_cause(),
             Self::Damaged { key, .. } | Self::Gone { key } => FailureCause::at(Reason::IndexDamaged, key),
-            Self::Disk { .. } | Self::Refused { .. } => FailureCause::of(Reason::Internal),
+            Self::Disk { .. } | Self::NoRoom { .. } | Self::Refused { .. } => FailureCause::of(Reason::Internal),
         }
     }
 }

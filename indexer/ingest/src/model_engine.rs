@@ -17,8 +17,8 @@ use tidemark_wal::{Outcome, Token};
 
 use crate::{
     engine::{
-        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordedOutcome, SegmentBuilder,
-        SegmentFile, UnsettledOperation, UnsettledQuery,
+        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordStats, RecordedOutcome,
+        SegmentBuilder, SegmentFile, UnsettledOperation, UnsettledQuery,
     },
     record::OperationRecord,
     record::{LatestCommit, WriterKey},
@@ -74,12 +74,7 @@ impl ModelEngine {
             return Ok(records);
         }
         let body = self.read(&segment.key, &segment.checksum).await?;
-        let records = body
-            .split(|&byte| byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(serde_json::from_slice)
-            .collect::<Result<Vec<OperationRecord>, _>>()
-            .map_err(|error| damaged(&segment.key, &error))?;
+        let records = parse_records(&body).map_err(|error| damaged(&segment.key, &error))?;
         Ok(insert_cached(&self.segments, &segment.key, records))
     }
 
@@ -120,11 +115,34 @@ impl IndexEngine for ModelEngine {
     async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let mut merged = ModelBuilder::default();
         for segment in inputs {
-            for record in self.segment(segment).await?.iter() {
-                merged.push(record)?;
+            // Read again: what is in memory was checked when it was read, and the object may have been damaged since.
+            let body = self.read(&segment.key, &segment.checksum).await?;
+            for record in parse_records(&body).map_err(|error| damaged(&segment.key, &error))? {
+                merged.push(&record)?;
             }
         }
         Ok(merged.pack())
+    }
+
+    fn max_merge_bytes(&self) -> u64 {
+        u64::MAX
+    }
+
+    async fn stats(&self, packed: &PackedSegment, parts: &[u64]) -> Result<Vec<RecordStats>, EngineError> {
+        let SegmentFile::Memory(body) = &packed.file else { return Ok(vec![RecordStats::default(); parts.len()]) };
+        let records = parse_records(body).map_err(|error| refused(&error))?;
+        let mut records = records.iter();
+        Ok(parts
+            .iter()
+            .map(|part| {
+                let mut stats = RecordStats::default();
+                for record in records.by_ref().take(usize::try_from(*part).unwrap_or(usize::MAX)) {
+                    let decision = &record.decision;
+                    stats.insert(record.token, record.op, decision.outcome, decision.evidence);
+                }
+                stats
+            })
+            .collect())
     }
 
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
@@ -261,6 +279,10 @@ impl IndexLookup for ModelLookup {
         }
         Ok(found)
     }
+}
+
+fn parse_records(body: &[u8]) -> Result<Vec<OperationRecord>, serde_json::Error> {
+    body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(serde_json::from_slice).collect()
 }
 
 fn cached<T>(cache: &Mutex<BTreeMap<String, Arc<T>>>, key: &str) -> Option<Arc<T>> {

@@ -132,14 +132,17 @@ impl IngestPipeline {
     /// Runs the stages that publish between two batches.
     async fn run_maintenance(&mut self) -> Result<(), IngestError> {
         // No batch is in hand here, so that without a compaction nothing is on its way into the index.
-        if self.compactor.is_idle() && self.epoch_began.elapsed() >= EPOCH_INTERVAL {
+        if self.epoch_is_due() && self.compactor.is_idle() {
             self.publisher.raise_epoch().await?;
             self.epoch_began = Instant::now();
         }
-        if let Some(failure) = self.compactor.run(&mut self.publisher).await? {
+        // While the epoch is due none begins: with two lanes there might always be one.
+        let may_start = !self.epoch_is_due();
+        if let Some(failure) = self.compactor.run(&mut self.publisher, may_start).await? {
             // Without a compaction the index stays correct, so that the pass continues.
             self.tracker.set_error(RetryFailure::new("compacting", &failure));
         }
+        self.tracker.set_compaction_stalled(self.compactor.stalled());
         let Some(sealed) = &self.sealed else { return Ok(()) };
         match self.audit.run(&mut self.publisher, sealed).await {
             Err(failure) if failure.is_retryable() => {
@@ -150,6 +153,10 @@ impl IngestPipeline {
             }
             audited => audited,
         }
+    }
+
+    fn epoch_is_due(&self) -> bool {
+        self.epoch_began.elapsed() >= EPOCH_INTERVAL
     }
 
     /// Whether there may be something to publish: sealed entries, or a horizon that was not published for long.

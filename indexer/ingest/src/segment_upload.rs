@@ -10,7 +10,7 @@ use tidemark_wal::Token;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    engine::{EngineError, IndexEngine, PackedSegment, RecordMarks, SegmentBuilder, SegmentFile},
+    engine::{EngineError, IndexEngine, PackedSegment, RecordMarks, RecordStats, SegmentBuilder, SegmentFile},
     record::OperationRecord,
     retry::StageRetrier,
     task,
@@ -53,7 +53,7 @@ impl SegmentUploader {
     pub(crate) async fn upload_segment(&self, packed: PackedSegment, stats: SegmentStats) -> SegmentMeta {
         let key = self.new_key(ObjectKind::Segment);
         self.upload(&key, &packed.file).await;
-        let SegmentStats { digest, first, last, seq, counts } = stats;
+        let SegmentStats { records: RecordStats { counts, digest, .. }, first, last, seq } = stats;
         let PackedSegment { file, size, checksum, documents } = packed;
         let segment = SegmentMeta { key, size, checksum, digest, first, last, seq, counts, documents };
         self.engine.segment_uploaded(&segment, file).await;
@@ -92,50 +92,45 @@ impl SegmentUploader {
     async fn put(&self, key: &str, file: &SegmentFile) -> Result<(), StoreError> {
         match file {
             SegmentFile::Memory(body) => self.store.put(key, Bytes::clone(body)).await,
-            SegmentFile::File(path) => self.store.put_file(key, path).await,
+            SegmentFile::File(file) => self.store.put_file(key, &file.path).await,
         }
     }
 }
 
-/// What a manifest says of the records of a segment.
+/// What a manifest says of a segment that is not uploaded yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentStats {
-    digest: SetDigest,
-    first: Token,
-    last: Token,
-    seq: Range<u64>,
-    counts: RecordCounts,
+    /// Its records.
+    pub(crate) records: RecordStats,
+    /// Their smallest token.
+    pub(crate) first: Token,
+    /// Their largest token.
+    pub(crate) last: Token,
+    /// Their seqs.
+    pub(crate) seq: Range<u64>,
 }
 
 impl SegmentStats {
     /// The stats of no records, in front of `first`.
     fn before(first: &OperationRecord) -> Self {
-        Self {
-            digest: SetDigest::default(),
-            first: first.token,
-            last: first.token,
-            seq: first.seq..first.seq,
-            counts: RecordCounts::default(),
-        }
+        Self { records: RecordStats::default(), first: first.token, last: first.token, seq: first.seq..first.seq }
     }
 
     /// The stats of neighbouring segments merged into one; `None` of none.
     pub(crate) fn merged(segments: &[SegmentMeta]) -> Option<Self> {
         let (start, end) = (segments.first()?, segments.last()?);
         Some(Self {
-            digest: segments.iter().map(|segment| segment.digest).sum(),
+            records: segments.iter().map(RecordStats::of).sum(),
             first: segments.iter().map(|segment| segment.first).min()?,
             last: segments.iter().map(|segment| segment.last).max()?,
             seq: start.seq.start..end.seq.end,
-            counts: segments.iter().map(|segment| segment.counts).sum(),
         })
     }
 
     fn record(&mut self, records: &[OperationRecord]) {
         for record in records {
             let decision = &record.decision;
-            self.digest.insert(record.token, record.op, decision.outcome, decision.evidence);
-            self.counts.add(decision.outcome);
+            self.records.insert(record.token, record.op, decision.outcome, decision.evidence);
             self.first = self.first.min(record.token);
             self.last = self.last.max(record.token);
             self.seq.end = record.seq + 1;

@@ -10,7 +10,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     cause::FailureCause,
@@ -106,6 +106,8 @@ pub struct IngestStatus {
     pub holder: Option<String>,
     /// What the index consists of, once a manifest is known.
     pub totals: Option<IndexTotals>,
+    /// Why no segments are merged although some should be. The index stays correct, and becomes slower.
+    pub compaction_stalled: Option<String>,
     /// Objects that the index no longer names and that are deleted after a day; `None` before this process looked.
     pub garbage: Option<u64>,
 }
@@ -230,6 +232,20 @@ impl IngestStatusTracker {
                 status.lag_seconds = progress.to.since(oldest).as_secs();
             }
         });
+    }
+
+    /// Why no segments are merged although some should be; `None` if nothing keeps them from it. Logs when it begins.
+    pub(crate) fn set_compaction_stalled(&self, why: Option<&str>) {
+        let changed = self.status.send_if_modified(|status| {
+            let changed = status.compaction_stalled.as_deref() != why;
+            if changed {
+                status.compaction_stalled = why.map(str::to_owned);
+            }
+            changed
+        });
+        if let Some(why) = why.filter(|_| changed) {
+            warn!(why, "segments are not merged; the index stays correct, and searches become slower");
+        }
     }
 
     /// What was read is published.

@@ -6,14 +6,15 @@
 //! | `bundle` `footer` `directory` | one object a segment: its format, and that object as Tantivy's directory |
 //! | `filter` | which entities and idempotency keys a segment might contain |
 //! | `marks_sidecar` | the stored form of marks |
-//! | `builder` `merge` `temp_dir` | how a segment is written, and made from several |
-//! | `disk_cache` `ranged_file` | segments on the local disk, or read by ranges |
+//! | `builder` `merge` `temp_dir` `record_stats` | how a segment is written, made from several, and read again before it is uploaded |
+//! | `disk_budget` `disk_cache` `ranged_file` | the bytes of the cache folder; segments on the local disk, or read by ranges |
 //! | `reader` `manifest_view` `lookup` | one open segment, one open manifest, and what the ingest asks of it |
 //! | `engine` | the `Engine` of the ingest on all of this |
 
 mod builder;
 mod bundle;
 mod directory;
+mod disk_budget;
 mod disk_cache;
 mod document;
 mod engine;
@@ -26,6 +27,7 @@ mod marks_sidecar;
 mod merge;
 mod ranged_file;
 mod reader;
+mod record_stats;
 mod schema;
 mod temp_dir;
 

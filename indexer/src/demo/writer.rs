@@ -57,7 +57,7 @@ pub(crate) async fn run(
     let rng = seed.map_or_else(Entropy::from_os, Entropy::seeded);
     let opened = stop.run_until_cancelled(async {
         create_buckets(&buckets).await?;
-        open(&log, &ids, WorkloadGenerator::new(rng, ids.clone())).await
+        Box::pin(open(&log, &ids, WorkloadGenerator::new(rng, ids.clone()))).await
     });
     let Some(opened) = opened.await else { return Ok(()) };
     let mut writer = opened?;

@@ -199,6 +199,7 @@ mod tests {
             EngineError::Damaged { key: text(), why: text() },
             EngineError::Gone { key: text() },
             EngineError::Disk { path: text(), source: io() },
+            EngineError::NoRoom { folder: text(), needed: 1, bound: 1 },
             EngineError::Refused { what: text(), why: text() },
         ];
         let publications =

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod bad_objects;
+mod compaction;
 mod fake_bucket;
 mod world;
 

@@ -27,27 +27,42 @@ pub(crate) struct BundleSummary {
     pub(crate) checksum: String,
 }
 
-/// Writes a segment object to `out`: each file by its name, then the filter.
-pub(crate) fn write<R: Read>(
-    out: impl Write,
-    documents: u64,
-    files: impl IntoIterator<Item = io::Result<(String, R)>>,
-    filter: &[u8],
-) -> io::Result<BundleSummary> {
-    let mut out = HashingWriter::new(out);
-    let mut footer = BundleFooter::new(documents);
-    for file in files {
-        let (name, mut file) = file?;
-        let from = out.written;
-        copy(&mut file, &mut out)?;
-        footer.insert(name, from..out.written);
+/// Writes a segment object: files by their names, the filter, the footer.
+pub(crate) struct BundleWriter<W> {
+    out: HashingWriter<W>,
+    footer: BundleFooter,
+}
+
+impl<W: Write> BundleWriter<W> {
+    /// An object of `documents` documents, to be written to `out`.
+    pub(crate) fn new(out: W, documents: u64) -> Self {
+        Self { out: HashingWriter::new(out), footer: BundleFooter::new(documents) }
     }
-    let from = out.written;
-    out.write_all(filter)?;
-    footer.insert(FILTER_FILE.to_owned(), from..out.written);
-    let written = out.written;
-    footer.write(&mut out, written)?;
-    out.finish()
+
+    /// The first file lies in `out` already; `content` reads it.
+    pub(crate) fn adopt(&mut self, name: String, content: &mut impl Read) -> io::Result<()> {
+        let mut hash = HashingWriter::new(io::sink());
+        copy(content, &mut hash)?;
+        (self.out.hash, self.out.written) = (hash.hash, hash.written);
+        self.footer.insert(name, 0..self.out.written);
+        Ok(())
+    }
+
+    /// Appends a file.
+    pub(crate) fn append(&mut self, name: String, content: &mut impl Read) -> io::Result<()> {
+        let from = self.out.written;
+        copy(content, &mut self.out)?;
+        self.footer.insert(name, from..self.out.written);
+        Ok(())
+    }
+
+    /// Appends the filter, the footer and the trailer.
+    pub(crate) fn finish(mut self, filter: &[u8]) -> io::Result<BundleSummary> {
+        self.append(FILTER_FILE.to_owned(), &mut &*filter)?;
+        let written = self.out.written;
+        self.footer.write(&mut self.out, written)?;
+        self.out.finish()
+    }
 }
 
 fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
@@ -129,9 +144,14 @@ mod tests {
     use super::{super::footer::FORMAT, *};
 
     fn bundle(files: &[(&str, Vec<u8>)], filter: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        let slices = files.iter().map(|(name, body)| Ok(((*name).to_owned(), body.as_slice())));
-        let written = write(&mut out, 3, slices, filter).unwrap();
+        let (first, rest) = files.split_first().unwrap();
+        let mut out = first.1.clone();
+        let mut writer = BundleWriter::new(&mut out, 3);
+        writer.adopt(first.0.to_owned(), &mut first.1.as_slice()).unwrap();
+        for (name, body) in rest {
+            writer.append((*name).to_owned(), &mut body.as_slice()).unwrap();
+        }
+        let written = writer.finish(filter).unwrap();
         assert_eq!(written.size, out.len() as u64);
         assert_eq!(written.checksum, hex::encode(Sha256::digest(&out)));
         out

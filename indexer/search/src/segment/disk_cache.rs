@@ -1,33 +1,31 @@
 //! Whole segment objects on the local disk: fetched once, verified, memory-mapped, evicted least recently used first.
 //!
 //! Files are named by the SHA-256 of their content, so a file is either right or refused. A file that is in use is never
-//! evicted; a segment that does not fit beside those is read by ranges, and a warning says so. The order of use is the `lru`
-//! crate's; what to evict is decided here, since no crate knows which files are in use.
+//! evicted; a segment that does not fit beside those is read by ranges. The bytes of the folder are a [`DiskBudget`].
 
 use std::{
     collections::HashMap,
     fs::{self, File, TryLockError},
-    io,
-    os::unix::fs::FileExt,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
-use lru::LruCache;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tantivy::directory::{Directory, FileSlice, MmapDirectory};
+use tantivy::directory::FileSlice;
 use tempfile::{NamedTempFile, TempPath};
 use tidemark_catalog::SegmentMeta;
 use tidemark_store::Store;
 use tokio::task::spawn_blocking;
 
 use super::{
+    disk_budget::{DiskBudget, DiskReservation, LOCK_FILE, RoomUse, is_full},
     engine_error::{disk, refused},
     ranged_file::{BlockCache, RangedFile},
 };
-use tidemark_ingest::engine::{EngineError, SegmentFile};
+use tidemark_ingest::engine::{EngineError, LocalFile, SegmentFile};
 
 /// Bytes of one GET of a download.
 const DOWNLOAD_PART_BYTES: u64 = 8 << 20;
@@ -41,37 +39,28 @@ const MAX_CACHES_PER_FOLDER: u32 = 64;
 /// A bounded folder of segment objects. One process a folder.
 pub(crate) struct SegmentDiskCache {
     store: Store,
-    folder: PathBuf,
-    files: MmapDirectory,
-    bound: u64,
+    budget: Arc<DiskBudget>,
     blocks: Arc<BlockCache>,
-    state: Mutex<CacheState>,
+    /// By checksum: one fetch of an object at a time.
+    fetching: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     _lock: File,
-}
-
-struct CacheState {
-    /// By checksum, in the order of use.
-    entries: LruCache<String, CacheEntry>,
-    fetching: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
-    warned: bool,
-}
-
-struct CacheEntry {
-    size: u64,
-    /// Whether this process knows that the content is right.
-    verified: bool,
-    held: Weak<CachedSegment>,
 }
 
 /// A verified object on the local disk, which is not evicted while this value lives; or one that is read by ranges.
 pub(crate) struct CachedSegment {
     file: FileSlice,
+    is_local: bool,
 }
 
 impl CachedSegment {
     /// The bytes: memory-mapped, or fetched when they are read.
     pub(crate) fn file(&self) -> &FileSlice {
         &self.file
+    }
+
+    /// Whether the whole object is on the local disk.
+    pub(crate) fn is_local(&self) -> bool {
+        self.is_local
     }
 }
 
@@ -81,118 +70,177 @@ impl SegmentDiskCache {
     /// Files of an earlier process are used again once they are verified.
     pub(crate) fn open(store: Store, parent: &Path, bound: u64) -> Result<Self, EngineError> {
         let (folder, lock) = own_folder(parent).map_err(|e| disk(parent, e))?;
-        let files = MmapDirectory::open(&folder).map_err(|e| disk(&folder, io::Error::other(e)))?;
-        let entries = left_over(&folder).map_err(|e| disk(&folder, e))?;
-        Ok(Self {
-            store,
-            folder,
-            files,
-            bound,
-            blocks: Arc::new(BlockCache::new(BLOCK_CACHE_BYTES)),
-            state: Mutex::new(CacheState { entries, fetching: HashMap::new(), warned: false }),
-            _lock: lock,
-        })
+        let budget = DiskBudget::open(&folder, bound).map_err(|e| disk(&folder, e))?;
+        let blocks = Arc::new(BlockCache::new(BLOCK_CACHE_BYTES));
+        Ok(Self { store, budget, blocks, fetching: Mutex::default(), _lock: lock })
     }
 
-    /// The folder, for temporary files that may be moved into the cache.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+    /// The bytes of the folder, of which temporary files take their share too.
+    pub(crate) fn budget(&self) -> &Arc<DiskBudget> {
+        &self.budget
     }
 
-    /// The object of `segment`, from the disk or fetched from the store, and verified.
-    pub(crate) async fn get(self: &Arc<Self>, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
-        if let Some(held) = self.held(&segment.checksum) {
-            return Ok(held);
+    /// The object of `segment`: from the disk, or fetched from the store and verified, or where there is no room for it, to be
+    /// read by ranges.
+    pub(crate) async fn get(&self, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
+        match self.get_local(segment).await? {
+            Some(local) => Ok(local),
+            None => self.get_ranged(segment).await,
         }
-        let fetching = self.state.lock().fetching.entry(segment.checksum.clone()).or_default().clone();
-        let _one_at_a_time = fetching.lock().await;
-        if let Some(held) = self.held(&segment.checksum) {
-            return Ok(held);
+    }
+
+    /// The object of `segment` on the disk; `None` if there is no room for it beside what is in use.
+    pub(crate) async fn get_local(&self, segment: &SegmentMeta) -> Result<Option<Arc<CachedSegment>>, EngineError> {
+        if let Some(held) = self.budget.held(&segment.checksum) {
+            return Ok(Some(held));
         }
-        let result = self.open_or_fetch(segment).await;
-        self.state.lock().fetching.remove(&segment.checksum);
+        let fetch = self.begin_fetch(segment).await;
+        if let Some(held) = self.budget.held(&segment.checksum) {
+            return Ok(Some(held));
+        }
+        let result = match self.budget.is_verified(&segment.checksum) {
+            Some(true) if let Ok(held) = self.hold(&segment.checksum) => Ok(Some(held)),
+            Some(false) if self.verify_file(segment).await => self.hold(&segment.checksum).map(Some),
+            _ => self.download(segment, RoomUse::CachedSegment).await,
+        };
+        drop(fetch);
         result
+    }
+
+    /// The object of `segment` on the disk, its bytes checked now; fetched where it is not there. For a merge.
+    pub(crate) async fn get_verified(&self, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
+        let _fetch = self.begin_fetch(segment).await;
+        let known = self.budget.is_verified(&segment.checksum);
+        // Held while it is read, so that it is not evicted meanwhile.
+        let held = self.budget.held(&segment.checksum);
+        let held = held.or_else(|| known.filter(|verified| *verified).and_then(|_| self.hold(&segment.checksum).ok()));
+        if known.is_some() && self.verify_file(segment).await {
+            return held.map_or_else(|| self.hold(&segment.checksum), Ok);
+        }
+        let fetched = self.download(segment, RoomUse::Merge).await?;
+        fetched.ok_or_else(|| self.budget.no_room(segment.size))
+    }
+
+    /// Whether the object of `segment` is on the disk.
+    pub(crate) fn has_file(&self, segment: &SegmentMeta) -> bool {
+        self.budget.is_verified(&segment.checksum).is_some()
     }
 
     /// Moves a file into the cache that was just uploaded as `segment`.
     pub(crate) fn adopt(&self, segment: &SegmentMeta, file: SegmentFile) -> Result<(), EngineError> {
-        if !self.make_room(segment.size) {
-            return Ok(());
-        }
-        let target = self.folder.join(&segment.checksum);
-        match file {
-            SegmentFile::File(path) => path.persist(&target).map_err(|e| disk(&target, e.error))?,
-            SegmentFile::Memory(bytes) => {
-                let mut temporary = NamedTempFile::new_in(&self.folder).map_err(|e| disk(&target, e))?;
-                io::Write::write_all(&mut temporary, &bytes).map_err(|e| disk(&target, e))?;
-                temporary.persist(&target).map_err(|e| disk(&target, e.error))?;
+        let target = self.budget.folder().join(&segment.checksum);
+        let room = match file {
+            SegmentFile::File(LocalFile { path, room }) => {
+                path.persist(&target).map_err(|e| disk(&target, e.error))?;
+                room.downcast::<DiskReservation>().ok().map(|room| *room)
             }
+            SegmentFile::Memory(bytes) => {
+                let Some(room) = self.budget.reserve(segment.size, RoomUse::CachedSegment) else { return Ok(()) };
+                let mut temporary = NamedTempFile::new_in(self.budget.folder()).map_err(|e| disk(&target, e))?;
+                temporary.write_all(&bytes).map_err(|e| disk(&target, e))?;
+                temporary.persist(&target).map_err(|e| disk(&target, e.error))?;
+                Some(room)
+            }
+        };
+        if let Some(room) = room {
+            self.budget.add(&segment.checksum, segment.size, room, Weak::new());
         }
-        self.hold(&segment.checksum, segment.size)?;
         Ok(())
     }
 
-    async fn open_or_fetch(self: &Arc<Self>, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
-        let known = self.state.lock().entries.peek(&segment.checksum).map(|entry| entry.verified);
-        let right = match known {
-            Some(true) => true,
-            Some(false) => {
-                let (this, of) = (self.clone(), segment.clone());
-                spawn_blocking(move || this.verify_left_over(&of)).await.unwrap_or(false)
-            }
-            None => false,
-        };
-        if right {
-            return self.hold(&segment.checksum, segment.size);
-        }
-        if !self.make_room(segment.size) {
-            return self.ranged_file(segment).await;
-        }
-        let path = self.fetch(segment).await?;
-        let target = self.folder.join(&segment.checksum);
-        path.persist(&target).map_err(|e| disk(&target, e.error))?;
-        self.hold(&segment.checksum, segment.size)
+    /// A file in the folder, memory-mapped.
+    pub(crate) fn map(&self, path: &Path) -> Result<FileSlice, EngineError> {
+        self.budget.map(path).map_err(|e| disk(path, e))
     }
 
     /// The object in the store, read by ranges when it is needed. Checks now that it exists and is complete.
-    async fn ranged_file(&self, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
+    pub(crate) async fn get_ranged(&self, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
         match self.store.head(&segment.key).await? {
             Some(info) if info.size == segment.size => {}
             Some(info) => return Err(wrong_size(segment, info.size)),
             None => return Err(EngineError::Gone { key: segment.key.clone() }),
         }
-        let file = RangedFile::new(&self.store, segment, &self.blocks).map_err(|e| refused("read by ranges", &e))?;
-        Ok(Arc::new(CachedSegment { file: FileSlice::new(Arc::new(file)) }))
+        let file = RangedFile::new(&self.store, segment, &self.blocks, &self.budget)
+            .map_err(|e| refused("read by ranges", &e))?;
+        Ok(Arc::new(CachedSegment { file: FileSlice::new(Arc::new(file)), is_local: false }))
+    }
+
+    /// Waits until nobody else fetches the object.
+    async fn begin_fetch(&self, segment: &SegmentMeta) -> tokio::sync::OwnedMutexGuard<()> {
+        let fetching = {
+            let mut all = self.fetching.lock();
+            // Those that only this map still knows are over.
+            all.retain(|_, fetch| Arc::strong_count(fetch) > 1);
+            all.entry(segment.checksum.clone()).or_default().clone()
+        };
+        fetching.lock_owned().await
     }
 
     /// Whether the file on the disk is what its name says; removes it if it is not.
-    fn verify_left_over(&self, segment: &SegmentMeta) -> bool {
-        let path = self.folder.join(&segment.checksum);
-        let right = checksum_of(&path).is_ok_and(|found| found == segment.checksum);
+    async fn verify_file(&self, segment: &SegmentMeta) -> bool {
+        let path = self.budget.folder().join(&segment.checksum);
+        let found = spawn_blocking({
+            let path = path.clone();
+            move || checksum_of(&path)
+        });
+        let right = matches!(found.await, Ok(Ok(found)) if found == segment.checksum);
         if !right {
             tracing::warn!(path = %path.display(), "a cached segment was damaged on the local disk; fetching it again");
-            let _ = fs::remove_file(&path);
-            self.state.lock().entries.pop(&segment.checksum);
+            self.budget.remove(&segment.checksum);
         }
         right
     }
 
-    async fn fetch(&self, segment: &SegmentMeta) -> Result<TempPath, EngineError> {
-        let temporary = NamedTempFile::new_in(&self.folder).map_err(|e| disk(&self.folder, e))?;
+    /// The object of `segment`, fetched and verified; `None` if there is no room for it. A full disk is tried once more, with
+    /// the room that eviction makes.
+    async fn download(&self, segment: &SegmentMeta, usage: RoomUse) -> Result<Option<Arc<CachedSegment>>, EngineError> {
+        for _ in 0..2 {
+            let Some(room) = self.budget.reserve(segment.size, usage) else { return Ok(None) };
+            match self.fetch(segment, room).await {
+                Ok((path, room)) => {
+                    let target = self.budget.folder().join(&segment.checksum);
+                    path.persist(&target).map_err(|e| disk(&target, e.error))?;
+                    let cached = Arc::new(CachedSegment { file: self.map(&target)?, is_local: true });
+                    self.budget.add(&segment.checksum, segment.size, room, Arc::downgrade(&cached));
+                    return Ok(Some(cached));
+                }
+                Err(EngineError::Disk { source, .. }) if is_full(&source) => {
+                    self.budget.disk_was_full();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The object in a file, whose bytes are those of `room`.
+    async fn fetch(
+        &self,
+        segment: &SegmentMeta,
+        room: DiskReservation,
+    ) -> Result<(TempPath, DiskReservation), EngineError> {
+        let temporary = NamedTempFile::new_in(self.budget.folder()).map_err(|e| disk(self.budget.folder(), e))?;
         let (file, path) = temporary.into_parts();
-        let file = Arc::new(file);
+        let target = Arc::new((file, room));
         let starts = (0..segment.size).step_by(usize::try_from(DOWNLOAD_PART_BYTES).unwrap_or(usize::MAX));
         stream::iter(starts)
-            .map(|from| self.fetch_part(segment, from, file.clone()))
+            .map(|from| self.fetch_part(segment, from, target.clone()))
             .buffer_unordered(MAX_CONCURRENT_PARTS)
             .try_collect::<()>()
             .await?;
         let of = segment.clone();
         let check = spawn_blocking(move || verify(&path, &of).map(|()| path));
-        check.await.map_err(|e| refused("verify a segment", &e))?
+        let path = check.await.map_err(|e| refused("verify a segment", &e))??;
+        let (_, room) = Arc::into_inner(target).ok_or_else(|| refused("keep a segment", &"it is still written"))?;
+        Ok((path, room))
     }
 
-    async fn fetch_part(&self, segment: &SegmentMeta, from: u64, file: Arc<File>) -> Result<(), EngineError> {
+    async fn fetch_part(
+        &self,
+        segment: &SegmentMeta,
+        from: u64,
+        target: Arc<(File, DiskReservation)>,
+    ) -> Result<(), EngineError> {
         let to = (from + DOWNLOAD_PART_BYTES).min(segment.size);
         let bytes = match self.store.get_range(&segment.key, from..to).await {
             Ok(bytes) => bytes,
@@ -202,11 +250,10 @@ impl SegmentDiskCache {
             let why = format!("it ends before byte {to} of {}", segment.size);
             return Err(EngineError::Damaged { key: segment.key.clone(), why });
         }
-        let path = self.folder.clone();
-        spawn_blocking(move || file.write_all_at(&bytes, from))
+        spawn_blocking(move || target.1.write_at(&target.0, &bytes, from))
             .await
             .map_err(|e| refused("write to the cache", &e))?
-            .map_err(|e| disk(&path, e))
+            .map_err(|e| disk(self.budget.folder(), e))
     }
 
     /// Why a GET failed: the object is gone or too short, or the store fails.
@@ -218,56 +265,11 @@ impl SegmentDiskCache {
         }
     }
 
-    fn held(&self, checksum: &str) -> Option<Arc<CachedSegment>> {
-        self.state.lock().entries.get(checksum)?.held.upgrade()
-    }
-
-    fn hold(&self, checksum: &str, size: u64) -> Result<Arc<CachedSegment>, EngineError> {
-        let file = self
-            .files
-            .open_read(Path::new(checksum))
-            .map_err(|e| disk(&self.folder.join(checksum), io::Error::other(e)))?;
-        let cached = Arc::new(CachedSegment { file });
-        let entry = CacheEntry { size, verified: true, held: Arc::downgrade(&cached) };
-        self.state.lock().entries.put(checksum.to_owned(), entry);
+    fn hold(&self, checksum: &str) -> Result<Arc<CachedSegment>, EngineError> {
+        let file = self.map(&self.budget.folder().join(checksum))?;
+        let cached = Arc::new(CachedSegment { file, is_local: true });
+        self.budget.hold(checksum, &cached);
         Ok(cached)
-    }
-
-    /// Evicts what was not used for longest until `wanted` more bytes fit. False if they do not fit beside what is in use.
-    fn make_room(&self, wanted: u64) -> bool {
-        let mut state = self.state.lock();
-        let is_idle = |entry: &CacheEntry| entry.held.strong_count() == 0;
-        let total: u64 = state.entries.iter().map(|(_, entry)| entry.size).sum();
-        let in_use: u64 = state.entries.iter().filter(|(_, entry)| !is_idle(entry)).map(|(_, entry)| entry.size).sum();
-        if in_use + wanted > self.bound {
-            state.warn(&self.folder, self.bound);
-            return false;
-        }
-        let mut excess = (total + wanted).saturating_sub(self.bound);
-        // The crate iterates from the most recently used on.
-        let idle = state.entries.iter().rev().filter(|(_, entry)| is_idle(entry));
-        for name in idle.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            if excess == 0 {
-                break;
-            }
-            if fs::remove_file(self.folder.join(&name)).is_ok()
-                && let Some(entry) = state.entries.pop(&name)
-            {
-                excess = excess.saturating_sub(entry.size);
-            }
-        }
-        excess == 0
-    }
-}
-
-impl CacheState {
-    fn warn(&mut self, folder: &Path, bound: u64) {
-        if !std::mem::replace(&mut self.warned, true) {
-            tracing::warn!(
-                folder = %folder.display(), bound,
-                "the segments in use are larger than the cache; the rest is read by ranges, which is slow; raise the bound"
-            );
-        }
     }
 }
 
@@ -281,7 +283,7 @@ fn own_folder(parent: &Path) -> io::Result<(PathBuf, File)> {
     for number in 0..MAX_CACHES_PER_FOLDER {
         let folder = parent.join(format!("segments-{number}"));
         fs::create_dir_all(&folder)?;
-        let lock = File::create(folder.join("lock"))?;
+        let lock = File::create(folder.join(LOCK_FILE))?;
         match lock.try_lock() {
             Ok(()) => return Ok((folder, lock)),
             Err(TryLockError::WouldBlock) => {}
@@ -289,29 +291,6 @@ fn own_folder(parent: &Path) -> io::Result<(PathBuf, File)> {
         }
     }
     Err(io::Error::other("all caches in this folder are in use by other processes"))
-}
-
-/// Objects that an earlier process left, oldest first; anything else in the folder is removed.
-fn left_over(folder: &Path) -> io::Result<LruCache<String, CacheEntry>> {
-    let mut found = Vec::new();
-    for item in fs::read_dir(folder)? {
-        let item = item?;
-        let name = item.file_name().to_string_lossy().into_owned();
-        let meta = item.metadata()?;
-        if name.len() == 64 && meta.is_file() {
-            found.push((meta.modified()?, name, meta.len()));
-        } else if meta.is_dir() {
-            fs::remove_dir_all(item.path())?;
-        } else if name != "lock" {
-            fs::remove_file(item.path())?;
-        }
-    }
-    found.sort();
-    let mut entries = LruCache::unbounded();
-    for (_, name, size) in found {
-        entries.put(name, CacheEntry { size, verified: false, held: Weak::new() });
-    }
-    Ok(entries)
 }
 
 fn checksum_of(path: &Path) -> io::Result<String> {
@@ -334,4 +313,132 @@ fn verify(path: &Path, segment: &SegmentMeta) -> Result<(), EngineError> {
         key: segment.key.clone(),
         why: format!("its SHA-256 is {found}, the manifest says {}", segment.checksum),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use futures::future::join_all;
+    use tempfile::TempDir;
+    use tidemark_catalog::{RecordCounts, SetDigest};
+    use tidemark_wal::Token;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::{super::testing::folder_bytes, *};
+
+    const MIB: u64 = 1 << 20;
+    const MIB_LEN: usize = 1 << 20;
+
+    /// An object of `size` bytes in `store`; which ones, `fill` says.
+    async fn object(store: &Store, fill: u8, size: u64) -> SegmentMeta {
+        let body = vec![fill; usize::try_from(size).unwrap()];
+        let (key, checksum) = (format!("object-{fill}"), hex::encode(Sha256::digest(&body)));
+        store.put(&key, body.into()).await.unwrap();
+        let token = Token::from_bytes([fill; 20]);
+        let (digest, counts) = (SetDigest::default(), RecordCounts::default());
+        SegmentMeta { key, size, checksum, digest, first: token, last: token, seq: 1..2, counts, documents: 1 }
+    }
+
+    fn cache(store: &Store, folder: &TempDir, bound: u64) -> Arc<SegmentDiskCache> {
+        Arc::new(SegmentDiskCache::open(store.clone(), folder.path(), bound).unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn downloads_at_the_same_time_stay_within_the_bound_together() {
+        let (store, folder) = (Store::memory(), TempDir::new().unwrap());
+        let cache = cache(&store, &folder, 8 * MIB);
+        let objects = join_all((0..8).map(|fill| object(&store, fill, 3 * MIB))).await;
+        let largest = Arc::new(AtomicU64::new(0));
+        let sampling = AbortOnDropHandle::new(spawn_sampling(folder.path().to_owned(), largest.clone()));
+        let open = join_all(objects.iter().map(|object| {
+            let (cache, object) = (cache.clone(), object.clone());
+            async move { tokio::spawn(async move { cache.get(&object).await.unwrap() }).await.unwrap() }
+        }))
+        .await;
+        drop(sampling);
+        let local = open.iter().filter(|segment| segment.is_local()).count();
+        assert_eq!(local, 2, "they take six of eight parts of the bound");
+        assert!(cache.budget().peak() <= 8 * MIB, "{}", cache.budget().peak());
+        assert!(largest.load(Ordering::Relaxed) <= 8 * MIB);
+        for (object, open) in objects.iter().zip(&open) {
+            let (open, size) = (open.file().clone(), object.size);
+            let bytes = spawn_blocking(move || open.read_bytes().unwrap()).await.unwrap();
+            assert_eq!(bytes.len() as u64, size);
+        }
+        drop(open);
+        assert_eq!(cache.budget().taken(), 6 * MIB, "what was read by ranges left nothing");
+        assert_eq!(folder_bytes(folder.path()), 6 * MIB);
+        assert!(cache.get(&objects[7]).await.unwrap().is_local(), "what is not in use is evicted");
+    }
+
+    fn spawn_sampling(folder: PathBuf, largest: Arc<AtomicU64>) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move {
+            loop {
+                largest.fetch_max(folder_bytes(&folder), Ordering::Relaxed);
+                tokio::time::sleep(std::time::Duration::from_micros(300)).await;
+            }
+        })
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_makes_room_once_and_then_segments_are_read_by_ranges() {
+        let (store, folder) = (Store::memory(), TempDir::new().unwrap());
+        let cache = cache(&store, &folder, 8 * MIB);
+        let (idle, wanted) = (object(&store, 1, MIB).await, object(&store, 2, MIB).await);
+        drop(cache.get(&idle).await.unwrap());
+        cache.budget().failing_writes.store(1, Ordering::Relaxed);
+        let open = cache.get(&wanted).await.unwrap();
+        assert!(!open.is_local(), "the disk is as full as what lies in it, which is nothing");
+        assert!(!cache.has_file(&idle), "it was evicted");
+        assert!(matches!(cache.get_verified(&wanted).await, Err(EngineError::NoRoom { .. })));
+        assert_eq!((cache.budget().taken(), folder_bytes(folder.path())), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_merge_reads_no_file_that_was_damaged_on_the_disk() {
+        let (store, folder) = (Store::memory(), TempDir::new().unwrap());
+        let cache = cache(&store, &folder, 8 * MIB);
+        let object = object(&store, 1, MIB).await;
+        drop(cache.get(&object).await.unwrap());
+        let path = cache.budget().folder().join(&object.checksum);
+        fs::write(&path, vec![2; 1 << 20]).unwrap();
+        let again = cache.get_verified(&object).await.unwrap();
+        assert_eq!(again.file().read_bytes().unwrap()[..3], [1, 1, 1]);
+        drop(again);
+        fs::write(&path, vec![2; 1 << 20]).unwrap();
+        store.put(&object.key, vec![3; 1 << 20].into()).await.unwrap();
+        let error = cache.get_verified(&object).await.err().unwrap();
+        assert!(matches!(&error, EngineError::Damaged { key, .. } if *key == object.key), "{error}");
+    }
+
+    #[tokio::test]
+    async fn long_reads_by_ranges_go_to_the_disk_as_far_as_it_has_room_and_short_ones_do_not() {
+        let (store, folder) = (Store::memory(), TempDir::new().unwrap());
+        let cache = cache(&store, &folder, 8 * MIB);
+        let object = object(&store, 1, 16 * MIB).await;
+        let remote = cache.get(&object).await.unwrap();
+        assert!(!remote.is_local());
+        let read = |range: std::ops::Range<usize>| {
+            let file = remote.file().slice(range.clone());
+            async move {
+                let bytes = spawn_blocking(move || file.read_bytes().unwrap()).await.unwrap();
+                assert!(bytes.len() == range.len() && bytes.iter().all(|byte| *byte == 1));
+                bytes
+            }
+        };
+        read(100..20_000).await;
+        assert_eq!(cache.budget().taken(), 0, "in memory");
+        let held = read(MIB_LEN - 10..3 * MIB_LEN).await;
+        let blocks = 2 * MIB + (256 << 10);
+        assert_eq!(cache.budget().taken(), blocks, "with the block that it begins in");
+        read(MIB_LEN..2 * MIB_LEN).await;
+        assert_eq!(cache.budget().taken(), blocks, "nothing is fetched twice");
+        assert_eq!(folder_bytes(folder.path()), blocks, "what was not read takes nothing");
+        read(0..16 * MIB_LEN).await;
+        assert!(cache.budget().peak() <= 7 * MIB, "an eighth is left for new segments");
+        drop(remote);
+        assert_eq!((cache.budget().taken(), folder_bytes(folder.path())), (0, 0));
+        assert_eq!(held[0], 1, "what is mapped outlives its file");
+    }
 }

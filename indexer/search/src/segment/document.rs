@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tantivy::{
@@ -26,14 +27,11 @@ const MAX_NAME_BYTES: usize = 256;
 #[error("a stored record cannot be read: {0}")]
 pub(crate) struct RecordDecodeError(String);
 
-/// The document of a record.
-pub(crate) fn to_document(
-    fields: &SchemaFields,
-    record: &OperationRecord,
-) -> Result<TantivyDocument, serde_json::Error> {
+/// The document of a record, whose JSON is `stored`.
+pub(crate) fn to_document(fields: &SchemaFields, record: &OperationRecord, stored: &[u8]) -> TantivyDocument {
     let mut doc = to_unstored(fields, record);
-    doc.add_bytes(fields.record, &serde_json::to_vec(record)?);
-    Ok(doc)
+    doc.add_bytes(fields.record, stored);
+    doc
 }
 
 /// The document of a record that is kept elsewhere: searchable, but not stored.
@@ -47,11 +45,11 @@ pub(crate) fn to_unstored(fields: &SchemaFields, record: &OperationRecord) -> Ta
     doc
 }
 
-/// The record that a stored document holds.
-pub(crate) fn from_document(
+/// The record that a stored document holds, or a part of it.
+pub(crate) fn from_document<T: DeserializeOwned>(
     fields: &SchemaFields,
     doc: &TantivyDocument,
-) -> Result<OperationRecord, RecordDecodeError> {
+) -> Result<T, RecordDecodeError> {
     let bytes = doc
         .get_first(fields.record)
         .and_then(|value| value.as_bytes())

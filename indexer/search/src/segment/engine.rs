@@ -15,21 +15,26 @@ use sha2::{Digest, Sha256};
 use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_store::Store;
 use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     builder::TantivySegmentBuilder,
-    disk_cache::SegmentDiskCache,
+    disk_budget::RoomUse,
+    disk_cache::{CachedSegment, SegmentDiskCache},
     engine_error::refused,
     lookup::ManifestLookup,
     manifest_view::{ManifestView, SegmentReaderView},
     marks_sidecar,
-    merge::merge_segments,
+    merge::{merge_segments, scratch_bytes},
     reader::OpenSegment,
+    record_stats::record_stats,
     schema::SchemaFields,
 };
 use tidemark_ingest::{
     OperationRecord,
-    engine::{EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, SegmentBuilder, SegmentFile},
+    engine::{
+        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordStats, SegmentBuilder, SegmentFile,
+    },
 };
 
 /// Objects that are opened at once.
@@ -42,7 +47,8 @@ const MAX_SIDECAR_BYTES: u64 = 4 << 30;
 pub struct EngineOptions {
     /// A folder on the local disk. Several processes may share it.
     pub cache_folder: PathBuf,
-    /// Bytes that cached segments may take. Segments in use that exceed it are read by ranges, with a warning.
+    /// Bytes that the folder may take in all: cached segments, downloads, and the files of segments that are built and merged.
+    /// Segments in use that exceed their share are read by ranges, the oldest ones, with a warning.
     pub cache_bytes: u64,
 }
 
@@ -52,6 +58,16 @@ pub struct TantivyEngine {
     cache: Arc<SegmentDiskCache>,
     fields: Arc<SchemaFields>,
     open: Mutex<OpenObjects>,
+    prefetching: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+/// Where a segment should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SegmentPlace {
+    /// On the local disk, whole.
+    Disk,
+    /// In the store, read by ranges.
+    Store,
 }
 
 /// What is open already, as long as it is in use.
@@ -63,21 +79,35 @@ struct OpenObjects {
     latest: Option<Arc<ManifestView>>,
 }
 
+impl OpenObjects {
+    fn upgrade(&self, key: &str) -> Option<Arc<OpenSegment>> {
+        self.segments.get(key).and_then(Weak::upgrade)
+    }
+}
+
 impl TantivyEngine {
     /// An engine for the segments of the index in `store`.
     pub fn open(store: Store, options: &EngineOptions) -> Result<Self, EngineError> {
         let cache = SegmentDiskCache::open(store.clone(), &options.cache_folder, options.cache_bytes)?;
-        Ok(Self { store, cache: Arc::new(cache), fields: Arc::new(SchemaFields::schema().1), open: Mutex::default() })
+        Ok(Self {
+            store,
+            cache: Arc::new(cache),
+            fields: Arc::new(SchemaFields::schema().1),
+            open: Mutex::default(),
+            prefetching: Mutex::default(),
+        })
     }
 
     /// The segments and marks of `manifest`, open. Keeps what an earlier manifest opened.
     pub(crate) async fn open_manifest(&self, manifest: &Manifest) -> Result<Arc<ManifestView>, EngineError> {
         let marks = self.marks(&manifest.sidecars).await?;
-        let segments: Vec<_> = stream::iter(manifest.segments.clone())
-            .map(|segment| self.reader_view(segment, marks.clone()))
+        // The newest first: they are asked most, so they get the disk.
+        let mut segments: Vec<_> = stream::iter(self.places(&manifest.segments))
+            .map(|(segment, place)| self.reader_view(segment, place, marks.clone()))
             .buffered(MAX_CONCURRENT_OPENS)
             .try_collect()
             .await?;
+        segments.reverse();
         let view = Arc::new(ManifestView { manifest: manifest.clone(), segments, marks });
         self.remember(&view);
         Ok(view)
@@ -87,29 +117,104 @@ impl TantivyEngine {
         &self.fields
     }
 
+    /// Where each segment should be, the newest first: on the disk as many as its share holds.
+    fn places(&self, segments: &[SegmentMeta]) -> Vec<(SegmentMeta, SegmentPlace)> {
+        let share = self.cache.budget().limit(RoomUse::CachedSegment);
+        let open = self.open.lock();
+        let mut taken = 0;
+        let place = |segment: &SegmentMeta| {
+            let is_remote = open.upgrade(&segment.key).is_some_and(|open| !open.is_local());
+            // One that is read by ranges comes to the disk only if it is likely to stay there.
+            let limit = if is_remote { share - share / 8 } else { share };
+            let fits = taken + segment.size <= limit;
+            taken += if fits { segment.size } else { 0 };
+            (segment.clone(), if fits { SegmentPlace::Disk } else { SegmentPlace::Store })
+        };
+        segments.iter().rev().map(place).collect()
+    }
+
     async fn reader_view(
         &self,
         segment: SegmentMeta,
+        place: SegmentPlace,
         marks: Arc<RecordMarks>,
     ) -> Result<Arc<SegmentReaderView>, EngineError> {
         let before = self.open.lock().views.get(&segment.key).and_then(Weak::upgrade);
-        let open = self.segment(segment).await?;
+        let open = self.segment_at(segment, place).await?;
         spawn_blocking(move || SegmentReaderView::new(open, &marks, before))
             .await
             .map_err(|e| refused("open a segment", &e))?
     }
 
-    async fn segment(&self, segment: SegmentMeta) -> Result<Arc<OpenSegment>, EngineError> {
-        if let Some(open) = self.open.lock().segments.get(&segment.key).and_then(Weak::upgrade) {
-            return Ok(open);
+    /// The segment, open at `place` if that can be had now.
+    async fn segment_at(&self, segment: SegmentMeta, place: SegmentPlace) -> Result<Arc<OpenSegment>, EngineError> {
+        let open = self.open.lock().upgrade(&segment.key);
+        match (open, place) {
+            (Some(open), SegmentPlace::Disk) if open.is_local() => Ok(open),
+            (Some(open), SegmentPlace::Store) if !open.is_local() => Ok(open),
+            // The bytes are fetched in the background, so that no publication waits for them, and used by a later manifest.
+            (Some(open), SegmentPlace::Disk) if !self.cache.has_file(&segment) => {
+                self.prefetch(segment);
+                Ok(open)
+            }
+            (Some(open), SegmentPlace::Disk) => match self.cache.get_local(&segment).await? {
+                Some(cached) => self.open_segment(segment, cached).await,
+                None => Ok(open),
+            },
+            (None, SegmentPlace::Disk) => {
+                let cached = self.cache.get(&segment).await?;
+                self.open_segment(segment, cached).await
+            }
+            (_, SegmentPlace::Store) => {
+                let cached = self.cache.get_ranged(&segment).await?;
+                self.open_segment(segment, cached).await
+            }
         }
-        let cached = self.cache.get(&segment).await?;
+    }
+
+    /// The segment, open wherever it is.
+    async fn segment(&self, segment: SegmentMeta) -> Result<Arc<OpenSegment>, EngineError> {
+        let open = self.open.lock().upgrade(&segment.key);
+        match open {
+            Some(open) => Ok(open),
+            None => self.segment_at(segment, SegmentPlace::Disk).await,
+        }
+    }
+
+    async fn open_segment(
+        &self,
+        segment: SegmentMeta,
+        cached: Arc<CachedSegment>,
+    ) -> Result<Arc<OpenSegment>, EngineError> {
+        let key = segment.key.clone();
+        let open = self.open_unshared(segment, cached).await?;
+        self.open.lock().segments.insert(key, Arc::downgrade(&open));
+        Ok(open)
+    }
+
+    async fn open_unshared(
+        &self,
+        segment: SegmentMeta,
+        cached: Arc<CachedSegment>,
+    ) -> Result<Arc<OpenSegment>, EngineError> {
         let (key, fields) = (segment.key.clone(), self.fields.clone());
         let opened = spawn_blocking(move || OpenSegment::open(&segment, &fields, cached)).await;
-        let open = Arc::new(opened.map_err(|e| damaged(&key, &e))??);
-        let weak = Arc::downgrade(&open);
-        self.open.lock().segments.insert(key, weak);
-        Ok(open)
+        Ok(Arc::new(opened.map_err(|e| damaged(&key, &e))??))
+    }
+
+    /// Fetches a segment to the disk, unless another one is being fetched.
+    fn prefetch(&self, segment: SegmentMeta) {
+        let mut prefetching = self.prefetching.lock();
+        if prefetching.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let cache = self.cache.clone();
+        let fetch = async move {
+            if let Err(error) = cache.get_local(&segment).await {
+                tracing::warn!(key = segment.key, %error, "a segment stays in the store and is read by ranges");
+            }
+        };
+        *prefetching = Some(AbortOnDropHandle::new(tokio::spawn(fetch)));
     }
 
     /// The union of all sidecars. Only those that are new are read.
@@ -154,7 +259,7 @@ impl TantivyEngine {
 #[async_trait]
 impl IndexEngine for TantivyEngine {
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
-        Ok(Box::new(TantivySegmentBuilder::new(self.cache.folder(), &self.fields)?))
+        Ok(Box::new(TantivySegmentBuilder::new(self.cache.budget(), &self.fields)?))
     }
 
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
@@ -162,15 +267,37 @@ impl IndexEngine for TantivyEngine {
     }
 
     async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
-        let segments: Vec<_> = stream::iter(inputs.to_vec())
-            .map(|segment| self.segment(segment))
-            .buffered(MAX_CONCURRENT_OPENS)
-            .try_collect()
-            .await?;
-        let (folder, fields) = (self.cache.folder().to_owned(), self.fields.clone());
-        spawn_blocking(move || merge_segments(&segments, &fields, &folder))
+        let scratch = scratch_bytes(inputs.iter().map(|segment| segment.size).sum());
+        let missing = inputs.iter().filter(|segment| !self.cache.has_file(segment));
+        let missing: u64 = missing.map(|segment| segment.size).sum();
+        // All of it before the first byte; each download then takes its own.
+        let mut room = self.cache.budget().require(scratch + missing, RoomUse::Merge)?;
+        room.set(scratch);
+        let mut segments = Vec::with_capacity(inputs.len());
+        for segment in inputs {
+            let cached = self.cache.get_verified(segment).await?;
+            segments.push(self.open_unshared(segment.clone(), cached).await?);
+        }
+        let fields = self.fields.clone();
+        spawn_blocking(move || merge_segments(&segments, &fields, room))
             .await
             .map_err(|e| refused("merge segments", &e))?
+    }
+
+    fn max_merge_bytes(&self) -> u64 {
+        self.cache.budget().max_merge_bytes()
+    }
+
+    async fn stats(&self, packed: &PackedSegment, parts: &[u64]) -> Result<Vec<RecordStats>, EngineError> {
+        let file = match &packed.file {
+            SegmentFile::File(file) => self.cache.map(&file.path)?,
+            SegmentFile::Memory(bytes) => bytes.to_vec().into(),
+        };
+        let (fields, parts) = (self.fields.clone(), parts.to_vec());
+        spawn_blocking(move || record_stats(file, &fields, &parts))
+            .await
+            .map_err(|e| refused("read a new segment", &e))?
+            .map_err(|e| refused("read a new segment", &e))
     }
 
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {

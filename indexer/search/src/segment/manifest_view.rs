@@ -35,7 +35,8 @@ impl SegmentReaderView {
         let seqs = segment.of.seq.clone();
         let hidden = marks.corrected.range_cardinality(seqs.clone());
         // Marks only grow, so that the same number means the same documents.
-        if let Some(before) = before.filter(|before| before.hidden == hidden) {
+        if let Some(before) = before.filter(|before| before.hidden == hidden && Arc::ptr_eq(&before.segment, &segment))
+        {
             return Ok(before);
         }
         let reader = match hidden {

@@ -1,22 +1,41 @@
 //! Segments that do not fit into the disk cache, read by ranges.
 //!
-//! Blocks are kept in memory up to a bound. What is read this way cannot be checked against the object's SHA-256; the
-//! footer has its own hash, and damage beyond it ends one query or look-up with an error.
+//! Short reads come from blocks in memory, which are kept up to a bound. Long ones are what Tantivy holds as long as a segment
+//! is open: columns, filters, indexes of dictionaries. They go to a file on the disk that is mapped into memory, as far as the
+//! cache has room for them, so that memory does not grow with the index. What is read by ranges cannot be checked against the
+//! object's SHA-256; the footer has its own hash, and damage beyond it ends one query or look-up with an error.
 
-use std::{fmt, io, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    io,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use roaring::RoaringBitmap;
 use tantivy::{
     HasLen,
     directory::{FileHandle, OwnedBytes},
 };
+use tempfile::{NamedTempFile, TempPath};
 use tidemark_catalog::SegmentMeta;
 use tidemark_store::Store;
 use tokio::runtime::Handle;
 
+use super::disk_budget::{DiskBudget, DiskReservation, RoomUse, is_full};
+
 /// Bytes of a block: what one GET reads at least.
 const BLOCK_BYTES: usize = 256 << 10;
+/// Longer reads go to the disk.
+const MAX_MEMORY_READ_BYTES: usize = 64 << 10;
+/// Blocks that are fetched at once to the disk.
+const MAX_BLOCKS_PER_GET: u32 = 32;
 
 /// Blocks of several objects; the least recently used ones are evicted.
 pub(crate) struct BlockCache {
@@ -64,11 +83,46 @@ pub(crate) struct RangedFile {
     checksum: Arc<str>,
     len: usize,
     blocks: Arc<BlockCache>,
+    budget: Arc<DiskBudget>,
+    /// What was read in long reads, once there was one.
+    on_disk: Mutex<Option<SparseFile>>,
+    warned: AtomicBool,
+}
+
+/// A file as long as an object, with those blocks of it that were read.
+struct SparseFile {
+    file: File,
+    mapped: OwnedBytes,
+    present: RoaringBitmap,
+    _path: TempPath,
+    room: DiskReservation,
+}
+
+impl SparseFile {
+    fn new(budget: &Arc<DiskBudget>, len: usize) -> io::Result<Option<Self>> {
+        let Some(room) = budget.reserve(0, RoomUse::RemotePart) else { return Ok(None) };
+        let (file, path) = NamedTempFile::new_in(budget.folder())?.into_parts();
+        file.set_len(len as u64)?;
+        let mapped = budget.map(&path)?.read_bytes()?;
+        Ok(Some(Self { file, mapped, present: RoaringBitmap::new(), _path: path, room }))
+    }
+
+    /// The first blocks of `wanted` that are missing in a row.
+    fn first_gap(&self, wanted: &Range<u32>) -> Option<Range<u32>> {
+        let start = wanted.clone().find(|block| !self.present.contains(*block))?;
+        let end = (start..wanted.end).find(|block| self.present.contains(*block)).unwrap_or(wanted.end);
+        Some(start..end.min(start + MAX_BLOCKS_PER_GET))
+    }
 }
 
 impl RangedFile {
     /// The object of `segment`. Called on a runtime, whose threads do the reading.
-    pub(crate) fn new(store: &Store, segment: &SegmentMeta, blocks: &Arc<BlockCache>) -> io::Result<Self> {
+    pub(crate) fn new(
+        store: &Store,
+        segment: &SegmentMeta,
+        blocks: &Arc<BlockCache>,
+        budget: &Arc<DiskBudget>,
+    ) -> io::Result<Self> {
         Ok(Self {
             store: store.clone(),
             runtime: Handle::try_current().map_err(io::Error::other)?,
@@ -76,7 +130,56 @@ impl RangedFile {
             checksum: segment.checksum.as_str().into(),
             len: usize::try_from(segment.size).map_err(io::Error::other)?,
             blocks: blocks.clone(),
+            budget: budget.clone(),
+            on_disk: Mutex::new(None),
+            warned: AtomicBool::new(false),
         })
+    }
+
+    /// `range` from the disk, fetched to it as far as it is missing; `None` if the disk has no room for it.
+    fn read_on_disk(&self, range: Range<usize>) -> io::Result<Option<OwnedBytes>> {
+        let number = |block: usize| u32::try_from(block).map_err(io::Error::other);
+        let wanted = number(range.start / BLOCK_BYTES)?..number(range.end.div_ceil(BLOCK_BYTES))?;
+        let mut on_disk = self.on_disk.lock();
+        if on_disk.is_none() {
+            *on_disk = SparseFile::new(&self.budget, self.len)?;
+        }
+        let Some(sparse) = on_disk.as_mut() else { return Ok(None) };
+        while let Some(gap) = sparse.first_gap(&wanted) {
+            let bytes = gap.start as usize * BLOCK_BYTES..(gap.end as usize * BLOCK_BYTES).min(self.len);
+            if !sparse.room.grow(bytes.len() as u64, RoomUse::RemotePart) {
+                return Ok(None);
+            }
+            if let Err(error) = self.fetch_to(sparse, bytes.clone()) {
+                sparse.room.set(sparse.room.bytes() - bytes.len() as u64);
+                return Err(error);
+            }
+            sparse.present.insert_range(gap);
+        }
+        Ok(Some(sparse.mapped.slice(range)))
+    }
+
+    fn fetch_to(&self, sparse: &SparseFile, range: Range<usize>) -> io::Result<()> {
+        let fetched = self.fetch(range.clone())?;
+        sparse.room.write_at(&sparse.file, &fetched, range.start as u64)
+    }
+
+    /// As [`Self::read_on_disk`]; `None` too if the disk is full.
+    fn read_long(&self, range: Range<usize>) -> io::Result<Option<OwnedBytes>> {
+        let read = match self.read_on_disk(range) {
+            Err(error) if is_full(&error) => {
+                self.budget.disk_was_full();
+                None
+            }
+            read => read?,
+        };
+        if read.is_none() && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                key = self.key, folder = %self.budget.folder().display(),
+                "the cache has no room for the columns of a segment that is read by ranges; they take memory; raise the bound"
+            );
+        }
+        Ok(read)
     }
 
     /// The blocks `first..end`, those that are missing fetched with as few GETs as they have gaps.
@@ -116,12 +219,18 @@ impl FileHandle for RangedFile {
         if range.is_empty() {
             return Ok(OwnedBytes::empty());
         }
+        if range.len() > MAX_MEMORY_READ_BYTES
+            && let Some(bytes) = self.read_long(range.clone())?
+        {
+            return Ok(bytes);
+        }
         let wanted = range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES);
         let start = wanted.start * BLOCK_BYTES;
         let blocks = self.blocks(wanted)?;
         let within = range.start - start..range.end - start;
         match &blocks[..] {
-            [one] => Ok(OwnedBytes::new(one.clone()).slice(within)),
+            // Copied: whoever holds a few bytes must not hold the whole block.
+            [one] => Ok(OwnedBytes::new(one[within].to_vec())),
             many => Ok(OwnedBytes::new(many.concat()).slice(within)),
         }
     }

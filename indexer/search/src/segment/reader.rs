@@ -43,7 +43,7 @@ pub(crate) struct OpenSegment {
     outcomes: Vec<Option<Outcome>>,
     filter: OwnedBytes,
     /// Keeps the file in the disk cache: a file that is in use is not evicted.
-    _cached: Option<Arc<CachedSegment>>,
+    cached: Arc<CachedSegment>,
 }
 
 impl OpenSegment {
@@ -63,14 +63,14 @@ impl OpenSegment {
                 of.seq
             )));
         }
-        Self::from_bundle(of, fields, &Arc::new(bundle), Some(cached)).map_err(|e| damaged(e.to_string()))
+        Self::from_bundle(of, fields, &Arc::new(bundle), cached).map_err(|e| damaged(e.to_string()))
     }
 
     fn from_bundle(
         of: &SegmentMeta,
         fields: &Arc<SchemaFields>,
         bundle: &Arc<SegmentBundle>,
-        cached: Option<Arc<CachedSegment>>,
+        cached: Arc<CachedSegment>,
     ) -> tantivy::Result<Self> {
         let mut index = Index::open(BundleDirectory::new(bundle.clone()))?;
         index.set_tokenizers(tokenizers());
@@ -95,8 +95,13 @@ impl OpenSegment {
             filter: bundle.filter().read_bytes()?,
             reader,
             tantivy,
-            _cached: cached,
+            cached,
         })
+    }
+
+    /// Whether the whole object is on the local disk.
+    pub(crate) fn is_local(&self) -> bool {
+        self.cached.is_local()
     }
 
     /// Tantivy's segment, for merging.
@@ -134,7 +139,7 @@ impl OpenSegment {
     /// The stored record. Its seq is that of the document: a builder may have stored an earlier number.
     pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
         let stored: TantivyDocument = self.store.get(doc).map_err(|e| self.damaged(&e))?;
-        let mut record = from_document(&self.fields, &stored).map_err(|e| self.damaged(&e))?;
+        let mut record: OperationRecord = from_document(&self.fields, &stored).map_err(|e| self.damaged(&e))?;
         record.seq = self.seq(doc);
         Ok(record)
     }

@@ -1,6 +1,7 @@
 //! A Tantivy directory for segments that are being written: in a temporary folder, without syncing to the disk.
 
 use std::{
+    cmp::Reverse,
     fs, io,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use tantivy::directory::{
     AntiCallToken, Directory, FileHandle, MmapDirectory, TerminatingWrite, WatchCallback, WatchHandle, WritePtr,
     error::{DeleteError, OpenReadError, OpenWriteError},
 };
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir, TempPath};
 
 /// A temporary directory. Nothing in it outlives the process: a finished segment is bundled, uploaded and verified elsewhere, so
 /// nothing is synced.
@@ -29,23 +30,37 @@ impl TempDirectory {
         Ok(Self { files, folder: Arc::new(folder) })
     }
 
-    /// The names of all files of the index in here, in order.
+    /// The names of all files of the index in here, largest file first.
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
+        let mut found = Vec::new();
         for item in fs::read_dir(self.folder.path())? {
-            let name = item?.file_name().to_string_lossy().into_owned();
+            let item = item?;
+            let name = item.file_name().to_string_lossy().into_owned();
             // What starts with a dot is Tantivy's record of its own files, of use to a writer only.
             if !name.starts_with('.') {
-                names.push(name);
+                found.push((Reverse(item.metadata()?.len()), name));
             }
         }
-        names.sort();
-        Ok(names)
+        found.sort();
+        Ok(found.into_iter().map(|(_, name)| name).collect())
     }
 
     /// A file of the index as it lies on the disk.
     pub(crate) fn file(&self, name: &str) -> io::Result<fs::File> {
         fs::File::open(self.folder.path().join(name))
+    }
+
+    /// Moves a file of the index out, into the folder that this directory is in.
+    pub(crate) fn take(&self, name: &str) -> io::Result<TempPath> {
+        let beside = self.folder.path().parent().unwrap_or(self.folder.path());
+        let target = NamedTempFile::new_in(beside)?.into_temp_path();
+        fs::rename(self.folder.path().join(name), &target)?;
+        Ok(target)
+    }
+
+    /// Removes a file of the index.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.folder.path().join(name))
     }
 
     fn path(&self, path: &Path) -> PathBuf {

@@ -183,6 +183,11 @@ impl TestIndex {
         engine(&self.store, &self.folder, bytes)
     }
 
+    /// Bytes on the disk of all engines of this index.
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        folder_bytes(self.folder.path())
+    }
+
     /// Publishes a batch as one segment, with the marks that it causes.
     pub(crate) async fn publish(&mut self, mut batch: Vec<OperationRecord>) {
         let first_seq = self.manifest().next_seq;
@@ -213,7 +218,7 @@ impl TestIndex {
     async fn put(&self, packed: PackedSegment, records: &[OperationRecord]) -> SegmentMeta {
         let key = self.name(ObjectKind::Segment);
         match &packed.file {
-            SegmentFile::File(path) => self.store.put_file(&key, path).await.unwrap(),
+            SegmentFile::File(file) => self.store.put_file(&key, &file.path).await.unwrap(),
             SegmentFile::Memory(bytes) => self.store.put(&key, bytes.clone()).await.unwrap(),
         }
         let (counts, digest) = sums(records);
@@ -318,4 +323,19 @@ pub(crate) fn naive_marks(records: &[OperationRecord]) -> RecordMarks {
         }
     }
     marks
+}
+
+/// The bytes of all files in a folder and the folders in it.
+pub(crate) fn folder_bytes(folder: &std::path::Path) -> u64 {
+    // Files come and go while they are counted.
+    let Ok(items) = std::fs::read_dir(folder) else { return 0 };
+    items
+        .flatten()
+        .map(|item| match item.metadata() {
+            Ok(meta) if meta.is_dir() => folder_bytes(&item.path()),
+            // The blocks, not the length: files may have holes.
+            Ok(meta) => std::os::unix::fs::MetadataExt::blocks(&meta) * 512,
+            Err(_) => 0,
+        })
+        .sum()
 }

@@ -1,15 +1,23 @@
 //! The engine against naive answers from the same history.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
-use super::testing::{BEGIN, TestIndex, history, plain, token};
+use super::{
+    manifest_view::ManifestView,
+    merge::scratch_bytes,
+    testing::{BEGIN, TestIndex, history, plain, token},
+};
 use tidemark_ingest::{
     OperationRecord, WriterKey,
-    engine::{EngineError, IndexEngine, IndexLookup, RecordedOutcome, UnsettledOperation, UnsettledQuery},
+    engine::{EngineError, IndexEngine, IndexLookup, RecordStats, RecordedOutcome, UnsettledOperation, UnsettledQuery},
 };
 
 /// What a later look at the stores may change.
@@ -195,4 +203,164 @@ async fn what_is_too_deep_or_too_long_to_index_is_kept_all_the_same() {
     assert!(lookup.latest_commits(std::slice::from_ref(&long)).await.unwrap()[0].is_some());
     let key = WriterKey { writer: String::new(), key: long };
     assert!(lookup.first_commits(&[key]).await.unwrap()[0].is_some());
+}
+
+/// Operations that have little in common.
+fn many(second: u64, count: u32) -> Vec<OperationRecord> {
+    let record = |n: u32| OperationRecord {
+        entity: Some(format!("entry/{second}/{n}")),
+        message: Some(format!("message {n} of {second} says {}", n.wrapping_mul(2_654_435_761))),
+        payload: serde_json::json!({ "build": { "number": n }, "hash": format!("{:x}", n.wrapping_mul(40_503)) }),
+        ..plain(token(second, n))
+    };
+    (0..count).map(record).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_takes_no_more_of_the_disk_than_it_reserves() {
+    let mut index = TestIndex::with_cache(64 << 20).await;
+    for second in 1..5 {
+        index.publish(many(second, 5000)).await;
+    }
+    let inputs = index.manifest().segments.clone();
+    let size: u64 = inputs.iter().map(|segment| segment.size).sum();
+    // The inputs are on the disk already, so that what comes on top is the merge's own.
+    let fresh = index.another_engine(64 << 20);
+    fresh.open(index.manifest()).await.unwrap();
+    let before = index.cache_bytes();
+    let (largest, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let merge = async {
+        let packed = fresh.merge(&inputs).await.unwrap();
+        done.store(true, Ordering::Relaxed);
+        packed
+    };
+    let sample = async {
+        while !done.load(Ordering::Relaxed) {
+            largest.fetch_max(index.cache_bytes(), Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+    };
+    let (packed, ()) = tokio::join!(merge, sample);
+    let (own, reserved) = (largest.load(Ordering::Relaxed) - before, scratch_bytes(size));
+    println!(
+        "inputs {size}, output {}, the most on the disk beside the inputs {own}, reserved {reserved}",
+        packed.size
+    );
+    assert!(own <= reserved, "{own} of {reserved} bytes");
+    assert!(own >= packed.size, "the samples saw the output at least");
+}
+
+#[tokio::test]
+async fn a_merge_without_room_writes_nothing_and_says_what_it_needs() {
+    let mut index = TestIndex::with_cache(64 << 20).await;
+    for second in 1..4 {
+        index.publish(many(second, 300)).await;
+    }
+    let inputs = index.manifest().segments.clone();
+    let size: u64 = inputs.iter().map(|segment| segment.size).sum();
+    // A quarter of it is no merge's. Three inputs take 2.6 times their size, two of them 1.7 times.
+    let small = index.another_engine((2 * size + scratch_bytes(0)) * 4 / 3);
+    let before = index.cache_bytes();
+    let error = small.merge(&inputs).await.unwrap_err();
+    assert!(matches!(&error, EngineError::NoRoom { needed, .. } if *needed == size + scratch_bytes(size)), "{error}");
+    assert_eq!(index.cache_bytes(), before);
+    // A smaller one fits.
+    small.merge(&inputs[..2]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_input_of_a_merge_that_is_damaged_is_named() {
+    let mut index = TestIndex::new().await;
+    for second in 1..4 {
+        index.publish(many(second, 10)).await;
+    }
+    let inputs = index.manifest().segments.clone();
+    let mut body = index.store.get(&inputs[1].key, 1 << 30).await.unwrap().unwrap().body.unwrap().to_vec();
+    // In the store of records, which no hash of Tantivy's guards.
+    body[40] ^= 1;
+    index.store.put(&inputs[1].key, body.into()).await.unwrap();
+    // One that reads it by ranges, which finds nothing, and merges it.
+    let remote = index.another_engine(1 << 20);
+    let error = remote.merge(&inputs).await.unwrap_err();
+    assert!(matches!(&error, EngineError::Damaged { key, .. } if *key == inputs[1].key), "{error}");
+}
+
+#[tokio::test]
+async fn the_stats_of_a_merge_are_those_of_its_records_part_by_part() {
+    let mut index = TestIndex::new().await;
+    for second in 1..4 {
+        index.publish(many(second, 7)).await;
+    }
+    let inputs = index.manifest().segments.clone();
+    let packed = index.engine.merge(&inputs).await.unwrap();
+    let wanted: Vec<_> = inputs.iter().map(RecordStats::of).collect();
+    assert_eq!(index.engine.stats(&packed, &[7, 7, 7]).await.unwrap(), wanted);
+    let shifted = index.engine.stats(&packed, &[6, 8, 7]).await.unwrap();
+    assert!(shifted[0] != wanted[0] && shifted[1] != wanted[1] && shifted[2] == wanted[2]);
+    let swapped = index.engine.merge(&[inputs[1].clone(), inputs[0].clone()]).await.unwrap();
+    assert_eq!(index.engine.stats(&swapped, &[7, 7]).await.unwrap(), [wanted[1], wanted[0]]);
+}
+
+#[tokio::test]
+async fn the_newest_segments_get_the_disk_and_the_others_get_it_when_room_appears() {
+    let mut index = TestIndex::with_cache(64 << 20).await;
+    for second in 1..6 {
+        index.publish(many(second, 2000)).await;
+    }
+    let size = index.manifest().segments.iter().map(|segment| segment.size).max().unwrap();
+    // Room for two and a half: six of eight parts are for segments that are opened.
+    let engine = index.another_engine(size * 5 / 2 * 4 / 3);
+    let local = |view: &ManifestView| view.segments.iter().map(|shown| shown.segment.is_local()).collect::<Vec<_>>();
+    let view = engine.open_manifest(index.manifest()).await.unwrap();
+    assert_eq!(local(&view), [false, false, false, true, true]);
+    let found = view.segments[0].segment.record(1999).unwrap();
+    assert_eq!(found.entity.as_deref(), Some("entry/1/1999"));
+    drop(view);
+
+    // The two newest are gone: their room is there as soon as nobody uses them.
+    let mut fewer = index.manifest().clone();
+    fewer.segments.truncate(3);
+    for (manifest, wanted) in
+        [(&fewer, vec![false, true, true]), (index.manifest(), vec![false, false, false, true, true])]
+    {
+        let wait = async {
+            while local(&engine.open_manifest(manifest).await.unwrap()) != wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the newest come to the disk");
+    }
+}
+
+/// The size of a segment and the time that it takes, to compare formats: `-- --ignored --nocapture the_size_of_a_segment`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn the_size_of_a_segment() {
+    let index = TestIndex::with_cache(4 << 30).await;
+    let names = ["red", "green", "blue", "ochre"];
+    let records: Vec<_> = (0..50_000u32)
+        .map(|n| {
+            let (repo, bundle) = (names[n as usize % 4], format!("{:027x}", u128::from(n) * 0x9e37_79b9_7f4a_7c15));
+            OperationRecord {
+                seq: u64::from(n) + 1,
+                repo: Some(repo.to_owned()),
+                bundle: Some(bundle.clone()),
+                entity: Some(format!("bundle/{repo}/{bundle}")),
+                path: Some(format!("bundles/{repo}/{bundle}/bundle.yaml")),
+                message: Some(format!("release {} of the {repo} table for day {}", n % 977, n % 31)),
+                writer: Some("loader".to_owned()),
+                idempotency_key: Some(format!("key-{n}")),
+                payload: serde_json::json!({ "tidemark": 1, "ops": [{ "descriptor": format!("bundles/{repo}/{bundle}/bundle.yaml") }] }),
+                descriptor: serde_json::json!({ "id": bundle, "leafSize": 2_097_152, "count": n % 100 }),
+                ..plain(token(u64::from(n / 50), n.wrapping_mul(2_654_435_761)))
+            }
+        })
+        .collect();
+    let began = tokio::time::Instant::now();
+    let mut builder = index.engine.builder().unwrap();
+    for chunk in records.chunks(512) {
+        builder.add(chunk.to_vec()).await.unwrap();
+    }
+    let packed = builder.finish().await.unwrap();
+    println!("{} documents: {} bytes, {} ms", packed.documents, packed.size, began.elapsed().as_millis());
 }

@@ -4,10 +4,11 @@ use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tidemark_catalog::{Manifest, RootChain, SegmentMeta, SidecarMeta};
 use tidemark_ingest::{
     OperationRecord,
-    engine::{EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, SegmentBuilder},
+    engine::{EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordStats, SegmentBuilder},
 };
 use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule};
 
@@ -16,11 +17,13 @@ pub(crate) struct RedecidingEngine {
     inner: Arc<dyn IndexEngine>,
     reader: LogReader,
     root: RootChain,
+    /// What the manifest says of the inputs of the merge before.
+    merged: Mutex<Vec<RecordStats>>,
 }
 
 impl RedecidingEngine {
     pub(crate) fn new(inner: Arc<dyn IndexEngine>, reader: LogReader, root: RootChain) -> Self {
-        Self { inner, reader, root }
+        Self { inner, reader, root, merged: Mutex::default() }
     }
 
     async fn decide_again(&self, record: &mut OperationRecord, schedule: &ParameterSchedule) {
@@ -43,6 +46,7 @@ impl IndexEngine for RedecidingEngine {
     }
 
     async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
+        *self.merged.lock() = inputs.iter().map(RecordStats::of).collect();
         let Ok(Some(schedule)) = self.root.parameters().await else { return self.inner.merge(inputs).await };
         let mut builder = self.inner.builder()?;
         for segment in inputs {
@@ -52,6 +56,15 @@ impl IndexEngine for RedecidingEngine {
             }
         }
         builder.finish().await
+    }
+
+    fn max_merge_bytes(&self) -> u64 {
+        self.inner.max_merge_bytes()
+    }
+
+    /// What the inputs were: a bug that decides outcomes again would sum them up as it likes, too.
+    async fn stats(&self, _: &PackedSegment, _: &[u64]) -> Result<Vec<RecordStats>, EngineError> {
+        Ok(self.merged.lock().clone())
     }
 
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {

@@ -23,7 +23,7 @@ pub(super) const TOKEN_FILE: &str = "/etc/tidemark/auth/token";
 /// Volume of the search token.
 pub(crate) const TOKEN_VOLUME: &str = "auth";
 const TOKEN_FOLDER: &str = "/etc/tidemark/auth";
-/// Bytes of the cache's volume: twice what the cache keeps, for what is being fetched and merged.
+/// Bytes of the cache's volume: twice what the cache takes in all, so that no miscount evicts a pod.
 const CACHE_LIMIT: &str = "8Gi";
 /// Bytes of the temporary folder's volume.
 const TEMPORARY_LIMIT: &str = "1Gi";
