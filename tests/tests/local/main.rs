@@ -28,6 +28,7 @@ mod conformance;
 mod dependencies;
 mod docs;
 mod hostile;
+mod memory;
 mod names;
 mod opening;
 mod parsers;
