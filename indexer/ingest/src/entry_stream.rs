@@ -272,3 +272,66 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("it says nothing").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use tidemark_store::{Create, Store};
+    use tidemark_wal::{Log, LogParameters, ReaderLimits};
+
+    use super::*;
+
+    const BEGIN: u64 = 1_800_000_000;
+
+    /// A log of entries of 1 000 empty operations each, a second apart.
+    async fn log_of_groups(entries: u64) -> Log {
+        let log = Log::over(Store::memory(), vec![Store::memory()]);
+        let body = format!("{{\"tidemark\":1,\"ops\":[{}{{}}]}}", "{},".repeat(999));
+        for second in 0..entries {
+            let key = Token::first_of(StoreSecond::from_unix(BEGIN + second)).to_string();
+            assert!(matches!(log.entries.create(&key, body.clone().into(), &BTreeMap::new()).await, Create::Committed));
+        }
+        log
+    }
+
+    fn stream(log: &Log, options: &IngestOptions) -> EntryStream {
+        let reader = EntryReader::new(LogReader::new(log, ReaderLimits::default()), StageRetrier::new().0, options);
+        let schedule = ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_secs(10)));
+        reader.fetch(reader.list(StoreSecond::default(), StoreSecond::KSUID_END), &schedule, 1)
+    }
+
+    async fn seconds_in_chunks(stream: &mut EntryStream, most: usize) -> Vec<u64> {
+        let mut seconds = Vec::new();
+        loop {
+            let chunk = stream.next_chunk().await.unwrap();
+            let records: usize = chunk.iter().map(|entry| entry.records.len()).sum();
+            assert!(records < most + 1000, "{records} records at once");
+            if chunk.is_empty() {
+                return seconds;
+            }
+            seconds.extend(chunk.iter().map(|entry| entry.second.unix() - BEGIN));
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_counted_in_what_waits_and_in_what_is_resolved_at_once() {
+        let log = log_of_groups(100).await;
+        let options = IngestOptions { entry_memory: 8 << 20, ..IngestOptions::default() };
+        let mut entries = stream(&log, &options);
+        let mut waiting = 0;
+        for _ in 0..50 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            waiting = entries.receiver.len().max(waiting);
+        }
+        assert!((2..8).contains(&waiting), "{waiting} entries of more than 1 MiB of records each wait");
+        assert_eq!(seconds_in_chunks(&mut entries, options.chunk).await, (0..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn entries_that_are_larger_than_all_of_the_memory_pass_one_by_one() {
+        let log = log_of_groups(10).await;
+        let mut entries = stream(&log, &IngestOptions { entry_memory: 1, ..IngestOptions::default() });
+        assert_eq!(seconds_in_chunks(&mut entries, 1).await, (0..10).collect::<Vec<_>>());
+    }
+}

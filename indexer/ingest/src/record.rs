@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{
     Contributor, DatamonDescriptor, DatamonPath, EntryIntent, IntentOperation, MalformedInput, MemoryShare,
-    OperationKind, Outcome, OutcomeDecision, ResolvedEntry, ResolvedOperation, Token, entity_key, text_bytes, value_bytes,
+    OperationKind, Outcome, OutcomeDecision, ResolvedEntry, ResolvedOperation, Token, entity_key, text_bytes,
+    value_bytes,
 };
 
 /// How many bytes of a malformed body are kept as searchable text.
@@ -127,7 +128,21 @@ impl OperationRecord {
     pub fn memory_bytes(&self) -> u64 {
         let Self { entity, repo, bundle, label, context, diamond, split, path, .. } = self;
         let Self { message, writer, idempotency_key, reason, text, .. } = self;
-        let texts = [entity, repo, bundle, label, context, diamond, split, path, message, writer, idempotency_key, reason, text];
+        let texts = [
+            entity,
+            repo,
+            bundle,
+            label,
+            context,
+            diamond,
+            split,
+            path,
+            message,
+            writer,
+            idempotency_key,
+            reason,
+            text,
+        ];
         let texts: u64 = texts.into_iter().flatten().map(text_bytes).sum();
         let contributors = self.contributors.iter().map(|one| 64 + text_bytes(&one.name) + text_bytes(&one.email));
         let observations = self.decision.observations.iter();
@@ -449,7 +464,11 @@ pub(crate) mod tests {
             let (estimate, count) = (records_bytes(&resolved), resolved.ops.len() as u64);
             let records = OperationRecord::from_resolved(&resolved);
             let bytes: u64 = records.iter().map(OperationRecord::memory_bytes).sum();
-            assert!(estimate >= bytes && bytes >= count * 500, "{estimate} for {bytes}: {}", &body[..body.len().min(80)]);
+            assert!(
+                estimate >= bytes && bytes >= count * 500,
+                "{estimate} for {bytes}: {}",
+                &body[..body.len().min(80)]
+            );
             let memory = MemoryBudget::new(1 << 20).open();
             assert_eq!(OperationRecord::charged(resolved, &memory).await.len(), records.len());
             assert_eq!(memory.bytes(), bytes);

@@ -193,7 +193,8 @@ impl IndexFollower {
         if let Some(slot) = &slot {
             self.cache.insert_served(OpenManifest::new(slot, index.clone()));
         }
-        let switched = state.index.as_ref().is_some_and(|before| before.manifest.generation != index.manifest.generation);
+        let switched =
+            state.index.as_ref().is_some_and(|before| before.manifest.generation != index.manifest.generation);
         if switched {
             state.listing = TailListing::default();
         }

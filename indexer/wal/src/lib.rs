@@ -33,7 +33,5 @@ pub use payload::{
     EntryIntent, IntentOperation, LockRef, MAX_OPERATIONS, OperationKind, ParseOperationKindError, PayloadFormat,
     parse_payload,
 };
-pub use reader::{
-    ListedEntry, LogReader, MemoryBudget, MemoryShare, ReaderLimits, ResolvedEntry, ResolvedOperation,
-};
+pub use reader::{ListedEntry, LogReader, MemoryBudget, MemoryShare, ReaderLimits, ResolvedEntry, ResolvedOperation};
 pub use token::{ParseTokenError, Token};

@@ -167,7 +167,8 @@ impl LogReader {
             if counts || lookup.observation.is_none() {
                 lookup.answered = found.object.answered;
                 // What an overwritten value says is another operation's.
-                lookup.descriptor = if counts && (seen.evidence != Some(Evidence::Inferred) || found.refused.is_some()) {
+                lookup.descriptor = if counts && (seen.evidence != Some(Evidence::Inferred) || found.refused.is_some())
+                {
                     Some(self.read_content(&wanted, found, memory).await)
                 } else {
                     None
