@@ -60,7 +60,7 @@ pub struct FollowerOptions {
 
 impl Default for FollowerOptions {
     fn default() -> Self {
-        Self { overlay_documents: 200_000, overlay_bytes: 256 << 20, limits: ReaderLimits::default() }
+        Self { overlay_documents: 200_000, overlay_bytes: 128 << 20, limits: ReaderLimits::default() }
     }
 }
 

@@ -377,7 +377,7 @@ fn pending(mut record: OperationRecord) -> OperationRecord {
 fn memory_bytes(record: &OperationRecord) -> u64 {
     let texts = [&record.message, &record.text, &record.path, &record.entity, &record.reason];
     let texts: usize = texts.into_iter().flatten().map(String::len).sum();
-    1024 + record.memory_bytes() + 2 * (texts as u64 + record.size)
+    1024 + record.memory_bytes() + 2 * texts as u64
 }
 
 fn failed(why: &impl ToString) -> EngineError {
