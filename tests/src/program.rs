@@ -90,6 +90,14 @@ impl TidemarkProcess {
         Ok(serde_json::from_str(&text)?)
     }
 
+    /// The most memory in bytes that it has had resident so far.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let id = self.child.id().context("it has ended already")?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        Ok(peak.context("the system does not say")?.trim().parse::<u64>()? << 10)
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         read(&self.log)

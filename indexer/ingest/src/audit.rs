@@ -207,11 +207,12 @@ impl LogAuditor {
         let mut entries = self.entries.fetch(listing, &sealed.schedule, AUDIT_ATTEMPTS);
         let mut batch = publisher.begin_batch();
         loop {
-            let fetched = entries.next_chunk().await?;
+            let mut fetched = entries.next_chunk().await?;
             if fetched.is_empty() {
                 break;
             }
-            let records = fetched.into_iter().flat_map(|entry| entry.records);
+            // The entries keep their shares of the memory until a segment has the records.
+            let records = fetched.iter_mut().flat_map(|entry| std::mem::take(&mut entry.records));
             let records: Vec<_> = records.filter(|record| is_correction(record, predecessors)).collect();
             supersede_predecessors(&mut batch, &records, predecessors);
             publisher.add(&mut batch, records).await?;

@@ -5,8 +5,8 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream, stream::BoxStream};
 use tidemark_catalog::LogCursor;
 use tidemark_store::{StoreError, StoreSecond};
-use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule, Token};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tidemark_wal::{ListedEntry, LogReader, MemoryBudget, MemoryShare, ParameterSchedule, Token};
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
@@ -16,8 +16,10 @@ use crate::{error::IngestError, options::IngestOptions, record::OperationRecord,
 const ABSENT_ATTEMPTS: u32 = 5;
 /// Attempts of the tail to read an entry, about a minute of pauses, before the stream ends with the error.
 pub(crate) const TAIL_ATTEMPTS: u32 = 8;
-/// Bytes of the memory for entries that one entry takes at least.
-const MIN_ENTRY_BYTES: u64 = 4 * 1024;
+/// Entries that wait for the pipeline, besides the bounds on their memory.
+const MAX_WAITING_ENTRIES: usize = 512;
+/// The part of the memory for entries that one chunk may take: while it is added to a segment, the next ones are read.
+const CHUNKS_IN_MEMORY: u64 = 4;
 
 /// Entries in token order, as a listing shows them; ends after the first error.
 ///
@@ -30,20 +32,25 @@ pub(crate) type EntryListing = BoxStream<'static, Result<ListedEntry, StoreError
 pub(crate) struct FetchedEntry {
     pub(crate) second: StoreSecond,
     pub(crate) records: Vec<OperationRecord>,
-    /// The entry's listed size in bytes.
-    pub(crate) size: u64,
-    memory: Option<OwnedSemaphorePermit>,
+    /// What the records take in memory.
+    pub(crate) bytes: u64,
+    memory: Option<MemoryShare>,
 }
 
 impl FetchedEntry {
+    /// The entry with the share that its reading was charged to.
+    fn new(second: StoreSecond, records: Vec<OperationRecord>, memory: MemoryShare) -> Self {
+        Self { second, records, bytes: memory.bytes(), memory: Some(memory) }
+    }
+
     /// Returns the share of the memory for entries; the caller bounds what it keeps.
     pub(crate) fn release_memory(&mut self) {
         self.memory = None;
     }
 
     #[cfg(test)]
-    pub(crate) fn of_second(second: StoreSecond, size: u64) -> Self {
-        Self { second, records: Vec::new(), size, memory: None }
+    pub(crate) fn of_second(second: StoreSecond, records: Vec<OperationRecord>, bytes: u64) -> Self {
+        Self { second, records, bytes, memory: None }
     }
 }
 
@@ -55,7 +62,6 @@ pub(crate) struct EntryReader {
     fetches: usize,
     chunk: usize,
     entry_memory: u64,
-    max_entry_bytes: u64,
 }
 
 impl EntryReader {
@@ -66,7 +72,6 @@ impl EntryReader {
             fetches: options.fetches.max(1),
             chunk: options.chunk.max(1),
             entry_memory: options.entry_memory,
-            max_entry_bytes: options.limits.entry.max(MIN_ENTRY_BYTES),
         }
     }
 
@@ -89,12 +94,13 @@ impl EntryReader {
     /// Fetches the entries of `listing`; no entry is skipped. A fetch that fails `attempts` times ends the stream, so that
     /// what precedes it can be published and the listing begun again.
     pub(crate) fn fetch(&self, listing: EntryListing, schedule: &ParameterSchedule, attempts: u32) -> EntryStream {
-        let (sender, receiver) = mpsc::channel(self.chunk);
+        let (sender, receiver) = mpsc::channel(MAX_WAITING_ENTRIES);
         let (reader, schedule, retrier) = (self.reader.clone(), schedule.clone(), self.retrier.clone());
         let fetcher = EntryFetcher { reader, schedule, retrier, attempts };
         let entries = self.fetch_concurrently(Arc::new(fetcher), listing);
         let task = tokio::spawn(forward(entries, sender));
-        EntryStream { receiver, chunk: self.chunk, end: None, _task: AbortOnDropHandle::new(task) }
+        let chunk = ChunkLimits { records: self.chunk, bytes: self.entry_memory / CHUNKS_IN_MEMORY };
+        EntryStream { receiver, chunk, end: None, _task: AbortOnDropHandle::new(task) }
     }
 
     fn fetch_concurrently(
@@ -102,30 +108,21 @@ impl EntryReader {
         fetcher: Arc<EntryFetcher>,
         listing: EntryListing,
     ) -> impl stream::Stream<Item = Result<FetchedEntry, StoreError>> + use<> {
-        let max = self.max_entry_bytes;
-        let permits = usize::try_from(self.entry_memory.max(max) / MIN_ENTRY_BYTES).unwrap_or(Semaphore::MAX_PERMITS);
-        let memory = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let (budget, reader) = (MemoryBudget::new(self.entry_memory), self.reader.clone());
         listing
-            // Memory is acquired in token order, so that the entry that the consumer waits for always has its share.
+            // Admitted in token order, so that the entry that the consumer waits for always gets what it needs.
             .and_then(move |listed| {
-                let share = u32::try_from(listed.size.clamp(MIN_ENTRY_BYTES, max) / MIN_ENTRY_BYTES).unwrap_or(1);
-                let memory = memory.clone();
-                async move { Ok((listed, memory.acquire_many_owned(share).await)) }
+                let (budget, reader) = (budget.clone(), reader.clone());
+                async move {
+                    let memory = reader.admit(&listed, &budget).await;
+                    Ok((listed, memory))
+                }
             })
             .map_ok(move |(listed, memory)| {
                 // A task of its own continues while the batch before it is being indexed; a mere future would not.
                 let fetcher = fetcher.clone();
-                let task = AbortOnDropHandle::new(tokio::spawn(async move { fetcher.fetch(listed).await }));
-                async move {
-                    let (records, memory) = (task::join(task).await?, memory.ok());
-                    let entry = records.zip(memory).map(|(records, memory)| FetchedEntry {
-                        second: listed.token.second(),
-                        records,
-                        size: listed.size,
-                        memory: Some(memory),
-                    });
-                    Ok(entry)
-                }
+                let task = AbortOnDropHandle::new(tokio::spawn(async move { fetcher.fetch(listed, memory).await }));
+                task::join(task)
             })
             .map(|fetch| async move {
                 match fetch {
@@ -145,32 +142,44 @@ enum StreamItem {
     End,
 }
 
+/// When a chunk is full.
+#[derive(Clone, Copy, Debug)]
+struct ChunkLimits {
+    records: usize,
+    bytes: u64,
+}
+
 /// Entries in token order; ends after the first error.
 pub(crate) struct EntryStream {
     receiver: mpsc::Receiver<Result<StreamItem, StoreError>>,
-    chunk: usize,
+    chunk: ChunkLimits,
     /// How it ended, once it has.
     end: Option<Result<(), StoreError>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl EntryStream {
-    /// The next entries: at least one, and at most a chunk; none at the end of the listing. What precedes an error comes
-    /// before it.
+    /// The next entries: at least one, and as many as are there within a chunk; none at the end of the listing. What
+    /// precedes an error comes before it.
     pub(crate) async fn next_chunk(&mut self) -> Result<Vec<FetchedEntry>, IngestError> {
-        let mut entries = Vec::new();
+        let mut entries: Vec<FetchedEntry> = Vec::new();
         if self.end.is_none() {
-            let mut items = Vec::new();
-            self.receiver.recv_many(&mut items, self.chunk).await;
-            if items.is_empty() {
+            let mut next = self.receiver.recv().await;
+            if next.is_none() {
                 return Err(IngestError::EntryStreamBroken);
             }
-            for item in items {
+            let (mut records, mut bytes) = (0, 0);
+            while let Some(item) = next {
                 match item {
-                    Ok(StreamItem::Entry(entry)) => entries.push(entry),
+                    Ok(StreamItem::Entry(entry)) => {
+                        (records, bytes) = (records + entry.records.len(), bytes + entry.bytes);
+                        entries.push(entry);
+                    }
                     Ok(StreamItem::End) => self.end = Some(Ok(())),
                     Err(error) => self.end = Some(Err(error)),
                 }
+                let full = records >= self.chunk.records || bytes >= self.chunk.bytes;
+                next = if full || self.end.is_some() { None } else { self.receiver.try_recv().ok() };
             }
         }
         match &self.end {
@@ -205,16 +214,16 @@ struct EntryFetcher {
 }
 
 impl EntryFetcher {
-    /// The records of the entry; `None` if it was deleted after it was listed.
-    async fn fetch(&self, listed: ListedEntry) -> Result<Option<Vec<OperationRecord>>, StoreError> {
+    /// The records of the entry, with the share that they are charged to; `None` if it was deleted after it was listed.
+    async fn fetch(&self, listed: ListedEntry, memory: MemoryShare) -> Result<Option<FetchedEntry>, StoreError> {
         let mut attempts = self.retrier.attempts("reading an entry");
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.fetch_once(&listed, attempt).await {
+            match self.fetch_once(&listed, attempt, &memory).await {
                 Ok(records) => {
                     attempts.succeed();
-                    return Ok(records);
+                    return Ok(records.map(|records| FetchedEntry::new(listed.token.second(), records, memory)));
                 }
                 Err(error) if attempt >= self.attempts => return Err(error),
                 Err(error) => attempts.fail(&error).await,
@@ -222,24 +231,29 @@ impl EntryFetcher {
         }
     }
 
-    async fn fetch_once(&self, listed: &ListedEntry, attempt: u32) -> Result<Option<Vec<OperationRecord>>, StoreError> {
-        match self.read(listed).await {
+    async fn fetch_once(
+        &self,
+        listed: &ListedEntry,
+        attempt: u32,
+        memory: &MemoryShare,
+    ) -> Result<Option<Vec<OperationRecord>>, StoreError> {
+        match self.read(listed, memory).await {
             Err(_) if attempt > ABSENT_ATTEMPTS.min(self.attempts - 1) && self.is_deleted(listed).await => Ok(None),
             read => read.map(Some),
         }
     }
 
     /// One attempt. A panic is a fault of this entry: it is judged as one that the store refuses.
-    async fn read(&self, listed: &ListedEntry) -> Result<Vec<OperationRecord>, StoreError> {
+    async fn read(&self, listed: &ListedEntry, memory: &MemoryShare) -> Result<Vec<OperationRecord>, StoreError> {
         let read = async {
-            let resolved = self.reader.fetch(listed, &self.schedule).await?;
-            Ok(OperationRecord::from_resolved(&resolved))
+            let resolved = self.reader.fetch_within(listed, &self.schedule, memory).await?;
+            Ok(OperationRecord::charged(resolved, memory).await)
         };
         match AssertUnwindSafe(read).catch_unwind().await {
             Ok(read) => read,
             Err(panic) => {
                 let resolved = self.reader.judge_panic(listed, &panic_message(&*panic))?;
-                Ok(OperationRecord::from_resolved(&resolved))
+                Ok(OperationRecord::charged(resolved, memory).await)
             }
         }
     }
@@ -257,4 +271,67 @@ impl EntryFetcher {
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("it says nothing").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use tidemark_store::{Create, Store};
+    use tidemark_wal::{Log, LogParameters, ReaderLimits};
+
+    use super::*;
+
+    const BEGIN: u64 = 1_800_000_000;
+
+    /// A log of entries of 1 000 empty operations each, a second apart.
+    async fn log_of_groups(entries: u64) -> Log {
+        let log = Log::over(Store::memory(), vec![Store::memory()]);
+        let body = format!("{{\"tidemark\":1,\"ops\":[{}{{}}]}}", "{},".repeat(999));
+        for second in 0..entries {
+            let key = Token::first_of(StoreSecond::from_unix(BEGIN + second)).to_string();
+            assert!(matches!(log.entries.create(&key, body.clone().into(), &BTreeMap::new()).await, Create::Committed));
+        }
+        log
+    }
+
+    fn stream(log: &Log, options: &IngestOptions) -> EntryStream {
+        let reader = EntryReader::new(LogReader::new(log, ReaderLimits::default()), StageRetrier::new().0, options);
+        let schedule = ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_secs(10)));
+        reader.fetch(reader.list(StoreSecond::default(), StoreSecond::KSUID_END), &schedule, 1)
+    }
+
+    async fn seconds_in_chunks(stream: &mut EntryStream, most: usize) -> Vec<u64> {
+        let mut seconds = Vec::new();
+        loop {
+            let chunk = stream.next_chunk().await.unwrap();
+            let records: usize = chunk.iter().map(|entry| entry.records.len()).sum();
+            assert!(records < most + 1000, "{records} records at once");
+            if chunk.is_empty() {
+                return seconds;
+            }
+            seconds.extend(chunk.iter().map(|entry| entry.second.unix() - BEGIN));
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_counted_in_what_waits_and_in_what_is_resolved_at_once() {
+        let log = log_of_groups(100).await;
+        let options = IngestOptions { entry_memory: 8 << 20, ..IngestOptions::default() };
+        let mut entries = stream(&log, &options);
+        let mut waiting = 0;
+        for _ in 0..50 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            waiting = entries.receiver.len().max(waiting);
+        }
+        assert!((2..8).contains(&waiting), "{waiting} entries of more than 1 MiB of records each wait");
+        assert_eq!(seconds_in_chunks(&mut entries, options.chunk).await, (0..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn entries_that_are_larger_than_all_of_the_memory_pass_one_by_one() {
+        let log = log_of_groups(10).await;
+        let mut entries = stream(&log, &IngestOptions { entry_memory: 1, ..IngestOptions::default() });
+        assert_eq!(seconds_in_chunks(&mut entries, 1).await, (0..10).collect::<Vec<_>>());
+    }
 }

@@ -9,9 +9,11 @@ use tidemark_wal::ReaderLimits;
 pub struct IngestOptions {
     /// Entries that are fetched at the same time.
     pub fetches: usize,
-    /// Bytes of entries that are in memory at the same time; at least 1 MiB.
+    /// Bytes that entries take in memory from before they are read until they are added to a segment: bodies, descriptors,
+    /// what is parsed of them, and records. An entry that takes more passes while no other is read. The tail and the audit
+    /// have as much each.
     pub entry_memory: u64,
-    /// Entries that are resolved with one question to the index.
+    /// Records that are resolved with one question to the index; the entry that reaches it is not cut.
     pub chunk: usize,
     /// Records after which a batch is published, at the next boundary between two seconds.
     pub batch_records: u64,

@@ -233,11 +233,12 @@ impl IngestPipeline {
         Ok(found)
     }
 
-    async fn add(&mut self, batch: &mut RecordBatch, fetched: Vec<FetchedEntry>) -> Result<(), IngestError> {
+    async fn add(&mut self, batch: &mut RecordBatch, mut fetched: Vec<FetchedEntry>) -> Result<(), IngestError> {
         let Some(first) = fetched.first() else { return Ok(()) };
         let oldest = batch.oldest().unwrap_or(first.second);
         self.tracker.add_read(fetched.len() as u64, oldest, self.entries.reader().unrecognized_keys());
-        let records = fetched.into_iter().flat_map(|entry| entry.records).collect();
+        // The entries keep their shares of the memory until a segment has the records.
+        let records = fetched.iter_mut().flat_map(|entry| std::mem::take(&mut entry.records)).collect();
         Ok(self.publisher.add(batch, records).await?)
     }
 

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{
-    Contributor, DatamonDescriptor, DatamonPath, EntryIntent, IntentOperation, MalformedInput, OperationKind, Outcome,
-    OutcomeDecision, ResolvedEntry, ResolvedOperation, Token, entity_key,
+    Contributor, DatamonDescriptor, DatamonPath, EntryIntent, IntentOperation, MalformedInput, MemoryShare,
+    OperationKind, Outcome, OutcomeDecision, ResolvedEntry, ResolvedOperation, Token, entity_key, text_bytes,
+    value_bytes,
 };
 
 /// How many bytes of a malformed body are kept as searchable text.
@@ -15,7 +16,10 @@ const MAX_TEXT_BYTES: usize = 64 * 1024;
 const MAX_ENTITY_BYTES: usize = 1024;
 /// What an entry says of all its operations is repeated in each of their records up to this many bytes in all; where it
 /// would be more, only the first record has it.
-const MAX_REPEATED_BYTES: usize = 4 << 20;
+const MAX_REPEATED_BYTES: usize = 1 << 20;
+/// The most that a record takes in memory besides the values and texts that it copies: itself, its names and the frame of
+/// its payload. (Measured: 1.5 KiB for an operation without attributes.)
+const FRAME_BYTES: u64 = size_of::<OperationRecord>() as u64 + 1536;
 
 /// One operation with its outcome, or the correction of one.
 ///
@@ -110,6 +114,43 @@ impl OperationRecord {
         records.collect()
     }
 
+    /// As [`OperationRecord::from_resolved`], charged to `memory` before the records are made. Only they are charged
+    /// afterwards.
+    pub async fn charged(resolved: ResolvedEntry, memory: &MemoryShare) -> Vec<Self> {
+        memory.charge(records_bytes(&resolved)).await;
+        let records = Self::from_resolved(&resolved);
+        drop(resolved);
+        memory.shrink_to(records.iter().map(Self::memory_bytes).sum());
+        records
+    }
+
+    /// What the record takes in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        let Self { entity, repo, bundle, label, context, diamond, split, path, .. } = self;
+        let Self { message, writer, idempotency_key, reason, text, .. } = self;
+        let texts = [
+            entity,
+            repo,
+            bundle,
+            label,
+            context,
+            diamond,
+            split,
+            path,
+            message,
+            writer,
+            idempotency_key,
+            reason,
+            text,
+        ];
+        let texts: u64 = texts.into_iter().flatten().map(text_bytes).sum();
+        let contributors = self.contributors.iter().map(|one| 64 + text_bytes(&one.name) + text_bytes(&one.email));
+        let observations = self.decision.observations.iter();
+        let observations = observations.map(|seen| 96 + text_bytes(&seen.key) + text_bytes(&seen.digest));
+        let values = value_bytes(&self.payload) + value_bytes(&self.descriptor);
+        size_of::<Self>() as u64 + texts + values + contributors.chain(observations).sum::<u64>()
+    }
+
     /// Whether the operation is committed.
     pub fn is_committed(&self) -> bool {
         self.decision.outcome == Outcome::Committed
@@ -194,6 +235,22 @@ fn may_repeat(intent: &EntryIntent) -> bool {
     let common = raw.iter().filter(|(name, _)| *name != "ops");
     let size: usize = common.map(|(name, value)| name.len() + value.to_string().len()).sum();
     size * intent.ops.len() <= MAX_REPEATED_BYTES
+}
+
+/// The most that the records of `resolved` take in memory.
+fn records_bytes(resolved: &ResolvedEntry) -> u64 {
+    let count = resolved.ops.len() as u64;
+    let payload = match &resolved.intent {
+        Ok(intent) if count > 1 && may_repeat(intent) => {
+            let common = intent.raw.as_object().into_iter().flatten().filter(|(name, _)| *name != "ops");
+            value_bytes(&intent.raw) + count * common.map(|(_, value)| 128 + value_bytes(value)).sum::<u64>()
+        }
+        Ok(intent) => value_bytes(&intent.raw),
+        Err(_) => 3 * resolved.body.len().min(MAX_TEXT_BYTES) as u64,
+    };
+    let descriptors = resolved.ops.iter().filter_map(|op| op.descriptor.as_ref());
+    // Its texts are copied too.
+    count * FRAME_BYTES + 2 * payload + 2 * descriptors.map(|one| value_bytes(&one.raw)).sum::<u64>()
 }
 
 /// The payload of operation `number`: its own, and if `common`, what the intent says of all operations.
@@ -304,14 +361,15 @@ pub struct LatestCommit {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::json;
     use tidemark_store::StoreSecond;
-    use tidemark_wal::{OutcomeDecision, parse_datamon_path, parse_payload};
+    use tidemark_wal::{MemoryBudget, OutcomeDecision, parse_datamon_path, parse_payload};
 
     use super::*;
 
-    fn resolved(body: &[u8]) -> ResolvedEntry {
+    /// An entry with this body, whose operations are committed.
+    pub(crate) fn resolved(body: &[u8]) -> ResolvedEntry {
         let token = Token::from_parts(StoreSecond::from_unix(1_800_000_000), [1; 16]);
         let intent = parse_payload(token, body);
         let decision = OutcomeDecision {
@@ -387,6 +445,33 @@ mod tests {
         for (number, record) in records.iter().enumerate() {
             assert_eq!(record.payload["ops"], json!([op(number, 950)]), "neighbours are not in it");
             assert_eq!((&record.payload["tidemark"], &record.payload["writer"]), (&json!(1), &json!("w")));
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_charged_before_they_are_made_and_take_what_they_say() {
+        let ops = vec![json!({}); 1000];
+        let common = json!({"ticket": "OPS-7", "tags": ["a", "b"]});
+        let intents = [
+            json!({"tidemark": 1}),
+            json!({"tidemark": 1, "ops": ops}),
+            json!({"tidemark": 1, "writer": "w", "idempotencyKey": "k", "attributes": common, "ops": ops}),
+            json!({"tidemark": 1, "attributes": {"x": "y".repeat(100_000)}, "ops": ops}),
+            json!({"tidemark": 1, "attributes": {"x": vec![json!({"": 0}); 10_000]}}),
+        ];
+        for body in intents.iter().map(Value::to_string) {
+            let resolved = resolved(body.as_bytes());
+            let (estimate, count) = (records_bytes(&resolved), resolved.ops.len() as u64);
+            let records = OperationRecord::from_resolved(&resolved);
+            let bytes: u64 = records.iter().map(OperationRecord::memory_bytes).sum();
+            assert!(
+                estimate >= bytes && bytes >= count * 500,
+                "{estimate} for {bytes}: {}",
+                &body[..body.len().min(80)]
+            );
+            let memory = MemoryBudget::new(1 << 20).open();
+            assert_eq!(OperationRecord::charged(resolved, &memory).await.len(), records.len());
+            assert_eq!(memory.bytes(), bytes);
         }
     }
 

@@ -1,17 +1,17 @@
 //! Keeps a batch at whole seconds, so that it can be published when what follows it cannot be read.
 //!
 //! The cursor counts whole seconds. The entries of the newest second are held back until a later entry shows that the second
-//! is complete. A second with more entries than are held goes into the batch as it comes; until it is complete, the batch
+//! is complete. A second with more records than are held goes into the batch as it comes; until it is complete, the batch
 //! cannot be published.
 
 use tidemark_store::StoreSecond;
 
 use crate::entry_stream::FetchedEntry;
 
-/// Most entries that are held back.
-const MAX_HELD_ENTRIES: usize = 1000;
-/// Most bytes of entries that are held back, by their listed sizes.
-const MAX_HELD_BYTES: u64 = 1 << 20;
+/// Most records that are held back.
+const MAX_HELD_RECORDS: usize = 2000;
+/// Most bytes of memory that these take.
+const MAX_HELD_BYTES: u64 = 8 << 20;
 
 /// The entries of the newest second that a stream has delivered.
 #[derive(Default)]
@@ -32,7 +32,8 @@ impl WholeSeconds {
         }
         self.passing = None;
         let mut held = ready.split_off(ready.partition_point(|entry| entry.second < newest));
-        if held.len() > MAX_HELD_ENTRIES || held.iter().map(|entry| entry.size).sum::<u64>() > MAX_HELD_BYTES {
+        let records: usize = held.iter().map(|entry| entry.records.len()).sum();
+        if records > MAX_HELD_RECORDS || held.iter().map(|entry| entry.bytes).sum::<u64>() > MAX_HELD_BYTES {
             self.passing = Some(newest);
             ready.append(&mut held);
         }
@@ -59,9 +60,14 @@ impl WholeSeconds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{OperationRecord, tests::resolved};
 
-    fn entries(seconds: &[u64], size: u64) -> Vec<FetchedEntry> {
-        seconds.iter().map(|second| FetchedEntry::of_second(StoreSecond::from_unix(*second), size)).collect()
+    /// Entries of 100 records each.
+    fn entries(seconds: &[u64], bytes: u64) -> Vec<FetchedEntry> {
+        let body = format!("{{\"tidemark\":1,\"ops\":[{}{{}}]}}", "{},".repeat(99));
+        let records = OperationRecord::from_resolved(&resolved(body.as_bytes()));
+        let entry = |second: &u64| FetchedEntry::of_second(StoreSecond::from_unix(*second), records.clone(), bytes);
+        seconds.iter().map(entry).collect()
     }
 
     fn seconds(entries: &[FetchedEntry]) -> Vec<u64> {
@@ -80,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_second_with_more_than_is_held_passes_and_makes_the_batch_partial() {
-        for (count, size) in [(MAX_HELD_ENTRIES + 1, 1), (3, MAX_HELD_BYTES / 2)] {
+        for (count, size) in [(MAX_HELD_RECORDS / 100 + 1, 1), (3, MAX_HELD_BYTES / 2)] {
             let mut whole = WholeSeconds::default();
             assert_eq!(whole.push(entries(&vec![7; count], size)).len(), count);
             assert!(!whole.batch_is_whole());

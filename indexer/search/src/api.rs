@@ -258,6 +258,9 @@ pub struct SearchAnswer {
     /// What was searched.
     #[serde(flatten)]
     pub index_version: IndexVersion,
+    /// How many entries of the log were not searched because they are neither indexed nor in memory; 0 on later pages, which
+    /// show indexed entries only.
+    pub left_out: u64,
     /// The cursor of the next page; `null` on the last one.
     pub next: Option<String>,
 }
@@ -569,8 +572,9 @@ impl OutcomeCounts {
 pub struct OverlayStatus {
     /// Operations in it.
     pub documents: u64,
-    /// Entries that it had no room for; they become visible when they are sealed.
-    pub dropped: u64,
+    /// Entries beyond the index that are not in it, the oldest ones: for lack of room, or because they are not read yet. They
+    /// become visible when they are sealed, and at once where a request names them with `min_token`.
+    pub left_out: u64,
     /// Approximate bytes of memory.
     pub bytes: u64,
     /// The log was listed up to here; absent before the first listing.

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tidemark_catalog::{CatalogError, IndexChain, Manifest};
 use tidemark_ingest::{FailureCause, engine::EngineError};
 use tidemark_store::ChainRecord;
-use tidemark_wal::{Log, LogReader, ParameterSource, ReaderLimits, Token};
+use tidemark_wal::{Log, LogReader, MemoryBudget, ParameterSource, ReaderLimits, Token};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -20,7 +21,7 @@ use super::{
     api::StatusAnswer,
     error::SearchError,
     manifest_cache::{ManifestCache, OpenManifest},
-    overlay::log_tail::{LogTail, batches, default_schedule, tail_entry},
+    overlay::log_tail::{ListedTail, LogTail, TailBatch, TailRead, default_schedule},
     overlay::overlay_index::{OverlayIndex, OverlayLimits, TailEntry},
     page_cursor::{PageCursor, refused_cursor, view_fingerprint},
     search_context::schema_searcher,
@@ -42,6 +43,10 @@ const LOOKUP_INTERVALS: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_delay(MIN_POLL_INTERVAL)
     .without_max_times();
 
+/// The part of the overlay's memory that may be taken besides by what is read and not in the overlay yet; what requests ask
+/// for by token may take as much.
+const READING_SHARE: u64 = 8;
+
 /// What a follower may hold, and how it reads the log.
 #[derive(Clone, Debug)]
 pub struct FollowerOptions {
@@ -55,7 +60,7 @@ pub struct FollowerOptions {
 
 impl Default for FollowerOptions {
     fn default() -> Self {
-        Self { overlay_documents: 200_000, overlay_bytes: 256 << 20, limits: ReaderLimits::default() }
+        Self { overlay_documents: 200_000, overlay_bytes: 128 << 20, limits: ReaderLimits::default() }
     }
 }
 
@@ -72,6 +77,8 @@ pub struct IndexFollower {
     /// `None`: no log is read.
     tail: Option<tokio::sync::Mutex<LogTail>>,
     reader: Option<LogReader>,
+    /// The memory for entries that requests ask for.
+    request_budget: MemoryBudget,
     cache: ManifestCache,
     /// The last failure of what is polled, by its name.
     problems: Mutex<BTreeMap<&'static str, SearchError>>,
@@ -95,7 +102,8 @@ impl IndexFollower {
     ) -> Result<Arc<Self>, EngineError> {
         let limits = OverlayLimits { documents: options.overlay_documents, bytes: options.overlay_bytes };
         let overlay = Arc::new(Mutex::new(OverlayIndex::new(engine.fields(), limits)));
-        let tail = log.map(|(log, parameters)| LogTail::new(log, parameters, options.limits));
+        let reading = options.overlay_bytes / READING_SHARE;
+        let tail = log.map(|(log, parameters)| LogTail::new(log, parameters, options.limits, reading));
         let state = FollowState { slot: None, index: None, overlay, listing: TailListing::default() };
         Ok(Arc::new(Self {
             engine,
@@ -106,6 +114,7 @@ impl IndexFollower {
             state: tokio::sync::Mutex::new(state),
             reader: tail.as_ref().map(LogTail::reader),
             tail: tail.map(tokio::sync::Mutex::new),
+            request_budget: MemoryBudget::new(reading),
             cache: ManifestCache::default(),
             problems: Mutex::default(),
         }))
@@ -184,10 +193,22 @@ impl IndexFollower {
         if let Some(slot) = &slot {
             self.cache.insert_served(OpenManifest::new(slot, index.clone()));
         }
+        let switched =
+            state.index.as_ref().is_some_and(|before| before.manifest.generation != index.manifest.generation);
+        if switched {
+            state.listing = TailListing::default();
+        }
         state.slot = slot;
         state.index = Some(index);
-        // The tail loses what the manifest gained in the same view: nothing is seen twice, and nothing is missing.
-        change(&state.overlay, move |overlay| overlay.seal(cursor)).await?;
+        // The tail loses what the manifest gained in the same view: nothing is seen twice, and nothing is missing. The cursor
+        // of another generation may lie further back than what was sealed by the one before.
+        let seal = move |overlay: &mut OverlayIndex| {
+            if switched {
+                overlay.reset();
+            }
+            overlay.seal(cursor)
+        };
+        change(&state.overlay, seal).await?;
         self.publish(&state);
         Ok(())
     }
@@ -199,47 +220,53 @@ impl IndexFollower {
         let (sealed, overlay, mut listing) = {
             let state = self.state.lock().await;
             let Some(index) = &state.index else { return Ok(false) };
+            tail.follow(&index.manifest.generation);
             ((index.manifest.cursor, index.manifest.horizon), state.overlay.clone(), state.listing)
         };
-        let room = overlay.lock().room();
-        let known = |token: &Token| overlay.lock().contains(token);
-        let (entries, beyond) =
-            tail.list(sealed, &mut listing, room, known).await.map_err(|e| SearchError::stored(&e))?;
-        for token in beyond {
-            overlay.lock().drop_entry(token);
-        }
+        let room = overlay.lock().max_entries();
+        let wanted = |token: &Token| overlay.lock().wants(token);
+        let listed = tail.list(sealed, &mut listing, room, wanted).await.map_err(|e| SearchError::stored(&e))?;
+        let ListedTail { fresh, from, counts } = listed;
+        overlay.lock().set_listed(from, counts);
         self.state.lock().await.listing = listing;
-        self.read_entries(&mut tail, &entries).await
+        let incomplete: Vec<Token> = overlay.lock().incomplete().collect();
+        let again = tail.due_retries(incomplete.into_iter()).into_iter().map(TailRead::Again).collect();
+        let news = !fresh.is_empty();
+        let read = self.read_entries(&mut tail, fresh.into_iter().map(TailRead::Listed).collect()).await;
+        self.read_entries(&mut tail, again).await.and(read)?;
+        Ok(news)
     }
 
-    /// Reads new entries, and those again that were incomplete.
-    async fn read_entries(
-        &self,
-        tail: &mut LogTail,
-        entries: &[tidemark_wal::ListedEntry],
-    ) -> Result<bool, SearchError> {
-        let mut failure = None;
-        let overlay = self.state.lock().await.overlay.clone();
-        for batch in batches(entries) {
-            let (batch, beyond) = batch.split_at(overlay.lock().room().min(batch.len()));
-            for entry in beyond {
-                overlay.lock().drop_entry(entry.token);
+    /// Reads entries, and makes them visible batch by batch.
+    async fn read_entries(&self, tail: &mut LogTail, reads: Vec<TailRead>) -> Result<(), SearchError> {
+        let schedule = tail.schedule().await;
+        let (overlay, budget) = (self.state.lock().await.overlay.clone(), tail.budget());
+        // The newest come first: those after one that there is no room for are older.
+        let wanted = move |read: &TailRead| match read {
+            TailRead::Listed(listed) => !overlay.lock().is_left_out(&listed.token),
+            TailRead::Again(_) => true,
+        };
+        let mut entries = std::pin::pin!(tail.read(&schedule, reads, wanted));
+        let (mut batch, mut failure) = (TailBatch::default(), None);
+        loop {
+            tokio::select! {
+                biased;
+                next = entries.next() => match next {
+                    Some(Ok(entry)) => entry.into_iter().for_each(|entry| batch.push(entry)),
+                    Some(Err(error)) => failure = Some(error),
+                    None => break,
+                },
+                // What waits for memory may wait for what this batch has.
+                () = budget.contended(), if !batch.entries.is_empty() => {
+                    self.add(std::mem::take(&mut batch).entries).await?;
+                }
             }
-            if batch.is_empty() {
-                continue;
+            if batch.is_full() {
+                self.add(std::mem::take(&mut batch).entries).await?;
             }
-            let (read, failed) = tail.fetch(batch).await;
-            failure = failed.or(failure);
-            self.add(read).await?;
         }
-        let incomplete: Vec<Token> = overlay.lock().incomplete().collect();
-        let due = tail.due_retries(incomplete.into_iter());
-        let (read, failed) = tail.fetch_again(&due).await;
-        self.add(read).await?;
-        match failed.or(failure) {
-            Some(error) => Err(SearchError::stored(&error)),
-            None => Ok(!entries.is_empty()),
-        }
+        self.add(batch.entries).await?;
+        failure.map_or(Ok(()), |error| Err(SearchError::stored(&error)))
     }
 
     /// Adds entries to the overlay and publishes the view.
@@ -372,10 +399,14 @@ impl IndexFollower {
         if token.second() < self.state.lock().await.listing.start {
             return Ok(());
         }
-        match reader.lookup(token, &default_schedule()).await.map_err(|e| SearchError::stored(&e))? {
-            Some(resolved) => self.add(vec![tail_entry(&resolved)]).await,
-            None => Ok(()),
-        }
+        let memory = self.request_budget.open();
+        let found = reader.lookup_within(token, &default_schedule(), &memory).await;
+        let Some(resolved) = found.map_err(|e| SearchError::stored(&e))? else { return Ok(()) };
+        let entry = TailEntry::charged(resolved, memory).await;
+        let state = self.state.lock().await;
+        change(&state.overlay, move |overlay| overlay.add_requested(entry)).await.map_err(engine_error)?;
+        self.publish(&state);
+        Ok(())
     }
 
     fn shows(&self, token: &Token) -> Result<bool, SearchError> {
@@ -413,4 +444,44 @@ fn no_index(chain: &IndexChain) -> SearchError {
 
 fn chain_error(error: &CatalogError) -> SearchError {
     SearchError::stored(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_catalog::{Generation, LogCursor};
+    use tidemark_store::StoreSecond;
+    use tidemark_wal::{LogParameters, ParameterSchedule};
+
+    use super::*;
+    use crate::segment::testing::{BEGIN, TestIndex, plain, token};
+
+    #[tokio::test]
+    async fn what_the_next_generation_has_not_indexed_is_pending_again() {
+        let mut index = TestIndex::new().await;
+        let empty = index.manifest().clone();
+        let tokens = [1, 2, 3].map(|second| token(second, 1));
+        for token in tokens {
+            index.write_entry(token, "bundles/red/1/bundle.yaml").await;
+        }
+        let parameters = Arc::new(ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_mins(10))));
+        let options = FollowerOptions::default();
+        let log = Some((&index.log, parameters as Arc<dyn ParameterSource>));
+        let follower = IndexFollower::new(index.engine.clone(), index.chain.clone(), log, &options).unwrap();
+        index.publish(tokens[..2].iter().map(|token| plain(*token)).collect()).await;
+        follower.refresh_manifest().await.unwrap();
+        follower.refresh_tail().await.unwrap();
+        assert_eq!(follower.status().unwrap().entries.pending, 1);
+
+        // As after a restore to the moment before anything was indexed.
+        let cursor = LogCursor(StoreSecond::from_unix(BEGIN + 1));
+        let restored = Manifest { generation: Generation::first().next().unwrap(), cursor, ..empty };
+        let opened = index.engine.open_manifest(&restored).await.unwrap();
+        follower.set_manifest(None, opened).await.unwrap();
+        follower.refresh_tail().await.unwrap();
+        let view = follower.view().unwrap();
+        for token in tokens {
+            assert!(view.shows(index.engine.fields(), &token).unwrap(), "{token}");
+        }
+        assert_eq!(follower.status().unwrap().entries.pending, 3);
+    }
 }

@@ -48,6 +48,7 @@ impl SearchContext {
             facets: matches.facets.map(FacetCounter::finish).transpose()?.unwrap_or_default(),
             histogram: matches.histogram.map(TimeHistogram::finish).unwrap_or_default(),
             index_version: self.view.index_version(),
+            left_out: self.view.overlay.as_ref().map_or(0, |overlay| overlay.left_out),
             next,
         })
     }

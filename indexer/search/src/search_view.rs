@@ -46,7 +46,7 @@ impl SearchView {
         let OpenManifest { number: manifest, fingerprint, index } = open;
         let status = |(overlay, listing): (&OverlayIndex, &TailListing)| OverlayStatus {
             documents: overlay.documents(),
-            dropped: overlay.dropped(),
+            left_out: overlay.left_out(),
             bytes: overlay.bytes(),
             listed: listing.up_to.map(instant),
         };

@@ -1,10 +1,26 @@
 //! Search against a naive filter over the same records, and what a reader sees while the index moves.
 
-use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, memory::InMemory, path::Path,
+};
 use proptest::{prelude::*, sample::select};
-use tidemark_store::StoreSecond;
+use tidemark_store::{Store, StoreSecond};
 use tidemark_wal::{LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
+use url::Url;
 
 use super::{
     api::{
@@ -439,7 +455,139 @@ async fn the_tail_takes_no_more_memory_than_it_may() {
         searcher.refresh_tail().await.unwrap();
         let overlay = searcher.status().unwrap().overlay.unwrap();
         assert!(overlay.bytes <= bytes && overlay.documents > 0, "{overlay:?}");
-        assert_eq!(overlay.documents + overlay.dropped, 600);
+        assert_eq!(overlay.documents + overlay.left_out, 600);
+    }
+}
+
+#[tokio::test]
+async fn what_the_tail_has_no_room_for_is_the_oldest_and_answers_count_it() {
+    let mut index = TestIndex::new().await;
+    let options = FollowerOptions { overlay_documents: 10, ..FollowerOptions::default() };
+    let searcher = searcher_with(&index, true, &options);
+    for second in (2..=30).step_by(2) {
+        index.write_entry(token(second, 1), "bundles/red/1/bundle.yaml").await;
+    }
+    searcher.refresh_manifest().await.unwrap();
+    searcher.refresh_tail().await.unwrap();
+    let found = async || {
+        let answer = searcher.search(SearchRequest { size: page(100), ..SearchRequest::default() }).await.unwrap();
+        let pending = answer.hits.iter().filter(|hit| !hit.sealed);
+        (pending.map(|hit| hit.token).collect::<Vec<_>>(), answer.left_out)
+    };
+    let newest =
+        |from: u64, step: usize| (from..=30).rev().step_by(step).map(|second| token(second, 1)).collect::<Vec<_>>();
+    assert_eq!(found().await, (newest(12, 2), 5));
+    // Those that a listing of the last seconds shows.
+    for second in (17..=29).step_by(2) {
+        index.write_entry(token(second, 1), "bundles/red/1/bundle.yaml").await;
+    }
+    searcher.refresh_tail().await.unwrap();
+    assert_eq!(found().await, (newest(21, 1), 12));
+    index.publish((1..=25).map(|second| plain(token(second, 1))).collect()).await;
+    searcher.refresh_manifest().await.unwrap();
+    assert_eq!(found().await, (newest(26, 1), 0));
+}
+
+#[tokio::test]
+async fn an_entry_that_the_tail_has_left_out_shows_when_a_request_names_it() {
+    let index = TestIndex::new().await;
+    let options = FollowerOptions { overlay_documents: 3, ..FollowerOptions::default() };
+    let searcher = searcher_with(&index, true, &options);
+    for second in 1..=10 {
+        index.write_entry(token(second, 1), "bundles/red/1/bundle.yaml").await;
+    }
+    searcher.refresh_manifest().await.unwrap();
+    searcher.refresh_tail().await.unwrap();
+    let oldest = token(1, 1);
+    assert!(searcher.entry(oldest).await.is_err());
+    searcher.wait_for(oldest, Duration::from_secs(20)).await.unwrap();
+    for second in 11..=20 {
+        index.write_entry(token(second, 1), "bundles/red/1/bundle.yaml").await;
+        searcher.refresh_tail().await.unwrap();
+        assert!(!searcher.entry(oldest).await.unwrap().sealed);
+    }
+    let answer = searcher.search(SearchRequest::default()).await.unwrap();
+    let shown: Vec<Token> = answer.hits.iter().map(|hit| hit.token).collect();
+    assert_eq!((shown, answer.left_out), (vec![token(20, 1), token(19, 1), oldest], 17));
+}
+
+/// A store that counts how many objects are read.
+#[derive(Debug)]
+struct CountingStore {
+    inner: InMemory,
+    reads: Arc<AtomicU64>,
+}
+
+impl fmt::Display for CountingStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CountingStore")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for CountingStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        self.inner.put_opts(location, payload, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[tokio::test]
+async fn the_tail_reads_no_more_than_it_has_room_for() {
+    let mut index = TestIndex::new().await;
+    let reads = Arc::new(AtomicU64::new(0));
+    let counting = CountingStore { inner: InMemory::new(), reads: reads.clone() };
+    index.log.entries = Store::over(Arc::new(counting), Url::parse("memory:///").unwrap());
+    let options = FollowerOptions { overlay_bytes: 8 << 20, ..FollowerOptions::default() };
+    let searcher = searcher_with(&index, true, &options);
+    let operations = format!("{{\"tidemark\":1,\"ops\":[{}{{}}]}}", "{},".repeat(999)).leak();
+    for second in 1..=60 {
+        index.write_entry(token(second, 1), operations).await;
+    }
+    searcher.refresh_manifest().await.unwrap();
+    for _ in 0..3 {
+        searcher.refresh_tail().await.unwrap();
+        let overlay = searcher.status().unwrap().overlay.unwrap();
+        assert!((1000..8000).contains(&overlay.documents), "{overlay:?}");
+        // Those that fit, and those whose reading begins while the first ones are read.
+        let read = reads.load(Ordering::Relaxed);
+        assert!(read <= 8 + 2 * 16, "{read} entries were read for {overlay:?}");
     }
 }
 

@@ -58,10 +58,10 @@ impl Collector for IndexCollector {
             ),
             ("problems", "what does not work at present", None, status.problems.len() as u64),
             (
-                "overlay_dropped",
-                "unsealed entries that memory had no room for",
+                "overlay_left_out",
+                "entries that are neither indexed nor in memory",
                 None,
-                status.overlay.as_ref().map_or(0, |overlay| overlay.dropped),
+                status.overlay.as_ref().map_or(0, |overlay| overlay.left_out),
             ),
         ];
         for (name, help, unit, value) in gauges {

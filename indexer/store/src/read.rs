@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use object_store::{GetOptions, GetResult, ObjectStoreExt as _};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     errors::StoreError,
@@ -17,6 +19,16 @@ impl Store {
     /// The object, `None` when absent. A body larger than `limit` bytes is not read. Retries.
     pub async fn get(&self, key: &str, limit: u64) -> Result<Option<StoredObject>, StoreError> {
         retried(|| self.get_once(key, limit)).await
+    }
+
+    /// The object without its body, and the body's SHA-256 as 64 hexadecimal digits. The body is read piece by piece and
+    /// none of it is kept; one larger than `limit` bytes is not read and has no digest. `None` when absent. Retries.
+    pub async fn get_digest(
+        &self,
+        key: &str,
+        limit: u64,
+    ) -> Result<Option<(StoredObject, Option<String>)>, StoreError> {
+        retried(|| self.get_digest_once(key, limit)).await
     }
 
     /// Bytes `range` of the object. Retries.
@@ -37,6 +49,29 @@ impl Store {
     }
 
     async fn get_once(&self, key: &str, limit: u64) -> Result<Option<StoredObject>, StoreError> {
+        let Some((found, mut object)) = self.open_once(key).await? else {
+            return Ok(None);
+        };
+        if object.info.size <= limit {
+            object.body = Some(self.body(key, found).await?);
+        }
+        Ok(Some(object))
+    }
+
+    async fn get_digest_once(
+        &self,
+        key: &str,
+        limit: u64,
+    ) -> Result<Option<(StoredObject, Option<String>)>, StoreError> {
+        let Some((found, object)) = self.open_once(key).await? else {
+            return Ok(None);
+        };
+        let digest = if object.info.size <= limit { Some(self.digest(key, found).await?) } else { None };
+        Ok(Some((object, digest)))
+    }
+
+    /// The answer to a GET, whose body is not read yet, and what its head says of the object.
+    async fn open_once(&self, key: &str) -> Result<Option<(GetResult, StoredObject)>, StoreError> {
         let path = self.path(key)?;
         let read = self.inner().get_opts(&path, GetOptions::default()).await;
         let Some(found) = self.present(key, read)? else {
@@ -45,18 +80,34 @@ impl Store {
         let info = ObjectInfo::new(key.to_owned(), &found.meta);
         let metadata = user_metadata(&found.attributes);
         let answered = found.extensions.get::<AnswerTime>().map(|answered| answered.0);
-        let body = if found.meta.size > limit { None } else { Some(self.body(key, found).await?) };
-        Ok(Some(StoredObject { info, metadata, body, answered }))
+        Ok(Some((found, StoredObject { info, metadata, body: None, answered })))
     }
 
     /// The whole body of `found`, else an error.
     async fn body(&self, key: &str, found: GetResult) -> Result<Bytes, StoreError> {
         let expected = found.meta.size;
         let body = found.bytes().await.map_err(|error| self.error(key, &error))?;
-        if body.len() as u64 == expected {
-            Ok(body)
+        self.check_length(key, expected, body.len() as u64)?;
+        Ok(body)
+    }
+
+    /// The SHA-256 of the whole body of `found`, else an error.
+    async fn digest(&self, key: &str, found: GetResult) -> Result<String, StoreError> {
+        let expected = found.meta.size;
+        let (mut hasher, mut arrived, mut pieces) = (Sha256::new(), 0, found.into_stream());
+        while let Some(piece) = pieces.try_next().await.map_err(|error| self.error(key, &error))? {
+            hasher.update(&piece);
+            arrived += piece.len() as u64;
+        }
+        self.check_length(key, expected, arrived)?;
+        Ok(hex::encode(hasher.finalize()))
+    }
+
+    fn check_length(&self, key: &str, expected: u64, arrived: u64) -> Result<(), StoreError> {
+        if arrived == expected {
+            Ok(())
         } else {
-            Err(self.failed(key, format!("{} of {expected} bytes arrived", body.len())))
+            Err(self.failed(key, format!("{arrived} of {expected} bytes arrived")))
         }
     }
 

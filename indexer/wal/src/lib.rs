@@ -2,6 +2,7 @@
 
 mod append;
 mod datamon;
+mod footprint;
 mod log;
 mod malformed;
 mod marker;
@@ -20,6 +21,7 @@ pub use append::{
     LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend,
 };
 pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse_datamon_path, read_descriptor};
+pub use footprint::{text_bytes, value_bytes};
 pub use log::Log;
 pub use malformed::MalformedInput;
 pub use marker::marker_key;
@@ -31,5 +33,5 @@ pub use payload::{
     EntryIntent, IntentOperation, LockRef, MAX_OPERATIONS, OperationKind, ParseOperationKindError, PayloadFormat,
     parse_payload,
 };
-pub use reader::{ListedEntry, LogReader, ReaderLimits, ResolvedEntry, ResolvedOperation};
+pub use reader::{ListedEntry, LogReader, MemoryBudget, MemoryShare, ReaderLimits, ResolvedEntry, ResolvedOperation};
 pub use token::{ParseTokenError, Token};

@@ -2,6 +2,7 @@
 
 mod listing;
 mod log_reader;
+mod memory_budget;
 mod refusals;
 mod resolve;
 #[cfg(test)]
@@ -9,4 +10,5 @@ mod tests;
 
 pub use listing::ListedEntry;
 pub use log_reader::{LogReader, ReaderLimits, ResolvedEntry, ResolvedOperation};
+pub use memory_budget::{MemoryBudget, MemoryShare};
 pub(crate) use resolve::{OP_FIELD, TOKEN_FIELD, digest_of};

@@ -3,14 +3,21 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use bytes::Bytes;
+use futures::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use parking_lot::{Mutex, MutexGuard};
@@ -22,6 +29,9 @@ use tidemark_store::{Entropy, Store, StoreSecond};
 
 /// Store time when a lab opens.
 pub(crate) const OPENED: StoreSecond = StoreSecond::from_unix(1_700_000_000);
+
+/// Bodies up to this size come as one piece.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// What happens to the next write of a key that contains a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +69,51 @@ pub(crate) struct TestStore {
     state: Arc<Mutex<State>>,
     /// How far this store's clock leads the lab's.
     lead: Duration,
+    bodies: Arc<LiveBodies>,
+}
+
+/// Bytes of bodies that were handed out and are still held.
+#[derive(Debug, Default)]
+pub(crate) struct LiveBodies {
+    now: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl LiveBodies {
+    /// The most bytes that were held at once.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// A copy of `body` that is counted until it is dropped.
+    fn counted(self: &Arc<Self>, body: &Bytes) -> Bytes {
+        let held = self.now.fetch_add(body.len() as u64, Ordering::Relaxed) + body.len() as u64;
+        self.peak.fetch_max(held, Ordering::Relaxed);
+        Bytes::from_owner(CountedBody { body: body.to_vec(), live: self.clone() })
+    }
+}
+
+struct CountedBody {
+    body: Vec<u8>,
+    live: Arc<LiveBodies>,
+}
+
+impl AsRef<[u8]> for CountedBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Drop for CountedBody {
+    fn drop(&mut self) {
+        self.live.now.fetch_sub(self.body.len() as u64, Ordering::Relaxed);
+    }
 }
 
 impl TestStore {
     pub(crate) fn new() -> Self {
         let state = State { opened: Instant::now(), times: BTreeMap::new(), troubles: Vec::new(), refused: Vec::new() };
-        Self { inner: Arc::default(), state: Arc::new(Mutex::new(state)), lead: Duration::ZERO }
+        Self { inner: Arc::default(), state: Arc::new(Mutex::new(state)), lead: Duration::ZERO, bodies: Arc::default() }
     }
 
     /// A log whose metadata store's clock leads by `lead`.
@@ -93,6 +142,11 @@ impl TestStore {
 
     pub(crate) fn trouble(&self, key: &str, trouble: WriteFault) {
         self.state().troubles.push((key.to_owned(), trouble));
+    }
+
+    /// The bodies that readers hold.
+    pub(crate) fn bodies(&self) -> &LiveBodies {
+        &self.bodies
     }
 
     /// Refuses to give objects whose key contains `key`.
@@ -168,8 +222,20 @@ impl ObjectStore for TestStore {
             let source = "<Code>AccessDenied</Code><Message>KMS key is not allowed</Message>".into();
             return Err(Error::PermissionDenied { path: location.to_string(), source });
         }
+        // Others go on while this one waits for the answer.
+        tokio::task::yield_now().await;
         let mut found = self.inner.get_opts(location, options).await?;
         found.meta = self.timed(found.meta);
+        let empty = GetResultPayload::Stream(stream::empty().boxed());
+        let GetResultPayload::Stream(body) = std::mem::replace(&mut found.payload, empty) else { return Ok(found) };
+        let bodies = self.bodies.clone();
+        // Large ones come in pieces, as from a network.
+        let pieces = body.map_ok(move |body| {
+            let (bodies, count) = (bodies.clone(), body.len().div_ceil(PIECE_BYTES).max(1));
+            let piece = move |n: usize| body.slice(n * PIECE_BYTES..body.len().min((n + 1) * PIECE_BYTES));
+            stream::iter((0..count).map(move |n| Ok(bodies.counted(&piece(n)))))
+        });
+        found.payload = GetResultPayload::Stream(pieces.try_flatten().boxed());
         Ok(found)
     }
 

@@ -29,6 +29,7 @@ mod dependencies;
 mod docs;
 mod garbage;
 mod hostile;
+mod memory;
 mod names;
 mod opening;
 mod parsers;

@@ -1,15 +1,20 @@
 //! Follows the log beyond the served manifest's cursor: what to list, fetch and read again next.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future,
+    sync::Arc,
+    time::Duration,
+};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures::{StreamExt, stream};
-use tidemark_catalog::LogCursor;
+use futures::{Stream, StreamExt, stream};
+use tidemark_catalog::{Generation, LogCursor};
 use tidemark_ingest::OperationRecord;
 use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{
-    ListedEntry, Log, LogParameters, LogReader, Outcome, ParameterSchedule, ParameterSource, ReaderLimits,
-    ResolvedEntry, Token,
+    ListedEntry, Log, LogParameters, LogReader, MemoryBudget, MemoryShare, Outcome, ParameterSchedule, ParameterSource,
+    ReaderLimits, ResolvedEntry, Token,
 };
 use tokio::time::Instant;
 
@@ -18,10 +23,12 @@ use crate::search_view::{TailListing, UnindexedGap};
 
 /// GETs of entries at once.
 const MAX_CONCURRENT_FETCHES: usize = 16;
-/// Most entries that become visible together.
-const MAX_BATCH_ENTRIES: usize = 500;
-/// Most bytes of entries that are read for that, by their listed sizes.
-const MAX_BATCH_BYTES: u64 = 16 << 20;
+/// Entries that become visible together, unless memory is short before.
+const BATCH_ENTRIES: usize = 500;
+/// Records that become visible together; the entry that reaches it is not cut.
+const BATCH_RECORDS: usize = 2000;
+/// Incomplete entries that are read again in one round.
+const MAX_RETRIES: usize = 500;
 /// How far behind the newest entry a short listing starts: writers need a moment between a token and its entry.
 const SHORT_LISTING_WINDOW: Duration = Duration::from_secs(15);
 /// How often the whole range from the cursor is listed.
@@ -30,7 +37,8 @@ const FULL_LISTING_INTERVAL: Duration = Duration::from_secs(30);
 const PARAMETERS_TTL: Duration = Duration::from_mins(1);
 /// A token may be so much later than its entry's store time.
 const MAX_TOKEN_LEAD: Duration = Duration::from_mins(1);
-/// A listing ends after so many entries that there is no room for: the index is far behind, and will show them sealed.
+/// After so many entries that there is no room for, a listing looks whether the index is far behind and will show them
+/// sealed.
 const MAX_ENTRIES_BEYOND_ROOM: usize = 100_000;
 /// An index whose cursor lies so far before the horizon is far behind: the ingest reads what lies between anyway.
 const FAR_BEHIND: Duration = Duration::from_mins(10);
@@ -55,6 +63,47 @@ pub(crate) struct LogTail {
     newest: StoreSecond,
     /// The incomplete entries.
     retries: BTreeMap<Token, EntryRetry>,
+    /// The generation whose index is served.
+    generation: Option<Generation>,
+    /// For what is read and not in the overlay yet.
+    budget: MemoryBudget,
+}
+
+/// What a listing showed of the tail.
+pub(crate) struct ListedTail {
+    /// The entries to read, the newest first.
+    pub(crate) fresh: Vec<ListedEntry>,
+    /// The first second that was listed.
+    pub(crate) from: StoreSecond,
+    /// How many entries each second from there on has.
+    pub(crate) counts: BTreeMap<StoreSecond, u64>,
+}
+
+/// An entry that is to be read.
+#[derive(Clone, Copy)]
+pub(crate) enum TailRead {
+    /// For the first time.
+    Listed(ListedEntry),
+    /// Again: it was incomplete.
+    Again(Token),
+}
+
+/// Entries that become visible together.
+#[derive(Default)]
+pub(crate) struct TailBatch {
+    pub(crate) entries: Vec<TailEntry>,
+    records: usize,
+}
+
+impl TailBatch {
+    pub(crate) fn push(&mut self, entry: TailEntry) {
+        self.records += entry.records.len();
+        self.entries.push(entry);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries.len() >= BATCH_ENTRIES || self.records >= BATCH_RECORDS
+    }
 }
 
 /// When an incomplete entry is read again.
@@ -76,7 +125,8 @@ impl EntryRetry {
 }
 
 impl LogTail {
-    pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>, limits: ReaderLimits) -> Self {
+    /// The tail of `log`; what it reads takes at most `memory` bytes until it is in the overlay.
+    pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>, limits: ReaderLimits, memory: u64) -> Self {
         // The range has no end: slices of it would mostly be empty.
         let limits = ReaderLimits { listings: 1, ..limits };
         Self {
@@ -87,7 +137,23 @@ impl LogTail {
             full_listing_start: StoreSecond::default(),
             newest: StoreSecond::default(),
             retries: BTreeMap::new(),
+            generation: None,
+            budget: MemoryBudget::new(memory),
         }
+    }
+
+    /// The index of `generation` is served. Of another one than before, the overlay knows nothing yet.
+    pub(crate) fn follow(&mut self, generation: &Generation) {
+        if self.generation.as_ref() != Some(generation) {
+            self.generation = Some(generation.clone());
+            self.full_listing = None;
+            self.retries.clear();
+        }
+    }
+
+    /// The memory for what is read and not in the overlay yet.
+    pub(crate) fn budget(&self) -> MemoryBudget {
+        self.budget.clone()
     }
 
     /// The reader of the log, for entries that no listing showed yet.
@@ -129,15 +195,14 @@ impl LogTail {
         Ok(oldest.map(|oldest| UnindexedGap { oldest: oldest.token.second(), start }))
     }
 
-    /// The entries of the tail that `known` does not know, oldest first: as many as there is `room` for, and the tokens of
-    /// those beyond.
+    /// Lists the tail: the newest entries that `wanted` wants, at most `room`, and how many there are in all.
     pub(crate) async fn list(
         &mut self,
         (cursor, horizon): (LogCursor, StoreSecond),
         listing: &mut TailListing,
         room: usize,
-        known: impl Fn(&Token) -> bool,
-    ) -> Result<(Vec<ListedEntry>, Vec<Token>), StoreError> {
+        wanted: impl Fn(&Token) -> bool,
+    ) -> Result<ListedTail, StoreError> {
         let begun = Instant::now();
         if self.schedule.is_none() {
             self.schedule().await;
@@ -147,7 +212,8 @@ impl LogTail {
         let full = start < self.full_listing_start || self.full_listing.is_none_or(listed_long_ago);
         let from = if full { start } else { self.newest.before(SHORT_LISTING_WINDOW).max(start) };
         let mut entries = self.reader.list(from, StoreSecond::KSUID_END.next());
-        let (mut fresh, mut beyond, mut future, mut cut) = (Vec::new(), Vec::new(), 0, false);
+        let (mut fresh, mut counts, mut beyond) = (VecDeque::new(), BTreeMap::new(), 0_usize);
+        let (mut future, mut cut) = (0, false);
         while let Some(entry) = entries.next().await {
             let entry = entry?;
             if entry.token.second() > entry.time.after(MAX_TOKEN_LEAD) {
@@ -157,54 +223,67 @@ impl LogTail {
             listing.record(entry.time);
             // One writer whose clock is ahead must not move the short listings past the entries of all others.
             self.newest = self.newest.max(entry.token.second().min(entry.time));
-            if known(&entry.token) {
+            *counts.entry(entry.token.second()).or_default() += 1;
+            if !wanted(&entry.token) {
                 continue;
             }
-            if fresh.len() < room {
-                fresh.push(entry);
-            } else {
-                beyond.push(entry.token);
-            }
-            if beyond.len() >= MAX_ENTRIES_BEYOND_ROOM {
-                cut = true;
-                break;
+            fresh.push_back(entry);
+            if fresh.len() > room {
+                fresh.pop_front();
+                beyond += 1;
+                if beyond.is_multiple_of(MAX_ENTRIES_BEYOND_ROOM) && self.start(cursor, horizon) > from {
+                    cut = true;
+                    break;
+                }
             }
         }
         // The listing may have shown that the index is farther behind than was known.
         let start = self.start(cursor, horizon);
         listing.start = start;
         fresh.retain(|entry| entry.token.second() >= start);
-        beyond.retain(|token| token.second() >= start);
-        if cut && start > from {
+        counts = counts.split_off(&start);
+        if cut {
             // It has not come near the end of the log yet, and goes on from there.
             fresh.clear();
-            beyond.clear();
+            counts.clear();
         } else if full {
             (self.full_listing, self.full_listing_start, listing.future) = (Some(begun), start, future);
             listing.gap = self.gap(cursor, start).await?;
         }
         listing.unrecognized_keys = self.reader.unrecognized_keys();
         listing.delay = self.schedule.as_ref().map(|(schedule, _)| schedule.newest().parameters.horizon_delay());
-        Ok((fresh, beyond))
+        Ok(ListedTail { fresh: fresh.into_iter().rev().collect(), from, counts })
     }
 
-    /// Reads entries; one that fails is left for a later round. Returns the last failure too.
-    pub(crate) async fn fetch(&mut self, entries: &[ListedEntry]) -> (Vec<TailEntry>, Option<StoreError>) {
-        let schedule = self.schedule().await;
-        let (reader, schedule) = (&self.reader, &schedule);
-        let results: Vec<_> = stream::iter(entries.to_vec())
-            .map(|entry| async move { reader.fetch(&entry, schedule).await.map(|resolved| tail_entry(&resolved)) })
+    /// Reads entries one after the other as memory allows, and gives them in that order; `None` for one that is gone. Ends at
+    /// the first one that is not `wanted` any more. What fails is left for a later round.
+    pub(crate) fn read<'a>(
+        &'a self,
+        schedule: &'a ParameterSchedule,
+        reads: Vec<TailRead>,
+        wanted: impl Fn(&TailRead) -> bool + Send + 'a,
+    ) -> impl Stream<Item = Result<Option<TailEntry>, StoreError>> + Send + 'a {
+        let reader = &self.reader;
+        stream::iter(reads)
+            .take_while(move |read| future::ready(wanted(read)))
+            .then(move |read| async move {
+                let memory = match &read {
+                    TailRead::Listed(listed) => reader.admit(listed, &self.budget).await,
+                    TailRead::Again(_) => self.budget.open(),
+                };
+                (read, memory)
+            })
+            .map(move |(read, memory)| async move {
+                let resolved = match read {
+                    TailRead::Listed(listed) => Some(reader.fetch_within(&listed, schedule, &memory).await?),
+                    TailRead::Again(token) => reader.lookup_within(token, schedule, &memory).await?,
+                };
+                Ok(match resolved {
+                    Some(resolved) => Some(TailEntry::charged(resolved, memory).await),
+                    None => None,
+                })
+            })
             .buffered(MAX_CONCURRENT_FETCHES)
-            .collect()
-            .await;
-        let (mut fresh, mut failure) = (Vec::new(), None);
-        for result in results {
-            match result {
-                Ok(read) => fresh.push(read),
-                Err(error) => failure = Some(error),
-            }
-        }
-        (fresh, failure)
     }
 
     /// The incomplete entries that are due to be read again. Forgets all that are not `incomplete` any more.
@@ -213,53 +292,21 @@ impl LogTail {
         let retry = |token| (token, before.remove(&token).unwrap_or_else(EntryRetry::new));
         self.retries = incomplete.map(retry).collect();
         let now = Instant::now();
-        let due = self.retries.iter().filter(|(_, retry)| retry.due <= now);
-        due.map(|(token, _)| *token).take(MAX_BATCH_ENTRIES).collect()
-    }
-
-    /// Reads entries again. What fails or is gone is tried again later.
-    pub(crate) async fn fetch_again(&mut self, tokens: &[Token]) -> (Vec<TailEntry>, Option<StoreError>) {
-        let schedule = self.schedule().await;
-        let (reader, schedule) = (&self.reader, &schedule);
-        let results: Vec<_> = stream::iter(tokens.to_vec())
-            .map(|token| async move { Ok(reader.lookup(token, schedule).await?.map(|resolved| tail_entry(&resolved))) })
-            .buffered(MAX_CONCURRENT_FETCHES)
-            .collect()
-            .await;
-        let (mut fresh, mut failure) = (Vec::new(), None);
-        for (token, result) in tokens.iter().zip(results) {
-            match result {
-                Ok(Some(read)) => fresh.push(read),
-                Ok(None) => {}
-                Err(error) => failure = Some(error),
-            }
-            if let Some(retry) = self.retries.get_mut(token) {
-                retry.schedule();
-            }
-        }
-        (fresh, failure)
-    }
-}
-
-/// Entries in the portions that are read and become visible together.
-pub(crate) fn batches(entries: &[ListedEntry]) -> impl Iterator<Item = &[ListedEntry]> {
-    let mut rest = entries;
-    std::iter::from_fn(move || {
-        let mut bytes = 0u64;
-        let fitting = rest.iter().take(MAX_BATCH_ENTRIES).take_while(|entry| {
-            bytes = bytes.saturating_add(entry.size);
-            bytes <= MAX_BATCH_BYTES
+        let due = self.retries.iter_mut().filter(|(_, retry)| retry.due <= now).take(MAX_RETRIES);
+        let scheduled = due.map(|(token, retry)| {
+            retry.schedule();
+            *token
         });
-        let (batch, left) = rest.split_at(fitting.count().max(1).min(rest.len()));
-        rest = left;
-        (!batch.is_empty()).then_some(batch)
-    })
+        scheduled.collect()
+    }
 }
 
-/// What the overlay keeps of an entry.
-pub(crate) fn tail_entry(resolved: &ResolvedEntry) -> TailEntry {
-    let complete = resolved.ops.iter().all(|op| op.decision.outcome != Outcome::Aborted);
-    TailEntry { token: resolved.token, records: OperationRecord::from_resolved(resolved), complete }
+impl TailEntry {
+    /// What the overlay keeps of an entry, charged to `memory`.
+    pub(crate) async fn charged(resolved: ResolvedEntry, memory: MemoryShare) -> Self {
+        let (token, complete) = (resolved.token, resolved.ops.iter().all(|op| op.decision.outcome != Outcome::Aborted));
+        Self { token, records: OperationRecord::charged(resolved, &memory).await, complete, memory }
+    }
 }
 
 /// Parameters for a log that has none yet: whether an entry is complete hardly depends on them.
@@ -272,20 +319,6 @@ mod tests {
     use tidemark_store::Store;
 
     use super::*;
-    use crate::segment::testing::{BEGIN, token};
-
-    fn entry(size: u64) -> ListedEntry {
-        ListedEntry { token: token(1, 1), time: StoreSecond::from_unix(BEGIN), size }
-    }
-
-    #[test]
-    fn entries_are_read_in_portions_of_bounded_size() {
-        let sizes = |entries: &[ListedEntry]| batches(entries).map(<[ListedEntry]>::len).collect::<Vec<_>>();
-        assert_eq!(sizes(&[]), Vec::<usize>::new());
-        assert_eq!(sizes(&vec![entry(10); 1200]), [500, 500, 200]);
-        assert_eq!(sizes(&[entry(6 << 20); 5]), [2, 2, 1]);
-        assert_eq!(sizes(&[entry(u64::MAX), entry(1)]), [1, 1]);
-    }
 
     #[tokio::test]
     async fn tokens_ahead_of_their_store_time_do_not_move_the_quick_window() {
@@ -299,10 +332,10 @@ mod tests {
         let ahead = Token::first_of(time.after(Duration::from_secs(50)));
         let created = log.entries.create(&ahead.to_string(), "{}".into(), &BTreeMap::default()).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
-        let mut tail = LogTail::new(&log, Arc::new(default_schedule()), ReaderLimits::default());
+        let mut tail = LogTail::new(&log, Arc::new(default_schedule()), ReaderLimits::default(), 1 << 20);
         let listing = (LogCursor::default(), StoreSecond::default());
-        let (fresh, _) = tail.list(listing, &mut TailListing::default(), 10, |_| false).await.unwrap();
-        assert_eq!(fresh.len(), 1);
+        let listed = tail.list(listing, &mut TailListing::default(), 10, |_| true).await.unwrap();
+        assert_eq!(listed.fresh.len(), 1);
         assert!(tail.newest < time.after(Duration::from_secs(30)), "{:?}", tail.newest);
     }
 }

@@ -3,9 +3,12 @@
 //! Entries lie in small Tantivy segments in memory, a new one for each batch. An entry that is read again, because
 //! its descriptors were not complete, moves to a newer segment. A segment shows only the documents that are still its own, so
 //! that nothing is seen twice; segments are merged by building them again when they become many.
+//!
+//! What does not fit is left out, the oldest first: it will be sealed soonest. An entry that a request asked for by its token
+//! stays, whatever its age.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -17,14 +20,15 @@ use tantivy::{
 };
 use tidemark_catalog::LogCursor;
 use tidemark_ingest::{OperationRecord, engine::EngineError};
-use tidemark_wal::{Outcome, Token};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{MemoryShare, Outcome, Token};
 
 use crate::segment::{SchemaFields, docs_with, refused, to_unstored, tokenizers};
 
 /// Memory that the builder of a segment starts with.
 const WRITER_MEMORY_BYTES: usize = 1 << 20;
-/// How many dropped entries are remembered by their token.
-const MAX_COUNTED_DROPS: usize = 1_000_000;
+/// How many entries that requests asked for stay whatever their age.
+const MAX_REQUESTED: usize = 64;
 /// The first number of documents of the overlay: above every seq.
 const FIRST_NUMBER: u64 = 1 << 62;
 
@@ -76,8 +80,12 @@ pub(crate) struct OverlayIndex {
     cursor: LogCursor,
     documents: u64,
     bytes: u64,
-    /// Entries that did not fit and that no manifest covers yet.
-    dropped: BTreeSet<Token>,
+    /// How many entries the log has beyond the cursor, by their second.
+    listed: BTreeMap<StoreSecond, u64>,
+    /// The newest entry that was left out for lack of room. Nothing older is taken.
+    left_out: Option<Token>,
+    /// What requests asked for by token, the last ones.
+    requested: VecDeque<Token>,
 }
 
 struct OverlayEntry {
@@ -94,6 +102,8 @@ pub(crate) struct TailEntry {
     pub(crate) records: Vec<OperationRecord>,
     /// Whether its descriptors were all there, so that it need not be read again.
     pub(crate) complete: bool,
+    /// What the records are charged to until the overlay counts them.
+    pub(crate) memory: MemoryShare,
 }
 
 impl OverlayIndex {
@@ -107,8 +117,15 @@ impl OverlayIndex {
             cursor: LogCursor::default(),
             documents: 0,
             bytes: 0,
-            dropped: BTreeSet::new(),
+            listed: BTreeMap::new(),
+            left_out: None,
+            requested: VecDeque::new(),
         }
+    }
+
+    /// Forgets everything: another generation is served, whose cursor may lie further back.
+    pub(crate) fn reset(&mut self) {
+        *self = Self { next_number: self.next_number, ..Self::new(&self.fields, self.limits) };
     }
 
     /// The segments that queries run over.
@@ -124,12 +141,31 @@ impl OverlayIndex {
         self.bytes
     }
 
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.len() as u64
+    /// Entries that the log has beyond the cursor and that are not here, for lack of room or because they are not read yet.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.listed.values().sum::<u64>().saturating_sub(self.entries.len() as u64)
     }
 
-    pub(crate) fn contains(&self, token: &Token) -> bool {
-        self.entries.contains_key(token)
+    /// Whether to read an entry that the log has.
+    pub(crate) fn wants(&self, token: &Token) -> bool {
+        !self.is_left_out(token) && !self.entries.contains_key(token)
+    }
+
+    /// Whether there is no room for an entry, because there was none for a newer one.
+    pub(crate) fn is_left_out(&self, token: &Token) -> bool {
+        self.left_out.is_some_and(|left_out| *token <= left_out)
+    }
+
+    /// Most entries that may be here, as far as that is known before they are read.
+    pub(crate) fn max_entries(&self) -> usize {
+        usize::try_from(self.limits.documents).unwrap_or(usize::MAX)
+    }
+
+    /// Learns how many entries each second from `from` on has.
+    pub(crate) fn set_listed(&mut self, from: StoreSecond, listed: BTreeMap<StoreSecond, u64>) {
+        self.listed.split_off(&from);
+        self.listed.extend(listed);
+        self.listed = self.listed.split_off(&self.cursor.second());
     }
 
     /// The oldest entry that waits to be sealed.
@@ -142,27 +178,13 @@ impl OverlayIndex {
         self.entries.iter().filter(|(_, entry)| !entry.complete).map(|(token, _)| *token)
     }
 
-    /// How many more entries fit, as far as that is known before they are read.
-    pub(crate) fn room(&self) -> usize {
-        let full = self.bytes >= self.limits.bytes;
-        let left = if full { 0 } else { self.limits.documents.saturating_sub(self.documents) };
-        usize::try_from(left).unwrap_or(usize::MAX)
-    }
-
-    /// Counts an entry that does not fit.
-    pub(crate) fn drop_entry(&mut self, token: Token) {
-        if self.dropped.len() < MAX_COUNTED_DROPS {
-            self.dropped.insert(token);
-        }
-    }
-
     /// Removes what a manifest covers. Blocks for a moment.
     pub(crate) fn seal(&mut self, cursor: LogCursor) -> Result<(), EngineError> {
         self.cursor = self.cursor.max(cursor);
         let first = Token::first_of(cursor.second());
         let open = self.entries.split_off(&first);
         let sealed = std::mem::replace(&mut self.entries, open);
-        self.dropped = self.dropped.split_off(&first);
+        self.listed = self.listed.split_off(&cursor.second());
         if sealed.is_empty() {
             return Ok(());
         }
@@ -172,42 +194,66 @@ impl OverlayIndex {
         self.refresh_segments()
     }
 
-    /// Adds entries, or replaces what was known of them. Skips entries that are sealed by now, and drops those that do not fit.
-    /// Blocks for a moment.
+    /// As [`OverlayIndex::add`], for an entry that a request asked for by its token.
+    pub(crate) fn add_requested(&mut self, entry: TailEntry) -> Result<(), EngineError> {
+        self.requested.push_back(entry.token);
+        if self.requested.len() > MAX_REQUESTED {
+            self.requested.pop_front();
+        }
+        self.add(vec![entry])
+    }
+
+    /// Adds entries, or replaces what was known of them, and leaves out the oldest ones that do not fit. Skips entries that
+    /// are sealed by now. Blocks for a moment.
     pub(crate) fn add(&mut self, mut entries: Vec<TailEntry>) -> Result<(), EngineError> {
         entries.retain(|entry| !self.cursor.covers(entry.token));
-        let mut added = Vec::new();
-        let mut moved = false;
-        for TailEntry { token, records, complete } in entries {
+        let (mut added, mut moved, mut charged) = (BTreeSet::new(), false, Vec::new());
+        for TailEntry { token, records, complete, memory } in entries {
             let records: Vec<_> = records.into_iter().map(|record| Arc::new(pending(record))).collect();
             let bytes = records.iter().map(|record| memory_bytes(record)).sum();
-            if !self.entries.contains_key(&token) && !self.fits(records.len(), bytes) {
-                self.drop_entry(token);
-                continue;
-            }
-            self.dropped.remove(&token);
             if let Some(before) = self.entries.remove(&token) {
                 self.subtract(before.records.len(), before.bytes);
-                moved = true;
+                moved |= !added.contains(&token);
             }
             self.documents += records.len() as u64;
             self.bytes += bytes;
-            let number = self.next_number + added.len() as u64;
-            added.extend(records.iter().cloned());
-            self.entries.insert(token, OverlayEntry { records, bytes, number, complete });
+            self.entries.insert(token, OverlayEntry { records, bytes, number: 0, complete });
+            added.insert(token);
+            charged.push(memory);
         }
-        if added.is_empty() {
-            return Ok(());
+        moved |= self.make_room(&mut added);
+        let mut documents = Vec::new();
+        for token in &added {
+            if let Some(entry) = self.entries.get_mut(token) {
+                entry.number = self.next_number + documents.len() as u64;
+                documents.extend(entry.records.iter().cloned());
+            }
         }
-        self.append(added)?;
+        if !documents.is_empty() {
+            self.append(documents)?;
+        }
         if moved {
             self.refresh_segments()?;
         }
         self.merge_small()
     }
 
-    fn fits(&self, documents: usize, bytes: u64) -> bool {
-        self.documents + documents as u64 <= self.limits.documents && self.bytes + bytes <= self.limits.bytes
+    /// Leaves entries out until the others fit; one alone stays whatever its size. Gives whether one of them is in a segment,
+    /// which those that are just being `added` are not.
+    fn make_room(&mut self, added: &mut BTreeSet<Token>) -> bool {
+        let mut moved = false;
+        while self.entries.len() > 1 && (self.documents > self.limits.documents || self.bytes > self.limits.bytes) {
+            let oldest = self.entries.keys().find(|token| !self.requested.contains(token)).copied();
+            if let Some(oldest) = oldest {
+                self.left_out = self.left_out.max(Some(oldest));
+            }
+            let Some(token) = oldest.or_else(|| self.requested.pop_front()) else { break };
+            if let Some(entry) = self.entries.remove(&token) {
+                self.subtract(entry.records.len(), entry.bytes);
+                moved |= !added.remove(&token);
+            }
+        }
+        moved
     }
 
     fn subtract(&mut self, documents: usize, bytes: u64) {
@@ -327,11 +373,11 @@ fn pending(mut record: OperationRecord) -> OperationRecord {
     record
 }
 
-/// Approximate bytes of memory that a record takes with its index.
+/// Approximate bytes of memory that a record takes with its index: twice its texts, and its columns.
 fn memory_bytes(record: &OperationRecord) -> u64 {
-    let text = [&record.message, &record.text, &record.path, &record.entity, &record.reason];
-    let text: usize = text.into_iter().flatten().map(String::len).sum();
-    1024 + 3 * (text as u64 + record.size + record.descriptor.to_string().len() as u64)
+    let texts = [&record.message, &record.text, &record.path, &record.entity, &record.reason];
+    let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+    1024 + record.memory_bytes() + 2 * texts as u64
 }
 
 fn failed(why: &impl ToString) -> EngineError {
@@ -341,7 +387,7 @@ fn failed(why: &impl ToString) -> EngineError {
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
-    use tidemark_store::StoreSecond;
+    use tidemark_wal::MemoryBudget;
 
     use super::*;
     use crate::segment::testing::{BEGIN, plain, token};
@@ -350,11 +396,16 @@ mod tests {
     enum OverlayStep {
         Add(Vec<(u64, u32, u32)>),
         Seal(u64),
+        Reset,
     }
 
     fn step() -> impl Strategy<Value = OverlayStep> {
         let entries = vec((0u64..20, 0u32..3, 1u32..4), 1..8);
-        prop_oneof![4 => entries.prop_map(OverlayStep::Add), 1 => (0u64..20).prop_map(OverlayStep::Seal)]
+        prop_oneof![
+            8 => entries.prop_map(OverlayStep::Add),
+            2 => (0u64..20).prop_map(OverlayStep::Seal),
+            1 => Just(OverlayStep::Reset),
+        ]
     }
 
     fn shown(overlay: &OverlayIndex) -> Vec<(Token, u32)> {
@@ -387,10 +438,15 @@ mod tests {
                             entries.into_iter().map(|(second, n, ops)| (token(second, n), ops)).collect();
                         let read = entries.iter().map(|(token, ops)| {
                             let records = (0..*ops).map(|op| OperationRecord { op, ..plain(*token) }).collect();
-                            TailEntry { token: *token, records, complete: false }
+                            TailEntry { token: *token, records, complete: false, memory: MemoryBudget::new(0).open() }
                         });
                         overlay.add(read.collect()).unwrap();
                         naive.extend(entries.into_iter().filter(|(token, _)| !cursor.covers(*token)));
+                    }
+                    OverlayStep::Reset => {
+                        cursor = LogCursor::default();
+                        overlay.reset();
+                        naive.clear();
                     }
                     OverlayStep::Seal(second) => {
                         cursor = cursor.max(LogCursor(StoreSecond::from_unix(BEGIN + second)));

@@ -69,7 +69,10 @@ fn summary(answer: &SearchAnswer, search_url: &SearchUrl) -> Markup {
     html! {
         div.summary {
             p.total role="status" { strong { (format::number(answer.total)) } " "
-                @if answer.total == 1 { "operation" } @else { "operations" } }
+                @if answer.total == 1 { "operation" } @else { "operations" }
+                @if answer.left_out > 0 {
+                    span.quiet { ", " (format::number(answer.left_out)) " recent entries not searched yet" }
+                } }
             nav.sorts aria-label="Order" {
                 @for (sort, name) in SORTS {
                     a href=(search_url.set("sort", sort).href())

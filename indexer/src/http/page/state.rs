@@ -105,8 +105,8 @@ fn overlay(status: &StatusAnswer) -> Markup {
                             div { dt { "The log was listed" } dd { (format::time(listed)) } }
                         }
                         div { dt { "Memory" } dd { (format::bytes(overlay.bytes)) } }
-                        @if overlay.dropped > 0 {
-                            div { dt { "Left out for lack of room" } dd { (format::number(overlay.dropped)) } }
+                        @if overlay.left_out > 0 {
+                            div { dt { "Entries left out until they are sealed" } dd { (format::number(overlay.left_out)) } }
                         }
                     }
                 }

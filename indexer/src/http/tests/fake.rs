@@ -177,6 +177,7 @@ impl SearchService for FakeSearch {
             facets: if self.hits.is_empty() { BTreeMap::new() } else { facets },
             histogram: if self.hits.is_empty() { Vec::new() } else { (0..40).map(bucket).collect() },
             index_version: index_version(),
+            left_out: 7,
             next: (!self.hits.is_empty()).then(|| "eyJtIjo3fQ".to_owned()),
         })
     }
@@ -249,7 +250,7 @@ impl SearchService for FakeSearch {
             bytes: 18_212_331,
             garbage: Some(2),
             unrecognized_keys: 1,
-            overlay: Some(OverlayStatus { documents: 4, dropped: 0, bytes: 9_000, listed: Some(at(13)) }),
+            overlay: Some(OverlayStatus { documents: 4, left_out: 0, bytes: 9_000, listed: Some(at(13)) }),
             problems: Vec::new(),
             details: Map::new(),
         })

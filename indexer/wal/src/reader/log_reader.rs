@@ -7,6 +7,7 @@ use futures::{StreamExt as _, stream::BoxStream};
 
 use super::{
     listing::{ListedEntry, RangeListing, UnrecognizedKeys},
+    memory_budget::{MemoryBudget, MemoryShare},
     refusals::{RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal},
 };
 use crate::{
@@ -21,12 +22,18 @@ use crate::{
 };
 use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond, StoredObject};
 
+/// What is read of an object before its size is known; a larger one is read again once its size is charged.
+pub(super) const FIRST_READ_BYTES: u64 = 4 * 1024;
+/// What an ordinary entry takes beside its body: it is parsed, with one descriptor, into one record.
+const ORDINARY_ENTRY_BYTES: u64 = 8 * 1024;
+
 /// Limits of what a reader holds and reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReaderLimits {
     /// Largest body of an entry in bytes; a larger one is malformed and not read.
     pub entry: u64,
-    /// Largest descriptor in bytes; a larger one counts as present, but is not read.
+    /// Largest descriptor in bytes; a larger one counts as present, but is not read. What is kept of those that are read
+    /// is bounded by constants.
     pub descriptor: u64,
     /// How many listings run at once over a long range.
     pub listings: usize,
@@ -122,10 +129,37 @@ impl LogReader {
     /// [`Outcome::Unreadable`](crate::Outcome::Unreadable), a descriptor counts by its attributes. The answer is final only
     /// for an entry below the horizon that was listed after the probe which that horizon rests on.
     pub async fn fetch(&self, listed: &ListedEntry, schedule: &ParameterSchedule) -> Result<ResolvedEntry, StoreError> {
+        self.fetch_within(listed, schedule, &MemoryShare::unshared()).await
+    }
+
+    /// Opens the share of an entry in `budget`, and charges what reading it takes at first. Entries are served in the order
+    /// of these calls.
+    pub async fn admit(&self, listed: &ListedEntry, budget: &MemoryBudget) -> MemoryShare {
+        let memory = budget.open();
+        memory.charge(self.admission_bytes(listed)).await;
+        memory
+    }
+
+    fn admission_bytes(&self, listed: &ListedEntry) -> u64 {
+        if listed.size > self.limits.entry {
+            return ORDINARY_ENTRY_BYTES;
+        }
+        listed.size.max(FIRST_READ_BYTES) + ORDINARY_ENTRY_BYTES
+    }
+
+    /// As [`LogReader::fetch`]. Charges everything that it reads, parses and returns to `memory` before it does so, from
+    /// [`LogReader::admit`] or an attempt before.
+    pub async fn fetch_within(
+        &self,
+        listed: &ListedEntry,
+        schedule: &ParameterSchedule,
+        memory: &MemoryShare,
+    ) -> Result<ResolvedEntry, StoreError> {
+        memory.shrink_to(self.admission_bytes(listed));
         if listed.size > self.limits.entry {
             return Ok(self.oversized(listed.token, listed.time, listed.size));
         }
-        let found = self.lookup(listed.token, schedule).await?;
+        let found = self.find_entry(listed.token, listed.size, schedule, memory).await?;
         found.ok_or_else(|| StoreError::Failed {
             url: self.log.entries.url().to_string(),
             key: listed.token.to_string(),
@@ -139,7 +173,31 @@ impl LogReader {
         token: Token,
         schedule: &ParameterSchedule,
     ) -> Result<Option<ResolvedEntry>, StoreError> {
-        let object = match self.read(&self.log.entries, &token.to_string(), self.limits.entry).await? {
+        self.lookup_within(token, schedule, &MemoryShare::unshared()).await
+    }
+
+    /// As [`LogReader::lookup`]. Charges everything that it reads, parses and returns to `memory` before it does so.
+    pub async fn lookup_within(
+        &self,
+        token: Token,
+        schedule: &ParameterSchedule,
+        memory: &MemoryShare,
+    ) -> Result<Option<ResolvedEntry>, StoreError> {
+        memory.charge(FIRST_READ_BYTES + ORDINARY_ENTRY_BYTES).await;
+        self.find_entry(token, 0, schedule, memory).await
+    }
+
+    /// Reads the entry, of which `expected` bytes are charged.
+    async fn find_entry(
+        &self,
+        token: Token,
+        expected: u64,
+        schedule: &ParameterSchedule,
+        memory: &MemoryShare,
+    ) -> Result<Option<ResolvedEntry>, StoreError> {
+        let (key, limit) = (token.to_string(), self.limits.entry);
+        let (read, _) = self.read_charged(&self.log.entries, &key, expected, limit, memory).await?;
+        let object = match read {
             ReadObject::Absent => return Ok(None),
             ReadObject::Refused { info, why } => return Ok(Some(unreadable(token, &info, why))),
             ReadObject::Read(object) => object,
@@ -147,7 +205,7 @@ impl LogReader {
         if object.body.is_none() {
             return Ok(Some(self.oversized(token, object.info.time, object.info.size)));
         }
-        self.resolve(token, object, schedule.at(token.second())).await.map(Some)
+        self.resolve(token, object, schedule.at(token.second()), memory).await.map(Some)
     }
 
     /// Judges an entry whose reading panicked with `message`, by the rule for a refused one. An error: try again.
@@ -160,9 +218,41 @@ impl LogReader {
         Ok(unreadable(listed.token, &info, why))
     }
 
-    /// Reads an object, or judges it without being read.
-    pub(super) async fn read(&self, store: &Store, key: &str, limit: u64) -> Result<ReadObject, StoreError> {
-        match store.get(key, limit).await {
+    /// Reads an object of at most `limit` bytes, or judges it without being read. The larger one of `expected` and
+    /// [`FIRST_READ_BYTES`] is charged already; what the object has beyond that is charged before it is read. Gives also
+    /// what is charged for it in all.
+    ///
+    /// The answer that tells the size is given up rather than kept waiting for memory: a connection that nobody reads from
+    /// runs into its timeout.
+    pub(super) async fn read_charged(
+        &self,
+        store: &Store,
+        key: &str,
+        expected: u64,
+        limit: u64,
+        memory: &MemoryShare,
+    ) -> Result<(ReadObject, u64), StoreError> {
+        let mut charged = expected.max(FIRST_READ_BYTES);
+        loop {
+            let read = self.judged(store, key, store.get(key, charged.min(limit)).await).await?;
+            match &read {
+                ReadObject::Read(object) if object.body.is_none() && object.info.size <= limit => {
+                    memory.charge(object.info.size.saturating_sub(charged)).await;
+                    charged = object.info.size;
+                }
+                _ => return Ok((read, charged)),
+            }
+        }
+    }
+
+    /// What was read of an object; one that the store refuses is perhaps judged without being read.
+    pub(super) async fn judged(
+        &self,
+        store: &Store,
+        key: &str,
+        read: Result<Option<StoredObject>, StoreError>,
+    ) -> Result<ReadObject, StoreError> {
+        match read {
             Ok(None) | Err(StoreError::BadKey { .. }) => Ok(ReadObject::Absent),
             Ok(Some(object)) => {
                 self.refusals.record_read(store, key, object.info.time);

@@ -3,10 +3,15 @@
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
-use super::log_reader::{LogReader, ReadObject, ResolvedEntry, ResolvedOperation};
+use super::{
+    log_reader::{FIRST_READ_BYTES, LogReader, ReadObject, ResolvedEntry, ResolvedOperation},
+    memory_budget::MemoryShare,
+};
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath, parse_datamon_path, read_descriptor},
+    footprint::{parsing_bytes, value_bytes},
     malformed::MalformedInput,
     marker::marker_key,
     outcome::{Evidence, Observation, Outcome, OutcomeDecision, decide_outcome, is_in_time_for, last_in_time},
@@ -21,6 +26,16 @@ pub(crate) const TOKEN_FIELD: &str = "tidemarktoken";
 pub(crate) const OP_FIELD: &str = "tidemarkop";
 /// How many descriptors of one entry are read at once.
 const MAX_CONCURRENT_GETS: usize = 8;
+/// Largest descriptor in bytes whose content is kept. Of a larger one, the digest is: it is read piece by piece.
+const MAX_KEPT_DESCRIPTOR_BYTES: u64 = 256 * 1024;
+/// How much memory the contents of the descriptors of one entry take. Those that would take more, by the order of the
+/// operations, are kept as digests only, however small they are.
+const MAX_ENTRY_CONTENT_BYTES: u64 = 8 << 20;
+/// What is held of a descriptor that is read piece by piece.
+const PIECE_BYTES: u64 = 128 * 1024;
+/// What an operation takes besides the payload: as it is announced, found and resolved, with its texts.
+const OPERATION_BYTES: u64 =
+    (2 * size_of::<IntentOperation>() + size_of::<DescriptorLookup>() + size_of::<ResolvedOperation>() + 256) as u64;
 
 /// What was found for one operation.
 #[derive(Default)]
@@ -42,6 +57,26 @@ struct DescriptorQuery<'a> {
     last: StoreSecond,
 }
 
+/// Where the descriptors of one entry take memory, and whose turn it is to be parsed.
+#[derive(Clone, Copy)]
+struct EntryMemory<'a> {
+    share: &'a MemoryShare,
+    /// Parsing takes many times what it results in, so that one descriptor is parsed at a time.
+    parsing: &'a Semaphore,
+}
+
+/// A descriptor that the store has.
+struct DescriptorObject {
+    /// Its body, unless only the digest is kept.
+    object: StoredObject,
+    /// SHA-256 of its body, where that was read.
+    digest: Option<String>,
+    /// Why the store does not give it.
+    refused: Option<MalformedInput>,
+    /// What is charged for the body.
+    charged: u64,
+}
+
 impl LogReader {
     pub(super) fn oversized(&self, token: Token, entry_time: StoreSecond, size: u64) -> ResolvedEntry {
         let reason = format!("{size} bytes, more than the limit of {} bytes; not read", self.limits.entry);
@@ -53,14 +88,21 @@ impl LogReader {
         token: Token,
         entry: StoredObject,
         parameters: &LogParameters,
+        memory: &MemoryShare,
     ) -> Result<ResolvedEntry, StoreError> {
         let (entry_time, body) = (entry.info.time, entry.body.unwrap_or_default());
         let size = body.len() as u64;
-        let intent = match parse_payload(token, &body) {
+        // Twice: an intent has its attributes apart, and in the whole.
+        let estimate = 2 * parsing_bytes(&body);
+        memory.charge(estimate).await;
+        let intent = parse_payload(token, &body);
+        let parsed = intent.as_ref().map_or(0, intent_bytes);
+        memory.settle(estimate, parsed).await;
+        let intent = match intent {
             Ok(intent) => intent,
             Err(reason) => return Ok(malformed(token, entry_time, size, body, reason)),
         };
-        let (ops, answered) = self.resolve_ops(token, entry_time, &intent, parameters).await?;
+        let (ops, answered) = self.resolve_ops(token, entry_time, &intent, parameters, memory).await?;
         let answered = latest([entry.answered].into_iter().chain(answered));
         Ok(ResolvedEntry { token, entry_time, size, body, intent: Ok(intent), answered, ops })
     }
@@ -71,8 +113,11 @@ impl LogReader {
         entry_time: StoreSecond,
         intent: &EntryIntent,
         parameters: &LogParameters,
+        memory: &MemoryShare,
     ) -> Result<(Vec<ResolvedOperation>, Vec<Option<StoreSecond>>), StoreError> {
         let last = last_in_time(parameters, token);
+        let parsing = Semaphore::new(1);
+        let memory = EntryMemory { share: memory, parsing: &parsing };
         let paths: Vec<DatamonPath> = intent.ops.iter().map(path_of).collect();
         // Boxed, and collected before they are run: as closures of a stream the compiler cannot prove that they may move
         // between threads.
@@ -80,10 +125,16 @@ impl LogReader {
             .zip(intent.ops.iter().zip(&paths))
             .map(|(op, (operation, path))| {
                 let wanted = DescriptorQuery { token, op, operation, path, last };
-                self.find(intent.format, wanted).boxed()
+                self.find(intent.format, wanted, memory).boxed()
             })
             .collect();
-        let found: Vec<DescriptorLookup> = stream::iter(finds).buffered(MAX_CONCURRENT_GETS).try_collect().await?;
+        let (mut found, mut room) = (Vec::with_capacity(finds.len()), MAX_ENTRY_CONTENT_BYTES);
+        let mut finds = stream::iter(finds).buffered(MAX_CONCURRENT_GETS);
+        while let Some(mut lookup) = finds.try_next().await? {
+            lookup.keep_content(&mut room, memory.share);
+            found.push(lookup);
+        }
+        drop(finds);
         let named = |(operation, found): (&IntentOperation, &DescriptorLookup)| {
             operation.descriptor.as_ref().map(|_| found.observation.clone())
         };
@@ -96,37 +147,110 @@ impl LogReader {
     }
 
     /// Looks for the descriptor where it is likely, then in the other stores; one that counts ends the search.
-    async fn find(&self, format: PayloadFormat, wanted: DescriptorQuery<'_>) -> Result<DescriptorLookup, StoreError> {
-        let mut found = DescriptorLookup::default();
+    async fn find(
+        &self,
+        format: PayloadFormat,
+        wanted: DescriptorQuery<'_>,
+        memory: EntryMemory<'_>,
+    ) -> Result<DescriptorLookup, StoreError> {
+        let mut lookup = DescriptorLookup::default();
         let Some(path) = &wanted.operation.descriptor else {
-            return Ok(found);
+            return Ok(lookup);
         };
         let marker = marker_of(format, &wanted);
         let key = marker.as_ref().unwrap_or(path);
         for store in self.likely(wanted.path) {
-            let (object, refused) = match self.read(store, key, self.limits.descriptor).await? {
-                ReadObject::Absent => continue,
-                ReadObject::Read(object) => (object, None),
-                // Existence decides, so that it counts by its attributes.
-                ReadObject::Refused { info, why } => {
-                    (StoredObject { info, metadata: UserMetadata::new(), body: None, answered: None }, Some(why))
-                }
-            };
-            let seen = observe(&wanted, marker.is_some(), key, &object);
+            let Some(mut found) = self.read_descriptor(store, key, memory.share).await? else { continue };
+            let seen = observe(&wanted, marker.is_some(), key, &mut found);
             let counts = seen.evidence.is_some() && is_in_time_for(wanted.token.second(), &seen);
-            if counts || found.observation.is_none() {
-                found.descriptor = match refused {
-                    Some(why) => counts.then_some(Err(why)),
-                    None => counts.then(|| read_content(&wanted, &seen, object.body.as_ref())).flatten(),
+            let charged = found.charged;
+            if counts || lookup.observation.is_none() {
+                lookup.answered = found.object.answered;
+                // What an overwritten value says is another operation's.
+                lookup.descriptor = if counts && (seen.evidence != Some(Evidence::Inferred) || found.refused.is_some())
+                {
+                    Some(self.read_content(&wanted, found, memory).await)
+                } else {
+                    None
                 };
-                found.observation = Some(seen);
-                found.answered = object.answered;
+                lookup.observation = Some(seen);
             }
+            memory.share.release(charged);
             if counts {
                 break;
             }
         }
-        Ok(found)
+        Ok(lookup)
+    }
+
+    /// Reads the descriptor under `key`, of a large one the digest only; `None` where there is none.
+    async fn read_descriptor(
+        &self,
+        store: &Store,
+        key: &str,
+        memory: &MemoryShare,
+    ) -> Result<Option<DescriptorObject>, StoreError> {
+        let kept = self.limits.descriptor.min(MAX_KEPT_DESCRIPTOR_BYTES);
+        memory.charge(FIRST_READ_BYTES).await;
+        let (mut read, mut charged) = self.read_charged(store, key, 0, kept, memory).await?;
+        let mut digest = None;
+        if let ReadObject::Read(object) = &read
+            && object.body.is_none()
+        {
+            memory.charge(PIECE_BYTES).await;
+            charged += PIECE_BYTES;
+            let (object, of_body) = match store.get_digest(key, self.limits.descriptor).await {
+                Ok(Some((object, digest))) => (Ok(Some(object)), digest),
+                Ok(None) => (Ok(None), None),
+                Err(error) => (Err(error), None),
+            };
+            (read, digest) = (self.judged(store, key, object).await?, of_body);
+        }
+        Ok(match read {
+            ReadObject::Absent => {
+                memory.release(charged);
+                None
+            }
+            ReadObject::Read(object) => {
+                let digest = digest.or_else(|| object.body.as_ref().map(digest_of));
+                Some(DescriptorObject { object, digest, refused: None, charged })
+            }
+            // Existence decides, so that it counts by its attributes.
+            ReadObject::Refused { info, why } => {
+                let object = StoredObject { info, metadata: UserMetadata::new(), body: None, answered: None };
+                Some(DescriptorObject { object, digest: None, refused: Some(why), charged })
+            }
+        })
+    }
+
+    /// What the descriptor says, or why that is not known.
+    async fn read_content(
+        &self,
+        wanted: &DescriptorQuery<'_>,
+        found: DescriptorObject,
+        memory: EntryMemory<'_>,
+    ) -> Result<DatamonDescriptor, MalformedInput> {
+        if let Some(why) = found.refused {
+            return Err(why);
+        }
+        let Some(body) = found.object.body else {
+            let (size, limit) = (found.object.info.size, self.limits.descriptor);
+            return Err(MalformedInput::new(if size > limit {
+                format!("{size} bytes, more than the limit of {limit} bytes; not read")
+            } else {
+                format!("{size} bytes, more than {MAX_KEPT_DESCRIPTOR_BYTES}; only its digest is kept")
+            }));
+        };
+        // Nobody closes the semaphore.
+        let _turn = memory.parsing.acquire().await;
+        let estimate = parsing_bytes(&body);
+        memory.share.charge(estimate).await;
+        let mut read = read_descriptor(wanted.path, &body);
+        if read.as_ref().is_ok_and(|descriptor| content_bytes(descriptor) > MAX_ENTRY_CONTENT_BYTES) {
+            read = Err(too_large_to_keep());
+        }
+        memory.share.settle(estimate, read.as_ref().map_or(0, content_bytes)).await;
+        read
     }
 
     /// The metadata stores, the likely one first. A store is asked once.
@@ -138,6 +262,36 @@ impl LogReader {
         stores.dedup_by(|one, other| one.is_same(other));
         stores
     }
+}
+
+impl DescriptorLookup {
+    /// Keeps the content while there is `room` for it among those of its entry.
+    fn keep_content(&mut self, room: &mut u64, memory: &MemoryShare) {
+        let Some(Ok(descriptor)) = &self.descriptor else { return };
+        let bytes = content_bytes(descriptor);
+        if let Some(left) = room.checked_sub(bytes) {
+            *room = left;
+        } else {
+            self.descriptor = Some(Err(too_large_to_keep()));
+            memory.release(bytes);
+        }
+    }
+}
+
+fn too_large_to_keep() -> MalformedInput {
+    MalformedInput::new(format!(
+        "the descriptors of its entry take more than {MAX_ENTRY_CONTENT_BYTES} bytes of memory; only its digest is kept"
+    ))
+}
+
+/// What a descriptor takes: the whole, and its fields apart.
+fn content_bytes(descriptor: &DatamonDescriptor) -> u64 {
+    2 * value_bytes(&descriptor.raw) + size_of::<DatamonDescriptor>() as u64
+}
+
+/// What an intent takes with its operations, those that are resolved included.
+fn intent_bytes(intent: &EntryIntent) -> u64 {
+    2 * value_bytes(&intent.raw) + intent.ops.len() as u64 * OPERATION_BYTES
 }
 
 /// A label of a JSON intent completes by a marker, since its own key is overwritten.
@@ -155,8 +309,8 @@ fn path_of(operation: &IntentOperation) -> DatamonPath {
     named.and_then(Result::ok).unwrap_or(DatamonPath::Other)
 }
 
-fn observe(wanted: &DescriptorQuery<'_>, marker: bool, key: &str, object: &StoredObject) -> Observation {
-    let digest = object.body.as_ref().map(digest_of);
+fn observe(wanted: &DescriptorQuery<'_>, marker: bool, key: &str, found: &mut DescriptorObject) -> Observation {
+    let (digest, object) = (found.digest.take(), &found.object);
     let evidence = match digest.as_deref() {
         _ if marker => Some(Evidence::Bound),
         digest if wanted.path.is_mutable() => Some(on_mutable(wanted, digest, object)),
@@ -204,21 +358,6 @@ fn on_mutable(wanted: &DescriptorQuery<'_>, digest: Option<&str>, object: &Store
         (false, false) => Evidence::Timed,
         (_, true) => Evidence::Inferred,
     }
-}
-
-/// What an overwritten value says is another operation's.
-fn read_content(
-    wanted: &DescriptorQuery<'_>,
-    seen: &Observation,
-    body: Option<&Bytes>,
-) -> Option<Result<DatamonDescriptor, MalformedInput>> {
-    if seen.evidence == Some(Evidence::Inferred) {
-        return None;
-    }
-    Some(match body {
-        Some(body) => read_descriptor(wanted.path, body),
-        None => Err(MalformedInput { reason: "the descriptor is over the size limit; not read".to_owned() }),
-    })
 }
 
 /// One operation's part of what was decided for the group.

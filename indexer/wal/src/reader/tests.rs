@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 
 use super::*;
 use crate::{
@@ -334,4 +335,90 @@ async fn an_entry_whose_reading_panics_each_time_is_unreadable_though_the_store_
         let judged = reader.judge_panic(&listed, "index out of bounds");
         assert_eq!(judged.is_ok(), attempt == 3, "{attempt}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_descriptor_over_256_kib_counts_by_its_digest_which_is_read_piece_by_piece() {
+    let body = Bytes::from(format!("id: b\nmessage: {}\n", "x".repeat(3 << 20)));
+    for (digest, expected) in [
+        (digest_of(&body), (Outcome::Committed, Some(Evidence::Bound))),
+        (digest_of(&Bytes::from_static(b"another")), ABSENT),
+    ] {
+        let lab = TestStore::new();
+        let log = lab.log();
+        enter(&log, format!(r#"{{"tidemark":1,"ops":[{{"descriptor":"{BUNDLE}","digest":"{digest}"}}]}}"#)).await;
+        create(log.descriptors(), BUNDLE, body.clone(), &[]).await;
+        let op = fetch(&log).await.ops.remove(0);
+        assert_eq!((op.decision.outcome, op.decision.evidence), expected);
+        assert!(op.descriptor.is_none());
+        assert_eq!(op.decision.observations[0].digest, digest_of(&body));
+        if expected != ABSENT {
+            assert!(op.unreadable.unwrap().reason.contains("only its digest is kept"));
+        }
+        assert!(lab.bodies().peak() < 600 << 10, "{} bytes of the body were held", lab.bodies().peak());
+    }
+}
+
+/// An entry that names `count` descriptors, all of which say the same.
+async fn enter_group(log: &Log, token: Token, count: usize, descriptor: &Bytes) {
+    let paths: Vec<String> = (0..count).map(|number| format!("group/{token}/{number}.json")).collect();
+    for path in &paths {
+        create(log.descriptors(), path, descriptor.clone(), &[]).await;
+    }
+    let ops: Vec<String> = paths.iter().map(|path| format!(r#"{{"descriptor":"{path}"}}"#)).collect();
+    let body = format!(r#"{{"tidemark":1,"ops":[{}]}}"#, ops.join(","));
+    create(&log.entries, &token.to_string(), body, &[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_entry_keeps_of_its_descriptors_is_bounded_and_charged() {
+    let lab = TestStore::new();
+    let log = lab.log();
+    let descriptor = Bytes::from(format!("{{\"text\": \"{}\"}}", "x".repeat(200_000)));
+    enter_group(&log, token(), 100, &descriptor).await;
+    let reader = LogReader::new(&log, ReaderLimits::default());
+    let listed = ListedEntry { token: token(), time: OPENED, size: 5000 };
+    let memory = reader.admit(&listed, &MemoryBudget::new(1 << 20)).await;
+    for _ in 0..2 {
+        let entry = reader.fetch_within(&listed, &schedule(), &memory).await.unwrap();
+        let kept = entry.ops.iter().take_while(|op| op.descriptor.is_some()).count();
+        // A content takes its text twice.
+        assert_eq!(kept, (8 << 20) / 402_000);
+        for op in &entry.ops {
+            assert_eq!(op.decision.outcome, Outcome::Committed);
+            assert_eq!(op.decision.observations[0].digest, digest_of(&descriptor));
+        }
+        assert!(entry.ops[kept..].iter().all(|op| op.unreadable.as_ref().unwrap().reason.contains("of memory")));
+        assert!((8_000_000..9_000_000).contains(&memory.bytes()), "{} bytes are charged", memory.bytes());
+    }
+    assert!(lab.bodies().peak() < 9 * 200_000, "{} bytes of bodies were held", lab.bodies().peak());
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_are_read_at_once_hold_no_more_than_their_budget() {
+    let lab = TestStore::new();
+    let log = lab.log();
+    let descriptor = Bytes::from(format!("{{\"text\": \"{}\"}}", "x".repeat(200_000)));
+    let tokens: Vec<Token> = (0..64).map(|number| Token::from_parts(OPENED, [number; 16])).collect();
+    for token in &tokens {
+        enter_group(&log, *token, 1, &descriptor).await;
+    }
+    let (reader, budget, schedule) =
+        (LogReader::new(&log, ReaderLimits::default()), MemoryBudget::new(3 << 20), schedule());
+    let (reader, budget, schedule) = (&reader, &budget, &schedule);
+    let entries = futures::stream::iter(tokens.clone())
+        .then(async |token| {
+            let listed = ListedEntry { token, time: OPENED, size: 100 };
+            (listed, reader.admit(&listed, budget).await)
+        })
+        .map(async |(listed, memory)| {
+            let entry = reader.fetch_within(&listed, schedule, &memory).await.unwrap();
+            // Whoever waits for all entries before it keeps its share.
+            (entry.token, memory)
+        })
+        .buffered(64);
+    let delivered: Vec<Token> = entries.map(|(token, _)| token).collect().await;
+    assert_eq!(delivered, tokens);
+    let peak = lab.bodies().peak();
+    assert!((400_000..3 << 20).contains(&peak), "{peak} bytes of bodies were held");
 }

@@ -1,0 +1,102 @@
+//! A log that is made to exhaust the memory of `tidemark index` is indexed within bounds.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use tidemark_store::{Entropy, StoreSecond};
+use tidemark_tests::{S3Server, TidemarkProcess};
+use tidemark_wal::Token;
+use tokio::time::{Instant, sleep};
+
+const PATIENCE: Duration = Duration::from_mins(4);
+const MAX_RESIDENT_BYTES: u64 = 512 << 20;
+
+/// A log in three buckets, whose entries are a second apart and long sealed.
+struct HostileLog {
+    server: S3Server,
+    entropy: Entropy,
+    entries: u64,
+}
+
+impl HostileLog {
+    fn new() -> Self {
+        let server = S3Server::start().expect("the server starts");
+        for bucket in ["log", "meta", "index"] {
+            server.create_bucket(bucket);
+        }
+        Self { server, entropy: Entropy::seeded(1), entries: 0 }
+    }
+
+    fn append(&mut self, body: impl Into<Bytes>) -> StoreSecond {
+        let at = self.server.clock().second().before(Duration::from_secs(500 - self.entries));
+        self.entries += 1;
+        self.server.insert_at("log", &Token::new(at, &self.entropy).to_string(), body, at);
+        at
+    }
+
+    /// An intent of one operation on each of these paths. All have the same descriptor, whose bytes the server shares.
+    fn append_group(&mut self, paths: &[String], descriptor: &Bytes) {
+        for path in paths {
+            self.server.insert("meta", path, descriptor.clone());
+        }
+        let ops: Vec<_> = paths.iter().map(|path| format!(r#"{{"descriptor":"{path}"}}"#)).collect();
+        self.append(format!(r#"{{"tidemark":1,"ops":[{}]}}"#, ops.join(",")));
+    }
+
+    fn environment(&self) -> BTreeMap<String, String> {
+        let variables = [
+            ("TIDEMARK_LOG", "s3://log"),
+            ("TIDEMARK_METADATA", "s3://meta"),
+            ("TIDEMARK_INDEX", "s3://index"),
+            ("TIDEMARK_EXPIRY", "1s"),
+            ("TIDEMARK_REQUEST_TIMEOUT", "1s"),
+            ("TIDEMARK_VISIBILITY_DELAY", "0s"),
+            ("TIDEMARK_LISTEN", "127.0.0.1:0"),
+        ];
+        let own = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.server.environment().into_iter().chain(own).collect()
+    }
+}
+
+fn descriptor(bytes: usize) -> Bytes {
+    format!("{{\"text\": \"{}\"}}\n", "x".repeat(bytes - 13)).into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_log_takes_more_than_half_a_gibibyte() {
+    let mut log = HostileLog::new();
+    let large: Vec<String> = (0..100).map(|number| format!("large/{number}.json")).collect();
+    log.append_group(&large, &descriptor(10_000_000));
+    let largest = descriptor(16 << 20);
+    for number in 0..64 {
+        log.append_group(&[format!("largest/{number}.json")], &largest);
+    }
+    let operations = Bytes::from(format!(r#"{{"tidemark":1,"ops":[{}{{}}]}}"#, "{},".repeat(999)));
+    for _ in 0..40 {
+        log.append(operations.clone());
+    }
+    let lists = Bytes::from(format!(r#"{{"tidemark":1,"attributes":{{"lists":[{}[]]}}}}"#, "[],".repeat(340_000)));
+    for _ in 0..8 {
+        log.append(lists.clone());
+    }
+    let last = log.append("bundles/repo/last/bundle.yaml");
+    let expected = 100 + 64 + 40 * 1000 + 8 + 1;
+
+    let begun = Instant::now();
+    let indexer = TidemarkProcess::serving(&["index"], &log.environment()).await.expect("the indexer starts");
+    loop {
+        let status = indexer.get("/v1/status").await.unwrap_or_default();
+        let peak = indexer.peak_memory().expect("the indexer runs");
+        if status["documents"] == expected {
+            println!("{} MiB resident at most, {:?}", peak >> 20, begun.elapsed());
+            assert!(peak < MAX_RESIDENT_BYTES, "{} MiB", peak >> 20);
+            let watermark = status["watermark"].as_str().expect("a watermark");
+            assert!(watermark > last.timestamp().to_string().as_str(), "{watermark} is not beyond {last}");
+            assert!(status["problems"].as_array().is_some_and(Vec::is_empty), "{status}");
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{} MiB, {status}; its log: {}", peak >> 20, indexer.log());
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(indexer.stop().await.expect("it ends").success());
+}
