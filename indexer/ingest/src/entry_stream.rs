@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use crate::{error::IngestError, options::IngestOptions, record::OperationRecord, retry::StageRetrier, task};
+use crate::{error::IngestError, mutants, options::IngestOptions, record::OperationRecord, retry::StageRetrier, task};
 
 /// Attempts to read a listed entry that is absent before it counts as deleted.
 const ABSENT_ATTEMPTS: u32 = 5;
@@ -162,7 +162,7 @@ impl EntryStream {
         if self.end.is_none() {
             let mut items = Vec::new();
             self.receiver.recv_many(&mut items, self.chunk).await;
-            if items.is_empty() {
+            if mutants::is_broken_off(items.is_empty()) {
                 return Err(IngestError::EntryStreamBroken);
             }
             for item in items {
@@ -235,7 +235,7 @@ impl EntryFetcher {
             let resolved = self.reader.fetch(listed, &self.schedule).await?;
             Ok(OperationRecord::from_resolved(&resolved))
         };
-        match AssertUnwindSafe(read).catch_unwind().await {
+        match mutants::caught(AssertUnwindSafe(read).catch_unwind().await) {
             Ok(read) => read,
             Err(panic) => {
                 let resolved = self.reader.judge_panic(listed, &panic_message(&*panic))?;

@@ -4,6 +4,7 @@ pub mod chain;
 pub mod indexers;
 pub mod maintenance;
 pub mod mixed;
+pub mod outages;
 pub mod purge;
 pub mod readers;
 pub mod writers;

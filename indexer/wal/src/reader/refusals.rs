@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 use tidemark_store::{Store, StoreError, StoreSecond};
 use tokio::time::Instant;
 
+use crate::mutants;
+
 /// Objects that may be judged without being read within an hour.
 const MAX_JUDGED_PER_HOUR: usize = 100;
 const HOUR: Duration = Duration::from_hours(1);
@@ -104,7 +106,7 @@ impl RefusalRegistry {
         let refused = state.refused.entry(place.clone()).or_insert(begun);
         refused.attempts += 1;
         refused.time = time;
-        let proven = std::mem::take(&mut refused.proven);
+        let proven = mutants::is_proven(std::mem::take(&mut refused.proven));
         let least = if error.is_retryable() { MIN_FAILURES } else { MIN_REFUSALS };
         if !proven || refused.attempts < least {
             return RefusalVerdict::TryAgain;
@@ -113,7 +115,7 @@ impl RefusalRegistry {
         while state.judged.front().is_some_and(|at| now.duration_since(*at) >= HOUR) {
             state.judged.pop_front();
         }
-        if state.judged.len() >= MAX_JUDGED_PER_HOUR {
+        if mutants::are_too_many(state.judged.len() >= MAX_JUDGED_PER_HOUR) {
             return RefusalVerdict::TooMany;
         }
         state.judged.push_back(now);

@@ -20,6 +20,10 @@ pub async fn follow(world: SimWorld, process: SimProcess) -> ProcessEnd {
                 at = Some(slot);
             }
             Ok(None) | Err(CatalogError::Store(_) | CatalogError::Conflicts { .. }) => {}
+            Err(CatalogError::Corrupt { .. }) if world.simulated_store.has_lost_objects() => {
+                world.simulated_store.mark("a reader refused a damaged chain");
+                at = None;
+            }
             Err(error) => {
                 world.simulated_store.fail(format!("{} cannot read the index: {error}", process.name()));
                 return ProcessEnd::Done;

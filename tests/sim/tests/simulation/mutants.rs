@@ -75,4 +75,10 @@ caught! {
     a_purge_that_deletes_its_fence: PurgeDropsFence,
     a_purged_generation_that_is_opened_again: PurgedGenerationReopened,
     an_index_that_takes_another_logs_records: OtherLogAdmitted,
+    a_panic_taken_for_the_end_of_the_listing: PanicEndsListing,
+    an_emptied_chain_begun_anew: EmptiedChainBegunAnew,
+    a_group_key_that_another_entry_bears: GroupKeyCollides,
+    an_entry_judged_unreadable_while_everything_is_refused: UnreadableWithoutProof,
+    more_than_a_hundred_entries_an_hour_judged_unreadable: UnboundedUnreadable,
+    a_log_floor_that_is_ignored: FloorIgnored,
 }
