@@ -177,11 +177,12 @@ impl SimConfig {
                 config.key_outage = Some((from, span, DisabledKey::Bodies));
             }
             Mutant::UnboundedUnreadable => {
-                (config.parameter_changes, config.fault_burst) = (Vec::new(), Duration::from_mins(9));
-                (config.writers, config.stray_writers, config.append_interval) = (3, 2, 50..=300);
+                (config.parameter_changes, config.fault_burst) = (Vec::new(), Duration::from_mins(10));
+                (config.writers, config.stray_writers, config.append_interval) = (3, 0, 1_000..=4_000);
                 (config.draft_kinds, config.deleter, config.indexers) = (ENTRIES, false, 1);
+                config.parameters.expiry = Duration::from_secs(6);
                 *fault_schedule =
-                    FaultSchedule { refused_entries: 300, refusal_delay: 2_000..=4_000, ..FaultSchedule::fault_free() };
+                    FaultSchedule { refused_entries: 400, refusal_delay: 2_000..=4_000, ..FaultSchedule::fault_free() };
             }
             Mutant::FloorIgnored => config.set_cleaned(),
             _ => {}

@@ -135,7 +135,7 @@ impl StoreRefusals {
     }
 
     /// Checks that `process` was right to judge the object of store second `second` without reading it: the store refuses
-    /// this object for good, and gave `process` a later one of the same bucket since it first refused it.
+    /// this object for good, and gave `process` another one of the same bucket that is not older since it first refused it.
     pub(crate) fn check_judgement(&self, process: &str, bucket: &str, key: &str, second: u64) -> Result<(), String> {
         let mut ledger = self.ledger();
         let place = (bucket.to_owned(), key.to_owned());
@@ -146,9 +146,9 @@ impl StoreRefusals {
             return Err("the process was never refused it".to_owned());
         };
         let reads = ledger.reads.get(&(process.to_owned(), place.0)).map_or(&[][..], Vec::as_slice);
-        if !reads.iter().any(|(at, read)| *at >= since && *read > second) {
+        if !reads.iter().any(|(at, read)| *at >= since && *read >= second) {
             return Err(format!(
-                "of the {} objects that the process read, none is later and was read since",
+                "of the {} objects that the process read, none is not older and was read since",
                 reads.len()
             ));
         }

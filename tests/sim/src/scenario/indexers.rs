@@ -105,7 +105,7 @@ pub(crate) fn engine(world: &SimWorld, process: &SimProcess) -> Result<Arc<dyn I
 
 fn options(world: &SimWorld) -> IngestOptions {
     // An entry is judged unreadable only while later ones are read beside it.
-    let fetches = if world.config.fault_schedule.refuses() { 6..=8 } else { 1..=8 };
+    let fetches = if world.config.fault_schedule.refuses() { 8..=64 } else { 1..=8 };
     IngestOptions {
         fetches: usize::try_from(world.in_range(fetches)).unwrap_or(1),
         chunk: usize::try_from(world.in_range(1..=8)).unwrap_or(1),
