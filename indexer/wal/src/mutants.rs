@@ -1,5 +1,7 @@
 //! Mutants of the log protocol. Each hook returns its first argument unless the simulation turns its mutant on.
 
+use std::time::Duration;
+
 use tidemark_store::{StoreSecond, mutants::is_active};
 
 const FOREIGN_DESCRIPTOR_ACCEPTED: &str = "ForeignDescriptorAccepted";
@@ -9,6 +11,7 @@ const ACKNOWLEDGED_UNSEEN: &str = "AcknowledgedUnseen";
 const GROUP_KEY_COLLIDES: &str = "GroupKeyCollides";
 const UNREADABLE_WITHOUT_PROOF: &str = "UnreadableWithoutProof";
 const UNBOUNDED_UNREADABLE: &str = "UnboundedUnreadable";
+const CLOCKS_TAKEN_FOR_EQUAL: &str = "ClocksTakenForEqual";
 
 /// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
 #[cfg(feature = "mutants")]
@@ -20,6 +23,7 @@ pub const MUTANT_HOOKS: &[&str] = &[
     GROUP_KEY_COLLIDES,
     UNREADABLE_WITHOUT_PROOF,
     UNBOUNDED_UNREADABLE,
+    CLOCKS_TAKEN_FOR_EQUAL,
 ];
 
 /// `ForeignDescriptorAccepted`: a descriptor of another operation counts as proof.
@@ -55,4 +59,9 @@ pub(crate) fn is_proven(proven: bool) -> bool {
 /// `UnboundedUnreadable`: any number of objects is judged without being read.
 pub(crate) fn are_too_many(too_many: bool) -> bool {
     too_many && !is_active(UNBOUNDED_UNREADABLE)
+}
+
+/// `ClocksTakenForEqual`: no clock of a store is ahead of another's.
+pub(crate) fn clock_tolerance(tolerance: Duration) -> Duration {
+    if is_active(CLOCKS_TAKEN_FOR_EQUAL) { Duration::ZERO } else { tolerance }
 }

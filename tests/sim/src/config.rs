@@ -185,6 +185,12 @@ impl SimConfig {
                     FaultSchedule { refused_entries: 400, refusal_delay: 2_000..=4_000, ..FaultSchedule::fault_free() };
             }
             Mutant::FloorIgnored => config.set_cleaned(),
+            Mutant::ClocksTakenForEqual => {
+                (fault_schedule.clock_spread, fault_schedule.split_clocks) = (1_000, true);
+                (fault_schedule.network_delay, fault_schedule.write_delay) = (1..=20, 0..=100);
+                (config.writers, config.fault_burst) = (3, Duration::from_mins(2));
+                config.parameter_changes.clear();
+            }
             _ => {}
         }
         config.fit_parameters();

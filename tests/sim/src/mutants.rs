@@ -86,6 +86,8 @@ mutants! {
     UnboundedUnreadable,
     /// An index whose cursor is below the log's floor goes on (`tidemark-ingest`).
     FloorIgnored,
+    /// A descriptor counts only if its store's clock is not behind the log's (`tidemark-wal`).
+    ClocksTakenForEqual,
 }
 
 /// The mutants whose body is in an engine: `mutants/engine.rs`.

@@ -312,10 +312,13 @@ impl SimulatedStore {
             state.trace.line(now - START, &format!("{by} create {bucket}/{key} exists"));
             return false;
         }
+        if state.restore_same(now, by, bucket, key, body) {
+            return true;
+        }
         let hidden = state.fault_schedule.visibility_lag.clone();
         let usual = now + state.offset(bucket) - state.rng.in_range(&hidden);
         let stamp = stamp.unwrap_or(usual);
-        if let Some(violation) = state.check_slot(by, bucket, key, body) {
+        if let Some(violation) = state.check_slot(by, bucket, key) {
             state.trace.line(now - START, &format!("VIOLATED {violation}"));
             state.failures.push(violation);
         }
@@ -377,17 +380,22 @@ impl SimulatedStoreState {
         refusals.refuse(bucket, key, kind, from);
     }
 
-    /// The violation that a write of `body` by `by` is if it begins a damaged chain anew, or fills a hole in it.
-    ///
-    /// The same bytes again are a late arrival of the lost record, and mend the chain.
-    fn check_slot(&mut self, by: &str, bucket: &str, key: &str, body: &Bytes) -> Option<String> {
+    /// Puts a lost object back if it is written with the same bytes: a write that arrives twice mends what it made.
+    fn restore_same(&mut self, now: u64, by: &str, bucket: &str, key: &str, body: &Bytes) -> bool {
         let place = (bucket.to_owned(), key.to_owned());
-        if let Some(lost) = self.lost.objects.get(&place) {
-            let same = lost.body == *body;
-            if same {
-                self.lost.objects.remove(&place);
-            }
-            return (!same).then(|| format!("{by} wrote \"{key}\" anew, whose record is lost"));
+        if self.lost.objects.get(&place).is_none_or(|lost| lost.body != *body) {
+            return false;
+        }
+        let Some(lost) = self.lost.objects.remove(&place) else { return false };
+        self.trace.line(now - START, &format!("{by} puts back {bucket}/{key}"));
+        self.buckets.entry(place.0).or_default().insert(place.1, lost);
+        true
+    }
+
+    /// The violation that a write by `by` is if it begins a damaged chain anew, or fills a hole in it.
+    fn check_slot(&self, by: &str, bucket: &str, key: &str) -> Option<String> {
+        if self.lost.objects.contains_key(&(bucket.to_owned(), key.to_owned())) {
+            return Some(format!("{by} wrote \"{key}\" anew, whose record is lost"));
         }
         let started = self.started.get(by).copied().unwrap_or(0);
         if bucket != INDEX

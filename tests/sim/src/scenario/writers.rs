@@ -84,6 +84,7 @@ fn next_draft(world: &SimWorld, name: &str, progress: &Mutex<WriterProgress>) ->
             // What an earlier release derived for the group's second operation.
             draft.idempotency_key = Some(format!("{group}#1"));
             progress.last_group = None;
+            world.simulated_store.mark("a look-alike of a group's key");
         }
         _ if draft.ops.len() > 1 => progress.last_group.clone_from(&draft.idempotency_key),
         _ => {}

@@ -81,4 +81,5 @@ caught! {
     an_entry_judged_unreadable_while_everything_is_refused: UnreadableWithoutProof,
     more_than_a_hundred_entries_an_hour_judged_unreadable: UnboundedUnreadable,
     a_log_floor_that_is_ignored: FloorIgnored,
+    clocks_of_two_stores_taken_for_equal: ClocksTakenForEqual,
 }
