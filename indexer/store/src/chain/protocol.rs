@@ -104,8 +104,9 @@ impl<S: ChainState> Chain<S> {
     pub async fn latest(&self) -> Result<Option<ChainRecord<S>>, ChainError<S::Rejection>> {
         for _ in 0..MAX_SEARCHES {
             let boundary = self.boundary().await?;
-            // What this handle has read or written lies before the end that it knows; only the first search looks for holes.
-            let first_search = self.hint.load(Ordering::Relaxed) == 0;
+            // What this handle has read or written lies before the end that it knows; only the first search looks for holes,
+            // and one that ends before that.
+            let known = self.hint.load(Ordering::Relaxed);
             let Some(number) = self.end(boundary).await? else {
                 // The first record is absent. Only a listing tells an empty chain from one whose first records are gone.
                 let later = self.record_after(boundary).await?;
@@ -119,10 +120,10 @@ impl<S: ChainState> Chain<S> {
                     Err(self.missing_record(boundary))
                 };
             };
-            if first_search {
+            if known == 0 || number < known {
                 let later = self.record_after(number).await?;
-                if later.is_some_and(|later| later > number.saturating_add(1)) && self.is_above_boundary(number).await?
-                {
+                let hole = number < known || later.is_some_and(|later| later > number.saturating_add(1));
+                if hole && self.is_above_boundary(number).await? {
                     return Err(self
                         .corrupt(number.saturating_add(1), "it is missing although later ones are there".to_owned()));
                 }
