@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use crate::{error::IngestError, options::IngestOptions, record::OperationRecord, retry::StageRetrier, task};
+use crate::{error::IngestError, mutants, options::IngestOptions, record::OperationRecord, retry::StageRetrier, task};
 
 /// Attempts to read a listed entry that is absent before it counts as deleted.
 const ABSENT_ATTEMPTS: u32 = 5;
@@ -165,7 +165,7 @@ impl EntryStream {
         let mut entries: Vec<FetchedEntry> = Vec::new();
         if self.end.is_none() {
             let mut next = self.receiver.recv().await;
-            if next.is_none() {
+            if mutants::is_broken_off(next.is_none()) {
                 return Err(IngestError::EntryStreamBroken);
             }
             let (mut records, mut bytes) = (0, 0);
@@ -249,7 +249,7 @@ impl EntryFetcher {
             let resolved = self.reader.fetch_within(listed, &self.schedule, memory).await?;
             Ok(OperationRecord::charged(resolved, memory).await)
         };
-        match AssertUnwindSafe(read).catch_unwind().await {
+        match mutants::caught(AssertUnwindSafe(read).catch_unwind().await) {
             Ok(read) => read,
             Err(panic) => {
                 let resolved = self.reader.judge_panic(listed, &panic_message(&*panic))?;

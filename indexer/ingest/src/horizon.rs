@@ -4,7 +4,7 @@ use tidemark_catalog::{CatalogError, LogCursor, RootChain, TransactionRejected};
 use tidemark_store::{Clock, StoreSecond};
 use tidemark_wal::ParameterSchedule;
 
-use crate::error::IngestError;
+use crate::{error::IngestError, mutants};
 
 /// A horizon with the parameters that it was computed from.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ impl SealedHorizon {
     pub(crate) async fn compute(clock: &Clock, root: &RootChain, cursor: LogCursor) -> Result<Self, IngestError> {
         let now = clock.probe().await?.now;
         let root = root.state().await?;
-        if let Some(floor) = root.floor.filter(|floor| cursor < *floor) {
+        if let Some(floor) = root.floor.filter(|floor| mutants::is_below_floor(cursor < *floor)) {
             return Err(CatalogError::Rejected(TransactionRejected::BelowFloor { cursor, floor }).into());
         }
         let schedule = root.schedule().ok_or(CatalogError::Rejected(TransactionRejected::NoParameters))?;

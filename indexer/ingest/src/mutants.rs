@@ -15,6 +15,8 @@ const CLOCK_READ_AFTER_LISTING: &str = "ClockReadAfterListing";
 const CURSOR_OFF_BY_ONE: &str = "CursorOffByOne";
 const LATE_MAKES_DUPLICATE: &str = "LateMakesDuplicate";
 const COMPACTION_LOSES_CORRECTION: &str = "CompactionLosesCorrection";
+const PANIC_ENDS_LISTING: &str = "PanicEndsListing";
+const FLOOR_IGNORED: &str = "FloorIgnored";
 #[cfg(feature = "mutants")]
 const SIDECAR_AFTER_CAUSE: &str = "SidecarAfterCause";
 
@@ -26,6 +28,8 @@ pub const MUTANT_HOOKS: &[&str] = &[
     LATE_MAKES_DUPLICATE,
     COMPACTION_LOSES_CORRECTION,
     SIDECAR_AFTER_CAUSE,
+    PANIC_ENDS_LISTING,
+    FLOOR_IGNORED,
 ];
 
 /// `ClockReadAfterListing`: what the log holds from `from` on, listed before the clock is read.
@@ -48,6 +52,24 @@ pub(crate) fn listing_below(
     let Some(early) = early else { return listing };
     let below = stream::iter(early.into_iter().map(Ok));
     below.try_filter(move |listed: &ListedEntry| future::ready(listed.token.second() < horizon)).boxed()
+}
+
+/// `PanicEndsListing`: a panic while one entry is read ends the task that reads them all.
+pub(crate) fn caught<T>(read: std::thread::Result<T>) -> std::thread::Result<T> {
+    match read {
+        Err(panic) if is_active(PANIC_ENDS_LISTING) => std::panic::resume_unwind(panic),
+        read => read,
+    }
+}
+
+/// `PanicEndsListing`: a stream of entries that breaks off is one that has ended.
+pub(crate) fn is_broken_off(broken_off: bool) -> bool {
+    broken_off && !is_active(PANIC_ENDS_LISTING)
+}
+
+/// `FloorIgnored`: what the log's cleanup may have removed is taken for what was never there.
+pub(crate) fn is_below_floor(below: bool) -> bool {
+    below && !is_active(FLOOR_IGNORED)
 }
 
 /// `CursorOffByOne`: the cursor's second counts as decided too.

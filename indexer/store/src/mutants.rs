@@ -4,6 +4,17 @@
 //! `mutants.rs` of the crate that it breaks, behind the crate feature `mutants`, which only the simulation turns on. That file
 //! has its name as a constant in `MUTANT_HOOKS`, and `tests/sim` checks these lists against its own. Without the feature [`is_active`] is constant `false`, and every hook returns its input.
 
+const EMPTIED_CHAIN_BEGUN_ANEW: &str = "EmptiedChainBegunAnew";
+
+/// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
+#[cfg(feature = "mutants")]
+pub const MUTANT_HOOKS: &[&str] = &[EMPTIED_CHAIN_BEGUN_ANEW];
+
+/// `EmptiedChainBegunAnew`: a chain without its first record is empty, whatever a listing shows.
+pub(crate) fn is_empty_chain(nothing_listed: bool) -> bool {
+    nothing_listed || is_active(EMPTIED_CHAIN_BEGUN_ANEW)
+}
+
 #[cfg(feature = "mutants")]
 mod switch {
     use std::cell::Cell;

@@ -389,6 +389,30 @@ async fn a_hole_in_a_chain_is_damage_wherever_it_is() {
     }
 }
 
+/// A writer that slept finds its slot taken and the record before it, which it had read, gone. It must not continue from the
+/// record before that.
+#[tokio::test(start_paused = true)]
+async fn what_a_handle_has_read_is_missed_when_it_is_lost() {
+    for (lost, appended_since) in [(2, 1), (2, 0), (5, 0), (5, 1)] {
+        let stage = Stage::new();
+        let writer = filled(&stage, lost).await;
+        let reader = stage.chain(2);
+        let base = reader.latest().await.unwrap();
+        for number in 0..appended_since {
+            writer.append(None, push(100 + number)).await.unwrap();
+        }
+        stage.store().below("chain").delete(&[key(lost)]).await.unwrap();
+        for found in [reader.latest().await, reader.append(base, push(200)).await.map(Some)] {
+            match found {
+                Err(ChainError::Corrupt { key, .. }) => assert!(key.ends_with(&lost.to_string()), "{key}"),
+                // The search stepped over it, or the slot after it was free.
+                Ok(Some(latest)) => assert!(latest.number > lost, "{lost} {appended_since}: {}", latest.number),
+                other => panic!("{lost} {appended_since}: {other:?}"),
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_process_that_ends_between_any_two_calls_is_succeeded() {
     for act in [Act::EndBefore, Act::EndAfter] {

@@ -163,7 +163,11 @@ pub(crate) fn decide_outcome(
 
 /// Whether the descriptor is new enough to be that of an operation whose token has second `token`.
 pub(crate) fn is_in_time_for(token: StoreSecond, observation: &Observation) -> bool {
-    let oldest = if observation.evidence == Some(Evidence::Bound) { token.before(CLOCK_TOLERANCE) } else { token };
+    let oldest = if observation.evidence == Some(Evidence::Bound) {
+        token.before(mutants::clock_tolerance(CLOCK_TOLERANCE))
+    } else {
+        token
+    };
     observation.time >= oldest
 }
 

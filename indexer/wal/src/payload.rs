@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     datamon::{DatamonPath, parse_datamon_path},
     malformed::MalformedInput,
+    mutants,
     token::Token,
     yaml::{read_json, read_yaml},
 };
@@ -168,7 +169,7 @@ const MEMBER_SEPARATOR: char = '\u{1}';
 
 /// The key of operation `op` of a group under `key`: the first has the group's own.
 pub(crate) fn member_key(key: &str, op: usize) -> String {
-    if op == 0 { key.to_owned() } else { format!("{key}{MEMBER_SEPARATOR}{op}") }
+    if op == 0 { key.to_owned() } else { format!("{key}{}{op}", mutants::member_separator(MEMBER_SEPARATOR)) }
 }
 
 impl EntryIntent {

@@ -15,7 +15,8 @@ use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
-    model::{LOG, LogModel},
+    model::{LOG, LogModel, META},
+    refusals::StoreRefusals,
     scenario::maintenance::manifest_number,
     simulated_store::{StoreChange, StoreEvent},
 };
@@ -69,6 +70,9 @@ pub struct InvariantChecker {
     epoch_began: u64,
     retired: BTreeSet<String>,
     boundary: u64,
+    refusals: StoreRefusals,
+    /// The entries that were ever recorded as unreadable.
+    ever_unreadable: BTreeSet<Token>,
     /// Whether the index is that of the real engine, of which only manifests can be read before the end.
     pub real_engine: bool,
     /// Whether objects become visible within `V`, as the store promises. If not, only promises to writers are checked.
@@ -78,9 +82,11 @@ pub struct InvariantChecker {
 }
 
 impl InvariantChecker {
-    /// The checker of an empty log.
-    pub fn new() -> Self {
+    /// The checker of an empty log in a store with these refusals.
+    pub fn new(refusals: StoreRefusals) -> Self {
         Self {
+            refusals,
+            ever_unreadable: BTreeSet::new(),
             model: LogModel::new(),
             acknowledged: Vec::new(),
             segments: BTreeMap::new(),
@@ -111,11 +117,10 @@ impl InvariantChecker {
             intent.ops.get(*op as usize)?.descriptor.clone()
         };
         // An audit must still find the descriptor of an operation whose recorded outcome is outdated.
-        let settled = |token: &Token| {
-            let recorded = self.recorded_outcomes.get(&(*token, 0)).map(|(_, outcome)| *outcome);
-            recorded.is_some_and(|recorded| {
-                recorded != Outcome::Aborted || self.model.outcome(*token) == Some(Outcome::Aborted)
-            })
+        let settled = |token: &Token| match self.recorded_outcomes.get(&(*token, 0)).map(|(_, outcome)| *outcome) {
+            None | Some(Outcome::Unreadable) => false,
+            Some(Outcome::Aborted) => self.model.outcome(*token) == Some(Outcome::Aborted),
+            Some(_) => true,
         };
         let all_decided = |path: &String| self.model.naming(path).iter().all(settled);
         committed.filter_map(|(place, _)| op(place)).filter(all_decided).collect()
@@ -173,7 +178,8 @@ impl InvariantChecker {
         self.marks.insert(format!("below the cursor: {outcome:?}"));
         let recorded =
             self.recorded_outcomes.range((token, 0)..=(token, u32::MAX)).next().map(|(_, (_, outcome))| *outcome);
-        if outcome == Some(Outcome::Committed) && !matches!(recorded, Some(Outcome::Committed | Outcome::Duplicate)) {
+        let counts = matches!(recorded, Some(Outcome::Committed | Outcome::Duplicate | Outcome::Unreadable));
+        if outcome == Some(Outcome::Committed) && !counts {
             return Err(format!(
                 "the horizon was wrong: \"{}\" was written and commits {token} (second {}), which manifest {number} has below its \
                  cursor {} and horizon {} as {recorded:?}",
@@ -236,15 +242,26 @@ impl InvariantChecker {
                 return Err(named(format!("follows manifest {before}")));
             }
             check_order(last, &manifest).map_err(named)?;
+            self.check_floor(last, &manifest).map_err(named)?;
             let last = last.clone();
             self.check_takeover(&last, &manifest, &event.by, event.at).map_err(named)?;
             self.check_retired(&last, &manifest).map_err(named)?;
         }
         if !self.real_engine {
-            self.check_manifest(&manifest).map_err(named)?;
+            self.check_manifest(&manifest, &event.by).map_err(named)?;
         }
         self.manifests.insert(number, manifest);
         Ok(())
+    }
+
+    /// What lies below the log's floor may be gone, so that an index whose cursor is below it does not move.
+    fn check_floor(&self, before: &Manifest, after: &Manifest) -> Result<(), String> {
+        match self.model.floor {
+            Some(floor) if before.cursor < floor && after.cursor > before.cursor => {
+                Err(format!("moves the cursor from {}, which is below the log's floor {floor}", before.cursor))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Invariant 5: no candidate takes over from a holder that sends heartbeats.
@@ -286,8 +303,8 @@ impl InvariantChecker {
         }
     }
 
-    /// Invariants 3, 10 and 11, checked on one manifest.
-    fn check_manifest(&mut self, manifest: &Manifest) -> Result<(), String> {
+    /// Invariants 3, 10 and 11, checked on one manifest that `by` published.
+    fn check_manifest(&mut self, manifest: &Manifest, by: &str) -> Result<(), String> {
         let held = self.segments_of(manifest)?;
         let mut records: BTreeMap<u64, &IndexedRecord> = BTreeMap::new();
         for (segment, held) in manifest.segments.iter().zip(&held) {
@@ -324,6 +341,7 @@ impl InvariantChecker {
             return Err(format!("{} op {} is not visible at all", lost.record.token, lost.record.op));
         }
         check_set_digest(manifest, records.values().map(|indexed| &indexed.record))?;
+        self.check_unread(&visible, by)?;
         self.check_outcomes(manifest, &visible)?;
         check_current(&visible, &outdated)?;
         self.check_acknowledgements(manifest, &visible)
@@ -356,6 +374,42 @@ impl InvariantChecker {
         Ok((corrected, outdated))
     }
 
+    /// What `by` judged without reading it was refused for good, while it read later objects of the same bucket.
+    fn check_unread(&mut self, visible: &BTreeMap<(Token, u32), &OperationRecord>, by: &str) -> Result<(), String> {
+        if !self.refusals.is_armed() {
+            return Ok(());
+        }
+        for ((token, op), record) in visible {
+            let before = self.recorded_outcomes.get(&(*token, *op)).filter(|(seq, _)| *seq == record.seq);
+            if before.is_some() {
+                continue;
+            }
+            let wrong = |what: &str, why: String| format!("{token} op {op} was decided without reading {what}: {why}");
+            if record.decision.outcome == Outcome::Unreadable {
+                let (key, second) = (token.to_string(), record.decision.entry_time.unix());
+                let judged = self.refusals.check_judgement(by, LOG, &key, second);
+                judged.map_err(|why| wrong("its entry", why))?;
+                self.ever_unreadable.insert(*token);
+                self.marks.insert(format!("unreadable: {}", self.refusals.kind(LOG, &key)));
+            }
+            for seen in record.decision.observations.iter().filter(|seen| seen.digest.is_empty()) {
+                let judged = self.refusals.check_judgement(by, META, &seen.key, seen.time.unix());
+                judged.map_err(|why| wrong(&seen.key, why))?;
+                self.marks.insert("a descriptor counted by its attributes".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether both outcomes are right because of an entry that was unreadable: when it can be read, its key has another
+    /// commit, so that of the operations with this key exactly one counts, whichever it is.
+    fn is_contested(&self, place: (Token, u32), visible: &BTreeMap<(Token, u32), &OperationRecord>) -> bool {
+        let same_key = self.model.same_key(place);
+        let committed =
+            same_key.iter().filter(|place| visible.get(*place).is_some_and(|record| record.is_committed())).count();
+        committed == 1 && same_key.iter().any(|(token, _)| self.ever_unreadable.contains(token))
+    }
+
     /// The index has all operations below the cursor and no other, each with its outcome in the model.
     fn check_outcomes(
         &mut self,
@@ -370,17 +424,26 @@ impl InvariantChecker {
         let expected = self.model.outcomes(manifest.cursor.second());
         let mut recorded = BTreeMap::new();
         for ((token, op), record) in visible {
-            let outcome = record.decision.outcome;
-            let Some(real) = expected.get(&(*token, *op)) else {
+            let (outcome, place) = (record.decision.outcome, (*token, *op));
+            let Some(real) = expected.get(&place) else {
                 return Err(format!(
                     "{token} op {op} is indexed although it is not below the cursor, or does not exist"
                 ));
             };
-            if !is_allowed(outcome, *real) {
+            let swapped = matches!(
+                (outcome, real),
+                (Outcome::Committed, Outcome::Duplicate) | (Outcome::Duplicate, Outcome::Committed)
+            );
+            // Whether it may be unreadable was checked when it was published.
+            let allowed = outcome == Outcome::Unreadable
+                || is_allowed(outcome, *real)
+                || swapped && self.is_contested(place, visible);
+            if !allowed {
                 return Err(format!("{token} op {op} is {outcome:?} in the index and {real:?} in the model"));
             }
             let before = self.recorded_outcomes.get(&(*token, *op)).map(|(_, outcome)| *outcome);
-            if before.is_some_and(|before| before != outcome && before != Outcome::Aborted) {
+            let settled = |before: Outcome| !matches!(before, Outcome::Aborted | Outcome::Unreadable);
+            if before.is_some_and(|before| before != outcome && settled(before)) {
                 return Err(format!("{token} op {op} was {before:?} and is {outcome:?} now"));
             }
             if before.is_some_and(|before| before != outcome) {
@@ -391,6 +454,10 @@ impl InvariantChecker {
         }
         for (place, real) in expected.iter().filter(|(place, _)| !recorded.contains_key(*place)) {
             let (token, op) = place;
+            // An unreadable entry is one record.
+            if recorded.get(&(*token, 0)).is_some_and(|(_, outcome)| *outcome == Outcome::Unreadable) {
+                continue;
+            }
             if matches!(real, Outcome::Committed | Outcome::Duplicate) {
                 return Err(format!("{token} op {op} is {real:?} and below the cursor, but not in the index"));
             }
@@ -408,7 +475,10 @@ impl InvariantChecker {
         manifest: &Manifest,
         visible: &BTreeMap<(Token, u32), &OperationRecord>,
     ) -> Result<(), String> {
-        for ack in self.acknowledged.iter().filter(|ack| manifest.cursor.covers(ack.token)) {
+        let unreadable = |ack: &&AppendAcknowledgement| {
+            visible.get(&(ack.token, 0)).is_some_and(|record| record.decision.outcome == Outcome::Unreadable)
+        };
+        for ack in self.acknowledged.iter().filter(|ack| manifest.cursor.covers(ack.token) && !unreadable(ack)) {
             check_counted_once(ack, visible)?;
         }
         Ok(())
@@ -426,8 +496,12 @@ impl InvariantChecker {
     pub fn check_final_state(&mut self, horizon: StoreSecond) -> Result<(), String> {
         let Some((number, manifest)) = self.latest() else { return Err("there is no index".to_owned()) };
         let manifest = manifest.clone();
-        self.check_manifest(&manifest)?;
+        self.check_manifest(&manifest, "nobody")?;
         if !self.visibility_bounded {
+            return Ok(());
+        }
+        if self.model.floor.is_some_and(|floor| manifest.cursor < floor) {
+            self.marks.insert("an index below the floor was refused".to_owned());
             return Ok(());
         }
         // An idle indexer publishes a new horizon once a minute, a busy one at once.
@@ -441,6 +515,15 @@ impl InvariantChecker {
         let sealed = manifest.cursor.second().max(horizon.before(busy));
         for ((token, op), real) in self.model.outcomes(sealed) {
             let recorded = self.recorded_outcomes.get(&(token, op)).map(|(_, outcome)| *outcome);
+            let contested = recorded.is_some()
+                && self
+                    .ever_unreadable
+                    .iter()
+                    .any(|unread| self.model.same_key((token, op)).iter().any(|(same, _)| same == unread));
+            if contested && matches!(recorded, Some(Outcome::Committed | Outcome::Duplicate)) {
+                // `check_manifest` has counted its commits.
+                continue;
+            }
             // An audit may find an operation after the audit window or not, but only with that outcome.
             let unfound = matches!((recorded, real), (None | Some(Outcome::Aborted), Outcome::Expired));
             if recorded != Some(real) && !unfound {
@@ -450,12 +533,6 @@ impl InvariantChecker {
             }
         }
         Ok(())
-    }
-}
-
-impl Default for InvariantChecker {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use tidemark_wal::LogParameters;
 
-use crate::{fault_schedule::FaultSchedule, mutants::Mutant, rng::SimRng};
+use crate::{fault_schedule::FaultSchedule, mutants::Mutant, refusals::DisabledKey, rng::SimRng};
 
 /// The config of one simulation.
 #[derive(Clone, Debug)]
@@ -37,6 +37,38 @@ pub struct SimConfig {
     pub tantivy: Option<PathBuf>,
     /// The age at which records of the index's chain are trimmed; `None`: they are not.
     pub trim_age: Option<Duration>,
+    /// When the key of all indexers is disabled, for how long, and what it then refuses.
+    pub key_outage: Option<(Duration, Duration, DisabledKey)>,
+    /// The records of a chain that are lost for a while.
+    pub record_loss: Option<RecordLoss>,
+    /// How many of a thousand drafts bear a key that looks like one derived from that of the writer's last group.
+    pub lookalike_keys: u32,
+    /// Whether the log was cleaned before the index began: its floor is above the index's cursor.
+    pub cleaned_log: bool,
+}
+
+/// Which chain loses records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DamagedChain {
+    /// The log's root chain.
+    Root,
+    /// The index's chain.
+    Index,
+}
+
+/// Records of a chain that are lost for a while.
+#[derive(Clone, Debug)]
+pub struct RecordLoss {
+    /// The chain.
+    pub chain: DamagedChain,
+    /// Whether its first records are lost, as by a lifecycle rule, or one in the middle.
+    pub first: bool,
+    /// When they are lost, at the earliest.
+    pub from: Duration,
+    /// How long they are lost.
+    pub span: Duration,
+    /// Whether all indexers are killed then, so that they begin with what is left.
+    pub kills: bool,
 }
 
 /// All kinds of drafts.
@@ -45,6 +77,12 @@ const ALL_DRAFTS: std::ops::RangeInclusive<u64> = 0..=9;
 const LABELS: std::ops::RangeInclusive<u64> = 5..=6;
 /// Operations without a descriptor.
 const ENTRIES: std::ops::RangeInclusive<u64> = 8..=8;
+/// Groups, and operations without a descriptor.
+const GROUPS_AND_ENTRIES: std::ops::RangeInclusive<u64> = 7..=9;
+/// How old a record of a chain is when it is lost, at least; longer than any process sleeps meanwhile.
+pub(crate) const MIN_LOST_AGE: Duration = Duration::from_secs(90);
+/// The longest pause in a run that loses records, milliseconds.
+const MAX_PAUSE_AT_LOSS: u64 = 40_000;
 
 impl SimConfig {
     /// A shorter fault burst over the real engine, whose files are below `folder`.
@@ -54,13 +92,13 @@ impl SimConfig {
             tantivy: Some(folder),
             parameter_changes: Vec::new(),
             fault_burst: Duration::from_secs(150),
-            ..Self::mixed(seed)
+            ..Self::passing_faults(seed)
         }
     }
 
     /// A config that shows `mutant` within a few seeds. The right code must hold with it too.
     pub fn for_mutant(seed: u64, mutant: Mutant) -> Self {
-        let mut config = Self::mixed(seed);
+        let mut config = Self::passing_faults(seed);
         let fault_schedule = &mut config.fault_schedule;
         match mutant {
             Mutant::CleanupOnUnknown => {
@@ -117,20 +155,121 @@ impl SimConfig {
                 config.parameter_changes.clear();
             }
             Mutant::ForeignDescriptorAccepted => config.stray_writers = 2,
+            Mutant::PanicEndsListing => {
+                (fault_schedule.process_pauses, fault_schedule.process_crashes) = (0, 0);
+                (fault_schedule.panicking_entries, fault_schedule.refusal_delay) = (50, 0..=0);
+                (config.writers, config.append_interval) = (3, 200..=3_000);
+            }
+            Mutant::EmptiedChainBegunAnew => {
+                (fault_schedule.process_pauses, config.trim_age) = (0, None);
+                let (from, span) = (Duration::from_mins(2), Duration::from_secs(80));
+                let loss = RecordLoss { chain: DamagedChain::Index, first: true, from, span, kills: true };
+                config.record_loss = Some(loss);
+                config.fault_burst = Duration::from_mins(5);
+            }
+            Mutant::GroupKeyCollides => {
+                (config.draft_kinds, config.append_interval) = (GROUPS_AND_ENTRIES, 200..=3_000);
+                (config.writers, config.lookalike_keys) = (3, 500);
+            }
+            Mutant::UnreadableWithoutProof => {
+                (config.writers, config.append_interval) = (3, 200..=3_000);
+                let (from, span) = (Duration::from_secs(40), Duration::from_mins(2));
+                config.key_outage = Some((from, span, DisabledKey::Bodies));
+            }
+            Mutant::UnboundedUnreadable => {
+                (config.parameter_changes, config.fault_burst) = (Vec::new(), Duration::from_mins(10));
+                (config.writers, config.stray_writers, config.append_interval) = (3, 0, 1_000..=4_000);
+                (config.draft_kinds, config.deleter, config.indexers) = (ENTRIES, false, 1);
+                config.parameters.expiry = Duration::from_secs(6);
+                *fault_schedule =
+                    FaultSchedule { refused_entries: 400, refusal_delay: 2_000..=4_000, ..FaultSchedule::fault_free() };
+            }
+            Mutant::FloorIgnored => config.set_cleaned(),
+            Mutant::ClocksTakenForEqual => {
+                (fault_schedule.clock_spread, fault_schedule.split_clocks) = (1_000, true);
+                (fault_schedule.network_delay, fault_schedule.write_delay) = (1..=20, 0..=100);
+                (config.writers, config.fault_burst) = (3, Duration::from_mins(2));
+                config.parameter_changes.clear();
+            }
             _ => {}
         }
-        let fault_schedule = &config.fault_schedule;
-        for parameters in
-            std::iter::once(&mut config.parameters).chain(config.parameter_changes.iter_mut().map(|(_, set)| set))
-        {
-            parameters.request_timeout = whole(fault_schedule.write_delay.end() + fault_schedule.clock_spread);
-            parameters.visibility_delay = whole(fault_schedule.visibility_lag.end() + fault_schedule.clock_spread);
-        }
+        config.fit_parameters();
         config
     }
 
-    /// The mixed scenario.
+    /// Makes `R` and `V` the true longest delays.
+    fn fit_parameters(&mut self) {
+        let sets = self.parameter_changes.iter_mut().map(|(_, set)| set);
+        for parameters in sets.chain([&mut self.parameters]) {
+            let longest = |delay: &std::ops::RangeInclusive<u64>| whole(delay.end() + self.fault_schedule.clock_spread);
+            parameters.request_timeout = longest(&self.fault_schedule.write_delay);
+            parameters.visibility_delay = longest(&self.fault_schedule.visibility_lag);
+        }
+    }
+
+    /// A short run over a log whose floor is above the index's cursor.
+    fn set_cleaned(&mut self) {
+        (self.cleaned_log, self.record_loss, self.key_outage) = (true, None, None);
+        (self.parameter_changes, self.fault_burst) = (Vec::new(), Duration::from_mins(2));
+    }
+
+    /// The mixed scenario: faults that pass, and in most seeds some that do not.
     pub fn mixed(seed: u64) -> Self {
+        let mut config = Self::passing_faults(seed);
+        // Of its own, so that a further draw changes nothing of the faults that pass.
+        let mut rng = SimRng::seeded(seed ^ 0x7765_6174);
+        let fault_schedule = &mut config.fault_schedule;
+        if rng.chance(250) {
+            let rate = |rng: &mut SimRng, most: u64| u32::try_from(rng.in_range(&(0..=most))).unwrap_or(0);
+            fault_schedule.refused_entries = rate(&mut rng, 100);
+            fault_schedule.refused_descriptors = rate(&mut rng, 150);
+            fault_schedule.panicking_entries = rate(&mut rng, 50);
+            fault_schedule.refusal_delay = 0..=rng.in_range(&(0..=20_000));
+        }
+        if rng.chance(200) {
+            (fault_schedule.clock_spread, fault_schedule.split_clocks) = (1_000, true);
+        }
+        if rng.chance(300) {
+            config.lookalike_keys = 300;
+        }
+        if rng.chance(150) {
+            let from = Duration::from_secs(rng.in_range(&(30..=90)));
+            let span = Duration::from_secs(rng.in_range(&(20..=120)));
+            let disabled = if rng.chance(600) { DisabledKey::Bodies } else { DisabledKey::Everything };
+            config.key_outage = Some((from, span, disabled));
+        }
+        if rng.chance(120) {
+            config.lose_records(&mut rng);
+        }
+        if rng.chance(20) {
+            config.set_cleaned();
+        }
+        config.fit_parameters();
+        config
+    }
+
+    fn lose_records(&mut self, rng: &mut SimRng) {
+        let chain = if rng.chance(300) { DamagedChain::Root } else { DamagedChain::Index };
+        let loss = RecordLoss {
+            chain,
+            first: rng.chance(600),
+            from: Duration::from_secs(rng.in_range(&(100..=150))),
+            span: Duration::from_secs(rng.in_range(&(20..=90))),
+            kills: rng.chance(800),
+        };
+        self.record_loss = Some(loss);
+        // A process that sleeps for longer than the records are old does not know that there were any.
+        self.fault_schedule.pause_duration = 500..=(*self.fault_schedule.pause_duration.end()).min(MAX_PAUSE_AT_LOSS);
+        if chain == DamagedChain::Root {
+            // Records that can be lost, and ones that are left.
+            let expiry = |seconds| LogParameters { expiry: Duration::from_secs(seconds), ..self.parameters };
+            self.parameter_changes = vec![(Duration::from_secs(5), expiry(7)), (Duration::from_secs(10), expiry(9))];
+        }
+        self.fault_burst = self.fault_burst.max(Duration::from_mins(5));
+    }
+
+    /// Faults that pass.
+    fn passing_faults(seed: u64) -> Self {
         // Any constant does; this one must stay, or every seed gets another config.
         let mut rng = SimRng::seeded(seed ^ 0x6b6e_6f62);
         let fault_schedule = draw_fault_schedule(&mut rng);
@@ -152,6 +291,10 @@ impl SimConfig {
             deleter: rng.chance(500),
             tantivy: None,
             trim_age: rng.chance(500).then(|| Duration::from_secs(rng.in_range(&(30..=120)))),
+            key_outage: None,
+            record_loss: None,
+            lookalike_keys: 0,
+            cleaned_log: false,
         }
     }
 }
@@ -177,8 +320,7 @@ fn draw_fault_schedule(rng: &mut SimRng) -> FaultSchedule {
         process_crashes: rate(rng, severity),
         page_size: 1..=rng.in_range(&(2..=40)),
         call_timeout: rng.in_range(&(2_000..=8_000)),
-        slow_visibility: 0,
-        slow_visibility_delay: 0..=0,
+        ..FaultSchedule::fault_free()
     }
 }
 

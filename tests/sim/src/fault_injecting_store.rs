@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     process::SimProcess,
+    refusals::CallVerdict,
     simulated_store::{ObjectMetadata, SimulatedStore, StoreWrite, StoredObject},
 };
 
@@ -116,6 +117,21 @@ impl FaultInjectingStore {
         }
     }
 
+    /// Whether the store takes calls of this process now.
+    fn is_admitted(&self) -> bool {
+        self.simulated_store.refusals().admits_call(self.process.name(), &self.bucket)
+    }
+
+    /// The store's answer to a read of `object` that takes effect now.
+    fn verdict(&self, key: &str, object: &StoredObject, head: bool) -> CallVerdict {
+        let (refusals, now) = (self.simulated_store.refusals(), self.simulated_store.now());
+        let verdict = refusals.answer(self.process.name(), &self.bucket, key, head, now);
+        if verdict == CallVerdict::Allowed && !head {
+            refusals.record_read(self.process.name(), &self.bucket, key, object.stamp, now);
+        }
+        verdict
+    }
+
     async fn crash(&self) -> ! {
         self.simulated_store.note(&format!("{} crashes", self.process.name()));
         self.process.kill();
@@ -193,6 +209,7 @@ impl FaultInjectingStore {
 
     async fn arrive(&self, key: &str, write: &StoreWrite, write_delay: Duration) -> WriteAnswer {
         match write {
+            _ if !self.is_admitted() => WriteAnswer::Refused,
             StoreWrite::Put { metadata, create, .. } => {
                 if !self.simulated_store.admits(&self.bucket, key, metadata) {
                     return WriteAnswer::Refused;
@@ -239,8 +256,12 @@ impl FaultInjectingStore {
         };
         sleep(Duration::from_millis(request_delay)).await;
         let seen = look(&self.simulated_store);
+        let admitted = self.is_admitted();
         sleep(Duration::from_millis(answer_delay)).await;
         self.process.running().await;
+        if !admitted {
+            return Err(denied(key));
+        }
         if fails {
             return Err(self.error(key, "503 service unavailable"));
         }
@@ -284,6 +305,10 @@ impl FaultInjectingStore {
         .flat_map(stream::iter)
         .boxed()
     }
+}
+
+fn denied(key: &str) -> Error {
+    Error::PermissionDenied { path: key.to_owned(), source: "AccessDenied".into() }
 }
 
 fn within(prefix: &str, key: &str) -> bool {
@@ -357,12 +382,22 @@ impl ObjectStore for FaultInjectingStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let key = location.to_string();
-        let object = self
+        let (object, verdict) = self
             .read(&key, |simulated_store| {
-                simulated_store.state().buckets.get(&self.bucket).and_then(|bucket| bucket.get(&key).cloned())
+                let state = simulated_store.state();
+                let object = state.buckets.get(&self.bucket).and_then(|bucket| bucket.get(&key).cloned());
+                drop(state);
+                let verdict = object.as_ref().map(|object| self.verdict(&key, object, options.head));
+                (object, verdict.unwrap_or(CallVerdict::Allowed))
             })
-            .await?
-            .ok_or_else(|| Error::NotFound { path: key.clone(), source: "absent".into() })?;
+            .await?;
+        match verdict {
+            CallVerdict::Allowed => {}
+            CallVerdict::Refused => return Err(denied(&key)),
+            // Not `panic!`, which would print a message each time.
+            CallVerdict::Panics => std::panic::resume_unwind(Box::new("the parser cannot take this entry")),
+        }
+        let object = object.ok_or_else(|| Error::NotFound { path: key.clone(), source: "absent".into() })?;
         let meta = got(&key, &object);
         options.check_preconditions(&meta)?;
         let range = match options.range {

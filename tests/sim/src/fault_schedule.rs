@@ -37,6 +37,17 @@ pub struct FaultSchedule {
     pub slow_visibility: u32,
     /// How much later.
     pub slow_visibility_delay: RangeInclusive<u64>,
+    /// Entries that the store refuses to give for good, from some time after they were written on.
+    pub refused_entries: u32,
+    /// The same for descriptors that bear no metadata: whose they are shows without reading them.
+    pub refused_descriptors: u32,
+    /// Entries whose reading panics in every indexer.
+    pub panicking_entries: u32,
+    /// How long after it was written an object is refused.
+    pub refusal_delay: RangeInclusive<u64>,
+    /// Whether the clock of the log is ahead of those of the metadata buckets by the whole clock spread, at every
+    /// front-end.
+    pub split_clocks: bool,
     /// Objects per page of a listing.
     pub page_size: RangeInclusive<u64>,
     /// The caller's timeout.
@@ -44,6 +55,11 @@ pub struct FaultSchedule {
 }
 
 impl FaultSchedule {
+    /// Whether it refuses objects for good.
+    pub fn refuses(&self) -> bool {
+        self.refused_entries + self.refused_descriptors + self.panicking_entries > 0
+    }
+
     /// No faults, and short delays.
     pub fn fault_free() -> Self {
         Self {
@@ -63,6 +79,11 @@ impl FaultSchedule {
             process_crashes: 0,
             slow_visibility: 0,
             slow_visibility_delay: 0..=0,
+            refused_entries: 0,
+            refused_descriptors: 0,
+            panicking_entries: 0,
+            refusal_delay: 0..=0,
+            split_clocks: false,
             page_size: 1000..=1000,
             call_timeout: 10_000,
         }

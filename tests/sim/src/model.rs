@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tidemark_catalog::LogCursor;
 use tidemark_store::StoreSecond;
 use tidemark_wal::{
     EntryIntent, IntentOperation, LogParameters, MalformedInput, OperationKind, Outcome, PayloadFormat, Token,
@@ -46,6 +47,8 @@ pub struct LogModel {
     sets: Vec<(StoreSecond, LogParameters)>,
     /// All entries.
     pub entries: BTreeMap<Token, LoggedEntry>,
+    /// The log's floor.
+    pub floor: Option<LogCursor>,
     versions: BTreeMap<String, Vec<ObjectVersion>>,
 }
 
@@ -64,7 +67,7 @@ impl ObjectVersion {
 impl LogModel {
     /// The model of an empty log.
     pub fn new() -> Self {
-        Self { sets: Vec::new(), entries: BTreeMap::new(), versions: BTreeMap::new() }
+        Self { sets: Vec::new(), entries: BTreeMap::new(), floor: None, versions: BTreeMap::new() }
     }
 
     /// Adds an event. Returns the tokens whose outcome it may change.
@@ -96,6 +99,7 @@ impl LogModel {
     fn root(&mut self, event: &StoreEvent) {
         let state = event.object.body.split(|&byte| byte == b'\n').nth(1).unwrap_or_default();
         let Ok(state) = serde_json::from_slice::<Value>(state) else { return };
+        self.floor = state.get("floor").and_then(|floor| serde_json::from_value(floor.clone()).ok()).or(self.floor);
         let sets = state.get("parameters").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let added =
             sets.get(self.sets.len()).and_then(|set| serde_json::from_value(set.get("parameters")?.clone()).ok());
@@ -216,11 +220,24 @@ impl LogModel {
         self.entries.iter().filter(|(_, entry)| named(entry)).map(|(token, _)| *token).collect()
     }
 
+    /// All operations with the writer and the key of this one, itself included.
+    pub fn same_key(&self, (token, op): (Token, u32)) -> Vec<(Token, u32)> {
+        let key_at = |intent: &EntryIntent, op: u32| key_of(intent, usize::try_from(op).unwrap_or(usize::MAX));
+        let intent_of = |token: &Token| self.entries.get(token)?.intent.as_ref().ok();
+        let Some(key) = intent_of(&token).and_then(|intent| key_at(intent, op)) else { return Vec::new() };
+        let mut same = Vec::new();
+        for token in self.entries.keys() {
+            let Some(intent) = intent_of(token) else { continue };
+            let ops = u32::try_from(intent.ops.len()).unwrap_or(u32::MAX);
+            same.extend((0..ops).filter(|op| key_at(intent, *op).as_ref() == Some(&key)).map(|op| (*token, op)));
+        }
+        same
+    }
+
     /// How many entries of this writer with this key are committed by what was written so far.
     pub fn times_committed(&self, writer: &str, key: &str) -> usize {
         let ours = |intent: &EntryIntent| {
-            intent.writer.as_deref() == Some(writer)
-                && (0..intent.ops.len()).any(|op| intent.key_of(op).as_deref() == Some(key))
+            (0..intent.ops.len()).any(|op| key_of(intent, op) == Some((writer.to_owned(), key.to_owned(), 0)))
         };
         let entries = self.entries.iter().filter(|(_, entry)| entry.intent.as_ref().is_ok_and(ours));
         entries.filter(|(token, _)| self.committed(**token)).count()
@@ -233,9 +250,13 @@ impl Default for LogModel {
     }
 }
 
-/// Writer and idempotency key of an operation.
-fn key_of(intent: &EntryIntent, op: usize) -> Option<(String, String)> {
-    Some((intent.writer.clone().unwrap_or_default(), intent.key_of(op)?))
+/// Writer and idempotency key of an operation, and its number where the key is that of its group.
+fn key_of(intent: &EntryIntent, op: usize) -> Option<(String, String, usize)> {
+    let writer = intent.writer.clone().unwrap_or_default();
+    match &intent.ops.get(op)?.idempotency_key {
+        Some(own) => Some((writer, own.clone(), 0)),
+        None => Some((writer, intent.idempotency_key.clone()?, op)),
+    }
 }
 
 /// The completion marker of a label's operation.

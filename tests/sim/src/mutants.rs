@@ -86,15 +86,33 @@ mutants! {
     GarbageCollectorUnfenced,
     /// What the present writer may still publish counts as garbage (`tidemark-catalog`).
     GarbageOfPresentEpoch,
+    /// A panic while one entry is read is taken for the end of the listing (`tidemark-ingest`).
+    PanicEndsListing,
+    /// A chain whose first record is missing is taken for empty and begun anew (`tidemark-store`).
+    EmptiedChainBegunAnew,
+    /// The key that is derived for an operation of a group is one that another entry may bear (`tidemark-wal`).
+    GroupKeyCollides,
+    /// An entry that is refused is judged unreadable although nothing else is read either (`tidemark-wal`).
+    UnreadableWithoutProof,
+    /// More than a hundred objects an hour are judged unreadable (`tidemark-wal`).
+    UnboundedUnreadable,
+    /// An index whose cursor is below the log's floor goes on (`tidemark-ingest`).
+    FloorIgnored,
+    /// A descriptor counts only if its store's clock is not behind the log's (`tidemark-wal`).
+    ClocksTakenForEqual,
 }
 
 /// The mutants whose body is in an engine: `mutants/engine.rs`.
 pub const ENGINE_MUTANTS: [Mutant; 1] = [Mutant::OutcomeDecidedAgain];
 /// The mutants whose body is in a process of a scenario: `scenario/`.
 pub const PROCESS_MUTANTS: [Mutant; 1] = [Mutant::PurgeBeforeClosing];
-/// The names of the mutants whose body is in a crate: `indexer/{wal,catalog,ingest}/src/mutants.rs`.
-pub const CRATE_MUTANTS: [&[&str]; 3] =
-    [tidemark_wal::MUTANT_HOOKS, tidemark_catalog::MUTANT_HOOKS, tidemark_ingest::MUTANT_HOOKS];
+/// The names of the mutants whose body is in a crate: `indexer/{store,wal,catalog,ingest}/src/mutants.rs`.
+pub const CRATE_MUTANTS: [&[&str]; 4] = [
+    tidemark_store::mutants::MUTANT_HOOKS,
+    tidemark_wal::MUTANT_HOOKS,
+    tidemark_catalog::MUTANT_HOOKS,
+    tidemark_ingest::MUTANT_HOOKS,
+];
 
 impl Mutant {
     /// The mutant of this name.

@@ -5,6 +5,7 @@ pub mod garbage;
 pub mod indexers;
 pub mod maintenance;
 pub mod mixed;
+pub mod outages;
 pub mod purge;
 pub mod readers;
 pub mod writers;

@@ -11,7 +11,15 @@ use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Duration, Instant};
 
-use crate::{fault_schedule::FaultSchedule, model::META, rng::SimRng, trace::SimTrace};
+use crate::{
+    checker::INDEX,
+    fault_schedule::FaultSchedule,
+    model::{LOG, META},
+    refusals::{RefusalKind, StoreRefusals},
+    rng::SimRng,
+    scenario::maintenance::manifest_number,
+    trace::SimTrace,
+};
 
 /// True time at the start of every simulation, milliseconds since the Unix epoch.
 pub(crate) const START: u64 = 1_700_000_000_000;
@@ -80,6 +88,7 @@ pub struct SimulatedStore(Arc<SimulatedStoreInner>);
 
 struct SimulatedStoreInner {
     epoch: Instant,
+    refusals: StoreRefusals,
     state: Mutex<SimulatedStoreState>,
 }
 
@@ -95,6 +104,18 @@ pub(crate) struct SimulatedStoreState {
     observer: Option<StoreObserver>,
     failures: Vec<String>,
     marks: BTreeSet<String>,
+    lost: LostObjects,
+    /// The true time at which each process started.
+    started: BTreeMap<String, u64>,
+}
+
+/// Objects that were removed behind the back of all processes, until they are put back.
+#[derive(Debug, Default)]
+struct LostObjects {
+    objects: BTreeMap<(String, String), StoredObject>,
+    /// When they were removed, and when they were put back.
+    since: u64,
+    until: Option<u64>,
 }
 
 impl SimulatedStore {
@@ -102,6 +123,7 @@ impl SimulatedStore {
     pub fn new(seed: u64, fault_schedule: FaultSchedule, echo: bool) -> Self {
         Self(Arc::new(SimulatedStoreInner {
             epoch: Instant::now(),
+            refusals: StoreRefusals::default(),
             state: Mutex::new(SimulatedStoreState {
                 rng: SimRng::seeded(seed),
                 fault_schedule,
@@ -114,6 +136,8 @@ impl SimulatedStore {
                 observer: None,
                 failures: Vec::new(),
                 marks: BTreeSet::new(),
+                lost: LostObjects::default(),
+                started: BTreeMap::new(),
             }),
         }))
     }
@@ -130,6 +154,49 @@ impl SimulatedStore {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, SimulatedStoreState> {
         self.0.state.lock()
+    }
+
+    /// The objects that it refuses to give.
+    pub(crate) fn refusals(&self) -> &StoreRefusals {
+        &self.0.refusals
+    }
+
+    /// A process starts.
+    pub(crate) fn record_start(&self, process: &str) {
+        let now = self.now();
+        self.state().started.insert(process.to_owned(), now);
+        self.note(&format!("{process} starts"));
+    }
+
+    /// Removes objects without an event, as a lifecycle rule of the bucket or an administrator does.
+    pub(crate) fn lose(&self, bucket: &str, keys: &[String]) {
+        let now = self.now();
+        let mut state = self.state();
+        for key in keys {
+            if let Some(object) = state.buckets.entry(bucket.to_owned()).or_default().remove(key) {
+                state.trace.line(now - START, &format!("LOST {bucket}/{key}"));
+                state.lost.objects.insert((bucket.to_owned(), key.clone()), object);
+            }
+        }
+        (state.lost.since, state.lost.until) = (now, None);
+    }
+
+    /// Puts all lost objects back as they were.
+    pub(crate) fn put_back(&self) {
+        let now = self.now();
+        let mut state = self.state();
+        for ((bucket, key), object) in std::mem::take(&mut state.lost.objects) {
+            state.trace.line(now - START, &format!("PUT BACK {bucket}/{key}"));
+            state.buckets.entry(bucket).or_default().insert(key, object);
+        }
+        state.lost.until = Some(now);
+    }
+
+    /// Whether objects are lost, or were within the last minute.
+    pub(crate) fn has_lost_objects(&self) -> bool {
+        let now = self.now();
+        let state = self.state();
+        !state.lost.objects.is_empty() || state.lost.until.is_some_and(|until| now < until + 60_000)
     }
 
     /// Changes the fault schedule from now on.
@@ -245,9 +312,17 @@ impl SimulatedStore {
             state.trace.line(now - START, &format!("{by} create {bucket}/{key} exists"));
             return false;
         }
+        if state.restore_same(now, by, bucket, key, body) {
+            return true;
+        }
         let hidden = state.fault_schedule.visibility_lag.clone();
         let usual = now + state.offset(bucket) - state.rng.in_range(&hidden);
         let stamp = stamp.unwrap_or(usual);
+        if let Some(violation) = state.check_slot(by, bucket, key) {
+            state.trace.line(now - START, &format!("VIOLATED {violation}"));
+            state.failures.push(violation);
+        }
+        state.draw_refusal(now, bucket, key, metadata, &self.0.refusals);
         state.next_tag += 1;
         let object = StoredObject { stamp, body: body.clone(), metadata: metadata.clone(), tag: state.next_tag };
         state.buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object.clone());
@@ -275,9 +350,70 @@ impl SimulatedStoreState {
         if spread == (0..=0) {
             return 0;
         }
+        if self.fault_schedule.split_clocks {
+            return if bucket == LOG { *spread.end() } else { 0 };
+        }
         let drawn = self.rng.in_range(&spread);
         let usual = *self.offsets.entry(bucket.to_owned()).or_insert(drawn);
         if self.rng.chance(500) { usual } else { drawn }
+    }
+
+    /// Draws whether the store will refuse a new object for good.
+    fn draw_refusal(&mut self, now: u64, bucket: &str, key: &str, metadata: &ObjectMetadata, refusals: &StoreRefusals) {
+        let schedule = self.fault_schedule.clone();
+        let panics = bucket == LOG && self.rng.chance(schedule.panicking_entries);
+        let refused = match bucket {
+            LOG => self.rng.chance(schedule.refused_entries),
+            META => metadata.is_empty() && self.rng.chance(schedule.refused_descriptors),
+            _ => false,
+        };
+        if !panics && !refused || key.starts_with('.') {
+            return;
+        }
+        let kind = match () {
+            () if panics => RefusalKind::Panics,
+            () if self.rng.chance(500) => RefusalKind::Archived,
+            () => RefusalKind::Denied,
+        };
+        let from = now + self.rng.in_range(&schedule.refusal_delay);
+        self.trace.line(now - START, &format!("{bucket}/{key} will be refused: {kind:?}"));
+        refusals.refuse(bucket, key, kind, from);
+    }
+
+    /// Puts a lost object back if it is written with the same bytes: a write that arrives twice mends what it made.
+    fn restore_same(&mut self, now: u64, by: &str, bucket: &str, key: &str, body: &Bytes) -> bool {
+        let place = (bucket.to_owned(), key.to_owned());
+        if self.lost.objects.get(&place).is_none_or(|lost| lost.body != *body) {
+            return false;
+        }
+        let Some(lost) = self.lost.objects.remove(&place) else { return false };
+        self.trace.line(now - START, &format!("{by} puts back {bucket}/{key}"));
+        self.buckets.entry(place.0).or_default().insert(place.1, lost);
+        true
+    }
+
+    /// The violation that a write by `by` is if it begins a damaged chain anew, or fills a hole in it.
+    fn check_slot(&self, by: &str, bucket: &str, key: &str) -> Option<String> {
+        if self.lost.objects.contains_key(&(bucket.to_owned(), key.to_owned())) {
+            return Some(format!("{by} wrote \"{key}\" anew, whose record is lost"));
+        }
+        let started = self.started.get(by).copied().unwrap_or(0);
+        if bucket != INDEX
+            || manifest_number(key).is_none()
+            || started <= self.lost.since
+            || !self.lost_first_manifest()
+        {
+            return None;
+        }
+        Some(format!("{by} wrote \"{key}\", although it started on a chain whose first record is lost"))
+    }
+
+    /// Whether the manifest after the trim boundary is lost.
+    fn lost_first_manifest(&self) -> bool {
+        let boundaries = self.buckets.get(INDEX).into_iter().flatten();
+        let boundary = boundaries.filter_map(|(key, _)| key.rsplit_once("/manifest/boundary/")?.1.parse::<u64>().ok());
+        let first = boundary.max().unwrap_or(0) + 1;
+        self.lost.objects.keys().any(|(bucket, key)| bucket == INDEX && manifest_number(key) == Some(first))
     }
 
     fn record(&mut self, now: u64, by: &str, bucket: &str, key: &str, change: StoreChange, object: StoredObject) {

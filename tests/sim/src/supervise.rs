@@ -42,7 +42,7 @@ async fn run_process(
     process: &SimProcess,
     main: impl Future<Output = ProcessEnd> + Send + 'static,
 ) -> ProcessEnd {
-    simulated_store.note(&format!("{} starts", process.name()));
+    simulated_store.record_start(process.name());
     let mut task = tokio::spawn(main);
     let end = tokio::select! {
         biased;

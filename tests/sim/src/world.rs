@@ -27,13 +27,15 @@ pub struct SimWorld {
     pub config: Arc<SimConfig>,
     checker: Arc<Mutex<InvariantChecker>>,
     fault_burst_over: watch::Sender<bool>,
+    /// Counts the losses of records at which the indexers are killed.
+    losses: watch::Sender<u64>,
 }
 
 impl SimWorld {
     /// An empty world whose checker observes every event.
     pub fn new(seed: u64, config: SimConfig, echo: bool) -> Self {
         let simulated_store = SimulatedStore::new(seed, config.fault_schedule.clone(), echo);
-        let mut checker = InvariantChecker::new();
+        let mut checker = InvariantChecker::new(simulated_store.refusals().clone());
         checker.real_engine = config.tantivy.is_some();
         checker.visibility_bounded = config.fault_schedule.slow_visibility == 0;
         let checker = Arc::new(Mutex::new(checker));
@@ -49,7 +51,8 @@ impl SimWorld {
                 u128::from(clock) <= u128::from(token.second().unix()) * 1000 + expiry.as_millis()
             })
         }));
-        Self { simulated_store, config: Arc::new(config), checker, fault_burst_over: watch::Sender::new(false) }
+        let (fault_burst_over, losses) = (watch::Sender::new(false), watch::Sender::new(0));
+        Self { simulated_store, config: Arc::new(config), checker, fault_burst_over, losses }
     }
 
     /// The checker. The store locks it at each event, so do not call the store while holding this guard.
@@ -105,6 +108,24 @@ impl SimWorld {
     /// Ends the fault burst.
     pub fn end_fault_burst(&self) {
         self.fault_burst_over.send_replace(true);
+    }
+
+    /// Resolves when the fault burst is over.
+    pub async fn fault_burst_over(&self) {
+        let mut over = self.fault_burst_over.subscribe();
+        // The sender lives as long as `self`, so the wait cannot fail.
+        let _ = over.wait_for(|over| *over).await;
+    }
+
+    /// Kills the indexers that run now.
+    pub fn kill_indexers(&self) {
+        self.losses.send_modify(|losses| *losses += 1);
+    }
+
+    /// Resolves when the indexers are killed.
+    pub async fn records_lost(&self) {
+        let mut losses = self.losses.subscribe();
+        let _ = losses.changed().await;
     }
 
     /// Whether the fault burst is over.

@@ -54,6 +54,23 @@ async fn a_bad_entry_is_unreadable_until_it_can_be_read() {
     }
 }
 
+/// Store times are whole seconds, and an entry waits until those before it are judged: in a second with more entries than are
+/// read at once, none of a later second is ever read beside the bad one.
+#[tokio::test(start_paused = true)]
+async fn a_bad_entry_in_a_second_with_more_entries_than_are_read_at_once_stops_nobody() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    let busy = world.ago(100);
+    let mut tokens: Vec<Token> = (0..200).map(|number| world.append(busy, &EntryDraft::entity(number))).collect();
+    tokens.extend(append_entities(&world, 20, 50));
+    tokens.sort_unstable();
+    world.bucket.spoil(Some((&tokens[0].to_string(), BadRead::Refused)));
+    world.run_for(10 * MINUTE).await;
+    let outcomes = world.outcomes().await;
+    assert_eq!(with_outcome(&outcomes, Outcome::Unreadable), tokens[..1]);
+    assert_eq!(with_outcome(&outcomes, Outcome::Committed).len(), tokens.len() - 1);
+    world.check().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restart_reads_what_was_unreadable_whatever_its_age() {
     let world = IngestWorld::new(small_batches()).await;

@@ -1,7 +1,7 @@
 //! Objects that a store refuses to give while it gives others.
 //!
 //! One bad object stops nobody, a closed door stops everybody: an object may be judged without being read only once another
-//! object of the same store, written later, was read between its last two refusals. That proves that the store answers,
+//! object of the same store, with a store time that is not earlier, was read between its last two refusals. That proves that the store answers,
 //! that the credentials are good, and that what is wrong is this object. A key that is disabled, a role that is denied or a
 //! store that is down gives no such proof, so that nothing is decided. At most [`MAX_JUDGED_PER_HOUR`] objects an hour are
 //! judged this way: beyond that the fault is probably not theirs.
@@ -14,6 +14,8 @@ use std::{
 use parking_lot::Mutex;
 use tidemark_store::{Store, StoreError, StoreSecond};
 use tokio::time::Instant;
+
+use crate::mutants;
 
 /// Objects that may be judged without being read within an hour.
 const MAX_JUDGED_PER_HOUR: usize = 100;
@@ -42,7 +44,7 @@ struct RefusedObject {
     attempts: u32,
     /// The object's store time.
     time: StoreSecond,
-    /// Whether a later object of the store was read since the last refusal.
+    /// Whether another object of the store that is not older was read since the last refusal.
     proven: bool,
 }
 
@@ -80,8 +82,9 @@ impl RefusalRegistry {
         }
         let url = store.url().to_string();
         state.refused.remove(&(url.clone(), key.to_owned(), RefusalCause::Store));
-        let others = state.refused.iter_mut().filter(|((of, ..), _)| *of == url);
-        for (_, refused) in others.filter(|(_, refused)| refused.time < time) {
+        let others = state.refused.iter_mut().filter(|((of, other, _), _)| *of == url && *other != key);
+        // Store times are whole seconds: in a busy one, all that is read beside a refused object is of the same second.
+        for (_, refused) in others.filter(|(_, refused)| refused.time <= time) {
             refused.proven = true;
         }
     }
@@ -104,7 +107,7 @@ impl RefusalRegistry {
         let refused = state.refused.entry(place.clone()).or_insert(begun);
         refused.attempts += 1;
         refused.time = time;
-        let proven = std::mem::take(&mut refused.proven);
+        let proven = mutants::is_proven(std::mem::take(&mut refused.proven));
         let least = if error.is_retryable() { MIN_FAILURES } else { MIN_REFUSALS };
         if !proven || refused.attempts < least {
             return RefusalVerdict::TryAgain;
@@ -113,7 +116,7 @@ impl RefusalRegistry {
         while state.judged.front().is_some_and(|at| now.duration_since(*at) >= HOUR) {
             state.judged.pop_front();
         }
-        if state.judged.len() >= MAX_JUDGED_PER_HOUR {
+        if mutants::are_too_many(state.judged.len() >= MAX_JUDGED_PER_HOUR) {
             return RefusalVerdict::TooMany;
         }
         state.judged.push_back(now);
@@ -152,6 +155,18 @@ mod tests {
         refusals.record_read(&store, "later", second(11));
         assert_eq!(refuse(), RefusalVerdict::Unreadable);
         assert_eq!(refuse(), RefusalVerdict::TryAgain, "another judgement needs another proof");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_object_of_the_same_second_proves_it_and_the_object_itself_does_not() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let refuse = || refusals.record_refusal(&store, "k", RefusalCause::Panic, second(10), &denied());
+        let _ = (refuse(), refuse());
+        // The store gives it, and reading it panics.
+        refusals.record_read(&store, "k", second(10));
+        assert_eq!(refuse(), RefusalVerdict::TryAgain);
+        refusals.record_read(&store, "other", second(10));
+        assert_eq!(refuse(), RefusalVerdict::Unreadable);
     }
 
     #[tokio::test(start_paused = true)]

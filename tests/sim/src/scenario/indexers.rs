@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemark_catalog::{Generation, IndexChain, RootChain, WriterIdentity};
+use tidemark_catalog::{Generation, IndexChain, LogCursor, RootChain, WriterIdentity};
 use tidemark_ingest::engine::{EngineError, IndexEngine};
 use tidemark_ingest::model_engine::ModelEngine;
 use tidemark_ingest::{IngestOptions, IngestStatus, LogIngester};
@@ -50,6 +50,23 @@ pub async fn index(world: SimWorld, process: SimProcess, name: String) -> Proces
         status: watch::Sender::new(IngestStatus::default()),
     };
     let stop = CancellationToken::new();
+    if world.config.fault_schedule.refuses() && !world.is_fault_burst_over() {
+        // Whoever gives the objects back rolls the indexers, which then try each unreadable entry again.
+        let (world, stop) = (world.clone(), stop.clone());
+        tokio::spawn(async move {
+            world.fault_burst_over().await;
+            stop.cancel();
+        });
+    }
+    if world.config.record_loss.is_some() {
+        let (killed_with, killed) = (world.clone(), process.clone());
+        tokio::spawn(async move {
+            killed_with.records_lost().await;
+            killed_with.simulated_store.note(&format!("{} is killed", killed.name()));
+            killed.kill();
+        });
+        tokio::spawn(watch_for_damage(world.clone(), ingest.status.subscribe()));
+    }
     if world.chance(300) {
         // Some indexers are shut down in order.
         let (stop, delay) = (stop.clone(), world.in_range(20_000..=200_000));
@@ -65,6 +82,15 @@ pub async fn index(world: SimWorld, process: SimProcess, name: String) -> Proces
     ProcessEnd::GaveUp(why)
 }
 
+/// Notes that the indexer refused a damaged chain.
+async fn watch_for_damage(world: SimWorld, mut status: watch::Receiver<IngestStatus>) {
+    let says_so =
+        |status: &IngestStatus| status.problem.as_ref().is_some_and(|problem| problem.message.contains("is damaged"));
+    if status.wait_for(says_so).await.is_ok() {
+        world.simulated_store.mark("an indexer refused a damaged chain");
+    }
+}
+
 /// The engine of the config. Every restart begins with an empty disk.
 pub(crate) fn engine(world: &SimWorld, process: &SimProcess) -> Result<Arc<dyn IndexEngine>, EngineError> {
     let store = world.index(process);
@@ -78,8 +104,10 @@ pub(crate) fn engine(world: &SimWorld, process: &SimProcess) -> Result<Arc<dyn I
 }
 
 fn options(world: &SimWorld) -> IngestOptions {
+    // An entry is judged unreadable only while later ones are read beside it.
+    let fetches = if world.config.fault_schedule.refuses() { 8..=64 } else { 1..=8 };
     IngestOptions {
-        fetches: usize::try_from(world.in_range(1..=8)).unwrap_or(1),
+        fetches: usize::try_from(world.in_range(fetches)).unwrap_or(1),
         chunk: usize::try_from(world.in_range(1..=8)).unwrap_or(1),
         batch_records: world.in_range(1..=12),
         batch_age: Duration::from_secs(world.in_range(1..=10)),
@@ -92,7 +120,18 @@ fn options(world: &SimWorld) -> IngestOptions {
 async fn first_parameters(world: &SimWorld, root: &RootChain) -> Result<(), String> {
     match root.parameters().await {
         Ok(Some(_)) => Ok(()),
-        Ok(None) => root.ensure(&world.config.parameters).await.map(drop).map_err(|error| error.to_string()),
+        Ok(None) => {
+            let set = root.ensure(&world.config.parameters).await;
+            set.map_err(|error| error.to_string())?;
+            if world.config.cleaned_log { raise_floor(world, root).await } else { Ok(()) }
+        }
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Raises the log's floor above the cursor of every index, as a cleanup of everything written so far does.
+async fn raise_floor(world: &SimWorld, root: &RootChain) -> Result<(), String> {
+    let floor = LogCursor(world.true_second());
+    let raised = root.chain().append(None, |state| state.cloned().unwrap_or_default().raise_floor(floor)).await;
+    raised.map(drop).map_err(|error| error.to_string())
 }

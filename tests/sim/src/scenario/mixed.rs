@@ -10,7 +10,7 @@ use crate::{
     config::SimConfig,
     fault_schedule::FaultSchedule,
     process::SimProcess,
-    scenario::{indexers, maintenance, readers, writers},
+    scenario::{indexers, maintenance, outages, readers, writers},
     simulated_store::SimulatedStore,
     supervise::supervise,
     world::SimWorld,
@@ -22,11 +22,14 @@ pub async fn run(seed: u64, config: SimConfig, echo: bool) -> SimulatedStore {
     world.simulated_store.note(&format!("{:?}", world.config));
     start_processes(&world);
     sleep(world.config.fault_burst).await;
+    world.simulated_store.put_back();
+    world.simulated_store.refusals().lift();
     world.end_fault_burst();
     world.simulated_store.change_fault_schedule(|fault_schedule| {
         *fault_schedule = FaultSchedule {
             visibility_lag: fault_schedule.visibility_lag.clone(),
             clock_spread: fault_schedule.clock_spread,
+            split_clocks: fault_schedule.split_clocks,
             ..FaultSchedule::fault_free()
         };
     });
@@ -93,6 +96,12 @@ fn start_processes(world: &SimWorld) {
     supervise(simulated_store, "trimmer", false, move |process| {
         maintenance::trim_index_chain(trimmer.clone(), process)
     });
+    if world.config.key_outage.is_some() {
+        tokio::spawn(outages::disable_key(world.clone()));
+    }
+    if world.config.record_loss.is_some() {
+        tokio::spawn(outages::lose_records(world.clone()));
+    }
     if world.config.deleter {
         let deleter = world.clone();
         supervise(simulated_store, "deleter", false, move |process| writers::delete_old(deleter.clone(), process));
@@ -102,7 +111,9 @@ fn start_processes(world: &SimWorld) {
 /// Long enough for the last late write, for the horizon to pass it, and for an audit to find it.
 fn recovery_duration(world: &SimWorld) -> Duration {
     let longest = world.config.parameters.audit_window + longest_delay(world) * 3;
-    longest + Duration::from_millis(*world.config.fault_schedule.late_write_delay.end()) + Duration::from_secs(150)
+    let restart = if world.config.fault_schedule.refuses() { Duration::from_mins(2) } else { Duration::ZERO };
+    let late_write = Duration::from_millis(*world.config.fault_schedule.late_write_delay.end());
+    longest + late_write + restart + Duration::from_secs(150)
 }
 
 fn longest_delay(world: &SimWorld) -> Duration {

@@ -7,9 +7,14 @@ use crate::{process::SimProcess, supervise::ProcessEnd, world::SimWorld};
 
 /// A reader, until it ends or crashes. It never goes back, and accepts only manifests that were published.
 pub async fn follow(world: SimWorld, process: SimProcess) -> ProcessEnd {
-    let chain = IndexChain::open(&world.index(&process), Generation::first(), world.entropy());
+    let open = || IndexChain::open(&world.index(&process), Generation::first(), world.entropy());
+    let mut chain = open();
     let mut at: Option<ChainRecord<Manifest>> = None;
     while !world.is_fault_burst_over() {
+        if world.config.record_loss.is_some() && world.simulated_store.has_lost_objects() {
+            // Only a reader that begins meets what is lost.
+            (chain, at) = (open(), None);
+        }
         let next = match &at {
             None => chain.latest().await,
             Some(slot) => chain.poll_newer(slot).await,
@@ -20,6 +25,9 @@ pub async fn follow(world: SimWorld, process: SimProcess) -> ProcessEnd {
                 at = Some(slot);
             }
             Ok(None) | Err(CatalogError::Store(_) | CatalogError::Conflicts { .. }) => {}
+            Err(CatalogError::Corrupt { .. }) if world.simulated_store.has_lost_objects() => {
+                world.simulated_store.mark("a reader refused a damaged chain");
+            }
             Err(error) => {
                 world.simulated_store.fail(format!("{} cannot read the index: {error}", process.name()));
                 return ProcessEnd::Done;

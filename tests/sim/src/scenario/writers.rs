@@ -28,6 +28,8 @@ pub struct WriterProgress {
     draft: Option<EntryDraft>,
     number: u64,
     tries: u32,
+    /// The key of the last draft with several operations.
+    last_group: Option<String>,
 }
 
 /// A writer that uses the library, until it ends or crashes.
@@ -70,20 +72,30 @@ fn next_draft(world: &SimWorld, name: &str, progress: &Mutex<WriterProgress>) ->
     let mut progress = progress.lock();
     progress.tries += 1;
     if progress.tries > MAX_TRIES {
-        *progress = WriterProgress { draft: None, number: progress.number, tries: 1 };
+        (progress.draft, progress.tries) = (None, 1);
     }
     if let Some(draft) = &progress.draft {
         return draft.clone();
     }
     progress.number += 1;
-    let draft = draft(world, name, progress.number);
+    let mut draft = draft(world, name, progress.number);
+    match &progress.last_group {
+        Some(group) if world.chance(world.config.lookalike_keys) => {
+            // What an earlier release derived for the group's second operation.
+            draft.idempotency_key = Some(format!("{group}#1"));
+            progress.last_group = None;
+            world.simulated_store.mark("a look-alike of a group's key");
+        }
+        _ if draft.ops.len() > 1 => progress.last_group.clone_from(&draft.idempotency_key),
+        _ => {}
+    }
     progress.draft = Some(draft.clone());
     draft
 }
 
 fn done(progress: &Mutex<WriterProgress>) {
     let mut progress = progress.lock();
-    *progress = WriterProgress { draft: None, number: progress.number, tries: 0 };
+    (progress.draft, progress.tries) = (None, 0);
 }
 
 fn draft(world: &SimWorld, name: &str, number: u64) -> EntryDraft {

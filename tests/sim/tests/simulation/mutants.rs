@@ -81,4 +81,11 @@ caught! {
     a_grace_that_counts_from_creation: GarbageGraceFromCreation,
     two_collectors_that_do_not_fence_each_other: GarbageCollectorUnfenced,
     garbage_that_the_writer_may_still_publish: GarbageOfPresentEpoch,
+    a_panic_taken_for_the_end_of_the_listing: PanicEndsListing,
+    an_emptied_chain_begun_anew: EmptiedChainBegunAnew,
+    a_group_key_that_another_entry_bears: GroupKeyCollides,
+    an_entry_judged_unreadable_while_everything_is_refused: UnreadableWithoutProof,
+    more_than_a_hundred_entries_an_hour_judged_unreadable: UnboundedUnreadable,
+    a_log_floor_that_is_ignored: FloorIgnored,
+    clocks_of_two_stores_taken_for_equal: ClocksTakenForEqual,
 }

@@ -29,6 +29,20 @@ fn five_hundred_seeds_of_a_whole_log_hold() {
         "parameters changed",
         "trimmed",
         "occupied",
+        "indexed Unreadable",
+        "unreadable: Archived",
+        "unreadable: Denied",
+        "unreadable: Panics",
+        "a descriptor counted by its attributes",
+        "the tail stood still while everything was refused",
+        "the first records of a chain were lost: Index",
+        "the first records of a chain were lost: Root",
+        "the middle records of a chain were lost: Index",
+        "the middle records of a chain were lost: Root",
+        "an indexer refused a damaged chain",
+        "a reader refused a damaged chain",
+        "an index below the floor was refused",
+        "a look-alike of a group's key",
     ] {
         let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
         assert!(seeds > 0, "\"{rare}\" never happened");
