@@ -364,3 +364,30 @@ async fn the_size_of_a_segment() {
     let packed = builder.finish().await.unwrap();
     println!("{} documents: {} bytes, {} ms", packed.documents, packed.size, began.elapsed().as_millis());
 }
+
+#[tokio::test]
+async fn a_segment_is_finished_early_when_the_disk_has_no_room_for_more() {
+    let index = TestIndex::with_cache(1 << 20).await;
+    let mut builder = index.engine.builder().unwrap();
+    let mut seqs = 1..;
+    let mut added = 0;
+    while builder.size() < usize::MAX {
+        let chunk: Vec<_> =
+            many(1, 50).into_iter().zip(seqs.by_ref()).map(|(record, seq)| OperationRecord { seq, ..record }).collect();
+        added += chunk.len() as u64;
+        builder.add(chunk).await.unwrap();
+        // The size is that of the records that were indexed by now.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(added < 5000, "a megabyte holds no more");
+    }
+    // One chunk more was read already: it fits.
+    builder.add(many(2, 50)).await.unwrap();
+    let packed = builder.finish().await.unwrap();
+    assert_eq!(packed.documents, added + 50);
+    assert!(index.cache_bytes() <= 1 << 20);
+    // Another one may be built while this one is uploaded, and has no room where not even a record fits.
+    let mut next = index.engine.builder().unwrap();
+    next.add(many(3, 2000)).await.unwrap();
+    let error = next.finish().await.unwrap_err();
+    assert!(matches!(error, EngineError::NoRoom { .. }), "{error}");
+}
