@@ -9,7 +9,7 @@ use tidemark_store::StoreSecond;
 use crate::entry_stream::FetchedEntry;
 
 /// Most records that are held back.
-const MAX_HELD_RECORDS: usize = 2000;
+const MAX_HELD_RECORDS: usize = 1000;
 /// Most bytes of memory that these take.
 const MAX_HELD_BYTES: u64 = 8 << 20;
 
