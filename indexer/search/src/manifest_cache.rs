@@ -4,8 +4,9 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use tidemark_catalog::Manifest;
-use tidemark_store::ChainRecord;
+use tidemark_catalog::{GARBAGE_GRACE, Manifest};
+use tidemark_store::{ChainRecord, RECORD_RETENTION};
+use tokio::time::{Duration, Instant};
 
 use super::page_cursor::view_fingerprint;
 use crate::segment::ManifestView;
@@ -14,6 +15,10 @@ use crate::segment::ManifestView;
 const MAX_SERVED: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// How many others stay open that a cursor named.
 const MAX_REQUESTED: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
+/// For how long a manifest that a newer one follows stays open. The objects that only it names are deleted a grace after that
+/// one was recorded, and when it is opened here that was [`RECORD_RETENTION`] ago at most; so this ends after half the grace.
+const MAX_AGE: Duration = GARBAGE_GRACE.checked_div(2).unwrap().saturating_sub(RECORD_RETENTION);
 
 /// A manifest with its number, open.
 #[derive(Clone)]
@@ -43,8 +48,24 @@ type IndexKey = (u64, u64);
 pub(crate) struct ManifestCache(Mutex<ManifestCaches>);
 
 struct ManifestCaches {
-    served: LruCache<IndexKey, OpenManifest>,
-    requested: LruCache<IndexKey, OpenManifest>,
+    served: LruCache<IndexKey, CachedManifest>,
+    requested: LruCache<IndexKey, CachedManifest>,
+}
+
+struct CachedManifest {
+    open: OpenManifest,
+    /// When it was opened, or was served last as the newest one.
+    since: Instant,
+}
+
+impl CachedManifest {
+    fn new(open: OpenManifest) -> Self {
+        Self { open, since: Instant::now() }
+    }
+
+    fn usable(&self) -> Option<OpenManifest> {
+        (self.since.elapsed() < MAX_AGE).then(|| self.open.clone())
+    }
 }
 
 impl Default for ManifestCache {
@@ -56,20 +77,20 @@ impl Default for ManifestCache {
 
 impl ManifestCache {
     pub(crate) fn insert_served(&self, open: OpenManifest) {
-        self.0.lock().served.put(open.key(), open);
+        self.0.lock().served.put(open.key(), CachedManifest::new(open));
     }
 
     pub(crate) fn insert_requested(&self, open: OpenManifest) {
-        self.0.lock().requested.put(open.key(), open);
+        self.0.lock().requested.put(open.key(), CachedManifest::new(open));
     }
 
     pub(crate) fn get(&self, number: u64, fingerprint: u64) -> Option<OpenManifest> {
         let (mut caches, key) = (self.0.lock(), (number, fingerprint));
         // Peeked at: the served ones leave in the order in which they were served, however often a page uses an old one.
-        if let Some(open) = caches.served.peek(&key) {
-            return Some(open.clone());
+        if let Some(cached) = caches.served.peek(&key) {
+            return cached.usable();
         }
-        caches.requested.get(&key).cloned()
+        caches.requested.get(&key).and_then(CachedManifest::usable)
     }
 }
 
@@ -86,6 +107,19 @@ mod tests {
             fingerprint: 1,
             index: Arc::new(ManifestView { manifest, segments: Vec::new(), marks: Arc::default() }),
         }
+    }
+
+    /// What only they name may be deleted by then: a page must say that its manifest is gone, not that the index is damaged.
+    #[tokio::test(start_paused = true)]
+    async fn an_old_manifest_does_not_stay_open_until_its_objects_are_deleted() {
+        let cache = ManifestCache::default();
+        cache.insert_served(open(1));
+        cache.insert_requested(open(2));
+        tokio::time::advance(MAX_AGE.saturating_sub(Duration::from_secs(1))).await;
+        assert!(cache.get(1, 1).is_some() && cache.get(2, 1).is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(cache.get(1, 1).is_none() && cache.get(2, 1).is_none());
+        assert!(MAX_AGE + RECORD_RETENTION < GARBAGE_GRACE);
     }
 
     #[test]
