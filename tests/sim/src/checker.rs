@@ -196,7 +196,7 @@ impl InvariantChecker {
         if event.change == StoreChange::Deleted {
             return self.check_deletion(event);
         }
-        if let Some(number) = event.key.rsplit_once("/manifest/boundary/").and_then(|(_, name)| name.parse().ok()) {
+        if let Some(number) = boundary_number(&event.key) {
             self.boundary = self.boundary.max(number);
             return Ok(());
         }
@@ -222,7 +222,9 @@ impl InvariantChecker {
     /// Only the trimmer deletes, and only at or below the boundary.
     fn check_deletion(&self, event: &StoreEvent) -> Result<(), String> {
         let trimmed = manifest_number(&event.key).is_some_and(|number| number <= self.boundary);
-        if trimmed && event.by.starts_with("trimmer") {
+        // A boundary says nothing once there is a higher one.
+        let passed = boundary_number(&event.key).is_some_and(|number| number < self.boundary);
+        if (trimmed || passed) && event.by.starts_with("trimmer") {
             return Ok(());
         }
         Err(format!("\"{}\" of the index was deleted by {}", event.key, event.by))
@@ -557,6 +559,11 @@ fn check_counted_once(
         ack.token,
         committed.len()
     ))
+}
+
+/// The number of a trim boundary of the index's chain, from its key.
+fn boundary_number(key: &str) -> Option<u64> {
+    key.rsplit_once("/manifest/boundary/")?.1.parse().ok()
 }
 
 /// The holder published the manifest.
