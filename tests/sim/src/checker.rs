@@ -219,12 +219,12 @@ impl InvariantChecker {
         Ok(())
     }
 
-    /// Only the trimmer deletes, and only at or below the boundary.
+    /// Only the trimmer and the appender delete, and only at or below the boundary.
     fn check_deletion(&self, event: &StoreEvent) -> Result<(), String> {
         let trimmed = manifest_number(&event.key).is_some_and(|number| number <= self.boundary);
         // A boundary says nothing once there is a higher one.
         let passed = boundary_number(&event.key).is_some_and(|number| number < self.boundary);
-        if (trimmed || passed) && event.by.starts_with("trimmer") {
+        if (trimmed || passed) && (event.by.starts_with("trimmer") || event.by.starts_with("indexer")) {
             return Ok(());
         }
         Err(format!("\"{}\" of the index was deleted by {}", event.key, event.by))
