@@ -60,7 +60,7 @@ pub(super) enum ReadObject {
     Absent,
     /// The object.
     Read(StoredObject),
-    /// An object that the store refuses to give, though it gives others that were written later.
+    /// An object that the store refuses to give, though it gives others that are not older.
     Refused {
         /// Its attributes, from a HEAD or a listing.
         info: ObjectInfo,
@@ -125,7 +125,7 @@ impl LogReader {
     /// Reads the entry and the descriptors that it names, and decides its outcome by the parameters in force at its second.
     ///
     /// An error names the object at fault and concerns this entry alone: try again. An object that the store refuses again
-    /// and again is judged without being read once a later one of the same store was read meanwhile: an entry is
+    /// and again is judged without being read once another one of the same store that is not older was read meanwhile: an entry is
     /// [`Outcome::Unreadable`](crate::Outcome::Unreadable), a descriptor counts by its attributes. The answer is final only
     /// for an entry below the horizon that was listed after the probe which that horizon rests on.
     pub async fn fetch(&self, listed: &ListedEntry, schedule: &ParameterSchedule) -> Result<ResolvedEntry, StoreError> {
