@@ -57,15 +57,20 @@ pub enum StandbyReason {
     },
 }
 
-/// Moves the heartbeat of the owner of `clock` until dropped: a write in the log's own store every [`HEARTBEAT_INTERVAL`].
+/// Moves the heartbeat of the owner of `clock` until dropped: a write in the log's own store every [`HEARTBEAT_INTERVAL`],
+/// unless a probe has moved it meanwhile.
 ///
 /// The holder runs it beside its other work while it holds the index, and drops it to stop. A write that fails is logged and
 /// retried after a second.
 pub async fn heartbeat(clock: &Clock) -> Infallible {
     loop {
-        let started = Instant::now();
+        let due = clock.last_beat().map(|last| last + HEARTBEAT_INTERVAL).filter(|due| *due > Instant::now());
+        if let Some(due) = due {
+            sleep_until(due).await;
+            continue;
+        }
         match clock.beat().await {
-            Ok(()) => sleep_until(started + HEARTBEAT_INTERVAL).await,
+            Ok(()) => {}
             Err(error) => {
                 tracing::warn!(%error, "heartbeat failed; a standby takes over if this lasts; retrying");
                 sleep(Duration::from_secs(1)).await;

@@ -25,7 +25,7 @@ use crate::{
 /// The pause after a pass that found entries.
 const BUSY_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest pause while passes find none.
-const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(5);
+const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(7);
 /// How often an idle writer publishes that the horizon has moved.
 const ADVANCE_INTERVAL: Duration = Duration::from_mins(1);
 /// How often a writer raises its own epoch: what it uploaded and never published is garbage from then on.

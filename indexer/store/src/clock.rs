@@ -25,6 +25,8 @@ pub struct Clock {
     stores: Arc<[Store]>,
     key: Arc<str>,
     last: Arc<Mutex<Option<ProbedTime>>>,
+    /// When the object in the first store was written last, as far as this process knows.
+    written: Arc<Mutex<Option<Instant>>>,
 }
 
 /// What a probe saw.
@@ -70,12 +72,15 @@ impl Clock {
             stores: stores.into_iter().cloned().collect(),
             key: format!(".tidemark/clock/{name}").into(),
             last: Arc::default(),
+            written: Arc::default(),
         }
     }
 
     /// Reads the clock: a write and a HEAD in every store, all stores at once.
     pub async fn probe(&self) -> Result<ClockReading, ClockError> {
+        let started = Instant::now();
         let times = try_join_all(self.stores.iter().map(|store| self.read(store))).await?;
+        *self.written.lock() = Some(started);
         let earliest = times.iter().copied().min().unwrap_or_default();
         let latest = times.iter().copied().max().unwrap_or_default();
         Ok(ClockReading { now: self.advance(earliest), spread: latest.since(earliest) })
@@ -99,10 +104,17 @@ impl Clock {
 
     /// Moves the store time of [`Clock::heartbeat_key`] in the first store, the log's own: one write, which reads no clock.
     pub async fn beat(&self) -> Result<(), StoreError> {
-        match self.stores.first() {
-            Some(store) => store.put(&self.key, Bytes::new()).await,
-            None => Ok(()),
+        let started = Instant::now();
+        if let Some(store) = self.stores.first() {
+            store.put(&self.key, Bytes::new()).await?;
         }
+        *self.written.lock() = Some(started);
+        Ok(())
+    }
+
+    /// When a probe or a heartbeat of this process last began that moved the object's store time; `None` before the first.
+    pub fn last_beat(&self) -> Option<Instant> {
+        *self.written.lock()
     }
 
     /// The object that a probe writes in every store, and a heartbeat in the first: a standby watches the holder's.

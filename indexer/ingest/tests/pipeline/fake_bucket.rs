@@ -114,6 +114,16 @@ impl FakeBucket {
         self.state().bad = bad.map(|(part, bad)| (part.to_owned(), bad));
     }
 
+    /// The key of every object.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.state().objects.keys().cloned().collect()
+    }
+
+    /// The store time of an object.
+    pub(crate) fn time(&self, key: &str) -> StoreSecond {
+        self.state().objects[key].time
+    }
+
     pub(crate) fn requests(&self) -> u64 {
         self.state().requests
     }
@@ -245,8 +255,21 @@ impl ObjectStore for FakeBucket {
         Err(unused())
     }
 
-    fn delete_stream(&self, _: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        stream::once(async { Err(unused()) }).boxed()
+    /// In bulk: one request.
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let bucket = self.clone();
+        let deleted = async move {
+            if let Err(error) = bucket.request("delete").await {
+                return stream::once(async { Err(error) }).boxed();
+            }
+            let delete = move |location: Result<Path>| {
+                let location = location?;
+                bucket.state().objects.remove(location.as_ref());
+                Ok(location)
+            };
+            locations.map(delete).boxed()
+        };
+        stream::once(deleted).flatten().boxed()
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {

@@ -4,6 +4,7 @@
 
 mod bad_objects;
 mod compaction;
+mod days;
 mod fake_bucket;
 mod world;
 

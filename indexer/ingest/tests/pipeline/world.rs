@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tidemark_catalog::{
-    Generation, IndexChain, IndexTotals, LogCursor, Manifest, RootChain, RootState, WriterIdentity,
+    Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest, RootChain, RootState,
+    WriterIdentity,
 };
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
@@ -17,6 +18,9 @@ use tidemark_ingest::{
     engine::IndexEngine,
     model_engine::{IndexContents, ModelEngine},
 };
+
+/// The index's URL, by which it is registered.
+const INDEX: &str = "test://bucket/index";
 
 /// What a test's writer appends.
 #[derive(Clone)]
@@ -91,7 +95,9 @@ impl IngestWorld {
             engine,
         };
         let root = RootChain::open(&world.log(), world.entropy.clone());
-        root.ensure(&parameters()).await.unwrap();
+        let owner = IndexOwner::Named { name: "test".to_owned() };
+        let registration = IndexRegistration { url: INDEX.to_owned(), owner, generation: Generation::first() };
+        root.register(None, &parameters(), INDEX, &registration, None).await.unwrap();
         world
     }
 
@@ -109,7 +115,8 @@ impl IngestWorld {
     }
 
     fn chain(&self) -> IndexChain {
-        IndexChain::open(&self.bucket.store("index"), Generation::first(), self.entropy.clone())
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        IndexChain::open(&self.bucket.store("index"), Generation::first(), self.entropy.clone()).for_log(&root)
     }
 
     /// Appends an entry of second `at`, in time.
