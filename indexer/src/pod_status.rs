@@ -117,6 +117,7 @@ impl PodStatus {
             cursor: None,
             lag_seconds: 0,
             pending_entries: 0,
+            unreadable_entries: 0,
             entries: 0,
             caught_up: false,
             probed: state.probed,
@@ -214,6 +215,7 @@ fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
     report.lag_seconds = ingest.lag_seconds;
     report.pending_entries = ingest.pending;
     report.entries = OutcomeCounts::of(&ingest.entries, 0).total();
+    report.unreadable_entries = ingest.entries.unreadable;
     report.caught_up = ingest.caught_up && ingest.lag_seconds == 0 && ingest.role == IngestRole::Writer;
     report.writer = if ingest.role == IngestRole::Writer { report.identity.clone() } else { ingest.holder.clone() };
 }
@@ -250,6 +252,7 @@ fn report_search(report: &mut PodReport, status: Option<StatusAnswer>) {
     report.cursor = (status.index_version.watermark > Timestamp::UNIX_EPOCH).then_some(status.index_version.watermark);
     report.lag_seconds = status.lag_seconds;
     report.entries = OutcomeCounts { pending: 0, ..status.entries }.total();
+    report.unreadable_entries = status.entries.unreadable;
     report.caught_up = status.lag_seconds == 0;
     report.writer = status.writer;
 }

@@ -45,7 +45,20 @@ fn ready(
             Reason::Suspended,
             "indexing is suspended and search is turned off; set \"spec.suspend\" to false to resume",
         ),
-        (false, true) => ConditionValue::yes(Reason::Ready, "the log is indexed and can be searched"),
-        (false, false) => ConditionValue::yes(Reason::Ready, "the log is indexed; search is turned off"),
+        (false, true) => indexed(inputs, "the log is indexed and can be searched"),
+        (false, false) => indexed(inputs, "the log is indexed; search is turned off"),
     }
+}
+
+/// `Ready`, with what is in the index without its content: nothing waits for that, and somebody should know.
+fn indexed(inputs: &ConditionInputs<'_>, fact: &str) -> ConditionValue {
+    let unreadable = inputs.active_indexer().map_or(0, |(_, process)| process.unreadable_entries);
+    let message = match unreadable {
+        0 => fact.to_owned(),
+        _ => format!(
+            "{fact}, except for the content of {unreadable} operations, whose objects the store refuses to give; they are tried \
+             again every hour; search for the outcome \"unreadable\" and make them readable (archived tier, permissions)"
+        ),
+    };
+    ConditionValue::yes(Reason::Ready, message)
 }

@@ -346,6 +346,18 @@ fn ready_repeats_the_message_of_what_fails_first() {
 }
 
 #[test]
+fn ready_says_how_many_operations_are_in_the_index_without_their_content() {
+    let message = |unreadable_entries| {
+        let pods = vec![indexer(PodReport { unreadable_entries, ..writer() })];
+        ConditionCase { pods, ..ConditionCase::default() }.evaluate().ready
+    };
+    assert_eq!((message(0).reason, message(3).reason), (Reason::Ready, Reason::Ready));
+    assert!(!message(0).message.contains("except"), "{}", message(0).message);
+    let told = message(3).message;
+    assert!(told.contains("content of 3 operations") && told.matches("; ").count() >= 2, "{told}");
+}
+
+#[test]
 fn a_standbys_figures_do_not_count_beside_a_writers() {
     let standby = |name| {
         says(WalComponent::Indexer, name, PodReport { phase: PodPhase::Standby, epoch: 9, ..PodReport::default() })
