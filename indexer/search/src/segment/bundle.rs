@@ -167,6 +167,15 @@ mod tests {
         );
     }
 
+    /// Found by a random run: one bit makes it of the only format there is.
+    #[test]
+    fn an_object_of_format_zero_is_damaged() {
+        let mut bytes = bundle(&[("a", vec![1])], b"");
+        let at = bytes.len() - 8;
+        assert_eq!(std::mem::take(&mut bytes[at]), 1);
+        assert!(matches!(SegmentBundle::open(bytes.into()), Err(BundleError::Corrupt(_))));
+    }
+
     proptest! {
         #[test]
         fn files_come_out_as_they_went_in(a in vec(any::<u8>(), 0..200), b in vec(any::<u8>(), 0..200), filter in vec(any::<u8>(), 0..50)) {

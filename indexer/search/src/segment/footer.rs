@@ -112,6 +112,9 @@ impl FooterTrailer {
         if found > FORMAT {
             return Err(BundleError::NewerFormat { found });
         }
+        if found == 0 {
+            return Err(BundleError::Corrupt("its format is 0, which no version writes".to_owned()));
+        }
         let trailer = Self { footer_bytes: number(0), footer_hash: number(8), object_bytes: number(16) };
         let Self { footer_bytes, object_bytes, .. } = trailer;
         let largest = MAX_FOOTER_BYTES.min(object_bytes.saturating_sub(TRAILER_BYTES as u64));

@@ -43,10 +43,11 @@ pub(crate) fn encode(marks: &RecordMarks) -> io::Result<Bytes> {
 /// The marks of `bytes`. Any bytes give an error rather than a panic.
 pub(crate) fn decode(bytes: &[u8]) -> Result<RecordMarks, SidecarError> {
     let (head, rest) = bytes.split_at_checked(HEADER_BYTES).ok_or(SidecarError::NotASidecar)?;
-    if head[..4] != MAGIC {
+    let format = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+    // No version writes format 0.
+    if head[..4] != MAGIC || format == 0 {
         return Err(SidecarError::NotASidecar);
     }
-    let format = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
     if format > FORMAT {
         return Err(SidecarError::NewerFormat(format));
     }
