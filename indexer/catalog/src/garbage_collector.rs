@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt as _;
-use tidemark_store::{Chain, ChainRecord, Entropy, RECORD_RETENTION, Store, StoreSecond};
+use tidemark_store::{Chain, ChainRecord, Entropy, ObjectInfo, RECORD_RETENTION, Store, StoreSecond};
 
 use crate::{
     error::{CatalogError, TransactionRejected},
@@ -15,7 +15,7 @@ use crate::{
     index::IndexChain,
     manifest::Manifest,
     mutants,
-    names::{Generation, ObjectName},
+    names::{Generation, ObjectKind, ObjectName},
     pins::{IndexPin, PIN_FOLDER, PinChain},
 };
 
@@ -39,7 +39,7 @@ pub struct GarbageCollector {
 /// What a pass found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GarbageReport {
-    /// Objects below the index's URL.
+    /// Objects in the folders of the generations' segments and sidecars.
     pub listed: u64,
     /// Objects that a manifest or a pin names.
     pub named: u64,
@@ -51,8 +51,7 @@ pub struct GarbageReport {
     pub candidates: u64,
     /// Garbage beyond the number of candidates that a pass carries.
     pub waiting: u64,
-    /// Objects whose names are not those of segments or sidecars: records of chains, lists of pins, and what nobody knows. They
-    /// stay.
+    /// Those whose names are not the catalog's. They stay.
     pub others: u64,
 }
 
@@ -125,10 +124,23 @@ impl GarbageCollector {
         }
     }
 
+    /// The segments and sidecars of every generation that has a chain. Not all that lies below the URL: it may be that of a
+    /// bucket with millions of other objects, and the records of the chains are not for a collector to delete.
     async fn list(&self) -> Result<BTreeMap<String, ListedObject>, CatalogError> {
-        let objects = self.index.list("", None);
-        let objects = objects.map_ok(|object| (object.key, ListedObject { size: object.size, time: object.time }));
-        Ok(objects.try_collect().await?)
+        let mut listed = BTreeMap::new();
+        for generation in (1..).map(Generation::numbered) {
+            let chain = IndexChain::open(&self.index, generation.clone(), self.entropy.clone());
+            if chain.latest().await?.is_none() {
+                break;
+            }
+            for kind in [ObjectKind::Segment, ObjectKind::Sidecar] {
+                let mut objects = self.index.list(&format!("{generation}/{}", kind.as_str()), None);
+                while let Some(ObjectInfo { key, size, time, .. }) = objects.try_next().await? {
+                    listed.insert(key, ListedObject { size, time });
+                }
+            }
+        }
+        Ok(listed)
     }
 
     /// What is named now: by the manifests of every generation that the listing shows, and by every log's pins.

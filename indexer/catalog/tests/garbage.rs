@@ -305,7 +305,7 @@ async fn of_two_passes_the_one_that_began_first_stops() {
 /// A pass that ends at any call: nothing that is named goes, and a later pass finishes.
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_step_of_a_pass_deletes_nothing_that_is_named() {
-    for (step, end) in (0..60).flat_map(|step| [(step, Act::EndBefore), (step, Act::EndAfter)]) {
+    for (step, end) in (0..120).flat_map(|step| [(step, Act::EndBefore), (step, Act::EndAfter)]) {
         let mut ground = Ground::new().await;
         ground.publish().await;
         let pin = ground.pins().pin(&ground.chain(), "daily", "me").await.unwrap();

@@ -19,8 +19,8 @@ use crate::service::{AccessMode, PodStores};
 /// command is for an index whose indexer is stopped. It may be killed at any moment and run twice at once.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark gc --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
-    Only segments and sidecars of this log's generations are deleted, by their exact names. What else lies below the\n\
-    index's URL is counted and stays.")]
+    Only segments and sidecars of this log's generations are deleted, by their exact names. Nothing else below the\n\
+    index's URL is even listed.")]
 pub(super) struct GcCommand {
     #[command(flatten)]
     log: LogArgs,
@@ -78,5 +78,5 @@ fn print(report: &GarbageReport, output: OutputArgs) -> anyhow::Result<()> {
     print_line(&format!("deleted     {deleted} objects, {deleted_bytes} bytes"))?;
     print_line(&format!("candidates  {}, deleted by a pass after they were that for 24 hours", candidates + waiting))?;
     print_line(&format!("kept        {named} that a manifest or a snapshot names"))?;
-    print_line(&format!("others      {others} of {listed} objects are records, lists, or not Tidemark's; they stay"))
+    print_line(&format!("others      {others} of {listed} objects have names that are not Tidemark's; they stay"))
 }
