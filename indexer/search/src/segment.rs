@@ -7,12 +7,13 @@
 //! | `filter` | which entities and idempotency keys a segment might contain |
 //! | `marks_sidecar` | the stored form of marks |
 //! | `builder` `merge` `temp_dir` `record_stats` | how a segment is written, made from several, and read again before it is uploaded |
-//! | `disk_budget` `disk_cache` `ranged_file` | the bytes of the cache folder; segments on the local disk, or read by ranges |
+//! | `disk_budget` `cached_segment` `disk_cache` `ranged_file` | the bytes of the cache folder; segments on the local disk, or read by ranges |
 //! | `reader` `manifest_view` `lookup` | one open segment, one open manifest, and what the ingest asks of it |
 //! | `engine` | the `Engine` of the ingest on all of this |
 
 mod builder;
 mod bundle;
+mod cached_segment;
 mod directory;
 mod disk_budget;
 mod disk_cache;

@@ -5,10 +5,12 @@ mod log_reader;
 mod memory_budget;
 mod refusals;
 mod resolve;
+mod resolved_entry;
 #[cfg(test)]
 mod tests;
 
 pub use listing::ListedEntry;
-pub use log_reader::{LogReader, ReaderLimits, ResolvedEntry, ResolvedOperation};
+pub use log_reader::{LogReader, ReaderLimits};
 pub use memory_budget::{MemoryBudget, MemoryShare};
 pub(crate) use resolve::{OP_FIELD, TOKEN_FIELD, digest_of};
+pub use resolved_entry::{ResolvedEntry, ResolvedOperation};

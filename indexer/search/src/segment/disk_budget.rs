@@ -28,7 +28,7 @@ use tantivy::directory::{Directory, FileSlice, MmapDirectory};
 use tidemark_ingest::engine::EngineError;
 use tokio::time::Instant;
 
-use super::disk_cache::CachedSegment;
+use super::cached_segment::CachedSegment;
 
 /// How long a disk that was full counts as smaller than the bound.
 const FULL_DISK_INTERVAL: Duration = Duration::from_mins(10);

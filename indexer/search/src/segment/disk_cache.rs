@@ -21,6 +21,7 @@ use tidemark_store::Store;
 use tokio::task::spawn_blocking;
 
 use super::{
+    cached_segment::CachedSegment,
     disk_budget::{DiskBudget, DiskReservation, LOCK_FILE, RoomUse, is_full},
     engine_error::{disk, refused},
     ranged_file::{BlockCache, RangedFile},
@@ -44,24 +45,6 @@ pub(crate) struct SegmentDiskCache {
     /// By checksum: one fetch of an object at a time.
     fetching: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     _lock: File,
-}
-
-/// A verified object on the local disk, which is not evicted while this value lives; or one that is read by ranges.
-pub(crate) struct CachedSegment {
-    file: FileSlice,
-    is_local: bool,
-}
-
-impl CachedSegment {
-    /// The bytes: memory-mapped, or fetched when they are read.
-    pub(crate) fn file(&self) -> &FileSlice {
-        &self.file
-    }
-
-    /// Whether the whole object is on the local disk.
-    pub(crate) fn is_local(&self) -> bool {
-        self.is_local
-    }
 }
 
 impl SegmentDiskCache {
@@ -162,7 +145,7 @@ impl SegmentDiskCache {
         }
         let file = RangedFile::new(&self.store, segment, &self.blocks, &self.budget)
             .map_err(|e| refused("read by ranges", &e))?;
-        Ok(Arc::new(CachedSegment { file: FileSlice::new(Arc::new(file)), is_local: false }))
+        Ok(Arc::new(CachedSegment::ranged(FileSlice::new(Arc::new(file)))))
     }
 
     /// Waits until nobody else fetches the object.
@@ -200,7 +183,7 @@ impl SegmentDiskCache {
                 Ok((path, room)) => {
                     let target = self.budget.folder().join(&segment.checksum);
                     path.persist(&target).map_err(|e| disk(&target, e.error))?;
-                    let cached = Arc::new(CachedSegment { file: self.map(&target)?, is_local: true });
+                    let cached = Arc::new(CachedSegment::local(self.map(&target)?));
                     self.budget.add(&segment.checksum, segment.size, room, Arc::downgrade(&cached));
                     return Ok(Some(cached));
                 }
@@ -267,7 +250,7 @@ impl SegmentDiskCache {
 
     fn hold(&self, checksum: &str) -> Result<Arc<CachedSegment>, EngineError> {
         let file = self.map(&self.budget.folder().join(checksum))?;
-        let cached = Arc::new(CachedSegment { file, is_local: true });
+        let cached = Arc::new(CachedSegment::local(file));
         self.budget.hold(checksum, &cached);
         Ok(cached)
     }

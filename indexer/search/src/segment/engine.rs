@@ -19,8 +19,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     builder::TantivySegmentBuilder,
+    cached_segment::CachedSegment,
     disk_budget::RoomUse,
-    disk_cache::{CachedSegment, SegmentDiskCache},
+    disk_cache::SegmentDiskCache,
     engine_error::refused,
     lookup::ManifestLookup,
     manifest_view::{ManifestView, SegmentReaderView},

@@ -16,8 +16,8 @@ use tidemark_wal::Outcome;
 
 use super::{
     bundle::SegmentBundle,
+    cached_segment::CachedSegment,
     directory::BundleDirectory,
-    disk_cache::CachedSegment,
     document::{from_document, second_of_sort_key},
     filter::{self, FilterKind},
     schema::{SchemaFields, tokenizers},

@@ -2,24 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 
 use super::{
     listing::{ListedEntry, RangeListing, UnrecognizedKeys},
     memory_budget::{MemoryBudget, MemoryShare},
     refusals::{RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal},
+    resolved_entry::{ResolvedEntry, unreadable},
 };
-use crate::{
-    datamon::{DatamonDescriptor, DatamonPath},
-    log::Log,
-    malformed::MalformedInput,
-    outcome::OutcomeDecision,
-    parameters::ParameterSchedule,
-    payload::{EntryIntent, IntentOperation},
-    reader::resolve::unreadable,
-    token::Token,
-};
+use crate::{log::Log, malformed::MalformedInput, parameters::ParameterSchedule, token::Token};
 use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond, StoredObject};
 
 /// What is read of an object before its size is known; a larger one is read again once its size is charged.
@@ -67,40 +58,6 @@ pub(super) enum ReadObject {
         /// The store's own words.
         why: MalformedInput,
     },
-}
-
-/// An entry with all that is known of it.
-#[derive(Clone, Debug)]
-pub struct ResolvedEntry {
-    /// Its token.
-    pub token: Token,
-    /// Its store time.
-    pub entry_time: StoreSecond,
-    /// Size of its body in bytes.
-    pub size: u64,
-    /// Its body; empty when it is over the limit.
-    pub body: Bytes,
-    /// What it announces.
-    pub intent: Result<EntryIntent, MalformedInput>,
-    /// The latest of the store's clocks in the answers that showed all this; `None` where some answer did not say.
-    pub answered: Option<StoreSecond>,
-    /// Its operations in their order; never empty. A malformed entry has exactly one, of kind and outcome malformed.
-    pub ops: Vec<ResolvedOperation>,
-}
-
-/// One operation and its outcome.
-#[derive(Clone, Debug)]
-pub struct ResolvedOperation {
-    /// What was announced.
-    pub operation: IntentOperation,
-    /// What its descriptor describes.
-    pub path: DatamonPath,
-    /// Its outcome. The operations of one entry share outcome and completion; evidence and observations are its own.
-    pub decision: OutcomeDecision,
-    /// The descriptor, where one was found that is this operation's and could be read.
-    pub descriptor: Option<DatamonDescriptor>,
-    /// Why a descriptor that was found could not be read. It completes the operation all the same.
-    pub unreadable: Option<MalformedInput>,
 }
 
 impl LogReader {

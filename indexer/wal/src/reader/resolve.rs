@@ -6,20 +6,21 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{
-    log_reader::{FIRST_READ_BYTES, LogReader, ReadObject, ResolvedEntry, ResolvedOperation},
+    log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
     memory_budget::MemoryShare,
+    resolved_entry::{ResolvedEntry, ResolvedOperation, malformed},
 };
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath, parse_datamon_path, read_descriptor},
     footprint::{parsing_bytes, value_bytes},
     malformed::MalformedInput,
     marker::marker_key,
-    outcome::{Evidence, Observation, Outcome, OutcomeDecision, decide_outcome, is_in_time_for, last_in_time},
+    outcome::{Evidence, Observation, OutcomeDecision, decide_outcome, is_in_time_for, last_in_time},
     parameters::LogParameters,
     payload::{EntryIntent, IntentOperation, PayloadFormat, parse_payload},
     token::Token,
 };
-use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond, StoredObject, UserMetadata};
+use tidemark_store::{Store, StoreError, StoreSecond, StoredObject, UserMetadata};
 
 /// The user metadata that binds a descriptor to its operation.
 pub(crate) const TOKEN_FIELD: &str = "tidemarktoken";
@@ -389,39 +390,4 @@ fn resolved_operation(
 /// The latest of the times, if all are there.
 fn latest(times: impl Iterator<Item = Option<StoreSecond>>) -> Option<StoreSecond> {
     times.collect::<Option<Vec<_>>>()?.into_iter().max()
-}
-
-fn malformed(token: Token, entry_time: StoreSecond, size: u64, body: Bytes, reason: MalformedInput) -> ResolvedEntry {
-    without_intent(Outcome::Malformed, token, entry_time, size, body, reason)
-}
-
-/// An entry that the store refuses to give.
-pub(super) fn unreadable(token: Token, info: &ObjectInfo, why: MalformedInput) -> ResolvedEntry {
-    without_intent(Outcome::Unreadable, token, info.time, info.size, Bytes::new(), why)
-}
-
-fn without_intent(
-    outcome: Outcome,
-    token: Token,
-    entry_time: StoreSecond,
-    size: u64,
-    body: Bytes,
-    reason: MalformedInput,
-) -> ResolvedEntry {
-    let decision = OutcomeDecision { outcome, evidence: None, entry_time, completed: None, observations: Vec::new() };
-    ResolvedEntry {
-        token,
-        entry_time,
-        size,
-        body,
-        intent: Err(reason),
-        answered: None,
-        ops: vec![ResolvedOperation {
-            operation: IntentOperation::malformed(),
-            path: DatamonPath::Other,
-            decision,
-            descriptor: None,
-            unreadable: None,
-        }],
-    }
 }

@@ -1,0 +1,88 @@
+//! An entry with all that is known of it, and its operations with their outcomes.
+
+use bytes::Bytes;
+
+use crate::{
+    datamon::{DatamonDescriptor, DatamonPath},
+    malformed::MalformedInput,
+    outcome::{Outcome, OutcomeDecision},
+    payload::{EntryIntent, IntentOperation},
+    token::Token,
+};
+use tidemark_store::{ObjectInfo, StoreSecond};
+
+/// An entry with all that is known of it.
+#[derive(Clone, Debug)]
+pub struct ResolvedEntry {
+    /// Its token.
+    pub token: Token,
+    /// Its store time.
+    pub entry_time: StoreSecond,
+    /// Size of its body in bytes.
+    pub size: u64,
+    /// Its body; empty when it is over the limit.
+    pub body: Bytes,
+    /// What it announces.
+    pub intent: Result<EntryIntent, MalformedInput>,
+    /// The latest of the store's clocks in the answers that showed all this; `None` where some answer did not say.
+    pub answered: Option<StoreSecond>,
+    /// Its operations in their order; never empty. A malformed entry has exactly one, of kind and outcome malformed.
+    pub ops: Vec<ResolvedOperation>,
+}
+
+/// One operation and its outcome.
+#[derive(Clone, Debug)]
+pub struct ResolvedOperation {
+    /// What was announced.
+    pub operation: IntentOperation,
+    /// What its descriptor describes.
+    pub path: DatamonPath,
+    /// Its outcome. The operations of one entry share outcome and completion; evidence and observations are its own.
+    pub decision: OutcomeDecision,
+    /// The descriptor, where one was found that is this operation's and could be read.
+    pub descriptor: Option<DatamonDescriptor>,
+    /// Why a descriptor that was found could not be read. It completes the operation all the same.
+    pub unreadable: Option<MalformedInput>,
+}
+
+/// An entry that is no intent of ours.
+pub(super) fn malformed(
+    token: Token,
+    entry_time: StoreSecond,
+    size: u64,
+    body: Bytes,
+    reason: MalformedInput,
+) -> ResolvedEntry {
+    without_intent(Outcome::Malformed, token, entry_time, size, body, reason)
+}
+
+/// An entry that the store refuses to give.
+pub(super) fn unreadable(token: Token, info: &ObjectInfo, why: MalformedInput) -> ResolvedEntry {
+    without_intent(Outcome::Unreadable, token, info.time, info.size, Bytes::new(), why)
+}
+
+fn without_intent(
+    outcome: Outcome,
+    token: Token,
+    entry_time: StoreSecond,
+    size: u64,
+    body: Bytes,
+    reason: MalformedInput,
+) -> ResolvedEntry {
+    let decision = OutcomeDecision { outcome, evidence: None, entry_time, completed: None, observations: Vec::new() };
+    ResolvedEntry {
+        token,
+        entry_time,
+        size,
+        body,
+        intent: Err(reason),
+        answered: None,
+        ops: vec![ResolvedOperation {
+            operation: IntentOperation::malformed(),
+            path: DatamonPath::Other,
+            decision,
+            descriptor: None,
+            unreadable: None,
+        }],
+    }
+}
