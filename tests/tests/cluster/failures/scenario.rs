@@ -14,9 +14,9 @@ use super::{
     world::{Appended, FailureWorld, WAL, until},
 };
 
-/// The longest time without an answer: a query that goes to a node that was cut off just now waits for 3 s, and may be
-/// followed by a few others until the Service drops that node.
-const MOST_SILENCE: Duration = Duration::from_secs(20);
+/// The longest time without an answer. Kubernetes counts a node as lost after 12 s here and looks every 2 s; until its Service
+/// drops that node's pod, each query may go there and wait for 3 s. Six in a row did, in one run of some dozens: 20.4 s.
+const MOST_SILENCE: Duration = Duration::from_secs(30);
 
 /// How much may happen in a scenario.
 #[derive(Clone, Copy)]
