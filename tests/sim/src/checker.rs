@@ -15,9 +15,9 @@ use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
+    chain_record::{boundary_number, manifest_number, record_state},
     model::{LOG, LogModel, META},
     refusals::StoreRefusals,
-    scenario::maintenance::manifest_number,
     simulated_store::{StoreChange, StoreEvent},
 };
 
@@ -231,9 +231,8 @@ impl InvariantChecker {
     }
 
     fn observe_manifest(&mut self, number: u64, event: &StoreEvent) -> Result<(), String> {
-        let state = event.object.body.split(|&byte| byte == b'\n').nth(1).unwrap_or_default();
         let manifest: Manifest =
-            serde_json::from_slice(state).map_err(|error| format!("manifest {number}: {error}"))?;
+            record_state(&event.object.body).map_err(|error| format!("manifest {number}: {error}"))?;
         let named = |what: String| format!("manifest {number} by {}: {what}", event.by);
         if number <= self.boundary {
             self.marks.insert("a slot below the boundary was written".to_owned());
@@ -559,11 +558,6 @@ fn check_counted_once(
         ack.token,
         committed.len()
     ))
-}
-
-/// The number of a trim boundary of the index's chain, from its key.
-fn boundary_number(key: &str) -> Option<u64> {
-    key.rsplit_once("/manifest/boundary/")?.1.parse().ok()
 }
 
 /// The holder published the manifest.

@@ -1,6 +1,7 @@
 //! A seeded simulation of writers, indexers, readers and a trimmer over an object store that delays, loses and
 //! duplicates calls.
 
+mod chain_record;
 mod checker;
 mod config;
 mod fault_injecting_store;

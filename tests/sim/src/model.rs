@@ -14,6 +14,7 @@ use tidemark_wal::{
     EntryIntent, IntentOperation, LogParameters, MalformedInput, OperationKind, Outcome, PayloadFormat, Token,
 };
 
+use crate::chain_record::record_state;
 use crate::simulated_store::{ObjectMetadata, StoreChange, StoreEvent};
 
 /// Buckets of every simulated log.
@@ -97,8 +98,7 @@ impl LogModel {
 
     /// Adds the set of parameters that a record of the root chain has beyond those of the record before.
     fn root(&mut self, event: &StoreEvent) {
-        let state = event.object.body.split(|&byte| byte == b'\n').nth(1).unwrap_or_default();
-        let Ok(state) = serde_json::from_slice::<Value>(state) else { return };
+        let Ok(state) = record_state::<Value>(&event.object.body) else { return };
         self.floor = state.get("floor").and_then(|floor| serde_json::from_value(floor.clone()).ok()).or(self.floor);
         let sets = state.get("parameters").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let added =

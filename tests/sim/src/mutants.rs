@@ -88,7 +88,7 @@ mutants! {
     GarbageOfPresentEpoch,
     /// A panic while one entry is read is taken for the end of the listing (`tidemark-ingest`).
     PanicEndsListing,
-    /// A chain whose first record is missing is taken for empty and begun anew (`tidemark-store`).
+    /// A chain whose first record is missing is taken for empty and begun again (`tidemark-store`).
     EmptiedChainBegunAnew,
     /// The key that is derived for an operation of a group is one that another entry may bear (`tidemark-wal`).
     GroupKeyCollides,

@@ -6,6 +6,7 @@ pub mod indexers;
 pub mod maintenance;
 pub mod mixed;
 pub mod outages;
+mod publication;
 pub mod purge;
 pub mod readers;
 pub mod writers;

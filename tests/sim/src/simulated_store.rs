@@ -12,17 +12,20 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Duration, Instant};
 
 use crate::{
+    chain_record::{boundary_number, manifest_number},
     checker::INDEX,
     fault_schedule::FaultSchedule,
     model::{LOG, META},
     refusals::{RefusalKind, StoreRefusals},
     rng::SimRng,
-    scenario::maintenance::manifest_number,
     trace::SimTrace,
 };
 
 /// True time at the start of every simulation, milliseconds since the Unix epoch.
 pub(crate) const START: u64 = 1_700_000_000_000;
+
+/// Who put the objects that are no process's.
+pub(crate) const STRANGER: &str = "stranger";
 
 /// User metadata of an object.
 pub type ObjectMetadata = BTreeMap<String, String>;
@@ -227,6 +230,14 @@ impl SimulatedStore {
         self.state().failures.push(violation);
     }
 
+    /// Puts objects that are no process's: each body is one byte.
+    pub(crate) fn plant_foreign(&self, bucket: &str, keys: &[&str]) {
+        let put = StoreWrite::Put { body: Bytes::from_static(b"x"), metadata: ObjectMetadata::new(), create: true };
+        for key in keys {
+            self.apply_write(STRANGER, bucket, key, &put, None);
+        }
+    }
+
     /// Records that something rare happened, so that a test can check that it does happen.
     pub fn mark(&self, what: impl Into<String>) {
         self.state().marks.insert(what.into());
@@ -392,10 +403,10 @@ impl SimulatedStoreState {
         true
     }
 
-    /// The violation that a write by `by` is if it begins a damaged chain anew, or fills a hole in it.
+    /// The violation that a write by `by` is if it begins a damaged chain again, or fills a hole in it.
     fn check_slot(&self, by: &str, bucket: &str, key: &str) -> Option<String> {
         if self.lost.objects.contains_key(&(bucket.to_owned(), key.to_owned())) {
-            return Some(format!("{by} wrote \"{key}\" anew, whose record is lost"));
+            return Some(format!("{by} wrote \"{key}\" again, whose record is lost"));
         }
         let started = self.started.get(by).copied().unwrap_or(0);
         if bucket != INDEX
@@ -411,7 +422,7 @@ impl SimulatedStoreState {
     /// Whether the manifest after the trim boundary is lost.
     fn lost_first_manifest(&self) -> bool {
         let boundaries = self.buckets.get(INDEX).into_iter().flatten();
-        let boundary = boundaries.filter_map(|(key, _)| key.rsplit_once("/manifest/boundary/")?.1.parse::<u64>().ok());
+        let boundary = boundaries.filter_map(|(key, _)| boundary_number(key));
         let first = boundary.max().unwrap_or(0) + 1;
         self.lost.objects.keys().any(|(bucket, key)| bucket == INDEX && manifest_number(key) == Some(first))
     }

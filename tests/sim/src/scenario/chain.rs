@@ -9,6 +9,7 @@ use tokio::time::{Duration, sleep};
 use url::Url;
 
 use crate::{
+    chain_record::record_state,
     fault_injecting_store::FaultInjectingStore,
     fault_schedule::FaultSchedule,
     mutants::mutated,
@@ -144,7 +145,7 @@ impl ChainWorld {
     /// A record that a process accepted must be the first that was written in its slot.
     fn accepted(&self, who: &str, slot: &ChainRecord<AppendLedger>) {
         let model = self.model();
-        let first = model.slots.get(&slot.number).and_then(|body| state_of(body));
+        let first = model.slots.get(&slot.number).and_then(|body| record_state(body).ok());
         drop(model);
         if first.as_ref() != Some(&slot.state) {
             self.simulated_store.fail(format!(
@@ -185,11 +186,6 @@ impl ChainModel {
         self.slots.insert(number, event.object.body.to_vec());
         Ok(())
     }
-}
-
-/// The state in a record's body, read without the code under test.
-fn state_of(body: &[u8]) -> Option<AppendLedger> {
-    serde_json::from_slice(body.split(|&byte| byte == b'\n').nth(1)?).ok()
 }
 
 async fn append(world: ChainWorld, process: SimProcess) -> ProcessEnd {

@@ -7,20 +7,20 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tidemark_catalog::{
     CatalogError, CompactionResult, GARBAGE_GRACE, GarbageCollector, Generation, IndexChain, IndexOwner, IndexPin,
-    IndexRegistration, LogCursor, LogId, Manifest, ObjectKind, ObjectName, PinChain, PinRegister, PinnedManifest,
-    PublishError, PublishRequest, RecordCounts, RootChain, SegmentMeta, SetDigest, TransactionRejected, WriterIdentity,
-    WriterLease,
+    IndexRegistration, LogId, Manifest, ObjectName, PinChain, PinRegister, PinnedManifest, PublishError, RootChain,
+    SegmentMeta, TransactionRejected, WriterIdentity, WriterLease,
 };
-use tidemark_store::{Clock, Create, Entropy, Store, UserMetadata};
-use tidemark_wal::{Log, LogParameters, Outcome, Token};
+use tidemark_store::{Clock, Entropy, Store};
+use tidemark_wal::{Log, LogParameters};
 use tokio::time::sleep;
 use url::Url;
 
+use super::publication::{next_second, upload_segment};
 use crate::{
+    chain_record::record_state,
     fault_injecting_store::FaultInjectingStore,
     fault_schedule::FaultSchedule,
     mutants::mutated,
@@ -70,11 +70,7 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     let world = GarbageWorld { simulated_store: simulated_store.clone(), model: Arc::default() };
     let model = world.model.clone();
     simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
-    for key in FOREIGN_KEYS {
-        let body = Bytes::from_static(b"x");
-        let put = crate::simulated_store::StoreWrite::Put { body, metadata: UserMetadata::new(), create: true };
-        simulated_store.apply_write("stranger", INDEX, key, &put, None);
-    }
+    simulated_store.plant_foreign(INDEX, &FOREIGN_KEYS);
     for n in 0..2 {
         let (writing, pinning, collecting) = (world.clone(), world.clone(), world.clone());
         supervise(&simulated_store, &format!("writer{n}"), true, move |process| write(writing.clone(), process));
@@ -198,7 +194,7 @@ impl GarbageModel {
         if self.latest.as_ref().is_some_and(|(latest, _)| number <= *latest) {
             return Ok(());
         }
-        let manifest: Manifest = state_of(&event.object.body).ok_or("a manifest is unreadable")?;
+        let manifest: Manifest = record_state(&event.object.body).map_err(|_| "a manifest is unreadable")?;
         if let Some(gone) = manifest.objects().find(|key| !self.objects.contains(*key)) {
             return Err(format!("{} published \"{gone}\", which does not exist", event.by));
         }
@@ -218,7 +214,7 @@ impl GarbageModel {
         if number <= self.pins.0 {
             return Ok(());
         }
-        let register: PinRegister = state_of(&event.object.body).ok_or("a register of pins is unreadable")?;
+        let register: PinRegister = record_state(&event.object.body).map_err(|_| "a register of pins is unreadable")?;
         for (name, pin) in register.pins.iter().filter(|(_, pin)| pin.confirmed) {
             let list = self.lists.get(&pin.list);
             let Some(list) = list else {
@@ -316,11 +312,6 @@ fn number_below(key: &str, prefix: &str) -> Option<u64> {
     key.strip_prefix(prefix)?.parse().ok()
 }
 
-/// The state in a record's body, read without the code under test.
-fn state_of<S: serde::de::DeserializeOwned>(body: &[u8]) -> Option<S> {
-    serde_json::from_slice(body.split(|&byte| byte == b'\n').nth(1)?).ok()
-}
-
 /// A writer: publishes, compacts, uploads what it never publishes, raises its epoch.
 async fn write(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
     world.sleep_minutes(0..=300).await;
@@ -362,25 +353,7 @@ async fn open(world: &GarbageWorld, process: &SimProcess, log: &Log) -> Result<I
 }
 
 async fn upload(world: &GarbageWorld, process: &SimProcess, lease: &WriterLease) -> Result<SegmentMeta, PublishError> {
-    let state = &lease.manifest().state;
-    let key = ObjectName::new(&state.generation, ObjectKind::Segment, lease.epoch(), &world.entropy()).to_string();
-    let body = Bytes::from(key.clone());
-    let put = world.store(INDEX, process).create_resolved(&key, body, &UserMetadata::new()).await;
-    if !matches!(put, Create::Committed) {
-        return Err(PublishError::Unknown { key, why: "it was not uploaded".to_owned() });
-    }
-    let token = Token::new(state.cursor.second(), &world.entropy());
-    Ok(SegmentMeta {
-        size: key.len() as u64,
-        key,
-        checksum: String::new(),
-        digest: SetDigest::of(token, 0, Outcome::Aborted, None),
-        first: token,
-        last: token,
-        seq: state.next_seq..state.next_seq + 1,
-        counts: RecordCounts { aborted: 1, ..RecordCounts::default() },
-        documents: 1,
-    })
+    upload_segment(&world.store(INDEX, process), lease, || world.entropy()).await
 }
 
 async fn publish(world: &GarbageWorld, process: &SimProcess, lease: &mut WriterLease) -> Result<(), PublishError> {
@@ -389,17 +362,7 @@ async fn publish(world: &GarbageWorld, process: &SimProcess, lease: &mut WriterL
     if world.number(0..=3) == 0 {
         world.sleep_minutes(0..=3_000).await;
     }
-    let state = &lease.manifest().state;
-    let to = LogCursor(state.cursor.second().next());
-    let publication = PublishRequest {
-        from: state.cursor,
-        to,
-        horizon: to.second(),
-        first_seq: state.next_seq,
-        records: 1,
-        segments: vec![segment],
-        sidecars: Vec::new(),
-    };
+    let publication = next_second(&lease.manifest().state, segment);
     lease.publish(publication).await.map(drop)
 }
 

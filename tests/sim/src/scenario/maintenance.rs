@@ -33,9 +33,3 @@ pub async fn trim_index_chain(world: SimWorld, process: SimProcess) -> ProcessEn
     }
     ProcessEnd::Done
 }
-
-/// The number of a manifest, from its key.
-pub(crate) fn manifest_number(key: &str) -> Option<u64> {
-    let (_, name) = key.rsplit_once("/manifest/")?;
-    name.parse().ok()
-}

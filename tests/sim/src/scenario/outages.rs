@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::{
+    chain_record::manifest_number,
     checker::INDEX,
     config::{DamagedChain, MIN_LOST_AGE},
     model::LOG,
-    scenario::maintenance::manifest_number,
     simulated_store::StoreChange,
     world::SimWorld,
 };

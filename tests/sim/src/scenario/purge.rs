@@ -8,27 +8,27 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::TryStreamExt as _;
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    AcquireError, CatalogError, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, LogCursor, Manifest,
-    ObjectKind, ObjectName, PublishError, PublishRequest, PurgeError, RecordCounts, RootChain, RootState, SegmentMeta,
-    SetDigest, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
+    AcquireError, CatalogError, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, Manifest,
+    PublishError, PurgeError, RootChain, RootState, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
-use tidemark_store::{ChainRecord, Clock, Create, Entropy, ObjectInfo, Store, UserMetadata};
-use tidemark_wal::{Log, LogParameters, Outcome, Token};
+use tidemark_store::{ChainRecord, Clock, Entropy, ObjectInfo, Store};
+use tidemark_wal::{Log, LogParameters};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
+use super::publication::{next_second, upload_segment};
 use crate::{
+    chain_record::record_state,
     fault_injecting_store::FaultInjectingStore,
     fault_schedule::FaultSchedule,
     mutants::{Mutant, mutated},
     process::SimProcess,
-    simulated_store::{SimulatedStore, StoreChange, StoreEvent},
+    simulated_store::{STRANGER, SimulatedStore, StoreChange, StoreEvent},
     supervise::{ProcessEnd, supervise},
 };
 
@@ -88,14 +88,7 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     let world = PurgeWorld { simulated_store: simulated_store.clone(), model: Arc::default(), purge_requested };
     let model = world.model.clone();
     simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
-    for key in FOREIGN_KEYS {
-        let put = crate::simulated_store::StoreWrite::Put {
-            body: Bytes::from_static(b"x"),
-            metadata: UserMetadata::new(),
-            create: true,
-        };
-        simulated_store.apply_write("stranger", INDEX, key, &put, None);
-    }
+    simulated_store.plant_foreign(INDEX, &FOREIGN_KEYS);
     for n in 0..2 {
         let world = world.clone();
         supervise(&simulated_store, &format!("old{n}"), true, move |process| {
@@ -238,7 +231,7 @@ impl PurgeModel {
     }
 
     fn recorded(&mut self, generation: &str, number: u64, event: &StoreEvent) -> Result<(), String> {
-        if event.by == "stranger" {
+        if event.by == STRANGER {
             return Ok(());
         }
         if let Some(closing) = self.closed.get(generation).filter(|closing| number > **closing) {
@@ -257,7 +250,7 @@ impl PurgeModel {
         if rivals {
             self.marks.insert("another log has the prefix");
         }
-        let manifest: Manifest = state_of(&event.object.body).ok_or_else(|| format!("{place:?} is unreadable"))?;
+        let manifest: Manifest = record_state(&event.object.body).map_err(|_| format!("{place:?} is unreadable"))?;
         if manifest.is_purged() {
             self.closed.insert(generation.to_owned(), number);
         }
@@ -274,7 +267,7 @@ impl PurgeModel {
             return Err(format!("{} deleted record {number} of the root chain", event.by));
         }
         if self.root_slots.insert(number) {
-            let root: RootState = state_of(&event.object.body).ok_or("the root is unreadable")?;
+            let root: RootState = record_state(&event.object.body).map_err(|_| "the root is unreadable")?;
             let purged = root.purged.get(URL).and_then(|gone| gone.generation.number());
             self.last_purged = self.last_purged.max(purged.unwrap_or_default());
             self.registered |= root.indexes.contains_key(URL);
@@ -341,11 +334,6 @@ impl PurgeModel {
         let missing = standing.objects().find(|key| !keys.contains(format!("{PREFIX}{key}").as_str()));
         missing.map_or(Ok(()), |key| Err(format!("\"{key}\" of the next owner is gone")))
     }
-}
-
-/// The state in a record's body, read without the code under test.
-fn state_of<S: serde::de::DeserializeOwned>(body: &[u8]) -> Option<S> {
-    serde_json::from_slice(body.split(|&byte| byte == b'\n').nth(1)?).ok()
 }
 
 fn owner(name: &str) -> IndexOwner {
@@ -479,35 +467,7 @@ async fn publish(
     process: &SimProcess,
     writer_lease: &mut WriterLease,
 ) -> Result<ChainRecord<Manifest>, PublishError> {
-    let state = writer_lease.manifest().state.clone();
-    let name =
-        ObjectName::new(&state.generation, ObjectKind::Segment, writer_lease.epoch(), &world.entropy()).to_string();
-    let body = Bytes::from(name.clone());
-    let put = world.index(process).create_resolved(&name, body, &UserMetadata::new()).await;
-    if !matches!(put, Create::Committed) {
-        return Err(PublishError::Unknown { key: name, why: "it was not uploaded".to_owned() });
-    }
-    let to = LogCursor(state.cursor.second().next());
-    let token = Token::new(state.cursor.second(), &world.entropy());
-    let segment = SegmentMeta {
-        size: name.len() as u64,
-        key: name,
-        checksum: String::new(),
-        digest: SetDigest::of(token, 0, Outcome::Aborted, None),
-        first: token,
-        last: token,
-        seq: state.next_seq..state.next_seq + 1,
-        counts: RecordCounts { aborted: 1, ..RecordCounts::default() },
-        documents: 1,
-    };
-    let publication = PublishRequest {
-        from: state.cursor,
-        to,
-        horizon: to.second(),
-        first_seq: state.next_seq,
-        records: 1,
-        segments: vec![segment],
-        sidecars: Vec::new(),
-    };
+    let segment = upload_segment(&world.index(process), writer_lease, || world.entropy()).await?;
+    let publication = next_second(&writer_lease.manifest().state, segment);
     writer_lease.publish(publication).await.cloned()
 }

@@ -1,0 +1,49 @@
+//! What a writer publishes whose records mean nothing: segments of one record.
+
+use bytes::Bytes;
+use tidemark_catalog::{
+    LogCursor, Manifest, ObjectKind, ObjectName, PublishError, PublishRequest, RecordCounts, SegmentMeta, SetDigest,
+    WriterLease,
+};
+use tidemark_store::{Create, Entropy, Store, UserMetadata};
+use tidemark_wal::{Outcome, Token};
+
+/// Uploads a segment of the next record to `index`.
+pub(super) async fn upload_segment(
+    index: &Store,
+    lease: &WriterLease,
+    entropy: impl Fn() -> Entropy,
+) -> Result<SegmentMeta, PublishError> {
+    let state = &lease.manifest().state;
+    let key = ObjectName::new(&state.generation, ObjectKind::Segment, lease.epoch(), &entropy()).to_string();
+    let put = index.create_resolved(&key, Bytes::from(key.clone()), &UserMetadata::new()).await;
+    if !matches!(put, Create::Committed) {
+        return Err(PublishError::Unknown { key, why: "it was not uploaded".to_owned() });
+    }
+    let token = Token::new(state.cursor.second(), &entropy());
+    Ok(SegmentMeta {
+        size: key.len() as u64,
+        key,
+        checksum: String::new(),
+        digest: SetDigest::of(token, 0, Outcome::Aborted, None),
+        first: token,
+        last: token,
+        seq: state.next_seq..state.next_seq + 1,
+        counts: RecordCounts { aborted: 1, ..RecordCounts::default() },
+        documents: 1,
+    })
+}
+
+/// The publication of the second after `state`, with `segment`.
+pub(super) fn next_second(state: &Manifest, segment: SegmentMeta) -> PublishRequest {
+    let to = LogCursor(state.cursor.second().next());
+    PublishRequest {
+        from: state.cursor,
+        to,
+        horizon: to.second(),
+        first_seq: state.next_seq,
+        records: 1,
+        segments: vec![segment],
+        sidecars: Vec::new(),
+    }
+}
