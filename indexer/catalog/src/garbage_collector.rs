@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt as _;
+use serde::Serialize;
 use tidemark_store::{Chain, ChainRecord, Entropy, ObjectInfo, RECORD_RETENTION, Store, StoreSecond};
 
 use crate::{
@@ -37,7 +38,8 @@ pub struct GarbageCollector {
 }
 
 /// What a pass found and did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GarbageReport {
     /// Objects in the folders of the generations' segments and sidecars.
     pub listed: u64,
@@ -129,8 +131,7 @@ impl GarbageCollector {
     async fn list(&self) -> Result<BTreeMap<String, ListedObject>, CatalogError> {
         let mut listed = BTreeMap::new();
         for generation in (1..).map(Generation::numbered) {
-            let chain = IndexChain::open(&self.index, generation.clone(), self.entropy.clone());
-            if chain.latest().await?.is_none() {
+            if self.index.list(&format!("{generation}/manifest"), None).try_next().await?.is_none() {
                 break;
             }
             for kind in [ObjectKind::Segment, ObjectKind::Sidecar] {

@@ -39,7 +39,7 @@ impl SegmentUploader {
         Self { store, engine, generation, epoch, entropy, retrier }
     }
 
-    /// The same, for the objects of a later epoch of the same writer.
+    /// New objects bear a later epoch of the same writer from now on.
     pub(crate) fn set_epoch(&mut self, epoch: u64) {
         self.epoch = epoch;
     }

@@ -1,7 +1,6 @@
 //! `tidemark gc`: one pass over the garbage of an index.
 
 use clap::Args;
-use serde::Serialize;
 use tidemark_catalog::{GarbageCollector, GarbageReport, Generation, IndexChain, RootChain};
 use tidemark_store::Entropy;
 use url::Url;
@@ -31,19 +30,6 @@ pub(super) struct GcCommand {
     output: OutputArgs,
 }
 
-/// What is printed with `--json`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct GarbageReportJson {
-    listed: u64,
-    named: u64,
-    deleted: u64,
-    deleted_bytes: u64,
-    candidates: u64,
-    waiting: u64,
-    others: u64,
-}
-
 impl GcCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { log, index, output } = self;
@@ -71,10 +57,10 @@ impl GcCommand {
 }
 
 fn print(report: &GarbageReport, output: OutputArgs) -> anyhow::Result<()> {
-    let GarbageReport { listed, named, deleted, deleted_bytes, candidates, waiting, others } = *report;
     if output.json {
-        return print_json(&GarbageReportJson { listed, named, deleted, deleted_bytes, candidates, waiting, others });
+        return print_json(report);
     }
+    let GarbageReport { listed, named, deleted, deleted_bytes, candidates, waiting, others } = *report;
     print_line(&format!("deleted     {deleted} objects, {deleted_bytes} bytes"))?;
     print_line(&format!("candidates  {}, deleted by a pass after they were that for 24 hours", candidates + waiting))?;
     print_line(&format!("kept        {named} that a manifest or a snapshot names"))?;

@@ -44,6 +44,14 @@ struct ProbedTime {
     answered: Instant,
 }
 
+impl ProbedTime {
+    /// What the store's clock says by now, by the local monotonic one.
+    fn advanced(self) -> StoreSecond {
+        // Whole seconds since the answer: the estimate stays at or before the store's clock.
+        self.now.after(Duration::from_secs(self.answered.elapsed().as_secs()))
+    }
+}
+
 /// Why the clock could not be read.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -89,17 +97,15 @@ impl Clock {
     /// Store time advanced from the last probe by the monotonic clock; `None` before the first probe and when the last
     /// one is older than [`MAX_ESTIMATE_AGE`]. For tokens only.
     pub fn estimate(&self) -> Option<StoreSecond> {
-        let last = (*self.last.lock())?;
-        let age = last.answered.elapsed();
-        // Whole seconds since the answer: the estimate stays at or before the store's clock.
-        (age <= MAX_ESTIMATE_AGE).then(|| last.now.after(Duration::from_secs(age.as_secs())))
+        let last = *self.last.lock();
+        last.filter(|last| last.answered.elapsed() <= MAX_ESTIMATE_AGE).map(ProbedTime::advanced)
     }
 
     /// As [`Clock::estimate`], however old the last probe is. Only to decide when to look: what was decided for the log rests on a
     /// probe.
     pub fn rough_estimate(&self) -> Option<StoreSecond> {
-        let last = (*self.last.lock())?;
-        Some(last.now.after(Duration::from_secs(last.answered.elapsed().as_secs())))
+        let last = *self.last.lock();
+        last.map(ProbedTime::advanced)
     }
 
     /// Moves the store time of [`Clock::heartbeat_key`] in the first store, the log's own: one write, which reads no clock.
