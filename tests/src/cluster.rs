@@ -44,7 +44,7 @@ pub use network_cut::NetworkCut;
 pub use store::StoreInside;
 
 use self::{
-    forward::Forwarder,
+    forward::PortForwarder,
     logs::Logs,
     namespaces::{At, Namespaces},
     node::Node,
@@ -58,7 +58,7 @@ pub struct Cluster {
     parts: Mutex<Parts>,
     nodes: Mutex<Vec<Node>>,
     store: Mutex<Option<(StoreInside, Process)>>,
-    forwarder: Forwarder,
+    forwarder: PortForwarder,
     ports: Mutex<BTreeMap<SocketAddr, u16>>,
     config: Config,
     kubectl: ClusterCommand,

@@ -21,7 +21,7 @@ use tidemark_wal::{Outcome, Token};
 use tokio::time::{advance, timeout};
 
 /// An index with one writer.
-struct Ground {
+struct IndexFixture {
     stage: Stage,
     process: Process,
     writer: WriterLease,
@@ -29,7 +29,7 @@ struct Ground {
     entropy: Entropy,
 }
 
-impl Ground {
+impl IndexFixture {
     async fn new() -> Self {
         let stage = Stage::new();
         let process = Process::new("a", &stage, owner("1"));
@@ -121,7 +121,7 @@ impl Ground {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_compaction_dropped_goes_after_the_grace_and_never_before() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     ground.publish().await;
     let dropped = ground.compact().await;
     let named = ground.writer.manifest().state.segments[0].key.clone();
@@ -140,7 +140,7 @@ async fn what_a_compaction_dropped_goes_after_the_grace_and_never_before() {
 
 #[tokio::test(start_paused = true)]
 async fn the_grace_counts_from_when_an_object_was_first_seen_unreferenced() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     ground.publish().await;
     ground.wait(GARBAGE_GRACE * 10).await;
     let dropped = ground.compact().await;
@@ -153,7 +153,7 @@ async fn the_grace_counts_from_when_an_object_was_first_seen_unreferenced() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_was_never_published_goes_once_its_epoch_is_over() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     let lost = ground.upload().await.key;
     ground.collect().await;
     ground.wait(GARBAGE_GRACE * 2).await;
@@ -167,7 +167,7 @@ async fn an_upload_that_was_never_published_goes_once_its_epoch_is_over() {
 
 #[tokio::test(start_paused = true)]
 async fn only_names_of_the_catalog_in_generations_with_a_chain_of_this_log_are_garbage() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     ground.publish().await;
     ground.raise_epoch().await;
     let other = ObjectName::new(&"g9".parse().unwrap(), ObjectKind::Segment, 1, &ground.entropy).to_string();
@@ -196,7 +196,7 @@ async fn only_names_of_the_catalog_in_generations_with_a_chain_of_this_log_are_g
 
 #[tokio::test(start_paused = true)]
 async fn a_pin_holds_what_the_index_drops_until_it_is_dropped_itself() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     ground.publish().await;
     let pin = ground.pins().pin(&ground.chain(), "daily", "me").await.unwrap();
     assert!(pin.confirmed && pin.made.is_some());
@@ -222,7 +222,7 @@ async fn a_pin_holds_what_the_index_drops_until_it_is_dropped_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pass_that_cannot_read_a_list_deletes_nothing_and_says_which() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     ground.publish().await;
     let dropped = ground.compact().await;
     ground.raise_epoch().await;
@@ -240,7 +240,7 @@ async fn a_pass_that_cannot_read_a_list_deletes_nothing_and_says_which() {
 /// The index drops an object, and a pass that began before deletes it, while a pin of an earlier manifest is being made.
 #[tokio::test(start_paused = true)]
 async fn a_pin_of_a_manifest_that_the_index_has_left_is_made_again() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     ground.publish().await;
     // The pin's process is paused just before its pin becomes visible.
     let resume = std::sync::Arc::new(tokio::sync::Notify::new());
@@ -264,7 +264,7 @@ async fn a_pin_of_a_manifest_that_the_index_has_left_is_made_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_closed_generation_is_not_pinned_and_its_manifest_is_no_root() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     let key = ground.publish().await;
     let state = ground.writer.manifest().state.clone();
     let successor = tidemark_catalog::Manifest { generation: "g2".parse().unwrap(), ..state };
@@ -284,7 +284,7 @@ async fn a_closed_generation_is_not_pinned_and_its_manifest_is_no_root() {
 
 #[tokio::test(start_paused = true)]
 async fn of_two_passes_the_one_that_began_first_stops() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     ground.publish().await;
     ground.compact().await;
     ground.raise_epoch().await;
@@ -306,7 +306,7 @@ async fn of_two_passes_the_one_that_began_first_stops() {
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_step_of_a_pass_deletes_nothing_that_is_named() {
     for (step, end) in (0..120).flat_map(|step| [(step, Act::EndBefore), (step, Act::EndAfter)]) {
-        let mut ground = Ground::new().await;
+        let mut ground = IndexFixture::new().await;
         ground.publish().await;
         let pin = ground.pins().pin(&ground.chain(), "daily", "me").await.unwrap();
         ground.compact().await;
@@ -338,7 +338,7 @@ async fn a_crash_at_any_step_of_a_pass_deletes_nothing_that_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pass_carries_a_bounded_number_of_candidates() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     for _ in 0..MAX_GARBAGE_CANDIDATES + 5 {
         let name = ObjectName::new(&Generation::first(), ObjectKind::Segment, 1, &ground.entropy).to_string();
         ground.index().put(&name, Bytes::new()).await.unwrap();
@@ -355,7 +355,7 @@ async fn a_pass_carries_a_bounded_number_of_candidates() {
 
 #[tokio::test(start_paused = true)]
 async fn a_purge_drops_the_pins_and_their_lists_first() {
-    let mut ground = Ground::new().await;
+    let mut ground = IndexFixture::new().await;
     ground.publish().await;
     let pin = ground.pins().pin(&ground.chain(), "daily", "me").await.unwrap();
     let (log, index) = (ground.log.clone(), ground.index());

@@ -151,17 +151,17 @@ mod tests {
     }
 
     /// What became of batches that were appended one by one, compacted to rest after each.
-    struct Grown {
+    struct GrowthResult {
         objects: Vec<ObjectWeight>,
         /// How often the most rewritten document was rewritten.
         rewrites: u32,
-        /// The most objects at rest.
+        /// The most objects that were left after the compactions of a batch.
         longest: usize,
         /// Bytes that merges wrote.
         written: u64,
     }
 
-    fn grow(policy: CompactionPolicy, batches: &[u64]) -> Grown {
+    fn grow(policy: CompactionPolicy, batches: &[u64]) -> GrowthResult {
         let (mut objects, mut longest, mut written) = (Vec::<(ObjectWeight, u32)>::new(), 0, 0);
         let weights = |objects: &[(ObjectWeight, u32)]| objects.iter().map(|object| object.0).collect::<Vec<_>>();
         for &batch in batches {
@@ -177,7 +177,7 @@ mod tests {
             longest = longest.max(objects.len());
         }
         let rewrites = objects.iter().map(|object| object.1).max().unwrap_or(0);
-        Grown { objects: weights(&objects), rewrites, longest, written }
+        GrowthResult { objects: weights(&objects), rewrites, longest, written }
     }
 
     fn batches() -> impl Strategy<Value = Vec<u64>> {

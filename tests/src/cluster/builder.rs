@@ -17,7 +17,7 @@ use tokio::sync::OnceCell;
 use super::{
     Cluster, ClusterCommand, Parts, api_server,
     control_plane::{ControlPlane, DNS},
-    forward::Forwarder,
+    forward::PortForwarder,
     held, images,
     logs::Logs,
     namespaces::{At, Namespaces},
@@ -100,7 +100,7 @@ impl ClusterBuilder {
         let pki = Pki::create(namespaces.reaper().state().join("pki"))?;
         let arguments = self.api_arguments();
         let plane = ControlPlane { pki: &pki, host: DNS.parse()?, ports: [2379, 2380, 6443], extra: &arguments };
-        let forwarder = Forwarder::enter(&namespaces.network(At::ControlPlane))?;
+        let forwarder = PortForwarder::enter(&namespaces.network(At::ControlPlane))?;
         let api: IpAddr = DNS.parse()?;
         plane.issue()?;
         let port = forwarder.open((api, 6443).into())?;

@@ -19,14 +19,14 @@ use tokio::{
 };
 
 /// A thread inside a network. Dropping it closes all ports and connections.
-pub(crate) struct Forwarder(UnboundedSender<ForwardOrder>);
+pub(crate) struct PortForwarder(UnboundedSender<ForwardOrder>);
 
 struct ForwardOrder {
     listener: std::net::TcpListener,
     target: SocketAddr,
 }
 
-impl Forwarder {
+impl PortForwarder {
     /// Enters the network that a file stands for.
     pub(crate) fn enter(network: &Path) -> anyhow::Result<Self> {
         let network = File::open(network)?;

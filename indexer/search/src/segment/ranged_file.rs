@@ -229,7 +229,7 @@ impl FileHandle for RangedFile {
         let blocks = self.blocks(wanted)?;
         let within = range.start - start..range.end - start;
         match &blocks[..] {
-            // Copied: whoever holds a few bytes must not hold the whole block.
+            // Copied: a reader of a few bytes must not keep the whole block in memory.
             [one] => Ok(OwnedBytes::new(one[within].to_vec())),
             many => Ok(OwnedBytes::new(many.concat()).slice(within)),
         }

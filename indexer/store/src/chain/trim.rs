@@ -1,4 +1,4 @@
-//! Trimming: whoever appends removes what nobody needs any more, so that no chain grows with time.
+//! Trimming: an appender removes the records that nobody needs any more, so that no chain grows with time.
 
 use std::time::Duration;
 
