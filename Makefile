@@ -1,6 +1,6 @@
 # Every target runs from a fresh clone; what it needs beyond Rust, Go and a shell it builds or installs itself.
 .POSIX:
-.PHONY: help check unit local servers cluster-test sim test long lint deny bench fuzz demo image demo-image cluster
+.PHONY: help check generate unit local servers cluster-test sim test long lint deny bench fuzz demo image demo-image cluster
 
 help: ## list the targets
 	@echo 'While you work:      make check CRATE=wal'
@@ -11,6 +11,9 @@ help: ## list the targets
 
 check: ## lint one crate and run its unit tests: CRATE=wal
 	@tests/tools/check.sh $(CRATE)
+
+generate: ## write what is made of the table of kinds: definitions, and the chart's copies and access rights
+	cargo run --quiet -p tidemark-crds --bin crdgen
 
 unit: ## run the tests of every crate alone: no server, no program
 	@tests/tools/suite.sh unit $(ONLY)

@@ -12,6 +12,8 @@ use crate::reason::Reason;
 pub enum ConditionType {
     /// The log is indexed and can be searched; or the WAL is suspended and can be searched.
     Ready,
+    /// The pods that run are made of the present spec.
+    Applied,
     /// The buckets can be used, they were probed, and the WAL owns the index.
     StorageReady,
     /// An indexer publishes, or waits for something to publish.
@@ -33,7 +35,7 @@ pub trait ConditionKind: Copy + 'static {
 
 impl ConditionKind for ConditionType {
     const ALL: &'static [Self] =
-        &[Self::Ready, Self::StorageReady, Self::Indexing, Self::SearchAvailable, Self::UpgradePending];
+        &[Self::Ready, Self::Applied, Self::StorageReady, Self::Indexing, Self::SearchAvailable, Self::UpgradePending];
 
     fn type_name(self) -> &'static str {
         self.as_str()
@@ -45,6 +47,7 @@ impl ConditionType {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "Ready",
+            Self::Applied => "Applied",
             Self::StorageReady => "StorageReady",
             Self::Indexing => "Indexing",
             Self::SearchAvailable => "SearchAvailable",

@@ -3,7 +3,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use kube::CustomResourceExt as _;
+use kube::CustomResourceExt;
 
 use crate::Wal;
 
@@ -14,11 +14,16 @@ pub const CRD_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Bytes of compact JSON that a definition may have: `kubectl apply` keeps a copy of it in an annotation of that size.
 pub const SIZE_LIMIT: usize = 262_144;
 
-const HEADER: &str = "# Written by `cargo run -p tidemark-crds --bin crdgen`. Change the types, not this file.\n";
+const HEADER: &str = "# Written by `make generate`. Change the types, not this file.\n";
 
 /// The definition of kind `WAL`.
 pub fn wal_crd() -> CustomResourceDefinition {
-    let mut crd = Wal::crd();
+    definition::<Wal>()
+}
+
+/// The definition of a kind.
+fn definition<K: CustomResourceExt>() -> CustomResourceDefinition {
+    let mut crd = K::crd();
     crd.metadata.annotations.get_or_insert_default().insert(CRD_VERSION_ANNOTATION.to_owned(), CRD_VERSION.to_owned());
     for version in &mut crd.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {

@@ -4,9 +4,13 @@
 //! fields are the reference that `kubectl explain wal.spec` prints.
 
 #[cfg(feature = "kinds")]
+mod byte_size;
+#[cfg(feature = "kinds")]
 mod conditions;
 #[cfg(feature = "kinds")]
 mod crd;
+#[cfg(feature = "kinds")]
+mod generated;
 #[cfg(feature = "kinds")]
 mod kinds;
 #[cfg(feature = "kinds")]
@@ -19,28 +23,27 @@ mod reason;
 #[cfg(feature = "kinds")]
 mod schema;
 #[cfg(feature = "kinds")]
-mod size;
-#[cfg(feature = "kinds")]
-mod span;
-#[cfg(feature = "kinds")]
 mod storage;
+#[cfg(feature = "kinds")]
+mod time_span;
 #[cfg(feature = "kinds")]
 mod wal;
 
 #[cfg(feature = "kinds")]
 pub use self::{
+    byte_size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
     conditions::{ConditionKind, ConditionStatus, ConditionType, condition, is_true, set_condition},
     crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml},
+    generated::{GeneratedFile, generated_files},
     kinds::{KINDS, ResourceKind},
     lint::{LintFinding, LintReport, SkippedDocument, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
-    size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
-    span::{TimeSpan, TimeSpanError, parse_span},
     storage::{CaReference, CredentialsType, SecretReference, StorageCredentials, StorageSpec},
+    time_span::{TimeSpan, TimeSpanError, parse_span},
     wal::{
-        AuthType, CompactionSpec, CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus,
-        LogPlace, MetadataPlace, RoleSpec, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal,
-        WalSpec, WalStatus,
+        AuthType, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec, CompactionSpec,
+        CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus, LogPlace, MetadataPlace,
+        RoleSpec, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
     },
 };
 pub use self::{

@@ -84,7 +84,7 @@ pub struct PodReport {
     pub kind: WalComponent,
     /// What it does at present.
     pub phase: PodPhase,
-    /// Its name as a writer.
+    /// Its name, in a cluster the UID of the pod. It is known from the start.
     pub identity: Option<String>,
     /// The generation of the index.
     pub generation: Option<String>,

@@ -1,6 +1,6 @@
 //! What a WAL may add to its pods.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     Affinity, EnvVar, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
@@ -138,13 +138,41 @@ impl PodTemplateReader {
             "nodeSelector" => settings.node_selector = reader.read(path, value),
             "tolerations" => settings.tolerations = reader.read(path, value),
             "affinity" => settings.affinity = reader.read(path, value),
-            "topologySpreadConstraints" => settings.topology_spread_constraints = reader.read(path, value),
+            "topologySpreadConstraints" => settings.topology_spread_constraints = Some(reader.spread(path, value)),
             "priorityClassName" => settings.priority_class_name = reader.read(path, value),
             "terminationGracePeriodSeconds" => settings.termination_grace_period_seconds = reader.grace(path, value),
-            "imagePullSecrets" => settings.image_pull_secrets = reader.read(path, value),
+            "imagePullSecrets" => settings.image_pull_secrets = reader.pull_secrets(path, value),
             "containers" => reader.containers(path, value, settings),
             _ => reader.refuse(path, ALLOWED),
         });
+    }
+
+    /// Refuses elements of one key: the API server answers "internal error" to an apply of such a list.
+    fn refuse_duplicates(&mut self, path: &str, keys: impl Iterator<Item = String>) {
+        let mut known = BTreeSet::new();
+        for (place, key) in keys.enumerate() {
+            if !known.insert(key.clone()) {
+                self.refuse(&format!("{path}[{place}]"), format!("is a second element for {key}; remove one of them"));
+            }
+        }
+    }
+
+    fn spread(&mut self, path: &str, value: &Value) -> Vec<TopologySpreadConstraint> {
+        let constraints: Vec<TopologySpreadConstraint> = self.read(path, value);
+        let key = |constraint: &TopologySpreadConstraint| {
+            format!(
+                "topologyKey \"{}\" and whenUnsatisfiable \"{}\"",
+                constraint.topology_key, constraint.when_unsatisfiable
+            )
+        };
+        self.refuse_duplicates(path, constraints.iter().map(key));
+        constraints
+    }
+
+    fn pull_secrets(&mut self, path: &str, value: &Value) -> Vec<LocalObjectReference> {
+        let secrets: Vec<LocalObjectReference> = self.read(path, value);
+        self.refuse_duplicates(path, secrets.iter().map(|secret| format!("\"{}\"", secret.name)));
+        secrets
     }
 
     fn grace(&mut self, path: &str, value: &Value) -> Option<i64> {
@@ -174,6 +202,7 @@ impl PodTemplateReader {
 
     fn env(&mut self, path: &str, value: &Value) -> Vec<EnvVar> {
         let variables: Vec<EnvVar> = self.read(path, value);
+        self.refuse_duplicates(path, variables.iter().map(|variable| format!("\"{}\"", variable.name)));
         for (place, variable) in variables.iter().enumerate() {
             let path = format!("{path}[{place}]");
             if variable.value_from.is_some() {

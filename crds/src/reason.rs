@@ -50,6 +50,8 @@ reasons! {
     ExpiryMissing,
     /// The index belongs to another owner.
     OwnedByAnother,
+    /// The log of the index's records was elsewhere: it was moved, or this is a copy.
+    LogMoved,
     /// Objects of the index are missing or damaged.
     IndexDamaged,
     /// The index lacks entries that may be gone from the log.
@@ -80,12 +82,25 @@ reasons! {
     PodNotAnswering,
     /// A pod's program ends again and again.
     PodCrashing,
+    /// A node has removed a pod, as when its disk is full, and the pod that takes its place does not answer yet.
+    PodEvicted,
     /// The cluster refuses to make a pod or its container.
     PodRefused,
     /// The cluster refuses a child of the WAL.
     ChildRefused,
     /// Something else bears the name of a child.
     NameTaken,
+    /// The API server fails again and again to write a child of the WAL.
+    ApplyFailed,
+    // Whether the pods are made of the spec.
+    /// They are.
+    Applied,
+    /// Pods of the present spec take the place of others.
+    RollingOut,
+    /// Pods of the present spec do not become ready.
+    RollOutStalled,
+    /// A change of the spec waits with a new release for approval.
+    Held,
     // The life of a WAL.
     /// Pods start.
     Starting,

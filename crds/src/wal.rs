@@ -1,12 +1,14 @@
 //! Kind `WAL`: a write-ahead log in object storage, indexed and searched.
 #![expect(unreachable_pub, reason = "`KubeSchema` repeats the type inside of a function")]
 
+mod cache;
 mod places;
 mod roles;
 mod spec;
 mod status;
 
 pub use self::{
+    cache::{CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec},
     places::{IndexPlace, LogPlace, MetadataPlace},
     roles::{AuthType, CompactionSpec, IndexerSpec, RoleSpec, SearchAuth, SearchSpec, ServiceSpec, ServiceType},
     spec::{DeletionPolicy, Wal, WalSpec},

@@ -2,6 +2,7 @@
 
 mod append;
 mod args;
+mod audit;
 mod check;
 mod command_line;
 #[cfg(feature = "demo")]
@@ -13,6 +14,7 @@ mod index;
 mod kubectl;
 mod lint;
 mod log;
+mod log_unregister;
 mod output;
 mod probe;
 mod serve;

@@ -68,7 +68,7 @@ impl PodStatus {
         self.state().phase = phase;
     }
 
-    /// Sets the name as a writer.
+    /// Sets the name of this process, which is that of a writer.
     pub(crate) fn set_identity(&self, identity: &str) {
         self.state().identity = Some(identity.to_owned());
     }

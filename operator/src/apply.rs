@@ -8,9 +8,10 @@ use kube::{
     core::Status,
 };
 use serde_json::{Value, json};
+use tidemark_crds::names;
 
 use crate::{
-    cache::{ChildKind, ObjectCache, OwnedObject, OwnedObjects},
+    cache::{ChildKind, ObjectCache, OwnedObject, OwnedObjects, RolloutStatus},
     compare::{self, ANNOTATION_DIGEST},
     desired_object::DesiredObject,
     namespace::is_refusal_of_terminating,
@@ -59,21 +60,28 @@ pub(crate) struct ObjectApplier<'a> {
 
 impl ObjectApplier<'_> {
     /// Makes the object as it should be, and answers whether that took a write.
-    pub(crate) async fn ensure(&self, desired: &DesiredObject) -> Result<bool, ApplyError> {
-        let DesiredObject { kind, name, object } = desired;
-        let digest = compare::digest(object);
-        let live = self.live(*kind, name).await?;
+    pub(crate) async fn ensure(&self, desired: DesiredObject<'_>) -> Result<bool, ApplyError> {
+        self.ensure_json(desired.kind(), desired.name(), serde_json::to_value(desired)?).await
+    }
+
+    /// [`ObjectApplier::ensure`] for an object that is made of one in the cluster, of which it may have fields that this release
+    /// does not know.
+    pub(crate) async fn ensure_json(&self, kind: ChildKind, name: &str, mut object: Value) -> Result<bool, ApplyError> {
+        let digest = compare::digest(&object);
+        let live = self.live(kind, name).await?;
         if let Some(live) = &live {
-            self.check_owner(live)?;
-            if live.digest.as_deref() == Some(&digest) && compare::holds(&live.object(), object) {
+            if !is_orphan_of(live, &object) {
+                self.check_owner(live)?;
+            }
+            let is_applied = live.applied || compare::holds(&live.object(), &object);
+            if live.digest.as_deref() == Some(&digest) && is_applied {
                 return Ok(false);
             }
         }
-        let mut object = object.clone();
         object["metadata"]["annotations"][ANNOTATION_DIGEST] = json!(digest);
         let params = PatchParams::apply(self.owner.field_manager).force();
-        self.cache.begin_write(*kind, self.owner.key, name, &digest);
-        self.patch(*kind, name, &params, &Patch::Apply(&object)).await?;
+        self.cache.begin_write(kind, &self.owner.key.namespace, name, &digest);
+        self.patch(kind, name, &params, &Patch::Apply(&object)).await?;
         tracing::info!(object = %self.owner.key, kind = kind.as_str(), name, "applied");
         Ok(true)
     }
@@ -118,16 +126,43 @@ impl ObjectApplier<'_> {
         Ok(removed)
     }
 
+    /// How a Deployment stands that the watches do not show as the owner's, if it is there: its labels, or its controller, are lost.
+    pub(crate) async fn lost_rollout(&self, name: &str) -> Result<Option<RolloutStatus>, ApplyError> {
+        Ok(self.live(ChildKind::Deployment, name).await?.and_then(|live| live.rollout.clone()))
+    }
+
+    /// Gives a Deployment the labels and the owner of `wanted` again and nothing else, so that no pod is replaced.
+    pub(crate) async fn restore_labels(&self, name: &str, wanted: &Value) -> Result<(), ApplyError> {
+        let kind = ChildKind::Deployment;
+        if let Some(live) = self.live(kind, name).await?
+            && !is_orphan_of(&live, wanted)
+        {
+            self.check_owner(&live)?;
+        }
+        let metadata = &wanted["metadata"];
+        let patch = json!({"metadata": {"labels": metadata["labels"], "ownerReferences": metadata["ownerReferences"]}});
+        let field_manager = Some(self.owner.field_manager.to_owned());
+        let params = PatchParams { field_manager, ..PatchParams::default() };
+        self.patch(kind, name, &params, &Patch::Merge(&patch)).await?;
+        tracing::info!(object = %self.owner.key, name, "restored labels and owner");
+        Ok(())
+    }
+
     /// The object as it is. One that the watches do not show is read: it may be just created, or somebody else's.
     async fn live(&self, kind: ChildKind, name: &str) -> Result<Option<Arc<OwnedObject>>, ApplyError> {
-        if let Some(child) = self.cache.child(self.owner.key, kind, name) {
+        if let Some(child) = self.cache.child(kind, &self.owner.key.namespace, name) {
             return Ok(Some(child));
         }
         let found = self.api(kind).get_opt(name).await;
         let Some(found) = found.map_err(|source| ApplyError::Failed { kind, name: name.to_owned(), source })? else {
             return Ok(None);
         };
-        match OwnedObject::read(kind, serde_json::to_value(found)?) {
+        let mut found = serde_json::to_value(found)?;
+        if is_controlled(&found, self.owner.uid) {
+            // It may have lost the label by which the watches know it.
+            found["metadata"]["labels"][names::LABEL_WAL] = json!(*self.owner.key.name);
+        }
+        match OwnedObject::read(kind, found) {
             Ok(child) => Ok(Some(Arc::new(child))),
             Err(_) => Err(ApplyError::NameTaken { kind, name: name.to_owned(), owner: self.owner.kind }),
         }
@@ -157,14 +192,30 @@ impl ObjectApplier<'_> {
     ) -> Result<(), ApplyError> {
         let written = self.api(kind).patch(name, params, patch).await;
         let answer = written.as_ref().ok().and_then(|written| serde_json::to_value(written).ok());
-        let child = answer.and_then(|answer| OwnedObject::read(kind, answer).ok());
-        self.cache.finish_write(kind, self.owner.key, name, child);
+        let mut child = answer.and_then(|answer| OwnedObject::read(kind, answer).ok());
+        if let Some(child) = &mut child {
+            child.applied = matches!(patch, Patch::Apply(_));
+        }
+        self.cache.finish_write(kind, &self.owner.key.namespace, name, child);
         written.map(drop).map_err(|error| ApplyError::from_answer(kind, name, error))
     }
 
     fn api(&self, kind: ChildKind) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.owner.key.namespace, &kind.resource())
     }
+}
+
+/// Whether the object with this UID controls another one.
+fn is_controlled(object: &Value, uid: &str) -> bool {
+    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    owners.into_iter().flatten().any(|owner| owner["controller"] == true && owner["uid"] == uid)
+}
+
+/// Whether an operator made the object for this very purpose, and its owner was deleted without it. Such a one is adopted.
+fn is_orphan_of(live: &OwnedObject, wanted: &Value) -> bool {
+    let wal =
+        wanted.pointer("/metadata/labels").and_then(|labels| labels.get(names::LABEL_WAL)).and_then(Value::as_str);
+    live.controller.is_none() && live.digest.is_some() && !live.terminating && wal == Some(&*live.wal.name)
 }
 
 impl ApplyError {

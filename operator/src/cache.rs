@@ -10,7 +10,7 @@ mod owned_object;
 mod watch;
 
 pub(crate) use self::{
-    data_pod::{DataPod, PodTrouble},
+    data_pod::{DataPod, PodEviction, PodTrouble},
     name::{NamespacedName, is_older},
     object_cache::{ObjectCache, OwnedObjects},
     owned_object::{ChildKind, OwnedObject, RolloutStatus},

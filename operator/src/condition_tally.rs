@@ -1,4 +1,4 @@
-//! How many WALs have which conditions, for the metrics.
+//! How many objects of a kind have which conditions, for the metrics.
 
 use std::collections::HashMap;
 
@@ -9,56 +9,42 @@ use tidemark_crds::Reason;
 
 use crate::{
     cache::NamespacedName,
-    controllers::wal::upgrade::is_stalled,
-    metrics::{ConditionLabels, OperatorMetrics},
+    metrics::{ConditionGauges, ConditionLabels},
 };
 
-/// Counts each WAL once, by its conditions as they were reported last.
+/// Counts each object of a kind once, by its conditions as they were reported last.
 #[derive(Debug)]
 pub(crate) struct ConditionTally {
-    metrics: OperatorMetrics,
-    counted: Mutex<HashMap<NamespacedName, CountedConditions>>,
-}
-
-#[derive(Debug, Default)]
-struct CountedConditions {
-    conditions: Vec<ConditionLabels>,
-    /// Whether it is among the upgrades that make no progress.
-    stalled: bool,
+    gauges: ConditionGauges,
+    counted: Mutex<HashMap<NamespacedName, Vec<ConditionLabels>>>,
 }
 
 impl ConditionTally {
-    pub(crate) fn new(metrics: OperatorMetrics) -> Self {
-        Self { metrics, counted: Mutex::default() }
+    pub(crate) fn new(gauges: ConditionGauges) -> Self {
+        Self { gauges, counted: Mutex::default() }
     }
 
-    /// Counts a WAL by these conditions, and no longer by those before.
+    /// Counts an object by these conditions, and no longer by those before.
     pub(crate) fn count(&self, key: &NamespacedName, conditions: &[Condition]) {
         let now: Vec<_> = conditions.iter().map(labels).collect();
         let mut counted = self.counted.lock();
-        let entry = counted.entry(key.clone()).or_default();
-        self.recount(&entry.conditions, &now);
-        entry.conditions = now;
-        let stalled = is_stalled(conditions);
-        self.metrics.stalled(entry.stalled, stalled);
-        entry.stalled = stalled;
+        let before = counted.entry(key.clone()).or_default();
+        self.recount(before, &now);
+        *before = now;
     }
 
-    /// Forgets a WAL that is gone.
+    /// Forgets an object that is gone.
     pub(crate) fn forget(&self, key: &NamespacedName) {
-        let entry = self.counted.lock().remove(key);
-        if let Some(entry) = entry {
-            self.recount(&entry.conditions, &[]);
-            self.metrics.stalled(entry.stalled, false);
-        }
+        let before = self.counted.lock().remove(key).unwrap_or_default();
+        self.recount(&before, &[]);
     }
 
     fn recount(&self, before: &[ConditionLabels], now: &[ConditionLabels]) {
         for labels in before.iter().filter(|counted| !now.contains(counted)) {
-            self.metrics.condition_left(labels);
+            self.gauges.get_or_create(labels).dec();
         }
         for labels in now.iter().filter(|counted| !before.contains(counted)) {
-            self.metrics.condition_entered(labels);
+            self.gauges.get_or_create(labels).inc();
         }
     }
 }
@@ -78,11 +64,12 @@ mod tests {
     use tidemark_crds::{ConditionStatus, ConditionType, set_condition};
 
     use super::*;
+    use crate::metrics::OperatorMetrics;
 
     #[test]
     fn a_wal_is_counted_once_by_what_its_condition_says_last() {
         let metrics = OperatorMetrics::new();
-        let tally = ConditionTally::new(metrics.clone());
+        let tally = ConditionTally::new(metrics.wals());
         let key = NamespacedName { namespace: "default".into(), name: "orders".into() };
         let mut conditions = Vec::new();
         for reason in [Reason::Starting, Reason::PodCrashing, Reason::PodCrashing] {

@@ -3,18 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::Client;
-use tidemark_crds::Wal;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use crate::{
-    cache::{NamespacedName, ObjectCache},
-    condition_tally::ConditionTally,
-    controllers::wal::build::PlatformSettings,
-    events::EventPublisher,
-    metrics::OperatorMetrics,
-    pod_report_poller::PodObservations,
-    status_cache::StatusCache,
-    upgrade_slots::UpgradeSlots,
+    cache::ObjectCache, controllers::wal::build::PlatformSettings, events::EventPublisher, metrics::OperatorMetrics,
+    pod_report_poller::PodObservations, reconcile_queues::ReconcileQueues,
 };
 
 /// What does not change while the operator runs.
@@ -33,15 +26,14 @@ pub(crate) struct OperatorSettings {
     pub(crate) concurrency: u16,
 }
 
-/// What all reconciliations of a leader share.
+/// What all reconciliations of a leader share, whatever kind of object they reconcile.
 pub(crate) struct LeaderContext {
     pub(crate) client: Client,
     pub(crate) settings: OperatorSettings,
     pub(crate) metrics: OperatorMetrics,
     pub(crate) events: EventPublisher,
-    pub(crate) slots: UpgradeSlots,
-    pub(crate) statuses: StatusCache<Wal>,
-    pub(crate) tally: ConditionTally,
+    /// What has to be reconciled, of every kind and namespace.
+    pub(crate) queues: Arc<ReconcileQueues>,
     /// As many as may run at once, over all kinds and namespaces.
     pub(crate) permits: Semaphore,
 }
@@ -52,6 +44,4 @@ pub(crate) struct ReconcileContext {
     pub(crate) shared: Arc<LeaderContext>,
     pub(crate) cache: ObjectCache,
     pub(crate) observations: PodObservations,
-    /// Takes WALs that have to be reconciled.
-    pub(crate) changed: mpsc::Sender<NamespacedName>,
 }

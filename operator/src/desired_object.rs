@@ -1,23 +1,54 @@
 //! An object as it should be, from its builder to the patch.
 
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::cache::ChildKind;
 
-/// An object as it should be.
-#[derive(Clone, Debug)]
-pub(crate) struct DesiredObject {
-    pub(crate) kind: ChildKind,
-    pub(crate) name: String,
-    /// The whole object as it is sent, with kind, labels and owner.
-    pub(crate) object: Value,
+/// An object as it should be, with kind, labels and owner.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum DesiredObject<'a> {
+    ConfigMap(&'a ConfigMap),
+    Deployment(&'a Deployment),
+    NetworkPolicy(&'a NetworkPolicy),
+    PodDisruptionBudget(&'a PodDisruptionBudget),
+    Service(&'a Service),
+    ServiceAccount(&'a ServiceAccount),
 }
 
-impl DesiredObject {
-    /// The object that a builder made.
-    pub(crate) fn new<K: kube::Resource + Serialize>(kind: ChildKind, object: &K) -> serde_json::Result<Self> {
-        let name = object.meta().name.clone().unwrap_or_default();
-        Ok(Self { kind, name, object: serde_json::to_value(object)? })
+impl<'a> DesiredObject<'a> {
+    pub(crate) fn kind(self) -> ChildKind {
+        match self {
+            Self::ConfigMap(_) => ChildKind::ConfigMap,
+            Self::Deployment(_) => ChildKind::Deployment,
+            Self::NetworkPolicy(_) => ChildKind::NetworkPolicy,
+            Self::PodDisruptionBudget(_) => ChildKind::PodDisruptionBudget,
+            Self::Service(_) => ChildKind::Service,
+            Self::ServiceAccount(_) => ChildKind::ServiceAccount,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'a str {
+        self.metadata().name.as_deref().unwrap_or_default()
+    }
+
+    fn metadata(self) -> &'a ObjectMeta {
+        match self {
+            Self::ConfigMap(object) => &object.metadata,
+            Self::Deployment(object) => &object.metadata,
+            Self::NetworkPolicy(object) => &object.metadata,
+            Self::PodDisruptionBudget(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::ServiceAccount(object) => &object.metadata,
+        }
     }
 }

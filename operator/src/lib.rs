@@ -8,6 +8,7 @@ mod apply;
 pub mod args;
 mod backoff;
 mod cache;
+mod child_metadata;
 mod clock;
 mod compare;
 mod condition_tally;
@@ -17,14 +18,20 @@ mod controllers;
 mod crd_check;
 mod desired_object;
 mod events;
+#[cfg(test)]
+mod fake_api_server;
 mod finalizer;
 mod leader;
 mod metrics;
 mod namespace;
 mod object_owner;
+mod observed_pod;
 mod own_writes;
+mod pod;
 mod pod_report_client;
 mod pod_report_poller;
+mod problem_events;
+mod reconcile_queues;
 mod run;
 mod server;
 mod status_cache;
@@ -35,8 +42,8 @@ mod upgrade_slots;
 pub use controllers::wal::{
     build::{PlatformSettings, WalChildren, build, release_revision},
     validate::{
-        SpecRefusal, StoreAccess, StorePlace, StoreSettings, ValidatedIndexer, ValidatedLog, ValidatedRole,
-        ValidatedSearch, ValidatedWal, WalStores, validate,
+        SpecRefusal, StoreAccess, StorePlace, StoreSettings, ValidatedCache, ValidatedIndexer, ValidatedLog,
+        ValidatedRole, ValidatedSearch, ValidatedWal, WalStores, validate,
     },
 };
 pub use run::run;

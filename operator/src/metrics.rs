@@ -19,9 +19,10 @@ pub(crate) struct OperatorMetrics {
     reconciles: Family<ReconcileLabels, Counter>,
     reconcile_duration: Family<ControllerLabels, Histogram>,
     api_requests: Family<RequestLabels, Counter>,
-    wals: Family<ConditionLabels, Gauge>,
+    wals: ConditionGauges,
     polls: Family<ResultLabels, Counter>,
     watch_failures: Family<KindLabels, Counter>,
+    watch_synced: Family<WatchLabels, Gauge>,
     upgrades_stalled: Gauge,
     purges_abandoned: Counter,
     invalid_objects: Counter,
@@ -46,7 +47,10 @@ struct RequestLabels {
     status: &'static str,
 }
 
-/// What a condition of a WAL says.
+/// Objects of one kind by what their conditions say.
+pub(crate) type ConditionGauges = Family<ConditionLabels, Gauge>;
+
+/// What a condition says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ConditionLabels {
     pub(crate) condition: String,
@@ -63,6 +67,13 @@ struct ResultLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: String,
+}
+
+/// A watch: its kind, and its namespace, which is empty for all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    kind: String,
+    watched_namespace: String,
 }
 
 impl Default for OperatorMetrics {
@@ -82,6 +93,7 @@ impl OperatorMetrics {
             wals: Family::default(),
             polls: Family::default(),
             watch_failures: Family::default(),
+            watch_synced: Family::default(),
             upgrades_stalled: Gauge::default(),
             purges_abandoned: Counter::default(),
             invalid_objects: Counter::default(),
@@ -109,8 +121,13 @@ impl OperatorMetrics {
             self.watch_failures.clone(),
         );
         registry.register(
+            "watch_synced",
+            "1 once a watch has listed its kind in its namespace, 0 while it may not or cannot",
+            self.watch_synced.clone(),
+        );
+        registry.register(
             "upgrades_stalled",
-            "WALs whose new pods do not become ready; each keeps its slot, others wait",
+            "WALs whose upgrade does not get on until somebody acts",
             self.upgrades_stalled.clone(),
         );
         registry.register(
@@ -120,7 +137,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "invalid_objects",
-            "reconciliations of WALs that cannot be read",
+            "reconciliations of objects that cannot be read",
             self.invalid_objects.clone(),
         );
         registry.register("leader", "1 while this replica holds the lease", self.leader.clone());
@@ -148,12 +165,18 @@ impl OperatorMetrics {
         self.watch_failures.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
     }
 
+    /// Whether a watch knows everything of its kind in its namespace, or everywhere.
+    pub(crate) fn watch_synced(&self, kind: &str, namespace: Option<&str>, synced: bool) {
+        let labels = WatchLabels { kind: kind.to_owned(), watched_namespace: namespace.unwrap_or_default().to_owned() };
+        self.watch_synced.get_or_create(&labels).set(i64::from(synced));
+    }
+
     /// Counts a purge that was given up.
     pub(crate) fn purge_abandoned(&self) {
         self.purges_abandoned.inc();
     }
 
-    /// Counts a WAL that cannot be read.
+    /// Counts an object that cannot be read.
     pub(crate) fn invalid_object(&self) {
         self.invalid_objects.inc();
     }
@@ -163,6 +186,7 @@ impl OperatorMetrics {
         self.leader.set(i64::from(leading));
         if !leading {
             self.wals.clear();
+            self.watch_synced.clear();
             self.upgrades_stalled.set(0);
         }
     }
@@ -172,14 +196,9 @@ impl OperatorMetrics {
         self.upgrades_stalled.inc_by(i64::from(now) - i64::from(before));
     }
 
-    /// Moves a WAL into those whose condition says this.
-    pub(crate) fn condition_entered(&self, labels: &ConditionLabels) {
-        self.wals.get_or_create(labels).inc();
-    }
-
-    /// Moves a WAL out of those whose condition says this.
-    pub(crate) fn condition_left(&self, labels: &ConditionLabels) {
-        self.wals.get_or_create(labels).dec();
+    /// WALs by what their conditions say.
+    pub(crate) fn wals(&self) -> ConditionGauges {
+        self.wals.clone()
     }
 
     /// The metrics as text.

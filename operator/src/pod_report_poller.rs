@@ -13,17 +13,18 @@ use jiff::Timestamp;
 use parking_lot::RwLock;
 use tidemark_crds::{PodPhase, PodReport};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::Semaphore,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
 
 use crate::{
     backoff,
-    cache::{DataPod, NamespacedName, ObjectCache},
+    cache::{DataPod, ObjectCache},
     clock,
     metrics::OperatorMetrics,
     pod_report_client::PodReportClient,
+    reconcile_queues::ReconcileQueues,
 };
 
 /// How often the pods are checked for those that are due.
@@ -99,7 +100,7 @@ impl PodObservations {
 pub(crate) struct PodReportPoller {
     pub(crate) cache: ObjectCache,
     pub(crate) observations: PodObservations,
-    pub(crate) changed: mpsc::Sender<NamespacedName>,
+    pub(crate) queues: Arc<ReconcileQueues>,
     pub(crate) client: PodReportClient,
     pub(crate) port: u16,
     pub(crate) interval: Duration,
@@ -176,7 +177,12 @@ impl PodReportPoller {
                 // The semaphore is never closed.
                 let _permit = permits.acquire_owned().await;
                 let process = match client.fetch(&address, port).await {
-                    Ok(process) => Some(process),
+                    Ok(process) if is_of(&process, &pod) => Some(process),
+                    // An address may be used again before the watch shows it, and anybody may write our labels.
+                    Ok(PodReport { kind, identity, .. }) => {
+                        tracing::warn!(object = %pod.wal, pod = %pod.name, %address, kind = kind.as_str(), ?identity, "another process answers at the address of a pod; its report is ignored");
+                        None
+                    }
                     Err(error) => {
                         tracing::debug!(object = %pod.wal, pod = %pod.name, %error, "a pod did not answer");
                         None
@@ -199,10 +205,14 @@ impl PodReportPoller {
         let wait = if is_settled(&after) { self.interval } else { self.interval.min(UNSETTLED_INTERVAL) };
         poll.next = now + backoff::jittered(wait, backoff::random());
         if poll.is_news(before.as_ref(), &after, now) {
-            // There is no receiver only while the process ends.
-            drop(self.changed.send(pod.wal.clone()).await);
+            self.queues.send(pod.target()).await;
         }
     }
+}
+
+/// Whether a report is that of the pod: it bears the pod's UID and role.
+fn is_of(process: &PodReport, pod: &DataPod) -> bool {
+    process.identity.as_deref() == Some(&*pod.uid) && process.kind == pod.component
 }
 
 /// Whether a pod does its work and reports no problem.
@@ -246,7 +256,10 @@ fn counters(observation: &PodObservation) -> PodCounters {
 
 #[cfg(test)]
 mod tests {
+    use tidemark_crds::names::WalComponent;
+
     use super::*;
+    use crate::cache::NamespacedName;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -263,6 +276,35 @@ mod tests {
         assert_eq!(twice.seen, Some(at(10)));
         let (_, again) = observations.put("u", Some(PodReport::default()), at(40));
         assert!(again.answer().is_some());
+    }
+
+    #[test]
+    fn a_report_counts_only_with_the_uid_and_the_role_of_the_pod() {
+        let pod = DataPod {
+            wal: NamespacedName::new("data", "orders"),
+            name: "orders-indexer-a".into(),
+            uid: "u".into(),
+            wal_uid: "w".into(),
+            component: WalComponent::Indexer,
+            address: Some("10.0.0.1".into()),
+            terminating: false,
+            created: None,
+            trouble: None,
+            eviction: None,
+        };
+        let report = |identity: Option<&str>, kind| PodReport {
+            identity: identity.map(str::to_owned),
+            kind,
+            ..PodReport::default()
+        };
+        assert!(is_of(&report(Some("u"), WalComponent::Indexer), &pod));
+        for other in [
+            report(Some("u"), WalComponent::Search),
+            report(Some("v"), WalComponent::Indexer),
+            report(None, WalComponent::Indexer),
+        ] {
+            assert!(!is_of(&other, &pod), "{other:?}");
+        }
     }
 
     #[test]

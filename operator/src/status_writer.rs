@@ -53,41 +53,58 @@ pub(crate) fn due<S: ReportedStatus>(before: &S, after: &S, since: Duration) -> 
 }
 
 /// How long ago the status was written, as far as it or this operator knows.
-pub(crate) fn since<S: ReportedStatus>(status: &S, written: Option<Timestamp>, now: Timestamp) -> Duration {
+fn since<S: ReportedStatus>(status: &S, written: Option<Timestamp>, now: Timestamp) -> Duration {
     let last = status.observed_time().into_iter().chain(written).max();
     last.and_then(|last| Duration::try_from(now.duration_since(last)).ok()).unwrap_or(COUNTERS_INTERVAL)
 }
 
-/// Writes the status of `owner`. Another object of the same name does not get it.
-pub(crate) async fn write<K>(
-    client: &Client,
-    statuses: &StatusCache<K>,
-    owner: ObjectOwner<'_>,
-    field_manager: &str,
-    status: &K::Status,
-) -> Result<(), kube::Error>
+/// Writes the statuses of the objects of one kind.
+pub(crate) struct StatusWriter<'a, K: HasStatus> {
+    pub(crate) client: &'a Client,
+    pub(crate) statuses: &'a StatusCache<K>,
+    pub(crate) field_manager: &'static str,
+}
+
+impl<K> StatusWriter<'_, K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + HasStatus + Clone + Debug + DeserializeOwned,
-    K::Status: Clone + Default + PartialEq + Serialize,
+    K::Status: ReportedStatus + Default + Serialize,
 {
-    let ObjectOwner { key, uid, .. } = owner;
-    let api: Api<K> = Api::namespaced(client.clone(), &key.namespace);
-    let patch = json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        "metadata": {"name": &*key.name, "uid": uid},
-        "status": status,
-    });
-    let params = PatchParams::apply(field_manager).force();
-    statuses.begin(key, status);
-    match api.patch_status(&key.name, &params, &Patch::Apply(&patch)).await {
-        Ok(written) => {
-            statuses.record(key, &written, clock::now());
-            Ok(())
+    /// Writes `after` over `before`, if it is time. Answers when that is: [`WriteTiming::Now`] says that it was written.
+    pub(crate) async fn update(
+        &self,
+        owner: ObjectOwner<'_>,
+        before: &K::Status,
+        after: &K::Status,
+    ) -> Result<WriteTiming, kube::Error> {
+        let timing = due(before, after, since(before, self.statuses.written(owner.key), clock::now()));
+        if timing == WriteTiming::Now {
+            self.write(owner, after).await?;
         }
-        Err(error) => {
-            statuses.discard(key);
-            Err(error)
+        Ok(timing)
+    }
+
+    /// Writes the status of `owner`. Another object of the same name does not get it.
+    async fn write(&self, owner: ObjectOwner<'_>, status: &K::Status) -> Result<(), kube::Error> {
+        let ObjectOwner { key, uid, .. } = owner;
+        let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
+        let patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {"name": &*key.name, "uid": uid},
+            "status": status,
+        });
+        let params = PatchParams::apply(self.field_manager).force();
+        self.statuses.begin(key, status);
+        match api.patch_status(&key.name, &params, &Patch::Apply(&patch)).await {
+            Ok(written) => {
+                self.statuses.record(key, &written, clock::now());
+                Ok(())
+            }
+            Err(error) => {
+                self.statuses.discard(key);
+                Err(error)
+            }
         }
     }
 }

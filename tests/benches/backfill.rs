@@ -15,7 +15,7 @@ use tidemark_tests::{
     stores,
     workload::SampleBundle,
 };
-use tidemark_wal::{Log, LogReader, ParameterSchedule, ReaderLimits};
+use tidemark_wal::{Log, LogReader, ParameterSchedule};
 use tokio::time::Instant;
 
 const AT_ONCE: usize = 64;
@@ -106,7 +106,7 @@ async fn raw_gets(log: &Log) -> anyhow::Result<Duration> {
 
 /// Feeds the documents to Tantivy on one thread, from memory.
 async fn raw_tantivy(log: &Log, index: &Store, first: StoreSecond, last: StoreSecond) -> anyhow::Result<Duration> {
-    let reader = LogReader::new(log, ReaderLimits::default());
+    let reader = LogReader::new(log);
     let schedule = ParameterSchedule::constant(shortest());
     let (fetcher, schedule) = (&reader, &schedule);
     let resolved: Vec<_> = reader
@@ -115,7 +115,7 @@ async fn raw_tantivy(log: &Log, index: &Store, first: StoreSecond, last: StoreSe
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    let mut records: Vec<_> = resolved.iter().flat_map(tidemark_ingest::OperationRecord::from_resolved).collect();
+    let mut records: Vec<_> = resolved.into_iter().flat_map(tidemark_ingest::OperationRecord::from_resolved).collect();
     for (seq, record) in (1..).zip(&mut records) {
         record.seq = seq;
     }

@@ -1,19 +1,25 @@
-//! Store requests, counted by the S3 server: for an entry with one descriptor, and of a log on which nothing happens.
+//! Store requests, counted by the S3 server: for an entry with one descriptor, of a log on which nothing happens, and of one
+//! `tidemark serve` while nothing happens and while an entry is written every second.
 //!
 //! `BENCH_ENTRIES` (20 000) entries; `BENCH_IDLE_SECONDS` (180) of rest.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use anyhow::Context as _;
 use tidemark_ingest::IngestOptions;
 use tidemark_tests::{
-    S3Server,
+    S3Server, TidemarkProcess,
     bench::{IndexBench, number},
     faults::StoreOperation,
     stores,
-    workload::SampleBundle,
+    workload::SampleLog,
 };
-use tidemark_wal::Log;
+use tidemark_wal::{Log, Token};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+/// How long an index may take to be made.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -25,13 +31,8 @@ async fn main() -> anyhow::Result<()> {
     let open = |bucket: &str| stores::open(&format!("s3://{bucket}"), &server.environment());
     let log = Log::over(open("log"), vec![open("meta")]);
     // A day and more ago: the audit window is over, as it is for a backfill.
-    let ago = Duration::from_hours(30);
-    let mut last = server.clock().second();
-    for bundle in SampleBundle::run(count, 200, server.clock().second(), ago) {
-        server.insert_at("log", &bundle.token().to_string(), bundle.entry(), bundle.at);
-        server.insert_at("meta", &bundle.path(), bundle.descriptor(), bundle.at);
-        last = bundle.at;
-    }
+    let last = server.clock().second().before(Duration::from_hours(30));
+    server.hold(SampleLog::new(count, 200, last), "log", "meta");
     let cache = tempfile::tempdir()?;
     let bench = IndexBench::new(&log, &open("index"), cache.path(), IngestOptions::default()).await?;
     let mut status = bench.status.clone();
@@ -56,6 +57,51 @@ async fn main() -> anyhow::Result<()> {
     print(&server.counts(), minutes);
     stop.cancel();
     running.await??;
+    search(idle).await
+}
+
+/// A search beside no indexer, on an index that one has made: every request is its own, but for the entries that are written.
+async fn search(seconds: u64) -> anyhow::Result<()> {
+    let server = S3Server::start()?;
+    for bucket in ["log", "meta", "index"] {
+        server.create_bucket(bucket);
+    }
+    let last = server.clock().second().before(Duration::from_hours(30));
+    server.hold(SampleLog::new(1000, 200, last), "log", "meta");
+    let cache = tempfile::tempdir()?;
+    let mut environment = server.index_environment();
+    let folder = cache.path().to_str().context("the temporary folder has a name in UTF-8")?;
+    environment.insert("TIDEMARK_CACHE_DIR".to_owned(), folder.to_owned());
+    let indexer = TidemarkProcess::serving(&["index", "--no-search"], &environment).await?;
+    let caught_up = async {
+        while indexer.get("/v1/process").await?["caughtUp"] != true {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::Ok(())
+    };
+    timeout(PATIENCE, caught_up).await.with_context(|| format!("the index is not made: {}", indexer.log()))??;
+    indexer.stop().await?;
+    let serving = TidemarkProcess::serving(&["serve"], &environment).await?;
+    serving.until_answered("/v1/status").await?;
+    // It polls more and more slowly while nothing happens.
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let entries = stores::open("s3://log", &server.environment());
+    let minutes = seconds as f64 / 60.0;
+    for writes in [false, true] {
+        server.reset_counts();
+        for n in 0..seconds {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if writes {
+                let token = Token::from_parts(server.clock().second(), u128::from(n).to_be_bytes());
+                entries.put(&token.to_string(), r#"{"tidemark":1,"ops":[{}]}"#.into()).await?;
+            }
+        }
+        let own = server.requests() - if writes { seconds } else { 0 };
+        let when = if writes { "while an entry is written every second" } else { "idle" };
+        println!("search, {when}: {:.1} requests a minute over {seconds} s", own as f64 / minutes);
+        print(&server.counts(), minutes);
+    }
+    serving.stop().await?;
     Ok(())
 }
 

@@ -2,45 +2,44 @@
 //! come of it against raw Tantivy on one merged index of the same records, in one run.
 //!
 //! `BENCH_SCALE` (1 000 000) entries with one descriptor each on the S3 server of this process; the indexer is a process
-//! of its own, without compaction, so that the searches meet many segments. `BENCH_ROUNDS` (30) rounds of the queries.
+//! of its own, and its index is compacted before it is searched (not with `BENCH_COMPACTION=0`: then the searches meet more
+//! segments). `BENCH_ROUNDS` (100) rounds of the queries, ours and raw in turn, and a tenth of them with facets and histogram;
+//! then `BENCH_CLIENTS` (8) at once ask `tidemark serve` over HTTP, `BENCH_ROUNDS` times each query in all.
 
-use std::{
-    collections::BTreeMap,
-    io::Read as _,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use serde_json::json;
 use tantivy::{
     Document as _, Index, Searcher as RawSearcher, TantivyDocument,
+    aggregation::{AggContextParams, AggregationCollector, agg_req::Aggregations},
     collector::{Count, TopDocs},
     doc,
     query::QueryParser,
-    schema::{STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value as _},
+    schema::{FAST, STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value as _},
 };
-use tidemark_catalog::{Generation, IndexChain, Manifest, RootChain};
+use tidemark_catalog::{Generation, IndexChain, Manifest};
 use tidemark_ingest::OperationRecord;
 use tidemark_ingest::engine::IndexEngine as _;
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{
     FollowerOptions, IndexFollower, IndexSearcher, SearchService as _,
-    api::{PageSize, QueryText, SearchRequest, SortOrder},
+    api::{FacetField, PageSize, QueryText, SearchRequest, SortOrder},
 };
 use tidemark_store::Entropy;
 use tidemark_tests::{
-    S3Server,
-    bench::{number, percentile, shortest},
+    S3Server, TidemarkProcess,
+    bench::{compacted, median, number, percentile, rate},
     stores,
-    workload::SampleBundle,
+    workload::SampleLog,
 };
-use tidemark_wal::Log;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 const SIZE: usize = 20;
+/// How long the segments must stay as they are before the index counts as compacted.
+const REST: Duration = Duration::from_secs(20);
 const QUERIES: [&str; 16] = [
     "horizon",
     "manifest watermark",
@@ -67,23 +66,22 @@ async fn main() -> anyhow::Result<()> {
     for bucket in ["log", "meta", "index"] {
         server.create_bucket(bucket);
     }
-    let now = server.clock().second();
-    let mut last = now;
-    for bundle in SampleBundle::run(count, 500, now, Duration::from_hours(30)) {
-        server.insert_at("log", &bundle.token().to_string(), bundle.entry(), bundle.at);
-        server.insert_at("meta", &bundle.path(), bundle.descriptor(), bundle.at);
-        last = bundle.at;
-    }
-    let open = |bucket: &str| stores::open(&format!("s3://{bucket}"), &server.environment());
-    let entropy = Entropy::from_os();
-    RootChain::open(&Log::over(open("log"), vec![open("meta")]), entropy.clone()).ensure(&shortest()).await?;
-    let chain = IndexChain::open(&open("index"), Generation::first(), entropy);
+    let last = server.clock().second().before(Duration::from_hours(30));
+    server.hold(SampleLog::new(count, 500, last), "log", "meta");
+    let index = stores::open("s3://index", &server.environment());
+    let chain = IndexChain::open(&index, Generation::first(), Entropy::from_os());
 
     let started = Instant::now();
-    let mut indexer = Indexer::start(&server)?;
-    let manifest = loop {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        indexer.lives()?;
+    let compacts = number("BENCH_COMPACTION", 1) > 0;
+    let mut arguments = vec!["index", "--no-search"];
+    if !compacts {
+        arguments.push("--no-compaction");
+    }
+    let environment = server.index_environment();
+    let indexer = TidemarkProcess::serving(&arguments, &environment).await?;
+    let mut manifest = loop {
+        sleep(Duration::from_millis(500)).await;
+        indexer.memory()?;
         match chain.latest().await? {
             Some(slot) if slot.state.cursor.second() > last => break slot.state,
             _ => {}
@@ -94,51 +92,14 @@ async fn main() -> anyhow::Result<()> {
         started.elapsed().as_secs_f64(),
         manifest.segments.len()
     );
-    println!("largest resident memory of the indexer: {} MiB", indexer.peak_mib()?);
-    drop(indexer);
-    search(&chain, &manifest).await
-}
-
-/// A `tidemark index` process.
-struct Indexer(Child);
-
-impl Indexer {
-    fn start(server: &S3Server) -> anyhow::Result<Self> {
-        let program = std::env::var("TIDEMARK_PROGRAM").unwrap_or_else(|_| "target/release/tidemark".to_owned());
-        let mut command = Command::new(&program);
-        command.args(["index", "--log", "s3://log", "--metadata", "s3://meta", "--index", "s3://index"]);
-        if std::env::var("BENCH_COMPACTION").is_err() {
-            command.arg("--no-compaction");
-        }
-        command.envs(server.environment()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = command.spawn();
-        Ok(Self(child.with_context(|| format!("\"{program}\" does not start; build it with cargo build --release"))?))
+    if compacts {
+        manifest = compacted(&chain, REST).await?;
+        println!("compacted after {:.0} s: {} segments", started.elapsed().as_secs_f64(), manifest.segments.len());
     }
-
-    fn lives(&mut self) -> anyhow::Result<()> {
-        if self.0.try_wait()?.is_none() {
-            return Ok(());
-        }
-        let mut said = String::new();
-        if let Some(mut err) = self.0.stderr.take() {
-            err.read_to_string(&mut said)?;
-        }
-        anyhow::bail!("the indexer ended: {said}")
-    }
-
-    fn peak_mib(&self) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
-        Ok(kib / 1024)
-    }
-}
-
-impl Drop for Indexer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    println!("largest resident memory of the indexer: {} MiB", indexer.peak_memory()? >> 20);
+    indexer.stop().await?;
+    search(&chain, &manifest).await?;
+    search_at_once(&environment).await
 }
 
 async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
@@ -156,51 +117,138 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
         async move { follower.run(stop).await }
     });
     while searcher.status().is_none() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await;
     }
     println!("{} documents; ours in {} segments, raw in 1", manifest.totals.records, manifest.segments.len());
-
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let mut by_query: BTreeMap<&str, (Vec<Duration>, Vec<Duration>)> = BTreeMap::new();
-    for round in 0..=number("BENCH_ROUNDS", 30) {
-        for query in QUERIES {
-            let started = Instant::now();
-            let answer = searcher.search(request(query)).await?;
-            let mine = started.elapsed();
-            let raw = raw.clone();
-            let started = Instant::now();
-            let (total, hits) = tokio::task::spawn_blocking(move || raw.search(query)).await??;
-            let raws = started.elapsed();
-            anyhow::ensure!(answer.total == total as u64, "\"{query}\": {} hits against {total}", answer.total);
-            anyhow::ensure!(answer.hits.len() == hits, "\"{query}\": pages differ");
-            if round > 0 {
-                ours.push(mine);
-                theirs.push(raws);
-                let (a, b) = by_query.entry(query).or_default();
-                a.push(mine);
-                b.push(raws);
-            }
-        }
-    }
-    for (query, (a, b)) in &by_query {
-        println!("  {query:<36} ours p50 {:>8.2?}  raw p50 {:>8.2?}", percentile(a, 0.5), percentile(b, 0.5));
-    }
-    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
-        let (a, b) = (percentile(&ours, share), percentile(&theirs, share));
-        println!("{name}: ours {a:.2?}, raw {b:.2?}, ratio {:.2}", a.as_secs_f64() / b.as_secs_f64());
+    let rounds = number("BENCH_ROUNDS", 100);
+    for (parts, rounds) in [(AnswerParts::Page, rounds), (AnswerParts::All, rounds.div_ceil(10))] {
+        println!(
+            "== {}, {rounds} rounds",
+            if parts == AnswerParts::All { "facets and histogram" } else { "page and total" }
+        );
+        compare(&searcher, &raw, parts, rounds).await?;
     }
     stop.cancel();
     run.await?;
     Ok(())
 }
 
-fn request(query: &str) -> SearchRequest {
+/// What a search answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AnswerParts {
+    /// A page, and the total.
+    Page,
+    /// Facets and the histogram, too.
+    All,
+}
+
+/// Every query by both, in turn. The first round is the one in which nothing was looked up yet.
+async fn compare(searcher: &IndexSearcher, raw: &Raw, parts: AnswerParts, rounds: u64) -> anyhow::Result<()> {
+    let mut pairs: BTreeMap<&str, Vec<(Duration, Duration)>> = BTreeMap::new();
+    for round in 0..=rounds {
+        for query in QUERIES {
+            let pair = if round % 2 == 0 {
+                let ours = ours(searcher, query, parts).await?;
+                (ours, raw.timed(query, parts).await?)
+            } else {
+                let raw = raw.timed(query, parts).await?;
+                (ours(searcher, query, parts).await?, raw)
+            };
+            let ((span, total, hits), (raws, raw_total, raw_hits)) = pair;
+            anyhow::ensure!(total == raw_total, "\"{query}\": {total} hits against {raw_total}");
+            anyhow::ensure!(hits == raw_hits, "\"{query}\": pages differ");
+            pairs.entry(query).or_default().push((span, raws));
+        }
+    }
+    let first = |of: fn(&(Duration, Duration)) -> Duration| pairs.values().map(|pairs| of(&pairs[0])).sum::<Duration>();
+    println!("first round, sum of all: ours {:.2?}, raw {:.2?}", first(|pair| pair.0), first(|pair| pair.1));
+    println!(
+        "  {:<36} {:>9} {:>9} {:>7} {:>9} {:>9} {:>7}",
+        "", "ours p50", "raw p50", "paired", "ours p99", "raw p99", "ratio"
+    );
+    for (query, pairs) in &pairs {
+        print(query, &pairs[1..]);
+    }
+    let all: Vec<_> = pairs.values().flat_map(|pairs| &pairs[1..]).copied().collect();
+    print("all", &all);
+    Ok(())
+}
+
+fn print(name: &str, pairs: &[(Duration, Duration)]) {
+    let (ours, raw): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
+    let paired = median(pairs.iter().map(|(ours, raw)| ours.as_secs_f64() / raw.as_secs_f64()).collect());
+    let [a, b, c, d] =
+        [(&ours, 0.5), (&raw, 0.5), (&ours, 0.99), (&raw, 0.99)].map(|(spans, share)| percentile(spans, share));
+    let worst = c.as_secs_f64() / d.as_secs_f64();
+    println!("  {name:<36} {a:>9.2?} {b:>9.2?} {paired:>7.2} {c:>9.2?} {d:>9.2?} {worst:>7.2}");
+}
+
+/// How long a search took, its total and the hits of its page.
+async fn ours(searcher: &IndexSearcher, query: &str, parts: AnswerParts) -> anyhow::Result<(Duration, u64, usize)> {
+    let started = Instant::now();
+    let answer = searcher.search(request(query, parts)).await?;
+    Ok((started.elapsed(), answer.total, answer.hits.len()))
+}
+
+/// Clients of `tidemark serve`, each with a connection of its own.
+async fn search_at_once(environment: &BTreeMap<String, String>) -> anyhow::Result<()> {
+    let cache = tempfile::tempdir()?;
+    let mut environment = environment.clone();
+    let folder = cache.path().to_str().context("the temporary folder has a name in UTF-8")?;
+    environment.insert("TIDEMARK_CACHE_DIR".to_owned(), folder.to_owned());
+    let serving = TidemarkProcess::serving(&["serve"], &environment).await?;
+    serving.until_answered("/v1/status").await?;
+    let paths = QUERIES.map(|query| {
+        let query = percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
+        format!("{}/v1/search?sort=relevance&size={SIZE}&q={query}", serving.url())
+    });
+    let (clients, rounds) = (number("BENCH_CLIENTS", 8), number("BENCH_ROUNDS", 100));
+    for (name, left_out, rounds) in [
+        ("page and total", "&facets=", rounds),
+        ("facets and histogram", "&facets=kind,repo,outcome,contributor,time", rounds.div_ceil(10)),
+    ] {
+        let urls: Vec<String> = paths.iter().map(|path| format!("{path}{left_out}")).collect();
+        for clients in [1, clients] {
+            let started = Instant::now();
+            let running = (0..clients).map(|client| tokio::spawn(ask(urls.clone(), client, rounds.div_ceil(clients))));
+            let mut spans = Vec::new();
+            for asked in futures::future::join_all(running).await {
+                spans.extend(asked??);
+            }
+            println!(
+                "HTTP, {name}, clients {clients}: {:.0} searches/s, p50 {:.2?}, p99 {:.2?}",
+                rate(spans.len() as u64, started.elapsed()),
+                percentile(&spans, 0.5),
+                percentile(&spans, 0.99)
+            );
+        }
+    }
+    println!("largest resident memory of the search: {} MiB", serving.peak_memory()? >> 20);
+    serving.stop().await?;
+    Ok(())
+}
+
+/// Gets every URL `rounds` times; clients do not begin with the same one.
+async fn ask(urls: Vec<String>, client: u64, rounds: u64) -> anyhow::Result<Vec<Duration>> {
+    let connection = reqwest::Client::new();
+    let mut spans = Vec::new();
+    for number in 0..rounds * urls.len() as u64 {
+        let url = &urls[usize::try_from(number + client * 5)? % urls.len()];
+        let started = Instant::now();
+        let answer = connection.get(url).send().await?.error_for_status()?;
+        answer.bytes().await?;
+        spans.push(started.elapsed());
+    }
+    Ok(spans)
+}
+
+fn request(query: &str, parts: AnswerParts) -> SearchRequest {
     SearchRequest {
         query: QueryText::new(query).expect("the query is short"),
         sort: SortOrder::Relevance,
         size: PageSize::new(SIZE).expect("a page of this size is allowed"),
-        facets: Vec::new(),
-        histogram: false,
+        facets: if parts == AnswerParts::All { FacetField::ALL.to_vec() } else { Vec::new() },
+        histogram: parts == AnswerParts::All,
         ..SearchRequest::default()
     }
 }
@@ -210,6 +258,8 @@ fn request(query: &str) -> SearchRequest {
 struct Raw {
     searcher: RawSearcher,
     parser: Arc<QueryParser>,
+    /// The same facets and histogram as ours.
+    aggregations: Aggregations,
 }
 
 impl Raw {
@@ -224,7 +274,9 @@ impl Raw {
         let message = schema.add_text_field("message", text("en_stem"));
         let names = schema.add_text_field("names", text("default"));
         let people = schema.add_text_field("contributors", text("default"));
-        let (repo, kind) = (schema.add_text_field("repo", STRING), schema.add_text_field("kind", STRING));
+        let [repo, kind, outcome, contributor] =
+            ["repo", "kind", "outcome", "contributor"].map(|name| schema.add_text_field(name, STRING | FAST));
+        let second = schema.add_u64_field("second", FAST);
         let body = schema.add_bytes_field("record", STORED);
         let index = Index::create_in_dir(folder, schema.build())?;
         let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 256 << 20)?;
@@ -236,10 +288,13 @@ impl Raw {
                     names => words(&record.repo),
                     repo => words(&record.repo),
                     kind => record.kind.as_str(),
+                    outcome => record.decision.outcome.as_str(),
+                    second => record.token.second().unix(),
                     body => serde_json::to_vec(&record)?,
                 );
                 for one in &record.contributors {
                     document.add_text(people, format!("{} {}", one.name, one.email));
+                    document.add_text(contributor, &one.name);
                 }
                 writer.add_document(document)?;
             }
@@ -252,14 +307,34 @@ impl Raw {
         writer.wait_merging_threads()?;
         let mut parser = QueryParser::for_index(&index, vec![message, names, people]);
         parser.set_conjunction_by_default();
-        Ok(Self { searcher: index.reader()?.searcher(), parser: Arc::new(parser) })
+        let terms = |name: &str| json!({ "terms": { "field": name, "size": 1000, "segment_size": 10_000 } });
+        let aggregations = serde_json::from_value(json!({
+            "kind": terms("kind"), "repo": terms("repo"), "outcome": terms("outcome"), "contributor": terms("contributor"),
+            "second": { "histogram": { "field": "second", "interval": 1.0 } },
+        }))?;
+        Ok(Self { searcher: index.reader()?.searcher(), parser: Arc::new(parser), aggregations })
+    }
+
+    /// How long a search took, its total and the hits of its page.
+    async fn timed(&self, query: &'static str, parts: AnswerParts) -> anyhow::Result<(Duration, u64, usize)> {
+        let raw = self.clone();
+        let started = Instant::now();
+        let (total, hits) = tokio::task::spawn_blocking(move || raw.search(query, parts)).await??;
+        Ok((started.elapsed(), total as u64, hits))
     }
 
     /// How many match, and how many are on the first page, read and decoded.
-    fn search(&self, query: &str) -> anyhow::Result<(usize, usize)> {
+    fn search(&self, query: &str, parts: AnswerParts) -> anyhow::Result<(usize, usize)> {
         let query = self.parser.parse_query(query)?;
         let top = TopDocs::with_limit(SIZE).order_by_score();
-        let (total, top) = self.searcher.search(&query, &(Count, top))?;
+        let (total, top) = match parts {
+            AnswerParts::Page => self.searcher.search(&query, &(Count, top))?,
+            AnswerParts::All => {
+                let collector = AggregationCollector::from_aggs(self.aggregations.clone(), AggContextParams::default());
+                let (total, top, _) = self.searcher.search(&query, &(Count, top, collector))?;
+                (total, top)
+            }
+        };
         let mut hits = 0;
         for (_, address) in top {
             let document: TantivyDocument = self.searcher.doc(address)?;

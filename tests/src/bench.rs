@@ -3,19 +3,37 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tidemark_catalog::{Generation, IndexChain, RootChain, WriterIdentity};
+use tidemark_catalog::{Generation, IndexChain, Manifest, RootChain, WriterIdentity};
 use tidemark_ingest::{IngestOptions, IngestStatus, LogIngester};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::{Log, LogParameters};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 /// The shortest parameters: a second is sealed 3 s after it.
 pub fn shortest() -> LogParameters {
     let second = Duration::from_secs(1);
     LogParameters { request_timeout: second, visibility_delay: Duration::ZERO, ..LogParameters::with_expiry(second) }
+}
+
+/// The manifest whose segments have stayed as they are for as long as `rest`.
+pub async fn compacted(chain: &IndexChain, rest: Duration) -> anyhow::Result<Manifest> {
+    let mut seen = (Instant::now(), Vec::new());
+    loop {
+        let manifest = chain.latest().await?.context("the index has no manifest any more")?.state;
+        let keys: Vec<String> = manifest.segments.iter().map(|segment| segment.key.clone()).collect();
+        if keys != seen.1 {
+            seen = (Instant::now(), keys);
+        } else if seen.0.elapsed() >= rest {
+            return Ok(manifest);
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// An indexer that is ready to run.

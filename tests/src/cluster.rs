@@ -23,7 +23,7 @@ mod logs;
 mod namespaces;
 mod network_cut;
 mod node;
-mod pki;
+pub(crate) mod pki;
 pub mod product;
 mod reaper;
 mod store;

@@ -29,9 +29,9 @@ pub mod workload;
 
 pub use cluster::{ApiServer, Cluster};
 pub use faulty_store::FaultyStore;
-pub use minio::MinioServer;
+pub use minio::{MinioServer, issue_certificate};
 pub use pipeline::IndexPipeline;
-pub use program::TidemarkProcess;
+pub use program::{ProcessMemory, TidemarkProcess};
 pub use s3::S3Server;
 pub use stores::TestStore;
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    net::TcpListener,
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -14,6 +14,7 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tidemark_store::Entropy;
 
 use crate::{
+    cluster::pki::{Pki, Who},
     root, tools,
     watchdog::{Process, Recipe},
 };
@@ -31,15 +32,26 @@ pub struct MinioServer {
     endpoint: String,
     access_key: String,
     secret_key: String,
+    /// The authority that the server's certificate is of, for a server that speaks TLS.
+    authority: Option<Vec<u8>>,
 }
 
 impl MinioServer {
     /// Starts a server and waits until it answers. The first start on a machine builds `MinIO`, which takes minutes.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// Starts a server that speaks TLS with the certificate of [`issue_certificate`] in a folder, and with later ones there.
+    pub async fn start_with_tls(certificates: &Path) -> anyhow::Result<Self> {
+        Self::start_with(Some(certificates)).await
+    }
+
+    async fn start_with(certificates: Option<&Path>) -> anyhow::Result<Self> {
         let program = tools::go("minio").await?.join("minio");
         let mut last = None;
         for _ in 0..TRIES {
-            match Self::try_start(&program).await {
+            match Self::try_start(&program, certificates).await {
                 Ok(server) => return Ok(server),
                 Err(error) => last = Some(error),
             }
@@ -63,19 +75,27 @@ impl MinioServer {
         let credentials = Credentials::new(&self.access_key, &self.secret_key);
         let url = bucket.create_bucket(&credentials).sign(Duration::from_mins(1));
         // A client of its own: a pool of connections must not outlive the runtime of the test that made it.
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+        let mut client = reqwest::Client::builder().timeout(Duration::from_secs(10));
+        if let Some(authority) = &self.authority {
+            client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(authority)?);
+        }
+        let client = client.build()?;
         let answer = client.put(url).send().await?;
         ensure!(answer.status().is_success(), "bucket \"{name}\" was not created: {}", answer.text().await?);
         Ok(())
     }
 
-    async fn try_start(program: &Path) -> anyhow::Result<Self> {
+    async fn try_start(program: &Path, certificates: Option<&Path>) -> anyhow::Result<Self> {
         let data = tempfile::Builder::new().prefix("tidemark-minio-").tempdir()?.keep();
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let entropy = Entropy::from_os();
         let (access_key, secret_key) = (entropy.nonce(), entropy.nonce());
-        let command =
-            ["server".into(), "--quiet".into(), format!("--address=127.0.0.1:{port}").into(), data.clone().into()];
+        let mut command: Vec<OsString> =
+            ["server".into(), "--quiet".into(), format!("--address=127.0.0.1:{port}").into()].into();
+        if let Some(certificates) = certificates {
+            command.extend(["--certs-dir".into(), certificates.into()]);
+        }
+        command.push(data.clone().into());
         let environment = [
             ("MINIO_ROOT_USER", access_key.as_str()),
             ("MINIO_ROOT_PASSWORD", secret_key.as_str()),
@@ -89,8 +109,10 @@ impl MinioServer {
             scratch: Some(data.clone()),
             ..Recipe::new([OsString::from(program)].into_iter().chain(command), log_file()?)
         })?;
-        let endpoint = format!("http://127.0.0.1:{port}");
-        let mut server = Self { server, endpoint, access_key, secret_key };
+        let scheme = if certificates.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://127.0.0.1:{port}");
+        let authority = certificates.map(|folder| std::fs::read(folder.join("ca.crt"))).transpose()?;
+        let mut server = Self { server, endpoint, access_key, secret_key, authority };
         server.wait_until_ready().await?;
         Ok(server)
     }
@@ -122,6 +144,18 @@ impl Drop for MinioServer {
             let _ = std::fs::remove_file(self.server.log());
         }
     }
+}
+
+/// Writes a certificate for loopback into `folder`, as `MinIO` takes it, and its new authority as `ca.crt`.
+pub fn issue_certificate(folder: &Path) -> anyhow::Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let pki = Pki::create(scratch.path().to_owned())?;
+    let server = Who { user: "minio", group: "tests" };
+    pki.issue("server", server, &[], &[Ipv4Addr::LOCALHOST.into()])?;
+    for (from, to) in [("ca.crt", "ca.crt"), ("server.key", "private.key"), ("server.crt", "public.crt")] {
+        std::fs::copy(pki.path(from), folder.join(to))?;
+    }
+    Ok(())
 }
 
 fn log_file() -> anyhow::Result<PathBuf> {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -32,6 +32,29 @@ pub struct TidemarkProcess {
     output: Lines<BufReader<ChildStdout>>,
 }
 
+/// The memory of a process in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessMemory {
+    /// The most that was resident so far.
+    pub peak: u64,
+    /// What is resident.
+    pub resident: u64,
+    /// The part of it that no file holds.
+    pub anonymous: u64,
+}
+
+impl ProcessMemory {
+    /// The memory of the process with this id, as the system counts it; an error once it has ended.
+    pub fn of(id: &str) -> anyhow::Result<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let bytes = |name: &str| {
+            let figure = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+            anyhow::Ok(figure.with_context(|| format!("the system gives no {name}"))?.trim().parse::<u64>()? << 10)
+        };
+        Ok(Self { peak: bytes("VmHWM:")?, resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")? })
+    }
+}
+
 impl TidemarkProcess {
     /// Starts a command that serves, and waits until it says where.
     pub async fn serving(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
@@ -54,9 +77,14 @@ impl TidemarkProcess {
 
     /// Runs a command to its end and gives what it printed.
     pub async fn output(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<String> {
-        let ended = command(arguments, environment).await?.output().await?;
+        let ended = Self::ended(arguments, environment).await?;
         ensure!(ended.status.success(), "{arguments:?}: {} {}", ended.status, String::from_utf8_lossy(&ended.stderr));
         Ok(String::from_utf8(ended.stdout)?)
+    }
+
+    /// Runs a command to its end, and gives what it printed and its exit code, whatever that is.
+    pub async fn ended(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Output> {
+        Ok(command(arguments, environment).await?.output().await?)
     }
 
     /// Where the program is; builds it unless `TIDEMARK_PROGRAM` names one.
@@ -90,12 +118,26 @@ impl TidemarkProcess {
         Ok(serde_json::from_str(&text)?)
     }
 
+    /// Waits until its API answers `path`.
+    pub async fn until_answered(&self, path: &str) -> anyhow::Result<()> {
+        let answered = async {
+            while self.get(path).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, answered).await;
+        waited.with_context(|| format!("it does not answer {path}; its log: {}", self.log()))
+    }
+
     /// The most memory in bytes that it has had resident so far.
     pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        Ok(self.memory()?.peak)
+    }
+
+    /// Its memory; an error once it has ended.
+    pub fn memory(&self) -> anyhow::Result<ProcessMemory> {
         let id = self.child.id().context("it has ended already")?;
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        Ok(peak.context("the system does not say")?.trim().parse::<u64>()? << 10)
+        ProcessMemory::of(&id.to_string()).with_context(|| format!("it has ended; its log: {}", self.log()))
     }
 
     /// What it has logged so far.

@@ -18,7 +18,10 @@ use tokio::{net::TcpListener, runtime::Runtime};
 
 pub use self::clock::StoreClock;
 use self::objects::Buckets;
-use crate::faults::{FaultRule, Faults, RuleId, StoreOperation};
+use crate::{
+    faults::{FaultRule, Faults, RuleId, StoreOperation},
+    workload::SampleLog,
+};
 
 /// The access key that the server knows.
 pub const ACCESS_KEY: &str = "tidemark-test";
@@ -98,6 +101,22 @@ impl S3Server {
         environment(&self.endpoint(), ACCESS_KEY, SECRET_KEY)
     }
 
+    /// The environment of a `tidemark index` on the buckets `log`, `meta` and `index` of this server: it listens on a free port of
+    /// loopback, and a second is sealed 3 s after it.
+    pub fn index_environment(&self) -> BTreeMap<String, String> {
+        let variables = [
+            ("TIDEMARK_LOG", "s3://log"),
+            ("TIDEMARK_METADATA", "s3://meta"),
+            ("TIDEMARK_INDEX", "s3://index"),
+            ("TIDEMARK_EXPIRY", "1s"),
+            ("TIDEMARK_REQUEST_TIMEOUT", "1s"),
+            ("TIDEMARK_VISIBILITY_DELAY", "0s"),
+            ("TIDEMARK_LISTEN", "127.0.0.1:0"),
+        ];
+        let own = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.environment().into_iter().chain(own).collect()
+    }
+
     /// Rotates the one access key: the one before is refused from now on.
     pub fn set_keys(&self, access_key: &str, secret_key: &str) {
         let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,6 +126,11 @@ impl S3Server {
     /// Creates an empty bucket.
     pub fn create_bucket(&self, name: &str) {
         self.shared.buckets().create(name);
+    }
+
+    /// The bucket keeps the versions of what is put into it from now on.
+    pub fn keep_versions(&self, name: &str) {
+        self.shared.buckets().keep_versions(name);
     }
 
     /// Makes the bucket disappear, with everything in it, until [`Self::restore_bucket`].
@@ -130,6 +154,16 @@ impl S3Server {
         self.shared.buckets().insert(bucket, key, body.into(), time.timestamp());
     }
 
+    /// The buckets `log` and `metadata` hold the objects of `sample` as well, which take no memory.
+    pub fn hold(&self, sample: SampleLog, log: &str, metadata: &str) {
+        self.shared.buckets().hold(sample, log, metadata);
+    }
+
+    /// The bytes of a bucket's objects, those of a sample left out.
+    pub fn bytes(&self, bucket: &str) -> u64 {
+        self.shared.buckets().bytes(bucket)
+    }
+
     /// Removes an object past the HTTP interface.
     pub fn remove(&self, bucket: &str, key: &str) {
         self.shared.buckets().remove(bucket, key);
@@ -137,7 +171,8 @@ impl S3Server {
 
     /// The body of an object, past the HTTP interface.
     pub fn body(&self, bucket: &str, key: &str) -> Option<Bytes> {
-        self.shared.buckets().get(bucket, key).ok().flatten().map(|object| object.body.clone())
+        let object = self.shared.buckets().get(bucket, key).ok().flatten()?;
+        object.body.read(0..object.body.len()).ok()
     }
 
     /// Every key of the bucket, in order.

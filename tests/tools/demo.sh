@@ -10,7 +10,7 @@ git="${GIT:-.}"
 program="${TIDEMARK_PROGRAM:-}"
 if [ -z "$program" ]; then
     echo "building tidemark (some minutes the first time)"
-    cargo build -p tidemark-indexer --features demo --bin tidemark
+    cargo build -p tidemark-indexer --no-default-features --features demo --bin tidemark
     program="${CARGO_TARGET_DIR:-target}/debug/tidemark"
 fi
 

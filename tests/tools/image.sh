@@ -37,6 +37,9 @@ if [ -z "${IMAGE_TOOLS:-}" ]; then
 fi
 
 mkdir -p target/image
+# Tests that need the same image ask for it at the same time.
+exec 9>"$output.lock"
+flock 9
 root="$(mktemp -d target/image/rootfs.XXXXXX)"
 trap 'rm -rf "$root"' EXIT
 tests/tools/rootfs.sh "$root" "$BINARIES" "$IMAGE_TOOLS"

@@ -65,18 +65,7 @@ capabilities: {drop: [ALL]}
 
 {{/* What the operator may do with the objects of one namespace: a ClusterRole's rules for the whole cluster, a Role's in a namespaced mode. */}}
 {{- define "tidemark.rules" -}}
-# Reads the WALs it serves; a patch sets and removes the purge finalizer.
-- apiGroups: [tidemark.dev]
-  resources: [wals]
-  verbs: [get, list, watch, patch]
-# Tells the state of each WAL.
-- apiGroups: [tidemark.dev]
-  resources: [wals/status]
-  verbs: [patch]
-# Makes a WAL the owner of its children, on clusters that check the right to block the owner's deletion.
-- apiGroups: [tidemark.dev]
-  resources: [wals/finalizers]
-  verbs: [update]
+{{ include "tidemark.kinds.operatorRules" . }}
 # Runs the indexer and the search of each WAL.
 - apiGroups: [apps]
   resources: [deployments]

@@ -1,40 +1,33 @@
-//! Writes the generated YAML of the resources, or checks that it matches the types.
+//! Writes the files that are made of the table of kinds, or checks that they match it.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser;
-use tidemark_crds::KINDS;
+use tidemark_crds::{GeneratedFile, generated_files};
 
-/// Writes the definition of each kind to crds/generated and to the chart.
+/// Writes the definition of each kind to crds/generated and to the chart, and the chart's rules that name kinds.
 #[derive(Debug, Parser)]
 struct CrdgenArgs {
     /// Write nothing; exit with 1 if a file is not what would be written.
     #[arg(long)]
     check: bool,
-    /// The folders.
-    #[arg(long, value_name = "FOLDER", default_values = [
-        concat!(env!("CARGO_MANIFEST_DIR"), "/generated"),
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidemark/files"),
-    ])]
-    folder: Vec<PathBuf>,
+    /// The repository's root.
+    #[arg(long, value_name = "FOLDER", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
+    root: PathBuf,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let CrdgenArgs { check, folder: folders } = CrdgenArgs::parse();
+    let CrdgenArgs { check, root } = CrdgenArgs::parse();
     let mut drifted = false;
-    for kind in KINDS {
-        let unwritable = || format!("the definition of {} cannot be written as YAML", kind.kind);
-        let wanted = kind.definition_yaml().with_context(unwritable)?;
-        for folder in &folders {
-            let file = folder.join(kind.file_name());
-            let named = || format!("\"{}\"", file.display());
-            if !check {
-                std::fs::write(&file, &wanted).with_context(named)?;
-            } else if std::fs::read_to_string(&file).with_context(named)? != wanted {
-                eprintln!("{} is not what the types say; run `cargo run -p tidemark-crds --bin crdgen`", named());
-                drifted = true;
-            }
+    for GeneratedFile { path, content } in generated_files().context("a definition cannot be written as YAML")? {
+        let file = root.join(&path);
+        let named = || format!("\"{}\"", file.display());
+        if !check {
+            std::fs::write(&file, &content).with_context(named)?;
+        } else if std::fs::read_to_string(&file).with_context(named)? != content {
+            eprintln!("\"{path}\" is not what the types and the table of kinds say; run `make generate`");
+            drifted = true;
         }
     }
     Ok(if drifted { ExitCode::FAILURE } else { ExitCode::SUCCESS })

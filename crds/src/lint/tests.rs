@@ -70,6 +70,11 @@ fn a_pod_template_is_checked_as_the_operator_does() {
     let (_, path, message) = one(&bad);
     assert_eq!(path, "spec.search.podTemplate.spec.hostNetwork");
     assert!(message.contains("Remove it"), "{message}");
+    let twice =
+        format!("{GOOD}  search: {{podTemplate: {{spec: {{imagePullSecrets: [{{name: a}}, {{name: a}}]}}}}}}\n");
+    let (_, path, message) = one(&twice);
+    assert_eq!(path, "spec.search.podTemplate.spec.imagePullSecrets[1]");
+    assert!(message.contains("a second element for \"a\"; remove one"), "{message}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{size::ByteSize, span::TimeSpan, storage::StorageSpec};
+use crate::{byte_size::ByteSize, storage::StorageSpec, time_span::TimeSpan};
 
 /// What a URL may look like: no slash at the end, none doubled, no segment that starts with a dot, no percent-encoding, so
 /// that two different texts name two different places.
@@ -32,7 +32,13 @@ const URL: &str =
         .field_path(".auditWindow"),
     validation = Rule::new("quantity(self.maxEntrySize).compareTo(quantity('1Ki')) >= 0 && quantity(self.maxEntrySize).compareTo(quantity('64Mi')) <= 0")
         .message("maxEntrySize is from 1Ki to 64Mi")
-        .field_path(".maxEntrySize")
+        .field_path(".maxEntrySize"),
+    validation = Rule::new("quantity(self.maxDescriptorSize).compareTo(quantity('1Ki')) >= 0 && quantity(self.maxDescriptorSize).compareTo(quantity('256Mi')) <= 0")
+        .message("maxDescriptorSize is from 1Ki to 256Mi")
+        .field_path(".maxDescriptorSize"),
+    validation = Rule::new("duration(self.clockTolerance) <= duration('1m')")
+        .message("clockTolerance is at most 1m")
+        .field_path(".clockTolerance")
 )]
 pub struct LogPlace {
     /// The bucket, or the prefix of one, that holds one object an entry: `s3://bucket/prefix`, `gs://bucket/prefix` or
@@ -56,14 +62,27 @@ pub struct LogPlace {
     /// `1h`. Recorded like `expiry`.
     #[serde(default = "ten_seconds")]
     pub visibility_delay: TimeSpan,
-    /// The largest entry that is read, from `1Ki` to `64Mi`: bytes, or a number with `Ki` or `Mi`. A larger one counts as
-    /// malformed. A change rolls the WAL's pods and holds for entries read later.
+    /// The largest entry, from `1Ki` to `64Mi`: bytes, or a number with `Ki` or `Mi`. Tidemark's writers refuse a larger one,
+    /// and one by another writer counts as malformed. Recorded like `expiry`.
     #[serde(default = "mebibyte")]
     pub max_entry_size: ByteSize,
+    /// The largest descriptor, from `1Ki` to `256Mi`. Tidemark's writers refuse a larger one, and one by another writer
+    /// completes its update without being read. Recorded like `expiry`.
+    #[serde(default = "sixteen_mebibytes")]
+    pub max_descriptor_size: ByteSize,
+    /// How far the clocks of the stores may differ, up to `1m`, where the times of an entry and of its descriptors are
+    /// compared. Recorded like `expiry`.
+    #[serde(default = "second")]
+    pub clock_tolerance: TimeSpan,
     /// How long an aborted update is looked at again for descriptors that arrived late, up to `8784h`. Recorded like
     /// `expiry`.
     #[serde(default = "day")]
     pub audit_window: TimeSpan,
+    /// The URL at which this log was before it was moved, as the condition with reason `LogMoved` names it: the index claims that
+    /// place, which tells a copy of a log from the log. Set it only once nobody writes to the old place any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub moved_from: Option<String>,
     /// The store of the log, in place of `spec.storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSpec>,
@@ -73,9 +92,9 @@ pub struct LogPlace {
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetadataPlace {
-    /// One or two buckets, or prefixes of them. With two, the last one holds labels (Datamon's `vmetadata`). They cannot
-    /// change.
-    #[schemars(length(min = 1, max = 2), inner(length(max = 512), regex(pattern = URL)))]
+    /// One to eight buckets, or prefixes of them: Datamon's `metadata`, `config` (contexts) and `vmetadata`, in this order. The
+    /// first one gets descriptors, the last one holds labels; all are searched. They cannot change.
+    #[schemars(length(min = 1, max = 8), inner(length(max = 512), regex(pattern = URL)))]
     pub urls: Vec<String>,
     /// The store of the metadata, in place of `spec.storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +122,10 @@ fn minute() -> TimeSpan {
     TimeSpan::new("60s")
 }
 
+fn second() -> TimeSpan {
+    TimeSpan::new("1s")
+}
+
 fn ten_seconds() -> TimeSpan {
     TimeSpan::new("10s")
 }
@@ -113,4 +136,8 @@ fn day() -> TimeSpan {
 
 fn mebibyte() -> ByteSize {
     ByteSize::new("1Mi")
+}
+
+fn sixteen_mebibytes() -> ByteSize {
+    ByteSize::new("16Mi")
 }

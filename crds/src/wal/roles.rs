@@ -7,6 +7,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cache::CacheSpec;
 use crate::{
     pod_template::PodTemplate,
     schema::{annotations, peers, resources},
@@ -17,14 +18,17 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleSpec {
-    /// Requests and limits of the container. What is left out is requested as 100m CPU and 256Mi memory. A change rolls the
-    /// pods.
+    /// Requests and limits of the container. What is left out is requested as 100m CPU, 256Mi memory, and as
+    /// `ephemeral-storage` what the emptyDir volumes may hold. A change rolls the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "resources")]
     pub resources: Option<ResourceRequirements>,
+    /// The disk of each pod.
+    #[serde(default)]
+    pub cache: CacheSpec,
     /// Annotations of the role's ServiceAccount (`<name>-indexer`, `<name>-search`), for workload identity:
     /// `eks.amazonaws.com/role-arn`, `iam.gke.io/gcp-service-account`, `azure.workload.identity/client-id`. Search only reads:
-    /// its account needs no right to write.
+    /// its account needs no right to write. A change rolls the pods: clouds look at them when a pod is made.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "annotations")]
     pub service_account_annotations: BTreeMap<String, String>,

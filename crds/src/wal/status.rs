@@ -10,10 +10,12 @@ use crate::schema::{conditions, optional_time, time};
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WalStatus {
-    /// `metadata.generation` of the spec that this status is about.
+    /// `metadata.generation` of the newest spec that the operator has seen. `Ready` has an `observedGeneration` of its own: that of
+    /// the spec which its pods are made of, or which was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`: the log is indexed and can be searched (or `suspend` is set and it can be searched). `StorageReady`: the
+    /// `Ready`: the log is indexed and can be searched (or `suspend` is set and it can be searched). `Applied`: the
+    /// pods are made of this spec (else `RollingOut`, `RollOutStalled`, `Held`, or why it cannot be applied). `StorageReady`: the
     /// buckets can be used and this WAL owns the index. `Indexing`: an indexer publishes. `SearchAvailable`: search answers;
     /// `False` with reason `NoReplicas` when it is turned off. `UpgradePending`: a newer release waits for
     /// approval (`NewRelease`), rolls out (`Upgrading`) or does not get on (`UpgradeStalled`).
@@ -27,10 +29,11 @@ pub struct WalStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub horizon: Option<Time>,
-    /// Seconds from the oldest entry that is sealed and not published to the horizon; 0 when there is none.
+    /// Seconds from the oldest entry that is sealed and not published to the horizon; 0 when there is none. Left out while no
+    /// indexer writes, as nobody can tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<i64>,
-    /// Entries that are sealed and not published.
+    /// Entries that are sealed and not published. Left out while no indexer writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_entries: Option<i64>,
     /// Entries in the index.
@@ -52,7 +55,7 @@ pub struct WalStatus {
     /// The search service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<SearchStatus>,
-    /// The indexer.
+    /// The indexer. Left out while none answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub indexer: Option<IndexerStatus>,
 }
@@ -61,10 +64,7 @@ pub struct WalStatus {
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CursorStatus {
-    /// Every token below this one is decided. Left out while the cursor stands between tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// The cursor's second, by the store's clock: the watermark.
+    /// Every entry whose second lies before this one is decided and indexed, by the store's clock: the watermark.
     #[schemars(schema_with = "time")]
     pub time: Time,
 }

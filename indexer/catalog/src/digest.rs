@@ -6,7 +6,33 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 use tidemark_wal::{Evidence, Outcome, Token};
 
-/// The sum modulo 2^256 of one SHA-256 an element, an element being (token, op, outcome, evidence).
+/// SHA-256 of the body of an entry as it was judged. Written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BodyDigest([u8; 32]);
+
+impl BodyDigest {
+    /// The digest of `body`.
+    pub fn of(body: &[u8]) -> Self {
+        Self(Sha256::digest(body).into())
+    }
+}
+
+/// What a set digest says of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetElement {
+    /// The entry.
+    pub token: Token,
+    /// The operation's place within the entry.
+    pub op: u32,
+    /// What was decided.
+    pub outcome: Outcome,
+    /// What the outcome rests on.
+    pub evidence: Option<Evidence>,
+    /// The entry's body as it was judged; `None` if it was not read.
+    pub body: Option<BodyDigest>,
+}
+
+/// The sum modulo 2^256 of one SHA-256 an element, an element being (token, op, outcome, evidence, digest of the body).
 ///
 /// Commutative, so a program may recompute a range from the bucket in any order, and digests of parts merge
 /// into the digest of the whole. A multiset: an element that is inserted twice counts twice. It guards against mistakes
@@ -16,21 +42,25 @@ pub struct SetDigest([u8; 32]);
 
 /// Separates these hashes from every other use of SHA-256.
 const DOMAIN: &[u8] = b"tidemark set digest 1\0";
+/// What stands for the digest of a body that was not read.
+const UNREAD_BODY: [u8; 32] = [0; 32];
 
 impl SetDigest {
     /// The digest of the set of one record.
-    pub fn of(token: Token, op: u32, outcome: Outcome, evidence: Option<Evidence>) -> Self {
+    pub fn of(element: &SetElement) -> Self {
+        let SetElement { token, op, outcome, evidence, body } = *element;
         let mut hasher = Sha256::new();
         hasher.update(DOMAIN);
         hasher.update(token.as_bytes());
         hasher.update(op.to_be_bytes());
         hasher.update([outcome_code(outcome), evidence_code(evidence)]);
+        hasher.update(body.map_or(UNREAD_BODY, |body| body.0));
         Self(hasher.finalize().into())
     }
 
     /// Adds a record to the set.
-    pub fn insert(&mut self, token: Token, op: u32, outcome: Outcome, evidence: Option<Evidence>) {
-        self.merge(&Self::of(token, op, outcome, evidence));
+    pub fn insert(&mut self, element: &SetElement) {
+        self.merge(&Self::of(element));
     }
 
     /// Adds all records of another set.
@@ -78,6 +108,7 @@ fn outcome_code(outcome: Outcome) -> u8 {
         Outcome::Fenced => 6,
         Outcome::Expired => 7,
         Outcome::Unreadable => 8,
+        Outcome::Unknown => 9,
     }
 }
 
@@ -88,6 +119,30 @@ fn evidence_code(evidence: Option<Evidence>) -> u8 {
         Some(Evidence::Bound) => 1,
         Some(Evidence::Timed) => 2,
         Some(Evidence::Inferred) => 3,
+    }
+}
+
+impl fmt::Display for BodyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for BodyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for BodyDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BodyDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        digits(deserializer, "SHA-256").map(Self)
     }
 }
 
@@ -111,12 +166,19 @@ impl Serialize for SetDigest {
 
 impl<'de> Deserialize<'de> for SetDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(&text, &mut bytes)
-            .map_err(|_| D::Error::custom(format!("\"{text}\" is not a set digest of 64 hexadecimal digits")))?;
-        Ok(Self(bytes))
+        digits(deserializer, "set digest").map(Self)
     }
+}
+
+/// The bytes of a digest, which an error calls `what`.
+fn digits<'de, D: Deserializer<'de>>(deserializer: D, what: &str) -> Result<[u8; 32], D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(&text, &mut bytes).map_err(|_| {
+        let text: String = text.chars().take(80).collect();
+        D::Error::custom(format!("\"{text}\" is not a {what} of 64 hexadecimal digits"))
+    })?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -126,16 +188,24 @@ mod tests {
     use super::*;
 
     fn element() -> impl Strategy<Value = SetDigest> {
-        (any::<[u8; 20]>(), any::<u32>()).prop_map(|(token, op)| {
-            SetDigest::of(Token::from_bytes(token), op, Outcome::Committed, Some(Evidence::Bound))
-        })
+        (any::<[u8; 20]>(), any::<u32>())
+            .prop_map(|(token, op)| SetDigest::of(&SetElement { token: Token::from_bytes(token), op, ..committed() }))
+    }
+
+    fn committed() -> SetElement {
+        let (outcome, evidence) = (Outcome::Committed, Some(Evidence::Bound));
+        SetElement { token: Token::from_bytes([7; 20]), op: 1, outcome, evidence, body: Some(BodyDigest::of(b"body")) }
     }
 
     #[test]
     fn the_bytes_of_an_element_are_part_of_the_format() {
-        let digest = SetDigest::of(Token::from_bytes([7; 20]), 1, Outcome::Late, Some(Evidence::Timed));
+        let late = SetElement { outcome: Outcome::Late, evidence: Some(Evidence::Timed), ..committed() };
+        let digest = |element: &SetElement| SetDigest::of(element).to_string();
         let bytes = [b"tidemark set digest 1\0".as_slice(), &[7; 20], &[0, 0, 0, 1], &[2, 2]].concat();
-        assert_eq!(digest.to_string(), hex::encode(Sha256::digest(bytes)));
+        let with_body = [&bytes[..], &Sha256::digest(b"body")].concat();
+        assert_eq!(digest(&late), hex::encode(Sha256::digest(with_body)));
+        let unread = SetElement { body: None, ..late };
+        assert_eq!(digest(&unread), hex::encode(Sha256::digest([&bytes[..], &[0; 32]].concat())));
     }
 
     #[test]
@@ -149,11 +219,25 @@ mod tests {
     }
 
     #[test]
-    fn tells_outcome_and_evidence_apart() {
-        let token = Token::from_bytes([1; 20]);
-        let of = |outcome, evidence| SetDigest::of(token, 0, outcome, evidence);
-        assert_ne!(of(Outcome::Committed, None), of(Outcome::Late, None));
-        assert_ne!(of(Outcome::Committed, Some(Evidence::Bound)), of(Outcome::Committed, Some(Evidence::Timed)));
+    fn tells_outcome_evidence_and_body_apart() {
+        let others = [
+            SetElement { outcome: Outcome::Late, ..committed() },
+            SetElement { evidence: Some(Evidence::Timed), ..committed() },
+            SetElement { body: Some(BodyDigest::of(b"other")), ..committed() },
+            SetElement { body: None, ..committed() },
+        ];
+        for other in others {
+            assert_ne!(SetDigest::of(&other), SetDigest::of(&committed()), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_body_digest_round_trips() {
+        let digest = BodyDigest::of(b"body");
+        let text = serde_json::to_string(&digest).unwrap();
+        assert_eq!(text, format!("\"{digest}\""));
+        assert_eq!(serde_json::from_str::<BodyDigest>(&text).unwrap(), digest);
+        assert!(serde_json::from_str::<BodyDigest>("\"ab\"").is_err());
     }
 
     proptest! {

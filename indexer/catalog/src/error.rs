@@ -2,7 +2,7 @@
 
 use tidemark_store::{ChainError, InvariantViolation};
 
-use crate::{log_cursor::LogCursor, names::Generation};
+use crate::{identity::LogId, log_cursor::LogCursor, names::Generation};
 
 /// A failure of one of the catalog's chains. Only [`ChainError::Unknown`] leaves open whether something was written.
 pub type CatalogError = ChainError<TransactionRejected>;
@@ -42,6 +42,25 @@ pub enum TransactionRejected {
     Purged {
         /// The generation.
         generation: Generation,
+    },
+    /// The generation was given up before it was finished.
+    #[error(
+        "generation \"{generation}\" was given up before it was finished; nothing is written there any more; build another one"
+    )]
+    Abandoned {
+        /// The generation.
+        generation: Generation,
+    },
+    /// The generation is not finished.
+    #[error(
+        "generation \"{generation}\" is being built by \"{task}\"; it is not opened before the index switches to it; open the \
+         generation that is in use"
+    )]
+    Building {
+        /// The generation.
+        generation: Generation,
+        /// Who builds it.
+        task: String,
     },
     /// The index was purged on behalf of the same owner that requests it.
     #[error(
@@ -174,6 +193,21 @@ pub enum TransactionRejected {
         /// Its owner there.
         owner: String,
     },
+    /// The index holds the records of a log of this id that was elsewhere.
+    #[error(
+        "index \"{url}\" holds the records of the log at \"{claimed}\", and this log, which has the same id, is at \"{log}\": it was \
+         moved, or it is a copy; nothing is written or served there, since the records of a log and of its copy would be mixed; if it \
+         was moved and nobody writes to \"{claimed}\" any more, give --moved-from '{claimed}' (`movedFrom` in the WAL); for a \
+         copy choose another prefix for its index"
+    )]
+    LogMoved {
+        /// The index.
+        url: String,
+        /// Where this log is.
+        log: String,
+        /// Where the log of the index's records was.
+        claimed: String,
+    },
     /// The index was written and does not say for which log.
     #[error(
         "index \"{url}\" does not say which log's records it holds (a build before the first release wrote it); nothing is \
@@ -182,6 +216,19 @@ pub enum TransactionRejected {
     Unclaimed {
         /// The index.
         url: String,
+    },
+    /// A folder that bears the id of a log holds the records of another one.
+    #[error(
+        "the folder \"{folder}/{log}\" of the index holds the records of the log \"{found}\": it was copied or renamed; nothing is written \
+         or deleted there; move it to \"{folder}/{found}\""
+    )]
+    FolderOfAnotherLog {
+        /// The folder of all logs.
+        folder: &'static str,
+        /// The log that the folder's name names.
+        log: LogId,
+        /// The log whose records it holds.
+        found: LogId,
     },
     /// Another registration has the name or an overlapping prefix.
     #[error(
@@ -213,22 +260,57 @@ pub enum TransactionRejected {
         /// What was asked for.
         to: LogCursor,
     },
+    /// The log floor would rise above what an index needs.
+    #[error(
+        "the log floor cannot rise to {to}: index \"{index}\" may need the log from {keeps} on; it stays; wait until its indexer has \
+         looked at what is below, or, if nobody writes that index any more, take it off with `tidemark log unregister`"
+    )]
+    FloorAboveIndex {
+        /// The index.
+        index: String,
+        /// What it needs.
+        keeps: LogCursor,
+        /// What was asked for.
+        to: LogCursor,
+    },
+    /// The index is not registered as it was a moment ago.
+    #[error(
+        "index \"{index}\" was registered again, or looked at the log, while it was checked: an indexer writes it; it stays on the \
+         register; stop that indexer first"
+    )]
+    IndexIsWritten {
+        /// The index.
+        index: String,
+    },
+    /// The archive is not the one that holds what was deleted before.
+    #[error(
+        "the log floor cannot rest on the archive \"{archive}\": what was deleted before is in \"{known}\"; it stays; archive to that \
+         one"
+    )]
+    FloorOfAnotherArchive {
+        /// The archive.
+        archive: String,
+        /// The one of the present floor.
+        known: String,
+    },
     /// The index has not read what lies below the log floor, which may be gone from the log.
     #[error(
-        "the index has the log up to {cursor} only, and what lies below {floor} may have been cleaned up since; nothing is \
-         indexed, so that no hole is taken for the log; build the index from the log's archive, or use one that was there before \
-         the clean-up"
+        "the index has the log up to {cursor} only, and what lies below {floor} may have been cleaned up since: it is in the archive \
+         \"{archive}\"; nothing is indexed, so that no hole is taken for the log; read that archive, or use an index that was there \
+         before the clean-up"
     )]
     BelowFloor {
         /// Where the index stands.
         cursor: LogCursor,
         /// The log floor.
         floor: LogCursor,
+        /// The URL of the archive.
+        archive: String,
     },
     /// Nothing of that name is registered.
     #[error("no {what} is named \"{name}\"; nothing was changed; correct the name, or register it first")]
     NotRegistered {
-        /// Index or consumer.
+        /// The index, or its generation.
         what: &'static str,
         /// The name.
         name: String,

@@ -3,37 +3,62 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tidemark_store::{ChainState, InvariantViolation, StoreSecond};
+use tidemark_store::{ChainState, InvariantViolation, RecordVersions, StateExtensions, StoreSecond};
 
 use crate::{
     error::TransactionRejected,
+    garbage_list::{GarbageKey, MAX_LIST_CANDIDATES, list_generation},
+    identity::LogId,
     mutants,
-    names::{Generation, ObjectName},
+    names::Generation,
 };
 
 /// For how long an object must have been seen unreferenced before it is deleted, by the index's store time. A constant of the
 /// format: readers rely on it, each drops a manifest half of it after its successor.
 pub const GARBAGE_GRACE: std::time::Duration = std::time::Duration::from_hours(24);
-/// How many candidates a state holds at most; the others wait until these are deleted.
-pub const MAX_GARBAGE_CANDIDATES: usize = 10_000;
+/// How often a pass lists every generation. Between, closed ones without candidates are left out: an index that was rebuilt
+/// many times costs as much an hour as a young one.
+const FULL_PASS_INTERVAL: std::time::Duration = std::time::Duration::from_hours(24);
+/// How many candidates a state's lists name at most, in all. What is beyond waits until some are deleted.
+pub const MAX_GARBAGE_CANDIDATES: u64 = 2_000_000;
+/// How many lists a state names at most.
+pub const MAX_GARBAGE_LISTS: u64 = 1_000;
 
 /// The state of the collectors' chain: `<index>/gc/<log id>/`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GarbageState {
+    /// The log on whose behalf the collectors work: a folder that was copied is refused.
+    pub log: LogId,
     /// The number of the pass; a higher one fences every lower one.
     pub epoch: u64,
     /// Who makes the pass: for people.
     pub collector: String,
-    /// Objects that were unreferenced in every pass since, by key.
-    pub candidates: BTreeMap<String, GarbageCandidate>,
+    /// How many generations from `g1` on are closed: nothing follows the last record of any of them.
+    pub ended: u64,
+    /// Store time of the last pass that listed every generation; absent before the first one, and after one that left garbage
+    /// waiting: the next one lists them all again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub full_pass: Option<StoreSecond>,
+    /// The lists of objects that were unreferenced in every pass since, by name: `{generation}/{32 hexadecimal digits}`.
+    pub lists: BTreeMap<String, GarbageList>,
+    /// What later versions have added.
+    #[serde(skip_serializing_if = "StateExtensions::is_empty", default)]
+    pub ext: StateExtensions,
 }
 
-/// An object that may be deleted after the grace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// An object that names objects which may be deleted after the grace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct GarbageCandidate {
-    /// Store time of the record that first named it; absent in that record itself, whose own store time it is.
+pub struct GarbageList {
+    /// How many objects it names.
+    pub keys: u64,
+    /// Its bytes.
+    pub size: u64,
+    /// SHA-256 of its bytes.
+    pub checksum: String,
+    /// Store time of the record that first named it, absent in that record itself, whose own store time it is. A list that takes
+    /// the place of others has the latest date of those.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub since: Option<StoreSecond>,
 }
@@ -43,56 +68,136 @@ impl ChainState for GarbageState {
 
     const FORMAT: u32 = 1;
 
+    fn versions(&self) -> RecordVersions {
+        RecordVersions::FIRST
+    }
+
+    fn extensions(&self) -> &StateExtensions {
+        &self.ext
+    }
+
     fn apply_store_time(&mut self, recorded: StoreSecond) {
-        for candidate in self.candidates.values_mut() {
-            candidate.since.get_or_insert(recorded);
+        for list in self.lists.values_mut() {
+            list.since.get_or_insert(recorded);
         }
     }
 
     fn check_state(&self) -> Result<(), InvariantViolation> {
+        let lists = self.lists.len() as u64;
+        InvariantViolation::unless(lists <= MAX_GARBAGE_LISTS, "the number of lists is bounded", || {
+            format!("{lists} lists")
+        })?;
+        let keys = self.lists.values().fold(0_u64, |keys, list| keys.saturating_add(list.keys));
+        InvariantViolation::unless(keys <= MAX_GARBAGE_CANDIDATES, "the number of candidates is bounded", || {
+            format!("{keys} candidates")
+        })?;
+        let is_sound = |(name, list): (&String, &GarbageList)| {
+            list_generation(name).is_some() && (1..=MAX_LIST_CANDIDATES).contains(&list.keys)
+        };
+        let unsound = self.lists.iter().find(|list| !is_sound(*list));
         InvariantViolation::unless(
-            self.candidates.len() <= MAX_GARBAGE_CANDIDATES,
-            "the number of candidates is bounded",
-            || format!("{} candidates", self.candidates.len()),
+            unsound.is_none(),
+            "a list bears its generation and is neither empty nor too long",
+            || format!("{unsound:?}"),
         )
     }
 
     fn check_transition(&self, before: &Self) -> Result<(), InvariantViolation> {
+        InvariantViolation::unless(before.log == self.log, "the log never changes", || {
+            format!("{} after {}", self.log, before.log)
+        })?;
         InvariantViolation::unless(before.epoch <= self.epoch, "nothing goes back", || {
             format!("the epoch from {} to {}", before.epoch, self.epoch)
         })?;
-        let moved = before
-            .candidates
-            .iter()
-            .find(|(key, candidate)| self.candidates.get(*key).is_some_and(|after| after.since != candidate.since));
-        InvariantViolation::unless(moved.is_none(), "a candidate keeps its date", || {
-            format!("{moved:?} has another one")
+        InvariantViolation::unless(before.ended <= self.ended, "a closed generation stays closed", || {
+            format!("{} are closed, {} were", self.ended, before.ended)
+        })?;
+        let changed =
+            before.lists.iter().find(|(name, list)| self.lists.get(*name).is_some_and(|after| after != *list));
+        InvariantViolation::unless(changed.is_none(), "a list keeps its date and its keys", || {
+            format!("{changed:?} is another one")
+        })?;
+        let undated = self.lists.iter().find(|(name, list)| {
+            let replaces = |(other, replaced): (&String, &GarbageList)| {
+                !self.lists.contains_key(other)
+                    && list_generation(other) == list_generation(name)
+                    && replaced.since == list.since
+            };
+            list.since.is_some() && !before.lists.contains_key(*name) && !before.lists.iter().any(replaces)
+        });
+        InvariantViolation::unless(undated.is_none(), "a new list has no date but that of one that it replaces", || {
+            format!("{undated:?}")
         })
     }
 }
 
 impl GarbageState {
-    /// The next pass, by `collector`. Every earlier one is fenced.
-    pub(crate) fn begin_pass(&self, collector: &str) -> Self {
+    /// The first state, without candidates, of the collectors of `log`.
+    pub(crate) fn new(log: LogId) -> Self {
         Self {
-            epoch: self.epoch.saturating_add(1),
-            collector: collector.to_owned(),
-            candidates: self.candidates.clone(),
+            log,
+            epoch: 0,
+            collector: String::new(),
+            lists: BTreeMap::new(),
+            ended: 0,
+            full_pass: None,
+            ext: StateExtensions::NONE,
         }
     }
 
-    /// The end of the pass `epoch`.
-    pub(crate) fn end_pass(
-        &self,
-        epoch: u64,
-        candidates: &BTreeMap<String, GarbageCandidate>,
-    ) -> Result<Self, TransactionRejected> {
-        if mutants::is_own_pass(self.epoch == epoch) {
-            Ok(Self { candidates: candidates.clone(), ..self.clone() })
-        } else {
-            Err(TransactionRejected::Fenced { epoch, by: self.epoch })
-        }
+    /// The next pass, by `collector`. Every earlier one is fenced.
+    pub(crate) fn begin_pass(&self, collector: &str) -> Self {
+        Self { epoch: self.epoch.saturating_add(1), collector: collector.to_owned(), ..self.clone() }
     }
+
+    /// What a pass that began with this state at `now` lists. `wants_all`: whatever passes before it listed.
+    pub(crate) fn scope(&self, now: StoreSecond, wants_all: bool) -> PassScope {
+        let is_due = self.full_pass.is_none_or(|last| last.after(FULL_PASS_INTERVAL) <= now);
+        let ended = if wants_all || is_due {
+            (1..=self.ended).map(Generation::numbered).collect()
+        } else {
+            let with_lists = self.lists.keys().filter_map(|name| list_generation(name));
+            with_lists.filter(|generation| generation.number() <= self.ended).collect()
+        };
+        PassScope { is_full: wants_all || is_due, ended }
+    }
+
+    /// The end of the pass `epoch`.
+    pub(crate) fn end_pass(&self, epoch: u64, outcome: &PassOutcome) -> Result<Self, TransactionRejected> {
+        if !mutants::is_own_pass(self.epoch == epoch) {
+            return Err(TransactionRejected::Fenced { epoch, by: self.epoch });
+        }
+        Ok(Self {
+            ended: outcome.ended.max(self.ended),
+            full_pass: outcome.full_pass,
+            lists: outcome.lists.clone(),
+            ..self.clone()
+        })
+    }
+}
+
+/// Which of the closed generations a pass lists; those after them it lists always.
+///
+/// A closed generation without garbage needs no look: nothing becomes part of it, and its objects are those that pins name. What
+/// comes afterwards, from a writer that was suspended with an upload on its way or from a pin that is dropped, waits for the
+/// next full pass. A generation that is not listed loses nothing: only what was listed is deleted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PassScope {
+    /// Whether it lists all of them.
+    pub(crate) is_full: bool,
+    /// Those that it lists.
+    pub(crate) ended: BTreeSet<Generation>,
+}
+
+/// What a pass leaves to the next one.
+#[derive(Debug)]
+pub(crate) struct PassOutcome {
+    /// How many generations from `g1` on are closed.
+    pub(crate) ended: u64,
+    /// The last pass that listed every generation, if none has to be made at once.
+    pub(crate) full_pass: Option<StoreSecond>,
+    /// What it found unreferenced and left.
+    pub(crate) lists: BTreeMap<String, GarbageList>,
 }
 
 /// What a generation's chain says of the objects that bear its name.
@@ -116,72 +221,25 @@ pub(crate) struct GarbageRoots {
     pub(crate) named: BTreeSet<String>,
     /// The generations that have a chain.
     pub(crate) generations: BTreeMap<Generation, GenerationFate>,
+    /// Those whose last record closed them when it was read first, whosever they are.
+    pub(crate) closed: BTreeSet<Generation>,
 }
 
 impl GarbageRoots {
+    /// How many generations from `g1` on are closed, where the first `ended` are known to be.
+    pub(crate) fn ended_after(&self, ended: u64) -> u64 {
+        let closed = |number: &u64| self.closed.contains(&Generation::numbered(*number));
+        (ended + 1..=u64::MAX).take_while(closed).last().unwrap_or(ended)
+    }
+
     /// Whether nothing names this object, and nothing ever will.
-    fn is_garbage(&self, key: &str, name: &ObjectName) -> bool {
-        let fate = self.generations.get(&name.generation);
-        let settled = match fate {
-            Some(GenerationFate::Open { epoch }) => mutants::is_of_past_epoch(name.epoch < *epoch),
+    pub(crate) fn is_garbage(&self, generation: &Generation, key: &GarbageKey) -> bool {
+        let settled = match self.generations.get(generation) {
+            Some(GenerationFate::Open { epoch }) => mutants::is_of_past_epoch(key.epoch < *epoch),
             Some(GenerationFate::Closed) => true,
             // A generation without a chain may be one that begins right now.
             Some(GenerationFate::Foreign) | None => false,
         };
-        settled && !self.named.contains(key)
-    }
-}
-
-/// What a pass does.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct GarbagePlan {
-    /// To delete now.
-    pub(crate) due: Vec<String>,
-    /// The candidates that stay, those of this pass without a date.
-    pub(crate) candidates: BTreeMap<String, GarbageCandidate>,
-    /// Garbage that found no place among the candidates.
-    pub(crate) waiting: u64,
-    /// Objects whose names are not the catalog's. They stay.
-    pub(crate) unknown: u64,
-}
-
-impl GarbagePlan {
-    /// What follows for the objects that were `listed`, with their store times: `now` is the index's store time when the pass
-    /// began, `before` the candidates of earlier passes, `roots` what was read after the listing.
-    pub(crate) fn new<'a>(
-        listed: impl IntoIterator<Item = (&'a str, StoreSecond)>,
-        before: &BTreeMap<String, GarbageCandidate>,
-        roots: &GarbageRoots,
-        now: StoreSecond,
-    ) -> Self {
-        let mut plan = Self::default();
-        let mut fresh = Vec::new();
-        for (key, created) in listed {
-            let Ok(name) = key.parse::<ObjectName>() else {
-                plan.unknown += 1;
-                continue;
-            };
-            if !roots.is_garbage(key, &name) {
-                continue;
-            }
-            let Some(candidate) = before.get(key) else {
-                fresh.push(key);
-                continue;
-            };
-            let since = mutants::garbage_since(candidate.since, created);
-            if since.is_some_and(|since| since.after(GARBAGE_GRACE) <= now) {
-                plan.due.push(key.to_owned());
-            } else {
-                plan.candidates.insert(key.to_owned(), *candidate);
-            }
-        }
-        for key in fresh {
-            if plan.due.len() + plan.candidates.len() < MAX_GARBAGE_CANDIDATES {
-                plan.candidates.insert(key.to_owned(), GarbageCandidate::default());
-            } else {
-                plan.waiting += 1;
-            }
-        }
-        plan
+        settled && !self.named.contains(&key.in_generation(generation))
     }
 }

@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt as _;
 use serde::Serialize;
-use tidemark_store::{Chain, ChainRecord, Entropy, ObjectInfo, RECORD_RETENTION, Store, StoreSecond};
+use tidemark_store::{Chain, ChainRecord, Entropy, ObjectInfo, RECORD_RETENTION, Store, StoreError, StoreSecond};
 
 use crate::{
     error::{CatalogError, TransactionRejected},
-    garbage::{GarbageCandidate, GarbagePlan, GarbageRoots, GarbageState, GenerationFate},
+    garbage::{GarbageList, GarbageRoots, GarbageState, GenerationFate, PassOutcome, PassScope},
+    garbage_list::{GarbageKey, GarbageListFolder},
+    garbage_plan::{CandidateLimits, DueObject, GarbagePlan, ListedObject, NewGarbageList},
     identity::LogId,
     index::IndexChain,
     manifest::Manifest,
@@ -22,6 +24,10 @@ use crate::{
 
 /// The folder of the collectors' chains, below the index's URL.
 const GARBAGE_FOLDER: &str = "gc";
+/// The folder of the lists, below that of a log's collectors; in it is one folder a generation.
+const LIST_FOLDER: &str = "list";
+/// How many listed objects are held at most. Then the roots are read again, and it is decided about these.
+const MAX_WINDOW_OBJECTS: usize = 50_000;
 /// How many objects are deleted before the pass looks again whether another one has begun.
 const DELETE_CHUNK: usize = 1000;
 /// How often a pass reads the pins again because one was dropped while its list was read.
@@ -35,13 +41,14 @@ pub struct GarbageCollector {
     log: LogId,
     entropy: Entropy,
     chain: Chain<GarbageState>,
+    lists: GarbageListFolder,
 }
 
 /// What a pass found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GarbageReport {
-    /// Objects in the folders of the generations' segments and sidecars.
+    /// Objects in the folders of segments and sidecars of the generations that it listed.
     pub listed: u64,
     /// Objects that a manifest or a pin names.
     pub named: u64,
@@ -51,23 +58,23 @@ pub struct GarbageReport {
     pub deleted_bytes: u64,
     /// Garbage that is deleted by a later pass, after the grace.
     pub candidates: u64,
-    /// Garbage beyond the number of candidates that a pass carries.
+    /// Garbage beyond the number of candidates that the collectors carry.
     pub waiting: u64,
     /// Those whose names are not the catalog's. They stay.
     pub others: u64,
 }
 
-/// An object of the listing.
-struct ListedObject {
-    size: u64,
-    time: StoreSecond,
-}
-
 impl GarbageCollector {
     /// The collector of the index in the store `index`, for the log `log`. Touches nothing.
     pub fn new(index: &Store, log: &LogId, entropy: Entropy) -> Self {
-        let chain = Chain::new(index.below(&format!("{GARBAGE_FOLDER}/{log}")), entropy.clone());
-        Self { index: index.clone(), log: log.clone(), entropy, chain }
+        let folder = index.below(&format!("{GARBAGE_FOLDER}/{log}"));
+        let lists = GarbageListFolder::new(folder.below(LIST_FOLDER), entropy.clone());
+        Self { index: index.clone(), log: log.clone(), chain: Chain::new(folder, entropy.clone()), lists, entropy }
+    }
+
+    /// Deletes the lists of the generations up to `last`, which were purged. Gives how many.
+    pub(crate) async fn purge(&self, last: &Generation) -> Result<u64, CatalogError> {
+        self.lists.purge(last).await
     }
 
     /// The collectors' chain.
@@ -75,44 +82,53 @@ impl GarbageCollector {
         &self.chain
     }
 
-    /// Makes one pass, as `collector`. It may end at any step, and a later pass continues.
+    /// Makes one pass, as `collector`. It may end at any step, and a later pass continues. Objects that cannot be deleted are tried
+    /// again by the next one. Once a day a pass lists every generation, the others leave out those that are closed and have no
+    /// garbage.
     ///
     /// # Errors
     ///
     /// [`TransactionRejected::Fenced`] if another pass began meanwhile; [`CatalogError::Corrupt`] if a pin's list cannot be read: then
     /// nothing is deleted. After [`CatalogError::Unknown`] the process has to end.
     pub async fn collect(&self, collector: &str) -> Result<GarbageReport, CatalogError> {
-        let begun = self.append(|state| Ok(state.begin_pass(collector))).await?;
-        let listed = self.list().await?;
-        let roots = self.roots(listed.keys(), begun.time).await?;
-        let objects = listed.iter().map(|(key, object)| (key.as_str(), object.time));
-        let plan = GarbagePlan::new(objects, &begun.state.candidates, &roots, begun.time);
-        let mut report = GarbageReport {
-            listed: listed.len() as u64,
-            named: roots.named.len() as u64,
-            candidates: plan.candidates.len() as u64,
-            waiting: plan.waiting,
-            others: plan.unknown,
-            ..GarbageReport::default()
-        };
-        for chunk in plan.due.chunks(DELETE_CHUNK) {
-            self.require_own(&begun).await?;
-            self.index.delete(chunk).await?;
-            report.deleted += chunk.len() as u64;
-            report.deleted_bytes +=
-                chunk.iter().filter_map(|key| listed.get(key)).map(|object| object.size).sum::<u64>();
-        }
-        self.end(&begun, &plan.candidates).await?;
-        Ok(report)
+        self.pass(collector, false).await
     }
 
-    async fn end(
-        &self,
-        begun: &ChainRecord<GarbageState>,
-        candidates: &BTreeMap<String, GarbageCandidate>,
-    ) -> Result<(), CatalogError> {
-        let epoch = begun.state.epoch;
-        self.append(|state| state.end_pass(epoch, candidates)).await.map(drop)
+    /// As [`Self::collect`], and lists every generation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::collect`].
+    pub async fn collect_everywhere(&self, collector: &str) -> Result<GarbageReport, CatalogError> {
+        self.pass(collector, true).await
+    }
+
+    async fn pass(&self, collector: &str, wants_all: bool) -> Result<GarbageReport, CatalogError> {
+        let begun = self.append(|state| Ok(state.begin_pass(collector))).await?;
+        let scope = begun.state.scope(begun.time, wants_all);
+        self.lists.delete_orphans(&begun.state.lists, begun.time).await?;
+        let open = self.generations_after(begun.state.ended).await?;
+        let generations: BTreeSet<_> = scope.ended.union(&open).cloned().collect();
+        let mut before = Vec::new();
+        for (name, list) in &begun.state.lists {
+            if let Some(keys) = self.lists.read(name, list).await? {
+                before.push((name.clone(), list.clone(), keys));
+            }
+        }
+        let mut pass = GarbagePass {
+            collector: self,
+            plan: GarbagePlan::new(before, generations.clone(), begun.time, CandidateLimits::FORMAT),
+            begun: &begun,
+            roots: GarbageRoots::default(),
+            window: PassWindow { generations: open, objects: Vec::new() },
+            report: GarbageReport::default(),
+            failure: None,
+        };
+        for generation in &generations {
+            pass.list_generation(generation).await?;
+        }
+        pass.decide().await?;
+        pass.end(&scope).await
     }
 
     /// Refused if another pass has begun.
@@ -126,43 +142,35 @@ impl GarbageCollector {
         }
     }
 
-    /// The segments and sidecars of every generation that has a chain. Not all that lies below the URL: it may be that of a
-    /// bucket with millions of other objects, and the records of the chains are not for a collector to delete.
-    async fn list(&self) -> Result<BTreeMap<String, ListedObject>, CatalogError> {
-        let mut listed = BTreeMap::new();
-        for generation in (1..).map(Generation::numbered) {
+    /// The generations after the `ended` ones that have a chain.
+    async fn generations_after(&self, ended: u64) -> Result<BTreeSet<Generation>, CatalogError> {
+        let mut generations = BTreeSet::new();
+        for generation in (ended + 1..).map(Generation::numbered) {
             if self.index.list(&format!("{generation}/manifest"), None).try_next().await?.is_none() {
                 break;
             }
-            for kind in [ObjectKind::Segment, ObjectKind::Sidecar] {
-                let mut objects = self.index.list(&format!("{generation}/{}", kind.as_str()), None);
-                while let Some(ObjectInfo { key, size, time, .. }) = objects.try_next().await? {
-                    listed.insert(key, ListedObject { size, time });
-                }
-            }
+            generations.insert(generation);
         }
-        Ok(listed)
+        Ok(generations)
     }
 
-    /// What is named now: by the manifests of every generation that the listing shows, and by every log's pins.
-    async fn roots(
+    /// Adds what is named now: by the manifests of these generations, and by every log's pins. No manifest names an object of
+    /// another generation than its own.
+    async fn add_roots(
         &self,
-        listed: impl Iterator<Item = &String>,
+        generations: &BTreeSet<Generation>,
         now: StoreSecond,
-    ) -> Result<GarbageRoots, CatalogError> {
-        let names = listed.filter_map(|key| key.parse::<ObjectName>().ok());
-        let generations: BTreeSet<Generation> = names.map(|name| name.generation).collect();
-        let mut roots = GarbageRoots::default();
+        roots: &mut GarbageRoots,
+    ) -> Result<(), CatalogError> {
         for generation in generations {
-            self.add_generation(generation, now, &mut roots).await?;
+            self.add_generation(generation, now, roots).await?;
         }
-        self.add_pins(&mut roots).await?;
-        Ok(roots)
+        self.add_pins(roots).await
     }
 
     async fn add_generation(
         &self,
-        generation: Generation,
+        generation: &Generation,
         now: StoreSecond,
         roots: &mut GarbageRoots,
     ) -> Result<(), CatalogError> {
@@ -173,7 +181,8 @@ impl GarbageCollector {
             state if state.closed.is_some() => GenerationFate::Closed,
             Manifest { epoch, .. } => GenerationFate::Open { epoch: *epoch },
         };
-        if fate != GenerationFate::Foreign {
+        let is_first = !roots.generations.contains_key(generation);
+        if is_first && fate != GenerationFate::Foreign {
             // A reader may still open a manifest of the last hour. Earlier ones go now, so that none is left that names what has
             // been a candidate for the whole grace.
             chain.chain().trim(&latest, now.before(RECORD_RETENTION)).await?;
@@ -181,7 +190,11 @@ impl GarbageCollector {
         if matches!(fate, GenerationFate::Open { .. }) {
             roots.named.extend(latest.state.objects().map(str::to_owned));
         }
-        roots.generations.insert(generation, fate);
+        // Only if all that is listed of it comes after its end: what was named before is not listed again.
+        if is_first && latest.state.closed.is_some() {
+            roots.closed.insert(generation.clone());
+        }
+        roots.generations.insert(generation.clone(), fate);
         Ok(())
     }
 
@@ -213,8 +226,121 @@ impl GarbageCollector {
         &self,
         transaction: impl Fn(&GarbageState) -> Result<GarbageState, TransactionRejected> + Send + Sync,
     ) -> Result<ChainRecord<GarbageState>, CatalogError> {
-        let first = GarbageState::default();
-        self.chain.append(None, |state| transaction(state.unwrap_or(&first)).map(Some)).await
+        let first = GarbageState::new(self.log.clone());
+        let step = |state: Option<&GarbageState>| {
+            let state = state.unwrap_or(&first);
+            self.log.require_same(GARBAGE_FOLDER, &state.log)?;
+            transaction(state).map(Some)
+        };
+        self.chain.append(None, step).await
+    }
+}
+
+/// One pass, between its two records.
+struct GarbagePass<'a> {
+    collector: &'a GarbageCollector,
+    begun: &'a ChainRecord<GarbageState>,
+    plan: GarbagePlan,
+    /// What was named at any of the reads.
+    roots: GarbageRoots,
+    window: PassWindow,
+    report: GarbageReport,
+    /// Why objects were not deleted.
+    failure: Option<StoreError>,
+}
+
+/// What was listed and is not yet decided.
+#[derive(Default)]
+struct PassWindow {
+    /// The generations whose chains are read next: each that has objects here, and at first each that may still change.
+    generations: BTreeSet<Generation>,
+    objects: Vec<ListedObject>,
+}
+
+impl GarbagePass<'_> {
+    /// Lists the segments and sidecars. Not all that lies below the URL: it may be that of a bucket with millions of other
+    /// objects, and the records of the chains are not for a collector to delete.
+    async fn list_generation(&mut self, generation: &Generation) -> Result<(), CatalogError> {
+        for kind in [ObjectKind::Segment, ObjectKind::Sidecar] {
+            let mut objects = self.collector.index.list(&format!("{generation}/{}", kind.as_str()), None);
+            while let Some(ObjectInfo { key, size, time, .. }) = objects.try_next().await? {
+                self.report.listed += 1;
+                let Some(key) = key.parse::<ObjectName>().ok().and_then(|name| GarbageKey::of(&name)) else {
+                    self.report.others += 1;
+                    continue;
+                };
+                if !self.window.generations.contains(generation) {
+                    self.window.generations.insert(generation.clone());
+                }
+                self.window.objects.push(ListedObject { generation: generation.clone(), key, size, time });
+                if self.window.objects.len() >= MAX_WINDOW_OBJECTS {
+                    self.decide().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the roots, after these objects were listed, and deletes what is due of them.
+    async fn decide(&mut self) -> Result<(), CatalogError> {
+        let PassWindow { generations, objects } = std::mem::take(&mut self.window);
+        self.collector.add_roots(&generations, self.begun.time, &mut self.roots).await?;
+        let due = self.plan.observe(objects, &self.roots);
+        for chunk in due.chunks(DELETE_CHUNK) {
+            self.collector.require_own(self.begun).await?;
+            self.delete(chunk).await;
+        }
+        Ok(())
+    }
+
+    async fn delete(&mut self, due: &[DueObject]) {
+        let keys: Vec<_> = due.iter().map(|due| due.object.key.in_generation(&due.object.generation)).collect();
+        match self.collector.index.delete(&keys).await {
+            Ok(()) => {
+                self.report.deleted += due.len() as u64;
+                self.report.deleted_bytes += due.iter().map(|due| due.object.size).sum::<u64>();
+            }
+            Err(error) => {
+                // One that is locked or denied keeps no other from being deleted, and no pass from its end.
+                self.plan.keep(due);
+                self.failure.get_or_insert(error);
+            }
+        }
+    }
+
+    /// The lists that are new, then the record that names them and no longer those that are done, then the end of those.
+    async fn end(self, scope: &PassScope) -> Result<GarbageReport, CatalogError> {
+        let Self { collector, begun, plan, roots, report, failure, .. } = self;
+        let planned = plan.finish();
+        let mut lists = planned.kept;
+        for NewGarbageList { generation, keys, since } in planned.new {
+            let (name, list) = collector.lists.create(&generation, &keys).await?;
+            lists.insert(name, GarbageList { since, ..list });
+        }
+        let full_pass = match planned.waiting {
+            // Dated by its begin: what comes while it lists is for the next one.
+            0 if scope.is_full => Some(begun.time),
+            0 => begun.state.full_pass,
+            _ => None,
+        };
+        let ended = roots.ended_after(begun.state.ended);
+        let outcome = PassOutcome { ended, full_pass, lists };
+        let ended = collector.append(|state| state.end_pass(begun.state.epoch, &outcome)).await;
+        let names = |lists: &BTreeMap<String, GarbageList>, but: &BTreeMap<String, GarbageList>| -> Vec<String> {
+            lists.keys().filter(|name| !but.contains_key(*name)).cloned().collect()
+        };
+        match ended {
+            Ok(_) => collector.lists.delete(&names(&begun.state.lists, &outcome.lists)).await,
+            Err(error) => {
+                // Only a refusal says that no record names them, nor ever will.
+                if matches!(error, CatalogError::Rejected(_)) {
+                    collector.lists.delete(&names(&outcome.lists, &begun.state.lists)).await;
+                }
+                return Err(error);
+            }
+        }
+        let (named, candidates, waiting) = (roots.named.len() as u64, planned.candidates, planned.waiting);
+        failure.map_or(Ok(GarbageReport { named, candidates, waiting, ..report }), |error| Err(error.into()))
     }
 }
 

@@ -4,10 +4,22 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::TransactionRejected;
+
 /// Identifies a log, independently of its URL: 32 hexadecimal digits, drawn with its first root record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LogId(pub String);
+
+impl LogId {
+    /// Refused unless `found`, which a state in `folder` of an index bears, is this log.
+    pub(crate) fn require_same(&self, folder: &'static str, found: &Self) -> Result<(), TransactionRejected> {
+        if self == found {
+            return Ok(());
+        }
+        Err(TransactionRejected::FolderOfAnotherLog { folder, log: self.clone(), found: found.clone() })
+    }
+}
 
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,10 +97,28 @@ impl fmt::Display for WriterIdentity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LogClaim {
-    /// The log. It decides, and never changes.
+    /// The log. It never changes.
     pub log: LogId,
-    /// Where the log was when the writer took over: for people.
+    /// Where the log is, with its endpoint: a copy of it has the same id. It changes when the log is moved.
     pub url: String,
     /// The owner of the index at that time: for people. The log's root has the present one.
     pub owner: IndexOwner,
+}
+
+/// A log as a process finds it: what the claim of an index is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogIdentity {
+    /// The id in its root; absent before the first record.
+    pub id: Option<LogId>,
+    /// Where it is, with its endpoint: [`tidemark_store::Store::location`].
+    pub url: String,
+    /// Where it was before, as somebody says who knows that it was moved and is no copy.
+    pub moved_from: Option<String>,
+}
+
+impl LogIdentity {
+    /// Whether the log is where the claim says, or was moved from there.
+    pub(crate) fn is_at(&self, claim: &LogClaim) -> bool {
+        claim.url == self.url || self.moved_from.as_ref() == Some(&claim.url)
+    }
 }

@@ -4,7 +4,7 @@ use tidemark_store::{Chain, ChainRecord, Entropy, Store};
 
 use crate::{
     error::{CatalogError, TransactionRejected},
-    manifest::{GenerationEnd, Manifest},
+    manifest::{EndReason, GenerationEnd, Manifest},
     names::Generation,
     root_chain::RootChain,
 };
@@ -39,7 +39,8 @@ impl IndexChain {
     }
 
     /// The chain of the open generation: the one found by following the closing records from this one on. After one that
-    /// was purged comes the one of the next number.
+    /// was purged or given up comes the one of the next number, and so after one that is being built and that no closing record
+    /// names. Refused if this one is being built.
     pub async fn follow(self) -> Result<Self, CatalogError> {
         self.walk(|generation| generation.next().ok_or(TransactionRejected::Purged { generation })).await
     }
@@ -49,18 +50,38 @@ impl IndexChain {
         self.walk(Ok).await
     }
 
-    /// Follows the closing records; `after_purge` says what comes after a generation that was purged.
+    /// Whether the closing record of an earlier generation names this one. Those between were given up, or never finished.
+    async fn is_named(&self) -> Result<bool, CatalogError> {
+        for number in (1..self.generation.number()).rev() {
+            let earlier = Self::open(&self.index, Generation::numbered(number), self.entropy.clone());
+            match earlier.latest().await?.and_then(|latest| latest.state.closed) {
+                Some(GenerationEnd { generation: Some(named), .. }) => return Ok(named == self.generation),
+                Some(GenerationEnd { by: EndReason::Purge, .. }) => return Ok(false),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// Follows the closing records; `after_end` says what comes after a generation that has no successor.
     async fn walk(
         self,
-        after_purge: impl Fn(Generation) -> Result<Generation, TransactionRejected>,
+        after_end: impl Fn(Generation) -> Result<Generation, TransactionRejected>,
     ) -> Result<Self, CatalogError> {
+        let first = self.generation.clone();
         let mut chain = self;
         for _ in 0..MAX_GENERATIONS {
-            let successor = match chain.latest().await?.and_then(|slot| slot.state.closed) {
-                None => return Ok(chain),
-                Some(GenerationEnd::Successor(successor)) => successor,
-                Some(GenerationEnd::Purged) => after_purge(chain.generation.clone())?,
+            let latest = chain.latest().await?.map(|slot| slot.state);
+            let generation = chain.generation.clone();
+            let successor = match latest.map(|manifest| (manifest.closed, manifest.building)) {
+                None | Some((None, None)) => return Ok(chain),
+                Some((None, Some(_))) if chain.is_named().await? => return Ok(chain),
+                Some((None, Some(task))) if generation == first => {
+                    return Err(TransactionRejected::Building { generation, task }.into());
+                }
+                Some((closed, _)) => closed.and_then(|closed| closed.generation),
             };
+            let successor = successor.map_or_else(|| after_end(generation), Ok)?;
             if successor == chain.generation {
                 return Ok(chain);
             }
@@ -117,7 +138,7 @@ impl IndexChain {
         if let (Some(root), Some(slot)) = (&self.root, &slot)
             && !slot.state.is_purged()
         {
-            slot.state.require_log(self.index.url().as_str(), Box::pin(root.id()).await?.as_ref())?;
+            slot.state.require_log(self.index.url().as_str(), &Box::pin(root.identity()).await?)?;
         }
         Ok(slot)
     }
@@ -132,7 +153,7 @@ impl IndexChain {
             None => None,
         };
         Ok(move |manifest: Manifest| match &claim {
-            Some(claim) => manifest.with_claim(&url, claim),
+            Some((log, claim)) => manifest.with_claim(&url, log, claim),
             None => Ok(manifest),
         })
     }

@@ -4,8 +4,11 @@ mod digest;
 mod error;
 mod garbage;
 mod garbage_collector;
+mod garbage_list;
+mod garbage_plan;
 mod identity;
 mod index;
+mod list_header;
 mod log_cursor;
 mod manifest;
 mod mutants;
@@ -16,24 +19,25 @@ mod root;
 mod root_chain;
 mod writer;
 
-pub use digest::SetDigest;
+pub use digest::{BodyDigest, SetDigest, SetElement};
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};
-pub use garbage::{GARBAGE_GRACE, GarbageCandidate, GarbageState, MAX_GARBAGE_CANDIDATES};
+pub use garbage::{GARBAGE_GRACE, GarbageList, GarbageState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
 pub use garbage_collector::{GarbageCollector, GarbageReport};
-pub use identity::{IndexOwner, LogClaim, LogId, WriterIdentity};
+pub use garbage_list::MAX_LIST_CANDIDATES;
+pub use identity::{IndexOwner, LogClaim, LogId, LogIdentity, WriterIdentity};
 pub use index::IndexChain;
 pub use log_cursor::LogCursor;
 pub use manifest::{
-    CompactionResult, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest, RecordCounts,
-    SegmentMeta, SidecarMeta,
+    CompactionResult, EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest,
+    RecordCounts, SegmentMeta, SidecarMeta,
 };
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;
 pub use names::{Generation, InvalidGeneration, InvalidObjectName, ObjectKind, ObjectName};
-pub use pins::{IndexPin, PinChain, PinRegister, PinnedManifest};
+pub use pins::{IndexPin, PinChain, PinRegister};
 pub use purge::{IndexPurge, PurgeStats, PurgeTarget};
 pub use root::{
-    FeedConsumer, IndexRegistration, LogCleaner, ParameterSet, ProbeRecord, PurgedIndex, RegistrationOutcome, RootState,
+    IndexRegistration, LogCleaner, LogFloor, ParameterSet, ProbeRecord, PurgedIndex, RegistrationOutcome, RootState,
 };
 pub use root_chain::RootChain;
 pub use writer::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, StandbyReason, WriterLease, heartbeat};

@@ -9,6 +9,6 @@ mod transactions;
 
 pub use record_counts::RecordCounts;
 pub use state::{
-    CompactionResult, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest, SegmentMeta,
-    SidecarMeta,
+    CompactionResult, EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest,
+    SegmentMeta, SidecarMeta,
 };

@@ -5,41 +5,35 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use tidemark_store::Entropy;
 
-/// One index under its own prefix, from its first manifest to its last: 1 to 63 of `a-z`, `0-9` and `-`.
+/// One index under its own prefix, from its first manifest to its last: `g1`, `g2`, and so on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Generation(String);
+pub struct Generation(u64);
 
 /// Why a text names no generation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" names no generation: 1 to 63 of \"a\" to \"z\", \"0\" to \"9\" and \"-\" are wanted")]
+#[error("\"{0}\" names no generation: \"g\" and a number from 1 on are wanted, as in \"g1\"")]
 pub struct InvalidGeneration(String);
 
 impl Generation {
     /// The first generation of an index.
     pub fn first() -> Self {
-        Self("g1".to_owned())
+        Self(1)
     }
 
     /// Generation `number` of an index: `g1`, `g2`, ...
     pub(crate) fn numbered(number: u64) -> Self {
-        Self(format!("g{number}"))
+        Self(number)
     }
 
-    /// Its number, if it has one: names such as `g7` count, all others mean nothing.
-    pub fn number(&self) -> Option<u64> {
-        let number = self.0.strip_prefix('g')?.parse().ok()?;
-        (Self::numbered(number) == *self).then_some(number)
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.0
     }
 
-    /// The one that comes after it where nothing else is said; `None` for one without a number.
+    /// The one that comes after it where nothing else is said; `None` after the last number.
     pub fn next(&self) -> Option<Self> {
-        self.number()?.checked_add(1).map(Self::numbered)
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.checked_add(1).map(Self)
     }
 }
 
@@ -47,12 +41,9 @@ impl FromStr for Generation {
     type Err = InvalidGeneration;
 
     fn from_str(text: &str) -> Result<Self, InvalidGeneration> {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if (1..=63).contains(&text.len()) && text.bytes().all(plain) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidGeneration(text.chars().take(80).collect()))
-        }
+        let number = text.strip_prefix('g').and_then(|number| number.parse().ok());
+        let named = number.map(Self).filter(|named| named.0 > 0 && named.to_string() == text);
+        named.ok_or_else(|| InvalidGeneration(text.chars().take(80).collect()))
     }
 }
 
@@ -66,13 +57,13 @@ impl TryFrom<String> for Generation {
 
 impl From<Generation> for String {
     fn from(generation: Generation) -> Self {
-        generation.0
+        generation.to_string()
     }
 }
 
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "g{}", self.0)
     }
 }
 
@@ -146,9 +137,13 @@ fn read(key: &str) -> Option<ObjectName> {
     let (kind, rest) = rest.split_once('/')?;
     let (epoch, nonce) = rest.split_once('-')?;
     let kind = [ObjectKind::Segment, ObjectKind::Sidecar].into_iter().find(|known| known.as_str() == kind)?;
-    let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    (nonce.len() == 32 && nonce.bytes().all(hexadecimal)).then_some(())?;
+    is_nonce(nonce).then_some(())?;
     Some(ObjectName { generation: generation.parse().ok()?, kind, epoch: epoch.parse().ok()?, nonce: nonce.to_owned() })
+}
+
+/// Whether it is what a name ends with: 32 hexadecimal digits, in lower case.
+pub(crate) fn is_nonce(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 #[cfg(test)]
@@ -168,8 +163,9 @@ mod tests {
     #[test]
     fn generations_are_counted() {
         assert_eq!(Generation::first().next(), "g2".parse().ok());
-        for unnumbered in ["g", "g01", "g-1", "restored", "g1-a"] {
-            assert_eq!(unnumbered.parse::<Generation>().unwrap().number(), None, "{unnumbered}");
+        assert!(Generation::numbered(9) < Generation::numbered(10));
+        for unnumbered in ["g", "g0", "g01", "g+1", "g-1", "restored", "g1-a", "1", "g99999999999999999999"] {
+            assert!(unnumbered.parse::<Generation>().is_err(), "{unnumbered}");
         }
         assert_eq!(Generation::numbered(u64::MAX).next(), None);
     }

@@ -15,6 +15,7 @@ use tidemark_store::{ChainObjectName, Clock, Entropy, Store, StoreError};
 
 use crate::{
     error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected},
+    garbage_collector::GarbageCollector,
     identity::{IndexOwner, WriterIdentity},
     index::IndexChain,
     manifest::Manifest,
@@ -110,7 +111,7 @@ impl IndexPurge {
 
     /// What is ours below the generation `to`, which another log has.
     async fn lost(&self, to: Generation) -> Result<PurgeTarget, CatalogError> {
-        for generation in (1..to.number().unwrap_or_default()).rev().map(Generation::numbered) {
+        for generation in (1..to.number()).rev().map(Generation::numbered) {
             if let Some(slot) = self.chain(generation.clone()).latest().await?
                 && slot.state.is_purged()
                 && self.is_ours(&slot.state).await?
@@ -195,20 +196,19 @@ impl IndexPurge {
     }
 
     async fn sweep_up_to(&self, last: &Generation) -> Result<PurgeStats, CatalogError> {
-        let mut swept = PurgeStats { deleted: self.drop_pins().await?, ..PurgeStats::default() };
-        let earlier = (1..last.number().unwrap_or_default()).map(Generation::numbered);
+        let mut swept = PurgeStats { deleted: self.purge_lists(last).await?, ..PurgeStats::default() };
+        let earlier = (1..last.number()).map(Generation::numbered);
         for generation in earlier.chain([last.clone()]) {
             swept = swept.plus(self.sweep_generation(generation).await?);
         }
         Ok(swept)
     }
 
-    /// First of all: what they hold is deleted next.
-    async fn drop_pins(&self) -> Result<u64, CatalogError> {
-        match self.root.id().await? {
-            Some(log) => PinChain::open(&self.index, &log, self.entropy.clone()).drop_all().await,
-            None => Ok(0),
-        }
+    /// The pins first of all, since what they hold is deleted next, and what collectors remember of it.
+    async fn purge_lists(&self, last: &Generation) -> Result<u64, CatalogError> {
+        let Some(log) = self.root.id().await? else { return Ok(0) };
+        let pins = PinChain::open(&self.index, &log, self.entropy.clone()).purge(last).await?;
+        Ok(pins + GarbageCollector::new(&self.index, &log, self.entropy.clone()).purge(last).await?)
     }
 
     async fn sweep_generation(&self, generation: Generation) -> Result<PurgeStats, CatalogError> {
@@ -238,7 +238,7 @@ impl IndexPurge {
     /// Lists a generation once and deletes what may be deleted.
     async fn delete_listed(&self, policy: &DeletePolicy) -> Result<PurgeStats, StoreError> {
         let mut seen = PurgeStats::default();
-        let mut pages = self.index.list(policy.generation.as_str(), None).try_chunks(DELETE_CHUNK);
+        let mut pages = self.index.list(&policy.generation.to_string(), None).try_chunks(DELETE_CHUNK);
         while let Some(page) = pages.next().await {
             let mut doomed = Vec::new();
             for key in page.map_err(|failed| failed.1)?.into_iter().map(|object| object.key) {
@@ -278,7 +278,7 @@ impl DeletePolicy {
         if key.parse::<ObjectName>().is_ok_and(|name| name.generation == self.generation) {
             DeleteDecision::Deleted
         } else {
-            let record = key.strip_prefix(self.generation.as_str()).and_then(|key| key.strip_prefix("/manifest/"));
+            let record = key.strip_prefix(&self.generation.to_string()).and_then(|key| key.strip_prefix("/manifest/"));
             match record.and_then(ChainObjectName::parse) {
                 Some(ChainObjectName::Record(number)) => decision_below(number, self.last),
                 Some(ChainObjectName::Boundary(number)) => decision_below(number, self.last.saturating_sub(1)),

@@ -1,10 +1,10 @@
 //! The root chain's state: what a log is, and who takes part in it. Membership only; positions live elsewhere.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidemark_store::{ChainState, InvariantViolation, StoreSecond, urls_overlap};
+use tidemark_store::{ChainState, InvariantViolation, RecordVersions, StateExtensions, StoreSecond, urls_overlap};
 use tidemark_wal::{LogParameters, ParameterSchedule};
 
 use crate::{
@@ -47,6 +47,27 @@ pub struct IndexRegistration {
     pub owner: IndexOwner,
     /// Its generation: a hint that can be repaired, the truth is the chain's closing record.
     pub generation: Generation,
+    /// What it needs of the log: below this second every entry had its last look. It holds the log's floor back.
+    pub keeps: LogCursor,
+}
+
+impl IndexRegistration {
+    /// An index that has looked at nothing yet.
+    pub fn new(url: impl Into<String>, owner: IndexOwner, generation: Generation) -> Self {
+        Self { url: url.into(), owner, generation, keeps: LogCursor::default() }
+    }
+}
+
+/// What of the log may be gone, and where it is then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogFloor {
+    /// What lies below this second may have been deleted.
+    pub second: LogCursor,
+    /// URL of the archive that holds everything below it.
+    pub archive: String,
+    /// The log that the archive is of.
+    pub log: LogId,
 }
 
 /// An index that was purged: what is left of it means nothing any more.
@@ -93,16 +114,6 @@ pub struct LogCleaner {
     pub owner: IndexOwner,
 }
 
-/// A reader of the change feed of an index; its position lives in a chain of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FeedConsumer {
-    /// The index that it follows.
-    pub index: String,
-    /// Its owner.
-    pub owner: IndexOwner,
-}
-
 /// The state of a log's root chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -122,11 +133,12 @@ pub struct RootState {
     /// The one cleaner.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cleaner: Option<LogCleaner>,
-    /// The log floor: what lies below it may have been deleted and is in an archive.
+    /// The log floor; absent while nothing was deleted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub floor: Option<LogCursor>,
-    /// The consumers by name.
-    pub consumers: BTreeMap<String, FeedConsumer>,
+    pub floor: Option<LogFloor>,
+    /// What later versions have added.
+    #[serde(skip_serializing_if = "StateExtensions::is_empty", default)]
+    pub ext: StateExtensions,
 }
 
 impl RootState {
@@ -166,7 +178,7 @@ impl RootState {
         let given = named(parameters);
         for ((name, recorded), (_, given)) in named(&newest.parameters).into_iter().zip(given) {
             if recorded != given {
-                let (recorded, given) = (format!("{recorded:?}"), format!("{given:?}"));
+                let (recorded, given) = (recorded.to_string(), given.to_string());
                 return Err(TransactionRejected::ParameterDiffers { name, recorded, given });
             }
         }
@@ -203,16 +215,22 @@ impl RootState {
     /// Registers an index of the log, and says how it came to be registered.
     ///
     /// One prefix is one owner's: refused while another owner has it, unless `adopt` names that one (its UID, or its
-    /// name). Refused too if the prefix overlaps that of an index of another name.
+    /// name). Refused too if the prefix overlaps that of an index of another name, and if the index, which is at `cursor`, is
+    /// below the floor: on the register it would hold the floor back, and it could not go on.
     pub fn register_index(
         &self,
         name: &str,
         index: &IndexRegistration,
+        cursor: LogCursor,
         adopt: Option<&str>,
     ) -> Result<(RegistrationOutcome, Option<Self>), TransactionRejected> {
         self.apart(name, index)?;
         self.after_purge(name, index)?;
-        let registration = match self.indexes.get(name) {
+        let known = self.indexes.get(name);
+        // Another generation has looked at the log for itself, or has not.
+        let keeps = known.filter(|known| known.generation == index.generation).map(|known| known.keeps);
+        let index = &IndexRegistration { keeps: keeps.unwrap_or_default(), ..index.clone() };
+        let registration = match known {
             None => RegistrationOutcome::New,
             Some(known) if known == index => return Ok((RegistrationOutcome::Known, None)),
             Some(known) if known.owner.is_again(&index.owner) => {
@@ -223,6 +241,8 @@ impl RootState {
             }
             Some(known) => return Err(owned_by_another(known)),
         };
+        // The floor waits for an index that is registered as it is.
+        self.check_floor(cursor)?;
         let mut next = self.clone();
         next.indexes.insert(name.to_owned(), index.clone());
         Ok((registration, Some(next)))
@@ -251,9 +271,7 @@ impl RootState {
         if self.purged.get(name).is_some_and(done) {
             return Ok(None);
         }
-        let Some(known) = self.indexes.get(name) else {
-            return Err(TransactionRejected::NotRegistered { what: "index", name: name.to_owned() });
-        };
+        let known = self.registered(name)?;
         if known.owner != *owner {
             return Err(owned_by_another(known));
         }
@@ -264,6 +282,43 @@ impl RootState {
             });
         }
         Ok(Some(self.without(name, known, Some(generation))))
+    }
+
+    /// The index `name`, in `generation`, needs nothing of the log below `second` any more; `None` if it needs no more already.
+    pub fn keep(
+        &self,
+        name: &str,
+        generation: &Generation,
+        second: LogCursor,
+    ) -> Result<Option<Self>, TransactionRejected> {
+        let known = self.registered(name)?;
+        if known.generation != *generation {
+            return Err(TransactionRejected::NotRegistered {
+                what: "generation of the index",
+                name: generation.to_string(),
+            });
+        }
+        if second <= known.keeps {
+            return Ok(None);
+        }
+        let mut next = self.clone();
+        next.indexes.insert(name.to_owned(), IndexRegistration { keeps: second, ..known.clone() });
+        Ok(Some(next))
+    }
+
+    /// Takes the index `name` off the register, so that it does not hold the log's floor back any more. Nothing of it is deleted. The
+    /// caller makes sure that nobody writes it; refused if it is not registered as it was `seen` before that.
+    pub fn unregister(&self, name: &str, seen: &IndexRegistration) -> Result<Self, TransactionRejected> {
+        let known = self.registered(name)?;
+        if known != seen {
+            return Err(TransactionRejected::IndexIsWritten { index: name.to_owned() });
+        }
+        Ok(self.without(name, known, None))
+    }
+
+    fn registered(&self, name: &str) -> Result<&IndexRegistration, TransactionRejected> {
+        let missing = || TransactionRejected::NotRegistered { what: "index", name: name.to_owned() };
+        self.indexes.get(name).ok_or_else(missing)
     }
 
     /// Takes an index of `owner` off the register whose generation `to` another log has; `last` is the one before that was
@@ -277,7 +332,7 @@ impl RootState {
     ) -> Option<Self> {
         let known = self.indexes.get(name).filter(|known| known.owner == *owner && known.generation == *to)?;
         // What is remembered of a later purge stays.
-        let gone = self.purged.get(name).and_then(|gone| gone.generation.number());
+        let gone = self.purged.get(name).map_or(0, |gone| gone.generation.number());
         Some(self.without(name, known, last.filter(|last| last.number() > gone)))
     }
 
@@ -289,7 +344,6 @@ impl RootState {
             next.purged.insert(name.to_owned(), PurgedIndex { url, owner, generation, recorded: None });
         }
         next.cleaner.take_if(|cleaner| cleaner.index == name);
-        next.consumers.retain(|_, consumer| consumer.index != name);
         next
     }
 
@@ -337,31 +391,46 @@ impl RootState {
         }
     }
 
-    /// Raises the log floor; `None` if it is there already.
-    pub fn raise_floor(&self, to: LogCursor) -> Result<Option<Self>, TransactionRejected> {
-        match self.floor {
-            Some(floor) if floor == to => Ok(None),
-            Some(floor) if floor > to => Err(TransactionRejected::FloorBack { floor, to }),
-            _ => Ok(Some(Self { floor: Some(to), ..self.clone() })),
-        }
-    }
-
-    /// Registers a consumer; `None` if it is already. Refused while another owner has the name.
-    pub fn register_consumer(&self, name: &str, consumer: &FeedConsumer) -> Result<Option<Self>, TransactionRejected> {
-        match self.consumers.get(name) {
-            Some(known) if known == consumer => return Ok(None),
-            Some(known) if !known.owner.is_again(&consumer.owner) => {
-                return Err(TransactionRejected::OwnedByAnother {
-                    url: name.to_owned(),
-                    owner: known.owner.to_string(),
-                    id: known.owner.id().to_owned(),
+    /// Raises the log floor to `second`, below which the archive at the URL `archive` holds everything; `None` if it is there
+    /// already. Refused while a registered index keeps below it, and if the archive is not the one that holds what lies below the
+    /// present floor.
+    pub fn raise_floor(&self, second: LogCursor, archive: &str) -> Result<Option<Self>, TransactionRejected> {
+        let Some(log) = self.id.clone() else {
+            return Err(TransactionRejected::NoParameters);
+        };
+        let floor = LogFloor { second, archive: archive.to_owned(), log };
+        match &self.floor {
+            Some(known) if *known == floor => return Ok(None),
+            Some(known) if known.second > second => {
+                return Err(TransactionRejected::FloorBack { floor: known.second, to: second });
+            }
+            Some(known) if known.archive != archive => {
+                return Err(TransactionRejected::FloorOfAnotherArchive {
+                    archive: archive.to_owned(),
+                    known: known.archive.clone(),
                 });
             }
             _ => {}
         }
-        let mut next = self.clone();
-        next.consumers.insert(name.to_owned(), consumer.clone());
-        Ok(Some(next))
+        if let Some((index, known)) = self.below(second) {
+            return Err(TransactionRejected::FloorAboveIndex { index: index.clone(), keeps: known.keeps, to: second });
+        }
+        Ok(Some(Self { floor: Some(floor), ..self.clone() }))
+    }
+
+    /// Refused if an index at `cursor` has not read all of what may be gone from the log.
+    pub fn check_floor(&self, cursor: LogCursor) -> Result<(), TransactionRejected> {
+        match &self.floor {
+            Some(LogFloor { second: floor, archive, .. }) if cursor < *floor => {
+                Err(TransactionRejected::BelowFloor { cursor, floor: *floor, archive: archive.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The first index that keeps below `second`.
+    fn below(&self, second: LogCursor) -> Option<(&String, &IndexRegistration)> {
+        self.indexes.iter().find(|(_, known)| known.keeps < second)
     }
 }
 
@@ -370,31 +439,72 @@ fn owned_by_another(known: &IndexRegistration) -> TransactionRejected {
     TransactionRejected::OwnedByAnother { url: url.clone(), owner: owner.to_string(), id: owner.id().to_owned() }
 }
 
+/// The value of a parameter, in the unit that it is recorded in.
+#[derive(Clone, Copy, PartialEq)]
+enum ParameterValue {
+    Span(Duration),
+    Bytes(u64),
+}
+
+impl fmt::Display for ParameterValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Span(span) => write!(f, "{span:?}"),
+            Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
+        }
+    }
+}
+
+impl ParameterValue {
+    /// Whether the value lies within `least` and `most`, in seconds or bytes.
+    fn is_within(self, least: u64, most: u64) -> bool {
+        match self {
+            Self::Span(span) => span.as_secs() >= least && span <= Duration::from_secs(most),
+            Self::Bytes(bytes) => (least..=most).contains(&bytes),
+        }
+    }
+}
+
 /// The parameters with the names of their flags.
-fn named(parameters: &LogParameters) -> [(&'static str, std::time::Duration); 5] {
-    let LogParameters { expiry, signer_clock_lead, request_timeout, visibility_delay, audit_window } = *parameters;
+fn named(parameters: &LogParameters) -> [(&'static str, ParameterValue); 8] {
+    let LogParameters {
+        expiry,
+        signer_clock_lead,
+        request_timeout,
+        visibility_delay,
+        audit_window,
+        max_entry_size,
+        max_descriptor_size,
+        clock_tolerance,
+    } = *parameters;
     [
-        ("expiry", expiry),
-        ("signerClockLead", signer_clock_lead),
-        ("requestTimeout", request_timeout),
-        ("visibilityDelay", visibility_delay),
-        ("auditWindow", audit_window),
+        ("expiry", ParameterValue::Span(expiry)),
+        ("signerClockLead", ParameterValue::Span(signer_clock_lead)),
+        ("requestTimeout", ParameterValue::Span(request_timeout)),
+        ("visibilityDelay", ParameterValue::Span(visibility_delay)),
+        ("auditWindow", ParameterValue::Span(audit_window)),
+        ("maxEntrySize", ParameterValue::Bytes(max_entry_size)),
+        ("maxDescriptorSize", ParameterValue::Bytes(max_descriptor_size)),
+        ("clockTolerance", ParameterValue::Span(clock_tolerance)),
     ]
 }
 
 /// Refuses parameters under which no log works.
 fn usable(parameters: &LogParameters) -> Result<(), TransactionRejected> {
     const HOUR: u64 = 3600;
-    const RULES: [(&str, u64, u64, &str); 5] = [
+    const RULES: [(&str, u64, u64, &str); 8] = [
         ("expiry", 1, 168 * HOUR, "1s to 168h are possible, the longest that a signed URL lives"),
         ("signerClockLead", 0, HOUR, "0s to 1h are possible"),
         ("requestTimeout", 0, HOUR, "0s to 1h are possible"),
         ("visibilityDelay", 0, HOUR, "0s to 1h are possible"),
         ("auditWindow", 0, 366 * 24 * HOUR, "0s to 366 days are possible"),
+        ("maxEntrySize", 1 << 10, 64 << 20, "1Ki to 64Mi are possible"),
+        ("maxDescriptorSize", 1 << 10, 256 << 20, "1Ki to 256Mi are possible"),
+        ("clockTolerance", 0, 60, "0s to 1m are possible"),
     ];
     for ((name, given), (_, least, most, why)) in named(parameters).into_iter().zip(RULES) {
-        if given.as_secs() < least || given > std::time::Duration::from_secs(most) {
-            return Err(TransactionRejected::ParameterUnusable { name, given: format!("{given:?}"), why });
+        if !given.is_within(least, most) {
+            return Err(TransactionRejected::ParameterUnusable { name, given: given.to_string(), why });
         }
     }
     Ok(())
@@ -404,6 +514,14 @@ impl ChainState for RootState {
     type Rejection = TransactionRejected;
 
     const FORMAT: u32 = 1;
+
+    fn versions(&self) -> RecordVersions {
+        RecordVersions::FIRST
+    }
+
+    fn extensions(&self) -> &StateExtensions {
+        &self.ext
+    }
 
     fn apply_store_time(&mut self, recorded: StoreSecond) {
         for set in &mut self.parameters {
@@ -437,8 +555,21 @@ impl ChainState for RootState {
             "recorded parameters never change",
             || format!("{:?} after {:?}", self.parameters, before.parameters),
         )?;
-        InvariantViolation::unless(self.floor >= before.floor, "the log floor never goes back", || {
+        let second = |root: &Self| root.floor.as_ref().map(|floor| floor.second);
+        let (floor, floor_before) = (second(self), second(before));
+        InvariantViolation::unless(floor >= floor_before, "the log floor never goes back", || {
             format!("{:?} after {:?}", self.floor, before.floor)
+        })?;
+        let held = floor.filter(|_| floor > floor_before).and_then(|floor| self.below(floor));
+        InvariantViolation::unless(held.is_none(), "every index keeps at or above a floor that is raised", || {
+            format!("{held:?} below {floor:?}")
+        })?;
+        let gone_back = before.indexes.iter().find(|(name, known)| {
+            let after = self.indexes.get(*name).filter(|after| after.generation == known.generation);
+            after.is_some_and(|after| after.keeps < known.keeps)
+        });
+        InvariantViolation::unless(gone_back.is_none(), "what an index keeps never goes back", || {
+            format!("{gone_back:?}")
         })?;
         let forgotten = before.purged.iter().find(|(name, gone)| {
             self.purged.get(*name).is_none_or(|after| after.generation.number() < gone.generation.number())
@@ -449,8 +580,6 @@ impl ChainState for RootState {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
     use tidemark_wal::PARAMETER_CHANGE_DELAY;
 
@@ -474,7 +603,7 @@ mod tests {
     }
 
     fn index(url: &str, owner: IndexOwner) -> IndexRegistration {
-        IndexRegistration { url: url.to_owned(), owner, generation: Generation::first() }
+        IndexRegistration::new(url, owner, Generation::first())
     }
 
     #[test]
@@ -530,21 +659,21 @@ mod tests {
     fn one_prefix_has_one_owner() {
         let empty = RootState::default();
         let mine = index("s3://b/index", resource("a", "1"));
-        let (how, next) = empty.register_index("a", &mine, None).unwrap();
+        let (how, next) = empty.register_index("a", &mine, at(0), None).unwrap();
         assert_eq!(how, RegistrationOutcome::New);
         let root = recorded(&empty, next, 1);
-        assert_eq!(root.register_index("a", &mine, None).unwrap(), (RegistrationOutcome::Known, None));
+        assert_eq!(root.register_index("a", &mine, at(0), None).unwrap(), (RegistrationOutcome::Known, None));
 
         let again = index("s3://b/index", resource("a", "2"));
-        let (how, _) = root.register_index("a", &again, None).unwrap();
+        let (how, _) = root.register_index("a", &again, at(0), None).unwrap();
         assert_eq!(how, RegistrationOutcome::Renewed { from: resource("a", "1") });
 
         let theirs = index("s3://b/index/", IndexOwner::Named { name: "laptop".to_owned() });
         for name in ["a", "b"] {
-            let refused = root.register_index(name, &theirs, Some("7")).unwrap_err();
+            let refused = root.register_index(name, &theirs, at(0), Some("7")).unwrap_err();
             assert!(matches!(refused, TransactionRejected::OwnedByAnother { .. }), "{refused}");
         }
-        let (how, next) = root.register_index("a", &theirs, Some("1")).unwrap();
+        let (how, next) = root.register_index("a", &theirs, at(0), Some("1")).unwrap();
         assert_eq!(how, RegistrationOutcome::Adopted { from: resource("a", "1") });
         assert_eq!(next.unwrap().indexes["a"], theirs);
     }
@@ -552,11 +681,11 @@ mod tests {
     #[test]
     fn two_indexes_on_one_log_are_fine_unless_their_prefixes_overlap() {
         let empty = RootState::default();
-        let next = empty.register_index("a", &index("s3://b/index", resource("a", "1")), None).unwrap().1;
+        let next = empty.register_index("a", &index("s3://b/index", resource("a", "1")), at(0), None).unwrap().1;
         let root = recorded(&empty, next, 1);
-        assert!(root.register_index("b", &index("s3://b/index2", resource("b", "2")), None).is_ok());
+        assert!(root.register_index("b", &index("s3://b/index2", resource("b", "2")), at(0), None).is_ok());
         let below = index("s3://b/index/sub", resource("a", "1"));
-        assert!(matches!(root.register_index("b", &below, None), Err(TransactionRejected::Overlaps { .. })));
+        assert!(matches!(root.register_index("b", &below, at(0), None), Err(TransactionRejected::Overlaps { .. })));
     }
 
     #[test]
@@ -566,25 +695,100 @@ mod tests {
         let root = recorded(&empty, empty.set_cleaner(&cleaner("a")).unwrap(), 1);
         assert_eq!(root.set_cleaner(&cleaner("a")), Ok(None));
         assert!(matches!(root.set_cleaner(&cleaner("b")), Err(TransactionRejected::SecondCleaner { .. })));
-        let at = |unix| LogCursor(StoreSecond::from_unix(unix));
-        let root = recorded(&root, root.raise_floor(at(9)).unwrap(), 2);
-        assert!(matches!(root.raise_floor(at(8)), Err(TransactionRejected::FloorBack { .. })));
+        let root = RootState { id: Some(LogId("id".to_owned())), ..root };
+        let root = recorded(&root, root.raise_floor(at(9), ARCHIVE).unwrap(), 2);
+        assert_eq!(root.raise_floor(at(9), ARCHIVE), Ok(None));
+        assert!(matches!(root.raise_floor(at(8), ARCHIVE), Err(TransactionRejected::FloorBack { .. })));
+        let other = root.raise_floor(at(10), "s3://other/archive");
+        assert!(matches!(other, Err(TransactionRejected::FloorOfAnotherArchive { .. })), "{other:?}");
         assert!(RootState { floor: None, ..root.clone() }.check_transition(&root).is_err());
     }
 
+    const ARCHIVE: &str = "s3://b/index/archive";
+
+    fn at(unix: u64) -> LogCursor {
+        LogCursor(StoreSecond::from_unix(unix))
+    }
+
     #[test]
-    fn a_consumers_name_is_its_owners() {
+    fn the_floor_waits_for_every_registered_index() {
+        let empty = RootState { id: Some(LogId("id".to_owned())), ..RootState::default() };
+        let first = |name: &str| index(&format!("s3://b/{name}"), resource(name, "1"));
+        let with = |root: &RootState, name| root.register_index(name, &first(name), at(0), None).unwrap().1;
+        let root = recorded(&empty, with(&empty, "a"), 1);
+        let root = recorded(&root, with(&root, "b"), 1);
+        let g1 = Generation::first();
+        let root = recorded(&root, root.keep("a", &g1, at(100)).unwrap(), 2);
+        assert_eq!(root.keep("a", &g1, at(99)), Ok(None), "it never goes back");
+        let refused = root.raise_floor(at(90), ARCHIVE).unwrap_err().to_string();
+        assert!(refused.contains("index \"b\"") && refused.contains("tidemark log unregister"), "{refused}");
+        let kept = recorded(&root, root.keep("b", &g1, at(90)).unwrap(), 3);
+        assert!(kept.raise_floor(at(91), ARCHIVE).is_err());
+        recorded(&kept, kept.raise_floor(at(90), ARCHIVE).unwrap(), 4);
+        // Or the one that holds it back is taken off.
+        let alone = recorded(&root, Some(root.unregister("b", &first("b")).unwrap()), 3);
+        let raised = recorded(&alone, alone.raise_floor(at(90), ARCHIVE).unwrap(), 4);
+        assert_eq!(raised.floor.as_ref().map(|floor| (floor.second, floor.archive.as_str())), Some((at(90), ARCHIVE)));
+        assert!(matches!(alone.unregister("b", &first("b")), Err(TransactionRejected::NotRegistered { .. })));
+        let refused = root.unregister("a", &first("a")).unwrap_err();
+        assert!(matches!(refused, TransactionRejected::IndexIsWritten { .. }), "it has looked at the log since");
+        // No other way around it.
+        let forced = RootState { floor: raised.floor.clone(), ..root.clone() };
+        assert!(forced.check_transition(&root).is_err());
+    }
+
+    #[test]
+    fn what_an_index_keeps_is_its_generations() {
         let empty = RootState::default();
-        let consumer = |name: &str| FeedConsumer { index: "a".to_owned(), owner: resource(name, "1") };
-        let root = recorded(&empty, empty.register_consumer("sink", &consumer("a")).unwrap(), 1);
-        assert_eq!(root.register_consumer("sink", &consumer("a")), Ok(None));
+        let first = index("s3://b/a", resource("a", "1"));
+        let root = recorded(&empty, empty.register_index("a", &first, at(0), None).unwrap().1, 1);
+        let root = recorded(&root, root.keep("a", &Generation::first(), at(100)).unwrap(), 2);
+        // The same again, and under another UID: it is what it was.
+        assert_eq!(root.register_index("a", &first, at(0), None).unwrap(), (RegistrationOutcome::Known, None));
+        let again = index("s3://b/a", resource("a", "2"));
+        assert_eq!(root.register_index("a", &again, at(0), None).unwrap().1.unwrap().indexes["a"].keeps, at(100));
+        // Another generation says for itself what it has seen, and an earlier one speaks for it no more.
+        let second = Generation::first().next().unwrap();
+        let next = IndexRegistration { generation: second.clone(), ..first };
+        let root = recorded(&root, root.register_index("a", &next, at(0), None).unwrap().1, 3);
+        assert_eq!(root.indexes["a"].keeps, at(0));
         assert!(matches!(
-            root.register_consumer("sink", &consumer("b")),
-            Err(TransactionRejected::OwnedByAnother { .. })
+            root.keep("a", &Generation::first(), at(200)),
+            Err(TransactionRejected::NotRegistered { what: "generation of the index", .. })
         ));
+        let kept = recorded(&root, root.keep("a", &second, at(50)).unwrap(), 4);
+        assert!(root.check_transition(&kept).is_err());
+    }
+
+    /// A step of a process on the register.
+    fn steps() -> impl Strategy<Value = Vec<(u8, u8, u64)>> {
+        prop::collection::vec((0u8..4, 0u8..3, 0u64..40), 1..40)
     }
 
     proptest! {
+        /// Whatever processes do, no index loses what it needs, and no invariant stops a step that a transaction allows.
+        #[test]
+        fn the_floor_never_passes_what_an_index_needs(steps in steps()) {
+            let mut root = RootState { id: Some(LogId("id".to_owned())), ..RootState::default() };
+            for (kind, which, second) in steps {
+                let name = format!("s3://b/{which}");
+                let generation = Generation::numbered(1 + second % 2);
+                let next = match kind {
+                    0 => root.keep(&name, &generation, at(second)),
+                    1 => root.raise_floor(at(second), ARCHIVE),
+                    2 => root.register_index(&name, &IndexRegistration::new(name.clone(), resource(&name, "1"), generation), at(second), None)
+                        .map(|(_, next)| next),
+                    _ => root.registered(&name).cloned().and_then(|seen| root.unregister(&name, &seen)).map(Some),
+                };
+                let Ok(Some(next)) = next else { continue };
+                if next.floor != root.floor {
+                    let floor = next.floor.clone().unwrap();
+                    prop_assert!(next.indexes.values().all(|index| index.keeps >= floor.second));
+                }
+                root = recorded(&root, Some(next), 1);
+            }
+        }
+
         /// However many changes, at whatever store times: each is dated once, and the horizon never goes back.
         #[test]
         fn the_schedule_only_grows(changes in prop::collection::vec((1u64..1000, 0u64..2000), 1..12)) {

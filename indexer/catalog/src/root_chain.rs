@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tidemark_store::{Chain, ChainRecord, Entropy};
+use tidemark_store::{Chain, ChainRecord, Entropy, Store};
 use tidemark_wal::{Log, LogParameters, ParameterSchedule, ParameterSource, ParameterSourceError};
 
 use crate::{
     error::{CatalogError, TransactionRejected},
-    identity::{IndexOwner, LogClaim, LogId},
+    identity::{IndexOwner, LogClaim, LogId, LogIdentity},
+    log_cursor::LogCursor,
     names::Generation,
     root::{IndexRegistration, RegistrationOutcome, RootState},
 };
@@ -19,8 +20,10 @@ use crate::{
 /// record that one of them has read.
 #[derive(Clone)]
 pub struct RootChain {
-    /// The log's URL.
-    log: Arc<str>,
+    /// The log's own store.
+    log: Store,
+    /// Where the log was before.
+    moved_from: Option<Arc<str>>,
     entropy: Entropy,
     chain: Chain<RootState>,
     newest: Arc<Mutex<Option<ChainRecord<RootState>>>>,
@@ -30,8 +33,15 @@ impl RootChain {
     /// The root chain of `log`. Touches nothing.
     pub fn open(log: &Log, entropy: Entropy) -> Self {
         let store = log.entries.below(".tidemark/root");
-        let url = log.entries.url().as_str().into();
-        Self { log: url, chain: Chain::new(store, entropy.clone()), entropy, newest: Arc::default() }
+        let (chain, log) = (Chain::new(store, entropy.clone()), log.entries.clone());
+        Self { log, moved_from: None, chain, entropy, newest: Arc::default() }
+    }
+
+    /// The same chain of a log that was at the location `url` before, and is no copy of what is there: an index whose claim names
+    /// that location is this log's. `None` changes nothing.
+    #[must_use]
+    pub fn moved_from(self, url: Option<&str>) -> Self {
+        Self { moved_from: url.map(Into::into), ..self }
     }
 
     /// The chain itself.
@@ -45,7 +55,7 @@ impl RootChain {
             Some(known) => Some(self.chain.latest_after(&known).await?.unwrap_or(known)),
             None => self.chain.latest().await?,
         };
-        Ok(head.map(|head| self.keep(head)))
+        Ok(head.map(|head| self.remember(head)))
     }
 
     /// The state as it is now, never from memory; empty before the first record.
@@ -62,13 +72,33 @@ impl RootChain {
         }
     }
 
-    /// What the index `name` says of itself, as this process registered it.
-    pub(crate) async fn claim(&self, name: &str) -> Result<LogClaim, CatalogError> {
+    /// The log as this process finds it. The id is read once, since it never changes.
+    pub async fn identity(&self) -> Result<LogIdentity, CatalogError> {
+        let id = self.id().await?;
+        let moved_from = self.moved_from.as_deref().map(str::to_owned);
+        // After the root was read: credentials, which may name the endpoint, are there.
+        Ok(LogIdentity { id, url: self.log.location(), moved_from })
+    }
+
+    /// The log, and what the index `name` says of itself, as this process registered it.
+    pub(crate) async fn claim(&self, name: &str) -> Result<(LogIdentity, LogClaim), CatalogError> {
         let root = match self.known() {
             Some(slot) => slot.state,
             None => self.state().await?,
         };
-        Ok(root.claim(name, &self.log)?)
+        let log = self.identity().await?;
+        let claim = root.claim(name, &log.url)?;
+        Ok((log, claim))
+    }
+
+    /// The index `name`, in `generation`, needs nothing of the log below `second` any more. See [`RootState::keep`].
+    pub async fn keep(&self, name: &str, generation: &Generation, second: LogCursor) -> Result<(), CatalogError> {
+        self.step(|root| root.keep(name, generation, second)).await.map(drop)
+    }
+
+    /// Takes an index off the register that nobody writes any more. See [`RootState::unregister`].
+    pub async fn unregister(&self, name: &str, seen: &IndexRegistration) -> Result<(), CatalogError> {
+        self.step(|root| root.unregister(name, seen).map(Some)).await.map(drop)
     }
 
     /// The parameters' schedule as it is now; `None` before the first indexer has set them.
@@ -101,19 +131,20 @@ impl RootChain {
     }
 
     /// Sets the parameters as [`Self::ensure`] does, and registers an index, or learns that it is another owner's: both in one
-    /// record. `head` is the chain's head as it was just read. See [`RootState::register_index`].
+    /// record. `head` is the chain's head as it was just read; `cursor` is the index's. See [`RootState::register_index`].
     pub async fn register(
         &self,
         head: Option<ChainRecord<RootState>>,
         parameters: &LogParameters,
         name: &str,
         index: &IndexRegistration,
+        cursor: LogCursor,
         adopt: Option<&str>,
     ) -> Result<RegistrationOutcome, CatalogError> {
         let how = Mutex::new(RegistrationOutcome::Known);
         self.step_from(head, |root| {
             let set = root.ensure(parameters)?;
-            let registered = registered(set.as_ref().unwrap_or(root), name, index, adopt, &how)?;
+            let registered = registered(set.as_ref().unwrap_or(root), name, (index, cursor), adopt, &how)?;
             Ok(registered.or(set))
         })
         .await?;
@@ -159,7 +190,7 @@ impl RootChain {
         let (empty, id) = (RootState::default(), LogId(self.entropy.nonce()));
         let step = |root: Option<&RootState>| Ok(transaction(root.unwrap_or(&empty))?.map(|next| next.identified(&id)));
         match self.chain.append(head, step).await {
-            Ok(slot) => Ok(Some(self.keep(slot))),
+            Ok(slot) => Ok(Some(self.remember(slot))),
             // Nothing to change in a chain without records.
             Err(CatalogError::Empty { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -171,7 +202,7 @@ impl RootChain {
     }
 
     /// Remembers the newest record, so that no later answer goes back behind it.
-    fn keep(&self, slot: ChainRecord<RootState>) -> ChainRecord<RootState> {
+    fn remember(&self, slot: ChainRecord<RootState>) -> ChainRecord<RootState> {
         let mut newest = self.newest.lock();
         if newest.as_ref().is_none_or(|known| known.number < slot.number) {
             *newest = Some(slot.clone());
@@ -184,11 +215,11 @@ impl RootChain {
 fn registered(
     root: &RootState,
     name: &str,
-    index: &IndexRegistration,
+    (index, cursor): (&IndexRegistration, LogCursor),
     adopt: Option<&str>,
     how: &Mutex<RegistrationOutcome>,
 ) -> Result<Option<RootState>, TransactionRejected> {
-    let (registration, next) = root.register_index(name, index, adopt)?;
+    let (registration, next) = root.register_index(name, index, cursor, adopt)?;
     *how.lock() = registration;
     // A log gets its id before an index is written on its behalf.
     Ok(next.or_else(|| root.id.is_none().then(|| root.clone())))

@@ -165,6 +165,29 @@ impl IndexChain {
     }
 }
 
+impl IndexChain {
+    /// Whether a writer holds the index and lives: its heartbeat in `heartbeats` moves within [`HEARTBEAT_TIMEOUT`]. Where it does not, the
+    /// answer takes as long. A heartbeat that cannot be read is an error.
+    pub async fn has_live_writer(&self, heartbeats: &Store) -> Result<bool, CatalogError> {
+        let mut monitor = HeartbeatMonitor::default();
+        let mut first = None;
+        loop {
+            let Some(slot) = self.latest().await? else { return Ok(false) };
+            let Some(holder) = &slot.state.holder else { return Ok(false) };
+            let epoch = slot.state.epoch;
+            monitor.poll(epoch, heartbeats, &holder.heartbeat).await?;
+            let seen = (epoch, monitor.last.as_ref().and_then(|reading| reading.beat.clone()));
+            if *first.get_or_insert_with(|| seen.clone()) != seen {
+                return Ok(true);
+            }
+            if monitor.silence_of(epoch) >= HEARTBEAT_TIMEOUT {
+                return Ok(false);
+            }
+            sleep(STANDBY_POLL_INTERVAL).await;
+        }
+    }
+}
+
 /// A process that waits to become the writer.
 struct WriterCandidate<'a> {
     chain: &'a IndexChain,
@@ -342,7 +365,8 @@ impl WriterLease {
     /// Checks whether the lease is still held. An idle writer calls this now and then to notice that it lost the lease.
     pub async fn check(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.alive()?;
-        if let Some(newer) = self.chain.poll_newer(&self.slot).await? {
+        // The holder of the lease had the claim: if that is another process now, a higher epoch fences this one.
+        if let Some(newer) = self.chain.chain().poll_newer(&self.slot).await? {
             self.slot = newer;
         }
         let by = self.slot.state.epoch;

@@ -5,19 +5,26 @@
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    CatalogError, FeedConsumer, GarbageCandidate, GarbageState, Generation, IndexOwner, IndexPin, IndexRegistration,
-    IndexTotals, LeaseHolder, LogClaim, LogCleaner, LogCursor, LogId, Manifest, ParameterSet, PinRegister,
-    PinnedManifest, ProbeRecord, RecordCounts, RootState, SegmentMeta, SetDigest, SidecarMeta, WriterIdentity,
+    BodyDigest, CatalogError, EndReason, GarbageList, GarbageState, Generation, GenerationEnd, IndexOwner, IndexPin,
+    IndexRegistration, IndexTotals, LeaseHolder, LogClaim, LogCleaner, LogCursor, LogFloor, LogId, Manifest,
+    ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState, SegmentMeta, SetDigest, SetElement, SidecarMeta,
+    WriterIdentity,
 };
-use tidemark_store::{Chain, ChainRecord, ChainState as _, Entropy, Store, StoreSecond};
+use tidemark_store::{Chain, ChainRecord, ChainState as _, Entropy, StateExtensions, Store, StoreSecond};
 use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
 
 fn second(unix: u64) -> StoreSecond {
     StoreSecond::from_unix(unix)
 }
 
+/// What a later version has added.
+fn extensions() -> StateExtensions {
+    serde_json::from_str(r#"{"later":{"a":[1,2.50]}}"#).unwrap()
+}
+
 fn digest(outcome: Outcome) -> SetDigest {
-    SetDigest::of(Token::from_bytes([1; 20]), 0, outcome, Some(Evidence::Bound))
+    let (token, evidence) = (Token::from_bytes([1; 20]), Some(Evidence::Bound));
+    SetDigest::of(&SetElement { token, op: 0, outcome, evidence, body: Some(BodyDigest::of(b"body")) })
 }
 
 fn segment(epoch: u64, first: u64) -> SegmentMeta {
@@ -25,9 +32,11 @@ fn segment(epoch: u64, first: u64) -> SegmentMeta {
         key: format!("g1/segment/{epoch:020}-{first:032x}"),
         size: 4096,
         checksum: "ab".repeat(32),
+        format: 1,
         digest: digest(Outcome::Aborted),
         first: Token::from_bytes([1; 20]),
         last: Token::from_bytes([2; 20]),
+        entry_times: second(1_600_000_000)..second(1_600_000_300),
         seq: first..first + 8,
         counts: RecordCounts {
             committed: 1,
@@ -38,7 +47,9 @@ fn segment(epoch: u64, first: u64) -> SegmentMeta {
             fenced: 1,
             expired: 1,
             unreadable: 1,
+            unknown: 0,
         },
+        unsettled: 2 - first / 9,
         documents: 8,
     }
 }
@@ -48,6 +59,7 @@ fn sidecar() -> SidecarMeta {
         key: format!("g1/sidecar/{:020}-{:032x}", 2, 9),
         size: 64,
         checksum: "cd".repeat(32),
+        causes: 9..17,
         corrected: 1,
         outdated: 3,
         counts: RecordCounts { aborted: 1, ..RecordCounts::default() },
@@ -68,12 +80,18 @@ fn manifest() -> Manifest {
         hasty_takeovers: 1,
         horizon: second(1_600_000_500),
         cursor: LogCursor(second(1_600_000_400)),
+        audited: second(1_600_000_300),
         next_seq: 17,
         totals: IndexTotals::of(&segments, &sidecars),
         segments,
         sidecars,
+        building: Some("restore-1".to_owned()),
         until: Some(second(1_600_000_000)),
-        closed: Some(tidemark_catalog::GenerationEnd::Successor("g2".parse().unwrap())),
+        closed: Some(GenerationEnd {
+            generation: Some("g2".parse().unwrap()),
+            by: EndReason::Restore { to: second(1_600_000_000) },
+        }),
+        ext: extensions(),
         ..Manifest::new(Generation::first())
     }
 }
@@ -90,6 +108,12 @@ fn root() -> RootState {
         url: "s3://bucket/index".to_owned(),
         owner: owner.clone(),
         generation: Generation::first(),
+        keeps: LogCursor(second(1_500_000_000)),
+    };
+    let floor = LogFloor {
+        second: LogCursor(second(1_500_000_000)),
+        archive: "s3://bucket/index/archive".to_owned(),
+        log: LogId("0123456789abcdef".repeat(2)),
     };
     let parameters = LogParameters::with_expiry(std::time::Duration::from_millis(600_500));
     let probe = ProbeRecord { report: serde_json::json!({"passed": true}), recorded: Some(second(1_600_000_001)) };
@@ -100,12 +124,8 @@ fn root() -> RootState {
         indexes: [("main".to_owned(), index)].into(),
         purged: std::collections::BTreeMap::new(),
         cleaner: Some(LogCleaner { index: "main".to_owned(), owner }),
-        floor: Some(LogCursor(second(1_500_000_000))),
-        consumers: [(
-            "sink".to_owned(),
-            FeedConsumer { index: "main".to_owned(), owner: IndexOwner::Named { name: "laptop".to_owned() } },
-        )]
-        .into(),
+        floor: Some(floor),
+        ext: extensions(),
     }
 }
 
@@ -162,24 +182,34 @@ fn manifest_1_purged() {
 /// What holds objects back from deletion, and what a collector remembers.
 #[test]
 fn pins_1_and_garbage_1() {
+    let log = LogId("0123456789abcdef".repeat(2));
     let pin = IndexPin {
         owner: "snapshot".to_owned(),
         made: Some(second(1_600_000_100)),
         confirmed: true,
-        generation: Generation::first(),
+        generation: "g2".parse().unwrap(),
         manifest: 7,
         hash: "ef".repeat(32),
-        list: format!("snapshots/{}/list/{}", "0123456789abcdef".repeat(2), "a".repeat(32)),
+        list: format!("snapshots/{log}/list/g2/{}", "a".repeat(32)),
     };
-    let register = PinRegister { pins: [("daily".to_owned(), pin)].into() };
+    let register = PinRegister {
+        log: log.clone(),
+        purged: Some(Generation::first()),
+        pins: [("daily".to_owned(), pin)].into(),
+        ext: extensions(),
+    };
     golden("pins-1.json", include_str!("formats/pins-1.json"), &register);
-    let list = PinnedManifest { nonce: "a".repeat(32), manifest: Manifest { closed: None, ..manifest() } };
-    golden("pin-list-1.json", include_str!("formats/pin-list-1.json"), &list);
-    let candidate = GarbageCandidate { since: Some(second(1_600_000_200)) };
+    let dated =
+        GarbageList { keys: 20_000, size: 1_240_067, checksum: "cd".repeat(32), since: Some(second(1_600_000_200)) };
+    let undated = GarbageList { keys: 1, size: 129, since: None, ..dated.clone() };
     let garbage = GarbageState {
+        log,
         epoch: 3,
         collector: "pod-uid".to_owned(),
-        candidates: [(segment(1, 1).key, candidate), (segment(1, 9).key, GarbageCandidate::default())].into(),
+        ended: 2,
+        full_pass: Some(second(1_600_000_150)),
+        lists: [(format!("g1/{}", "a".repeat(32)), dated), (format!("g2/{}", "b".repeat(32)), undated)].into(),
+        ext: extensions(),
     };
     golden("garbage-1.json", include_str!("formats/garbage-1.json"), &garbage);
 }
@@ -239,7 +269,7 @@ fn an_undated_item_is_left_out_of_the_bytes() {
 /// Reads record 7 of a chain that consists of a header with the right checksum and these bytes of a state.
 async fn read_record(state: &[u8]) -> Result<Option<ChainRecord<Manifest>>, CatalogError> {
     let header = serde_json::json!({
-        "layout": 1, "format": 1, "number": 7, "previous": "0".repeat(64), "nonce": "",
+        "format": 1, "reads": 1, "writes": 1, "number": 7, "previous": "0".repeat(64), "nonce": "",
         "checksum": hex::encode(Sha256::digest(state)),
     });
     let bytes = [header.to_string().as_bytes(), b"\n", state, b"\n"].concat();

@@ -6,11 +6,15 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
+use futures::TryStreamExt as _;
 use support::{
     Act, Call, Stage,
     process::{INDEX, Process, owner, publish},
 };
-use tidemark_catalog::{AcquireError, CatalogError, Generation, PurgeStats, PurgeTarget, TransactionRejected};
+use tidemark_catalog::{
+    AcquireError, CatalogError, Generation, IndexChain, PublishError, PurgeStats, PurgeTarget, TransactionRejected,
+    heartbeat,
+};
 use tokio::{sync::Notify, time::timeout};
 
 /// The two processes' names: each with a log of its own, and nothing else in common with the other than the index.
@@ -173,4 +177,105 @@ async fn an_index_that_does_not_say_whose_records_it_holds_is_nobodys() {
     );
     assert_eq!(a.purges().await, PurgeStats::default());
     assert_eq!(below(&stage, "index/").await, before);
+}
+
+/// What is below the prefix `from`, once more below `to`: a bucket that is replicated, or restored from a copy.
+async fn copy(stage: &Stage, from: &str, to: &str) {
+    let (source, target) = (stage.store().below(from), stage.store().below(to));
+    let keys: Vec<_> = source.list("", None).map_ok(|object| object.key).try_collect().await.unwrap();
+    for key in keys {
+        let body = source.get(&key, 1 << 20).await.unwrap().unwrap().body.unwrap();
+        target.put(&key, body).await.unwrap();
+    }
+}
+
+fn claims(answer: &CatalogError) -> (String, String) {
+    match answer {
+        CatalogError::Rejected(TransactionRejected::LogMoved { log, claimed, .. }) => (log.clone(), claimed.clone()),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_and_its_copy_cannot_alternate_in_one_index() {
+    let stage = Stage::new();
+    let original = Process::new("a", &stage, owner("1"));
+    let mut writer = original.writes().await;
+    publish(&mut writer).await.unwrap();
+    copy(&stage, "log", "copy").await;
+    writer.release().await.unwrap();
+    // The same id and the same owner, and nobody holds the index.
+    let before = stage.keys().await;
+    let copied = Process::of_log("copy", "b", &stage, owner("1"));
+    assert_eq!(copied.root.id().await.unwrap(), original.root.id().await.unwrap());
+    let refused = copied.open().await.err().unwrap();
+    assert_eq!(claims(&refused), ("memory:///copy".to_owned(), "memory:///log".to_owned()));
+    for part in ["--moved-from 'memory:///log'", "`movedFrom`", "choose another prefix"] {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    assert_eq!(stage.keys().await, before, "the copy's process wrote something");
+    // One that had looked before the original made its first record is refused at the record.
+    let view = stage.calm();
+    let waits = Process::of_log("copy", "b", &view, owner("1"));
+    let index = IndexChain::open(&view.store().below("index"), Generation::first(), tidemark_store::Entropy::seeded(7));
+    let Err(AcquireError::Chain(refused)) = waits.acquire(&index.for_log(&waits.root)).await else {
+        panic!("the copy writes the index")
+    };
+    claims(&refused);
+    publish(&mut original.writes().await).await.unwrap();
+    // Nor does the copy's purge touch it.
+    let before = below(&stage, "index/").await;
+    assert!(copied.purge().find_target().await.is_err());
+    assert_eq!(below(&stage, "index/").await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_moved_log_goes_on_once_it_is_told_and_its_old_place_is_refused_from_then_on() {
+    let stage = Stage::new();
+    let original = Process::new("a", &stage, owner("1"));
+    let mut writer = original.writes().await;
+    publish(&mut writer).await.unwrap();
+    let cursor = writer.manifest().state.cursor;
+    copy(&stage, "log", "new").await;
+    let told = |url| Process::of_log("new", "b", &stage, owner("1")).moved_from(url);
+    claims(&told("memory:///elsewhere").open().await.err().unwrap());
+    // A reader of the old place learns of the move with the next manifest.
+    let reader = original.open().await.unwrap().1;
+    let seen = reader.latest().await.unwrap().unwrap();
+    let mut moved = told("memory:///log").writes().await;
+    assert_eq!(moved.manifest().state.cursor, cursor);
+    assert_eq!(moved.manifest().state.claim.as_ref().map(|claim| claim.url.as_str()), Some("memory:///new"));
+    publish(&mut moved).await.unwrap();
+    assert_eq!(claims(&reader.poll_newer(&seen).await.unwrap_err()).1, "memory:///new");
+    // A writer that was left behind is fenced, and may not come back.
+    assert!(matches!(writer.check().await, Err(PublishError::Fenced { .. })));
+    claims(&original.open().await.err().unwrap());
+    // With and without the flag: the claim is its own.
+    drop(Process::of_log("new", "b", &stage, owner("1")).writes().await);
+    told("memory:///log").writes().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_index_is_taken_off_the_register_only_when_nobody_writes_it() {
+    let stage = Stage::new();
+    let process = Process::new("a", &stage, owner("1"));
+    let (_, chain) = process.open().await.unwrap();
+    assert!(!chain.has_live_writer(&process.log.entries).await.unwrap(), "it has no writer yet");
+    let writer = process.acquire(&chain).await.unwrap();
+    let beats = tokio::spawn({
+        let clock = process.clock.clone();
+        async move { heartbeat(&clock).await }
+    });
+    assert!(chain.has_live_writer(&process.log.entries).await.unwrap());
+    beats.abort();
+    let began = tokio::time::Instant::now();
+    assert!(!chain.has_live_writer(&process.log.entries).await.unwrap());
+    assert!(began.elapsed() >= Duration::from_mins(1));
+    writer.release().await.unwrap();
+    let seen = process.root.state().await.unwrap().indexes[INDEX].clone();
+    process.root.unregister(INDEX, &seen).await.unwrap();
+    assert!(process.root.state().await.unwrap().indexes.is_empty());
+    // It is registered again by the next indexer.
+    process.writes().await;
+    assert!(process.root.state().await.unwrap().indexes.contains_key(INDEX));
 }

@@ -12,8 +12,8 @@ use support::{
     process::{INDEX, Process, owner, publish},
 };
 use tidemark_catalog::{
-    CatalogError, Generation, IndexChain, IndexOwner, ObjectKind, ObjectName, PurgeStats, PurgeTarget,
-    TransactionRejected, WriterIdentity, WriterLease,
+    CatalogError, GarbageCollector, Generation, IndexChain, IndexOwner, ObjectKind, ObjectName, PurgeStats,
+    PurgeTarget, TransactionRejected, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Create, Entropy, UserMetadata};
 use tokio::{sync::Notify, time::timeout};
@@ -66,6 +66,28 @@ async fn strangers_stay(stage: &Stage) {
     for key in STRANGERS {
         assert!(keys.iter().any(|known| known == key), "\"{key}\" is gone");
     }
+}
+
+/// The lists of the purged generation go, those of the next one stay.
+#[tokio::test(start_paused = true)]
+async fn lists_of_garbage_go_with_their_generation() {
+    let stage = Stage::new();
+    let a = Process::new("a", &stage, owner("1"));
+    let mut writer = filled(&stage, &a).await;
+    writer.raise_epoch().await.unwrap();
+    let log = a.root.id().await.unwrap().unwrap();
+    let collector = GarbageCollector::new(&stage.store().below("index"), &log, Entropy::seeded(4));
+    assert_eq!(collector.collect("test").await.unwrap().candidates, 2);
+    let lists = async || left(&stage).await.into_iter().filter(|key| key.contains("/list/")).collect::<Vec<_>>();
+    let list = lists().await.remove(0);
+    let next = list.replace("/list/g1/", "/list/g2/");
+    put(&stage, &next).await;
+    writer.release().await.unwrap();
+    a.purges().await;
+    assert_eq!(lists().await, [next]);
+    // The state names one that is gone.
+    collector.collect("test").await.unwrap();
+    assert!(collector.chain().latest().await.unwrap().unwrap().state.lists.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use support::Stage;
 use tidemark_catalog::{
-    CatalogError, Generation, IndexOwner, IndexRegistration, RegistrationOutcome, RootChain, TransactionRejected,
+    CatalogError, Generation, IndexOwner, IndexRegistration, LogCursor, RegistrationOutcome, RootChain,
+    TransactionRejected,
 };
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{Log, LogParameters, PARAMETER_CHANGE_DELAY, ParameterSchedule, ParameterSource as _};
@@ -68,6 +69,7 @@ async fn a_change_holds_from_its_records_store_time_on_for_every_reader() {
 /// The one prefix, registered for an owner.
 fn index(owner: &str) -> IndexRegistration {
     IndexRegistration {
+        keeps: tidemark_catalog::LogCursor::default(),
         url: "memory:///index".to_owned(),
         owner: IndexOwner::Named { name: owner.to_owned() },
         generation: Generation::first(),
@@ -80,14 +82,20 @@ async fn two_owners_race_for_one_prefix_and_one_of_them_gets_it() {
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     let (ours, theirs) = (index("a"), index("b"));
     let five = seconds(5);
-    let (first, second) =
-        tokio::join!(a.register(None, &five, "main", &ours, None), b.register(None, &five, "main", &theirs, None));
+    let (first, second) = tokio::join!(
+        a.register(None, &five, "main", &ours, LogCursor::default(), None),
+        b.register(None, &five, "main", &theirs, LogCursor::default(), None)
+    );
     assert!(first.is_ok() != second.is_ok());
     let (winner, loser) = if first.is_ok() { (ours, theirs) } else { (theirs, ours) };
     let head = a.head().await.unwrap();
-    assert_eq!(a.register(head, &five, "main", &winner, None).await.unwrap(), RegistrationOutcome::Known);
+    assert_eq!(
+        a.register(head, &five, "main", &winner, LogCursor::default(), None).await.unwrap(),
+        RegistrationOutcome::Known
+    );
     let adopt = winner.owner.id();
-    let adopted = b.register(b.head().await.unwrap(), &five, "main", &loser, Some(adopt)).await.unwrap();
+    let adopted =
+        b.register(b.head().await.unwrap(), &five, "main", &loser, LogCursor::default(), Some(adopt)).await.unwrap();
     assert_eq!(adopted, RegistrationOutcome::Adopted { from: winner.owner.clone() });
     assert_eq!(a.state().await.unwrap().indexes["main"], loser);
 }
@@ -97,17 +105,24 @@ async fn parameters_and_an_index_are_one_record_and_a_head_that_was_overtaken_is
     let stage = Stage::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     let (head, five) = (b.head().await.unwrap(), seconds(5));
-    assert_eq!(a.register(None, &five, "main", &index("a"), None).await.unwrap(), RegistrationOutcome::New);
+    assert_eq!(
+        a.register(None, &five, "main", &index("a"), LogCursor::default(), None).await.unwrap(),
+        RegistrationOutcome::New
+    );
     assert_eq!(a.head().await.unwrap().unwrap().number, 1);
     // What `b` read is old by now.
-    let refused = b.register(head.clone(), &seconds(6), "main", &index("a"), None).await.unwrap_err();
+    let refused =
+        b.register(head.clone(), &seconds(6), "main", &index("a"), LogCursor::default(), None).await.unwrap_err();
     assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::ParameterDiffers { .. })), "{refused}");
-    let refused = b.register(head, &five, "main", &index("b"), None).await.unwrap_err();
+    let refused = b.register(head, &five, "main", &index("b"), LogCursor::default(), None).await.unwrap_err();
     assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::OwnedByAnother { .. })), "{refused}");
     let before = (stage.keys().await, stage.calls());
     let head = a.head().await.unwrap();
     let read = stage.calls();
-    assert_eq!(a.register(head, &five, "main", &index("a"), None).await.unwrap(), RegistrationOutcome::Known);
+    assert_eq!(
+        a.register(head, &five, "main", &index("a"), LogCursor::default(), None).await.unwrap(),
+        RegistrationOutcome::Known
+    );
     assert_eq!((stage.keys().await, stage.calls()), (before.0, read), "nothing is asked where nothing changes");
 }
 

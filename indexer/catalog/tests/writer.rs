@@ -11,10 +11,10 @@ use std::{
 
 use support::{Act, Call, Stage, process::publish};
 use tidemark_catalog::{
-    Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, Manifest, PublishError, StandbyReason,
-    WriterIdentity, WriterLease, heartbeat,
+    CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, Manifest, PublishError,
+    StandbyReason, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
-use tidemark_store::{ChainRecord, Clock, Entropy, StoreSecond};
+use tidemark_store::{ChainRecord, Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::Log;
 use tokio::{
     sync::Notify,
@@ -278,8 +278,50 @@ async fn the_open_generation_is_found_through_the_closing_records() {
     let next = second.acquire(WriterIdentity("a".to_owned()), &a.clock, &a.log.entries, |_| ()).await.unwrap();
     writer.close(&next.manifest().state).await.unwrap();
     let found = a.chain.clone().follow().await.unwrap();
-    assert_eq!(found.generation().as_str(), "g2");
+    assert_eq!(found.generation().to_string(), "g2");
     assert!(a.chain.acquire(WriterIdentity("b".to_owned()), &a.clock, &a.log.entries, |_| ()).await.is_err());
+}
+
+/// A chain of generation `number` with these records.
+async fn generation(index: &Store, number: u64, records: &[Manifest]) -> IndexChain {
+    let chain = IndexChain::open(index, format!("g{number}").parse().unwrap(), Entropy::seeded(number));
+    for record in records {
+        chain.chain().append(None, |_| Ok(Some(record.clone()))).await.unwrap();
+    }
+    chain
+}
+
+#[tokio::test]
+async fn a_generation_that_is_being_built_is_opened_only_when_a_closing_record_names_it() {
+    let named = |number: u64| -> Generation { format!("g{number}").parse().unwrap() };
+    let open = |number| Manifest { epoch: 1, ..Manifest::new(named(number)) };
+    let building = |number| Manifest { epoch: 1, ..Manifest::building(named(number), "reindex-1") };
+    for (closing, found) in [(open(1).purge(1).unwrap(), 3), (open(1).close(1, &building(2)).unwrap(), 2)] {
+        let index = Store::memory();
+        let first = generation(&index, 1, &[open(1), closing]).await;
+        let second = generation(&index, 2, &[building(2)]).await;
+        assert_eq!(first.follow().await.unwrap().generation(), &named(found));
+        // The root may name it already.
+        assert_eq!(second.follow().await.is_ok(), found == 2);
+    }
+    // One between them that nobody finished changes nothing, from wherever the search starts.
+    let index = Store::memory();
+    let first = generation(&index, 1, &[open(1), open(1).close(1, &building(3)).unwrap()]).await;
+    generation(&index, 2, &[building(2)]).await;
+    let third = generation(&index, 3, &[building(3)]).await;
+    for start in [first, third] {
+        assert_eq!(start.follow().await.unwrap().generation(), &named(3));
+    }
+    let index = Store::memory();
+    let first = generation(&index, 1, &[open(1), open(1).purge(1).unwrap()]).await;
+    let given_up = generation(&index, 2, &[building(2), building(2).abandon(1).unwrap()]).await;
+    assert_eq!(first.follow().await.unwrap().generation(), &named(3));
+    assert_eq!(given_up.follow().await.unwrap().generation(), &named(3));
+    let third = generation(&index, 3, &[building(3)]).await;
+    assert!(matches!(
+        third.follow().await.err(),
+        Some(CatalogError::Rejected(TransactionRejected::Building { task, .. })) if task == "reindex-1"
+    ));
 }
 
 /// Wherever a writer ends, the next one continues from what is published, once.

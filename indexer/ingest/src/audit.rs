@@ -2,28 +2,30 @@
 //!
 //! An entry or a descriptor that became visible only after it was decided breaks the bound that the horizon rests on; it
 //! must not be lost all the same. So every second below the cursor is listed again a minute, ten minutes, an hour and six
-//! hours after it was sealed, and once more at the end of the audit window. Tokens without a record are late entries;
-//! aborted operations are resolved again. Progress is kept in memory only: a correction that the index already has is
-//! found there, so that a repeated audit adds nothing.
+//! hours after it was sealed, and once more at the end of the audit window that is in force at that second. Tokens without a
+//! record are late entries; aborted operations are resolved again. How far the last looks have come is published with the
+//! manifest (`audited`), and a process that takes over continues there. What happened above it is kept in memory only: a
+//! correction that the index already has is found there, so that a repeated audit adds nothing.
 //!
 //! Audits and the tail take turns, a slice of time each, so that the audit of a busy log does not delay the tail; aborted
 //! operations are resolved about a thousand at a time for the same reason.
 //!
 //! The cost is five LIST requests for every 1 000 entries, about one a minute while the log is idle, and five reads of
-//! every aborted operation.
+//! every aborted operation; a take-over adds one look at what is not audited. Segments without unsettled operations in the
+//! seconds that are due are not asked, so that it does not grow with history.
 
 use std::{ops::Range, time::Duration};
 
 use futures::StreamExt as _;
 use tidemark_store::{StoreError, StoreSecond};
-use tidemark_wal::{ListedEntry, Outcome};
+use tidemark_wal::{ListedEntry, Outcome, ParameterSchedule, Token};
 use tokio::time::Instant;
 
 use crate::{
-    audit_schedule::{AuditSchedule, DueAudit, UnsettledScan},
+    audit_schedule::{AuditSchedule, DueAudit, LastLooks, UnsettledScan, is_level},
     batch::{PredecessorMap, PredecessorRecord, RecordBatch},
     engine::{EngineError, IndexLookup, UnsettledOperation, UnsettledQuery},
-    entry_stream::EntryReader,
+    entry_stream::{EntryReader, EntryStream, listing_of},
     error::IngestError,
     horizon::SealedHorizon,
     publisher::Publisher,
@@ -41,29 +43,44 @@ const AUDIT_ATTEMPTS: u32 = 1;
 const FAILURE_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause.
 const MAX_FAILURE_PAUSE: Duration = Duration::from_mins(10);
+/// How often the audit finds out to which second it has come.
+const AUDITED_INTERVAL: Duration = Duration::from_mins(1);
 /// How often all unreadable entries are tried again, besides at a take-over.
 const UNREADABLE_INTERVAL: Duration = Duration::from_hours(1);
+/// Unreadable entries that are tried again at once: as many as are read at once, since one that fails for good takes 16 s.
+const UNREADABLE_CHUNK: usize = 64;
 
 /// Finds what became visible late.
 #[derive(Debug)]
 pub(crate) struct LogAuditor {
     entries: EntryReader,
     schedule: AuditSchedule,
-    /// When unreadable entries were last tried again, whatever their age.
-    retried: Option<Instant>,
+    unreadable: UnreadableTurn,
+    /// When the second that the audit has come to was last found out.
+    counted: Option<Instant>,
     backoff: RetryBackoff,
     /// Until when no audit runs, after one that failed.
     paused_until: Option<Instant>,
 }
 
+/// The turn of the unreadable entries: all of them, whatever their age, are tried again.
+#[derive(Debug, Default)]
+struct UnreadableTurn {
+    /// When the last turn ended.
+    ended: Option<Instant>,
+    /// How far this one has come.
+    after: Option<Token>,
+}
+
 impl LogAuditor {
     pub(crate) fn new(entries: EntryReader, schedule: AuditSchedule) -> Self {
         let backoff = RetryBackoff::between(FAILURE_PAUSE, MAX_FAILURE_PAUSE);
-        Self { entries, schedule, retried: None, backoff, paused_until: None }
+        Self { entries, schedule, unreadable: UnreadableTurn::default(), counted: None, backoff, paused_until: None }
     }
 
     /// Runs the audits that are due, for about a time slice; none for a while after one has failed.
     pub(crate) async fn run(&mut self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
+        self.schedule.seal(sealed.horizon);
         if self.paused_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
@@ -83,56 +100,121 @@ impl LogAuditor {
     }
 
     async fn run_due(&mut self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
-        let cursor = publisher.cursor();
-        let window = sealed.schedule.at(cursor.second()).audit_window;
         let slice_end = Instant::now() + TIME_SLICE;
-        if self.retried.is_none_or(|retried| retried.elapsed() >= UNREADABLE_INTERVAL) {
-            self.retry_unreadable(publisher, sealed).await?;
-            self.retried = Some(Instant::now());
+        let mut failed = None;
+        if self.unreadable.ended.is_none_or(|ended| ended.elapsed() >= UNREADABLE_INTERVAL) {
+            let retried = self.retry_unreadable(publisher, slice_end, sealed).await;
+            failed = retryable_failure(retried, publisher)?;
         }
-        for DueAudit { level, seconds, written_before } in self.schedule.due(sealed.horizon, cursor, window) {
-            let mut scan = if let Some(scan) = self.schedule.resume(level, seconds.start) {
-                scan
-            } else {
-                let reached = self.find_late_entries(publisher, seconds.clone(), slice_end, sealed).await?;
-                let written_before = if reached == seconds.end { written_before } else { reached };
-                UnsettledScan { seconds: seconds.start..reached, written_before, after: None }
-            };
-            if self.resolve_unsettled(publisher, &mut scan, slice_end, sealed).await? {
-                self.schedule.finish(level, scan.seconds.end);
-            } else {
-                self.schedule.interrupt(level, scan);
-            }
+        // Each time another age is the first. An object that cannot be read at one age holds up no other, and not the second
+        // that the audit has come to.
+        for age in self.schedule.ages(&sealed.schedule) {
+            let audited = self.run_level(publisher, age, slice_end, sealed).await;
+            failed = failed.or(retryable_failure(audited, publisher)?);
             if Instant::now() >= slice_end {
                 break;
             }
         }
+        self.advance_audited(publisher, &sealed.schedule).await?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Audits what is due at `age`, until about `slice_end`.
+    async fn run_level(
+        &mut self,
+        publisher: &mut Publisher,
+        age: Duration,
+        slice_end: Instant,
+        sealed: &SealedHorizon,
+    ) -> Result<(), IngestError> {
+        let (horizon, cursor, parameters) = (sealed.horizon, publisher.cursor().second(), &sealed.schedule);
+        let due = self.schedule.due(age, horizon, cursor, parameters);
+        let Some(DueAudit { seconds, lists, tokens_before }) = due else { return Ok(()) };
+        let mut scan = match self.schedule.resume(age, seconds.start) {
+            Some(scan) => scan,
+            None if lists => {
+                let reached = self.find_late_entries(publisher, seconds.clone(), slice_end, sealed).await?;
+                let (seconds, tokens_before) = (seconds.start..reached, tokens_before.min(reached));
+                UnsettledScan { seconds, listed_at: Some(horizon), tokens_before, after: None }
+            }
+            None => UnsettledScan { seconds, listed_at: None, tokens_before, after: None },
+        };
+        // After an error the seconds are listed again: what is late in those that came meanwhile is found all the same.
+        if self.resolve_unsettled(publisher, age, &mut scan, slice_end, sealed).await? {
+            self.schedule.finish(age, &scan, parameters);
+        } else {
+            self.schedule.interrupt(age, scan);
+        }
         Ok(())
     }
 
-    /// Tries to read every entry that the index has as unreadable: new credentials or a new release may have mended it.
-    async fn retry_unreadable(&self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
-        if publisher.manifest().totals.standing().unreadable == 0 {
+    /// Finds out below which second every entry had its last look, to be published with the next manifest.
+    async fn advance_audited(
+        &mut self,
+        publisher: &mut Publisher,
+        parameters: &ParameterSchedule,
+    ) -> Result<(), IngestError> {
+        let LastLooks { end, due_from } = self.schedule.last_looks(parameters);
+        let counted = self.counted.is_some_and(|counted| counted.elapsed() < AUDITED_INTERVAL);
+        if counted || end <= self.schedule.audited() {
             return Ok(());
         }
-        let end = publisher.cursor().second();
-        let seconds = StoreSecond::default()..StoreSecond::KSUID_END.next();
-        let outcomes = &[Outcome::Unreadable];
+        let waiting = self.first_waiting(publisher, end, due_from, parameters).await?;
+        self.schedule.set_audited(waiting.map_or(end, |token| end.min(token.second())));
+        publisher.set_audited(self.schedule.audited());
+        self.counted = Some(Instant::now());
+        Ok(())
+    }
+
+    /// The first aborted operation with a token before `end` that waits for its last look, in a second from `due_from` on.
+    async fn first_waiting(
+        &self,
+        publisher: &mut Publisher,
+        end: StoreSecond,
+        due_from: StoreSecond,
+        parameters: &ParameterSchedule,
+    ) -> Result<Option<Token>, IngestError> {
+        let seconds = due_from..StoreSecond::KSUID_END.next();
+        let outcomes = &[Outcome::Aborted];
         let mut query = UnsettledQuery { seconds, before: end, outcomes, after: None, limit: CHUNK };
         loop {
-            let unreadable = publisher.lookup().await?.unsettled_operations(&query).await?;
-            let Some(last) = unreadable.last() else { return Ok(()) };
-            query.after = Some(last.token);
-            for one in &unreadable {
-                // Each by itself: one that is still refused keeps no other from being decided.
-                let known = [((one.token, one.op), predecessor(one))].into();
-                let tried = self.correct(publisher, entries_of(std::slice::from_ref(one)), &known, sealed).await;
-                match tried {
-                    Err(failure) if failure.is_retryable() => publisher.discard_unpublished(),
-                    other => other?,
-                }
+            let aborted = publisher.lookup().await?.unsettled_operations(&query).await?;
+            let waits = |one: &&UnsettledOperation| {
+                let second = one.token.second();
+                self.schedule.awaits_last_look(second, second.max(one.entry_time), parameters)
+            };
+            match (aborted.iter().find(waits), aborted.last()) {
+                (Some(waiting), _) => return Ok(Some(waiting.token)),
+                (None, Some(last)) => query.after = Some(last.token),
+                (None, None) => return Ok(None),
             }
         }
+    }
+
+    /// Tries to read every entry that the index has as unreadable, until about `slice_end`: new credentials or a new release
+    /// may have mended it. One that is still refused keeps no other from being decided.
+    async fn retry_unreadable(
+        &mut self,
+        publisher: &mut Publisher,
+        slice_end: Instant,
+        sealed: &SealedHorizon,
+    ) -> Result<(), IngestError> {
+        let end = publisher.cursor().second();
+        while publisher.manifest().totals.standing().unreadable > 0 {
+            let query =
+                UnsettledQuery { after: self.unreadable.after, ..UnsettledQuery::unreadable(end, UNREADABLE_CHUNK) };
+            let unreadable = publisher.lookup().await?.unsettled_operations(&query).await?;
+            let Some(last) = unreadable.last() else { break };
+            let known = unreadable.iter().map(|one| ((one.token, one.op), predecessor(one))).collect();
+            let readable = self.entries.fetch_readable(entries_of(&unreadable), &sealed.schedule);
+            self.correct(publisher, readable, &known, sealed).await?;
+            self.unreadable.after = Some(last.token);
+            if Instant::now() >= slice_end {
+                return Ok(());
+            }
+        }
+        self.unreadable = UnreadableTurn { ended: Some(Instant::now()), after: None };
+        Ok(())
     }
 
     /// Publishes the entries of `seconds` that the index does not know, until about `slice_end`. Gives the second that it
@@ -152,7 +234,7 @@ impl LogAuditor {
             let lookup = publisher.lookup().await?;
             let unknown = unknown_entries(listed, &*lookup).await?;
             if !unknown.is_empty() {
-                self.correct(publisher, unknown, &PredecessorMap::new(), sealed).await?;
+                self.correct(publisher, self.fetch(unknown, sealed), &PredecessorMap::new(), sealed).await?;
             }
             // Not within the first second: an audit that ends where it began would make no progress.
             if reached > seconds.start && Instant::now() >= slice_end {
@@ -162,30 +244,32 @@ impl LogAuditor {
         Ok(seconds.end)
     }
 
-    /// Resolves the aborted operations of `scan` again, until about `slice_end` and at least a chunk. Gives whether all are
-    /// resolved.
+    /// Resolves the aborted operations of `scan` again that are audited at `age`, until about `slice_end` and at least a chunk.
+    /// Gives whether all are resolved.
     async fn resolve_unsettled(
         &self,
         publisher: &mut Publisher,
+        age: Duration,
         scan: &mut UnsettledScan,
         slice_end: Instant,
         sealed: &SealedHorizon,
     ) -> Result<bool, IngestError> {
         loop {
             let query = UnsettledQuery {
-                seconds: scan.seconds.start..scan.written_before,
-                before: scan.seconds.end,
+                seconds: scan.seconds.clone(),
+                before: scan.tokens_before,
                 // Unreadable ones have a turn of their own: what is still refused must not hold up the others.
                 outcomes: &[Outcome::Aborted],
                 after: scan.after,
                 limit: CHUNK,
             };
-            let aborted = publisher.lookup().await?.unsettled_operations(&query).await?;
-            let Some(last) = aborted.last() else { return Ok(true) };
+            let mut aborted = publisher.lookup().await?.unsettled_operations(&query).await?;
+            let (found, Some(last)) = (aborted.len(), aborted.last().copied()) else { return Ok(true) };
+            aborted.retain(|one| is_level(age, one.token.second(), &sealed.schedule));
             let known = aborted.iter().map(|aborted| ((aborted.token, aborted.op), predecessor(aborted))).collect();
-            self.correct(publisher, entries_of(&aborted), &known, sealed).await?;
+            self.correct(publisher, self.fetch(entries_of(&aborted), sealed), &known, sealed).await?;
             scan.after = Some(last.token);
-            if aborted.len() < CHUNK {
+            if found < CHUNK {
                 return Ok(true);
             }
             if Instant::now() >= slice_end {
@@ -194,17 +278,19 @@ impl LogAuditor {
         }
     }
 
-    /// Resolves `listed` and publishes what the index does not have: everything of an entry without predecessors, and
-    /// of the others what is no longer aborted.
+    fn fetch(&self, listed: Vec<ListedEntry>, sealed: &SealedHorizon) -> EntryStream {
+        self.entries.fetch(listing_of(listed), &sealed.schedule, AUDIT_ATTEMPTS)
+    }
+
+    /// Publishes what the index does not have of `entries`: everything of an entry without predecessors, and of the others what
+    /// is no longer aborted.
     async fn correct(
         &self,
         publisher: &mut Publisher,
-        listed: Vec<ListedEntry>,
+        mut entries: EntryStream,
         predecessors: &PredecessorMap,
         sealed: &SealedHorizon,
     ) -> Result<(), IngestError> {
-        let listing = futures::stream::iter(listed.into_iter().map(Ok)).boxed();
-        let mut entries = self.entries.fetch(listing, &sealed.schedule, AUDIT_ATTEMPTS);
         let mut batch = publisher.begin_batch();
         loop {
             let mut fetched = entries.next_chunk().await?;
@@ -229,6 +315,20 @@ impl LogAuditor {
     }
 }
 
+/// The error of an audit that is tried again later.
+fn retryable_failure(
+    audited: Result<(), IngestError>,
+    publisher: &mut Publisher,
+) -> Result<Option<IngestError>, IngestError> {
+    match audited {
+        Err(failure) if failure.is_retryable() => {
+            publisher.discard_unpublished();
+            Ok(Some(failure))
+        }
+        audited => audited.map(|()| None),
+    }
+}
+
 fn supersede_predecessors(batch: &mut RecordBatch, records: &[OperationRecord], predecessors: &PredecessorMap) {
     for record in records {
         let operation = (record.token, record.op);
@@ -246,6 +346,8 @@ fn is_correction(record: &OperationRecord, predecessors: &PredecessorMap) -> boo
         return true;
     }
     match predecessors.get(&(record.token, record.op)) {
+        // That a label was moved later says nothing: at its sealing it was seen unmoved.
+        Some(predecessor) if predecessor.outcome == Outcome::Aborted && outcome == Outcome::Unknown => false,
         Some(predecessor) => predecessor.outcome != outcome && outcome != Outcome::Unreadable,
         // An unreadable entry has one record, whatever number of operations it turns out to have.
         None => predecessors.get(&(record.token, 0)).is_some_and(|first| first.outcome == Outcome::Unreadable),
@@ -253,7 +355,8 @@ fn is_correction(record: &OperationRecord, predecessors: &PredecessorMap) -> boo
 }
 
 fn predecessor(unsettled: &UnsettledOperation) -> PredecessorRecord {
-    PredecessorRecord { seq: unsettled.seq, outcome: unsettled.outcome, evidence: unsettled.evidence }
+    let UnsettledOperation { seq, outcome, evidence, body, .. } = *unsettled;
+    PredecessorRecord { seq, outcome, evidence, body }
 }
 
 fn entries_of(aborted: &[UnsettledOperation]) -> Vec<ListedEntry> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use tidemark_catalog::{RecordCounts, SegmentMeta, SetDigest};
+use tidemark_catalog::{BodyDigest, RecordCounts, SegmentMeta, SetDigest, SetElement};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ pub(crate) struct RecordBatch {
     corrected: CorrectedTotals,
     oldest: Option<StoreSecond>,
     newest: Option<StoreSecond>,
+    is_intact: bool,
     begun: Instant,
     limits: BatchLimits,
 }
@@ -59,6 +60,7 @@ pub(crate) struct PredecessorRecord {
     pub(crate) seq: u64,
     pub(crate) outcome: Outcome,
     pub(crate) evidence: Option<Evidence>,
+    pub(crate) body: Option<BodyDigest>,
 }
 
 /// Predecessors by token and op.
@@ -82,6 +84,7 @@ impl RecordBatch {
             corrected: CorrectedTotals::default(),
             oldest: None,
             newest: None,
+            is_intact: true,
             begun: Instant::now(),
             limits,
         }
@@ -107,31 +110,44 @@ impl RecordBatch {
         self.seqs.end - self.seqs.start
     }
 
-    /// Numbers `records`, resolves them against the index and the batch so far, and adds them.
+    /// Numbers `records`, resolves them against the index and the batch so far, and adds them. Where the index cannot be read
+    /// the batch stays as it is.
     pub(crate) async fn push(
         &mut self,
         mut records: Vec<OperationRecord>,
         resolver: &mut RecordResolver,
         lookup: &dyn IndexLookup,
     ) -> Result<(), EngineError> {
+        let mut seqs = self.seqs.clone();
         for record in &mut records {
-            record.seq = self.seqs.end;
-            self.seqs.end += 1;
-            let second = record.token.second();
+            record.seq = seqs.end;
+            seqs.end += 1;
+        }
+        let marks = resolver.resolve(&mut records, lookup).await?;
+        // From here on the batch has the records, or is of no use.
+        self.is_intact = false;
+        self.seqs = seqs;
+        self.marks.merge(&marks);
+        for second in records.iter().map(|record| record.token.second()) {
             self.oldest = Some(self.oldest.map_or(second, |oldest| oldest.min(second)));
             self.newest = self.newest.max(Some(second));
         }
-        let marks = resolver.resolve(&mut records, lookup).await?;
-        self.marks.merge(&marks);
-        self.segments.add(records).await
+        self.segments.add(records).await?;
+        self.is_intact = true;
+        Ok(())
+    }
+
+    /// Whether it can be published: it has all records of every push that succeeded, and no part of another.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.is_intact
     }
 
     /// Marks the record that one of this batch corrects.
     pub(crate) fn mark_corrected(&mut self, (token, op): (Token, u32), predecessor: &PredecessorRecord) {
-        let PredecessorRecord { seq, outcome, evidence } = *predecessor;
+        let PredecessorRecord { seq, outcome, evidence, body } = *predecessor;
         if self.marks.corrected.insert(seq) {
             self.corrected.counts.add(outcome);
-            self.corrected.digest.insert(token, op, outcome, evidence);
+            self.corrected.digest.insert(&SetElement { token, op, outcome, evidence, body });
         }
     }
 

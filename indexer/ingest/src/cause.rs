@@ -58,7 +58,9 @@ impl ToCause for CatalogError {
             Self::Store(error) => error.to_cause(),
             Self::Rejected(rejected) => rejected.to_cause(),
             Self::Corrupt { key, .. } => FailureCause::at(Reason::IndexDamaged, key),
-            Self::NewerFormat { key, .. } => FailureCause::at(Reason::FormatTooNew, key),
+            Self::NewerFormat { key, .. } | Self::NewerWriter { key, .. } => {
+                FailureCause::at(Reason::FormatTooNew, key)
+            }
             Self::Conflicts { chain, .. } => FailureCause::at(Reason::Internal, chain),
             Self::Unknown { key, .. } | Self::TooLarge { key, .. } => FailureCause::at(Reason::Internal, key),
             _ => FailureCause::of(Reason::Internal),
@@ -74,6 +76,7 @@ impl ToCause for TransactionRejected {
                 FailureCause::of(Reason::ParametersDiffer)
             }
             Self::NoParameters => FailureCause::of(Reason::ExpiryMissing),
+            Self::LogMoved { claimed, .. } => FailureCause::at(Reason::LogMoved, claimed),
             Self::BelowFloor { .. } => FailureCause::of(Reason::BelowFloor),
             Self::OwnedByAnother { url, .. }
             | Self::OfAnotherLog { url, .. }

@@ -38,6 +38,9 @@ const FIRST_FAILURE_PAUSE: Duration = Duration::from_secs(30);
 const MAX_FAILURE_PAUSE: Duration = Duration::from_hours(1);
 /// For how long a lane makes smaller merges after one failed, and pauses where none is small enough.
 const SMALLER_INTERVAL: Duration = Duration::from_mins(10);
+/// As [`SMALLER_INTERVAL`], where room was lacking: it comes back as soon as a new segment is uploaded, and to ask for it costs
+/// nothing.
+const NO_ROOM_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs at most one small and one large compaction at a time.
 #[derive(Debug)]
@@ -69,6 +72,13 @@ impl IndexCompactor {
             () = self.small.finished() => {}
             () = self.large.finished() => {}
         }
+    }
+
+    /// Whether publications must slow down, since merges do not keep up with them: each open of the index, each look-up and each
+    /// manifest costs more with each segment.
+    pub(crate) fn is_behind(&self, publisher: &Publisher) -> bool {
+        let policy = segment_policy(publisher);
+        self.enabled && policy.growing(&weights(publisher.manifest(), |_| false)) > 2 * policy.object_limit
     }
 
     /// Why no compaction runs although one is due.
@@ -118,9 +128,8 @@ impl IndexCompactor {
         {
             self.small.start(plan, publisher.uploader());
         }
-        let max_bytes = MAX_SEGMENT_BYTES.min(publisher.uploader().engine().max_merge_bytes());
-        let small_bytes = SMALL_MERGE_BYTES.min(max_bytes / SMALL_MERGE_PART);
-        let policy = CompactionPolicy::segments(max_bytes);
+        let policy = segment_policy(publisher);
+        let small_bytes = SMALL_MERGE_BYTES.min(policy.max_bytes / SMALL_MERGE_PART);
         for (size, bytes) in [(MergeSize::Small, 0..small_bytes), (MergeSize::Large, small_bytes..u64::MAX)] {
             let (lane, other) = match size {
                 MergeSize::Small => (&mut self.small, &self.large),
@@ -130,19 +139,29 @@ impl IndexCompactor {
                 continue;
             }
             let weights = weights(manifest, |key| self.damaged.contains(key) || other.uses(key));
-            let due = policy
-                .runs(&weights)
-                .into_iter()
-                .find(|run| bytes.contains(&ObjectWeight::sum(&weights[run.clone()]).bytes));
+            let older = older_runs(manifest, publisher.uploader().engine().format(), &weights);
+            let mut runs = policy.runs(&weights).into_iter().chain(older);
+            let due = runs.find(|run| bytes.contains(&ObjectWeight::sum(&weights[run.clone()]).bytes));
             let Some(run) = due else { continue };
-            if let Some(run) = CompactionPolicy::shrunk(&weights, run.clone(), lane.shrink) {
+            let possible = match run.len() {
+                1 => Some(run.clone()).filter(|_| lane.shrink == 0),
+                _ => CompactionPolicy::shrunk(&weights, run.clone(), lane.shrink),
+            };
+            if let Some(run) = possible {
                 lane.start(CompactionPlan::Segments(manifest.segments[run].to_vec()), publisher.uploader());
             } else {
-                lane.pause(SMALLER_INTERVAL);
-                self.stalled.get_or_insert_with(|| stalled(&weights, run, lane.last_failure.as_deref()));
+                // A merge that becomes due meanwhile does not wait for a segment that is to be rebuilt.
+                if run.len() > 1 {
+                    lane.paused_until = lane.shrunk_until;
+                }
+                self.stalled.get_or_insert_with(|| stalled(&manifest.segments[run], lane.last_failure.as_deref()));
             }
         }
     }
+}
+
+fn segment_policy(publisher: &Publisher) -> CompactionPolicy {
+    CompactionPolicy::segments(MAX_SEGMENT_BYTES.min(publisher.uploader().engine().max_merge_bytes()))
 }
 
 #[derive(Clone, Copy)]
@@ -151,9 +170,22 @@ enum MergeSize {
     Large,
 }
 
-fn stalled(weights: &[ObjectWeight], run: Range<usize>, failure: Option<&str>) -> String {
-    let (count, bytes) = (run.len(), ObjectWeight::sum(&weights[run]).bytes);
+/// The segments in a format older than `format`, each for itself, the smallest first: they are rebuilt when nothing is to be
+/// merged, so that none is left when the next version no longer reads them.
+fn older_runs(manifest: &Manifest, format: u32, weights: &[ObjectWeight]) -> Vec<Range<usize>> {
+    let segments = manifest.segments.iter().zip(weights).enumerate();
+    let older = segments.filter(|(_, (segment, weight))| segment.format < format && weight.available);
+    let mut older: Vec<_> = older.map(|(at, _)| at..at + 1).collect();
+    older.sort_by_key(|run| weights[run.start].bytes);
+    older
+}
+
+fn stalled(segments: &[SegmentMeta], failure: Option<&str>) -> String {
+    let (count, bytes) = (segments.len(), segments.iter().map(|segment| segment.size).sum::<u64>());
     let why = failure.unwrap_or("an earlier merge failed");
+    if let [segment] = segments {
+        return format!("\"{}\" of {bytes} bytes stays in format {}: {why}", segment.key, segment.format);
+    }
     format!("{count} segments of {bytes} bytes are not merged, nor any two of them: {why}")
 }
 
@@ -261,19 +293,19 @@ impl CompactionLane {
     fn failed(&mut self, error: &EngineError) {
         self.last_failure = Some(error.to_string());
         match error {
-            EngineError::NoRoom { .. } => self.make_smaller(),
+            EngineError::NoRoom { .. } => self.make_smaller(NO_ROOM_INTERVAL),
             EngineError::Damaged { .. } | EngineError::Gone { .. } => {}
             _ => {
-                self.make_smaller();
+                self.make_smaller(SMALLER_INTERVAL);
                 let pause = self.backoff.next_pause();
                 self.pause(pause);
             }
         }
     }
 
-    fn make_smaller(&mut self) {
+    fn make_smaller(&mut self, interval: Duration) {
         self.shrink += 1;
-        self.shrunk_until = Some(Instant::now() + SMALLER_INTERVAL);
+        self.shrunk_until = Some(Instant::now() + interval);
     }
 }
 
@@ -337,11 +369,13 @@ async fn merge_sidecars(inputs: &[SidecarMeta], uploader: &SegmentUploader) -> R
     for sidecar in inputs {
         marks.merge(&uploader.engine().read_marks(sidecar).await?);
     }
+    let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return Ok(CompactionResult::default()) };
+    let causes = first.causes.start..last.causes.end;
     let counts = inputs.iter().map(|sidecar| sidecar.counts).sum();
     let digest = inputs.iter().map(|sidecar| sidecar.digest).sum();
     Ok(CompactionResult {
         removes_sidecars: inputs.iter().map(|sidecar| sidecar.key.clone()).collect(),
-        adds_sidecars: vec![uploader.upload_sidecar(&marks, counts, digest).await?],
+        adds_sidecars: vec![uploader.upload_sidecar(&marks, causes, counts, digest).await?],
         ..CompactionResult::default()
     })
 }

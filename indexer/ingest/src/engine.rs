@@ -1,13 +1,13 @@
 //! What the ingest needs from an index engine. The product runs on Tantivy (crate `tidemark-search`), tests and the
 //! simulation on [`ModelEngine`](crate::model_engine::ModelEngine).
 
-use std::{any::Any, fmt, iter::Sum, ops::Range, sync::Arc};
+use std::{any::Any, fmt, iter::Sum, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use roaring::RoaringTreemap;
 use tempfile::TempPath;
-use tidemark_catalog::{Manifest, RecordCounts, SegmentMeta, SetDigest, SidecarMeta};
+use tidemark_catalog::{BodyDigest, Manifest, RecordCounts, SegmentMeta, SetDigest, SetElement, SidecarMeta};
 use tidemark_crds::Reason;
 use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{Evidence, Outcome, Token};
@@ -26,8 +26,12 @@ pub trait IndexEngine: Send + Sync + 'static {
     /// Opens the segments and marks of `manifest` for look-ups. What is open already stays open.
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError>;
 
-    /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap. Only inputs
-    /// whose bytes were checked against the manifest are merged. Without room for it nothing is done:
+    /// The version of the segment format that it writes. It reads that one and the one before.
+    fn format(&self) -> u32;
+
+    /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap, in the format
+    /// that the engine writes: inputs of an older one are rebuilt from their records. Only inputs whose bytes were checked
+    /// against the manifest are merged. Without room for it nothing is done:
     /// [`EngineError::NoRoom`].
     async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError>;
 
@@ -62,8 +66,21 @@ pub trait SegmentBuilder: Send {
     /// About how many bytes of memory the segment takes by now.
     fn size(&self) -> usize;
 
-    /// Packs the segment into one file.
+    /// Waits until what was added is indexed. Gives back the last entries of it if there is no room for them: a next segment takes
+    /// them.
+    async fn flush(&mut self) -> Result<Option<UnfitRecords>, EngineError>;
+
+    /// Packs the segment into one file. Fails if a flush would give records back.
     async fn finish(self: Box<Self>) -> Result<PackedSegment, EngineError>;
+}
+
+/// Records that a segment has no room for: whole entries, the last ones that were added to it.
+#[derive(Debug)]
+pub struct UnfitRecords {
+    /// The records, by seq.
+    pub records: Vec<OperationRecord>,
+    /// What was lacking: [`EngineError::NoRoom`].
+    pub why: EngineError,
 }
 
 /// Look-ups in the records below a manifest's cursor. Records that a later one corrects are left out, except by
@@ -112,6 +129,27 @@ pub struct UnsettledQuery {
     pub limit: usize,
 }
 
+impl UnsettledQuery {
+    /// The first unreadable operations of entries before `before`, about `limit` of them.
+    pub fn unreadable(before: StoreSecond, limit: usize) -> Self {
+        let seconds = StoreSecond::default()..StoreSecond::KSUID_END.next();
+        Self { seconds, before, after: None, outcomes: &[Outcome::Unreadable], limit }
+    }
+
+    /// Whether the segment may hold operations that it selects, as far as the manifest says.
+    pub fn may_match(&self, segment: &SegmentMeta) -> bool {
+        let Range { start, end } = &segment.entry_times;
+        let earliest = segment.first.second().max(*start);
+        let latest = segment.last.second().next().max(*end);
+        segment.unsettled > 0
+            && self.outcomes.iter().any(|outcome| segment.counts.of(*outcome) > 0)
+            && segment.first.second() < self.before
+            && self.after.is_none_or(|after| after < segment.last)
+            && earliest < self.seconds.end
+            && self.seconds.start < latest
+    }
+}
+
 /// An operation whose outcome may still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnsettledOperation {
@@ -127,6 +165,8 @@ pub struct UnsettledOperation {
     pub outcome: Outcome,
     /// The evidence that was recorded.
     pub evidence: Option<Evidence>,
+    /// The digest of the entry's body that was recorded.
+    pub body: Option<BodyDigest>,
 }
 
 /// What later records say about earlier ones, by seq. Seqs survive compaction, so marks only ever grow.
@@ -167,16 +207,18 @@ pub struct RecordStats {
     pub digest: SetDigest,
     /// The smallest and the largest token; `None` of no records.
     pub tokens: Option<(Token, Token)>,
+    /// The earliest and the latest store time of their entries; `None` of no records.
+    pub entry_times: Option<(StoreSecond, StoreSecond)>,
 }
 
 impl RecordStats {
     /// Adds a record.
-    pub fn insert(&mut self, token: Token, op: u32, outcome: Outcome, evidence: Option<Evidence>) {
+    pub fn insert(&mut self, element: &SetElement, entry_time: StoreSecond) {
         self.records += 1;
-        self.counts.add(outcome);
-        self.digest.insert(token, op, outcome, evidence);
-        let (first, last) = self.tokens.unwrap_or((token, token));
-        self.tokens = Some((first.min(token), last.max(token)));
+        self.counts.add(element.outcome);
+        self.digest.insert(element);
+        self.tokens = extremes(self.tokens, Some((element.token, element.token)));
+        self.entry_times = extremes(self.entry_times, Some((entry_time, entry_time)));
     }
 
     /// What the manifest says of the records of `segment`.
@@ -186,7 +228,19 @@ impl RecordStats {
             counts: segment.counts,
             digest: segment.digest,
             tokens: (segment.documents > 0).then_some((segment.first, segment.last)),
+            entry_times: (segment.documents > 0).then(|| {
+                let Range { start, end } = segment.entry_times;
+                (start, end.before(Duration::from_secs(1)))
+            }),
         }
+    }
+}
+
+/// The smallest and the largest of both.
+fn extremes<T: Ord>(one: Option<(T, T)>, other: Option<(T, T)>) -> Option<(T, T)> {
+    match (one, other) {
+        (Some((first, last)), Some((lower, higher))) => Some((first.min(lower), last.max(higher))),
+        (one, other) => one.or(other),
     }
 }
 
@@ -196,10 +250,8 @@ impl Sum for RecordStats {
             records: sum.records + part.records,
             counts: [sum.counts, part.counts].into_iter().sum(),
             digest: [sum.digest, part.digest].into_iter().sum(),
-            tokens: match (sum.tokens, part.tokens) {
-                (Some((first, last)), Some((lower, higher))) => Some((first.min(lower), last.max(higher))),
-                (one, other) => one.or(other),
-            },
+            tokens: extremes(sum.tokens, part.tokens),
+            entry_times: extremes(sum.entry_times, part.entry_times),
         })
     }
 }
@@ -213,6 +265,8 @@ pub struct PackedSegment {
     pub size: u64,
     /// SHA-256 of the file, 64 hexadecimal digits.
     pub checksum: String,
+    /// The version of the segment format that it is written in.
+    pub format: u32,
     /// How many records it holds.
     pub documents: u64,
 }
@@ -249,7 +303,8 @@ pub enum EngineError {
     Store(#[from] StoreError),
     /// An object of the index is not what the manifest says. Every message names the object.
     #[error(
-        "\"{key}\" is damaged: {why}; its entries can be neither indexed nor searched; restore the object or rebuild the index"
+        "\"{key}\" is damaged: {why}; its entries can be neither indexed nor searched; restore the object, which is read again \
+         within an hour, or rebuild the index"
     )]
     Damaged {
         /// The object.
@@ -265,6 +320,19 @@ pub enum EngineError {
     Gone {
         /// The object.
         key: String,
+    },
+    /// An object of the index is of a format that this version does not read.
+    #[error(
+        "\"{key}\" has format {found}; this version writes format {known} and reads that and the one before; its entries can be \
+         neither indexed nor searched; run the version of tidemark that wrote it, or a later one"
+    )]
+    OtherFormat {
+        /// The object.
+        key: String,
+        /// Its format.
+        found: u32,
+        /// The format that this version writes.
+        known: u32,
     },
     /// The local disk fails.
     #[error(
@@ -304,7 +372,62 @@ impl ToCause for EngineError {
         match self {
             Self::Store(error) => error.to_cause(),
             Self::Damaged { key, .. } | Self::Gone { key } => FailureCause::at(Reason::IndexDamaged, key),
+            Self::OtherFormat { key, .. } => FailureCause::at(Reason::FormatTooNew, key),
             Self::Disk { .. } | Self::NoRoom { .. } | Self::Refused { .. } => FailureCause::of(Reason::Internal),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_catalog::RecordCounts;
+
+    use super::*;
+
+    const ABORTED: &[Outcome] = &[Outcome::Aborted];
+
+    fn token(second: u64) -> Token {
+        Token::from_parts(StoreSecond::from_unix(1_700_000_000 + second), [7; 16])
+    }
+
+    fn seconds(start: u64, end: u64) -> Range<StoreSecond> {
+        token(start).second()..token(end).second()
+    }
+
+    /// The audit asks no segment that has nothing for it, so that its cost does not grow with history.
+    #[test]
+    fn a_query_for_unsettled_operations_leaves_out_segments_by_the_manifest() {
+        let segment = SegmentMeta {
+            key: String::new(),
+            size: 0,
+            checksum: String::new(),
+            format: 1,
+            digest: SetDigest::default(),
+            first: token(100),
+            last: token(200),
+            entry_times: seconds(100, 301),
+            seq: 1..11,
+            counts: RecordCounts { committed: 8, aborted: 2, ..RecordCounts::default() },
+            unsettled: 1,
+            documents: 10,
+        };
+        let of = |range, before, after: Option<u64>, outcomes| UnsettledQuery {
+            seconds: range,
+            before: token(before).second(),
+            after: after.map(token),
+            outcomes,
+            limit: 10,
+        };
+        for (range, before, after) in [((0, 101), 900, None), ((300, 900), 101, None), ((150, 160), 160, Some(150))] {
+            assert!(of(seconds(range.0, range.1), before, after, ABORTED).may_match(&segment), "{range:?}");
+        }
+        for (range, before, after) in
+            [((0, 100), 900, None), ((301, 900), 900, None), ((0, 900), 100, None), ((0, 900), 900, Some(200))]
+        {
+            assert!(!of(seconds(range.0, range.1), before, after, ABORTED).may_match(&segment), "{range:?}");
+        }
+        let all = of(seconds(0, 900), 900, None, ABORTED);
+        assert!(!all.may_match(&SegmentMeta { unsettled: 0, ..segment.clone() }), "corrections replaced them");
+        assert!(!of(seconds(0, 900), 900, None, &[Outcome::Unreadable]).may_match(&segment));
     }
 }

@@ -94,9 +94,18 @@ impl EntryReader {
     /// Fetches the entries of `listing`; no entry is skipped. A fetch that fails `attempts` times ends the stream, so that
     /// what precedes it can be published and the listing begun again.
     pub(crate) fn fetch(&self, listing: EntryListing, schedule: &ParameterSchedule, attempts: u32) -> EntryStream {
+        self.stream(listing, schedule, FetchPolicy::Each { attempts })
+    }
+
+    /// Fetches those of the unreadable `entries` that can be read by now. The others are left out and not judged again.
+    pub(crate) fn fetch_readable(&self, entries: Vec<ListedEntry>, schedule: &ParameterSchedule) -> EntryStream {
+        self.stream(listing_of(entries), schedule, FetchPolicy::Readable)
+    }
+
+    fn stream(&self, listing: EntryListing, schedule: &ParameterSchedule, policy: FetchPolicy) -> EntryStream {
         let (sender, receiver) = mpsc::channel(MAX_WAITING_ENTRIES);
         let (reader, schedule, retrier) = (self.reader.clone(), schedule.clone(), self.retrier.clone());
-        let fetcher = EntryFetcher { reader, schedule, retrier, attempts };
+        let fetcher = EntryFetcher { reader, schedule, retrier, policy };
         let entries = self.fetch_concurrently(Arc::new(fetcher), listing);
         let task = tokio::spawn(forward(entries, sender));
         let chunk = ChunkLimits { records: self.chunk, bytes: self.entry_memory / CHUNKS_IN_MEMORY };
@@ -108,13 +117,13 @@ impl EntryReader {
         fetcher: Arc<EntryFetcher>,
         listing: EntryListing,
     ) -> impl stream::Stream<Item = Result<FetchedEntry, StoreError>> + use<> {
-        let (budget, reader) = (MemoryBudget::new(self.entry_memory), self.reader.clone());
+        let (budget, admission) = (MemoryBudget::new(self.entry_memory), fetcher.clone());
         listing
             // Admitted in token order, so that the entry that the consumer waits for always gets what it needs.
             .and_then(move |listed| {
-                let (budget, reader) = (budget.clone(), reader.clone());
+                let (budget, admission) = (budget.clone(), admission.clone());
                 async move {
-                    let memory = reader.admit(&listed, &budget).await;
+                    let memory = admission.reader.admit(&listed, &admission.schedule, &budget).await;
                     Ok((listed, memory))
                 }
             })
@@ -133,6 +142,11 @@ impl EntryReader {
             .buffered(self.fetches)
             .try_filter_map(future::ok)
     }
+}
+
+/// A listing of entries that are known.
+pub(crate) fn listing_of(entries: Vec<ListedEntry>) -> EntryListing {
+    stream::iter(entries.into_iter().map(Ok)).boxed()
 }
 
 /// What the task that fetches sends.
@@ -204,43 +218,68 @@ async fn forward(
     let _ = sender.send(Ok(StreamItem::End)).await;
 }
 
+/// Which entries are fetched.
+#[derive(Clone, Copy, Debug)]
+enum FetchPolicy {
+    /// Each one: it fails after so many attempts.
+    Each { attempts: u32 },
+    /// Those that can be read at the first attempt.
+    Readable,
+}
+
 /// Fetches single entries.
 #[derive(Debug)]
 struct EntryFetcher {
     reader: LogReader,
     schedule: ParameterSchedule,
     retrier: StageRetrier,
-    attempts: u32,
+    policy: FetchPolicy,
 }
 
 impl EntryFetcher {
-    /// The records of the entry, with the share that they are charged to; `None` if it was deleted after it was listed.
+    /// The records of the entry, with the share that they are charged to; `None` where it is left out.
     async fn fetch(&self, listed: ListedEntry, memory: MemoryShare) -> Result<Option<FetchedEntry>, StoreError> {
+        let records = match self.policy {
+            FetchPolicy::Each { attempts } => self.fetch_each(&listed, attempts, &memory).await?,
+            FetchPolicy::Readable => self.fetch_readable(&listed, &memory).await,
+        };
+        Ok(records.map(|records| FetchedEntry::new(listed.token.second(), records, memory)))
+    }
+
+    /// `None` if the entry was deleted after it was listed.
+    async fn fetch_each(
+        &self,
+        listed: &ListedEntry,
+        most: u32,
+        memory: &MemoryShare,
+    ) -> Result<Option<Vec<OperationRecord>>, StoreError> {
         let mut attempts = self.retrier.attempts("reading an entry");
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.fetch_once(&listed, attempt, &memory).await {
+            let read = match self.read(listed, memory).await {
+                Err(_) if attempt > ABSENT_ATTEMPTS.min(most - 1) && self.is_deleted(listed).await => Ok(None),
+                read => read.map(Some),
+            };
+            match read {
                 Ok(records) => {
                     attempts.succeed();
-                    return Ok(records.map(|records| FetchedEntry::new(listed.token.second(), records, memory)));
+                    return Ok(records);
                 }
-                Err(error) if attempt >= self.attempts => return Err(error),
+                Err(error) if attempt >= most => return Err(error),
                 Err(error) => attempts.fail(&error).await,
             }
         }
     }
 
-    async fn fetch_once(
-        &self,
-        listed: &ListedEntry,
-        attempt: u32,
-        memory: &MemoryShare,
-    ) -> Result<Option<Vec<OperationRecord>>, StoreError> {
-        match self.read(listed, memory).await {
-            Err(_) if attempt > ABSENT_ATTEMPTS.min(self.attempts - 1) && self.is_deleted(listed).await => Ok(None),
-            read => read.map(Some),
-        }
+    /// `None` while the entry is still refused, or panics when it is read.
+    async fn fetch_readable(&self, listed: &ListedEntry, memory: &MemoryShare) -> Option<Vec<OperationRecord>> {
+        let read = async {
+            let resolved = self.reader.fetch_again(listed, &self.schedule, memory).await?;
+            Ok::<_, StoreError>(OperationRecord::charged(resolved, memory).await)
+        };
+        let read = mutants::caught(AssertUnwindSafe(read).catch_unwind().await);
+        read.ok().and_then(Result::ok)
     }
 
     /// One attempt. A panic is a fault of this entry: it is judged as one that the store refuses.
@@ -252,7 +291,7 @@ impl EntryFetcher {
         match mutants::caught(AssertUnwindSafe(read).catch_unwind().await) {
             Ok(read) => read,
             Err(panic) => {
-                let resolved = self.reader.judge_panic(listed, &panic_message(&*panic))?;
+                let resolved = self.reader.judge_panic(listed, &panic_message(&*panic)).await?;
                 Ok(OperationRecord::charged(resolved, memory).await)
             }
         }
@@ -278,7 +317,7 @@ mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
     use tidemark_store::{Create, Store};
-    use tidemark_wal::{Log, LogParameters, ReaderLimits};
+    use tidemark_wal::{Log, LogParameters};
 
     use super::*;
 
@@ -296,7 +335,7 @@ mod tests {
     }
 
     fn stream(log: &Log, options: &IngestOptions) -> EntryStream {
-        let reader = EntryReader::new(LogReader::new(log, ReaderLimits::default()), StageRetrier::new().0, options);
+        let reader = EntryReader::new(LogReader::new(log), StageRetrier::new().0, options);
         let schedule = ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_secs(10)));
         reader.fetch(reader.list(StoreSecond::default(), StoreSecond::KSUID_END), &schedule, 1)
     }

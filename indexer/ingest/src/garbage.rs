@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::status::IngestStatusTracker;
 
 /// How often a pass is made. An object becomes garbage after the epoch of its writer, a day at most, and goes a day later: a
-/// shorter interval gains nothing.
+/// shorter interval gains nothing. One a day lists every generation, the others leave out those that are closed and clean.
 const PASS_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Makes a pass an hour until dropped. A pass that fails is logged, and nothing waits for it.

@@ -21,9 +21,7 @@ impl SealedHorizon {
     pub(crate) async fn compute(clock: &Clock, root: &RootChain, cursor: LogCursor) -> Result<Self, IngestError> {
         let now = clock.probe().await?.now;
         let root = root.state().await?;
-        if let Some(floor) = root.floor.filter(|floor| mutants::is_below_floor(cursor < *floor)) {
-            return Err(CatalogError::Rejected(TransactionRejected::BelowFloor { cursor, floor }).into());
-        }
+        mutants::checked_floor(root.check_floor(cursor)).map_err(CatalogError::Rejected)?;
         let schedule = root.schedule().ok_or(CatalogError::Rejected(TransactionRejected::NoParameters))?;
         Ok(Self { horizon: schedule.horizon(now), schedule })
     }

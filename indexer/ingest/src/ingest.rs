@@ -15,6 +15,7 @@ use crate::{
     entry_stream::EntryReader,
     error::IngestError,
     garbage::collect_garbage,
+    keeps::report_keeps,
     options::IngestOptions,
     pipeline::IngestPipeline,
     publisher::Publisher,
@@ -110,13 +111,17 @@ impl LogIngester {
         let clock = self.clock.clone();
         let heartbeats = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&clock).await }));
         let garbage = AbortOnDropHandle::new(tokio::spawn(self.clone().collect_garbage(tracker.clone())));
+        let Self { chain, root, clock, entropy, .. } = self.clone();
+        let keeps = async move { report_keeps(&chain, &root, &clock, &entropy).await };
+        let mut keeps = AbortOnDropHandle::new(tokio::spawn(keeps));
         let mut pipeline = self.pipeline(writer_lease, retrier, tracker);
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             ended = pipeline.run() => ended?,
+            Ok(unregistered) = &mut keeps => return Err(unregistered.into()),
         }
-        drop((heartbeats, garbage));
+        drop((heartbeats, garbage, keeps));
         // A publication that was interrupted is in the chain or not; either way the release continues from its latest record.
         if !matches!(timeout(RELEASE_TIMEOUT, Box::pin(pipeline.release())).await, Ok(Ok(()))) {
             warn!("the writer's lease was not released; other replicas wait until it expires");
@@ -146,7 +151,7 @@ impl LogIngester {
         );
         let limits = BatchLimits::new(&self.options);
         let publisher = Publisher::new(writer_lease, uploader, limits, tracker.clone(), retrier.clone());
-        let reader = LogReader::new(&self.log, self.options.limits);
+        let reader = LogReader::new(&self.log);
         let entries = EntryReader::new(reader, retrier.clone(), &self.options);
         let clock_and_root = (self.clock.clone(), self.root.clone());
         IngestPipeline::new(clock_and_root, entries, publisher, self.options.compaction, tracker.clone())

@@ -18,12 +18,14 @@ use tidemark_wal::{Outcome, Token};
 use crate::{
     engine::{
         EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordStats, RecordedOutcome,
-        SegmentBuilder, SegmentFile, UnsettledOperation, UnsettledQuery,
+        SegmentBuilder, SegmentFile, UnfitRecords, UnsettledOperation, UnsettledQuery,
     },
     record::OperationRecord,
     record::{LatestCommit, WriterKey},
 };
 
+/// The version of what a model stores.
+const FORMAT: u32 = 1;
 /// No object of a model is larger.
 const MAX_OBJECT_BYTES: u64 = 1 << 30;
 
@@ -112,6 +114,10 @@ impl IndexEngine for ModelEngine {
         Ok(Arc::new(ModelLookup::new(&self.contents(manifest).await?)))
     }
 
+    fn format(&self) -> u32 {
+        FORMAT
+    }
+
     async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let mut merged = ModelBuilder::default();
         for segment in inputs {
@@ -137,8 +143,7 @@ impl IndexEngine for ModelEngine {
             .map(|part| {
                 let mut stats = RecordStats::default();
                 for record in records.by_ref().take(usize::try_from(*part).unwrap_or(usize::MAX)) {
-                    let decision = &record.decision;
-                    stats.insert(record.token, record.op, decision.outcome, decision.evidence);
+                    stats.insert(&record.set_element(), record.decision.entry_time);
                 }
                 stats
             })
@@ -178,6 +183,7 @@ impl ModelBuilder {
         PackedSegment {
             size: self.lines.len() as u64,
             checksum: hex::encode(Sha256::digest(&self.lines)),
+            format: FORMAT,
             documents: self.documents,
             file: SegmentFile::Memory(self.lines.into()),
         }
@@ -192,6 +198,10 @@ impl SegmentBuilder for ModelBuilder {
 
     fn size(&self) -> usize {
         self.lines.len()
+    }
+
+    async fn flush(&mut self) -> Result<Option<UnfitRecords>, EngineError> {
+        Ok(None)
     }
 
     async fn finish(self: Box<Self>) -> Result<PackedSegment, EngineError> {
@@ -233,6 +243,7 @@ impl ModelLookup {
                 entry_time: record.decision.entry_time,
                 outcome,
                 evidence: record.decision.evidence,
+                body: record.body.digest(),
             }),
             _ => {}
         }

@@ -1,5 +1,7 @@
 //! Mutants of the ingest. Each hook returns its first argument unless the simulation turns its mutant on.
 
+use std::{ops::Range, time::Duration};
+
 use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 use tidemark_catalog::{CompactionResult, Manifest, SidecarMeta};
 use tidemark_store::{StoreError, StoreSecond, mutants::is_active};
@@ -17,6 +19,7 @@ const LATE_MAKES_DUPLICATE: &str = "LateMakesDuplicate";
 const COMPACTION_LOSES_CORRECTION: &str = "CompactionLosesCorrection";
 const PANIC_ENDS_LISTING: &str = "PanicEndsListing";
 const FLOOR_IGNORED: &str = "FloorIgnored";
+const LOWERED_WINDOW_DROPS_LOOK: &str = "LoweredWindowDropsLook";
 #[cfg(feature = "mutants")]
 const SIDECAR_AFTER_CAUSE: &str = "SidecarAfterCause";
 
@@ -30,6 +33,7 @@ pub const MUTANT_HOOKS: &[&str] = &[
     SIDECAR_AFTER_CAUSE,
     PANIC_ENDS_LISTING,
     FLOOR_IGNORED,
+    LOWERED_WINDOW_DROPS_LOOK,
 ];
 
 /// `ClockReadAfterListing`: what the log holds from `from` on, listed before the clock is read.
@@ -68,8 +72,13 @@ pub(crate) fn is_broken_off(broken_off: bool) -> bool {
 }
 
 /// `FloorIgnored`: what the log's cleanup may have removed is taken for what was never there.
-pub(crate) fn is_below_floor(below: bool) -> bool {
-    below && !is_active(FLOOR_IGNORED)
+pub(crate) fn checked_floor<E>(checked: Result<(), E>) -> Result<(), E> {
+    if is_active(FLOOR_IGNORED) { Ok(()) } else { checked }
+}
+
+/// `LoweredWindowDropsLook`: the newest audit window is that of the seconds before it too.
+pub(crate) fn audit_window(window: Duration, newest: Duration) -> Duration {
+    if is_active(LOWERED_WINDOW_DROPS_LOOK) { newest } else { window }
 }
 
 /// `CursorOffByOne`: the cursor's second counts as decided too.
@@ -93,6 +102,9 @@ pub(crate) fn adopted(mut compaction: CompactionResult, manifest: &Manifest) -> 
         && let Some(merged) = compaction.adds_sidecars.first_mut()
     {
         let known: &[SidecarMeta] = &manifest.sidecars;
+        if let (Some(first), Some(last)) = (known.first(), known.last()) {
+            merged.causes = first.causes.start..last.causes.end;
+        }
         merged.counts = known.iter().map(|sidecar| sidecar.counts).sum();
         merged.digest = known.iter().map(|sidecar| sidecar.digest).sum();
         merged.corrected = known.iter().map(|sidecar| sidecar.corrected).sum();
@@ -104,7 +116,11 @@ pub(crate) fn adopted(mut compaction: CompactionResult, manifest: &Manifest) -> 
 
 /// `SidecarAfterCause`: the marks that a batch causes are published with the batch after it.
 #[cfg(feature = "mutants")]
-pub(crate) fn published_marks(marks: RecordMarks, totals: CorrectedTotals) -> (RecordMarks, CorrectedTotals) {
+pub(crate) fn published_marks(
+    marks: RecordMarks,
+    totals: CorrectedTotals,
+    causes: &Range<u64>,
+) -> (RecordMarks, CorrectedTotals) {
     use std::cell::RefCell;
 
     use tidemark_store::mutants::activation;
@@ -112,7 +128,8 @@ pub(crate) fn published_marks(marks: RecordMarks, totals: CorrectedTotals) -> (R
     thread_local! {
         static HELD_BACK: RefCell<(u64, RecordMarks, CorrectedTotals)> = RefCell::default();
     }
-    if !is_active(SIDECAR_AFTER_CAUSE) {
+    // Marks need a batch with records.
+    if !is_active(SIDECAR_AFTER_CAUSE) || causes.is_empty() {
         return (marks, totals);
     }
     HELD_BACK.with_borrow_mut(|held| {
@@ -123,6 +140,10 @@ pub(crate) fn published_marks(marks: RecordMarks, totals: CorrectedTotals) -> (R
 
 /// The marks that are published with the batch that causes them.
 #[cfg(not(feature = "mutants"))]
-pub(crate) fn published_marks(marks: RecordMarks, totals: CorrectedTotals) -> (RecordMarks, CorrectedTotals) {
+pub(crate) fn published_marks(
+    marks: RecordMarks,
+    totals: CorrectedTotals,
+    _: &Range<u64>,
+) -> (RecordMarks, CorrectedTotals) {
     (marks, totals)
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tidemark_wal::ReaderLimits;
-
 /// Limits on memory and concurrency of one ingest. The defaults keep a backfill below 512 MiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngestOptions {
@@ -23,8 +21,6 @@ pub struct IngestOptions {
     pub segment_memory: usize,
     /// Whether to compact.
     pub compaction: bool,
-    /// What is read of entries and descriptors.
-    pub limits: ReaderLimits,
 }
 
 impl Default for IngestOptions {
@@ -37,7 +33,6 @@ impl Default for IngestOptions {
             batch_age: Duration::from_secs(10),
             segment_memory: 64 << 20,
             compaction: true,
-            limits: ReaderLimits::default(),
         }
     }
 }

@@ -28,6 +28,8 @@ const BUSY_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(7);
 /// How often an idle writer publishes that the horizon has moved.
 const ADVANCE_INTERVAL: Duration = Duration::from_mins(1);
+/// How long a publication waits at most while compactions do not keep up.
+const BEHIND_PAUSE: Duration = Duration::from_secs(30);
 /// How often a writer raises its own epoch: what it uploaded and never published is garbage from then on.
 const EPOCH_INTERVAL: Duration = Duration::from_hours(24);
 /// How far the estimate of store time may lag behind: it counts whole seconds, twice.
@@ -62,7 +64,7 @@ impl IngestPipeline {
         compaction: bool,
         tracker: IngestStatusTracker,
     ) -> Self {
-        let schedule = AuditSchedule::after_takeover(publisher.manifest().horizon, publisher.cursor());
+        let schedule = AuditSchedule::after_takeover(publisher.manifest().audited, publisher.cursor().second());
         Self {
             clock,
             root,
@@ -119,6 +121,7 @@ impl IngestPipeline {
         if !self.should_probe().await? {
             return Ok(false);
         }
+        self.wait_for_compaction().await?;
         let (sealed, listing) = self.probe_and_list().await?;
         self.sealed = Some(sealed.clone());
         self.busy = false;
@@ -153,6 +156,20 @@ impl IngestPipeline {
             }
             audited => audited,
         }
+    }
+
+    /// Waits while there are too many segments, for a while: fewer publications, with more entries each, make fewer of them.
+    async fn wait_for_compaction(&mut self) -> Result<(), IngestError> {
+        let until = Instant::now() + BEHIND_PAUSE;
+        while Instant::now() < until && self.compactor.is_behind(&self.publisher) {
+            tokio::select! {
+                biased;
+                () = self.compactor.finished() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+            self.run_maintenance().await?;
+        }
+        Ok(())
     }
 
     fn epoch_is_due(&self) -> bool {
@@ -207,23 +224,22 @@ impl IngestPipeline {
         let mut batch = self.publisher.begin_batch();
         let (mut seconds, mut found, mut more) = (WholeSeconds::default(), false, true);
         while more {
-            let fetched = match entries.next_chunk().await {
-                Ok(fetched) => fetched,
-                Err(failure) => {
-                    if batch.len() > 0 && seconds.batch_is_whole() {
-                        self.publish_up_to_newest(batch, sealed.horizon).await?;
-                    }
-                    return Err(failure);
+            let was_whole = seconds.batch_is_whole();
+            let added = match entries.next_chunk().await {
+                Ok(fetched) => {
+                    more = !fetched.is_empty();
+                    found |= more;
+                    let ready = if more { seconds.push(fetched) } else { seconds.finish() };
+                    self.add_ready(&mut batch, ready, sealed.horizon).await
                 }
+                Err(failure) => Err(failure),
             };
-            more = !fetched.is_empty();
-            found |= more;
-            let ready = if more { seconds.push(fetched) } else { seconds.finish() };
-            let (before, after) = split_at_boundary(&batch, ready);
-            self.add(&mut batch, before).await?;
-            if !after.is_empty() {
-                batch = self.next_batch(batch, sealed.horizon).await?;
-                self.add(&mut batch, after).await?;
+            if let Err(failure) = added {
+                // What precedes the failure is published, so that it is not read again and again.
+                if batch.len() > 0 && batch.is_intact() && was_whole {
+                    self.publish_up_to_newest(batch, sealed.horizon).await?;
+                }
+                return Err(failure);
             }
         }
         if found || self.must_advance() {
@@ -231,6 +247,23 @@ impl IngestPipeline {
         }
         self.tracker.end_pass(true);
         Ok(found)
+    }
+
+    /// Adds entries to the batch, and publishes it where it is full.
+    async fn add_ready(
+        &mut self,
+        batch: &mut RecordBatch,
+        ready: Vec<FetchedEntry>,
+        horizon: StoreSecond,
+    ) -> Result<(), IngestError> {
+        let (before, after) = split_at_boundary(batch, ready);
+        self.add(batch, before).await?;
+        if !after.is_empty() {
+            let empty = self.publisher.begin_batch();
+            *batch = self.next_batch(std::mem::replace(batch, empty), horizon).await?;
+            self.add(batch, after).await?;
+        }
+        Ok(())
     }
 
     async fn add(&mut self, batch: &mut RecordBatch, mut fetched: Vec<FetchedEntry>) -> Result<(), IngestError> {
@@ -246,6 +279,7 @@ impl IngestPipeline {
     async fn next_batch(&mut self, batch: RecordBatch, horizon: StoreSecond) -> Result<RecordBatch, IngestError> {
         self.publish_up_to_newest(batch, horizon).await?;
         self.run_maintenance().await?;
+        self.wait_for_compaction().await?;
         // Only now: maintenance publishes corrections, which take the next seqs.
         Ok(self.publisher.begin_batch())
     }

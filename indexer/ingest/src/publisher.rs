@@ -3,14 +3,14 @@
 //! The order of the writes of a batch: segments, then the sidecar with the marks that the batch causes, then one manifest
 //! that names all of them and moves the cursor. A reader therefore sees either all of a batch or nothing.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use tidemark_catalog::{CompactionResult, LogCursor, Manifest, PublishError, PublishRequest, SidecarMeta, WriterLease};
 use tidemark_store::StoreSecond;
 
 use crate::{
     batch::{BatchLimits, CorrectedTotals, RecordBatch, SealedBatch},
-    engine::{EngineError, IndexLookup},
+    engine::{EngineError, IndexLookup, RecordMarks},
     error::IngestError,
     mutants,
     record::OperationRecord,
@@ -28,6 +28,8 @@ pub(crate) struct Publisher {
     writer_lease: WriterLease,
     uploader: SegmentUploader,
     limits: BatchLimits,
+    /// Every entry with a token below it had its last look by the audit.
+    audited: StoreSecond,
     /// How often the limit of records was halved since a pass succeeded.
     halvings: u32,
     tracker: IngestStatusTracker,
@@ -47,6 +49,7 @@ impl Publisher {
     ) -> Self {
         tracker.set_manifest(writer_lease.manifest());
         Self {
+            audited: writer_lease.manifest().state.audited,
             writer_lease,
             uploader,
             limits,
@@ -103,17 +106,21 @@ impl Publisher {
         to: StoreSecond,
         horizon: StoreSecond,
     ) -> Result<(), IngestError> {
-        let batch = batch.seal().await?;
+        let SealedBatch { segments, seqs, marks, corrected } = batch.seal().await?;
+        let (marks, corrected) = mutants::published_marks(marks, corrected, &seqs);
         // Before the manifest: it names the sidecar, and its records must never be visible without the marks they cause.
-        let sidecars = self.upload_sidecars(&batch).await?;
+        let sidecars = self.upload_sidecars(&marks, &seqs, corrected).await?;
         let publication = PublishRequest {
             from: self.cursor(),
             to: LogCursor(to),
             horizon,
-            first_seq: batch.seqs.start,
-            records: batch.seqs.end - batch.seqs.start,
-            segments: batch.segments,
+            audited: self.audited,
+            first_seq: seqs.start,
+            records: seqs.end - seqs.start,
+            segments,
             sidecars,
+            // Only what is not settled is corrected.
+            settled: marks.corrected.iter().collect(),
         };
         self.commit(publication).await?;
         self.tracker.clear_pending();
@@ -141,6 +148,11 @@ impl Publisher {
         self.tracker.set_manifest(slot);
         self.uploader.set_epoch(self.writer_lease.epoch());
         Ok(())
+    }
+
+    /// Publications say from now on how far the audit has come.
+    pub(crate) fn set_audited(&mut self, audited: StoreSecond) {
+        self.audited = audited;
     }
 
     /// Forgets the records that were added to batches and are not published.
@@ -180,13 +192,17 @@ impl Publisher {
         }
     }
 
-    async fn upload_sidecars(&mut self, batch: &SealedBatch) -> Result<Vec<SidecarMeta>, EngineError> {
-        let (marks, CorrectedTotals { counts, digest }) =
-            mutants::published_marks(batch.marks.clone(), batch.corrected);
+    async fn upload_sidecars(
+        &self,
+        marks: &RecordMarks,
+        causes: &Range<u64>,
+        corrected: CorrectedTotals,
+    ) -> Result<Vec<SidecarMeta>, EngineError> {
         if marks.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(vec![self.uploader.upload_sidecar(&marks, counts, digest).await?])
+        let CorrectedTotals { counts, digest } = corrected;
+        Ok(vec![self.uploader.upload_sidecar(marks, causes.clone(), counts, digest).await?])
     }
 
     /// Opens the index that was just published.

@@ -1,14 +1,18 @@
 //! One operation of an entry with its outcome: what a segment stores and what a search returns.
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use tidemark_catalog::{BodyDigest, SetElement};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{
-    Contributor, DatamonDescriptor, DatamonPath, EntryIntent, IntentOperation, MalformedInput, MemoryShare,
-    OperationKind, Outcome, OutcomeDecision, ResolvedEntry, ResolvedOperation, Token, entity_key, text_bytes,
-    value_bytes,
+    ClientTime, Contributor, DatamonDescriptor, DatamonPath, EntryIntent, IntentOperation, MalformedInput, MemoryShare,
+    Observation, OperationKind, Outcome, OutcomeDecision, ResolvedEntry, ResolvedOperation, Token, entity_key,
+    parse_datamon_path, parse_payload, read_descriptor, text_bytes, value_bytes,
 };
+
+use crate::record_bytes::{EntryBody, ObjectBytes};
 
 /// How many bytes of a malformed body are kept as searchable text.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
@@ -23,9 +27,10 @@ const FRAME_BYTES: u64 = size_of::<OperationRecord>() as u64 + 1536;
 
 /// One operation with its outcome, or the correction of one.
 ///
-/// Its JSON is what a document stores, so the names are persisted: a field may be added, none may change its meaning.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// Its JSON is what a document stores, so the names are persisted: a field may be added, none may change its meaning. The JSON
+/// leaves out what follows from the bytes that it holds; reading it parses them again.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", remote = "Self")]
 pub struct OperationRecord {
     /// The dense number that publishing gave it; 0 before.
     pub seq: u64,
@@ -38,88 +43,109 @@ pub struct OperationRecord {
     /// The outcome and what it rests on.
     pub decision: OutcomeDecision,
     /// The key whose history this operation belongs to, as in `label/{repo}/{label}`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub entity: Option<String>,
     /// Repository.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub repo: Option<String>,
     /// Bundle id; for a label the bundle that it points to.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub bundle: Option<String>,
     /// Label name.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub label: Option<String>,
     /// Context name.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub context: Option<String>,
     /// Diamond id.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub diamond: Option<String>,
     /// Split id.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub split: Option<String>,
     /// The descriptor's path, as the entry names it.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub path: Option<String>,
     /// The descriptor's message, else its description.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub message: Option<String>,
     /// Who made it, as the descriptor says.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(default)]
     pub contributors: Vec<Contributor>,
     /// The client's own time stamp, as the descriptor says. Decides nothing.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub client_time: Option<Timestamp>,
+    #[serde(default)]
+    pub client_time: Option<ClientTime>,
     /// Size of the entry in bytes.
     pub size: u64,
+    /// The entry's body as it was judged: the bytes in the record of its first operation, their digest in the others.
+    #[serde(default)]
+    pub body: EntryBody,
+    /// The descriptor's bytes as they were judged. None where there is no descriptor of this operation, and where it is too large:
+    /// then its observation has the digest.
+    #[serde(default)]
+    pub descriptor_body: Option<ObjectBytes>,
     /// The descriptor's `leafSize`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub leaf_size: Option<u64>,
     /// The descriptor's `count`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub count: Option<u64>,
     /// The writer that the intent names.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub writer: Option<String>,
     /// The idempotency key that the intent names.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub idempotency_key: Option<String>,
-    /// Why the entry is malformed.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// Why the entry is malformed, its descriptor is not read, or the outcome claims nothing.
+    #[serde(default)]
     pub reason: Option<String>,
     /// The operation's share of the entry's payload: what the entry says of all its operations, and in `ops` this one
-    /// alone. The whole payload where there is one operation; null when malformed.
-    #[serde(skip_serializing_if = "Value::is_null", default)]
+    /// alone. The whole payload where there is one operation; null when malformed. Not stored beside the entry's body.
+    #[serde(default)]
     pub payload: Value,
-    /// The descriptor; null when there is none.
-    #[serde(skip_serializing_if = "Value::is_null", default)]
+    /// The descriptor; null when there is none. Not stored beside its bytes.
+    #[serde(default)]
     pub descriptor: Value,
-    /// The body of a malformed entry as text: lossy, and cut at 64 KiB.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// The body of a malformed entry as text: lossy, and cut at 64 KiB. Not stored beside the entry's body.
+    #[serde(default)]
     pub text: Option<String>,
 }
 
 impl OperationRecord {
     /// The records of a resolved entry, by op; their seqs are 0. A malformed entry gives exactly one.
-    pub fn from_resolved(resolved: &ResolvedEntry) -> Vec<Self> {
-        let repeated = resolved.intent.as_ref().is_ok_and(may_repeat);
-        let records = resolved.ops.iter().enumerate().map(|(number, op)| {
-            let mut record = Self::of_op(resolved, op, u32::try_from(number).unwrap_or(u32::MAX));
-            match &resolved.intent {
+    pub fn from_resolved(resolved: ResolvedEntry) -> Vec<Self> {
+        let ResolvedEntry { token, size, body, intent, ops, .. } = resolved;
+        let repeated = intent.as_ref().is_ok_and(may_repeat);
+        let records = ops.into_iter().enumerate().map(|(number, op)| {
+            let mut record = Self::of_op(token, size, op, u32::try_from(number).unwrap_or(u32::MAX));
+            match &intent {
                 Ok(intent) => record.set_intent(intent, number, repeated || number == 0),
-                Err(malformed) => record.set_malformed(malformed, &resolved.body),
+                Err(malformed) => record.set_malformed(malformed, body.as_deref()),
             }
             record
         });
-        records.collect()
+        let mut records: Vec<_> = records.collect();
+        let body = body.map_or(EntryBody::Unread, EntryBody::of);
+        if let [_, further @ ..] = &mut records[..]
+            && !further.is_empty()
+        {
+            let digest = body.to_digest();
+            for record in further {
+                record.body.clone_from(&digest);
+            }
+        }
+        if let Some(first) = records.first_mut() {
+            first.body = body;
+        }
+        set_payloads(&mut records, intent, repeated);
+        records
     }
 
     /// As [`OperationRecord::from_resolved`], charged to `memory` before the records are made. Only they are charged
     /// afterwards.
     pub async fn charged(resolved: ResolvedEntry, memory: &MemoryShare) -> Vec<Self> {
         memory.charge(records_bytes(&resolved)).await;
-        let records = Self::from_resolved(&resolved);
-        drop(resolved);
+        let records = Self::from_resolved(resolved);
         memory.shrink_to(records.iter().map(Self::memory_bytes).sum());
         records
     }
@@ -148,7 +174,14 @@ impl OperationRecord {
         let observations = self.decision.observations.iter();
         let observations = observations.map(|seen| 96 + text_bytes(&seen.key) + text_bytes(&seen.digest));
         let values = value_bytes(&self.payload) + value_bytes(&self.descriptor);
-        size_of::<Self>() as u64 + texts + values + contributors.chain(observations).sum::<u64>()
+        let bytes = self.body.memory_bytes() + self.descriptor_body.as_ref().map_or(0, |body| body.0.len() as u64);
+        size_of::<Self>() as u64 + texts + values + bytes + contributors.chain(observations).sum::<u64>()
+    }
+
+    /// What a set digest says of the record.
+    pub fn set_element(&self) -> SetElement {
+        let OutcomeDecision { outcome, evidence, .. } = self.decision;
+        SetElement { token: self.token, op: self.op, outcome, evidence, body: self.body.digest() }
     }
 
     /// Whether the operation is committed.
@@ -172,41 +205,47 @@ impl OperationRecord {
         Some(WriterKey { writer: self.writer.clone().unwrap_or_default(), key: self.idempotency_key.clone()? })
     }
 
-    fn of_op(resolved: &ResolvedEntry, op: &ResolvedOperation, number: u32) -> Self {
-        let descriptor = op.descriptor.as_ref();
-        let names = DescriptorNames::of(&op.path);
+    fn of_op(token: Token, size: u64, op: ResolvedOperation, number: u32) -> Self {
+        let ResolvedOperation { operation, path, decision, descriptor, descriptor_body, unreadable } = op;
+        let reason = unreadable.map(|why| format!("the descriptor cannot be read: {why}"));
+        let reason = reason.or_else(|| what_is_missing(&operation, &decision).map(str::to_owned));
+        let entity = entity_key(&path);
+        let named = named_bundle(&path, &operation, descriptor.as_ref());
+        let names = DescriptorNames::of(path);
+        let descriptor = descriptor.unwrap_or_default();
         Self {
             seq: 0,
-            token: resolved.token,
+            token,
             op: number,
-            kind: op.operation.kind,
-            decision: op.decision.clone(),
-            entity: entity_key(&op.path),
-            bundle: names.bundle.or_else(|| named_bundle(&op.path, &op.operation, descriptor)),
+            kind: operation.kind,
+            decision,
+            entity,
+            bundle: names.bundle.or(named),
             repo: names.repo,
             label: names.label,
             context: names.context,
             diamond: names.diamond,
             split: names.split,
-            path: op.operation.descriptor.clone(),
-            message: descriptor.and_then(|d| d.message.clone().or_else(|| d.description.clone())),
-            contributors: descriptor.map(|d| d.contributors.clone()).unwrap_or_default(),
-            client_time: descriptor.and_then(|d| d.timestamp),
-            size: resolved.size,
-            leaf_size: descriptor.and_then(|d| d.leaf_size),
-            count: descriptor.and_then(|d| d.count),
+            path: operation.descriptor,
+            message: descriptor.message.or(descriptor.description),
+            contributors: descriptor.contributors,
+            client_time: descriptor.timestamp,
+            size,
+            body: EntryBody::Unread,
+            descriptor_body: descriptor_body.map(ObjectBytes),
+            leaf_size: descriptor.leaf_size,
+            count: descriptor.count,
             writer: None,
             idempotency_key: None,
-            reason: op.unreadable.as_ref().map(|why| format!("the descriptor cannot be read: {why}")),
+            reason,
             payload: Value::Null,
-            descriptor: descriptor.map(|d| d.raw.clone()).unwrap_or_default(),
+            descriptor: descriptor.raw,
             text: None,
         }
     }
 
-    /// Copies what the intent says of operation `number`, and if `common`, what it says of all of them.
+    /// Copies what the intent says of operation `number`, and if `common`, what it says of all of them; but for the payload.
     fn set_intent(&mut self, intent: &EntryIntent, number: usize, common: bool) {
-        self.payload = payload_share(intent, number, common);
         self.writer.clone_from(&intent.writer);
         self.idempotency_key = intent.key_of(number);
         let own = intent.ops.get(number).map(|op| &op.attributes);
@@ -223,14 +262,156 @@ impl OperationRecord {
         }
     }
 
-    fn set_malformed(&mut self, why: &MalformedInput, body: &[u8]) {
+    fn set_malformed(&mut self, why: &MalformedInput, body: Option<&[u8]>) {
         self.reason = Some(why.to_string());
-        self.text = readable(body);
+        self.text = body.and_then(readable);
+    }
+
+    /// Derives what is not stored from the bytes that are.
+    fn parse_bytes(&mut self) {
+        if let Some(body) = self.body.bytes() {
+            match parse_payload(self.token, body) {
+                // The first operation, as all that have the bytes.
+                Ok(intent) if intent.ops.len() > 1 => self.payload = payload_share(&intent, 0, true),
+                Ok(intent) => self.payload = intent.raw,
+                Err(_) => self.text = readable(body),
+            }
+        }
+        if let Some(ObjectBytes(body)) = &self.descriptor_body {
+            let path = self.path.as_deref().and_then(|path| parse_datamon_path(path).ok());
+            let read = read_descriptor(&path.unwrap_or(DatamonPath::Other), body);
+            self.descriptor = read.map(|descriptor| descriptor.raw).unwrap_or_default();
+            let digest = BodyDigest::of(body).to_string();
+            self.decision.observations.iter_mut().for_each(|observation| observation.digest.clone_from(&digest));
+        }
+    }
+}
+
+impl Serialize for OperationRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        StoredRecord::of(self).serialize(serializer)
+    }
+}
+
+/// A record without what [`OperationRecord::parse_bytes`] derives.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredRecord<'a> {
+    seq: u64,
+    token: Token,
+    op: u32,
+    kind: OperationKind,
+    decision: Cow<'a, OutcomeDecision>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entity: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repo: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bundle: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diamond: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    split: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    contributors: &'a [Contributor],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_time: Option<ClientTime>,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a EntryBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptor_body: Option<&'a ObjectBytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leaf_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptor: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+}
+
+impl<'a> StoredRecord<'a> {
+    fn of(record: &'a OperationRecord) -> Self {
+        // By name, so that no field is forgotten.
+        let OperationRecord { seq, token, op, kind, decision, entity, repo, bundle, label, context, .. } = record;
+        let OperationRecord { diamond, split, path, message, contributors, client_time, size, body, .. } = record;
+        let OperationRecord { descriptor_body, leaf_size, count, writer, idempotency_key, reason, .. } = record;
+        let OperationRecord { payload, descriptor, text, .. } = record;
+        let (body_stands, descriptor_stands) = (body.bytes().is_some(), descriptor_body.is_some());
+        Self {
+            seq: *seq,
+            token: *token,
+            op: *op,
+            kind: *kind,
+            decision: if descriptor_stands { Cow::Owned(without_digests(decision)) } else { Cow::Borrowed(decision) },
+            entity: entity.as_deref(),
+            repo: repo.as_deref(),
+            bundle: bundle.as_deref(),
+            label: label.as_deref(),
+            context: context.as_deref(),
+            diamond: diamond.as_deref(),
+            split: split.as_deref(),
+            path: path.as_deref(),
+            message: message.as_deref(),
+            contributors,
+            client_time: *client_time,
+            size: *size,
+            body: Some(body).filter(|body| !body.is_unread()),
+            descriptor_body: descriptor_body.as_ref(),
+            leaf_size: *leaf_size,
+            count: *count,
+            writer: writer.as_deref(),
+            idempotency_key: idempotency_key.as_deref(),
+            reason: reason.as_deref(),
+            payload: Some(payload).filter(|payload| !body_stands && !payload.is_null()),
+            descriptor: Some(descriptor).filter(|descriptor| !descriptor_stands && !descriptor.is_null()),
+            text: text.as_deref().filter(|_| !body_stands),
+        }
+    }
+}
+
+/// The decision of a record that has the descriptor's bytes: their digest follows from them.
+fn without_digests(decision: &OutcomeDecision) -> OutcomeDecision {
+    let OutcomeDecision { outcome, evidence, entry_time, completed, ref observations } = *decision;
+    let seen = observations.iter().map(|Observation { key, time, evidence, digest: _ }| Observation {
+        key: key.clone(),
+        time: *time,
+        evidence: *evidence,
+        digest: String::new(),
+    });
+    OutcomeDecision { outcome, evidence, entry_time, completed, observations: seen.collect() }
+}
+
+impl<'de> Deserialize<'de> for OperationRecord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut record = Self::deserialize(deserializer)?;
+        record.parse_bytes();
+        Ok(record)
     }
 }
 
 /// Whether what the intent says of all its operations is small enough to be in each of their records.
 fn may_repeat(intent: &EntryIntent) -> bool {
+    if intent.ops.len() == 1 {
+        return true;
+    }
     let Value::Object(raw) = &intent.raw else { return true };
     let common = raw.iter().filter(|(name, _)| *name != "ops");
     let size: usize = common.map(|(name, value)| name.len() + value.to_string().len()).sum();
@@ -240,17 +421,44 @@ fn may_repeat(intent: &EntryIntent) -> bool {
 /// The most that the records of `resolved` take in memory.
 fn records_bytes(resolved: &ResolvedEntry) -> u64 {
     let count = resolved.ops.len() as u64;
+    let body = resolved.body.as_ref().map_or(0, |body| body.len() as u64);
     let payload = match &resolved.intent {
         Ok(intent) if count > 1 && may_repeat(intent) => {
             let common = intent.raw.as_object().into_iter().flatten().filter(|(name, _)| *name != "ops");
             value_bytes(&intent.raw) + count * common.map(|(_, value)| 128 + value_bytes(value)).sum::<u64>()
         }
         Ok(intent) => value_bytes(&intent.raw),
-        Err(_) => 3 * resolved.body.len().min(MAX_TEXT_BYTES) as u64,
+        Err(_) => 3 * body.min(MAX_TEXT_BYTES as u64),
     };
     let descriptors = resolved.ops.iter().filter_map(|op| op.descriptor.as_ref());
+    let descriptor_bodies = resolved.ops.iter().filter_map(|op| op.descriptor_body.as_ref());
+    let bodies = body + descriptor_bodies.map(|body| body.len() as u64).sum::<u64>();
     // Its texts are copied too.
-    count * FRAME_BYTES + 2 * payload + 2 * descriptors.map(|one| value_bytes(&one.raw)).sum::<u64>()
+    count * FRAME_BYTES + bodies + 2 * payload + 2 * descriptors.map(|one| value_bytes(&one.raw)).sum::<u64>()
+}
+
+/// Why nothing shows that the operation was completed.
+fn what_is_missing(operation: &IntentOperation, decision: &OutcomeDecision) -> Option<&'static str> {
+    match decision.outcome {
+        Outcome::Aborted if operation.descriptor.is_some() && decision.observations.is_empty() => {
+            Some("its descriptor was missing when the outcome was decided")
+        }
+        Outcome::Unknown => Some("the label was overwritten since, and its bucket keeps no versions"),
+        _ => None,
+    }
+}
+
+/// Gives each record its share of the payload; the whole of it to a single one.
+fn set_payloads(records: &mut [OperationRecord], intent: Result<EntryIntent, MalformedInput>, repeated: bool) {
+    match (records, intent) {
+        ([record], Ok(intent)) if intent.ops.len() == 1 => record.payload = intent.raw,
+        (records, Ok(intent)) => {
+            for (number, record) in records.iter_mut().enumerate() {
+                record.payload = payload_share(&intent, number, repeated || number == 0);
+            }
+        }
+        (_, Err(_)) => {}
+    }
 }
 
 /// The payload of operation `number`: its own, and if `common`, what the intent says of all operations.
@@ -295,9 +503,9 @@ struct DescriptorNames {
 }
 
 impl DescriptorNames {
-    fn of(place: &DatamonPath) -> Self {
+    fn of(place: DatamonPath) -> Self {
         let mut names = Self::default();
-        match place.clone() {
+        match place {
             DatamonPath::Repo { repo } => names.repo = Some(repo),
             DatamonPath::Bundle { repo, bundle } => (names.repo, names.bundle) = (Some(repo), Some(bundle)),
             DatamonPath::Label { repo, label } => (names.repo, names.label) = (Some(repo), Some(label)),
@@ -364,7 +572,7 @@ pub struct LatestCommit {
 pub(crate) mod tests {
     use serde_json::json;
     use tidemark_store::StoreSecond;
-    use tidemark_wal::{MemoryBudget, OutcomeDecision, parse_datamon_path, parse_payload};
+    use tidemark_wal::{MemoryBudget, OutcomeDecision};
 
     use super::*;
 
@@ -384,11 +592,23 @@ pub(crate) mod tests {
             operation,
             decision: decision.clone(),
             descriptor: None,
+            descriptor_body: None,
             unreadable: None,
         };
         let ops = intent.clone().map(|intent| intent.ops.into_iter().map(op).collect()).unwrap_or_default();
         let (entry_time, size) = (token.second(), body.len() as u64);
-        ResolvedEntry { token, entry_time, size, answered: None, body: body.to_vec().into(), intent, ops }
+        ResolvedEntry { token, entry_time, size, answered: None, body: Some(body.to_vec().into()), intent, ops }
+    }
+
+    /// As a reader gives an entry with this body, which is no intent.
+    fn resolved_malformed(body: &[u8]) -> ResolvedEntry {
+        let mut resolved = resolved(br#"{"tidemark": 1}"#);
+        resolved.intent = parse_payload(resolved.token, body);
+        assert!(resolved.intent.is_err());
+        resolved.body = Some(body.to_vec().into());
+        resolved.ops[0].operation.kind = OperationKind::Malformed;
+        resolved.ops[0].decision.outcome = Outcome::Malformed;
+        resolved
     }
 
     #[test]
@@ -396,7 +616,7 @@ pub(crate) mod tests {
         let body =
             br#"{"tidemark": 1, "writer": "w", "idempotencyKey": "k", "attributes": {"entity": "job/7"}, "ops": [
             {"descriptor": "bundles/r/b/bundle.yaml"}, {"kind": "entry", "attributes": {"message": "done"}}]}"#;
-        let records = OperationRecord::from_resolved(&resolved(body));
+        let records = OperationRecord::from_resolved(resolved(body));
         let [bundle, entry] = &records[..] else { panic!("{records:?}") };
         assert_eq!((bundle.repo.as_deref(), bundle.bundle.as_deref()), (Some("r"), Some("b")));
         assert_eq!(bundle.entity.as_deref(), Some("bundle/r/b"));
@@ -406,6 +626,83 @@ pub(crate) mod tests {
             let stored = serde_json::to_string(record).unwrap();
             assert_eq!(serde_json::from_str::<OperationRecord>(&stored).unwrap(), *record);
         }
+    }
+
+    #[test]
+    fn what_is_not_complete_says_why() {
+        let reason = |outcome, body: &[u8]| {
+            let mut resolved = resolved(body);
+            resolved.ops[0].decision.outcome = outcome;
+            OperationRecord::from_resolved(resolved).remove(0).reason.unwrap_or_default()
+        };
+        assert!(reason(Outcome::Aborted, b"bundles/r/b/bundle.yaml").contains("missing when the outcome was decided"));
+        assert!(reason(Outcome::Unknown, b"labels/r/l/label.yaml").contains("keeps no versions"));
+        assert_eq!(reason(Outcome::Committed, b"bundles/r/b/bundle.yaml"), "");
+        assert_eq!(reason(Outcome::Aborted, b"a text"), "");
+    }
+
+    /// What is stored of `record`, which reads as `record` again.
+    fn stored_value(record: &OperationRecord) -> Value {
+        let stored = serde_json::to_vec(record).unwrap();
+        assert_eq!(serde_json::from_slice::<OperationRecord>(&stored).unwrap(), *record);
+        serde_json::from_slice(&stored).unwrap()
+    }
+
+    #[test]
+    fn the_bytes_stand_once_and_what_is_parsed_follows_from_them() {
+        let group = r#"{"tidemark": 1,  "writer": "w", "ops": [{"kind": "entry"}, {"attributes": {"n": 1}}]}"#;
+        let records = OperationRecord::from_resolved(resolved(group.as_bytes()));
+        let [first, second] = &records[..] else { panic!("{records:?}") };
+        assert_eq!(first.body.bytes(), Some(group.as_bytes()));
+        assert_eq!(first.payload, json!({"tidemark": 1, "writer": "w", "ops": [{"kind": "entry"}]}));
+        let stored = stored_value(first);
+        assert_eq!((&stored["body"], &stored["payload"]), (&json!(group), &Value::Null));
+        // A share of the payload does not follow from what its own record holds.
+        let stored = stored_value(second);
+        assert_eq!(stored["body"], json!({"sha256": BodyDigest::of(group.as_bytes()).to_string()}));
+        assert_eq!(stored["payload"], second.payload);
+        assert_eq!(first.set_element().body, second.set_element().body);
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_is_kept_as_it_is() {
+        let binary = [b"neither path nor mapping \xff".as_slice(), &[0; 3]].concat();
+        let record = OperationRecord::from_resolved(resolved_malformed(&binary)).remove(0);
+        assert!(record.text.as_deref().is_some_and(|text| text.starts_with("neither")));
+        let stored = stored_value(&record);
+        assert_eq!((&stored["text"], &stored["body"]["sha256"]), (&Value::Null, &Value::Null));
+        assert_eq!(record.body.bytes(), Some(&binary[..]));
+        assert!(stored["body"]["base64"].is_string());
+        let mut oversized = resolved_malformed(&binary);
+        oversized.body = None;
+        let record = OperationRecord::from_resolved(oversized).remove(0);
+        assert_eq!((stored_value(&record).get("body"), record.set_element().body), (None, None));
+    }
+
+    #[test]
+    fn a_descriptor_is_kept_as_its_bytes() {
+        let path = "bundles/r/b/bundle.yaml";
+        let text = "id: b\nmessage: 'a ''message'''\n# a remark\ncount: 3\n";
+        let mut resolved = resolved(path.as_bytes());
+        let op = &mut resolved.ops[0];
+        op.descriptor_body = Some(text.into());
+        op.descriptor = Some(read_descriptor(&op.path, text.as_bytes()).unwrap());
+        let digest = BodyDigest::of(text.as_bytes()).to_string();
+        let seen = tidemark_wal::Observation {
+            key: path.to_owned(),
+            time: resolved.entry_time,
+            digest: digest.clone(),
+            evidence: None,
+        };
+        op.decision.observations.push(seen);
+        let record = OperationRecord::from_resolved(resolved).remove(0);
+        assert_eq!(record.descriptor, json!({"id": "b", "message": "a 'message'", "count": 3}));
+        let stored = stored_value(&record);
+        assert_eq!((&stored["descriptorBody"], &stored["descriptor"]), (&json!(text), &Value::Null));
+        assert_eq!(stored["decision"]["observations"][0].get("digest"), None, "it follows from the bytes");
+        // Of a large one only the digest is kept.
+        let large = OperationRecord { descriptor_body: None, descriptor: Value::Null, ..record };
+        assert_eq!(stored_value(&large)["decision"]["observations"][0]["digest"], json!(digest));
     }
 
     #[test]
@@ -424,7 +721,7 @@ pub(crate) mod tests {
 
     fn records(body: &Value) -> (usize, Vec<OperationRecord>) {
         let body = body.to_string();
-        (body.len(), OperationRecord::from_resolved(&resolved(body.as_bytes())))
+        (body.len(), OperationRecord::from_resolved(resolved(body.as_bytes())))
     }
 
     fn op(number: usize, filler: usize) -> Value {
@@ -462,15 +759,15 @@ pub(crate) mod tests {
         for body in intents.iter().map(Value::to_string) {
             let resolved = resolved(body.as_bytes());
             let (estimate, count) = (records_bytes(&resolved), resolved.ops.len() as u64);
-            let records = OperationRecord::from_resolved(&resolved);
+            let memory = MemoryBudget::new(1 << 20).open();
+            let records = OperationRecord::charged(resolved, &memory).await;
+            assert_eq!(records.len() as u64, count);
             let bytes: u64 = records.iter().map(OperationRecord::memory_bytes).sum();
             assert!(
                 estimate >= bytes && bytes >= count * 500,
                 "{estimate} for {bytes}: {}",
                 &body[..body.len().min(80)]
             );
-            let memory = MemoryBudget::new(1 << 20).open();
-            assert_eq!(OperationRecord::charged(resolved, &memory).await.len(), records.len());
             assert_eq!(memory.bytes(), bytes);
         }
     }

@@ -65,7 +65,7 @@ mod tests {
     /// Entries of 100 records each.
     fn entries(seconds: &[u64], bytes: u64) -> Vec<FetchedEntry> {
         let body = format!("{{\"tidemark\":1,\"ops\":[{}{{}}]}}", "{},".repeat(99));
-        let records = OperationRecord::from_resolved(&resolved(body.as_bytes()));
+        let records = OperationRecord::from_resolved(resolved(body.as_bytes()));
         let entry = |second: &u64| FetchedEntry::of_second(StoreSecond::from_unix(*second), records.clone(), bytes);
         seconds.iter().map(entry).collect()
     }

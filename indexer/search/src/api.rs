@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_catalog::RecordCounts;
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Evidence, Outcome, Token};
+use tidemark_wal::{ClientTime, Evidence, Outcome, Token};
 use utoipa::{
     ToSchema,
     openapi::schema::{Object, ObjectBuilder, Type},
@@ -357,7 +357,7 @@ pub struct SearchHit {
     /// The time that the client gave; it is not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    pub client_time: Option<Timestamp>,
+    pub client_time: Option<ClientTime>,
     /// Who appended the entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer: Option<String>,
@@ -549,6 +549,8 @@ pub struct OutcomeCounts {
     pub expired: u64,
     /// Refused by the store; looked at again without end.
     pub unreadable: u64,
+    /// A label's move that cannot be told from another one.
+    pub unknown: u64,
     /// Not sealed yet, and in the overlay.
     pub pending: u64,
 }
@@ -556,14 +558,16 @@ pub struct OutcomeCounts {
 impl OutcomeCounts {
     /// These counts, and `pending` operations that are not sealed.
     pub fn of(counts: &RecordCounts, pending: u64) -> Self {
-        let RecordCounts { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable } = *counts;
-        Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, pending }
+        let RecordCounts { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown } =
+            *counts;
+        Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown, pending }
     }
 
     /// The sum of all outcomes.
     pub fn total(&self) -> u64 {
-        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, pending } = *self;
-        committed + late + aborted + malformed + duplicate + fenced + expired + unreadable + pending
+        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown, pending } =
+            *self;
+        committed + late + aborted + malformed + duplicate + fenced + expired + unreadable + unknown + pending
     }
 }
 

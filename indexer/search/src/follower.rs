@@ -6,10 +6,10 @@ use arc_swap::ArcSwapOption;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tidemark_catalog::{CatalogError, IndexChain, Manifest};
+use tidemark_catalog::{CatalogError, GARBAGE_GRACE, IndexChain, Manifest};
 use tidemark_ingest::{FailureCause, engine::EngineError};
 use tidemark_store::ChainRecord;
-use tidemark_wal::{Log, LogReader, MemoryBudget, ParameterSource, ReaderLimits, Token};
+use tidemark_wal::{Log, LogReader, MemoryBudget, ParameterSource, Token};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -43,24 +43,29 @@ const LOOKUP_INTERVALS: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_delay(MIN_POLL_INTERVAL)
     .without_max_times();
 
+/// How often segments that are read from the store are looked for on the disk: room appears there without a new manifest.
+const REOPEN_INTERVAL: Duration = Duration::from_mins(1);
+
+/// For how long objects of a manifest are read from the store after the last poll that knew it for the latest one, or made a newer one the
+/// served one. What only it names is deleted a grace after its successor was recorded, which may have been at once.
+const MAX_UNPOLLED: Duration = GARBAGE_GRACE.checked_div(2).unwrap();
+
 /// The part of the overlay's memory that may be taken besides by what is read and not in the overlay yet; what requests ask
 /// for by token may take as much.
 const READING_SHARE: u64 = 8;
 
-/// What a follower may hold, and how it reads the log.
+/// What a follower may hold.
 #[derive(Clone, Debug)]
 pub struct FollowerOptions {
     /// Most operations in the overlay.
     pub overlay_documents: u64,
     /// Most bytes of memory of the overlay, approximately.
     pub overlay_bytes: u64,
-    /// How the log is read.
-    pub limits: ReaderLimits,
 }
 
 impl Default for FollowerOptions {
     fn default() -> Self {
-        Self { overlay_documents: 200_000, overlay_bytes: 128 << 20, limits: ReaderLimits::default() }
+        Self { overlay_documents: 200_000, overlay_bytes: 128 << 20 }
     }
 }
 
@@ -80,6 +85,8 @@ pub struct IndexFollower {
     /// The memory for entries that requests ask for.
     request_budget: MemoryBudget,
     cache: ManifestCache,
+    /// When the last poll of the catalog began that ended with its latest manifest served.
+    polled: Mutex<Instant>,
     /// The last failure of what is polled, by its name.
     problems: Mutex<BTreeMap<&'static str, SearchError>>,
 }
@@ -103,7 +110,7 @@ impl IndexFollower {
         let limits = OverlayLimits { documents: options.overlay_documents, bytes: options.overlay_bytes };
         let overlay = Arc::new(Mutex::new(OverlayIndex::new(engine.fields(), limits)));
         let reading = options.overlay_bytes / READING_SHARE;
-        let tail = log.map(|(log, parameters)| LogTail::new(log, parameters, options.limits, reading));
+        let tail = log.map(|(log, parameters)| LogTail::new(log, parameters, reading));
         let state = FollowState { slot: None, index: None, overlay, listing: TailListing::default() };
         Ok(Arc::new(Self {
             engine,
@@ -116,13 +123,14 @@ impl IndexFollower {
             tail: tail.map(tokio::sync::Mutex::new),
             request_budget: MemoryBudget::new(reading),
             cache: ManifestCache::default(),
+            polled: Mutex::new(Instant::now()),
             problems: Mutex::default(),
         }))
     }
 
     /// Polls catalog and log until `stop`. A failure of either is in [`status`](Self::status) until a later poll succeeds.
     pub async fn run(&self, stop: CancellationToken) {
-        let polling = async { tokio::join!(self.poll_catalog(), self.poll_log()) };
+        let polling = async { tokio::join!(self.poll_catalog(), self.poll_log(), self.poll_disk()) };
         stop.run_until_cancelled(Box::pin(polling)).await;
     }
 
@@ -152,8 +160,43 @@ impl IndexFollower {
         }
     }
 
+    async fn poll_disk(&self) {
+        loop {
+            sleep(REOPEN_INTERVAL).await;
+            let reopened = self.reopen_segments().await;
+            self.report("disk", reopened.as_ref().err());
+        }
+    }
+
+    /// Opens the served manifest again if some of its segments are read from the store: those that fit on the disk by now are fetched
+    /// to it, and used from there the next time. Returns whether any is used from there now.
+    async fn reopen_segments(&self) -> Result<bool, SearchError> {
+        let Some(index) = self.state.lock().await.index.clone().filter(|index| !index.is_local()) else {
+            return Ok(false);
+        };
+        let opened = self.engine.open_manifest(&index.manifest).await.map_err(engine_error)?;
+        let mut state = self.state.lock().await;
+        let served = state.index.as_ref().is_some_and(|served| Arc::ptr_eq(served, &index));
+        if !served || opened.is_open_as(&index) {
+            return Ok(false);
+        }
+        if let Some(slot) = &state.slot {
+            self.cache.insert_served(OpenManifest::new(slot, opened.clone()));
+        }
+        state.index = Some(opened);
+        self.publish(&state);
+        Ok(true)
+    }
+
     /// Polls the catalog for a newer manifest and serves it. Returns whether there was one.
     pub async fn refresh_manifest(&self) -> Result<bool, SearchError> {
+        let begun = Instant::now();
+        let news = self.poll_manifest().await?;
+        *self.polled.lock() = begun;
+        Ok(news)
+    }
+
+    async fn poll_manifest(&self) -> Result<bool, SearchError> {
         let chain = self.chain.lock().clone();
         let known = self.state.lock().await.slot.clone();
         let newer = match &known {
@@ -306,7 +349,17 @@ impl IndexFollower {
 
     /// The newest view.
     pub(crate) fn view(&self) -> Result<Arc<SearchView>, SearchError> {
-        self.view.load_full().ok_or_else(|| SearchError::NotReady { detail: self.not_ready() })
+        self.served().ok_or_else(|| SearchError::NotReady { detail: self.not_ready() })
+    }
+
+    /// The newest view, unless objects of it would be read that may have been deleted.
+    fn served(&self) -> Option<Arc<SearchView>> {
+        self.view.load_full().filter(|view| !self.is_outdated() || view.index.is_local())
+    }
+
+    /// Whether it has not been known for long which manifest is the latest one.
+    fn is_outdated(&self) -> bool {
+        self.polled.lock().elapsed() >= MAX_UNPOLLED
     }
 
     /// A searcher without documents, which knows the schema.
@@ -331,13 +384,18 @@ impl IndexFollower {
     }
 
     async fn open_manifest(&self, number: u64, fingerprint: u64) -> Result<OpenManifest, SearchError> {
-        if let Some(open) = self.cache.get(number, fingerprint) {
+        if let Some(open) = self.cache.served(number, fingerprint) {
             return Ok(open);
         }
         let gone = || SearchError::Gone {
             detail: format!("manifest {number} is not kept any more; start again without the cursor"),
         };
         let chain = self.chain.lock().clone();
+        if let Some(open) = self.cache.requested(number, fingerprint) {
+            // A pass trims the record before it deletes an object that only old manifests name.
+            let boundary = chain.chain().boundary().await.map_err(|e| SearchError::stored(&e))?;
+            return if boundary < number { Ok(open) } else { Err(gone()) };
+        }
         let slot = chain.chain().read(number).await.map_err(|e| chain_error(&e))?;
         let slot = slot.ok_or_else(gone)?;
         if view_fingerprint(&slot.hash) != fingerprint {
@@ -352,16 +410,24 @@ impl IndexFollower {
         Ok(open)
     }
 
-    /// What the follower knows about the index; `None` before it has read a manifest.
+    /// What the follower knows about the index; `None` while no manifest is served.
     pub fn status(&self) -> Option<StatusAnswer> {
-        let view = self.view.load_full()?;
+        let view = self.served()?;
         let problems = self.problems.lock().values().map(ToString::to_string).collect();
         Some(status::of_view(&view, problems))
     }
 
     pub(crate) fn not_ready(&self) -> String {
         let problems = self.problems.lock();
-        let why = problems.get("index").map_or_else(|| "it is being opened".to_owned(), ToString::to_string);
+        let why = problems.get("index").map(ToString::to_string);
+        if self.view.load().is_some() {
+            let (hours, why) = (MAX_UNPOLLED.as_secs() / 3600, why.unwrap_or_else(|| "polls do not end".to_owned()));
+            return format!(
+                "the latest manifest has not been found for more than {hours} h: {why}; segments of the last known one may be deleted \
+                 and are not read from the store; searches are answered as soon as the catalog can be read"
+            );
+        }
+        let why = why.unwrap_or_else(|| "it is being opened".to_owned());
         format!("the index is not served yet: {why}; try again in a moment")
     }
 
@@ -411,7 +477,7 @@ impl IndexFollower {
 
     fn shows(&self, token: &Token) -> Result<bool, SearchError> {
         match self.view.load_full() {
-            Some(view) => view.shows(self.engine.fields(), token).map_err(engine_error),
+            Some(_) => self.view()?.shows(self.engine.fields(), token).map_err(engine_error),
             None => Ok(false),
         }
     }
@@ -454,6 +520,65 @@ mod tests {
 
     use super::*;
     use crate::segment::testing::{BEGIN, TestIndex, plain, token};
+
+    #[tokio::test]
+    async fn a_segment_comes_to_the_disk_when_room_appears_without_a_new_manifest() {
+        let mut index = TestIndex::new().await;
+        for second in 1..3 {
+            index.publish((0..2000).map(|n| plain(token(second, n))).collect()).await;
+        }
+        let before = index.manifest().clone();
+        index.merge(0..2).await;
+        // Room for the old segments or the new one: six of eight parts are for segments that are opened.
+        let engine = Arc::new(index.another_engine(index.manifest().segments[0].size * 2));
+        let old = engine.open_manifest(&before).await.unwrap();
+        assert!(old.is_local());
+        let options = FollowerOptions::default();
+        let follower = IndexFollower::new(engine.clone(), index.chain.clone(), None, &options).unwrap();
+        follower.refresh_manifest().await.unwrap();
+        let is_local = || follower.view().unwrap().index.is_local();
+        assert!(!is_local() && !follower.reopen_segments().await.unwrap() && !is_local());
+        drop(old);
+        let wait = async {
+            while !follower.reopen_segments().await.unwrap() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it is fetched");
+        assert!(is_local() && !follower.reopen_segments().await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_manifest_without_a_known_successor_is_not_read_from_the_store_for_longer_than_half_the_grace() {
+        let mut index = TestIndex::new().await;
+        index.publish(vec![plain(token(1, 1))]).await;
+        let (local, remote) = (index.engine.clone(), Arc::new(index.another_engine(0)));
+        let follow =
+            |engine| IndexFollower::new(engine, index.chain.clone(), None, &FollowerOptions::default()).unwrap();
+        let (local, remote) = (follow(local), follow(remote));
+        for follower in [&local, &remote] {
+            follower.refresh_manifest().await.unwrap();
+        }
+        // Nothing new for a day, which the catalog says: it is the latest one.
+        tokio::time::advance(2 * MAX_UNPOLLED).await;
+        remote.refresh_manifest().await.unwrap();
+        assert!(remote.view().is_ok());
+
+        let unreadable = index.next_record_key().await;
+        index.store.put(&unreadable, "no record".into()).await.unwrap();
+        tokio::time::advance(MAX_UNPOLLED.saturating_sub(Duration::from_secs(1))).await;
+        assert!(remote.refresh_manifest().await.is_err());
+        assert!(remote.view().is_ok() && remote.status().is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let error = remote.view().err().unwrap();
+        assert!(matches!(&error, SearchError::NotReady { detail } if detail.contains("more than 12 h")), "{error}");
+        assert!(remote.status().is_none() && remote.shows(&token(1, 1)).is_err());
+        assert!(local.view().is_ok(), "what lies on the disk is not deleted");
+
+        index.store.delete(&[unreadable]).await.unwrap();
+        remote.refresh_manifest().await.unwrap();
+        assert!(remote.view().is_ok());
+    }
 
     #[tokio::test]
     async fn what_the_next_generation_has_not_indexed_is_pending_again() {

@@ -19,7 +19,10 @@ mod manifest_cache;
 mod match_collector;
 mod overlay;
 mod page_cursor;
+mod pattern_query;
 mod query_compiler;
+mod query_syntax;
+mod query_time;
 mod search_context;
 mod search_view;
 mod searchable_segment;
@@ -28,9 +31,13 @@ mod segment;
 mod service;
 mod sort_key;
 mod status;
+mod term_cache;
+mod term_lookup;
+mod term_pattern;
 #[cfg(test)]
 mod tests;
 mod top_k;
+mod word_query;
 
 pub use error::SearchError;
 pub use follower::{FollowerOptions, IndexFollower};

@@ -16,8 +16,9 @@ const MAX_SERVED: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// How many others stay open that a cursor named.
 const MAX_REQUESTED: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
-/// For how long a manifest that a newer one follows stays open. The objects that only it names are deleted a grace after that
-/// one was recorded, and when it is opened here that was [`RECORD_RETENTION`] ago at most; so this ends after half the grace.
+/// For how long a manifest that a newer one follows stays open. The objects that only a served one names are deleted a grace after
+/// the newer one was recorded, and that was no earlier than when this one was opened. How long ago one was followed that a cursor
+/// named is not known, since records stay longer than [`RECORD_RETENTION`] where nobody trims: a use asks for the boundary.
 const MAX_AGE: Duration = GARBAGE_GRACE.checked_div(2).unwrap().saturating_sub(RECORD_RETENTION);
 
 /// A manifest with its number, open.
@@ -84,13 +85,15 @@ impl ManifestCache {
         self.0.lock().requested.put(open.key(), CachedManifest::new(open));
     }
 
-    pub(crate) fn get(&self, number: u64, fingerprint: u64) -> Option<OpenManifest> {
-        let (mut caches, key) = (self.0.lock(), (number, fingerprint));
+    /// The one that was served, usable as it is.
+    pub(crate) fn served(&self, number: u64, fingerprint: u64) -> Option<OpenManifest> {
         // Peeked at: the served ones leave in the order in which they were served, however often a page uses an old one.
-        if let Some(cached) = caches.served.peek(&key) {
-            return cached.usable();
-        }
-        caches.requested.get(&key).and_then(CachedManifest::usable)
+        self.0.lock().served.peek(&(number, fingerprint)).and_then(CachedManifest::usable)
+    }
+
+    /// The one that a cursor named before, usable if its record is above the chain's boundary still.
+    pub(crate) fn requested(&self, number: u64, fingerprint: u64) -> Option<OpenManifest> {
+        self.0.lock().requested.get(&(number, fingerprint)).and_then(CachedManifest::usable)
     }
 }
 
@@ -116,9 +119,9 @@ mod tests {
         cache.insert_served(open(1));
         cache.insert_requested(open(2));
         tokio::time::advance(MAX_AGE.saturating_sub(Duration::from_secs(1))).await;
-        assert!(cache.get(1, 1).is_some() && cache.get(2, 1).is_some());
+        assert!(cache.served(1, 1).is_some() && cache.requested(2, 1).is_some());
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(cache.get(1, 1).is_none() && cache.get(2, 1).is_none());
+        assert!(cache.served(1, 1).is_none() && cache.requested(2, 1).is_none());
         assert!(MAX_AGE + RECORD_RETENTION < GARBAGE_GRACE);
     }
 
@@ -127,8 +130,8 @@ mod tests {
         let cache = ManifestCache::default();
         (100..108).for_each(|number| cache.insert_served(open(number)));
         (0..50).for_each(|number| cache.insert_requested(open(number)));
-        assert!((100..108).all(|number| cache.get(number, 1).is_some()));
-        assert_eq!((0..50).filter(|number| cache.get(*number, 1).is_some()).count(), MAX_REQUESTED.get());
-        assert!(cache.get(107, 2).is_none());
+        assert!((100..108).all(|number| cache.served(number, 1).is_some()));
+        assert_eq!((0..50).filter(|number| cache.requested(*number, 1).is_some()).count(), MAX_REQUESTED.get());
+        assert!(cache.served(107, 2).is_none());
     }
 }

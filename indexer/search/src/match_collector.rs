@@ -1,10 +1,10 @@
 //! Collects the matches of a query over all segments: counts, facets and the best hits in one pass, within a deadline.
 
+use std::cmp::Reverse;
+
 use tantivy::{
-    COLLECT_BLOCK_BUFFER_LEN, DocId, DocSet, Score, TERMINATED,
-    aggregation::AggregationSegmentCollector,
-    collector::SegmentCollector,
-    query::{Scorer, Weight},
+    COLLECT_BLOCK_BUFFER_LEN, DocId, DocSet, Score, TERMINATED, aggregation::AggregationSegmentCollector,
+    collector::SegmentCollector, fastfield::AliveBitSet, query::Weight,
 };
 
 use super::{
@@ -15,11 +15,12 @@ use super::{
     query_compiler::unusable,
     searchable_segment::{RangeFilter, SearchableSegment},
     sort_key::SortKey,
-    top_k::{HitCandidate, TopK},
+    top_k::{HitCandidate, SegmentBest, TopK},
+    word_query::{ScoredDocs, WeightedWords},
 };
 
-/// How many matches are scored between two checks of the deadline.
-const DOCS_PER_DEADLINE_CHECK: u64 = 4096;
+/// How many documents are looked at between two checks of the deadline, at least.
+const DOCS_PER_DEADLINE_CHECK: usize = 2048;
 
 /// All matches of a query, counted, and the page of the best.
 pub(crate) struct QueryMatches<'a> {
@@ -37,10 +38,18 @@ pub(crate) fn is_scored(request: &SearchRequest) -> bool {
     request.sort == SortOrder::Relevance && request.size.get() > 0
 }
 
-/// Collects what `weight` matches in `segments`, those with the newest tokens last. Hits at or before `after` are counted,
+/// How the matches of a query are found.
+pub(crate) enum MatchSource {
+    /// Each match in turn: with its score where the request needs it.
+    Each(Box<dyn Weight>),
+    /// By the words of a query of nothing else, each match with its score.
+    Words(WeightedWords),
+}
+
+/// Collects what `source` matches in `segments`, those with the newest tokens last. Hits at or before `after` are counted,
 /// but not answered. Blocks.
 pub(crate) fn collect<'a>(
-    weight: &dyn Weight,
+    source: &MatchSource,
     mut segments: Vec<SearchableSegment<'a>>,
     request: &SearchRequest,
     after: Option<SortKey>,
@@ -54,16 +63,19 @@ pub(crate) fn collect<'a>(
         histogram: request.histogram.then(|| histogram(&segments, request)),
         deadline,
     };
-    // In the order of the hits: once the page is full, the segments behind it are only counted.
-    if request.sort == SortOrder::Newest {
-        segments.reverse();
+    // In the order of the hits: once the page is full, the segments behind it are only counted. Of hits with one score those
+    // with the largest numbers come first.
+    match request.sort {
+        SortOrder::Newest => segments.reverse(),
+        SortOrder::Oldest => {}
+        SortOrder::Relevance => segments.sort_by_key(|segment| Reverse(segment.number(0))),
     }
     for segment in segments {
         deadline.check()?;
-        if is_scored(request) {
-            collector.collect_scored(weight, segment)?;
-        } else {
-            collector.collect_unscored(weight, segment)?;
+        match source {
+            MatchSource::Words(words) => collector.collect_words(words, segment)?,
+            MatchSource::Each(weight) if is_scored(request) => collector.collect_scored(weight.as_ref(), segment)?,
+            MatchSource::Each(weight) => collector.collect_unscored(weight.as_ref(), segment)?,
         }
     }
     Ok(collector.finish())
@@ -87,29 +99,27 @@ struct MatchCollector<'a, 'r> {
     deadline: QueryDeadline,
 }
 
-impl<'a> MatchCollector<'a, '_> {
+impl<'a, 'r> MatchCollector<'a, 'r> {
     fn finish(self) -> QueryMatches<'a> {
         let (best, more) = self.top_k.finish();
         QueryMatches { total: self.total, best, more, facets: self.facets, histogram: self.histogram }
     }
 
-    /// A segment whose hits are ordered by token.
+    /// A segment whose hits are ordered by token. They are offered if they compete for the page.
     fn collect_unscored(&mut self, weight: &dyn Weight, segment: SearchableSegment<'a>) -> Result<(), SearchError> {
+        let competes = self.top_k.can_compete(segment);
         let filter = RangeFilter::new(segment, self.request);
-        let counted_only = self.facets.is_none() && self.histogram.is_none() && !self.top_k.can_compete(segment);
-        if counted_only && filter.is_none() {
+        if self.facets.is_none() && self.histogram.is_none() && !competes && filter.is_none() {
             self.total += u64::from(weight.count(segment.reader()).map_err(|e| unusable(&e))?);
             return Ok(());
         }
         let mut facets = self.facets_of(segment)?;
         let mut scorer = weight.scorer(segment.reader(), 1.0).map_err(|e| unusable(&e))?;
         let mut buffer = [0; COLLECT_BLOCK_BUFFER_LEN];
-        let mut sort_keys = [None; COLLECT_BLOCK_BUFFER_LEN];
         loop {
             let filled = scorer.fill_buffer(&mut buffer);
             let kept = retain_shown(&mut buffer[..filled], segment, filter.as_ref());
-            segment.sort_keys().first_vals(&buffer[..kept], &mut sort_keys[..kept]);
-            self.collect_block(segment, &buffer[..kept], &sort_keys[..kept], facets.as_mut());
+            self.count_block(segment, &buffer[..kept], facets.as_mut(), competes);
             if filled < buffer.len() {
                 break;
             }
@@ -118,66 +128,73 @@ impl<'a> MatchCollector<'a, '_> {
         self.add_facets(facets)
     }
 
-    fn collect_block(
+    fn count_block(
         &mut self,
         segment: SearchableSegment<'a>,
         docs: &[DocId],
-        sort_keys: &[Option<u64>],
         facets: Option<&mut AggregationSegmentCollector>,
+        competes: bool,
     ) {
         self.total += docs.len() as u64;
         if let Some(facets) = facets {
             facets.collect_block(docs);
         }
+        if self.histogram.is_none() && !competes {
+            return;
+        }
+        let mut sort_keys = [None; COLLECT_BLOCK_BUFFER_LEN];
+        let sort_keys = &mut sort_keys[..docs.len()];
+        segment.tokens().sort_keys().first_vals(docs, sort_keys);
         for (doc, sort_key) in docs.iter().zip(sort_keys) {
             let sort_key = sort_key.unwrap_or_default();
             if let Some(histogram) = &mut self.histogram {
                 histogram.add(sort_key);
             }
-            self.top_k.push(segment, *doc, sort_key, None);
+            if competes {
+                self.top_k.push(segment, *doc, sort_key, None);
+            }
         }
+    }
+
+    /// A segment whose hits are ordered by score, of a query of words.
+    fn collect_words(&mut self, words: &WeightedWords, segment: SearchableSegment<'a>) -> Result<(), SearchError> {
+        let mut ranking = self.ranking(segment)?;
+        words.score(segment.reader(), &mut ranking)?;
+        ranking.finish()
     }
 
     /// A segment whose hits are ordered by score.
     ///
-    /// Every match is scored, and in the same way on every page. Pruning would sum scores in an order that depends on the
-    /// page, and the last bit of a score decides where the next page starts.
+    /// Every match is scored, and in the same way on every page: the last bit of a score decides where the next page starts.
     fn collect_scored(&mut self, weight: &dyn Weight, segment: SearchableSegment<'a>) -> Result<(), SearchError> {
-        let filter = RangeFilter::new(segment, self.request);
-        let alive = segment.reader().alive_bitset();
-        let mut facets = self.facets_of(segment)?;
+        let mut ranking = self.ranking(segment)?;
         let mut scorer = weight.scorer(segment.reader(), 1.0).map_err(|e| unusable(&e))?;
-        let mut seen = 0u64;
-        while scorer.doc() != TERMINATED {
-            let doc = scorer.doc();
-            seen += 1;
-            if seen.is_multiple_of(DOCS_PER_DEADLINE_CHECK) {
-                self.deadline.check()?;
+        let mut docs = [0; COLLECT_BLOCK_BUFFER_LEN];
+        let mut scores = [0.0; COLLECT_BLOCK_BUFFER_LEN];
+        let mut doc = scorer.doc();
+        while doc != TERMINATED {
+            let mut filled = 0;
+            while doc != TERMINATED && filled < docs.len() {
+                (docs[filled], scores[filled]) = (doc, scorer.score());
+                filled += 1;
+                doc = scorer.advance();
             }
-            let shown = alive.is_none_or(|alive| alive.is_alive(doc));
-            if shown && filter.as_ref().is_none_or(|filter| filter.contains(doc)) {
-                self.collect_hit(segment, doc, scorer.score(), facets.as_mut());
-            }
-            scorer.advance();
+            ranking.check(filled)?;
+            ranking.take(&docs[..filled], &scores[..filled]);
         }
-        self.add_facets(facets)
+        ranking.finish()
     }
 
-    fn collect_hit(
-        &mut self,
-        segment: SearchableSegment<'a>,
-        doc: DocId,
-        score: Score,
-        facets: Option<&mut AggregationSegmentCollector>,
-    ) {
-        self.total += 1;
-        if let Some(facets) = facets {
-            facets.collect(doc, score);
-        }
-        if let Some(histogram) = &mut self.histogram {
-            histogram.add(segment.sort_keys().first(doc).unwrap_or_default());
-        }
-        self.top_k.push(segment, doc, SortKey::of_score(score), Some(score));
+    fn ranking<'c>(&'c mut self, segment: SearchableSegment<'a>) -> Result<SegmentRanking<'a, 'c, 'r>, SearchError> {
+        Ok(SegmentRanking {
+            segment,
+            filter: RangeFilter::new(segment, self.request),
+            facets: self.facets_of(segment)?,
+            best: self.top_k.best_of(segment),
+            shown: (Vec::new(), Vec::new()),
+            unchecked: 0,
+            collector: self,
+        })
     }
 
     fn facets_of(&self, segment: SearchableSegment<'a>) -> Result<Option<AggregationSegmentCollector>, SearchError> {
@@ -192,6 +209,72 @@ impl<'a> MatchCollector<'a, '_> {
     }
 }
 
+/// The matches of one segment whose hits are ordered by score.
+struct SegmentRanking<'a, 'c, 'r> {
+    segment: SearchableSegment<'a>,
+    filter: Option<RangeFilter<'a>>,
+    facets: Option<AggregationSegmentCollector>,
+    best: SegmentBest,
+    /// Those of a block that are shown, and their scores.
+    shown: (Vec<DocId>, Vec<Score>),
+    /// Documents since the deadline was checked.
+    unchecked: usize,
+    collector: &'c mut MatchCollector<'a, 'r>,
+}
+
+impl ScoredDocs for SegmentRanking<'_, '_, '_> {
+    fn check(&mut self, docs: usize) -> Result<(), SearchError> {
+        self.unchecked += docs;
+        if self.unchecked < DOCS_PER_DEADLINE_CHECK {
+            return Ok(());
+        }
+        self.unchecked = 0;
+        self.collector.deadline.check()
+    }
+
+    fn take(&mut self, docs: &[DocId], scores: &[Score]) {
+        let alive = self.segment.reader().alive_bitset();
+        if alive.is_none() && self.filter.is_none() {
+            self.count(docs);
+            self.best.offer(docs, scores);
+            return;
+        }
+        let (mut shown, mut shown_scores) = std::mem::take(&mut self.shown);
+        shown.clear();
+        shown_scores.clear();
+        for (doc, score) in docs.iter().zip(scores) {
+            if is_shown(*doc, alive, self.filter.as_ref()) {
+                shown.push(*doc);
+                shown_scores.push(*score);
+            }
+        }
+        self.count(&shown);
+        self.best.offer(&shown, &shown_scores);
+        self.shown = (shown, shown_scores);
+    }
+}
+
+impl SegmentRanking<'_, '_, '_> {
+    fn count(&mut self, docs: &[DocId]) {
+        if self.facets.is_none() && self.collector.histogram.is_none() {
+            self.collector.total += docs.len() as u64;
+            return;
+        }
+        for block in docs.chunks(COLLECT_BLOCK_BUFFER_LEN) {
+            self.collector.count_block(self.segment, block, self.facets.as_mut(), false);
+        }
+    }
+
+    fn finish(self) -> Result<(), SearchError> {
+        self.collector.top_k.add(self.segment, self.best);
+        self.collector.add_facets(self.facets)
+    }
+}
+
+fn is_shown(doc: DocId, alive: Option<&AliveBitSet>, filter: Option<&RangeFilter<'_>>) -> bool {
+    alive.is_none_or(|alive| alive.is_alive(doc)) && filter.is_none_or(|filter| filter.contains(doc))
+}
+
 /// Moves the documents that are shown to the front and returns how many they are.
 fn retain_shown(docs: &mut [DocId], segment: SearchableSegment<'_>, filter: Option<&RangeFilter<'_>>) -> usize {
     let alive = segment.reader().alive_bitset();
@@ -201,8 +284,7 @@ fn retain_shown(docs: &mut [DocId], segment: SearchableSegment<'_>, filter: Opti
     let mut kept = 0;
     for at in 0..docs.len() {
         let doc = docs[at];
-        let shown = alive.is_none_or(|alive| alive.is_alive(doc));
-        if shown && filter.is_none_or(|filter| filter.contains(doc)) {
+        if is_shown(doc, alive, filter) {
             docs[kept] = doc;
             kept += 1;
         }
@@ -220,10 +302,22 @@ mod tests {
         time::Duration,
     };
 
-    use tantivy::{SegmentReader, query::Explanation};
+    use tantivy::{
+        SegmentReader, Term,
+        query::{BooleanQuery, Explanation, Occur, Query, Scorer, TermQuery},
+        schema::IndexRecordOption,
+    };
+    use tidemark_ingest::OperationRecord;
 
     use super::*;
-    use crate::segment::testing::{TestIndex, plain, token};
+    use crate::{
+        segment::{
+            SchemaFields,
+            testing::{TestIndex, plain, token},
+        },
+        term_lookup::{TermLookup, TermStatistics},
+        word_query::WordQuery,
+    };
 
     /// Matches one document a million times, and counts.
     struct EndlessScorer(Arc<AtomicU64>);
@@ -259,29 +353,55 @@ mod tests {
         }
     }
 
+    fn request() -> SearchRequest {
+        SearchRequest { sort: SortOrder::Relevance, facets: Vec::new(), histogram: false, ..SearchRequest::default() }
+    }
+
+    fn late(request: &SearchRequest) -> MatchCollector<'_, '_> {
+        MatchCollector {
+            request,
+            top_k: TopK::new(request, None),
+            total: 0,
+            facets: None,
+            histogram: None,
+            deadline: QueryDeadline::after(Duration::ZERO),
+        }
+    }
+
     #[tokio::test]
     async fn scoring_ends_soon_after_the_deadline() {
         let mut world = TestIndex::new().await;
         world.publish(vec![plain(token(1, 1))]).await;
         let index = world.engine.open_manifest(world.manifest()).await.unwrap();
-        let request = SearchRequest {
-            sort: SortOrder::Relevance,
-            facets: Vec::new(),
-            histogram: false,
-            ..SearchRequest::default()
-        };
-        let mut collector = MatchCollector {
-            request: &request,
-            top_k: TopK::new(&request, None),
-            total: 0,
-            facets: FacetCounter::new(&request.facets).unwrap(),
-            histogram: None,
-            deadline: QueryDeadline::after(Duration::ZERO),
-        };
+        let request = request();
         let walked = Arc::new(AtomicU64::new(0));
         let segment = SearchableSegment::Sealed(&index, &index.segments[0]);
-        let error = collector.collect_scored(&EndlessScorer(walked.clone()), segment).unwrap_err();
+        let error = late(&request).collect_scored(&EndlessScorer(walked.clone()), segment).unwrap_err();
         assert!(matches!(error, SearchError::Overloaded { .. }), "{error}");
-        assert!(walked.load(Ordering::Relaxed) < DOCS_PER_DEADLINE_CHECK);
+        assert!(walked.load(Ordering::Relaxed) < 4096);
+    }
+
+    #[tokio::test]
+    async fn a_query_of_words_ends_soon_after_the_deadline_in_the_middle_of_a_segment() {
+        let mut world = TestIndex::new().await;
+        let records = (0..9000).map(|n| OperationRecord { message: Some("tide".to_owned()), ..plain(token(1, n)) });
+        world.publish(records.collect()).await;
+        let index = world.engine.open_manifest(world.manifest()).await.unwrap();
+        let segment = SearchableSegment::Sealed(&index, &index.segments[0]);
+        let lookup = TermLookup::new(&index, &Arc::default());
+        let statistics = TermStatistics::new(&index, &[], &lookup);
+        let fields = SchemaFields::current();
+        let term =
+            || Box::new(TermQuery::new(Term::from_field_text(fields.message, "tide"), IndexRecordOption::WithFreqs));
+        let both = |occur| -> Box<dyn Query> { Box::new(BooleanQuery::new(vec![(occur, term()), (occur, term())])) };
+        for query in [term(), both(Occur::Should), both(Occur::Must)] {
+            let words = WordQuery::of(query.as_ref(), &fields.schema).unwrap();
+            let words = WeightedWords::new(words, &lookup, &statistics).unwrap();
+            let request = request();
+            let mut collector = late(&request);
+            let error = collector.collect_words(&words, segment).unwrap_err();
+            assert!(matches!(error, SearchError::Overloaded { .. }), "{error}");
+            assert!(collector.total < 9000, "{}", collector.total);
+        }
     }
 }

@@ -114,7 +114,7 @@ mod tests {
     fn a_cursor_of_another_question_is_refused_cursor() {
         let one = SearchRequest::default();
         let other = SearchRequest { query: QueryText::new("x").unwrap(), ..SearchRequest::default() };
-        let cursor = PageCursor::new("g".to_owned(), (7, 8), query_hash(&one), Some(SortKey(1, 2)));
+        let cursor = PageCursor::new("g".to_owned(), (7, 8), query_hash(&one), Some(SortKey(1, u128::MAX >> 32, 2)));
         assert_eq!(PageCursor::read(&cursor.text(), query_hash(&one)).unwrap(), cursor);
         let error = PageCursor::read(&cursor.text(), query_hash(&other)).unwrap_err();
         assert!(matches!(error, SearchError::Invalid { parameter: "cursor", .. }), "{error}");

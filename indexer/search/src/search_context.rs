@@ -15,13 +15,16 @@ use super::{
     facets::{FacetCounter, TimeHistogram},
     hits::{self, EntryRecord},
     limits::QueryDeadline,
-    match_collector::{QueryMatches, collect, is_scored},
+    match_collector::{MatchSource, QueryMatches, collect, is_scored},
     page_cursor::PageCursor,
     query_compiler::{QueryCompiler, unusable},
     search_view::SearchView,
-    searchable_segment::{SearchableSegment, TermStatistics, engine_error},
+    searchable_segment::{SearchableSegment, engine_error},
     sort_key::SortKey,
+    term_cache::TermCache,
+    term_lookup::{TermLookup, TermStatistics},
     top_k::HitCandidate,
+    word_query::{WeightedWords, WordQuery},
 };
 use crate::segment::{SchemaFields, tokenizers};
 
@@ -31,6 +34,8 @@ pub(crate) struct SearchContext {
     pub(crate) compiler: Arc<QueryCompiler>,
     /// Knows the schema and holds no document.
     pub(crate) schema: tantivy::Searcher,
+    /// What other queries found in the dictionaries of segments.
+    pub(crate) terms: Arc<TermCache>,
     /// Where the page starts.
     pub(crate) after: Option<SortKey>,
     /// What the cursors of this query carry.
@@ -83,15 +88,22 @@ impl SearchContext {
         deadline: QueryDeadline,
     ) -> Result<QueryMatches<'_>, SearchError> {
         let SearchView { index, pending, .. } = self.view.as_ref();
-        let statistics = TermStatistics::new(index, pending);
-        let scoring = if is_scored(request) {
-            EnableScoring::enabled_from_statistics_provider(&statistics, &self.schema)
-        } else {
-            EnableScoring::disabled_from_searcher(&self.schema)
-        };
-        let weight = query.weight(scoring).map_err(|e| unusable(&e))?;
+        let lookup = TermLookup::new(index, &self.terms);
+        let statistics = TermStatistics::new(index, pending, &lookup);
         let segments = SearchableSegment::all(index, pending, request);
-        collect(weight.as_ref(), segments, request, self.after, deadline)
+        let words = WordQuery::of(query, self.schema.schema()).filter(|_| is_scored(request));
+        let source = if let Some(words) = words {
+            let words = WeightedWords::new(words, &lookup, &statistics);
+            MatchSource::Words(words.map_err(|e| unusable(&e))?)
+        } else {
+            let scoring = if is_scored(request) {
+                EnableScoring::enabled_from_statistics_provider(&statistics, &self.schema)
+            } else {
+                EnableScoring::disabled_from_searcher(&self.schema)
+            };
+            MatchSource::Each(lookup.wrap(query).weight(scoring).map_err(|e| unusable(&e))?)
+        };
+        collect(&source, segments, request, self.after, deadline)
     }
 
     /// The cursor of the next page. The tail is on the first page only: pages stay on the manifest.
@@ -155,7 +167,7 @@ fn sealed_records<'a>(view: &'a SearchView, token: &Token) -> Result<Vec<EntryRe
 
 /// A searcher over an index without documents.
 pub(crate) fn schema_searcher() -> tantivy::Result<tantivy::Searcher> {
-    let builder = Index::builder().schema(SchemaFields::schema().0).tokenizers(tokenizers());
+    let builder = Index::builder().schema(SchemaFields::current().schema).tokenizers(tokenizers());
     let index = builder.create_in_ram()?;
     let reader = index.reader_builder().reload_policy(tantivy::ReloadPolicy::Manual).try_into()?;
     Ok(tantivy::IndexReader::searcher(&reader))

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use tantivy::{DocId, SegmentReader, Term, columnar::Column, query::Bm25StatisticsProvider, schema::Field};
+use tantivy::{DocId, SegmentReader};
 use tidemark_wal::Token;
 
 use super::{api::SearchRequest, error::SearchError, overlay::overlay_index::OverlaySegment};
-use crate::segment::{ManifestView, SegmentReaderView, token_sort_key};
+use crate::segment::{ManifestView, SegmentReaderView, TokenColumns, token_sort_key};
 use tidemark_ingest::{OperationRecord, engine::EngineError};
 
 /// One segment that a query runs over.
@@ -41,10 +41,10 @@ impl<'a> SearchableSegment<'a> {
         }
     }
 
-    pub(crate) fn sort_keys(&self) -> &'a Column<u64> {
+    pub(crate) fn tokens(&self) -> &'a TokenColumns {
         match self {
-            SearchableSegment::Sealed(_, view) => &view.segment.sort_keys,
-            SearchableSegment::Pending(segment) => &segment.sort_keys,
+            SearchableSegment::Sealed(_, view) => &view.segment.tokens,
+            SearchableSegment::Pending(segment) => &segment.tokens,
         }
     }
 
@@ -123,51 +123,13 @@ impl<'a> RangeFilter<'a> {
     }
 
     fn in_range(&self, doc: DocId) -> bool {
-        let sort_key = self.segment.sort_keys().first(doc).unwrap_or_default();
+        let sort_key = self.segment.tokens().sort_key(doc);
         let (from, to) = (self.from.as_ref().map(token_sort_key), self.to.as_ref().map(token_sort_key));
         if from == Some(sort_key) || to == Some(sort_key) {
-            // The sort key is the first eight bytes of the token; where those are equal, the record has the rest.
-            let token = self.segment.record(doc).map(|record| record.token);
-            return token
-                .is_ok_and(|token| self.from.is_none_or(|from| from <= token) && self.to.is_none_or(|to| token < to));
+            let token = self.segment.tokens().token(doc);
+            return self.from.is_none_or(|from| from <= token) && self.to.is_none_or(|to| token < to);
         }
         from.is_none_or(|from| from < sort_key) && to.is_none_or(|to| sort_key < to)
-    }
-}
-
-/// Frequencies over all sealed segments, so that a score does not depend on how records lie in segments, nor change from
-/// page to page with the overlay.
-pub(crate) struct TermStatistics<'a> {
-    readers: Vec<&'a SegmentReader>,
-}
-
-impl<'a> TermStatistics<'a> {
-    pub(crate) fn new(index: &'a ManifestView, pending: &'a [Arc<OverlaySegment>]) -> Self {
-        let mut readers: Vec<_> = index.segments.iter().map(|view| &view.segment.reader).collect();
-        if readers.is_empty() {
-            readers = pending.iter().map(|segment| &segment.reader).collect();
-        }
-        Self { readers }
-    }
-}
-
-impl Bm25StatisticsProvider for TermStatistics<'_> {
-    fn total_num_tokens(&self, field: Field) -> tantivy::Result<u64> {
-        let counts = self.readers.iter().map(|reader| Ok(reader.inverted_index(field)?.total_num_tokens()));
-        counts.sum()
-    }
-
-    fn total_num_docs(&self) -> tantivy::Result<u64> {
-        Ok(self.readers.iter().map(|reader| u64::from(reader.max_doc())).sum())
-    }
-
-    fn doc_freq(&self, term: &Term) -> tantivy::Result<u64> {
-        let counts = self.readers.iter().map(|reader| {
-            let count = reader.inverted_index(term.field())?.doc_freq(term)?;
-            Ok(u64::from(count))
-        });
-        // A term that only the overlay has counts as rare, not as impossible.
-        counts.sum::<tantivy::Result<u64>>()
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     query_compiler::QueryCompiler,
     search_context::{self, SearchContext},
     service::SearchService,
+    term_cache::TermCache,
 };
 use crate::segment::SchemaFields;
 
@@ -31,6 +32,7 @@ pub struct IndexSearcher {
     permits: Arc<Semaphore>,
     fields: Arc<SchemaFields>,
     compiler: Arc<QueryCompiler>,
+    terms: Arc<TermCache>,
     follower: ArcSwapOption<IndexFollower>,
 }
 
@@ -43,12 +45,13 @@ impl Default for IndexSearcher {
 impl IndexSearcher {
     /// A service without an index.
     pub fn new(limits: QueryLimits) -> Self {
-        let fields = Arc::new(SchemaFields::schema().1);
+        let fields = Arc::new(SchemaFields::current());
         Self {
             limits,
             permits: Arc::new(Semaphore::new(limits.max_concurrent)),
             compiler: Arc::new(QueryCompiler::new(&fields)),
             fields,
+            terms: Arc::default(),
             follower: ArcSwapOption::empty(),
         }
     }
@@ -72,8 +75,8 @@ impl IndexSearcher {
                 (follower.view_at(&cursor).await?, cursor.after)
             }
         };
-        let (compiler, schema) = (self.compiler.clone(), follower.schema().clone());
-        Ok(SearchContext { view, compiler, schema, after, query_hash })
+        let (compiler, schema, terms) = (self.compiler.clone(), follower.schema().clone(), self.terms.clone());
+        Ok(SearchContext { view, compiler, schema, terms, after, query_hash })
     }
 
     /// Runs a query on a thread that may block, within the limits on queries.

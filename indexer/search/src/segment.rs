@@ -2,25 +2,28 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `schema` `document` | the fields, and a record as a document |
+//! | `schema` `document` `attributes` | the fields, a record as a document, and what of its payload is indexed |
+//! | `words` `token_columns` | text as words, and tokens as columns |
 //! | `bundle` `footer` `directory` | one object a segment: its format, and that object as Tantivy's directory |
 //! | `filter` | which entities and idempotency keys a segment might contain |
 //! | `marks_sidecar` | the stored form of marks |
 //! | `builder` `merge` `temp_dir` `record_stats` | how a segment is written, made from several, and read again before it is uploaded |
 //! | `disk_budget` `cached_segment` `disk_cache` `ranged_file` | the bytes of the cache folder; segments on the local disk, or read by ranges |
+//! | `damaged_objects` | which objects are damaged in the store, and when they are fetched again |
 //! | `reader` `manifest_view` `lookup` | one open segment, one open manifest, and what the ingest asks of it |
 //! | `engine` | the `Engine` of the ingest on all of this |
 
+mod attributes;
 mod builder;
 mod bundle;
 mod cached_segment;
+mod damaged_objects;
 mod directory;
 mod disk_budget;
 mod disk_cache;
 mod document;
 mod engine;
 mod engine_error;
-mod filter;
 mod footer;
 mod lookup;
 mod manifest_view;
@@ -31,15 +34,24 @@ mod reader;
 mod record_stats;
 mod schema;
 mod temp_dir;
+mod term_filter;
+mod token_columns;
+mod tokenizers;
 
+#[cfg(test)]
+mod query_tests;
+#[cfg(test)]
+mod schema_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use document::{second_of_sort_key, term_text, to_unstored, token_sort_key};
+pub(crate) use document::{term_text, to_unstored};
 pub use engine::{EngineOptions, TantivyEngine};
 pub(crate) use engine_error::refused;
 pub(crate) use manifest_view::{ManifestView, SegmentReaderView};
-pub(crate) use reader::docs_with;
-pub(crate) use schema::{SchemaFields, tokenizers};
+pub(crate) use reader::{OpenSegment, docs_with};
+pub(crate) use schema::{DESCRIPTOR_COLUMNS, PAYLOAD_COLUMNS, SchemaFields};
+pub(crate) use token_columns::{TokenColumns, second_of_sort_key, token_sort_key};
+pub(crate) use tokenizers::{ENGLISH, WORDS, query_tokenizers, tokenizers};

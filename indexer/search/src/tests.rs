@@ -95,6 +95,7 @@ struct SearchCase {
 enum QueryWords {
     All,
     Word,
+    Either,
     Phrase,
     Repo,
     Number,
@@ -106,6 +107,7 @@ impl SearchCase {
         match words {
             QueryWords::All => "",
             QueryWords::Word => "fixes",
+            QueryWords::Either => "fixes OR bug OR nosuchword",
             QueryWords::Phrase => "\"the bug\"",
             QueryWords::Repo => "repo:red",
             QueryWords::Number => "payload.build.number:7",
@@ -120,6 +122,7 @@ impl SearchCase {
         let text = match self.words {
             QueryWords::All => true,
             QueryWords::Word => words.contains(&"fix") || words.contains(&"fixing"),
+            QueryWords::Either => ["fix", "fixing", "bug"].iter().any(|word| words.contains(word)),
             QueryWords::Phrase => words.windows(2).any(|pair| pair == ["the", "bug"]),
             QueryWords::Repo => record.repo.as_deref() == Some("red"),
             QueryWords::Number => record.payload["build"]["number"] == 7,
@@ -149,6 +152,7 @@ fn case() -> impl Strategy<Value = SearchCase> {
     let words = select(vec![
         QueryWords::All,
         QueryWords::Word,
+        QueryWords::Either,
         QueryWords::Phrase,
         QueryWords::Repo,
         QueryWords::Number,
@@ -290,6 +294,64 @@ proptest! {
     }
 }
 
+fn ranks(hits: &[SearchHit]) -> Vec<(Option<f32>, Option<u64>)> {
+    hits.iter().map(|hit| (hit.score, hit.seq)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    // Short messages of few words: most scores are those of many records, in several segments.
+    #[test]
+    fn pages_by_score_have_each_match_once_and_of_one_score_the_newest_first(
+        history in history(),
+        text in select(vec![
+            "fix", "tide", "the OR bug", "fix OR ada OR fixing OR release", "tide OR nosuchword OR bob OR bug",
+            "fix bug", "(fix OR tide) AND ada AND (bug OR the OR release)", "fix -bug", "the -(tide OR bob) (ada OR bug)",
+            "repo:red fix", "kind:label AND repo:green", "fix AND (bug AND -ada)",
+        ]),
+        size in 1usize..6,
+        from in prop::option::of(0u64..120),
+        merged in any::<bool>(),
+    ) {
+        block_on(async {
+            let mut index = TestIndex::new().await;
+            let searcher = searcher(&index, false);
+            for batch in history {
+                index.publish(batch).await;
+            }
+            if merged && index.manifest().segments.len() > 1 {
+                index.merge(0..2).await;
+            }
+            searcher.refresh_manifest().await.unwrap();
+            let request = SearchRequest {
+                query: query(text),
+                sort: SortOrder::Relevance,
+                size: page(size),
+                from: from.map(|second| token(second, 0)),
+                ..SearchRequest::default()
+            };
+            let whole = searcher.search(SearchRequest { size: page(1000), ..request.clone() }).await.unwrap();
+            let all = ranks(&whole.hits);
+            prop_assert_eq!(all.len() as u64, whole.total);
+            prop_assert!(all.windows(2).all(|pair| pair[0] > pair[1]), "{:?}", all);
+            prop_assert_eq!(&ranks(&pages(&searcher, &request, async || {}).await), &all);
+            let bare = SearchRequest { facets: Vec::new(), histogram: false, ..request.clone() };
+            prop_assert_eq!(&ranks(&pages(&searcher, &bare, async || {}).await), &all);
+            // The same matches and scores, found one after the other; the last bits of a sum may differ.
+            let text = format!("({text}) OR \"no such phrase\"");
+            let scan = SearchRequest { query: query(&text), size: page(1000), ..request };
+            let by_seq = |hits: &[SearchHit]| hits.iter().map(|hit| (hit.seq, hit.score)).collect::<BTreeMap<_, _>>();
+            let (found, scanned) = (by_seq(&whole.hits), by_seq(&searcher.search(scan).await.unwrap().hits));
+            prop_assert!(found.keys().eq(scanned.keys()));
+            for (score, other) in found.values().flatten().zip(scanned.values().flatten()) {
+                prop_assert!((score - other).abs() < 1e-5, "{} {}", score, other);
+            }
+            Ok(())
+        })?;
+    }
+}
+
 #[tokio::test]
 async fn an_entry_is_seen_once_whether_pending_or_sealed() {
     let mut index = TestIndex::new().await;
@@ -378,6 +440,31 @@ async fn a_correction_replaces_what_it_corrects() {
     assert_eq!(searcher.status().unwrap().entries.aborted, 0);
 }
 
+/// Tokens that differ in their last bytes only.
+fn alike(end: u8) -> Token {
+    let mut bytes = *token(1, 1).as_bytes();
+    bytes[19] = end;
+    Token::from_bytes(bytes)
+}
+
+#[tokio::test]
+async fn pages_are_in_the_order_of_whole_tokens() {
+    let mut index = TestIndex::new().await;
+    for ends in [[3, 1], [2, 9], [0, 5]] {
+        index.publish(ends.map(|end| plain(alike(end))).to_vec()).await;
+    }
+    let searcher = searcher(&index, false);
+    searcher.refresh_manifest().await.unwrap();
+    for (sort, wanted) in [(SortOrder::Oldest, [0, 1, 2, 3, 5, 9]), (SortOrder::Newest, [9, 5, 3, 2, 1, 0])] {
+        let request = SearchRequest { sort, size: page(2), ..SearchRequest::default() };
+        let hits = pages(&searcher, &request, async || {}).await;
+        let ends: Vec<u8> = hits.iter().map(|hit| hit.token.as_bytes()[19]).collect();
+        assert_eq!(ends, wanted);
+    }
+    let between = SearchRequest { from: Some(alike(2)), to: Some(alike(5)), ..SearchRequest::default() };
+    assert_eq!(searcher.search(between).await.unwrap().total, 2);
+}
+
 #[tokio::test]
 async fn a_cursor_of_a_manifest_that_is_gone_says_so() {
     let mut index = TestIndex::new().await;
@@ -398,8 +485,11 @@ async fn a_cursor_of_a_manifest_that_is_gone_says_so() {
     index.chain.chain().set_boundary(newest - 1).await.unwrap();
     let late = searcher(&index, false);
     late.refresh_manifest().await.unwrap();
-    let error = late.search(page).await.unwrap_err();
-    assert!(matches!(&error, SearchError::Gone { detail } if detail.contains(&manifest.to_string())), "{error}");
+    // So does the replica that has it open still: what only that manifest names may be deleted next.
+    for replica in [late, replica] {
+        let error = replica.search(page.clone()).await.unwrap_err();
+        assert!(matches!(&error, SearchError::Gone { detail } if detail.contains(&manifest.to_string())), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -425,7 +515,7 @@ async fn what_cannot_be_answered_is_refused_with_a_reason() {
     assert!(matches!(early, SearchError::NotReady { .. }), "{early}");
     index.publish(vec![plain(token(1, 1))]).await;
     searcher.refresh_manifest().await.unwrap();
-    for text in ["payload.a:>5", "payload.a:*", "nosuch:x", "(", "size:x", "message:[a TO b]^", "repo:/x.*/"] {
+    for text in ["clientTime:>5", "payload.a:x]", "reop:x", "(", "size:x", "message:[a TO b]^", "repo:/x.*/"] {
         let request = SearchRequest { query: query(text), ..SearchRequest::default() };
         match searcher.search(request).await {
             Err(SearchError::Invalid { parameter: "q", .. }) => {}
@@ -650,4 +740,136 @@ async fn a_missing_segment_is_the_stores_fault_and_named() {
     let follower = IndexFollower::new(engine, index.chain.clone(), None, &FollowerOptions::default()).unwrap();
     let error = follower.refresh_manifest().await.unwrap_err();
     assert!(matches!(&error, SearchError::Storage { detail, .. } if detail.contains(&key)), "{error}");
+}
+
+/// `count` records from `second` on whose messages have `shortest..longest` words, the same for the same numbers.
+fn worded(second: u64, count: u32, shortest: u64, longest: u64) -> Vec<OperationRecord> {
+    const WORDS: [&str; 12] =
+        ["horizon", "map", "map", "genome", "clock", "ledger", "ledger", "ledger", "price", "x", "y", "z"];
+    let mut state = second + 1;
+    let mut next = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let records = (0..count).map(|n| {
+        let mut record = plain(token(second + u64::from(n) / 100, n));
+        let length = shortest + next(longest - shortest);
+        let words: Vec<&str> = (0..length).map(|_| WORDS[usize::try_from(next(12)).unwrap()]).collect();
+        let rare = if n % 500 == 7 { " rare" } else { "" };
+        record.message = Some(words.join(" ") + rare);
+        record
+    });
+    records.collect()
+}
+
+#[tokio::test]
+async fn pages_of_any_size_are_the_same_order_in_segments_of_any_kind() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, false);
+    // Segments whose fields have other mean lengths than the index has, and one of more documents than are summed at once.
+    for (second, count, shortest, longest) in [(0, 9000, 1, 4), (90, 1500, 30, 60), (110, 1500, 1, 60), (130, 40, 2, 9)]
+    {
+        index.publish(worded(second, count, shortest, longest)).await;
+    }
+    searcher.refresh_manifest().await.unwrap();
+    let request = |text: &str, size: usize| SearchRequest {
+        query: query(text),
+        sort: SortOrder::Relevance,
+        size: page(size),
+        facets: Vec::new(),
+        histogram: false,
+        ..SearchRequest::default()
+    };
+    // Dense and dense, dense and sparse, and without what is sparse or dense.
+    for text in
+        ["horizon map", "ledger rare", "rare OR clock rare", "clock -rare", "rare -ledger", "price -(rare OR map)"]
+    {
+        let words = searcher.search(request(text, 1000)).await.unwrap();
+        let scanned = searcher.search(request(&format!("({text}) OR \"no such phrase\""), 1000)).await.unwrap();
+        assert!(words.total > 5, "{text}: {}", words.total);
+        assert_eq!(words.total, scanned.total, "{text}");
+        for (hit, other) in words.hits.iter().zip(&scanned.hits) {
+            let (score, other) = (hit.score.unwrap(), other.score.unwrap());
+            assert!((score - other).abs() < 1e-4, "{text}: {score} {other}");
+        }
+    }
+    for text in ["horizon", "genome OR map OR price", "ledger OR (x OR nosuchword)", "plain OR clock"] {
+        let whole = searcher.search(request(text, 1000)).await.unwrap();
+        let words: Vec<&str> = text.split([' ', '(', ')']).filter(|word| !["OR", ""].contains(word)).collect();
+        let has = |record: &&OperationRecord| {
+            let message = record.message.clone().unwrap_or_default();
+            message.split(' ').any(|word| words.contains(&word))
+        };
+        assert_eq!(whole.total, index.standing().filter(has).count() as u64, "{text}");
+        assert!(whole.total > 1000 && whole.next.is_some(), "{text}: {}", whole.total);
+        let ranks = whole.hits.windows(2).all(|pair| (pair[0].score, pair[0].seq) > (pair[1].score, pair[1].seq));
+        assert!(ranks, "{text}");
+        let mut small = request(text, 7);
+        let mut paged = Vec::new();
+        while paged.len() < 210 {
+            let answer = searcher.search(small.clone()).await.unwrap();
+            assert_eq!(answer.total, whole.total, "{text}");
+            paged.extend(answer.hits);
+            small.cursor = Some(answer.next.unwrap());
+        }
+        let keys = |hits: &[SearchHit]| hits.iter().map(|hit| (hit.seq, hit.score)).collect::<Vec<_>>();
+        assert_eq!(keys(&paged), keys(&whole.hits[..210]), "{text}");
+        let counted = SearchRequest { facets: vec![FacetField::Kind], histogram: true, ..request(text, 50) };
+        let counted = searcher.search(counted).await.unwrap();
+        assert_eq!(keys(&counted.hits), keys(&whole.hits[..50]), "{text}");
+        assert_eq!(counted.histogram.iter().map(|bucket| bucket.count).sum::<u64>(), whole.total);
+        // The page has what one scan of everything has; the last bits of a sum may differ.
+        let scanned = searcher.search(request(&format!("({text}) OR \"no such phrase\""), 1000)).await.unwrap();
+        for (hit, other) in whole.hits.iter().zip(&scanned.hits) {
+            let (score, other) = (hit.score.unwrap(), other.score.unwrap());
+            assert!((score - other).abs() < 1e-4, "{text}: {score} {other}");
+        }
+        assert_eq!(scanned.total, whole.total, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn prefixes_are_found_in_segments_on_the_disk_in_segments_read_by_ranges_and_in_the_tail() {
+    let mut index = TestIndex::new().await;
+    for second in 1..4 {
+        let record = |n: u32| OperationRecord {
+            message: Some(format!(
+                "migrating x{second}y{n} and {}",
+                if n.is_multiple_of(2) { "roll back" } else { "nothing" }
+            )),
+            ..plain(token(second, n))
+        };
+        index.publish((0..300).map(record).collect()).await;
+    }
+    for n in 0..2 {
+        index.write_entry(token(9, n), "bundles/migrants/1/bundle.yaml").await;
+    }
+    for remote in [false, true] {
+        if remote {
+            index.engine = Arc::new(index.another_engine(1));
+        }
+        let searcher = searcher(&index, true);
+        searcher.refresh_manifest().await.unwrap();
+        searcher.refresh_tail().await.unwrap();
+        for (text, wanted) in [
+            ("migrati*", 900),
+            ("migra*", 902),
+            ("repo:mig*", 2),
+            ("x2y1*", 111),
+            ("x?y29?", 33),
+            ("x3y299~1", 24),
+            ("\"roll ba\"*", 450),
+            ("x1y29* AND back", 5),
+        ] {
+            for sort in [SortOrder::Newest, SortOrder::Relevance] {
+                let request = SearchRequest { query: query(text), sort, size: page(7), ..SearchRequest::default() };
+                let answer = searcher.search(request).await.unwrap();
+                assert_eq!(
+                    (answer.total, answer.hits.len()),
+                    (wanted, 7.min(usize::try_from(wanted).unwrap())),
+                    "{text} {remote}"
+                );
+            }
+        }
+    }
 }

@@ -106,7 +106,8 @@ impl<'a> TopK<'a> {
             self.passed_over |= segment.is_sealed();
             return;
         }
-        let key = SortKey(first, segment.number(doc));
+        let rest = if self.by_token { segment.tokens().rest(doc) } else { 0 };
+        let key = SortKey(first, rest, segment.number(doc));
         let rank = self.rank(key);
         if self.after.is_some_and(|after| rank >= self.rank(after)) {
             return;
@@ -127,9 +128,90 @@ impl<'a> TopK<'a> {
         }
     }
 
+    /// What can get among the best from a segment whose hits are ordered by score. Segments with larger numbers come before it,
+    /// so that their documents need not be replaced by those of this one that have the same score.
+    pub(crate) fn best_of(&self, segment: SearchableSegment<'_>) -> SegmentBest {
+        let first = segment.number(0);
+        let worst = self.heap.peek().filter(|_| self.heap.len() >= self.size);
+        SegmentBest {
+            size: self.size,
+            floor: worst.map_or(0, |Reverse(worst)| document_rank(worst.1.key, first)),
+            limit: self.after.map_or(u64::MAX, |after| document_rank(after, first)),
+            kept: Vec::with_capacity(2 * self.size),
+            offered: 0,
+            earlier: 0,
+        }
+    }
+
+    /// Adds what was the best of a segment.
+    pub(crate) fn add(&mut self, segment: SearchableSegment<'a>, mut best: SegmentBest) {
+        best.drop_worst();
+        self.passed_over |= segment.is_sealed() && best.offered > best.earlier + best.kept.len() as u64;
+        for rank in best.kept {
+            let (score, doc) = (rank >> 32, rank & DOC_MASK);
+            // It was made from 32 bits.
+            let doc = DocId::try_from(doc).unwrap_or(DocId::MAX);
+            self.push(segment, doc, score, Some(SortKey::score_of(score)));
+        }
+    }
+
     pub(crate) fn finish(self) -> (Vec<HitCandidate<'a>>, bool) {
         let mut ranked: Vec<_> = self.heap.into_iter().map(|Reverse(ranked)| ranked).collect();
         ranked.sort_by(|a, b| b.cmp(a));
         (ranked.into_iter().map(|RankedHit(_, candidate)| candidate).collect(), self.passed_over)
+    }
+}
+
+/// The best documents of one segment by score; of documents with one score the later ones are better, since they are newer.
+///
+/// Twice a page of ranks is kept, and the worse half is dropped when they are full: a document that comes after many others of
+/// the same score, and is better than each of them, costs no more than one that is not.
+pub(crate) struct SegmentBest {
+    size: usize,
+    /// A rank below is not on the page.
+    floor: u64,
+    /// This rank, and what is above it, was on an earlier page.
+    limit: u64,
+    /// The bits of the score, then the document.
+    kept: Vec<u64>,
+    offered: u64,
+    earlier: u64,
+}
+
+/// The part of a document's rank that is its number.
+const DOC_MASK: u64 = u32::MAX as u64;
+
+/// The rank of a key among the documents of a segment whose first one has the number `first`. The key may be of another
+/// segment.
+fn document_rank(key: SortKey, first: u64) -> u64 {
+    key.0.min(DOC_MASK) << 32 | key.2.saturating_sub(first).min(DOC_MASK)
+}
+
+impl SegmentBest {
+    /// Documents of the segment, each at most once.
+    pub(crate) fn offer(&mut self, docs: &[DocId], scores: &[Score]) {
+        self.offered += docs.len() as u64;
+        for (doc, score) in docs.iter().zip(scores) {
+            let rank = SortKey::of_score(*score) << 32 | u64::from(*doc);
+            if rank < self.floor {
+                continue;
+            }
+            if rank >= self.limit {
+                self.earlier += 1;
+                continue;
+            }
+            self.kept.push(rank);
+            if self.kept.len() >= 2 * self.size {
+                self.drop_worst();
+            }
+        }
+    }
+
+    fn drop_worst(&mut self) {
+        if self.kept.len() > self.size {
+            let (_, worst, _) = self.kept.select_nth_unstable_by_key(self.size - 1, |rank| Reverse(*rank));
+            self.floor = *worst;
+            self.kept.truncate(self.size);
+        }
     }
 }

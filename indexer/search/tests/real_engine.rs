@@ -12,6 +12,7 @@ mod world;
 use std::{sync::Arc, time::Duration};
 
 use tempfile::TempDir;
+use tidemark_ingest::IngestOptions;
 use tidemark_search::{EngineOptions, TantivyEngine};
 use world::{EngineMaker, EntryDraft, IngestWorld, small_batches};
 
@@ -43,4 +44,33 @@ async fn the_real_engine_gives_the_same_answers_as_the_model() {
         outcomes.push((standing, contents.marks.outdated.len()));
     }
     assert_eq!(outcomes[0], outcomes[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_small_disk_no_entry_is_read_twice() {
+    const BUNDLES: u64 = 6000;
+    let cache = TempDir::new().unwrap();
+    // One segment of some chunks fills it, and the next one begins while that one is uploaded.
+    let options = EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 8 << 20 };
+    let tantivy: EngineMaker = Box::new(move |store| Arc::new(TantivyEngine::open(store, &options).unwrap()));
+    let world = IngestWorld::with_engine(IngestOptions::default(), tantivy).await;
+    for number in 0..BUNDLES {
+        let at = world.ago(9000 - number);
+        world.append(at, &EntryDraft::bundle(&format!("b{number}")));
+        world.describe(&format!("b{number}"), at);
+    }
+    let running = world.start();
+    while world.status().totals.is_none_or(|totals| totals.records < BUNDLES) {
+        world.pass(Duration::from_secs(1)).await;
+        assert_eq!(world.status().problem, None);
+    }
+    world.stop(running).await;
+    let entries = world.bucket.reads("log/") - world.bucket.reads("log/.tidemark/");
+    let reads = entries + world.bucket.reads("metadata/");
+    assert!(
+        (200..=201).contains(&(reads * 100 / BUNDLES)),
+        "{reads} reads of {BUNDLES} entries with a descriptor each"
+    );
+    let contents = world.check().await;
+    assert_eq!(contents.records.len() as u64, BUNDLES);
 }

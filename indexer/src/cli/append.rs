@@ -9,13 +9,15 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemark_catalog::RootChain;
 use tidemark_store::{Entropy, StoreSecond};
-use tidemark_wal::{AppendError, AppendReceipt, DraftOperation, EntryDraft, LogWriter, LogWriterOptions, Token};
+use tidemark_wal::{
+    AppendError, AppendReceipt, DraftOperation, EntryDraft, EntryForm, LogWriter, LogWriterOptions, Token,
+};
 
 use super::{
     args::{LogArgs, OutputArgs},
@@ -38,7 +40,7 @@ const CONCURRENCY: usize = 16;
 ///   {"attributes": {"ticket": "OPS-7"}}                          nothing but the entry
 ///
 /// An object without `ops` is an entry of its own with all its members as attributes. `idempotencyKey` makes a repeated
-/// append count once.
+/// append count once, and needs a writer: `writer` beside it, or --writer.
 ///
 /// Entries that name different things are appended several at once; those that share a descriptor, a label, a bundle or a
 /// key, in the order of FILE. Tokens are printed in the order of FILE. The first to write to a store verifies its
@@ -52,9 +54,13 @@ const CONCURRENCY: usize = 16;
 pub(super) struct AppendCommand {
     #[command(flatten)]
     log: LogArgs,
-    /// Name of the writer: idempotency keys count per writer.
-    #[arg(long, env = "TIDEMARK_WRITER", default_value = "tidemark-append")]
-    writer: String,
+    /// Name of the writer: idempotency keys count per writer, so entries that have a key need one. Random if left out.
+    #[arg(long, env = "TIDEMARK_WRITER")]
+    writer: Option<String>,
+    /// The form of the entries. `datamon` is what Datamon's reader reads, which reads no JSON intents: one operation an entry, a
+    /// descriptor or attributes, no writer, no idempotency key, and at most 1024 bytes.
+    #[arg(long, env = "TIDEMARK_FORM", value_enum, default_value_t)]
+    form: FormName,
     #[command(flatten)]
     output: OutputArgs,
     /// A file of JSON objects; `-` is standard input.
@@ -62,15 +68,38 @@ pub(super) struct AppendCommand {
     file: PathBuf,
 }
 
+/// A form of entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum FormName {
+    /// A JSON intent.
+    #[default]
+    Intent,
+    /// The mapping of token and payload.
+    Datamon,
+}
+
+impl From<FormName> for EntryForm {
+    fn from(form: FormName) -> Self {
+        match form {
+            FormName::Intent => Self::Intent,
+            FormName::Datamon => Self::Datamon,
+        }
+    }
+}
+
 impl AppendCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { log, writer, output, file } = self;
+        let Self { log, writer, form, output, file } = self;
         // Everything is read and checked before anything is written.
         let drafts = read(&file).map_err(|error| CommandExit::Usage.with(error))?;
+        if writer.is_none() {
+            require_writers(&drafts).map_err(|error| CommandExit::Usage.with(error))?;
+        }
         let stores = log.open()?;
         let entropy = Entropy::from_os();
         let root = Arc::new(RootChain::open(&stores, entropy.clone()));
-        let options = LogWriterOptions::named(writer);
+        let writer = writer.unwrap_or_else(|| format!("append-{}", entropy.nonce()));
+        let options = LogWriterOptions { form: form.into(), ..LogWriterOptions::named(writer) };
         let opened = LogWriter::open(stores.clone(), root.clone(), options, entropy.clone()).await;
         let writer = opened.map_err(|error| exit(error, None))?;
         // After the writer was opened: a log without parameters is not worth proving fit.
@@ -90,6 +119,20 @@ impl AppendCommand {
             }
         }
         Ok(())
+    }
+}
+
+/// Refused if an entry has a key that counts for no writer: the key of a random one would count for this run only, and that of a
+/// common one would collide with the keys of others.
+fn require_writers(drafts: &[EntryDraft]) -> anyhow::Result<()> {
+    let nobodys = drafts.iter().position(|draft| draft.idempotency_key.is_some() && draft.writer.is_none());
+    match nobodys {
+        None => Ok(()),
+        Some(index) => anyhow::bail!(
+            "entry {} has an idempotency key and no writer, and keys count per writer; nothing was appended; give --writer, \
+             the same each time",
+            index + 1
+        ),
     }
 }
 
@@ -254,6 +297,14 @@ mod tests {
         assert!(matches!(&drafts[0].ops[1], DraftOperation::Label { label, .. } if label == "latest"));
         assert!(matches!(&drafts[0].ops[2], DraftOperation::Entry { .. }));
         assert_eq!(drafts[1].attributes.get("free"), Some(&Value::Bool(true)));
+    }
+
+    #[test]
+    fn a_key_needs_a_writer() {
+        let refusal = |text: &str| require_writers(&parse(text).unwrap()).err().map(|error| error.to_string());
+        assert_eq!(refusal(r#"{}{"ops": []}{"writer": "team-a", "idempotencyKey": "k", "ops": []}"#), None);
+        let refused = refusal(r#"{}{"idempotencyKey": "k", "ops": []}"#).unwrap();
+        assert!(refused.starts_with("entry 2 ") && refused.contains("--writer"), "{refused}");
     }
 
     #[test]

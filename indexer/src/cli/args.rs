@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 use tidemark_crds::{parse_byte_size, parse_span};
 use tidemark_store::StoreError;
-use tidemark_wal::{Log, LogParameters, ReaderLimits};
+use tidemark_wal::{Log, LogParameters};
 use url::Url;
 
 use crate::service::{StartupMode, StoresSettings};
@@ -55,17 +55,30 @@ impl StoresArgs {
     }
 }
 
-/// Limits on what is read of a log.
-#[derive(Clone, Copy, Debug, Args)]
-pub(super) struct LimitArgs {
-    /// An entry whose body is larger is malformed and not read: bytes, or with Ki, Mi or Gi.
-    #[arg(long, env = "TIDEMARK_MAX_ENTRY_SIZE", value_name = "SIZE", default_value = "1Mi", value_parser = size)]
-    max_entry_size: u64,
+/// Where an index of a log lives that was made before.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ExistingIndexArgs {
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+    /// Where the index lives.
+    #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL")]
+    pub(super) index: Url,
+    #[command(flatten)]
+    pub(super) moved: MovedArgs,
 }
 
-impl LimitArgs {
-    pub(super) fn limits(self) -> ReaderLimits {
-        ReaderLimits { entry: self.max_entry_size, ..ReaderLimits::default() }
+/// Where a log was.
+#[derive(Clone, Debug, Args)]
+pub(super) struct MovedArgs {
+    /// The log was at this URL before, and was moved: it is no copy of one that is still written there. Needed when an index that
+    /// claims that URL is refused, which names it.
+    #[arg(long, env = "TIDEMARK_MOVED_FROM", value_name = "URL")]
+    moved_from: Option<String>,
+}
+
+impl MovedArgs {
+    pub(super) fn url(self) -> Option<String> {
+        self.moved_from.filter(|url| !url.is_empty())
     }
 }
 
@@ -102,6 +115,17 @@ pub(super) struct ParameterArgs {
     /// How long an aborted operation is checked again.
     #[arg(long, alias = "auditWindow", env = "TIDEMARK_AUDIT_WINDOW", value_name = "SPAN", value_parser = span)]
     pub(super) audit_window: Option<Duration>,
+    /// The largest entry, from 1Ki to 64Mi: bytes, or with Ki, Mi or Gi. Writers refuse a larger one, readers count it as
+    /// malformed.
+    #[arg(long, alias = "maxEntrySize", env = "TIDEMARK_MAX_ENTRY_SIZE", value_name = "SIZE", value_parser = size)]
+    pub(super) max_entry_size: Option<u64>,
+    /// The largest descriptor, from 1Ki to 256Mi: bytes, or with Ki, Mi or Gi. Writers refuse a larger one, readers do not
+    /// read it.
+    #[arg(long, alias = "maxDescriptorSize", env = "TIDEMARK_MAX_DESCRIPTOR_SIZE", value_name = "SIZE", value_parser = size)]
+    pub(super) max_descriptor_size: Option<u64>,
+    /// How far the clocks of the stores may differ, up to 1m, where the times of an entry and its descriptors are compared.
+    #[arg(long, alias = "clockTolerance", env = "TIDEMARK_CLOCK_TOLERANCE", value_name = "SPAN", value_parser = span)]
+    pub(super) clock_tolerance: Option<Duration>,
 }
 
 impl ParameterArgs {
@@ -113,6 +137,9 @@ impl ParameterArgs {
             request_timeout: self.request_timeout.unwrap_or(base.request_timeout),
             visibility_delay: self.visibility_delay.unwrap_or(base.visibility_delay),
             audit_window: self.audit_window.unwrap_or(base.audit_window),
+            max_entry_size: self.max_entry_size.unwrap_or(base.max_entry_size),
+            max_descriptor_size: self.max_descriptor_size.unwrap_or(base.max_descriptor_size),
+            clock_tolerance: self.clock_tolerance.unwrap_or(base.clock_tolerance),
         }
     }
 
@@ -128,8 +155,8 @@ pub(super) struct CacheArgs {
     /// Folder for fetched segments; a temporary one if left out.
     #[arg(long, env = "TIDEMARK_CACHE_DIR", value_name = "DIR")]
     pub(super) cache_dir: Option<PathBuf>,
-    /// The largest size of the cache, in MiB.
-    #[arg(long, env = "TIDEMARK_CACHE_MIB", value_name = "MIB", default_value_t = 10_240)]
+    /// The largest size of the cache, in MiB, from 64. What an index has beyond it is read from its store, which is slower.
+    #[arg(long, env = "TIDEMARK_CACHE_MIB", value_name = "MIB", default_value_t = 10_240, value_parser = cache_mib)]
     pub(super) cache_mib: u64,
 }
 
@@ -170,6 +197,21 @@ fn url(text: &str) -> Result<Url, String> {
 /// The largest size that a flag takes.
 const MAX_SIZE_BYTES: u64 = 1 << 30;
 
+/// The smallest cache, in MiB. A segment that is built has at least an eighth of it, and the largest entry of the default parameters
+/// takes 4 MiB there.
+const MIN_CACHE_MIB: u64 = 64;
+/// The largest, in MiB: 1 PiB.
+const MAX_CACHE_MIB: u64 = 1 << 30;
+
+fn cache_mib(text: &str) -> Result<u64, String> {
+    let size = text.parse().ok().filter(|size| (MIN_CACHE_MIB..=MAX_CACHE_MIB).contains(size));
+    size.ok_or_else(|| {
+        format!(
+            "invalid size \"{text}\": expected MiB from {MIN_CACHE_MIB} to {MAX_CACHE_MIB}; less does not hold a segment while it is built"
+        )
+    })
+}
+
 /// Bytes, as Kubernetes writes quantities.
 fn size(text: &str) -> Result<u64, String> {
     let size = parse_byte_size(text).ok().filter(|size| (1..=MAX_SIZE_BYTES).contains(size));
@@ -195,6 +237,14 @@ mod tests {
         assert_eq!(size("2k"), Ok(2000));
         for text in ["", "0", "1Ti", "-1", "2Gi", "Mi"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cache_in_which_no_segment_can_be_built_is_refused() {
+        assert_eq!((cache_mib("64"), cache_mib("10240")), (Ok(64), Ok(10_240)));
+        for text in ["63", "0", "-1", "1Gi", "", "99999999999"] {
+            assert!(cache_mib(text).unwrap_err().contains("from 64"), "{text}");
         }
     }
 

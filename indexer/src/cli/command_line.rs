@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, check, dev, exit::CommandExit, gc, index, kubectl, lint, log, probe, serve};
+use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, kubectl, lint, log, probe, serve};
 
 /// Full-text search over write-ahead logs in object storage.
 ///
@@ -24,7 +24,7 @@ pub struct CommandLine {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store does not hold the contract (check, index), \
 4 another process has taken over (index), 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: restart (index, dev, log set). \
+6 the outcome of a write is unknown: restart (index, dev, log set), 7 entries are left that cannot be read (audit). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
 Credentials come from the environment, from the variables that each store's own tools use.\n\
@@ -39,6 +39,7 @@ enum CliCommand {
     #[cfg(feature = "demo")]
     Demo(demo::DemoCommand),
     Log(log::LogCommand),
+    Audit(audit::AuditCommand),
     Gc(gc::GcCommand),
     Check(check::CheckCommand),
     Kubectl(kubectl::KubectlCommand),
@@ -66,6 +67,7 @@ impl CommandLine {
             #[cfg(feature = "demo")]
             CliCommand::Demo(demo) => demo.run().await,
             CliCommand::Log(log) => log.run().await,
+            CliCommand::Audit(audit) => Box::pin(audit.run()).await,
             CliCommand::Gc(gc) => gc.run().await,
             CliCommand::Check(check) => check.run().await,
             CliCommand::Kubectl(kubectl) => kubectl.run().await,

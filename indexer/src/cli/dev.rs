@@ -6,7 +6,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    args::{ListenArgs, span},
+    args::{ListenArgs, MovedArgs, span},
     output::print_line,
     shutdown::{ended, stop_on_signal, unless_stopped},
 };
@@ -31,6 +31,8 @@ pub(super) struct DevCommand {
     #[arg(long, env = "TIDEMARK_EXPIRY", value_name = "SPAN", default_value = "5s", value_parser = span)]
     expiry: Duration,
     #[command(flatten)]
+    moved: MovedArgs,
+    #[command(flatten)]
     listen: ListenArgs,
 }
 
@@ -41,11 +43,13 @@ impl DevCommand {
             git,
             dir,
             expiry,
+            moved,
             listen,
         } = self;
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
-        let start = DevService::start(DevOptions { folder: dir, expiry, listen: listen.listen }, stop.clone());
+        let options = DevOptions { folder: dir, expiry, moved_from: moved.url(), listen: listen.listen };
+        let start = DevService::start(options, stop.clone());
         let Some(service) = unless_stopped(&stop, Box::pin(start)).await? else { return Ok(()) };
         let address = service.address();
         #[cfg(feature = "demo")]
@@ -67,14 +71,26 @@ impl DevCommand {
     }
 }
 
+/// Warnings that are logged at most: a history may be odd all over.
+#[cfg(feature = "demo")]
+const MAX_LOGGED_WARNINGS: usize = 100;
+
 #[cfg(feature = "demo")]
 async fn append_history(log: &tidemark_wal::Log, path: &std::path::Path) -> anyhow::Result<()> {
-    use crate::git::{ImportSummary, import_git};
+    use crate::git::{ImportEvent, ImportSummary, import_git};
 
     let progress = super::output::ProgressReporter::new("commits and tags");
-    let ImportSummary { commits, tags, present } =
-        import_git(log, path, |done, total| progress.report(done, total)).await?;
+    let mut unlogged = MAX_LOGGED_WARNINGS;
+    let import = import_git(log, path, |event| match event {
+        ImportEvent::Progress { done, total } => progress.report(done, total),
+        ImportEvent::Warning(warning) if unlogged > 0 => {
+            unlogged -= 1;
+            progress.interrupt(|| tracing::warn!("{warning}"));
+        }
+        ImportEvent::Warning(_) => {}
+    });
+    let ImportSummary { commits, tags, present, warnings } = import.await?;
     progress.finish();
-    tracing::info!(commits, tags, present, "the git history is in the log");
+    tracing::info!(commits, tags, present, warnings, "the git history is in the log");
     Ok(())
 }

@@ -21,6 +21,8 @@ pub enum CommandExit {
     Unacknowledged,
     /// 6: the outcome of a write is unknown; started again, the process reads what became of it.
     Unknown,
+    /// 7: operations are left that cannot be read.
+    Unreadable,
 }
 
 /// An error with the exit code that it ends the process with. Every other error ends it with [`CommandExit::Failed`].
@@ -61,6 +63,7 @@ impl Termination for CommandExit {
             Self::Fenced => 4,
             Self::Unacknowledged => 5,
             Self::Unknown => 6,
+            Self::Unreadable => 7,
         })
     }
 }

@@ -3,10 +3,9 @@
 use clap::Args;
 use tidemark_catalog::{GarbageCollector, GarbageReport, Generation, IndexChain, RootChain};
 use tidemark_store::Entropy;
-use url::Url;
 
 use super::{
-    args::{LogArgs, OutputArgs},
+    args::{ExistingIndexArgs, OutputArgs},
     output::{print_json, print_line},
 };
 use crate::service::{AccessMode, PodStores};
@@ -14,30 +13,28 @@ use crate::service::{AccessMode, PodStores};
 /// Delete the objects of an index that nothing has named for a day.
 ///
 /// Makes one pass: what no manifest and no snapshot names becomes a candidate, and what has been one for 24 hours by the
-/// store's clock is deleted. So the first pass of all deletes nothing. The indexer makes the same pass every hour; this
-/// command is for an index whose indexer is stopped. It may be killed at any moment and run twice at once.
+/// store's clock is deleted. So the first pass of all deletes nothing. The indexer makes a pass every hour, over every generation once
+/// a day; this command makes one over every generation, for an index whose indexer is stopped. It may be killed at any moment
+/// and run twice at once.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark gc --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
     Only segments and sidecars of this log's generations are deleted, by their exact names. Nothing else below the\n\
     index's URL is even listed.")]
 pub(super) struct GcCommand {
     #[command(flatten)]
-    log: LogArgs,
-    /// Where the index lives.
-    #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL")]
-    index: Url,
+    places: ExistingIndexArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 impl GcCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { log, index, output } = self;
+        let Self { places: ExistingIndexArgs { log, index, moved }, output } = self;
         let settings = log.settings();
         let log = log.open()?;
         let index = PodStores::at(None, index, &settings, AccessMode::ReadWrite).open()?.index;
         let entropy = Entropy::from_os();
-        let root = RootChain::open(&log, entropy.clone());
+        let root = RootChain::open(&log, entropy.clone()).moved_from(moved.url().as_deref());
         let never_indexed = || {
             anyhow::anyhow!(
                 "\"{}\" is no log that was ever indexed; nothing was deleted; correct --log",
@@ -51,7 +48,7 @@ impl GcCommand {
             anyhow::bail!("\"{}\" holds no index; nothing was deleted; correct --index", index.url());
         }
         let collector = GarbageCollector::new(&index, &id, entropy);
-        let report = collector.collect("tidemark gc").await?;
+        let report = collector.collect_everywhere("tidemark gc").await?;
         print(&report, output)
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    args::{CacheArgs, LimitArgs, LogArgs, ParameterArgs, StartupArgs},
+    args::{CacheArgs, LogArgs, MovedArgs, ParameterArgs, StartupArgs},
     output::{print_line, watch_backfill},
     shutdown::{ended, stop_on_signal, unless_stopped},
 };
@@ -51,6 +51,8 @@ pub(super) struct IndexCommand {
     /// Take the index over from this owner: its name, or the UID of its resource.
     #[arg(long, env = "TIDEMARK_ADOPT_OWNER", value_name = "NAME")]
     adopt_owner: Option<String>,
+    #[command(flatten)]
+    moved: MovedArgs,
     /// Name of this process: under the same one it takes over at once when it comes back. No two processes may share it.
     #[arg(long, env = "TIDEMARK_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
@@ -60,8 +62,6 @@ pub(super) struct IndexCommand {
     /// Folder in which a file `purge` with the UID of --owner, a WAL resource, requests the permanent removal of the index.
     #[arg(long, env = "TIDEMARK_CONTROL_DIR", value_name = "DIR")]
     control_dir: Option<PathBuf>,
-    #[command(flatten)]
-    limits: LimitArgs,
     #[command(flatten)]
     cache: CacheArgs,
 }
@@ -77,10 +77,10 @@ impl IndexCommand {
             wait,
             owner,
             adopt_owner,
+            moved,
             identity,
             no_compaction,
             control_dir,
-            limits,
             cache,
         } = self;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
@@ -94,12 +94,13 @@ impl IndexCommand {
             owner,
             control: control_dir,
             adopt: adopt_owner.filter(|owner| !owner.is_empty()),
+            moved_from: moved.url(),
             identity,
             listen,
             search: !no_search,
             startup: wait.startup_mode(),
             cache,
-            ingest: IngestOptions { compaction: !no_compaction, limits: limits.limits(), ..IngestOptions::default() },
+            ingest: IngestOptions { compaction: !no_compaction, ..IngestOptions::default() },
         };
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;

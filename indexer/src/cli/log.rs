@@ -11,14 +11,14 @@ use serde::Serialize;
 use tidemark_catalog::RootChain;
 use tidemark_store::{Clock, ClockError, Entropy, StoreError, StoreSecond};
 use tidemark_wal::{
-    Evidence, ListedEntry, LogReader, Outcome, ParameterSchedule, ParameterSource as _, ReaderLimits, ResolvedEntry,
-    Token,
+    Evidence, ListedEntry, LogReader, Outcome, ParameterSchedule, ParameterSource as _, ResolvedEntry, Token,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     args::{LogArgs, OutputArgs, ParameterArgs},
     exit::CommandExit,
+    log_unregister::LogUnregisterCommand,
     output::{print_json, print_line},
     shutdown::{ended, stop_on_signal},
 };
@@ -27,6 +27,9 @@ use tidemark_ingest::WriterKey;
 
 /// Entries read at once.
 const CONCURRENCY: usize = 32;
+/// The name of the clock object, the same for all who run this command: each would leave one behind otherwise. Two at once share it,
+/// which is safe: a probe by the other one is later, and before the answer that is read.
+const CLOCK_NAME: &str = "command-line";
 /// How often `--follow` looks again.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -36,7 +39,7 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// when it is seen and again when it is decided. Duplicates are detected among the entries that this command has read, so
 /// start at the beginning where they matter; an entry is `duplicate` when all of its operations are.
 ///
-/// Writes one thing: a small object below `.tidemark/clock/` in each store, whose store time is the time that decides. With
+/// Writes one thing: the object `.tidemark/clock/command-line` in each store, whose store time is the time that decides. With
 /// --follow a failure of the store that may pass is logged, and listing goes on.
 #[derive(Debug, Args)]
 #[command(
@@ -58,6 +61,7 @@ pub(super) struct LogCommand {
 #[derive(Debug, Subcommand)]
 enum LogSubcommand {
     Set(LogSetCommand),
+    Unregister(LogUnregisterCommand),
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +100,7 @@ impl LogCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match (self.command, self.log) {
             (Some(LogSubcommand::Set(set)), _) => set.run().await,
+            (Some(LogSubcommand::Unregister(unregister)), _) => unregister.run().await,
             (None, Some(log)) => self.list.run(log).await,
             (None, None) => anyhow::bail!("--log and --metadata are required"),
         }
@@ -108,9 +113,9 @@ impl LogListArgs {
         let stores = log.open()?;
         let entropy = Entropy::from_os();
         let mut listing = LogPrinter {
-            clock: Clock::new(stores.stores(), &format!("log-{}", entropy.nonce())),
+            clock: Clock::new(stores.stores(), CLOCK_NAME),
             root: RootChain::open(&stores, entropy),
-            reader: LogReader::new(&stores, ReaderLimits::default()),
+            reader: LogReader::new(&stores),
             from: from.map_or(StoreSecond::KSUID_EPOCH, StoreSecond::floor),
             to: to.map_or(StoreSecond::KSUID_END.next(), StoreSecond::floor),
             seen: BTreeSet::new(),
@@ -341,6 +346,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_sizes_are_parameters_of_the_log() {
+        let words = ["log", "set", "--log", "s3://wal/orders", "--metadata", "s3://meta", "--max-entry-size", "64Ki"];
+        let words = words.iter().chain(&["--max-descriptor-size", "1Mi", "--clock-tolerance", "2s"]);
+        let Some(LogSubcommand::Set(set)) = TestCli::try_parse_from(words).unwrap().log.command else {
+            panic!("it is no `set`")
+        };
+        let base = tidemark_wal::LogParameters::with_expiry(Duration::from_secs(9));
+        let changed = set.parameters.over(base);
+        assert_eq!((changed.max_entry_size, changed.max_descriptor_size), (64 << 10, 1 << 20));
+        assert_eq!((changed.clock_tolerance, changed.expiry), (Duration::from_secs(2), base.expiry));
+    }
+
     /// A committed entry of the `n`th second.
     fn entry(n: u64, body: &str) -> ResolvedEntry {
         let token = Token::from_parts(StoreSecond::from_unix(1_800_000_000 + n), [1; 16]);
@@ -357,6 +375,7 @@ mod tests {
             path: DatamonPath::Other,
             decision: decision.clone(),
             descriptor: None,
+            descriptor_body: None,
             unreadable: None,
         };
         let ops = intent.clone().expect("it is an intent").ops.into_iter().map(op).collect();
@@ -366,7 +385,7 @@ mod tests {
             entry_time: token.second(),
             size,
             answered: None,
-            body: body.to_owned().into(),
+            body: Some(body.to_owned().into()),
             intent,
             ops,
         }

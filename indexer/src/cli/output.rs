@@ -70,6 +70,12 @@ impl ProgressReporter {
         due
     }
 
+    /// Writes something else to the terminal, with the bar out of its way.
+    #[cfg(feature = "demo")]
+    pub(super) fn interrupt(&self, write: impl FnOnce()) {
+        self.bar.suspend(write);
+    }
+
     /// Takes the bar away.
     pub(super) fn finish(self) {
         self.bar.finish_and_clear();

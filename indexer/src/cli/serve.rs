@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    args::{CacheArgs, LimitArgs, ListenArgs, StartupArgs, StoresArgs},
+    args::{CacheArgs, ListenArgs, MovedArgs, StartupArgs, StoresArgs},
     exit::CommandExit,
     output::print_line,
     shutdown::{ended, stop_on_signal, unless_stopped},
@@ -42,14 +42,17 @@ pub(super) struct ServeCommand {
     #[arg(long, env = "TIDEMARK_AUTH_TOKEN_FILE", value_name = "FILE")]
     auth_token_file: Option<PathBuf>,
     #[command(flatten)]
-    limits: LimitArgs,
+    moved: MovedArgs,
+    /// Name of this process, as `/v1/process` reports it.
+    #[arg(long, env = "TIDEMARK_IDENTITY", value_name = "NAME")]
+    identity: Option<String>,
     #[command(flatten)]
     cache: CacheArgs,
 }
 
 impl ServeCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { log, metadata, index, listen, wait, stores, auth_token_file, limits, cache } = self;
+        let Self { log, metadata, index, listen, wait, stores, auth_token_file, moved, identity, cache } = self;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         if log.is_some() && metadata.is_empty() {
             return Err(CommandExit::Usage.with(anyhow::anyhow!("--log requires --metadata")));
@@ -59,7 +62,8 @@ impl ServeCommand {
             listen: listen.listen,
             startup: wait.startup_mode(),
             token_file: auth_token_file,
-            limits: limits.limits(),
+            moved_from: moved.url(),
+            identity,
             cache,
         };
         let stop = CancellationToken::new();

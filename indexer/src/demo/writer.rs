@@ -256,7 +256,7 @@ impl WorkloadWriter {
 mod tests {
     use std::sync::Mutex;
 
-    use tidemark_wal::{LogParameters, LogReader, Outcome, ParameterSource as _, ReaderLimits};
+    use tidemark_wal::{LogParameters, LogReader, Outcome, ParameterSource as _};
 
     use super::*;
 
@@ -290,7 +290,7 @@ mod tests {
         let mut appended = append(&log, 60, 7).await;
         appended.extend(append(&log, 60, 7).await);
         assert_eq!(appended.len(), 120);
-        let reader = LogReader::new(&log, ReaderLimits::default());
+        let reader = LogReader::new(&log);
         let schedule = RootChain::open(&log, Entropy::from_os()).schedule().await.unwrap();
         let mut abandoned = 0;
         for AppendedUpdate { token, what } in &appended {

@@ -1,25 +1,34 @@
 //! Appends what the metadata bucket does not have yet, through the ordinary writer.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashSet},
     path::Path,
+    pin::pin,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use gix::ObjectId;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tidemark_catalog::RootChain;
-use tidemark_store::{Entropy, StoreError};
-use tidemark_wal::{AppendError, DraftOperation, EntryDraft, Log, LogWriter, LogWriterOptions};
+use tidemark_store::{Entropy, StoreError, StoreSecond};
+use tidemark_wal::{
+    AppendError, DatamonPath, DraftOperation, EntryDraft, Log, LogWriter, LogWriterOptions, Token, read_descriptor,
+};
+use tokio::sync::mpsc;
 
-use super::history::{GitCommit, GitError, GitPerson, GitRepository, GitTag, safe_name};
+use super::{
+    commit_object::{GitPerson, GitWarning},
+    history::{FileChangeCounts, GitCommit, GitError, GitReferences, GitRepository, GitTag},
+    safe_name::{is_too_long, safe_name},
+};
 
 /// Appends in flight at once.
 const CONCURRENCY: usize = 16;
-/// Commits read from the repository at once.
-const COMMITS_PER_CHUNK: usize = 256;
+/// Commits that are read ahead of the appends.
+const MAX_COMMITS_AHEAD: usize = 64;
 /// Bytes of a completion marker that are read at most.
 const MAX_MARKER_BYTES: u64 = 4096;
 
@@ -32,6 +41,22 @@ pub struct ImportSummary {
     pub tags: u64,
     /// Commits that were there already.
     pub present: u64,
+    /// Objects that were odd.
+    pub warnings: u64,
+}
+
+/// What an import tells while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImportEvent {
+    /// So many commits and tags of so many are done.
+    Progress {
+        /// Appended, or left out with a warning.
+        done: u64,
+        /// All that are new.
+        total: u64,
+    },
+    /// An object is odd; the import goes on.
+    Warning(GitWarning),
 }
 
 /// Why an import stopped. What was acknowledged before stays, and a second run adds the rest.
@@ -48,128 +73,219 @@ pub enum GitImportError {
     #[error(transparent)]
     Append(#[from] AppendError),
     /// A descriptor cannot be written as YAML.
-    #[error("the descriptor of \"{0}\" cannot be written as YAML")]
+    #[error("the descriptor of \"{0}\" cannot be written as YAML; the import stopped there; report this as a bug")]
     Yaml(String),
     /// The thread that reads the repository ended early.
-    #[error("reading the git repository was interrupted")]
+    #[error("reading the git repository was interrupted; the import stopped; start it again, and it adds the rest")]
     Interrupted,
 }
 
-/// Appends the commits and tags of the repository at `path` that `log` does not have yet, through the ordinary writer. After
-/// each append it calls `progress` with how many of how many are done.
-pub async fn import_git(log: &Log, path: &Path, progress: impl Fn(u64, u64)) -> Result<ImportSummary, GitImportError> {
+/// Appends the commits and tags of the repository at `path` that `log` does not have yet, through the ordinary writer, and
+/// calls `on_event` on its way.
+///
+/// The writer's tokens ascend, and commits are appended in the order of the history: it is the order of the log.
+pub async fn import_git(
+    log: &Log,
+    path: &Path,
+    on_event: impl FnMut(ImportEvent),
+) -> Result<ImportSummary, GitImportError> {
     let entropy = Entropy::from_os();
     let root = Arc::new(RootChain::open(log, entropy.clone()));
     let writer = LogWriter::open(log.clone(), root, LogWriterOptions::named("git"), entropy).await?;
-    let path = path.to_owned();
-    let (mut history, repo) = blocking(move || {
-        let history = GitRepository::open(&path)?;
-        let repo = RepositoryContents { name: history.name(), commits: history.commits()?, tags: history.tags()? };
-        Ok::<_, GitError>((history, repo))
-    })
-    .await??;
-    let new = repo.unknown_to(log).await?;
-    let total = new.commits.len() + new.tags.len();
-    let mut done = 0;
-    let mut appended = |count: usize| {
-        done += count;
-        progress(done as u64, total as u64);
+    let opened = {
+        let path = path.to_owned();
+        blocking(move || OpenedHistory::open(&path)).await??
     };
-    if new.present == 0 {
-        writer.append(repo_draft(&repo.name)?).await?;
+    let OpenedHistory { repository, repo, mut commits, references } = opened;
+    let GitReferences { mut tags, warnings, .. } = references;
+    let present = imported_commits(log, &repo).await?;
+    let labels = newest_markers(log, &repo).await?;
+    let all = commits.len();
+    commits.retain(|id| !present.contains(id));
+    tags.retain(|tag| labels.get(&safe_name(&tag.name)).and_then(|at| at.bundle.as_ref()) != Some(&tag.commit));
+
+    let total = (commits.len() + tags.len()) as u64;
+    let mut progress = ImportProgress { total, done: 0, first: None, summary: ImportSummary::default(), on_event };
+    progress.summary.present = (all - commits.len()) as u64;
+    for warning in warnings {
+        progress.warn(warning);
     }
-    for chunk in new.commits.chunks(COMMITS_PER_CHUNK) {
-        let chunk = chunk.to_vec();
-        let read: Result<Vec<GitCommit>, GitError>;
-        (history, read) = blocking(move || {
-            let read = chunk.iter().map(|id| history.commit(id)).collect();
-            (history, read)
+    let repo_path = DatamonPath::Repo { repo: repo.clone() }.path().unwrap_or_default();
+    if log.descriptors().head(&repo_path).await?.is_none() {
+        writer.append(repo_draft(&repo, repo_path)?).await?;
+    }
+    progress.summary.commits = append_commits(&writer, &repo, repository, commits, &mut progress).await?;
+    if progress.summary.commits + progress.summary.present == 0 {
+        return Err(GitRepository::unreadable(path, progress.first.as_ref()).into());
+    }
+    let drafts = tags.iter().map(|tag| label_draft(&repo, tag, labels.get(&safe_name(&tag.name))));
+    let drafts = drafts.collect::<Result<Vec<_>, _>>()?;
+    let mut appends = pin!(stream::iter(drafts).map(|new| append(&writer, new)).buffered(CONCURRENCY));
+    while let Some(appended) = appends.try_next().await? {
+        progress.summary.tags += u64::from(progress.advance(appended));
+    }
+    Ok(progress.summary)
+}
+
+/// Appends `commits` while the next ones are read; gives how many were appended.
+async fn append_commits(
+    writer: &LogWriter,
+    repo: &str,
+    mut repository: GitRepository,
+    commits: Vec<ObjectId>,
+    progress: &mut ImportProgress<impl FnMut(ImportEvent)>,
+) -> Result<u64, GitImportError> {
+    let (sender, mut receiver) = mpsc::channel(MAX_COMMITS_AHEAD);
+    let reader = tokio::task::spawn_blocking(move || {
+        for id in commits {
+            // Nobody receives after an append has failed.
+            if sender.blocking_send(repository.commit(id)).is_err() {
+                break;
+            }
+        }
+    });
+    let read = stream::poll_fn(move |context| receiver.poll_recv(context));
+    // In the order of the stream, and so are the tokens: an append takes its token when it is polled first.
+    let mut appends = pin!(
+        read.map(|read| async {
+            match read {
+                Ok(commit) => append(writer, bundle_draft(repo, commit)?).await,
+                Err(warning) => Ok(AppendedObject { appended: false, warning: Some(warning) }),
+            }
         })
-        .await?;
-        let drafts = read?.iter().map(|commit| bundle_draft(&repo.name, commit)).collect::<Result<_, _>>()?;
-        append_all(&writer, drafts, &mut appended).await?;
+        .buffered(CONCURRENCY)
+    );
+    let mut count = 0;
+    while let Some(appended) = appends.try_next().await? {
+        count += u64::from(progress.advance(appended));
     }
-    let drafts = new.tags.iter().map(|tag| label_draft(&repo.name, tag)).collect::<Result<_, _>>()?;
-    append_all(&writer, drafts, &mut appended).await?;
-    Ok(ImportSummary { commits: new.commits.len() as u64, tags: new.tags.len() as u64, present: new.present })
+    reader.await.map_err(|_| GitImportError::Interrupted)?;
+    Ok(count)
 }
 
-/// What a git repository holds.
-struct RepositoryContents {
-    name: String,
-    commits: Vec<String>,
-    tags: Vec<GitTag>,
-}
-
-/// What of it the log does not have.
-struct MissingHistory {
-    commits: Vec<String>,
-    tags: Vec<GitTag>,
-    present: u64,
-}
-
-impl RepositoryContents {
-    /// Compares with the bundles and labels in the metadata bucket. A commit whose entry was written but whose descriptor
-    /// was not is new: its idempotency key lets it count once.
-    async fn unknown_to(&self, log: &Log) -> Result<MissingHistory, StoreError> {
-        let bundles = last_segments(log, &format!("bundles/{}", self.name), "bundle.yaml").await?;
-        let labels = newest_markers(log, &self.name).await?;
-        let commits: Vec<String> = self.commits.iter().filter(|id| !bundles.contains(*id)).cloned().collect();
-        let moved = |tag: &&GitTag| labels.get(&safe_name(&tag.name)) != Some(&tag.commit);
-        Ok(MissingHistory {
-            present: (self.commits.len() - commits.len()) as u64,
-            commits,
-            tags: self.tags.iter().filter(moved).cloned().collect(),
-        })
+/// Appends one object. One that the log refuses is left out.
+async fn append(writer: &LogWriter, new: ObjectDraft) -> Result<AppendedObject, GitImportError> {
+    let ObjectDraft { object, draft, warning } = new;
+    match writer.append(draft).await {
+        Ok(_) => Ok(AppendedObject { appended: true, warning }),
+        Err(AppendError::Invalid { why }) => {
+            let what = format!("{why}; it is not imported");
+            Ok(AppendedObject { appended: false, warning: Some(GitWarning { object, what }) })
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
-/// The folders below `prefix` that hold an object of the given name.
-async fn last_segments(log: &Log, prefix: &str, name: &str) -> Result<BTreeSet<String>, StoreError> {
-    let mut found = BTreeSet::new();
-    let Some(store) = log.metadata.first() else { return Ok(found) };
-    let mut objects = store.list(prefix, None);
+/// A commit or a tag, ready to be appended.
+struct ObjectDraft {
+    /// What a warning calls it.
+    object: String,
+    draft: EntryDraft,
+    warning: Option<GitWarning>,
+}
+
+/// What became of a commit or a tag.
+struct AppendedObject {
+    appended: bool,
+    warning: Option<GitWarning>,
+}
+
+/// How far an import is.
+struct ImportProgress<F> {
+    total: u64,
+    done: u64,
+    /// The first warning.
+    first: Option<GitWarning>,
+    summary: ImportSummary,
+    on_event: F,
+}
+
+impl<F: FnMut(ImportEvent)> ImportProgress<F> {
+    fn warn(&mut self, warning: GitWarning) {
+        self.summary.warnings += 1;
+        self.first.get_or_insert_with(|| warning.clone());
+        (self.on_event)(ImportEvent::Warning(warning));
+    }
+
+    /// Says whether the object was appended.
+    fn advance(&mut self, AppendedObject { appended, warning }: AppendedObject) -> bool {
+        if let Some(warning) = warning {
+            self.warn(warning);
+        }
+        self.done += 1;
+        (self.on_event)(ImportEvent::Progress { done: self.done, total: self.total });
+        appended
+    }
+}
+
+/// A git repository and what is to be imported of it.
+struct OpenedHistory {
+    repository: GitRepository,
+    repo: String,
+    /// The oldest first.
+    commits: Vec<ObjectId>,
+    references: GitReferences,
+}
+
+impl OpenedHistory {
+    fn open(path: &Path) -> Result<Self, GitError> {
+        let repository = GitRepository::open(path)?;
+        let references = repository.references()?;
+        let commits = repository.commits(&references)?;
+        Ok(Self { repo: repository.name(), repository, commits, references })
+    }
+}
+
+/// Commits of `repo` whose bundle is in the metadata bucket. One whose entry was written but whose descriptor was not is new:
+/// its idempotency key lets it count once.
+async fn imported_commits(log: &Log, repo: &str) -> Result<HashSet<ObjectId>, StoreError> {
+    let mut found = HashSet::new();
+    let mut objects = log.descriptors().list(&format!("bundles/{repo}"), None);
     while let Some(object) = objects.try_next().await? {
         let mut segments = object.key.rsplit('/');
-        if segments.next() == Some(name)
-            && let Some(folder) = segments.next()
+        if segments.next() == Some("bundle.yaml")
+            && let Some(id) = segments.next().and_then(|id| ObjectId::from_hex(id.as_bytes()).ok())
         {
-            found.insert(folder.to_owned());
+            found.insert(id);
         }
     }
     Ok(found)
 }
 
-/// The value of the newest completion marker of each label of `repo`.
-async fn newest_markers(log: &Log, repo: &str) -> Result<BTreeMap<String, String>, StoreError> {
-    let mut newest = BTreeMap::new();
-    let Some(store) = log.metadata.last() else { return Ok(newest) };
-    let mut objects = store.list(&format!(".tidemark/done/{repo}"), None);
-    while let Some(object) = objects.try_next().await? {
-        // Markers of one label sort by token: the last one wins.
-        if let Some(label) = object.key.rsplit('/').nth(1) {
-            newest.insert(label.to_owned(), object.key.clone());
-        }
-    }
-    let mut values = BTreeMap::new();
-    for (label, key) in newest {
-        if let Some(body) = store.get(&key, MAX_MARKER_BYTES).await?.and_then(|marker| marker.body) {
-            values.insert(label, String::from_utf8_lossy(&body).trim().to_owned());
-        }
-    }
-    Ok(values)
+/// The newest completion marker of a label.
+struct NewestMarker {
+    /// The entry that moved the label there.
+    token: Token,
+    /// The bundle that the label names.
+    bundle: Option<String>,
 }
 
-async fn append_all(
-    writer: &LogWriter,
-    drafts: Vec<EntryDraft>,
-    appended: &mut impl FnMut(usize),
-) -> Result<(), GitImportError> {
-    let mut appends = stream::iter(drafts).map(|draft| writer.append(draft)).buffered(CONCURRENCY);
-    while appends.try_next().await?.is_some() {
-        appended(1);
+/// The newest completion marker of each label of `repo`.
+async fn newest_markers(log: &Log, repo: &str) -> Result<BTreeMap<String, NewestMarker>, StoreError> {
+    let mut newest: BTreeMap<String, (StoreSecond, Token, String)> = BTreeMap::new();
+    let store = log.values();
+    let mut objects = store.list(&format!(".tidemark/done/{repo}"), None);
+    while let Some(object) = objects.try_next().await? {
+        // A label names what the marker that completed last names, of two in one second the one with the greater token.
+        let mut segments = object.key.rsplit('/');
+        if let (Some(name), Some(label)) = (segments.next(), segments.next())
+            && let Some((Ok(token), _)) = name.split_once('-').map(|(token, op)| (token.parse::<Token>(), op))
+        {
+            let found = (object.time, token, object.key.clone());
+            let newest = newest.entry(label.to_owned()).or_insert_with(|| found.clone());
+            if found > *newest {
+                *newest = found;
+            }
+        }
     }
-    Ok(())
+    let mut markers = BTreeMap::new();
+    for (label, (_, token, key)) in newest {
+        let body = store.get(&key, MAX_MARKER_BYTES).await?.and_then(|marker| marker.body);
+        let place = DatamonPath::Label { repo: repo.to_owned(), label: label.clone() };
+        let bundle = body.and_then(|body| read_descriptor(&place, &body).ok()).and_then(|value| value.id);
+        markers.insert(label, NewestMarker { token, bundle });
+    }
+    Ok(markers)
 }
 
 async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, GitImportError> {
@@ -190,9 +306,11 @@ struct BundleDescriptor<'a> {
     id: &'a str,
     message: &'a str,
     parents: &'a [String],
-    timestamp: jiff::Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<jiff::Timestamp>,
     contributors: Vec<ContributorDescriptor<'a>>,
-    count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
     version: u32,
 }
 
@@ -215,15 +333,13 @@ impl<'a> From<&'a GitPerson> for ContributorDescriptor<'a> {
     }
 }
 
-fn repo_draft(repo: &str) -> Result<EntryDraft, GitImportError> {
-    let path = format!("repos/{repo}/repo.yaml");
+fn repo_draft(repo: &str, path: String) -> Result<EntryDraft, GitImportError> {
     let descriptor = RepoDescriptor { name: repo, description: format!("history of the git repository \"{repo}\"") };
     let body = yaml(&path, &descriptor)?;
     Ok(draft(format!("git/{repo}"), Map::new(), DraftOperation::Descriptor { path, body }))
 }
 
-fn bundle_draft(repo: &str, commit: &GitCommit) -> Result<EntryDraft, GitImportError> {
-    let changes = commit.changes;
+fn bundle_draft(repo: &str, commit: GitCommit) -> Result<ObjectDraft, GitImportError> {
     let path = format!("bundles/{repo}/{}/bundle.yaml", commit.id);
     let descriptor = BundleDescriptor {
         id: &commit.id,
@@ -231,22 +347,32 @@ fn bundle_draft(repo: &str, commit: &GitCommit) -> Result<EntryDraft, GitImportE
         parents: &commit.parents,
         timestamp: commit.time,
         contributors: commit.people.iter().map(ContributorDescriptor::from).collect(),
-        count: changes.added + changes.changed + changes.deleted,
+        count: commit.changes.map(|changes| changes.added + changes.changed + changes.deleted),
         version: 1,
     };
     let body = yaml(&path, &descriptor)?;
-    let files = json!({"added": changes.added, "changed": changes.changed, "deleted": changes.deleted});
-    let attributes = Map::from_iter([("files".to_owned(), files)]);
-    Ok(draft(format!("git/{repo}/{}", commit.id), attributes, DraftOperation::Descriptor { path, body }))
+    let files = commit.changes.map(|FileChangeCounts { added, changed, deleted }| {
+        ("files".to_owned(), json!({"added": added, "changed": changed, "deleted": deleted}))
+    });
+    let op = DraftOperation::Descriptor { path, body };
+    let draft = draft(format!("git/{repo}/{}", commit.id), files.into_iter().collect(), op);
+    Ok(ObjectDraft { object: format!("commit {}", commit.id), draft, warning: commit.warning })
 }
 
-fn label_draft(repo: &str, tag: &GitTag) -> Result<EntryDraft, GitImportError> {
+/// Moves the label of `tag` on from `newest`. The key names what it moves from: a label that comes back to a commit moves again.
+fn label_draft(repo: &str, tag: &GitTag, newest: Option<&NewestMarker>) -> Result<ObjectDraft, GitImportError> {
     let label = safe_name(&tag.name);
     let body = yaml(&tag.name, &LabelDescriptor { name: &label, id: &tag.commit })?;
-    let key = format!("git/{repo}/{label}/{}", tag.commit);
+    let from = newest.map_or_else(|| "new".to_owned(), |marker| marker.token.to_string());
+    let key = format!("git/{repo}/{label}/{from}/{}", tag.commit);
     let attributes = Map::from_iter([("tag".to_owned(), Value::from(tag.name.clone()))]);
+    let object = format!("tag \"{}\"", tag.name);
+    let warning = is_too_long(&tag.name).then(|| GitWarning {
+        object: object.clone(),
+        what: format!("its name of {} bytes is too long for a label; the label is \"{label}\"", tag.name.len()),
+    });
     let op = DraftOperation::Label { repo: repo.to_owned(), label, bundle: tag.commit.clone(), body };
-    Ok(draft(key, attributes, op))
+    Ok(ObjectDraft { object, draft: draft(key, attributes, op), warning })
 }
 
 fn draft(key: String, attributes: Map<String, Value>, op: DraftOperation) -> EntryDraft {

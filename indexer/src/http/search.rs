@@ -20,6 +20,12 @@ use tidemark_search::api::{FacetField, FilterField, SearchAnswer, SearchRequest}
 #[into_params(parameter_in = Query)]
 pub(crate) struct SearchArgs {
     /// The query, as `fix race repo:tidemark -outcome:aborted`; empty: everything.
+    ///
+    /// Words are all required; `OR` for either, `-` or `NOT` for without, parentheses. `"side by side"`, `"begin of a phr"*`,
+    /// `begin*`, `one?letter`, `fuzy~1`. `field:value`, `field:(a OR b)`, `field:*`, `field: IN [a b]`, `size:>100`, `size:[1 TO 5]`.
+    /// `time:2026-11-20` is the whole day, so are months, hours and years; `time:>now-7d`. Attributes by their path:
+    /// `payload.attributes.team:core`, `payload.attributes.n:>7`. What cannot be syntax where it stands is text; what is wrong
+    /// is refused with the position of the character, counted from 1.
     #[param(inline)]
     q: Option<QueryArg>,
     /// Any of these kinds, repeated or separated by commas.

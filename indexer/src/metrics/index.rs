@@ -84,6 +84,7 @@ fn operations(encoder: &mut DescriptorEncoder, status: &StatusAnswer) -> Result<
         ("fenced", counts.fenced),
         ("expired", counts.expired),
         ("unreadable", counts.unreadable),
+        ("unknown", counts.unknown),
         ("pending", counts.pending),
     ] {
         ConstGauge::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;

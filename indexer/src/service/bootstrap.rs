@@ -7,8 +7,8 @@ use std::{
 
 use futures::future::join_all;
 use tidemark_catalog::{
-    CatalogError, Generation, IndexChain, IndexOwner, IndexRegistration, RegistrationOutcome, RootChain, RootState,
-    WriterIdentity,
+    CatalogError, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, RegistrationOutcome, RootChain,
+    RootState, WriterIdentity,
 };
 use tidemark_store::{ChainRecord, Entropy, ProbeReport, Store, StoreError, probe_store};
 use tidemark_wal::{Log, LogParameters};
@@ -98,7 +98,8 @@ pub(super) fn choose_parameters(
 }
 
 /// Registers the index of `chain` with its owner. The first indexer sets the parameters of the log; a later one must
-/// give the same.
+/// give the same. An index that cannot go on since the log was cleaned up is refused in the same record: the floor waits for every
+/// index that is registered.
 pub(super) async fn register(
     root: &RootChain,
     head: Option<ChainRecord<RootState>>,
@@ -107,9 +108,15 @@ pub(super) async fn register(
     (owner, adopt): (&IndexOwner, Option<&str>),
 ) -> Result<RegistrationOutcome, ServiceError> {
     let url = chain.index().url().to_string();
-    let registered =
-        IndexRegistration { url: url.clone(), owner: owner.clone(), generation: chain.generation().clone() };
-    let how = root.register(head, parameters, &url, &registered, adopt).await?;
+    let registered = IndexRegistration::new(url.clone(), owner.clone(), chain.generation().clone());
+    let found = head.as_ref().map(|head| head.state.register_index(&url, &registered, LogCursor::default(), adopt));
+    let cursor = match found {
+        // Nothing is to be recorded: the floor waits for it.
+        Some(Ok((RegistrationOutcome::Known, _))) => LogCursor::default(),
+        // Read even where `head` has no floor: one may be set before the record lands.
+        _ => chain.latest().await?.map(|latest| latest.state.cursor).unwrap_or_default(),
+    };
+    let how = root.register(head, parameters, &url, &registered, cursor, adopt).await?;
     tracing::debug!(?how, index = url, "registered the index");
     Ok(how)
 }
@@ -154,4 +161,39 @@ pub fn cache_options(
     };
     let chosen = folder.or_else(|| temporary.as_ref().map(|folder| folder.path().to_owned())).unwrap_or_default();
     Ok((EngineOptions { cache_folder: chosen, cache_bytes: bytes }, temporary))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tidemark_store::StoreSecond;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_index_below_the_floor_does_not_come_on_the_register() {
+        for raised_meanwhile in [false, true] {
+            below_the_floor(raised_meanwhile).await;
+        }
+    }
+
+    /// The floor is raised before the indexer reads the root, or between that and the registration.
+    async fn below_the_floor(raised_meanwhile: bool) {
+        let (entropy, index) = (Entropy::seeded(1), Store::memory());
+        let root = RootChain::open(&Log::over(Store::memory(), vec![Store::memory()]), entropy.clone());
+        let parameters = LogParameters::with_expiry(Duration::from_mins(10));
+        root.ensure(&parameters).await.unwrap();
+        let floor = LogCursor(StoreSecond::from_unix(1_800_000_000));
+        let raise =
+            |root: Option<&RootState>| root.cloned().unwrap_or_default().raise_floor(floor, "memory:///archive");
+        let before = root.head().await.unwrap();
+        root.chain().append(None, raise).await.unwrap();
+        let chain = IndexChain::open(&index, Generation::first(), entropy);
+        let owner = IndexOwner::Named { name: "tidemark".to_owned() };
+        let head = if raised_meanwhile { before } else { root.head().await.unwrap() };
+        let refused = register(&root, head, &parameters, &chain, (&owner, None)).await.unwrap_err();
+        assert!(refused.to_string().contains("memory:///archive"), "{refused}");
+        assert!(root.state().await.unwrap().indexes.is_empty());
+    }
 }

@@ -26,6 +26,8 @@ pub struct DevOptions {
     pub folder: PathBuf,
     /// `W`.
     pub expiry: Duration,
+    /// Where the folder's log was before, if the folder was moved: [`tidemark_catalog::RootChain::moved_from`].
+    pub moved_from: Option<String>,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
 }
@@ -40,7 +42,7 @@ pub struct DevService {
 impl DevService {
     /// Opens the folder, made if need be, and listens.
     pub async fn start(options: DevOptions, stop: CancellationToken) -> Result<Self, ServiceError> {
-        let DevOptions { folder, expiry, listen } = options;
+        let DevOptions { folder, expiry, moved_from, listen } = options;
         let lock = lock(&folder, ".tidemark-dev")?.ok_or_else(|| ServiceError::Busy { folder: folder.clone() })?;
         let log = Log::over(Store::folder(&folder.join("log"))?, vec![Store::folder(&folder.join("metadata"))?]);
         let (cache, _) = cache_options(Some(folder.join("cache")), CACHE_BYTES)?;
@@ -51,6 +53,7 @@ impl DevService {
                 parameters: Box::new(move |recorded| Some(local(recorded, expiry))),
                 owner: IndexOwner::Named { name: "dev".to_owned() },
                 adopt: None,
+                moved_from,
                 identity: None,
                 listen: Some(listen),
                 search: true,

@@ -114,7 +114,7 @@ impl ToCause for ServiceError {
 mod tests {
     use std::collections::BTreeSet;
 
-    use tidemark_catalog::{Generation, LogCursor, TransactionRejected};
+    use tidemark_catalog::{Generation, LogCursor, LogId, TransactionRejected};
     use tidemark_store::{ClockError, InvariantViolation, StoreSecond};
 
     use super::*;
@@ -157,6 +157,8 @@ mod tests {
             TransactionRejected::Empty,
             TransactionRejected::Closed { successor: generation() },
             TransactionRejected::Purged { generation: generation() },
+            TransactionRejected::Abandoned { generation: generation() },
+            TransactionRejected::Building { generation: generation(), task: text() },
             TransactionRejected::PurgedForOwner { url: text(), owner: text() },
             TransactionRejected::NotPromoted { until: second },
             TransactionRejected::NotContiguous { from, cursor },
@@ -170,11 +172,16 @@ mod tests {
             TransactionRejected::ParameterUnusable { name: "expiry", given: text(), why: "x" },
             TransactionRejected::OwnedByAnother { url: text(), owner: text(), id: text() },
             TransactionRejected::OfAnotherLog { url: text(), log: text(), owner: text() },
+            TransactionRejected::FolderOfAnotherLog { folder: "gc", log: LogId(text()), found: LogId(text()) },
             TransactionRejected::Unclaimed { url: text() },
             TransactionRejected::Overlaps { name: text(), url: text(), other: text(), other_url: text() },
             TransactionRejected::SecondCleaner { cleaner: text() },
             TransactionRejected::FloorBack { floor, to },
-            TransactionRejected::BelowFloor { cursor, floor },
+            TransactionRejected::BelowFloor { cursor, floor, archive: text() },
+            TransactionRejected::FloorAboveIndex { index: text(), keeps: cursor, to },
+            TransactionRejected::IndexIsWritten { index: text() },
+            TransactionRejected::FloorOfAnotherArchive { archive: text(), known: text() },
+            TransactionRejected::LogMoved { url: text(), log: text(), claimed: text() },
             TransactionRejected::NotRegistered { what: "index", name: text() },
             TransactionRejected::Invariant(InvariantViolation { invariant: "x", found: text() }),
         ]
@@ -184,12 +191,13 @@ mod tests {
     fn every_reason_is_told_with_fact_effect_and_remedy() {
         let text = || "x".to_owned();
         let io = || std::io::Error::other("x");
-        let chains: [CatalogError; 9] = [
+        let chains: [CatalogError; 10] = [
             CatalogError::Conflicts { chain: text(), attempts: 3 },
             CatalogError::Unknown { key: text(), why: text() },
             CatalogError::TooLarge { key: text(), bytes: 2, limit: 1 },
             CatalogError::Corrupt { key: text(), why: text() },
             CatalogError::NewerFormat { key: text(), found: 2, known: 1 },
+            CatalogError::NewerWriter { key: text(), needed: 2, known: 1 },
             CatalogError::Empty { chain: text() },
             CatalogError::BoundaryBack { boundary: 2, to: 1 },
             CatalogError::BoundaryReachesLatest { to: 2, latest: 2 },
@@ -278,6 +286,7 @@ mod tests {
             (TransactionRejected::OwnedByAnother { url: text(), owner: text(), id: text() }, Reason::OwnedByAnother),
             (TransactionRejected::OfAnotherLog { url: text(), log: text(), owner: text() }, Reason::OwnedByAnother),
             (TransactionRejected::Unclaimed { url: text() }, Reason::OwnedByAnother),
+            (TransactionRejected::LogMoved { url: text(), log: text(), claimed: text() }, Reason::LogMoved),
             (
                 TransactionRejected::Overlaps { name: text(), url: text(), other: text(), other_url: text() },
                 Reason::OwnedByAnother,
@@ -296,6 +305,7 @@ mod tests {
         let chain = [
             (CatalogError::Corrupt { key: key(), why: why() }, Reason::IndexDamaged),
             (CatalogError::NewerFormat { key: key(), found: 2, known: 1 }, Reason::FormatTooNew),
+            (CatalogError::NewerWriter { key: key(), needed: 2, known: 1 }, Reason::FormatTooNew),
             (CatalogError::Unknown { key: key(), why: why() }, Reason::Internal),
             (CatalogError::TooLarge { key: key(), bytes: 2, limit: 1 }, Reason::Internal),
             (CatalogError::Conflicts { chain: key(), attempts: 3 }, Reason::Internal),

@@ -25,7 +25,7 @@ use super::{
     serve::{listen_on, serve},
     startup_retry::{OPENING, StartupMode, StartupRetry},
     stores::{OpenStores, PodStores},
-    supervise::TaskSupervisor,
+    supervise::{TaskSupervisor, ingest_beside},
 };
 use crate::{
     http::{HttpServer, ServerOptions},
@@ -49,6 +49,8 @@ pub struct IndexOptions {
     pub owner: IndexOwner,
     /// The owner to take over from.
     pub adopt: Option<String>,
+    /// Where the log was before, if it was moved: [`RootChain::moved_from`].
+    pub moved_from: Option<String>,
     /// Who writes; one that comes back takes over at once, so no two processes may share it. Random if left out.
     pub identity: Option<String>,
     /// Where to listen, if at all; port 0 takes a free one.
@@ -106,6 +108,10 @@ impl IndexService {
         let served = options.search.then(|| Arc::clone(&search) as Arc<dyn SearchService>);
         let pod = PodStatus::indexer(watched, served);
         pod.set_store_roles(options.stores.roles());
+        // Before anything is opened: the operator believes no report without it.
+        if let Some(identity) = &options.identity {
+            pod.set_identity(identity);
+        }
         let task = IndexTask {
             control: PurgeRequest::of(options.control.as_deref(), &options.owner),
             options,
@@ -202,7 +208,7 @@ impl IndexTask {
         let log = log.ok_or_else(|| ServiceError::Ended { task: "purge", why: "no log was named".to_owned() })?;
         let name = index.url().to_string();
         let identity = self.options.identity.clone().unwrap_or_else(|| format!("purge-{}", self.entropy.nonce()));
-        let (identity, root) = (WriterIdentity(identity), RootChain::open(&log, self.entropy.clone()));
+        let (identity, root) = (WriterIdentity(identity), self.root(&log));
         let purge = IndexPurge::new(root, index, &name, self.options.owner.clone(), self.entropy.clone());
         let clock = Clock::new(log.stores(), &clock_name(&identity));
         let waits = |waiting| tracing::debug!(?waiting, "waiting for the writer lease, to remove the index");
@@ -228,32 +234,42 @@ impl IndexTask {
         };
         self.pod.clear_problem(OPENING);
         let IngestParts { log, root, chain, engine, identity, folder } = ready;
-        let stop_search = stop.child_token();
-        let _ended = stop_search.clone().drop_guard();
+        let mut follower = None;
         if self.options.search && self.options.listen.is_some() {
             let tail = (&log, Arc::new(root.clone()) as Arc<dyn ParameterSource>);
-            let options = FollowerOptions { limits: self.options.ingest.limits, ..FollowerOptions::default() };
-            let follower = IndexFollower::new(Arc::clone(&engine), chain.clone(), Some(tail), &options)?;
-            self.search.serve(Arc::clone(&follower));
-            tokio::spawn(async move { follower.run(stop_search).await });
+            let options = FollowerOptions::default();
+            let followed = IndexFollower::new(Arc::clone(&engine), chain.clone(), Some(tail), &options)?;
+            self.search.serve(Arc::clone(&followed));
+            follower = Some(followed);
         }
         let clock = Clock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
         let engine: Arc<dyn IndexEngine> = engine;
         let ingest = LogIngester { log, clock, root, chain, engine, identity, options, entropy, status };
-        let ended = Box::pin(ingest.run(stop.clone())).await;
+        let ended = match follower {
+            // It follows until the ingest has ended: search goes on while that publishes the rest.
+            Some(follower) => {
+                let following = async move { follower.run(CancellationToken::new()).await };
+                ingest_beside(following, stop, |stop| ingest.run(stop)).await
+            }
+            None => Box::pin(ingest.run(stop.clone())).await.map_err(ServiceError::from),
+        };
         drop(folder);
         if ended.is_err() && self.options.startup == StartupMode::WaitForDependencies {
             self.status.send_modify(|status| status.role = IngestRole::Starting);
         }
-        Ok(ended?)
+        ended
+    }
+
+    fn root(&self, log: &Log) -> RootChain {
+        RootChain::open(log, self.entropy.clone()).moved_from(self.options.moved_from.as_deref())
     }
 
     async fn open(&self) -> Result<IngestParts, ServiceError> {
         let OpenStores { log, index } = self.stores()?;
         let log = log.ok_or_else(|| ServiceError::Ended { task: "ingest", why: "no log was named".to_owned() })?;
         let entropy = &self.entropy;
-        let root = RootChain::open(&log, entropy.clone());
+        let root = self.root(&log);
         let head = root.head().await?;
         let chain = match open_generation(&root, head.as_ref(), &index, entropy).await {
             Err(refused @ CatalogError::Rejected(_)) => return Err(refused.into()),

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tidemark_catalog::{Generation, IndexChain, RootChain};
 use tidemark_store::Entropy;
-use tidemark_wal::{ParameterSource, ReaderLimits};
+use tidemark_wal::ParameterSource;
 use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +34,10 @@ pub struct ServeOptions {
     pub startup: StartupMode,
     /// The file with the token that requests must bear; without one every request is answered.
     pub token_file: Option<PathBuf>,
-    /// What is read of the log.
-    pub limits: ReaderLimits,
+    /// Where the log was before, if it was moved: [`RootChain::moved_from`].
+    pub moved_from: Option<String>,
+    /// Name of this process in its report.
+    pub identity: Option<String>,
     /// The segment cache.
     pub cache: EngineOptions,
 }
@@ -64,6 +66,9 @@ impl ServeService {
         let search = Arc::new(IndexSearcher::default());
         let pod = PodStatus::search(Arc::clone(&search) as Arc<dyn SearchService>);
         pod.set_store_roles(options.stores.roles());
+        if let Some(identity) = &options.identity {
+            pod.set_identity(identity);
+        }
         let task = ServeTask { options, pod, search, entropy: Entropy::from_os(), ready: Mutex::default() };
         if task.options.startup == StartupMode::FailFast {
             *task.ready.lock().await = Some(task.open().await?);
@@ -126,7 +131,8 @@ impl ServeTask {
 
     async fn open(&self) -> Result<Arc<IndexFollower>, ServiceError> {
         let OpenStores { log, index } = self.options.stores.open()?;
-        let root = log.as_ref().map(|log| RootChain::open(log, self.entropy.clone()));
+        let moved_from = self.options.moved_from.as_deref();
+        let root = log.as_ref().map(|log| RootChain::open(log, self.entropy.clone()).moved_from(moved_from));
         let known = match &root {
             Some(root) => Some(root.state().await?),
             None => None,
@@ -143,8 +149,7 @@ impl ServeTask {
         };
         let engine = Arc::new(TantivyEngine::open(index, &self.options.cache)?);
         let tail = log.as_ref().zip(root).map(|(log, root)| (log, Arc::new(root) as Arc<dyn ParameterSource>));
-        let options = FollowerOptions { limits: self.options.limits, ..FollowerOptions::default() };
-        Ok(IndexFollower::new(engine, chain, tail, &options)?)
+        Ok(IndexFollower::new(engine, chain, tail, &FollowerOptions::default())?)
     }
 }
 
@@ -182,7 +187,8 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             startup: StartupMode::FailFast,
             token_file: None,
-            limits: ReaderLimits::default(),
+            moved_from: None,
+            identity: None,
             cache: EngineOptions { cache_folder: folder.path().join("cache"), cache_bytes: 1 << 20 },
         };
         let service = ServeService::start(options, CancellationToken::new()).await.unwrap();

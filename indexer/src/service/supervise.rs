@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{error::ServiceError, startup_retry::StartupRetry};
 
@@ -62,8 +62,36 @@ impl TaskSupervisor {
     }
 }
 
+/// Runs `ingest` to its end and `follower` beside it, which has no end of its own: if it ends all the same, the ingest is stopped,
+/// and that is the failure.
+pub(super) async fn ingest_beside<F, E>(
+    follower: impl Future<Output = ()> + Send + 'static,
+    stop: &CancellationToken,
+    ingest: impl FnOnce(CancellationToken) -> F,
+) -> Result<(), ServiceError>
+where
+    F: Future<Output = Result<(), E>>,
+    E: Into<ServiceError>,
+{
+    let stop = stop.child_token();
+    // A task of its own, so that a panic is seen here and no search waits for the ingest.
+    let mut follower = AbortOnDropHandle::new(tokio::spawn(follower));
+    let mut ingest = Box::pin(ingest(stop.clone()));
+    let why = tokio::select! {
+        ended = &mut ingest => return ended.map_err(Into::into),
+        ended = &mut follower => ended.map_or_else(|panic| panic.to_string(), |()| "task exited unexpectedly".to_owned()),
+    };
+    stop.cancel();
+    // It publishes what it has and releases the lease. Its own failure says more: it may be one after which the process has to
+    // end at once.
+    ingest.await.map_err(Into::into)?;
+    Err(ServiceError::Ended { task: "search", why })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[tokio::test]
@@ -77,6 +105,39 @@ mod tests {
         });
         let ended = tasks.join().await.unwrap_err();
         assert!(matches!(ended, ServiceError::Ended { task: "server", .. }), "{ended}");
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_panics_stops_the_ingest_and_is_the_failure() {
+        let (stop, released) = (CancellationToken::new(), AtomicBool::new(false));
+        let ingest = async |stop: CancellationToken| {
+            stop.cancelled().await;
+            released.store(true, Ordering::Relaxed);
+            Ok::<(), ServiceError>(())
+        };
+        let ended = ingest_beside(async { panic!("a view") }, &stop, ingest).await.unwrap_err();
+        assert!(matches!(&ended, ServiceError::Ended { task: "search", why } if why.contains("a view")), "{ended}");
+        assert!(released.load(Ordering::Relaxed), "the ingest was not asked to stop");
+        assert!(!stop.is_cancelled(), "another attempt may follow");
+    }
+
+    #[tokio::test]
+    async fn the_ingest_ends_its_follower() {
+        let (stop, alive) = (CancellationToken::new(), std::sync::Arc::new(()));
+        let held = alive.clone();
+        let follower = async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        };
+        stop.cancel();
+        let ingest = async |stop: CancellationToken| {
+            stop.cancelled().await;
+            Ok::<(), ServiceError>(())
+        };
+        ingest_beside(follower, &stop, ingest).await.unwrap();
+        while std::sync::Arc::strong_count(&alive) > 1 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

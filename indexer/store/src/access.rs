@@ -19,8 +19,8 @@ pub struct StoreSettings {
     /// Whether the endpoint may be plain http.
     #[serde(rename = "allowHTTP", skip_serializing_if = "Option::is_none")]
     pub allow_http: Option<bool>,
-    /// A file of certificates in PEM that sign the server's, beside those that the system trusts. Read when the store is
-    /// opened.
+    /// A file of certificates in PEM that sign the server's, in place of those that the system trusts. Read again when it
+    /// changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// A folder with one file a credential, named as the variable of the store's own tools, as a mounted Secret is. Read

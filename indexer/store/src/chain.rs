@@ -1,6 +1,7 @@
 #![doc = include_str!("chain/README.md")]
 
 mod error;
+mod extensions;
 mod names;
 mod protocol;
 mod record;
@@ -10,7 +11,8 @@ mod testing;
 mod trim;
 
 pub use error::ChainError;
+pub use extensions::StateExtensions;
 pub use names::ChainObjectName;
 pub use protocol::{BOUNDARY_CHECK_INTERVAL, Chain, ChainRecord};
-pub use state::{ChainState, InvariantViolation};
+pub use state::{ChainState, InvariantViolation, RecordVersions};
 pub use trim::RECORD_RETENTION;

@@ -73,8 +73,8 @@ pub enum ClockError {
 }
 
 impl Clock {
-    /// The clock of `stores` taken together, probed through objects named after `name`, which no other
-    /// process may use at the same time.
+    /// The clock of `stores` taken together, probed through objects named after `name`. No other process may use it at the same time
+    /// if the object is a heartbeat, or often: some stores allow about one update a second.
     pub fn new<'a>(stores: impl IntoIterator<Item = &'a Store>, name: &str) -> Self {
         Self {
             stores: stores.into_iter().cloned().collect(),

@@ -3,4 +3,4 @@
 mod open;
 mod sign;
 
-pub(crate) use open::open;
+pub(crate) use open::{endpoint, open};

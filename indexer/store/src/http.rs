@@ -66,7 +66,7 @@ impl HttpService for RequestObserver {
 }
 
 fn is_listing(method: &str, query: &str) -> bool {
-    method == "GET" && query.split('&').any(|pair| pair == "list-type=2" || pair == "comp=list")
+    method == "GET" && query.split('&').any(|pair| matches!(pair, "list-type=2" | "versions=" | "comp=list"))
 }
 
 fn date(response: &HttpResponse) -> Option<StoreSecond> {
@@ -160,6 +160,7 @@ mod tests {
     #[test]
     fn knows_a_listing_by_its_query() {
         assert!(is_listing("GET", "list-type=2&prefix=log%2F"));
+        assert!(is_listing("GET", "prefix=x&versions="));
         assert!(is_listing("GET", "restype=container&comp=list"));
         assert!(!is_listing("GET", "prefix=list-type=2"));
         assert!(!is_listing("PUT", "list-type=2"));

@@ -16,6 +16,7 @@ mod gcs;
 mod http;
 mod keys;
 mod list;
+mod location;
 #[doc(hidden)]
 pub mod mutants;
 mod object;
@@ -33,12 +34,13 @@ mod signed_url;
 mod store;
 mod time;
 mod transport;
+mod versions;
 mod write;
 
 pub use access::{StoreAccess, StoreSettings};
 pub use chain::{
     BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
-    RECORD_RETENTION,
+    RECORD_RETENTION, RecordVersions, StateExtensions,
 };
 pub use clock::{Clock, ClockError, ClockReading, MAX_ESTIMATE_AGE};
 pub use entropy::Entropy;
@@ -52,3 +54,4 @@ pub use sign::SignedPut;
 pub use signed_url::{SignedPutResponse, UrlSigner, put_signed};
 pub use store::Store;
 pub use time::StoreSecond;
+pub use versions::{ListVersions, ObjectVersion};

@@ -6,6 +6,7 @@ use std::{
 };
 
 use object_store::memory::InMemory;
+use parking_lot::Mutex;
 use url::Url;
 
 use crate::{
@@ -16,11 +17,13 @@ use crate::{
     errors::StoreError,
     folder::FolderStore,
     gcs,
-    reloading::ReloadingStore,
+    location::EndpointSource,
+    reloading::{ClientFiles, FilesReader, ReloadingStore},
     s3,
     scheme::StoreScheme,
     store::{Store, StoreBackend},
     transport::{ProviderClient, TransportSettings, unusable},
+    versions::ListVersions,
 };
 
 /// What a store is opened for.
@@ -87,29 +90,49 @@ fn open(url: &Url, access: &StoreAccess, mode: OpenMode) -> Result<Store, StoreE
 }
 
 fn open_bucket(scheme: StoreScheme, url: &Url, access: &StoreAccess) -> Result<Store, StoreError> {
-    let certificates = access.certificates(url.as_str())?;
-    let transport = TransportSettings { certificates: certificates.clone(), requests: access.requests.clone() };
-    let client = match &access.credentials_dir {
-        None => connect(scheme, url, &access.environment, &transport)?,
-        Some(folder) => {
-            let folder = CredentialsFolder::new(folder, scheme, url.as_str());
-            let (own_url, environment) = (url.clone(), access.environment.clone());
-            let store = ReloadingStore::new(
-                url.as_str(),
-                folder,
-                Box::new(move |credentials| connect(scheme, &own_url, &credentials.over(&environment), &transport)),
-            );
-            ProviderClient { store: Arc::new(store.clone()), signer: Arc::new(store) }
-        }
+    let (environment, folder) = (access.environment.clone(), access.credentials_dir.as_ref());
+    let folder = folder.map(|folder| CredentialsFolder::new(folder, scheme, url.as_str()));
+    let files = files_reader(url, access, folder.clone());
+    let endpoint: EndpointSource = Box::new(move || {
+        let credentials = folder.as_ref().and_then(|folder| folder.read().ok());
+        endpoint(scheme, &credentials.map_or_else(|| environment.clone(), |found| found.over(&environment)))
+    });
+    let client = if access.credentials_dir.is_none() && access.ca_file.is_none() {
+        let transport = TransportSettings { certificates: None, requests: access.requests.clone() };
+        connect(scheme, url, &access.environment, &transport)?
+    } else {
+        let (own_url, environment, requests) = (url.clone(), access.environment.clone(), access.requests.clone());
+        let connect_with = move |ClientFiles { credentials, certificates }: &ClientFiles| {
+            let environment =
+                credentials.as_ref().map_or_else(|| environment.clone(), |found| found.over(&environment));
+            let transport = TransportSettings { certificates: certificates.clone(), requests: requests.clone() };
+            connect(scheme, &own_url, &environment, &transport)
+        };
+        let store = ReloadingStore::new(url.as_str(), files, Box::new(connect_with));
+        let versions = (scheme == StoreScheme::S3).then(|| Arc::new(store.clone()) as Arc<dyn ListVersions>);
+        ProviderClient { store: Arc::new(store.clone()), signer: Arc::new(store), versions }
     };
+    let (own_url, authorities) = (url.clone(), access.clone());
     let backend = StoreBackend {
         inner: client.store,
         scheme,
         signer: Some(client.signer),
-        certificates,
-        client: OnceLock::new(),
+        versions: client.versions,
+        versions_refused: OnceLock::new(),
+        certificates: Some(Box::new(move || authorities.certificates(own_url.as_str()))),
+        endpoint: Some(endpoint),
+        client: Mutex::default(),
     };
     Ok(Store::with(backend, url.clone()))
+}
+
+/// Reads what the client of a store is made of.
+fn files_reader(url: &Url, access: &StoreAccess, folder: Option<CredentialsFolder>) -> FilesReader {
+    let (url, access) = (url.clone(), access.clone());
+    Box::new(move || {
+        let credentials = folder.as_ref().map(CredentialsFolder::read).transpose()?;
+        Ok(ClientFiles { credentials, certificates: access.certificates(url.as_str())? })
+    })
 }
 
 /// The provider's client of the bucket that `url` names.
@@ -126,6 +149,16 @@ fn connect(
         StoreScheme::Memory | StoreScheme::Folder => {
             Err(unusable(url, "it takes no credentials".to_owned(), "leave the credentials folder out"))
         }
+    }
+}
+
+/// The endpoint of the provider's client; `None` for the provider's own.
+fn endpoint(scheme: StoreScheme, environment: &StoreEnvironment) -> Option<String> {
+    match scheme {
+        StoreScheme::S3 => s3::endpoint(environment),
+        StoreScheme::Google => gcs::endpoint(environment),
+        StoreScheme::Azure => azure::endpoint(environment),
+        StoreScheme::Memory | StoreScheme::Folder => None,
     }
 }
 

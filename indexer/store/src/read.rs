@@ -49,7 +49,17 @@ impl Store {
     }
 
     async fn get_once(&self, key: &str, limit: u64) -> Result<Option<StoredObject>, StoreError> {
-        let Some((found, mut object)) = self.open_once(key).await? else {
+        self.get_once_with(key, GetOptions::default(), limit).await
+    }
+
+    /// One attempt of a GET with `options`.
+    pub(crate) async fn get_once_with(
+        &self,
+        key: &str,
+        options: GetOptions,
+        limit: u64,
+    ) -> Result<Option<StoredObject>, StoreError> {
+        let Some((found, mut object)) = self.open_once(key, options).await? else {
             return Ok(None);
         };
         if object.info.size <= limit {
@@ -63,7 +73,7 @@ impl Store {
         key: &str,
         limit: u64,
     ) -> Result<Option<(StoredObject, Option<String>)>, StoreError> {
-        let Some((found, object)) = self.open_once(key).await? else {
+        let Some((found, object)) = self.open_once(key, GetOptions::default()).await? else {
             return Ok(None);
         };
         let digest = if object.info.size <= limit { Some(self.digest(key, found).await?) } else { None };
@@ -71,9 +81,9 @@ impl Store {
     }
 
     /// The answer to a GET, whose body is not read yet, and what its head says of the object.
-    async fn open_once(&self, key: &str) -> Result<Option<(GetResult, StoredObject)>, StoreError> {
+    async fn open_once(&self, key: &str, options: GetOptions) -> Result<Option<(GetResult, StoredObject)>, StoreError> {
         let path = self.path(key)?;
-        let read = self.inner().get_opts(&path, GetOptions::default()).await;
+        let read = self.inner().get_opts(&path, options).await;
         let Some(found) = self.present(key, read)? else {
             return Ok(None);
         };

@@ -1,4 +1,4 @@
-//! A store whose credentials are files: its client is made again when they change.
+//! A store whose credentials or authorities are files: its client is made again when they change.
 //!
 //! The files are read before a request, at most once per [`CHECK_INTERVAL`], and immediately after a refusal. While one is
 //! missing every request fails and names it, so that adding the file repairs the store without a restart.
@@ -19,59 +19,72 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
-    credentials::{CredentialsFolder, StoreCredentials},
+    credentials::StoreCredentials,
     errors::StoreError,
     sign::{CreateBucketRequest, PutRequest, SignError, SignPut, SignedPut},
+    time::StoreSecond,
     transport::ProviderClient,
+    versions::{ListVersions, ObjectVersion},
 };
 
 /// How often the files are read, at most.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Makes a provider's client with credentials.
-pub(crate) type ClientFactory = Box<dyn Fn(&StoreCredentials) -> Result<ProviderClient, StoreError> + Send + Sync>;
+/// What a client is made of that may change.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct ClientFiles {
+    pub(crate) credentials: Option<StoreCredentials>,
+    /// Authorities in PEM.
+    pub(crate) certificates: Option<Vec<u8>>,
+}
 
-/// The store under the credentials that `folder` holds now. Clones share the client.
+/// Reads the files.
+pub(crate) type FilesReader = Box<dyn Fn() -> Result<ClientFiles, StoreError> + Send + Sync>;
+
+/// Makes a provider's client of the files.
+pub(crate) type ClientFactory = Box<dyn Fn(&ClientFiles) -> Result<ProviderClient, StoreError> + Send + Sync>;
+
+/// The store under the files as they are now. Clones share the client.
 #[derive(Clone)]
 pub(crate) struct ReloadingStore(Arc<ReloadState>);
 
 struct ReloadState {
     url: String,
-    folder: CredentialsFolder,
+    read: FilesReader,
     connect: ClientFactory,
     current: Mutex<CurrentClient>,
 }
 
 #[derive(Default)]
 struct CurrentClient {
-    client: Option<(StoreCredentials, ProviderClient)>,
+    client: Option<(ClientFiles, ProviderClient)>,
     checked: Option<Instant>,
 }
 
 impl ReloadingStore {
-    pub(crate) fn new(url: &str, folder: CredentialsFolder, connect: ClientFactory) -> Self {
-        Self(Arc::new(ReloadState { url: url.to_owned(), folder, connect, current: Mutex::default() }))
+    pub(crate) fn new(url: &str, read: FilesReader, connect: ClientFactory) -> Self {
+        Self(Arc::new(ReloadState { url: url.to_owned(), read, connect, current: Mutex::default() }))
     }
 
-    /// The client with the credentials that the folder holds now.
+    /// The client of the files as they are now.
     fn client(&self) -> Result<ProviderClient, StoreError> {
         let mut current = self.current();
         let fresh = current.checked.is_some_and(|checked| checked.elapsed() < CHECK_INTERVAL);
         if let Some((_, client)) = current.client.as_ref().filter(|_| fresh) {
             return Ok(client.clone());
         }
-        let credentials = self.0.folder.read()?;
+        let files = (self.0.read)()?;
         current.checked = Some(Instant::now());
         if let Some((known, client)) = &current.client
-            && *known == credentials
+            && *known == files
         {
             return Ok(client.clone());
         }
         if current.client.is_some() {
-            tracing::info!(store = self.0.url, "credentials changed; using the new ones from now on");
+            tracing::info!(store = self.0.url, "credentials or certificates changed; using the new ones from now on");
         }
-        let client = (self.0.connect)(&credentials)?;
-        current.client = Some((credentials, client.clone()));
+        let client = (self.0.connect)(&files)?;
+        current.client = Some((files, client.clone()));
         Ok(client)
     }
 
@@ -119,6 +132,17 @@ impl SignPut for ReloadingStore {
     async fn sign_create_bucket(&self) -> std::result::Result<Option<CreateBucketRequest>, SignError> {
         let client = self.client().map_err(as_transport_error)?;
         client.signer.sign_create_bucket().await
+    }
+}
+
+#[async_trait]
+impl ListVersions for ReloadingStore {
+    async fn list_versions(&self, path: &Path, from: StoreSecond) -> Result<Option<Vec<ObjectVersion>>> {
+        let client = self.client().map_err(as_transport_error)?;
+        match &client.versions {
+            Some(versions) => self.checked(versions.list_versions(path, from).await),
+            None => Ok(None),
+        }
     }
 }
 
@@ -197,7 +221,7 @@ mod tests {
     use object_store::{ObjectStoreExt as _, memory::InMemory};
 
     use super::*;
-    use crate::{errors::classify, scheme::StoreScheme};
+    use crate::{credentials::CredentialsFolder, errors::classify, scheme::StoreScheme};
 
     struct NoSigner;
 
@@ -215,10 +239,14 @@ mod tests {
         let (memory, counter) = (Arc::new(InMemory::new()), opened.clone());
         let connect: ClientFactory = Box::new(move |_| {
             counter.fetch_add(1, Ordering::Relaxed);
-            Ok(ProviderClient { store: memory.clone(), signer: Arc::new(NoSigner) })
+            Ok(ProviderClient { store: memory.clone(), signer: Arc::new(NoSigner), versions: None })
         });
-        let store =
-            ReloadingStore::new("s3://b", CredentialsFolder::new(folder.path(), StoreScheme::S3, "s3://b"), connect);
+        let credentials = CredentialsFolder::new(folder.path(), StoreScheme::S3, "s3://b");
+        let authorities = folder.path().join("ca.crt");
+        let read: FilesReader = Box::new(move || {
+            Ok(ClientFiles { credentials: Some(credentials.read()?), certificates: std::fs::read(&authorities).ok() })
+        });
+        let store = ReloadingStore::new("s3://b", read, connect);
         let path = Path::from("a");
         let error = store.put(&path, "1".into()).await.unwrap_err();
         assert!(matches!(classify("u", "k", &error), StoreError::Missing { .. }), "{error}");
@@ -232,5 +260,9 @@ mod tests {
         tokio::time::advance(CHECK_INTERVAL).await;
         store.put(&path, "3".into()).await.unwrap();
         assert_eq!(opened.load(Ordering::Relaxed), 2);
+        write("ca.crt", "another authority");
+        tokio::time::advance(CHECK_INTERVAL).await;
+        store.put(&path, "4".into()).await.unwrap();
+        assert_eq!(opened.load(Ordering::Relaxed), 3);
     }
 }

@@ -2,5 +2,6 @@
 
 mod open;
 mod sign;
+mod versions;
 
-pub(crate) use open::open;
+pub(crate) use open::{endpoint, open};

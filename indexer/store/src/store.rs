@@ -8,13 +8,16 @@ use std::{
 };
 
 use object_store::{ObjectStore, memory::InMemory, path::Path};
+use parking_lot::Mutex;
 use url::Url;
 
 use crate::{
     errors::{StoreError, classify},
     keys,
+    location::{EndpointSource, location},
     scheme::StoreScheme,
     sign::SignPut,
+    versions::ListVersions,
 };
 
 /// A bucket, or a prefix of one, under the store contract.
@@ -29,22 +32,40 @@ pub struct Store {
     base: String,
 }
 
+/// Reads the authorities that a store's clients trust in place of the system's, in PEM.
+pub(crate) type CertificatesReader = Box<dyn Fn() -> Result<Option<Vec<u8>>, StoreError> + Send + Sync>;
+
 /// What all prefixes of one bucket share.
 pub(crate) struct StoreBackend {
     pub(crate) inner: Arc<dyn ObjectStore>,
     pub(crate) scheme: StoreScheme,
     /// What signs URLs of the store; `None` where there are no URLs.
     pub(crate) signer: Option<Arc<dyn SignPut>>,
-    /// Further authorities that sign the server's certificate, in PEM.
-    pub(crate) certificates: Option<Vec<u8>>,
-    /// The client of signed URLs, made when it is first needed.
-    pub(crate) client: OnceLock<reqwest::Client>,
+    /// What lists versions of objects; `None` where the store keeps none.
+    pub(crate) versions: Option<Arc<dyn ListVersions>>,
+    /// Set once the store has refused to list versions, so that this is said once.
+    pub(crate) versions_refused: OnceLock<()>,
+    /// Reads the authorities that sign the server's certificate; `None` where nothing speaks HTTP.
+    pub(crate) certificates: Option<CertificatesReader>,
+    /// The endpoint of the provider, unless it is the provider's own.
+    pub(crate) endpoint: Option<EndpointSource>,
+    /// The client of signed URLs and the authorities that it trusts, made when it is first needed and when those change.
+    pub(crate) client: Mutex<Option<(Option<Vec<u8>>, reqwest::Client)>>,
 }
 
 impl StoreBackend {
     /// A transport without URLs.
     pub(crate) fn without_urls(inner: Arc<dyn ObjectStore>, scheme: StoreScheme) -> Self {
-        Self { inner, scheme, signer: None, certificates: None, client: OnceLock::new() }
+        Self {
+            inner,
+            scheme,
+            signer: None,
+            versions: None,
+            versions_refused: OnceLock::new(),
+            certificates: None,
+            endpoint: None,
+            client: Mutex::default(),
+        }
     }
 }
 
@@ -70,6 +91,13 @@ impl Store {
         Self::with(StoreBackend::without_urls(inner, scheme), url)
     }
 
+    /// As [`Store::over`], over a store that keeps versions of its objects: `get_opts` gives the one that its options name.
+    pub fn over_versioned(inner: Arc<dyn ObjectStore>, versions: Arc<dyn ListVersions>, url: Url) -> Self {
+        let scheme = StoreScheme::of(&url).unwrap_or(StoreScheme::Memory);
+        let backend = StoreBackend { versions: Some(versions), ..StoreBackend::without_urls(inner, scheme) };
+        Self::with(backend, url)
+    }
+
     pub(crate) fn with(backend: StoreBackend, url: Url) -> Self {
         let base = backend.scheme.base(&url);
         Self { backend: Arc::new(backend), url, base }
@@ -91,16 +119,30 @@ impl Store {
         &self.url
     }
 
+    /// The URL of the object under `key`, as messages name it.
+    pub fn url_of(&self, key: &str) -> String {
+        format!("{}/{key}", self.url.as_str().trim_end_matches('/'))
+    }
+
+    /// Where the store is: its URL in one form, and the endpoint if it is not the provider's own. Two stores of one location are
+    /// the same.
+    pub fn location(&self) -> String {
+        let StoreBackend { scheme, endpoint, .. } = &*self.backend;
+        location(*scheme, &self.url, endpoint.as_ref().and_then(|endpoint| endpoint()).as_deref())
+    }
+
     /// Whether objects keep their user metadata. A folder keeps none.
     pub fn supports_user_metadata(&self) -> bool {
         self.backend.scheme != StoreScheme::Folder
     }
 
     /// The client for this store's signed URLs, which trusts the same authorities as the store's own client.
-    pub fn client(&self) -> Result<&reqwest::Client, StoreError> {
+    pub fn client(&self) -> Result<reqwest::Client, StoreError> {
         let StoreBackend { certificates, client, .. } = &*self.backend;
-        if let Some(client) = client.get() {
-            return Ok(client);
+        let certificates = certificates.as_ref().map(|read| read()).transpose()?.flatten();
+        let mut client = client.lock();
+        if let Some((_, client)) = client.as_ref().filter(|(known, _)| *known == certificates) {
+            return Ok(client.clone());
         }
         let refused = |error: reqwest::Error| {
             self.unusable(
@@ -108,10 +150,16 @@ impl Store {
                 "check the certificates in the store's settings",
             )
         };
-        let pem = certificates.as_deref().unwrap_or_default();
-        let trusted = reqwest::Certificate::from_pem_bundle(pem).map_err(refused)?;
-        let made = reqwest::Client::builder().tls_certs_merge(trusted).build().map_err(refused)?;
-        Ok(client.get_or_init(|| made))
+        let builder = match &certificates {
+            None => reqwest::Client::builder(),
+            Some(pem) => {
+                let trusted = reqwest::Certificate::from_pem_bundle(pem).map_err(refused)?;
+                reqwest::Client::builder().tls_certs_only(trusted)
+            }
+        };
+        let made = builder.build().map_err(refused)?;
+        *client = Some((certificates, made.clone()));
+        Ok(made)
     }
 
     /// The transport.
@@ -122,6 +170,18 @@ impl Store {
     /// What signs URLs of this store; `None` where there are no URLs.
     pub(crate) fn signer(&self) -> Option<&dyn SignPut> {
         self.backend.signer.as_deref()
+    }
+
+    /// Says once that the store refuses to list versions.
+    pub(crate) fn warn_of_refused_versions(&self, error: &StoreError) {
+        if self.backend.versions_refused.set(()).is_ok() {
+            tracing::warn!(store = %self.url, %error, "versions cannot be listed; objects count as ones without");
+        }
+    }
+
+    /// What lists versions of this store's objects; `None` where it keeps none.
+    pub(crate) fn version_lister(&self) -> Option<&dyn ListVersions> {
+        self.backend.versions.as_deref()
     }
 
     pub(crate) fn speaks_http(&self) -> bool {

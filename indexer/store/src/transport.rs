@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::{
     environment::StoreEnvironment, errors::StoreError, http::ObservedConnector, request_counter::RequestCounter,
-    sign::SignPut,
+    sign::SignPut, versions::ListVersions,
 };
 
 /// How long a connection may take.
@@ -22,12 +22,14 @@ const REQUEST_TIMEOUT: Duration = Duration::from_mins(10);
 pub(crate) struct ProviderClient {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) signer: Arc<dyn SignPut>,
+    /// `None` where versions are not read.
+    pub(crate) versions: Option<Arc<dyn ListVersions>>,
 }
 
 /// The connection settings of a store's clients, whatever its credentials.
 #[derive(Clone)]
 pub(crate) struct TransportSettings {
-    /// Further authorities that sign the server's certificate, in PEM.
+    /// Authorities that sign the server's certificate in place of those that the system trusts, in PEM.
     pub(crate) certificates: Option<Vec<u8>>,
     pub(crate) requests: RequestCounter,
 }
@@ -46,7 +48,8 @@ impl TransportSettings {
         let options = ClientOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_read_timeout(READ_TIMEOUT)
-            .with_timeout(REQUEST_TIMEOUT);
+            .with_timeout(REQUEST_TIMEOUT)
+            .with_no_system_certificates(self.certificates.is_some());
         Ok(certificates.into_iter().fold(options, ClientOptions::with_root_certificate))
     }
 }

@@ -79,10 +79,16 @@ impl Store {
 
     /// Writes `key`, replacing what is there. Retries.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.put_with(key, body, &UserMetadata::new()).await
+    }
+
+    /// As [`Store::put`], with user metadata. A store that keeps none (a folder) drops it.
+    pub async fn put_with(&self, key: &str, body: Bytes, metadata: &UserMetadata) -> Result<(), StoreError> {
         let path = self.path(key)?;
+        let options = PutOptions { mode: PutMode::Overwrite, ..self.create_options(metadata) };
         let payload = PutPayload::from(body);
         let put = retried(|| async {
-            let put = self.inner().put(&path, payload.clone()).await;
+            let put = self.inner().put_opts(&path, payload.clone(), options.clone()).await;
             put.map(drop).map_err(|error| self.error(key, &error))
         });
         match put.await {

@@ -323,7 +323,7 @@ async fn damage_is_named_and_a_newer_release_too() {
         (Bytes::from_static(b"{}"), "two lines"),
         (Bytes::from_static(b"\xff\xfe\n\n"), "unreadable"),
         (third.slice(..third.len() - 4), "two lines"),
-        (Bytes::from_static(b"{\"layout\":1,\"format\":2}\n{}\n"), "upgrade"),
+        (Bytes::from_static(b"{\"format\":2,\"reads\":2}\n{}\n"), "upgrade"),
     ] {
         store.put(&key(3), bytes).await.unwrap();
         let error = stage.chain(4).latest().await.unwrap_err().to_string();
@@ -477,6 +477,29 @@ async fn the_latest_record_stays_whatever_its_age_and_a_later_trim_finishes_an_e
     assert_eq!(numbers(&stage).await, (1..=11).collect::<Vec<_>>());
 }
 
+/// A reader that has just learned of a record has an hour to read it after the next one came, however old it is by then.
+#[tokio::test(start_paused = true)]
+async fn a_record_stays_for_an_hour_after_it_was_followed() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 10).await;
+    tokio::time::advance(Duration::from_hours(240)).await;
+    let next = chain.append(None, push(11)).await.unwrap();
+    let (minute, reader) = (Duration::from_mins(1), stage.chain(2));
+    chain.trim(&next, next.time.before(RECORD_RETENTION)).await.unwrap();
+    assert!(reader.read(10).await.unwrap().is_some(), "it was followed just now");
+    assert!(reader.read(9).await.unwrap().is_none());
+    // The appenders and the collectors of the next hour.
+    tokio::time::advance(RECORD_RETENTION.saturating_sub(minute)).await;
+    let next = chain.append(None, push(12)).await.unwrap();
+    chain.trim(&next, next.time.before(RECORD_RETENTION)).await.unwrap();
+    assert!(reader.read(10).await.unwrap().is_some());
+    tokio::time::advance(minute).await;
+    let next = chain.append(None, push(13)).await.unwrap();
+    chain.trim(&next, next.time.before(RECORD_RETENTION)).await.unwrap();
+    assert!(reader.read(10).await.unwrap().is_none());
+    assert!(reader.read(11).await.unwrap().is_some());
+}
+
 /// An appender that ends at any call of the 64th append: no record is lost, and the next process finishes the trim.
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_step_of_trimming_loses_nothing() {
@@ -493,7 +516,8 @@ async fn a_crash_at_any_step_of_trimming_loses_nothing() {
         let latest = survivor.latest().await.unwrap().unwrap();
         assert_eq!(latest.state.0, (1..=64).collect::<Vec<_>>(), "step {step}");
         survivor.trim(&latest, latest.time.before(RECORD_RETENTION)).await.unwrap();
-        assert_eq!(object_names(&stage.calm()).await.len(), 2, "step {step}");
+        // The one that was followed just now, the latest one, and the boundary.
+        assert_eq!(object_names(&stage.calm()).await.len(), 3, "step {step}");
         if whole {
             assert!(step > 20, "the append of a 64th record has {step} calls only: it trims nothing");
             return;

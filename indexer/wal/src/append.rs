@@ -15,7 +15,7 @@ mod writer;
 
 pub use batcher::{AppendBatcher, FlushPolicy};
 pub use error::AppendError;
-pub use prepared::{DraftOperation, EntryDraft};
+pub use prepared::{DraftOperation, EntryDraft, EntryForm};
 pub use source::{ParameterSource, ParameterSourceError};
 pub use upload::CompletionUpload;
 pub use writer::{AppendReceipt, LogWriter, LogWriterOptions, PendingAppend};

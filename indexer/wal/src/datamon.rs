@@ -1,14 +1,13 @@
 //! Datamon's layout of metadata: which descriptor lives where, and what it says.
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{malformed::MalformedInput, yaml::read_yaml};
+use crate::{client_time::ClientTime, malformed::MalformedInput, yaml::read_yaml};
 
-/// Longest path of a descriptor, and longest segment of one, in bytes: what every store takes.
-const MAX_PATH: usize = 900;
-const MAX_SEGMENT: usize = 255;
+/// Longest path of a descriptor in bytes: the longest key that any store takes. One that a store takes no more with its prefix, or
+/// as the name of a file, is absent there.
+const MAX_PATH_BYTES: usize = 1024;
 
 /// What a descriptor describes, as its path says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub enum DatamonPath {
         /// Id of the bundle.
         bundle: String,
     },
-    /// `labels/{repo}/{label}/label.yaml`: the one key that is overwritten.
+    /// `labels/{repo}/{label}/label.yaml`: the one key that is overwritten. A label's name may have slashes.
     Label {
         /// Name of the repo.
         repo: String,
@@ -62,15 +61,29 @@ pub enum DatamonPath {
 }
 
 /// What the descriptor at `path` describes. Refuses paths that must not reach a metadata store: absolute ones,
-/// empty segments, `.` and `..`, backslashes, control characters, overlong ones, and Tidemark's own prefix.
+/// empty segments, `.` and `..`, backslashes outside of a name in Datamon's layout, control characters, overlong ones, and
+/// Tidemark's own prefix.
 pub fn parse_datamon_path(path: &str) -> Result<DatamonPath, MalformedInput> {
     let segments: Vec<&str> = path.split('/').collect();
-    check_path(path, &segments)?;
+    let found = layout(&segments);
+    check_path(path, &segments, found == DatamonPath::Other)?;
+    Ok(found)
+}
+
+/// Whether the text is a path of Datamon's layout, which has names of any characters.
+pub(crate) fn has_datamon_layout(text: &str) -> bool {
+    let segments: Vec<&str> = text.split('/').collect();
+    layout(&segments) != DatamonPath::Other
+}
+
+fn layout(segments: &[&str]) -> DatamonPath {
     let own = |text: &str| text.to_owned();
-    Ok(match segments[..] {
+    match *segments {
         ["repos", repo, "repo.yaml"] => DatamonPath::Repo { repo: own(repo) },
         ["bundles", repo, bundle, "bundle.yaml"] => DatamonPath::Bundle { repo: own(repo), bundle: own(bundle) },
-        ["labels", repo, label, "label.yaml"] => DatamonPath::Label { repo: own(repo), label: own(label) },
+        ["labels", repo, ref label @ .., "label.yaml"] if !label.is_empty() => {
+            DatamonPath::Label { repo: own(repo), label: label.join("/") }
+        }
         ["contexts", context, "context.yaml"] => DatamonPath::Context { context: own(context) },
         ["diamonds", repo, diamond, file @ ("diamond-running.yaml" | "diamond-done.yaml")] => {
             DatamonPath::Diamond { repo: own(repo), diamond: own(diamond), done: file == "diamond-done.yaml" }
@@ -84,10 +97,10 @@ pub fn parse_datamon_path(path: &str) -> Result<DatamonPath, MalformedInput> {
             }
         }
         _ => DatamonPath::Other,
-    })
+    }
 }
 
-fn check_path(path: &str, segments: &[&str]) -> Result<(), MalformedInput> {
+fn check_path(path: &str, segments: &[&str], is_other: bool) -> Result<(), MalformedInput> {
     let refused = |why: &str| {
         let shown: String = path.chars().take(200).collect();
         Err(MalformedInput::new(format!("{shown:?} is not the path of a descriptor: {why}")))
@@ -95,13 +108,13 @@ fn check_path(path: &str, segments: &[&str]) -> Result<(), MalformedInput> {
     if path.is_empty() || segments.contains(&"") {
         return refused("it has an empty segment");
     }
-    if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
+    if path.split(['/', '\\']).any(|segment| matches!(segment, "." | "..")) {
         return refused("it climbs out of its prefix");
     }
-    if path.contains('\\') || path.chars().any(char::is_control) {
+    if is_other && path.contains('\\') || path.chars().any(char::is_control) {
         return refused("it has a backslash or a control character");
     }
-    if path.len() > MAX_PATH || segments.iter().any(|segment| segment.len() > MAX_SEGMENT) {
+    if path.len() > MAX_PATH_BYTES {
         return refused("it is too long");
     }
     if segments[0] == ".tidemark" {
@@ -185,7 +198,7 @@ pub struct DatamonDescriptor {
     /// Parents of a bundle.
     pub parents: Vec<String>,
     /// The client's own time; `endTime`, else `startTime`, of diamonds and splits. Never decides anything.
-    pub timestamp: Option<Timestamp>,
+    pub timestamp: Option<ClientTime>,
     /// `contributors`, or the one `contributor` of a repo.
     pub contributors: Vec<Contributor>,
     /// Bytes of a leaf of a bundle's blobs.
@@ -209,9 +222,8 @@ pub struct DatamonDescriptor {
 }
 
 /// The fields whose type is part of what a descriptor is.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-#[derive(Default)]
 struct WireDescriptor {
     id: Option<String>,
     #[serde(rename = "diamondID")]
@@ -223,15 +235,49 @@ struct WireDescriptor {
     name: Option<String>,
     message: Option<String>,
     description: Option<String>,
-    parents: Option<Vec<String>>,
+    parents: Option<Vec<Option<String>>>,
     timestamp: Option<String>,
     start_time: Option<String>,
     end_time: Option<String>,
-    contributors: Option<Vec<Contributor>>,
-    contributor: Option<Contributor>,
+    contributors: Option<Vec<Option<WireContributor>>>,
+    contributor: Option<WireContributor>,
     deduplication: Option<String>,
     runstage: Option<String>,
     state: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct WireContributor {
+    name: Option<String>,
+    email: Option<String>,
+}
+
+impl From<WireContributor> for Contributor {
+    fn from(WireContributor { name, email }: WireContributor) -> Self {
+        Self { name: name.unwrap_or_default(), email: email.unwrap_or_default() }
+    }
+}
+
+impl WireDescriptor {
+    /// As Go reads it: a number or a truth value where text is wanted is the text that it was written as, and a null is none.
+    fn read(text: &str, raw: &Value) -> Result<Self, MalformedInput> {
+        // The values were read within bounds, so that the text can be read again.
+        Self::deserialize(raw)
+            .or_else(|_| serde_norway::from_str(text))
+            .map_err(|error| MalformedInput::new(format!("the descriptor is not what its kind says: {error}")))
+    }
+
+    /// What it calls the thing that it describes.
+    fn named(&self, field: &str) -> Option<&str> {
+        let text = match field {
+            "id" => &self.id,
+            "diamondID" => &self.diamond_id,
+            "splitID" => &self.split_id,
+            _ => &self.name,
+        };
+        text.as_deref()
+    }
 }
 
 /// Reads the descriptor at `path`, in YAML.
@@ -244,31 +290,32 @@ pub fn read_descriptor(path: &DatamonPath, body: &[u8]) -> Result<DatamonDescrip
     if !raw.is_object() {
         return Err(MalformedInput::new("the descriptor is not a mapping"));
     }
+    let wire = WireDescriptor::read(text, &raw)?;
     if let Some((field, expected)) = path.named() {
-        check_name(&raw, field, expected)?;
+        check_name(wire.named(field), field, expected)?;
     }
-    let wire = WireDescriptor::deserialize(&raw)
-        .map_err(|error| MalformedInput::new(format!("the descriptor is not what its kind says: {error}")))?;
     Ok(DatamonDescriptor::of(wire, raw))
 }
 
 /// A name that is there must be the path's; Datamon leaves empty ones out.
-fn check_name(raw: &Value, field: &str, expected: &str) -> Result<(), MalformedInput> {
-    let found = match raw.get(field) {
-        None | Some(Value::Null) => return Ok(()),
-        Some(Value::String(text)) if text.is_empty() || text == expected => return Ok(()),
-        // YAML reads an unquoted 123 as a number.
-        Some(other) if *other.to_string() == *expected => return Ok(()),
-        Some(other) => other.to_string(),
-    };
-    let shown: String = found.chars().take(200).collect();
-    Err(MalformedInput::new(format!("the descriptor's {field} is {shown}, its path says {expected:?}")))
+fn check_name(found: Option<&str>, field: &str, expected: &str) -> Result<(), MalformedInput> {
+    match found {
+        Some(found) if !found.is_empty() && found != expected => {
+            let shown: String = found.chars().take(200).collect();
+            Err(MalformedInput::new(format!("the descriptor's {field} is {shown:?}, its path says {expected:?}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl DatamonDescriptor {
     fn of(wire: WireDescriptor, raw: Value) -> Self {
         let number = |field: &str| raw.get(field).and_then(Value::as_u64);
         let times = [wire.timestamp, wire.end_time, wire.start_time];
+        let contributors = match wire.contributors {
+            Some(several) => several.into_iter().map(|one| one.unwrap_or_default().into()).collect(),
+            None => wire.contributor.into_iter().map(Contributor::from).collect(),
+        };
         let (leaf_size, size, count, version) =
             (number("leafSize"), number("size"), number("count"), number("version"));
         Self {
@@ -276,9 +323,9 @@ impl DatamonDescriptor {
             name: wire.name,
             message: wire.message,
             description: wire.description,
-            parents: wire.parents.unwrap_or_default(),
+            parents: wire.parents.into_iter().flatten().map(Option::unwrap_or_default).collect(),
             timestamp: times.iter().flatten().find_map(|text| client_time(text)),
-            contributors: wire.contributors.unwrap_or_else(|| wire.contributor.into_iter().collect()),
+            contributors,
             leaf_size,
             size,
             count,
@@ -292,9 +339,9 @@ impl DatamonDescriptor {
     }
 }
 
-/// A time as Go prints it; its zero time means none.
-fn client_time(text: &str) -> Option<Timestamp> {
-    let time: Timestamp = text.trim().parse().ok()?;
+/// A time as Go prints it; its zero time, the first second of the year 1, means none, as does what is no time.
+fn client_time(text: &str) -> Option<ClientTime> {
+    let time: ClientTime = text.trim().parse().ok()?;
     (time.as_second() > -62_135_596_800).then_some(time)
 }
 
@@ -352,6 +399,47 @@ mod tests {
     }
 
     #[test]
+    fn scalars_where_text_is_wanted_are_read_as_go_reads_them() {
+        let body = "id: 1INzQ5TV4vAAfU2PbRFgPfnzEwR\nmessage: 42\nparents: [7, ~]\ncontributors:\n- name: 1.50\n  email:\n\
+            - ~\n- {name: true}\nrunstage: ~\n";
+        let read = read_descriptor(&bundle(), body.as_bytes()).unwrap();
+        assert_eq!((read.message.as_deref(), read.run_stage), (Some("42"), None));
+        assert_eq!(read.parents, ["7", ""]);
+        let person = |name: &str| Contributor { name: name.to_owned(), email: String::new() };
+        assert_eq!(read.contributors, [person("1.50"), person(""), person("true")]);
+        let label = parse_datamon_path("labels/r/0x1F/label.yaml").unwrap();
+        assert_eq!(read_descriptor(&label, b"name: 0x1F\n").unwrap().name.as_deref(), Some("0x1F"));
+        assert!(read_descriptor(&label, b"name: 31\n").is_err());
+    }
+
+    #[test]
+    fn text_that_is_no_utf_8_is_decoded() {
+        let body =
+            b"message: !!binary bGF0aW4xIGNhZuk=\ncontributors:\n- name: !!binary |\n    bGF0aW4x\n    IGNhZuk=\n\
+            description: \"not !!binary here\"\n";
+        let read = read_descriptor(&bundle(), body).unwrap();
+        assert_eq!(read.message.as_deref(), Some("latin1 caf\u{fffd}"));
+        assert_eq!(read.contributors[0].name, "latin1 caf\u{fffd}");
+        assert_eq!(read.description.as_deref(), Some("not !!binary here"));
+        assert!(read_descriptor(&bundle(), b"message: !!binary '?'\n").is_err());
+        assert!(read_descriptor(&bundle(), b"message: !other x\n").is_err());
+    }
+
+    #[test]
+    fn names_in_datamons_layout_may_have_any_characters() {
+        let label = |label: &str| Ok(DatamonPath::Label { repo: "r".to_owned(), label: label.to_owned() });
+        for name in ["with space", "nb\u{a0}sp", "back\\slash", "sub/label", "label.yaml", &"x".repeat(1000)] {
+            let path = format!("labels/r/{name}/label.yaml");
+            assert_eq!(parse_datamon_path(&path), label(name));
+            assert_eq!(parse_datamon_path(&path).unwrap().path(), Some(path));
+        }
+        for name in ["tab\there", "..", "a/../b", "..\\x", "", "a//b"] {
+            assert!(parse_datamon_path(&format!("labels/r/{name}/label.yaml")).is_err(), "{name}");
+        }
+        assert_eq!(parse_datamon_path("labels/r/label.yaml"), Ok(DatamonPath::Other));
+    }
+
+    #[test]
     fn refuses_paths_that_climb_out() {
         for path in [
             "",
@@ -370,7 +458,7 @@ mod tests {
         ] {
             assert!(parse_datamon_path(path).is_err(), "{path:?}");
         }
-        assert!(parse_datamon_path(&"x".repeat(256)).is_err());
+        assert!(parse_datamon_path(&"x".repeat(1025)).is_err() && parse_datamon_path(&"x".repeat(1024)).is_ok());
         assert!(parse_datamon_path(&"x/".repeat(600)).is_err());
     }
 

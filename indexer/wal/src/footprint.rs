@@ -3,9 +3,12 @@
 //! Measured with the allocator's own numbers (64 bits, `serde_json` with `preserve_order`): a value takes 72 bytes where it
 //! stands, and twice that in an array that grows; a string its bytes and 16; the smallest object that is not empty about
 //! 400, since it makes room for three members at once; the YAML reader 136 for each event while it reads, of which there are
-//! two to four a value. A text of 1 MiB made of `[],` therefore becomes 25 to 50 MiB, one made of `{"":0},` 75 MiB.
+//! two to four a value. 100 000 values, the most that are read of one document, therefore take 7 to 40 MB, and in YAML up to
+//! 65 MB more while they are read, however large the text is.
 
 use serde_json::{Map, Value};
+
+use crate::yaml::MAX_VALUES;
 
 /// What an allocation takes beyond the bytes that were asked for.
 const ALLOCATION_BYTES: u64 = 16;
@@ -52,8 +55,8 @@ fn object_bytes(members: &Map<String, Value>) -> u64 {
 
 /// The most bytes that reading `text` as YAML or JSON may take: what is charged before the value itself is known.
 ///
-/// Every value follows one of a few marks, so that these bound the number of values. Aliases repeat what stands once; the
-/// reader bounds how often by the length of the text.
+/// Every value follows one of a few marks, so that these bound the number of values. Aliases repeat what stands once. No more
+/// than [`MAX_VALUES`] are read in any case.
 pub(crate) fn parsing_bytes(text: &[u8]) -> u64 {
     let (mut values, mut objects, mut anchors, mut aliases) = (1, 0, false, false);
     for byte in text {
@@ -66,8 +69,12 @@ pub(crate) fn parsing_bytes(text: &[u8]) -> u64 {
         }
     }
     let length = text.len() as u64;
-    let marked = values * MAX_VALUE_BYTES + objects * MAX_OBJECT_BYTES + 2 * length;
-    if anchors && aliases { marked.max(length * (MAX_OBJECT_BYTES + MAX_VALUE_BYTES)) } else { marked }
+    if anchors && aliases {
+        (values, objects) = (length, length);
+    }
+    // As YAML two values follow a mark, and as many marks as values are read.
+    let (values, objects) = (values.min(2 * MAX_VALUES as u64), objects.min(MAX_VALUES as u64));
+    values * MAX_VALUE_BYTES + objects * MAX_OBJECT_BYTES + 2 * length
 }
 
 #[cfg(test)]
@@ -80,12 +87,29 @@ mod tests {
 
     #[test]
     fn a_value_of_many_small_ones_takes_many_times_its_text() {
-        for (part, factor) in [("[],", 24..52), ("{\"\":0},", 50..80), ("1,", 36..80)] {
-            let text = format!("[{}0]", part.repeat((1 << 20) / part.len()));
+        for (part, values, mebibytes) in [("[],", 1, 6..15), ("{\"\":0},", 3, 12..20), ("1,", 1, 6..15)] {
+            let text = format!("[{}0]", part.repeat((MAX_VALUES - 2) / values));
             let bytes = value_bytes(&read_json(&text).unwrap());
-            assert!(factor.contains(&(bytes >> 20)), "{part}: {} MiB", bytes >> 20);
+            assert!(mebibytes.contains(&(bytes >> 20)), "{part}: {} MiB", bytes >> 20);
             assert!(parsing_bytes(text.as_bytes()) >= bytes, "{part}");
         }
+    }
+
+    #[test]
+    fn whatever_the_size_of_a_text_reading_it_is_charged_what_the_most_values_take() {
+        for part in ["[],", "{},", "{\"\":0},", "a: {}\n", "- &a {x: 1}\n- *a\n"] {
+            let text = part.repeat((16 << 20) / part.len());
+            assert!(parsing_bytes(text.as_bytes()) < (140 << 20) + 2 * text.len() as u64, "{part}");
+            assert!(read_yaml(&text).is_err(), "{part}");
+        }
+    }
+
+    #[test]
+    fn the_yaml_readers_events_are_charged() {
+        // Two events and a value for each mark: the most that a text below the bound has.
+        let text = "- {}\n".repeat(MAX_VALUES / 2);
+        let (value, events) = (read_yaml(&text).unwrap(), 136 * (MAX_VALUES as u64 + 2));
+        assert!(parsing_bytes(text.as_bytes()) >= value_bytes(&value) + events);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod append;
+mod client_time;
 mod datamon;
 mod footprint;
 mod log;
@@ -17,9 +18,10 @@ mod token;
 mod yaml;
 
 pub use append::{
-    AppendBatcher, AppendError, AppendReceipt, CompletionUpload, DraftOperation, EntryDraft, FlushPolicy, LogWriter,
-    LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend,
+    AppendBatcher, AppendError, AppendReceipt, CompletionUpload, DraftOperation, EntryDraft, EntryForm, FlushPolicy,
+    LogWriter, LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend,
 };
+pub use client_time::{ClientTime, ParseClientTimeError};
 pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse_datamon_path, read_descriptor};
 pub use footprint::{text_bytes, value_bytes};
 pub use log::Log;
@@ -33,5 +35,5 @@ pub use payload::{
     EntryIntent, IntentOperation, LockRef, MAX_OPERATIONS, OperationKind, ParseOperationKindError, PayloadFormat,
     parse_payload,
 };
-pub use reader::{ListedEntry, LogReader, MemoryBudget, MemoryShare, ReaderLimits, ResolvedEntry, ResolvedOperation};
+pub use reader::{ListedEntry, LogReader, MemoryBudget, MemoryShare, ResolvedEntry, ResolvedOperation};
 pub use token::{ParseTokenError, Token};

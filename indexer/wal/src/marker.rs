@@ -28,9 +28,9 @@ pub(crate) fn marker_folder(repo: &str, label: &str) -> String {
 }
 
 impl CompletionMarker {
-    /// The marker at `key`, the last segment of which names entry and operation.
-    pub(crate) fn read(key: &str, time: StoreSecond) -> Option<Self> {
-        let (token, op) = key.rsplit('/').next()?.split_once('-')?;
+    /// The marker at `key` in the folder of a label, not in that of another label whose name goes on with a slash.
+    pub(crate) fn read(folder: &str, key: &str, time: StoreSecond) -> Option<Self> {
+        let (token, op) = key.strip_prefix(folder)?.strip_prefix('/')?.split_once('-')?;
         Some(Self { token: token.parse().ok()?, op: op.parse().ok()?, time })
     }
 
@@ -51,12 +51,12 @@ mod tests {
         fn keys_round_trip(bytes: [u8; 20], op: u32) {
             let token = Token::from_bytes(bytes);
             let time = StoreSecond::from_unix(1);
-            prop_assert_eq!(CompletionMarker::read(&marker_key("r", "l", token, op), time), Some(CompletionMarker { token, op, time }));
+            prop_assert_eq!(CompletionMarker::read(&marker_folder("r", "l"), &marker_key("r", "l", token, op), time), Some(CompletionMarker { token, op, time }));
         }
 
         #[test]
         fn any_key_is_read_without_a_panic(key: String) {
-            let _ = CompletionMarker::read(&key, StoreSecond::default());
+            let _ = CompletionMarker::read("", &key, StoreSecond::default());
         }
     }
 }

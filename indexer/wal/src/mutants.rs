@@ -11,6 +11,7 @@ const ACKNOWLEDGED_UNSEEN: &str = "AcknowledgedUnseen";
 const GROUP_KEY_COLLIDES: &str = "GroupKeyCollides";
 const UNREADABLE_WITHOUT_PROOF: &str = "UnreadableWithoutProof";
 const UNBOUNDED_UNREADABLE: &str = "UnboundedUnreadable";
+const LABEL_OF_LATER_ENTRY: &str = "LabelOfLaterEntry";
 const CLOCKS_TAKEN_FOR_EQUAL: &str = "ClocksTakenForEqual";
 
 /// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
@@ -24,6 +25,7 @@ pub const MUTANT_HOOKS: &[&str] = &[
     UNREADABLE_WITHOUT_PROOF,
     UNBOUNDED_UNREADABLE,
     CLOCKS_TAKEN_FOR_EQUAL,
+    LABEL_OF_LATER_ENTRY,
 ];
 
 /// `ForeignDescriptorAccepted`: a descriptor of another operation counts as proof.
@@ -64,4 +66,9 @@ pub(crate) fn are_too_many(too_many: bool) -> bool {
 /// `ClocksTakenForEqual`: no clock of a store is ahead of another's.
 pub(crate) fn clock_tolerance(tolerance: Duration) -> Duration {
     if is_active(CLOCKS_TAKEN_FOR_EQUAL) { Duration::ZERO } else { tolerance }
+}
+
+/// `LabelOfLaterEntry`: what a label holds is taken for each of several entries that may have written it.
+pub(crate) fn later_entries<T>(entries: Vec<T>) -> Vec<T> {
+    if is_active(LABEL_OF_LATER_ENTRY) { Vec::new() } else { entries }
 }

@@ -6,13 +6,13 @@
 //! |---|---|
 //! | the entry later than both `s + A` and `s + C + 1` | `expired` |
 //! | the entry earlier than `s - (C + 1)`, or a descriptor absent | `aborted` |
+//! | a label that was overwritten since, where no versions are kept ([`Evidence::Inferred`]) | `unknown` |
 //! | a descriptor later than `A` after the later of `s` and the entry, and later than `s + C + 1` | `expired` |
 //! | the entry or a descriptor later than `s + C + 1` | `late` |
 //! | else | `committed` |
 //!
 //! A descriptor that is older than `s`, or that belongs to another operation, is absent; one that is bound to this operation
-//! may be older by the clock tolerance, since the clocks of two stores, and of two machines of one, differ. A mutable key that was
-//! overwritten since ([`Evidence::Inferred`]) says nothing about when this operation completed: it counts as in time.
+//! may be older by the clock tolerance, since the clocks of two stores, and of two machines of one, differ.
 
 use std::time::Duration;
 
@@ -20,12 +20,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{mutants, parameters::LogParameters, token::Token};
 use tidemark_store::StoreSecond;
-
-/// How far the clocks of a log's stores, and of the machines of one store, may differ where the rule compares their times.
-///
-/// A token's second comes from one of them, a descriptor's from another. What is bound to the operation by its metadata, its
-/// key or its digest cannot be older than the token, whatever its time says.
-pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// The outcome of an operation. Decided once, when its second is sealed, and recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,11 +43,13 @@ pub enum Outcome {
     Expired,
     /// The store refuses to give the entry. Not settled: it is decided when it can be read.
     Unreadable,
+    /// A label that was overwritten where no versions are kept: whether this move of it completed cannot be told. Settled.
+    Unknown,
 }
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Pending,
         Self::Committed,
         Self::Late,
@@ -63,6 +59,7 @@ impl Outcome {
         Self::Fenced,
         Self::Expired,
         Self::Unreadable,
+        Self::Unknown,
     ];
 
     /// The outcome in lower case: what is stored, searched and shown.
@@ -77,6 +74,7 @@ impl Outcome {
             Self::Fenced => "fenced",
             Self::Expired => "expired",
             Self::Unreadable => "unreadable",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -89,7 +87,7 @@ pub enum Evidence {
     Bound,
     /// Only the store times agree.
     Timed,
-    /// A mutable key that was overwritten since.
+    /// A label that another entry may have written, or has overwritten since.
     Inferred,
 }
 
@@ -112,7 +110,8 @@ pub struct Observation {
     pub key: String,
     /// Its store time.
     pub time: StoreSecond,
-    /// SHA-256 of its body, 64 hexadecimal digits.
+    /// SHA-256 of its body, 64 hexadecimal digits; empty if the body was not read.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
     /// How it is known to belong to the operation; `None` when it belongs to another one.
     pub evidence: Option<Evidence>,
@@ -129,7 +128,7 @@ pub struct OutcomeDecision {
     pub evidence: Option<Evidence>,
     /// The entry's store time.
     pub entry_time: StoreSecond,
-    /// When the operation was complete: the latest store time of entry and descriptors.
+    /// When the operation was complete: the latest store time of entry and descriptors; `None` where that is not known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub completed: Option<StoreSecond>,
     /// The descriptors that were found.
@@ -156,19 +155,15 @@ pub(crate) fn decide_outcome(
         outcome,
         evidence: complete.then(|| own.iter().filter_map(|observation| observation.evidence).max()).flatten(),
         entry_time,
-        completed: complete.then(|| rule.completed(entry_time, &own)),
+        completed: (complete && outcome != Outcome::Unknown)
+            .then(|| own.iter().map(|observation| observation.time).fold(entry_time, StoreSecond::max)),
         observations: seen.iter().flatten().cloned().collect(),
     }
 }
 
-/// Whether the descriptor is new enough to be that of an operation whose token has second `token`.
-pub(crate) fn is_in_time_for(token: StoreSecond, observation: &Observation) -> bool {
-    let oldest = if observation.evidence == Some(Evidence::Bound) {
-        token.before(mutants::clock_tolerance(CLOCK_TOLERANCE))
-    } else {
-        token
-    };
-    observation.time >= oldest
+/// Whether the descriptor is new enough to be that of an operation of `token`.
+pub(crate) fn is_in_time_for(parameters: &LogParameters, token: Token, observation: &Observation) -> bool {
+    OutcomeRule::of(parameters, token).is_new_enough(observation)
 }
 
 /// The last second in which an operation of `token` completes in time.
@@ -183,28 +178,47 @@ struct OutcomeRule {
     bound: Duration,
     /// The audit window, never shorter than the bound.
     audit: Duration,
+    /// A token's second comes from one clock, a descriptor's from another. What is bound to the operation by its metadata, its
+    /// key or its digest cannot be older than the token, whatever its time says.
+    tolerance: Duration,
 }
 
 impl OutcomeRule {
     fn of(parameters: &LogParameters, token: Token) -> Self {
         let bound = parameters.commit_bound() + Duration::from_secs(1);
-        Self { token: token.second(), bound, audit: parameters.audit_window.max(bound) }
+        // In whole seconds, since store times are: a fraction never lengthens it.
+        let tolerance = Duration::from_secs(parameters.clock_tolerance.as_secs());
+        Self {
+            token: token.second(),
+            bound,
+            audit: parameters.audit_window.max(bound),
+            tolerance: mutants::clock_tolerance(tolerance),
+        }
     }
 
     /// Whether the descriptor is there for this operation.
     fn counts(&self, observation: &Observation) -> bool {
-        mutants::has_evidence(observation.evidence.is_some()) && is_in_time_for(self.token, observation)
+        mutants::has_evidence(observation.evidence.is_some()) && self.is_new_enough(observation)
+    }
+
+    fn is_new_enough(&self, observation: &Observation) -> bool {
+        let oldest = match observation.evidence {
+            Some(Evidence::Bound) => self.token.before(self.tolerance),
+            _ => self.token,
+        };
+        observation.time >= oldest
     }
 
     fn outcome(&self, entry: StoreSecond, complete: bool, own: &[&Observation]) -> Outcome {
-        let dated = || own.iter().filter(|observation| observation.evidence != Some(Evidence::Inferred));
         if entry.since(self.token) > self.audit {
             Outcome::Expired
         } else if !complete || self.token.since(entry) > self.bound {
             Outcome::Aborted
-        } else if dated().any(|observation| self.missed_audit(entry, observation.time)) {
+        } else if own.iter().any(|observation| observation.evidence == Some(Evidence::Inferred)) {
+            Outcome::Unknown
+        } else if own.iter().any(|observation| self.missed_audit(entry, observation.time)) {
             Outcome::Expired
-        } else if self.late(entry) || dated().any(|observation| self.late(observation.time)) {
+        } else if self.late(entry) || own.iter().any(|observation| self.late(observation.time)) {
             Outcome::Late
         } else {
             Outcome::Committed
@@ -222,16 +236,6 @@ impl OutcomeRule {
 
     fn missed_audit(&self, entry: StoreSecond, time: StoreSecond) -> bool {
         self.late(time) && time.since(self.token.max(entry)) > self.audit
-    }
-
-    /// The latest of the times; an inferred one is known only not to be later than the bound.
-    fn completed(&self, entry: StoreSecond, own: &[&Observation]) -> StoreSecond {
-        let last = self.last();
-        let time = |observation: &&Observation| match observation.evidence {
-            Some(Evidence::Inferred) => observation.time.min(last),
-            _ => observation.time,
-        };
-        own.iter().map(time).max().unwrap_or(entry).max(entry)
     }
 }
 
@@ -320,14 +324,20 @@ mod tests {
         assert_eq!(outcome(0, &[seen(-1, BOUND)]), Outcome::Committed);
         assert_eq!(outcome(0, &[seen(-2, BOUND)]), Outcome::Aborted);
         assert_eq!(outcome(0, &[seen(-1, Some(Evidence::Inferred))]), Outcome::Aborted);
+        let under = |millis| {
+            let parameters = LogParameters { clock_tolerance: Duration::from_millis(millis), ..parameters() };
+            [-1, -2, -3].map(|at| decide_outcome(&parameters, token(), second(0), 1, &[seen(at, BOUND)]).outcome)
+        };
+        assert_eq!(under(999), [Outcome::Aborted; 3]);
+        assert_eq!(under(2999), [Outcome::Committed, Outcome::Committed, Outcome::Aborted]);
     }
 
     #[test]
-    fn an_overwritten_label_is_inferred_and_completed_within_the_bound() {
+    fn an_overwritten_label_claims_nothing() {
         let decision = decide_outcome(&parameters(), token(), second(0), 1, &[seen(90_000, Some(Evidence::Inferred))]);
-        assert_eq!(decision.outcome, Outcome::Committed);
+        assert_eq!(decision.outcome, Outcome::Unknown);
         assert_eq!(decision.evidence, Some(Evidence::Inferred));
-        assert_eq!(decision.completed, Some(second(C + 1)));
+        assert_eq!(decision.completed, None);
     }
 
     #[test]
@@ -398,7 +408,7 @@ mod tests {
         fn committed_means_each_one_in_time(entry in -300i64..8000, seen in observations()) {
             let all = seen.iter().all(|one| one.as_ref().is_some_and(|one| one.evidence.is_some()
                 && one.time >= second(if one.evidence == BOUND { -1 } else { 0 })
-                && (one.evidence == Some(Evidence::Inferred) || one.time <= second(C + 1))));
+                && one.evidence != Some(Evidence::Inferred) && one.time <= second(C + 1)));
             let committed = outcome(entry, &seen) == Outcome::Committed;
             prop_assert_eq!(committed, all && (-C - 1..=C + 1).contains(&entry));
         }
@@ -414,7 +424,7 @@ mod tests {
         #[test]
         fn completed_is_never_before_the_entry(entry in 0i64..8000, seen in observations()) {
             let decision = decide_outcome(&parameters(), token(), second(entry), seen.len(), &seen);
-            prop_assert_eq!(decision.completed.is_some(), seen.iter().all(|one| one.as_ref().is_some_and(|one| one.evidence.is_some() && is_in_time_for(second(0), one))));
+            prop_assert_eq!(decision.completed.is_some(), decision.outcome != Outcome::Unknown && seen.iter().all(|one| one.as_ref().is_some_and(|one| one.evidence.is_some() && is_in_time_for(&parameters(), token(), one))));
             prop_assert!(decision.completed.is_none_or(|at| at >= second(entry)));
         }
     }

@@ -1,4 +1,5 @@
-//! The dated parameters of a log: `W`, `S`, `R`, `V` and the audit window, and the horizon that follows from them.
+//! The dated parameters of a log: `W`, `S`, `R`, `V`, the audit window, the largest entry and descriptor and the clock tolerance,
+//! and the horizon that follows from them.
 //!
 //! The first set holds for all earlier time too. A later set takes effect [`PARAMETER_CHANGE_DELAY`] + its `V` after the
 //! store time of the record that carries it, so that every process that relied on the old set has stopped doing so. A token
@@ -17,7 +18,7 @@ pub const PARAMETER_CHANGE_DELAY: Duration = Duration::from_mins(5);
 /// How long after a clock probe the parameters that are read next may be relied on.
 pub const MAX_PARAMETER_AGE: Duration = Duration::from_mins(4);
 
-/// One set of parameters. Spans are serialized as whole milliseconds.
+/// One set of parameters. Spans are serialized as whole milliseconds, sizes as bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LogParameters {
@@ -36,6 +37,14 @@ pub struct LogParameters {
     /// How long an aborted operation is checked again.
     #[serde(with = "millis")]
     pub audit_window: Duration,
+    /// Largest body of an entry in bytes; a larger one is malformed and not read.
+    pub max_entry_size: u64,
+    /// Largest descriptor in bytes; a larger one counts as present, but is not read.
+    pub max_descriptor_size: u64,
+    /// How far the clocks of the log's stores, and of the machines of one store, may differ where the outcome rule compares
+    /// their times. Fractions of a second do not count.
+    #[serde(with = "millis")]
+    pub clock_tolerance: Duration,
 }
 
 impl LogParameters {
@@ -47,6 +56,9 @@ impl LogParameters {
             request_timeout: Duration::from_mins(1),
             visibility_delay: Duration::from_secs(10),
             audit_window: Duration::from_hours(24),
+            max_entry_size: 1 << 20,
+            max_descriptor_size: 16 << 20,
+            clock_tolerance: Duration::from_secs(1),
         }
     }
 

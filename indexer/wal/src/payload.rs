@@ -1,4 +1,4 @@
-//! What an entry announces: Datamon's two formats, our own versioned JSON, and the reasons for refusing everything else.
+//! What an entry announces: Datamon's formats, our own versioned JSON, and the reasons for refusing everything else.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    datamon::{DatamonPath, parse_datamon_path},
+    datamon::{DatamonPath, has_datamon_layout, parse_datamon_path},
     malformed::MalformedInput,
     mutants,
     token::Token,
@@ -20,14 +20,19 @@ pub const MAX_OPERATIONS: usize = 1000;
 /// Longest writer, idempotency key and lock name in bytes.
 const MAX_NAME_BYTES: usize = 1024;
 
+/// Where the attributes of a payload are in its JSON, whatever its format.
+const ATTRIBUTES: &str = "attributes";
+
 /// The format of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PayloadFormat {
-    /// Datamon's YAML mapping of `token` and `payload`.
+    /// The YAML mapping of `token` and `payload` that Datamon's reader expects.
     Entry,
-    /// A bare descriptor path.
+    /// A bare descriptor path, as Datamon's writer writes it.
     Path,
+    /// A bare text or mapping, as Datamon's writer writes it.
+    Text,
     /// Our versioned JSON.
     Intent,
 }
@@ -194,8 +199,9 @@ impl EntryIntent {
 }
 
 impl IntentOperation {
-    fn on(descriptor: &str, path: &DatamonPath) -> Self {
-        Self { kind: path.into(), descriptor: Some(descriptor.to_owned()), ..Self::entry(Map::new()) }
+    fn on(announced: AnnouncedPath) -> Self {
+        let AnnouncedPath { descriptor, path } = announced;
+        Self { kind: (&path).into(), descriptor: Some(descriptor), ..Self::entry(Map::new()) }
     }
 
     fn entry(attributes: Map<String, Value>) -> Self {
@@ -222,60 +228,101 @@ pub fn parse_payload(token: Token, body: &[u8]) -> Result<EntryIntent, Malformed
     if text.is_empty() {
         return Err(MalformedInput::new("empty"));
     }
-    if let Some(path) = as_path(text) {
-        return Ok(EntryIntent::simple(PayloadFormat::Path, IntentOperation::on(text, &path?), text.into()));
+    if let Some(control) = text.chars().find(|c| is_binary(*c)) {
+        return Err(MalformedInput::new(format!("binary: it holds the control character {control:?}")));
+    }
+    if let Some(path) = as_path(token, text) {
+        return Ok(EntryIntent::simple(PayloadFormat::Path, IntentOperation::on(path?), text.into()));
     }
     match mapping(text)? {
-        raw if raw.contains_key("tidemark") => read_intent(raw),
-        raw if raw.contains_key("token") && raw.contains_key("payload") => read_entry(token, raw),
-        _ => Err(MalformedInput::new(
-            "a mapping with neither \"tidemark\" (an intent) nor \"token\" and \"payload\" (Datamon's entry)",
-        )),
+        Some(raw) if raw.contains_key("tidemark") => read_intent(raw),
+        Some(raw) if is_entry(&raw) => read_entry(token, raw),
+        Some(attributes) => {
+            let raw = json!({ATTRIBUTES: attributes});
+            Ok(EntryIntent::simple(PayloadFormat::Text, IntentOperation::entry(attributes), raw))
+        }
+        None => Ok(EntryIntent::simple(PayloadFormat::Text, IntentOperation::entry(Map::new()), text.into())),
     }
 }
 
-/// A JSON object, or a YAML mapping: both forms of body are one.
-fn mapping(text: &str) -> Result<Map<String, Value>, MalformedInput> {
+/// Whether it is Datamon's entry, which may leave the token out.
+fn is_entry(raw: &Map<String, Value>) -> bool {
+    raw.contains_key("payload") && (raw.contains_key("token") || raw.len() == 1)
+}
+
+/// Whether it is in no text.
+fn is_binary(c: char) -> bool {
+    c < ' ' && !matches!(c, '\t' | '\n' | '\r' | '\u{c}' | '\u{1b}')
+}
+
+/// A JSON object, or a YAML mapping: both forms of body are one. `None` for other text; an error where it is meant as our intent.
+fn mapping(text: &str) -> Result<Option<Map<String, Value>>, MalformedInput> {
     let value = match text.starts_with('{').then(|| read_json(text)) {
-        Some(Ok(value)) => value,
+        Some(Ok(value)) => Ok(value),
         Some(Err(error)) if text.contains("\"tidemark\"") => return Err(error),
-        _ => read_yaml(text)?,
+        _ => read_yaml(text),
     };
-    match value {
-        Value::Object(map) => Ok(map),
-        _ => Err(MalformedInput::new("neither a mapping nor the path of a descriptor")),
-    }
+    Ok(match value {
+        Ok(Value::Object(map)) => Some(map),
+        _ => None,
+    })
 }
 
-/// Whether `text` is meant as the path of a descriptor, and if so, what it names.
-fn as_path(text: &str) -> Option<Result<DatamonPath, MalformedInput>> {
+/// The path of a descriptor that a payload names.
+struct AnnouncedPath {
+    descriptor: String,
+    path: DatamonPath,
+}
+
+/// Whether `text` is meant as the path of a descriptor, and if so, which one.
+fn as_path(token: Token, text: &str) -> Option<Result<AnnouncedPath, MalformedInput>> {
+    let descriptor = own_bundle(token, text).or_else(|| is_path(text).then(|| text.to_owned()))?;
+    Some(parse_datamon_path(&descriptor).map(|path| AnnouncedPath { descriptor, path }))
+}
+
+/// `bundles/{repo}/` means the bundle whose id is the token: its writer knows no token yet.
+fn own_bundle(token: Token, text: &str) -> Option<String> {
+    let repo = text.strip_prefix("bundles/")?.strip_suffix('/')?;
+    (!repo.is_empty() && !repo.contains(['/', '\n', '\r'])).then(|| format!("{text}{token}/bundle.yaml"))
+}
+
+fn is_path(text: &str) -> bool {
+    // Datamon checks no name of a label, a context or a split.
+    if !text.contains(['\n', '\r']) && has_datamon_layout(text) {
+        return true;
+    }
     let path = !text.contains(char::is_whitespace) && text.contains(['/', '\\']) && !text.starts_with(['{', '[', '"']);
     let file = [".yaml", ".yml", ".json"].iter().any(|end| text.ends_with(end));
     let climbs = text.starts_with(['/', '\\']) || text.split(['/', '\\']).any(|segment| segment == "..");
-    (path && (file || climbs)).then(|| parse_datamon_path(text))
+    path && (file || climbs)
 }
 
 /// Datamon's entry: the key is the token, so a body that names another one is not this key's.
-fn read_entry(token: Token, raw: Map<String, Value>) -> Result<EntryIntent, MalformedInput> {
+fn read_entry(token: Token, mut raw: Map<String, Value>) -> Result<EntryIntent, MalformedInput> {
+    // Its writer knows no token before the entry has one.
+    let is_unnamed = raw.get("token").is_none_or(|named| named.is_null() || *named == "");
     let named = raw.get("token").and_then(Value::as_str).unwrap_or_default();
-    if named != token.to_string() {
+    if !is_unnamed && named != token.to_string() {
         let shown: String = named.chars().take(64).collect();
         return Err(MalformedInput::new(format!("the entry names token {shown:?}, its key is \"{token}\"")));
     }
     let operation = match raw.get("payload") {
-        Some(Value::String(text)) => read_text(text.trim())?,
+        Some(Value::String(text)) => read_text(token, text.trim())?,
         Some(Value::Object(attributes)) => IntentOperation::entry(attributes.clone()),
         _ => IntentOperation::entry(Map::new()),
     };
+    if !operation.attributes.is_empty() {
+        raw.entry(ATTRIBUTES).or_insert_with(|| operation.attributes.clone().into());
+    }
     Ok(EntryIntent::simple(PayloadFormat::Entry, operation, raw.into()))
 }
 
 /// The payload of Datamon's entry: a path, or a journal record that the entry itself completes.
-fn read_text(text: &str) -> Result<IntentOperation, MalformedInput> {
-    if let Some(path) = as_path(text) {
-        return Ok(IntentOperation::on(text, &path?));
+fn read_text(token: Token, text: &str) -> Result<IntentOperation, MalformedInput> {
+    if let Some(path) = as_path(token, text) {
+        return Ok(IntentOperation::on(path?));
     }
-    Ok(IntentOperation::entry(mapping(text).unwrap_or_default()))
+    Ok(IntentOperation::entry(mapping(text).ok().flatten().unwrap_or_default()))
 }
 
 #[derive(Deserialize)]
@@ -481,6 +528,74 @@ mod tests {
     }
 
     #[test]
+    fn a_bare_text_or_mapping_is_completed_by_the_entry() {
+        for text in ["hello", "42", "- a\n- b", "{", "a/b", "x.yaml", "journal text with a walrus", "[WIP] x: y: z"] {
+            let intent = read(text).unwrap();
+            assert_eq!(
+                (intent.format, &intent.ops[..]),
+                (PayloadFormat::Text, &[IntentOperation::entry(Map::new())][..])
+            );
+            assert_eq!(intent.raw, text);
+        }
+        for text in ["command: run\nuser: grace\n", r#"{"command": "run", "user": "grace"}"#] {
+            let intent = read(text).unwrap();
+            assert_eq!(intent.format, PayloadFormat::Text);
+            assert_eq!(intent.ops[0].attributes["user"], "grace");
+            assert_eq!(intent.raw["attributes"]["command"], "run");
+        }
+    }
+
+    #[test]
+    fn attributes_stand_in_one_place_in_every_format() {
+        for payload in ["'{\"user\": \"grace\"}'", "{user: grace}", "\"user: grace\""] {
+            let intent = read(&format!("token: {TOKEN}\npayload: {payload}\n")).unwrap();
+            assert_eq!(intent.raw["attributes"]["user"], "grace", "{payload}");
+            assert_eq!(intent.ops[0].attributes["user"], "grace");
+        }
+    }
+
+    #[test]
+    fn a_path_of_datamons_layout_is_one_with_white_space_too() {
+        let paths =
+            ["labels/r/never set entry/label.yaml", "contexts/with space/context.yaml", "labels/r/a\\b/label.yaml"];
+        let split = "diamonds/r/d/splits/worker 3/split-done.yaml";
+        for path in paths.into_iter().chain([split]) {
+            let kind = OperationKind::from(&parse_datamon_path(path).unwrap());
+            for (body, format) in [
+                (path.to_owned(), PayloadFormat::Path),
+                (format!("token: {TOKEN}\npayload: '{path}'\n"), PayloadFormat::Entry),
+            ] {
+                let intent = read(&body).unwrap();
+                assert_eq!((intent.format, intent.ops[0].kind), (format, kind));
+                assert_eq!(intent.ops[0].descriptor.as_deref(), Some(path));
+            }
+        }
+        assert!(reason("labels/r/tab\there/label.yaml").contains("control character"));
+        assert_eq!(read("see labels/r/x/label.yaml").unwrap().format, PayloadFormat::Text);
+        assert_eq!(read("labels/r/x\nlabels/r/y/label.yaml").unwrap().format, PayloadFormat::Text);
+    }
+
+    #[test]
+    fn a_folder_of_bundles_means_the_bundle_that_bears_the_token() {
+        let expected = format!("bundles/my repo/{TOKEN}/bundle.yaml");
+        for body in ["bundles/my repo/".to_owned(), "token: ''\npayload: bundles/my repo/\n".to_owned()] {
+            let intent = read(&body).unwrap();
+            assert_eq!(intent.ops[0].kind, OperationKind::Bundle);
+            assert_eq!(intent.ops[0].descriptor.as_deref(), Some(expected.as_str()));
+        }
+        assert!(read("bundles/../").is_err());
+        assert_eq!(read("bundles/").unwrap().format, PayloadFormat::Text);
+    }
+
+    #[test]
+    fn an_entry_without_a_token_contradicts_nothing() {
+        for token in ["token: ''\n", "token: ~\n", "token:\n", ""] {
+            let intent = read(&format!("{token}payload: repos/r/repo.yaml\n")).unwrap();
+            assert_eq!(intent.ops[0].kind, OperationKind::Repo);
+        }
+    }
+
+    #[test]
     fn an_entry_that_names_another_token_is_malformed() {
         let reason = reason("token: 000000000000000000000000000\npayload: bundles/r/b/bundle.yaml\n");
         assert!(reason.contains(TOKEN) && reason.contains("000000000000000000000000000"), "{reason}");
@@ -545,9 +660,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_payload() {
-        for body in
-            ["", " \n", "hello", "42", "- a\n- b", "a: b", "{", "{\"tidemark\":1", "\u{0}\u{1}", "a/b", "x.yaml"]
-        {
+        for body in ["", " \n", "{\"tidemark\":1", "\u{0}\u{1}", "text with a \u{7}bell"] {
             assert!(read(body).is_err(), "{body:?}");
         }
         assert!(parse_payload(TOKEN.parse().unwrap(), &[0xff, 0, 1]).unwrap_err().reason.contains("byte 0"));

@@ -1,5 +1,6 @@
 //! Reading a log: entries in token order, each with its descriptors and its outcome.
 
+mod labels;
 mod listing;
 mod log_reader;
 mod memory_budget;
@@ -10,7 +11,7 @@ mod resolved_entry;
 mod tests;
 
 pub use listing::ListedEntry;
-pub use log_reader::{LogReader, ReaderLimits};
+pub use log_reader::LogReader;
 pub use memory_budget::{MemoryBudget, MemoryShare};
 pub(crate) use resolve::{OP_FIELD, TOKEN_FIELD, digest_of};
 pub use resolved_entry::{ResolvedEntry, ResolvedOperation};

@@ -17,15 +17,15 @@ use futures::{
     stream::{self, BoxStream},
 };
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+    Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use url::Url;
 
 use crate::{Log, LogParameters, LogWriter, LogWriterOptions, ParameterSchedule};
-use tidemark_store::{Entropy, Store, StoreSecond};
+use tidemark_store::{Entropy, ListVersions, ObjectVersion, Store, StoreSecond};
 
 /// Store time when a lab opens.
 pub(crate) const OPENED: StoreSecond = StoreSecond::from_unix(1_700_000_000);
@@ -49,8 +49,17 @@ struct State {
     opened: Instant,
     times: BTreeMap<Path, StoreSecond>,
     troubles: Vec<(String, WriteFault)>,
+    /// What was ever put, the oldest first, where versions are kept.
+    versions: BTreeMap<Path, Vec<StoredVersion>>,
     /// Parts of keys that are not given, with what is refused too.
     refused: Vec<(String, ReadFault)>,
+}
+
+#[derive(Debug)]
+struct StoredVersion {
+    time: StoreSecond,
+    payload: PutPayload,
+    attributes: Attributes,
 }
 
 /// What a store refuses of an object for good.
@@ -112,7 +121,13 @@ impl Drop for CountedBody {
 
 impl TestStore {
     pub(crate) fn new() -> Self {
-        let state = State { opened: Instant::now(), times: BTreeMap::new(), troubles: Vec::new(), refused: Vec::new() };
+        let state = State {
+            opened: Instant::now(),
+            times: BTreeMap::new(),
+            troubles: Vec::new(),
+            versions: BTreeMap::new(),
+            refused: Vec::new(),
+        };
         Self { inner: Arc::default(), state: Arc::new(Mutex::new(state)), lead: Duration::ZERO, bodies: Arc::default() }
     }
 
@@ -128,6 +143,14 @@ impl TestStore {
 
     pub(crate) fn log(&self) -> Log {
         self.log_with_lead(Duration::ZERO)
+    }
+
+    /// As [`Self::log`], with the versions of the values.
+    pub(crate) fn versioned_log(&self) -> Log {
+        let mut log = self.log();
+        let (store, url) = (Arc::new(self.clone()), Url::parse("memory:///values").unwrap());
+        log.metadata[1] = Store::over_versioned(store.clone(), store, url);
+        log
     }
 
     pub(crate) async fn writer(&self, name: &str, parameters: LogParameters) -> LogWriter {
@@ -178,6 +201,19 @@ impl TestStore {
         meta
     }
 
+    async fn get_numbered(&self, location: &Path, number: usize) -> Result<GetResult> {
+        let one = InMemory::new();
+        let (time, payload, attributes) = {
+            let state = self.state();
+            let version = &state.versions[location][number];
+            (version.time, version.payload.clone(), version.attributes.clone())
+        };
+        one.put_opts(location, payload, attributes.into()).await?;
+        let mut found = one.get_opts(location, GetOptions::default()).await?;
+        found.meta.last_modified = (SystemTime::UNIX_EPOCH + Duration::from_secs(time.unix())).into();
+        Ok(found)
+    }
+
     fn silent() -> Error {
         Error::Generic { store: "lab", source: "no answer".into() }
     }
@@ -196,6 +232,17 @@ impl fmt::Debug for TestStore {
 }
 
 #[async_trait]
+impl ListVersions for TestStore {
+    async fn list_versions(&self, path: &Path, _from: StoreSecond) -> Result<Option<Vec<ObjectVersion>>> {
+        let state = self.state();
+        let versions = state.versions.get(path).map_or(&[][..], Vec::as_slice).iter().enumerate().rev();
+        let named =
+            versions.map(|(number, version)| ObjectVersion { id: Some(number.to_string()), time: version.time });
+        Ok(Some(named.collect()))
+    }
+}
+
+#[async_trait]
 impl ObjectStore for TestStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let trouble = self.next_trouble(location);
@@ -204,8 +251,11 @@ impl ObjectStore for TestStore {
             Some(WriteFault::Slow(span)) => tokio::time::sleep(span).await,
             _ => {}
         }
+        let (body, attributes) = (payload.clone(), opts.attributes.clone());
         let put = self.inner.put_opts(location, payload, opts).await?;
         let now = self.now();
+        let version = StoredVersion { time: now, payload: body, attributes };
+        self.state().versions.entry(location.clone()).or_default().push(version);
         self.state().times.insert(location.clone(), now);
         if trouble == Some(WriteFault::LostAnswer) {
             return Err(Self::silent());
@@ -224,8 +274,14 @@ impl ObjectStore for TestStore {
         }
         // Others go on while this one waits for the answer.
         tokio::task::yield_now().await;
-        let mut found = self.inner.get_opts(location, options).await?;
-        found.meta = self.timed(found.meta);
+        let version = options.version.as_ref().map(|version| version.parse::<usize>().unwrap());
+        let mut found = match version {
+            Some(number) => self.get_numbered(location, number).await?,
+            None => self.inner.get_opts(location, options).await?,
+        };
+        if version.is_none() {
+            found.meta = self.timed(found.meta);
+        }
         let empty = GetResultPayload::Stream(stream::empty().boxed());
         let GetResultPayload::Stream(body) = std::mem::replace(&mut found.payload, empty) else { return Ok(found) };
         let bodies = self.bodies.clone();

@@ -32,6 +32,22 @@ impl Token {
         Self::from_parts(at, entropy.bytes())
     }
 
+    /// A new token of second `at`, or of the second of `last` if that is later, that sorts after `last`.
+    ///
+    /// It is a random 64-bit step above a token of the same second. (Another random token above it would use up the rest of the
+    /// second after some hundred appends.)
+    pub fn after(last: Self, at: StoreSecond, entropy: &Entropy) -> Self {
+        if last.second() < at {
+            return Self::new(at, entropy);
+        }
+        let [_, _, _, _, random @ ..] = last.0;
+        let step = u128::from(u64::from_be_bytes(entropy.bytes())) + 1;
+        match u128::from_be_bytes(random).checked_add(step) {
+            Some(random) => Self::from_parts(last.second(), random.to_be_bytes()),
+            None => Self::new(last.second().next(), entropy),
+        }
+    }
+
     /// The token of second `at` with the given random part.
     pub fn from_parts(at: StoreSecond, random: [u8; 16]) -> Self {
         let at = at.clamp(StoreSecond::KSUID_EPOCH, StoreSecond::KSUID_END);
@@ -107,6 +123,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn tokens_of_one_writer_ascend_within_a_second_too() {
+        let (entropy, at) = (Entropy::seeded(1), StoreSecond::from_unix(1_700_000_000));
+        let mut last = Token::new(at, &entropy);
+        for _ in 0..10_000 {
+            let next = Token::after(last, at, &entropy);
+            assert!(next > last && next.second() == at);
+            last = next;
+        }
+        assert!(Token::after(last, at.before(std::time::Duration::from_secs(5)), &entropy) > last);
+        assert_eq!(Token::after(last, at.next(), &entropy).second(), at.next());
+        let end = Token::from_parts(at, [0xFF; 16]);
+        assert!(Token::after(end, at, &entropy) > end);
+    }
 
     /// The examples that segmentio/ksuid publishes in its README and tests.
     #[test]

@@ -2,36 +2,63 @@
 //!
 //! A document without aliases has at most about one node and one byte of text for each of its bytes, so a small multiple
 //! of its length bounds what a document with aliases may expand to. Nesting is bounded so that a value can be stored
-//! inside another document and read again.
+//! inside another document and read again. So is the number of values, since each takes many times its text in memory.
 //!
 //! The parser is `serde_norway`, and the bounds are ours. The budget of `serde-saphyr`, which kube links for the operator,
-//! bounds depth, nodes and text too, but it reads scalars by other rules: `yes`, `017`, `1_000` and `!!binary` become other
+//! bounds depth, nodes and text too, but it reads scalars by other rules: `yes`, `017` and `1_000` become other
 //! values; unknown tags and long integers pass that are refused here, and equal keys and `.inf` are refused that pass here.
 //! Entries are decided once and recorded, so a payload must keep its meaning.
 
 use std::{cell::Cell, fmt};
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess as _, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::malformed::MalformedInput;
 
 /// Deepest nesting that is read.
 pub(crate) const MAX_DEPTH: usize = 64;
+/// Most values that are read of one document: scalars, arrays, objects and the names of their members, and of YAML the marks
+/// that values may follow ([`count_marks`]). A constant of the protocol, since it decides what is malformed.
+pub(crate) const MAX_VALUES: usize = 100_000;
 
 /// Reads one YAML document.
 pub(crate) fn read_yaml(text: &str) -> Result<Value, MalformedInput> {
     refuse_deep_flow(text)?;
-    let budget = ExpansionBudget::of(text);
+    // The parser holds every event of the document before the first value is seen.
+    if count_marks(text.as_bytes()) > MAX_VALUES {
+        return Err(MalformedInput::new(too_many_values()));
+    }
+    let tagged = text.contains(BINARY_TAG).then(|| with_local_tags(text));
+    let text = tagged.as_deref().unwrap_or(text);
+    let budget = DocumentBudget::of(text);
     let seed = BoundedValue { budget: &budget, depth: 0 };
     seed.deserialize(serde_norway::Deserializer::from_str(text))
         .map_err(|error| MalformedInput::new(format!("not readable as YAML: {error}")))
 }
 
+/// What Go writes before text that is no UTF-8, which it encodes in base64.
+const BINARY_TAG: &str = "!!binary";
+
+/// The document with the tags of YAML's core as tags of its own, since the parser tells of no others.
+fn with_local_tags(text: &str) -> String {
+    let text = text.trim_start_matches('\u{feff}');
+    let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
+    let start = if first.starts_with("---") || first.starts_with('%') { "" } else { "---\n" };
+    format!("%TAG !! !\n{start}{text}")
+}
+
+fn from_base64(text: &str) -> Option<String> {
+    let digits: String = text.split_whitespace().collect();
+    let bytes = BASE64_STANDARD.decode(digits).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Reads one JSON value that fills the whole text.
 pub(crate) fn read_json(text: &str) -> Result<Value, MalformedInput> {
     let refused = |error| MalformedInput::new(format!("not readable as JSON: {error}"));
-    let budget = ExpansionBudget::of(text);
+    let budget = DocumentBudget::of(text);
     let seed = BoundedValue { budget: &budget, depth: 0 };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = seed.deserialize(&mut deserializer).map_err(refused)?;
@@ -55,23 +82,64 @@ fn refuse_deep_flow(text: &str) -> Result<(), MalformedInput> {
     Ok(())
 }
 
-struct ExpansionBudget(Cell<usize>);
+/// How many marks the YAML text has that a value may follow: every `[` and `{`; every `,`, `:` and `?` after the first of
+/// them; and every `:`, `?` and `-` before white space.
+///
+/// In block style the others mean nothing without white space, so that times, URLs and prose do not count. A mark is followed by
+/// two values at most.
+pub(crate) fn count_marks(text: &[u8]) -> usize {
+    let mut flow = false;
+    let mut marks = 0;
+    for (at, byte) in text.iter().enumerate() {
+        // The first bytes of U+0085, U+2028 and U+2029, which end lines too.
+        let ends =
+            || text.get(at + 1).is_none_or(|next| matches!(next, b' ' | b'\t' | b'\r' | b'\n' | 0 | 0xc2 | 0xe2));
+        let is_mark = match byte {
+            b'[' | b'{' => {
+                flow = true;
+                true
+            }
+            b',' => flow,
+            b':' | b'?' => flow || ends(),
+            b'-' => ends(),
+            _ => false,
+        };
+        marks += usize::from(is_mark);
+    }
+    marks
+}
 
-impl ExpansionBudget {
+fn too_many_values() -> String {
+    format!("more than {MAX_VALUES} values, more than are read of one document")
+}
+
+/// What may still be read of a document.
+struct DocumentBudget {
+    /// Values, and bytes of their texts, that aliases may expand to.
+    expansion: Cell<usize>,
+    values: Cell<usize>,
+}
+
+impl DocumentBudget {
     fn of(text: &str) -> Self {
-        Self(Cell::new(4 * text.len() + 64))
+        Self { expansion: Cell::new(4 * text.len() + 64), values: Cell::new(MAX_VALUES) }
     }
 
     fn spend<E: Error>(&self, cost: usize) -> Result<(), E> {
-        let left = self.0.get().checked_sub(cost);
-        self.0.set(left.ok_or_else(|| E::custom("aliases expand to far more than the document"))?);
+        let left = self.expansion.get().checked_sub(cost);
+        self.expansion.set(left.ok_or_else(|| E::custom("aliases expand to far more than the document"))?);
         Ok(())
+    }
+
+    fn spend_value<E: Error>(&self) -> Result<(), E> {
+        self.values.set(self.values.get().checked_sub(1).ok_or_else(|| E::custom(too_many_values()))?);
+        self.spend(1)
     }
 }
 
 #[derive(Clone, Copy)]
 struct BoundedValue<'a> {
-    budget: &'a ExpansionBudget,
+    budget: &'a DocumentBudget,
     depth: usize,
 }
 
@@ -80,12 +148,12 @@ impl BoundedValue<'_> {
         if self.depth >= MAX_DEPTH {
             return Err(E::custom(format!("nested more than {MAX_DEPTH} levels deep")));
         }
-        self.budget.spend(1)?;
+        self.budget.spend_value()?;
         Ok(Self { depth: self.depth + 1, ..self })
     }
 
     fn scalar<E: Error>(self, value: Value) -> Result<Value, E> {
-        self.budget.spend(1)?;
+        self.budget.spend_value()?;
         Ok(value)
     }
 }
@@ -152,6 +220,24 @@ impl<'de> Visitor<'de> for BoundedValue<'_> {
         Ok(Value::Array(all))
     }
 
+    /// A value with a tag. Of those of YAML's core the ones that say of text what it is mean something.
+    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Value, A::Error> {
+        let (tag, content) = tagged.variant::<String>()?;
+        match tag.as_str() {
+            "binary" => {
+                let text: String = content.newtype_variant()?;
+                let decoded = from_base64(&text).ok_or_else(|| A::Error::custom("binary text that is not base64"))?;
+                self.visit_str(&decoded)
+            }
+            "str" => {
+                let text: String = content.newtype_variant()?;
+                self.visit_str(&text)
+            }
+            "null" | "bool" | "int" | "float" | "seq" | "map" => content.newtype_variant_seed(self),
+            other => Err(A::Error::custom(format!("a value with the tag \"{other:.64}\""))),
+        }
+    }
+
     /// Keys that are not text become text; of equal keys the last counts.
     fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Value, A::Error> {
         let inner = self.deeper()?;
@@ -178,6 +264,14 @@ mod tests {
 
     use super::*;
 
+    fn count_values(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(count_values).sum::<usize>(),
+            Value::Object(members) => 1 + members.values().map(|value| 1 + count_values(value)).sum::<usize>(),
+            _ => 1,
+        }
+    }
+
     #[test]
     fn reads_what_datamon_writes() {
         let value =
@@ -203,6 +297,28 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_values_is_bounded_in_both_forms() {
+        let flow = |items: usize| format!("[{}0]", "0,".repeat(items));
+        // The array, the last item, and as many marks as items.
+        assert!(read_json(&flow(MAX_VALUES - 2)).is_ok() && read_json(&flow(MAX_VALUES - 1)).is_err());
+        assert!(read_yaml(&flow(MAX_VALUES - 2)).is_ok() && read_yaml(&flow(MAX_VALUES - 1)).is_err());
+        let many = |part: &str| part.repeat(2 * MAX_VALUES / part.matches(['-', ':', '?', ',']).count());
+        for part in ["- {}\n", "-\n", "? a\n", "k: v\n", "- - - -\n", "[?,:],"] {
+            let text = if part.starts_with('[') { format!("[{}]", many(part)) } else { many(part) };
+            let refused = read_yaml(&text).unwrap_err();
+            assert!(refused.reason.contains("more than 100000 values"), "{part}: {refused}");
+        }
+    }
+
+    #[test]
+    fn prose_in_a_block_is_one_value() {
+        let line = "  at 10:30, see https://example.com/a?b=c-d,e,f\n";
+        let text = format!("note: |\n{}", line.repeat(20_000));
+        assert_eq!(count_marks(text.as_bytes()), 1);
+        assert!(read_yaml(&text).unwrap()["note"].as_str().unwrap().len() > 900_000);
+    }
+
+    #[test]
     fn deep_nesting_is_refused_quickly() {
         for open in ["[", "{", "{a: ", "[[{", "- ", "? "] {
             assert!(read_yaml(&open.repeat(1 << 16)).is_err(), "{open}");
@@ -218,6 +334,14 @@ mod tests {
         fn json_reads_alike_both_ways(keys in proptest::collection::btree_map("[a-z]{1,8}", -1000i64..1000, 0..8)) {
             let text = serde_json::to_string(&keys).unwrap();
             prop_assert_eq!(read_yaml(&text).unwrap(), read_json(&text).unwrap());
+        }
+
+        /// What is counted before the document is parsed bounds what the parser makes of it.
+        #[test]
+        fn no_document_has_more_values_than_its_marks_allow(text in "([-?:,&*!|>'\"%@`#\\[\\]{}a-c0-9 \n\t]){0,60}") {
+            if let Ok(value) = read_yaml(&text) && !text.contains('*') {
+                prop_assert!(count_values(&value) <= 2 * count_marks(text.as_bytes()) + 1, "{}", value);
+            }
         }
 
         #[test]

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use tidemark_crds::names::{self, WalComponent};
 
 use super::name::NamespacedName;
+use crate::reconcile_queues::ReconcileTarget;
 
 /// A container that was restarted this often and is not ready counts as crashing, whatever its present state is.
 const CRASH_RESTARTS: i32 = 3;
@@ -22,8 +24,21 @@ pub(crate) struct DataPod {
     /// Where it can be polled, once its container runs.
     pub(crate) address: Option<Box<str>>,
     pub(crate) terminating: bool,
+    /// When it was made, by the API server's clock.
+    pub(crate) created: Option<Timestamp>,
     /// What keeps it from running.
     pub(crate) trouble: Option<PodTrouble>,
+    /// How its node removed it. Such a pod is kept, and never runs again.
+    pub(crate) eviction: Option<PodEviction>,
+}
+
+/// How a node removed a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PodEviction {
+    /// When, by the node's clock; when the pod was made if that is not known.
+    pub(crate) time: Option<Timestamp>,
+    /// The kubelet's words.
+    pub(crate) message: Box<str>,
 }
 
 /// What keeps a pod from running.
@@ -40,6 +55,11 @@ pub(crate) enum PodTrouble {
 }
 
 impl DataPod {
+    /// The object that has to be reconciled when it changes.
+    pub(crate) fn target(&self) -> ReconcileTarget {
+        ReconcileTarget::new(names::KIND, self.wal.clone())
+    }
+
     /// Reads a pod; `None` when it is no data pod.
     pub(crate) fn read(pod: &core::Pod) -> Option<Self> {
         let metadata = &pod.metadata;
@@ -50,6 +70,8 @@ impl DataPod {
             _ => return None,
         };
         let status = pod.status.as_ref();
+        let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let eviction = status.and_then(|status| eviction(status, created));
         let running = status.and_then(|status| status.phase.as_deref()) == Some("Running");
         let address = status.and_then(|status| status.pod_ip.as_deref()).filter(|ip| running && !ip.is_empty());
         Some(Self {
@@ -60,9 +82,22 @@ impl DataPod {
             component,
             address: address.map(Box::from),
             terminating: metadata.deletion_timestamp.is_some(),
-            trouble: status.and_then(trouble),
+            created,
+            trouble: status.filter(|_| eviction.is_none()).and_then(trouble),
+            eviction,
         })
     }
+}
+
+fn eviction(status: &core::PodStatus, created: Option<Timestamp>) -> Option<PodEviction> {
+    if status.phase.as_deref() != Some("Failed") || status.reason.as_deref() != Some("Evicted") {
+        return None;
+    }
+    // With the eviction the kubelet sets conditions such as Ready and DisruptionTarget; nothing changes them afterwards.
+    let changes = status.conditions.iter().flatten().filter_map(|condition| condition.last_transition_time.as_ref());
+    let time = changes.map(|time| time.0).max().or(created);
+    let message = status.message.as_deref().unwrap_or("the kubelet gave no cause");
+    Some(PodEviction { time, message: message.trim().trim_end_matches('.').into() })
 }
 
 fn trouble(status: &core::PodStatus) -> Option<PodTrouble> {
@@ -101,5 +136,53 @@ fn last_end(container: &core::ContainerStatus) -> Box<str> {
     match end {
         Some(end) => format!("{}, exit code {}", end.reason.as_deref().unwrap_or("Error"), end.exit_code).into(),
         None => "how it ended is not known".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(status: &Value) -> DataPod {
+        let pod = json!({
+            "metadata": {
+                "name": "orders-indexer-a", "namespace": "data", "uid": "p1", "creationTimestamp": "2026-11-28T10:00:00Z",
+                "labels": {
+                    "app.kubernetes.io/component": "indexer", "tidemark.dev/wal": "orders", "tidemark.dev/wal-uid": "u1",
+                },
+            },
+            "status": status,
+        });
+        DataPod::read(&serde_json::from_value(pod).unwrap()).unwrap()
+    }
+
+    /// As a kubelet of 1.34 leaves it, with a container that had crashed often.
+    #[test]
+    fn an_evicted_pod_has_the_kubelets_words_and_no_other_trouble() {
+        let pod = read(&json!({
+            "phase": "Failed", "reason": "Evicted", "podIP": "10.0.0.1",
+            "message": "Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\". ",
+            "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-28T10:00:00Z"},
+                {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "lastTransitionTime": "2026-11-28T11:00:00Z"},
+            ],
+            "containerStatuses": [{
+                "name": "indexer", "image": "i", "imageID": "i", "ready": false, "restartCount": 7,
+                "state": {"terminated": {"exitCode": 137}},
+            }],
+        }));
+        let eviction = pod.eviction.unwrap();
+        assert_eq!(&*eviction.message, "Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\"");
+        assert_eq!(eviction.time, Some("2026-11-28T11:00:00Z".parse().unwrap()));
+        assert_eq!((pod.trouble, pod.address), (None, None));
+    }
+
+    #[test]
+    fn a_pod_that_ended_in_another_way_is_not_evicted() {
+        for status in [json!({"phase": "Failed", "reason": "OutOfcpu"}), json!({"phase": "Running"}), Value::Null] {
+            assert_eq!(read(&status).eviction, None, "{status}");
+        }
     }
 }

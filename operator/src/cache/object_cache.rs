@@ -12,7 +12,7 @@ use super::{
     name::NamespacedName,
     owned_object::{ChildKind, OwnedObject},
 };
-use crate::own_writes::OwnWrites;
+use crate::{own_writes::OwnWrites, reconcile_queues::ReconcileTarget};
 
 /// Names a child inside of its WAL.
 pub(crate) type ChildKey = (ChildKind, Arc<str>);
@@ -39,9 +39,9 @@ pub(crate) struct ObjectCache {
 
 #[derive(Debug, Default)]
 struct ObjectIndex {
-    by_owner: HashMap<NamespacedName, OwnedObjects>,
-    /// The owner that an object was last put under: its label may change.
-    owners: HashMap<ObjectKey, NamespacedName>,
+    by_wal: HashMap<NamespacedName, OwnedObjects>,
+    /// The WAL that an object was last put under: its label may change.
+    wals: HashMap<ObjectKey, NamespacedName>,
     /// Digests of what is being written.
     own_writes: OwnWrites<ObjectKey, String>,
 }
@@ -50,30 +50,32 @@ struct ObjectIndex {
 type ObjectKey = (Option<ChildKind>, Arc<str>, Arc<str>);
 
 impl ObjectCache {
-    /// What exists of the WAL `key`.
+    /// What exists with the label of the WAL `key`, whatever controls it.
     pub(crate) fn owned(&self, key: &NamespacedName) -> OwnedObjects {
-        self.inner.read().by_owner.get(key).cloned().unwrap_or_default()
+        self.inner.read().by_wal.get(key).cloned().unwrap_or_default()
     }
 
-    /// One child.
-    pub(crate) fn child(&self, key: &NamespacedName, kind: ChildKind, name: &str) -> Option<Arc<OwnedObject>> {
-        self.inner.read().by_owner.get(key)?.child(kind, name).cloned()
+    /// One child, whatever WAL its label names.
+    pub(crate) fn child(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<Arc<OwnedObject>> {
+        let inner = self.inner.read();
+        let wal = inner.wals.get(&(Some(kind), namespace.into(), name.into()))?;
+        inner.by_wal.get(wal)?.child(kind, name).cloned()
     }
 
     /// Every pod.
     pub(crate) fn pods(&self) -> Vec<Arc<DataPod>> {
-        self.inner.read().by_owner.values().flat_map(|owned| owned.pods.values().cloned()).collect()
+        self.inner.read().by_wal.values().flat_map(|owned| owned.pods.values().cloned()).collect()
     }
 
     /// A child with this digest is about to be written; [`ObjectCache::finish_write`] follows.
-    pub(crate) fn begin_write(&self, kind: ChildKind, key: &NamespacedName, name: &str, digest: &str) {
-        let object = (Some(kind), key.namespace.clone(), name.into());
+    pub(crate) fn begin_write(&self, kind: ChildKind, namespace: &str, name: &str, digest: &str) {
+        let object = (Some(kind), namespace.into(), name.into());
         self.inner.write().own_writes.begin(object, digest.to_owned());
     }
 
     /// Keeps the answer to a write; `None` if it is not known whether the write took effect.
-    pub(crate) fn finish_write(&self, kind: ChildKind, key: &NamespacedName, name: &str, child: Option<OwnedObject>) {
-        self.inner.write().own_writes.finish(&(Some(kind), key.namespace.clone(), name.into()));
+    pub(crate) fn finish_write(&self, kind: ChildKind, namespace: &str, name: &str, child: Option<OwnedObject>) {
+        self.inner.write().own_writes.finish(&(Some(kind), namespace.into(), name.into()));
         if let Some(child) = child {
             self.put_child(child);
         }
@@ -81,7 +83,7 @@ impl ObjectCache {
 
     /// Keeps a child, unless a newer state of the same object is known. Answers whether it is news: not an own write,
     /// whether the watch or the answer shows it first, and not a change of fields that the operator does not read.
-    pub(crate) fn put_child(&self, child: OwnedObject) -> bool {
+    pub(crate) fn put_child(&self, mut child: OwnedObject) -> bool {
         let mut inner = self.inner.write();
         let object = (Some(child.kind), child.wal.namespace.clone(), child.name.clone());
         let own_write = inner.own_writes.is_own_write(&object, |digest| child.digest.as_deref() == Some(digest));
@@ -90,6 +92,7 @@ impl ObjectCache {
         if before.is_some_and(|before| child.is_older_than(before)) {
             return false;
         }
+        child.applied |= before.is_some_and(|before| before.applied && child.is_same_as(before));
         let news = !own_write && before.is_none_or(|before| child.differs_from(before));
         children.insert((child.kind, child.name.clone()), Arc::new(child));
         news
@@ -105,56 +108,60 @@ impl ObjectCache {
         news
     }
 
-    /// Removes a child, and answers whose it was.
-    pub(crate) fn remove_child(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<NamespacedName> {
+    /// Removes a child, and answers what has to be reconciled.
+    pub(crate) fn remove_child(&self, kind: ChildKind, namespace: &str, name: &str) -> Vec<ReconcileTarget> {
         self.inner.write().remove(&(Some(kind), namespace.into(), name.into()))
     }
 
-    /// Removes a pod, and answers whose it was.
-    pub(crate) fn remove_pod(&self, namespace: &str, name: &str) -> Option<NamespacedName> {
+    /// Removes a pod, and answers what has to be reconciled.
+    pub(crate) fn remove_pod(&self, namespace: &str, name: &str) -> Vec<ReconcileTarget> {
         self.inner.write().remove(&(None, namespace.into(), name.into()))
     }
 
     /// Removes every object of the kind (none is a pod) in the namespace (none is all of them) that is not listed, and
-    /// answers whose they were.
+    /// answers what has to be reconciled.
     pub(super) fn retain(
         &self,
         kind: Option<ChildKind>,
         namespace: Option<&str>,
         listed: &HashSet<(Arc<str>, Arc<str>)>,
-    ) -> Vec<NamespacedName> {
+    ) -> Vec<ReconcileTarget> {
         let mut inner = self.inner.write();
         let inside = |object: &ObjectKey| object.0 == kind && namespace.is_none_or(|namespace| *object.1 == *namespace);
         let gone = inner
-            .owners
+            .wals
             .keys()
             .filter(|object| inside(object) && !listed.contains(&(object.1.clone(), object.2.clone())));
         let gone: Vec<ObjectKey> = gone.cloned().collect();
-        gone.iter().filter_map(|object| inner.remove(object)).collect()
+        gone.iter().flat_map(|object| inner.remove(object)).collect()
     }
 }
 
 impl ObjectIndex {
-    /// Puts the object under the owner `key`, and removes it from the one that it was under.
+    /// Puts the object under the WAL `key`, and removes it from the one that it was under.
     fn insert(&mut self, object: &ObjectKey, key: &NamespacedName) -> &mut OwnedObjects {
-        if self.owners.get(object).is_some_and(|before| before != key) {
+        if self.wals.get(object).is_some_and(|before| before != key) {
             self.remove(object);
         }
-        self.owners.insert(object.clone(), key.clone());
-        self.by_owner.entry(key.clone()).or_default()
+        self.wals.insert(object.clone(), key.clone());
+        self.by_wal.entry(key.clone()).or_default()
     }
 
-    fn remove(&mut self, object: &ObjectKey) -> Option<NamespacedName> {
-        let key = self.owners.remove(object)?;
-        let owned = self.by_owner.get_mut(&key)?;
-        match object.0 {
-            Some(kind) => drop(owned.children.remove(&(kind, object.2.clone()))),
-            None => drop(owned.pods.remove(&object.2)),
-        }
+    /// Removes the object, and answers what has to be reconciled.
+    fn remove(&mut self, object: &ObjectKey) -> Vec<ReconcileTarget> {
+        let Some(key) = self.wals.remove(object) else { return Vec::new() };
+        let Some(owned) = self.by_wal.get_mut(&key) else { return Vec::new() };
+        let targets = match object.0 {
+            Some(kind) => {
+                let child = owned.children.remove(&(kind, object.2.clone()));
+                child.map(|child| child.targets()).unwrap_or_default()
+            }
+            None => owned.pods.remove(&object.2).map(|pod| pod.target()).into_iter().collect(),
+        };
         if owned.children.is_empty() && owned.pods.is_empty() {
-            self.by_owner.remove(&key);
+            self.by_wal.remove(&key);
         }
-        Some(key)
+        targets
     }
 }
 
@@ -197,8 +204,7 @@ mod tests {
         assert!(!cache.put_child(config_map("orders", "9", "b")), "late");
         assert!(!cache.put_child(config_map("orders", "11", "a")), "nothing that is kept has moved");
         assert!(cache.put_child(config_map("orders", "12", "b")), "somebody changed it");
-        let key = NamespacedName::new("data", "orders");
-        assert_eq!(&*cache.child(&key, ChildKind::ConfigMap, "orders-control").unwrap().resource_version, "12");
+        assert_eq!(&*cache.child(ChildKind::ConfigMap, "data", "orders-control").unwrap().resource_version, "12");
     }
 
     #[test]
@@ -208,16 +214,16 @@ mod tests {
             child.digest = Some("d".into());
             child
         };
-        let (cache, key) = (ObjectCache::default(), NamespacedName::new("data", "orders"));
+        let cache = ObjectCache::default();
         cache.put_child(config_map("orders", "1", "a"));
-        cache.begin_write(ChildKind::ConfigMap, &key, "orders-control", "d");
+        cache.begin_write(ChildKind::ConfigMap, "data", "orders-control", "d");
         assert!(cache.put_child(config_map("orders", "2", "theirs")), "somebody was first");
         assert!(!cache.put_child(applied("3", "b")), "our own");
         assert!(cache.put_child(applied("4", "theirs")), "somebody changed it before the answer came");
-        cache.finish_write(ChildKind::ConfigMap, &key, "orders-control", Some(applied("3", "b")));
+        cache.finish_write(ChildKind::ConfigMap, "data", "orders-control", Some(applied("3", "b")));
         assert_eq!(data(&cache, "orders").as_deref(), Some("theirs"), "the answer is older");
-        cache.begin_write(ChildKind::ConfigMap, &key, "orders-control", "d");
-        cache.finish_write(ChildKind::ConfigMap, &key, "orders-control", None);
+        cache.begin_write(ChildKind::ConfigMap, "data", "orders-control", "d");
+        cache.finish_write(ChildKind::ConfigMap, "data", "orders-control", None);
         assert!(cache.put_child(applied("5", "b")), "what failed is reconciled");
     }
 
@@ -239,8 +245,25 @@ mod tests {
         assert!(cache.retain(Some(ChildKind::Service), None, &HashSet::new()).is_empty());
         assert_eq!(
             cache.retain(Some(ChildKind::ConfigMap), None, &HashSet::new()),
-            [NamespacedName::new("data", "orders")]
+            [ReconcileTarget::new("WAL", NamespacedName::new("data", "orders"))]
         );
         assert_eq!(data(&cache, "orders"), None);
+    }
+
+    #[test]
+    fn a_child_of_another_kind_is_news_for_its_controller_and_for_the_wal() {
+        let object = json!({
+            "metadata": {
+                "namespace": "data", "name": "verify-1", "uid": "u2", "resourceVersion": "1",
+                "labels": {"tidemark.dev/wal": "orders"},
+                "ownerReferences": [{"kind": "Other", "name": "orders", "uid": "o", "controller": true}],
+            },
+        });
+        let child = OwnedObject::read(ChildKind::ConfigMap, object).unwrap();
+        let target = |kind| ReconcileTarget::new(kind, NamespacedName::new("data", "orders"));
+        assert_eq!(child.targets(), [target("WAL"), target("Other")], "the same name, of two kinds");
+        let cache = ObjectCache::default();
+        cache.put_child(child);
+        assert_eq!(cache.remove_child(ChildKind::ConfigMap, "data", "verify-1"), [target("WAL"), target("Other")]);
     }
 }

@@ -9,11 +9,12 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::core::ApiResource;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tidemark_crds::names;
 
 use super::name::{NamespacedName, is_older};
-use crate::compare::ANNOTATION_DIGEST;
+use crate::{compare::ANNOTATION_DIGEST, reconcile_queues::ReconcileTarget};
 
 /// The kinds of objects that the operator makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +65,7 @@ impl ChildKind {
 #[derive(Clone, Debug)]
 pub(crate) struct OwnedObject {
     pub(crate) kind: ChildKind,
+    /// The WAL that its label names. Another object of the same namespace may control it.
     pub(crate) wal: NamespacedName,
     pub(crate) name: Arc<str>,
     pub(crate) uid: Box<str>,
@@ -75,6 +77,9 @@ pub(crate) struct OwnedObject {
     pub(crate) rollout: Option<RolloutStatus>,
     /// Digest of what was applied last, if this operator made it.
     pub(crate) digest: Option<Box<str>>,
+    /// Whether it is what the API server made of an apply by this process, unchanged since. A policy of the cluster may have made
+    /// something else of it than was asked for.
+    pub(crate) applied: bool,
     /// The object as JSON, without kind, status and bookkeeping: most of the memory of the cache.
     text: Box<str>,
 }
@@ -100,6 +105,8 @@ pub(crate) struct RolloutStatus {
     pub(crate) available: i32,
     /// Whether every pod is of the present template, and as many are available as are wanted.
     pub(crate) complete: bool,
+    /// Whether the roll-out of the present template has been complete once, whatever became of its pods since.
+    pub(crate) rolled_out: bool,
     /// Whether it has made no progress for longer than its progress deadline.
     pub(crate) stalled: bool,
     /// Why pods cannot be created, in the words of the API server.
@@ -140,6 +147,7 @@ impl OwnedObject {
             terminating,
             rollout,
             digest,
+            applied: false,
             text: object.to_string().into_boxed_str(),
         })
     }
@@ -153,17 +161,53 @@ impl OwnedObject {
         object
     }
 
+    /// The object as its type; `None` if it is of another one.
+    pub(crate) fn typed<K: DeserializeOwned>(&self) -> Option<K> {
+        serde_json::from_value(self.object()).ok()
+    }
+
+    /// The value of one of its annotations.
+    pub(crate) fn annotation(&self, name: &str) -> Option<String> {
+        Some(self.object().pointer("/metadata/annotations")?.get(name)?.as_str()?.to_owned())
+    }
+
+    /// The objects that have to be reconciled when it changes: the one that controls it, and the WAL that its label names.
+    pub(crate) fn targets(&self) -> Vec<ReconcileTarget> {
+        let wal = ReconcileTarget::new(names::KIND, self.wal.clone());
+        let controller = self.controller.as_ref().map(|controller| {
+            ReconcileTarget::new(&controller.kind, NamespacedName::new(&self.wal.namespace, &controller.name))
+        });
+        let other = controller.filter(|controller| *controller != wal);
+        [wal].into_iter().chain(other).collect()
+    }
+
     /// Whether the object with this UID controls it.
     pub(crate) fn is_controlled_by(&self, uid: &str) -> bool {
         self.controller.as_ref().is_some_and(|controller| *controller.uid == *uid)
     }
 
-    /// Whether anything differs but the resource version. The digest is a part of the text.
+    /// Whether anything differs but the resource version, and who wrote it. The digest is a part of the text.
     pub(super) fn differs_from(&self, other: &Self) -> bool {
-        let Self { kind, wal, name, uid, resource_version: _, controller, terminating, rollout, digest: _, text } =
-            self;
+        let Self {
+            kind,
+            wal,
+            name,
+            uid,
+            resource_version: _,
+            controller,
+            terminating,
+            rollout,
+            digest: _,
+            applied: _,
+            text,
+        } = self;
         (kind, wal, name, uid, controller) != (&other.kind, &other.wal, &other.name, &other.uid, &other.controller)
             || (terminating, rollout, text) != (&other.terminating, &other.rollout, &other.text)
+    }
+
+    /// Whether nothing of it differs but how far it is.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.uid == other.uid && self.text == other.text
     }
 
     /// Whether this is an earlier state of the same object.
@@ -173,6 +217,11 @@ impl OwnedObject {
 }
 
 impl RolloutStatus {
+    /// Whether no pod of another template is left. One that crashes later does not begin a roll-out.
+    pub(crate) fn is_rolled_out(&self) -> bool {
+        self.complete || self.rolled_out
+    }
+
     fn read(object: &Value) -> Self {
         let number = |path: &str| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
         let count = |path: &str| i32::try_from(number(path)).unwrap_or(i32::MAX);
@@ -186,6 +235,9 @@ impl RolloutStatus {
             wanted,
             replicas,
             available,
+            rolled_out: observed
+                && updated == replicas
+                && condition(object, "Progressing", "True").is_some_and(|c| c["reason"] == "NewReplicaSetAvailable"),
             complete: observed && updated == wanted && replicas == wanted && available == wanted,
             stalled: observed
                 && condition(object, "Progressing", "False").is_some_and(|c| c["reason"] == "ProgressDeadlineExceeded"),
@@ -253,6 +305,20 @@ mod tests {
             behind[field] = json!(value);
             assert!(!deployment(&behind).rollout.unwrap().complete, "{field}");
         }
+    }
+
+    #[test]
+    fn a_pod_that_crashes_after_its_roll_out_begins_none() {
+        let condition = json!({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"});
+        let mut status =
+            json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "conditions": [condition]});
+        let rolled_out = |status: &Value| deployment(status).rollout.unwrap().is_rolled_out();
+        assert!(rolled_out(&status), "none of its pods is available now");
+        status["replicas"] = json!(3);
+        assert!(!rolled_out(&status), "a pod of another template is there");
+        status["replicas"] = json!(2);
+        status["observedGeneration"] = json!(1);
+        assert!(!rolled_out(&status), "the template is a newer one");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The watches that fill the cache and say which WALs to reconcile.
+//! The watches that fill the cache and say what to reconcile.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -13,18 +13,17 @@ use kube::{
     },
 };
 use tidemark_crds::names;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     data_pod::DataPod,
-    name::NamespacedName,
     object_cache::ObjectCache,
     owned_object::{ChildKind, OwnedObject},
 };
-use crate::metrics::OperatorMetrics;
+use crate::{
+    metrics::OperatorMetrics,
+    reconcile_queues::{ReconcileQueues, ReconcileTarget},
+};
 
 /// Objects of one page of a list.
 const PAGE_SIZE: u32 = 500;
@@ -51,13 +50,13 @@ impl WatchSet {
     }
 }
 
-/// Watches children and pods in a namespace or everywhere, keeps them in `cache`, and sends the names of their WALs to
-/// `changed`.
+/// Watches children and pods in a namespace or everywhere, keeps them in `cache`, and sends what has to be reconciled because of
+/// them to `queues`.
 pub(crate) fn watch(
     client: &Client,
     namespace: Option<&str>,
     cache: &ObjectCache,
-    changed: &mpsc::Sender<NamespacedName>,
+    queues: &Arc<ReconcileQueues>,
     metrics: &OperatorMetrics,
 ) -> WatchSet {
     let (done, listed) = watch::channel(0);
@@ -68,7 +67,7 @@ pub(crate) fn watch(
             kind,
             namespace: namespace.map(str::to_owned),
             cache: cache.clone(),
-            changed: changed.clone(),
+            queues: queues.clone(),
             done: done.clone(),
             metrics: metrics.clone(),
         };
@@ -83,7 +82,7 @@ struct ObjectWatch {
     kind: Option<ChildKind>,
     namespace: Option<String>,
     cache: ObjectCache,
-    changed: mpsc::Sender<NamespacedName>,
+    queues: Arc<ReconcileQueues>,
     done: Arc<watch::Sender<usize>>,
     metrics: OperatorMetrics,
 }
@@ -111,6 +110,9 @@ impl ObjectWatch {
         let mut events = std::pin::pin!(events.default_backoff());
         let mut listing = HashSet::new();
         let mut listed = false;
+        let kind = self.kind.map_or("Pod", ChildKind::as_str);
+        let synced = |synced| self.metrics.watch_synced(kind, self.namespace.as_deref(), synced);
+        synced(false);
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listing.clear(),
@@ -119,10 +121,9 @@ impl ObjectWatch {
                     self.put(object).await;
                 }
                 Ok(Event::InitDone) => {
-                    for key in self.cache.retain(self.kind, self.namespace.as_deref(), &listing) {
-                        self.trigger(key).await;
-                    }
+                    self.trigger(self.cache.retain(self.kind, self.namespace.as_deref(), &listing)).await;
                     listing = HashSet::new();
+                    synced(true);
                     if !std::mem::replace(&mut listed, true) {
                         self.done.send_modify(|count| *count += 1);
                     }
@@ -130,17 +131,17 @@ impl ObjectWatch {
                 Ok(Event::Apply(object)) => self.put(object).await,
                 Ok(Event::Delete(object)) => {
                     let (namespace, name) = object.place();
-                    let key = match self.kind {
+                    self.trigger(match self.kind {
                         Some(kind) => self.cache.remove_child(kind, &namespace, &name),
                         None => self.cache.remove_pod(&namespace, &name),
-                    };
-                    if let Some(key) = key {
-                        self.trigger(key).await;
-                    }
+                    })
+                    .await;
                 }
                 Err(error) => {
-                    let kind = self.kind.map_or("Pod", ChildKind::as_str);
                     self.metrics.watch_failed(kind);
+                    if matches!(error, watcher::Error::InitialListFailed(_)) {
+                        synced(false);
+                    }
                     tracing::warn!(kind, %error, "watch failed; restarting");
                 }
             }
@@ -149,22 +150,22 @@ impl ObjectWatch {
 
     async fn put<K: CacheableObject>(&self, object: K) {
         match object.keep(self.kind, &self.cache) {
-            Ok(Some(key)) => self.trigger(key).await,
-            Ok(None) => {}
+            Ok(targets) => self.trigger(targets).await,
             Err(reason) => tracing::debug!(%reason, "skipped an object with our labels"),
         }
     }
 
-    async fn trigger(&self, key: NamespacedName) {
-        // There is no receiver only while the process ends.
-        drop(self.changed.send(key).await);
+    async fn trigger(&self, targets: Vec<ReconcileTarget>) {
+        for target in targets {
+            self.queues.send(target).await;
+        }
     }
 }
 
 /// Objects that the cache keeps.
 trait CacheableObject: kube::ResourceExt {
-    /// Puts it into the cache. Answers its WAL if it is news, or why it belongs to none.
-    fn keep(self, kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Option<NamespacedName>, String>;
+    /// Puts it into the cache. Answers what has to be reconciled, which is nothing if it is no news, or why it belongs to no WAL.
+    fn keep(self, kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Vec<ReconcileTarget>, String>;
 
     fn place(&self) -> (Arc<str>, Arc<str>) {
         (self.namespace().unwrap_or_default().into(), self.name_any().into())
@@ -172,22 +173,22 @@ trait CacheableObject: kube::ResourceExt {
 }
 
 impl CacheableObject for DynamicObject {
-    fn keep(mut self, kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Option<NamespacedName>, String> {
+    fn keep(mut self, kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Vec<ReconcileTarget>, String> {
         let kind = kind.ok_or("it is a pod")?;
         self.managed_fields_mut().clear();
         // In the same order of fields as the answers to writes, with which it is compared.
         let object = serde_json::to_value(self).map_err(|error| error.to_string())?;
         let child = OwnedObject::read(kind, object).map_err(|error| error.to_string())?;
-        let key = child.wal.clone();
-        Ok(cache.put_child(child).then_some(key))
+        let targets = child.targets();
+        Ok(if cache.put_child(child) { targets } else { Vec::new() })
     }
 }
 
 impl CacheableObject for core::Pod {
-    fn keep(self, _kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Option<NamespacedName>, String> {
+    fn keep(self, _kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Vec<ReconcileTarget>, String> {
         let pod = DataPod::read(&self).ok_or("it is no data pod")?;
-        let key = pod.wal.clone();
-        Ok(cache.put_pod(pod).then_some(key))
+        let target = pod.target();
+        Ok(cache.put_pod(pod).then_some(target).into_iter().collect())
     }
 }
 

@@ -17,7 +17,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{apply::ApplyError, backoff::FailureBackoff, cache::NamespacedName, context::ReconcileContext};
+use crate::{apply::ApplyError, backoff::FailureBackoff, cache::NamespacedName, context::LeaderContext};
 
 /// Objects of one page of a list.
 const PAGE_SIZE: u32 = 500;
@@ -55,31 +55,32 @@ pub(crate) trait KindController: Sized + Send + Sync + 'static {
 
     /// Brings one object, and its status, closer to what it should be.
     fn reconcile(
-        object: Arc<DeserializeGuard<Self::Object>>,
-        context: Arc<ReconcileContext>,
+        &self,
+        object: &DeserializeGuard<Self::Object>,
     ) -> impl Future<Output = Result<Action, ReconcileError>> + Send;
 
     /// Whether an event shows no more than what this process wrote.
-    fn is_own_write(context: &ReconcileContext, key: &NamespacedName, shown: &Self::Object) -> bool;
+    fn is_own_write(&self, key: &NamespacedName, shown: &Self::Object) -> bool;
 
     /// Takes note of every object of this part of the cluster, once, when they are listed.
-    fn listed(context: &ReconcileContext, objects: &[Arc<DeserializeGuard<Self::Object>>]);
+    fn listed(&self, objects: &[Arc<DeserializeGuard<Self::Object>>]);
 
     /// Forgets an object that is gone.
-    fn forget(context: &ReconcileContext, key: &NamespacedName);
+    fn forget(&self, key: &NamespacedName);
 }
 
 /// Reconciles each object of a kind, in a namespace or everywhere, when it changes or its key comes through `changed`.
 ///
 /// Nothing is reconciled before `listed` returns: until then an object that exists could look like one to create.
 pub(crate) async fn run_kind<C: KindController>(
-    context: Arc<ReconcileContext>,
-    namespace: Option<String>,
+    controller: C,
+    shared: Arc<LeaderContext>,
+    namespace: Option<&str>,
     mut changed: mpsc::Receiver<NamespacedName>,
     listed: impl Future<Output = ()>,
 ) {
-    let client = context.shared.client.clone();
-    let api: Api<DeserializeGuard<C::Object>> = match &namespace {
+    let (controller, client) = (Arc::new(controller), shared.client.clone());
+    let api: Api<DeserializeGuard<C::Object>> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
@@ -87,12 +88,18 @@ pub(crate) async fn run_kind<C: KindController>(
     let objects = watcher(api, watcher::Config::default().page_size(PAGE_SIZE))
         .modify(|object: &mut DeserializeGuard<C::Object>| object.meta_mut().managed_fields = None)
         .default_backoff();
-    let watching = context.clone();
+    let (watching, metrics, place) = (controller.clone(), shared.metrics.clone(), namespace.map(str::to_owned));
+    metrics.watch_synced(&C::Object::kind(&()), namespace, false);
     let objects = reflector(writer, objects).filter_map(move |event| {
-        let object = event.map(|event| changed_object::<C>(event, &watching)).transpose();
+        let kind = C::Object::kind(&());
+        match &event {
+            Ok(Event::InitDone) => metrics.watch_synced(&kind, place.as_deref(), true),
+            Err(watcher::Error::InitialListFailed(_)) => metrics.watch_synced(&kind, place.as_deref(), false),
+            Ok(_) | Err(_) => {}
+        }
+        let object = event.map(|event| changed_object(event, &*watching)).transpose();
         if let Some(Err(error)) = &object {
-            let kind = C::Object::kind(&());
-            watching.shared.metrics.watch_failed(&kind);
+            metrics.watch_failed(&kind);
             tracing::warn!(%kind, %error, "watch failed; restarting");
         }
         std::future::ready(object)
@@ -101,22 +108,22 @@ pub(crate) async fn run_kind<C: KindController>(
     let keys = stream::poll_fn(move |task| changed.poll_recv(task));
     let keys = keys.map(|key| Ok(ReconcileRequest::from(reference::<C>(&key))));
     let queue = stream::select(trigger_self(objects, ()), keys);
-    let noted = note_listed::<C>(reader.clone(), context.clone());
-    let config = Config::default().concurrency(context.shared.settings.concurrency).debounce(DEBOUNCE_INTERVAL);
+    let noted = note_listed(reader.clone(), controller.clone());
+    let config = Config::default().concurrency(shared.settings.concurrency).debounce(DEBOUNCE_INTERVAL);
     let backoff = Arc::new(FailureBackoff::default());
     let (reconciled, failed) = (backoff.clone(), backoff.clone());
     let results = applier(
-        move |object, context| reconcile::<C>(object, context, reconciled.clone()).boxed(),
+        move |object, controller| reconcile::<C>(object, controller, shared.clone(), reconciled.clone()).boxed(),
         move |object: Arc<DeserializeGuard<C::Object>>, error: &ReconcileError, _| {
             retry(&NamespacedName::of(object.meta()), error, &failed)
         },
-        context.clone(),
+        controller.clone(),
         reader,
         queue,
         config,
     );
     let results = results.for_each(|result| {
-        forget_gone::<C, _>(&result, &context, &backoff);
+        forget_gone(&result, &*controller, &backoff);
         std::future::ready(())
     });
     tokio::join!(results, noted);
@@ -124,15 +131,15 @@ pub(crate) async fn run_kind<C: KindController>(
 
 async fn reconcile<C: KindController>(
     object: Arc<DeserializeGuard<C::Object>>,
-    context: Arc<ReconcileContext>,
+    controller: Arc<C>,
+    shared: Arc<LeaderContext>,
     backoff: Arc<FailureBackoff<NamespacedName>>,
 ) -> Result<Action, ReconcileError> {
-    let shared = context.shared.clone();
     // The semaphore is never closed.
     let _permit = shared.permits.acquire().await;
     let started = Instant::now();
     let key = NamespacedName::of(object.meta());
-    let result = C::reconcile(object, context).await;
+    let result = controller.reconcile(&object).await;
     let outcome = if result.is_ok() { "done" } else { "failed" };
     shared.metrics.reconciled(C::NAME, outcome, started.elapsed());
     if result.is_ok() {
@@ -151,10 +158,10 @@ fn retry(key: &NamespacedName, error: &ReconcileError, backoff: &FailureBackoff<
 /// watch failed, after which everything is listed.
 fn changed_object<C: KindController>(
     event: Event<DeserializeGuard<C::Object>>,
-    context: &ReconcileContext,
+    controller: &C,
 ) -> Option<DeserializeGuard<C::Object>> {
     let is_own_write = |object: &DeserializeGuard<C::Object>| {
-        object.0.as_ref().is_ok_and(|shown| C::is_own_write(context, &NamespacedName::of(object.meta()), shown))
+        object.0.as_ref().is_ok_and(|shown| controller.is_own_write(&NamespacedName::of(object.meta()), shown))
     };
     match event {
         Event::Apply(object) if is_own_write(&object) => None,
@@ -174,15 +181,15 @@ async fn drain_until(changed: &mut mpsc::Receiver<NamespacedName>, listed: impl 
     }
 }
 
-async fn note_listed<C: KindController>(objects: Store<DeserializeGuard<C::Object>>, context: Arc<ReconcileContext>) {
+async fn note_listed<C: KindController>(objects: Store<DeserializeGuard<C::Object>>, controller: Arc<C>) {
     if objects.wait_until_ready().await.is_ok() {
-        C::listed(&context, &objects.state());
+        controller.listed(&objects.state());
     }
 }
 
 fn forget_gone<C: KindController, Q: Error>(
     result: &ApplierResult<C, Q>,
-    context: &ReconcileContext,
+    controller: &C,
     backoff: &FailureBackoff<NamespacedName>,
 ) {
     match result {
@@ -190,7 +197,7 @@ fn forget_gone<C: KindController, Q: Error>(
         Err(ApplierError::ObjectNotFound(gone)) => {
             let key = NamespacedName::new(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
             backoff.reset(&key);
-            C::forget(context, &key);
+            controller.forget(&key);
         }
         Err(error @ (ApplierError::QueueError(_) | ApplierError::RunnerError(_))) => {
             tracing::debug!(%error, "controller queue error");

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use kube::Client;
+use tidemark_crds::names;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -11,19 +12,15 @@ use tokio::{
 use super::{kind::run_kind, wal::WalController};
 use crate::{
     args::RunArgs,
-    cache::{self, ObjectCache},
-    condition_tally::ConditionTally,
+    cache::{self, NamespacedName, ObjectCache},
     context::{LeaderContext, OperatorSettings, ReconcileContext},
     events::EventPublisher,
     metrics::OperatorMetrics,
     pod_report_client::PodReportClient,
     pod_report_poller::{PodObservations, PodReportPoller},
-    status_cache::StatusCache,
+    reconcile_queues::ReconcileQueues,
     upgrade_slots::UpgradeSlots,
 };
-
-/// How many keys may wait to be reconciled before a sender has to wait.
-const QUEUE_CAPACITY: usize = 1024;
 
 /// A part of the operator ended that runs until the process ends.
 #[derive(Debug, thiserror::Error)]
@@ -47,20 +44,20 @@ pub(crate) async fn run(
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
-    let concurrency = usize::from(settings.concurrency);
+    let mut queues = ReconcileQueues::default();
+    let changed: Vec<_> = namespaces.iter().map(|namespace| queues.open(names::KIND, namespace.as_deref())).collect();
     let shared = Arc::new(LeaderContext {
         events: EventPublisher::new(client.clone(), &args.lease.identity),
-        slots: UpgradeSlots::new(args.upgrade.max_concurrent_upgrades, namespaces.len()),
-        statuses: StatusCache::default(),
-        tally: ConditionTally::new(metrics.clone()),
-        permits: Semaphore::new(concurrency),
+        queues: Arc::new(queues),
+        permits: Semaphore::new(usize::from(settings.concurrency)),
         client,
         settings,
         metrics,
     });
+    let slots = Arc::new(UpgradeSlots::new(args.upgrade.max_concurrent_upgrades, namespaces.len()));
     let mut parts = JoinSet::new();
-    for namespace in namespaces {
-        parts.spawn(run_part(shared.clone(), namespace));
+    for (namespace, changed) in namespaces.into_iter().zip(changed) {
+        parts.spawn(run_part(shared.clone(), slots.clone(), namespace, changed));
     }
     match parts.join_next().await {
         Some(ended) => ended?,
@@ -69,23 +66,29 @@ pub(crate) async fn run(
 }
 
 /// Runs the controllers in one namespace, or in the whole cluster.
-async fn run_part(shared: Arc<LeaderContext>, namespace: Option<String>) -> Result<Infallible, ControllersError> {
-    let (sender, changed) = mpsc::channel(QUEUE_CAPACITY);
+async fn run_part(
+    shared: Arc<LeaderContext>,
+    slots: Arc<UpgradeSlots>,
+    namespace: Option<String>,
+    wals: mpsc::Receiver<NamespacedName>,
+) -> Result<Infallible, ControllersError> {
+    let namespace = namespace.as_deref();
     let (cache, observations) = (ObjectCache::default(), PodObservations::default());
-    let mut watches = cache::watch(&shared.client, namespace.as_deref(), &cache, &sender, &shared.metrics);
+    let mut watches = cache::watch(&shared.client, namespace, &cache, &shared.queues, &shared.metrics);
     let poller = PodReportPoller {
         cache: cache.clone(),
         observations: observations.clone(),
-        changed: sender.clone(),
+        queues: shared.queues.clone(),
         client: PodReportClient::new()?,
         port: shared.settings.pod_port,
         interval: shared.settings.poll_interval,
         metrics: shared.metrics.clone(),
     };
-    let context = Arc::new(ReconcileContext { shared, cache, observations, changed: sender });
+    let context = ReconcileContext { shared: shared.clone(), cache, observations };
+    let controller = WalController::new(context, slots);
     let listed = watches.listed();
     tokio::select! {
-        () = run_kind::<WalController>(context, namespace, changed, listed) => Err(ControllersError::Task("controller")),
+        () = run_kind(controller, shared, namespace, wals, listed) => Err(ControllersError::Task("controller of WALs")),
         () = poller.run() => Err(ControllersError::Task("poller of the data pods")),
         Some(ended) = watches.tasks.join_next() => {
             ended?;

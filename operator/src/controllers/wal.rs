@@ -5,14 +5,18 @@
 pub(crate) mod build;
 mod dereference;
 mod evaluate;
-mod observed_pod;
+mod failed_writes;
 mod purge;
 mod reconcile;
 mod search_exposure;
+mod stalled_upgrades;
+#[cfg(test)]
+mod tests;
 mod transitions;
 mod update_status;
 pub(crate) mod upgrade;
 pub(crate) mod validate;
+mod wal_controller;
 mod write_children;
 
-pub(crate) use self::reconcile::WalController;
+pub(crate) use self::wal_controller::WalController;

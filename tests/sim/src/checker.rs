@@ -8,11 +8,11 @@ use std::{
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tidemark_catalog::{FIRST_SEQ, Manifest, SetDigest};
+use tidemark_catalog::{FIRST_SEQ, Manifest, SetDigest, SetElement};
 use tidemark_ingest::OperationRecord;
 use tidemark_ingest::engine::RecordMarks;
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Outcome, Token};
+use tidemark_wal::{Evidence, Observation, Outcome, Token};
 
 use crate::{
     chain_record::{boundary_number, manifest_number, record_state},
@@ -341,9 +341,10 @@ impl InvariantChecker {
         {
             return Err(format!("{} op {} is not visible at all", lost.record.token, lost.record.op));
         }
-        check_set_digest(manifest, records.values().map(|indexed| &indexed.record))?;
+        self.check_set_digest(manifest, records.values().map(|indexed| &indexed.record))?;
         self.check_unread(&visible, by)?;
         self.check_outcomes(manifest, &visible)?;
+        self.check_audited(manifest)?;
         check_current(&visible, &outdated)?;
         self.check_acknowledgements(manifest, &visible)
     }
@@ -393,7 +394,8 @@ impl InvariantChecker {
                 self.ever_unreadable.insert(*token);
                 self.marks.insert(format!("unreadable: {}", self.refusals.kind(LOG, &key)));
             }
-            for seen in record.decision.observations.iter().filter(|seen| seen.digest.is_empty()) {
+            let unread = |seen: &&Observation| seen.digest.is_empty() && seen.evidence != Some(Evidence::Inferred);
+            for seen in record.decision.observations.iter().filter(unread) {
                 let judged = self.refusals.check_judgement(by, META, &seen.key, seen.time.unix());
                 judged.map_err(|why| wrong(&seen.key, why))?;
                 self.marks.insert("a descriptor counted by its attributes".to_owned());
@@ -447,6 +449,7 @@ impl InvariantChecker {
             if before.is_some_and(|before| before != outcome && settled(before)) {
                 return Err(format!("{token} op {op} was {before:?} and is {outcome:?} now"));
             }
+            self.check_label(record, before)?;
             if before.is_some_and(|before| before != outcome) {
                 self.marks.insert(format!("corrected to {outcome:?}"));
             }
@@ -467,6 +470,57 @@ impl InvariantChecker {
             }
         }
         self.recorded_outcomes = recorded;
+        Ok(())
+    }
+
+    /// What a label holds is the value of one entry, and one that was aborted stays so.
+    fn check_label(&self, record: &OperationRecord, before: Option<Outcome>) -> Result<(), String> {
+        let (token, decision) = (record.token, &record.decision);
+        if self.model.moved_label(token).is_none() || decision.outcome != Outcome::Committed {
+            return Ok(());
+        }
+        if before == Some(Outcome::Aborted) {
+            return Err(format!("{token}, a label's move, was aborted and is committed now"));
+        }
+        let later = decision.observations.iter().find_map(|seen| self.model.later_move(token, seen.time));
+        later.map_or(Ok(()), |later| Err(format!("{token} has the value of a label that {later} may have written")))
+    }
+
+    /// The set digest of the totals is that of the records, with the bodies that were written to the log.
+    fn check_set_digest<'a>(
+        &self,
+        manifest: &Manifest,
+        records: impl Iterator<Item = &'a OperationRecord>,
+    ) -> Result<(), String> {
+        let written = |record: &OperationRecord| {
+            let entry = self.model.entries.get(&record.token).map(|entry| entry.body);
+            let body = entry.filter(|_| record.decision.outcome != Outcome::Unreadable);
+            SetDigest::of(&SetElement { body, ..record.set_element() })
+        };
+        let sum: SetDigest = records.map(written).sum();
+        if sum == manifest.totals.digest {
+            return Ok(());
+        }
+        Err(format!("its set digest is {}, that of its records {sum}", manifest.totals.digest))
+    }
+
+    /// What lies below the second that the audit has come to has its last outcome, unless it cannot be read.
+    fn check_audited(&mut self, manifest: &Manifest) -> Result<(), String> {
+        if !self.visibility_bounded {
+            return Ok(());
+        }
+        for ((token, op), real) in self.model.outcomes(manifest.audited) {
+            let recorded = |op| self.recorded_outcomes.get(&(token, op)).map(|(_, outcome)| *outcome);
+            let missed = real == Outcome::Late && matches!(recorded(op), None | Some(Outcome::Aborted));
+            if missed && recorded(0) != Some(Outcome::Unreadable) {
+                return Err(format!(
+                    "{token} op {op} is {:?} in the index and {real:?} in the model, although it is audited up to {}",
+                    recorded(op),
+                    manifest.audited
+                ));
+            }
+            self.marks.insert("an audit came to its end".to_owned());
+        }
         Ok(())
     }
 
@@ -495,7 +549,14 @@ impl InvariantChecker {
 
     /// Checks the index after the recovery: no operation is missing, and the cursor follows the horizon.
     pub fn check_final_state(&mut self, horizon: StoreSecond) -> Result<(), String> {
-        let Some((number, manifest)) = self.latest() else { return Err("there is no index".to_owned()) };
+        let Some((number, manifest)) = self.latest() else {
+            // An index that is to be registered before it is written is refused first, at cursor 0.
+            if self.model.floor.is_some_and(|floor| tidemark_catalog::LogCursor::default() < floor) {
+                self.marks.insert("an index below the floor was refused".to_owned());
+                return Ok(());
+            }
+            return Err("there is no index".to_owned());
+        };
         let manifest = manifest.clone();
         self.check_manifest(&manifest, "nobody")?;
         if !self.visibility_bounded {
@@ -527,7 +588,8 @@ impl InvariantChecker {
             }
             // An audit may find an operation after the audit window or not, but only with that outcome.
             let unfound = matches!((recorded, real), (None | Some(Outcome::Aborted), Outcome::Expired));
-            if recorded != Some(real) && !unfound {
+            let told = recorded.is_some_and(|recorded| is_allowed(recorded, real));
+            if recorded != Some(real) && !unfound && !(real == Outcome::Unknown && told) {
                 return Err(format!(
                     "at the end {token} op {op} is {recorded:?} in the index and {real:?} in the model: no audit found it"
                 ));
@@ -586,6 +648,9 @@ fn check_order(before: &Manifest, after: &Manifest) -> Result<(), String> {
     if after.cursor < before.cursor {
         return back("cursor", &before.cursor, &after.cursor);
     }
+    if after.audited < before.audited {
+        return back("audit", &before.audited, &after.audited);
+    }
     if after.next_seq < before.next_seq {
         return back("next seq", &before.next_seq, &after.next_seq);
     }
@@ -597,7 +662,12 @@ fn check_order(before: &Manifest, after: &Manifest) -> Result<(), String> {
 
 /// Whether the index may have the outcome `recorded` while it is `real`: an audit may not have found a late descriptor yet.
 fn is_allowed(recorded: Outcome, real: Outcome) -> bool {
-    recorded == real || (recorded == Outcome::Aborted && matches!(real, Outcome::Late | Outcome::Expired))
+    match real {
+        // Which of them it is depends on when the label was read.
+        Outcome::Unknown => matches!(recorded, Outcome::Committed | Outcome::Aborted | Outcome::Unknown),
+        Outcome::Late | Outcome::Expired => recorded == real || recorded == Outcome::Aborted,
+        _ => recorded == real,
+    }
 }
 
 /// The operations marked as outdated are those that a naive fold of all committed operations gives.
@@ -627,17 +697,6 @@ fn check_current(visible: &BTreeMap<(Token, u32), &OperationRecord>, outdated: &
         }
     }
     Ok(())
-}
-
-/// The set digest of the totals is that of the records.
-fn check_set_digest<'a>(manifest: &Manifest, records: impl Iterator<Item = &'a OperationRecord>) -> Result<(), String> {
-    let sum: SetDigest = records
-        .map(|record| SetDigest::of(record.token, record.op, record.decision.outcome, record.decision.evidence))
-        .sum();
-    if sum == manifest.totals.digest {
-        return Ok(());
-    }
-    Err(format!("its set digest is {}, that of its records {sum}", manifest.totals.digest))
 }
 
 fn parse_records(key: &str, body: &[u8]) -> Result<Vec<IndexedRecord>, String> {

@@ -21,6 +21,8 @@ pub struct SimConfig {
     pub writers: u64,
     /// Writers that follow Datamon's rules only.
     pub stray_writers: u64,
+    /// Of Datamon's own clients, those that move labels.
+    pub label_movers: u64,
     /// Indexers, which compete for the writer lease.
     pub indexers: u64,
     /// Pause between two appends of a writer, milliseconds.
@@ -41,10 +43,16 @@ pub struct SimConfig {
     pub key_outage: Option<(Duration, Duration, DisabledKey)>,
     /// The records of a chain that are lost for a while.
     pub record_loss: Option<RecordLoss>,
+    /// When the cache folder of every indexer has little room.
+    pub disk_shortage: Option<DiskShortage>,
+    /// How little memory the indexers have for entries, and how large the drafts are.
+    pub entry_sizes: Option<EntrySizes>,
     /// How many of a thousand drafts bear a key that looks like one derived from that of the writer's last group.
     pub lookalike_keys: u32,
     /// Whether the log was cleaned before the index began: its floor is above the index's cursor.
     pub cleaned_log: bool,
+    /// Whether the log's bucket is copied, and an indexer of the copy competes for the index.
+    pub copied_log: bool,
 }
 
 /// Which chain loses records.
@@ -71,6 +79,26 @@ pub struct RecordLoss {
     pub kills: bool,
 }
 
+/// A time in which the cache folder of every indexer has little room.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskShortage {
+    /// When it begins.
+    pub from: Duration,
+    /// How long it lasts.
+    pub span: Duration,
+    /// The room in bytes that a segment has, while it is built or merged; 0: nothing can be opened either.
+    pub room: u64,
+}
+
+/// Drafts of many sizes, and indexers with little memory for them.
+#[derive(Clone, Copy, Debug)]
+pub struct EntrySizes {
+    /// The budget of an indexer in bytes: an ordinary entry takes 12 KiB of it.
+    pub entry_memory: u64,
+    /// A draft is padded by so many bytes at most.
+    pub max_padding: u64,
+}
+
 /// All kinds of drafts.
 const ALL_DRAFTS: std::ops::RangeInclusive<u64> = 0..=9;
 /// Labels only.
@@ -79,6 +107,8 @@ const LABELS: std::ops::RangeInclusive<u64> = 5..=6;
 const ENTRIES: std::ops::RangeInclusive<u64> = 8..=8;
 /// Groups, and operations without a descriptor.
 const GROUPS_AND_ENTRIES: std::ops::RangeInclusive<u64> = 7..=9;
+/// What an audit window is lowered to.
+const LOWERED_WINDOW: Duration = Duration::from_mins(1);
 /// How old a record of a chain is when it is lost, at least; longer than any process sleeps meanwhile.
 pub(crate) const MIN_LOST_AGE: Duration = Duration::from_secs(90);
 /// The longest pause in a run that loses records, milliseconds.
@@ -185,6 +215,25 @@ impl SimConfig {
                     FaultSchedule { refused_entries: 400, refusal_delay: 2_000..=4_000, ..FaultSchedule::fault_free() };
             }
             Mutant::FloorIgnored => config.set_cleaned(),
+            Mutant::CopiedLogAdmitted => (config.copied_log, config.writers) = (true, 2),
+            Mutant::LoweredWindowDropsLook => {
+                (fault_schedule.process_pauses, fault_schedule.process_crashes) = (0, 0);
+                config.parameters.audit_window = Duration::from_secs(250);
+                config.parameters.expiry = Duration::from_secs(6);
+                let lowered = LogParameters { audit_window: LOWERED_WINDOW, ..config.parameters };
+                config.parameter_changes = vec![(Duration::from_secs(30), lowered)];
+                (config.append_interval, config.stray_writers) = (200..=4_000, 4);
+                config.fault_burst = Duration::from_mins(8);
+            }
+            Mutant::UnverifiedMergeInput => {
+                (fault_schedule.process_pauses, fault_schedule.process_crashes) = (0, 0);
+                fault_schedule.damaged_segments = 60;
+                (config.writers, config.append_interval, config.indexers) = (3, 200..=1_500, 1);
+            }
+            Mutant::LabelOfLaterEntry => {
+                (config.label_movers, config.writers, config.deleter) = (3, 1, false);
+                (config.append_interval, fault_schedule.clock_spread) = (500..=6_000, 0);
+            }
             Mutant::ClocksTakenForEqual => {
                 (fault_schedule.clock_spread, fault_schedule.split_clocks) = (1_000, true);
                 (fault_schedule.network_delay, fault_schedule.write_delay) = (1..=20, 0..=100);
@@ -244,8 +293,44 @@ impl SimConfig {
         if rng.chance(20) {
             config.set_cleaned();
         }
+        config.copied_log = rng.chance(100) && config.record_loss.is_none();
+        if rng.chance(500) {
+            config.lower_audit_window();
+        }
+        config.draw_machine_faults(&mut rng);
         config.fit_parameters();
         config
+    }
+
+    /// Faults of the indexers' machines, and a tolerance for clocks.
+    fn draw_machine_faults(&mut self, rng: &mut SimRng) {
+        if rng.chance(250) {
+            self.disk_shortage = Some(DiskShortage {
+                from: Duration::from_secs(rng.in_range(&(30..=120))),
+                span: Duration::from_secs(rng.in_range(&(20..=120))),
+                room: if rng.chance(300) { 0 } else { rng.in_range(&(500..=8_000)) },
+            });
+        }
+        if rng.chance(200) {
+            self.fault_schedule.damaged_segments = u32::try_from(rng.in_range(&(1..=60))).unwrap_or(0);
+        }
+        // An entry is judged unreadable only while others are read beside it, which takes memory for more than one.
+        if rng.chance(250) && !self.fault_schedule.refuses() {
+            let (entry_memory, max_padding) = (rng.in_range(&(4_000..=60_000)), rng.in_range(&(1_000..=40_000)));
+            self.entry_sizes = Some(EntrySizes { entry_memory, max_padding });
+        }
+        if rng.chance(400) {
+            let tolerance = Duration::from_millis(rng.in_range(&(1_000..=4_000)));
+            self.parameters.clock_tolerance = tolerance;
+            self.parameter_changes.iter_mut().for_each(|(_, set)| set.clock_tolerance = tolerance);
+        }
+    }
+
+    /// The last change of the parameters lowers the audit window too.
+    fn lower_audit_window(&mut self) {
+        if let Some((_, set)) = self.parameter_changes.last_mut() {
+            set.audit_window = LOWERED_WINDOW;
+        }
     }
 
     fn lose_records(&mut self, rng: &mut SimRng) {
@@ -283,6 +368,7 @@ impl SimConfig {
             fault_burst: Duration::from_mins(minutes),
             writers: rng.in_range(&(1..=3)),
             stray_writers: rng.in_range(&(0..=2)),
+            label_movers: 0,
             indexers: rng.in_range(&(1..=2)),
             append_interval: 200..=rng.in_range(&(3_000..=20_000)),
             shared_names: rng.in_range(&(3..=40)),
@@ -293,8 +379,11 @@ impl SimConfig {
             trim_age: rng.chance(500).then(|| Duration::from_secs(rng.in_range(&(30..=120)))),
             key_outage: None,
             record_loss: None,
+            disk_shortage: None,
+            entry_sizes: None,
             lookalike_keys: 0,
             cleaned_log: false,
+            copied_log: false,
         }
     }
 }
@@ -326,13 +415,14 @@ fn draw_fault_schedule(rng: &mut SimRng) -> FaultSchedule {
 
 /// Parameters that fit the fault schedule: `R` and `V` are its true longest delays.
 fn parameters(rng: &mut SimRng, fault_schedule: &FaultSchedule) -> LogParameters {
+    // A spread above a quarter of `W` refuses appends.
+    let expiry = Duration::from_secs(rng.in_range(&(6..=25)));
     LogParameters {
-        // A spread above a quarter of `W` refuses appends.
-        expiry: Duration::from_secs(rng.in_range(&(6..=25))),
         signer_clock_lead: Duration::ZERO,
         request_timeout: whole(fault_schedule.write_delay.end() + fault_schedule.clock_spread),
         visibility_delay: whole(fault_schedule.visibility_lag.end() + fault_schedule.clock_spread),
         audit_window: Duration::from_secs(rng.in_range(&(60..=200))),
+        ..LogParameters::with_expiry(expiry)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{fmt, ops::ControlFlow};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::DateTime;
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use object_store::{
@@ -132,6 +133,35 @@ impl FaultInjectingStore {
         verdict
     }
 
+    /// What a read of `key` gives: now and then a segment with another letter or digit in it.
+    fn received(&self, key: &str, body: Bytes) -> Bytes {
+        if !key.contains("/segment/") {
+            return body;
+        }
+        let mut state = self.simulated_store.state();
+        let rate = state.fault_schedule.damaged_segments;
+        if rate == 0 || body.is_empty() || !state.rng.chance(rate) {
+            return body;
+        }
+        let from = state.rng.index(body.len());
+        drop(state);
+        let Some(at) = (from..body.len()).find(|at| body[*at].is_ascii_alphanumeric()) else { return body };
+        self.simulated_store.note(&format!(
+            "{} reads {}/{key} with byte {at} damaged",
+            self.process.name(),
+            self.bucket
+        ));
+        self.simulated_store.mark("a damaged segment was read");
+        let mut damaged = body.to_vec();
+        damaged[at] = match damaged[at] {
+            b'9' => b'0',
+            b'z' => b'a',
+            b'Z' => b'A',
+            byte => byte + 1,
+        };
+        damaged.into()
+    }
+
     async fn crash(&self) -> ! {
         self.simulated_store.note(&format!("{} crashes", self.process.name()));
         self.process.kill();
@@ -207,6 +237,14 @@ impl FaultInjectingStore {
         }
     }
 
+    /// A catalogue may use the name of a deleted descriptor again. A delete of the first one that comes late and took the second
+    /// one would undo an update before it is decided: a fault of the catalogue, with or without a log.
+    fn stamp_to_delete(&self, key: &str) -> Option<u64> {
+        let state = self.simulated_store.state();
+        let object = state.buckets.get(&self.bucket).and_then(|objects| objects.get(key));
+        object.map(|object| object.stamp).filter(|_| self.process.name().starts_with("deleter"))
+    }
+
     async fn arrive(&self, key: &str, write: &StoreWrite, write_delay: Duration) -> WriteAnswer {
         match write {
             _ if !self.is_admitted() => WriteAnswer::Refused,
@@ -228,9 +266,9 @@ impl FaultInjectingStore {
                     WriteAnswer::Exists
                 }
             }
-            StoreWrite::Delete => {
+            StoreWrite::Delete { stamp } => {
                 sleep(write_delay).await;
-                if self.simulated_store.apply_delete(self.process.name(), &self.bucket, key) {
+                if self.simulated_store.apply_delete(self.process.name(), &self.bucket, key, *stamp) {
                     WriteAnswer::Done
                 } else {
                     WriteAnswer::Absent
@@ -406,6 +444,7 @@ impl ObjectStore for FaultInjectingStore {
         };
         let (from, to) = (usize::try_from(range.start).unwrap_or(0), usize::try_from(range.end).unwrap_or(0));
         let body = object.body.slice(from..to);
+        let body = if options.head { body } else { self.received(&key, body) };
         Ok(GetResult {
             payload: GetResultPayload::Stream(stream::once(async { Ok(body) }).boxed()),
             meta,
@@ -422,7 +461,9 @@ impl ObjectStore for FaultInjectingStore {
                 let store = store.clone();
                 async move {
                     let location = location?;
-                    store.write(location.to_string(), StoreWrite::Delete).await?;
+                    let key = location.to_string();
+                    let stamp = store.stamp_to_delete(&key);
+                    store.write(key, StoreWrite::Delete { stamp }).await?;
                     Ok(location)
                 }
             })

@@ -45,6 +45,8 @@ pub struct FaultSchedule {
     pub panicking_entries: u32,
     /// How long after it was written an object is refused.
     pub refusal_delay: RangeInclusive<u64>,
+    /// Reads of segments that give a wrong byte, as a local copy on a bad disk does.
+    pub damaged_segments: u32,
     /// Whether the clock of the log is ahead of those of the metadata buckets by the whole clock spread, at every
     /// front-end.
     pub split_clocks: bool,
@@ -83,6 +85,7 @@ impl FaultSchedule {
             refused_descriptors: 0,
             panicking_entries: 0,
             refusal_delay: 0..=0,
+            damaged_segments: 0,
             split_clocks: false,
             page_size: 1000..=1000,
             call_timeout: 10_000,

@@ -6,6 +6,7 @@ mod checker;
 mod config;
 mod fault_injecting_store;
 mod fault_schedule;
+mod limited_disk_engine;
 mod model;
 mod mutants;
 mod process;

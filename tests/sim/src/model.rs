@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tidemark_catalog::LogCursor;
+use tidemark_catalog::{BodyDigest, LogCursor};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{
     EntryIntent, IntentOperation, LogParameters, MalformedInput, OperationKind, Outcome, PayloadFormat, Token,
@@ -31,6 +31,8 @@ pub struct LoggedEntry {
     pub time: StoreSecond,
     /// What it announces.
     pub intent: Result<EntryIntent, MalformedInput>,
+    /// The digest of its body.
+    pub body: BodyDigest,
 }
 
 /// One version of an object of a metadata bucket.
@@ -39,6 +41,15 @@ struct ObjectVersion {
     time: StoreSecond,
     metadata: ObjectMetadata,
     digest: String,
+}
+
+/// Which operation of a log a descriptor may belong to.
+#[derive(Clone, Copy, Debug)]
+struct OperationPlace {
+    token: Token,
+    number: usize,
+    /// What is known to be its own is not older: a token's second comes from one clock, a descriptor's from another.
+    oldest: StoreSecond,
 }
 
 /// All that was written to the log and its metadata buckets.
@@ -55,13 +66,14 @@ pub struct LogModel {
 
 impl ObjectVersion {
     /// Whether it may belong to the operation: nothing says that it belongs to another.
-    fn completes(&self, key: &str, token: Token, number: usize, op: &IntentOperation) -> bool {
+    fn completes(&self, key: &str, of: &OperationPlace, op: &IntentOperation) -> bool {
+        let OperationPlace { token, number, oldest } = *of;
         let names = |field: &str, value: String| self.metadata.get(field).is_none_or(|named| *named == value);
         let theirs = !names("tidemarktoken", token.to_string()) || !names("tidemarkop", number.to_string());
         let other = op.digest.as_ref().is_some_and(|digest| *digest != self.digest);
         let bound =
             self.metadata.contains_key("tidemarktoken") || op.digest.is_some() || key.contains(&token.to_string());
-        !theirs && !other && self.time >= if bound { oldest_bound(token) } else { token.second() }
+        !theirs && !other && self.time >= if bound { oldest } else { token.second() }
     }
 }
 
@@ -91,6 +103,7 @@ impl LogModel {
         let entry = LoggedEntry {
             time: StoreSecond::from_unix(event.object.stamp / 1000),
             intent: tidemark_wal::parse_payload(token, &event.object.body),
+            body: BodyDigest::of(&event.object.body),
         };
         self.entries.insert(token, entry);
         Ok(vec![token])
@@ -99,7 +112,10 @@ impl LogModel {
     /// Adds the set of parameters that a record of the root chain has beyond those of the record before.
     fn root(&mut self, event: &StoreEvent) {
         let Ok(state) = record_state::<Value>(&event.object.body) else { return };
-        self.floor = state.get("floor").and_then(|floor| serde_json::from_value(floor.clone()).ok()).or(self.floor);
+        self.floor = state
+            .get("floor")
+            .and_then(|floor| serde_json::from_value(floor.get("second")?.clone()).ok())
+            .or(self.floor);
         let sets = state.get("parameters").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let added =
             sets.get(self.sets.len()).and_then(|set| serde_json::from_value(set.get("parameters")?.clone()).ok());
@@ -147,26 +163,43 @@ impl LogModel {
 
     /// The second at which the operation was complete; `None`: it is not. A descriptor that was deleted later counts: its
     /// deletion does not undo the update.
-    fn completion(
-        &self,
-        token: Token,
-        number: usize,
-        format: PayloadFormat,
-        op: &IntentOperation,
-    ) -> Option<StoreSecond> {
+    fn completion(&self, of: &OperationPlace, format: PayloadFormat, op: &IntentOperation) -> Option<StoreSecond> {
+        let OperationPlace { token, number, oldest } = *of;
         let key = match (&op.descriptor, op.kind, format) {
             (Some(path), OperationKind::Label, PayloadFormat::Intent) => marker(path, token, number)?,
             (Some(path), _, _) => path.clone(),
             (None, _, _) => return Some(token.second()),
         };
         let marked = key.starts_with(".tidemark/");
-        let own = self.versions.get(&key)?.iter().filter(|version| {
-            if marked { version.time >= oldest_bound(token) } else { version.completes(&key, token, number, op) }
-        });
+        let own = self
+            .versions
+            .get(&key)?
+            .iter()
+            .filter(|version| if marked { version.time >= oldest } else { version.completes(&key, of, op) });
         own.map(|version| version.time).min()
     }
 
-    /// The outcome of an entry by the naive rule, leaving duplicates aside.
+    /// The path of the label that the entry moves without a marker. Its outcome depends on what else was written to the key when
+    /// it was decided, since the store keeps no versions.
+    pub fn moved_label(&self, token: Token) -> Option<&str> {
+        let intent = self.entries.get(&token)?.intent.as_ref().ok()?;
+        let moves = intent.format != PayloadFormat::Intent && intent.ops[0].kind == OperationKind::Label;
+        intent.ops[0].descriptor.as_deref().filter(|_| moves)
+    }
+
+    /// The entry with a later token that may have written what the label had at `time`, and not `token`.
+    pub fn later_move(&self, token: Token, time: StoreSecond) -> Option<Token> {
+        let (path, parameters) = (self.moved_label(token)?, self.parameters(token.second())?);
+        let mut later = self.entries.range(token..).skip(1);
+        let may_write = |(token, entry): &(&Token, &LoggedEntry)| {
+            token.second() <= time
+                && entry.time <= time.after(parameters.clock_tolerance)
+                && self.moved_label(**token) == Some(path)
+        };
+        later.find(may_write).map(|(token, _)| *token)
+    }
+
+    /// The outcome of an entry by the naive rule, leaving duplicates aside; unknown for a label's move without a marker.
     pub fn outcome(&self, token: Token) -> Option<Outcome> {
         let entry = self.entries.get(&token)?;
         let parameters = self.parameters(token.second())?;
@@ -177,8 +210,13 @@ impl LogModel {
         if entry.time.since(token.second()) > audit {
             return Some(Outcome::Expired);
         }
+        if self.moved_label(token).is_some() {
+            return Some(Outcome::Unknown);
+        }
         let ops = intent.ops.iter().enumerate();
-        let times: Option<Vec<StoreSecond>> = ops.map(|(n, op)| self.completion(token, n, intent.format, op)).collect();
+        let oldest = token.second().before(Duration::from_secs(parameters.clock_tolerance.as_secs()));
+        let at = |number| OperationPlace { token, number, oldest };
+        let times: Option<Vec<StoreSecond>> = ops.map(|(n, op)| self.completion(&at(n), intent.format, op)).collect();
         let Some(times) = times else { return Some(Outcome::Aborted) };
         let from = entry.time.max(token.second());
         Some(if times.iter().any(|time| late(*time) && time.since(from) > audit) {
@@ -271,9 +309,4 @@ fn takes_effect(event: &StoreEvent, before: StoreSecond, old: &LogParameters, ne
     let recorded = StoreSecond::from_unix(event.object.stamp / 1000);
     let visible = old.visibility_delay.max(new.visibility_delay);
     recorded.after(Duration::from_mins(5)).after(visible).max(before.next())
-}
-
-/// What is known to be an operation's own may be a second older than its token: clocks differ.
-fn oldest_bound(token: Token) -> StoreSecond {
-    token.second().before(Duration::from_secs(1))
 }

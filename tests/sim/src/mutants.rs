@@ -5,7 +5,7 @@ mod store;
 
 use tidemark_store::mutants::{activate, is_active};
 
-pub(crate) use engine::RedecidingEngine;
+pub(crate) use engine::{RedecidingEngine, UnverifyingEngine};
 pub use store::STORE_MUTANTS;
 pub(crate) use store::mutated;
 
@@ -74,6 +74,8 @@ mutants! {
     PurgedGenerationReopened,
     /// An index takes the records of another log (`tidemark-catalog`).
     OtherLogAdmitted,
+    /// An index takes the records of a copy of its log (`tidemark-catalog`).
+    CopiedLogAdmitted,
     /// A pin counts although the index may have dropped what it holds (`tidemark-catalog`).
     PinUnchecked,
     /// A pin is checked against the manifest of which it was made (`tidemark-catalog`).
@@ -86,6 +88,8 @@ mutants! {
     GarbageCollectorUnfenced,
     /// What the present writer may still publish counts as garbage (`tidemark-catalog`).
     GarbageOfPresentEpoch,
+    /// A list of an earlier pass is dropped although objects that it names are still there (`tidemark-catalog`).
+    GarbageListDropped,
     /// A panic while one entry is read is taken for the end of the listing (`tidemark-ingest`).
     PanicEndsListing,
     /// A chain whose first record is missing is taken for empty and begun again (`tidemark-store`).
@@ -100,10 +104,16 @@ mutants! {
     FloorIgnored,
     /// A descriptor counts only if its store's clock is not behind the log's (`tidemark-wal`).
     ClocksTakenForEqual,
+    /// A lowered audit window drops the later looks at what was appended before (`tidemark-ingest`).
+    LoweredWindowDropsLook,
+    /// A merge takes its inputs as they are on the disk, without comparing them with the manifest (engine).
+    UnverifiedMergeInput,
+    /// What a label holds is taken for each of several entries that may have written it (`tidemark-wal`).
+    LabelOfLaterEntry,
 }
 
 /// The mutants whose body is in an engine: `mutants/engine.rs`.
-pub const ENGINE_MUTANTS: [Mutant; 1] = [Mutant::OutcomeDecidedAgain];
+pub const ENGINE_MUTANTS: [Mutant; 2] = [Mutant::OutcomeDecidedAgain, Mutant::UnverifiedMergeInput];
 /// The mutants whose body is in a process of a scenario: `scenario/`.
 pub const PROCESS_MUTANTS: [Mutant; 1] = [Mutant::PurgeBeforeClosing];
 /// The names of the mutants whose body is in a crate: `indexer/{store,wal,catalog,ingest}/src/mutants.rs`.

@@ -72,7 +72,8 @@ pub fn run_for_mutant(seed: u64, target: Mutant, mutant: Option<Mutant>, echo: b
         | Mutant::PinListNamedByContent
         | Mutant::GarbageGraceFromCreation
         | Mutant::GarbageCollectorUnfenced
-        | Mutant::GarbageOfPresentEpoch => run_seed(seed, mutant, echo, garbage::run),
+        | Mutant::GarbageOfPresentEpoch
+        | Mutant::GarbageListDropped => run_seed(seed, mutant, echo, garbage::run),
         Mutant::PurgeBeforeClosing
         | Mutant::PurgeByPrefix
         | Mutant::PurgeDropsFence

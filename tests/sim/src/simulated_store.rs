@@ -74,8 +74,15 @@ pub struct StoreEvent {
 /// A write that was sent.
 #[derive(Clone, Debug)]
 pub(crate) enum StoreWrite {
-    Put { body: Bytes, metadata: ObjectMetadata, create: bool },
-    Delete,
+    Put {
+        body: Bytes,
+        metadata: ObjectMetadata,
+        create: bool,
+    },
+    /// Takes the object with this stamp only, or any.
+    Delete {
+        stamp: Option<u64>,
+    },
 }
 
 /// Decides whether the store accepts a write. Arguments: bucket, key, metadata, and the bucket's clock at its arrival
@@ -238,6 +245,13 @@ impl SimulatedStore {
         }
     }
 
+    /// Copies what the bucket `from` holds now to the bucket `to`, as a replication or a restored backup does.
+    pub(crate) fn copy_bucket(&self, from: &str, to: &str) {
+        for (key, StoredObject { body, metadata, .. }) in self.objects(from) {
+            self.apply_write(STRANGER, to, &key, &StoreWrite::Put { body, metadata, create: true }, None);
+        }
+    }
+
     /// Records that something rare happened, so that a test can check that it does happen.
     pub fn mark(&self, what: impl Into<String>) {
         self.state().marks.insert(what.into());
@@ -343,10 +357,14 @@ impl SimulatedStore {
     }
 
     /// Deletes an object. `false`: there was none.
-    pub(crate) fn apply_delete(&self, by: &str, bucket: &str, key: &str) -> bool {
+    pub(crate) fn apply_delete(&self, by: &str, bucket: &str, key: &str, stamp: Option<u64>) -> bool {
         let now = self.now();
         let mut state = self.state();
-        let Some(object) = state.buckets.entry(bucket.to_owned()).or_default().remove(key) else {
+        let objects = state.buckets.entry(bucket.to_owned()).or_default();
+        if objects.get(key).is_some_and(|object| stamp.is_some_and(|stamp| stamp != object.stamp)) {
+            return false;
+        }
+        let Some(object) = objects.remove(key) else {
             return false;
         };
         state.record(now, by, bucket, key, StoreChange::Deleted, object);
@@ -409,22 +427,25 @@ impl SimulatedStoreState {
             return Some(format!("{by} wrote \"{key}\" again, whose record is lost"));
         }
         let started = self.started.get(by).copied().unwrap_or(0);
-        if bucket != INDEX
-            || manifest_number(key).is_none()
-            || started <= self.lost.since
-            || !self.lost_first_manifest()
-        {
+        if bucket != INDEX || manifest_number(key).is_none() || started <= self.lost_first_since()? {
             return None;
         }
         Some(format!("{by} wrote \"{key}\", although it started on a chain whose first record is lost"))
     }
 
-    /// Whether the manifest after the trim boundary is lost.
-    fn lost_first_manifest(&self) -> bool {
+    /// Since when the manifest after the trim boundary is lost; `None`: it is not. One in the middle of the chain becomes the first
+    /// when the boundary is moved up to it.
+    fn lost_first_since(&self) -> Option<u64> {
         let boundaries = self.buckets.get(INDEX).into_iter().flatten();
-        let boundary = boundaries.filter_map(|(key, _)| boundary_number(key));
-        let first = boundary.max().unwrap_or(0) + 1;
-        self.lost.objects.keys().any(|(bucket, key)| bucket == INDEX && manifest_number(key) == Some(first))
+        let boundary = boundaries.filter_map(|(key, _)| boundary_number(key)).max();
+        let first = boundary.unwrap_or(0) + 1;
+        let is_first = |(bucket, key): &(String, String)| bucket == INDEX && manifest_number(key) == Some(first);
+        self.lost.objects.keys().find(|place| is_first(place))?;
+        let moves_it = |event: &&StoreEvent| {
+            event.bucket == INDEX && boundary_number(&event.key) == boundary && event.change == StoreChange::Created
+        };
+        let moved = boundary.and_then(|_| self.events.iter().rev().find(moves_it)).map_or(0, |event| event.at);
+        Some(moved.max(self.lost.since))
     }
 
     fn record(&mut self, now: u64, by: &str, bucket: &str, key: &str, change: StoreChange, object: StoredObject) {

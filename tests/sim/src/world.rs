@@ -1,11 +1,18 @@
 //! One simulated log: its store, its config and its checker, with the handles that its processes use.
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use tidemark_store::{Entropy, Store, StoreSecond};
 use tidemark_wal::Log;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use url::Url;
 
 use crate::{
@@ -18,6 +25,9 @@ use crate::{
     simulated_store::{START, SimulatedStore},
 };
 
+/// Bucket of the log's copy, and the prefix of the names of the processes that take it for the log.
+pub(crate) const COPY: &str = "copy";
+
 /// One simulated log. Cheap to clone.
 #[derive(Clone)]
 pub struct SimWorld {
@@ -26,9 +36,13 @@ pub struct SimWorld {
     /// The config.
     pub config: Arc<SimConfig>,
     checker: Arc<Mutex<InvariantChecker>>,
-    fault_burst_over: watch::Sender<bool>,
-    /// Counts the losses of records at which the indexers are killed.
-    losses: watch::Sender<u64>,
+    fault_burst_over: Arc<AtomicBool>,
+    // Those that wait are woken in the order in which they came; a watch channel wakes them in any order.
+    burst_end: Arc<Notify>,
+    /// Losses of records at which the indexers are killed.
+    losses: Arc<Notify>,
+    /// The room in bytes that a segment has in an indexer's cache folder.
+    room: Arc<AtomicU64>,
 }
 
 impl SimWorld {
@@ -51,8 +65,15 @@ impl SimWorld {
                 u128::from(clock) <= u128::from(token.second().unix()) * 1000 + expiry.as_millis()
             })
         }));
-        let (fault_burst_over, losses) = (watch::Sender::new(false), watch::Sender::new(0));
-        Self { simulated_store, config: Arc::new(config), checker, fault_burst_over, losses }
+        Self {
+            simulated_store,
+            config: Arc::new(config),
+            checker,
+            fault_burst_over: Arc::default(),
+            burst_end: Arc::default(),
+            losses: Arc::default(),
+            room: Arc::new(AtomicU64::new(u64::MAX)),
+        }
     }
 
     /// The checker. The store locks it at each event, so do not call the store while holding this guard.
@@ -74,9 +95,10 @@ impl SimWorld {
         Store::over(mutated(FaultInjectingStore::new(&self.simulated_store, bucket, process)), url)
     }
 
-    /// `process`'s handle on the log.
+    /// `process`'s handle on the log, or on its copy.
     pub fn log(&self, process: &SimProcess) -> Log {
-        Log::over(self.store(LOG, process), vec![self.store(META, process), self.store(VMETA, process)])
+        let log = if process.name().starts_with(COPY) { COPY } else { LOG };
+        Log::over(self.store(log, process), vec![self.store(META, process), self.store(VMETA, process)])
     }
 
     /// `process`'s handle on the index's bucket.
@@ -107,30 +129,41 @@ impl SimWorld {
 
     /// Ends the fault burst.
     pub fn end_fault_burst(&self) {
-        self.fault_burst_over.send_replace(true);
+        self.fault_burst_over.store(true, Ordering::Relaxed);
+        self.burst_end.notify_waiters();
     }
 
     /// Resolves when the fault burst is over.
     pub async fn fault_burst_over(&self) {
-        let mut over = self.fault_burst_over.subscribe();
-        // The sender lives as long as `self`, so the wait cannot fail.
-        let _ = over.wait_for(|over| *over).await;
+        let ended = self.burst_end.notified();
+        if !self.is_fault_burst_over() {
+            ended.await;
+        }
     }
 
     /// Kills the indexers that run now.
     pub fn kill_indexers(&self) {
-        self.losses.send_modify(|losses| *losses += 1);
+        self.losses.notify_waiters();
     }
 
     /// Resolves when the indexers are killed.
     pub async fn records_lost(&self) {
-        let mut losses = self.losses.subscribe();
-        let _ = losses.changed().await;
+        self.losses.notified().await;
+    }
+
+    /// Changes the room in bytes that a segment has in an indexer's cache folder.
+    pub fn set_room(&self, bytes: u64) {
+        self.room.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The room in bytes that a segment has in an indexer's cache folder.
+    pub fn room(&self) -> u64 {
+        self.room.load(Ordering::Relaxed)
     }
 
     /// Whether the fault burst is over.
     pub fn is_fault_burst_over(&self) -> bool {
-        *self.fault_burst_over.borrow()
+        self.fault_burst_over.load(Ordering::Relaxed)
     }
 
     /// True time as a second. The clocks of stores are ahead of it by at most the clock spread.

@@ -91,9 +91,16 @@ impl ApiServer {
         ApiServerBuilder::default()
     }
 
-    /// One for all tests of a process, with the controllers of Kubernetes: each test takes a namespace of its own.
+    /// One for all tests of a process, with the controllers of Kubernetes and policies that may rewrite objects: each test takes a
+    /// namespace of its own.
     pub async fn shared() -> anyhow::Result<&'static Self> {
-        SHARED.get_or_try_init(|| Self::builder().controllers().start()).await
+        // Policies that rewrite are off by default in 1.34.
+        let policies = [
+            "--feature-gates=MutatingAdmissionPolicy=true",
+            "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
+        ];
+        let builder = policies.into_iter().fold(Self::builder().controllers(), ApiServerBuilder::argument);
+        SHARED.get_or_try_init(|| builder.start()).await
     }
 
     /// A client of the administrator, new each time: a client must not outlive the runtime of the test that made it.

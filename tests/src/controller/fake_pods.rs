@@ -92,6 +92,24 @@ impl FakePods {
         Ok(())
     }
 
+    /// The kubelet evicts the pods of this role, with these words.
+    pub async fn evict(&self, component: WalComponent, message: &str) -> anyhow::Result<()> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        for pod in
+            api.list(&kube::api::ListParams::default()).await?.into_iter().filter(|pod| role(pod) == Some(component))
+        {
+            let status = json!({"status": {
+                "phase": "Failed", "reason": "Evicted", "message": message,
+                "conditions": [{
+                    "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet",
+                    "lastTransitionTime": pod.metadata.creation_timestamp,
+                }],
+            }});
+            api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await?;
+        }
+        Ok(())
+    }
+
     /// Readiness of the pods of this role that come later.
     pub fn newcomers_ready(&self, component: WalComponent, ready: bool) {
         self.change(component, |part| part.ready = ready);
@@ -106,10 +124,19 @@ impl FakePods {
 pub mod say {
     use serde_json::{Value, json};
 
+    /// Stands for the UID of the pod that says it.
+    pub(super) const OWN: &str = "own";
+
+    /// `process` of another pod.
+    pub fn of_another(mut process: Value) -> Value {
+        process["identity"] = json!("another");
+        process
+    }
+
     /// An indexer that writes and has caught up.
     pub fn writing(epoch: u64, entries: u64) -> Value {
         json!({
-            "version": "0.1.0", "kind": "indexer", "phase": "writing", "identity": "i", "generation": "g1", "epoch": epoch,
+            "version": "0.1.0", "kind": "indexer", "phase": "writing", "identity": OWN, "generation": "g1", "epoch": epoch,
             "manifest": 1, "horizon": "2026-11-21T10:00:10Z", "cursor": "2026-11-21T10:00:00Z", "lagSeconds": 0,
             "pendingEntries": 0, "entries": entries, "caughtUp": true, "probed": true, "adoptedFrom": null, "writer": "i",
             "problems": [],
@@ -125,13 +152,13 @@ pub mod say {
 
     /// A search pod that serves.
     pub fn serving() -> Value {
-        json!({"version": "0.1.0", "kind": "search", "phase": "serving", "identity": "s", "manifest": 1, "problems": []})
+        json!({"version": "0.1.0", "kind": "search", "phase": "serving", "identity": OWN, "manifest": 1, "problems": []})
     }
 
     /// An indexer that cannot open its storage.
     pub fn problem(reason: &str, message: &str) -> Value {
         json!({
-            "version": "0.1.0", "kind": "indexer", "phase": "starting", "identity": "i",
+            "version": "0.1.0", "kind": "indexer", "phase": "starting", "identity": OWN,
             "problems": [{"reason": reason, "role": "log", "message": message}],
         })
     }
@@ -155,11 +182,19 @@ async fn act(api: Api<Pod>, port: u16, parts: Parts) {
             continue;
         }
         let (ip, listener) = listen(port).await;
-        known.insert(uid, ip);
-        servers.spawn(serve(listener, component, parts.clone()));
-        let ready = lock(&parts).get(&component).is_some_and(|part| part.ready);
-        // A pod that is gone by now needs no status.
-        drop(run(&api, &pod, &ip.to_string(), ready).await);
+        known.insert(uid.clone(), ip);
+        servers.spawn(serve(listener, uid, component, parts.clone()));
+        let wanted = || lock(&parts).get(&component).is_some_and(|part| part.ready);
+        let mut ready = wanted();
+        loop {
+            // A pod that is gone by now needs no status.
+            drop(run(&api, &pod, &ip.to_string(), ready).await);
+            // A change meanwhile saw a pod without an address, and left the status to this task.
+            if ready == wanted() {
+                break;
+            }
+            ready = !ready;
+        }
     }
 }
 
@@ -175,10 +210,13 @@ async fn listen(port: u16) -> (Ipv4Addr, TcpListener) {
     }
 }
 
-async fn serve(listener: TcpListener, component: WalComponent, parts: Parts) {
+async fn serve(listener: TcpListener, uid: String, component: WalComponent, parts: Parts) {
     let mut answers = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let says = lock(&parts).get(&component).and_then(|part| part.says.clone());
+        let mut says = lock(&parts).get(&component).and_then(|part| part.says.clone());
+        if let Some(says) = says.as_mut().filter(|says| says["identity"] == say::OWN) {
+            says["identity"] = json!(uid);
+        }
         answers.spawn(answer(stream, says));
         while answers.try_join_next().is_some() {}
     }

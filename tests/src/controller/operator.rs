@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -10,7 +11,10 @@ use anyhow::{Context, ensure};
 use tokio::{process::Command, sync::OnceCell};
 
 use super::eventually;
-use crate::watchdog::{Process, Recipe};
+use crate::{
+    ProcessMemory,
+    watchdog::{Process, Recipe},
+};
 
 static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
 static STARTED: AtomicU32 = AtomicU32::new(0);
@@ -123,13 +127,12 @@ impl OperatorProcess {
             }
         }
         let folder = found.context("the operator runs")?;
-        let status = std::fs::read_to_string(folder.join("status"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the kernel counts memory")?;
-        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse()?;
+        let id = folder.file_name().and_then(OsStr::to_str).context("a process has a number")?;
+        let memory = ProcessMemory::of(id)?;
         let stat = std::fs::read_to_string(folder.join("stat"))?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-        Ok((kilobytes * 1024, ticks / 100.0))
+        Ok((memory.peak, ticks / 100.0))
     }
 
     fn log_target(&self) -> PathBuf {

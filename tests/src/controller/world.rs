@@ -12,7 +12,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::Value;
-use tidemark_crds::{Wal, condition, names::WalComponent, wal_crd_yaml};
+use tidemark_crds::{ConditionType, KINDS, Wal, condition, names::WalComponent};
 use tokio::sync::OnceCell;
 
 use super::{FakePods, OperatorOptions, OperatorProcess};
@@ -40,7 +40,7 @@ impl ControllerWorld {
     /// A namespace without an operator.
     pub async fn create() -> anyhow::Result<Self> {
         let server = ApiServer::shared().await?;
-        INSTALLED.get_or_try_init(|| async { server.apply(&wal_crd_yaml()?).await.map(drop) }).await?;
+        INSTALLED.get_or_try_init(|| install(server)).await?;
         let client = server.client();
         let namespace = format!("world-{}", WORLDS.fetch_add(1, Ordering::Relaxed));
         server.kubectl(["create", "namespace", &namespace]).await?;
@@ -48,6 +48,15 @@ impl ControllerWorld {
         let world = Self { server, client, namespace, pods };
         eventually("the CRD is served", async || Ok(world.wals().list(&ListParams::default()).await.ok())).await?;
         Ok(world)
+    }
+
+    /// A namespace with a ready WAL "orders" and its operator.
+    pub async fn ready() -> anyhow::Result<(Self, OperatorProcess)> {
+        let world = Self::create().await?;
+        let operator = world.operator().await?;
+        world.make("orders", "").await?;
+        world.is_ready("orders").await?;
+        Ok((world, operator))
     }
 
     /// How an operator for this namespace is started.
@@ -95,13 +104,18 @@ impl ControllerWorld {
     }
 
     /// Waits until a condition of a WAL has this status and reason (`True/Ready`), and gives its message.
-    pub async fn is(&self, name: &str, kind: tidemark_crds::ConditionType, wanted: &str) -> anyhow::Result<String> {
+    pub async fn is(&self, name: &str, kind: ConditionType, wanted: &str) -> anyhow::Result<String> {
         let what = format!("{} of \"{name}\" is {wanted}", kind.as_str());
         let found = eventually(&what, async || {
             let wal = self.wals().get(name).await?;
             let status = wal.status.unwrap_or_default();
             let found = condition(&status.conditions, kind);
-            let found = found.filter(|_| status.observed_generation == wal.metadata.generation);
+            let found = found.filter(|found| {
+                // That it is ready must be said of this spec.
+                let promised = kind == ConditionType::Ready && found.status == "True";
+                let spoken_of = if promised { found.observed_generation } else { status.observed_generation };
+                spoken_of == wal.metadata.generation
+            });
             Ok(found.filter(|found| format!("{}/{}", found.status, found.reason) == wanted).map(|c| c.message.clone()))
         });
         let found = found.await;
@@ -114,7 +128,7 @@ impl ControllerWorld {
 
     /// Waits until a WAL is ready.
     pub async fn is_ready(&self, name: &str) -> anyhow::Result<String> {
-        self.is(name, tidemark_crds::ConditionType::Ready, "True/Ready").await
+        self.is(name, ConditionType::Ready, "True/Ready").await
     }
 
     /// The Deployment of a role of a WAL.
@@ -160,6 +174,14 @@ impl ControllerWorld {
         api.delete(&self.namespace, &kube::api::DeleteParams::default()).await?;
         Ok(())
     }
+}
+
+/// Installs the definition of each kind.
+async fn install(server: &ApiServer) -> anyhow::Result<()> {
+    for kind in KINDS {
+        server.apply(&kind.definition_yaml()?).await?;
+    }
+    Ok(())
 }
 
 /// A WAL as YAML, with more of a spec (flow style, such as `suspend: true, search: {replicas: 2}`).

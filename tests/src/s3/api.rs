@@ -13,8 +13,9 @@ use s3s::{
         CompleteMultipartUploadOutput, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput,
         CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput,
         DeletedObject, ETag, ETagCondition, GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput,
-        HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, Object, PutObjectInput,
-        PutObjectOutput, StreamingBlob, UploadPartInput, UploadPartOutput,
+        HeadObjectInput, HeadObjectOutput, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsV2Input,
+        ListObjectsV2Output, Object, ObjectVersion, PutObjectInput, PutObjectOutput, StreamingBlob, UploadPartInput,
+        UploadPartOutput,
     },
     s3_error,
 };
@@ -54,24 +55,26 @@ impl S3 for Api {
         let condition = condition(if_match.as_ref(), if_none_match.as_ref())?;
         let body = collect(body).await?;
         let mut buckets = self.0.buckets();
-        let object = Stored::new(body, metadata.unwrap_or_default().into_iter().collect(), self.0.clock.now());
+        let metadata = metadata.unwrap_or_default().into_iter().collect();
+        let object = Stored::new(body, metadata, self.0.clock.now()).map_err(|error| refused(error.into()))?;
         let stored = buckets.put(&bucket, &key, object, &condition).map_err(refused)?;
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(tag(&stored)), ..Default::default() }))
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        let GetObjectInput { bucket, key, range, .. } = req.input;
-        let object = self.find(&bucket, &key)?;
+        let GetObjectInput { bucket, key, range, version_id, .. } = req.input;
+        let object = match version_id {
+            Some(id) => self.0.buckets().get_version(&bucket, &key, &id).ok_or_else(|| s3_error!(NoSuchVersion))?,
+            None => self.find(&bucket, &key)?,
+        };
         let whole = object.body.len() as u64;
         let part = match range {
             Some(range) => Some(range.check(whole).map_err(|_| s3_error!(InvalidRange))?),
             None => None,
         };
         let content_range = part.as_ref().map(|part| format!("bytes {}-{}/{whole}", part.start, part.end - 1));
-        let body = match part {
-            Some(part) => object.body.slice(position(part.start)..position(part.end)),
-            None => object.body.clone(),
-        };
+        let part = part.map_or(0..object.body.len(), |part| position(part.start)..position(part.end));
+        let body = object.body.read(part).map_err(|error| refused(error.into()))?;
         Ok(S3Response::new(GetObjectOutput {
             content_length: i64::try_from(body.len()).ok(),
             body: Some(StreamingBlob::wrap(stream::iter([Ok::<_, std::io::Error>(body)]))),
@@ -128,6 +131,41 @@ impl S3 for Api {
             continuation_token,
             delimiter,
             start_after,
+            ..Default::default()
+        }))
+    }
+
+    async fn list_object_versions(
+        &self,
+        req: S3Request<ListObjectVersionsInput>,
+    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        let ListObjectVersionsInput { bucket, prefix, key_marker, version_id_marker, .. } = req.input;
+        let (all, limit) = {
+            let buckets = self.0.buckets();
+            if !buckets.exists(&bucket) {
+                return Err(refused(Refusal::NoBucket));
+            }
+            (buckets.list_versions(&bucket, prefix.as_deref().unwrap_or_default()), buckets.page_limit)
+        };
+        let is_marker = |(key, id, _): &(String, String, _)| {
+            Some(key) == key_marker.as_ref() && Some(id) == version_id_marker.as_ref()
+        };
+        let from = all.iter().position(is_marker).map_or(0, |marker| marker + 1);
+        let page = &all[from..all.len().min(from + limit)];
+        let more = (from + page.len() < all.len()).then(|| page.last()).flatten();
+        let version = |(key, id, object): &(String, String, Arc<Stored>)| ObjectVersion {
+            key: Some(key.clone()),
+            version_id: Some(id.clone()),
+            e_tag: Some(tag(object)),
+            last_modified: Some(timestamp(object.time)),
+            size: i64::try_from(object.body.len()).ok(),
+            ..Default::default()
+        };
+        Ok(S3Response::new(ListObjectVersionsOutput {
+            is_truncated: Some(more.is_some()),
+            next_key_marker: more.map(|(key, ..)| key.clone()),
+            next_version_id_marker: more.map(|(_, id, _)| id.clone()),
+            versions: Some(page.iter().map(version).collect()),
             ..Default::default()
         }))
     }
@@ -223,6 +261,7 @@ fn refused(refusal: Refusal) -> s3s::S3Error {
         Refusal::Precondition => s3_error!(PreconditionFailed, "the condition does not hold"),
         Refusal::NoKey => s3_error!(NoSuchKey, "the object does not exist"),
         Refusal::BadPart => s3_error!(InvalidPart, "a part is missing"),
+        Refusal::Disk => s3_error!(InternalError, "the server's disk failed"),
         Refusal::PartTooSmall => s3_error!(EntityTooSmall, "a part is smaller than 5 MiB"),
     }
 }

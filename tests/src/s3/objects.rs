@@ -2,7 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Bound,
+    fs::File,
+    io::{self, Write as _},
+    iter,
+    ops::{Bound, Range},
+    os::unix::fs::FileExt as _,
     sync::Arc,
 };
 
@@ -10,20 +14,80 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use crate::workload::{SampleBundle, SampleLog};
+
+/// Bodies from this size on lie in files, so that an index of gigabytes fits beside what is tested.
+const IN_A_FILE: usize = 4 * 1024 * 1024;
+
+/// The bytes of an object.
+#[derive(Debug)]
+pub(super) enum ObjectBody {
+    Memory(Bytes),
+    /// A file without a name, and its length.
+    File(File, usize),
+}
+
+impl ObjectBody {
+    fn new(bytes: Bytes) -> io::Result<Self> {
+        if bytes.len() < IN_A_FILE { Ok(Self::Memory(bytes)) } else { Self::join([Self::Memory(bytes)].iter()) }
+    }
+
+    /// A file with the bytes of all of them.
+    fn join<'a>(parts: impl Iterator<Item = &'a Self>) -> io::Result<Self> {
+        let mut file = tempfile::tempfile()?;
+        let mut length = 0;
+        for part in parts {
+            file.write_all(&part.read(0..part.len())?)?;
+            length += part.len();
+        }
+        Ok(Self::File(file, length))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Memory(bytes) => bytes.len(),
+            Self::File(_, length) => *length,
+        }
+    }
+
+    pub(super) fn read(&self, range: Range<usize>) -> io::Result<Bytes> {
+        match self {
+            Self::Memory(bytes) => Ok(bytes.slice(range)),
+            Self::File(file, _) => {
+                let mut bytes = vec![0; range.len()];
+                file.read_exact_at(&mut bytes, range.start as u64)?;
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    fn tag(&self) -> io::Result<String> {
+        let mut hash = Sha256::new();
+        for start in (0..self.len()).step_by(IN_A_FILE) {
+            hash.update(self.read(start..self.len().min(start + IN_A_FILE))?);
+        }
+        // As on S3, the same bytes have the same tag. (There it is an MD5; a SHA-256 cut to its length serves here.)
+        Ok(hex::encode(&hash.finalize()[..16]))
+    }
+}
+
 /// An object as it lies in the map.
 #[derive(Debug)]
 pub(super) struct Stored {
-    pub(super) body: Bytes,
+    pub(super) body: ObjectBody,
     pub(super) metadata: HashMap<String, String>,
     pub(super) time: Timestamp,
     pub(super) etag: String,
 }
 
 impl Stored {
-    pub(super) fn new(body: Bytes, metadata: HashMap<String, String>, time: Timestamp) -> Self {
-        // As on S3, the same bytes have the same tag. (There it is an MD5; a SHA-256 cut to its length serves here.)
-        let etag = hex::encode(&Sha256::digest(&body)[..16]);
-        Self { body, metadata, time, etag }
+    pub(super) fn new(body: Bytes, metadata: HashMap<String, String>, time: Timestamp) -> io::Result<Self> {
+        Self::with(ObjectBody::new(body)?, metadata, time)
+    }
+
+    fn with(body: ObjectBody, metadata: HashMap<String, String>, time: Timestamp) -> io::Result<Self> {
+        let etag = body.tag()?;
+        Ok(Self { body, metadata, time, etag })
     }
 }
 
@@ -44,6 +108,14 @@ pub(super) enum Refusal {
     NoKey,
     BadPart,
     PartTooSmall,
+    /// The machine that the server runs on.
+    Disk,
+}
+
+impl From<io::Error> for Refusal {
+    fn from(_: io::Error) -> Self {
+        Self::Disk
+    }
 }
 
 /// One page of a listing.
@@ -60,13 +132,20 @@ struct Upload {
     bucket: String,
     key: String,
     metadata: HashMap<String, String>,
-    parts: BTreeMap<i32, Bytes>,
+    parts: BTreeMap<i32, ObjectBody>,
 }
 
 type Bucket = BTreeMap<String, Arc<Stored>>;
 
 /// S3 refuses parts below this size, but for the last.
 const SMALLEST_PART: usize = 5 * 1024 * 1024;
+
+/// In which buckets the objects of a sample are.
+#[derive(Debug)]
+struct SampleBuckets {
+    log: String,
+    metadata: String,
+}
 
 /// All buckets and unfinished uploads.
 #[derive(Debug)]
@@ -75,6 +154,10 @@ pub(super) struct Buckets {
     hidden: BTreeMap<String, Bucket>,
     uploads: BTreeMap<String, Upload>,
     uploads_begun: u64,
+    /// What was ever put into the buckets that keep versions, the oldest first.
+    versions: BTreeMap<String, BTreeMap<String, Vec<Arc<Stored>>>>,
+    /// Bundles that lie in no map.
+    sample: Option<(SampleBuckets, SampleLog)>,
     pub(super) ignore_preconditions: bool,
     pub(super) page_limit: usize,
 }
@@ -86,6 +169,8 @@ impl Default for Buckets {
             hidden: BTreeMap::new(),
             uploads: BTreeMap::new(),
             uploads_begun: 0,
+            versions: BTreeMap::new(),
+            sample: None,
             ignore_preconditions: false,
             page_limit: 1000,
         }
@@ -114,16 +199,74 @@ impl Buckets {
     }
 
     pub(super) fn insert(&mut self, bucket: &str, key: &str, body: Bytes, time: Timestamp) {
-        let object = Arc::new(Stored::new(body, HashMap::new(), time));
+        let object = Arc::new(Stored::new(body, HashMap::new(), time).expect("a temporary file can be written"));
+        self.keep_version(bucket, key, &object);
         self.open.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object);
+    }
+
+    /// The bucket keeps the versions of what is put into it from now on.
+    pub(super) fn keep_versions(&mut self, bucket: &str) {
+        self.versions.entry(bucket.to_owned()).or_default();
+    }
+
+    fn keep_version(&mut self, bucket: &str, key: &str, object: &Arc<Stored>) {
+        if let Some(versions) = self.versions.get_mut(bucket) {
+            versions.entry(key.to_owned()).or_default().push(Arc::clone(object));
+        }
+    }
+
+    /// The version `id` of the object.
+    pub(super) fn get_version(&self, bucket: &str, key: &str, id: &str) -> Option<Arc<Stored>> {
+        let number: usize = id.strip_prefix("version-")?.parse().ok()?;
+        self.versions.get(bucket)?.get(key)?.get(number).cloned()
+    }
+
+    /// The versions of all objects whose keys begin with `prefix`, with their names: by key, the newest first.
+    pub(super) fn list_versions(&self, bucket: &str, prefix: &str) -> Vec<(String, String, Arc<Stored>)> {
+        let Some(versions) = self.versions.get(bucket) else {
+            let objects = self.open.get(bucket).into_iter().flatten();
+            let named = objects.filter(|(key, _)| key.starts_with(prefix));
+            return named.map(|(key, object)| (key.clone(), "null".to_owned(), Arc::clone(object))).collect();
+        };
+        let mut listed = Vec::new();
+        for (key, versions) in versions.iter().filter(|(key, _)| key.starts_with(prefix)) {
+            let newest_first = versions.iter().enumerate().rev();
+            listed.extend(newest_first.map(|(n, object)| (key.clone(), format!("version-{n}"), Arc::clone(object))));
+        }
+        listed
     }
 
     pub(super) fn keys(&self, bucket: &str) -> Vec<String> {
         self.open.get(bucket).map(|objects| objects.keys().cloned().collect()).unwrap_or_default()
     }
 
+    /// The entries of `sample` are in the bucket `log`, its descriptors in `metadata`.
+    pub(super) fn hold(&mut self, sample: SampleLog, log: &str, metadata: &str) {
+        self.sample = Some((SampleBuckets { log: log.to_owned(), metadata: metadata.to_owned() }, sample));
+    }
+
+    /// The bytes of a bucket's objects, those of a sample left out.
+    pub(super) fn bytes(&self, bucket: &str) -> u64 {
+        self.open.get(bucket).into_iter().flat_map(BTreeMap::values).map(|object| object.body.len() as u64).sum()
+    }
+
     pub(super) fn get(&self, bucket: &str, key: &str) -> Result<Option<Arc<Stored>>, Refusal> {
-        Ok(self.open.get(bucket).ok_or(Refusal::NoBucket)?.get(key).cloned())
+        match self.open.get(bucket).ok_or(Refusal::NoBucket)?.get(key) {
+            Some(object) => Ok(Some(Arc::clone(object))),
+            None => self.sampled(bucket, key),
+        }
+    }
+
+    fn sampled(&self, bucket: &str, key: &str) -> Result<Option<Arc<Stored>>, Refusal> {
+        let Some((buckets, sample)) = &self.sample else { return Ok(None) };
+        let found = if bucket == buckets.log {
+            sample.with_token(key).map(entry)
+        } else if bucket == buckets.metadata {
+            sample.with_path(key).map(|bundle| Stored::new(bundle.descriptor(), HashMap::new(), bundle.at.timestamp()))
+        } else {
+            None
+        };
+        Ok(found.transpose()?.map(Arc::new))
     }
 
     /// Removes the object; an absent one is no error.
@@ -145,6 +288,7 @@ impl Buckets {
         }
         let object = Arc::new(object);
         objects.insert(key.to_owned(), Arc::clone(&object));
+        self.keep_version(bucket, key, &object);
         Ok(object)
     }
 
@@ -163,7 +307,12 @@ impl Buckets {
         };
         let mut page = Page::default();
         let mut last = None;
-        for (key, object) in objects.range::<str, _>((start, Bound::Unbounded)) {
+        let stored =
+            objects.range::<str, _>((start, Bound::Unbounded)).map(|(key, object)| (key.clone(), object.clone()));
+        let sample = self.sample.as_ref().filter(|(buckets, _)| bucket == buckets.log);
+        let sample = sample.into_iter().flat_map(|(_, sample)| sample.after(after.unwrap_or_default()));
+        let sample = sample.map(|bundle| (bundle.token().to_string(), Arc::new(entry(bundle).expect("it is small"))));
+        for (key, object) in merged(stored, sample) {
             let Some(rest) = key.strip_prefix(prefix) else { break };
             let folder = delimiter.and_then(|delimiter| folder(prefix, rest, delimiter));
             let known = folder.as_ref().is_some_and(|folder| {
@@ -177,7 +326,7 @@ impl Buckets {
             match folder {
                 _ if known => {}
                 Some(folder) => drop(page.folders.insert(folder)),
-                None => page.objects.push((key.clone(), Arc::clone(object))),
+                None => page.objects.push((key, object)),
             }
         }
         Ok(page)
@@ -201,7 +350,7 @@ impl Buckets {
 
     pub(super) fn add_part(&mut self, id: &str, number: i32, body: Bytes) -> Result<(), Refusal> {
         let upload = self.uploads.get_mut(id).ok_or(Refusal::NoUpload)?;
-        upload.parts.insert(number, body);
+        upload.parts.insert(number, ObjectBody::new(body)?);
         Ok(())
     }
 
@@ -218,20 +367,37 @@ impl Buckets {
         now: Timestamp,
     ) -> Result<Arc<Stored>, Refusal> {
         let upload = self.uploads.get(id).ok_or(Refusal::NoUpload)?;
-        let mut body = Vec::new();
+        let mut parts = Vec::new();
         for (index, number) in numbers.iter().enumerate() {
             let part = upload.parts.get(number).ok_or(Refusal::BadPart)?;
             if index + 1 < numbers.len() && part.len() < SMALLEST_PART {
                 return Err(Refusal::PartTooSmall);
             }
-            body.extend_from_slice(part);
+            parts.push(part);
         }
         let (bucket, key) = (upload.bucket.clone(), upload.key.clone());
-        let object = Stored::new(body.into(), upload.metadata.clone(), now);
+        let object = Stored::with(ObjectBody::join(parts.into_iter())?, upload.metadata.clone(), now)?;
         let stored = self.put(&bucket, &key, object, condition)?;
         self.uploads.remove(id);
         Ok(stored)
     }
+}
+
+fn entry(bundle: SampleBundle) -> io::Result<Stored> {
+    Stored::new(bundle.entry(), HashMap::new(), bundle.at.timestamp())
+}
+
+/// Two sequences in ascending order of their keys as one.
+fn merged<T>(
+    one: impl Iterator<Item = (String, T)>,
+    other: impl Iterator<Item = (String, T)>,
+) -> impl Iterator<Item = (String, T)> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some((a, _)), Some((b, _))) if a > b => other.next(),
+        (None, _) => other.next(),
+        _ => one.next(),
+    })
 }
 
 fn check(condition: &Condition, present: Option<&Stored>) -> Result<(), Refusal> {
@@ -286,11 +452,35 @@ mod tests {
     #[test]
     fn a_condition_and_its_write_are_one_step() {
         let mut buckets = filled(&["a"]);
-        let object = || Stored::new(Bytes::from_static(b"y"), HashMap::new(), Timestamp::UNIX_EPOCH);
+        let object =
+            || Stored::new(Bytes::from_static(b"y"), HashMap::new(), Timestamp::UNIX_EPOCH).expect("it is small");
         let refused = buckets.put("b", "a", object(), &Condition::Absent).err();
         assert_eq!(refused, Some(Refusal::Precondition));
         let tag = buckets.get("b", "a").ok().flatten().expect("it is there").etag.clone();
         assert!(buckets.put("b", "a", object(), &Condition::Tag(tag)).is_ok());
         assert!(buckets.put("none", "a", object(), &Condition::None).is_err());
+    }
+
+    #[test]
+    fn a_sample_is_listed_between_what_is_stored_and_large_bodies_read_back() {
+        let mut buckets = filled(&[".tidemark/x", "zz"]);
+        buckets.create("m");
+        let sample = SampleLog::new(5, 2, tidemark_store::StoreSecond::from_unix(1_700_000_000));
+        buckets.hold(sample, "b", "m");
+        let tokens: Vec<String> = sample.bundles().map(|bundle| bundle.token().to_string()).collect();
+        let page = buckets.list("b", "", None, None, 4).expect("the bucket exists");
+        assert_eq!(names(&page), [".tidemark/x", &tokens[0], &tokens[1], &tokens[2]]);
+        let page = buckets.list("b", "", page.more_after.as_deref(), None, 10).expect("the bucket exists");
+        assert_eq!(names(&page), [&tokens[3], &tokens[4], "zz"]);
+        let bundle = sample.bundles().next().expect("it has five");
+        let found = buckets.get("m", &bundle.path()).expect("the bucket exists").expect("it is there");
+        assert_eq!(found.body.read(0..found.body.len()).expect("it reads"), bundle.descriptor());
+
+        let large = Bytes::from(vec![7; IN_A_FILE + 3]);
+        buckets.insert("m", "large", large.clone(), Timestamp::UNIX_EPOCH);
+        let found = buckets.get("m", "large").expect("the bucket exists").expect("it is there");
+        assert!(matches!(found.body, ObjectBody::File(..)));
+        assert_eq!(found.body.read(1..large.len()).expect("it reads"), large.slice(1..));
+        assert_eq!(buckets.bytes("m"), large.len() as u64);
     }
 }

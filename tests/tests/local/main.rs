@@ -26,12 +26,17 @@ mod append_faults;
 #[path = "../shared/conformance.rs"]
 mod conformance;
 mod dependencies;
+mod dev_git;
 mod docs;
 mod garbage;
 mod hostile;
+mod labels;
+mod log_command;
 mod memory;
+mod moved;
 mod names;
 mod opening;
 mod parsers;
 mod purge;
 mod readme;
+mod unreadable;

@@ -1,6 +1,6 @@
 //! A log that is made to exhaust the memory of `tidemark index` is indexed within bounds.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidemark_store::{Entropy, StoreSecond};
@@ -42,20 +42,6 @@ impl HostileLog {
         let ops: Vec<_> = paths.iter().map(|path| format!(r#"{{"descriptor":"{path}"}}"#)).collect();
         self.append(format!(r#"{{"tidemark":1,"ops":[{}]}}"#, ops.join(",")));
     }
-
-    fn environment(&self) -> BTreeMap<String, String> {
-        let variables = [
-            ("TIDEMARK_LOG", "s3://log"),
-            ("TIDEMARK_METADATA", "s3://meta"),
-            ("TIDEMARK_INDEX", "s3://index"),
-            ("TIDEMARK_EXPIRY", "1s"),
-            ("TIDEMARK_REQUEST_TIMEOUT", "1s"),
-            ("TIDEMARK_VISIBILITY_DELAY", "0s"),
-            ("TIDEMARK_LISTEN", "127.0.0.1:0"),
-        ];
-        let own = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        self.server.environment().into_iter().chain(own).collect()
-    }
 }
 
 fn descriptor(bytes: usize) -> Bytes {
@@ -79,11 +65,19 @@ async fn no_log_takes_more_than_half_a_gibibyte() {
     for _ in 0..8 {
         log.append(lists.clone());
     }
+    // As many values as are read of one payload, and tiny ones of which a YAML parser would make hundreds of megabytes.
+    let most = Bytes::from(format!(r#"{{"tidemark":1,"attributes":{{"lists":[{}[]]}}}}"#, "[],".repeat(99_900)));
+    let tiny = Bytes::from("- {}\n".repeat(209_000));
+    let aliases = Bytes::from(format!("a: &a {{x: 1}}\nb: [{}*a]\n", "*a,".repeat(349_000)));
+    for body in [&most, &tiny, &aliases].into_iter().cycle().take(24) {
+        log.append(body.clone());
+    }
     let last = log.append("bundles/repo/last/bundle.yaml");
-    let expected = 100 + 64 + 40 * 1000 + 8 + 1;
+    let expected = 100 + 64 + 40 * 1000 + 8 + 24 + 1;
 
     let begun = Instant::now();
-    let indexer = TidemarkProcess::serving(&["index"], &log.environment()).await.expect("the indexer starts");
+    let indexer =
+        TidemarkProcess::serving(&["index"], &log.server.index_environment()).await.expect("the indexer starts");
     loop {
         let status = indexer.get("/v1/status").await.unwrap_or_default();
         let peak = indexer.peak_memory().expect("the indexer runs");

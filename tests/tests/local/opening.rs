@@ -32,6 +32,7 @@ async fn opens(server: &S3Server) {
     let [log, meta, values, index] =
         BUCKETS.map(|bucket| open(&format!("s3://{bucket}/orders"), &server.environment()));
     let options = IndexOptions {
+        moved_from: None,
         stores: PodStores::already_open(Some(Log::over(log, vec![meta, values])), index),
         parameters: Box::new(|_| Some(LogParameters::with_expiry(Duration::from_secs(1)))),
         owner: IndexOwner::Named { name: "test".to_owned() },

@@ -194,11 +194,14 @@ async fn defaults_are_what_the_types_say() {
             "log": {
                 "url": "s3://wal/orders", "expiry": "1h", "signerClockLead": "0s", "requestTimeout": "60s",
                 "visibilityDelay": "10s", "maxEntrySize": "1Mi", "auditWindow": "24h",
+                "maxDescriptorSize": "16Mi", "clockTolerance": "1s",
             },
             "metadata": {"urls": ["s3://meta", "s3://vmeta"]},
             "index": {"url": "s3://idx/orders"},
-            "indexer": {},
-            "search": {"replicas": 1, "auth": {"type": "None"}, "service": {"type": "ClusterIP"}},
+            "indexer": {"cache": {"size": "8Gi"}},
+            "search": {
+                "replicas": 1, "cache": {"size": "8Gi"}, "auth": {"type": "None"}, "service": {"type": "ClusterIP"},
+            },
             "compaction": {"enabled": true},
             "adoptOwner": "",
             "suspend": false,
@@ -315,7 +318,13 @@ fn specs_of_children() -> Vec<Value> {
                     "resources": {"requests": {"cpu": "1"}},
                 }),
             ),
-            ("indexer", json!({"podTemplate": template, "serviceAccountAnnotations": {"a": "b"}})),
+            (
+                "indexer",
+                json!({
+                    "podTemplate": template, "serviceAccountAnnotations": {"a": "b"},
+                    "cache": {"size": "2Gi", "volumeClaimTemplate": {"spec": {"storageClassName": "fast"}}},
+                }),
+            ),
             ("compaction", json!({"enabled": false})),
             ("adoptOwner", json!("uid")),
         ]),

@@ -19,6 +19,7 @@ macro_rules! on_every_store {
 mod api_server;
 #[path = "../shared/append.rs"]
 mod append;
+mod authority;
 mod chart;
 #[path = "../shared/cluster_owner.rs"]
 mod cluster_owner;

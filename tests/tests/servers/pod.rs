@@ -18,6 +18,11 @@ async fn each_cause_is_told_and_goes_when_it_is_mended_without_a_restart() {
     let pod = settings.start("index").await;
     assert_eq!((pod.status("/healthz").await, pod.status("/readyz").await), (200, 200));
     let told = pod.until_problem("CredentialsMissing", Some("log")).await;
+    // The operator believes no report of another process: both roles bear their name before they have opened anything.
+    pod.until("its name is known", |process| process["identity"] == "pod-1").await;
+    let search = settings.start("serve").await;
+    search.until("its name is known", |process| process["identity"] == "pod-1" && process["kind"] == "search").await;
+    drop(search);
     assert!(told.contains(ID) && told.contains("Secret"), "{told}");
     settings.credential(ID, ACCESS_KEY);
     settings.credential(SECRET, "wrong");

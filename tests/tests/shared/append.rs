@@ -8,7 +8,7 @@ use tidemark_store::{Entropy, StoreSecond, put_signed};
 use tidemark_tests::TestStore;
 use tidemark_wal::{
     AppendError, DraftOperation, EntryDraft, Evidence, ListedEntry, Log, LogParameters, LogReader, LogWriter,
-    LogWriterOptions, Outcome, ParameterSchedule, ReaderLimits, ResolvedEntry,
+    LogWriterOptions, Outcome, ParameterSchedule, ResolvedEntry,
 };
 
 on_every_store![
@@ -33,7 +33,7 @@ pub(crate) async fn writer(at: &TestStore, name: &str) -> LogWriter {
 }
 
 pub(crate) async fn entries(at: &TestStore) -> Vec<ResolvedEntry> {
-    let reader = LogReader::new(&log(at), ReaderLimits::default());
+    let reader = LogReader::new(&log(at));
     let listed: Vec<ListedEntry> =
         reader.list(StoreSecond::default(), StoreSecond::KSUID_END).try_collect().await.expect("it lists");
     let schedule = schedule();

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use tidemark_store::{ChainState, InvariantViolation, StoreSecond};
+use tidemark_store::{ChainState, InvariantViolation, RecordVersions, StateExtensions, StoreSecond};
 
-use super::state::{FIRST_SEQ, IndexTotals, Manifest, SegmentMeta, SidecarMeta, keys};
+use super::state::{EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, Manifest, SegmentMeta, SidecarMeta, keys};
 use crate::{
     error::TransactionRejected,
     names::{ObjectKind, ObjectName},
@@ -14,6 +14,14 @@ impl ChainState for Manifest {
     type Rejection = TransactionRejected;
 
     const FORMAT: u32 = 1;
+
+    fn versions(&self) -> RecordVersions {
+        RecordVersions::FIRST
+    }
+
+    fn extensions(&self) -> &StateExtensions {
+        &self.ext
+    }
 
     fn apply_store_time(&mut self, recorded: StoreSecond) {
         if let Some(holder) = &mut self.holder {
@@ -37,12 +45,19 @@ fn check_state(state: &Manifest) -> Result<(), InvariantViolation> {
         "the cursor stays at or below the horizon",
         || format!("cursor {} above horizon {}", state.cursor, state.horizon),
     )?;
+    InvariantViolation::unless(
+        state.audited <= state.cursor.second(),
+        "the audit stays at or below the cursor",
+        || format!("audited {} above cursor {}", state.audited, state.cursor),
+    )?;
+    end_is_sound(state)?;
     if state.is_purged() {
         return holds_nothing(state);
     }
     seqs_are_dense(&state.segments, state.next_seq)?;
     state.segments.iter().try_for_each(check_segment)?;
     state.sidecars.iter().try_for_each(check_sidecar)?;
+    causes_ascend(&state.sidecars, state.next_seq)?;
     totals_add_up(state)?;
     names_are_unique(state)
 }
@@ -55,6 +70,10 @@ fn check_transition(before: &Manifest, after: &Manifest) -> Result<(), Invariant
     InvariantViolation::unless(before.generation == after.generation, "a chain has one generation", || {
         format!("\"{}\" after \"{}\"", after.generation, before.generation)
     })?;
+    let same = after.building.is_none() || after.building == before.building;
+    InvariantViolation::unless(same, "the first record says who builds the generation", || {
+        format!("{:?} after {:?}", after.building, before.building)
+    })?;
     let log = |manifest: &Manifest| manifest.claim.as_ref().map(|claim| claim.log.clone());
     let same = log(before).is_none() || log(before) == log(after);
     InvariantViolation::unless(same, "an index holds the records of one log", || {
@@ -63,11 +82,25 @@ fn check_transition(before: &Manifest, after: &Manifest) -> Result<(), Invariant
     never_back("the epoch", &before.epoch, &after.epoch)?;
     never_back("the horizon", &before.horizon, &after.horizon)?;
     never_back("the cursor", &before.cursor, &after.cursor)?;
+    never_back("the audit", &before.audited, &after.audited)?;
     never_back("the next seq", &before.next_seq, &after.next_seq)?;
     if after.is_purged() {
         return Ok(());
     }
     added_objects_are_fresh(before, after)
+}
+
+/// A generation is replaced by a later one; one that was purged or given up by none, and only one that is being built is given
+/// up.
+fn end_is_sound(state: &Manifest) -> Result<(), InvariantViolation> {
+    let Some(GenerationEnd { generation, by }) = &state.closed else { return Ok(()) };
+    let is_later = generation.as_ref().is_some_and(|successor| *successor > state.generation);
+    let sound = match by {
+        EndReason::Reindex | EndReason::Restore { .. } => is_later,
+        EndReason::Purge => generation.is_none(),
+        EndReason::Abandoned => generation.is_none() && state.building.is_some(),
+    };
+    InvariantViolation::unless(sound, "the end of a generation names what follows", || format!("{:?}", state.closed))
 }
 
 /// A purged manifest names no object, so a deletion need not ask which objects it still needs.
@@ -98,13 +131,17 @@ fn seqs_are_dense(segments: &[SegmentMeta], next_seq: u64) -> Result<(), Invaria
 }
 
 fn check_segment(segment: &SegmentMeta) -> Result<(), InvariantViolation> {
-    let SegmentMeta { key, seq, counts, documents, first, last, .. } = segment;
+    let SegmentMeta { key, seq, format, counts, documents, first, last, entry_times, .. } = segment;
     let held = seq.end.saturating_sub(seq.start);
     InvariantViolation::unless(
         *documents == held && counts.total() == held,
         "a segment's counts are those of its records",
         || format!("\"{key}\" has {documents} documents, {} counted, {held} seqs", counts.total()),
     )?;
+    InvariantViolation::unless(*format > 0, "a segment has a format", || format!("\"{key}\" has format 0"))?;
+    InvariantViolation::unless(entry_times.start < entry_times.end, "a segment's entries have store times", || {
+        format!("\"{key}\": {entry_times:?}")
+    })?;
     InvariantViolation::unless(first <= last, "a segment's first token is not after its last", || {
         format!("\"{key}\": {first:?}, {last:?}")
     })
@@ -119,6 +156,18 @@ fn check_sidecar(sidecar: &SidecarMeta) -> Result<(), InvariantViolation> {
     )
 }
 
+fn causes_ascend(sidecars: &[SidecarMeta], next_seq: u64) -> Result<(), InvariantViolation> {
+    let mut next = FIRST_SEQ;
+    for SidecarMeta { key, causes, .. } in sidecars {
+        let ascend = causes.start >= next && causes.start < causes.end && causes.end <= next_seq;
+        InvariantViolation::unless(ascend, "the causes of the sidecars ascend without overlap", || {
+            format!("\"{key}\" has {causes:?}, those before it end at {next}, the next seq is {next_seq}")
+        })?;
+        next = causes.end;
+    }
+    Ok(())
+}
+
 fn totals_add_up(state: &Manifest) -> Result<(), InvariantViolation> {
     let sums = IndexTotals::of(&state.segments, &state.sidecars);
     InvariantViolation::unless(state.totals == sums, "the totals are the sums", || {
@@ -127,6 +176,11 @@ fn totals_add_up(state: &Manifest) -> Result<(), InvariantViolation> {
     let (all, corrected) = (sums.counts, sums.corrected_counts);
     InvariantViolation::unless(all.without(&corrected).plus(&corrected) == all, "only records are corrected", || {
         format!("{corrected:?} of {all:?}")
+    })?;
+    let unsettled = state.segments.iter().map(|segment| segment.unsettled).fold(0, u64::saturating_add);
+    let standing = sums.standing().unsettled();
+    InvariantViolation::unless(unsettled == standing, "the segments say how many records are unsettled", || {
+        format!("{unsettled} in the segments, {standing} of the totals")
     })
 }
 

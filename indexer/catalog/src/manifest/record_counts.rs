@@ -23,6 +23,8 @@ pub struct RecordCounts {
     pub expired: u64,
     /// Refused by the store, and looked at again without end.
     pub unreadable: u64,
+    /// A label's move that cannot be told from another one.
+    pub unknown: u64,
 }
 
 impl RecordCounts {
@@ -38,6 +40,7 @@ impl RecordCounts {
             Outcome::Fenced => self.fenced += 1,
             Outcome::Expired => self.expired += 1,
             Outcome::Unreadable => self.unreadable += 1,
+            Outcome::Unknown => self.unknown += 1,
         }
     }
 
@@ -53,12 +56,18 @@ impl RecordCounts {
             Outcome::Fenced => self.fenced,
             Outcome::Expired => self.expired,
             Outcome::Unreadable => self.unreadable,
+            Outcome::Unknown => self.unknown,
         }
     }
 
     /// Records of any outcome. Saturates, so that damaged counts cannot make it overflow.
     pub fn total(&self) -> u64 {
         self.values().into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// Records that the audit may still decide otherwise: aborted and unreadable ones.
+    pub fn unsettled(&self) -> u64 {
+        self.aborted.saturating_add(self.unreadable)
     }
 
     /// These and `other` together.
@@ -73,9 +82,9 @@ impl RecordCounts {
         self.with(part, u64::saturating_sub)
     }
 
-    fn values(&self) -> [u64; 8] {
-        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable } = *self;
-        [committed, late, aborted, malformed, duplicate, fenced, expired, unreadable]
+    fn values(&self) -> [u64; 9] {
+        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown } = *self;
+        [committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown]
     }
 
     fn with(&self, other: &Self, combine: fn(u64, u64) -> u64) -> Self {
@@ -83,8 +92,8 @@ impl RecordCounts {
         for (mine, theirs) in values.iter_mut().zip(other.values()) {
             *mine = combine(*mine, theirs);
         }
-        let [committed, late, aborted, malformed, duplicate, fenced, expired, unreadable] = values;
-        Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable }
+        let [committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown] = values;
+        Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ops::Range};
 
 use serde::{Deserialize, Serialize};
-use tidemark_store::StoreSecond;
+use tidemark_store::{StateExtensions, StoreSecond};
 use tidemark_wal::Token;
 
 use super::record_counts::RecordCounts;
@@ -27,16 +27,24 @@ pub struct SegmentMeta {
     pub size: u64,
     /// SHA-256 of the object, 64 hexadecimal digits.
     pub checksum: String,
+    /// The version of the segment format that the object is written in: what its documents look like. From 1 on; the catalog
+    /// knows no more of it.
+    pub format: u32,
     /// The set digest of its records.
     pub digest: SetDigest,
     /// The smallest token.
     pub first: Token,
     /// The largest token.
     pub last: Token,
+    /// From the earliest store time of its records' entries up to, not including, the second after the latest.
+    pub entry_times: Range<StoreSecond>,
     /// Its records' seqs: it holds every seq of the range once, and no other.
     pub seq: Range<u64>,
     /// Its records by outcome, as they were when they were published.
     pub counts: RecordCounts,
+    /// How many of its records are aborted or unreadable and replaced by no correction: those that the audit may still look at.
+    /// Each publication that corrects one lowers it, so that it says what is so now.
+    pub unsettled: u64,
     /// How many records it holds.
     pub documents: u64,
 }
@@ -53,6 +61,9 @@ pub struct SidecarMeta {
     pub size: u64,
     /// SHA-256 of the object, 64 hexadecimal digits.
     pub checksum: String,
+    /// The seqs of the records that caused its marks, all of one publication or, after a compaction, of neighbouring ones. The
+    /// causes of a manifest's sidecars ascend without overlap, so that at most one has causes both below and from any seq on.
+    pub causes: Range<u64>,
     /// How many records it marks as corrected. A record is corrected once.
     pub corrected: u64,
     /// How many records it marks as outdated.
@@ -121,12 +132,30 @@ pub struct LeaseHolder {
 
 /// The end of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum GenerationEnd {
-    /// Another generation follows, which records the same.
-    Successor(Generation),
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GenerationEnd {
+    /// The generation that takes its place; none after a purge, and of one that was given up.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub generation: Option<Generation>,
+    /// Why it ended.
+    pub by: EndReason,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum EndReason {
+    /// Another generation has the same records.
+    Reindex,
+    /// Another generation has the records up to a second.
+    Restore {
+        /// The second.
+        to: StoreSecond,
+    },
     /// The index was purged: nothing is left of the generation.
-    Purged,
+    Purge,
+    /// The task that built it stopped before it was opened.
+    Abandoned,
 }
 
 /// Everything that one generation of an index consists of. The state of its chain.
@@ -149,6 +178,8 @@ pub struct Manifest {
     pub horizon: StoreSecond,
     /// Every token whose second lies below it is decided and recorded.
     pub cursor: LogCursor,
+    /// Every entry whose token's second lies below it had its last look by the audit: only unreadable ones may still be decided.
+    pub audited: StoreSecond,
     /// The seq of the next record.
     pub next_seq: u64,
     /// The segments in the order of their seqs: together they hold every seq once.
@@ -157,12 +188,19 @@ pub struct Manifest {
     pub sidecars: Vec<SidecarMeta>,
     /// Sums over segments and sidecars.
     pub totals: IndexTotals,
+    /// The task that makes the generation, from record 1 until it is finished. Nobody opens it as the index unless a closing record
+    /// of another generation names it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub building: Option<String>,
     /// In a restored generation: the time that it was restored to. Nothing is published until it is promoted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub until: Option<StoreSecond>,
     /// The end of the generation; only in a chain's last record.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub closed: Option<GenerationEnd>,
+    /// What later versions have added.
+    #[serde(skip_serializing_if = "StateExtensions::is_empty", default)]
+    pub ext: StateExtensions,
 }
 
 impl Manifest {
@@ -176,18 +214,26 @@ impl Manifest {
             hasty_takeovers: 0,
             horizon: StoreSecond::default(),
             cursor: LogCursor::default(),
+            audited: StoreSecond::default(),
             next_seq: FIRST_SEQ,
             segments: Vec::new(),
             sidecars: Vec::new(),
             totals: IndexTotals::default(),
+            building: None,
             until: None,
             closed: None,
+            ext: StateExtensions::NONE,
         }
     }
 
-    /// Whether the generation was closed for good.
+    /// The state of a generation that `task` makes, before its first record.
+    pub fn building(generation: Generation, task: &str) -> Self {
+        Self { building: Some(task.to_owned()), ..Self::new(generation) }
+    }
+
+    /// Whether the index was purged with this generation.
     pub fn is_purged(&self) -> bool {
-        self.closed == Some(GenerationEnd::Purged)
+        self.closed.as_ref().is_some_and(|closed| closed.by == EndReason::Purge)
     }
 
     /// Whether this holds, or held, the records of the log `id`.
@@ -223,6 +269,8 @@ pub struct PublishRequest {
     pub to: LogCursor,
     /// `H`. One below the recorded horizon leaves that in place.
     pub horizon: StoreSecond,
+    /// How far the audit has come; at or below `to`. A second below the recorded one leaves that in place.
+    pub audited: StoreSecond,
     /// The seq of the first new record: the manifest's next seq.
     pub first_seq: u64,
     /// How many records `segments` hold.
@@ -231,6 +279,25 @@ pub struct PublishRequest {
     pub segments: Vec<SegmentMeta>,
     /// New sidecars.
     pub sidecars: Vec<SidecarMeta>,
+    /// The seqs of the aborted and unreadable records that `sidecars` mark as corrected.
+    pub settled: Vec<u64>,
+}
+
+impl PublishRequest {
+    /// The publication that follows `manifest` and adds nothing to it.
+    pub fn after(manifest: &Manifest) -> Self {
+        Self {
+            from: manifest.cursor,
+            to: manifest.cursor,
+            horizon: manifest.horizon,
+            audited: manifest.audited,
+            first_seq: manifest.next_seq,
+            records: 0,
+            segments: Vec::new(),
+            sidecars: Vec::new(),
+            settled: Vec::new(),
+        }
+    }
 }
 
 /// A replacement of objects by others with the same records, seqs and marks.

@@ -8,7 +8,7 @@ use tidemark_wal::{Evidence, Outcome, Token};
 
 use super::*;
 use crate::{
-    digest::SetDigest,
+    digest::{SetDigest, SetElement},
     error::TransactionRejected,
     identity::WriterIdentity,
     log_cursor::LogCursor,
@@ -104,11 +104,14 @@ impl World {
             key: self.key(ObjectKind::Segment),
             size: 100 * documents,
             checksum: "0".repeat(64),
+            format: 1,
             digest: facts.iter().map(Fact::digest).sum(),
             first: facts.iter().map(|fact| fact.token).min().unwrap(),
             last: facts.iter().map(|fact| fact.token).max().unwrap(),
+            entry_times: StoreSecond::from_unix(1)..StoreSecond::from_unix(2),
             seq: first_seq..first_seq + documents,
             counts,
+            unsettled: counts.unsettled(),
             documents,
         }
     }
@@ -122,6 +125,7 @@ impl World {
             key: self.key(ObjectKind::Sidecar),
             size: 10,
             checksum: "0".repeat(64),
+            causes: self.state.next_seq..self.state.next_seq + 1,
             corrected: corrected.len() as u64,
             outdated,
             counts,
@@ -131,13 +135,13 @@ impl World {
 
     fn publication(&self, to: u64, segments: Vec<SegmentMeta>, sidecars: Vec<SidecarMeta>) -> PublishRequest {
         PublishRequest {
-            from: self.state.cursor,
             to: LogCursor(StoreSecond::from_unix(to)),
             horizon: StoreSecond::from_unix(to + 3),
-            first_seq: self.state.next_seq,
+            audited: StoreSecond::from_unix(to - to % 7),
             records: segments.iter().map(|segment| segment.documents).sum(),
             segments,
             sidecars,
+            ..PublishRequest::after(&self.state)
         }
     }
 
@@ -175,13 +179,21 @@ impl World {
                 let new = Fact { outcome: OUTCOMES[usize::from(*outcome)], ..old };
                 let segments = vec![self.segment(state.next_seq, &[new])];
                 let to = state.cursor.second().unix();
+                let settled = (old.outcome == Outcome::Aborted).then_some(of as u64 + FIRST_SEQ);
                 let publication = self.publication(to, segments, vec![self.sidecar(&[old], 0)]);
+                let publication = PublishRequest { settled: settled.into_iter().collect(), ..publication };
                 Ok((state.publish(epoch, &publication)?, vec![new], Some(of)))
             }
             Step::Outdate => {
                 let to = state.cursor.second().unix();
-                let publication = self.publication(to, Vec::new(), vec![self.sidecar(&[], 2)]);
-                plain(state.publish(epoch, &publication)?)
+                let cause = Fact {
+                    token: Token::new(StoreSecond::from_unix(to), &self.entropy),
+                    outcome: Outcome::Committed,
+                    standing: true,
+                };
+                let segments = vec![self.segment(state.next_seq, &[cause])];
+                let publication = self.publication(to, segments, vec![self.sidecar(&[], 2)]);
+                Ok((state.publish(epoch, &publication)?, vec![cause], None))
             }
             Step::Compact { from, many } => {
                 let from = from.checked_rem(state.segments.len()).unwrap_or(0);
@@ -191,11 +203,14 @@ impl World {
                     key: self.key(ObjectKind::Segment),
                     size: 1,
                     checksum: "1".repeat(64),
+                    format: 1,
                     digest: merged.iter().map(|segment| segment.digest).sum(),
                     first: merged.iter().map(|segment| segment.first).min().unwrap(),
                     last: merged.iter().map(|segment| segment.last).max().unwrap(),
+                    entry_times: first.entry_times.clone(),
                     seq: first.seq.start..last.seq.end,
                     counts: merged.iter().map(|segment| segment.counts).sum(),
+                    unsettled: 0,
                     documents: merged.iter().map(|segment| segment.documents).sum(),
                 };
                 let removes = merged.iter().map(|segment| segment.key.clone()).collect();
@@ -204,12 +219,14 @@ impl World {
             }
             Step::CompactSidecars => {
                 let merged = &state.sidecars;
+                let (Some(first), Some(last)) = (merged.first(), merged.last()) else { return plain(state.clone()) };
                 let added = SidecarMeta {
                     key: self.key(ObjectKind::Sidecar),
                     size: 1,
                     checksum: "1".repeat(64),
+                    causes: first.causes.start..last.causes.end,
                     corrected: merged.iter().map(|sidecar| sidecar.corrected).sum(),
-                    outdated: merged.iter().map(|sidecar| sidecar.outdated).max().unwrap_or(0),
+                    outdated: merged.iter().map(|sidecar| sidecar.outdated).sum(),
                     counts: merged.iter().map(|sidecar| sidecar.counts).sum(),
                     digest: merged.iter().map(|sidecar| sidecar.digest).sum(),
                 };
@@ -277,7 +294,8 @@ impl World {
 
 impl Fact {
     fn digest(&self) -> SetDigest {
-        SetDigest::of(self.token, 0, self.outcome, Some(Evidence::Bound))
+        let Self { token, outcome, .. } = *self;
+        SetDigest::of(&SetElement { token, op: 0, outcome, evidence: Some(Evidence::Bound), body: None })
     }
 }
 
@@ -327,9 +345,7 @@ fn a_publication_continues_the_cursor_and_the_seqs() {
         to: LogCursor(StoreSecond::from_unix(to)),
         horizon: StoreSecond::from_unix(to),
         first_seq,
-        records: 0,
-        segments: Vec::new(),
-        sidecars: Vec::new(),
+        ..PublishRequest::after(&state)
     };
     let cursor = state.cursor.second().unix();
     for gap in [at(cursor + 1, cursor + 2, 5), at(cursor - 1, cursor + 1, 5), at(cursor, cursor - 1, 5)] {
@@ -350,15 +366,7 @@ fn a_publication_continues_the_cursor_and_the_seqs() {
 #[test]
 fn the_horizon_stays_where_it_is_when_a_publication_names_a_lower_one() {
     let World { state, .. } = world();
-    let lower = PublishRequest {
-        from: state.cursor,
-        to: state.cursor,
-        horizon: StoreSecond::from_unix(1),
-        first_seq: state.next_seq,
-        records: 0,
-        segments: Vec::new(),
-        sidecars: Vec::new(),
-    };
+    let lower = PublishRequest { horizon: StoreSecond::from_unix(1), ..PublishRequest::after(&state) };
     assert_eq!(state.publish(1, &lower).unwrap().horizon, state.horizon);
 }
 
@@ -369,15 +377,7 @@ fn an_object_of_a_lower_epoch_is_refused() {
     let mut world = World::new();
     world.state.epoch = 1;
     let stale = world.segment(5, &[Fact { token: Token::from_bytes([1; 20]), outcome: Outcome::Late, standing: true }]);
-    let publication = PublishRequest {
-        from: state.cursor,
-        to: state.cursor,
-        horizon: state.horizon,
-        first_seq: 5,
-        records: 1,
-        segments: vec![stale],
-        sidecars: Vec::new(),
-    };
+    let publication = PublishRequest { records: 1, segments: vec![stale], ..PublishRequest::after(&state) };
     assert_eq!(broken(state.publish(2, &publication), &state), "an added object's epoch is not lower than the index's");
 }
 
@@ -398,6 +398,83 @@ fn a_compaction_that_loses_a_record_or_a_mark_is_refused() {
 }
 
 #[test]
+fn a_merge_that_ran_while_a_correction_was_published_counts_it_as_settled() {
+    let mut world = world();
+    assert_eq!(world.state.segments.iter().map(|segment| segment.unsettled).collect::<Vec<_>>(), [0, 2]);
+    let inputs = world.state.segments.clone();
+    world.take(&Step::Correct { of: 2, outcome: 1 }).unwrap();
+    assert_eq!(world.state.segments[1].unsettled, 1);
+    let merged = SegmentMeta {
+        key: world.key(ObjectKind::Segment),
+        first: inputs[0].first.min(inputs[1].first),
+        last: inputs[0].last.max(inputs[1].last),
+        digest: inputs.iter().map(|input| input.digest).sum(),
+        seq: 1..5,
+        counts: inputs.iter().map(|input| input.counts).sum(),
+        unsettled: 2,
+        documents: 4,
+        ..inputs[0].clone()
+    };
+    let removes = inputs.iter().map(|input| input.key.clone()).collect();
+    let compaction = CompactionResult { removes, adds: vec![merged], ..CompactionResult::default() };
+    let next = world.state.adopt(1, &compaction);
+    assert_eq!(broken(next.clone(), &world.state), "none");
+    assert_eq!(next.unwrap().segments[0].unsettled, 1);
+}
+
+#[test]
+fn what_is_settled_was_unsettled() {
+    let World { state, .. } = world();
+    let publication = |seq| PublishRequest { settled: vec![seq], ..PublishRequest::after(&state) };
+    for seq in [0, 1, 5] {
+        assert_eq!(broken(state.publish(1, &publication(seq)), &state), "only unsettled records are settled");
+    }
+    // Counted, but nothing replaces it.
+    assert_eq!(broken(state.publish(1, &publication(3)), &state), "the segments say how many records are unsettled");
+}
+
+#[test]
+fn marks_name_the_records_that_caused_them() {
+    let mut world = world();
+    for step in [Step::Outdate, Step::Outdate, Step::Outdate] {
+        world.take(&step).unwrap();
+    }
+    let causes = |world: &World| world.state.sidecars.iter().map(|one| one.causes.clone()).collect::<Vec<_>>();
+    assert_eq!(causes(&world), [5..6, 6..7, 7..8]);
+    let state = world.state.clone();
+    let merge = |range: std::ops::Range<usize>, causes| {
+        let inputs = &state.sidecars[range];
+        let outdated = inputs.iter().map(|input| input.outdated).sum();
+        let added = SidecarMeta { causes, outdated, key: world.key(ObjectKind::Sidecar), ..inputs[0].clone() };
+        let removes_sidecars = inputs.iter().map(|input| input.key.clone()).collect();
+        CompactionResult { removes_sidecars, adds_sidecars: vec![added], ..CompactionResult::default() }
+    };
+    assert_eq!(broken(state.adopt(1, &merge(0..2, 5..7)), &state), "none");
+    assert_eq!(broken(state.adopt(1, &merge(0..2, 5..6)), &state), "a compaction keeps what caused the marks");
+    let mut lost = merge(0..2, 5..7);
+    lost.adds_sidecars[0].outdated -= 1;
+    assert_eq!(broken(state.adopt(1, &lost), &state), "a compaction keeps every mark");
+    let mut apart = merge(0..3, 5..8);
+    apart.removes_sidecars.remove(1);
+    apart.adds_sidecars[0].outdated -= 2;
+    assert_eq!(broken(state.adopt(1, &apart), &state), "the causes of the sidecars ascend without overlap");
+    let foreign = PublishRequest { sidecars: vec![world.sidecar(&[], 1)], ..PublishRequest::after(&state) };
+    assert_eq!(broken(state.publish(1, &foreign), &state), "a publication's marks are caused by its records");
+}
+
+#[test]
+fn the_audit_never_goes_back_and_stays_below_the_cursor() {
+    let World { state, .. } = world();
+    let at = |audited: StoreSecond| PublishRequest { audited, ..PublishRequest::after(&state) };
+    let cursor = state.cursor.second();
+    let audited = state.publish(1, &at(cursor)).unwrap();
+    assert_eq!(audited.audited, cursor);
+    let back = PublishRequest { audited: StoreSecond::default(), ..PublishRequest::after(&audited) };
+    assert_eq!(audited.publish(1, &back).unwrap().audited, cursor);
+    assert_eq!(broken(state.publish(1, &at(cursor.next())), &state), "the audit stays at or below the cursor");
+}
+
+#[test]
 fn a_generation_ends_only_in_favour_of_the_same_index() {
     let World { state, .. } = world();
     let successor = Manifest { generation: "g2".parse().unwrap(), ..state.clone() };
@@ -411,6 +488,36 @@ fn a_generation_ends_only_in_favour_of_the_same_index() {
         assert!(matches!(next, Err(TransactionRejected::Closed { .. })));
     }
     assert_eq!(broken(Ok(closed.clone()), &closed), "nothing follows the closing record");
+}
+
+#[test]
+fn the_end_of_a_generation_says_why() {
+    let World { state, .. } = world();
+    let building =
+        Manifest { building: Some("reindex-1".to_owned()), generation: "g2".parse().unwrap(), ..state.clone() };
+    let closed = state.close(1, &building).unwrap();
+    let end = closed.closed.clone().unwrap();
+    assert_eq!((end.generation, end.by), (Some(building.generation.clone()), EndReason::Reindex));
+    let abandoned = building.abandon(1).unwrap();
+    assert_eq!(broken(Ok(abandoned.clone()), &building), "none");
+    assert!(matches!(abandoned.raise_epoch(1), Err(TransactionRejected::Abandoned { .. })));
+    assert!(matches!(state.close(1, &abandoned), Err(TransactionRejected::NotASuccessor { .. })));
+    assert!(matches!(state.purge(1).unwrap().release(1), Err(TransactionRejected::Purged { .. })));
+    // Only what is being built is given up.
+    let sound = "the end of a generation names what follows";
+    assert_eq!(broken(state.abandon(1), &state), sound);
+    for (generation, by) in [
+        (None, EndReason::Reindex),
+        (Some(Generation::first()), EndReason::Restore { to: StoreSecond::default() }),
+        (Generation::first().next(), EndReason::Purge),
+    ] {
+        let ended = Manifest { closed: Some(GenerationEnd { generation, by }), ..state.clone() };
+        assert_eq!(ended.check_state().unwrap_err().invariant, sound, "{ended:?}");
+    }
+    let finished = Manifest { building: None, ..building.clone() };
+    assert_eq!(finished.check_transition(&building), Ok(()));
+    let begun = building.check_transition(&finished).unwrap_err().invariant;
+    assert_eq!(begun, "the first record says who builds the generation");
 }
 
 #[test]
@@ -441,4 +548,15 @@ fn an_upload_from_before_the_epoch_was_raised_is_refused() {
         "an added object's epoch is not lower than the index's"
     );
     assert!(matches!(state.release(1).unwrap().raise_epoch(1), Err(TransactionRejected::Fenced { .. })));
+}
+
+#[test]
+fn the_end_of_a_generation_keeps_what_a_later_version_added() {
+    let manifest = serde_json::to_string(&Manifest::new(Generation::first())).unwrap();
+    let extended = manifest.replacen('{', r#"{"ext":{"later":{"a": 1}},"#, 1);
+    let manifest: Manifest = serde_json::from_str(&extended).unwrap();
+    assert!(!manifest.ext.is_empty());
+    for ended in [manifest.purge(0), manifest.abandon(0)] {
+        assert_eq!(ended.unwrap().ext, manifest.ext);
+    }
 }

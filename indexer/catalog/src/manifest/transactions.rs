@@ -3,11 +3,12 @@
 use tidemark_store::InvariantViolation;
 
 use super::state::{
-    CompactionResult, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest, SegmentMeta, SidecarMeta,
+    CompactionResult, EndReason, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest, SegmentMeta,
+    SidecarMeta,
 };
 use crate::{
     error::TransactionRejected,
-    identity::{LogClaim, LogId},
+    identity::{LogClaim, LogIdentity},
     mutants,
     names::Generation,
 };
@@ -36,22 +37,26 @@ impl Manifest {
         self.take_over(epoch, holder, false)
     }
 
-    /// The generation, of the index at `index`, holds the records of the log of `claim`. Refused if it holds another log's, or
-    /// if it was written before and does not say whose.
-    pub fn with_claim(mut self, index: &str, claim: &LogClaim) -> Result<Self, TransactionRejected> {
+    /// The generation, of the index at `index`, holds the records of `log`, for which the writer makes `claim`. Refused if it holds
+    /// another log's, if that log was elsewhere, or if it was written before and does not say whose.
+    pub fn with_claim(mut self, index: &str, log: &LogIdentity, claim: &LogClaim) -> Result<Self, TransactionRejected> {
         let fresh = self.claim.is_none() && self.epoch <= 1;
         if !fresh {
-            self.require_log(index, Some(&claim.log))?;
+            self.require_log(index, log)?;
         }
         self.claim = Some(claim.clone());
         Ok(self)
     }
 
-    /// Refused unless the generation, of the index at `index`, holds the records of the log `id`.
-    pub(crate) fn require_log(&self, index: &str, id: Option<&LogId>) -> Result<(), TransactionRejected> {
+    /// Refused unless the generation, of the index at `index`, holds the records of `log`, and claims it where it is.
+    pub(crate) fn require_log(&self, index: &str, log: &LogIdentity) -> Result<(), TransactionRejected> {
         let url = index.to_owned();
+        let same = mutants::is_same_log(self.belongs_to_log(log.id.as_ref()));
         match &self.claim {
-            _ if mutants::is_same_log(self.belongs_to_log(id)) => Ok(()),
+            Some(claim) if same && !mutants::is_at_claim(log.is_at(claim)) => {
+                Err(TransactionRejected::LogMoved { url, log: log.url.clone(), claimed: claim.url.clone() })
+            }
+            _ if same => Ok(()),
             None => Err(TransactionRejected::Unclaimed { url }),
             Some(LogClaim { url: log, owner, .. }) => {
                 Err(TransactionRejected::OfAnotherLog { url, log: log.clone(), owner: owner.to_string() })
@@ -73,9 +78,11 @@ impl Manifest {
         next.hasty_takeovers = 0;
         next.horizon = self.horizon.max(publication.horizon);
         next.cursor = publication.to;
+        next.audited = self.audited.max(publication.audited);
         next.next_seq = publication.first_seq.saturating_add(publication.records);
         next.segments.extend_from_slice(&publication.segments);
         next.sidecars.extend_from_slice(&publication.sidecars);
+        settle(&mut next.segments, &publication.settled)?;
         Ok(next.summed())
     }
 
@@ -87,15 +94,24 @@ impl Manifest {
         let sidecars = take(&mut next.sidecars, &compaction.removes_sidecars, |sidecar| &sidecar.key)?;
         same_records(&segments, &compaction.adds)?;
         same_marks(&sidecars, &compaction.adds_sidecars)?;
-        next.segments.extend_from_slice(&compaction.adds);
+        for added in &compaction.adds {
+            next.segments.push(SegmentMeta { unsettled: unsettled_now(added, &segments)?, ..added.clone() });
+        }
         next.segments.sort_by_key(|segment| segment.seq.start);
         next.sidecars.extend_from_slice(&compaction.adds_sidecars);
+        next.sidecars.sort_by_key(|sidecar| sidecar.causes.start);
         Ok(next.summed())
     }
 
     /// The writer of `epoch` ends the generation in favour of `successor`, whose manifest must record the same.
     pub fn close(&self, epoch: u64, successor: &Self) -> Result<Self, TransactionRejected> {
         self.open(epoch)?;
+        if successor.closed.is_some() {
+            return Err(TransactionRejected::NotASuccessor {
+                successor: successor.generation.clone(),
+                what: "state (it is closed)".to_owned(),
+            });
+        }
         let differs = |what: &str| TransactionRejected::NotASuccessor {
             successor: successor.generation.clone(),
             what: what.to_owned(),
@@ -112,11 +128,17 @@ impl Manifest {
         ] {
             same.then_some(()).ok_or_else(|| differs(what))?;
         }
-        Ok(self.closed_by(successor.generation.clone()))
+        Ok(self.ended(Some(successor.generation.clone()), EndReason::Reindex))
     }
 
-    fn closed_by(&self, successor: Generation) -> Self {
-        Self { holder: None, closed: Some(GenerationEnd::Successor(successor)), ..self.clone() }
+    /// The writer of `epoch` gives up the generation, which was being built and nobody opened.
+    pub fn abandon(&self, epoch: u64) -> Result<Self, TransactionRejected> {
+        self.open(epoch)?;
+        Ok(self.ended(None, EndReason::Abandoned))
+    }
+
+    fn ended(&self, generation: Option<Generation>, by: EndReason) -> Self {
+        Self { holder: None, closed: Some(GenerationEnd { generation, by }), ..self.clone() }
     }
 
     /// The writer of `epoch` ends the index for good: it holds nothing any more, so that all its objects may be deleted.
@@ -127,8 +149,10 @@ impl Manifest {
             epoch: self.epoch,
             horizon: self.horizon,
             cursor: self.cursor,
+            audited: self.audited,
             next_seq: self.next_seq,
-            closed: Some(GenerationEnd::Purged),
+            closed: Some(GenerationEnd { generation: None, by: EndReason::Purge }),
+            ext: self.ext.clone(),
             ..Self::new(self.generation.clone())
         };
         Ok(ended)
@@ -143,12 +167,14 @@ impl Manifest {
     }
 
     pub(crate) fn not_closed(&self) -> Result<(), TransactionRejected> {
+        let generation = self.generation.clone();
         match &self.closed {
-            Some(GenerationEnd::Successor(successor)) => {
+            None => Ok(()),
+            Some(GenerationEnd { generation: Some(successor), .. }) => {
                 Err(TransactionRejected::Closed { successor: successor.clone() })
             }
-            Some(GenerationEnd::Purged) => Err(TransactionRejected::Purged { generation: self.generation.clone() }),
-            None => Ok(()),
+            Some(GenerationEnd { by: EndReason::Abandoned, .. }) => Err(TransactionRejected::Abandoned { generation }),
+            Some(_) => Err(TransactionRejected::Purged { generation }),
         }
     }
 
@@ -168,8 +194,13 @@ impl Manifest {
             return Err(TransactionRejected::SeqNotContiguous { first: first_seq, next: self.next_seq });
         }
         let held: u64 = publication.segments.iter().map(|segment| segment.documents).fold(0, u64::saturating_add);
-        Ok(InvariantViolation::unless(held == records, "a publication's records are those of its segments", || {
+        InvariantViolation::unless(held == records, "a publication's records are those of its segments", || {
             format!("{records} records, {held} in segments")
+        })?;
+        let causes = first_seq..first_seq.saturating_add(records);
+        let foreign = publication.sidecars.iter().find(|sidecar| sidecar.causes != causes);
+        Ok(InvariantViolation::unless(foreign.is_none(), "a publication's marks are caused by its records", || {
+            format!("{foreign:?} of records {causes:?}")
         })?)
     }
 
@@ -190,6 +221,33 @@ fn take<T>(items: &mut Vec<T>, keys: &[String], key: impl Fn(&T) -> &String) -> 
     Ok(taken)
 }
 
+/// Counts the records with these seqs, which corrections replace, out of what is unsettled in their segments.
+fn settle(segments: &mut [SegmentMeta], seqs: &[u64]) -> Result<(), InvariantViolation> {
+    for seq in seqs {
+        let at = segments.partition_point(|segment| segment.seq.end <= *seq);
+        let segment = segments.get_mut(at).filter(|segment| segment.seq.contains(seq));
+        let left = segment.and_then(|segment| Some((segment.unsettled.checked_sub(1)?, segment)));
+        let (left, segment) = left.ok_or_else(|| InvariantViolation {
+            invariant: "only unsettled records are settled",
+            found: format!("seq {seq}"),
+        })?;
+        segment.unsettled = left;
+    }
+    Ok(())
+}
+
+/// How many records of `added` are unsettled by now: corrections may have been published since its inputs were read.
+fn unsettled_now(added: &SegmentMeta, removed: &[SegmentMeta]) -> Result<u64, InvariantViolation> {
+    let inputs = removed.iter().filter(|input| input.seq.start < added.seq.end && added.seq.start < input.seq.end);
+    inputs.into_iter().try_fold(0, |unsettled, input| {
+        let whole = added.seq.start <= input.seq.start && input.seq.end <= added.seq.end;
+        InvariantViolation::unless(whole, "a compaction does not cut a segment", || {
+            format!("{:?} of {:?} in {:?}", input.key, input.seq, added.seq)
+        })?;
+        Ok(input.unsettled.saturating_add(unsettled))
+    })
+}
+
 fn same_records(removed: &[SegmentMeta], added: &[SegmentMeta]) -> Result<(), InvariantViolation> {
     let (before, after) = (IndexTotals::of(removed, &[]), IndexTotals::of(added, &[]));
     let same = before.records == after.records && before.counts == after.counts && before.digest == after.digest;
@@ -201,7 +259,16 @@ fn same_marks(removed: &[SidecarMeta], added: &[SidecarMeta]) -> Result<(), Inva
     let outdated = |sidecars: &[SidecarMeta]| sidecars.iter().map(|s| s.outdated).fold(0, u64::saturating_add);
     let same = before.corrected_counts == after.corrected_counts
         && before.corrected_digest == after.corrected_digest
-        && outdated(added) <= outdated(removed)
-        && (outdated(added) > 0) == (outdated(removed) > 0);
-    InvariantViolation::unless(same, "a compaction keeps every mark", || format!("{added:?} instead of {removed:?}"))
+        && outdated(added) == outdated(removed);
+    InvariantViolation::unless(same, "a compaction keeps every mark", || format!("{added:?} instead of {removed:?}"))?;
+    let (before, after) = (causes(removed), causes(added));
+    InvariantViolation::unless(before == after, "a compaction keeps what caused the marks", || {
+        format!("{after:?} instead of {before:?}")
+    })
+}
+
+/// From the first to the last seq that caused marks of `sidecars`.
+fn causes(sidecars: &[SidecarMeta]) -> Option<(u64, u64)> {
+    let first = sidecars.iter().map(|sidecar| sidecar.causes.start).min()?;
+    Some((first, sidecars.iter().map(|sidecar| sidecar.causes.end).max()?))
 }

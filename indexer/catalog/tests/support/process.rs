@@ -46,6 +46,11 @@ impl Process {
         Self { name: name.to_owned(), stage: stage.clone(), log, clock, root, owner, entropy }
     }
 
+    /// The same process, told where the log was before.
+    pub(crate) fn moved_from(self, url: &str) -> Self {
+        Self { root: self.root.moved_from(Some(url)), ..self }
+    }
+
     pub(crate) async fn open(&self) -> Result<(RegistrationOutcome, IndexChain), CatalogError> {
         let head = self.root.head().await?;
         let start = head.as_ref().map_or_else(Generation::first, |head| head.state.generation_of(INDEX));
@@ -53,8 +58,8 @@ impl Process {
         let chain = chain.for_log(&self.root).follow().await?;
         let (url, owner, generation) = (INDEX.to_owned(), self.owner.clone(), chain.generation().clone());
         let (registration, parameters) =
-            (IndexRegistration { url, owner, generation }, LogParameters::with_expiry(EXPIRY));
-        let how = self.root.register(head, &parameters, INDEX, &registration, None).await?;
+            (IndexRegistration::new(url, owner, generation), LogParameters::with_expiry(EXPIRY));
+        let how = self.root.register(head, &parameters, INDEX, &registration, LogCursor::default(), None).await?;
         Ok((how, chain))
     }
 
@@ -82,15 +87,7 @@ impl Process {
 /// The next second, with nothing in it.
 pub(crate) fn advance(manifest: &Manifest) -> PublishRequest {
     let to = LogCursor(manifest.cursor.second().next());
-    PublishRequest {
-        from: manifest.cursor,
-        to,
-        horizon: to.second(),
-        first_seq: manifest.next_seq,
-        records: 0,
-        segments: Vec::new(),
-        sidecars: Vec::new(),
-    }
+    PublishRequest { to, horizon: to.second(), ..PublishRequest::after(manifest) }
 }
 
 pub(crate) async fn publish(writer: &mut WriterLease) -> Result<u64, PublishError> {

@@ -71,6 +71,31 @@ async fn a_bad_entry_in_a_second_with_more_entries_than_are_read_at_once_stops_n
     world.check().await;
 }
 
+/// Appends entries of one second, none of which can be read.
+fn append_spoilt(world: &IngestWorld, count: u64, bad: BadRead) {
+    for number in 0..count {
+        let token = world.append(world.ago(4000), &EntryDraft::entity(1000 + number));
+        world.bucket.spoil(Some((&token.to_string(), bad)));
+    }
+}
+
+/// None of those that are read at once proves that the store gives others.
+#[tokio::test(start_paused = true)]
+async fn more_bad_entries_in_a_row_than_are_read_at_once_stop_nobody() {
+    for bad in BAD {
+        let options = IngestOptions::default();
+        let count = options.fetches as u64 + 16;
+        let world = IngestWorld::new(options).await;
+        append_spoilt(&world, count, bad);
+        let good = append_entities(&world, 20, 50);
+        world.run_for(30 * MINUTE).await;
+        let outcomes = world.outcomes().await;
+        assert_eq!(with_outcome(&outcomes, Outcome::Unreadable).len() as u64, count, "{bad:?}");
+        assert_eq!(with_outcome(&outcomes, Outcome::Committed), good, "{bad:?}");
+        world.check().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restart_reads_what_was_unreadable_whatever_its_age() {
     let world = IngestWorld::new(small_batches()).await;
@@ -84,6 +109,73 @@ async fn a_restart_reads_what_was_unreadable_whatever_its_age() {
     world.run_for(5 * MINUTE).await;
     assert_eq!(world.manifest().await.totals.standing().unreadable, 0);
     assert_eq!(world.outcomes().await[&old], [Outcome::Committed]);
+    world.check().await;
+}
+
+/// The hundred of an hour are for what is not judged yet.
+#[tokio::test(start_paused = true)]
+async fn what_is_unreadable_already_is_not_judged_again() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    append_spoilt(&world, 210, BadRead::Refused);
+    append_entities(&world, 20, 50);
+    let running = world.start();
+    world.pass(150 * MINUTE).await;
+    for hour in 1..=8 {
+        world.pass(60 * MINUTE).await;
+        assert_eq!(world.manifest().await.totals.standing().unreadable, 209 + hour, "hour {hour}");
+        let bad = world.append(world.bucket.now(), &EntryDraft::entity(hour));
+        world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
+        world.pass(MINUTE).await;
+        world.append(world.bucket.now(), &EntryDraft::entity(hour));
+        world.pass(4 * MINUTE).await;
+        assert_eq!(world.outcomes().await[&bad], [Outcome::Unreadable], "hour {hour}");
+    }
+    world.stop(running).await;
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreadable_entries_that_are_tried_again_hold_up_no_tail() {
+    for bad in BAD {
+        let world = IngestWorld::new(IngestOptions::default()).await;
+        append_spoilt(&world, 100, bad);
+        append_entities(&world, 20, 50);
+        world.run_for(30 * MINUTE).await;
+        assert_eq!(world.manifest().await.totals.standing().unreadable, 100, "{bad:?}");
+        let token = world.append(world.ago(20), &EntryDraft::entity(5000));
+        // A hundred reads and looks at what is refused, one after the other, would take ten minutes.
+        world.bucket.slow(Duration::from_secs(3));
+        let running = world.start();
+        world.pass(3 * MINUTE).await;
+        world.bucket.slow(Duration::ZERO);
+        assert_eq!(world.outcomes().await.get(&token).map(Vec::as_slice), Some(&[Outcome::Committed][..]), "{bad:?}");
+        world.bucket.spoil(None);
+        world.pass(70 * MINUTE).await;
+        assert_eq!(world.manifest().await.totals.standing().unreadable, 0, "{bad:?}");
+        world.stop(running).await;
+        world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_the_audit_cannot_read_keeps_no_other_from_its_last_look() {
+    let world = IngestWorld::new(small_batches()).await;
+    let late = world.append(world.ago(60), &EntryDraft::bundle("late"));
+    let running = world.start();
+    world.pass(30 * MINUTE).await;
+    // After its look at ten minutes, before that at an hour.
+    world.describe("late", world.bucket.now());
+    let refused = world.append(world.bucket.now(), &EntryDraft::bundle("refused"));
+    world.pass(2 * MINUTE).await;
+    // Its look at ten minutes fails again and again: nothing of its folder is read.
+    world.describe("refused", world.bucket.now());
+    world.bucket.spoil(Some(("refused", BadRead::Refused)));
+    world.pass(40 * MINUTE).await;
+    let outcomes = world.outcomes().await;
+    assert_eq!(outcomes[&refused], [Outcome::Aborted]);
+    assert_eq!(outcomes[&late], [Outcome::Late]);
+    assert_eq!(world.status().problem.unwrap().cause.reason, Reason::AccessDenied);
+    world.stop(running).await;
     world.check().await;
 }
 

@@ -4,21 +4,24 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
-use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
+use tidemark_catalog::{Manifest, SegmentMeta};
 use tidemark_ingest::{
-    OperationRecord,
-    engine::{EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordStats, SegmentBuilder},
+    IngestOptions, LatestCommit, WriterKey,
+    engine::{
+        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordedOutcome, UnsettledOperation, UnsettledQuery,
+    },
+    engine_decorator::EngineDecorator,
     model_engine::ModelEngine,
 };
 use tidemark_store::Store;
+use tidemark_wal::Token;
 use tokio::sync::Semaphore;
 
 use super::world::{EntryDraft, IngestWorld, small_batches};
@@ -35,7 +38,11 @@ struct MergeScript {
     gate: Semaphore,
     /// What happens to the output.
     fault: Option<MergeFault>,
+    /// Look-ups of this key fail.
+    unanswered: Option<&'static str>,
     asked: Mutex<Vec<Vec<SegmentMeta>>>,
+    /// The segment format of what is merged.
+    format: AtomicU32,
 }
 
 #[derive(Clone, Copy)]
@@ -54,7 +61,9 @@ impl Default for MergeScript {
             gated_from: u64::MAX,
             gate: Semaphore::new(0),
             fault: None,
+            unanswered: None,
             asked: Mutex::default(),
+            format: AtomicU32::new(1),
         }
     }
 }
@@ -65,12 +74,16 @@ impl MergeScript {
     }
 
     async fn world(self: &Arc<Self>) -> IngestWorld {
+        self.world_with(small_batches()).await
+    }
+
+    async fn world_with(self: &Arc<Self>, options: IngestOptions) -> IngestWorld {
         let script = self.clone();
         let engine = move |store: Store| {
             let (script, inner) = (script.clone(), ModelEngine::new(store.clone()));
             Arc::new(ScriptedEngine { script, store, inner }) as Arc<dyn IndexEngine>
         };
-        IngestWorld::with_engine(small_batches(), Box::new(engine)).await
+        IngestWorld::with_engine(options, Box::new(engine)).await
     }
 }
 
@@ -100,13 +113,21 @@ impl ScriptedEngine {
 }
 
 #[async_trait]
-impl IndexEngine for ScriptedEngine {
-    fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
-        self.inner.builder()
+impl EngineDecorator for ScriptedEngine {
+    fn inner(&self) -> &dyn IndexEngine {
+        &self.inner
     }
 
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
-        self.inner.open(manifest).await
+        let lookup = self.inner.open(manifest).await?;
+        Ok(match self.script.unanswered {
+            Some(key) => Arc::new(ForgetfulLookup { lookup, key }),
+            None => lookup,
+        })
+    }
+
+    fn format(&self) -> u32 {
+        self.script.format.load(Ordering::Relaxed)
     }
 
     async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
@@ -128,27 +149,41 @@ impl IndexEngine for ScriptedEngine {
             Some(MergeFault::DamagesAnInput) if number == 1 => self.damage(&inputs[2].key).await,
             _ => {}
         }
-        self.inner.merge(inputs).await
+        let format = EngineDecorator::format(self);
+        Ok(PackedSegment { format, ..self.inner.merge(inputs).await? })
     }
 
     fn max_merge_bytes(&self) -> u64 {
         self.script.max_bytes
     }
+}
 
-    async fn stats(&self, packed: &PackedSegment, parts: &[u64]) -> Result<Vec<RecordStats>, EngineError> {
-        self.inner.stats(packed, parts).await
+/// Gives no answer about one key.
+struct ForgetfulLookup {
+    lookup: Arc<dyn IndexLookup>,
+    key: &'static str,
+}
+
+#[async_trait]
+impl IndexLookup for ForgetfulLookup {
+    async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
+        self.lookup.recorded_outcomes(tokens).await
     }
 
-    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
-        self.inner.records(segment, seqs).await
+    async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError> {
+        self.lookup.latest_commits(entities).await
     }
 
-    fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError> {
-        self.inner.pack_marks(marks)
+    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
+        if keys.iter().any(|key| key.key == self.key) {
+            let (key, why) = ("segment".to_owned(), "it is".to_owned());
+            return Err(EngineError::Damaged { key, why });
+        }
+        self.lookup.first_commits(keys).await
     }
 
-    async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError> {
-        self.inner.read_marks(sidecar).await
+    async fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {
+        self.lookup.unsettled_operations(query).await
     }
 }
 
@@ -211,13 +246,15 @@ async fn a_damaged_input_is_left_out_of_the_next_merges() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_merge_without_room_is_tried_smaller_and_not_again_and_again() {
+async fn a_merge_without_room_is_tried_smaller_and_again_after_a_while() {
     let script = Arc::new(MergeScript { room: AtomicU64::new(0), ..MergeScript::default() });
     let world = script.world().await;
     append(&world, 0..100);
     let running = world.start();
     world.pass(9 * MINUTE).await;
-    assert_eq!(script.sizes(), [8, 4, 2]);
+    let sizes = script.sizes();
+    assert!(sizes.chunks(3).all(|round| round == [8, 4, 2]), "{sizes:?}");
+    assert!((30..=3 * 18).contains(&sizes.len()), "twice a minute, since room comes back: {} merges", sizes.len());
     let stalled = world.status().compaction_stalled.expect("it is said");
     assert!(stalled.contains("raise the size of the cache"), "{stalled}");
     script.room.store(u64::MAX, Ordering::Relaxed);
@@ -230,6 +267,42 @@ async fn a_merge_without_room_is_tried_smaller_and_not_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn publications_slow_down_while_merges_do_not_keep_up() {
+    let script = Arc::new(MergeScript { room: AtomicU64::new(0), ..MergeScript::default() });
+    let world = script.world().await;
+    append(&world, 0..3000);
+    let running = world.start();
+    world.pass(10 * MINUTE).await;
+    let segments = world.manifest().await.segments.len();
+    assert!((193..230).contains(&segments), "{segments} segments");
+    script.room.store(u64::MAX, Ordering::Relaxed);
+    world.pass(60 * MINUTE).await;
+    let segments = world.manifest().await.segments.len();
+    assert!(segments < 40, "{segments} segments");
+    world.stop(running).await;
+    assert_eq!(world.check().await.records.len(), 3000);
+}
+
+/// The index cannot say whether a key was used before; what precedes the entry is published, and not read again and again.
+#[tokio::test(start_paused = true)]
+async fn what_precedes_a_look_up_that_fails_is_published_and_read_once() {
+    let script = Arc::new(MergeScript { unanswered: Some("k"), ..MergeScript::default() });
+    let world = script.world_with(IngestOptions { chunk: 100, ..IngestOptions::default() }).await;
+    append(&world, 0..2000);
+    let keyed = world.append(world.ago(79_000), &EntryDraft::entity(1).key("k"));
+    let running = world.start();
+    world.pass(5 * MINUTE).await;
+    let records = world.manifest().await.totals.records;
+    assert!((1900..=2000).contains(&records), "{records} records");
+    let before = world.bucket.requests();
+    world.pass(60 * MINUTE).await;
+    let hour = world.bucket.requests() - before;
+    assert!(hour < 30_000, "{hour} requests in an hour that reads the last entries again and again");
+    world.stop(running).await;
+    assert!(!world.outcomes().await.contains_key(&keyed));
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_room_for_little_smaller_merges_go_on() {
     let script = Arc::new(MergeScript { room: AtomicU64::new(10 << 10), ..MergeScript::default() });
     let world = script.world().await;
@@ -237,5 +310,32 @@ async fn with_room_for_little_smaller_merges_go_on() {
     world.run_for(5 * MINUTE).await;
     let sizes = script.sizes();
     assert!(sizes.starts_with(&[8, 4, 4]), "{sizes:?}");
+    assert_eq!(world.check().await.records.len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn segments_of_an_older_format_are_rebuilt_one_by_one_when_nothing_else_is_due() {
+    let script = Arc::new(MergeScript::default());
+    let world = script.world().await;
+    append(&world, 0..100);
+    world.run_for(10 * MINUTE).await;
+    let before = world.manifest().await.segments;
+    assert!(before.len() > 1 && before.iter().all(|segment| segment.format == 1));
+    let merges = script.sizes().len();
+    // The next version runs, without room for the largest of them at first.
+    script.format.store(2, Ordering::Relaxed);
+    let largest = before.iter().map(|segment| segment.size).max().unwrap();
+    script.room.store(largest - 1, Ordering::Relaxed);
+    let running = world.start();
+    world.pass(5 * MINUTE).await;
+    let stalled = world.status().compaction_stalled.expect("it is said");
+    assert!(stalled.contains("format 1") && stalled.contains("raise the size of the cache"), "{stalled}");
+    script.room.store(u64::MAX, Ordering::Relaxed);
+    world.pass(30 * MINUTE).await;
+    let after = world.manifest().await.segments;
+    assert!(after.iter().all(|segment| segment.format == 2), "{after:?}");
+    assert_eq!(world.status().compaction_stalled, None);
+    assert!(script.sizes()[merges..].iter().all(|inputs| *inputs == 1));
+    world.stop(running).await;
     assert_eq!(world.check().await.records.len(), 100);
 }

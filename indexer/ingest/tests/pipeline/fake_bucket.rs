@@ -26,11 +26,14 @@ struct BucketState {
     begin: (StoreSecond, Instant),
     objects: BTreeMap<String, BucketObject>,
     requests: u64,
+    written_bytes: u64,
+    /// Keys that were read, each as often as it was.
+    reads: BTreeMap<String, u64>,
     dies_at: Option<u64>,
     fails: Option<String>,
     hidden: Option<String>,
     /// Reads of keys that contain the text are refused, or panic.
-    bad: Option<(String, BadRead)>,
+    bad: Vec<(String, BadRead)>,
     latency: Duration,
 }
 
@@ -57,10 +60,12 @@ impl FakeBucket {
             begin: (now, Instant::now()),
             objects: BTreeMap::new(),
             requests: 0,
+            written_bytes: 0,
+            reads: BTreeMap::new(),
             dies_at: None,
             fails: None,
             hidden: None,
-            bad: None,
+            bad: Vec::new(),
             latency: Duration::ZERO,
         })))
     }
@@ -109,9 +114,13 @@ impl FakeBucket {
         self.state().fails = part.map(str::to_owned);
     }
 
-    /// Reads of keys that contain `part` are bad from now on; `None`: all are good.
+    /// Reads of keys that contain `part` too are bad from now on; `None`: all are good.
     pub(crate) fn spoil(&self, bad: Option<(&str, BadRead)>) {
-        self.state().bad = bad.map(|(part, bad)| (part.to_owned(), bad));
+        let mut state = self.state();
+        match bad {
+            Some((part, bad)) => state.bad.push((part.to_owned(), bad)),
+            None => state.bad.clear(),
+        }
     }
 
     /// The key of every object.
@@ -126,6 +135,23 @@ impl FakeBucket {
 
     pub(crate) fn requests(&self) -> u64 {
         self.state().requests
+    }
+
+    /// The bytes of every object that was put.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.state().written_bytes
+    }
+
+    /// How many objects there are whose keys begin with `prefix`, and their bytes.
+    pub(crate) fn kept(&self, prefix: &str) -> (usize, u64) {
+        let state = self.state();
+        let kept = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
+        kept.fold((0, 0), |(objects, bytes), (_, kept)| (objects + 1, bytes + kept.body.len() as u64))
+    }
+
+    /// How many reads of objects below `prefix` there were.
+    pub(crate) fn reads(&self, prefix: &str) -> u64 {
+        self.state().reads.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(_, count)| count).sum()
     }
 
     /// Counts a request; it may be the one that is never answered.
@@ -151,8 +177,10 @@ impl FakeBucket {
     fn listed(&self, prefix: Option<&Path>, after: &str) -> Vec<ObjectMeta> {
         let prefix = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
         let state = self.state();
-        let listed = state.objects.iter().filter(|(key, _)| key.starts_with(&prefix) && key.as_str() > after);
-        listed.map(|(key, kept)| meta(key, kept)).collect()
+        let from = if after > prefix.as_str() { after } else { &prefix };
+        let listed = state.objects.range(from.to_owned()..).take_while(|(key, _)| key.starts_with(&prefix));
+        // A page and one more.
+        listed.filter(|(key, _)| key.as_str() > after).take(1001).map(|(key, kept)| meta(key, kept)).collect()
     }
 
     fn pages(&self, prefix: Option<&Path>, after: String) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -201,6 +229,7 @@ impl ObjectStore for FakeBucket {
             return Err(Error::AlreadyExists { path: key, source: "exists".into() });
         }
         let kept = BucketObject { body: payload.into(), time: state.now(), attributes: opts.attributes };
+        state.written_bytes += kept.body.len() as u64;
         state.objects.insert(key, kept);
         Ok(PutResult { e_tag: None, version: None, extensions: opts.extensions })
     }
@@ -208,8 +237,9 @@ impl ObjectStore for FakeBucket {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let key = location.to_string();
         self.request(&key).await?;
-        let state = self.state();
-        let bad = state.bad.as_ref().filter(|(part, _)| !options.head && key.contains(part.as_str()));
+        let mut state = self.state();
+        *state.reads.entry(key.clone()).or_default() += 1;
+        let bad = state.bad.iter().find(|(part, _)| !options.head && key.contains(part.as_str()));
         match bad.map(|(_, bad)| *bad) {
             Some(BadRead::Refused) => {
                 let source = "<Code>InvalidObjectState</Code><Message>it is archived</Message>".into();

@@ -10,6 +10,7 @@ mod world;
 
 use std::time::Duration;
 
+use tidemark_catalog::LogCursor;
 use tidemark_store::StoreSecond;
 use tidemark_wal::Outcome;
 
@@ -27,6 +28,7 @@ async fn a_backfill_indexes_every_entry_once() {
     }
     world.plant_others();
     world.run_for(MINUTE).await;
+    assert_eq!(world.bucket.reads("log/") - world.bucket.reads("log/.tidemark/"), 1500 + 3, "each entry is read once");
     let contents = world.check().await;
     assert_eq!(contents.records.len(), 1500 + 3);
     assert!(world.status().lag_seconds == 0 && world.status().problem.is_none(), "{:?}", world.status());
@@ -138,6 +140,22 @@ async fn a_late_descriptor_corrects_an_aborted_operation_once() {
     assert_eq!((contents.records.len(), contents.marks.corrected.len()), (3, 1));
     let standing = world.manifest().await.totals.standing();
     assert_eq!((standing.late, standing.aborted), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_aborted_label_move_stays_aborted_when_the_label_is_moved_later() {
+    let world = IngestWorld::new(small_batches()).await;
+    let crashed = world.append(world.ago(200), &EntryDraft::label("l"));
+    world.run_for(MINUTE).await;
+    assert_eq!(world.outcomes().await[&crashed], [Outcome::Aborted]);
+    let (moved, seen) = (world.append(world.bucket.now(), &EntryDraft::label("l")), world.bucket.now());
+    world.move_label("l", seen);
+    world.run_for(20 * MINUTE).await;
+    world.run_for(70 * MINUTE).await;
+    let outcomes = world.outcomes().await;
+    assert_eq!(outcomes[&crashed], [Outcome::Aborted]);
+    assert_eq!(outcomes[&moved], [Outcome::Committed]);
+    assert!(world.check().await.marks.corrected.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,6 +369,61 @@ async fn many_aborted_operations_are_settled_while_the_tail_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_log_is_told_once_an_hour_what_the_index_has_looked_at_for_the_last_time() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    world.append(world.ago(500), &EntryDraft::entity(1));
+    assert_eq!(world.keeps().await, LogCursor::default());
+    world.run_for(10 * MINUTE).await;
+    let audited = world.ago(400);
+    world.set_audited(audited).await;
+    world.run_for(20 * MINUTE).await;
+    assert_eq!(world.keeps().await, LogCursor::default());
+    world.run_for(61 * MINUTE).await;
+    let told = world.manifest().await.audited;
+    assert!(world.keeps().await >= LogCursor(audited) && world.keeps().await <= LogCursor(told));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_live_for_minutes_tell_the_log_once_an_hour_what_the_index_keeps() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    world.append(world.ago(500), &EntryDraft::entity(1));
+    let mut told = vec![world.root_records().await];
+    for _ in 0..8 {
+        world.run_for(10 * MINUTE).await;
+        let audited = world.ago(400);
+        world.set_audited(audited).await;
+        told.push(world.root_records().await);
+    }
+    let last = told.len() - 1;
+    assert!(told[..6].iter().all(|records| *records == told[0]), "the root has a record of this hour: {told:?}");
+    assert_eq!(told[last], told[0] + 1, "{told:?}");
+    assert!(world.keeps().await > LogCursor::default());
+    // The next one an hour later, however many processes start.
+    for _ in 0..3 {
+        world.run_for(10 * MINUTE).await;
+        world.set_audited(world.ago(400)).await;
+    }
+    assert_eq!(world.root_records().await, told[last]);
+    for _ in 0..5 {
+        world.run_for(10 * MINUTE).await;
+        world.set_audited(world.ago(400)).await;
+    }
+    assert_eq!(world.root_records().await, told[last] + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_whose_index_was_taken_off_the_register_ends() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    world.append(world.ago(500), &EntryDraft::entity(1));
+    let running = world.start();
+    world.pass(10 * MINUTE).await;
+    assert_eq!(world.manifest().await.totals.records, 1);
+    world.unregister().await;
+    let ended = world.ended(running).await;
+    assert!(ended.to_string().contains("no index is named"), "{ended}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_index_below_the_log_floor_is_refused_and_one_above_it_is_not() {
     let world = IngestWorld::new(IngestOptions::default()).await;
     for number in 0..5 {
@@ -358,7 +431,7 @@ async fn an_index_below_the_log_floor_is_refused_and_one_above_it_is_not() {
     }
     world.raise_floor(world.ago(400)).await;
     let refused = world.run_to_its_end().await.unwrap_err();
-    assert!(refused.to_string().contains("may have been cleaned up"), "{refused}");
+    assert!(refused.to_string().contains("is in the archive \"memory:///archive\""), "{refused}");
     assert_eq!(refused.to_cause().reason, Reason::BelowFloor);
     assert_eq!(world.manifest().await.totals.records, 0);
 

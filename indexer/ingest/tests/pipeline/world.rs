@@ -46,6 +46,11 @@ impl EntryDraft {
         Self { body: Value::String(path(id)) }
     }
 
+    /// A label that Datamon's own client moves.
+    pub(crate) fn label(name: &str) -> Self {
+        Self { body: Value::String(format!("labels/r/{name}/label.yaml")) }
+    }
+
     pub(crate) fn key(mut self, key: &str) -> Self {
         self.body["idempotencyKey"] = key.into();
         self
@@ -96,8 +101,8 @@ impl IngestWorld {
         };
         let root = RootChain::open(&world.log(), world.entropy.clone());
         let owner = IndexOwner::Named { name: "test".to_owned() };
-        let registration = IndexRegistration { url: INDEX.to_owned(), owner, generation: Generation::first() };
-        root.register(None, &parameters(), INDEX, &registration, None).await.unwrap();
+        let registration = IndexRegistration::new(INDEX, owner, Generation::first());
+        root.register(None, &parameters(), INDEX, &registration, LogCursor::default(), None).await.unwrap();
         world
     }
 
@@ -141,10 +146,14 @@ impl IngestWorld {
         self.bucket.plant(&format!("metadata/{}", path(bundle)), body, time);
     }
 
+    pub(crate) fn move_label(&self, name: &str, time: StoreSecond) {
+        self.bucket.plant(&format!("metadata/labels/r/{name}/label.yaml"), format!("name: {name}\nid: b\n"), time);
+    }
+
     /// Three entries that cannot be read, and objects that are no entries.
     pub(crate) fn plant_others(&self) {
         let at = self.ago(20_000);
-        for body in ["", "no payload of ours", "\u{0}\u{1}"] {
+        for body in ["", "binary \u{2}", "\u{0}\u{1}"] {
             self.bucket.plant(&format!("log/{}", Token::new(at, &self.entropy)), body, at);
         }
         self.bucket.plant("log/readme.txt", "hello", at);
@@ -186,16 +195,53 @@ impl IngestWorld {
         running.task.await.unwrap().unwrap();
     }
 
+    /// Why a process ended by itself.
+    pub(crate) async fn ended(&self, running: RunningIngest) -> IngestError {
+        running.task.await.unwrap().unwrap_err()
+    }
+
     /// A process runs until it ends by itself.
     pub(crate) async fn run_to_its_end(&self) -> Result<(), IngestError> {
         self.ingest("only").run(CancellationToken::new()).await
     }
 
-    /// As a clean-up does before it deletes.
+    /// What the index keeps, as the log knows it.
+    pub(crate) async fn keeps(&self) -> LogCursor {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        root.state().await.unwrap().indexes[INDEX].keeps
+    }
+
+    /// How many records the log's root has had.
+    pub(crate) async fn root_records(&self) -> u64 {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        root.head().await.unwrap().map_or(0, |head| head.number)
+    }
+
+    /// Every second below `second` had its last look.
+    pub(crate) async fn set_audited(&self, second: StoreSecond) {
+        let audited = |manifest: Option<&Manifest>| Ok(manifest.map(|now| Manifest { audited: second, ..now.clone() }));
+        self.chain().chain().append(None, audited).await.unwrap();
+    }
+
+    /// As `tidemark log unregister` does.
+    pub(crate) async fn unregister(&self) -> IndexRegistration {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let registration = root.state().await.unwrap().indexes[INDEX].clone();
+        root.unregister(INDEX, &registration).await.unwrap();
+        registration
+    }
+
+    /// As a clean-up does before it deletes. The index comes on the log's register afterwards: it would hold the floor back.
     pub(crate) async fn raise_floor(&self, to: StoreSecond) {
         let root = RootChain::open(&self.log(), self.entropy.clone());
-        let raise = |root: Option<&RootState>| root.cloned().unwrap_or_default().raise_floor(LogCursor(to));
+        let registration = self.unregister().await;
+        let raise = |root: Option<&RootState>| {
+            root.cloned().unwrap_or_default().raise_floor(LogCursor(to), "memory:///archive")
+        };
         root.chain().append(None, raise).await.unwrap();
+        root.register(root.head().await.unwrap(), &parameters(), INDEX, &registration, LogCursor(to), None)
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn pass(&self, span: Duration) {

@@ -14,7 +14,7 @@ use tidemark_ingest::OperationRecord;
 use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{
     ListedEntry, Log, LogParameters, LogReader, MemoryBudget, MemoryShare, Outcome, ParameterSchedule, ParameterSource,
-    ReaderLimits, ResolvedEntry, Token,
+    ResolvedEntry, Token,
 };
 use tokio::time::Instant;
 
@@ -126,11 +126,10 @@ impl EntryRetry {
 
 impl LogTail {
     /// The tail of `log`; what it reads takes at most `memory` bytes until it is in the overlay.
-    pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>, limits: ReaderLimits, memory: u64) -> Self {
-        // The range has no end: slices of it would mostly be empty.
-        let limits = ReaderLimits { listings: 1, ..limits };
+    pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>, memory: u64) -> Self {
         Self {
-            reader: LogReader::new(log, limits),
+            // The range has no end: slices of it would mostly be empty.
+            reader: LogReader::new(log).with_one_listing(),
             parameters,
             schedule: None,
             full_listing: None,
@@ -268,7 +267,7 @@ impl LogTail {
             .take_while(move |read| future::ready(wanted(read)))
             .then(move |read| async move {
                 let memory = match &read {
-                    TailRead::Listed(listed) => reader.admit(listed, &self.budget).await,
+                    TailRead::Listed(listed) => reader.admit(listed, schedule, &self.budget).await,
                     TailRead::Again(_) => self.budget.open(),
                 };
                 (read, memory)
@@ -326,13 +325,12 @@ mod tests {
         let now = StoreSecond::from_unix(1_900_000_000);
         let created = log.entries.create(&Token::first_of(now).to_string(), "{}".into(), &BTreeMap::default()).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
-        let mut entries =
-            LogReader::new(&log, ReaderLimits::default()).list(StoreSecond::default(), StoreSecond::KSUID_END);
+        let mut entries = LogReader::new(&log).list(StoreSecond::default(), StoreSecond::KSUID_END);
         let time = entries.next().await.unwrap().unwrap().time;
         let ahead = Token::first_of(time.after(Duration::from_secs(50)));
         let created = log.entries.create(&ahead.to_string(), "{}".into(), &BTreeMap::default()).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
-        let mut tail = LogTail::new(&log, Arc::new(default_schedule()), ReaderLimits::default(), 1 << 20);
+        let mut tail = LogTail::new(&log, Arc::new(default_schedule()), 1 << 20);
         let listing = (LogCursor::default(), StoreSecond::default());
         let listed = tail.list(listing, &mut TailListing::default(), 10, |_| true).await.unwrap();
         assert_eq!(listed.fresh.len(), 1);

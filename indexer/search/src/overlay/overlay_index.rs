@@ -14,7 +14,6 @@ use std::{
 
 use tantivy::{
     BitSet, DocId, Index, SegmentReader, TantivyDocument,
-    columnar::Column,
     directory::{OwnedBytes, RamDirectory},
     fastfield::{AliveBitSet, write_alive_bitset},
 };
@@ -23,7 +22,7 @@ use tidemark_ingest::{OperationRecord, engine::EngineError};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{MemoryShare, Outcome, Token};
 
-use crate::segment::{SchemaFields, docs_with, refused, to_unstored, tokenizers};
+use crate::segment::{SchemaFields, TokenColumns, docs_with, refused, to_unstored, tokenizers};
 
 /// Memory that the builder of a segment starts with.
 const WRITER_MEMORY_BYTES: usize = 1 << 20;
@@ -42,7 +41,7 @@ pub(crate) struct OverlayLimits {
 /// Operations that are searched together.
 pub(crate) struct OverlaySegment {
     pub(crate) reader: SegmentReader,
-    pub(crate) sort_keys: Column<u64>,
+    pub(crate) tokens: TokenColumns,
     pub(crate) first: Token,
     pub(crate) last: Token,
     /// The number of its first document; no other document of the view has it.
@@ -328,7 +327,7 @@ impl OverlayIndex {
         let alive = AliveBitSet::open(OwnedBytes::new(bytes));
         Ok(Some(Arc::new(OverlaySegment {
             reader: SegmentReader::open_with_custom_alive_set(&segment.tantivy, Some(alive))?,
-            sort_keys: segment.sort_keys.clone(),
+            tokens: segment.tokens.clone(),
             first: segment.first,
             last: segment.last,
             number: segment.number,
@@ -344,7 +343,7 @@ impl OverlayIndex {
 }
 
 fn build(fields: &SchemaFields, records: Vec<Arc<OperationRecord>>, number: u64) -> tantivy::Result<OverlaySegment> {
-    let builder = Index::builder().schema(SchemaFields::schema().0).tokenizers(tokenizers());
+    let builder = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers());
     let mut writer =
         builder.single_segment_index_writer::<TantivyDocument>(RamDirectory::create(), WRITER_MEMORY_BYTES)?;
     for record in &records {
@@ -356,7 +355,7 @@ fn build(fields: &SchemaFields, records: Vec<Arc<OperationRecord>>, number: u64)
     let reader = SegmentReader::open(&segment)?;
     let tokens = || records.iter().map(|record| record.token);
     Ok(OverlaySegment {
-        sort_keys: reader.fast_fields().u64("order")?,
+        tokens: TokenColumns::open(&reader)?,
         first: tokens().min().unwrap_or_else(|| Token::from_bytes([0; 20])),
         last: tokens().max().unwrap_or_else(|| Token::from_bytes([0; 20])),
         number,
@@ -427,7 +426,7 @@ mod tests {
 
         #[test]
         fn every_open_operation_is_shown_once(steps in vec(step(), 1..20)) {
-            let fields = Arc::new(SchemaFields::schema().1);
+            let fields = Arc::new(SchemaFields::current());
             let mut overlay = OverlayIndex::new(&fields, OverlayLimits { documents: 1000, bytes: 1 << 30 });
             let mut naive: BTreeMap<Token, u32> = BTreeMap::new();
             let mut cursor = LogCursor::default();

@@ -11,7 +11,10 @@ use std::io::{self, Read, Write};
 use sha2::{Digest, Sha256};
 use tantivy::directory::FileSlice;
 
-use super::footer::{BundleError, BundleFooter, to_range};
+use super::{
+    footer::{BundleError, BundleFooter, to_range},
+    schema::SchemaFields,
+};
 
 /// The name of the filter in the footer.
 const FILTER_FILE: &str = "filter";
@@ -34,9 +37,9 @@ pub(crate) struct BundleWriter<W> {
 }
 
 impl<W: Write> BundleWriter<W> {
-    /// An object of `documents` documents, to be written to `out`.
-    pub(crate) fn new(out: W, documents: u64) -> Self {
-        Self { out: HashingWriter::new(out), footer: BundleFooter::new(documents) }
+    /// An object of `format` with `documents` documents, to be written to `out`.
+    pub(crate) fn new(out: W, format: u32, documents: u64) -> Self {
+        Self { out: HashingWriter::new(out), footer: BundleFooter::new(format, documents) }
     }
 
     /// The first file lies in `out` already; `content` reads it.
@@ -83,10 +86,15 @@ pub(crate) struct SegmentBundle {
 }
 
 impl SegmentBundle {
-    /// Reads the footer of `object`. Any bytes give an error rather than a panic.
-    pub(crate) fn open(object: FileSlice) -> Result<Self, BundleError> {
-        let footer = BundleFooter::read(&object)?;
+    /// Reads the footer of `object`, of a format that `fields` can read. Any bytes give an error rather than a panic.
+    pub(crate) fn open(object: FileSlice, fields: &SchemaFields) -> Result<Self, BundleError> {
+        let footer = BundleFooter::read(&object, fields)?;
         Ok(Self { object, footer })
+    }
+
+    /// The segment format.
+    pub(crate) fn format(&self) -> u32 {
+        self.footer.format
     }
 
     /// Number of documents.
@@ -141,12 +149,12 @@ impl<W: Write> Write for HashingWriter<W> {
 mod tests {
     use proptest::{collection::vec, prelude::*};
 
-    use super::{super::footer::FORMAT, *};
+    use super::{super::schema::FORMAT, *};
 
     fn bundle(files: &[(&str, Vec<u8>)], filter: &[u8]) -> Vec<u8> {
         let (first, rest) = files.split_first().unwrap();
         let mut out = first.1.clone();
-        let mut writer = BundleWriter::new(&mut out, 3);
+        let mut writer = BundleWriter::new(&mut out, FORMAT, 3);
         writer.adopt(first.0.to_owned(), &mut first.1.as_slice()).unwrap();
         for (name, body) in rest {
             writer.append((*name).to_owned(), &mut body.as_slice()).unwrap();
@@ -157,14 +165,16 @@ mod tests {
         out
     }
 
+    fn open(bytes: Vec<u8>) -> Result<SegmentBundle, BundleError> {
+        SegmentBundle::open(bytes.into(), &SchemaFields::current())
+    }
+
     #[test]
     fn a_newer_format_is_refused_by_number() {
         let mut bytes = bundle(&[("a", vec![1])], b"");
         let at = bytes.len() - 8;
         bytes[at..at + 4].copy_from_slice(&(FORMAT + 1).to_le_bytes());
-        assert!(
-            matches!(SegmentBundle::open(bytes.into()), Err(BundleError::NewerFormat { found }) if found == FORMAT + 1)
-        );
+        assert!(matches!(open(bytes), Err(BundleError::OtherFormat { found }) if found == FORMAT + 1));
     }
 
     /// Found by a random run: one bit makes it of the only format there is.
@@ -173,13 +183,13 @@ mod tests {
         let mut bytes = bundle(&[("a", vec![1])], b"");
         let at = bytes.len() - 8;
         assert_eq!(std::mem::take(&mut bytes[at]), 1);
-        assert!(matches!(SegmentBundle::open(bytes.into()), Err(BundleError::Corrupt(_))));
+        assert!(matches!(open(bytes), Err(BundleError::Corrupt(_))));
     }
 
     proptest! {
         #[test]
         fn files_come_out_as_they_went_in(a in vec(any::<u8>(), 0..200), b in vec(any::<u8>(), 0..200), filter in vec(any::<u8>(), 0..50)) {
-            let bundled = SegmentBundle::open(bundle(&[("a", a.clone()), ("b.x", b.clone())], &filter).into()).unwrap();
+            let bundled = open(bundle(&[("a", a.clone()), ("b.x", b.clone())], &filter)).unwrap();
             prop_assert_eq!(bundled.documents(), 3);
             let body = |name: &str| bundled.file(name).unwrap().read_bytes().unwrap().as_slice().to_vec();
             prop_assert_eq!(body("a"), a);
@@ -190,16 +200,16 @@ mod tests {
 
         #[test]
         fn any_bytes_and_any_damage_give_an_error_and_no_panic(noise in vec(any::<u8>(), 0..200), at: prop::sample::Index, flip in 1u8.., cut: prop::sample::Index) {
-            let _ = SegmentBundle::open(noise.into());
+            let _ = open(noise);
             let whole = bundle(&[("a", vec![7; 40])], b"f");
             let mut damaged = whole.clone();
             let at = at.index(whole.len());
             damaged[at] ^= flip;
             if at > 40 {
-                prop_assert!(SegmentBundle::open(damaged.into()).is_err());
+                prop_assert!(open(damaged).is_err());
             }
             let cut = cut.index(whole.len());
-            prop_assert!(SegmentBundle::open(whole[..cut].to_vec().into()).is_err());
+            prop_assert!(open(whole[..cut].to_vec()).is_err());
         }
     }
 }

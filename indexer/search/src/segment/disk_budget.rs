@@ -1,13 +1,14 @@
 //! How many bytes of the cache folder are taken and by what. Nothing is written there before its bytes are reserved.
 //!
-//! | use | may take the folder up to |
-//! |---|---|
-//! | [`RoomUse::CachedSegment`] | 6/8 of the bound; 4/8 once this process builds segments |
-//! | [`RoomUse::Merge`] | 6/8 |
-//! | [`RoomUse::RemotePart`] | 7/8 |
-//! | [`RoomUse::NewSegment`] | 8/8 |
+//! | use | may take the folder up to | once this process builds segments |
+//! |---|---|---|
+//! | [`RoomUse::CachedSegment`] | 6/8 of the bound | 4/8 |
+//! | [`RoomUse::RemoteRead`] | 6/8 | 3/8 |
+//! | [`RoomUse::RemoteColumns`] | 7/8 | 5/8 |
+//! | [`RoomUse::Merge`] | 7/8 | 7/8 |
+//! | [`RoomUse::NewSegment`] | 8/8 | 8/8 |
 //!
-//! So segments in use never keep a new one from being built, and a merge is what waits first. Segments that nobody uses are
+//! So segments in use keep neither a new one from being built nor all merges from being made. Segments that nobody uses are
 //! evicted for all of them, least recently used first. The order of use is the `lru` crate's; what to evict is decided here,
 //! since no crate knows which files are in use.
 
@@ -44,8 +45,10 @@ pub(crate) enum RoomUse {
     CachedSegment,
     /// A merge: inputs that are fetched for it, its scratch files and its output.
     Merge,
-    /// Parts of a segment that is read by ranges.
-    RemotePart,
+    /// Parts of a segment that is read by ranges, which a query or look-up reads.
+    RemoteRead,
+    /// Parts of a segment that is read by ranges, which are held as long as it is open.
+    RemoteColumns,
     /// A segment that is built from records: its scratch files and its output.
     NewSegment,
 }
@@ -126,10 +129,17 @@ impl DiskBudget {
         self.limit_in(&self.state.lock(), usage)
     }
 
-    /// The largest output that a merge may have: its inputs are cached in half of the bound, its scratch of half as much again
-    /// as its output is in the quarter above that.
+    /// The bytes that open segments should take in all: whole ones, and what is held of others.
+    pub(crate) fn open_limit(&self) -> u64 {
+        let state = self.state.lock();
+        self.limit_in(&state, if state.builds { RoomUse::CachedSegment } else { RoomUse::RemoteColumns })
+    }
+
+    /// The largest output that a merge may have. Open segments take half of the bound, as long as the columns of those in the
+    /// store fit into that, and a merge three eighths: its inputs, which may all be in the store, and one and a half times as
+    /// much for scratch and output.
     pub(crate) fn max_merge_bytes(&self) -> u64 {
-        self.bound / 6
+        self.bound / 7
     }
 
     /// Reserves `bytes`, evicting what is not in use. `None` if they do not fit beside what is in use and reserved.
@@ -171,12 +181,16 @@ impl DiskBudget {
     fn limit_in(&self, state: &BudgetState, usage: RoomUse) -> u64 {
         let lowered = state.lowered.filter(|(_, until)| Instant::now() < *until).map_or(u64::MAX, |(bound, _)| bound);
         let bound = self.bound.min(lowered);
-        match usage {
-            RoomUse::CachedSegment if state.builds => bound / 2,
-            RoomUse::CachedSegment | RoomUse::Merge => bound - bound / 4,
-            RoomUse::RemotePart => bound - bound / 8,
-            RoomUse::NewSegment => bound,
-        }
+        // What is held as long as a segment is open must leave room for merges: without them there are ever more segments.
+        let eighths = match (usage, state.builds) {
+            (RoomUse::RemoteRead, true) => 3,
+            (RoomUse::CachedSegment, true) => 4,
+            (RoomUse::RemoteColumns, true) => 5,
+            (RoomUse::CachedSegment | RoomUse::RemoteRead, false) => 6,
+            (RoomUse::RemoteColumns, false) | (RoomUse::Merge, _) => 7,
+            (RoomUse::NewSegment, _) => 8,
+        };
+        bound / 8 * eighths + bound % 8 * eighths / 8
     }
 
     /// Evicts what is not in use until at most `bound` bytes are taken. Whether that succeeded.
@@ -394,8 +408,8 @@ mod tests {
         let (_folder, budget) = budget(800);
         let mut first = budget.reserve(500, RoomUse::CachedSegment).unwrap();
         assert!(budget.reserve(101, RoomUse::CachedSegment).is_none());
-        assert!(budget.reserve(101, RoomUse::Merge).is_none());
-        let part = budget.reserve(101, RoomUse::RemotePart).unwrap();
+        assert!(budget.reserve(201, RoomUse::Merge).is_none());
+        let part = budget.reserve(101, RoomUse::RemoteColumns).unwrap();
         assert!(!first.grow(200, RoomUse::NewSegment));
         assert!(first.grow(199, RoomUse::NewSegment));
         first.set(10);
@@ -411,9 +425,9 @@ mod tests {
         budget.expect_builds();
         assert!(budget.reserve(401, RoomUse::CachedSegment).is_none());
         let _cached = budget.reserve(400, RoomUse::CachedSegment).unwrap();
-        let merge = budget.max_merge_bytes() * 3 / 2;
+        let merge = budget.max_merge_bytes() * 5 / 2;
         let _merge = budget.reserve(merge, RoomUse::Merge).unwrap();
-        assert!(budget.reserve(200, RoomUse::NewSegment).is_some());
+        assert!(budget.reserve(100, RoomUse::NewSegment).is_some());
     }
 
     #[test]

@@ -22,6 +22,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     cached_segment::CachedSegment,
+    damaged_objects::DamagedObjects,
     disk_budget::{DiskBudget, DiskReservation, LOCK_FILE, RoomUse, is_full},
     engine_error::{disk, refused},
     ranged_file::{BlockCache, RangedFile},
@@ -44,6 +45,7 @@ pub(crate) struct SegmentDiskCache {
     blocks: Arc<BlockCache>,
     /// By checksum: one fetch of an object at a time.
     fetching: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    damaged: DamagedObjects,
     _lock: File,
 }
 
@@ -55,12 +57,18 @@ impl SegmentDiskCache {
         let (folder, lock) = own_folder(parent).map_err(|e| disk(parent, e))?;
         let budget = DiskBudget::open(&folder, bound).map_err(|e| disk(&folder, e))?;
         let blocks = Arc::new(BlockCache::new(BLOCK_CACHE_BYTES));
-        Ok(Self { store, budget, blocks, fetching: Mutex::default(), _lock: lock })
+        let (fetching, damaged) = (Mutex::default(), DamagedObjects::default());
+        Ok(Self { store, budget, blocks, fetching, damaged, _lock: lock })
     }
 
     /// The bytes of the folder, of which temporary files take their share too.
     pub(crate) fn budget(&self) -> &Arc<DiskBudget> {
         &self.budget
+    }
+
+    /// The objects that were found damaged in the store.
+    pub(crate) fn damaged(&self) -> &DamagedObjects {
+        &self.damaged
     }
 
     /// The object of `segment`: from the disk, or fetched from the store and verified, or where there is no room for it, to be
@@ -145,7 +153,7 @@ impl SegmentDiskCache {
         }
         let file = RangedFile::new(&self.store, segment, &self.blocks, &self.budget)
             .map_err(|e| refused("read by ranges", &e))?;
-        Ok(Arc::new(CachedSegment::ranged(FileSlice::new(Arc::new(file)))))
+        Ok(Arc::new(CachedSegment::ranged(file)))
     }
 
     /// Waits until nobody else fetches the object.
@@ -177,6 +185,20 @@ impl SegmentDiskCache {
     /// The object of `segment`, fetched and verified; `None` if there is no room for it. A full disk is tried once more, with
     /// the room that eviction makes.
     async fn download(&self, segment: &SegmentMeta, usage: RoomUse) -> Result<Option<Arc<CachedSegment>>, EngineError> {
+        self.damaged.check(&segment.key)?;
+        let downloaded = self.download_now(segment, usage).await;
+        // Without room nothing was fetched, which says nothing of the object.
+        if !matches!(downloaded, Ok(None)) {
+            self.damaged.record(&segment.key, downloaded.as_ref().err());
+        }
+        downloaded
+    }
+
+    async fn download_now(
+        &self,
+        segment: &SegmentMeta,
+        usage: RoomUse,
+    ) -> Result<Option<Arc<CachedSegment>>, EngineError> {
         for _ in 0..2 {
             let Some(room) = self.budget.reserve(segment.size, usage) else { return Ok(None) };
             match self.fetch(segment, room).await {
@@ -302,6 +324,7 @@ fn verify(path: &Path, segment: &SegmentMeta) -> Result<(), EngineError> {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use bytes::Bytes;
     use futures::future::join_all;
     use tempfile::TempDir;
     use tidemark_catalog::{RecordCounts, SetDigest};
@@ -320,7 +343,20 @@ mod tests {
         store.put(&key, body.into()).await.unwrap();
         let token = Token::from_bytes([fill; 20]);
         let (digest, counts) = (SetDigest::default(), RecordCounts::default());
-        SegmentMeta { key, size, checksum, digest, first: token, last: token, seq: 1..2, counts, documents: 1 }
+        SegmentMeta {
+            key,
+            size,
+            checksum,
+            format: 1,
+            digest,
+            first: token,
+            last: token,
+            entry_times: token.second()..token.second().next(),
+            seq: 1..2,
+            counts,
+            unsettled: 0,
+            documents: 1,
+        }
     }
 
     fn cache(store: &Store, folder: &TempDir, bound: u64) -> Arc<SegmentDiskCache> {
@@ -395,6 +431,28 @@ mod tests {
         assert!(matches!(&error, EngineError::Damaged { key, .. } if *key == object.key), "{error}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_damaged_object_is_fetched_again_after_longer_and_longer_pauses() {
+        let (store, folder) = (Store::memory(), TempDir::new().unwrap());
+        let cache = cache(&store, &folder, 8 * MIB);
+        let object = object(&store, 1, MIB).await;
+        let whole = store.get(&object.key, MIB).await.unwrap().unwrap().body.unwrap();
+        let put = |body: Bytes| async { store.put(&object.key, body).await.unwrap() };
+        let mut pause = std::time::Duration::from_secs(30);
+        for _ in 0..9 {
+            put(vec![2; MIB_LEN].into()).await;
+            let first = cache.get(&object).await.err().unwrap().to_string();
+            assert!(first.contains("its SHA-256 is"), "{first}");
+            put(whole.clone()).await;
+            tokio::time::advance(pause.saturating_sub(std::time::Duration::from_secs(1))).await;
+            assert_eq!(cache.get(&object).await.err().unwrap().to_string(), first, "the same words, without a GET");
+            assert!(cache.get_verified(&object).await.is_err());
+            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+            pause = (2 * pause).min(std::time::Duration::from_hours(1));
+        }
+        assert!(cache.get(&object).await.is_ok(), "it was restored");
+    }
+
     #[tokio::test]
     async fn long_reads_by_ranges_go_to_the_disk_as_far_as_it_has_room_and_short_ones_do_not() {
         let (store, folder) = (Store::memory(), TempDir::new().unwrap());
@@ -410,16 +468,21 @@ mod tests {
                 bytes
             }
         };
-        read(100..20_000).await;
+        read(100..1000).await;
         assert_eq!(cache.budget().taken(), 0, "in memory");
+        read(MIB_LEN / 4 - 1000..MIB_LEN / 4 + 1000).await;
+        assert_eq!(cache.budget().taken(), 32 << 10, "what is read while it is opened is held");
+        remote.end_opening();
+        read(100..20_000).await;
+        assert_eq!(cache.budget().taken(), 32 << 10, "in memory");
         let held = read(MIB_LEN - 10..3 * MIB_LEN).await;
-        let blocks = 2 * MIB + (256 << 10);
-        assert_eq!(cache.budget().taken(), blocks, "with the block that it begins in");
+        let pieces = 2 * MIB + (48 << 10);
+        assert_eq!(cache.budget().taken(), pieces, "with the piece that it begins in");
         read(MIB_LEN..2 * MIB_LEN).await;
-        assert_eq!(cache.budget().taken(), blocks, "nothing is fetched twice");
-        assert_eq!(folder_bytes(folder.path()), blocks, "what was not read takes nothing");
+        assert_eq!(cache.budget().taken(), pieces, "nothing is fetched twice");
+        assert_eq!(folder_bytes(folder.path()), pieces, "what was not read takes nothing");
         read(0..16 * MIB_LEN).await;
-        assert!(cache.budget().peak() <= 7 * MIB, "an eighth is left for new segments");
+        assert!(cache.budget().peak() <= 6 * MIB, "two eighths are left");
         drop(remote);
         assert_eq!((cache.budget().taken(), folder_bytes(folder.path())), (0, 0));
         assert_eq!(held[0], 1, "what is mapped outlives its file");

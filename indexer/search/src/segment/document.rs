@@ -3,24 +3,22 @@
 use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tantivy::{
-    DateTime, TantivyDocument,
-    schema::{Field, Value as _},
-};
+use tantivy::{DateTime, TantivyDocument, schema::Value as _};
 use tidemark_store::StoreSecond;
-use tidemark_wal::Token;
 
-use super::schema::SchemaFields;
+use super::{
+    attributes::{add_attributes, entry_text},
+    schema::SchemaFields,
+    token_columns::{token_rest, token_sort_key},
+};
 use tidemark_ingest::{OperationRecord, WriterKey};
+use tidemark_wal::OperationKind;
 
 /// Longest text that is indexed as one exact term. Longer ones are indexed by a digest, see [`term_text`].
 const MAX_TERM_BYTES: usize = 1024;
-/// How deep payloads are indexed; what lies deeper is stored, but not searchable.
-const MAX_INDEXED_DEPTH: usize = 32;
-/// Longest name of a payload's attribute that is indexed.
-const MAX_NAME_BYTES: usize = 256;
+/// The last second that Tantivy's dates reach, in the year 2262.
+const LAST_DATE_SECOND: i64 = i64::MAX / 1_000_000_000;
 
 /// Why a stored document cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +38,12 @@ pub(crate) fn to_unstored(fields: &SchemaFields, record: &OperationRecord) -> Ta
     add_position(&mut doc, fields, record);
     add_names(&mut doc, fields, record);
     add_descriptor(&mut doc, fields, record);
-    add_json(&mut doc, fields.payload, &record.payload);
-    add_json(&mut doc, fields.descriptor, &record.descriptor);
+    add_attributes(&mut doc, fields.payload, fields.payload_columns, &record.payload);
+    add_attributes(&mut doc, fields.descriptor, fields.descriptor_columns, &record.descriptor);
+    #[cfg(test)]
+    if let (Some(field), Some(path)) = (fields.path_length, &record.path) {
+        doc.add_u64(field, path.len() as u64);
+    }
     doc
 }
 
@@ -55,16 +57,6 @@ pub(crate) fn from_document<T: DeserializeOwned>(
         .and_then(|value| value.as_bytes())
         .ok_or_else(|| RecordDecodeError("the document has none".to_owned()))?;
     serde_json::from_slice(bytes).map_err(|e| RecordDecodeError(e.to_string()))
-}
-
-/// The first eight bytes of a token as a number: tokens and these numbers sort alike.
-pub(crate) fn token_sort_key(token: &Token) -> u64 {
-    token.as_bytes()[..8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte))
-}
-
-/// The second of a token with that sort key.
-pub(crate) fn second_of_sort_key(sort_key: u64) -> StoreSecond {
-    StoreSecond::from_unix(StoreSecond::KSUID_EPOCH.unix() + (sort_key >> 32))
 }
 
 /// The term that stands for `text` in an exact field: `text` itself, or its start with a digest when it is long.
@@ -82,12 +74,16 @@ pub(crate) fn writer_key(WriterKey { writer, key }: &WriterKey) -> String {
 }
 
 fn date(second: StoreSecond) -> DateTime {
-    DateTime::from_timestamp_secs(i64::try_from(second.unix()).unwrap_or(i64::MAX / 1_000_000_000))
+    let second = i64::try_from(second.unix()).unwrap_or(i64::MAX);
+    DateTime::from_timestamp_secs(second.min(LAST_DATE_SECOND))
 }
 
 fn add_position(doc: &mut TantivyDocument, fields: &SchemaFields, record: &OperationRecord) {
     doc.add_text(fields.token, record.token.to_string());
+    let (middle, end) = token_rest(&record.token);
     doc.add_u64(fields.order, token_sort_key(&record.token));
+    doc.add_u64(fields.order_middle, middle);
+    doc.add_u64(fields.order_end, end);
     doc.add_u64(fields.op, u64::from(record.op));
     doc.add_u64(fields.seq, record.seq);
     doc.add_date(fields.time, date(record.token.second()));
@@ -138,6 +134,17 @@ fn add_descriptor(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Ope
         doc.add_text(fields.email, term_text(email));
         doc.add_text(fields.contributors, format!("{name} {email}"));
     }
+    let said = Some(&record.payload).filter(|_| record.kind == OperationKind::Entry).map(entry_text);
+    if let Some(said) = said.filter(|said| !said.is_empty()) {
+        doc.add_text(fields.text, said);
+    }
+    let parents = record.descriptor.get("parents").and_then(serde_json::Value::as_array).into_iter().flatten();
+    for parent in parents.filter_map(serde_json::Value::as_str) {
+        doc.add_text(fields.parents, term_text(parent));
+    }
+    if let Some(message) = &record.message {
+        doc.add_text(fields.message_words, message);
+    }
     let texts = [(fields.message, &record.message), (fields.text, &record.text), (fields.reason, &record.reason)];
     for (field, text) in texts {
         if let Some(text) = text {
@@ -145,51 +152,11 @@ fn add_descriptor(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Ope
         }
     }
     if let Some(time) = record.client_time {
-        doc.add_date(fields.client_time, date(StoreSecond::floor(time)));
+        doc.add_i64(fields.client_time, time.as_second());
     }
     for (field, number) in [(fields.leaf_size, record.leaf_size), (fields.count, record.count)] {
         if let Some(number) = number {
             doc.add_u64(field, number);
         }
-    }
-}
-
-/// Adds what can be indexed of `value`; a value that is not an object becomes the attribute `value` of one.
-fn add_json(doc: &mut TantivyDocument, field: Field, value: &Value) {
-    match indexable(value, MAX_INDEXED_DEPTH) {
-        None => {}
-        Some(object) if object.is_object() => doc.add_field_value(field, object.as_ref()),
-        Some(other) => {
-            let object = Value::Object(Map::from_iter([("value".to_owned(), other.into_owned())]));
-            doc.add_field_value(field, &object);
-        }
-    }
-}
-
-/// `value` without what is too deep or too long to be indexed; nothing is copied when all of it can be.
-fn indexable(value: &Value, depth: usize) -> Option<Cow<'_, Value>> {
-    match value {
-        Value::Null => None,
-        _ if fits(value, depth) => Some(Cow::Borrowed(value)),
-        Value::Array(items) if depth > 0 => {
-            let kept = items.iter().filter_map(|item| indexable(item, depth - 1));
-            Some(Cow::Owned(kept.map(Cow::into_owned).collect()))
-        }
-        Value::Object(attributes) if depth > 0 => {
-            let named = attributes.iter().filter(|(name, _)| name.len() <= MAX_NAME_BYTES);
-            let kept = named.filter_map(|(name, item)| Some((name.clone(), indexable(item, depth - 1)?.into_owned())));
-            Some(Cow::Owned(Value::Object(kept.collect())))
-        }
-        _ => None,
-    }
-}
-
-fn fits(value: &Value, depth: usize) -> bool {
-    match value {
-        Value::Array(items) => depth > 0 && items.iter().all(|item| fits(item, depth - 1)),
-        Value::Object(attributes) => {
-            depth > 0 && attributes.iter().all(|(name, item)| name.len() <= MAX_NAME_BYTES && fits(item, depth - 1))
-        }
-        _ => true,
     }
 }

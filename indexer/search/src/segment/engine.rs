@@ -25,8 +25,9 @@ use super::{
     engine_error::refused,
     lookup::ManifestLookup,
     manifest_view::{ManifestView, SegmentReaderView},
-    marks_sidecar,
-    merge::{merge_segments, scratch_bytes},
+    marks_sidecar::{self, SidecarError},
+    merge::{merge_segments, rebuild_bytes, scratch_bytes},
+    ranged_file::held_bytes,
     reader::OpenSegment,
     record_stats::record_stats,
     schema::SchemaFields,
@@ -40,6 +41,8 @@ use tidemark_ingest::{
 
 /// Objects that are opened at once.
 const MAX_CONCURRENT_OPENS: usize = 4;
+/// The part of the share of whole segments that they may take whatever is held of others.
+const LEAST_LOCAL_PART: u64 = 3;
 /// Largest sidecar that is read. Real ones are far smaller.
 const MAX_SIDECAR_BYTES: u64 = 4 << 30;
 
@@ -89,11 +92,20 @@ impl OpenObjects {
 impl TantivyEngine {
     /// An engine for the segments of the index in `store`.
     pub fn open(store: Store, options: &EngineOptions) -> Result<Self, EngineError> {
+        Self::with_fields(store, options, SchemaFields::current())
+    }
+
+    /// An engine that writes segments of the format of `fields`.
+    pub(crate) fn with_fields(
+        store: Store,
+        options: &EngineOptions,
+        fields: SchemaFields,
+    ) -> Result<Self, EngineError> {
         let cache = SegmentDiskCache::open(store.clone(), &options.cache_folder, options.cache_bytes)?;
         Ok(Self {
             store,
             cache: Arc::new(cache),
-            fields: Arc::new(SchemaFields::schema().1),
+            fields: Arc::new(fields),
             open: Mutex::default(),
             prefetching: Mutex::default(),
         })
@@ -103,7 +115,9 @@ impl TantivyEngine {
     pub(crate) async fn open_manifest(&self, manifest: &Manifest) -> Result<Arc<ManifestView>, EngineError> {
         let marks = self.marks(&manifest.sidecars).await?;
         // The newest first: they are asked most, so they get the disk.
-        let mut segments: Vec<_> = stream::iter(self.places(&manifest.segments))
+        let places = self.places(&manifest.segments);
+        self.prefetch(&places);
+        let mut segments: Vec<_> = stream::iter(places)
             .map(|(segment, place)| self.reader_view(segment, place, marks.clone()))
             .buffered(MAX_CONCURRENT_OPENS)
             .try_collect()
@@ -118,17 +132,25 @@ impl TantivyEngine {
         &self.fields
     }
 
-    /// Where each segment should be, the newest first: on the disk as many as its share holds.
+    /// Where each segment should be, the newest first: on the disk as many as its share holds beside what those in the store hold
+    /// there.
     fn places(&self, segments: &[SegmentMeta]) -> Vec<(SegmentMeta, SegmentPlace)> {
-        let share = self.cache.budget().limit(RoomUse::CachedSegment);
+        let budget = self.cache.budget();
+        let (share, parts) = (budget.limit(RoomUse::CachedSegment), budget.open_limit());
         let open = self.open.lock();
         let mut taken = 0;
+        let mut held: u64 = segments.iter().map(|segment| held_bytes(segment.size)).sum();
         let place = |segment: &SegmentMeta| {
+            let held_by_others = held - held_bytes(segment.size);
+            // The newest ones are asked most, however many others there are.
+            let share = share.min(parts.saturating_sub(held_by_others).max(share / LEAST_LOCAL_PART));
             let is_remote = open.upgrade(&segment.key).is_some_and(|open| !open.is_local());
             // One that is read by ranges comes to the disk only if it is likely to stay there.
             let limit = if is_remote { share - share / 8 } else { share };
             let fits = taken + segment.size <= limit;
-            taken += if fits { segment.size } else { 0 };
+            if fits {
+                (taken, held) = (taken + segment.size, held_by_others);
+            }
             (segment.clone(), if fits { SegmentPlace::Disk } else { SegmentPlace::Store })
         };
         segments.iter().rev().map(place).collect()
@@ -153,24 +175,26 @@ impl TantivyEngine {
         match (open, place) {
             (Some(open), SegmentPlace::Disk) if open.is_local() => Ok(open),
             (Some(open), SegmentPlace::Store) if !open.is_local() => Ok(open),
-            // The bytes are fetched in the background, so that no publication waits for them, and used by a later manifest.
-            (Some(open), SegmentPlace::Disk) if !self.cache.has_file(&segment) => {
-                self.prefetch(segment);
-                Ok(open)
-            }
+            // It is used from there when it is opened again after it was fetched.
+            (Some(open), SegmentPlace::Disk) if !self.cache.has_file(&segment) => Ok(open),
             (Some(open), SegmentPlace::Disk) => match self.cache.get_local(&segment).await? {
                 Some(cached) => self.open_segment(segment, cached).await,
                 None => Ok(open),
             },
-            (None, SegmentPlace::Disk) => {
-                let cached = self.cache.get(&segment).await?;
-                self.open_segment(segment, cached).await
-            }
-            (_, SegmentPlace::Store) => {
-                let cached = self.cache.get_ranged(&segment).await?;
-                self.open_segment(segment, cached).await
-            }
+            (None, SegmentPlace::Disk) => self.fetch_segment(segment.clone(), self.cache.get(&segment)).await,
+            (_, SegmentPlace::Store) => self.fetch_segment(segment.clone(), self.cache.get_ranged(&segment)).await,
         }
+    }
+
+    /// The segment that `cached` gives, open.
+    async fn fetch_segment(
+        &self,
+        segment: SegmentMeta,
+        cached: impl Future<Output = Result<Arc<CachedSegment>, EngineError>>,
+    ) -> Result<Arc<OpenSegment>, EngineError> {
+        let key = segment.key.clone();
+        let open = async { self.open_segment(segment, cached.await?).await };
+        self.cache.damaged().fetch_unless_damaged(&key, open).await
     }
 
     /// The segment, open wherever it is.
@@ -203,19 +227,38 @@ impl TantivyEngine {
         Ok(Arc::new(opened.map_err(|e| damaged(&key, &e))??))
     }
 
-    /// Fetches a segment to the disk, unless another one is being fetched.
-    fn prefetch(&self, segment: SegmentMeta) {
+    /// Fetches the open segments to the disk that should be there, one after the other in the background, so that no publication waits
+    /// for them. Does nothing while others are being fetched.
+    fn prefetch(&self, places: &[(SegmentMeta, SegmentPlace)]) {
         let mut prefetching = self.prefetching.lock();
         if prefetching.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
+        let wanted = places.iter().filter(|(segment, place)| {
+            *place == SegmentPlace::Disk && self.is_open_remote(segment) && !self.cache.has_file(segment)
+        });
+        let wanted: Vec<_> = wanted.map(|(segment, _)| segment.clone()).collect();
+        if wanted.is_empty() {
+            return;
+        }
         let cache = self.cache.clone();
         let fetch = async move {
-            if let Err(error) = cache.get_local(&segment).await {
-                tracing::warn!(key = segment.key, %error, "a segment stays in the store and is read by ranges");
+            for segment in wanted {
+                match cache.get_local(&segment).await {
+                    Ok(Some(_)) => {}
+                    // The others are older.
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::warn!(key = segment.key, %error, "a segment stays in the store and is read by ranges");
+                    }
+                }
             }
         };
         *prefetching = Some(AbortOnDropHandle::new(tokio::spawn(fetch)));
+    }
+
+    fn is_open_remote(&self, segment: &SegmentMeta) -> bool {
+        self.open.lock().upgrade(&segment.key).is_some_and(|open| !open.is_local())
     }
 
     /// The union of all sidecars. Only those that are new are read.
@@ -240,6 +283,23 @@ impl TantivyEngine {
         let marks = Arc::new(self.read_marks(sidecar).await?);
         self.open.lock().sidecars.insert(sidecar.key.clone(), marks.clone());
         Ok(marks)
+    }
+
+    async fn fetch_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError> {
+        let object = self.store.get(&sidecar.key, MAX_SIDECAR_BYTES).await?;
+        let object = object.ok_or_else(|| EngineError::Gone { key: sidecar.key.clone() })?;
+        let body = object.body.ok_or_else(|| damaged(&sidecar.key, &"it is too large"))?;
+        let found = hex::encode(Sha256::digest(&body));
+        if found != sidecar.checksum {
+            let why = format!("its SHA-256 is {found}, the manifest says {}", sidecar.checksum);
+            return Err(damaged(&sidecar.key, &why));
+        }
+        marks_sidecar::decode(&body).map_err(|e| match e {
+            SidecarError::OtherFormat { found } => {
+                EngineError::OtherFormat { key: sidecar.key.clone(), found, known: marks_sidecar::FORMAT }
+            }
+            other => damaged(&sidecar.key, &other),
+        })
     }
 
     /// Remembers what `view` uses and forgets what is not in use any more.
@@ -267,6 +327,10 @@ impl IndexEngine for TantivyEngine {
         Ok(Arc::new(ManifestLookup(self.open_manifest(manifest).await?)))
     }
 
+    fn format(&self) -> u32 {
+        self.fields.format
+    }
+
     async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let scratch = scratch_bytes(inputs.iter().map(|segment| segment.size).sum());
         let missing = inputs.iter().filter(|segment| !self.cache.has_file(segment));
@@ -278,6 +342,11 @@ impl IndexEngine for TantivyEngine {
         for segment in inputs {
             let cached = self.cache.get_verified(segment).await?;
             segments.push(self.open_unshared(segment.clone(), cached).await?);
+        }
+        let older = segments.iter().filter(|segment| segment.format != self.fields.format);
+        let rebuilt = rebuild_bytes(older.map(|segment| segment.of.size).sum());
+        if !room.grow(rebuilt, RoomUse::Merge) {
+            return Err(room.budget().no_room(rebuilt));
         }
         let fields = self.fields.clone();
         spawn_blocking(move || merge_segments(&segments, &fields, room))
@@ -314,15 +383,7 @@ impl IndexEngine for TantivyEngine {
     }
 
     async fn read_marks(&self, sidecar: &SidecarMeta) -> Result<RecordMarks, EngineError> {
-        let object = self.store.get(&sidecar.key, MAX_SIDECAR_BYTES).await?;
-        let object = object.ok_or_else(|| EngineError::Gone { key: sidecar.key.clone() })?;
-        let body = object.body.ok_or_else(|| damaged(&sidecar.key, &"it is too large"))?;
-        let found = hex::encode(Sha256::digest(&body));
-        if found != sidecar.checksum {
-            let why = format!("its SHA-256 is {found}, the manifest says {}", sidecar.checksum);
-            return Err(damaged(&sidecar.key, &why));
-        }
-        marks_sidecar::decode(&body).map_err(|e| damaged(&sidecar.key, &e))
+        self.cache.damaged().fetch_unless_damaged(&sidecar.key, self.fetch_marks(sidecar)).await
     }
 
     async fn segment_uploaded(&self, segment: &SegmentMeta, file: SegmentFile) {

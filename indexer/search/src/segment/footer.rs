@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tantivy::{HasLen as _, directory::FileSlice};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The version of the segment format that this build writes, and the newest that it reads.
-pub(crate) const FORMAT: u32 = 1;
+use super::schema::SchemaFields;
+
 const MAGIC: [u8; 4] = *b"TMK1";
 const TRAILER_BYTES: usize = 32;
 /// No footer of a segment that we write comes near this size.
@@ -25,8 +25,8 @@ const MAX_FOOTER_BYTES: u64 = 1 << 20;
 pub(crate) enum BundleError {
     #[error("is corrupt: {0}")]
     Corrupt(String),
-    #[error("has format {found}, newer than the {FORMAT} that this version reads; upgrade tidemark")]
-    NewerFormat { found: u32 },
+    #[error("has format {found}, which this version does not read")]
+    OtherFormat { found: u32 },
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
 }
@@ -35,6 +35,9 @@ pub(crate) enum BundleError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct BundleFooter {
+    /// The segment format, which the trailer holds.
+    #[serde(skip)]
+    pub(crate) format: u32,
     /// Number of documents.
     pub(crate) documents: u64,
     /// Where each file lies: byte offsets `[from, to)` in the object.
@@ -43,8 +46,8 @@ pub(crate) struct BundleFooter {
 
 impl BundleFooter {
     /// A footer that names no file yet.
-    pub(crate) fn new(documents: u64) -> Self {
-        Self { documents, files: BTreeMap::new() }
+    pub(crate) fn new(format: u32, documents: u64) -> Self {
+        Self { format, documents, files: BTreeMap::new() }
     }
 
     /// Adds a file that lies at these offsets.
@@ -65,13 +68,16 @@ impl BundleFooter {
         out.write_all(&(footer.len() as u64).to_le_bytes())?;
         out.write_all(&xxh3_64(&footer).to_le_bytes())?;
         out.write_all(&size.to_le_bytes())?;
-        out.write_all(&FORMAT.to_le_bytes())?;
+        out.write_all(&self.format.to_le_bytes())?;
         out.write_all(&MAGIC)
     }
 
-    /// The footer of `object`. Any bytes give an error rather than a panic.
-    pub(crate) fn read(object: &FileSlice) -> Result<Self, BundleError> {
+    /// The footer of `object`, of a format that `fields` can read. Any bytes give an error rather than a panic.
+    pub(crate) fn read(object: &FileSlice, fields: &SchemaFields) -> Result<Self, BundleError> {
         let trailer = FooterTrailer::read(object)?;
+        if !fields.can_read(trailer.format) {
+            return Err(BundleError::OtherFormat { found: trailer.format });
+        }
         let end = trailer.object_bytes - TRAILER_BYTES as u64;
         let start = end - trailer.footer_bytes;
         let bytes = object.slice(to_range(start..end)?).read_bytes()?;
@@ -85,12 +91,13 @@ impl BundleFooter {
                 return Err(BundleError::Corrupt(format!("its file \"{name}\" lies outside of it")));
             }
         }
-        Ok(footer)
+        Ok(Self { format: trailer.format, ..footer })
     }
 }
 
 /// The last 32 bytes of a segment object.
 struct FooterTrailer {
+    format: u32,
     footer_bytes: u64,
     footer_hash: u64,
     object_bytes: u64,
@@ -108,14 +115,11 @@ impl FooterTrailer {
         if bytes[28..] != MAGIC {
             return Err(BundleError::Corrupt("it does not end as a segment does".to_owned()));
         }
-        let found = u32::from_le_bytes([bytes[24], bytes[25], bytes[26], bytes[27]]);
-        if found > FORMAT {
-            return Err(BundleError::NewerFormat { found });
-        }
-        if found == 0 {
+        let format = u32::from_le_bytes([bytes[24], bytes[25], bytes[26], bytes[27]]);
+        if format == 0 {
             return Err(BundleError::Corrupt("its format is 0, which no version writes".to_owned()));
         }
-        let trailer = Self { footer_bytes: number(0), footer_hash: number(8), object_bytes: number(16) };
+        let trailer = Self { format, footer_bytes: number(0), footer_hash: number(8), object_bytes: number(16) };
         let Self { footer_bytes, object_bytes, .. } = trailer;
         let largest = MAX_FOOTER_BYTES.min(object_bytes.saturating_sub(TRAILER_BYTES as u64));
         if object_bytes != len as u64 || footer_bytes > largest {

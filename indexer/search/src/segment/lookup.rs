@@ -8,11 +8,12 @@ use tidemark_wal::{Outcome, Token};
 use tokio::task::spawn_blocking;
 
 use super::{
-    document::{second_of_sort_key, term_text, token_sort_key, writer_key},
+    document::{term_text, writer_key},
     engine_error::refused,
-    filter::FilterKind,
     manifest_view::{ManifestView, SegmentReaderView},
     reader::OpenSegment,
+    record_stats::{StoredDecision, StoredOutcome},
+    term_filter::FilterKind,
 };
 use tidemark_ingest::{
     LatestCommit, WriterKey,
@@ -96,8 +97,7 @@ impl ManifestView {
             }
             let docs = segment.docs_with(segment.fields.entity, &term)?;
             if let Some(doc) = docs.into_iter().rev().find(|doc| self.is_current(segment, *doc)) {
-                let record = segment.record(doc)?;
-                return Ok(record.entity_commit().map(|(_, current)| current));
+                return Ok(Some(segment.commit(doc)));
             }
         }
         Ok(None)
@@ -121,8 +121,7 @@ impl ManifestView {
             for doc in segment.docs_with(segment.fields.writer_key, &term)? {
                 let corrected = self.marks.corrected.contains(segment.seq(doc));
                 if !corrected && segment.outcome(doc) == Some(Outcome::Committed) {
-                    let record = segment.record(doc)?;
-                    let found = (record.token, record.op);
+                    let found = (segment.tokens.token(doc), segment.op(doc));
                     smallest = Some(smallest.map_or(found, |least| found.min(least)));
                 }
             }
@@ -130,53 +129,40 @@ impl ManifestView {
         Ok(smallest)
     }
 
-    /// Filters by columns in memory first: only the operations of the answer are read from the store of records.
+    /// Filters by columns first: only the operations of the answer are read from the store of records.
     fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {
         let mut unsettled = self.unsettled(query)?;
-        unsettled.sort_unstable_by_key(|(sort_key, segment, doc)| (*sort_key, segment.seq(*doc)));
+        unsettled.sort_unstable_by_key(|(token, segment, doc)| (*token, segment.op(*doc)));
         if let Some(last) = unsettled.get(query.limit.saturating_sub(1)).map(|last| last.0) {
             unsettled.truncate(unsettled.partition_point(|one| one.0 <= last));
         }
-        let mut found = Vec::with_capacity(unsettled.len());
-        for (_, segment, doc) in unsettled {
-            let record = segment.record(doc)?;
-            found.push(UnsettledOperation {
-                token: record.token,
-                op: record.op,
-                seq: record.seq,
-                entry_time: record.decision.entry_time,
-                outcome: record.decision.outcome,
-                evidence: record.decision.evidence,
-            });
-        }
-        found.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
-        Ok(found)
+        let operations = unsettled.into_iter().map(|(_, segment, doc)| {
+            let StoredOutcome { token, op, decision, body } = segment.stored_outcome(doc)?;
+            let StoredDecision { outcome, evidence, entry_time } = decision;
+            let (seq, body) = (segment.seq(doc), body.digest());
+            Ok(UnsettledOperation { token, op, seq, entry_time, outcome, evidence, body })
+        });
+        operations.collect()
     }
 
-    /// All documents that `query` may mean, with the sort keys of their tokens.
-    fn unsettled(&self, query: &UnsettledQuery) -> Result<Vec<(u64, &OpenSegment, DocId)>, EngineError> {
-        let after = query.after.as_ref().map(token_sort_key);
+    /// All documents that `query` means, but for its limit, with their tokens.
+    fn unsettled(&self, query: &UnsettledQuery) -> Result<Vec<(Token, &OpenSegment, DocId)>, EngineError> {
         let mut unsettled = Vec::new();
-        for segment in self.open_segments() {
-            if segment.of.first.second() >= query.before.min(query.seconds.end)
-                || query.after.is_some_and(|at| segment.of.last <= at)
-                || query.outcomes.iter().all(|outcome| segment.of.counts.of(*outcome) == 0)
-            {
-                continue;
-            }
+        // As this manifest has them: what an open segment remembers may have been settled since.
+        let segments = self.manifest.segments.iter().zip(self.open_segments());
+        for (_, segment) in segments.filter(|(segment, _)| query.may_match(segment)) {
             let mut docs = Vec::new();
             for outcome in query.outcomes {
                 docs.extend(segment.docs_with(segment.fields.outcome, outcome.as_str())?);
             }
             for doc in docs {
-                let sort_key = segment.sort_keys.first(doc).unwrap_or_default();
-                let later = after.is_none_or(|after| sort_key > after);
-                if later
-                    && second_of_sort_key(sort_key) < query.before
+                let token = segment.tokens.token(doc);
+                if query.after.is_none_or(|after| token > after)
+                    && token.second() < query.before
                     && query.seconds.contains(&segment.announced(doc))
                     && !self.marks.corrected.contains(segment.seq(doc))
                 {
-                    unsettled.push((sort_key, segment, doc));
+                    unsettled.push((token, segment, doc));
                 }
             }
         }

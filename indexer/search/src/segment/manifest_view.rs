@@ -16,6 +16,19 @@ pub(crate) struct ManifestView {
     pub(crate) marks: Arc<RecordMarks>,
 }
 
+impl ManifestView {
+    /// Whether nothing of it is read from the store any more.
+    pub(crate) fn is_local(&self) -> bool {
+        self.segments.iter().all(|shown| shown.segment.is_local())
+    }
+
+    /// Whether another opening of the same manifest has the same segments in the same places.
+    pub(crate) fn is_open_as(&self, other: &Self) -> bool {
+        let mut pairs = self.segments.iter().zip(&other.segments);
+        pairs.all(|(one, other)| Arc::ptr_eq(&one.segment, &other.segment))
+    }
+}
+
 /// A segment as one manifest shows it.
 pub(crate) struct SegmentReaderView {
     pub(crate) segment: Arc<OpenSegment>,

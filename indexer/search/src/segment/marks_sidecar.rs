@@ -12,7 +12,7 @@ use roaring::RoaringTreemap;
 
 use tidemark_ingest::engine::RecordMarks;
 
-const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 const MAGIC: [u8; 4] = *b"TMS1";
 const HEADER_BYTES: usize = 16;
 
@@ -21,8 +21,8 @@ const HEADER_BYTES: usize = 16;
 pub(crate) enum SidecarError {
     #[error("it is not a sidecar")]
     NotASidecar,
-    #[error("its format is {0}, newer than the {FORMAT} that this version reads; upgrade tidemark")]
-    NewerFormat(u32),
+    #[error("its format is {found}, newer than the {FORMAT} that this version reads")]
+    OtherFormat { found: u32 },
     #[error("a bitmap in it is damaged: {0}")]
     Damaged(#[from] io::Error),
 }
@@ -49,7 +49,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RecordMarks, SidecarError> {
         return Err(SidecarError::NotASidecar);
     }
     if format > FORMAT {
-        return Err(SidecarError::NewerFormat(format));
+        return Err(SidecarError::OtherFormat { found: format });
     }
     let first = head[8..].iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
     let (corrected, outdated) =
@@ -73,7 +73,7 @@ mod tests {
     fn a_newer_format_is_refused() {
         let mut bytes = encode(&RecordMarks::default()).unwrap().to_vec();
         bytes[4] = 2;
-        assert!(matches!(decode(&bytes), Err(SidecarError::NewerFormat(2))));
+        assert!(matches!(decode(&bytes), Err(SidecarError::OtherFormat { found: 2 })));
     }
 
     proptest! {

@@ -1,8 +1,9 @@
 //! Segments that do not fit into the disk cache, read by ranges.
 //!
-//! Short reads come from blocks in memory, which are kept up to a bound. Long ones are what Tantivy holds as long as a segment
-//! is open: columns, filters, indexes of dictionaries. They go to a file on the disk that is mapped into memory, as far as the
-//! cache has room for them, so that memory does not grow with the index. What is read by ranges cannot be checked against the
+//! Short reads come from blocks in memory, which are kept up to a bound. Long ones go to a file on the disk that is mapped into memory,
+//! as far as the cache has room for them. So does nearly all that is read while a segment is opened, for it is held as long as
+//! the segment is open: columns, filters. That has room of its own, so that memory does not grow with the index: [`held_bytes`]
+//! is left for each segment that is read by ranges. What is read by ranges cannot be checked against the
 //! object's SHA-256; the footer has its own hash, and damage beyond it ends one query or look-up with an error.
 
 use std::{
@@ -30,12 +31,16 @@ use tokio::runtime::Handle;
 
 use super::disk_budget::{DiskBudget, DiskReservation, RoomUse, is_full};
 
-/// Bytes of a block: what one GET reads at least.
+/// Bytes of a block: what one GET of a short read asks for.
 const BLOCK_BYTES: usize = 256 << 10;
 /// Longer reads go to the disk.
 const MAX_MEMORY_READ_BYTES: usize = 64 << 10;
-/// Blocks that are fetched at once to the disk.
-const MAX_BLOCKS_PER_GET: u32 = 32;
+/// Longer reads go to the disk while a segment is opened.
+const MAX_HELD_READ_BYTES: usize = 1 << 10;
+/// What lies on the disk is counted in pieces of so many bytes. Small, since each segment leaves two of them half used.
+const PIECE_BYTES: usize = 16 << 10;
+/// Pieces that are fetched at once to the disk: 8 MiB.
+const MAX_PIECES_PER_GET: u32 = 512;
 
 /// Blocks of several objects; the least recently used ones are evicted.
 pub(crate) struct BlockCache {
@@ -86,10 +91,18 @@ pub(crate) struct RangedFile {
     budget: Arc<DiskBudget>,
     /// What was read in long reads, once there was one.
     on_disk: Mutex<Option<SparseFile>>,
+    /// Whether the segment is still being opened.
+    opening: AtomicBool,
     warned: AtomicBool,
 }
 
-/// A file as long as an object, with those blocks of it that were read.
+/// About how many bytes on the disk a segment of `size` bytes holds as long as it is open and read by ranges: its columns take 7 %
+/// of records of ordinary size, in whole pieces.
+pub(crate) fn held_bytes(size: u64) -> u64 {
+    size / 12 + 2 * PIECE_BYTES as u64
+}
+
+/// A file as long as an object, with those pieces of it that were read.
 struct SparseFile {
     file: File,
     mapped: OwnedBytes,
@@ -100,18 +113,18 @@ struct SparseFile {
 
 impl SparseFile {
     fn new(budget: &Arc<DiskBudget>, len: usize) -> io::Result<Option<Self>> {
-        let Some(room) = budget.reserve(0, RoomUse::RemotePart) else { return Ok(None) };
+        let Some(room) = budget.reserve(0, RoomUse::NewSegment) else { return Ok(None) };
         let (file, path) = NamedTempFile::new_in(budget.folder())?.into_parts();
         file.set_len(len as u64)?;
         let mapped = budget.map(&path)?.read_bytes()?;
         Ok(Some(Self { file, mapped, present: RoaringBitmap::new(), _path: path, room }))
     }
 
-    /// The first blocks of `wanted` that are missing in a row.
+    /// The first pieces of `wanted` that are missing in a row.
     fn first_gap(&self, wanted: &Range<u32>) -> Option<Range<u32>> {
-        let start = wanted.clone().find(|block| !self.present.contains(*block))?;
-        let end = (start..wanted.end).find(|block| self.present.contains(*block)).unwrap_or(wanted.end);
-        Some(start..end.min(start + MAX_BLOCKS_PER_GET))
+        let start = wanted.clone().find(|piece| !self.present.contains(*piece))?;
+        let end = (start..wanted.end).find(|piece| self.present.contains(*piece)).unwrap_or(wanted.end);
+        Some(start..end.min(start + MAX_PIECES_PER_GET))
     }
 }
 
@@ -132,22 +145,35 @@ impl RangedFile {
             blocks: blocks.clone(),
             budget: budget.clone(),
             on_disk: Mutex::new(None),
+            opening: AtomicBool::new(true),
             warned: AtomicBool::new(false),
         })
     }
 
+    /// What is read from now on is not held as long as the segment is open.
+    pub(crate) fn end_opening(&self) {
+        self.opening.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether long reads found no room on the disk.
+    #[cfg(test)]
+    pub(crate) fn lacked_room(&self) -> bool {
+        self.warned.load(Ordering::Relaxed)
+    }
+
     /// `range` from the disk, fetched to it as far as it is missing; `None` if the disk has no room for it.
     fn read_on_disk(&self, range: Range<usize>) -> io::Result<Option<OwnedBytes>> {
-        let number = |block: usize| u32::try_from(block).map_err(io::Error::other);
-        let wanted = number(range.start / BLOCK_BYTES)?..number(range.end.div_ceil(BLOCK_BYTES))?;
+        let number = |piece: usize| u32::try_from(piece).map_err(io::Error::other);
+        let wanted = number(range.start / PIECE_BYTES)?..number(range.end.div_ceil(PIECE_BYTES))?;
         let mut on_disk = self.on_disk.lock();
         if on_disk.is_none() {
             *on_disk = SparseFile::new(&self.budget, self.len)?;
         }
         let Some(sparse) = on_disk.as_mut() else { return Ok(None) };
         while let Some(gap) = sparse.first_gap(&wanted) {
-            let bytes = gap.start as usize * BLOCK_BYTES..(gap.end as usize * BLOCK_BYTES).min(self.len);
-            if !sparse.room.grow(bytes.len() as u64, RoomUse::RemotePart) {
+            let bytes = gap.start as usize * PIECE_BYTES..(gap.end as usize * PIECE_BYTES).min(self.len);
+            let usage = if self.is_opening() { RoomUse::RemoteColumns } else { RoomUse::RemoteRead };
+            if !sparse.room.grow(bytes.len() as u64, usage) {
                 return Ok(None);
             }
             if let Err(error) = self.fetch_to(sparse, bytes.clone()) {
@@ -160,8 +186,22 @@ impl RangedFile {
     }
 
     fn fetch_to(&self, sparse: &SparseFile, range: Range<usize>) -> io::Result<()> {
-        let fetched = self.fetch(range.clone())?;
+        let fetched = if range.len() > MAX_MEMORY_READ_BYTES {
+            Vec::from(self.fetch(range.clone())?)
+        } else {
+            // By blocks: other columns are near.
+            self.read_blocks(range.clone())?
+        };
         sparse.room.write_at(&sparse.file, &fetched, range.start as u64)
+    }
+
+    fn is_opening(&self) -> bool {
+        self.opening.load(Ordering::Relaxed)
+    }
+
+    /// The longest read that takes memory alone.
+    fn max_memory_read(&self) -> usize {
+        if self.is_opening() { MAX_HELD_READ_BYTES } else { MAX_MEMORY_READ_BYTES }
     }
 
     /// As [`Self::read_on_disk`]; `None` too if the disk is full.
@@ -173,7 +213,7 @@ impl RangedFile {
             }
             read => read?,
         };
-        if read.is_none() && !self.warned.swap(true, Ordering::Relaxed) {
+        if read.is_none() && self.is_opening() && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 key = self.key, folder = %self.budget.folder().display(),
                 "the cache has no room for the columns of a segment that is read by ranges; they take memory; raise the bound"
@@ -199,6 +239,19 @@ impl RangedFile {
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// `range` from blocks in memory. A copy of just that: a reader of a few bytes must not keep whole blocks.
+    fn read_blocks(&self, range: Range<usize>) -> io::Result<Vec<u8>> {
+        let wanted = range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES);
+        let first = wanted.start * BLOCK_BYTES;
+        let mut read = Vec::with_capacity(range.len());
+        for (at, block) in self.blocks(wanted)?.iter().enumerate() {
+            let start = first + at * BLOCK_BYTES;
+            let within = |byte: usize| byte.saturating_sub(start).min(block.len());
+            read.extend_from_slice(&block[within(range.start)..within(range.end)]);
+        }
+        Ok(read)
+    }
+
     fn fetch(&self, range: Range<usize>) -> io::Result<bytes::Bytes> {
         let wanted = range.len();
         let get = self.store.get_range(&self.key, range.start as u64..range.end as u64);
@@ -219,20 +272,12 @@ impl FileHandle for RangedFile {
         if range.is_empty() {
             return Ok(OwnedBytes::empty());
         }
-        if range.len() > MAX_MEMORY_READ_BYTES
+        if range.len() > self.max_memory_read()
             && let Some(bytes) = self.read_long(range.clone())?
         {
             return Ok(bytes);
         }
-        let wanted = range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES);
-        let start = wanted.start * BLOCK_BYTES;
-        let blocks = self.blocks(wanted)?;
-        let within = range.start - start..range.end - start;
-        match &blocks[..] {
-            // Copied: a reader of a few bytes must not keep the whole block in memory.
-            [one] => Ok(OwnedBytes::new(one[within].to_vec())),
-            many => Ok(OwnedBytes::new(many.concat()).slice(within)),
-        }
+        self.read_blocks(range).map(OwnedBytes::new)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use tantivy::{
-    BitSet, DateTime, DocId, DocSet, Index, SegmentReader, TERMINATED, TantivyDocument, Term,
+    BitSet, DateTime, DocId, DocSet, SegmentReader, TERMINATED, TantivyDocument, Term,
     columnar::Column,
     directory::OwnedBytes,
     fastfield::{AliveBitSet, write_alive_bitset},
@@ -17,12 +18,16 @@ use tidemark_wal::Outcome;
 use super::{
     bundle::SegmentBundle,
     cached_segment::CachedSegment,
-    directory::BundleDirectory,
-    document::{from_document, second_of_sort_key},
-    filter::{self, FilterKind},
-    schema::{SchemaFields, tokenizers},
+    directory::open_index,
+    document::from_document,
+    footer::BundleError,
+    record_stats::StoredOutcome,
+    schema::SchemaFields,
+    term_filter::{self, FilterKind},
+    token_columns::{TokenColumns, second_of_sort_key},
+    tokenizers::tokenizers,
 };
-use tidemark_ingest::{OperationRecord, engine::EngineError};
+use tidemark_ingest::{LatestCommit, OperationRecord, engine::EngineError};
 
 /// Blocks of stored records that a segment keeps decompressed.
 const CACHED_STORE_BLOCKS: usize = 8;
@@ -31,14 +36,17 @@ const CACHED_STORE_BLOCKS: usize = 8;
 pub(crate) struct OpenSegment {
     /// What the manifest says of it.
     pub(crate) of: SegmentMeta,
+    /// Its format, which may be older than that of the fields.
+    pub(crate) format: u32,
     pub(crate) fields: Arc<SchemaFields>,
     tantivy: tantivy::Segment,
     /// All documents, corrected ones included.
     pub(crate) reader: SegmentReader,
     store: StoreReader,
     pub(crate) op: Column<u64>,
-    pub(crate) sort_keys: Column<u64>,
+    pub(crate) tokens: TokenColumns,
     entry_time: Column<DateTime>,
+    completed: Column<DateTime>,
     outcome: Column<u64>,
     outcomes: Vec<Option<Outcome>>,
     filter: OwnedBytes,
@@ -54,7 +62,16 @@ impl OpenSegment {
         cached: Arc<CachedSegment>,
     ) -> Result<Self, EngineError> {
         let damaged = |why: String| EngineError::Damaged { key: of.key.clone(), why };
-        let bundle = SegmentBundle::open(cached.file().clone()).map_err(|e| damaged(e.to_string()))?;
+        let bundle = SegmentBundle::open(cached.file().clone(), fields).map_err(|e| match e {
+            BundleError::OtherFormat { found } => {
+                EngineError::OtherFormat { key: of.key.clone(), found, known: fields.format }
+            }
+            other => damaged(other.to_string()),
+        })?;
+        if bundle.format() != of.format {
+            let (found, named) = (bundle.format(), of.format);
+            return Err(damaged(format!("it has format {found}, the manifest says {named}")));
+        }
         if bundle.documents() != of.documents || of.documents != of.seq.end.saturating_sub(of.seq.start) {
             return Err(damaged(format!(
                 "it holds {} records, the manifest says {} with seqs {:?}",
@@ -63,7 +80,9 @@ impl OpenSegment {
                 of.seq
             )));
         }
-        Self::from_bundle(of, fields, &Arc::new(bundle), cached).map_err(|e| damaged(e.to_string()))
+        let open = Self::from_bundle(of, fields, &Arc::new(bundle), cached).map_err(|e| damaged(e.to_string()))?;
+        open.cached.end_opening();
+        Ok(open)
     }
 
     fn from_bundle(
@@ -72,24 +91,21 @@ impl OpenSegment {
         bundle: &Arc<SegmentBundle>,
         cached: Arc<CachedSegment>,
     ) -> tantivy::Result<Self> {
-        let mut index = Index::open(BundleDirectory::new(bundle.clone()))?;
+        let mut index = open_index(bundle, fields)?;
         index.set_tokenizers(tokenizers());
-        if index.schema() != SchemaFields::schema().0 {
-            return Err(tantivy::TantivyError::SchemaError(
-                "its fields are not those of this version of tidemark".to_owned(),
-            ));
-        }
         let one = index.searchable_segments()?.into_iter().next();
         let tantivy = one.ok_or_else(|| tantivy::TantivyError::InvalidArgument("it holds no segment".to_owned()))?;
         let reader = SegmentReader::open(&tantivy)?;
         let (outcomes, outcome) = outcomes(&reader)?;
         Ok(Self {
             of: of.clone(),
+            format: bundle.format(),
             fields: fields.clone(),
             store: reader.get_store_reader(CACHED_STORE_BLOCKS)?,
             op: reader.fast_fields().u64("op")?,
-            sort_keys: reader.fast_fields().u64("order")?,
+            tokens: TokenColumns::open(&reader)?,
             entry_time: reader.fast_fields().date("entryTime")?,
+            completed: reader.fast_fields().date("completed")?,
             outcome,
             outcomes,
             filter: bundle.filter().read_bytes()?,
@@ -102,6 +118,12 @@ impl OpenSegment {
     /// Whether the whole object is on the local disk.
     pub(crate) fn is_local(&self) -> bool {
         self.cached.is_local()
+    }
+
+    /// Whether the disk had no room for what is held of a segment that is read by ranges.
+    #[cfg(test)]
+    pub(crate) fn lacked_room(&self) -> bool {
+        self.cached.lacked_room()
     }
 
     /// Tantivy's segment, for merging.
@@ -131,22 +153,47 @@ impl OpenSegment {
 
     /// The later of the token's second and the entry's store time.
     pub(crate) fn announced(&self, doc: DocId) -> StoreSecond {
-        let token = second_of_sort_key(self.sort_keys.first(doc).unwrap_or_default());
-        let entry = self.entry_time.first(doc).map_or(0, DateTime::into_timestamp_secs);
-        token.max(StoreSecond::from_unix(u64::try_from(entry).unwrap_or(0)))
+        second_of_sort_key(self.tokens.sort_key(doc)).max(self.entry_time(doc))
+    }
+
+    /// The entry's store time.
+    pub(crate) fn entry_time(&self, doc: DocId) -> StoreSecond {
+        self.entry_time.first(doc).map_or(StoreSecond::default(), second_of)
+    }
+
+    /// What the operation has to be the newest committed one of its entity.
+    pub(crate) fn commit(&self, doc: DocId) -> LatestCommit {
+        let completed = self.completed.first(doc).map_or_else(|| self.entry_time(doc), second_of);
+        LatestCommit { completed, token: self.tokens.token(doc), op: self.op(doc), seq: self.seq(doc) }
     }
 
     /// The stored record. Its seq is that of the document: a builder may have stored an earlier number.
     pub(crate) fn record(&self, doc: DocId) -> Result<OperationRecord, EngineError> {
-        let stored: TantivyDocument = self.store.get(doc).map_err(|e| self.damaged(&e))?;
-        let mut record: OperationRecord = from_document(&self.fields, &stored).map_err(|e| self.damaged(&e))?;
+        let mut record: OperationRecord = self.stored(doc)?;
         record.seq = self.seq(doc);
         Ok(record)
     }
 
+    /// What was decided, as the stored record says.
+    pub(crate) fn stored_outcome(&self, doc: DocId) -> Result<StoredOutcome, EngineError> {
+        self.stored(doc)
+    }
+
+    fn stored<T: DeserializeOwned>(&self, doc: DocId) -> Result<T, EngineError> {
+        let stored: TantivyDocument = self.store.get(doc).map_err(|e| self.damaged(&e))?;
+        from_document(&self.fields, &stored).map_err(|e| self.damaged(&e))
+    }
+
     /// Whether the segment may hold the term.
     pub(crate) fn might_contain(&self, asked: FilterKind, term: &str) -> bool {
-        filter::might_contain(&self.filter, asked, term)
+        term_filter::might_contain(&self.filter, asked, term)
+    }
+
+    /// Whether the segment may hold the term of a query.
+    pub(crate) fn might_contain_term(&self, term: &Term) -> bool {
+        let kind = FilterKind::of(term.field(), &self.fields);
+        let value = term.value();
+        kind.zip(value.as_str()).is_none_or(|(kind, text)| self.might_contain(kind, text))
     }
 
     /// The documents with a term, ascending, corrected ones included.
@@ -169,6 +216,10 @@ impl OpenSegment {
     pub(crate) fn damaged(&self, why: &impl ToString) -> EngineError {
         EngineError::Damaged { key: self.of.key.clone(), why: why.to_string() }
     }
+}
+
+fn second_of(date: DateTime) -> StoreSecond {
+    StoreSecond::from_unix(u64::try_from(date.into_timestamp_secs()).unwrap_or(0))
 }
 
 /// The outcomes by their ordinal in this segment, and the column of ordinals.

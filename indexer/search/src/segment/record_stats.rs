@@ -3,27 +3,35 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use tantivy::{Index, SegmentReader, TantivyDocument, directory::FileSlice};
-use tidemark_ingest::engine::RecordStats;
+use tantivy::{SegmentReader, TantivyDocument, directory::FileSlice};
+use tidemark_catalog::SetElement;
+use tidemark_ingest::{EntryBody, engine::RecordStats};
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 
-use super::{bundle::SegmentBundle, directory::BundleDirectory, document::from_document, schema::SchemaFields};
+use super::{bundle::SegmentBundle, directory::open_index, document::from_document, schema::SchemaFields};
 
 /// Blocks of stored records that are kept decompressed: they are read once, in order.
 const CACHED_STORE_BLOCKS: usize = 1;
 
-/// What a set digest and the counts are made of: a part of a stored record.
+/// What a set digest and the counts are made of: a part of a stored record. Nothing of the body is parsed for it.
 #[derive(Deserialize)]
-struct StoredOutcome {
-    token: Token,
-    op: u32,
-    decision: StoredDecision,
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StoredOutcome {
+    pub(crate) token: Token,
+    pub(crate) op: u32,
+    pub(crate) decision: StoredDecision,
+    #[serde(default)]
+    pub(crate) body: EntryBody,
 }
 
+/// What was decided, without what it rests on.
 #[derive(Deserialize)]
-struct StoredDecision {
-    outcome: Outcome,
-    evidence: Option<Evidence>,
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StoredDecision {
+    pub(crate) outcome: Outcome,
+    pub(crate) evidence: Option<Evidence>,
+    pub(crate) entry_time: StoreSecond,
 }
 
 /// The stats of each of `parts` of the segment in `object`, which are counts of records that follow one another. Blocks.
@@ -32,8 +40,8 @@ pub(crate) fn record_stats(
     fields: &SchemaFields,
     parts: &[u64],
 ) -> Result<Vec<RecordStats>, Box<dyn std::error::Error + Send + Sync>> {
-    let bundle = SegmentBundle::open(object)?;
-    let index = Index::open(BundleDirectory::new(Arc::new(bundle)))?;
+    let bundle = SegmentBundle::open(object, fields)?;
+    let index = open_index(&Arc::new(bundle), fields)?;
     let segment = index.searchable_segments()?.into_iter().next().ok_or("it holds no segment")?;
     let store = SegmentReader::open(&segment)?.get_store_reader(CACHED_STORE_BLOCKS)?;
     let mut documents = store.iter::<TantivyDocument>(None);
@@ -41,8 +49,9 @@ pub(crate) fn record_stats(
     for part in parts {
         let mut stats = RecordStats::default();
         for document in documents.by_ref().take(usize::try_from(*part)?) {
-            let StoredOutcome { token, op, decision } = from_document(fields, &document?)?;
-            stats.insert(token, op, decision.outcome, decision.evidence);
+            let StoredOutcome { token, op, decision, body } = from_document(fields, &document?)?;
+            let StoredDecision { outcome, evidence, entry_time } = decision;
+            stats.insert(&SetElement { token, op, outcome, evidence, body: body.digest() }, entry_time);
         }
         found.push(stats);
     }

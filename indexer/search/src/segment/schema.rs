@@ -1,30 +1,44 @@
 //! The fields of a document: one document an operation.
 //!
 //! Field names are what people write in queries (`repo:models kind:bundle`); they and their types are part of the segment
-//! format. A change of this file that old segments do not share needs a new [`FORMAT`](super::footer::FORMAT).
+//! format. A change of this file that old segments do not share needs a new [`FORMAT`], which may only append fields: segments
+//! of the format before it are read with the new fields, of which they have no values, until compaction has rebuilt them.
 
-use tantivy::{
-    schema::{
-        BytesOptions, DateOptions, DateTimePrecision, Field, IndexRecordOption, JsonObjectOptions, NumericOptions,
-        Schema, SchemaBuilder, TextFieldIndexing, TextOptions,
-    },
-    tokenizer::{Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer, TokenizerManager},
+use tantivy::schema::{
+    BytesOptions, DateOptions, DateTimePrecision, Field, IndexRecordOption, JsonObjectOptions, NumericOptions, Schema,
+    SchemaBuilder, TextFieldIndexing, TextOptions,
 };
 
-/// Longest word that is indexed: long enough for a SHA-256 in hexadecimal digits.
-const MAX_WORD_BYTES: usize = 128;
-/// Words as they are, lower case.
-const WORDS: &str = "words";
-/// English words by their stem.
-const ENGLISH: &str = "english";
+use super::tokenizers::{ENGLISH, WORDS};
+
+/// The version of the segment format that this build writes. It reads this one and the one before.
+pub(crate) const FORMAT: u32 = 1;
+
+/// The format after this version's, as tests have it: with one field more.
+#[cfg(test)]
+pub(crate) const NEXT_FORMAT: u32 = FORMAT + 1;
+
+/// The column of a payload's attributes; `payload.` in queries means it where values are compared.
+pub(crate) const PAYLOAD_COLUMNS: &str = "payloadColumns";
+/// The words of messages without positions.
+const MESSAGE_WORDS: &str = "messageWords";
+/// The column of a descriptor's attributes.
+pub(crate) const DESCRIPTOR_COLUMNS: &str = "descriptorColumns";
 
 /// The fields of a document by name.
 #[derive(Clone, Debug)]
 pub(crate) struct SchemaFields {
+    /// The segment format that they are of.
+    pub(crate) format: u32,
+    pub(crate) schema: Schema,
     /// The token's text.
     pub(crate) token: Field,
-    /// First eight bytes of the token: its second and 32 random bits. What results are sorted by.
+    /// Bytes 0 to 7 of the token: its second and 32 random bits. What results are sorted by first.
     pub(crate) order: Field,
+    /// Bytes 8 to 15 of the token.
+    pub(crate) order_middle: Field,
+    /// Bytes 16 to 19 of the token.
+    pub(crate) order_end: Field,
     /// Position of the operation in its entry.
     pub(crate) op: Field,
     /// The record's number in the change feed.
@@ -35,7 +49,7 @@ pub(crate) struct SchemaFields {
     pub(crate) entry_time: Field,
     /// When the operation was complete, in store time.
     pub(crate) completed: Field,
-    /// The time that the client wrote into the descriptor.
+    /// The second of Unix time that the client wrote into the descriptor.
     pub(crate) client_time: Field,
     pub(crate) kind: Field,
     pub(crate) outcome: Field,
@@ -46,6 +60,8 @@ pub(crate) struct SchemaFields {
     pub(crate) context: Field,
     pub(crate) diamond: Field,
     pub(crate) split: Field,
+    /// The bundles that a bundle was made from.
+    pub(crate) parents: Field,
     pub(crate) entity: Field,
     pub(crate) path: Field,
     pub(crate) writer: Field,
@@ -59,9 +75,11 @@ pub(crate) struct SchemaFields {
     /// The words of all contributors.
     pub(crate) contributors: Field,
     pub(crate) message: Field,
+    /// The words of messages as they are, which prefixes, wildcards and fuzzy words look up.
+    pub(crate) message_words: Field,
     /// Names of repo, label, context and path as words: part of what a bare word searches.
     pub(crate) names: Field,
-    /// The body of a malformed entry.
+    /// The body of a malformed entry, and what the payload of an entry without descriptor says.
     pub(crate) text: Field,
     /// Why an entry is malformed.
     pub(crate) reason: Field,
@@ -69,25 +87,43 @@ pub(crate) struct SchemaFields {
     pub(crate) size: Field,
     pub(crate) leaf_size: Field,
     pub(crate) count: Field,
+    /// The payload's attributes as words, numbers and dates.
     pub(crate) payload: Field,
+    /// The descriptor's attributes.
     pub(crate) descriptor: Field,
+    /// The payload's attributes as columns.
+    pub(crate) payload_columns: Field,
+    /// The descriptor's attributes as columns.
+    pub(crate) descriptor_columns: Field,
     /// The whole record as JSON, stored.
     pub(crate) record: Field,
+    /// A field that [`NEXT_FORMAT`] adds: the length of the path.
+    #[cfg(test)]
+    pub(crate) path_length: Option<Field>,
 }
 
 impl SchemaFields {
-    /// The schema of every segment with its fields.
-    pub(crate) fn schema() -> (Schema, Self) {
+    /// The fields of the format that this version writes.
+    pub(crate) fn current() -> Self {
+        Self::of(FORMAT)
+    }
+
+    /// The fields of the segments of a format.
+    pub(crate) fn of(format: u32) -> Self {
         let mut b = Schema::builder();
         let fields = Self {
+            format,
+            schema: Schema::builder().build(),
             token: exact(&mut b, "token"),
             order: number(&mut b, "order"),
+            order_middle: number(&mut b, "orderMiddle"),
+            order_end: number(&mut b, "orderEnd"),
             op: number(&mut b, "op"),
             seq: number(&mut b, "seq"),
             time: date(&mut b, "time"),
             entry_time: date(&mut b, "entryTime"),
             completed: date(&mut b, "completed"),
-            client_time: date(&mut b, "clientTime"),
+            client_time: b.add_i64_field("clientTime", NumericOptions::default().set_fast()),
             kind: facet(&mut b, "kind"),
             outcome: facet(&mut b, "outcome"),
             evidence: facet(&mut b, "evidence"),
@@ -97,6 +133,7 @@ impl SchemaFields {
             context: facet(&mut b, "context"),
             diamond: exact(&mut b, "diamond"),
             split: exact(&mut b, "split"),
+            parents: exact(&mut b, "parents"),
             entity: exact(&mut b, "entity"),
             path: words(&mut b, "path", WORDS),
             writer: facet(&mut b, "writer"),
@@ -106,6 +143,7 @@ impl SchemaFields {
             email: exact(&mut b, "email"),
             contributors: words(&mut b, "contributors", WORDS),
             message: words(&mut b, "message", ENGLISH),
+            message_words: word_list(&mut b, MESSAGE_WORDS),
             names: words(&mut b, "names", WORDS),
             text: words(&mut b, "text", WORDS),
             reason: words(&mut b, "reason", WORDS),
@@ -114,28 +152,31 @@ impl SchemaFields {
             count: number(&mut b, "count"),
             payload: json(&mut b, "payload"),
             descriptor: json(&mut b, "descriptor"),
+            payload_columns: json_columns(&mut b, PAYLOAD_COLUMNS),
+            descriptor_columns: json_columns(&mut b, DESCRIPTOR_COLUMNS),
             record: b.add_bytes_field("record", BytesOptions::default().set_stored()),
+            #[cfg(test)]
+            path_length: (format >= NEXT_FORMAT).then(|| number(&mut b, "pathLength")),
         };
-        (b.build(), fields)
+        Self { schema: b.build(), ..fields }
+    }
+
+    /// Whether segments of `format` are read: those of this format and of the one before. Nothing writes format 0.
+    pub(crate) fn can_read(&self, format: u32) -> bool {
+        format > 0 && (self.format - 1..=self.format).contains(&format)
+    }
+
+    /// The names that a query may give a field, but for those of attributes.
+    pub(crate) fn searched_names(&self) -> Vec<&str> {
+        let fields = self.schema.fields().filter(|(_, entry)| entry.is_indexed() || entry.is_fast());
+        let names = fields.filter(|(_, entry)| !entry.field_type().is_json()).map(|(_, entry)| entry.name());
+        names.filter(|name| *name != MESSAGE_WORDS).collect()
     }
 
     /// The fields that a bare word of a query is looked up in.
     pub(crate) fn default_search(&self) -> Vec<Field> {
         vec![self.message, self.names, self.contributors, self.text]
     }
-}
-
-/// The tokenizers that the schema names.
-pub(crate) fn tokenizers() -> TokenizerManager {
-    let manager = TokenizerManager::default();
-    let words = || {
-        TextAnalyzer::builder(SimpleTokenizer::default())
-            .filter(RemoveLongFilter::limit(MAX_WORD_BYTES))
-            .filter(LowerCaser)
-    };
-    manager.register(WORDS, words().build());
-    manager.register(ENGLISH, words().filter(Stemmer::new(Language::English)).build());
-    manager
 }
 
 fn raw() -> TextOptions {
@@ -163,6 +204,15 @@ fn words(builder: &mut SchemaBuilder, name: &str, tokenizer: &str) -> Field {
     builder.add_text_field(name, TextOptions::default().set_indexing_options(with_positions(tokenizer)))
 }
 
+/// Words of which only the documents are kept.
+fn word_list(builder: &mut SchemaBuilder, name: &str) -> Field {
+    let indexing = TextFieldIndexing::default()
+        .set_tokenizer(WORDS)
+        .set_fieldnorms(false)
+        .set_index_option(IndexRecordOption::Basic);
+    builder.add_text_field(name, TextOptions::default().set_indexing_options(indexing))
+}
+
 fn number(builder: &mut SchemaBuilder, name: &str) -> Field {
     builder.add_u64_field(name, NumericOptions::default().set_fast())
 }
@@ -175,4 +225,8 @@ fn date(builder: &mut SchemaBuilder, name: &str) -> Field {
 fn json(builder: &mut SchemaBuilder, name: &str) -> Field {
     let options = JsonObjectOptions::default().set_indexing_options(with_positions(WORDS)).set_expand_dots_enabled();
     builder.add_json_field(name, options)
+}
+
+fn json_columns(builder: &mut SchemaBuilder, name: &str) -> Field {
+    builder.add_json_field(name, JsonObjectOptions::default().set_fast("raw").set_expand_dots_enabled())
 }

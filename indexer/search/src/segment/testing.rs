@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures::TryStreamExt as _;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -13,9 +14,12 @@ use tidemark_catalog::{
 use tidemark_store::{Clock, Entropy, Store, StoreSecond, UserMetadata};
 use tidemark_wal::{Contributor, Evidence, Log, OperationKind, Outcome, OutcomeDecision, Token};
 
-use super::engine::{EngineOptions, TantivyEngine};
+use super::{
+    engine::{EngineOptions, TantivyEngine},
+    schema::{NEXT_FORMAT, SchemaFields},
+};
 use tidemark_ingest::{
-    OperationRecord,
+    EntryBody, OperationRecord,
     engine::{IndexEngine, PackedSegment, RecordMarks, SegmentFile},
 };
 
@@ -34,6 +38,7 @@ pub(crate) fn record() -> impl Strategy<Value = OperationRecord> {
         Outcome::Aborted,
         Outcome::Malformed,
         Outcome::Unreadable,
+        Outcome::Unknown,
         Outcome::Duplicate,
     ]);
     let words = vec(select(vec!["fix", "fixing", "the", "bug", "release", "tide", "7"]), 0..6);
@@ -91,6 +96,8 @@ pub(crate) fn plain(token: Token) -> OperationRecord {
         contributors: Vec::new(),
         client_time: None,
         size: 10,
+        body: EntryBody::Unread,
+        descriptor_body: None,
         leaf_size: None,
         count: None,
         writer: None,
@@ -195,14 +202,28 @@ impl TestIndex {
             record.seq = seq;
         }
         let segment = self.build(&batch).await;
+        let before = self.marks.corrected.clone();
         let sidecars = self.mark(&batch).await;
+        let corrected = &self.marks.corrected - &before;
+        let is_settled = |record: &&OperationRecord| {
+            corrected.contains(record.seq) && matches!(record.decision.outcome, Outcome::Aborted | Outcome::Unreadable)
+        };
+        let settled = self.records.iter().chain(&batch).filter(is_settled).map(|record| record.seq).collect();
         let from = self.manifest().cursor;
         let last = batch.iter().map(|record| record.token.second().next()).max().unwrap_or_default();
         let to = LogCursor(last).max(from);
         self.records.extend(batch);
         let records = segment.documents;
         let segments = vec![segment];
-        let publication = PublishRequest { from, to, horizon: to.second(), first_seq, records, segments, sidecars };
+        let publication = PublishRequest {
+            to,
+            horizon: to.second(),
+            records,
+            segments,
+            sidecars,
+            settled,
+            ..PublishRequest::after(self.manifest())
+        };
         self.writer_lease.publish(publication).await.unwrap();
     }
 
@@ -226,11 +247,15 @@ impl TestIndex {
             key,
             size: packed.size,
             checksum: packed.checksum,
+            format: packed.format,
             digest,
             first: records.iter().map(|record| record.token).min().unwrap(),
             last: records.iter().map(|record| record.token).max().unwrap(),
+            entry_times: records.iter().map(|record| record.decision.entry_time).min().unwrap()
+                ..records.iter().map(|record| record.decision.entry_time.next()).max().unwrap(),
             seq: records[0].seq..records[records.len() - 1].seq + 1,
             counts,
+            unsettled: counts.unsettled(),
             documents: packed.documents,
         }
     }
@@ -258,7 +283,8 @@ impl TestIndex {
         let (counts, digest) = sums(&corrected);
         let checksum = hex::encode(Sha256::digest(&body));
         let (size, outdated) = (body.len() as u64, new.outdated.len());
-        vec![SidecarMeta { key, size, checksum, corrected: new.corrected.len(), outdated, counts, digest }]
+        let causes = batch[0].seq..batch[batch.len() - 1].seq + 1;
+        vec![SidecarMeta { key, size, checksum, causes, corrected: new.corrected.len(), outdated, counts, digest }]
     }
 
     /// Merges the segments at these places into one.
@@ -271,6 +297,16 @@ impl TestIndex {
         let adds = vec![self.put(packed, &held).await];
         let removes = inputs.into_iter().map(|segment| segment.key).collect();
         self.writer_lease.adopt(CompactionResult { removes, adds, ..CompactionResult::default() }).await.unwrap();
+    }
+
+    /// The key of the record that follows the latest manifest.
+    pub(crate) async fn next_record_key(&self) -> String {
+        let latest = self.writer_lease.manifest().number;
+        let keys: Vec<String> = self.store.list("", None).map_ok(|object| object.key).try_collect().await.unwrap();
+        let number_of = |key: &String| key.rsplit_once('/')?.1.trim_end_matches(".json").parse::<u64>().ok();
+        let key = keys.into_iter().find(|key| key.contains("/manifest/") && number_of(key) == Some(latest)).unwrap();
+        let width = key.rsplit_once('/').unwrap().1.len();
+        format!("{}/{:0width$}", key.rsplit_once('/').unwrap().0, latest + 1)
     }
 
     /// Writes an entry to the log.
@@ -290,11 +326,19 @@ fn engine(store: &Store, folder: &TempDir, cache_bytes: u64) -> TantivyEngine {
     TantivyEngine::open(store.clone(), &options).unwrap()
 }
 
+impl TestIndex {
+    /// Another engine over the same store, of the version of tidemark that writes the next segment format.
+    pub(crate) fn next_version(&self) -> TantivyEngine {
+        let options = EngineOptions { cache_folder: self.folder.path().to_owned(), cache_bytes: 1 << 30 };
+        TantivyEngine::with_fields(self.store.clone(), &options, SchemaFields::of(NEXT_FORMAT)).unwrap()
+    }
+}
+
 fn sums(records: &[OperationRecord]) -> (RecordCounts, SetDigest) {
     let (mut counts, mut digest) = (RecordCounts::default(), SetDigest::default());
     for record in records {
         counts.add(record.decision.outcome);
-        digest.insert(record.token, record.op, record.decision.outcome, record.decision.evidence);
+        digest.insert(&record.set_element());
     }
     (counts, digest)
 }

@@ -94,7 +94,7 @@ fn facts(operation: &EntryOperation) -> Markup {
                 }))
             }
             @if let Some(at) = operation.completed { (fact("Complete", &format::time(at))) }
-            @if let Some(at) = found.client_time { (fact("Client's time", &format::time(at))) }
+            @if let Some(at) = found.client_time { (fact("Client's time", &format::client_time(at))) }
             @if let Some(evidence) = found.evidence {
                 (fact("Evidence", &html! { (evidence.as_str()) span.quiet { " — " (format::support(evidence)) } }))
             }

@@ -2,7 +2,7 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 use maud::{Markup, html};
-use tidemark_wal::{Evidence, Outcome};
+use tidemark_wal::{ClientTime, Evidence, Outcome};
 
 /// A time for people; the script adds how long ago it was.
 pub(crate) fn time(at: Timestamp) -> Markup {
@@ -14,9 +14,9 @@ pub(crate) fn absolute(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// As `2026-11-20`.
-pub(crate) fn date(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
+/// As [`time`], for the time that a client gave.
+pub(crate) fn client_time(at: ClientTime) -> Markup {
+    html! { time datetime=(at) { (at.civil().strftime("%Y-%m-%d %H:%M:%S UTC")) } }
 }
 
 /// A number with its digits in groups of three.
@@ -77,6 +77,9 @@ pub(crate) const fn meaning(outcome: Outcome) -> &'static str {
         Outcome::Fenced => "another holder had taken the lock before",
         Outcome::Expired => "it came after the audit window",
         Outcome::Unreadable => "the store refuses to give the entry; it is decided when it can be read",
+        Outcome::Unknown => {
+            "the label was moved again, and its bucket keeps no versions that tell whether this move was made"
+        }
     }
 }
 
@@ -85,7 +88,7 @@ pub(crate) const fn support(evidence: Evidence) -> &'static str {
     match evidence {
         Evidence::Bound => "the descriptor names this operation, or the entry names its digest",
         Evidence::Timed => "only the store times agree",
-        Evidence::Inferred => "the object was overwritten since; inferred from what came later",
+        Evidence::Inferred => "another entry may have written the label, or has overwritten it since",
     }
 }
 

@@ -1,8 +1,7 @@
 //! One operation in a list.
 
-use jiff::Timestamp;
 use maud::{Markup, html};
-use tidemark_wal::Outcome;
+use tidemark_wal::{ClientTime, Outcome};
 
 use super::{format, search_url::SearchUrl};
 use tidemark_search::api::{ContributorAnswer, SearchHit};
@@ -105,15 +104,15 @@ fn meta(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
         @if !hit.contributors.is_empty() { span.people { (people(&hit.contributors)) } }
         span.when { (format::time(hit.time)) }
         @if let Some(client) = client_time(hit) {
-            span.client title="the client's own date" { "dated " time datetime=(client) { (format::date(client)) } }
+            span.client title="the client's own date" { "dated " time datetime=(client) { (client.civil().date()) } }
         }
         @if let Some(entity) = &hit.entity { a.history href=(entity_href(entity)) { "history" } }
     }
 }
 
 /// The client's time, where it says something else than the store's.
-pub(crate) fn client_time(hit: &SearchHit) -> Option<Timestamp> {
-    let apart = |client: &Timestamp| (client.as_second() - hit.time.as_second()).abs() > MAX_TIME_GAP_SECS;
+pub(crate) fn client_time(hit: &SearchHit) -> Option<ClientTime> {
+    let apart = |client: &ClientTime| (client.as_second() - hit.time.as_second()).abs() > MAX_TIME_GAP_SECS;
     hit.client_time.filter(apart)
 }
 

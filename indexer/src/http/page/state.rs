@@ -126,6 +126,7 @@ fn outcomes(counts: &OutcomeCounts) -> Markup {
         (Outcome::Fenced, counts.fenced),
         (Outcome::Expired, counts.expired),
         (Outcome::Unreadable, counts.unreadable),
+        (Outcome::Unknown, counts.unknown),
     ];
     html! {
         section.card {

@@ -143,7 +143,7 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
         contributors: ["Ada Lovelace", "Grace Hopper", "Barbara Liskov", "Radia Perlman"]
             .map(|name| ContributorAnswer { name: name.to_owned(), email: "mail@example.org".to_owned() })
             .to_vec(),
-        client_time: Some(StoreSecond::from_unix(START - 400_000_000).timestamp()),
+        client_time: StoreSecond::from_unix(START - 400_000_000).timestamp().to_string().parse().ok(),
         writer: Some("trainer-3".to_owned()),
         idempotency_key: None,
         reason: None,

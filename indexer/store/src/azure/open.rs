@@ -56,7 +56,15 @@ pub(crate) fn open(
         .with_retry(no_retries());
     let store = Arc::new(builder.build().map_err(|error| bad_settings(url, &error))?);
     let signer = AzureSigner { store: store.clone(), account, key };
-    Ok(ProviderClient { store, signer: Arc::new(signer) })
+    Ok(ProviderClient { store, signer: Arc::new(signer), versions: None })
+}
+
+/// The endpoint. An account has one of its own, so that it is a part of where a container is.
+pub(crate) fn endpoint(environment: &StoreEnvironment) -> Option<String> {
+    let builder = configured(environment, ClientOptions::new());
+    let named = builder.get_config_value(&AzureConfigKey::Endpoint);
+    let account = || builder.get_config_value(&AzureConfigKey::AccountName);
+    named.or_else(|| account().map(|account| format!("https://{account}.blob.core.windows.net")))
 }
 
 fn configured(environment: &StoreEnvironment, options: ClientOptions) -> MicrosoftAzureBuilder {

@@ -70,14 +70,28 @@ pub enum ChainError<R> {
     },
     /// A newer release wrote the object.
     #[error(
-        "\"{key}\" has format {found} and this release reads up to format {known}; nothing is made of it; upgrade this process"
+        "\"{key}\" is read by version {found} or later and this release has version {known}; nothing is made of it; upgrade this \
+         process"
     )]
     NewerFormat {
         /// The object.
         key: String,
-        /// Its format version.
+        /// The least version that reads it.
         found: u32,
-        /// The newest version that this release reads.
+        /// The version of this release.
+        known: u32,
+    },
+    /// A newer release wrote the object, and this one may read but not continue it.
+    #[error(
+        "\"{key}\" may be followed by records of version {needed} or later and this release writes version {known}; nothing was \
+         written, reading goes on; upgrade this process"
+    )]
+    NewerWriter {
+        /// The object.
+        key: String,
+        /// The least version that may append after it.
+        needed: u32,
+        /// The version of this release.
         known: u32,
     },
     /// A trim boundary would go back.

@@ -48,6 +48,8 @@ pub struct ChainRecord<S> {
     pub hash: String,
     /// Its store time.
     pub time: StoreSecond,
+    /// The least version of a program that may append after it.
+    pub writes: u32,
     /// Its state, with everything dated.
     pub state: S,
 }
@@ -203,7 +205,7 @@ impl<S: ChainState> Chain<S> {
     /// again to what the chain then holds, or rejected; so it must be pure. `Ok(None)` from it means that there is
     /// nothing to change: the record that it was applied to is returned. Every state is checked against the invariants
     /// before it is written. On [`ChainError::Unknown`] the process has to end; on every other error nothing was
-    /// appended. After every 64th record, records older than [`RECORD_RETENTION`](super::RECORD_RETENTION) are removed.
+    /// appended. After every 64th record, those that were followed [`RECORD_RETENTION`](super::RECORD_RETENTION) ago are removed.
     pub async fn append(
         &self,
         base: Option<ChainRecord<S>>,
@@ -218,7 +220,7 @@ impl<S: ChainState> Chain<S> {
             let Some(state) = transaction(before).map_err(ChainError::Rejected)? else {
                 return base.ok_or_else(|| ChainError::Empty { chain: self.store.url().to_string() });
             };
-            check(before, &state)?;
+            self.check_step(base.as_ref(), &state)?;
             if let Some(record) = self.append_record(base.as_ref(), &state).await? {
                 // Boxed: it is rare, and every future that appends would have its size.
                 Box::pin(self.trim_after(&record)).await;
@@ -260,6 +262,22 @@ impl<S: ChainState> Chain<S> {
         self.create_boundary(number).await
     }
 
+    /// Whether this program may append `state` after `base`.
+    fn check_step(&self, base: Option<&ChainRecord<S>>, state: &S) -> Result<(), ChainError<S::Rejection>> {
+        record::check(state)?;
+        let Some(base) = base else { return Ok(()) };
+        if base.writes > S::FORMAT {
+            let key = self.store.url_of(&record_key(base.number));
+            return Err(ChainError::NewerWriter { key, needed: base.writes, known: S::FORMAT });
+        }
+        let (before, after) = (base.state.extensions(), state.extensions());
+        InvariantViolation::unless(before == after, "extensions that this version does not know are kept", || {
+            format!("{after:?} after {before:?}")
+        })?;
+        state.check_transition(&base.state)?;
+        Ok(())
+    }
+
     /// Writes the record after `base`: `None` if another one has the slot and this one is certainly not part of the chain.
     async fn append_record(
         &self,
@@ -273,7 +291,11 @@ impl<S: ChainState> Chain<S> {
             .map_err(|error| self.corrupt(number, format!("it cannot be written ({error})")))?;
         // A record that no reader takes would end the chain.
         if bytes.len() as u64 > self.limit {
-            return Err(ChainError::TooLarge { key: self.name(&key), bytes: bytes.len() as u64, limit: self.limit });
+            return Err(ChainError::TooLarge {
+                key: self.store.url_of(&key),
+                bytes: bytes.len() as u64,
+                limit: self.limit,
+            });
         }
         let mut why = "the slot was trimmed meanwhile".to_owned();
         for (attempt, pause) in self.backoff(MAX_ATTEMPTS).build().enumerate() {
@@ -325,7 +347,8 @@ impl<S: ChainState> Chain<S> {
         self.hint.fetch_max(number, Ordering::Relaxed);
         let mut state = state.clone();
         state.apply_store_time(time);
-        Ok(ChainRecord { number, hash: record::hash(bytes), time, state })
+        let writes = state.versions().writes;
+        Ok(ChainRecord { number, hash: record::hash(bytes), time, writes, state })
     }
 
     /// The number of the last record, by doubling steps and halving them; `None` if there is none above the boundary.
@@ -404,11 +427,11 @@ impl<S: ChainState> Chain<S> {
         SlotObject { number, time, body }: SlotObject,
     ) -> Result<(ChainRecord<S>, String), ChainError<S::Rejection>> {
         let body = body.ok_or_else(|| self.corrupt(number, format!("it is larger than {} bytes", self.limit)))?;
-        let key = self.name(&record_key(number));
-        let DecodedRecord { hash, previous, mut state } = record::decode::<S>(&key, number, &body)?;
+        let key = self.store.url_of(&record_key(number));
+        let DecodedRecord { writes, hash, previous, mut state } = record::decode::<S>(&key, number, &body)?;
         state.apply_store_time(time);
         self.hint.fetch_max(number, Ordering::Relaxed);
-        Ok((ChainRecord { number, hash, time, state }, previous))
+        Ok((ChainRecord { number, hash, time, writes, state }, previous))
     }
 
     /// Repeats a read while it fails in a way that may pass.
@@ -430,16 +453,12 @@ impl<S: ChainState> Chain<S> {
             .with_jitter_seed(u64::from_be_bytes(self.entropy.bytes()))
     }
 
-    pub(super) fn name(&self, key: &str) -> String {
-        format!("{}/{key}", self.store.url().as_str().trim_end_matches('/'))
-    }
-
     fn unknown(&self, number: u64, why: String) -> ChainError<S::Rejection> {
-        ChainError::Unknown { key: self.name(&record_key(number)), why }
+        ChainError::Unknown { key: self.store.url_of(&record_key(number)), why }
     }
 
     fn corrupt(&self, number: u64, why: String) -> ChainError<S::Rejection> {
-        ChainError::Corrupt { key: self.name(&record_key(number)), why }
+        ChainError::Corrupt { key: self.store.url_of(&record_key(number)), why }
     }
 
     fn missing_record(&self, boundary: u64) -> ChainError<S::Rejection> {
@@ -466,11 +485,6 @@ fn number_of_boundary(key: &str) -> u64 {
         Some(ChainObjectName::Boundary(number)) => number,
         _ => 0,
     }
-}
-
-fn check<S: ChainState>(before: Option<&S>, state: &S) -> Result<(), InvariantViolation> {
-    state.check_state()?;
-    before.map_or(Ok(()), |before| state.check_transition(before))
 }
 
 #[cfg(test)]

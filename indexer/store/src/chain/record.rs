@@ -4,19 +4,22 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{error::ChainError, state::ChainState};
+use super::{
+    error::ChainError,
+    extensions::MAX_EXTENSION_BYTES,
+    state::{ChainState, InvariantViolation, RecordVersions},
+};
 
-/// The version of the header. The state has its own.
-const HEADER_VERSION: u32 = 1;
-
-/// The first line of a record.
+/// The first line of a record. Fields that a later version adds mean nothing to this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct RecordHeader {
-    /// Version of the header's and the record's layout.
-    layout: u32,
-    /// Version of the state.
+    /// Version of the record's format.
     format: u32,
+    /// The least version that may read it.
+    reads: u32,
+    /// The least version that may append after it.
+    writes: u32,
     /// The record's number.
     number: u64,
     /// SHA-256 of the bytes of the record before; 64 zeros in the first one.
@@ -29,14 +32,15 @@ struct RecordHeader {
 
 /// What of the header every release must be able to read.
 #[derive(Deserialize)]
-struct RecordVersions {
-    layout: u32,
-    format: u32,
+struct HeaderVersion {
+    reads: u32,
 }
 
 /// A record as it was read.
 #[derive(Clone, Debug)]
 pub(super) struct DecodedRecord<S> {
+    /// The least version that may append after it.
+    pub(super) writes: u32,
     pub(super) previous: String,
     /// SHA-256 of the whole object.
     pub(super) hash: String,
@@ -59,15 +63,10 @@ pub(super) fn encode<S: ChainState>(
     nonce: String,
     state: &S,
 ) -> serde_json::Result<Bytes> {
+    let RecordVersions { format, reads, writes } = state.versions();
     let state = serde_json::to_vec(state)?;
-    let header = RecordHeader {
-        layout: HEADER_VERSION,
-        format: S::FORMAT,
-        number,
-        previous: previous.to_owned(),
-        nonce,
-        checksum: hash(&state),
-    };
+    let header =
+        RecordHeader { format, reads, writes, number, previous: previous.to_owned(), nonce, checksum: hash(&state) };
     let mut bytes = serde_json::to_vec(&header)?;
     bytes.push(b'\n');
     bytes.extend_from_slice(&state);
@@ -93,8 +92,17 @@ pub(super) fn decode<S: ChainState>(
         return Err(corrupt("its state does not have the checksum that its header names".to_owned()));
     }
     let state: S = serde_json::from_slice(state).map_err(|e| corrupt(format!("its state is unreadable ({e})")))?;
-    state.check_state().map_err(|violation| corrupt(violation.to_string()))?;
-    Ok(DecodedRecord { previous: header.previous, hash: hash(bytes), state })
+    check(&state).map_err(|violation| corrupt(violation.to_string()))?;
+    Ok(DecodedRecord { writes: header.writes, previous: header.previous, hash: hash(bytes), state })
+}
+
+/// What must hold of every state.
+pub(super) fn check<S: ChainState>(state: &S) -> Result<(), InvariantViolation> {
+    let bytes = state.extensions().bytes();
+    InvariantViolation::unless(bytes <= MAX_EXTENSION_BYTES, "the size of the extensions is bounded", || {
+        format!("{bytes} bytes, more than {MAX_EXTENSION_BYTES}")
+    })?;
+    state.check_state()
 }
 
 fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -104,10 +112,10 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn refuse_newer<S: ChainState>(key: &str, header: &[u8]) -> Result<(), ChainError<S::Rejection>> {
-    let newer = |found, known| ChainError::NewerFormat { key: key.to_owned(), found, known };
-    match serde_json::from_slice::<RecordVersions>(header) {
-        Ok(RecordVersions { layout, .. }) if layout > HEADER_VERSION => Err(newer(layout, HEADER_VERSION)),
-        Ok(RecordVersions { format, .. }) if format > S::FORMAT => Err(newer(format, S::FORMAT)),
+    match serde_json::from_slice::<HeaderVersion>(header) {
+        Ok(HeaderVersion { reads }) if reads > S::FORMAT => {
+            Err(ChainError::NewerFormat { key: key.to_owned(), found: reads, known: S::FORMAT })
+        }
         _ => Ok(()),
     }
 }
@@ -138,11 +146,9 @@ mod tests {
 
     #[test]
     fn a_record_of_a_newer_release_is_refused_by_name_even_if_its_header_says_more() {
-        for header in [r#"{"layout":1,"format":2,"new":true}"#, r#"{"layout":2,"format":1,"number":7}"#] {
-            let error = read(format!("{header}\n{{}}\n").as_bytes()).unwrap_err();
-            assert!(matches!(&error, ChainError::NewerFormat { found: 2, known: 1, .. }), "{error}");
-            assert!(error.to_string().contains("\"chain/7\""), "{error}");
-        }
+        let error = read(b"{\"format\":3,\"reads\":2,\"new\":true}\n{}\n").unwrap_err();
+        assert!(matches!(&error, ChainError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+        assert!(error.to_string().contains("\"chain/7\""), "{error}");
     }
 
     #[test]
@@ -185,7 +191,7 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>, state: String) {
             let _ = read(&bytes);
             let header = RecordHeader {
-                layout: 1, format: 1, number: 7, previous: no_hash(), nonce: String::new(), checksum: hash(state.as_bytes()),
+                format: 1, reads: 1, writes: 1, number: 7, previous: no_hash(), nonce: String::new(), checksum: hash(state.as_bytes()),
             };
             let _ = read(format!("{}\n{state}\n", serde_json::to_string(&header).unwrap()).as_bytes());
         }

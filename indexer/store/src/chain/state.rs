@@ -2,15 +2,38 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::extensions::StateExtensions;
 use crate::time::StoreSecond;
+
+/// Which programs a record concerns. A program has one version a kind of chain: its [`ChainState::FORMAT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordVersions {
+    /// The version of the state's format.
+    pub format: u32,
+    /// The least version of a program that may read it: what it needs to know is in the record.
+    pub reads: u32,
+    /// The least version of a program that may append after it: what it does not know, it may leave as it is.
+    pub writes: u32,
+}
+
+impl RecordVersions {
+    /// Of a state that the first version of all programs reads and continues.
+    pub const FIRST: Self = Self { format: 1, reads: 1, writes: 1 };
+}
 
 /// What the records of a chain hold.
 pub trait ChainState: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// Why a transaction on this state does not apply.
     type Rejection: std::error::Error + Send + Sync + 'static;
 
-    /// The version of the state's format. Records of a higher one are refused; lower ones must stay readable.
+    /// The version of this program: the highest format that it writes. It reads all lower ones too.
     const FORMAT: u32;
+
+    /// The lowest versions that can express this state: what it is written as.
+    fn versions(&self) -> RecordVersions;
+
+    /// What later versions have added, which this one keeps as it is.
+    fn extensions(&self) -> &StateExtensions;
 
     /// Dates everything that the state's own record introduced by that record's store time.
     ///

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{ChainState, InvariantViolation};
+use super::{
+    extensions::StateExtensions,
+    state::{ChainState, InvariantViolation, RecordVersions},
+};
 use crate::time::StoreSecond;
 
 /// Numbers that must ascend.
@@ -13,6 +16,15 @@ impl ChainState for AscendingNumbers {
     type Rejection = std::convert::Infallible;
 
     const FORMAT: u32 = 1;
+
+    fn versions(&self) -> RecordVersions {
+        RecordVersions::FIRST
+    }
+
+    fn extensions(&self) -> &StateExtensions {
+        static NONE: StateExtensions = StateExtensions::NONE;
+        &NONE
+    }
 
     fn apply_store_time(&mut self, _: StoreSecond) {}
 

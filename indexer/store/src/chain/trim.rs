@@ -38,8 +38,9 @@ impl<S: ChainState> Chain<S> {
         }
     }
 
-    /// Removes the records of store times up to `old`, which is at least [`RECORD_RETENTION`] ago. `latest` is a committed
-    /// record of this chain; it and later ones stay, whatever their age. Gives the number of objects that were deleted.
+    /// Removes the records that were followed by another one at a store time up to `old`, which is at least [`RECORD_RETENTION`]
+    /// ago. `latest` is a committed record of this chain; it and later ones stay, whatever their age. Gives the number of objects
+    /// that were deleted.
     ///
     /// First the boundary is raised, then what lies at or below it is deleted, so that a process that was suspended in
     /// between learns from the boundary that its slot is gone. May be repeated, by any number of processes, and end at any step.
@@ -47,11 +48,13 @@ impl<S: ChainState> Chain<S> {
         let listing = self.list_objects().await?;
         let mut boundary = listing.boundaries.iter().map(|(number, _)| *number).max().unwrap_or_default();
         let above = listing.records.iter().filter(|(number, _)| *number > boundary);
-        let stays = above.filter(|(number, time)| *time > old || *number >= latest.number).map(|(number, _)| *number);
-        let last_old = stays.min().unwrap_or(latest.number).saturating_sub(1);
-        if last_old > boundary {
-            self.create_boundary(last_old).await?;
-            boundary = last_old;
+        let young = above.filter(|(_, time)| *time > old).map(|(number, _)| *number).min();
+        // The record before the first young one was followed just now: it stays, however old it is itself.
+        let last_followed =
+            young.map_or(u64::MAX, |young| young.saturating_sub(2)).min(latest.number.saturating_sub(1));
+        if last_followed > boundary {
+            self.create_boundary(last_followed).await?;
+            boundary = last_followed;
         }
         // Boundaries stay as long as records do: a listing that runs meanwhile shows this one or the one before.
         let records = listing.records.iter().filter(|(number, _)| *number <= boundary);
@@ -79,7 +82,9 @@ impl<S: ChainState> Chain<S> {
         let key = boundary_key(number);
         match self.store().create_resolved(&key, Bytes::from_static(b"{}\n"), &UserMetadata::new()).await {
             Create::Committed | Create::Lost => Ok(()),
-            Create::Unknown(error) => Err(ChainError::Unknown { key: self.name(&key), why: error.to_string() }),
+            Create::Unknown(error) => {
+                Err(ChainError::Unknown { key: self.store().url_of(&key), why: error.to_string() })
+            }
         }
     }
 }

@@ -46,6 +46,11 @@ pub(super) fn io_error(path: &FilePath, error: &io::Error) -> Error {
     generic(format!("\"{}\": {error}", path.display()))
 }
 
+/// Whether no object is where it was looked for; a name that is too long for a file is none.
+pub(super) fn is_no_object(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
+}
+
 /// The error of creating `target`, which the objects around it may prevent.
 pub(super) fn name_conflict(target: &FilePath, error: &io::Error) -> Error {
     match error.kind() {
@@ -58,6 +63,13 @@ pub(super) fn name_conflict(target: &FilePath, error: &io::Error) -> Error {
                 .into(),
             }
         }
+        io::ErrorKind::InvalidFilename => Error::NotSupported {
+            source: format!(
+                "\"{}\" cannot be created: in a folder, no part of a key is longer than 255 bytes",
+                target.display()
+            )
+            .into(),
+        },
         _ => io_error(target, error),
     }
 }

@@ -13,7 +13,7 @@ use object_store::{
 use tempfile::NamedTempFile;
 
 use super::{
-    files::{LOCK_FILE, STAGING_DIR, check_root, etag, generic, io_error, name_conflict, object_meta},
+    files::{LOCK_FILE, STAGING_DIR, check_root, etag, generic, io_error, is_no_object, name_conflict, object_meta},
     lock::{FolderLock, sweep},
 };
 
@@ -134,7 +134,7 @@ impl FolderRoot {
     }
 
     fn unread(&self, location: &Path, path: &FilePath, error: io::Error) -> Error {
-        if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+        if !is_no_object(&error) {
             return io_error(path, &error);
         }
         if let Err(gone) = check_root(&self.root) {

@@ -120,3 +120,16 @@ async fn a_reader_makes_no_folder_and_finds_what_is_made_later() {
     writer.put("x", "1".into()).await.unwrap();
     assert_eq!(keys(&reader).await, ["x"]);
 }
+
+/// Payloads of anybody name keys: one that no file can have must read as absent, since a failure is retried without end.
+#[tokio::test]
+async fn a_name_that_is_too_long_for_a_file_is_no_object() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::folder(folder.path()).unwrap();
+    let key = format!("labels/r/{}/label.yaml", "n".repeat(300));
+    assert!(store.get(&key, 100).await.unwrap().is_none());
+    assert!(store.head(&key).await.unwrap().is_none());
+    let below: Vec<_> = store.list(&key, None).try_collect().await.unwrap();
+    assert!(below.is_empty());
+    assert!(matches!(store.put(&key, "a".into()).await, Err(StoreError::BadKey { .. })));
+}

@@ -9,7 +9,7 @@ use std::{
 
 use object_store::{ObjectMeta, Result, path::Path};
 
-use super::files::{LOCK_FILE, STAGING_DIR, check_root, io_error, object_meta};
+use super::files::{LOCK_FILE, STAGING_DIR, check_root, io_error, is_no_object, object_meta};
 use crate::keys;
 
 /// Objects of one page.
@@ -88,7 +88,7 @@ impl FolderWalk {
         match sorted_names(&path, prefix.is_empty()) {
             Ok(names) => self.levels.push(OpenFolder { path, prefix, names: names.into_iter() }),
             // Its last object was deleted meanwhile, or it never had one.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) if is_no_object(&error) => {}
             Err(error) => return Err(io_error(&path, &error)),
         }
         Ok(())

@@ -30,10 +30,7 @@ pub(crate) fn open(
     transport: &TransportSettings,
 ) -> Result<ProviderClient, StoreError> {
     let bucket = bucket_name(url)?;
-    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(transport.client_options(url)?);
-    for (key, value) in environment.settings("GOOGLE_") {
-        builder = builder.with_config(key, value);
-    }
+    let mut builder = configured(environment).with_client_options(transport.client_options(url)?);
     let emulator = environment.first(&["STORAGE_EMULATOR_HOST"]).map(with_scheme);
     if let Some(emulator) = &emulator {
         // Naming an emulator is asking for plain http.
@@ -55,7 +52,18 @@ pub(crate) fn open(
         bucket: bucket.to_owned(),
         key: key.map(|(account, pem)| ServiceAccountKey { account, pem }),
     };
-    Ok(ProviderClient { store, signer: Arc::new(signer) })
+    Ok(ProviderClient { store, signer: Arc::new(signer), versions: None })
+}
+
+/// The endpoint, where it is not Google's own.
+pub(crate) fn endpoint(environment: &StoreEnvironment) -> Option<String> {
+    let emulator = environment.first(&["STORAGE_EMULATOR_HOST"]).map(with_scheme);
+    emulator.or_else(|| configured(environment).get_config_value(&GoogleConfigKey::BaseUrl))
+}
+
+fn configured(environment: &StoreEnvironment) -> GoogleCloudStorageBuilder {
+    let settings = environment.settings("GOOGLE_").into_iter();
+    settings.fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| builder.with_config(key, value))
 }
 
 fn with_scheme(host: &str) -> String {

@@ -83,5 +83,5 @@ fn named() -> UserMetadata {
 }
 
 async fn use_url(store: &Store, put: &SignedPut, body: &'static str) -> Result<SignedPutResponse, StoreError> {
-    put_signed(store.client()?, put, body.into()).await
+    put_signed(&store.client()?, put, body.into()).await
 }

@@ -2,10 +2,13 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::{
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    client::HttpConnector as _,
+};
 use url::Url;
 
-use super::sign::S3Signer;
+use super::{sign::S3Signer, versions::S3Versions};
 use crate::{
     environment::StoreEnvironment,
     errors::StoreError,
@@ -29,15 +32,24 @@ const SETTINGS: [(&str, &str); 5] = [
     ("endpoint_url", "AWS_ENDPOINT_URL"),
 ];
 
+/// Where an endpoint that is not Amazon's own is named, the first one first.
+const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+
+/// The endpoint, where it is not Amazon's own.
+pub(crate) fn endpoint(environment: &StoreEnvironment) -> Option<String> {
+    with_shared_files(environment).first(&ENDPOINTS).map(str::to_owned)
+}
+
 pub(crate) fn open(
     url: &Url,
     environment: &StoreEnvironment,
     transport: &TransportSettings,
 ) -> Result<ProviderClient, StoreError> {
     let environment = with_shared_files(environment);
-    let endpoint = environment.first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]);
+    let endpoint = environment.first(&ENDPOINTS);
     check_encryption(url, endpoint, &environment, "AWS_ALLOW_HTTP")?;
-    let mut builder = AmazonS3Builder::new().with_client_options(transport.client_options(url)?);
+    let options = transport.client_options(url)?;
+    let mut builder = AmazonS3Builder::new().with_client_options(options.clone());
     for (key, value) in environment.settings("AWS_") {
         builder = builder.with_config(key, value);
     }
@@ -47,7 +59,10 @@ pub(crate) fn open(
     let region = region.iter().find_map(|key| builder.get_config_value(key));
     let region = region.unwrap_or_else(|| "us-east-1".to_owned());
     let store = Arc::new(builder.build().map_err(|error| bad_settings(url, &error))?);
-    Ok(ProviderClient { store: store.clone(), signer: Arc::new(S3Signer { store, region }) })
+    let options = options.with_allow_http(environment.is_true("AWS_ALLOW_HTTP"));
+    let client = transport.connector().connect(&options).map_err(|error| bad_settings(url, &error))?;
+    let versions = Arc::new(S3Versions { store: store.clone(), client });
+    Ok(ProviderClient { store: store.clone(), signer: Arc::new(S3Signer { store, region }), versions: Some(versions) })
 }
 
 /// The environment, supplemented from `~/.aws/config` and `~/.aws/credentials` where no variable names credentials.

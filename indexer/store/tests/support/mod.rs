@@ -21,7 +21,9 @@ use object_store::{
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use serde::{Deserialize, Serialize};
-use tidemark_store::{Chain, ChainState, Entropy, InvariantViolation, Store, StoreSecond};
+use tidemark_store::{
+    Chain, ChainState, Entropy, InvariantViolation, RecordVersions, StateExtensions, Store, StoreSecond,
+};
 use tokio::{sync::Notify, time::Instant};
 
 /// A state for tests: numbers, in the order in which they were appended.
@@ -37,6 +39,15 @@ impl ChainState for Numbers {
     type Rejection = NumberRejected;
 
     const FORMAT: u32 = 1;
+
+    fn versions(&self) -> RecordVersions {
+        RecordVersions::FIRST
+    }
+
+    fn extensions(&self) -> &StateExtensions {
+        static NONE: StateExtensions = StateExtensions::NONE;
+        &NONE
+    }
 
     fn apply_store_time(&mut self, _: StoreSecond) {}
 

@@ -87,7 +87,7 @@ impl AppendSession {
     ) -> Result<(), UnprovenAttempt> {
         let key = attempt.token.to_string();
         let entries = &self.log.entries;
-        let (body, none) = (prepared.body.clone(), UserMetadata::new());
+        let (body, none) = (prepared.body(attempt.token), UserMetadata::new());
         match entries.create_resolved(&key, body, &none).await {
             Create::Committed => {}
             Create::Lost => return Err(UnprovenAttempt::new(attempt, "another entry has the token")),
@@ -138,7 +138,7 @@ impl AppendSession {
             Ok(None) => return Err(not_visible(UnprovenAttempt::new(attempt, "the entry is absent"))),
             Err(error) => return Err(not_visible(UnprovenAttempt::new(attempt, error.to_string()))),
         };
-        if prepared.is_some_and(|prepared| prepared.body != found.body) {
+        if prepared.is_some_and(|prepared| found.body != Some(prepared.body(attempt.token))) {
             return Err(not_visible(UnprovenAttempt::new(attempt, "the entry is another draft's")));
         }
         let outcome = found.ops.first().map(|op| op.decision.outcome);
@@ -182,8 +182,9 @@ impl AppendSession {
         not_visible: NotVisible,
     ) -> AttemptOutcome {
         let NotVisible { unproven, observations } = not_visible;
-        let foreign =
-            observations.iter().find(|seen| seen.evidence.is_none() || !is_in_time_for(attempt.token.second(), seen));
+        let foreign = observations
+            .iter()
+            .find(|seen| seen.evidence.is_none() || !is_in_time_for(attempt.parameters(), attempt.token, seen));
         match foreign {
             Some(foreign) => self.occupied(earlier, attempt, prepared, foreign).await,
             None if prepared.allows_another_token() || observations.is_empty() => AttemptOutcome::Retry(unproven),

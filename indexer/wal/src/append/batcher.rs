@@ -15,14 +15,14 @@ use super::{
     prepared::EntryDraft,
     writer::{AppendReceipt, LogWriter},
 };
-use crate::{payload::MAX_OPERATIONS, reader::ReaderLimits};
+use crate::payload::MAX_OPERATIONS;
 
 /// When a shared entry is written: whichever bound is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlushPolicy {
     /// Most operations in one entry, at most [`MAX_OPERATIONS`].
     pub operations: usize,
-    /// Most bytes in one entry, at most half of the entry's size limit.
+    /// Most bytes in one entry, at most half of the log's largest entry.
     pub bytes: usize,
     /// Longest wait of the first draft.
     pub wait: Duration,
@@ -68,25 +68,22 @@ enum BatchSlot {
 impl AppendBatcher {
     /// A batcher over `writer`.
     pub fn new(writer: LogWriter, policy: FlushPolicy) -> Self {
-        let policy = FlushPolicy {
-            operations: policy.operations.clamp(1, MAX_OPERATIONS),
-            bytes: policy.bytes.min(usize::try_from(ReaderLimits::default().entry / 2).unwrap_or(usize::MAX)),
-            ..policy
-        };
+        let policy = FlushPolicy { operations: policy.operations.clamp(1, MAX_OPERATIONS), ..policy };
         Self { writer, policy, open: Arc::default() }
     }
 
     /// Appends `draft`, together with others where that is possible, else alone.
     pub async fn append(&self, mut draft: EntryDraft) -> Result<AppendReceipt, AppendError> {
         let shares = draft.is_entry_only() && draft.writer.as_deref().is_none_or(|name| name == self.writer.name());
-        if !shares || draft.weight() > self.policy.bytes || draft.operations() > self.policy.operations {
+        let policy = self.policy_now().await?;
+        if !shares || draft.weight() > policy.bytes || draft.operations() > policy.operations {
             return self.writer.append(draft).await;
         }
         // The key has to be in place before the draft is copied: alone and in the batch it is the same one.
         let key = draft.idempotency_key.filter(|key| !key.is_empty());
         draft.idempotency_key = Some(key.unwrap_or_else(|| self.writer.nonce()));
         let alone = draft.clone();
-        let shared = match self.join(draft) {
+        let shared = match self.join(draft, &policy) {
             BatchSlot::Leader(batch) => self.flush_as_leader(batch).await,
             BatchSlot::Member(receipt) => receipt.await.ok(),
         };
@@ -96,12 +93,18 @@ impl AppendBatcher {
         }
     }
 
+    /// The policy within what the log takes now.
+    async fn policy_now(&self) -> Result<FlushPolicy, AppendError> {
+        let largest = usize::try_from(self.writer.max_entry_size().await? / 2).unwrap_or(usize::MAX);
+        Ok(FlushPolicy { bytes: self.policy.bytes.min(largest), ..self.policy })
+    }
+
     /// Adds the draft to the open batch, or opens one.
-    fn join(&self, draft: EntryDraft) -> BatchSlot {
+    fn join(&self, draft: EntryDraft, policy: &FlushPolicy) -> BatchSlot {
         let mut open = self.open.lock();
         if let Some(batch) = open.as_ref() {
             let mut members = batch.members.lock();
-            if members.fits(&draft, &self.policy) {
+            if members.fits(&draft, policy) {
                 let (sender, receiver) = oneshot::channel();
                 members.waiting.push(sender);
                 members.push(draft);

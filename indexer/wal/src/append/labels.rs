@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use super::{
-    prepared::{CompletionTarget, PreparedEntry},
+    prepared::{CompletionTarget, PreparedEntry, binding},
     session::AppendSession,
 };
 use crate::{
@@ -18,15 +18,35 @@ use crate::{
     marker::{CompletionMarker, marker_folder, marker_key},
     outcome::Outcome,
     parameters::ParameterSchedule,
-    reader::ReaderLimits,
     token::Token,
 };
-use tidemark_store::{StoreError, StoredObject};
+use tidemark_store::{StoreError, StoreSecond, StoredObject};
 
 /// How often the label's key is rewritten before it is left to the next writer.
 const MAX_REWRITES: usize = 8;
 
 impl AppendSession {
+    /// The newest token of about second `now` that moved a label which `prepared` moves: what moves it next has a later one, so that
+    /// moves of one second keep their order.
+    pub(super) async fn newest_move(
+        &self,
+        prepared: &PreparedEntry,
+        now: StoreSecond,
+    ) -> Result<Option<Token>, StoreError> {
+        let mut newest = None;
+        for (repo, label) in prepared.labels() {
+            let folder = marker_folder(repo, label);
+            let after = format!("{folder}/{}", Token::first_of(now));
+            let mut listed = self.log.values().list(&folder, Some(&after));
+            while let Some(info) = listed.try_next().await? {
+                let marker = CompletionMarker::read(&folder, &info.key, info.time);
+                // The estimate of the clock may be a second behind; what is later than that is not this log's clock's.
+                newest = newest.max(marker.map(|marker| marker.token).filter(|token| token.second() <= now.next()));
+            }
+        }
+        Ok(newest)
+    }
+
     /// Updates the keys of the labels that `token` moved. They are caches: after a failure the next writer updates them.
     pub(super) async fn refresh_labels(&self, token: Token, prepared: &PreparedEntry, schedule: &ParameterSchedule) {
         for part in &prepared.parts {
@@ -57,26 +77,30 @@ impl AppendSession {
             let Some(newest) = newest.filter(|newest| held.as_ref() != Some(newest)) else {
                 return Ok(());
             };
-            let marker = self.value(&marker_key(repo, label, newest.token, newest.op)).await?;
+            let marker = self.value(&marker_key(repo, label, newest.token, newest.op), schedule).await?;
             let Some(body) = marker.and_then(|marker| marker.body) else {
                 return Ok(());
             };
-            if let Some(StoredObject { info, body: Some(present), .. }) = self.value(&path).await?
+            if let Some(StoredObject { info, body: Some(present), .. }) = self.value(&path, schedule).await?
                 && info.time > newest.time
                 && present != body
-                && !self.is_of_a_marker(&present, repo, label, &markers).await?
+                && !self.is_of_a_marker(&present, repo, label, &markers, schedule).await?
             {
                 tracing::info!(%repo, %label, "another client has moved the label since; label.yaml stays");
                 return Ok(());
             }
-            self.log.values().put(&path, body).await?;
+            // Whose value it is, so that no reader takes it for that of an entry without a marker.
+            let metadata = binding(newest.token, newest.op);
+            self.log.values().put_with(&path, body, &metadata).await?;
             held = Some(newest);
         }
         Ok(())
     }
 
-    async fn value(&self, key: &str) -> Result<Option<StoredObject>, StoreError> {
-        self.log.values().get(key, ReaderLimits::default().descriptor).await
+    /// What the last metadata store holds under `key`, whatever parameters it was written under.
+    async fn value(&self, key: &str, schedule: &ParameterSchedule) -> Result<Option<StoredObject>, StoreError> {
+        let limit = schedule.sets().iter().map(|dated| dated.parameters.max_descriptor_size).max();
+        self.log.values().get(key, limit.unwrap_or_default()).await
     }
 
     /// Whether a value of the label is the body of one of `markers`: an older refresh that landed late.
@@ -86,9 +110,10 @@ impl AppendSession {
         repo: &str,
         label: &str,
         markers: &[CompletionMarker],
+        schedule: &ParameterSchedule,
     ) -> Result<bool, StoreError> {
         for marker in markers.iter().rev() {
-            let found = self.value(&marker_key(repo, label, marker.token, marker.op)).await?;
+            let found = self.value(&marker_key(repo, label, marker.token, marker.op), schedule).await?;
             if found.is_some_and(|found| found.body.as_ref() == Some(value)) {
                 return Ok(true);
             }
@@ -111,7 +136,7 @@ impl AppendSession {
         let after = format!("{folder}/{}", Token::first_of(oldest));
         let listed = self.log.values().list(&folder, Some(&after)).try_collect::<Vec<_>>().await?;
         let mut markers: Vec<CompletionMarker> =
-            listed.iter().filter_map(|info| CompletionMarker::read(&info.key, info.time)).collect();
+            listed.iter().filter_map(|info| CompletionMarker::read(&folder, &info.key, info.time)).collect();
         markers.sort_by_key(CompletionMarker::sort_key);
         Ok(markers)
     }

@@ -1,16 +1,31 @@
 //! What a caller wants appended, and what is prepared of it before it has a token.
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::error::AppendError;
 use crate::{
     datamon::{DatamonPath, parse_datamon_path},
+    parameters::LogParameters,
     payload::{EntryIntent, IntentOperation, OperationKind, PayloadFormat, member_key, parse_payload, write_intent},
-    reader::{OP_FIELD, ReaderLimits, TOKEN_FIELD, digest_of},
+    reader::{OP_FIELD, TOKEN_FIELD, digest_of},
     token::Token,
 };
 use tidemark_store::Entropy;
+
+/// Longest body in bytes that Datamon's reader reads: it waits without end for the rest of a longer one.
+const MAX_DATAMON_BYTES: usize = 1024;
+
+/// The form of the entries that a writer writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EntryForm {
+    /// Our intent in JSON.
+    #[default]
+    Intent,
+    /// The mapping of `token` and `payload` that Datamon's reader reads: one operation an entry, and no idempotency key, so that
+    /// a writer tries one token only.
+    Datamon,
+}
 
 /// An entry to append: its operations are committed together or not at all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,8 +96,17 @@ impl EntryDraft {
 #[derive(Clone, Debug)]
 pub(super) struct PreparedEntry {
     pub(super) key: String,
-    pub(super) body: Bytes,
+    content: EntryContent,
     pub(super) parts: Vec<CompletionPart>,
+}
+
+/// What the body of an entry is made of.
+#[derive(Clone, Debug)]
+enum EntryContent {
+    /// The body.
+    Intent(Bytes),
+    /// The payload beside the token.
+    Datamon(String),
 }
 
 /// What completes one operation.
@@ -104,7 +128,10 @@ pub(super) enum CompletionTarget {
 
 impl PreparedEntry {
     /// Checks the draft by reading what it would write, so that no writer writes what no reader reads.
-    pub(super) fn of(draft: EntryDraft, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
+    pub(super) fn of(draft: EntryDraft, form: EntryForm, writer: &str, entropy: &Entropy) -> Result<Self, AppendError> {
+        if form == EntryForm::Datamon {
+            return Self::in_datamons_form(draft, entropy);
+        }
         let key = draft.idempotency_key.filter(|key| !key.is_empty()).unwrap_or_else(|| entropy.nonce());
         let parts = draft.ops.iter().enumerate().filter_map(|(op, draft)| completion_part(op, draft)).collect();
         let intent = EntryIntent {
@@ -117,6 +144,69 @@ impl PreparedEntry {
             raw: Value::Null,
         };
         Self::checked(key, &intent, parts)
+    }
+
+    /// A draft as an entry that Datamon's reader reads.
+    fn in_datamons_form(draft: EntryDraft, entropy: &Entropy) -> Result<Self, AppendError> {
+        let invalid = |why: &str| AppendError::Invalid { why: format!("{why} in Datamon's form") };
+        let EntryDraft { writer, idempotency_key, attributes, mut ops } = draft;
+        if writer.is_some() || idempotency_key.is_some() {
+            return Err(invalid("an entry has no writer and no idempotency key"));
+        }
+        let (payload, parts) = match (ops.pop(), ops.is_empty()) {
+            (None, _) => (Value::Object(attributes).to_string(), Vec::new()),
+            (Some(_), false) => return Err(invalid("an entry has one operation")),
+            (Some(_), true) if !attributes.is_empty() => {
+                return Err(invalid("an entry with an operation has no attributes of its own"));
+            }
+            (Some(DraftOperation::Label { .. }), true) => return Err(invalid("a label cannot be moved")),
+            (Some(DraftOperation::Entry { attributes }), true) => (Value::Object(attributes).to_string(), Vec::new()),
+            (Some(DraftOperation::Descriptor { path, body }), true) => {
+                let target = CompletionTarget::Descriptor(path.clone());
+                (path, vec![CompletionPart { op: 0, target, body }])
+            }
+        };
+        let prepared = Self { key: entropy.nonce(), content: EntryContent::Datamon(payload), parts };
+        let any_token = Token::from_bytes([0; Token::BYTES]);
+        let body = prepared.body(any_token);
+        if body.len() > MAX_DATAMON_BYTES {
+            return Err(invalid(&format!("an entry of {} bytes is longer than {MAX_DATAMON_BYTES}", body.len())));
+        }
+        let read =
+            parse_payload(any_token, &body).map_err(|malformed| AppendError::Invalid { why: malformed.reason })?;
+        let announced = read.ops.first().and_then(|op| op.descriptor.as_deref());
+        let written = prepared.parts.first().and_then(|part| match &part.target {
+            CompletionTarget::Descriptor(path) => Some(path.as_str()),
+            CompletionTarget::Label { .. } => None,
+        });
+        if announced != written {
+            return Err(invalid("the path is not that of a descriptor"));
+        }
+        if read.ops.iter().any(|op| op.kind == OperationKind::Label) {
+            return Err(invalid("a label cannot be moved"));
+        }
+        Ok(prepared)
+    }
+
+    /// The body of the entry `token`.
+    pub(super) fn body(&self, token: Token) -> Bytes {
+        match &self.content {
+            EntryContent::Intent(body) => body.clone(),
+            EntryContent::Datamon(payload) => Bytes::from(json!({"token": token, "payload": payload}).to_string()),
+        }
+    }
+
+    /// Whether readers count it once under whatever tokens it is appended.
+    pub(super) fn counts_once(&self) -> bool {
+        matches!(self.content, EntryContent::Intent(_))
+    }
+
+    /// The labels that it moves.
+    pub(super) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parts.iter().filter_map(|part| match &part.target {
+            CompletionTarget::Label { repo, label } => Some((repo.as_str(), label.as_str())),
+            CompletionTarget::Descriptor(_) => None,
+        })
     }
 
     /// Operations of several drafts, each under the key of its own, that the entry itself completes.
@@ -136,20 +226,30 @@ impl PreparedEntry {
 
     fn checked(key: String, intent: &EntryIntent, parts: Vec<CompletionPart>) -> Result<Self, AppendError> {
         let invalid = |why: String| AppendError::Invalid { why };
-        let limits = ReaderLimits::default();
         let body = Bytes::from(write_intent(intent).to_string());
-        if body.len() as u64 > limits.entry {
-            return Err(invalid(format!("its entry has {} bytes, more than {}", body.len(), limits.entry)));
-        }
-        if let Some(part) = parts.iter().find(|part| part.body.len() as u64 > limits.descriptor) {
-            return Err(invalid(format!(
-                "operation {} has a descriptor of more than {} bytes",
-                part.op, limits.descriptor
-            )));
-        }
         let any_token = Token::from_bytes([0; Token::BYTES]);
         parse_payload(any_token, &body).map_err(|malformed| invalid(malformed.reason))?;
-        Ok(Self { key, body, parts })
+        Ok(Self { key, content: EntryContent::Intent(body), parts })
+    }
+
+    /// Refuses what readers would not read under the `parameters` of its token.
+    pub(super) fn check_sizes(&self, parameters: &LogParameters) -> Result<(), AppendError> {
+        let LogParameters { max_entry_size, max_descriptor_size, .. } = *parameters;
+        let entry = self.body(Token::from_bytes([0; Token::BYTES])).len() as u64;
+        if entry > max_entry_size {
+            let why = format!("its entry has {entry} bytes, more than the log's maxEntrySize of {max_entry_size}");
+            return Err(AppendError::Invalid { why });
+        }
+        match self.parts.iter().find(|part| part.body.len() as u64 > max_descriptor_size) {
+            None => Ok(()),
+            Some(CompletionPart { op, body, .. }) => {
+                let (size, limit) = (body.len(), max_descriptor_size);
+                let why = format!(
+                    "operation {op} has a descriptor of {size} bytes, more than the log's maxDescriptorSize of {limit}"
+                );
+                Err(AppendError::Invalid { why })
+            }
+        }
     }
 
     /// Whether a further entry may complete it: descriptors have names that only one entry can have.

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 
-use super::{error::AppendError, source::ParameterSource};
+use super::{error::AppendError, prepared::PreparedEntry, source::ParameterSource};
 use crate::{
     log::Log,
     parameters::{LogParameters, MAX_PARAMETER_AGE, ParameterSchedule},
-    reader::{LogReader, ReaderLimits},
+    reader::LogReader,
     token::Token,
 };
 use tidemark_store::{Clock, Entropy, StoreSecond};
@@ -24,6 +24,8 @@ pub(super) struct AppendSession {
     pub(super) entropy: Entropy,
     source: Arc<dyn ParameterSource>,
     cached: Mutex<Option<CachedParameters>>,
+    /// The last token of this writer.
+    last: parking_lot::Mutex<Option<Token>>,
 }
 
 /// Parameters that may be relied on for seconds before `until`.
@@ -51,11 +53,12 @@ impl AppendSession {
     pub(super) fn new(log: Log, source: Arc<dyn ParameterSource>, name: &str, entropy: Entropy) -> Self {
         Self {
             clock: Clock::new(log.stores(), name),
-            reader: LogReader::new(&log, ReaderLimits::default()),
+            reader: LogReader::new(&log),
             log,
             entropy,
             source,
             cached: Mutex::default(),
+            last: parking_lot::Mutex::default(),
         }
     }
 
@@ -80,17 +83,35 @@ impl AppendSession {
         Ok(StoreTime { second, schedule })
     }
 
+    /// An attempt of this time, unless readers would not read what is `prepared` under a token of it. The tokens of one writer
+    /// ascend, also within a second: its own order is the log's. They are above those that moved the same labels before, too.
+    pub(super) async fn begin_attempt(&self, prepared: &PreparedEntry) -> Result<AppendAttempt, AppendError> {
+        let now = self.now().await?;
+        prepared.check_sizes(now.parameters())?;
+        let newest = self.newest_move(prepared, now.second).await?;
+        let mut last = self.last.lock();
+        let token = match (*last).max(newest) {
+            None => Token::new(now.second, &self.entropy),
+            Some(last) => Token::after(last, now.second, &self.entropy),
+        };
+        *last = Some(token);
+        Ok(AppendAttempt { token, schedule: now.schedule })
+    }
+
     /// Has the clock probed before the next token: an estimate may be what was wrong with the last one.
     pub(super) async fn forget_parameters(&self) {
         *self.cached.lock().await = None;
     }
 }
 
-impl AppendAttempt {
-    pub(super) fn new(now: StoreTime, entropy: &Entropy) -> Self {
-        Self { token: Token::new(now.second, entropy), schedule: now.schedule }
+impl StoreTime {
+    /// The parameters in force now.
+    pub(super) fn parameters(&self) -> &LogParameters {
+        self.schedule.at(self.second)
     }
+}
 
+impl AppendAttempt {
     pub(super) fn parameters(&self) -> &LogParameters {
         self.schedule.at(self.token.second())
     }

@@ -8,10 +8,10 @@ use serde_json::Map;
 
 use super::*;
 use crate::{
-    Evidence, ListedEntry, LogParameters, LogReader, Outcome, ParameterSchedule, ReaderLimits, ResolvedEntry,
+    Evidence, ListedEntry, LogParameters, LogReader, Outcome, ParameterSchedule, ResolvedEntry,
     testing::{OPENED, TestStore, WriteFault},
 };
-use tidemark_store::StoreSecond;
+use tidemark_store::{Entropy, StoreSecond};
 
 fn parameters() -> LogParameters {
     LogParameters {
@@ -47,7 +47,7 @@ fn draft(ops: impl IntoIterator<Item = DraftOperation>) -> EntryDraft {
 
 /// The log as a reader finds it.
 async fn entries(lab: &TestStore) -> Vec<ResolvedEntry> {
-    let reader = LogReader::new(&lab.log(), ReaderLimits::default());
+    let reader = LogReader::new(&lab.log());
     let listed: Vec<ListedEntry> =
         reader.list(StoreSecond::default(), StoreSecond::KSUID_END).try_collect().await.unwrap();
     let schedule = ParameterSchedule::constant(parameters());
@@ -81,6 +81,34 @@ async fn a_group_is_committed_and_bound() {
     assert_eq!(entry.ops[0].descriptor.as_ref().unwrap().message.as_deref(), Some("m"));
     assert_eq!(entry.ops[1].descriptor.as_ref().unwrap().id.as_deref(), Some("b"));
     assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: b\n"));
+}
+
+fn note(bytes: usize) -> EntryDraft {
+    let attributes = [("note".to_owned(), "x".repeat(bytes).into())].into_iter().collect();
+    draft([DraftOperation::Entry { attributes }])
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_readers_would_not_read_is_refused_before_it_is_written() {
+    let lab = TestStore::new();
+    let sizes = LogParameters { max_entry_size: 64 << 10, max_descriptor_size: 1 << 10, ..parameters() };
+    let writer = lab.writer("w", sizes).await;
+    let large =
+        DraftOperation::Descriptor { path: "bundles/r/b/bundle.yaml".to_owned(), body: vec![b' '; 1025].into() };
+    for (draft, name) in [(note(200_000), "maxEntrySize of 65536"), (draft([large]), "maxDescriptorSize of 1024")] {
+        for refused in [writer.append(draft.clone()).await.unwrap_err(), writer.begin(draft).await.unwrap_err()] {
+            assert!(matches!(refused, AppendError::Invalid { .. }) && refused.to_string().contains(name), "{refused}");
+        }
+    }
+    assert!(entries(&lab).await.is_empty());
+    writer.append(note(60_000)).await.unwrap();
+    // A batch stays within what the log takes.
+    let batcher = AppendBatcher::new(writer, FlushPolicy::default());
+    let record = |key: usize| EntryDraft { idempotency_key: Some(key.to_string()), ..note(10_000) };
+    for receipt in futures::future::join_all((0..9).map(|key| batcher.append(record(key)))).await {
+        receipt.unwrap();
+    }
+    assert_eq!(outcomes(&lab).await, [Outcome::Committed; 4]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,6 +219,76 @@ async fn labels_follow_the_newest_marker() {
     tokio::time::advance(Duration::from_secs(1)).await;
     writer.append(draft([label("d")])).await.unwrap();
     assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: d\n"));
+}
+
+/// Without a key, so that each counts.
+fn move_to(value: &str) -> EntryDraft {
+    EntryDraft { ops: vec![label(value)], ..EntryDraft::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn moves_of_a_label_in_one_second_end_at_the_last() {
+    for writers in [1, 2, 3] {
+        let lab = TestStore::new();
+        let mut all = Vec::new();
+        for number in 0..writers {
+            let source = std::sync::Arc::new(ParameterSchedule::constant(parameters()));
+            let (options, entropy) = (LogWriterOptions::named(format!("w{number}")), Entropy::seeded(number));
+            all.push(LogWriter::open(lab.log(), source, options, entropy).await.unwrap());
+        }
+        let mut tokens = Vec::new();
+        for number in 0..12 {
+            let writer = &all[number % all.len()];
+            tokens.push(writer.append(move_to(&format!("b{number}"))).await.unwrap().token);
+        }
+        assert!(tokens.is_sorted(), "{tokens:?}");
+        assert_eq!((tokens[0].second(), tokens[11].second()), (OPENED, OPENED));
+        assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: b11\n"), "{writers} writers");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn datamons_form_is_the_mapping_that_its_reader_reads() {
+    let lab = TestStore::new();
+    let source = std::sync::Arc::new(ParameterSchedule::constant(parameters()));
+    let options = LogWriterOptions { form: EntryForm::Datamon, ..LogWriterOptions::named("w") };
+    let writer = LogWriter::open(lab.log(), source, options, Entropy::seeded(1)).await.unwrap();
+    let plain = |op| EntryDraft { ops: vec![op], ..EntryDraft::default() };
+    let first = writer.append(plain(bundle("b"))).await.unwrap().token;
+    let attributes = Map::from_iter([("user".to_owned(), "grace".into())]);
+    writer.append(EntryDraft { attributes: attributes.clone(), ..EntryDraft::default() }).await.unwrap();
+    writer.append(plain(DraftOperation::Entry { attributes })).await.unwrap();
+    let found = entries(&lab).await;
+    let bodies: Vec<serde_json::Value> =
+        found.iter().map(|entry| serde_json::from_slice(entry.body.as_ref().unwrap()).unwrap()).collect();
+    assert_eq!(bodies[0], serde_json::json!({"token": first, "payload": "bundles/r/b/bundle.yaml"}));
+    assert_eq!(bodies[1]["payload"], "{\"user\":\"grace\"}");
+    assert_eq!(found[0].ops[0].decision.evidence, Some(Evidence::Bound));
+    assert!(found[1..].iter().all(|entry| entry.ops[0].operation.attributes["user"] == "grace"));
+    assert!(found.iter().all(|entry| entry.ops[0].decision.outcome == Outcome::Committed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn datamons_form_refuses_what_it_cannot_say() {
+    let lab = TestStore::new();
+    let source = std::sync::Arc::new(ParameterSchedule::constant(parameters()));
+    let options = LogWriterOptions { form: EntryForm::Datamon, ..LogWriterOptions::named("w") };
+    let writer = LogWriter::open(lab.log(), source, options, Entropy::seeded(1)).await.unwrap();
+    let long = Map::from_iter([("text".to_owned(), "x".repeat(1000).into())]);
+    let path = |path: &str| DraftOperation::Descriptor { path: path.to_owned(), body: Bytes::new() };
+    for (refused, why) in [
+        (draft([record()]), "idempotency key"),
+        (EntryDraft { ops: vec![bundle("a"), bundle("b")], ..EntryDraft::default() }, "one operation"),
+        (EntryDraft { ops: vec![label("a")], ..EntryDraft::default() }, "label"),
+        (EntryDraft { ops: vec![path("not a path")], ..EntryDraft::default() }, "path"),
+        (EntryDraft { ops: vec![path("bundles/../x.yaml")], ..EntryDraft::default() }, "climbs"),
+        (EntryDraft { ops: vec![bundle("a")], attributes: long.clone(), ..EntryDraft::default() }, "attributes"),
+        (EntryDraft { attributes: long, ..EntryDraft::default() }, "1024"),
+    ] {
+        let error = writer.append(refused).await.unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains("nothing was appended"), "{error}");
+    }
+    assert!(entries(&lab).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,7 +102,7 @@ impl AppendSession {
         upload: &CompletionUpload,
         signed: &SignedPut,
     ) -> Result<(), SendError> {
-        let client = upload.store.client().map_err(SendError::refused)?;
+        let client = &upload.store.client().map_err(SendError::refused)?;
         let (key, timeout) = (&upload.key, attempt.parameters().request_timeout);
         let send = || async move {
             match tokio::time::timeout(timeout, put_signed(client, signed, upload.body.clone())).await {

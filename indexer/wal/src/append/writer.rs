@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use super::{
     attempt::{AttemptOutcome, UnprovenAttempt},
     error::AppendError,
-    prepared::{EntryDraft, PreparedEntry},
+    prepared::{EntryDraft, EntryForm, PreparedEntry},
     retry::token_pauses,
     session::{AppendAttempt, AppendSession},
     source::ParameterSource,
@@ -23,12 +23,14 @@ pub struct LogWriterOptions {
     pub name: String,
     /// How many tokens one append may take before it gives up.
     pub attempts: u32,
+    /// The form of its entries.
+    pub form: EntryForm,
 }
 
 impl LogWriterOptions {
     /// The defaults for a writer of this name.
     pub fn named(name: impl Into<String>) -> Self {
-        Self { name: name.into(), attempts: 4 }
+        Self { name: name.into(), attempts: 4, form: EntryForm::default() }
     }
 }
 
@@ -88,13 +90,18 @@ impl LogWriter {
     /// Takes a new token under the same idempotency key as often as [`LogWriterOptions::attempts`] allows. What an
     /// unsuccessful attempt wrote stays: the outcome of an unknown write is never guessed.
     pub async fn append(&self, draft: EntryDraft) -> Result<AppendReceipt, AppendError> {
-        let prepared = PreparedEntry::of(draft, self.name(), &self.session.entropy)?;
+        let prepared = PreparedEntry::of(draft, self.options.form, self.name(), &self.session.entropy)?;
         self.append_prepared(&prepared).await
     }
 
     /// Appends drafts that the entry itself completes, as one entry.
     pub(super) async fn append_shared(&self, drafts: Vec<EntryDraft>) -> Result<AppendReceipt, AppendError> {
         self.append_prepared(&PreparedEntry::shared(drafts, self.name(), &self.session.entropy)?).await
+    }
+
+    /// Bytes of the largest entry that the log takes now.
+    pub(super) async fn max_entry_size(&self) -> Result<u64, AppendError> {
+        Ok(self.session.now().await?.parameters().max_entry_size)
     }
 
     /// A random idempotency key.
@@ -108,13 +115,13 @@ impl LogWriter {
         let mut tried: Vec<AppendAttempt> = Vec::new();
         let mut unproven: Option<UnprovenAttempt> = None;
         loop {
-            let now = match session.now().await {
-                Ok(now) => now,
+            let attempt = match session.begin_attempt(prepared).await {
+                Ok(attempt) => attempt,
                 // An earlier entry may be durable, and the caller must hear of that first.
                 Err(error) => return Err(unproven.map_or(error, |unproven| unproven.error(prepared))),
             };
-            let schedule = now.schedule.clone();
-            tried.push(AppendAttempt::new(now, &session.entropy));
+            let schedule = attempt.schedule.clone();
+            tried.push(attempt);
             let attempts = u32::try_from(tried.len()).unwrap_or(u32::MAX);
             match session.attempt(&tried, prepared).await {
                 AttemptOutcome::Acknowledged { token, acknowledged } => {
@@ -122,7 +129,9 @@ impl LogWriter {
                     return Ok(AppendReceipt { token, op: 0, acknowledged, attempts });
                 }
                 AttemptOutcome::Failed(error) => return Err(error),
-                AttemptOutcome::Retry(why) if attempts >= self.options.attempts => return Err(why.error(prepared)),
+                AttemptOutcome::Retry(why) if attempts >= self.options.attempts || !prepared.counts_once() => {
+                    return Err(why.error(prepared));
+                }
                 AttemptOutcome::Retry(why) => unproven = Some(why),
             }
             self.pause(&mut pauses).await;
@@ -136,14 +145,16 @@ impl LogWriter {
     /// readers.
     pub async fn begin(&self, draft: EntryDraft) -> Result<PendingAppend, AppendError> {
         let session = &self.session;
-        let prepared = PreparedEntry::of(draft, self.name(), &session.entropy)?;
+        let prepared = PreparedEntry::of(draft, self.options.form, self.name(), &session.entropy)?;
         let mut pauses = token_pauses();
         let mut attempts = 0;
         loop {
-            let attempt = AppendAttempt::new(session.now().await?, &session.entropy);
+            let attempt = session.begin_attempt(&prepared).await?;
             match session.write_entry(&attempt, &prepared).await {
                 Ok(()) => return self.pending(&attempt, prepared).await,
-                Err(unproven) if attempts >= self.options.attempts => return Err(unproven.error(&prepared)),
+                Err(unproven) if attempts >= self.options.attempts || !prepared.counts_once() => {
+                    return Err(unproven.error(&prepared));
+                }
                 Err(_) => attempts += 1,
             }
             self.pause(&mut pauses).await;

@@ -9,7 +9,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,7 +33,7 @@ const MAX_HELD_ENTRIES: usize = 20_000;
 /// A range that is shorter than this is not cut.
 const MIN_SLICED_RANGE: Duration = Duration::from_mins(1);
 /// Sorts after everything in `.tidemark/` and before every token.
-const BEFORE_TOKENS: &str = ".tidemark0";
+pub(super) const BEFORE_TOKENS: &str = ".tidemark0";
 
 /// An entry that a listing showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,22 +48,34 @@ pub struct ListedEntry {
 
 type EntryItems = BoxStream<'static, Result<ListedEntry, StoreError>>;
 
-/// The keys of a log that are not tokens, as far as listings met them: the first bytes of their digests.
+/// The keys of a log that are not tokens, as far as listings met them: the first bytes of their digests. Those that sort after
+/// every token are counted by one listing only.
 #[derive(Debug, Default)]
-pub(super) struct UnrecognizedKeys(Mutex<BTreeSet<[u8; 8]>>);
+pub(super) struct UnrecognizedKeys {
+    met: Mutex<BTreeSet<[u8; 8]>>,
+    /// Whether a listing has gone on beyond the tokens.
+    went_beyond: AtomicBool,
+}
 
 impl UnrecognizedKeys {
     /// Most keys that are counted apart.
     const MAX: usize = 100_000;
+    /// How many keys the one listing reads beyond the tokens.
+    const MAX_BEYOND: u64 = 10_000;
 
     pub(super) fn count(&self) -> u64 {
-        self.0.lock().len() as u64
+        self.met.lock().len() as u64
+    }
+
+    /// How many keys beyond the tokens the caller's listing may read: none after the first call.
+    fn claim_beyond(&self) -> u64 {
+        if self.went_beyond.swap(true, Ordering::Relaxed) { 0 } else { Self::MAX_BEYOND }
     }
 
     fn record(&self, key: &str) {
         let mut digest = [0; 8];
         digest.copy_from_slice(&Sha256::digest(key)[..8]);
-        let mut known = self.0.lock();
+        let mut known = self.met.lock();
         if known.len() < Self::MAX {
             known.insert(digest);
         }
@@ -147,13 +159,22 @@ impl RangeListing {
     /// The range by one listing.
     fn plain(self) -> EntryItems {
         let Self { store, after, to, unrecognized, .. } = self;
-        let end = (to <= StoreSecond::KSUID_END).then(|| Token::first_of(to).to_string());
+        let to_the_end = to > StoreSecond::KSUID_END;
+        // The greatest token is the last key that counts. What sorts after it may be all other folders of the bucket.
+        let end = if to_the_end { format!("{}\0", greatest_token()) } else { Token::first_of(to).to_string() };
+        let (mut beyond, strangers) = (None, unrecognized.clone());
+        let mut inside = move |info: &ObjectInfo| {
+            if info.key < end {
+                return true;
+            }
+            let left = beyond.get_or_insert_with(|| if to_the_end { strangers.claim_beyond() } else { 0 });
+            let goes_on = *left > 0;
+            *left = left.saturating_sub(1);
+            goes_on
+        };
         store
             .list("", Some(&after))
-            .take_while(move |info| {
-                let inside = |info: &ObjectInfo| end.as_ref().is_none_or(|end| info.key < *end);
-                future::ready(info.as_ref().map_or(true, inside))
-            })
+            .take_while(move |info| future::ready(info.as_ref().map_or(true, &mut inside)))
             .filter_map(move |info| future::ready(info.map(|info| read_key(&info, &unrecognized)).transpose()))
             .boxed()
     }
@@ -165,7 +186,7 @@ fn key_before(at: StoreSecond) -> String {
         return BEFORE_TOKENS.to_owned();
     }
     if at > StoreSecond::KSUID_END {
-        return Token::from_bytes([u8::MAX; Token::BYTES]).to_string();
+        return greatest_token().to_string();
     }
     let mut bytes = *Token::first_of(at).as_bytes();
     for byte in bytes.iter_mut().rev() {
@@ -176,6 +197,11 @@ fn key_before(at: StoreSecond) -> String {
         }
     }
     Token::from_bytes(bytes).to_string()
+}
+
+/// Sorts after every other token.
+fn greatest_token() -> Token {
+    Token::from_bytes([u8::MAX; Token::BYTES])
 }
 
 fn read_key(info: &ObjectInfo, unrecognized: &UnrecognizedKeys) -> Option<ListedEntry> {
@@ -289,6 +315,29 @@ mod tests {
             assert_eq!(all.stream(8).try_collect::<Vec<_>>().await.unwrap().len(), 2);
         }
         assert_eq!(unrecognized.count(), 3);
+    }
+
+    /// Only the first listing to the end goes through what sorts after the tokens.
+    #[tokio::test]
+    async fn a_listing_to_the_end_ends_with_the_tokens() {
+        let inner = Arc::new(InMemory::new());
+        let put = async |key: &str| {
+            inner.put(&Path::parse(format!("log/{key}")).unwrap(), PutPayload::from_static(b"body")).await.unwrap();
+        };
+        let greatest = greatest_token();
+        for key in [&greatest.to_string(), "aXstranger", "bundles/1", "repos/2"] {
+            put(key).await;
+        }
+        let store = Store::over(inner.clone(), Url::parse("s3://bucket/log").unwrap());
+        let unrecognized: Arc<UnrecognizedKeys> = Arc::default();
+        for (stranger, from) in [("bundles/3", 0), ("zzz", START), ("zzzz", 1_400_000_000 + u64::from(u32::MAX))] {
+            let (from, to) = (StoreSecond::from_unix(from), StoreSecond::KSUID_END.next());
+            let all = RangeListing::new(&store, from, to, unrecognized.clone()).stream(8);
+            let entries: Vec<ListedEntry> = all.try_collect().await.unwrap();
+            assert_eq!(entries.iter().map(|entry| entry.token).collect::<Vec<_>>(), [greatest]);
+            assert_eq!(unrecognized.count(), 3);
+            put(stranger).await;
+        }
     }
 
     #[tokio::test]

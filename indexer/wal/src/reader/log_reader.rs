@@ -2,47 +2,39 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 
 use super::{
-    listing::{ListedEntry, RangeListing, UnrecognizedKeys},
+    labels::LabelNames,
+    listing::{BEFORE_TOKENS, ListedEntry, RangeListing, UnrecognizedKeys},
     memory_budget::{MemoryBudget, MemoryShare},
-    refusals::{RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal},
-    resolved_entry::{ResolvedEntry, unreadable},
+    refusals::{ReadCount, RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal, top_folder},
+    resolved_entry::{ResolvedEntry, oversized, unreadable},
 };
 use crate::{log::Log, malformed::MalformedInput, parameters::ParameterSchedule, token::Token};
 use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond, StoredObject};
 
 /// What is read of an object before its size is known; a larger one is read again once its size is charged.
 pub(super) const FIRST_READ_BYTES: u64 = 4 * 1024;
+/// Objects behind a refused one among which another is looked for that the store gives: a page of a listing.
+const PROOFS_LISTED: usize = 1000;
+/// How many of them are tried.
+const PROOFS_READ: usize = 4;
 /// What an ordinary entry takes beside its body: it is parsed, with one descriptor, into one record.
 const ORDINARY_ENTRY_BYTES: u64 = 8 * 1024;
 
-/// Limits of what a reader holds and reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReaderLimits {
-    /// Largest body of an entry in bytes; a larger one is malformed and not read.
-    pub entry: u64,
-    /// Largest descriptor in bytes; a larger one counts as present, but is not read. What is kept of those that are read
-    /// is bounded by constants.
-    pub descriptor: u64,
-    /// How many listings run at once over a long range.
-    pub listings: usize,
-}
-
-impl Default for ReaderLimits {
-    fn default() -> Self {
-        Self { entry: 1 << 20, descriptor: 16 << 20, listings: 8 }
-    }
-}
+/// How many listings run at once over a long range.
+const MAX_CONCURRENT_LISTINGS: usize = 8;
 
 /// A reader of one log. Cheap to clone; clones share the count of unrecognized keys, and what they know of refused objects.
 #[derive(Clone, Debug)]
 pub struct LogReader {
     pub(super) log: Log,
-    pub(super) limits: ReaderLimits,
+    listings: usize,
     unrecognized: Arc<UnrecognizedKeys>,
-    refusals: Arc<RefusalRegistry>,
+    pub(super) refusals: Arc<RefusalRegistry>,
+    /// The labels that entries name.
+    pub(super) labels: Arc<LabelNames>,
 }
 
 /// What a store holds under a key.
@@ -62,8 +54,15 @@ pub(super) enum ReadObject {
 
 impl LogReader {
     /// A reader of `log`.
-    pub fn new(log: &Log, limits: ReaderLimits) -> Self {
-        Self { log: log.clone(), limits, unrecognized: Arc::default(), refusals: Arc::default() }
+    pub fn new(log: &Log) -> Self {
+        let (log, listings) = (log.clone(), MAX_CONCURRENT_LISTINGS);
+        Self { log, listings, unrecognized: Arc::default(), refusals: Arc::default(), labels: Arc::default() }
+    }
+
+    /// The same reader with one listing at a time, for ranges that are mostly empty.
+    #[must_use]
+    pub fn with_one_listing(self) -> Self {
+        Self { listings: 1, ..self }
     }
 
     /// The entries whose second is in [`from`, `to`), in token order. Ends after the first error.
@@ -71,7 +70,7 @@ impl LogReader {
     /// A long range is listed in several slices of time at once; order and completeness are those of one listing. Keys
     /// that are not tokens are counted; Tidemark's own are skipped.
     pub fn list(&self, from: StoreSecond, to: StoreSecond) -> BoxStream<'static, Result<ListedEntry, StoreError>> {
-        RangeListing::new(&self.log.entries, from, to, self.unrecognized.clone()).stream(self.limits.listings).boxed()
+        RangeListing::new(&self.log.entries, from, to, self.unrecognized.clone()).stream(self.listings).boxed()
     }
 
     /// How many different keys that are not tokens the listings have met, up to 100 000.
@@ -82,7 +81,7 @@ impl LogReader {
     /// Reads the entry and the descriptors that it names, and decides its outcome by the parameters in force at its second.
     ///
     /// An error names the object at fault and concerns this entry alone: try again. An object that the store refuses again
-    /// and again is judged without being read once another one of the same store that is not older was read meanwhile: an entry is
+    /// and again is judged without being read once another one of the same folder that is not older was read meanwhile: an entry is
     /// [`Outcome::Unreadable`](crate::Outcome::Unreadable), a descriptor counts by its attributes. The answer is final only
     /// for an entry below the horizon that was listed after the probe which that horizon rests on.
     pub async fn fetch(&self, listed: &ListedEntry, schedule: &ParameterSchedule) -> Result<ResolvedEntry, StoreError> {
@@ -91,17 +90,15 @@ impl LogReader {
 
     /// Opens the share of an entry in `budget`, and charges what reading it takes at first. Entries are served in the order
     /// of these calls.
-    pub async fn admit(&self, listed: &ListedEntry, budget: &MemoryBudget) -> MemoryShare {
+    pub async fn admit(
+        &self,
+        listed: &ListedEntry,
+        schedule: &ParameterSchedule,
+        budget: &MemoryBudget,
+    ) -> MemoryShare {
         let memory = budget.open();
-        memory.charge(self.admission_bytes(listed)).await;
+        memory.charge(admission_bytes(listed, schedule)).await;
         memory
-    }
-
-    fn admission_bytes(&self, listed: &ListedEntry) -> u64 {
-        if listed.size > self.limits.entry {
-            return ORDINARY_ENTRY_BYTES;
-        }
-        listed.size.max(FIRST_READ_BYTES) + ORDINARY_ENTRY_BYTES
     }
 
     /// As [`LogReader::fetch`]. Charges everything that it reads, parses and returns to `memory` before it does so, from
@@ -112,9 +109,10 @@ impl LogReader {
         schedule: &ParameterSchedule,
         memory: &MemoryShare,
     ) -> Result<ResolvedEntry, StoreError> {
-        memory.shrink_to(self.admission_bytes(listed));
-        if listed.size > self.limits.entry {
-            return Ok(self.oversized(listed.token, listed.time, listed.size));
+        memory.shrink_to(admission_bytes(listed, schedule));
+        let limit = schedule.at(listed.token.second()).max_entry_size;
+        if listed.size > limit {
+            return Ok(oversized(listed.token, listed.time, listed.size, limit));
         }
         let found = self.find_entry(listed.token, listed.size, schedule, memory).await?;
         found.ok_or_else(|| StoreError::Failed {
@@ -144,6 +142,19 @@ impl LogReader {
         self.find_entry(token, 0, schedule, memory).await
     }
 
+    /// As [`LogReader::fetch_within`], for an entry that is known to be unreadable: what the store still refuses is an error and
+    /// no new judgement, since the entry has one.
+    pub async fn fetch_again(
+        &self,
+        listed: &ListedEntry,
+        schedule: &ParameterSchedule,
+        memory: &MemoryShare,
+    ) -> Result<ResolvedEntry, StoreError> {
+        // Before the reading that judges: one GET more for an entry that can be read after all.
+        self.log.entries.get(&listed.token.to_string(), FIRST_READ_BYTES).await?;
+        self.fetch_within(listed, schedule, memory).await
+    }
+
     /// Reads the entry, of which `expected` bytes are charged.
     async fn find_entry(
         &self,
@@ -152,26 +163,27 @@ impl LogReader {
         schedule: &ParameterSchedule,
         memory: &MemoryShare,
     ) -> Result<Option<ResolvedEntry>, StoreError> {
-        let (key, limit) = (token.to_string(), self.limits.entry);
-        let (read, _) = self.read_charged(&self.log.entries, &key, expected, limit, memory).await?;
+        let (key, parameters) = (token.to_string(), schedule.at(token.second()));
+        let limit = parameters.max_entry_size;
+        let (read, _) = self.read_charged(&self.log.entries, &key, None, expected, limit, memory).await?;
         let object = match read {
             ReadObject::Absent => return Ok(None),
             ReadObject::Refused { info, why } => return Ok(Some(unreadable(token, &info, why))),
             ReadObject::Read(object) => object,
         };
         if object.body.is_none() {
-            return Ok(Some(self.oversized(token, object.info.time, object.info.size)));
+            return Ok(Some(oversized(token, object.info.time, object.info.size, limit)));
         }
-        self.resolve(token, object, schedule.at(token.second()), memory).await.map(Some)
+        self.resolve(token, object, parameters, memory).await.map(Some)
     }
 
     /// Judges an entry whose reading panicked with `message`, by the rule for a refused one. An error: try again.
-    pub fn judge_panic(&self, listed: &ListedEntry, message: &str) -> Result<ResolvedEntry, StoreError> {
+    pub async fn judge_panic(&self, listed: &ListedEntry, message: &str) -> Result<ResolvedEntry, StoreError> {
         let key = listed.token.to_string();
         let url = self.log.entries.url().to_string();
         let panic = StoreError::Refused { url, key: key.clone(), why: format!("reading it panicked: {message}") };
         let info = ObjectInfo { key, time: listed.time, size: listed.size, etag: None };
-        let why = self.judge(&self.log.entries, RefusalCause::Panic, &info, panic)?;
+        let why = self.judge(&self.log.entries, RefusalCause::Panic, &info, self.refusals.reads(), panic).await?;
         Ok(unreadable(listed.token, &info, why))
     }
 
@@ -179,19 +191,25 @@ impl LogReader {
     /// [`FIRST_READ_BYTES`] is charged already; what the object has beyond that is charged before it is read. Gives also
     /// what is charged for it in all.
     ///
-    /// The answer that tells the size is given up rather than kept waiting for memory: a connection that nobody reads from
+    /// `version` is the version that is read, if not the newest. The answer that tells the size is given up rather than kept waiting for memory: a connection that nobody reads from
     /// runs into its timeout.
     pub(super) async fn read_charged(
         &self,
         store: &Store,
         key: &str,
+        version: Option<&str>,
         expected: u64,
         limit: u64,
         memory: &MemoryShare,
     ) -> Result<(ReadObject, u64), StoreError> {
         let mut charged = expected.max(FIRST_READ_BYTES);
         loop {
-            let read = self.judged(store, key, store.get(key, charged.min(limit)).await).await?;
+            let before = self.refusals.reads();
+            let read = match version {
+                Some(version) => store.get_version(key, version, charged.min(limit)).await,
+                None => store.get(key, charged.min(limit)).await,
+            };
+            let read = self.judged(store, key, before, read).await?;
             match &read {
                 ReadObject::Read(object) if object.body.is_none() && object.info.size <= limit => {
                     memory.charge(object.info.size.saturating_sub(charged)).await;
@@ -202,11 +220,13 @@ impl LogReader {
         }
     }
 
-    /// What was read of an object; one that the store refuses is perhaps judged without being read.
+    /// What was read of an object; one that the store refuses is perhaps judged without being read. `before` was read before it
+    /// was asked for.
     pub(super) async fn judged(
         &self,
         store: &Store,
         key: &str,
+        before: ReadCount,
         read: Result<Option<StoredObject>, StoreError>,
     ) -> Result<ReadObject, StoreError> {
         match read {
@@ -222,7 +242,7 @@ impl LogReader {
                     // Nothing is known of the object: what its reading met says more.
                     Err(_) => return Err(error),
                 };
-                let why = self.judge(store, RefusalCause::Store, &info, error)?;
+                let why = self.judge(store, RefusalCause::Store, &info, before, error).await?;
                 Ok(ReadObject::Refused { info, why })
             }
             Err(error) => Err(error),
@@ -230,16 +250,24 @@ impl LogReader {
     }
 
     /// Why the object is judged without being read. `error`, if it is not yet.
-    fn judge(
+    async fn judge(
         &self,
         store: &Store,
         cause: RefusalCause,
         info: &ObjectInfo,
+        before: ReadCount,
         error: StoreError,
     ) -> Result<MalformedInput, StoreError> {
         let key = info.key.as_str();
-        match self.refusals.record_refusal(store, key, cause, info.time, &error) {
+        match self.refusals.record_refusal(store, key, cause, info.time, before, &error) {
             RefusalVerdict::TryAgain => Err(error),
+            RefusalVerdict::LookForProof => {
+                // The error of the object itself says more than one of looking on.
+                if let Err(failure) = self.look_for_proof(store, info).await {
+                    tracing::debug!(key, %failure, "nothing else could be listed");
+                }
+                Err(error)
+            }
             RefusalVerdict::Unreadable => {
                 tracing::warn!(key, %error, "an object is judged without being read");
                 Ok(MalformedInput { reason: format!("it was not given: {error}") })
@@ -251,6 +279,42 @@ impl LogReader {
             }),
         }
     }
+
+    /// Reads some of the newest objects of the folder of a refused one, of those listed behind it or, where none is, of the
+    /// folder's first. One that is read is noted.
+    async fn look_for_proof(&self, store: &Store, refused: &ObjectInfo) -> Result<(), StoreError> {
+        let folder = top_folder(&refused.key);
+        let later = async |after: &str| {
+            let listed = store.list(folder, Some(after)).take(PROOFS_LISTED);
+            let mut others: Vec<ObjectInfo> = listed.try_collect().await?;
+            let is_proof = |other: &ObjectInfo| {
+                top_folder(&other.key) == folder && other.time >= refused.time && other.key != refused.key
+            };
+            others.retain(is_proof);
+            Ok::<_, StoreError>(others)
+        };
+        let mut others = later(&refused.key).await?;
+        if others.is_empty() {
+            // What is our own is no entry.
+            others = later(if folder.is_empty() { BEFORE_TOKENS } else { folder }).await?;
+        }
+        others.sort_by_key(|other| other.time);
+        for other in others.iter().rev().take(PROOFS_READ) {
+            if let Ok(Some(object)) = store.get(&other.key, FIRST_READ_BYTES).await {
+                self.refusals.record_read(store, &other.key, object.info.time);
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is charged before the entry is read.
+fn admission_bytes(listed: &ListedEntry, schedule: &ParameterSchedule) -> u64 {
+    if listed.size > schedule.at(listed.token.second()).max_entry_size {
+        return ORDINARY_ENTRY_BYTES;
+    }
+    listed.size.max(FIRST_READ_BYTES) + ORDINARY_ENTRY_BYTES
 }
 
 /// The attributes of an object whose body the store refuses; `None` where there is no such object.

@@ -1,9 +1,11 @@
 //! Objects that a store refuses to give while it gives others.
 //!
 //! One bad object stops nobody, a closed door stops everybody: an object may be judged without being read only once another
-//! object of the same store, with a store time that is not earlier, was read between its last two refusals. That proves that the store answers,
-//! that the credentials are good, and that what is wrong is this object. A key that is disabled, a role that is denied or a
-//! store that is down gives no such proof, so that nothing is decided. At most [`MAX_JUDGED_PER_HOUR`] objects an hour are
+//! object of the same folder, with a store time that is not earlier, was read after the refusal before and before the request
+//! that was refused at last. That proves that the store answers,
+//! that the credentials are good for this folder, and that what is wrong is this object. A key that is disabled, a role that is denied or a
+//! store that is down gives no such proof, so that nothing is decided. Where all that is read beside it is refused as well, the
+//! proof is looked for among what the store lists behind it. At most [`MAX_JUDGED_PER_HOUR`] objects an hour are
 //! judged this way: beyond that the fault is probably not theirs.
 
 use std::{
@@ -24,6 +26,10 @@ const HOUR: Duration = Duration::from_hours(1);
 const MIN_REFUSALS: u32 = 3;
 /// The same for an error that may pass by itself. The store's own retries, about 16 s each, are within each of them.
 const MIN_FAILURES: u32 = 20;
+/// How often a proof is looked for where none comes by itself.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
+/// How old a proof may be: an object that is asked for once an hour may meet a door that was opened and closed meanwhile.
+const MAX_PROOF_AGE: Duration = Duration::from_mins(15);
 /// Refused objects that are remembered. Those beyond it are tried again like all others, and judged later.
 const MAX_REFUSED: usize = 10_000;
 
@@ -31,12 +37,31 @@ const MAX_REFUSED: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct RefusalRegistry(Mutex<RefusalState>);
 
+/// Store, key and cause.
+type RefusedPlace = (String, String, RefusalCause);
+
+/// What a credential may be good for: a store and the first name of its keys.
+type StoreFolder = (String, String);
+
 #[derive(Debug, Default)]
 struct RefusalState {
-    /// By store, key and cause.
-    refused: BTreeMap<(String, String, RefusalCause), RefusedObject>,
-    /// When objects were judged, the oldest first.
+    refused: BTreeMap<RefusedPlace, RefusedObject>,
+    /// When objects were judged for the first time, within the hour, the oldest first.
     judged: VecDeque<Instant>,
+    /// When a proof was last looked for.
+    searched: BTreeMap<StoreFolder, Instant>,
+    reads: ReadCount,
+}
+
+/// How many objects were read while some were refused: what came before a request, and what only after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ReadCount(u64);
+
+/// A read that shows that the store gives other objects.
+#[derive(Clone, Copy, Debug)]
+struct ReadProof {
+    count: ReadCount,
+    at: Instant,
 }
 
 #[derive(Debug)]
@@ -44,8 +69,11 @@ struct RefusedObject {
     attempts: u32,
     /// The object's store time.
     time: StoreSecond,
-    /// Whether another object of the store that is not older was read since the last refusal.
-    proven: bool,
+    /// The first read since the last refusal of another object of the folder that is not older.
+    proof: Option<ReadProof>,
+    /// Whether it was judged. What was decided may be lost with its batch, because of another object in that: the next time one
+    /// proof suffices, and it does not count again.
+    judged: bool,
 }
 
 /// Who refuses.
@@ -62,10 +90,17 @@ pub(super) enum RefusalCause {
 pub(super) enum RefusalVerdict {
     /// Not yet: try to read it again.
     TryAgain,
+    /// Not yet, since nothing else was read: look for a proof, and try again.
+    LookForProof,
     /// It may.
     Unreadable,
     /// It could, but too many were within the hour.
     TooMany,
+}
+
+/// The first name of a key, which rights are often given by; empty for an entry.
+pub(super) fn top_folder(key: &str) -> &str {
+    key.split_once('/').map_or("", |(top, _)| top)
 }
 
 /// Whether `error` concerns the object that was asked for, rather than the store's settings.
@@ -74,54 +109,86 @@ pub(super) fn is_refusal(error: &StoreError) -> bool {
 }
 
 impl RefusalRegistry {
+    /// What was read up to now. Taken before a request, it tells what came before it.
+    pub(super) fn reads(&self) -> ReadCount {
+        self.0.lock().reads
+    }
+
     /// An object of `store` with this store time was read.
     pub(super) fn record_read(&self, store: &Store, key: &str, time: StoreSecond) {
         let mut state = self.0.lock();
         if state.refused.is_empty() {
             return;
         }
+        state.reads.0 += 1;
+        let reads = state.reads;
         let url = store.url().to_string();
         state.refused.remove(&(url.clone(), key.to_owned(), RefusalCause::Store));
-        let others = state.refused.iter_mut().filter(|((of, other, _), _)| *of == url && *other != key);
+        let is_beside = |of: &str, other: &str| of == url && other != key && top_folder(other) == top_folder(key);
+        let others = state.refused.iter_mut().filter(|((of, other, _), _)| is_beside(of, other));
         // Store times are whole seconds: in a busy one, all that is read beside a refused object is of the same second.
         for (_, refused) in others.filter(|(_, refused)| refused.time <= time) {
-            refused.proven = true;
+            let is_current = refused.proof.is_some_and(|proof| proof.at.elapsed() < MAX_PROOF_AGE);
+            if !is_current {
+                refused.proof = Some(ReadProof { count: reads, at: Instant::now() });
+            }
         }
     }
 
-    /// The object, whose store time is `time`, was refused with `error`.
+    /// The object, whose store time is `time`, was refused with `error`. `before` was read before it was asked for: a read
+    /// that overtook the answer shows a door that was opened meanwhile.
     pub(super) fn record_refusal(
         &self,
         store: &Store,
         key: &str,
         cause: RefusalCause,
         time: StoreSecond,
+        before: ReadCount,
         error: &StoreError,
     ) -> RefusalVerdict {
-        let mut state = self.0.lock();
+        let state = &mut *self.0.lock();
         let place = (store.url().to_string(), key.to_owned(), cause);
-        if state.refused.len() >= MAX_REFUSED && !state.refused.contains_key(&place) {
-            return RefusalVerdict::TryAgain;
-        }
-        let begun = RefusedObject { attempts: 0, time, proven: false };
-        let refused = state.refused.entry(place.clone()).or_insert(begun);
-        refused.attempts += 1;
-        refused.time = time;
-        let proven = mutants::is_proven(std::mem::take(&mut refused.proven));
-        let least = if error.is_retryable() { MIN_FAILURES } else { MIN_REFUSALS };
-        if !proven || refused.attempts < least {
-            return RefusalVerdict::TryAgain;
-        }
         let now = Instant::now();
         while state.judged.front().is_some_and(|at| now.duration_since(*at) >= HOUR) {
             state.judged.pop_front();
         }
-        if mutants::are_too_many(state.judged.len() >= MAX_JUDGED_PER_HOUR) {
-            return RefusalVerdict::TooMany;
+        if state.refused.len() >= MAX_REFUSED && !state.refused.contains_key(&place) {
+            let Some(judged) = state.refused.iter().find(|(_, refused)| refused.judged).map(|(place, _)| place.clone())
+            else {
+                return RefusalVerdict::TryAgain;
+            };
+            state.refused.remove(&judged);
         }
-        state.judged.push_back(now);
-        // The next judgement needs a new proof.
-        state.refused.remove(&place);
+        let begun = RefusedObject { attempts: 0, time, proof: None, judged: false };
+        let refused = state.refused.entry(place.clone()).or_insert(begun);
+        refused.attempts += 1;
+        if refused.time < time {
+            // It was overwritten since: what was read may be older than it is now.
+            refused.proof = None;
+        }
+        refused.time = time;
+        let proof = refused.proof.take_if(|proof| proof.count <= before);
+        let proven = mutants::is_proven(proof.is_some_and(|proof| proof.at.elapsed() < MAX_PROOF_AGE));
+        let least = if error.is_retryable() { MIN_FAILURES } else { MIN_REFUSALS };
+        if refused.attempts < least {
+            return RefusalVerdict::TryAgain;
+        }
+        if !proven {
+            let folder = (place.0, top_folder(key).to_owned());
+            let searched = state.searched.get(&folder);
+            if searched.is_some_and(|at| now.duration_since(*at) < SEARCH_INTERVAL) {
+                return RefusalVerdict::TryAgain;
+            }
+            state.searched.insert(folder, now);
+            return RefusalVerdict::LookForProof;
+        }
+        if !refused.judged {
+            if mutants::are_too_many(state.judged.len() >= MAX_JUDGED_PER_HOUR) {
+                return RefusalVerdict::TooMany;
+            }
+            refused.judged = true;
+            state.judged.push_back(now);
+        }
         RefusalVerdict::Unreadable
     }
 }
@@ -145,26 +212,45 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_is_judged_only_once_a_later_one_of_its_store_was_read() {
         let (refusals, store, other) = (RefusalRegistry::default(), Store::memory(), Store::memory().below("other"));
-        let refuse = || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), &denied());
+        let refuse =
+            || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), refusals.reads(), &denied());
         // What was read before the refusal proves nothing.
         refusals.record_read(&store, "before", second(20));
-        assert_eq!([refuse(), refuse(), refuse(), refuse()], [RefusalVerdict::TryAgain; 4]);
+        let (again, look) = (RefusalVerdict::TryAgain, RefusalVerdict::LookForProof);
+        assert_eq!([refuse(), refuse(), refuse(), refuse()], [again, again, look, again]);
         refusals.record_read(&store, "older", second(9));
         refusals.record_read(&other, "elsewhere", second(20));
-        assert_eq!(refuse(), RefusalVerdict::TryAgain);
+        assert_eq!(refuse(), again);
         refusals.record_read(&store, "later", second(11));
         assert_eq!(refuse(), RefusalVerdict::Unreadable);
-        assert_eq!(refuse(), RefusalVerdict::TryAgain, "another judgement needs another proof");
+        tokio::time::advance(SEARCH_INTERVAL).await;
+        assert_eq!([refuse(), refuse()], [look, again], "another judgement needs another proof");
+        refusals.record_read(&store, "later", second(11));
+        assert_eq!(refuse(), RefusalVerdict::Unreadable, "one proof suffices");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proof_is_looked_for_every_ten_seconds_at_most() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let looks = |count: usize| {
+            let refuse =
+                || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), refusals.reads(), &denied());
+            (0..count).filter(|_| refuse() == RefusalVerdict::LookForProof).count()
+        };
+        assert_eq!(looks(100), 1);
+        tokio::time::advance(SEARCH_INTERVAL).await;
+        assert_eq!(looks(100), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn another_object_of_the_same_second_proves_it_and_the_object_itself_does_not() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refusals.record_refusal(&store, "k", RefusalCause::Panic, second(10), &denied());
+        let refuse =
+            || refusals.record_refusal(&store, "k", RefusalCause::Panic, second(10), refusals.reads(), &denied());
         let _ = (refuse(), refuse());
         // The store gives it, and reading it panics.
         refusals.record_read(&store, "k", second(10));
-        assert_eq!(refuse(), RefusalVerdict::TryAgain);
+        assert_eq!(refuse(), RefusalVerdict::LookForProof);
         refusals.record_read(&store, "other", second(10));
         assert_eq!(refuse(), RefusalVerdict::Unreadable);
     }
@@ -172,17 +258,72 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_door_that_closes_after_a_proof_decides_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), &denied());
+        let refuse =
+            || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), refusals.reads(), &denied());
         assert_eq!(refuse(), RefusalVerdict::TryAgain);
         refusals.record_read(&store, "later", second(11));
         // From here on everything is refused.
-        assert!((0..1000).all(|_| refuse() == RefusalVerdict::TryAgain));
+        assert!((0..1000).all(|_| refuse() != RefusalVerdict::Unreadable));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proof_is_of_the_last_minutes_and_not_older_than_the_object() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let refuse =
+            |time| refusals.record_refusal(&store, "k", RefusalCause::Store, second(time), refusals.reads(), &denied());
+        let _ = (refuse(10), refuse(10));
+        refusals.record_read(&store, "later", second(11));
+        tokio::time::advance(MAX_PROOF_AGE).await;
+        assert_ne!(refuse(10), RefusalVerdict::Unreadable, "the door may have been closed again");
+        refusals.record_read(&store, "later", second(11));
+        assert_ne!(refuse(12), RefusalVerdict::Unreadable, "it was overwritten after what was read");
+        refusals.record_read(&store, "later", second(12));
+        assert_eq!(refuse(12), RefusalVerdict::Unreadable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_of_another_folder_proves_nothing() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let refuse = || {
+            let (cause, before) = (RefusalCause::Store, refusals.reads());
+            refusals.record_refusal(&store, "bundles/a", cause, second(10), before, &denied())
+        };
+        let read = |key| refusals.record_read(&store, key, second(11));
+        let _ = (refuse(), refuse());
+        // A role that lost the right to read bundles may read labels.
+        read("labels/a");
+        assert_ne!(refuse(), RefusalVerdict::Unreadable);
+        read("bundles/b");
+        assert_eq!(refuse(), RefusalVerdict::Unreadable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proof_is_looked_for_in_each_folder() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        for key in ["a", "labels/a", "bundles/a"] {
+            let refuse =
+                || refusals.record_refusal(&store, key, RefusalCause::Store, second(10), refusals.reads(), &denied());
+            let _ = (refuse(), refuse());
+            assert_eq!(refuse(), RefusalVerdict::LookForProof, "{key}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_door_that_opens_while_an_answer_is_on_its_way_decides_nothing() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let refuse = |before| refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), before, &denied());
+        let (_, _, asked) = (refuse(refusals.reads()), refuse(refusals.reads()), refusals.reads());
+        refusals.record_read(&store, "later", second(11));
+        assert_ne!(refuse(asked), RefusalVerdict::Unreadable);
+        // It is asked for and refused while others are given.
+        assert_eq!(refuse(refusals.reads()), RefusalVerdict::Unreadable);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_that_may_pass_is_tried_for_longer() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), &failed());
+        let refuse =
+            || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), refusals.reads(), &failed());
         let refuse_beside_reads = || {
             refusals.record_read(&store, "later", second(11));
             refuse()
@@ -194,18 +335,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_that_was_read_after_all_is_forgotten() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), &denied());
+        let refuse =
+            || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), refusals.reads(), &denied());
         assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
         refusals.record_read(&store, "k", second(10));
         refusals.record_read(&store, "later", second(11));
-        assert_eq!([refuse(), refuse(), refuse()], [RefusalVerdict::TryAgain; 3]);
+        assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
+        assert_eq!(refuse(), RefusalVerdict::LookForProof);
     }
 
     #[tokio::test(start_paused = true)]
     async fn at_most_a_hundred_an_hour_are_judged() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let judge = |key: &str| {
-            let refuse = || refusals.record_refusal(&store, key, RefusalCause::Store, second(10), &denied());
+            let refuse =
+                || refusals.record_refusal(&store, key, RefusalCause::Store, second(10), refusals.reads(), &denied());
             let _ = (refuse(), refuse());
             refusals.record_read(&store, "later", second(11));
             refuse()
@@ -213,6 +357,7 @@ mod tests {
         for number in 0..MAX_JUDGED_PER_HOUR {
             assert_eq!(judge(&number.to_string()), RefusalVerdict::Unreadable);
         }
+        assert_eq!(judge("0"), RefusalVerdict::Unreadable, "it counts once");
         assert_eq!(judge("one more"), RefusalVerdict::TooMany);
         tokio::time::advance(HOUR).await;
         assert_eq!(judge("an hour later"), RefusalVerdict::Unreadable);

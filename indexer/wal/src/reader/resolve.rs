@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{
+    labels::{LabelEntry, LabelVersion, is_overtaken, version_of},
     log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
     memory_budget::MemoryShare,
     resolved_entry::{ResolvedEntry, ResolvedOperation, malformed},
@@ -45,6 +46,8 @@ struct DescriptorLookup {
     /// The store's clock in the answer that showed it, where it said.
     answered: Option<StoreSecond>,
     descriptor: Option<Result<DatamonDescriptor, MalformedInput>>,
+    /// The bytes that it was read from.
+    body: Option<Bytes>,
 }
 
 /// The operation that a descriptor is wanted for.
@@ -54,6 +57,8 @@ struct DescriptorQuery<'a> {
     op: u32,
     operation: &'a IntentOperation,
     path: &'a DatamonPath,
+    parameters: &'a LogParameters,
+    entry_time: StoreSecond,
     /// The last second in which it completes in time.
     last: StoreSecond,
 }
@@ -78,12 +83,25 @@ struct DescriptorObject {
     charged: u64,
 }
 
-impl LogReader {
-    pub(super) fn oversized(&self, token: Token, entry_time: StoreSecond, size: u64) -> ResolvedEntry {
-        let reason = format!("{size} bytes, more than the limit of {} bytes; not read", self.limits.entry);
-        malformed(token, entry_time, size, Bytes::new(), MalformedInput { reason })
+impl DescriptorObject {
+    /// What was read; `None` if there is nothing. `digest` is that of a body which was not kept.
+    fn of(read: ReadObject, digest: Option<String>, charged: u64) -> Option<Self> {
+        match read {
+            ReadObject::Absent => None,
+            ReadObject::Read(object) => {
+                let digest = digest.or_else(|| object.body.as_ref().map(digest_of));
+                Some(Self { object, digest, refused: None, charged })
+            }
+            // Existence decides, so that it counts by its attributes.
+            ReadObject::Refused { info, why } => {
+                let object = StoredObject { info, metadata: UserMetadata::new(), body: None, answered: None };
+                Some(Self { object, digest: None, refused: Some(why), charged })
+            }
+        }
     }
+}
 
+impl LogReader {
     pub(super) async fn resolve(
         &self,
         token: Token,
@@ -99,13 +117,14 @@ impl LogReader {
         let intent = parse_payload(token, &body);
         let parsed = intent.as_ref().map_or(0, intent_bytes);
         memory.settle(estimate, parsed).await;
+        self.labels.note(token, intent.as_ref().ok());
         let intent = match intent {
             Ok(intent) => intent,
-            Err(reason) => return Ok(malformed(token, entry_time, size, body, reason)),
+            Err(reason) => return Ok(malformed(token, entry_time, size, Some(body), reason)),
         };
         let (ops, answered) = self.resolve_ops(token, entry_time, &intent, parameters, memory).await?;
         let answered = latest([entry.answered].into_iter().chain(answered));
-        Ok(ResolvedEntry { token, entry_time, size, body, intent: Ok(intent), answered, ops })
+        Ok(ResolvedEntry { token, entry_time, size, body: Some(body), intent: Ok(intent), answered, ops })
     }
 
     async fn resolve_ops(
@@ -125,8 +144,13 @@ impl LogReader {
         let finds: Vec<BoxFuture<'_, Result<DescriptorLookup, StoreError>>> = (0..)
             .zip(intent.ops.iter().zip(&paths))
             .map(|(op, (operation, path))| {
-                let wanted = DescriptorQuery { token, op, operation, path, last };
-                self.find(intent.format, wanted, memory).boxed()
+                let wanted = DescriptorQuery { token, op, operation, path, parameters, entry_time, last };
+                match path {
+                    DatamonPath::Label { .. } if intent.format != PayloadFormat::Intent => {
+                        self.find_label(wanted, memory).boxed()
+                    }
+                    _ => self.find(wanted, memory).boxed(),
+                }
             })
             .collect();
         let (mut found, mut room) = (Vec::with_capacity(finds.len()), MAX_ENTRY_CONTENT_BYTES);
@@ -148,32 +172,25 @@ impl LogReader {
     }
 
     /// Looks for the descriptor where it is likely, then in the other stores; one that counts ends the search.
-    async fn find(
-        &self,
-        format: PayloadFormat,
-        wanted: DescriptorQuery<'_>,
-        memory: EntryMemory<'_>,
-    ) -> Result<DescriptorLookup, StoreError> {
+    async fn find(&self, wanted: DescriptorQuery<'_>, memory: EntryMemory<'_>) -> Result<DescriptorLookup, StoreError> {
         let mut lookup = DescriptorLookup::default();
         let Some(path) = &wanted.operation.descriptor else {
             return Ok(lookup);
         };
-        let marker = marker_of(format, &wanted);
+        let marker = marker_of(&wanted);
         let key = marker.as_ref().unwrap_or(path);
+        let limit = wanted.parameters.max_descriptor_size;
         for store in self.likely(wanted.path) {
-            let Some(mut found) = self.read_descriptor(store, key, memory.share).await? else { continue };
+            let Some(mut found) = self.read_descriptor(store, key, limit, memory.share).await? else { continue };
             let seen = observe(&wanted, marker.is_some(), key, &mut found);
-            let counts = seen.evidence.is_some() && is_in_time_for(wanted.token.second(), &seen);
+            let counts = seen.evidence.is_some() && is_in_time_for(wanted.parameters, wanted.token, &seen);
             let charged = found.charged;
             if counts || lookup.observation.is_none() {
                 lookup.answered = found.object.answered;
-                // What an overwritten value says is another operation's.
-                lookup.descriptor = if counts && (seen.evidence != Some(Evidence::Inferred) || found.refused.is_some())
-                {
-                    Some(self.read_content(&wanted, found, memory).await)
-                } else {
-                    None
-                };
+                (lookup.descriptor, lookup.body) = (None, None);
+                if counts {
+                    self.keep(&mut lookup, &wanted, found, memory).await;
+                }
                 lookup.observation = Some(seen);
             }
             memory.share.release(charged);
@@ -184,44 +201,204 @@ impl LogReader {
         Ok(lookup)
     }
 
-    /// Reads the descriptor under `key`, of a large one the digest only; `None` where there is none.
+    /// Looks for what the operation on a label wrote that has no marker, in the likely store first; one that has the label ends
+    /// the search.
+    async fn find_label(
+        &self,
+        wanted: DescriptorQuery<'_>,
+        memory: EntryMemory<'_>,
+    ) -> Result<DescriptorLookup, StoreError> {
+        let mut lookup = DescriptorLookup::default();
+        let Some(key) = &wanted.operation.descriptor else {
+            return Ok(lookup);
+        };
+        for store in self.likely(wanted.path) {
+            let Some(found) = self.label_versions(store, key, wanted.token.second()).await? else { continue };
+            if found.is_complete {
+                return self.find_version(store, key, &wanted, &found.versions, memory).await;
+            }
+            // Older than the token: it was not moved since.
+            let Some(newest) = found.versions.last() else { continue };
+            lookup = self.find_newest(store, key, &wanted, newest, memory).await?;
+            break;
+        }
+        Ok(lookup)
+    }
+
+    /// The version of the label that is this operation's, of all that were written since its token.
+    async fn find_version(
+        &self,
+        store: &Store,
+        key: &str,
+        wanted: &DescriptorQuery<'_>,
+        versions: &[LabelVersion],
+        memory: EntryMemory<'_>,
+    ) -> Result<DescriptorLookup, StoreError> {
+        let (mut lookup, mut unnamed) = (DescriptorLookup::default(), Vec::new());
+        for version in versions.iter().filter(|version| version.time <= wanted.last) {
+            let read = self.read_version(store, key, version, wanted.parameters, memory.share).await?;
+            let Some(found) = read else { continue };
+            memory.share.release(found.charged);
+            if found.refused.is_some() {
+                // Whose it is cannot be known: this entry's, another one's, or a copy of a marker's value.
+                lookup.observation = Some(unknown_version(key, version.time));
+                return Ok(lookup);
+            }
+            // One that bears a token is a copy of a marker's value.
+            if names_us(wanted, &found.object).is_none() {
+                unnamed.push(version);
+            }
+        }
+        let Some(latest) = unnamed.last() else { return Ok(lookup) };
+        let later = self.later_entries(key, wanted, latest.time, memory).await?;
+        let times: Vec<StoreSecond> = unnamed.iter().map(|version| version.time).collect();
+        let Some(own) = version_of(wanted.label_entry(), &later, &times, wanted.parameters.clock_tolerance) else {
+            return Ok(lookup);
+        };
+        if let Some(found) = self.read_version(store, key, unnamed[own], wanted.parameters, memory.share).await? {
+            self.keep_label(&mut lookup, key, wanted, found, memory).await;
+        }
+        Ok(lookup)
+    }
+
+    /// What the one version that is known says of this operation: it is its own if it is in time and no other entry may have
+    /// written it.
+    async fn find_newest(
+        &self,
+        store: &Store,
+        key: &str,
+        wanted: &DescriptorQuery<'_>,
+        newest: &LabelVersion,
+        memory: EntryMemory<'_>,
+    ) -> Result<DescriptorLookup, StoreError> {
+        let mut lookup = DescriptorLookup::default();
+        if newest.time > wanted.last {
+            lookup.observation = Some(unknown_version(key, newest.time));
+            return Ok(lookup);
+        }
+        let limit = wanted.parameters.max_descriptor_size;
+        let Some(found) = self.read_descriptor(store, key, limit, memory.share).await? else { return Ok(lookup) };
+        let (time, answered) = (found.object.info.time, found.object.answered);
+        if !wanted.label_entry().precedes(time, wanted.parameters.clock_tolerance) {
+            // It was not moved since the entry was written.
+            memory.share.release(found.charged);
+            return Ok(lookup);
+        }
+        // The object may have been overwritten since its time was read.
+        let later = self.later_entries(key, wanted, time.min(wanted.last), memory).await?;
+        let is_own = time <= wanted.last
+            && names_us(wanted, &found.object).is_none()
+            && !is_overtaken(&later, time, wanted.parameters.clock_tolerance);
+        if is_own {
+            self.keep_label(&mut lookup, key, wanted, found, memory).await;
+        } else {
+            memory.share.release(found.charged);
+            (lookup.observation, lookup.answered) = (Some(unknown_version(key, time)), answered);
+        }
+        Ok(lookup)
+    }
+
+    async fn later_entries(
+        &self,
+        key: &str,
+        wanted: &DescriptorQuery<'_>,
+        until: StoreSecond,
+        memory: EntryMemory<'_>,
+    ) -> Result<Vec<LabelEntry>, StoreError> {
+        self.later_label_entries(key, wanted.token, until, wanted.parameters, memory.share).await
+    }
+
+    /// Reads a version of the label.
+    async fn read_version(
+        &self,
+        store: &Store,
+        key: &str,
+        version: &LabelVersion,
+        parameters: &LogParameters,
+        memory: &MemoryShare,
+    ) -> Result<Option<DescriptorObject>, StoreError> {
+        let limit = parameters.max_descriptor_size.min(MAX_KEPT_DESCRIPTOR_BYTES);
+        memory.charge(FIRST_READ_BYTES).await;
+        let (read, charged) = self.read_charged(store, key, version.id.as_deref(), 0, limit, memory).await?;
+        let mut found = DescriptorObject::of(read, None, charged);
+        match &mut found {
+            None => memory.release(charged),
+            // What is known otherwise is of the newest version.
+            Some(found) if found.refused.is_some() => found.object.info.time = version.time,
+            Some(_) => {}
+        }
+        Ok(found)
+    }
+
+    /// Takes `found` for what this operation wrote.
+    async fn keep_label(
+        &self,
+        lookup: &mut DescriptorLookup,
+        key: &str,
+        wanted: &DescriptorQuery<'_>,
+        mut found: DescriptorObject,
+        memory: EntryMemory<'_>,
+    ) {
+        let charged = found.charged;
+        lookup.answered = found.object.answered;
+        lookup.observation = Some(Observation {
+            key: key.to_owned(),
+            time: found.object.info.time,
+            digest: found.digest.take().unwrap_or_default(),
+            evidence: Some(Evidence::Timed),
+        });
+        self.keep(lookup, wanted, found, memory).await;
+        memory.share.release(charged);
+    }
+
+    /// Keeps the content of `found`, which is this operation's.
+    async fn keep(
+        &self,
+        lookup: &mut DescriptorLookup,
+        wanted: &DescriptorQuery<'_>,
+        found: DescriptorObject,
+        memory: EntryMemory<'_>,
+    ) {
+        lookup.body.clone_from(&found.object.body);
+        lookup.descriptor = Some(self.read_content(wanted, found, memory).await);
+        if lookup.is_too_large() {
+            memory.share.release(lookup.content_bytes());
+            lookup.forget_content();
+        }
+        memory.share.charge(lookup.body_bytes()).await;
+    }
+
+    /// Reads the descriptor under `key`, of a large one the digest only, of one above `limit` nothing; `None` where there is
+    /// none.
     async fn read_descriptor(
         &self,
         store: &Store,
         key: &str,
+        limit: u64,
         memory: &MemoryShare,
     ) -> Result<Option<DescriptorObject>, StoreError> {
-        let kept = self.limits.descriptor.min(MAX_KEPT_DESCRIPTOR_BYTES);
+        let kept = limit.min(MAX_KEPT_DESCRIPTOR_BYTES);
         memory.charge(FIRST_READ_BYTES).await;
-        let (mut read, mut charged) = self.read_charged(store, key, 0, kept, memory).await?;
+        let (mut read, mut charged) = self.read_charged(store, key, None, 0, kept, memory).await?;
         let mut digest = None;
         if let ReadObject::Read(object) = &read
             && object.body.is_none()
         {
             memory.charge(PIECE_BYTES).await;
             charged += PIECE_BYTES;
-            let (object, of_body) = match store.get_digest(key, self.limits.descriptor).await {
+            let before = self.refusals.reads();
+            let (object, of_body) = match store.get_digest(key, limit).await {
                 Ok(Some((object, digest))) => (Ok(Some(object)), digest),
                 Ok(None) => (Ok(None), None),
                 Err(error) => (Err(error), None),
             };
-            (read, digest) = (self.judged(store, key, object).await?, of_body);
+            (read, digest) = (self.judged(store, key, before, object).await?, of_body);
         }
-        Ok(match read {
-            ReadObject::Absent => {
-                memory.release(charged);
-                None
-            }
-            ReadObject::Read(object) => {
-                let digest = digest.or_else(|| object.body.as_ref().map(digest_of));
-                Some(DescriptorObject { object, digest, refused: None, charged })
-            }
-            // Existence decides, so that it counts by its attributes.
-            ReadObject::Refused { info, why } => {
-                let object = StoredObject { info, metadata: UserMetadata::new(), body: None, answered: None };
-                Some(DescriptorObject { object, digest: None, refused: Some(why), charged })
-            }
-        })
+        let found = DescriptorObject::of(read, digest, charged);
+        if found.is_none() {
+            memory.release(charged);
+        }
+        Ok(found)
     }
 
     /// What the descriptor says, or why that is not known.
@@ -235,7 +412,7 @@ impl LogReader {
             return Err(why);
         }
         let Some(body) = found.object.body else {
-            let (size, limit) = (found.object.info.size, self.limits.descriptor);
+            let (size, limit) = (found.object.info.size, wanted.parameters.max_descriptor_size);
             return Err(MalformedInput::new(if size > limit {
                 format!("{size} bytes, more than the limit of {limit} bytes; not read")
             } else {
@@ -246,10 +423,7 @@ impl LogReader {
         let _turn = memory.parsing.acquire().await;
         let estimate = parsing_bytes(&body);
         memory.share.charge(estimate).await;
-        let mut read = read_descriptor(wanted.path, &body);
-        if read.as_ref().is_ok_and(|descriptor| content_bytes(descriptor) > MAX_ENTRY_CONTENT_BYTES) {
-            read = Err(too_large_to_keep());
-        }
+        let read = read_descriptor(wanted.path, &body);
         memory.share.settle(estimate, read.as_ref().map_or(0, content_bytes)).await;
         read
     }
@@ -265,17 +439,46 @@ impl LogReader {
     }
 }
 
+/// A version of a label that may be another entry's: it is seen, and claims nothing.
+fn unknown_version(key: &str, time: StoreSecond) -> Observation {
+    Observation { key: key.to_owned(), time, digest: String::new(), evidence: Some(Evidence::Inferred) }
+}
+
+impl DescriptorQuery<'_> {
+    /// The entry, as one that names a label.
+    fn label_entry(&self) -> LabelEntry {
+        LabelEntry { token: self.token, time: self.entry_time, has_marker: false }
+    }
+}
+
 impl DescriptorLookup {
     /// Keeps the content while there is `room` for it among those of its entry.
     fn keep_content(&mut self, room: &mut u64, memory: &MemoryShare) {
-        let Some(Ok(descriptor)) = &self.descriptor else { return };
-        let bytes = content_bytes(descriptor);
+        let bytes = self.content_bytes() + self.body_bytes();
         if let Some(left) = room.checked_sub(bytes) {
             *room = left;
         } else {
-            self.descriptor = Some(Err(too_large_to_keep()));
+            self.forget_content();
             memory.release(bytes);
         }
+    }
+
+    fn forget_content(&mut self) {
+        self.descriptor = Some(Err(too_large_to_keep()));
+        self.body = None;
+    }
+
+    fn is_too_large(&self) -> bool {
+        self.content_bytes() > MAX_ENTRY_CONTENT_BYTES
+    }
+
+    /// What the parsed content takes.
+    fn content_bytes(&self) -> u64 {
+        self.descriptor.as_ref().and_then(|read| read.as_ref().ok()).map_or(0, content_bytes)
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.len() as u64)
     }
 }
 
@@ -296,11 +499,9 @@ fn intent_bytes(intent: &EntryIntent) -> u64 {
 }
 
 /// A label of a JSON intent completes by a marker, since its own key is overwritten.
-fn marker_of(format: PayloadFormat, wanted: &DescriptorQuery<'_>) -> Option<String> {
+fn marker_of(wanted: &DescriptorQuery<'_>) -> Option<String> {
     match wanted.path {
-        DatamonPath::Label { repo, label } if format == PayloadFormat::Intent => {
-            Some(marker_key(repo, label, wanted.token, wanted.op))
-        }
+        DatamonPath::Label { repo, label } => Some(marker_key(repo, label, wanted.token, wanted.op)),
         _ => None,
     }
 }
@@ -314,7 +515,6 @@ fn observe(wanted: &DescriptorQuery<'_>, marker: bool, key: &str, found: &mut De
     let (digest, object) = (found.digest.take(), &found.object);
     let evidence = match digest.as_deref() {
         _ if marker => Some(Evidence::Bound),
-        digest if wanted.path.is_mutable() => Some(on_mutable(wanted, digest, object)),
         digest => on_immutable(wanted, digest, object),
     };
     Observation { key: key.to_owned(), time: object.info.time, digest: digest.unwrap_or_default(), evidence }
@@ -349,18 +549,6 @@ fn on_immutable(wanted: &DescriptorQuery<'_>, digest: Option<&str>, object: &Sto
     Some(if bound { Evidence::Bound } else { Evidence::Timed })
 }
 
-/// A value that others overwrite: what is another operation's now may have been ours before.
-fn on_mutable(wanted: &DescriptorQuery<'_>, digest: Option<&str>, object: &StoredObject) -> Evidence {
-    let named = names_us(wanted, object);
-    let fits = fits(wanted, digest);
-    let overwritten = object.info.time > wanted.last || named == Some(false) || fits == Some(false);
-    match (named == Some(true) || fits == Some(true), overwritten) {
-        (true, false) => Evidence::Bound,
-        (false, false) => Evidence::Timed,
-        (_, true) => Evidence::Inferred,
-    }
-}
-
 /// One operation's part of what was decided for the group.
 fn resolved_operation(
     group: &OutcomeDecision,
@@ -378,11 +566,12 @@ fn resolved_operation(
         operation: operation.clone(),
         path,
         decision: OutcomeDecision {
-            evidence: group.completed.and(own),
+            evidence: group.evidence.and(own),
             observations: found.observation.into_iter().collect(),
             ..group.clone()
         },
         descriptor,
+        descriptor_body: found.body,
         unreadable,
     }
 }

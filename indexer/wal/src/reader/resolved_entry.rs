@@ -20,8 +20,8 @@ pub struct ResolvedEntry {
     pub entry_time: StoreSecond,
     /// Size of its body in bytes.
     pub size: u64,
-    /// Its body; empty when it is over the limit.
-    pub body: Bytes,
+    /// Its body; `None` if it was not read: it is over the limit, or the store refuses it.
+    pub body: Option<Bytes>,
     /// What it announces.
     pub intent: Result<EntryIntent, MalformedInput>,
     /// The latest of the store's clocks in the answers that showed all this; `None` where some answer did not say.
@@ -41,6 +41,8 @@ pub struct ResolvedOperation {
     pub decision: OutcomeDecision,
     /// The descriptor, where one was found that is this operation's and could be read.
     pub descriptor: Option<DatamonDescriptor>,
+    /// The bytes of the descriptor that was found, if it is this operation's and not too large to be kept.
+    pub descriptor_body: Option<Bytes>,
     /// Why a descriptor that was found could not be read. It completes the operation all the same.
     pub unreadable: Option<MalformedInput>,
 }
@@ -50,15 +52,21 @@ pub(super) fn malformed(
     token: Token,
     entry_time: StoreSecond,
     size: u64,
-    body: Bytes,
+    body: Option<Bytes>,
     reason: MalformedInput,
 ) -> ResolvedEntry {
     without_intent(Outcome::Malformed, token, entry_time, size, body, reason)
 }
 
+/// An entry whose body is larger than `limit` bytes.
+pub(super) fn oversized(token: Token, entry_time: StoreSecond, size: u64, limit: u64) -> ResolvedEntry {
+    let reason = format!("{size} bytes, more than the limit of {limit} bytes; not read");
+    malformed(token, entry_time, size, None, MalformedInput { reason })
+}
+
 /// An entry that the store refuses to give.
 pub(super) fn unreadable(token: Token, info: &ObjectInfo, why: MalformedInput) -> ResolvedEntry {
-    without_intent(Outcome::Unreadable, token, info.time, info.size, Bytes::new(), why)
+    without_intent(Outcome::Unreadable, token, info.time, info.size, None, why)
 }
 
 fn without_intent(
@@ -66,7 +74,7 @@ fn without_intent(
     token: Token,
     entry_time: StoreSecond,
     size: u64,
-    body: Bytes,
+    body: Option<Bytes>,
     reason: MalformedInput,
 ) -> ResolvedEntry {
     let decision = OutcomeDecision { outcome, evidence: None, entry_time, completed: None, observations: Vec::new() };
@@ -82,6 +90,7 @@ fn without_intent(
             path: DatamonPath::Other,
             decision,
             descriptor: None,
+            descriptor_body: None,
             unreadable: None,
         }],
     }

@@ -1,9 +1,8 @@
 //! From a validated WAL to its children: one pure builder a child.
 //!
-//! The pods of every role are made by one builder from a [`pod_plan::PodPlan`]; a role is a value that fills it.
+//! A role fills a [`PodPlan`](crate::pod::PodPlan), from which one builder makes its pods.
 
 mod children;
-mod containers;
 mod control_config_map;
 mod deployment;
 mod environment;
@@ -12,7 +11,6 @@ mod metadata;
 mod network_policies;
 mod platform;
 mod pod;
-mod pod_plan;
 mod pod_revision;
 mod search_deployment;
 mod search_pdb;

@@ -7,11 +7,11 @@ use tidemark_crds::{
     names::{self, WalComponent},
 };
 
-use super::observed_pod::ObservedPod;
+use super::wal_controller::WalController;
 use crate::{
     cache::{ChildKind, NamespacedName, OwnedObjects, RolloutStatus},
-    context::ReconcileContext,
     object_owner::ObjectOwner,
+    observed_pod::ObservedPod,
 };
 
 /// A WAL's objects, its pods with what they report, its status, and what its user asks for also where the rest of the spec
@@ -42,7 +42,8 @@ pub(crate) struct WalIntent {
 }
 
 /// Looks it up.
-pub(crate) fn dereference(wal: &Wal, context: &ReconcileContext) -> ObservedWal {
+pub(crate) fn dereference(wal: &Wal, controller: &WalController) -> ObservedWal {
+    let context = &controller.context;
     let key = NamespacedName::of(&wal.metadata);
     let uid = wal.metadata.uid.clone().unwrap_or_default();
     let owned = context.cache.owned(&key);
@@ -52,7 +53,7 @@ pub(crate) fn dereference(wal: &Wal, context: &ReconcileContext) -> ObservedWal 
         observation: context.observations.get(&pod.uid).unwrap_or_default(),
     });
     let pods = pods.collect();
-    let status = context.shared.statuses.status(&key, wal);
+    let status = controller.statuses.status(&key, wal);
     let intent = WalIntent {
         suspended: wal.spec.suspend,
         search_wanted: wal.spec.search.replicas > 0,

@@ -3,6 +3,7 @@
 //! A message states the fact, its effect and the remedy, and holds no number that moves: a condition that says the same thing
 //! in other words every few seconds would be written every few seconds.
 
+mod applied;
 mod indexing;
 mod inputs;
 mod ready;

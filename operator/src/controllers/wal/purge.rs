@@ -14,10 +14,10 @@ use tidemark_crds::{
     names::{self, WalComponent},
 };
 
-use super::{dereference::ObservedWal, observed_pod::ObservedPod};
+use super::dereference::ObservedWal;
 use crate::{
     cache::RolloutStatus, clock::now, context::ReconcileContext, events::EventRecord, finalizer::ManagedFinalizer,
-    namespace,
+    namespace, observed_pod::ObservedPod,
 };
 
 const PURGE_FINALIZER: ManagedFinalizer =
@@ -153,7 +153,8 @@ fn outcome(
     now: Timestamp,
     limit: Duration,
 ) -> PurgeOutcome {
-    if pods.iter().filter_map(ObservedPod::answer).any(|process| process.phase == PodPhase::Purged) {
+    let indexers = pods.iter().filter(|seen| seen.pod.component == WalComponent::Indexer);
+    if indexers.filter_map(ObservedPod::answer).any(|process| process.phase == PodPhase::Purged) {
         return PurgeOutcome::Purged;
     }
     if never {
@@ -190,7 +191,9 @@ mod tests {
             component: WalComponent::Indexer,
             address: None,
             terminating: false,
+            created: None,
             trouble: None,
+            eviction: None,
         };
         let process = PodReport { phase, ..PodReport::default() };
         let observation = PodObservation { process: Some(Arc::new(process)), ..PodObservation::default() };

@@ -9,7 +9,7 @@ use kube::{
     runtime::controller::Action,
 };
 use tidemark_crds::{
-    ConditionType, Reason, Wal,
+    ConditionType, Reason, Wal, condition,
     names::{self, WalComponent},
 };
 
@@ -22,7 +22,8 @@ use super::{
     transitions, update_status,
     upgrade::{self, UpgradeInputs, UpgradePermission, UpgradeStep},
     validate::{SpecRefusal, ValidatedWal, validate},
-    write_children,
+    wal_controller::WalController,
+    write_children::{ChildWrites, holds_back_spec, write_children},
 };
 use crate::{
     apply::ApplyError,
@@ -35,7 +36,8 @@ use crate::{
         kind::{KindController, ReconcileError},
         unreadable,
     },
-    status_writer::{self, WriteTiming},
+    reconcile_queues::ReconcileTarget,
+    status_writer::{StatusWriter, WriteTiming},
 };
 
 /// A WAL is reconciled this often even if nothing says that it changed; that costs no request.
@@ -43,43 +45,39 @@ const RESYNC_INTERVAL: Duration = Duration::from_mins(10);
 /// How soon a WAL is reconciled again that waits for something which happens by itself.
 const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The controller of WALs.
-pub(crate) struct WalController;
-
 impl KindController for WalController {
     type Object = Wal;
 
     const NAME: &'static str = "wal";
 
-    async fn reconcile(
-        wal: Arc<DeserializeGuard<Wal>>,
-        context: Arc<ReconcileContext>,
-    ) -> Result<Action, ReconcileError> {
+    async fn reconcile(&self, wal: &DeserializeGuard<Wal>) -> Result<Action, ReconcileError> {
         match &wal.0 {
-            Ok(wal) => Box::pin(reconcile_wal(wal, &context)).await,
-            Err(invalid) => reconcile_unreadable(invalid, &wal.object_ref(&()), &context).await,
+            Ok(wal) => Box::pin(reconcile_wal(wal, self)).await,
+            Err(invalid) => reconcile_unreadable(invalid, &wal.object_ref(&()), self).await,
         }
     }
 
-    fn is_own_write(context: &ReconcileContext, key: &NamespacedName, shown: &Wal) -> bool {
-        context.shared.statuses.is_own_write(key, shown)
+    fn is_own_write(&self, key: &NamespacedName, shown: &Wal) -> bool {
+        self.statuses.is_own_write(key, shown)
     }
 
     /// Counts the WALs that an earlier leader left in the middle of an upgrade.
-    fn listed(context: &ReconcileContext, wals: &[Arc<DeserializeGuard<Wal>>]) {
+    fn listed(&self, wals: &[Arc<DeserializeGuard<Wal>>]) {
         let under_way = wals.iter().filter_map(|wal| {
             let status = wal.0.as_ref().ok()?.status.as_ref()?;
             upgrade::is_under_way(&status.conditions).then(|| NamespacedName::of(wal.meta()))
         });
-        context.shared.slots.count_under_way(under_way);
+        self.slots.count_under_way(under_way);
     }
 
-    fn forget(context: &ReconcileContext, key: &NamespacedName) {
-        context.shared.statuses.forget(key);
-        context.shared.tally.forget(key);
-        for next in context.shared.slots.release(key) {
+    fn forget(&self, key: &NamespacedName) {
+        self.statuses.forget(key);
+        self.tally.forget(key);
+        self.stalled.note(key, false);
+        self.failed_writes.note(key, false);
+        for next in self.slots.release(key) {
             // With a full queue the resync finds them.
-            drop(context.changed.try_send(next));
+            self.context.shared.queues.try_send(ReconcileTarget::new(names::KIND, next));
         }
     }
 }
@@ -88,8 +86,11 @@ impl KindController for WalController {
 async fn reconcile_unreadable(
     invalid: &InvalidObject,
     reference: &ObjectReference,
-    context: &ReconcileContext,
+    controller: &WalController,
 ) -> Result<Action, ReconcileError> {
+    let context = &controller.context;
+    // Its pods stay as they are.
+    controller.release_slot(&NamespacedName::of(&invalid.metadata)).await;
     let deletion = purge::finalize_unreadable(&invalid.metadata, reference, context).await;
     let deletion = deletion.map_err(ReconcileError::Finalizer)?;
     if deletion == DeletionStep::Done {
@@ -107,22 +108,27 @@ async fn reconcile_unreadable(
 }
 
 #[tracing::instrument(name = "reconcile", skip_all, fields(wal = %wal.name_any(), namespace = wal.namespace()))]
-async fn reconcile_wal(wal: &Wal, context: &ReconcileContext) -> Result<Action, ReconcileError> {
-    let observed = dereference(wal, context);
+async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, ReconcileError> {
+    let context = &controller.context;
+    let observed = dereference(wal, controller);
     let validated = validate(wal, &context.shared.settings.cluster_id);
     let deletion = purge::finalize(wal, &observed, validated.is_err(), context).await;
     let deletion = deletion.map_err(ReconcileError::Finalizer)?;
     if deletion == DeletionStep::Done {
+        // A finalizer of somebody else may keep it for long.
+        controller.release_slot(&observed.key).await;
         return Ok(Action::await_change());
     }
-    let upgrade = UpgradePlan::new(&observed, validated.as_ref().ok(), context);
-    let result = match validated {
+    let mut upgrade = UpgradePlan::new(&observed, validated.as_ref().ok(), controller);
+    let mut result = match validated {
         Ok(validated) => build_and_roll_out(validated, &observed, upgrade.step, context).await,
         Err(refusals) => RollOutResult::refused(refused(&refusals)),
     };
+    result.report_repeated_failure(&observed.key, controller);
     // Re-read: our own writes are in the cache and produce no watch event.
-    let observed = dereference(wal, context);
-    let again = report(wal, &observed, &upgrade, &result, context).await?;
+    let observed = dereference(wal, controller);
+    upgrade.finish(&observed, &result, &context.shared.settings.release);
+    let again = report(wal, &observed, &upgrade, &result, controller).await?;
     if let Some(error) = result.error {
         return Err(error.into());
     }
@@ -130,14 +136,15 @@ async fn reconcile_wal(wal: &Wal, context: &ReconcileContext) -> Result<Action, 
     let at_once = (upgrade.has_slot || result.writes > 0 && upgrade.step.is_under_way()).then_some(Duration::ZERO);
     let purging = if let DeletionStep::Purging { again } = deletion { Some(again) } else { None };
     let resync = backoff::jittered(RESYNC_INTERVAL, backoff::random());
-    let next = [again, waiting, at_once, purging].into_iter().flatten().fold(resync, Duration::min);
+    let counting = (upgrade.step == UpgradeStep::Queue && controller.slots.is_counting()).then_some(RETRY_INTERVAL);
+    let next = [again, waiting, at_once, purging, counting].into_iter().flatten().fold(resync, Duration::min);
     Ok(Action::requeue(next))
 }
 
 /// What came of writing the children.
 #[derive(Debug)]
 struct RollOutResult {
-    /// How many writes it took, where all of them succeeded.
+    /// How many writes it took.
     writes: usize,
     /// What a user must know.
     refused: Option<ConditionValue>,
@@ -160,21 +167,56 @@ impl RollOutResult {
         Self { refused: Some(value), ..Self::default() }
     }
 
-    fn failed(observed: &ObservedWal, error: ApplyError) -> Self {
-        let refused = |reason| Some(ConditionValue::no(reason, error.to_string()));
-        match error {
-            ApplyError::Leftover { .. } | ApplyError::NamespaceTerminating => {
-                tracing::debug!(object = %observed.key, %error, "waiting");
-                Self { waits: true, ..Self::default() }
+    /// Of several errors the first one that a user must know of is reported, and decides that it is retried.
+    fn of(observed: &ObservedWal, ChildWrites { writes, errors, found }: ChildWrites) -> Self {
+        let mut result = Self { writes, waits: found, ..Self::default() };
+        for error in errors {
+            let reason = match error {
+                ApplyError::Leftover { .. } | ApplyError::NamespaceTerminating => {
+                    tracing::debug!(object = %observed.key, %error, "waiting");
+                    result.waits = true;
+                    continue;
+                }
+                ApplyError::NameTaken { .. } => Some(Reason::NameTaken),
+                ApplyError::Refused { .. } | ApplyError::Unwritable(_) => Some(Reason::ChildRefused),
+                ApplyError::Failed { .. } => None,
+            };
+            let is_news = reason.is_some() && result.refused.is_none();
+            if is_news {
+                result.refused = reason.map(|reason| ConditionValue::no(reason, error.to_string()));
             }
-            ApplyError::NameTaken { .. } => {
-                Self { refused: refused(Reason::NameTaken), error: Some(error), ..Self::default() }
+            if is_news || result.error.is_none() {
+                result.error = Some(error);
+            } else {
+                tracing::warn!(object = %observed.key, %error, "another child could not be written either");
             }
-            ApplyError::Refused { .. } | ApplyError::Unwritable(_) => {
-                Self { refused: refused(Reason::ChildRefused), error: Some(error), ..Self::default() }
-            }
-            ApplyError::Failed { .. } => Self { error: Some(error), ..Self::default() },
         }
+        result
+    }
+
+    /// Makes a verdict of what the API server fails to write again and again, in its words: it answers so to what it cannot type,
+    /// and while a webhook does not answer.
+    fn report_repeated_failure(&mut self, key: &NamespacedName, controller: &WalController) {
+        let answer = match &self.error {
+            Some(ApplyError::Failed { kind, name, source: kube::Error::Api(answer) }) => Some((kind, name, answer)),
+            _ => None,
+        };
+        let repeated = controller.failed_writes.note(key, answer.is_some());
+        if let Some((kind, name, answer)) = answer.filter(|_| repeated && self.refused.is_none()) {
+            let (kind, words) = (kind.as_str(), &answer.message);
+            self.refused = Some(ConditionValue::no(
+                Reason::ApplyFailed,
+                format!(
+                    "the API server fails to write {kind} \"{name}\": {words}; it stays as it is and is tried again; remove the \
+                     cause, such as a webhook that does not answer or a part of the spec that this API server does not take"
+                ),
+            ));
+        }
+    }
+
+    /// Whether something could not be written for a reason that may pass by itself.
+    fn is_unwritten(&self) -> bool {
+        self.waits || self.error.is_some()
     }
 }
 
@@ -190,15 +232,8 @@ async fn build_and_roll_out(
         None => TokenCoverage::Full,
     };
     let children = build::build(&wal, &settings.platform, &settings.release);
-    let written = match children.desired() {
-        Ok(desired) => write_children::write_children(context, observed, &desired, step).await,
-        Err(error) => Err(error.into()),
-    };
-    let result = match written {
-        Ok(writes) => RollOutResult { writes, ..RollOutResult::default() },
-        Err(error) => RollOutResult::failed(observed, error),
-    };
-    RollOutResult { coverage, ..result }
+    let written = write_children(context, observed, &children.desired(), step).await;
+    RollOutResult { coverage, ..RollOutResult::of(observed, written) }
 }
 
 fn refused(refusals: &[SpecRefusal]) -> ConditionValue {
@@ -213,11 +248,17 @@ struct UpgradePlan {
     value: ConditionValue,
     /// Whether it got a slot.
     has_slot: bool,
+    /// Whether it waits for one.
+    waits: bool,
+    /// Whether a change of the spec waits with the new release.
+    held: bool,
+    /// Whether a Deployment of the new release cannot be written: nothing of the WAL changes, so it needs no slot.
+    blocked: bool,
 }
 
 impl UpgradePlan {
-    fn new(observed: &ObservedWal, validated: Option<&ValidatedWal>, context: &ReconcileContext) -> Self {
-        let settings = &context.shared.settings;
+    fn new(observed: &ObservedWal, validated: Option<&ValidatedWal>, controller: &WalController) -> Self {
+        let settings = &controller.context.shared.settings;
         let release = settings.release.as_str();
         let approved =
             settings.upgrade_approved == release || observed.intent.approved_release.as_deref() == Some(release);
@@ -233,25 +274,52 @@ impl UpgradePlan {
             },
             under_way: upgrade::is_under_way(&observed.status.conditions),
         };
-        let step = inputs.step();
-        let has_slot = step == UpgradeStep::Queue && context.shared.slots.acquire(&observed.key);
+        let mut step = inputs.step();
+        // One that could not be written gave its slot back, and waits for the next one like others.
+        let was_blocked = step.rolls() && upgrade::is_stalled(&observed.status.conditions);
+        if was_blocked && (validated.is_none() || !controller.slots.acquire(&observed.key)) {
+            step = UpgradeStep::Queue;
+        } else if step.is_under_way() {
+            // It may have been unreadable meanwhile, and lost its slot.
+            controller.slots.resume(&observed.key);
+        }
+        let may_acquire = step == UpgradeStep::Queue && !was_blocked && validated.is_some();
+        let has_slot = may_acquire && controller.slots.acquire(&observed.key);
         let held = matches!(step, UpgradeStep::Hold | UpgradeStep::Queue)
-            && validated.is_some_and(|wal| write_children::holds_back_spec(observed, wal));
+            && validated.is_some_and(|wal| holds_back_spec(observed, wal));
         // With a slot the status says that the WAL is under way; only then is anything of it changed.
         let shown = if has_slot { UpgradeStep::RollSearch } else { step };
-        let value = inputs.condition_value(shown, &observed.key, held);
-        Self { step, value, has_slot }
+        let before = condition(&observed.status.conditions, ConditionType::UpgradePending);
+        let value = match before.filter(|_| was_blocked && step == UpgradeStep::Queue) {
+            Some(before) => ConditionValue::repeated(before),
+            None => inputs.condition_value(shown, &observed.key, held),
+        };
+        // One whose spec is refused neither waits nor keeps a slot that it had when this operator began.
+        let waits = step == UpgradeStep::Queue && validated.is_some();
+        Self { step, value, has_slot, waits, held, blocked: was_blocked }
+    }
+
+    /// Finds out whether the Deployment was written that was to be rolled.
+    fn finish(&mut self, observed: &ObservedWal, result: &RollOutResult, release: &str) {
+        let component = match self.step {
+            UpgradeStep::RollSearch => WalComponent::Search,
+            UpgradeStep::RollIndexer => WalComponent::Indexer,
+            _ => return,
+        };
+        let written = observed.rollout(component).is_none_or(|rollout| rollout.release.as_deref() == Some(release));
+        self.blocked = !written && result.refused.is_some();
+        if self.blocked {
+            self.value = upgrade::blocked(release, component);
+        }
     }
 
     /// Releases the slot once the status says that the WAL needs it no longer.
-    async fn status_written(&self, key: &NamespacedName, context: &ReconcileContext) {
-        if self.has_slot || self.step.is_under_way() || self.step == UpgradeStep::Queue {
+    async fn status_written(&self, key: &NamespacedName, controller: &WalController) {
+        let needs_slot = self.has_slot || self.step.is_under_way() && !self.blocked;
+        if needs_slot || self.waits {
             return;
         }
-        for next in context.shared.slots.release(key) {
-            // There is no receiver only while the process ends.
-            drop(context.changed.send(next).await);
-        }
+        controller.release_slot(key).await;
     }
 }
 
@@ -261,7 +329,7 @@ async fn report(
     observed: &ObservedWal,
     upgrade: &UpgradePlan,
     result: &RollOutResult,
-    context: &ReconcileContext,
+    controller: &WalController,
 ) -> Result<Option<Duration>, ReconcileError> {
     let inputs = ConditionInputs {
         suspended: observed.intent.suspended,
@@ -272,25 +340,22 @@ async fn report(
         before: &observed.status.conditions,
         refused: result.refused.clone(),
         token_everywhere: result.coverage == TokenCoverage::Full,
+        generation: observed.generation,
+        held: upgrade.held,
+        unwritten: result.is_unwritten(),
     };
-    let now = clock::now();
-    let (before, shared) = (&observed.status, &context.shared);
-    let after = update_status::next(observed, &inputs, &evaluate(&inputs), &upgrade.value, now);
-    let mut again = None;
-    match status_writer::due(before, &after, status_writer::since(before, shared.statuses.written(&observed.key), now))
-    {
-        WriteTiming::Never => {}
-        WriteTiming::After(wait) => again = Some(wait),
-        WriteTiming::Now => {
-            let (owner, manager) = (observed.owner(), names::MANAGER_STATUS);
-            let written = status_writer::write(&shared.client, &shared.statuses, owner, manager, &after).await;
-            written.map_err(ReconcileError::Status)?;
-            let adopted_from = inputs.active_indexer().and_then(|(_, process)| process.adopted_from.as_deref());
-            let events = transitions::between(before, &after, adopted_from);
-            shared.events.publish(&wal.object_ref(&()), &events).await;
-        }
+    let (before, shared) = (&observed.status, &controller.context.shared);
+    let after = update_status::next(observed, &inputs, &evaluate(&inputs), &upgrade.value, clock::now());
+    let (statuses, field_manager) = (&controller.statuses, names::MANAGER_STATUS);
+    let writer = StatusWriter { client: &shared.client, statuses, field_manager };
+    let timing = writer.update(observed.owner(), before, &after).await.map_err(ReconcileError::Status)?;
+    if timing == WriteTiming::Now {
+        let adopted_from = inputs.active_indexer().and_then(|(_, process)| process.adopted_from.as_deref());
+        let events = transitions::between(before, &after, adopted_from);
+        shared.events.publish(&wal.object_ref(&()), &events).await;
     }
-    shared.tally.count(&observed.key, &after.conditions);
-    upgrade.status_written(&observed.key, context).await;
-    Ok(again)
+    controller.tally.count(&observed.key, &after.conditions);
+    controller.stalled.note(&observed.key, upgrade::is_stalled(&after.conditions));
+    upgrade.status_written(&observed.key, controller).await;
+    Ok(if let WriteTiming::After(wait) = timing { Some(wait) } else { None })
 }

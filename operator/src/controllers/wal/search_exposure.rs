@@ -4,7 +4,10 @@
 //! What reaches less takes effect at once. So search is never open without the token while its pods are replaced, even where
 //! a new release is held back for days.
 
-use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
+use k8s_openapi::api::{
+    core::v1::Service,
+    networking::v1::{NetworkPolicy, NetworkPolicyPeer},
+};
 use serde_json::Value;
 use tidemark_crds::{ServiceType, names::WalComponent};
 
@@ -42,21 +45,21 @@ impl LiveSearch {
     /// Reads it from the children. A Deployment that is not this WAL's guards nothing.
     pub(crate) fn read(observed: &ObservedWal) -> Self {
         let name = WalComponent::Search.child_name(&observed.key.name);
-        let object = |kind| observed.owned.child(kind, &name).map(|child| child.object()).unwrap_or_default();
+        let child = |kind| observed.owned.child(kind, &name);
         let rollout = observed.rollout(WalComponent::Search);
-        let deployment = rollout.map(|_| object(ChildKind::Deployment)).unwrap_or_default();
-        let policy = object(ChildKind::NetworkPolicy);
-        let from = policy.pointer("/spec/ingress/0/from").and_then(Value::as_array);
-        let peer = |peer: &Value| serde_json::from_value(peer.clone()).ok();
+        let deployment = rollout.and_then(|_| Some(child(ChildKind::Deployment)?.object()));
+        let service = child(ChildKind::Service).and_then(|child| child.typed::<Service>()?.spec?.type_);
+        let policy = child(ChildKind::NetworkPolicy).and_then(|child| child.typed::<NetworkPolicy>()?.spec);
+        let first_rule = policy.and_then(|policy| policy.ingress?.into_iter().next());
         Self {
-            token_secret: token_secret(&deployment).map(str::to_owned),
+            token_secret: deployment.as_ref().and_then(token_secret).map(str::to_owned),
             complete: rollout.is_some_and(|rollout| rollout.complete),
-            service_type: match object(ChildKind::Service).pointer("/spec/type").and_then(Value::as_str) {
+            service_type: match service.as_deref() {
                 Some("LoadBalancer") => ServiceType::LoadBalancer,
                 Some("NodePort") => ServiceType::NodePort,
                 _ => ServiceType::ClusterIP,
             },
-            peers: from.into_iter().flatten().filter_map(peer).collect(),
+            peers: first_rule.and_then(|rule| rule.from).unwrap_or_default(),
         }
     }
 
@@ -112,7 +115,8 @@ fn token_secret(deployment: &Value) -> Option<&str> {
 /// The live Deployment with the token of the `built` one, of which it takes nothing else; `None` if it has that already.
 ///
 /// So a search whose upgrade is held back is closed with a token all the same. The volume, its mount and the variable must
-/// mean the same to the release that the pods are of.
+/// mean the same to the release that the pods are of. It is JSON, because that release may have set fields that this one does
+/// not know.
 pub(crate) fn with_token_of(built: &Value, mut live: Value) -> Option<Value> {
     if token_secret(built) == token_secret(&live) {
         return None;

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, IndexerRole, Reason, WalStatus, condition, is_true};
 
 use super::upgrade::is_under_way;
-use crate::events::EventRecord;
+use crate::{events::EventRecord, problem_events::problem_events};
 
 /// The Events of what changed between two statuses. `adopted_from` is the owner that the writer took the index over from, if it did.
 pub(crate) fn between(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>) -> Vec<EventRecord> {
@@ -31,7 +31,7 @@ pub(crate) fn between(before: &WalStatus, after: &WalStatus, adopted_from: Optio
     }
     suspended(before, after, &mut events);
     upgraded(before, after, &mut events);
-    problems(before, after, &mut events);
+    events.extend(problem_events(told(before), told(after)));
     events
 }
 
@@ -78,71 +78,10 @@ fn upgraded(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>
     }
 }
 
-/// A problem is reported once, though several conditions and later messages repeat it.
-fn problems(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>) {
-    let bad = |condition: &&Condition| {
-        condition.status != "True" && condition.type_ != ConditionType::UpgradePending.as_str()
-    };
-    let reasons = |status: &WalStatus| -> Vec<String> {
-        status.conditions.iter().filter(bad).map(|condition| condition.reason.clone()).collect()
-    };
-    let known = reasons(before);
-    let mut reported: Vec<Reason> = Vec::new();
-    for condition in after.conditions.iter().filter(bad) {
-        let Some(reason) = Reason::parse(&condition.reason).filter(|reason| is_problem(*reason)) else { continue };
-        if !known.contains(&condition.reason) && !reported.contains(&reason) {
-            reported.push(reason);
-            events.push(EventRecord::warning(reason.as_str(), condition.message.clone()));
-        }
-    }
-}
-
-/// Whether a reason is a problem, rather than a normal state of a WAL.
-fn is_problem(reason: Reason) -> bool {
-    match reason {
-        Reason::NoReplicas
-        | Reason::Starting
-        | Reason::Probing
-        | Reason::Backfilling
-        | Reason::CaughtUp
-        | Reason::Standby
-        | Reason::Suspended
-        | Reason::Purging
-        | Reason::UpToDate
-        | Reason::NewRelease
-        | Reason::Available
-        | Reason::Probed
-        | Reason::Ready
-        | Reason::Upgrading
-        // Reported with the state of the upgrade.
-        | Reason::UpgradeStalled => false,
-        Reason::CredentialsMissing
-        | Reason::AccessDenied
-        | Reason::BucketMissing
-        | Reason::ReadOnly
-        | Reason::Unreachable
-        | Reason::StoreUnsupported
-        | Reason::InvalidURL
-        | Reason::ParametersDiffer
-        | Reason::ExpiryMissing
-        | Reason::OwnedByAnother
-        | Reason::IndexDamaged
-        | Reason::BelowFloor
-        | Reason::FormatTooNew
-        | Reason::Fenced
-        | Reason::AuthTokenMissing
-        | Reason::AuthTokenTooShort
-        | Reason::Internal
-        | Reason::SpecInvalid
-        | Reason::PodTemplateRefused
-        | Reason::PodUnschedulable
-        | Reason::ImageNotFound
-        | Reason::PodNotAnswering
-        | Reason::PodCrashing
-        | Reason::PodRefused
-        | Reason::ChildRefused
-        | Reason::NameTaken => true,
-    }
+/// The conditions whose problems get Events here; that of an upgrade tells its own story.
+fn told(status: &WalStatus) -> impl Iterator<Item = &Condition> {
+    let upgrade = ConditionType::UpgradePending.as_str();
+    status.conditions.iter().filter(move |condition| condition.type_ != upgrade)
 }
 
 fn has(status: &WalStatus, kind: ConditionType, reason: Reason) -> bool {

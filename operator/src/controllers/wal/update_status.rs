@@ -1,9 +1,10 @@
 //! The status of a WAL, and which part of it moves while the WAL does its work.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tidemark_crds::{
-    ConditionType, CursorStatus, IndexerRole, IndexerStatus, PodPhase, PodReport, SearchStatus, WalStatus,
+    ConditionStatus, ConditionType, CursorStatus, IndexerRole, IndexerStatus, PodPhase, PodReport, SearchStatus,
+    WalStatus, condition,
     names::{self, WalComponent},
     set_condition,
 };
@@ -11,9 +12,8 @@ use tidemark_crds::{
 use super::{
     dereference::ObservedWal,
     evaluate::{ConditionInputs, WalConditions},
-    observed_pod::ObservedPod,
 };
-use crate::{condition_value::ConditionValue, status_writer::ReportedStatus};
+use crate::{condition_value::ConditionValue, observed_pod::ObservedPod, status_writer::ReportedStatus};
 
 /// The status that follows from what was observed.
 pub(crate) fn next(
@@ -26,17 +26,25 @@ pub(crate) fn next(
     let mut status = observed.status.clone();
     let generation = observed.generation;
     status.observed_generation = generation;
-    let WalConditions { ready, storage, indexing, search } = conditions;
+    let WalConditions { ready, applied, storage, indexing, search } = conditions;
+    let set = |conditions: &mut Vec<Condition>, kind, value: &ConditionValue, generation| {
+        let ConditionValue { status: holds, reason, message } = value;
+        set_condition(conditions, kind, *holds, *reason, message, generation, now);
+    };
+    // The promise is of the spec that the pods are made of; a refusal is of the present one.
+    let decided = applied.status == ConditionStatus::True || inputs.refused.is_some();
+    let before =
+        condition(&observed.status.conditions, ConditionType::Ready).and_then(|ready| ready.observed_generation);
+    set(&mut status.conditions, ConditionType::Ready, ready, before.filter(|_| !decided).or(generation));
     let values = [
-        (ConditionType::Ready, ready),
+        (ConditionType::Applied, applied),
         (ConditionType::StorageReady, storage),
         (ConditionType::Indexing, indexing),
         (ConditionType::SearchAvailable, search),
         (ConditionType::UpgradePending, upgrade),
     ];
     for (kind, value) in values {
-        let ConditionValue { status: holds, reason, message } = value;
-        set_condition(&mut status.conditions, kind, *holds, *reason, message, generation, now);
+        set(&mut status.conditions, kind, value, generation);
     }
     status.search = Some(SearchStatus {
         replicas: inputs.search.map_or(0, |rollout| rollout.replicas),
@@ -46,8 +54,16 @@ pub(crate) fn next(
     if let Some((seen, process)) = inputs.active_indexer() {
         set_counters(&mut status, seen, process);
         status.observed_time = Some(Time(now));
+    } else if !inputs.has_unpolled(WalComponent::Indexer) {
+        status.indexer = None;
+        clear_progress(&mut status);
     }
     status
+}
+
+/// Forgets how far the writer is: nobody can tell.
+fn clear_progress(status: &mut WalStatus) {
+    (status.lag_seconds, status.pending_entries) = (None, None);
 }
 
 /// Takes the counters of the indexer's pod. Only a writer's are the index's.
@@ -59,10 +75,11 @@ fn set_counters(status: &mut WalStatus, seen: &ObservedPod, process: &PodReport)
     };
     status.indexer = Some(IndexerStatus { pod: seen.pod.name.to_string(), role });
     if role != IndexerRole::Writer {
+        clear_progress(status);
         return;
     }
     if let Some(time) = process.cursor {
-        status.cursor = Some(CursorStatus { token: None, time: Time(time) });
+        status.cursor = Some(CursorStatus { time: Time(time) });
     }
     status.horizon = process.horizon.map(Time).or(status.horizon.take());
     status.lag_seconds = counter(process.lag_seconds);
@@ -120,7 +137,7 @@ impl ReportedStatus for WalStatus {
 mod tests {
     use std::time::Duration;
 
-    use tidemark_crds::{ConditionStatus, Reason};
+    use tidemark_crds::Reason;
 
     use super::*;
     use crate::status_writer::{WriteTiming, due};
@@ -152,7 +169,7 @@ mod tests {
         );
         let mut clock = before.clone();
         (clock.horizon, clock.observed_time) = (Some(Time(at(99))), Some(Time(at(99))));
-        clock.cursor = Some(CursorStatus { token: None, time: Time(at(99)) });
+        clock.cursor = Some(CursorStatus { time: Time(at(99)) });
         let mut seen = before.clone();
         seen.observed_generation = Some(2);
         let left = WriteTiming::After(Duration::from_secs(40));

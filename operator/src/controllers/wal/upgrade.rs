@@ -6,7 +6,8 @@
 //!
 //! A WAL whose new pods do not become ready keeps its slot: what stops it would most likely stop the others, too. After the
 //! Deployment's progress deadline the reason is `UpgradeStalled` and somebody has to act. A WAL that is deleted or suspended, or
-//! whose approval is withdrawn, stops where it is and releases its slot to the next.
+//! whose approval is withdrawn, stops where it is and releases its slot to the next. So does one whose new Deployment the API server
+//! does not take, as nothing of it changes; it waits for a slot again each time that it is tried.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, Reason, condition, names::WalComponent};
@@ -40,6 +41,18 @@ pub(crate) fn is_under_way(conditions: &[Condition]) -> bool {
 pub(crate) fn is_stalled(conditions: &[Condition]) -> bool {
     condition(conditions, ConditionType::UpgradePending)
         .is_some_and(|pending| pending.reason == Reason::UpgradeStalled.as_str())
+}
+
+/// What `UpgradePending` says of a WAL whose Deployment of the new release cannot be written.
+pub(crate) fn blocked(release: &str, component: WalComponent) -> ConditionValue {
+    let role = component.as_str();
+    ConditionValue::yes(
+        Reason::UpgradeStalled,
+        format!(
+            "the {role} Deployment of release \"{release}\" cannot be written; its pods stay as they are, and other WALs are upgraded \
+             meanwhile; see the condition Applied for the cause and remove it"
+        ),
+    )
 }
 
 /// What is known of a WAL's Deployments.
@@ -86,6 +99,11 @@ impl UpgradeStep {
     /// Whether the indexer's Deployment may be written as it is built.
     pub(crate) fn rolls_indexer(self) -> bool {
         matches!(self, Self::UpToDate | Self::RollIndexer | Self::AwaitIndexer | Self::Leave | Self::Finish)
+    }
+
+    /// Whether a Deployment is to be written that is of another release.
+    pub(crate) fn rolls(self) -> bool {
+        matches!(self, Self::RollSearch | Self::RollIndexer)
     }
 
     /// Whether the WAL is under way.

@@ -3,8 +3,8 @@
 //! The raw spec stops here: every builder takes a [`ValidatedWal`], whose types hold only what works. The rules of the schema
 //! are checked again, since a WAL may have been stored before a rule existed.
 
-mod digest;
 mod refusal;
+mod spec_digest;
 mod spec_rules;
 mod storage;
 #[cfg(test)]
@@ -15,5 +15,5 @@ pub use self::{
     refusal::SpecRefusal,
     spec_rules::validate,
     storage::{StoreAccess, StorePlace, StoreSettings, WalStores},
-    validated::{ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
+    validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
 };

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
-use tidemark_store::{Chain, ChainError, ChainRecord, ChainState, Entropy, InvariantViolation, Store, StoreSecond};
+use tidemark_store::{
+    Chain, ChainError, ChainRecord, ChainState, Entropy, InvariantViolation, RecordVersions, StateExtensions, Store,
+    StoreSecond,
+};
 use tokio::time::{Duration, sleep};
 use url::Url;
 
@@ -31,6 +34,8 @@ struct AppendLedger {
     /// The number of the last append of each process, and the number of all appends.
     last: BTreeMap<String, u64>,
     total: u64,
+    #[serde(skip_serializing_if = "StateExtensions::is_empty", default)]
+    ext: StateExtensions,
 }
 
 /// The last append of the process in the ledger is not the last one that it made.
@@ -49,6 +54,14 @@ impl ChainState for AppendLedger {
     type Rejection = LedgerMismatch;
 
     const FORMAT: u32 = 1;
+
+    fn versions(&self) -> RecordVersions {
+        RecordVersions::FIRST
+    }
+
+    fn extensions(&self) -> &StateExtensions {
+        &self.ext
+    }
 
     fn apply_store_time(&mut self, _: StoreSecond) {}
 

@@ -9,9 +9,9 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use tidemark_catalog::{
-    CatalogError, CompactionResult, GARBAGE_GRACE, GarbageCollector, Generation, IndexChain, IndexOwner, IndexPin,
-    IndexRegistration, LogId, Manifest, ObjectName, PinChain, PinRegister, PinnedManifest, PublishError, RootChain,
-    SegmentMeta, TransactionRejected, WriterIdentity, WriterLease,
+    CatalogError, CompactionResult, GARBAGE_GRACE, GarbageCollector, GarbageState, Generation, IndexChain, IndexOwner,
+    IndexPin, IndexRegistration, LogCursor, LogId, Manifest, ObjectName, PinChain, PinRegister, PublishError,
+    RootChain, SegmentMeta, TransactionRejected, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Clock, Entropy, Store};
 use tidemark_wal::{Log, LogParameters};
@@ -45,7 +45,7 @@ struct GarbageModel {
     /// The latest manifest and its number: the first record that was written in each slot counts.
     latest: Option<(u64, Manifest)>,
     /// The latest pins and the number of their record.
-    pins: (u64, PinRegister),
+    pins: (u64, BTreeMap<String, IndexPin>),
     /// What each list holds, by key.
     lists: BTreeMap<String, BTreeSet<String>>,
     /// Since when nothing names an object, in true time (milliseconds).
@@ -53,6 +53,10 @@ struct GarbageModel {
     /// The same, but a pin that does not count yet names its objects, too: its process may have crashed.
     free_since: BTreeMap<String, u64>,
     objects: BTreeSet<String>,
+    /// The collectors' lists, by name, and the true time (milliseconds) at which each was written.
+    garbage_lists: BTreeMap<String, u64>,
+    /// The number of the collectors' latest record, and the lists that it names.
+    collected: (u64, BTreeSet<String>),
     /// The epochs in force, and since when, in true time (milliseconds).
     epochs: Vec<(u64, u64)>,
     marks: BTreeSet<&'static str>,
@@ -182,6 +186,13 @@ impl GarbageModel {
                 None => Ok(()),
             };
         }
+        if let Some(list) = garbage_list_name(key) {
+            self.garbage_lists.entry(list.to_owned()).or_insert(event.at);
+            return Ok(());
+        }
+        if let Some(number) = key.strip_prefix("gc/").and_then(|rest| rest.split_once('/')?.1.parse().ok()) {
+            return self.collected(number, event);
+        }
         if key.parse::<ObjectName>().is_ok() {
             self.objects.insert(key.to_owned());
             self.unnamed_since.entry(key.to_owned()).or_insert(event.at);
@@ -205,8 +216,8 @@ impl GarbageModel {
     }
 
     fn listed(&mut self, event: &StoreEvent) -> Result<(), String> {
-        let list: PinnedManifest = serde_json::from_slice(&event.object.body).map_err(|error| error.to_string())?;
-        self.lists.insert(event.key.clone(), list.manifest.objects().map(str::to_owned).collect());
+        let manifest: Manifest = record_state(&event.object.body).map_err(|error| error.to_string())?;
+        self.lists.insert(event.key.clone(), manifest.objects().map(str::to_owned).collect());
         Ok(())
     }
 
@@ -228,14 +239,27 @@ impl GarbageModel {
                 self.marks.insert("a pin holds what the index has dropped");
             }
         }
-        self.pins = (number, register);
+        self.pins = (number, register.pins);
         self.date_unnamed(event.at);
+        Ok(())
+    }
+
+    fn collected(&mut self, number: u64, event: &StoreEvent) -> Result<(), String> {
+        if number <= self.collected.0 {
+            return Ok(());
+        }
+        let state: GarbageState =
+            record_state(&event.object.body).map_err(|_| "a record of collectors is unreadable")?;
+        if let Some(gone) = state.lists.keys().find(|list| !self.garbage_lists.contains_key(*list)) {
+            return Err(format!("{} names the list \"{gone}\" of garbage, which is gone", event.by));
+        }
+        self.collected = (number, state.lists.into_keys().collect());
         Ok(())
     }
 
     /// Pins that count.
     fn living_pins(&self) -> impl Iterator<Item = &IndexPin> {
-        self.pins.1.pins.values().filter(|pin| pin.confirmed)
+        self.pins.1.values().filter(|pin| pin.confirmed)
     }
 
     /// What must not be deleted.
@@ -255,7 +279,7 @@ impl GarbageModel {
             unnamed.map(|key| (key.clone(), before.get(key).copied().unwrap_or(at))).collect()
         };
         let unnamed_since = dated(&self.named(), &self.unnamed_since);
-        let free_since = dated(&self.named_beside(self.pins.1.pins.values()), &self.free_since);
+        let free_since = dated(&self.named_beside(self.pins.1.values()), &self.free_since);
         (self.unnamed_since, self.free_since) = (unnamed_since, free_since);
     }
 
@@ -266,6 +290,14 @@ impl GarbageModel {
                 return Err(format!("{by} deleted the list \"{key}\" of a pin that counts"));
             }
             self.lists.remove(key);
+            return Ok(());
+        }
+        if let Some(list) = garbage_list_name(key) {
+            if self.collected.1.contains(list) {
+                return Err(format!("{by} deleted the list \"{list}\" of garbage, which is named"));
+            }
+            self.garbage_lists.remove(list);
+            self.marks.insert("a list of garbage was deleted");
             return Ok(());
         }
         if !self.objects.contains(key) {
@@ -300,12 +332,22 @@ impl GarbageModel {
             name.is_ok_and(|name| name.epoch < epoch && name.generation == manifest.generation)
         };
         let left: Vec<_> = self.objects.iter().filter(|key| is_due(key) && of_past_epoch(key)).collect();
-        if left.is_empty() { Ok(()) } else { Err(format!("garbage stays: {left:?} below epoch {epoch}")) }
+        if !left.is_empty() {
+            return Err(format!("garbage stays: {left:?} below epoch {epoch}"));
+        }
+        let orphans = self.garbage_lists.iter().filter(|(list, at)| **at <= due && !self.collected.1.contains(*list));
+        let orphans: Vec<_> = orphans.collect();
+        if orphans.is_empty() { Ok(()) } else { Err(format!("lists of garbage stay: {orphans:?}")) }
     }
 }
 
 fn names(manifest: &Manifest, key: &str) -> bool {
     manifest.objects().any(|named| named == key)
+}
+
+/// The name of a collectors' list, from its key.
+fn garbage_list_name(key: &str) -> Option<&str> {
+    key.strip_prefix("gc/")?.split_once('/')?.1.strip_prefix("list/")
 }
 
 fn number_below(key: &str, prefix: &str) -> Option<u64> {
@@ -346,9 +388,9 @@ async fn open(world: &GarbageWorld, process: &SimProcess, log: &Log) -> Result<I
     let root = RootChain::open(log, world.entropy());
     let chain = world.chain(process).for_log(&root);
     let owner = IndexOwner::Named { name: "sim".to_owned() };
-    let registration = IndexRegistration { url: URL.to_owned(), owner, generation: Generation::first() };
+    let registration = IndexRegistration::new(URL, owner, Generation::first());
     let parameters = LogParameters::with_expiry(Duration::from_mins(10));
-    root.register(root.head().await?, &parameters, URL, &registration, None).await?;
+    root.register(root.head().await?, &parameters, URL, &registration, LogCursor::default(), None).await?;
     Ok(chain)
 }
 

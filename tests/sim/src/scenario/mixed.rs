@@ -13,7 +13,7 @@ use crate::{
     scenario::{indexers, maintenance, outages, readers, writers},
     simulated_store::SimulatedStore,
     supervise::supervise,
-    world::SimWorld,
+    world::{COPY, SimWorld},
 };
 
 /// Runs a log: a burst of faults, a recovery that is long enough for every audit, and a last check.
@@ -24,6 +24,7 @@ pub async fn run(seed: u64, config: SimConfig, echo: bool) -> SimulatedStore {
     sleep(world.config.fault_burst).await;
     world.simulated_store.put_back();
     world.simulated_store.refusals().lift();
+    world.set_room(u64::MAX);
     world.end_fault_burst();
     world.simulated_store.change_fault_schedule(|fault_schedule| {
         *fault_schedule = FaultSchedule {
@@ -75,6 +76,13 @@ fn start_processes(world: &SimWorld) {
             indexers::index(world.clone(), process, format!("indexer{n}"))
         });
     }
+    if world.config.copied_log {
+        let world = world.clone();
+        let name = format!("{COPY}0");
+        supervise(simulated_store, &name.clone(), true, move |process| {
+            indexers::index_copy(world.clone(), process, name.clone())
+        });
+    }
     for n in 0..world.config.writers {
         let (world, progress, name) = (world.clone(), Arc::<Mutex<_>>::default(), format!("writer{n}"));
         let main = move |process| writers::write(world.clone(), process, name.clone(), Arc::clone(&progress));
@@ -84,6 +92,12 @@ fn start_processes(world: &SimWorld) {
         let world = world.clone();
         supervise(simulated_store, &format!("stray{n}"), true, move |process| {
             writers::stray(world.clone(), process, format!("stray{n}"))
+        });
+    }
+    for n in 0..world.config.label_movers {
+        let world = world.clone();
+        supervise(simulated_store, &format!("mover{n}"), true, move |process| {
+            writers::move_labels(world.clone(), process, format!("mover{n}"))
         });
     }
     let reader = world.clone();
@@ -98,6 +112,9 @@ fn start_processes(world: &SimWorld) {
     });
     if world.config.key_outage.is_some() {
         tokio::spawn(outages::disable_key(world.clone()));
+    }
+    if world.config.disk_shortage.is_some() {
+        tokio::spawn(outages::fill_disks(world.clone()));
     }
     if world.config.record_loss.is_some() {
         tokio::spawn(outages::lose_records(world.clone()));

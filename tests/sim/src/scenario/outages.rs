@@ -1,4 +1,4 @@
-//! What happens to the store behind the back of all processes: a key is disabled, records of a chain are lost.
+//! What happens behind the back of all processes: a key is disabled, records of a chain are lost, disks fill up.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use crate::{
     chain_record::manifest_number,
     checker::INDEX,
-    config::{DamagedChain, MIN_LOST_AGE},
+    config::{DamagedChain, DiskShortage, MIN_LOST_AGE},
     model::LOG,
     simulated_store::StoreChange,
     world::SimWorld,
@@ -27,6 +27,20 @@ pub async fn disable_key(world: SimWorld) {
     }
     world.simulated_store.note("the indexers' key is enabled");
     world.simulated_store.refusals().set_disabled(None);
+}
+
+/// Leaves the cache folders little room for the time of the config.
+pub async fn fill_disks(world: SimWorld) {
+    let Some(DiskShortage { from, span, room }) = world.config.disk_shortage else { return };
+    sleep(from).await;
+    if world.is_fault_burst_over() {
+        return;
+    }
+    world.simulated_store.note(&format!("the disks have room for {room} bytes"));
+    world.set_room(room);
+    sleep(span).await;
+    world.simulated_store.note("the disks have room again");
+    world.set_room(u64::MAX);
 }
 
 /// Loses records of a chain for the time of the config. At least one is always left.

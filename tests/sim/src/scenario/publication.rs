@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tidemark_catalog::{
     LogCursor, Manifest, ObjectKind, ObjectName, PublishError, PublishRequest, RecordCounts, SegmentMeta, SetDigest,
-    WriterLease,
+    SetElement, WriterLease,
 };
 use tidemark_store::{Create, Entropy, Store, UserMetadata};
 use tidemark_wal::{Outcome, Token};
@@ -21,15 +21,19 @@ pub(super) async fn upload_segment(
         return Err(PublishError::Unknown { key, why: "it was not uploaded".to_owned() });
     }
     let token = Token::new(state.cursor.second(), &entropy());
+    let aborted = SetElement { token, op: 0, outcome: Outcome::Aborted, evidence: None, body: None };
     Ok(SegmentMeta {
         size: key.len() as u64,
         key,
         checksum: String::new(),
-        digest: SetDigest::of(token, 0, Outcome::Aborted, None),
+        format: 1,
+        digest: SetDigest::of(&aborted),
         first: token,
         last: token,
+        entry_times: token.second()..token.second().next(),
         seq: state.next_seq..state.next_seq + 1,
         counts: RecordCounts { aborted: 1, ..RecordCounts::default() },
+        unsettled: 1,
         documents: 1,
     })
 }
@@ -37,13 +41,5 @@ pub(super) async fn upload_segment(
 /// The publication of the second after `state`, with `segment`.
 pub(super) fn next_second(state: &Manifest, segment: SegmentMeta) -> PublishRequest {
     let to = LogCursor(state.cursor.second().next());
-    PublishRequest {
-        from: state.cursor,
-        to,
-        horizon: to.second(),
-        first_seq: state.next_seq,
-        records: 1,
-        segments: vec![segment],
-        sidecars: Vec::new(),
-    }
+    PublishRequest { to, horizon: to.second(), records: 1, segments: vec![segment], ..PublishRequest::after(state) }
 }

@@ -12,7 +12,7 @@ use futures::TryStreamExt as _;
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    AcquireError, CatalogError, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, Manifest,
+    AcquireError, CatalogError, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, LogCursor, Manifest,
     PublishError, PurgeError, RootChain, RootState, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
 use tidemark_store::{ChainRecord, Clock, Entropy, ObjectInfo, Store};
@@ -268,10 +268,10 @@ impl PurgeModel {
         }
         if self.root_slots.insert(number) {
             let root: RootState = record_state(&event.object.body).map_err(|_| "the root is unreadable")?;
-            let purged = root.purged.get(URL).and_then(|gone| gone.generation.number());
+            let purged = root.purged.get(URL).map(|gone| gone.generation.number());
             self.last_purged = self.last_purged.max(purged.unwrap_or_default());
             self.registered |= root.indexes.contains_key(URL);
-            if let Some(registered) = root.indexes.get(URL).filter(|known| known.generation.number() <= purged) {
+            if let Some(registered) = root.indexes.get(URL).filter(|known| Some(known.generation.number()) <= purged) {
                 return Err(format!("{} registered {} again, which was purged", event.by, registered.generation));
             }
         }
@@ -408,7 +408,7 @@ async fn pod(world: PurgeWorld, process: SimProcess, owner: IndexOwner, when: Po
         match publish(&world, &process, &mut writer_lease).await {
             Ok(slot) => world.committed(process.name(), &slot),
             Err(error) => {
-                if world.model().closed.contains_key(chain.generation().as_str()) {
+                if world.model().closed.contains_key(&chain.generation().to_string()) {
                     world.mark("a writer met the purge");
                 }
                 return ProcessEnd::GaveUp(error.to_string());
@@ -455,9 +455,16 @@ async fn open(world: &PurgeWorld, process: &SimProcess, owner: &IndexOwner) -> R
     let root = RootChain::open(&world.log(process), world.entropy());
     let start: Generation = root.state().await?.generation_of(URL);
     let chain = IndexChain::open(&world.index(process), start, world.entropy()).for_log(&root).follow().await?;
-    let registered =
-        IndexRegistration { url: URL.to_owned(), owner: owner.clone(), generation: chain.generation().clone() };
-    root.register(root.head().await?, &LogParameters::with_expiry(EXPIRY), URL, &registered, None).await?;
+    let registered = IndexRegistration::new(URL, owner.clone(), chain.generation().clone());
+    root.register(
+        root.head().await?,
+        &LogParameters::with_expiry(EXPIRY),
+        URL,
+        &registered,
+        LogCursor::default(),
+        None,
+    )
+    .await?;
     Ok(chain)
 }
 

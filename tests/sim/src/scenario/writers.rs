@@ -13,7 +13,7 @@ use tidemark_wal::{AppendError, DraftOperation, EntryDraft, LogWriter, LogWriter
 use crate::{
     checker::AppendAcknowledgement,
     fault_injecting_store::FaultInjectingStore,
-    model::{LOG, META},
+    model::{LOG, META, VMETA},
     process::SimProcess,
     supervise::ProcessEnd,
     world::SimWorld,
@@ -100,6 +100,7 @@ fn done(progress: &Mutex<WriterProgress>) {
 
 fn draft(world: &SimWorld, name: &str, number: u64) -> EntryDraft {
     let kind = world.in_range(world.config.draft_kinds.clone());
+    let padding = padding(world);
     let bundle = || {
         let id = if world.chance(150) {
             format!("b{}", world.in_range(0..=world.config.shared_names))
@@ -107,7 +108,7 @@ fn draft(world: &SimWorld, name: &str, number: u64) -> EntryDraft {
             format!("{name}-{number}")
         };
         let path = format!("bundles/r{}/{id}/bundle.yaml", world.in_range(0..=1));
-        let body = bundle_yaml(&id, &format!("{name} {number}"));
+        let body = bundle_yaml(&id, &format!("{name} {number}{padding}"));
         DraftOperation::Descriptor { path, body }
     };
     let label = || {
@@ -123,12 +124,21 @@ fn draft(world: &SimWorld, name: &str, number: u64) -> EntryDraft {
         8 => vec![DraftOperation::Entry { attributes: Map::new() }],
         _ => vec![bundle(), DraftOperation::Entry { attributes: Map::new() }],
     };
-    EntryDraft {
-        writer: Some(name.to_owned()),
-        idempotency_key: Some(format!("key-{number}")),
-        attributes: Map::new(),
-        ops,
+    let mut attributes = Map::new();
+    if !padding.is_empty() && world.chance(500) {
+        attributes.insert("note".to_owned(), padding.into());
     }
+    EntryDraft { writer: Some(name.to_owned()), idempotency_key: Some(format!("key-{number}")), attributes, ops }
+}
+
+/// Makes a draft longer.
+fn padding(world: &SimWorld) -> String {
+    let Some(sizes) = world.config.entry_sizes.filter(|_| world.chance(300)) else { return String::new() };
+    let bytes = world.in_range(0..=sizes.max_padding);
+    if bytes > sizes.entry_memory {
+        world.simulated_store.mark("an entry is larger than all memory for entries");
+    }
+    "x".repeat(usize::try_from(bytes).unwrap_or(0))
 }
 
 fn bundle_yaml(id: &str, message: &str) -> Bytes {
@@ -162,6 +172,32 @@ pub async fn stray(world: SimWorld, process: SimProcess, name: String) -> Proces
             _ => world.sleep_for(0..=3_000).await,
         }
         create(&meta, &path, bundle_yaml("stray", &name)).await;
+    }
+    ProcessEnd::Done
+}
+
+/// A client of Datamon's that moves labels: it writes a plain entry, then the label's key, over what is there. Sometimes it crashes
+/// in between.
+pub async fn move_labels(world: SimWorld, process: SimProcess, name: String) -> ProcessEnd {
+    let (log, values) = (
+        FaultInjectingStore::new(&world.simulated_store, LOG, &process),
+        FaultInjectingStore::new(&world.simulated_store, VMETA, &process),
+    );
+    let entropy = world.entropy();
+    let mut number = 0;
+    while !world.is_fault_burst_over() {
+        world.sleep_for(world.config.append_interval.clone()).await;
+        let token = Token::new(world.true_second(), &entropy);
+        let label = format!("l{}", world.in_range(0..=1));
+        let path = format!("labels/moved/{label}/label.yaml");
+        create(&log, &token.to_string(), stray_entry(&world, token, &path)).await;
+        if world.chance(300) {
+            continue;
+        }
+        world.sleep_for(0..=3_000).await;
+        number += 1;
+        let body = Bytes::from(format!("name: {label}\nid: {name}-{number}\n"));
+        let _ = values.put_opts(&Path::from(path), body.into(), PutOptions::default()).await;
     }
     ProcessEnd::Done
 }

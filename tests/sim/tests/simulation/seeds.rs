@@ -43,6 +43,12 @@ fn five_hundred_seeds_of_a_whole_log_hold() {
         "a reader refused a damaged chain",
         "an index below the floor was refused",
         "a look-alike of a group's key",
+        "a copy of the log was refused",
+        "a disk had no room for a batch",
+        "a disk had no room for a merge",
+        "a disk was full when segments were opened",
+        "a damaged segment was read",
+        "an entry is larger than all memory for entries",
     ] {
         let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
         assert!(seeds > 0, "\"{rare}\" never happened");
@@ -57,9 +63,13 @@ fn three_hundred_seeds_of_a_chain_hold() {
 #[test]
 fn five_hundred_seeds_of_pins_and_garbage_hold() {
     let reports = all_hold(Scenario::Garbage, 0..500);
-    for rare in
-        ["garbage was deleted", "a pin counts", "a pin holds what the index has dropped", "a collector was fenced"]
-    {
+    for rare in [
+        "garbage was deleted",
+        "a pin counts",
+        "a pin holds what the index has dropped",
+        "a collector was fenced",
+        "a list of garbage was deleted",
+    ] {
         let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
         assert!(seeds > 0, "\"{rare}\" never happened");
     }

@@ -12,9 +12,7 @@ use futures::TryStreamExt as _;
 use serde_json::Value;
 use tidemark_catalog::RootChain;
 use tidemark_store::{Entropy, StoreSecond};
-use tidemark_wal::{
-    DraftOperation, EntryDraft, ListedEntry, Log, LogReader, LogWriter, LogWriterOptions, ReaderLimits, Token,
-};
+use tidemark_wal::{DraftOperation, EntryDraft, ListedEntry, Log, LogReader, LogWriter, LogWriterOptions, Token};
 
 use super::until;
 use crate::stores;
@@ -89,7 +87,7 @@ impl LogOutside {
 
     /// The tokens of all entries.
     pub async fn entries(&self) -> anyhow::Result<BTreeSet<Token>> {
-        let reader = LogReader::new(&self.log, ReaderLimits::default());
+        let reader = LogReader::new(&self.log);
         let listed: Vec<ListedEntry> =
             reader.list(StoreSecond::default(), StoreSecond::KSUID_END).try_collect().await?;
         Ok(listed.iter().map(|listed| listed.token).collect())

@@ -55,6 +55,9 @@ impl WalPlan {
             },
             "metadata": {"urls": [bucket("meta"), bucket("vmeta")]},
             "index": {"url": bucket("idx") + "/index"},
+            // The nodes of a test share one disk.
+            "indexer": {"cache": {"size": "1Gi"}},
+            "search": {"cache": {"size": "1Gi"}},
         });
         Self { namespace: namespace.to_owned(), name: name.to_owned(), spec }
     }

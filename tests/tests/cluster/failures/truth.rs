@@ -12,7 +12,7 @@ use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_store::{ChainRecord, Entropy, StoreSecond};
 use tidemark_tests::stores;
-use tidemark_wal::{Log, LogReader, Outcome, ParameterSource as _, ReaderLimits, ResolvedEntry};
+use tidemark_wal::{Log, LogReader, Outcome, ParameterSource as _, ResolvedEntry};
 
 use super::world::{FailureWorld, LOG, METADATA, until};
 
@@ -43,7 +43,7 @@ impl FailureWorld {
         let environment = self.store.environment();
         let log = Log::over(stores::open(LOG, &environment), vec![stores::open(METADATA, &environment)]);
         let schedule = RootChain::open(&log, Entropy::from_os()).schedule().await.expect("the log has parameters");
-        let reader = LogReader::new(&log, ReaderLimits::default());
+        let reader = LogReader::new(&log);
         let listed = reader.list(StoreSecond::KSUID_EPOCH, slot.state.cursor.second());
         let entries = listed.map(|listed| {
             let (reader, schedule) = (reader.clone(), schedule.clone());

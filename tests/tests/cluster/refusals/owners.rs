@@ -97,6 +97,11 @@ async fn another_cluster(cluster: &Cluster) {
     .await;
     theirs.stop().await.expect("it stops");
     cluster.apply(&plan.resource().to_string()).await.expect("it is applied");
+    // The other cluster reaches the store at another address, so that this could be a copy of its log.
+    let log = flags.iter().skip_while(|flag| *flag != "--log").nth(1).expect("the log is among the flags");
+    let theirs = format!("{log}?endpoint={}", environment["AWS_ENDPOINT_URL"]);
+    refused(&wal, "LogMoved", &[&theirs, "movedFrom"]).await;
+    wal.patch(&json!({"spec": {"log": {"movedFrom": theirs}}})).await.expect("it is taken");
     refused(&wal, "OwnedByAnother", &["\"far/orders\" of cluster \"other-cluster\"", "uid-far-away"]).await;
     wal.patch(&json!({"spec": {"adoptOwner": "uid-far-away"}})).await.expect("it is taken");
     wal.until_ready().await;

@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use serde_json::Value;
+use tidemark_crds::KINDS;
 use tidemark_tests::cluster::ApiServer;
 use tokio::time::{Instant, sleep};
 
@@ -13,21 +14,26 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// Groups whose definitions other projects bring.
 const FOREIGN: [&str; 2] = ["monitoring.coreos.com/", "gateway.networking.k8s.io/"];
 
-/// The namespaces of the examples and the definition of WAL.
+/// The namespaces of the examples and the definition of each kind.
 pub(crate) async fn prepare(server: &ApiServer) {
     for namespace in [NAMESPACE, "team-a", "team-b", "data", "tidemark-demo"] {
         server.kubectl(["create", "namespace", namespace]).await.unwrap();
         // No controller makes it here, and a pod is refused without.
         server.kubectl(["create", "serviceaccount", "default", "-n", namespace]).await.unwrap();
     }
-    let definition = root().join("crds/generated/wals.yaml");
-    server.kubectl(["create", "-f", definition.to_str().unwrap()]).await.unwrap();
+    for kind in KINDS {
+        let definition = root().join("crds/generated").join(kind.file_name());
+        server.kubectl(["create", "-f", definition.to_str().unwrap()]).await.unwrap();
+    }
     established(server).await;
 }
 
 async fn established(server: &ApiServer) {
-    let words = ["wait", "crd/wals.tidemark.dev", "--for=condition=Established", "--timeout=60s"];
-    server.kubectl(words).await.unwrap();
+    for kind in KINDS {
+        let definition = format!("crd/{}", kind.definition_name());
+        let words = ["wait", &definition, "--for=condition=Established", "--timeout=60s"];
+        server.kubectl(words).await.unwrap();
+    }
 }
 
 /// Whether the API server would take everything of `yaml` that it knows, without taking it.

@@ -58,10 +58,7 @@ async fn a_wal_gets_its_children_and_becomes_ready() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_change_or_remove_is_put_right_and_what_they_add_stays() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let _operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
 
     let services = world.api::<Service>();
     let patch = json!({"metadata": {"labels": {"theirs": "kept"}}, "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 9}]}});
@@ -140,10 +137,7 @@ async fn an_object_of_somebody_else_is_not_taken_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wal_that_is_made_again_waits_for_the_children_of_the_one_before() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let _operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     let before = world.deployment("orders", WalComponent::Indexer).await.expect("it is there");
     world.wals().delete("orders", &DeleteParams::default()).await.expect("it is deleted");
     world.is_gone("orders").await.expect("it has no finalizer");

@@ -28,10 +28,7 @@ async fn a_problem_of_a_pod_is_one_condition_with_its_words_and_goes_with_its_ca
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_indexer_that_does_not_answer_flips_nothing_but_indexing() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let _operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     world.pods.silence(WalComponent::Indexer);
     let message = world.is("orders", ConditionType::Indexing, "Unknown/PodNotAnswering").await.expect("it is told");
     assert!(message.contains("has not answered the operator since"), "{message}");
@@ -45,11 +42,21 @@ async fn an_indexer_that_does_not_answer_flips_nothing_but_indexing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_is_told_with_the_kubelets_words_until_the_next_pod_answers() {
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    world.pods.silence(WalComponent::Indexer);
+    let words = "Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\"";
+    world.pods.evict(WalComponent::Indexer, &format!("{words}. ")).await.expect("it is evicted");
+    let message = world.is("orders", ConditionType::Indexing, "False/PodEvicted").await.expect("it is told");
+    assert!(message.contains(words) && message.contains("spec.indexer.cache.size"), "{message}");
+    world.told("orders", "PodEvicted").await.expect("it is told");
+    world.pods.say(WalComponent::Indexer, say::writing(2, 10));
+    world.is_ready("orders").await.expect("the pod that took its place works");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_spec_that_is_refused_waits_for_a_change_and_the_pods_stay() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     let before = world.deployment("orders", WalComponent::Indexer).await.expect("it is there");
     let template = json!({"spec": {"hostNetwork": true}});
     world.change("orders", json!({"spec": {"indexer": {"podTemplate": template}}})).await.expect("it is changed");
@@ -72,10 +79,7 @@ async fn a_spec_that_is_refused_waits_for_a_change_and_the_pods_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn suspend_stops_the_indexer_and_nothing_else() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let _operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     world.change("orders", json!({"spec": {"suspend": true}})).await.expect("it is changed");
     world.is("orders", ConditionType::Ready, "True/Suspended").await.expect("it is told");
     let replicas = async |component| {
@@ -92,10 +96,7 @@ async fn suspend_stops_the_indexer_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scale_subresource_sets_and_shows_the_search_pods() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let _operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     let namespace = world.namespace.clone();
     world.server.kubectl(["scale", "wal/orders", "--replicas=3", "-n", &namespace]).await.expect("it is scaled");
     eventually("three search pods are shown", async || {
@@ -127,6 +128,7 @@ async fn what_the_cluster_refuses_is_told_and_tried_again() {
     world.make("orders", "").await.expect("it is created");
     let message = world.is("orders", ConditionType::Ready, "False/ChildRefused").await.expect("it is told");
     assert!(message.contains("exceeded quota"), "{message}");
+    world.deployment("orders", WalComponent::Indexer).await.expect("it needs no Service");
     quotas.delete("none", &DeleteParams::default()).await.expect("it is deleted");
     world.is_ready("orders").await.expect("it recovers");
 }

@@ -21,10 +21,7 @@ async fn has_finalizer(world: &ControllerWorld, wanted: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retain_needs_no_finalizer_and_the_children_go_with_their_owner() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let _operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     assert!(finalizers(&world).await.is_empty());
     world.wals().delete("orders", &DeleteParams::default()).await.expect("it is deleted");
     world.is_gone("orders").await.expect("nothing holds it");

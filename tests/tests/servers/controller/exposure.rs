@@ -55,10 +55,7 @@ async fn all_search_pods_become_ready(world: &ControllerWorld) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn search_is_opened_after_the_last_pod_without_the_token_and_closed_at_once() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let _operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
 
     world.pods.newcomers_ready(WalComponent::Search, false);
     world.change("orders", open()).await.expect("it is changed");
@@ -91,10 +88,7 @@ async fn search_is_opened_after_the_last_pod_without_the_token_and_closed_at_onc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_in_force_before_search_is_opened_also_while_an_upgrade_is_held_back() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     let old = world.image("orders", WalComponent::Search).await.expect("it is there");
     operator.kill();
     let mut options = world.options();

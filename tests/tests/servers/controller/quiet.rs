@@ -29,7 +29,11 @@ async fn an_idle_wal_costs_no_write_and_neither_does_a_restart() {
     let world = ControllerWorld::create().await.expect("it starts");
     let operator = world.operator().await.expect("it starts");
     world
-        .make("orders", "search: {replicas: 2, resources: {requests: {cpu: '0.5', memory: 1024Mi}}}")
+        .make(
+            "orders",
+            "search: {replicas: 2, resources: {requests: {cpu: '0.5', memory: 1024Mi}}, cache: {size: 2048Mi}}, \
+             indexer: {cache: {volumeClaimTemplate: {}}}",
+        )
         .await
         .expect("ok");
     world.is_ready("orders").await.expect("it becomes ready");
@@ -93,10 +97,7 @@ async fn what_the_operator_writes_itself_is_no_reason_to_look_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_spec_costs_few_writes() {
     const CHANGES: u32 = 5;
-    let world = ControllerWorld::create().await.expect("it starts");
-    let operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     let before = settled(&operator).await;
     for change in 1..=CHANGES {
         let annotations = json!({"example.com/change": change.to_string()});
@@ -124,10 +125,7 @@ async fn a_change_of_the_spec_costs_few_writes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_that_move_are_written_at_most_once_a_minute() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     let before = settled(&operator).await;
     for entries in 11..17 {
         world.pods.say(WalComponent::Indexer, say::writing(1, entries));

@@ -43,10 +43,7 @@ async fn images_are(world: &ControllerWorld, name: &str, wanted: [&str; 2]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_release_changes_no_pod_unasked_and_rolls_search_first() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let operator = world.operator().await.expect("it starts");
-    world.make("orders", "").await.expect("it is created");
-    world.is_ready("orders").await.expect("it becomes ready");
+    let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     let before = world.deployment("orders", WalComponent::Search).await.expect("it is there");
     operator.kill();
 

@@ -131,6 +131,16 @@ pub(crate) fn rules() -> Vec<Case> {
     case("entries too large", &[("log.maxEntrySize", json!("1Gi"))], Some("maxEntrySize is from 1Ki to 64Mi"));
     case("smallest entries", &[("log.maxEntrySize", json!("1Ki"))], None);
     case("largest entries", &[("log.maxEntrySize", json!("64Mi"))], None);
+    case("descriptors too large", &[("log.maxDescriptorSize", json!("1Gi"))], Some("maxDescriptorSize is from 1Ki"));
+    case("largest descriptors", &[("log.maxDescriptorSize", json!("256Mi"))], None);
+    case("tolerance too long", &[("log.clockTolerance", json!("61s"))], Some("clockTolerance is at most 1m"));
+    case("longest tolerance", &[("log.clockTolerance", json!("1m"))], None);
+
+    let cache = |size: &str| json!({"cache": {"size": size}});
+    case("cache too small", &[("indexer", cache("1023Mi"))], Some("the size of a cache is from 1Gi"));
+    case("cache too large", &[("search", cache("65537Gi"))], Some("the size of a cache is from 1Gi"));
+    case("smallest cache", &[("indexer", cache("1024Mi"))], None);
+    case("largest cache", &[("search", cache("65536Gi"))], None);
 
     let token = json!({"type": "Token", "secretRef": {"name": "t"}});
     case("token without Secret", &[("search", json!({"auth": {"type": "Token"}}))], Some("type Token needs secretRef"));
@@ -231,10 +241,17 @@ pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
                 {}, {"resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"cpu": 2}}},
                 {"serviceAccountAnnotations": {"eks.amazonaws.com/role-arn": "arn"}},
                 {"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}},
+                {"cache": {}}, {"cache": {"volumeClaimTemplate": {}}},
+                {"cache": {"size": "2Gi", "volumeClaimTemplate": {"spec": {"storageClassName": "fast", "accessModes": ["ReadWriteOncePod"]}}}},
             ])),
             each(json!([
                 {"resources": {"requests": {"memory": "lots"}}}, {"resources": {"claims": []}}, {"replicas": 2},
                 {"serviceAccountAnnotations": {"a": 1}}, {"podTemplate": "x"}, [],
+                {"cache": {"size": "8G"}}, {"cache": {"size": 8}}, {"cache": "8Gi"}, {"cache": {"medium": "Memory"}},
+                {"cache": {"volumeClaimTemplate": {"spec": {"accessModes": []}}}},
+                {"cache": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadOnlyMany"]}}}},
+                {"cache": {"volumeClaimTemplate": {"spec": {"storageClassName": ""}}}},
+                {"cache": {"volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": "1Gi"}}}}}},
             ])),
         ),
         (
@@ -281,5 +298,6 @@ pub(crate) fn updates() -> Vec<Case> {
     case("endpoint", &[("storage.endpoint", json!("https://elsewhere"))], None);
     case("a store for the index", &[("index.storage", json!({"credentials": {"type": "WorkloadIdentity"}}))], None);
     case("replicas", &[("search", json!({"replicas": 3}))], None);
+    case("cache", &[("indexer", json!({"cache": {"size": "100Gi", "volumeClaimTemplate": {}}}))], None);
     cases
 }

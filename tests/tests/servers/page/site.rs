@@ -35,6 +35,7 @@ impl Site {
         let folder = tempfile::tempdir().expect("a folder");
         let stop = CancellationToken::new();
         let options = DevOptions {
+            moved_from: None,
             folder: folder.path().to_owned(),
             expiry: Duration::from_secs(2),
             listen: "127.0.0.1:0".parse().expect("an address"),

@@ -13,7 +13,7 @@ use super::{
     control_config_map, indexer_deployment, network_policies, platform::PlatformSettings, search_deployment,
     search_pdb, search_service, service_accounts,
 };
-use crate::{cache::ChildKind, controllers::wal::validate::ValidatedWal, desired_object::DesiredObject};
+use crate::{controllers::wal::validate::ValidatedWal, desired_object::DesiredObject};
 
 /// Everything that a WAL consists of.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,24 +40,25 @@ pub struct WalChildren {
 
 /// The children as they are sent to the API server.
 #[derive(Clone, Debug)]
-pub(crate) struct DesiredChildren {
+pub(crate) struct DesiredChildren<'a> {
     /// Everything but the Deployments.
-    pub(crate) plain: Vec<DesiredObject>,
-    pub(crate) search: DesiredObject,
-    pub(crate) indexer: DesiredObject,
+    pub(crate) plain: Vec<DesiredObject<'a>>,
+    pub(crate) search: &'a Deployment,
+    pub(crate) indexer: &'a Deployment,
 }
 
-impl DesiredChildren {
+impl<'a> DesiredChildren<'a> {
     /// All of them, in the order in which they are written.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &DesiredObject> {
-        self.plain.iter().chain([&self.search, &self.indexer])
+    pub(crate) fn all(&self) -> impl Iterator<Item = DesiredObject<'a>> {
+        let deployments = [self.search, self.indexer].map(DesiredObject::Deployment);
+        self.plain.iter().copied().chain(deployments)
     }
 }
 
 impl WalChildren {
     /// All of them, in the order in which they are written: who may connect before anything else, ServiceAccounts before the
     /// pods that need them, search before the indexer. A child that is built and missing here does not compile.
-    pub(crate) fn desired(&self) -> serde_json::Result<DesiredChildren> {
+    pub(crate) fn desired(&self) -> DesiredChildren<'_> {
         let Self {
             indexer_service_account,
             search_service_account,
@@ -70,26 +71,22 @@ impl WalChildren {
             indexer_deployment,
         } = self;
         let mut plain = vec![
-            DesiredObject::new(ChildKind::NetworkPolicy, indexer_network_policy)?,
-            DesiredObject::new(ChildKind::NetworkPolicy, search_network_policy)?,
-            DesiredObject::new(ChildKind::Service, search_service)?,
-            DesiredObject::new(ChildKind::ServiceAccount, indexer_service_account)?,
-            DesiredObject::new(ChildKind::ServiceAccount, search_service_account)?,
-            DesiredObject::new(ChildKind::ConfigMap, control_config_map)?,
+            DesiredObject::NetworkPolicy(indexer_network_policy),
+            DesiredObject::NetworkPolicy(search_network_policy),
+            DesiredObject::Service(search_service),
+            DesiredObject::ServiceAccount(indexer_service_account),
+            DesiredObject::ServiceAccount(search_service_account),
+            DesiredObject::ConfigMap(control_config_map),
         ];
         if let Some(search_pdb) = search_pdb {
-            plain.push(DesiredObject::new(ChildKind::PodDisruptionBudget, search_pdb)?);
+            plain.push(DesiredObject::PodDisruptionBudget(search_pdb));
         }
-        Ok(DesiredChildren {
-            plain,
-            search: DesiredObject::new(ChildKind::Deployment, search_deployment)?,
-            indexer: DesiredObject::new(ChildKind::Deployment, indexer_deployment)?,
-        })
+        DesiredChildren { plain, search: search_deployment, indexer: indexer_deployment }
     }
 
     /// All of them as JSON with kind and version, in the order in which they are written.
     pub fn objects(&self) -> serde_json::Result<Vec<Value>> {
-        Ok(self.desired()?.all().map(|desired| desired.object.clone()).collect())
+        self.desired().all().map(serde_json::to_value).collect()
     }
 }
 

@@ -4,15 +4,10 @@ use k8s_openapi::{
     api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use tidemark_crds::names;
+use tidemark_crds::names::{self, WalComponent};
 
-use super::{
-    metadata::{metadata, selector},
-    platform::PlatformSettings,
-    pod,
-    pod_plan::PodPlan,
-};
-use crate::controllers::wal::validate::ValidatedWal;
+use super::metadata::{metadata, selector};
+use crate::{controllers::wal::validate::ValidatedWal, pod::PodPlan};
 
 /// Annotation of a data Deployment: digest of the part of the spec that its pods are made of.
 pub(crate) const ANNOTATION_SPEC: &str = "tidemark.dev/spec-digest";
@@ -24,16 +19,15 @@ pub(crate) const PROGRESS_DEADLINE_SECS: i32 = 600;
 /// A new pod becomes available before an old one goes.
 pub(super) fn build(
     wal: &ValidatedWal,
-    platform: &PlatformSettings,
+    component: WalComponent,
     revision: &str,
     plan: PodPlan<'_>,
     replicas: i32,
 ) -> Deployment {
-    let component = plan.component;
     let mut metadata = metadata(wal, component, component.child_name(&wal.name));
     let annotations = [
         (names::ANNOTATION_RELEASE.to_owned(), revision.to_owned()),
-        (ANNOTATION_SPEC.to_owned(), plan.role.spec_digest.clone()),
+        (ANNOTATION_SPEC.to_owned(), wal.role(component).spec_digest.clone()),
     ];
     metadata.annotations = Some(annotations.into());
     let rolling =
@@ -44,7 +38,7 @@ pub(super) fn build(
         strategy: Some(DeploymentStrategy { type_: Some("RollingUpdate".to_owned()), rolling_update: Some(rolling) }),
         revision_history_limit: Some(REVISION_HISTORY_LIMIT),
         progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECS),
-        template: pod::template(wal, platform, plan),
+        template: plan.template(),
         ..DeploymentSpec::default()
     };
     Deployment { metadata, spec: Some(spec), ..Deployment::default() }

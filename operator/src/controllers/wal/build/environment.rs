@@ -4,20 +4,19 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 use serde_json::{Map, Value};
-use tidemark_crds::names;
+use tidemark_crds::names::{self, WalComponent};
 
 use super::volumes;
-use crate::controllers::wal::validate::{StoreAccess, StoreSettings, ValidatedWal};
+use crate::controllers::wal::validate::{StoreAccess, StoreSettings, ValidatedCache, ValidatedWal};
 
 /// Variable that names the file of the search token.
 pub(crate) const TOKEN_FILE_VARIABLE: &str = "TIDEMARK_AUTH_TOKEN_FILE";
-/// MiB of segments that a pod keeps; the volume has room for more.
-const CACHE_MIB: u32 = 4096;
 
 /// The variables of every data pod.
-pub(super) fn common(wal: &ValidatedWal) -> Vec<EnvVar> {
+pub(super) fn common(wal: &ValidatedWal, component: WalComponent) -> Vec<EnvVar> {
     let mut variables = places(wal);
-    variables.extend(process());
+    variables.extend(wal.log.moved_from.as_deref().map(|url| set("TIDEMARK_MOVED_FROM", url)));
+    variables.extend(process(&wal.role(component).cache));
     variables
 }
 
@@ -27,15 +26,14 @@ fn places(wal: &ValidatedWal) -> Vec<EnvVar> {
         set("TIDEMARK_METADATA", &wal.stores.metadata.0.join(",")),
         set("TIDEMARK_INDEX", &wal.stores.index.0),
         set("TIDEMARK_STORES", &stores(wal)),
-        set("TIDEMARK_MAX_ENTRY_SIZE", &wal.log.max_entry_bytes.to_string()),
     ]
 }
 
-fn process() -> Vec<EnvVar> {
+fn process(cache: &ValidatedCache) -> Vec<EnvVar> {
     vec![
         set("TIDEMARK_LISTEN", &format!("0.0.0.0:{}", names::CONTAINER_PORT)),
         set("TIDEMARK_CACHE_DIR", volumes::CACHE_FOLDER),
-        set("TIDEMARK_CACHE_MIB", &CACHE_MIB.to_string()),
+        set("TIDEMARK_CACHE_MIB", &volumes::cache_mib(cache).to_string()),
         set("TIDEMARK_WAIT", "true"),
         pod_uid("TIDEMARK_IDENTITY"),
     ]
@@ -49,6 +47,9 @@ pub(super) fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
         set("TIDEMARK_REQUEST_TIMEOUT", &span(wal.log.request_timeout)),
         set("TIDEMARK_VISIBILITY_DELAY", &span(wal.log.visibility_delay)),
         set("TIDEMARK_AUDIT_WINDOW", &span(wal.log.audit_window)),
+        set("TIDEMARK_MAX_ENTRY_SIZE", &wal.log.max_entry_bytes.to_string()),
+        set("TIDEMARK_MAX_DESCRIPTOR_SIZE", &wal.log.max_descriptor_bytes.to_string()),
+        set("TIDEMARK_CLOCK_TOLERANCE", &span(wal.log.clock_tolerance)),
         set("TIDEMARK_OWNER", &wal.owner),
         set("TIDEMARK_CONTROL_DIR", volumes::CONTROL_FOLDER),
         set("TIDEMARK_NO_SEARCH", "true"),

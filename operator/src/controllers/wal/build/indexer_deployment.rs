@@ -3,8 +3,8 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use tidemark_crds::names::WalComponent;
 
-use super::{deployment, environment, platform::PlatformSettings, pod_plan::PodPlan, volumes};
-use crate::controllers::wal::validate::ValidatedWal;
+use super::{deployment, environment, platform::PlatformSettings, pod, volumes};
+use crate::{controllers::wal::validate::ValidatedWal, pod::PodPlan};
 
 /// Seconds that an indexer has to publish what it holds and to release its role.
 const GRACE_SECS: i64 = 60;
@@ -14,18 +14,12 @@ const GRACE_SECS: i64 = 60;
 pub(super) fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &str) -> Deployment {
     // A suspended WAL that is purged needs its writer for that.
     let stopped = wal.indexer.suspended && !wal.purging;
-    deployment::build(wal, platform, revision, plan(wal), i32::from(!stopped))
+    deployment::build(wal, WalComponent::Indexer, revision, plan(wal, platform), i32::from(!stopped))
 }
 
-pub(super) fn plan(wal: &ValidatedWal) -> PodPlan<'_> {
-    PodPlan {
-        component: WalComponent::Indexer,
-        role: &wal.indexer.role,
-        command: "index",
-        environment: environment::indexer(wal),
-        volumes: vec![volumes::control(wal)],
-        lifecycle: None,
-        grace_secs: GRACE_SECS,
-        spread: None,
-    }
+pub(super) fn plan<'a>(wal: &'a ValidatedWal, platform: &'a PlatformSettings) -> PodPlan<'a> {
+    let mut plan = pod::plan(wal, platform, WalComponent::Indexer, "index", GRACE_SECS);
+    plan.environment.extend(environment::indexer(wal));
+    plan.volumes.push(volumes::control(wal));
+    plan
 }

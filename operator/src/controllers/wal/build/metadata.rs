@@ -5,17 +5,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use tidemark_crds::names::{self, WalComponent};
 
-use crate::controllers::wal::validate::ValidatedWal;
+use crate::{child_metadata::child_metadata, controllers::wal::validate::ValidatedWal};
 
 /// Metadata of the child `name` that belongs to `component`.
 pub(super) fn metadata(wal: &ValidatedWal, component: WalComponent, name: String) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(name),
-        namespace: Some(wal.namespace.clone()),
-        labels: Some(labels(wal, component)),
-        owner_references: Some(vec![wal.owner_reference.clone()]),
-        ..ObjectMeta::default()
-    }
+    child_metadata(&wal.namespace, &wal.owner_reference, name, labels(wal, component))
 }
 
 /// The labels of every child and pod.

@@ -1,81 +1,66 @@
-//! The pod of a role.
+//! What the pods of all roles of a WAL have in common.
 
-use k8s_openapi::{
-    api::core::v1::{Container, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+use k8s_openapi::api::core::v1::ContainerPort;
+use serde_json::json;
+use tidemark_crds::names::{self, WalComponent};
+
+use super::{environment, metadata::labels, platform::PlatformSettings, volumes};
+use crate::{
+    compare,
+    controllers::wal::validate::{StoreAccess, ValidatedWal},
+    pod::{PodPlan, http_probe},
 };
 
-use super::{
-    containers, environment,
-    metadata::{labels, non_empty},
-    platform::PlatformSettings,
-    pod_plan::PodPlan,
-    volumes,
-};
-use crate::controllers::wal::validate::{StoreAccess, ValidatedWal};
-
-/// User and group of the image.
-const USER_ID: i64 = 65532;
 /// Label by which Azure's webhook finds the pods that get an identity.
 pub(super) const AZURE_IDENTITY: &str = "azure.workload.identity/use";
 
-pub(super) fn template(wal: &ValidatedWal, platform: &PlatformSettings, plan: PodPlan<'_>) -> PodTemplateSpec {
-    let user = &plan.role.template;
-    // Ours come last: they select the pods.
-    let mut pod_labels = user.labels.clone();
+/// Annotation of a pod: digest of the annotations of its ServiceAccount.
+const ANNOTATION_ACCOUNT: &str = "tidemark.dev/service-account-digest";
+
+/// A pod of the WAL that runs `command`, has the WAL's stores, and answers on the common port.
+pub(super) fn plan<'a>(
+    wal: &'a ValidatedWal,
+    platform: &'a PlatformSettings,
+    component: WalComponent,
+    command: &str,
+    grace_secs: i64,
+) -> PodPlan<'a> {
+    let role = wal.role(component);
+    let mut labels = labels(wal, component);
     if wants_azure_identity(wal) {
-        pod_labels.insert(AZURE_IDENTITY.to_owned(), "true".to_owned());
+        labels.insert(AZURE_IDENTITY.to_owned(), "true".to_owned());
     }
-    pod_labels.extend(labels(wal, plan.component));
-    let metadata = ObjectMeta {
-        labels: Some(pod_labels),
-        annotations: non_empty(user.annotations.clone()),
-        ..ObjectMeta::default()
-    };
-    PodTemplateSpec { metadata: Some(metadata), spec: Some(spec(wal, platform, plan)) }
-}
-
-fn spec(wal: &ValidatedWal, platform: &PlatformSettings, plan: PodPlan<'_>) -> PodSpec {
-    let PodPlan { component, role, command, environment, volumes, lifecycle, grace_secs, spread } = plan;
-    let user = &role.template;
-    let (volumes, mounts) = volumes::common(wal).into_iter().chain(volumes).unzip();
-    let container = Container {
-        name: component.as_str().to_owned(),
-        args: Some(vec![command.to_owned()]),
-        env: Some([environment::common(wal), environment, user.env.clone()].concat()),
-        volume_mounts: Some(mounts),
-        lifecycle,
-        ..containers::common(platform, role)
-    };
-    PodSpec {
-        service_account_name: Some(component.child_name(&wal.name)),
-        automount_service_account_token: Some(false),
-        // A Service that is called "tidemark" would set variables that look like ours.
-        enable_service_links: Some(false),
-        security_context: Some(security()),
-        containers: vec![container],
-        volumes: Some(volumes),
-        termination_grace_period_seconds: Some(user.termination_grace_period_seconds.unwrap_or(grace_secs)),
-        node_selector: non_empty(user.node_selector.clone()),
-        tolerations: some(user.tolerations.clone()),
-        affinity: user.affinity.clone(),
-        topology_spread_constraints: user.topology_spread_constraints.clone().map_or(spread, some),
-        priority_class_name: user.priority_class_name.clone(),
-        image_pull_secrets: some(user.image_pull_secrets.clone()),
-        ..PodSpec::default()
+    // Clouds inject an identity when a pod is made: other annotations reach other pods only.
+    let accounts = &role.service_account_annotations;
+    let digest = (!accounts.is_empty()).then(|| (ANNOTATION_ACCOUNT.to_owned(), compare::digest(&json!(accounts))));
+    PodPlan {
+        container: component.as_str(),
+        image: &platform.image,
+        image_pull_policy: platform.image_pull_policy.as_deref(),
+        arguments: vec![command.to_owned()],
+        environment: environment::common(wal, component),
+        ports: vec![port()],
+        volumes: volumes::common(wal, component),
+        liveness: Some(http_probe(names::PORT_NAME, "/healthz", 10, 6)),
+        readiness: Some(http_probe(names::PORT_NAME, "/readyz", 5, 3)),
+        lifecycle: None,
+        labels,
+        annotations: digest.into_iter().collect(),
+        service_account: component.child_name(&wal.name),
+        restart_policy: None,
+        grace_secs,
+        spread: None,
+        resources: &role.resources,
+        user: &role.template,
     }
 }
 
-fn security() -> PodSecurityContext {
-    PodSecurityContext {
-        run_as_non_root: Some(true),
-        run_as_user: Some(USER_ID),
-        run_as_group: Some(USER_ID),
-        // Without it the user could not read the mounted keys.
-        fs_group: Some(USER_ID),
-        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-        ..PodSecurityContext::default()
+fn port() -> ContainerPort {
+    ContainerPort {
+        name: Some(names::PORT_NAME.to_owned()),
+        container_port: i32::from(names::CONTAINER_PORT),
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
     }
 }
 
@@ -84,8 +69,4 @@ fn wants_azure_identity(wal: &ValidatedWal) -> bool {
         store.access == StoreAccess::WorkloadIdentity
             && wal.stores.urls(place).iter().any(|url| url.starts_with("az://"))
     })
-}
-
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
-    Some(list).filter(|list| !list.is_empty())
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tidemark_crds::Wal;
 
-use super::{indexer_deployment, platform::PlatformSettings, pod, search_deployment};
+use super::{indexer_deployment, platform::PlatformSettings, search_deployment};
 use crate::controllers::wal::validate::validate;
 
 /// 10 hex digits of the SHA-256 of the image and the pods built for a WAL that uses every feature.
@@ -16,9 +16,8 @@ pub fn release_revision(platform: &PlatformSettings) -> String {
     hash.update(&platform.image);
     for wal in samples() {
         let Ok(wal) = validate(&wal, "cluster") else { continue };
-        for plan in [indexer_deployment::plan(&wal), search_deployment::plan(&wal)] {
-            let template = pod::template(&wal, platform, plan);
-            hash.update(serde_json::to_vec(&template).unwrap_or_default());
+        for plan in [indexer_deployment::plan(&wal, platform), search_deployment::plan(&wal, platform)] {
+            hash.update(serde_json::to_vec(&plan.template()).unwrap_or_default());
         }
     }
     hex::encode(hash.finalize()).chars().take(10).collect()
@@ -48,6 +47,10 @@ pub(super) fn samples() -> Vec<Wal> {
             "log": {"url": "az://log/a", "expiry": "1h"},
             "metadata": {"urls": ["az://meta"]},
             "index": {"url": "az://index/a"},
+            "indexer": {
+                "cache": {"volumeClaimTemplate": {"spec": {"storageClassName": "fast"}}},
+                "serviceAccountAnnotations": {"azure.workload.identity/client-id": "id"},
+            },
         }),
     ];
     specs.into_iter().filter_map(|spec| serde_json::from_value(spec).ok()).map(sample).collect()

@@ -6,8 +6,8 @@ use k8s_openapi::api::{
 };
 use tidemark_crds::names::WalComponent;
 
-use super::{deployment, environment, metadata::selector, platform::PlatformSettings, pod_plan::PodPlan, volumes};
-use crate::controllers::wal::validate::ValidatedWal;
+use super::{deployment, environment, metadata::selector, platform::PlatformSettings, pod, volumes};
+use crate::{controllers::wal::validate::ValidatedWal, pod::PodPlan};
 
 /// Seconds that search has to answer the queries that it took.
 const GRACE_SECS: i64 = 30;
@@ -17,22 +17,18 @@ const PRE_STOP_SLEEP_SECS: i64 = 5;
 /// No pod goes before another one answers. While the index is being removed there is nothing to search.
 pub(super) fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &str) -> Deployment {
     let replicas = if wal.purging { 0 } else { wal.search.replicas };
-    deployment::build(wal, platform, revision, plan(wal), replicas)
+    deployment::build(wal, WalComponent::Search, revision, plan(wal, platform), replicas)
 }
 
-pub(super) fn plan(wal: &ValidatedWal) -> PodPlan<'_> {
+pub(super) fn plan<'a>(wal: &'a ValidatedWal, platform: &'a PlatformSettings) -> PodPlan<'a> {
     let sleep =
         LifecycleHandler { sleep: Some(SleepAction { seconds: PRE_STOP_SLEEP_SECS }), ..LifecycleHandler::default() };
-    PodPlan {
-        component: WalComponent::Search,
-        role: &wal.search.role,
-        command: "serve",
-        environment: environment::search(wal),
-        volumes: volumes::token(wal).into_iter().collect(),
-        lifecycle: Some(Lifecycle { pre_stop: Some(sleep), ..Lifecycle::default() }),
-        grace_secs: GRACE_SECS,
-        spread: Some(["kubernetes.io/hostname", "topology.kubernetes.io/zone"].map(|key| spread(wal, key)).into()),
-    }
+    let mut plan = pod::plan(wal, platform, WalComponent::Search, "serve", GRACE_SECS);
+    plan.environment.extend(environment::search(wal));
+    plan.volumes.extend(volumes::token(wal));
+    plan.lifecycle = Some(Lifecycle { pre_stop: Some(sleep), ..Lifecycle::default() });
+    plan.spread = Some(["kubernetes.io/hostname", "topology.kubernetes.io/zone"].map(|key| spread(wal, key)).into());
+    plan
 }
 
 /// Search pods prefer other nodes and zones than each other; one that finds none runs anyway.

@@ -84,10 +84,9 @@ fn the_indexer_is_configured_by_its_environment() {
             "TIDEMARK_METADATA=s3://meta,s3://vmeta",
             "TIDEMARK_INDEX=s3://idx/orders",
             &format!(r#"TIDEMARK_STORES={{"log":{store},"metadata":{store},"index":{store}}}"#),
-            "TIDEMARK_MAX_ENTRY_SIZE=1048576",
             "TIDEMARK_LISTEN=0.0.0.0:7280",
-            "TIDEMARK_CACHE_DIR=/var/cache/tidemark",
-            "TIDEMARK_CACHE_MIB=4096",
+            "TIDEMARK_CACHE_DIR=/var/cache/tidemark/segments",
+            "TIDEMARK_CACHE_MIB=7168",
             "TIDEMARK_WAIT=true",
             "TIDEMARK_IDENTITY<\"metadata.uid\"",
             "TIDEMARK_EXPIRY=3600s",
@@ -95,6 +94,9 @@ fn the_indexer_is_configured_by_its_environment() {
             "TIDEMARK_REQUEST_TIMEOUT=60s",
             "TIDEMARK_VISIBILITY_DELAY=10s",
             "TIDEMARK_AUDIT_WINDOW=86400s",
+            "TIDEMARK_MAX_ENTRY_SIZE=1048576",
+            "TIDEMARK_MAX_DESCRIPTOR_SIZE=16777216",
+            "TIDEMARK_CLOCK_TOLERANCE=1s",
             "TIDEMARK_OWNER=k8s:c1/data/orders/u1",
             "TIDEMARK_CONTROL_DIR=/etc/tidemark/control",
             "TIDEMARK_NO_SEARCH=true",
@@ -103,12 +105,22 @@ fn the_indexer_is_configured_by_its_environment() {
 }
 
 #[test]
+fn both_roles_are_told_where_a_moved_log_was() {
+    let children = built(&with(|spec| spec["log"]["movedFrom"] = json!("s3://old?endpoint=https://s3.corp")));
+    for deployment in [&children.indexer_deployment, &children.search_deployment] {
+        let variables = environment(deployment);
+        assert!(variables.contains(&"TIDEMARK_MOVED_FROM=s3://old?endpoint=https://s3.corp".to_owned()));
+    }
+    assert!(!environment(&built(&spec()).search_deployment).iter().any(|variable| variable.contains("MOVED")));
+}
+
+#[test]
 fn search_gets_the_token_and_neither_owner_nor_parameters() {
     let spec = with(|spec| spec["search"] = json!({"auth": {"type": "Token", "secretRef": {"name": "token"}}}));
     let children = built(&spec);
     let variables = environment(&children.search_deployment);
     assert!(variables.contains(&"TIDEMARK_AUTH_TOKEN_FILE=/etc/tidemark/auth/token".to_owned()));
-    let indexers = ["TIDEMARK_OWNER", "TIDEMARK_EXPIRY", "TIDEMARK_CONTROL_DIR"];
+    let indexers = ["TIDEMARK_OWNER", "TIDEMARK_EXPIRY", "TIDEMARK_MAX_ENTRY_SIZE", "TIDEMARK_CONTROL_DIR"];
     assert!(!variables.iter().any(|variable| indexers.iter().any(|name| variable.starts_with(name))), "{variables:?}");
     assert!(!environment(&children.indexer_deployment).iter().any(|variable| variable.contains("AUTH")));
 }
@@ -194,8 +206,52 @@ fn a_pod_template_is_merged_and_our_labels_win() {
     assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 90);
     assert_eq!(pod["spec"].get("topologySpreadConstraints"), None);
     let container = &pod["spec"]["containers"][0];
-    assert_eq!(container["resources"], json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
+    assert_eq!(
+        container["resources"],
+        json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"ephemeral-storage": "8256Mi"}})
+    );
     assert_eq!(container["env"].as_array().unwrap().last().unwrap()["name"], "RUST_BACKTRACE");
+}
+
+/// The volume, the variable for the program, and what the scheduler is asked for.
+fn disk(deployment: &Deployment) -> (Value, String, Value) {
+    let pod = pod(deployment);
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    let mut volume = volumes.iter().find(|volume| volume["name"] == "cache").unwrap().clone();
+    volume.as_object_mut().unwrap().remove("name");
+    let bound =
+        environment(deployment).into_iter().find(|variable| variable.starts_with("TIDEMARK_CACHE_MIB")).unwrap();
+    (volume, bound, pod["spec"]["containers"][0]["resources"]["requests"]["ephemeral-storage"].clone())
+}
+
+#[test]
+fn each_role_has_the_disk_that_its_spec_asks_for() {
+    let children = built(&with(|spec| spec["indexer"] = json!({"cache": {"size": "100Gi"}})));
+    let (volume, bound, request) = disk(&children.indexer_deployment);
+    assert_eq!(volume, json!({"emptyDir": {"sizeLimit": "100Gi"}}));
+    assert_eq!((bound.as_str(), request), ("TIDEMARK_CACHE_MIB=89600", json!("102464Mi")));
+    let (volume, bound, request) = disk(&children.search_deployment);
+    assert_eq!(volume, json!({"emptyDir": {"sizeLimit": "8Gi"}}));
+    assert_eq!((bound.as_str(), request), ("TIDEMARK_CACHE_MIB=7168", json!("8256Mi")));
+}
+
+#[test]
+fn a_cache_with_a_claim_takes_nothing_of_the_node() {
+    let claim = json!({"spec": {"storageClassName": "fast", "accessModes": ["ReadWriteOncePod"]}});
+    let search = json!({"cache": {"size": "1025Mi", "volumeClaimTemplate": claim}});
+    let children = built(&with(|spec| {
+        spec["search"] = search;
+        spec["indexer"] = json!({"cache": {"volumeClaimTemplate": {}}});
+    }));
+    let (volume, bound, request) = disk(&children.search_deployment);
+    let spec = json!({
+        "storageClassName": "fast", "accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "1025Mi"}},
+    });
+    assert_eq!(volume, json!({"ephemeral": {"volumeClaimTemplate": {"spec": spec}}}));
+    assert_eq!((bound.as_str(), request), ("TIDEMARK_CACHE_MIB=896", json!("64Mi")));
+    let (volume, ..) = disk(&children.indexer_deployment);
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "8Gi"}}});
+    assert_eq!(volume, json!({"ephemeral": {"volumeClaimTemplate": {"spec": spec}}}), "the default class");
 }
 
 #[test]
@@ -216,6 +272,19 @@ fn azure_is_told_that_the_pods_want_an_identity() {
     let annotations = children.indexer_service_account.metadata.annotations.unwrap();
     assert_eq!(annotations["azure.workload.identity/client-id"], "id");
     assert_eq!(label(&built(&spec(json!({"type": "Secret", "secretRef": {"name": "s"}})))), Value::Null);
+}
+
+/// Clouds inject an identity when a pod is made.
+#[test]
+fn another_annotation_of_the_service_account_replaces_the_pods_of_its_role_only() {
+    let built =
+        |role: &str| built(&with(|spec| spec["indexer"] = json!({"serviceAccountAnnotations": {"role-arn": role}})));
+    let (one, two) = (built("one"), built("two"));
+    assert_ne!(
+        pod(&one.indexer_deployment)["metadata"]["annotations"],
+        pod(&two.indexer_deployment)["metadata"]["annotations"]
+    );
+    assert_eq!(pod(&one.search_deployment), pod(&two.search_deployment));
 }
 
 #[test]

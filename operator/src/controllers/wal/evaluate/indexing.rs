@@ -2,12 +2,8 @@
 
 use tidemark_crds::{ConditionStatus, ConditionType, PodPhase, PodReport, Reason, names::WalComponent};
 
-use super::{
-    inputs::{ConditionInputs, not_answering},
-    storage,
-};
-use crate::condition_value::ConditionValue;
-use crate::controllers::wal::observed_pod::ObservedPod;
+use super::{inputs::ConditionInputs, storage};
+use crate::{condition_value::ConditionValue, observed_pod::ObservedPod};
 
 /// An indexer that has caught up stays so until it is this many seconds behind: a busy log is always a little behind.
 const MAX_LAG_SECS: u64 = 60;
@@ -62,7 +58,7 @@ fn keeps_up(inputs: &ConditionInputs<'_>, process: &PodReport) -> bool {
 /// A standby alone does not index; whether a silent writer does is not known.
 fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport) -> ConditionValue {
     if let Some(silent) = inputs.silent_pod(WalComponent::Indexer) {
-        return not_answering(silent);
+        return silent.not_answering();
     }
     let writer = process.writer.as_deref().unwrap_or("unknown");
     ConditionValue::no(
@@ -81,7 +77,7 @@ fn without_answer(inputs: &ConditionInputs<'_>) -> ConditionValue {
     {
         return ConditionValue::repeated(before);
     }
-    let silent = inputs.silent_pod(WalComponent::Indexer).map(not_answering);
+    let silent = inputs.silent_pod(WalComponent::Indexer).map(ObservedPod::not_answering);
     inputs.pod_failure(WalComponent::Indexer).or(silent).unwrap_or_else(starting)
 }
 

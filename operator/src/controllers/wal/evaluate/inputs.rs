@@ -1,13 +1,10 @@
 //! What the conditions of a WAL are made from.
 
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, PodPhase, PodReport, Reason, condition, names::WalComponent};
 
-use crate::{
-    cache::{DataPod, PodTrouble, RolloutStatus},
-    condition_value::ConditionValue,
-    controllers::wal::observed_pod::ObservedPod,
-};
+use crate::{cache::RolloutStatus, condition_value::ConditionValue, observed_pod::ObservedPod};
 
 /// What was observed of a WAL.
 #[derive(Debug)]
@@ -23,6 +20,12 @@ pub(crate) struct ConditionInputs<'a> {
     pub(crate) refused: Option<ConditionValue>,
     /// Whether every search pod asks for the token of the spec, if that names one.
     pub(crate) token_everywhere: bool,
+    /// `metadata.generation` of the spec.
+    pub(crate) generation: Option<i64>,
+    /// Whether a change of the spec waits with a new release.
+    pub(crate) held: bool,
+    /// Whether not all children could be written yet, for a reason that may pass by itself.
+    pub(crate) unwritten: bool,
 }
 
 impl ConditionInputs<'_> {
@@ -31,6 +34,13 @@ impl ConditionInputs<'_> {
         let answering = self.pods_of(WalComponent::Indexer).filter_map(|seen| Some((seen, seen.answer()?)));
         let counting = answering.filter(|(seen, process)| !seen.pod.terminating || holds_index(process));
         counting.max_by_key(|(seen, process)| (rank(process), process.epoch, seen.pod.name.clone()))
+    }
+
+    pub(super) fn rollout(&self, component: WalComponent) -> Option<&RolloutStatus> {
+        match component {
+            WalComponent::Indexer => self.indexer,
+            WalComponent::Search => self.search,
+        }
     }
 
     pub(super) fn pods_of(&self, component: WalComponent) -> impl Iterator<Item = &ObservedPod> {
@@ -47,7 +57,7 @@ impl ConditionInputs<'_> {
     }
 
     /// Whether a pod runs that has not been polled yet, as after a restart of the operator: what was known before still counts.
-    pub(super) fn has_unpolled(&self, component: WalComponent) -> bool {
+    pub(crate) fn has_unpolled(&self, component: WalComponent) -> bool {
         self.pods_of(component)
             .any(|seen| !seen.pod.terminating && seen.pod.address.is_some() && seen.observation.is_unpolled())
     }
@@ -55,12 +65,8 @@ impl ConditionInputs<'_> {
     /// What keeps pods from running.
     pub(super) fn pod_failure(&self, component: WalComponent) -> Option<ConditionValue> {
         let mut troubled = self.pods_of(component).filter(|seen| !seen.pod.terminating);
-        troubled.find_map(|seen| Some(failure_value(seen.pod.trouble.as_ref()?, &seen.pod))).or_else(|| {
-            let rollout = match component {
-                WalComponent::Indexer => self.indexer,
-                WalComponent::Search => self.search,
-            };
-            let failure = rollout?.failure.as_deref()?;
+        let refused = troubled.find_map(ObservedPod::trouble).or_else(|| {
+            let failure = self.rollout(component)?.failure.as_deref()?;
             Some(ConditionValue::no(
                 Reason::PodRefused,
                 format!(
@@ -68,13 +74,29 @@ impl ConditionInputs<'_> {
                     component.as_str()
                 ),
             ))
-        })
+        });
+        refused.or_else(|| self.recent_eviction(component))
+    }
+
+    /// An eviction whose pod was replaced just now. Evicted pods are kept for long; one does not say why later pods do not answer.
+    fn recent_eviction(&self, component: WalComponent) -> Option<ConditionValue> {
+        let newest =
+            self.pods_of(component).filter(|seen| seen.pod.eviction.is_none()).filter_map(|seen| seen.pod.created);
+        let newest = newest.max();
+        let evicted = self.pods_of(component).filter(|seen| !seen.pod.terminating && seen.pod.eviction.is_some());
+        let last = evicted.max_by_key(|seen| seen.pod.eviction.as_ref().and_then(|eviction| eviction.time))?;
+        let time = last.pod.eviction.as_ref().and_then(|eviction| eviction.time);
+        let is_recent = newest.zip(time).is_none_or(|(newest, time)| newest.duration_since(time) <= REPLACEMENT_TIME);
+        is_recent.then(|| last.evicted()).flatten()
     }
 
     pub(super) fn before(&self, kind: ConditionType) -> Option<&Condition> {
         condition(self.before, kind)
     }
 }
+
+/// A pod that was made within this time after another one was evicted takes its place. The two times are of different clocks.
+const REPLACEMENT_TIME: SignedDuration = SignedDuration::from_mins(5);
 
 /// After this many failed polls a pod that has never answered counts as not answering.
 pub(super) const MAX_UNANSWERED_POLLS: u32 = 5;
@@ -91,50 +113,4 @@ fn rank(process: &PodReport) -> u8 {
         PodPhase::Standby => 1,
         _ => 0,
     }
-}
-
-fn failure_value(trouble: &PodTrouble, pod: &DataPod) -> ConditionValue {
-    let (pod, role) = (&pod.name, pod.component.as_str());
-    match trouble {
-        PodTrouble::Unschedulable(why) => ConditionValue::no(
-            Reason::PodUnschedulable,
-            format!(
-                "no node takes pod \"{pod}\": {why}; it does not run; add capacity, or request less in \"spec.{role}.resources\""
-            ),
-        ),
-        PodTrouble::Image(image) => ConditionValue::no(
-            Reason::ImageNotFound,
-            format!(
-                "the image \"{image}\" of pod \"{pod}\" cannot be pulled; it does not run; correct the chart's image values, \
-                 or give imagePullSecrets in \"spec.{role}.podTemplate\""
-            ),
-        ),
-        PodTrouble::Config(why) => ConditionValue::no(
-            Reason::PodRefused,
-            format!("the container of pod \"{pod}\" cannot be created: {why}; it does not run; remove the cause"),
-        ),
-        PodTrouble::Crashing(how) => ConditionValue::no(
-            Reason::PodCrashing,
-            format!(
-                "the program of pod \"{pod}\" crashes repeatedly ({how}); it does no work; read \"kubectl logs {pod} \
-                 --previous\""
-            ),
-        ),
-    }
-}
-
-/// A pod whose state is not known.
-pub(super) fn not_answering(seen: &ObservedPod) -> ConditionValue {
-    let pod = &seen.pod.name;
-    let since = match seen.observation.seen {
-        Some(seen) => format!("has not answered the operator since {seen}"),
-        None => "has not answered the operator yet".to_owned(),
-    };
-    ConditionValue::unknown(
-        Reason::PodNotAnswering,
-        format!(
-            "pod \"{pod}\" {since}; whether it works is not known; check its node, and whether a NetworkPolicy keeps the \
-             operator from port http"
-        ),
-    )
 }

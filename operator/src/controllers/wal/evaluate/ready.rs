@@ -2,13 +2,14 @@
 
 use tidemark_crds::{ConditionStatus, Reason};
 
-use super::{indexing, inputs::ConditionInputs, search, storage};
+use super::{applied, indexing, inputs::ConditionInputs, search, storage};
 use crate::condition_value::ConditionValue;
 
 /// The conditions of a WAL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WalConditions {
     pub(crate) ready: ConditionValue,
+    pub(crate) applied: ConditionValue,
     pub(crate) storage: ConditionValue,
     pub(crate) indexing: ConditionValue,
     pub(crate) search: ConditionValue,
@@ -18,7 +19,7 @@ pub(crate) struct WalConditions {
 pub(crate) fn evaluate(inputs: &ConditionInputs<'_>) -> WalConditions {
     let (storage, indexing, search) = (storage::evaluate(inputs), indexing::evaluate(inputs), search::evaluate(inputs));
     let ready = ready(inputs, &storage, &indexing, &search);
-    WalConditions { ready, storage, indexing, search }
+    WalConditions { ready, applied: applied::evaluate(inputs), storage, indexing, search }
 }
 
 fn ready(
@@ -52,12 +53,13 @@ fn ready(
 
 /// `Ready`, with what is in the index without its content: nothing waits for that, and somebody should know.
 fn indexed(inputs: &ConditionInputs<'_>, fact: &str) -> ConditionValue {
-    let unreadable = inputs.active_indexer().map_or(0, |(_, process)| process.unreadable_entries);
-    let message = match unreadable {
-        0 => fact.to_owned(),
-        _ => format!(
+    let active = inputs.active_indexer().map(|(seen, process)| (&seen.pod.name, process.unreadable_entries));
+    let message = match active.filter(|(_, unreadable)| *unreadable > 0) {
+        None => fact.to_owned(),
+        Some((pod, unreadable)) => format!(
             "{fact}, except for the content of {unreadable} operations, whose objects the store refuses to give; they are tried \
-             again every hour; search for the outcome \"unreadable\" and make them readable (archived tier, permissions)"
+             again every hour; see which by \"kubectl exec {pod} -- tidemark audit --unreadable\", and make them readable (archived \
+             tier, permissions)"
         ),
     };
     ConditionValue::yes(Reason::Ready, message)

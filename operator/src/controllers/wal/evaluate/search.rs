@@ -2,9 +2,9 @@
 
 use tidemark_crds::{ConditionType, PodProblem, Reason, names::WalComponent};
 
-use super::inputs::{ConditionInputs, not_answering};
+use super::inputs::ConditionInputs;
 use crate::condition_value::ConditionValue;
-use crate::controllers::wal::observed_pod::ObservedPod;
+use crate::observed_pod::ObservedPod;
 
 pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     if !inputs.search_wanted {
@@ -39,7 +39,7 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     if let Some(problem) = answering.flat_map(|process| &process.problems).next() {
         return ConditionValue::no(problem.reason, problem.message.clone());
     }
-    let silent = inputs.silent_pod(WalComponent::Search).map(not_answering);
+    let silent = inputs.silent_pod(WalComponent::Search).map(ObservedPod::not_answering);
     inputs.pod_failure(WalComponent::Search).or(silent).unwrap_or_else(|| {
         ConditionValue::no(
             Reason::Starting,

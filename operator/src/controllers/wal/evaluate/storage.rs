@@ -4,7 +4,7 @@ use tidemark_crds::{ConditionType, PodPhase, PodProblem, PodReport, Reason, name
 
 use super::inputs::ConditionInputs;
 use crate::condition_value::ConditionValue;
-use crate::controllers::wal::observed_pod::ObservedPod;
+use crate::observed_pod::ObservedPod;
 
 pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     match inputs.active_indexer() {

@@ -8,9 +8,9 @@ use tidemark_crds::{ConditionType, PodPhase, PodProblem, PodReport, Reason, Stor
 
 use super::{inputs::MAX_UNANSWERED_POLLS, *};
 use crate::{
-    cache::{DataPod, NamespacedName, PodTrouble, RolloutStatus},
+    cache::{DataPod, NamespacedName, PodEviction, PodTrouble, RolloutStatus},
     condition_value::ConditionValue,
-    controllers::wal::observed_pod::ObservedPod,
+    observed_pod::ObservedPod,
     pod_report_poller::PodObservation,
 };
 
@@ -27,7 +27,9 @@ fn pod(component: WalComponent, name: &str) -> DataPod {
         component,
         address: Some("10.0.0.1".into()),
         terminating: false,
+        created: Some(Timestamp::from_second(1_000_000_000).unwrap()),
         trouble: None,
+        eviction: None,
     }
 }
 
@@ -91,6 +93,8 @@ struct ConditionCase {
     before: Vec<Condition>,
     refused: Option<ConditionValue>,
     token_everywhere: bool,
+    held: bool,
+    unwritten: bool,
 }
 
 impl Default for ConditionCase {
@@ -104,13 +108,26 @@ impl Default for ConditionCase {
             before: Vec::new(),
             refused: None,
             token_everywhere: true,
+            held: false,
+            unwritten: false,
         }
     }
 }
 
 impl ConditionCase {
     fn evaluate(&self) -> WalConditions {
-        let Self { suspended, search_wanted, search, indexer, pods, before, refused, token_everywhere } = self;
+        let Self {
+            suspended,
+            search_wanted,
+            search,
+            indexer,
+            pods,
+            before,
+            refused,
+            token_everywhere,
+            held,
+            unwritten,
+        } = self;
         let inputs = ConditionInputs {
             suspended: *suspended,
             search_wanted: *search_wanted,
@@ -120,14 +137,66 @@ impl ConditionCase {
             before,
             refused: refused.clone(),
             token_everywhere: *token_everywhere,
+            generation: Some(2),
+            held: *held,
+            unwritten: *unwritten,
         };
         evaluate(&inputs)
     }
 
     /// Ready, storage, indexing and search as `status/reason`.
     fn conditions(&self) -> [String; 4] {
-        let WalConditions { ready, storage, indexing, search } = self.evaluate();
+        let WalConditions { ready, applied: _, storage, indexing, search } = self.evaluate();
         [ready, storage, indexing, search].map(|verdict| format!("{}/{}", verdict.status.as_str(), verdict.reason))
+    }
+}
+
+#[test]
+fn whether_the_pods_are_made_of_the_spec() {
+    let rolling = RolloutStatus { complete: false, ..rollout(1) };
+    let stalled = RolloutStatus { stalled: true, ..rolling.clone() };
+    let refused = ConditionValue::no(Reason::ChildRefused, "so");
+    let applied = |generation| Condition {
+        observed_generation: Some(generation),
+        ..before(ConditionType::Applied, "True", Reason::Applied)
+    };
+    let all = ConditionCase::default;
+    let unschedulable = troubled(WalComponent::Search, PodTrouble::Unschedulable("no memory".into()));
+    let cases = [
+        ("all well", all(), "True/Applied", "present spec"),
+        ("search rolls", ConditionCase { search: Some(rolling.clone()), ..all() }, "False/RollingOut", "search"),
+        ("the indexer rolls", ConditionCase { indexer: Some(rolling.clone()), ..all() }, "False/RollingOut", "indexer"),
+        ("nothing is made yet", ConditionCase { indexer: None, search: None, ..all() }, "False/RollingOut", ""),
+        (
+            "search does not come up",
+            ConditionCase {
+                indexer: Some(rolling.clone()),
+                search: Some(stalled),
+                pods: vec![indexer(writer()), unschedulable],
+                ..all()
+            },
+            "False/RollOutStalled",
+            "no memory",
+        ),
+        ("it is held", ConditionCase { held: true, ..all() }, "False/Held", "UpgradePending"),
+        ("it is refused", ConditionCase { refused: Some(refused), held: true, ..all() }, "False/ChildRefused", "so"),
+        (
+            "a write failed once",
+            ConditionCase { unwritten: true, before: vec![applied(1)], ..all() },
+            "False/RollingOut",
+            "",
+        ),
+        (
+            "a repair failed once",
+            ConditionCase { unwritten: true, before: vec![applied(2)], ..all() },
+            "True/Applied",
+            "as before",
+        ),
+    ];
+    for (name, case, expected, words) in cases {
+        let applied = case.evaluate().applied;
+        assert_eq!(format!("{}/{}", applied.status.as_str(), applied.reason), expected, "{name}");
+        assert!(applied.message.contains(words), "{name}: {}", applied.message);
     }
 }
 
@@ -355,6 +424,7 @@ fn ready_says_how_many_operations_are_in_the_index_without_their_content() {
     assert!(!message(0).message.contains("except"), "{}", message(0).message);
     let told = message(3).message;
     assert!(told.contains("content of 3 operations") && told.matches("; ").count() >= 2, "{told}");
+    assert!(told.contains("\"kubectl exec orders-indexer-a -- tidemark audit --unreadable\""), "{told}");
 }
 
 #[test]
@@ -410,4 +480,32 @@ fn a_silent_pods_message_names_when_it_was_seen_last_and_holds_nothing_that_move
     assert!(first.contains("2001-09-09T01:46:40Z") && first.contains("orders-indexer-a"), "{first}");
     seen.observation.failures = 77;
     assert_eq!(message(&seen), first);
+}
+
+/// An indexer that was evicted `before` seconds before its replacement was made, and that replacement.
+fn evicted(before: i64, replacement: ObservedPod) -> Vec<ObservedPod> {
+    let time = Timestamp::from_second(1_000_000_000 - before).ok();
+    let message = "Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\"".into();
+    let mut old = silent(says(WalComponent::Indexer, "old", writer()));
+    // What it said last is still known.
+    old.observation.failures = 0;
+    let pod = DataPod { eviction: Some(PodEviction { time, message }), address: None, ..(*old.pod).clone() };
+    vec![ObservedPod { pod: Arc::new(pod), ..old }, replacement]
+}
+
+#[test]
+fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_answers() {
+    let starting = ObservedPod {
+        pod: Arc::new(DataPod { address: None, ..pod(WalComponent::Indexer, "new") }),
+        observation: PodObservation::default(),
+    };
+    let case = |pods| ConditionCase { pods, ..ConditionCase::default() };
+    let told = case(evicted(2, starting.clone())).evaluate().ready;
+    assert_eq!(told.reason, Reason::PodEvicted);
+    let wanted = "the node evicted pod \"old\" at 2001-09-09T01:46:38Z: Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\"; ";
+    assert!(told.message.starts_with(wanted) && told.message.contains("spec.indexer.cache.size"), "{}", told.message);
+    assert_eq!(case(evicted(2, indexer(writer()))).conditions()[0], "True/Ready");
+    assert_eq!(case(evicted(3600, starting)).conditions()[2], "False/Starting", "it is no news");
+    let unscheduled = troubled(WalComponent::Indexer, PodTrouble::Unschedulable("0/1 nodes".into()));
+    assert_eq!(case(evicted(2, unscheduled)).conditions()[2], "False/PodUnschedulable", "the later one");
 }

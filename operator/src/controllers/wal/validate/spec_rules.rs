@@ -3,18 +3,23 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use k8s_openapi::{api::networking::v1::NetworkPolicyPeer, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::{
+    api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::Resource as _;
 use tidemark_crds::{
-    AuthType, DeletionPolicy, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec, ServiceType, TimeSpan, Wal,
+    AuthType, ByteSize, CacheSpec, DeletionPolicy, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec,
+    ServiceType, TimeSpan, Wal,
     names::{self, WalComponent},
+    parse_quantity_millis,
 };
 
 use super::{
-    digest::spec_digest,
     refusal::{RefusalList, SpecRefusal},
+    spec_digest::spec_digest,
     storage::stores,
-    validated::{ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
+    validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
 };
 
 /// The WAL as its children are built from it, or everything that is wrong with it.
@@ -79,10 +84,10 @@ fn log(log: &LogPlace, refusals: &mut RefusalList) -> Option<ValidatedLog> {
     let request_timeout = span("spec.log.requestTimeout", &log.request_timeout, Duration::ZERO, HOUR, refusals);
     let visibility_delay = span("spec.log.visibilityDelay", &log.visibility_delay, Duration::ZERO, HOUR, refusals);
     let audit_window = span("spec.log.auditWindow", &log.audit_window, Duration::ZERO, 8784 * HOUR, refusals);
-    let max_entry_bytes = refusals.read("spec.log.maxEntrySize", log.max_entry_size.bytes());
-    if max_entry_bytes.is_some_and(|bytes| !(1 << 10..=64 << 20).contains(&bytes)) {
-        refusals.spec(format!("\"spec.log.maxEntrySize\" is \"{}\"; it is from 1Ki to 64Mi", log.max_entry_size));
-    }
+    let max_entry_bytes = size("spec.log.maxEntrySize", &log.max_entry_size, 64, refusals);
+    let max_descriptor_bytes = size("spec.log.maxDescriptorSize", &log.max_descriptor_size, 256, refusals);
+    let clock_tolerance =
+        span("spec.log.clockTolerance", &log.clock_tolerance, Duration::ZERO, Duration::from_mins(1), refusals);
     Some(ValidatedLog {
         expiry: expiry?,
         signer_clock_lead: signer_clock_lead?,
@@ -90,25 +95,69 @@ fn log(log: &LogPlace, refusals: &mut RefusalList) -> Option<ValidatedLog> {
         visibility_delay: visibility_delay?,
         audit_window: audit_window?,
         max_entry_bytes: max_entry_bytes?,
+        max_descriptor_bytes: max_descriptor_bytes?,
+        clock_tolerance: clock_tolerance?,
+        moved_from: log.moved_from.clone().filter(|url| !url.is_empty()),
     })
 }
 
 fn span(path: &str, span: &TimeSpan, least: Duration, most: Duration, refusals: &mut RefusalList) -> Option<Duration> {
     let read = refusals.read(path, span.duration())?;
     if !(least..=most).contains(&read) {
-        let (least, most) = (least.as_secs(), most.as_secs() / 3600);
-        refusals.spec(format!("\"{path}\" is \"{span}\"; it is from {least}s to {most}h"));
+        let (least, most) = (least.as_secs(), most.as_secs());
+        let most = if most < 3600 { format!("{}m", most / 60) } else { format!("{}h", most / 3600) };
+        refusals.spec(format!("\"{path}\" is \"{span}\"; it is from {least}s to {most}"));
+    }
+    Some(read)
+}
+
+/// A size from 1Ki to `most` MiB.
+fn size(path: &str, size: &ByteSize, most: u64, refusals: &mut RefusalList) -> Option<u64> {
+    let read = refusals.read(path, size.bytes())?;
+    if !(1 << 10..=most << 20).contains(&read) {
+        refusals.spec(format!("\"{path}\" is \"{size}\"; it is from 1Ki to {most}Mi"));
     }
     Some(read)
 }
 
 fn role(wal: &Wal, spec: &RoleSpec, component: WalComponent, refusals: &mut RefusalList) -> ValidatedRole {
-    let path = format!("spec.{}.podTemplate", component.as_str());
+    let role = format!("spec.{}", component.as_str());
+    let resources = spec.resources.clone().unwrap_or_default();
+    let cache = cache(&role, &spec.cache, refusals);
+    let template = template(&format!("{role}.podTemplate"), spec.pod_template.as_ref(), refusals);
+    check_disk_limit(&role, &cache, [template.resources.as_ref(), Some(&resources)], refusals);
     ValidatedRole {
-        resources: spec.resources.clone().unwrap_or_default(),
+        resources,
+        cache,
         service_account_annotations: spec.service_account_annotations.clone(),
-        template: template(&path, spec.pod_template.as_ref(), refusals),
+        template,
         spec_digest: refusals.read("spec", spec_digest(&wal.spec, component)).unwrap_or_default(),
+    }
+}
+
+fn cache(role: &str, spec: &CacheSpec, refusals: &mut RefusalList) -> ValidatedCache {
+    let volume_bytes = refusals.read(&format!("{role}.cache.size"), spec.volume_bytes()).unwrap_or_default();
+    let claim = spec.volume_claim_template.as_ref().map(|template| template.spec.clone());
+    ValidatedCache { volume_bytes, claim }
+}
+
+/// A limit on the node's disk that is less than the cache may take there: the kubelet would evict the pods. Of `resources` the first
+/// counts that has such a limit.
+fn check_disk_limit(
+    role: &str,
+    cache: &ValidatedCache,
+    resources: [Option<&ResourceRequirements>; 2],
+    refusals: &mut RefusalList,
+) {
+    let mut limits = resources.into_iter().flatten().filter_map(|resources| resources.limits.as_ref());
+    let Some(limit) = limits.find_map(|limits| limits.get("ephemeral-storage")) else { return };
+    let enough = parse_quantity_millis(&limit.0).is_none_or(|limit| limit / 1000 >= i128::from(cache.volume_bytes));
+    if cache.claim.is_none() && !enough {
+        refusals.spec(format!(
+            "the limit of ephemeral-storage of \"{role}\" is \"{}\", less than \"{role}.cache.size\", which counts against it: \
+             the kubelet would evict the pods; raise the limit, or lower the size",
+            limit.0
+        ));
     }
 }
 

@@ -9,7 +9,7 @@ use super::refusal::RefusalList;
 pub struct WalStores {
     /// The log: its URL and access.
     pub log: (String, StoreSettings),
-    /// The metadata: one or two URLs, and their access.
+    /// The metadata: its URLs, and their access.
     pub metadata: (Vec<String>, StoreSettings),
     /// The index: its URL and access.
     pub index: (String, StoreSettings),

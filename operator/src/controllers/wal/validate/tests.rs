@@ -57,7 +57,8 @@ fn a_wal_is_read_into_what_works() {
     assert_eq!(wal.owner, "k8s:c1/data/orders/u1");
     assert_eq!(wal.log.expiry, Duration::from_mins(90));
     assert_eq!(wal.log.audit_window, Duration::from_hours(24));
-    assert_eq!(wal.log.max_entry_bytes, 1 << 20);
+    assert_eq!((wal.log.max_entry_bytes, wal.log.max_descriptor_bytes), (1 << 20, 16 << 20));
+    assert_eq!(wal.log.clock_tolerance, Duration::from_secs(1));
     assert_eq!(wal.stores.log.1.access, StoreAccess::Secret("keys".to_owned()));
     assert_eq!(wal.stores.each().map(|(_, store)| store.folder), ["storage"; 3]);
     assert_eq!((wal.search.replicas, wal.search.token_secret.as_deref()), (1, None));
@@ -84,6 +85,8 @@ fn each_bad_spec_is_refused_in_words() {
         (with("/log/requestTimeout", json!("61m")), "it is from 0s to 1h"),
         (with("/log/maxEntrySize", json!("1Gi")), "it is from 1Ki to 64Mi"),
         (with("/log/maxEntrySize", json!("much")), "invalid size"),
+        (with("/log/maxDescriptorSize", json!("1Gi")), "it is from 1Ki to 256Mi"),
+        (with("/log/clockTolerance", json!("2m")), "it is from 0s to 1m"),
         (with("/log/url", json!("ftp://x")), "it starts with s3://, gs:// or az://"),
         (with("/index/url", json!("s3://wal/orders/index")), "lie one below the other"),
         (with("/metadata/urls", json!(["s3://wal"])), "lie one below the other"),
@@ -93,6 +96,22 @@ fn each_bad_spec_is_refused_in_words() {
         (with("/search", json!({"auth": {"type": "Token"}})), "of type Token needs a secretRef"),
         (with("/search", json!({"service": {"type": "NodePort"}})), "needs \"spec.search.auth\" of type Token"),
         (with("/search", json!({"replicas": -1})), "0 turns search off"),
+        (
+            with("/search", json!({"cache": {"size": "1023Mi"}})),
+            "\"spec.search.cache.size\": the size \"1023Mi\" is not from 1Gi",
+        ),
+        (with("/indexer", json!({"cache": {"size": "much"}})), "\"spec.indexer.cache.size\": invalid size \"much\""),
+        (
+            with("/indexer", json!({"resources": {"limits": {"ephemeral-storage": "2Gi"}}})),
+            "of \"spec.indexer\" is \"2Gi\", less than \"spec.indexer.cache.size\"",
+        ),
+        (
+            with(
+                "/search",
+                json!({"podTemplate": {"spec": {"containers": [{"resources": {"limits": {"ephemeral-storage": "8G"}}}]}}}),
+            ),
+            "of \"spec.search\" is \"8G\"",
+        ),
         (with("/search", json!({"allowFrom": [{"ipBlock": {"cidr": "10.0.0.0"}}]})), "has \"10.0.0.0\"; write a range"),
         (with("/search", json!({"allowFrom": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]})), "has \"10.0.0.0/33\""),
     ];
@@ -101,6 +120,15 @@ fn each_bad_spec_is_refused_in_words() {
         let said = refusals.iter().any(|(reason, message)| *reason == Reason::SpecInvalid && message.contains(wanted));
         assert!(said, "{wanted:?} is not in {refusals:?}");
     }
+}
+
+#[test]
+fn a_limit_on_the_nodes_disk_needs_no_room_for_a_claimed_cache() {
+    let limits = json!({"limits": {"ephemeral-storage": "1Gi"}});
+    let claimed = json!({"resources": limits, "cache": {"volumeClaimTemplate": {}}});
+    assert!(validate(&wal(with("/indexer", claimed)), "c1").is_ok());
+    let enough = json!({"resources": limits, "cache": {"size": "1Gi"}});
+    assert!(validate(&wal(with("/indexer", enough)), "c1").is_ok());
 }
 
 #[test]
@@ -142,6 +170,21 @@ fn a_pod_template_asks_for_no_more_than_it_may() {
         (
             container(json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]})),
             "spec.containers[0].env[0].valueFrom",
+        ),
+        (
+            container(json!({"env": [{"name": "X", "value": "1"}, {"name": "X", "value": "2"}]})),
+            "spec.containers[0].env[1]",
+        ),
+        (
+            json!({"spec": {"imagePullSecrets": [{"name": "a"}, {"name": "b"}, {"name": "a"}]}}),
+            "spec.imagePullSecrets[2]",
+        ),
+        (
+            json!({"spec": {"topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"},
+                {"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"},
+            ]}}),
+            "spec.topologySpreadConstraints[1]",
         ),
     ];
     for (template, path) in cases {

@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use tidemark_crds::{DeletionPolicy, PodTemplateSettings, ServiceSpec, names::WalComponent};
+use tidemark_crds::{CacheClaimSpec, DeletionPolicy, PodTemplateSettings, ServiceSpec, names::WalComponent};
 
 use super::storage::WalStores;
 
@@ -52,8 +52,23 @@ pub struct ValidatedLog {
     pub visibility_delay: Duration,
     /// How long an aborted operation is audited.
     pub audit_window: Duration,
-    /// Bytes of the largest entry that is read.
+    /// Bytes of the largest entry.
     pub max_entry_bytes: u64,
+    /// Bytes of the largest descriptor.
+    pub max_descriptor_bytes: u64,
+    /// How far the clocks of the stores may differ.
+    pub clock_tolerance: Duration,
+    /// Where the log was before, if it was moved.
+    pub moved_from: Option<String>,
+}
+
+/// The disk of a role's pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ValidatedCache {
+    /// Bytes of the volume.
+    pub volume_bytes: u64,
+    /// What the volume is claimed with; the node's own disk is taken without it.
+    pub claim: Option<CacheClaimSpec>,
 }
 
 /// What both roles have.
@@ -61,6 +76,8 @@ pub struct ValidatedLog {
 pub struct ValidatedRole {
     /// Requests and limits of the container; the pod template's replace these, name by name.
     pub resources: ResourceRequirements,
+    /// The disk of each pod.
+    pub cache: ValidatedCache,
     /// Annotations of the ServiceAccount.
     pub service_account_annotations: BTreeMap<String, String>,
     /// What the pod template adds.

@@ -1,0 +1,857 @@
+//! Reads the text of a query into a tree. What a leaf of it finds is the matter of the compiler.
+//!
+//! ```text
+//! query   = all ("OR" all)*            all = operand ("AND"? operand)*
+//! operand = ("NOT" | "-" | "+")* (group | phrase | field value | word)
+//! group   = "(" query ")"              field = name ":" with the name of a field
+//! value   = group | phrase | word | "[" bound "TO" bound "]" | comparison bound | "IN" "[" element* "]"
+//! ```
+//!
+//! People also type plain text, so whatever cannot be syntax where it stands is a word: an operator without operands, brackets
+//! without a field, a colon after what is no field, parentheses within a word. Nothing is left out: what is meant as syntax and
+//! is wrong is refused with its position.
+
+use std::ops::Bound;
+
+/// How deep parentheses may be nested.
+const MAX_NESTING: usize = 20;
+/// How many words, phrases, ranges and elements of sets a query may have.
+const MAX_CLAUSES: usize = 200;
+/// The most edits of a fuzzy word.
+const MAX_EDITS: usize = 2;
+/// The largest boost and the largest distance of a phrase's words.
+const MAX_FACTOR: u16 = 1000;
+/// What to do about text that is taken for syntax.
+const QUOTE_IT: &str = "put quotes around text that has special characters";
+
+/// A query, or a part of one.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum QueryNode {
+    AllOf(Vec<Self>),
+    AnyOf(Vec<Self>),
+    Not(Box<Self>),
+    Boosted(Box<Self>, f32),
+    Leaf(QueryLeaf),
+}
+
+/// One word, phrase, range or set.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct QueryLeaf {
+    /// Where it begins: the number of its first character, from 1.
+    pub(crate) position: usize,
+    /// The field's name, of an attribute its path; `None` for a bare word.
+    pub(crate) field: Option<String>,
+    pub(crate) value: LeafValue,
+}
+
+/// What a leaf asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum LeafValue {
+    /// `*`: any document, or any with a value of the field.
+    Anything,
+    /// A word as it was typed, perhaps with wildcards.
+    Word(Vec<WordChar>),
+    /// A word with so many edits.
+    Fuzzy { word: String, edits: usize },
+    /// Words side by side, or an exact value.
+    Phrase { text: String, slop: u32, is_prefix: bool },
+    /// What lies between two bounds.
+    Range { lower: Bound<String>, upper: Bound<String> },
+    /// Any of these phrases or values.
+    Set(Vec<String>),
+}
+
+/// A character of a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WordChar {
+    Text(char),
+    /// `*`
+    AnyText,
+    /// `?`
+    AnyChar,
+}
+
+/// The text of a word without wildcards.
+pub(crate) fn text_of(word: &[WordChar]) -> Option<String> {
+    let char = |part: &WordChar| match part {
+        WordChar::Text(char) => Some(*char),
+        WordChar::AnyText | WordChar::AnyChar => None,
+    };
+    word.iter().map(char).collect()
+}
+
+/// Why a query is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("position {position}: {why}")]
+pub(crate) struct QueryRefusal {
+    /// The number of the character at fault, from 1.
+    pub(crate) position: usize,
+    pub(crate) why: String,
+}
+
+/// The names that may stand before a colon.
+#[derive(Clone, Debug)]
+pub(crate) struct FieldNames {
+    names: Vec<String>,
+    /// Fields whose names go on with the path of an attribute.
+    with_paths: Vec<String>,
+}
+
+impl FieldNames {
+    pub(crate) fn new(names: Vec<String>, with_paths: &[&str]) -> Self {
+        Self { names, with_paths: with_paths.iter().map(|name| (*name).to_owned()).collect() }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        let is_path = |start: &String| {
+            name.strip_prefix(start.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.names.iter().any(|known| known == name) || self.with_paths.iter().any(is_path)
+    }
+
+    /// The field that was probably meant: one with another case, or with a letter too many, too few or out of order. A changed
+    /// letter does not count: `test:` is text, not `text:`.
+    fn resembling(&self, name: &str) -> Option<String> {
+        if name.starts_with("attributes.") {
+            return Some(format!("payload.{name}"));
+        }
+        let lower = name.to_lowercase();
+        let similar = |known: &&String| {
+            let known = known.to_lowercase();
+            known == lower
+                || (known.len() > 3
+                    && (lacks_one(&known, &lower) || lacks_one(&lower, &known) || swapped(&known, &lower)))
+        };
+        self.names.iter().chain(&self.with_paths).find(similar).cloned()
+    }
+}
+
+/// Whether `short` is `long` without one of its bytes.
+fn lacks_one(long: &str, short: &str) -> bool {
+    let (long, short) = (long.as_bytes(), short.as_bytes());
+    long.len() == short.len() + 1
+        && (0..long.len()).any(|at| long[..at] == short[..at] && long[at + 1..] == short[at..])
+}
+
+/// Whether two neighbours are out of order.
+fn swapped(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    one.len() == other.len()
+        && (1..one.len()).any(|at| {
+            one[..at - 1] == other[..at - 1]
+                && (one[at - 1], one[at]) == (other[at], other[at - 1])
+                && one[at + 1..] == other[at + 1..]
+        })
+}
+
+/// The tree of a query; `None` for one without text.
+pub(crate) fn read_query(text: &str, fields: &FieldNames) -> Result<Option<QueryNode>, QueryRefusal> {
+    let chars = text.chars().collect();
+    SyntaxReader { chars, at: 0, fields, clauses: 0, open_in_text: Vec::new() }.query()
+}
+
+/// A character and whether a backslash stands before it.
+type TypedChar = (char, bool);
+
+struct SyntaxReader<'a> {
+    chars: Vec<char>,
+    at: usize,
+    fields: &'a FieldNames,
+    clauses: usize,
+    /// Where parentheses of the text stand that are not closed yet.
+    open_in_text: Vec<usize>,
+}
+
+impl SyntaxReader<'_> {
+    fn query(mut self) -> Result<Option<QueryNode>, QueryRefusal> {
+        self.skip_blanks();
+        if self.peek(0).is_none() {
+            return Ok(None);
+        }
+        let node = self.any_of(None, 0)?;
+        match (self.open_in_text.first(), self.peek(0)) {
+            (Some(open), _) => Err(not_closed(*open, '(')),
+            (None, Some(found)) => Err(refusal(self.at, format!("\"{found}\" closes nothing; {QUOTE_IT}"))),
+            (None, None) => Ok(Some(node)),
+        }
+    }
+
+    fn peek(&self, ahead: usize) -> Option<char> {
+        self.chars.get(self.at + ahead).copied()
+    }
+
+    fn skip_blanks(&mut self) {
+        while self.peek(0).is_some_and(char::is_whitespace) {
+            self.at += 1;
+        }
+    }
+
+    /// Alternatives, up to the end or to the parenthesis that closes them.
+    fn any_of(&mut self, field: Option<&str>, depth: usize) -> Result<QueryNode, QueryRefusal> {
+        let (mut alternatives, mut plus) = (Vec::new(), None);
+        loop {
+            alternatives.push(self.all_of(field, depth, &mut plus)?);
+            let or = self.operator_ahead(&["OR", "||"]);
+            let Some(len) = or else { break };
+            self.at += len;
+        }
+        match plus {
+            Some(at) if alternatives.len() > 1 => Err(refusal(
+                at,
+                "\"+\" beside OR has no meaning: words are all required unless OR stands between them; use AND and parentheses".to_owned(),
+            )),
+            _ => Ok(single_or(alternatives, QueryNode::AnyOf)),
+        }
+    }
+
+    fn all_of(
+        &mut self,
+        field: Option<&str>,
+        depth: usize,
+        plus: &mut Option<usize>,
+    ) -> Result<QueryNode, QueryRefusal> {
+        let mut parts = Vec::new();
+        loop {
+            self.skip_blanks();
+            match self.peek(0) {
+                None => break,
+                Some(')') if self.open_in_text.is_empty() => break,
+                Some(_) if !parts.is_empty() && self.operator_ahead(&["OR", "||"]).is_some() => break,
+                Some(_) => {}
+            }
+            if !parts.is_empty()
+                && let Some(len) = self.operator_ahead(&["AND", "&&"])
+            {
+                self.at += len;
+                self.skip_blanks();
+            }
+            parts.push(self.operand(field, depth, plus)?);
+        }
+        if parts.is_empty() {
+            let why = if depth == 0 { "\")\" closes nothing" } else { "the parentheses are empty" };
+            return Err(refusal(self.at, format!("{why}; {QUOTE_IT}")));
+        }
+        Ok(single_or(parts, QueryNode::AllOf))
+    }
+
+    /// The length of an operator that stands here with an operand after it. Without one it is a word.
+    fn operator_ahead(&self, names: &[&str]) -> Option<usize> {
+        let len =
+            names.iter().find(|name| self.chars[self.at..].iter().copied().take(name.len()).eq(name.chars()))?.len();
+        let is_word = self.peek(0).is_some_and(char::is_alphabetic);
+        let ends = self.peek(len).is_some_and(|next| !is_word || next.is_whitespace() || next == '(');
+        let operand = self.chars[self.at + len..].iter().find(|char| !char.is_whitespace());
+        (ends && operand.is_some_and(|char| *char != ')')).then_some(len)
+    }
+
+    fn operand(
+        &mut self,
+        field: Option<&str>,
+        depth: usize,
+        plus: &mut Option<usize>,
+    ) -> Result<QueryNode, QueryRefusal> {
+        let mut negated = false;
+        loop {
+            if let Some(len) = self.operator_ahead(&["NOT"]) {
+                self.at += len;
+                self.skip_blanks();
+                negated = !negated;
+            } else if self.is_sign('-') {
+                self.at += 1;
+                negated = !negated;
+            } else if self.is_sign('+') {
+                plus.get_or_insert(self.at);
+                self.at += 1;
+            } else {
+                break;
+            }
+        }
+        let node = self.primary(field, depth)?;
+        Ok(if negated { QueryNode::Not(Box::new(node)) } else { node })
+    }
+
+    /// Whether a sign stands here directly before an operand. `--force`, `->` and `C++` are text.
+    fn is_sign(&self, sign: char) -> bool {
+        self.peek(0) == Some(sign)
+            && self.peek(1).is_some_and(|next| !next.is_whitespace() && next != sign && !")>=".contains(next))
+    }
+
+    fn primary(&mut self, field: Option<&str>, depth: usize) -> Result<QueryNode, QueryRefusal> {
+        if self.peek(0) == Some('(') {
+            return self.group(field, depth);
+        }
+        let position = self.at;
+        if let Some((name, after)) = self.field_ahead()? {
+            self.at = after;
+            self.skip_blanks();
+            if self.peek(0).is_none() {
+                return Err(refusal(position, format!("the field \"{name}\" has no value; {QUOTE_IT}")));
+            }
+            return self.value(&name, position, depth);
+        }
+        match field {
+            Some(name) => self.value(name, position, depth),
+            None if self.peek(0) == Some('"') => self.phrase(None, position),
+            None => self.word(None, position),
+        }
+    }
+
+    fn group(&mut self, field: Option<&str>, depth: usize) -> Result<QueryNode, QueryRefusal> {
+        let open = self.at;
+        if depth == MAX_NESTING {
+            let why = format!("parentheses are nested more than {MAX_NESTING} deep; simplify the query");
+            return Err(refusal(open, why));
+        }
+        self.at += 1;
+        let outside = std::mem::take(&mut self.open_in_text);
+        self.skip_blanks();
+        if self.peek(0).is_none() {
+            return Err(not_closed(open, '('));
+        }
+        let node = self.any_of(field, depth + 1)?;
+        if let Some(open) = self.open_in_text.first() {
+            return Err(not_closed(*open, '('));
+        }
+        self.open_in_text = outside;
+        if self.peek(0) != Some(')') {
+            return Err(not_closed(open, '('));
+        }
+        self.at += 1;
+        let boost = self.boost()?;
+        Ok(boosted(node, boost))
+    }
+
+    /// The field that is named here, and where its value begins.
+    fn field_ahead(&self) -> Result<Option<(String, usize)>, QueryRefusal> {
+        let mut name = String::new();
+        let mut at = self.at;
+        loop {
+            match self.chars.get(at) {
+                Some(':') => break,
+                Some('\\') => {
+                    at += 1;
+                    name.extend(self.chars.get(at));
+                }
+                Some(char) if !char.is_whitespace() && !"()\"[]{}".contains(*char) => name.push(*char),
+                _ => return Ok(None),
+            }
+            at += 1;
+        }
+        if self.fields.contains(&name) {
+            return Ok(Some((name, at + 1)));
+        }
+        let has_value = self.chars.get(at + 1).is_some_and(|next| !next.is_whitespace());
+        match self.fields.resembling(&name).filter(|_| has_value) {
+            Some(meant) => {
+                Err(refusal(self.at, format!("there is no field \"{name}\"; \"{meant}\" is one; {QUOTE_IT}")))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn value(&mut self, field: &str, position: usize, depth: usize) -> Result<QueryNode, QueryRefusal> {
+        match self.peek(0) {
+            Some('(') => self.group(Some(field), depth),
+            Some('"') => self.phrase(Some(field), position),
+            Some('[' | '{') => self.range(field, position),
+            Some('<' | '>') => self.comparison(field, position),
+            _ if self.set_ahead() => self.set(field, position),
+            _ => self.word(Some(field), position),
+        }
+    }
+
+    fn leaf(&mut self, field: Option<&str>, position: usize, value: LeafValue) -> Result<QueryNode, QueryRefusal> {
+        self.count(position)?;
+        Ok(QueryNode::Leaf(QueryLeaf { position: position + 1, field: field.map(str::to_owned), value }))
+    }
+
+    fn count(&mut self, position: usize) -> Result<(), QueryRefusal> {
+        self.clauses += 1;
+        if self.clauses > MAX_CLAUSES {
+            let why = format!("the query has too many parts, {MAX_CLAUSES} are taken; use filters for exact values");
+            return Err(refusal(position, why));
+        }
+        Ok(())
+    }
+
+    fn phrase(&mut self, field: Option<&str>, position: usize) -> Result<QueryNode, QueryRefusal> {
+        let text = self.quoted()?;
+        let is_prefix = self.peek(0) == Some('*');
+        self.at += usize::from(is_prefix);
+        let mut slop = 0;
+        if self.peek(0) == Some('~') {
+            let at = self.at;
+            self.at += 1;
+            let digits = self.take_while(|char| char.is_ascii_digit());
+            slop = digits
+                .parse::<u16>()
+                .ok()
+                .filter(|slop| *slop <= MAX_FACTOR && !is_prefix)
+                .map(u32::from)
+                .ok_or_else(|| {
+                    refusal(
+                        at,
+                        format!("\"~\" after a phrase needs a distance from 0 to {MAX_FACTOR}, and none follows \"*\""),
+                    )
+                })?;
+        }
+        let boost = self.boost()?;
+        let leaf = self.leaf(field, position, LeafValue::Phrase { text, slop, is_prefix })?;
+        Ok(boosted(leaf, boost))
+    }
+
+    /// The text in the quotes that begin here.
+    fn quoted(&mut self) -> Result<String, QueryRefusal> {
+        let open = self.at;
+        self.at += 1;
+        let mut text = String::new();
+        loop {
+            match self.peek(0) {
+                None => return Err(not_closed(open, '"')),
+                Some('"') => break,
+                Some('\\') => {
+                    self.at += 1;
+                    text.extend(self.peek(0));
+                }
+                Some(char) => text.push(char),
+            }
+            self.at += 1;
+        }
+        self.at += 1;
+        Ok(text)
+    }
+
+    fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> String {
+        let mut taken = String::new();
+        while let Some(char) = self.peek(0).filter(|char| wanted(*char)) {
+            taken.push(char);
+            self.at += 1;
+        }
+        taken
+    }
+
+    /// A `^2` after a phrase or group.
+    fn boost(&mut self) -> Result<Option<f32>, QueryRefusal> {
+        if self.peek(0) != Some('^') {
+            return Ok(None);
+        }
+        let at = self.at;
+        self.at += 1;
+        let number = self.take_while(|char| char.is_ascii_digit() || char == '.');
+        boost_of(&number).map(Some).ok_or_else(|| {
+            refusal(at, format!("\"^\" needs a number above 0 and up to {MAX_FACTOR} after it; {QUOTE_IT}"))
+        })
+    }
+
+    fn word(&mut self, field: Option<&str>, position: usize) -> Result<QueryNode, QueryRefusal> {
+        let start = self.at;
+        let mut typed = self.typed_word();
+        if typed.is_empty() {
+            return Err(refusal(position, format!("there is no value after the colon; {QUOTE_IT}")));
+        }
+        if let Some(why) = unsupported(&typed, field.is_some()) {
+            return Err(refusal(start, format!("{why}; {QUOTE_IT}")));
+        }
+        let boost = take_boost(&mut typed);
+        let value = match take_edits(&mut typed, start)? {
+            Some(edits) => {
+                let has_wildcard = typed.iter().any(|typed| matches!(typed, ('*' | '?', false)));
+                if has_wildcard {
+                    return Err(refusal(start, "a word has either wildcards or \"~\"; use one of them".to_owned()));
+                }
+                let word = typed.into_iter().map(|(char, _)| char).collect();
+                if edits == 0 {
+                    LeafValue::Phrase { text: word, slop: 0, is_prefix: false }
+                } else {
+                    LeafValue::Fuzzy { word, edits }
+                }
+            }
+            None if typed == [('*', false)] => LeafValue::Anything,
+            None => LeafValue::Word(typed.into_iter().map(word_char).collect()),
+        };
+        let leaf = self.leaf(field, position, value)?;
+        Ok(boosted(leaf, boost))
+    }
+
+    /// Everything up to a blank, or to a parenthesis that closes what the word has not opened.
+    fn typed_word(&mut self) -> Vec<TypedChar> {
+        let mut typed = Vec::new();
+        while let Some(char) = self.peek(0).filter(|char| !char.is_whitespace()) {
+            match char {
+                '(' => self.open_in_text.push(self.at),
+                ')' if self.open_in_text.pop().is_none() => break,
+                '\\' if self.peek(1).is_some() => {
+                    self.at += 1;
+                    typed.extend(self.peek(0).map(|escaped| (escaped, true)));
+                    self.at += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            typed.push((char, false));
+            self.at += 1;
+        }
+        typed
+    }
+
+    /// `[a TO b]`
+    fn range(&mut self, field: &str, position: usize) -> Result<QueryNode, QueryRefusal> {
+        let open = self.at;
+        let bracket = self.peek(0).unwrap_or_default();
+        let lower_included = bracket == '[';
+        self.at += 1;
+        let lower = self.bound()?;
+        self.skip_blanks();
+        let has_to = self.chars[self.at..].starts_with(&['T', 'O']) && self.peek(2).is_some_and(char::is_whitespace);
+        if !has_to {
+            let why = format!(
+                "a range is written [from TO to], and there is no \" TO \" here after \"{bracket}\"; {QUOTE_IT}"
+            );
+            return Err(refusal(self.at.min(self.chars.len().saturating_sub(1)), why));
+        }
+        self.at += 2;
+        let upper = self.bound()?;
+        self.skip_blanks();
+        let upper_included = match self.peek(0) {
+            Some(']') => true,
+            Some('}') => false,
+            _ => return Err(not_closed(open, bracket)),
+        };
+        self.at += 1;
+        let value = LeafValue::Range { lower: bound_of(lower, lower_included), upper: bound_of(upper, upper_included) };
+        let boost = self.boost()?;
+        Ok(boosted(self.leaf(Some(field), position, value)?, boost))
+    }
+
+    /// A bound of a range; `None` for `*`.
+    fn bound(&mut self) -> Result<Option<String>, QueryRefusal> {
+        self.skip_blanks();
+        if self.peek(0) == Some('"') {
+            return self.quoted().map(Some);
+        }
+        let at = self.at;
+        let text = self.bare_value();
+        match text.as_str() {
+            "" => Err(refusal(
+                at.min(self.chars.len() - 1),
+                format!("a bound of the range is missing; use \"*\" for none; {QUOTE_IT}"),
+            )),
+            "*" => Ok(None),
+            _ => Ok(Some(text)),
+        }
+    }
+
+    /// Everything up to a blank or a bracket that closes.
+    fn bare_value(&mut self) -> String {
+        let mut text = String::new();
+        while let Some(char) = self.peek(0).filter(|char| !char.is_whitespace() && !"]}".contains(*char)) {
+            if char == '\\' && self.peek(1).is_some() {
+                self.at += 1;
+            }
+            text.extend(self.peek(0));
+            self.at += 1;
+        }
+        text
+    }
+
+    /// `>5`, `>=5`, `<5`, `<=5`
+    fn comparison(&mut self, field: &str, position: usize) -> Result<QueryNode, QueryRefusal> {
+        let at = self.at;
+        let is_lower = self.peek(0) == Some('>');
+        let included = self.peek(1) == Some('=');
+        self.at += 1 + usize::from(included);
+        self.skip_blanks();
+        let text = match self.peek(0) {
+            Some('"') => self.quoted()?,
+            _ => self.typed_word().into_iter().map(|(char, _)| char).collect(),
+        };
+        if text.is_empty() {
+            return Err(refusal(at, format!("there is nothing to compare with; {QUOTE_IT}")));
+        }
+        let bound = bound_of(Some(text), included);
+        let (lower, upper) = if is_lower { (bound, Bound::Unbounded) } else { (Bound::Unbounded, bound) };
+        self.leaf(Some(field), position, LeafValue::Range { lower, upper })
+    }
+
+    fn set_ahead(&self) -> bool {
+        let rest = &self.chars[self.at..];
+        rest.starts_with(&['I', 'N']) && rest[2..].iter().find(|char| !char.is_whitespace()) == Some(&'[')
+    }
+
+    /// `IN [a b]`
+    fn set(&mut self, field: &str, position: usize) -> Result<QueryNode, QueryRefusal> {
+        self.at += 2;
+        self.skip_blanks();
+        let open = self.at;
+        self.at += 1;
+        let mut elements = Vec::new();
+        loop {
+            self.skip_blanks();
+            let at = self.at;
+            match self.peek(0) {
+                None => return Err(not_closed(open, '[')),
+                Some(']') => break,
+                Some('"') => elements.push(self.quoted()?),
+                Some(_) => {
+                    let is_wild = |char: &char| *char == '*';
+                    let element = self.bare_value();
+                    if element.is_empty() || self.chars[at..self.at].iter().any(is_wild) {
+                        let why =
+                            "an element of a set is a value without wildcards; use OR for others, and quotes for signs";
+                        return Err(refusal(at, why.to_owned()));
+                    }
+                    elements.push(element);
+                }
+            }
+            self.count(at)?;
+        }
+        self.at += 1;
+        if elements.is_empty() {
+            return Err(refusal(open, "the set is empty; name at least one value".to_owned()));
+        }
+        let boost = self.boost()?;
+        Ok(boosted(self.leaf(Some(field), position, LeafValue::Set(elements))?, boost))
+    }
+}
+
+fn refusal(at: usize, why: String) -> QueryRefusal {
+    QueryRefusal { position: at + 1, why }
+}
+
+fn not_closed(at: usize, open: char) -> QueryRefusal {
+    refusal(at, format!("\"{open}\" is not closed; close it, or {QUOTE_IT}"))
+}
+
+fn single_or(mut parts: Vec<QueryNode>, join: impl Fn(Vec<QueryNode>) -> QueryNode) -> QueryNode {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => join(parts),
+    }
+}
+
+fn boosted(node: QueryNode, boost: Option<f32>) -> QueryNode {
+    match boost {
+        Some(boost) => QueryNode::Boosted(Box::new(node), boost),
+        None => node,
+    }
+}
+
+fn bound_of(value: Option<String>, included: bool) -> Bound<String> {
+    match value {
+        None => Bound::Unbounded,
+        Some(value) if included => Bound::Included(value),
+        Some(value) => Bound::Excluded(value),
+    }
+}
+
+fn boost_of(number: &str) -> Option<f32> {
+    number.parse().ok().filter(|boost| *boost > 0.0 && *boost <= f32::from(MAX_FACTOR))
+}
+
+/// What of a word is meant as syntax that there is not.
+fn unsupported(typed: &[TypedChar], is_value: bool) -> Option<&'static str> {
+    let has = |chars: &str| typed.iter().any(|(char, escaped)| !escaped && chars.contains(*char));
+    let is_regex = typed.len() > 2 && typed.first() == Some(&('/', false)) && typed.last() == Some(&('/', false));
+    if is_regex && has("*?+[]|^$") {
+        return Some("regular expressions are not supported; use \"*\" and \"?\"");
+    }
+    let closes = |open, close| has(close) && !has(open);
+    (is_value && (closes("[", "]") || closes("{", "}"))).then_some("the bracket closes nothing")
+}
+
+/// Removes a `^2` at the end of a word. What is no number is text.
+fn take_boost(typed: &mut Vec<TypedChar>) -> Option<f32> {
+    let at = typed.iter().rposition(|typed| *typed == ('^', false)).filter(|at| *at > 0)?;
+    let number: String = typed[at + 1..].iter().map(|(char, _)| char).collect();
+    let boost = boost_of(&number)?;
+    typed.truncate(at);
+    Some(boost)
+}
+
+/// Removes a `~` or `~1` at the end of a word, which begins at `start`.
+fn take_edits(typed: &mut Vec<TypedChar>, start: usize) -> Result<Option<usize>, QueryRefusal> {
+    let Some(at) = typed.iter().rposition(|typed| *typed == ('~', false)).filter(|at| *at > 0) else { return Ok(None) };
+    let number: String = typed[at + 1..].iter().map(|(char, _)| char).collect();
+    if !number.chars().all(|char| char.is_ascii_digit() || char == '.') {
+        return Ok(None);
+    }
+    let edits =
+        if number.is_empty() { Some(MAX_EDITS) } else { number.parse().ok().filter(|edits| *edits <= MAX_EDITS) };
+    let Some(edits) = edits else {
+        let why = format!("\"~{number}\" asks for other than 1 to {MAX_EDITS} edits; {QUOTE_IT}");
+        return Err(refusal(start + at, why));
+    };
+    typed.truncate(at);
+    Ok(Some(edits))
+}
+
+fn word_char((char, escaped): TypedChar) -> WordChar {
+    match (char, escaped) {
+        ('*', false) => WordChar::AnyText,
+        ('?', false) => WordChar::AnyChar,
+        _ => WordChar::Text(char),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<QueryNode>, QueryRefusal> {
+        let names = ["repo", "label", "text", "size", "time"].map(str::to_owned).to_vec();
+        read_query(text, &FieldNames::new(names, &["payload", "descriptor"]))
+    }
+
+    /// A tree as text, fully parenthesised.
+    fn shown(node: &QueryNode) -> String {
+        let join = |parts: &[QueryNode], between: &str| {
+            format!("({})", parts.iter().map(shown).collect::<Vec<_>>().join(between))
+        };
+        match node {
+            QueryNode::AllOf(parts) => join(parts, " & "),
+            QueryNode::AnyOf(parts) => join(parts, " | "),
+            QueryNode::Not(part) => format!("!{}", shown(part)),
+            QueryNode::Boosted(part, boost) => format!("{}^{boost}", shown(part)),
+            QueryNode::Leaf(QueryLeaf { field, value, .. }) => {
+                let field = field.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
+                let bound = |bound: &Bound<String>| match bound {
+                    Bound::Included(text) => format!("={text}"),
+                    Bound::Excluded(text) => text.clone(),
+                    Bound::Unbounded => String::new(),
+                };
+                match value {
+                    LeafValue::Anything => format!("{field}*"),
+                    LeafValue::Word(word) => {
+                        let char = |part: &WordChar| match part {
+                            WordChar::Text(char) => *char,
+                            WordChar::AnyText => '%',
+                            WordChar::AnyChar => '_',
+                        };
+                        format!("{field}{}", word.iter().map(char).collect::<String>())
+                    }
+                    LeafValue::Fuzzy { word, edits } => format!("{field}{word}~{edits}"),
+                    LeafValue::Phrase { text, slop, is_prefix } => format!("{field}'{text}'{slop}{is_prefix}"),
+                    LeafValue::Range { lower, upper } => format!("{field}{}..{}", bound(lower), bound(upper)),
+                    LeafValue::Set(elements) => format!("{field}<{}>", elements.join(",")),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn operators_bind_as_people_expect() {
+        for (text, wanted) in [
+            ("a b", "(a & b)"),
+            ("a AND b", "(a & b)"),
+            ("a && b", "(a & b)"),
+            ("a OR b c", "(a | (b & c))"),
+            ("a || b", "(a | b)"),
+            ("a AND (b OR c) -d", "(a & (b | c) & !d)"),
+            ("NOT a b", "(!a & b)"),
+            ("NOT NOT a", "a"),
+            ("a OR -b", "(a | !b)"),
+            ("+a +b", "(a & b)"),
+            ("repo:(a OR b) c", "((repo=a | repo=b) & c)"),
+            ("size:(>1 <=5)", "(size=1.. & size=..=5)"),
+            ("(a b)^2 c^0.5 \"d e\"^3", "((a & b)^2 & c^0.5 & 'd e'0false^3)"),
+            ("payload.a.b:c", "payload.a.b=c"),
+            ("payload.a\\ b:c", "payload.a b=c"),
+            ("repo: x", "repo=x"),
+            ("label: IN [a \"b c\"]", "label=<a,b c>"),
+            ("time:[2026-11 TO *}", "time==2026-11.."),
+            ("size:{1 TO \"5\"]", "size=1..=5"),
+            ("repo:*", "repo=*"),
+            ("*", "*"),
+            ("te?t mig*", "(te_t & mig%)"),
+            ("te\\?t mig\\*", "(te?t & mig*)"),
+            ("migraton~1 x~", "(migraton~1 & x~2)"),
+            ("\"a b\"~2 \"a b\"*", "('a b'2false & 'a b'0true)"),
+        ] {
+            assert_eq!(read(text).map(|node| shown(&node.unwrap())).as_deref(), Ok(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_syntax_is_words() {
+        for (text, wanted) in [
+            ("it's broken", "(it's & broken)"),
+            ("OR", "OR"),
+            ("this AND", "(this & AND)"),
+            ("OR a", "(OR & a)"),
+            ("a OR OR b", "(a | (OR & b))"),
+            ("IN", "IN"),
+            ("NOT", "NOT"),
+            ("feat(ui): new", "(feat(ui): & new)"),
+            ("feat(ui, api): new", "(feat(ui, & api): & new)"),
+            ("[WIP] x", "([WIP] & x)"),
+            ("https://example.org/x", "https://example.org/x"),
+            ("a:b", "a:b"),
+            ("test: add", "(test: & add)"),
+            ("git push --force -> x", "(git & push & --force & -> & x)"),
+            ("a - b", "(a & - & b)"),
+            ("5\"disk", "5\"disk"),
+            ("~/x a^b 1~2~x", "(~/x & a^b & 1~2~x)"),
+            ("a or b", "(a & or & b)"),
+        ] {
+            assert_eq!(read(text).map(|node| shown(&node.unwrap())).as_deref(), Ok(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_names_its_position_and_character() {
+        for (text, position, part) in [
+            ("repo:(a", 6, "\"(\" is not closed"),
+            ("a (b", 3, "\"(\" is not closed"),
+            ("a:(b", 3, "\"(\" is not closed"),
+            ("a)", 2, "\")\" closes nothing"),
+            (")", 1, "\")\" closes nothing"),
+            ("a ()", 4, "empty"),
+            ("say \"hello", 5, "\" is not closed"),
+            ("size:[1 5]", 9, "TO"),
+            ("size:[1 TO ]", 12, "missing"),
+            ("size:[1 TO 5", 6, "\"[\" is not closed"),
+            ("size:>", 6, "nothing to compare"),
+            ("label: IN [a", 11, "\"[\" is not closed"),
+            ("label: IN []", 11, "empty"),
+            ("label: IN [a*]", 12, "wildcards"),
+            ("x repo:", 3, "\"repo\" has no value"),
+            ("(x repo:)", 4, "no value"),
+            ("reop:a", 1, "\"repo\" is one"),
+            ("Repo:a", 1, "\"repo\" is one"),
+            ("repos:a", 1, "\"repo\" is one"),
+            ("attributes.team:a", 1, "\"payload.attributes.team\""),
+            ("migr~5", 5, "edits"),
+            ("mi*~1", 1, "wildcards"),
+            ("\"a b\"~x", 6, "distance"),
+            ("\"a b\"^x", 6, "\"^\""),
+            ("+a OR b", 1, "\"+\" beside OR"),
+            ("x repo:/x.*/", 8, "regular expressions"),
+            ("payload.a:x]", 11, "closes nothing"),
+        ] {
+            let refused = read(text).unwrap_err();
+            assert!(refused.position == position && refused.why.contains(part), "{text}: {refused}");
+        }
+        assert!(read(&"(".repeat(500)).unwrap_err().why.contains("nested"));
+        assert!(read(&"a ".repeat(1000)).unwrap_err().why.contains("too many"));
+        assert!(read(&format!("repo: IN [{}]", "a ".repeat(1000))).unwrap_err().why.contains("too many"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn any_text_is_read_or_refused_at_a_place_in_it(text in "([\\[\\]{}()\"'+:*?~^\\\\<>=a -]|repo:|OR |TO |IN |NOT |AND |\\PC){0,60}") {
+            if let Err(refused) = read(&text) {
+                prop_assert!((1..=text.chars().count()).contains(&refused.position), "{}", refused);
+            }
+        }
+
+        #[test]
+        fn words_without_special_characters_are_all_kept(words in prop::collection::vec("[a-z]{1,6}", 1..20)) {
+            let wanted = if words.len() == 1 { words[0].clone() } else { format!("({})", words.join(" & ")) };
+            prop_assert_eq!(shown(&read(&words.join(" ")).unwrap().unwrap()), wanted);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Which segments have a query's terms.
+//!
+//! A look-up in a segment's dictionary decompresses a block of it. A query has four terms for each bare word, most segments
+//! have one or two of them, and Tantivy looks each up twice, for its frequency and for its documents. So what a filter rules
+//! out is not looked up, what was found once is kept in a [`TermCache`], and where a term is not, nothing of its clause is read.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tantivy::{
+    DocId, Score, SegmentReader, Term,
+    index::SegmentId,
+    postings::TermInfo,
+    query::{
+        Bm25StatisticsProvider, BooleanQuery, EmptyScorer, EnableScoring, Explanation, PhraseQuery, Query, Scorer,
+        TermQuery, Weight,
+    },
+    schema::Field,
+};
+
+use super::{overlay::overlay_index::OverlaySegment, term_cache::TermCache};
+use crate::segment::{ManifestView, OpenSegment};
+
+/// Looks up the terms of one query.
+pub(crate) struct TermLookup {
+    sealed: HashMap<SegmentId, Arc<OpenSegment>>,
+    cache: Arc<TermCache>,
+}
+
+impl std::fmt::Debug for TermLookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TermLookup").field("segments", &self.sealed.len()).finish_non_exhaustive()
+    }
+}
+
+impl TermLookup {
+    pub(crate) fn new(index: &ManifestView, cache: &Arc<TermCache>) -> Arc<Self> {
+        let sealed = index.segments.iter().map(|view| (view.reader.segment_id(), view.segment.clone()));
+        Arc::new(Self { sealed: sealed.collect(), cache: cache.clone() })
+    }
+
+    /// What a segment has of the term, the documents that a correction replaced included.
+    pub(crate) fn term_info(&self, reader: &SegmentReader, term: &Term) -> tantivy::Result<Option<TermInfo>> {
+        let sealed = self.sealed.get(&reader.segment_id());
+        if sealed.is_some_and(|segment| !segment.might_contain_term(term)) {
+            return Ok(None);
+        }
+        self.cache.term_info(reader, term)
+    }
+
+    fn doc_freq(&self, reader: &SegmentReader, term: &Term) -> tantivy::Result<u64> {
+        Ok(self.term_info(reader, term)?.map_or(0, |found| u64::from(found.doc_freq)))
+    }
+
+    /// The query with its terms looked up here first. It matches and scores as before.
+    pub(crate) fn wrap(self: &Arc<Self>, query: &dyn Query) -> Box<dyn Query> {
+        if query.is::<TermQuery>() || query.is::<PhraseQuery>() {
+            return Box::new(LookedUpQuery { query: Arc::from(query.box_clone()), lookup: self.clone() });
+        }
+        let Some(boolean) = query.downcast_ref::<BooleanQuery>() else { return query.box_clone() };
+        let clauses = boolean.clauses().iter().map(|(occur, clause)| (*occur, self.wrap(clause.as_ref())));
+        let least = boolean.get_minimum_number_should_match();
+        Box::new(BooleanQuery::with_minimum_required_clauses(clauses.collect(), least))
+    }
+}
+
+/// Frequencies over all sealed segments, so that a score does not depend on how records lie in segments, nor change from
+/// page to page with the overlay.
+pub(crate) struct TermStatistics<'a> {
+    readers: Vec<&'a SegmentReader>,
+    lookup: Arc<TermLookup>,
+    docs: u64,
+    tokens: Mutex<HashMap<Field, u64>>,
+}
+
+impl<'a> TermStatistics<'a> {
+    pub(crate) fn new(index: &'a ManifestView, pending: &'a [Arc<OverlaySegment>], lookup: &Arc<TermLookup>) -> Self {
+        let mut readers: Vec<_> = index.segments.iter().map(|view| &view.segment.reader).collect();
+        if readers.is_empty() {
+            readers = pending.iter().map(|segment| &segment.reader).collect();
+        }
+        let docs = readers.iter().map(|reader| u64::from(reader.max_doc())).sum();
+        Self { readers, lookup: lookup.clone(), docs, tokens: Mutex::default() }
+    }
+}
+
+impl Bm25StatisticsProvider for TermStatistics<'_> {
+    fn total_num_tokens(&self, field: Field) -> tantivy::Result<u64> {
+        if let Some(tokens) = self.tokens.lock().get(&field) {
+            return Ok(*tokens);
+        }
+        let counts = self.readers.iter().map(|reader| Ok(reader.inverted_index(field)?.total_num_tokens()));
+        let tokens = counts.sum::<tantivy::Result<u64>>()?;
+        self.tokens.lock().insert(field, tokens);
+        Ok(tokens)
+    }
+
+    fn total_num_docs(&self) -> tantivy::Result<u64> {
+        Ok(self.docs)
+    }
+
+    fn doc_freq(&self, term: &Term) -> tantivy::Result<u64> {
+        // A term that only the overlay has counts as rare, not as impossible.
+        self.readers.iter().map(|reader| self.lookup.doc_freq(reader, term)).sum()
+    }
+}
+
+/// A query for documents with all of its terms, which asks a [`TermLookup`] before it opens a dictionary.
+#[derive(Clone, Debug)]
+struct LookedUpQuery {
+    query: Arc<dyn Query>,
+    lookup: Arc<TermLookup>,
+}
+
+impl Query for LookedUpQuery {
+    fn weight(&self, scoring: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
+        let weight = self.query.weight(scoring)?;
+        let mut terms = Vec::new();
+        self.query.query_terms(&mut |term, _| terms.push(term.clone()));
+        // A number that is a column only is compared, not looked up.
+        if terms.iter().any(|term| !scoring.schema().get_field_entry(term.field()).is_indexed()) {
+            return Ok(weight);
+        }
+        Ok(Box::new(LookedUpWeight { weight, terms, lookup: self.lookup.clone() }))
+    }
+
+    fn query_terms<'a>(&'a self, visitor: &mut dyn FnMut(&'a Term, bool)) {
+        self.query.query_terms(visitor);
+    }
+}
+
+struct LookedUpWeight {
+    weight: Box<dyn Weight>,
+    terms: Vec<Term>,
+    lookup: Arc<TermLookup>,
+}
+
+impl LookedUpWeight {
+    /// Whether the segment lacks a term, so that nothing in it matches.
+    fn lacks_one(&self, reader: &SegmentReader) -> tantivy::Result<bool> {
+        for term in &self.terms {
+            if self.lookup.term_info(reader, term)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Weight for LookedUpWeight {
+    /// Tantivy's own scorer, by whose type unions and intersections choose how they run.
+    fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
+        if self.lacks_one(reader)? {
+            return Ok(Box::new(EmptyScorer));
+        }
+        self.weight.scorer(reader, boost)
+    }
+
+    fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
+        self.weight.explain(reader, doc)
+    }
+
+    fn count(&self, reader: &SegmentReader) -> tantivy::Result<u32> {
+        if self.lacks_one(reader)? {
+            return Ok(0);
+        }
+        self.weight.count(reader)
+    }
+}

@@ -1,0 +1,161 @@
+//! Which terms of a dictionary a prefix, a wildcard or a fuzzy word stands for.
+
+use std::cmp::min;
+
+/// What terms are asked for. All of them begin with its [`literal`](TermPattern::literal), so that only a part of a
+/// dictionary is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TermPattern {
+    /// Those that begin so.
+    Prefix(String),
+    /// Those that consist of these parts after a text that is not empty.
+    Wildcard { start: String, parts: Vec<WildcardPart> },
+    /// Those that differ by so many edits at most, and not in the first letter. An edit inserts, removes or replaces a letter, or
+    /// swaps two neighbours.
+    Fuzzy { word: Vec<char>, edits: usize },
+}
+
+/// A part of a word with wildcards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WildcardPart {
+    Char(char),
+    /// `?`
+    One,
+    /// `?` at the end: questions end so.
+    OneOrNone,
+    /// `*`
+    Many,
+}
+
+impl TermPattern {
+    /// What every term begins with.
+    pub(crate) fn literal(&self) -> String {
+        match self {
+            Self::Prefix(start) | Self::Wildcard { start, .. } => start.clone(),
+            Self::Fuzzy { word, .. } => word.iter().take(1).collect(),
+        }
+    }
+
+    /// Whether a term that begins with the literal is meant.
+    pub(crate) fn matches(&self, term: &str) -> bool {
+        match self {
+            Self::Prefix(start) => term.starts_with(start.as_str()),
+            Self::Wildcard { start, parts } => {
+                term.strip_prefix(start.as_str()).is_some_and(|rest| matches_parts(rest, parts))
+            }
+            Self::Fuzzy { word, edits } => is_within(word, term, *edits),
+        }
+    }
+}
+
+/// Follows all ways through the parts at once: `reached[n]` is whether the text so far is parts 0 to n.
+fn matches_parts(text: &str, parts: &[WildcardPart]) -> bool {
+    let skip = |reached: &mut [bool]| {
+        for (at, part) in parts.iter().enumerate() {
+            let can_be_empty = matches!(part, WildcardPart::Many | WildcardPart::OneOrNone);
+            reached[at + 1] |= reached[at] && can_be_empty;
+        }
+    };
+    let mut reached = vec![false; parts.len() + 1];
+    reached[0] = true;
+    skip(&mut reached);
+    for char in text.chars() {
+        let mut next = vec![false; parts.len() + 1];
+        for (at, part) in parts.iter().enumerate() {
+            match part {
+                WildcardPart::Char(wanted) => next[at + 1] |= reached[at] && *wanted == char,
+                WildcardPart::One | WildcardPart::OneOrNone => next[at + 1] |= reached[at],
+                WildcardPart::Many => next[at + 1] |= reached[at] || reached[at + 1],
+            }
+        }
+        skip(&mut next);
+        reached = next;
+    }
+    reached[parts.len()]
+}
+
+/// Whether `term` is `word` after so many edits at most, by the table of all their beginnings.
+fn is_within(word: &[char], term: &str, edits: usize) -> bool {
+    let term: Vec<char> = term.chars().collect();
+    if term.first() != word.first() || term.len().abs_diff(word.len()) > edits {
+        return false;
+    }
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=word.len()).collect();
+    for at in 1..=term.len() {
+        let mut row = vec![at];
+        for place in 1..=word.len() {
+            let replaced = last[place - 1] + usize::from(term[at - 1] != word[place - 1]);
+            let mut least = min(replaced, min(last[place], row[place - 1]) + 1);
+            if at > 1 && place > 1 && term[at - 1] == word[place - 2] && term[at - 2] == word[place - 1] {
+                least = min(least, before[place - 2] + 1);
+            }
+            row.push(least);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[word.len()] <= edits
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wildcard(start: &str, rest: &str) -> TermPattern {
+        let part = |char| match char {
+            '?' => WildcardPart::One,
+            '!' => WildcardPart::OneOrNone,
+            '*' => WildcardPart::Many,
+            other => WildcardPart::Char(other),
+        };
+        TermPattern::Wildcard { start: start.to_owned(), parts: rest.chars().map(part).collect() }
+    }
+
+    #[test]
+    fn wildcards_stand_for_what_they_should() {
+        for (start, rest, found, missed) in [
+            ("te", "?t", vec!["test", "text", "teét"], vec!["tet", "tests", "te"]),
+            ("col", "*r", vec!["color", "colour", "colr"], vec!["cool", "col", "colors"]),
+            ("a", "*b*c", vec!["abc", "axbxc", "abbcc"], vec!["ac", "acb"]),
+            ("v", "!", vec!["v", "v1"], vec!["v12"]),
+        ] {
+            let pattern = wildcard(start, rest);
+            assert!(found.iter().all(|term| pattern.matches(term)), "{start}{rest}");
+            assert!(!missed.iter().any(|term| pattern.matches(term)), "{start}{rest}");
+        }
+    }
+
+    #[test]
+    fn fuzzy_words_differ_by_a_few_letters() {
+        let fuzzy = |word: &str, edits| TermPattern::Fuzzy { word: word.chars().collect(), edits };
+        for term in ["migration", "migraton", "migratoon", "migraotn", "migrato"] {
+            assert!(fuzzy("migraton", 1).matches(term), "{term}");
+        }
+        assert!(!fuzzy("migraton", 1).matches("migrations") && fuzzy("migraton", 2).matches("migrations"));
+        assert!(!fuzzy("migraton", 2).matches("nigraton"), "the first letter stands");
+    }
+
+    proptest! {
+        #[test]
+        fn a_wildcard_is_what_a_regular_expression_is(start in "[ab]", rest in "[ab?*]{0,6}", term in "[ab]{0,8}") {
+            let written = format!("^{start}{}$", rest.replace('?', ".").replace('*', ".*"));
+            prop_assert_eq!(wildcard(&start, &rest).matches(&term), regex_matches(&written, &term));
+        }
+    }
+
+    /// A naive matcher of `^`, `$`, `.` and `.*`.
+    fn regex_matches(regex: &str, text: &str) -> bool {
+        fn rest(regex: &[u8], text: &[u8]) -> bool {
+            match regex {
+                [] => text.is_empty(),
+                [b'.', b'*', after @ ..] => (0..=text.len()).any(|skipped| rest(after, &text[skipped..])),
+                [char, after @ ..] => text
+                    .split_first()
+                    .is_some_and(|(first, text)| (*char == b'.' || char == first) && rest(after, text)),
+            }
+        }
+        rest(regex.trim_matches(['^', '$']).as_bytes(), text.as_bytes())
+    }
+}

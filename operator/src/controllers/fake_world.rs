@@ -1,0 +1,152 @@
+//! Controllers in tests, on an API server in memory. Their time stands still while they have something to do.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, future::Shared};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Client, Resource,
+    api::{DynamicObject, PostParams},
+    core::ApiResource,
+};
+use serde_json::{Value, json};
+use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
+
+use super::wal::build::PlatformSettings;
+use crate::{
+    cache::{self, ObjectCache},
+    context::{LeaderContext, OperatorSettings, ReconcileContext},
+    events::EventPublisher,
+    fake_api_server::FakeApiServer,
+    metrics::OperatorMetrics,
+    pod_report_poller::PodObservations,
+    reconcile_queues::ReconcileQueues,
+};
+
+/// Completes when everything that exists is listed.
+pub(crate) type Listed = Shared<futures::future::BoxFuture<'static, ()>>;
+
+/// The namespace "data" of a cluster, and what works in it.
+pub(crate) struct FakeWorld {
+    pub(crate) server: FakeApiServer,
+    pub(crate) client: Client,
+    pub(crate) metrics: OperatorMetrics,
+    tasks: JoinSet<()>,
+}
+
+impl FakeWorld {
+    pub(crate) fn new() -> Self {
+        let server = FakeApiServer::new();
+        Self { client: server.client(), server, metrics: OperatorMetrics::new(), tasks: JoinSet::new() }
+    }
+
+    /// What controllers share.
+    pub(crate) fn context(&self, queues: ReconcileQueues, settings: OperatorSettings) -> ReconcileContext {
+        let shared = LeaderContext {
+            client: self.client.clone(),
+            settings,
+            metrics: self.metrics.clone(),
+            events: EventPublisher::new(self.client.clone(), "one"),
+            queues: Arc::new(queues),
+            permits: Semaphore::new(2),
+        };
+        ReconcileContext {
+            shared: Arc::new(shared),
+            cache: ObjectCache::default(),
+            observations: PodObservations::default(),
+        }
+    }
+
+    /// Runs the watches of a context, and `controllers`.
+    pub(crate) fn run<F>(
+        &mut self,
+        context: ReconcileContext,
+        controllers: impl FnOnce(Arc<LeaderContext>, Listed) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let ReconcileContext { shared, cache, .. } = context;
+        let mut watches = cache::watch(&shared.client, None, &cache, &shared.queues, &shared.metrics);
+        let controllers = controllers(shared, watches.listed().boxed().shared());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = controllers => {}
+                _ = watches.tasks.join_next() => {}
+            }
+        });
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), "data")
+    }
+
+    /// [`FakeWorld::api`] for objects that cannot be read as their type.
+    pub(crate) fn untyped<K: Resource<DynamicType = ()>>(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), "data", &ApiResource::erase::<K>(&()))
+    }
+
+    /// Makes an object, be its spec valid or not.
+    pub(crate) async fn make<K: Resource<DynamicType = ()>>(&self, name: &str, spec: Value) {
+        let object = DynamicObject::new(name, &ApiResource::erase::<K>(&())).data(json!({"spec": spec}));
+        self.untyped::<K>().create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    /// How often a controller has reconciled something.
+    pub(crate) fn reconciled(&self, controller: &str) -> u32 {
+        let told = self.metrics.encode().unwrap();
+        let lines = told.lines().filter(|line| {
+            line.starts_with("tidemark_operator_reconciles_total{")
+                && line.contains(&format!("controller=\"{controller}\""))
+        });
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).sum()
+    }
+}
+
+pub(crate) fn settings() -> OperatorSettings {
+    let platform =
+        PlatformSettings { image: "i".to_owned(), image_pull_policy: None, operator_namespace: "tidemark".to_owned() };
+    OperatorSettings {
+        platform,
+        release: "0123456789".to_owned(),
+        cluster_id: "c1".to_owned(),
+        upgrade_approved: String::new(),
+        poll_interval: Duration::from_secs(10),
+        pod_port: 7280,
+        purge_timeout: Duration::from_mins(10),
+        concurrency: 2,
+    }
+}
+
+pub(crate) fn wal_spec() -> Value {
+    json!({
+        "storage": {"credentials": {"type": "WorkloadIdentity"}}, "log": {"url": "s3://log/a", "expiry": "1h"},
+        "metadata": {"urls": ["s3://meta"]}, "index": {"url": "s3://index/a"},
+    })
+}
+
+/// Waits until `look` finds something.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..600 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what}: not within a minute");
+}
+
+/// Waits until what `look` sees changes no more.
+pub(crate) async fn settled<T: PartialEq>(look: impl Fn() -> T) -> T {
+    let mut before = look();
+    loop {
+        sleep(Duration::from_secs(2)).await;
+        let now = look();
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
+}

@@ -1,0 +1,295 @@
+//! WALs on an API server in memory: what one with schemas and quotas does not show at will.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+};
+use kube::{
+    Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use tidemark_crds::{ConditionType, Wal, condition, names};
+use tokio::time::sleep;
+
+use super::WalController;
+use crate::{
+    context::OperatorSettings,
+    controllers::{
+        fake_world::{FakeWorld, eventually, settings, settled, wal_spec},
+        kind::run_kind,
+    },
+    fake_api_server::FakeApiServer,
+    reconcile_queues::ReconcileQueues,
+    upgrade_slots::UpgradeSlots,
+};
+
+/// A verb that is missing in its role leaves an operator that leads and does nothing.
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_may_not_list_a_kind_says_so() {
+    let world = start_hidden("poddisruptionbudgets");
+    let told = |kind: &str, synced: u8| {
+        let line = format!("tidemark_operator_watch_synced{{kind=\"{kind}\",watched_namespace=\"\"}} {synced}\n");
+        world.metrics.encode().unwrap().contains(&line)
+    };
+    world.make::<Wal>("orders", wal_spec()).await;
+    eventually("ConfigMaps are listed", async || told("ConfigMap", 1).then_some(())).await;
+    assert!(told("PodDisruptionBudget", 0), "{}", world.metrics.encode().unwrap());
+    world.server.hide(None);
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert!(told("PodDisruptionBudget", 1) && told("WAL", 1));
+}
+
+fn start_hidden(plural: &'static str) -> FakeWorld {
+    start_world(|server| server.hide(Some(plural)), |_| ())
+}
+
+/// A world with WALs, of which one is upgraded at a time; every upgrade is approved.
+fn start() -> FakeWorld {
+    start_with(|settings| settings.upgrade_approved.clone_from(&settings.release))
+}
+
+fn start_with(change: impl FnOnce(&mut OperatorSettings)) -> FakeWorld {
+    start_world(|_| (), change)
+}
+
+fn start_world(prepare: impl FnOnce(&FakeApiServer), change: impl FnOnce(&mut OperatorSettings)) -> FakeWorld {
+    let (mut world, mut queues) = (FakeWorld::new(), ReconcileQueues::default());
+    prepare(&world.server);
+    let wals = queues.open(names::KIND, None);
+    let mut settings = settings();
+    change(&mut settings);
+    let context = world.context(queues, settings);
+    let controller = WalController::new(context.clone(), Arc::new(UpgradeSlots::new(1, 1)));
+    world.run(context, |shared, listed| run_kind(controller, shared, None, wals, listed));
+    world
+}
+
+/// Waits until a condition has this reason, and gives its message.
+async fn is(world: &FakeWorld, wal: &str, kind: ConditionType, reason: &str) -> String {
+    eventually(&format!("{} of {wal} is {reason}", kind.as_str()), async || {
+        let status = world.api::<Wal>().get(wal).await.unwrap().status?;
+        let found = condition(&status.conditions, kind)?;
+        (found.reason == reason).then(|| found.message.clone())
+    })
+    .await
+}
+
+async fn exists<K>(world: &FakeWorld, name: &str) -> bool
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    world.api::<K>().get_opt(name).await.unwrap().is_some()
+}
+
+async fn patch<K: Resource<DynamicType = ()>>(world: &FakeWorld, name: &str, patch: Value) {
+    world.untyped::<K>().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_refused_stops_no_other() {
+    let world = start();
+    world.server.refuse(Some("services"));
+    world.make::<Wal>("orders", wal_spec()).await;
+    let told = is(&world, "orders", ConditionType::Ready, "ChildRefused").await;
+    assert!(told.contains("refuses Service \"orders-search\""), "{told}");
+    for deployment in ["orders-search", "orders-indexer"] {
+        assert!(exists::<Deployment>(&world, deployment).await, "{deployment}");
+    }
+    assert!(exists::<ConfigMap>(&world, "orders-control").await);
+    world.server.refuse(None);
+    is(&world, "orders", ConditionType::Ready, "Starting").await;
+    assert!(exists::<Service>(&world, "orders-search").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_pod_is_made_before_what_guards_it() {
+    let world = start();
+    world.server.refuse(Some("networkpolicies"));
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Ready, "ChildRefused").await;
+    assert!(exists::<Service>(&world, "orders-search").await);
+    settled(|| world.server.writes()).await;
+    for deployment in ["orders-search", "orders-indexer"] {
+        assert!(!exists::<Deployment>(&world, deployment).await, "{deployment}");
+    }
+    world.server.refuse(None);
+    is(&world, "orders", ConditionType::Ready, "Starting").await;
+    assert!(exists::<NetworkPolicy>(&world, "orders-indexer").await);
+    assert!(exists::<Deployment>(&world, "orders-indexer").await);
+}
+
+/// The API server answers so to what it cannot type, and while a webhook does not answer.
+#[tokio::test(start_paused = true)]
+async fn what_the_api_server_fails_to_write_again_and_again_is_reported_in_its_words() {
+    let world = start();
+    world.server.fail("deployments");
+    world.make::<Wal>("orders", wal_spec()).await;
+    for kind in [ConditionType::Ready, ConditionType::Applied] {
+        let told = is(&world, "orders", kind, "ApplyFailed").await;
+        assert!(told.contains("no, says a policy") && told.contains("Deployment"), "{told}");
+    }
+    world.server.refuse(None);
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+}
+
+async fn set_release(world: &FakeWorld, wal: &str, release: &str) {
+    for role in ["indexer", "search"] {
+        let annotation = json!({"metadata": {"annotations": {names::ANNOTATION_RELEASE: release}}});
+        patch::<Deployment>(world, &format!("{wal}-{role}"), annotation).await;
+    }
+}
+
+async fn release(world: &FakeWorld, deployment: &str) -> String {
+    world.api::<Deployment>().get(deployment).await.unwrap().annotations()[names::ANNOTATION_RELEASE].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_that_cannot_be_written_stalls_its_upgrade_and_no_other() {
+    let world = start();
+    for wal in ["first", "second"] {
+        world.make::<Wal>(wal, wal_spec()).await;
+        is(&world, wal, ConditionType::Applied, "RollingOut").await;
+    }
+    settled(|| world.server.writes()).await;
+    world.server.refuse(Some("deployments"));
+    for wal in ["first", "second"] {
+        set_release(&world, wal, "old").await;
+        let told = is(&world, wal, ConditionType::UpgradePending, "UpgradeStalled").await;
+        assert!(told.contains("other WALs are upgraded meanwhile"), "{told}");
+        is(&world, wal, ConditionType::Applied, "ChildRefused").await;
+    }
+    // With the cause gone they are upgraded in turns all the same.
+    world.server.refuse(None);
+    sleep(Duration::from_mins(20)).await;
+    let mut releases = Vec::new();
+    for wal in ["first", "second"] {
+        releases.push(release(&world, &format!("{wal}-search")).await);
+    }
+    releases.sort();
+    assert_eq!(releases, [settings().release, "old".to_owned()]);
+}
+
+/// A label cleaner hides a Deployment from the watches.
+#[tokio::test(start_paused = true)]
+async fn a_deployment_that_lost_its_labels_gets_them_back_and_is_not_rolled_out_unasked() {
+    let world = start_with(|_| ());
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    for label in [names::LABEL_MANAGED_BY, names::LABEL_WAL] {
+        let lost = json!({"metadata": {
+            "labels": {label: null}, "annotations": {names::ANNOTATION_RELEASE: "old"},
+        }});
+        patch::<Deployment>(&world, "orders-search", lost).await;
+        eventually("the label is there again", async || {
+            let search = world.api::<Deployment>().get("orders-search").await.unwrap();
+            search.labels().contains_key(label).then_some(())
+        })
+        .await;
+        is(&world, "orders", ConditionType::UpgradePending, "NewRelease").await;
+        settled(|| world.server.writes()).await;
+        assert_eq!(release(&world, "orders-search").await, "old", "without {label}");
+    }
+}
+
+/// Two WALs whose pods are of another release: the first one is being upgraded, the second one waits for its slot.
+async fn one_is_upgraded_and_one_waits() -> FakeWorld {
+    let world = start();
+    for (wal, reason) in [("first", "Upgrading"), ("second", "NewRelease")] {
+        world.make::<Wal>(wal, wal_spec()).await;
+        is(&world, wal, ConditionType::Ready, "Starting").await;
+        for role in ["indexer", "search"] {
+            let old = json!({"metadata": {"annotations": {names::ANNOTATION_RELEASE: "old"}}});
+            patch::<Deployment>(&world, &format!("{wal}-{role}"), old).await;
+        }
+        is(&world, wal, ConditionType::UpgradePending, reason).await;
+    }
+    settled(|| world.server.writes()).await;
+    is(&world, "second", ConditionType::UpgradePending, "NewRelease").await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wal_that_cannot_be_read_any_more_releases_its_slot() {
+    let world = one_is_upgraded_and_one_waits().await;
+    patch::<Wal>(&world, "first", json!({"spec": {"deletionPolicy": "Newer"}})).await;
+    is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_wal_that_somebody_elses_finalizer_holds_releases_its_slot() {
+    let world = one_is_upgraded_and_one_waits().await;
+    patch::<Wal>(&world, "first", json!({"metadata": {"finalizers": ["example.com/theirs"]}})).await;
+    world.api::<Wal>().delete("first", &DeleteParams::default()).await.unwrap();
+    is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    assert_eq!(world.api::<Wal>().get("first").await.unwrap().finalizers(), ["example.com/theirs"]);
+}
+
+/// The classic is a policy that rewrites the registry of each image.
+#[tokio::test(start_paused = true)]
+async fn what_a_policy_of_the_cluster_changes_is_written_once_and_not_for_ever() {
+    let world = start();
+    world.server.mutate("deployments", |deployment| {
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"] = json!("mirror/i");
+    });
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Ready, "Starting").await;
+    let old = json!({"metadata": {"annotations": {names::ANNOTATION_RELEASE: "old"}}});
+    for deployment in ["orders-indexer", "orders-search"] {
+        patch::<Deployment>(&world, deployment, old.clone()).await;
+    }
+    is(&world, "orders", ConditionType::UpgradePending, "Upgrading").await;
+    sleep(Duration::from_secs(5)).await;
+    let before = world.server.writes();
+    // Something else of the Deployment moves, as during a roll-out.
+    let search = world.api::<Deployment>();
+    let status = Patch::Merge(json!({"status": {"replicas": 1, "updatedReplicas": 1, "observedGeneration": 1}}));
+    search.patch_status("orders-search", &PatchParams::default(), &status).await.unwrap();
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(world.server.writes() - before, 2, "the test's, and the status that shows the replica");
+    // What somebody changes is repaired all the same.
+    patch::<Deployment>(&world, "orders-search", json!({"metadata": {"labels": {names::LABEL_COMPONENT: "theirs"}}}))
+        .await;
+    eventually("the label is repaired", async || {
+        let search = world.api::<Deployment>().get("orders-search").await.unwrap();
+        (search.labels()[names::LABEL_COMPONENT] == "search").then_some(())
+    })
+    .await;
+}
+
+/// `kubectl delete wal --cascade=orphan` leaves the children without an owner.
+#[tokio::test(start_paused = true)]
+async fn orphaned_children_are_adopted_and_those_of_somebody_else_are_not() {
+    let world = start();
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Ready, "Starting").await;
+    world.api::<Wal>().delete("orders", &DeleteParams::default()).await.unwrap();
+    settled(|| world.server.writes()).await;
+    let orphaned = json!({"metadata": {"ownerReferences": null}});
+    for name in ["orders-indexer", "orders-search"] {
+        patch::<Deployment>(&world, name, orphaned.clone()).await;
+        patch::<ServiceAccount>(&world, name, orphaned.clone()).await;
+        patch::<NetworkPolicy>(&world, name, orphaned.clone()).await;
+    }
+    patch::<ConfigMap>(&world, "orders-control", orphaned.clone()).await;
+    // It looks like a child, but no operator has ever applied it.
+    let theirs = json!({"metadata": {"ownerReferences": null, "annotations": null}});
+    patch::<Service>(&world, "orders-search", theirs).await;
+    world.make::<Wal>("orders", wal_spec()).await;
+    let told = is(&world, "orders", ConditionType::Ready, "NameTaken").await;
+    assert!(told.contains("Service \"orders-search\" exists and belongs to something else"), "{told}");
+    let uid = world.api::<Wal>().get("orders").await.unwrap().metadata.uid.unwrap();
+    for name in ["orders-indexer", "orders-search"] {
+        let adopted = world.api::<Deployment>().get(name).await.unwrap();
+        assert_eq!(adopted.owner_references()[0].uid, uid, "{name}");
+    }
+    world.api::<Service>().delete("orders-search", &DeleteParams::default()).await.unwrap();
+    is(&world, "orders", ConditionType::Ready, "Starting").await;
+}

@@ -1,0 +1,87 @@
+//! A pod, what it reports about itself, and what that means for a condition.
+
+use std::sync::Arc;
+
+use tidemark_crds::{PodReport, Reason};
+
+use crate::{
+    cache::{DataPod, PodEviction, PodTrouble},
+    condition_value::ConditionValue,
+    pod_report_poller::PodObservation,
+};
+
+/// A pod, and what it reports about itself.
+#[derive(Clone, Debug)]
+pub(crate) struct ObservedPod {
+    pub(crate) pod: Arc<DataPod>,
+    pub(crate) observation: PodObservation,
+}
+
+impl ObservedPod {
+    /// Its report, while it answers. What an evicted pod said last does not count.
+    pub(crate) fn answer(&self) -> Option<&PodReport> {
+        self.observation.answer().filter(|_| self.pod.eviction.is_none())
+    }
+
+    /// How its node removed it, if it did.
+    pub(crate) fn evicted(&self) -> Option<ConditionValue> {
+        let PodEviction { time, message } = self.pod.eviction.as_ref()?;
+        let (pod, role) = (&self.pod.name, self.pod.component.as_str());
+        let time = time.map_or_else(String::new, |time| format!(" at {time}"));
+        Some(ConditionValue::no(
+            Reason::PodEvicted,
+            format!(
+                "the node evicted pod \"{pod}\"{time}: {message}; the pod that takes its place begins with an empty cache; if the \
+                 node lacks disk or the cache exceeds its limit, raise \"spec.{role}.cache.size\" or give it a volumeClaimTemplate, \
+                 and if it lacks memory, request more in \"spec.{role}.resources\""
+            ),
+        ))
+    }
+
+    /// What keeps it from running.
+    pub(crate) fn trouble(&self) -> Option<ConditionValue> {
+        let (pod, role) = (&self.pod.name, self.pod.component.as_str());
+        Some(match self.pod.trouble.as_ref()? {
+            PodTrouble::Unschedulable(why) => ConditionValue::no(
+                Reason::PodUnschedulable,
+                format!(
+                    "no node takes pod \"{pod}\": {why}; it does not run; add capacity, or request less in \"spec.{role}.resources\""
+                ),
+            ),
+            PodTrouble::Image(image) => ConditionValue::no(
+                Reason::ImageNotFound,
+                format!(
+                    "the image \"{image}\" of pod \"{pod}\" cannot be pulled; it does not run; correct the chart's image values, \
+                     or give imagePullSecrets in \"spec.{role}.podTemplate\""
+                ),
+            ),
+            PodTrouble::Config(why) => ConditionValue::no(
+                Reason::PodRefused,
+                format!("the container of pod \"{pod}\" cannot be created: {why}; it does not run; remove the cause"),
+            ),
+            PodTrouble::Crashing(how) => ConditionValue::no(
+                Reason::PodCrashing,
+                format!(
+                    "the program of pod \"{pod}\" crashes repeatedly ({how}); it does no work; read \"kubectl logs {pod} \
+                     --previous\""
+                ),
+            ),
+        })
+    }
+
+    /// Its state is not known.
+    pub(crate) fn not_answering(&self) -> ConditionValue {
+        let pod = &self.pod.name;
+        let since = match self.observation.seen {
+            Some(seen) => format!("has not answered the operator since {seen}"),
+            None => "has not answered the operator yet".to_owned(),
+        };
+        ConditionValue::unknown(
+            Reason::PodNotAnswering,
+            format!(
+                "pod \"{pod}\" {since}; whether it works is not known; check its node, and whether a NetworkPolicy keeps the \
+                 operator from port http"
+            ),
+        )
+    }
+}

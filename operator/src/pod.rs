@@ -1,0 +1,11 @@
+//! Pods of any owner and controller: a [`PodPlan`] says what a pod is for, one builder makes its template.
+
+mod container;
+mod mounted_volume;
+mod pod_plan;
+
+pub(crate) use self::{
+    container::http_probe,
+    mounted_volume::{MountedVolume, claimed, config_map, scratch, secret},
+    pod_plan::PodPlan,
+};

@@ -1,0 +1,126 @@
+//! What policies and webhooks of a cluster do to the children.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tidemark_crds::{ConditionType, names::WalComponent};
+use tidemark_tests::controller::{ControllerWorld, eventually};
+
+/// What a policy or webhook is about: the Deployments of the world's namespace.
+fn matches(world: &ControllerWorld) -> String {
+    format!(
+        "namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}, {{RULES}}: [{{apiGroups: [apps], apiVersions: [v1], \
+         operations: [CREATE, UPDATE], resources: [deployments]}}]",
+        world.namespace
+    )
+}
+
+/// What the API server would make of a change of the indexer's Deployment.
+async fn dry_run(world: &ControllerWorld, patch: Value) -> kube::Result<Deployment> {
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    world.api::<Deployment>().patch("orders-indexer", &params, &Patch::Strategic(patch)).await
+}
+
+fn with_variable() -> Value {
+    json!({"spec": {"template": {"spec": {"containers": [{"name": "indexer", "env": [{"name": "FORBIDDEN", "value": "1"}]}]}}}})
+}
+
+async fn set_variable(world: &ControllerWorld) {
+    let container = json!({"env": [{"name": "FORBIDDEN", "value": "1"}]});
+    let spec = json!({"spec": {"indexer": {"podTemplate": {"spec": {"containers": [container]}}}}});
+    world.change("orders", spec).await.expect("it is changed");
+}
+
+async fn recovers(world: &ControllerWorld) {
+    world.is("orders", ConditionType::Applied, "True/Applied").await.expect("it is tried again");
+    world.is_ready("orders").await.expect("it is ready with the new spec");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_refuses_is_reported_in_its_words_until_the_policy_goes() {
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    let name = format!("refuse-{}", world.namespace);
+    let matches = matches(&world).replace("{RULES}", "resourceRules");
+    let policy = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: {name}}}, spec: {{failurePolicy: Fail, \
+         matchConstraints: {{{matches}}}, validations: [{{message: 'no such variable here', expression: \
+         \"object.spec.template.spec.containers.all(c, !has(c.env) || c.env.all(e, e.name != 'FORBIDDEN'))\"}}]}}}}"
+    );
+    let binding = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {{name: {name}}}, \
+         spec: {{policyName: {name}, validationActions: [Deny]}}}}"
+    );
+    world.server.apply(&format!("{policy}\n---\n{binding}")).await.expect("they are created");
+    eventually("the policy is in force", async || Ok(dry_run(&world, with_variable()).await.err()))
+        .await
+        .expect("it is");
+    set_variable(&world).await;
+    for kind in [ConditionType::Applied, ConditionType::Ready] {
+        let message = world.is("orders", kind, "False/ChildRefused").await.expect("it is reported");
+        assert!(message.contains("no such variable here") && message.contains("orders-indexer"), "{message}");
+    }
+    world.is("orders", ConditionType::Indexing, "True/CaughtUp").await.expect("the pods go on");
+    world.server.kubectl(["delete", "validatingadmissionpolicybinding", &name]).await.expect("it is deleted");
+    recovers(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_is_down_is_reported_in_the_words_of_the_api_server() {
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    let name = format!("down-{}", world.namespace);
+    let matches = matches(&world).replace("{RULES}", "rules");
+    let webhook = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {{name: {name}}}, webhooks: \
+         [{{name: down.example.com, failurePolicy: Fail, sideEffects: None, admissionReviewVersions: [v1], timeoutSeconds: 1, \
+         clientConfig: {{url: 'https://127.0.0.1:9/'}}, {matches}}}]}}"
+    );
+    world.server.apply(&webhook).await.expect("it is created");
+    eventually("the webhook is called", async || Ok(dry_run(&world, with_variable()).await.err()))
+        .await
+        .expect("it is");
+    set_variable(&world).await;
+    for kind in [ConditionType::Applied, ConditionType::Ready] {
+        let message = world.is("orders", kind, "False/ApplyFailed").await.expect("it is reported");
+        assert!(message.contains("down.example.com") && message.contains("orders-indexer"), "{message}");
+    }
+    world.told("orders", "ApplyFailed").await.expect("an Event says so");
+    world.server.kubectl(["delete", "validatingwebhookconfiguration", &name]).await.expect("it is deleted");
+    recovers(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_rewrites_is_written_once() {
+    let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    let name = format!("mirror-{}", world.namespace);
+    let matches = matches(&world).replace("{RULES}", "resourceRules");
+    let policy = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1beta1, kind: MutatingAdmissionPolicy, metadata: {{name: {name}}}, spec: {{failurePolicy: \
+         Fail, reinvocationPolicy: Never, matchConstraints: {{{matches}}}, mutations: [{{patchType: JSONPatch, jsonPatch: {{expression: \
+         '[JSONPatch{{op: \"replace\", path: \"/spec/template/spec/containers/0/image\", value: \"mirror.test/tidemark:one\"}}]'}}}}]}}}}"
+    );
+    let binding = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1beta1, kind: MutatingAdmissionPolicyBinding, metadata: {{name: {name}}}, spec: \
+         {{policyName: {name}}}}}"
+    );
+    world.server.apply(&format!("{policy}\n---\n{binding}")).await.expect("they are created");
+    let mirrored = |deployment: Deployment| {
+        let pod = deployment.spec.and_then(|spec| spec.template.spec);
+        pod.is_some_and(|pod| pod.containers[0].image.as_deref() == Some("mirror.test/tidemark:one"))
+    };
+    eventually("the policy is in force", async || {
+        Ok(mirrored(dry_run(&world, json!({"metadata": {"labels": {"a": "b"}}})).await?).then_some(()))
+    })
+    .await
+    .expect("it is");
+    set_variable(&world).await;
+    recovers(&world).await;
+    assert!(mirrored(world.deployment("orders", WalComponent::Indexer).await.expect("it is there")));
+    let polls = async || operator.metric("tidemark_operator_polls_total", &[]).await.expect("it counts");
+    let (writes, before) = (operator.writes().await.expect("it counts"), polls().await);
+    eventually("pods are polled some more", async || Ok((polls().await > before + 6.0).then_some(())))
+        .await
+        .expect("they are");
+    let more = operator.writes().await.expect("it counts") - writes;
+    assert!(more < 2.5, "{more} writes of an object that a policy rewrites");
+    world.server.kubectl(["delete", "mutatingadmissionpolicybinding", &name]).await.expect("it is deleted");
+}
