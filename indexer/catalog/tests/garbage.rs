@@ -597,8 +597,8 @@ async fn a_pass_that_finds_nothing_new_writes_no_list() {
 
 /// What it named gets a new date: it goes a day later, and no earlier.
 #[tokio::test(start_paused = true)]
-async fn a_list_that_is_gone_or_damaged_costs_a_day() {
-    for damaged in [true, false] {
+async fn a_list_that_is_gone_damaged_or_refused_costs_a_day() {
+    for fault in ["gone", "damaged", "refused"] {
         let mut ground = IndexFixture::new().await;
         ground.publish().await;
         let dropped = ground.compact().await;
@@ -606,17 +606,17 @@ async fn a_list_that_is_gone_or_damaged_costs_a_day() {
         ground.collect().await;
         let list = ground.lists_of_garbage().await.remove(0);
         let index = ground.index();
-        if damaged {
-            index.put(&list, Bytes::from_static(b"{}")).await.unwrap();
-        } else {
-            index.delete(std::slice::from_ref(&list)).await.unwrap();
+        match fault {
+            "gone" => index.delete(std::slice::from_ref(&list)).await.unwrap(),
+            "damaged" => index.put(&list, Bytes::from_static(b"{}")).await.unwrap(),
+            _ => ground.stage.disturb(Call::Get, &list, 0, u64::MAX, Act::Forbid),
         }
         ground.wait(GARBAGE_GRACE).await;
-        assert_eq!(ground.collect().await.deleted, 0, "damaged: {damaged}");
-        assert!(!ground.has(&list).await);
+        assert_eq!(ground.collect().await.deleted, 0, "{fault}");
+        assert!(!ground.has(&list).await, "{fault}");
         ground.wait(GARBAGE_GRACE).await;
-        assert_eq!(ground.collect().await.deleted, 1, "damaged: {damaged}");
-        assert!(!ground.has(&dropped).await);
+        assert_eq!(ground.collect().await.deleted, 1, "{fault}");
+        assert!(!ground.has(&dropped).await, "{fault}");
     }
 }
 
