@@ -11,8 +11,8 @@ if ! find_it; then
     fi
     echo "chromium: installing Debian's package chromium" >&2
     {
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 chromium
+        apt-get update -qq -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300 chromium
     } >&2
     find_it
 fi

@@ -25,9 +25,9 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "cluster: installing Debian's packages $wanted" >&2
 {
-    apt-get update -qq
+    apt-get update -qq -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300
     # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $wanted
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300 $wanted
 } >&2
 wanted="$(missing | sort -u | xargs)"
 [ -z "$wanted" ] || { echo "cluster: still missing after the installation: $wanted" >&2; exit 3; }

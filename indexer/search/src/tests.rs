@@ -409,7 +409,7 @@ async fn what_was_written_can_be_waited_for() {
     let missing = searcher.wait_for(written, Duration::from_millis(20)).await.unwrap_err();
     assert!(matches!(missing, SearchError::NotVisible { .. }), "{missing}");
     index.write_entry(written, "no payload that anybody knows: {").await;
-    searcher.wait_for(written, Duration::from_secs(20)).await.unwrap();
+    searcher.wait_for(written, Duration::from_secs(90)).await.unwrap();
     let entry = searcher.entry(written).await.unwrap();
     assert!(!entry.sealed);
     assert_eq!(entry.ops[0].hit.outcome, Outcome::Pending);
@@ -590,7 +590,7 @@ async fn an_entry_that_the_tail_has_left_out_shows_when_a_request_names_it() {
     searcher.refresh_tail().await.unwrap();
     let oldest = token(1, 1);
     assert!(searcher.entry(oldest).await.is_err());
-    searcher.wait_for(oldest, Duration::from_secs(20)).await.unwrap();
+    searcher.wait_for(oldest, Duration::from_secs(90)).await.unwrap();
     for second in 11..=20 {
         index.write_entry(token(second, 1), "bundles/red/1/bundle.yaml").await;
         searcher.refresh_tail().await.unwrap();
@@ -705,7 +705,7 @@ async fn while_the_index_is_far_behind_the_tail_leaves_the_gap_to_it() {
     assert!(matches!(missing, SearchError::NotVisible { .. }), "{missing}");
     index.publish(vec![plain(tokens[1])]).await;
     assert_eq!(found().await, [(tokens[0], true), (tokens[1], true), (tokens[4], false)]);
-    searcher.wait_for(tokens[1], Duration::from_secs(20)).await.unwrap();
+    searcher.wait_for(tokens[1], Duration::from_secs(90)).await.unwrap();
     index.publish(vec![plain(tokens[2])]).await;
     assert_eq!(found().await.len(), 4);
     index.publish(vec![plain(token(98_900, 7))]).await;

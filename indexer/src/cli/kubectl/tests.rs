@@ -1,6 +1,11 @@
 //! The plugin with a `kubectl` of the test's own, and a service behind the ports that it forwards.
 
-use std::{fmt::Write as _, io::Read as _, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    io::{Read as _, Write as _},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use axum::{Json, Router, extract::RawQuery, http::HeaderMap, routing::get};
 use serde_json::{Value, json};
@@ -101,8 +106,16 @@ impl FakeKubectl {
              *) echo v1.34.4 ;;\nesac\n"
         );
         let program = folder.path().join("kubectl");
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Another process writes it: a child that a test beside this one starts would have it open for writing, too, and Linux
+        // starts no program that somebody can write.
+        let mut install = Command::new("install")
+            .args(["-m", "755", "/dev/stdin"])
+            .arg(&program)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        install.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(install.wait().unwrap().success());
         let client = KubectlClient::new(program, Some("data".to_owned()), Some("kind".to_owned()), None);
         Self { folder, client }
     }

@@ -319,6 +319,30 @@ async fn clocks_that_are_apart_refuse_appends() {
     }
 }
 
+/// Reads the parameters slowly.
+struct SlowSource(ParameterSchedule);
+
+#[async_trait::async_trait]
+impl ParameterSource for SlowSource {
+    async fn schedule(&self) -> Result<ParameterSchedule, ParameterSourceError> {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok(self.0.clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_that_are_read_on_either_side_of_a_second_are_read_again() {
+    let lab = TestStore::new();
+    let log = lab.log_with_lead(Duration::from_millis(200));
+    // 0.9 s here, and 1.1 s in the other store.
+    tokio::time::advance(Duration::from_millis(900)).await;
+    let reading = tidemark_store::Clock::new(log.stores(), "c").probe().await.unwrap();
+    assert_eq!(reading.spread, Duration::from_secs(1));
+    let short = LogParameters::with_expiry(Duration::from_secs(1));
+    let source = std::sync::Arc::new(SlowSource(ParameterSchedule::constant(short)));
+    LogWriter::open(log, source, LogWriterOptions::named("w"), tidemark_store::Entropy::seeded(1)).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_begun_can_be_completed_elsewhere() {
     let lab = TestStore::new();
