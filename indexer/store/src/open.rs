@@ -1,9 +1,6 @@
 //! Opening a store by its URL.
 
-use std::{
-    path::Path as FilePath,
-    sync::{Arc, OnceLock},
-};
+use std::{path::Path as FilePath, sync::Arc};
 
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
@@ -118,7 +115,6 @@ fn open_bucket(scheme: StoreScheme, url: &Url, access: &StoreAccess) -> Result<S
         scheme,
         signer: Some(client.signer),
         versions: client.versions,
-        versions_refused: OnceLock::new(),
         certificates: Some(Box::new(move || authorities.certificates(own_url.as_str()))),
         endpoint: Some(endpoint),
         client: Mutex::default(),

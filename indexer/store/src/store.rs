@@ -2,10 +2,7 @@
 //!
 //! The calls are beside it: opening in `open`, and reads, writes and listings in the files of these names.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, sync::Arc};
 
 use object_store::{ObjectStore, memory::InMemory, path::Path};
 use parking_lot::Mutex;
@@ -43,8 +40,6 @@ pub(crate) struct StoreBackend {
     pub(crate) signer: Option<Arc<dyn SignPut>>,
     /// What lists versions of objects; `None` where the store keeps none.
     pub(crate) versions: Option<Arc<dyn ListVersions>>,
-    /// Set once the store has refused to list versions, so that this is said once.
-    pub(crate) versions_refused: OnceLock<()>,
     /// Reads the authorities that sign the server's certificate; `None` where nothing speaks HTTP.
     pub(crate) certificates: Option<CertificatesReader>,
     /// The endpoint of the provider, unless it is the provider's own.
@@ -61,7 +56,6 @@ impl StoreBackend {
             scheme,
             signer: None,
             versions: None,
-            versions_refused: OnceLock::new(),
             certificates: None,
             endpoint: None,
             client: Mutex::default(),
@@ -170,13 +164,6 @@ impl Store {
     /// What signs URLs of this store; `None` where there are no URLs.
     pub(crate) fn signer(&self) -> Option<&dyn SignPut> {
         self.backend.signer.as_deref()
-    }
-
-    /// Says once that the store refuses to list versions.
-    pub(crate) fn warn_of_refused_versions(&self, error: &StoreError) {
-        if self.backend.versions_refused.set(()).is_ok() {
-            tracing::warn!(store = %self.url, %error, "versions cannot be listed; objects count as ones without");
-        }
     }
 
     /// What lists versions of this store's objects; `None` where it keeps none.
