@@ -24,8 +24,10 @@ pub(crate) struct ConditionInputs<'a> {
     pub(crate) generation: Option<i64>,
     /// Whether a change of the spec waits with a new release.
     pub(crate) held: bool,
-    /// Whether not all children could be written yet, for a reason that may pass by itself.
-    pub(crate) unwritten: bool,
+    /// The roles whose Deployment is made of an earlier spec.
+    pub(crate) outdated: Vec<WalComponent>,
+    /// Why not all children could be written yet, if that may pass by itself.
+    pub(crate) unwritten: Option<String>,
 }
 
 impl ConditionInputs<'_> {
@@ -78,16 +80,17 @@ impl ConditionInputs<'_> {
         refused.or_else(|| self.recent_eviction(component))
     }
 
-    /// An eviction whose pod was replaced just now. Evicted pods are kept for long; one does not say why later pods do not answer.
+    /// An eviction, until a pod that was made later runs. Evicted pods are kept for long; one does not say why later pods do not
+    /// answer.
     fn recent_eviction(&self, component: WalComponent) -> Option<ConditionValue> {
-        let newest =
-            self.pods_of(component).filter(|seen| seen.pod.eviction.is_none()).filter_map(|seen| seen.pod.created);
-        let newest = newest.max();
+        let others = || self.pods_of(component).map(|seen| &seen.pod).filter(|pod| pod.eviction.is_none());
+        let newest = others().filter_map(|pod| pod.created).max();
         let evicted = self.pods_of(component).filter(|seen| !seen.pod.terminating && seen.pod.eviction.is_some());
         let last = evicted.max_by_key(|seen| seen.pod.eviction.as_ref().and_then(|eviction| eviction.time))?;
         let time = last.pod.eviction.as_ref().and_then(|eviction| eviction.time);
         let is_recent = newest.zip(time).is_none_or(|(newest, time)| newest.duration_since(time) <= REPLACEMENT_TIME);
-        is_recent.then(|| last.evicted()).flatten()
+        let is_replaced = others().any(|pod| pod.address.is_some() && pod.created > last.pod.created);
+        (is_recent && !is_replaced).then(|| last.evicted()).flatten()
     }
 
     pub(super) fn before(&self, kind: ConditionType) -> Option<&Condition> {
