@@ -37,6 +37,8 @@ const MAX_CONCURRENT_POLLS: usize = 128;
 const COUNTERS_INTERVAL: Duration = Duration::from_mins(1);
 /// After this many failures in a row a pod counts as not answering.
 const MAX_FAILURES: u32 = 2;
+/// After this many failures a pod that has never answered counts as not answering: it may be on its way.
+pub(crate) const MAX_UNANSWERED: u32 = 5;
 
 /// What is known of a pod.
 #[derive(Clone, Debug, Default)]
@@ -75,9 +77,24 @@ impl PodObservation {
     }
 
     /// Whether so many polls have failed that it counts as not answering.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.failures >= MAX_FAILURES
+    pub(crate) fn silence(&self) -> PodSilence {
+        match self.failures {
+            0..MAX_FAILURES => PodSilence::None,
+            MAX_FAILURES..MAX_UNANSWERED if self.seen.is_none() => PodSilence::Starting,
+            _ => PodSilence::Final,
+        }
     }
+}
+
+/// Whether a pod answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PodSilence {
+    /// It does, or has been polled hardly once.
+    None,
+    /// It does not, has never done, and may still be on its way.
+    Starting,
+    /// It does not.
+    Final,
 }
 
 /// What is known of every pod, by UID.
@@ -261,7 +278,7 @@ fn is_settled(observation: &PodObservation) -> bool {
 }
 
 /// What conditions are made of: everything but the counters.
-fn essence(observation: Option<&PodObservation>) -> (bool, Option<ForeignReport>, Option<PodReport>) {
+fn essence(observation: Option<&PodObservation>) -> (PodSilence, Option<ForeignReport>, Option<PodReport>) {
     let bare = |process: &PodReport| PodReport {
         horizon: None,
         cursor: None,
@@ -271,7 +288,7 @@ fn essence(observation: Option<&PodObservation>) -> (bool, Option<ForeignReport>
         manifest: process.manifest.min(1),
         ..process.clone()
     };
-    let silent = observation.is_some_and(PodObservation::is_silent);
+    let silent = observation.map_or(PodSilence::None, PodObservation::silence);
     let foreign = observation.and_then(|observation| observation.foreign);
     (silent, foreign, observation.and_then(PodObservation::answer).map(bare))
 }
@@ -302,9 +319,9 @@ mod tests {
         let observations = PodObservations::default();
         observations.put("u", Ok(PodReport::default()), at(10));
         let (_, once) = observations.put("u", Err(None), at(20));
-        assert!(once.answer().is_some() && !once.is_silent());
+        assert!(once.answer().is_some() && once.silence() == PodSilence::None);
         let (_, twice) = observations.put("u", Err(None), at(30));
-        assert!(twice.answer().is_none() && twice.is_silent());
+        assert!(twice.answer().is_none() && twice.silence() == PodSilence::Final);
         assert_eq!(twice.seen, Some(at(10)));
         let (_, again) = observations.put("u", Ok(PodReport::default()), at(40));
         assert!(again.answer().is_some());
@@ -312,6 +329,19 @@ mod tests {
         assert_ne!(essence(before.as_ref()), essence(Some(&foreign)), "its WAL is reconciled");
         let mut poll = PollState::new(Instant::now());
         assert_eq!([(); 3].map(|()| poll.is_first_warning()), [true, false, false], "the log says it once a pod");
+    }
+
+    /// Nothing else than these polls says that the pod's condition has to change.
+    #[test]
+    fn a_pod_that_never_answers_is_news_when_it_counts_as_silent() {
+        let (observations, now) = (PodObservations::default(), Instant::now());
+        let mut poll = PollState::new(now);
+        let news = [(); 8].map(|()| {
+            let (before, after) = observations.put("u", Err(None), at(10));
+            poll.is_news(before.as_ref(), &after, now).then_some(after.silence())
+        });
+        let (starting, silent) = (Some(PodSilence::Starting), Some(PodSilence::Final));
+        assert_eq!(news, [None, starting, None, None, silent, None, None, None]);
     }
 
     #[test]

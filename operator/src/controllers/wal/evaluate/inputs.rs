@@ -4,7 +4,9 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, PodPhase, PodReport, Reason, condition, names::WalComponent};
 
-use crate::{cache::RolloutStatus, condition_value::ConditionValue, observed_pod::ObservedPod};
+use crate::{
+    cache::RolloutStatus, condition_value::ConditionValue, observed_pod::ObservedPod, pod_report_poller::PodSilence,
+};
 
 /// What was observed of a WAL.
 #[derive(Debug)]
@@ -51,11 +53,7 @@ impl ConditionInputs<'_> {
 
     /// A pod that has not answered for too long, though it runs.
     pub(super) fn silent_pod(&self, component: WalComponent) -> Option<&ObservedPod> {
-        self.pods_of(component).find(|seen| {
-            // A pod that has never answered may still be on its way.
-            let patience = if seen.observation.seen.is_some() { 0 } else { MAX_UNANSWERED_POLLS };
-            !seen.pod.terminating && seen.observation.is_silent() && seen.observation.failures >= patience
-        })
+        self.pods_of(component).find(|seen| !seen.pod.terminating && seen.observation.silence() == PodSilence::Final)
     }
 
     /// Whether a pod runs that has not been polled yet, as after a restart of the operator: what was known before still counts.
@@ -89,7 +87,7 @@ impl ConditionInputs<'_> {
         let last = evicted.max_by_key(|seen| seen.pod.eviction.as_ref().and_then(|eviction| eviction.time))?;
         let time = last.pod.eviction.as_ref().and_then(|eviction| eviction.time);
         let is_recent = newest.zip(time).is_none_or(|(newest, time)| newest.duration_since(time) <= REPLACEMENT_TIME);
-        let is_replaced = others().any(|pod| pod.address.is_some() && pod.created > last.pod.created);
+        let is_replaced = others().any(|pod| pod.address.is_some() && pod.created >= last.pod.created);
         (is_recent && !is_replaced).then(|| last.evicted()).flatten()
     }
 
@@ -100,9 +98,6 @@ impl ConditionInputs<'_> {
 
 /// A pod that was made within this time after another one was evicted takes its place. The two times are of different clocks.
 const REPLACEMENT_TIME: SignedDuration = SignedDuration::from_mins(5);
-
-/// After this many failed polls a pod that has never answered counts as not answering.
-pub(super) const MAX_UNANSWERED_POLLS: u32 = 5;
 
 /// Whether the process is the index's writer.
 fn holds_index(process: &PodReport) -> bool {

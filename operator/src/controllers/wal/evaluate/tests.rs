@@ -9,7 +9,7 @@ use tidemark_crds::{
     names::WalComponent,
 };
 
-use super::{inputs::MAX_UNANSWERED_POLLS, *};
+use super::*;
 use crate::{
     cache::{DataPod, NamespacedName, OwnedObjects, PodEviction, PodTrouble, RolloutStatus},
     condition_value::ConditionValue,
@@ -19,7 +19,7 @@ use crate::{
         update_status,
     },
     observed_pod::ObservedPod,
-    pod_report_poller::{ForeignReport, PodObservation},
+    pod_report_poller::{ForeignReport, MAX_UNANSWERED, PodObservation},
 };
 
 fn rollout(available: i32) -> RolloutStatus {
@@ -527,7 +527,7 @@ fn a_pod_that_has_never_answered_may_be_starting_and_is_told_after_a_while() {
         ConditionCase { pods: vec![seen.clone()], ..ConditionCase::default() }.conditions()[2].clone()
     };
     assert_eq!(conditions(&seen), "False/Starting");
-    seen.observation.failures = MAX_UNANSWERED_POLLS;
+    seen.observation.failures = MAX_UNANSWERED;
     assert_eq!(conditions(&seen), "Unknown/PodNotAnswering");
 }
 
@@ -556,7 +556,7 @@ fn evicted(before: i64, replacement: ObservedPod) -> Vec<ObservedPod> {
 }
 
 #[test]
-fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_answers() {
+fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_runs() {
     let starting = ObservedPod {
         pod: Arc::new(DataPod { address: None, ..pod(WalComponent::Indexer, "new") }),
         observation: PodObservation::default(),
@@ -574,7 +574,7 @@ fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_answers() {
     let mut runs = indexer(PodReport::default());
     runs.observation = PodObservation::default();
     assert_eq!(case(evicted(2, runs.clone())).conditions()[2], "False/Starting");
-    runs.observation.failures = MAX_UNANSWERED_POLLS;
+    runs.observation.failures = MAX_UNANSWERED;
     assert_eq!(case(evicted(2, runs)).conditions()[2], "Unknown/PodNotAnswering");
 }
 
