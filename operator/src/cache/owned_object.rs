@@ -107,8 +107,10 @@ pub(crate) struct RolloutStatus {
     pub(crate) complete: bool,
     /// Whether the roll-out of the present template has been complete once, whatever became of its pods since.
     pub(crate) rolled_out: bool,
-    /// Whether it has made no progress for longer than its progress deadline.
+    /// Whether it makes no progress: for longer than its progress deadline, or because it is paused.
     pub(crate) stalled: bool,
+    /// Whether somebody has paused it in the middle of a roll-out.
+    pub(crate) paused: bool,
     /// Why pods cannot be created, in the words of the API server.
     pub(crate) failure: Option<Box<str>>,
 }
@@ -230,6 +232,10 @@ impl RolloutStatus {
         let available = count("/status/availableReplicas");
         let observed = number("/status/observedGeneration") >= number("/metadata/generation");
         let release = object.pointer("/metadata/annotations").and_then(|all| all.get(names::ANNOTATION_RELEASE));
+        let complete = observed && updated == wanted && replicas == wanted && available == wanted;
+        let paused = object.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) && !complete;
+        let is_late =
+            || condition(object, "Progressing", "False").is_some_and(|c| c["reason"] == "ProgressDeadlineExceeded");
         Self {
             release: release.and_then(Value::as_str).map(Box::from),
             wanted,
@@ -238,9 +244,9 @@ impl RolloutStatus {
             rolled_out: observed
                 && updated == replicas
                 && condition(object, "Progressing", "True").is_some_and(|c| c["reason"] == "NewReplicaSetAvailable"),
-            complete: observed && updated == wanted && replicas == wanted && available == wanted,
-            stalled: observed
-                && condition(object, "Progressing", "False").is_some_and(|c| c["reason"] == "ProgressDeadlineExceeded"),
+            complete,
+            stalled: observed && (paused || is_late()),
+            paused,
             failure: condition(object, "ReplicaFailure", "True").and_then(|c| c["message"].as_str()).map(Box::from),
         }
     }

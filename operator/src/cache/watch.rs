@@ -23,6 +23,7 @@ use super::{
 use crate::{
     metrics::OperatorMetrics,
     reconcile_queues::{ReconcileQueues, ReconcileTarget},
+    relisting_watcher::relisting_watcher,
 };
 
 /// Objects of one page of a list.
@@ -96,13 +97,13 @@ impl ObjectWatch {
                 Some(namespace) => Api::namespaced_with(client, namespace, &resource),
                 None => Api::all_with(client, &resource),
             };
-            self.follow(watcher::watcher(api, config)).await;
+            self.follow(relisting_watcher(api, config)).await;
         } else {
             let api: Api<core::Pod> = match &self.namespace {
                 Some(namespace) => Api::namespaced(client, namespace),
                 None => Api::all(client),
             };
-            self.follow(watcher::watcher(api, config)).await;
+            self.follow(relisting_watcher(api, config)).await;
         }
     }
 

@@ -11,13 +11,16 @@ use kube::{
         WatchStreamExt as _,
         controller::{Action, Config, Error as ApplierError, ReconcileRequest, applier, trigger_self},
         reflector::{ObjectRef, Store, reflector, store},
-        watcher::{self, Event, watcher},
+        watcher::{self, Event},
     },
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{apply::ApplyError, backoff::FailureBackoff, cache::NamespacedName, context::LeaderContext};
+use crate::{
+    apply::ApplyError, backoff::FailureBackoff, cache::NamespacedName, context::LeaderContext,
+    relisting_watcher::relisting_watcher,
+};
 
 /// Objects of one page of a list.
 const PAGE_SIZE: u32 = 500;
@@ -85,7 +88,7 @@ pub(crate) async fn run_kind<C: KindController>(
         None => Api::all(client),
     };
     let (reader, writer) = store();
-    let objects = watcher(api, watcher::Config::default().page_size(PAGE_SIZE))
+    let objects = relisting_watcher(api, watcher::Config::default().page_size(PAGE_SIZE))
         .modify(|object: &mut DeserializeGuard<C::Object>| object.meta_mut().managed_fields = None)
         .default_backoff();
     let (watching, metrics, place) = (controller.clone(), shared.metrics.clone(), namespace.map(str::to_owned));

@@ -12,14 +12,15 @@ use tidemark_crds::{ConditionKind, ConditionStatus, Reason, condition, set_condi
 
 use crate::cache::NamespacedName;
 
-/// Reports it in a log line and, where the API server takes it, in the condition `ready` of the object.
+/// Reports it in a log line and, where the API server takes it, in the condition `ready` of the object. Answers the conditions
+/// that it has by that; none if it is gone.
 pub(crate) async fn report<K>(
     invalid: &InvalidObject,
     client: &Client,
     ready: impl ConditionKind,
     field_manager: &str,
     now: Timestamp,
-) -> Result<(), kube::Error>
+) -> Result<Vec<Condition>, kube::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
@@ -29,11 +30,11 @@ where
         invalid.error
     );
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &ApiResource::erase::<K>(&()));
-    let Some(live) = api.get_opt(&key.name).await? else { return Ok(()) };
+    let Some(live) = api.get_opt(&key.name).await? else { return Ok(Vec::new()) };
     let conditions = live.data.pointer("/status/conditions").cloned().unwrap_or_default();
     let mut conditions: Vec<Condition> = serde_json::from_value(conditions).unwrap_or_default();
     if condition(&conditions, ready).is_some_and(|ready| ready.message == message) {
-        return Ok(());
+        return Ok(conditions);
     }
     tracing::error!(object = %key, "{message}");
     let generation = invalid.metadata.generation;
@@ -41,9 +42,9 @@ where
     let patch: Value = json!({"status": {"conditions": conditions}});
     let params = PatchParams { field_manager: Some(field_manager.to_owned()), ..PatchParams::default() };
     match api.patch_status(&key.name, &params, &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(conditions),
         // The API server checks the whole object against the schema, which it does not meet.
-        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 404 | 422) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 404 | 422) => Ok(conditions),
         Err(error) => Err(error),
     }
 }

@@ -179,10 +179,10 @@ impl UpgradeInputs<'_> {
                 ),
             ),
             UpgradeStep::AwaitSearch if self.search.is_some_and(|search| search.stalled) => {
-                self.stalled(key, WalComponent::Search, "search answers from the old ones")
+                self.stalled(key, WalComponent::Search, self.search, "search answers from the old ones")
             }
             UpgradeStep::AwaitIndexer if self.indexer.is_some_and(|indexer| indexer.stalled) => {
-                self.stalled(key, WalComponent::Indexer, "the old one indexes as long as it runs")
+                self.stalled(key, WalComponent::Indexer, self.indexer, "the old one indexes as long as it runs")
             }
             UpgradeStep::RollSearch | UpgradeStep::AwaitSearch => ConditionValue::yes(
                 Reason::Upgrading,
@@ -195,14 +195,24 @@ impl UpgradeInputs<'_> {
         }
     }
 
-    fn stalled(&self, key: &NamespacedName, component: WalComponent, meanwhile: &str) -> ConditionValue {
+    fn stalled(
+        &self,
+        key: &NamespacedName,
+        component: WalComponent,
+        rollout: Option<&RolloutStatus>,
+        meanwhile: &str,
+    ) -> ConditionValue {
         let (release, role) = (self.release, component.as_str());
         let (namespace, deployment) = (&key.namespace, component.child_name(&key.name));
+        let fact = if rollout.is_some_and(|rollout| rollout.paused) {
+            format!("the Deployment of the {role} pods of release \"{release}\" is paused")
+        } else {
+            format!("the {role} pods of release \"{release}\" have not become ready for {PROGRESS_DEADLINE_SECS} s")
+        };
         ConditionValue::yes(
             Reason::UpgradeStalled,
             format!(
-                "the {role} pods of release \"{release}\" have not become ready for {PROGRESS_DEADLINE_SECS} s; {meanwhile}, and \
-                 other WALs wait; see \"kubectl describe deployment {deployment} -n {namespace}\" and remove the cause, or \
+                "{fact}; {meanwhile}, and other WALs wait; see \"kubectl describe deployment {deployment} -n {namespace}\" and remove the cause, or \
                  suspend the WAL or withdraw its approval, so that the next WAL is upgraded"
             ),
         )

@@ -10,7 +10,6 @@ use super::{
     dereference::ObservedWal,
     search_exposure::with_token_of,
     upgrade::UpgradeStep,
-    validate::ValidatedWal,
 };
 use crate::{
     apply::{ApplyError, ObjectApplier},
@@ -164,11 +163,12 @@ fn held_search_with_token(built: &Deployment, observed: &ObservedWal) -> serde_j
     Ok(with_token_of(&serde_json::to_value(built)?, live.object()))
 }
 
-/// Whether the spec asks for other pods than those that are held back.
-pub(crate) fn holds_back_spec(observed: &ObservedWal, wal: &ValidatedWal) -> bool {
-    WalComponent::ALL.into_iter().any(|component| {
+/// The roles whose Deployment is made of another spec than the one with these digests.
+pub(crate) fn outdated(observed: &ObservedWal, digests: &[(WalComponent, String)]) -> Vec<WalComponent> {
+    let is_outdated = |(component, digest): &&(WalComponent, String)| {
         let name = component.child_name(&observed.key.name);
-        let Some(child) = observed.owned.child(ChildKind::Deployment, &name) else { return false };
-        child.annotation(ANNOTATION_SPEC).is_some_and(|built| built != wal.role(component).spec_digest)
-    })
+        let child = observed.owned.child(ChildKind::Deployment, &name);
+        child.and_then(|child| child.annotation(ANNOTATION_SPEC)).is_some_and(|built| built != *digest)
+    };
+    digests.iter().filter(is_outdated).map(|(component, _)| *component).collect()
 }
