@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tantivy::{
-    DocId, Score, SegmentReader, Term,
+    DocId, DocSet, Score, SeekDangerResult, SegmentReader, Term,
     index::SegmentId,
     postings::TermInfo,
     query::{
@@ -37,6 +37,12 @@ impl TermLookup {
     pub(crate) fn new(index: &ManifestView, cache: &Arc<TermCache>) -> Arc<Self> {
         let sealed = index.segments.iter().map(|view| (view.reader.segment_id(), view.segment.clone()));
         Arc::new(Self { sealed: sealed.collect(), cache: cache.clone() })
+    }
+
+    /// One that knows no sealed segment.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Arc<Self> {
+        Arc::new(Self { sealed: HashMap::new(), cache: Arc::default() })
     }
 
     /// What a segment has of the term, the documents that a correction replaced included.
@@ -121,7 +127,8 @@ impl Query for LookedUpQuery {
         if terms.iter().any(|term| !scoring.schema().get_field_entry(term.field()).is_indexed()) {
             return Ok(weight);
         }
-        Ok(Box::new(LookedUpWeight { weight, terms, lookup: self.lookup.clone() }))
+        let is_phrase = self.query.is::<PhraseQuery>();
+        Ok(Box::new(LookedUpWeight { weight, terms, is_phrase, lookup: self.lookup.clone() }))
     }
 
     fn query_terms<'a>(&'a self, visitor: &mut dyn FnMut(&'a Term, bool)) {
@@ -132,6 +139,7 @@ impl Query for LookedUpQuery {
 struct LookedUpWeight {
     weight: Box<dyn Weight>,
     terms: Vec<Term>,
+    is_phrase: bool,
     lookup: Arc<TermLookup>,
 }
 
@@ -153,7 +161,8 @@ impl Weight for LookedUpWeight {
         if self.lacks_one(reader)? {
             return Ok(Box::new(EmptyScorer));
         }
-        self.weight.scorer(reader, boost)
+        let scorer = self.weight.scorer(reader, boost)?;
+        Ok(if self.is_phrase { Box::new(PhraseMatches(scorer)) } else { scorer })
     }
 
     fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
@@ -165,5 +174,42 @@ impl Weight for LookedUpWeight {
             return Ok(0);
         }
         self.weight.count(reader)
+    }
+}
+
+/// The matches of a phrase, which may be asked for a document that it has passed: an exclusion does so, and Tantivy's own scorer
+/// of phrases panics at that in a debug build.
+struct PhraseMatches(Box<dyn Scorer>);
+
+impl DocSet for PhraseMatches {
+    fn advance(&mut self) -> DocId {
+        self.0.advance()
+    }
+
+    fn seek(&mut self, target: DocId) -> DocId {
+        self.0.seek(target)
+    }
+
+    fn seek_danger(&mut self, target: DocId) -> SeekDangerResult {
+        let doc = self.0.doc();
+        if doc > target { SeekDangerResult::SeekLowerBound(doc) } else { self.0.seek_danger(target) }
+    }
+
+    fn doc(&self) -> DocId {
+        self.0.doc()
+    }
+
+    fn size_hint(&self) -> u32 {
+        self.0.size_hint()
+    }
+
+    fn cost(&self) -> u64 {
+        self.0.cost()
+    }
+}
+
+impl Scorer for PhraseMatches {
+    fn score(&mut self) -> Score {
+        self.0.score()
     }
 }

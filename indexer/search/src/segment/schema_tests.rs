@@ -1,11 +1,11 @@
 //! The schema on Tantivy: columns, words and times, and segments of two formats.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 use tantivy::{
-    Index, IndexReader, Order, Searcher, TantivyDocument,
+    Index, IndexReader, Order, Searcher, SegmentReader, TantivyDocument,
     aggregation::{AggContextParams, AggregationCollector},
     collector::TopDocs,
     query::Query,
@@ -25,7 +25,9 @@ use super::{
 };
 use crate::{
     api::{QueryText, SearchRequest},
+    limits::QueryDeadline,
     query_compiler::QueryCompiler,
+    term_lookup::TermLookup,
 };
 
 /// Records in an index in memory, each with its number as its `op`.
@@ -56,6 +58,10 @@ impl SchemaIndex {
         Self::new(messages.map(|message| OperationRecord { message, ..plain(token(1, 1)) }))
     }
 
+    pub(super) fn segments(&self) -> Vec<&SegmentReader> {
+        self.searcher.segment_readers().iter().collect()
+    }
+
     fn query(&self, text: &str) -> Box<dyn Query> {
         compiled(&self.compiler, text)
     }
@@ -71,13 +77,14 @@ impl SchemaIndex {
 
     pub(super) fn search(&self, query: &dyn Query) -> tantivy::Result<Vec<u64>> {
         let best = TopDocs::with_limit(1000).order_by_fast_field::<u64>("op", Order::Asc);
-        let found = self.searcher.search(query, &best)?;
+        let found = self.searcher.search(TermLookup::of_nothing().wrap(query).as_ref(), &best)?;
         Ok(found.into_iter().map(|(op, _)| op.unwrap()).collect())
     }
 }
 
 fn compiled(compiler: &QueryCompiler, text: &str) -> Box<dyn Query> {
-    compiler.compile(&SearchRequest { query: QueryText::new(text).unwrap(), ..SearchRequest::default() }).unwrap()
+    let request = SearchRequest { query: QueryText::new(text).unwrap(), ..SearchRequest::default() };
+    compiler.compile(&request, QueryDeadline::after(Duration::from_hours(1))).unwrap().query
 }
 
 #[test]
