@@ -11,6 +11,7 @@
 
 pub mod api;
 mod error;
+mod excludable_phrase;
 mod facets;
 mod follower;
 mod hits;

@@ -294,7 +294,8 @@ mod tests {
     use crate::{
         error::SearchError,
         limits::QueryDeadline,
-        scan_budget::{MAX_SCANNED_TERMS, search_error},
+        query_compiler::unusable,
+        scan_budget::MAX_SCANNED_TERMS,
         segment::{SchemaFields, tokenizers},
     };
 
@@ -336,7 +337,7 @@ mod tests {
         let late = ScanBudget::new(QueryDeadline::after(Duration::ZERO));
         let error =
             run(&PatternQuery::new(vec![prefix(fields.names, "a")], "a*".to_owned(), late), &reader).unwrap_err();
-        assert!(matches!(search_error(&error), Some(SearchError::Overloaded { .. })), "{error}");
+        assert!(matches!(unusable(&error), SearchError::Overloaded { .. }), "{error}");
     }
 
     #[test]

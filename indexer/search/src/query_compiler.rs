@@ -18,6 +18,7 @@ use unicode_normalization::char::is_combining_mark;
 use super::{
     api::{FilterField, MAX_FILTER_VALUES, SearchRequest},
     error::SearchError,
+    excludable_phrase::ExcludablePhraseQuery,
     limits::QueryDeadline,
     number_range::{NumberRangeQuery, TypedNumber, read_number, whole_between},
     pattern_query::{PatternAttribute, PatternPlace, PatternQuery, PhraseStart},
@@ -877,7 +878,7 @@ fn phrase_of(mut terms: Vec<(usize, Term)>, slop: u32) -> Option<Box<dyn Query>>
     match terms.len() {
         0 => None,
         1 => Some(Box::new(TermQuery::new(terms.remove(0).1, IndexRecordOption::WithFreqs))),
-        _ => Some(Box::new(PhraseQuery::new_with_offset_and_slop(terms, slop))),
+        _ => Some(Box::new(ExcludablePhraseQuery::new(PhraseQuery::new_with_offset_and_slop(terms, slop)))),
     }
 }
 

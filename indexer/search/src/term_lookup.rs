@@ -8,17 +8,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tantivy::{
-    DocId, DocSet, Score, SeekDangerResult, SegmentReader, Term,
+    DocId, Score, SegmentReader, Term,
     index::SegmentId,
     postings::TermInfo,
     query::{
-        Bm25StatisticsProvider, BooleanQuery, EmptyScorer, EnableScoring, Explanation, PhraseQuery, Query, Scorer,
-        TermQuery, Weight,
+        Bm25StatisticsProvider, BooleanQuery, EmptyScorer, EnableScoring, Explanation, Query, Scorer, TermQuery, Weight,
     },
     schema::Field,
 };
 
-use super::{overlay::overlay_index::OverlaySegment, term_cache::TermCache};
+use super::{excludable_phrase::ExcludablePhraseQuery, overlay::overlay_index::OverlaySegment, term_cache::TermCache};
 use crate::segment::{ManifestView, OpenSegment};
 
 /// Looks up the terms of one query.
@@ -39,12 +38,6 @@ impl TermLookup {
         Arc::new(Self { sealed: sealed.collect(), cache: cache.clone() })
     }
 
-    /// One that knows no sealed segment.
-    #[cfg(test)]
-    pub(crate) fn of_nothing() -> Arc<Self> {
-        Arc::new(Self { sealed: HashMap::new(), cache: Arc::default() })
-    }
-
     /// What a segment has of the term, the documents that a correction replaced included.
     pub(crate) fn term_info(&self, reader: &SegmentReader, term: &Term) -> tantivy::Result<Option<TermInfo>> {
         let sealed = self.sealed.get(&reader.segment_id());
@@ -60,7 +53,7 @@ impl TermLookup {
 
     /// The query with its terms looked up here first. It matches and scores as before.
     pub(crate) fn wrap(self: &Arc<Self>, query: &dyn Query) -> Box<dyn Query> {
-        if query.is::<TermQuery>() || query.is::<PhraseQuery>() {
+        if query.is::<TermQuery>() || query.is::<ExcludablePhraseQuery>() {
             return Box::new(LookedUpQuery { query: Arc::from(query.box_clone()), lookup: self.clone() });
         }
         let Some(boolean) = query.downcast_ref::<BooleanQuery>() else { return query.box_clone() };
@@ -127,8 +120,7 @@ impl Query for LookedUpQuery {
         if terms.iter().any(|term| !scoring.schema().get_field_entry(term.field()).is_indexed()) {
             return Ok(weight);
         }
-        let is_phrase = self.query.is::<PhraseQuery>();
-        Ok(Box::new(LookedUpWeight { weight, terms, is_phrase, lookup: self.lookup.clone() }))
+        Ok(Box::new(LookedUpWeight { weight, terms, lookup: self.lookup.clone() }))
     }
 
     fn query_terms<'a>(&'a self, visitor: &mut dyn FnMut(&'a Term, bool)) {
@@ -139,7 +131,6 @@ impl Query for LookedUpQuery {
 struct LookedUpWeight {
     weight: Box<dyn Weight>,
     terms: Vec<Term>,
-    is_phrase: bool,
     lookup: Arc<TermLookup>,
 }
 
@@ -161,8 +152,7 @@ impl Weight for LookedUpWeight {
         if self.lacks_one(reader)? {
             return Ok(Box::new(EmptyScorer));
         }
-        let scorer = self.weight.scorer(reader, boost)?;
-        Ok(if self.is_phrase { Box::new(PhraseMatches(scorer)) } else { scorer })
+        self.weight.scorer(reader, boost)
     }
 
     fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
@@ -174,42 +164,5 @@ impl Weight for LookedUpWeight {
             return Ok(0);
         }
         self.weight.count(reader)
-    }
-}
-
-/// The matches of a phrase, which may be asked for a document that it has passed: an exclusion does so, and Tantivy's own scorer
-/// of phrases panics at that in a debug build.
-struct PhraseMatches(Box<dyn Scorer>);
-
-impl DocSet for PhraseMatches {
-    fn advance(&mut self) -> DocId {
-        self.0.advance()
-    }
-
-    fn seek(&mut self, target: DocId) -> DocId {
-        self.0.seek(target)
-    }
-
-    fn seek_danger(&mut self, target: DocId) -> SeekDangerResult {
-        let doc = self.0.doc();
-        if doc > target { SeekDangerResult::SeekLowerBound(doc) } else { self.0.seek_danger(target) }
-    }
-
-    fn doc(&self) -> DocId {
-        self.0.doc()
-    }
-
-    fn size_hint(&self) -> u32 {
-        self.0.size_hint()
-    }
-
-    fn cost(&self) -> u64 {
-        self.0.cost()
-    }
-}
-
-impl Scorer for PhraseMatches {
-    fn score(&mut self) -> Score {
-        self.0.score()
     }
 }

@@ -491,7 +491,16 @@ fn a_word_that_is_too_long_to_be_indexed_is_refused_wherever_it_stands() {
 #[test]
 fn a_phrase_is_excluded_from_what_comes_before_it() {
     let index = SchemaIndex::of_messages(["a c", "b a", "a b", "c a b", "d"]);
-    check(&index, &[("-\"a b\"", &[0, 1, 4]), ("a -\"a b\"", &[0, 1]), ("(-\"c a\") -\"a c\"", &[1, 2, 4])]);
+    check(
+        &index,
+        &[
+            ("-\"a b\"", &[0, 1, 4]),
+            ("a -\"a b\"", &[0, 1]),
+            ("-\"a b\"^2", &[0, 1, 4]),
+            ("-(a \"a b\"^2)", &[0, 1, 4]),
+            ("(-\"c a\") -\"a c\"", &[1, 2, 4]),
+        ],
+    );
 }
 
 #[test]

@@ -27,7 +27,6 @@ use crate::{
     api::{QueryText, SearchRequest},
     limits::QueryDeadline,
     query_compiler::QueryCompiler,
-    term_lookup::TermLookup,
 };
 
 /// Records in an index in memory, each with its number as its `op`.
@@ -77,7 +76,7 @@ impl SchemaIndex {
 
     pub(super) fn search(&self, query: &dyn Query) -> tantivy::Result<Vec<u64>> {
         let best = TopDocs::with_limit(1000).order_by_fast_field::<u64>("op", Order::Asc);
-        let found = self.searcher.search(TermLookup::of_nothing().wrap(query).as_ref(), &best)?;
+        let found = self.searcher.search(query, &best)?;
         Ok(found.into_iter().map(|(op, _)| op.unwrap()).collect())
     }
 }
