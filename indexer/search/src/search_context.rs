@@ -44,8 +44,12 @@ pub(crate) struct SearchContext {
 
 impl SearchContext {
     pub(crate) fn search(&self, request: &SearchRequest, deadline: QueryDeadline) -> Result<SearchAnswer, SearchError> {
-        let query = self.compiler.compile(request)?;
-        let matches = self.run(query.as_ref(), request, deadline)?;
+        let compiled = self.compiler.compile(request, deadline)?;
+        let SearchView { index, pending, .. } = self.view.as_ref();
+        let segments = SearchableSegment::all(index, pending, request);
+        let readers: Vec<_> = segments.iter().map(SearchableSegment::reader).collect();
+        compiled.check(&readers)?;
+        let matches = self.run(compiled.query.as_ref(), request, deadline)?;
         let next = self.next(&matches);
         Ok(SearchAnswer {
             total: matches.total,

@@ -54,4 +54,4 @@ pub(crate) use manifest_view::{ManifestView, SegmentReaderView};
 pub(crate) use reader::{OpenSegment, docs_with};
 pub(crate) use schema::{DESCRIPTOR_COLUMNS, PAYLOAD_COLUMNS, SchemaFields};
 pub(crate) use token_columns::{TokenColumns, second_of_sort_key, token_sort_key};
-pub(crate) use tokenizers::{ENGLISH, WORDS, query_tokenizers, tokenizers};
+pub(crate) use tokenizers::{ENGLISH, MAX_WORD_BYTES, WORDS, has_long_word, is_paired, query_tokenizers, tokenizers};

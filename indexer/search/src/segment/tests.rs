@@ -8,6 +8,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use tantivy::query::EnableScoring;
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
@@ -16,6 +17,7 @@ use super::{
     merge::scratch_bytes,
     testing::{BEGIN, TestIndex, history, plain, token},
 };
+use crate::{limits::QueryDeadline, query_compiler::QueryCompiler};
 use tidemark_ingest::{
     OperationRecord, WriterKey,
     engine::{EngineError, IndexEngine, IndexLookup, RecordStats, RecordedOutcome, UnsettledOperation, UnsettledQuery},
@@ -373,6 +375,25 @@ async fn what_is_held_of_segments_in_the_store_lies_on_the_disk() {
     assert_eq!(lacking, 0, "segments hold their columns in memory");
     let found = view.segments[0].segment.record(8999).unwrap();
     assert_eq!(found.entity.as_deref(), Some("entry/0/8999"));
+}
+
+#[tokio::test]
+async fn a_pattern_reads_a_segment_in_the_store_by_small_parts() {
+    let mut index = TestIndex::with_cache(64 << 20).await;
+    index.publish(many(1, 20_000)).await;
+    let engine = index.another_engine(index.manifest().segments[0].size);
+    let view = engine.open_manifest(index.manifest()).await.unwrap();
+    assert!(!view.segments[0].segment.is_local());
+    let before = index.cache_bytes();
+    let compiler = QueryCompiler::new(engine.fields());
+    let compiled = compiler.parse("entity:entry*", 0, QueryDeadline::after(Duration::from_hours(1))).unwrap();
+    let run = tokio::task::spawn_blocking(move || {
+        let reader = &view.segments[0].reader;
+        let scoring = EnableScoring::disabled_from_schema(reader.schema());
+        (compiled.query.weight(scoring).unwrap().count(reader).unwrap(), view)
+    });
+    assert_eq!(run.await.unwrap().0, 20_000);
+    assert_eq!(index.cache_bytes(), before, "no part of the dictionary was long enough for the disk");
 }
 
 /// The size of a segment and the time that it takes, to compare formats: `-- --ignored --nocapture the_size_of_a_segment`.
