@@ -7,6 +7,8 @@
 mod app;
 mod arguments;
 mod auth;
+mod connections;
+mod cors;
 mod document;
 mod entities;
 mod entries;
@@ -27,5 +29,6 @@ mod tests;
 
 #[cfg(test)]
 pub(crate) use auth::TokenFileError;
+pub use connections::ConnectionLimits;
 pub use openapi::document as openapi_document;
 pub use server::{HttpServer, ServerOptions};

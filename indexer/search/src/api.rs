@@ -50,6 +50,8 @@ pub struct SearchRequest {
     pub facets: Vec<FacetField>,
     /// Whether to count the histogram over time.
     pub histogram: bool,
+    /// Whether hits have [`SearchHit::highlights`].
+    pub highlight: bool,
 }
 
 /// The longest query, in characters: what a schema counts.
@@ -64,6 +66,11 @@ pub const DEFAULT_PAGE_SIZE: usize = 20;
 pub const MAX_FACET_VALUES: usize = 50;
 /// The most buckets of a histogram in an answer.
 pub const MAX_HISTOGRAM_BUCKETS: usize = 60;
+
+/// The most fields of a hit that are highlighted.
+pub const MAX_HIGHLIGHTED_FIELDS: usize = 3;
+/// The most characters of a field that are highlighted, markup not counted.
+pub const MAX_HIGHLIGHT_CHARS: usize = 200;
 
 /// The text of a query, at most [`MAX_QUERY_CHARS`] long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,6 +144,7 @@ impl Default for SearchRequest {
             cursor: None,
             facets: FacetField::ALL.to_vec(),
             histogram: true,
+            highlight: false,
         }
     }
 }
@@ -370,6 +378,12 @@ pub struct SearchHit {
     /// Its score; only when hits are sorted by relevance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
+    /// By field a part of its text as HTML, in which `<mark>` surrounds the words that were searched; only when asked for.
+    ///
+    /// All else is escaped. At most [`MAX_HIGHLIGHTED_FIELDS`] fields, of [`MAX_HIGHLIGHT_CHARS`] characters each, of `message`,
+    /// `text`, attributes by their path (`payload.attributes.team`), `contributors`, `repo`, `label`, `context`, `path`, `reason`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub highlights: BTreeMap<String, Vec<String>>,
 }
 
 /// One entry with everything that is known about it.

@@ -13,6 +13,7 @@ pub mod api;
 mod error;
 mod facets;
 mod follower;
+mod highlight;
 mod hits;
 mod limits;
 mod manifest_cache;

@@ -93,6 +93,7 @@ pub(crate) fn query_hash(request: &SearchRequest) -> u64 {
         cursor: _,
         facets: _,
         histogram: _,
+        highlight: _,
     } = request;
     let text = format!("{query:?} {filters:?} {outcomes:?} {current:?} {sealed:?} {from:?} {to:?} {sort:?}");
     xxh3_64(text.as_bytes())

@@ -60,7 +60,24 @@ impl fmt::Debug for PhraseStart {
     }
 }
 
+/// What a pattern looks for.
+pub(crate) struct SoughtPattern<'a> {
+    pub(crate) field: Field,
+    /// What the keys of the terms begin with: the path of an attribute and its type, else nothing.
+    pub(crate) path: &'a [u8],
+    pub(crate) pattern: &'a TermPattern,
+    /// The words before it, with their positions.
+    pub(crate) words: &'a [(usize, Term)],
+}
+
 impl PatternQuery {
+    /// What it looks for.
+    pub(crate) fn sought(&self) -> SoughtPattern<'_> {
+        let PatternTerms { field, path, pattern, phrase, .. } = self.0.as_ref();
+        let words = phrase.as_ref().map_or(&[][..], |phrase| phrase.words.as_slice());
+        SoughtPattern { field: *field, path, pattern, words }
+    }
+
     /// The terms of `field` that `pattern` stands for, after other words if there is a `phrase`. The keys of the terms begin
     /// with `path`; `typed` is for messages.
     pub(crate) fn new(

@@ -13,6 +13,7 @@ use super::{
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchHit, SearchRequest, SortOrder},
     error::SearchError,
     facets::{FacetCounter, TimeHistogram},
+    highlight::HitHighlighter,
     hits::{self, EntryRecord},
     limits::QueryDeadline,
     match_collector::{MatchSource, QueryMatches, collect, is_scored},
@@ -32,6 +33,7 @@ use crate::segment::{SchemaFields, tokenizers};
 pub(crate) struct SearchContext {
     pub(crate) view: Arc<SearchView>,
     pub(crate) compiler: Arc<QueryCompiler>,
+    pub(crate) fields: Arc<SchemaFields>,
     /// Knows the schema and holds no document.
     pub(crate) schema: tantivy::Searcher,
     /// What other queries found in the dictionaries of segments.
@@ -47,9 +49,10 @@ impl SearchContext {
         let query = self.compiler.compile(request)?;
         let matches = self.run(query.as_ref(), request, deadline)?;
         let next = self.next(&matches);
+        let highlighter = request.highlight.then(|| HitHighlighter::new(query.as_ref(), &self.fields));
         Ok(SearchAnswer {
             total: matches.total,
-            hits: hits_of(&matches.best)?,
+            hits: hits_of(&matches.best, highlighter.as_ref(), deadline)?,
             facets: matches.facets.map(FacetCounter::finish).transpose()?.unwrap_or_default(),
             histogram: matches.histogram.map(TimeHistogram::finish).unwrap_or_default(),
             index_version: self.view.index_version(),
@@ -75,7 +78,7 @@ impl SearchContext {
             entity: request.key.clone(),
             current: self.current(&request.key)?,
             total: matches.total,
-            history: hits_of(&matches.best)?,
+            history: hits_of(&matches.best, None, deadline)?,
             index_version: self.view.index_version(),
             next: self.next(&matches),
         })
@@ -131,8 +134,18 @@ impl SearchContext {
     }
 }
 
-fn hits_of(best: &[HitCandidate<'_>]) -> Result<Vec<SearchHit>, SearchError> {
-    best.iter().map(|candidate| hits::hit(candidate).map_err(engine_error)).collect()
+fn hits_of(
+    best: &[HitCandidate<'_>],
+    highlighter: Option<&HitHighlighter<'_>>,
+    deadline: QueryDeadline,
+) -> Result<Vec<SearchHit>, SearchError> {
+    let hit = |candidate| {
+        if highlighter.is_some() {
+            deadline.check()?;
+        }
+        hits::hit(candidate, highlighter).map_err(engine_error)
+    };
+    best.iter().map(hit).collect()
 }
 
 /// One entry with all its records.

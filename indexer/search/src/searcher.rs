@@ -75,8 +75,9 @@ impl IndexSearcher {
                 (follower.view_at(&cursor).await?, cursor.after)
             }
         };
-        let (compiler, schema, terms) = (self.compiler.clone(), follower.schema().clone(), self.terms.clone());
-        Ok(SearchContext { view, compiler, schema, terms, after, query_hash })
+        let (compiler, fields) = (self.compiler.clone(), self.fields.clone());
+        let (schema, terms) = (follower.schema().clone(), self.terms.clone());
+        Ok(SearchContext { view, compiler, fields, schema, terms, after, query_hash })
     }
 
     /// Runs a query on a thread that may block, within the limits on queries.

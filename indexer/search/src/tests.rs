@@ -401,6 +401,30 @@ async fn pages_leave_the_tail_out_and_say_where_the_sealed_hits_go_on() {
 }
 
 #[tokio::test]
+async fn hits_are_highlighted_when_asked_sealed_or_not() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, true);
+    let message = Some("Fix a <race>".to_owned());
+    index.publish(vec![OperationRecord { message, ..plain(token(1, 1)) }]).await;
+    index.write_entry(token(5, 0), "one more race, {not malformed").await;
+    searcher.refresh_manifest().await.unwrap();
+    searcher.refresh_tail().await.unwrap();
+    let request = SearchRequest { query: query("rac*"), highlight: true, ..SearchRequest::default() };
+    let hits = searcher.search(request.clone()).await.unwrap().hits;
+    let found: Vec<(&str, &str)> = hits
+        .iter()
+        .flat_map(|hit| &hit.highlights)
+        .map(|(field, snippets)| (field.as_str(), snippets[0].as_str()))
+        .collect();
+    assert_eq!(
+        found,
+        [("text", "one more <mark>race</mark>, {not malformed"), ("message", "Fix a &lt;<mark>race</mark>&gt;")]
+    );
+    let plain = searcher.search(SearchRequest { highlight: false, ..request }).await.unwrap().hits;
+    assert!(plain.iter().all(|hit| hit.highlights.is_empty()));
+}
+
+#[tokio::test]
 async fn what_was_written_can_be_waited_for() {
     let index = TestIndex::new().await;
     let searcher = searcher(&index, true);

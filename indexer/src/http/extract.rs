@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
+use percent_encoding::percent_decode_str;
 use serde::{
     Deserialize,
     de::{
@@ -73,6 +74,13 @@ impl QueryString {
             return Err(HttpProblem::too_long(MAX_QUERY_STRING));
         }
         let mut read = Self::default();
+        for pair in query.split('&') {
+            if let Some(why) = decoding_error(pair) {
+                let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| quoted(&name));
+                let name = name.unwrap_or_default();
+                return Err(HttpProblem::invalid(&*name, format!("parameter \"{name}\" {why}")));
+            }
+        }
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if value.is_empty() {
                 read.emptied.push(name.into_owned());
@@ -132,6 +140,16 @@ pub(crate) fn encode<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> S
         query.append_pair(name, value);
     });
     query.finish()
+}
+
+/// Why a part of a URL cannot be decoded, if it cannot.
+pub(crate) fn decoding_error(escaped: &str) -> Option<&'static str> {
+    let is_escape = |after: &str| after.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    if !escaped.split('%').skip(1).all(is_escape) {
+        return Some("has a percent sign that two hexadecimal digits do not follow; write the sign itself as \"%25\"");
+    }
+    let is_text = percent_decode_str(escaped).decode_utf8().is_ok();
+    (!is_text).then_some("has escapes that are not UTF-8; encode text as UTF-8 before it is escaped")
 }
 
 /// The beginning of a text, for a message.
@@ -248,6 +266,23 @@ mod tests {
     fn an_empty_value_counts_as_left_out_and_a_list_may_be_repeated() {
         let args = read("q=&repo=a&repo=b,c&repo=&sealed=true").unwrap();
         assert_eq!((args.q, args.repo, args.sealed), (None, vec!["a".to_owned(), "b,c".to_owned()], Some(true)));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_refused_by_name() {
+        for (query, parameter) in [
+            ("q=a%ff", "q"),
+            ("q=%c3", "q"),
+            ("q=%ed%a0%80", "q"),
+            ("repo=a&q=100%", "q"),
+            ("q=%2", "q"),
+            ("q=%zz", "q"),
+            ("q=%u00e9", "q"),
+            ("q%ff=a", "q\u{fffd}"),
+        ] {
+            assert_eq!(read(query).unwrap_err().parameter.as_deref(), Some(parameter), "{query}");
+        }
+        assert_eq!(read("q=100%25+%C3%A9&&").unwrap().q.as_deref(), Some("100% \u{e9}"));
     }
 
     proptest! {

@@ -87,6 +87,16 @@ pub(crate) struct SearchArgs {
     #[serde(default = "everything")]
     #[param(inline)]
     facets: Vec<CountedNames>,
+    /// Whether hits have `highlights`: parts of their texts as HTML in which the words of `q` are marked, those too that a
+    /// prefix, a wildcard or a fuzzy word stands for. Filters and fields of whole values mark nothing.
+    highlight: Option<bool>,
+}
+
+impl SearchArgs {
+    /// The same with highlights, unless the request says otherwise.
+    pub(crate) fn highlighted(self) -> Self {
+        Self { highlight: self.highlight.or(Some(true)), ..self }
+    }
 }
 
 fn everything() -> Vec<CountedNames> {
@@ -153,6 +163,7 @@ impl From<SearchArgs> for SearchRequest {
             size,
             cursor,
             facets,
+            highlight,
         } = args;
         let kinds = kind.0.into_iter().flat_map(|KindNames(names)| names).collect();
         let filters = [
@@ -187,6 +198,7 @@ impl From<SearchArgs> for SearchRequest {
             cursor,
             facets,
             histogram: counted.contains(&CountedField::Time),
+            highlight: highlight.unwrap_or_default(),
         }
     }
 }

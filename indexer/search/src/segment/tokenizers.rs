@@ -183,7 +183,7 @@ fn push_run(units: &[Range<usize>], characters: CharacterTerms, position: usize,
 }
 
 /// Whether the character belongs to a script that writes words without spaces and is indexed in pairs.
-fn is_paired(char: char) -> bool {
+pub(crate) fn is_paired(char: char) -> bool {
     matches!(char,
         '\u{1100}'..='\u{11ff}' // Hangul Jamo
         | '\u{3005}'..='\u{3007}' // Ideographic iteration mark, closing mark and zero

@@ -6,7 +6,7 @@ use super::{format, search_url::SearchUrl};
 use tidemark_search::api::{FacetCount, FacetField, SearchAnswer};
 
 /// Values of a facet that are shown at once; the others are folded away.
-const MAX_UNFOLDED_VALUES: usize = 8;
+const MAX_UNFOLDED_VALUES: usize = 6;
 
 /// All facets.
 pub(crate) fn panel(answer: &SearchAnswer, search_url: &SearchUrl) -> Markup {
@@ -29,7 +29,7 @@ fn group(facet: FacetField, values: &[FacetCount], search_url: &SearchUrl) -> Ma
                 h2 { (heading(facet)) }
                 ul { @for value in shown { (item(name, value, most, search_url)) } }
                 @if !folded.is_empty() {
-                    details {
+                    details id=(format!("more-{name}")) {
                         summary { (format::number(folded.len() as u64)) " more" }
                         ul { @for value in folded { (item(name, value, most, search_url)) } }
                     }

@@ -63,7 +63,7 @@ async fn search_page(State(app): State<AppState>, RawQuery(query): RawQuery) -> 
     let frame = PageFrame::new(&app, "Search").asking(&search_url);
     let answer = async {
         let (args, wait) = query.parse::<SearchArgs, MinTokenArgs>()?;
-        search::answer(&app, args, wait, &query).await
+        search::answer(&app, args.highlighted(), wait, &query).await
     };
     match answer.await {
         Ok(answer) => rendered(&frame, &results::found(&answer, &search_url, app.status().as_ref())),

@@ -14,8 +14,8 @@ pub(crate) struct SearchUrl {
 /// What belongs to one page of the answer and not to the search.
 const FLEETING: [&str; 1] = ["cursor"];
 
-/// What is part of the form itself and no filter.
-const FORM: [&str; 4] = ["q", "sort", "size", "facets"];
+/// What says how the answer is shown, and is no filter.
+const FORM: [&str; 5] = ["q", "sort", "size", "facets", "highlight"];
 
 impl SearchUrl {
     /// The search that the parameters ask for.
@@ -47,6 +47,11 @@ impl SearchUrl {
             .iter()
             .filter(|(name, _)| !FORM.contains(&name.as_str()))
             .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// What another query keeps of this search: all but its own text.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().filter(|(name, _)| name != "q").map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Whether everything is asked for.

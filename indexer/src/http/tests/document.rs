@@ -108,7 +108,7 @@ async fn refused(router: &Router, url: &str, name: &str, text: &str) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_document_allows_is_accepted_and_nothing_else() {
-    let document = serde_json::to_value(openapi_document()).unwrap();
+    let document = openapi_document();
     let router = router(FakeSearch::with_entries());
     let (mut bounded, texts) = (Vec::new(), texts());
     for (path, url) in routes() {
@@ -149,7 +149,7 @@ async fn what_the_document_allows_is_accepted_and_nothing_else() {
 
 #[tokio::test]
 async fn a_filter_takes_as_many_values_as_the_document_says() {
-    let document = serde_json::to_value(openapi_document()).unwrap();
+    let document = openapi_document();
     let router = router(FakeSearch::with_entries());
     let parameters = document["paths"]["/v1/search"]["get"]["parameters"].as_array().unwrap();
     let mut bounded = 0;
@@ -172,7 +172,7 @@ async fn a_filter_takes_as_many_values_as_the_document_says() {
 
 #[tokio::test]
 async fn the_token_of_a_path_is_what_the_document_allows() {
-    let document = serde_json::to_value(openapi_document()).unwrap();
+    let document = openapi_document();
     let parameters = &document["paths"]["/v1/entries/{token}"]["get"]["parameters"];
     let schema =
         &parameters.as_array().unwrap().iter().find(|parameter| parameter["name"] == "token").unwrap()["schema"];
@@ -185,7 +185,7 @@ async fn the_token_of_a_path_is_what_the_document_allows() {
 
 #[test]
 fn defaults_are_in_the_document() {
-    let document = serde_json::to_value(openapi_document()).unwrap();
+    let document = openapi_document();
     let parameters = document["paths"]["/v1/search"]["get"]["parameters"].as_array().unwrap();
     let default = |name: &str| {
         parameters

@@ -148,7 +148,19 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
         idempotency_key: None,
         reason: None,
         score: None,
+        highlights: BTreeMap::new(),
     }
+}
+
+/// What a search for "spring" marks.
+fn highlighted(hit: &SearchHit, request: &SearchRequest) -> SearchHit {
+    let marked = |text: &str| vec![text.to_owned()];
+    let found = request.highlight && request.query.as_str() == "spring" && hit.message.is_some();
+    let highlights = [
+        ("message".to_owned(), marked("Retrain on the <mark>spring</mark> data\n\nThe learning rate is halved …")),
+        ("payload.attributes.season".to_owned(), marked("<mark>spring</mark> &amp; &lt;b&gt;")),
+    ];
+    SearchHit { highlights: highlights.into_iter().filter(|_| found).collect(), ..hit.clone() }
 }
 
 #[async_trait]
@@ -173,7 +185,7 @@ impl SearchService for FakeSearch {
         let bucket = |n: u64| HistogramBucket { from: at(n), to: at(n + 1), count: (n * 37) % 23 };
         Ok(SearchAnswer {
             total: self.hits.len() as u64,
-            hits: self.hits.iter().take(request.size.get()).cloned().collect(),
+            hits: self.hits.iter().take(request.size.get()).map(|hit| highlighted(hit, &request)).collect(),
             facets: if self.hits.is_empty() { BTreeMap::new() } else { facets },
             histogram: if self.hits.is_empty() { Vec::new() } else { (0..40).map(bucket).collect() },
             index_version: index_version(),

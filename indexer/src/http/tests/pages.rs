@@ -100,6 +100,29 @@ async fn assets_are_kept_under_the_address_of_their_content() {
 }
 
 #[tokio::test]
+async fn words_that_were_searched_are_marked() {
+    let router = router(FakeSearch::with_entries());
+    let page = get(&router, "/?q=spring").await.text;
+    let title = "Retrain on the <mark>spring</mark> data</a>";
+    assert!(page.contains(title), "the title is the first line of the message");
+    assert!(page.contains("season</span> <mark>spring</mark> &amp; &lt;b&gt;</p>"));
+    for uri in ["/?q=spring&highlight=false", "/?q=summer", "/"] {
+        assert!(!get(&router, uri).await.text.contains("<mark>"), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn another_query_keeps_how_the_answer_is_shown() {
+    let page =
+        get(&router(FakeSearch::with_entries()), "/?q=a&kind=label&sort=oldest&size=3&facets=kind,time&cursor=x").await;
+    for (name, value) in [("kind", "label"), ("sort", "oldest"), ("size", "3"), ("facets", "kind,time")] {
+        let field = format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">");
+        assert!(page.text.contains(&field), "{field}");
+    }
+    assert!(!page.text.contains("type=\"hidden\" name=\"q\"") && !page.text.contains("name=\"cursor\""));
+}
+
+#[tokio::test]
 async fn a_facet_that_is_chosen_is_taken_away_by_its_link() {
     let page = get(&router(FakeSearch::with_entries()), "/?kind=label").await.text;
     assert!(page.contains("href=\"./?kind=label&amp;kind=bundle\""), "another value is added");

@@ -63,8 +63,8 @@ impl Site {
     }
 
     /// One more bundle.
-    pub(crate) async fn append(&self, id: &str, message: &str) {
-        bundle(&self.writer, id, message).await;
+    pub(crate) async fn append(&self, id: &str, message: &str) -> Token {
+        bundle(&self.writer, id, message).await
     }
 
     /// Ends the service.
