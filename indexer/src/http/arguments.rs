@@ -4,7 +4,10 @@ use std::{borrow::Cow, fmt::Write as _, sync::LazyLock, time::Duration};
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use regex::Regex;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, IntoDeserializer as _},
+};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 use utoipa::{
@@ -157,7 +160,7 @@ argument_value!(
         .pattern(Some(format!("^[^,]*(,[^,]*){{0,{}}}$", MAX_KIND_NAMES - 1)))
 );
 
-/// At most `MAX` values.
+/// At most `MAX` values. Those without text count, as they do in the document, and are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BoundedList<T, const MAX: usize>(pub(crate) Vec<T>);
 
@@ -167,13 +170,14 @@ impl<T, const MAX: usize> Default for BoundedList<T, MAX> {
     }
 }
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
+impl<'de, T: DeserializeOwned, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let values = Vec::deserialize(deserializer)?;
-        if values.len() <= MAX {
-            return Ok(Self(values));
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        if texts.len() > MAX {
+            return Err(D::Error::custom(format_args!("{} values are too many; expected at most {MAX}", texts.len())));
         }
-        Err(D::Error::custom(format_args!("{} values are too many; expected at most {MAX}", values.len())))
+        let values = texts.into_iter().filter(|text| !text.is_empty());
+        values.map(|text| T::deserialize(text.into_deserializer())).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -121,7 +121,7 @@ impl QueryString {
             values.entry(name).or_default().0.push(value);
         }
         for name in &self.emptied {
-            values.entry(name).or_default();
+            values.entry(name).or_default().0.push("");
         }
         serde_path_to_error::deserialize(MapDeserializer::new(values.into_iter())).map_err(|error| {
             let at = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
@@ -176,17 +176,18 @@ impl serde::de::Error for ArgumentError {
     }
 }
 
-/// The values of one parameter, those without text left out.
+/// The values of one parameter. Those without text are there for lists alone, which count them.
 #[derive(Clone, Debug, Default)]
 struct ParameterValues<'de>(Vec<&'de str>);
 
 impl<'de> ParameterValues<'de> {
     /// The value of a parameter that is given once.
     fn single(&self) -> Result<&'de str, ArgumentError> {
-        match self.0.as_slice() {
-            [value] => Ok(value),
-            [] => Err(ArgumentError::custom("it has no value")),
-            _ => Err(ArgumentError::custom("it is given more than once")),
+        let mut given = self.0.iter().filter(|value| !value.is_empty());
+        match (given.next(), given.next()) {
+            (Some(value), None) => Ok(value),
+            (None, _) => Err(ArgumentError::custom("it has no value")),
+            (Some(_), Some(_)) => Err(ArgumentError::custom("it is given more than once")),
         }
     }
 }
@@ -218,7 +219,7 @@ impl<'de> Deserializer<'de> for ParameterValues<'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ArgumentError> {
-        if self.0.is_empty() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.0.iter().all(|value| value.is_empty()) { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ArgumentError> {
@@ -241,12 +242,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http::arguments::BoundedList;
+
+    type ThreeTexts = BoundedList<String, 3>;
 
     #[derive(Debug, Deserialize, IntoParams)]
     struct TestArgs {
         q: Option<String>,
         #[serde(default)]
-        repo: Vec<String>,
+        #[param(inline)]
+        repo: ThreeTexts,
         sealed: Option<bool>,
     }
 
@@ -265,7 +270,13 @@ mod tests {
     #[test]
     fn an_empty_value_counts_as_left_out_and_a_list_may_be_repeated() {
         let args = read("q=&repo=a&repo=b,c&repo=&sealed=true").unwrap();
-        assert_eq!((args.q, args.repo, args.sealed), (None, vec!["a".to_owned(), "b,c".to_owned()], Some(true)));
+        assert_eq!((args.q, args.repo.0, args.sealed), (None, vec!["a".to_owned(), "b,c".to_owned()], Some(true)));
+    }
+
+    #[test]
+    fn a_list_is_bounded_with_its_empty_values() {
+        assert_eq!(read("repo=a&repo=&repo=").unwrap().repo.0, ["a"]);
+        assert_eq!(read("repo=a&repo=&repo=&repo=").unwrap_err().parameter.as_deref(), Some("repo"));
     }
 
     #[test]

@@ -137,8 +137,12 @@ async fn what_is_shown_is_in_the_address() {
     tab.until("what is unfolded is in the address", "location.hash === '#open=help'").await;
     let shared = tab.address().await;
     tab.go(&site.url("status")).await;
-    tab.go(&shared).await;
-    tab.until("and is unfolded by it", "document.querySelector('.help').open").await;
+    tab.holds(&format!("location.assign({shared:?}); true")).await;
+    tab.until(
+        "and is unfolded by it",
+        "document.body.dataset.page === 'search' && document.querySelector('.help').open",
+    )
+    .await;
     assert_eq!(tab.text(".hit .title").await, "Document the clock");
     tab.no_complaints();
     browser.close().await;

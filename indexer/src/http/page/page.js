@@ -179,8 +179,9 @@
 
   document.addEventListener("toggle", () => {
     const open = folds().filter((fold) => fold.open).map((fold) => fold.id);
-    if (open.length === 0 && !location.hash.startsWith("#open=")) return;
-    history.replaceState(null, "", open.length > 0 ? `#open=${open}` : location.pathname + location.search);
+    const wanted = open.length > 0 ? `#open=${open}` : "";
+    if (location.hash === wanted || (wanted === "" && !location.hash.startsWith("#open="))) return;
+    history.replaceState(null, "", wanted || location.pathname + location.search);
   }, true);
 
   // --- copying what is long ---
