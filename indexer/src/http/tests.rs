@@ -2,6 +2,7 @@
 
 mod api;
 mod document;
+mod export;
 mod fake;
 mod hostile;
 mod pages;
