@@ -11,17 +11,20 @@
 
 pub mod api;
 mod error;
+mod export;
 mod facets;
 mod follower;
 mod highlight;
 mod hits;
 mod limits;
+mod lineage;
 mod manifest_cache;
 mod match_collector;
 mod overlay;
 mod page_cursor;
 mod pattern_query;
 mod query_compiler;
+mod query_runner;
 mod query_syntax;
 mod query_time;
 mod search_context;
@@ -41,6 +44,7 @@ mod top_k;
 mod word_query;
 
 pub use error::SearchError;
+pub use export::SearchExport;
 pub use follower::{FollowerOptions, IndexFollower};
 pub use limits::QueryLimits;
 pub use searcher::IndexSearcher;

@@ -94,6 +94,13 @@ impl QueryCompiler {
         any([(self.fields.entity, key)])
     }
 
+    /// The query of the bundles that name `bundle` of the same repository as a parent.
+    pub(crate) fn children(&self, repo: &str, bundle: &str) -> Box<dyn Query> {
+        let terms = [(self.fields.parents, bundle), (self.fields.repo, repo), (self.fields.kind, "bundle")];
+        let terms = terms.map(|(field, text)| (Occur::Must, exact_term(field, text)));
+        Box::new(BooleanQuery::new(terms.into()))
+    }
+
     /// The query of a text; `now` is the present second.
     pub(crate) fn parse(&self, text: &str, now: i64) -> Result<Box<dyn Query>, SearchError> {
         let Some(tree) = read_query(text, &self.names).map_err(refused)? else { return Ok(Box::new(AllQuery)) };
@@ -488,11 +495,26 @@ impl AttributePath {
                 Bound::Excluded(text(to.unwrap_or(i64::MAX))),
             ));
         }
-        if !all(&is_number) && !all(&is_time) {
+        if let (Bound::Included(from), Bound::Included(to)) = (lower, upper)
+            && from == to
+        {
+            queries.extend(self.whole(from));
+        } else if !all(&is_number) && !all(&is_time) {
             queries
                 .extend(range(lower.as_ref().map(|text| self.text(text)), upper.as_ref().map(|text| self.text(text))));
         }
         queries
+    }
+
+    /// The whole value `text`, as facets write it, where it looks like a number or a time and is a text, or is a truth value.
+    fn whole(&self, text: &str) -> Vec<Box<dyn Query>> {
+        let truth = text.parse::<bool>().ok().map(|truth| {
+            let mut term = Term::from_field_json_path(self.words, &self.path, true);
+            term.append_type_and_fast_value(truth);
+            let query: Box<dyn Query> = Box::new(TermQuery::new(term, IndexRecordOption::Basic));
+            query
+        });
+        range(Bound::Included(self.text(text)), Bound::Included(self.text(text))).into_iter().chain(truth).collect()
     }
 
     fn text(&self, text: &str) -> Term {

@@ -12,11 +12,11 @@ use tidemark_wal::Token;
 use super::{
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchHit, SearchRequest, SortOrder},
     error::SearchError,
-    facets::{FacetCounter, TimeHistogram},
+    facets::{FacetCounter, MatchHistogram},
     highlight::HitHighlighter,
     hits::{self, EntryRecord},
     limits::QueryDeadline,
-    match_collector::{MatchSource, QueryMatches, collect, is_scored},
+    match_collector::{CountedMatches, MatchSource, QueryMatches, collect, is_scored},
     page_cursor::PageCursor,
     query_compiler::{QueryCompiler, unusable},
     search_view::SearchView,
@@ -54,7 +54,7 @@ impl SearchContext {
             total: matches.total,
             hits: hits_of(&matches.best, highlighter.as_ref(), deadline)?,
             facets: matches.facets.map(FacetCounter::finish).transpose()?.unwrap_or_default(),
-            histogram: matches.histogram.map(TimeHistogram::finish).unwrap_or_default(),
+            histogram: matches.histogram.map(MatchHistogram::finish).unwrap_or_default(),
             index_version: self.view.index_version(),
             left_out: self.view.overlay.as_ref().map_or(0, |overlay| overlay.left_out),
             next,
@@ -84,10 +84,20 @@ impl SearchContext {
         })
     }
 
-    fn run(
+    pub(crate) fn run(
         &self,
         query: &dyn Query,
         request: &SearchRequest,
+        deadline: QueryDeadline,
+    ) -> Result<QueryMatches<'_>, SearchError> {
+        self.matches(query, request, CountedMatches::All, deadline)
+    }
+
+    pub(crate) fn matches(
+        &self,
+        query: &dyn Query,
+        request: &SearchRequest,
+        counted: CountedMatches,
         deadline: QueryDeadline,
     ) -> Result<QueryMatches<'_>, SearchError> {
         let SearchView { index, pending, .. } = self.view.as_ref();
@@ -106,7 +116,7 @@ impl SearchContext {
             };
             MatchSource::Each(lookup.wrap(query).weight(scoring).map_err(|e| unusable(&e))?)
         };
-        collect(&source, segments, request, self.after, deadline)
+        collect(&source, segments, request, self.after, counted, deadline)
     }
 
     /// The cursor of the next page. The tail is on the first page only: pages stay on the manifest.

@@ -101,6 +101,14 @@ impl QueryString {
         encode(self.pairs.iter().filter(|(name, _)| !names.contains(&name.as_str())))
     }
 
+    /// The parameters with one value of `name` in place of all others.
+    pub(crate) fn replaced(&self, name: &str, value: &str) -> Self {
+        let others = |given: &&String| *given != name;
+        let mut pairs: Vec<_> = self.pairs.iter().filter(|(given, _)| others(&given)).cloned().collect();
+        pairs.push((name.to_owned(), value.to_owned()));
+        Self { pairs, emptied: self.emptied.iter().filter(others).cloned().collect() }
+    }
+
     /// The parameters as the structs that describe them. A parameter that neither has is refused.
     pub(crate) fn parse<A, W>(&self) -> Result<(A, W), HttpProblem>
     where

@@ -4,6 +4,7 @@ mod api;
 mod connections;
 mod cors;
 mod document;
+mod export;
 mod fake;
 mod hostile;
 mod pages;

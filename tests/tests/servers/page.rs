@@ -85,7 +85,8 @@ async fn nothing_is_cut_off_from_a_phone_to_a_wide_screen() {
     let long = format!("A long word {} and many others: {}", "x".repeat(150), "race ".repeat(80));
     let wide = site.append(&"b".repeat(120), &long).await;
     tab.until("the new entry shows", "document.querySelectorAll('.hit').length === 6").await;
-    let search = format!("{}&kind=bundle&from=2020-01-01", site::query("race OR hopper"));
+    let search =
+        format!("{}&kind=bundle&from=2020-01-01&facets=payload.attributes.team", site::query("race OR hopper"));
     let paths = [
         String::new(),
         search,
@@ -144,6 +145,38 @@ async fn what_is_shown_is_in_the_address() {
     )
     .await;
     assert_eq!(tab.text(".hit .title").await, "Document the clock");
+    tab.no_complaints();
+    browser.close().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attribute_is_counted_and_the_clients_date_narrows() {
+    let Some((site, browser, tab)) = opened().await else { return };
+    tab.go(&site.url("?kind=bundle")).await;
+    tab.holds("document.querySelector('#attribute').value = 'payload.attributes.team'; document.querySelector('.count').requestSubmit(); true")
+        .await;
+    let value = "#facets a[href*='payload.attributes.team%3A']";
+    tab.click(value).await;
+    tab.until(
+        "the query has the clause, and all that have the value are found",
+        "document.querySelector('#q').value === 'payload.attributes.team:[\"core team\" TO \"core team\"]' && \
+        document.querySelectorAll('.hit').length === 3 && document.querySelector('.chips').textContent.includes('bundle')",
+    )
+    .await;
+    tab.click(&format!("{value}[aria-current], #facets a[aria-current][href*='payload.attributes.team']")).await;
+    tab.until("the clause goes with another click", "document.querySelector('#q').value === ''").await;
+
+    tab.go(&site.url("?sort=clientTimeOldest&histogram_by=clientTime")).await;
+    tab.holds(
+        "document.querySelector('.histogram svg a').dispatchEvent(new MouseEvent('click', {bubbles: true})); true",
+    )
+    .await;
+    tab.until(
+        "those of the client's date are found",
+        "document.querySelector('#q').value.startsWith('clientTime:>=2020-02-29') && document.querySelectorAll('.hit').length === 4",
+    )
+    .await;
     tab.no_complaints();
     browser.close().await;
     site.stop().await;

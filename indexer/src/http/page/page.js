@@ -162,8 +162,14 @@
 
   function narrow(from, to) {
     const url = new URL(location.href);
-    url.searchParams.set("from", from);
-    url.searchParams.set("to", to);
+    if (one(".histogram").dataset.by) {
+      const query = url.searchParams.get("q") ?? "";
+      const others = query.includes(" OR ") ? `(${query})` : query;
+      url.searchParams.set("q", `${others} clientTime:>=${from} clientTime:<${to}`.trim());
+    } else {
+      url.searchParams.set("from", from);
+      url.searchParams.set("to", to);
+    }
     url.searchParams.delete("cursor");
     location.assign(url);
   }

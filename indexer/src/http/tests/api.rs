@@ -15,10 +15,12 @@ use tidemark_ingest::FailureCause;
 use tidemark_search::SearchError;
 
 /// The addresses that others rely on.
-const ROUTES: [&str; 9] = [
+const ROUTES: [&str; 11] = [
     "/v1/search",
+    "/v1/search/export",
     "/v1/entries/{token}",
     "/v1/entities/{key}",
+    "/v1/entities/bundle/{repo}/{bundle}/lineage",
     "/v1/process",
     "/v1/status",
     "/healthz",
@@ -90,6 +92,18 @@ async fn the_key_of_an_entity_may_have_slashes_and_escapes() {
 }
 
 #[tokio::test]
+async fn a_bundle_has_a_lineage_and_other_entities_have_a_history_under_every_name() {
+    let router = router(FakeSearch::with_entries());
+    let lineage = get(&router, "/v1/entities/bundle/a%20b/1%2F2/lineage?depth=10").await.json();
+    assert_eq!((&lineage["entity"], &lineage["truncated"]), (&"bundle/a b/1/2".into(), &false.into()));
+    assert_eq!((&lineage["nodes"][0]["known"], &lineage["nodes"][1]["known"]), (&true.into(), &false.into()));
+    assert_eq!(lineage["edges"][0]["parent"], lineage["nodes"][1]["key"]);
+    for key in ["label/a/lineage", "bundle/a/lineage", "bundle/a/b", "label/bundle/a/b/lineage"] {
+        assert_eq!(get(&router, &format!("/v1/entities/{key}")).await.json()["entity"], key);
+    }
+}
+
+#[tokio::test]
 async fn the_status_answers_what_the_interface_promises() {
     let json = get(&router(FakeSearch::with_entries()), "/v1/status").await.json();
     for field in ["horizon", "watermark", "lag_seconds", "manifest", "epoch", "segments", "documents", "bytes"] {
@@ -114,6 +128,8 @@ async fn errors_are_problems_that_name_the_parameter() {
         ("/v1/entries/short", 400, "token"),
         ("/v1/entries/0ujtsYcgvSTl8PAuAdqWYSMnLOv?deep=1", 400, "deep"),
         ("/v1/entities/label/a/b?size=0", 400, "size"),
+        ("/v1/entities/bundle/a/b/lineage?depth=0", 400, "depth"),
+        ("/v1/entities/bundle/a/b/lineage?depth=11", 400, "depth"),
         ("/v1/status?verbose=1", 400, "verbose"),
         (&format!("/v1/search?min_token={far}&wait=0"), 504, "min_token"),
     ];
@@ -289,6 +305,7 @@ async fn the_document_has_every_route_with_every_parameter() {
         "size",
         "cursor",
         "facets",
+        "histogram_by",
         "highlight",
         "min_token",
         "wait",
@@ -305,6 +322,7 @@ async fn answers_agree_with_the_document() {
         ("/v1/search", "SearchAnswer"),
         (&entry, "EntryAnswer"),
         ("/v1/entities/label/a/b", "EntityAnswer"),
+        ("/v1/entities/bundle/a/b/lineage", "LineageAnswer"),
         ("/v1/status", "StatusAnswer"),
         ("/v1/process", "PodReport"),
         ("/v1/status?a=1", "ProblemDetails"),

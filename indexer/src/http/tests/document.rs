@@ -12,10 +12,12 @@ use super::{
 use crate::http::{extract::encode, openapi_document};
 
 /// Each route with a URL of it that is answered.
-fn routes() -> [(&'static str, String); 4] {
+fn routes() -> [(&'static str, String); 6] {
     [
         ("/v1/search", "/v1/search".to_owned()),
+        ("/v1/search/export", "/v1/search/export".to_owned()),
         ("/v1/entities/{key}", "/v1/entities/label/a/b".to_owned()),
+        ("/v1/entities/bundle/{repo}/{bundle}/lineage", "/v1/entities/bundle/a/b/lineage".to_owned()),
         ("/v1/entries/{token}", format!("/v1/entries/{}", token(1))),
         ("/v1/status", "/v1/status".to_owned()),
     ]
@@ -32,6 +34,8 @@ fn texts() -> Vec<String> {
         "newest",
         "oldest",
         "relevance",
+        "clientTime",
+        "clientTimeOldest",
         "best",
         "kind",
         "time",
@@ -39,6 +43,14 @@ fn texts() -> Vec<String> {
         " repo , time,",
         ",",
         "kind;time",
+        "payload.attributes.team",
+        "payload.a b,kind, descriptor.c.d ,time",
+        "payload.",
+        "payload",
+        "payload. a",
+        "attributes.team",
+        "payload.1,payload.2,payload.3,kind,payload.4,payload.5,payload.6,time,,payload.7,payload.8,payload.9,payload.10",
+        "payload.1,payload.2,payload.3,payload.4,payload.5,payload.6,payload.7,payload.8,payload.9,payload.10,payload.11",
         "committed",
         "committed,late",
         "unknown",
@@ -135,11 +147,14 @@ async fn what_the_document_allows_is_accepted_and_nothing_else() {
         ("/v1/search", "from", "pattern"),
         ("/v1/search", "to", "pattern"),
         ("/v1/search", "sort", "enum"),
+        ("/v1/search", "histogram_by", "enum"),
         ("/v1/search", "size", "minimum"),
         ("/v1/search", "size", "maximum"),
         ("/v1/search", "min_token", "pattern"),
         ("/v1/search", "wait", "maximum"),
+        ("/v1/search/export", "from", "pattern"),
         ("/v1/entities/{key}", "size", "minimum"),
+        ("/v1/entities/bundle/{repo}/{bundle}/lineage", "depth", "maximum"),
         ("/v1/entries/{token}", "wait", "maximum"),
     ] {
         let (path, name, bound) = wanted;
