@@ -75,6 +75,11 @@ impl PatternQuery {
     pub(crate) fn new(places: Vec<PatternPlace>, typed: String, budget: Arc<ScanBudget>) -> Self {
         Self(Arc::new(PatternLeaf { places, typed, budget }))
     }
+
+    /// Where it looks, and for what.
+    pub(crate) fn places(&self) -> &[PatternPlace] {
+        &self.0.places
+    }
 }
 
 impl Query for PatternQuery {

@@ -131,7 +131,17 @@ impl QueryCompiler {
         request: &SearchRequest,
         deadline: QueryDeadline,
     ) -> Result<CompiledQuery, SearchError> {
-        let CompiledQuery { query, attributes } = self.parse(request.query.as_str(), present_second(), deadline)?;
+        self.compile_at(request, present_second(), deadline)
+    }
+
+    /// As [`Self::compile`], with the second that `now` means in it.
+    pub(crate) fn compile_at(
+        &self,
+        request: &SearchRequest,
+        now: i64,
+        deadline: QueryDeadline,
+    ) -> Result<CompiledQuery, SearchError> {
+        let CompiledQuery { query, attributes } = self.parse(request.query.as_str(), now, deadline)?;
         let mut wanted = vec![query];
         for (filter, values) in &request.filters {
             if values.len() > MAX_FILTER_VALUES {
@@ -153,6 +163,13 @@ impl QueryCompiler {
     /// The query of an entity's history.
     pub(crate) fn entity(&self, key: &str) -> Box<dyn Query> {
         any([(self.fields.entity, key)])
+    }
+
+    /// The query of the bundles that name `bundle` of the same repository as a parent.
+    pub(crate) fn children(&self, repo: &str, bundle: &str) -> Box<dyn Query> {
+        let terms = [(self.fields.parents, bundle), (self.fields.repo, repo), (self.fields.kind, "bundle")];
+        let terms = terms.map(|(field, text)| (Occur::Must, exact_term(field, text)));
+        Box::new(BooleanQuery::new(terms.into()))
     }
 
     /// The query of a text; `now` is the present second.
@@ -424,6 +441,11 @@ impl Compilation<'_> {
         let time = |text: &str| read_time(text, self.now);
         if let Some((lower, upper)) = read_bound(lower, time).zip(read_bound(upper, time)) {
             queries.extend(self.times(leaf, path, seconds(lower, upper)));
+        }
+        if let (Bound::Included(from), Bound::Included(to)) = (lower, upper)
+            && from == to
+        {
+            queries.extend(path.whole(from));
         }
         if queries.is_empty() {
             let text = |bound: &Bound<String>| bound.as_ref().map(|text| path.text(text));
@@ -731,6 +753,18 @@ impl AttributePath {
             term
         };
         date_range(span, &term)
+    }
+
+    /// The whole value `text`, as facets write it, where it is a text or a truth value.
+    fn whole(&self, text: &str) -> Vec<Box<dyn Query>> {
+        let whole = Bound::Included(self.text(text));
+        let mut queries: Vec<Box<dyn Query>> = vec![Box::new(RangeQuery::new(whole.clone(), whole))];
+        if let Ok(truth) = text.parse::<bool>() {
+            let mut term = Term::from_field_json_path(self.words, &self.path, true);
+            term.append_type_and_fast_value(truth);
+            queries.push(Box::new(TermQuery::new(term, IndexRecordOption::Basic)));
+        }
+        queries
     }
 
     fn text(&self, text: &str) -> Term {

@@ -273,6 +273,10 @@ fn attributes_are_compared_as_what_they_are() {
             ("payload.attributes.ok:true", &[4]),
             ("payload.attributes.build\\ number:7", &[5]),
             ("payload.attributes.id:>=B", &[1, 2, 3]),
+            ("payload.attributes.id:[\"A-1\" TO \"A-1\"]", &[0]),
+            ("payload.attributes.n:[\"9\" TO \"9\"]", &[3]),
+            ("payload.attributes.n:[7 TO 7]", &[0]),
+            ("payload.attributes.ok:[\"true\" TO \"true\"]", &[4]),
         ],
     );
 }

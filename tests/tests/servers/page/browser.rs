@@ -10,7 +10,7 @@ use chromiumoxide::{
     BrowserConfig, Page,
     cdp::{
         browser_protocol::{
-            emulation::SetScriptExecutionDisabledParams,
+            emulation::{SetDeviceMetricsOverrideParams, SetScriptExecutionDisabledParams},
             log::{EnableParams, EventEntryAdded, LogEntryLevel},
             network::EventRequestWillBeSent,
         },
@@ -135,6 +135,23 @@ impl Tab {
             let page = self.page.content().await.unwrap_or_default();
             panic!("{what}: does not come\n{:?}\n{page}", self.page.url().await);
         }
+    }
+
+    /// The texts that an expression gives.
+    pub(crate) async fn list(&self, expression: &str) -> Vec<String> {
+        let answer = self.page.evaluate(expression).await.unwrap_or_else(|error| panic!("{expression}: {error}"));
+        answer.into_value().expect("a list of texts")
+    }
+
+    /// The address of the page.
+    pub(crate) async fn address(&self) -> String {
+        self.page.url().await.expect("an address").expect("an address")
+    }
+
+    /// Gives the window another width.
+    pub(crate) async fn resize(&self, width: u32) {
+        let size = SetDeviceMetricsOverrideParams::new(i64::from(width), 900, 1.0, false);
+        self.page.execute(size).await.expect("another width");
     }
 
     /// Runs no script from now on.
