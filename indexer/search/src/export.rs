@@ -46,15 +46,14 @@ pub struct SearchExport {
 }
 
 /// The result of `request` on the view of `context`. `slot` is held until the export ends.
-pub(crate) fn export(
+pub(crate) async fn export(
     context: SearchContext,
     request: SearchRequest,
     runner: QueryRunner,
     slot: OwnedSemaphorePermit,
-    deadline: QueryDeadline,
 ) -> Result<SearchExport, SearchError> {
     let index_version = context.view.index_version();
-    let scan = ResultScan::new(context, request, deadline)?;
+    let scan = runner.run(move |deadline| ResultScan::new(context, request, deadline)).await?;
     let ends = Instant::now() + MAX_EXPORT_TIME;
     let pages = stream::try_unfold((scan, slot), move |(scan, slot)| {
         let runner = runner.clone();

@@ -1006,7 +1006,7 @@ fn refused(refusal: QueryRefusal) -> SearchError {
 
 /// The second that `now` means in a query.
 #[expect(clippy::disallowed_methods, reason = "what a person calls now; no decision rests on it")]
-fn present_second() -> i64 {
+pub(crate) fn present_second() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 

@@ -115,7 +115,7 @@ impl SearchService for IndexSearcher {
             detail: "as many exports as may are running already; try again when one has ended".to_owned(),
         })?;
         let context = self.context(None, 0).await?;
-        export::export(context, request, self.runner.clone(), slot)
+        export::export(context, request, self.runner.clone(), slot).await
     }
 
     fn status(&self) -> Option<StatusAnswer> {
