@@ -821,7 +821,13 @@ enum NaiveQuery {
     Word(String),
     Phrase(String, String),
     Prefix(String),
+    PhrasePrefix(String, String),
+    /// A word with wildcards inside.
+    Wildcard(String),
+    Fuzzy(String),
+    Attribute(String),
     Repo(String),
+    RepoPrefix(String),
     RepoSet(Vec<String>),
     Size(u64, u64),
     HasRepo,
@@ -839,6 +845,11 @@ impl NaiveQuery {
             Self::Word(word) => word.clone(),
             Self::Phrase(first, second) => format!("\"{first} {second}\""),
             Self::Prefix(start) => format!("{start}*"),
+            Self::PhrasePrefix(first, start) => format!("\"{first} {start}\"*"),
+            Self::Wildcard(pattern) => pattern.clone(),
+            Self::Fuzzy(word) => format!("{word}~1"),
+            Self::Attribute(word) => format!("payload.attributes.title:{word}"),
+            Self::RepoPrefix(start) => format!("repo:{start}*"),
             Self::Repo(name) => format!("repo:{name}"),
             Self::RepoSet(names) => format!("repo: IN [{}]", names.join(" ")),
             Self::Size(from, to) => format!("size:[{from} TO {to}}}"),
@@ -852,9 +863,15 @@ impl NaiveQuery {
     fn matches(&self, text: &str, repo: Option<&str>, size: u64) -> bool {
         let words: Vec<&str> = text.split(' ').collect();
         match self {
-            Self::Word(word) => words.contains(&word.as_str()),
+            Self::Word(word) | Self::Attribute(word) => words.contains(&word.as_str()),
             Self::Phrase(first, second) => words.windows(2).any(|pair| pair == [first, second]),
             Self::Prefix(start) => words.iter().any(|word| word.starts_with(start.as_str())),
+            Self::PhrasePrefix(first, start) => {
+                words.windows(2).any(|pair| pair[0] == first && pair[1].starts_with(start.as_str()))
+            }
+            Self::Wildcard(pattern) => words.iter().any(|word| is_like(pattern.as_bytes(), word.as_bytes())),
+            Self::Fuzzy(word) => one_edit(word).iter().any(|near| words.contains(&near.as_str())),
+            Self::RepoPrefix(start) => repo.is_some_and(|repo| repo.starts_with(start.as_str())),
             Self::Repo(name) => repo == Some(name),
             Self::RepoSet(names) => names.iter().any(|name| repo == Some(name)),
             Self::Size(from, to) => (*from..*to).contains(&size),
@@ -866,6 +883,41 @@ impl NaiveQuery {
     }
 }
 
+/// Whether a word is what a pattern stands for. Questions may end a word.
+fn is_like(pattern: &[u8], word: &[u8]) -> bool {
+    match pattern {
+        [] => word.is_empty(),
+        [b'*', rest @ ..] => (0..=word.len()).any(|skipped| is_like(rest, &word[skipped..])),
+        [b'?', rest @ ..] => {
+            (rest.iter().all(|byte| *byte == b'?') && is_like(rest, word))
+                || word.split_first().is_some_and(|(_, word)| is_like(rest, word))
+        }
+        [byte, rest @ ..] => word.split_first().is_some_and(|(first, word)| first == byte && is_like(rest, word)),
+    }
+}
+
+/// What of the letters `a` and `b` is one edit from `word` and begins with the same letter.
+fn one_edit(word: &str) -> Vec<String> {
+    let chars: Vec<char> = word.chars().collect();
+    let mut near = vec![chars.clone()];
+    for at in 0..=chars.len() {
+        for letter in ['a', 'b'] {
+            near.push([&chars[..at], &[letter], &chars[at..]].concat());
+            if at < chars.len() {
+                near.push([&chars[..at], &[letter], &chars[at + 1..]].concat());
+            }
+        }
+        if at < chars.len() {
+            near.push([&chars[..at], &chars[at + 1..]].concat());
+        }
+        if at + 1 < chars.len() {
+            near.push([&chars[..at], &[chars[at + 1], chars[at]], &chars[at + 2..]].concat());
+        }
+    }
+    near.retain(|near| near.first() == chars.first());
+    near.into_iter().map(String::from_iter).collect()
+}
+
 fn naive_query() -> impl Strategy<Value = NaiveQuery> {
     let word = || "[ab]{1,2}";
     let repo = || "R[ab]";
@@ -873,7 +925,12 @@ fn naive_query() -> impl Strategy<Value = NaiveQuery> {
         3 => word().prop_map(NaiveQuery::Word),
         1 => (word(), word()).prop_map(|(first, second)| NaiveQuery::Phrase(first, second)),
         1 => word().prop_map(NaiveQuery::Prefix),
+        1 => (word(), word()).prop_map(|(first, start)| NaiveQuery::PhrasePrefix(first, start)),
+        1 => "[ab][?*][ab?*]{0,3}".prop_map(NaiveQuery::Wildcard),
+        1 => "[ab]{1,3}".prop_map(NaiveQuery::Fuzzy),
+        1 => word().prop_map(NaiveQuery::Attribute),
         1 => repo().prop_map(NaiveQuery::Repo),
+        1 => "R[ab]?".prop_map(NaiveQuery::RepoPrefix),
         1 => vec(repo(), 1..3).prop_map(NaiveQuery::RepoSet),
         1 => (0u64..5, 0u64..5).prop_map(|(from, to)| NaiveQuery::Size(from, to)),
         1 => Just(NaiveQuery::HasRepo),
@@ -899,13 +956,19 @@ proptest! {
             text: Some(text.clone()),
             repo: repo.clone(),
             size: *size,
+            kind: OperationKind::Bundle,
+            payload: json!({ "attributes": { "title": text } }),
             ..plain(token(1, 1))
         }));
         for query in queries {
             let text = query.text();
             let wanted: Vec<u64> = documents.iter().zip(0..).filter(|((words, repo, size), _)| query.matches(words, repo.as_deref(), *size)).map(|(_, op)| op).collect();
             let hits = compiled(&index, &text).map(|compiled| index.found_by(compiled.query.as_ref()));
-            prop_assert_eq!(hits.map_err(|error| error.to_string()), Ok(wanted), "{} of {:?}", text, documents);
+            let hits = hits.map_err(|error| error.to_string());
+            if matches!(&hits, Err(why) if why.contains("more than 20 prefixes")) {
+                continue;
+            }
+            prop_assert_eq!(hits, Ok(wanted), "{} of {:?}", text, documents);
         }
     }
 }
