@@ -16,7 +16,12 @@ use super::{
     schema_tests::SchemaIndex,
     testing::{plain, token},
 };
-use crate::{error::SearchError, limits::QueryDeadline, query_compiler::CompiledQuery};
+use crate::{
+    error::SearchError,
+    limits::QueryDeadline,
+    query_compiler::CompiledQuery,
+    query_time::{TimeSpan, read_time},
+};
 
 /// The present of these tests: 2026-11-28.
 const NOW: i64 = 1_795_824_000;
@@ -770,6 +775,39 @@ proptest! {
     }
 
     #[test]
+    fn times_in_any_form_equal_a_naive_scan(
+        values in vec(time_text(), 1..10), spans in vec(time_text(), 4..10), ranges in vec((time_bound(), time_bound()), 4..10),
+    ) {
+        let index = SchemaIndex::of_payloads(values.iter().map(|value| json!({ "attributes": { "at": value } })));
+        let span = |text: &str| read_time(text, NOW).unwrap();
+        let scan = |matches: &dyn Fn(&str) -> bool| -> Vec<u64> {
+            values.iter().zip(0..).filter(|(value, _)| matches(value)).map(|(_, op)| op).collect()
+        };
+        // What Tantivy takes for no date is text, and found by its words too.
+        let is_text = |value: &str| !value.starts_with("20") || !(value.ends_with('Z') || value[10..].contains(['+', '-']));
+        for text in spans {
+            let TimeSpan { start, end, .. } = span(&text);
+            let wanted = scan(&|value| (start..end).contains(&span(value).start) || (is_text(value) && value.starts_with(&text)));
+            prop_assert_eq!(found(&index, &format!("payload.attributes.at:\"{text}\"")), wanted, "{} of {:?}", text, values);
+        }
+        for (lower, upper) in ranges {
+            let from = match &lower {
+                Bound::Included(text) => span(text).start,
+                Bound::Excluded(text) => span(text).end,
+                Bound::Unbounded => i64::MIN,
+            };
+            let to = match &upper {
+                Bound::Included(text) => span(text).end,
+                Bound::Excluded(text) => span(text).start,
+                Bound::Unbounded => i64::MAX,
+            };
+            let query = range_text("payload.attributes.at", &lower, &upper);
+            let wanted = scan(&|value| (from..to).contains(&span(value).start));
+            prop_assert_eq!(found(&index, &query), wanted, "{} of {:?}", query, values);
+        }
+    }
+
+    #[test]
     fn a_range_of_sizes_equals_a_naive_scan(sizes in vec(select(vec![0, 1, 2, 3, u64::MAX - 1, u64::MAX, 1 << 63]), 1..8), ranges in vec((bound(), bound()), 16)) {
         let index = SchemaIndex::new(sizes.iter().map(|size| OperationRecord { size: *size, ..plain(token(1, 1)) }));
         for (lower, upper) in ranges {
@@ -809,6 +847,25 @@ proptest! {
             }
         }
     }
+}
+
+/// Days and times, with an offset and without, some of which no date of Tantivy's holds.
+fn time_text() -> impl Strategy<Value = String> {
+    let year = select(vec!["2026", "2026", "2027", "1500", "2300"]);
+    let time = prop_oneof![
+        Just(String::new()),
+        (9u32..12, select(vec!["", "Z", "+01:00", "-02:00"]))
+            .prop_map(|(hour, offset)| format!("T{hour:02}:00:00{offset}")),
+    ];
+    (year, 19u32..22, time).prop_map(|(year, day, time)| format!("{year}-11-{day}{time}"))
+}
+
+fn time_bound() -> impl Strategy<Value = Bound<String>> {
+    prop_oneof![
+        4 => time_text().prop_map(Bound::Included),
+        4 => time_text().prop_map(Bound::Excluded),
+        1 => Just(Bound::Unbounded),
+    ]
 }
 
 fn exact_bound() -> impl Strategy<Value = Bound<String>> {
