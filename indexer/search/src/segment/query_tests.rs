@@ -16,7 +16,12 @@ use super::{
     schema_tests::SchemaIndex,
     testing::{plain, token},
 };
-use crate::{error::SearchError, limits::QueryDeadline, query_compiler::CompiledQuery};
+use crate::{
+    error::SearchError,
+    limits::QueryDeadline,
+    query_compiler::CompiledQuery,
+    query_time::{TimeSpan, read_time},
+};
 
 /// The present of these tests: 2026-11-28.
 const NOW: i64 = 1_795_824_000;
@@ -774,6 +779,39 @@ proptest! {
     }
 
     #[test]
+    fn times_in_any_form_equal_a_naive_scan(
+        values in vec(time_text(), 1..10), spans in vec(time_text(), 4..10), ranges in vec((time_bound(), time_bound()), 4..10),
+    ) {
+        let index = SchemaIndex::of_payloads(values.iter().map(|value| json!({ "attributes": { "at": value } })));
+        let span = |text: &str| read_time(text, NOW).unwrap();
+        let scan = |matches: &dyn Fn(&str) -> bool| -> Vec<u64> {
+            values.iter().zip(0..).filter(|(value, _)| matches(value)).map(|(_, op)| op).collect()
+        };
+        // What Tantivy takes for no date is text, and found by its words too.
+        let is_text = |value: &str| !value.starts_with("20") || !(value.ends_with('Z') || value[10..].contains(['+', '-']));
+        for text in spans {
+            let TimeSpan { start, end, .. } = span(&text);
+            let wanted = scan(&|value| (start..end).contains(&span(value).start) || (is_text(value) && value.starts_with(&text)));
+            prop_assert_eq!(found(&index, &format!("payload.attributes.at:\"{text}\"")), wanted, "{} of {:?}", text, values);
+        }
+        for (lower, upper) in ranges {
+            let from = match &lower {
+                Bound::Included(text) => span(text).start,
+                Bound::Excluded(text) => span(text).end,
+                Bound::Unbounded => i64::MIN,
+            };
+            let to = match &upper {
+                Bound::Included(text) => span(text).end,
+                Bound::Excluded(text) => span(text).start,
+                Bound::Unbounded => i64::MAX,
+            };
+            let query = range_text("payload.attributes.at", &lower, &upper);
+            let wanted = scan(&|value| (from..to).contains(&span(value).start));
+            prop_assert_eq!(found(&index, &query), wanted, "{} of {:?}", query, values);
+        }
+    }
+
+    #[test]
     fn a_range_of_sizes_equals_a_naive_scan(sizes in vec(select(vec![0, 1, 2, 3, u64::MAX - 1, u64::MAX, 1 << 63]), 1..8), ranges in vec((bound(), bound()), 16)) {
         let index = SchemaIndex::new(sizes.iter().map(|size| OperationRecord { size: *size, ..plain(token(1, 1)) }));
         for (lower, upper) in ranges {
@@ -815,6 +853,25 @@ proptest! {
     }
 }
 
+/// Days and times, with an offset and without, some of which no date of Tantivy's holds.
+fn time_text() -> impl Strategy<Value = String> {
+    let year = select(vec!["2026", "2026", "2027", "1500", "2300"]);
+    let time = prop_oneof![
+        Just(String::new()),
+        (9u32..12, select(vec!["", "Z", "+01:00", "-02:00"]))
+            .prop_map(|(hour, offset)| format!("T{hour:02}:00:00{offset}")),
+    ];
+    (year, 19u32..22, time).prop_map(|(year, day, time)| format!("{year}-11-{day}{time}"))
+}
+
+fn time_bound() -> impl Strategy<Value = Bound<String>> {
+    prop_oneof![
+        4 => time_text().prop_map(Bound::Included),
+        4 => time_text().prop_map(Bound::Excluded),
+        1 => Just(Bound::Unbounded),
+    ]
+}
+
 fn exact_bound() -> impl Strategy<Value = Bound<String>> {
     prop_oneof!["[ab]{1,3}".prop_map(Bound::Included), "[ab]{1,3}".prop_map(Bound::Excluded), Just(Bound::Unbounded)]
 }
@@ -825,7 +882,13 @@ enum NaiveQuery {
     Word(String),
     Phrase(String, String),
     Prefix(String),
+    PhrasePrefix(String, String),
+    /// A word with wildcards inside.
+    Wildcard(String),
+    Fuzzy(String),
+    Attribute(String),
     Repo(String),
+    RepoPrefix(String),
     RepoSet(Vec<String>),
     Size(u64, u64),
     HasRepo,
@@ -843,6 +906,11 @@ impl NaiveQuery {
             Self::Word(word) => word.clone(),
             Self::Phrase(first, second) => format!("\"{first} {second}\""),
             Self::Prefix(start) => format!("{start}*"),
+            Self::PhrasePrefix(first, start) => format!("\"{first} {start}\"*"),
+            Self::Wildcard(pattern) => pattern.clone(),
+            Self::Fuzzy(word) => format!("{word}~1"),
+            Self::Attribute(word) => format!("payload.attributes.title:{word}"),
+            Self::RepoPrefix(start) => format!("repo:{start}*"),
             Self::Repo(name) => format!("repo:{name}"),
             Self::RepoSet(names) => format!("repo: IN [{}]", names.join(" ")),
             Self::Size(from, to) => format!("size:[{from} TO {to}}}"),
@@ -856,9 +924,15 @@ impl NaiveQuery {
     fn matches(&self, text: &str, repo: Option<&str>, size: u64) -> bool {
         let words: Vec<&str> = text.split(' ').collect();
         match self {
-            Self::Word(word) => words.contains(&word.as_str()),
+            Self::Word(word) | Self::Attribute(word) => words.contains(&word.as_str()),
             Self::Phrase(first, second) => words.windows(2).any(|pair| pair == [first, second]),
             Self::Prefix(start) => words.iter().any(|word| word.starts_with(start.as_str())),
+            Self::PhrasePrefix(first, start) => {
+                words.windows(2).any(|pair| pair[0] == first && pair[1].starts_with(start.as_str()))
+            }
+            Self::Wildcard(pattern) => words.iter().any(|word| is_like(pattern.as_bytes(), word.as_bytes())),
+            Self::Fuzzy(word) => one_edit(word).iter().any(|near| words.contains(&near.as_str())),
+            Self::RepoPrefix(start) => repo.is_some_and(|repo| repo.starts_with(start.as_str())),
             Self::Repo(name) => repo == Some(name),
             Self::RepoSet(names) => names.iter().any(|name| repo == Some(name)),
             Self::Size(from, to) => (*from..*to).contains(&size),
@@ -870,6 +944,41 @@ impl NaiveQuery {
     }
 }
 
+/// Whether a word is what a pattern stands for. Questions may end a word.
+fn is_like(pattern: &[u8], word: &[u8]) -> bool {
+    match pattern {
+        [] => word.is_empty(),
+        [b'*', rest @ ..] => (0..=word.len()).any(|skipped| is_like(rest, &word[skipped..])),
+        [b'?', rest @ ..] => {
+            (rest.iter().all(|byte| *byte == b'?') && is_like(rest, word))
+                || word.split_first().is_some_and(|(_, word)| is_like(rest, word))
+        }
+        [byte, rest @ ..] => word.split_first().is_some_and(|(first, word)| first == byte && is_like(rest, word)),
+    }
+}
+
+/// What of the letters `a` and `b` is one edit from `word` and begins with the same letter.
+fn one_edit(word: &str) -> Vec<String> {
+    let chars: Vec<char> = word.chars().collect();
+    let mut near = vec![chars.clone()];
+    for at in 0..=chars.len() {
+        for letter in ['a', 'b'] {
+            near.push([&chars[..at], &[letter], &chars[at..]].concat());
+            if at < chars.len() {
+                near.push([&chars[..at], &[letter], &chars[at + 1..]].concat());
+            }
+        }
+        if at < chars.len() {
+            near.push([&chars[..at], &chars[at + 1..]].concat());
+        }
+        if at + 1 < chars.len() {
+            near.push([&chars[..at], &[chars[at + 1], chars[at]], &chars[at + 2..]].concat());
+        }
+    }
+    near.retain(|near| near.first() == chars.first());
+    near.into_iter().map(String::from_iter).collect()
+}
+
 fn naive_query() -> impl Strategy<Value = NaiveQuery> {
     let word = || "[ab]{1,2}";
     let repo = || "R[ab]";
@@ -877,7 +986,12 @@ fn naive_query() -> impl Strategy<Value = NaiveQuery> {
         3 => word().prop_map(NaiveQuery::Word),
         1 => (word(), word()).prop_map(|(first, second)| NaiveQuery::Phrase(first, second)),
         1 => word().prop_map(NaiveQuery::Prefix),
+        1 => (word(), word()).prop_map(|(first, start)| NaiveQuery::PhrasePrefix(first, start)),
+        1 => "[ab][?*][ab?*]{0,3}".prop_map(NaiveQuery::Wildcard),
+        1 => "[ab]{1,3}".prop_map(NaiveQuery::Fuzzy),
+        1 => word().prop_map(NaiveQuery::Attribute),
         1 => repo().prop_map(NaiveQuery::Repo),
+        1 => "R[ab]?".prop_map(NaiveQuery::RepoPrefix),
         1 => vec(repo(), 1..3).prop_map(NaiveQuery::RepoSet),
         1 => (0u64..5, 0u64..5).prop_map(|(from, to)| NaiveQuery::Size(from, to)),
         1 => Just(NaiveQuery::HasRepo),
@@ -903,13 +1017,19 @@ proptest! {
             text: Some(text.clone()),
             repo: repo.clone(),
             size: *size,
+            kind: OperationKind::Bundle,
+            payload: json!({ "attributes": { "title": text } }),
             ..plain(token(1, 1))
         }));
         for query in queries {
             let text = query.text();
             let wanted: Vec<u64> = documents.iter().zip(0..).filter(|((words, repo, size), _)| query.matches(words, repo.as_deref(), *size)).map(|(_, op)| op).collect();
             let hits = compiled(&index, &text).map(|compiled| index.found_by(compiled.query.as_ref()));
-            prop_assert_eq!(hits.map_err(|error| error.to_string()), Ok(wanted), "{} of {:?}", text, documents);
+            let hits = hits.map_err(|error| error.to_string());
+            if matches!(&hits, Err(why) if why.contains("more than 20 prefixes")) {
+                continue;
+            }
+            prop_assert_eq!(hits, Ok(wanted), "{} of {:?}", text, documents);
         }
     }
 }

@@ -380,7 +380,11 @@ async fn what_is_held_of_segments_in_the_store_lies_on_the_disk() {
 #[tokio::test]
 async fn a_pattern_reads_a_segment_in_the_store_by_small_parts() {
     let mut index = TestIndex::with_cache(64 << 20).await;
-    index.publish(many(1, 20_000)).await;
+    // A dictionary that is longer than what a read keeps in memory.
+    let random = |n: usize| (n as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    let records = many(1, 20_000).into_iter().enumerate();
+    let named = |(n, record)| OperationRecord { entity: Some(format!("entry/{:032x}", random(n))), ..record };
+    index.publish(records.map(named).collect()).await;
     let engine = index.another_engine(index.manifest().segments[0].size);
     let view = engine.open_manifest(index.manifest()).await.unwrap();
     assert!(!view.segments[0].segment.is_local());
