@@ -148,14 +148,16 @@ fn lines(hits: &[SearchHit]) -> Option<Bytes> {
 
 /// What is received, as a body that fails unless the end was received too.
 fn body(receiver: mpsc::Receiver<ExportPart>) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::unfold(Some(receiver), |receiver| async {
+    let parts = stream::unfold(Some(receiver), |receiver| async {
         let mut receiver = receiver?;
         match receiver.recv().await {
             Some(ExportPart::Lines(lines)) => Some((Ok(lines), Some(receiver))),
             Some(ExportPart::End) => None,
             None => Some((Err(io::Error::other("the export was aborted")), None)),
         }
-    })
+    });
+    // The compression asks for more after the end.
+    parts.fuse()
 }
 
 fn headers(IndexVersion { generation, manifest, watermark }: &IndexVersion) -> HeaderMap {

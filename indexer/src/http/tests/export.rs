@@ -108,3 +108,20 @@ async fn an_export_whose_client_reads_nothing_is_given_up() {
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert!(to_bytes(stalled.into_body(), usize::MAX).await.is_err());
 }
+
+/// The compressor asks for more after the end.
+#[tokio::test]
+async fn a_compressed_export_is_whole() {
+    for export_repeats in [0, 1, 300] {
+        let fake = FakeSearch { export_repeats, ..FakeSearch::with_entries() };
+        let request = Request::builder().uri("/v1/search/export").header(header::ACCEPT_ENCODING, "gzip");
+        let answer = router(fake).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.headers()[header::CONTENT_ENCODING], "gzip");
+        let bytes = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        // The last four bytes of gzip are the length of what was compressed.
+        let length = bytes.last_chunk().map(|end| u32::from_le_bytes(*end));
+        let plain =
+            get(&router(FakeSearch { export_repeats, ..FakeSearch::with_entries() }), "/v1/search/export").await;
+        assert_eq!(length, u32::try_from(plain.text.len()).ok());
+    }
+}
