@@ -75,6 +75,10 @@ async fn an_export_that_fails_in_the_middle_says_so_and_is_aborted() {
     let lines = values(&String::from_utf8(text).unwrap());
     assert!(failed && lines.len() == 5, "{lines:?}");
     assert_eq!((&lines[4]["error"]["status"], &lines[4]["error"]["detail"]), (&503.into(), &"planted".into()));
+    let compressed = Request::builder().uri("/v1/search/export").header(header::ACCEPT_ENCODING, "gzip");
+    let answer = router(fake.clone()).oneshot(compressed.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.headers()[header::CONTENT_ENCODING], "gzip");
+    assert!(to_bytes(answer.into_body(), usize::MAX).await.is_err());
     // On the wire: no last chunk, unlike in a whole export.
     for (fake, is_whole) in [(fake, false), (FakeSearch::with_entries(), true)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -103,4 +107,21 @@ async fn an_export_whose_client_reads_nothing_is_given_up() {
     assert!(to_bytes(slow.into_body(), usize::MAX).await.is_ok());
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert!(to_bytes(stalled.into_body(), usize::MAX).await.is_err());
+}
+
+/// The compressor asks for more after the end.
+#[tokio::test]
+async fn a_compressed_export_is_whole() {
+    for export_repeats in [0, 1, 300] {
+        let fake = FakeSearch { export_repeats, ..FakeSearch::with_entries() };
+        let request = Request::builder().uri("/v1/search/export").header(header::ACCEPT_ENCODING, "gzip");
+        let answer = router(fake).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.headers()[header::CONTENT_ENCODING], "gzip");
+        let bytes = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        // The last four bytes of gzip are the length of what was compressed.
+        let length = bytes.last_chunk().map(|end| u32::from_le_bytes(*end));
+        let plain =
+            get(&router(FakeSearch { export_repeats, ..FakeSearch::with_entries() }), "/v1/search/export").await;
+        assert_eq!(length, u32::try_from(plain.text.len()).ok());
+    }
 }
