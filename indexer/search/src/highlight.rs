@@ -67,10 +67,14 @@ impl<'a> HitHighlighter<'a> {
     fn collect(&mut self, query: &dyn Query) {
         if let Some(query) = query.downcast_ref::<BooleanQuery>() {
             let parts = query.clauses().iter().filter(|(occur, _)| *occur != Occur::MustNot);
-            parts.for_each(|(_, part)| self.collect(part.as_ref()));
+            for (_, part) in parts {
+                self.collect(part.as_ref());
+            }
         } else if let Some(query) = query.downcast_ref::<PatternQuery>() {
             let sought = query.sought();
-            sought.words.iter().for_each(|(_, term)| self.add_term(term));
+            for (_, term) in sought.words {
+                self.add_term(term);
+            }
             // Every word begins with nothing: that is asked of what is only to exist.
             if !sought.pattern.literal().is_empty() {
                 self.place(sought.field, sought.path).patterns.push(sought.pattern.clone());
@@ -78,7 +82,9 @@ impl<'a> HitHighlighter<'a> {
         } else {
             let mut terms = Vec::new();
             query.query_terms(&mut |term, _| terms.push(term.clone()));
-            terms.iter().for_each(|term| self.add_term(term));
+            for term in &terms {
+                self.add_term(term);
+            }
         }
     }
 
@@ -123,7 +129,7 @@ impl<'a> HitHighlighter<'a> {
             };
             let mut texts = Vec::new();
             texts_at(value, path, &mut texts);
-            let snippet = texts.into_iter().find_map(|text| self.snippet(text, &[(&self.words, wanted)]));
+            let snippet = texts.into_iter().find_map(|text| Self::snippet(text, &[(&self.words, wanted)]));
             add(&format!("{name}.{path}"), snippet);
         }
         for person in &record.contributors {
@@ -144,14 +150,14 @@ impl<'a> HitHighlighter<'a> {
         let places = [(&self.stems, self.fields.message), (&self.words, self.fields.message_words)];
         let wanted: Vec<_> =
             places.into_iter().filter_map(|(words, field)| Some((words, self.wanted.get(&field)?))).collect();
-        self.snippet(text, &wanted)
+        Self::snippet(text, &wanted)
     }
 
     fn in_words(&self, field: Field, text: &str) -> Option<String> {
-        self.snippet(text, &[(&self.words, self.wanted.get(&field)?)])
+        Self::snippet(text, &[(&self.words, self.wanted.get(&field)?)])
     }
 
-    fn snippet(&self, text: &str, wanted: &[(&TextAnalyzer, &WantedWords)]) -> Option<String> {
+    fn snippet(text: &str, wanted: &[(&TextAnalyzer, &WantedWords)]) -> Option<String> {
         let mut marks: Vec<Range<usize>> = Vec::new();
         let mut wanted: Vec<_> = wanted.iter().map(|(analyzer, wanted)| ((*analyzer).clone(), *wanted)).collect();
         let read = &text[..text.floor_char_boundary(MAX_READ_BYTES)];
