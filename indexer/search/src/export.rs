@@ -1,7 +1,7 @@
 //! A whole result, the oldest token first, in constant memory and on one view.
 //!
-//! A *scan* finds the next hits after the last one, as places of documents; *pages* of them are read and given on, one at a time. Each
-//! scan and each page is a query of its own: nothing holds a thread or a place while the client is slow.
+//! A *scan* finds the next hits after the last one, as places of documents; *pages* of them are read and given on, one at a time.
+//! Each scan and each page is a query of its own: nothing holds a thread or a place while the client is slow.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -238,7 +238,7 @@ fn few_buckets(found: &[(i64, u64)], counted: usize) -> Vec<HistogramBucket> {
     };
     let ratio = |width: &usize| width_secs(*width) / width_secs(counted);
     let count = |width: &usize| last.div_euclid(ratio(width)) - first.div_euclid(ratio(width)) + 1;
-    let fits = (counted..WIDTHS_SECS.len()).find(|width| count(width) <= MAX_HISTOGRAM_BUCKETS as i64);
+    let fits = (counted..WIDTHS_SECS.len()).find(|width| count(width) <= MAX_HISTOGRAM_BUCKETS.cast_signed() as i64);
     let width = fits.unwrap_or(WIDTHS_SECS.len() - 1);
     let (ratio, first) = (ratio(&width), first.div_euclid(ratio(&width)));
     let mut buckets: Vec<HistogramBucket> = (first..first + count(&width)).map(|at| bucket(at, width)).collect();
@@ -311,7 +311,9 @@ mod tests {
         ) {
             let seconds: Vec<i64> = near.iter().map(|second| begin + second).chain(far).collect();
             let mut histogram = ClientTimeHistogram::default();
-            seconds.iter().for_each(|second| histogram.add(*second));
+            for second in &seconds {
+                histogram.add(*second);
+            }
             let buckets = histogram.finish();
             prop_assert!(buckets.len() <= MAX_HISTOGRAM_BUCKETS);
             for bucket in &buckets {

@@ -1,7 +1,8 @@
 //! The bundles that a bundle was made from, and those that were made from it.
 //!
-//! A bundle names its parents, in its own repository. The walk goes up over those names and down over the index of `parents`, a level
-//! at a time in both directions, so that what is near is shown before what is far. Each direction visits a bundle once: cycles end.
+//! A bundle names its parents, in its own repository. The walk goes up over those names and down over the index of `parents`, a
+//! level at a time in both directions, so that what is near is shown before what is far. Each direction visits a bundle once, so
+//! that cycles end.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

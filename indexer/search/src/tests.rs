@@ -19,7 +19,7 @@ use object_store::{
 };
 use proptest::{prelude::*, sample::select};
 use tidemark_store::{Store, StoreSecond};
-use tidemark_wal::{LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
+use tidemark_wal::{ClientTime, LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
 use url::Url;
 
 use super::{
@@ -202,7 +202,7 @@ fn counted(answer: &SearchAnswer, facet: &str) -> BTreeMap<String, u64> {
 }
 
 fn in_order(hits: &[SearchHit], sort: SortOrder) -> bool {
-    let client_second = |hit: &SearchHit| hit.client_time.map(|time| time.as_second());
+    let client_second = |hit: &SearchHit| hit.client_time.map(ClientTime::as_second);
     hits.windows(2).all(|pair| match sort {
         SortOrder::Newest => pair[0].token >= pair[1].token,
         SortOrder::Oldest => pair[0].token <= pair[1].token,

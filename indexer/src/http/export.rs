@@ -74,9 +74,9 @@ impl IntoParams for ExportArgs {
 ///
 /// The lines are those of the `hits` of a search, of one state of the index, which the headers `tidemark-generation`,
 /// `tidemark-manifest` and `tidemark-watermark` name, and of what was not sealed when the export began (leave that out with
-/// `sealed=true`). An export that fails in the middle ends with a line `{"error": …}`, a problem, and the transfer is aborted: one that
-/// ends as HTTP says is whole. Two exports run at once; one takes an hour at most, and ends if its client reads nothing for a minute.
-/// To go on after a failure, set `from` to the token of the last line, whose lines then come again.
+/// `sealed=true`). An export that fails in the middle is aborted, if it can after a line `{"error": …}` with the problem: a transfer
+/// that ends as HTTP says is whole. Two exports run at once; one takes an hour at most, and ends if its client reads nothing for a
+/// minute. To go on after a failure, set `from` to the token of the last line, whose lines then come again.
 #[utoipa::path(
     get,
     path = "/v1/search/export",

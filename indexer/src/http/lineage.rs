@@ -26,8 +26,8 @@ pub(crate) struct LineageArgs {
 
 /// The bundles that a bundle was made from, over its `parents` and theirs, and those that were made from it.
 ///
-/// At most 200 bundles of the same repository, the near ones first; `truncated` says that there are more. A parent that is not in the
-/// index is shown as not `known`.
+/// At most 200 bundles of the same repository, the near ones first; `truncated` says that there are more. A parent that is not in
+/// the index is shown as not `known`.
 #[utoipa::path(
     get,
     path = "/v1/entities/bundle/{repo}/{bundle}/lineage",

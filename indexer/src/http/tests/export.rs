@@ -89,6 +89,10 @@ async fn an_export_that_fails_in_the_middle_says_so_and_is_aborted() {
     let lines = values(&String::from_utf8(text).unwrap());
     assert!(failed && lines.len() == 5, "{lines:?}");
     assert_eq!((&lines[4]["error"]["status"], &lines[4]["error"]["detail"]), (&503.into(), &"planted".into()));
+    let compressed = Request::builder().uri("/v1/search/export").header(header::ACCEPT_ENCODING, "gzip");
+    let answer = router(fake.clone()).oneshot(compressed.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.headers()[header::CONTENT_ENCODING], "gzip");
+    assert!(to_bytes(answer.into_body(), usize::MAX).await.is_err());
     // On the wire: no last chunk, unlike in a whole export.
     for (fake, is_whole) in [(fake, false), (FakeSearch::with_entries(), true)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
