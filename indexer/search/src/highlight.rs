@@ -67,10 +67,14 @@ impl<'a> HitHighlighter<'a> {
     fn collect(&mut self, query: &dyn Query) {
         if let Some(query) = query.downcast_ref::<BooleanQuery>() {
             let parts = query.clauses().iter().filter(|(occur, _)| *occur != Occur::MustNot);
-            parts.for_each(|(_, part)| self.collect(part.as_ref()));
+            for (_, part) in parts {
+                self.collect(part.as_ref());
+            }
         } else if let Some(query) = query.downcast_ref::<PatternQuery>() {
             for PatternPlace { field, path, pattern, phrase } in query.places() {
-                phrase.iter().flat_map(|phrase| &phrase.words).for_each(|(_, term)| self.add_term(term));
+                for (_, term) in phrase.iter().flat_map(|phrase| &phrase.words) {
+                    self.add_term(term);
+                }
                 // The others are asked of what is only to exist, or to lie between two values.
                 if !matches!(pattern, TermPattern::Any | TermPattern::Between { .. }) {
                     self.place(*field, path).patterns.push(pattern.clone());
@@ -79,7 +83,9 @@ impl<'a> HitHighlighter<'a> {
         } else {
             let mut terms = Vec::new();
             query.query_terms(&mut |term, _| terms.push(term.clone()));
-            terms.iter().for_each(|term| self.add_term(term));
+            for term in &terms {
+                self.add_term(term);
+            }
         }
     }
 
@@ -124,7 +130,7 @@ impl<'a> HitHighlighter<'a> {
             };
             let mut texts = Vec::new();
             texts_at(value, path, &mut texts);
-            let snippet = texts.into_iter().find_map(|text| self.snippet(text, &[(&self.words, wanted)]));
+            let snippet = texts.into_iter().find_map(|text| Self::snippet(text, &[(&self.words, wanted)]));
             add(&format!("{name}.{path}"), snippet);
         }
         for person in &record.contributors {
@@ -145,14 +151,14 @@ impl<'a> HitHighlighter<'a> {
         let places = [(&self.stems, self.fields.message), (&self.words, self.fields.message_words)];
         let wanted: Vec<_> =
             places.into_iter().filter_map(|(words, field)| Some((words, self.wanted.get(&field)?))).collect();
-        self.snippet(text, &wanted)
+        Self::snippet(text, &wanted)
     }
 
     fn in_words(&self, field: Field, text: &str) -> Option<String> {
-        self.snippet(text, &[(&self.words, self.wanted.get(&field)?)])
+        Self::snippet(text, &[(&self.words, self.wanted.get(&field)?)])
     }
 
-    fn snippet(&self, text: &str, wanted: &[(&TextAnalyzer, &WantedWords)]) -> Option<String> {
+    fn snippet(text: &str, wanted: &[(&TextAnalyzer, &WantedWords)]) -> Option<String> {
         let mut marks: Vec<Range<usize>> = Vec::new();
         let mut wanted: Vec<_> = wanted.iter().map(|(analyzer, wanted)| ((*analyzer).clone(), *wanted)).collect();
         let read = &text[..text.floor_char_boundary(MAX_READ_BYTES)];

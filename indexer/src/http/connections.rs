@@ -61,7 +61,7 @@ impl Default for ConnectionLimits {
             max_connections: 512,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
-            send_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_mins(1),
         }
     }
 }

@@ -96,14 +96,17 @@ pub(crate) async fn export(
 ) -> Result<Response, HttpProblem> {
     app.wait_for(wait).await?;
     let export = app.search().export(args.into()).await.map_err(|error| app.problem(error))?;
-    let SearchExport { index_version, mut pages } = export;
+    let SearchExport { index_version, pages } = export;
+    // An empty one is asked again below.
+    let mut pages = pages.fuse();
     // Before anything is sent: what fails at once is an answer with a status.
     let first = pages.next().await.transpose().map_err(|error| app.problem(error))?;
     let (sender, receiver) = mpsc::channel(PAGES_IN_FLIGHT);
     let pages = stream::iter(first.map(Ok)).chain(pages).boxed();
     // It ends with the receiver, which the answer owns.
     tokio::spawn(send_pages(app, pages, sender));
-    Ok((headers(&index_version), Body::from_stream(body(receiver))).into_response())
+    // A body that is compressed is asked again after its end.
+    Ok((headers(&index_version), Body::from_stream(body(receiver).fuse())).into_response())
 }
 
 /// A part of the answer, or its end.

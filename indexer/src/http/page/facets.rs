@@ -54,7 +54,7 @@ fn attribute_heading(name: &str, search_url: &SearchUrl) -> Markup {
 /// Counts one attribute more.
 fn attribute_form(search_url: &SearchUrl) -> Markup {
     html! {
-        form.count action="./" method="get" {
+        form.add-attribute action="./" method="get" {
             label for="attribute" { "Count an attribute" }
             @for (name, value) in search_url.pairs() { input type="hidden" name=(name) value=(value); }
             input #attribute name="facets" required pattern="(payload|descriptor)[.][^,]+" autocomplete="off"

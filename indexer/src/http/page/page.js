@@ -35,7 +35,7 @@
 
   let seen = null;
   const onFirstPage = () => !new URLSearchParams(location.search).has("cursor");
-  const busy = () => dragging !== null || String(getSelection()) !== "";
+  const busy = () => dragging !== null || String(getSelection()) !== "" || document.activeElement?.matches("main input");
 
   async function poll() {
     if (document.visibilityState !== "visible" || busy()) return;

@@ -50,6 +50,20 @@ async fn an_export_takes_filters_and_nothing_of_pages() {
 }
 
 #[tokio::test]
+async fn an_export_of_nothing_is_whole_and_empty() {
+    let answer = get(&router(FakeSearch::default()), "/v1/search/export").await;
+    assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, ""));
+}
+
+#[tokio::test]
+async fn an_export_is_whole_when_it_is_compressed() {
+    let request = Request::builder().uri("/v1/search/export").header(header::ACCEPT_ENCODING, "gzip");
+    let response = router(FakeSearch::with_entries()).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
+    assert!(!to_bytes(response.into_body(), usize::MAX).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn what_fails_before_the_first_line_is_an_answer_with_a_status() {
     for fails in [
         FakeSearch::failing(overloaded()),

@@ -250,7 +250,9 @@ impl SearchService for FakeSearch {
         let (fails_at, error) = self.export_fails.clone().map_or((usize::MAX, None), |(at, error)| (at, Some(error)));
         let pages = std::iter::repeat_n(self.hits.chunks(2), 1 + self.export_repeats).flatten();
         let pages = pages.map(|page| Ok(page.to_vec())).take(fails_at).chain(error.map(Err)).collect::<Vec<_>>();
-        Ok(SearchExport { index_version: index_version(), pages: stream::iter(pages).boxed() })
+        // As the real one it must not be polled after its end.
+        let pages = stream::unfold(pages.into_iter(), |mut pages| async { pages.next().map(|page| (page, pages)) });
+        Ok(SearchExport { index_version: index_version(), pages: pages.boxed() })
     }
 
     async fn lineage(&self, LineageRequest { repo, bundle, .. }: LineageRequest) -> Result<LineageAnswer, SearchError> {
