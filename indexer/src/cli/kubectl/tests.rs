@@ -270,6 +270,12 @@ async fn a_check_fails_for_what_is_wrong_and_only_for_that() {
     wal.object["metadata"]["generation"] = 3.into();
     let lines = examine(&wal, None).await.unwrap();
     assert!(!lines[0].passed && lines[0].detail.contains("generation 2 of the spec, which is at 3"), "{lines:?}");
+    // It is only there while something is wrong.
+    wal.object["metadata"]["generation"] = 2.into();
+    wal.object["status"]["conditions"][1]["type"] = "Stalled".into();
+    let lines = examine(&wal, None).await.unwrap();
+    let failed: Vec<_> = lines.iter().filter(|line| !line.passed).map(|line| line.what.as_str()).collect();
+    assert_eq!(failed, ["Stalled"], "{lines:?}");
 }
 
 #[tokio::test]
