@@ -23,6 +23,10 @@ pub struct StorageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9-]+$"))]
     pub region: Option<String>,
+    /// Storage account of the containers, for Azure. It may stand in the Secret instead. A change rolls the WAL's pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 24), regex(pattern = r"^[a-z0-9]+$"))]
+    pub account: Option<String>,
     /// Whether an endpoint without encryption may be used. The data, and with some stores
     /// the credentials, then cross the network in clear.
     #[serde(default, rename = "allowHTTP")]
@@ -65,7 +69,8 @@ pub struct StorageCredentials {
     pub r#type: CredentialsType,
     /// The Secret, for type `Secret`. Its keys bear the names that each store's own tools read:
     /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and perhaps `AWS_SESSION_TOKEN` (S3), `GOOGLE_SERVICE_ACCOUNT_KEY`
-    /// (the JSON key), `AZURE_STORAGE_ACCOUNT_NAME` and `AZURE_STORAGE_ACCOUNT_KEY`. New values are read without a restart.
+    /// (the JSON key), `AZURE_STORAGE_ACCOUNT_NAME` (unless `account` is set) and `AZURE_STORAGE_ACCOUNT_KEY` or
+    /// `AZURE_STORAGE_SAS_TOKEN`. New values are read without a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretReference>,
 }

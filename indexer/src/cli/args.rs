@@ -21,16 +21,16 @@ pub(super) struct LogArgs {
     pub(super) metadata: Vec<Url>,
     // The same as in `StoresArgs`, which must not be flattened here: an `Option<LogArgs>` would always be `None`.
     /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S}` with
-    /// S = `{"endpoint", "region", "allowHTTP", "caFile", "credentialsDir"}`, all optional. What is left out comes from the
+    /// S = `{"endpoint", "region", "account", "allowHTTP", "caFile", "credentialsDir"}`, all optional. What is left out comes from the
     /// environment. `credentialsDir` holds one file a credential, read again when it changes.
     #[arg(long, env = "TIDEMARK_STORES", value_name = "JSON", value_parser = stores)]
-    stores: Option<StoresSettings>,
+    stores: Option<Box<StoresSettings>>,
 }
 
 impl LogArgs {
     /// How the stores are reached.
     pub(super) fn settings(&self) -> StoresSettings {
-        self.stores.clone().unwrap_or_default()
+        *self.stores.clone().unwrap_or_default()
     }
 
     /// Opens the log's stores.
@@ -43,15 +43,15 @@ impl LogArgs {
 #[derive(Clone, Debug, Args)]
 pub(super) struct StoresArgs {
     /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S}` with
-    /// S = `{"endpoint", "region", "allowHTTP", "caFile", "credentialsDir"}`, all optional. What is left out comes from the
+    /// S = `{"endpoint", "region", "account", "allowHTTP", "caFile", "credentialsDir"}`, all optional. What is left out comes from the
     /// environment. `credentialsDir` holds one file a credential, read again when it changes.
     #[arg(long, env = "TIDEMARK_STORES", value_name = "JSON", value_parser = stores)]
-    stores: Option<StoresSettings>,
+    stores: Option<Box<StoresSettings>>,
 }
 
 impl StoresArgs {
     pub(super) fn settings(&self) -> StoresSettings {
-        self.stores.clone().unwrap_or_default()
+        *self.stores.clone().unwrap_or_default()
     }
 }
 
@@ -184,11 +184,16 @@ pub(super) struct LoggingArgs {
     pub(super) log_level: Option<String>,
 }
 
-fn stores(text: &str) -> Result<StoresSettings, String> {
+/// In a box, which keeps the commands small.
+fn stores(text: &str) -> Result<Box<StoresSettings>, String> {
     serde_norway::from_str(text).map_err(|error| error.to_string())
 }
 
 fn url(text: &str) -> Result<Url, String> {
+    if text.starts_with("s3://arn:") {
+        let remedy = "write s3://ALIAS/prefix with the alias that AWS shows for it (it ends with -s3alias)";
+        return Err(format!("an access point is named by its alias, not by its ARN; {remedy}"));
+    }
     Url::parse(text).map_err(|error| {
         format!("invalid URL: {error}; expected s3://, gs://, az:// or file:// followed by a bucket or folder")
     })

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use tidemark_store::{Entropy, ProbeReport, ProbeVerdict, probe_store};
+use tidemark_store::{Entropy, ProbeReport, ProbeVerdict, Store, StoreConfiguration, probe_store};
 
 use super::{
     args::{LogArgs, OutputArgs},
@@ -11,6 +11,9 @@ use super::{
 };
 
 /// Check that the stores of a log hold the contract that Tidemark needs.
+///
+/// Prints first what each store is reached with and where that comes from: endpoint, region, bucket, prefix, certificates, and the
+/// variable, file or profile of its credentials, never a secret.
 ///
 /// Writes and removes about a thousand small objects below `.tidemark/probe/` in each store: a second create is refused,
 /// also among 32 racers; listings are complete past a thousand keys and start at the key that is asked for; the store's time
@@ -29,6 +32,7 @@ pub(super) struct CheckCommand {
 #[derive(Serialize)]
 struct ProbeReportJson<'a> {
     passed: bool,
+    configuration: &'a StoreConfiguration,
     #[serde(flatten)]
     report: &'a ProbeReport,
 }
@@ -40,9 +44,13 @@ impl CheckCommand {
         let entropy = Entropy::from_os();
         let mut failed = Vec::new();
         for store in log.stores() {
+            let configuration = store.configuration()?;
+            if !output.json {
+                print_configuration(store, &configuration)?;
+            }
             tracing::info!(store = %store.url(), "probing");
             let report = probe_store(store, &entropy).await;
-            print(&report, output)?;
+            print(&configuration, &report, output)?;
             if let Some(line) = report.failed_check() {
                 failed.push(format!("\"{}\" fails \"{}\": {}", store.url(), line.name, line.detail));
             }
@@ -58,11 +66,18 @@ impl CheckCommand {
     }
 }
 
-fn print(report: &ProbeReport, output: OutputArgs) -> anyhow::Result<()> {
-    if output.json {
-        return print_json(&ProbeReportJson { passed: report.passed(), report });
+fn print_configuration(store: &Store, configuration: &StoreConfiguration) -> anyhow::Result<()> {
+    print_line(store.url().as_str())?;
+    for (name, value) in configuration.lines() {
+        print_line(&format!("  {name:<11} {value}"))?;
     }
-    print_line(&report.url)?;
+    Ok(())
+}
+
+fn print(configuration: &StoreConfiguration, report: &ProbeReport, output: OutputArgs) -> anyhow::Result<()> {
+    if output.json {
+        return print_json(&ProbeReportJson { passed: report.passed(), configuration, report });
+    }
     for line in &report.checks {
         let verdict = match line.verdict {
             ProbeVerdict::Passed => "passed",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{environment::StoreEnvironment, errors::StoreError, request_counter::RequestCounter};
+use crate::{environment::StoreEnvironment, request_counter::RequestCounter};
 
 /// Settings of one store. What is left out comes from the environment, as each store's own tools read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct StoreSettings {
     /// The bucket's region (S3).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
+    /// The storage account (Azure).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// Whether the endpoint may be plain http.
     #[serde(rename = "allowHTTP", skip_serializing_if = "Option::is_none")]
     pub allow_http: Option<bool>,
@@ -40,7 +43,8 @@ pub struct StoreAccess {
 
 /// The variables that an endpoint, a region and plain http have in each store's tools.
 const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT"];
-const OTHER_ENDPOINTS: [&str; 5] = [
+const OTHER_ENDPOINTS: [&str; 6] = [
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT",
     "STORAGE_EMULATOR_HOST",
@@ -48,22 +52,29 @@ const OTHER_ENDPOINTS: [&str; 5] = [
     "AZURE_STORAGE_CONNECTION_STRING",
 ];
 const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+const ACCOUNTS: [&str; 2] = ["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"];
 const ALLOW_HTTP: [&str; 3] = ["AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP"];
 
 impl StoreAccess {
     /// `settings` over `environment`. Touches no file.
     pub fn new(settings: &StoreSettings, environment: StoreEnvironment) -> Self {
-        let StoreSettings { endpoint, region, allow_http, ca_file, credentials_dir } = settings;
+        let StoreSettings { endpoint, region, account, allow_http, ca_file, credentials_dir } = settings;
         let mut environment = environment;
-        if let Some(endpoint) = endpoint {
+        if endpoint.is_some() {
             environment.unset(&OTHER_ENDPOINTS);
-            environment.set_all(&ENDPOINTS, endpoint);
         }
-        if let Some(region) = region {
-            environment.set_all(&REGIONS, region);
-        }
-        if let Some(allow) = allow_http {
-            environment.set_all(&ALLOW_HTTP, if *allow { "true" } else { "false" });
+        let allow_http = allow_http.map(|allow| allow.to_string());
+        let set = [
+            (&ENDPOINTS[..], endpoint, "endpoint"),
+            (&REGIONS, region, "region"),
+            (&ACCOUNTS, account, "account"),
+            (&ALLOW_HTTP, &allow_http, "allowHTTP"),
+        ];
+        for (names, value, setting) in set {
+            for name in names.iter().filter(|_| value.is_some()) {
+                let value = value.as_deref().unwrap_or_default();
+                environment.set_from(name, value, &format!("setting \"{setting}\" of the store"));
+            }
         }
         Self {
             environment,
@@ -76,20 +87,6 @@ impl StoreAccess {
     /// Counts the store's requests in `requests`.
     pub fn counted(self, requests: &RequestCounter) -> Self {
         Self { requests: requests.clone(), ..self }
-    }
-
-    /// What the file of certificates holds, for the store `url`; nothing if none is named.
-    pub(crate) fn certificates(&self, url: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(file) = &self.ca_file else { return Ok(None) };
-        let missing = |why: String| StoreError::Missing {
-            url: url.to_owned(),
-            file: file.display().to_string(),
-            why,
-            remedy: "put the authority's certificates there in PEM (key \"ca.crt\" of the ConfigMap)".to_owned(),
-        };
-        let text = std::fs::read(file).map_err(|error| missing(error.to_string()))?;
-        let found = reqwest::Certificate::from_pem_bundle(&text).map_err(|error| missing(error.to_string()))?;
-        if found.is_empty() { Err(missing("it holds no certificate".to_owned())) } else { Ok(Some(text)) }
     }
 }
 
@@ -119,14 +116,5 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_refused() {
         assert!(serde_json::from_str::<StoreSettings>(r#"{"bucket": "x"}"#).is_err());
-    }
-
-    #[test]
-    fn a_file_without_a_certificate_is_named() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let settings = StoreSettings { ca_file: Some(file.path().to_owned()), ..StoreSettings::default() };
-        let error =
-            StoreAccess::new(&settings, StoreEnvironment::default()).certificates("s3://b").unwrap_err().to_string();
-        assert!(error.contains(&file.path().display().to_string()) && error.contains("ca.crt"), "{error}");
     }
 }

@@ -10,13 +10,26 @@ use crate::{environment::StoreEnvironment, errors::StoreError, scheme::StoreSche
 /// A credential and whether the store works without it.
 struct CredentialName {
     name: &'static str,
-    needed: bool,
+    need: CredentialNeed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CredentialNeed {
+    Always,
+    /// Unless the credential of this name is there.
+    Without(&'static str),
+    Never,
 }
 
 const S3: [CredentialName; 3] =
     [needed("AWS_ACCESS_KEY_ID"), needed("AWS_SECRET_ACCESS_KEY"), optional("AWS_SESSION_TOKEN")];
 const GOOGLE: [CredentialName; 1] = [needed("GOOGLE_SERVICE_ACCOUNT_KEY")];
-const AZURE: [CredentialName; 2] = [needed("AZURE_STORAGE_ACCOUNT_NAME"), needed("AZURE_STORAGE_ACCOUNT_KEY")];
+/// The account may be a setting of the store.
+const AZURE: [CredentialName; 3] = [
+    optional("AZURE_STORAGE_ACCOUNT_NAME"),
+    CredentialName { name: "AZURE_STORAGE_ACCOUNT_KEY", need: CredentialNeed::Without("AZURE_STORAGE_SAS_TOKEN") },
+    optional("AZURE_STORAGE_SAS_TOKEN"),
+];
 
 /// The process's own credentials of each store: a folder stands in for all of them.
 const REPLACED: [&str; 24] = [
@@ -47,11 +60,11 @@ const REPLACED: [&str; 24] = [
 ];
 
 const fn needed(name: &'static str) -> CredentialName {
-    CredentialName { name, needed: true }
+    CredentialName { name, need: CredentialNeed::Always }
 }
 
 const fn optional(name: &'static str) -> CredentialName {
-    CredentialName { name, needed: false }
+    CredentialName { name, need: CredentialNeed::Never }
 }
 
 /// The folder of one store's credentials.
@@ -64,7 +77,10 @@ pub(crate) struct CredentialsFolder {
 
 /// The credentials in a folder: names and values, values without blanks at either end.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct StoreCredentials(Vec<(&'static str, String)>);
+pub(crate) struct StoreCredentials {
+    folder: PathBuf,
+    values: Vec<(&'static str, String)>,
+}
 
 impl CredentialsFolder {
     pub(crate) fn new(path: &Path, scheme: StoreScheme, url: &str) -> Self {
@@ -74,18 +90,23 @@ impl CredentialsFolder {
     /// Reads the files. One that is needed and missing or empty is named with the remedy.
     pub(crate) fn read(&self) -> Result<StoreCredentials, StoreError> {
         let mut found = Vec::new();
-        for CredentialName { name, needed } in names(self.scheme) {
+        for CredentialName { name, need } in names(self.scheme) {
+            let needed = match need {
+                CredentialNeed::Always => true,
+                CredentialNeed::Without(other) => !self.path.join(other).exists(),
+                CredentialNeed::Never => false,
+            };
             match std::fs::read_to_string(self.path.join(name)) {
                 Ok(text) if !text.trim().is_empty() => found.push((*name, text.trim().to_owned())),
-                Ok(_) if *needed => return Err(self.missing(name, "it is empty".to_owned())),
-                Err(error) if *needed && error.kind() == ErrorKind::NotFound => {
+                Ok(_) if needed => return Err(self.missing(name, "it is empty".to_owned())),
+                Err(error) if needed && error.kind() == ErrorKind::NotFound => {
                     return Err(self.missing(name, "there is no such file".to_owned()));
                 }
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(self.missing(name, error.to_string())),
                 _ => {}
             }
         }
-        Ok(StoreCredentials(found))
+        Ok(StoreCredentials { folder: self.path.clone(), values: found })
     }
 
     fn missing(&self, name: &str, why: String) -> StoreError {
@@ -99,12 +120,16 @@ impl CredentialsFolder {
 }
 
 impl StoreCredentials {
-    /// `environment` with these credentials instead of its own.
+    /// `environment` with these credentials instead of its own. A setting of the store counts before them.
     pub(crate) fn over(&self, environment: &StoreEnvironment) -> StoreEnvironment {
         let mut environment = environment.clone();
-        environment.unset(&REPLACED);
-        for (name, value) in &self.0 {
-            environment.set(name, value);
+        let replaced: Vec<_> = REPLACED.into_iter().filter(|name| !environment.is_setting(name)).collect();
+        environment.unset(&replaced);
+        for (name, value) in &self.values {
+            if environment.is_setting(name) {
+                continue;
+            }
+            environment.set_from(name, value, &format!("file \"{}\"", self.folder.join(name).display()));
         }
         environment
     }

@@ -2,9 +2,18 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
+use crate::configuration::ConfiguredValue;
+
 /// The variables that each store's own tools read: the process's, or others in their place.
 #[derive(Clone, Default)]
-pub struct StoreEnvironment(BTreeMap<String, String>);
+pub struct StoreEnvironment(BTreeMap<String, Variable>);
+
+#[derive(Clone)]
+struct Variable {
+    value: String,
+    /// Where the value comes from, unless it is the variable itself: a setting, a field of a file.
+    source: Option<String>,
+}
 
 impl StoreEnvironment {
     /// The process's own.
@@ -16,12 +25,29 @@ impl StoreEnvironment {
 
     /// The variable's value, if it is set.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.get(name).map(|variable| variable.value.as_str())
+    }
+
+    /// Where the value of a variable comes from, in words.
+    pub(crate) fn source(&self, name: &str) -> String {
+        let source = self.0.get(name).and_then(|variable| variable.source.clone());
+        source.unwrap_or_else(|| format!("variable {name}"))
     }
 
     /// The value of the first of `names` that is set and not empty.
     pub(crate) fn first(&self, names: &[&str]) -> Option<&str> {
-        names.iter().filter_map(|name| self.get(name)).find(|value| !value.is_empty())
+        self.get(self.first_name(names)?)
+    }
+
+    /// The first of `names` that is set and not empty.
+    pub(crate) fn first_name<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
+        names.iter().copied().find(|name| self.get(name).is_some_and(|value| !value.is_empty()))
+    }
+
+    /// The value of the first of `names` that is set and not empty, and its source.
+    pub(crate) fn configured(&self, names: &[&str]) -> Option<ConfiguredValue> {
+        let name = self.first_name(names)?;
+        Some(ConfiguredValue { value: self.get(name)?.to_owned(), source: self.source(name) })
     }
 
     /// Whether the variable is set to a true value.
@@ -31,33 +57,27 @@ impl StoreEnvironment {
 
     /// The settings that `object_store` reads from variables that start with `prefix`.
     pub(crate) fn settings<K: FromStr>(&self, prefix: &str) -> Vec<(K, &str)> {
-        let set = self.0.iter().filter(|(name, value)| name.starts_with(prefix) && !value.is_empty());
-        set.filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value.as_str()))).collect()
+        let set = self.0.iter().filter(|(name, variable)| name.starts_with(prefix) && !variable.value.is_empty());
+        set.filter_map(|(name, variable)| Some((name.to_ascii_lowercase().parse().ok()?, variable.value.as_str())))
+            .collect()
     }
 
-    /// This environment with `defaults` for the variables that it does not set.
-    pub(crate) fn or(&self, mut defaults: Self) -> Self {
-        defaults.0.extend(self.0.clone());
-        defaults
+    /// Whether the value of a variable is not the variable's own.
+    pub(crate) fn is_setting(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|variable| variable.source.is_some())
     }
 
-    /// Takes variables away.
+    /// Takes variables away, settings in their place too.
     pub(crate) fn unset(&mut self, names: &[&str]) {
         for name in names {
             self.0.remove(*name);
         }
     }
 
-    /// Sets variables to one value.
-    pub(crate) fn set_all(&mut self, names: &[&str], value: &str) {
-        for name in names {
-            self.set(name, value);
-        }
-    }
-
-    /// Sets a variable.
-    pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.0.insert(name.to_owned(), value.to_owned());
+    /// Sets a variable to a value that comes from `source`.
+    pub(crate) fn set_from(&mut self, name: &str, value: &str, source: &str) {
+        let variable = Variable { value: value.to_owned(), source: Some(source.to_owned()) };
+        self.0.insert(name.to_owned(), variable);
     }
 }
 
@@ -68,7 +88,8 @@ pub(crate) fn is_true(value: &str) -> bool {
 
 impl FromIterator<(String, String)> for StoreEnvironment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
-        Self(variables.into_iter().collect())
+        let variables = variables.into_iter().map(|(name, value)| (name, Variable { value, source: None }));
+        Self(variables.collect())
     }
 }
 

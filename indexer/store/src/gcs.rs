@@ -1,5 +1,6 @@
 //! Google Cloud Storage.
 
+mod external_account;
 mod open;
 mod sign;
 

@@ -3,8 +3,10 @@
 mod access;
 mod azure;
 mod bucket;
+mod certificates;
 mod chain;
 mod clock;
+mod configuration;
 #[cfg(test)]
 mod contract_tests;
 mod credentials;
@@ -25,6 +27,7 @@ mod overlap;
 mod probe;
 mod read;
 mod reloading;
+mod renewed_credential;
 mod request_counter;
 mod retry;
 mod s3;
@@ -43,6 +46,7 @@ pub use chain::{
     RECORD_RETENTION, RecordVersions, StateExtensions,
 };
 pub use clock::{Clock, ClockError, ClockReading, MAX_ESTIMATE_AGE};
+pub use configuration::{ConfiguredValue, StoreConfiguration};
 pub use entropy::Entropy;
 pub use environment::StoreEnvironment;
 pub use errors::{StoreError, error_chain};

@@ -3,12 +3,13 @@
 use std::{path::Path as FilePath, sync::Arc};
 
 use object_store::memory::InMemory;
-use parking_lot::Mutex;
 use url::Url;
 
 use crate::{
     access::StoreAccess,
     azure,
+    certificates::TrustedCertificates,
+    configuration::ConfiguredValue,
     credentials::CredentialsFolder,
     environment::StoreEnvironment,
     errors::StoreError,
@@ -89,45 +90,56 @@ fn open(url: &Url, access: &StoreAccess, mode: OpenMode) -> Result<Store, StoreE
 fn open_bucket(scheme: StoreScheme, url: &Url, access: &StoreAccess) -> Result<Store, StoreError> {
     let (environment, folder) = (access.environment.clone(), access.credentials_dir.as_ref());
     let folder = folder.map(|folder| CredentialsFolder::new(folder, scheme, url.as_str()));
-    let files = files_reader(url, access, folder.clone());
+    let certificates = certificates_file(scheme, access);
+    let files = files_reader(url, certificates.clone(), folder.clone());
     let endpoint: EndpointSource = Box::new(move || {
         let credentials = folder.as_ref().and_then(|folder| folder.read().ok());
         endpoint(scheme, &credentials.map_or_else(|| environment.clone(), |found| found.over(&environment)))
     });
-    let client = if access.credentials_dir.is_none() && access.ca_file.is_none() {
-        let transport = TransportSettings { certificates: None, requests: access.requests.clone() };
-        connect(scheme, url, &access.environment, &transport)?
-    } else {
-        let (own_url, environment, requests) = (url.clone(), access.environment.clone(), access.requests.clone());
-        let connect_with = move |ClientFiles { credentials, certificates }: &ClientFiles| {
-            let environment =
-                credentials.as_ref().map_or_else(|| environment.clone(), |found| found.over(&environment));
-            let transport = TransportSettings { certificates: certificates.clone(), requests: requests.clone() };
-            connect(scheme, &own_url, &environment, &transport)
-        };
-        let store = ReloadingStore::new(url.as_str(), files, Box::new(connect_with));
-        let versions = (scheme == StoreScheme::S3).then(|| Arc::new(store.clone()) as Arc<dyn ListVersions>);
-        ProviderClient { store: Arc::new(store.clone()), signer: Arc::new(store), versions }
+    let has_files = access.credentials_dir.is_some() || certificates.is_some();
+    let (own_url, environment, requests) = (url.clone(), access.environment.clone(), access.requests.clone());
+    let connect_with = move |files: &ClientFiles| {
+        let credentials = files.credentials.as_ref();
+        let environment = credentials.map_or_else(|| environment.clone(), |found| found.over(&environment));
+        let transport = TransportSettings { certificates: files.certificates.clone(), requests: requests.clone() };
+        connect(scheme, &own_url, &environment, &transport)
     };
-    let (own_url, authorities) = (url.clone(), access.clone());
+    let store = ReloadingStore::new(url.as_str(), files, Box::new(connect_with));
+    if !has_files {
+        // Nothing that is missing now can come later.
+        store.client()?;
+    }
+    let current = store.clone();
     let backend = StoreBackend {
-        inner: client.store,
+        inner: Arc::new(store.clone()),
         scheme,
-        signer: Some(client.signer),
-        versions: client.versions,
-        certificates: Some(Box::new(move || authorities.certificates(own_url.as_str()))),
+        signer: Some(Arc::new(store.clone())),
+        versions: (scheme == StoreScheme::S3).then(|| Arc::new(store) as Arc<dyn ListVersions>),
+        provider: Some(Box::new(move || current.client())),
         endpoint: Some(endpoint),
-        client: Mutex::default(),
     };
     Ok(Store::with(backend, url.clone()))
 }
 
+/// The file of the authorities that sign the certificate of the server.
+fn certificates_file(scheme: StoreScheme, access: &StoreAccess) -> Option<ConfiguredValue> {
+    match &access.ca_file {
+        Some(file) => {
+            let source = "setting \"caFile\" of the store".to_owned();
+            Some(ConfiguredValue { value: file.display().to_string(), source })
+        }
+        None if scheme == StoreScheme::S3 => s3::ca_bundle(&access.environment),
+        None => None,
+    }
+}
+
 /// Reads what the client of a store is made of.
-fn files_reader(url: &Url, access: &StoreAccess, folder: Option<CredentialsFolder>) -> FilesReader {
-    let (url, access) = (url.clone(), access.clone());
+fn files_reader(url: &Url, certificates: Option<ConfiguredValue>, folder: Option<CredentialsFolder>) -> FilesReader {
+    let url = url.clone();
     Box::new(move || {
         let credentials = folder.as_ref().map(CredentialsFolder::read).transpose()?;
-        Ok(ClientFiles { credentials, certificates: access.certificates(url.as_str())? })
+        let certificates = certificates.as_ref().map(|file| TrustedCertificates::read(&url, file)).transpose()?;
+        Ok(ClientFiles { credentials, certificates })
     })
 }
 
@@ -176,6 +188,7 @@ fn open_folder(path: &FilePath, mode: OpenMode) -> Result<Store, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::StoreSettings;
 
     fn refusal(url: &str, environment: &[(&str, &str)]) -> String {
         let environment: StoreEnvironment =
@@ -199,5 +212,25 @@ mod tests {
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let store = open(&"s3://bucket/log".parse().unwrap(), &environment.into(), OpenMode::ReadWrite).unwrap();
         assert_eq!(store.below("/x/y/").url().as_str(), "s3://bucket/log/x/y");
+    }
+
+    /// The client of signed URLs is asked for at each upload.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_of_certificates_is_read_at_most_once_a_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.crt");
+        let authority = rcgen::generate_simple_self_signed(["s3.corp".to_owned()]).unwrap();
+        std::fs::write(&file, authority.cert.pem()).unwrap();
+        let settings = StoreSettings { ca_file: Some(file.clone()), ..StoreSettings::default() };
+        let keys = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+        let keys = keys.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let store = Store::open_as(&"s3://bucket".parse().unwrap(), &StoreAccess::new(&settings, keys)).unwrap();
+        let configuration = store.configuration().unwrap();
+        assert_eq!(configuration.certificates.unwrap().value, file.display().to_string());
+        store.client().unwrap();
+        std::fs::remove_file(&file).unwrap();
+        store.client().unwrap();
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        assert!(matches!(store.client().unwrap_err(), StoreError::Missing { .. }));
     }
 }

@@ -19,6 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
+    certificates::TrustedCertificates,
     credentials::StoreCredentials,
     errors::StoreError,
     sign::{CreateBucketRequest, PutRequest, SignError, SignPut, SignedPut},
@@ -34,8 +35,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct ClientFiles {
     pub(crate) credentials: Option<StoreCredentials>,
-    /// Authorities in PEM.
-    pub(crate) certificates: Option<Vec<u8>>,
+    pub(crate) certificates: Option<TrustedCertificates>,
 }
 
 /// Reads the files.
@@ -67,7 +67,7 @@ impl ReloadingStore {
     }
 
     /// The client of the files as they are now.
-    fn client(&self) -> Result<ProviderClient, StoreError> {
+    pub(crate) fn client(&self) -> Result<ProviderClient, StoreError> {
         let mut current = self.current();
         let fresh = current.checked.is_some_and(|checked| checked.elapsed() < CHECK_INTERVAL);
         if let Some((_, client)) = current.client.as_ref().filter(|_| fresh) {
@@ -221,7 +221,12 @@ mod tests {
     use object_store::{ObjectStoreExt as _, memory::InMemory};
 
     use super::*;
-    use crate::{credentials::CredentialsFolder, errors::classify, scheme::StoreScheme};
+    use crate::{
+        configuration::{ConfiguredValue, StoreConfiguration},
+        credentials::CredentialsFolder,
+        errors::classify,
+        scheme::StoreScheme,
+    };
 
     struct NoSigner;
 
@@ -239,12 +244,21 @@ mod tests {
         let (memory, counter) = (Arc::new(InMemory::new()), opened.clone());
         let connect: ClientFactory = Box::new(move |_| {
             counter.fetch_add(1, Ordering::Relaxed);
-            Ok(ProviderClient { store: memory.clone(), signer: Arc::new(NoSigner), versions: None })
+            Ok(ProviderClient {
+                store: memory.clone(),
+                signer: Arc::new(NoSigner),
+                versions: None,
+                http: reqwest::Client::new(),
+                configuration: Arc::new(StoreConfiguration::local(StoreScheme::Memory, &"memory:///".parse().unwrap())),
+            })
         });
         let credentials = CredentialsFolder::new(folder.path(), StoreScheme::S3, "s3://b");
         let authorities = folder.path().join("ca.crt");
         let read: FilesReader = Box::new(move || {
-            Ok(ClientFiles { credentials: Some(credentials.read()?), certificates: std::fs::read(&authorities).ok() })
+            let file = ConfiguredValue::default_of("ca.crt");
+            let pem = std::fs::read(&authorities).ok();
+            let certificates = pem.map(|pem| TrustedCertificates { file, pem });
+            Ok(ClientFiles { credentials: Some(credentials.read()?), certificates })
         });
         let store = ReloadingStore::new("s3://b", read, connect);
         let path = Path::from("a");

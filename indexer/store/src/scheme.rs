@@ -31,6 +31,17 @@ impl StoreScheme {
         matches!(self, Self::S3 | Self::Google | Self::Azure)
     }
 
+    /// The name of the kind, as messages have it.
+    pub(crate) fn provider(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Folder => "folder",
+            Self::S3 => "S3",
+            Self::Google => "Google Cloud Storage",
+            Self::Azure => "Azure Blob Storage",
+        }
+    }
+
     /// The prefix of all keys of the store that `url` names. A folder's URL names the folder itself.
     pub(crate) fn base(self, url: &Url) -> String {
         if self == Self::Folder {

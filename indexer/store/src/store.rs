@@ -5,15 +5,16 @@
 use std::{fmt, sync::Arc};
 
 use object_store::{ObjectStore, memory::InMemory, path::Path};
-use parking_lot::Mutex;
 use url::Url;
 
 use crate::{
+    configuration::StoreConfiguration,
     errors::{StoreError, classify},
     keys,
     location::{EndpointSource, location},
     scheme::StoreScheme,
     sign::SignPut,
+    transport::ProviderClient,
     versions::ListVersions,
 };
 
@@ -29,8 +30,8 @@ pub struct Store {
     base: String,
 }
 
-/// Reads the authorities that a store's clients trust in place of the system's, in PEM.
-pub(crate) type CertificatesReader = Box<dyn Fn() -> Result<Option<Vec<u8>>, StoreError> + Send + Sync>;
+/// Gives the provider's client as it is now: a new one where its credentials or certificates are files that changed.
+pub(crate) type ProviderClientSource = Box<dyn Fn() -> Result<ProviderClient, StoreError> + Send + Sync>;
 
 /// What all prefixes of one bucket share.
 pub(crate) struct StoreBackend {
@@ -40,26 +41,16 @@ pub(crate) struct StoreBackend {
     pub(crate) signer: Option<Arc<dyn SignPut>>,
     /// What lists versions of objects; `None` where the store keeps none.
     pub(crate) versions: Option<Arc<dyn ListVersions>>,
-    /// Reads the authorities that sign the server's certificate; `None` where nothing speaks HTTP.
-    pub(crate) certificates: Option<CertificatesReader>,
+    /// The provider's client; `None` where nothing speaks HTTP.
+    pub(crate) provider: Option<ProviderClientSource>,
     /// The endpoint of the provider, unless it is the provider's own.
     pub(crate) endpoint: Option<EndpointSource>,
-    /// The client of signed URLs and the authorities that it trusts, made when it is first needed and when those change.
-    pub(crate) client: Mutex<Option<(Option<Vec<u8>>, reqwest::Client)>>,
 }
 
 impl StoreBackend {
     /// A transport without URLs.
     pub(crate) fn without_urls(inner: Arc<dyn ObjectStore>, scheme: StoreScheme) -> Self {
-        Self {
-            inner,
-            scheme,
-            signer: None,
-            versions: None,
-            certificates: None,
-            endpoint: None,
-            client: Mutex::default(),
-        }
+        Self { inner, scheme, signer: None, versions: None, provider: None, endpoint: None }
     }
 }
 
@@ -130,30 +121,20 @@ impl Store {
         self.backend.scheme != StoreScheme::Folder
     }
 
-    /// The client for this store's signed URLs, which trusts the same authorities as the store's own client.
+    /// The client for this store's signed URLs, which trusts the same authorities as the store's own client. Files are read at
+    /// most once per second.
     pub fn client(&self) -> Result<reqwest::Client, StoreError> {
-        let StoreBackend { certificates, client, .. } = &*self.backend;
-        let certificates = certificates.as_ref().map(|read| read()).transpose()?.flatten();
-        let mut client = client.lock();
-        if let Some((_, client)) = client.as_ref().filter(|(known, _)| *known == certificates) {
-            return Ok(client.clone());
-        }
-        let refused = |error: reqwest::Error| {
-            self.unusable(
-                format!("no HTTP client can be made: {error}"),
-                "check the certificates in the store's settings",
-            )
+        let Some(provider) = &self.backend.provider else {
+            return Err(self.unusable("it has no signed URLs".to_owned(), "write to it without one"));
         };
-        let builder = match &certificates {
-            None => reqwest::Client::builder(),
-            Some(pem) => {
-                let trusted = reqwest::Certificate::from_pem_bundle(pem).map_err(refused)?;
-                reqwest::Client::builder().tls_certs_only(trusted)
-            }
-        };
-        let made = builder.build().map_err(refused)?;
-        *client = Some((certificates, made.clone()));
-        Ok(made)
+        Ok(provider()?.http)
+    }
+
+    /// What the store is reached with, without secrets. An error where a file of credentials or certificates cannot be used.
+    pub fn configuration(&self) -> Result<StoreConfiguration, StoreError> {
+        let StoreBackend { scheme, provider, .. } = &*self.backend;
+        let Some(provider) = provider else { return Ok(StoreConfiguration::local(*scheme, &self.url)) };
+        Ok(StoreConfiguration { prefix: self.base.clone(), ..provider()?.configuration.as_ref().clone() })
     }
 
     /// The transport.
@@ -190,7 +171,15 @@ impl Store {
     }
 
     pub(crate) fn error(&self, key: &str, error: &object_store::Error) -> StoreError {
-        classify(self.url.as_str(), key, error)
+        let mut error = classify(self.url.as_str(), key, error);
+        // Whose access was refused is what a person looks for.
+        if let StoreError::Denied { why, .. } = &mut error
+            && let Some(provider) = &self.backend.provider
+            && let Some(credentials) = provider().ok().and_then(|client| client.configuration.credentials.clone())
+        {
+            *why = format!("{why} (credentials: {credentials})");
+        }
+        error
     }
 
     pub(crate) fn failed(&self, key: &str, why: String) -> StoreError {

@@ -6,8 +6,15 @@ use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::{
-    environment::StoreEnvironment, errors::StoreError, http::ObservedConnector, request_counter::RequestCounter,
-    sign::SignPut, versions::ListVersions,
+    certificates::TrustedCertificates,
+    configuration::{ConfiguredValue, StoreConfiguration},
+    environment::StoreEnvironment,
+    errors::StoreError,
+    http::ObservedConnector,
+    request_counter::RequestCounter,
+    scheme::StoreScheme,
+    sign::SignPut,
+    versions::ListVersions,
 };
 
 /// How long a connection may take.
@@ -24,13 +31,16 @@ pub(crate) struct ProviderClient {
     pub(crate) signer: Arc<dyn SignPut>,
     /// `None` where versions are not read.
     pub(crate) versions: Option<Arc<dyn ListVersions>>,
+    /// The client of signed URLs, which trusts the same authorities.
+    pub(crate) http: reqwest::Client,
+    pub(crate) configuration: Arc<StoreConfiguration>,
 }
 
 /// The connection settings of a store's clients, whatever its credentials.
 #[derive(Clone)]
 pub(crate) struct TransportSettings {
-    /// Authorities that sign the server's certificate in place of those that the system trusts, in PEM.
-    pub(crate) certificates: Option<Vec<u8>>,
+    /// Authorities that sign the server's certificate in place of those that the system trusts.
+    pub(crate) certificates: Option<TrustedCertificates>,
     pub(crate) requests: RequestCounter,
 }
 
@@ -41,7 +51,7 @@ impl TransportSettings {
 
     /// Options that a builder takes before the environment's settings, which may allow plain http.
     pub(crate) fn client_options(&self, url: &Url) -> Result<ClientOptions, StoreError> {
-        let pem = self.certificates.as_deref().unwrap_or_default();
+        let pem = self.certificates.as_ref().map(|certificates| certificates.pem.as_slice()).unwrap_or_default();
         let certificates = Certificate::from_pem_bundle(pem).map_err(|error| {
             unusable(url, error.to_string(), "put certificates in PEM into the file that the store's settings name")
         })?;
@@ -51,6 +61,34 @@ impl TransportSettings {
             .with_timeout(REQUEST_TIMEOUT)
             .with_no_system_certificates(self.certificates.is_some());
         Ok(certificates.into_iter().fold(options, ClientOptions::with_root_certificate))
+    }
+
+    /// The part of the configuration that all providers have.
+    pub(crate) fn configuration(&self, scheme: StoreScheme, url: &Url) -> StoreConfiguration {
+        let certificates = self.certificates.as_ref().map(|certificates| certificates.file.clone());
+        StoreConfiguration { certificates, ..StoreConfiguration::local(scheme, url) }
+    }
+
+    /// An HTTP client that trusts the same authorities. `builder` may have settings of its own.
+    pub(crate) fn http_client(
+        &self,
+        url: &Url,
+        builder: reqwest::ClientBuilder,
+    ) -> Result<reqwest::Client, StoreError> {
+        let refused = |error: reqwest::Error| {
+            unusable(
+                url,
+                format!("no HTTP client can be made: {error}"),
+                "check the certificates in the store's settings",
+            )
+        };
+        let builder = match &self.certificates {
+            None => builder,
+            Some(trusted) => {
+                builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&trusted.pem).map_err(refused)?)
+            }
+        };
+        builder.build().map_err(refused)
     }
 }
 
@@ -72,14 +110,14 @@ pub(crate) fn no_retries() -> RetryConfig {
 /// Refuses an endpoint without encryption unless the variable `allow` allows it.
 pub(crate) fn check_encryption(
     url: &Url,
-    endpoint: Option<&str>,
+    endpoint: Option<&ConfiguredValue>,
     environment: &StoreEnvironment,
     allow: &str,
 ) -> Result<(), StoreError> {
     match endpoint {
-        Some(endpoint) if endpoint.starts_with("http://") && !environment.is_true(allow) => Err(unusable(
+        Some(endpoint) if endpoint.value.starts_with("http://") && !environment.is_true(allow) => Err(unusable(
             url,
-            format!("its endpoint \"{endpoint}\" is plain http"),
+            format!("its endpoint {endpoint} is plain http"),
             &format!("use https, or set {allow}=true to allow it"),
         )),
         _ => Ok(()),

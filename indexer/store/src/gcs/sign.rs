@@ -28,7 +28,20 @@ pub(super) struct GoogleSigner {
     pub(super) store: Arc<GoogleCloudStorage>,
     pub(super) endpoint: String,
     pub(super) bucket: String,
-    pub(super) key: Option<ServiceAccountKey>,
+    pub(super) identity: SigningIdentity,
+    pub(super) http: reqwest::Client,
+}
+
+/// In whose name URLs are signed.
+pub(super) enum SigningIdentity {
+    /// The service account of a credentials file, by its key.
+    Key(ServiceAccountKey),
+    /// A service account that the credentials impersonate, by Google's service.
+    Impersonated(String),
+    /// The service account of the machine, by Google's service.
+    Machine,
+    /// Nobody: why, and what to do.
+    Nobody(&'static str, &'static str),
 }
 
 /// The service account of a credentials file, and its private key.
@@ -48,14 +61,16 @@ struct UnsignedRequest {
 impl SignPut for GoogleSigner {
     async fn sign_put(&self, request: &PutRequest<'_>) -> Result<SignedPut, SignError> {
         let headers = request.headers(("x-goog-if-generation-match", "0"), "x-goog-meta-");
-        let account = match &self.key {
-            Some(key) => key.account.clone(),
-            None => self.store.signing_credentials().get_credential().await?.email.clone(),
+        let account = match &self.identity {
+            SigningIdentity::Key(key) => key.account.clone(),
+            SigningIdentity::Impersonated(account) => account.clone(),
+            SigningIdentity::Machine => self.store.signing_credentials().get_credential().await?.email.clone(),
+            SigningIdentity::Nobody(why, remedy) => return Err(SignError::Unsignable((*why).to_owned(), remedy)),
         };
         let unsigned = self.unsigned(&account, request, &headers)?;
-        let signature = match &self.key {
-            Some(key) => sign_rsa_sha256(&key.pem, unsigned.text.as_bytes())?,
-            None => self.sign_blob(&account, unsigned.text.as_bytes()).await?,
+        let signature = match &self.identity {
+            SigningIdentity::Key(key) => sign_rsa_sha256(&key.pem, unsigned.text.as_bytes())?,
+            _ => self.sign_blob(&account, unsigned.text.as_bytes()).await?,
         };
         let url = format!("{}&X-Goog-Signature={}", unsigned.url, hex::encode(signature));
         let url = url
@@ -105,7 +120,8 @@ impl GoogleSigner {
             )
         };
         let token = self.store.credentials().get_credential().await?;
-        let answer = reqwest::Client::new()
+        let answer = self
+            .http
             .post(format!("{SIGN_BLOB_URL}/{account}:signBlob"))
             .timeout(SIGN_BLOB_TIMEOUT)
             .bearer_auth(&token.bearer)
@@ -187,7 +203,8 @@ mod tests {
             store: Arc::new(store),
             endpoint: endpoint.to_owned(),
             bucket: "bucket".to_owned(),
-            key: Some(ServiceAccountKey { account: ACCOUNT.to_owned(), pem: KEY.clone() }),
+            identity: SigningIdentity::Key(ServiceAccountKey { account: ACCOUNT.to_owned(), pem: KEY.clone() }),
+            http: reqwest::Client::new(),
         }
     }
 

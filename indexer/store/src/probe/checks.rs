@@ -19,6 +19,8 @@ const LISTED_OBJECTS: usize = 1001;
 const MAX_CONCURRENT_WRITES: usize = 32;
 /// The folder of the listing's objects.
 const LISTING_PREFIX: &str = "list";
+/// Keys whose order tells bytes from words, from cases and from what a URL escapes, in the order of their bytes.
+const ORDERED_KEYS: [&str; 6] = ["order/a+b", "order/a-b", "order/a0", "order/aB", "order/aa", "order/a~"];
 /// How long store time may stand still.
 const STANDSTILL_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -78,7 +80,7 @@ pub(super) async fn race(store: &Store) -> CheckResult {
 pub(super) async fn listing(store: &Store) -> CheckResult {
     let writes = stream::iter(keys()).map(|key| async move { store.put(&key, Bytes::new()).await });
     writes.buffer_unordered(MAX_CONCURRENT_WRITES).try_collect::<Vec<()>>().await?;
-    let mut listed = listed(store, None).await?;
+    let mut listed = listed(store, LISTING_PREFIX, None).await?;
     listed.sort_unstable();
     if listed == keys() {
         Ok(CheckSuccess::Kept(format!("{LISTED_OBJECTS} keys written and listed")))
@@ -90,8 +92,14 @@ pub(super) async fn listing(store: &Store) -> CheckResult {
 pub(super) async fn order(store: &Store) -> CheckResult {
     let keys = keys();
     let middle = LISTED_OBJECTS / 2;
-    // The adapter refuses a listing that is out of order.
-    let rest = listed(store, keys.get(middle).map(String::as_str)).await?;
+    let rest = listed(store, LISTING_PREFIX, keys.get(middle).map(String::as_str)).await?;
+    for key in ORDERED_KEYS {
+        store.put(key, Bytes::new()).await?;
+    }
+    let ordered = listed(store, "order", None).await?;
+    if ordered != ORDERED_KEYS {
+        return Err(CheckFailure::BrokenPromise(format!("{ordered:?} was listed of {ORDERED_KEYS:?}")));
+    }
     if rest == keys[middle + 1..] {
         Ok(CheckSuccess::Kept(format!("{} keys in order after the one in the middle", rest.len())))
     } else {
@@ -128,7 +136,7 @@ pub(super) async fn time(store: &Store) -> CheckResult {
 
 pub(super) async fn metadata(store: &Store) -> CheckResult {
     if !store.supports_user_metadata() {
-        return Ok(CheckSuccess::NotPromised("a folder keeps none"));
+        return Ok(CheckSuccess::NotPromised("a folder keeps none".to_owned()));
     }
     let sent: UserMetadata = [("token", "0ujtsYcgvSTl8PAuAdqWYSMnLOv"), ("operation", "7")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -150,11 +158,11 @@ pub(super) async fn metadata(store: &Store) -> CheckResult {
 
 /// Deletes all that the probe wrote, and a key that it never wrote.
 pub(super) async fn deletion(store: &Store) -> CheckResult {
-    let written: Vec<String> = store.list("", None).map_ok(|info| info.key).try_collect().await?;
+    let written = listed(store, "", None).await?;
     let absent = "never-written".to_owned();
     let doomed: Vec<String> = written.iter().cloned().chain([absent]).collect();
     store.delete(&doomed).await?;
-    let left: Vec<String> = store.list("", None).map_ok(|info| info.key).try_collect().await?;
+    let left = listed(store, "", None).await?;
     if left.is_empty() {
         Ok(CheckSuccess::Kept(format!("{} objects", written.len())))
     } else {
@@ -174,6 +182,11 @@ fn keys() -> Vec<String> {
     (0..LISTED_OBJECTS).map(|n| format!("{LISTING_PREFIX}/{n:04}")).collect()
 }
 
-async fn listed(store: &Store, after: Option<&str>) -> Result<Vec<String>, StoreError> {
-    store.list(LISTING_PREFIX, after).map_ok(|info| info.key).try_collect().await
+/// The keys of a folder. The adapter refuses a listing that is out of order.
+async fn listed(store: &Store, prefix: &str, after: Option<&str>) -> Result<Vec<String>, CheckFailure> {
+    let keys = store.list(prefix, after).map_ok(|info| info.key).try_collect().await;
+    keys.map_err(|error| match error {
+        StoreError::Unusable { why, .. } => CheckFailure::BrokenPromise(why),
+        error => error.into(),
+    })
 }

@@ -8,7 +8,7 @@ pub(super) type CheckResult = Result<CheckSuccess, CheckFailure>;
 /// The store keeps the promise, or never made it.
 pub(super) enum CheckSuccess {
     Kept(String),
-    NotPromised(&'static str),
+    NotPromised(String),
 }
 
 /// The store breaks the promise, or did not answer.

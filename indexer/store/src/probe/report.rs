@@ -78,7 +78,7 @@ impl ProbeCheck {
     pub(super) fn of(name: &str, result: CheckResult) -> Self {
         let (verdict, detail) = match result {
             Ok(CheckSuccess::Kept(detail)) => (ProbeVerdict::Passed, detail),
-            Ok(CheckSuccess::NotPromised(why)) => (ProbeVerdict::NotApplicable, why.to_owned()),
+            Ok(CheckSuccess::NotPromised(why)) => (ProbeVerdict::NotApplicable, why),
             Err(CheckFailure::BrokenPromise(detail)) => (ProbeVerdict::Failed, detail),
             Err(CheckFailure::Store(error)) => (ProbeVerdict::Failed, error.to_string()),
         };

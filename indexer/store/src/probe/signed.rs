@@ -12,6 +12,7 @@ use crate::{
     sign::SignedPut,
     signed_url::{SignedPutResponse, UrlSigner, put_signed},
     store::Store,
+    time::StoreSecond,
 };
 
 const NO_URLS: &str = "this store has no signed URLs; writers create in it themselves";
@@ -21,12 +22,13 @@ const URL_VALIDITY: Duration = Duration::from_mins(5);
 
 pub(super) async fn expired(store: &Store) -> CheckResult {
     if !UrlSigner::of(store).has_urls() {
-        return Ok(CheckSuccess::NotPromised(NO_URLS));
+        return Ok(CheckSuccess::NotPromised(NO_URLS.to_owned()));
     }
     let now = now(store).await?;
     let ended = now.before(EXPIRED_AGE);
-    let Some(put) = UrlSigner::of(store).put_url("expired", ended.before(URL_VALIDITY), ended, &named()).await? else {
-        return Ok(CheckSuccess::NotPromised(NO_URLS));
+    let put = match sign(store, "expired", ended.before(URL_VALIDITY), ended).await? {
+        Ok(put) => put,
+        Err(unsigned) => return Ok(unsigned),
     };
     let answer = use_url(store, &put, "late").await?;
     let present = store.head("expired").await?.is_some();
@@ -39,8 +41,9 @@ pub(super) async fn expired(store: &Store) -> CheckResult {
 
 pub(super) async fn once(store: &Store) -> CheckResult {
     let now = now(store).await?;
-    let Some(put) = UrlSigner::of(store).put_url("signed", now, now.after(URL_VALIDITY), &named()).await? else {
-        return Ok(CheckSuccess::NotPromised(NO_URLS));
+    let put = match sign(store, "signed", now, now.after(URL_VALIDITY)).await? {
+        Ok(put) => put,
+        Err(unsigned) => return Ok(unsigned),
     };
     let first = use_url(store, &put, "first").await?;
     if !first.created() {
@@ -76,6 +79,23 @@ pub(super) async fn once(store: &Store) -> CheckResult {
         "status {} ({date}), again {}, without the condition {}",
         first.status, second.status, without.status
     )))
+}
+
+/// A signed URL of `key`; the result of the check where the store has none, or its credentials sign none.
+async fn sign(
+    store: &Store,
+    key: &str,
+    signed_at: StoreSecond,
+    ends: StoreSecond,
+) -> Result<Result<SignedPut, CheckSuccess>, CheckFailure> {
+    match UrlSigner::of(store).put_url(key, signed_at, ends, &named()).await {
+        Ok(Some(put)) => Ok(Ok(put)),
+        Ok(None) => Ok(Err(CheckSuccess::NotPromised(NO_URLS.to_owned()))),
+        Err(StoreError::Unsignable { why, .. }) => {
+            Ok(Err(CheckSuccess::NotPromised(format!("{why}: Tidemark's writers cannot append here"))))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn named() -> UserMetadata {

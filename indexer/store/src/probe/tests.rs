@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _, stream, stream::BoxStream};
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
@@ -16,7 +16,6 @@ fn verdicts(report: &ProbeReport) -> Vec<ProbeVerdict> {
 
 #[tokio::test]
 async fn memory_keeps_its_promises_and_is_left_empty() {
-    use futures::StreamExt as _;
     let store = Store::memory().below("log");
     let report = probe_store(&store, &Entropy::seeded(1)).await;
     assert!(report.passed(), "{report}");
@@ -37,11 +36,24 @@ async fn a_folder_keeps_its_promises() {
 #[tokio::test]
 async fn a_store_that_ignores_conditions_is_refused() {
     let url = "s3://careless/log".parse().unwrap();
-    let store = Store::over(Arc::new(CarelessStore(InMemory::new())), url);
+    let store = Store::over(Arc::new(FaultyStore::new(StoreFault::IgnoresConditions)), url);
     let report = probe_store(&store, &Entropy::seeded(1)).await;
     assert_eq!(report.failed_check().unwrap().name, "a second create is refused");
-    assert_eq!(report.checks[1].verdict, ProbeVerdict::Failed);
+    let race = &report.checks[1];
+    assert_eq!((race.verdict, race.detail.as_str()), (ProbeVerdict::Failed, "32 of 32 got the answer that they won"));
     assert_eq!(report.url, "s3://careless/log");
+}
+
+/// A store that compares keys as words do: `a0` before `a+b`.
+#[tokio::test]
+async fn a_store_that_lists_in_another_order_is_refused() {
+    let url = "s3://collated/log".parse().unwrap();
+    let store = Store::over(Arc::new(FaultyStore::new(StoreFault::ListsLettersFirst)), url);
+    let report = probe_store(&store, &Entropy::seeded(1)).await;
+    let failed = report.failed_check().unwrap();
+    assert_eq!(failed.name, "a listing is in key order and starts strictly after a key");
+    assert!(failed.detail.contains("order/a+b\" after "), "{}", failed.detail);
+    assert_eq!(report.failure, None, "the store answered");
 }
 
 #[test]
@@ -57,21 +69,55 @@ fn a_report_survives_being_recorded() {
     assert_eq!(serde_json::from_str::<ProbeReport>(&text).unwrap(), report);
 }
 
-/// A store that treats every create as a replacement, as several "compatible" ones do.
-#[derive(Debug)]
-struct CarelessStore(InMemory);
+/// What a store does that claims to be compatible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StoreFault {
+    /// Every create replaces, and is told that it won, as with `garage`.
+    IgnoresConditions,
+    /// Letters and digits are listed before other characters.
+    ListsLettersFirst,
+}
 
-impl fmt::Display for CarelessStore {
+#[derive(Debug)]
+struct FaultyStore {
+    inner: InMemory,
+    fault: StoreFault,
+}
+
+impl FaultyStore {
+    fn new(fault: StoreFault) -> Self {
+        Self { inner: InMemory::new(), fault }
+    }
+
+    fn listing(&self, listing: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+        if self.fault != StoreFault::ListsLettersFirst {
+            return listing;
+        }
+        let collate = |found: Vec<Result<ObjectMeta>>| {
+            let mut found: Vec<_> = found.into_iter().filter_map(Result::ok).collect();
+            found.sort_by_key(|meta| {
+                let key = meta.location.to_string();
+                key.chars().map(|letter| (!letter.is_alphanumeric(), letter)).collect::<Vec<_>>()
+            });
+            stream::iter(found.into_iter().map(Ok))
+        };
+        listing.collect::<Vec<_>>().map(collate).flatten_stream().boxed()
+    }
+}
+
+impl fmt::Display for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("careless")
+        write!(f, "{:?}", self.fault)
     }
 }
 
 #[async_trait]
-impl ObjectStore for CarelessStore {
+impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
-        options.mode = object_store::PutMode::Overwrite;
-        self.0.put_opts(location, payload, options).await
+        if self.fault == StoreFault::IgnoresConditions {
+            options.mode = object_store::PutMode::Overwrite;
+        }
+        self.inner.put_opts(location, payload, options).await
     }
 
     async fn put_multipart_opts(
@@ -79,26 +125,30 @@ impl ObjectStore for CarelessStore {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(location, options).await
+        self.inner.put_multipart_opts(location, options).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.0.get_opts(location, options).await
+        self.inner.get_opts(location, options).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.0.delete_stream(locations)
+        self.inner.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list(prefix)
+        self.listing(self.inner.list(prefix))
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.listing(self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
+        self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.0.copy_opts(from, to, options).await
+        self.inner.copy_opts(from, to, options).await
     }
 }

@@ -1,6 +1,6 @@
 //! `s3://bucket/prefix`, configured as the AWS tools are.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use object_store::{
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
@@ -8,36 +8,42 @@ use object_store::{
 };
 use url::Url;
 
-use super::{sign::S3Signer, versions::S3Versions};
-use crate::{
-    environment::StoreEnvironment,
-    errors::StoreError,
-    transport::{ProviderClient, TransportSettings, bad_settings, bucket_name, check_encryption, no_retries},
+use super::{
+    credentials::{AwsCredentialChain, chain_source},
+    credentials_http::CredentialsHttpClient,
+    profile::AwsProfile,
+    sign::S3Signer,
+    versions::S3Versions,
+    write_headers::write_headers,
 };
-
-/// Variables that say where credentials come from; without one of them the shared files are read.
-const CREDENTIALS: [&str; 5] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_SKIP_SIGNATURE",
-];
-/// What the shared files may set.
-const SETTINGS: [(&str, &str); 5] = [
-    ("aws_access_key_id", "AWS_ACCESS_KEY_ID"),
-    ("aws_secret_access_key", "AWS_SECRET_ACCESS_KEY"),
-    ("aws_session_token", "AWS_SESSION_TOKEN"),
-    ("region", "AWS_REGION"),
-    ("endpoint_url", "AWS_ENDPOINT_URL"),
-];
+use crate::{
+    configuration::{ConfiguredValue, StoreConfiguration},
+    environment::{StoreEnvironment, is_true},
+    errors::StoreError,
+    scheme::StoreScheme,
+    transport::{ProviderClient, TransportSettings, bad_settings, bucket_name, check_encryption, no_retries, unusable},
+};
 
 /// Where an endpoint that is not Amazon's own is named, the first one first.
 const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+/// Either of them means that the environment holds the credentials.
+const STATIC_KEYS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+const VIRTUAL_HOSTED_STYLE: &str = "AWS_VIRTUAL_HOSTED_STYLE_REQUEST";
+const DEFAULT_REGION: &str = "us-east-1";
+/// How the alias of an access point ends. AWS serves access points in virtual-hosted style alone.
+const ACCESS_POINT_ALIAS: &str = "-s3alias";
 
 /// The endpoint, where it is not Amazon's own.
 pub(crate) fn endpoint(environment: &StoreEnvironment) -> Option<String> {
-    with_shared_files(environment).first(&ENDPOINTS).map(str::to_owned)
+    let profile = AwsProfile::load(environment).ok()?;
+    configured_endpoint(environment, &profile).map(|endpoint| endpoint.value)
+}
+
+/// The file of authorities that AWS's tools trust in place of the system's.
+pub(crate) fn ca_bundle(environment: &StoreEnvironment) -> Option<ConfiguredValue> {
+    let of_profile = || AwsProfile::load(environment).ok()?.get("ca_bundle");
+    environment.configured(&["AWS_CA_BUNDLE"]).or_else(of_profile)
 }
 
 pub(crate) fn open(
@@ -45,95 +51,215 @@ pub(crate) fn open(
     environment: &StoreEnvironment,
     transport: &TransportSettings,
 ) -> Result<ProviderClient, StoreError> {
-    let environment = with_shared_files(environment);
-    let endpoint = environment.first(&ENDPOINTS);
-    check_encryption(url, endpoint, &environment, "AWS_ALLOW_HTTP")?;
+    let bucket = bucket_name(url)?;
+    if bucket.contains('%') {
+        return Err(unusable(url, format!("\"{bucket}\" is no name of a bucket"), "name an access point by its alias"));
+    }
+    let profile = AwsProfile::load(environment).map_err(|refusal| unusable(url, refusal.why, refusal.remedy))?;
+    let endpoint = configured_endpoint(environment, &profile);
+    check_encryption(url, endpoint.as_ref(), environment, "AWS_ALLOW_HTTP")?;
+    let region = environment.configured(&REGIONS).or_else(|| profile.get("region"));
+    let region = region.unwrap_or_else(|| ConfiguredValue::default_of(DEFAULT_REGION));
     let options = transport.client_options(url)?;
     let mut builder = AmazonS3Builder::new().with_client_options(options.clone());
-    for (key, value) in environment.settings("AWS_") {
+    // What names an endpoint is resolved here.
+    let mut settings = environment.clone();
+    settings.unset(&ENDPOINTS);
+    for (key, value) in settings.settings("AWS_") {
         builder = builder.with_config(key, value);
     }
-    let builder =
-        builder.with_bucket_name(bucket_name(url)?).with_http_connector(transport.connector()).with_retry(no_retries());
-    let region = [AmazonS3ConfigKey::Region, AmazonS3ConfigKey::DefaultRegion];
-    let region = region.iter().find_map(|key| builder.get_config_value(key));
-    let region = region.unwrap_or_else(|| "us-east-1".to_owned());
+    if let Some(endpoint) = &endpoint {
+        check_virtual_host(url, bucket, endpoint, &builder, environment)?;
+        builder = builder.with_endpoint(&endpoint.value);
+    } else if bucket.ends_with(ACCESS_POINT_ALIAS) {
+        builder = builder.with_virtual_hosted_style_request(true);
+    }
+    let headers = write_headers(&builder).map_err(|(why, remedy)| unusable(url, why.to_owned(), remedy))?;
+    let credentials = if environment.is_true("AWS_SKIP_SIGNATURE") {
+        "none: AWS_SKIP_SIGNATURE".to_owned()
+    } else if let Some(name) = environment.first_name(&STATIC_KEYS) {
+        environment.source(name)
+    } else {
+        let source = chain_source(environment, &profile);
+        let http = CredentialsHttpClient::new(url, transport)?;
+        let chain = AwsCredentialChain::new(url.clone(), source.clone(), region.value.clone(), profile, http);
+        builder = builder.with_credentials(Arc::new(chain));
+        source
+    };
+    let builder = builder
+        .with_bucket_name(bucket)
+        .with_region(&region.value)
+        .with_http_connector(transport.connector())
+        .with_retry(no_retries());
     let store = Arc::new(builder.build().map_err(|error| bad_settings(url, &error))?);
     let options = options.with_allow_http(environment.is_true("AWS_ALLOW_HTTP"));
     let client = transport.connector().connect(&options).map_err(|error| bad_settings(url, &error))?;
-    let versions = Arc::new(S3Versions { store: store.clone(), client });
-    Ok(ProviderClient { store: store.clone(), signer: Arc::new(S3Signer { store, region }), versions: Some(versions) })
+    let pays = headers.contains_key("x-amz-request-payer");
+    let versions = Arc::new(S3Versions { store: store.clone(), client, pays });
+    let own_endpoint = || ConfiguredValue::default_of(format!("https://s3.{}.amazonaws.com", region.value));
+    let configuration = StoreConfiguration {
+        endpoint: Some(endpoint.unwrap_or_else(own_endpoint)),
+        region: Some(region.clone()),
+        credentials: Some(credentials),
+        ..transport.configuration(StoreScheme::S3, url)
+    };
+    Ok(ProviderClient {
+        store: store.clone(),
+        signer: Arc::new(S3Signer { store, region: region.value, headers }),
+        versions: Some(versions),
+        http: transport.http_client(url, reqwest::Client::builder())?,
+        configuration: Arc::new(configuration),
+    })
 }
 
-/// The environment, supplemented from `~/.aws/config` and `~/.aws/credentials` where no variable names credentials.
-fn with_shared_files(environment: &StoreEnvironment) -> StoreEnvironment {
-    let mut settings = StoreEnvironment::default();
-    if environment.first(&CREDENTIALS).is_none() {
-        let profile = environment.first(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]).unwrap_or("default");
-        for (variable, name) in [("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")] {
-            let file = environment.first(&[variable]).map(PathBuf::from);
-            let file = file.or_else(|| Some(PathBuf::from(environment.first(&["HOME"])?).join(".aws").join(name)));
-            if let Some(text) = file.and_then(|file| fs::read_to_string(file).ok()) {
-                settings = profile_settings(&text, profile).or(settings);
-            }
-        }
+fn configured_endpoint(environment: &StoreEnvironment, profile: &AwsProfile) -> Option<ConfiguredValue> {
+    if environment.is_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") {
+        return None;
     }
-    environment.or(settings)
+    environment.configured(&ENDPOINTS).or_else(|| profile.endpoint())
 }
 
-/// The settings of `profile` in a shared file, under the names of their variables.
-fn profile_settings(text: &str, profile: &str) -> StoreEnvironment {
-    let mut settings = StoreEnvironment::default();
-    let mut inside = false;
-    for line in text.lines().map(str::trim) {
-        if let Some(section) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            let section = section.trim();
-            inside = section.strip_prefix("profile ").unwrap_or(section).trim() == profile;
-        } else if let Some((name, value)) = line.split_once('=').filter(|_| inside)
-            && let Some((_, variable)) = SETTINGS.iter().find(|(setting, _)| *setting == name.trim())
-        {
-            settings.set(variable, value.trim());
-        }
+/// In virtual-hosted style the endpoint names the bucket: one that does not would serve every bucket as the same place.
+fn check_virtual_host(
+    url: &Url,
+    bucket: &str,
+    endpoint: &ConfiguredValue,
+    builder: &AmazonS3Builder,
+    environment: &StoreEnvironment,
+) -> Result<(), StoreError> {
+    let style = builder.get_config_value(&AmazonS3ConfigKey::VirtualHostedStyleRequest);
+    let names_bucket = || {
+        let host = endpoint.value.split_once("://").map_or(endpoint.value.as_str(), |(_, host)| host);
+        host.strip_prefix(bucket).is_some_and(|rest| rest.starts_with('.'))
+    };
+    if !style.is_some_and(|style| is_true(&style)) || names_bucket() {
+        return Ok(());
     }
-    settings
+    let why = format!(
+        "{} asks for virtual-hosted style, and the endpoint {endpoint} does not begin with the bucket, so that all buckets would be \
+         one place",
+        environment.source(VIRTUAL_HOSTED_STYLE),
+    );
+    Err(unusable(url, why, &format!("put \"{bucket}.\" before the endpoint's host, or unset {VIRTUAL_HOSTED_STYLE}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Store, StoreAccess, StoreSettings};
 
-    const FILE: &str = "\
-        [default]\nregion = eu-west-1\n# aws_access_key_id = no\n\n\
-        [profile logs]\naws_access_key_id=ID\naws_secret_access_key = a=b\nother = x\n";
+    const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
 
-    #[test]
-    fn a_profile_of_the_shared_files_is_read() {
-        let logs = profile_settings(FILE, "logs");
-        assert_eq!(logs.get("AWS_ACCESS_KEY_ID"), Some("ID"));
-        assert_eq!(logs.get("AWS_SECRET_ACCESS_KEY"), Some("a=b"));
-        assert_eq!(logs.get("AWS_REGION"), None);
-        assert_eq!(profile_settings(FILE, "default").get("AWS_REGION"), Some("eu-west-1"));
-        assert_eq!(profile_settings(FILE, "none").get("AWS_REGION"), None);
+    fn open(url: &str, variables: &[(&str, &str)]) -> Result<StoreConfiguration, String> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let store = Store::open_with(&url.parse().unwrap(), &variables.collect());
+        store.and_then(|store| store.configuration()).map_err(|error| error.to_string())
+    }
+
+    fn with_config(text: &str, variables: &[(&str, &str)]) -> Result<StoreConfiguration, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let config = [("AWS_CONFIG_FILE", file.path().to_str().unwrap())];
+        open("s3://wal/orders", &[&config, variables].concat())
     }
 
     #[test]
-    fn variables_come_before_files() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), FILE).unwrap();
-        let mut environment = StoreEnvironment::default();
-        environment.set("AWS_SHARED_CREDENTIALS_FILE", file.path().to_str().unwrap());
-        assert_eq!(with_shared_files(&environment).get("AWS_REGION"), Some("eu-west-1"));
-        environment.set("AWS_REGION", "us-west-2");
-        assert_eq!(with_shared_files(&environment).get("AWS_REGION"), Some("us-west-2"));
+    fn a_profile_gives_the_region_where_the_environment_gives_the_keys() {
+        let text = "[default]\nregion = eu-west-1\nendpoint_url = https://s3.corp\n[profile logs]\nregion = mars-1\n";
+        let found = with_config(text, &KEYS).unwrap();
+        assert_eq!(found.region.unwrap().value, "eu-west-1");
+        assert_eq!(found.endpoint.unwrap().value, "https://s3.corp");
+        assert_eq!(found.credentials.as_deref(), Some("variable AWS_ACCESS_KEY_ID"));
+        let found = with_config(text, &[&KEYS[..], &[("AWS_PROFILE", "logs")]].concat()).unwrap();
+        assert_eq!(found.region.unwrap().value, "mars-1");
+        let found = with_config(text, &[&KEYS[..], &[("AWS_REGION", "us-west-2")]].concat()).unwrap();
+        assert_eq!(
+            found.region.unwrap(),
+            ConfiguredValue { value: "us-west-2".to_owned(), source: "variable AWS_REGION".to_owned() }
+        );
     }
 
     #[test]
-    fn files_are_not_read_where_variables_name_credentials() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), FILE).unwrap();
-        let mut environment = StoreEnvironment::default();
-        environment.set("AWS_SHARED_CREDENTIALS_FILE", file.path().to_str().unwrap());
-        environment.set("AWS_ACCESS_KEY_ID", "x");
-        assert_eq!(with_shared_files(&environment).get("AWS_REGION"), None);
+    fn an_endpoint_of_s3_comes_before_one_of_all_services_and_either_before_a_profiles() {
+        let profile = "[default]\nendpoint_url = https://profile\n";
+        let all = ("AWS_ENDPOINT_URL", "https://all");
+        let found = |variables: &[(&str, &str)]| {
+            with_config(profile, &[&KEYS[..], variables].concat()).unwrap().endpoint.unwrap().value
+        };
+        assert_eq!(found(&[all, ("AWS_ENDPOINT_URL_S3", "https://s3")]), "https://s3");
+        assert_eq!(found(&[all]), "https://all");
+        assert_eq!(found(&[]), "https://profile");
+        let ignored = [("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")];
+        assert_eq!(found(&ignored), "https://s3.us-east-1.amazonaws.com");
+    }
+
+    #[test]
+    fn an_unknown_profile_is_refused_even_beside_keys() {
+        let error = with_config("[default]\n", &[&KEYS[..], &[("AWS_PROFILE", "none")]].concat()).unwrap_err();
+        assert!(error.contains("profile \"none\" (variable AWS_PROFILE)") && error.contains("correct AWS_PROFILE"));
+    }
+
+    #[test]
+    fn each_source_of_credentials_is_named_and_no_secret_is() {
+        type Variables<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, Variables<'_>, &str); 7] = [
+            (
+                "[default]\naws_access_key_id = id\naws_secret_access_key = hidden\n",
+                &[],
+                "aws_access_key_id of profile",
+            ),
+            ("[default]\nsso_session = corp\n[sso-session corp]\nsso_region = x\n", &[], "sso_session of profile"),
+            ("[default]\ncredential_process = /bin/give hidden\n", &[], "credential_process of profile \"default\""),
+            ("[default]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = y\n", &[], "role_arn of profile"),
+            ("", &[("AWS_WEB_IDENTITY_TOKEN_FILE", "/token")], "variable AWS_WEB_IDENTITY_TOKEN_FILE"),
+            (
+                "",
+                &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1")],
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            ),
+            ("", &[], "instance metadata"),
+        ];
+        for (text, variables, expected) in cases {
+            let found = with_config(text, variables).unwrap();
+            let credentials = found.credentials.clone().unwrap();
+            assert!(credentials.contains(expected), "{credentials}");
+            assert!(!format!("{found:?}").contains("hidden"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_of_certificates_is_named_with_its_source() {
+        for text in ["[default]\nca_bundle = /nowhere/ca.pem\n", ""] {
+            let variable = [("AWS_CA_BUNDLE", "/nowhere/ca.pem")];
+            let error = with_config(text, if text.is_empty() { &variable } else { &[] }).unwrap_err();
+            let source = if text.is_empty() { "variable AWS_CA_BUNDLE" } else { "ca_bundle of profile \"default\"" };
+            assert!(error.contains("\"/nowhere/ca.pem\" cannot be used") && error.contains(source), "{error}");
+        }
+    }
+
+    #[test]
+    fn two_buckets_do_not_become_one_place() {
+        let style = |endpoint| {
+            let style = [(VIRTUAL_HOSTED_STYLE, "true"), ("AWS_ENDPOINT_URL", endpoint)];
+            open("s3://wal", &[&KEYS[..], &style].concat())
+        };
+        for endpoint in ["https://s3.corp", "https://wally.s3.corp", "https://s3.corp/wal"] {
+            let error = style(endpoint).unwrap_err();
+            assert!(error.contains(endpoint) && error.contains("put \"wal.\" before"), "{error}");
+        }
+        style("https://wal.s3.corp").unwrap();
+        let own = [&KEYS[..], &[(VIRTUAL_HOSTED_STYLE, "true")]].concat();
+        open("s3://wal", &own).unwrap();
+    }
+
+    #[test]
+    fn a_setting_of_the_store_is_named_as_the_source() {
+        let text = r#"{"endpoint": "https://s3.corp", "region": "eu-1"}"#;
+        let settings: StoreSettings = serde_json::from_str(text).unwrap();
+        let environment = KEYS.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
+        let access = StoreAccess::new(&settings, environment);
+        let found = Store::open_as(&"s3://wal".parse().unwrap(), &access).unwrap().configuration().unwrap();
+        assert_eq!(found.endpoint.unwrap().source, "setting \"endpoint\" of the store");
+        assert_eq!(found.region.unwrap().source, "setting \"region\" of the store");
     }
 }

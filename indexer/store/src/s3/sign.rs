@@ -19,6 +19,8 @@ use crate::{
 pub(super) struct S3Signer {
     pub(super) store: Arc<AmazonS3>,
     pub(super) region: String,
+    /// Headers of every write, which a URL must carry too.
+    pub(super) headers: BTreeMap<String, String>,
 }
 
 /// How long the URL is valid that the store itself signs. Only its address is used.
@@ -33,7 +35,8 @@ impl SignPut for S3Signer {
         let mut url = self.store.signed_url(Method::PUT, request.path, ADDRESS_VALIDITY).await?;
         url.set_query(None);
         let credential = self.store.credentials().get_credential().await?;
-        let headers = request.headers(("if-none-match", "*"), "x-amz-meta-");
+        let mut headers = request.headers(("if-none-match", "*"), "x-amz-meta-");
+        headers.extend(self.headers.clone());
         let (method, validity) = (rusty_s3::Method::Put, request.validity());
         let url = sign(method, url, &self.region, &credential, request.signed_at, validity, &headers);
         Ok(SignedPut { url, headers })
@@ -118,7 +121,7 @@ mod tests {
             .with_signed_header(HeaderName::from_static("x-amz-meta-token"), HeaderValue::from_static("t1"));
         let minute = Duration::from_mins(1);
         let theirs = store.signed_url_opts(Method::PUT, &path, minute, &options).await.unwrap();
-        let signing = S3Signer { store: Arc::new(store), region: "eu-west-1".to_owned() };
+        let signing = S3Signer { store: Arc::new(store), region: "eu-west-1".to_owned(), headers: BTreeMap::new() };
         let ours = assert_signs_like(&theirs, &signing, &path, "X-Amz").await;
         assert_eq!(ours.url.path(), theirs.path());
         assert_eq!(ours.headers["if-none-match"], "*");

@@ -28,6 +28,8 @@ const NO_VERSION: &str = "null";
 pub(super) struct S3Versions {
     pub(super) store: Arc<AmazonS3>,
     pub(super) client: HttpClient,
+    /// Whether the requester pays for the bucket's requests.
+    pub(super) pays: bool,
 }
 
 #[async_trait]
@@ -51,6 +53,9 @@ impl S3Versions {
     /// `None` where the server does not know the call.
     async fn page(&self, path: &Path, after: Option<PageMarker>) -> Result<Option<VersionPage>> {
         let mut query = vec![("versions".to_owned(), String::new()), ("prefix".to_owned(), path.to_string())];
+        if self.pays {
+            query.push(("x-amz-request-payer".to_owned(), "requester".to_owned()));
+        }
         if let Some(PageMarker { key, id }) = after {
             query.extend([("key-marker".to_owned(), key), ("version-id-marker".to_owned(), id)]);
         }

@@ -76,13 +76,16 @@ fn stores(wal: &ValidatedWal) -> String {
 }
 
 fn settings(store: &StoreSettings) -> Value {
-    let StoreSettings { folder, endpoint, region, allow_http, ca, access } = store;
+    let StoreSettings { folder, endpoint, region, account, allow_http, ca, access } = store;
     let mut settings = Map::new();
     if let Some(endpoint) = endpoint {
         settings.insert("endpoint".to_owned(), endpoint.clone().into());
     }
     if let Some(region) = region {
         settings.insert("region".to_owned(), region.clone().into());
+    }
+    if let Some(account) = account {
+        settings.insert("account".to_owned(), account.clone().into());
     }
     if *allow_http {
         settings.insert("allowHTTP".to_owned(), true.into());

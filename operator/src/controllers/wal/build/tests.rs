@@ -75,8 +75,10 @@ fn environment(deployment: &Deployment) -> Vec<String> {
 
 #[test]
 fn the_indexer_is_configured_by_its_environment() {
-    let children = built(&spec());
-    let store = r#"{"endpoint":"https://s3.corp","region":"r","caFile":"/etc/tidemark/ca/storage/ca.crt","credentialsDir":"/etc/tidemark/credentials/storage"}"#;
+    let mut spec = spec();
+    spec["storage"]["account"] = "acct".into();
+    let children = built(&spec);
+    let store = r#"{"endpoint":"https://s3.corp","region":"r","account":"acct","caFile":"/etc/tidemark/ca/storage/ca.crt","credentialsDir":"/etc/tidemark/credentials/storage"}"#;
     assert_eq!(
         environment(&children.indexer_deployment),
         [

@@ -62,6 +62,8 @@ pub struct StoreSettings {
     pub endpoint: Option<String>,
     /// Region of its buckets.
     pub region: Option<String>,
+    /// Storage account of its containers (Azure).
+    pub account: Option<String>,
     /// Whether it may be used without encryption.
     pub allow_http: bool,
     /// Name of the ConfigMap with the certificates to trust.
@@ -103,7 +105,7 @@ fn store(
         refusals.spec(format!("neither \"spec.storage\" nor \"spec.{}.storage\" is there; add one", place.as_str()));
         return None;
     };
-    let StorageSpec { endpoint, region, allow_http, ca_ref, credentials } = storage;
+    let StorageSpec { endpoint, region, account, allow_http, ca_ref, credentials } = storage;
     if endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) && !allow_http {
         refusals.spec(format!("\"{path}.endpoint\" is plain http; use https, or set allowHTTP: true"));
     }
@@ -111,6 +113,7 @@ fn store(
         folder: if own.is_some() { place.as_str() } else { "storage" },
         endpoint: endpoint.clone(),
         region: region.clone(),
+        account: account.clone(),
         allow_http: *allow_http,
         ca: ca_ref.as_ref().map(|ca| ca.name.clone()),
         access: access(&path, credentials, refusals)?,

@@ -68,10 +68,10 @@ fn a_wal_is_read_into_what_works() {
 
 #[test]
 fn a_place_with_a_store_of_its_own_takes_it_whole() {
-    let own = json!({"endpoint": "https://other", "credentials": {"type": "WorkloadIdentity"}});
+    let own = json!({"endpoint": "https://other", "account": "acct", "credentials": {"type": "WorkloadIdentity"}});
     let wal = validate(&wal(with("/index/storage", own)), "c1").unwrap();
     let [_, _, (_, index)] = wal.stores.each();
-    assert_eq!((index.folder, index.region.as_deref()), ("index", None));
+    assert_eq!((index.folder, index.region.as_deref(), index.account.as_deref()), ("index", None, Some("acct")));
     assert_eq!(index.access, StoreAccess::WorkloadIdentity);
     assert_eq!(wal.stores.log.1.folder, "storage");
 }
