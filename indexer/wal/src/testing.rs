@@ -348,7 +348,11 @@ impl ObjectStore for TestStore {
         let pieces = body.map_ok(move |body| {
             let (bodies, count) = (bodies.clone(), body.len().div_ceil(PIECE_BYTES).max(1));
             let piece = move |n: usize| body.slice(n * PIECE_BYTES..body.len().min((n + 1) * PIECE_BYTES));
-            stream::iter((0..count).map(move |n| Ok(bodies.counted(&piece(n)))))
+            // Others go on between them, too.
+            stream::iter((0..count).map(move |n| Ok(bodies.counted(&piece(n))))).then(async |piece| {
+                tokio::task::yield_now().await;
+                piece
+            })
         });
         found.payload = GetResultPayload::Stream(pieces.try_flatten().boxed());
         Ok(found)
