@@ -105,6 +105,17 @@ fn an_instance_is_not_asked_where_a_profile_answers() {
 }
 
 #[test]
+fn keys_in_the_file_of_credentials_count_before_those_in_the_config() {
+    let server = RecordingServer::start(|_| (404, String::new()));
+    let keys =
+        |key: &str| format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = s\naws_session_token = t\n");
+    let home = home(&keys("OFCONFIG"));
+    std::fs::write(home.path().join(".aws/credentials"), keys("OFCREDENTIALS")).unwrap();
+    let url = signed(home.path(), &[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &server.url)]);
+    assert_signed_by(&url, "OFCREDENTIALS", "t");
+}
+
+#[test]
 fn without_any_credentials_the_refusal_says_so() {
     let home = home("");
     let refusal = signed(home.path(), &[("AWS_EC2_METADATA_DISABLED", "true")]);
@@ -121,7 +132,8 @@ fn an_agent_of_the_pod_gives_credentials() {
             "Expiration": "2097-05-17T15:09:54Z"}"#;
         (200, text.to_owned())
     });
-    let home = home("");
+    // A pod has no shared files.
+    let home = tempfile::tempdir().unwrap();
     let token = home.path().join("token");
     std::fs::write(&token, "of-the-pod").unwrap();
     let uri = format!("{}/v1/credentials", server.url);

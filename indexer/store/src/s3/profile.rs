@@ -107,8 +107,9 @@ impl AwsProfile {
 
     /// The files that exist, as AWS's crate takes them.
     pub(super) fn files(&self) -> EnvConfigFiles {
-        let files = EnvConfigFiles::builder();
-        self.files.iter().fold(files, |files, file| files.with_file(file.kind, file.path.clone())).build()
+        // It takes no empty list, and of two files the later one counts.
+        let files = EnvConfigFiles::builder().with_contents(EnvConfigFileKind::Config, "");
+        self.files.iter().rev().fold(files, |files, file| files.with_file(file.kind, file.path.clone())).build()
     }
 }
 
