@@ -44,7 +44,7 @@ pub(super) struct ServeCommand {
     auth_token_file: Option<PathBuf>,
     /// Origins whose pages may read answers in a browser, as `https://portal.example.org`. By default those of any origin if a
     /// token is required, which such a page has to send; else none.
-    #[arg(long, env = "TIDEMARK_CORS_ORIGINS", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
+    #[arg(long, env = "TIDEMARK_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     cors_origin: Vec<HeaderValue>,
     #[command(flatten)]
     moved: MovedArgs,

@@ -108,8 +108,9 @@ impl Tab {
     pub(crate) async fn click(&self, selector: &str) {
         let found = format!("document.querySelector({selector:?}) !== null");
         self.until(selector, &found).await;
-        let element = self.page.find_element(selector).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        element.click().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        // In one step: a refresh of the page may replace what was found.
+        let clicked = self.page.evaluate(format!("document.querySelector({selector:?}).click()")).await;
+        clicked.unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
     /// The text of the first element that the selector finds.
