@@ -8,24 +8,24 @@ set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/schemathesis"
 
-usable() { python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
+usable() { python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 if ! usable; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        echo "schemathesis: needs Python 3.10 or newer with venv; run 'apt-get install python3-venv'" >&2
+        echo "schemathesis: needs Python 3.11 or newer with venv; run 'apt-get install python3-venv'" >&2
         exit 3
     fi
     echo "schemathesis: installing Debian's package python3-venv" >&2
     {
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 python3-venv
+        apt-get update -qq -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300 python3-venv
     } >&2
-    usable || { echo "schemathesis: Python is older than 3.10" >&2; exit 3; }
+    usable || { echo "schemathesis: Python is older than 3.11" >&2; exit 3; }
 fi
 
 # An environment belongs to one Python.
 lock="$({ cat "$here/requirements.txt"; python3 -c 'import sys; print(sys.version, sys.base_prefix)'; } | sha256sum | cut -c1-16)"
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/tidemark"
+cache="$(realpath -m "${XDG_CACHE_HOME:-$HOME/.cache}/tidemark")"
 folder="$cache/schemathesis-$lock"
 if [ ! -e "$folder/complete" ]; then
     mkdir -p "$cache"
@@ -35,7 +35,7 @@ if [ ! -e "$folder/complete" ]; then
     if [ ! -e "$folder/complete" ]; then
         echo "schemathesis: installing it from Python packages" >&2
         python3 -m venv --clear "$folder" >&2
-        "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
+        "$folder/bin/python" -m pip install --quiet --retries 10 --disable-pip-version-check --only-binary :all: --require-hashes \
             --requirement "$here/requirements.txt" >&2
         : >"$folder/complete"
     fi

@@ -33,7 +33,11 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
-use tokio_util::{io::InspectReader, sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    io::{InspectReader, InspectWriter},
+    sync::CancellationToken,
+    task::TaskTracker,
+};
 
 use crate::metrics::MetricsRegistry;
 
@@ -109,6 +113,8 @@ pub(super) async fn serve_connection(
             seen.head_began();
         }
     });
+    let taken = Arc::clone(activity);
+    let stream = InspectWriter::new(stream, move |_: &[u8]| taken.bytes_taken());
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(|request: Request<Incoming>| {
         activity.enter(ConnectionPhase::Answering);
@@ -197,6 +203,17 @@ impl ConnectionActivity {
         });
     }
 
+    /// The client took bytes of an answer. The last part of one is written after its body has ended.
+    fn bytes_taken(&self) {
+        self.phase.send_if_modified(|(phase, since)| {
+            let waits = matches!(phase, ConnectionPhase::Sending | ConnectionPhase::Idle);
+            if waits {
+                *since = Instant::now();
+            }
+            waits
+        });
+    }
+
     /// Waits until a phase takes too long.
     async fn overdue(&self, limits: ConnectionLimits) -> ConnectionPhase {
         let mut phases = self.phase.subscribe();
@@ -267,7 +284,7 @@ impl Drop for OpenConnection {
     }
 }
 
-/// An answer whose connection knows when a part of it is taken, and when it ends.
+/// An answer whose connection knows whether its next part is waited for, and when it ends.
 struct TrackedBody {
     body: Body,
     activity: Arc<ConnectionActivity>,
@@ -279,9 +296,7 @@ impl HttpBody for TrackedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_ready() {
-            self.activity.enter(ConnectionPhase::Sending);
-        }
+        self.activity.enter(if frame.is_ready() { ConnectionPhase::Sending } else { ConnectionPhase::Answering });
         frame
     }
 

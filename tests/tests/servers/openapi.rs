@@ -1,7 +1,10 @@
 //! The API against its OpenAPI document: schemathesis makes requests of the document, those that it allows and those that it
 //! does not, and checks every answer. The requests are the same in every run.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use tidemark_tests::root;
 
@@ -33,8 +36,13 @@ async fn every_answer_is_one_that_the_document_allows() {
         .args(["--no-color", "run", "--checks", "all", "--output-sanitize", "false"])
         .arg(site.url("openapi.json"));
     // It writes into the folder that it runs in, and reads what proxies the environment names.
-    command.current_dir(folder.path()).env("NO_PROXY", "127.0.0.1").env("HYPOTHESIS_STORAGE_DIRECTORY", folder.path());
-    let ended = command.kill_on_drop(true).stdin(Stdio::null()).output().await.expect("it runs");
+    command
+        .current_dir(folder.path())
+        .env("NO_PROXY", "127.0.0.1")
+        .env("no_proxy", "127.0.0.1")
+        .env("HYPOTHESIS_STORAGE_DIRECTORY", folder.path());
+    let running = command.kill_on_drop(true).stdin(Stdio::null()).output();
+    let ended = tokio::time::timeout(Duration::from_mins(10), running).await.expect("it ends").expect("it runs");
     let said = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success(), "{said}\n{}", String::from_utf8_lossy(&ended.stderr));
     assert!(said.contains("passed"), "it has tested something: {said}");

@@ -178,16 +178,20 @@
 
   const folds = () => all("details[id]");
 
+  const OPEN = "#open=";
+
   function unfold() {
-    const wanted = location.hash.replace("#open=", "").split(",");
-    if (location.hash.startsWith("#open=")) for (const fold of folds()) fold.open = wanted.includes(fold.id);
+    if (!location.hash.startsWith(OPEN)) return;
+    const wanted = location.hash.slice(OPEN.length).split(",");
+    for (const fold of folds()) fold.open = wanted.includes(encodeURIComponent(fold.id));
   }
 
   document.addEventListener("toggle", () => {
-    const open = folds().filter((fold) => fold.open).map((fold) => fold.id);
-    const wanted = open.length > 0 ? `#open=${open}` : "";
-    if (location.hash === wanted || (wanted === "" && !location.hash.startsWith("#open="))) return;
-    history.replaceState(null, "", wanted || location.pathname + location.search);
+    // Another anchor is a place of the page, and stays.
+    if (location.hash !== "" && !location.hash.startsWith(OPEN)) return;
+    const open = folds().filter((fold) => fold.open).map((fold) => encodeURIComponent(fold.id));
+    const wanted = open.length > 0 ? OPEN + open : "";
+    if (location.hash !== wanted) history.replaceState(null, "", wanted || location.pathname + location.search);
   }, true);
 
   // --- copying what is long ---

@@ -137,6 +137,24 @@ async fn an_answer_that_nobody_takes_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_in_one_piece_lasts_as_long_as_the_client_takes_of_it() {
+    const PIECE: usize = 1 << 20;
+    let routes = Router::new().route("/", get(|| async { vec![b'x'; 4 * PIECE] }));
+    let (mut client, served) = connect(routes, CancellationToken::new());
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut piece = vec![0; PIECE];
+    for _ in 0..4 {
+        client.read_exact(&mut piece).await.unwrap();
+        sleep(Duration::from_mins(1)).await;
+    }
+    // What is left is as long as the header.
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.len() < 1 << 10, "{}", rest.len());
+    assert_eq!(served.await.unwrap(), Some("idle_timeout"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_ends_idle_connections_and_answers_open_requests() {
     let (stop, release) = (CancellationToken::new(), Arc::new(Notify::new()));
     let (began, mut begun) = mpsc::unbounded_channel();
@@ -197,7 +215,7 @@ async fn one_connection_more_takes_the_place_of_the_one_that_waits_longest() {
     assert!(answer(&mut probe, "}").await.starts_with("HTTP/1.1 200"));
     closed(clients.remove(0)).await;
     assert!(metrics.encode().unwrap().contains("tidemark_http_connections_closed_total{reason=\"displaced\"} 1"));
-    // The others are still served, and a place that a client gives up is there for the next one.
+    // The others are still served.
     for mut client in clients {
         send(&mut client, b"\r\n\r\n").await;
         assert!(answer(&mut client, "}").await.starts_with("HTTP/1.1 200"));
