@@ -243,10 +243,15 @@ async fn a_wal_that_cannot_be_read_any_more_releases_its_slot_and_is_counted_as_
 
 /// The controller of Deployments has rolled this one out; so many of its pods are available now.
 async fn roll_out(world: &FakeWorld, deployment: &str, available: i32) {
+    show_progress(world, deployment, available, "NewReplicaSetAvailable").await;
+}
+
+/// The pods of this Deployment are all of its present template, and it makes progress for this reason.
+async fn show_progress(world: &FakeWorld, deployment: &str, available: i32, reason: &str) {
     let deployments = world.api::<Deployment>();
     let live = deployments.get(deployment).await.unwrap();
     let replicas = live.spec.and_then(|spec| spec.replicas);
-    let progressing = json!({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"});
+    let progressing = json!({"type": "Progressing", "status": "True", "reason": reason});
     let status = json!({"status": {
         "observedGeneration": live.metadata.generation, "replicas": replicas, "updatedReplicas": replicas,
         "availableReplicas": available, "conditions": [progressing],
@@ -354,17 +359,19 @@ async fn a_spec_is_not_applied_while_the_indexer_waits_for_search_with_it() {
     assert_eq!(judged(&world, "orders", ConditionType::Ready).await.0, Kstatus::InProgress);
     approve(&world, "orders").await;
     is_rolled(&world, "orders-search").await;
-    // All search pods are new, and one of them is not available at present.
-    roll_out(&world, "orders-search", 1).await;
+    // All search pods are new, and one of them is not available yet.
+    show_progress(&world, "orders-search", 1, "ReplicaSetUpdated").await;
     settled(|| world.server.writes()).await;
     assert_eq!(release(&world, "orders-indexer").await, "old");
     let (judgement, applied) = judged(&world, "orders", ConditionType::Applied).await;
     assert_eq!((judgement, applied.reason.as_str()), (Kstatus::InProgress, "RollingOut"), "{}", applied.message);
     assert!(applied.message.contains("indexer"), "{}", applied.message);
-    roll_out(&world, "orders-search", 2).await;
+    // Each was ready, and has lost a pod since.
+    roll_out(&world, "orders-search", 1).await;
     is_rolled(&world, "orders-indexer").await;
-    roll_out(&world, "orders-indexer", 1).await;
+    roll_out(&world, "orders-indexer", 0).await;
     is(&world, "orders", ConditionType::Applied, "Applied").await;
+    is(&world, "orders", ConditionType::UpgradePending, "UpToDate").await;
 }
 
 #[tokio::test(start_paused = true)]
