@@ -349,6 +349,29 @@ async fn ready_does_not_speak_of_a_spec_that_was_refused_before_its_pods_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_generation_is_the_applied_one_before_the_pods_of_one_run() {
+    let world = start();
+    let generations = async || {
+        let status = world.api::<Wal>().get("orders").await.unwrap().status.unwrap();
+        let ready = condition(&status.conditions, ConditionType::Ready).unwrap();
+        (status.applied_generation, ready.observed_generation)
+    };
+    let mut refused = wal_spec();
+    refused["indexer"] = json!({"podTemplate": {"spec": {"hostNetwork": true}}});
+    world.make::<Wal>("orders", refused).await;
+    is(&world, "orders", ConditionType::Ready, "PodTemplateRefused").await;
+    assert_eq!(generations().await, (None, Some(1)));
+    patch::<Wal>(&world, "orders", json!({"spec": {"indexer": null}})).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert_eq!(generations().await.0, None, "its pods start");
+    settled(|| world.server.writes()).await;
+    roll_out(&world, "orders-search", 1).await;
+    roll_out(&world, "orders-indexer", 1).await;
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+    assert_eq!(generations().await, (Some(2), Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_spec_is_not_applied_while_the_indexer_waits_for_search_with_it() {
     let world = start_with(|_| ());
     make_running_of_an_old_release(&world, "orders").await;
