@@ -16,7 +16,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tidemark_crds::{ConditionType, Wal, condition, names};
+use tidemark_crds::{ConditionType, Wal, WalStatus, condition, names};
 use tokio::time::sleep;
 
 use super::{
@@ -239,6 +239,34 @@ async fn a_wal_that_cannot_be_read_any_more_releases_its_slot_and_is_counted_as_
     is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
     let counted = "tidemark_operator_wals{condition=\"Ready\",status=\"False\",reason=\"SpecInvalid\"} 1\n";
     assert!(world.metrics.encode().unwrap().contains(counted), "{}", world.metrics.encode().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wal_that_cannot_be_read_is_failed_for_tools_that_follow_kstatus() {
+    let world = start();
+    let becomes = async |wal: &str, wanted: Kstatus, reason: &str| {
+        eventually(&format!("{wal} is {wanted:?}"), async || {
+            let found = world.untyped::<Wal>().get(wal).await.unwrap();
+            let status: WalStatus = serde_json::from_value(found.data.get("status")?.clone()).unwrap();
+            let ready = condition(&status.conditions, ConditionType::Ready)?;
+            (kstatus(found.metadata.generation, &status) == wanted && ready.reason == reason).then_some(())
+        })
+        .await;
+    };
+    let mut newer = wal_spec();
+    newer["deletionPolicy"] = json!("Newer");
+    world.make::<Wal>("newer", newer.clone()).await;
+    becomes("newer", Kstatus::Failed, "SpecInvalid").await;
+    world.make::<Wal>("orders", wal_spec()).await;
+    becomes("orders", Kstatus::InProgress, "Starting").await;
+    patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": "Newer"}})).await;
+    becomes("orders", Kstatus::Failed, "SpecInvalid").await;
+    patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": null}})).await;
+    becomes("orders", Kstatus::InProgress, "Starting").await;
+    // As of one whose fields are of other types.
+    world.server.fail("wals");
+    world.make::<Wal>("older", newer).await;
+    becomes("older", Kstatus::InProgress, "SpecInvalid").await;
 }
 
 /// The controller of Deployments has rolled this one out; so many of its pods are available now.
