@@ -457,6 +457,32 @@ async fn a_refusal_stands_while_the_wal_waits_in_line_to_try_again() {
     assert_eq!(refusals.count(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_over_is_not_repeated_while_the_wal_waits_in_line() {
+    let world = start();
+    for wal in ["first", "second"] {
+        world.make::<Wal>(wal, wal_spec()).await;
+        is(&world, wal, ConditionType::Applied, "RollingOut").await;
+    }
+    settled(|| world.server.writes()).await;
+    world.server.refuse_object("networkpolicies", "first-search");
+    let other = json!({"metadata": {"labels": {names::LABEL_COMPONENT: "theirs"}}});
+    patch::<NetworkPolicy>(&world, "first-search", other).await;
+    is(&world, "first", ConditionType::Applied, "ChildRefused").await;
+    set_release(&world, "first", "old").await;
+    is(&world, "first", ConditionType::UpgradePending, "UpgradeStalled").await;
+    set_release(&world, "second", "old").await;
+    is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(judged(&world, "first", ConditionType::Applied).await.1.reason, "ChildRefused", "it stands");
+    world.server.refuse(None);
+    sleep(Duration::from_mins(20)).await;
+    let policy = world.api::<NetworkPolicy>().get("first-search").await.unwrap();
+    assert_eq!(policy.labels()[names::LABEL_COMPONENT], "search");
+    assert_eq!(judged(&world, "first", ConditionType::Applied).await.1.reason, "RollingOut");
+    assert_eq!(release(&world, "first-search").await, "old", "it still waits in line");
+}
+
 /// As a policy that wants more replicas, or an autoscaler.
 #[tokio::test(start_paused = true)]
 async fn a_number_of_replicas_that_a_policy_sets_is_not_written_again_and_again() {
