@@ -49,8 +49,10 @@ pub(crate) struct PodObservation {
     pub(crate) seen: Option<Timestamp>,
     /// How many polls have failed since.
     pub(crate) failures: u32,
-    /// What answered instead, if the last poll failed for that.
+    /// What answered instead, unless nothing has since for [`MAX_FAILURES`] polls.
     pub(crate) foreign: Option<ForeignReport>,
+    /// How many polls nothing has answered since anything did.
+    pub(crate) unanswered: u32,
 }
 
 /// A report that is not the polled pod's. An address may be used again before the watch shows it, and anybody may write our labels.
@@ -114,11 +116,14 @@ impl PodObservations {
         let before = inner.get(uid).cloned();
         let after = match polled {
             Ok(process) => {
-                PodObservation { process: Some(Arc::new(process)), seen: Some(now), failures: 0, foreign: None }
+                PodObservation { process: Some(Arc::new(process)), seen: Some(now), ..PodObservation::default() }
             }
             Err(foreign) => {
                 let before = before.clone().unwrap_or_default();
-                PodObservation { failures: before.failures.saturating_add(1), foreign, ..before }
+                let unanswered = if foreign.is_some() { 0 } else { before.unanswered.saturating_add(1) };
+                // A poll that fails in between must not change the condition and back.
+                let foreign = foreign.or_else(|| before.foreign.filter(|_| unanswered < MAX_FAILURES));
+                PodObservation { failures: before.failures.saturating_add(1), foreign, unanswered, ..before }
             }
         };
         inner.insert(uid.into(), after.clone());
@@ -329,6 +334,20 @@ mod tests {
         assert_ne!(essence(before.as_ref()), essence(Some(&foreign)), "its WAL is reconciled");
         let mut poll = PollState::new(Instant::now());
         assert_eq!([(); 3].map(|()| poll.is_first_warning()), [true, false, false], "the log says it once a pod");
+    }
+
+    /// Each change is a status written and an Event.
+    #[test]
+    fn a_poll_that_nothing_answers_does_not_change_what_is_said_of_another_process() {
+        let observations = PodObservations::default();
+        let (foreign, silence) = (Some(ForeignReport::Unnamed), None);
+        let polled = |result| observations.put("u", Err(result), at(10)).1;
+        let told = (0..MAX_UNANSWERED).map(|_| polled(foreign)).last().unwrap();
+        for result in [silence, foreign, silence, foreign] {
+            assert_eq!(essence(Some(&polled(result))), essence(Some(&told)));
+        }
+        let gone = (0..MAX_FAILURES).map(|_| polled(silence)).last().unwrap();
+        assert_eq!((gone.foreign, gone.silence()), (None, PodSilence::Final));
     }
 
     /// Nothing else than these polls says that the pod's condition has to change.

@@ -14,7 +14,7 @@ pub struct WalStatus {
     /// `appliedGeneration`, or that of a spec which was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `metadata.generation` of the last spec that all pods were made of; of the first spec until that is so.
+    /// `metadata.generation` of the last spec that all pods were made of; left out until that has been so once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_generation: Option<i64>,
     /// `Ready`: the log is indexed and can be searched (or `suspend` is set and it can be searched). `Applied`: the

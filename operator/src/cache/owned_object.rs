@@ -233,17 +233,22 @@ impl RolloutStatus {
         let observed = number("/status/observedGeneration") >= number("/metadata/generation");
         let release = object.pointer("/metadata/annotations").and_then(|all| all.get(names::ANNOTATION_RELEASE));
         let complete = observed && updated == wanted && replicas == wanted && available == wanted;
-        let paused = object.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) && !complete;
-        let is_late =
-            || condition(object, "Progressing", "False").is_some_and(|c| c["reason"] == "ProgressDeadlineExceeded");
+        let unfinished = updated < wanted || replicas > updated;
+        let paused = object.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) && unfinished;
+        let progresses =
+            |status, reason| condition(object, "Progressing", status).is_some_and(|c| c["reason"] == reason);
+        // A pause takes the place of what the condition said before.
+        let is_rolled_out = || {
+            progresses("True", "NewReplicaSetAvailable")
+                || updated == wanted && progresses("Unknown", "DeploymentPaused")
+        };
+        let is_late = || progresses("False", "ProgressDeadlineExceeded");
         Self {
             release: release.and_then(Value::as_str).map(Box::from),
             wanted,
             replicas,
             available,
-            rolled_out: observed
-                && updated == replicas
-                && condition(object, "Progressing", "True").is_some_and(|c| c["reason"] == "NewReplicaSetAvailable"),
+            rolled_out: observed && updated == replicas && is_rolled_out(),
             complete,
             stalled: observed && (paused || is_late()),
             paused,
@@ -336,6 +341,32 @@ mod tests {
         assert!(!deployment(&status).rollout.unwrap().stalled);
         let getting_on = json!({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"});
         assert!(!deployment(&json!({"observedGeneration": 2, "conditions": [getting_on]})).rollout.unwrap().stalled);
+    }
+
+    #[test]
+    fn a_roll_out_that_is_paused_is_stalled_and_a_pod_that_fails_while_paused_begins_none() {
+        let rollout = |replicas: i32, updated: i32, available: i32, reason: &str| {
+            let progressing = json!({"type": "Progressing", "status": "Unknown", "reason": reason});
+            let status = json!({
+                "observedGeneration": 2, "replicas": replicas, "updatedReplicas": updated,
+                "availableReplicas": available, "conditions": [progressing],
+            });
+            let object = json!({
+                "metadata": {
+                    "namespace": "data", "name": "orders-search", "uid": "u", "resourceVersion": "1", "generation": 2,
+                    "labels": {"tidemark.dev/wal": "orders"},
+                },
+                "spec": {"replicas": 2, "paused": true},
+                "status": status,
+            });
+            let rollout = OwnedObject::read(ChildKind::Deployment, object).unwrap().rollout.unwrap();
+            (rollout.paused, rollout.stalled, rollout.is_rolled_out())
+        };
+        assert_eq!(rollout(2, 2, 2, "DeploymentPaused"), (false, false, true));
+        assert_eq!(rollout(2, 2, 1, "DeploymentPaused"), (false, false, true), "a pod has failed");
+        assert_eq!(rollout(3, 2, 2, "DeploymentPaused"), (true, true, false), "a pod of another template is there");
+        assert_eq!(rollout(2, 1, 2, "DeploymentPaused"), (true, true, false), "one of the new template is missing");
+        assert_eq!(rollout(2, 2, 1, "DeploymentResumed"), (false, false, false), "the roll-out goes on");
     }
 
     #[test]

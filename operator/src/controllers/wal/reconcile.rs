@@ -28,7 +28,7 @@ use super::{
 use crate::{
     apply::ApplyError,
     backoff,
-    cache::NamespacedName,
+    cache::{ChildKind, NamespacedName},
     clock,
     condition_value::ConditionValue,
     context::ReconcileContext,
@@ -225,11 +225,15 @@ impl RollOutResult {
     /// Deployment that was refused, and where the API server fails otherwise.
     fn repeat_refusal(&mut self, observed: &ObservedWal, upgrade: &UpgradePlan) {
         let in_line = upgrade.blocked && upgrade.step == UpgradeStep::Queue;
-        if self.refused.is_some() || !in_line && !matches!(self.error, Some(ApplyError::Failed { .. })) {
+        let fails = matches!(self.error, Some(ApplyError::Failed { .. }));
+        if self.refused.is_some() || !in_line && !fails {
             return;
         }
         let before = condition(&observed.status.conditions, ConditionType::Applied);
-        let before = before.filter(|before| before.observed_generation == observed.generation);
+        // In line all other children are written. Only the message says which one was refused.
+        let is_unknown = |message: &str| fails || names_deployment(message, &observed.key.name);
+        let before =
+            before.filter(|before| before.observed_generation == observed.generation && is_unknown(&before.message));
         self.refused = before
             .map(ConditionValue::repeated)
             .filter(|before| matches!(before.reason, Reason::NameTaken | Reason::ChildRefused | Reason::ApplyFailed));
@@ -239,6 +243,12 @@ impl RollOutResult {
     fn unwritten(&self) -> Option<String> {
         self.error.as_ref().map(ToString::to_string).or_else(|| self.waits.clone())
     }
+}
+
+/// Whether an [`ApplyError`] with this message is about a Deployment of the WAL `name`.
+fn names_deployment(message: &str, name: &str) -> bool {
+    let kind = ChildKind::Deployment.as_str();
+    WalComponent::ALL.iter().any(|component| message.contains(&format!("{kind} \"{}\"", component.child_name(name))))
 }
 
 async fn build_and_roll_out(

@@ -16,7 +16,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tidemark_crds::{ConditionType, Wal, condition, names};
+use tidemark_crds::{ConditionType, Wal, WalStatus, condition, names};
 use tokio::time::sleep;
 
 use super::{
@@ -241,12 +241,45 @@ async fn a_wal_that_cannot_be_read_any_more_releases_its_slot_and_is_counted_as_
     assert!(world.metrics.encode().unwrap().contains(counted), "{}", world.metrics.encode().unwrap());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_wal_that_cannot_be_read_is_failed_for_tools_that_follow_kstatus() {
+    let world = start();
+    let becomes = async |wal: &str, wanted: Kstatus, reason: &str| {
+        eventually(&format!("{wal} is {wanted:?}"), async || {
+            let found = world.untyped::<Wal>().get(wal).await.unwrap();
+            let status: WalStatus = serde_json::from_value(found.data.get("status")?.clone()).unwrap();
+            let ready = condition(&status.conditions, ConditionType::Ready)?;
+            (kstatus(found.metadata.generation, &status) == wanted && ready.reason == reason).then_some(())
+        })
+        .await;
+    };
+    let mut newer = wal_spec();
+    newer["deletionPolicy"] = json!("Newer");
+    world.make::<Wal>("newer", newer.clone()).await;
+    becomes("newer", Kstatus::Failed, "SpecInvalid").await;
+    world.make::<Wal>("orders", wal_spec()).await;
+    becomes("orders", Kstatus::InProgress, "Starting").await;
+    patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": "Newer"}})).await;
+    becomes("orders", Kstatus::Failed, "SpecInvalid").await;
+    patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": null}})).await;
+    becomes("orders", Kstatus::InProgress, "Starting").await;
+    // As of one whose fields are of other types.
+    world.server.fail("wals");
+    world.make::<Wal>("older", newer).await;
+    becomes("older", Kstatus::InProgress, "SpecInvalid").await;
+}
+
 /// The controller of Deployments has rolled this one out; so many of its pods are available now.
 async fn roll_out(world: &FakeWorld, deployment: &str, available: i32) {
+    show_progress(world, deployment, available, "NewReplicaSetAvailable").await;
+}
+
+/// The pods of this Deployment are all of its present template, and it makes progress for this reason.
+async fn show_progress(world: &FakeWorld, deployment: &str, available: i32, reason: &str) {
     let deployments = world.api::<Deployment>();
     let live = deployments.get(deployment).await.unwrap();
     let replicas = live.spec.and_then(|spec| spec.replicas);
-    let progressing = json!({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"});
+    let progressing = json!({"type": "Progressing", "status": "True", "reason": reason});
     let status = json!({"status": {
         "observedGeneration": live.metadata.generation, "replicas": replicas, "updatedReplicas": replicas,
         "availableReplicas": available, "conditions": [progressing],
@@ -344,6 +377,29 @@ async fn ready_does_not_speak_of_a_spec_that_was_refused_before_its_pods_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_generation_is_the_applied_one_before_the_pods_of_one_run() {
+    let world = start();
+    let generations = async || {
+        let status = world.api::<Wal>().get("orders").await.unwrap().status.unwrap();
+        let ready = condition(&status.conditions, ConditionType::Ready).unwrap();
+        (status.applied_generation, ready.observed_generation)
+    };
+    let mut refused = wal_spec();
+    refused["indexer"] = json!({"podTemplate": {"spec": {"hostNetwork": true}}});
+    world.make::<Wal>("orders", refused).await;
+    is(&world, "orders", ConditionType::Ready, "PodTemplateRefused").await;
+    assert_eq!(generations().await, (None, Some(1)));
+    patch::<Wal>(&world, "orders", json!({"spec": {"indexer": null}})).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert_eq!(generations().await.0, None, "its pods start");
+    settled(|| world.server.writes()).await;
+    roll_out(&world, "orders-search", 1).await;
+    roll_out(&world, "orders-indexer", 1).await;
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+    assert_eq!(generations().await, (Some(2), Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_spec_is_not_applied_while_the_indexer_waits_for_search_with_it() {
     let world = start_with(|_| ());
     make_running_of_an_old_release(&world, "orders").await;
@@ -354,17 +410,19 @@ async fn a_spec_is_not_applied_while_the_indexer_waits_for_search_with_it() {
     assert_eq!(judged(&world, "orders", ConditionType::Ready).await.0, Kstatus::InProgress);
     approve(&world, "orders").await;
     is_rolled(&world, "orders-search").await;
-    // All search pods are new, and one of them is not available at present.
-    roll_out(&world, "orders-search", 1).await;
+    // All search pods are new, and one of them is not available yet.
+    show_progress(&world, "orders-search", 1, "ReplicaSetUpdated").await;
     settled(|| world.server.writes()).await;
     assert_eq!(release(&world, "orders-indexer").await, "old");
     let (judgement, applied) = judged(&world, "orders", ConditionType::Applied).await;
     assert_eq!((judgement, applied.reason.as_str()), (Kstatus::InProgress, "RollingOut"), "{}", applied.message);
     assert!(applied.message.contains("indexer"), "{}", applied.message);
-    roll_out(&world, "orders-search", 2).await;
+    // Each was ready, and has lost a pod since.
+    roll_out(&world, "orders-search", 1).await;
     is_rolled(&world, "orders-indexer").await;
-    roll_out(&world, "orders-indexer", 1).await;
+    roll_out(&world, "orders-indexer", 0).await;
     is(&world, "orders", ConditionType::Applied, "Applied").await;
+    is(&world, "orders", ConditionType::UpgradePending, "UpToDate").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -397,6 +455,32 @@ async fn a_refusal_stands_while_the_wal_waits_in_line_to_try_again() {
     let events = world.api::<Event>().list(&ListParams::default()).await.unwrap();
     let refusals = events.items.iter().filter(|event| event.reason.as_deref() == Some("ChildRefused"));
     assert_eq!(refusals.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_over_is_not_repeated_while_the_wal_waits_in_line() {
+    let world = start();
+    for wal in ["first", "second"] {
+        world.make::<Wal>(wal, wal_spec()).await;
+        is(&world, wal, ConditionType::Applied, "RollingOut").await;
+    }
+    settled(|| world.server.writes()).await;
+    world.server.refuse_object("networkpolicies", "first-search");
+    let other = json!({"metadata": {"labels": {names::LABEL_COMPONENT: "theirs"}}});
+    patch::<NetworkPolicy>(&world, "first-search", other).await;
+    is(&world, "first", ConditionType::Applied, "ChildRefused").await;
+    set_release(&world, "first", "old").await;
+    is(&world, "first", ConditionType::UpgradePending, "UpgradeStalled").await;
+    set_release(&world, "second", "old").await;
+    is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(judged(&world, "first", ConditionType::Applied).await.1.reason, "ChildRefused", "it stands");
+    world.server.refuse(None);
+    sleep(Duration::from_mins(20)).await;
+    let policy = world.api::<NetworkPolicy>().get("first-search").await.unwrap();
+    assert_eq!(policy.labels()[names::LABEL_COMPONENT], "search");
+    assert_eq!(judged(&world, "first", ConditionType::Applied).await.1.reason, "RollingOut");
+    assert_eq!(release(&world, "first-search").await, "old", "it still waits in line");
 }
 
 /// As a policy that wants more replicas, or an autoscaler.

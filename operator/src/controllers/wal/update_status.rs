@@ -36,15 +36,14 @@ pub(crate) fn next(
         let ConditionValue { status: holds, reason, message } = value;
         set_condition(conditions, kind, *holds, *reason, shortened(message, MAX_MESSAGE_BYTES), generation, now);
     };
-    status.applied_generation = if applied.status == ConditionStatus::True {
-        generation
-    } else {
-        let before = condition(&observed.status.conditions, ConditionType::Ready);
-        let before = before.and_then(|ready| ready.observed_generation);
-        status.applied_generation.or(before).or(generation)
-    };
+    if applied.status == ConditionStatus::True {
+        status.applied_generation = generation;
+    }
+    let before =
+        condition(&observed.status.conditions, ConditionType::Ready).and_then(|ready| ready.observed_generation);
     // The promise is of the spec that the pods are made of; a refusal is of the present one.
-    let of_ready = if inputs.refused.is_some() { generation } else { status.applied_generation };
+    let promised = status.applied_generation.or(before).or(generation);
+    let of_ready = if inputs.refused.is_some() { generation } else { promised };
     set(&mut status.conditions, ConditionType::Ready, ready, of_ready);
     for kind in [ConditionType::Reconciling, ConditionType::Stalled] {
         match progress.as_ref().filter(|(present, _)| *present == kind) {
