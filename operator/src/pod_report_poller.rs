@@ -342,11 +342,12 @@ mod tests {
         let observations = PodObservations::default();
         let (foreign, silence) = (Some(ForeignReport::Unnamed), None);
         let polled = |result| observations.put("u", Err(result), at(10)).1;
-        let told = (0..MAX_UNANSWERED).map(|_| polled(foreign)).last().unwrap();
+        let poll_times = |result, count| (1..count).fold(polled(result), |_, _| polled(result));
+        let told = poll_times(foreign, MAX_UNANSWERED);
         for result in [silence, foreign, silence, foreign] {
             assert_eq!(essence(Some(&polled(result))), essence(Some(&told)));
         }
-        let gone = (0..MAX_FAILURES).map(|_| polled(silence)).last().unwrap();
+        let gone = poll_times(silence, MAX_FAILURES);
         assert_eq!((gone.foreign, gone.silence()), (None, PodSilence::Final));
     }
 
