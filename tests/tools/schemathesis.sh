@@ -5,21 +5,19 @@
 #
 # usage: schemathesis.sh     exit code 3: there is no Python that can make an environment, and none can be installed here
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/schemathesis"
 
 usable() { python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 if ! usable; then
-    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    if ! may_install; then
         echo "schemathesis: needs Python 3.11 or newer with venv; run 'apt-get install python3-venv'" >&2
         exit 3
     fi
     echo "schemathesis: installing Debian's package python3-venv" >&2
-    {
-        apt-get update -qq -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300 python3-venv
-    } >&2
+    install_packages python3-venv
     usable || { echo "schemathesis: Python is older than 3.11" >&2; exit 3; }
 fi
 
