@@ -97,6 +97,8 @@ pub(crate) struct ControllerRef {
 pub(crate) struct RolloutStatus {
     /// The release that its pods are of.
     pub(crate) release: Option<Box<str>>,
+    /// Digest of the part of the spec that its pods are made of.
+    pub(crate) spec_digest: Option<Box<str>>,
     /// Pods wanted.
     pub(crate) wanted: i32,
     /// Pods that exist.
@@ -168,11 +170,6 @@ impl OwnedObject {
         serde_json::from_value(self.object()).ok()
     }
 
-    /// The value of one of its annotations.
-    pub(crate) fn annotation(&self, name: &str) -> Option<String> {
-        Some(self.object().pointer("/metadata/annotations")?.get(name)?.as_str()?.to_owned())
-    }
-
     /// The objects that have to be reconciled when it changes: the one that controls it, and the WAL that its label names.
     pub(crate) fn targets(&self) -> Vec<ReconcileTarget> {
         let wal = ReconcileTarget::new(names::KIND, self.wal.clone());
@@ -231,7 +228,7 @@ impl RolloutStatus {
         let (replicas, updated) = (count("/status/replicas"), count("/status/updatedReplicas"));
         let available = count("/status/availableReplicas");
         let observed = number("/status/observedGeneration") >= number("/metadata/generation");
-        let release = object.pointer("/metadata/annotations").and_then(|all| all.get(names::ANNOTATION_RELEASE));
+        let annotation = |name: &str| object.pointer("/metadata/annotations")?.get(name)?.as_str().map(Box::from);
         let complete = observed && updated == wanted && replicas == wanted && available == wanted;
         let unfinished = updated < wanted || replicas > updated;
         let paused = object.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) && unfinished;
@@ -244,7 +241,8 @@ impl RolloutStatus {
         };
         let is_late = || progresses("False", "ProgressDeadlineExceeded");
         Self {
-            release: release.and_then(Value::as_str).map(Box::from),
+            release: annotation(names::ANNOTATION_RELEASE),
+            spec_digest: annotation(names::ANNOTATION_SPEC_DIGEST),
             wanted,
             replicas,
             available,

@@ -10,7 +10,7 @@ use kube::{
 use serde_json::json;
 use tidemark_crds::{ConditionKind, ConditionStatus, ConditionType, Reason, remove_condition, set_condition};
 
-use crate::cache::NamespacedName;
+use crate::{cache::NamespacedName, status_writer::status_patch};
 
 /// Reports it in a log line and, where the API server takes it, in the conditions `ready` and `Stalled` of the object. Answers the
 /// conditions that it has by that; none if it is gone.
@@ -46,12 +46,7 @@ where
     tracing::error!(object = %key, "{message}");
     (status["observedGeneration"], status["conditions"]) = (json!(generation), json!(conditions));
     // All of it is applied: the field manager's next status takes `Stalled` back, which it would not if a merge had added it.
-    let patch = json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        "metadata": {"name": &*key.name, "uid": invalid.metadata.uid},
-        "status": status,
-    });
+    let patch = status_patch::<K>(&key.name, invalid.metadata.uid.as_deref(), &status);
     let params = PatchParams::apply(field_manager).force();
     let mut written = api.patch_status(&key.name, &params, &Patch::Apply(&patch)).await;
     if matches!(&written, Err(kube::Error::Api(answer)) if answer.code == 500) {

@@ -122,7 +122,7 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
         return Ok(Action::await_change());
     }
     let digests = validated.as_ref().ok().map(ValidatedWal::spec_digests);
-    let mut upgrade = UpgradePlan::new(&observed, validated.as_ref().ok(), controller);
+    let mut upgrade = UpgradePlan::new(&observed, digests.as_deref(), controller);
     let mut result = match validated {
         Ok(validated) => build_and_roll_out(validated, &observed, upgrade.step, context).await,
         Err(refusals) => RollOutResult::refused(refused(&refusals)),
@@ -288,7 +288,7 @@ struct UpgradePlan {
 }
 
 impl UpgradePlan {
-    fn new(observed: &ObservedWal, validated: Option<&ValidatedWal>, controller: &WalController) -> Self {
+    fn new(observed: &ObservedWal, digests: Option<&[(WalComponent, String)]>, controller: &WalController) -> Self {
         let settings = &controller.context.shared.settings;
         let release = settings.release.as_str();
         let approved =
@@ -308,16 +308,17 @@ impl UpgradePlan {
         let mut step = inputs.step();
         // One that could not be written gave its slot back, and waits for the next one like others.
         let was_blocked = step.rolls() && upgrade::is_stalled(&observed.status.conditions);
-        if was_blocked && (validated.is_none() || !controller.slots.acquire(&observed.key)) {
+        if was_blocked && (digests.is_none() || !controller.slots.acquire(&observed.key)) {
             step = UpgradeStep::Queue;
         } else if step.is_under_way() {
             // It may have been unreadable meanwhile, and lost its slot.
             controller.slots.resume(&observed.key);
         }
-        let may_acquire = step == UpgradeStep::Queue && !was_blocked && validated.is_some();
-        let has_slot = may_acquire && controller.slots.acquire(&observed.key);
+        // One whose spec is refused neither waits nor keeps a slot that it had when this operator began.
+        let waits = step == UpgradeStep::Queue && digests.is_some();
+        let has_slot = waits && !was_blocked && controller.slots.acquire(&observed.key);
         let held = matches!(step, UpgradeStep::Hold | UpgradeStep::Queue)
-            && validated.is_some_and(|wal| !outdated(observed, &wal.spec_digests()).is_empty());
+            && digests.is_some_and(|digests| !outdated(observed, digests).is_empty());
         // With a slot the status says that the WAL is under way; only then is anything of it changed.
         let shown = if has_slot { UpgradeStep::RollSearch } else { step };
         let before = condition(&observed.status.conditions, ConditionType::UpgradePending);
@@ -325,8 +326,6 @@ impl UpgradePlan {
             Some(before) => ConditionValue::repeated(before),
             None => inputs.condition_value(shown, &observed.key, held),
         };
-        // One whose spec is refused neither waits nor keeps a slot that it had when this operator began.
-        let waits = step == UpgradeStep::Queue && validated.is_some();
         Self { step, value, has_slot, waits, held, blocked: was_blocked }
     }
 

@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 use super::{
     WalController,
-    kstatus::{Kstatus, kstatus},
+    kstatus::{KstatusVerdict, kstatus},
 };
 use crate::{
     context::OperatorSettings,
@@ -244,7 +244,7 @@ async fn a_wal_that_cannot_be_read_any_more_releases_its_slot_and_is_counted_as_
 #[tokio::test(start_paused = true)]
 async fn a_wal_that_cannot_be_read_is_failed_for_tools_that_follow_kstatus() {
     let world = start();
-    let becomes = async |wal: &str, wanted: Kstatus, reason: &str| {
+    let becomes = async |wal: &str, wanted: KstatusVerdict, reason: &str| {
         eventually(&format!("{wal} is {wanted:?}"), async || {
             let found = world.untyped::<Wal>().get(wal).await.unwrap();
             let status: WalStatus = serde_json::from_value(found.data.get("status")?.clone()).unwrap();
@@ -256,17 +256,17 @@ async fn a_wal_that_cannot_be_read_is_failed_for_tools_that_follow_kstatus() {
     let mut newer = wal_spec();
     newer["deletionPolicy"] = json!("Newer");
     world.make::<Wal>("newer", newer.clone()).await;
-    becomes("newer", Kstatus::Failed, "SpecInvalid").await;
+    becomes("newer", KstatusVerdict::Failed, "SpecInvalid").await;
     world.make::<Wal>("orders", wal_spec()).await;
-    becomes("orders", Kstatus::InProgress, "Starting").await;
+    becomes("orders", KstatusVerdict::InProgress, "Starting").await;
     patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": "Newer"}})).await;
-    becomes("orders", Kstatus::Failed, "SpecInvalid").await;
+    becomes("orders", KstatusVerdict::Failed, "SpecInvalid").await;
     patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": null}})).await;
-    becomes("orders", Kstatus::InProgress, "Starting").await;
+    becomes("orders", KstatusVerdict::InProgress, "Starting").await;
     // As of one whose fields are of other types.
     world.server.fail("wals");
     world.make::<Wal>("older", newer).await;
-    becomes("older", Kstatus::InProgress, "SpecInvalid").await;
+    becomes("older", KstatusVerdict::InProgress, "SpecInvalid").await;
 }
 
 /// The controller of Deployments has rolled this one out; so many of its pods are available now.
@@ -317,7 +317,7 @@ async fn is_rolled(world: &FakeWorld, deployment: &str) {
 }
 
 /// What a reader that follows kstatus takes a WAL for, and the condition of this type.
-async fn judged(world: &FakeWorld, wal: &str, kind: ConditionType) -> (Kstatus, Condition) {
+async fn judged(world: &FakeWorld, wal: &str, kind: ConditionType) -> (KstatusVerdict, Condition) {
     let found = world.api::<Wal>().get(wal).await.unwrap();
     let status = found.status.unwrap();
     (kstatus(found.metadata.generation, &status), condition(&status.conditions, kind).unwrap().clone())
@@ -343,7 +343,7 @@ async fn a_wal_whose_spec_becomes_invalid_gives_its_slot_back_once_nothing_of_it
     is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
     assert_eq!(release(&world, "first-indexer").await, "old");
     assert!(world.metrics.encode().unwrap().contains("tidemark_operator_upgrades_stalled 1\n"));
-    assert_eq!(judged(&world, "first", ConditionType::Ready).await.0, Kstatus::Failed);
+    assert_eq!(judged(&world, "first", ConditionType::Ready).await.0, KstatusVerdict::Failed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,23 +357,27 @@ async fn ready_does_not_speak_of_a_spec_that_was_refused_before_its_pods_run() {
     roll_out(&world, "orders-indexer", 0).await;
     is(&world, "orders", ConditionType::Applied, "Applied").await;
     let (before, ready) = judged(&world, "orders", ConditionType::Ready).await;
-    assert_eq!((before, ready.observed_generation), (Kstatus::Current, Some(2)));
+    assert_eq!((before, ready.observed_generation), (KstatusVerdict::Current, Some(2)));
 
     world.server.refuse(Some("deployments"));
     let memory = json!({"search": {"resources": {"requests": {"memory": "300Mi"}}}});
     patch::<Wal>(&world, "orders", json!({"spec": memory})).await;
     is(&world, "orders", ConditionType::Ready, "ChildRefused").await;
     let (refused, ready) = judged(&world, "orders", ConditionType::Ready).await;
-    assert_eq!((refused, ready.observed_generation), (Kstatus::Failed, Some(3)), "the refusal is of the new spec");
+    assert_eq!(
+        (refused, ready.observed_generation),
+        (KstatusVerdict::Failed, Some(3)),
+        "the refusal is of the new spec"
+    );
     world.server.refuse(None);
     is(&world, "orders", ConditionType::Applied, "RollingOut").await;
     let (rolling, ready) = judged(&world, "orders", ConditionType::Ready).await;
-    assert_eq!((rolling, ready.status.as_str()), (Kstatus::InProgress, "True"));
+    assert_eq!((rolling, ready.status.as_str()), (KstatusVerdict::InProgress, "True"));
     assert_eq!(ready.observed_generation, Some(2), "the pods are of the spec before");
     roll_out(&world, "orders-search", 1).await;
     is(&world, "orders", ConditionType::Applied, "Applied").await;
     let (after, ready) = judged(&world, "orders", ConditionType::Ready).await;
-    assert_eq!((after, ready.observed_generation), (Kstatus::Current, Some(3)));
+    assert_eq!((after, ready.observed_generation), (KstatusVerdict::Current, Some(3)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -407,7 +411,7 @@ async fn a_spec_is_not_applied_while_the_indexer_waits_for_search_with_it() {
     let resources = json!({"resources": {"requests": {"memory": "900Mi"}}});
     patch::<Wal>(&world, "orders", json!({"spec": {"search": resources, "indexer": resources}})).await;
     is(&world, "orders", ConditionType::Applied, "Held").await;
-    assert_eq!(judged(&world, "orders", ConditionType::Ready).await.0, Kstatus::InProgress);
+    assert_eq!(judged(&world, "orders", ConditionType::Ready).await.0, KstatusVerdict::InProgress);
     approve(&world, "orders").await;
     is_rolled(&world, "orders-search").await;
     // All search pods are new, and one of them is not available yet.
@@ -415,7 +419,7 @@ async fn a_spec_is_not_applied_while_the_indexer_waits_for_search_with_it() {
     settled(|| world.server.writes()).await;
     assert_eq!(release(&world, "orders-indexer").await, "old");
     let (judgement, applied) = judged(&world, "orders", ConditionType::Applied).await;
-    assert_eq!((judgement, applied.reason.as_str()), (Kstatus::InProgress, "RollingOut"), "{}", applied.message);
+    assert_eq!((judgement, applied.reason.as_str()), (KstatusVerdict::InProgress, "RollingOut"), "{}", applied.message);
     assert!(applied.message.contains("indexer"), "{}", applied.message);
     // Each was ready, and has lost a pod since.
     roll_out(&world, "orders-search", 1).await;

@@ -15,7 +15,7 @@ use crate::{
     condition_value::ConditionValue,
     controllers::wal::{
         dereference::{ObservedWal, WalIntent},
-        kstatus::{Kstatus, kstatus},
+        kstatus::{KstatusVerdict, kstatus},
         update_status,
     },
     observed_pod::ObservedPod,
@@ -186,9 +186,9 @@ impl ConditionCase {
             && [&self.search, &self.indexer].into_iter().all(rolled_out);
         let found = kstatus(inputs.generation, &status);
         if is_in_force && self.unwritten.is_none() && conditions.ready.status == ConditionStatus::True {
-            assert_eq!(found, Kstatus::Current, "{status:#?}");
+            assert_eq!(found, KstatusVerdict::Current, "{status:#?}");
         } else {
-            assert!(found != Kstatus::Current || is_in_force, "{status:#?}");
+            assert!(found != KstatusVerdict::Current || is_in_force, "{status:#?}");
         }
     }
 
