@@ -30,6 +30,12 @@ impl EntryLabels {
         size_of::<(ListedEntry, Self)>()
             + self.paths.iter().map(|path| size_of::<Box<str>>() + path.len()).sum::<usize>()
     }
+
+    /// `entry`, of which these are, if it names `path`.
+    pub(super) fn naming(&self, entry: &ListedEntry, path: &str) -> Option<LabelEntry> {
+        let names = self.paths.iter().any(|named| **named == *path);
+        names.then_some(LabelEntry { token: entry.token, time: entry.time, has_marker: self.has_marker })
+    }
 }
 
 /// The label entries of a log, by second.
@@ -126,12 +132,8 @@ impl LabelIndex {
 
     /// The entries of the seconds `from..=until` that name `path` and were read, in token order.
     pub(super) fn naming(&self, path: &str, from: StoreSecond, until: StoreSecond) -> Vec<LabelEntry> {
-        let seconds = self.seconds.range(from..=until);
-        let entries = seconds.flat_map(|(_, second)| &second.labels);
-        let naming = entries.filter(|(_, labels)| labels.paths.iter().any(|named| **named == *path));
-        naming
-            .map(|(entry, labels)| LabelEntry { token: entry.token, time: entry.time, has_marker: labels.has_marker })
-            .collect()
+        let entries = self.seconds.range(from..=until).flat_map(|(_, second)| &second.labels);
+        entries.filter_map(|(entry, labels)| labels.naming(entry, path)).collect()
     }
 
     fn insert(&mut self, second: StoreSecond, entries: IndexedSecond) {

@@ -1,8 +1,8 @@
 //! The versions of `label.yaml`, and whether the store lets its reader have them.
 //!
 //! To list versions and to read them are rights of their own. A refusal is asked again for a while: only a store that keeps
-//! refusing while it answers for the object itself counts as one without versions, so that a refusal that passes decides
-//! nothing, and a right that nobody granted stops nobody.
+//! refusing while it answers for the object itself counts as one without versions, so that a temporary refusal decides
+//! nothing, and a missing right blocks no reader.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,10 +12,10 @@ use super::{
     log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
     memory_budget::MemoryShare,
     refusals::{RefusalCause, VersionRight, is_refusal},
-    resolve::TOKEN_FIELD,
+    resolve::{DescriptorObject, TOKEN_FIELD},
 };
 use crate::malformed::MalformedInput;
-use tidemark_store::{ObjectInfo, ObjectVersion, Store, StoreError, StoreSecond, StoredObject};
+use tidemark_store::{ObjectInfo, ObjectVersion, Store, StoreError, StoreSecond};
 
 /// The pauses between the refusals after which a right counts as missing.
 const REFUSAL_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
@@ -47,8 +47,9 @@ pub(super) enum VersionRead {
     /// There is none any more, or its metadata names an operation: it is a copy of a marker's value.
     NotOwn,
     /// It names no operation; with what was read of it, if it was.
-    Unnamed(Option<StoredObject>),
-    /// The store refuses this one, though it gives others.
+    Unnamed(Option<DescriptorObject>),
+    /// The store refuses this one, though it gives others. Whose it is cannot be known: the entry's, another one's, or a copy of a
+    /// marker's value.
     Refused(MalformedInput),
     /// The store refuses all versions.
     NoRight(MalformedInput),
@@ -110,16 +111,13 @@ impl VersionCache {
 
     fn mark(&self, store: &Store, key: &str, id: &str) -> Arc<VersionMark> {
         let history = self.history(store, key);
-        let (mut versions, mut is_new) = (history.versions.lock(), false);
-        let mark = versions.entry(id.to_owned()).or_insert_with(|| {
-            is_new = true;
-            Arc::default()
-        });
-        let mark = mark.clone();
-        drop(versions);
-        if is_new {
-            self.grow(VERSION_BYTES + id.len());
+        let mut versions = history.versions.lock();
+        if let Some(mark) = versions.get(id) {
+            return mark.clone();
         }
+        let mark = versions.entry(id.to_owned()).or_default().clone();
+        drop(versions);
+        self.grow(VERSION_BYTES + id.len());
         mark
     }
 
@@ -209,8 +207,7 @@ impl LogReader {
         }
     }
 
-    /// Reads a version of at most `limit` bytes, unless it is known and `is_wanted` does not want its body; gives also what is
-    /// charged for it in all.
+    /// Reads a version of at most `limit` bytes, unless it is known and `is_wanted` does not want its body.
     pub(super) async fn read_version(
         &self,
         store: &Store,
@@ -219,18 +216,17 @@ impl LogReader {
         is_wanted: bool,
         limit: u64,
         memory: &MemoryShare,
-    ) -> Result<(VersionRead, u64), StoreError> {
-        let Some(id) = &version.id else { return Ok((VersionRead::NotOwn, 0)) };
+    ) -> Result<VersionRead, StoreError> {
+        let Some(id) = &version.id else { return Ok(VersionRead::NotOwn) };
         let (mut charged, mut pauses) = (FIRST_READ_BYTES, REFUSAL_PAUSES.into_iter());
-        // Before the lock: while memory is waited for, nobody may wait for the version.
+        // Before the lock: no other task waits for this version while this one waits for memory.
         memory.charge(charged).await;
         let mark = self.versions.mark(store, key, id);
         let mut mark = Some(mark.lock_owned().await);
         let known = mark.as_ref().and_then(|mark| **mark);
         if known == Some(true) || (known == Some(false) && !is_wanted) {
             memory.release(charged);
-            let read = if known == Some(true) { VersionRead::NotOwn } else { VersionRead::Unnamed(None) };
-            return Ok((read, 0));
+            return Ok(if known == Some(true) { VersionRead::NotOwn } else { VersionRead::Unnamed(None) });
         }
         let read = loop {
             let before = self.refusals.reads();
@@ -245,7 +241,7 @@ impl LogReader {
                         break VersionRead::NotOwn;
                     }
                     if object.body.is_some() || object.info.size > limit {
-                        break VersionRead::Unnamed(Some(object));
+                        break VersionRead::Unnamed(DescriptorObject::of(ReadObject::Read(object), None, charged));
                     }
                     memory.charge(object.info.size.saturating_sub(charged)).await;
                     charged = object.info.size;
@@ -266,9 +262,8 @@ impl LogReader {
         };
         if !matches!(read, VersionRead::Unnamed(_)) {
             memory.release(charged);
-            charged = 0;
         }
-        Ok((read, charged))
+        Ok(read)
     }
 
     /// Why versions of the store count as ones that this reader may not have, after `error`; `None`: ask again, which is not
@@ -282,7 +277,7 @@ impl LogReader {
         pause: Option<Duration>,
     ) -> Result<Option<MalformedInput>, StoreError> {
         if !self.refusals.is_missing(store, right) {
-            // A door that is closed to everything says nothing about versions.
+            // A store that refuses everything says nothing about versions.
             self.newest_time(store, key).await?;
             if let Some(pause) = pause {
                 tokio::time::sleep(pause).await;

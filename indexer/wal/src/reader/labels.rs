@@ -92,7 +92,7 @@ pub(super) struct LabelLookahead {
     // Held while the log is listed and read, so that each entry is read once, and never while memory is waited for: an older
     // entry that waits here would keep the memory that a younger one needs.
     index: Mutex<LabelIndex>,
-    /// Every second below it is frozen, as far as the reader was told.
+    /// Every second below it is frozen, as [`LogReader::seal`] set it.
     horizon: AtomicU64,
 }
 
@@ -151,10 +151,7 @@ impl LogReader {
             found.extend(step.naming);
             for entry in step.large {
                 let labels = self.read_large(entry, schedule, memory).await?;
-                if labels.paths.iter().any(|path| **path == *window.path) {
-                    let (token, time, has_marker) = (entry.token, entry.time, labels.has_marker);
-                    found.push(LabelEntry { token, time, has_marker });
-                }
+                found.extend(labels.naming(&entry, window.path));
                 self.labels.index.lock().await.note_read(entry, labels);
             }
             from = step.until.next();
@@ -164,7 +161,7 @@ impl LogReader {
         Ok(mutants::later_entries(found))
     }
 
-    /// Reads the small entries of the window that nobody has read yet, as far as one step goes.
+    /// Reads the small entries of the window that are not read yet, as far as one step goes.
     async fn read_window(
         &self,
         window: LabelWindow<'_>,
@@ -232,9 +229,7 @@ impl LogReader {
         let body = self.read_body(entry, schedule, &MemoryShare::unshared()).await?;
         let labels = match body {
             Some(body) if 2 * parsing_bytes(&body) > SMALL_PARSING_BYTES => None,
-            Some(body) => {
-                Some(parse_labels(|| parse_payload(entry.token, &body).map(|intent| EntryLabels::of(&intent))))
-            }
+            Some(body) => Some(labels_in(entry.token, &body)),
             None => Some(EntryLabels::default()),
         };
         Ok((entry, labels))
@@ -252,9 +247,7 @@ impl LogReader {
         let body = self.read_body(entry, schedule, memory).await?;
         let estimate = body.as_ref().map_or(0, |body| 2 * parsing_bytes(body));
         memory.charge(estimate).await;
-        let labels = body.map_or_else(EntryLabels::default, |body| {
-            parse_labels(|| parse_payload(entry.token, &body).map(|intent| EntryLabels::of(&intent)))
-        });
+        let labels = body.map_or_else(EntryLabels::default, |body| labels_in(entry.token, &body));
         memory.release(estimate + charged);
         Ok(labels)
     }
@@ -276,6 +269,11 @@ impl LogReader {
             ReadObject::Absent | ReadObject::Refused { .. } => None,
         })
     }
+}
+
+/// The labels that the entry with this body names.
+fn labels_in(token: Token, body: &Bytes) -> EntryLabels {
+    parse_labels(|| parse_payload(token, body).map(|intent| EntryLabels::of(&intent)))
 }
 
 /// What `parse` finds. An entry that is malformed names no label, and one whose reading panics is judged in its own turn.

@@ -269,12 +269,15 @@ mod tests {
         StoreSecond::from_unix(unix)
     }
 
+    /// The object, of second 10, is refused after all that was read.
+    fn refuse_now(refusals: &RefusalRegistry, store: &Store, name: ObjectName<'_>) -> RefusalVerdict {
+        refusals.record_refusal(store, name, RefusalCause::Store, second(10), refusals.reads(), &denied())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_object_is_judged_only_once_a_later_one_of_its_store_was_read() {
         let (refusals, store, other) = (RefusalRegistry::default(), Store::memory(), Store::memory().below("other"));
-        let refuse = || {
-            refusals.record_refusal(&store, ("k", None), RefusalCause::Store, second(10), refusals.reads(), &denied())
-        };
+        let refuse = || refuse_now(&refusals, &store, ("k", None));
         // What was read before the refusal proves nothing.
         refusals.record_read(&store, ("before", None), second(20));
         let (again, look) = (RefusalVerdict::TryAgain, RefusalVerdict::LookForProof);
@@ -294,16 +297,7 @@ mod tests {
     async fn a_proof_is_looked_for_every_ten_seconds_at_most() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let looks = |count: usize| {
-            let refuse = || {
-                refusals.record_refusal(
-                    &store,
-                    ("k", None),
-                    RefusalCause::Store,
-                    second(10),
-                    refusals.reads(),
-                    &denied(),
-                )
-            };
+            let refuse = || refuse_now(&refusals, &store, ("k", None));
             (0..count).filter(|_| refuse() == RefusalVerdict::LookForProof).count()
         };
         assert_eq!(looks(100), 1);
@@ -328,9 +322,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_door_that_closes_after_a_proof_decides_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || {
-            refusals.record_refusal(&store, ("k", None), RefusalCause::Store, second(10), refusals.reads(), &denied())
-        };
+        let refuse = || refuse_now(&refusals, &store, ("k", None));
         assert_eq!(refuse(), RefusalVerdict::TryAgain);
         refusals.record_read(&store, ("later", None), second(11));
         // From here on everything is refused.
@@ -356,10 +348,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_of_another_folder_proves_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || {
-            let (cause, before) = (RefusalCause::Store, refusals.reads());
-            refusals.record_refusal(&store, ("bundles/a", None), cause, second(10), before, &denied())
-        };
+        let refuse = || refuse_now(&refusals, &store, ("bundles/a", None));
         let read = |key| refusals.record_read(&store, (key, None), second(11));
         let _ = (refuse(), refuse());
         // A role that lost the right to read bundles may read labels.
@@ -373,16 +362,7 @@ mod tests {
     async fn a_proof_is_looked_for_in_each_folder() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         for key in ["a", "labels/a", "bundles/a"] {
-            let refuse = || {
-                refusals.record_refusal(
-                    &store,
-                    (key, None),
-                    RefusalCause::Store,
-                    second(10),
-                    refusals.reads(),
-                    &denied(),
-                )
-            };
+            let refuse = || refuse_now(&refusals, &store, (key, None));
             let _ = (refuse(), refuse());
             assert_eq!(refuse(), RefusalVerdict::LookForProof, "{key}");
         }
@@ -417,9 +397,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_that_was_read_after_all_is_forgotten() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || {
-            refusals.record_refusal(&store, ("k", None), RefusalCause::Store, second(10), refusals.reads(), &denied())
-        };
+        let refuse = || refuse_now(&refusals, &store, ("k", None));
         assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
         refusals.record_read(&store, ("k", None), second(10));
         refusals.record_read(&store, ("later", None), second(11));
@@ -430,10 +408,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn versions_are_refused_one_by_one_and_prove_nothing_about_objects() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = |version| {
-            let (cause, before) = (RefusalCause::Store, refusals.reads());
-            refusals.record_refusal(&store, ("labels/k", version), cause, second(10), before, &denied())
-        };
+        let refuse = |version| refuse_now(&refusals, &store, ("labels/k", version));
         for version in [Some("1"), Some("2"), None] {
             assert_eq!([refuse(version), refuse(version)], [RefusalVerdict::TryAgain; 2], "{version:?}");
         }
@@ -458,16 +433,7 @@ mod tests {
     async fn at_most_a_hundred_an_hour_are_judged() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let judge = |key: &str| {
-            let refuse = || {
-                refusals.record_refusal(
-                    &store,
-                    (key, None),
-                    RefusalCause::Store,
-                    second(10),
-                    refusals.reads(),
-                    &denied(),
-                )
-            };
+            let refuse = || refuse_now(&refusals, &store, (key, None));
             let _ = (refuse(), refuse());
             refusals.record_read(&store, ("later", None), second(11));
             refuse()

@@ -55,18 +55,6 @@ struct DescriptorLookup {
     body: Option<Bytes>,
 }
 
-/// What reading a version of a label says about an operation.
-enum LabelRead {
-    /// A version that names no operation, with what was read of it.
-    Unnamed(Option<DescriptorObject>),
-    /// There is none, or it names an operation.
-    NotOwn,
-    /// The store refuses it. Whose it is cannot be known: this entry's, another one's, or a copy of a marker's value.
-    Refused(MalformedInput),
-    /// The store refuses all versions.
-    NoRight(MalformedInput),
-}
-
 /// The operation that a descriptor is wanted for.
 #[derive(Clone, Copy)]
 struct DescriptorQuery<'a> {
@@ -88,7 +76,7 @@ struct EntryMemory<'a> {
 }
 
 /// A descriptor that the store has.
-struct DescriptorObject {
+pub(super) struct DescriptorObject {
     /// Its body, unless only the digest is kept.
     object: StoredObject,
     /// SHA-256 of its body, where that was read.
@@ -101,7 +89,7 @@ struct DescriptorObject {
 
 impl DescriptorObject {
     /// What was read; `None` if there is nothing. `digest` is that of a body which was not kept.
-    fn of(read: ReadObject, digest: Option<String>, charged: u64) -> Option<Self> {
+    pub(super) fn of(read: ReadObject, digest: Option<String>, charged: u64) -> Option<Self> {
         match read {
             ReadObject::Absent => None,
             ReadObject::Read(object) => {
@@ -261,15 +249,16 @@ impl LogReader {
         memory: EntryMemory<'_>,
     ) -> Result<Result<DescriptorLookup, MalformedInput>, StoreError> {
         let last = wanted.last_label_time();
+        let limit = wanted.parameters.max_descriptor_size.min(MAX_KEPT_DESCRIPTOR_BYTES);
         let versions: Vec<&LabelVersion> = versions.iter().filter(|version| version.time <= last).collect();
         let mut assignment = VersionAssignment::new(wanted.label_entry(), wanted.parameters.clock_tolerance);
         let mut unlisted = wanted.token.second();
         for (number, version) in versions.iter().enumerate() {
-            let read = match self.read_label_version(store, key, version, wanted, false, memory).await? {
-                LabelRead::NotOwn => continue,
-                LabelRead::Unnamed(read) => read,
-                LabelRead::Refused(why) => return Ok(Ok(refused_version(key, version.time, why))),
-                LabelRead::NoRight(why) => return Ok(Err(why)),
+            let read = match self.read_version(store, key, version, false, limit, memory.share).await? {
+                VersionRead::NotOwn => continue,
+                VersionRead::Unnamed(read) => read,
+                VersionRead::Refused(why) => return Ok(Ok(refused_version(key, version.time, why))),
+                VersionRead::NoRight(why) => return Ok(Err(why)),
             };
             if version.time >= unlisted {
                 // Twice as far each time, since most labels need the first version only.
@@ -282,20 +271,14 @@ impl LogReader {
                 continue;
             }
             let read = match read {
-                Some(found) => LabelRead::Unnamed(Some(found)),
-                None => self.read_label_version(store, key, version, wanted, true, memory).await?,
+                Some(found) => VersionRead::Unnamed(Some(found)),
+                None => self.read_version(store, key, version, true, limit, memory.share).await?,
             };
             return Ok(match read {
-                LabelRead::Unnamed(found) => {
-                    let mut lookup = DescriptorLookup::default();
-                    if let Some(found) = found {
-                        self.keep_label(&mut lookup, key, wanted, found, memory).await;
-                    }
-                    Ok(lookup)
-                }
-                LabelRead::NotOwn => Ok(DescriptorLookup::default()),
-                LabelRead::Refused(why) => Ok(refused_version(key, version.time, why)),
-                LabelRead::NoRight(why) => Err(why),
+                VersionRead::Unnamed(Some(found)) => Ok(self.keep_label(key, wanted, found, memory).await),
+                VersionRead::Unnamed(None) | VersionRead::NotOwn => Ok(DescriptorLookup::default()),
+                VersionRead::Refused(why) => Ok(refused_version(key, version.time, why)),
+                VersionRead::NoRight(why) => Err(why),
             });
         }
         Ok(Ok(DescriptorLookup::default()))
@@ -311,23 +294,20 @@ impl LogReader {
         newest: &LabelVersion,
         memory: EntryMemory<'_>,
     ) -> Result<DescriptorLookup, StoreError> {
-        let mut lookup = DescriptorLookup::default();
         let (last, tolerance) = (wanted.last_label_time(), wanted.parameters.clock_tolerance);
         if newest.time > last {
-            lookup.observation = Some(unknown_version(key, newest.time));
-            return Ok(lookup);
+            return Ok(unknown_version(key, newest.time));
         }
         let limit = wanted.parameters.max_descriptor_size;
         let Some(found) = self.read_descriptor(store, key, limit, memory.share).await? else {
             // It was deleted since.
-            lookup.observation = Some(unknown_version(key, newest.time));
-            return Ok(lookup);
+            return Ok(unknown_version(key, newest.time));
         };
         let (time, answered) = (found.object.info.time, found.object.answered);
         if !wanted.label_entry().precedes(time, tolerance) {
             // It was not moved since the entry was written.
             memory.share.release(found.charged);
-            return Ok(lookup);
+            return Ok(DescriptorLookup::default());
         }
         // The object may have been overwritten since its time was read.
         let later = self.later_entries(key, wanted, wanted.token.second(), time.min(last), memory).await?;
@@ -336,12 +316,10 @@ impl LogReader {
             && !is_overtaken(&later, time, tolerance)
             && !self.may_be_copied(store, wanted, &found, memory.share).await?;
         if is_own {
-            self.keep_label(&mut lookup, key, wanted, found, memory).await;
-        } else {
-            memory.share.release(found.charged);
-            (lookup.observation, lookup.answered) = (Some(unknown_version(key, time)), answered);
+            return Ok(self.keep_label(key, wanted, found, memory).await);
         }
-        Ok(lookup)
+        memory.share.release(found.charged);
+        Ok(DescriptorLookup { answered, ..unknown_version(key, time) })
     }
 
     /// The entries that name the label, with tokens after this one's, of the seconds `from..=until`. A version within the bound is
@@ -397,48 +375,29 @@ impl LogReader {
         Ok(is_copy)
     }
 
-    /// Reads a version of the label, unless it is known and `is_wanted` does not want its body.
-    async fn read_label_version(
-        &self,
-        store: &Store,
-        key: &str,
-        version: &LabelVersion,
-        wanted: &DescriptorQuery<'_>,
-        is_wanted: bool,
-        memory: EntryMemory<'_>,
-    ) -> Result<LabelRead, StoreError> {
-        let limit = wanted.parameters.max_descriptor_size.min(MAX_KEPT_DESCRIPTOR_BYTES);
-        let (read, charged) = self.read_version(store, key, version, is_wanted, limit, memory.share).await?;
-        Ok(match read {
-            VersionRead::NotOwn => LabelRead::NotOwn,
-            VersionRead::Unnamed(read) => {
-                let read = read.map(ReadObject::Read);
-                LabelRead::Unnamed(read.and_then(|read| DescriptorObject::of(read, None, charged)))
-            }
-            VersionRead::Refused(why) => LabelRead::Refused(why),
-            VersionRead::NoRight(why) => LabelRead::NoRight(why),
-        })
-    }
-
     /// Takes `found` for what this operation wrote.
     async fn keep_label(
         &self,
-        lookup: &mut DescriptorLookup,
         key: &str,
         wanted: &DescriptorQuery<'_>,
         mut found: DescriptorObject,
         memory: EntryMemory<'_>,
-    ) {
+    ) -> DescriptorLookup {
         let charged = found.charged;
-        lookup.answered = found.object.answered;
-        lookup.observation = Some(Observation {
+        let observation = Observation {
             key: key.to_owned(),
             time: found.object.info.time,
             digest: found.digest.take().unwrap_or_default(),
             evidence: Some(Evidence::Timed),
-        });
-        self.keep(lookup, wanted, found, memory).await;
+        };
+        let mut lookup = DescriptorLookup {
+            observation: Some(observation),
+            answered: found.object.answered,
+            ..DescriptorLookup::default()
+        };
+        self.keep(&mut lookup, wanted, found, memory).await;
         memory.share.release(charged);
+        lookup
     }
 
     /// Keeps the content of `found`, which is this operation's.
@@ -530,14 +489,15 @@ impl LogReader {
 }
 
 /// A version of a label that may be another entry's: it is seen, and claims nothing.
-fn unknown_version(key: &str, time: StoreSecond) -> Observation {
-    Observation { key: key.to_owned(), time, digest: String::new(), evidence: Some(Evidence::Inferred) }
+fn unknown_version(key: &str, time: StoreSecond) -> DescriptorLookup {
+    let observation =
+        Observation { key: key.to_owned(), time, digest: String::new(), evidence: Some(Evidence::Inferred) };
+    DescriptorLookup { observation: Some(observation), ..DescriptorLookup::default() }
 }
 
 /// As [`unknown_version`], of a version that the store refuses.
 fn refused_version(key: &str, time: StoreSecond, why: MalformedInput) -> DescriptorLookup {
-    let (observation, descriptor) = (Some(unknown_version(key, time)), Some(Err(why)));
-    DescriptorLookup { observation, descriptor, ..DescriptorLookup::default() }
+    DescriptorLookup { descriptor: Some(Err(why)), ..unknown_version(key, time) }
 }
 
 impl DescriptorQuery<'_> {
