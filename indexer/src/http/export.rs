@@ -25,30 +25,13 @@ use super::{
     arguments::MinTokenArgs,
     extract::QueryArgs,
     problem::{HttpProblem, ProblemDetails},
-    search::SearchArgs,
+    search::{ANSWER_PARAMETERS, SearchArgs},
 };
 use tidemark_search::{
     SearchError, SearchExport,
     api::{IndexVersion, SearchHit},
 };
 
-/// The parameters of a search that choose its hits.
-const FILTERS: [&str; 14] = [
-    "q",
-    "kind",
-    "repo",
-    "bundle",
-    "label",
-    "context",
-    "contributor",
-    "entity",
-    "writer",
-    "outcome",
-    "current",
-    "sealed",
-    "from",
-    "to",
-];
 /// How many pages wait for a client that reads slowly.
 const PAGES_IN_FLIGHT: usize = 2;
 /// How long a client may read nothing.
@@ -66,7 +49,7 @@ pub(crate) struct ExportArgs(SearchArgs);
 impl IntoParams for ExportArgs {
     fn into_params(parameter_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let parameters = SearchArgs::into_params(parameter_in).into_iter();
-        parameters.filter(|parameter| FILTERS.contains(&parameter.name.as_str())).collect()
+        parameters.filter(|parameter| !ANSWER_PARAMETERS.contains(&parameter.name.as_str())).collect()
     }
 }
 
@@ -105,8 +88,7 @@ pub(crate) async fn export(
     let pages = stream::iter(first.map(Ok)).chain(pages).boxed();
     // It ends with the receiver, which the answer owns.
     tokio::spawn(send_pages(app, pages, sender));
-    // A body that is compressed is asked again after its end.
-    Ok((headers(&index_version), Body::from_stream(body(receiver).fuse())).into_response())
+    Ok((headers(&index_version), Body::from_stream(body(receiver))).into_response())
 }
 
 /// A part of the answer, or its end.

@@ -21,7 +21,7 @@ use tidemark_search::api::{LineageAnswer, LineageRequest};
 pub(crate) struct LineageArgs {
     /// How many generations up and down.
     #[param(inline)]
-    pub(crate) depth: Option<LineageDepthArg>,
+    depth: Option<LineageDepthArg>,
 }
 
 /// The bundles that a bundle was made from, over its `parents` and theirs, and those that were made from it.
@@ -53,16 +53,6 @@ pub(crate) async fn lineage(
     QueryArgs { args, wait, .. }: QueryArgs<LineageArgs, MinTokenArgs>,
 ) -> Result<Json<LineageAnswer>, HttpProblem> {
     app.wait_for(wait).await?;
-    answer(&app, repo, bundle, args).await.map(Json)
-}
-
-/// The lineage of a bundle; the page asks the same way.
-pub(crate) async fn answer(
-    app: &AppState,
-    repo: String,
-    bundle: String,
-    LineageArgs { depth }: LineageArgs,
-) -> Result<LineageAnswer, HttpProblem> {
-    let request = LineageRequest { repo, bundle, depth: depth.unwrap_or_default().lineage_depth() };
-    app.search().lineage(request).await.map_err(|error| app.problem(error))
+    let request = LineageRequest { repo, bundle, depth: args.depth.unwrap_or_default().lineage_depth() };
+    app.search().lineage(request).await.map(Json).map_err(|error| app.problem(error))
 }

@@ -13,7 +13,10 @@ use super::{
     extract::{QueryArgs, QueryString},
     problem::{HttpProblem, ProblemDetails},
 };
-use tidemark_search::api::{AttributeName, FacetField, FilterField, SearchAnswer, SearchRequest};
+use tidemark_search::api::{FilterField, SearchAnswer, SearchRequest};
+
+/// The parameters of a search that say what is shown of its answer. The others choose the hits.
+pub(crate) const ANSWER_PARAMETERS: [&str; 6] = ["sort", "size", "cursor", "facets", "histogram_by", "highlight"];
 
 /// The parameters of a search.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
@@ -149,6 +152,17 @@ pub(crate) async fn answer(
     answer.map_err(|error| app.problem_of_page(error, query))
 }
 
+/// Each of `values` once, where it first stands.
+fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    distinct
+}
+
 impl From<SearchArgs> for SearchRequest {
     fn from(args: SearchArgs) -> Self {
         let SearchArgs {
@@ -185,20 +199,10 @@ impl From<SearchArgs> for SearchRequest {
             (FilterField::Writer, writer.0),
         ];
         let CountedNames { fields: counted, attributes } = facets.unwrap_or_default();
-        let mut facets = Vec::<FacetField>::new();
-        for field in &counted {
-            if let CountedField::Facet(facet) = field
-                && !facets.contains(facet)
-            {
-                facets.push(*facet);
-            }
-        }
-        let mut attribute_facets = Vec::<AttributeName>::new();
-        for attribute in attributes {
-            if !attribute_facets.contains(&attribute) {
-                attribute_facets.push(attribute);
-            }
-        }
+        let facets = counted.iter().filter_map(|field| match field {
+            CountedField::Facet(facet) => Some(*facet),
+            CountedField::Time => None,
+        });
         Self {
             query: q.unwrap_or_default().0,
             filters: filters.into_iter().filter(|(_, values)| !values.is_empty()).collect(),
@@ -210,8 +214,8 @@ impl From<SearchArgs> for SearchRequest {
             sort: sort.map(|OneName(sort)| sort).unwrap_or_default(),
             size: size.unwrap_or_default().page_size(),
             cursor,
-            facets,
-            attribute_facets,
+            facets: distinct(facets),
+            attribute_facets: distinct(attributes),
             histogram: counted.contains(&CountedField::Time),
             highlight: highlight.unwrap_or_default(),
             histogram_by: histogram_by.map(|OneName(time)| time).unwrap_or_default(),
@@ -221,7 +225,7 @@ impl From<SearchArgs> for SearchRequest {
 
 #[cfg(test)]
 mod tests {
-    use tidemark_search::api::{HistogramTime, SortOrder};
+    use tidemark_search::api::{AttributeName, FacetField, HistogramTime, SortOrder};
     use tidemark_wal::Outcome;
 
     use super::*;

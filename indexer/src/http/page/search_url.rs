@@ -3,7 +3,7 @@
 use crate::http::{
     arguments::{CountedField, NamedValue as _},
     extract::{QueryString, encode, names_of},
-    search::SearchArgs,
+    search::{ANSWER_PARAMETERS, SearchArgs},
 };
 
 /// The parameters of a search that are worth carrying on; never the page that was shown.
@@ -15,8 +15,10 @@ pub(crate) struct SearchUrl {
 /// What belongs to one page of the answer and not to the search.
 const FLEETING: [&str; 1] = ["cursor"];
 
-/// What says how the answer is shown, and is no filter.
-const FORM: [&str; 6] = ["q", "sort", "size", "facets", "histogram_by", "highlight"];
+/// Whether a parameter narrows the hits beside the query.
+fn is_filter(name: &str) -> bool {
+    name != "q" && !ANSWER_PARAMETERS.contains(&name)
+}
 
 /// The parameter that names what is counted.
 const FACETS: &str = "facets";
@@ -111,10 +113,7 @@ impl SearchUrl {
 
     /// The filters in force.
     pub(crate) fn filters(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs
-            .iter()
-            .filter(|(name, _)| !FORM.contains(&name.as_str()))
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.pairs.iter().filter(|(name, _)| is_filter(name)).map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// What another query keeps of this search: all but its own text.
@@ -155,7 +154,7 @@ impl SearchUrl {
 
     /// The query without any filter.
     pub(crate) fn unfiltered(&self) -> Self {
-        let kept = |(n, _): &&(String, String)| FORM.contains(&n.as_str());
+        let kept = |(name, _): &&(String, String)| !is_filter(name);
         Self { pairs: self.pairs.iter().filter(kept).cloned().collect() }
     }
 
