@@ -1,7 +1,7 @@
 //! Connections: so many at once, and none for longer than its client works on it.
 //!
 //! At the bound a new connection is accepted all the same, and the one that has waited longest for its client is closed. So
-//! clients that hold connections, half a request header each, displace one another, while whoever sends a request at once is
+//! clients that hold connections, half a request header each, displace one another, while a request that is sent at once is
 //! answered: a kubelet's probe among them. Connections whose requests are being answered are displaced last.
 //!
 //! Only HTTP/1 is spoken: with one request at a time it is plain what a connection waits for.

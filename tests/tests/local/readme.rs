@@ -152,8 +152,7 @@ impl Drop for Machine {
     }
 }
 
-/// Below the ports that the system gives to those who do not choose: no test beside this one takes it meanwhile. Another one each
-/// time.
+/// A port below the ephemeral range, which no other test takes meanwhile; another one at each call.
 fn free_port() -> u16 {
     static TRIED: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();

@@ -159,7 +159,7 @@ async fn move_label(log: &Log, seconds: u64, value: Option<&str>) -> Token {
     token
 }
 
-/// Outcome, evidence and value of the label moves, as a reader sees them that starts anew.
+/// Outcome, evidence and value of the label moves, as a new reader sees them.
 async fn label_moves(log: &Log, tokens: &[Token]) -> Vec<(Outcome, Option<Evidence>, Option<String>)> {
     let (reader, mut moves) = (LogReader::new(log), Vec::new());
     for token in tokens {
