@@ -107,13 +107,13 @@ async fn nothing_is_cut_off_from_a_phone_to_a_wide_screen() {
             tab.resize(width).await;
             tab.until("the page is complete", &format!("document.readyState === 'complete' && innerWidth === {width}"))
                 .await;
-            let faults = tab.list(include_str!("page/layout.js")).await;
+            let faults: Vec<String> = tab.value(include_str!("page/layout.js")).await;
             assert!(faults.is_empty(), "{path} at {width}: {faults:#?}");
-            tab.holds("document.querySelector('.help').open = true").await;
-            let faults = tab.list(include_str!("page/layout.js")).await;
+            tab.run("document.querySelectorAll('.help').forEach((help) => { help.open = true; })").await;
+            let faults: Vec<String> = tab.value(include_str!("page/layout.js")).await;
             let outside: Vec<_> = faults.iter().filter(|fault| fault.contains("reaches from")).collect();
             assert!(outside.is_empty(), "{path} at {width}, with the help: {outside:#?}");
-            tab.holds("document.querySelector('.help').open = false").await;
+            tab.run("document.querySelectorAll('.help').forEach((help) => { help.open = false; })").await;
         }
     }
     browser.close().await;
@@ -125,8 +125,7 @@ async fn what_is_shown_is_in_the_address() {
     let Some((site, browser, tab)) = opened().await else { return };
     tab.go(&site.url("?q=race&kind=bundle&sort=oldest&size=1")).await;
     assert_eq!(tab.text(".hit .title mark").await, "race", "what was searched is marked");
-    tab.holds("document.querySelector('#q').value = 'clock'; document.querySelector('.ask').requestSubmit(); true")
-        .await;
+    tab.run("document.querySelector('#q').value = 'clock'; document.querySelector('.ask').requestSubmit()").await;
     tab.until("another query keeps the rest", "location.search.includes('q=clock')").await;
     tab.until(
         "filter, order and size are kept",
@@ -138,7 +137,7 @@ async fn what_is_shown_is_in_the_address() {
     tab.until("what is unfolded is in the address", "location.hash === '#open=help'").await;
     let shared = tab.address().await;
     tab.go(&site.url("status")).await;
-    tab.holds(&format!("location.assign({shared:?}); true")).await;
+    tab.run(&format!("location.assign({shared:?})")).await;
     tab.until(
         "and is unfolded by it",
         "document.body.dataset.page === 'search' && document.querySelector('.help').open",
@@ -154,8 +153,14 @@ async fn what_is_shown_is_in_the_address() {
 async fn an_attribute_is_counted_and_the_clients_date_narrows() {
     let Some((site, browser, tab)) = opened().await else { return };
     tab.go(&site.url("?kind=bundle")).await;
-    tab.holds("document.querySelector('#attribute').value = 'payload.attributes.team'; document.querySelector('.add-attribute').requestSubmit(); true")
+    tab.run("document.querySelector('#attribute').value = 'payload.attributes.team'; document.querySelector('.add-attribute').requestSubmit()")
         .await;
+    // The page before has a last section of facets too.
+    tab.until(
+        "the attribute is counted",
+        "location.search.includes('payload.attributes.team') && document.readyState === 'complete'",
+    )
+    .await;
     tab.click("#facets section:last-of-type li a").await;
     tab.until(
         "the query has the clause, and all that have the value are found",
@@ -167,10 +172,7 @@ async fn an_attribute_is_counted_and_the_clients_date_narrows() {
     tab.until("the clause goes with another click", "document.querySelector('#q').value === ''").await;
 
     tab.go(&site.url("?sort=clientTimeOldest&histogram_by=clientTime")).await;
-    tab.holds(
-        "document.querySelector('.histogram svg a').dispatchEvent(new MouseEvent('click', {bubbles: true})); true",
-    )
-    .await;
+    tab.run("document.querySelector('.histogram svg a').dispatchEvent(new MouseEvent('click', {bubbles: true}))").await;
     tab.until(
         "those of the client's date are found",
         "document.querySelector('#q').value.startsWith('clientTime:>=2020-02-29') && document.querySelectorAll('.hit').length === 4",

@@ -168,6 +168,21 @@ async fn an_entry_that_lands_too_late_gets_another_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_entry_is_not_tried_again_after_its_expiry() {
+    let lab = TestStore::new();
+    let expiry = Duration::from_secs(5);
+    let writer = lab.writer("w", LogParameters { expiry, ..parameters() }).await;
+    // The pauses between the tries grow: the next one would begin 6 s after the token.
+    for _ in 0..6 {
+        lab.trouble("log/", WriteFault::LostWrite);
+    }
+    let receipt = writer.append(draft([record()])).await.unwrap();
+    assert_eq!(receipt.attempts, 2);
+    let [entry] = entries(&lab).await.try_into().unwrap();
+    assert!(entry.entry_time <= entry.token.second().after(expiry), "{entry:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_put_after_the_expiry() {
     let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
