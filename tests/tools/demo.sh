@@ -10,8 +10,8 @@ git="${GIT:-.}"
 program="${TIDEMARK_PROGRAM:-}"
 if [ -z "$program" ]; then
     echo "building tidemark (some minutes the first time)"
-    cargo build -p tidemark-indexer --no-default-features --features demo --bin tidemark
-    program="${CARGO_TARGET_DIR:-target}/debug/tidemark"
+    cargo build --profile unoptimized -p tidemark-indexer --no-default-features --features demo --bin tidemark
+    program="${CARGO_TARGET_DIR:-target}/unoptimized/tidemark"
 fi
 
 "$program" dev --git "$git" --dir "$folder" --listen "$listen" &
