@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long the API server may take to be ready. On a loaded machine it has been seen to take 20 s.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(4);
 /// Tries at finding ports that stay free until the servers have them.
 const TRIES: u32 = 5;
 

@@ -29,7 +29,7 @@ use crate::{
     watchdog::{Process, Recipe},
 };
 
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// The clusters that tests of this process share, each with what it was asked to be.
 static SHARED: Mutex<Vec<(ClusterBuilder, &OnceCell<Cluster>)>> = Mutex::new(Vec::new());
@@ -209,15 +209,19 @@ async fn nodes_ready(client: &Client, wanted: u8, logs: &Path) -> anyhow::Result
     let nodes = Api::<NodeResource>::all(client.clone());
     let accounts = Api::<ServiceAccount>::default_namespaced(client.clone());
     loop {
-        let found = nodes.list(&kube::api::ListParams::default()).await?.items;
-        let ready = found.iter().filter(|node| is_ready(node)).count();
-        if ready == usize::from(wanted) && accounts.get_opt("default").await?.is_some() {
+        // An API server that has just begun may answer an error.
+        let found = nodes.list(&kube::api::ListParams::default()).await.map(|list| list.items);
+        let ready = found.iter().flatten().filter(|node| is_ready(node)).count();
+        let account = accounts.get_opt("default").await;
+        if ready == usize::from(wanted) && matches!(account, Ok(Some(_))) {
             return Ok(());
         }
-        let names: Vec<_> = found.iter().map(ResourceExt::name_any).collect();
+        let names = found.map(|nodes| nodes.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
+        let account = account.map(|account| account.is_some());
         ensure!(
             tokio::time::Instant::now() < give_up,
-            "{ready} of {wanted} nodes are ready after {PATIENCE:?}, {names:?} are known; see the logs in \"{}\"",
+            "{ready} of {wanted} nodes are ready after {PATIENCE:?}; nodes: {names:?}; an account for pods: {account:?}; see the \
+             logs in \"{}\"",
             logs.display()
         );
         tokio::time::sleep(Duration::from_millis(100)).await;

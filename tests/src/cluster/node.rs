@@ -21,7 +21,7 @@ use crate::watchdog::{Process, Recipe};
 /// The image that holds a pod's namespaces.
 pub(crate) const PAUSE: &str = "tidemark.dev/pause:1";
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// The programs of one node. Dropping it kills them.
 pub(crate) struct Node {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 const PORT: u16 = 9000;
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// Where an object store is and how to enter it.
 #[derive(Clone, Debug)]

@@ -76,7 +76,8 @@ async fn the_indexers_node_loses_the_api_server_and_falls_asleep() {
     let slot = world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
     assert_eq!(slot.state.epoch, epoch, "nobody disturbs a writer that lives");
-    assert_eq!(world.process_at(&url).await.expect("it answers")["phase"], "writing");
+    let said = until("the writer answers", async || world.process_at(&url).await.ok()).await;
+    assert_eq!(said["phase"], "writing");
 
     for process in sleepers {
         world.signal(zombie.node, "STOP", process).expect("it falls asleep");
@@ -188,9 +189,11 @@ async fn etcd_is_restarted() {
     let mut scenario = Scenario::begin(world, "etcd restarted").await;
     scenario.fails_now();
     world.cluster.stop_etcd();
-    world.indexing_goes_on().await;
+    let slot = world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
+    assert_eq!(slot.state.epoch, scenario.first.state.epoch, "no other writer while etcd is away");
     world.cluster.start_etcd().await.expect("it starts again");
     world.operator_works().await;
-    scenario.end(resumed, Bounds { least_epochs: 0, most_epochs: 0, restarts: 2 }).await;
+    // A node whose kubelet is heard later than the other's may count as lost, and its pods are replaced.
+    scenario.end(resumed, Bounds { least_epochs: 0, most_epochs: 1, restarts: 2 }).await;
 }

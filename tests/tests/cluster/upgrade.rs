@@ -83,6 +83,16 @@ fn is_complete(deployment: &Deployment) -> bool {
     status.observed_generation == deployment.metadata.generation && all.iter().all(|count| *count == spec.replicas)
 }
 
+/// As the operator counts: complete, or it was and a pod is not available for a moment.
+fn has_rolled_out(deployment: &Deployment) -> bool {
+    let Some(status) = &deployment.status else { return false };
+    let observed = status.observed_generation == deployment.metadata.generation;
+    let was_complete = status.conditions.iter().flatten().any(|condition| {
+        condition.type_ == "Progressing" && condition.reason.as_deref() == Some("NewReplicaSetAvailable")
+    });
+    is_complete(deployment) || observed && status.updated_replicas == status.replicas && was_complete
+}
+
 impl Watch {
     fn new(deployments: Api<Deployment>) -> Self {
         let wals = WALS.into_iter().map(|name| (name, Progress::default())).collect();
@@ -102,14 +112,14 @@ impl Watch {
             let (search, indexer) = (found(wal, WalComponent::Search), found(wal, WalComponent::Indexer));
             if is_new(search) {
                 progress.search_started.get_or_insert(now);
-                if is_complete(search) {
+                if has_rolled_out(search) {
                     progress.search_done.get_or_insert(now);
                 }
             }
             if is_new(indexer) {
                 progress.indexer_started.get_or_insert(now);
                 assert!(progress.search_done.is_some(), "the indexer of \"{wal}\" changed before search was done");
-                if is_complete(indexer) {
+                if has_rolled_out(indexer) {
                     progress.done.get_or_insert(now);
                 }
             }

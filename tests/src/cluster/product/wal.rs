@@ -9,7 +9,7 @@ use tidemark_crds::{ConditionType, Wal, condition, names};
 
 use super::{
     super::{Cluster, StoreInside},
-    LogOutside, answered,
+    LogOutside, answered, until,
 };
 
 /// How long a WAL may take to come into a state. Generous: a test machine may be loaded.
@@ -202,15 +202,16 @@ impl<'a> TestWal<'a> {
 
     /// Waits until search has sealed all that is in the log now, and panics if it misses or doubles anything.
     pub async fn agrees_with(&self, log: &LogOutside) -> usize {
-        let url = self.search_url().await.expect("search has an address");
-        let logged = log.entries().await.expect("the log is listed");
-        self.until("search has sealed the log", async |_| {
-            let found = super::found_by(&self.http, &url).await.ok()?;
-            found.has_sealed(&logged).then_some(())
-        })
-        .await;
-        let found = super::found_by(&self.http, &url).await.expect("search answers");
-        found.compared_with(&log.entries().await.expect("the log is listed"), &logged).assert_same();
+        let listed = async || until("the log is listed", PATIENCE, async || log.entries().await.ok()).await;
+        let logged = listed().await;
+        let found = self
+            .until("search has sealed the log", async |_| {
+                let url = self.search_url().await.ok()?;
+                let found = super::found_by(&self.http, &url).await.ok()?;
+                found.has_sealed(&logged).then_some(found)
+            })
+            .await;
+        found.compared_with(&listed().await, &logged).assert_same();
         logged.len()
     }
 }

@@ -137,7 +137,12 @@ fn keep_appending(store: &StoreInside, appended: Arc<Mutex<Appended>>) {
 }
 
 async fn append_for_ever(log: &LogOutside, appended: &Mutex<Appended>) {
-    let writer = log.writer("test").await.expect("the writer opens");
+    let writer = loop {
+        match log.writer("test").await {
+            Ok(writer) => break writer,
+            Err(_) => sleep(Duration::from_millis(300)).await,
+        }
+    };
     loop {
         let receipt = log.append(&writer, "orders", "written while things fail").await;
         {

@@ -2,12 +2,23 @@
 
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
-use tidemark_tests::Cluster;
+use tidemark_tests::{
+    Cluster,
+    cluster::product::{PATIENCE, until},
+};
 
-/// Their reasons, oldest first.
-pub(crate) async fn reasons(cluster: &Cluster, namespace: &str, wal: &str) -> Vec<String> {
+/// Waits until these are among their reasons, which it gives, oldest first: a status is written before its Events.
+pub(crate) async fn told(cluster: &Cluster, namespace: &str, wal: &str, wanted: &[&str]) -> Vec<String> {
+    until(&format!("the Events {wanted:?} of \"{wal}\""), PATIENCE, async || {
+        let reasons = reasons(cluster, namespace, wal).await.ok()?;
+        wanted.iter().all(|wanted| reasons.iter().any(|reason| reason == wanted)).then_some(reasons)
+    })
+    .await
+}
+
+async fn reasons(cluster: &Cluster, namespace: &str, wal: &str) -> kube::Result<Vec<String>> {
     let listed = Api::<Event>::namespaced(cluster.client(), namespace).list(&ListParams::default()).await;
-    let mut events = listed.expect("the API server answers").items;
+    let mut events = listed?.items;
     events.retain(|event| {
         event
             .regarding
@@ -15,7 +26,7 @@ pub(crate) async fn reasons(cluster: &Cluster, namespace: &str, wal: &str) -> Ve
             .is_some_and(|what| what.kind.as_deref() == Some("WAL") && what.name.as_deref() == Some(wal))
     });
     events.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
-    events.into_iter().filter_map(|event| event.reason).collect()
+    Ok(events.into_iter().filter_map(|event| event.reason).collect())
 }
 
 /// Panics unless the reasons are there, each for the first time after the one before.

@@ -93,7 +93,7 @@ async fn retained(cluster: &Cluster) {
     let epoch = |wal: &tidemark_crds::Wal| wal.status.as_ref().and_then(|status| status.epoch).unwrap_or_default();
     assert!(epoch(&again) > epoch(&first), "{} after {}", epoch(&again), epoch(&first));
     let entries = again.status.and_then(|status| status.entries);
-    assert_eq!(entries, first.status.and_then(|status| status.entries), "the index is used on");
+    assert!(entries >= first.status.and_then(|status| status.entries), "the index is used on");
     until("it is told", PATIENCE, async || events(cluster, GOING).await.contains("OwnerAdopted").then_some(())).await;
     println!("{} objects of the index were used on", indexed.len());
 }
@@ -105,7 +105,7 @@ async fn namespace_goes(cluster: &Cluster) {
     let api = Api::<Namespace>::all(cluster.client());
     api.delete("going-whole", &DeleteParams::default()).await.expect("it is deleted");
     let from = tokio::time::Instant::now();
-    until("the namespace is gone", Duration::from_mins(3), async || {
+    until("the namespace is gone", Duration::from_mins(6), async || {
         api.get_opt("going-whole").await.ok().filter(Option::is_none).map(drop)
     })
     .await;

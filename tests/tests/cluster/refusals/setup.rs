@@ -79,14 +79,20 @@ pub(crate) async fn unaffected<T>(cluster: &Cluster, namespace: &str, work: impl
     let healthy = plan.prepare(cluster).await.expect("it is there");
     let (asked, failed, unknown) = (Cell::new(0), Cell::new(0), Cell::new(0));
     let watching = async {
+        let mut known = true;
         loop {
             // A busy machine may leave a request without an answer: that says nothing about the WAL.
             if let Ok(wal) = healthy.get().await {
                 let conditions = wal.status.map(|status| status.conditions).unwrap_or_default();
-                let ready = condition(&conditions, ConditionType::Ready).map(|ready| (&*ready.status, &*ready.message));
-                // Nor do two polls that the operator missed.
-                assert!(matches!(ready, Some(("True" | "Unknown", _))), "the healthy WAL is not ready: {ready:?}");
-                unknown.set(unknown.get() + u32::from(matches!(ready, Some(("Unknown", _)))));
+                let ready = condition(&conditions, ConditionType::Ready);
+                known = match ready.map(|ready| (&*ready.status, &*ready.reason)) {
+                    Some(("True", _)) => true,
+                    // Nor do two polls that the operator missed, or what an indexer that had no time is behind after them.
+                    Some(("Unknown", _)) => false,
+                    Some(("False", "Backfilling")) if !known => false,
+                    _ => panic!("the healthy WAL is not ready: {ready:?}"),
+                };
+                unknown.set(unknown.get() + u32::from(!known));
             }
             asked.set(asked.get() + 1);
             if let Err(error) = healthy.ask("/v1/search", &[("size", "1")]).await {
@@ -98,8 +104,9 @@ pub(crate) async fn unaffected<T>(cluster: &Cluster, namespace: &str, work: impl
     };
     let done = tokio::select! { done = work => done, () = watching => unreachable!("it watches for ever") };
     println!("meanwhile {} of {} searches of the healthy WAL failed", failed.get(), asked.get());
-    assert!(asked.get() > 0 && failed.get() * 20 <= asked.get(), "search of the healthy WAL goes on");
-    assert!(unknown.get() * 10 <= asked.get(), "{} times nobody knew whether the healthy WAL is ready", unknown.get());
+    assert!(asked.get() > 0 && failed.get() <= (asked.get() / 20).max(2), "search of the healthy WAL goes on");
+    let most = (asked.get() / 10).max(2);
+    assert!(unknown.get() <= most, "{} times nobody knew whether the healthy WAL is ready", unknown.get());
     for namespace in [namespace, HEALTHY, tidemark_tests::cluster::product::OPERATOR_NAMESPACE] {
         for pod in pods(cluster, namespace).await {
             let name = pod.name_any();

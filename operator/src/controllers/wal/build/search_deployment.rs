@@ -11,8 +11,9 @@ use crate::{controllers::wal::validate::ValidatedWal, pod::PodPlan};
 
 /// Seconds that search has to answer the queries that it took.
 const GRACE_SECS: i64 = 30;
-/// Seconds for which a search pod that is to stop goes on answering, until no Service sends it queries.
-const PRE_STOP_SLEEP_SECS: i64 = 5;
+/// Seconds for which a search pod that is to stop goes on answering, until no Service sends it queries. The rest of the grace
+/// period is for the queries that it took by then.
+const PRE_STOP_SLEEP_SECS: i64 = 10;
 
 /// No pod goes before another one answers. While the index is being removed there is nothing to search.
 pub(super) fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &str) -> Deployment {
@@ -21,9 +22,11 @@ pub(super) fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &
 }
 
 pub(super) fn plan<'a>(wal: &'a ValidatedWal, platform: &'a PlatformSettings) -> PodPlan<'a> {
-    let sleep =
-        LifecycleHandler { sleep: Some(SleepAction { seconds: PRE_STOP_SLEEP_SECS }), ..LifecycleHandler::default() };
     let mut plan = pod::plan(wal, platform, WalComponent::Search, "serve", GRACE_SECS);
+    // The API server refuses a pod that sleeps for longer than its grace period.
+    let grace_secs = plan.user.termination_grace_period_seconds.unwrap_or(plan.grace_secs);
+    let seconds = PRE_STOP_SLEEP_SECS.min((grace_secs / 2).max(1));
+    let sleep = LifecycleHandler { sleep: Some(SleepAction { seconds }), ..LifecycleHandler::default() };
     plan.environment.extend(environment::search(wal));
     plan.volumes.extend(volumes::token(wal));
     plan.lifecycle = Some(Lifecycle { pre_stop: Some(sleep), ..Lifecycle::default() });

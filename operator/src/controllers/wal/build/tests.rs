@@ -187,6 +187,18 @@ fn the_network_policies_let_in_whom_they_should() {
 }
 
 #[test]
+fn a_search_pod_that_stops_answers_on_for_at_most_half_of_its_grace_period() {
+    let sleeps = |template: Value| {
+        let pod = pod(&built(&with(|spec| spec["search"] = json!({"podTemplate": template}))).search_deployment);
+        pod["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"].clone()
+    };
+    assert_eq!(sleeps(json!({})), 10);
+    for (grace, sleep) in [(1, 1), (2, 1), (9, 4), (30, 10), (3600, 10)] {
+        assert_eq!(sleeps(json!({"spec": {"terminationGracePeriodSeconds": grace}})), sleep, "of {grace} seconds");
+    }
+}
+
+#[test]
 fn a_pod_template_is_merged_and_our_labels_win() {
     let template = json!({
         "metadata": {"labels": {"team": "data"}, "annotations": {"note": "x"}},
