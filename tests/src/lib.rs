@@ -2,6 +2,7 @@
 //!
 //! - [`S3Server`]: an S3 server inside the test's process, with faults, request counts and a clock that a test moves;
 //! - [`MinioServer`]: a real S3 server, built from its Go module;
+//! - [`AzuriteServer`]: Microsoft's emulator of Azure's storage, from its npm package;
 //! - [`FaultyStore`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
 //! - [`TestStore`]: any of them behind one name, for a suite that runs on all;
 //! - [`IndexPipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
@@ -13,6 +14,7 @@
 //! Everything binds to loopback on a port that the system chooses, keeps its data in a temporary folder and ends with the
 //! value that started it, so that any number of runs can go on at once.
 
+mod azurite;
 pub mod bench;
 pub mod cluster;
 pub mod controller;
@@ -27,6 +29,7 @@ mod tools;
 mod watchdog;
 pub mod workload;
 
+pub use azurite::AzuriteServer;
 pub use cluster::{ApiServer, Cluster};
 pub use faulty_store::FaultyStore;
 pub use minio::{MinioServer, issue_certificate};

@@ -10,10 +10,13 @@ use tempfile::TempDir;
 use tidemark_store::{Entropy, Store, StoreSecond, UserMetadata};
 use tokio::sync::OnceCell;
 
-use crate::{FaultyStore, MinioServer, S3Server};
+use crate::{AzuriteServer, FaultyStore, MinioServer, S3Server};
 
 /// The one MinIO of a test process: its tests have a bucket each.
 static MINIO: OnceCell<MinioServer> = OnceCell::const_new();
+
+/// The one `azurite` of a test process: its tests have a container each.
+static AZURITE: OnceCell<AzuriteServer> = OnceCell::const_new();
 
 /// A store and what keeps it alive.
 pub struct TestStore {
@@ -37,6 +40,13 @@ pub enum StoreBackend {
         environment: BTreeMap<String, String>,
         /// The bucket of this store.
         bucket: String,
+    },
+    /// The process's `azurite`.
+    AzuriteServer {
+        /// Its environment variables.
+        environment: BTreeMap<String, String>,
+        /// A token that may do everything in the account.
+        sas_token: String,
     },
 }
 
@@ -73,6 +83,18 @@ impl TestStore {
         }
     }
 
+    /// A container of its own on this process's `azurite`.
+    pub async fn azurite() -> Self {
+        let azurite = AZURITE.get_or_try_init(AzuriteServer::start).await.expect("azurite starts");
+        let container = format!("container-{}", Entropy::from_os().nonce());
+        azurite.create_container(&container).await.expect("the container is created");
+        let environment = azurite.environment();
+        Self {
+            store: open(&format!("az://{container}"), &environment),
+            on: StoreBackend::AzuriteServer { environment, sas_token: azurite.sas_token() },
+        }
+    }
+
     /// The store's time, as a fresh object shows it.
     pub async fn now(&self) -> StoreSecond {
         self.store.put("now", Bytes::new()).await.expect("it is written");
@@ -94,6 +116,7 @@ impl TestStore {
                 server.insert("bucket", key, "x");
                 Ok(())
             }
+            StoreBackend::AzuriteServer { .. } => anyhow::bail!("URLs of the test are of S3"),
             StoreBackend::MinioServer { environment, bucket } => {
                 let dotted = key.split('/').any(|part| part == "." || part == "..");
                 anyhow::ensure!(!dotted, "URL clients resolve such a key on the way");
@@ -113,13 +136,15 @@ impl TestStore {
         match &self.on {
             StoreBackend::Memory(_) | StoreBackend::Folder(_) => None,
             StoreBackend::S3(server) => Some(server.environment()),
-            StoreBackend::MinioServer { environment, .. } => Some(environment.clone()),
+            StoreBackend::MinioServer { environment, .. } | StoreBackend::AzuriteServer { environment, .. } => {
+                Some(environment.clone())
+            }
         }
     }
 
     /// Whether the store hands out signed URLs.
     pub fn signs(&self) -> bool {
-        matches!(self.on, StoreBackend::S3(_) | StoreBackend::MinioServer { .. })
+        matches!(self.on, StoreBackend::S3(_) | StoreBackend::MinioServer { .. } | StoreBackend::AzuriteServer { .. })
     }
 
     /// The user metadata that the store gives back for `metadata`.

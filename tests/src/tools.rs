@@ -15,12 +15,21 @@ static BUILT: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
 
 /// The folder with the programs of a Go tool family. The first call on a machine builds them, which takes minutes.
 pub(crate) async fn go(family: &'static str) -> anyhow::Result<PathBuf> {
+    built("go.sh", family).await
+}
+
+/// The folder with the Node packages of a tool family. The first call on a machine installs them.
+pub(crate) async fn npm(family: &'static str) -> anyhow::Result<PathBuf> {
+    built("npm.sh", family).await
+}
+
+async fn built(builder: &'static str, family: &'static str) -> anyhow::Result<PathBuf> {
     tokio::task::spawn_blocking(move || {
         let mut built = BUILT.lock().ok().context("a build panicked")?;
         if let Some(folder) = built.get(family) {
             return Ok(folder.clone());
         }
-        let folder = script("go.sh", &[family])?;
+        let folder = script(builder, &[family])?;
         built.insert(family, folder.clone());
         Ok(folder)
     })

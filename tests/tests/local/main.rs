@@ -23,6 +23,7 @@ macro_rules! on_every_store {
 #[path = "../shared/append.rs"]
 mod append;
 mod append_faults;
+mod check;
 #[path = "../shared/conformance.rs"]
 mod conformance;
 mod dependencies;

@@ -1,0 +1,145 @@
+//! A real `azurite`, Microsoft's emulator of Azure's storage, on loopback.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use aws_lc_rs::hmac;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tidemark_store::Entropy;
+
+use crate::{
+    root, tools,
+    watchdog::{Process, Recipe},
+};
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Tries at finding a port that stays free until the server has it.
+const TRIES: u32 = 5;
+/// The version of the signature's form.
+const VERSION: &str = "2022-11-02";
+/// When the token of this process's own ends: later than any test.
+const TOKEN_END: &str = "2097-05-17T15:09:54Z";
+
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// A running `azurite` with an account of its own, which keeps its data in memory. Dropping it stops it.
+pub struct AzuriteServer {
+    server: Process,
+    /// The URL of the account, without a trailing slash.
+    endpoint: String,
+    account: String,
+    key: Vec<u8>,
+}
+
+impl AzuriteServer {
+    /// Starts a server and waits until it answers. The first start on a machine installs `azurite`.
+    pub async fn start() -> anyhow::Result<Self> {
+        let folder = tools::npm("azurite").await?;
+        let mut last = None;
+        for _ in 0..TRIES {
+            match Self::try_start(&folder).await {
+                Ok(server) => return Ok(server),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.context("no try was made")?)
+    }
+
+    /// The environment variables under which clients find this server.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let key = BASE64_STANDARD.encode(&self.key);
+        [
+            ("AZURE_STORAGE_ACCOUNT", self.account.as_str()),
+            ("AZURE_STORAGE_KEY", &key),
+            ("AZURE_STORAGE_ENDPOINT", &self.endpoint),
+            ("AZURE_ALLOW_HTTP", "true"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// A token that may do everything in the account.
+    pub fn sas_token(&self) -> String {
+        let (permissions, services, kinds) = ("rwdlac", "b", "sco");
+        let text = format!("{}\n{permissions}\n{services}\n{kinds}\n\n{TOKEN_END}\n\n\n{VERSION}\n\n", self.account);
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.key), text.as_bytes());
+        let signature = BASE64_STANDARD.encode(signature);
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        format!(
+            "sv={VERSION}&ss={services}&srt={kinds}&sp={permissions}&se={}&sig={}",
+            encoded(TOKEN_END),
+            encoded(&signature)
+        )
+    }
+
+    /// Creates an empty container.
+    pub async fn create_container(&self, name: &str) -> anyhow::Result<()> {
+        let url = format!("{}/{name}?restype=container&{}", self.endpoint, self.sas_token());
+        // A client of its own: a pool of connections must not outlive the runtime of the test that made it.
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+        let answer = client.put(url).header("content-length", "0").send().await?;
+        ensure!(answer.status().is_success(), "container \"{name}\" was not created: {}", answer.text().await?);
+        Ok(())
+    }
+
+    async fn try_start(folder: &Path) -> anyhow::Result<Self> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let entropy = Entropy::from_os();
+        let (account, key) = (format!("a{:016x}", u64::from_be_bytes(entropy.bytes())), entropy.bytes::<32>().to_vec());
+        let program = folder.join("node_modules/azurite/dist/src/blob/main.js");
+        let port = port.to_string();
+        let options =
+            ["--blobHost", "127.0.0.1", "--blobPort", &port, "--inMemoryPersistence", "--silent", "--disableTelemetry"];
+        let command = [OsString::from("node"), program.into()].into_iter().chain(options.map(OsString::from));
+        let accounts = format!("{account}:{}", BASE64_STANDARD.encode(&key));
+        let server = Process::start(Recipe {
+            environment: [("AZURITE_ACCOUNTS".to_owned(), accounts)].to_vec(),
+            ..Recipe::new(command, log_file()?)
+        })?;
+        let endpoint = format!("http://127.0.0.1:{port}/{account}");
+        let mut server = Self { server, endpoint, account, key };
+        server.wait_until_ready().await?;
+        Ok(server)
+    }
+
+    /// Ready is when a signed request is answered: another process's server on the port would refuse our account.
+    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let give_up = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let Err(error) = self.create_container("ready").await else { return Ok(()) };
+            if let Some(status) = self.server.ended() {
+                bail!("azurite ended ({status}); its log is \"{}\"", self.server.log().display());
+            }
+            if tokio::time::Instant::now() > give_up {
+                let log = self.server.log().display();
+                return Err(error.context(format!("azurite is not ready; its log is \"{log}\"")));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for AzuriteServer {
+    fn drop(&mut self) {
+        self.server.stop();
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_file(self.server.log());
+        }
+    }
+}
+
+fn log_file() -> anyhow::Result<PathBuf> {
+    let folder = root().join("target/test-logs");
+    std::fs::create_dir_all(&folder)?;
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    Ok(folder.join(format!("azurite-{}-{number}.log", std::process::id())))
+}
