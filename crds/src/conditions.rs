@@ -22,6 +22,10 @@ pub enum ConditionType {
     SearchAvailable,
     /// A newer release waits for approval.
     UpgradePending,
+    /// The pods are not made of the present spec yet. Only there while that is so, as kstatus wants it.
+    Reconciling,
+    /// The pods are not made of the present spec, and will not be before somebody acts. Only there while that is so.
+    Stalled,
 }
 
 /// The conditions of one kind of resource.
@@ -34,8 +38,16 @@ pub trait ConditionKind: Copy + 'static {
 }
 
 impl ConditionKind for ConditionType {
-    const ALL: &'static [Self] =
-        &[Self::Ready, Self::Applied, Self::StorageReady, Self::Indexing, Self::SearchAvailable, Self::UpgradePending];
+    const ALL: &'static [Self] = &[
+        Self::Ready,
+        Self::Applied,
+        Self::StorageReady,
+        Self::Indexing,
+        Self::SearchAvailable,
+        Self::UpgradePending,
+        Self::Reconciling,
+        Self::Stalled,
+    ];
 
     fn type_name(self) -> &'static str {
         self.as_str()
@@ -52,6 +64,8 @@ impl ConditionType {
             Self::Indexing => "Indexing",
             Self::SearchAvailable => "SearchAvailable",
             Self::UpgradePending => "UpgradePending",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
         }
     }
 }
@@ -115,6 +129,11 @@ pub fn set_condition<K: ConditionKind>(
     };
     conditions.sort_by_key(|condition| K::ALL.iter().position(|kind| kind.type_name() == condition.type_));
     changed
+}
+
+/// Removes a condition that is only there while it holds.
+pub fn remove_condition<K: ConditionKind>(conditions: &mut Vec<Condition>, kind: K) {
+    conditions.retain(|condition| condition.type_ != kind.type_name());
 }
 
 fn replace(present: &mut Condition, wanted: Condition) -> bool {

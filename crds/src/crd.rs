@@ -1,7 +1,7 @@
 //! The definition that the API server gets.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
@@ -18,7 +18,15 @@ const HEADER: &str = "# Written by `make generate`. Change the types, not this f
 
 /// The definition of kind `WAL`.
 pub fn wal_crd() -> CustomResourceDefinition {
-    definition::<Wal>()
+    let mut crd = definition::<Wal>();
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        if let Some(status) = schema.and_then(|schema| schema.properties.as_mut()?.get_mut("status")) {
+            // Tools that follow kstatus take an object without a status for one that is as it should be.
+            status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+        }
+    }
+    crd
 }
 
 /// The definition of a kind.
@@ -93,6 +101,13 @@ mod tests {
         assert_eq!(crd.spec.versions[0].name, crate::names::VERSION);
         let rule = crate::names::WAL_NAME_PATTERN;
         assert!(serde_json::to_string(&crd).unwrap().contains(rule), "the rule on the name is not names.rs's");
+    }
+
+    #[test]
+    fn a_wal_that_no_operator_has_seen_is_not_taken_for_current() {
+        let crd = serde_json::to_value(wal_crd()).unwrap();
+        let status = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+        assert_eq!(status["default"], serde_json::json!({"observedGeneration": -1}));
     }
 
     /// Without bounds CEL's cost cannot be estimated, and one object could fill the API server.

@@ -32,7 +32,7 @@ mod wal;
 #[cfg(feature = "kinds")]
 pub use self::{
     byte_size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
-    conditions::{ConditionKind, ConditionStatus, ConditionType, condition, is_true, set_condition},
+    conditions::{ConditionKind, ConditionStatus, ConditionType, condition, is_true, remove_condition, set_condition},
     crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml},
     generated::{GeneratedFile, generated_files},
     kinds::{KINDS, ResourceKind},

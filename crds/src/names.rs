@@ -36,6 +36,8 @@ pub const OPERATOR_APP: &str = "tidemark-operator";
 
 /// Annotation of the data Deployments: the release revision that they were built by.
 pub const ANNOTATION_RELEASE: &str = "tidemark.dev/release";
+/// Annotation of the data Deployments: digest of the part of the spec that their pods are made of.
+pub const ANNOTATION_SPEC_DIGEST: &str = "tidemark.dev/spec-digest";
 /// Annotation of a WAL: the release revision that its owner agrees to.
 pub const ANNOTATION_APPROVE_UPGRADE: &str = "tidemark.dev/approve-upgrade";
 /// Finalizer of a WAL whose index is removed with it.

@@ -80,9 +80,11 @@ reasons! {
     NoReplicas,
     /// A pod runs and does not answer the operator.
     PodNotAnswering,
+    /// What answers at a pod's address does not say that it is this pod.
+    PodUnidentified,
     /// A pod's program ends again and again.
     PodCrashing,
-    /// A node has removed a pod, as when its disk is full, and the pod that takes its place does not answer yet.
+    /// A node has removed a pod, as when its disk is full, and the pod that takes its place does not run yet.
     PodEvicted,
     /// The cluster refuses to make a pod or its container.
     PodRefused,

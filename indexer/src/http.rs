@@ -7,12 +7,16 @@
 mod app;
 mod arguments;
 mod auth;
+mod connections;
+mod cors;
 mod document;
 mod entities;
 mod entries;
+mod export;
 mod extract;
 mod guard;
 mod health;
+mod lineage;
 mod metrics;
 mod openapi;
 mod page;
@@ -27,5 +31,6 @@ mod tests;
 
 #[cfg(test)]
 pub(crate) use auth::TokenFileError;
+pub use connections::ConnectionLimits;
 pub use openapi::document as openapi_document;
 pub use server::{HttpServer, ServerOptions};

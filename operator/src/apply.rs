@@ -86,7 +86,8 @@ impl ObjectApplier<'_> {
         Ok(true)
     }
 
-    /// Sets nothing but the number of replicas of a Deployment, and answers whether that took a write.
+    /// Sets nothing but the number of replicas of a Deployment, and answers whether it has them by that: a policy of the cluster may
+    /// want another number.
     pub(crate) async fn scale(&self, name: &str, replicas: i32) -> Result<bool, ApplyError> {
         let live = self.live(ChildKind::Deployment, name).await?;
         let Some(live) = live.filter(|live| live.rollout.as_ref().is_some_and(|rollout| rollout.wanted != replicas))
@@ -98,8 +99,10 @@ impl ObjectApplier<'_> {
         let field_manager = Some(self.owner.field_manager.to_owned());
         let params = PatchParams { field_manager, ..PatchParams::default() };
         self.patch(ChildKind::Deployment, name, &params, &Patch::Merge(&patch)).await?;
-        tracing::info!(object = %self.owner.key, name, replicas, "scaled");
-        Ok(true)
+        let after = self.live(ChildKind::Deployment, name).await?;
+        let is_scaled = after.and_then(|after| after.rollout.clone()).is_some_and(|rollout| rollout.wanted == replicas);
+        tracing::info!(object = %self.owner.key, name, replicas, is_scaled, "scaled");
+        Ok(is_scaled)
     }
 
     /// Removes those of `owned` that belong to the owner and are not among `kept`, and answers how many.

@@ -84,7 +84,7 @@ impl EventPublisher {
             },
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(now)),
-            note: Some(shortened(&record.message)),
+            note: Some(shortened(&record.message, MAX_NOTE_BYTES).to_owned()),
             reason: Some(record.reason.to_owned()),
             regarding: Some(about.clone()),
             reporting_controller: Some(format!("tidemark.dev/{CONTROLLER}")),
@@ -95,11 +95,7 @@ impl EventPublisher {
     }
 }
 
-/// The text, cut at a character to what the API server takes.
-fn shortened(text: &str) -> String {
-    let mut end = text.len().min(MAX_NOTE_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+/// The text, cut at a character to at most `max` bytes.
+pub(crate) fn shortened(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
 }

@@ -36,8 +36,8 @@ struct StoredObjects {
     objects: BTreeMap<ObjectPath, Value>,
     log: Vec<LoggedEvent>,
     writes: usize,
-    /// The plural of which no object can be applied, and what is answered.
-    refused: Option<(&'static str, ApiRefusal)>,
+    /// The plural of which no object can be applied, or only the one of this name, and what is answered.
+    refused: Option<(&'static str, Option<&'static str>, ApiRefusal)>,
     /// The plural that nobody may list.
     hidden: Option<&'static str>,
     /// What a policy of the cluster makes of each object of a plural that is created or changed.
@@ -98,17 +98,23 @@ impl FakeApiServer {
 
     /// From now on no object of this plural can be applied; `None` ends that.
     pub(crate) fn refuse(&self, plural: Option<&'static str>) {
-        self.stored.lock().refused = plural.map(|plural| (plural, FORBIDDEN));
+        self.stored.lock().refused = plural.map(|plural| (plural, None, FORBIDDEN));
+    }
+
+    /// From now on the object of this plural and name cannot be applied.
+    pub(crate) fn refuse_object(&self, plural: &'static str, name: &'static str) {
+        self.stored.lock().refused = Some((plural, Some(name), FORBIDDEN));
     }
 
     /// From now on the server fails to apply objects of this plural, as where a webhook does not answer.
     pub(crate) fn fail(&self, plural: &'static str) {
-        self.stored.lock().refused = Some((plural, FAILED));
+        self.stored.lock().refused = Some((plural, None, FAILED));
     }
 
-    /// From now on nobody may list objects of this plural; `None` ends that.
+    /// From now on nobody may list or watch objects of this plural; `None` ends that. Watches end, as they do every few minutes.
     pub(crate) fn hide(&self, plural: Option<&'static str>) {
         self.stored.lock().hidden = plural;
+        self.events.send_modify(|_| ());
     }
 
     /// From now on a policy changes each object of this plural that is created or changed.
@@ -120,7 +126,10 @@ impl FakeApiServer {
         let mut stored = self.stored.lock();
         stored.writes += 1;
         let applies = target.query.contains_key("force");
-        if let Some((_, refusal)) = stored.refused.filter(|(plural, _)| applies && target.path.is_of(plural)) {
+        let refused = stored.refused.filter(|(plural, name, _)| {
+            applies && target.path.is_of(plural) && name.is_none_or(|name| target.path.name == name)
+        });
+        if let Some((.., refusal)) = refused {
             return Err(refusal);
         }
         let changed = match method.as_str() {
@@ -139,6 +148,9 @@ impl FakeApiServer {
         let state = (self.stored.clone(), self.events.subscribe(), next, target);
         let lines = stream::unfold(state, async |(stored, mut events, mut next, target)| {
             loop {
+                if stored.lock().is_hidden(&target) {
+                    return None;
+                }
                 let event = stored.lock().log.get(next).cloned();
                 if let Some(LoggedEvent { path, event, object, before, .. }) = event {
                     next += 1;
@@ -165,8 +177,12 @@ impl ObjectPath {
 }
 
 impl StoredObjects {
+    fn is_hidden(&self, target: &RequestTarget) -> bool {
+        self.hidden.is_some_and(|plural| target.path.is_of(plural))
+    }
+
     fn list(&self, target: &RequestTarget) -> Result<Value, ApiRefusal> {
-        if self.hidden.is_some_and(|plural| target.path.is_of(plural)) {
+        if self.is_hidden(target) {
             return Err(FORBIDDEN);
         }
         let items: Vec<_> = self.objects.iter().filter(|(path, object)| target.selects(path, object)).collect();
@@ -290,7 +306,10 @@ async fn answer(State(server): State<FakeApiServer>, request: Request) -> Respon
     let target = RequestTarget::read(&parts.uri);
     let watches = target.query.get("watch").is_some_and(|watch| watch == "true");
     let found = match parts.method {
-        Method::GET if watches => return server.watch(target).into_response(),
+        Method::GET if watches && !server.stored.lock().is_hidden(&target) => {
+            return server.watch(target).into_response();
+        }
+        Method::GET if watches => Err(FORBIDDEN),
         Method::GET if target.path.name.is_empty() => server.stored.lock().list(&target),
         Method::GET => server.stored.lock().objects.get(&target.path).cloned().ok_or(NOT_FOUND),
         method => {

@@ -32,6 +32,7 @@ mod pod_report_client;
 mod pod_report_poller;
 mod problem_events;
 mod reconcile_queues;
+mod relisting_watcher;
 mod run;
 mod server;
 mod status_cache;

@@ -7,7 +7,7 @@ use tidemark_crds::{PodReport, Reason};
 use crate::{
     cache::{DataPod, PodEviction, PodTrouble},
     condition_value::ConditionValue,
-    pod_report_poller::PodObservation,
+    pod_report_poller::{ForeignReport, PodObservation},
 };
 
 /// A pod, and what it reports about itself.
@@ -72,6 +72,9 @@ impl ObservedPod {
     /// Its state is not known.
     pub(crate) fn not_answering(&self) -> ConditionValue {
         let pod = &self.pod.name;
+        if let Some(foreign) = self.observation.foreign {
+            return unidentified(pod, foreign);
+        }
         let since = match self.observation.seen {
             Some(seen) => format!("has not answered the operator since {seen}"),
             None => "has not answered the operator yet".to_owned(),
@@ -84,4 +87,19 @@ impl ObservedPod {
             ),
         )
     }
+}
+
+/// What answers at its address does not say that it is this pod.
+fn unidentified(pod: &str, foreign: ForeignReport) -> ConditionValue {
+    let message = match foreign {
+        ForeignReport::Unnamed => format!(
+            "pod \"{pod}\" does not say which pod it is, as those of older builds; its reports are ignored, so whether it works is not \
+             known; approve the upgrade that the condition UpgradePending names"
+        ),
+        ForeignReport::Other => format!(
+            "another process answers at the address of pod \"{pod}\"; its reports are ignored, so whether the pod works is not known; \
+             see \"kubectl get pod {pod} -o wide\" and which pod or proxy has the same address"
+        ),
+    };
+    ConditionValue::unknown(Reason::PodUnidentified, message)
 }

@@ -37,6 +37,8 @@ const MAX_CONCURRENT_POLLS: usize = 128;
 const COUNTERS_INTERVAL: Duration = Duration::from_mins(1);
 /// After this many failures in a row a pod counts as not answering.
 const MAX_FAILURES: u32 = 2;
+/// After this many failures a pod that has never answered counts as not answering: it may be on its way.
+pub(crate) const MAX_UNANSWERED: u32 = 5;
 
 /// What is known of a pod.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +49,23 @@ pub(crate) struct PodObservation {
     pub(crate) seen: Option<Timestamp>,
     /// How many polls have failed since.
     pub(crate) failures: u32,
+    /// What answered instead, unless nothing has since for [`MAX_FAILURES`] polls.
+    pub(crate) foreign: Option<ForeignReport>,
+    /// How many polls nothing has answered since anything did.
+    pub(crate) unanswered: u32,
 }
+
+/// A report that is not the polled pod's. An address may be used again before the watch shows it, and anybody may write our labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ForeignReport {
+    /// It names no pod, as those of older builds.
+    Unnamed,
+    /// It is that of another pod, or of another role.
+    Other,
+}
+
+/// What came of a poll.
+type PollResult = Result<PodReport, Option<ForeignReport>>;
 
 impl PodObservation {
     /// Its report, while it answers.
@@ -61,9 +79,24 @@ impl PodObservation {
     }
 
     /// Whether so many polls have failed that it counts as not answering.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.failures >= MAX_FAILURES
+    pub(crate) fn silence(&self) -> PodSilence {
+        match self.failures {
+            0..MAX_FAILURES => PodSilence::None,
+            MAX_FAILURES..MAX_UNANSWERED if self.seen.is_none() => PodSilence::Starting,
+            _ => PodSilence::Final,
+        }
     }
+}
+
+/// Whether a pod answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PodSilence {
+    /// It does, or has been polled hardly once.
+    None,
+    /// It does not, has never done, and may still be on its way.
+    Starting,
+    /// It does not.
+    Final,
 }
 
 /// What is known of every pod, by UID.
@@ -78,14 +111,20 @@ impl PodObservations {
     }
 
     /// Keeps the report of a pod, or counts a failed poll. Answers what was known before and what is known now.
-    fn put(&self, uid: &str, process: Option<PodReport>, now: Timestamp) -> (Option<PodObservation>, PodObservation) {
+    fn put(&self, uid: &str, polled: PollResult, now: Timestamp) -> (Option<PodObservation>, PodObservation) {
         let mut inner = self.inner.write();
         let before = inner.get(uid).cloned();
-        let after = if let Some(process) = process {
-            PodObservation { process: Some(Arc::new(process)), seen: Some(now), failures: 0 }
-        } else {
-            let before = before.clone().unwrap_or_default();
-            PodObservation { failures: before.failures.saturating_add(1), ..before }
+        let after = match polled {
+            Ok(process) => {
+                PodObservation { process: Some(Arc::new(process)), seen: Some(now), ..PodObservation::default() }
+            }
+            Err(foreign) => {
+                let before = before.clone().unwrap_or_default();
+                let unanswered = if foreign.is_some() { 0 } else { before.unanswered.saturating_add(1) };
+                // A poll that fails in between must not change the condition and back.
+                let foreign = foreign.or_else(|| before.foreign.filter(|_| unanswered < MAX_FAILURES));
+                PodObservation { failures: before.failures.saturating_add(1), foreign, unanswered, ..before }
+            }
         };
         inner.insert(uid.into(), after.clone());
         (before, after)
@@ -113,9 +152,20 @@ struct PollState {
     polling: bool,
     /// When its WAL was last reconciled because of its report, and with which counters.
     last_published: Option<(Instant, PodCounters)>,
+    /// Whether the log says already that something else answers at its address.
+    warned: bool,
 }
 
 impl PollState {
+    fn new(next: Instant) -> Self {
+        Self { next, polling: false, last_published: None, warned: false }
+    }
+
+    /// Whether a warning is the first one: a pod is polled every few seconds.
+    fn is_first_warning(&mut self) -> bool {
+        !std::mem::replace(&mut self.warned, true)
+    }
+
     /// Whether its WAL has to be reconciled, now that it reported `after`. Counters that moved within a minute of the last time
     /// wait for the first answer after that minute: they are compared with those of that time, not with the last answer.
     fn is_news(&mut self, before: Option<&PodObservation>, after: &PodObservation, now: Instant) -> bool {
@@ -135,7 +185,7 @@ impl PollState {
 /// A polled pod.
 struct PolledPod {
     pod: Arc<DataPod>,
-    process: Option<PodReport>,
+    result: PollResult,
 }
 
 impl PodReportPoller {
@@ -166,8 +216,7 @@ impl PodReportPoller {
         for pod in self.cache.pods() {
             let Some(address) = pod.address.clone() else { continue };
             present.insert(pod.uid.clone());
-            let poll =
-                polls.entry(pod.uid.clone()).or_insert(PollState { next: now, polling: false, last_published: None });
+            let poll = polls.entry(pod.uid.clone()).or_insert_with(|| PollState::new(now));
             if poll.polling || poll.next > now {
                 continue;
             }
@@ -176,19 +225,14 @@ impl PodReportPoller {
             polling.spawn(async move {
                 // The semaphore is never closed.
                 let _permit = permits.acquire_owned().await;
-                let process = match client.fetch(&address, port).await {
-                    Ok(process) if is_of(&process, &pod) => Some(process),
-                    // An address may be used again before the watch shows it, and anybody may write our labels.
-                    Ok(PodReport { kind, identity, .. }) => {
-                        tracing::warn!(object = %pod.wal, pod = %pod.name, %address, kind = kind.as_str(), ?identity, "another process answers at the address of a pod; its report is ignored");
-                        None
-                    }
+                let result = match client.fetch(&address, port).await {
+                    Ok(process) => own_report(process, &pod).map_err(Some),
                     Err(error) => {
                         tracing::debug!(object = %pod.wal, pod = %pod.name, %error, "a pod did not answer");
-                        None
+                        Err(None)
                     }
                 };
-                PolledPod { pod, process }
+                PolledPod { pod, result }
             });
         }
         polls.retain(|uid, _| present.contains(uid));
@@ -196,10 +240,15 @@ impl PodReportPoller {
     }
 
     async fn record(&self, polled: PolledPod, polls: &mut HashMap<Box<str>, PollState>) {
-        let PolledPod { pod, process } = polled;
+        let PolledPod { pod, result } = polled;
         let Some(poll) = polls.get_mut(&pod.uid) else { return };
-        self.metrics.polled(process.is_some());
-        let (before, after) = self.observations.put(&pod.uid, process, clock::now());
+        self.metrics.polled(result.is_ok());
+        let (before, after) = self.observations.put(&pod.uid, result, clock::now());
+        if let Some(foreign) = after.foreign
+            && poll.is_first_warning()
+        {
+            tracing::warn!(object = %pod.wal, pod = %pod.name, ?foreign, "another process answers at the address of a pod, or an older build; its reports are ignored");
+        }
         let now = Instant::now();
         poll.polling = false;
         let wait = if is_settled(&after) { self.interval } else { self.interval.min(UNSETTLED_INTERVAL) };
@@ -210,9 +259,13 @@ impl PodReportPoller {
     }
 }
 
-/// Whether a report is that of the pod: it bears the pod's UID and role.
-fn is_of(process: &PodReport, pod: &DataPod) -> bool {
-    process.identity.as_deref() == Some(&*pod.uid) && process.kind == pod.component
+/// The report, if it is that of the pod: it bears the pod's UID and role.
+fn own_report(process: PodReport, pod: &DataPod) -> Result<PodReport, ForeignReport> {
+    match process.identity.as_deref() {
+        Some(identity) if identity == &*pod.uid && process.kind == pod.component => Ok(process),
+        Some(_) => Err(ForeignReport::Other),
+        None => Err(ForeignReport::Unnamed),
+    }
 }
 
 /// Whether a pod does its work and reports no problem.
@@ -230,7 +283,7 @@ fn is_settled(observation: &PodObservation) -> bool {
 }
 
 /// What conditions are made of: everything but the counters.
-fn essence(observation: Option<&PodObservation>) -> (bool, Option<PodReport>) {
+fn essence(observation: Option<&PodObservation>) -> (PodSilence, Option<ForeignReport>, Option<PodReport>) {
     let bare = |process: &PodReport| PodReport {
         horizon: None,
         cursor: None,
@@ -240,8 +293,9 @@ fn essence(observation: Option<&PodObservation>) -> (bool, Option<PodReport>) {
         manifest: process.manifest.min(1),
         ..process.clone()
     };
-    let silent = observation.is_some_and(PodObservation::is_silent);
-    (silent, observation.and_then(PodObservation::answer).map(bare))
+    let silent = observation.map_or(PodSilence::None, PodObservation::silence);
+    let foreign = observation.and_then(|observation| observation.foreign);
+    (silent, foreign, observation.and_then(PodObservation::answer).map(bare))
 }
 
 /// Lag, pending entries and entries; none before the first answer.
@@ -268,14 +322,46 @@ mod tests {
     #[test]
     fn one_failure_is_borne_and_two_are_silence_with_the_time_of_the_last_answer() {
         let observations = PodObservations::default();
-        observations.put("u", Some(PodReport::default()), at(10));
-        let (_, once) = observations.put("u", None, at(20));
-        assert!(once.answer().is_some() && !once.is_silent());
-        let (_, twice) = observations.put("u", None, at(30));
-        assert!(twice.answer().is_none() && twice.is_silent());
+        observations.put("u", Ok(PodReport::default()), at(10));
+        let (_, once) = observations.put("u", Err(None), at(20));
+        assert!(once.answer().is_some() && once.silence() == PodSilence::None);
+        let (_, twice) = observations.put("u", Err(None), at(30));
+        assert!(twice.answer().is_none() && twice.silence() == PodSilence::Final);
         assert_eq!(twice.seen, Some(at(10)));
-        let (_, again) = observations.put("u", Some(PodReport::default()), at(40));
+        let (_, again) = observations.put("u", Ok(PodReport::default()), at(40));
         assert!(again.answer().is_some());
+        let (before, foreign) = observations.put("u", Err(Some(ForeignReport::Unnamed)), at(50));
+        assert_ne!(essence(before.as_ref()), essence(Some(&foreign)), "its WAL is reconciled");
+        let mut poll = PollState::new(Instant::now());
+        assert_eq!([(); 3].map(|()| poll.is_first_warning()), [true, false, false], "the log says it once a pod");
+    }
+
+    /// Each change is a status written and an Event.
+    #[test]
+    fn a_poll_that_nothing_answers_does_not_change_what_is_said_of_another_process() {
+        let observations = PodObservations::default();
+        let (foreign, silence) = (Some(ForeignReport::Unnamed), None);
+        let polled = |result| observations.put("u", Err(result), at(10)).1;
+        let poll_times = |result, count| (1..count).fold(polled(result), |_, _| polled(result));
+        let told = poll_times(foreign, MAX_UNANSWERED);
+        for result in [silence, foreign, silence, foreign] {
+            assert_eq!(essence(Some(&polled(result))), essence(Some(&told)));
+        }
+        let gone = poll_times(silence, MAX_FAILURES);
+        assert_eq!((gone.foreign, gone.silence()), (None, PodSilence::Final));
+    }
+
+    /// Nothing else than these polls says that the pod's condition has to change.
+    #[test]
+    fn a_pod_that_never_answers_is_news_when_it_counts_as_silent() {
+        let (observations, now) = (PodObservations::default(), Instant::now());
+        let mut poll = PollState::new(now);
+        let news = [(); 8].map(|()| {
+            let (before, after) = observations.put("u", Err(None), at(10));
+            poll.is_news(before.as_ref(), &after, now).then_some(after.silence())
+        });
+        let (starting, silent) = (Some(PodSilence::Starting), Some(PodSilence::Final));
+        assert_eq!(news, [None, starting, None, None, silent, None, None, None]);
     }
 
     #[test]
@@ -297,13 +383,13 @@ mod tests {
             kind,
             ..PodReport::default()
         };
-        assert!(is_of(&report(Some("u"), WalComponent::Indexer), &pod));
-        for other in [
-            report(Some("u"), WalComponent::Search),
-            report(Some("v"), WalComponent::Indexer),
-            report(None, WalComponent::Indexer),
+        assert!(own_report(report(Some("u"), WalComponent::Indexer), &pod).is_ok());
+        for (other, foreign) in [
+            (report(Some("u"), WalComponent::Search), ForeignReport::Other),
+            (report(Some("v"), WalComponent::Indexer), ForeignReport::Other),
+            (report(None, WalComponent::Indexer), ForeignReport::Unnamed),
         ] {
-            assert!(!is_of(&other, &pod), "{other:?}");
+            assert_eq!(own_report(other, &pod), Err(foreign));
         }
     }
 
@@ -327,7 +413,7 @@ mod tests {
             ..PodObservation::default()
         };
         let start = Instant::now();
-        let mut poll = PollState { next: start, polling: false, last_published: None };
+        let mut poll = PollState::new(start);
         let (empty, five) = (said(0, 1), said(5, 2));
         let mut answers = |before: Option<&PodObservation>, after, second| {
             poll.is_news(before, after, start + Duration::from_secs(second))

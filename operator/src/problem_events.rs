@@ -75,6 +75,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::PodUnschedulable
         | Reason::ImageNotFound
         | Reason::PodNotAnswering
+        | Reason::PodUnidentified
         | Reason::PodCrashing
         | Reason::PodEvicted
         | Reason::PodRefused

@@ -10,7 +10,7 @@ use kube::{
     core::object::HasStatus,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{clock, object_owner::ObjectOwner, status_cache::StatusCache};
 
@@ -58,6 +58,20 @@ fn since<S: ReportedStatus>(status: &S, written: Option<Timestamp>, now: Timesta
     last.and_then(|last| Duration::try_from(now.duration_since(last)).ok()).unwrap_or(COUNTERS_INTERVAL)
 }
 
+/// What applies a status to the object of this name and UID, and to no later one of the name.
+pub(crate) fn status_patch<K: Resource<DynamicType = ()>>(
+    name: &str,
+    uid: Option<&str>,
+    status: &impl Serialize,
+) -> Value {
+    json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"name": name, "uid": uid},
+        "status": status,
+    })
+}
+
 /// Writes the statuses of the objects of one kind.
 pub(crate) struct StatusWriter<'a, K: HasStatus> {
     pub(crate) client: &'a Client,
@@ -88,12 +102,7 @@ where
     async fn write(&self, owner: ObjectOwner<'_>, status: &K::Status) -> Result<(), kube::Error> {
         let ObjectOwner { key, uid, .. } = owner;
         let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
-        let patch = json!({
-            "apiVersion": K::api_version(&()),
-            "kind": K::kind(&()),
-            "metadata": {"name": &*key.name, "uid": uid},
-            "status": status,
-        });
+        let patch = status_patch::<K>(&key.name, Some(uid), status);
         let params = PatchParams::apply(self.field_manager).force();
         self.statuses.begin(key, status);
         match api.patch_status(&key.name, &params, &Patch::Apply(&patch)).await {

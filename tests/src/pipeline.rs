@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{S3Server, stores};
 
 /// How long a condition may take to become true.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// A log, its index, and the indexer between them.
 ///
@@ -134,9 +134,8 @@ impl IndexPipeline {
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         self.serving.push(stop.clone().drop_guard());
         tokio::spawn(async move {
-            let ((), served) = tokio::join!(follower.run(stop), server.run(listener));
+            tokio::join!(follower.run(stop), server.run(listener));
             drop(cache);
-            served
         });
         let ready = format!("{url}/readyz");
         let give_up = Instant::now() + PATIENCE;

@@ -3,6 +3,7 @@
 #
 # usage: debian.sh           exit code 3: something is missing and cannot be installed here
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 PATH="$PATH:/usr/sbin:/sbin"
 
 declare -A package=(
@@ -19,15 +20,12 @@ missing() {
 
 wanted="$(missing | sort -u | xargs)"
 [ -n "$wanted" ] || exit 0
-if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+if ! may_install; then
     echo "cluster: missing: $wanted; only root on Debian or Ubuntu can install them here" >&2
     exit 3
 fi
 echo "cluster: installing Debian's packages $wanted" >&2
-{
-    apt-get update -qq
-    # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $wanted
-} >&2
+# shellcheck disable=SC2086
+install_packages $wanted
 wanted="$(missing | sort -u | xargs)"
 [ -z "$wanted" ] || { echo "cluster: still missing after the installation: $wanted" >&2; exit 3; }

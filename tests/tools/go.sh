@@ -44,8 +44,12 @@ if [ -n "$(missing)" ]; then
         # interrupted build leaves nothing that looks finished.
         new="$(mktemp -d "$folder/new.XXXXXX")"
         trap 'rm -rf "$new"' EXIT
-        (cd "$here" && CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
-            go build -trimpath -ldflags "${flags[*]}" -o "$new/" "${building[@]}") >&2
+        build() {
+            (cd "$here" && CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
+                go build -trimpath -ldflags "${flags[*]}" -o "$new/" "${building[@]}") >&2
+        }
+        # What a registry refuses once it may give the next time.
+        build || { sleep 5; build; } || { sleep 30; build; }
         for tool in "${building[@]}"; do mv "$new/$(built_as "$tool")" "$folder/$(name_of "$tool")"; done
     fi
 fi

@@ -76,6 +76,8 @@ summary() {
     sort -n "$STEPS/table" | awk -F '\t' '{ printf "%7d  %7d  %-7s %s\n", $1, $2, $3 == "ok" ? "" : $3, $4 }'
     printf '%7s  %7d  %-7s %s\n' "" "$(($(date +%s) - STEPS_BEGAN))" "" "all"
     sed 's/^/skipped: /' "$STEPS/skipped"
+    # A reader of the last lines only must see why.
+    [ ! -s "$STEPS/failed" ] || grep -hE '^test .* FAILED$|panicked at|^error(\[|:)' "$STEPS"/*.log | sort -u | tail -n 40
     sed "s|\$| (its log is in $STEPS)|; s/^/failed: /" "$STEPS/failed"
     cat "$STEPS"/*.log | awk -v more="$(cat "$STEPS/uncounted" 2>/dev/null || echo 0)" '
         /^test result:/ { passed += $4; failed += $6; ignored += $8 }

@@ -29,6 +29,7 @@ package_lane() {
     elif otherwise="the whole cluster: tests/tests/cluster (no containerd)" step "containerd" tests/tools/debian.sh; then
         : >"$STEPS/containerd"
     fi
+    otherwise="the API against its document (no Python)" step "schemathesis" tests/tools/schemathesis.sh
     otherwise="the page in a browser (no Chromium)" step "chromium" tests/tools/chromium.sh
     done_with packages
 }

@@ -10,15 +10,19 @@ use crate::schema::{conditions, optional_time, time};
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WalStatus {
-    /// `metadata.generation` of the newest spec that the operator has seen. `Ready` has an `observedGeneration` of its own: that of
-    /// the spec which its pods are made of, or which was refused.
+    /// `metadata.generation` of the newest spec that the operator has seen; -1 before it has seen any. `Ready` has an `observedGeneration` of its own:
+    /// `appliedGeneration`, or that of a spec which was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// `metadata.generation` of the last spec that all pods were made of; left out until that has been so once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_generation: Option<i64>,
     /// `Ready`: the log is indexed and can be searched (or `suspend` is set and it can be searched). `Applied`: the
     /// pods are made of this spec (else `RollingOut`, `RollOutStalled`, `Held`, or why it cannot be applied). `StorageReady`: the
     /// buckets can be used and this WAL owns the index. `Indexing`: an indexer publishes. `SearchAvailable`: search answers;
     /// `False` with reason `NoReplicas` when it is turned off. `UpgradePending`: a newer release waits for
-    /// approval (`NewRelease`), rolls out (`Upgrading`) or does not get on (`UpgradeStalled`).
+    /// approval (`NewRelease`), rolls out (`Upgrading`) or does not get on (`UpgradeStalled`). While `Applied` is not true, one
+    /// of two more is there for tools that follow kstatus: `Stalled` if somebody has to act first, else `Reconciling`.
     #[serde(default)]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

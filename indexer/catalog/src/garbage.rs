@@ -221,7 +221,7 @@ pub(crate) struct GarbageRoots {
     pub(crate) named: BTreeSet<String>,
     /// The generations that have a chain.
     pub(crate) generations: BTreeMap<Generation, GenerationFate>,
-    /// Those whose last record closed them when it was read first, whosever they are.
+    /// Those whose last record closed them when it was read first, of any log.
     pub(crate) closed: BTreeSet<Generation>,
 }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, iter};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
-use tidemark_store::{Create, Entropy, ObjectInfo, Store, StoreSecond, UserMetadata};
+use tidemark_store::{Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond, UserMetadata};
 
 use crate::{
     error::CatalogError,
@@ -106,15 +106,21 @@ impl GarbageListFolder {
         }
     }
 
-    /// What a list names. `None` if it is gone or damaged: what it held begins its grace again, which deletes nothing too early.
+    /// What a list names. `None` if it is gone, damaged, or refused by the store, which may be for good: what it held begins its
+    /// grace again, which deletes nothing too early.
     pub(crate) async fn read(&self, name: &str, list: &GarbageList) -> Result<Option<Vec<GarbageKey>>, CatalogError> {
         let Some(generation) = list_generation(name) else { return Ok(None) };
-        let body = self.store.get(name, list.size.min(MAX_LIST_BYTES)).await?.and_then(|object| object.body);
-        let intact = body.filter(|body| hex::encode(Sha256::digest(body)) == list.checksum);
-        let keys = intact.map_or_else(
-            || Err(UnreadableList::Damaged("it is gone, or is not what was written".to_owned())),
-            |body| decode(&body, &generation),
-        );
+        let keys = match self.store.get(name, list.size.min(MAX_LIST_BYTES)).await {
+            Ok(object) => object
+                .and_then(|object| object.body)
+                .filter(|body| hex::encode(Sha256::digest(body)) == list.checksum)
+                .ok_or_else(|| UnreadableList::Damaged("it is gone, or is not what was written".to_owned()))
+                .and_then(|body| decode(&body, &generation)),
+            Err(refusal @ (StoreError::Denied { .. } | StoreError::Refused { .. })) => {
+                Err(UnreadableList::Damaged(refusal.to_string()))
+            }
+            Err(error) => return Err(error.into()),
+        };
         match keys {
             Ok(keys) => Ok(Some(keys)),
             Err(newer @ UnreadableList::Newer { .. }) => Err(newer.into_error(self.store.url_of(name))),

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use support::{
     Act, Call, Stage,
     process::{Process, owner, publish},
+    strike_each_call,
 };
 use tidemark_catalog::{
     CatalogError, CompactionResult, EndReason, GARBAGE_GRACE, GarbageCollector, GarbageReport, Generation,
@@ -435,7 +436,7 @@ async fn a_pin_in_a_closed_generation_holds_until_it_is_dropped() {
 /// Generations end while a pass runs: at each of its calls.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_forgotten_when_a_generation_ends_within_a_pass() {
-    for step in 0..120 {
+    let calls = strike_each_call(0..120, async |step| {
         let mut ground = IndexFixture::new().await;
         let published = ground.publish().await;
         ground.collect().await;
@@ -454,18 +455,16 @@ async fn nothing_is_forgotten_when_a_generation_ends_within_a_pass() {
         }
         assert!(!ground.has(&published).await && !ground.has(&late).await, "step {step}");
         assert!(ground.has(&named).await, "step {step}: its epoch is in force");
-        if whole {
-            assert!(step > 10, "{step} calls only");
-            return;
-        }
-    }
-    panic!("a pass has more calls than were tried");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 10, "{calls} calls only");
 }
 
 /// A pass over an index that was rebuilt ends at any call: what is left is collected later.
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_step_forgets_no_closed_generation() {
-    for (step, end) in steps() {
+    let calls = strike_each_call(steps(), async |(step, end)| {
         let mut ground = IndexFixture::new().await;
         let published = ground.publish().await;
         ground.collect().await;
@@ -480,12 +479,10 @@ async fn a_crash_at_any_step_forgets_no_closed_generation() {
         assert!(!ground.has(&published).await && !ground.has(&late).await, "step {step}");
         let state = ground.collector().chain().latest().await.unwrap().unwrap().state;
         assert_eq!((state.ended, state.lists.len()), (2, 0), "step {step}");
-        if whole {
-            assert!(step > 10, "{step} calls only");
-            return;
-        }
-    }
-    panic!("a pass has more calls than were tried");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 10, "{calls} calls only");
 }
 
 #[tokio::test(start_paused = true)]
@@ -507,7 +504,7 @@ async fn of_two_passes_the_one_that_began_first_stops() {
 /// A pass that ends at any call: nothing that is named goes, and a later pass finishes.
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_step_of_a_pass_deletes_nothing_that_is_named() {
-    for (step, end) in steps() {
+    let calls = strike_each_call(steps(), async |(step, end)| {
         let mut ground = IndexFixture::new().await;
         ground.publish().await;
         let pin = ground.pins().pin(&ground.chain(), "daily", "me").await.unwrap();
@@ -527,12 +524,10 @@ async fn a_crash_at_any_step_of_a_pass_deletes_nothing_that_is_named() {
         ground.collect().await;
         ground.has_no_list(step).await;
         publish(&mut ground.writer).await.unwrap();
-        if whole {
-            assert!(step > 10, "{step} calls only");
-            return;
-        }
-    }
-    panic!("a pass has more calls than were tried");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 10, "{calls} calls only");
 }
 
 /// What a busy log makes in a day: a publication a second, with what merges replace.
@@ -597,8 +592,8 @@ async fn a_pass_that_finds_nothing_new_writes_no_list() {
 
 /// What it named gets a new date: it goes a day later, and no earlier.
 #[tokio::test(start_paused = true)]
-async fn a_list_that_is_gone_or_damaged_costs_a_day() {
-    for damaged in [true, false] {
+async fn a_list_that_is_gone_damaged_or_refused_costs_a_day() {
+    for fault in ["gone", "damaged", "refused"] {
         let mut ground = IndexFixture::new().await;
         ground.publish().await;
         let dropped = ground.compact().await;
@@ -606,17 +601,17 @@ async fn a_list_that_is_gone_or_damaged_costs_a_day() {
         ground.collect().await;
         let list = ground.lists_of_garbage().await.remove(0);
         let index = ground.index();
-        if damaged {
-            index.put(&list, Bytes::from_static(b"{}")).await.unwrap();
-        } else {
-            index.delete(std::slice::from_ref(&list)).await.unwrap();
+        match fault {
+            "gone" => index.delete(std::slice::from_ref(&list)).await.unwrap(),
+            "damaged" => index.put(&list, Bytes::from_static(b"{}")).await.unwrap(),
+            _ => ground.stage.disturb(Call::Get, &list, 0, u64::MAX, Act::Forbid),
         }
         ground.wait(GARBAGE_GRACE).await;
-        assert_eq!(ground.collect().await.deleted, 0, "damaged: {damaged}");
-        assert!(!ground.has(&list).await);
+        assert_eq!(ground.collect().await.deleted, 0, "{fault}");
+        assert!(!ground.has(&list).await, "{fault}");
         ground.wait(GARBAGE_GRACE).await;
-        assert_eq!(ground.collect().await.deleted, 1, "damaged: {damaged}");
-        assert!(!ground.has(&dropped).await);
+        assert_eq!(ground.collect().await.deleted, 1, "{fault}");
+        assert!(!ground.has(&dropped).await, "{fault}");
     }
 }
 
@@ -687,7 +682,7 @@ async fn a_list_that_no_record_names_goes_after_the_grace() {
 /// Suspended at any call for two days, while others collect: what it does afterwards neither deletes nor keeps anything else.
 #[tokio::test(start_paused = true)]
 async fn a_pass_that_was_suspended_at_any_call_leaves_nothing() {
-    for step in 0..150 {
+    let calls = strike_each_call(0..150, async |step| {
         let (ground, early, late) = IndexFixture::with_garbage().await;
         let (resume, pass) = ground.suspended_pass(Call::Any, step).await;
         let whole = pass.is_finished();
@@ -708,19 +703,17 @@ async fn a_pass_that_was_suspended_at_any_call_leaves_nothing() {
         ground.collect_all().await;
         assert!(!ground.has(&last).await, "step {step}");
         ground.has_no_list(step).await;
-        if whole {
-            assert!(step > 10, "{step} calls only");
-            return;
-        }
-    }
-    panic!("a pass has more calls than were tried");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 10, "{calls} calls only");
 }
 
 /// Answers are lost, and writes land late, at any call.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_at_any_call_loses_nothing_and_leaves_nothing() {
     let acts = [Act::LoseAnswer, Act::Drop, Act::LandLater(HOUR * 5)];
-    for (step, act) in (0..150).flat_map(|step| acts.clone().map(|act| (step, act))) {
+    let calls = strike_each_call((0..150).flat_map(|step| acts.clone().map(|act| (step, act))), async |(step, act)| {
         let (ground, early, late) = IndexFixture::with_garbage().await;
         let before = ground.stage.calls();
         ground.stage.disturb(Call::Any, "index", step, 3, act);
@@ -734,12 +727,10 @@ async fn an_unknown_outcome_at_any_call_loses_nothing_and_leaves_nothing() {
         }
         assert!(!ground.has(&early).await && !ground.has(&late).await, "step {step}");
         ground.has_no_list(step).await;
-        if whole {
-            assert!(step > 10, "{step} calls only");
-            return;
-        }
-    }
-    panic!("a pass has more calls than were tried");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 10, "{calls} calls only");
 }
 
 /// A lock or a hold on one object, or a right that is lacking.
@@ -810,7 +801,7 @@ fn steps() -> impl Iterator<Item = (u64, Act)> {
 /// and goes as if nothing had happened.
 #[tokio::test(start_paused = true)]
 async fn a_pin_is_made_again_by_its_owner_after_a_crash_at_any_step() {
-    for (step, end) in steps() {
+    let calls = strike_each_call(steps(), async |(step, end)| {
         let mut ground = IndexFixture::new().await;
         ground.publish().await;
         let (pins, chain) = (ground.pins(), ground.chain());
@@ -842,18 +833,16 @@ async fn a_pin_is_made_again_by_its_owner_after_a_crash_at_any_step() {
         assert!(!ground.has(&made.list).await, "step {step}");
         ground.collect_all().await;
         assert!(!ground.has(&dropped).await, "step {step}");
-        if whole {
-            assert!(step > 5, "{step} calls only");
-            return;
-        }
-    }
-    panic!("a pin has more calls than were tried");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 5, "{calls} calls only");
 }
 
 /// A process that ends within the drop of a pin whose copy another owner has.
 #[tokio::test(start_paused = true)]
 async fn a_copy_keeps_what_it_holds_after_a_crash_at_any_step_of_a_drop() {
-    for (step, end) in steps() {
+    let calls = strike_each_call(steps(), async |(step, end)| {
         let mut ground = IndexFixture::new().await;
         ground.publish().await;
         let pins = ground.pins();
@@ -875,12 +864,10 @@ async fn a_copy_keeps_what_it_holds_after_a_crash_at_any_step_of_a_drop() {
         }
         ground.collect_all().await;
         assert!(!ground.has(&dropped).await, "step {step}");
-        if whole {
-            assert!(step > 2, "{step} calls only");
-            return;
-        }
-    }
-    panic!("a drop has more calls than were tried");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 2, "{calls} calls only");
 }
 
 /// Two processes of one owner make the same pin: one of them has it.
@@ -970,7 +957,7 @@ async fn a_pin_that_comes_after_the_purge_names_no_list_that_is_gone() {
 /// The purge of one owner comes late, or is repeated: it leaves the pins of the next owner's generation alone.
 #[tokio::test(start_paused = true)]
 async fn a_purge_leaves_the_pins_of_the_next_generation_alone() {
-    for (step, end) in steps() {
+    strike_each_call(steps(), async |(step, end)| {
         let mut ground = IndexFixture::new().await;
         ground.publish().await;
         ground.pins().pin(&ground.chain(), "daily", "me").await.unwrap();
@@ -986,11 +973,9 @@ async fn a_purge_leaves_the_pins_of_the_next_generation_alone() {
         assert_eq!(pins.register().await.unwrap().pins.get("daily"), Some(&pin), "step {step}");
         assert!(index.head(&pin.list).await.unwrap().is_some(), "step {step}");
         every_list_is_read(&index, &log).await;
-        if whole {
-            return;
-        }
-    }
-    panic!("a purge has more calls than were tried");
+        whole.then_some(step)
+    })
+    .await;
 }
 
 /// Pins and candidates of one log, in the folders of another one.

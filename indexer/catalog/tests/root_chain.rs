@@ -68,12 +68,7 @@ async fn a_change_holds_from_its_records_store_time_on_for_every_reader() {
 
 /// The one prefix, registered for an owner.
 fn index(owner: &str) -> IndexRegistration {
-    IndexRegistration {
-        keeps: tidemark_catalog::LogCursor::default(),
-        url: "memory:///index".to_owned(),
-        owner: IndexOwner::Named { name: owner.to_owned() },
-        generation: Generation::first(),
-    }
+    IndexRegistration::new("memory:///index", IndexOwner::Named { name: owner.to_owned() }, Generation::first())
 }
 
 #[tokio::test(start_paused = true)]

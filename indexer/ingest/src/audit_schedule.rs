@@ -197,9 +197,7 @@ impl AuditSchedule {
     fn update_levels(&mut self, parameters: &ParameterSchedule) {
         let first = self.first_horizon.unwrap_or(self.taken_over_at);
         let waiting = windows(parameters).filter(|(seconds, _)| seconds.end > self.audited);
-        let ages: Vec<Duration> = waiting
-            .flat_map(|(_, window)| AUDIT_AGES.into_iter().filter(move |age| *age < window).chain([window]))
-            .collect();
+        let ages: Vec<Duration> = waiting.flat_map(|(_, window)| ages_of(window)).collect();
         self.levels.retain(|age, _| ages.contains(age));
         for age in ages {
             self.levels.entry(age).or_insert_with(|| AuditLevel {
@@ -235,9 +233,14 @@ fn windows(parameters: &ParameterSchedule) -> impl Iterator<Item = (Range<StoreS
     sets.iter().zip(ends).zip(windows).map(|((set, end), window)| (set.from..end, window))
 }
 
+/// The ages at which seconds with this audit window are audited.
+fn ages_of(window: Duration) -> impl Iterator<Item = Duration> {
+    AUDIT_AGES.into_iter().filter(move |age| *age < window).chain([window])
+}
+
 /// Whether seconds with this audit window are audited at `age`.
 fn is_age_of(age: Duration, window: Duration) -> bool {
-    age == window || age < window && AUDIT_AGES.contains(&age)
+    ages_of(window).any(|one| one == age)
 }
 
 /// Whether `second` is audited at `age`.

@@ -358,10 +358,11 @@ mod tests {
         let log = log_of_groups(100).await;
         let options = IngestOptions { entry_memory: 8 << 20, ..IngestOptions::default() };
         let mut entries = stream(&log, &options);
-        let mut waiting = 0;
-        for _ in 0..50 {
+        let (mut waiting, mut looks) = (0, 0);
+        while waiting < 2 || looks < 50 {
             tokio::time::sleep(Duration::from_millis(10)).await;
             waiting = entries.receiver.len().max(waiting);
+            looks += 1;
         }
         assert!((2..8).contains(&waiting), "{waiting} entries of more than 1 MiB of records each wait");
         assert_eq!(seconds_in_chunks(&mut entries, options.chunk).await, (0..100).collect::<Vec<_>>());

@@ -213,6 +213,7 @@ impl IngestPipeline {
         // Again, although `should_probe` has listed already: only a listing that begins after the probe shows every entry
         // below the horizon. An entry may have become visible between that LIST and the probe.
         let horizon = sealed.horizon;
+        self.entries.reader().seal(horizon);
         let listing = self.entries.list(from, horizon);
         Ok((sealed, mutants::listing_below(listing, early, horizon)))
     }

@@ -464,9 +464,6 @@ fn set_payloads(records: &mut [OperationRecord], intent: Result<EntryIntent, Mal
 /// The payload of operation `number`: its own, and if `common`, what the intent says of all operations.
 fn payload_share(intent: &EntryIntent, number: usize, common: bool) -> Value {
     let Value::Object(raw) = &intent.raw else { return intent.raw.clone() };
-    if intent.ops.len() == 1 {
-        return intent.raw.clone();
-    }
     let parts = raw.iter().filter_map(|(name, value)| match value {
         Value::Array(ops) if name == "ops" => Some((name.clone(), ops.get(number).cloned().into_iter().collect())),
         value => common.then(|| (name.clone(), value.clone())),

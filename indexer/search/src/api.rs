@@ -48,8 +48,14 @@ pub struct SearchRequest {
     pub cursor: Option<String>,
     /// The facets to count.
     pub facets: Vec<FacetField>,
+    /// The attributes whose values are counted; at most [`MAX_ATTRIBUTE_FACETS`].
+    pub attribute_facets: Vec<AttributeName>,
     /// Whether to count the histogram over time.
     pub histogram: bool,
+    /// Whether hits have [`SearchHit::highlights`].
+    pub highlight: bool,
+    /// The time that the histogram counts by.
+    pub histogram_by: HistogramTime,
 }
 
 /// The longest query, in characters: what a schema counts.
@@ -60,10 +66,23 @@ pub const MAX_FILTER_VALUES: usize = 200;
 pub const MAX_PAGE_SIZE: usize = 1_000;
 /// The hits of a page when the request does not say.
 pub const DEFAULT_PAGE_SIZE: usize = 20;
+/// The most generations of a lineage, up and down each.
+pub const MAX_LINEAGE_DEPTH: u8 = 10;
+/// The generations of a lineage when the request does not say.
+pub const DEFAULT_LINEAGE_DEPTH: u8 = 3;
+/// The most bundles of a lineage.
+pub const MAX_LINEAGE_NODES: usize = 200;
 /// The most values of one facet in an answer, the most frequent first.
 pub const MAX_FACET_VALUES: usize = 50;
+/// The most attributes whose values one request counts.
+pub const MAX_ATTRIBUTE_FACETS: usize = 10;
 /// The most buckets of a histogram in an answer.
 pub const MAX_HISTOGRAM_BUCKETS: usize = 60;
+
+/// The most fields of a hit that are highlighted.
+pub const MAX_HIGHLIGHTED_FIELDS: usize = 3;
+/// The most characters of a field that are highlighted, markup not counted.
+pub const MAX_HIGHLIGHT_CHARS: usize = 200;
 
 /// The text of a query, at most [`MAX_QUERY_CHARS`] long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,6 +122,11 @@ impl<const MIN: usize> PageSize<MIN> {
         Err(SearchError::Invalid { parameter: "size", detail })
     }
 
+    /// A size beyond those of pages, for what is not answered at once.
+    pub(crate) const fn of_scan(size: usize) -> Self {
+        Self(size)
+    }
+
     /// The number.
     pub const fn get(self) -> usize {
         self.0
@@ -136,7 +160,10 @@ impl Default for SearchRequest {
             size: PageSize::default(),
             cursor: None,
             facets: FacetField::ALL.to_vec(),
+            attribute_facets: Vec::new(),
             histogram: true,
+            highlight: false,
+            histogram_by: HistogramTime::Time,
         }
     }
 }
@@ -219,9 +246,28 @@ impl FacetField {
     }
 }
 
+/// An attribute of payloads or descriptors by its path with dots, as `payload.attributes.team`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttributeName(String);
+
+impl AttributeName {
+    /// The attribute `name`, which begins with `payload.` or `descriptor.`; `None` if it does not, or has no path after that.
+    pub fn new(name: &str) -> Option<Self> {
+        let path = name.strip_prefix("payload.").or_else(|| name.strip_prefix("descriptor."))?;
+        // Tantivy ends a path with a zero byte.
+        let is_path = path == path.trim() && !path.is_empty() && !path.contains('\0');
+        is_path.then(|| Self(name.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The order of hits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "camelCase")]
 pub enum SortOrder {
     /// By token, the newest first.
     #[default]
@@ -230,6 +276,33 @@ pub enum SortOrder {
     Oldest,
     /// By score, the best first.
     Relevance,
+    /// By the time that the client gave, the newest first; operations without one come last. Of one second the newest token first.
+    ClientTime,
+    /// By the time that the client gave, the oldest first; operations without one come last. Of one second the oldest token first.
+    ClientTimeOldest,
+}
+
+impl SortOrder {
+    /// Whether hits are ordered by the client's time.
+    pub(crate) fn is_by_client_time(self) -> bool {
+        matches!(self, Self::ClientTime | Self::ClientTimeOldest)
+    }
+
+    /// Whether the hit with the smallest key comes first.
+    pub(crate) fn is_ascending(self) -> bool {
+        matches!(self, Self::Oldest | Self::ClientTimeOldest)
+    }
+}
+
+/// The time that the histogram counts matches by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum HistogramTime {
+    /// The token's second.
+    #[default]
+    Time,
+    /// The time that the client gave. Operations without one are not in the histogram.
+    ClientTime,
 }
 
 /// Which state of the index was searched; part of every answer.
@@ -251,9 +324,11 @@ pub struct SearchAnswer {
     pub total: u64,
     /// The hits of this page.
     pub hits: Vec<SearchHit>,
-    /// Per facet its values, the most frequent first, at most [`MAX_FACET_VALUES`] each.
+    /// Per facet its values, the most frequent first, at most [`MAX_FACET_VALUES`] each. An attribute's facet has its full name, as
+    /// `payload.attributes.team`; its values are whole texts, numbers and truth values as text. It is empty where no match has it.
     pub facets: BTreeMap<String, Vec<FacetCount>>,
-    /// The matches over time, oldest first, at most [`MAX_HISTOGRAM_BUCKETS`] equally wide buckets without gaps.
+    /// The matches over time, oldest first, at most [`MAX_HISTOGRAM_BUCKETS`] equally wide buckets without gaps. By the client's
+    /// time, operations without one are in no bucket.
     pub histogram: Vec<HistogramBucket>,
     /// What was searched.
     #[serde(flatten)]
@@ -268,7 +343,7 @@ pub struct SearchAnswer {
 /// How often a value occurs among the matches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FacetCount {
-    /// The value.
+    /// The value; of an attribute as text.
     pub value: String,
     /// The number of operations that have it.
     pub count: u64,
@@ -370,6 +445,12 @@ pub struct SearchHit {
     /// Its score; only when hits are sorted by relevance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
+    /// By field a part of its text as HTML, in which `<mark>` surrounds the words that were searched; only when asked for.
+    ///
+    /// All else is escaped. At most [`MAX_HIGHLIGHTED_FIELDS`] fields, of [`MAX_HIGHLIGHT_CHARS`] characters each, of `message`,
+    /// `text`, attributes by their path (`payload.attributes.team`), `contributors`, `repo`, `label`, `context`, `path`, `reason`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub highlights: BTreeMap<String, Vec<String>>,
 }
 
 /// One entry with everything that is known about it.
@@ -472,6 +553,99 @@ pub struct EntityAnswer {
     pub index_version: IndexVersion,
     /// The cursor of the next page; `null` on the last one.
     pub next: Option<String>,
+}
+
+/// A request for the relatives of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineageRequest {
+    /// Name of the repository.
+    pub repo: String,
+    /// Id of the bundle.
+    pub bundle: String,
+    /// How many generations up and down.
+    pub depth: LineageDepth,
+}
+
+/// How many generations up and down a lineage goes, from 1 to [`MAX_LINEAGE_DEPTH`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineageDepth(u8);
+
+impl LineageDepth {
+    /// So many generations; an error names the parameter `depth`.
+    pub fn new(depth: u8) -> Result<Self, SearchError> {
+        if (1..=MAX_LINEAGE_DEPTH).contains(&depth) {
+            return Ok(Self(depth));
+        }
+        let detail = format!("\"{depth}\" is not a depth; use a number from 1 to {MAX_LINEAGE_DEPTH}");
+        Err(SearchError::Invalid { parameter: "depth", detail })
+    }
+
+    pub(crate) fn get(self) -> i32 {
+        self.0.into()
+    }
+}
+
+impl Default for LineageDepth {
+    fn default() -> Self {
+        Self(DEFAULT_LINEAGE_DEPTH)
+    }
+}
+
+/// The bundles that a bundle was made from, and those that were made from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LineageAnswer {
+    /// The bundle's key.
+    pub entity: String,
+    /// The bundle itself, then its relatives, the near ones first; at most [`MAX_LINEAGE_NODES`].
+    pub nodes: Vec<LineageNode>,
+    /// Which of them name which as parents.
+    pub edges: Vec<LineageEdge>,
+    /// Whether there are more of them, for the depth or the number that is shown.
+    pub truncated: bool,
+    /// What was searched.
+    #[serde(flatten)]
+    pub index_version: IndexVersion,
+}
+
+/// A bundle of a lineage, with its newest committed operation or, where none is committed, its newest one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LineageNode {
+    /// Its key, as `bundle/{repo}/{id}`.
+    pub key: String,
+    /// How many generations away it was found: negative for what the bundle was made from, positive for what was made from it.
+    pub level: i32,
+    /// Whether it is in the index. What is not has no more than its key.
+    pub known: bool,
+    /// The operation's token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, min_length = 27, max_length = 27)]
+    pub token: Option<Token>,
+    /// The token's second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub time: Option<Timestamp>,
+    /// The time that the client gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub client_time: Option<ClientTime>,
+    /// The first 200 characters of its message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Its outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = outcome_schema)]
+    pub outcome: Option<Outcome>,
+    /// Whether it is the newest committed operation of the bundle.
+    pub current: bool,
+}
+
+/// That a bundle names another one as a parent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LineageEdge {
+    /// The key of what was there before.
+    pub parent: String,
+    /// The key of what was made from it.
+    pub child: String,
 }
 
 /// The state of the index and of this process.

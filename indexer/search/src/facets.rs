@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde_json::json;
 use tantivy::{
     SegmentReader, TantivyError,
@@ -16,10 +17,13 @@ use tantivy::{
 use tidemark_store::StoreSecond;
 
 use super::{
-    api::{FacetCount, FacetField, HistogramBucket, MAX_FACET_VALUES, MAX_HISTOGRAM_BUCKETS, instant},
+    api::{
+        AttributeName, FacetCount, FacetField, HistogramBucket, MAX_ATTRIBUTE_FACETS, MAX_FACET_VALUES,
+        MAX_HISTOGRAM_BUCKETS,
+    },
     error::SearchError,
 };
-use crate::segment::{second_of_sort_key, tokenizers};
+use crate::segment::{DESCRIPTOR_COLUMNS, PAYLOAD_COLUMNS, second_of_sort_key, tokenizers};
 
 /// Memory that the facets of one search may take.
 const MAX_FACET_MEMORY_BYTES: u64 = 64 << 20;
@@ -27,12 +31,33 @@ const MAX_FACET_MEMORY_BYTES: u64 = 64 << 20;
 const MAX_VALUES_PER_SEGMENT: u32 = 10_000;
 /// Buckets of a histogram while it is counted.
 const MAX_COUNTED_BUCKETS: u64 = 4096;
-/// Widths of buckets in seconds: 1 s to 7 days by familiar steps, then by multiples of weeks. Each divides the next.
-const WIDTHS_SECS: [u64; 14] =
-    [1, 5, 30, 60, 300, 1800, 3600, 10_800, 43_200, 86_400, 604_800, 2_419_200, 29_030_400, 290_304_000];
+/// Widths of buckets in seconds: 1 s to 7 days by familiar steps, then by multiples of weeks. Each divides the next. The last
+/// ones are for clients' times, from the year 1 to 9999.
+const WIDTHS_SECS: [u64; 16] = [
+    1,
+    5,
+    30,
+    60,
+    300,
+    1800,
+    3600,
+    10_800,
+    43_200,
+    86_400,
+    604_800,
+    2_419_200,
+    29_030_400,
+    290_304_000,
+    2_903_040_000,
+    29_030_400_000,
+];
+
+/// The first second of the year 1.
+const FIRST_CLIENT_SECOND: i64 = -62_135_596_800;
 
 /// Counts the values of facets.
 pub(crate) struct FacetCounter {
+    attributes: Vec<AttributeName>,
     request: Aggregations,
     context: AggContextParams,
     sum: Option<IntermediateAggregationResults>,
@@ -40,20 +65,30 @@ pub(crate) struct FacetCounter {
 
 impl FacetCounter {
     /// `None` if nothing is to be counted.
-    pub(crate) fn new(facets: &[FacetField]) -> Result<Option<Self>, SearchError> {
-        if facets.is_empty() {
+    pub(crate) fn new(facets: &[FacetField], attributes: &[AttributeName]) -> Result<Option<Self>, SearchError> {
+        if facets.is_empty() && attributes.is_empty() {
             return Ok(None);
         }
-        let named = facets.iter().map(|facet| {
-            let terms = json!({"terms": {
-                "field": facet.name(), "size": 1000, "segment_size": MAX_VALUES_PER_SEGMENT
-            }});
-            (facet.name().to_owned(), terms)
+        if attributes.len() > MAX_ATTRIBUTE_FACETS {
+            let detail =
+                format!("{} attributes are too many, at most {MAX_ATTRIBUTE_FACETS} are counted", attributes.len());
+            return Err(SearchError::Invalid { parameter: "facets", detail });
+        }
+        let fields = facets.iter().map(|facet| (facet.name(), facet.name().to_owned()));
+        let columns = attributes.iter().map(|attribute| (attribute.as_str(), attribute_column(attribute)));
+        let named = fields.chain(columns).map(|(name, field)| {
+            let terms = json!({"terms": { "field": field, "size": 1000, "segment_size": MAX_VALUES_PER_SEGMENT }});
+            (name.to_owned(), terms)
         });
         let request = serde_json::Value::Object(named.collect());
         let request = serde_json::from_value(request).map_err(|e| internal(&e))?;
         let limits = AggregationLimitsGuard::new(Some(MAX_FACET_MEMORY_BYTES), None);
-        Ok(Some(Self { request, context: AggContextParams::new(limits, tokenizers()), sum: None }))
+        Ok(Some(Self {
+            attributes: attributes.to_vec(),
+            request,
+            context: AggContextParams::new(limits, tokenizers()),
+            sum: None,
+        }))
     }
 
     /// A counter for one segment.
@@ -74,11 +109,24 @@ impl FacetCounter {
 
     /// The values by facet, the most frequent first.
     pub(crate) fn finish(self) -> Result<BTreeMap<String, Vec<FacetCount>>, SearchError> {
+        let attributes = self.attributes.into_iter().map(|attribute| (attribute.as_str().to_owned(), Vec::new()));
+        let mut counted: BTreeMap<String, Vec<FacetCount>> = attributes.collect();
         let Some(sum) = self.sum else {
-            return Ok(BTreeMap::new());
+            return Ok(counted);
         };
         let results = sum.into_final_result(self.request, self.context.limits).map_err(|e| over_limit(&e))?;
-        Ok(results.0.into_iter().map(|(name, result)| (name, values(result))).collect())
+        counted.extend(results.0.into_iter().map(|(name, result)| (name, values(result))));
+        Ok(counted)
+    }
+}
+
+/// The column of an attribute, as Tantivy writes its name.
+fn attribute_column(attribute: &AttributeName) -> String {
+    let name = attribute.as_str().replace('\\', "\\\\");
+    match name.split_once('.') {
+        Some(("payload", path)) => format!("{PAYLOAD_COLUMNS}.{path}"),
+        Some((_, path)) => format!("{DESCRIPTOR_COLUMNS}.{path}"),
+        None => name,
     }
 }
 
@@ -86,8 +134,13 @@ fn values(result: AggregationResult) -> Vec<FacetCount> {
     let AggregationResult::BucketResult(BucketResult::Terms { buckets, .. }) = result else {
         return Vec::new();
     };
-    let counts =
-        buckets.into_iter().map(|bucket| FacetCount { value: bucket.key.to_string(), count: bucket.doc_count });
+    // A number and a text that writes it are one value.
+    let mut by_value = BTreeMap::<String, u64>::new();
+    for bucket in buckets {
+        *by_value.entry(bucket.key_as_string.unwrap_or_else(|| bucket.key.to_string())).or_default() +=
+            bucket.doc_count;
+    }
+    let counts = by_value.into_iter().map(|(value, count)| FacetCount { value, count });
     let mut counts: Vec<_> = counts.filter(|count| count.count > 0).collect();
     counts.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
     counts.truncate(MAX_FACET_VALUES);
@@ -95,6 +148,22 @@ fn values(result: AggregationResult) -> Vec<FacetCount> {
 }
 
 /// Counts matches over time.
+pub(crate) enum MatchHistogram {
+    Token(TimeHistogram),
+    Client(ClientTimeHistogram),
+}
+
+impl MatchHistogram {
+    /// The buckets from the first match to the last.
+    pub(crate) fn finish(self) -> Vec<HistogramBucket> {
+        match self {
+            Self::Token(histogram) => histogram.finish(),
+            Self::Client(histogram) => histogram.finish(),
+        }
+    }
+}
+
+/// Counts matches by the second of their tokens.
 pub(crate) struct TimeHistogram {
     width: usize,
     first: u64,
@@ -125,29 +194,70 @@ impl TimeHistogram {
     /// The buckets from the first match to the last, of the smallest width that keeps them few enough.
     pub(crate) fn finish(self) -> Vec<HistogramBucket> {
         let found = self.counts.iter().zip(self.first..).filter(|(count, _)| **count > 0);
-        let found: Vec<(u64, u64)> = found.map(|(count, bucket)| (bucket * WIDTHS_SECS[self.width], *count)).collect();
-        let (Some((from, _)), Some((to, _))) = (found.first(), found.last()) else {
-            return Vec::new();
-        };
-        let few = |width: &&u64| to / **width - from / **width < MAX_HISTOGRAM_BUCKETS as u64;
-        let width = *WIDTHS_SECS[self.width..].iter().find(few).unwrap_or(&WIDTHS_SECS[WIDTHS_SECS.len() - 1]);
-        let mut buckets: Vec<HistogramBucket> = (from / width..=to / width).map(|at| bucket(at, width)).collect();
-        for (second, count) in &found {
-            let at = usize::try_from(second / width - from / width).unwrap_or(usize::MAX);
-            if let Some(bucket) = buckets.get_mut(at) {
-                bucket.count += count;
-            }
-        }
-        buckets
+        let found = found.map(|(count, bucket)| (bucket.cast_signed(), *count));
+        few_buckets(&found.collect::<Vec<_>>(), self.width)
     }
 }
 
-fn bucket(at: u64, width: u64) -> HistogramBucket {
-    HistogramBucket {
-        from: instant(StoreSecond::from_unix(at * width)),
-        to: instant(StoreSecond::from_unix((at + 1) * width)),
-        count: 0,
+/// Counts matches by the time that clients gave, which may lie anywhere: where one is absurd, the others keep narrow buckets as
+/// long as they are few.
+#[derive(Default)]
+pub(crate) struct ClientTimeHistogram {
+    width: usize,
+    /// At most [`MAX_COUNTED_BUCKETS`].
+    counts: BTreeMap<i64, u64>,
+}
+
+impl ClientTimeHistogram {
+    /// Counts a match with this second of Unix time.
+    pub(crate) fn add(&mut self, second: i64) {
+        *self.counts.entry(second.div_euclid(width_secs(self.width))).or_default() += 1;
+        while self.counts.len() as u64 > MAX_COUNTED_BUCKETS && self.width + 1 < WIDTHS_SECS.len() {
+            let ratio = width_secs(self.width + 1) / width_secs(self.width);
+            self.width += 1;
+            for (bucket, count) in std::mem::take(&mut self.counts) {
+                *self.counts.entry(bucket.div_euclid(ratio)).or_default() += count;
+            }
+        }
     }
+
+    fn finish(self) -> Vec<HistogramBucket> {
+        few_buckets(&self.counts.into_iter().collect::<Vec<_>>(), self.width)
+    }
+}
+
+fn width_secs(width: usize) -> i64 {
+    WIDTHS_SECS[width].cast_signed()
+}
+
+/// The buckets from the first of `found` to the last, of the smallest width that keeps them few enough. `found` has numbers of
+/// buckets of the width `counted`, ascending, with their counts.
+fn few_buckets(found: &[(i64, u64)], counted: usize) -> Vec<HistogramBucket> {
+    let (Some((first, _)), Some((last, _))) = (found.first(), found.last()) else {
+        return Vec::new();
+    };
+    let ratio = |width: &usize| width_secs(*width) / width_secs(counted);
+    let count = |width: &usize| last.div_euclid(ratio(width)) - first.div_euclid(ratio(width)) + 1;
+    let fits = (counted..WIDTHS_SECS.len()).find(|width| count(width) <= MAX_HISTOGRAM_BUCKETS.cast_signed() as i64);
+    let width = fits.unwrap_or(WIDTHS_SECS.len() - 1);
+    let (ratio, first) = (ratio(&width), first.div_euclid(ratio(&width)));
+    let mut buckets: Vec<HistogramBucket> = (first..first + count(&width)).map(|at| bucket(at, width)).collect();
+    for (bucket, count) in found {
+        let at = usize::try_from(bucket.div_euclid(ratio) - first).unwrap_or(usize::MAX);
+        if let Some(bucket) = buckets.get_mut(at) {
+            bucket.count += count;
+        }
+    }
+    buckets
+}
+
+fn bucket(at: i64, width: usize) -> HistogramBucket {
+    HistogramBucket { from: bucket_bound(at, width), to: bucket_bound(at + 1, width), count: 0 }
+}
+
+/// Where a bucket begins. What lies before the year 1 or after 9999 is cut off, since a time in RFC 3339 cannot say it.
+fn bucket_bound(at: i64, width: usize) -> Timestamp {
+    Timestamp::from_second((at * width_secs(width)).max(FIRST_CLIENT_SECOND)).unwrap_or(Timestamp::MAX)
 }
 
 fn over_limit(error: &TantivyError) -> SearchError {
@@ -169,7 +279,7 @@ mod tests {
     use tidemark_wal::Token;
 
     use super::*;
-    use crate::segment::token_sort_key;
+    use crate::{api::instant, segment::token_sort_key};
 
     proptest! {
         #[test]
@@ -192,8 +302,50 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_histogram_of_clients_times_counts_every_match_once(
+            near in vec(0i64..40_000_000, 1..60),
+            far in vec(FIRST_CLIENT_SECOND..253_402_300_800, 0..3),
+            begin in FIRST_CLIENT_SECOND..253_000_000_000,
+        ) {
+            let seconds: Vec<i64> = near.iter().map(|second| begin + second).chain(far).collect();
+            let mut histogram = ClientTimeHistogram::default();
+            for second in &seconds {
+                histogram.add(*second);
+            }
+            let buckets = histogram.finish();
+            prop_assert!(buckets.len() <= MAX_HISTOGRAM_BUCKETS);
+            for bucket in &buckets {
+                let (from, to) = (bucket.from.as_second(), bucket.to.as_second());
+                let inside = seconds.iter().filter(|second| from <= **second && (**second < to || bucket.to == Timestamp::MAX));
+                prop_assert_eq!(bucket.count, inside.count() as u64);
+            }
+            prop_assert!(buckets.windows(2).all(|pair| pair[0].to == pair[1].from));
+            prop_assert_eq!(buckets.iter().map(|bucket| bucket.count).sum::<u64>(), seconds.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_histogram_of_clients_times_takes_bounded_memory_and_keeps_every_count() {
+        let mut histogram = ClientTimeHistogram::default();
+        let times = (0..20_000).map(|n| FIRST_CLIENT_SECOND + n * 15_000_000);
+        for second in times {
+            histogram.add(second);
+            assert!(histogram.counts.len() as u64 <= MAX_COUNTED_BUCKETS);
+        }
+        let buckets = histogram.finish();
+        assert!(buckets.len() <= MAX_HISTOGRAM_BUCKETS);
+        assert_eq!(buckets.iter().map(|bucket| bucket.count).sum::<u64>(), 20_000);
+        assert_eq!(
+            (buckets[0].from.to_string(), buckets[buckets.len() - 1].to),
+            ("0001-01-01T00:00:00Z".to_owned(), Timestamp::MAX)
+        );
+    }
+
     #[test]
     fn nothing_gives_no_bucket() {
+        assert!(ClientTimeHistogram::default().finish().is_empty());
         assert!(TimeHistogram::new(StoreSecond::from_unix(5), StoreSecond::from_unix(1)).finish().is_empty());
     }
 }

@@ -544,7 +544,7 @@ mod tests {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it is fetched");
+        tokio::time::timeout(Duration::from_secs(90), wait).await.expect("it is fetched");
         assert!(is_local() && !follower.reopen_segments().await.unwrap());
     }
 

@@ -1,5 +1,7 @@
 //! Records as hits and entries of answers.
 
+use std::collections::BTreeMap;
+
 use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
 
 use super::{
@@ -7,14 +9,19 @@ use super::{
         ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, IndexVersion, ObservationAnswer, SearchHit,
         instant,
     },
+    highlight::HitHighlighter,
     searchable_segment::SearchableSegment,
     top_k::HitCandidate,
 };
 
 /// The hit of a candidate.
-pub(crate) fn hit(candidate: &HitCandidate<'_>) -> Result<SearchHit, EngineError> {
+pub(crate) fn hit(
+    candidate: &HitCandidate<'_>,
+    highlighter: Option<&HitHighlighter<'_>>,
+) -> Result<SearchHit, EngineError> {
     let record = candidate.segment.record(candidate.doc)?;
-    Ok(SearchHit { score: candidate.score, ..of_record(record, candidate.segment, candidate.doc) })
+    let highlights = highlighter.map(|highlighter| highlighter.highlights(&record)).unwrap_or_default();
+    Ok(SearchHit { score: candidate.score, highlights, ..of_record(record, candidate.segment, candidate.doc) })
 }
 
 /// The hit of a record that is document `doc` of `segment`.
@@ -46,6 +53,7 @@ pub(crate) fn of_record(record: OperationRecord, segment: SearchableSegment<'_>,
         idempotency_key: record.idempotency_key,
         reason: record.reason,
         score: None,
+        highlights: BTreeMap::new(),
     }
 }
 

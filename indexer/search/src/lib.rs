@@ -11,18 +11,25 @@
 
 pub mod api;
 mod error;
+mod excludable_phrase;
+mod export;
 mod facets;
 mod follower;
+mod highlight;
 mod hits;
 mod limits;
+mod lineage;
 mod manifest_cache;
 mod match_collector;
+mod number_range;
 mod overlay;
 mod page_cursor;
 mod pattern_query;
 mod query_compiler;
+mod query_runner;
 mod query_syntax;
 mod query_time;
+mod scan_budget;
 mod search_context;
 mod search_view;
 mod searchable_segment;
@@ -36,10 +43,13 @@ mod term_lookup;
 mod term_pattern;
 #[cfg(test)]
 mod tests;
+mod text_times;
 mod top_k;
 mod word_query;
+mod words_exist;
 
 pub use error::SearchError;
+pub use export::SearchExport;
 pub use follower::{FollowerOptions, IndexFollower};
 pub use limits::QueryLimits;
 pub use searcher::IndexSearcher;

@@ -15,6 +15,9 @@ use super::error::SearchError;
 pub struct QueryLimits {
     /// How many queries run at once. Each holds a thread and, for facets, up to 64 MiB.
     pub max_concurrent: usize,
+    /// How many exports run at once; more are refused. Each keeps its view open and takes one of the places above only while it
+    /// reads its next hits, in turn with the queries that wait.
+    pub max_exports: usize,
     /// How long a query waits for its place.
     pub admission_timeout: Duration,
     /// How long a query may run once it has its place.
@@ -23,7 +26,12 @@ pub struct QueryLimits {
 
 impl Default for QueryLimits {
     fn default() -> Self {
-        Self { max_concurrent: 16, admission_timeout: Duration::from_secs(2), query_timeout: Duration::from_secs(10) }
+        Self {
+            max_concurrent: 16,
+            max_exports: 2,
+            admission_timeout: Duration::from_secs(2),
+            query_timeout: Duration::from_secs(10),
+        }
     }
 }
 

@@ -4,13 +4,13 @@ use std::cmp::Reverse;
 
 use tantivy::{
     COLLECT_BLOCK_BUFFER_LEN, DocId, DocSet, Score, TERMINATED, aggregation::AggregationSegmentCollector,
-    collector::SegmentCollector, fastfield::AliveBitSet, query::Weight,
+    collector::SegmentCollector, columnar::Column, fastfield::AliveBitSet, query::Weight,
 };
 
 use super::{
-    api::{SearchRequest, SortOrder},
+    api::{HistogramTime, SearchRequest, SortOrder},
     error::SearchError,
-    facets::{FacetCounter, TimeHistogram},
+    facets::{ClientTimeHistogram, FacetCounter, MatchHistogram, TimeHistogram},
     limits::QueryDeadline,
     query_compiler::unusable,
     searchable_segment::{RangeFilter, SearchableSegment},
@@ -30,12 +30,21 @@ pub(crate) struct QueryMatches<'a> {
     /// Whether there are sealed hits after the page.
     pub(crate) more: bool,
     pub(crate) facets: Option<FacetCounter>,
-    pub(crate) histogram: Option<TimeHistogram>,
+    pub(crate) histogram: Option<MatchHistogram>,
 }
 
 /// Whether the hits of a request are ordered by their score, so that scores are needed at all.
 pub(crate) fn is_scored(request: &SearchRequest) -> bool {
     request.sort == SortOrder::Relevance && request.size.get() > 0
+}
+
+/// Which matches of a query are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CountedMatches {
+    /// All, on whatever page.
+    All,
+    /// Those only of segments that compete for the page: the total is not wanted.
+    Page,
 }
 
 /// How the matches of a query are found.
@@ -53,21 +62,23 @@ pub(crate) fn collect<'a>(
     mut segments: Vec<SearchableSegment<'a>>,
     request: &SearchRequest,
     after: Option<SortKey>,
+    counted: CountedMatches,
     deadline: QueryDeadline,
 ) -> Result<QueryMatches<'a>, SearchError> {
     let mut collector = MatchCollector {
         request,
+        counted,
         top_k: TopK::new(request, after),
         total: 0,
-        facets: FacetCounter::new(&request.facets)?,
+        facets: FacetCounter::new(&request.facets, &request.attribute_facets)?,
         histogram: request.histogram.then(|| histogram(&segments, request)),
         deadline,
     };
-    // In the order of the hits: once the page is full, the segments behind it are only counted. Of hits with one score those
-    // with the largest numbers come first.
+    // In the order of the hits, or near to it: once the page is full, the segments behind it are only counted. Of hits with one
+    // score those with the largest numbers come first.
     match request.sort {
-        SortOrder::Newest => segments.reverse(),
-        SortOrder::Oldest => {}
+        SortOrder::Newest | SortOrder::ClientTime => segments.reverse(),
+        SortOrder::Oldest | SortOrder::ClientTimeOldest => {}
         SortOrder::Relevance => segments.sort_by_key(|segment| Reverse(segment.number(0))),
     }
     for segment in segments {
@@ -81,21 +92,25 @@ pub(crate) fn collect<'a>(
     Ok(collector.finish())
 }
 
-fn histogram(segments: &[SearchableSegment<'_>], request: &SearchRequest) -> TimeHistogram {
+fn histogram(segments: &[SearchableSegment<'_>], request: &SearchRequest) -> MatchHistogram {
+    if request.histogram_by == HistogramTime::ClientTime {
+        return MatchHistogram::Client(ClientTimeHistogram::default());
+    }
     let first = segments.iter().map(|segment| segment.first().second()).min().unwrap_or_default();
     let last = segments.iter().map(|segment| segment.last().second()).max().unwrap_or_default();
     let from = request.from.map_or(first, |from| first.max(from.second()));
     let to = request.to.map_or(last, |to| last.min(to.second()));
-    TimeHistogram::new(from, to)
+    MatchHistogram::Token(TimeHistogram::new(from, to))
 }
 
 /// One pass over all segments of a query.
 struct MatchCollector<'a, 'r> {
     request: &'r SearchRequest,
+    counted: CountedMatches,
     top_k: TopK<'a>,
     total: u64,
     facets: Option<FacetCounter>,
-    histogram: Option<TimeHistogram>,
+    histogram: Option<MatchHistogram>,
     deadline: QueryDeadline,
 }
 
@@ -108,18 +123,22 @@ impl<'a, 'r> MatchCollector<'a, 'r> {
     /// A segment whose hits are ordered by token. They are offered if they compete for the page.
     fn collect_unscored(&mut self, weight: &dyn Weight, segment: SearchableSegment<'a>) -> Result<(), SearchError> {
         let competes = self.top_k.can_compete(segment);
+        if !competes && self.counted == CountedMatches::Page {
+            return Ok(());
+        }
         let filter = RangeFilter::new(segment, self.request);
         if self.facets.is_none() && self.histogram.is_none() && !competes && filter.is_none() {
             self.total += u64::from(weight.count(segment.reader()).map_err(|e| unusable(&e))?);
             return Ok(());
         }
         let mut facets = self.facets_of(segment)?;
+        let client_times = self.client_times_of(segment)?;
         let mut scorer = weight.scorer(segment.reader(), 1.0).map_err(|e| unusable(&e))?;
         let mut buffer = [0; COLLECT_BLOCK_BUFFER_LEN];
         loop {
             let filled = scorer.fill_buffer(&mut buffer);
             let kept = retain_shown(&mut buffer[..filled], segment, filter.as_ref());
-            self.count_block(segment, &buffer[..kept], facets.as_mut(), competes);
+            self.count_block(segment, &buffer[..kept], facets.as_mut(), client_times.as_ref(), competes);
             if filled < buffer.len() {
                 break;
             }
@@ -133,13 +152,18 @@ impl<'a, 'r> MatchCollector<'a, 'r> {
         segment: SearchableSegment<'a>,
         docs: &[DocId],
         facets: Option<&mut AggregationSegmentCollector>,
+        client_times: Option<&Column<i64>>,
         competes: bool,
     ) {
         self.total += docs.len() as u64;
         if let Some(facets) = facets {
             facets.collect_block(docs);
         }
-        if self.histogram.is_none() && !competes {
+        if let Some(client_times) = client_times {
+            self.count_client_times(segment, docs, client_times, competes);
+        }
+        let competes = competes && !self.request.sort.is_by_client_time();
+        if !matches!(self.histogram, Some(MatchHistogram::Token(_))) && !competes {
             return;
         }
         let mut sort_keys = [None; COLLECT_BLOCK_BUFFER_LEN];
@@ -147,13 +171,44 @@ impl<'a, 'r> MatchCollector<'a, 'r> {
         segment.tokens().sort_keys().first_vals(docs, sort_keys);
         for (doc, sort_key) in docs.iter().zip(sort_keys) {
             let sort_key = sort_key.unwrap_or_default();
-            if let Some(histogram) = &mut self.histogram {
+            if let Some(MatchHistogram::Token(histogram)) = &mut self.histogram {
                 histogram.add(sort_key);
             }
             if competes {
                 self.top_k.push(segment, *doc, sort_key, None);
             }
         }
+    }
+
+    /// The part of [`count_block`](Self::count_block) that the clients' times are read for.
+    fn count_client_times(
+        &mut self,
+        segment: SearchableSegment<'a>,
+        docs: &[DocId],
+        client_times: &Column<i64>,
+        competes: bool,
+    ) {
+        let sort = self.request.sort;
+        let mut seconds = [None; COLLECT_BLOCK_BUFFER_LEN];
+        let seconds = &mut seconds[..docs.len()];
+        client_times.first_vals(docs, seconds);
+        for (doc, second) in docs.iter().zip(seconds) {
+            if let (Some(MatchHistogram::Client(histogram)), Some(second)) = (&mut self.histogram, &second) {
+                histogram.add(*second);
+            }
+            if competes && sort.is_by_client_time() {
+                self.top_k.push(segment, *doc, SortKey::of_client_time(*second, sort), None);
+            }
+        }
+    }
+
+    /// The clients' times of a segment, if the request needs them.
+    fn client_times_of(&self, segment: SearchableSegment<'a>) -> Result<Option<Column<i64>>, SearchError> {
+        let is_counted = matches!(self.histogram, Some(MatchHistogram::Client(_)));
+        if !is_counted && !self.request.sort.is_by_client_time() {
+            return Ok(None);
+        }
+        segment.reader().fast_fields().i64("clientTime").map(Some).map_err(|e| unusable(&e))
     }
 
     /// A segment whose hits are ordered by score, of a query of words.
@@ -190,6 +245,7 @@ impl<'a, 'r> MatchCollector<'a, 'r> {
             segment,
             filter: RangeFilter::new(segment, self.request),
             facets: self.facets_of(segment)?,
+            client_times: self.client_times_of(segment)?,
             best: self.top_k.best_of(segment),
             shown: (Vec::new(), Vec::new()),
             unchecked: 0,
@@ -214,6 +270,7 @@ struct SegmentRanking<'a, 'c, 'r> {
     segment: SearchableSegment<'a>,
     filter: Option<RangeFilter<'a>>,
     facets: Option<AggregationSegmentCollector>,
+    client_times: Option<Column<i64>>,
     best: SegmentBest,
     /// Those of a block that are shown, and their scores.
     shown: (Vec<DocId>, Vec<Score>),
@@ -261,7 +318,7 @@ impl SegmentRanking<'_, '_, '_> {
             return;
         }
         for block in docs.chunks(COLLECT_BLOCK_BUFFER_LEN) {
-            self.collector.count_block(self.segment, block, self.facets.as_mut(), false);
+            self.collector.count_block(self.segment, block, self.facets.as_mut(), self.client_times.as_ref(), false);
         }
     }
 
@@ -360,6 +417,7 @@ mod tests {
     fn late(request: &SearchRequest) -> MatchCollector<'_, '_> {
         MatchCollector {
             request,
+            counted: CountedMatches::All,
             top_k: TopK::new(request, None),
             total: 0,
             facets: None,

@@ -92,7 +92,10 @@ pub(crate) fn query_hash(request: &SearchRequest) -> u64 {
         size: _,
         cursor: _,
         facets: _,
+        attribute_facets: _,
         histogram: _,
+        highlight: _,
+        histogram_by: _,
     } = request;
     let text = format!("{query:?} {filters:?} {outcomes:?} {current:?} {sealed:?} {from:?} {to:?} {sort:?}");
     xxh3_64(text.as_bytes())
@@ -114,7 +117,7 @@ mod tests {
     fn a_cursor_of_another_question_is_refused_cursor() {
         let one = SearchRequest::default();
         let other = SearchRequest { query: QueryText::new("x").unwrap(), ..SearchRequest::default() };
-        let cursor = PageCursor::new("g".to_owned(), (7, 8), query_hash(&one), Some(SortKey(1, u128::MAX >> 32, 2)));
+        let cursor = PageCursor::new("g".to_owned(), (7, 8), query_hash(&one), Some(SortKey(1, 3, u128::MAX >> 32, 2)));
         assert_eq!(PageCursor::read(&cursor.text(), query_hash(&one)).unwrap(), cursor);
         let error = PageCursor::read(&cursor.text(), query_hash(&other)).unwrap_err();
         assert!(matches!(error, SearchError::Invalid { parameter: "cursor", .. }), "{error}");

@@ -1,45 +1,55 @@
 //! Documents with any term that a pattern stands for, perhaps after other words.
 //!
-//! The terms are looked up in each segment's dictionary, sealed segments and the overlay alike: what lies between two keys is
-//! read in one piece, also from a store. A pattern that stands for too many terms of a segment is refused; it is never cut.
-//! Every match has the same score.
+//! The terms are looked up in each segment's dictionary, sealed segments and the overlay alike. What lies between two keys is
+//! read [`CHUNK_TERMS`] terms at a time, so that a segment in the store takes little memory. A pattern that stands for too many
+//! terms of a segment is refused, and so is a query whose patterns look at too many terms in all; nothing is ever cut. The
+//! deadline of the query is checked all the while. Whatever fields a pattern is looked up in, its matches are one set with one
+//! score.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, ops::Bound, sync::Arc};
 
 use tantivy::{
-    BitSet, DocId, Score, SegmentReader, TantivyError, Term,
+    BitSet, DocId, DocSet, Score, SegmentReader, TERMINATED, TantivyError, Term,
     index::InvertedIndexReader,
     postings::TermInfo,
-    query::{
-        BitSetDocSet, BooleanQuery, ConstScorer, EmptyScorer, EnableScoring, Explanation, PhraseQuery, Query, Scorer,
-        Weight, intersect_scorers,
-    },
-    schema::{Field, IndexRecordOption},
+    query::{BitSetDocSet, ConstScorer, EnableScoring, Explanation, PhraseQuery, Query, Scorer, Weight},
+    schema::{Field, IndexRecordOption, Type},
     tokenizer::TextAnalyzer,
 };
 
-use super::term_pattern::TermPattern;
+use super::{
+    query_syntax::QueryRefusal,
+    scan_budget::{DOCS_PER_DEADLINE_CHECK, ScanBudget},
+    term_pattern::{KeyRange, TermPattern},
+};
 
 /// The most terms of a segment that a pattern may stand for.
 pub(crate) const MAX_PATTERN_TERMS: usize = 100_000;
 /// The most terms that may follow the words of a phrase.
 pub(crate) const MAX_PHRASE_TERMS: usize = 1_000;
+/// Terms of a dictionary that are read at once, about 20 KiB.
+const CHUNK_TERMS: u64 = 1024;
 
 /// A query for the documents with a term that a pattern stands for.
 #[derive(Clone, Debug)]
-pub(crate) struct PatternQuery(Arc<PatternTerms>);
+pub(crate) struct PatternQuery(Arc<PatternLeaf>);
 
 #[derive(Debug)]
-struct PatternTerms {
-    field: Field,
-    /// What the keys of the terms begin with in the dictionary: the path of an attribute, else nothing.
-    path: Vec<u8>,
-    pattern: TermPattern,
-    /// `None`: any number.
-    max_terms: Option<usize>,
-    phrase: Option<PhraseStart>,
+struct PatternLeaf {
+    places: Vec<PatternPlace>,
     /// What was typed, and where.
     typed: String,
+    budget: Arc<ScanBudget>,
+}
+
+/// A field that a pattern is looked up in, or an attribute.
+#[derive(Debug)]
+pub(crate) struct PatternPlace {
+    pub(crate) field: Field,
+    /// What the keys of the terms begin with in the dictionary: the path of an attribute, else nothing.
+    pub(crate) path: Vec<u8>,
+    pub(crate) pattern: TermPattern,
+    pub(crate) phrase: Option<PhraseStart>,
 }
 
 /// The words before the pattern.
@@ -61,24 +71,14 @@ impl fmt::Debug for PhraseStart {
 }
 
 impl PatternQuery {
-    /// The terms of `field` that `pattern` stands for, after other words if there is a `phrase`. The keys of the terms begin
-    /// with `path`; `typed` is for messages.
-    pub(crate) fn new(
-        field: Field,
-        path: Vec<u8>,
-        pattern: TermPattern,
-        phrase: Option<PhraseStart>,
-        typed: String,
-    ) -> Self {
-        let max_terms = Some(if phrase.is_some() { MAX_PHRASE_TERMS } else { MAX_PATTERN_TERMS });
-        Self(Arc::new(PatternTerms { field, path, pattern, max_terms, phrase, typed }))
+    /// What is found in any of `places`; `typed` is for messages.
+    pub(crate) fn new(places: Vec<PatternPlace>, typed: String, budget: Arc<ScanBudget>) -> Self {
+        Self(Arc::new(PatternLeaf { places, typed, budget }))
     }
 
-    /// All documents that have a term of `field`.
-    pub(crate) fn any_term(field: Field) -> Self {
-        let pattern = TermPattern::Prefix(String::new());
-        let typed = "*".to_owned();
-        Self(Arc::new(PatternTerms { field, path: Vec::new(), pattern, max_terms: None, phrase: None, typed }))
+    /// Where it looks, and for what.
+    pub(crate) fn places(&self) -> &[PatternPlace] {
+        &self.0.places
     }
 }
 
@@ -88,33 +88,18 @@ impl Query for PatternQuery {
     }
 }
 
-struct PatternWeight(Arc<PatternTerms>);
+struct PatternWeight(Arc<PatternLeaf>);
 
 impl Weight for PatternWeight {
     fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
-        let terms = self.0.as_ref();
-        let index = reader.inverted_index(terms.field)?;
         let mut docs = BitSet::with_max_value(reader.max_doc());
-        let mut followers = BTreeSet::new();
-        terms.for_each(&index, |term, found| {
-            if terms.phrase.is_some() {
-                followers.insert(term.to_owned());
-            }
-            add_docs(&index, found, &mut docs)
-        })?;
-        let docs = BitSetDocSet::from(docs);
-        match &terms.phrase {
-            None => Ok(Box::new(ConstScorer::new(docs, boost))),
-            Some(_) if followers.is_empty() => Ok(Box::new(EmptyScorer)),
-            Some(start) => {
-                let scoring = EnableScoring::disabled_from_schema(reader.schema());
-                let phrases = start.followed_by(&followers).weight(scoring)?.scorer(reader, 1.0)?;
-                // A stem may stand for words that do not begin as the pattern says.
-                let both: Box<dyn Scorer> =
-                    intersect_scorers(vec![phrases, Box::new(ConstScorer::new(docs, 1.0))], reader.max_doc());
-                Ok(Box::new(ConstScorer::new(both, boost)))
+        for place in &self.0.places {
+            match &place.phrase {
+                None => self.0.add_docs(place, reader, &mut docs)?,
+                Some(phrase) => self.0.add_phrases(place, phrase, reader, &mut docs)?,
             }
         }
+        Ok(Box::new(ConstScorer::new(BitSetDocSet::from(docs), boost)))
     }
 
     fn explain(&self, _: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
@@ -122,40 +107,130 @@ impl Weight for PatternWeight {
     }
 }
 
-impl PatternTerms {
-    /// Calls `each` with every term that the pattern stands for.
-    fn for_each(
+impl PatternLeaf {
+    /// Adds the documents with a term that the pattern stands for.
+    fn add_docs(&self, place: &PatternPlace, reader: &SegmentReader, docs: &mut BitSet) -> tantivy::Result<()> {
+        let index = reader.inverted_index(place.field)?;
+        self.for_each_term(place, &index, |_, found| self.add_docs_of(&index, found, docs))
+    }
+
+    /// Adds the documents with the words of `phrase` and then a term that the pattern stands for.
+    fn add_phrases(
         &self,
+        place: &PatternPlace,
+        phrase: &PhraseStart,
+        reader: &SegmentReader,
+        docs: &mut BitSet,
+    ) -> tantivy::Result<()> {
+        let index = reader.inverted_index(place.field)?;
+        let mut followers = BTreeSet::new();
+        // A stem may stand for words that do not begin as the pattern says, so both have to be there.
+        let mut with_term = BitSet::with_max_value(reader.max_doc());
+        self.for_each_term(place, &index, |term, found| {
+            followers.insert(term.to_owned());
+            self.add_docs_of(&index, found, &mut with_term)
+        })?;
+        for query in phrase.followed_by(&followers) {
+            self.budget.check()?;
+            let mut found = query.weight(EnableScoring::disabled_from_schema(reader.schema()))?.scorer(reader, 1.0)?;
+            let mut unchecked = 0;
+            while found.doc() != TERMINATED {
+                if with_term.contains(found.doc()) {
+                    docs.insert(found.doc());
+                }
+                found.advance();
+                unchecked += 1;
+                if unchecked == DOCS_PER_DEADLINE_CHECK {
+                    self.budget.check()?;
+                    unchecked = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_docs_of(&self, index: &InvertedIndexReader, found: &TermInfo, docs: &mut BitSet) -> tantivy::Result<()> {
+        if found.doc_freq >= DOCS_PER_DEADLINE_CHECK {
+            self.budget.check()?;
+        }
+        let mut blocks = index.read_block_postings_from_terminfo(found, IndexRecordOption::Basic)?;
+        while !blocks.docs().is_empty() {
+            for doc in blocks.docs() {
+                docs.insert(*doc);
+            }
+            blocks.advance();
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every term that the pattern stands for.
+    fn for_each_term(
+        &self,
+        place: &PatternPlace,
         index: &InvertedIndexReader,
         mut each: impl FnMut(&str, &TermInfo) -> tantivy::Result<()>,
     ) -> tantivy::Result<()> {
-        let mut first = self.path.clone();
-        first.extend_from_slice(self.pattern.literal().as_bytes());
-        let mut range = index.terms().range().ge(&first);
-        if let Some(end) = key_after(first) {
-            range = range.lt(end);
-        }
-        let mut stream = range.into_stream()?;
-        let mut count = 0;
-        while stream.advance() {
-            let term = stream.key().get(self.path.len()..).and_then(|term| std::str::from_utf8(term).ok());
-            let Some(term) = term.filter(|term| self.pattern.matches(term)) else { continue };
-            count += 1;
-            if let Some(max) = self.max_terms.filter(|max| count > *max) {
-                return Err(TantivyError::InvalidArgument(format!(
-                    "{} stands for more than {max} words; the search was not run; type more of it",
-                    self.typed
-                )));
+        let KeyRange { mut lower, upper } = place.pattern.keys(&place.path);
+        let max = place.max_terms();
+        let (mut count, mut last) = (0, Vec::new());
+        loop {
+            self.budget.check()?;
+            let mut range = index.terms().range().limit(CHUNK_TERMS);
+            range = match &lower {
+                Bound::Included(key) => range.ge(key),
+                Bound::Excluded(key) => range.gt(key),
+                Bound::Unbounded => range,
+            };
+            range = match &upper {
+                Bound::Included(key) => range.le(key),
+                Bound::Excluded(key) => range.lt(key),
+                Bound::Unbounded => range,
+            };
+            let mut stream = range.into_stream()?;
+            let (mut scanned, mut docs) = (0, 0);
+            while stream.advance() {
+                scanned += 1;
+                last.clear();
+                last.extend_from_slice(stream.key());
+                let term = stream.key().get(place.path.len()..).and_then(|term| std::str::from_utf8(term).ok());
+                let Some(term) = term.filter(|term| place.pattern.matches(term)) else { continue };
+                count += 1;
+                if count > max {
+                    return Err(TantivyError::InvalidArgument(format!(
+                        "{} stands for more than {max} words; the search was not run; type more of it",
+                        self.typed
+                    )));
+                }
+                each(term, stream.value())?;
+                docs += stream.value().doc_freq;
+                if docs >= DOCS_PER_DEADLINE_CHECK {
+                    self.budget.check()?;
+                    docs = 0;
+                }
             }
-            each(term, stream.value())?;
+            self.budget.scan(scanned, &self.typed)?;
+            if scanned < CHUNK_TERMS {
+                return Ok(());
+            }
+            lower = Bound::Excluded(last.clone());
         }
-        Ok(())
+    }
+}
+
+impl PatternPlace {
+    fn max_terms(&self) -> usize {
+        match &self.pattern {
+            _ if self.phrase.is_some() => MAX_PHRASE_TERMS,
+            // What has a value, or one in an order, is no matter of words: the terms of the query are counted.
+            TermPattern::Any | TermPattern::Between { .. } => usize::MAX,
+            _ => MAX_PATTERN_TERMS,
+        }
     }
 }
 
 impl PhraseStart {
     /// The phrases that end with one of `followers`.
-    fn followed_by(&self, followers: &BTreeSet<String>) -> BooleanQuery {
+    fn followed_by(&self, followers: &BTreeSet<String>) -> impl Iterator<Item = PhraseQuery> {
         let stem = |word: &String| match self.stems.clone() {
             None => word.clone(),
             Some(mut stems) => {
@@ -164,36 +239,153 @@ impl PhraseStart {
             }
         };
         let last: BTreeSet<String> = followers.iter().map(stem).collect();
-        let phrases = last.into_iter().map(|word| {
+        last.into_iter().map(|word| {
             let mut terms = self.words.clone();
             let mut term = self.last.clone();
             term.append_bytes(word.as_bytes());
             terms.push((self.position, term));
-            let phrase: Box<dyn Query> = Box::new(PhraseQuery::new_with_offset(terms));
-            phrase
-        });
-        BooleanQuery::union(phrases.collect())
+            PhraseQuery::new_with_offset(terms)
+        })
     }
 }
 
-/// The first key after all that begin with `start`; `None` if all others do.
-fn key_after(mut start: Vec<u8>) -> Option<Vec<u8>> {
-    while let Some(last) = start.pop() {
-        if last < u8::MAX {
-            start.push(last + 1);
-            return Some(start);
-        }
-    }
-    None
+/// An attribute that a query looks for by a pattern of words.
+#[derive(Debug)]
+pub(crate) struct PatternAttribute {
+    /// A term of its path without a value.
+    pub(crate) path: Term,
+    /// Why the query is refused if the attribute has numbers or times and no words.
+    pub(crate) refusal: QueryRefusal,
 }
 
-fn add_docs(index: &InvertedIndexReader, found: &TermInfo, docs: &mut BitSet) -> tantivy::Result<()> {
-    let mut blocks = index.read_block_postings_from_terminfo(found, IndexRecordOption::Basic)?;
-    while !blocks.docs().is_empty() {
-        for doc in blocks.docs() {
-            docs.insert(*doc);
+impl PatternAttribute {
+    /// Refuses an attribute that has numbers or times in `segments` and no words: a pattern finds none of them.
+    pub(crate) fn check(&self, segments: &[&SegmentReader]) -> tantivy::Result<Option<&QueryRefusal>> {
+        let mut has_others = false;
+        for reader in segments {
+            let index = reader.inverted_index(self.path.field())?;
+            if self.has_terms(&index, Type::Str)? {
+                return Ok(None);
+            }
+            for typ in [Type::I64, Type::U64, Type::F64, Type::Date] {
+                has_others = has_others || self.has_terms(&index, typ)?;
+            }
         }
-        blocks.advance();
+        Ok(has_others.then_some(&self.refusal))
     }
-    Ok(())
+
+    fn has_terms(&self, index: &InvertedIndexReader, typ: Type) -> tantivy::Result<bool> {
+        let mut key = self.path.serialized_value_bytes().to_vec();
+        key.push(typ.to_code());
+        let KeyRange { lower, upper } = TermPattern::Any.keys(&key);
+        let mut range = index.terms().range().limit(1);
+        if let Bound::Included(key) = lower {
+            range = range.ge(key);
+        }
+        if let Bound::Excluded(key) = upper {
+            range = range.lt(key);
+        }
+        Ok(range.into_stream()?.advance())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::atomic::Ordering, time::Duration};
+
+    use tantivy::{Index, TantivyDocument};
+
+    use super::*;
+    use crate::{
+        error::SearchError,
+        limits::QueryDeadline,
+        query_compiler::unusable,
+        scan_budget::MAX_SCANNED_TERMS,
+        segment::{SchemaFields, tokenizers},
+    };
+
+    /// A segment of `documents`, each with the words `a{n}` of some hundreds in its message.
+    fn segment(documents: u32) -> (SchemaFields, SegmentReader) {
+        let fields = SchemaFields::current();
+        let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
+        let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 15_000_000).unwrap();
+        for doc in 0..documents {
+            let words: Vec<String> = (0..300).map(|n| format!("a{}", doc * 300 + n)).collect();
+            let mut document = TantivyDocument::default();
+            document.add_text(fields.names, words.join(" "));
+            document.add_text(fields.text, "tide tables");
+            writer.add_document(document).unwrap();
+        }
+        writer.commit().unwrap();
+        let reader = index.reader().unwrap().searcher().segment_reader(0).clone();
+        (fields, reader)
+    }
+
+    fn prefix(field: Field, start: &str) -> PatternPlace {
+        PatternPlace { field, path: Vec::new(), pattern: TermPattern::Prefix(start.to_owned()), phrase: None }
+    }
+
+    fn run(query: &PatternQuery, reader: &SegmentReader) -> tantivy::Result<Vec<(DocId, Score)>> {
+        let weight = query.weight(EnableScoring::disabled_from_schema(reader.schema()))?;
+        let mut scorer = weight.scorer(reader, 1.0)?;
+        let mut found = Vec::new();
+        while scorer.doc() != TERMINATED {
+            found.push((scorer.doc(), scorer.score()));
+            scorer.advance();
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn a_pattern_ends_at_the_deadline_inside_of_a_segment() {
+        let (fields, reader) = segment(10);
+        let late = ScanBudget::new(QueryDeadline::after(Duration::ZERO));
+        let error =
+            run(&PatternQuery::new(vec![prefix(fields.names, "a")], "a*".to_owned(), late), &reader).unwrap_err();
+        assert!(matches!(unusable(&error), SearchError::Overloaded { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_patterns_of_a_query_look_at_a_bounded_number_of_terms_together() {
+        let (fields, reader) = segment(10);
+        let budget = ScanBudget::new(QueryDeadline::after(Duration::from_hours(1)));
+        let query =
+            || PatternQuery::new(vec![prefix(fields.names, "a")], "position 1: \"a*\"".to_owned(), budget.clone());
+        assert_eq!(run(&query(), &reader).unwrap().len(), 10);
+        assert_eq!(budget.scanned().load(Ordering::Relaxed), 3000);
+        budget.scanned().store(MAX_SCANNED_TERMS - 3000, Ordering::Relaxed);
+        assert!(run(&query(), &reader).is_ok());
+        let error = run(&query(), &reader).unwrap_err().to_string();
+        assert!(
+            error.contains("position 1: \"a*\" and what else the query has to look for read more than 10000000 words"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn terms_are_read_in_chunks_and_none_is_missed() {
+        let (fields, reader) = segment(30);
+        let budget = ScanBudget::new(QueryDeadline::after(Duration::from_hours(1)));
+        for (start, wanted) in [("a", 9000), ("a1", 1111), ("a89", 111), ("a8999", 1), ("a9000", 0), ("b", 0)] {
+            let leaf = PatternLeaf { places: Vec::new(), typed: String::new(), budget: budget.clone() };
+            let mut found = BTreeSet::new();
+            let index = reader.inverted_index(fields.names).unwrap();
+            let place = prefix(fields.names, start);
+            let collect = |term: &str, _: &TermInfo| {
+                assert!(found.insert(term.to_owned()), "{term} twice");
+                Ok(())
+            };
+            leaf.for_each_term(&place, &index, collect).unwrap();
+            assert_eq!(found.len(), wanted, "{start}");
+        }
+    }
+
+    #[test]
+    fn a_document_scores_once_for_all_fields_of_a_pattern() {
+        let (fields, reader) = segment(2);
+        let budget = ScanBudget::new(QueryDeadline::after(Duration::from_hours(1)));
+        let places = vec![prefix(fields.names, "a"), prefix(fields.text, "t"), prefix(fields.text, "ti")];
+        let query = PatternQuery::new(places, "t*".to_owned(), budget);
+        assert_eq!(run(&query, &reader).unwrap(), [(0, 1.0), (1, 1.0)]);
+    }
 }

@@ -3,13 +3,13 @@
 use std::{ops::Bound, sync::Arc};
 
 use tantivy::{
-    DateTime, TantivyError, Term,
+    DateTime, SegmentReader, TantivyError, Term,
     json_utils::convert_to_fast_value_and_append_to_json_term,
     query::{
         AllQuery, BooleanQuery, BoostQuery, ConstScoreQuery, EmptyQuery, ExistsQuery, Occur, PhraseQuery, Query,
         RangeQuery, TermQuery,
     },
-    schema::{Field, FieldType, IndexRecordOption, Type},
+    schema::{Field, FieldType, IndexRecordOption},
     tokenizer::{TextAnalyzer, TokenizerManager},
 };
 
@@ -18,15 +18,28 @@ use unicode_normalization::char::is_combining_mark;
 use super::{
     api::{FilterField, MAX_FILTER_VALUES, SearchRequest},
     error::SearchError,
-    pattern_query::{PatternQuery, PhraseStart},
+    excludable_phrase::ExcludablePhraseQuery,
+    limits::QueryDeadline,
+    number_range::{NumberRangeQuery, TypedNumber, read_number, whole_between},
+    pattern_query::{PatternAttribute, PatternPlace, PatternQuery, PhraseStart},
     query_syntax::{FieldNames, LeafValue, QueryLeaf, QueryNode, QueryRefusal, WordChar, read_query, text_of},
-    query_time::{EXPECTED_TIME, TimeSpan, civil_text, read_time},
+    query_time::{EXPECTED_TIME, TimeSpan, read_time},
+    scan_budget::{ScanBudget, search_error},
     term_pattern::{TermPattern, WildcardPart},
+    text_times::TextTimeQuery,
+    words_exist::WordsExistQuery,
 };
-use crate::segment::{DESCRIPTOR_COLUMNS, ENGLISH, PAYLOAD_COLUMNS, SchemaFields, WORDS, query_tokenizers, term_text};
+use crate::segment::{
+    DESCRIPTOR_COLUMNS, ENGLISH, MAX_WORD_BYTES, PAYLOAD_COLUMNS, SchemaFields, WORDS, has_long_word, is_paired,
+    query_tokenizers, term_text,
+};
 
 /// The last second of Tantivy's dates, in the year 2262; the first one is its negative.
 const LAST_DATE_SECOND: i64 = i64::MAX / 1_000_000_000;
+/// How many patterns a query may have: each reads a part of the dictionaries of all segments.
+const MAX_PATTERNS: usize = 20;
+/// How many letters and wildcards the part of a pattern may have that is compared with terms.
+const MAX_PATTERN_CHARS: usize = 128;
 
 /// Compiles the query language and filters of a request to a Tantivy query. Cheap to share.
 pub(crate) struct QueryCompiler {
@@ -35,8 +48,50 @@ pub(crate) struct QueryCompiler {
     tokenizers: TokenizerManager,
 }
 
+/// A query that can be run.
+pub(crate) struct CompiledQuery {
+    pub(crate) query: Box<dyn Query>,
+    attributes: Vec<PatternAttribute>,
+}
+
+impl CompiledQuery {
+    /// Refuses a pattern of words that is compared with numbers in `segments`.
+    pub(crate) fn check(&self, segments: &[&SegmentReader]) -> Result<(), SearchError> {
+        for attribute in &self.attributes {
+            if let Some(refusal) = attribute.check(segments).map_err(|e| unusable(&e))? {
+                return Err(refused(refusal.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What a leaf compiles to; `None` for one that has nothing to search for, as a dash between words.
 type LeafQuery = Result<Option<Box<dyn Query>>, QueryRefusal>;
+
+/// What a leaf finds in one field of words.
+enum WordMatch {
+    /// Nothing to search for.
+    Nothing,
+    Query(Box<dyn Query>),
+    Pattern(PatternPlace),
+}
+
+impl WordMatch {
+    fn of(query: Option<Box<dyn Query>>) -> Self {
+        query.map_or(Self::Nothing, Self::Query)
+    }
+}
+
+/// The compilation of one query.
+struct Compilation<'a> {
+    compiler: &'a QueryCompiler,
+    /// The present second.
+    now: i64,
+    budget: Arc<ScanBudget>,
+    patterns: usize,
+    attributes: Vec<PatternAttribute>,
+}
 
 /// A kind of field, by how it is searched.
 enum SearchedField {
@@ -70,9 +125,24 @@ impl QueryCompiler {
         Self { fields: fields.clone(), names, tokenizers: query_tokenizers() }
     }
 
-    /// The query of a request: its text and its filters, without the range of tokens.
-    pub(crate) fn compile(&self, request: &SearchRequest) -> Result<Box<dyn Query>, SearchError> {
-        let mut wanted = vec![self.parse(request.query.as_str(), present_second())?];
+    /// The query of a request: its text and its filters, without the range of tokens. Its patterns end at `deadline`.
+    pub(crate) fn compile(
+        &self,
+        request: &SearchRequest,
+        deadline: QueryDeadline,
+    ) -> Result<CompiledQuery, SearchError> {
+        self.compile_at(request, present_second(), deadline)
+    }
+
+    /// As [`Self::compile`], with the second that `now` means in it.
+    pub(crate) fn compile_at(
+        &self,
+        request: &SearchRequest,
+        now: i64,
+        deadline: QueryDeadline,
+    ) -> Result<CompiledQuery, SearchError> {
+        let CompiledQuery { query, attributes } = self.parse(request.query.as_str(), now, deadline)?;
+        let mut wanted = vec![query];
         for (filter, values) in &request.filters {
             if values.len() > MAX_FILTER_VALUES {
                 return Err(SearchError::Invalid {
@@ -86,7 +156,8 @@ impl QueryCompiler {
             let names = request.outcomes.iter().map(|outcome| outcome.as_str());
             wanted.push(any(names.map(|name| (self.fields.outcome, name))));
         }
-        Ok(all_of(wanted, Vec::new()).unwrap_or_else(|| Box::new(AllQuery)))
+        let query = all_of(wanted, Vec::new()).unwrap_or_else(|| Box::new(AllQuery));
+        Ok(CompiledQuery { query, attributes })
     }
 
     /// The query of an entity's history.
@@ -94,69 +165,24 @@ impl QueryCompiler {
         any([(self.fields.entity, key)])
     }
 
+    /// The query of the bundles that name `bundle` of the same repository as a parent.
+    pub(crate) fn children(&self, repo: &str, bundle: &str) -> Box<dyn Query> {
+        let terms = [(self.fields.parents, bundle), (self.fields.repo, repo), (self.fields.kind, "bundle")];
+        let terms = terms.map(|(field, text)| (Occur::Must, exact_term(field, text)));
+        Box::new(BooleanQuery::new(terms.into()))
+    }
+
     /// The query of a text; `now` is the present second.
-    pub(crate) fn parse(&self, text: &str, now: i64) -> Result<Box<dyn Query>, SearchError> {
-        let Some(tree) = read_query(text, &self.names).map_err(refused)? else { return Ok(Box::new(AllQuery)) };
-        let query = self.node(&tree, now).map_err(refused)?;
-        query
-            .ok_or_else(|| invalid("position 1: the query has no letter or digit to search for; add a word".to_owned()))
-    }
-
-    fn node(&self, node: &QueryNode, now: i64) -> LeafQuery {
-        Ok(match node {
-            QueryNode::AllOf(parts) => {
-                let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
-                for part in parts {
-                    match part {
-                        QueryNode::Not(part) => unwanted.extend(self.node(part, now)?),
-                        part => wanted.extend(self.node(part, now)?),
-                    }
-                }
-                all_of(wanted, unwanted)
-            }
-            QueryNode::AnyOf(parts) => {
-                let parts = parts.iter().map(|part| self.node(part, now)).collect::<Result<Vec<_>, _>>()?;
-                any_query(parts.into_iter().flatten().collect())
-            }
-            QueryNode::Not(part) => all_of(Vec::new(), self.node(part, now)?.into_iter().collect()),
-            QueryNode::Boosted(part, boost) => self.node(part, now)?.map(|query| {
-                let query: Box<dyn Query> = Box::new(BoostQuery::new(query, *boost));
-                query
-            }),
-            QueryNode::Leaf(leaf) => self.leaf(leaf, now)?,
-        })
-    }
-
-    fn leaf(&self, leaf: &QueryLeaf, now: i64) -> LeafQuery {
-        let Some(name) = &leaf.field else { return self.bare(leaf) };
-        match self.searched(name).ok_or_else(|| refusal(leaf, format!("there is no field \"{name}\"")))? {
-            SearchedField::Words { field, tokenizer, exact } => {
-                self.words(leaf, field, tokenizer, exact).map(needed(leaf))?
-            }
-            SearchedField::Exact(fields) => exact(leaf, name, &fields, &self.fields),
-            SearchedField::Number(field) => numbers(leaf, name, field),
-            SearchedField::Date(field) => timed(leaf, name, now, &|lower, upper| dates(field, lower, upper)),
-            SearchedField::Second(field) => {
-                timed(leaf, name, now, &|from, to| between(from, to, |second| Term::from_field_i64(field, second)))
-            }
-            SearchedField::Attribute(path) => self.attribute(leaf, &path, now).map(needed(leaf))?,
-        }
-    }
-
-    /// A leaf without a field: words of any of the fields that bare words search.
-    fn bare(&self, leaf: &QueryLeaf) -> LeafQuery {
-        if leaf.value == LeafValue::Anything {
-            return Ok(Some(Box::new(AllQuery)));
-        }
-        let mut queries = Vec::new();
-        for field in self.fields.default_search() {
-            let (tokenizer, exact) = self.analysis_of(field);
-            queries.extend(self.words(leaf, field, tokenizer, exact)?);
-        }
-        if queries.is_empty() && is_quoted(leaf) {
-            return Err(nothing_to_search(leaf));
-        }
-        Ok(any_query(queries))
+    pub(crate) fn parse(&self, text: &str, now: i64, deadline: QueryDeadline) -> Result<CompiledQuery, SearchError> {
+        let Some(tree) = read_query(text, &self.names).map_err(refused)? else {
+            return Ok(CompiledQuery { query: Box::new(AllQuery), attributes: Vec::new() });
+        };
+        let budget = ScanBudget::new(deadline);
+        let mut compilation = Compilation { compiler: self, now, budget, patterns: 0, attributes: Vec::new() };
+        let query = compilation.node(&tree).map_err(refused)?.ok_or_else(|| {
+            invalid("position 1: the query has no letter or digit to search for; add a word".to_owned())
+        })?;
+        Ok(CompiledQuery { query, attributes: compilation.attributes })
     }
 
     /// How a field of words is analysed, and which field has its words as they are.
@@ -195,77 +221,8 @@ impl QueryCompiler {
         })
     }
 
-    /// A leaf in one field of words.
-    fn words(&self, leaf: &QueryLeaf, field: Field, tokenizer: &str, exact: Field) -> LeafQuery {
-        let place = WordPlace {
-            tokens: self.analyzer(tokenizer),
-            exact_tokens: self.analyzer(WORDS),
-            head: Term::from_field_text(field, ""),
-            exact: Term::from_field_text(exact, ""),
-        };
-        match &leaf.value {
-            LeafValue::Anything => Ok(Some(Box::new(PatternQuery::any_term(exact)))),
-            LeafValue::Set(elements) => {
-                let phrases = elements.iter().map(|text| place.phrase(leaf, text, 0)).collect::<Result<Vec<_>, _>>()?;
-                Ok(any_query(phrases.into_iter().flatten().collect()))
-            }
-            LeafValue::Range { .. } => Err(refusal(leaf, "a field of words has no order to compare by; search for its words, or compare a number, a time or an exact field".to_owned())),
-            _ => place.words(leaf),
-        }
-    }
-
     fn analyzer(&self, tokenizer: &str) -> TextAnalyzer {
         self.tokenizers.get(tokenizer).unwrap_or_default()
-    }
-
-    /// A leaf in an attribute: by its words, and by what is a number, a date or a truth value.
-    fn attribute(&self, leaf: &QueryLeaf, path: &AttributePath, now: i64) -> LeafQuery {
-        // Tantivy ends a path with a zero byte.
-        if (path.path.is_empty() && leaf.value != LeafValue::Anything) || path.path.contains('\0') {
-            let why = "a value is asked of one attribute, as in payload.attributes.team:core; bare words search all of an entry's payload";
-            return Err(refusal(leaf, why.to_owned()));
-        }
-        let head = || Term::from_field_json_path(path.words, &path.path, true);
-        let mut words = head();
-        words.append_type_and_str("");
-        let place = WordPlace {
-            tokens: self.analyzer(WORDS),
-            exact_tokens: self.analyzer(WORDS),
-            head: words.clone(),
-            exact: words,
-        };
-        let value = |text: &str| -> LeafQuery {
-            let mut queries: Vec<Box<dyn Query>> = Vec::new();
-            if let Some(typed) = convert_to_fast_value_and_append_to_json_term(&head(), text, true) {
-                queries.push(Box::new(TermQuery::new(typed, IndexRecordOption::Basic)));
-            }
-            if let Some(span) = read_time(text, now).filter(|span| span.end - span.start > 1) {
-                queries.extend(path.dates(Some(span.start), Some(span.end)));
-            }
-            queries.extend(place.phrase(leaf, text, 0)?);
-            Ok(any_query(queries))
-        };
-        match &leaf.value {
-            LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
-                let name = if path.path.is_empty() {
-                    path.columns_name.to_owned()
-                } else {
-                    format!("{}.{}", path.columns_name, path.path)
-                };
-                Ok(Some(Box::new(ExistsQuery::new(name, true))))
-            }
-            LeafValue::Word(word) => match text_of(word) {
-                Some(text) => value(&text),
-                None => place.words(leaf),
-            },
-            LeafValue::Phrase { text, slop: 0, is_prefix: false } => value(text),
-            LeafValue::Phrase { .. } | LeafValue::Fuzzy { .. } => place.words(leaf),
-            LeafValue::Set(elements) => {
-                let values = elements.iter().map(|text| value(text)).collect::<Result<Vec<_>, _>>()?;
-                Ok(any_query(values.into_iter().flatten().collect()))
-            }
-            LeafValue::Range { lower, upper } => Ok(any_query(path.between(lower, upper, now))),
-        }
     }
 
     fn any_of(&self, filter: FilterField, values: &[String]) -> Option<Box<dyn Query>> {
@@ -289,6 +246,305 @@ impl QueryCompiler {
     }
 }
 
+impl Compilation<'_> {
+    fn node(&mut self, node: &QueryNode) -> LeafQuery {
+        Ok(match node {
+            QueryNode::AllOf(parts) => {
+                let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
+                for part in parts {
+                    match part {
+                        QueryNode::Not(part) => unwanted.extend(self.node(part)?),
+                        part => wanted.extend(self.node(part)?),
+                    }
+                }
+                all_of(wanted, unwanted)
+            }
+            QueryNode::AnyOf(parts) => {
+                let parts = parts.iter().map(|part| self.node(part)).collect::<Result<Vec<_>, _>>()?;
+                any_query(parts.into_iter().flatten().collect())
+            }
+            QueryNode::Not(part) => all_of(Vec::new(), self.node(part)?.into_iter().collect()),
+            QueryNode::Boosted(part, boost) => self.node(part)?.map(|query| {
+                let query: Box<dyn Query> = Box::new(BoostQuery::new(query, *boost));
+                query
+            }),
+            QueryNode::Leaf(leaf) => self.leaf(leaf)?,
+        })
+    }
+
+    fn leaf(&mut self, leaf: &QueryLeaf) -> LeafQuery {
+        let Some(name) = &leaf.field else { return self.bare(leaf) };
+        let now = self.now;
+        let searched = self.compiler.searched(name);
+        Ok(Some(match searched.ok_or_else(|| refusal(leaf, format!("there is no field \"{name}\"")))? {
+            SearchedField::Words { field, tokenizer, exact } => {
+                let found = self.words(leaf, field, tokenizer, exact)?;
+                self.union(leaf, vec![found])?.ok_or_else(|| nothing_to_search(leaf))?
+            }
+            SearchedField::Exact(fields) => self.exact(leaf, name, &fields)?,
+            SearchedField::Number(field) => numbers(leaf, name, field)?,
+            SearchedField::Date(field) => {
+                timed(leaf, name, now, &|span| date_range(span, &|date| Term::from_field_date(field, date)))?
+            }
+            SearchedField::Second(field) => timed(leaf, name, now, &|(from, to)| {
+                let term = |second: i64| Term::from_field_i64(field, second);
+                let from = Bound::Included(term(from.unwrap_or(i64::MIN)));
+                Box::new(RangeQuery::new(
+                    from,
+                    to.map_or(Bound::Included(term(i64::MAX)), |to| Bound::Excluded(term(to))),
+                ))
+            })?,
+            SearchedField::Attribute(path) => self.attribute(leaf, &path)?.ok_or_else(|| nothing_to_search(leaf))?,
+        }))
+    }
+
+    /// A leaf without a field: words of any of the fields that bare words search.
+    fn bare(&mut self, leaf: &QueryLeaf) -> LeafQuery {
+        if leaf.value == LeafValue::Anything {
+            return Ok(Some(Box::new(AllQuery)));
+        }
+        let mut found = Vec::new();
+        for field in self.compiler.fields.default_search() {
+            let (tokenizer, exact) = self.compiler.analysis_of(field);
+            found.push(self.words(leaf, field, tokenizer, exact)?);
+        }
+        let query = self.union(leaf, found)?;
+        if query.is_none() && is_quoted(leaf) {
+            return Err(nothing_to_search(leaf));
+        }
+        Ok(query)
+    }
+
+    /// What is found in any of several fields; their patterns are one query.
+    fn union(&mut self, leaf: &QueryLeaf, found: Vec<WordMatch>) -> LeafQuery {
+        let (mut queries, mut places) = (Vec::new(), Vec::new());
+        for found in found {
+            match found {
+                WordMatch::Nothing => {}
+                WordMatch::Query(query) => queries.push(query),
+                WordMatch::Pattern(place) => places.push(place),
+            }
+        }
+        if !places.is_empty() {
+            queries.push(self.pattern(leaf, places)?);
+        }
+        Ok(any_query(queries))
+    }
+
+    fn pattern(&mut self, leaf: &QueryLeaf, places: Vec<PatternPlace>) -> Result<Box<dyn Query>, QueryRefusal> {
+        self.patterns += 1;
+        if self.patterns > MAX_PATTERNS {
+            let why = format!(
+                "the query has more than {MAX_PATTERNS} prefixes, wildcards, fuzzy words and ranges of exact values; write words in full, or put quotes around text"
+            );
+            return Err(refusal(leaf, why));
+        }
+        Ok(Box::new(PatternQuery::new(places, typed(leaf), self.budget.clone())))
+    }
+
+    /// A leaf in one field of words.
+    fn words(&self, leaf: &QueryLeaf, field: Field, tokenizer: &str, exact: Field) -> Result<WordMatch, QueryRefusal> {
+        let place = WordPlace {
+            tokens: self.compiler.analyzer(tokenizer),
+            exact_tokens: self.compiler.analyzer(WORDS),
+            head: Term::from_field_text(field, ""),
+            exact: Term::from_field_text(exact, ""),
+        };
+        match &leaf.value {
+            LeafValue::Anything => Ok(WordMatch::Query(Box::new(WordsExistQuery::new(field)))),
+            LeafValue::Set(elements) => {
+                let phrases = elements.iter().map(|text| place.phrase(leaf, text, 0)).collect::<Result<Vec<_>, _>>()?;
+                Ok(WordMatch::of(any_query(phrases.into_iter().flatten().collect())))
+            }
+            LeafValue::Range { .. } => Err(refusal(leaf, "a field of words has no order to compare by; search for its words, or compare a number, a time or an exact field".to_owned())),
+            _ => place.words(leaf),
+        }
+    }
+
+    /// A leaf in an attribute: by its words, and by what is a number, a date or a truth value.
+    fn attribute(&mut self, leaf: &QueryLeaf, path: &AttributePath) -> LeafQuery {
+        // Tantivy ends a path with a zero byte.
+        if (path.path.is_empty() && leaf.value != LeafValue::Anything) || path.path.contains('\0') {
+            let why = "a value is asked of one attribute, as in payload.attributes.team:core; bare words search all of an entry's payload";
+            return Err(refusal(leaf, why.to_owned()));
+        }
+        let now = self.now;
+        let head = || Term::from_field_json_path(path.words, &path.path, true);
+        let mut words = head();
+        words.append_type_and_str("");
+        let place = WordPlace {
+            tokens: self.compiler.analyzer(WORDS),
+            exact_tokens: self.compiler.analyzer(WORDS),
+            head: words.clone(),
+            exact: words,
+        };
+        let value = |text: &str| -> LeafQuery {
+            let mut queries: Vec<Box<dyn Query>> = Vec::new();
+            if let Some(typed) = convert_to_fast_value_and_append_to_json_term(&head(), text, true) {
+                queries.push(Box::new(TermQuery::new(typed, IndexRecordOption::Basic)));
+            }
+            if let Some(span) = read_time(text, now) {
+                queries.extend(self.times(leaf, path, (Some(span.start), Some(span.end))));
+            }
+            queries.extend(place.phrase(leaf, text, 0)?);
+            Ok(any_query(queries))
+        };
+        match &leaf.value {
+            LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
+                let name = if path.path.is_empty() {
+                    path.columns_name.to_owned()
+                } else {
+                    format!("{}.{}", path.columns_name, path.path)
+                };
+                Ok(Some(Box::new(ExistsQuery::new(name, true))))
+            }
+            LeafValue::Word(word) if let Some(text) = text_of(word) => value(&text),
+            LeafValue::Phrase { text, slop: 0, is_prefix: false } => value(text),
+            LeafValue::Word(_) | LeafValue::Phrase { .. } | LeafValue::Fuzzy { .. } => {
+                let found = place.words(leaf)?;
+                if matches!(found, WordMatch::Pattern(_)) {
+                    let why = format!(
+                        "\"{}\" holds numbers or times, which have no prefixes, no wildcards and no \"~\"; compare them, as in {}:>=7",
+                        leaf.field.as_deref().unwrap_or_default(),
+                        leaf.field.as_deref().unwrap_or_default(),
+                    );
+                    self.attributes.push(PatternAttribute { path: head(), refusal: refusal(leaf, why) });
+                }
+                self.union(leaf, vec![found])
+            }
+            LeafValue::Set(elements) => {
+                let values = elements.iter().map(|text| value(text)).collect::<Result<Vec<_>, _>>()?;
+                Ok(any_query(values.into_iter().flatten().collect()))
+            }
+            LeafValue::Range { lower, upper } => Ok(Some(self.between(leaf, path, lower, upper))),
+        }
+    }
+
+    /// Times from the first second of `span` to before its last one: dates, and texts that are times.
+    fn times(&self, leaf: &QueryLeaf, path: &AttributePath, span: SecondSpan) -> Vec<Box<dyn Query>> {
+        let texts = TextTimeQuery::new(path.term(), span, typed(leaf), self.budget.clone());
+        vec![path.dates(span), Box::new(texts)]
+    }
+
+    /// What lies between two bounds: numbers where they are numbers, times where they are times, else texts.
+    fn between(
+        &self,
+        leaf: &QueryLeaf,
+        path: &AttributePath,
+        lower: &Bound<String>,
+        upper: &Bound<String>,
+    ) -> Box<dyn Query> {
+        let mut queries: Vec<Box<dyn Query>> = Vec::new();
+        if let Some((lower, upper)) = read_bound(lower, read_number).zip(read_bound(upper, read_number)) {
+            queries.push(Box::new(NumberRangeQuery::new(path.term(), lower, upper)));
+        }
+        let time = |text: &str| read_time(text, self.now);
+        if let Some((lower, upper)) = read_bound(lower, time).zip(read_bound(upper, time)) {
+            queries.extend(self.times(leaf, path, seconds(lower, upper)));
+        }
+        if let (Bound::Included(from), Bound::Included(to)) = (lower, upper)
+            && from == to
+        {
+            queries.extend(path.whole(from));
+        }
+        if queries.is_empty() {
+            let text = |bound: &Bound<String>| bound.as_ref().map(|text| path.text(text));
+            queries.push(Box::new(RangeQuery::new(text(lower), text(upper))));
+        }
+        union(queries)
+    }
+
+    /// A leaf in exact fields.
+    fn exact(&mut self, leaf: &QueryLeaf, name: &str, fields: &[Field]) -> Result<Box<dyn Query>, QueryRefusal> {
+        let value = |text: &str| union(fields.iter().map(|field| exact_term(*field, text)).collect());
+        let places = |pattern: &TermPattern| {
+            let place = |field: &Field| PatternPlace {
+                field: *field,
+                path: Vec::new(),
+                pattern: pattern.clone(),
+                phrase: None,
+            };
+            fields.iter().map(place).collect()
+        };
+        match &leaf.value {
+            LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
+                self.exists(leaf, fields)
+            }
+            LeafValue::Word(word) => match text_of(word) {
+                Some(text) => Ok(value(&text)),
+                None => self.pattern(leaf, places(&exact_pattern(leaf, word)?)),
+            },
+            LeafValue::Fuzzy { word, edits } => {
+                let pattern = TermPattern::Fuzzy { word: word.chars().collect(), edits: *edits };
+                check_length(leaf, word.chars().count())?;
+                self.pattern(leaf, places(&pattern))
+            }
+            LeafValue::Phrase { text, is_prefix: true, .. } if !text.is_empty() => {
+                self.pattern(leaf, places(&TermPattern::Prefix(text.clone())))
+            }
+            LeafValue::Phrase { slop: 1.., .. } => Err(refusal(
+                leaf,
+                format!("the field \"{name}\" has whole values, so that \"~\" after quotes has no meaning"),
+            )),
+            LeafValue::Phrase { is_prefix: true, .. } => self.exists(leaf, fields),
+            LeafValue::Phrase { text, .. } => Ok(value(text)),
+            LeafValue::Set(elements) => Ok(union(elements.iter().map(|text| value(text)).collect())),
+            LeafValue::Range { lower, upper } => self.exact_range(leaf, fields, lower, upper),
+        }
+    }
+
+    /// Whatever has a value of any of `fields`.
+    fn exists(&mut self, leaf: &QueryLeaf, fields: &[Field]) -> Result<Box<dyn Query>, QueryRefusal> {
+        let known = &self.compiler.fields;
+        // Each contributor has a name and a mail address, so the column of the one answers for the other.
+        let with_column = |field: Field| if field == known.email { known.contributor } else { field };
+        let entry = known.schema.get_field_entry(with_column(fields[0]));
+        if fields[0] == known.token {
+            return Ok(Box::new(AllQuery));
+        }
+        if entry.is_fast() {
+            return Ok(Box::new(ExistsQuery::new(entry.name().to_owned(), false)));
+        }
+        let place =
+            |field: &Field| PatternPlace { field: *field, path: Vec::new(), pattern: TermPattern::Any, phrase: None };
+        self.pattern(leaf, fields.iter().map(place).collect())
+    }
+
+    /// What lies between two values in any of `fields`: by their columns, else by their terms.
+    fn exact_range(
+        &mut self,
+        leaf: &QueryLeaf,
+        fields: &[Field],
+        lower: &Bound<String>,
+        upper: &Bound<String>,
+    ) -> Result<Box<dyn Query>, QueryRefusal> {
+        let known = &self.compiler.fields;
+        let text = |bound: &Bound<String>| bound.as_ref().map(|text| term_text(text).into_owned());
+        let (lower, upper) = (text(lower), text(upper));
+        if bound_text(&lower).zip(bound_text(&upper)).is_some_and(|(lower, upper)| lower > upper) {
+            return Ok(Box::new(EmptyQuery));
+        }
+        let (mut queries, mut places) = (Vec::new(), Vec::new());
+        for field in fields {
+            if known.schema.get_field_entry(*field).is_fast() {
+                let term = |text: &String| Term::from_field_text(*field, text);
+                let query = RangeQuery::new(lower.as_ref().map(term), upper.as_ref().map(term));
+                queries.push(WordMatch::Query(Box::new(query)));
+            } else {
+                let pattern = TermPattern::Between { lower: lower.clone(), upper: upper.clone() };
+                places.push(WordMatch::Pattern(PatternPlace {
+                    field: *field,
+                    path: Vec::new(),
+                    pattern,
+                    phrase: None,
+                }));
+            }
+        }
+        queries.extend(places);
+        Ok(self.union(leaf, queries)?.unwrap_or_else(|| Box::new(EmptyQuery)))
+    }
+}
+
 /// The documents with any of these exact terms. Adds nothing to the score.
 fn any<'a>(terms: impl IntoIterator<Item = (Field, &'a str)>) -> Box<dyn Query> {
     let queries = terms.into_iter().map(|(field, text)| {
@@ -296,8 +552,7 @@ fn any<'a>(terms: impl IntoIterator<Item = (Field, &'a str)>) -> Box<dyn Query> 
         let query: Box<dyn Query> = Box::new(TermQuery::new(term, IndexRecordOption::Basic));
         query
     });
-    let query = any_query(queries.collect()).unwrap_or_else(|| Box::new(EmptyQuery));
-    Box::new(ConstScoreQuery::new(query, 0.0))
+    Box::new(ConstScoreQuery::new(union(queries.collect()), 0.0))
 }
 
 /// Where the words of a leaf are looked up.
@@ -313,14 +568,18 @@ struct WordPlace {
 }
 
 impl WordPlace {
-    fn words(&self, leaf: &QueryLeaf) -> LeafQuery {
+    fn words(&self, leaf: &QueryLeaf) -> Result<WordMatch, QueryRefusal> {
         match &leaf.value {
             LeafValue::Word(word) => match text_of(word) {
-                Some(text) => self.phrase(leaf, &text, 0),
+                Some(text) => self.phrase(leaf, &text, 0).map(WordMatch::of),
                 None => self.pattern(leaf, word),
             },
             LeafValue::Fuzzy { word, edits } => {
+                check_words(leaf, word)?;
                 let tokens = tokens_of(&self.exact_tokens, word);
+                if tokens.iter().any(|(_, word)| word.contains(is_paired)) {
+                    return Err(refusal(leaf, format!("\"{word}\" has \"~\", and {IN_PAIRS}; leave \"~\" out")));
+                }
                 let [(_, only)] = tokens.as_slice() else {
                     return Err(refusal(
                         leaf,
@@ -331,32 +590,25 @@ impl WordPlace {
                     ));
                 };
                 let pattern = TermPattern::Fuzzy { word: only.chars().collect(), edits: *edits };
-                Ok(Some(Box::new(PatternQuery::new(
-                    self.exact.field(),
-                    key_of(&self.exact),
-                    pattern,
-                    None,
-                    typed(leaf, word),
-                ))))
+                Ok(WordMatch::Pattern(self.pattern_place(pattern, None)))
             }
-            LeafValue::Phrase { text, slop, is_prefix: false } => self.phrase(leaf, text, *slop),
+            LeafValue::Phrase { text, slop, is_prefix: false } => self.phrase(leaf, text, *slop).map(WordMatch::of),
             LeafValue::Phrase { text, .. } => {
                 let word: Vec<WordChar> = text.chars().map(WordChar::Text).chain([WordChar::AnyText]).collect();
                 self.pattern(leaf, &word)
             }
-            LeafValue::Anything | LeafValue::Range { .. } | LeafValue::Set(_) => Ok(None),
+            LeafValue::Anything | LeafValue::Range { .. } | LeafValue::Set(_) => Ok(WordMatch::Nothing),
         }
+    }
+
+    fn pattern_place(&self, pattern: TermPattern, phrase: Option<PhraseStart>) -> PatternPlace {
+        PatternPlace { field: self.exact.field(), path: key_of(&self.exact), pattern, phrase }
     }
 
     /// The words of `text` side by side.
     fn phrase(&self, leaf: &QueryLeaf, text: &str, slop: u32) -> LeafQuery {
+        check_words(leaf, text)?;
         let tokens = tokens_of(&self.tokens, text);
-        if tokens.is_empty() && text.chars().any(char::is_alphanumeric) {
-            return Err(refusal(
-                leaf,
-                "the word is longer than 128 bytes, and such words are not indexed; search for another part".to_owned(),
-            ));
-        }
         Ok(phrase_of(
             tokens.into_iter().map(|(position, text)| (position, with_text(&self.head, &text))).collect(),
             slop,
@@ -364,7 +616,7 @@ impl WordPlace {
     }
 
     /// A word or phrase that ends with a pattern.
-    fn pattern(&self, leaf: &QueryLeaf, word: &[WordChar]) -> LeafQuery {
+    fn pattern(&self, leaf: &QueryLeaf, word: &[WordChar]) -> Result<WordMatch, QueryRefusal> {
         let shown = shown(word);
         let mut word = word.to_vec();
         // A question mark after what is no letter, and signs at the end, are signs.
@@ -381,12 +633,24 @@ impl WordPlace {
         let (text, pattern) = word.split_at(first);
         let text = text_of(text).unwrap_or_default();
         if pattern.is_empty() {
-            return self.phrase(leaf, &text, 0);
+            return self.phrase(leaf, &text, 0).map(WordMatch::of);
         }
+        check_words(leaf, &text)?;
+        let is_prefix = pattern == [WordChar::AnyText];
         let touches = text.chars().next_back().is_some_and(|last| is_of_word(WordChar::Text(last)));
         let mut exact = tokens_of(&self.exact_tokens, &text);
-        if !touches && pattern == [WordChar::AnyText] && !exact.is_empty() {
-            return self.phrase(leaf, &text, 0);
+        let is_paired_end = touches && exact.last().is_some_and(|(_, word)| word.ends_with(is_paired));
+        // A character more or none, of text that is found by its parts.
+        let is_question = is_paired_end && pattern.iter().all(|part| *part == WordChar::AnyChar);
+        if is_question || (!touches && is_prefix && !exact.is_empty()) {
+            return self.phrase(leaf, &text, 0).map(WordMatch::of);
+        }
+        let in_pairs = || {
+            let why = format!("\"{shown}\" has a wildcard, and {IN_PAIRS}; leave the wildcard out, or end with \"*\"");
+            refusal(leaf, why)
+        };
+        if is_paired_end && !is_prefix {
+            return Err(in_pairs());
         }
         let Some((position, start)) = exact.pop().filter(|_| touches) else {
             let why = format!(
@@ -394,12 +658,16 @@ impl WordPlace {
             );
             return Err(refusal(leaf, why));
         };
-        let pattern = if pattern == [WordChar::AnyText] {
+        let pattern = if is_prefix {
             TermPattern::Prefix(start)
         } else {
             let parts = self.parts(pattern).ok_or_else(|| {
                 refusal(leaf, format!("\"{shown}\" has signs after a wildcard, so that it is several words; put quotes around text, and blanks between words"))
             })?;
+            if parts.iter().any(|part| matches!(part, WildcardPart::Char(char) if is_paired(*char))) {
+                return Err(in_pairs());
+            }
+            check_length(leaf, start.chars().count() + parts.len())?;
             TermPattern::Wildcard { start, parts }
         };
         let mut before = tokens_of(&self.tokens, &text);
@@ -410,8 +678,7 @@ impl WordPlace {
             last: self.head.clone(),
             stems: (self.head.field() != self.exact.field()).then(|| self.tokens.clone()),
         });
-        let query = PatternQuery::new(self.exact.field(), key_of(&self.exact), pattern, phrase, typed(leaf, &shown));
-        Ok(Some(Box::new(query)))
+        Ok(WordMatch::Pattern(self.pattern_place(pattern, phrase)))
     }
 
     /// The parts of a pattern, folded as words are; `None` if it is more than one word.
@@ -430,6 +697,30 @@ impl WordPlace {
         }
         Some(parts)
     }
+}
+
+/// Why there are no wildcards in some scripts.
+const IN_PAIRS: &str = "Chinese, Japanese and Korean are found by any part of the text";
+
+/// Refuses text with a word that no index has.
+fn check_words(leaf: &QueryLeaf, text: &str) -> Result<(), QueryRefusal> {
+    if !has_long_word(text) {
+        return Ok(());
+    }
+    let why = format!(
+        "the word is longer than {MAX_WORD_BYTES} bytes, and such words are not indexed; search for another part"
+    );
+    Err(refusal(leaf, why))
+}
+
+fn check_length(leaf: &QueryLeaf, chars: usize) -> Result<(), QueryRefusal> {
+    if chars <= MAX_PATTERN_CHARS {
+        return Ok(());
+    }
+    let why = format!(
+        "a word with wildcards or \"~\" has at most {MAX_PATTERN_CHARS} characters; type its beginning and \"*\""
+    );
+    Err(refusal(leaf, why))
 }
 
 /// What the character at `at` of a pattern stands for.
@@ -455,42 +746,23 @@ impl AttributePath {
         Term::from_field_json_path(self.columns, &self.path, true)
     }
 
-    /// Dates from the second `lower` to before `upper`.
-    fn dates(&self, lower: Option<i64>, upper: Option<i64>) -> Option<Box<dyn Query>> {
-        let term = |second: i64| {
+    fn dates(&self, span: SecondSpan) -> Box<dyn Query> {
+        let term = |date: DateTime| {
             let mut term = self.term();
-            term.append_type_and_fast_value(DateTime::from_timestamp_secs(second));
+            term.append_type_and_fast_value(date);
             term
         };
-        date_range(lower, upper, &term)
+        date_range(span, &term)
     }
 
-    /// What lies between two bounds: numbers where they are numbers, dates where they are times, else texts.
-    fn between(&self, lower: &Bound<String>, upper: &Bound<String>, now: i64) -> Vec<Box<dyn Query>> {
-        let mut queries = Vec::new();
-        let all = |can: &dyn Fn(&str) -> bool| [lower, upper].iter().all(|bound| bound_text(bound).is_none_or(can));
-        let is_number = |text: &str| typed_number(&self.term(), text).is_some();
-        let is_time = |text: &str| read_time(text, now).is_some();
-        if all(&is_number) {
-            let term = |text: &String| typed_number(&self.term(), text).unwrap_or_else(|| self.term());
-            queries.extend(range(lower.as_ref().map(term), upper.as_ref().map(term)));
-        }
-        if all(&is_time) {
-            let (from, to) = seconds(
-                lower.as_ref().map(|text| read_time(text, now)),
-                upper.as_ref().map(|text| read_time(text, now)),
-            );
-            queries.extend(self.dates(from, to));
-            // A day without a time is text, and so is a time that no date holds; both are written in their order.
-            let text = |second: i64| self.text(&civil_text(second));
-            queries.extend(range(
-                Bound::Included(text(from.unwrap_or(i64::MIN))),
-                Bound::Excluded(text(to.unwrap_or(i64::MAX))),
-            ));
-        }
-        if !all(&is_number) && !all(&is_time) {
-            queries
-                .extend(range(lower.as_ref().map(|text| self.text(text)), upper.as_ref().map(|text| self.text(text))));
+    /// The whole value `text`, as facets write it, where it is a text or a truth value.
+    fn whole(&self, text: &str) -> Vec<Box<dyn Query>> {
+        let whole = Bound::Included(self.text(text));
+        let mut queries: Vec<Box<dyn Query>> = vec![Box::new(RangeQuery::new(whole.clone(), whole))];
+        if let Ok(truth) = text.parse::<bool>() {
+            let mut term = Term::from_field_json_path(self.words, &self.path, true);
+            term.append_type_and_fast_value(truth);
+            queries.push(Box::new(TermQuery::new(term, IndexRecordOption::Basic)));
         }
         queries
     }
@@ -509,58 +781,6 @@ fn bound_text(bound: &Bound<String>) -> Option<&str> {
     }
 }
 
-/// `text` as a number at the end of the path `head`.
-fn typed_number(head: &Term, text: &str) -> Option<Term> {
-    // "inf" and "nan" are words.
-    if !text.trim_start_matches(['+', '-', '.']).starts_with(|first: char| first.is_ascii_digit()) {
-        return None;
-    }
-    let term = convert_to_fast_value_and_append_to_json_term(head, text, true)?;
-    let is_number = matches!(term.value().json_path_type(), Some(Type::I64 | Type::U64 | Type::F64));
-    is_number.then_some(term)
-}
-
-/// A leaf in exact fields.
-fn exact(leaf: &QueryLeaf, name: &str, fields: &[Field], schema: &SchemaFields) -> LeafQuery {
-    let value = |text: &str| any_query(fields.iter().map(|field| exact_term(*field, text)).collect());
-    let pattern = |pattern: TermPattern, shown: &str| {
-        let query = |field: &Field| -> Box<dyn Query> {
-            Box::new(PatternQuery::new(*field, Vec::new(), pattern.clone(), None, typed(leaf, shown)))
-        };
-        any_query(fields.iter().map(query).collect())
-    };
-    Ok(match &leaf.value {
-        LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
-            any_query(fields.iter().map(|field| exists(*field, schema)).collect())
-        }
-        LeafValue::Word(word) => match text_of(word) {
-            Some(text) => value(&text),
-            None => pattern(exact_pattern(leaf, word)?, &shown(word)),
-        },
-        LeafValue::Fuzzy { word, edits } => {
-            pattern(TermPattern::Fuzzy { word: word.chars().collect(), edits: *edits }, word)
-        }
-        LeafValue::Phrase { text, is_prefix: true, .. } if !text.is_empty() => {
-            pattern(TermPattern::Prefix(text.clone()), text)
-        }
-        LeafValue::Phrase { slop: 1.., .. } => {
-            return Err(refusal(
-                leaf,
-                format!("the field \"{name}\" has whole values, so that \"~\" after quotes has no meaning"),
-            ));
-        }
-        LeafValue::Phrase { text, .. } => value(text),
-        LeafValue::Set(elements) => any_query(elements.iter().filter_map(|text| value(text)).collect()),
-        LeafValue::Range { lower, upper } => {
-            let bounds = |field: &Field| {
-                let term = |text: &String| Term::from_field_text(*field, &term_text(text));
-                range(lower.as_ref().map(term), upper.as_ref().map(term))
-            };
-            any_query(fields.iter().filter_map(bounds).collect())
-        }
-    })
-}
-
 /// A pattern of whole values: case and signs count.
 fn exact_pattern(leaf: &QueryLeaf, word: &[WordChar]) -> Result<TermPattern, QueryRefusal> {
     let first = word.iter().position(|part| !matches!(part, WordChar::Text(_))).unwrap_or(word.len());
@@ -576,107 +796,95 @@ fn exact_pattern(leaf: &QueryLeaf, word: &[WordChar]) -> Result<TermPattern, Que
     if pattern == [WordChar::AnyText] {
         return Ok(TermPattern::Prefix(start));
     }
+    check_length(leaf, word.len())?;
     let parts = (0..pattern.len()).map(|at| wildcard_part(pattern, at)).collect();
     Ok(TermPattern::Wildcard { start, parts })
 }
 
-fn exists(field: Field, schema: &SchemaFields) -> Box<dyn Query> {
-    let entry = schema.schema.get_field_entry(field);
-    if entry.is_fast() {
-        Box::new(ExistsQuery::new(entry.name().to_owned(), false))
-    } else {
-        Box::new(PatternQuery::any_term(field))
-    }
-}
+/// The first second, and the first one after the last; `None`: there is no bound.
+type SecondSpan = (Option<i64>, Option<i64>);
 
-/// The seconds of two bounds: the first one, and the first one after the last.
-fn seconds(lower: Bound<Option<TimeSpan>>, upper: Bound<Option<TimeSpan>>) -> (Option<i64>, Option<i64>) {
+fn seconds(lower: Bound<TimeSpan>, upper: Bound<TimeSpan>) -> SecondSpan {
     let from = match lower {
-        Bound::Included(span) => span.map(|span| span.first_whole),
-        Bound::Excluded(span) => span.map(|span| span.end),
+        Bound::Included(span) => Some(span.first_whole),
+        Bound::Excluded(span) => Some(span.end),
         Bound::Unbounded => None,
     };
     let to = match upper {
-        Bound::Included(span) => span.map(|span| span.end),
-        Bound::Excluded(span) => span.map(|span| span.first_whole),
+        Bound::Included(span) => Some(span.end),
+        Bound::Excluded(span) => Some(span.first_whole),
         Bound::Unbounded => None,
     };
     (from, to)
 }
 
-/// Makes a query of the first second and of the first one after the last.
-type SecondsQuery<'a> = &'a dyn Fn(Option<i64>, Option<i64>) -> Option<Box<dyn Query>>;
-
 /// A leaf in a field of times.
-fn timed(leaf: &QueryLeaf, name: &str, now: i64, make: SecondsQuery<'_>) -> LeafQuery {
+fn timed(
+    leaf: &QueryLeaf,
+    name: &str,
+    now: i64,
+    make: &dyn Fn(SecondSpan) -> Box<dyn Query>,
+) -> Result<Box<dyn Query>, QueryRefusal> {
     let span = |text: &str| {
         let why = || format!("\"{name}\" is compared with \"{text}\", which is not a time; {EXPECTED_TIME}");
         read_time(text, now).ok_or_else(|| refusal(leaf, why()))
     };
-    let within = |text: &str| span(text).map(|span| make(Some(span.start), Some(span.end)));
-    Ok(match &leaf.value {
+    let within = |text: &str| span(text).map(|span| make((Some(span.start), Some(span.end))));
+    match &leaf.value {
         LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
-            Some(Box::new(ExistsQuery::new(name.to_owned(), false)))
+            Ok(Box::new(ExistsQuery::new(name.to_owned(), false)))
         }
-        LeafValue::Word(word) if text_of(word).is_some() => within(&text_of(word).unwrap_or_default())?,
-        LeafValue::Phrase { text, slop: 0, is_prefix: false } => within(text)?,
-        LeafValue::Set(elements) => {
-            let spans = elements.iter().map(|text| within(text)).collect::<Result<Vec<_>, _>>()?;
-            any_query(spans.into_iter().flatten().collect())
-        }
-        LeafValue::Range { lower, upper } => {
-            let read = |text: &str| span(text).map(Some);
-            let (from, to) = seconds(read_bound(lower, read)?, read_bound(upper, read)?);
-            make(from, to)
-        }
+        LeafValue::Word(word) if let Some(text) = text_of(word) => within(&text),
+        LeafValue::Phrase { text, slop: 0, is_prefix: false } => within(text),
+        LeafValue::Set(elements) => Ok(union(elements.iter().map(|text| within(text)).collect::<Result<Vec<_>, _>>()?)),
+        LeafValue::Range { lower, upper } => Ok(make(seconds(try_bound(lower, span)?, try_bound(upper, span)?))),
         LeafValue::Word(_) | LeafValue::Fuzzy { .. } | LeafValue::Phrase { .. } => {
-            return Err(refusal(
-                leaf,
-                format!("\"{name}\" holds times, which have no wildcards and no \"~\"; {EXPECTED_TIME}"),
-            ));
+            Err(refusal(leaf, format!("\"{name}\" holds times, which have no wildcards and no \"~\"; {EXPECTED_TIME}")))
         }
-    })
+    }
 }
 
-fn dates(field: Field, lower: Option<i64>, upper: Option<i64>) -> Option<Box<dyn Query>> {
-    date_range(lower, upper, &|second| Term::from_field_date(field, DateTime::from_timestamp_secs(second)))
-}
-
-/// A range of dates. Those that Tantivy does not reach are its last and its first.
-fn date_range(lower: Option<i64>, upper: Option<i64>, term: &dyn Fn(i64) -> Term) -> Option<Box<dyn Query>> {
-    let term = |second: i64| term(second.clamp(-LAST_DATE_SECOND, LAST_DATE_SECOND));
-    let upper = upper.filter(|upper| *upper <= LAST_DATE_SECOND);
-    between(lower, upper, term)
-}
-
-/// What lies from the second `lower` to before `upper`; `None` where there are no bounds.
-fn between(lower: Option<i64>, upper: Option<i64>, term: impl Fn(i64) -> Term) -> Option<Box<dyn Query>> {
-    let lower = lower.map_or(Bound::Unbounded, |second| Bound::Included(term(second)));
-    range(lower, upper.map_or(Bound::Unbounded, |second| Bound::Excluded(term(second))))
+/// A range of dates. The first and the last one that Tantivy reaches stand for all before and after them.
+fn date_range((from, to): SecondSpan, term: &dyn Fn(DateTime) -> Term) -> Box<dyn Query> {
+    let date = |second: i64| DateTime::from_timestamp_secs(second.clamp(-LAST_DATE_SECOND, LAST_DATE_SECOND));
+    let lower = Bound::Included(term(from.map_or(DateTime::MIN, date)));
+    let upper = match to {
+        Some(second) if second <= LAST_DATE_SECOND => Bound::Excluded(term(date(second))),
+        _ => Bound::Included(term(DateTime::MAX)),
+    };
+    Box::new(RangeQuery::new(lower, upper))
 }
 
 /// A leaf in a field of whole numbers.
-fn numbers(leaf: &QueryLeaf, name: &str, field: Field) -> LeafQuery {
-    let term = |text: &str| number(leaf, name, text).map(|number| Term::from_field_u64(field, number));
-    let equal = |text: &str| term(text).map(|term| range(Bound::Included(term.clone()), Bound::Included(term)));
-    Ok(match &leaf.value {
+fn numbers(leaf: &QueryLeaf, name: &str, field: Field) -> Result<Box<dyn Query>, QueryRefusal> {
+    let number = |text: &str| {
+        let why = || format!("\"{name}\" is compared with \"{text}\", which is not a number");
+        read_number(text).ok_or_else(|| refusal(leaf, why()))
+    };
+    let between = |lower: Bound<TypedNumber>, upper: Bound<TypedNumber>| -> Box<dyn Query> {
+        let Some(range) = whole_between(lower, upper, 0, u64::MAX.into()) else { return Box::new(EmptyQuery) };
+        let term = |number: i128| Term::from_field_u64(field, u64::try_from(number).unwrap_or(u64::MAX));
+        Box::new(RangeQuery::new(Bound::Included(term(*range.start())), Bound::Included(term(*range.end()))))
+    };
+    let equal = |text: &str| number(text).map(|number| between(Bound::Included(number), Bound::Included(number)));
+    match &leaf.value {
         LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
-            Some(Box::new(ExistsQuery::new(name.to_owned(), false)))
+            Ok(Box::new(ExistsQuery::new(name.to_owned(), false)))
         }
-        LeafValue::Word(word) => equal(&shown(word))?,
-        LeafValue::Phrase { text, slop: 0, is_prefix: false } => equal(text)?,
-        LeafValue::Set(elements) => {
-            let values = elements.iter().map(|text| equal(text)).collect::<Result<Vec<_>, _>>()?;
-            any_query(values.into_iter().flatten().collect())
+        LeafValue::Word(word) if let Some(text) = text_of(word) => equal(&text),
+        LeafValue::Phrase { text, slop: 0, is_prefix: false } => equal(text),
+        LeafValue::Set(elements) => Ok(union(elements.iter().map(|text| equal(text)).collect::<Result<Vec<_>, _>>()?)),
+        LeafValue::Range { lower, upper } => Ok(between(try_bound(lower, number)?, try_bound(upper, number)?)),
+        LeafValue::Word(_) | LeafValue::Fuzzy { .. } | LeafValue::Phrase { .. } => {
+            let why = format!(
+                "\"{name}\" holds numbers, which have no wildcards, no prefixes and no \"~\"; compare them, as in {name}:>=7"
+            );
+            Err(refusal(leaf, why))
         }
-        LeafValue::Range { lower, upper } => range(read_bound(lower, term)?, read_bound(upper, term)?),
-        LeafValue::Fuzzy { .. } | LeafValue::Phrase { .. } => {
-            return Err(refusal(leaf, format!("\"{name}\" holds numbers, which have no \"~\" and no prefix")));
-        }
-    })
+    }
 }
 
-fn read_bound<T>(
+fn try_bound<T>(
     bound: &Bound<String>,
     read: impl Fn(&str) -> Result<T, QueryRefusal>,
 ) -> Result<Bound<T>, QueryRefusal> {
@@ -687,18 +895,13 @@ fn read_bound<T>(
     })
 }
 
-fn number(leaf: &QueryLeaf, name: &str, text: &str) -> Result<u64, QueryRefusal> {
-    text.parse().map_err(|_| {
-        refusal(leaf, format!("\"{name}\" is compared with \"{text}\", which is not a whole number from 0 on"))
+/// A bound, where it can be read.
+fn read_bound<T>(bound: &Bound<String>, read: impl Fn(&str) -> Option<T>) -> Option<Bound<T>> {
+    Some(match bound {
+        Bound::Included(text) => Bound::Included(read(text)?),
+        Bound::Excluded(text) => Bound::Excluded(read(text)?),
+        Bound::Unbounded => Bound::Unbounded,
     })
-}
-
-/// `None` where there are no bounds.
-fn range(lower: Bound<Term>, upper: Bound<Term>) -> Option<Box<dyn Query>> {
-    if matches!((&lower, &upper), (Bound::Unbounded, Bound::Unbounded)) {
-        return None;
-    }
-    Some(Box::new(RangeQuery::new(lower, upper)))
 }
 
 fn exact_term(field: Field, text: &str) -> Box<dyn Query> {
@@ -709,8 +912,13 @@ fn phrase_of(mut terms: Vec<(usize, Term)>, slop: u32) -> Option<Box<dyn Query>>
     match terms.len() {
         0 => None,
         1 => Some(Box::new(TermQuery::new(terms.remove(0).1, IndexRecordOption::WithFreqs))),
-        _ => Some(Box::new(PhraseQuery::new_with_offset_and_slop(terms, slop))),
+        _ => Some(Box::new(ExcludablePhraseQuery::new(PhraseQuery::new_with_offset_and_slop(terms, slop)))),
     }
+}
+
+/// What any of `queries` finds.
+fn union(queries: Vec<Box<dyn Query>>) -> Box<dyn Query> {
+    any_query(queries).unwrap_or_else(|| Box::new(EmptyQuery))
 }
 
 fn any_query(mut queries: Vec<Box<dyn Query>>) -> Option<Box<dyn Query>> {
@@ -767,17 +975,20 @@ fn shown(word: &[WordChar]) -> String {
 }
 
 /// What was typed, as messages name it.
-fn typed(leaf: &QueryLeaf, text: &str) -> String {
+fn typed(leaf: &QueryLeaf) -> String {
+    let text = match &leaf.value {
+        LeafValue::Word(word) => shown(word),
+        LeafValue::Fuzzy { word, edits } => format!("{word}~{edits}"),
+        LeafValue::Phrase { text, .. } => text.clone(),
+        LeafValue::Anything => "*".to_owned(),
+        LeafValue::Range { .. } => "the range".to_owned(),
+        LeafValue::Set(_) => "the set".to_owned(),
+    };
     format!("position {}: \"{text}\"", leaf.position)
 }
 
 fn is_quoted(leaf: &QueryLeaf) -> bool {
     matches!(leaf.value, LeafValue::Phrase { .. })
-}
-
-/// Refuses a leaf of a field that has nothing to search for.
-fn needed(leaf: &QueryLeaf) -> impl Fn(Option<Box<dyn Query>>) -> LeafQuery {
-    |query| query.map(Some).ok_or_else(|| nothing_to_search(leaf))
 }
 
 fn nothing_to_search(leaf: &QueryLeaf) -> QueryRefusal {
@@ -795,12 +1006,15 @@ fn refused(refusal: QueryRefusal) -> SearchError {
 
 /// The second that `now` means in a query.
 #[expect(clippy::disallowed_methods, reason = "what a person calls now; no decision rests on it")]
-fn present_second() -> i64 {
+pub(crate) fn present_second() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
 /// A query that parses but cannot be run, as a range over an attribute that has no order.
 pub(crate) fn unusable(error: &TantivyError) -> SearchError {
+    if let Some(error) = search_error(error) {
+        return error;
+    }
     match error {
         TantivyError::InvalidArgument(why) | TantivyError::SchemaError(why) => invalid(why.clone()),
         TantivyError::FieldNotFound(name) => invalid(format!("there is no field \"{name}\"")),
@@ -826,7 +1040,8 @@ mod tests {
     }
 
     fn parse(text: &str) -> Result<Box<dyn Query>, SearchError> {
-        compiler().parse(text, NOW)
+        let compiled = compiler().parse(text, NOW, QueryDeadline::after(std::time::Duration::from_hours(1)));
+        compiled.map(|compiled| compiled.query)
     }
 
     fn refusal(text: &str) -> String {
@@ -875,8 +1090,9 @@ mod tests {
     #[test]
     fn what_a_field_cannot_answer_is_refused_with_its_position() {
         for (text, position, part) in [
-            ("a size:many", 3, "not a whole number"),
-            ("a size:1*", 3, "not a whole number"),
+            ("a size:many", 3, "not a number"),
+            ("a size:1*", 3, "no wildcards"),
+            ("size:\"1\"*", 1, "no wildcards"),
             ("size:5~", 1, "no \"~\""),
             ("time:2026-1*", 1, "no wildcards"),
             ("time:now/d", 1, "not a time"),
@@ -898,6 +1114,31 @@ mod tests {
             assert!(detail.starts_with(&format!("position {position}: ")) && detail.contains(part), "{text}: {detail}");
         }
         assert!(refusal(&format!("a {}", "x".repeat(200))).starts_with("position 3: the word is longer"));
+    }
+
+    #[test]
+    fn patterns_are_few_and_short() {
+        let patterns = |count: usize| (0..count).map(|n| format!("a{n}*")).collect::<Vec<_>>().join(" ");
+        assert!(parse(&patterns(20)).is_ok());
+        for text in [patterns(21), patterns(20) + " a~1", patterns(20) + " bundle:*", patterns(20) + " token:>a"] {
+            let (position, why) = (text.rfind(' ').unwrap() + 2, refusal(&text));
+            assert!(why.starts_with(&format!("position {position}: ")) && why.contains("more than 20"), "{why}");
+        }
+        assert!(parse(&format!("{} repo:* text:* time:* token:*", patterns(20))).is_ok(), "these read no terms");
+        for text in ["a*{}", "a{}~1", "repo:a*{}", "repo:a{}~2", "message:a?{}"] {
+            assert!(parse(&text.replace("{}", &"b".repeat(100))).is_ok());
+            let why = refusal(&text.replace("{}", &"b".repeat(150)));
+            assert!(why.starts_with("position 1: ") && why.contains("128"), "{why}");
+        }
+        assert!(parse("**").unwrap().is::<AllQuery>());
+    }
+
+    #[test]
+    fn a_pattern_is_one_query_over_all_fields() {
+        for text in ["a*", "contributor:a*", "\"a b\"*"] {
+            let query = parse(text).unwrap();
+            assert!(query.is::<PatternQuery>(), "{text}: {query:?}");
+        }
     }
 
     #[test]

@@ -453,6 +453,8 @@ impl SyntaxReader<'_> {
             return Err(refusal(start, format!("{why}; {QUOTE_IT}")));
         }
         let boost = take_boost(&mut typed);
+        // One after the other they mean what one does.
+        typed.dedup_by(|next, before| *next == ('*', false) && *before == *next);
         let value = match take_edits(&mut typed, start)? {
             Some(edits) => {
                 let has_wildcard = typed.iter().any(|typed| matches!(typed, ('*' | '?', false)));
@@ -766,6 +768,7 @@ mod tests {
             ("*", "*"),
             ("te?t mig*", "(te_t & mig%)"),
             ("te\\?t mig\\*", "(te?t & mig*)"),
+            ("te**t mig*** **", "(te%t & mig% & *)"),
             ("migraton~1 x~", "(migraton~1 & x~2)"),
             ("\"a b\"~2 \"a b\"*", "('a b'2false & 'a b'0true)"),
         ] {

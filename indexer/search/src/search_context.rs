@@ -12,10 +12,11 @@ use tidemark_wal::Token;
 use super::{
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchHit, SearchRequest, SortOrder},
     error::SearchError,
-    facets::{FacetCounter, TimeHistogram},
+    facets::{FacetCounter, MatchHistogram},
+    highlight::HitHighlighter,
     hits::{self, EntryRecord},
     limits::QueryDeadline,
-    match_collector::{MatchSource, QueryMatches, collect, is_scored},
+    match_collector::{CountedMatches, MatchSource, QueryMatches, collect, is_scored},
     page_cursor::PageCursor,
     query_compiler::{QueryCompiler, unusable},
     search_view::SearchView,
@@ -32,6 +33,7 @@ use crate::segment::{SchemaFields, tokenizers};
 pub(crate) struct SearchContext {
     pub(crate) view: Arc<SearchView>,
     pub(crate) compiler: Arc<QueryCompiler>,
+    pub(crate) fields: Arc<SchemaFields>,
     /// Knows the schema and holds no document.
     pub(crate) schema: tantivy::Searcher,
     /// What other queries found in the dictionaries of segments.
@@ -44,14 +46,19 @@ pub(crate) struct SearchContext {
 
 impl SearchContext {
     pub(crate) fn search(&self, request: &SearchRequest, deadline: QueryDeadline) -> Result<SearchAnswer, SearchError> {
-        let query = self.compiler.compile(request)?;
-        let matches = self.run(query.as_ref(), request, deadline)?;
+        let compiled = self.compiler.compile(request, deadline)?;
+        let SearchView { index, pending, .. } = self.view.as_ref();
+        let segments = SearchableSegment::all(index, pending, request);
+        let readers: Vec<_> = segments.iter().map(SearchableSegment::reader).collect();
+        compiled.check(&readers)?;
+        let matches = self.run(compiled.query.as_ref(), request, deadline)?;
         let next = self.next(&matches);
+        let highlighter = request.highlight.then(|| HitHighlighter::new(compiled.query.as_ref(), &self.fields));
         Ok(SearchAnswer {
             total: matches.total,
-            hits: hits_of(&matches.best)?,
+            hits: hits_of(&matches.best, highlighter.as_ref(), deadline)?,
             facets: matches.facets.map(FacetCounter::finish).transpose()?.unwrap_or_default(),
-            histogram: matches.histogram.map(TimeHistogram::finish).unwrap_or_default(),
+            histogram: matches.histogram.map(MatchHistogram::finish).unwrap_or_default(),
             index_version: self.view.index_version(),
             left_out: self.view.overlay.as_ref().map_or(0, |overlay| overlay.left_out),
             next,
@@ -75,16 +82,26 @@ impl SearchContext {
             entity: request.key.clone(),
             current: self.current(&request.key)?,
             total: matches.total,
-            history: hits_of(&matches.best)?,
+            history: hits_of(&matches.best, None, deadline)?,
             index_version: self.view.index_version(),
             next: self.next(&matches),
         })
     }
 
-    fn run(
+    pub(crate) fn run(
         &self,
         query: &dyn Query,
         request: &SearchRequest,
+        deadline: QueryDeadline,
+    ) -> Result<QueryMatches<'_>, SearchError> {
+        self.matches(query, request, CountedMatches::All, deadline)
+    }
+
+    pub(crate) fn matches(
+        &self,
+        query: &dyn Query,
+        request: &SearchRequest,
+        counted: CountedMatches,
         deadline: QueryDeadline,
     ) -> Result<QueryMatches<'_>, SearchError> {
         let SearchView { index, pending, .. } = self.view.as_ref();
@@ -103,7 +120,7 @@ impl SearchContext {
             };
             MatchSource::Each(lookup.wrap(query).weight(scoring).map_err(|e| unusable(&e))?)
         };
-        collect(&source, segments, request, self.after, deadline)
+        collect(&source, segments, request, self.after, counted, deadline)
     }
 
     /// The cursor of the next page. The tail is on the first page only: pages stay on the manifest.
@@ -131,8 +148,18 @@ impl SearchContext {
     }
 }
 
-fn hits_of(best: &[HitCandidate<'_>]) -> Result<Vec<SearchHit>, SearchError> {
-    best.iter().map(|candidate| hits::hit(candidate).map_err(engine_error)).collect()
+fn hits_of(
+    best: &[HitCandidate<'_>],
+    highlighter: Option<&HitHighlighter<'_>>,
+    deadline: QueryDeadline,
+) -> Result<Vec<SearchHit>, SearchError> {
+    let hit = |candidate| {
+        if highlighter.is_some() {
+            deadline.check()?;
+        }
+        hits::hit(candidate, highlighter).map_err(engine_error)
+    };
+    best.iter().map(hit).collect()
 }
 
 /// One entry with all its records.

@@ -6,7 +6,7 @@ use tantivy::{DocId, SegmentReader};
 use tidemark_wal::Token;
 
 use super::{api::SearchRequest, error::SearchError, overlay::overlay_index::OverlaySegment};
-use crate::segment::{ManifestView, SegmentReaderView, TokenColumns, token_sort_key};
+use crate::segment::{FilterKind, ManifestView, SegmentReaderView, TokenColumns, token_sort_key};
 use tidemark_ingest::{OperationRecord, engine::EngineError};
 
 /// One segment that a query runs over.
@@ -88,6 +88,18 @@ impl<'a> SearchableSegment<'a> {
             SearchableSegment::Sealed(_, view) => view.segment.record(doc),
             SearchableSegment::Pending(segment) => segment.record(doc),
         }
+    }
+
+    /// The documents of an entity that are shown, by its term.
+    pub(crate) fn docs_of_entity(&self, term: &str) -> Result<Vec<DocId>, EngineError> {
+        let mut docs = match self {
+            SearchableSegment::Sealed(_, view) if !view.segment.might_contain(FilterKind::Entity, term) => Vec::new(),
+            SearchableSegment::Sealed(_, view) => view.segment.docs_with(view.segment.fields.entity, term)?,
+            SearchableSegment::Pending(segment) => segment.docs_of_entity(term)?,
+        };
+        let alive = self.reader().alive_bitset();
+        docs.retain(|doc| alive.is_none_or(|alive| alive.is_alive(*doc)));
+        Ok(docs)
     }
 
     /// Whether a token of the segment can lie in the range of the request.

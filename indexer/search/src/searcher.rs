@@ -6,15 +6,21 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use tidemark_ingest::FailureCause;
 use tidemark_wal::Token;
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::sync::Semaphore;
 
 use super::{
-    api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
+    api::{
+        EntityAnswer, EntityRequest, EntryAnswer, LineageAnswer, LineageRequest, SearchAnswer, SearchRequest,
+        StatusAnswer,
+    },
     error::SearchError,
+    export::{self, SearchExport},
     follower::IndexFollower,
-    limits::{QueryDeadline, QueryLimits},
+    limits::QueryLimits,
+    lineage,
     page_cursor::{PageCursor, entity_query_hash, query_hash},
     query_compiler::QueryCompiler,
+    query_runner::QueryRunner,
     search_context::{self, SearchContext},
     service::SearchService,
     term_cache::TermCache,
@@ -28,8 +34,9 @@ const NOT_OPEN: &str =
 /// The search service of a process. It exists before its index is open: until [`serve`](Self::serve) every request is
 /// refused with [`SearchError::NotReady`].
 pub struct IndexSearcher {
-    limits: QueryLimits,
-    permits: Arc<Semaphore>,
+    runner: QueryRunner,
+    /// The places of exports.
+    exports: Arc<Semaphore>,
     fields: Arc<SchemaFields>,
     compiler: Arc<QueryCompiler>,
     terms: Arc<TermCache>,
@@ -47,8 +54,8 @@ impl IndexSearcher {
     pub fn new(limits: QueryLimits) -> Self {
         let fields = Arc::new(SchemaFields::current());
         Self {
-            limits,
-            permits: Arc::new(Semaphore::new(limits.max_concurrent)),
+            runner: QueryRunner::new(limits),
+            exports: Arc::new(Semaphore::new(limits.max_exports)),
             compiler: Arc::new(QueryCompiler::new(&fields)),
             fields,
             terms: Arc::default(),
@@ -75,33 +82,9 @@ impl IndexSearcher {
                 (follower.view_at(&cursor).await?, cursor.after)
             }
         };
-        let (compiler, schema, terms) = (self.compiler.clone(), follower.schema().clone(), self.terms.clone());
-        Ok(SearchContext { view, compiler, schema, terms, after, query_hash })
-    }
-
-    /// Runs a query on a thread that may block, within the limits on queries.
-    async fn run<T: Send + 'static>(
-        &self,
-        query: impl FnOnce(QueryDeadline) -> Result<T, SearchError> + Send + 'static,
-    ) -> Result<T, SearchError> {
-        let QueryLimits { max_concurrent, admission_timeout, query_timeout } = self.limits;
-        let permit = timeout(admission_timeout, self.permits.clone().acquire_owned()).await;
-        let permit = permit.ok().and_then(Result::ok).ok_or_else(|| SearchError::Overloaded {
-            detail: format!("{max_concurrent} searches are running already; try again in a moment"),
-        })?;
-        let deadline = QueryDeadline::after(query_timeout);
-        let running = spawn_blocking(move || {
-            // The permit moves into the task: a blocking thread cannot be cancelled, and a query whose
-            // caller has gone keeps its place until it ends.
-            let _permit = permit;
-            query(deadline)
-        });
-        // The query checks its deadline itself; this is for one that reads from a store that hangs.
-        match timeout(query_timeout + admission_timeout, running).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(panic)) => Err(SearchError::Internal { detail: format!("a search failed: {panic}") }),
-            Err(_) => Err(deadline.error()),
-        }
+        let (compiler, fields) = (self.compiler.clone(), self.fields.clone());
+        let (schema, terms) = (follower.schema().clone(), self.terms.clone());
+        Ok(SearchContext { view, compiler, fields, schema, terms, after, query_hash })
     }
 }
 
@@ -109,17 +92,30 @@ impl IndexSearcher {
 impl SearchService for IndexSearcher {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
         let context = self.context(request.cursor.as_deref(), query_hash(&request)).await?;
-        self.run(move |deadline| context.search(&request, deadline)).await
+        self.runner.run(move |deadline| context.search(&request, deadline)).await
     }
 
     async fn entry(&self, token: Token) -> Result<EntryAnswer, SearchError> {
         let (view, fields) = (self.follower()?.view()?, self.fields.clone());
-        self.run(move |_| search_context::entry(&view, &fields, token)).await
+        self.runner.run(move |_| search_context::entry(&view, &fields, token)).await
     }
 
     async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError> {
         let context = self.context(request.cursor.as_deref(), entity_query_hash(&request)).await?;
-        self.run(move |deadline| context.entity(&request, deadline)).await
+        self.runner.run(move |deadline| context.entity(&request, deadline)).await
+    }
+
+    async fn lineage(&self, request: LineageRequest) -> Result<LineageAnswer, SearchError> {
+        let context = self.context(None, 0).await?;
+        self.runner.run(move |deadline| lineage::lineage(&context, &request, deadline)).await
+    }
+
+    async fn export(&self, request: SearchRequest) -> Result<SearchExport, SearchError> {
+        let slot = self.exports.clone().try_acquire_owned().map_err(|_| SearchError::Overloaded {
+            detail: "as many exports as may are running already; try again when one has ended".to_owned(),
+        })?;
+        let context = self.context(None, 0).await?;
+        export::export(context, request, self.runner.clone(), slot).await
     }
 
     fn status(&self) -> Option<StatusAnswer> {

@@ -7,8 +7,12 @@ use tidemark_ingest::FailureCause;
 use tidemark_wal::Token;
 
 use super::{
-    api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchRequest, StatusAnswer},
+    api::{
+        EntityAnswer, EntityRequest, EntryAnswer, LineageAnswer, LineageRequest, SearchAnswer, SearchRequest,
+        StatusAnswer,
+    },
     error::SearchError,
+    export::SearchExport,
 };
 
 /// Search as the HTTP layer uses it. [`IndexSearcher`](crate::IndexSearcher) implements it, and a fake in the HTTP tests.
@@ -20,6 +24,10 @@ pub trait SearchService: Send + Sync + 'static {
     async fn entry(&self, token: Token) -> Result<EntryAnswer, SearchError>;
     /// The history of an entity.
     async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError>;
+    /// The relatives of a bundle.
+    async fn lineage(&self, request: LineageRequest) -> Result<LineageAnswer, SearchError>;
+    /// All hits of a search, by token, the oldest first. What the request says of sort, page and counts is left out of account.
+    async fn export(&self, request: SearchRequest) -> Result<SearchExport, SearchError>;
     /// What the search knows about the index; `None` before it has read a manifest. Never fails and never waits.
     fn status(&self) -> Option<StatusAnswer>;
     /// Why there is no status yet.

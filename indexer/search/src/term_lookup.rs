@@ -12,13 +12,12 @@ use tantivy::{
     index::SegmentId,
     postings::TermInfo,
     query::{
-        Bm25StatisticsProvider, BooleanQuery, EmptyScorer, EnableScoring, Explanation, PhraseQuery, Query, Scorer,
-        TermQuery, Weight,
+        Bm25StatisticsProvider, BooleanQuery, EmptyScorer, EnableScoring, Explanation, Query, Scorer, TermQuery, Weight,
     },
     schema::Field,
 };
 
-use super::{overlay::overlay_index::OverlaySegment, term_cache::TermCache};
+use super::{excludable_phrase::ExcludablePhraseQuery, overlay::overlay_index::OverlaySegment, term_cache::TermCache};
 use crate::segment::{ManifestView, OpenSegment};
 
 /// Looks up the terms of one query.
@@ -54,7 +53,7 @@ impl TermLookup {
 
     /// The query with its terms looked up here first. It matches and scores as before.
     pub(crate) fn wrap(self: &Arc<Self>, query: &dyn Query) -> Box<dyn Query> {
-        if query.is::<TermQuery>() || query.is::<PhraseQuery>() {
+        if query.is::<TermQuery>() || query.is::<ExcludablePhraseQuery>() {
             return Box::new(LookedUpQuery { query: Arc::from(query.box_clone()), lookup: self.clone() });
         }
         let Some(boolean) = query.downcast_ref::<BooleanQuery>() else { return query.box_clone() };

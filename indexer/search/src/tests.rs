@@ -12,27 +12,28 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{TryStreamExt as _, stream::BoxStream};
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, memory::InMemory, path::Path,
 };
 use proptest::{prelude::*, sample::select};
 use tidemark_store::{Store, StoreSecond};
-use tidemark_wal::{LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
+use tidemark_wal::{ClientTime, LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
 use url::Url;
 
 use super::{
     api::{
-        EntityRequest, FacetField, FilterField, PageSize, QueryText, SearchAnswer, SearchHit, SearchRequest, SortOrder,
-        instant,
+        AttributeName, EntityRequest, FacetCount, FacetField, FilterField, HistogramTime, LineageAnswer, LineageDepth,
+        LineageRequest, PageSize, QueryText, SearchAnswer, SearchHit, SearchRequest, SortOrder, instant,
     },
     error::SearchError,
     follower::{FollowerOptions, IndexFollower},
+    limits::QueryLimits,
     searcher::IndexSearcher,
     service::SearchService,
 };
-use crate::segment::testing::{BEGIN, TestIndex, history, plain, token};
+use crate::segment::testing::{BEGIN, TestIndex, client_time, history, plain, token};
 use tidemark_ingest::OperationRecord;
 
 /// A search service and what keeps its view current, which the tests do step by step.
@@ -148,6 +149,9 @@ fn has(record: &OperationRecord, filter: FilterField, values: &[String]) -> bool
     }
 }
 
+const SORTS: [SortOrder; 5] =
+    [SortOrder::Newest, SortOrder::Oldest, SortOrder::Relevance, SortOrder::ClientTime, SortOrder::ClientTimeOldest];
+
 fn case() -> impl Strategy<Value = SearchCase> {
     let words = select(vec![
         QueryWords::All,
@@ -171,7 +175,7 @@ fn case() -> impl Strategy<Value = SearchCase> {
     );
     let outcomes = prop::collection::vec(select(vec![Outcome::Committed, Outcome::Aborted]), 0..2);
     let bounds = (prop::option::of(0u64..200), prop::option::of(0u64..200));
-    let sort = select(vec![SortOrder::Newest, SortOrder::Oldest, SortOrder::Relevance]);
+    let sort = select(SORTS.to_vec());
     let current = prop::option::weighted(0.2, any::<bool>());
     (words, filters, outcomes, bounds, sort, 1usize..6, current).prop_map(
         |(words, chosen, outcomes, (from, to), sort, size, current)| {
@@ -198,10 +202,16 @@ fn counted(answer: &SearchAnswer, facet: &str) -> BTreeMap<String, u64> {
 }
 
 fn in_order(hits: &[SearchHit], sort: SortOrder) -> bool {
+    let client_second = |hit: &SearchHit| hit.client_time.map(ClientTime::as_second);
     hits.windows(2).all(|pair| match sort {
         SortOrder::Newest => pair[0].token >= pair[1].token,
         SortOrder::Oldest => pair[0].token <= pair[1].token,
         SortOrder::Relevance => pair[0].score >= pair[1].score,
+        SortOrder::ClientTime => (client_second(&pair[0]), pair[0].token) >= (client_second(&pair[1]), pair[1].token),
+        SortOrder::ClientTimeOldest => {
+            let key = |hit: &SearchHit| (hit.client_time.is_none(), client_second(hit), hit.token);
+            key(&pair[0]) <= key(&pair[1])
+        }
     })
 }
 
@@ -251,6 +261,14 @@ proptest! {
                     prop_assert_eq!(counted(&answer, FacetField::Outcome.name()), outcomes);
                 }
                 prop_assert_eq!(answer.histogram.iter().map(|bucket| bucket.count).sum::<u64>(), answer.total);
+                let by_client = SearchRequest { histogram_by: HistogramTime::ClientTime, ..case.request.clone() };
+                for bucket in searcher.search(by_client).await.unwrap().histogram {
+                    let span = bucket.from.as_second()..bucket.to.as_second();
+                    let inside = |record: &&&OperationRecord| {
+                        record.client_time.is_some_and(|time| span.contains(&time.as_second()))
+                    };
+                    prop_assert_eq!(bucket.count, wanted.iter().filter(inside).count() as u64, "{:?}", case);
+                }
             }
             Ok(())
         })?;
@@ -264,7 +282,7 @@ proptest! {
     #[test]
     fn pages_cover_their_manifest_exactly_once_while_the_index_moves(
         history in history(),
-        sort in select(vec![SortOrder::Newest, SortOrder::Oldest, SortOrder::Relevance]),
+        sort in select(SORTS.to_vec()),
         text in select(vec!["", "fix", "the OR bug OR release OR ada"]),
         size in 1usize..4,
     ) {
@@ -401,6 +419,30 @@ async fn pages_leave_the_tail_out_and_say_where_the_sealed_hits_go_on() {
 }
 
 #[tokio::test]
+async fn hits_are_highlighted_when_asked_sealed_or_not() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, true);
+    let message = Some("Fix a <race>".to_owned());
+    index.publish(vec![OperationRecord { message, ..plain(token(1, 1)) }]).await;
+    index.write_entry(token(5, 0), "one more race, {not malformed").await;
+    searcher.refresh_manifest().await.unwrap();
+    searcher.refresh_tail().await.unwrap();
+    let request = SearchRequest { query: query("rac*"), highlight: true, ..SearchRequest::default() };
+    let hits = searcher.search(request.clone()).await.unwrap().hits;
+    let found: Vec<(&str, &str)> = hits
+        .iter()
+        .flat_map(|hit| &hit.highlights)
+        .map(|(field, snippets)| (field.as_str(), snippets[0].as_str()))
+        .collect();
+    assert_eq!(
+        found,
+        [("text", "one more <mark>race</mark>, {not malformed"), ("message", "Fix a &lt;<mark>race</mark>&gt;")]
+    );
+    let plain = searcher.search(SearchRequest { highlight: false, ..request }).await.unwrap().hits;
+    assert!(plain.iter().all(|hit| hit.highlights.is_empty()));
+}
+
+#[tokio::test]
 async fn what_was_written_can_be_waited_for() {
     let index = TestIndex::new().await;
     let searcher = searcher(&index, true);
@@ -409,7 +451,7 @@ async fn what_was_written_can_be_waited_for() {
     let missing = searcher.wait_for(written, Duration::from_millis(20)).await.unwrap_err();
     assert!(matches!(missing, SearchError::NotVisible { .. }), "{missing}");
     index.write_entry(written, "no payload that anybody knows: {").await;
-    searcher.wait_for(written, Duration::from_secs(20)).await.unwrap();
+    searcher.wait_for(written, Duration::from_secs(90)).await.unwrap();
     let entry = searcher.entry(written).await.unwrap();
     assert!(!entry.sealed);
     assert_eq!(entry.ops[0].hit.outcome, Outcome::Pending);
@@ -590,7 +632,7 @@ async fn an_entry_that_the_tail_has_left_out_shows_when_a_request_names_it() {
     searcher.refresh_tail().await.unwrap();
     let oldest = token(1, 1);
     assert!(searcher.entry(oldest).await.is_err());
-    searcher.wait_for(oldest, Duration::from_secs(20)).await.unwrap();
+    searcher.wait_for(oldest, Duration::from_secs(90)).await.unwrap();
     for second in 11..=20 {
         index.write_entry(token(second, 1), "bundles/red/1/bundle.yaml").await;
         searcher.refresh_tail().await.unwrap();
@@ -705,7 +747,7 @@ async fn while_the_index_is_far_behind_the_tail_leaves_the_gap_to_it() {
     assert!(matches!(missing, SearchError::NotVisible { .. }), "{missing}");
     index.publish(vec![plain(tokens[1])]).await;
     assert_eq!(found().await, [(tokens[0], true), (tokens[1], true), (tokens[4], false)]);
-    searcher.wait_for(tokens[1], Duration::from_secs(20)).await.unwrap();
+    searcher.wait_for(tokens[1], Duration::from_secs(90)).await.unwrap();
     index.publish(vec![plain(tokens[2])]).await;
     assert_eq!(found().await.len(), 4);
     index.publish(vec![plain(token(98_900, 7))]).await;
@@ -872,4 +914,316 @@ async fn prefixes_are_found_in_segments_on_the_disk_in_segments_read_by_ranges_a
             }
         }
     }
+}
+
+#[tokio::test]
+async fn hits_go_by_the_clients_time_and_those_without_one_come_last() {
+    let mut index = TestIndex::new().await;
+    let at =
+        |n: u32, second: Option<u64>| OperationRecord { client_time: second.map(client_time), ..plain(token(1, n)) };
+    let absurd = OperationRecord { client_time: "0001-01-02T00:00:00Z".parse().ok(), ..plain(token(1, 8)) };
+    index.publish(vec![at(0, Some(500)), at(1, None), at(2, Some(900)), at(3, Some(500))]).await;
+    index.publish(vec![at(4, None), at(5, Some(901)), at(6, Some(0)), absurd]).await;
+    let searcher = searcher(&index, true);
+    searcher.refresh_manifest().await.unwrap();
+    let found = async |sort: SortOrder, size: usize| {
+        let request = SearchRequest { sort, size: page(size), ..SearchRequest::default() };
+        let hits = pages(&searcher, &request, async || {}).await;
+        hits.iter().map(|hit| u32::from(hit.token.as_bytes()[7])).collect::<Vec<u32>>()
+    };
+    for size in [1, 3, 100] {
+        assert_eq!(found(SortOrder::ClientTime, size).await, [5, 2, 3, 0, 6, 8, 4, 1]);
+        assert_eq!(found(SortOrder::ClientTimeOldest, size).await, [8, 6, 0, 3, 2, 5, 1, 4]);
+    }
+    let request = SearchRequest { histogram_by: HistogramTime::ClientTime, ..SearchRequest::default() };
+    let answer = searcher.search(SearchRequest { query: query("clientTime:>1960"), ..request.clone() }).await.unwrap();
+    let counts: Vec<u64> = answer.histogram.iter().map(|bucket| bucket.count).filter(|count| *count > 0).collect();
+    assert_eq!((answer.total, counts), (5, vec![1, 2, 2]));
+    assert_eq!(searcher.search(request).await.unwrap().histogram.iter().map(|bucket| bucket.count).sum::<u64>(), 6);
+}
+
+#[tokio::test]
+async fn any_attribute_is_counted_by_its_whole_values_and_a_value_narrows_to_as_many() {
+    let mut index = TestIndex::new().await;
+    let of = |n: u32, attributes: serde_json::Value| OperationRecord {
+        payload: serde_json::json!({ "attributes": attributes }),
+        descriptor: serde_json::json!({ "stage": format!("s{}", n % 2) }),
+        ..plain(token(1, n))
+    };
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    index
+        .publish(vec![
+            of(0, json(r#"{"team": "core", "n": 7, "ok": true, "at": "2026-11-20T10:00:00Z", "a\\b": "x"}"#)),
+            of(1, json(r#"{"team": "the core", "n": "7", "ok": false, "build number": 3}"#)),
+            of(2, json(r#"{"team": "core", "n": 7.5, "ok": "true"}"#)),
+        ])
+        .await;
+    // A segment where the attribute has other types.
+    index.publish(vec![of(3, json(r#"{"team": 7, "n": -1}"#)), of(4, json(r#"{"team": ["core", "Core"]}"#))]).await;
+    let searcher = searcher(&index, true);
+    index.write_entry(token(9, 1), r#"{"tidemark": 1, "attributes": {"team": "core"}, "ops": [{}]}"#).await;
+    searcher.refresh_manifest().await.unwrap();
+    searcher.refresh_tail().await.unwrap();
+    let names = [
+        "payload.attributes.team",
+        "payload.attributes.n",
+        "payload.attributes.ok",
+        "payload.attributes.at",
+        "payload.attributes.build number",
+        "payload.attributes.a\\b",
+        "payload.nosuch.attribute",
+        "payload.attributes",
+        "descriptor.stage",
+    ];
+    let attribute_facets = names.iter().map(|name| AttributeName::new(name).unwrap()).collect::<Vec<_>>();
+    for sort in SORTS {
+        let request = SearchRequest { sort, attribute_facets: attribute_facets.clone(), ..SearchRequest::default() };
+        let answer = searcher.search(request).await.unwrap();
+        let counts = |name: &str| {
+            let found = answer.facets[name].iter().map(|count| (count.value.as_str(), count.count));
+            found.collect::<Vec<_>>()
+        };
+        assert_eq!(counts(names[0]), [("core", 4), ("7", 1), ("Core", 1), ("the core", 1)]);
+        assert_eq!(counts(names[1]), [("7", 2), ("-1", 1), ("7.5", 1)]);
+        assert_eq!(counts(names[2]), [("true", 2), ("false", 1)]);
+        assert_eq!(counts(names[3]), [("2026-11-20T10:00:00Z", 1)]);
+        assert_eq!((counts(names[4]), counts(names[5])), (vec![("3", 1)], vec![("x", 1)]));
+        assert_eq!((counts(names[6]), counts(names[7])), (vec![], vec![]));
+        assert_eq!(counts(names[8]), [("s0", 3), ("s1", 2)]);
+        assert_eq!(answer.facets["outcome"].len(), 2);
+    }
+    let request = SearchRequest { attribute_facets, ..SearchRequest::default() };
+    let answer = searcher.search(request).await.unwrap();
+    // Comparisons do not reach names with a backslash, which Tantivy takes for an escape.
+    for (name, counts) in answer.facets.iter().filter(|(name, _)| name.contains('.') && !name.contains('\\')) {
+        for FacetCount { value, count } in counts {
+            let name = name.replace(' ', "\\ ");
+            let narrow = query(&format!("{name}:[\"{value}\" TO \"{value}\"]"));
+            let narrowed = searcher.search(SearchRequest { query: narrow.clone(), ..SearchRequest::default() }).await;
+            assert_eq!(narrowed.unwrap().total, *count, "{narrow:?}");
+        }
+    }
+    let none = SearchRequest { query: query("nosuchword"), ..SearchRequest::default() };
+    let attribute_facets = vec![AttributeName::new("payload.a").unwrap()];
+    let answer = searcher.search(SearchRequest { attribute_facets, ..none }).await.unwrap();
+    assert_eq!(answer.facets["payload.a"], []);
+}
+
+#[tokio::test]
+async fn an_attribute_of_very_many_values_is_counted_by_its_most_frequent_ones() {
+    let mut index = TestIndex::new().await;
+    let of = |n: u32, id: u32| OperationRecord {
+        payload: serde_json::json!({ "id": format!("i{id}") }),
+        ..plain(token(1, n))
+    };
+    index.publish((0..3000).map(|n| of(n, n)).chain((3000..3100).map(|n| of(n, n % 20))).collect()).await;
+    let searcher = searcher(&index, false);
+    searcher.refresh_manifest().await.unwrap();
+    let attribute = |n: usize| AttributeName::new(&format!("payload.id{}", "x".repeat(n))).unwrap();
+    let request =
+        SearchRequest { facets: Vec::new(), attribute_facets: vec![attribute(0)], ..SearchRequest::default() };
+    let counts = searcher.search(request.clone()).await.unwrap().facets.remove("payload.id").unwrap();
+    assert_eq!(counts.len(), 50);
+    assert!(counts[..20].iter().all(|count| count.count == 6) && counts[20..].iter().all(|count| count.count == 1));
+    let request = SearchRequest { attribute_facets: (0..11).map(attribute).collect(), ..request };
+    let error = searcher.search(request).await.unwrap_err();
+    assert!(matches!(error, SearchError::Invalid { parameter: "facets", .. }), "{error}");
+}
+
+fn bundle(n: u32, id: &str, parents: &[&str]) -> OperationRecord {
+    OperationRecord {
+        kind: OperationKind::Bundle,
+        repo: Some("red".to_owned()),
+        bundle: Some(id.to_owned()),
+        entity: Some(format!("bundle/red/{id}")),
+        message: Some(format!("made {id}")),
+        descriptor: serde_json::json!({ "parents": parents }),
+        ..plain(token(1, n))
+    }
+}
+
+async fn lineage(searcher: &TestSearcher, id: &str, depth: u8) -> Result<LineageAnswer, SearchError> {
+    let depth = LineageDepth::new(depth).unwrap();
+    searcher.lineage(LineageRequest { repo: "red".to_owned(), bundle: id.to_owned(), depth }).await
+}
+
+/// Ids with their levels, and edges as `parent>child`, both sorted.
+fn drawn(answer: &LineageAnswer) -> (Vec<String>, Vec<String>) {
+    let id = |key: &str| key.strip_prefix("bundle/red/").unwrap().to_owned();
+    let nodes = answer.nodes.iter().map(|node| {
+        let mark = if node.known { "" } else { "?" };
+        format!("{}{mark}{:+}", id(&node.key), node.level)
+    });
+    let (mut nodes, mut edges): (Vec<_>, Vec<_>) = (
+        nodes.collect(),
+        answer.edges.iter().map(|edge| format!("{}>{}", id(&edge.parent), id(&edge.child))).collect(),
+    );
+    assert_eq!(answer.entity, answer.nodes[0].key);
+    nodes.sort();
+    edges.sort();
+    (nodes, edges)
+}
+
+#[tokio::test]
+async fn a_lineage_goes_up_to_the_parents_and_down_to_the_children() {
+    let mut index = TestIndex::new().await;
+    let mut aborted = bundle(9, "d", &[]);
+    aborted.decision.outcome = Outcome::Aborted;
+    let elsewhere = OperationRecord { repo: Some("green".to_owned()), ..bundle(5, "x", &["c"]) };
+    index.publish(vec![bundle(0, "a", &["lost"]), bundle(1, "b", &["a"])]).await;
+    index
+        .publish(vec![
+            bundle(2, "c", &["a", "b"]),
+            bundle(3, "d", &["c"]),
+            bundle(4, "e", &["d", "a"]),
+            elsewhere,
+            aborted,
+        ])
+        .await;
+    let searcher = searcher(&index, false);
+    searcher.refresh_manifest().await.unwrap();
+    let answer = lineage(&searcher, "c", 3).await.unwrap();
+    let (nodes, edges) = drawn(&answer);
+    assert_eq!(nodes, ["a-1", "b-1", "c+0", "d+1", "e+2", "lost?-2"]);
+    assert_eq!(edges, ["a>b", "a>c", "a>e", "b>c", "c>d", "d>e", "lost>a"]);
+    assert!(!answer.truncated);
+    let first = &answer.nodes[0];
+    assert_eq!((first.token, first.message.as_deref()), (Some(token(1, 2)), Some("made c")));
+    assert_eq!((first.outcome, first.current), (Some(Outcome::Committed), true));
+    // The aborted operation is newer, and is not what the bundle is.
+    let d = answer.nodes.iter().find(|node| node.key.ends_with("/d")).unwrap();
+    assert_eq!((d.token, d.outcome), (Some(token(1, 3)), Some(Outcome::Committed)));
+    let near = lineage(&searcher, "c", 1).await.unwrap();
+    assert_eq!(
+        (drawn(&near).0, near.truncated),
+        (vec!["a-1".to_owned(), "b-1".to_owned(), "c+0".to_owned(), "d+1".to_owned()], true)
+    );
+    // What others name is a node, though it is not in the index; what nothing knows is none.
+    assert_eq!(drawn(&lineage(&searcher, "lost", 1).await.unwrap()).0, ["a+1", "lost?+0"]);
+    assert!(matches!(lineage(&searcher, "nowhere", 3).await.unwrap_err(), SearchError::NotFound { .. }));
+    assert!(LineageDepth::new(0).is_err() && LineageDepth::new(11).is_err());
+}
+
+#[tokio::test]
+async fn a_lineage_with_cycles_ends_and_shows_them() {
+    let mut index = TestIndex::new().await;
+    index
+        .publish(vec![
+            bundle(0, "a", &["c"]),
+            bundle(1, "b", &["a"]),
+            bundle(2, "c", &["b"]),
+            bundle(3, "d", &["d", "c"]),
+        ])
+        .await;
+    let searcher = searcher(&index, false);
+    searcher.refresh_manifest().await.unwrap();
+    let answer = lineage(&searcher, "a", 10).await.unwrap();
+    assert_eq!(drawn(&answer).1, ["a>b", "b>c", "c>a", "c>d", "d>d"]);
+    assert_eq!((answer.nodes.len(), answer.truncated), (4, false));
+}
+
+#[tokio::test]
+async fn a_lineage_has_a_bounded_number_of_bundles_the_near_ones_first() {
+    let mut index = TestIndex::new().await;
+    let ids: Vec<String> = (0..300).map(|n| format!("n{n}")).collect();
+    let far = bundle(400, "far", &["n299"]);
+    let near = ids.iter().zip(0..).map(|(id, n)| bundle(n, id, &["root"]));
+    index
+        .publish([bundle(401, "root", &["top"]), bundle(402, "top", &[]), far].into_iter().chain(near).collect())
+        .await;
+    let searcher = searcher(&index, false);
+    searcher.refresh_manifest().await.unwrap();
+    let answer = lineage(&searcher, "root", 10).await.unwrap();
+    assert_eq!((answer.nodes.len(), answer.truncated), (200, true));
+    assert_eq!((answer.nodes[1].level, answer.edges.len()), (-1, 199));
+    assert!(answer.nodes[2..].iter().all(|node| node.level == 1));
+    let one = lineage(&searcher, "top", 1).await.unwrap();
+    assert_eq!((drawn(&one).0, one.truncated), (vec!["root+1".to_owned(), "top+0".to_owned()], true));
+}
+
+#[tokio::test]
+async fn a_lineage_shows_what_is_not_sealed_yet() {
+    let mut index = TestIndex::new().await;
+    index.publish(vec![bundle(0, "1", &[])]).await;
+    index.write_entry(token(9, 1), "bundles/red/2/bundle.yaml").await;
+    let searcher = searcher(&index, true);
+    searcher.refresh_manifest().await.unwrap();
+    searcher.refresh_tail().await.unwrap();
+    let answer = lineage(&searcher, "2", 1).await.unwrap();
+    assert_eq!((answer.nodes[0].outcome, answer.nodes[0].current), (Some(Outcome::Pending), false));
+}
+
+async fn exported(searcher: &TestSearcher, request: SearchRequest) -> Vec<SearchHit> {
+    let pages: Vec<_> = searcher.export(request).await.unwrap().pages.try_collect().await.unwrap();
+    assert!(pages.iter().all(|page| !page.is_empty() && page.len() <= 200));
+    pages.concat()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn an_export_has_every_hit_of_a_search_the_oldest_token_first(history in history(), case in case()) {
+        block_on(async {
+            let mut index = TestIndex::new().await;
+            for batch in history {
+                index.publish(batch).await;
+            }
+            let searcher = searcher(&index, false);
+            searcher.refresh_manifest().await.unwrap();
+            let whole = SearchRequest { sort: SortOrder::Oldest, size: page(1000), ..case.request.clone() };
+            let wanted = searcher.search(whole).await.unwrap().hits;
+            prop_assert_eq!(exported(&searcher, case.request).await, wanted);
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn an_export_of_many_scans_stays_on_its_view_and_includes_the_tail() {
+    let mut index = TestIndex::new().await;
+    for second in 0..3 {
+        index.publish((0..4100).map(|n| plain(token(second, n))).collect()).await;
+    }
+    for n in 0..3 {
+        index.write_entry(token(9, n), "bundles/red/1/bundle.yaml").await;
+    }
+    let searcher = searcher(&index, true);
+    searcher.refresh_manifest().await.unwrap();
+    searcher.refresh_tail().await.unwrap();
+    let mut pages = searcher.export(SearchRequest::default()).await.unwrap().pages;
+    let mut hits = pages.try_next().await.unwrap().unwrap();
+    // What is published meanwhile, and what merges, is of another view.
+    index.merge(0..2).await;
+    index.publish((0..10).map(|n| plain(token(5, n))).collect()).await;
+    searcher.refresh_manifest().await.unwrap();
+    while let Some(page) = pages.try_next().await.unwrap() {
+        hits.extend(page);
+    }
+    let wanted = (0..3).flat_map(|second| (0..4100).map(move |n| token(second, n))).chain((0..3).map(|n| token(9, n)));
+    assert!(hits.iter().map(|hit| hit.token).eq(wanted));
+    assert_eq!(hits.iter().filter(|hit| !hit.sealed).count(), 3);
+}
+
+#[tokio::test]
+async fn an_export_holds_no_place_of_a_query_between_its_pages_and_few_run_at_once() {
+    let mut index = TestIndex::new().await;
+    index.publish((0..500).map(|n| plain(token(1, n))).collect()).await;
+    let parts = searcher(&index, false);
+    let limits = QueryLimits { max_concurrent: 1, admission_timeout: Duration::ZERO, ..QueryLimits::default() };
+    let searcher = TestSearcher { searcher: IndexSearcher::new(limits), follower: parts.follower };
+    searcher.serve(searcher.follower.clone());
+    searcher.refresh_manifest().await.unwrap();
+    let mut exports = Vec::new();
+    for _ in 0..limits.max_exports {
+        let mut pages = searcher.export(SearchRequest::default()).await.unwrap().pages;
+        assert_eq!(pages.try_next().await.unwrap().map(|page| page.len()), Some(200));
+        exports.push(pages);
+    }
+    assert_eq!(searcher.search(SearchRequest::default()).await.unwrap().total, 500);
+    assert!(matches!(searcher.export(SearchRequest::default()).await, Err(SearchError::Overloaded { .. })));
+    exports.pop();
+    let refused = SearchRequest { query: query("("), ..SearchRequest::default() };
+    assert!(matches!(searcher.export(refused).await, Err(SearchError::Invalid { parameter: "q", .. })));
+    assert_eq!(exported(&searcher, SearchRequest::default()).await.len(), 500);
 }

@@ -24,7 +24,7 @@ pub(crate) struct HitCandidate<'a> {
 pub(crate) struct TopK<'a> {
     size: usize,
     ascending: bool,
-    by_token: bool,
+    sort: SortOrder,
     after: Option<SortKey>,
     /// The worst of them on top.
     heap: BinaryHeap<Reverse<RankedHit<'a>>>,
@@ -61,13 +61,17 @@ impl<'a> TopK<'a> {
     pub(crate) fn new(request: &SearchRequest, after: Option<SortKey>) -> Self {
         Self {
             size: request.size.get(),
-            ascending: request.sort == SortOrder::Oldest,
-            by_token: request.sort != SortOrder::Relevance,
+            ascending: request.sort.is_ascending(),
+            sort: request.sort,
             after,
             heap: BinaryHeap::with_capacity(request.size.get() + 1),
             floor: 0,
             passed_over: false,
         }
+    }
+
+    fn is_by_token(&self) -> bool {
+        matches!(self.sort, SortOrder::Newest | SortOrder::Oldest)
     }
 
     /// Whether some hit of the segment could be among the best.
@@ -78,7 +82,8 @@ impl<'a> TopK<'a> {
         if self.after.is_some_and(|after| self.all_before(segment, after)) {
             return false;
         }
-        let Some(Reverse(worst)) = self.heap.peek().filter(|_| self.by_token && self.heap.len() >= self.size) else {
+        let Some(Reverse(worst)) = self.heap.peek().filter(|_| self.is_by_token() && self.heap.len() >= self.size)
+        else {
             return true;
         };
         let nearest = token_sort_key(&if self.ascending { segment.first() } else { segment.last() });
@@ -91,7 +96,7 @@ impl<'a> TopK<'a> {
     /// Whether the segment lies wholly on earlier pages.
     fn all_before(&self, segment: SearchableSegment<'_>, after: SortKey) -> bool {
         let farthest = token_sort_key(&if self.ascending { segment.last() } else { segment.first() });
-        self.by_token && if self.ascending { farthest < after.0 } else { farthest > after.0 }
+        self.is_by_token() && if self.ascending { farthest < after.0 } else { farthest > after.0 }
     }
 
     fn rank(&self, key: SortKey) -> SortKey {
@@ -106,8 +111,13 @@ impl<'a> TopK<'a> {
             self.passed_over |= segment.is_sealed();
             return;
         }
-        let rest = if self.by_token { segment.tokens().rest(doc) } else { 0 };
-        let key = SortKey(first, rest, segment.number(doc));
+        let tokens = segment.tokens();
+        let (second, rest) = match self.sort {
+            SortOrder::Newest | SortOrder::Oldest => (0, tokens.rest(doc)),
+            SortOrder::ClientTime | SortOrder::ClientTimeOldest => (tokens.sort_key(doc), tokens.rest(doc)),
+            SortOrder::Relevance => (0, 0),
+        };
+        let key = SortKey(first, second, rest, segment.number(doc));
         let rank = self.rank(key);
         if self.after.is_some_and(|after| rank >= self.rank(after)) {
             return;
@@ -184,7 +194,7 @@ const DOC_MASK: u64 = u32::MAX as u64;
 /// The rank of a key among the documents of a segment whose first one has the number `first`. The key may be of another
 /// segment.
 fn document_rank(key: SortKey, first: u64) -> u64 {
-    key.0.min(DOC_MASK) << 32 | key.2.saturating_sub(first).min(DOC_MASK)
+    key.0.min(DOC_MASK) << 32 | key.3.saturating_sub(first).min(DOC_MASK)
 }
 
 impl SegmentBest {

@@ -172,6 +172,7 @@ impl LogPrinter {
         let now = self.clock.probe().await?.now;
         let schedule = self.root.schedule().await?;
         let horizon = schedule.horizon(now);
+        self.reader.seal(horizon);
         let (reader, sets) = (self.reader.clone(), schedule.clone());
         let mut entries = self
             .reader

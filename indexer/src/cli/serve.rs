@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use axum::http::HeaderValue;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -41,6 +42,10 @@ pub(super) struct ServeCommand {
     /// Bearer`, or as the password of HTTP Basic for the page. The file is read again when it changes.
     #[arg(long, env = "TIDEMARK_AUTH_TOKEN_FILE", value_name = "FILE")]
     auth_token_file: Option<PathBuf>,
+    /// Origins whose pages may read answers in a browser, as `https://portal.example.org`. By default those of any origin if a
+    /// token is required, which such a page has to send; else none.
+    #[arg(long, env = "TIDEMARK_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
+    cors_origin: Vec<HeaderValue>,
     #[command(flatten)]
     moved: MovedArgs,
     /// Name of this process, as `/v1/process` reports it.
@@ -52,7 +57,8 @@ pub(super) struct ServeCommand {
 
 impl ServeCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { log, metadata, index, listen, wait, stores, auth_token_file, moved, identity, cache } = self;
+        let Self { log, metadata, index, listen, wait, stores, auth_token_file, cors_origin, moved, identity, cache } =
+            self;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         if log.is_some() && metadata.is_empty() {
             return Err(CommandExit::Usage.with(anyhow::anyhow!("--log requires --metadata")));
@@ -62,6 +68,7 @@ impl ServeCommand {
             listen: listen.listen,
             startup: wait.startup_mode(),
             token_file: auth_token_file,
+            cors_origins: cors_origin,
             moved_from: moved.url(),
             identity,
             cache,
@@ -72,5 +79,28 @@ impl ServeCommand {
         let Some(service) = unless_stopped(&stop, Box::pin(start)).await? else { return Ok(()) };
         print_line(&format!("http://{}/", service.address()?))?;
         ended(service.run().await)
+    }
+}
+
+/// An origin as browsers send it.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let expected = || "expected a scheme and a host, as \"https://portal.example.org\", without a path".to_owned();
+    let is_origin = Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text);
+    if is_origin { HeaderValue::from_str(text).map_err(|_| expected()) } else { Err(expected()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        for text in ["https://portal.example.org", "http://127.0.0.1:8080"] {
+            assert_eq!(origin(text).unwrap(), text);
+        }
+        for text in ["*", "null", "portal.example.org", "https://portal.example.org/", "https://portal.example.org:443"]
+        {
+            assert!(origin(text).is_err(), "{text}");
+        }
     }
 }

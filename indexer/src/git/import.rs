@@ -13,9 +13,10 @@ use gix::ObjectId;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tidemark_catalog::RootChain;
-use tidemark_store::{Entropy, StoreError, StoreSecond};
+use tidemark_store::{Entropy, StoreError};
 use tidemark_wal::{
-    AppendError, DatamonPath, DraftOperation, EntryDraft, Log, LogWriter, LogWriterOptions, Token, read_descriptor,
+    AppendError, CompletionMarker, DatamonPath, DraftOperation, EntryDraft, Log, LogWriter, LogWriterOptions, Token,
+    marker_key, read_descriptor, repo_marker_folder,
 };
 use tokio::sync::mpsc;
 
@@ -262,24 +263,19 @@ struct NewestMarker {
 
 /// The newest completion marker of each label of `repo`.
 async fn newest_markers(log: &Log, repo: &str) -> Result<BTreeMap<String, NewestMarker>, StoreError> {
-    let mut newest: BTreeMap<String, (StoreSecond, Token, String)> = BTreeMap::new();
+    let mut newest: BTreeMap<String, CompletionMarker> = BTreeMap::new();
     let store = log.values();
-    let mut objects = store.list(&format!(".tidemark/done/{repo}"), None);
+    let mut objects = store.list(&repo_marker_folder(repo), None);
     while let Some(object) = objects.try_next().await? {
-        // A label names what the marker that completed last names, of two in one second the one with the greater token.
-        let mut segments = object.key.rsplit('/');
-        if let (Some(name), Some(label)) = (segments.next(), segments.next())
-            && let Some((Ok(token), _)) = name.split_once('-').map(|(token, op)| (token.parse::<Token>(), op))
-        {
-            let found = (object.time, token, object.key.clone());
-            let newest = newest.entry(label.to_owned()).or_insert_with(|| found.clone());
-            if found > *newest {
-                *newest = found;
-            }
+        let Some((label, marker)) = CompletionMarker::read_of_repo(repo, &object.key, object.time) else { continue };
+        let newest = newest.entry(label.to_owned()).or_insert_with(|| marker.clone());
+        if marker.sort_key() > newest.sort_key() {
+            *newest = marker;
         }
     }
     let mut markers = BTreeMap::new();
-    for (label, (_, token, key)) in newest {
+    for (label, CompletionMarker { token, op, .. }) in newest {
+        let key = marker_key(repo, &label, token, op);
         let body = store.get(&key, MAX_MARKER_BYTES).await?.and_then(|marker| marker.body);
         let place = DatamonPath::Label { repo: repo.to_owned(), label: label.clone() };
         let bundle = body.and_then(|body| read_descriptor(&place, &body).ok()).and_then(|value| value.id);

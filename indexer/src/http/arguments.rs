@@ -4,7 +4,10 @@ use std::{borrow::Cow, fmt::Write as _, sync::LazyLock, time::Duration};
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use regex::Regex;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, IntoDeserializer as _},
+};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 use utoipa::{
@@ -17,7 +20,9 @@ use utoipa::{
 
 use super::extract::quoted;
 use tidemark_search::api::{
-    DEFAULT_PAGE_SIZE, FacetField, MAX_FILTER_VALUES, MAX_PAGE_SIZE, MAX_QUERY_CHARS, PageSize, QueryText, SortOrder,
+    AttributeName, DEFAULT_LINEAGE_DEPTH, DEFAULT_PAGE_SIZE, FacetField, HistogramTime, LineageDepth,
+    MAX_ATTRIBUTE_FACETS, MAX_FILTER_VALUES, MAX_LINEAGE_DEPTH, MAX_PAGE_SIZE, MAX_QUERY_CHARS, PageSize, QueryText,
+    SortOrder,
 };
 
 /// The longest wait that may be asked for, in seconds.
@@ -96,6 +101,8 @@ argument_value!(
 pub(crate) type SearchPageSize = BoundedNumber<0, { MAX_PAGE_SIZE as u64 }, { DEFAULT_PAGE_SIZE as u64 }>;
 /// The operations of a page of a history.
 pub(crate) type HistoryPageSize = BoundedNumber<1, { MAX_PAGE_SIZE as u64 }, { DEFAULT_PAGE_SIZE as u64 }>;
+/// The generations of a lineage.
+pub(crate) type LineageDepthArg = BoundedNumber<1, { MAX_LINEAGE_DEPTH as u64 }, { DEFAULT_LINEAGE_DEPTH as u64 }>;
 /// How long `min_token` waits.
 type WaitSeconds = BoundedNumber<0, MAX_WAIT_SECS, DEFAULT_WAIT_SECS>;
 
@@ -110,6 +117,13 @@ impl<const DEFAULT: u64> BoundedNumber<1, { MAX_PAGE_SIZE as u64 }, DEFAULT> {
     /// As the size of a page.
     pub(crate) fn page_size(self) -> PageSize<1> {
         usize::try_from(self.0).ok().and_then(|size| PageSize::new(size).ok()).unwrap_or_default()
+    }
+}
+
+impl LineageDepthArg {
+    /// As the depth of a lineage.
+    pub(crate) fn lineage_depth(self) -> LineageDepth {
+        u8::try_from(self.0).ok().and_then(|depth| LineageDepth::new(depth).ok()).unwrap_or_default()
     }
 }
 
@@ -157,7 +171,7 @@ argument_value!(
         .pattern(Some(format!("^[^,]*(,[^,]*){{0,{}}}$", MAX_KIND_NAMES - 1)))
 );
 
-/// At most `MAX` values.
+/// At most `MAX` values. Those without text count, as they do in the document, and are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BoundedList<T, const MAX: usize>(pub(crate) Vec<T>);
 
@@ -167,13 +181,14 @@ impl<T, const MAX: usize> Default for BoundedList<T, MAX> {
     }
 }
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
+impl<'de, T: DeserializeOwned, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let values = Vec::deserialize(deserializer)?;
-        if values.len() <= MAX {
-            return Ok(Self(values));
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        if texts.len() > MAX {
+            return Err(D::Error::custom(format_args!("{} values are too many; expected at most {MAX}", texts.len())));
         }
-        Err(D::Error::custom(format_args!("{} values are too many; expected at most {MAX}", values.len())))
+        let values = texts.into_iter().filter(|text| !text.is_empty());
+        values.map(|text| T::deserialize(text.into_deserializer())).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -214,7 +229,19 @@ impl NamedValue for Outcome {
 
 impl NamedValue for SortOrder {
     fn all() -> Vec<(&'static str, Self)> {
-        vec![("newest", Self::Newest), ("oldest", Self::Oldest), ("relevance", Self::Relevance)]
+        vec![
+            ("newest", Self::Newest),
+            ("oldest", Self::Oldest),
+            ("relevance", Self::Relevance),
+            ("clientTime", Self::ClientTime),
+            ("clientTimeOldest", Self::ClientTimeOldest),
+        ]
+    }
+}
+
+impl NamedValue for HistogramTime {
+    fn all() -> Vec<(&'static str, Self)> {
+        vec![("time", Self::Time), ("clientTime", Self::ClientTime)]
     }
 }
 
@@ -278,12 +305,57 @@ argument_value!(
     T: NamedValue
 );
 
+/// What to count: names of facets, `time`, and attributes, separated by commas; blanks and empty places do not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CountedNames {
+    pub(crate) fields: Vec<CountedField>,
+    pub(crate) attributes: Vec<AttributeName>,
+}
+
+impl CountedNames {
+    /// Whatever is counted when the request does not say.
+    pub(crate) fn everything() -> Self {
+        Self { fields: CountedField::all().into_iter().map(|(_, field)| field).collect(), attributes: Vec::new() }
+    }
+}
+
+impl ArgumentValue for CountedNames {
+    fn expected() -> String {
+        let fields = CountedField::names(", ");
+        format!(
+            "any of {fields}, and at most {MAX_ATTRIBUTE_FACETS} attributes as payload.attributes.team, separated by commas"
+        )
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut counted = Self::default();
+        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            match CountedField::named(name) {
+                Some(field) => counted.fields.push(field),
+                None => counted.attributes.push(AttributeName::new(name)?),
+            }
+        }
+        (counted.attributes.len() <= MAX_ATTRIBUTE_FACETS).then_some(counted)
+    }
+}
+
+argument_value!(
+    CountedNames,
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some({
+        let field = format!(r"\s*({})?\s*", CountedField::names("|"));
+        let attribute = r"\s*(payload|descriptor)\.[^,\s\x00]([^,\x00]*[^,\s\x00])?\s*";
+        let others = MAX_ATTRIBUTE_FACETS - 1;
+        // The bound on attributes is part of it: fields alone, or up to so many attributes with fields between them.
+        format!("^({field},)*({field}|({attribute},({field},)*){{0,{others}}}{attribute}(,{field})*)$")
+    }))
+);
+
 /// The order of the hits.
 pub(crate) type SortName = OneName<SortOrder>;
+/// The time of the histogram.
+pub(crate) type HistogramTimeName = OneName<HistogramTime>;
 /// Outcomes to filter by.
 pub(crate) type OutcomeNames = NameList<Outcome>;
-/// What to count.
-pub(crate) type CountedNames = NameList<CountedField>;
 
 /// A token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -447,6 +519,17 @@ mod tests {
         #[test]
         fn the_pattern_of_tokens_is_what_a_token_may_be(text in "(a[0-9A-Za-z]{26}|aWgEPT[0-9A-Za-z]{21}|[0-9A-Za-z]{26,28})") {
             prop_assert_eq!(matches(&TOKEN_PATTERN, &text), text.parse::<Token>().is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn the_pattern_of_what_is_counted_is_what_is_read(
+            text in "( |,|kind|time|payload\\.|descriptor\\.a|payload\\.b c|\u{85}|\0|x){0,9}",
+            more in 0usize..13,
+        ) {
+            let text = format!("{text}{}", ",payload.n".repeat(more));
+            let RefOr::T(Schema::Object(schema)) = CountedNames::schema() else { panic!("not an object") };
+            let pattern = Regex::new(&schema.pattern.unwrap()).unwrap();
+            prop_assert_eq!(pattern.is_match(&text), CountedNames::parse(&text).is_some(), "{:?}", text);
         }
 
         #[test]

@@ -29,7 +29,7 @@ const MIN_TOKEN_CHARS: usize = 16;
 /// The operation that `/v1/process` names.
 const READING: &str = "reading the token";
 /// Paths that need no token: probes, metrics, and what the operator polls.
-const OPEN_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/process"];
+pub(super) const OPEN_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/process"];
 /// What a browser asks its user for.
 const CHALLENGE: &str = "Basic realm=\"tidemark\", charset=\"UTF-8\"";
 

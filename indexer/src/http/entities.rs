@@ -32,7 +32,7 @@ pub(crate) struct HistoryArgs {
     path = "/v1/entities/{*key}",
     tag = "entities",
     params(
-        ("key" = String, Path, description = "the entity's key, slashes included, as `label/{repo}/{label}`"),
+        ("key" = String, Path, description = "the entity's key, slashes included, as `label/{repo}/{label}`", example = "label/models/v1"),
         HistoryArgs,
         MinTokenArgs,
     ),

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
+use percent_encoding::percent_decode_str;
 use serde::{
     Deserialize,
     de::{
@@ -73,6 +74,13 @@ impl QueryString {
             return Err(HttpProblem::too_long(MAX_QUERY_STRING));
         }
         let mut read = Self::default();
+        for pair in query.split('&') {
+            if let Some(why) = decoding_error(pair) {
+                let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| quoted(&name));
+                let name = name.unwrap_or_default();
+                return Err(HttpProblem::invalid(&*name, format!("parameter \"{name}\" {why}")));
+            }
+        }
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if value.is_empty() {
                 read.emptied.push(name.into_owned());
@@ -91,6 +99,14 @@ impl QueryString {
     /// The query string without the parameters named.
     pub(crate) fn without(&self, names: &[&str]) -> String {
         encode(self.pairs.iter().filter(|(name, _)| !names.contains(&name.as_str())))
+    }
+
+    /// The parameters with one value of `name` in place of all others.
+    pub(crate) fn replaced(&self, name: &str, value: &str) -> Self {
+        let others = |given: &&String| *given != name;
+        let mut pairs: Vec<_> = self.pairs.iter().filter(|(given, _)| others(&given)).cloned().collect();
+        pairs.push((name.to_owned(), value.to_owned()));
+        Self { pairs, emptied: self.emptied.iter().filter(others).cloned().collect() }
     }
 
     /// The parameters as the structs that describe them. A parameter that neither has is refused.
@@ -113,7 +129,7 @@ impl QueryString {
             values.entry(name).or_default().0.push(value);
         }
         for name in &self.emptied {
-            values.entry(name).or_default();
+            values.entry(name).or_default().0.push("");
         }
         serde_path_to_error::deserialize(MapDeserializer::new(values.into_iter())).map_err(|error| {
             let at = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
@@ -132,6 +148,16 @@ pub(crate) fn encode<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> S
         query.append_pair(name, value);
     });
     query.finish()
+}
+
+/// Why a part of a URL cannot be decoded, if it cannot.
+pub(crate) fn decoding_error(escaped: &str) -> Option<&'static str> {
+    let is_escape = |after: &str| after.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    if !escaped.split('%').skip(1).all(is_escape) {
+        return Some("has a percent sign that two hexadecimal digits do not follow; write the sign itself as \"%25\"");
+    }
+    let is_text = percent_decode_str(escaped).decode_utf8().is_ok();
+    (!is_text).then_some("has escapes that are not UTF-8; encode text as UTF-8 before it is escaped")
 }
 
 /// The beginning of a text, for a message.
@@ -158,17 +184,18 @@ impl serde::de::Error for ArgumentError {
     }
 }
 
-/// The values of one parameter, those without text left out.
+/// The values of one parameter. Those without text are there for lists alone, which count them.
 #[derive(Clone, Debug, Default)]
 struct ParameterValues<'de>(Vec<&'de str>);
 
 impl<'de> ParameterValues<'de> {
     /// The value of a parameter that is given once.
     fn single(&self) -> Result<&'de str, ArgumentError> {
-        match self.0.as_slice() {
-            [value] => Ok(value),
-            [] => Err(ArgumentError::custom("it has no value")),
-            _ => Err(ArgumentError::custom("it is given more than once")),
+        let mut given = self.0.iter().filter(|value| !value.is_empty());
+        match (given.next(), given.next()) {
+            (Some(value), None) => Ok(value),
+            (None, _) => Err(ArgumentError::custom("it has no value")),
+            (Some(_), Some(_)) => Err(ArgumentError::custom("it is given more than once")),
         }
     }
 }
@@ -200,7 +227,7 @@ impl<'de> Deserializer<'de> for ParameterValues<'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ArgumentError> {
-        if self.0.is_empty() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.0.iter().all(|value| value.is_empty()) { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ArgumentError> {
@@ -223,12 +250,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http::arguments::BoundedList;
+
+    type ThreeTexts = BoundedList<String, 3>;
 
     #[derive(Debug, Deserialize, IntoParams)]
     struct TestArgs {
         q: Option<String>,
         #[serde(default)]
-        repo: Vec<String>,
+        #[param(inline)]
+        repo: ThreeTexts,
         sealed: Option<bool>,
     }
 
@@ -247,7 +278,30 @@ mod tests {
     #[test]
     fn an_empty_value_counts_as_left_out_and_a_list_may_be_repeated() {
         let args = read("q=&repo=a&repo=b,c&repo=&sealed=true").unwrap();
-        assert_eq!((args.q, args.repo, args.sealed), (None, vec!["a".to_owned(), "b,c".to_owned()], Some(true)));
+        assert_eq!((args.q, args.repo.0, args.sealed), (None, vec!["a".to_owned(), "b,c".to_owned()], Some(true)));
+    }
+
+    #[test]
+    fn a_list_is_bounded_with_its_empty_values() {
+        assert_eq!(read("repo=a&repo=&repo=").unwrap().repo.0, ["a"]);
+        assert_eq!(read("repo=a&repo=&repo=&repo=").unwrap_err().parameter.as_deref(), Some("repo"));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_refused_by_name() {
+        for (query, parameter) in [
+            ("q=a%ff", "q"),
+            ("q=%c3", "q"),
+            ("q=%ed%a0%80", "q"),
+            ("repo=a&q=100%", "q"),
+            ("q=%2", "q"),
+            ("q=%zz", "q"),
+            ("q=%u00e9", "q"),
+            ("q%ff=a", "q\u{fffd}"),
+        ] {
+            assert_eq!(read(query).unwrap_err().parameter.as_deref(), Some(parameter), "{query}");
+        }
+        assert_eq!(read("q=100%25+%C3%A9&&").unwrap().q.as_deref(), Some("100% \u{e9}"));
     }
 
     proptest! {

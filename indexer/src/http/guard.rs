@@ -10,7 +10,7 @@ use axum::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{app::AppState, problem::HttpProblem};
+use super::{app::AppState, extract::decoding_error, problem::HttpProblem};
 
 /// The page loads nothing from elsewhere and runs no inline script or style.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -48,6 +48,14 @@ pub(crate) async fn limit_requests(State(guard): State<RequestLimits>, request: 
     }
     let detail = format!("no answer within {} s; ask for less, or try again", guard.timeout.as_secs());
     HttpProblem::overloaded(detail).into_response()
+}
+
+/// Refuses a path that cannot be decoded, in the form of all errors.
+pub(crate) async fn require_readable_path(request: Request, next: Next) -> Response {
+    match decoding_error(request.uri().path()) {
+        Some(why) => HttpProblem::unreadable_path(why).into_response(),
+        None => next.run(request).await,
+    }
 }
 
 /// Adds the headers that keep a browser from doing anything unexpected with an answer.

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use serde_json::Value;
 use utoipa::openapi::{ContactBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Paths, ServerBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -9,12 +10,26 @@ use super::{app::AppState, routes};
 
 /// The document as JSON, built once.
 pub(super) fn document_json() -> &'static str {
-    static JSON: LazyLock<String> = LazyLock::new(|| document().to_pretty_json().unwrap_or_default());
+    static JSON: LazyLock<String> = LazyLock::new(|| format!("{:#}", document()));
     &JSON
 }
 
 /// The interface of this service as an OpenAPI document.
-pub fn document() -> OpenApi {
+pub fn document() -> Value {
+    let mut document = serde_json::to_value(routes_document()).unwrap_or_default();
+    let paths = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    let operations = paths.filter_map(|path| path.get_mut("get")?.get_mut("parameters")?.as_array_mut());
+    for parameter in operations.flatten() {
+        // A parameter without a value counts as left out: a form sends its empty fields.
+        if parameter["in"] == "query" && parameter["required"] != true {
+            parameter["allowEmptyValue"] = true.into();
+        }
+    }
+    document
+}
+
+/// The document as the routes describe it.
+fn routes_document() -> OpenApi {
     let routes = OpenApiRouter::<AppState>::with_openapi(head())
         .merge(routes::search_routes())
         .merge(routes::status_routes())

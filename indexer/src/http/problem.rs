@@ -100,6 +100,12 @@ impl HttpProblem {
         )
     }
 
+    /// A path that cannot be decoded.
+    pub(crate) fn unreadable_path(why: &str) -> Self {
+        let title = "the address cannot be read";
+        Self::new(StatusCode::BAD_REQUEST, "unreadable-path", title, format!("the path {why}"))
+    }
+
     /// A method that a resource does not have.
     pub(crate) fn method_not_allowed(method: &Method) -> Self {
         Self::new(

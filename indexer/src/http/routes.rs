@@ -2,14 +2,16 @@
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{app::AppState, document, entities, entries, health, metrics, pod_report, search, status};
+use super::{app::AppState, document, entities, entries, export, health, lineage, metrics, pod_report, search, status};
 
 /// What makes work: requests that are limited in number and time.
 pub(super) fn search_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(search::search))
+        .routes(routes!(export::export))
         .routes(routes!(entries::entry))
         .routes(routes!(entities::entity))
+        .routes(routes!(lineage::lineage))
 }
 
 /// What every server has.

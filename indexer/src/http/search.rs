@@ -7,13 +7,16 @@ use utoipa::IntoParams;
 use super::{
     app::AppState,
     arguments::{
-        CountedField, CountedNames, FilterValues, KindNames, KindValues, LogPosition, MinTokenArgs, NameList,
-        NamedValue as _, OneName, OutcomeNames, QueryArg, SearchPageSize, SortName,
+        CountedField, CountedNames, FilterValues, HistogramTimeName, KindNames, KindValues, LogPosition, MinTokenArgs,
+        NameList, OneName, OutcomeNames, QueryArg, SearchPageSize, SortName,
     },
     extract::{QueryArgs, QueryString},
     problem::{HttpProblem, ProblemDetails},
 };
-use tidemark_search::api::{FacetField, FilterField, SearchAnswer, SearchRequest};
+use tidemark_search::api::{FilterField, SearchAnswer, SearchRequest};
+
+/// The parameters of a search that say what is shown of its answer. The others choose the hits.
+pub(crate) const ANSWER_PARAMETERS: [&str; 6] = ["sort", "size", "cursor", "facets", "histogram_by", "highlight"];
 
 /// The parameters of a search.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
@@ -74,7 +77,9 @@ pub(crate) struct SearchArgs {
     /// The first token or time that may no longer match.
     #[param(inline)]
     to: Option<LogPosition>,
-    /// The order of the hits; the newest first by default.
+    /// The order of the hits; `newest` by default. `newest` and `oldest` are the order of the log, by token. `clientTime` is by the
+    /// time that the client gave, the newest first, and `clientTimeOldest` the oldest first: operations without one come last, and
+    /// of one second the tokens decide.
     #[param(inline)]
     sort: Option<SortName>,
     /// How many hits a page has; 0 counts only.
@@ -82,15 +87,30 @@ pub(crate) struct SearchArgs {
     size: Option<SearchPageSize>,
     /// `next` of the page before.
     cursor: Option<String>,
-    /// What to count beside the hits, repeated or separated by commas: facets, and `time` for the histogram. Everything by
-    /// default, nothing when empty.
+    /// What to count beside the hits, separated by commas: `kind`, `repo`, `outcome`, `contributor`, `time` for the histogram, and
+    /// at most 10 attributes, as `payload.attributes.team`, by their whole values. The first five by default, nothing when empty.
     #[serde(default = "everything")]
     #[param(inline)]
-    facets: Vec<CountedNames>,
+    facets: Option<CountedNames>,
+    /// The time that the histogram counts by: of the token, or the client's. Operations without a client's time are not in the
+    /// latter.
+    #[param(inline)]
+    histogram_by: Option<HistogramTimeName>,
+    /// Whether hits have `highlights`: parts of their texts as HTML in which the words of `q` are marked, those too that a
+    /// prefix, a wildcard or a fuzzy word stands for. Filters and fields of whole values mark nothing.
+    highlight: Option<bool>,
 }
 
-fn everything() -> Vec<CountedNames> {
-    vec![NameList(CountedField::all().into_iter().map(|(_, field)| field).collect())]
+impl SearchArgs {
+    /// The same with highlights, unless the request says otherwise.
+    pub(crate) fn highlighted(self) -> Self {
+        Self { highlight: self.highlight.or(Some(true)), ..self }
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a parameter without text is none")]
+fn everything() -> Option<CountedNames> {
+    Some(CountedNames::everything())
 }
 
 /// Searches the operations of the log.
@@ -132,6 +152,17 @@ pub(crate) async fn answer(
     answer.map_err(|error| app.problem_of_page(error, query))
 }
 
+/// Each of `values` once, where it first stands.
+fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    distinct
+}
+
 impl From<SearchArgs> for SearchRequest {
     fn from(args: SearchArgs) -> Self {
         let SearchArgs {
@@ -153,6 +184,8 @@ impl From<SearchArgs> for SearchRequest {
             size,
             cursor,
             facets,
+            highlight,
+            histogram_by,
         } = args;
         let kinds = kind.0.into_iter().flat_map(|KindNames(names)| names).collect();
         let filters = [
@@ -165,15 +198,11 @@ impl From<SearchArgs> for SearchRequest {
             (FilterField::Entity, entity.0),
             (FilterField::Writer, writer.0),
         ];
-        let counted: Vec<CountedField> = facets.into_iter().flat_map(|NameList(fields)| fields).collect();
-        let mut facets = Vec::<FacetField>::new();
-        for field in &counted {
-            if let CountedField::Facet(facet) = field
-                && !facets.contains(facet)
-            {
-                facets.push(*facet);
-            }
-        }
+        let CountedNames { fields: counted, attributes } = facets.unwrap_or_default();
+        let facets = counted.iter().filter_map(|field| match field {
+            CountedField::Facet(facet) => Some(*facet),
+            CountedField::Time => None,
+        });
         Self {
             query: q.unwrap_or_default().0,
             filters: filters.into_iter().filter(|(_, values)| !values.is_empty()).collect(),
@@ -185,15 +214,18 @@ impl From<SearchArgs> for SearchRequest {
             sort: sort.map(|OneName(sort)| sort).unwrap_or_default(),
             size: size.unwrap_or_default().page_size(),
             cursor,
-            facets,
+            facets: distinct(facets),
+            attribute_facets: distinct(attributes),
             histogram: counted.contains(&CountedField::Time),
+            highlight: highlight.unwrap_or_default(),
+            histogram_by: histogram_by.map(|OneName(time)| time).unwrap_or_default(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tidemark_search::api::SortOrder;
+    use tidemark_search::api::{AttributeName, FacetField, HistogramTime, SortOrder};
     use tidemark_wal::Outcome;
 
     use super::*;
@@ -220,10 +252,21 @@ mod tests {
     }
 
     #[test]
+    fn hits_and_the_histogram_go_by_the_clients_time() {
+        let request = read("sort=clientTime&histogram_by=clientTime").unwrap();
+        assert_eq!((request.sort, request.histogram_by), (SortOrder::ClientTime, HistogramTime::ClientTime));
+        assert_eq!(read("sort=clientTimeOldest&histogram_by=time").unwrap().sort, SortOrder::ClientTimeOldest);
+    }
+
+    #[test]
     fn facets_are_chosen() {
         assert_eq!(read("facets=").map(|r| (r.facets, r.histogram)).unwrap(), (vec![], false));
         let (facets, histogram) = read("facets=repo,time,repo").map(|r| (r.facets, r.histogram)).unwrap();
         assert_eq!((facets, histogram), (vec![FacetField::Repo], true));
+        let request = read("facets=payload.attributes.team,kind,descriptor.count,+payload.attributes.team").unwrap();
+        let attributes: Vec<&str> = request.attribute_facets.iter().map(AttributeName::as_str).collect();
+        assert_eq!((request.facets, request.histogram), (vec![FacetField::Kind], false));
+        assert_eq!(attributes, ["payload.attributes.team", "descriptor.count"]);
     }
 
     #[test]
@@ -232,11 +275,17 @@ mod tests {
             ("size=1001", "size"),
             ("size=-1", "size"),
             ("sort=up", "sort"),
+            ("sort=clienttime", "sort"),
+            ("histogram_by=clock", "histogram_by"),
             ("outcome=won", "outcome"),
             ("from=soon", "from"),
             ("to=soon", "to"),
             ("current=yes", "current"),
             ("facets=size", "facets"),
+            ("facets=payload.", "facets"),
+            ("facets=payload.a,,payload", "facets"),
+            (&format!("facets={}", "payload.a,".repeat(11)), "facets"),
+            ("facets=kind&facets=repo", "facets"),
             ("color=red", "color"),
             ("q=a&q=b", "q"),
         ] {

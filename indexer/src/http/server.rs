@@ -10,13 +10,13 @@ use axum::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower_http::{
-    catch_panic::CatchPanicLayer, compression::CompressionLayer, cors::CorsLayer, limit::RequestBodyLimitLayer,
-};
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer};
 
 use super::{
     app::{AppState, ServerMode},
     auth::{self, TokenAuth},
+    connections::{ConnectionLimits, serve_connections},
+    cors::{self, CorsPolicy},
     guard::{self, RequestLimits},
     openapi, page,
     problem::HttpProblem,
@@ -34,8 +34,11 @@ pub struct ServerOptions {
     pub timeout: Duration,
     /// How long open requests may go on after the server was stopped.
     pub drain: Duration,
-    /// Origins whose pages may read the API; none by default.
+    /// Origins whose pages may read the API in a browser. None: those of any origin if a token is required, else only the
+    /// service's own.
     pub cors_origins: Vec<HeaderValue>,
+    /// How many connections are open at once, and for how long.
+    pub connections: ConnectionLimits,
 }
 
 impl Default for ServerOptions {
@@ -45,6 +48,7 @@ impl Default for ServerOptions {
             timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
             cors_origins: Vec::new(),
+            connections: ConnectionLimits::default(),
         }
     }
 }
@@ -126,42 +130,42 @@ impl HttpServer {
                 .route("/assets/{name}", get(page::asset)),
             ServerMode::StatusOnly => Router::from(routes::status_routes()),
         };
-        let routes = routes.fallback(no_such_route).method_not_allowed_fallback(method_not_allowed);
+        let routes = routes
+            .fallback(no_such_route)
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(from_fn(guard::require_readable_path));
         let routes = match &self.auth {
             Some(auth) => routes.layer(from_fn_with_state(auth.clone(), auth::require_token)),
             None => routes,
         };
+        let cors = CorsPolicy::new(&self.options.cors_origins, self.auth.is_some());
         routes
+            .layer(from_fn_with_state(cors, cors::share_answers))
             .layer(CatchPanicLayer::custom(guard::panic_response))
             .layer(from_fn(guard::add_security_headers))
             .layer(from_fn_with_state(self.app.clone(), guard::record_request))
-            .layer(cors(&self.options.cors_origins))
             .layer(CompressionLayer::new())
             .layer(RequestBodyLimitLayer::new(MAX_BODY))
             .with_state(self.app.clone())
     }
 
     /// Serves until stopped, then drains open requests for as long as the options allow.
-    pub async fn run(self, listener: TcpListener) -> std::io::Result<()> {
+    pub async fn run(self, listener: TcpListener) {
         let (stop, drain) = (self.app.stop().clone(), self.options.drain);
-        let serve = axum::serve(listener, self.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let (limits, metrics) = (self.options.connections, self.app.metrics().clone());
+        let serve = serve_connections(listener, self.router(), limits, metrics, stop.clone());
         let drained = async {
             stop.cancelled().await;
             tokio::time::sleep(drain).await;
         };
         tokio::select! {
             biased;
-            served = serve => served,
+            () = serve => {}
             () = drained => {
                 tracing::warn!(drain = ?drain, "cut off the requests that were still open at the end of the drain");
-                Ok(())
             }
         }
     }
-}
-
-fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    CorsLayer::new().allow_methods([Method::GET, Method::HEAD]).allow_origin(origins.to_vec())
 }
 
 async fn no_such_route(uri: Uri) -> HttpProblem {

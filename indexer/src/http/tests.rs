@@ -1,7 +1,10 @@
 //! The server as a client sees it, over a search service that is made up.
 
 mod api;
+mod connections;
+mod cors;
 mod document;
+mod export;
 mod fake;
 mod hostile;
 mod pages;
@@ -46,6 +49,15 @@ fn with_options(fake: FakeSearch, options: ServerOptions) -> Router {
     HttpServer::new(Arc::new(fake), MetricsRegistry::new(), options, CancellationToken::new()).router()
 }
 
+/// A router that requires a token, with the folder of its file.
+fn with_token(fake: FakeSearch, options: ServerOptions, token: &str) -> (Router, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, token).unwrap();
+    let server = HttpServer::new(Arc::new(fake), MetricsRegistry::new(), options, CancellationToken::new());
+    (server.with_bearer_token(file).router(), folder)
+}
+
 async fn send(router: &Router, method: &str, uri: &str) -> TestResponse {
     let request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
     let response = router.clone().oneshot(request).await.unwrap();
@@ -75,5 +87,5 @@ async fn look_at_the_page() {
         tokio::time::sleep(Duration::from_mins(10)).await;
         stop.cancel();
     });
-    server.run(listener).await.unwrap();
+    server.run(listener).await;
 }

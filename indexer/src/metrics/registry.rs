@@ -25,11 +25,18 @@ pub struct MetricsRegistry {
     search_duration: Histogram,
     searches: Family<SearchLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
+    closed_connections: Family<ConnectionLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SearchLabels {
     result: &'static str,
+}
+
+/// Why a connection was closed: `displaced`, or which time-out ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConnectionLabels {
+    reason: &'static str,
 }
 
 /// A route is a pattern, never a path; a status is its class.
@@ -52,6 +59,7 @@ impl MetricsRegistry {
         let search_duration = Histogram::new(DURATIONS);
         let searches = Family::<SearchLabels, Counter>::default();
         let requests = Family::<RequestLabels, Counter>::default();
+        let closed_connections = Family::<ConnectionLabels, Counter>::default();
         registry.register_with_unit(
             "search_duration",
             "time to answer a search, waits for min_token left out",
@@ -60,7 +68,9 @@ impl MetricsRegistry {
         );
         registry.register("search_requests", "searches by result", searches.clone());
         registry.register("http_requests", "requests by route and class of status", requests.clone());
-        Self { registry: Arc::new(Mutex::new(registry)), search_duration, searches, requests }
+        let help = "connections that the server closed, by reason";
+        registry.register("http_connections_closed", help, closed_connections.clone());
+        Self { registry: Arc::new(Mutex::new(registry)), search_duration, searches, requests, closed_connections }
     }
 
     /// Adds metrics of another part of the process, collected at each scrape. Their names get the prefix `tidemark_`.
@@ -89,6 +99,11 @@ impl MetricsRegistry {
     pub(crate) fn requested(&self, route: &str, status: u16) {
         let labels = RequestLabels { route: route.to_owned(), status: class(status) };
         self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts a connection that the server closed.
+    pub(crate) fn connection_closed(&self, reason: &'static str) {
+        self.closed_connections.get_or_create(&ConnectionLabels { reason }).inc();
     }
 
     /// The figures as text.

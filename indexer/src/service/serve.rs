@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use axum::http::HeaderValue;
 use tidemark_catalog::{Generation, IndexChain, RootChain};
 use tidemark_store::Entropy;
 use tidemark_wal::ParameterSource;
@@ -34,6 +35,8 @@ pub struct ServeOptions {
     pub startup: StartupMode,
     /// The file with the token that requests must bear; without one every request is answered.
     pub token_file: Option<PathBuf>,
+    /// Origins whose pages may read answers: [`ServerOptions::cors_origins`].
+    pub cors_origins: Vec<HeaderValue>,
     /// Where the log was before, if it was moved: [`RootChain::moved_from`].
     pub moved_from: Option<String>,
     /// Name of this process in its report.
@@ -107,7 +110,8 @@ impl ServeTask {
         metrics.register(Box::new(self.options.stores.requests()));
         let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
         let pod = self.pod.clone();
-        let server = HttpServer::with_pod_status(pod, search, metrics, ServerOptions::default(), stop.clone());
+        let options = ServerOptions { cors_origins: self.options.cors_origins.clone(), ..ServerOptions::default() };
+        let server = HttpServer::with_pod_status(pod, search, metrics, options, stop.clone());
         match &self.options.token_file {
             Some(file) => server.with_bearer_token(file.clone()),
             None => server,
@@ -159,12 +163,9 @@ pub(super) async fn listen_on(address: SocketAddr) -> Result<TcpListener, Servic
 
 /// Answers requests.
 pub(super) fn serve(tasks: &mut TaskSupervisor, listener: TcpListener, server: HttpServer) {
-    let address = listener.local_addr();
     tasks.start("server", async move {
-        server.run(listener).await.map_err(|error| match address {
-            Ok(address) => ServiceError::Listen { address, source: error },
-            Err(source) => ServiceError::Ended { task: "server", why: source.to_string() },
-        })
+        server.run(listener).await;
+        Ok::<_, ServiceError>(())
     });
 }
 
@@ -187,6 +188,7 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             startup: StartupMode::FailFast,
             token_file: None,
+            cors_origins: Vec::new(),
             moved_from: None,
             identity: None,
             cache: EngineOptions { cache_folder: folder.path().join("cache"), cache_bytes: 1 << 20 },

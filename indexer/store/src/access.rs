@@ -71,8 +71,8 @@ impl StoreAccess {
             (&ALLOW_HTTP, &allow_http, "allowHTTP"),
         ];
         for (names, value, setting) in set {
-            for name in names.iter().filter(|_| value.is_some()) {
-                let value = value.as_deref().unwrap_or_default();
+            let Some(value) = value else { continue };
+            for name in names {
                 environment.set_from(name, value, &format!("setting \"{setting}\" of the store"));
             }
         }

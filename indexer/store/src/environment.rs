@@ -6,10 +6,10 @@ use crate::configuration::ConfiguredValue;
 
 /// The variables that each store's own tools read: the process's, or others in their place.
 #[derive(Clone, Default)]
-pub struct StoreEnvironment(BTreeMap<String, Variable>);
+pub struct StoreEnvironment(BTreeMap<String, EnvironmentVariable>);
 
 #[derive(Clone)]
-struct Variable {
+struct EnvironmentVariable {
     value: String,
     /// Where the value comes from, unless it is the variable itself: a setting, a field of a file.
     source: Option<String>,
@@ -56,10 +56,9 @@ impl StoreEnvironment {
     }
 
     /// The settings that `object_store` reads from variables that start with `prefix`.
-    pub(crate) fn settings<K: FromStr>(&self, prefix: &str) -> Vec<(K, &str)> {
-        let set = self.0.iter().filter(|(name, variable)| name.starts_with(prefix) && !variable.value.is_empty());
-        set.filter_map(|(name, variable)| Some((name.to_ascii_lowercase().parse().ok()?, variable.value.as_str())))
-            .collect()
+    pub(crate) fn settings<K: FromStr>(&self, prefix: &str) -> Vec<(K, ConfiguredValue)> {
+        let names = self.0.keys().map(String::as_str).filter(|name| name.starts_with(prefix));
+        names.filter_map(|name| Some((name.to_ascii_lowercase().parse().ok()?, self.configured(&[name])?))).collect()
     }
 
     /// Whether the value of a variable is not the variable's own.
@@ -76,7 +75,7 @@ impl StoreEnvironment {
 
     /// Sets a variable to a value that comes from `source`.
     pub(crate) fn set_from(&mut self, name: &str, value: &str, source: &str) {
-        let variable = Variable { value: value.to_owned(), source: Some(source.to_owned()) };
+        let variable = EnvironmentVariable { value: value.to_owned(), source: Some(source.to_owned()) };
         self.0.insert(name.to_owned(), variable);
     }
 }
@@ -88,7 +87,7 @@ pub(crate) fn is_true(value: &str) -> bool {
 
 impl FromIterator<(String, String)> for StoreEnvironment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
-        let variables = variables.into_iter().map(|(name, value)| (name, Variable { value, source: None }));
+        let variables = variables.into_iter().map(|(name, value)| (name, EnvironmentVariable { value, source: None }));
         Self(variables.collect())
     }
 }

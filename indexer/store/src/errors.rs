@@ -215,7 +215,15 @@ fn class_of(error: &object_store::Error, words: &str) -> ErrorClass {
         }
         object_store::Error::InvalidPath { .. } | object_store::Error::NotSupported { .. } => ErrorClass::BadKey,
         object_store::Error::NotFound { .. } => ErrorClass::Absent,
-        _ if says(&["AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken"]) => {
+        _ if says(&[
+            "AccessDenied",
+            "SignatureDoesNotMatch",
+            "InvalidAccessKeyId",
+            "ExpiredToken",
+            "AuthorizationFailure",
+            "AuthenticationFailed",
+        ]) =>
+        {
             ErrorClass::Denied
         }
         _ if is_refusal(words) || says(&["<Code>NotImplemented</Code>"]) => ErrorClass::Refused,
@@ -291,6 +299,8 @@ mod tests {
         assert!(said("URL scheme is not allowed").contains("AWS_ALLOW_HTTP=true"));
         assert!(said("<Code>KeyTooLongError</Code>").contains("cannot hold \"x\""));
         assert!(said("<Code>AccessDenied</Code>").contains("check the credentials"));
+        // Azure's words, as its listings are refused.
+        assert!(said("<Code>AuthorizationFailure</Code>").contains("check the credentials"));
         let failed = said("timed out");
         assert!(failed.starts_with("\"s3://b/log\" failed on \"x\": Generic S3 error: timed out; "), "{failed}");
     }

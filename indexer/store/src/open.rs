@@ -1,9 +1,6 @@
 //! Opening a store by its URL.
 
-use std::{
-    path::Path as FilePath,
-    sync::{Arc, OnceLock},
-};
+use std::{path::Path as FilePath, sync::Arc};
 
 use object_store::memory::InMemory;
 use url::Url;
@@ -112,14 +109,11 @@ fn open_bucket(scheme: StoreScheme, url: &Url, access: &StoreAccess) -> Result<S
         // Nothing that is missing now can come later.
         store.client()?;
     }
-    let current = store.clone();
     let backend = StoreBackend {
         inner: Arc::new(store.clone()),
         scheme,
-        signer: Some(Arc::new(store.clone())),
-        versions: (scheme == StoreScheme::S3).then(|| Arc::new(store) as Arc<dyn ListVersions>),
-        versions_refused: OnceLock::new(),
-        provider: Some(Box::new(move || current.client())),
+        versions: (scheme == StoreScheme::S3).then(|| Arc::new(store.clone()) as Arc<dyn ListVersions>),
+        provider: Some(store),
         endpoint: Some(endpoint),
     };
     Ok(Store::with(backend, url.clone()))

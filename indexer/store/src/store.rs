@@ -2,10 +2,7 @@
 //!
 //! The calls are beside it: opening in `open`, and reads, writes and listings in the files of these names.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, sync::Arc};
 
 use object_store::{ObjectStore, memory::InMemory, path::Path};
 use url::Url;
@@ -15,9 +12,9 @@ use crate::{
     errors::{StoreError, classify},
     keys,
     location::{EndpointSource, location},
+    reloading::ReloadingStore,
     scheme::StoreScheme,
     sign::SignPut,
-    transport::ProviderClient,
     versions::ListVersions,
 };
 
@@ -33,21 +30,14 @@ pub struct Store {
     base: String,
 }
 
-/// Gives the provider's client as it is now: a new one where its credentials or certificates are files that changed.
-pub(crate) type ProviderClientSource = Box<dyn Fn() -> Result<ProviderClient, StoreError> + Send + Sync>;
-
 /// What all prefixes of one bucket share.
 pub(crate) struct StoreBackend {
     pub(crate) inner: Arc<dyn ObjectStore>,
     pub(crate) scheme: StoreScheme,
-    /// What signs URLs of the store; `None` where there are no URLs.
-    pub(crate) signer: Option<Arc<dyn SignPut>>,
     /// What lists versions of objects; `None` where the store keeps none.
     pub(crate) versions: Option<Arc<dyn ListVersions>>,
-    /// Set once the store has refused to list versions, so that this is said once.
-    pub(crate) versions_refused: OnceLock<()>,
-    /// The provider's client; `None` where nothing speaks HTTP.
-    pub(crate) provider: Option<ProviderClientSource>,
+    /// The provider's client, which also signs URLs; `None` where nothing speaks HTTP.
+    pub(crate) provider: Option<ReloadingStore>,
     /// The endpoint of the provider, unless it is the provider's own.
     pub(crate) endpoint: Option<EndpointSource>,
 }
@@ -55,15 +45,7 @@ pub(crate) struct StoreBackend {
 impl StoreBackend {
     /// A transport without URLs.
     pub(crate) fn without_urls(inner: Arc<dyn ObjectStore>, scheme: StoreScheme) -> Self {
-        Self {
-            inner,
-            scheme,
-            signer: None,
-            versions: None,
-            versions_refused: OnceLock::new(),
-            provider: None,
-            endpoint: None,
-        }
+        Self { inner, scheme, versions: None, provider: None, endpoint: None }
     }
 }
 
@@ -140,14 +122,14 @@ impl Store {
         let Some(provider) = &self.backend.provider else {
             return Err(self.unusable("it has no signed URLs".to_owned(), "write to it without one"));
         };
-        Ok(provider()?.http)
+        Ok(provider.client()?.http)
     }
 
     /// What the store is reached with, without secrets. An error where a file of credentials or certificates cannot be used.
     pub fn configuration(&self) -> Result<StoreConfiguration, StoreError> {
         let StoreBackend { scheme, provider, .. } = &*self.backend;
         let Some(provider) = provider else { return Ok(StoreConfiguration::local(*scheme, &self.url)) };
-        Ok(StoreConfiguration { prefix: self.base.clone(), ..provider()?.configuration.as_ref().clone() })
+        Ok(StoreConfiguration { prefix: self.base.clone(), ..provider.client()?.configuration.as_ref().clone() })
     }
 
     /// The transport.
@@ -157,14 +139,7 @@ impl Store {
 
     /// What signs URLs of this store; `None` where there are no URLs.
     pub(crate) fn signer(&self) -> Option<&dyn SignPut> {
-        self.backend.signer.as_deref()
-    }
-
-    /// Says once that the store refuses to list versions.
-    pub(crate) fn warn_of_refused_versions(&self, error: &StoreError) {
-        if self.backend.versions_refused.set(()).is_ok() {
-            tracing::warn!(store = %self.url, %error, "versions cannot be listed; objects count as ones without");
-        }
+        self.backend.provider.as_ref().map(|provider| provider as &dyn SignPut)
     }
 
     /// What lists versions of this store's objects; `None` where it keeps none.
@@ -195,7 +170,8 @@ impl Store {
         // Whose access was refused is what a person looks for.
         if let StoreError::Denied { why, .. } = &mut error
             && let Some(provider) = &self.backend.provider
-            && let Some(credentials) = provider().ok().and_then(|client| client.configuration.credentials.clone())
+            && let Some(credentials) =
+                provider.client().ok().and_then(|client| client.configuration.credentials.clone())
         {
             *why = format!("{why} (credentials: {credentials})");
         }

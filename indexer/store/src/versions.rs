@@ -23,27 +23,19 @@ pub trait ListVersions: Send + Sync {
 }
 
 impl Store {
-    /// The versions of `key`, the oldest first; `None` where the store lists none, or refuses to. Those before `from` may be left
-    /// out, but for one. Retries.
+    /// The versions of `key`, the oldest first; `None` where the store lists none. Those before `from` may be left out, but for
+    /// one. Retries.
+    ///
+    /// To list versions is a right of its own, which reading does not include: [`StoreError::Denied`] without it.
     pub async fn versions(&self, key: &str, from: StoreSecond) -> Result<Option<Vec<ObjectVersion>>, StoreError> {
         let path = self.path(key)?;
         let Some(lister) = self.version_lister() else { return Ok(None) };
-        let listed =
-            retried(|| async { lister.list_versions(&path, from).await.map_err(|error| self.error(key, &error)) });
-        match listed.await {
-            Ok(versions) => Ok(versions.map(|mut newest_first| {
-                newest_first.reverse();
-                newest_first
-            })),
-            // A right of its own, which reading does not include; and servers that do not know the call.
-            Err(error @ (StoreError::Denied { .. } | StoreError::Refused { .. })) => {
-                self.warn_of_refused_versions(&error);
-                Ok(None)
-            }
-            // A name that the store takes for no object: a plain read says so too.
-            Err(StoreError::BadKey { .. }) => Ok(None),
-            Err(error) => Err(error),
+        let list = || async { lister.list_versions(&path, from).await.map_err(|error| self.error(key, &error)) };
+        let mut versions = retried(list).await?;
+        if let Some(newest_first) = &mut versions {
+            newest_first.reverse();
         }
+        Ok(versions)
     }
 
     /// As [`Store::get`], of the version `id`. Retries.

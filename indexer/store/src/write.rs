@@ -1,6 +1,6 @@
 //! Writing and deleting objects.
 
-use std::{collections::BTreeSet, io, path::Path as FilePath};
+use std::{collections::BTreeSet, io, path::Path as FilePath, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future, stream, stream::FuturesUnordered};
@@ -8,7 +8,10 @@ use object_store::{
     Attribute, Attributes, MultipartUpload, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     path::Path,
 };
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    time::Instant,
+};
 
 use crate::{
     errors::StoreError,
@@ -52,6 +55,21 @@ impl Store {
     ///
     /// A refusal that no retry can help (no access, no bucket) ends it at once, as `Unknown` too.
     pub async fn create_resolved(&self, key: &str, body: Bytes, metadata: &UserMetadata) -> Create {
+        self.create_until(key, body, metadata, None).await
+    }
+
+    /// As [`Store::create_resolved`], for an object that is of no use later: no try begins more than `within` after the call.
+    pub async fn create_resolved_within(
+        &self,
+        key: &str,
+        body: Bytes,
+        metadata: &UserMetadata,
+        within: Duration,
+    ) -> Create {
+        self.create_until(key, body, metadata, Some(Instant::now() + within)).await
+    }
+
+    async fn create_until(&self, key: &str, body: Bytes, metadata: &UserMetadata, end: Option<Instant>) -> Create {
         let mut pauses = pauses();
         loop {
             let unknown = match self.create(key, body.clone(), metadata).await {
@@ -71,8 +89,8 @@ impl Store {
                 },
             };
             match pauses.next() {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => return Create::Unknown(unknown),
+                Some(pause) if end.is_none_or(|end| Instant::now() + pause <= end) => tokio::time::sleep(pause).await,
+                _ => return Create::Unknown(unknown),
             }
         }
     }

@@ -155,7 +155,7 @@ fn a_web_identity_is_exchanged_for_credentials() {
             <AssumeRoleWithWebIdentityResult><SubjectFromWebIdentityToken>amzn1.account.AF6RHO7KZU5XRVQJGXK6HB56KR2A\
             </SubjectFromWebIdentityToken><AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/FederatedWebIdentityRole/app1\
             </Arn><AssumedRoleId>AROACLKWSDQRAOEXAMPLE:app1</AssumedRoleId></AssumedRoleUser><Credentials>\
-            <SessionToken>AQoDYXdzEE0a8ANXXXXXXXXNO1ewxE5TijQyp</SessionToken><SecretAccessKey>s</SecretAccessKey>\
+            <SessionToken>AQoDYXdzEE0a8ANexample1ewxE5TijQyp</SessionToken><SecretAccessKey>s</SecretAccessKey>\
             <Expiration>2097-10-24T23:00:23Z</Expiration><AccessKeyId>ASgeIAIOSFODNN7EXAMPLE</AccessKeyId></Credentials>\
             </AssumeRoleWithWebIdentityResult><ResponseMetadata><RequestId>ad4156e9</RequestId></ResponseMetadata>\
             </AssumeRoleWithWebIdentityResponse>";
@@ -170,11 +170,7 @@ fn a_web_identity_is_exchanged_for_credentials() {
         ("AWS_ENDPOINT_URL_STS", &server.url),
         ("AWS_REGION", "eu-west-1"),
     ];
-    assert_signed_by(
-        &signed(home.path(), &variables),
-        "ASgeIAIOSFODNN7EXAMPLE",
-        "AQoDYXdzEE0a8ANXXXXXXXXNO1ewxE5TijQyp",
-    );
+    assert_signed_by(&signed(home.path(), &variables), "ASgeIAIOSFODNN7EXAMPLE", "AQoDYXdzEE0a8ANexample1ewxE5TijQyp");
     let requests = server.requests();
     assert_eq!(requests.len(), 1);
     for part in ["Action=AssumeRoleWithWebIdentity", "WebIdentityToken=of-the-cluster", "RoleArn=arn%3Aaws%3Aiam"] {

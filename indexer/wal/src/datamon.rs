@@ -253,6 +253,19 @@ struct WireContributor {
     email: Option<String>,
 }
 
+impl WireContributor {
+    fn take_text_of(&mut self, raw: &Value) {
+        take_text(&mut self.name, &raw["name"]);
+        take_text(&mut self.email, &raw["email"]);
+    }
+}
+
+fn take_text(field: &mut Option<String>, raw: &Value) {
+    if let Some(text) = raw.as_str() {
+        *field = Some(text.to_owned());
+    }
+}
+
 impl From<WireContributor> for Contributor {
     fn from(WireContributor { name, email }: WireContributor) -> Self {
         Self { name: name.unwrap_or_default(), email: email.unwrap_or_default() }
@@ -264,8 +277,42 @@ impl WireDescriptor {
     fn read(text: &str, raw: &Value) -> Result<Self, MalformedInput> {
         // The values were read within bounds, so that the text can be read again.
         Self::deserialize(raw)
-            .or_else(|_| serde_norway::from_str(text))
+            .or_else(|_| serde_norway::from_str(text).map(|wire: Self| wire.with_text_of(raw)))
             .map_err(|error| MalformedInput::new(format!("the descriptor is not what its kind says: {error}")))
+    }
+
+    /// Text where `raw` has text too: what follows from tags was read only there.
+    fn with_text_of(mut self, raw: &Value) -> Self {
+        let fields = [
+            ("id", &mut self.id),
+            ("diamondID", &mut self.diamond_id),
+            ("splitID", &mut self.split_id),
+            ("bundleID", &mut self.bundle_id),
+            ("name", &mut self.name),
+            ("message", &mut self.message),
+            ("description", &mut self.description),
+            ("timestamp", &mut self.timestamp),
+            ("startTime", &mut self.start_time),
+            ("endTime", &mut self.end_time),
+            ("deduplication", &mut self.deduplication),
+            ("runstage", &mut self.runstage),
+            ("state", &mut self.state),
+        ];
+        for (name, field) in fields {
+            take_text(field, &raw[name]);
+        }
+        for (number, parent) in self.parents.iter_mut().flatten().enumerate() {
+            take_text(parent, &raw["parents"][number]);
+        }
+        for (number, person) in self.contributors.iter_mut().flatten().enumerate() {
+            if let Some(person) = person {
+                person.take_text_of(&raw["contributors"][number]);
+            }
+        }
+        if let Some(person) = &mut self.contributor {
+            person.take_text_of(&raw["contributor"]);
+        }
+        self
     }
 
     /// What it calls the thing that it describes.
@@ -421,6 +468,19 @@ mod tests {
         assert_eq!(read.message.as_deref(), Some("latin1 caf\u{fffd}"));
         assert_eq!(read.contributors[0].name, "latin1 caf\u{fffd}");
         assert_eq!(read.description.as_deref(), Some("not !!binary here"));
+        let beside_a_number =
+            b"message: !!binary bGF0aW4xIGNhZuk=\nrunstage: 7\nparents: [!!binary bGF0aW4x, 1.50]\ncontributors:\n\
+            - name: !!binary bGF0aW4xIGNhZuk=\n  email: 5\n";
+        let read = read_descriptor(&bundle(), beside_a_number).unwrap();
+        assert_eq!(read.message.as_deref(), Some("latin1 caf\u{fffd}"));
+        assert_eq!(
+            (read.run_stage.as_deref(), read.parents),
+            (Some("7"), vec!["latin1".to_owned(), "1.50".to_owned()])
+        );
+        assert_eq!(
+            (read.contributors[0].name.as_str(), read.contributors[0].email.as_str()),
+            ("latin1 caf\u{fffd}", "5")
+        );
         assert!(read_descriptor(&bundle(), b"message: !!binary '?'\n").is_err());
         assert!(read_descriptor(&bundle(), b"message: !other x\n").is_err());
     }

@@ -26,7 +26,7 @@ pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse
 pub use footprint::{text_bytes, value_bytes};
 pub use log::Log;
 pub use malformed::MalformedInput;
-pub use marker::marker_key;
+pub use marker::{CompletionMarker, marker_key, repo_marker_folder};
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;
 pub use outcome::{Evidence, Observation, Outcome, OutcomeDecision};

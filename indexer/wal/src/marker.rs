@@ -8,13 +8,13 @@ use tidemark_store::StoreSecond;
 
 /// A completion marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CompletionMarker {
+pub struct CompletionMarker {
     /// The entry.
-    pub(crate) token: Token,
+    pub token: Token,
     /// The operation within the entry.
-    pub(crate) op: u32,
+    pub op: u32,
     /// The marker's store time.
-    pub(crate) time: StoreSecond,
+    pub time: StoreSecond,
 }
 
 /// The key of the marker that completes operation `op` of `token` on a label.
@@ -24,7 +24,12 @@ pub fn marker_key(repo: &str, label: &str, token: Token, op: u32) -> String {
 
 /// The folder of the markers of a label.
 pub(crate) fn marker_folder(repo: &str, label: &str) -> String {
-    format!(".tidemark/done/{repo}/{label}")
+    format!("{}/{label}", repo_marker_folder(repo))
+}
+
+/// The folder of the markers of all labels of a repo.
+pub fn repo_marker_folder(repo: &str) -> String {
+    format!(".tidemark/done/{repo}")
 }
 
 impl CompletionMarker {
@@ -34,8 +39,14 @@ impl CompletionMarker {
         Some(Self { token: token.parse().ok()?, op: op.parse().ok()?, time })
     }
 
+    /// The label and the marker at `key`, of a label of `repo`; `None` if it is none. A label's name may have slashes.
+    pub fn read_of_repo<'a>(repo: &str, key: &'a str, time: StoreSecond) -> Option<(&'a str, Self)> {
+        let label = key.strip_prefix(&repo_marker_folder(repo))?.strip_prefix('/')?.rsplit_once('/')?.0;
+        Some((label, Self::read(&marker_folder(repo, label), key, time)?))
+    }
+
     /// Labels move in the order of their completion, then of their tokens.
-    pub(crate) fn sort_key(&self) -> (StoreSecond, Token, u32) {
+    pub fn sort_key(&self) -> (StoreSecond, Token, u32) {
         (self.time, self.token, self.op)
     }
 }
@@ -55,7 +66,17 @@ mod tests {
         }
 
         #[test]
+        fn the_label_of_a_key_is_read(label in "[a-z/]{0,5}[a-z]", bytes: [u8; 20], op: u32) {
+            let (token, time) = (Token::from_bytes(bytes), StoreSecond::from_unix(1));
+            let key = marker_key("r", &label, token, op);
+            let expected = Some((label.as_str(), CompletionMarker { token, op, time }));
+            prop_assert_eq!(CompletionMarker::read_of_repo("r", &key, time), expected);
+            prop_assert_eq!(CompletionMarker::read_of_repo("rr", &key, time), None);
+        }
+
+        #[test]
         fn any_key_is_read_without_a_panic(key: String) {
+            let _ = CompletionMarker::read_of_repo("", &key, StoreSecond::default());
             let _ = CompletionMarker::read("", &key, StoreSecond::default());
         }
     }

@@ -1,5 +1,7 @@
 //! Reading a log: entries in token order, each with its descriptors and its outcome.
 
+mod label_index;
+mod label_versions;
 mod labels;
 mod listing;
 mod log_reader;

@@ -53,6 +53,30 @@ struct State {
     versions: BTreeMap<Path, Vec<StoredVersion>>,
     /// Parts of keys that are not given, with what is refused too.
     refused: Vec<(String, ReadFault)>,
+    /// How often versions are refused from now on.
+    refused_versions: VersionFaults,
+    requests: RequestCounts,
+}
+
+/// How many of the next requests for versions are refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct VersionFaults {
+    pub(crate) lists: u32,
+    pub(crate) reads: u32,
+}
+
+/// Requests since they were counted last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestCounts {
+    pub(crate) gets: usize,
+    pub(crate) lists: usize,
+    pub(crate) version_lists: usize,
+}
+
+impl RequestCounts {
+    pub(crate) fn all(self) -> usize {
+        self.gets + self.lists + self.version_lists
+    }
 }
 
 #[derive(Debug)]
@@ -127,6 +151,8 @@ impl TestStore {
             troubles: Vec::new(),
             versions: BTreeMap::new(),
             refused: Vec::new(),
+            refused_versions: VersionFaults::default(),
+            requests: RequestCounts::default(),
         };
         Self { inner: Arc::default(), state: Arc::new(Mutex::new(state)), lead: Duration::ZERO, bodies: Arc::default() }
     }
@@ -151,6 +177,23 @@ impl TestStore {
         let (store, url) = (Arc::new(self.clone()), Url::parse("memory:///values").unwrap());
         log.metadata[1] = Store::over_versioned(store.clone(), store, url);
         log
+    }
+
+    /// As [`Self::log`], with values in a store that keeps no user metadata, as a folder.
+    pub(crate) fn log_on_folder(&self) -> Log {
+        let mut log = self.log();
+        log.metadata[1] = Store::over(Arc::new(self.clone()), Url::parse("file:///").unwrap());
+        log
+    }
+
+    /// Refuses the next requests for versions.
+    pub(crate) fn refuse_versions(&self, faults: VersionFaults) {
+        self.state().refused_versions = faults;
+    }
+
+    /// The requests since this was called last.
+    pub(crate) fn take_requests(&self) -> RequestCounts {
+        std::mem::take(&mut self.state().requests)
     }
 
     pub(crate) async fn writer(&self, name: &str, parameters: LogParameters) -> LogWriter {
@@ -214,6 +257,11 @@ impl TestStore {
         Ok(found)
     }
 
+    fn denied(location: &Path) -> Error {
+        let source = "<Code>AccessDenied</Code><Message>KMS key is not allowed</Message>".into();
+        Error::PermissionDenied { path: location.to_string(), source }
+    }
+
     fn silent() -> Error {
         Error::Generic { store: "lab", source: "no answer".into() }
     }
@@ -234,7 +282,14 @@ impl fmt::Debug for TestStore {
 #[async_trait]
 impl ListVersions for TestStore {
     async fn list_versions(&self, path: &Path, _from: StoreSecond) -> Result<Option<Vec<ObjectVersion>>> {
-        let state = self.state();
+        // Others go on while this one waits for the answer.
+        tokio::task::yield_now().await;
+        let mut state = self.state();
+        state.requests.version_lists += 1;
+        if state.refused_versions.lists > 0 {
+            state.refused_versions.lists -= 1;
+            return Err(Self::denied(path));
+        }
         let versions = state.versions.get(path).map_or(&[][..], Vec::as_slice).iter().enumerate().rev();
         let named =
             versions.map(|(number, version)| ObjectVersion { id: Some(number.to_string()), time: version.time });
@@ -268,9 +323,13 @@ impl ObjectStore for TestStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.state().requests.gets += 1;
         if self.is_refused(location, options.head) {
-            let source = "<Code>AccessDenied</Code><Message>KMS key is not allowed</Message>".into();
-            return Err(Error::PermissionDenied { path: location.to_string(), source });
+            return Err(Self::denied(location));
+        }
+        if options.version.is_some() && self.state().refused_versions.reads > 0 {
+            self.state().refused_versions.reads -= 1;
+            return Err(Self::denied(location));
         }
         // Others go on while this one waits for the answer.
         tokio::task::yield_now().await;
@@ -289,7 +348,11 @@ impl ObjectStore for TestStore {
         let pieces = body.map_ok(move |body| {
             let (bodies, count) = (bodies.clone(), body.len().div_ceil(PIECE_BYTES).max(1));
             let piece = move |n: usize| body.slice(n * PIECE_BYTES..body.len().min((n + 1) * PIECE_BYTES));
-            stream::iter((0..count).map(move |n| Ok(bodies.counted(&piece(n)))))
+            // Others go on between them, too.
+            stream::iter((0..count).map(move |n| Ok(bodies.counted(&piece(n))))).then(async |piece| {
+                tokio::task::yield_now().await;
+                piece
+            })
         });
         found.payload = GetResultPayload::Stream(pieces.try_flatten().boxed());
         Ok(found)
@@ -301,6 +364,7 @@ impl ObjectStore for TestStore {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let lab = self.clone();
+        self.state().requests.lists += 1;
         self.inner.list(prefix).map_ok(move |meta| lab.timed(meta)).boxed()
     }
 

@@ -97,6 +97,8 @@ pub(crate) struct ControllerRef {
 pub(crate) struct RolloutStatus {
     /// The release that its pods are of.
     pub(crate) release: Option<Box<str>>,
+    /// Digest of the part of the spec that its pods are made of.
+    pub(crate) spec_digest: Option<Box<str>>,
     /// Pods wanted.
     pub(crate) wanted: i32,
     /// Pods that exist.
@@ -107,8 +109,10 @@ pub(crate) struct RolloutStatus {
     pub(crate) complete: bool,
     /// Whether the roll-out of the present template has been complete once, whatever became of its pods since.
     pub(crate) rolled_out: bool,
-    /// Whether it has made no progress for longer than its progress deadline.
+    /// Whether it makes no progress: for longer than its progress deadline, or because it is paused.
     pub(crate) stalled: bool,
+    /// Whether somebody has paused it in the middle of a roll-out.
+    pub(crate) paused: bool,
     /// Why pods cannot be created, in the words of the API server.
     pub(crate) failure: Option<Box<str>>,
 }
@@ -164,11 +168,6 @@ impl OwnedObject {
     /// The object as its type; `None` if it is of another one.
     pub(crate) fn typed<K: DeserializeOwned>(&self) -> Option<K> {
         serde_json::from_value(self.object()).ok()
-    }
-
-    /// The value of one of its annotations.
-    pub(crate) fn annotation(&self, name: &str) -> Option<String> {
-        Some(self.object().pointer("/metadata/annotations")?.get(name)?.as_str()?.to_owned())
     }
 
     /// The objects that have to be reconciled when it changes: the one that controls it, and the WAL that its label names.
@@ -229,18 +228,28 @@ impl RolloutStatus {
         let (replicas, updated) = (count("/status/replicas"), count("/status/updatedReplicas"));
         let available = count("/status/availableReplicas");
         let observed = number("/status/observedGeneration") >= number("/metadata/generation");
-        let release = object.pointer("/metadata/annotations").and_then(|all| all.get(names::ANNOTATION_RELEASE));
+        let annotation = |name: &str| object.pointer("/metadata/annotations")?.get(name)?.as_str().map(Box::from);
+        let complete = observed && updated == wanted && replicas == wanted && available == wanted;
+        let unfinished = updated < wanted || replicas > updated;
+        let paused = object.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) && unfinished;
+        let progresses =
+            |status, reason| condition(object, "Progressing", status).is_some_and(|c| c["reason"] == reason);
+        // A pause takes the place of what the condition said before.
+        let is_rolled_out = || {
+            progresses("True", "NewReplicaSetAvailable")
+                || updated == wanted && progresses("Unknown", "DeploymentPaused")
+        };
+        let is_late = || progresses("False", "ProgressDeadlineExceeded");
         Self {
-            release: release.and_then(Value::as_str).map(Box::from),
+            release: annotation(names::ANNOTATION_RELEASE),
+            spec_digest: annotation(names::ANNOTATION_SPEC_DIGEST),
             wanted,
             replicas,
             available,
-            rolled_out: observed
-                && updated == replicas
-                && condition(object, "Progressing", "True").is_some_and(|c| c["reason"] == "NewReplicaSetAvailable"),
-            complete: observed && updated == wanted && replicas == wanted && available == wanted,
-            stalled: observed
-                && condition(object, "Progressing", "False").is_some_and(|c| c["reason"] == "ProgressDeadlineExceeded"),
+            rolled_out: observed && updated == replicas && is_rolled_out(),
+            complete,
+            stalled: observed && (paused || is_late()),
+            paused,
             failure: condition(object, "ReplicaFailure", "True").and_then(|c| c["message"].as_str()).map(Box::from),
         }
     }
@@ -330,6 +339,32 @@ mod tests {
         assert!(!deployment(&status).rollout.unwrap().stalled);
         let getting_on = json!({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"});
         assert!(!deployment(&json!({"observedGeneration": 2, "conditions": [getting_on]})).rollout.unwrap().stalled);
+    }
+
+    #[test]
+    fn a_roll_out_that_is_paused_is_stalled_and_a_pod_that_fails_while_paused_begins_none() {
+        let rollout = |replicas: i32, updated: i32, available: i32, reason: &str| {
+            let progressing = json!({"type": "Progressing", "status": "Unknown", "reason": reason});
+            let status = json!({
+                "observedGeneration": 2, "replicas": replicas, "updatedReplicas": updated,
+                "availableReplicas": available, "conditions": [progressing],
+            });
+            let object = json!({
+                "metadata": {
+                    "namespace": "data", "name": "orders-search", "uid": "u", "resourceVersion": "1", "generation": 2,
+                    "labels": {"tidemark.dev/wal": "orders"},
+                },
+                "spec": {"replicas": 2, "paused": true},
+                "status": status,
+            });
+            let rollout = OwnedObject::read(ChildKind::Deployment, object).unwrap().rollout.unwrap();
+            (rollout.paused, rollout.stalled, rollout.is_rolled_out())
+        };
+        assert_eq!(rollout(2, 2, 2, "DeploymentPaused"), (false, false, true));
+        assert_eq!(rollout(2, 2, 1, "DeploymentPaused"), (false, false, true), "a pod has failed");
+        assert_eq!(rollout(3, 2, 2, "DeploymentPaused"), (true, true, false), "a pod of another template is there");
+        assert_eq!(rollout(2, 1, 2, "DeploymentPaused"), (true, true, false), "one of the new template is missing");
+        assert_eq!(rollout(2, 2, 1, "DeploymentResumed"), (false, false, false), "the roll-out goes on");
     }
 
     #[test]

@@ -7,10 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use kube::{
     Api, Client, ResourceExt as _,
     api::DynamicObject,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Config, Event},
-    },
+    runtime::watcher::{self, Config, Event},
 };
 use tidemark_crds::names;
 use tokio::{sync::watch, task::JoinSet};
@@ -23,10 +20,8 @@ use super::{
 use crate::{
     metrics::OperatorMetrics,
     reconcile_queues::{ReconcileQueues, ReconcileTarget},
+    relisting_watcher::relisting_watcher,
 };
-
-/// Objects of one page of a list.
-const PAGE_SIZE: u32 = 500;
 
 /// The watches of the children and pods. Dropped, they end.
 pub(crate) struct WatchSet {
@@ -89,30 +84,28 @@ struct ObjectWatch {
 
 impl ObjectWatch {
     async fn run(self, client: Client) {
-        let config = Config::default().labels(&selector()).page_size(PAGE_SIZE);
+        let config = Config::default().labels(&selector());
+        let (metrics, namespace) = (&self.metrics, self.namespace.as_deref());
         if let Some(kind) = self.kind {
             let resource = kind.resource();
             let api: Api<DynamicObject> = match &self.namespace {
                 Some(namespace) => Api::namespaced_with(client, namespace, &resource),
                 None => Api::all_with(client, &resource),
             };
-            self.follow(watcher::watcher(api, config)).await;
+            self.follow(relisting_watcher(api, config, metrics, kind.as_str(), namespace)).await;
         } else {
             let api: Api<core::Pod> = match &self.namespace {
                 Some(namespace) => Api::namespaced(client, namespace),
                 None => Api::all(client),
             };
-            self.follow(watcher::watcher(api, config)).await;
+            self.follow(relisting_watcher(api, config, metrics, "Pod", namespace)).await;
         }
     }
 
     async fn follow<K: CacheableObject>(&self, events: impl Stream<Item = watcher::Result<Event<K>>>) {
-        let mut events = std::pin::pin!(events.default_backoff());
+        let mut events = std::pin::pin!(events);
         let mut listing = HashSet::new();
         let mut listed = false;
-        let kind = self.kind.map_or("Pod", ChildKind::as_str);
-        let synced = |synced| self.metrics.watch_synced(kind, self.namespace.as_deref(), synced);
-        synced(false);
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listing.clear(),
@@ -123,7 +116,6 @@ impl ObjectWatch {
                 Ok(Event::InitDone) => {
                     self.trigger(self.cache.retain(self.kind, self.namespace.as_deref(), &listing)).await;
                     listing = HashSet::new();
-                    synced(true);
                     if !std::mem::replace(&mut listed, true) {
                         self.done.send_modify(|count| *count += 1);
                     }
@@ -137,13 +129,8 @@ impl ObjectWatch {
                     })
                     .await;
                 }
-                Err(error) => {
-                    self.metrics.watch_failed(kind);
-                    if matches!(error, watcher::Error::InitialListFailed(_)) {
-                        synced(false);
-                    }
-                    tracing::warn!(kind, %error, "watch failed; restarting");
-                }
+                // The watch reports it.
+                Err(_) => {}
             }
         }
     }

@@ -11,16 +11,17 @@ use kube::{
         WatchStreamExt as _,
         controller::{Action, Config, Error as ApplierError, ReconcileRequest, applier, trigger_self},
         reflector::{ObjectRef, Store, reflector, store},
-        watcher::{self, Event, watcher},
+        watcher::{self, Event},
     },
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{apply::ApplyError, backoff::FailureBackoff, cache::NamespacedName, context::LeaderContext};
+use crate::{
+    apply::ApplyError, backoff::FailureBackoff, cache::NamespacedName, context::LeaderContext,
+    relisting_watcher::relisting_watcher,
+};
 
-/// Objects of one page of a list.
-const PAGE_SIZE: u32 = 500;
 /// An object is reconciled when nothing of it has changed for so long: its children and pods change several at a time.
 const DEBOUNCE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -85,25 +86,12 @@ pub(crate) async fn run_kind<C: KindController>(
         None => Api::all(client),
     };
     let (reader, writer) = store();
-    let objects = watcher(api, watcher::Config::default().page_size(PAGE_SIZE))
-        .modify(|object: &mut DeserializeGuard<C::Object>| object.meta_mut().managed_fields = None)
-        .default_backoff();
-    let (watching, metrics, place) = (controller.clone(), shared.metrics.clone(), namespace.map(str::to_owned));
-    metrics.watch_synced(&C::Object::kind(&()), namespace, false);
-    let objects = reflector(writer, objects).filter_map(move |event| {
-        let kind = C::Object::kind(&());
-        match &event {
-            Ok(Event::InitDone) => metrics.watch_synced(&kind, place.as_deref(), true),
-            Err(watcher::Error::InitialListFailed(_)) => metrics.watch_synced(&kind, place.as_deref(), false),
-            Ok(_) | Err(_) => {}
-        }
-        let object = event.map(|event| changed_object(event, &*watching)).transpose();
-        if let Some(Err(error)) = &object {
-            metrics.watch_failed(&kind);
-            tracing::warn!(%kind, %error, "watch failed; restarting");
-        }
-        std::future::ready(object)
-    });
+    let kind = C::Object::kind(&());
+    let objects = relisting_watcher(api, watcher::Config::default(), &shared.metrics, &kind, namespace)
+        .modify(|object: &mut DeserializeGuard<C::Object>| object.meta_mut().managed_fields = None);
+    let watching = controller.clone();
+    let objects = reflector(writer, objects)
+        .filter_map(move |event| std::future::ready(event.map(|event| changed_object(event, &*watching)).transpose()));
     drain_until(&mut changed, listed).await;
     let keys = stream::poll_fn(move |task| changed.poll_recv(task));
     let keys = keys.map(|key| Ok(ReconcileRequest::from(reference::<C>(&key))));

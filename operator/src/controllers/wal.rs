@@ -6,6 +6,8 @@ pub(crate) mod build;
 mod dereference;
 mod evaluate;
 mod failed_writes;
+#[cfg(test)]
+mod kstatus;
 mod purge;
 mod reconcile;
 mod search_exposure;

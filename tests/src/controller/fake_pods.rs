@@ -30,6 +30,8 @@ struct Part {
     /// The answer of `/v1/process`; none is a pod that does not answer.
     says: Option<Value>,
     ready: bool,
+    /// Whether newcomers stay pending.
+    pending: bool,
 }
 
 /// How many addresses were given out.
@@ -57,7 +59,7 @@ impl FakePods {
         let parts = Parts::default();
         let defaults = [(WalComponent::Indexer, say::writing(1, 10)), (WalComponent::Search, say::serving())];
         for (component, says) in defaults {
-            lock(&parts).insert(component, Part { says: Some(says), ready: true });
+            lock(&parts).insert(component, Part { says: Some(says), ready: true, pending: false });
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(act(Api::namespaced(client.clone(), namespace), port, parts.clone()));
@@ -113,6 +115,25 @@ impl FakePods {
     /// Readiness of the pods of this role that come later.
     pub fn newcomers_ready(&self, component: WalComponent, ready: bool) {
         self.change(component, |part| part.ready = ready);
+    }
+
+    /// Pods of this role that come later stay pending, until [`FakePods::start_pending`].
+    pub fn keep_pending(&self, component: WalComponent) {
+        self.change(component, |part| part.pending = true);
+    }
+
+    /// Starts the pods of this role that stayed pending.
+    pub async fn start_pending(&self, component: WalComponent) -> anyhow::Result<()> {
+        self.change(component, |part| part.pending = false);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        for pod in api.list(&kube::api::ListParams::default()).await? {
+            // A change by which the watch shows them again.
+            let seen = json!({"metadata": {"annotations": {"started": "true"}}});
+            if role(&pod) == Some(component) {
+                api.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&seen)).await?;
+            }
+        }
+        Ok(())
     }
 
     fn change(&self, component: WalComponent, change: impl FnOnce(&mut Part)) {
@@ -178,7 +199,7 @@ async fn act(api: Api<Pod>, port: u16, parts: Parts) {
     while let Some(pod) = pods.next().await {
         let Ok(pod) = pod else { continue };
         let (Some(uid), Some(component)) = (pod.uid(), role(&pod)) else { continue };
-        if known.contains_key(&uid) {
+        if known.contains_key(&uid) || lock(&parts).get(&component).is_some_and(|part| part.pending) {
             continue;
         }
         let (ip, listener) = listen(port).await;

@@ -25,7 +25,17 @@ fn text(path: &Path) -> &str {
 async fn a_repository_that_cannot_be_read_ends_dev_with_an_error() {
     let (folder, repository) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     git(repository.path(), &["init", "--quiet"], 0);
-    let dev = ["dev", "--git", text(repository.path()), "--dir", text(folder.path()), "--listen", "127.0.0.1:0"];
+    let dev = [
+        "dev",
+        "--git",
+        text(repository.path()),
+        "--dir",
+        text(folder.path()),
+        "--expiry",
+        "30s",
+        "--listen",
+        "127.0.0.1:0",
+    ];
     let ended = TidemarkProcess::ended(&dev, &BTreeMap::new()).await.expect("it ends");
     let log = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{log}");

@@ -263,6 +263,26 @@ fn every_alert_has_its_runbook_and_every_runbook_its_alert() {
     assert_eq!(headings.len(), named.len(), "a heading is there twice");
 }
 
+/// The rights of S3 that a text names.
+fn s3_rights(text: &str) -> BTreeSet<&str> {
+    let names = text.split("s3:").skip(1).filter_map(|rest| words(rest).next().filter(|name| rest.starts_with(name)));
+    names.filter(|name| name.starts_with(char::is_uppercase)).collect()
+}
+
+#[test]
+fn every_right_that_the_product_and_its_documents_name_is_in_the_printed_policy() {
+    let policy = text_of("examples/aws-irsa.yaml");
+    let granted = s3_rights(&policy);
+    let is_code = |file: &String| Path::new(file).extension().is_some_and(|end| end == "rs");
+    let product = FILES.iter().filter(|file| file.starts_with("indexer/") && is_code(file));
+    for file in documents().chain(product) {
+        let text = text_of(file);
+        let missing: Vec<_> = s3_rights(&text).difference(&granted).copied().collect();
+        assert!(missing.is_empty(), "{file} names rights that the policy lacks: {missing:?}");
+    }
+    assert!(granted.contains("GetObject") && granted.contains("GetObjectVersion"), "{granted:?}");
+}
+
 #[test]
 fn paths_and_types_are_told_from_other_code() {
     for path in ["crds/src/wal.rs", "wal.rs", "build/", "../bin/tidemark-cluster.rs", "indexer/src/cli/NAME.rs"] {

@@ -78,6 +78,7 @@ async fn without_versions_an_earlier_move_is_unknown() {
     assert_eq!(label_moves(&log, &tokens).await, [unknown, moved("b2")]);
 }
 
+/// Takes 15 s: so long a refusal has to last.
 #[tokio::test]
 async fn who_may_not_list_versions_sees_none() {
     let (server, log) = server();
@@ -86,4 +87,29 @@ async fn who_may_not_list_versions_sees_none() {
     server.inject(FaultRule::always(InjectedFault::Forbidden).on(StoreOperation::Other));
     let unknown = (Outcome::Unknown, Some(Evidence::Inferred), None);
     assert_eq!(label_moves(&log, &tokens).await, [unknown, moved("b2")]);
+}
+
+#[tokio::test]
+async fn a_refusal_to_list_versions_that_passes_decides_nothing() {
+    let (server, log) = server();
+    server.keep_versions("meta");
+    let tokens = [move_label(&server, 0, Some("b1")), move_label(&server, 3, Some("b2"))];
+    server.inject(FaultRule::always(InjectedFault::Forbidden).on(StoreOperation::Other).times(1));
+    assert_eq!(label_moves(&log, &tokens).await, [moved("b1"), moved("b2")]);
+    assert_eq!(server.faults_seen(), 1);
+}
+
+#[tokio::test]
+async fn moves_of_a_label_cost_a_few_requests_each_however_many_are_in_one_window() {
+    let mut of_each = Vec::new();
+    for count in [10, 60] {
+        let (server, log) = server();
+        server.keep_versions("meta");
+        let tokens: Vec<Token> = (0..count).map(|second| move_label(&server, second, Some("b"))).collect();
+        server.reset_counts();
+        let found = label_moves(&log, &tokens).await;
+        assert!(found.iter().all(|found| *found == moved("b")), "{found:?}");
+        of_each.push(server.requests() / count);
+    }
+    assert!(of_each.iter().all(|requests| *requests <= 7), "requests for each move: {of_each:?}");
 }

@@ -8,7 +8,7 @@ use tidemark_tests::{S3Server, TidemarkProcess};
 use tidemark_wal::Token;
 use tokio::time::{Instant, sleep};
 
-const PATIENCE: Duration = Duration::from_mins(4);
+const PATIENCE: Duration = Duration::from_mins(10);
 const MAX_RESIDENT_BYTES: u64 = 512 << 20;
 
 /// A log in three buckets, whose entries are a second apart and long sealed.

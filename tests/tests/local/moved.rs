@@ -4,8 +4,10 @@ use std::{path::Path, time::Duration};
 
 use tidemark_indexer::service::{DevOptions, DevService, ServiceError};
 use tidemark_tests::TidemarkProcess;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_mins(3);
 
 async fn start(
     folder: &Path,
@@ -18,7 +20,14 @@ async fn start(
         moved_from: moved_from.map(str::to_owned),
         listen: "127.0.0.1:0".parse().expect("an address"),
     };
-    DevService::start(options, stop.clone()).await.map_err(Box::new)
+    let started = Instant::now();
+    loop {
+        match DevService::start(options.clone(), stop.clone()).await {
+            // A child that a test beside this one has just started holds the lock until it begins its own program.
+            Err(ServiceError::Busy { .. }) if started.elapsed() < PATIENCE => sleep(Duration::from_millis(50)).await,
+            done => return done.map_err(Box::new),
+        }
+    }
 }
 
 fn manifests(folder: &Path) -> usize {
@@ -35,7 +44,7 @@ async fn publish(folder: &Path, moved_from: Option<&str>) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(50), published).await.expect("it publishes");
+    timeout(PATIENCE, published).await.expect("it publishes");
     stop.cancel();
     running.await.expect("no panic").expect("it ends in order");
 }
@@ -75,7 +84,7 @@ async fn says(service: &TidemarkProcess, wanted: &str) -> String {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    let waited = timeout(Duration::from_secs(50), saying).await;
+    let waited = timeout(PATIENCE, saying).await;
     assert!(waited.is_ok(), "{wanted:?} is not in {said}; its log: {}", service.log());
     said
 }

@@ -238,7 +238,7 @@ async fn searches() {
         b"message:/qu.*k/ OR message:qu*",
         b"token:0ujtsYcgvSTl8PAuAdqWYSMnLOv",
     ];
-    for name in ["q", "cursor", "from", "sort", "facets", "size", "outcome", "kind", "min_token"] {
+    for name in ["q", "cursor", "from", "sort", "facets", "histogram_by", "size", "outcome", "kind", "min_token"] {
         let seeds =
             [&queries[..], &[cursor.as_bytes(), b"newest", b"20", b"kind,repo", b"2026-01-01", b"committed"]].concat();
         for input in Inputs::of(&seeds, if name == "q" { 600 } else { 60 }).filter(|input| input.len() < 6000) {

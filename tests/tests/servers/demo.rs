@@ -69,5 +69,7 @@ async fn it_makes_buckets_waits_for_parameters_and_tells_until_it_is_stopped() {
     };
     assert!(outcomes["committed"] >= 40 - abandoned, "{outcomes:?}");
     assert!(outcomes.get("aborted").copied().unwrap_or_default() >= abandoned, "{outcomes:?}");
-    assert!(outcomes.keys().all(|outcome| ["committed", "aborted"].contains(&outcome.as_str())), "{outcomes:?}");
+    // On a busy machine a write may land after its second, or be made again because its answer came too late.
+    let known = ["committed", "aborted", "late", "duplicate"];
+    assert!(outcomes.keys().all(|outcome| known.contains(&outcome.as_str())), "{outcomes:?}");
 }

@@ -1,5 +1,5 @@
 //! Tests that need a real server or program, which they build or install: `MinIO`, an API server with etcd, Helm, Chromium,
-//! the image. None needs root, but for the installation of Chromium.
+//! schemathesis, the image. None needs root, but for the installation of Chromium.
 
 /// Each case of a suite on real servers: `MinIO` and `azurite`.
 macro_rules! on_every_store {
@@ -34,6 +34,7 @@ mod controller;
 mod crd;
 mod demo;
 mod image;
+mod openapi;
 mod page;
 mod pod;
 mod restart;

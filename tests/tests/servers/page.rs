@@ -1,7 +1,7 @@
 //! The page in a real Chromium, over a log that went through the whole pipeline.
 
 mod browser;
-mod site;
+pub(crate) mod site;
 
 use browser::{Browser, Tab};
 use site::{ATTACK, Site};
@@ -71,6 +71,113 @@ async fn a_person_searches_narrows_and_reads_with_the_keyboard() {
     assert!(tab.text(".outcomes").await.contains("malformed"));
 
     tab.asked_only(&site.url(""));
+    tab.no_complaints();
+    browser.close().await;
+    site.stop().await;
+}
+
+/// From a phone to a wide screen, in pixels.
+const WIDTHS: [u32; 4] = [360, 768, 1280, 1600];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_cut_off_from_a_phone_to_a_wide_screen() {
+    let Some((site, browser, tab)) = opened().await else { return };
+    let long = format!("A long word {} and many others: {}", "x".repeat(150), "race ".repeat(80));
+    let wide = site.append(&"b".repeat(120), &long).await;
+    tab.until("the new entry shows", "document.querySelectorAll('.hit').length === 6").await;
+    let search =
+        format!("{}&kind=bundle&from=2020-01-01&facets=payload.attributes.team", site::query("race OR hopper"));
+    let paths = [
+        String::new(),
+        search,
+        site::query("nothing-like-this"),
+        site::query("(race"),
+        format!("entry?token={wide}"),
+        format!("entry?token={}", site.hostile),
+        format!("entry?token={}", site.malformed),
+        format!("entry?token={}", site.race),
+        format!("entity?key=bundle/models/{}", "b".repeat(120)),
+        "entity?key=label/models/v1".to_owned(),
+        "status".to_owned(),
+        "status?a=b".to_owned(),
+    ];
+    for path in &paths {
+        tab.go(&site.url(path)).await;
+        for width in WIDTHS {
+            tab.resize(width).await;
+            tab.until("the page is complete", &format!("document.readyState === 'complete' && innerWidth === {width}"))
+                .await;
+            let faults: Vec<String> = tab.value(include_str!("page/layout.js")).await;
+            assert!(faults.is_empty(), "{path} at {width}: {faults:#?}");
+            tab.run("document.querySelectorAll('.help').forEach((help) => { help.open = true; })").await;
+            let faults: Vec<String> = tab.value(include_str!("page/layout.js")).await;
+            let outside: Vec<_> = faults.iter().filter(|fault| fault.contains("reaches from")).collect();
+            assert!(outside.is_empty(), "{path} at {width}, with the help: {outside:#?}");
+            tab.run("document.querySelectorAll('.help').forEach((help) => { help.open = false; })").await;
+        }
+    }
+    browser.close().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_shown_is_in_the_address() {
+    let Some((site, browser, tab)) = opened().await else { return };
+    tab.go(&site.url("?q=race&kind=bundle&sort=oldest&size=1")).await;
+    assert_eq!(tab.text(".hit .title mark").await, "race", "what was searched is marked");
+    tab.run("document.querySelector('#q').value = 'clock'; document.querySelector('.ask').requestSubmit()").await;
+    tab.until("another query keeps the rest", "location.search.includes('q=clock')").await;
+    tab.until(
+        "filter, order and size are kept",
+        "['kind=bundle', 'sort=oldest', 'size=1'].every((part) => location.search.includes(part)) && \
+        document.querySelectorAll('.hit').length === 1",
+    )
+    .await;
+    tab.click(".help summary").await;
+    tab.until("what is unfolded is in the address", "location.hash === '#open=help'").await;
+    let shared = tab.address().await;
+    tab.go(&site.url("status")).await;
+    tab.run(&format!("location.assign({shared:?})")).await;
+    tab.until(
+        "and is unfolded by it",
+        "document.body.dataset.page === 'search' && document.querySelector('.help').open",
+    )
+    .await;
+    assert_eq!(tab.text(".hit .title").await, "Document the clock");
+    tab.no_complaints();
+    browser.close().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attribute_is_counted_and_the_clients_date_narrows() {
+    let Some((site, browser, tab)) = opened().await else { return };
+    tab.go(&site.url("?kind=bundle")).await;
+    tab.run("document.querySelector('#attribute').value = 'payload.attributes.team'; document.querySelector('.add-attribute').requestSubmit()")
+        .await;
+    // The page before has a last section of facets too.
+    tab.until(
+        "the attribute is counted",
+        "location.search.includes('payload.attributes.team') && document.readyState === 'complete'",
+    )
+    .await;
+    tab.click("#facets section:last-of-type li a").await;
+    tab.until(
+        "the query has the clause, and all that have the value are found",
+        "document.querySelector('#q').value === 'payload.attributes.team:[\"core team\" TO \"core team\"]' && \
+        document.querySelectorAll('.hit').length === 3 && document.querySelector('.chips').textContent.includes('bundle')",
+    )
+    .await;
+    tab.click("#facets section:last-of-type li a[aria-current]").await;
+    tab.until("the clause goes with another click", "document.querySelector('#q').value === ''").await;
+
+    tab.go(&site.url("?sort=clientTimeOldest&histogram_by=clientTime")).await;
+    tab.run("document.querySelector('.histogram svg a').dispatchEvent(new MouseEvent('click', {bubbles: true}))").await;
+    tab.until(
+        "those of the client's date are found",
+        "document.querySelector('#q').value.startsWith('clientTime:>=2020-02-29') && document.querySelectorAll('.hit').length === 4",
+    )
+    .await;
     tab.no_complaints();
     browser.close().await;
     site.stop().await;

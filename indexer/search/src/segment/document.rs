@@ -59,6 +59,12 @@ pub(crate) fn from_document<T: DeserializeOwned>(
     serde_json::from_slice(bytes).map_err(|e| RecordDecodeError(e.to_string()))
 }
 
+/// The bundles that a bundle names as its parents.
+pub(crate) fn parents_of(record: &OperationRecord) -> impl Iterator<Item = &str> {
+    let parents = record.descriptor.get("parents").and_then(serde_json::Value::as_array).into_iter().flatten();
+    parents.filter_map(serde_json::Value::as_str)
+}
+
 /// The term that stands for `text` in an exact field: `text` itself, or its start with a digest when it is long.
 pub(crate) fn term_text(text: &str) -> Cow<'_, str> {
     if text.len() <= MAX_TERM_BYTES {
@@ -138,8 +144,7 @@ fn add_descriptor(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Ope
     if let Some(said) = said.filter(|said| !said.is_empty()) {
         doc.add_text(fields.text, said);
     }
-    let parents = record.descriptor.get("parents").and_then(serde_json::Value::as_array).into_iter().flatten();
-    for parent in parents.filter_map(serde_json::Value::as_str) {
+    for parent in parents_of(record) {
         doc.add_text(fields.parents, term_text(parent));
     }
     if let Some(message) = &record.message {

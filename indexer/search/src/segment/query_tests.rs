@@ -1,7 +1,13 @@
 //! What the forms of the query language find in documents, and the examples of its page.
 
+use std::{
+    ops::{Bound, RangeBounds as _},
+    time::Duration,
+};
+
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
+use tantivy::query::AllQuery;
 use tidemark_ingest::OperationRecord;
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Contributor, OperationKind, Outcome, Token};
@@ -10,14 +16,32 @@ use super::{
     schema_tests::SchemaIndex,
     testing::{plain, token},
 };
+use crate::{
+    error::SearchError,
+    limits::QueryDeadline,
+    query_compiler::CompiledQuery,
+    query_time::{TimeSpan, read_time},
+};
 
 /// The present of these tests: 2026-11-28.
 const NOW: i64 = 1_795_824_000;
 /// The page of the query language.
 const PAGE: &str = include_str!("../../../../docs/query-language.md");
 
+fn compiled(index: &SchemaIndex, text: &str) -> Result<CompiledQuery, SearchError> {
+    let compiled = index.compiler.parse(text, NOW, QueryDeadline::after(Duration::from_hours(1)))?;
+    compiled.check(&index.segments())?;
+    Ok(compiled)
+}
+
 fn found(index: &SchemaIndex, text: &str) -> Vec<u64> {
-    index.found_by(index.compiler.parse(text, NOW).unwrap().as_ref())
+    let compiled = compiled(index, text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    index.found_by(compiled.query.as_ref())
+}
+
+/// Why a query is refused.
+fn refused(index: &SchemaIndex, text: &str) -> String {
+    compiled(index, text).err().unwrap_or_else(|| panic!("{text} is taken")).to_string()
 }
 
 fn check(index: &SchemaIndex, cases: &[(&str, &[u64])]) {
@@ -94,7 +118,7 @@ fn a_pattern_that_stands_for_too_many_words_is_refused_and_not_cut() {
         words(MAX_PHRASE_TERMS + 1).as_str(),
     ]);
     let refused = |text: &str| {
-        let query = index.compiler.parse(text, NOW).unwrap();
+        let query = compiled(&index, text).unwrap().query;
         index.search(query.as_ref()).unwrap_err().to_string()
     };
     assert!(refused("y x*").contains("position 3: \"x*\" stands for more than 100000 words"), "{}", refused("y x*"));
@@ -250,9 +274,14 @@ fn attributes_are_compared_as_what_they_are() {
             ("payload.attributes.at:2026-01-01", &[0, 2]),
             ("payload.attributes.at:[2026-01-01T06 TO 2026-01-01T13]", &[2]),
             ("payload.attributes.at:>=2026", &[0, 1, 2, 3]),
+            ("payload.attributes.at:>=2026-01", &[0, 1, 2, 3]),
             ("payload.attributes.ok:true", &[4]),
             ("payload.attributes.build\\ number:7", &[5]),
             ("payload.attributes.id:>=B", &[1, 2, 3]),
+            ("payload.attributes.id:[\"A-1\" TO \"A-1\"]", &[0]),
+            ("payload.attributes.n:[\"9\" TO \"9\"]", &[3]),
+            ("payload.attributes.n:[7 TO 7]", &[0]),
+            ("payload.attributes.ok:[\"true\" TO \"true\"]", &[4]),
         ],
     );
 }
@@ -278,11 +307,218 @@ fn forms_of_unicode_do_not_matter() {
             ("数据", &[3]),
             ("数据库", &[3]),
             ("数据库迁*", &[3]),
+            ("数据库?", &[3]),
+            ("数据**", &[3]),
             ("据*", &[3]),
             ("データ", &[4]),
             ("데이터", &[5]),
         ],
     );
+}
+
+#[test]
+fn wildcards_that_can_find_nothing_are_refused() {
+    let index = SchemaIndex::of_payloads(
+        [
+            json!({ "n": 7, "mixed": 71, "at": "2026-01-01T00:00:00Z", "title": "数据库" }),
+            json!({ "n": 7.5, "mixed": "7 of 9" }),
+        ]
+        .map(|attributes| json!({ "attributes": attributes })),
+    );
+    for (query, position, part) in [
+        ("a 数?库", 3, "found by any part"),
+        ("数据*库", 1, "found by any part"),
+        ("a*库", 1, "found by any part"),
+        ("ｶ?b", 1, "found by any part"),
+        ("数据~1", 1, "found by any part"),
+        ("payload.attributes.title:数*库", 1, "found by any part"),
+        ("size:1*", 1, "holds numbers"),
+        ("size:7~", 1, "holds numbers"),
+        ("x payload.attributes.n:7*", 3, "holds numbers"),
+        ("payload.attributes.n:7?", 1, "holds numbers"),
+        ("payload.attributes.n:7~1", 1, "holds numbers"),
+        ("-payload.attributes.at:2026*", 2, "holds numbers"),
+    ] {
+        let why = refused(&index, query);
+        assert!(why.starts_with(&format!("position {position}: ")) && why.contains(part), "{query}: {why}");
+    }
+    check(
+        &index,
+        &[
+            ("payload.attributes.mixed:7*", &[1]),
+            ("payload.attributes.none:7*", &[]),
+            ("payload.attributes.title:数*", &[0]),
+            ("payload.attributes.title:\"数据库\"", &[0]),
+        ],
+    );
+}
+
+#[test]
+fn what_has_a_value_is_found_without_its_terms_where_that_can_be() {
+    let person = Contributor { name: "Ada".to_owned(), email: "ada@x.org".to_owned() };
+    let index = SchemaIndex::new([
+        OperationRecord { bundle: Some("b1".to_owned()), contributors: vec![person], ..plain(token(1, 1)) },
+        OperationRecord { text: Some("some words".to_owned()), repo: Some("maps".to_owned()), ..plain(token(1, 2)) },
+        OperationRecord { text: Some("--".to_owned()), bundle: Some("b2".to_owned()), ..plain(token(1, 3)) },
+    ]);
+    assert!(compiled(&index, "token:*").unwrap().query.is::<AllQuery>(), "each document has one");
+    for text in ["text:*", "message:*", "email:*", "contributor:*", "repo:*", "repo:[* TO *]", "path:*"] {
+        let query = format!("{:?}", compiled(&index, text).unwrap().query);
+        assert!(!query.contains("Pattern"), "{text}: {query}");
+    }
+    check(
+        &index,
+        &[
+            ("token:[* TO *]", &[0, 1, 2]),
+            ("text:*", &[1]),
+            ("email:*", &[0]),
+            ("contributor:*", &[0]),
+            ("contributors:*", &[0]),
+            ("bundle:*", &[0, 2]),
+            ("bundle:>b1", &[2]),
+            ("bundle:[b1 TO b2}", &[0]),
+            ("bundle:<=b1", &[0]),
+            ("bundle:[b2 TO b1]", &[]),
+            ("bundle:{b1 TO b1}", &[]),
+            ("contributor:[A TO B]", &[0]),
+            ("contributor:>b", &[]),
+            ("repo:>a", &[1]),
+            ("repo:[n TO a]", &[]),
+            ("-bundle:*", &[1]),
+        ],
+    );
+}
+
+#[test]
+fn no_clause_vanishes_where_its_bound_is_out_of_reach() {
+    let decided = |time: Option<&str>| {
+        let record = plain(at("2026-11-20T10:00:00Z"));
+        let completed = time.map(|time| StoreSecond::floor(time.parse::<jiff::Timestamp>().unwrap()));
+        let decision = tidemark_wal::OutcomeDecision { completed, ..record.decision.clone() };
+        OperationRecord { decision, ..record }
+    };
+    let payload = json!({ "attributes": { "at": "2026-11-20T10:00:00Z", "n": 5 } });
+    let index = SchemaIndex::new([
+        OperationRecord { message: Some("other".to_owned()), payload, ..decided(None) },
+        decided(Some("2026-11-20T10:00:00Z")),
+    ]);
+    check(
+        &index,
+        &[
+            ("completed:<2300 OR other", &[0, 1]),
+            ("completed:<2300 other", &[]),
+            ("completed:>2300 OR other", &[0]),
+            ("completed:[1000 TO 9999]", &[1]),
+            ("completed:>1000", &[1]),
+            ("completed:<1000", &[]),
+            ("completed:2300", &[]),
+            ("-completed:<2300", &[0]),
+            ("-completed:2300", &[0, 1]),
+            ("completed: IN [2300 1000]", &[]),
+            ("time:<2300", &[0, 1]),
+            ("clientTime:<9999", &[]),
+            ("payload.attributes.at:<2300", &[0]),
+            ("payload.attributes.at:>2300", &[]),
+            ("payload.attributes.at:[1000 TO 2300]", &[0]),
+            ("size:<1e30", &[0, 1]),
+            ("size:<99999999999999999999999999999999999999999", &[0, 1]),
+            ("size:>99999999999999999999999999999999999999999", &[]),
+            ("size:>-1", &[0, 1]),
+            ("size:<-1", &[]),
+            ("size:<0", &[]),
+            ("size:10.5", &[]),
+            ("size:[9.5 TO 10.5]", &[0, 1]),
+            ("size:10.0", &[0, 1]),
+            ("size: IN [-1 1e3]", &[]),
+            ("-size:-1", &[0, 1]),
+            ("payload.attributes.n:<1e999", &[0]),
+            ("payload.attributes.n:>18446744073709551615", &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_number_is_compared_with_numbers_and_a_time_with_times() {
+    let index = SchemaIndex::of_payloads(
+        [
+            json!({ "port": 443, "at": "2026-11-20T10:00:00Z" }),
+            json!({ "port": 8080, "at": "2026-11-20T11:00:00+01:00" }),
+            json!({ "port": "many", "at": "2026-11-20T10:00:00" }),
+            json!({ "port": "3", "at": "2026-11-20T10:00:01Z" }),
+            json!({ "port": "9000", "at": "2026-11-20T10:00:00.25Z" }),
+            json!({ "port": "2026-11-20", "at": "2026-11-20" }),
+        ]
+        .map(|attributes| json!({ "attributes": attributes })),
+    );
+    check(
+        &index,
+        &[
+            ("payload.attributes.port:>2000", &[1, 5]),
+            ("payload.attributes.port:>2100", &[1]),
+            ("payload.attributes.port:<2000", &[0]),
+            ("payload.attributes.port:[0 TO 9999.5]", &[0, 1]),
+            ("payload.attributes.port:[0 TO 443.5]", &[0]),
+            ("payload.attributes.port:{442.5 TO 8080}", &[0]),
+            ("payload.attributes.port:>=2026-11", &[5]),
+            ("payload.attributes.port:>=3a", &[2, 4]),
+            ("payload.attributes.at:2026-11-20T10:00:00", &[0, 1, 2, 4]),
+            ("payload.attributes.at:2026-11-20T10:00:00Z", &[0, 1, 2, 4]),
+            ("payload.attributes.at:\"2026-11-20T11:00:00+01:00\"", &[0, 1, 2, 4]),
+            ("payload.attributes.at:2026-11-20T10:00", &[0, 1, 2, 3, 4]),
+            ("payload.attributes.at: IN [2026-11-20T10:00:01]", &[3]),
+            ("payload.attributes.at:2026-11-20", &[0, 1, 2, 3, 4, 5]),
+        ],
+    );
+}
+
+#[test]
+fn a_word_that_is_too_long_to_be_indexed_is_refused_wherever_it_stands() {
+    let long = "x".repeat(129);
+    let index = SchemaIndex::of_messages(["a b", "a y", &format!("a {long} b"), &"y".repeat(128)]);
+    for query in [
+        format!("a {long}"),
+        format!("a -{long}"),
+        format!("+a +{long}"),
+        format!("a-{long}"),
+        format!("{long}-a"),
+        format!("\"a {long} b\""),
+        format!("a-{long}*"),
+        format!("a-{long}~1"),
+        format!("a-{long}?b"),
+        format!("\"a {long}\"*"),
+        format!("message: IN [a \"b {long}\"]"),
+        format!("payload.attributes.x:a-{long}"),
+        format!("payload.attributes.x:a-{long}*"),
+    ] {
+        let why = refused(&index, &query);
+        assert!(why.starts_with("position ") && why.contains("longer than 128 bytes"), "{query}: {why}");
+    }
+    assert_eq!(found(&index, &"y".repeat(128)), [3], "as long as a SHA-512");
+    assert_eq!(found(&index, "\"a b\""), [0]);
+}
+
+#[test]
+fn a_phrase_is_excluded_from_what_comes_before_it() {
+    let index = SchemaIndex::of_messages(["a c", "b a", "a b", "c a b", "d"]);
+    check(
+        &index,
+        &[
+            ("-\"a b\"", &[0, 1, 4]),
+            ("a -\"a b\"", &[0, 1]),
+            ("-\"a b\"^2", &[0, 1, 4]),
+            ("-(a \"a b\"^2)", &[0, 1, 4]),
+            ("(-\"c a\") -\"a c\"", &[1, 2, 4]),
+        ],
+    );
+}
+
+#[test]
+fn internal_fields_have_no_names() {
+    let index = SchemaIndex::of_messages(["order x", "nothing"]);
+    for name in ["order", "orderMiddle", "orderEnd", "writerKey", "messageWords", "record", "payloadColumns"] {
+        assert!(!format!("{:?}", compiled(&index, &format!("{name}:5")).unwrap().query).contains("Range"), "{name}");
+    }
+    check(&index, &[("order:x", &[0]), ("orderMiddle:5", &[]), ("order*", &[0])]);
 }
 
 #[test]
@@ -352,7 +588,10 @@ fn every_example_of_the_page_finds_something_or_is_refused_as_it_says() {
         } }),
         ..plain(at("2026-11-20T10:00:00Z"))
     };
-    let low = OperationRecord { payload: json!({ "attributes": { "n": 3 } }), ..plain(at("2026-12-01T00:00:00Z")) };
+    let low = OperationRecord {
+        payload: json!({ "attributes": { "n": 3, "at": "2026-11-20T11:00:00+01:00" } }),
+        ..plain(at("2026-12-01T00:00:00Z"))
+    };
     let index = SchemaIndex::new([
         record("migrating tables"),
         record("a migration, then rollback: roll back the tables"),
@@ -370,7 +609,7 @@ fn every_example_of_the_page_finds_something_or_is_refused_as_it_says() {
         }
     }
     for query in examples("What is refused") {
-        assert!(index.compiler.parse(&query, NOW).is_err(), "{query}");
+        assert!(compiled(&index, &query).is_err(), "{query}");
     }
 }
 
@@ -411,6 +650,386 @@ proptest! {
             prop_assert_eq!(found(&index, &format!("repo:{prefix}*")), scan(&|text| text.starts_with(&prefix)), "repo:{}*", prefix);
             let phrase = scan(&|text| naive_words(text).windows(2).any(|pair| pair[0] == "a1" && pair[1].starts_with(&prefix)));
             prop_assert_eq!(found(&index, &format!("payload.attributes.title:\"a1 {prefix}\"*")), phrase, "\"a1 {}\"*", prefix);
+        }
+    }
+}
+
+/// A number, date or text of an attribute, and bounds of such.
+fn attribute() -> impl Strategy<Value = Value> {
+    let extreme =
+        select(vec![json!(i64::MIN), json!(i64::MAX), json!(u64::MAX), json!(1u64 << 63), json!(-0.0), json!(1e300)]);
+    prop_oneof![
+        3 => (-4i64..4).prop_map(Value::from),
+        2 => (-8i32..8).prop_map(|half| json!(f64::from(half) / 2.0)),
+        1 => extreme,
+        1 => select(vec!["3", "many", "2026-11-20", "b", "10000", "2026-11-20T10:00:00", ""]).prop_map(Value::from),
+        1 => select(vec!["2026-11-20T10:00:00Z", "2026-11-21T00:00:00.5Z", "1999-01-01T00:00:00Z"]).prop_map(Value::from),
+        1 => Just(Value::Null),
+        1 => any::<bool>().prop_map(Value::from),
+    ]
+}
+
+fn bound() -> impl Strategy<Value = Bound<String>> {
+    let number = prop_oneof![
+        (-4i64..4).prop_map(|number| number.to_string()),
+        (-8i32..8).prop_map(|half| (f64::from(half) / 2.0).to_string()),
+        select(vec![
+            "9223372036854775807",
+            "9223372036854775808",
+            "18446744073709551615",
+            "18446744073709551616",
+            "-9223372036854775808",
+            "-9223372036854775809",
+            "1e400",
+            "-1e400",
+            "-0.0",
+            "1e18",
+            "0.5",
+            "-0.5",
+            "3000",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    let other = select(vec!["many", "2026", "2026-11-20", "2026-11-20T10:00:00", "2300", "0001", "9999", "b", "now"])
+        .prop_map(str::to_owned);
+    let text = prop_oneof![3 => number, 1 => other];
+    prop_oneof![
+        3 => text.clone().prop_map(Bound::Included),
+        3 => text.prop_map(Bound::Excluded),
+        1 => Just(Bound::Unbounded),
+    ]
+}
+
+/// A range as a query.
+fn range_text(name: &str, lower: &Bound<String>, upper: &Bound<String>) -> String {
+    let text = |bound: &Bound<String>| match bound {
+        Bound::Included(text) | Bound::Excluded(text) => format!("\"{text}\""),
+        Bound::Unbounded => "*".to_owned(),
+    };
+    let open = if matches!(lower, Bound::Excluded(_)) { '{' } else { '[' };
+    let close = if matches!(upper, Bound::Excluded(_)) { '}' } else { ']' };
+    format!("{name}:{open}{} TO {}{close}", text(lower), text(upper))
+}
+
+/// Whether all values of `values` are whole, and of one of the two types that columns of whole numbers have.
+fn are_whole(values: &[Value]) -> bool {
+    let numbers = || values.iter().filter(|value| value.is_number());
+    numbers().all(|number| number.as_i64().is_some()) || numbers().all(|number| number.as_u64().is_some())
+}
+
+fn as_number(text: &str) -> Option<f64> {
+    text.parse::<f64>().ok().filter(|_| text.ends_with(|last: char| last.is_ascii_digit()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_range_of_numbers_equals_a_naive_scan_and_no_range_fails(
+        values in vec(attribute(), 1..10), ranges in vec((bound(), bound()), 8..24), many in any::<bool>(),
+    ) {
+        // Some columns have one value a document, some several.
+        let values: Vec<Vec<Value>> = if many { values.chunks(2).map(<[Value]>::to_vec).collect() } else { values.into_iter().map(|value| vec![value]).collect() };
+        let index = SchemaIndex::of_payloads(values.iter().map(|values| match values.as_slice() {
+            [one] => json!({ "attributes": { "n": one } }),
+            several => json!({ "attributes": { "n": several } }),
+        }));
+        let whole = are_whole(&values.concat());
+        for (lower, upper) in ranges {
+            let query = range_text("payload.attributes.n", &lower, &upper);
+            let hits = found(&index, &query);
+            let read = |bound: &Bound<String>| match bound {
+                Bound::Unbounded => Some(Bound::Unbounded),
+                Bound::Included(text) => as_number(text).map(|number| Bound::Included((number, text.parse::<i128>().ok()))),
+                Bound::Excluded(text) => as_number(text).map(|number| Bound::Excluded((number, text.parse::<i128>().ok()))),
+            };
+            let (Some(low), Some(high)) = (read(&lower), read(&upper)) else { continue };
+            if matches!((&low, &high), (Bound::Unbounded, Bound::Unbounded)) {
+                continue;
+            }
+            let matches = |value: &Value| {
+                let exact = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
+                let Some(number) = value.as_f64() else { return false };
+                let compare = |(bound, exact_bound): (f64, Option<i128>)| match (exact, exact_bound) {
+                    // Columns of whole numbers lose nothing.
+                    (Some(exact), Some(bound)) if whole => exact.cmp(&bound),
+                    _ => number.partial_cmp(&bound).unwrap(),
+                };
+                (match low {
+                    Bound::Unbounded => true,
+                    Bound::Included(bound) => compare(bound).is_ge(),
+                    Bound::Excluded(bound) => compare(bound).is_gt(),
+                }) && match high {
+                    Bound::Unbounded => true,
+                    Bound::Included(bound) => compare(bound).is_le(),
+                    Bound::Excluded(bound) => compare(bound).is_lt(),
+                }
+            };
+            let is_year = |bound: &Bound<String>| match bound {
+                Bound::Included(text) | Bound::Excluded(text) => text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit()),
+                Bound::Unbounded => true,
+            };
+            // Years are times too, which this scan does not know.
+            if is_year(&lower) && is_year(&upper) {
+                continue;
+            }
+            let wanted: Vec<u64> = values.iter().zip(0..).filter(|(values, _)| values.iter().any(matches)).map(|(_, op)| op).collect();
+            prop_assert_eq!(hits, wanted, "{} of {:?}", query, values);
+        }
+    }
+
+    #[test]
+    fn times_in_any_form_equal_a_naive_scan(
+        values in vec(time_text(), 1..10), spans in vec(time_text(), 4..10), ranges in vec((time_bound(), time_bound()), 4..10),
+    ) {
+        let index = SchemaIndex::of_payloads(values.iter().map(|value| json!({ "attributes": { "at": value } })));
+        let span = |text: &str| read_time(text, NOW).unwrap();
+        let scan = |matches: &dyn Fn(&str) -> bool| -> Vec<u64> {
+            values.iter().zip(0..).filter(|(value, _)| matches(value)).map(|(_, op)| op).collect()
+        };
+        // What Tantivy takes for no date is text, and found by its words too.
+        let is_text = |value: &str| !value.starts_with("20") || !(value.ends_with('Z') || value[10..].contains(['+', '-']));
+        for text in spans {
+            let TimeSpan { start, end, .. } = span(&text);
+            let wanted = scan(&|value| (start..end).contains(&span(value).start) || (is_text(value) && value.starts_with(&text)));
+            prop_assert_eq!(found(&index, &format!("payload.attributes.at:\"{text}\"")), wanted, "{} of {:?}", text, values);
+        }
+        for (lower, upper) in ranges {
+            let from = match &lower {
+                Bound::Included(text) => span(text).start,
+                Bound::Excluded(text) => span(text).end,
+                Bound::Unbounded => i64::MIN,
+            };
+            let to = match &upper {
+                Bound::Included(text) => span(text).end,
+                Bound::Excluded(text) => span(text).start,
+                Bound::Unbounded => i64::MAX,
+            };
+            let query = range_text("payload.attributes.at", &lower, &upper);
+            let wanted = scan(&|value| (from..to).contains(&span(value).start));
+            prop_assert_eq!(found(&index, &query), wanted, "{} of {:?}", query, values);
+        }
+    }
+
+    #[test]
+    fn a_range_of_sizes_equals_a_naive_scan(sizes in vec(select(vec![0, 1, 2, 3, u64::MAX - 1, u64::MAX, 1 << 63]), 1..8), ranges in vec((bound(), bound()), 16)) {
+        let index = SchemaIndex::new(sizes.iter().map(|size| OperationRecord { size: *size, ..plain(token(1, 1)) }));
+        for (lower, upper) in ranges {
+            let query = range_text("size", &lower, &upper);
+            let read = |bound: &Bound<String>| match bound {
+                Bound::Unbounded => Some(Bound::Unbounded),
+                Bound::Included(text) => as_number(text).map(|_| Bound::Included(text.clone())),
+                Bound::Excluded(text) => as_number(text).map(|_| Bound::Excluded(text.clone())),
+            };
+            let (Some(low), Some(high)) = (read(&lower), read(&upper)) else {
+                prop_assert!(refused(&index, &query).contains("not a number"));
+                continue;
+            };
+            // All bounds are whole or halves, or beyond all sizes, so that twice their value is exact.
+            #[expect(clippy::cast_possible_truncation, reason = "it saturates")]
+            let doubled = |text: String| text.parse::<i128>().map_or_else(|_| (text.parse::<f64>().unwrap() * 2.0) as i128, |number| number * 2);
+            let range = (low.map(doubled), high.map(doubled));
+            let wanted: Vec<u64> = sizes.iter().zip(0..).filter(|(size, _)| range.contains(&(i128::from(**size) * 2))).map(|(_, op)| op).collect();
+            prop_assert_eq!(found(&index, &query), wanted, "{}", query);
+        }
+    }
+
+    #[test]
+    fn an_exact_range_equals_a_naive_scan(values in vec("[ab]{0,3}", 1..8), ranges in vec((exact_bound(), exact_bound()), 16)) {
+        let index = SchemaIndex::new(values.iter().map(|value| OperationRecord {
+            repo: Some(value.clone()),
+            bundle: Some(value.clone()),
+            payload: json!({ "attributes": { "id": value } }),
+            ..plain(token(1, 1))
+        }));
+        for (lower, upper) in ranges {
+            let range = (lower.clone(), upper.clone());
+            let wanted: Vec<u64> = values.iter().zip(0..).filter(|(value, _)| range.contains(*value)).map(|(_, op)| op).collect();
+            for name in ["repo", "bundle", "payload.attributes.id"] {
+                let query = range_text(name, &lower, &upper);
+                prop_assert_eq!(&found(&index, &query), &wanted, "{} of {:?}", query, values);
+            }
+        }
+    }
+}
+
+/// Days and times, with an offset and without, some of which no date of Tantivy's holds.
+fn time_text() -> impl Strategy<Value = String> {
+    let year = select(vec!["2026", "2026", "2027", "1500", "2300"]);
+    let time = prop_oneof![
+        Just(String::new()),
+        (9u32..12, select(vec!["", "Z", "+01:00", "-02:00"]))
+            .prop_map(|(hour, offset)| format!("T{hour:02}:00:00{offset}")),
+    ];
+    (year, 19u32..22, time).prop_map(|(year, day, time)| format!("{year}-11-{day}{time}"))
+}
+
+fn time_bound() -> impl Strategy<Value = Bound<String>> {
+    prop_oneof![
+        4 => time_text().prop_map(Bound::Included),
+        4 => time_text().prop_map(Bound::Excluded),
+        1 => Just(Bound::Unbounded),
+    ]
+}
+
+fn exact_bound() -> impl Strategy<Value = Bound<String>> {
+    prop_oneof!["[ab]{1,3}".prop_map(Bound::Included), "[ab]{1,3}".prop_map(Bound::Excluded), Just(Bound::Unbounded)]
+}
+
+/// A query as it is typed, and what it means.
+#[derive(Clone, Debug)]
+enum NaiveQuery {
+    Word(String),
+    Phrase(String, String),
+    Prefix(String),
+    PhrasePrefix(String, String),
+    /// A word with wildcards inside.
+    Wildcard(String),
+    Fuzzy(String),
+    Attribute(String),
+    Repo(String),
+    RepoPrefix(String),
+    RepoSet(Vec<String>),
+    Size(u64, u64),
+    HasRepo,
+    All(Vec<NaiveQuery>),
+    Any(Vec<NaiveQuery>),
+    Not(Box<NaiveQuery>),
+}
+
+impl NaiveQuery {
+    fn text(&self) -> String {
+        let join = |parts: &[Self], between: &str| {
+            format!("({})", parts.iter().map(Self::text).collect::<Vec<_>>().join(between))
+        };
+        match self {
+            Self::Word(word) => word.clone(),
+            Self::Phrase(first, second) => format!("\"{first} {second}\""),
+            Self::Prefix(start) => format!("{start}*"),
+            Self::PhrasePrefix(first, start) => format!("\"{first} {start}\"*"),
+            Self::Wildcard(pattern) => pattern.clone(),
+            Self::Fuzzy(word) => format!("{word}~1"),
+            Self::Attribute(word) => format!("payload.attributes.title:{word}"),
+            Self::RepoPrefix(start) => format!("repo:{start}*"),
+            Self::Repo(name) => format!("repo:{name}"),
+            Self::RepoSet(names) => format!("repo: IN [{}]", names.join(" ")),
+            Self::Size(from, to) => format!("size:[{from} TO {to}}}"),
+            Self::HasRepo => "repo:*".to_owned(),
+            Self::All(parts) => join(parts, if parts.len() % 2 == 0 { " " } else { " AND " }),
+            Self::Any(parts) => join(parts, " OR "),
+            Self::Not(part) => format!("{}{}", if matches!(**part, Self::Not(_)) { "NOT " } else { "-" }, part.text()),
+        }
+    }
+
+    fn matches(&self, text: &str, repo: Option<&str>, size: u64) -> bool {
+        let words: Vec<&str> = text.split(' ').collect();
+        match self {
+            Self::Word(word) | Self::Attribute(word) => words.contains(&word.as_str()),
+            Self::Phrase(first, second) => words.windows(2).any(|pair| pair == [first, second]),
+            Self::Prefix(start) => words.iter().any(|word| word.starts_with(start.as_str())),
+            Self::PhrasePrefix(first, start) => {
+                words.windows(2).any(|pair| pair[0] == first && pair[1].starts_with(start.as_str()))
+            }
+            Self::Wildcard(pattern) => words.iter().any(|word| is_like(pattern.as_bytes(), word.as_bytes())),
+            Self::Fuzzy(word) => one_edit(word).iter().any(|near| words.contains(&near.as_str())),
+            Self::RepoPrefix(start) => repo.is_some_and(|repo| repo.starts_with(start.as_str())),
+            Self::Repo(name) => repo == Some(name),
+            Self::RepoSet(names) => names.iter().any(|name| repo == Some(name)),
+            Self::Size(from, to) => (*from..*to).contains(&size),
+            Self::HasRepo => repo.is_some(),
+            Self::All(parts) => parts.iter().all(|part| part.matches(text, repo, size)),
+            Self::Any(parts) => parts.iter().any(|part| part.matches(text, repo, size)),
+            Self::Not(part) => !part.matches(text, repo, size),
+        }
+    }
+}
+
+/// Whether a word is what a pattern stands for. Questions may end a word.
+fn is_like(pattern: &[u8], word: &[u8]) -> bool {
+    match pattern {
+        [] => word.is_empty(),
+        [b'*', rest @ ..] => (0..=word.len()).any(|skipped| is_like(rest, &word[skipped..])),
+        [b'?', rest @ ..] => {
+            (rest.iter().all(|byte| *byte == b'?') && is_like(rest, word))
+                || word.split_first().is_some_and(|(_, word)| is_like(rest, word))
+        }
+        [byte, rest @ ..] => word.split_first().is_some_and(|(first, word)| first == byte && is_like(rest, word)),
+    }
+}
+
+/// What of the letters `a` and `b` is one edit from `word` and begins with the same letter.
+fn one_edit(word: &str) -> Vec<String> {
+    let chars: Vec<char> = word.chars().collect();
+    let mut near = vec![chars.clone()];
+    for at in 0..=chars.len() {
+        for letter in ['a', 'b'] {
+            near.push([&chars[..at], &[letter], &chars[at..]].concat());
+            if at < chars.len() {
+                near.push([&chars[..at], &[letter], &chars[at + 1..]].concat());
+            }
+        }
+        if at < chars.len() {
+            near.push([&chars[..at], &chars[at + 1..]].concat());
+        }
+        if at + 1 < chars.len() {
+            near.push([&chars[..at], &[chars[at + 1], chars[at]], &chars[at + 2..]].concat());
+        }
+    }
+    near.retain(|near| near.first() == chars.first());
+    near.into_iter().map(String::from_iter).collect()
+}
+
+fn naive_query() -> impl Strategy<Value = NaiveQuery> {
+    let word = || "[ab]{1,2}";
+    let repo = || "R[ab]";
+    let leaf = prop_oneof![
+        3 => word().prop_map(NaiveQuery::Word),
+        1 => (word(), word()).prop_map(|(first, second)| NaiveQuery::Phrase(first, second)),
+        1 => word().prop_map(NaiveQuery::Prefix),
+        1 => (word(), word()).prop_map(|(first, start)| NaiveQuery::PhrasePrefix(first, start)),
+        1 => "[ab][?*][ab?*]{0,3}".prop_map(NaiveQuery::Wildcard),
+        1 => "[ab]{1,3}".prop_map(NaiveQuery::Fuzzy),
+        1 => word().prop_map(NaiveQuery::Attribute),
+        1 => repo().prop_map(NaiveQuery::Repo),
+        1 => "R[ab]?".prop_map(NaiveQuery::RepoPrefix),
+        1 => vec(repo(), 1..3).prop_map(NaiveQuery::RepoSet),
+        1 => (0u64..5, 0u64..5).prop_map(|(from, to)| NaiveQuery::Size(from, to)),
+        1 => Just(NaiveQuery::HasRepo),
+    ];
+    leaf.prop_recursive(4, 16, 3, |inner| {
+        prop_oneof![
+            2 => vec(inner.clone(), 1..4).prop_map(NaiveQuery::All),
+            2 => vec(inner.clone(), 1..4).prop_map(NaiveQuery::Any),
+            1 => inner.prop_map(|part| NaiveQuery::Not(Box::new(part))),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_query_finds_what_a_naive_evaluation_finds(
+        documents in vec((vec("[ab]{1,3}", 1..5), proptest::option::of("R[ab]"), 0u64..6), 1..12), queries in vec(naive_query(), 12),
+    ) {
+        let documents: Vec<_> = documents.into_iter().map(|(words, repo, size)| (words.join(" "), repo, size)).collect();
+        let index = SchemaIndex::new(documents.iter().map(|(text, repo, size)| OperationRecord {
+            text: Some(text.clone()),
+            repo: repo.clone(),
+            size: *size,
+            kind: OperationKind::Bundle,
+            payload: json!({ "attributes": { "title": text } }),
+            ..plain(token(1, 1))
+        }));
+        for query in queries {
+            let text = query.text();
+            let wanted: Vec<u64> = documents.iter().zip(0..).filter(|((words, repo, size), _)| query.matches(words, repo.as_deref(), *size)).map(|(_, op)| op).collect();
+            let hits = compiled(&index, &text).map(|compiled| index.found_by(compiled.query.as_ref()));
+            let hits = hits.map_err(|error| error.to_string());
+            if matches!(&hits, Err(why) if why.contains("more than 20 prefixes")) {
+                continue;
+            }
+            prop_assert_eq!(hits, Ok(wanted), "{} of {:?}", text, documents);
         }
     }
 }

@@ -166,11 +166,12 @@ impl SchemaFields {
         format > 0 && (self.format - 1..=self.format).contains(&format)
     }
 
-    /// The names that a query may give a field, but for those of attributes.
+    /// The names that a query may give a field, but for those of attributes and of what only this program looks up.
     pub(crate) fn searched_names(&self) -> Vec<&str> {
+        let internal = [self.order, self.order_middle, self.order_end, self.writer_key, self.message_words];
         let fields = self.schema.fields().filter(|(_, entry)| entry.is_indexed() || entry.is_fast());
-        let names = fields.filter(|(_, entry)| !entry.field_type().is_json()).map(|(_, entry)| entry.name());
-        names.filter(|name| *name != MESSAGE_WORDS).collect()
+        let fields = fields.filter(|(field, entry)| !internal.contains(field) && !entry.field_type().is_json());
+        fields.map(|(_, entry)| entry.name()).collect()
     }
 
     /// The fields that a bare word of a query is looked up in.

@@ -1,11 +1,11 @@
 //! The schema on Tantivy: columns, words and times, and segments of two formats.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 use tantivy::{
-    Index, IndexReader, Order, Searcher, TantivyDocument,
+    Index, IndexReader, Order, Searcher, SegmentReader, TantivyDocument,
     aggregation::{AggContextParams, AggregationCollector},
     collector::TopDocs,
     query::Query,
@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     api::{QueryText, SearchRequest},
+    limits::QueryDeadline,
     query_compiler::QueryCompiler,
 };
 
@@ -56,6 +57,10 @@ impl SchemaIndex {
         Self::new(messages.map(|message| OperationRecord { message, ..plain(token(1, 1)) }))
     }
 
+    pub(super) fn segments(&self) -> Vec<&SegmentReader> {
+        self.searcher.segment_readers().iter().collect()
+    }
+
     fn query(&self, text: &str) -> Box<dyn Query> {
         compiled(&self.compiler, text)
     }
@@ -77,7 +82,8 @@ impl SchemaIndex {
 }
 
 fn compiled(compiler: &QueryCompiler, text: &str) -> Box<dyn Query> {
-    compiler.compile(&SearchRequest { query: QueryText::new(text).unwrap(), ..SearchRequest::default() }).unwrap()
+    let request = SearchRequest { query: QueryText::new(text).unwrap(), ..SearchRequest::default() };
+    compiler.compile(&request, QueryDeadline::after(Duration::from_hours(1))).unwrap().query
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tidemark_catalog::{
     RecordCounts, SegmentMeta, SetDigest, SidecarMeta, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Clock, Entropy, Store, StoreSecond, UserMetadata};
-use tidemark_wal::{Contributor, Evidence, Log, OperationKind, Outcome, OutcomeDecision, Token};
+use tidemark_wal::{ClientTime, Contributor, Evidence, Log, OperationKind, Outcome, OutcomeDecision, Token};
 
 use super::{
     engine::{EngineOptions, TantivyEngine},
@@ -58,6 +58,7 @@ pub(crate) fn record() -> impl Strategy<Value = OperationRecord> {
                 contributors: people.into_iter().map(named).collect(),
                 writer: key.map(|(writer, _)| writer.to_owned()),
                 idempotency_key: key.map(|(_, key)| key.to_owned()),
+                client_time: (late < 30).then(|| client_time(BEGIN + late % 7)),
                 payload: json!({"build": {"number": second}, "tags": [repo]}),
                 decision: decision(token, outcome, late),
                 ..plain(token)
@@ -74,6 +75,11 @@ fn decision(token: Token, outcome: Outcome, late: u64) -> OutcomeDecision {
         completed: Some(StoreSecond::from_unix(token.second().unix() + late)),
         observations: Vec::new(),
     }
+}
+
+/// The time of a client at this second of Unix time.
+pub(crate) fn client_time(second: u64) -> ClientTime {
+    StoreSecond::from_unix(second).timestamp().to_string().parse().unwrap()
 }
 
 /// A committed operation without anything else.

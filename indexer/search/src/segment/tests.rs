@@ -8,6 +8,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use tantivy::query::EnableScoring;
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
@@ -16,6 +17,7 @@ use super::{
     merge::scratch_bytes,
     testing::{BEGIN, TestIndex, history, plain, token},
 };
+use crate::{limits::QueryDeadline, query_compiler::QueryCompiler};
 use tidemark_ingest::{
     OperationRecord, WriterKey,
     engine::{EngineError, IndexEngine, IndexLookup, RecordStats, RecordedOutcome, UnsettledOperation, UnsettledQuery},
@@ -348,7 +350,7 @@ async fn the_newest_segments_get_the_disk_and_the_others_get_it_when_room_appear
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the newest come to the disk");
+        tokio::time::timeout(Duration::from_secs(90), wait).await.expect("the newest come to the disk");
     }
 }
 
@@ -373,6 +375,29 @@ async fn what_is_held_of_segments_in_the_store_lies_on_the_disk() {
     assert_eq!(lacking, 0, "segments hold their columns in memory");
     let found = view.segments[0].segment.record(8999).unwrap();
     assert_eq!(found.entity.as_deref(), Some("entry/0/8999"));
+}
+
+#[tokio::test]
+async fn a_pattern_reads_a_segment_in_the_store_by_small_parts() {
+    let mut index = TestIndex::with_cache(64 << 20).await;
+    // A dictionary that is longer than what a read keeps in memory.
+    let random = |n: usize| (n as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    let records = many(1, 20_000).into_iter().enumerate();
+    let named = |(n, record)| OperationRecord { entity: Some(format!("entry/{:032x}", random(n))), ..record };
+    index.publish(records.map(named).collect()).await;
+    let engine = index.another_engine(index.manifest().segments[0].size);
+    let view = engine.open_manifest(index.manifest()).await.unwrap();
+    assert!(!view.segments[0].segment.is_local());
+    let before = index.cache_bytes();
+    let compiler = QueryCompiler::new(engine.fields());
+    let compiled = compiler.parse("entity:entry*", 0, QueryDeadline::after(Duration::from_hours(1))).unwrap();
+    let run = tokio::task::spawn_blocking(move || {
+        let reader = &view.segments[0].reader;
+        let scoring = EnableScoring::disabled_from_schema(reader.schema());
+        (compiled.query.weight(scoring).unwrap().count(reader).unwrap(), view)
+    });
+    assert_eq!(run.await.unwrap().0, 20_000);
+    assert_eq!(index.cache_bytes(), before, "no part of the dictionary was long enough for the disk");
 }
 
 /// The size of a segment and the time that it takes, to compare formats: `-- --ignored --nocapture the_size_of_a_segment`.
@@ -420,7 +445,7 @@ async fn a_segment_is_finished_early_when_the_disk_has_no_room_for_more() {
         added += chunk.len() as u64;
         builder.add(chunk).await.unwrap();
         // The size is that of the records that were indexed by now.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(builder.flush().await.unwrap().is_none());
         assert!(added < 5000, "a megabyte holds no more");
     }
     // One chunk more was read already: it fits.

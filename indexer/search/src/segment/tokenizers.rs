@@ -12,8 +12,8 @@ use tantivy::tokenizer::{
 };
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
-/// Longest word that is indexed: long enough for a SHA-256 in hexadecimal digits.
-const MAX_WORD_BYTES: usize = 128;
+/// Longest word that is indexed: long enough for a SHA-512 in hexadecimal digits.
+pub(crate) const MAX_WORD_BYTES: usize = 128;
 /// Words as they are, folded.
 pub(crate) const WORDS: &str = "words";
 /// English words by their stem.
@@ -29,6 +29,18 @@ pub(crate) fn query_tokenizers() -> TokenizerManager {
     analyzers(CharacterTerms::Pairs)
 }
 
+/// Whether a word of `text` is too long to be indexed.
+pub(crate) fn has_long_word(text: &str) -> bool {
+    let mut words = WordTokenizer::new(CharacterTerms::Pairs);
+    let mut words = words.token_stream(text);
+    while words.advance() {
+        if words.token().text.len() > MAX_WORD_BYTES {
+            return true;
+        }
+    }
+    false
+}
+
 fn analyzers(characters: CharacterTerms) -> TokenizerManager {
     let manager = TokenizerManager::default();
     manager.register(WORDS, words(characters).build());
@@ -38,7 +50,8 @@ fn analyzers(characters: CharacterTerms) -> TokenizerManager {
 
 fn words(characters: CharacterTerms) -> TextAnalyzerBuilder<impl Tokenizer> {
     TextAnalyzer::builder(WordTokenizer::new(characters))
-        .filter(RemoveLongFilter::limit(MAX_WORD_BYTES))
+        // It removes what has as many bytes as its limit.
+        .filter(RemoveLongFilter::limit(MAX_WORD_BYTES + 1))
         // Letters that Unicode does not take apart, such as æ and ø.
         .filter(AsciiFoldingFilter)
         .filter(LowerCaser)
@@ -183,7 +196,7 @@ fn push_run(units: &[Range<usize>], characters: CharacterTerms, position: usize,
 }
 
 /// Whether the character belongs to a script that writes words without spaces and is indexed in pairs.
-fn is_paired(char: char) -> bool {
+pub(crate) fn is_paired(char: char) -> bool {
     matches!(char,
         '\u{1100}'..='\u{11ff}' // Hangul Jamo
         | '\u{3005}'..='\u{3007}' // Ideographic iteration mark, closing mark and zero
@@ -341,7 +354,8 @@ mod tests {
         let shown = |terms: &[WordTerm]| terms.iter().map(|t| (t.position, t.bytes.clone())).collect::<Vec<_>>();
         assert_eq!(shown(&terms), shown(&ascii));
         assert_eq!(words_of(text), ["release", "7", "1", "rc2", "of", "v2", "models", "by", "ada"]);
-        assert!(words_of(&"x".repeat(129)).is_empty());
+        assert!(words_of(&"x".repeat(129)).is_empty() && has_long_word(&format!("a {}", "x".repeat(129))));
+        assert!(words_of(&"x".repeat(128)).len() == 1 && !has_long_word(&format!("a {}", "x".repeat(128))));
     }
 
     fn paired() -> impl Strategy<Value = char> {

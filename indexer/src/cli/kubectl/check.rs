@@ -93,12 +93,14 @@ fn observed(wal: &Value) -> CheckResult {
     )
 }
 
-/// A condition as a check. `UpgradePending` is a choice, not a fault.
+/// A condition as a check. `UpgradePending` is a choice, not a fault; `Reconciling` and `Stalled` are there only while something is
+/// wrong.
 fn condition(condition: &Value) -> CheckResult {
     let kind = text(condition, "/type");
     let detail =
         format!("{} {}: {}", text(condition, "/status"), text(condition, "/reason"), text(condition, "/message"));
-    if kind == "UpgradePending" || text(condition, "/status") == "True" {
+    let wanted = if matches!(kind, "Reconciling" | "Stalled") { "False" } else { "True" };
+    if kind == "UpgradePending" || text(condition, "/status") == wanted {
         CheckResult::passed(kind, detail)
     } else {
         CheckResult::failed(kind, detail)

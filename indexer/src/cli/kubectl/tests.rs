@@ -1,6 +1,11 @@
 //! The plugin with a `kubectl` of the test's own, and a service behind the ports that it forwards.
 
-use std::{fmt::Write as _, io::Read as _, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    io::{Read as _, Write as _},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use axum::{Json, Router, extract::RawQuery, http::HeaderMap, routing::get};
 use serde_json::{Value, json};
@@ -101,8 +106,16 @@ impl FakeKubectl {
              *) echo v1.34.4 ;;\nesac\n"
         );
         let program = folder.path().join("kubectl");
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Another process writes it: a child that a test beside this one starts would have it open for writing, too, and Linux
+        // starts no program that somebody can write.
+        let mut install = Command::new("install")
+            .args(["-m", "755", "/dev/stdin"])
+            .arg(&program)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        install.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(install.wait().unwrap().success());
         let client = KubectlClient::new(program, Some("data".to_owned()), Some("kind".to_owned()), None);
         Self { folder, client }
     }
@@ -257,6 +270,12 @@ async fn a_check_fails_for_what_is_wrong_and_only_for_that() {
     wal.object["metadata"]["generation"] = 3.into();
     let lines = examine(&wal, None).await.unwrap();
     assert!(!lines[0].passed && lines[0].detail.contains("generation 2 of the spec, which is at 3"), "{lines:?}");
+    // It is only there while something is wrong.
+    wal.object["metadata"]["generation"] = 2.into();
+    wal.object["status"]["conditions"][1]["type"] = "Stalled".into();
+    let lines = examine(&wal, None).await.unwrap();
+    let failed: Vec<_> = lines.iter().filter(|line| !line.passed).map(|line| line.what.as_str()).collect();
+    assert_eq!(failed, ["Stalled"], "{lines:?}");
 }
 
 #[tokio::test]

@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use tidemark_store::StoreSecond;
+use tidemark_wal::{Token, marker_key};
+
 use super::fixtures::{GitFixture, LogFixture};
 
 #[tokio::test]
@@ -23,6 +26,19 @@ async fn a_tag_that_moves_away_and_back_ends_where_it_is() {
     let moves: Vec<_> = entries.iter().filter(|entry| entry["attributes"]["tag"] == "v1").collect();
     let keys: BTreeSet<_> = moves.iter().map(|entry| entry["idempotencyKey"].to_string()).collect();
     assert_eq!((moves.len(), keys.len()), (5, 5), "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_label_with_slashes_is_not_taken_for_the_one_that_its_name_ends_with() {
+    let repository = GitFixture::empty();
+    let a = repository.commit("a", "A");
+    repository.git(&["tag", "v1"]);
+    let log = LogFixture::new().await;
+    let token = Token::first_of(StoreSecond::from_unix(1_700_000_000));
+    let marker = marker_key("project", "sub/v1", token, 0);
+    log.log.values().put(&marker, format!("id: {a}\n").into()).await.unwrap();
+    assert_eq!(log.import_clean(&repository.path).await.tags, 1);
+    assert_eq!(log.label("v1").await, Some(a));
 }
 
 #[tokio::test]

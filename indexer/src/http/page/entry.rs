@@ -131,19 +131,20 @@ fn observations(observations: &[ObservationAnswer]) -> Markup {
     html! {
         @if !observations.is_empty() {
             h3 { "What the outcome rests on" }
-            div.scroll tabindex="0" role="region" aria-label="Descriptors that were found" {
+            div.evidence {
                 table {
+                    caption.hidden { "Descriptors that were found" }
                     thead { tr { th { "Object" } th { "Stored" } th { "Evidence" } th { "SHA-256" } } }
                     tbody {
                         @for observation in observations {
                             tr {
-                                td { code { (observation.key) } }
-                                td { (format::time(observation.time)) }
-                                td { @match observation.evidence {
+                                td data-label="Object" { code { (observation.key) } }
+                                td data-label="Stored" { (format::time(observation.time)) }
+                                td data-label="Evidence" { @match observation.evidence {
                                     Some(evidence) => { (evidence.as_str()) }
                                     None => { "of another operation" }
                                 } }
-                                td { code title=(observation.digest) { (observation.digest.get(..12).unwrap_or(&observation.digest)) } }
+                                td data-label="SHA-256" { code title=(observation.digest) { (observation.digest.get(..12).unwrap_or(&observation.digest)) } }
                             }
                         }
                     }

@@ -2,36 +2,82 @@
 
 use maud::{Markup, html};
 
-use super::{format, search_url::SearchUrl};
+use super::{
+    format,
+    search_url::{SearchUrl, exact_clause},
+};
 use tidemark_search::api::{FacetCount, FacetField, SearchAnswer};
 
 /// Values of a facet that are shown at once; the others are folded away.
-const MAX_UNFOLDED_VALUES: usize = 8;
+const MAX_UNFOLDED_VALUES: usize = 6;
 
 /// All facets.
 pub(crate) fn panel(answer: &SearchAnswer, search_url: &SearchUrl) -> Markup {
+    let values = |name: &str| answer.facets.get(name).map_or(&[][..], Vec::as_slice);
     html! {
         aside.facets #facets data-live aria-label="Narrow by" {
             @for facet in FacetField::ALL {
-                (group(facet, answer.facets.get(facet.name()).map_or(&[], Vec::as_slice), search_url))
+                @let name = facet.name();
+                (group(name, &html! { (heading(facet)) }, values(name), |value| by_filter(name, value, search_url)))
             }
+            @for name in search_url.attributes() {
+                (group(name, &attribute_heading(name, search_url), values(name), |value| by_clause(name, value, search_url)))
+            }
+            @if !answer.hits.is_empty() { (attribute_form(search_url)) }
         }
     }
 }
 
-fn group(facet: FacetField, values: &[FacetCount], search_url: &SearchUrl) -> Markup {
-    let name = facet.name();
+/// Where a click on a value leads, and whether the value is chosen.
+type FacetLink = (SearchUrl, bool);
+
+fn by_filter(name: &str, value: &str, search_url: &SearchUrl) -> FacetLink {
+    let chosen = search_url.has(name, value);
+    (if chosen { search_url.without(name, value) } else { search_url.with(name, value) }, chosen)
+}
+
+fn by_clause(name: &str, value: &str, search_url: &SearchUrl) -> FacetLink {
+    let clause = exact_clause(name, value);
+    let chosen = search_url.has_clause(&clause);
+    (if chosen { search_url.without_clause(&clause) } else { search_url.with_clause(&clause) }, chosen)
+}
+
+fn attribute_heading(name: &str, search_url: &SearchUrl) -> Markup {
+    html! {
+        span.attribute { (name) } " "
+        a.x href=(search_url.without_attribute(name).href()) title="count it no more" {
+            span aria-hidden="true" { "×" } span.hidden { "count it no more" }
+        }
+    }
+}
+
+/// Counts one attribute more.
+fn attribute_form(search_url: &SearchUrl) -> Markup {
+    html! {
+        form.add-attribute action="./" method="get" {
+            label for="attribute" { "Count an attribute" }
+            @for (name, value) in search_url.pairs() { input type="hidden" name=(name) value=(value); }
+            input #attribute name="facets" required pattern="(payload|descriptor)[.][^,]+" autocomplete="off"
+                autocapitalize="none" spellcheck="false" placeholder="payload.attributes.team"
+                title="an attribute by its path, as payload.attributes.team";
+        }
+    }
+}
+
+fn group(name: &str, heading: &Markup, values: &[FacetCount], link: impl Fn(&str) -> FacetLink) -> Markup {
     let most = values.iter().map(|value| value.count).max().unwrap_or(1).max(1);
     let (shown, folded) = values.split_at(values.len().min(MAX_UNFOLDED_VALUES));
+    let is_attribute = name.contains('.');
     html! {
-        @if !values.is_empty() {
+        @if is_attribute || !values.is_empty() {
             section {
-                h2 { (heading(facet)) }
-                ul { @for value in shown { (item(name, value, most, search_url)) } }
+                h2 .of-attribute[is_attribute] { (heading) }
+                @if values.is_empty() { p.quiet { "no match has it" } }
+                ul { @for value in shown { (item(value, most, link(&value.value))) } }
                 @if !folded.is_empty() {
-                    details {
+                    details id=(format!("more-{name}")) {
                         summary { (format::number(folded.len() as u64)) " more" }
-                        ul { @for value in folded { (item(name, value, most, search_url)) } }
+                        ul { @for value in folded { (item(value, most, link(&value.value))) } }
                     }
                 }
             }
@@ -39,9 +85,7 @@ fn group(facet: FacetField, values: &[FacetCount], search_url: &SearchUrl) -> Ma
     }
 }
 
-fn item(name: &str, value: &FacetCount, most: u64, search_url: &SearchUrl) -> Markup {
-    let chosen = search_url.has(name, &value.value);
-    let target = if chosen { search_url.without(name, &value.value) } else { search_url.with(name, &value.value) };
+fn item(value: &FacetCount, most: u64, (target, chosen): FacetLink) -> Markup {
     let width = (value.count.saturating_mul(100) / most).max(1);
     html! {
         li {

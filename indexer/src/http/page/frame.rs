@@ -81,14 +81,11 @@ impl PageFrame {
                         label.hidden for="q" { "Search the log" }
                         input #q name="q" type="search" value=(self.search_url.get("q")) autocomplete="off"
                             spellcheck="false" autocapitalize="none" maxlength="4096"
-                            placeholder="Search messages, people, paths, payloads …" aria-describedby="help";
+                            placeholder="Search the log" aria-describedby="help";
                         kbd aria-hidden="true" { "/" }
                     }
-                    @for (name, value) in self.search_url.filters() {
+                    @for (name, value) in self.search_url.kept() {
                         input type="hidden" name=(name) value=(value);
-                    }
-                    @if !self.search_url.get("sort").is_empty() {
-                        input type="hidden" name="sort" value=(self.search_url.get("sort"));
                     }
                     button type="submit" { "Search" }
                 }

@@ -62,8 +62,8 @@ async fn search_page(State(app): State<AppState>, RawQuery(query): RawQuery) -> 
     let search_url = SearchUrl::of(&query);
     let frame = PageFrame::new(&app, "Search").asking(&search_url);
     let answer = async {
-        let (args, wait) = query.parse::<SearchArgs, MinTokenArgs>()?;
-        search::answer(&app, args, wait, &query).await
+        let (args, wait) = search_url.asked_of(&query).parse::<SearchArgs, MinTokenArgs>()?;
+        search::answer(&app, args.highlighted(), wait, &query).await
     };
     match answer.await {
         Ok(answer) => rendered(&frame, &results::found(&answer, &search_url, app.status().as_ref())),

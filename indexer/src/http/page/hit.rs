@@ -1,6 +1,6 @@
 //! One operation in a list.
 
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 use tidemark_wal::{ClientTime, Outcome};
 
 use super::{format, search_url::SearchUrl};
@@ -10,12 +10,14 @@ use tidemark_search::api::{ContributorAnswer, SearchHit};
 const MAX_PEOPLE: usize = 3;
 /// Characters of a message beyond its first line that a list shows.
 const MAX_EXCERPT_CHARS: usize = 240;
+/// The highlighted field that titles and excerpts are made of.
+const MESSAGE: &str = "message";
 /// A client's time is shown when it is farther from the store's than this, in seconds.
 const MAX_TIME_GAP_SECS: i64 = 600;
 
 /// An operation as an item of a list.
 pub(crate) fn item(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
-    let (title, rest) = title(hit);
+    let (title, rest) = titled(hit);
     html! {
         li.hit data-token=(hit.token) data-outcome=(hit.outcome.as_str()) {
             div.head {
@@ -24,9 +26,56 @@ pub(crate) fn item(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
                 (marks(hit))
             }
             @if let Some(rest) = rest { p.excerpt { (rest) } }
+            (found_elsewhere(hit))
             p.meta { (meta(hit, search_url)) }
         }
     }
+}
+
+/// What an operation is called and what else its message says, with the words that were searched marked.
+fn titled(hit: &SearchHit) -> (Markup, Option<Markup>) {
+    let (title, rest) = title(hit);
+    let plain = |text: String| html! { (text) };
+    let Some(snippet) = hit.highlights.get(MESSAGE).and_then(|snippets| snippets.first()) else {
+        return (plain(title), rest.map(plain));
+    };
+    let (first, after) = snippet.split_once('\n').unwrap_or((snippet, ""));
+    if unmarked(first).trim() != title {
+        return (plain(title), Some(marked(snippet)));
+    }
+    let rest = if after.contains("<mark>") { Some(marked(after)) } else { rest.map(plain) };
+    (marked(first), rest)
+}
+
+/// Where else the words that were searched stand.
+fn found_elsewhere(hit: &SearchHit) -> Markup {
+    html! {
+        @for (field, snippets) in hit.highlights.iter().filter(|(field, _)| *field != MESSAGE) {
+            p.excerpt.found {
+                span.field { (field) }
+                @for snippet in snippets { " " (marked(snippet)) }
+            }
+        }
+    }
+}
+
+/// A snippet of a search, in which everything but its marks is escaped already.
+fn marked(snippet: &str) -> Markup {
+    PreEscaped(snippet.to_owned())
+}
+
+/// The text of a snippet.
+fn unmarked(snippet: &str) -> String {
+    let names = [
+        ("<mark>", ""),
+        ("</mark>", ""),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&#39;", "'"),
+        ("&amp;", "&"),
+    ];
+    names.into_iter().fold(snippet.to_owned(), |text, (written, meant)| text.replace(written, meant))
 }
 
 /// The address of the entry, at this operation.

@@ -35,7 +35,7 @@
 
   let seen = null;
   const onFirstPage = () => !new URLSearchParams(location.search).has("cursor");
-  const busy = () => dragging !== null || String(getSelection()) !== "";
+  const busy = () => dragging !== null || String(getSelection()) !== "" || document.activeElement?.matches("main input");
 
   async function poll() {
     if (document.visibilityState !== "visible" || busy()) return;
@@ -62,9 +62,9 @@
     for (const part of parts) {
       const next = fresh.getElementById(part.id);
       if (next === null) continue;
-      const open = all("details", part).map((details) => details.open);
+      const open = all("details", part).filter((details) => details.open).map((details) => details.id);
       part.replaceWith(document.adoptNode(next));
-      all("details", next).forEach((details, place) => { details.open = open[place] ?? false; });
+      all("details", next).forEach((details) => { details.open = open.includes(details.id); });
     }
     for (const hit of all(".hit")) if (known.size > 0 && !known.has(hit.dataset.token)) hit.classList.add("is-new");
     showTimes();
@@ -162,11 +162,37 @@
 
   function narrow(from, to) {
     const url = new URL(location.href);
-    url.searchParams.set("from", from);
-    url.searchParams.set("to", to);
+    if (one(".histogram").dataset.by) {
+      const query = url.searchParams.get("q") ?? "";
+      const others = query.includes(" OR ") ? `(${query})` : query;
+      url.searchParams.set("q", `${others} clientTime:>=${from} clientTime:<${to}`.trim());
+    } else {
+      url.searchParams.set("from", from);
+      url.searchParams.set("to", to);
+    }
     url.searchParams.delete("cursor");
     location.assign(url);
   }
+
+  // --- what is unfolded is part of the address: it is shared and reloaded with it ---
+
+  const folds = () => all("details[id]");
+
+  const OPEN = "#open=";
+
+  function unfold() {
+    if (!location.hash.startsWith(OPEN)) return;
+    const wanted = location.hash.slice(OPEN.length).split(",");
+    for (const fold of folds()) fold.open = wanted.includes(encodeURIComponent(fold.id));
+  }
+
+  document.addEventListener("toggle", () => {
+    // Another anchor is a place of the page, and stays.
+    if (location.hash !== "" && !location.hash.startsWith(OPEN)) return;
+    const open = folds().filter((fold) => fold.open).map((fold) => encodeURIComponent(fold.id));
+    const wanted = open.length > 0 ? OPEN + open : "";
+    if (location.hash !== wanted) history.replaceState(null, "", wanted || location.pathname + location.search);
+  }, true);
 
   // --- copying what is long ---
 
@@ -186,6 +212,7 @@
     }
   }
 
+  unfold();
   showTimes();
   watchHistogram();
   offerCopies();

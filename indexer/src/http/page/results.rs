@@ -2,11 +2,20 @@
 
 use maud::{Markup, html};
 
-use super::{facets, format, help, histogram, hit, search_url::SearchUrl};
+use super::{
+    facets, format, help, histogram, hit,
+    search_url::{CLIENT_TIME, SearchUrl},
+};
 use crate::http::problem::HttpProblem;
 use tidemark_search::api::{SearchAnswer, StatusAnswer};
 
-const SORTS: [(&str, &str); 3] = [("", "Newest first"), ("oldest", "Oldest first"), ("relevance", "Best match")];
+const SORTS: [(&str, &str); 5] = [
+    ("", "Newest first"),
+    ("oldest", "Oldest first"),
+    ("relevance", "Best match"),
+    (CLIENT_TIME, "Newest by the client's date"),
+    ("clientTimeOldest", "Oldest by the client's date"),
+];
 
 /// What was found.
 pub(crate) fn found(answer: &SearchAnswer, search_url: &SearchUrl, status: Option<&StatusAnswer>) -> Markup {

@@ -15,10 +15,12 @@ use tidemark_ingest::FailureCause;
 use tidemark_search::SearchError;
 
 /// The addresses that others rely on.
-const ROUTES: [&str; 9] = [
+const ROUTES: [&str; 11] = [
     "/v1/search",
+    "/v1/search/export",
     "/v1/entries/{token}",
     "/v1/entities/{key}",
+    "/v1/entities/bundle/{repo}/{bundle}/lineage",
     "/v1/process",
     "/v1/status",
     "/healthz",
@@ -58,6 +60,20 @@ async fn a_search_answers_with_what_the_interface_promises() {
 }
 
 #[tokio::test]
+async fn hits_are_highlighted_when_that_is_asked_for() {
+    let router = router(FakeSearch::with_entries());
+    for (uri, wanted) in [
+        ("/v1/search?q=spring&highlight=true", true),
+        ("/v1/search?q=spring&highlight=false", false),
+        ("/v1/search?q=spring", false),
+    ] {
+        let hit = get(&router, uri).await.json()["hits"][0].clone();
+        assert_eq!(hit["highlights"]["message"][0].is_string(), wanted, "{uri}");
+        assert_eq!(hit.get("highlights").is_some(), wanted, "{uri}: left out where there is nothing");
+    }
+}
+
+#[tokio::test]
 async fn every_answer_names_generation_manifest_and_watermark() {
     let router = router(FakeSearch::with_entries());
     let entry = format!("/v1/entries/{}", token(1));
@@ -73,6 +89,18 @@ async fn every_answer_names_generation_manifest_and_watermark() {
 async fn the_key_of_an_entity_may_have_slashes_and_escapes() {
     let answer = get(&router(FakeSearch::with_entries()), "/v1/entities/label/a%20b/v1%2F2?size=3").await;
     assert_eq!(answer.json()["entity"], "label/a b/v1/2");
+}
+
+#[tokio::test]
+async fn a_bundle_has_a_lineage_and_other_entities_have_a_history_under_every_name() {
+    let router = router(FakeSearch::with_entries());
+    let lineage = get(&router, "/v1/entities/bundle/a%20b/1%2F2/lineage?depth=10").await.json();
+    assert_eq!((&lineage["entity"], &lineage["truncated"]), (&"bundle/a b/1/2".into(), &false.into()));
+    assert_eq!((&lineage["nodes"][0]["known"], &lineage["nodes"][1]["known"]), (&true.into(), &false.into()));
+    assert_eq!(lineage["edges"][0]["parent"], lineage["nodes"][1]["key"]);
+    for key in ["label/a/lineage", "bundle/a/lineage", "bundle/a/b", "label/bundle/a/b/lineage"] {
+        assert_eq!(get(&router, &format!("/v1/entities/{key}")).await.json()["entity"], key);
+    }
 }
 
 #[tokio::test]
@@ -100,6 +128,8 @@ async fn errors_are_problems_that_name_the_parameter() {
         ("/v1/entries/short", 400, "token"),
         ("/v1/entries/0ujtsYcgvSTl8PAuAdqWYSMnLOv?deep=1", 400, "deep"),
         ("/v1/entities/label/a/b?size=0", 400, "size"),
+        ("/v1/entities/bundle/a/b/lineage?depth=0", 400, "depth"),
+        ("/v1/entities/bundle/a/b/lineage?depth=11", 400, "depth"),
         ("/v1/status?verbose=1", 400, "verbose"),
         (&format!("/v1/search?min_token={far}&wait=0"), 504, "min_token"),
     ];
@@ -113,6 +143,32 @@ async fn errors_are_problems_that_name_the_parameter() {
             assert!(json[field].as_str().is_some_and(|text| !text.is_empty()), "{uri} {field}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_decoded_is_a_problem_too() {
+    let router = router(FakeSearch::with_entries());
+    for (uri, parameter) in [
+        ("/v1/entities/%ff", None),
+        ("/v1/entities/label/100%", None),
+        ("/v1/entities/label/%zz/a", None),
+        ("/v1/entries/%ff", None),
+        ("/v1/entries/%ed%a0%80", None),
+        ("/assets/%ff", None),
+        ("/%ff", None),
+        ("/v1/search?q=%ff", Some("q")),
+        ("/v1/search?size=%", Some("size")),
+        ("/v1/entities/label/a/b?cursor=%c3%28", Some("cursor")),
+        ("/v1/status?a%ff=b", Some("a\u{fffd}")),
+    ] {
+        let answer = get(&router, uri).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{uri}: {}", answer.text);
+        assert_eq!(answer.header(header::CONTENT_TYPE), "application/problem+json", "{uri}");
+        assert_eq!(answer.json()["parameter"].as_str(), parameter, "{uri}");
+    }
+    let page = get(&router, "/?q=%ff").await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    assert!(page.header(header::CONTENT_TYPE).starts_with("text/html") && page.text.contains("UTF-8"), "{}", page.text);
 }
 
 #[tokio::test]
@@ -228,6 +284,7 @@ async fn the_document_has_every_route_with_every_parameter() {
     assert_eq!(listed.len(), ROUTES.len(), "{listed:?}");
     assert!(ROUTES.iter().all(|route| listed.contains(route)), "{listed:?}");
     let parameters = json["paths"]["/v1/search"]["get"]["parameters"].as_array().unwrap();
+    assert!(parameters.iter().all(|parameter| parameter["allowEmptyValue"] == true), "an empty value counts as none");
     let names: Vec<&str> = parameters.iter().filter_map(|parameter| parameter["name"].as_str()).collect();
     let wanted = [
         "q",
@@ -248,6 +305,8 @@ async fn the_document_has_every_route_with_every_parameter() {
         "size",
         "cursor",
         "facets",
+        "histogram_by",
+        "highlight",
         "min_token",
         "wait",
     ];
@@ -256,13 +315,14 @@ async fn the_document_has_every_route_with_every_parameter() {
 
 #[tokio::test]
 async fn answers_agree_with_the_document() {
-    let document = serde_json::to_value(openapi_document()).unwrap();
+    let document = openapi_document();
     let router = router(FakeSearch::with_entries());
     let entry = format!("/v1/entries/{}", token(3));
     for (uri, schema) in [
         ("/v1/search", "SearchAnswer"),
         (&entry, "EntryAnswer"),
         ("/v1/entities/label/a/b", "EntityAnswer"),
+        ("/v1/entities/bundle/a/b/lineage", "LineageAnswer"),
         ("/v1/status", "StatusAnswer"),
         ("/v1/process", "PodReport"),
         ("/v1/status?a=1", "ProblemDetails"),

@@ -12,10 +12,12 @@ use super::{
 use crate::http::{extract::encode, openapi_document};
 
 /// Each route with a URL of it that is answered.
-fn routes() -> [(&'static str, String); 4] {
+fn routes() -> [(&'static str, String); 6] {
     [
         ("/v1/search", "/v1/search".to_owned()),
+        ("/v1/search/export", "/v1/search/export".to_owned()),
         ("/v1/entities/{key}", "/v1/entities/label/a/b".to_owned()),
+        ("/v1/entities/bundle/{repo}/{bundle}/lineage", "/v1/entities/bundle/a/b/lineage".to_owned()),
         ("/v1/entries/{token}", format!("/v1/entries/{}", token(1))),
         ("/v1/status", "/v1/status".to_owned()),
     ]
@@ -32,6 +34,8 @@ fn texts() -> Vec<String> {
         "newest",
         "oldest",
         "relevance",
+        "clientTime",
+        "clientTimeOldest",
         "best",
         "kind",
         "time",
@@ -39,6 +43,14 @@ fn texts() -> Vec<String> {
         " repo , time,",
         ",",
         "kind;time",
+        "payload.attributes.team",
+        "payload.a b,kind, descriptor.c.d ,time",
+        "payload.",
+        "payload",
+        "payload. a",
+        "attributes.team",
+        "payload.1,payload.2,payload.3,kind,payload.4,payload.5,payload.6,time,,payload.7,payload.8,payload.9,payload.10",
+        "payload.1,payload.2,payload.3,payload.4,payload.5,payload.6,payload.7,payload.8,payload.9,payload.10,payload.11",
         "committed",
         "committed,late",
         "unknown",
@@ -108,7 +120,7 @@ async fn refused(router: &Router, url: &str, name: &str, text: &str) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_document_allows_is_accepted_and_nothing_else() {
-    let document = serde_json::to_value(openapi_document()).unwrap();
+    let document = openapi_document();
     let router = router(FakeSearch::with_entries());
     let (mut bounded, texts) = (Vec::new(), texts());
     for (path, url) in routes() {
@@ -135,11 +147,14 @@ async fn what_the_document_allows_is_accepted_and_nothing_else() {
         ("/v1/search", "from", "pattern"),
         ("/v1/search", "to", "pattern"),
         ("/v1/search", "sort", "enum"),
+        ("/v1/search", "histogram_by", "enum"),
         ("/v1/search", "size", "minimum"),
         ("/v1/search", "size", "maximum"),
         ("/v1/search", "min_token", "pattern"),
         ("/v1/search", "wait", "maximum"),
+        ("/v1/search/export", "from", "pattern"),
         ("/v1/entities/{key}", "size", "minimum"),
+        ("/v1/entities/bundle/{repo}/{bundle}/lineage", "depth", "maximum"),
         ("/v1/entries/{token}", "wait", "maximum"),
     ] {
         let (path, name, bound) = wanted;
@@ -149,7 +164,7 @@ async fn what_the_document_allows_is_accepted_and_nothing_else() {
 
 #[tokio::test]
 async fn a_filter_takes_as_many_values_as_the_document_says() {
-    let document = serde_json::to_value(openapi_document()).unwrap();
+    let document = openapi_document();
     let router = router(FakeSearch::with_entries());
     let parameters = document["paths"]["/v1/search"]["get"]["parameters"].as_array().unwrap();
     let mut bounded = 0;
@@ -172,7 +187,7 @@ async fn a_filter_takes_as_many_values_as_the_document_says() {
 
 #[tokio::test]
 async fn the_token_of_a_path_is_what_the_document_allows() {
-    let document = serde_json::to_value(openapi_document()).unwrap();
+    let document = openapi_document();
     let parameters = &document["paths"]["/v1/entries/{token}"]["get"]["parameters"];
     let schema =
         &parameters.as_array().unwrap().iter().find(|parameter| parameter["name"] == "token").unwrap()["schema"];
@@ -185,7 +200,7 @@ async fn the_token_of_a_path_is_what_the_document_allows() {
 
 #[test]
 fn defaults_are_in_the_document() {
-    let document = serde_json::to_value(openapi_document()).unwrap();
+    let document = openapi_document();
     let parameters = document["paths"]["/v1/search"]["get"]["parameters"].as_array().unwrap();
     let default = |name: &str| {
         parameters

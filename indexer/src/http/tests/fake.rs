@@ -3,17 +3,18 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 
 use tidemark_search::{
-    SearchError, SearchService,
+    SearchError, SearchExport, SearchService,
     api::{
         ContributorAnswer, CorrectedOutcome, EntityAnswer, EntityRequest, EntryAnswer, EntryOperation, FacetCount,
-        HistogramBucket, IndexVersion, ObservationAnswer, OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer,
-        SearchHit, SearchRequest, StatusAnswer,
+        HistogramBucket, IndexVersion, LineageAnswer, LineageEdge, LineageNode, LineageRequest, ObservationAnswer,
+        OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer, SearchHit, SearchRequest, StatusAnswer,
     },
 };
 
@@ -27,6 +28,10 @@ pub(super) struct FakeSearch {
     pub(super) fails: Option<SearchError>,
     pub(super) panics: bool,
     pub(super) hangs: bool,
+    /// After so many pages, an export fails.
+    pub(super) export_fails: Option<(usize, SearchError)>,
+    /// How many times more an export has all hits.
+    pub(super) export_repeats: usize,
     pub(super) not_ready: bool,
 }
 
@@ -148,7 +153,19 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
         idempotency_key: None,
         reason: None,
         score: None,
+        highlights: BTreeMap::new(),
     }
+}
+
+/// What a search for "spring" marks.
+fn highlighted(hit: &SearchHit, request: &SearchRequest) -> SearchHit {
+    let marked = |text: &str| vec![text.to_owned()];
+    let found = request.highlight && request.query.as_str() == "spring" && hit.message.is_some();
+    let highlights = [
+        ("message".to_owned(), marked("Retrain on the <mark>spring</mark> data\n\nThe learning rate is halved …")),
+        ("payload.attributes.season".to_owned(), marked("<mark>spring</mark> &amp; &lt;b&gt;")),
+    ];
+    SearchHit { highlights: highlights.into_iter().filter(|_| found).collect(), ..hit.clone() }
 }
 
 #[async_trait]
@@ -161,7 +178,7 @@ impl SearchService for FakeSearch {
                 |(n, value): (usize, &&str)| FacetCount { value: (*value).to_owned(), count: 1_000 / (n as u64 + 1) };
             values.iter().enumerate().map(count).collect()
         };
-        let facets = BTreeMap::from([
+        let mut facets = BTreeMap::from([
             ("kind".to_owned(), facet(&["bundle", "label", "repo", "diamond"])),
             ("repo".to_owned(), facet(&[&text, "datasets", "pipelines"])),
             ("outcome".to_owned(), facet(&["committed", "pending", "aborted"])),
@@ -170,10 +187,13 @@ impl SearchService for FakeSearch {
                 facet(&[&text, "Ada Lovelace", "Grace Hopper", "x", "y", "z", "u", "v", "w", "t"]),
             ),
         ]);
+        for attribute in &request.attribute_facets {
+            facets.insert(attribute.as_str().to_owned(), facet(&["core", &text]));
+        }
         let bucket = |n: u64| HistogramBucket { from: at(n), to: at(n + 1), count: (n * 37) % 23 };
         Ok(SearchAnswer {
             total: self.hits.len() as u64,
-            hits: self.hits.iter().take(request.size.get()).cloned().collect(),
+            hits: self.hits.iter().take(request.size.get()).map(|hit| highlighted(hit, &request)).collect(),
             facets: if self.hits.is_empty() { BTreeMap::new() } else { facets },
             histogram: if self.hits.is_empty() { Vec::new() } else { (0..40).map(bucket).collect() },
             index_version: index_version(),
@@ -222,6 +242,40 @@ impl SearchService for FakeSearch {
             history: self.hits.clone(),
             index_version: index_version(),
             next: None,
+        })
+    }
+
+    async fn export(&self, _: SearchRequest) -> Result<SearchExport, SearchError> {
+        self.called().await?;
+        let (fails_at, error) = self.export_fails.clone().map_or((usize::MAX, None), |(at, error)| (at, Some(error)));
+        let pages = std::iter::repeat_n(self.hits.chunks(2), 1 + self.export_repeats).flatten();
+        let pages = pages.map(|page| Ok(page.to_vec())).take(fails_at).chain(error.map(Err)).collect::<Vec<_>>();
+        // As the real one it must not be polled after its end.
+        let pages = stream::unfold(pages.into_iter(), |mut pages| async { pages.next().map(|page| (page, pages)) });
+        Ok(SearchExport { index_version: index_version(), pages: pages.boxed() })
+    }
+
+    async fn lineage(&self, LineageRequest { repo, bundle, .. }: LineageRequest) -> Result<LineageAnswer, SearchError> {
+        self.called().await?;
+        let (entity, parent) = (format!("bundle/{repo}/{bundle}"), format!("bundle/{repo}/lost"));
+        let hit = self.hits.first();
+        let node = LineageNode {
+            key: entity.clone(),
+            known: true,
+            token: hit.map(|hit| hit.token),
+            time: hit.map(|hit| hit.time),
+            client_time: hit.and_then(|hit| hit.client_time),
+            message: hit.and_then(|hit| hit.message.clone()),
+            outcome: hit.map(|hit| hit.outcome),
+            ..LineageNode::default()
+        };
+        let lost = LineageNode { key: parent.clone(), level: -1, ..LineageNode::default() };
+        Ok(LineageAnswer {
+            edges: vec![LineageEdge { parent, child: entity.clone() }],
+            entity,
+            nodes: vec![node, lost],
+            truncated: false,
+            index_version: index_version(),
         })
     }
 

@@ -10,7 +10,12 @@ use tidemark_search::SearchError;
 
 async fn pages(fake: FakeSearch) -> Vec<(String, super::TestResponse)> {
     let router = router(fake.clone());
-    let mut uris = vec!["/".to_owned(), "/?q=%3Cb%3E&kind=label&from=2026-11-20".to_owned(), "/status".to_owned()];
+    let mut uris = vec![
+        "/?facets=payload.a".to_owned(),
+        "/".to_owned(),
+        "/?q=%3Cb%3E&kind=label&from=2026-11-20".to_owned(),
+        "/status".to_owned(),
+    ];
     uris.push("/entity?key=label%2Fa%2Fb".to_owned());
     uris.extend(fake.hits.iter().map(|hit| format!("/entry?token={}", hit.token)));
     let mut pages = Vec::new();
@@ -97,6 +102,57 @@ async fn assets_are_kept_under_the_address_of_their_content() {
         assert!(asset.header(header::CACHE_CONTROL).contains("immutable"), "{address}");
         assert!(!asset.text.contains("https://"), "{address} names another host");
     }
+}
+
+#[tokio::test]
+async fn words_that_were_searched_are_marked() {
+    let router = router(FakeSearch::with_entries());
+    let page = get(&router, "/?q=spring").await.text;
+    let title = "Retrain on the <mark>spring</mark> data</a>";
+    assert!(page.contains(title), "the title is the first line of the message");
+    assert!(page.contains("season</span> <mark>spring</mark> &amp; &lt;b&gt;</p>"));
+    for uri in ["/?q=spring&highlight=false", "/?q=summer", "/"] {
+        assert!(!get(&router, uri).await.text.contains("<mark>"), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn attributes_are_counted_and_narrow_the_query() {
+    let router = router(FakeSearch::with_entries());
+    let page = get(&router, "/?q=a+OR+b&facets=payload.attributes.team").await.text;
+    let clause = "payload.attributes.team%3A%5B%22core%22+TO+%22core%22%5D";
+    let narrowed = format!("href=\"./?facets=payload.attributes.team&amp;q=%28a+OR+b%29+{clause}\"");
+    assert!(page.contains(&narrowed), "{narrowed}");
+    assert!(page.contains(">Kind</h2>"), "what is always counted is there too");
+    assert!(page.contains("href=\"./?q=a+OR+b\" title=\"count it no more\""));
+    let chosen = get(&router, &format!("/?q=a+{clause}&facets=payload.attributes.team")).await.text;
+    assert!(chosen.contains("href=\"./?facets=payload.attributes.team&amp;q=a\" aria-current=\"true\""));
+    assert_eq!(get(&router, "/?facets=payload.a&facets=descriptor.b").await.status, StatusCode::OK);
+    assert_eq!(get(&router, "/?facets=payload.").await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_clients_date_is_sorted_and_counted_by() {
+    let router = router(FakeSearch::with_entries());
+    let page = get(&router, "/?q=a&sort=clientTime&histogram_by=clientTime").await.text;
+    assert!(
+        page.contains("data-by=\"clientTime\"")
+            && page.contains("q=a+clientTime%3A%3E%3D2026-11-20T10%3A00%3A00Z+clientTime%3A%3C2026")
+    );
+    assert!(!page.contains("from=2026"), "the log's own time is not narrowed");
+    assert!(get(&router, "/").await.text.contains("href=\"./?sort=clientTime\""));
+}
+
+#[tokio::test]
+async fn another_query_keeps_how_the_answer_is_shown() {
+    let page =
+        get(&router(FakeSearch::with_entries()), "/?q=a&kind=label&sort=oldest&size=3&facets=kind,time&cursor=x").await;
+    let form = page.text.split("</search>").next().unwrap();
+    for (name, value) in [("kind", "label"), ("sort", "oldest"), ("size", "3"), ("facets", "kind,time")] {
+        let field = format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">");
+        assert!(form.contains(&field), "{field}");
+    }
+    assert!(!form.contains("type=\"hidden\" name=\"q\"") && !page.text.contains("name=\"cursor\""));
 }
 
 #[tokio::test]

@@ -21,18 +21,12 @@ use crate::{
 const EMULATOR_ACCOUNT: (&str, &str) =
     ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
 /// Variables under the names that Azure's own tools read, and ours for them.
-const ALIASES: [(&str, AzureConfigKey); 4] = [
+const ALIASES: [(&str, AzureConfigKey); 3] = [
     ("AZURE_STORAGE_ACCOUNT", AzureConfigKey::AccountName),
     ("AZURE_STORAGE_KEY", AzureConfigKey::AccessKey),
-    ("AZURE_STORAGE_SAS_TOKEN", AzureConfigKey::SasKey),
     ("AZURE_STORAGE_SERVICE_ENDPOINT", AzureConfigKey::Endpoint),
 ];
 const CONNECTION_STRING: &str = "AZURE_STORAGE_CONNECTION_STRING";
-const ENDPOINTS: [&str; 3] = ["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT", "AZURE_STORAGE_SERVICE_ENDPOINT"];
-const ACCOUNTS: [&str; 2] = ["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"];
-const KEYS: [&str; 4] =
-    ["AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_MASTER_KEY", "AZURE_STORAGE_KEY"];
-const SAS_TOKENS: [&str; 2] = ["AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN"];
 /// The parts of a connection string that matter here.
 const CONNECTION_STRING_PARTS: [(&str, AzureConfigKey); 4] = [
     ("AccountName", AzureConfigKey::AccountName),
@@ -46,15 +40,14 @@ pub(crate) fn open(
     environment: &StoreEnvironment,
     transport: &TransportSettings,
 ) -> Result<ProviderClient, StoreError> {
-    let builder = configured(environment, transport.client_options(url)?);
-    let value = |key| builder.get_config_value(&key);
-    let configured =
-        |key, names: &[&str]| value(key).map(|value| ConfiguredValue { value, source: source(environment, names) });
-    let endpoint = configured(AzureConfigKey::Endpoint, &ENDPOINTS);
+    let settings = AzureSettings::of(environment);
+    let builder = settings.builder(transport.client_options(url)?);
+    let endpoint = settings.get(AzureConfigKey::Endpoint);
     check_encryption(url, endpoint.as_ref(), environment, "AZURE_ALLOW_HTTP")?;
-    let emulated = value(AzureConfigKey::UseEmulator).as_deref().is_some_and(is_true);
-    let (mut account, mut key) = (configured(AzureConfigKey::AccountName, &ACCOUNTS), value(AzureConfigKey::AccessKey));
-    let mut credentials = credentials_source(&builder, environment);
+    let emulated = settings.get(AzureConfigKey::UseEmulator).is_some_and(|emulator| is_true(&emulator.value));
+    let mut account = settings.get(AzureConfigKey::AccountName);
+    let mut key = settings.get(AzureConfigKey::AccessKey).map(|key| key.value);
+    let mut credentials = settings.credentials_source(environment);
     if emulated {
         account = account.or_else(|| Some(ConfiguredValue::default_of(EMULATOR_ACCOUNT.0)));
         if key.is_none() {
@@ -90,56 +83,48 @@ pub(crate) fn open(
 
 /// The endpoint. An account has one of its own, so that it is a part of where a container is.
 pub(crate) fn endpoint(environment: &StoreEnvironment) -> Option<String> {
-    let builder = configured(environment, ClientOptions::new());
-    let named = builder.get_config_value(&AzureConfigKey::Endpoint);
-    let account = || builder.get_config_value(&AzureConfigKey::AccountName);
-    named.or_else(|| account().map(|account| account_endpoint(&account)))
+    let settings = AzureSettings::of(environment);
+    let named = settings.get(AzureConfigKey::Endpoint).map(|endpoint| endpoint.value);
+    named.or_else(|| Some(account_endpoint(&settings.get(AzureConfigKey::AccountName)?.value)))
 }
 
 fn account_endpoint(account: &str) -> String {
     format!("https://{account}.blob.core.windows.net")
 }
 
-/// Where a value comes from that one of the variables `names` may hold, or a part of the connection string.
-fn source(environment: &StoreEnvironment, names: &[&str]) -> String {
-    environment.source(environment.first_name(names).unwrap_or(CONNECTION_STRING))
-}
+/// What the connection string and the variables set, each with its source. Of two values for one key the later one counts.
+struct AzureSettings(Vec<(AzureConfigKey, ConfiguredValue)>);
 
-/// Where the credentials come from, in words, in the order in which `object_store` takes them.
-fn credentials_source(builder: &MicrosoftAzureBuilder, environment: &StoreEnvironment) -> String {
-    let is_set = |key| builder.get_config_value(&key).is_some_and(|value| !value.is_empty());
-    if environment.is_true("AZURE_SKIP_SIGNATURE") {
-        "none: AZURE_SKIP_SIGNATURE".to_owned()
-    } else if is_set(AzureConfigKey::Token) {
-        source(environment, &["AZURE_STORAGE_TOKEN"])
-    } else if is_set(AzureConfigKey::AccessKey) {
-        source(environment, &KEYS)
-    } else if is_set(AzureConfigKey::FederatedTokenFile) {
-        source(environment, &["AZURE_FEDERATED_TOKEN_FILE"])
-    } else if is_set(AzureConfigKey::ClientSecret) {
-        source(environment, &["AZURE_STORAGE_CLIENT_SECRET", "AZURE_CLIENT_SECRET"])
-    } else if is_set(AzureConfigKey::SasKey) {
-        source(environment, &SAS_TOKENS)
-    } else {
-        "managed identity".to_owned()
+impl AzureSettings {
+    fn of(environment: &StoreEnvironment) -> Self {
+        let connection = environment.configured(&[CONNECTION_STRING]);
+        let connection = connection.into_iter().flat_map(|ConfiguredValue { value, source }| {
+            let settings = connection_settings(&value).into_iter();
+            settings.map(move |(key, value)| (key, ConfiguredValue { value, source: source.clone() }))
+        });
+        let aliases = ALIASES.iter().filter_map(|(name, key)| Some((*key, environment.configured(&[*name])?)));
+        Self(connection.chain(aliases).chain(environment.settings("AZURE_")).collect())
     }
-}
 
-fn configured(environment: &StoreEnvironment, options: ClientOptions) -> MicrosoftAzureBuilder {
-    let mut builder = MicrosoftAzureBuilder::new().with_client_options(options);
-    let connection = environment.first(&[CONNECTION_STRING]).unwrap_or_default();
-    for (key, value) in connection_settings(connection) {
-        builder = builder.with_config(key, value);
+    fn get(&self, key: AzureConfigKey) -> Option<ConfiguredValue> {
+        self.0.iter().rev().find(|(other, _)| *other == key).map(|(_, value)| value.clone())
     }
-    for (name, key) in ALIASES {
-        if let Some(value) = environment.first(&[name]) {
-            builder = builder.with_config(key, value);
+
+    fn builder(&self, options: ClientOptions) -> MicrosoftAzureBuilder {
+        let builder = MicrosoftAzureBuilder::new().with_client_options(options);
+        self.0.iter().fold(builder, |builder, (key, value)| builder.with_config(*key, &value.value))
+    }
+
+    /// Where the credentials come from, in words, in the order in which `object_store` takes them.
+    fn credentials_source(&self, environment: &StoreEnvironment) -> String {
+        use AzureConfigKey::{AccessKey, ClientSecret, FederatedTokenFile, SasKey, Token};
+        if environment.is_true("AZURE_SKIP_SIGNATURE") {
+            return "none: AZURE_SKIP_SIGNATURE".to_owned();
         }
+        let keys = [Token, AccessKey, FederatedTokenFile, ClientSecret, SasKey].into_iter();
+        let mut found = keys.filter_map(|key| self.get(key)).filter(|found| !found.value.is_empty());
+        found.next().map_or_else(|| "managed identity".to_owned(), |found| found.source)
     }
-    for (key, value) in environment.settings("AZURE_") {
-        builder = builder.with_config(key, value);
-    }
-    builder
 }
 
 /// The settings in a connection string, as in `AccountName=a;AccountKey=k;EndpointSuffix=core.windows.net`.

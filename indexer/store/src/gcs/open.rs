@@ -52,10 +52,10 @@ pub(crate) fn open(
     transport: &TransportSettings,
 ) -> Result<ProviderClient, StoreError> {
     let bucket = bucket_name(url)?;
-    let found = CredentialsFile::find(url, environment)?;
-    let external = found.as_ref().and_then(|(file, _)| file.external.clone());
+    let (file, source) = CredentialsFile::find(url, environment)?.unzip();
+    let file = file.unwrap_or_default();
     let mut settings = environment.clone();
-    if external.is_some() {
+    if file.external.is_some() {
         // `object_store` does not know the kind of file.
         settings.unset(&[CREDENTIALS_KEY]);
         settings.unset(&CREDENTIALS_FILES);
@@ -70,17 +70,19 @@ pub(crate) fn open(
     if emulator.is_some() || environment.is_true(ALLOW_HTTP) {
         builder = builder.with_config(GoogleConfigKey::Client(object_store::ClientConfigKey::AllowHttp), "true");
     }
-    let mut credentials = found.as_ref().map_or("the metadata server of Google Cloud", |(_, source)| source).to_owned();
-    if environment.is_true("GOOGLE_SKIP_SIGNATURE") {
-        "none: GOOGLE_SKIP_SIGNATURE".clone_into(&mut credentials);
+    let credentials = if environment.is_true("GOOGLE_SKIP_SIGNATURE") {
         builder = unsigned(builder);
+        "none: GOOGLE_SKIP_SIGNATURE".to_owned()
     } else if environment.first_name(&[BEARER_TOKEN]).is_some() {
-        credentials = environment.source(BEARER_TOKEN);
-    } else if emulator.is_some() && found.is_none() {
-        "none: an emulator needs none".clone_into(&mut credentials);
+        environment.source(BEARER_TOKEN)
+    } else if let Some(source) = source {
+        source
+    } else if emulator.is_some() {
         builder = unsigned(builder);
-    }
-    let file = found.map(|(file, _)| file).unwrap_or_default();
+        "none: an emulator needs none".to_owned()
+    } else {
+        "the metadata server of Google Cloud".to_owned()
+    };
     let endpoint = emulator.clone().or_else(|| configured_endpoint(environment));
     let endpoint = endpoint.or_else(|| {
         let source = "gcs_base_url of the credentials".to_owned();
@@ -90,12 +92,12 @@ pub(crate) fn open(
         check_encryption(url, endpoint.as_ref(), environment, ALLOW_HTTP)?;
     }
     let endpoint = endpoint.unwrap_or_else(|| ConfiguredValue::default_of(DEFAULT_ENDPOINT));
-    if let Some(external) = external.clone() {
+    if let Some(external) = file.external.clone() {
         builder = builder.with_credentials(Arc::new(ExternalAccountTokens::new(url.clone(), external, http.clone())));
     }
     let builder = builder.with_bucket_name(bucket).with_http_connector(transport.connector()).with_retry(no_retries());
     let store = Arc::new(builder.build().map_err(|error| bad_settings(url, &error))?);
-    let identity = match (file.client_email.zip(file.private_key), external) {
+    let identity = match (file.client_email.zip(file.private_key), file.external) {
         (Some((account, pem)), _) => SigningIdentity::Key(ServiceAccountKey { account, pem }),
         (None, Some(external)) => match external.service_account() {
             Some(account) => SigningIdentity::Impersonated(account),
@@ -141,7 +143,7 @@ fn configured_endpoint(environment: &StoreEnvironment) -> Option<ConfiguredValue
 
 fn configured(environment: &StoreEnvironment) -> GoogleCloudStorageBuilder {
     let settings = environment.settings("GOOGLE_").into_iter();
-    settings.fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| builder.with_config(key, value))
+    settings.fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| builder.with_config(key, value.value))
 }
 
 /// A client that asks for no credentials. `object_store` asks for them before a write even where it does not sign.

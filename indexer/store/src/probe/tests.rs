@@ -72,7 +72,7 @@ fn a_report_survives_being_recorded() {
 /// What a store does that claims to be compatible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StoreFault {
-    /// Every create replaces, and is told that it won, as with `garage`.
+    /// Every create replaces and reports success, as with `garage`.
     IgnoresConditions,
     /// Letters and digits are listed before other characters.
     ListsLettersFirst,

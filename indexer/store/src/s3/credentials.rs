@@ -148,7 +148,7 @@ mod tests {
         let profile = AwsProfile::load(&environment).unwrap();
         let url: Url = "s3://wal".parse().unwrap();
         let transport = TransportSettings { certificates: None, requests: crate::RequestCounter::default() };
-        let http = CredentialsHttpClient::new(&url, &transport).unwrap();
+        let http = CredentialsHttpClient::new(&url, &transport, reqwest::Client::new()).unwrap();
         let source = chain_source(&environment, &profile);
         AwsCredentialChain::new(url, source, "us-east-1".to_owned(), profile, http)
     }

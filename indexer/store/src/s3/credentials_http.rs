@@ -32,11 +32,9 @@ struct CredentialsConnector {
 }
 
 impl CredentialsHttpClient {
-    pub(super) fn new(url: &Url, transport: &TransportSettings) -> Result<Self, StoreError> {
-        Ok(Self {
-            services: transport.http_client(url, reqwest::Client::builder())?,
-            metadata: transport.http_client(url, reqwest::Client::builder().no_proxy())?,
-        })
+    /// `services` is for what speaks https.
+    pub(super) fn new(url: &Url, transport: &TransportSettings, services: reqwest::Client) -> Result<Self, StoreError> {
+        Ok(Self { services, metadata: transport.http_client(url, reqwest::Client::builder().no_proxy())? })
     }
 
     async fn send(self, request: HttpRequest, timeout: Duration) -> Result<HttpResponse, ConnectorError> {

@@ -66,7 +66,7 @@ pub(crate) fn open(
     let mut settings = environment.clone();
     settings.unset(&ENDPOINTS);
     for (key, value) in settings.settings("AWS_") {
-        builder = builder.with_config(key, value);
+        builder = builder.with_config(key, value.value);
     }
     if let Some(endpoint) = &endpoint {
         check_virtual_host(url, bucket, endpoint, &builder, environment)?;
@@ -74,6 +74,7 @@ pub(crate) fn open(
     } else if bucket.ends_with(ACCESS_POINT_ALIAS) {
         builder = builder.with_virtual_hosted_style_request(true);
     }
+    let http = transport.http_client(url, reqwest::Client::builder())?;
     let headers = write_headers(&builder).map_err(|(why, remedy)| unusable(url, why.to_owned(), remedy))?;
     let credentials = if environment.is_true("AWS_SKIP_SIGNATURE") {
         "none: AWS_SKIP_SIGNATURE".to_owned()
@@ -81,8 +82,8 @@ pub(crate) fn open(
         environment.source(name)
     } else {
         let source = chain_source(environment, &profile);
-        let http = CredentialsHttpClient::new(url, transport)?;
-        let chain = AwsCredentialChain::new(url.clone(), source.clone(), region.value.clone(), profile, http);
+        let client = CredentialsHttpClient::new(url, transport, http.clone())?;
+        let chain = AwsCredentialChain::new(url.clone(), source.clone(), region.value.clone(), profile, client);
         builder = builder.with_credentials(Arc::new(chain));
         source
     };
@@ -107,7 +108,7 @@ pub(crate) fn open(
         store: store.clone(),
         signer: Arc::new(S3Signer { store, region: region.value, headers }),
         versions: Some(versions),
-        http: transport.http_client(url, reqwest::Client::builder())?,
+        http,
         configuration: Arc::new(configuration),
     })
 }

@@ -321,3 +321,16 @@ impl ObjectStore for Stage {
         self.objects.copy_opts(from, to, options).await
     }
 }
+
+/// Tries each of `faults` until one of them strikes no call any more. Gives how many calls there are, as `attempt` says then.
+pub(crate) async fn strike_each_call<F>(
+    faults: impl IntoIterator<Item = F>,
+    mut attempt: impl AsyncFnMut(F) -> Option<u64>,
+) -> u64 {
+    for fault in faults {
+        if let Some(calls) = Box::pin(attempt(fault)).await {
+            return calls;
+        }
+    }
+    panic!("there are more calls than were tried");
+}

@@ -88,7 +88,9 @@ impl AppendSession {
         let key = attempt.token.to_string();
         let entries = &self.log.entries;
         let (body, none) = (prepared.body(attempt.token), UserMetadata::new());
-        match entries.create_resolved(&key, body, &none).await {
+        // After its expiry nothing can complete it any more, and readers may have passed its token by.
+        let within = attempt.parameters().expiry;
+        match entries.create_resolved_within(&key, body, &none, within).await {
             Create::Committed => {}
             Create::Lost => return Err(UnprovenAttempt::new(attempt, "another entry has the token")),
             Create::Unknown(error) => {

@@ -15,6 +15,9 @@ use tidemark_store::{Clock, Entropy, StoreSecond};
 
 /// The clocks of the stores may be at most this far apart for an append.
 const MAX_SPREAD: Duration = Duration::from_secs(30);
+/// How often the clocks are read before their distance refuses an append: they tell whole seconds, and two that agree may be
+/// read on either side of one.
+const SPREAD_READINGS: u32 = 3;
 
 /// The log, its clock and its parameters, as one writer uses them.
 pub(super) struct AppendSession {
@@ -73,11 +76,17 @@ impl AppendSession {
             return Ok(StoreTime { second, schedule });
         }
         *cached = None;
-        // The clock first: what is read after the probe is at least as new as the time that it is relied on from.
-        let reading = self.clock.probe().await?;
-        let schedule = self.source.schedule().await?;
-        let second = reading.now;
-        check_spread(reading.spread, schedule.at(second))?;
+        let mut readings = 1;
+        let (second, schedule) = loop {
+            // The clock first: what is read after the probe is at least as new as the time that it is relied on from.
+            let reading = self.clock.probe().await?;
+            let schedule = self.source.schedule().await?;
+            match check_spread(reading.spread, schedule.at(reading.now)) {
+                Ok(()) => break (reading.now, schedule),
+                Err(_) if readings < SPREAD_READINGS => readings += 1,
+                Err(refusal) => return Err(refusal),
+            }
+        };
         let until = second.after(MAX_PARAMETER_AGE);
         *cached = Some(CachedParameters { schedule: schedule.clone(), until });
         Ok(StoreTime { second, schedule })

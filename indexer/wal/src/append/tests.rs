@@ -168,6 +168,21 @@ async fn an_entry_that_lands_too_late_gets_another_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_entry_is_not_tried_again_after_its_expiry() {
+    let lab = TestStore::new();
+    let expiry = Duration::from_secs(5);
+    let writer = lab.writer("w", LogParameters { expiry, ..parameters() }).await;
+    // The pauses between the tries grow: the next one would begin 6 s after the token.
+    for _ in 0..6 {
+        lab.trouble("log/", WriteFault::LostWrite);
+    }
+    let receipt = writer.append(draft([record()])).await.unwrap();
+    assert_eq!(receipt.attempts, 2);
+    let [entry] = entries(&lab).await.try_into().unwrap();
+    assert!(entry.entry_time <= entry.token.second().after(expiry), "{entry:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_put_after_the_expiry() {
     let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
@@ -317,6 +332,30 @@ async fn clocks_that_are_apart_refuse_appends() {
             LogWriter::open(log, source, LogWriterOptions::named("w"), tidemark_store::Entropy::seeded(1)).await;
         assert_eq!(opened.is_ok(), opens, "{lead} s");
     }
+}
+
+/// Reads the parameters slowly.
+struct SlowSource(ParameterSchedule);
+
+#[async_trait::async_trait]
+impl ParameterSource for SlowSource {
+    async fn schedule(&self) -> Result<ParameterSchedule, ParameterSourceError> {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok(self.0.clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_that_are_read_on_either_side_of_a_second_are_read_again() {
+    let lab = TestStore::new();
+    let log = lab.log_with_lead(Duration::from_millis(200));
+    // 0.9 s here, and 1.1 s in the other store.
+    tokio::time::advance(Duration::from_millis(900)).await;
+    let reading = tidemark_store::Clock::new(log.stores(), "c").probe().await.unwrap();
+    assert_eq!(reading.spread, Duration::from_secs(1));
+    let short = LogParameters::with_expiry(Duration::from_secs(1));
+    let source = std::sync::Arc::new(SlowSource(ParameterSchedule::constant(short)));
+    LogWriter::open(log, source, LogWriterOptions::named("w"), tidemark_store::Entropy::seeded(1)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

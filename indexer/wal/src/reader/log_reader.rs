@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 
 use super::{
-    labels::LabelNames,
+    label_versions::VersionCache,
+    labels::LabelLookahead,
     listing::{BEFORE_TOKENS, ListedEntry, RangeListing, UnrecognizedKeys},
     memory_budget::{MemoryBudget, MemoryShare},
     refusals::{ReadCount, RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal, top_folder},
@@ -34,7 +35,8 @@ pub struct LogReader {
     unrecognized: Arc<UnrecognizedKeys>,
     pub(super) refusals: Arc<RefusalRegistry>,
     /// The labels that entries name.
-    pub(super) labels: Arc<LabelNames>,
+    pub(super) labels: Arc<LabelLookahead>,
+    pub(super) versions: Arc<VersionCache>,
 }
 
 /// What a store holds under a key.
@@ -56,7 +58,8 @@ impl LogReader {
     /// A reader of `log`.
     pub fn new(log: &Log) -> Self {
         let (log, listings) = (log.clone(), MAX_CONCURRENT_LISTINGS);
-        Self { log, listings, unrecognized: Arc::default(), refusals: Arc::default(), labels: Arc::default() }
+        let (unrecognized, refusals) = (Arc::default(), Arc::default());
+        Self { log, listings, unrecognized, refusals, labels: Arc::default(), versions: Arc::default() }
     }
 
     /// The same reader with one listing at a time, for ranges that are mostly empty.
@@ -163,9 +166,8 @@ impl LogReader {
         schedule: &ParameterSchedule,
         memory: &MemoryShare,
     ) -> Result<Option<ResolvedEntry>, StoreError> {
-        let (key, parameters) = (token.to_string(), schedule.at(token.second()));
-        let limit = parameters.max_entry_size;
-        let (read, _) = self.read_charged(&self.log.entries, &key, None, expected, limit, memory).await?;
+        let (key, limit) = (token.to_string(), schedule.at(token.second()).max_entry_size);
+        let (read, _) = self.read_charged(&self.log.entries, &key, expected, limit, memory).await?;
         let object = match read {
             ReadObject::Absent => return Ok(None),
             ReadObject::Refused { info, why } => return Ok(Some(unreadable(token, &info, why))),
@@ -174,7 +176,7 @@ impl LogReader {
         if object.body.is_none() {
             return Ok(Some(oversized(token, object.info.time, object.info.size, limit)));
         }
-        self.resolve(token, object, parameters, memory).await.map(Some)
+        self.resolve(token, object, schedule, memory).await.map(Some)
     }
 
     /// Judges an entry whose reading panicked with `message`, by the rule for a refused one. An error: try again.
@@ -183,7 +185,7 @@ impl LogReader {
         let url = self.log.entries.url().to_string();
         let panic = StoreError::Refused { url, key: key.clone(), why: format!("reading it panicked: {message}") };
         let info = ObjectInfo { key, time: listed.time, size: listed.size, etag: None };
-        let why = self.judge(&self.log.entries, RefusalCause::Panic, &info, self.refusals.reads(), panic).await?;
+        let why = self.judge(&self.log.entries, None, RefusalCause::Panic, &info, self.refusals.reads(), panic).await?;
         Ok(unreadable(listed.token, &info, why))
     }
 
@@ -191,13 +193,12 @@ impl LogReader {
     /// [`FIRST_READ_BYTES`] is charged already; what the object has beyond that is charged before it is read. Gives also
     /// what is charged for it in all.
     ///
-    /// `version` is the version that is read, if not the newest. The answer that tells the size is given up rather than kept waiting for memory: a connection that nobody reads from
+    /// The answer that tells the size is given up rather than kept waiting for memory: a connection that nobody reads from
     /// runs into its timeout.
     pub(super) async fn read_charged(
         &self,
         store: &Store,
         key: &str,
-        version: Option<&str>,
         expected: u64,
         limit: u64,
         memory: &MemoryShare,
@@ -205,10 +206,7 @@ impl LogReader {
         let mut charged = expected.max(FIRST_READ_BYTES);
         loop {
             let before = self.refusals.reads();
-            let read = match version {
-                Some(version) => store.get_version(key, version, charged.min(limit)).await,
-                None => store.get(key, charged.min(limit)).await,
-            };
+            let read = store.get(key, charged.min(limit)).await;
             let read = self.judged(store, key, before, read).await?;
             match &read {
                 ReadObject::Read(object) if object.body.is_none() && object.info.size <= limit => {
@@ -232,7 +230,7 @@ impl LogReader {
         match read {
             Ok(None) | Err(StoreError::BadKey { .. }) => Ok(ReadObject::Absent),
             Ok(Some(object)) => {
-                self.refusals.record_read(store, key, object.info.time);
+                self.refusals.record_read(store, (key, None), object.info.time);
                 Ok(ReadObject::Read(object))
             }
             Err(error) if is_refusal(&error) => {
@@ -242,24 +240,25 @@ impl LogReader {
                     // Nothing is known of the object: what its reading met says more.
                     Err(_) => return Err(error),
                 };
-                let why = self.judge(store, RefusalCause::Store, &info, before, error).await?;
+                let why = self.judge(store, None, RefusalCause::Store, &info, before, error).await?;
                 Ok(ReadObject::Refused { info, why })
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Why the object is judged without being read. `error`, if it is not yet.
-    async fn judge(
+    /// Why the object, or the version of it, is judged without being read. `error`, if it is not yet.
+    pub(super) async fn judge(
         &self,
         store: &Store,
+        version: Option<&str>,
         cause: RefusalCause,
         info: &ObjectInfo,
         before: ReadCount,
         error: StoreError,
     ) -> Result<MalformedInput, StoreError> {
         let key = info.key.as_str();
-        match self.refusals.record_refusal(store, key, cause, info.time, before, &error) {
+        match self.refusals.record_refusal(store, (key, version), cause, info.time, before, &error) {
             RefusalVerdict::TryAgain => Err(error),
             RefusalVerdict::LookForProof => {
                 // The error of the object itself says more than one of looking on.
@@ -301,7 +300,7 @@ impl LogReader {
         others.sort_by_key(|other| other.time);
         for other in others.iter().rev().take(PROOFS_READ) {
             if let Ok(Some(object)) = store.get(&other.key, FIRST_READ_BYTES).await {
-                self.refusals.record_read(store, &other.key, object.info.time);
+                self.refusals.record_read(store, (&other.key, None), object.info.time);
                 break;
             }
         }

@@ -9,7 +9,7 @@
 //! judged this way: beyond that the fault is probably not theirs.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -37,8 +37,11 @@ const MAX_REFUSED: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct RefusalRegistry(Mutex<RefusalState>);
 
-/// Store, key and cause.
-type RefusedPlace = (String, String, RefusalCause);
+/// Store, key, version if not the newest, and cause.
+type RefusedPlace = (String, String, Option<String>, RefusalCause);
+
+/// The key of an object, and the name of the version if not the newest.
+pub(super) type ObjectName<'a> = (&'a str, Option<&'a str>);
 
 /// What a credential may be good for: a store and the first name of its keys.
 type StoreFolder = (String, String);
@@ -51,6 +54,29 @@ struct RefusalState {
     /// When a proof was last looked for.
     searched: BTreeMap<StoreFolder, Instant>,
     reads: ReadCount,
+    /// The rights that a store does not grant.
+    missing: BTreeSet<(String, VersionRight)>,
+    /// When each store gave a version last.
+    versions_read: BTreeMap<String, Instant>,
+}
+
+/// A right that a store grants apart from that to read objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum VersionRight {
+    /// To list the versions of objects.
+    List,
+    /// To read versions that are not the newest.
+    Read,
+}
+
+impl VersionRight {
+    /// What S3 calls it in a policy.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::List => "s3:ListBucketVersions",
+            Self::Read => "s3:GetObjectVersion",
+        }
+    }
 }
 
 /// How many objects were read while some were refused: what came before a request, and what only after it.
@@ -114,8 +140,8 @@ impl RefusalRegistry {
         self.0.lock().reads
     }
 
-    /// An object of `store` with this store time was read.
-    pub(super) fn record_read(&self, store: &Store, key: &str, time: StoreSecond) {
+    /// An object of `store` with this store time was read. One version proves nothing about objects: its right is another one.
+    pub(super) fn record_read(&self, store: &Store, (key, version): ObjectName<'_>, time: StoreSecond) {
         let mut state = self.0.lock();
         if state.refused.is_empty() {
             return;
@@ -123,9 +149,13 @@ impl RefusalRegistry {
         state.reads.0 += 1;
         let reads = state.reads;
         let url = store.url().to_string();
-        state.refused.remove(&(url.clone(), key.to_owned(), RefusalCause::Store));
-        let is_beside = |of: &str, other: &str| of == url && other != key && top_folder(other) == top_folder(key);
-        let others = state.refused.iter_mut().filter(|((of, other, _), _)| is_beside(of, other));
+        state.refused.remove(&(url.clone(), key.to_owned(), version.map(str::to_owned), RefusalCause::Store));
+        let is_beside = |(of, other, other_version, _): &RefusedPlace| {
+            let is_other = other != key || other_version.as_deref() != version;
+            let proves = version.is_none() || other_version.is_some();
+            *of == url && is_other && proves && top_folder(other) == top_folder(key)
+        };
+        let others = state.refused.iter_mut().filter(|(place, _)| is_beside(place));
         // Store times are whole seconds: in a busy one, all that is read beside a refused object is of the same second.
         for (_, refused) in others.filter(|(_, refused)| refused.time <= time) {
             let is_current = refused.proof.is_some_and(|proof| proof.at.elapsed() < MAX_PROOF_AGE);
@@ -140,14 +170,14 @@ impl RefusalRegistry {
     pub(super) fn record_refusal(
         &self,
         store: &Store,
-        key: &str,
+        (key, version): ObjectName<'_>,
         cause: RefusalCause,
         time: StoreSecond,
         before: ReadCount,
         error: &StoreError,
     ) -> RefusalVerdict {
         let state = &mut *self.0.lock();
-        let place = (store.url().to_string(), key.to_owned(), cause);
+        let place = (store.url().to_string(), key.to_owned(), version.map(str::to_owned), cause);
         let now = Instant::now();
         while state.judged.front().is_some_and(|at| now.duration_since(*at) >= HOUR) {
             state.judged.pop_front();
@@ -191,6 +221,36 @@ impl RefusalRegistry {
         }
         RefusalVerdict::Unreadable
     }
+
+    /// The store gave a version.
+    pub(super) fn record_version_read(&self, store: &Store, key: &str, version: &str, time: StoreSecond) {
+        self.record_read(store, (key, Some(version)), time);
+        self.record_right(store, VersionRight::Read);
+        self.0.lock().versions_read.insert(store.url().to_string(), Instant::now());
+    }
+
+    /// Whether the store gave a version of late: what it refuses then is that version, rather than all.
+    pub(super) fn gives_versions(&self, store: &Store) -> bool {
+        self.0.lock().versions_read.get(store.url().as_str()).is_some_and(|at| at.elapsed() < MAX_PROOF_AGE)
+    }
+
+    /// Whether the store was found to refuse what `right` allows. Further refusals are taken at their word.
+    pub(super) fn is_missing(&self, store: &Store, right: VersionRight) -> bool {
+        self.0.lock().missing.contains(&(store.url().to_string(), right))
+    }
+
+    /// The store refuses what `right` allows, with `error`. Says so once.
+    pub(super) fn record_missing(&self, store: &Store, right: VersionRight, error: &StoreError) {
+        if self.0.lock().missing.insert((store.url().to_string(), right)) {
+            let (store, right) = (store.url(), right.as_str());
+            tracing::warn!(%store, right, %error, "versions may not be read; a label that was moved again has the outcome \"unknown\"; grant the right");
+        }
+    }
+
+    /// The store grants `right`.
+    pub(super) fn record_right(&self, store: &Store, right: VersionRight) {
+        self.0.lock().missing.remove(&(store.url().to_string(), right));
+    }
 }
 
 #[cfg(test)]
@@ -209,23 +269,27 @@ mod tests {
         StoreSecond::from_unix(unix)
     }
 
+    /// The object, of second 10, is refused after all that was read.
+    fn refuse_now(refusals: &RefusalRegistry, store: &Store, name: ObjectName<'_>) -> RefusalVerdict {
+        refusals.record_refusal(store, name, RefusalCause::Store, second(10), refusals.reads(), &denied())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_object_is_judged_only_once_a_later_one_of_its_store_was_read() {
         let (refusals, store, other) = (RefusalRegistry::default(), Store::memory(), Store::memory().below("other"));
-        let refuse =
-            || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), refusals.reads(), &denied());
+        let refuse = || refuse_now(&refusals, &store, ("k", None));
         // What was read before the refusal proves nothing.
-        refusals.record_read(&store, "before", second(20));
+        refusals.record_read(&store, ("before", None), second(20));
         let (again, look) = (RefusalVerdict::TryAgain, RefusalVerdict::LookForProof);
         assert_eq!([refuse(), refuse(), refuse(), refuse()], [again, again, look, again]);
-        refusals.record_read(&store, "older", second(9));
-        refusals.record_read(&other, "elsewhere", second(20));
+        refusals.record_read(&store, ("older", None), second(9));
+        refusals.record_read(&other, ("elsewhere", None), second(20));
         assert_eq!(refuse(), again);
-        refusals.record_read(&store, "later", second(11));
+        refusals.record_read(&store, ("later", None), second(11));
         assert_eq!(refuse(), RefusalVerdict::Unreadable);
         tokio::time::advance(SEARCH_INTERVAL).await;
         assert_eq!([refuse(), refuse()], [look, again], "another judgement needs another proof");
-        refusals.record_read(&store, "later", second(11));
+        refusals.record_read(&store, ("later", None), second(11));
         assert_eq!(refuse(), RefusalVerdict::Unreadable, "one proof suffices");
     }
 
@@ -233,8 +297,7 @@ mod tests {
     async fn a_proof_is_looked_for_every_ten_seconds_at_most() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let looks = |count: usize| {
-            let refuse =
-                || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), refusals.reads(), &denied());
+            let refuse = || refuse_now(&refusals, &store, ("k", None));
             (0..count).filter(|_| refuse() == RefusalVerdict::LookForProof).count()
         };
         assert_eq!(looks(100), 1);
@@ -245,23 +308,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn another_object_of_the_same_second_proves_it_and_the_object_itself_does_not() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse =
-            || refusals.record_refusal(&store, "k", RefusalCause::Panic, second(10), refusals.reads(), &denied());
+        let refuse = || {
+            refusals.record_refusal(&store, ("k", None), RefusalCause::Panic, second(10), refusals.reads(), &denied())
+        };
         let _ = (refuse(), refuse());
         // The store gives it, and reading it panics.
-        refusals.record_read(&store, "k", second(10));
+        refusals.record_read(&store, ("k", None), second(10));
         assert_eq!(refuse(), RefusalVerdict::LookForProof);
-        refusals.record_read(&store, "other", second(10));
+        refusals.record_read(&store, ("other", None), second(10));
         assert_eq!(refuse(), RefusalVerdict::Unreadable);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_door_that_closes_after_a_proof_decides_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse =
-            || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), refusals.reads(), &denied());
+        let refuse = || refuse_now(&refusals, &store, ("k", None));
         assert_eq!(refuse(), RefusalVerdict::TryAgain);
-        refusals.record_read(&store, "later", second(11));
+        refusals.record_read(&store, ("later", None), second(11));
         // From here on everything is refused.
         assert!((0..1000).all(|_| refuse() != RefusalVerdict::Unreadable));
     }
@@ -269,26 +332,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_proof_is_of_the_last_minutes_and_not_older_than_the_object() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse =
-            |time| refusals.record_refusal(&store, "k", RefusalCause::Store, second(time), refusals.reads(), &denied());
+        let refuse = |time| {
+            refusals.record_refusal(&store, ("k", None), RefusalCause::Store, second(time), refusals.reads(), &denied())
+        };
         let _ = (refuse(10), refuse(10));
-        refusals.record_read(&store, "later", second(11));
+        refusals.record_read(&store, ("later", None), second(11));
         tokio::time::advance(MAX_PROOF_AGE).await;
         assert_ne!(refuse(10), RefusalVerdict::Unreadable, "the door may have been closed again");
-        refusals.record_read(&store, "later", second(11));
+        refusals.record_read(&store, ("later", None), second(11));
         assert_ne!(refuse(12), RefusalVerdict::Unreadable, "it was overwritten after what was read");
-        refusals.record_read(&store, "later", second(12));
+        refusals.record_read(&store, ("later", None), second(12));
         assert_eq!(refuse(12), RefusalVerdict::Unreadable);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_object_of_another_folder_proves_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || {
-            let (cause, before) = (RefusalCause::Store, refusals.reads());
-            refusals.record_refusal(&store, "bundles/a", cause, second(10), before, &denied())
-        };
-        let read = |key| refusals.record_read(&store, key, second(11));
+        let refuse = || refuse_now(&refusals, &store, ("bundles/a", None));
+        let read = |key| refusals.record_read(&store, (key, None), second(11));
         let _ = (refuse(), refuse());
         // A role that lost the right to read bundles may read labels.
         read("labels/a");
@@ -301,8 +362,7 @@ mod tests {
     async fn a_proof_is_looked_for_in_each_folder() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         for key in ["a", "labels/a", "bundles/a"] {
-            let refuse =
-                || refusals.record_refusal(&store, key, RefusalCause::Store, second(10), refusals.reads(), &denied());
+            let refuse = || refuse_now(&refusals, &store, (key, None));
             let _ = (refuse(), refuse());
             assert_eq!(refuse(), RefusalVerdict::LookForProof, "{key}");
         }
@@ -311,9 +371,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_door_that_opens_while_an_answer_is_on_its_way_decides_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = |before| refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), before, &denied());
+        let refuse =
+            |before| refusals.record_refusal(&store, ("k", None), RefusalCause::Store, second(10), before, &denied());
         let (_, _, asked) = (refuse(refusals.reads()), refuse(refusals.reads()), refusals.reads());
-        refusals.record_read(&store, "later", second(11));
+        refusals.record_read(&store, ("later", None), second(11));
         assert_ne!(refuse(asked), RefusalVerdict::Unreadable);
         // It is asked for and refused while others are given.
         assert_eq!(refuse(refusals.reads()), RefusalVerdict::Unreadable);
@@ -322,10 +383,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failure_that_may_pass_is_tried_for_longer() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse =
-            || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), refusals.reads(), &failed());
+        let refuse = || {
+            refusals.record_refusal(&store, ("k", None), RefusalCause::Store, second(10), refusals.reads(), &failed())
+        };
         let refuse_beside_reads = || {
-            refusals.record_read(&store, "later", second(11));
+            refusals.record_read(&store, ("later", None), second(11));
             refuse()
         };
         let attempts = (1..=MIN_FAILURES).find(|_| refuse_beside_reads() == RefusalVerdict::Unreadable);
@@ -335,23 +397,45 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_that_was_read_after_all_is_forgotten() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse =
-            || refusals.record_refusal(&store, "k", RefusalCause::Store, second(10), refusals.reads(), &denied());
+        let refuse = || refuse_now(&refusals, &store, ("k", None));
         assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
-        refusals.record_read(&store, "k", second(10));
-        refusals.record_read(&store, "later", second(11));
+        refusals.record_read(&store, ("k", None), second(10));
+        refusals.record_read(&store, ("later", None), second(11));
         assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
         assert_eq!(refuse(), RefusalVerdict::LookForProof);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn versions_are_refused_one_by_one_and_prove_nothing_about_objects() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let refuse = |version| refuse_now(&refusals, &store, ("labels/k", version));
+        for version in [Some("1"), Some("2"), None] {
+            assert_eq!([refuse(version), refuse(version)], [RefusalVerdict::TryAgain; 2], "{version:?}");
+        }
+        refusals.record_version_read(&store, "labels/k", "2", second(11));
+        assert_ne!(refuse(None), RefusalVerdict::Unreadable);
+        assert_eq!(refuse(Some("1")), RefusalVerdict::Unreadable);
+        assert_eq!(refuse(Some("2")), RefusalVerdict::TryAgain, "it was read after all");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_right_is_missing_until_the_store_grants_it() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        refusals.record_missing(&store, VersionRight::Read, &denied());
+        assert!(refusals.is_missing(&store, VersionRight::Read) && !refusals.is_missing(&store, VersionRight::List));
+        refusals.record_version_read(&store, "k", "1", second(1));
+        assert!(!refusals.is_missing(&store, VersionRight::Read) && refusals.gives_versions(&store));
+        tokio::time::advance(MAX_PROOF_AGE).await;
+        assert!(!refusals.gives_versions(&store));
     }
 
     #[tokio::test(start_paused = true)]
     async fn at_most_a_hundred_an_hour_are_judged() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let judge = |key: &str| {
-            let refuse =
-                || refusals.record_refusal(&store, key, RefusalCause::Store, second(10), refusals.reads(), &denied());
+            let refuse = || refuse_now(&refusals, &store, (key, None));
             let _ = (refuse(), refuse());
-            refusals.record_read(&store, "later", second(11));
+            refusals.record_read(&store, ("later", None), second(11));
             refuse()
         };
         for number in 0..MAX_JUDGED_PER_HOUR {

@@ -1,12 +1,15 @@
 //! Finding the descriptors that an entry names, and the evidence that they belong to it.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{
-    labels::{LabelEntry, LabelVersion, is_overtaken, version_of},
+    label_versions::{LabelVersion, LabelVersions, VersionRead},
+    labels::{LabelEntry, LabelWindow, VersionAssignment, is_overtaken},
     log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
     memory_budget::MemoryShare,
     resolved_entry::{ResolvedEntry, ResolvedOperation, malformed},
@@ -15,9 +18,9 @@ use crate::{
     datamon::{DatamonDescriptor, DatamonPath, parse_datamon_path, read_descriptor},
     footprint::{parsing_bytes, value_bytes},
     malformed::MalformedInput,
-    marker::marker_key,
+    marker::{CompletionMarker, marker_folder, marker_key},
     outcome::{Evidence, Observation, OutcomeDecision, decide_outcome, is_in_time_for, last_in_time},
-    parameters::LogParameters,
+    parameters::{LogParameters, ParameterSchedule},
     payload::{EntryIntent, IntentOperation, PayloadFormat, parse_payload},
     token::Token,
 };
@@ -33,6 +36,8 @@ const MAX_KEPT_DESCRIPTOR_BYTES: u64 = 256 * 1024;
 /// How much memory the contents of the descriptors of one entry take. Those that would take more, by the order of the
 /// operations, are kept as digests only, however small they are.
 const MAX_ENTRY_CONTENT_BYTES: u64 = 8 << 20;
+/// Markers of a label whose values are compared with the label's, of a store that does not say whose it is: the newest.
+const MAX_COMPARED_MARKERS: usize = 64;
 /// What is held of a descriptor that is read piece by piece.
 const PIECE_BYTES: u64 = 128 * 1024;
 /// What an operation takes besides the payload: as it is announced, found and resolved, with its texts.
@@ -58,9 +63,8 @@ struct DescriptorQuery<'a> {
     operation: &'a IntentOperation,
     path: &'a DatamonPath,
     parameters: &'a LogParameters,
+    schedule: &'a ParameterSchedule,
     entry_time: StoreSecond,
-    /// The last second in which it completes in time.
-    last: StoreSecond,
 }
 
 /// Where the descriptors of one entry take memory, and whose turn it is to be parsed.
@@ -72,7 +76,7 @@ struct EntryMemory<'a> {
 }
 
 /// A descriptor that the store has.
-struct DescriptorObject {
+pub(super) struct DescriptorObject {
     /// Its body, unless only the digest is kept.
     object: StoredObject,
     /// SHA-256 of its body, where that was read.
@@ -85,7 +89,7 @@ struct DescriptorObject {
 
 impl DescriptorObject {
     /// What was read; `None` if there is nothing. `digest` is that of a body which was not kept.
-    fn of(read: ReadObject, digest: Option<String>, charged: u64) -> Option<Self> {
+    pub(super) fn of(read: ReadObject, digest: Option<String>, charged: u64) -> Option<Self> {
         match read {
             ReadObject::Absent => None,
             ReadObject::Read(object) => {
@@ -106,7 +110,7 @@ impl LogReader {
         &self,
         token: Token,
         entry: StoredObject,
-        parameters: &LogParameters,
+        schedule: &ParameterSchedule,
         memory: &MemoryShare,
     ) -> Result<ResolvedEntry, StoreError> {
         let (entry_time, body) = (entry.info.time, entry.body.unwrap_or_default());
@@ -117,12 +121,11 @@ impl LogReader {
         let intent = parse_payload(token, &body);
         let parsed = intent.as_ref().map_or(0, intent_bytes);
         memory.settle(estimate, parsed).await;
-        self.labels.note(token, intent.as_ref().ok());
         let intent = match intent {
             Ok(intent) => intent,
             Err(reason) => return Ok(malformed(token, entry_time, size, Some(body), reason)),
         };
-        let (ops, answered) = self.resolve_ops(token, entry_time, &intent, parameters, memory).await?;
+        let (ops, answered) = self.resolve_ops(token, entry_time, &intent, schedule, memory).await?;
         let answered = latest([entry.answered].into_iter().chain(answered));
         Ok(ResolvedEntry { token, entry_time, size, body: Some(body), intent: Ok(intent), answered, ops })
     }
@@ -132,10 +135,10 @@ impl LogReader {
         token: Token,
         entry_time: StoreSecond,
         intent: &EntryIntent,
-        parameters: &LogParameters,
+        schedule: &ParameterSchedule,
         memory: &MemoryShare,
     ) -> Result<(Vec<ResolvedOperation>, Vec<Option<StoreSecond>>), StoreError> {
-        let last = last_in_time(parameters, token);
+        let parameters = schedule.at(token.second());
         let parsing = Semaphore::new(1);
         let memory = EntryMemory { share: memory, parsing: &parsing };
         let paths: Vec<DatamonPath> = intent.ops.iter().map(path_of).collect();
@@ -144,7 +147,7 @@ impl LogReader {
         let finds: Vec<BoxFuture<'_, Result<DescriptorLookup, StoreError>>> = (0..)
             .zip(intent.ops.iter().zip(&paths))
             .map(|(op, (operation, path))| {
-                let wanted = DescriptorQuery { token, op, operation, path, parameters, entry_time, last };
+                let wanted = DescriptorQuery { token, op, operation, path, parameters, schedule, entry_time };
                 match path {
                     DatamonPath::Label { .. } if intent.format != PayloadFormat::Intent => {
                         self.find_label(wanted, memory).boxed()
@@ -213,19 +216,30 @@ impl LogReader {
             return Ok(lookup);
         };
         for store in self.likely(wanted.path) {
-            let Some(found) = self.label_versions(store, key, wanted.token.second()).await? else { continue };
-            if found.is_complete {
-                return self.find_version(store, key, &wanted, &found.versions, memory).await;
+            let Some(LabelVersions { versions, is_complete, mut refused }) =
+                self.label_versions(store, key, wanted.token.second()).await?
+            else {
+                continue;
+            };
+            if is_complete {
+                match self.find_version(store, key, &wanted, &versions, memory).await? {
+                    Ok(found) => return Ok(found),
+                    Err(why) => refused = Some(why),
+                }
             }
             // Older than the token: it was not moved since.
-            let Some(newest) = found.versions.last() else { continue };
+            let Some(newest) = versions.last() else { continue };
             lookup = self.find_newest(store, key, &wanted, newest, memory).await?;
+            if lookup.observation.is_some() && lookup.descriptor.is_none() {
+                lookup.descriptor = refused.map(Err);
+            }
             break;
         }
         Ok(lookup)
     }
 
-    /// The version of the label that is this operation's, of all that were written since its token.
+    /// The version of the label that is this operation's, of all that were written since its token; the reason, where no version
+    /// may be read.
     async fn find_version(
         &self,
         store: &Store,
@@ -233,32 +247,41 @@ impl LogReader {
         wanted: &DescriptorQuery<'_>,
         versions: &[LabelVersion],
         memory: EntryMemory<'_>,
-    ) -> Result<DescriptorLookup, StoreError> {
-        let (mut lookup, mut unnamed) = (DescriptorLookup::default(), Vec::new());
-        for version in versions.iter().filter(|version| version.time <= wanted.last) {
-            let read = self.read_version(store, key, version, wanted.parameters, memory.share).await?;
-            let Some(found) = read else { continue };
-            memory.share.release(found.charged);
-            if found.refused.is_some() {
-                // Whose it is cannot be known: this entry's, another one's, or a copy of a marker's value.
-                lookup.observation = Some(unknown_version(key, version.time));
-                return Ok(lookup);
+    ) -> Result<Result<DescriptorLookup, MalformedInput>, StoreError> {
+        let last = wanted.last_label_time();
+        let limit = wanted.parameters.max_descriptor_size.min(MAX_KEPT_DESCRIPTOR_BYTES);
+        let versions: Vec<&LabelVersion> = versions.iter().filter(|version| version.time <= last).collect();
+        let mut assignment = VersionAssignment::new(wanted.label_entry(), wanted.parameters.clock_tolerance);
+        let mut unlisted = wanted.token.second();
+        for (number, version) in versions.iter().enumerate() {
+            let read = match self.read_version(store, key, version, false, limit, memory.share).await? {
+                VersionRead::NotOwn => continue,
+                VersionRead::Unnamed(read) => read,
+                VersionRead::Refused(why) => return Ok(Ok(refused_version(key, version.time, why))),
+                VersionRead::NoRight(why) => return Ok(Err(why)),
+            };
+            if version.time >= unlisted {
+                // Twice as far each time, since most labels need the first version only.
+                let until = versions[(2 * number).min(versions.len() - 1)].time.max(version.time);
+                assignment.add(self.later_entries(key, wanted, unlisted, until, memory).await?);
+                unlisted = until.next();
             }
-            // One that bears a token is a copy of a marker's value.
-            if names_us(wanted, &found.object).is_none() {
-                unnamed.push(version);
+            if !assignment.assign(version.time) {
+                memory.share.release(read.map_or(0, |found| found.charged));
+                continue;
             }
+            let read = match read {
+                Some(found) => VersionRead::Unnamed(Some(found)),
+                None => self.read_version(store, key, version, true, limit, memory.share).await?,
+            };
+            return Ok(match read {
+                VersionRead::Unnamed(Some(found)) => Ok(self.keep_label(key, wanted, found, memory).await),
+                VersionRead::Unnamed(None) | VersionRead::NotOwn => Ok(DescriptorLookup::default()),
+                VersionRead::Refused(why) => Ok(refused_version(key, version.time, why)),
+                VersionRead::NoRight(why) => Err(why),
+            });
         }
-        let Some(latest) = unnamed.last() else { return Ok(lookup) };
-        let later = self.later_entries(key, wanted, latest.time, memory).await?;
-        let times: Vec<StoreSecond> = unnamed.iter().map(|version| version.time).collect();
-        let Some(own) = version_of(wanted.label_entry(), &later, &times, wanted.parameters.clock_tolerance) else {
-            return Ok(lookup);
-        };
-        if let Some(found) = self.read_version(store, key, unnamed[own], wanted.parameters, memory.share).await? {
-            self.keep_label(&mut lookup, key, wanted, found, memory).await;
-        }
-        Ok(lookup)
+        Ok(Ok(DescriptorLookup::default()))
     }
 
     /// What the one version that is known says of this operation: it is its own if it is in time and no other entry may have
@@ -271,84 +294,110 @@ impl LogReader {
         newest: &LabelVersion,
         memory: EntryMemory<'_>,
     ) -> Result<DescriptorLookup, StoreError> {
-        let mut lookup = DescriptorLookup::default();
-        if newest.time > wanted.last {
-            lookup.observation = Some(unknown_version(key, newest.time));
-            return Ok(lookup);
+        let (last, tolerance) = (wanted.last_label_time(), wanted.parameters.clock_tolerance);
+        if newest.time > last {
+            return Ok(unknown_version(key, newest.time));
         }
         let limit = wanted.parameters.max_descriptor_size;
-        let Some(found) = self.read_descriptor(store, key, limit, memory.share).await? else { return Ok(lookup) };
+        let Some(found) = self.read_descriptor(store, key, limit, memory.share).await? else {
+            // It was deleted since.
+            return Ok(unknown_version(key, newest.time));
+        };
         let (time, answered) = (found.object.info.time, found.object.answered);
-        if !wanted.label_entry().precedes(time, wanted.parameters.clock_tolerance) {
+        if !wanted.label_entry().precedes(time, tolerance) {
             // It was not moved since the entry was written.
             memory.share.release(found.charged);
-            return Ok(lookup);
+            return Ok(DescriptorLookup::default());
         }
         // The object may have been overwritten since its time was read.
-        let later = self.later_entries(key, wanted, time.min(wanted.last), memory).await?;
-        let is_own = time <= wanted.last
+        let later = self.later_entries(key, wanted, wanted.token.second(), time.min(last), memory).await?;
+        let is_own = time <= last
             && names_us(wanted, &found.object).is_none()
-            && !is_overtaken(&later, time, wanted.parameters.clock_tolerance);
+            && !is_overtaken(&later, time, tolerance)
+            && !self.may_be_copied(store, wanted, &found, memory.share).await?;
         if is_own {
-            self.keep_label(&mut lookup, key, wanted, found, memory).await;
-        } else {
-            memory.share.release(found.charged);
-            (lookup.observation, lookup.answered) = (Some(unknown_version(key, time)), answered);
+            return Ok(self.keep_label(key, wanted, found, memory).await);
         }
-        Ok(lookup)
+        memory.share.release(found.charged);
+        Ok(DescriptorLookup { answered, ..unknown_version(key, time) })
     }
 
+    /// The entries that name the label, with tokens after this one's, of the seconds `from..=until`. A version within the bound is
+    /// not before the last of them.
     async fn later_entries(
         &self,
-        key: &str,
+        path: &str,
         wanted: &DescriptorQuery<'_>,
+        from: StoreSecond,
         until: StoreSecond,
         memory: EntryMemory<'_>,
     ) -> Result<Vec<LabelEntry>, StoreError> {
-        self.later_label_entries(key, wanted.token, until, wanted.parameters, memory.share).await
+        let window = LabelWindow { path, own: wanted.token, from, until };
+        self.label_entries(window, wanted.schedule, memory.share).await
     }
 
-    /// Reads a version of the label.
-    async fn read_version(
+    /// Whether the label holds what a writer of markers has copied from one, as far as the store does not say whose it is.
+    async fn may_be_copied(
         &self,
         store: &Store,
-        key: &str,
-        version: &LabelVersion,
-        parameters: &LogParameters,
+        wanted: &DescriptorQuery<'_>,
+        found: &DescriptorObject,
         memory: &MemoryShare,
-    ) -> Result<Option<DescriptorObject>, StoreError> {
-        let limit = parameters.max_descriptor_size.min(MAX_KEPT_DESCRIPTOR_BYTES);
-        memory.charge(FIRST_READ_BYTES).await;
-        let (read, charged) = self.read_charged(store, key, version.id.as_deref(), 0, limit, memory).await?;
-        let mut found = DescriptorObject::of(read, None, charged);
-        match &mut found {
-            None => memory.release(charged),
-            // What is known otherwise is of the newest version.
-            Some(found) if found.refused.is_some() => found.object.info.time = version.time,
-            Some(_) => {}
+    ) -> Result<bool, StoreError> {
+        let (false, DatamonPath::Label { repo, label }, Some(body)) =
+            (store.supports_user_metadata(), wanted.path, &found.object.body)
+        else {
+            return Ok(false);
+        };
+        let (folder, info) = (marker_folder(repo, label), &found.object.info);
+        let mut listed = self.log.values().list(&folder, None);
+        let (mut newest, mut are_all) = (BTreeSet::new(), true);
+        while let Some(marker) = listed.try_next().await? {
+            let is_like = marker.time <= info.time && marker.size == info.size;
+            if is_like && CompletionMarker::read(&folder, &marker.key, marker.time).is_some() {
+                newest.insert((marker.time, marker.key));
+            }
+            if newest.len() > MAX_COMPARED_MARKERS {
+                newest.pop_first();
+                are_all = false;
+            }
         }
-        Ok(found)
+        memory.charge(info.size).await;
+        let mut is_copy = !are_all;
+        for (_, key) in newest.iter().rev() {
+            let value = self.log.values().get(key, info.size).await?;
+            is_copy |= value.is_some_and(|value| value.body.as_ref() == Some(body));
+            if is_copy {
+                break;
+            }
+        }
+        memory.release(info.size);
+        Ok(is_copy)
     }
 
     /// Takes `found` for what this operation wrote.
     async fn keep_label(
         &self,
-        lookup: &mut DescriptorLookup,
         key: &str,
         wanted: &DescriptorQuery<'_>,
         mut found: DescriptorObject,
         memory: EntryMemory<'_>,
-    ) {
+    ) -> DescriptorLookup {
         let charged = found.charged;
-        lookup.answered = found.object.answered;
-        lookup.observation = Some(Observation {
+        let observation = Observation {
             key: key.to_owned(),
             time: found.object.info.time,
             digest: found.digest.take().unwrap_or_default(),
             evidence: Some(Evidence::Timed),
-        });
-        self.keep(lookup, wanted, found, memory).await;
+        };
+        let mut lookup = DescriptorLookup {
+            observation: Some(observation),
+            answered: found.object.answered,
+            ..DescriptorLookup::default()
+        };
+        self.keep(&mut lookup, wanted, found, memory).await;
         memory.share.release(charged);
+        lookup
     }
 
     /// Keeps the content of `found`, which is this operation's.
@@ -379,7 +428,7 @@ impl LogReader {
     ) -> Result<Option<DescriptorObject>, StoreError> {
         let kept = limit.min(MAX_KEPT_DESCRIPTOR_BYTES);
         memory.charge(FIRST_READ_BYTES).await;
-        let (mut read, mut charged) = self.read_charged(store, key, None, 0, kept, memory).await?;
+        let (mut read, mut charged) = self.read_charged(store, key, 0, kept, memory).await?;
         let mut digest = None;
         if let ReadObject::Read(object) = &read
             && object.body.is_none()
@@ -440,14 +489,28 @@ impl LogReader {
 }
 
 /// A version of a label that may be another entry's: it is seen, and claims nothing.
-fn unknown_version(key: &str, time: StoreSecond) -> Observation {
-    Observation { key: key.to_owned(), time, digest: String::new(), evidence: Some(Evidence::Inferred) }
+fn unknown_version(key: &str, time: StoreSecond) -> DescriptorLookup {
+    let observation =
+        Observation { key: key.to_owned(), time, digest: String::new(), evidence: Some(Evidence::Inferred) };
+    DescriptorLookup { observation: Some(observation), ..DescriptorLookup::default() }
+}
+
+/// As [`unknown_version`], of a version that the store refuses.
+fn refused_version(key: &str, time: StoreSecond, why: MalformedInput) -> DescriptorLookup {
+    DescriptorLookup { descriptor: Some(Err(why)), ..unknown_version(key, time) }
 }
 
 impl DescriptorQuery<'_> {
     /// The entry, as one that names a label.
     fn label_entry(&self) -> LabelEntry {
         LabelEntry { token: self.token, time: self.entry_time, has_marker: false }
+    }
+
+    /// The last second in which the label may have been moved: an entry that may have been there by then, as far as clocks differ,
+    /// is visible when this one is sealed.
+    fn last_label_time(&self) -> StoreSecond {
+        let tolerance = Duration::from_secs(self.parameters.clock_tolerance.as_secs());
+        last_in_time(self.parameters, self.token).before(tolerance)
     }
 }
 

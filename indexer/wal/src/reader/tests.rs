@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use super::*;
 use crate::{
     Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key,
-    testing::{OPENED, ReadFault, TestStore},
+    testing::{OPENED, ReadFault, TestStore, VersionFaults},
 };
 use tidemark_store::{Create, Store, UserMetadata};
 
@@ -159,7 +159,7 @@ async fn move_label(log: &Log, seconds: u64, value: Option<&str>) -> Token {
     token
 }
 
-/// Outcome, evidence and value of the label moves, as a reader sees them that starts anew.
+/// Outcome, evidence and value of the label moves, as a new reader sees them.
 async fn label_moves(log: &Log, tokens: &[Token]) -> Vec<(Outcome, Option<Evidence>, Option<String>)> {
     let (reader, mut moves) = (LogReader::new(log), Vec::new());
     for token in tokens {
@@ -253,6 +253,195 @@ async fn what_a_writer_of_markers_puts_into_the_label_is_no_other_entrys_value()
             pass(100).await;
         }
     }
+}
+
+/// `count` moves of one label within 20 s, beside as many entries of another kind; the client of every fourth one crashes.
+async fn move_often(log: &Log, count: u64) -> Vec<Token> {
+    let (mut tokens, mut passed) = (Vec::new(), 0);
+    for number in 0..count {
+        let second = number * 20 / count;
+        pass(second - passed).await;
+        passed = second;
+        let token = |kind: u8| {
+            let mut random = [kind; 16];
+            random[..8].copy_from_slice(&number.to_be_bytes());
+            Token::from_parts(OPENED.after(Duration::from_secs(second)), random)
+        };
+        create(&log.entries, &token(1).to_string(), format!("a note, number {number}"), &[]).await;
+        create(&log.entries, &token(2).to_string(), LABEL, &[]).await;
+        if number % 4 > 0 {
+            log.values().put(LABEL, Bytes::from(format!("id: b{number}\n"))).await.unwrap();
+        }
+        tokens.push(token(2));
+    }
+    tokens
+}
+
+/// The requests of reading the moves of one label, several at once.
+async fn requests_of_moves(lab: &TestStore, log: &Log, count: u64) -> usize {
+    let tokens = move_often(log, count).await;
+    pass(100).await;
+    let (reader, schedule) = (LogReader::new(log), schedule());
+    reader.seal(OPENED.after(Duration::from_mins(1)));
+    lab.take_requests();
+    let lookup = |token| {
+        let (reader, schedule) = (reader.clone(), schedule.clone());
+        async move { reader.lookup(token, &schedule).await.unwrap().unwrap().ops.remove(0).decision.outcome }
+    };
+    let outcomes: Vec<Outcome> = futures::stream::iter(tokens).map(lookup).buffered(16).collect().await;
+    assert_eq!(outcomes.len() as u64, count);
+    let committed = outcomes.iter().filter(|outcome| **outcome == Outcome::Committed).count() as u64;
+    assert!(committed > 0, "{outcomes:?}");
+    lab.take_requests().all()
+}
+
+#[tokio::test(start_paused = true)]
+async fn moves_of_a_label_in_one_window_cost_requests_that_grow_with_their_number() {
+    for is_versioned in [true, false] {
+        let mut requests = Vec::new();
+        for count in [40, 120, 360] {
+            let lab = TestStore::new();
+            let log = if is_versioned { lab.versioned_log() } else { lab.log() };
+            requests.push(requests_of_moves(&lab, &log, count).await as u64 * 100 / count);
+        }
+        // Of each move: the entry, perhaps twice, the note beside it, and the label's time and value, or two versions.
+        assert!(requests.iter().all(|each| *each < 900), "requests for 100 moves of one label: {requests:?}");
+        assert!(requests[2] <= requests[0] + 100, "requests for 100 moves of one label: {requests:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_reads_its_version_once_and_the_log_up_to_it() {
+    let lab = TestStore::new();
+    let log = lab.versioned_log();
+    let first = move_label(&log, 0, Some("b1")).await;
+    for second in 1..20 {
+        pass(1).await;
+        move_label(&log, second, Some("later")).await;
+    }
+    lab.take_requests();
+    assert_eq!(label_moves(&log, &[first]).await, [moved("b1")]);
+    let requests = lab.take_requests();
+    assert_eq!((requests.gets, requests.lists, requests.version_lists), (2, 1, 1), "the entry and its version");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_versions_that_passes_decides_nothing() {
+    for faults in [VersionFaults { lists: 3, reads: 0 }, VersionFaults { lists: 0, reads: 3 }] {
+        let lab = TestStore::new();
+        let log = lab.versioned_log();
+        let mut tokens = vec![move_label(&log, 0, Some("b1")).await];
+        pass(2).await;
+        tokens.push(move_label(&log, 2, Some("b2")).await);
+        lab.refuse_versions(faults);
+        assert_eq!(label_moves(&log, &tokens).await, [moved("b1"), moved("b2")], "{faults:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_to_versions_that_is_missing_stops_nobody_and_is_the_reason() {
+    for (faults, right) in [
+        (VersionFaults { lists: u32::MAX, reads: 0 }, "s3:ListBucketVersions"),
+        (VersionFaults { lists: 0, reads: u32::MAX }, "s3:GetObjectVersion"),
+    ] {
+        let lab = TestStore::new();
+        let log = lab.versioned_log();
+        // More than objects may be refused within an hour.
+        let mut tokens = Vec::new();
+        for second in 0..150 {
+            tokens.push(move_label(&log, second, Some("b1")).await);
+            pass(1).await;
+        }
+        lab.refuse_versions(faults);
+        let reader = LogReader::new(&log);
+        let last = tokens.pop().unwrap();
+        for token in tokens {
+            let op = reader.lookup(token, &schedule()).await.unwrap().unwrap().ops.remove(0);
+            assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Unknown, Some(Evidence::Inferred)));
+            assert!(op.unreadable.unwrap().reason.contains(right));
+        }
+        let op = reader.lookup(last, &schedule()).await.unwrap().unwrap().ops.remove(0);
+        assert_eq!(op.decision.outcome, Outcome::Committed, "nobody has moved it since");
+        // Granted, it counts at once.
+        lab.refuse_versions(VersionFaults::default());
+        let first = reader.lookup(token(), &schedule()).await.unwrap().unwrap().ops.remove(0);
+        assert_eq!(first.decision.outcome, Outcome::Committed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_label_itself_is_refused_nothing_is_decided_about_its_versions() {
+    let lab = TestStore::new();
+    let log = lab.versioned_log();
+    let moved_once = move_label(&log, 0, Some("b1")).await;
+    pass(2).await;
+    move_label(&log, 2, Some("b2")).await;
+    lab.refuse("label.yaml", ReadFault::BodyAndHead);
+    lab.refuse_versions(VersionFaults { lists: u32::MAX, reads: u32::MAX });
+    let reader = LogReader::new(&log);
+    for _ in 0..50 {
+        reader.lookup(moved_once, &schedule()).await.unwrap_err();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_appears_after_the_sealing_takes_no_version_of_a_sealed_one() {
+    let log = TestStore::new().versioned_log();
+    let clock_tolerance = Duration::from_secs(5);
+    let parameters = LogParameters { clock_tolerance, ..schedule().newest().parameters };
+    let schedule = ParameterSchedule::constant(parameters);
+    let decided = async |token: Token| {
+        let op = LogReader::new(&log).lookup(token, &schedule).await.unwrap().unwrap().ops.remove(0);
+        (op.decision.outcome, op.decision.evidence)
+    };
+    let crashed = move_label(&log, 0, None).await;
+    // In the last second of the bound; the other entry's store is 4 s ahead.
+    pass(26).await;
+    log.values().put(LABEL, Bytes::from_static(b"id: b1\n")).await.unwrap();
+    let sealed = decided(crashed).await;
+    pass(4).await;
+    move_label(&log, 26, None).await;
+    assert_eq!(decided(crashed).await, sealed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_folder_holds_of_a_marker_is_no_other_entrys_value() {
+    let lab = TestStore::new();
+    let log = lab.log_on_folder();
+    let ours = Token::from_parts(OPENED, [8; 16]);
+    create(log.values(), &marker_key("r", "v1", ours, 0), "id: ours\n", &[]).await;
+    pass(1).await;
+    let crashed = move_label(&log, 1, None).await;
+    assert_eq!(label_moves(&log, &[crashed]).await, [CRASHED]);
+    pass(1).await;
+    // The writer of the marker is late.
+    log.values().put(LABEL, Bytes::from_static(b"id: ours\n")).await.unwrap();
+    assert_eq!(label_moves(&log, &[crashed]).await, [UNKNOWN]);
+    log.values().put(LABEL, Bytes::from_static(b"id: theirs\n")).await.unwrap();
+    assert_eq!(label_moves(&log, &[crashed]).await, [moved("theirs")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_are_read_for_the_labels_that_they_name_are_held_one_at_a_time_where_they_are_large() {
+    let lab = TestStore::new();
+    let log = lab.versioned_log();
+    let crashed = move_label(&log, 0, None).await;
+    for number in 1..10 {
+        let large = Token::from_parts(OPENED.next(), [number; 16]);
+        create(&log.entries, &large.to_string(), "x".repeat(1 << 20), &[]).await;
+    }
+    pass(2).await;
+    let other = move_label(&log, 2, Some("b1")).await;
+    let (reader, budget) = (LogReader::new(&log), MemoryBudget::new(2 << 20));
+    for (token, expected) in [(crashed, CRASHED), (other, moved("b1"))] {
+        let listed = ListedEntry { token, time: token.second(), size: 100 };
+        let memory = reader.admit(&listed, &schedule(), &budget).await;
+        let op = reader.fetch_within(&listed, &schedule(), &memory).await.unwrap().ops.remove(0);
+        assert_eq!((op.decision.outcome, op.decision.evidence), (expected.0, expected.1));
+        assert!(memory.bytes() < 100_000, "{} bytes are charged", memory.bytes());
+    }
+    let peak = lab.bodies().peak();
+    assert!(((1 << 19)..(2 << 20)).contains(&peak), "{peak} bytes of bodies were held");
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,9 +21,7 @@ mod tests;
 mod volumes;
 
 pub(crate) use self::{
-    children::DesiredChildren,
-    deployment::{ANNOTATION_SPEC, PROGRESS_DEADLINE_SECS},
-    environment::TOKEN_FILE_VARIABLE,
+    children::DesiredChildren, deployment::PROGRESS_DEADLINE_SECS, environment::TOKEN_FILE_VARIABLE,
     volumes::TOKEN_VOLUME,
 };
 pub use self::{

@@ -6,6 +6,7 @@
 mod applied;
 mod indexing;
 mod inputs;
+mod progress;
 mod ready;
 mod search;
 mod storage;

@@ -23,12 +23,12 @@ use super::{
     upgrade::{self, UpgradeInputs, UpgradePermission, UpgradeStep},
     validate::{SpecRefusal, ValidatedWal, validate},
     wal_controller::WalController,
-    write_children::{ChildWrites, holds_back_spec, write_children},
+    write_children::{ChildWrites, outdated, write_children},
 };
 use crate::{
     apply::ApplyError,
     backoff,
-    cache::NamespacedName,
+    cache::{ChildKind, NamespacedName},
     clock,
     condition_value::ConditionValue,
     context::ReconcileContext,
@@ -100,7 +100,9 @@ async fn reconcile_unreadable(
     shared.metrics.invalid_object();
     let (ready, manager) = (ConditionType::Ready, names::MANAGER_STATUS);
     let reported = unreadable::report::<Wal>(invalid, &shared.client, ready, manager, clock::now()).await;
-    reported.map_err(ReconcileError::Status)?;
+    let (key, conditions) = (NamespacedName::of(&invalid.metadata), reported.map_err(ReconcileError::Status)?);
+    controller.tally.count(&key, &conditions);
+    controller.stalled.note(&key, upgrade::is_stalled(&conditions));
     Ok(match deletion {
         DeletionStep::Purging { again } => Action::requeue(again),
         DeletionStep::None | DeletionStep::Done => Action::await_change(),
@@ -119,21 +121,25 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
         controller.release_slot(&observed.key).await;
         return Ok(Action::await_change());
     }
-    let mut upgrade = UpgradePlan::new(&observed, validated.as_ref().ok(), controller);
+    let digests = validated.as_ref().ok().map(ValidatedWal::spec_digests);
+    let mut upgrade = UpgradePlan::new(&observed, digests.as_deref(), controller);
     let mut result = match validated {
         Ok(validated) => build_and_roll_out(validated, &observed, upgrade.step, context).await,
         Err(refusals) => RollOutResult::refused(refused(&refusals)),
     };
     result.report_repeated_failure(&observed.key, controller);
+    result.repeat_refusal(&observed, &upgrade);
     // Re-read: our own writes are in the cache and produce no watch event.
     let observed = dereference(wal, controller);
     upgrade.finish(&observed, &result, &context.shared.settings.release);
-    let again = report(wal, &observed, &upgrade, &result, controller).await?;
+    let outdated = digests.map_or_else(Vec::new, |digests| outdated(&observed, &digests));
+    let again = report(wal, &observed, &upgrade, &result, outdated, controller).await?;
     if let Some(error) = result.error {
         return Err(error.into());
     }
-    let waiting = result.waits.then_some(RETRY_INTERVAL);
-    let at_once = (upgrade.has_slot || result.writes > 0 && upgrade.step.is_under_way()).then_some(Duration::ZERO);
+    let waiting = result.waits.as_ref().map(|_| RETRY_INTERVAL);
+    let got_on = result.writes > 0 && result.waits.is_none() && upgrade.step.is_under_way();
+    let at_once = (upgrade.has_slot || got_on).then_some(Duration::ZERO);
     let purging = if let DeletionStep::Purging { again } = deletion { Some(again) } else { None };
     let resync = backoff::jittered(RESYNC_INTERVAL, backoff::random());
     let counting = (upgrade.step == UpgradeStep::Queue && controller.slots.is_counting()).then_some(RETRY_INTERVAL);
@@ -150,15 +156,15 @@ struct RollOutResult {
     refused: Option<ConditionValue>,
     /// Why it is retried, later each time.
     error: Option<ApplyError>,
-    /// Whether something else must go first, which happens by itself.
-    waits: bool,
+    /// What must go first, which happens by itself.
+    waits: Option<String>,
     /// Which search pods ask for the token.
     coverage: TokenCoverage,
 }
 
 impl Default for RollOutResult {
     fn default() -> Self {
-        Self { writes: 0, refused: None, error: None, waits: false, coverage: TokenCoverage::Full }
+        Self { writes: 0, refused: None, error: None, waits: None, coverage: TokenCoverage::Full }
     }
 }
 
@@ -169,12 +175,13 @@ impl RollOutResult {
 
     /// Of several errors the first one that a user must know of is reported, and decides that it is retried.
     fn of(observed: &ObservedWal, ChildWrites { writes, errors, found }: ChildWrites) -> Self {
-        let mut result = Self { writes, waits: found, ..Self::default() };
+        let waits = found.then(|| "a Deployment had lost its labels, and has them again".to_owned());
+        let mut result = Self { writes, waits, ..Self::default() };
         for error in errors {
             let reason = match error {
                 ApplyError::Leftover { .. } | ApplyError::NamespaceTerminating => {
                     tracing::debug!(object = %observed.key, %error, "waiting");
-                    result.waits = true;
+                    result.waits = Some(error.to_string());
                     continue;
                 }
                 ApplyError::NameTaken { .. } => Some(Reason::NameTaken),
@@ -214,10 +221,34 @@ impl RollOutResult {
         }
     }
 
-    /// Whether something could not be written for a reason that may pass by itself.
-    fn is_unwritten(&self) -> bool {
-        self.waits || self.error.is_some()
+    /// Repeats a refusal of the present spec as long as nobody can say whether it still is one: while the WAL waits in line with the
+    /// Deployment that was refused, and where the API server fails otherwise.
+    fn repeat_refusal(&mut self, observed: &ObservedWal, upgrade: &UpgradePlan) {
+        let in_line = upgrade.blocked && upgrade.step == UpgradeStep::Queue;
+        let fails = matches!(self.error, Some(ApplyError::Failed { .. }));
+        if self.refused.is_some() || !in_line && !fails {
+            return;
+        }
+        let before = condition(&observed.status.conditions, ConditionType::Applied);
+        // In line all other children are written. Only the message says which one was refused.
+        let is_unknown = |message: &str| fails || names_deployment(message, &observed.key.name);
+        let before =
+            before.filter(|before| before.observed_generation == observed.generation && is_unknown(&before.message));
+        self.refused = before
+            .map(ConditionValue::repeated)
+            .filter(|before| matches!(before.reason, Reason::NameTaken | Reason::ChildRefused | Reason::ApplyFailed));
     }
+
+    /// Why something could not be written, if that may pass by itself.
+    fn unwritten(&self) -> Option<String> {
+        self.error.as_ref().map(ToString::to_string).or_else(|| self.waits.clone())
+    }
+}
+
+/// Whether an [`ApplyError`] with this message is about a Deployment of the WAL `name`.
+fn names_deployment(message: &str, name: &str) -> bool {
+    let kind = ChildKind::Deployment.as_str();
+    WalComponent::ALL.iter().any(|component| message.contains(&format!("{kind} \"{}\"", component.child_name(name))))
 }
 
 async fn build_and_roll_out(
@@ -257,7 +288,7 @@ struct UpgradePlan {
 }
 
 impl UpgradePlan {
-    fn new(observed: &ObservedWal, validated: Option<&ValidatedWal>, controller: &WalController) -> Self {
+    fn new(observed: &ObservedWal, digests: Option<&[(WalComponent, String)]>, controller: &WalController) -> Self {
         let settings = &controller.context.shared.settings;
         let release = settings.release.as_str();
         let approved =
@@ -277,16 +308,17 @@ impl UpgradePlan {
         let mut step = inputs.step();
         // One that could not be written gave its slot back, and waits for the next one like others.
         let was_blocked = step.rolls() && upgrade::is_stalled(&observed.status.conditions);
-        if was_blocked && (validated.is_none() || !controller.slots.acquire(&observed.key)) {
+        if was_blocked && (digests.is_none() || !controller.slots.acquire(&observed.key)) {
             step = UpgradeStep::Queue;
         } else if step.is_under_way() {
             // It may have been unreadable meanwhile, and lost its slot.
             controller.slots.resume(&observed.key);
         }
-        let may_acquire = step == UpgradeStep::Queue && !was_blocked && validated.is_some();
-        let has_slot = may_acquire && controller.slots.acquire(&observed.key);
+        // One whose spec is refused neither waits nor keeps a slot that it had when this operator began.
+        let waits = step == UpgradeStep::Queue && digests.is_some();
+        let has_slot = waits && !was_blocked && controller.slots.acquire(&observed.key);
         let held = matches!(step, UpgradeStep::Hold | UpgradeStep::Queue)
-            && validated.is_some_and(|wal| holds_back_spec(observed, wal));
+            && digests.is_some_and(|digests| !outdated(observed, digests).is_empty());
         // With a slot the status says that the WAL is under way; only then is anything of it changed.
         let shown = if has_slot { UpgradeStep::RollSearch } else { step };
         let before = condition(&observed.status.conditions, ConditionType::UpgradePending);
@@ -294,8 +326,6 @@ impl UpgradePlan {
             Some(before) => ConditionValue::repeated(before),
             None => inputs.condition_value(shown, &observed.key, held),
         };
-        // One whose spec is refused neither waits nor keeps a slot that it had when this operator began.
-        let waits = step == UpgradeStep::Queue && validated.is_some();
         Self { step, value, has_slot, waits, held, blocked: was_blocked }
     }
 
@@ -329,6 +359,7 @@ async fn report(
     observed: &ObservedWal,
     upgrade: &UpgradePlan,
     result: &RollOutResult,
+    outdated: Vec<WalComponent>,
     controller: &WalController,
 ) -> Result<Option<Duration>, ReconcileError> {
     let inputs = ConditionInputs {
@@ -342,7 +373,8 @@ async fn report(
         token_everywhere: result.coverage == TokenCoverage::Full,
         generation: observed.generation,
         held: upgrade.held,
-        unwritten: result.is_unwritten(),
+        outdated,
+        unwritten: result.unwritten(),
     };
     let (before, shared) = (&observed.status, &controller.context.shared);
     let after = update_status::next(observed, &inputs, &evaluate(&inputs), &upgrade.value, clock::now());

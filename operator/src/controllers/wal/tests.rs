@@ -1,21 +1,28 @@
 //! WALs on an API server in memory: what one with schemas and quotas does not show at will.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Service, ServiceAccount},
+        events::v1::Event,
+        networking::v1::NetworkPolicy,
+    },
+    apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{
     Resource, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tidemark_crds::{ConditionType, Wal, condition, names};
+use tidemark_crds::{ConditionType, Wal, WalStatus, condition, names};
 use tokio::time::sleep;
 
-use super::WalController;
+use super::{
+    WalController,
+    kstatus::{KstatusVerdict, kstatus},
+};
 use crate::{
     context::OperatorSettings,
     controllers::{
@@ -41,6 +48,15 @@ async fn an_operator_that_may_not_list_a_kind_says_so() {
     world.server.hide(None);
     is(&world, "orders", ConditionType::Applied, "RollingOut").await;
     assert!(told("PodDisruptionBudget", 1) && told("WAL", 1));
+    // A right that is revoked later shows when the API server ends the watch, as it does every few minutes.
+    for (plural, kind) in [("poddisruptionbudgets", "PodDisruptionBudget"), ("wals", "WAL"), ("pods", "Pod")] {
+        world.server.hide(Some(plural));
+        eventually("the right is missed", async || told(kind, 0).then_some(())).await;
+        world.server.hide(None);
+        eventually("everything is known again", async || told(kind, 1).then_some(())).await;
+    }
+    world.make::<Wal>("bills", wal_spec()).await;
+    is(&world, "bills", ConditionType::Applied, "RollingOut").await;
 }
 
 fn start_hidden(plural: &'static str) -> FakeWorld {
@@ -217,10 +233,294 @@ async fn one_is_upgraded_and_one_waits() -> FakeWorld {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wal_that_cannot_be_read_any_more_releases_its_slot() {
+async fn a_wal_that_cannot_be_read_any_more_releases_its_slot_and_is_counted_as_not_ready() {
     let world = one_is_upgraded_and_one_waits().await;
     patch::<Wal>(&world, "first", json!({"spec": {"deletionPolicy": "Newer"}})).await;
     is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    let counted = "tidemark_operator_wals{condition=\"Ready\",status=\"False\",reason=\"SpecInvalid\"} 1\n";
+    assert!(world.metrics.encode().unwrap().contains(counted), "{}", world.metrics.encode().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wal_that_cannot_be_read_is_failed_for_tools_that_follow_kstatus() {
+    let world = start();
+    let becomes = async |wal: &str, wanted: KstatusVerdict, reason: &str| {
+        eventually(&format!("{wal} is {wanted:?}"), async || {
+            let found = world.untyped::<Wal>().get(wal).await.unwrap();
+            let status: WalStatus = serde_json::from_value(found.data.get("status")?.clone()).unwrap();
+            let ready = condition(&status.conditions, ConditionType::Ready)?;
+            (kstatus(found.metadata.generation, &status) == wanted && ready.reason == reason).then_some(())
+        })
+        .await;
+    };
+    let mut newer = wal_spec();
+    newer["deletionPolicy"] = json!("Newer");
+    world.make::<Wal>("newer", newer.clone()).await;
+    becomes("newer", KstatusVerdict::Failed, "SpecInvalid").await;
+    world.make::<Wal>("orders", wal_spec()).await;
+    becomes("orders", KstatusVerdict::InProgress, "Starting").await;
+    patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": "Newer"}})).await;
+    becomes("orders", KstatusVerdict::Failed, "SpecInvalid").await;
+    patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": null}})).await;
+    becomes("orders", KstatusVerdict::InProgress, "Starting").await;
+    // As of one whose fields are of other types.
+    world.server.fail("wals");
+    world.make::<Wal>("older", newer).await;
+    becomes("older", KstatusVerdict::InProgress, "SpecInvalid").await;
+}
+
+/// The controller of Deployments has rolled this one out; so many of its pods are available now.
+async fn roll_out(world: &FakeWorld, deployment: &str, available: i32) {
+    show_progress(world, deployment, available, "NewReplicaSetAvailable").await;
+}
+
+/// The pods of this Deployment are all of its present template, and it makes progress for this reason.
+async fn show_progress(world: &FakeWorld, deployment: &str, available: i32, reason: &str) {
+    let deployments = world.api::<Deployment>();
+    let live = deployments.get(deployment).await.unwrap();
+    let replicas = live.spec.and_then(|spec| spec.replicas);
+    let progressing = json!({"type": "Progressing", "status": "True", "reason": reason});
+    let status = json!({"status": {
+        "observedGeneration": live.metadata.generation, "replicas": replicas, "updatedReplicas": replicas,
+        "availableReplicas": available, "conditions": [progressing],
+    }});
+    deployments.patch_status(deployment, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+}
+
+/// Makes a WAL whose pods run, with a search pod more than the default, under an operator of another release.
+async fn make_running_of_an_old_release(world: &FakeWorld, wal: &str) {
+    world.make::<Wal>(wal, wal_spec()).await;
+    patch::<Wal>(world, wal, json!({"spec": {"search": {"replicas": 2}}})).await;
+    is(world, wal, ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    // Another field than the release must differ, else there is nothing to roll out.
+    let older = json!({
+        "metadata": {"annotations": {names::ANNOTATION_RELEASE: "old"}}, "spec": {"progressDeadlineSeconds": 1},
+    });
+    for (role, available) in [("search", 2), ("indexer", 1)] {
+        let name = format!("{wal}-{role}");
+        patch::<Deployment>(world, &name, older.clone()).await;
+        roll_out(world, &name, available).await;
+    }
+    is(world, wal, ConditionType::UpgradePending, "NewRelease").await;
+}
+
+async fn approve(world: &FakeWorld, wal: &str) {
+    let approved = json!({names::ANNOTATION_APPROVE_UPGRADE: settings().release});
+    patch::<Wal>(world, wal, json!({"metadata": {"annotations": approved}})).await;
+}
+
+async fn is_rolled(world: &FakeWorld, deployment: &str) {
+    let wanted = settings().release;
+    eventually("it is of the new release", async || (release(world, deployment).await == wanted).then_some(())).await;
+    settled(|| world.server.writes()).await;
+}
+
+/// What a reader that follows kstatus takes a WAL for, and the condition of this type.
+async fn judged(world: &FakeWorld, wal: &str, kind: ConditionType) -> (KstatusVerdict, Condition) {
+    let found = world.api::<Wal>().get(wal).await.unwrap();
+    let status = found.status.unwrap();
+    (kstatus(found.metadata.generation, &status), condition(&status.conditions, kind).unwrap().clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wal_whose_spec_becomes_invalid_gives_its_slot_back_once_nothing_of_it_changes() {
+    let world = start_with(|_| ());
+    for wal in ["first", "second"] {
+        make_running_of_an_old_release(&world, wal).await;
+    }
+    approve(&world, "first").await;
+    is_rolled(&world, "first-search").await;
+    approve(&world, "second").await;
+    let refused = json!({"indexer": {"podTemplate": {"spec": {"hostNetwork": true}}}});
+    patch::<Wal>(&world, "first", json!({"spec": refused})).await;
+    is(&world, "first", ConditionType::Ready, "PodTemplateRefused").await;
+    settled(|| world.server.writes()).await;
+    let told = is(&world, "second", ConditionType::UpgradePending, "NewRelease").await;
+    assert!(told.contains("until other WALs are done"), "the search pods of the first one are being replaced: {told}");
+    roll_out(&world, "first-search", 2).await;
+    is(&world, "first", ConditionType::UpgradePending, "UpgradeStalled").await;
+    is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    assert_eq!(release(&world, "first-indexer").await, "old");
+    assert!(world.metrics.encode().unwrap().contains("tidemark_operator_upgrades_stalled 1\n"));
+    assert_eq!(judged(&world, "first", ConditionType::Ready).await.0, KstatusVerdict::Failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_does_not_speak_of_a_spec_that_was_refused_before_its_pods_run() {
+    let world = start();
+    world.make::<Wal>("orders", wal_spec()).await;
+    patch::<Wal>(&world, "orders", json!({"spec": {"suspend": true}})).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    roll_out(&world, "orders-search", 1).await;
+    roll_out(&world, "orders-indexer", 0).await;
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+    let (before, ready) = judged(&world, "orders", ConditionType::Ready).await;
+    assert_eq!((before, ready.observed_generation), (KstatusVerdict::Current, Some(2)));
+
+    world.server.refuse(Some("deployments"));
+    let memory = json!({"search": {"resources": {"requests": {"memory": "300Mi"}}}});
+    patch::<Wal>(&world, "orders", json!({"spec": memory})).await;
+    is(&world, "orders", ConditionType::Ready, "ChildRefused").await;
+    let (refused, ready) = judged(&world, "orders", ConditionType::Ready).await;
+    assert_eq!(
+        (refused, ready.observed_generation),
+        (KstatusVerdict::Failed, Some(3)),
+        "the refusal is of the new spec"
+    );
+    world.server.refuse(None);
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    let (rolling, ready) = judged(&world, "orders", ConditionType::Ready).await;
+    assert_eq!((rolling, ready.status.as_str()), (KstatusVerdict::InProgress, "True"));
+    assert_eq!(ready.observed_generation, Some(2), "the pods are of the spec before");
+    roll_out(&world, "orders-search", 1).await;
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+    let (after, ready) = judged(&world, "orders", ConditionType::Ready).await;
+    assert_eq!((after, ready.observed_generation), (KstatusVerdict::Current, Some(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_generation_is_the_applied_one_before_the_pods_of_one_run() {
+    let world = start();
+    let generations = async || {
+        let status = world.api::<Wal>().get("orders").await.unwrap().status.unwrap();
+        let ready = condition(&status.conditions, ConditionType::Ready).unwrap();
+        (status.applied_generation, ready.observed_generation)
+    };
+    let mut refused = wal_spec();
+    refused["indexer"] = json!({"podTemplate": {"spec": {"hostNetwork": true}}});
+    world.make::<Wal>("orders", refused).await;
+    is(&world, "orders", ConditionType::Ready, "PodTemplateRefused").await;
+    assert_eq!(generations().await, (None, Some(1)));
+    patch::<Wal>(&world, "orders", json!({"spec": {"indexer": null}})).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert_eq!(generations().await.0, None, "its pods start");
+    settled(|| world.server.writes()).await;
+    roll_out(&world, "orders-search", 1).await;
+    roll_out(&world, "orders-indexer", 1).await;
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+    assert_eq!(generations().await, (Some(2), Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spec_is_not_applied_while_the_indexer_waits_for_search_with_it() {
+    let world = start_with(|_| ());
+    make_running_of_an_old_release(&world, "orders").await;
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+    let resources = json!({"resources": {"requests": {"memory": "900Mi"}}});
+    patch::<Wal>(&world, "orders", json!({"spec": {"search": resources, "indexer": resources}})).await;
+    is(&world, "orders", ConditionType::Applied, "Held").await;
+    assert_eq!(judged(&world, "orders", ConditionType::Ready).await.0, KstatusVerdict::InProgress);
+    approve(&world, "orders").await;
+    is_rolled(&world, "orders-search").await;
+    // All search pods are new, and one of them is not available yet.
+    show_progress(&world, "orders-search", 1, "ReplicaSetUpdated").await;
+    settled(|| world.server.writes()).await;
+    assert_eq!(release(&world, "orders-indexer").await, "old");
+    let (judgement, applied) = judged(&world, "orders", ConditionType::Applied).await;
+    assert_eq!((judgement, applied.reason.as_str()), (KstatusVerdict::InProgress, "RollingOut"), "{}", applied.message);
+    assert!(applied.message.contains("indexer"), "{}", applied.message);
+    // Each was ready, and has lost a pod since.
+    roll_out(&world, "orders-search", 1).await;
+    is_rolled(&world, "orders-indexer").await;
+    roll_out(&world, "orders-indexer", 0).await;
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+    is(&world, "orders", ConditionType::UpgradePending, "UpToDate").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_stands_while_the_wal_waits_in_line_to_try_again() {
+    let world = start();
+    for wal in ["first", "second"] {
+        world.make::<Wal>(wal, wal_spec()).await;
+        is(&world, wal, ConditionType::Applied, "RollingOut").await;
+    }
+    settled(|| world.server.writes()).await;
+    world.server.refuse_object("deployments", "first-search");
+    set_release(&world, "first", "old").await;
+    is(&world, "first", ConditionType::Applied, "ChildRefused").await;
+    set_release(&world, "second", "old").await;
+    is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    let mut seen = BTreeSet::new();
+    for _ in 0..240 {
+        sleep(Duration::from_secs(5)).await;
+        for kind in [ConditionType::Applied, ConditionType::Ready, ConditionType::UpgradePending] {
+            seen.insert((kind, judged(&world, "first", kind).await.1.reason));
+        }
+    }
+    let wanted = [
+        (ConditionType::Ready, "ChildRefused"),
+        (ConditionType::Applied, "ChildRefused"),
+        (ConditionType::UpgradePending, "UpgradeStalled"),
+    ];
+    assert_eq!(seen, BTreeSet::from(wanted.map(|(kind, reason)| (kind, reason.to_owned()))));
+    is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    let events = world.api::<Event>().list(&ListParams::default()).await.unwrap();
+    let refusals = events.items.iter().filter(|event| event.reason.as_deref() == Some("ChildRefused"));
+    assert_eq!(refusals.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_over_is_not_repeated_while_the_wal_waits_in_line() {
+    let world = start();
+    for wal in ["first", "second"] {
+        world.make::<Wal>(wal, wal_spec()).await;
+        is(&world, wal, ConditionType::Applied, "RollingOut").await;
+    }
+    settled(|| world.server.writes()).await;
+    world.server.refuse_object("networkpolicies", "first-search");
+    let other = json!({"metadata": {"labels": {names::LABEL_COMPONENT: "theirs"}}});
+    patch::<NetworkPolicy>(&world, "first-search", other).await;
+    is(&world, "first", ConditionType::Applied, "ChildRefused").await;
+    set_release(&world, "first", "old").await;
+    is(&world, "first", ConditionType::UpgradePending, "UpgradeStalled").await;
+    set_release(&world, "second", "old").await;
+    is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(judged(&world, "first", ConditionType::Applied).await.1.reason, "ChildRefused", "it stands");
+    world.server.refuse(None);
+    sleep(Duration::from_mins(20)).await;
+    let policy = world.api::<NetworkPolicy>().get("first-search").await.unwrap();
+    assert_eq!(policy.labels()[names::LABEL_COMPONENT], "search");
+    assert_eq!(judged(&world, "first", ConditionType::Applied).await.1.reason, "RollingOut");
+    assert_eq!(release(&world, "first-search").await, "old", "it still waits in line");
+}
+
+/// As a policy that wants more replicas, or an autoscaler.
+#[tokio::test(start_paused = true)]
+async fn a_number_of_replicas_that_a_policy_sets_is_not_written_again_and_again() {
+    let world = start_with(|_| ());
+    world.server.mutate("deployments", |deployment| deployment["spec"]["replicas"] = json!(5));
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    let older = json!({
+        "metadata": {"annotations": {names::ANNOTATION_RELEASE: "old"}}, "spec": {"progressDeadlineSeconds": 1},
+    });
+    for role in ["search", "indexer"] {
+        patch::<Deployment>(&world, &format!("orders-{role}"), older.clone()).await;
+        roll_out(&world, &format!("orders-{role}"), 5).await;
+    }
+    approve(&world, "orders").await;
+    is(&world, "orders", ConditionType::UpgradePending, "Upgrading").await;
+    sleep(Duration::from_secs(5)).await;
+    let before = world.server.writes();
+    sleep(Duration::from_mins(1)).await;
+    let more = world.server.writes() - before;
+    assert!(more < 5, "{more} writes in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_an_earlier_wal_is_named_while_it_is_waited_for() {
+    let world = start();
+    let owner = json!({"apiVersion": "tidemark.dev/v1alpha1", "kind": "WAL", "name": "orders", "uid": "gone", "controller": true});
+    world.make::<ConfigMap>("orders-control", json!({})).await;
+    let left = json!({"metadata": {"ownerReferences": [owner], "labels": {names::LABEL_WAL: "orders"}}});
+    patch::<ConfigMap>(&world, "orders-control", left).await;
+    world.make::<Wal>("orders", wal_spec()).await;
+    let told = is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert!(told.contains("ConfigMap \"orders-control\" of a deleted WAL still exists"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]

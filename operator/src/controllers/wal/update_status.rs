@@ -6,14 +6,19 @@ use tidemark_crds::{
     ConditionStatus, ConditionType, CursorStatus, IndexerRole, IndexerStatus, PodPhase, PodReport, SearchStatus,
     WalStatus, condition,
     names::{self, WalComponent},
-    set_condition,
+    remove_condition, set_condition,
 };
 
 use super::{
     dereference::ObservedWal,
     evaluate::{ConditionInputs, WalConditions},
 };
-use crate::{condition_value::ConditionValue, observed_pod::ObservedPod, status_writer::ReportedStatus};
+use crate::{
+    condition_value::ConditionValue, events::shortened, observed_pod::ObservedPod, status_writer::ReportedStatus,
+};
+
+/// The longest message of a condition that the API server takes. A pod may report a longer one.
+const MAX_MESSAGE_BYTES: usize = 32768;
 
 /// The status that follows from what was observed.
 pub(crate) fn next(
@@ -26,16 +31,26 @@ pub(crate) fn next(
     let mut status = observed.status.clone();
     let generation = observed.generation;
     status.observed_generation = generation;
-    let WalConditions { ready, applied, storage, indexing, search } = conditions;
+    let WalConditions { ready, applied, storage, indexing, search, progress } = conditions;
     let set = |conditions: &mut Vec<Condition>, kind, value: &ConditionValue, generation| {
         let ConditionValue { status: holds, reason, message } = value;
-        set_condition(conditions, kind, *holds, *reason, message, generation, now);
+        set_condition(conditions, kind, *holds, *reason, shortened(message, MAX_MESSAGE_BYTES), generation, now);
     };
-    // The promise is of the spec that the pods are made of; a refusal is of the present one.
-    let decided = applied.status == ConditionStatus::True || inputs.refused.is_some();
+    if applied.status == ConditionStatus::True {
+        status.applied_generation = generation;
+    }
     let before =
         condition(&observed.status.conditions, ConditionType::Ready).and_then(|ready| ready.observed_generation);
-    set(&mut status.conditions, ConditionType::Ready, ready, before.filter(|_| !decided).or(generation));
+    // The promise is of the spec that the pods are made of; a refusal is of the present one.
+    let promised = status.applied_generation.or(before).or(generation);
+    let of_ready = if inputs.refused.is_some() { generation } else { promised };
+    set(&mut status.conditions, ConditionType::Ready, ready, of_ready);
+    for kind in [ConditionType::Reconciling, ConditionType::Stalled] {
+        match progress.as_ref().filter(|(present, _)| *present == kind) {
+            Some((_, value)) => set(&mut status.conditions, kind, value, generation),
+            None => remove_condition(&mut status.conditions, kind),
+        }
+    }
     let values = [
         (ConditionType::Applied, applied),
         (ConditionType::StorageReady, storage),
@@ -109,6 +124,7 @@ impl ReportedStatus for WalStatus {
         }
         Self {
             observed_generation: self.observed_generation,
+            applied_generation: self.applied_generation,
             conditions,
             search: self.search.clone(),
             indexer: self.indexer.clone(),

@@ -5,7 +5,8 @@
 //! changed, and keeps it until all of it is done. An operator that starts counts those first.
 //!
 //! A WAL whose new pods do not become ready keeps its slot: what stops it would most likely stop the others, too. After the
-//! Deployment's progress deadline the reason is `UpgradeStalled` and somebody has to act. A WAL that is deleted or suspended, or
+//! Deployment's progress deadline the reason is `UpgradeStalled` and somebody has to act. One that fails after all were ready once
+//! holds no slot: Kubernetes watches no deadline any more, and the WAL's other conditions report it. A WAL that is deleted or suspended, or
 //! whose approval is withdrawn, stops where it is and releases its slot to the next. So does one whose new Deployment the API server
 //! does not take, as nothing of it changes; it waits for a slot again each time that it is tried.
 
@@ -118,8 +119,8 @@ impl UpgradeInputs<'_> {
         let outdated = |rollout: Option<&RolloutStatus>| rollout.is_some_and(|rollout| !self.is_current(rollout));
         // Waiting protects queries. Where none is answered now, the new release may be the remedy.
         let serving = self.search.is_some_and(|search| search.available > 0);
-        let search_done = self.search.is_none_or(|search| search.complete) || !serving;
-        let indexer_done = self.indexer.is_none_or(|indexer| indexer.complete);
+        let search_done = self.search.is_none_or(RolloutStatus::is_rolled_out) || !serving;
+        let indexer_done = self.indexer.is_none_or(RolloutStatus::is_rolled_out);
         match (outdated(self.search), outdated(self.indexer)) {
             (false, false) if !self.under_way => UpgradeStep::UpToDate,
             (true, _) | (_, true) if self.permission != UpgradePermission::Granted => UpgradeStep::Hold,
@@ -179,10 +180,10 @@ impl UpgradeInputs<'_> {
                 ),
             ),
             UpgradeStep::AwaitSearch if self.search.is_some_and(|search| search.stalled) => {
-                self.stalled(key, WalComponent::Search, "search answers from the old ones")
+                self.stalled(key, WalComponent::Search, self.search, "search answers from the old ones")
             }
             UpgradeStep::AwaitIndexer if self.indexer.is_some_and(|indexer| indexer.stalled) => {
-                self.stalled(key, WalComponent::Indexer, "the old one indexes as long as it runs")
+                self.stalled(key, WalComponent::Indexer, self.indexer, "the old one indexes as long as it runs")
             }
             UpgradeStep::RollSearch | UpgradeStep::AwaitSearch => ConditionValue::yes(
                 Reason::Upgrading,
@@ -195,14 +196,24 @@ impl UpgradeInputs<'_> {
         }
     }
 
-    fn stalled(&self, key: &NamespacedName, component: WalComponent, meanwhile: &str) -> ConditionValue {
+    fn stalled(
+        &self,
+        key: &NamespacedName,
+        component: WalComponent,
+        rollout: Option<&RolloutStatus>,
+        meanwhile: &str,
+    ) -> ConditionValue {
         let (release, role) = (self.release, component.as_str());
         let (namespace, deployment) = (&key.namespace, component.child_name(&key.name));
+        let fact = if rollout.is_some_and(|rollout| rollout.paused) {
+            format!("the Deployment of the {role} pods of release \"{release}\" is paused")
+        } else {
+            format!("the {role} pods of release \"{release}\" have not become ready for {PROGRESS_DEADLINE_SECS} s")
+        };
         ConditionValue::yes(
             Reason::UpgradeStalled,
             format!(
-                "the {role} pods of release \"{release}\" have not become ready for {PROGRESS_DEADLINE_SECS} s; {meanwhile}, and \
-                 other WALs wait; see \"kubectl describe deployment {deployment} -n {namespace}\" and remove the cause, or \
+                "{fact}; {meanwhile}, and other WALs wait; see \"kubectl describe deployment {deployment} -n {namespace}\" and remove the cause, or \
                  suspend the WAL or withdraw its approval, so that the next WAL is upgraded"
             ),
         )
@@ -511,6 +522,29 @@ mod tests {
                 UpgradeInputs { release: NEW, search: Some(&old), indexer: Some(&old), permission, under_way: false };
             let value = inputs.condition_value(inputs.step(), &key, false);
             assert!(value.reason == Reason::NewRelease && value.message.contains(remedy), "{}", value.message);
+        }
+    }
+
+    /// Kubernetes reports no further deadline of a roll-out that was complete once, so nothing would end such a wait.
+    #[test]
+    fn pods_that_fail_after_their_roll_out_hold_no_slot() {
+        let done =
+            RolloutStatus { release: Some(NEW.into()), available: 1, complete: true, ..RolloutStatus::default() };
+        let degraded = RolloutStatus { complete: false, rolled_out: true, ..done.clone() };
+        let old = RolloutStatus { release: Some("old".into()), ..done.clone() };
+        for (search, indexer, step) in [
+            (&degraded, &old, UpgradeStep::RollIndexer),
+            (&degraded, &done, UpgradeStep::Finish),
+            (&done, &degraded, UpgradeStep::Finish),
+        ] {
+            let inputs = UpgradeInputs {
+                release: NEW,
+                search: Some(search),
+                indexer: Some(indexer),
+                permission: UpgradePermission::Granted,
+                under_way: true,
+            };
+            assert_eq!(inputs.step(), step);
         }
     }
 

@@ -5,13 +5,7 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 use tidemark_crds::names::{self, WalComponent};
 
-use super::{
-    build::{ANNOTATION_SPEC, DesiredChildren},
-    dereference::ObservedWal,
-    search_exposure::with_token_of,
-    upgrade::UpgradeStep,
-    validate::ValidatedWal,
-};
+use super::{build::DesiredChildren, dereference::ObservedWal, search_exposure::with_token_of, upgrade::UpgradeStep};
 use crate::{
     apply::{ApplyError, ObjectApplier},
     cache::ChildKind,
@@ -164,11 +158,12 @@ fn held_search_with_token(built: &Deployment, observed: &ObservedWal) -> serde_j
     Ok(with_token_of(&serde_json::to_value(built)?, live.object()))
 }
 
-/// Whether the spec asks for other pods than those that are held back.
-pub(crate) fn holds_back_spec(observed: &ObservedWal, wal: &ValidatedWal) -> bool {
-    WalComponent::ALL.into_iter().any(|component| {
-        let name = component.child_name(&observed.key.name);
-        let Some(child) = observed.owned.child(ChildKind::Deployment, &name) else { return false };
-        child.annotation(ANNOTATION_SPEC).is_some_and(|built| built != wal.role(component).spec_digest)
-    })
+/// The roles whose Deployment is made of another spec than the one with these digests.
+pub(crate) fn outdated(observed: &ObservedWal, digests: &[(WalComponent, String)]) -> Vec<WalComponent> {
+    let is_outdated = |(component, digest): &&(WalComponent, String)| {
+        let child = observed.owned.child(ChildKind::Deployment, &component.child_name(&observed.key.name));
+        let built = child.and_then(|child| child.rollout.as_ref()?.spec_digest.as_deref());
+        built.is_some_and(|built| built != digest)
+    };
+    digests.iter().filter(is_outdated).map(|(component, _)| *component).collect()
 }

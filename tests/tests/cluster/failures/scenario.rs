@@ -100,7 +100,10 @@ impl Scenario {
         assert!(restarted <= bounds.restarts, "{name}: {restarted} restarts: {now:?}");
         assert!(compared.entries > 0, "{name}: something was compared");
         // A node that is cut off takes its queries with it until its endpoint goes; nothing else fails a query.
-        assert!(answers.failed * 20 <= answers.total, "{name}: at most one query in twenty failed: {answers:?}");
+        assert!(
+            answers.failed <= (answers.total / 20).max(5),
+            "{name}: at most one query in twenty, or five, failed: {answers:?}"
+        );
         assert!(answers.silence < MOST_SILENCE, "{name}: search kept answering: {answers:?}");
     }
 }

@@ -187,7 +187,6 @@ fn alerts_use_metrics_that_exist() {
     let file = chart().join("ci/everything.yaml");
     let rendered = objects(&Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap());
     let rules = of_kind(&rendered, "PrometheusRule")[0]["spec"]["groups"][0]["rules"].as_array().unwrap();
-    assert_eq!(rules.len(), METRICS.len());
     let mut used = std::collections::BTreeSet::new();
     for rule in rules {
         let expression = rule["expr"].as_str().unwrap();

@@ -17,9 +17,13 @@ async fn ready_speaks_of_the_spec_that_runs_until_the_new_one_does() {
     let ready = condition(&status.conditions, ConditionType::Ready).expect("it is there");
     assert_eq!(ready.status, "True", "the pods of the spec before answer");
     assert_eq!(ready.observed_generation, changed.metadata.generation.map(|generation| generation - 1));
+    assert_eq!(status.applied_generation, ready.observed_generation);
+    world.is("orders", ConditionType::Reconciling, "True/RollingOut").await.expect("readers of kstatus wait");
     world.pods.ready(WalComponent::Search, true).await.expect("it becomes ready");
     world.is("orders", ConditionType::Applied, "True/Applied").await.expect("it is in force");
     world.is_ready("orders").await.expect("it is said of the new spec");
+    let status = world.wals().get("orders").await.expect("it is there").status.expect("it has one");
+    assert!(condition(&status.conditions, ConditionType::Reconciling).is_none(), "it goes with its cause");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,7 +31,7 @@ async fn figures_that_nobody_can_tell_are_cleared_and_reports_of_others_do_not_c
     let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     // Another process has the address of the pod.
     world.pods.say(WalComponent::Indexer, say::of_another(say::writing(7, 99)));
-    world.is("orders", ConditionType::Indexing, "Unknown/PodNotAnswering").await.expect("it is ignored");
+    world.is("orders", ConditionType::Indexing, "Unknown/PodUnidentified").await.expect("it is ignored");
     let status = world.wals().get("orders").await.expect("it is there").status.expect("it has one");
     assert_eq!((status.lag_seconds, status.pending_entries, status.indexer), (None, None, None));
     assert_eq!((status.epoch, status.entries), (Some(1), Some(10)), "what was known stays known");
@@ -38,8 +42,10 @@ async fn figures_that_nobody_can_tell_are_cleared_and_reports_of_others_do_not_c
 #[tokio::test(flavor = "multi_thread")]
 async fn another_role_of_the_cloud_reaches_the_pods() {
     let world = ControllerWorld::create().await.expect("it starts");
-    let _operator = world.operator().await.expect("it starts");
     world.make("orders", "indexer: {serviceAccountAnnotations: {role-arn: wrong}}").await.expect("it is created");
+    let unseen = world.wals().get("orders").await.expect("it is there").status.expect("it has a default");
+    assert_eq!(unseen.observed_generation, Some(-1), "readers of kstatus wait for an operator");
+    let _operator = world.operator().await.expect("it starts");
     world.is_ready("orders").await.expect("it becomes ready");
     let pods = world.api::<k8s_openapi::api::core::v1::Pod>();
     let indexer = async || {

@@ -42,14 +42,17 @@ async fn an_indexer_that_does_not_answer_flips_nothing_but_indexing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_eviction_is_told_with_the_kubelets_words_until_the_next_pod_answers() {
+async fn an_eviction_is_told_with_the_kubelets_words_until_the_next_pod_runs() {
     let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
-    world.pods.silence(WalComponent::Indexer);
+    world.pods.keep_pending(WalComponent::Indexer);
     let words = "Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\"";
     world.pods.evict(WalComponent::Indexer, &format!("{words}. ")).await.expect("it is evicted");
     let message = world.is("orders", ConditionType::Indexing, "False/PodEvicted").await.expect("it is told");
     assert!(message.contains(words) && message.contains("spec.indexer.cache.size"), "{message}");
     world.told("orders", "PodEvicted").await.expect("it is told");
+    world.pods.silence(WalComponent::Indexer);
+    world.pods.start_pending(WalComponent::Indexer).await.expect("it runs");
+    world.is("orders", ConditionType::Indexing, "Unknown/PodNotAnswering").await.expect("that is the problem now");
     world.pods.say(WalComponent::Indexer, say::writing(2, 10));
     world.is_ready("orders").await.expect("the pod that took its place works");
 }

@@ -66,7 +66,11 @@ async fn reconciliations(operator: &OperatorProcess) -> f64 {
 async fn what_the_operator_writes_itself_is_no_reason_to_look_again() {
     const WALS: u32 = 8;
     let world = ControllerWorld::create().await.expect("it starts");
-    let operator = world.operator().await.expect("it starts");
+    let mut options = world.options();
+    // An operator that loses the lease on a busy machine reconciles everything again.
+    options.flags.push("--lease-duration=60s".to_owned());
+    options.flags.retain(|flag| flag != "--lease-duration=6s");
+    let operator = OperatorProcess::start(&options).await.expect("it starts");
     for number in 0..WALS {
         world.make(&format!("w{number}"), "").await.expect("it is created");
     }
@@ -127,13 +131,15 @@ async fn a_change_of_the_spec_costs_few_writes() {
 async fn figures_that_move_are_written_at_most_once_a_minute() {
     let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     let before = settled(&operator).await;
+    let began = tokio::time::Instant::now();
     for entries in 11..17 {
         world.pods.say(WalComponent::Indexer, say::writing(1, entries));
         asked(&operator, 4.0).await;
     }
     let writes = operator.writes().await.expect("it counts") - before;
+    let minutes = began.elapsed().as_secs() / 60;
     println!("six new figures in a few seconds cost {writes} writes");
-    assert!(writes <= 1.0, "{writes}");
+    assert!(writes <= 1.0 + minutes as f64, "{writes} in {minutes} minutes");
     world.pods.say(WalComponent::Indexer, say::problem("Unreachable", "the store does not answer; so; do"));
     world.is("orders", ConditionType::Ready, "False/Unreachable").await.expect("a condition does not wait");
 }

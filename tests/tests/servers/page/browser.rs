@@ -10,7 +10,7 @@ use chromiumoxide::{
     BrowserConfig, Page,
     cdp::{
         browser_protocol::{
-            emulation::SetScriptExecutionDisabledParams,
+            emulation::{SetDeviceMetricsOverrideParams, SetScriptExecutionDisabledParams},
             log::{EnableParams, EventEntryAdded, LogEntryLevel},
             network::EventRequestWillBeSent,
         },
@@ -18,6 +18,7 @@ use chromiumoxide::{
     },
 };
 use futures::StreamExt as _;
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 /// Names under which Chromium is installed.
@@ -106,16 +107,20 @@ impl Tab {
 
     /// Clicks on the first element that the selector finds.
     pub(crate) async fn click(&self, selector: &str) {
-        let found = format!("document.querySelector({selector:?}) !== null");
-        self.until(selector, &found).await;
-        let element = self.page.find_element(selector).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        element.click().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        // Found and clicked in one step, tried again until it is done: a refresh may replace what was found, and a page that
+        // is about to be left takes no step. Chromium answers the step before it follows the link.
+        let click = format!("(found => (found?.click(), found !== null))(document.querySelector({selector:?}))");
+        self.until(selector, &click).await;
     }
 
     /// The text of the first element that the selector finds.
     pub(crate) async fn text(&self, selector: &str) -> String {
-        let element = self.page.find_element(selector).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        element.inner_text().await.expect("a text").unwrap_or_default()
+        self.value(&format!("document.querySelector({selector:?})?.innerText")).await
+    }
+
+    /// Does a step on the page, which may leave it.
+    pub(crate) async fn run(&self, step: &str) {
+        self.until(step, &format!("{step}; true")).await;
     }
 
     /// Whether a condition holds now. A page that is about to be left has no answer.
@@ -135,6 +140,32 @@ impl Tab {
             let page = self.page.content().await.unwrap_or_default();
             panic!("{what}: does not come\n{:?}\n{page}", self.page.url().await);
         }
+    }
+
+    /// What an expression gives, as soon as it gives something: a page that is about to be left has no answer, and what a
+    /// refresh replaces is not there for a moment.
+    pub(crate) async fn value<T: DeserializeOwned>(&self, expression: &str) -> T {
+        let asked = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let answer = self.page.evaluate(expression).await.ok();
+                if let Some(value) = answer.and_then(|answer| answer.into_value::<Option<T>>().ok().flatten()) {
+                    return value;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        asked.await.unwrap_or_else(|_| panic!("{expression}: has no value"))
+    }
+
+    /// The address of the page.
+    pub(crate) async fn address(&self) -> String {
+        self.page.url().await.expect("an address").expect("an address")
+    }
+
+    /// Gives the window another width.
+    pub(crate) async fn resize(&self, width: u32) {
+        let size = SetDeviceMetricsOverrideParams::new(i64::from(width), 900, 1.0, false);
+        self.page.execute(size).await.expect("another width");
     }
 
     /// Runs no script from now on.

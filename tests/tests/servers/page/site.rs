@@ -63,8 +63,8 @@ impl Site {
     }
 
     /// One more bundle.
-    pub(crate) async fn append(&self, id: &str, message: &str) {
-        bundle(&self.writer, id, message).await;
+    pub(crate) async fn append(&self, id: &str, message: &str) -> Token {
+        bundle(&self.writer, id, message).await
     }
 
     /// Ends the service.
@@ -113,6 +113,7 @@ async fn label(writer: &LogWriter, label: &str, bundle: &str) -> Token {
 }
 
 async fn append(writer: &LogWriter, op: DraftOperation) -> Token {
-    let draft = EntryDraft { writer: None, idempotency_key: None, attributes: Map::new(), ops: vec![op] };
+    let attributes = Map::from_iter([("team".to_owned(), "core team".into())]);
+    let draft = EntryDraft { writer: None, idempotency_key: None, attributes, ops: vec![op] };
     writer.append(draft).await.expect("an append").token
 }

@@ -9,8 +9,6 @@ use tidemark_crds::names::{self, WalComponent};
 use super::metadata::{metadata, selector};
 use crate::{controllers::wal::validate::ValidatedWal, pod::PodPlan};
 
-/// Annotation of a data Deployment: digest of the part of the spec that its pods are made of.
-pub(crate) const ANNOTATION_SPEC: &str = "tidemark.dev/spec-digest";
 /// How many old `ReplicaSet`s are kept.
 const REVISION_HISTORY_LIMIT: i32 = 2;
 /// After how many seconds without progress a roll-out counts as stalled.
@@ -27,7 +25,7 @@ pub(super) fn build(
     let mut metadata = metadata(wal, component, component.child_name(&wal.name));
     let annotations = [
         (names::ANNOTATION_RELEASE.to_owned(), revision.to_owned()),
-        (ANNOTATION_SPEC.to_owned(), wal.role(component).spec_digest.clone()),
+        (names::ANNOTATION_SPEC_DIGEST.to_owned(), wal.role(component).spec_digest.clone()),
     ];
     metadata.annotations = Some(annotations.into());
     let rolling =

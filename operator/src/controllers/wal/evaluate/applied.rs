@@ -9,14 +9,6 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     if let Some(refused) = &inputs.refused {
         return refused.clone();
     }
-    if inputs.unwritten {
-        let before = inputs.before(ConditionType::Applied);
-        // One failure says nothing of a spec that was applied before.
-        return match before.filter(|before| before.observed_generation == inputs.generation) {
-            Some(before) => ConditionValue::repeated(before),
-            None => ConditionValue::no(Reason::RollingOut, "the objects of the WAL are being written"),
-        };
-    }
     if inputs.held {
         return ConditionValue::no(
             Reason::Held,
@@ -24,8 +16,22 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
              UpgradePending for how to approve it",
         );
     }
+    if let Some(cause) = &inputs.unwritten {
+        let before = inputs.before(ConditionType::Applied).filter(|_| inputs.outdated.is_empty());
+        // One failure says nothing of a spec that was applied before.
+        return match before.filter(|before| before.observed_generation == inputs.generation) {
+            Some(before) => ConditionValue::repeated(before),
+            None => ConditionValue::no(
+                Reason::RollingOut,
+                format!("not all objects of the WAL are written yet: {cause}; it is tried again"),
+            ),
+        };
+    }
     let mut unfinished = WalComponent::ALL.to_vec();
-    unfinished.retain(|component| !inputs.rollout(*component).is_some_and(RolloutStatus::is_rolled_out));
+    unfinished.retain(|component| {
+        let is_rolled_out = inputs.rollout(*component).is_some_and(RolloutStatus::is_rolled_out);
+        !is_rolled_out || inputs.outdated.contains(component)
+    });
     let is_stalled = |component: &&WalComponent| inputs.rollout(**component).is_some_and(|rollout| rollout.stalled);
     match (unfinished.iter().find(is_stalled), unfinished.first()) {
         (Some(stalled), _) => rolling(inputs, *stalled, Reason::RollOutStalled),
@@ -36,7 +42,11 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
 
 fn rolling(inputs: &ConditionInputs<'_>, component: WalComponent, reason: Reason) -> ConditionValue {
     let role = component.as_str();
-    let cause = inputs.pod_failure(component).map(|failure| format!("; {}", failure.message)).unwrap_or_default();
+    let cause = if inputs.rollout(component).is_some_and(|rollout| rollout.paused) {
+        "; the Deployment is paused: run \"kubectl rollout resume\"".to_owned()
+    } else {
+        inputs.pod_failure(component).map(|failure| format!("; {}", failure.message)).unwrap_or_default()
+    };
     let message = if reason == Reason::RollOutStalled {
         format!(
             "the {role} pods of the present spec do not become ready, and those before them go on{cause}; see \"kubectl get pods\" and \

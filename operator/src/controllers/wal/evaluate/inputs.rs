@@ -4,7 +4,9 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, PodPhase, PodReport, Reason, condition, names::WalComponent};
 
-use crate::{cache::RolloutStatus, condition_value::ConditionValue, observed_pod::ObservedPod};
+use crate::{
+    cache::RolloutStatus, condition_value::ConditionValue, observed_pod::ObservedPod, pod_report_poller::PodSilence,
+};
 
 /// What was observed of a WAL.
 #[derive(Debug)]
@@ -24,8 +26,10 @@ pub(crate) struct ConditionInputs<'a> {
     pub(crate) generation: Option<i64>,
     /// Whether a change of the spec waits with a new release.
     pub(crate) held: bool,
-    /// Whether not all children could be written yet, for a reason that may pass by itself.
-    pub(crate) unwritten: bool,
+    /// The roles whose Deployment is made of an earlier spec.
+    pub(crate) outdated: Vec<WalComponent>,
+    /// Why not all children could be written yet, if that may pass by itself.
+    pub(crate) unwritten: Option<String>,
 }
 
 impl ConditionInputs<'_> {
@@ -49,11 +53,7 @@ impl ConditionInputs<'_> {
 
     /// A pod that has not answered for too long, though it runs.
     pub(super) fn silent_pod(&self, component: WalComponent) -> Option<&ObservedPod> {
-        self.pods_of(component).find(|seen| {
-            // A pod that has never answered may still be on its way.
-            let patience = if seen.observation.seen.is_some() { 0 } else { MAX_UNANSWERED_POLLS };
-            !seen.pod.terminating && seen.observation.is_silent() && seen.observation.failures >= patience
-        })
+        self.pods_of(component).find(|seen| !seen.pod.terminating && seen.observation.silence() == PodSilence::Final)
     }
 
     /// Whether a pod runs that has not been polled yet, as after a restart of the operator: what was known before still counts.
@@ -78,16 +78,17 @@ impl ConditionInputs<'_> {
         refused.or_else(|| self.recent_eviction(component))
     }
 
-    /// An eviction whose pod was replaced just now. Evicted pods are kept for long; one does not say why later pods do not answer.
+    /// An eviction, until a pod that was made later runs. Evicted pods are kept for long; one does not say why later pods do not
+    /// answer.
     fn recent_eviction(&self, component: WalComponent) -> Option<ConditionValue> {
-        let newest =
-            self.pods_of(component).filter(|seen| seen.pod.eviction.is_none()).filter_map(|seen| seen.pod.created);
-        let newest = newest.max();
+        let others = || self.pods_of(component).map(|seen| &seen.pod).filter(|pod| pod.eviction.is_none());
+        let newest = others().filter_map(|pod| pod.created).max();
         let evicted = self.pods_of(component).filter(|seen| !seen.pod.terminating && seen.pod.eviction.is_some());
         let last = evicted.max_by_key(|seen| seen.pod.eviction.as_ref().and_then(|eviction| eviction.time))?;
         let time = last.pod.eviction.as_ref().and_then(|eviction| eviction.time);
         let is_recent = newest.zip(time).is_none_or(|(newest, time)| newest.duration_since(time) <= REPLACEMENT_TIME);
-        is_recent.then(|| last.evicted()).flatten()
+        let is_replaced = others().any(|pod| pod.address.is_some() && pod.created >= last.pod.created);
+        (is_recent && !is_replaced).then(|| last.evicted()).flatten()
     }
 
     pub(super) fn before(&self, kind: ConditionType) -> Option<&Condition> {
@@ -97,9 +98,6 @@ impl ConditionInputs<'_> {
 
 /// A pod that was made within this time after another one was evicted takes its place. The two times are of different clocks.
 const REPLACEMENT_TIME: SignedDuration = SignedDuration::from_mins(5);
-
-/// After this many failed polls a pod that has never answered counts as not answering.
-pub(super) const MAX_UNANSWERED_POLLS: u32 = 5;
 
 /// Whether the process is the index's writer.
 fn holds_index(process: &PodReport) -> bool {

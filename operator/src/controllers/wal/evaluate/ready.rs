@@ -1,8 +1,8 @@
 //! `Ready`, and all conditions together.
 
-use tidemark_crds::{ConditionStatus, Reason};
+use tidemark_crds::{ConditionStatus, ConditionType, Reason};
 
-use super::{applied, indexing, inputs::ConditionInputs, search, storage};
+use super::{applied, indexing, inputs::ConditionInputs, progress, search, storage};
 use crate::condition_value::ConditionValue;
 
 /// The conditions of a WAL.
@@ -13,13 +13,16 @@ pub(crate) struct WalConditions {
     pub(crate) storage: ConditionValue,
     pub(crate) indexing: ConditionValue,
     pub(crate) search: ConditionValue,
+    /// The one of `Reconciling` and `Stalled` that holds, if one does.
+    pub(crate) progress: Option<(ConditionType, ConditionValue)>,
 }
 
 /// The conditions that follow from what was observed.
 pub(crate) fn evaluate(inputs: &ConditionInputs<'_>) -> WalConditions {
     let (storage, indexing, search) = (storage::evaluate(inputs), indexing::evaluate(inputs), search::evaluate(inputs));
     let ready = ready(inputs, &storage, &indexing, &search);
-    WalConditions { ready, applied: applied::evaluate(inputs), storage, indexing, search }
+    let applied = applied::evaluate(inputs);
+    WalConditions { ready, progress: progress::evaluate(&applied), applied, storage, indexing, search }
 }
 
 fn ready(

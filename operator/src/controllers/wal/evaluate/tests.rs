@@ -4,14 +4,22 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use tidemark_crds::{ConditionType, PodPhase, PodProblem, PodReport, Reason, StoreRole, names::WalComponent};
+use tidemark_crds::{
+    ConditionStatus, ConditionType, DeletionPolicy, PodPhase, PodProblem, PodReport, Reason, StoreRole, WalStatus,
+    names::WalComponent,
+};
 
-use super::{inputs::MAX_UNANSWERED_POLLS, *};
+use super::*;
 use crate::{
-    cache::{DataPod, NamespacedName, PodEviction, PodTrouble, RolloutStatus},
+    cache::{DataPod, NamespacedName, OwnedObjects, PodEviction, PodTrouble, RolloutStatus},
     condition_value::ConditionValue,
+    controllers::wal::{
+        dereference::{ObservedWal, WalIntent},
+        kstatus::{KstatusVerdict, kstatus},
+        update_status,
+    },
     observed_pod::ObservedPod,
-    pod_report_poller::PodObservation,
+    pod_report_poller::{ForeignReport, MAX_UNANSWERED, PodObservation},
 };
 
 fn rollout(available: i32) -> RolloutStatus {
@@ -37,7 +45,7 @@ fn says(component: WalComponent, name: &str, process: PodReport) -> ObservedPod 
     let observation = PodObservation {
         process: Some(Arc::new(process)),
         seen: Some(Timestamp::from_second(1_000_000_000).unwrap()),
-        failures: 0,
+        ..PodObservation::default()
     };
     ObservedPod { pod: Arc::new(pod(component, name)), observation }
 }
@@ -94,7 +102,8 @@ struct ConditionCase {
     refused: Option<ConditionValue>,
     token_everywhere: bool,
     held: bool,
-    unwritten: bool,
+    outdated: Vec<WalComponent>,
+    unwritten: Option<String>,
 }
 
 impl Default for ConditionCase {
@@ -109,7 +118,8 @@ impl Default for ConditionCase {
             refused: None,
             token_everywhere: true,
             held: false,
-            unwritten: false,
+            outdated: Vec::new(),
+            unwritten: None,
         }
     }
 }
@@ -126,6 +136,7 @@ impl ConditionCase {
             refused,
             token_everywhere,
             held,
+            outdated,
             unwritten,
         } = self;
         let inputs = ConditionInputs {
@@ -139,14 +150,51 @@ impl ConditionCase {
             token_everywhere: *token_everywhere,
             generation: Some(2),
             held: *held,
-            unwritten: *unwritten,
+            outdated: outdated.clone(),
+            unwritten: unwritten.clone(),
         };
-        evaluate(&inputs)
+        let conditions = evaluate(&inputs);
+        self.check_status(&inputs, &conditions);
+        conditions
+    }
+
+    /// The status can be written, and a reader that follows kstatus takes no WAL for current while a pod may be of an earlier spec.
+    fn check_status(&self, inputs: &ConditionInputs<'_>, conditions: &WalConditions) {
+        let observed = ObservedWal {
+            key: NamespacedName::new("data", "orders"),
+            uid: "w".to_owned(),
+            generation: inputs.generation,
+            intent: WalIntent {
+                suspended: self.suspended,
+                search_wanted: self.search_wanted,
+                deletion_policy: DeletionPolicy::Retain,
+                deleted: None,
+                index_url: "s3://index/a".to_owned(),
+                approved_release: None,
+            },
+            owned: OwnedObjects::default(),
+            pods: self.pods.clone(),
+            status: WalStatus { conditions: self.before.clone(), applied_generation: Some(1), ..WalStatus::default() },
+        };
+        let upgrade = ConditionValue::no(Reason::UpToDate, "");
+        let status = update_status::next(&observed, inputs, conditions, &upgrade, Timestamp::UNIX_EPOCH);
+        assert!(status.conditions.iter().all(|condition| condition.message.len() <= 32768));
+        let rolled_out = |rollout: &Option<RolloutStatus>| rollout.as_ref().is_some_and(RolloutStatus::is_rolled_out);
+        let is_in_force = self.refused.is_none()
+            && !self.held
+            && self.outdated.is_empty()
+            && [&self.search, &self.indexer].into_iter().all(rolled_out);
+        let found = kstatus(inputs.generation, &status);
+        if is_in_force && self.unwritten.is_none() && conditions.ready.status == ConditionStatus::True {
+            assert_eq!(found, KstatusVerdict::Current, "{status:#?}");
+        } else {
+            assert!(found != KstatusVerdict::Current || is_in_force, "{status:#?}");
+        }
     }
 
     /// Ready, storage, indexing and search as `status/reason`.
     fn conditions(&self) -> [String; 4] {
-        let WalConditions { ready, applied: _, storage, indexing, search } = self.evaluate();
+        let WalConditions { ready, storage, indexing, search, .. } = self.evaluate();
         [ready, storage, indexing, search].map(|verdict| format!("{}/{}", verdict.status.as_str(), verdict.reason))
     }
 }
@@ -155,6 +203,7 @@ impl ConditionCase {
 fn whether_the_pods_are_made_of_the_spec() {
     let rolling = RolloutStatus { complete: false, ..rollout(1) };
     let stalled = RolloutStatus { stalled: true, ..rolling.clone() };
+    let paused = RolloutStatus { paused: true, ..stalled.clone() };
     let refused = ConditionValue::no(Reason::ChildRefused, "so");
     let applied = |generation| Condition {
         observed_generation: Some(generation),
@@ -182,15 +231,27 @@ fn whether_the_pods_are_made_of_the_spec() {
         ("it is refused", ConditionCase { refused: Some(refused), held: true, ..all() }, "False/ChildRefused", "so"),
         (
             "a write failed once",
-            ConditionCase { unwritten: true, before: vec![applied(1)], ..all() },
+            ConditionCase { unwritten: Some("no answer".to_owned()), before: vec![applied(1)], ..all() },
             "False/RollingOut",
-            "",
+            "no answer",
         ),
         (
             "a repair failed once",
-            ConditionCase { unwritten: true, before: vec![applied(2)], ..all() },
+            ConditionCase { unwritten: Some("no answer".to_owned()), before: vec![applied(2)], ..all() },
             "True/Applied",
             "as before",
+        ),
+        (
+            "the indexer follows when search is upgraded",
+            ConditionCase { outdated: vec![WalComponent::Indexer], ..all() },
+            "False/RollingOut",
+            "the indexer pods",
+        ),
+        (
+            "somebody has paused search",
+            ConditionCase { search: Some(paused), ..all() },
+            "False/RollOutStalled",
+            "kubectl rollout resume",
         ),
     ];
     for (name, case, expected, words) in cases {
@@ -466,7 +527,7 @@ fn a_pod_that_has_never_answered_may_be_starting_and_is_told_after_a_while() {
         ConditionCase { pods: vec![seen.clone()], ..ConditionCase::default() }.conditions()[2].clone()
     };
     assert_eq!(conditions(&seen), "False/Starting");
-    seen.observation.failures = MAX_UNANSWERED_POLLS;
+    seen.observation.failures = MAX_UNANSWERED;
     assert_eq!(conditions(&seen), "Unknown/PodNotAnswering");
 }
 
@@ -489,12 +550,13 @@ fn evicted(before: i64, replacement: ObservedPod) -> Vec<ObservedPod> {
     let mut old = silent(says(WalComponent::Indexer, "old", writer()));
     // What it said last is still known.
     old.observation.failures = 0;
-    let pod = DataPod { eviction: Some(PodEviction { time, message }), address: None, ..(*old.pod).clone() };
+    let created = Timestamp::from_second(900_000_000).ok();
+    let pod = DataPod { eviction: Some(PodEviction { time, message }), address: None, created, ..(*old.pod).clone() };
     vec![ObservedPod { pod: Arc::new(pod), ..old }, replacement]
 }
 
 #[test]
-fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_answers() {
+fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_runs() {
     let starting = ObservedPod {
         pod: Arc::new(DataPod { address: None, ..pod(WalComponent::Indexer, "new") }),
         observation: PodObservation::default(),
@@ -508,4 +570,48 @@ fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_answers() {
     assert_eq!(case(evicted(3600, starting)).conditions()[2], "False/Starting", "it is no news");
     let unscheduled = troubled(WalComponent::Indexer, PodTrouble::Unschedulable("0/1 nodes".into()));
     assert_eq!(case(evicted(2, unscheduled)).conditions()[2], "False/PodUnschedulable", "the later one");
+    // Once the next pod runs it is that one which does not answer.
+    let mut runs = indexer(PodReport::default());
+    runs.observation = PodObservation::default();
+    assert_eq!(case(evicted(2, runs.clone())).conditions()[2], "False/Starting");
+    runs.observation.failures = MAX_UNANSWERED;
+    assert_eq!(case(evicted(2, runs)).conditions()[2], "Unknown/PodNotAnswering");
+}
+
+#[test]
+fn a_pod_that_does_not_say_that_it_is_this_pod_is_reported_so() {
+    let told = |foreign| {
+        let mut seen = silent(indexer(writer()));
+        seen.observation.foreign = Some(foreign);
+        let told = ConditionCase { pods: vec![seen], ..ConditionCase::default() }.evaluate().indexing;
+        assert_eq!((told.status, told.reason), (ConditionStatus::Unknown, Reason::PodUnidentified));
+        told.message
+    };
+    let message = told(ForeignReport::Unnamed);
+    assert!(message.contains("older builds") && message.contains("UpgradePending"), "{message}");
+    assert!(told(ForeignReport::Other).contains("another process answers at the address of pod"));
+}
+
+/// The API server refuses a status with a longer one.
+#[test]
+fn a_message_that_is_too_long_is_cut() {
+    let message = "é".repeat(20_000);
+    let problems = vec![PodProblem { reason: Reason::Unreachable, role: None, message }];
+    let pods = vec![indexer(PodReport { problems, ..writer() })];
+    assert_eq!(ConditionCase { pods, ..ConditionCase::default() }.conditions()[0], "False/Unreachable");
+}
+
+#[test]
+fn tools_that_follow_kstatus_learn_whether_somebody_has_to_act() {
+    let of = |case: ConditionCase| case.evaluate().progress.map(|(kind, value)| (kind, value.reason));
+    let all = ConditionCase::default;
+    assert_eq!(of(all()), None);
+    let refused = Some(ConditionValue::no(Reason::SpecInvalid, "so"));
+    for (case, kind, reason) in [
+        (ConditionCase { held: true, ..all() }, ConditionType::Reconciling, Reason::Held),
+        (ConditionCase { search: Some(rollout(0)), ..all() }, ConditionType::Reconciling, Reason::RollingOut),
+        (ConditionCase { refused, ..all() }, ConditionType::Stalled, Reason::SpecInvalid),
+    ] {
+        assert_eq!(of(case), Some((kind, reason)));
+    }
 }

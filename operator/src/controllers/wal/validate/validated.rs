@@ -122,4 +122,9 @@ impl ValidatedWal {
             WalComponent::Search => &self.search.role,
         }
     }
+
+    /// Digest of the part of the spec that the pods of each role are made of.
+    pub(crate) fn spec_digests(&self) -> Vec<(WalComponent, String)> {
+        WalComponent::ALL.into_iter().map(|component| (component, self.role(component).spec_digest.clone())).collect()
+    }
 }

@@ -1,0 +1,58 @@
+//! How many terms of dictionaries a query may look at, and until when: what reads words by pattern or order asks here.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tantivy::TantivyError;
+
+use super::{error::SearchError, limits::QueryDeadline};
+
+/// The most terms that a query may look at by pattern or order in all segments: about a second of work.
+pub(crate) const MAX_SCANNED_TERMS: u64 = 10_000_000;
+/// Documents that are collected between two checks of the deadline.
+pub(crate) const DOCS_PER_DEADLINE_CHECK: u32 = 1 << 16;
+
+/// What all parts of one query may look at together, in all segments.
+#[derive(Debug)]
+pub(crate) struct ScanBudget {
+    deadline: QueryDeadline,
+    scanned: AtomicU64,
+}
+
+impl ScanBudget {
+    /// A budget that ends at `deadline`.
+    pub(crate) fn new(deadline: QueryDeadline) -> Arc<Self> {
+        Arc::new(Self { deadline, scanned: AtomicU64::new(0) })
+    }
+
+    /// An error once the deadline has passed.
+    pub(crate) fn check(&self) -> tantivy::Result<()> {
+        self.deadline.check().map_err(|error| io::Error::other(error).into())
+    }
+
+    /// Counts terms that `typed` looked at. An error once they are too many, or the deadline has passed.
+    pub(crate) fn scan(&self, terms: u64, typed: &str) -> tantivy::Result<()> {
+        if self.scanned.fetch_add(terms, Ordering::Relaxed) + terms > MAX_SCANNED_TERMS {
+            return Err(TantivyError::InvalidArgument(format!(
+                "{typed} and what else the query has to look for read more than {MAX_SCANNED_TERMS} words; the search was not run; type more of it"
+            )));
+        }
+        self.check()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn scanned(&self) -> &AtomicU64 {
+        &self.scanned
+    }
+}
+
+/// The error of ours that went through Tantivy, if it is one.
+pub(crate) fn search_error(error: &TantivyError) -> Option<SearchError> {
+    let TantivyError::IoError(error) = error else { return None };
+    error.get_ref()?.downcast_ref::<SearchError>().cloned()
+}

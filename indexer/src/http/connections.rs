@@ -1,0 +1,316 @@
+//! Connections: so many at once, and none for longer than its client works on it.
+//!
+//! At the bound a new connection is accepted all the same, and the one that has waited longest for its client is closed. So
+//! clients that hold connections, half a request header each, displace one another, while a request that is sent at once is
+//! answered: a kubelet's probe among them. Connections whose requests are being answered are displaced last.
+//!
+//! Only HTTP/1 is spoken: with one request at a time it is plain what a connection waits for.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    serve::Listener,
+};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tokio_util::{
+    io::{InspectReader, InspectWriter},
+    sync::CancellationToken,
+    task::TaskTracker,
+};
+
+use crate::metrics::MetricsRegistry;
+
+/// The most that is buffered of a request header, and of an answer, in bytes: a URL has at most 64 KiB.
+const MAX_BUFFER: usize = 128 * 1024;
+
+/// How many connections are open at once, and how long each may wait for its client.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Open connections; beyond them the one that has waited longest is closed for each new one. Less than the usual limit of
+    /// open files, 1024, and more than the requests that are worked on at once.
+    pub max_connections: usize,
+    /// How long the header of a request may take from its first byte, or from the start of the connection.
+    pub header_timeout: Duration,
+    /// How long a connection stays open after an answer. Longer than the 60 s after which usual proxies close theirs, so that
+    /// they never send a request into one that is closing.
+    pub idle_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub send_timeout: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 512,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            send_timeout: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Answers the connections of a listener by `routes`, until `stop`; then answers the requests that are open. Dropping the
+/// future closes every connection.
+pub(super) async fn serve_connections(
+    mut listener: impl Listener,
+    routes: Router,
+    limits: ConnectionLimits,
+    metrics: MetricsRegistry,
+    stop: CancellationToken,
+) {
+    let closing = CancellationToken::new();
+    let _close_on_drop = closing.clone().drop_guard();
+    let open = Arc::new(OpenConnections { max: limits.max_connections, ..OpenConnections::default() });
+    let tasks = TaskTracker::new();
+    while let Some((stream, _)) = stop.run_until_cancelled(listener.accept()).await {
+        let connection = open.admit(closing.child_token());
+        let (routes, metrics, stop) = (routes.clone(), metrics.clone(), stop.clone());
+        tasks.spawn(async move {
+            let end = serve_connection(stream, routes, &connection.activity, limits, &stop).await;
+            if let Some(reason) = end {
+                metrics.connection_closed(reason);
+                tracing::debug!(reason, "closed a connection");
+            }
+        });
+    }
+    drop(listener);
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Serves one connection. Returns why it was closed, unless its client did so or the process stops.
+pub(super) async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    routes: Router,
+    activity: &Arc<ConnectionActivity>,
+    limits: ConnectionLimits,
+    stop: &CancellationToken,
+) -> Option<&'static str> {
+    let seen = Arc::clone(activity);
+    let stream = InspectReader::new(stream, move |bytes: &[u8]| {
+        if !bytes.is_empty() {
+            seen.head_began();
+        }
+    });
+    let taken = Arc::clone(activity);
+    let stream = InspectWriter::new(stream, move |_: &[u8]| taken.bytes_taken());
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(|request: Request<Incoming>| {
+        activity.enter(ConnectionPhase::Answering);
+        let (response, activity) = (routes.call(request), Arc::clone(activity));
+        async move {
+            let response = response.await?;
+            activity.enter(ConnectionPhase::Sending);
+            Ok::<_, Infallible>(response.map(|body| TrackedBody { body, activity }))
+        }
+    });
+    let mut serving =
+        pin!(http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(TokioIo::new(stream), service));
+    let mut overdue = pin!(activity.overdue(limits));
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            _ = serving.as_mut() => return None,
+            () = activity.displaced.cancelled() => return Some("displaced").filter(|_| !stop.is_cancelled()),
+            phase = overdue.as_mut() => return Some(phase.timeout_reason()),
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                serving.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConnectionPhase {
+    /// The rest of a request's header.
+    ReadingHead,
+    /// The next request.
+    Idle,
+    /// The client, which takes the answer.
+    Sending,
+    /// Us. The time of requests is bounded elsewhere.
+    Answering,
+}
+
+impl ConnectionPhase {
+    const fn timeout_reason(self) -> &'static str {
+        match self {
+            Self::ReadingHead => "header_timeout",
+            Self::Idle => "idle_timeout",
+            Self::Sending | Self::Answering => "send_timeout",
+        }
+    }
+
+    /// Those with lower numbers are displaced first.
+    const fn displacement_order(self) -> u8 {
+        match self {
+            Self::ReadingHead | Self::Idle => 0,
+            Self::Sending => 1,
+            Self::Answering => 2,
+        }
+    }
+}
+
+/// What one connection is doing, and since when.
+pub(super) struct ConnectionActivity {
+    phase: watch::Sender<(ConnectionPhase, Instant)>,
+    displaced: CancellationToken,
+}
+
+impl ConnectionActivity {
+    /// A new connection, which is closed when `displaced` is cancelled.
+    pub(super) fn new(displaced: CancellationToken) -> Self {
+        let phase = watch::Sender::new((ConnectionPhase::ReadingHead, Instant::now()));
+        Self { phase, displaced }
+    }
+
+    fn enter(&self, phase: ConnectionPhase) {
+        self.phase.send_replace((phase, Instant::now()));
+    }
+
+    /// Bytes were read: after an answer they begin the next request.
+    fn head_began(&self) {
+        self.phase.send_if_modified(|(phase, since)| {
+            let began = *phase == ConnectionPhase::Idle;
+            if began {
+                (*phase, *since) = (ConnectionPhase::ReadingHead, Instant::now());
+            }
+            began
+        });
+    }
+
+    /// The client took bytes of an answer. The last part of one is written after its body has ended.
+    fn bytes_taken(&self) {
+        self.phase.send_if_modified(|(phase, since)| {
+            let waits = matches!(phase, ConnectionPhase::Sending | ConnectionPhase::Idle);
+            if waits {
+                *since = Instant::now();
+            }
+            waits
+        });
+    }
+
+    /// Waits until a phase takes too long.
+    async fn overdue(&self, limits: ConnectionLimits) -> ConnectionPhase {
+        let mut phases = self.phase.subscribe();
+        loop {
+            let (phase, since) = *phases.borrow_and_update();
+            let allowed = match phase {
+                ConnectionPhase::ReadingHead => limits.header_timeout,
+                ConnectionPhase::Idle => limits.idle_timeout,
+                ConnectionPhase::Sending => limits.send_timeout,
+                ConnectionPhase::Answering => {
+                    let _ = phases.changed().await;
+                    continue;
+                }
+            };
+            if timeout_at(since + allowed, phases.changed()).await.is_err() {
+                return phase;
+            }
+        }
+    }
+}
+
+/// The connections that are open, the oldest first.
+#[derive(Default)]
+struct OpenConnections {
+    max: usize,
+    state: Mutex<OpenState>,
+}
+
+#[derive(Default)]
+struct OpenState {
+    next: u64,
+    by_number: BTreeMap<u64, Arc<ConnectionActivity>>,
+}
+
+/// A place among the open connections, until it is dropped.
+struct OpenConnection {
+    open: Arc<OpenConnections>,
+    number: u64,
+    activity: Arc<ConnectionActivity>,
+}
+
+impl OpenConnections {
+    /// A place for one more connection, for which another one is displaced if there are too many.
+    fn admit(self: &Arc<Self>, displaced: CancellationToken) -> OpenConnection {
+        let activity = Arc::new(ConnectionActivity::new(displaced));
+        let mut state = self.state.lock();
+        if state.by_number.len() >= self.max {
+            let waiting_longest = state.by_number.iter().min_by_key(|(number, activity)| {
+                let (phase, since) = *activity.phase.borrow();
+                (phase.displacement_order(), since, **number)
+            });
+            if let Some(number) = waiting_longest.map(|(number, _)| *number)
+                && let Some(activity) = state.by_number.remove(&number)
+            {
+                activity.displaced.cancel();
+            }
+        }
+        let number = state.next;
+        state.next += 1;
+        state.by_number.insert(number, Arc::clone(&activity));
+        OpenConnection { open: Arc::clone(self), number, activity }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.open.state.lock().by_number.remove(&self.number);
+    }
+}
+
+/// An answer whose connection knows whether its next part is waited for, and when it ends.
+struct TrackedBody {
+    body: Body,
+    activity: Arc<ConnectionActivity>,
+}
+
+impl HttpBody for TrackedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.activity.enter(if frame.is_ready() { ConnectionPhase::Sending } else { ConnectionPhase::Answering });
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for TrackedBody {
+    fn drop(&mut self) {
+        self.activity.enter(ConnectionPhase::Idle);
+    }
+}
