@@ -3,13 +3,12 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    net::TcpListener,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use aws_lc_rs::hmac;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -20,10 +19,10 @@ use crate::{
     watchdog::{Process, Recipe},
 };
 
-/// How long a server may take to answer.
+/// How long a server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Tries at finding a port that stays free until the server has it.
-const TRIES: u32 = 5;
+/// What it prints before its address, once it listens.
+const LISTENS: &str = "successfully listens on ";
 /// The version of the signature's form.
 const VERSION: &str = "2022-11-02";
 /// When the token of this process's own ends: later than any test.
@@ -41,17 +40,24 @@ pub struct AzuriteServer {
 }
 
 impl AzuriteServer {
-    /// Starts a server and waits until it answers. The first start on a machine installs `azurite`.
-    pub async fn start() -> anyhow::Result<Self> {
-        let folder = tools::npm("azurite").await?;
-        let mut last = None;
-        for _ in 0..TRIES {
-            match Self::try_start(&folder).await {
-                Ok(server) => return Ok(server),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.context("no try was made")?)
+    /// Starts a server and waits until it listens; `None` where it is not installed and cannot be. The first start on a
+    /// machine installs it.
+    pub async fn start() -> anyhow::Result<Option<Self>> {
+        let Some(folder) = tools::npm("azurite").await? else { return Ok(None) };
+        let program = folder.join("node_modules/azurite/dist/src/blob/main.js");
+        let entropy = Entropy::from_os();
+        let (account, key) = (format!("a{:016x}", u64::from_be_bytes(entropy.bytes())), entropy.bytes::<32>().to_vec());
+        // The system chooses the port.
+        let options =
+            ["--blobHost", "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence", "--silent", "--disableTelemetry"];
+        let command = [OsString::from("node"), program.into()].into_iter().chain(options.map(OsString::from));
+        let accounts = format!("{account}:{}", BASE64_STANDARD.encode(&key));
+        let mut server = Process::start(Recipe {
+            environment: [("AZURITE_ACCOUNTS".to_owned(), accounts)].to_vec(),
+            ..Recipe::new(command, log_file()?)
+        })?;
+        let endpoint = format!("{}/{account}", address(&mut server).await?);
+        Ok(Some(Self { server, endpoint, account, key }))
     }
 
     /// The environment variables under which clients find this server.
@@ -90,42 +96,6 @@ impl AzuriteServer {
         ensure!(answer.status().is_success(), "container \"{name}\" was not created: {}", answer.text().await?);
         Ok(())
     }
-
-    async fn try_start(folder: &Path) -> anyhow::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let entropy = Entropy::from_os();
-        let (account, key) = (format!("a{:016x}", u64::from_be_bytes(entropy.bytes())), entropy.bytes::<32>().to_vec());
-        let program = folder.join("node_modules/azurite/dist/src/blob/main.js");
-        let port = port.to_string();
-        let options =
-            ["--blobHost", "127.0.0.1", "--blobPort", &port, "--inMemoryPersistence", "--silent", "--disableTelemetry"];
-        let command = [OsString::from("node"), program.into()].into_iter().chain(options.map(OsString::from));
-        let accounts = format!("{account}:{}", BASE64_STANDARD.encode(&key));
-        let server = Process::start(Recipe {
-            environment: [("AZURITE_ACCOUNTS".to_owned(), accounts)].to_vec(),
-            ..Recipe::new(command, log_file()?)
-        })?;
-        let endpoint = format!("http://127.0.0.1:{port}/{account}");
-        let mut server = Self { server, endpoint, account, key };
-        server.wait_until_ready().await?;
-        Ok(server)
-    }
-
-    /// Ready is when a signed request is answered: another process's server on the port would refuse our account.
-    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
-        let give_up = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let Err(error) = self.create_container("ready").await else { return Ok(()) };
-            if let Some(status) = self.server.ended() {
-                bail!("azurite ended ({status}); its log is \"{}\"", self.server.log().display());
-            }
-            if tokio::time::Instant::now() > give_up {
-                let log = self.server.log().display();
-                return Err(error.context(format!("azurite is not ready; its log is \"{log}\"")));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
 }
 
 impl Drop for AzuriteServer {
@@ -134,6 +104,24 @@ impl Drop for AzuriteServer {
         if !std::thread::panicking() {
             let _ = std::fs::remove_file(self.server.log());
         }
+    }
+}
+
+/// The address that the server prints once it listens.
+async fn address(server: &mut Process) -> anyhow::Result<String> {
+    let give_up = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let printed = std::fs::read_to_string(server.log())?;
+        let lines = printed.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        if let Some((_, address)) = lines.filter_map(|line| line.split_once(LISTENS)).next() {
+            return Ok(address.to_owned());
+        }
+        let log = server.log().display().to_string();
+        if let Some(status) = server.ended() {
+            bail!("azurite ended ({status}); its log is \"{log}\"");
+        }
+        ensure!(tokio::time::Instant::now() < give_up, "azurite does not listen; its log is \"{log}\"");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Azure with a SAS token, on `azurite`. Deletes in bulk are left out: `azurite` 3.37 answers them with 500 where a token signs.
+//! Azure with a SAS token, on `azurite`.
 
 use futures::TryStreamExt as _;
 use tidemark_store::{Create, StoreError, UrlSigner, UserMetadata};
@@ -9,7 +9,7 @@ use tidemark_tests::{
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sas_token_reads_and_writes_and_signs_nothing() {
-    let at = TestStore::azurite().await;
+    let Some(at) = TestStore::azurite().await else { return };
     let StoreBackend::AzuriteServer { environment, sas_token } = &at.on else { unreachable!("it is one") };
     let mut environment = environment.clone();
     environment.remove("AZURE_STORAGE_KEY");
@@ -20,6 +20,10 @@ async fn a_sas_token_reads_and_writes_and_signs_nothing() {
     assert!(matches!(store.create("a", "two".into(), &none).await, Create::Lost));
     let listed: Vec<_> = store.list("", None).try_collect().await.expect("it lists");
     assert_eq!(listed.into_iter().map(|info| info.key).collect::<Vec<_>>(), ["a"]);
+    // `azurite` 3.37 answers a delete in bulk with 500 where a token signs: what is left then is deleted one by one.
+    store.put("b", "three".into()).await.expect("it is written");
+    store.delete(&["a", "b", "never"].map(str::to_owned)).await.expect("they are deleted");
+    assert!(store.list("", None).try_next().await.expect("it lists").is_none());
     let now = at.now().await;
     let unsigned = UrlSigner::of(&store).put_url("b", now, now.next(), &none).await.expect_err("it has no key");
     assert!(matches!(unsigned, StoreError::Unsignable { .. }), "{unsigned}");
