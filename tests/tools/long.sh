@@ -16,5 +16,17 @@ tests/tools/sim.sh "$seeds"
 cargo build --release -p tidemark-indexer -p tidemark-operator
 export TIDEMARK_PROGRAM="$target/release/tidemark"
 BENCH_GROWTH="1000000,$entries" cargo bench -p tidemark-tests --bench growth
+if [ "$(id -u)" = 0 ]; then
+    # The same on a disk of 1 GiB with 384 MiB of memory.
+    disk="$target/limited"
+    tests/tools/limited.sh disk "$disk"
+    trap 'tests/tools/limited.sh free "$disk"' EXIT
+    TIDEMARK_PROGRAM="$(pwd)/tests/tools/limited.sh" LIMITED_PROGRAM="$target/release/tidemark" BENCH_CACHE_DIR="$disk" \
+        TIDEMARK_CACHE_MIB=900 BENCH_GROWTH="$entries" cargo bench -p tidemark-tests --bench growth
+    tests/tools/limited.sh free "$disk"
+    trap - EXIT
+else
+    echo "long: not root, so nothing runs on a small disk with little memory"
+fi
 BENCH_COMPACTION=true cargo bench -p tidemark-tests --bench scale
 WALS="$wals" cargo bench -p tidemark-tests --bench wals

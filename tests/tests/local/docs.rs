@@ -150,6 +150,30 @@ fn every_file_that_a_document_names_exists() {
 }
 
 #[test]
+fn every_file_of_the_product_is_in_a_room_of_the_architecture() {
+    let text = text_of("ARCHITECTURE.md");
+    let (mut homeless, mut found) = (Vec::new(), 0);
+    for rooms in text.split("\n### `").skip(1) {
+        let Some((folder, rooms)) = rooms.split_once("/src`") else { continue };
+        let spans = code_spans(rooms.split("\n## ").next().unwrap_or_default());
+        let named: BTreeSet<&str> =
+            spans.iter().flat_map(|span| span.split(".rs")).flat_map(|s| s.split('/')).collect();
+        let prefix = format!("{folder}/src/");
+        for path in FILES.iter().filter_map(|file| file.strip_prefix(&prefix)?.strip_suffix(".rs")) {
+            found += 1;
+            let parts: Vec<&str> = path.split('/').collect();
+            // Named itself, or in a folder that is. A crate's root and tests need no room.
+            let is_plain = ["lib", "main", "tests"].iter().any(|plain| parts.contains(plain));
+            if !is_plain && !parts.iter().rev().take(2).any(|part| named.contains(part)) {
+                homeless.push(format!("{prefix}{path}.rs"));
+            }
+        }
+    }
+    assert!(found > 300, "only {found} files were found");
+    assert!(homeless.is_empty(), "no row of its room in ARCHITECTURE.md names {homeless:#?}");
+}
+
+#[test]
 fn every_link_of_a_document_leads_to_a_file_and_a_heading() {
     let mut broken = Vec::new();
     for document in documents() {
