@@ -17,7 +17,7 @@ use url::form_urlencoded;
 use super::{
     GcsState,
     authorization::{Refusal, authorize},
-    objects::{Bucket, GcsObject, ListingPage},
+    objects::{Bucket, GcsObject, ListingPage, ObjectMetadata},
 };
 
 const GENERATION: &str = "x-goog-generation";
@@ -62,8 +62,8 @@ fn handle(state: &GcsState, parts: Parts, body: Bytes) -> Result<Answer, Refusal
     let query: BTreeMap<_, _> =
         form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
     authorize(&parts, &query, now)?;
-    let (bucket, key) = parts.uri.path().trim_start_matches('/').split_once('/').unwrap_or_default();
-    let bucket = if bucket.is_empty() { parts.uri.path().trim_matches('/') } else { bucket };
+    let path = parts.uri.path().trim_start_matches('/');
+    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
     let bucket = percent_decode_str(bucket).decode_utf8_lossy().into_owned();
     let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
     let mut buckets = state.buckets();
@@ -83,12 +83,8 @@ impl GcsRequest {
             (&Method::GET | &Method::HEAD, None) => self.read(bucket.objects.get(&self.key).ok_or(NO_KEY)?),
             (&Method::PUT, Some(id)) => {
                 let number = self.query.get("partNumber").and_then(|number| number.parse().ok()).ok_or(BAD_REQUEST)?;
-                let known = bucket.put_part(id, &self.key, number, self.body.clone());
-                if known {
-                    Ok(with_body(Response::builder().header(ETAG, format!("\"{number}\"")), ""))
-                } else {
-                    Err(NO_UPLOAD)
-                }
+                bucket.put_part(id, &self.key, number, self.body.clone()).ok_or(NO_UPLOAD)?;
+                Ok(with_body(Response::builder().header(ETAG, format!("\"{number}\"")), ""))
             }
             (&Method::POST, Some(id)) => {
                 let generation = bucket.complete_upload(id, &self.key, self.now).ok_or(NO_UPLOAD)?;
@@ -97,13 +93,7 @@ impl GcsRequest {
                 );
                 Ok(with_body(Response::builder().header(GENERATION, generation), text))
             }
-            (&Method::DELETE, Some(id)) => {
-                if bucket.abort_upload(id) {
-                    Ok(no_content())
-                } else {
-                    Err(NO_UPLOAD)
-                }
-            }
+            (&Method::DELETE, Some(id)) => bucket.abort_upload(id).map(|()| no_content()).ok_or(NO_UPLOAD),
             (&Method::POST, None) if self.query.contains_key("uploads") => {
                 let id = bucket.begin_upload(&self.key, self.metadata());
                 let text =
@@ -127,7 +117,7 @@ impl GcsRequest {
         if wanted == bucket.generation(&self.key) { Ok(()) } else { Err(BAD_CONDITION) }
     }
 
-    fn metadata(&self) -> Vec<(hyper::header::HeaderName, HeaderValue)> {
+    fn metadata(&self) -> ObjectMetadata {
         let headers = self.parts.headers.iter().filter(|(name, _)| name.as_str().starts_with("x-goog-meta-"));
         headers.map(|(name, value)| (name.clone(), value.clone())).collect()
     }

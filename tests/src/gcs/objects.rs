@@ -60,13 +60,14 @@ impl Bucket {
         id
     }
 
-    /// Whether there is such an upload of `key`.
-    pub(super) fn put_part(&mut self, id: &str, key: &str, number: u32, body: Bytes) -> bool {
-        let upload = self.uploads.get_mut(id).filter(|upload| upload.key == key);
-        upload.map(|upload| upload.parts.insert(number, body)).is_some()
+    /// `None` where there is no such upload of `key`.
+    pub(super) fn put_part(&mut self, id: &str, key: &str, number: u32, body: Bytes) -> Option<()> {
+        let upload = self.uploads.get_mut(id).filter(|upload| upload.key == key)?;
+        upload.parts.insert(number, body);
+        Some(())
     }
 
-    /// The new generation, where there is such an upload of `key`.
+    /// The new generation; `None` where there is no such upload of `key`.
     pub(super) fn complete_upload(&mut self, id: &str, key: &str, time: Timestamp) -> Option<u64> {
         self.uploads.get(id).filter(|upload| upload.key == key)?;
         let upload = self.uploads.remove(id)?;
@@ -74,8 +75,8 @@ impl Bucket {
         Some(self.write(key, body.into(), upload.metadata, time))
     }
 
-    pub(super) fn abort_upload(&mut self, id: &str) -> bool {
-        self.uploads.remove(id).is_some()
+    pub(super) fn abort_upload(&mut self, id: &str) -> Option<()> {
+        self.uploads.remove(id).map(drop)
     }
 
     /// The keys with `prefix` after `after`, in the order of their bytes.
