@@ -72,9 +72,9 @@ impl IndexPipeline {
     /// Puts a bundle with a descriptor that bears `message`, both of second `at`.
     pub fn bundle(&self, at: StoreSecond, id: &str, message: &str) -> Token {
         let path = format!("bundles/repo/{id}/bundle.yaml");
-        let token = self.entry(at, path.clone());
+        // The descriptor first: the entry may be sealed as soon as it is there.
         self.server.insert_at("meta", &path, format!("id: {id}\nmessage: {message}\n"), at);
-        token
+        self.entry(at, path)
     }
 
     /// Puts the descriptor of bundle `id`, written at `time`.

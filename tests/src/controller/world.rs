@@ -69,7 +69,8 @@ impl ControllerWorld {
             pod_port: self.pods.port(),
             flags: vec![
                 format!("--namespace={}", self.namespace),
-                "--lease-duration=6s".to_owned(),
+                // On a busy machine a shorter one is lost, and what a reconciliation had still to say is never said.
+                "--lease-duration=60s".to_owned(),
                 "--poll-interval=1s".to_owned(),
             ],
         }

@@ -55,7 +55,17 @@ async fn newest_first_is_the_order_of_the_commits_and_hits_tell_the_clients_time
             git(repository.path(), &["rev-parse", "HEAD"], 0)
         })
         .collect();
-    let dev = ["dev", "--git", text(repository.path()), "--dir", text(folder.path()), "--listen", "127.0.0.1:0"];
+    let dev = [
+        "dev",
+        "--git",
+        text(repository.path()),
+        "--dir",
+        text(folder.path()),
+        "--expiry",
+        "30s",
+        "--listen",
+        "127.0.0.1:0",
+    ];
     let program = TidemarkProcess::serving(&dev, &BTreeMap::new()).await.expect("it starts");
     let all = async {
         loop {

@@ -7,7 +7,7 @@ use tidemark_tests::{MinioServer, TidemarkProcess};
 use tokio::time::{Instant, sleep};
 
 const PLACES: [&str; 6] = ["--log", "s3://wal/demo", "--metadata", "s3://meta", "--metadata", "s3://vmeta"];
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 fn with<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [command, &PLACES, more].concat()

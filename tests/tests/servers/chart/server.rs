@@ -33,6 +33,12 @@ async fn established(server: &ApiServer) {
         let definition = format!("crd/{}", kind.definition_name());
         let words = ["wait", &definition, "--for=condition=Established", "--timeout=60s"];
         server.kubectl(words).await.unwrap();
+        // Discovery comes after that.
+        let give_up = Instant::now() + PATIENCE;
+        while let Err(error) = server.kubectl(["get", &kind.definition_name(), "-A"]).await {
+            assert!(Instant::now() < give_up, "the kind is not served: {error}");
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 

@@ -66,11 +66,7 @@ async fn reconciliations(operator: &OperatorProcess) -> f64 {
 async fn what_the_operator_writes_itself_is_no_reason_to_look_again() {
     const WALS: u32 = 8;
     let world = ControllerWorld::create().await.expect("it starts");
-    let mut options = world.options();
-    // An operator that loses the lease on a busy machine reconciles everything again.
-    options.flags.push("--lease-duration=60s".to_owned());
-    options.flags.retain(|flag| flag != "--lease-duration=6s");
-    let operator = OperatorProcess::start(&options).await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
     for number in 0..WALS {
         world.make(&format!("w{number}"), "").await.expect("it is created");
     }

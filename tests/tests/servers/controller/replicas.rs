@@ -3,7 +3,15 @@
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use tidemark_tests::controller::{ControllerWorld, OperatorProcess, eventually};
+use tidemark_tests::controller::{ControllerWorld, OperatorOptions, OperatorProcess, eventually};
+
+/// The options of a replica whose lease another takes over while the test waits.
+fn options(world: &ControllerWorld, identity: &str) -> OperatorOptions {
+    let OperatorOptions { mut flags, .. } = world.options();
+    flags.retain(|flag| !flag.starts_with("--lease-duration="));
+    flags.push("--lease-duration=20s".to_owned());
+    OperatorOptions { identity: identity.to_owned(), flags, ..world.options() }
+}
 
 async fn leads(operator: &OperatorProcess) -> bool {
     operator.metric("tidemark_operator_leader", &[]).await.is_ok_and(|leader| leader > 0.5)
@@ -12,11 +20,9 @@ async fn leads(operator: &OperatorProcess) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_replica_works_and_the_other_takes_over_when_it_is_killed() {
     let world = ControllerWorld::create().await.expect("it starts");
-    let one = world.operator().await.expect("it starts");
+    let one = OperatorProcess::start(&options(&world, "one")).await.expect("it starts");
     eventually("the first leads", async || Ok(leads(&one).await.then_some(()))).await.expect("it leads");
-    let mut options = world.options();
-    options.identity = "two".to_owned();
-    let two = OperatorProcess::start(&options).await.expect("it starts");
+    let two = OperatorProcess::start(&options(&world, "two")).await.expect("it starts");
     eventually("the second is ready", async || Ok((two.get("/readyz").await?.0 == 200).then_some(())))
         .await
         .expect("one that waits is ready");
@@ -33,7 +39,7 @@ async fn one_replica_works_and_the_other_takes_over_when_it_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_lease_is_taken_stops_at_once() {
     let world = ControllerWorld::create().await.expect("it starts");
-    let operator = world.operator().await.expect("it starts");
+    let operator = OperatorProcess::start(&options(&world, "one")).await.expect("it starts");
     eventually("it leads", async || Ok(leads(&operator).await.then_some(()))).await.expect("it leads");
     let leases = world.api::<Lease>();
     let patch = json!({"spec": {"holderIdentity": "somebody else"}});

@@ -196,7 +196,10 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
     assert!(message.contains(&format!("kubectl describe deployment {stuck}-search")), "{message}");
     world.told(stuck, "UpgradeStalled").await.expect("it is told");
     let stalled = async || operator.metric("tidemark_operator_upgrades_stalled", &[]).await.expect("it counts");
-    assert!((stalled().await - 1.0).abs() < 0.5);
+    // Counted after it is told.
+    eventually("it is counted", async || Ok(((stalled().await - 1.0).abs() < 0.5).then_some(())))
+        .await
+        .expect("it is counted");
     world.is(other, ConditionType::UpgradePending, "True/NewRelease").await.expect("it waits");
     assert_eq!(images(&world, other).await, [OLD, OLD], "a release that does not start is not rolled on");
 

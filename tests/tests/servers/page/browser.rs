@@ -26,6 +26,9 @@ const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "goog
 /// How long a page may take to come to what is waited for, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// A page whose script has run, so that it listens.
+const COMPLETE: &str = "document.readyState === 'complete'";
+
 /// The browser.
 #[expect(clippy::struct_field_names, reason = "it wraps the client library's")]
 pub(crate) struct Browser {
@@ -81,8 +84,10 @@ impl Browser {
 
     /// Ends the browser.
     pub(crate) async fn close(mut self) {
-        self.browser.close().await.expect("it closes");
-        self.browser.wait().await.expect("it ends");
+        // It may end before it has answered.
+        let _ = self.browser.close().await;
+        let ended = tokio::time::timeout(PATIENCE, self.browser.wait()).await;
+        ended.expect("it ends in time").expect("it ends");
         self.events.abort();
     }
 }
@@ -93,14 +98,16 @@ impl Tab {
         self.page.goto(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     }
 
-    /// Presses a key.
+    /// Presses a key, once the page listens.
     pub(crate) async fn press(&self, key: &str) {
+        self.until("the page is complete", COMPLETE).await;
         let body = self.page.find_element("body").await.expect("a body");
         body.press_key(key).await.unwrap_or_else(|error| panic!("{key}: {error}"));
     }
 
     /// Types where the focus is.
     pub(crate) async fn type_text(&self, text: &str) {
+        self.until("the page is complete", COMPLETE).await;
         let body = self.page.find_element("body").await.expect("a body");
         body.type_str(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
@@ -109,7 +116,8 @@ impl Tab {
     pub(crate) async fn click(&self, selector: &str) {
         // Found and clicked in one step, tried again until it is done: a refresh may replace what was found, and a page that
         // is about to be left takes no step. Chromium answers the step before it follows the link.
-        let click = format!("(found => (found?.click(), found !== null))(document.querySelector({selector:?}))");
+        let click =
+            format!("{COMPLETE} && (found => (found?.click(), found !== null))(document.querySelector({selector:?}))");
         self.until(selector, &click).await;
     }
 
@@ -120,7 +128,7 @@ impl Tab {
 
     /// Does a step on the page, which may leave it.
     pub(crate) async fn run(&self, step: &str) {
-        self.until(step, &format!("{step}; true")).await;
+        self.until(step, &format!("if ({COMPLETE}) {{ {step}; true }} else {{ false }}")).await;
     }
 
     /// Whether a condition holds now. A page that is about to be left has no answer.
