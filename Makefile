@@ -21,7 +21,7 @@ unit: ## run the tests of every crate alone: no server, no program
 local: ## run the tests that need nothing but this repository; ONLY=conformance narrows
 	@tests/tools/suite.sh local $(ONLY)
 
-servers: ## run the tests that need MinIO, an API server, Helm, Chromium or the image (needs Go, builds them once); ONLY=controller narrows
+servers: ## run the tests that need MinIO, azurite, an API server, Helm, Chromium or the image (needs Go, builds them once); ONLY=controller narrows
 	@tests/tools/suite.sh servers $(ONLY)
 
 cluster-test: ## run the tests on a whole Kubernetes (needs root, Go and containerd); ONLY=first_hour narrows, CLUSTERS (2) at a time

@@ -2,6 +2,8 @@
 //!
 //! - [`S3Server`]: an S3 server inside the test's process, with faults, request counts and a clock that a test moves;
 //! - [`MinioServer`]: a real S3 server, built from its Go module;
+//! - [`GcsServer`]: a server of our own for the part of Google Cloud Storage's XML API that Tidemark uses;
+//! - [`AzuriteServer`]: Microsoft's emulator of Azure's storage, from its npm package;
 //! - [`FaultyStore`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
 //! - [`TestStore`]: any of them behind one name, for a suite that runs on all;
 //! - [`IndexPipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
@@ -13,11 +15,13 @@
 //! Everything binds to loopback on a port that the system chooses, keeps its data in a temporary folder and ends with the
 //! value that started it, so that any number of runs can go on at once.
 
+mod azurite;
 pub mod bench;
 pub mod cluster;
 pub mod controller;
 pub mod faults;
 mod faulty_store;
+mod gcs;
 mod minio;
 mod pipeline;
 mod program;
@@ -27,8 +31,10 @@ mod tools;
 mod watchdog;
 pub mod workload;
 
+pub use azurite::AzuriteServer;
 pub use cluster::{ApiServer, Cluster};
 pub use faulty_store::FaultyStore;
+pub use gcs::GcsServer;
 pub use minio::{MinioServer, issue_certificate};
 pub use pipeline::IndexPipeline;
 pub use program::{ProcessMemory, TidemarkProcess};

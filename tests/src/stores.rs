@@ -5,15 +5,19 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use bytes::Bytes;
 use object_store::memory::InMemory;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tempfile::TempDir;
 use tidemark_store::{Entropy, Store, StoreSecond, UserMetadata};
 use tokio::sync::OnceCell;
 
-use crate::{FaultyStore, MinioServer, S3Server};
+use crate::{AzuriteServer, FaultyStore, GcsServer, MinioServer, S3Server};
 
 /// The one MinIO of a test process: its tests have a bucket each.
 static MINIO: OnceCell<MinioServer> = OnceCell::const_new();
+
+/// The one `azurite` of a test process: its tests have a container each.
+static AZURITE: OnceCell<Option<AzuriteServer>> = OnceCell::const_new();
 
 /// A store and what keeps it alive.
 pub struct TestStore {
@@ -31,12 +35,21 @@ pub enum StoreBackend {
     Folder(TempDir),
     /// The S3 server in process, with the bucket `bucket`.
     S3(Box<S3Server>),
+    /// The server of Google's API in process, with the bucket `bucket`.
+    Gcs(Box<GcsServer>),
     /// The process's MinIO.
     MinioServer {
         /// Its environment variables.
         environment: BTreeMap<String, String>,
         /// The bucket of this store.
         bucket: String,
+    },
+    /// The process's `azurite`.
+    AzuriteServer {
+        /// Its environment variables.
+        environment: BTreeMap<String, String>,
+        /// A token that may do everything in the container of this store.
+        sas_token: String,
     },
 }
 
@@ -61,6 +74,12 @@ impl TestStore {
         Self { store, on: StoreBackend::S3(Box::new(server)) }
     }
 
+    /// A store on a server of Google's API in this process.
+    pub fn gcs() -> Self {
+        let server = GcsServer::with_bucket("bucket").expect("the server starts");
+        Self { store: open("gs://bucket", &server.environment()), on: StoreBackend::Gcs(Box::new(server)) }
+    }
+
     /// A bucket of its own on this process's MinIO.
     pub async fn minio() -> Self {
         let minio = MINIO.get_or_try_init(MinioServer::start).await.expect("minio starts");
@@ -71,6 +90,20 @@ impl TestStore {
             store: open(&format!("s3://{bucket}"), &environment),
             on: StoreBackend::MinioServer { environment, bucket },
         }
+    }
+
+    /// A container of its own on this process's `azurite`; `None`, with words, where that cannot be installed.
+    pub async fn azurite() -> Option<Self> {
+        let Some(azurite) = AZURITE.get_or_try_init(AzuriteServer::start).await.expect("azurite starts") else {
+            eprintln!("SKIPPED: azurite cannot be installed here, so nothing is tested on it");
+            return None;
+        };
+        let container = format!("container-{}", Entropy::from_os().nonce());
+        azurite.create_container(&container).await.expect("the container is created");
+        let environment = azurite.environment();
+        let store = open(&format!("az://{container}"), &environment);
+        let sas_token = azurite.container_token(&container);
+        Some(Self { store, on: StoreBackend::AzuriteServer { environment, sas_token } })
     }
 
     /// The store's time, as a fresh object shows it.
@@ -94,9 +127,26 @@ impl TestStore {
                 server.insert("bucket", key, "x");
                 Ok(())
             }
+            StoreBackend::Gcs(server) => {
+                anyhow::ensure!(!key.contains(char::is_control), "what Google lists of such a key is not documented");
+                server.insert("bucket", key, "x");
+                Ok(())
+            }
+            StoreBackend::AzuriteServer { environment, sas_token } => {
+                anyhow::ensure!(!is_dotted(key), "URL clients resolve such a key on the way");
+                anyhow::ensure!(
+                    !key.contains(char::is_control),
+                    "azurite 3.37 answers listings of such a key with 500"
+                );
+                let container = self.store.url().host_str().context("it names a container")?;
+                let key = utf8_percent_encode(key, NON_ALPHANUMERIC);
+                let url = format!("{}/{container}/{key}?{sas_token}", environment["AZURE_STORAGE_ENDPOINT"]);
+                let put = reqwest::Client::new().put(url).header("x-ms-blob-type", "BlockBlob").body("x");
+                put.send().await?.error_for_status()?;
+                Ok(())
+            }
             StoreBackend::MinioServer { environment, bucket } => {
-                let dotted = key.split('/').any(|part| part == "." || part == "..");
-                anyhow::ensure!(!dotted, "URL clients resolve such a key on the way");
+                anyhow::ensure!(!is_dotted(key), "URL clients resolve such a key on the way");
                 let bucket =
                     Bucket::new(environment["AWS_ENDPOINT_URL"].parse()?, UrlStyle::Path, bucket.clone(), "us-east-1")?;
                 let credentials =
@@ -113,13 +163,27 @@ impl TestStore {
         match &self.on {
             StoreBackend::Memory(_) | StoreBackend::Folder(_) => None,
             StoreBackend::S3(server) => Some(server.environment()),
-            StoreBackend::MinioServer { environment, .. } => Some(environment.clone()),
+            StoreBackend::Gcs(server) => Some(server.environment()),
+            StoreBackend::MinioServer { environment, .. } | StoreBackend::AzuriteServer { environment, .. } => {
+                Some(environment.clone())
+            }
         }
+    }
+
+    /// The same with a wrong secret.
+    pub fn strangers_environment(&self) -> Option<BTreeMap<String, String>> {
+        if let StoreBackend::Gcs(server) = &self.on {
+            return Some(server.strangers_environment());
+        }
+        let mut environment = self.environment()?;
+        environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), "wrong".to_owned());
+        environment.insert("AZURE_STORAGE_KEY".to_owned(), "d3Jvbmc=".to_owned());
+        Some(environment)
     }
 
     /// Whether the store hands out signed URLs.
     pub fn signs(&self) -> bool {
-        matches!(self.on, StoreBackend::S3(_) | StoreBackend::MinioServer { .. })
+        !matches!(self.on, StoreBackend::Memory(_) | StoreBackend::Folder(_))
     }
 
     /// The user metadata that the store gives back for `metadata`.
@@ -135,6 +199,10 @@ impl TestStore {
 pub fn open(url: &str, environment: &BTreeMap<String, String>) -> Store {
     let environment = environment.clone().into_iter().collect();
     Store::open_with(&url.parse().expect("the URL parses"), &environment).expect("the store opens")
+}
+
+fn is_dotted(key: &str) -> bool {
+    key.split('/').any(|part| part == "." || part == "..")
 }
 
 fn file(folder: &TempDir, key: &str) -> anyhow::Result<PathBuf> {

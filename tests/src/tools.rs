@@ -11,6 +11,9 @@ use anyhow::{Context, ensure};
 
 use crate::root;
 
+/// What a script ends with where this machine lacks something.
+const LACKS_SOMETHING: i32 = 3;
+
 static BUILT: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
 
 /// The folder with the programs of a Go tool family. The first call on a machine builds them, which takes minutes.
@@ -27,12 +30,26 @@ pub(crate) async fn go(family: &'static str) -> anyhow::Result<PathBuf> {
     .await?
 }
 
+/// The folder with the Node packages of a tool family; `None` where there is no Node.js, or its registry does not answer. The
+/// first call on a machine installs them.
+pub(crate) async fn npm(family: &'static str) -> anyhow::Result<Option<PathBuf>> {
+    tokio::task::spawn_blocking(move || optional_script("npm.sh", &[family])).await?
+}
+
 /// Runs a script of `tests/tools` and gives the path that its last line says.
 pub(crate) fn script(name: &str, arguments: &[&str]) -> anyhow::Result<PathBuf> {
+    optional_script(name, arguments)?.with_context(|| format!("\"{name}\" lacks something; its words are above"))
+}
+
+/// As [`script`], but `None` where this machine lacks something that cannot be installed.
+fn optional_script(name: &str, arguments: &[&str]) -> anyhow::Result<Option<PathBuf>> {
     let script = root().join("tests/tools").join(name);
     let ended = Command::new(&script).args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let ended = ended.with_context(|| format!("\"{}\" does not run", script.display()))?;
+    if ended.status.code() == Some(LACKS_SOMETHING) {
+        return Ok(None);
+    }
     ensure!(ended.status.success(), "\"{}\" failed ({}); its words are above", script.display(), ended.status);
     let said = String::from_utf8(ended.stdout)?;
-    Ok(PathBuf::from(said.trim().lines().last().unwrap_or_default()))
+    Ok(Some(PathBuf::from(said.trim().lines().last().unwrap_or_default())))
 }

@@ -34,6 +34,13 @@ package_lane() {
     done_with packages
 }
 
+# The lane of the Node packages.
+node_lane() {
+    # A registry of packages that only these tests need stops no run, not even in CI.
+    CI='' otherwise="the stores' conformance on azurite (no Node.js, or no answer of its registry)" step "azurite" tests/tools/npm.sh azurite
+    done_with node
+}
+
 # run_programs CONDITION: runs the test programs that step "build" has told of and a condition of awk takes: its fields are
 # those of programs.sh, `tests` is the folder of the crate `tidemark-tests`.
 run_programs() {
@@ -45,7 +52,7 @@ is_unit='$1 != tests || ($2 != "local" && $2 != "servers" && $2 != "cluster")'
 test_lane() {
     step "unit tests" run_programs "$is_unit"
     step "local tests" run_programs '$1 == tests && $2 == "local"'
-    after go packages image
+    after go packages node image
     if [ -e "$STEPS/image.ok" ]; then export_built; fi
     TIDEMARK_CHROMIUM="$(tail -n 1 "$(log_of chromium)")"
     export TIDEMARK_CHROMIUM
@@ -86,6 +93,7 @@ low_lane() {
 
 go_lane &
 package_lane &
+node_lane &
 step "format" cargo fmt --all --check
 if step "build" tests/tools/programs.sh; then
     TIDEMARK_PROGRAM="$(programs_of demo)/tidemark"

@@ -222,6 +222,7 @@ fn class_of(error: &object_store::Error, words: &str) -> ErrorClass {
             "ExpiredToken",
             "AuthorizationFailure",
             "AuthenticationFailed",
+            "AuthenticationRequired",
         ]) =>
         {
             ErrorClass::Denied
@@ -301,6 +302,8 @@ mod tests {
         assert!(said("<Code>AccessDenied</Code>").contains("check the credentials"));
         // Azure's words, as its listings are refused.
         assert!(said("<Code>AuthorizationFailure</Code>").contains("check the credentials"));
+        // Google's.
+        assert!(said("<Code>AuthenticationRequired</Code>").contains("check the credentials"));
         let failed = said("timed out");
         assert!(failed.starts_with("\"s3://b/log\" failed on \"x\": Generic S3 error: timed out; "), "{failed}");
     }

@@ -30,7 +30,7 @@ pub struct UrlSigner {
 /// A store's answer to a signed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedPutResponse {
-    /// The HTTP status: 200 or 201 created, 409 or 412 the object exists, 400 or 403 refused.
+    /// The HTTP status: 200 or 201 created, 409 or 412 (403 on Azure) the object exists, 400 or 403 refused.
     pub status: u16,
     /// The store's clock when it answered.
     pub date: Option<StoreSecond>,

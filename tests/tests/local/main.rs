@@ -1,4 +1,4 @@
-//! Tests that need nothing but this repository: the stores are in memory, in a folder, or an S3 server in this process.
+//! Tests that need nothing but this repository: the stores are in memory, in a folder, or a server in this process.
 
 /// Each case of a suite on every store that needs no server of its own.
 macro_rules! on_every_store {
@@ -6,6 +6,7 @@ macro_rules! on_every_store {
         on_every_store!(@on memory: TestStore::memory(), [$($case)+]);
         on_every_store!(@on folder: TestStore::folder(), [$($case)+]);
         on_every_store!(@on s3: TestStore::s3(), [$($case)+]);
+        on_every_store!(@on gcs: TestStore::gcs(), [$($case)+]);
     };
     (@on $store:ident: $start:expr, [$($case:ident)+]) => {
         mod $store {
@@ -23,6 +24,7 @@ macro_rules! on_every_store {
 #[path = "../shared/append.rs"]
 mod append;
 mod append_faults;
+mod check;
 #[path = "../shared/conformance.rs"]
 mod conformance;
 mod dependencies;

@@ -1,15 +1,21 @@
-//! Tests that need a real server or program, which they build or install: `MinIO`, an API server with etcd, Helm, Chromium,
+//! Tests that need a real server or program, which they build or install: `MinIO`, `azurite`, an API server with etcd, Helm, Chromium,
 //! schemathesis, the image. None needs root, but for the installation of Chromium.
 
-/// Each case of a suite on a real `MinIO`.
+/// Each case of a suite on real servers: `MinIO` and `azurite`.
 macro_rules! on_every_store {
     ($($case:ident),+ $(,)?) => {
-        mod minio {
+        on_every_store!(@on minio: Some(TestStore::minio().await), [$($case)+]);
+        on_every_store!(@on azurite: TestStore::azurite().await, [$($case)+]);
+    };
+    (@on $store:ident: $start:expr, [$($case:ident)+]) => {
+        mod $store {
             use tidemark_tests::TestStore;
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
-                    super::$case(&TestStore::minio().await).await;
+                    if let Some(at) = $start {
+                        super::$case(&at).await;
+                    }
                 }
             )+
         }
@@ -20,6 +26,7 @@ mod api_server;
 #[path = "../shared/append.rs"]
 mod append;
 mod authority;
+mod azure;
 mod chart;
 #[path = "../shared/cluster_owner.rs"]
 mod cluster_owner;

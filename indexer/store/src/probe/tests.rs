@@ -3,8 +3,8 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use futures::{FutureExt as _, StreamExt as _, stream, stream::BoxStream};
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 
 use super::*;
@@ -44,6 +44,17 @@ async fn a_store_that_ignores_conditions_is_refused() {
     assert_eq!(report.url, "s3://careless/log");
 }
 
+/// Each create by itself is refused rightly: only the race shows it.
+#[tokio::test]
+async fn a_store_that_looks_before_it_writes_is_refused() {
+    let url = "s3://racy/log".parse().unwrap();
+    let store = Store::over(Arc::new(FaultyStore::new(StoreFault::LooksThenWrites)), url);
+    let report = probe_store(&store, &Entropy::seeded(1)).await;
+    let failed = report.failed_check().unwrap();
+    assert_eq!(failed.name, "of 32 racing creates exactly one wins");
+    assert_eq!(failed.detail, "32 of 32 got the answer that they won");
+}
+
 /// A store that compares keys as words do: `a0` before `a+b`.
 #[tokio::test]
 async fn a_store_that_lists_in_another_order_is_refused() {
@@ -74,6 +85,8 @@ fn a_report_survives_being_recorded() {
 enum StoreFault {
     /// Every create replaces and reports success, as with `garage`.
     IgnoresConditions,
+    /// A create looks whether the key is free, and then writes whatever has come between.
+    LooksThenWrites,
     /// Letters and digits are listed before other characters.
     ListsLettersFirst,
 }
@@ -114,8 +127,16 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
-        if self.fault == StoreFault::IgnoresConditions {
-            options.mode = object_store::PutMode::Overwrite;
+        let looks = self.fault == StoreFault::LooksThenWrites && options.mode == PutMode::Create;
+        if looks && self.inner.head(location).await.is_ok() {
+            let path = location.to_string();
+            return Err(object_store::Error::AlreadyExists { path, source: "it is there".into() });
+        }
+        if looks {
+            tokio::task::yield_now().await;
+        }
+        if looks || self.fault == StoreFault::IgnoresConditions {
+            options.mode = PutMode::Overwrite;
         }
         self.inner.put_opts(location, payload, options).await
     }

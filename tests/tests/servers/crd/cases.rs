@@ -221,6 +221,7 @@ pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
             ]),
         ),
         ("storage.region", urls(&["us-east-1"]), urls(&["", "us east", &long(64)])),
+        ("storage.account", urls(&["orders2"]), urls(&["", "ab", "Orders", "or-ders", &long(25)])),
         ("storage.allowHTTP", each(json!([true, false])), each(json!(["yes", 1]))),
         (
             "storage.caRef",
