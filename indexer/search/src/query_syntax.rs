@@ -1,4 +1,4 @@
-//! Reads the text of a query into a tree. What a leaf of it finds is the matter of the compiler.
+//! Reads the text of a query into a tree. The compiler decides what a leaf of it finds.
 //!
 //! ```text
 //! query   = all ("OR" all)*            all = operand ("AND"? operand)*
@@ -69,6 +69,36 @@ pub(crate) enum WordChar {
     AnyText,
     /// `?`
     AnyChar,
+}
+
+impl QueryLeaf {
+    /// The refusal of the query at this leaf.
+    pub(crate) fn refusal(&self, why: impl Into<String>) -> QueryRefusal {
+        QueryRefusal { position: self.position, why: why.into() }
+    }
+
+    /// What was typed, as messages name it.
+    pub(crate) fn typed(&self) -> String {
+        let text = match &self.value {
+            LeafValue::Word(word) => typed_word(word),
+            LeafValue::Fuzzy { word, edits } => format!("{word}~{edits}"),
+            LeafValue::Phrase { text, .. } => text.clone(),
+            LeafValue::Anything => "*".to_owned(),
+            LeafValue::Range { .. } => "the range".to_owned(),
+            LeafValue::Set(_) => "the set".to_owned(),
+        };
+        format!("position {}: \"{text}\"", self.position)
+    }
+}
+
+/// A word as it was typed.
+pub(crate) fn typed_word(word: &[WordChar]) -> String {
+    let char = |part: &WordChar| match part {
+        WordChar::Text(char) => *char,
+        WordChar::AnyText => '*',
+        WordChar::AnyChar => '?',
+    };
+    word.iter().map(char).collect()
 }
 
 /// The text of a word without wildcards.

@@ -61,6 +61,7 @@ impl Weight for TextTimeQuery {
         self.budget.check()?;
         let name = self.path.get_full_path(reader.schema());
         let Some(column) = reader.fast_fields().str(&name)? else { return Ok(Box::new(EmptyScorer)) };
+        // A column is read as a whole when it is opened, on the disk or charged to it: its texts take no memory of their own.
         let texts = column.dictionary();
         // Texts of times are in the order of times, but for their offsets.
         let first = civil_text(self.from.saturating_sub(MAX_OFFSET_SECONDS));
