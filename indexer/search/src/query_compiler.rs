@@ -337,7 +337,7 @@ impl QueryCompilation<'_> {
     /// A leaf in an attribute: by its words, and by what is a number, a date or a truth value.
     fn attribute(&mut self, leaf: &QueryLeaf, path: &AttributePath) -> LeafQuery {
         // Tantivy ends a path with a zero byte.
-        if (path.path.is_empty() && leaf.value != LeafValue::Anything) || path.path.contains('\0') {
+        if (path.has_all(&self.compiler.fields) && leaf.value != LeafValue::Anything) || path.path.contains('\0') {
             let why = "a value is asked of one attribute, as in payload.attributes.team:core; bare words search all of an entry's payload";
             return Err(leaf.refusal(why.to_owned()));
         }
@@ -353,7 +353,9 @@ impl QueryCompilation<'_> {
         };
         let value = |text: &str| -> LeafQuery {
             let mut queries: Vec<Box<dyn Query>> = Vec::new();
-            if let Some(typed) = convert_to_fast_value_and_append_to_json_term(&head(), text, true) {
+            let is_truth = ["true", "false"].iter().any(|truth| text.eq_ignore_ascii_case(truth));
+            let typed = if is_truth { &text.to_ascii_lowercase() } else { text };
+            if let Some(typed) = convert_to_fast_value_and_append_to_json_term(&head(), typed, true) {
                 queries.push(Box::new(TermQuery::new(typed, IndexRecordOption::Basic)));
             }
             if let Some(span) = read_time(text, now) {
@@ -510,6 +512,11 @@ fn any<'a>(terms: impl IntoIterator<Item = (Field, &'a str)>) -> Box<dyn Query> 
 }
 
 impl AttributePath {
+    /// Whether it is what has the attributes, and none of them.
+    fn has_all(&self, fields: &SchemaFields) -> bool {
+        self.path.is_empty() || (self.words == fields.payload && self.path == "attributes")
+    }
+
     fn term(&self) -> Term {
         Term::from_field_json_path(self.columns, &self.path, true)
     }
@@ -692,6 +699,15 @@ mod tests {
             ("& -", 1, "no letter"),
             ("repo:\"a\"~2", 1, "whole values"),
             ("payload:x", 1, "one attribute"),
+            ("payload.attributes:x", 1, "one attribute"),
+            ("payload.attributes:>1", 1, "one attribute"),
+            ("a payload.attributes.*:x", 22, "no wildcards"),
+            ("payload.attributes.\"a b\":x", 20, "backslash"),
+            ("payload.attributes.tags[0]:x", 24, "backslash"),
+            ("label: in [a b]", 8, "IN [a b]"),
+            ("a x^0", 4, "above 0"),
+            ("x^1001", 2, "above 0"),
+            ("\"x\"^0", 4, "above 0"),
             ("payload.a\0b:x", 1, "one attribute"),
             ("payload.a:*x", 1, "begins with a wildcard"),
         ] {

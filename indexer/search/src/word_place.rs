@@ -94,10 +94,11 @@ impl WordPlace {
     fn pattern(&self, leaf: &QueryLeaf, word: &[WordChar]) -> Result<WordMatch, QueryRefusal> {
         let shown = typed_word(word);
         let mut word = word.to_vec();
-        // A question mark after what is no letter, and signs at the end, are signs.
+        // A question mark after what is no letter or within an address, and signs at the end, are signs.
+        let is_address = shown.contains("://");
         for at in 0..word.len() {
             let after_word = at > 0 && is_of_word(word[at - 1]);
-            if word[at] == WordChar::AnyChar && !after_word {
+            if word[at] == WordChar::AnyChar && (is_address || !after_word) {
                 word[at] = WordChar::Text('?');
             }
         }

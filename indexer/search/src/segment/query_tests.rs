@@ -150,6 +150,8 @@ fn times_are_the_whole_of_what_is_named() {
             ("time:[2026-10 TO 2026-11-20}", &[0, 3]),
             ("time:2026-11-20T10:00:00Z", &[2]),
             ("time:\"2026-11-20T11:00:00+01:00\"", &[2]),
+            ("time:\"2026-11-20 10:00\"", &[2]),
+            ("time:[\"2026-11-20 09:00\" TO *]", &[2, 4]),
             ("time:2026-11-20T10", &[2]),
             ("time:>2026-11-20", &[4]),
             ("time:>=2026-11-20", &[1, 2, 4]),
@@ -190,6 +192,10 @@ fn plain_text_is_words() {
             ("feat(ui): new", &[2]),
             ("[WIP] x", &[3]),
             ("https://example.org/x", &[4]),
+            ("https://example.org/x?for=it", &[4]),
+            ("message:https://example.org/x?for", &[4]),
+            ("https://example.org/x?not=it", &[]),
+            ("new^x", &[]),
             ("a:b", &[5]),
             ("--force", &[6]),
             ("broken?", &[0, 7]),
@@ -276,6 +282,9 @@ fn attributes_are_compared_as_what_they_are() {
             ("payload.attributes.at:>=2026", &[0, 1, 2, 3]),
             ("payload.attributes.at:>=2026-01", &[0, 1, 2, 3]),
             ("payload.attributes.ok:true", &[4]),
+            ("payload.attributes.ok:TRUE", &[4]),
+            ("payload.attributes.ok: IN [False True]", &[4]),
+            ("payload.attributes:*", &[0, 1, 2, 3, 4, 5]),
             ("payload.attributes.build\\ number:7", &[5]),
             ("payload.attributes.id:>=B", &[1, 2, 3]),
             ("payload.attributes.id:[\"A-1\" TO \"A-1\"]", &[0]),
@@ -602,7 +611,7 @@ fn every_example_of_the_page_finds_something_or_is_refused_as_it_says() {
         record("naïve 把数据库迁移 test a text"),
         record("it's broken"),
         record("feat(ui): new"),
-        record("[WIP] x of https://example.org/x"),
+        record("[WIP] x of https://example.org/x?a=b"),
         record("a:b, and this; with --force on repo:tidemark"),
         record("rollback"),
         low,
@@ -864,6 +873,7 @@ fn time_text() -> impl Strategy<Value = String> {
         Just(String::new()),
         (9u32..12, select(vec!["", "Z", "+01:00", "-02:00"]))
             .prop_map(|(hour, offset)| format!("T{hour:02}:00:00{offset}")),
+        (9u32..12, select(vec!["", "-23:00"])).prop_map(|(hour, offset)| format!(" {hour:02}:00:00{offset}")),
     ];
     (year, 19u32..22, time).prop_map(|(year, day, time)| format!("{year}-11-{day}{time}"))
 }
