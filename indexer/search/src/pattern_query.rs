@@ -311,6 +311,7 @@ mod tests {
         query_compiler::unusable,
         scan_budget::MAX_SCANNED_TERMS,
         segment::{SchemaFields, tokenizers},
+        term_pattern::WildcardPart,
     };
 
     /// A segment of `documents`, each with the words `a{n}` of some hundreds in its message.
@@ -405,6 +406,53 @@ mod tests {
             };
             leaf.for_each_term(&place, &index, collect).unwrap();
             assert_eq!(found.len(), wanted, "{start}");
+        }
+    }
+
+    /// What a million terms cost, the base of [`MAX_SCANNED_TERMS`]: `--release -- --ignored --nocapture the_time_of_a_million_terms`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn the_time_of_a_million_terms() {
+        const TERMS: u32 = 1_000_000;
+        let fields = SchemaFields::current();
+        let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
+        let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 500_000_000).unwrap();
+        for number in 0..TERMS {
+            // As ids lie: none has much in common with its neighbours.
+            let id = format!("x{:026x}", u128::from(number) * 0x9e37_79b9_7f4a_7c15_f39c_c060);
+            let mut document = TantivyDocument::default();
+            document.add_text(fields.bundle, &id);
+            document.add_text(fields.names, &id);
+            writer.add_document(document).unwrap();
+        }
+        writer.commit().unwrap();
+        let searcher = index.reader().unwrap().searcher();
+        let fuzzy: Vec<char> = format!("x{}", "f".repeat(26)).chars().collect();
+        let wildcard = |parts: &str| {
+            let part = |char| if char == '*' { WildcardPart::Many } else { WildcardPart::Char(char) };
+            TermPattern::Wildcard { start: "x".to_owned(), parts: parts.chars().map(part).collect() }
+        };
+        let between = TermPattern::Between { lower: Bound::Included("x".to_owned()), upper: Bound::Unbounded };
+        for (name, field, pattern) in [
+            ("bundle:*", fields.bundle, TermPattern::Any),
+            ("bundle:>=x", fields.bundle, between),
+            ("x*zz", fields.names, wildcard("*zz")),
+            ("x*a*b*c*d*zz", fields.names, wildcard("*a*b*c*d*zz")),
+            ("xfff…~2", fields.names, TermPattern::Fuzzy { word: fuzzy, edits: 2 }),
+        ] {
+            let query = PatternQuery::new(
+                vec![PatternPlace::of_field(field, pattern)],
+                name.to_owned(),
+                ScanBudget::new(QueryDeadline::after(Duration::from_hours(1))),
+            );
+            let times = (0..5).map(|_| {
+                let began = tokio::time::Instant::now();
+                let found: usize =
+                    searcher.segment_readers().iter().map(|reader| run(&query, reader).unwrap().len()).sum();
+                (began.elapsed(), found)
+            });
+            let (time, found) = times.min().unwrap();
+            println!("{name}: {} ms for {TERMS} terms, {found} documents", time.as_millis());
         }
     }
 
