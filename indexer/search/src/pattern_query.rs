@@ -3,8 +3,8 @@
 //! The terms are looked up in each segment's dictionary, sealed segments and the overlay alike. What lies between two keys is
 //! read [`CHUNK_TERMS`] terms at a time, so that a segment in the store takes little memory. A pattern that stands for too many
 //! terms of a segment is refused, and so is a query whose patterns look at too many terms in all; nothing is ever cut. What only
-//! has to exist, or to lie between two values, is bounded by the deadline of the query alone, which is checked all the while. Whatever fields a pattern is looked up in, its matches are one set with one
-//! score.
+//! has to exist, or to lie between two values, is bounded by the deadline of the query alone, which is checked all the while.
+//! Whatever fields a pattern is looked up in, its matches are one set with one score.
 
 use std::{collections::BTreeSet, fmt, io, ops::Bound, sync::Arc};
 
@@ -409,7 +409,8 @@ mod tests {
         }
     }
 
-    /// What a million terms cost, the base of [`MAX_SCANNED_TERMS`]: `--release -- --ignored --nocapture the_time_of_a_million_terms`.
+    /// What a million terms cost, the base of [`MAX_SCANNED_TERMS`]:
+    /// `cargo test --release -p tidemark-search --lib the_time_of_a_million_terms -- --ignored --nocapture`.
     #[test]
     #[ignore = "a measurement"]
     fn the_time_of_a_million_terms() {
