@@ -122,11 +122,6 @@ impl<const MIN: usize> PageSize<MIN> {
         Err(SearchError::Invalid { parameter: "size", detail })
     }
 
-    /// A size beyond those of pages, for what is not answered at once.
-    pub(crate) const fn of_scan(size: usize) -> Self {
-        Self(size)
-    }
-
     /// The number.
     pub const fn get(self) -> usize {
         self.0

@@ -1,12 +1,10 @@
 //! A whole result, the oldest token first, in constant memory and on one view.
 //!
-//! A *scan* finds the next hits after the last one, as places of documents; *pages* of them are read and given on, one at a time.
+//! A *scan* finds the next hits after the last one, as places of documents, and searches each segment once; *pages* of them are
+//! read and given on, one at a time.
 //! Each scan and each page is a query of its own: nothing holds a thread or a place while the client is slow.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use futures::{
     StreamExt as _,
@@ -16,19 +14,18 @@ use tantivy::DocId;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
-    api::{IndexVersion, PageSize, SearchHit, SearchRequest, SortOrder},
+    api::{IndexVersion, SearchHit, SearchRequest},
     error::SearchError,
     hits,
     limits::QueryDeadline,
-    match_collector::CountedMatches,
-    query_compiler::{CompiledQuery, present_second},
+    query_compiler::present_second,
     query_runner::QueryRunner,
     search_context::SearchContext,
-    search_view::SearchView,
     searchable_segment::{SearchableSegment, engine_error},
+    token_order::OldestMatches,
 };
 
-/// The hits of a scan. A scan walks over the matches of the segments around them, so few scans make a long export fast.
+/// The hits of a scan.
 const SCAN_HITS: usize = 10_000;
 /// The most hits of a page.
 const PAGE_HITS: usize = 200;
@@ -79,11 +76,12 @@ fn too_long() -> SearchError {
 
 /// Where an export stands.
 struct ResultScan {
-    /// Its `after` is the last hit that a scan found.
     context: SearchContext,
     request: SearchRequest,
     /// The present second, when it began.
     now: i64,
+    /// What no scan found yet.
+    matches: OldestMatches,
     /// What the last scan found and no page had yet: the number of the segment, and the document.
     found: VecDeque<(usize, DocId)>,
     is_complete: bool,
@@ -91,28 +89,11 @@ struct ResultScan {
 
 impl ResultScan {
     fn new(context: SearchContext, request: SearchRequest, deadline: QueryDeadline) -> Result<Self, SearchError> {
-        let request = SearchRequest {
-            sort: SortOrder::Oldest,
-            size: PageSize::of_scan(SCAN_HITS),
-            cursor: None,
-            facets: Vec::new(),
-            attribute_facets: Vec::new(),
-            histogram: false,
-            ..request
-        };
-        let scan = Self { context, request, now: present_second(), found: VecDeque::new(), is_complete: false };
+        let now = present_second();
         // Refused before the first page, if it is.
-        scan.query(deadline)?;
-        Ok(scan)
-    }
-
-    /// The query of one scan: its patterns end with that.
-    fn query(&self, deadline: QueryDeadline) -> Result<CompiledQuery, SearchError> {
-        let SearchView { index, pending, .. } = self.context.view.as_ref();
-        let compiled = self.context.compiler.compile_at(&self.request, self.now, deadline)?;
-        let segments = SearchableSegment::all(index, pending, &self.request);
-        compiled.check(&segments.iter().map(SearchableSegment::reader).collect::<Vec<_>>())?;
-        Ok(compiled)
+        context.compile(&request, now, deadline)?;
+        let matches = OldestMatches::new(&SearchableSegment::all(&context.view, &request));
+        Ok(Self { context, request, now, matches, found: VecDeque::new(), is_complete: false })
     }
 
     /// The next page, empty after the last one. Blocks.
@@ -121,7 +102,7 @@ impl ResultScan {
             self.scan(deadline)?;
         }
         let view = self.context.view.clone();
-        let segments = SearchableSegment::all(&view.index, &view.pending, &self.request);
+        let segments = SearchableSegment::all(&view, &self.request);
         let (mut page, mut message_bytes) = (Vec::new(), 0);
         while page.len() < PAGE_HITS
             && message_bytes < PAGE_MESSAGE_BYTES
@@ -136,18 +117,14 @@ impl ResultScan {
     }
 
     fn scan(&mut self, deadline: QueryDeadline) -> Result<(), SearchError> {
-        let view = self.context.view.clone();
-        let segments = SearchableSegment::all(&view.index, &view.pending, &self.request);
-        let places: HashMap<u64, usize> = segments.iter().map(|segment| segment.number(0)).zip(0..).collect();
-        let query = self.query(deadline)?.query;
-        let best = self.context.matches(query.as_ref(), &self.request, CountedMatches::Page, deadline)?.best;
-        let place = |segment: SearchableSegment<'_>| places.get(&segment.number(0)).copied();
-        let found = best.iter().filter_map(|candidate| Some((place(candidate.segment)?, candidate.doc)));
-        let (found, last) = (found.collect(), best.last().map(|candidate| candidate.key));
-        self.is_complete = best.len() < SCAN_HITS;
-        drop(best);
-        self.found = found;
-        self.context.after = last.or(self.context.after);
+        let Self { context, request, now, .. } = self;
+        let segments = SearchableSegment::all(&context.view, request);
+        // Its patterns end with the scan.
+        let query = context.compiler.compile(request, *now, deadline)?.query;
+        let weight = context.unscored(query.as_ref())?;
+        let found = self.matches.take(SCAN_HITS, &segments, weight.as_ref(), request, deadline)?;
+        self.is_complete = found.len() < SCAN_HITS;
+        self.found = found.into();
         Ok(())
     }
 }

@@ -3,6 +3,9 @@
 //! Tantivy's snippets are of no use here: they need the offsets of words in a text, and our words are of the folded text, which
 //! has other lengths. So each word of a text is looked at by itself: it is marked if the tokenizer makes a word of it that the
 //! query asks for.
+//!
+//! A hit may have millions of texts. What is looked at of one is bounded in bytes and in values, and the deadline of the query
+//! is checked all the while.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -15,17 +18,26 @@ use tantivy::{
 };
 use tidemark_ingest::OperationRecord;
 use tidemark_wal::OperationKind;
-use unicode_normalization::char::is_combining_mark;
 
 use super::{
     api::{MAX_HIGHLIGHT_CHARS, MAX_HIGHLIGHTED_FIELDS},
+    error::SearchError,
+    limits::QueryDeadline,
     pattern_query::{PatternPlace, PatternQuery},
+    query_compiler::QueryCompiler,
     term_pattern::TermPattern,
+    weighted_query::WeightedQuery,
 };
-use crate::segment::{ENGLISH, SchemaFields, WORDS, entry_text, is_paired, query_tokenizers};
+use crate::segment::{ENGLISH, SchemaFields, WORDS, entry_text, is_paired, is_word_char, is_word_mark};
 
 /// How much of a text is looked at, in bytes.
-const MAX_READ_BYTES: usize = 16 * 1024;
+const MAX_TEXT_BYTES: usize = 16 * 1024;
+/// How much of all texts of a hit is looked at, in bytes.
+const MAX_HIT_BYTES: usize = 64 * 1024;
+/// How many attributes, items of arrays and people of a hit are looked at.
+const MAX_HIT_VALUES: usize = 10_000;
+/// Words that are looked at between two checks of the deadline.
+const WORDS_PER_DEADLINE_CHECK: usize = 256;
 /// How many characters a part begins before its first marked word, at most.
 const CHARS_BEFORE: usize = 40;
 
@@ -54,11 +66,15 @@ impl WantedWords {
 }
 
 impl<'a> HitHighlighter<'a> {
-    pub(crate) fn new(query: &dyn Query, fields: &'a SchemaFields) -> Self {
-        let tokenizers = query_tokenizers();
-        let analyzer = |name| tokenizers.get(name).unwrap_or_default();
-        let (words, stems) = (analyzer(WORDS), analyzer(ENGLISH));
-        let mut highlighter = Self { fields, words, stems, wanted: BTreeMap::new(), attributes: BTreeMap::new() };
+    /// A highlighter of what `compiler` made `query` of.
+    pub(crate) fn new(query: &dyn Query, compiler: &'a QueryCompiler) -> Self {
+        let mut highlighter = Self {
+            fields: compiler.fields(),
+            words: compiler.analyzer(WORDS),
+            stems: compiler.analyzer(ENGLISH),
+            wanted: BTreeMap::new(),
+            attributes: BTreeMap::new(),
+        };
         highlighter.collect(query);
         highlighter
     }
@@ -70,13 +86,15 @@ impl<'a> HitHighlighter<'a> {
             for (_, part) in parts {
                 self.collect(part.as_ref());
             }
+        } else if let Some(query) = query.downcast_ref::<WeightedQuery>() {
+            self.collect(query.query());
         } else if let Some(query) = query.downcast_ref::<PatternQuery>() {
-            for PatternPlace { field, path, pattern, phrase } in query.places() {
+            for place in query.places() {
+                let PatternPlace { field, path, pattern, phrase } = place;
                 for (_, term) in phrase.iter().flat_map(|phrase| &phrase.words) {
                     self.add_term(term);
                 }
-                // The others are asked of what is only to exist, or to lie between two values.
-                if !matches!(pattern, TermPattern::Any | TermPattern::Between { .. }) {
+                if place.has_words() {
                     self.place(*field, path).patterns.push(pattern.clone());
                 }
             }
@@ -111,60 +129,144 @@ impl<'a> HitHighlighter<'a> {
     }
 
     /// The fields of a record in which words of the query stand, each with the part of its text that has most of them.
-    pub(crate) fn highlights(&self, record: &OperationRecord) -> BTreeMap<String, Vec<String>> {
-        let mut found = BTreeMap::new();
-        let mut add = |name: &str, snippet: Option<String>| {
-            if let Some(snippet) = snippet.filter(|_| found.len() < MAX_HIGHLIGHTED_FIELDS) {
-                found.entry(name.to_owned()).or_insert_with(|| vec![snippet]);
-            }
-        };
+    pub(crate) fn highlights(
+        &self,
+        record: &OperationRecord,
+        deadline: QueryDeadline,
+    ) -> Result<BTreeMap<String, Vec<String>>, SearchError> {
         let fields = self.fields;
-        let entry = (record.kind == OperationKind::Entry).then(|| entry_text(&record.payload));
-        add("message", record.message.as_deref().and_then(|text| self.in_message(text)));
-        add("text", record.text.as_deref().or(entry.as_deref()).and_then(|text| self.in_words(fields.text, text)));
+        let mut marker = HitMarker::new(deadline);
+        // Messages are searched by stems, and patterns in their words as they are.
+        let in_message = [(&self.stems, fields.message), (&self.words, fields.message_words)];
+        let in_message = in_message.into_iter().filter_map(|(words, field)| Some((words, self.wanted.get(&field)?)));
+        if let Some(message) = &record.message {
+            marker.add("message", message, &in_message.collect::<Vec<_>>())?;
+        }
+        let in_text = self.words_of(fields.text);
+        if let Some(text) = &record.text {
+            marker.add("text", text, &in_text)?;
+        } else if record.kind == OperationKind::Entry && !in_text.is_empty() {
+            marker.add("text", &entry_text(&record.payload, MAX_TEXT_BYTES), &in_text)?;
+        }
         for ((field, path), wanted) in &self.attributes {
             let (name, value) = if *field == fields.payload {
                 ("payload", &record.payload)
             } else {
                 ("descriptor", &record.descriptor)
             };
-            let mut texts = Vec::new();
-            texts_at(value, path, &mut texts);
-            let snippet = texts.into_iter().find_map(|text| Self::snippet(text, &[(&self.words, wanted)]));
-            add(&format!("{name}.{path}"), snippet);
+            marker.add_attribute(&format!("{name}.{path}"), value, path, &[(&self.words, wanted)])?;
         }
+        let in_people = self.words_of(fields.contributors);
         for person in &record.contributors {
             let text = format!("{} {}", person.name, person.email);
-            add("contributors", self.in_words(fields.contributors, text.trim()));
+            if marker.is_complete_at_next_value() || marker.add("contributors", text.trim(), &in_people)? {
+                break;
+            }
         }
-        for (name, text) in [("repo", &record.repo), ("label", &record.label), ("context", &record.context)] {
-            add(name, text.as_deref().and_then(|text| self.in_words(fields.names, text)));
+        for (name, field, text) in [
+            ("repo", fields.names, &record.repo),
+            ("label", fields.names, &record.label),
+            ("context", fields.names, &record.context),
+            ("path", fields.path, &record.path),
+            ("reason", fields.reason, &record.reason),
+        ] {
+            if let Some(text) = text {
+                marker.add(name, text, &self.words_of(field))?;
+            }
         }
-        for (name, field, text) in [("path", fields.path, &record.path), ("reason", fields.reason, &record.reason)] {
-            add(name, text.as_deref().and_then(|text| self.in_words(field, text)));
-        }
-        found
+        Ok(marker.found)
     }
 
-    /// Messages are searched by stems, and patterns in their words as they are.
-    fn in_message(&self, text: &str) -> Option<String> {
-        let places = [(&self.stems, self.fields.message), (&self.words, self.fields.message_words)];
-        let wanted: Vec<_> =
-            places.into_iter().filter_map(|(words, field)| Some((words, self.wanted.get(&field)?))).collect();
-        Self::snippet(text, &wanted)
+    fn words_of(&self, field: Field) -> AnalyzedWords<'_> {
+        self.wanted.get(&field).map(|wanted| (&self.words, wanted)).into_iter().collect()
+    }
+}
+
+/// What is asked of a field, each with what makes words of its text.
+type AnalyzedWords<'a> = Vec<(&'a TextAnalyzer, &'a WantedWords)>;
+
+/// The highlights of one hit, and how much of it may still be looked at.
+struct HitMarker {
+    found: BTreeMap<String, Vec<String>>,
+    bytes: usize,
+    values: usize,
+    deadline: QueryDeadline,
+}
+
+impl HitMarker {
+    fn new(deadline: QueryDeadline) -> Self {
+        Self { found: BTreeMap::new(), bytes: MAX_HIT_BYTES, values: MAX_HIT_VALUES, deadline }
     }
 
-    fn in_words(&self, field: Field, text: &str) -> Option<String> {
-        Self::snippet(text, &[(&self.words, self.wanted.get(&field)?)])
+    /// Whether nothing more of the hit is looked at.
+    fn is_complete(&self) -> bool {
+        self.values == 0 || self.bytes == 0 || self.found.len() >= MAX_HIGHLIGHTED_FIELDS
     }
 
-    fn snippet(text: &str, wanted: &[(&TextAnalyzer, &WantedWords)]) -> Option<String> {
+    /// Counts a value that is looked at. Whether it is not, because nothing more is.
+    fn is_complete_at_next_value(&mut self) -> bool {
+        self.values = self.values.saturating_sub(1);
+        self.is_complete()
+    }
+
+    /// Adds the part of a text that is marked, if any is. Whether the field needs no other text.
+    fn add(&mut self, name: &str, text: &str, wanted: &[(&TextAnalyzer, &WantedWords)]) -> Result<bool, SearchError> {
+        if wanted.is_empty() || self.is_complete() {
+            return Ok(true);
+        }
+        let read = &text[..text.floor_char_boundary(MAX_TEXT_BYTES.min(self.bytes))];
+        self.bytes -= read.len();
+        let snippet = self.snippet(read, wanted)?;
+        let is_marked = snippet.is_some();
+        self.found.extend(snippet.map(|snippet| (name.to_owned(), vec![snippet])));
+        Ok(is_marked)
+    }
+
+    /// The same of the texts at the path of an attribute in `value`. Names with dots are paths too.
+    fn add_attribute(
+        &mut self,
+        name: &str,
+        value: &Value,
+        path: &str,
+        wanted: &[(&TextAnalyzer, &WantedWords)],
+    ) -> Result<bool, SearchError> {
+        match value {
+            Value::String(text) if path.is_empty() => return self.add(name, text, wanted),
+            Value::Array(items) => {
+                for item in items {
+                    if self.is_complete_at_next_value() || self.add_attribute(name, item, path, wanted)? {
+                        return Ok(true);
+                    }
+                }
+            }
+            Value::Object(attributes) => {
+                for (attribute, item) in attributes {
+                    if self.is_complete_at_next_value() {
+                        return Ok(true);
+                    }
+                    let rest = path.strip_prefix(attribute.as_str());
+                    let rest = rest.and_then(|rest| if rest.is_empty() { Some("") } else { rest.strip_prefix('.') });
+                    if let Some(rest) = rest
+                        && self.add_attribute(name, item, rest, wanted)?
+                    {
+                        return Ok(true);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn snippet(&self, text: &str, wanted: &[(&TextAnalyzer, &WantedWords)]) -> Result<Option<String>, SearchError> {
         let mut marks: Vec<Range<usize>> = Vec::new();
         let mut wanted: Vec<_> = wanted.iter().map(|(analyzer, wanted)| ((*analyzer).clone(), *wanted)).collect();
-        let read = &text[..text.floor_char_boundary(MAX_READ_BYTES)];
-        for place in word_places(read) {
+        for (number, place) in word_places(text).into_iter().enumerate() {
+            if number % WORDS_PER_DEADLINE_CHECK == 0 {
+                self.deadline.check()?;
+            }
             let is_wanted = wanted.iter_mut().any(|(analyzer, wanted)| {
-                let mut tokens = analyzer.token_stream(&read[place.clone()]);
+                let mut tokens = analyzer.token_stream(&text[place.clone()]);
                 std::iter::from_fn(|| tokens.advance().then(|| tokens.token().text.clone()))
                     .any(|word| wanted.has(&word))
             });
@@ -174,19 +276,18 @@ impl<'a> HitHighlighter<'a> {
                 _ => marks.push(place),
             }
         }
-        (!marks.is_empty()).then(|| marked(read, &marks))
+        Ok((!marks.is_empty()).then(|| marked(text, &marks)))
     }
 }
 
 /// The words of a text, in its order. Of a run of characters that are words by themselves, those alone and the pairs.
 fn word_places(text: &str) -> Vec<Range<usize>> {
-    let is_of_word = |char: char| char.is_alphanumeric() || is_combining_mark(char) || is_invisible(char);
     let mut places: Vec<Range<usize>> = Vec::new();
     let mut last: Option<char> = None;
     for (at, char) in text.char_indices() {
         let end = at + char.len_utf8();
-        let (mark, paired) = (is_combining_mark(char) || is_invisible(char), is_paired(char));
-        let goes_on = last.is_some_and(|last| mark || (is_of_word(char) && !paired && !is_paired(last)));
+        let (mark, paired) = (is_word_mark(char), is_paired(char));
+        let goes_on = last.is_some_and(|last| mark || (is_word_char(char) && !paired && !is_paired(last)));
         if goes_on {
             if let Some(place) = places.last_mut() {
                 place.end = end;
@@ -200,34 +301,10 @@ fn word_places(text: &str) -> Vec<Range<usize>> {
             places.push(at..end);
         }
         if !mark {
-            last = is_of_word(char).then_some(char);
+            last = is_word_char(char).then_some(char);
         }
     }
     places
-}
-
-/// Characters within words that nobody sees.
-fn is_invisible(char: char) -> bool {
-    matches!(char, '\u{ad}' | '\u{200c}' | '\u{200d}' | '\u{2060}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}')
-}
-
-/// The texts of an attribute. Names with dots are paths too.
-fn texts_at<'v>(value: &'v Value, path: &str, found: &mut Vec<&'v str>) {
-    match value {
-        Value::String(text) if path.is_empty() => found.push(text),
-        Value::Array(items) => items.iter().for_each(|item| texts_at(item, path, found)),
-        Value::Object(attributes) => {
-            for (name, item) in attributes {
-                let rest = path.strip_prefix(name.as_str());
-                if let Some(rest) =
-                    rest.and_then(|rest| if rest.is_empty() { Some("") } else { rest.strip_prefix('.') })
-                {
-                    texts_at(item, rest, found);
-                }
-            }
-        }
-        _ => {}
-    }
 }
 
 /// The part of a text with most of the marks, as HTML.
@@ -238,12 +315,14 @@ fn marked(text: &str, marks: &[Range<usize>]) -> String {
         html.push('…');
     }
     let mut at = part.start;
-    for mark in marks.iter().filter(|mark| mark.start >= part.start && mark.end <= part.end) {
-        escape(&text[at..mark.start], &mut html);
+    for mark in marks.iter().filter(|mark| mark.start < part.end && part.start < mark.end) {
+        // What does not fit is cut as the text is.
+        let (start, end) = (mark.start.max(part.start), mark.end.min(part.end));
+        escape(&text[at..start], &mut html);
         html.push_str("<mark>");
-        escape(&text[mark.clone()], &mut html);
+        escape(&text[start..end], &mut html);
         html.push_str("</mark>");
-        at = mark.end;
+        at = end;
     }
     escape(&text[at..part.end], &mut html);
     if part.end < text.len() {
@@ -261,16 +340,16 @@ fn best_part(text: &str, marks: &[Range<usize>]) -> Range<usize> {
     }
     let char_at = |byte: usize| ends.partition_point(|at| *at < byte);
     let within = MAX_HIGHLIGHT_CHARS - CHARS_BEFORE;
-    let count_from = |first: usize| {
-        let limit = char_at(marks[first].start) + within;
-        marks[first..].iter().take_while(|mark| char_at(mark.end) <= limit).count()
-    };
     // Of parts with as many marks the first one.
-    let mut best = (0, 0);
+    let (mut best, mut end) = ((0, 0), 0);
     for first in 0..marks.len() {
-        let count = count_from(first);
-        if count > best.1 {
-            best = (first, count);
+        let limit = char_at(marks[first].start) + within;
+        end = end.max(first);
+        while marks.get(end).is_some_and(|mark| char_at(mark.end) <= limit) {
+            end += 1;
+        }
+        if end - first > best.1 {
+            best = (first, end - first);
         }
     }
     let first = char_at(marks[best.0].start);
@@ -311,15 +390,22 @@ mod tests {
         segment::testing::{plain, token},
     };
 
-    fn compile(fields: &Arc<SchemaFields>, query: &str) -> Result<Box<dyn Query>, SearchError> {
-        let deadline = QueryDeadline::after(std::time::Duration::from_hours(1));
-        QueryCompiler::new(fields).parse(query, 0, deadline).map(|compiled| compiled.query)
+    fn later() -> QueryDeadline {
+        QueryDeadline::after(std::time::Duration::from_hours(1))
+    }
+
+    fn try_highlights(
+        query: &str,
+        record: &OperationRecord,
+        deadline: QueryDeadline,
+    ) -> Result<BTreeMap<String, Vec<String>>, SearchError> {
+        let compiler = QueryCompiler::new(&Arc::new(SchemaFields::current()));
+        let query = compiler.parse(query, 0, later())?.query;
+        HitHighlighter::new(query.as_ref(), &compiler).highlights(record, deadline)
     }
 
     fn highlights(query: &str, record: &OperationRecord) -> BTreeMap<String, Vec<String>> {
-        let fields = Arc::new(SchemaFields::current());
-        let query = compile(&fields, query).unwrap();
-        HitHighlighter::new(query.as_ref(), &fields).highlights(record)
+        try_highlights(query, record, later()).unwrap()
     }
 
     fn of_message(query: &str, message: &str) -> Option<String> {
@@ -354,6 +440,13 @@ mod tests {
                 "\u{5927}<mark>\u{6771}\u{4eac}</mark>\u{90fd}No1",
             ),
             ("\u{4eac}", "\u{6771}\u{4eac}", "\u{6771}<mark>\u{4eac}</mark>"),
+            // Invisible characters, in pairs too.
+            ("\u{6771}\u{4eac}", "\u{6771}\u{640}\u{4eac}", "<mark>\u{6771}\u{640}\u{4eac}</mark>"),
+            ("\u{645}\u{62d}", "\u{645}\u{640}\u{640}\u{62d}", "<mark>\u{645}\u{640}\u{640}\u{62d}</mark>"),
+            ("migrat*^2", "one migration", "one <mark>migration</mark>"),
+            ("message:migrat*^2", "one migration", "one <mark>migration</mark>"),
+            ("(rac* OR migraton~1)^3", "race to migration", "<mark>race</mark> to <mark>migration</mark>"),
+            ("(race -flush)^2", "a race to flush", "a <mark>race</mark> to flush"),
             (
                 "\u{6771}\u{4eac}\u{90fd}",
                 "\u{6771}\u{4eac}\u{90fd}\u{306e}",
@@ -384,6 +477,49 @@ mod tests {
         assert!(end, "it is one word");
         let end = of_message("last", &format!("{} last", "x".repeat(300))).unwrap();
         assert!(end.ends_with("<mark>last</mark>"), "{end}");
+    }
+
+    #[test]
+    fn a_mark_that_is_longer_than_a_part_is_cut_with_it() {
+        let word = "\u{6771}\u{4eac}".repeat(100);
+        let part = of_message(&word[..300], &format!("{} {word}", "x ".repeat(50))).unwrap();
+        assert!(part.contains(&format!("<mark>{}</mark>…", &word[..480])), "{part}");
+        let accents = "\u{301}".repeat(300);
+        let part = of_message("race", &format!("rac{accents}e")).unwrap();
+        assert_eq!(part, format!("<mark>rac{}</mark>…", "\u{301}".repeat(MAX_HIGHLIGHT_CHARS - 3)));
+        // A shorter one that fits is preferred.
+        let part = of_message("race flush", &format!("rac{accents}e, a flush {}", "z ".repeat(200))).unwrap();
+        assert!(part.contains("a <mark>flush</mark> z"), "{part}");
+    }
+
+    #[test]
+    fn what_is_looked_at_of_a_hit_is_bounded_in_texts_and_in_bytes() {
+        let of = |team: Value| {
+            let payload = json!({ "attributes": { "team": team } });
+            let record = OperationRecord { kind: OperationKind::Bundle, payload, ..plain(token(1, 1)) };
+            highlights("payload.attributes.team:ada", &record).len()
+        };
+        let last = |texts: usize, text: &str| json!([vec![text; texts], ["ada"]]);
+        assert_eq!(of(last(9_000, "x")), 1);
+        assert_eq!(of(last(10_000, "x")), 0);
+        assert_eq!(of(json!([vec![json!({ "n": 1 }); 5_000], "ada"])), 0);
+        assert_eq!(of(last(3, &"x ".repeat(20_000))), 1, "of each text 16 KiB");
+        assert_eq!(of(last(4, &"x ".repeat(20_000))), 0);
+        let contributors = vec![Contributor { name: "Bob".to_owned(), email: String::new() }; 10_000];
+        let grace = Contributor { name: "Grace".to_owned(), email: String::new() };
+        let record = OperationRecord { contributors: [contributors, vec![grace]].concat(), ..plain(token(1, 1)) };
+        assert!(highlights("grace", &record).is_empty());
+    }
+
+    #[test]
+    fn highlighting_ends_at_the_deadline() {
+        let late = QueryDeadline::after(std::time::Duration::ZERO);
+        let payload = json!({ "attributes": { "team": ["x", "y"] } });
+        let record = OperationRecord { message: Some("a".to_owned()), payload, ..plain(token(1, 1)) };
+        for query in ["a", "b*", "payload.attributes.team:a"] {
+            let error = try_highlights(query, &record, late).unwrap_err();
+            assert!(matches!(error, SearchError::Overloaded { .. }), "{query}: {error}");
+        }
     }
 
     #[test]
@@ -418,10 +554,10 @@ mod tests {
             let terms = text.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>();
             prop_assume!(!terms.is_empty());
             let query = format!("\"{}\"", terms[from.index(terms.len())]);
-            let fields = Arc::new(SchemaFields::current());
-            let Ok(query) = compile(&fields, &query) else { return Ok(()) };
             let record = OperationRecord { message: Some(text.clone()), ..plain(token(1, 1)) };
-            for snippet in HitHighlighter::new(query.as_ref(), &fields).highlights(&record).into_values().flatten() {
+            let Ok(found) = try_highlights(&query, &record, later()) else { return Ok(()) };
+            for snippet in found.into_values().flatten() {
+                prop_assert!(snippet.contains("<mark>"), "{}", snippet);
                 let bare = snippet.replace("<mark>", "").replace("</mark>", "");
                 prop_assert!(!bare.contains(['<', '>', '"', '\'']), "{}", snippet);
                 let plain = bare.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'").replace("&amp;", "&");

@@ -2,25 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
+use tidemark_ingest::{OperationRecord, whole_payload};
 
 use super::{
     api::{
         ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, IndexVersion, ObservationAnswer, SearchHit,
         instant,
     },
+    error::SearchError,
     highlight::HitHighlighter,
-    searchable_segment::SearchableSegment,
+    limits::QueryDeadline,
+    searchable_segment::{SearchableSegment, engine_error},
     top_k::HitCandidate,
 };
 
-/// The hit of a candidate.
+/// The hit of a candidate. Highlighting ends at `deadline`.
 pub(crate) fn hit(
     candidate: &HitCandidate<'_>,
     highlighter: Option<&HitHighlighter<'_>>,
-) -> Result<SearchHit, EngineError> {
-    let record = candidate.segment.record(candidate.doc)?;
-    let highlights = highlighter.map(|highlighter| highlighter.highlights(&record)).unwrap_or_default();
+    deadline: QueryDeadline,
+) -> Result<SearchHit, SearchError> {
+    let record = candidate.segment.record(candidate.doc).map_err(engine_error)?;
+    let highlights = highlighter.map(|highlighter| highlighter.highlights(&record, deadline)).transpose()?;
+    let highlights = highlights.unwrap_or_default();
     Ok(SearchHit { score: candidate.score, highlights, ..of_record(record, candidate.segment, candidate.doc) })
 }
 

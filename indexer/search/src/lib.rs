@@ -10,6 +10,7 @@
 //! The README of this crate specifies the segment format and describes how a query runs.
 
 pub mod api;
+mod compared_values;
 mod error;
 mod excludable_phrase;
 mod export;
@@ -44,7 +45,10 @@ mod term_pattern;
 #[cfg(test)]
 mod tests;
 mod text_times;
+mod token_order;
 mod top_k;
+mod weighted_query;
+mod word_place;
 mod word_query;
 mod words_exist;
 

@@ -166,9 +166,8 @@ impl LineageWalk<'_> {
 
     /// The newest committed operation of an entity or, where none is committed, the newest one.
     fn newest(&self, key: &str) -> Result<Option<(SearchableSegment<'_>, DocId)>, EngineError> {
-        let view = self.context.view.as_ref();
         let mut newest: Option<((bool, Token, u64), SearchableSegment<'_>, DocId)> = None;
-        for segment in SearchableSegment::all(&view.index, &view.pending, &SearchRequest::default()) {
+        for segment in SearchableSegment::all(&self.context.view, &SearchRequest::default()) {
             for doc in segment.docs_of_entity(&term_text(key))? {
                 let rank = (segment.is_current(doc), segment.tokens().token(doc), segment.number(doc));
                 if newest.is_none_or(|(best, ..)| best < rank) {

@@ -17,8 +17,9 @@ const MAX_SERVED: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 const MAX_REQUESTED: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// For how long a manifest that a newer one follows stays open. The objects that only a served one names are deleted a grace after
-/// the newer one was recorded, and that was no earlier than when this one was opened. How long ago one was followed that a cursor
-/// named is not known, since records stay longer than [`RECORD_RETENTION`] where nobody trims: a use asks for the boundary.
+/// the newer one was recorded, and that was no earlier than when this one was opened. A manifest that a cursor named may have been
+/// followed at any time, since records stay longer than [`RECORD_RETENTION`] where none are trimmed: each use of it reads the
+/// boundary.
 const MAX_AGE: Duration = GARBAGE_GRACE.checked_div(2).unwrap().saturating_sub(RECORD_RETENTION);
 
 /// A manifest with its number, open.

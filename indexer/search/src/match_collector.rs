@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use roaring::RoaringBitmap;
 use tantivy::{
     COLLECT_BLOCK_BUFFER_LEN, DocId, DocSet, Score, TERMINATED, aggregation::AggregationSegmentCollector,
     collector::SegmentCollector, columnar::Column, fastfield::AliveBitSet, query::Weight,
@@ -38,15 +39,6 @@ pub(crate) fn is_scored(request: &SearchRequest) -> bool {
     request.sort == SortOrder::Relevance && request.size.get() > 0
 }
 
-/// Which matches of a query are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CountedMatches {
-    /// All, on whatever page.
-    All,
-    /// Those only of segments that compete for the page: the total is not wanted.
-    Page,
-}
-
 /// How the matches of a query are found.
 pub(crate) enum MatchSource {
     /// Each match in turn: with its score where the request needs it.
@@ -62,12 +54,10 @@ pub(crate) fn collect<'a>(
     mut segments: Vec<SearchableSegment<'a>>,
     request: &SearchRequest,
     after: Option<SortKey>,
-    counted: CountedMatches,
     deadline: QueryDeadline,
 ) -> Result<QueryMatches<'a>, SearchError> {
     let mut collector = MatchCollector {
         request,
-        counted,
         top_k: TopK::new(request, after),
         total: 0,
         facets: FacetCounter::new(&request.facets, &request.attribute_facets)?,
@@ -106,7 +96,6 @@ fn histogram(segments: &[SearchableSegment<'_>], request: &SearchRequest) -> Mat
 /// One pass over all segments of a query.
 struct MatchCollector<'a, 'r> {
     request: &'r SearchRequest,
-    counted: CountedMatches,
     top_k: TopK<'a>,
     total: u64,
     facets: Option<FacetCounter>,
@@ -123,9 +112,6 @@ impl<'a, 'r> MatchCollector<'a, 'r> {
     /// A segment whose hits are ordered by token. They are offered if they compete for the page.
     fn collect_unscored(&mut self, weight: &dyn Weight, segment: SearchableSegment<'a>) -> Result<(), SearchError> {
         let competes = self.top_k.can_compete(segment);
-        if !competes && self.counted == CountedMatches::Page {
-            return Ok(());
-        }
         let filter = RangeFilter::new(segment, self.request);
         if self.facets.is_none() && self.histogram.is_none() && !competes && filter.is_none() {
             self.total += u64::from(weight.count(segment.reader()).map_err(|e| unusable(&e))?);
@@ -133,17 +119,9 @@ impl<'a, 'r> MatchCollector<'a, 'r> {
         }
         let mut facets = self.facets_of(segment)?;
         let client_times = self.client_times_of(segment)?;
-        let mut scorer = weight.scorer(segment.reader(), 1.0).map_err(|e| unusable(&e))?;
-        let mut buffer = [0; COLLECT_BLOCK_BUFFER_LEN];
-        loop {
-            let filled = scorer.fill_buffer(&mut buffer);
-            let kept = retain_shown(&mut buffer[..filled], segment, filter.as_ref());
-            self.count_block(segment, &buffer[..kept], facets.as_mut(), client_times.as_ref(), competes);
-            if filled < buffer.len() {
-                break;
-            }
-            self.deadline.check()?;
-        }
+        for_each_shown(weight, segment, filter.as_ref(), self.deadline, |docs| {
+            self.count_block(segment, docs, facets.as_mut(), client_times.as_ref(), competes);
+        })?;
         self.add_facets(facets)
     }
 
@@ -332,6 +310,40 @@ fn is_shown(doc: DocId, alive: Option<&AliveBitSet>, filter: Option<&RangeFilter
     alive.is_none_or(|alive| alive.is_alive(doc)) && filter.is_none_or(|filter| filter.contains(doc))
 }
 
+/// Calls `each` with the documents of a segment that `weight` matches and that are shown, in their order.
+fn for_each_shown(
+    weight: &dyn Weight,
+    segment: SearchableSegment<'_>,
+    filter: Option<&RangeFilter<'_>>,
+    deadline: QueryDeadline,
+    mut each: impl FnMut(&[DocId]),
+) -> Result<(), SearchError> {
+    let mut scorer = weight.scorer(segment.reader(), 1.0).map_err(|e| unusable(&e))?;
+    let mut buffer = [0; COLLECT_BLOCK_BUFFER_LEN];
+    loop {
+        let filled = scorer.fill_buffer(&mut buffer);
+        let kept = retain_shown(&mut buffer[..filled], segment, filter);
+        each(&buffer[..kept]);
+        if filled < buffer.len() {
+            return Ok(());
+        }
+        deadline.check()?;
+    }
+}
+
+/// The documents of a segment that `weight` matches and that `request` shows. Blocks.
+pub(crate) fn shown_matches(
+    weight: &dyn Weight,
+    segment: SearchableSegment<'_>,
+    request: &SearchRequest,
+    deadline: QueryDeadline,
+) -> Result<RoaringBitmap, SearchError> {
+    let mut found = RoaringBitmap::new();
+    let filter = RangeFilter::new(segment, request);
+    for_each_shown(weight, segment, filter.as_ref(), deadline, |docs| found.extend(docs.iter().copied()))?;
+    Ok(found)
+}
+
 /// Moves the documents that are shown to the front and returns how many they are.
 fn retain_shown(docs: &mut [DocId], segment: SearchableSegment<'_>, filter: Option<&RangeFilter<'_>>) -> usize {
     let alive = segment.reader().alive_bitset();
@@ -417,7 +429,6 @@ mod tests {
     fn late(request: &SearchRequest) -> MatchCollector<'_, '_> {
         MatchCollector {
             request,
-            counted: CountedMatches::All,
             top_k: TopK::new(request, None),
             total: 0,
             facets: None,

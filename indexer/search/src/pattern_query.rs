@@ -2,11 +2,11 @@
 //!
 //! The terms are looked up in each segment's dictionary, sealed segments and the overlay alike. What lies between two keys is
 //! read [`CHUNK_TERMS`] terms at a time, so that a segment in the store takes little memory. A pattern that stands for too many
-//! terms of a segment is refused, and so is a query whose patterns look at too many terms in all; nothing is ever cut. The
-//! deadline of the query is checked all the while. Whatever fields a pattern is looked up in, its matches are one set with one
-//! score.
+//! terms of a segment is refused, and so is a query whose patterns look at too many terms in all; nothing is ever cut. What only
+//! has to exist, or to lie between two values, is bounded by the deadline of the query alone, which is checked all the while.
+//! Whatever fields a pattern is looked up in, its matches are one set with one score.
 
-use std::{collections::BTreeSet, fmt, ops::Bound, sync::Arc};
+use std::{collections::BTreeSet, fmt, io, ops::Bound, sync::Arc};
 
 use tantivy::{
     BitSet, DocId, DocSet, Score, SegmentReader, TERMINATED, TantivyError, Term,
@@ -14,6 +14,7 @@ use tantivy::{
     postings::TermInfo,
     query::{BitSetDocSet, ConstScorer, EnableScoring, Explanation, PhraseQuery, Query, Scorer, Weight},
     schema::{Field, IndexRecordOption, Type},
+    termdict::TermStreamer,
     tokenizer::TextAnalyzer,
 };
 
@@ -170,23 +171,12 @@ impl PatternLeaf {
         index: &InvertedIndexReader,
         mut each: impl FnMut(&str, &TermInfo) -> tantivy::Result<()>,
     ) -> tantivy::Result<()> {
-        let KeyRange { mut lower, upper } = place.pattern.keys(&place.path);
+        let mut keys = place.pattern.keys(&place.path);
         let max = place.max_terms();
         let (mut count, mut last) = (0, Vec::new());
         loop {
             self.budget.check()?;
-            let mut range = index.terms().range().limit(CHUNK_TERMS);
-            range = match &lower {
-                Bound::Included(key) => range.ge(key),
-                Bound::Excluded(key) => range.gt(key),
-                Bound::Unbounded => range,
-            };
-            range = match &upper {
-                Bound::Included(key) => range.le(key),
-                Bound::Excluded(key) => range.lt(key),
-                Bound::Unbounded => range,
-            };
-            let mut stream = range.into_stream()?;
+            let mut stream = terms_in(index, &keys, CHUNK_TERMS)?;
             let (mut scanned, mut docs) = (0, 0);
             while stream.advance() {
                 scanned += 1;
@@ -208,22 +198,49 @@ impl PatternLeaf {
                     docs = 0;
                 }
             }
-            self.budget.scan(scanned, &self.typed)?;
+            if place.has_words() {
+                self.budget.scan(scanned, &self.typed)?;
+            }
             if scanned < CHUNK_TERMS {
                 return Ok(());
             }
-            lower = Bound::Excluded(last.clone());
+            keys.lower = Bound::Excluded(last.clone());
         }
     }
 }
 
+/// The first `limit` terms between two keys, or a few more.
+fn terms_in<'a>(index: &'a InvertedIndexReader, keys: &KeyRange, limit: u64) -> io::Result<TermStreamer<'a>> {
+    let mut range = index.terms().range().limit(limit);
+    range = match &keys.lower {
+        Bound::Included(key) => range.ge(key),
+        Bound::Excluded(key) => range.gt(key),
+        Bound::Unbounded => range,
+    };
+    range = match &keys.upper {
+        Bound::Included(key) => range.le(key),
+        Bound::Excluded(key) => range.lt(key),
+        Bound::Unbounded => range,
+    };
+    range.into_stream()
+}
+
 impl PatternPlace {
+    /// The whole values of a field.
+    pub(crate) fn of_field(field: Field, pattern: TermPattern) -> Self {
+        Self { field, path: Vec::new(), pattern, phrase: None }
+    }
+
+    /// Whether the pattern has letters: more of them stand for fewer terms. Values that only exist or lie in a range have none.
+    pub(crate) fn has_words(&self) -> bool {
+        !matches!(self.pattern, TermPattern::Any | TermPattern::Between { .. })
+    }
+
     fn max_terms(&self) -> usize {
-        match &self.pattern {
-            _ if self.phrase.is_some() => MAX_PHRASE_TERMS,
-            // What has a value, or one in an order, is no matter of words: the terms of the query are counted.
-            TermPattern::Any | TermPattern::Between { .. } => usize::MAX,
-            _ => MAX_PATTERN_TERMS,
+        match &self.phrase {
+            Some(_) => MAX_PHRASE_TERMS,
+            None if self.has_words() => MAX_PATTERN_TERMS,
+            None => usize::MAX,
         }
     }
 }
@@ -277,15 +294,7 @@ impl PatternAttribute {
     fn has_terms(&self, index: &InvertedIndexReader, typ: Type) -> tantivy::Result<bool> {
         let mut key = self.path.serialized_value_bytes().to_vec();
         key.push(typ.to_code());
-        let KeyRange { lower, upper } = TermPattern::Any.keys(&key);
-        let mut range = index.terms().range().limit(1);
-        if let Bound::Included(key) = lower {
-            range = range.ge(key);
-        }
-        if let Bound::Excluded(key) = upper {
-            range = range.lt(key);
-        }
-        Ok(range.into_stream()?.advance())
+        Ok(terms_in(index, &TermPattern::Any.keys(&key), 1)?.advance())
     }
 }
 
@@ -302,6 +311,7 @@ mod tests {
         query_compiler::unusable,
         scan_budget::MAX_SCANNED_TERMS,
         segment::{SchemaFields, tokenizers},
+        term_pattern::WildcardPart,
     };
 
     /// A segment of `documents`, each with the words `a{n}` of some hundreds in its message.
@@ -322,7 +332,7 @@ mod tests {
     }
 
     fn prefix(field: Field, start: &str) -> PatternPlace {
-        PatternPlace { field, path: Vec::new(), pattern: TermPattern::Prefix(start.to_owned()), phrase: None }
+        PatternPlace::of_field(field, TermPattern::Prefix(start.to_owned()))
     }
 
     fn run(query: &PatternQuery, reader: &SegmentReader) -> tantivy::Result<Vec<(DocId, Score)>> {
@@ -363,6 +373,25 @@ mod tests {
     }
 
     #[test]
+    fn what_only_exists_or_lies_in_a_range_is_bounded_by_time_and_not_by_its_terms() {
+        let (fields, reader) = segment(10);
+        let budget = ScanBudget::new(QueryDeadline::after(Duration::from_hours(1)));
+        budget.scanned().store(MAX_SCANNED_TERMS, Ordering::Relaxed);
+        let late = ScanBudget::new(QueryDeadline::after(Duration::ZERO));
+        let range = TermPattern::Between { lower: Bound::Included("a".to_owned()), upper: Bound::Unbounded };
+        for pattern in [TermPattern::Any, range] {
+            let query = |budget: &Arc<ScanBudget>| {
+                let place = PatternPlace::of_field(fields.names, pattern.clone());
+                PatternQuery::new(vec![place], "*".to_owned(), budget.clone())
+            };
+            assert_eq!(run(&query(&budget), &reader).unwrap().len(), 10);
+            let error = run(&query(&late), &reader).unwrap_err();
+            assert!(matches!(unusable(&error), SearchError::Overloaded { .. }), "{error}");
+        }
+        assert!(run(&PatternQuery::new(vec![prefix(fields.names, "a")], String::new(), budget), &reader).is_err());
+    }
+
+    #[test]
     fn terms_are_read_in_chunks_and_none_is_missed() {
         let (fields, reader) = segment(30);
         let budget = ScanBudget::new(QueryDeadline::after(Duration::from_hours(1)));
@@ -377,6 +406,54 @@ mod tests {
             };
             leaf.for_each_term(&place, &index, collect).unwrap();
             assert_eq!(found.len(), wanted, "{start}");
+        }
+    }
+
+    /// What a million terms cost, the base of [`MAX_SCANNED_TERMS`]:
+    /// `cargo test --release -p tidemark-search --lib the_time_of_a_million_terms -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn the_time_of_a_million_terms() {
+        const TERMS: u32 = 1_000_000;
+        let fields = SchemaFields::current();
+        let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
+        let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 500_000_000).unwrap();
+        for number in 0..TERMS {
+            // As ids lie: none has much in common with its neighbours.
+            let id = format!("x{:026x}", u128::from(number) * 0x9e37_79b9_7f4a_7c15_f39c_c060);
+            let mut document = TantivyDocument::default();
+            document.add_text(fields.bundle, &id);
+            document.add_text(fields.names, &id);
+            writer.add_document(document).unwrap();
+        }
+        writer.commit().unwrap();
+        let searcher = index.reader().unwrap().searcher();
+        let fuzzy: Vec<char> = format!("x{}", "f".repeat(26)).chars().collect();
+        let wildcard = |parts: &str| {
+            let part = |char| if char == '*' { WildcardPart::Many } else { WildcardPart::Char(char) };
+            TermPattern::Wildcard { start: "x".to_owned(), parts: parts.chars().map(part).collect() }
+        };
+        let between = TermPattern::Between { lower: Bound::Included("x".to_owned()), upper: Bound::Unbounded };
+        for (name, field, pattern) in [
+            ("bundle:*", fields.bundle, TermPattern::Any),
+            ("bundle:>=x", fields.bundle, between),
+            ("x*zz", fields.names, wildcard("*zz")),
+            ("x*a*b*c*d*zz", fields.names, wildcard("*a*b*c*d*zz")),
+            ("xfff…~2", fields.names, TermPattern::Fuzzy { word: fuzzy, edits: 2 }),
+        ] {
+            let query = PatternQuery::new(
+                vec![PatternPlace::of_field(field, pattern)],
+                name.to_owned(),
+                ScanBudget::new(QueryDeadline::after(Duration::from_hours(1))),
+            );
+            let times = (0..5).map(|_| {
+                let began = tokio::time::Instant::now();
+                let found: usize =
+                    searcher.segment_readers().iter().map(|reader| run(&query, reader).unwrap().len()).sum();
+                (began.elapsed(), found)
+            });
+            let (time, found) = times.min().unwrap();
+            println!("{name}: {} ms for {TERMS} terms, {found} documents", time.as_millis());
         }
     }
 

@@ -5,41 +5,31 @@ use std::{ops::Bound, sync::Arc};
 use tantivy::{
     DateTime, SegmentReader, TantivyError, Term,
     json_utils::convert_to_fast_value_and_append_to_json_term,
-    query::{
-        AllQuery, BooleanQuery, BoostQuery, ConstScoreQuery, EmptyQuery, ExistsQuery, Occur, PhraseQuery, Query,
-        RangeQuery, TermQuery,
-    },
+    query::{AllQuery, BooleanQuery, ConstScoreQuery, EmptyQuery, ExistsQuery, Occur, Query, RangeQuery, TermQuery},
     schema::{Field, FieldType, IndexRecordOption},
     tokenizer::{TextAnalyzer, TokenizerManager},
 };
 
-use unicode_normalization::char::is_combining_mark;
-
 use super::{
     api::{FilterField, MAX_FILTER_VALUES, SearchRequest},
+    compared_values::{SecondSpan, date_range, numbers, read_bounds, seconds, timed},
     error::SearchError,
-    excludable_phrase::ExcludablePhraseQuery,
     limits::QueryDeadline,
-    number_range::{NumberRangeQuery, TypedNumber, read_number, whole_between},
-    pattern_query::{PatternAttribute, PatternPlace, PatternQuery, PhraseStart},
-    query_syntax::{FieldNames, LeafValue, QueryLeaf, QueryNode, QueryRefusal, WordChar, read_query, text_of},
-    query_time::{EXPECTED_TIME, TimeSpan, read_time},
+    number_range::{NumberRangeQuery, read_number},
+    pattern_query::{PatternAttribute, PatternPlace, PatternQuery},
+    query_syntax::{FieldNames, LeafValue, QueryLeaf, QueryNode, QueryRefusal, read_query, text_of},
+    query_time::read_time,
     scan_budget::{ScanBudget, search_error},
-    term_pattern::{TermPattern, WildcardPart},
+    term_pattern::TermPattern,
     text_times::TextTimeQuery,
+    weighted_query::WeightedQuery,
+    word_place::{WordMatch, WordPlace, check_length, exact_pattern},
     words_exist::WordsExistQuery,
 };
-use crate::segment::{
-    DESCRIPTOR_COLUMNS, ENGLISH, MAX_WORD_BYTES, PAYLOAD_COLUMNS, SchemaFields, WORDS, has_long_word, is_paired,
-    query_tokenizers, term_text,
-};
+use crate::segment::{DESCRIPTOR_COLUMNS, ENGLISH, PAYLOAD_COLUMNS, SchemaFields, WORDS, query_tokenizers, term_text};
 
-/// The last second of Tantivy's dates, in the year 2262; the first one is its negative.
-const LAST_DATE_SECOND: i64 = i64::MAX / 1_000_000_000;
 /// How many patterns a query may have: each reads a part of the dictionaries of all segments.
 const MAX_PATTERNS: usize = 20;
-/// How many letters and wildcards the part of a pattern may have that is compared with terms.
-const MAX_PATTERN_CHARS: usize = 128;
 
 /// Compiles the query language and filters of a request to a Tantivy query. Cheap to share.
 pub(crate) struct QueryCompiler {
@@ -67,24 +57,10 @@ impl CompiledQuery {
 }
 
 /// What a leaf compiles to; `None` for one that has nothing to search for, as a dash between words.
-type LeafQuery = Result<Option<Box<dyn Query>>, QueryRefusal>;
-
-/// What a leaf finds in one field of words.
-enum WordMatch {
-    /// Nothing to search for.
-    Nothing,
-    Query(Box<dyn Query>),
-    Pattern(PatternPlace),
-}
-
-impl WordMatch {
-    fn of(query: Option<Box<dyn Query>>) -> Self {
-        query.map_or(Self::Nothing, Self::Query)
-    }
-}
+pub(crate) type LeafQuery = Result<Option<Box<dyn Query>>, QueryRefusal>;
 
 /// The compilation of one query.
-struct Compilation<'a> {
+struct QueryCompilation<'a> {
     compiler: &'a QueryCompiler,
     /// The present second.
     now: i64,
@@ -125,17 +101,9 @@ impl QueryCompiler {
         Self { fields: fields.clone(), names, tokenizers: query_tokenizers() }
     }
 
-    /// The query of a request: its text and its filters, without the range of tokens. Its patterns end at `deadline`.
+    /// The query of a request: its text, in which `now` is the present second, and its filters, without the range of tokens. Its
+    /// patterns end at `deadline`.
     pub(crate) fn compile(
-        &self,
-        request: &SearchRequest,
-        deadline: QueryDeadline,
-    ) -> Result<CompiledQuery, SearchError> {
-        self.compile_at(request, present_second(), deadline)
-    }
-
-    /// As [`Self::compile`], with the second that `now` means in it.
-    pub(crate) fn compile_at(
         &self,
         request: &SearchRequest,
         now: i64,
@@ -178,7 +146,7 @@ impl QueryCompiler {
             return Ok(CompiledQuery { query: Box::new(AllQuery), attributes: Vec::new() });
         };
         let budget = ScanBudget::new(deadline);
-        let mut compilation = Compilation { compiler: self, now, budget, patterns: 0, attributes: Vec::new() };
+        let mut compilation = QueryCompilation { compiler: self, now, budget, patterns: 0, attributes: Vec::new() };
         let query = compilation.node(&tree).map_err(refused)?.ok_or_else(|| {
             invalid("position 1: the query has no letter or digit to search for; add a word".to_owned())
         })?;
@@ -221,7 +189,12 @@ impl QueryCompiler {
         })
     }
 
-    fn analyzer(&self, tokenizer: &str) -> TextAnalyzer {
+    pub(crate) fn fields(&self) -> &SchemaFields {
+        &self.fields
+    }
+
+    /// The analyzer of a name, as it reads queries.
+    pub(crate) fn analyzer(&self, tokenizer: &str) -> TextAnalyzer {
         self.tokenizers.get(tokenizer).unwrap_or_default()
     }
 
@@ -246,7 +219,7 @@ impl QueryCompiler {
     }
 }
 
-impl Compilation<'_> {
+impl QueryCompilation<'_> {
     fn node(&mut self, node: &QueryNode) -> LeafQuery {
         Ok(match node {
             QueryNode::AllOf(parts) => {
@@ -265,7 +238,7 @@ impl Compilation<'_> {
             }
             QueryNode::Not(part) => all_of(Vec::new(), self.node(part)?.into_iter().collect()),
             QueryNode::Boosted(part, boost) => self.node(part)?.map(|query| {
-                let query: Box<dyn Query> = Box::new(BoostQuery::new(query, *boost));
+                let query: Box<dyn Query> = Box::new(WeightedQuery::new(query, *boost));
                 query
             }),
             QueryNode::Leaf(leaf) => self.leaf(leaf)?,
@@ -276,7 +249,7 @@ impl Compilation<'_> {
         let Some(name) = &leaf.field else { return self.bare(leaf) };
         let now = self.now;
         let searched = self.compiler.searched(name);
-        Ok(Some(match searched.ok_or_else(|| refusal(leaf, format!("there is no field \"{name}\"")))? {
+        Ok(Some(match searched.ok_or_else(|| leaf.refusal(format!("there is no field \"{name}\"")))? {
             SearchedField::Words { field, tokenizer, exact } => {
                 let found = self.words(leaf, field, tokenizer, exact)?;
                 self.union(leaf, vec![found])?.ok_or_else(|| nothing_to_search(leaf))?
@@ -337,9 +310,9 @@ impl Compilation<'_> {
             let why = format!(
                 "the query has more than {MAX_PATTERNS} prefixes, wildcards, fuzzy words and ranges of exact values; write words in full, or put quotes around text"
             );
-            return Err(refusal(leaf, why));
+            return Err(leaf.refusal(why));
         }
-        Ok(Box::new(PatternQuery::new(places, typed(leaf), self.budget.clone())))
+        Ok(Box::new(PatternQuery::new(places, leaf.typed(), self.budget.clone())))
     }
 
     /// A leaf in one field of words.
@@ -356,7 +329,7 @@ impl Compilation<'_> {
                 let phrases = elements.iter().map(|text| place.phrase(leaf, text, 0)).collect::<Result<Vec<_>, _>>()?;
                 Ok(WordMatch::of(any_query(phrases.into_iter().flatten().collect())))
             }
-            LeafValue::Range { .. } => Err(refusal(leaf, "a field of words has no order to compare by; search for its words, or compare a number, a time or an exact field".to_owned())),
+            LeafValue::Range { .. } => Err(leaf.refusal("a field of words has no order to compare by; search for its words, or compare a number, a time or an exact field".to_owned())),
             _ => place.words(leaf),
         }
     }
@@ -364,9 +337,9 @@ impl Compilation<'_> {
     /// A leaf in an attribute: by its words, and by what is a number, a date or a truth value.
     fn attribute(&mut self, leaf: &QueryLeaf, path: &AttributePath) -> LeafQuery {
         // Tantivy ends a path with a zero byte.
-        if (path.path.is_empty() && leaf.value != LeafValue::Anything) || path.path.contains('\0') {
+        if (path.has_all(&self.compiler.fields) && leaf.value != LeafValue::Anything) || path.path.contains('\0') {
             let why = "a value is asked of one attribute, as in payload.attributes.team:core; bare words search all of an entry's payload";
-            return Err(refusal(leaf, why.to_owned()));
+            return Err(leaf.refusal(why.to_owned()));
         }
         let now = self.now;
         let head = || Term::from_field_json_path(path.words, &path.path, true);
@@ -380,7 +353,9 @@ impl Compilation<'_> {
         };
         let value = |text: &str| -> LeafQuery {
             let mut queries: Vec<Box<dyn Query>> = Vec::new();
-            if let Some(typed) = convert_to_fast_value_and_append_to_json_term(&head(), text, true) {
+            let is_truth = ["true", "false"].iter().any(|truth| text.eq_ignore_ascii_case(truth));
+            let typed = if is_truth { &text.to_ascii_lowercase() } else { text };
+            if let Some(typed) = convert_to_fast_value_and_append_to_json_term(&head(), typed, true) {
                 queries.push(Box::new(TermQuery::new(typed, IndexRecordOption::Basic)));
             }
             if let Some(span) = read_time(text, now) {
@@ -408,7 +383,7 @@ impl Compilation<'_> {
                         leaf.field.as_deref().unwrap_or_default(),
                         leaf.field.as_deref().unwrap_or_default(),
                     );
-                    self.attributes.push(PatternAttribute { path: head(), refusal: refusal(leaf, why) });
+                    self.attributes.push(PatternAttribute { path: head(), refusal: leaf.refusal(why) });
                 }
                 self.union(leaf, vec![found])
             }
@@ -422,7 +397,7 @@ impl Compilation<'_> {
 
     /// Times from the first second of `span` to before its last one: dates, and texts that are times.
     fn times(&self, leaf: &QueryLeaf, path: &AttributePath, span: SecondSpan) -> Vec<Box<dyn Query>> {
-        let texts = TextTimeQuery::new(path.term(), span, typed(leaf), self.budget.clone());
+        let texts = TextTimeQuery::new(path.term(), span, leaf.typed(), self.budget.clone());
         vec![path.dates(span), Box::new(texts)]
     }
 
@@ -435,11 +410,10 @@ impl Compilation<'_> {
         upper: &Bound<String>,
     ) -> Box<dyn Query> {
         let mut queries: Vec<Box<dyn Query>> = Vec::new();
-        if let Some((lower, upper)) = read_bound(lower, read_number).zip(read_bound(upper, read_number)) {
+        if let Some((lower, upper)) = read_bounds(lower, upper, read_number) {
             queries.push(Box::new(NumberRangeQuery::new(path.term(), lower, upper)));
         }
-        let time = |text: &str| read_time(text, self.now);
-        if let Some((lower, upper)) = read_bound(lower, time).zip(read_bound(upper, time)) {
+        if let Some((lower, upper)) = read_bounds(lower, upper, |text| read_time(text, self.now)) {
             queries.extend(self.times(leaf, path, seconds(lower, upper)));
         }
         if let (Bound::Included(from), Bound::Included(to)) = (lower, upper)
@@ -458,13 +432,7 @@ impl Compilation<'_> {
     fn exact(&mut self, leaf: &QueryLeaf, name: &str, fields: &[Field]) -> Result<Box<dyn Query>, QueryRefusal> {
         let value = |text: &str| union(fields.iter().map(|field| exact_term(*field, text)).collect());
         let places = |pattern: &TermPattern| {
-            let place = |field: &Field| PatternPlace {
-                field: *field,
-                path: Vec::new(),
-                pattern: pattern.clone(),
-                phrase: None,
-            };
-            fields.iter().map(place).collect()
+            fields.iter().map(|field| PatternPlace::of_field(*field, pattern.clone())).collect()
         };
         match &leaf.value {
             LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
@@ -482,10 +450,8 @@ impl Compilation<'_> {
             LeafValue::Phrase { text, is_prefix: true, .. } if !text.is_empty() => {
                 self.pattern(leaf, places(&TermPattern::Prefix(text.clone())))
             }
-            LeafValue::Phrase { slop: 1.., .. } => Err(refusal(
-                leaf,
-                format!("the field \"{name}\" has whole values, so that \"~\" after quotes has no meaning"),
-            )),
+            LeafValue::Phrase { slop: 1.., .. } => Err(leaf
+                .refusal(format!("the field \"{name}\" has whole values, so that \"~\" after quotes has no meaning"))),
             LeafValue::Phrase { is_prefix: true, .. } => self.exists(leaf, fields),
             LeafValue::Phrase { text, .. } => Ok(value(text)),
             LeafValue::Set(elements) => Ok(union(elements.iter().map(|text| value(text)).collect())),
@@ -505,9 +471,7 @@ impl Compilation<'_> {
         if entry.is_fast() {
             return Ok(Box::new(ExistsQuery::new(entry.name().to_owned(), false)));
         }
-        let place =
-            |field: &Field| PatternPlace { field: *field, path: Vec::new(), pattern: TermPattern::Any, phrase: None };
-        self.pattern(leaf, fields.iter().map(place).collect())
+        self.pattern(leaf, fields.iter().map(|field| PatternPlace::of_field(*field, TermPattern::Any)).collect())
     }
 
     /// What lies between two values in any of `fields`: by their columns, else by their terms.
@@ -521,227 +485,38 @@ impl Compilation<'_> {
         let known = &self.compiler.fields;
         let text = |bound: &Bound<String>| bound.as_ref().map(|text| term_text(text).into_owned());
         let (lower, upper) = (text(lower), text(upper));
-        if bound_text(&lower).zip(bound_text(&upper)).is_some_and(|(lower, upper)| lower > upper) {
+        if let (Bound::Included(first) | Bound::Excluded(first), Bound::Included(last) | Bound::Excluded(last)) =
+            (&lower, &upper)
+            && first > last
+        {
             return Ok(Box::new(EmptyQuery));
         }
-        let (mut queries, mut places) = (Vec::new(), Vec::new());
-        for field in fields {
+        let found = fields.iter().map(|field| {
             if known.schema.get_field_entry(*field).is_fast() {
                 let term = |text: &String| Term::from_field_text(*field, text);
                 let query = RangeQuery::new(lower.as_ref().map(term), upper.as_ref().map(term));
-                queries.push(WordMatch::Query(Box::new(query)));
-            } else {
-                let pattern = TermPattern::Between { lower: lower.clone(), upper: upper.clone() };
-                places.push(WordMatch::Pattern(PatternPlace {
-                    field: *field,
-                    path: Vec::new(),
-                    pattern,
-                    phrase: None,
-                }));
+                return WordMatch::Query(Box::new(query));
             }
-        }
-        queries.extend(places);
-        Ok(self.union(leaf, queries)?.unwrap_or_else(|| Box::new(EmptyQuery)))
+            let pattern = TermPattern::Between { lower: lower.clone(), upper: upper.clone() };
+            WordMatch::Pattern(PatternPlace::of_field(*field, pattern))
+        });
+        let found = found.collect();
+        Ok(self.union(leaf, found)?.unwrap_or_else(|| Box::new(EmptyQuery)))
     }
 }
 
 /// The documents with any of these exact terms. Adds nothing to the score.
 fn any<'a>(terms: impl IntoIterator<Item = (Field, &'a str)>) -> Box<dyn Query> {
-    let queries = terms.into_iter().map(|(field, text)| {
-        let term = Term::from_field_text(field, &term_text(text));
-        let query: Box<dyn Query> = Box::new(TermQuery::new(term, IndexRecordOption::Basic));
-        query
-    });
+    let queries = terms.into_iter().map(|(field, text)| exact_term(field, text));
     Box::new(ConstScoreQuery::new(union(queries.collect()), 0.0))
 }
 
-/// Where the words of a leaf are looked up.
-struct WordPlace {
-    /// Makes the words of the place.
-    tokens: TextAnalyzer,
-    /// Makes words as they are.
-    exact_tokens: TextAnalyzer,
-    /// A term of the place without its text.
-    head: Term,
-    /// The same of the words as they are.
-    exact: Term,
-}
-
-impl WordPlace {
-    fn words(&self, leaf: &QueryLeaf) -> Result<WordMatch, QueryRefusal> {
-        match &leaf.value {
-            LeafValue::Word(word) => match text_of(word) {
-                Some(text) => self.phrase(leaf, &text, 0).map(WordMatch::of),
-                None => self.pattern(leaf, word),
-            },
-            LeafValue::Fuzzy { word, edits } => {
-                check_words(leaf, word)?;
-                let tokens = tokens_of(&self.exact_tokens, word);
-                if tokens.iter().any(|(_, word)| word.contains(is_paired)) {
-                    return Err(refusal(leaf, format!("\"{word}\" has \"~\", and {IN_PAIRS}; leave \"~\" out")));
-                }
-                let [(_, only)] = tokens.as_slice() else {
-                    return Err(refusal(
-                        leaf,
-                        format!(
-                            "\"~\" needs one word before it, and \"{word}\" is {}; put quotes around it",
-                            tokens.len()
-                        ),
-                    ));
-                };
-                let pattern = TermPattern::Fuzzy { word: only.chars().collect(), edits: *edits };
-                Ok(WordMatch::Pattern(self.pattern_place(pattern, None)))
-            }
-            LeafValue::Phrase { text, slop, is_prefix: false } => self.phrase(leaf, text, *slop).map(WordMatch::of),
-            LeafValue::Phrase { text, .. } => {
-                let word: Vec<WordChar> = text.chars().map(WordChar::Text).chain([WordChar::AnyText]).collect();
-                self.pattern(leaf, &word)
-            }
-            LeafValue::Anything | LeafValue::Range { .. } | LeafValue::Set(_) => Ok(WordMatch::Nothing),
-        }
-    }
-
-    fn pattern_place(&self, pattern: TermPattern, phrase: Option<PhraseStart>) -> PatternPlace {
-        PatternPlace { field: self.exact.field(), path: key_of(&self.exact), pattern, phrase }
-    }
-
-    /// The words of `text` side by side.
-    fn phrase(&self, leaf: &QueryLeaf, text: &str, slop: u32) -> LeafQuery {
-        check_words(leaf, text)?;
-        let tokens = tokens_of(&self.tokens, text);
-        Ok(phrase_of(
-            tokens.into_iter().map(|(position, text)| (position, with_text(&self.head, &text))).collect(),
-            slop,
-        ))
-    }
-
-    /// A word or phrase that ends with a pattern.
-    fn pattern(&self, leaf: &QueryLeaf, word: &[WordChar]) -> Result<WordMatch, QueryRefusal> {
-        let shown = shown(word);
-        let mut word = word.to_vec();
-        // A question mark after what is no letter, and signs at the end, are signs.
-        for at in 0..word.len() {
-            let after_word = at > 0 && is_of_word(word[at - 1]);
-            if word[at] == WordChar::AnyChar && !after_word {
-                word[at] = WordChar::Text('?');
-            }
-        }
-        while word.last().is_some_and(|last| !is_of_word(*last)) {
-            word.pop();
-        }
-        let first = word.iter().position(|part| !matches!(part, WordChar::Text(_))).unwrap_or(word.len());
-        let (text, pattern) = word.split_at(first);
-        let text = text_of(text).unwrap_or_default();
-        if pattern.is_empty() {
-            return self.phrase(leaf, &text, 0).map(WordMatch::of);
-        }
-        check_words(leaf, &text)?;
-        let is_prefix = pattern == [WordChar::AnyText];
-        let touches = text.chars().next_back().is_some_and(|last| is_of_word(WordChar::Text(last)));
-        let mut exact = tokens_of(&self.exact_tokens, &text);
-        let is_paired_end = touches && exact.last().is_some_and(|(_, word)| word.ends_with(is_paired));
-        // A character more or none, of text that is found by its parts.
-        let is_question = is_paired_end && pattern.iter().all(|part| *part == WordChar::AnyChar);
-        if is_question || (!touches && is_prefix && !exact.is_empty()) {
-            return self.phrase(leaf, &text, 0).map(WordMatch::of);
-        }
-        let in_pairs = || {
-            let why = format!("\"{shown}\" has a wildcard, and {IN_PAIRS}; leave the wildcard out, or end with \"*\"");
-            refusal(leaf, why)
-        };
-        if is_paired_end && !is_prefix {
-            return Err(in_pairs());
-        }
-        let Some((position, start)) = exact.pop().filter(|_| touches) else {
-            let why = format!(
-                "\"{shown}\" begins with a wildcard, which would read every word; put letters before it, or quotes around text"
-            );
-            return Err(refusal(leaf, why));
-        };
-        let pattern = if is_prefix {
-            TermPattern::Prefix(start)
-        } else {
-            let parts = self.parts(pattern).ok_or_else(|| {
-                refusal(leaf, format!("\"{shown}\" has signs after a wildcard, so that it is several words; put quotes around text, and blanks between words"))
-            })?;
-            if parts.iter().any(|part| matches!(part, WildcardPart::Char(char) if is_paired(*char))) {
-                return Err(in_pairs());
-            }
-            check_length(leaf, start.chars().count() + parts.len())?;
-            TermPattern::Wildcard { start, parts }
-        };
-        let mut before = tokens_of(&self.tokens, &text);
-        before.retain(|(at, _)| *at < position);
-        let phrase = (!before.is_empty()).then(|| PhraseStart {
-            words: before.into_iter().map(|(at, text)| (at, with_text(&self.head, &text))).collect(),
-            position,
-            last: self.head.clone(),
-            stems: (self.head.field() != self.exact.field()).then(|| self.tokens.clone()),
-        });
-        Ok(WordMatch::Pattern(self.pattern_place(pattern, phrase)))
-    }
-
-    /// The parts of a pattern, folded as words are; `None` if it is more than one word.
-    fn parts(&self, pattern: &[WordChar]) -> Option<Vec<WildcardPart>> {
-        let mut parts = Vec::new();
-        for (at, part) in pattern.iter().enumerate() {
-            match part {
-                WordChar::AnyText | WordChar::AnyChar => parts.push(wildcard_part(pattern, at)),
-                WordChar::Text(char) if is_of_word(*part) => {
-                    // A mark belongs to the character before it, and its fold has none.
-                    let folded = tokens_of(&self.exact_tokens, &char.to_string());
-                    parts.extend(folded.iter().flat_map(|(_, text)| text.chars()).map(WildcardPart::Char));
-                }
-                WordChar::Text(_) => return None,
-            }
-        }
-        Some(parts)
-    }
-}
-
-/// Why there are no wildcards in some scripts.
-const IN_PAIRS: &str = "Chinese, Japanese and Korean are found by any part of the text";
-
-/// Refuses text with a word that no index has.
-fn check_words(leaf: &QueryLeaf, text: &str) -> Result<(), QueryRefusal> {
-    if !has_long_word(text) {
-        return Ok(());
-    }
-    let why = format!(
-        "the word is longer than {MAX_WORD_BYTES} bytes, and such words are not indexed; search for another part"
-    );
-    Err(refusal(leaf, why))
-}
-
-fn check_length(leaf: &QueryLeaf, chars: usize) -> Result<(), QueryRefusal> {
-    if chars <= MAX_PATTERN_CHARS {
-        return Ok(());
-    }
-    let why = format!(
-        "a word with wildcards or \"~\" has at most {MAX_PATTERN_CHARS} characters; type its beginning and \"*\""
-    );
-    Err(refusal(leaf, why))
-}
-
-/// What the character at `at` of a pattern stands for.
-fn wildcard_part(pattern: &[WordChar], at: usize) -> WildcardPart {
-    match pattern[at] {
-        WordChar::Text(char) => WildcardPart::Char(char),
-        WordChar::AnyText => WildcardPart::Many,
-        WordChar::AnyChar if pattern[at..].iter().all(|part| *part == WordChar::AnyChar) => WildcardPart::OneOrNone,
-        WordChar::AnyChar => WildcardPart::One,
-    }
-}
-
-/// Whether a character is part of a word, or a wildcard.
-fn is_of_word(part: WordChar) -> bool {
-    match part {
-        WordChar::Text(char) => char.is_alphanumeric() || is_combining_mark(char),
-        WordChar::AnyText | WordChar::AnyChar => true,
-    }
-}
-
 impl AttributePath {
+    /// Whether it is what has the attributes, and none of them.
+    fn has_all(&self, fields: &SchemaFields) -> bool {
+        self.path.is_empty() || (self.words == fields.payload && self.path == "attributes")
+    }
+
     fn term(&self) -> Term {
         Term::from_field_json_path(self.columns, &self.path, true)
     }
@@ -774,154 +549,16 @@ impl AttributePath {
     }
 }
 
-fn bound_text(bound: &Bound<String>) -> Option<&str> {
-    match bound {
-        Bound::Included(text) | Bound::Excluded(text) => Some(text),
-        Bound::Unbounded => None,
-    }
-}
-
-/// A pattern of whole values: case and signs count.
-fn exact_pattern(leaf: &QueryLeaf, word: &[WordChar]) -> Result<TermPattern, QueryRefusal> {
-    let first = word.iter().position(|part| !matches!(part, WordChar::Text(_))).unwrap_or(word.len());
-    let (start, pattern) = word.split_at(first);
-    let start = text_of(start).unwrap_or_default();
-    if start.is_empty() {
-        let why = format!(
-            "\"{}\" begins with a wildcard, which would read every value; put text before it, or quotes around it",
-            shown(word)
-        );
-        return Err(refusal(leaf, why));
-    }
-    if pattern == [WordChar::AnyText] {
-        return Ok(TermPattern::Prefix(start));
-    }
-    check_length(leaf, word.len())?;
-    let parts = (0..pattern.len()).map(|at| wildcard_part(pattern, at)).collect();
-    Ok(TermPattern::Wildcard { start, parts })
-}
-
-/// The first second, and the first one after the last; `None`: there is no bound.
-type SecondSpan = (Option<i64>, Option<i64>);
-
-fn seconds(lower: Bound<TimeSpan>, upper: Bound<TimeSpan>) -> SecondSpan {
-    let from = match lower {
-        Bound::Included(span) => Some(span.first_whole),
-        Bound::Excluded(span) => Some(span.end),
-        Bound::Unbounded => None,
-    };
-    let to = match upper {
-        Bound::Included(span) => Some(span.end),
-        Bound::Excluded(span) => Some(span.first_whole),
-        Bound::Unbounded => None,
-    };
-    (from, to)
-}
-
-/// A leaf in a field of times.
-fn timed(
-    leaf: &QueryLeaf,
-    name: &str,
-    now: i64,
-    make: &dyn Fn(SecondSpan) -> Box<dyn Query>,
-) -> Result<Box<dyn Query>, QueryRefusal> {
-    let span = |text: &str| {
-        let why = || format!("\"{name}\" is compared with \"{text}\", which is not a time; {EXPECTED_TIME}");
-        read_time(text, now).ok_or_else(|| refusal(leaf, why()))
-    };
-    let within = |text: &str| span(text).map(|span| make((Some(span.start), Some(span.end))));
-    match &leaf.value {
-        LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
-            Ok(Box::new(ExistsQuery::new(name.to_owned(), false)))
-        }
-        LeafValue::Word(word) if let Some(text) = text_of(word) => within(&text),
-        LeafValue::Phrase { text, slop: 0, is_prefix: false } => within(text),
-        LeafValue::Set(elements) => Ok(union(elements.iter().map(|text| within(text)).collect::<Result<Vec<_>, _>>()?)),
-        LeafValue::Range { lower, upper } => Ok(make(seconds(try_bound(lower, span)?, try_bound(upper, span)?))),
-        LeafValue::Word(_) | LeafValue::Fuzzy { .. } | LeafValue::Phrase { .. } => {
-            Err(refusal(leaf, format!("\"{name}\" holds times, which have no wildcards and no \"~\"; {EXPECTED_TIME}")))
-        }
-    }
-}
-
-/// A range of dates. The first and the last one that Tantivy reaches stand for all before and after them.
-fn date_range((from, to): SecondSpan, term: &dyn Fn(DateTime) -> Term) -> Box<dyn Query> {
-    let date = |second: i64| DateTime::from_timestamp_secs(second.clamp(-LAST_DATE_SECOND, LAST_DATE_SECOND));
-    let lower = Bound::Included(term(from.map_or(DateTime::MIN, date)));
-    let upper = match to {
-        Some(second) if second <= LAST_DATE_SECOND => Bound::Excluded(term(date(second))),
-        _ => Bound::Included(term(DateTime::MAX)),
-    };
-    Box::new(RangeQuery::new(lower, upper))
-}
-
-/// A leaf in a field of whole numbers.
-fn numbers(leaf: &QueryLeaf, name: &str, field: Field) -> Result<Box<dyn Query>, QueryRefusal> {
-    let number = |text: &str| {
-        let why = || format!("\"{name}\" is compared with \"{text}\", which is not a number");
-        read_number(text).ok_or_else(|| refusal(leaf, why()))
-    };
-    let between = |lower: Bound<TypedNumber>, upper: Bound<TypedNumber>| -> Box<dyn Query> {
-        let Some(range) = whole_between(lower, upper, 0, u64::MAX.into()) else { return Box::new(EmptyQuery) };
-        let term = |number: i128| Term::from_field_u64(field, u64::try_from(number).unwrap_or(u64::MAX));
-        Box::new(RangeQuery::new(Bound::Included(term(*range.start())), Bound::Included(term(*range.end()))))
-    };
-    let equal = |text: &str| number(text).map(|number| between(Bound::Included(number), Bound::Included(number)));
-    match &leaf.value {
-        LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
-            Ok(Box::new(ExistsQuery::new(name.to_owned(), false)))
-        }
-        LeafValue::Word(word) if let Some(text) = text_of(word) => equal(&text),
-        LeafValue::Phrase { text, slop: 0, is_prefix: false } => equal(text),
-        LeafValue::Set(elements) => Ok(union(elements.iter().map(|text| equal(text)).collect::<Result<Vec<_>, _>>()?)),
-        LeafValue::Range { lower, upper } => Ok(between(try_bound(lower, number)?, try_bound(upper, number)?)),
-        LeafValue::Word(_) | LeafValue::Fuzzy { .. } | LeafValue::Phrase { .. } => {
-            let why = format!(
-                "\"{name}\" holds numbers, which have no wildcards, no prefixes and no \"~\"; compare them, as in {name}:>=7"
-            );
-            Err(refusal(leaf, why))
-        }
-    }
-}
-
-fn try_bound<T>(
-    bound: &Bound<String>,
-    read: impl Fn(&str) -> Result<T, QueryRefusal>,
-) -> Result<Bound<T>, QueryRefusal> {
-    Ok(match bound {
-        Bound::Included(text) => Bound::Included(read(text)?),
-        Bound::Excluded(text) => Bound::Excluded(read(text)?),
-        Bound::Unbounded => Bound::Unbounded,
-    })
-}
-
-/// A bound, where it can be read.
-fn read_bound<T>(bound: &Bound<String>, read: impl Fn(&str) -> Option<T>) -> Option<Bound<T>> {
-    Some(match bound {
-        Bound::Included(text) => Bound::Included(read(text)?),
-        Bound::Excluded(text) => Bound::Excluded(read(text)?),
-        Bound::Unbounded => Bound::Unbounded,
-    })
-}
-
 fn exact_term(field: Field, text: &str) -> Box<dyn Query> {
     Box::new(TermQuery::new(Term::from_field_text(field, &term_text(text)), IndexRecordOption::WithFreqs))
 }
 
-fn phrase_of(mut terms: Vec<(usize, Term)>, slop: u32) -> Option<Box<dyn Query>> {
-    match terms.len() {
-        0 => None,
-        1 => Some(Box::new(TermQuery::new(terms.remove(0).1, IndexRecordOption::WithFreqs))),
-        _ => Some(Box::new(ExcludablePhraseQuery::new(PhraseQuery::new_with_offset_and_slop(terms, slop)))),
-    }
-}
-
 /// What any of `queries` finds.
-fn union(queries: Vec<Box<dyn Query>>) -> Box<dyn Query> {
+pub(crate) fn union(queries: Vec<Box<dyn Query>>) -> Box<dyn Query> {
     any_query(queries).unwrap_or_else(|| Box::new(EmptyQuery))
 }
 
-fn any_query(mut queries: Vec<Box<dyn Query>>) -> Option<Box<dyn Query>> {
+pub(crate) fn any_query(mut queries: Vec<Box<dyn Query>>) -> Option<Box<dyn Query>> {
     match queries.len() {
         0 => None,
         1 => Some(queries.remove(0)),
@@ -946,57 +583,12 @@ fn all_of(mut wanted: Vec<Box<dyn Query>>, unwanted: Vec<Box<dyn Query>>) -> Opt
     Some(Box::new(BooleanQuery::new(wanted.chain(unwanted).collect())))
 }
 
-/// The words of a text with their positions.
-fn tokens_of(analyzer: &TextAnalyzer, text: &str) -> Vec<(usize, String)> {
-    let mut analyzer = analyzer.clone();
-    let mut tokens = Vec::new();
-    analyzer.token_stream(text).process(&mut |token| tokens.push((token.position, token.text.clone())));
-    tokens
-}
-
-fn with_text(head: &Term, text: &str) -> Term {
-    let mut term = head.clone();
-    term.append_bytes(text.as_bytes());
-    term
-}
-
-/// What the keys of a place's terms begin with.
-fn key_of(head: &Term) -> Vec<u8> {
-    head.serialized_value_bytes().to_vec()
-}
-
-fn shown(word: &[WordChar]) -> String {
-    let char = |part: &WordChar| match part {
-        WordChar::Text(char) => *char,
-        WordChar::AnyText => '*',
-        WordChar::AnyChar => '?',
-    };
-    word.iter().map(char).collect()
-}
-
-/// What was typed, as messages name it.
-fn typed(leaf: &QueryLeaf) -> String {
-    let text = match &leaf.value {
-        LeafValue::Word(word) => shown(word),
-        LeafValue::Fuzzy { word, edits } => format!("{word}~{edits}"),
-        LeafValue::Phrase { text, .. } => text.clone(),
-        LeafValue::Anything => "*".to_owned(),
-        LeafValue::Range { .. } => "the range".to_owned(),
-        LeafValue::Set(_) => "the set".to_owned(),
-    };
-    format!("position {}: \"{text}\"", leaf.position)
-}
-
 fn is_quoted(leaf: &QueryLeaf) -> bool {
     matches!(leaf.value, LeafValue::Phrase { .. })
 }
 
 fn nothing_to_search(leaf: &QueryLeaf) -> QueryRefusal {
-    refusal(leaf, "there is no letter or digit to search for".to_owned())
-}
-
-fn refusal(leaf: &QueryLeaf, why: String) -> QueryRefusal {
-    QueryRefusal { position: leaf.position, why }
+    leaf.refusal("there is no letter or digit to search for".to_owned())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` is given")]
@@ -1107,6 +699,15 @@ mod tests {
             ("& -", 1, "no letter"),
             ("repo:\"a\"~2", 1, "whole values"),
             ("payload:x", 1, "one attribute"),
+            ("payload.attributes:x", 1, "one attribute"),
+            ("payload.attributes:>1", 1, "one attribute"),
+            ("a payload.attributes.*:x", 22, "no wildcards"),
+            ("payload.attributes.\"a b\":x", 20, "backslash"),
+            ("payload.attributes.tags[0]:x", 24, "backslash"),
+            ("label: in [a b]", 8, "IN [a b]"),
+            ("a x^0", 4, "above 0"),
+            ("x^1001", 2, "above 0"),
+            ("\"x\"^0", 4, "above 0"),
             ("payload.a\0b:x", 1, "one attribute"),
             ("payload.a:*x", 1, "begins with a wildcard"),
         ] {

@@ -1,4 +1,4 @@
-//! Reads the text of a query into a tree. What a leaf of it finds is the matter of the compiler.
+//! Reads the text of a query into a tree. The compiler decides what a leaf of it finds.
 //!
 //! ```text
 //! query   = all ("OR" all)*            all = operand ("AND"? operand)*
@@ -71,6 +71,36 @@ pub(crate) enum WordChar {
     AnyChar,
 }
 
+impl QueryLeaf {
+    /// The refusal of the query at this leaf.
+    pub(crate) fn refusal(&self, why: impl Into<String>) -> QueryRefusal {
+        QueryRefusal { position: self.position, why: why.into() }
+    }
+
+    /// What was typed, as messages name it.
+    pub(crate) fn typed(&self) -> String {
+        let text = match &self.value {
+            LeafValue::Word(word) => typed_word(word),
+            LeafValue::Fuzzy { word, edits } => format!("{word}~{edits}"),
+            LeafValue::Phrase { text, .. } => text.clone(),
+            LeafValue::Anything => "*".to_owned(),
+            LeafValue::Range { .. } => "the range".to_owned(),
+            LeafValue::Set(_) => "the set".to_owned(),
+        };
+        format!("position {}: \"{text}\"", self.position)
+    }
+}
+
+/// A word as it was typed.
+pub(crate) fn typed_word(word: &[WordChar]) -> String {
+    let char = |part: &WordChar| match part {
+        WordChar::Text(char) => *char,
+        WordChar::AnyText => '*',
+        WordChar::AnyChar => '?',
+    };
+    word.iter().map(char).collect()
+}
+
 /// The text of a word without wildcards.
 pub(crate) fn text_of(word: &[WordChar]) -> Option<String> {
     let char = |part: &WordChar| match part {
@@ -103,10 +133,15 @@ impl FieldNames {
     }
 
     fn contains(&self, name: &str) -> bool {
-        let is_path = |start: &String| {
+        self.names.iter().any(|known| known == name) || self.is_path(name)
+    }
+
+    /// Whether a name is that of a field with paths, or of an attribute below it.
+    fn is_path(&self, name: &str) -> bool {
+        let is_below = |start: &String| {
             name.strip_prefix(start.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        self.names.iter().any(|known| known == name) || self.with_paths.iter().any(is_path)
+        self.with_paths.iter().any(is_below)
     }
 
     /// The field that was probably meant: one with another case, or with a letter too many, too few or out of order. A changed
@@ -324,18 +359,29 @@ impl SyntaxReader<'_> {
     /// The field that is named here, and where its value begins.
     fn field_ahead(&self) -> Result<Option<(String, usize)>, QueryRefusal> {
         let mut name = String::new();
-        let mut at = self.at;
+        let (mut at, mut wildcard) = (self.at, None);
         loop {
             match self.chars.get(at) {
                 Some(':') => break,
+                Some('"' | '[') if name.contains('.') && self.fields.is_path(&name) => {
+                    let why = "a blank or a sign in the name of an attribute has a backslash before it, as in payload.attributes.build\\ number:7, and items of arrays have no numbers";
+                    return Err(refusal(at, why.to_owned()));
+                }
                 Some('\\') => {
                     at += 1;
                     name.extend(self.chars.get(at));
                 }
-                Some(char) if !char.is_whitespace() && !"()\"[]{}".contains(*char) => name.push(*char),
+                Some(char) if !char.is_whitespace() && !"()\"[]{}".contains(*char) => {
+                    wildcard = wildcard.or_else(|| (*char == '*').then_some(at));
+                    name.push(*char);
+                }
                 _ => return Ok(None),
             }
             at += 1;
+        }
+        if let Some(at) = wildcard.filter(|_| self.fields.is_path(&name)) {
+            let why = "the path of an attribute has no wildcards; bare words search all that an entry says";
+            return Err(refusal(at, why.to_owned()));
         }
         if self.fields.contains(&name) {
             return Ok(Some((name, at + 1)));
@@ -355,7 +401,10 @@ impl SyntaxReader<'_> {
             Some('"') => self.phrase(Some(field), position),
             Some('[' | '{') => self.range(field, position),
             Some('<' | '>') => self.comparison(field, position),
-            _ if self.set_ahead() => self.set(field, position),
+            _ if self.set_ahead("IN") => self.set(field, position),
+            _ if self.set_ahead("in") => {
+                Err(refusal(self.at, format!("a set is written IN [a b], with capital letters; {QUOTE_IT}")))
+            }
             _ => self.word(Some(field), position),
         }
     }
@@ -438,9 +487,7 @@ impl SyntaxReader<'_> {
         let at = self.at;
         self.at += 1;
         let number = self.take_while(|char| char.is_ascii_digit() || char == '.');
-        boost_of(&number).map(Some).ok_or_else(|| {
-            refusal(at, format!("\"^\" needs a number above 0 and up to {MAX_FACTOR} after it; {QUOTE_IT}"))
-        })
+        boost_of(&number).map(Some).ok_or_else(|| wrong_boost(at))
     }
 
     fn word(&mut self, field: Option<&str>, position: usize) -> Result<QueryNode, QueryRefusal> {
@@ -452,7 +499,7 @@ impl SyntaxReader<'_> {
         if let Some(why) = unsupported(&typed, field.is_some()) {
             return Err(refusal(start, format!("{why}; {QUOTE_IT}")));
         }
-        let boost = take_boost(&mut typed);
+        let boost = take_boost(&mut typed, start)?;
         // One after the other they mean what one does.
         typed.dedup_by(|next, before| *next == ('*', false) && *before == *next);
         let value = match take_edits(&mut typed, start)? {
@@ -575,9 +622,9 @@ impl SyntaxReader<'_> {
         self.leaf(Some(field), position, LeafValue::Range { lower, upper })
     }
 
-    fn set_ahead(&self) -> bool {
-        let rest = &self.chars[self.at..];
-        rest.starts_with(&['I', 'N']) && rest[2..].iter().find(|char| !char.is_whitespace()) == Some(&'[')
+    fn set_ahead(&self, name: &str) -> bool {
+        let mut rest = self.chars[self.at..].iter();
+        name.chars().all(|char| rest.next() == Some(&char)) && rest.find(|char| !char.is_whitespace()) == Some(&'[')
     }
 
     /// `IN [a b]`
@@ -661,13 +708,20 @@ fn unsupported(typed: &[TypedChar], is_value: bool) -> Option<&'static str> {
     (is_value && (closes("[", "]") || closes("{", "}"))).then_some("the bracket closes nothing")
 }
 
-/// Removes a `^2` at the end of a word. What is no number is text.
-fn take_boost(typed: &mut Vec<TypedChar>) -> Option<f32> {
-    let at = typed.iter().rposition(|typed| *typed == ('^', false)).filter(|at| *at > 0)?;
+/// Removes a `^2` at the end of a word, which begins at `start`. What is no number is text.
+fn take_boost(typed: &mut Vec<TypedChar>, start: usize) -> Result<Option<f32>, QueryRefusal> {
+    let Some(at) = typed.iter().rposition(|typed| *typed == ('^', false)).filter(|at| *at > 0) else { return Ok(None) };
     let number: String = typed[at + 1..].iter().map(|(char, _)| char).collect();
-    let boost = boost_of(&number)?;
+    if number.parse::<f32>().is_err() || !number.starts_with(|first: char| first.is_ascii_digit() || first == '.') {
+        return Ok(None);
+    }
+    let boost = boost_of(&number).ok_or_else(|| wrong_boost(start + at))?;
     typed.truncate(at);
-    Some(boost)
+    Ok(Some(boost))
+}
+
+fn wrong_boost(at: usize) -> QueryRefusal {
+    refusal(at, format!("\"^\" needs a number above 0 and up to {MAX_FACTOR} after it; {QUOTE_IT}"))
 }
 
 /// Removes a `~` or `~1` at the end of a word, which begins at `start`.

@@ -35,7 +35,8 @@ pub(crate) fn read_time(text: &str, now: i64) -> Option<TimeSpan> {
     if let Some(distance) = text.strip_prefix("now") {
         return read_distance(distance, now);
     }
-    match text.split_once(['T', 't']) {
+    // Quotes hold a blank together.
+    match text.split_once(['T', 't', ' ']) {
         None => read_date(text),
         Some((date, time)) => read_time_of_day(date, time),
     }
@@ -171,6 +172,8 @@ mod tests {
             ("2026-11-20T11:00:00+0100", day + 36_000, 1),
             ("2026-11-20t11:00:00.0+01", day + 36_000, 1),
             ("2026-11-20T08:30-01:30", day + 36_000, 60),
+            ("2026-11-20 10:00", day + 36_000, 60),
+            ("2026-11-20 11:00:00+01:00", day + 36_000, 1),
             ("now", 5_000_000, 1),
             ("now-7d", 5_000_000 - 7 * 86_400, 1),
             ("now-1h+5m", 5_000_000 - 3300, 1),
@@ -205,6 +208,8 @@ mod tests {
             "10000",
             "0000",
             "2026-11-20T10:00:00.",
+            "2026-11-20 ",
+            "2026-11-20  10:00",
             "now-",
             "now-7",
             "now-7x",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tantivy::{
     Index,
-    query::{EnableScoring, Query},
+    query::{EnableScoring, Query, Weight},
 };
 use tidemark_ingest::engine::EngineError;
 use tidemark_wal::Token;
@@ -16,9 +16,9 @@ use super::{
     highlight::HitHighlighter,
     hits::{self, EntryRecord},
     limits::QueryDeadline,
-    match_collector::{CountedMatches, MatchSource, QueryMatches, collect, is_scored},
+    match_collector::{MatchSource, QueryMatches, collect, is_scored},
     page_cursor::PageCursor,
-    query_compiler::{QueryCompiler, unusable},
+    query_compiler::{CompiledQuery, QueryCompiler, present_second, unusable},
     search_view::SearchView,
     searchable_segment::{SearchableSegment, engine_error},
     sort_key::SortKey,
@@ -33,7 +33,6 @@ use crate::segment::{SchemaFields, tokenizers};
 pub(crate) struct SearchContext {
     pub(crate) view: Arc<SearchView>,
     pub(crate) compiler: Arc<QueryCompiler>,
-    pub(crate) fields: Arc<SchemaFields>,
     /// Knows the schema and holds no document.
     pub(crate) schema: tantivy::Searcher,
     /// What other queries found in the dictionaries of segments.
@@ -46,14 +45,10 @@ pub(crate) struct SearchContext {
 
 impl SearchContext {
     pub(crate) fn search(&self, request: &SearchRequest, deadline: QueryDeadline) -> Result<SearchAnswer, SearchError> {
-        let compiled = self.compiler.compile(request, deadline)?;
-        let SearchView { index, pending, .. } = self.view.as_ref();
-        let segments = SearchableSegment::all(index, pending, request);
-        let readers: Vec<_> = segments.iter().map(SearchableSegment::reader).collect();
-        compiled.check(&readers)?;
+        let compiled = self.compile(request, present_second(), deadline)?;
         let matches = self.run(compiled.query.as_ref(), request, deadline)?;
         let next = self.next(&matches);
-        let highlighter = request.highlight.then(|| HitHighlighter::new(compiled.query.as_ref(), &self.fields));
+        let highlighter = request.highlight.then(|| HitHighlighter::new(compiled.query.as_ref(), &self.compiler));
         Ok(SearchAnswer {
             total: matches.total,
             hits: hits_of(&matches.best, highlighter.as_ref(), deadline)?,
@@ -63,6 +58,19 @@ impl SearchContext {
             left_out: self.view.overlay.as_ref().map_or(0, |overlay| overlay.left_out),
             next,
         })
+    }
+
+    /// The query of a request, in which `now` is the present second. Refused if it cannot find anything in the view.
+    pub(crate) fn compile(
+        &self,
+        request: &SearchRequest,
+        now: i64,
+        deadline: QueryDeadline,
+    ) -> Result<CompiledQuery, SearchError> {
+        let compiled = self.compiler.compile(request, now, deadline)?;
+        let segments = SearchableSegment::all(&self.view, request);
+        compiled.check(&segments.iter().map(SearchableSegment::reader).collect::<Vec<_>>())?;
+        Ok(compiled)
     }
 
     pub(crate) fn entity(&self, request: &EntityRequest, deadline: QueryDeadline) -> Result<EntityAnswer, SearchError> {
@@ -94,33 +102,28 @@ impl SearchContext {
         request: &SearchRequest,
         deadline: QueryDeadline,
     ) -> Result<QueryMatches<'_>, SearchError> {
-        self.matches(query, request, CountedMatches::All, deadline)
-    }
-
-    pub(crate) fn matches(
-        &self,
-        query: &dyn Query,
-        request: &SearchRequest,
-        counted: CountedMatches,
-        deadline: QueryDeadline,
-    ) -> Result<QueryMatches<'_>, SearchError> {
         let SearchView { index, pending, .. } = self.view.as_ref();
         let lookup = TermLookup::new(index, &self.terms);
         let statistics = TermStatistics::new(index, pending, &lookup);
-        let segments = SearchableSegment::all(index, pending, request);
+        let segments = SearchableSegment::all(&self.view, request);
         let words = WordQuery::of(query, self.schema.schema()).filter(|_| is_scored(request));
         let source = if let Some(words) = words {
             let words = WeightedWords::new(words, &lookup, &statistics);
             MatchSource::Words(words.map_err(|e| unusable(&e))?)
-        } else {
-            let scoring = if is_scored(request) {
-                EnableScoring::enabled_from_statistics_provider(&statistics, &self.schema)
-            } else {
-                EnableScoring::disabled_from_searcher(&self.schema)
-            };
+        } else if is_scored(request) {
+            let scoring = EnableScoring::enabled_from_statistics_provider(&statistics, &self.schema);
             MatchSource::Each(lookup.wrap(query).weight(scoring).map_err(|e| unusable(&e))?)
+        } else {
+            MatchSource::Each(self.unscored(query)?)
         };
-        collect(&source, segments, request, self.after, counted, deadline)
+        collect(&source, segments, request, self.after, deadline)
+    }
+
+    /// What finds the matches of a query, without scores.
+    pub(crate) fn unscored(&self, query: &dyn Query) -> Result<Box<dyn Weight>, SearchError> {
+        let scoring = EnableScoring::disabled_from_searcher(&self.schema);
+        let query = TermLookup::new(&self.view.index, &self.terms).wrap(query);
+        query.weight(scoring).map_err(|e| unusable(&e))
     }
 
     /// The cursor of the next page. The tail is on the first page only: pages stay on the manifest.
@@ -153,13 +156,7 @@ fn hits_of(
     highlighter: Option<&HitHighlighter<'_>>,
     deadline: QueryDeadline,
 ) -> Result<Vec<SearchHit>, SearchError> {
-    let hit = |candidate| {
-        if highlighter.is_some() {
-            deadline.check()?;
-        }
-        hits::hit(candidate, highlighter).map_err(engine_error)
-    };
-    best.iter().map(hit).collect()
+    best.iter().map(|candidate| hits::hit(candidate, highlighter, deadline)).collect()
 }
 
 /// One entry with all its records.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tantivy::{DocId, SegmentReader};
 use tidemark_wal::Token;
 
-use super::{api::SearchRequest, error::SearchError, overlay::overlay_index::OverlaySegment};
+use super::{api::SearchRequest, error::SearchError, overlay::overlay_index::OverlaySegment, search_view::SearchView};
 use crate::segment::{FilterKind, ManifestView, SegmentReaderView, TokenColumns, token_sort_key};
 use tidemark_ingest::{OperationRecord, engine::EngineError};
 
@@ -20,11 +20,8 @@ pub(crate) enum SearchableSegment<'a> {
 
 impl<'a> SearchableSegment<'a> {
     /// The segments that a request looks at, those with the newest tokens last.
-    pub(crate) fn all(
-        index: &'a ManifestView,
-        pending: &'a [Arc<OverlaySegment>],
-        request: &SearchRequest,
-    ) -> Vec<Self> {
+    pub(crate) fn all(view: &'a SearchView, request: &SearchRequest) -> Vec<Self> {
+        let SearchView { index, pending, .. } = view;
         let sealed = index.segments.iter().map(|view| SearchableSegment::Sealed(index, view));
         let sealed = sealed.filter(|_| request.sealed != Some(false));
         let pending = pending.iter().map(SearchableSegment::Pending);

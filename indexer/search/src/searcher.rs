@@ -37,7 +37,6 @@ pub struct IndexSearcher {
     runner: QueryRunner,
     /// The places of exports.
     exports: Arc<Semaphore>,
-    fields: Arc<SchemaFields>,
     compiler: Arc<QueryCompiler>,
     terms: Arc<TermCache>,
     follower: ArcSwapOption<IndexFollower>,
@@ -52,12 +51,10 @@ impl Default for IndexSearcher {
 impl IndexSearcher {
     /// A service without an index.
     pub fn new(limits: QueryLimits) -> Self {
-        let fields = Arc::new(SchemaFields::current());
         Self {
             runner: QueryRunner::new(limits),
             exports: Arc::new(Semaphore::new(limits.max_exports)),
-            compiler: Arc::new(QueryCompiler::new(&fields)),
-            fields,
+            compiler: Arc::new(QueryCompiler::new(&Arc::new(SchemaFields::current()))),
             terms: Arc::default(),
             follower: ArcSwapOption::empty(),
         }
@@ -82,9 +79,9 @@ impl IndexSearcher {
                 (follower.view_at(&cursor).await?, cursor.after)
             }
         };
-        let (compiler, fields) = (self.compiler.clone(), self.fields.clone());
+        let compiler = self.compiler.clone();
         let (schema, terms) = (follower.schema().clone(), self.terms.clone());
-        Ok(SearchContext { view, compiler, fields, schema, terms, after, query_hash })
+        Ok(SearchContext { view, compiler, schema, terms, after, query_hash })
     }
 }
 
@@ -96,8 +93,8 @@ impl SearchService for IndexSearcher {
     }
 
     async fn entry(&self, token: Token) -> Result<EntryAnswer, SearchError> {
-        let (view, fields) = (self.follower()?.view()?, self.fields.clone());
-        self.runner.run(move |_| search_context::entry(&view, &fields, token)).await
+        let (view, compiler) = (self.follower()?.view()?, self.compiler.clone());
+        self.runner.run(move |_| search_context::entry(&view, compiler.fields(), token)).await
     }
 
     async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError> {
@@ -112,7 +109,7 @@ impl SearchService for IndexSearcher {
 
     async fn export(&self, request: SearchRequest) -> Result<SearchExport, SearchError> {
         let slot = self.exports.clone().try_acquire_owned().map_err(|_| SearchError::Overloaded {
-            detail: "as many exports as may are running already; try again when one has ended".to_owned(),
+            detail: "too many exports are running already; try again when one has ended".to_owned(),
         })?;
         let context = self.context(None, 0).await?;
         export::export(context, request, self.runner.clone(), slot).await

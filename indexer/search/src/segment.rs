@@ -48,7 +48,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub(crate) use attributes::entry_text;
-pub(crate) use document::{parents_of, term_text, to_unstored};
+pub(crate) use document::{LAST_DATE_SECOND, parents_of, term_text, to_unstored};
 pub use engine::{EngineOptions, TantivyEngine};
 pub(crate) use engine_error::refused;
 pub(crate) use manifest_view::{ManifestView, SegmentReaderView};
@@ -56,4 +56,6 @@ pub(crate) use reader::{OpenSegment, docs_with};
 pub(crate) use schema::{DESCRIPTOR_COLUMNS, PAYLOAD_COLUMNS, SchemaFields};
 pub(crate) use term_filter::FilterKind;
 pub(crate) use token_columns::{TokenColumns, second_of_sort_key, token_sort_key};
-pub(crate) use tokenizers::{ENGLISH, MAX_WORD_BYTES, WORDS, has_long_word, is_paired, query_tokenizers, tokenizers};
+pub(crate) use tokenizers::{
+    ENGLISH, MAX_WORD_BYTES, WORDS, has_long_word, is_paired, is_word_char, is_word_mark, query_tokenizers, tokenizers,
+};

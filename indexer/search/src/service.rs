@@ -26,7 +26,7 @@ pub trait SearchService: Send + Sync + 'static {
     async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError>;
     /// The relatives of a bundle.
     async fn lineage(&self, request: LineageRequest) -> Result<LineageAnswer, SearchError>;
-    /// All hits of a search, by token, the oldest first. What the request says of sort, page and counts is left out of account.
+    /// All hits of a search, by token, the oldest first. The sort, page and counts of the request are ignored.
     async fn export(&self, request: SearchRequest) -> Result<SearchExport, SearchError>;
     /// What the search knows about the index; `None` before it has read a manifest. Never fails and never waits.
     fn status(&self) -> Option<StatusAnswer>;

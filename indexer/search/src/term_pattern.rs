@@ -133,6 +133,10 @@ fn is_within(word: &[char], term: &str, edits: usize) -> bool {
             }
             row.push(least);
         }
+        // All further rows are made of these two, and none is less.
+        if row.iter().chain(&last).all(|so_far| *so_far > edits) {
+            return false;
+        }
         before = std::mem::replace(&mut last, row);
     }
     last[word.len()] <= edits
@@ -178,7 +182,26 @@ mod tests {
         assert!(!fuzzy("migraton", 2).matches("nigraton"), "the first letter stands");
     }
 
+    /// The fewest edits between two words, by trying all, swaps of neighbours that are not edited otherwise among them.
+    fn naive_edits(one: &[char], other: &[char]) -> usize {
+        let ([first, rest @ ..], [other_first, other_rest @ ..]) = (one, other) else { return one.len() + other.len() };
+        let mut least = naive_edits(rest, other_rest) + usize::from(first != other_first);
+        least = least.min(naive_edits(rest, other) + 1).min(naive_edits(one, other_rest) + 1);
+        if let ([second, rest @ ..], [other_second, other_rest @ ..]) = (rest, other_rest)
+            && (first, second) == (other_second, other_first)
+        {
+            least = least.min(naive_edits(rest, other_rest) + 1);
+        }
+        least
+    }
+
     proptest! {
+        #[test]
+        fn a_fuzzy_word_is_what_all_ways_of_editing_say(word in "a[abc]{0,5}", term in "a[abc]{0,5}", edits in 0usize..3) {
+            let (word, chars): (Vec<char>, Vec<char>) = (word.chars().collect(), term.chars().collect());
+            prop_assert_eq!(is_within(&word, &term, edits), naive_edits(&word, &chars) <= edits);
+        }
+
         #[test]
         fn a_wildcard_is_what_a_regular_expression_is(start in "[ab]", rest in "[ab?*]{0,6}", term in "[ab]{0,8}") {
             let written = format!("^{start}{}$", rest.replace('?', ".").replace('*', ".*"));

@@ -15,8 +15,8 @@ use super::{
 
 /// Texts that are looked at between two checks of the deadline.
 const TEXTS_PER_DEADLINE_CHECK: u64 = 1024;
-/// How far an offset moves a time, at most.
-const MAX_OFFSET_SECONDS: i64 = 86_400;
+/// How far an offset moves a time, at most, and how far before its place a text with a blank for its `T` lies.
+const MAX_OFFSET_SECONDS: i64 = 2 * 86_400;
 
 /// A query for the documents with a text that is a time between two seconds in a column of attributes.
 #[derive(Clone, Debug)]
@@ -61,8 +61,9 @@ impl Weight for TextTimeQuery {
         self.budget.check()?;
         let name = self.path.get_full_path(reader.schema());
         let Some(column) = reader.fast_fields().str(&name)? else { return Ok(Box::new(EmptyScorer)) };
+        // A column is read as a whole when it is opened, on the disk or charged to it: its texts take no memory of their own.
         let texts = column.dictionary();
-        // Texts of times are in the order of times, but for their offsets.
+        // Texts of times are in the order of times, but for their offsets and for blanks, which lie before all letters.
         let first = civil_text(self.from.saturating_sub(MAX_OFFSET_SECONDS));
         let end = civil_text(self.to.saturating_add(MAX_OFFSET_SECONDS));
         let mut found = BitSet::with_max_value(u32::try_from(texts.num_terms()).unwrap_or(u32::MAX));

@@ -47,19 +47,21 @@ pub(crate) fn add_attributes(doc: &mut TantivyDocument, indexed: Field, columns:
     }
 }
 
-/// The words that the payload of an entry without descriptor is found by: its text, and names and values of its attributes.
-pub(crate) fn entry_text(payload: &Value) -> String {
+/// The words that the payload of an entry without descriptor is found by: its text, and names and values of its attributes. What
+/// begins after `max_bytes` of them is left out.
+pub(crate) fn entry_text(payload: &Value, max_bytes: usize) -> String {
     let mut text = String::new();
     match payload {
         Value::Object(entry) => {
             // The attributes are what the text says, where it is a mapping.
             if let Some(said) = entry.get(ATTRIBUTES).or_else(|| entry.get(PAYLOAD)) {
-                append_text(&mut text, said);
+                append_text(&mut text, said, max_bytes);
             }
             let ops = entry.get("ops").and_then(Value::as_array).into_iter().flatten();
-            ops.filter_map(|op| op.get(ATTRIBUTES)).for_each(|attributes| append_text(&mut text, attributes));
+            ops.filter_map(|op| op.get(ATTRIBUTES))
+                .for_each(|attributes| append_text(&mut text, attributes, max_bytes));
         }
-        other => append_text(&mut text, other),
+        other => append_text(&mut text, other, max_bytes),
     }
     text
 }
@@ -78,7 +80,7 @@ fn searchable(value: &Value, depth: usize) -> Cow<'_, Value> {
             let mut text = String::new();
             for (name, item) in unnamed {
                 append_word(&mut text, name);
-                append_text(&mut text, item);
+                append_text(&mut text, item, usize::MAX);
             }
             if !text.is_empty() {
                 let beside = object.remove(UNNAMED);
@@ -89,7 +91,7 @@ fn searchable(value: &Value, depth: usize) -> Cow<'_, Value> {
         }
         _ => {
             let mut text = String::new();
-            append_text(&mut text, value);
+            append_text(&mut text, value, usize::MAX);
             Cow::Owned(Value::String(text))
         }
     }
@@ -110,17 +112,21 @@ fn fits_path(name: &str) -> bool {
     name.len() <= MAX_NAME_BYTES && !name.contains('\0')
 }
 
-/// Appends all names and values in `value`.
-fn append_text(text: &mut String, value: &Value) {
+/// Appends the names and values in `value` that begin within `max_bytes` of `text`.
+fn append_text(text: &mut String, value: &Value, max_bytes: usize) {
     match value {
+        _ if text.len() >= max_bytes => {}
         Value::Null => {}
         Value::String(item) => append_word(text, item),
         Value::Bool(_) | Value::Number(_) => append_word(text, &value.to_string()),
-        Value::Array(items) => items.iter().for_each(|item| append_text(text, item)),
+        Value::Array(items) => items.iter().for_each(|item| append_text(text, item, max_bytes)),
         Value::Object(attributes) => {
             for (name, item) in attributes {
+                if text.len() >= max_bytes {
+                    return;
+                }
                 append_word(text, name);
-                append_text(text, item);
+                append_text(text, item, max_bytes);
             }
         }
     }
@@ -244,7 +250,7 @@ mod tests {
 
     fn words_of(value: &Value) -> Vec<String> {
         let mut text = String::new();
-        append_text(&mut text, value);
+        append_text(&mut text, value, usize::MAX);
         let mut words: Vec<_> = text.split(' ').filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect();
         words.sort();
         words
@@ -297,12 +303,13 @@ mod tests {
     #[test]
     fn an_entry_is_found_by_what_it_says_and_not_by_its_form() {
         let ours = json!({"tidemark": 1, "writer": "w", "attributes": {"team": "core"}, "ops": [{"kind": "entry", "attributes": {"n": 7}}]});
-        assert_eq!(entry_text(&ours), "team core n 7");
-        assert_eq!(entry_text(&json!({"token": "t", "payload": "sea level"})), "sea level");
-        assert_eq!(entry_text(&json!({"token": "t", "payload": {"a": ["b", true]}})), "a b true");
+        assert_eq!(entry_text(&ours, usize::MAX), "team core n 7");
+        assert_eq!(entry_text(&ours, 5), "team core");
+        assert_eq!(entry_text(&json!({"token": "t", "payload": "sea level"}), usize::MAX), "sea level");
+        assert_eq!(entry_text(&json!({"token": "t", "payload": {"a": ["b", true]}}), usize::MAX), "a b true");
         let text = json!({"token": "t", "payload": "{\"team\": \"core\"}", "attributes": {"team": "core"}});
-        assert_eq!(entry_text(&text), "team core");
-        assert_eq!(entry_text(&json!("a/path")), "a/path");
+        assert_eq!(entry_text(&text, usize::MAX), "team core");
+        assert_eq!(entry_text(&json!("a/path"), usize::MAX), "a/path");
     }
 
     #[test]

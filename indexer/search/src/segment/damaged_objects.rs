@@ -11,8 +11,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_hours(1);
 
-/// What is damaged, by key. Everybody who opens the index asks for a damaged object again and again, so that it is used as soon as
-/// somebody has restored it.
+/// What is damaged, by key. Each opening of the index asks for a damaged object again, so that it is used soon after it was
+/// restored.
 #[derive(Default)]
 pub(crate) struct DamagedObjects(Mutex<HashMap<String, DamagedObject>>);
 
@@ -56,7 +56,7 @@ impl DamagedObjects {
             Some(_) => {}
             None => drop(all.remove(key)),
         }
-        // Those that nobody asks for are no longer named.
+        // An object that is not asked for any more is forgotten.
         all.retain(|_, known| now < known.until + MAX_PAUSE);
     }
 }

@@ -8,8 +8,8 @@
 //! | [`RoomUse::Merge`] | 7/8 | 7/8 |
 //! | [`RoomUse::NewSegment`] | 8/8 | 8/8 |
 //!
-//! So segments in use keep neither a new one from being built nor all merges from being made. Segments that nobody uses are
-//! evicted for all of them, least recently used first. The order of use is the `lru` crate's; what to evict is decided here,
+//! So segments in use keep neither a new one from being built nor all merges from being made. For each of these uses, unused
+//! segments are evicted, least recently used first. The order of use is the `lru` crate's; what to evict is decided here,
 //! since no crate knows which files are in use.
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use tidemark_wal::OperationKind;
 
 /// Longest text that is indexed as one exact term. Longer ones are indexed by a digest, see [`term_text`].
 const MAX_TERM_BYTES: usize = 1024;
-/// The last second that Tantivy's dates reach, in the year 2262.
-const LAST_DATE_SECOND: i64 = i64::MAX / 1_000_000_000;
+/// The last second of Tantivy's dates, in the year 2262; the first one is its negative.
+pub(crate) const LAST_DATE_SECOND: i64 = i64::MAX / 1_000_000_000;
 
 /// Why a stored document cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +140,9 @@ fn add_descriptor(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Ope
         doc.add_text(fields.email, term_text(email));
         doc.add_text(fields.contributors, format!("{name} {email}"));
     }
-    let said = Some(&record.payload).filter(|_| record.kind == OperationKind::Entry).map(entry_text);
+    let said = Some(&record.payload)
+        .filter(|_| record.kind == OperationKind::Entry)
+        .map(|payload| entry_text(payload, usize::MAX));
     if let Some(said) = said.filter(|said| !said.is_empty()) {
         doc.add_text(fields.text, said);
     }

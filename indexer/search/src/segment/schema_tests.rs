@@ -83,7 +83,7 @@ impl SchemaIndex {
 
 fn compiled(compiler: &QueryCompiler, text: &str) -> Box<dyn Query> {
     let request = SearchRequest { query: QueryText::new(text).unwrap(), ..SearchRequest::default() };
-    compiler.compile(&request, QueryDeadline::after(Duration::from_hours(1))).unwrap().query
+    compiler.compile(&request, 0, QueryDeadline::after(Duration::from_hours(1))).unwrap().query
 }
 
 #[test]

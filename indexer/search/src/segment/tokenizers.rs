@@ -251,7 +251,17 @@ fn is_accent(char: char) -> bool {
         | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
 }
 
-/// Characters within words that nobody sees: soft hyphens, joiners, variation selectors, and the Arabic dash that stretches words.
+/// Whether a character is part of a word.
+pub(crate) fn is_word_char(char: char) -> bool {
+    char.is_alphanumeric() || is_word_mark(char)
+}
+
+/// Whether a character belongs to the one before it, be that of a pair or not: a mark, or one that folding leaves out.
+pub(crate) fn is_word_mark(char: char) -> bool {
+    is_combining_mark(char) || is_ignorable(char)
+}
+
+/// Invisible characters within words: soft hyphens, joiners, variation selectors, and the Arabic dash that stretches words.
 fn is_ignorable(char: char) -> bool {
     matches!(char,
         '\u{ad}' | '\u{640}' | '\u{180b}'..='\u{180d}' | '\u{200c}' | '\u{200d}' | '\u{2060}' | '\u{fe00}'..='\u{fe0f}'
