@@ -332,6 +332,16 @@ impl LogReader {
                     charged = object.info.size;
                     continue;
                 }
+                Ok(None) if known.is_some() => {
+                    // It was counted as one that is there: the next attempt does not.
+                    if let Some(mut mark) = mark.take() {
+                        *mark = Some(true);
+                    }
+                    let (url, key) = (store.url().to_string(), key.to_owned());
+                    return Err(
+                        StoreError::Failed { url, key, why: "a version was deleted meanwhile".to_owned() }.into()
+                    );
+                }
                 Ok(None) | Err(StoreError::BadKey { .. }) => break VersionRead::NotOwn,
                 Err(error) if is_refusal(&error) => error,
                 Err(error) => return Err(error.into()),

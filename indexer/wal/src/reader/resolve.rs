@@ -275,13 +275,11 @@ impl LogReader {
                 let is_own = assignment.assign(version.time);
                 if !is_own || version.time > last {
                     memory.share.release(read.map_or(0, |found| found.charged));
-                }
-                if !is_own {
+                    if is_own {
+                        // It may be that of an entry that is not visible yet.
+                        return Ok(unknown_version(key, version.time));
+                    }
                     continue;
-                }
-                if version.time > last {
-                    // It may be that of an entry that is not visible yet.
-                    return Ok(unknown_version(key, version.time));
                 }
                 let read = match read {
                     Some(found) => VersionRead::Unnamed(Some(found)),

@@ -582,13 +582,15 @@ async fn a_move_in_the_last_second_of_the_bound_is_unknown_unless_it_is_anothers
 async fn an_entry_that_cannot_be_read_keeps_no_other_label_waiting() {
     let lab = TestStore::new();
     let log = lab.log();
-    let mut tokens = Vec::new();
+    let (mut tokens, note) =
+        (Vec::new(), Token::from_parts(OPENED.after(Duration::from_secs(30)), [1; 16]).to_string());
     for second in 0..40 {
+        if second == 30 {
+            create(&log.entries, &note, "a note", &[]).await;
+        }
         tokens.push(move_label(&log, second, Some("b1")).await);
         pass(1).await;
     }
-    let note = Token::from_parts(OPENED.after(Duration::from_secs(30)), [1; 16]).to_string();
-    create(&log.entries, &note, "a note", &[]).await;
     lab.refuse(&note, ReadFault::Unavailable);
     let reader = LogReader::new(&log);
     reader.seal(OPENED.after(Duration::from_hours(1)));
