@@ -1,11 +1,11 @@
 //! Entries as other programs write them, and how a reader resolves them.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 
-use super::*;
+use super::{label_versions::LabelVersions, *};
 use crate::{
     Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key,
     testing::{OPENED, ReadFault, TestStore, VersionFaults},
@@ -525,6 +525,55 @@ async fn versions_that_are_deleted_or_added_after_they_were_listed_hide_no_other
             let (one, other) = (one.await, other.await);
             assert_eq!(one.decision, other.decision);
             assert_eq!(one.descriptor, other.descriptor);
+        }
+    }
+}
+
+/// The numbers of the label's versions that were written within `seconds`, as a reader gives them page by page.
+async fn versions_within(reader: &LogReader, seconds: RangeInclusive<u64>) -> Vec<usize> {
+    let (store, memory) = (reader.log.values(), MemoryShare::unshared());
+    let [from, until] = [*seconds.start(), *seconds.end()].map(|second| OPENED.after(Duration::from_secs(second)));
+    let listed = reader.label_versions(store, LABEL, from, until, &memory).await.unwrap();
+    let LabelVersions::Listed(mut range) = listed else { panic!("they are not listed") };
+    let mut numbers = Vec::new();
+    while let Ok(Some(versions)) = reader.next_versions(store, LABEL, &mut range, &memory).await {
+        numbers.extend(versions.into_iter().map(|version| version.id.unwrap().parse::<usize>().unwrap()));
+    }
+    assert_eq!(memory.bytes(), 0);
+    numbers
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_are_given_once_each_in_the_order_of_time_whatever_was_deleted_or_added_since() {
+    for limit in [1, 2, 3, 7, 200] {
+        for kept in [1, 2, 3, 5] {
+            let lab = TestStore::new();
+            let log = lab.versioned_log();
+            lab.limit_version_pages(limit);
+            for number in 0..100 {
+                log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
+                pass(u64::from(number % 4 == 3)).await;
+            }
+            let reader = LogReader::new(&log);
+            reader.seal(lab.now());
+            assert_eq!(versions_within(&reader, 3..=10).await, (12..44).collect::<Vec<_>>());
+            assert_eq!(versions_within(&reader, 0..=30).await, (0..100).collect::<Vec<_>>());
+            let is_kept = |number: &usize| number % kept == 0;
+            (0..100).filter(|number| !is_kept(number)).for_each(|number| lab.delete_version(LABEL, number));
+            for _ in 0..10 {
+                log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
+            }
+            for (from, until) in [(0, 24), (3, 10), (20, 24), (7, 7)] {
+                // What is held still shows what was deleted, which its reading tells.
+                let mut given = versions_within(&reader, from..=until).await;
+                given.retain(is_kept);
+                let expected = (0..100).filter(is_kept).filter(|number| (from..=until).contains(&(*number as u64 / 4)));
+                assert_eq!(
+                    given,
+                    expected.collect::<Vec<_>>(),
+                    "{limit} on a page, one of {kept} kept, {from}..={until}"
+                );
+            }
         }
     }
 }
