@@ -40,7 +40,7 @@ pub(super) struct VersionRange {
     until: StoreSecond,
     /// The page that was given last.
     page: Option<usize>,
-    /// Its versions of its newest second.
+    /// The versions of the newest second that were given: a page from which some were deleted may end with them again.
     seen: Vec<ObjectVersion>,
     /// What is charged for it.
     pub(super) charged: u64,
@@ -129,8 +129,10 @@ impl LogReader {
             (range.from..=range.until).contains(&version.time) && !range.seen.contains(*version)
         };
         let versions: Vec<ObjectVersion> = page.iter().rev().filter(is_new).cloned().collect();
-        let newest = range.index.page(number).newest;
-        range.seen = versions.iter().filter(|version| version.time == newest).cloned().collect();
+        if let Some(ObjectVersion { time: newest, .. }) = versions.last() {
+            range.seen.retain(|version| version.time == *newest);
+            range.seen.extend(versions.iter().filter(|version| version.time == *newest).cloned());
+        }
         range.page = Some(number);
         range.charged = (versions.len() * VERSION_BYTES) as u64;
         memory.charge(range.charged).await;
