@@ -255,13 +255,9 @@ impl LogReader {
         loop {
             let Some(page) = self.list_page(store, key, after.as_deref()).await? else { break };
             versions.extend(page.versions.into_iter().filter(|version| version.time <= indexed.newest));
-            if let Some(last) = versions.iter().position(|version| *version == indexed.oldest) {
-                versions.truncate(last + 1);
-                break;
-            }
-            let is_past = versions.iter().any(|version| version.time < indexed.oldest.time);
+            let is_end = |version: &ObjectVersion| *version == indexed.oldest || version.time < indexed.oldest.time;
             match page.next {
-                Some(next) if !is_past => after = Some(next),
+                Some(next) if !versions.iter().any(is_end) => after = Some(next),
                 _ => break,
             }
         }

@@ -558,7 +558,7 @@ async fn versions_are_given_once_each_in_the_order_of_time_whatever_was_deleted_
             reader.seal(lab.now());
             assert_eq!(versions_within(&reader, 3..=10).await, (12..44).collect::<Vec<_>>());
             assert_eq!(versions_within(&reader, 0..=30).await, (0..100).collect::<Vec<_>>());
-            let is_kept = |number: &usize| number % kept == 0;
+            let is_kept = |number: &usize| number.is_multiple_of(kept);
             (0..100).filter(|number| !is_kept(number)).for_each(|number| lab.delete_version(LABEL, number));
             for _ in 0..10 {
                 log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
