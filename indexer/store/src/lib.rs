@@ -58,4 +58,4 @@ pub use sign::SignedPut;
 pub use signed_url::{SignedPutResponse, UrlSigner, put_signed};
 pub use store::Store;
 pub use time::StoreSecond;
-pub use versions::{ListVersions, ObjectVersion};
+pub use versions::{ListVersions, ObjectVersion, VersionPage};

@@ -23,9 +23,8 @@ use crate::{
     credentials::StoreCredentials,
     errors::StoreError,
     sign::{CreateBucketRequest, PutRequest, SignError, SignPut, SignedPut},
-    time::StoreSecond,
     transport::ProviderClient,
-    versions::{ListVersions, ObjectVersion},
+    versions::{ListVersions, VersionPage},
 };
 
 /// How often the files are read, at most.
@@ -137,10 +136,10 @@ impl SignPut for ReloadingStore {
 
 #[async_trait]
 impl ListVersions for ReloadingStore {
-    async fn list_versions(&self, path: &Path, from: StoreSecond) -> Result<Option<Vec<ObjectVersion>>> {
+    async fn list_versions(&self, path: &Path, after: Option<&str>) -> Result<Option<VersionPage>> {
         let client = self.client().map_err(as_transport_error)?;
         match &client.versions {
-            Some(versions) => self.checked(versions.list_versions(path, from).await),
+            Some(versions) => self.checked(versions.list_versions(path, after).await),
             None => Ok(None),
         }
     }

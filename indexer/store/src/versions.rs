@@ -14,28 +14,32 @@ pub struct ObjectVersion {
     pub time: StoreSecond,
 }
 
+/// A page of an object's versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionPage {
+    /// The newest first.
+    pub versions: Vec<ObjectVersion>,
+    /// Where the next page begins, which has older ones; `None` where this is the last.
+    pub next: Option<String>,
+}
+
 /// Lists the versions of the objects of one store.
 #[async_trait]
 pub trait ListVersions: Send + Sync {
-    /// The versions of the object at `path`, the newest first; `None` where the store lists none. Those before `from` may be left
-    /// out, but for one: an object that exists has a version.
-    async fn list_versions(&self, path: &Path, from: StoreSecond) -> object_store::Result<Option<Vec<ObjectVersion>>>;
+    /// A page of the versions of the object at `path`: the newest, or those behind `after`, which a page before named as its next;
+    /// `None` where the store lists none.
+    async fn list_versions(&self, path: &Path, after: Option<&str>) -> object_store::Result<Option<VersionPage>>;
 }
 
 impl Store {
-    /// The versions of `key`, the oldest first; `None` where the store lists none. Those before `from` may be left out, but for
-    /// one. Retries.
+    /// A page of the versions of `key`: the newest, or those behind `after`, which a page before named as its next; `None` where the
+    /// store lists none. Retries.
     ///
     /// To list versions is a right of its own, which reading does not include: [`StoreError::Denied`] without it.
-    pub async fn versions(&self, key: &str, from: StoreSecond) -> Result<Option<Vec<ObjectVersion>>, StoreError> {
+    pub async fn version_page(&self, key: &str, after: Option<&str>) -> Result<Option<VersionPage>, StoreError> {
         let path = self.path(key)?;
         let Some(lister) = self.version_lister() else { return Ok(None) };
-        let list = || async { lister.list_versions(&path, from).await.map_err(|error| self.error(key, &error)) };
-        let mut versions = retried(list).await?;
-        if let Some(newest_first) = &mut versions {
-            newest_first.reverse();
-        }
-        Ok(versions)
+        retried(|| async { lister.list_versions(&path, after).await.map_err(|error| self.error(key, &error)) }).await
     }
 
     /// As [`Store::get`], of the version `id`. Retries.

@@ -43,7 +43,8 @@ pub enum Outcome {
     Expired,
     /// The store refuses to give the entry. Not settled: it is decided when it can be read.
     Unreadable,
-    /// A label that was overwritten where no versions are kept: whether this move of it completed cannot be told. Settled.
+    /// A label that was overwritten where no versions are kept, or moved at the very end of the bound: whether this move of it completed
+    /// cannot be told. Settled.
     Unknown,
 }
 
@@ -186,13 +187,11 @@ struct OutcomeRule {
 impl OutcomeRule {
     fn of(parameters: &LogParameters, token: Token) -> Self {
         let bound = parameters.commit_bound() + Duration::from_secs(1);
-        // In whole seconds, since store times are: a fraction never lengthens it.
-        let tolerance = Duration::from_secs(parameters.clock_tolerance.as_secs());
         Self {
             token: token.second(),
             bound,
             audit: parameters.audit_window.max(bound),
-            tolerance: mutants::clock_tolerance(tolerance),
+            tolerance: mutants::clock_tolerance(parameters.whole_clock_tolerance()),
         }
     }
 

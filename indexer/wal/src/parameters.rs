@@ -67,6 +67,11 @@ impl LogParameters {
         self.expiry + self.signer_clock_lead + self.request_timeout
     }
 
+    /// The clock tolerance in whole seconds, as everything compares it: a fraction would open a bound beyond what the horizon covers.
+    pub(crate) fn whole_clock_tolerance(&self) -> Duration {
+        Duration::from_secs(self.clock_tolerance.as_secs())
+    }
+
     /// `C + V + 1 s`: how far the horizon lies behind store time.
     pub fn horizon_delay(&self) -> Duration {
         self.commit_bound() + self.visibility_delay + Duration::from_secs(1)

@@ -11,6 +11,7 @@ mod resolve;
 mod resolved_entry;
 #[cfg(test)]
 mod tests;
+mod version_cache;
 
 pub use listing::ListedEntry;
 pub use log_reader::LogReader;

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{Log, LogParameters, LogWriter, LogWriterOptions, ParameterSchedule};
-use tidemark_store::{Entropy, ListVersions, ObjectVersion, Store, StoreSecond};
+use tidemark_store::{Entropy, ListVersions, ObjectVersion, Store, StoreSecond, VersionPage};
 
 /// Store time when a lab opens.
 pub(crate) const OPENED: StoreSecond = StoreSecond::from_unix(1_700_000_000);
@@ -53,8 +53,13 @@ struct State {
     versions: BTreeMap<Path, Vec<StoredVersion>>,
     /// Parts of keys that are not given, with what is refused too.
     refused: Vec<(String, ReadFault)>,
-    /// How often versions are refused from now on.
+    /// How often versions are refused from now on, of keys that contain a text.
     refused_versions: VersionFaults,
+    refused_versions_of: String,
+    /// The one version that is refused, by a part of its key and its number.
+    refused_version: Option<(String, usize)>,
+    /// How many versions are on a page.
+    versions_per_page: usize,
     requests: RequestCounts,
 }
 
@@ -81,6 +86,7 @@ impl RequestCounts {
 
 #[derive(Debug)]
 struct StoredVersion {
+    is_deleted: bool,
     time: StoreSecond,
     payload: PutPayload,
     attributes: Attributes,
@@ -93,6 +99,8 @@ pub(crate) enum ReadFault {
     Body,
     /// Its body and its attributes; a listing shows it.
     BodyAndHead,
+    /// Its body, with a failure that may pass.
+    Unavailable,
 }
 
 /// Two stores with one clock that stands still until a test moves it.
@@ -152,6 +160,9 @@ impl TestStore {
             versions: BTreeMap::new(),
             refused: Vec::new(),
             refused_versions: VersionFaults::default(),
+            refused_versions_of: String::new(),
+            refused_version: None,
+            versions_per_page: 1000,
             requests: RequestCounts::default(),
         };
         Self { inner: Arc::default(), state: Arc::new(Mutex::new(state)), lead: Duration::ZERO, bodies: Arc::default() }
@@ -188,7 +199,30 @@ impl TestStore {
 
     /// Refuses the next requests for versions.
     pub(crate) fn refuse_versions(&self, faults: VersionFaults) {
-        self.state().refused_versions = faults;
+        self.refuse_versions_of("", faults);
+    }
+
+    /// Refuses the next requests for versions of keys that contain `key`.
+    pub(crate) fn refuse_versions_of(&self, key: &str, faults: VersionFaults) {
+        let mut state = self.state();
+        (state.refused_versions, state.refused_versions_of) = (faults, key.to_owned());
+    }
+
+    /// Refuses one version of a key that contains `key`; they are counted from 0.
+    pub(crate) fn refuse_version(&self, key: &str, number: usize) {
+        self.state().refused_version = Some((key.to_owned(), number));
+    }
+
+    /// Lists so many versions on a page.
+    pub(crate) fn limit_version_pages(&self, versions: usize) {
+        self.state().versions_per_page = versions;
+    }
+
+    /// Removes the version from what the store keeps.
+    pub(crate) fn delete_version(&self, key: &str, number: usize) {
+        let mut state = self.state();
+        let versions = state.versions.iter_mut().find(|(path, _)| path.as_ref().ends_with(key)).unwrap().1;
+        versions[number].is_deleted = true;
     }
 
     /// The requests since this was called last.
@@ -220,11 +254,26 @@ impl TestStore {
         self.state().refused.push((key.to_owned(), fault));
     }
 
-    fn is_refused(&self, location: &Path, head: bool) -> bool {
-        let refuses = |(key, fault): &(String, ReadFault)| {
+    fn refusal(&self, location: &Path, head: bool) -> Option<Error> {
+        let refuses = |(key, fault): &&(String, ReadFault)| {
             location.as_ref().contains(key.as_str()) && (!head || *fault == ReadFault::BodyAndHead)
         };
-        self.state().refused.iter().any(refuses)
+        let fault = self.state().refused.iter().find(refuses)?.1;
+        Some(if fault == ReadFault::Unavailable { Self::silent() } else { Self::denied(location) })
+    }
+
+    /// Whether a version, or the list of them, is refused; counts it.
+    fn is_version_refused(&self, location: &Path, version: Option<&str>) -> bool {
+        let state = &mut *self.state();
+        let key = location.as_ref();
+        let is_one = |(of, number): &(String, usize)| {
+            key.contains(of.as_str()) && version.is_some_and(|id| id == number.to_string())
+        };
+        let left =
+            if version.is_some() { &mut state.refused_versions.reads } else { &mut state.refused_versions.lists };
+        let is_refused = *left > 0 && key.contains(&state.refused_versions_of);
+        *left -= u32::from(is_refused);
+        is_refused || state.refused_version.as_ref().is_some_and(is_one)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -249,6 +298,9 @@ impl TestStore {
         let (time, payload, attributes) = {
             let state = self.state();
             let version = &state.versions[location][number];
+            if version.is_deleted {
+                return Err(Error::NotFound { path: location.to_string(), source: "no such version".into() });
+            }
             (version.time, version.payload.clone(), version.attributes.clone())
         };
         one.put_opts(location, payload, attributes.into()).await?;
@@ -281,19 +333,23 @@ impl fmt::Debug for TestStore {
 
 #[async_trait]
 impl ListVersions for TestStore {
-    async fn list_versions(&self, path: &Path, _from: StoreSecond) -> Result<Option<Vec<ObjectVersion>>> {
+    async fn list_versions(&self, path: &Path, after: Option<&str>) -> Result<Option<VersionPage>> {
         // Others go on while this one waits for the answer.
         tokio::task::yield_now().await;
-        let mut state = self.state();
-        state.requests.version_lists += 1;
-        if state.refused_versions.lists > 0 {
-            state.refused_versions.lists -= 1;
+        self.state().requests.version_lists += 1;
+        if self.is_version_refused(path, None) {
             return Err(Self::denied(path));
         }
-        let versions = state.versions.get(path).map_or(&[][..], Vec::as_slice).iter().enumerate().rev();
-        let named =
-            versions.map(|(number, version)| ObjectVersion { id: Some(number.to_string()), time: version.time });
-        Ok(Some(named.collect()))
+        let state = self.state();
+        let all = state.versions.get(path).map_or(&[][..], Vec::as_slice);
+        let is_there = |number: &usize| !all[*number].is_deleted;
+        // As a server does that does not know the name: from the newest on.
+        let end = after.and_then(|id| id.parse().ok()).filter(is_there).unwrap_or(all.len());
+        let mut numbers = (0..end).rev().filter(is_there);
+        let page: Vec<usize> = numbers.by_ref().take(state.versions_per_page).collect();
+        let next = numbers.next().and_then(|_| page.last()).map(usize::to_string);
+        let version = |number: &usize| ObjectVersion { id: Some(number.to_string()), time: all[*number].time };
+        Ok(Some(VersionPage { versions: page.iter().map(version).collect(), next }))
     }
 }
 
@@ -309,7 +365,7 @@ impl ObjectStore for TestStore {
         let (body, attributes) = (payload.clone(), opts.attributes.clone());
         let put = self.inner.put_opts(location, payload, opts).await?;
         let now = self.now();
-        let version = StoredVersion { time: now, payload: body, attributes };
+        let version = StoredVersion { is_deleted: false, time: now, payload: body, attributes };
         self.state().versions.entry(location.clone()).or_default().push(version);
         self.state().times.insert(location.clone(), now);
         if trouble == Some(WriteFault::LostAnswer) {
@@ -324,11 +380,12 @@ impl ObjectStore for TestStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.state().requests.gets += 1;
-        if self.is_refused(location, options.head) {
-            return Err(Self::denied(location));
+        if let Some(refusal) = self.refusal(location, options.head) {
+            return Err(refusal);
         }
-        if options.version.is_some() && self.state().refused_versions.reads > 0 {
-            self.state().refused_versions.reads -= 1;
+        if let Some(version) = &options.version
+            && self.is_version_refused(location, Some(version))
+        {
             return Err(Self::denied(location));
         }
         // Others go on while this one waits for the answer.

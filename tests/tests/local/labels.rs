@@ -78,17 +78,6 @@ async fn without_versions_an_earlier_move_is_unknown() {
     assert_eq!(label_moves(&log, &tokens).await, [unknown, moved("b2")]);
 }
 
-/// Takes 15 s: so long a refusal has to last.
-#[tokio::test]
-async fn who_may_not_list_versions_sees_none() {
-    let (server, log) = server();
-    server.keep_versions("meta");
-    let tokens = [move_label(&server, 0, Some("b1")), move_label(&server, 3, Some("b2"))];
-    server.inject(FaultRule::always(InjectedFault::Forbidden).on(StoreOperation::Other));
-    let unknown = (Outcome::Unknown, Some(Evidence::Inferred), None);
-    assert_eq!(label_moves(&log, &tokens).await, [unknown, moved("b2")]);
-}
-
 #[tokio::test]
 async fn a_refusal_to_list_versions_that_passes_decides_nothing() {
     let (server, log) = server();

@@ -15,7 +15,7 @@ use reqwest::Method;
 
 use crate::{
     time::StoreSecond,
-    versions::{ListVersions, ObjectVersion},
+    versions::{ListVersions, ObjectVersion, VersionPage},
 };
 
 /// How long the request for a page is valid. It is sent at once, but dated by the clock of this machine: S3 takes other requests
@@ -34,30 +34,24 @@ pub(super) struct S3Versions {
 
 #[async_trait]
 impl ListVersions for S3Versions {
-    async fn list_versions(&self, path: &Path, from: StoreSecond) -> Result<Option<Vec<ObjectVersion>>> {
-        let (mut versions, mut after) = (Vec::new(), None);
-        loop {
-            let Some(page) = self.page(path, after.take()).await? else { return Ok(None) };
-            let is_past = page.versions.iter().any(|version| version.time < from);
-            versions.extend(page.versions);
-            match page.next {
-                // Names that begin with this one are listed behind it.
-                Some(next) if !is_past && next.key == path.as_ref() => after = Some(next),
-                _ => return Ok(Some(versions)),
-            }
-        }
+    async fn list_versions(&self, path: &Path, after: Option<&str>) -> Result<Option<VersionPage>> {
+        let Some(page) = self.page(path, after).await? else { return Ok(None) };
+        // Names that begin with this one are listed behind it.
+        let next = page.next.filter(|next| next.key == path.as_ref()).map(|next| next.id);
+        Ok(Some(VersionPage { versions: page.versions, next }))
     }
 }
 
 impl S3Versions {
     /// `None` where the server does not know the call.
-    async fn page(&self, path: &Path, after: Option<PageMarker>) -> Result<Option<VersionPage>> {
+    async fn page(&self, path: &Path, after: Option<&str>) -> Result<Option<AnsweredPage>> {
         let mut query = vec![("versions".to_owned(), String::new()), ("prefix".to_owned(), path.to_string())];
         if self.pays {
             query.push(("x-amz-request-payer".to_owned(), "requester".to_owned()));
         }
-        if let Some(PageMarker { key, id }) = after {
-            query.extend([("key-marker".to_owned(), key), ("version-id-marker".to_owned(), id)]);
+        if let Some(id) = after {
+            query
+                .extend([("key-marker".to_owned(), path.to_string()), ("version-id-marker".to_owned(), id.to_owned())]);
         }
         let options = SignedUrlOptions::default().with_query(query);
         let url = self.store.signed_url_opts(Method::GET, &Path::default(), PAGE_VALIDITY, &options).await?;
@@ -91,7 +85,7 @@ struct PageMarker {
 }
 
 #[derive(Debug, Default, PartialEq)]
-struct VersionPage {
+struct AnsweredPage {
     versions: Vec<ObjectVersion>,
     next: Option<PageMarker>,
 }
@@ -102,10 +96,10 @@ fn is_list_of_objects(answer: &str) -> bool {
 }
 
 /// The versions of `key` on a page, the newest first; `None` if it is no such page.
-fn read_page(page: &str, key: &str) -> Option<VersionPage> {
+fn read_page(page: &str, key: &str) -> Option<AnsweredPage> {
     let mut reader = Reader::from_str(page);
     let (mut read, mut marker, mut inside, mut complete) =
-        (VersionPage::default(), PageMarker::default(), false, false);
+        (AnsweredPage::default(), PageMarker::default(), false, false);
     let (mut name, mut id, mut time, mut element) = (String::new(), String::new(), String::new(), String::new());
     let mut truncated = false;
     loop {

@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use super::{labels::LabelEntry, listing::ListedEntry};
-use crate::payload::{EntryIntent, OperationKind, PayloadFormat};
+use crate::{
+    payload::{EntryIntent, OperationKind, PayloadFormat},
+    token::Token,
+};
 use tidemark_store::StoreSecond;
 
 /// How much it may take in memory. The oldest seconds are forgotten first, and read again where needed.
@@ -27,7 +30,7 @@ impl EntryLabels {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<(ListedEntry, Self)>()
+        size_of::<(Token, ListedEntry, Self)>()
             + self.paths.iter().map(|path| size_of::<Box<str>>() + path.len()).sum::<usize>()
     }
 
@@ -54,15 +57,26 @@ pub(super) struct LabelIndex {
 struct IndexedSecond {
     /// How many it had when it was listed.
     count: usize,
-    unread: Vec<ListedEntry>,
-    labels: Vec<(ListedEntry, EntryLabels)>,
+    unread: BTreeMap<Token, UnreadEntry>,
+    labels: BTreeMap<Token, (ListedEntry, EntryLabels)>,
 }
+
+/// An entry that was listed and not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UnreadEntry {
+    pub(super) entry: ListedEntry,
+    /// Whether its reading was tried.
+    pub(super) has_failed: bool,
+}
+
+/// What one takes.
+const UNREAD_BYTES: usize = size_of::<(Token, UnreadEntry)>();
 
 impl IndexedSecond {
     fn bytes(&self) -> usize {
         size_of::<(StoreSecond, Self)>()
-            + self.unread.len() * size_of::<ListedEntry>()
-            + self.labels.iter().map(|(_, labels)| labels.bytes()).sum::<usize>()
+            + self.unread.len() * UNREAD_BYTES
+            + self.labels.values().map(|(_, labels)| labels.bytes()).sum::<usize>()
     }
 }
 
@@ -95,9 +109,12 @@ impl LabelIndex {
         let noted = if before.count == entries.len() {
             before
         } else {
-            let known = |entry: &ListedEntry| before.labels.iter().any(|(known, _)| known.token == entry.token);
-            let (count, unread) = (entries.len(), entries.into_iter().filter(|entry| !known(entry)).collect());
-            IndexedSecond { count, unread, labels: before.labels }
+            let count = entries.len();
+            let unread = entries.into_iter().filter(|entry| !before.labels.contains_key(&entry.token)).map(|entry| {
+                let has_failed = before.unread.get(&entry.token).is_some_and(|unread| unread.has_failed);
+                (entry.token, UnreadEntry { entry, has_failed })
+            });
+            IndexedSecond { count, unread: unread.collect(), labels: before.labels }
         };
         self.insert(second, noted);
     }
@@ -112,27 +129,42 @@ impl LabelIndex {
         }
     }
 
-    /// What of the seconds `from..=until` is not read yet.
-    pub(super) fn unread(&self, from: StoreSecond, until: StoreSecond) -> Vec<ListedEntry> {
-        self.seconds.range(from..=until).flat_map(|(_, second)| second.unread.iter().copied()).collect()
+    /// What of the seconds `from..=until` is not read yet, in whole seconds until that are about `most`; and the last second.
+    pub(super) fn unread(&self, from: StoreSecond, until: StoreSecond, most: usize) -> (Vec<UnreadEntry>, StoreSecond) {
+        let mut unread = Vec::new();
+        for (second, entries) in self.seconds.range(from..=until) {
+            unread.extend(entries.unread.values());
+            if unread.len() >= most {
+                return (unread, *second);
+            }
+        }
+        (unread, until)
+    }
+
+    /// Notes that the reading of an entry failed.
+    pub(super) fn note_failed(&mut self, token: Token) {
+        let second = self.seconds.get_mut(&token.second());
+        if let Some(unread) = second.and_then(|second| second.unread.get_mut(&token)) {
+            unread.has_failed = true;
+        }
     }
 
     /// Notes what an entry names.
     pub(super) fn note_read(&mut self, entry: ListedEntry, labels: EntryLabels) {
-        let Some(mut second) = self.seconds.remove(&entry.token.second()) else { return };
-        self.bytes -= second.bytes();
-        second.unread.retain(|unread| unread.token != entry.token);
-        if !labels.paths.is_empty() {
-            second.labels.push((entry, labels));
-            second.labels.sort_by_key(|(entry, _)| entry.token);
-            second.labels.dedup_by_key(|(entry, _)| entry.token);
+        let Some(second) = self.seconds.get_mut(&entry.token.second()) else { return };
+        if second.unread.remove(&entry.token).is_some() {
+            self.bytes -= UNREAD_BYTES;
         }
-        self.insert(entry.token.second(), second);
+        if !labels.paths.is_empty() {
+            self.bytes += labels.bytes();
+            let before = second.labels.insert(entry.token, (entry, labels));
+            self.bytes -= before.map_or(0, |(_, before)| before.bytes());
+        }
     }
 
     /// The entries of the seconds `from..=until` that name `path` and were read, in token order.
     pub(super) fn naming(&self, path: &str, from: StoreSecond, until: StoreSecond) -> Vec<LabelEntry> {
-        let entries = self.seconds.range(from..=until).flat_map(|(_, second)| &second.labels);
+        let entries = self.seconds.range(from..=until).flat_map(|(_, second)| second.labels.values());
         entries.filter_map(|(entry, labels)| labels.naming(entry, path)).collect()
     }
 
@@ -160,7 +192,6 @@ impl LabelIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::Token;
 
     fn second(number: u64) -> StoreSecond {
         StoreSecond::from_unix(1_700_000_000 + number)
@@ -172,6 +203,10 @@ mod tests {
 
     fn labels(path: &str) -> EntryLabels {
         EntryLabels { paths: vec![path.into()], has_marker: false }
+    }
+
+    fn unread(index: &LabelIndex) -> Vec<ListedEntry> {
+        index.unread(second(0), second(9), usize::MAX).0.into_iter().map(|unread| unread.entry).collect()
     }
 
     /// The first second to be listed, for an entry of `own` that needs `from..=until`.
@@ -206,12 +241,54 @@ mod tests {
         assert!(index.bytes < listed);
         index.note_read(at(2), labels("l"));
         index.note_listed(second(1), vec![at(1), at(2)]);
-        assert_eq!(index.unread(second(0), second(9)), []);
+        assert_eq!(unread(&index), []);
         index.note_listed(second(1), vec![at(1), at(2), at(3)]);
-        assert_eq!(index.unread(second(0), second(9)), [at(1), at(3)]);
+        assert_eq!(unread(&index), [at(1), at(3)]);
         index.note_read(at(3), labels("other"));
         let naming = index.naming("l", second(0), second(9));
         assert_eq!(naming.iter().map(|entry| entry.token).collect::<Vec<_>>(), [at(2).token]);
+    }
+
+    #[test]
+    fn a_step_ends_with_the_second_that_makes_it_long_enough() {
+        let mut index = LabelIndex::default();
+        let at =
+            |number, random| ListedEntry { token: Token::from_parts(second(number), [random; 16]), ..entry(number) };
+        for number in 0..5 {
+            index.note_listed(second(number), vec![at(number, 1), at(number, 2)]);
+        }
+        let (some, until) = index.unread(second(1), second(4), 3);
+        assert_eq!((some.len(), until), (4, second(2)));
+        let (rest, until) = index.unread(until.next(), second(9), 100);
+        assert_eq!((rest.len(), until), (4, second(9)));
+    }
+
+    #[test]
+    fn what_has_failed_is_known_until_it_is_read() {
+        let mut index = LabelIndex::default();
+        let at = |random| ListedEntry { token: Token::from_parts(second(1), [random; 16]), ..entry(1) };
+        index.note_listed(second(1), vec![at(1), at(2)]);
+        index.note_failed(at(2).token);
+        index.note_listed(second(1), vec![at(1), at(2), at(3)]);
+        let failed = |index: &LabelIndex| {
+            index.unread(second(0), second(9), 9).0.iter().map(|u| u.has_failed).collect::<Vec<_>>()
+        };
+        assert_eq!(failed(&index), [false, true, false]);
+        index.note_read(at(2), labels("l"));
+        assert_eq!(failed(&index), [false, false]);
+    }
+
+    #[test]
+    fn what_it_takes_is_counted_however_it_came_to_be() {
+        let mut index = LabelIndex::default();
+        let at = |random| ListedEntry { token: Token::from_parts(second(1), [random; 16]), ..entry(1) };
+        for count in [1, 5, 5, 9] {
+            index.note_listed(second(1), (0..count).map(at).collect());
+            for random in [0, 3, 3, 8] {
+                index.note_read(at(random), if random == 8 { EntryLabels::default() } else { labels("some label") });
+                assert_eq!(index.bytes, index.seconds.values().map(IndexedSecond::bytes).sum::<usize>());
+            }
+        }
     }
 
     #[test]

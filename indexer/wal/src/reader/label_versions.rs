@@ -4,42 +4,63 @@
 //! refusing while it answers for the object itself counts as one without versions, so that a temporary refusal decides
 //! nothing, and a missing right blocks no reader.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-
-use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
+    log_reader::{FIRST_READ_BYTES, LogReader, PROOFS_READ, ReadObject, judgement},
     memory_budget::MemoryShare,
-    refusals::{RefusalCause, VersionRight, is_refusal},
+    refusals::{RefusalCause, RefusalVerdict, VersionRight, is_refusal},
     resolve::{DescriptorObject, TOKEN_FIELD},
+    version_cache::{HistoryListing, LabelHistory, VERSION_BYTES, VersionIndex},
 };
 use crate::malformed::MalformedInput;
-use tidemark_store::{ObjectInfo, ObjectVersion, Store, StoreError, StoreSecond};
+use tidemark_store::{ObjectVersion, Store, StoreError, StoreSecond, VersionPage};
+use tokio::time::Instant;
 
 /// The pauses between the refusals after which a right counts as missing.
 const REFUSAL_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
-/// How much is remembered of versions. Beyond it all is forgotten, and asked again where needed.
-const MAX_CACHE_BYTES: usize = 4 << 20;
-/// What a version takes there, with its name.
-const VERSION_BYTES: usize = 128;
+/// What listing a page of versions takes, with the text of the answer.
+const LISTING_BYTES: u64 = 512 * 1024;
 
-/// What is known of an object's versions.
-pub(super) struct LabelVersions {
-    /// Oldest first, from the entry's second on.
-    pub(super) versions: Vec<LabelVersion>,
-    /// Whether no version of that time is missing, and each has a name.
-    pub(super) is_complete: bool,
-    /// Why the store lists none.
-    pub(super) refused: Option<MalformedInput>,
+/// What a store has of a label.
+pub(super) enum LabelVersions {
+    /// Nothing.
+    Absent,
+    /// Its versions, none of which is missing, and each has a name.
+    Listed(VersionRange),
+    /// The object; what versions there were is not known. With the reason, where the store refuses to list them.
+    NewestOnly(Option<MalformedInput>),
 }
 
-/// One version of `label.yaml`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LabelVersion {
-    /// The store's name of it; `None` for the one object of a store that keeps no versions.
-    pub(super) id: Option<String>,
-    pub(super) time: StoreSecond,
+/// The versions of a label in a range of time, which are asked for page by page, the oldest first.
+pub(super) struct VersionRange {
+    index: Arc<VersionIndex>,
+    from: StoreSecond,
+    /// The last second.
+    until: StoreSecond,
+    /// The page that was given last.
+    page: Option<usize>,
+    /// The versions of the newest second that were given: a page from which some were deleted may end with them again.
+    seen: Vec<ObjectVersion>,
+    /// What is charged for it.
+    pub(super) charged: u64,
+}
+
+/// Why nothing is known of versions.
+pub(super) enum VersionError {
+    Store(StoreError),
+    /// The store refuses all of them.
+    NoRight {
+        why: MalformedInput,
+        /// When the one was written that was asked for.
+        time: Option<StoreSecond>,
+    },
+}
+
+impl From<StoreError> for VersionError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// What reading a version gave.
@@ -51,115 +72,75 @@ pub(super) enum VersionRead {
     /// The store refuses this one, though it gives others. Whose it is cannot be known: the entry's, another one's, or a copy of a
     /// marker's value.
     Refused(MalformedInput),
-    /// The store refuses all versions.
-    NoRight(MalformedInput),
 }
 
-/// What a store lists of versions.
-#[derive(Clone, Debug)]
-enum ListedVersions {
-    /// Nothing: it keeps none.
-    Unversioned,
-    /// The oldest first.
-    Versions(Arc<[ObjectVersion]>),
-    /// Nothing, for good.
-    Refused(MalformedInput),
+/// A right that the store refuses again and again.
+struct RefusedRight {
+    right: VersionRight,
+    since: Instant,
+    pauses: std::array::IntoIter<Duration, 3>,
 }
 
-impl ListedVersions {
-    fn bytes(&self) -> usize {
-        let Self::Versions(versions) = self else { return VERSION_BYTES };
-        versions.iter().map(|version| VERSION_BYTES + version.id.as_ref().map_or(0, String::len)).sum()
-    }
-}
-
-/// What is known of the versions of labels. Clones of a reader share it.
-#[derive(Debug, Default)]
-pub(super) struct VersionCache(Mutex<CachedHistories>);
-
-#[derive(Debug, Default)]
-struct CachedHistories {
-    /// By store and key.
-    by_label: BTreeMap<(String, String), Arc<LabelHistory>>,
-    bytes: usize,
-}
-
-#[derive(Debug, Default)]
-struct LabelHistory {
-    // Held while they are listed, so that entries that are read at once ask once.
-    listing: tokio::sync::Mutex<Option<HistoryListing>>,
-    versions: Mutex<BTreeMap<String, Arc<VersionMark>>>,
-}
-
-/// Whether a version's metadata names an operation; `None` while it was not read. Held while it is read, so that entries that are
-/// read at once read it once.
-type VersionMark = tokio::sync::Mutex<Option<bool>>;
-
-#[derive(Debug)]
-struct HistoryListing {
-    /// The horizon before the listing: for all entries below it nothing is missing.
-    horizon: StoreSecond,
-    from: StoreSecond,
-    versions: ListedVersions,
-}
-
-impl VersionCache {
-    fn history(&self, store: &Store, key: &str) -> Arc<LabelHistory> {
-        let mut cached = self.0.lock();
-        cached.by_label.entry((store.url().to_string(), key.to_owned())).or_default().clone()
-    }
-
-    fn mark(&self, store: &Store, key: &str, id: &str) -> Arc<VersionMark> {
-        let history = self.history(store, key);
-        let mut versions = history.versions.lock();
-        if let Some(mark) = versions.get(id) {
-            return mark.clone();
-        }
-        let mark = versions.entry(id.to_owned()).or_default().clone();
-        drop(versions);
-        self.grow(VERSION_BYTES + id.len());
-        mark
-    }
-
-    fn grow(&self, bytes: usize) {
-        let mut cached = self.0.lock();
-        cached.bytes += bytes;
-        if cached.bytes > MAX_CACHE_BYTES {
-            *cached = CachedHistories::default();
-        }
+impl RefusedRight {
+    fn new(right: VersionRight) -> Self {
+        Self { right, since: Instant::now(), pauses: REFUSAL_PAUSES.into_iter() }
     }
 }
 
 impl LogReader {
-    /// The versions of the label's key that were written from `from` on; `None` where the store has no such object.
+    /// The versions of the label's key that were written from `from` to `until`.
     pub(super) async fn label_versions(
         &self,
         store: &Store,
         key: &str,
         from: StoreSecond,
-    ) -> Result<Option<LabelVersions>, StoreError> {
-        let refused = match self.listed_versions(store, key, from).await? {
-            ListedVersions::Unversioned => None,
-            ListedVersions::Refused(why) => Some(why),
-            ListedVersions::Versions(all) if all.is_empty() => return Ok(None),
-            ListedVersions::Versions(all) => {
-                let since = all.iter().filter(|version| version.time >= from);
-                let versions: Vec<_> =
-                    since.map(|version| LabelVersion { id: version.id.clone(), time: version.time }).collect();
-                // One without a name replaced others of its kind.
-                if versions.iter().all(|version| version.id.is_some()) {
-                    return Ok(Some(LabelVersions { versions, is_complete: true, refused: None }));
-                }
-                None
+        until: StoreSecond,
+        memory: &MemoryShare,
+    ) -> Result<LabelVersions, StoreError> {
+        Ok(match self.version_index(store, key, from, memory).await {
+            Ok(Some(index)) if index.is_empty() => LabelVersions::Absent,
+            Ok(Some(index)) if index.are_all_named(from) => {
+                LabelVersions::Listed(VersionRange { index, from, until, page: None, seen: Vec::new(), charged: 0 })
             }
+            Ok(_) => LabelVersions::NewestOnly(None),
+            Err(VersionError::NoRight { why, .. }) => LabelVersions::NewestOnly(Some(why)),
+            Err(VersionError::Store(error)) => return Err(error),
+        })
+    }
+
+    /// The next versions of the range, the oldest first; `None` at its end. What they take is charged until the next ones.
+    pub(super) async fn next_versions(
+        &self,
+        store: &Store,
+        key: &str,
+        range: &mut VersionRange,
+        memory: &MemoryShare,
+    ) -> Result<Option<Vec<ObjectVersion>>, VersionError> {
+        memory.release(std::mem::take(&mut range.charged));
+        let next = match range.page {
+            None => range.index.oldest_page(range.from),
+            Some(page) => page.checked_sub(1),
         };
-        let Some(time) = self.newest_time(store, key).await? else { return Ok(None) };
-        let newest = (time >= from).then_some(LabelVersion { id: None, time });
-        Ok(Some(LabelVersions { versions: newest.into_iter().collect(), is_complete: false, refused }))
+        let Some(number) = next.filter(|number| range.index.page(*number).oldest.time <= range.until) else {
+            return Ok(None);
+        };
+        let page = self.versions_of_page(store, key, &range.index, number, memory).await?;
+        let is_new = |version: &&ObjectVersion| {
+            (range.from..=range.until).contains(&version.time) && !range.seen.contains(*version)
+        };
+        let versions: Vec<ObjectVersion> = page.iter().rev().filter(is_new).cloned().collect();
+        if let Some(ObjectVersion { time: newest, .. }) = versions.last() {
+            range.seen.retain(|version| version.time == *newest);
+            range.seen.extend(versions.iter().filter(|version| version.time == *newest).cloned());
+        }
+        range.page = Some(number);
+        range.charged = (versions.len() * VERSION_BYTES) as u64;
+        memory.charge(range.charged).await;
+        Ok(Some(versions))
     }
 
     /// The store time of the object itself, whatever its versions are.
-    async fn newest_time(&self, store: &Store, key: &str) -> Result<Option<StoreSecond>, StoreError> {
+    pub(super) async fn newest_time(&self, store: &Store, key: &str) -> Result<Option<StoreSecond>, StoreError> {
         let before = self.refusals.reads();
         let attributes = store.get(key, 0).await;
         Ok(match self.judged(store, key, before, attributes).await? {
@@ -169,40 +150,142 @@ impl LogReader {
         })
     }
 
-    /// The versions of the key; those before `from` may be left out, but for one.
-    async fn listed_versions(&self, store: &Store, key: &str, from: StoreSecond) -> Result<ListedVersions, StoreError> {
+    /// Where the pages of the key's versions begin, as far back as `from`; `None` where the store keeps none.
+    async fn version_index(
+        &self,
+        store: &Store,
+        key: &str,
+        from: StoreSecond,
+        memory: &MemoryShare,
+    ) -> Result<Option<Arc<VersionIndex>>, VersionError> {
         let history = self.versions.history(store, key);
-        let mut listing = history.listing.lock().await;
-        let horizon = self.labels.horizon();
-        if let Some(known) = &*listing
-            && (known.horizon == horizon && from < horizon && known.from <= from)
+        if let Some(known) = &*history.listing.lock().await
+            && known.suffices_for(from)
         {
-            return Ok(known.versions.clone());
+            return Ok(known.index.clone());
         }
-        let versions = self.list_versions(store, key, from).await?;
+        // Before the lock: no other task waits for the listing while this one waits for memory.
+        memory.charge(LISTING_BYTES).await;
+        let index = self.list_once(store, key, from, &history).await;
+        memory.release(LISTING_BYTES);
+        index
+    }
+
+    async fn list_once(
+        &self,
+        store: &Store,
+        key: &str,
+        from: StoreSecond,
+        history: &Arc<LabelHistory>,
+    ) -> Result<Option<Arc<VersionIndex>>, VersionError> {
+        let mut listing = history.listing.lock().await;
+        if let Some(known) = &*listing
+            && known.suffices_for(from)
+        {
+            return Ok(known.index.clone());
+        }
+        let horizon = self.labels.horizon();
         // A refusal is asked again by each entry.
-        if from < horizon && !matches!(versions, ListedVersions::Refused(_)) {
-            self.versions.grow(versions.bytes());
-            *listing = Some(HistoryListing { horizon, from, versions: versions.clone() });
+        let index = self.list_versions(store, key, from).await?.map(Arc::new);
+        if from < horizon {
+            let bytes = |index: Option<&Arc<VersionIndex>>| index.map_or(0, |index| index.bytes());
+            let before = listing.replace(HistoryListing { horizon, from, index: index.clone() });
+            let before = before.as_ref().map_or(0, |before| bytes(before.index.as_ref()));
+            self.versions.resize(store, key, history, before, bytes(index.as_ref()));
         }
+        Ok(index)
+    }
+
+    async fn list_versions(
+        &self,
+        store: &Store,
+        key: &str,
+        from: StoreSecond,
+    ) -> Result<Option<VersionIndex>, VersionError> {
+        let (mut index, mut after) = (VersionIndex::default(), None::<String>);
+        loop {
+            let Some(page) = self.list_page(store, key, after.as_deref()).await? else { return Ok(None) };
+            let is_past = page.versions.iter().any(|version| version.time < from);
+            index.add(after, page.versions);
+            match page.next {
+                Some(next) if !is_past => after = Some(next),
+                _ => return Ok(Some(index)),
+            }
+        }
+    }
+
+    /// The versions of a page of `index`, the newest first.
+    async fn versions_of_page(
+        &self,
+        store: &Store,
+        key: &str,
+        index: &VersionIndex,
+        number: usize,
+        memory: &MemoryShare,
+    ) -> Result<Arc<[ObjectVersion]>, VersionError> {
+        if let Some(held) = index.held.lock().await.get(&number) {
+            return Ok(held.clone());
+        }
+        memory.charge(LISTING_BYTES).await;
+        let versions = async {
+            let mut held = index.held.lock().await;
+            if let Some(held) = held.get(&number) {
+                return Ok(held.clone());
+            }
+            let versions: Arc<[ObjectVersion]> = self.list_page_again(store, key, index, number).await?.into();
+            held.put(number, versions.clone());
+            Ok(versions)
+        };
+        let versions = versions.await;
+        memory.release(LISTING_BYTES);
+        versions
+    }
+
+    /// The versions of a page that was listed before. It may begin elsewhere by now, or end: newer ones have come, or some were
+    /// deleted.
+    async fn list_page_again(
+        &self,
+        store: &Store,
+        key: &str,
+        index: &VersionIndex,
+        number: usize,
+    ) -> Result<Vec<ObjectVersion>, VersionError> {
+        let indexed = index.page(number);
+        let (mut versions, mut after) = (Vec::new(), indexed.after.clone());
+        loop {
+            let Some(page) = self.list_page(store, key, after.as_deref()).await? else { break };
+            versions.extend(page.versions.into_iter().filter(|version| version.time <= indexed.newest));
+            let is_end = |version: &ObjectVersion| *version == indexed.oldest || version.time < indexed.oldest.time;
+            match page.next {
+                Some(next) if !versions.iter().any(is_end) => after = Some(next),
+                _ => break,
+            }
+        }
+        versions.retain(|version| version.time >= indexed.oldest.time);
         Ok(versions)
     }
 
-    async fn list_versions(&self, store: &Store, key: &str, from: StoreSecond) -> Result<ListedVersions, StoreError> {
-        let mut pauses = REFUSAL_PAUSES.into_iter();
+    /// One page of the key's versions; `None` where the store keeps none.
+    async fn list_page(
+        &self,
+        store: &Store,
+        key: &str,
+        after: Option<&str>,
+    ) -> Result<Option<VersionPage>, VersionError> {
+        let mut refused = RefusedRight::new(VersionRight::List);
         loop {
-            let error = match store.versions(key, from).await {
-                Ok(versions) => {
-                    self.refusals.record_right(store, VersionRight::List);
-                    return Ok(versions.map_or(ListedVersions::Unversioned, |all| ListedVersions::Versions(all.into())));
+            let error = match store.version_page(key, after).await {
+                Ok(page) => {
+                    self.refusals.record_right(store, VersionRight::List, key);
+                    return Ok(page);
                 }
                 // A name that the store takes for no object: a plain read says so too.
-                Err(StoreError::BadKey { .. }) => return Ok(ListedVersions::Unversioned),
+                Err(StoreError::BadKey { .. }) => return Ok(None),
                 Err(error @ (StoreError::Denied { .. } | StoreError::Refused { .. })) => error,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             };
-            if let Some(why) = self.is_right_missing(store, key, VersionRight::List, error, pauses.next()).await? {
-                return Ok(ListedVersions::Refused(why));
+            if let Some(why) = self.is_right_missing(store, key, &mut refused, error).await? {
+                return Err(VersionError::NoRight { why, time: None });
             }
         }
     }
@@ -212,13 +295,13 @@ impl LogReader {
         &self,
         store: &Store,
         key: &str,
-        version: &LabelVersion,
+        version: &ObjectVersion,
         is_wanted: bool,
         limit: u64,
         memory: &MemoryShare,
-    ) -> Result<VersionRead, StoreError> {
+    ) -> Result<VersionRead, VersionError> {
         let Some(id) = &version.id else { return Ok(VersionRead::NotOwn) };
-        let (mut charged, mut pauses) = (FIRST_READ_BYTES, REFUSAL_PAUSES.into_iter());
+        let (mut charged, mut refused) = (FIRST_READ_BYTES, None);
         // Before the lock: no other task waits for this version while this one waits for memory.
         memory.charge(charged).await;
         let mark = self.versions.mark(store, key, id);
@@ -247,17 +330,34 @@ impl LogReader {
                     charged = object.info.size;
                     continue;
                 }
+                Ok(None) if known.is_some() => {
+                    // It was counted as one that is there: the next attempt does not.
+                    if let Some(mut mark) = mark.take() {
+                        *mark = Some(true);
+                    }
+                    let (url, key) = (store.url().to_string(), key.to_owned());
+                    return Err(
+                        StoreError::Failed { url, key, why: "a version was deleted meanwhile".to_owned() }.into()
+                    );
+                }
                 Ok(None) | Err(StoreError::BadKey { .. }) => break VersionRead::NotOwn,
                 Err(error) if is_refusal(&error) => error,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             };
-            if error.is_retryable() || self.refusals.gives_versions(store) {
-                let info = ObjectInfo { key: key.to_owned(), time: version.time, size: 0, etag: None };
-                let why = self.judge(store, Some(id), RefusalCause::Store, &info, before, error).await?;
-                break VersionRead::Refused(why);
+            if refused.is_none() && self.may_be_this_version(store, key, &error) {
+                let (cause, name) = (RefusalCause::Store, (key, Some(id.as_str())));
+                let verdict = self.refusals.record_refusal(store, name, cause, version.time, before, &error);
+                let is_this = verdict != RefusalVerdict::LookForProof
+                    || self.gives_another_version(store, key, version).await
+                    || error.is_retryable();
+                if is_this {
+                    break VersionRead::Refused(judgement(verdict, store, key, error)?);
+                }
             }
-            if let Some(why) = self.is_right_missing(store, key, VersionRight::Read, error, pauses.next()).await? {
-                break VersionRead::NoRight(why);
+            let refused = refused.get_or_insert_with(|| RefusedRight::new(VersionRight::Read));
+            if let Some(why) = self.is_right_missing(store, key, refused, error).await? {
+                memory.release(charged);
+                return Err(VersionError::NoRight { why, time: Some(version.time) });
             }
         };
         if !matches!(read, VersionRead::Unnamed(_)) {
@@ -266,26 +366,45 @@ impl LogReader {
         Ok(read)
     }
 
-    /// Why versions of the store count as ones that this reader may not have, after `error`; `None`: ask again, which is not
-    /// before `pause`. An error where the store refuses the object itself too.
+    /// Whether `error` may concern the one version that was asked for, rather than the right to read versions.
+    fn may_be_this_version(&self, store: &Store, key: &str, error: &StoreError) -> bool {
+        error.is_retryable()
+            || (self.refusals.gives_versions(store) && !self.refusals.is_missing(store, VersionRight::Read, key))
+    }
+
+    /// Whether the store gives another version of the key that is not older. One that is read is noted.
+    async fn gives_another_version(&self, store: &Store, key: &str, refused: &ObjectVersion) -> bool {
+        let Ok(Some(page)) = store.version_page(key, None).await else { return false };
+        let others = page.versions.iter().filter(|other| other.time >= refused.time && other.id != refused.id);
+        for id in others.filter_map(|other| other.id.as_ref()).take(PROOFS_READ) {
+            if let Ok(Some(object)) = store.get_version(key, id, FIRST_READ_BYTES).await {
+                self.refusals.record_version_read(store, key, id, object.info.time);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Why versions of the store count as ones that this reader may not have, after `error`; `None`: ask again. An error where the
+    /// store refuses the object itself too.
     async fn is_right_missing(
         &self,
         store: &Store,
         key: &str,
-        right: VersionRight,
+        refused: &mut RefusedRight,
         error: StoreError,
-        pause: Option<Duration>,
     ) -> Result<Option<MalformedInput>, StoreError> {
-        if !self.refusals.is_missing(store, right) {
+        let right = refused.right;
+        if !self.refusals.is_missing(store, right, key) {
             // A store that refuses everything says nothing about versions.
             self.newest_time(store, key).await?;
-            if let Some(pause) = pause {
+            if let Some(pause) = refused.pauses.next() {
                 tokio::time::sleep(pause).await;
                 return Ok(None);
             }
-            self.refusals.record_missing(store, right, &error);
+            self.refusals.record_missing(store, right, key, refused.since, &error);
         }
-        let refused = right.as_str();
-        Ok(Some(MalformedInput { reason: format!("its versions may not be read ({refused} was refused): {error}") }))
+        let right = right.as_str();
+        Ok(Some(MalformedInput { reason: format!("its versions may not be read ({right} was refused): {error}") }))
     }
 }

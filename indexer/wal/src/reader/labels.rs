@@ -16,14 +16,19 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Mutex;
 
 use super::{
-    label_index::{EntryLabels, LabelIndex},
+    label_index::{EntryLabels, LabelIndex, UnreadEntry},
     listing::ListedEntry,
     log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
     memory_budget::MemoryShare,
 };
 use crate::{
-    footprint::parsing_bytes, malformed::MalformedInput, mutants, parameters::ParameterSchedule,
-    payload::parse_payload, token::Token,
+    footprint::parsing_bytes,
+    malformed::MalformedInput,
+    mutants,
+    outcome::last_in_time,
+    parameters::{LogParameters, ParameterSchedule},
+    payload::parse_payload,
+    token::Token,
 };
 use tidemark_store::{StoreError, StoreSecond, StoredObject};
 
@@ -32,6 +37,11 @@ const MAX_CONCURRENT_GETS: usize = 16;
 /// Entries that are listed in one step, and about a page of a listing: what is listed beyond the window is not listed again.
 const MAX_LISTED_ENTRIES: usize = 4000;
 const PAGE_ENTRIES: usize = 1000;
+/// After how many entries of a step others may look, too; and how many of them wait to be read at once.
+const STEP_ENTRIES: usize = 256;
+const CHUNK_ENTRIES: usize = 2 * MAX_CONCURRENT_GETS;
+/// What one of these takes.
+const READ_BYTES: u64 = 4 * 1024;
 /// How far beyond the window of one label a listing goes for the next ones.
 const LISTED_AHEAD: Duration = Duration::from_secs(50);
 /// What parsing a small entry may take. One that may take more is read alone.
@@ -49,41 +59,44 @@ pub(super) struct LabelEntry {
 
 impl LabelEntry {
     /// Whether the entry was there when a version of this time was written. Its time may be of another store's clock.
-    pub(super) fn precedes(&self, version: StoreSecond, tolerance: Duration) -> bool {
-        self.token.second() <= version && self.time <= version.after(tolerance)
+    pub(super) fn precedes(&self, version: StoreSecond, parameters: &LogParameters) -> bool {
+        self.token.second() <= version && self.time <= version.after(parameters.whole_clock_tolerance())
     }
 }
 
 /// The entries of one label that have no version yet, from one entry on, while versions are assigned in time order.
 #[derive(Debug)]
-pub(super) struct VersionAssignment {
+pub(super) struct VersionAssignment<'a> {
     own: Token,
-    tolerance: Duration,
+    parameters: &'a LogParameters,
+    /// The last second of the first entry's bound. What is visible when that is sealed are the entries up to it.
+    last: StoreSecond,
     /// In token order.
     without: Vec<LabelEntry>,
 }
 
-impl VersionAssignment {
-    pub(super) fn new(own: LabelEntry, tolerance: Duration) -> Self {
-        Self { own: own.token, tolerance, without: vec![own] }
+impl<'a> VersionAssignment<'a> {
+    pub(super) fn new(own: LabelEntry, parameters: &'a LogParameters) -> Self {
+        Self { own: own.token, parameters, last: last_in_time(parameters, own.token), without: vec![own] }
     }
 
     /// More entries of the label, with later tokens than those before them.
     pub(super) fn add(&mut self, later: impl IntoIterator<Item = LabelEntry>) {
-        self.without.extend(later.into_iter().filter(|entry| !entry.has_marker));
+        let last = self.last;
+        self.without.extend(later.into_iter().filter(|entry| !entry.has_marker && entry.time <= last));
     }
 
     /// Assigns the next version to the latest entry before it; gives whether that is the first one's own. All entries of the
     /// label up to its second are known.
     pub(super) fn assign(&mut self, version: StoreSecond) -> bool {
-        let latest = self.without.iter().rposition(|entry| entry.precedes(version, self.tolerance));
+        let latest = self.without.iter().rposition(|entry| entry.precedes(version, self.parameters));
         latest.is_some_and(|latest| self.without.remove(latest).token == self.own)
     }
 }
 
 /// Whether a later entry may have written the one version that is known.
-pub(super) fn is_overtaken(later: &[LabelEntry], version: StoreSecond, tolerance: Duration) -> bool {
-    later.iter().any(|entry| entry.precedes(version, tolerance))
+pub(super) fn is_overtaken(later: &[LabelEntry], version: StoreSecond, parameters: &LogParameters) -> bool {
+    later.iter().any(|entry| entry.precedes(version, parameters))
 }
 
 /// The labels that the log's entries name, as far as it was read ahead. Clones of a reader share it.
@@ -120,8 +133,8 @@ pub(super) struct LabelWindow<'a> {
 /// What one step through a window has found.
 struct WindowStep {
     naming: Vec<LabelEntry>,
-    /// Entries that take much memory to read.
-    large: Vec<ListedEntry>,
+    /// Entries that take much memory or time to read.
+    apart: Vec<ListedEntry>,
     /// The last second that is known.
     until: StoreSecond,
 }
@@ -143,14 +156,15 @@ impl LogReader {
         let (mut found, mut from) = (Vec::new(), window.from);
         while from <= window.until {
             // One is parsed at a time.
-            let reserved = MAX_CONCURRENT_GETS as u64 * FIRST_READ_BYTES + SMALL_PARSING_BYTES;
+            let reserved =
+                CHUNK_ENTRIES as u64 * READ_BYTES + MAX_CONCURRENT_GETS as u64 * FIRST_READ_BYTES + SMALL_PARSING_BYTES;
             memory.charge(reserved).await;
             let step = self.read_window(LabelWindow { from, ..window }, schedule).await;
             memory.release(reserved);
             let step = step?;
             found.extend(step.naming);
-            for entry in step.large {
-                let labels = self.read_large(entry, schedule, memory).await?;
+            for entry in step.apart {
+                let labels = self.read_apart(entry, schedule, memory).await?;
                 found.extend(labels.naming(&entry, window.path));
                 self.labels.index.lock().await.note_read(entry, labels);
             }
@@ -169,26 +183,35 @@ impl LogReader {
     ) -> Result<WindowStep, StoreError> {
         let mut index = self.labels.index.lock().await;
         let until = self.list_window(&mut index, window).await?;
-        let mut unread = index.unread(window.from, until);
-        if let Some(own) = unread.iter().position(|entry| entry.token == window.own) {
+        let (mut unread, until) = index.unread(window.from, until, STEP_ENTRIES);
+        if let Some(own) = unread.iter().position(|unread| unread.entry.token == window.own) {
             // One that names a label without a marker names nothing else.
-            index
-                .note_read(unread.swap_remove(own), EntryLabels { paths: vec![window.path.into()], has_marker: false });
+            let labels = EntryLabels { paths: vec![window.path.into()], has_marker: false };
+            index.note_read(unread.swap_remove(own).entry, labels);
         }
-        let (small, mut large): (Vec<_>, Vec<_>) = unread.into_iter().partition(|entry| entry.size <= FIRST_READ_BYTES);
-        // Boxed, and collected before they are run: as closures of a stream the compiler cannot prove that they may move between
-        // threads.
-        let reads: Vec<_> = small.into_iter().map(|entry| self.read_small(entry, schedule).boxed()).collect();
-        let mut reads = stream::iter(reads).buffer_unordered(MAX_CONCURRENT_GETS);
-        while let Some((entry, labels)) = reads.try_next().await? {
-            match labels {
-                Some(labels) => index.note_read(entry, labels),
-                None => large.push(entry),
+        // What has failed may fail for long: nobody waits for it who does not need it.
+        let is_quick = |unread: &UnreadEntry| unread.entry.size <= FIRST_READ_BYTES && !unread.has_failed;
+        let (together, apart): (Vec<_>, Vec<_>) = unread.into_iter().partition(is_quick);
+        let mut apart: Vec<ListedEntry> = apart.into_iter().map(|unread| unread.entry).collect();
+        for chunk in together.chunks(CHUNK_ENTRIES) {
+            // Boxed, and collected before they are run: as closures of a stream the compiler cannot prove that they may move
+            // between threads.
+            let reads: Vec<_> = chunk.iter().map(|unread| self.read_small(unread.entry, schedule).boxed()).collect();
+            let mut reads = stream::iter(reads).buffer_unordered(MAX_CONCURRENT_GETS);
+            while let Some((entry, labels)) = reads.next().await {
+                match labels {
+                    Ok(Some(labels)) => index.note_read(entry, labels),
+                    Ok(None) => apart.push(entry),
+                    Err(error) => {
+                        index.note_failed(entry.token);
+                        return Err(error);
+                    }
+                }
             }
         }
         let naming = index.naming(window.path, window.from, until);
         index.evict();
-        Ok(WindowStep { naming, large, until })
+        Ok(WindowStep { naming, apart, until })
     }
 
     /// Lists what of the window is not listed, one step of it; gives the last second that is known.
@@ -225,18 +248,18 @@ impl LogReader {
         &self,
         entry: ListedEntry,
         schedule: &ParameterSchedule,
-    ) -> Result<(ListedEntry, Option<EntryLabels>), StoreError> {
-        let body = self.read_body(entry, schedule, &MemoryShare::unshared()).await?;
-        let labels = match body {
+    ) -> (ListedEntry, Result<Option<EntryLabels>, StoreError>) {
+        let body = self.read_body(entry, schedule, &MemoryShare::unshared()).await;
+        let labels = body.map(|body| match body {
             Some(body) if 2 * parsing_bytes(&body) > SMALL_PARSING_BYTES => None,
             Some(body) => Some(labels_in(entry.token, &body)),
             None => Some(EntryLabels::default()),
-        };
-        Ok((entry, labels))
+        });
+        (entry, labels)
     }
 
     /// The labels that an entry of any size names.
-    async fn read_large(
+    async fn read_apart(
         &self,
         entry: ListedEntry,
         schedule: &ParameterSchedule,
@@ -293,11 +316,19 @@ mod tests {
         LabelEntry { token: Token::from_parts(time, [random; 16]), time, has_marker: false }
     }
 
+    fn parameters(clock_tolerance: Duration) -> LogParameters {
+        LogParameters { clock_tolerance, ..LogParameters::with_expiry(Duration::from_mins(1)) }
+    }
+
     /// The versions that go to each of `entries`, which are in token order, at `times`.
     fn assigned(entries: &[LabelEntry], times: &[u64]) -> Vec<Option<usize>> {
+        assigned_by(&parameters(Duration::ZERO), entries, times)
+    }
+
+    fn assigned_by(parameters: &LogParameters, entries: &[LabelEntry], times: &[u64]) -> Vec<Option<usize>> {
         let versions: Vec<_> = times.iter().map(|second| entry(*second, 0).time).collect();
         let one = |own: usize| {
-            let (mut known, mut assignment) = (own + 1, VersionAssignment::new(entries[own], Duration::ZERO));
+            let (mut known, mut assignment) = (own + 1, VersionAssignment::new(entries[own], parameters));
             (0..versions.len()).filter(|number| versions[*number] >= entries[own].token.second()).find(|number| {
                 // Later entries become known with the versions.
                 let seen = entries.partition_point(|entry| entry.token.second() <= versions[*number]);
@@ -325,10 +356,11 @@ mod tests {
     #[test]
     fn an_entry_that_a_marker_completes_takes_no_version() {
         let ours = LabelEntry { has_marker: true, ..entry(2, 1) };
-        let mut assignment = VersionAssignment::new(entry(0, 1), Duration::ZERO);
+        let parameters = parameters(Duration::ZERO);
+        let mut assignment = VersionAssignment::new(entry(0, 1), &parameters);
         assignment.add([ours]);
         assert!(assignment.assign(entry(3, 0).time));
-        assert!(is_overtaken(&[ours], entry(3, 0).time, Duration::ZERO));
+        assert!(is_overtaken(&[ours], entry(3, 0).time, &parameters));
     }
 
     #[test]
@@ -358,6 +390,41 @@ mod tests {
                 }
             }
             prop_assert_eq!(assigned(&entries, &times), expected);
+        }
+
+        /// Entries whose store time is later than their token's, by a clock that leads or a slow writer, in a bound of 16 s with a
+        /// tolerance that counts as 2 s.
+        #[test]
+        fn no_version_has_two_owners_and_none_changes_when_later_entries_become_visible(
+            seconds in proptest::collection::btree_map((0u64..30, 0u8..4), 0u64..20, 1..8),
+            times in proptest::collection::vec(0u64..50, 0..10),
+        ) {
+            let expiry = Duration::from_secs(10);
+            let request_timeout = Duration::from_secs(5);
+            let parameters = LogParameters { expiry, request_timeout, ..parameters(Duration::from_millis(2900)) };
+            let delayed = |((second, random), delay): ((u64, u8), u64)| {
+                let entry = entry(second, random);
+                LabelEntry { time: entry.time.after(Duration::from_secs(delay)), ..entry }
+            };
+            let entries: Vec<LabelEntry> = seconds.into_iter().map(delayed).collect();
+            let mut times = times;
+            times.sort_unstable();
+            let at = |number: usize| entry(times[number], 0).time;
+            let all = assigned_by(&parameters, &entries, &times);
+            let mut owned = std::collections::BTreeSet::new();
+            for (own, version) in all.iter().enumerate() {
+                let last = last_in_time(&parameters, entries[own].token);
+                let within = version.filter(|version| at(*version) <= last);
+                if let Some(version) = within.filter(|version| at(*version).after(Duration::from_secs(2)) <= last) {
+                    prop_assert!(owned.insert(version), "version {version} has two owners");
+                }
+                // What is visible when the entry is sealed.
+                let visible: Vec<LabelEntry> = entries.iter().enumerate()
+                    .filter(|(number, entry)| *number == own || entry.time <= last).map(|(_, entry)| *entry).collect();
+                let position = visible.iter().position(|entry| entry.token == entries[own].token).unwrap();
+                let sealed = assigned_by(&parameters, &visible, &times)[position];
+                prop_assert_eq!(sealed.filter(|version| at(*version) <= last), within);
+            }
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 
 use super::{
-    label_versions::VersionCache,
     labels::LabelLookahead,
     listing::{BEFORE_TOKENS, ListedEntry, RangeListing, UnrecognizedKeys},
     memory_budget::{MemoryBudget, MemoryShare},
     refusals::{ReadCount, RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal, top_folder},
     resolved_entry::{ResolvedEntry, oversized, unreadable},
+    version_cache::VersionCache,
 };
 use crate::{log::Log, malformed::MalformedInput, parameters::ParameterSchedule, token::Token};
 use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond, StoredObject};
@@ -20,7 +20,7 @@ pub(super) const FIRST_READ_BYTES: u64 = 4 * 1024;
 /// Objects behind a refused one among which another is looked for that the store gives: a page of a listing.
 const PROOFS_LISTED: usize = 1000;
 /// How many of them are tried.
-const PROOFS_READ: usize = 4;
+pub(super) const PROOFS_READ: usize = 4;
 /// What an ordinary entry takes beside its body: it is parsed, with one descriptor, into one record.
 const ORDINARY_ENTRY_BYTES: u64 = 8 * 1024;
 
@@ -185,7 +185,7 @@ impl LogReader {
         let url = self.log.entries.url().to_string();
         let panic = StoreError::Refused { url, key: key.clone(), why: format!("reading it panicked: {message}") };
         let info = ObjectInfo { key, time: listed.time, size: listed.size, etag: None };
-        let why = self.judge(&self.log.entries, None, RefusalCause::Panic, &info, self.refusals.reads(), panic).await?;
+        let why = self.judge(&self.log.entries, RefusalCause::Panic, &info, self.refusals.reads(), panic).await?;
         Ok(unreadable(listed.token, &info, why))
     }
 
@@ -240,43 +240,31 @@ impl LogReader {
                     // Nothing is known of the object: what its reading met says more.
                     Err(_) => return Err(error),
                 };
-                let why = self.judge(store, None, RefusalCause::Store, &info, before, error).await?;
+                let why = self.judge(store, RefusalCause::Store, &info, before, error).await?;
                 Ok(ReadObject::Refused { info, why })
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Why the object, or the version of it, is judged without being read. `error`, if it is not yet.
-    pub(super) async fn judge(
+    /// Why the object is judged without being read. `error`, if it is not yet.
+    async fn judge(
         &self,
         store: &Store,
-        version: Option<&str>,
         cause: RefusalCause,
         info: &ObjectInfo,
         before: ReadCount,
         error: StoreError,
     ) -> Result<MalformedInput, StoreError> {
         let key = info.key.as_str();
-        match self.refusals.record_refusal(store, (key, version), cause, info.time, before, &error) {
-            RefusalVerdict::TryAgain => Err(error),
-            RefusalVerdict::LookForProof => {
-                // The error of the object itself says more than one of looking on.
-                if let Err(failure) = self.look_for_proof(store, info).await {
-                    tracing::debug!(key, %failure, "nothing else could be listed");
-                }
-                Err(error)
-            }
-            RefusalVerdict::Unreadable => {
-                tracing::warn!(key, %error, "an object is judged without being read");
-                Ok(MalformedInput { reason: format!("it was not given: {error}") })
-            }
-            RefusalVerdict::TooMany => Err(StoreError::Failed {
-                url: store.url().to_string(),
-                key: key.to_owned(),
-                why: format!("{error}; so many objects were refused within the hour that none is skipped any more"),
-            }),
+        let verdict = self.refusals.record_refusal(store, (key, None), cause, info.time, before, &error);
+        if verdict == RefusalVerdict::LookForProof
+            && let Err(failure) = self.look_for_proof(store, info).await
+        {
+            // The error of the object itself says more than one of looking on.
+            tracing::debug!(key, %failure, "nothing else could be listed");
         }
+        judgement(verdict, store, key, error)
     }
 
     /// Reads some of the newest objects of the folder of a refused one, of those listed behind it or, where none is, of the
@@ -305,6 +293,27 @@ impl LogReader {
             }
         }
         Ok(())
+    }
+}
+
+/// Why an object, or a version of it, is judged without being read. `error`, if it is not yet.
+pub(super) fn judgement(
+    verdict: RefusalVerdict,
+    store: &Store,
+    key: &str,
+    error: StoreError,
+) -> Result<MalformedInput, StoreError> {
+    match verdict {
+        RefusalVerdict::TryAgain | RefusalVerdict::LookForProof => Err(error),
+        RefusalVerdict::Unreadable => {
+            tracing::warn!(key, %error, "an object is judged without being read");
+            Ok(MalformedInput { reason: format!("it was not given: {error}") })
+        }
+        RefusalVerdict::TooMany => Err(StoreError::Failed {
+            url: store.url().to_string(),
+            key: key.to_owned(),
+            why: format!("{error}; so many objects were refused within the hour that none is skipped any more"),
+        }),
     }
 }
 

@@ -54,11 +54,14 @@ struct RefusalState {
     /// When a proof was last looked for.
     searched: BTreeMap<StoreFolder, Instant>,
     reads: ReadCount,
-    /// The rights that a store does not grant.
-    missing: BTreeSet<(String, VersionRight)>,
-    /// When each store gave a version last.
-    versions_read: BTreeMap<String, Instant>,
+    /// The rights that a store does not grant, and where.
+    missing: BTreeSet<RightScope>,
+    /// When a store granted a right last, by folder and in all.
+    granted: BTreeMap<RightScope, Instant>,
 }
+
+/// A store, a right, and the key or the folder that it is asked for; empty for the whole store.
+type RightScope = (String, VersionRight, String);
 
 /// A right that a store grants apart from that to read objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +127,12 @@ pub(super) enum RefusalVerdict {
     TooMany,
 }
 
+/// The keys that a right may be granted for by one line of a policy: all of the store, those of the same repo, this one.
+fn right_scopes(store: &Store, right: VersionRight, key: &str) -> [RightScope; 3] {
+    let repo = key.match_indices('/').nth(1).map_or(key, |(end, _)| &key[..end]);
+    ["", repo, key].map(|scope| (store.url().to_string(), right, scope.to_owned()))
+}
+
 /// The first name of a key, which rights are often given by; empty for an entry.
 pub(super) fn top_folder(key: &str) -> &str {
     key.split_once('/').map_or("", |(top, _)| top)
@@ -140,7 +149,8 @@ impl RefusalRegistry {
         self.0.lock().reads
     }
 
-    /// An object of `store` with this store time was read. One version proves nothing about objects: its right is another one.
+    /// An object of `store` with this store time was read. It proves nothing about versions, and a version nothing about objects: the
+    /// right to read one is not that to read the other.
     pub(super) fn record_read(&self, store: &Store, (key, version): ObjectName<'_>, time: StoreSecond) {
         let mut state = self.0.lock();
         if state.refused.is_empty() {
@@ -152,7 +162,7 @@ impl RefusalRegistry {
         state.refused.remove(&(url.clone(), key.to_owned(), version.map(str::to_owned), RefusalCause::Store));
         let is_beside = |(of, other, other_version, _): &RefusedPlace| {
             let is_other = other != key || other_version.as_deref() != version;
-            let proves = version.is_none() || other_version.is_some();
+            let proves = version.is_some() == other_version.is_some();
             *of == url && is_other && proves && top_folder(other) == top_folder(key)
         };
         let others = state.refused.iter_mut().filter(|(place, _)| is_beside(place));
@@ -225,31 +235,58 @@ impl RefusalRegistry {
     /// The store gave a version.
     pub(super) fn record_version_read(&self, store: &Store, key: &str, version: &str, time: StoreSecond) {
         self.record_read(store, (key, Some(version)), time);
-        self.record_right(store, VersionRight::Read);
-        self.0.lock().versions_read.insert(store.url().to_string(), Instant::now());
+        self.record_right(store, VersionRight::Read, key);
     }
 
-    /// Whether the store gave a version of late: what it refuses then is that version, rather than all.
+    /// Whether the store gave a version of late: what it refuses then may be that version, rather than all.
     pub(super) fn gives_versions(&self, store: &Store) -> bool {
-        self.0.lock().versions_read.get(store.url().as_str()).is_some_and(|at| at.elapsed() < MAX_PROOF_AGE)
+        let [store, ..] = right_scopes(store, VersionRight::Read, "");
+        self.0.lock().granted.get(&store).is_some_and(|at| at.elapsed() < MAX_PROOF_AGE)
     }
 
-    /// Whether the store was found to refuse what `right` allows. Further refusals are taken at their word.
-    pub(super) fn is_missing(&self, store: &Store, right: VersionRight) -> bool {
-        self.0.lock().missing.contains(&(store.url().to_string(), right))
+    /// Whether the store was found to refuse what `right` allows, here or in general. Further refusals are taken at their word.
+    pub(super) fn is_missing(&self, store: &Store, right: VersionRight, key: &str) -> bool {
+        let state = self.0.lock();
+        right_scopes(store, right, key).iter().any(|scope| state.missing.contains(scope))
     }
 
-    /// The store refuses what `right` allows, with `error`. Says so once.
-    pub(super) fn record_missing(&self, store: &Store, right: VersionRight, error: &StoreError) {
-        if self.0.lock().missing.insert((store.url().to_string(), right)) {
+    /// The store refuses what `right` allows for `key`, with `error`, and has done so since `since`. Says so once.
+    pub(super) fn record_missing(
+        &self,
+        store: &Store,
+        right: VersionRight,
+        key: &str,
+        since: Instant,
+        error: &StoreError,
+    ) {
+        let state = &mut *self.0.lock();
+        let [all, repo, own] = right_scopes(store, right, key);
+        let is_first =
+            state.missing.range(all.clone()..).next().is_none_or(|(of, which, _)| (of, *which) != (&all.0, right));
+        if state.missing.len() >= MAX_REFUSED {
+            state.missing.clear();
+        }
+        // What was granted elsewhere meanwhile is not refused in general.
+        let is_refused = |scope: &RightScope| state.granted.get(scope).is_none_or(|at| *at < since);
+        let wide = [all, repo].into_iter().filter(is_refused);
+        state.missing.extend(wide.chain([own]));
+        if is_first {
             let (store, right) = (store.url(), right.as_str());
-            tracing::warn!(%store, right, %error, "versions may not be read; a label that was moved again has the outcome \"unknown\"; grant the right");
+            tracing::warn!(%store, key, right, %error, "versions may not be read; a label that was moved again has the outcome \"unknown\"; grant the right");
         }
     }
 
-    /// The store grants `right`.
-    pub(super) fn record_right(&self, store: &Store, right: VersionRight) {
-        self.0.lock().missing.remove(&(store.url().to_string(), right));
+    /// The store grants `right` for `key`.
+    pub(super) fn record_right(&self, store: &Store, right: VersionRight, key: &str) {
+        let state = &mut *self.0.lock();
+        let [all, repo, own] = right_scopes(store, right, key);
+        for scope in [&all, &repo, &own] {
+            state.missing.remove(scope);
+        }
+        if state.granted.len() >= MAX_REFUSED {
+            state.granted.clear();
+        }
+        state.granted.extend([all, repo].map(|scope| (scope, Instant::now())));
     }
 }
 
@@ -419,14 +456,56 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_object_proves_nothing_about_versions() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let refuse = || refuse_now(&refusals, &store, ("labels/k", Some("1")));
+        let _ = (refuse(), refuse());
+        for key in ["labels/k", "labels/other"] {
+            refusals.record_read(&store, (key, None), second(11));
+            assert_ne!(refuse(), RefusalVerdict::Unreadable, "{key}");
+        }
+        refusals.record_version_read(&store, "labels/other", "1", second(11));
+        assert_eq!(refuse(), RefusalVerdict::Unreadable);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_right_is_missing_until_the_store_grants_it() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        refusals.record_missing(&store, VersionRight::Read, &denied());
-        assert!(refusals.is_missing(&store, VersionRight::Read) && !refusals.is_missing(&store, VersionRight::List));
-        refusals.record_version_read(&store, "k", "1", second(1));
-        assert!(!refusals.is_missing(&store, VersionRight::Read) && refusals.gives_versions(&store));
+        refusals.record_missing(&store, VersionRight::Read, "labels/r/k", Instant::now(), &denied());
+        let is_missing = |right, key| refusals.is_missing(&store, right, key);
+        assert!(is_missing(VersionRight::Read, "labels/other/k") && !is_missing(VersionRight::List, "labels/r/k"));
+        refusals.record_version_read(&store, "labels/r/k", "1", second(1));
+        assert!(!is_missing(VersionRight::Read, "labels/r/k") && refusals.gives_versions(&store));
         tokio::time::advance(MAX_PROOF_AGE).await;
         assert!(!refusals.gives_versions(&store));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_right_that_is_granted_elsewhere_is_still_missing_here() {
+        let (refusals, store, right) = (RefusalRegistry::default(), Store::memory(), VersionRight::List);
+        let refuse = |key, since| refusals.record_missing(&store, right, key, since, &denied());
+        let is_missing = |key| refusals.is_missing(&store, right, key);
+        let begun = Instant::now();
+        refuse("labels/a/1", begun);
+        refusals.record_right(&store, right, "labels/b/1");
+        assert!(is_missing("labels/a/2") && !is_missing("labels/b/2") && !is_missing("labels/c/1"));
+        // One odd key of a repo whose others are granted.
+        refuse("labels/b/odd", begun);
+        assert!(is_missing("labels/b/odd") && !is_missing("labels/b/2") && !is_missing("labels/c/1"));
+        refusals.record_right(&store, right, "labels/b/2");
+        assert!(is_missing("labels/b/odd"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_of_rights_is_bounded() {
+        let (refusals, store, right) = (RefusalRegistry::default(), Store::memory(), VersionRight::Read);
+        for number in 0..2 * MAX_REFUSED {
+            let key = format!("labels/{number}/k");
+            refusals.record_right(&store, right, &key);
+            refusals.record_missing(&store, right, &key, Instant::now(), &denied());
+        }
+        let state = refusals.0.lock();
+        assert!(state.missing.len() < MAX_REFUSED + 3 && state.granted.len() < MAX_REFUSED + 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Finding the descriptors that an entry names, and the evidence that they belong to it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{
-    label_versions::{LabelVersion, LabelVersions, VersionRead},
+    label_versions::{LabelVersions, VersionError, VersionRange, VersionRead},
     labels::{LabelEntry, LabelWindow, VersionAssignment, is_overtaken},
     log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
     memory_budget::MemoryShare,
@@ -215,20 +215,27 @@ impl LogReader {
         let Some(key) = &wanted.operation.descriptor else {
             return Ok(lookup);
         };
+        let (from, until) = (wanted.token.second(), last_in_time(wanted.parameters, wanted.token));
         for store in self.likely(wanted.path) {
-            let Some(LabelVersions { versions, is_complete, mut refused }) =
-                self.label_versions(store, key, wanted.token.second()).await?
-            else {
-                continue;
-            };
-            if is_complete {
-                match self.find_version(store, key, &wanted, &versions, memory).await? {
-                    Ok(found) => return Ok(found),
-                    Err(why) => refused = Some(why),
+            let (refused, seen) = match self.label_versions(store, key, from, until, memory.share).await? {
+                LabelVersions::Absent => continue,
+                LabelVersions::NewestOnly(refused) => (refused, None),
+                LabelVersions::Listed(mut range) => {
+                    let found = self.find_version(store, key, &wanted, &mut range, memory).await;
+                    memory.share.release(range.charged);
+                    match found {
+                        Ok(found) => return Ok(found),
+                        Err(VersionError::Store(error)) => return Err(error),
+                        Err(VersionError::NoRight { why, time }) => (Some(why), time),
+                    }
                 }
+            };
+            // Where a version was listed and there is no object, it was deleted since.
+            let Some(newest) = self.newest_time(store, key).await?.max(seen) else { continue };
+            if newest < from {
+                // It was not moved since.
+                continue;
             }
-            // Older than the token: it was not moved since.
-            let Some(newest) = versions.last() else { continue };
             lookup = self.find_newest(store, key, &wanted, newest, memory).await?;
             if lookup.observation.is_some() && lookup.descriptor.is_none() {
                 lookup.descriptor = refused.map(Err);
@@ -238,50 +245,54 @@ impl LogReader {
         Ok(lookup)
     }
 
-    /// The version of the label that is this operation's, of all that were written since its token; the reason, where no version
-    /// may be read.
+    /// The version of the label that is this operation's, of all that were written since its token.
     async fn find_version(
         &self,
         store: &Store,
         key: &str,
         wanted: &DescriptorQuery<'_>,
-        versions: &[LabelVersion],
+        range: &mut VersionRange,
         memory: EntryMemory<'_>,
-    ) -> Result<Result<DescriptorLookup, MalformedInput>, StoreError> {
+    ) -> Result<DescriptorLookup, VersionError> {
         let last = wanted.last_label_time();
         let limit = wanted.parameters.max_descriptor_size.min(MAX_KEPT_DESCRIPTOR_BYTES);
-        let versions: Vec<&LabelVersion> = versions.iter().filter(|version| version.time <= last).collect();
-        let mut assignment = VersionAssignment::new(wanted.label_entry(), wanted.parameters.clock_tolerance);
-        let mut unlisted = wanted.token.second();
-        for (number, version) in versions.iter().enumerate() {
-            let read = match self.read_version(store, key, version, false, limit, memory.share).await? {
-                VersionRead::NotOwn => continue,
-                VersionRead::Unnamed(read) => read,
-                VersionRead::Refused(why) => return Ok(Ok(refused_version(key, version.time, why))),
-                VersionRead::NoRight(why) => return Ok(Err(why)),
-            };
-            if version.time >= unlisted {
-                // Twice as far each time, since most labels need the first version only.
-                let until = versions[(2 * number).min(versions.len() - 1)].time.max(version.time);
-                assignment.add(self.later_entries(key, wanted, unlisted, until, memory).await?);
-                unlisted = until.next();
+        let mut assignment = VersionAssignment::new(wanted.label_entry(), wanted.parameters);
+        let (mut unlisted, mut number) = (wanted.token.second(), 0);
+        while let Some(versions) = self.next_versions(store, key, range, memory.share).await? {
+            for (at, version) in versions.iter().enumerate() {
+                let read = match self.read_version(store, key, version, false, limit, memory.share).await? {
+                    VersionRead::NotOwn => continue,
+                    VersionRead::Unnamed(read) => read,
+                    VersionRead::Refused(why) => return Ok(refused_version(key, version.time, why)),
+                };
+                if version.time >= unlisted {
+                    // Twice as far each time, since most labels need the first version only.
+                    let until = versions[(at + number).min(versions.len() - 1)].time.max(version.time);
+                    assignment.add(self.later_entries(key, wanted, unlisted, until, memory).await?);
+                    unlisted = until.next();
+                }
+                number += 1;
+                let is_own = assignment.assign(version.time);
+                if !is_own || version.time > last {
+                    memory.share.release(read.map_or(0, |found| found.charged));
+                    if is_own {
+                        // It may be that of an entry that is not visible yet.
+                        return Ok(unknown_version(key, version.time));
+                    }
+                    continue;
+                }
+                let read = match read {
+                    Some(found) => VersionRead::Unnamed(Some(found)),
+                    None => self.read_version(store, key, version, true, limit, memory.share).await?,
+                };
+                return Ok(match read {
+                    VersionRead::Unnamed(Some(found)) => self.keep_label(key, wanted, found, memory).await,
+                    VersionRead::Unnamed(None) | VersionRead::NotOwn => DescriptorLookup::default(),
+                    VersionRead::Refused(why) => refused_version(key, version.time, why),
+                });
             }
-            if !assignment.assign(version.time) {
-                memory.share.release(read.map_or(0, |found| found.charged));
-                continue;
-            }
-            let read = match read {
-                Some(found) => VersionRead::Unnamed(Some(found)),
-                None => self.read_version(store, key, version, true, limit, memory.share).await?,
-            };
-            return Ok(match read {
-                VersionRead::Unnamed(Some(found)) => Ok(self.keep_label(key, wanted, found, memory).await),
-                VersionRead::Unnamed(None) | VersionRead::NotOwn => Ok(DescriptorLookup::default()),
-                VersionRead::Refused(why) => Ok(refused_version(key, version.time, why)),
-                VersionRead::NoRight(why) => Err(why),
-            });
         }
-        Ok(Ok(DescriptorLookup::default()))
+        Ok(DescriptorLookup::default())
     }
 
     /// What the one version that is known says of this operation: it is its own if it is in time and no other entry may have
@@ -291,20 +302,20 @@ impl LogReader {
         store: &Store,
         key: &str,
         wanted: &DescriptorQuery<'_>,
-        newest: &LabelVersion,
+        newest: StoreSecond,
         memory: EntryMemory<'_>,
     ) -> Result<DescriptorLookup, StoreError> {
-        let (last, tolerance) = (wanted.last_label_time(), wanted.parameters.clock_tolerance);
-        if newest.time > last {
-            return Ok(unknown_version(key, newest.time));
+        let last = wanted.last_label_time();
+        if newest > last {
+            return Ok(unknown_version(key, newest));
         }
         let limit = wanted.parameters.max_descriptor_size;
         let Some(found) = self.read_descriptor(store, key, limit, memory.share).await? else {
             // It was deleted since.
-            return Ok(unknown_version(key, newest.time));
+            return Ok(unknown_version(key, newest));
         };
         let (time, answered) = (found.object.info.time, found.object.answered);
-        if !wanted.label_entry().precedes(time, tolerance) {
+        if !wanted.label_entry().precedes(time, wanted.parameters) {
             // It was not moved since the entry was written.
             memory.share.release(found.charged);
             return Ok(DescriptorLookup::default());
@@ -313,7 +324,7 @@ impl LogReader {
         let later = self.later_entries(key, wanted, wanted.token.second(), time.min(last), memory).await?;
         let is_own = time <= last
             && names_us(wanted, &found.object).is_none()
-            && !is_overtaken(&later, time, tolerance)
+            && !is_overtaken(&later, time, wanted.parameters)
             && !self.may_be_copied(store, wanted, &found, memory.share).await?;
         if is_own {
             return Ok(self.keep_label(key, wanted, found, memory).await);
@@ -509,8 +520,7 @@ impl DescriptorQuery<'_> {
     /// The last second in which the label may have been moved: an entry that may have been there by then, as far as clocks differ,
     /// is visible when this one is sealed.
     fn last_label_time(&self) -> StoreSecond {
-        let tolerance = Duration::from_secs(self.parameters.clock_tolerance.as_secs());
-        last_in_time(self.parameters, self.token).before(tolerance)
+        last_in_time(self.parameters, self.token).before(self.parameters.whole_clock_tolerance())
     }
 }
 

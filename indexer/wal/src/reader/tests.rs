@@ -1,11 +1,11 @@
 //! Entries as other programs write them, and how a reader resolves them.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 
-use super::*;
+use super::{label_versions::LabelVersions, *};
 use crate::{
     Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key,
     testing::{OPENED, ReadFault, TestStore, VersionFaults},
@@ -151,7 +151,12 @@ async fn what_counts_in_another_store_beats_what_does_not() {
 /// A label move as Datamon's clients make it: the entry, of a token of this moment; `None` where the client crashes before it
 /// writes the label.
 async fn move_label(log: &Log, seconds: u64, value: Option<&str>) -> Token {
-    let token = Token::from_parts(OPENED.after(Duration::from_secs(seconds)), [9; 16]);
+    move_label_at(log, seconds, 9, value).await
+}
+
+/// As [`move_label`], where several tokens are of one second.
+async fn move_label_at(log: &Log, seconds: u64, random: u8, value: Option<&str>) -> Token {
+    let token = Token::from_parts(OPENED.after(Duration::from_secs(seconds)), [random; 16]);
     create(&log.entries, &token.to_string(), format!("token: {token}\npayload: {LABEL}\n"), &[]).await;
     if let Some(value) = value {
         log.values().put(LABEL, Bytes::from(format!("id: {value}\n"))).await.unwrap();
@@ -369,6 +374,284 @@ async fn a_right_to_versions_that_is_missing_stops_nobody_and_is_the_reason() {
     }
 }
 
+/// What a reader that tries again decides about the label's move.
+async fn decide_label(reader: &LogReader, token: Token) -> ResolvedOperation {
+    for _ in 0..100 {
+        if let Ok(entry) = reader.lookup(token, &schedule()).await {
+            return entry.unwrap().ops.remove(0);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("nothing is decided");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_to_read_versions_that_is_withdrawn_is_the_reason_and_not_the_single_version() {
+    let lab = TestStore::new();
+    let log = lab.versioned_log();
+    // More than objects may be refused within an hour.
+    let mut tokens = Vec::new();
+    for second in 0..150 {
+        tokens.push(move_label(&log, second, Some("b1")).await);
+        pass(1).await;
+    }
+    let reader = LogReader::new(&log);
+    let (first, last) = (tokens.remove(0), tokens.pop().unwrap());
+    assert_eq!(decide_label(&reader, first).await.decision.outcome, Outcome::Committed);
+    lab.refuse_versions(VersionFaults { lists: 0, reads: u32::MAX });
+    let begun = tokio::time::Instant::now();
+    for token in &tokens {
+        let op = decide_label(&reader, *token).await;
+        assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Unknown, Some(Evidence::Inferred)));
+        let reason = op.unreadable.unwrap().reason;
+        assert!(reason.contains("s3:GetObjectVersion"), "{reason}");
+    }
+    assert!((15..30).contains(&begun.elapsed().as_secs()), "{} s", begun.elapsed().as_secs());
+    assert_eq!(decide_label(&reader, last).await.decision.outcome, Outcome::Committed, "nobody has moved it since");
+    lab.refuse_versions(VersionFaults::default());
+    assert_eq!(decide_label(&reader, tokens[0]).await.decision.outcome, Outcome::Committed, "it is granted again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_version_that_is_refused_stops_nobody() {
+    for refused in [1, 2] {
+        let lab = TestStore::new();
+        let log = lab.versioned_log();
+        let mut tokens = Vec::new();
+        for (second, value) in [(0, "b0"), (2, "b1"), (4, "b2")] {
+            tokens.push(move_label(&log, second, Some(value)).await);
+            pass(2).await;
+        }
+        lab.refuse_version("label.yaml", refused);
+        let (reader, begun) = (LogReader::new(&log), tokio::time::Instant::now());
+        for (number, token) in tokens.into_iter().enumerate() {
+            let op = decide_label(&reader, token).await;
+            // The newest one can be read as the object.
+            if number == 1 && refused == 1 {
+                assert_eq!(op.decision.outcome, Outcome::Unknown);
+                let reason = op.unreadable.unwrap().reason;
+                assert!(reason.contains("it was not given"), "{reason}");
+            } else {
+                assert_eq!(op.decision.outcome, Outcome::Committed);
+                assert_eq!(op.descriptor.unwrap().id, Some(format!("b{number}")));
+            }
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_that_is_missing_for_one_repo_is_waited_for_once() {
+    let lab = TestStore::new();
+    let log = lab.versioned_log();
+    let mut tokens = Vec::new();
+    for second in 0..20 {
+        let repo = if second % 2 == 0 { "given" } else { "refused" };
+        let token = Token::from_parts(OPENED.after(Duration::from_secs(second)), [9; 16]);
+        let label = format!("labels/{repo}/v1/label.yaml");
+        create(&log.entries, &token.to_string(), label.clone(), &[]).await;
+        log.values().put(&label, Bytes::from_static(b"id: b\n")).await.unwrap();
+        tokens.push(token);
+        pass(1).await;
+    }
+    for faults in [VersionFaults { lists: u32::MAX, reads: 0 }, VersionFaults { lists: 0, reads: u32::MAX }] {
+        lab.refuse_versions_of("labels/refused/", faults);
+        let (reader, begun) = (LogReader::new(&log), tokio::time::Instant::now());
+        for (number, token) in tokens[..18].iter().enumerate() {
+            let expected = if number % 2 == 0 { Outcome::Committed } else { Outcome::Unknown };
+            assert_eq!(decide_label(&reader, *token).await.decision.outcome, expected);
+        }
+        let waited = begun.elapsed().as_secs();
+        assert!((15..30).contains(&waited), "{faults:?}: {waited} s");
+    }
+}
+
+/// A label that is written ten times a second for `seconds`, and moved by an entry every fifth second.
+async fn write_often(log: &Log, seconds: u64) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    for second in 0..seconds {
+        if second % 5 == 0 {
+            tokens.push(move_label(log, second, Some(&format!("b{second}"))).await);
+        }
+        for number in 0..10 {
+            log.values().put(LABEL, Bytes::from(format!("id: {second}-{number}\n"))).await.unwrap();
+        }
+        pass(1).await;
+    }
+    tokens
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pages_of_a_label_with_many_versions_are_listed_twice_however_often_it_was_moved() {
+    let lab = TestStore::new();
+    let log = lab.versioned_log();
+    lab.limit_version_pages(50);
+    let tokens = write_often(&log, 500).await;
+    pass(100).await;
+    let reader = LogReader::new(&log);
+    reader.seal(lab.now());
+    lab.take_requests();
+    for token in &tokens {
+        let op = reader.lookup(*token, &schedule()).await.unwrap().unwrap().ops.remove(0);
+        let expected = format!("b{}", token.second().since(OPENED).as_secs());
+        assert_eq!(op.descriptor.unwrap().id, Some(expected));
+    }
+    let (requests, pages) = (lab.take_requests(), 5100_usize.div_ceil(50));
+    assert!((pages..=2 * pages).contains(&requests.version_lists), "{requests:?}");
+    assert!(requests.gets <= 3 * tokens.len(), "{requests:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_that_are_deleted_or_added_after_they_were_listed_hide_no_others() {
+    for limit in [1, 3, 7] {
+        let lab = TestStore::new();
+        let log = lab.versioned_log();
+        lab.limit_version_pages(limit);
+        let tokens = write_often(&log, 30).await;
+        let reader = LogReader::new(&log);
+        reader.seal(OPENED.after(Duration::from_hours(1)));
+        reader.lookup(tokens[0], &schedule()).await.unwrap();
+        for number in 0..300 {
+            if number % 3 < 2 {
+                lab.delete_version(LABEL, number);
+            }
+        }
+        for _ in 0..20 {
+            log.values().put(LABEL, Bytes::from_static(b"id: later\n")).await.unwrap();
+        }
+        let fresh = LogReader::new(&log);
+        for token in &tokens {
+            let [one, other] = [&reader, &fresh].map(|reader| decide_label(reader, *token));
+            let (one, other) = (one.await, other.await);
+            assert_eq!(one.decision, other.decision);
+            assert_eq!(one.descriptor, other.descriptor);
+        }
+    }
+}
+
+/// The numbers of the label's versions that were written within `seconds`, as a reader gives them page by page.
+async fn versions_within(reader: &LogReader, seconds: RangeInclusive<u64>) -> Vec<usize> {
+    let (store, memory) = (reader.log.values(), MemoryShare::unshared());
+    let [from, until] = [*seconds.start(), *seconds.end()].map(|second| OPENED.after(Duration::from_secs(second)));
+    let listed = reader.label_versions(store, LABEL, from, until, &memory).await.unwrap();
+    let LabelVersions::Listed(mut range) = listed else { panic!("they are not listed") };
+    let mut numbers = Vec::new();
+    while let Ok(Some(versions)) = reader.next_versions(store, LABEL, &mut range, &memory).await {
+        numbers.extend(versions.into_iter().map(|version| version.id.unwrap().parse::<usize>().unwrap()));
+    }
+    assert_eq!(memory.bytes(), 0);
+    numbers
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_are_given_once_each_in_the_order_of_time_whatever_was_deleted_or_added_since() {
+    for limit in [1, 2, 3, 7, 200] {
+        for kept in [1, 2, 3, 5] {
+            let lab = TestStore::new();
+            let log = lab.versioned_log();
+            lab.limit_version_pages(limit);
+            for number in 0..100 {
+                log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
+                pass(u64::from(number % 4 == 3)).await;
+            }
+            let reader = LogReader::new(&log);
+            reader.seal(lab.now());
+            assert_eq!(versions_within(&reader, 3..=10).await, (12..44).collect::<Vec<_>>());
+            assert_eq!(versions_within(&reader, 0..=30).await, (0..100).collect::<Vec<_>>());
+            let is_kept = |number: &usize| number.is_multiple_of(kept);
+            (0..100).filter(|number| !is_kept(number)).for_each(|number| lab.delete_version(LABEL, number));
+            for _ in 0..10 {
+                log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
+            }
+            for (from, until) in [(0, 24), (3, 10), (20, 24), (7, 7)] {
+                // What is held still shows what was deleted, which its reading tells.
+                let mut given = versions_within(&reader, from..=until).await;
+                given.retain(is_kept);
+                let expected = (0..100).filter(is_kept).filter(|number| (from..=until).contains(&(*number as u64 / 4)));
+                assert_eq!(
+                    given,
+                    expected.collect::<Vec<_>>(),
+                    "{limit} on a page, one of {kept} kept, {from}..={until}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_reader_knows_of_one_horizon_hides_nothing_of_the_next() {
+    let lab = TestStore::new();
+    let log = lab.versioned_log();
+    let reader = LogReader::new(&log);
+    let value = async |token| {
+        let op = decide_label(&reader, token).await;
+        (op.decision.outcome, op.decision.evidence, op.descriptor.and_then(|label| label.id))
+    };
+    let mut tokens = vec![move_label(&log, 0, Some("b0")).await];
+    for second in [50, 100, 150] {
+        pass(second - lab.now().since(OPENED).as_secs()).await;
+        // What was moved 50 s ago is sealed, and what is moved now is not.
+        reader.seal(lab.now().before(Duration::from_secs(40)));
+        for token in &tokens {
+            value(*token).await;
+        }
+        // One that crashes, and one that does not.
+        tokens.push(move_label_at(&log, second, 7, None).await);
+        tokens.push(move_label(&log, second, Some(&format!("b{second}"))).await);
+        value(tokens[tokens.len() - 1]).await;
+    }
+    pass(100).await;
+    reader.seal(lab.now());
+    for token in &tokens {
+        assert_eq!(value(*token).await, label_moves(&log, &[*token]).await.remove(0), "{token}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_in_the_last_second_of_the_bound_is_unknown_unless_it_is_anothers() {
+    let log = TestStore::new().versioned_log();
+    let first = move_label(&log, 0, None).await;
+    pass(26).await;
+    log.values().put(LABEL, Bytes::from_static(b"id: b1\n")).await.unwrap();
+    assert_eq!(label_moves(&log, &[first]).await, [UNKNOWN]);
+    pass(1).await;
+    log.values().put(LABEL, Bytes::from_static(b"id: b2\n")).await.unwrap();
+    assert_eq!(label_moves(&log, &[first]).await, [UNKNOWN], "what comes later changes nothing");
+
+    let log = TestStore::new().versioned_log();
+    let first = move_label(&log, 0, None).await;
+    pass(20).await;
+    let other = move_label(&log, 20, None).await;
+    pass(6).await;
+    log.values().put(LABEL, Bytes::from_static(b"id: b1\n")).await.unwrap();
+    assert_eq!(label_moves(&log, &[first, other]).await, [CRASHED, moved("b1")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_cannot_be_read_keeps_no_other_label_waiting() {
+    let lab = TestStore::new();
+    let log = lab.log();
+    let (mut tokens, note) =
+        (Vec::new(), Token::from_parts(OPENED.after(Duration::from_secs(30)), [1; 16]).to_string());
+    for second in 0..40 {
+        if second == 30 {
+            create(&log.entries, &note, "a note", &[]).await;
+        }
+        tokens.push(move_label(&log, second, Some("b1")).await);
+        pass(1).await;
+    }
+    lab.refuse(&note, ReadFault::Unavailable);
+    let reader = LogReader::new(&log);
+    reader.seal(OPENED.after(Duration::from_hours(1)));
+    let begun = tokio::time::Instant::now();
+    let decided = tokens.iter().map(|token| decide_label(&reader, *token));
+    let outcomes: Vec<Outcome> =
+        futures::future::join_all(decided).await.iter().map(|op| op.decision.outcome).collect();
+    assert_eq!(outcomes[..39], [Outcome::Unknown; 39]);
+    // The store's own retries take 16 s, and the entry is refused twenty times before it is judged.
+    assert!(begun.elapsed() < Duration::from_secs(5 * 16), "{} s", begun.elapsed().as_secs());
+}
+
 #[tokio::test(start_paused = true)]
 async fn while_the_label_itself_is_refused_nothing_is_decided_about_its_versions() {
     let lab = TestStore::new();
@@ -386,8 +669,15 @@ async fn while_the_label_itself_is_refused_nothing_is_decided_about_its_versions
 
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_appears_after_the_sealing_takes_no_version_of_a_sealed_one() {
+    for (tolerance, version) in [(5000, 26), (5000, 21), (1500, 25), (1999, 25)] {
+        assert_later_entry_takes_nothing(Duration::from_millis(tolerance), version).await;
+    }
+}
+
+/// A version of second `version` belongs to the same entry before and after another one of the same second appears, whose store is
+/// ahead.
+async fn assert_later_entry_takes_nothing(clock_tolerance: Duration, version: u64) {
     let log = TestStore::new().versioned_log();
-    let clock_tolerance = Duration::from_secs(5);
     let parameters = LogParameters { clock_tolerance, ..schedule().newest().parameters };
     let schedule = ParameterSchedule::constant(parameters);
     let decided = async |token: Token| {
@@ -395,13 +685,13 @@ async fn an_entry_that_appears_after_the_sealing_takes_no_version_of_a_sealed_on
         (op.decision.outcome, op.decision.evidence)
     };
     let crashed = move_label(&log, 0, None).await;
-    // In the last second of the bound; the other entry's store is 4 s ahead.
-    pass(26).await;
+    pass(version).await;
     log.values().put(LABEL, Bytes::from_static(b"id: b1\n")).await.unwrap();
     let sealed = decided(crashed).await;
-    pass(4).await;
-    move_label(&log, 26, None).await;
-    assert_eq!(decided(crashed).await, sealed);
+    // Later than what is sure to be visible when the first one is sealed.
+    pass(27 - version).await;
+    move_label(&log, version, None).await;
+    assert_eq!(decided(crashed).await, sealed, "{clock_tolerance:?}");
 }
 
 #[tokio::test(start_paused = true)]
