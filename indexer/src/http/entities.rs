@@ -38,7 +38,7 @@ pub(crate) struct HistoryArgs {
     ),
     responses(
         (status = 200, description = "the entity", body = EntityAnswer),
-        (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "`cursor` was not given out for this entity, or a parameter is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "not in the index", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 410, description = "the page is gone; start again", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),

@@ -25,7 +25,7 @@ use tidemark_wal::{ParseTokenError, Token};
     ),
     responses(
         (status = 200, description = "the entry", body = EntryAnswer),
-        (status = 400, description = "not a token, or a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "a parameter, the token among them, is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "not in the index", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),

@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use super::{
     entity, entry,
     frame::{self, PageFrame},
-    results,
+    relatives, results,
     search_url::SearchUrl,
     state,
 };
@@ -23,6 +23,7 @@ use crate::http::{
     entities::{self, HistoryArgs},
     entries,
     extract::{NoArgs, QueryArgs, QueryString},
+    lineage,
     problem::HttpProblem,
     search::{self, SearchArgs},
 };
@@ -88,10 +89,15 @@ async fn entry_page(State(app): State<AppState>, query: Result<QueryArgs<EntryPa
 async fn entity_page(State(app): State<AppState>, query: Result<QueryArgs<EntityPageArgs>, HttpProblem>) -> Response {
     let answer = async {
         let QueryArgs { args: EntityPageArgs { key, size, cursor }, query, .. } = query?;
-        entities::answer(&app, key, HistoryArgs { size, cursor }, &query).await
+        let entity = entities::answer(&app, key, HistoryArgs { size, cursor }, &query).await?;
+        let lineage = match relatives::of_entity(&entity.entity) {
+            Some(request) => Some(lineage::answer(&app, request).await),
+            None => None,
+        };
+        Ok((entity, lineage))
     };
     match answer.await {
-        Ok(answer) => rendered(&PageFrame::new(&app, "History"), &entity::render(&answer)),
+        Ok((entity, lineage)) => rendered(&PageFrame::new(&app, "History"), &entity::render(&entity, lineage.as_ref())),
         Err(problem) => failed(&app, &problem),
     }
 }

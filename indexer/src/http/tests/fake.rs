@@ -257,7 +257,8 @@ impl SearchService for FakeSearch {
 
     async fn lineage(&self, LineageRequest { repo, bundle, .. }: LineageRequest) -> Result<LineageAnswer, SearchError> {
         self.called().await?;
-        let (entity, parent) = (format!("bundle/{repo}/{bundle}"), format!("bundle/{repo}/lost"));
+        let key = |id: &str| format!("bundle/{repo}/{id}");
+        let (entity, parent, child) = (key(&bundle), key("lost"), key("child"));
         let hit = self.hits.first();
         let node = LineageNode {
             key: entity.clone(),
@@ -270,10 +271,11 @@ impl SearchService for FakeSearch {
             ..LineageNode::default()
         };
         let lost = LineageNode { key: parent.clone(), level: -1, ..LineageNode::default() };
+        let made = LineageNode { key: child.clone(), level: 1, ..node.clone() };
         Ok(LineageAnswer {
-            edges: vec![LineageEdge { parent, child: entity.clone() }],
+            edges: vec![LineageEdge { parent, child: entity.clone() }, LineageEdge { parent: entity.clone(), child }],
             entity,
-            nodes: vec![node, lost],
+            nodes: vec![node, lost, made],
             truncated: false,
             index_version: index_version(),
         })
