@@ -495,9 +495,22 @@ pub struct EntryOperation {
     pub observations: Vec<ObservationAnswer>,
     /// Its descriptor; `null` when there is none.
     pub descriptor: Value,
+    /// The files of a bundle, where the index has the names of files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesAnswer>,
     /// Earlier outcomes that were corrected, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub corrected: Vec<CorrectedOutcome>,
+}
+
+/// The files of a bundle, as far as the index has their names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FilesAnswer {
+    /// Their paths within the bundle.
+    pub names: Vec<String>,
+    /// Why there may be more files than these, if there may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
 }
 
 /// An outcome that a later record of the same operation replaced.

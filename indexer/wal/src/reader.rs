@@ -1,5 +1,6 @@
 //! Reading a log: entries in token order, each with its descriptors and its outcome.
 
+mod file_lists;
 mod label_index;
 mod label_versions;
 mod labels;
@@ -12,6 +13,7 @@ mod resolved_entry;
 #[cfg(test)]
 mod tests;
 
+pub use file_lists::FileNames;
 pub use listing::ListedEntry;
 pub use log_reader::LogReader;
 pub use memory_budget::{MemoryBudget, MemoryShare};

@@ -13,8 +13,9 @@ use tidemark_search::{
     SearchError, SearchExport, SearchService,
     api::{
         ContributorAnswer, CorrectedOutcome, EntityAnswer, EntityRequest, EntryAnswer, EntryOperation, FacetCount,
-        HistogramBucket, IndexVersion, LineageAnswer, LineageEdge, LineageNode, LineageRequest, ObservationAnswer,
-        OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer, SearchHit, SearchRequest, StatusAnswer,
+        FilesAnswer, HistogramBucket, IndexVersion, LineageAnswer, LineageEdge, LineageNode, LineageRequest,
+        ObservationAnswer, OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer, SearchHit, SearchRequest,
+        StatusAnswer,
     },
 };
 
@@ -217,6 +218,7 @@ impl SearchService for FakeSearch {
             completed: Some(hit.time),
             observations: vec![observation],
             descriptor: self.payload.clone(),
+            files: Some(FilesAnswer { names: vec![self.text(); 30], incomplete: Some(self.text()) }),
             corrected: vec![CorrectedOutcome { seq: 3, outcome: Outcome::Aborted }],
             hit,
         };
