@@ -106,6 +106,7 @@ fn operation(found: EntryRecord<'_>) -> EntryOperation {
         observations: observations.collect(),
         descriptor: std::mem::take(&mut record.descriptor),
         files: record.files.take().map(|FileNames { names, incomplete }| FilesAnswer { names, incomplete }),
+        present: None,
         corrected: Vec::new(),
         hit: of_record(record, segment, doc),
     }

@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::{format, hit, relatives, search_url::SearchUrl};
+use super::{entry::GONE, format, hit, relatives, search_url::SearchUrl};
 use crate::http::{extract::encode, problem::HttpProblem};
-use tidemark_search::api::{EntityAnswer, LineageAnswer, SearchHit};
+use tidemark_search::api::{EntityAnswer, LineageAnswer};
 
 /// The entity with its history, and the lineage of a bundle.
 pub(crate) fn render(entity: &EntityAnswer, lineage: Option<&Result<LineageAnswer, HttpProblem>>) -> Markup {
@@ -19,7 +19,7 @@ pub(crate) fn render(entity: &EntityAnswer, lineage: Option<&Result<LineageAnswe
                     a href=(hit::entity_api(&entity.entity)) { "JSON" }
                 }
             }
-            (standing(entity.current.as_ref()))
+            (standing(entity))
             @if let Some(lineage) = lineage { (relatives::render(lineage)) }
             ol.hits.timeline { @for operation in &entity.history { (hit::item(operation, &everywhere)) } }
             @if let Some(next) = &entity.next {
@@ -31,9 +31,9 @@ pub(crate) fn render(entity: &EntityAnswer, lineage: Option<&Result<LineageAnswe
     }
 }
 
-fn standing(current: Option<&SearchHit>) -> Markup {
+fn standing(entity: &EntityAnswer) -> Markup {
     html! {
-        @match current {
+        @match &entity.current {
             None => {
                 section.notice { p { "No operation on it was committed so far: it does not exist yet." } }
             }
@@ -41,6 +41,7 @@ fn standing(current: Option<&SearchHit>) -> Markup {
                 section.card.standing {
                     p { "Stands at " a href=(hit::href(current)) { (hit::title(current).0) }
                         " since " (format::time(current.time)) }
+                    @if entity.present == Some(false) { p.gone { (GONE) } }
                 }
             }
         }

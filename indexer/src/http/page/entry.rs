@@ -6,6 +6,8 @@ use serde_json::Value;
 use super::{format, hit, json};
 use tidemark_search::api::{EntryAnswer, EntryOperation, FilesAnswer, ObservationAnswer, SearchHit};
 
+/// What is said of a thing whose descriptor is not in its store any more.
+pub(crate) const GONE: &str = "It is gone: its descriptor was deleted or renamed since.";
 /// Names of files that are shown of a bundle.
 const MAX_FILES_SHOWN: usize = 20;
 
@@ -54,6 +56,7 @@ fn render_operation(operation: &EntryOperation) -> Markup {
             }
             @if rest.is_some() { @if let Some(message) = &found.message { pre.message { (message) } } }
             p.verdict { (format::meaning(found.outcome)) "." }
+            @if operation.present == Some(false) { p.gone { (GONE) " What is recorded stands." } }
             (corrections(operation))
             (facts(operation))
             (observations(&operation.observations))

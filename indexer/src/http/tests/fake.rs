@@ -218,6 +218,7 @@ impl SearchService for FakeSearch {
             completed: Some(hit.time),
             observations: vec![observation],
             descriptor: self.payload.clone(),
+            present: None,
             files: Some(FilesAnswer { names: vec![self.text(); 30], incomplete: Some(self.text()) }),
             corrected: vec![CorrectedOutcome { seq: 3, outcome: Outcome::Aborted }],
             hit,
@@ -240,6 +241,7 @@ impl SearchService for FakeSearch {
         Ok(EntityAnswer {
             entity: request.key,
             current: self.hits.first().cloned(),
+            present: None,
             total: self.hits.len() as u64,
             history: self.hits.clone(),
             index_version: index_version(),
