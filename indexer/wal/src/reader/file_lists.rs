@@ -62,12 +62,6 @@ fn no_room() -> String {
 }
 
 impl LogReader {
-    /// The same reader, which also reads the names of the files of bundles if `wanted`: a GET more for each list of 1000.
-    #[must_use]
-    pub fn with_file_names(self, wanted: bool) -> Self {
-        Self { file_names: wanted, ..self }
-    }
-
     /// Reads the names of the files of the bundles among the operations of one entry.
     pub(super) async fn add_file_names(
         &self,

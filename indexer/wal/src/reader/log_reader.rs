@@ -78,6 +78,12 @@ impl LogReader {
         Self { listings: 1, ..self }
     }
 
+    /// The same reader, which also reads the names of the files of bundles if `wanted`: a GET more for each list of 1000.
+    #[must_use]
+    pub fn with_file_names(self, wanted: bool) -> Self {
+        Self { file_names: wanted, ..self }
+    }
+
     /// The entries whose second is in [`from`, `to`), in token order. Ends after the first error.
     ///
     /// A long range is listed in several slices of time at once; order and completeness are those of one listing. Keys
