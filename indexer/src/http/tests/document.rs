@@ -246,13 +246,15 @@ fn descriptions_are_for_readers_without_the_source() {
 fn the_bounds_in_descriptions_are_those_of_the_code() {
     let mut found = Vec::new();
     descriptions(&openapi_document(), "", &mut found);
-    for (place, bounds) in [
-        ("SearchAnswer/properties/facets", vec![MAX_FACET_VALUES]),
-        ("SearchAnswer/properties/histogram", vec![MAX_HISTOGRAM_BUCKETS]),
-        ("SearchHit/properties/highlights", vec![MAX_HIGHLIGHTED_FIELDS, MAX_HIGHLIGHT_CHARS]),
-        ("LineageAnswer/properties/nodes", vec![MAX_LINEAGE_NODES]),
+    for (schema, field, bounds) in [
+        ("SearchAnswer", "facets", vec![MAX_FACET_VALUES]),
+        ("SearchAnswer", "histogram", vec![MAX_HISTOGRAM_BUCKETS]),
+        ("SearchHit", "highlights", vec![MAX_HIGHLIGHTED_FIELDS, MAX_HIGHLIGHT_CHARS]),
+        ("LineageAnswer", "nodes", vec![MAX_LINEAGE_NODES]),
     ] {
-        let (_, text) = found.iter().find(|(found, _)| found.ends_with(&format!("{place}/description"))).expect(place);
+        let (within, of_field) = (format!("/schemas/{schema}/"), format!("/properties/{field}/description"));
+        let described = found.iter().find(|(place, _)| place.contains(&within) && place.ends_with(&of_field));
+        let (place, text) = described.expect(field);
         let numbers: Vec<usize> =
             text.split(|char: char| !char.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
         assert_eq!(numbers, bounds, "{place}: {text}");
