@@ -127,13 +127,13 @@ impl LogReader {
                 Ok(None) => None,
                 Ok(Some(Ok(body))) => Some(parse_list(&body, memory).await.map_err(|why| format!("\"{key}\": {why}"))),
                 Ok(Some(Err(why))) => Some(Err(format!("\"{key}\": {why}"))),
-                Err(error) => match store.get(descriptor, FIRST_READ_BYTES).await {
-                    Ok(_) => Some(Err(error.to_string())),
-                    Err(_) => {
+                Err(error) => {
+                    if store.get(descriptor, FIRST_READ_BYTES).await.is_err() {
                         memory.release(charged);
                         return Err(error);
                     }
-                },
+                    Some(Err(error.to_string()))
+                }
             };
             memory.release(charged);
             if let Some(names) = names {
