@@ -17,6 +17,7 @@ mod extract;
 mod guard;
 mod health;
 mod lineage;
+mod live_descriptors;
 mod metrics;
 mod openapi;
 mod page;
@@ -32,5 +33,6 @@ mod tests;
 #[cfg(test)]
 pub(crate) use auth::TokenFileError;
 pub use connections::ConnectionLimits;
+pub use live_descriptors::LiveDescriptors;
 pub use openapi::document as openapi_document;
 pub use server::{HttpServer, ServerOptions};

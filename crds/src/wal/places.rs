@@ -1,5 +1,7 @@
 //! The places of a WAL: log, metadata and index.
 
+use std::ops::Not;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -109,6 +111,10 @@ pub struct IndexPlace {
     /// change.
     #[schemars(length(max = 512), regex(pattern = URL))]
     pub url: String,
+    /// Whether queries find bundles by the names of their files, with `file:` and `files:`: bundles that are sealed from then on.
+    /// It costs one GET more for each list of a bundle's files, and room for the names.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub files: bool,
     /// The store of the index, in place of `spec.storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSpec>,

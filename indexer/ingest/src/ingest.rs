@@ -151,7 +151,7 @@ impl LogIngester {
         );
         let limits = BatchLimits::new(&self.options);
         let publisher = Publisher::new(writer_lease, uploader, limits, tracker.clone(), retrier.clone());
-        let reader = LogReader::new(&self.log);
+        let reader = LogReader::new(&self.log).with_file_names(self.options.file_names);
         let entries = EntryReader::new(reader, retrier.clone(), &self.options);
         let clock_and_root = (self.clock.clone(), self.root.clone());
         IngestPipeline::new(clock_and_root, entries, publisher, self.options.compaction, tracker.clone())

@@ -21,6 +21,8 @@ pub struct IngestOptions {
     pub segment_memory: usize,
     /// Whether to compact.
     pub compaction: bool,
+    /// Whether records have the names of the files of bundles. Those that were written without them stay so.
+    pub file_names: bool,
 }
 
 impl Default for IngestOptions {
@@ -33,6 +35,7 @@ impl Default for IngestOptions {
             batch_age: Duration::from_secs(10),
             segment_memory: 64 << 20,
             compaction: true,
+            file_names: false,
         }
     }
 }

@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use tidemark_catalog::{BodyDigest, SetElement};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{
-    ClientTime, Contributor, DatamonDescriptor, DatamonPath, EntryIntent, IntentOperation, MalformedInput, MemoryShare,
-    Observation, OperationKind, Outcome, OutcomeDecision, ResolvedEntry, ResolvedOperation, Token, entity_key,
-    parse_datamon_path, parse_payload, read_descriptor, text_bytes, value_bytes,
+    ClientTime, Contributor, DatamonDescriptor, DatamonPath, EntryIntent, FileNames, IntentOperation, MalformedInput,
+    MemoryShare, Observation, OperationKind, Outcome, OutcomeDecision, ResolvedEntry, ResolvedOperation, Token,
+    entity_key, parse_datamon_path, parse_payload, read_descriptor, text_bytes, value_bytes,
 };
 
 use crate::record_bytes::{EntryBody, ObjectBytes};
@@ -84,6 +84,9 @@ pub struct OperationRecord {
     /// then its observation has the digest.
     #[serde(default)]
     pub descriptor_body: Option<ObjectBytes>,
+    /// The files of a bundle, where the index has the names of files.
+    #[serde(default)]
+    pub files: Option<FileNames>,
     /// The descriptor's `leafSize`.
     #[serde(default)]
     pub leaf_size: Option<u64>,
@@ -175,7 +178,8 @@ impl OperationRecord {
         let observations = observations.map(|seen| 96 + text_bytes(&seen.key) + text_bytes(&seen.digest));
         let values = value_bytes(&self.payload) + value_bytes(&self.descriptor);
         let bytes = self.body.memory_bytes() + self.descriptor_body.as_ref().map_or(0, |body| body.0.len() as u64);
-        size_of::<Self>() as u64 + texts + values + bytes + contributors.chain(observations).sum::<u64>()
+        let files = self.files.as_ref().map_or(0, FileNames::memory_bytes);
+        size_of::<Self>() as u64 + texts + values + bytes + files + contributors.chain(observations).sum::<u64>()
     }
 
     /// What a set digest says of the record.
@@ -206,7 +210,7 @@ impl OperationRecord {
     }
 
     fn of_op(token: Token, size: u64, op: ResolvedOperation, number: u32) -> Self {
-        let ResolvedOperation { operation, path, decision, descriptor, descriptor_body, unreadable } = op;
+        let ResolvedOperation { operation, path, decision, descriptor, descriptor_body, files, unreadable } = op;
         let reason = unreadable.map(|why| format!("the descriptor cannot be read: {why}"));
         let reason = reason.or_else(|| what_is_missing(&operation, &decision).map(str::to_owned));
         let entity = entity_key(&path);
@@ -233,6 +237,7 @@ impl OperationRecord {
             size,
             body: EntryBody::Unread,
             descriptor_body: descriptor_body.map(ObjectBytes),
+            files,
             leaf_size: descriptor.leaf_size,
             count: descriptor.count,
             writer: None,
@@ -330,6 +335,8 @@ struct StoredRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     descriptor_body: Option<&'a ObjectBytes>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<&'a FileNames>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     leaf_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
@@ -353,7 +360,7 @@ impl<'a> StoredRecord<'a> {
         let OperationRecord { seq, token, op, kind, decision, entity, repo, bundle, label, context, .. } = record;
         let OperationRecord { diamond, split, path, message, contributors, client_time, size, body, .. } = record;
         let OperationRecord { descriptor_body, leaf_size, count, writer, idempotency_key, reason, .. } = record;
-        let OperationRecord { payload, descriptor, text, .. } = record;
+        let OperationRecord { payload, descriptor, text, files, .. } = record;
         let (body_stands, descriptor_stands) = (body.bytes().is_some(), descriptor_body.is_some());
         Self {
             seq: *seq,
@@ -375,6 +382,7 @@ impl<'a> StoredRecord<'a> {
             size: *size,
             body: Some(body).filter(|body| !body.is_unread()),
             descriptor_body: descriptor_body.as_ref(),
+            files: files.as_ref(),
             leaf_size: *leaf_size,
             count: *count,
             writer: writer.as_deref(),
@@ -433,8 +441,9 @@ fn records_bytes(resolved: &ResolvedEntry) -> u64 {
     let descriptors = resolved.ops.iter().filter_map(|op| op.descriptor.as_ref());
     let descriptor_bodies = resolved.ops.iter().filter_map(|op| op.descriptor_body.as_ref());
     let bodies = body + descriptor_bodies.map(|body| body.len() as u64).sum::<u64>();
+    let files: u64 = resolved.ops.iter().filter_map(|op| op.files.as_ref()).map(FileNames::memory_bytes).sum();
     // Its texts are copied too.
-    count * FRAME_BYTES + bodies + 2 * payload + 2 * descriptors.map(|one| value_bytes(&one.raw)).sum::<u64>()
+    count * FRAME_BYTES + bodies + files + 2 * payload + 2 * descriptors.map(|one| value_bytes(&one.raw)).sum::<u64>()
 }
 
 /// Why nothing shows that the operation was completed.
@@ -590,6 +599,7 @@ pub(crate) mod tests {
             decision: decision.clone(),
             descriptor: None,
             descriptor_body: None,
+            files: None,
             unreadable: None,
         };
         let ops = intent.clone().map(|intent| intent.ops.into_iter().map(op).collect()).unwrap_or_default();
@@ -700,6 +710,21 @@ pub(crate) mod tests {
         // Of a large one only the digest is kept.
         let large = OperationRecord { descriptor_body: None, descriptor: Value::Null, ..record };
         assert_eq!(stored_value(&large)["decision"]["observations"][0]["digest"], json!(digest));
+    }
+
+    #[test]
+    fn the_names_of_files_are_stored_and_charged() {
+        let files = FileNames { names: vec!["a/b.csv".to_owned(); 1000], incomplete: Some("more".to_owned()) };
+        let mut resolved = resolved(b"bundles/r/b/bundle.yaml");
+        let without = records_bytes(&resolved);
+        resolved.ops[0].files = Some(files.clone());
+        assert_eq!(records_bytes(&resolved) - without, files.memory_bytes());
+        let record = OperationRecord::from_resolved(resolved).remove(0);
+        assert_eq!(stored_value(&record)["files"], json!({ "names": files.names, "incomplete": "more" }));
+        // Clones: they have room for no more than they hold.
+        let (record, bare) = (record.clone(), OperationRecord { files: None, ..record }.clone());
+        assert_eq!(record.memory_bytes() - bare.memory_bytes(), files.memory_bytes());
+        assert_eq!(stored_value(&bare).get("files"), None);
     }
 
     #[test]

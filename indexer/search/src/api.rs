@@ -319,11 +319,11 @@ pub struct SearchAnswer {
     pub total: u64,
     /// The hits of this page.
     pub hits: Vec<SearchHit>,
-    /// Per facet its values, the most frequent first, at most [`MAX_FACET_VALUES`] each. An attribute's facet has its full name, as
+    /// Per facet its values, the most frequent first, at most 50 each. An attribute's facet has its full name, as
     /// `payload.attributes.team`; its values are whole texts, numbers and truth values as text. It is empty where no match has it.
     pub facets: BTreeMap<String, Vec<FacetCount>>,
-    /// The matches over time, oldest first, at most [`MAX_HISTOGRAM_BUCKETS`] equally wide buckets without gaps. By the client's
-    /// time, operations without one are in no bucket.
+    /// The matches over time, oldest first, at most 60 equally wide buckets without gaps. By the client's time, operations without
+    /// one are in no bucket.
     pub histogram: Vec<HistogramBucket>,
     /// What was searched.
     #[serde(flatten)]
@@ -442,8 +442,8 @@ pub struct SearchHit {
     pub score: Option<f32>,
     /// By field a part of its text as HTML, in which `<mark>` surrounds the words that were searched; only when asked for.
     ///
-    /// All else is escaped. At most [`MAX_HIGHLIGHTED_FIELDS`] fields, of [`MAX_HIGHLIGHT_CHARS`] characters each, of `message`,
-    /// `text`, attributes by their path (`payload.attributes.team`), `contributors`, `repo`, `label`, `context`, `path`, `reason`.
+    /// All else is escaped. At most 3 fields, of 200 characters each, of `message`, `text`, attributes by their path
+    /// (`payload.attributes.team`), `contributors`, `repo`, `label`, `context`, `path`, `reason`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub highlights: BTreeMap<String, Vec<String>>,
 }
@@ -490,9 +490,26 @@ pub struct EntryOperation {
     pub observations: Vec<ObservationAnswer>,
     /// Its descriptor; `null` when there is none.
     pub descriptor: Value,
+    /// Whether its descriptor is in its store at present; absent where that is not known. What is recorded stands, also
+    /// of what was deleted or renamed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
+    /// The files of a bundle, where the index has the names of files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesAnswer>,
     /// Earlier outcomes that were corrected, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub corrected: Vec<CorrectedOutcome>,
+}
+
+/// The files of a bundle, as far as the index has their names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FilesAnswer {
+    /// Their paths within the bundle.
+    pub names: Vec<String>,
+    /// Why there may be more files than these, if there may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
 }
 
 /// An outcome that a later record of the same operation replaced.
@@ -539,6 +556,10 @@ pub struct EntityAnswer {
     pub entity: String,
     /// The newest committed operation; `null` when none is.
     pub current: Option<SearchHit>,
+    /// Whether the current operation's descriptor is in its store at present; absent where that is not known. What is recorded stands, also
+    /// of what was deleted or renamed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
     /// How many operations its history has.
     pub total: u64,
     /// Its operations of every outcome, the newest first.
@@ -566,6 +587,9 @@ pub struct LineageRequest {
 pub struct LineageDepth(u8);
 
 impl LineageDepth {
+    /// Parents and children.
+    pub const ONE: Self = Self(1);
+
     /// So many generations; an error names the parameter `depth`.
     pub fn new(depth: u8) -> Result<Self, SearchError> {
         if (1..=MAX_LINEAGE_DEPTH).contains(&depth) {
@@ -591,7 +615,7 @@ impl Default for LineageDepth {
 pub struct LineageAnswer {
     /// The bundle's key.
     pub entity: String,
-    /// The bundle itself, then its relatives, the near ones first; at most [`MAX_LINEAGE_NODES`].
+    /// The bundle itself, then its relatives, the near ones first; at most 200.
     pub nodes: Vec<LineageNode>,
     /// Which of them name which as parents.
     pub edges: Vec<LineageEdge>,

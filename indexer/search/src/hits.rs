@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use tidemark_ingest::{OperationRecord, whole_payload};
+use tidemark_wal::FileNames;
 
 use super::{
     api::{
-        ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, IndexVersion, ObservationAnswer, SearchHit,
-        instant,
+        ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, FilesAnswer, IndexVersion, ObservationAnswer,
+        SearchHit, instant,
     },
     error::SearchError,
     highlight::HitHighlighter,
@@ -108,6 +109,8 @@ fn operation(found: EntryRecord<'_>) -> EntryOperation {
         completed: record.decision.completed.map(instant),
         observations: observations.collect(),
         descriptor: std::mem::take(&mut record.descriptor),
+        files: record.files.take().map(|FileNames { names, incomplete }| FilesAnswer { names, incomplete }),
+        present: None,
         corrected: Vec::new(),
         hit: of_record(record, segment, doc),
     }

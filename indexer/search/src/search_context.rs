@@ -89,6 +89,7 @@ impl SearchContext {
         Ok(EntityAnswer {
             entity: request.key.clone(),
             current: self.current(&request.key)?,
+            present: None,
             total: matches.total,
             history: hits_of(&matches.best, None, deadline)?,
             index_version: self.view.index_version(),

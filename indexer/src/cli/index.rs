@@ -59,6 +59,10 @@ pub(super) struct IndexCommand {
     /// Do not compact.
     #[arg(long, env = "TIDEMARK_NO_COMPACTION")]
     no_compaction: bool,
+    /// Index the names of the files of bundles from now on, for `file:` and `files:` in queries. It costs one GET more for each
+    /// list of a bundle's files (Datamon's have 1000 names), and room for the names, of which an entry has 256 KiB at most.
+    #[arg(long = "files", env = "TIDEMARK_FILES")]
+    file_names: bool,
     /// Folder in which a file `purge` with the UID of --owner, a WAL resource, requests the permanent removal of the index.
     #[arg(long, env = "TIDEMARK_CONTROL_DIR", value_name = "DIR")]
     control_dir: Option<PathBuf>,
@@ -80,6 +84,7 @@ impl IndexCommand {
             moved,
             identity,
             no_compaction,
+            file_names,
             control_dir,
             cache,
         } = self;
@@ -100,7 +105,7 @@ impl IndexCommand {
             search: !no_search,
             startup: wait.startup_mode(),
             cache,
-            ingest: IngestOptions { compaction: !no_compaction, ..IngestOptions::default() },
+            ingest: IngestOptions { compaction: !no_compaction, file_names, ..IngestOptions::default() },
         };
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;

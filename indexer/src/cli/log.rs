@@ -377,6 +377,7 @@ mod tests {
             decision: decision.clone(),
             descriptor: None,
             descriptor_body: None,
+            files: None,
             unreadable: None,
         };
         let ops = intent.clone().expect("it is an intent").ops.into_iter().map(op).collect();

@@ -16,6 +16,8 @@ use super::auth::OPEN_PATHS;
 
 /// How long a browser need not ask again, in seconds: what Chromium takes at most.
 const MAX_AGE: u64 = 7_200;
+/// The headers of answers that a page may read, beside those that every page may.
+const EXPOSED_HEADERS: &str = "retry-after, tidemark-generation, tidemark-manifest, tidemark-watermark";
 
 /// Whose pages may read answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +75,7 @@ pub(super) async fn share_answers(State(policy): State<CorsPolicy>, request: Req
     };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
     vary(&policy, headers);
     response
 }

@@ -1,7 +1,7 @@
 //! `GET /v1/entities/{key}`.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
 };
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use super::{
     app::AppState,
     arguments::{HistoryPageSize, MinTokenArgs},
     extract::{QueryArgs, QueryString},
+    live_descriptors::LiveDescriptors,
     problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::{EntityAnswer, EntityRequest};
@@ -38,7 +39,7 @@ pub(crate) struct HistoryArgs {
     ),
     responses(
         (status = 200, description = "the entity", body = EntityAnswer),
-        (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "`cursor` was not given out for this entity, or a parameter is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "not in the index", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 410, description = "the page is gone; start again", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
@@ -48,16 +49,18 @@ pub(crate) struct HistoryArgs {
 )]
 pub(crate) async fn entity(
     State(app): State<AppState>,
+    Extension(live): Extension<LiveDescriptors>,
     Path(key): Path<String>,
     QueryArgs { args, wait, query }: QueryArgs<HistoryArgs, MinTokenArgs>,
 ) -> Result<Json<EntityAnswer>, HttpProblem> {
     app.wait_for(wait).await?;
-    answer(&app, key, args, &query).await.map(Json)
+    answer(&app, &live, key, args, &query).await.map(Json)
 }
 
 /// The history of the entity named by `key`; the page asks the same way.
 pub(crate) async fn answer(
     app: &AppState,
+    live: &LiveDescriptors,
     key: String,
     args: HistoryArgs,
     query: &QueryString,
@@ -65,5 +68,7 @@ pub(crate) async fn answer(
     let HistoryArgs { size, cursor } = args;
     let size = size.unwrap_or_default().page_size();
     let answer = app.search().entity(EntityRequest { key, size, cursor }).await;
-    answer.map_err(|error| app.problem_of_page(error, query))
+    let mut entity = answer.map_err(|error| app.problem_of_page(error, query))?;
+    live.look_at_entity(&mut entity).await;
+    Ok(entity)
 }

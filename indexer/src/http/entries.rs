@@ -1,7 +1,7 @@
 //! `GET /v1/entries/{token}`.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
 };
 
@@ -9,6 +9,7 @@ use super::{
     app::AppState,
     arguments::{MinTokenArgs, TokenText},
     extract::{NoArgs, QueryArgs},
+    live_descriptors::LiveDescriptors,
     problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::EntryAnswer;
@@ -25,7 +26,7 @@ use tidemark_wal::{ParseTokenError, Token};
     ),
     responses(
         (status = 200, description = "the entry", body = EntryAnswer),
-        (status = 400, description = "not a token, or a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "a parameter, the token among them, is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "not in the index", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
@@ -34,15 +35,18 @@ use tidemark_wal::{ParseTokenError, Token};
 )]
 pub(crate) async fn entry(
     State(app): State<AppState>,
+    Extension(live): Extension<LiveDescriptors>,
     Path(token): Path<String>,
     QueryArgs { wait, .. }: QueryArgs<NoArgs, MinTokenArgs>,
 ) -> Result<Json<EntryAnswer>, HttpProblem> {
     app.wait_for(wait).await?;
     let token = token.parse().map_err(|error: ParseTokenError| HttpProblem::invalid("token", error.to_string()))?;
-    answer(&app, token).await.map(Json)
+    answer(&app, &live, token).await.map(Json)
 }
 
 /// The entry named by `token`; the page asks the same way.
-pub(crate) async fn answer(app: &AppState, token: Token) -> Result<EntryAnswer, HttpProblem> {
-    app.search().entry(token).await.map_err(|error| app.problem(error))
+pub(crate) async fn answer(app: &AppState, live: &LiveDescriptors, token: Token) -> Result<EntryAnswer, HttpProblem> {
+    let mut entry = app.search().entry(token).await.map_err(|error| app.problem(error))?;
+    live.look_at_entry(&mut entry).await;
+    Ok(entry)
 }

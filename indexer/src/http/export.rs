@@ -67,7 +67,7 @@ impl IntoParams for ExportArgs {
     params(ExportArgs, MinTokenArgs),
     responses(
         (status = 200, description = "the hits, one a line", body = String, content_type = "application/x-ndjson"),
-        (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "`q` is no query of the language, or a parameter is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 504, description = "`min_token` did not become visible", body = ProblemDetails, content_type = "application/problem+json"),

@@ -40,7 +40,7 @@ pub(crate) struct LineageArgs {
     ),
     responses(
         (status = 200, description = "the lineage", body = LineageAnswer),
-        (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "a parameter is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "not in the index", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
@@ -54,5 +54,10 @@ pub(crate) async fn lineage(
 ) -> Result<Json<LineageAnswer>, HttpProblem> {
     app.wait_for(wait).await?;
     let request = LineageRequest { repo, bundle, depth: args.depth.unwrap_or_default().lineage_depth() };
-    app.search().lineage(request).await.map(Json).map_err(|error| app.problem(error))
+    answer(&app, request).await.map(Json)
+}
+
+/// The lineage that is asked for; the page asks the same way.
+pub(crate) async fn answer(app: &AppState, request: LineageRequest) -> Result<LineageAnswer, HttpProblem> {
+    app.search().lineage(request).await.map_err(|error| app.problem(error))
 }

@@ -14,6 +14,7 @@ mod help;
 mod histogram;
 mod hit;
 mod json;
+mod relatives;
 mod results;
 mod search_url;
 mod state;

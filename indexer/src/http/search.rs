@@ -124,7 +124,7 @@ fn everything() -> Option<CountedNames> {
     params(SearchArgs, MinTokenArgs),
     responses(
         (status = 200, description = "the hits", body = SearchAnswer),
-        (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "`q` is no query of the language, `cursor` was not given out for this search, or a parameter is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 410, description = "the page is gone; start again", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),

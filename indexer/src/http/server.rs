@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     http::{HeaderValue, Method, Uri},
     middleware::{from_fn, from_fn_with_state},
     routing::get,
@@ -18,6 +18,7 @@ use super::{
     connections::{ConnectionLimits, serve_connections},
     cors::{self, CorsPolicy},
     guard::{self, RequestLimits},
+    live_descriptors::LiveDescriptors,
     openapi, page,
     problem::HttpProblem,
     routes,
@@ -61,6 +62,7 @@ pub struct HttpServer {
     app: AppState,
     options: ServerOptions,
     auth: Option<TokenAuth>,
+    live: LiveDescriptors,
 }
 
 impl HttpServer {
@@ -109,13 +111,18 @@ impl HttpServer {
         let app = AppState::new(search, metrics, stop, pod, mode, openapi::document_json());
         let source = app.clone();
         app.metrics().register_status(move || source.status());
-        Self { app, options, auth: None }
+        Self { app, options, auth: None, live: LiveDescriptors::default() }
     }
 
     /// Requires the token in `file` with every request except health, metrics and the pod's report.
     pub fn with_bearer_token(self, file: PathBuf) -> Self {
         let auth = TokenAuth::new(file, self.app.pod().clone());
         Self { auth: Some(auth), ..self }
+    }
+
+    /// Answers about entries and entities say whether their descriptors are in these stores.
+    pub fn with_live_descriptors(self, live: LiveDescriptors) -> Self {
+        Self { live, ..self }
     }
 
     /// All routes with all that they share.
@@ -138,6 +145,7 @@ impl HttpServer {
             Some(auth) => routes.layer(from_fn_with_state(auth.clone(), auth::require_token)),
             None => routes,
         };
+        let routes = routes.layer(Extension(self.live.clone()));
         let cors = CorsPolicy::new(&self.options.cors_origins, self.auth.is_some());
         routes
             .layer(from_fn_with_state(cors, cors::share_answers))

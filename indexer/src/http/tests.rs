@@ -7,6 +7,7 @@ mod document;
 mod export;
 mod fake;
 mod hostile;
+mod live;
 mod pages;
 
 use std::{sync::Arc, time::Duration};

@@ -28,7 +28,7 @@ use super::{
     supervise::{TaskSupervisor, ingest_beside},
 };
 use crate::{
-    http::{HttpServer, ServerOptions},
+    http::{HttpServer, LiveDescriptors, ServerOptions},
     metrics::MetricsRegistry,
     pod_status::PodStatus,
 };
@@ -81,6 +81,7 @@ struct IndexTask {
     search: Arc<IndexSearcher>,
     status: watch::Sender<IngestStatus>,
     entropy: Entropy,
+    live: LiveDescriptors,
     /// Opened once: credentials are read again without opening.
     stores: OnceLock<OpenStores>,
     engine: OnceLock<Arc<TantivyEngine>>,
@@ -119,6 +120,7 @@ impl IndexService {
             search,
             status,
             entropy: Entropy::from_os(),
+            live: LiveDescriptors::default(),
             stores: OnceLock::new(),
             engine: OnceLock::new(),
             ready: Mutex::default(),
@@ -173,6 +175,7 @@ impl IndexTask {
         if self.options.search {
             let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
             HttpServer::with_pod_status(pod, search, metrics, options, stop.clone())
+                .with_live_descriptors(self.live.clone())
         } else {
             HttpServer::status_only(pod, metrics, options, stop.clone())
         }
@@ -234,6 +237,7 @@ impl IndexTask {
         };
         self.pod.clear_problem(OPENING);
         let IngestParts { log, root, chain, engine, identity, folder } = ready;
+        self.live.set_stores(&log.metadata);
         let mut follower = None;
         if self.options.search && self.options.listen.is_some() {
             let tail = (&log, Arc::new(root.clone()) as Arc<dyn ParameterSource>);

@@ -16,7 +16,7 @@ use super::{
     supervise::TaskSupervisor,
 };
 use crate::{
-    http::{HttpServer, ServerOptions},
+    http::{HttpServer, LiveDescriptors, ServerOptions},
     metrics::MetricsRegistry,
     pod_status::PodStatus,
 };
@@ -58,6 +58,7 @@ struct ServeTask {
     pod: PodStatus,
     search: Arc<IndexSearcher>,
     entropy: Entropy,
+    live: LiveDescriptors,
     /// What the first attempt starts with, if it was opened before.
     ready: Mutex<Option<Arc<IndexFollower>>>,
 }
@@ -72,7 +73,8 @@ impl ServeService {
         if let Some(identity) = &options.identity {
             pod.set_identity(identity);
         }
-        let task = ServeTask { options, pod, search, entropy: Entropy::from_os(), ready: Mutex::default() };
+        let (entropy, live) = (Entropy::from_os(), LiveDescriptors::default());
+        let task = ServeTask { options, pod, search, entropy, live, ready: Mutex::default() };
         if task.options.startup == StartupMode::FailFast {
             *task.ready.lock().await = Some(task.open().await?);
         }
@@ -111,7 +113,8 @@ impl ServeTask {
         let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
         let pod = self.pod.clone();
         let options = ServerOptions { cors_origins: self.options.cors_origins.clone(), ..ServerOptions::default() };
-        let server = HttpServer::with_pod_status(pod, search, metrics, options, stop.clone());
+        let server = HttpServer::with_pod_status(pod, search, metrics, options, stop.clone())
+            .with_live_descriptors(self.live.clone());
         match &self.options.token_file {
             Some(file) => server.with_bearer_token(file.clone()),
             None => server,
@@ -135,6 +138,9 @@ impl ServeTask {
 
     async fn open(&self) -> Result<Arc<IndexFollower>, ServiceError> {
         let OpenStores { log, index } = self.options.stores.open()?;
+        if let Some(log) = &log {
+            self.live.set_stores(&log.metadata);
+        }
         let moved_from = self.options.moved_from.as_deref();
         let root = log.as_ref().map(|log| RootChain::open(log, self.entropy.clone()).moved_from(moved_from));
         let known = match &root {

@@ -344,6 +344,26 @@ pub fn read_descriptor(path: &DatamonPath, body: &[u8]) -> Result<DatamonDescrip
     Ok(DatamonDescriptor::of(wire, raw))
 }
 
+/// A list of files as far as it is read.
+#[derive(Deserialize)]
+struct WireFileList {
+    #[serde(rename = "BundleEntries", default)]
+    entries: Vec<WireFile>,
+}
+
+#[derive(Deserialize)]
+struct WireFile {
+    name: String,
+}
+
+/// The paths in a `bundle-files-{n}.yaml`, the list of some files of a bundle.
+pub(crate) fn read_file_list(body: &[u8]) -> Result<Vec<String>, MalformedInput> {
+    let text = std::str::from_utf8(body).map_err(|_| MalformedInput::new("the list is not UTF-8 text"))?;
+    let list: WireFileList = serde_json::from_value(read_yaml(text)?)
+        .map_err(|error| MalformedInput::new(format!("it is not a list of files: {error}")))?;
+    Ok(list.entries.into_iter().map(|file| file.name).collect())
+}
+
 /// A name that is there must be the path's; Datamon leaves empty ones out.
 fn check_name(found: Option<&str>, field: &str, expected: &str) -> Result<(), MalformedInput> {
     match found {

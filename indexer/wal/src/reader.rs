@@ -1,5 +1,6 @@
 //! Reading a log: entries in token order, each with its descriptors and its outcome.
 
+mod file_lists;
 mod label_index;
 mod label_versions;
 mod labels;
@@ -13,6 +14,7 @@ mod resolved_entry;
 mod tests;
 mod version_cache;
 
+pub use file_lists::FileNames;
 pub use listing::ListedEntry;
 pub use log_reader::LogReader;
 pub use memory_budget::{MemoryBudget, MemoryShare};

@@ -30,6 +30,7 @@ mod conformance;
 mod dependencies;
 mod dev_git;
 mod docs;
+mod files;
 mod garbage;
 mod hostile;
 mod labels;

@@ -29,15 +29,16 @@ async fn every_answer_is_one_that_the_document_allows() {
     let site = Site::start().await;
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = tokio::process::Command::new(program);
-    let config = root().join("tests/tools/schemathesis/schemathesis.toml");
+    let settings = root().join("tests/tools/schemathesis");
     command
         .arg("--config-file")
-        .arg(config)
+        .arg(settings.join("schemathesis.toml"))
         .args(["--no-color", "run", "--checks", "all", "--output-sanitize", "false"])
         .arg(site.url("openapi.json"));
     // It writes into the folder that it runs in, and reads what proxies the environment names.
     command
         .current_dir(folder.path())
+        .env("SCHEMATHESIS_HOOKS", settings.join("checks.py"))
         .env("NO_PROXY", "127.0.0.1")
         .env("no_proxy", "127.0.0.1")
         .env("HYPOTHESIS_STORAGE_DIRECTORY", folder.path());

@@ -83,7 +83,7 @@ const WIDTHS: [u32; 4] = [360, 768, 1280, 1600];
 async fn nothing_is_cut_off_from_a_phone_to_a_wide_screen() {
     let Some((site, browser, tab)) = opened().await else { return };
     let long = format!("A long word {} and many others: {}", "x".repeat(150), "race ".repeat(80));
-    let wide = site.append(&"b".repeat(120), &long).await;
+    let wide = site.append_child(&"b".repeat(120), &long, "b1").await;
     tab.until("the new entry shows", "document.querySelectorAll('.hit').length === 6").await;
     let search =
         format!("{}&kind=bundle&from=2020-01-01&facets=payload.attributes.team", site::query("race OR hopper"));
@@ -97,6 +97,7 @@ async fn nothing_is_cut_off_from_a_phone_to_a_wide_screen() {
         format!("entry?token={}", site.malformed),
         format!("entry?token={}", site.race),
         format!("entity?key=bundle/models/{}", "b".repeat(120)),
+        "entity?key=bundle/models/b1".to_owned(),
         "entity?key=label/models/v1".to_owned(),
         "status".to_owned(),
         "status?a=b".to_owned(),
@@ -216,6 +217,25 @@ async fn it_works_without_a_script_and_lives_with_one() {
     tab.go(&site.url("?q=race")).await;
     assert_eq!(tab.text(".hit .title").await, "Fix a race in the flush");
     assert!(tab.text(".hit time").await.ends_with("UTC"), "exact times are there");
+    tab.no_complaints();
+    browser.close().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lineage_of_a_bundle_is_followed_without_a_script() {
+    let Some((site, browser, tab)) = opened().await else { return };
+    site.append_child("b4", "Made from the first", "b1").await;
+    tab.until("the child shows", "document.querySelectorAll('.hit').length === 6").await;
+    tab.without_scripts().await;
+    tab.go(&site.url("entity?key=bundle/models/b1")).await;
+    assert!(tab.text(".relatives").await.contains("Children"));
+    assert_eq!(tab.text(".relatives a").await, "Made from the first");
+    tab.click(".relatives a").await;
+    tab.until("the child's history is shown", "document.querySelector('h1').innerText.includes('bundle/models/b4')")
+        .await;
+    tab.click(".relatives a").await;
+    tab.until("and its parent's again", "document.querySelector('h1').innerText.includes('bundle/models/b1')").await;
     tab.no_complaints();
     browser.close().await;
     site.stop().await;

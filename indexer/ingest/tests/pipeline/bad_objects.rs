@@ -254,3 +254,32 @@ async fn an_audit_that_cannot_read_delays_no_tail() {
     world.stop(running).await;
     world.check().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_names_of_files_are_recorded_and_a_list_that_cannot_be_read_stops_nobody() {
+    let world = IngestWorld::new(IngestOptions { file_names: true, ..small_batches() }).await;
+    let plant = |bundle: &str, lists: u64, has_list: bool| {
+        let (at, folder) = (world.ago(100), format!("metadata/bundles/r/{bundle}"));
+        world.bucket.plant(&format!("{folder}/bundle.yaml"), format!("id: {bundle}\ncount: {lists}\n"), at);
+        if has_list {
+            let list = format!("BundleEntries:\n- name: {bundle}.csv\n");
+            world.bucket.plant(&format!("{folder}/bundle-files-0.yaml"), list, at);
+        }
+        world.append(at, &EntryDraft::bundle(bundle))
+    };
+    let [whole, refused, missing, none] =
+        [("whole", 1, true), ("refused", 1, true), ("missing", 2, true), ("none", 0, false)]
+            .map(|(bundle, lists, has_list)| plant(bundle, lists, has_list));
+    world.bucket.spoil(Some(("bundles/r/refused/bundle-files-0.yaml", BadRead::Refused)));
+    world.run_for(5 * MINUTE).await;
+    let contents = world.check().await;
+    let record = |token| contents.records.values().find(|record| record.token == token).unwrap();
+    for token in [whole, refused, missing, none] {
+        assert_eq!(record(token).decision.outcome, Outcome::Committed);
+    }
+    let names = |token| record(token).files.clone().map(|files| (files.names, files.incomplete.unwrap_or_default()));
+    assert_eq!(names(whole), Some((vec!["whole.csv".to_owned()], String::new())));
+    assert!(names(refused).is_some_and(|(names, why)| names.is_empty() && why.contains("it is archived")));
+    assert!(names(missing).is_some_and(|(names, why)| names == ["missing.csv"] && why.contains("is missing")));
+    assert_eq!(names(none), None);
+}

@@ -146,6 +146,10 @@ fn add_descriptor(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Ope
     if let Some(said) = said.filter(|said| !said.is_empty()) {
         doc.add_text(fields.text, said);
     }
+    for name in record.files.iter().flat_map(|files| &files.names) {
+        doc.add_text(fields.file, term_text(name));
+        doc.add_text(fields.files, name);
+    }
     for parent in parents_of(record) {
         doc.add_text(fields.parents, term_text(parent));
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tantivy::query::AllQuery;
 use tidemark_ingest::OperationRecord;
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Contributor, OperationKind, Outcome, Token};
+use tidemark_wal::{Contributor, FileNames, OperationKind, Outcome, Token};
 
 use super::{
     schema_tests::SchemaIndex,
@@ -574,6 +574,43 @@ fn a_bundle_is_found_by_its_parents() {
     check(&index, &[("parents:a1", &[0]), ("parents:b*", &[0, 1]), ("parents:*", &[0, 1]), ("-parents:*", &[2, 3])]);
 }
 
+#[test]
+fn a_bundle_is_found_by_its_files() {
+    let of = |names: &[&str]| OperationRecord {
+        files: Some(FileNames { names: names.iter().map(|name| (*name).to_owned()).collect(), incomplete: None }),
+        ..plain(token(1, 1))
+    };
+    let long = format!("deep/{}", "x".repeat(2000));
+    let index = SchemaIndex::new([
+        of(&["data/train/part-1.csv", "README.md"]),
+        of(&["data/test/part-1.csv"]),
+        of(&[&long, "a b/Naïve \"file\".txt"]),
+        of(&[]),
+        plain(token(1, 1)),
+    ]);
+    check(
+        &index,
+        &[
+            ("file:data/train/part-1.csv", &[0]),
+            ("file:README.md", &[0]),
+            ("file:readme.md", &[]),
+            ("file:part-1.csv", &[]),
+            ("file:data/*", &[0, 1]),
+            ("file:data/t?st/part-1.csv", &[1]),
+            (r#"file:"a b/Naïve \"file\".txt""#, &[2]),
+            ("files:part", &[0, 1]),
+            ("files:part-1.csv files:train", &[0]),
+            ("files:\"train part\"", &[0]),
+            ("files:naive", &[2]),
+            ("files:read*", &[0]),
+            ("part", &[]),
+            ("-file:*", &[3, 4]),
+            ("-files:*", &[3, 4]),
+        ],
+    );
+    check(&index, &[(format!("file:{long}").as_str(), &[2])]);
+}
+
 /// The queries of a section's tables: the first cell of each row.
 fn examples(section: &str) -> Vec<String> {
     let part = PAGE.split("\n## ").find(|part| part.starts_with(section)).unwrap();
@@ -596,6 +633,7 @@ fn every_example_of_the_page_finds_something_or_is_refused_as_it_says() {
         client_time: Some("2026-11-20T10:00:00Z".parse().unwrap()),
         size: 200,
         descriptor: json!({ "parents": [bundle] }),
+        files: Some(FileNames { names: vec!["data/train/part-1.csv".to_owned()], incomplete: None }),
         payload: json!({ "attributes": {
             "team": "core", "title": "daily prices", "n": 8, "at": "2026-11-20", "id": "A-1", "build number": 7,
         } }),

@@ -62,6 +62,10 @@ pub(crate) struct SchemaFields {
     pub(crate) split: Field,
     /// The bundles that a bundle was made from.
     pub(crate) parents: Field,
+    /// Paths of the files of bundles.
+    pub(crate) file: Field,
+    /// The words of these paths.
+    pub(crate) files: Field,
     pub(crate) entity: Field,
     pub(crate) path: Field,
     pub(crate) writer: Field,
@@ -134,6 +138,8 @@ impl SchemaFields {
             diamond: exact(&mut b, "diamond"),
             split: exact(&mut b, "split"),
             parents: exact(&mut b, "parents"),
+            file: exact(&mut b, "file"),
+            files: words(&mut b, "files", WORDS),
             entity: exact(&mut b, "entity"),
             path: words(&mut b, "path", WORDS),
             writer: facet(&mut b, "writer"),

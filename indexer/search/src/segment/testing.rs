@@ -104,6 +104,7 @@ pub(crate) fn plain(token: Token) -> OperationRecord {
         size: 10,
         body: EntryBody::Unread,
         descriptor_body: None,
+        files: None,
         leaf_size: None,
         count: None,
         writer: None,

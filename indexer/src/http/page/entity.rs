@@ -1,15 +1,13 @@
 //! An entity: where it stands, and how it came there.
 
-use std::fmt::Write as _;
-
 use maud::{Markup, html};
 
-use super::{format, hit, search_url::SearchUrl};
-use crate::http::extract::encode;
-use tidemark_search::api::{EntityAnswer, SearchHit};
+use super::{entry::GONE, format, hit, relatives, search_url::SearchUrl};
+use crate::http::{extract::encode, problem::HttpProblem};
+use tidemark_search::api::{EntityAnswer, LineageAnswer};
 
-/// The entity with its history.
-pub(crate) fn render(entity: &EntityAnswer) -> Markup {
+/// The entity with its history, and the lineage of a bundle.
+pub(crate) fn render(entity: &EntityAnswer, lineage: Option<&Result<LineageAnswer, HttpProblem>>) -> Markup {
     let everywhere = SearchUrl::default();
     html! {
         div.detail #history data-live {
@@ -18,10 +16,11 @@ pub(crate) fn render(entity: &EntityAnswer) -> Markup {
                 h1 { "History of " code data-copy { (entity.entity) } }
                 p.meta {
                     span { (format::count(entity.total, "operation", "operations")) }
-                    a href=(api(&entity.entity)) { "JSON" }
+                    a href=(hit::entity_api(&entity.entity)) { "JSON" }
                 }
             }
-            (standing(entity.current.as_ref()))
+            (standing(entity))
+            @if let Some(lineage) = lineage { (relatives::render(lineage)) }
             ol.hits.timeline { @for operation in &entity.history { (hit::item(operation, &everywhere)) } }
             @if let Some(next) = &entity.next {
                 nav.paging aria-label="Pages of the history" {
@@ -32,9 +31,9 @@ pub(crate) fn render(entity: &EntityAnswer) -> Markup {
     }
 }
 
-fn standing(current: Option<&SearchHit>) -> Markup {
+fn standing(entity: &EntityAnswer) -> Markup {
     html! {
-        @match current {
+        @match &entity.current {
             None => {
                 section.notice { p { "No operation on it was committed so far: it does not exist yet." } }
             }
@@ -42,6 +41,7 @@ fn standing(current: Option<&SearchHit>) -> Markup {
                 section.card.standing {
                     p { "Stands at " a href=(hit::href(current)) { (hit::title(current).0) }
                         " since " (format::time(current.time)) }
+                    @if entity.present == Some(false) { p.gone { (GONE) } }
                 }
             }
         }
@@ -51,30 +51,4 @@ fn standing(current: Option<&SearchHit>) -> Markup {
 fn page(key: &str, cursor: &str) -> String {
     let pairs = [("key", key), ("cursor", cursor)].map(|(name, value)| (name.to_owned(), value.to_owned()));
     format!("entity{}", encode(pairs.iter()))
-}
-
-/// The API's address: each segment of the key escaped, its slashes kept.
-fn api(key: &str) -> String {
-    let mut url = String::from("v1/entities");
-    for segment in key.split('/') {
-        url.push('/');
-        for byte in segment.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                url.push(char::from(byte));
-            } else {
-                let _ = write!(url, "%{byte:02X}");
-            }
-        }
-    }
-    url
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_escaped_but_for_its_slashes() {
-        assert_eq!(api("label/a b/v1?#"), "v1/entities/label/a%20b/v1%3F%23");
-    }
 }

@@ -4,7 +4,12 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::{format, hit, json};
-use tidemark_search::api::{EntryAnswer, EntryOperation, ObservationAnswer, SearchHit};
+use tidemark_search::api::{EntryAnswer, EntryOperation, FilesAnswer, ObservationAnswer, SearchHit};
+
+/// What is said of a thing whose descriptor is not in its store any more.
+pub(crate) const GONE: &str = "It is gone: its descriptor was deleted or renamed since.";
+/// Names of files that are shown of a bundle.
+const MAX_FILES_SHOWN: usize = 20;
 
 /// The entry.
 pub(crate) fn render(entry: &EntryAnswer) -> Markup {
@@ -51,9 +56,11 @@ fn render_operation(operation: &EntryOperation) -> Markup {
             }
             @if rest.is_some() { @if let Some(message) = &found.message { pre.message { (message) } } }
             p.verdict { (format::meaning(found.outcome)) "." }
+            @if operation.present == Some(false) { p.gone { (GONE) " What is recorded stands." } }
             (corrections(operation))
             (facts(operation))
             (observations(&operation.observations))
+            @if let Some(found) = &operation.files { (files(found)) }
             @if operation.descriptor != Value::Null {
                 h3 { "Descriptor" }
                 (json::render(&operation.descriptor))
@@ -125,6 +132,16 @@ fn texts(found: &SearchHit) -> Markup {
 
 fn fact(name: &str, value: &Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
+}
+
+fn files(files: &FilesAnswer) -> Markup {
+    let (shown, more) = files.names.split_at(files.names.len().min(MAX_FILES_SHOWN));
+    html! {
+        h3 { (format::count(files.names.len() as u64, "file", "files")) }
+        ul.files { @for name in shown { li { code { (name) } } } }
+        @if !more.is_empty() { p.quiet { "and " (format::number(more.len() as u64)) " more, which the JSON has" } }
+        @if let Some(why) = &files.incomplete { p.quiet { "There may be more files than these: " (why) } }
+    }
 }
 
 fn observations(observations: &[ObservationAnswer]) -> Markup {

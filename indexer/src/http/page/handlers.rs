@@ -1,7 +1,7 @@
 //! The four pages: each asks what the API asks, and renders the answer or the problem.
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{RawQuery, State},
     response::{Html, IntoResponse, Response},
     routing::get,
@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use super::{
     entity, entry,
     frame::{self, PageFrame},
-    results,
+    relatives, results,
     search_url::SearchUrl,
     state,
 };
@@ -23,6 +23,8 @@ use crate::http::{
     entities::{self, HistoryArgs},
     entries,
     extract::{NoArgs, QueryArgs, QueryString},
+    lineage,
+    live_descriptors::LiveDescriptors,
     problem::HttpProblem,
     search::{self, SearchArgs},
 };
@@ -74,10 +76,14 @@ async fn search_page(State(app): State<AppState>, RawQuery(query): RawQuery) -> 
     }
 }
 
-async fn entry_page(State(app): State<AppState>, query: Result<QueryArgs<EntryPageArgs>, HttpProblem>) -> Response {
+async fn entry_page(
+    State(app): State<AppState>,
+    Extension(live): Extension<LiveDescriptors>,
+    query: Result<QueryArgs<EntryPageArgs>, HttpProblem>,
+) -> Response {
     let answer = async {
         let QueryArgs { args: EntryPageArgs { token: TokenText(token) }, .. } = query?;
-        entries::answer(&app, token).await
+        entries::answer(&app, &live, token).await
     };
     match answer.await {
         Ok(answer) => rendered(&PageFrame::new(&app, "Entry"), &entry::render(&answer)),
@@ -85,13 +91,22 @@ async fn entry_page(State(app): State<AppState>, query: Result<QueryArgs<EntryPa
     }
 }
 
-async fn entity_page(State(app): State<AppState>, query: Result<QueryArgs<EntityPageArgs>, HttpProblem>) -> Response {
+async fn entity_page(
+    State(app): State<AppState>,
+    Extension(live): Extension<LiveDescriptors>,
+    query: Result<QueryArgs<EntityPageArgs>, HttpProblem>,
+) -> Response {
     let answer = async {
         let QueryArgs { args: EntityPageArgs { key, size, cursor }, query, .. } = query?;
-        entities::answer(&app, key, HistoryArgs { size, cursor }, &query).await
+        let entity = entities::answer(&app, &live, key, HistoryArgs { size, cursor }, &query).await?;
+        let lineage = match relatives::of_entity(&entity.entity) {
+            Some(request) => Some(lineage::answer(&app, request).await),
+            None => None,
+        };
+        Ok((entity, lineage))
     };
     match answer.await {
-        Ok(answer) => rendered(&PageFrame::new(&app, "History"), &entity::render(&answer)),
+        Ok((entity, lineage)) => rendered(&PageFrame::new(&app, "History"), &entity::render(&entity, lineage.as_ref())),
         Err(problem) => failed(&app, &problem),
     }
 }

@@ -1,5 +1,7 @@
 //! One operation in a list.
 
+use std::fmt::Write as _;
+
 use maud::{Markup, PreEscaped, html};
 use tidemark_wal::{ClientTime, Outcome};
 
@@ -89,6 +91,22 @@ pub(crate) fn entity_href(key: &str) -> String {
     format!("entity{}", crate::http::extract::encode(query.iter()))
 }
 
+/// The API's address of an entity: each segment of its key escaped, its slashes kept.
+pub(crate) fn entity_api(key: &str) -> String {
+    let mut url = String::from("v1/entities");
+    for segment in key.split('/') {
+        url.push('/');
+        for byte in segment.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                url.push(char::from(byte));
+            } else {
+                let _ = write!(url, "%{byte:02X}");
+            }
+        }
+    }
+    url
+}
+
 /// Outcome, and what sets the operation apart.
 pub(crate) fn marks(hit: &SearchHit) -> Markup {
     html! {
@@ -138,7 +156,8 @@ fn excerpt(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| shortened(&text, MAX_EXCERPT_CHARS))
 }
 
-fn shortened(text: &str, most: usize) -> String {
+/// The beginning of a text.
+pub(crate) fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
         Some((end, _)) => format!("{} …", text[..end].trim_end()),
@@ -175,4 +194,14 @@ fn people(people: &[ContributorAnswer]) -> String {
 
 fn called(person: &ContributorAnswer) -> &str {
     if person.name.is_empty() { &person.email } else { &person.name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_escaped_but_for_its_slashes() {
+        assert_eq!(entity_api("label/a b/v1?#"), "v1/entities/label/a%20b/v1%3F%23");
+    }
 }

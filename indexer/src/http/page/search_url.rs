@@ -184,8 +184,13 @@ pub(crate) fn exact_clause(attribute: &str, value: &str) -> String {
             char => name.extend(['\\', char]),
         }
     }
-    let value = value.replace('\\', r"\\").replace('"', "\\\"");
-    format!("{name}:[\"{value}\" TO \"{value}\"]")
+    let value = quoted_value(value);
+    format!("{name}:[{value} TO {value}]")
+}
+
+/// A value as a query writes it.
+pub(crate) fn quoted_value(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\""))
 }
 
 #[cfg(test)]

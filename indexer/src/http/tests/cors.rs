@@ -1,10 +1,13 @@
 //! What a browser lets a page of another origin read.
 
+use std::collections::BTreeSet;
+
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, HeaderValue, Request, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header},
 };
+use tidemark_search::SearchError;
 use tower::ServiceExt as _;
 
 use super::{super::ServerOptions, fake::FakeSearch, with_token};
@@ -94,4 +97,30 @@ async fn named_origins_are_the_only_ones_also_with_a_token() {
     let (router, _folder) = with_token(FakeSearch::with_entries(), options, TOKEN);
     let (status, headers) = preflight(&router, "/v1/search").await;
     assert_eq!((status, allowed(&headers)), (StatusCode::UNAUTHORIZED, None));
+}
+
+#[tokio::test]
+async fn a_page_reads_the_headers_that_only_tidemark_has() {
+    let options = ServerOptions { cors_origins: vec![HeaderValue::from_static(PORTAL)], ..ServerOptions::default() };
+    let mut own = BTreeSet::new();
+    for fake in [FakeSearch::with_entries(), FakeSearch { not_ready: true, ..FakeSearch::failing(overloaded()) }] {
+        let router = super::with_options(fake, options.clone());
+        for uri in ["/v1/search", "/v1/search/export", "/v1/entities/label/a/b", "/v1/status", "/openapi.json"] {
+            let (_, headers) = send(&router, "GET", uri, &[]).await;
+            let exposed: Vec<_> =
+                headers[header::ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap().split(", ").collect();
+            for name in headers.keys().map(HeaderName::as_str) {
+                if name.starts_with("tidemark-") || name == "retry-after" {
+                    assert!(exposed.contains(&name), "{uri}: {name} is hidden from pages");
+                    own.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    let wanted = ["retry-after", "tidemark-generation", "tidemark-manifest", "tidemark-watermark"];
+    assert_eq!(own, wanted.map(str::to_owned).into(), "each was in an answer");
+}
+
+fn overloaded() -> SearchError {
+    SearchError::Overloaded { detail: "busy".to_owned() }
 }

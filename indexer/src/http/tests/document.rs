@@ -10,6 +10,9 @@ use super::{
     get, router,
 };
 use crate::http::{extract::encode, openapi_document};
+use tidemark_search::api::{
+    MAX_FACET_VALUES, MAX_HIGHLIGHT_CHARS, MAX_HIGHLIGHTED_FIELDS, MAX_HISTOGRAM_BUCKETS, MAX_LINEAGE_NODES,
+};
 
 /// Each route with a URL of it that is answered.
 fn routes() -> [(&'static str, String); 6] {
@@ -210,4 +213,50 @@ fn defaults_are_in_the_document() {
     };
     assert_eq!(default("size"), Some(json!(20)));
     assert_eq!(default("wait"), Some(json!(5)));
+}
+
+/// Every text of the document that says what something is, with the place where it stands.
+fn descriptions(value: &Value, place: &str, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let place = format!("{place}/{name}");
+                match field.as_str().filter(|_| ["description", "summary"].contains(&name.as_str())) {
+                    Some(text) => found.push((place, text.to_owned())),
+                    None => descriptions(field, &place, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| descriptions(item, place, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn descriptions_are_for_readers_without_the_source() {
+    let mut found = Vec::new();
+    descriptions(&openapi_document(), "", &mut found);
+    assert!(found.len() > 100, "{}", found.len());
+    let names_of_code = Regex::new(r"\[`|`\]|\]\(|::|\b(MAX|DEFAULT)_[A-Z]").unwrap();
+    let odd: Vec<_> = found.iter().filter(|(_, text)| names_of_code.is_match(text)).collect();
+    assert!(odd.is_empty(), "{odd:#?}");
+}
+
+#[test]
+fn the_bounds_in_descriptions_are_those_of_the_code() {
+    let mut found = Vec::new();
+    descriptions(&openapi_document(), "", &mut found);
+    for (schema, field, bounds) in [
+        ("SearchAnswer", "facets", vec![MAX_FACET_VALUES]),
+        ("SearchAnswer", "histogram", vec![MAX_HISTOGRAM_BUCKETS]),
+        ("SearchHit", "highlights", vec![MAX_HIGHLIGHTED_FIELDS, MAX_HIGHLIGHT_CHARS]),
+        ("LineageAnswer", "nodes", vec![MAX_LINEAGE_NODES]),
+    ] {
+        let (within, of_field) = (format!("/schemas/{schema}/"), format!("/properties/{field}/description"));
+        let described = found.iter().find(|(place, _)| place.contains(&within) && place.ends_with(&of_field));
+        let (place, text) = described.expect(field);
+        let numbers: Vec<usize> =
+            text.split(|char: char| !char.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
+        assert_eq!(numbers, bounds, "{place}: {text}");
+    }
 }

@@ -13,8 +13,9 @@ use tidemark_search::{
     SearchError, SearchExport, SearchService,
     api::{
         ContributorAnswer, CorrectedOutcome, EntityAnswer, EntityRequest, EntryAnswer, EntryOperation, FacetCount,
-        HistogramBucket, IndexVersion, LineageAnswer, LineageEdge, LineageNode, LineageRequest, ObservationAnswer,
-        OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer, SearchHit, SearchRequest, StatusAnswer,
+        FilesAnswer, HistogramBucket, IndexVersion, LineageAnswer, LineageEdge, LineageNode, LineageRequest,
+        ObservationAnswer, OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer, SearchHit, SearchRequest,
+        StatusAnswer,
     },
 };
 
@@ -217,6 +218,8 @@ impl SearchService for FakeSearch {
             completed: Some(hit.time),
             observations: vec![observation],
             descriptor: self.payload.clone(),
+            present: None,
+            files: Some(FilesAnswer { names: vec![self.text(); 30], incomplete: Some(self.text()) }),
             corrected: vec![CorrectedOutcome { seq: 3, outcome: Outcome::Aborted }],
             hit,
         };
@@ -238,6 +241,7 @@ impl SearchService for FakeSearch {
         Ok(EntityAnswer {
             entity: request.key,
             current: self.hits.first().cloned(),
+            present: None,
             total: self.hits.len() as u64,
             history: self.hits.clone(),
             index_version: index_version(),
@@ -257,7 +261,8 @@ impl SearchService for FakeSearch {
 
     async fn lineage(&self, LineageRequest { repo, bundle, .. }: LineageRequest) -> Result<LineageAnswer, SearchError> {
         self.called().await?;
-        let (entity, parent) = (format!("bundle/{repo}/{bundle}"), format!("bundle/{repo}/lost"));
+        let key = |id: &str| format!("bundle/{repo}/{id}");
+        let (entity, parent, child) = (key(&bundle), key("lost"), key("child"));
         let hit = self.hits.first();
         let node = LineageNode {
             key: entity.clone(),
@@ -270,10 +275,11 @@ impl SearchService for FakeSearch {
             ..LineageNode::default()
         };
         let lost = LineageNode { key: parent.clone(), level: -1, ..LineageNode::default() };
+        let made = LineageNode { key: child.clone(), level: 1, ..node.clone() };
         Ok(LineageAnswer {
-            edges: vec![LineageEdge { parent, child: entity.clone() }],
+            edges: vec![LineageEdge { parent, child: entity.clone() }, LineageEdge { parent: entity.clone(), child }],
             entity,
-            nodes: vec![node, lost],
+            nodes: vec![node, lost, made],
             truncated: false,
             index_version: index_version(),
         })

@@ -17,6 +17,7 @@ async fn pages(fake: FakeSearch) -> Vec<(String, super::TestResponse)> {
         "/status".to_owned(),
     ];
     uris.push("/entity?key=label%2Fa%2Fb".to_owned());
+    uris.push("/entity?key=bundle%2Fa%2Fb".to_owned());
     uris.extend(fake.hits.iter().map(|hit| format!("/entry?token={}", hit.token)));
     let mut pages = Vec::new();
     for uri in uris {
@@ -160,4 +161,13 @@ async fn a_facet_that_is_chosen_is_taken_away_by_its_link() {
     let page = get(&router(FakeSearch::with_entries()), "/?kind=label").await.text;
     assert!(page.contains("href=\"./?kind=label&amp;kind=bundle\""), "another value is added");
     assert!(page.contains("href=\"./?\" aria-current=\"true\""), "the chosen one goes");
+}
+
+#[tokio::test]
+async fn a_bundle_is_shown_with_its_parents_and_children() {
+    let router = router(FakeSearch::with_entries());
+    let page = get(&router, "/entity?key=bundle%2Fmodels%2Fb").await.text;
+    assert!(page.contains("<code>lost</code>") && page.contains("is not in the index"));
+    assert!(page.contains("href=\"entity?key=bundle%2Fmodels%2Fchild\""));
+    assert!(!get(&router, "/entity?key=label%2Fmodels%2Fv1").await.text.contains("Parents"));
 }

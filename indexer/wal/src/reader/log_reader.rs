@@ -37,6 +37,8 @@ pub struct LogReader {
     /// The labels that entries name.
     pub(super) labels: Arc<LabelLookahead>,
     pub(super) versions: Arc<VersionCache>,
+    /// Whether to read the names of the files of bundles.
+    pub(super) file_names: bool,
 }
 
 /// What a store holds under a key.
@@ -59,13 +61,27 @@ impl LogReader {
     pub fn new(log: &Log) -> Self {
         let (log, listings) = (log.clone(), MAX_CONCURRENT_LISTINGS);
         let (unrecognized, refusals) = (Arc::default(), Arc::default());
-        Self { log, listings, unrecognized, refusals, labels: Arc::default(), versions: Arc::default() }
+        Self {
+            log,
+            listings,
+            unrecognized,
+            refusals,
+            labels: Arc::default(),
+            versions: Arc::default(),
+            file_names: false,
+        }
     }
 
     /// The same reader with one listing at a time, for ranges that are mostly empty.
     #[must_use]
     pub fn with_one_listing(self) -> Self {
         Self { listings: 1, ..self }
+    }
+
+    /// The same reader, which also reads the names of the files of bundles if `wanted`: a GET more for each list of 1000.
+    #[must_use]
+    pub fn with_file_names(self, wanted: bool) -> Self {
+        Self { file_names: wanted, ..self }
     }
 
     /// The entries whose second is in [`from`, `to`), in token order. Ends after the first error.

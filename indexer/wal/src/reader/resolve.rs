@@ -171,7 +171,9 @@ impl LogReader {
         let answered = found.iter().filter(|found| found.observation.is_some()).map(|found| found.answered).collect();
         let parts = intent.ops.iter().zip(paths).zip(found);
         let ops = parts.map(|((operation, path), found)| resolved_operation(&group, operation, path, found));
-        Ok((ops.collect(), answered))
+        let mut ops: Vec<_> = ops.collect();
+        self.add_file_names(&mut ops, memory.share).await?;
+        Ok((ops, answered))
     }
 
     /// Looks for the descriptor where it is likely, then in the other stores; one that counts ends the search.
@@ -489,7 +491,7 @@ impl LogReader {
     }
 
     /// The metadata stores, the likely one first. A store is asked once.
-    fn likely(&self, path: &DatamonPath) -> Vec<&Store> {
+    pub(super) fn likely(&self, path: &DatamonPath) -> Vec<&Store> {
         let mut stores: Vec<&Store> = self.log.metadata.iter().collect();
         if path.is_mutable() {
             stores.reverse();
@@ -645,6 +647,7 @@ fn resolved_operation(
         },
         descriptor,
         descriptor_body: found.body,
+        files: None,
         unreadable,
     }
 }

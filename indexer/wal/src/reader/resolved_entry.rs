@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::file_lists::FileNames;
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath},
     malformed::MalformedInput,
@@ -43,6 +44,8 @@ pub struct ResolvedOperation {
     pub descriptor: Option<DatamonDescriptor>,
     /// The bytes of the descriptor that was found, if it is this operation's and not too large to be kept.
     pub descriptor_body: Option<Bytes>,
+    /// The files of a bundle that exists, where the reader reads their names and the descriptor says that there are any.
+    pub files: Option<FileNames>,
     /// Why a descriptor that was found could not be read. It completes the operation all the same.
     pub unreadable: Option<MalformedInput>,
 }
@@ -91,6 +94,7 @@ fn without_intent(
             decision,
             descriptor: None,
             descriptor_body: None,
+            files: None,
             unreadable: None,
         }],
     }

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 
 use super::{label_versions::LabelVersions, *};
 use crate::{
-    Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key,
+    Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key, parse_datamon_path,
     testing::{OPENED, ReadFault, TestStore, VersionFaults},
 };
 use tidemark_store::{Create, Store, UserMetadata};
@@ -1046,4 +1046,101 @@ async fn entries_that_are_read_at_once_hold_no_more_than_their_budget() {
     assert_eq!(delivered, tokens);
     let peak = lab.bodies().peak();
     assert!((400_000..3 << 20).contains(&peak), "{peak} bytes of bodies were held");
+}
+
+fn list_of(names: &[&str]) -> String {
+    let entries = names.iter().map(|name| format!("- hash: abc\n  name: {name}\n  mode: 420\n  size: 7\n"));
+    format!("BundleEntries:\n{}", entries.collect::<String>())
+}
+
+/// A log with a bundle whose descriptor says that it has `count` lists of files.
+async fn log_with_lists(lab: &TestStore, count: u64, lists: &[String]) -> Log {
+    let log = lab.log();
+    enter(&log, BUNDLE).await;
+    create(log.descriptors(), BUNDLE, format!("id: b\ncount: {count}\n"), &[]).await;
+    for (number, list) in lists.iter().enumerate() {
+        create(log.descriptors(), &format!("bundles/r/b/bundle-files-{number}.yaml"), list.clone(), &[]).await;
+    }
+    log
+}
+
+async fn files_of(log: &Log) -> FileNames {
+    let reader = LogReader::new(log).with_file_names(true);
+    let mut entry = reader.lookup(token(), &schedule()).await.unwrap().unwrap();
+    let op = entry.ops.remove(0);
+    assert_eq!(op.decision.outcome, Outcome::Committed, "files decide nothing");
+    op.files.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_names_of_files_are_read_where_they_are_wanted() {
+    let lists = [list_of(&["a.csv", "data/b.csv"]), list_of(&["'a name.csv'"])];
+    let log = log_with_lists(&TestStore::new(), 2, &lists).await;
+    assert_eq!(fetch(&log).await.ops[0].files, None);
+    let expected = ["a.csv", "data/b.csv", "a name.csv"].map(str::to_owned).into();
+    assert_eq!(files_of(&log).await, FileNames { names: expected, incomplete: None });
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_bundles_that_exist_and_have_lists_have_files() {
+    for (path, descriptor) in
+        [(BUNDLE, "id: b\ncount: 0\n"), (BUNDLE, "id: b\n"), ("repos/r/repo.yaml", "name: r\ncount: 1\n")]
+    {
+        let log = TestStore::new().log();
+        enter(&log, path).await;
+        create(log.descriptors(), path, descriptor, &[]).await;
+        let reader = LogReader::new(&log).with_file_names(true);
+        assert_eq!(reader.lookup(token(), &schedule()).await.unwrap().unwrap().ops[0].files, None, "{descriptor}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_cannot_be_read_is_said_and_not_waited_for() {
+    for (second, why) in [
+        (None, "\"bundles/r/b/bundle-files-1.yaml\" is missing"),
+        (Some("BundleEntries: 7".to_owned()), "it is not a list of files"),
+        (Some("- {".to_owned()), "not readable as YAML"),
+        (Some("x".repeat(3 << 20)), "3145728 bytes, more than 2097152; not read"),
+    ] {
+        let lists: Vec<String> = [list_of(&["a.csv"])].into_iter().chain(second).collect();
+        let files = files_of(&log_with_lists(&TestStore::new(), u64::MAX, &lists).await).await;
+        assert_eq!(files.names, ["a.csv"]);
+        assert!(files.incomplete.as_deref().is_some_and(|said| said.contains(why)), "{files:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_refused_is_said_and_all_that_is_refused_is_waited_for() {
+    let lab = TestStore::new();
+    let log = log_with_lists(&lab, 1, &[list_of(&["a.csv"])]).await;
+    lab.refuse("bundle-files-0.yaml", ReadFault::BodyAndHead);
+    let files = files_of(&log).await;
+    assert!(files.names.is_empty() && files.incomplete.unwrap().contains("KMS key is not allowed"));
+
+    // The store refuses everything since the descriptor was read.
+    lab.refuse("", ReadFault::BodyAndHead);
+    let (reader, memory) = (LogReader::new(&log), MemoryBudget::new(1 << 20).open());
+    let (path, list) = (parse_datamon_path(BUNDLE).unwrap(), "bundles/r/b/bundle-files-0.yaml");
+    reader.read_list(&path, BUNDLE, list, &memory).await.unwrap_err();
+    assert_eq!(memory.bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_names_of_files_are_bounded_and_charged() {
+    let long: Vec<String> = (0..1000).map(|number| format!("n{number:0>399}")).collect();
+    let short: Vec<String> = (0..1000).map(|number| format!("n{number}")).collect();
+    for (names, lists, most, why) in [(long, 2, 655, "262144 bytes"), (short, 11, 10_000, "the first 10000 names")] {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let lists = vec![list_of(&names); lists];
+        let lab = TestStore::new();
+        let log = log_with_lists(&lab, lists.len() as u64, &lists).await;
+        let (reader, budget) = (LogReader::new(&log).with_file_names(true), MemoryBudget::new(1 << 20));
+        let listed = ListedEntry { token: token(), time: OPENED, size: BUNDLE.len() as u64 };
+        let memory = reader.admit(&listed, &schedule(), &budget).await;
+        let files = reader.fetch_within(&listed, &schedule(), &memory).await.unwrap().ops.remove(0).files.unwrap();
+        assert_eq!(files.names.len(), most);
+        assert!(files.incomplete.as_deref().is_some_and(|said| said.contains(why)), "{:?}", files.incomplete);
+        assert!((files.memory_bytes()..2 << 20).contains(&memory.bytes()), "{} bytes are charged", memory.bytes());
+        assert!(lab.bodies().peak() < 2 * lists[0].len() as u64, "one list at a time");
+    }
 }

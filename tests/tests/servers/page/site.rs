@@ -46,10 +46,10 @@ impl Site {
         let log = service.log().clone();
         let running = tokio::spawn(async move { service.run().await.expect("it ends well") });
         let writer = writer(&log).await;
-        let race = bundle(&writer, "b1", "Fix a race in the flush\n\nIt showed on slow disks only.").await;
-        bundle(&writer, "b2", "Document the clock").await;
+        let race = bundle(&writer, "b1", "Fix a race in the flush\n\nIt showed on slow disks only.", &[]).await;
+        bundle(&writer, "b2", "Document the clock", &[]).await;
         label(&writer, "v1", "b1").await;
-        let hostile = bundle(&writer, "b3", ATTACK).await;
+        let hostile = bundle(&writer, "b3", ATTACK, &[]).await;
         let malformed = Token::new(hostile.second(), &Entropy::from_os());
         let body = format!("{{ {ATTACK}").into_bytes().into();
         let created = log.entries.create(&malformed.to_string(), body, &UserMetadata::default()).await;
@@ -65,7 +65,12 @@ impl Site {
 
     /// One more bundle.
     pub(crate) async fn append(&self, id: &str, message: &str) -> Token {
-        bundle(&self.writer, id, message).await
+        bundle(&self.writer, id, message, &[]).await
+    }
+
+    /// One more bundle, made from another one.
+    pub(crate) async fn append_child(&self, id: &str, message: &str, parent: &str) -> Token {
+        bundle(&self.writer, id, message, &[parent]).await
     }
 
     /// Ends the service.
@@ -96,10 +101,11 @@ async fn writer(log: &Log) -> LogWriter {
     LogWriter::open(log.clone(), root, LogWriterOptions::named("page"), entropy).await.expect("a writer")
 }
 
-async fn bundle(writer: &LogWriter, id: &str, message: &str) -> Token {
+async fn bundle(writer: &LogWriter, id: &str, message: &str, parents: &[&str]) -> Token {
     let body = json!({
         "id": id,
         "message": message,
+        "parents": parents,
         "timestamp": "2020-02-29T12:00:00Z",
         "contributors": [{ "name": "Grace Hopper", "email": "grace@example.org" }],
     });

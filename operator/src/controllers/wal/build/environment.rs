@@ -60,6 +60,9 @@ pub(super) fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
     if !wal.indexer.compaction {
         variables.push(set("TIDEMARK_NO_COMPACTION", "true"));
     }
+    if wal.indexer.file_names {
+        variables.push(set("TIDEMARK_FILES", "true"));
+    }
     variables
 }
 

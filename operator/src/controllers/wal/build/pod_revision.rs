@@ -37,7 +37,7 @@ pub(super) fn samples() -> Vec<Wal> {
             "storage": secret,
             "log": {"url": "s3://log/a", "expiry": "1h"},
             "metadata": {"urls": ["s3://meta", "s3://vmeta"], "storage": secret},
-            "index": {"url": "s3://index/a", "storage": secret},
+            "index": {"url": "s3://index/a", "files": true, "storage": secret},
             "search": {"auth": {"type": "Token", "secretRef": {"name": "token"}}},
             "compaction": {"enabled": false},
             "adoptOwner": "uid",

@@ -312,6 +312,17 @@ fn the_revision_follows_the_image_and_nothing_that_users_write() {
 }
 
 #[test]
+fn only_the_indexer_reads_the_names_of_files_and_only_if_asked() {
+    let variables = |spec: &Value| {
+        let children = built(spec);
+        [&children.indexer_deployment, &children.search_deployment]
+            .map(|deployment| pod(deployment).to_string().contains("TIDEMARK_FILES"))
+    };
+    assert_eq!(variables(&spec()), [false, false]);
+    assert_eq!(variables(&with(|spec| spec["index"]["files"] = json!(true))), [true, false]);
+}
+
+#[test]
 fn the_release_is_on_the_deployments_and_not_on_their_pods() {
     let children = built(&spec());
     for deployment in [&children.search_deployment, &children.indexer_deployment] {

@@ -26,6 +26,11 @@ pub(super) fn spec_digest(spec: &WalSpec, component: WalComponent) -> Result<Str
     };
     if let Some(fields) = spec.as_object_mut() {
         fields.retain(|field, _| EVERY_ROLE.contains(&&**field) || of_role.contains(&&**field));
+        // The names of files are the indexer's affair.
+        if let (WalComponent::Search, Some(index)) = (component, fields.get_mut("index").and_then(Value::as_object_mut))
+        {
+            index.remove("files");
+        }
         if let Some(own) = fields.get_mut(own).and_then(Value::as_object_mut) {
             own.retain(|field, _| OF_A_ROLE.contains(&&**field));
         }
@@ -58,7 +63,7 @@ mod tests {
     fn a_digest_moves_with_what_the_pods_of_its_role_are_made_of() {
         let digests = |spec: &WalSpec| WalComponent::ALL.map(|component| spec_digest(spec, component).unwrap());
         let [indexer, search] = digests(&spec(|_| ()));
-        let cases: [(SpecChange, bool, bool); 9] = [
+        let cases: [(SpecChange, bool, bool); 10] = [
             (|spec| spec["suspend"] = json!(true), false, false),
             (|spec| spec["deletionPolicy"] = json!("Purge"), false, false),
             (|spec| spec["search"] = json!({"replicas": 3}), false, false),
@@ -68,6 +73,7 @@ mod tests {
             (|spec| spec["search"] = json!({"auth": {"type": "Token", "secretRef": {"name": "t"}}}), false, false),
             (|spec| spec["compaction"] = json!({"enabled": false}), true, false),
             (|spec| spec["log"]["expiry"] = json!("2h"), true, true),
+            (|spec| spec["index"]["files"] = json!(true), true, false),
         ];
         for (index, (change, moves_indexer, moves_search)) in cases.into_iter().enumerate() {
             let [new_indexer, new_search] = digests(&spec(change));

@@ -164,7 +164,8 @@ fn check_disk_limit(
 fn indexer(wal: &Wal, refusals: &mut RefusalList) -> ValidatedIndexer {
     let role = role(wal, &wal.spec.indexer.role, WalComponent::Indexer, refusals);
     let adopt_owner = Some(wal.spec.adopt_owner.clone()).filter(|owner| !owner.is_empty());
-    ValidatedIndexer { role, compaction: wal.spec.compaction.enabled, adopt_owner, suspended: wal.spec.suspend }
+    let (compaction, file_names) = (wal.spec.compaction.enabled, wal.spec.index.files);
+    ValidatedIndexer { role, compaction, file_names, adopt_owner, suspended: wal.spec.suspend }
 }
 
 fn search(wal: &Wal, refusals: &mut RefusalList) -> ValidatedSearch {

@@ -93,6 +93,8 @@ pub struct ValidatedIndexer {
     pub role: ValidatedRole,
     /// Whether it compacts.
     pub compaction: bool,
+    /// Whether it indexes the names of files.
+    pub file_names: bool,
     /// The owner to take the index over from.
     pub adopt_owner: Option<String>,
     /// Whether it is stopped.

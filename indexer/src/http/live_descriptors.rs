@@ -1,0 +1,85 @@
+//! Whether descriptors are in the metadata stores at present.
+//!
+//! What was recorded stands: an operation stays committed when Datamon deletes or renames what it made. A person who looks at it
+//! wants to know that it is gone, though. So the answer about one entry, or one entity, asks the stores, within bounds: what they
+//! do not say in time is not known, and never an error.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream};
+use tidemark_search::api::{EntityAnswer, EntryAnswer};
+use tidemark_store::Store;
+use tokio::{sync::Semaphore, time::timeout};
+
+/// How long an answer waits for the stores.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Answers that ask the stores at once; others do not wait for their turn.
+const MAX_CONCURRENT_LOOKS: usize = 8;
+/// Descriptors of one entry that are asked for.
+const MAX_DESCRIPTORS: usize = 20;
+/// Of these at once.
+const MAX_CONCURRENT_HEADS: usize = 4;
+
+/// The metadata stores of the log that is served, once they are open. Clones share them.
+#[derive(Clone, Debug)]
+pub struct LiveDescriptors(Arc<LiveStores>);
+
+#[derive(Debug)]
+struct LiveStores {
+    metadata: OnceLock<Vec<Store>>,
+    permits: Semaphore,
+}
+
+impl Default for LiveDescriptors {
+    fn default() -> Self {
+        Self(Arc::new(LiveStores { metadata: OnceLock::new(), permits: Semaphore::new(MAX_CONCURRENT_LOOKS) }))
+    }
+}
+
+impl LiveDescriptors {
+    /// Asks these stores from now on; later ones are those of the same log, and are not needed.
+    pub fn set_stores(&self, metadata: &[Store]) {
+        self.0.metadata.get_or_init(|| metadata.to_vec());
+    }
+
+    /// Says of each operation whether its descriptor is there, where one was found when its outcome was decided.
+    pub(super) async fn look_at_entry(&self, entry: &mut EntryAnswer) {
+        let found = entry.ops.iter_mut().filter(|operation| !operation.observations.is_empty());
+        let places = found.filter_map(|operation| Some((operation.hit.path.as_deref()?, &mut operation.present)));
+        self.look(places.take(MAX_DESCRIPTORS)).await;
+    }
+
+    /// Says whether the descriptor of an entity's current operation is there.
+    pub(super) async fn look_at_entity(&self, entity: &mut EntityAnswer) {
+        let path = entity.current.as_ref().and_then(|current| current.path.as_deref());
+        self.look(path.map(|path| (path, &mut entity.present)).into_iter()).await;
+    }
+
+    async fn look<'a>(&self, places: impl Iterator<Item = (&'a str, &'a mut Option<bool>)>) {
+        let (Some(stores), Ok(_permit)) = (self.0.metadata.get(), self.0.permits.try_acquire()) else { return };
+        let looks = stream::iter(places).for_each_concurrent(MAX_CONCURRENT_HEADS, |(path, present)| async move {
+            *present = is_present(stores, path).await;
+        });
+        // What was found out until then stays.
+        let _ = timeout(LOOK_TIMEOUT, looks).await;
+    }
+}
+
+/// Whether any of the stores has the object; `None` where none has it and some do not say.
+async fn is_present(stores: &[Store], key: &str) -> Option<bool> {
+    let mut all_say = true;
+    for store in stores {
+        match store.head(key).await {
+            Ok(Some(_)) => return Some(true),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(key, %error, "a store does not say whether it has a descriptor");
+                all_say = false;
+            }
+        }
+    }
+    all_say.then_some(false)
+}
