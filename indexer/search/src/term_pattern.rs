@@ -133,8 +133,8 @@ fn is_within(word: &[char], term: &str, edits: usize) -> bool {
             }
             row.push(least);
         }
-        // All further rows are made of these two, and none is less.
-        if row.iter().chain(&last).all(|so_far| *so_far > edits) {
+        // No further row has less: a swap adds one to the row before this one, which has one less at most.
+        if row.iter().all(|so_far| *so_far > edits) {
             return false;
         }
         before = std::mem::replace(&mut last, row);
