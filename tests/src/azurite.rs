@@ -120,8 +120,8 @@ async fn address(server: &mut Process) -> anyhow::Result<String> {
     let give_up = tokio::time::Instant::now() + PATIENCE;
     loop {
         let printed = std::fs::read_to_string(server.log())?;
-        let lines = printed.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-        if let Some((_, address)) = lines.filter_map(|line| line.split_once(LISTENS)).next() {
+        let mut lines = printed.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        if let Some((_, address)) = lines.find_map(|line| line.split_once(LISTENS)) {
             return Ok(address.to_owned());
         }
         let log = server.log().display().to_string();

@@ -1,6 +1,6 @@
 //! Who may ask: a token that the service account signed itself, or a V4 signed URL.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
@@ -90,7 +90,7 @@ fn canonical_request(parts: &Parts, names: &[&str]) -> Result<String, Refusal> {
     let mut lines = String::new();
     for name in names {
         let value = parts.headers.get(*name).and_then(|value| value.to_str().ok()).ok_or(BAD_HEADERS)?;
-        lines.push_str(&format!("{name}:{}\n", value.trim()));
+        let _ = writeln!(lines, "{name}:{}", value.trim());
     }
     let mut pairs: Vec<&str> = parts.uri.query().unwrap_or_default().split('&').collect();
     pairs.retain(|pair| !pair.starts_with(SIGNATURE));
