@@ -320,6 +320,16 @@ pub enum TransactionRejected {
     Invariant(#[from] InvariantViolation),
 }
 
+impl TransactionRejected {
+    /// Refused unless `found`, which a state in `folder` of an index bears, is this `log`.
+    pub(crate) fn unless_same_log(folder: &'static str, log: &LogId, found: &LogId) -> Result<(), Self> {
+        if log == found {
+            return Ok(());
+        }
+        Err(Self::FolderOfAnotherLog { folder, log: log.clone(), found: found.clone() })
+    }
+}
+
 /// Why a writer could not publish.
 ///
 /// After [`PublishError::Fenced`] and [`PublishError::Unknown`] every later call fails the same way: the process has to

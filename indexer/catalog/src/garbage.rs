@@ -7,15 +7,12 @@ use tidemark_store::{ChainState, InvariantViolation, RecordVersions, StateExtens
 
 use crate::{
     error::TransactionRejected,
-    garbage_list::{GarbageKey, MAX_LIST_CANDIDATES, list_generation},
+    garbage_list::{GarbageKey, GarbageList, MAX_LIST_CANDIDATES, list_generation},
     identity::LogId,
     mutants,
     names::Generation,
 };
 
-/// For how long an object must have been seen unreferenced before it is deleted, by the index's store time. A constant of the
-/// format: readers rely on it, each drops a manifest half of it after its successor.
-pub const GARBAGE_GRACE: std::time::Duration = std::time::Duration::from_hours(24);
 /// How often a pass lists every generation. Between, closed ones without candidates are left out: an index that was rebuilt
 /// many times costs as much an hour as a young one.
 const FULL_PASS_INTERVAL: std::time::Duration = std::time::Duration::from_hours(24);
@@ -45,22 +42,6 @@ pub struct GarbageState {
     /// What later versions have added.
     #[serde(skip_serializing_if = "StateExtensions::is_empty", default)]
     pub ext: StateExtensions,
-}
-
-/// An object that names objects which may be deleted after the grace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct GarbageList {
-    /// How many objects it names.
-    pub keys: u64,
-    /// Its bytes.
-    pub size: u64,
-    /// SHA-256 of its bytes.
-    pub checksum: String,
-    /// Store time of the record that first named it, absent in that record itself, whose own store time it is. A list that takes
-    /// the place of others has the latest date of those.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub since: Option<StoreSecond>,
 }
 
 impl ChainState for GarbageState {

@@ -11,8 +11,8 @@ use tidemark_store::{Chain, ChainRecord, Entropy, ObjectInfo, RECORD_RETENTION, 
 
 use crate::{
     error::{CatalogError, TransactionRejected},
-    garbage::{GarbageList, GarbageRoots, GarbageState, GenerationFate, PassOutcome, PassScope},
-    garbage_list::{GarbageKey, GarbageListFolder},
+    garbage::{GarbageRoots, GarbageState, GenerationFate, PassOutcome, PassScope},
+    garbage_list::{GarbageKey, GarbageList, GarbageListFolder},
     garbage_plan::{CandidateLimits, DueObject, GarbagePlan, ListedObject, NewGarbageList},
     identity::LogId,
     index::IndexChain,
@@ -229,7 +229,7 @@ impl GarbageCollector {
         let first = GarbageState::new(self.log.clone());
         let step = |state: Option<&GarbageState>| {
             let state = state.unwrap_or(&first);
-            self.log.require_same(GARBAGE_FOLDER, &state.log)?;
+            TransactionRejected::unless_same_log(GARBAGE_FOLDER, &self.log, &state.log)?;
             transaction(state).map(Some)
         };
         self.chain.append(None, step).await

@@ -5,22 +5,41 @@ use std::{collections::BTreeMap, iter};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tidemark_store::{Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond, UserMetadata};
 
 use crate::{
     error::CatalogError,
-    garbage::{GARBAGE_GRACE, GarbageList},
     list_header::{UnreadableList, after_header, header_line},
     names::{Generation, ObjectKind, ObjectName, is_nonce},
 };
 
+/// For how long an object must have been seen unreferenced before it is deleted, by the index's store time. A constant of the
+/// format: readers rely on it, each drops a manifest half of it after its successor.
+pub const GARBAGE_GRACE: std::time::Duration = std::time::Duration::from_hours(24);
 /// How many objects one list names at most.
 pub const MAX_LIST_CANDIDATES: u64 = 20_000;
 /// The largest list that is read: a line has 62 bytes.
 const MAX_LIST_BYTES: u64 = 2 << 20;
 /// The version of the format that this release writes, and the highest that it reads.
 const LIST_FORMAT: u32 = 1;
+
+/// An object that names objects which may be deleted after the grace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GarbageList {
+    /// How many objects it names.
+    pub keys: u64,
+    /// Its bytes.
+    pub size: u64,
+    /// SHA-256 of its bytes.
+    pub checksum: String,
+    /// Store time of the record that first named it, absent in that record itself, whose own store time it is. A list that takes
+    /// the place of others has the latest date of those.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<StoreSecond>,
+}
 
 /// The name of an object within its generation, in 32 bytes: a collector holds many. They sort as keys do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

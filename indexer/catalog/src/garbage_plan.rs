@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidemark_store::StoreSecond;
 
 use crate::{
-    garbage::{GARBAGE_GRACE, GarbageList, GarbageRoots, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS},
-    garbage_list::{GarbageKey, MAX_LIST_CANDIDATES, list_generation},
+    garbage::{GarbageRoots, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS},
+    garbage_list::{GARBAGE_GRACE, GarbageKey, GarbageList, MAX_LIST_CANDIDATES, list_generation},
     mutants,
     names::Generation,
 };

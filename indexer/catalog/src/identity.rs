@@ -4,22 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::TransactionRejected;
-
 /// Identifies a log, independently of its URL: 32 hexadecimal digits, drawn with its first root record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LogId(pub String);
-
-impl LogId {
-    /// Refused unless `found`, which a state in `folder` of an index bears, is this log.
-    pub(crate) fn require_same(&self, folder: &'static str, found: &Self) -> Result<(), TransactionRejected> {
-        if self == found {
-            return Ok(());
-        }
-        Err(TransactionRejected::FolderOfAnotherLog { folder, log: self.clone(), found: found.clone() })
-    }
-}
 
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

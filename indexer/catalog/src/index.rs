@@ -1,6 +1,7 @@
 //! The chain of one generation of an index.
 
-use tidemark_store::{Chain, ChainRecord, Entropy, Store};
+use futures::TryStreamExt as _;
+use tidemark_store::{Chain, ChainRecord, Entropy, Store, StoreError};
 
 use crate::{
     error::{CatalogError, TransactionRejected},
@@ -8,9 +9,6 @@ use crate::{
     names::Generation,
     root_chain::RootChain,
 };
-
-/// How many generations a search for the open one goes through.
-const MAX_GENERATIONS: usize = 1000;
 
 /// The manifests of one generation of an index, below `<index>/<generation>/manifest/`.
 #[derive(Clone)]
@@ -42,12 +40,12 @@ impl IndexChain {
     /// was purged or given up comes the one of the next number, and so after one that is being built and that no closing record
     /// names. Refused if this one is being built.
     pub async fn follow(self) -> Result<Self, CatalogError> {
-        self.walk(|generation| generation.next().ok_or(TransactionRejected::Purged { generation })).await
+        self.walk(true).await
     }
 
     /// As [`Self::follow`], but a generation that was purged is the end.
     pub(crate) async fn follow_to_last(self) -> Result<Self, CatalogError> {
-        self.walk(Ok).await
+        self.walk(false).await
     }
 
     /// Whether the closing record of an earlier generation names this one. Those between were given up, or never finished.
@@ -63,16 +61,14 @@ impl IndexChain {
         Ok(false)
     }
 
-    /// Follows the closing records; `after_end` says what comes after a generation that has no successor.
-    async fn walk(
-        self,
-        after_end: impl Fn(Generation) -> Result<Generation, TransactionRejected>,
-    ) -> Result<Self, CatalogError> {
+    /// Follows the closing records, and where `past_ends` is set also what comes after a generation without a successor.
+    async fn walk(self, past_ends: bool) -> Result<Self, CatalogError> {
         let first = self.generation.clone();
         let mut chain = self;
-        for _ in 0..MAX_GENERATIONS {
+        loop {
             let latest = chain.latest().await?.map(|slot| slot.state);
             let generation = chain.generation.clone();
+            let is_purged = latest.as_ref().is_some_and(Manifest::is_purged);
             let successor = match latest.map(|manifest| (manifest.closed, manifest.building)) {
                 None | Some((None, None)) => return Ok(chain),
                 Some((None, Some(_))) if chain.is_named().await? => return Ok(chain),
@@ -81,16 +77,52 @@ impl IndexChain {
                 }
                 Some((closed, _)) => closed.and_then(|closed| closed.generation),
             };
-            let successor = successor.map_or_else(|| after_end(generation), Ok)?;
-            if successor == chain.generation {
-                return Ok(chain);
+            let successor = match successor {
+                Some(successor) => Some(successor),
+                None if !past_ends => return Ok(chain),
+                // A prefix that is purged again and again has thousands of them.
+                None if is_purged => chain.last_purged().await?.next(),
+                None => generation.next(),
+            };
+            let successor = successor.ok_or(TransactionRejected::Purged { generation })?;
+            if successor <= chain.generation {
+                let key = chain.chain.store().url().to_string();
+                return Err(CatalogError::Corrupt { key, why: format!("it is closed in favour of \"{successor}\"") });
             }
             chain = Self { root: chain.root, ..Self::open(&chain.index, successor, chain.entropy) };
         }
-        Err(CatalogError::Corrupt {
-            key: chain.chain.store().url().to_string(),
-            why: format!("more than {MAX_GENERATIONS} generations follow each other"),
-        })
+    }
+
+    /// The last generation that was purged, given that this one was: none before it is ever opened again. Looks for the last
+    /// generation by doubling steps and halving them: they follow each other without a gap, since each keeps its last record.
+    async fn last_purged(&self) -> Result<Generation, CatalogError> {
+        let (mut last, mut step) = (self.generation.number(), 1);
+        let mut absent = loop {
+            let next = last.saturating_add(step);
+            if !self.has_records(next).await? {
+                break next;
+            }
+            last = next;
+            step = step.saturating_mul(2);
+        };
+        while absent - last > 1 {
+            let middle = last + (absent - last) / 2;
+            if self.has_records(middle).await? { last = middle } else { absent = middle }
+        }
+        for number in (self.generation.number() + 1..=last).rev() {
+            let generation = Generation::numbered(number);
+            let latest = Self::open(&self.index, generation.clone(), self.entropy.clone()).latest().await?;
+            if latest.is_some_and(|latest| latest.state.is_purged()) {
+                return Ok(generation);
+            }
+        }
+        Ok(self.generation.clone())
+    }
+
+    /// Whether generation `number` has ever had a manifest.
+    async fn has_records(&self, number: u64) -> Result<bool, StoreError> {
+        let folder = format!("{}/manifest", Generation::numbered(number));
+        Ok(self.index.list(&folder, None).try_next().await?.is_some())
     }
 
     /// The generation.

@@ -21,9 +21,9 @@ mod writer;
 
 pub use digest::{BodyDigest, SetDigest, SetElement};
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};
-pub use garbage::{GARBAGE_GRACE, GarbageList, GarbageState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
+pub use garbage::{GarbageState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
 pub use garbage_collector::{GarbageCollector, GarbageReport};
-pub use garbage_list::MAX_LIST_CANDIDATES;
+pub use garbage_list::{GARBAGE_GRACE, GarbageList, MAX_LIST_CANDIDATES};
 pub use identity::{IndexOwner, LogClaim, LogId, LogIdentity, WriterIdentity};
 pub use index::IndexChain;
 pub use log_cursor::LogCursor;

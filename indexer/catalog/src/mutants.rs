@@ -1,93 +1,113 @@
 //! Mutants of the catalog. Each hook returns its first argument unless the simulation turns its mutant on.
 
-use tidemark_store::{StoreSecond, mutants::is_active};
+use tidemark_store::{StoreSecond, mutant_hooks};
 
-use crate::manifest::Manifest;
-
-const FENCED_INGEST_PUBLISHES: &str = "FencedIngestPublishes";
-const PURGED_GENERATION_REOPENED: &str = "PurgedGenerationReopened";
-const OTHER_LOG_ADMITTED: &str = "OtherLogAdmitted";
-const COPIED_LOG_ADMITTED: &str = "CopiedLogAdmitted";
-const PIN_UNCHECKED: &str = "PinUnchecked";
-const PIN_READ_STALE: &str = "PinReadStale";
-const PIN_LIST_NAMED_BY_CONTENT: &str = "PinListNamedByContent";
-const GARBAGE_GRACE_FROM_CREATION: &str = "GarbageGraceFromCreation";
-const GARBAGE_COLLECTOR_UNFENCED: &str = "GarbageCollectorUnfenced";
-const GARBAGE_OF_PRESENT_EPOCH: &str = "GarbageOfPresentEpoch";
-const GARBAGE_LIST_DROPPED: &str = "GarbageListDropped";
-
-/// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
 #[cfg(feature = "mutants")]
-pub const MUTANT_HOOKS: &[&str] = &[
-    FENCED_INGEST_PUBLISHES,
-    PURGED_GENERATION_REOPENED,
-    OTHER_LOG_ADMITTED,
-    COPIED_LOG_ADMITTED,
-    PIN_UNCHECKED,
-    PIN_READ_STALE,
-    PIN_LIST_NAMED_BY_CONTENT,
-    GARBAGE_GRACE_FROM_CREATION,
-    GARBAGE_COLLECTOR_UNFENCED,
-    GARBAGE_OF_PRESENT_EPOCH,
-    GARBAGE_LIST_DROPPED,
-];
+mod names {
+    pub(super) const FENCED_INGEST_PUBLISHES: &str = "FencedIngestPublishes";
+    pub(super) const PURGED_GENERATION_REOPENED: &str = "PurgedGenerationReopened";
+    pub(super) const OTHER_LOG_ADMITTED: &str = "OtherLogAdmitted";
+    pub(super) const COPIED_LOG_ADMITTED: &str = "CopiedLogAdmitted";
+    pub(super) const PIN_UNCHECKED: &str = "PinUnchecked";
+    pub(super) const PIN_READ_STALE: &str = "PinReadStale";
+    pub(super) const PIN_LIST_NAMED_BY_CONTENT: &str = "PinListNamedByContent";
+    pub(super) const GARBAGE_GRACE_FROM_CREATION: &str = "GarbageGraceFromCreation";
+    pub(super) const GARBAGE_COLLECTOR_UNFENCED: &str = "GarbageCollectorUnfenced";
+    pub(super) const GARBAGE_OF_PRESENT_EPOCH: &str = "GarbageOfPresentEpoch";
+    pub(super) const GARBAGE_LIST_DROPPED: &str = "GarbageListDropped";
 
-/// `FencedIngestPublishes`: a writer that lost its epoch publishes all the same.
-pub(crate) fn writer_epoch(own: u64, in_force: u64) -> u64 {
-    if is_active(FENCED_INGEST_PUBLISHES) { in_force } else { own }
+    /// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
+    pub const MUTANT_HOOKS: &[&str] = &[
+        FENCED_INGEST_PUBLISHES,
+        PURGED_GENERATION_REOPENED,
+        OTHER_LOG_ADMITTED,
+        COPIED_LOG_ADMITTED,
+        PIN_UNCHECKED,
+        PIN_READ_STALE,
+        PIN_LIST_NAMED_BY_CONTENT,
+        GARBAGE_GRACE_FROM_CREATION,
+        GARBAGE_COLLECTOR_UNFENCED,
+        GARBAGE_OF_PRESENT_EPOCH,
+        GARBAGE_LIST_DROPPED,
+    ];
 }
 
-/// `PurgedGenerationReopened`: an index that is made again continues the generation that was purged.
-pub(crate) fn remembered_purge<T>(purged: Option<T>) -> Option<T> {
-    purged.filter(|_| !is_active(PURGED_GENERATION_REOPENED))
-}
+#[cfg(feature = "mutants")]
+pub use names::MUTANT_HOOKS;
+#[cfg(feature = "mutants")]
+use names::*;
 
-/// `OtherLogAdmitted`: an index takes the records of another log.
-pub(crate) fn is_same_log(same: bool) -> bool {
-    same || is_active(OTHER_LOG_ADMITTED)
-}
+mutant_hooks! {
+    /// `FencedIngestPublishes`: a writer that lost its epoch publishes all the same.
+    pub(crate) fn writer_epoch(own: u64, in_force: u64) -> u64 {
+        FENCED_INGEST_PUBLISHES => in_force,
+        _ => own,
+    }
 
-/// `CopiedLogAdmitted`: a copy of a log is taken for the log. So is another log under `OtherLogAdmitted`.
-pub(crate) fn is_at_claim(at: bool) -> bool {
-    at || is_active(COPIED_LOG_ADMITTED) || is_active(OTHER_LOG_ADMITTED)
-}
+    /// `PurgedGenerationReopened`: an index that is made again continues the generation that was purged.
+    pub(crate) fn remembered_purge<T>(purged: Option<T>) -> Option<T> {
+        PURGED_GENERATION_REOPENED => None,
+        _ => purged,
+    }
 
-/// `PinUnchecked`: a pin counts although the index may have dropped what it holds.
-pub(crate) fn pin_counts(counts: bool) -> bool {
-    counts || is_active(PIN_UNCHECKED)
-}
+    /// `OtherLogAdmitted`: an index takes the records of another log.
+    pub(crate) fn is_same_log(same: bool) -> bool {
+        OTHER_LOG_ADMITTED => true,
+        _ => same,
+    }
 
-/// `PinReadStale`: a pin is checked against the manifest of which it was made.
-pub(crate) fn is_pin_read_stale() -> bool {
-    is_active(PIN_READ_STALE)
-}
+    /// `CopiedLogAdmitted`: a copy of a log is taken for the log. So is another log under `OtherLogAdmitted`.
+    pub(crate) fn is_at_claim(at: bool) -> bool {
+        COPIED_LOG_ADMITTED => true,
+        OTHER_LOG_ADMITTED => true,
+        _ => at,
+    }
 
-/// `GarbageGraceFromCreation`: the grace counts from when the object was written.
-pub(crate) fn garbage_since(since: Option<StoreSecond>, created: StoreSecond) -> Option<StoreSecond> {
-    if is_active(GARBAGE_GRACE_FROM_CREATION) { Some(created) } else { since }
-}
+    /// `PinUnchecked`: a pin counts although the index may have dropped what it holds.
+    pub(crate) fn pin_counts(counts: bool) -> bool {
+        PIN_UNCHECKED => true,
+        _ => counts,
+    }
 
-/// `GarbageCollectorUnfenced`: a pass goes on although a later one has begun.
-pub(crate) fn is_own_pass(own: bool) -> bool {
-    own || is_active(GARBAGE_COLLECTOR_UNFENCED)
-}
+    /// `PinReadStale`: a pin is checked against the manifest of which it was made.
+    pub(crate) fn is_pin_read_stale() -> bool {
+        PIN_READ_STALE => true,
+        _ => false,
+    }
 
-/// `GarbageOfPresentEpoch`: what the present writer may still publish counts as garbage.
-pub(crate) fn is_of_past_epoch(past: bool) -> bool {
-    past || is_active(GARBAGE_OF_PRESENT_EPOCH)
-}
+    /// `GarbageGraceFromCreation`: the grace counts from when the object was written.
+    pub(crate) fn garbage_since(since: Option<StoreSecond>, created: StoreSecond) -> Option<StoreSecond> {
+        GARBAGE_GRACE_FROM_CREATION => Some(created),
+        _ => since,
+    }
 
-/// `PinListNamedByContent`: a pin's list has the name that its content had before.
-pub(crate) fn list_name(nonce: &str, manifest: &Manifest) -> String {
-    if is_list_named_by_content() { format!("{:032x}", manifest.next_seq) } else { nonce.to_owned() }
-}
+    /// `GarbageCollectorUnfenced`: a pass goes on although a later one has begun.
+    pub(crate) fn is_own_pass(own: bool) -> bool {
+        GARBAGE_COLLECTOR_UNFENCED => true,
+        _ => own,
+    }
 
-/// `PinListNamedByContent`: a list that exists already is taken for one's own.
-pub(crate) fn is_list_named_by_content() -> bool {
-    is_active(PIN_LIST_NAMED_BY_CONTENT)
-}
+    /// `GarbageOfPresentEpoch`: what the present writer may still publish counts as garbage.
+    pub(crate) fn is_of_past_epoch(past: bool) -> bool {
+        GARBAGE_OF_PRESENT_EPOCH => true,
+        _ => past,
+    }
 
-/// `GarbageListDropped`: a list that is not due is dropped although objects that it names are still there.
-pub(crate) fn keeps_list(keeps: bool) -> bool {
-    keeps && !is_active(GARBAGE_LIST_DROPPED)
+    /// `PinListNamedByContent`: a pin's list has the name that its content had before.
+    pub(crate) fn list_name(nonce: String, next_seq: u64) -> String {
+        PIN_LIST_NAMED_BY_CONTENT => format!("{next_seq:032x}"),
+        _ => nonce,
+    }
+
+    /// `PinListNamedByContent`: a list that exists already is taken for one's own.
+    pub(crate) fn is_list_named_by_content() -> bool {
+        PIN_LIST_NAMED_BY_CONTENT => true,
+        _ => false,
+    }
+
+    /// `GarbageListDropped`: a list that is not due is dropped although objects that it names are still there.
+    pub(crate) fn keeps_list(keeps: bool) -> bool {
+        GARBAGE_LIST_DROPPED => false,
+        _ => keeps,
+    }
 }

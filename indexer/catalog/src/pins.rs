@@ -244,7 +244,7 @@ impl PinChain {
     /// [`TransactionRejected::FolderOfAnotherLog`] if they are another log's.
     pub async fn register(&self) -> Result<PinRegister, CatalogError> {
         let Some(record) = self.chain.latest().await? else { return Ok(PinRegister::new(self.log.clone())) };
-        self.log.require_same(PIN_FOLDER, &record.state.log)?;
+        TransactionRejected::unless_same_log(PIN_FOLDER, &self.log, &record.state.log)?;
         Ok(record.state)
     }
 
@@ -359,7 +359,7 @@ impl PinChain {
     /// Named by a nonce and not by its content: a name that was deleted is never used again.
     async fn create_list(&self, manifest: &Manifest) -> Result<String, CatalogError> {
         let nonce = self.entropy.nonce();
-        let name = mutants::list_name(&nonce, manifest);
+        let name = mutants::list_name(nonce.clone(), manifest.next_seq);
         let key = format!("{PIN_FOLDER}/{}/{LIST_FOLDER}/{}/{name}", self.log, manifest.generation);
         let body = encode_list(&nonce, manifest)
             .map_err(|error| CatalogError::Corrupt { key: self.index.url_of(&key), why: error.to_string() })?;
@@ -389,7 +389,7 @@ impl PinChain {
         let first = PinRegister::new(self.log.clone());
         let step = |register: Option<&PinRegister>| {
             let register = register.unwrap_or(&first);
-            self.log.require_same(PIN_FOLDER, &register.log)?;
+            TransactionRejected::unless_same_log(PIN_FOLDER, &self.log, &register.log)?;
             transaction(register)
         };
         self.chain.append(None, step).await

@@ -350,3 +350,34 @@ async fn a_writer_that_ends_between_any_two_calls_is_succeeded() {
         }
     }
 }
+
+/// As a prefix is left that something purges every hour for seven weeks.
+#[tokio::test(start_paused = true)]
+async fn any_number_of_purged_generations_is_stepped_over_with_few_requests() {
+    const PURGED: u64 = 1_100;
+    let stage = Stage::new();
+    let index = stage.store().below("index");
+    let named = |number: u64| -> Generation { format!("g{number}").parse().unwrap() };
+    let open = |number| Manifest { epoch: 1, ..Manifest::new(named(number)) };
+    for number in 1..=PURGED {
+        generation(&index, number, &[open(number), open(number).purge(1).unwrap()]).await;
+    }
+    let follow = async || {
+        let calls = stage.calls();
+        let first = IndexChain::open(&index, named(1), Entropy::seeded(1));
+        (first.follow().await.unwrap().generation().number(), stage.calls() - calls)
+    };
+    let (next, calls) = follow().await;
+    assert_eq!(next, PURGED + 1);
+    assert!(calls < 100, "{calls} requests");
+    // What came after the last purge is followed one by one, whether it was given up, is being built or was switched to.
+    let building = |number| Manifest { epoch: 1, ..Manifest::building(named(number), "reindex-1") };
+    generation(&index, PURGED + 1, &[building(PURGED + 1), building(PURGED + 1).abandon(1).unwrap()]).await;
+    let closed = open(PURGED + 2).close(1, &building(PURGED + 4)).unwrap();
+    generation(&index, PURGED + 2, &[open(PURGED + 2), closed]).await;
+    generation(&index, PURGED + 3, &[building(PURGED + 3)]).await;
+    generation(&index, PURGED + 4, &[building(PURGED + 4)]).await;
+    let (found, calls) = follow().await;
+    assert_eq!(found, PURGED + 4);
+    assert!(calls < 200, "{calls} requests");
+}

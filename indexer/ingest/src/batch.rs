@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use tidemark_catalog::{BodyDigest, RecordCounts, SegmentMeta, SetDigest, SetElement};
+use tidemark_catalog::{BodyDigest, SegmentMeta, SetElement};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Evidence, Outcome, Token};
 use tokio::time::Instant;
 
 use crate::{
+    corrected_totals::CorrectedTotals,
     engine::{EngineError, IndexLookup, RecordMarks},
     options::IngestOptions,
     record::OperationRecord,
@@ -45,13 +46,6 @@ impl BatchLimits {
     pub(crate) fn halved(self, halvings: u32) -> Self {
         Self { max_records: (self.max_records >> halvings).max(1), ..self }
     }
-}
-
-/// What a sidecar says of the records that it marks as corrected.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CorrectedTotals {
-    pub(crate) counts: RecordCounts,
-    pub(crate) digest: SetDigest,
 }
 
 /// A record that a correction replaces.

@@ -1,9 +1,10 @@
-//! Deletes what the index no longer names, beside the tail, as long as this process writes the index.
+//! Deletes what the index no longer names and what processes that ended left, beside the tail, as long as this process writes the
+//! index.
 
 use std::{convert::Infallible, time::Duration};
 
 use tidemark_catalog::{CatalogError, GarbageCollector, TransactionRejected, WriterIdentity};
-use tidemark_store::Entropy;
+use tidemark_store::{Clock, Entropy};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -17,9 +18,11 @@ const PASS_INTERVAL: Duration = Duration::from_hours(1);
 pub(crate) async fn collect_garbage(
     collector: impl Fn() -> GarbageCollector,
     identity: &WriterIdentity,
+    clock: &Clock,
     entropy: &Entropy,
     tracker: &IngestStatusTracker,
 ) -> Infallible {
+    let mut warned = false;
     loop {
         // Half of it or more: the writers of many indexes that were started together do not list at the same moment.
         sleep(entropy.jittered(PASS_INTERVAL)).await;
@@ -38,6 +41,20 @@ pub(crate) async fn collect_garbage(
             Err(error) => {
                 warn!(%error, "garbage was not collected; the index takes more room; the next pass tries again");
             }
+        }
+        warned = delete_abandoned_clocks(clock, warned).await;
+    }
+}
+
+/// Deletes the clock objects of pods that are gone. Gives whether a failure was reported: a right that is missing is one warning.
+async fn delete_abandoned_clocks(clock: &Clock, warned: bool) -> bool {
+    match clock.delete_abandoned().await {
+        Ok(_) => false,
+        Err(error) => {
+            if !warned {
+                warn!(%error, "clock objects of pods that are gone were not deleted; they take room; each pass tries again");
+            }
+            true
         }
     }
 }

@@ -133,7 +133,7 @@ impl LogIngester {
     async fn collect_garbage(self, tracker: IngestStatusTracker) {
         let Ok(Some(log)) = self.root.id().await else { return };
         let collector = || GarbageCollector::new(self.chain.index(), &log, self.entropy.clone());
-        collect_garbage(collector, &self.identity, &self.entropy, &tracker).await;
+        collect_garbage(collector, &self.identity, &self.clock, &self.entropy, &tracker).await;
     }
 
     fn pipeline(

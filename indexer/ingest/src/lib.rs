@@ -46,6 +46,7 @@ mod batch;
 mod cause;
 mod compaction;
 mod compaction_policy;
+mod corrected_totals;
 pub mod engine;
 pub mod engine_decorator;
 mod entry_stream;

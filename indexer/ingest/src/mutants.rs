@@ -1,107 +1,141 @@
-//! Mutants of the ingest. Each hook returns its first argument unless the simulation turns its mutant on.
+//! Mutants of the ingest. Each hook returns what is right unless the simulation turns its mutant on.
 
 use std::{ops::Range, time::Duration};
 
-use futures::{StreamExt as _, TryStreamExt as _, future, stream};
-use tidemark_catalog::{CompactionResult, Manifest, SidecarMeta};
-use tidemark_store::{StoreError, StoreSecond, mutants::is_active};
+use futures::stream::BoxStream;
+use tidemark_catalog::{CompactionResult, Manifest};
+use tidemark_store::{StoreError, StoreSecond, mutant_hooks};
 use tidemark_wal::{ListedEntry, Outcome};
 
-use crate::{
-    batch::CorrectedTotals,
-    engine::RecordMarks,
-    entry_stream::{EntryListing, EntryReader},
-};
+use crate::{corrected_totals::CorrectedTotals, engine::RecordMarks};
 
-const CLOCK_READ_AFTER_LISTING: &str = "ClockReadAfterListing";
-const CURSOR_OFF_BY_ONE: &str = "CursorOffByOne";
-const LATE_MAKES_DUPLICATE: &str = "LateMakesDuplicate";
-const COMPACTION_LOSES_CORRECTION: &str = "CompactionLosesCorrection";
-const PANIC_ENDS_LISTING: &str = "PanicEndsListing";
-const FLOOR_IGNORED: &str = "FloorIgnored";
-const LOWERED_WINDOW_DROPS_LOOK: &str = "LoweredWindowDropsLook";
 #[cfg(feature = "mutants")]
-const SIDECAR_AFTER_CAUSE: &str = "SidecarAfterCause";
+mod names {
+    pub(super) const CLOCK_READ_AFTER_LISTING: &str = "ClockReadAfterListing";
+    pub(super) const CURSOR_OFF_BY_ONE: &str = "CursorOffByOne";
+    pub(super) const LATE_MAKES_DUPLICATE: &str = "LateMakesDuplicate";
+    pub(super) const COMPACTION_LOSES_CORRECTION: &str = "CompactionLosesCorrection";
+    pub(super) const PANIC_ENDS_LISTING: &str = "PanicEndsListing";
+    pub(super) const FLOOR_IGNORED: &str = "FloorIgnored";
+    pub(super) const LOWERED_WINDOW_DROPS_LOOK: &str = "LoweredWindowDropsLook";
+    pub(super) const SIDECAR_AFTER_CAUSE: &str = "SidecarAfterCause";
 
-/// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
-#[cfg(feature = "mutants")]
-pub const MUTANT_HOOKS: &[&str] = &[
-    CLOCK_READ_AFTER_LISTING,
-    CURSOR_OFF_BY_ONE,
-    LATE_MAKES_DUPLICATE,
-    COMPACTION_LOSES_CORRECTION,
-    SIDECAR_AFTER_CAUSE,
-    PANIC_ENDS_LISTING,
-    FLOOR_IGNORED,
-    LOWERED_WINDOW_DROPS_LOOK,
-];
-
-/// `ClockReadAfterListing`: what the log holds from `from` on, listed before the clock is read.
-pub(crate) async fn early_listing(
-    entries: &EntryReader,
-    from: StoreSecond,
-) -> Result<Option<Vec<ListedEntry>>, StoreError> {
-    if !is_active(CLOCK_READ_AFTER_LISTING) {
-        return Ok(None);
-    }
-    entries.list(from, StoreSecond::KSUID_END.next()).try_collect().await.map(Some)
+    /// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
+    pub const MUTANT_HOOKS: &[&str] = &[
+        CLOCK_READ_AFTER_LISTING,
+        CURSOR_OFF_BY_ONE,
+        LATE_MAKES_DUPLICATE,
+        COMPACTION_LOSES_CORRECTION,
+        SIDECAR_AFTER_CAUSE,
+        PANIC_ENDS_LISTING,
+        FLOOR_IGNORED,
+        LOWERED_WINDOW_DROPS_LOOK,
+    ];
 }
 
-/// `ClockReadAfterListing`: the part of the early listing below `horizon` in place of `listing`.
-pub(crate) fn listing_below(
-    listing: EntryListing,
-    early: Option<Vec<ListedEntry>>,
-    horizon: StoreSecond,
-) -> EntryListing {
-    let Some(early) = early else { return listing };
-    let below = stream::iter(early.into_iter().map(Ok));
-    below.try_filter(move |listed: &ListedEntry| future::ready(listed.token.second() < horizon)).boxed()
-}
+#[cfg(feature = "mutants")]
+pub use names::MUTANT_HOOKS;
+#[cfg(feature = "mutants")]
+use names::*;
 
-/// `PanicEndsListing`: a panic while one entry is read ends the task that reads them all.
-pub(crate) fn caught<T>(read: std::thread::Result<T>) -> std::thread::Result<T> {
-    match read {
-        Err(panic) if is_active(PANIC_ENDS_LISTING) => std::panic::resume_unwind(panic),
-        read => read,
+/// Entries in token order, as a listing shows them.
+type EntryListing = BoxStream<'static, Result<ListedEntry, StoreError>>;
+
+/// `ClockReadAfterListing`: what the log holds from `from` on, as `list` shows it before the clock is read.
+#[cfg(feature = "mutants")]
+pub(crate) async fn early_listing(list: impl FnOnce() -> EntryListing) -> Result<Option<Vec<ListedEntry>>, StoreError> {
+    use futures::TryStreamExt as _;
+
+    if tidemark_store::mutants::is_active(CLOCK_READ_AFTER_LISTING) {
+        list().try_collect().await.map(Some)
+    } else {
+        Ok(None)
     }
 }
 
-/// `PanicEndsListing`: a stream of entries that breaks off is one that has ended.
-pub(crate) fn is_broken_off(broken_off: bool) -> bool {
-    broken_off && !is_active(PANIC_ENDS_LISTING)
+/// Nothing is listed before the clock is read.
+#[cfg(not(feature = "mutants"))]
+pub(crate) fn early_listing(
+    _: impl FnOnce() -> EntryListing,
+) -> std::future::Ready<Result<Option<Vec<ListedEntry>>, StoreError>> {
+    std::future::ready(Ok(None))
 }
 
-/// `FloorIgnored`: what the log's cleanup may have removed is taken for what was never there.
-pub(crate) fn checked_floor<E>(checked: Result<(), E>) -> Result<(), E> {
-    if is_active(FLOOR_IGNORED) { Ok(()) } else { checked }
+mutant_hooks! {
+    /// `ClockReadAfterListing`: the part of the early listing below `horizon` in place of `listing`.
+    pub(crate) fn listing_below(
+        listing: EntryListing,
+        early: Option<Vec<ListedEntry>>,
+        horizon: StoreSecond,
+    ) -> EntryListing {
+        CLOCK_READ_AFTER_LISTING => early_below(early, horizon),
+        _ => listing,
+    }
+
+    /// `PanicEndsListing`: a panic while one entry is read ends the task that reads them all.
+    pub(crate) fn caught<T>(read: std::thread::Result<T>) -> std::thread::Result<T> {
+        PANIC_ENDS_LISTING => match read {
+            Err(panic) => std::panic::resume_unwind(panic),
+            read => read,
+        },
+        _ => read,
+    }
+
+    /// `PanicEndsListing`: a stream of entries that breaks off is one that has ended.
+    pub(crate) fn is_broken_off(broken_off: bool) -> bool {
+        PANIC_ENDS_LISTING => false,
+        _ => broken_off,
+    }
+
+    /// `FloorIgnored`: what the log's cleanup may have removed is taken for what was never there.
+    pub(crate) fn checked_floor<E>(checked: Result<(), E>) -> Result<(), E> {
+        FLOOR_IGNORED => Ok(()),
+        _ => checked,
+    }
+
+    /// `LoweredWindowDropsLook`: the newest audit window is that of the seconds before it too.
+    pub(crate) fn audit_window(window: Duration, newest: Duration) -> Duration {
+        LOWERED_WINDOW_DROPS_LOOK => newest,
+        _ => window,
+    }
+
+    /// `CursorOffByOne`: the cursor's second counts as decided too.
+    pub(crate) fn cursor_bound(horizon: StoreSecond) -> StoreSecond {
+        CURSOR_OFF_BY_ONE => horizon.next(),
+        _ => horizon,
+    }
+
+    /// `LateMakesDuplicate`: a late operation makes a duplicate of its retry.
+    pub(crate) fn claims_key(claims: bool, outcome: Outcome) -> bool {
+        LATE_MAKES_DUPLICATE => claims || outcome == Outcome::Late,
+        _ => claims,
+    }
+
+    /// `LateMakesDuplicate`: the index knows no late claims, so the resolver must not forget them.
+    pub(crate) fn forgets_claims() -> bool {
+        LATE_MAKES_DUPLICATE => false,
+        _ => true,
+    }
+
+    /// `CompactionLosesCorrection`: a compaction replaces every sidecar by one that was made from those known at its start.
+    pub(crate) fn adopted(compaction: CompactionResult, manifest: &Manifest) -> CompactionResult {
+        COMPACTION_LOSES_CORRECTION => replacing_every_sidecar(compaction, manifest),
+        _ => compaction,
+    }
 }
 
-/// `LoweredWindowDropsLook`: the newest audit window is that of the seconds before it too.
-pub(crate) fn audit_window(window: Duration, newest: Duration) -> Duration {
-    if is_active(LOWERED_WINDOW_DROPS_LOOK) { newest } else { window }
+#[cfg(feature = "mutants")]
+fn early_below(early: Option<Vec<ListedEntry>>, horizon: StoreSecond) -> EntryListing {
+    use futures::StreamExt as _;
+
+    let below = early.unwrap_or_default().into_iter().filter(move |listed| listed.token.second() < horizon);
+    futures::stream::iter(below.map(Ok)).boxed()
 }
 
-/// `CursorOffByOne`: the cursor's second counts as decided too.
-pub(crate) fn cursor_bound(horizon: StoreSecond) -> StoreSecond {
-    if is_active(CURSOR_OFF_BY_ONE) { horizon.next() } else { horizon }
-}
-
-/// `LateMakesDuplicate`: a late operation makes a duplicate of its retry.
-pub(crate) fn claims_key(claims: bool, outcome: Outcome) -> bool {
-    claims || outcome == Outcome::Late && is_active(LATE_MAKES_DUPLICATE)
-}
-
-/// `LateMakesDuplicate`: the index knows no late claims, so the resolver must not forget them.
-pub(crate) fn forgets_claims(forgets: bool) -> bool {
-    forgets && !is_active(LATE_MAKES_DUPLICATE)
-}
-
-/// `CompactionLosesCorrection`: a compaction replaces every sidecar by one that was made from those known at its start.
-pub(crate) fn adopted(mut compaction: CompactionResult, manifest: &Manifest) -> CompactionResult {
-    if is_active(COMPACTION_LOSES_CORRECTION)
-        && let Some(merged) = compaction.adds_sidecars.first_mut()
-    {
-        let known: &[SidecarMeta] = &manifest.sidecars;
+#[cfg(feature = "mutants")]
+fn replacing_every_sidecar(mut compaction: CompactionResult, manifest: &Manifest) -> CompactionResult {
+    if let Some(merged) = compaction.adds_sidecars.first_mut() {
+        let known = &manifest.sidecars;
         if let (Some(first), Some(last)) = (known.first(), known.last()) {
             merged.causes = first.causes.start..last.causes.end;
         }
@@ -129,7 +163,7 @@ pub(crate) fn published_marks(
         static HELD_BACK: RefCell<(u64, RecordMarks, CorrectedTotals)> = RefCell::default();
     }
     // Marks need a batch with records.
-    if !is_active(SIDECAR_AFTER_CAUSE) || causes.is_empty() {
+    if !tidemark_store::mutants::is_active(SIDECAR_AFTER_CAUSE) || causes.is_empty() {
         return (marks, totals);
     }
     HELD_BACK.with_borrow_mut(|held| {

@@ -208,7 +208,7 @@ impl IngestPipeline {
     /// Computes the horizon, then lists the entries from the cursor up to it.
     async fn probe_and_list(&mut self) -> Result<(SealedHorizon, EntryListing), IngestError> {
         let from = self.publisher.cursor().second();
-        let early = mutants::early_listing(&self.entries, from).await?;
+        let early = mutants::early_listing(|| self.entries.list(from, StoreSecond::KSUID_END.next())).await?;
         let sealed = SealedHorizon::compute(&self.clock, &self.root, self.publisher.cursor()).await?;
         // Again, although `should_probe` has listed already: only a listing that begins after the probe shows every entry
         // below the horizon. An entry may have become visible between that LIST and the probe.

@@ -9,7 +9,8 @@ use tidemark_catalog::{CompactionResult, LogCursor, Manifest, PublishError, Publ
 use tidemark_store::StoreSecond;
 
 use crate::{
-    batch::{BatchLimits, CorrectedTotals, RecordBatch, SealedBatch},
+    batch::{BatchLimits, RecordBatch, SealedBatch},
+    corrected_totals::CorrectedTotals,
     engine::{EngineError, IndexLookup, RecordMarks},
     error::IngestError,
     mutants,

@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -18,6 +18,17 @@ use crate::{errors::StoreError, store::Store, time::StoreSecond};
 
 /// For how long after a probe its reading may be advanced by the local monotonic clock.
 pub const MAX_ESTIMATE_AGE: Duration = Duration::from_secs(30);
+
+/// The folder of the clock objects.
+const CLOCK_FOLDER: &str = ".tidemark/clock";
+/// A clock object that was not moved for this long, by store time, is deleted. A process that uses one moves it every minute, the
+/// holder of an index every 15 s.
+const CLOCK_RETENTION: Duration = Duration::from_hours(24);
+/// How many clock objects of one store a deletion looks at; the next one goes on.
+const MAX_LISTED_CLOCKS: usize = 10_000;
+/// How often a probe writes its object again because it was deleted between the write and the HEAD: whoever deletes listed it before
+/// it was written, so that a second deletion is another process's.
+const MAX_PROBE_WRITES: u32 = 3;
 
 /// The clock of a log's stores. Clones share their last reading; one a process.
 #[derive(Clone, Debug)]
@@ -78,7 +89,7 @@ impl Clock {
     pub fn new<'a>(stores: impl IntoIterator<Item = &'a Store>, name: &str) -> Self {
         Self {
             stores: stores.into_iter().cloned().collect(),
-            key: format!(".tidemark/clock/{name}").into(),
+            key: format!("{CLOCK_FOLDER}/{name}").into(),
             last: Arc::default(),
             written: Arc::default(),
         }
@@ -128,11 +139,40 @@ impl Clock {
         self.key.to_string()
     }
 
+    /// Deletes the clock objects that nobody has moved for a day, in every store: those of processes that have ended. Gives how many.
+    /// A process that was suspended for so long writes its own again with its next probe or heartbeat. A store that fails keeps
+    /// none from being looked at; its failure is reported afterwards.
+    pub async fn delete_abandoned(&self) -> Result<u64, ClockError> {
+        // The earliest of the stores' clocks: in the others the objects are older than they seem.
+        let old = self.probe().await?.now.before(CLOCK_RETENTION);
+        let (mut deleted, mut failure) = (0, None);
+        for store in self.stores.iter() {
+            match self.delete_older(store, old).await {
+                Ok(count) => deleted += count,
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        failure.map_or(Ok(deleted), |error| Err(error.into()))
+    }
+
+    async fn delete_older(&self, store: &Store, old: StoreSecond) -> Result<u64, StoreError> {
+        let listing = store.list(CLOCK_FOLDER, None).take(MAX_LISTED_CLOCKS);
+        let abandoned = listing.try_filter(|clock| std::future::ready(clock.time <= old && *clock.key != *self.key));
+        let keys: Vec<String> = abandoned.map_ok(|clock| clock.key).try_collect().await?;
+        if !keys.is_empty() {
+            store.delete(&keys).await?;
+        }
+        Ok(keys.len() as u64)
+    }
+
     async fn read(&self, store: &Store) -> Result<StoreSecond, ClockError> {
-        store.put(&self.key, Bytes::new()).await?;
-        let seen = store.head(&self.key).await?;
-        seen.map(|info| info.time)
-            .ok_or_else(|| ClockError::Vanished { url: store.url().to_string(), key: self.key.to_string() })
+        for _ in 0..MAX_PROBE_WRITES {
+            store.put(&self.key, Bytes::new()).await?;
+            if let Some(info) = store.head(&self.key).await? {
+                return Ok(info.time);
+            }
+        }
+        Err(ClockError::Vanished { url: store.url().to_string(), key: self.key.to_string() })
     }
 
     /// Records a reading, unless an earlier one of this process was later.

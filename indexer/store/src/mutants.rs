@@ -2,17 +2,49 @@
 //!
 //! `tests/sim` lists all mutants. Where no store, engine or process of the simulation can carry one, its body is in the
 //! `mutants.rs` of the crate that it breaks, behind the crate feature `mutants`, which only the simulation turns on. That file
-//! has its name as a constant in `MUTANT_HOOKS`, and `tests/sim` checks these lists against its own. Without the feature [`is_active`] is constant `false`, and every hook returns its input.
+//! has its name as a constant in `MUTANT_HOOKS`, and `tests/sim` checks these lists against its own. Without the feature the bodies are
+//! not compiled: [`mutant_hooks`](crate::mutant_hooks) leaves only what each hook returns while its mutant is off.
 
+/// Defines hooks: what each returns while a mutant is on, compiled with the feature `mutants` of the crate that calls this alone, and after
+/// `_` what it returns else.
+#[macro_export]
+macro_rules! mutant_hooks {
+    ($(
+        $(#[$doc:meta])*
+        $seen:vis fn $hook:ident $(<$generic:ident>)? ($($argument:ident: $kind:ty),* $(,)?) -> $answer:ty {
+            $($mutant:ident => $wrong:expr,)+
+            _ => $right:expr $(,)?
+        }
+    )+) => {$(
+        $(#[$doc])*
+        $seen fn $hook $(<$generic>)? ($($argument: $kind),*) -> $answer {
+            #[cfg(feature = "mutants")]
+            {
+                $(if $crate::mutants::is_active($mutant) {
+                    return $wrong;
+                })+
+            }
+            // Some are for the mutants alone.
+            #[cfg(not(feature = "mutants"))]
+            let _ = ($(&$argument,)*);
+            $right
+        }
+    )+};
+}
+
+#[cfg(feature = "mutants")]
 const EMPTIED_CHAIN_BEGUN_ANEW: &str = "EmptiedChainBegunAnew";
 
 /// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
 #[cfg(feature = "mutants")]
 pub const MUTANT_HOOKS: &[&str] = &[EMPTIED_CHAIN_BEGUN_ANEW];
 
-/// `EmptiedChainBegunAnew`: a chain without its first record is empty, whatever a listing shows.
-pub(crate) fn is_empty_chain(nothing_listed: bool) -> bool {
-    nothing_listed || is_active(EMPTIED_CHAIN_BEGUN_ANEW)
+mutant_hooks! {
+    /// `EmptiedChainBegunAnew`: a chain without its first record is empty, whatever a listing shows.
+    pub(crate) fn is_empty_chain(nothing_listed: bool) -> bool {
+        EMPTIED_CHAIN_BEGUN_ANEW => true,
+        _ => nothing_listed,
+    }
 }
 
 #[cfg(feature = "mutants")]

@@ -389,6 +389,68 @@ async fn a_hole_in_a_chain_is_damage_wherever_it_is() {
     }
 }
 
+/// The bucket's owner lost the records that followed the one that the sleeper knows, and not those after them.
+#[tokio::test(start_paused = true)]
+async fn a_sleeper_that_fills_the_slot_of_a_lost_record_commits_nothing() {
+    for lost in [vec![4], vec![4, 5]] {
+        let stage = Stage::new();
+        let chain = filled(&stage, 3).await;
+        let sleeper = stage.chain(2);
+        let base = sleeper.latest().await.unwrap();
+        for number in 4..=6 {
+            chain.append(None, push(number)).await.unwrap();
+        }
+        let lost: Vec<_> = lost.into_iter().map(key).collect();
+        stage.store().below("chain").delete(&lost).await.unwrap();
+        let error = sleeper.append(base, push(1000)).await.unwrap_err();
+        assert!(matches!(&error, ChainError::Corrupt { key, .. } if key.ends_with('4')), "{lost:?}: {error}");
+    }
+}
+
+/// The same where even the first record was lost after the sleeper saw an empty chain.
+#[tokio::test(start_paused = true)]
+async fn a_sleeper_that_begins_a_chain_anew_commits_nothing() {
+    let stage = Stage::new();
+    let (asleep, wake) = (stage.calm(), Arc::new(Notify::new()));
+    let sleeper = asleep.chain(2);
+    asleep.disturb(Call::Put, &key(1), 0, 1, Act::Pause(Arc::clone(&wake)));
+    let pending = tokio::spawn(async move { sleeper.append(None, push(1000)).await });
+    tokio::task::yield_now().await;
+    filled(&stage, 2).await;
+    stage.store().below("chain").delete(&[key(1)]).await.unwrap();
+    wake.notify_one();
+    let error = pending.await.unwrap().unwrap_err();
+    assert!(matches!(&error, ChainError::Corrupt { key, .. } if key.ends_with('1')), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_is_followed_before_it_is_confirmed_is_committed() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 3).await;
+    let (asleep, wake) = (stage.calm(), Arc::new(Notify::new()));
+    let sleeper = asleep.chain(2);
+    asleep.disturb(Call::Head, &key(4), 1, 1, Act::Pause(Arc::clone(&wake)));
+    let pending = tokio::spawn(async move { sleeper.append(None, push(4)).await });
+    tokio::task::yield_now().await;
+    for number in 5..=6 {
+        chain.append(None, push(number)).await.unwrap();
+    }
+    wake.notify_one();
+    assert_eq!(pending.await.unwrap().unwrap().number, 4);
+    assert_eq!(numbers(&stage).await, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_to_a_known_record_costs_three_requests() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 3).await;
+    let base = chain.latest().await.unwrap();
+    let calls = stage.calls();
+    chain.append(base, push(4)).await.unwrap();
+    // The create, the HEAD for the store time, and the LIST of what is after it.
+    assert_eq!(stage.calls(), calls + 3);
+}
+
 /// A writer that slept finds its slot taken and the record before it, which it had read, gone. It must not continue from the
 /// record before that.
 #[tokio::test(start_paused = true)]

@@ -150,7 +150,7 @@ impl InvariantChecker {
     pub fn observe(&mut self, event: &StoreEvent) -> Result<(), String> {
         if event.key.contains(".tidemark/clock/") {
             // Candidates read the clock objects in the log's store.
-            if event.bucket == LOG {
+            if event.bucket == LOG && event.change != StoreChange::Deleted {
                 self.heartbeats.entry(event.key.clone()).or_default().push(event.at);
             }
             return Ok(());

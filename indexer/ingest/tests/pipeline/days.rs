@@ -78,6 +78,24 @@ fn extremes(days: &[DayCost], figure: fn(&DayCost) -> u64) -> [u64; 2] {
     [figures.clone().min().unwrap(), figures.max().unwrap()]
 }
 
+/// Each pod leaves a clock object in every store, and no pod comes back under the same name.
+#[tokio::test(start_paused = true)]
+async fn clock_objects_of_pods_that_are_gone_do_not_pile_up() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    for store in ["log", "metadata"] {
+        for pod in 0..50 {
+            world.bucket.plant(&format!("{store}/.tidemark/clock/pod-{pod}"), "", world.ago(0));
+        }
+    }
+    let running = world.start();
+    world.pass(22 * HOUR).await;
+    let clocks = || ["log", "metadata"].map(|store| world.bucket.kept(&format!("{store}/.tidemark/clock/")).0);
+    assert_eq!(clocks(), [51, 51]);
+    world.pass(4 * HOUR).await;
+    assert_eq!(clocks(), [1, 1]);
+    world.stop(running).await;
+}
+
 /// An entry, hence a publication, every ten seconds: a day with ten times as many costs ten times that.
 #[tokio::test(start_paused = true)]
 async fn a_busy_log_costs_the_same_for_each_publication_all_day() {

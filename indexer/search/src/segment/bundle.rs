@@ -147,6 +147,8 @@ impl<W: Write> Write for HashingWriter<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use proptest::{collection::vec, prelude::*};
 
     use super::{super::schema::FORMAT, *};
@@ -184,6 +186,41 @@ mod tests {
         let at = bytes.len() - 8;
         assert_eq!(std::mem::take(&mut bytes[at]), 1);
         assert!(matches!(open(bytes), Err(BundleError::Corrupt(_))));
+    }
+
+    const KEPT_FILES: [(&str, &[u8]); 3] = [("a.idx", b"postings"), ("b.store", &[0, 1, 254, 255]), ("c.empty", b"")];
+    const KEPT_FILTER: &[u8] = b"filter bytes";
+
+    /// The object of `format` that stays readable.
+    fn format_file(format: u32) -> PathBuf {
+        format!("{}/tests/formats/bundle-{format}.bin", env!("CARGO_MANIFEST_DIR")).into()
+    }
+
+    fn kept_bundle() -> Vec<u8> {
+        bundle(&KEPT_FILES.map(|(name, body)| (name, body.to_vec())), KEPT_FILTER)
+    }
+
+    #[test]
+    fn an_object_of_format_1_is_read() {
+        let bytes = std::fs::read(format_file(1)).unwrap();
+        let kept = open(bytes.clone()).unwrap();
+        assert_eq!((kept.format(), kept.documents()), (1, 3));
+        let body = |file: FileSlice| file.read_bytes().unwrap().as_slice().to_vec();
+        for (name, content) in KEPT_FILES {
+            assert_eq!(body(kept.file(name).unwrap()), content, "{name}");
+        }
+        assert_eq!(body(kept.filter()), KEPT_FILTER);
+        // And is what this version writes, while that is the format that it writes.
+        if FORMAT == 1 {
+            assert_eq!(kept_bundle(), bytes);
+        }
+    }
+
+    /// CONTRIBUTING.md says when it is run.
+    #[test]
+    #[ignore = "it writes a file of the repository"]
+    fn format_files_are_written() {
+        std::fs::write(format_file(FORMAT), kept_bundle()).unwrap();
     }
 
     proptest! {

@@ -62,6 +62,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RecordMarks, SidecarError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use proptest::{
         collection::{btree_set, vec},
         prelude::*,
@@ -74,6 +76,34 @@ mod tests {
         let mut bytes = encode(&RecordMarks::default()).unwrap().to_vec();
         bytes[4] = 2;
         assert!(matches!(decode(&bytes), Err(SidecarError::OtherFormat { found: 2 })));
+    }
+
+    /// The object of `format` that stays readable.
+    fn format_file(format: u32) -> PathBuf {
+        format!("{}/tests/formats/sidecar-{format}.bin", env!("CARGO_MANIFEST_DIR")).into()
+    }
+
+    /// Marks that take every kind of container: few, many, a run, and seqs of more than 32 bits.
+    fn kept_marks() -> RecordMarks {
+        let corrected = [1, 5, 1 << 40].into_iter().chain((0..20_000).step_by(3)).collect();
+        RecordMarks { corrected, outdated: (70_000..80_000).collect() }
+    }
+
+    #[test]
+    fn a_sidecar_of_format_1_is_read() {
+        let bytes = std::fs::read(format_file(1)).unwrap();
+        assert_eq!(decode(&bytes).unwrap(), kept_marks());
+        // And is what this version writes, while that is the format that it writes.
+        if FORMAT == 1 {
+            assert_eq!(encode(&kept_marks()).unwrap(), bytes);
+        }
+    }
+
+    /// CONTRIBUTING.md says when it is run.
+    #[test]
+    #[ignore = "it writes a file of the repository"]
+    fn format_files_are_written() {
+        std::fs::write(format_file(FORMAT), encode(&kept_marks()).unwrap()).unwrap();
     }
 
     proptest! {

@@ -334,21 +334,45 @@ impl<S: ChainState> Chain<S> {
         })
     }
 
-    /// Our record is in slot `number`: it is committed if the boundary is seen below it now.
+    /// Our record is in slot `number`: it is committed if the boundary is seen below it now, and what is after it follows it.
     async fn confirm(&self, number: u64, bytes: &Bytes, state: &S) -> Result<ChainRecord<S>, ChainError<S::Rejection>> {
         let failed = |error: StoreError| self.unknown(number, error.to_string());
-        let key = record_key(number);
+        let (key, hash) = (record_key(number), record::hash(bytes));
         let info = self.retry(|| self.store.head(&key)).await.map_err(failed)?;
-        let boundary = self.retry(|| self.boundary()).await.map_err(failed)?;
+        let (later, boundary) = self.retry(|| self.listing_after(number)).await.map_err(failed)?;
         if boundary >= number {
             return Err(self.unknown(number, format!("everything up to record {boundary} was trimmed meanwhile")));
         }
         let time = info.ok_or_else(|| self.unknown(number, "it disappeared again".to_owned()))?.time;
+        if let Some(later) = later {
+            // Boxed: it is rare, and every future that appends would have its size.
+            Box::pin(self.check_followed(number, &hash, later)).await?;
+        }
         self.hint.fetch_max(number, Ordering::Relaxed);
         let mut state = state.clone();
         state.apply_store_time(time);
         let writes = state.versions().writes;
-        Ok(ChainRecord { number, hash: record::hash(bytes), time, writes, state })
+        Ok(ChainRecord { number, hash, time, writes, state })
+    }
+
+    /// Whether `later`, the first record after ours in slot `number`, was appended to ours. If not, the slot was free because the
+    /// record in it was lost.
+    async fn check_followed(&self, number: u64, hash: &str, later: u64) -> Result<(), ChainError<S::Rejection>> {
+        let failed = |error: StoreError| self.unknown(number, error.to_string());
+        if later == number.saturating_add(1)
+            && let Some(next) = self.retry(|| self.fetch(later)).await.map_err(failed)?
+        {
+            let (_, previous) = self.decode_linked(next).map_err(|error| self.unknown(number, error.to_string()))?;
+            if previous == hash {
+                return Ok(());
+            }
+        }
+        let boundary = self.retry(|| self.boundary()).await.map_err(failed)?;
+        if boundary >= number {
+            return Err(self.unknown(number, format!("everything up to record {boundary} was trimmed meanwhile")));
+        }
+        let why = format!("record {later} is there and does not follow it: the one that it followed was lost");
+        Err(self.corrupt(number, why))
     }
 
     /// The number of the last record, by doubling steps and halving them; `None` if there is none above the boundary.
@@ -388,6 +412,25 @@ impl<S: ChainState> Chain<S> {
         };
         // Digits sort before the folder of the boundaries, so that the first record is found on the first page.
         std::pin::pin!(listing.try_filter_map(record)).try_next().await
+    }
+
+    /// The number of the first record after `number`, and the boundary, by one listing.
+    async fn listing_after(&self, number: u64) -> Result<(Option<u64>, u64), StoreError> {
+        let started = Instant::now();
+        // What sorts after the boundaries is not the chain's.
+        let listing = self.store.list("", Some(&record_key(number))).try_take_while(|object| {
+            std::future::ready(Ok(object.key.as_str() < BOUNDARY_FOLDER || object.key.starts_with(BOUNDARY_FOLDER)))
+        });
+        let found = |(later, boundary): (Option<u64>, u64), object: ObjectInfo| async move {
+            Ok(match ChainObjectName::parse(&object.key) {
+                Some(ChainObjectName::Record(number)) => (later.or(Some(number)), boundary),
+                Some(ChainObjectName::Boundary(number)) => (later, boundary.max(number)),
+                None => (later, boundary),
+            })
+        };
+        let found = listing.try_fold((None, 0), found).await?;
+        *self.boundary_checked.lock() = Some(started);
+        Ok(found)
     }
 
     async fn exists(&self, number: u64) -> Result<bool, StoreError> {
