@@ -40,6 +40,10 @@ struct StoredObjects {
     refused: Option<(&'static str, Option<&'static str>, ApiRefusal)>,
     /// The plural that nobody may list.
     hidden: Option<&'static str>,
+    /// The plural that may be listed and not watched.
+    unwatchable: Option<&'static str>,
+    /// How often each plural was listed.
+    lists: HashMap<String, usize>,
     /// What a policy of the cluster makes of each object of a plural that is created or changed.
     policy: Option<(&'static str, MutatingPolicy)>,
 }
@@ -117,6 +121,17 @@ impl FakeApiServer {
         self.events.send_modify(|_| ());
     }
 
+    /// From now on objects of this plural may be listed and not watched; `None` ends that. Watches end, as they do every few minutes.
+    pub(crate) fn refuse_watch(&self, plural: Option<&'static str>) {
+        self.stored.lock().unwatchable = plural;
+        self.events.send_modify(|_| ());
+    }
+
+    /// How often objects of this plural have been listed.
+    pub(crate) fn lists(&self, plural: &str) -> usize {
+        self.stored.lock().lists.get(plural).copied().unwrap_or_default()
+    }
+
     /// From now on a policy changes each object of this plural that is created or changed.
     pub(crate) fn mutate(&self, plural: &'static str, policy: MutatingPolicy) {
         self.stored.lock().policy = Some((plural, policy));
@@ -148,7 +163,7 @@ impl FakeApiServer {
         let state = (self.stored.clone(), self.events.subscribe(), next, target);
         let lines = stream::unfold(state, async |(stored, mut events, mut next, target)| {
             loop {
-                if stored.lock().is_hidden(&target) {
+                if !stored.lock().may_watch(&target) {
                     return None;
                 }
                 let event = stored.lock().log.get(next).cloned();
@@ -171,8 +186,12 @@ impl FakeApiServer {
 }
 
 impl ObjectPath {
+    fn plural(&self) -> &str {
+        self.collection.rsplit('/').next().unwrap_or_default()
+    }
+
     fn is_of(&self, plural: &str) -> bool {
-        self.collection.rsplit('/').next() == Some(plural)
+        self.plural() == plural
     }
 }
 
@@ -181,7 +200,12 @@ impl StoredObjects {
         self.hidden.is_some_and(|plural| target.path.is_of(plural))
     }
 
-    fn list(&self, target: &RequestTarget) -> Result<Value, ApiRefusal> {
+    fn may_watch(&self, target: &RequestTarget) -> bool {
+        !self.is_hidden(target) && !self.unwatchable.is_some_and(|plural| target.path.is_of(plural))
+    }
+
+    fn list(&mut self, target: &RequestTarget) -> Result<Value, ApiRefusal> {
+        *self.lists.entry(target.path.plural().to_owned()).or_default() += 1;
         if self.is_hidden(target) {
             return Err(FORBIDDEN);
         }
@@ -306,7 +330,7 @@ async fn answer(State(server): State<FakeApiServer>, request: Request) -> Respon
     let target = RequestTarget::read(&parts.uri);
     let watches = target.query.get("watch").is_some_and(|watch| watch == "true");
     let found = match parts.method {
-        Method::GET if watches && !server.stored.lock().is_hidden(&target) => {
+        Method::GET if watches && server.stored.lock().may_watch(&target) => {
             return server.watch(target).into_response();
         }
         Method::GET if watches => Err(FORBIDDEN),

@@ -9,7 +9,7 @@ use kube::{
     runtime::controller::Action,
 };
 use tidemark_crds::{
-    ConditionType, Reason, Wal, condition,
+    ConditionStatus, ConditionType, Reason, Wal, condition,
     names::{self, WalComponent},
 };
 
@@ -372,6 +372,7 @@ async fn report(
         refused: result.refused.clone(),
         token_everywhere: result.coverage == TokenCoverage::Full,
         generation: observed.generation,
+        upgrade_pending: upgrade.value.status == ConditionStatus::True,
         held: upgrade.held,
         outdated,
         unwritten: result.unwritten(),

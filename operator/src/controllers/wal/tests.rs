@@ -38,10 +38,7 @@ use crate::{
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_may_not_list_a_kind_says_so() {
     let world = start_hidden("poddisruptionbudgets");
-    let told = |kind: &str, synced: u8| {
-        let line = format!("tidemark_operator_watch_synced{{kind=\"{kind}\",watched_namespace=\"\"}} {synced}\n");
-        world.metrics.encode().unwrap().contains(&line)
-    };
+    let told = |kind: &str, synced: u8| shows_synced(&world, kind, synced);
     world.make::<Wal>("orders", wal_spec()).await;
     eventually("ConfigMaps are listed", async || told("ConfigMap", 1).then_some(())).await;
     assert!(told("PodDisruptionBudget", 0), "{}", world.metrics.encode().unwrap());
@@ -57,6 +54,43 @@ async fn an_operator_that_may_not_list_a_kind_says_so() {
     }
     world.make::<Wal>("bills", wal_spec()).await;
     is(&world, "bills", ConditionType::Applied, "RollingOut").await;
+}
+
+fn shows_synced(world: &FakeWorld, kind: &str, synced: u8) -> bool {
+    let line = format!("tidemark_operator_watch_synced{{kind=\"{kind}\",watched_namespace=\"\"}} {synced}\n");
+    world.metrics.encode().unwrap().contains(&line)
+}
+
+/// Each list reconciles every WAL.
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_may_be_listed_and_not_watched_is_listed_ever_more_rarely_and_shows() {
+    let world = start();
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    let becomes = async |kind: &str, synced| {
+        eventually(&format!("{kind} is synced: {synced}"), async || shows_synced(&world, kind, synced).then_some(()))
+            .await;
+    };
+    for (plural, kind) in [("poddisruptionbudgets", "PodDisruptionBudget"), ("pods", "Pod"), ("wals", "WAL")] {
+        world.server.refuse_watch(Some(plural));
+        becomes(kind, 0).await;
+        sleep(Duration::from_mins(5)).await;
+        let before = world.server.lists(plural);
+        sleep(Duration::from_mins(10)).await;
+        let lists = world.server.lists(plural) - before;
+        assert!((5..=21).contains(&lists), "{kind}: {lists} lists in ten minutes");
+        assert!(shows_synced(&world, kind, 0), "{kind}");
+        world.server.refuse_watch(None);
+        becomes(kind, 1).await;
+    }
+    // An event shows that the watch works: the next refusal is not waited for as the one before.
+    world.make::<Wal>("bills", wal_spec()).await;
+    is(&world, "bills", ConditionType::Applied, "RollingOut").await;
+    let before = world.server.lists("wals");
+    world.server.refuse_watch(Some("wals"));
+    sleep(Duration::from_secs(10)).await;
+    let lists = world.server.lists("wals") - before;
+    assert!(lists >= 2, "{lists} lists in ten seconds");
 }
 
 fn start_hidden(plural: &'static str) -> FakeWorld {
