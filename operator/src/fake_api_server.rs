@@ -38,6 +38,8 @@ struct StoredObjects {
     writes: usize,
     /// The plural of which no object can be applied, or only the one of this name, and what is answered.
     refused: Option<(&'static str, Option<&'static str>, ApiRefusal)>,
+    /// Whether finalizers cannot be changed.
+    keeps_finalizers: bool,
     /// The plural that nobody may list.
     hidden: Option<&'static str>,
     /// The plural that may be listed and not watched.
@@ -115,6 +117,11 @@ impl FakeApiServer {
         self.stored.lock().refused = Some((plural, None, FAILED));
     }
 
+    /// Whether changes of finalizers are refused from now on.
+    pub(crate) fn refuse_finalizers(&self, refused: bool) {
+        self.stored.lock().keeps_finalizers = refused;
+    }
+
     /// From now on nobody may list or watch objects of this plural; `None` ends that. Watches end, as they do every few minutes.
     pub(crate) fn hide(&self, plural: Option<&'static str>) {
         self.stored.lock().hidden = plural;
@@ -140,6 +147,9 @@ impl FakeApiServer {
     fn change(&self, method: &Method, target: RequestTarget, body: Value) -> Result<Value, ApiRefusal> {
         let mut stored = self.stored.lock();
         stored.writes += 1;
+        if stored.keeps_finalizers && body.pointer("/metadata/finalizers").is_some() {
+            return Err(FORBIDDEN);
+        }
         let applies = target.query.contains_key("force");
         let refused = stored.refused.filter(|(plural, name, _)| {
             applies && target.path.is_of(plural) && name.is_none_or(|name| target.path.name == name)

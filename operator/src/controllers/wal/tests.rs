@@ -189,6 +189,37 @@ async fn what_the_api_server_fails_to_write_again_and_again_is_reported_in_its_w
     is(&world, "orders", ConditionType::Applied, "RollingOut").await;
 }
 
+/// A WAL with the finalizer of a purge, or without, that the operator cannot write.
+#[tokio::test(start_paused = true)]
+async fn a_finalizer_that_cannot_be_written_is_reported_and_stops_nothing_else() {
+    let world = start();
+    let mut purged = wal_spec();
+    purged["deletionPolicy"] = json!("Purge");
+    let has_finalizer = async || !world.api::<Wal>().get("orders").await.unwrap().finalizers().is_empty();
+    world.server.refuse_finalizers(true);
+    world.make::<Wal>("orders", purged).await;
+    for kind in [ConditionType::Applied, ConditionType::Ready] {
+        let told = is(&world, "orders", kind, "FinalizerRefused").await;
+        assert!(told.contains("add the finalizer") && told.contains("no, says a policy"), "{told}");
+        assert!(told.contains("its index stays"), "{told}");
+    }
+    assert!(exists::<Deployment>(&world, "orders-indexer").await, "the log is indexed all the same");
+    assert!(!has_finalizer().await);
+    world.server.refuse_finalizers(false);
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert!(has_finalizer().await);
+    world.server.refuse_finalizers(true);
+    patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": "Retain"}})).await;
+    let told = is(&world, "orders", ConditionType::Applied, "FinalizerRefused").await;
+    assert!(told.contains("remove the finalizer"), "{told}");
+    world.api::<Wal>().delete("orders", &DeleteParams::default()).await.unwrap();
+    sleep(Duration::from_mins(10)).await;
+    assert!(exists::<Wal>(&world, "orders").await, "the finalizer holds it");
+    world.server.refuse_finalizers(false);
+    sleep(Duration::from_mins(10)).await;
+    assert!(!exists::<Wal>(&world, "orders").await, "nothing holds it");
+}
+
 async fn set_release(world: &FakeWorld, wal: &str, release: &str) {
     for role in ["indexer", "search"] {
         let annotation = json!({"metadata": {"annotations": {names::ANNOTATION_RELEASE: release}}});
