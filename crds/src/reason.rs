@@ -94,6 +94,8 @@ reasons! {
     NameTaken,
     /// The API server fails again and again to write a child of the WAL.
     ApplyFailed,
+    /// The API server does not let the operator add or remove the finalizer of a WAL.
+    FinalizerRefused,
     // Whether the pods are made of the spec.
     /// They are.
     Applied,

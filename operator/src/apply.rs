@@ -208,6 +208,12 @@ impl ObjectApplier<'_> {
     }
 }
 
+/// Whether the API server understood a write and does not take it. A time-out, too many requests or a conflict does not mean that the
+/// object is wrong.
+pub(crate) fn is_refusal(answer: &Status) -> bool {
+    matches!(answer.code, 400 | 403 | 413 | 422)
+}
+
 /// Whether the object with this UID controls another one.
 fn is_controlled(object: &Value, uid: &str) -> bool {
     let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
@@ -226,10 +232,7 @@ impl ApplyError {
         let name = name.to_owned();
         match error {
             kube::Error::Api(status) if is_refusal_of_terminating(&status) => Self::NamespaceTerminating,
-            // A time-out, too many requests or a conflict does not mean that the object is wrong.
-            kube::Error::Api(status) if matches!(status.code, 400 | 403 | 413 | 422) => {
-                Self::Refused { kind, name, status }
-            }
+            kube::Error::Api(status) if is_refusal(&status) => Self::Refused { kind, name, status },
             source => Self::Failed { kind, name, source },
         }
     }

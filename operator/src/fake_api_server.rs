@@ -38,8 +38,14 @@ struct StoredObjects {
     writes: usize,
     /// The plural of which no object can be applied, or only the one of this name, and what is answered.
     refused: Option<(&'static str, Option<&'static str>, ApiRefusal)>,
+    /// Whether finalizers cannot be changed.
+    keeps_finalizers: bool,
     /// The plural that nobody may list.
     hidden: Option<&'static str>,
+    /// The plural that may be listed and not watched.
+    unwatchable: Option<&'static str>,
+    /// How often each plural was listed.
+    lists: HashMap<String, usize>,
     /// What a policy of the cluster makes of each object of a plural that is created or changed.
     policy: Option<(&'static str, MutatingPolicy)>,
 }
@@ -111,10 +117,26 @@ impl FakeApiServer {
         self.stored.lock().refused = Some((plural, None, FAILED));
     }
 
+    /// Whether changes of finalizers are refused from now on.
+    pub(crate) fn refuse_finalizers(&self, refused: bool) {
+        self.stored.lock().keeps_finalizers = refused;
+    }
+
     /// From now on nobody may list or watch objects of this plural; `None` ends that. Watches end, as they do every few minutes.
     pub(crate) fn hide(&self, plural: Option<&'static str>) {
         self.stored.lock().hidden = plural;
         self.events.send_modify(|_| ());
+    }
+
+    /// From now on objects of this plural may be listed and not watched; `None` ends that. Watches end, as they do every few minutes.
+    pub(crate) fn refuse_watch(&self, plural: Option<&'static str>) {
+        self.stored.lock().unwatchable = plural;
+        self.events.send_modify(|_| ());
+    }
+
+    /// How often objects of this plural have been listed.
+    pub(crate) fn lists(&self, plural: &str) -> usize {
+        self.stored.lock().lists.get(plural).copied().unwrap_or_default()
     }
 
     /// From now on a policy changes each object of this plural that is created or changed.
@@ -125,6 +147,9 @@ impl FakeApiServer {
     fn change(&self, method: &Method, target: RequestTarget, body: Value) -> Result<Value, ApiRefusal> {
         let mut stored = self.stored.lock();
         stored.writes += 1;
+        if stored.keeps_finalizers && body.pointer("/metadata/finalizers").is_some() {
+            return Err(FORBIDDEN);
+        }
         let applies = target.query.contains_key("force");
         let refused = stored.refused.filter(|(plural, name, _)| {
             applies && target.path.is_of(plural) && name.is_none_or(|name| target.path.name == name)
@@ -148,7 +173,7 @@ impl FakeApiServer {
         let state = (self.stored.clone(), self.events.subscribe(), next, target);
         let lines = stream::unfold(state, async |(stored, mut events, mut next, target)| {
             loop {
-                if stored.lock().is_hidden(&target) {
+                if !stored.lock().may_watch(&target) {
                     return None;
                 }
                 let event = stored.lock().log.get(next).cloned();
@@ -171,8 +196,12 @@ impl FakeApiServer {
 }
 
 impl ObjectPath {
+    fn plural(&self) -> &str {
+        self.collection.rsplit('/').next().unwrap_or_default()
+    }
+
     fn is_of(&self, plural: &str) -> bool {
-        self.collection.rsplit('/').next() == Some(plural)
+        self.plural() == plural
     }
 }
 
@@ -181,7 +210,12 @@ impl StoredObjects {
         self.hidden.is_some_and(|plural| target.path.is_of(plural))
     }
 
-    fn list(&self, target: &RequestTarget) -> Result<Value, ApiRefusal> {
+    fn may_watch(&self, target: &RequestTarget) -> bool {
+        !self.is_hidden(target) && !self.unwatchable.is_some_and(|plural| target.path.is_of(plural))
+    }
+
+    fn list(&mut self, target: &RequestTarget) -> Result<Value, ApiRefusal> {
+        *self.lists.entry(target.path.plural().to_owned()).or_default() += 1;
         if self.is_hidden(target) {
             return Err(FORBIDDEN);
         }
@@ -306,7 +340,7 @@ async fn answer(State(server): State<FakeApiServer>, request: Request) -> Respon
     let target = RequestTarget::read(&parts.uri);
     let watches = target.query.get("watch").is_some_and(|watch| watch == "true");
     let found = match parts.method {
-        Method::GET if watches && !server.stored.lock().is_hidden(&target) => {
+        Method::GET if watches && server.stored.lock().may_watch(&target) => {
             return server.watch(target).into_response();
         }
         Method::GET if watches => Err(FORBIDDEN),

@@ -69,11 +69,11 @@ impl ObservedPod {
         })
     }
 
-    /// Its state is not known.
-    pub(crate) fn not_answering(&self) -> ConditionValue {
+    /// Its state is not known. `upgrade_pending`: an upgrade will replace it.
+    pub(crate) fn not_answering(&self, upgrade_pending: bool) -> ConditionValue {
         let pod = &self.pod.name;
         if let Some(foreign) = self.observation.foreign {
-            return unidentified(pod, foreign);
+            return unidentified(pod, foreign, upgrade_pending);
         }
         let since = match self.observation.seen {
             Some(seen) => format!("has not answered the operator since {seen}"),
@@ -90,11 +90,15 @@ impl ObservedPod {
 }
 
 /// What answers at its address does not say that it is this pod.
-fn unidentified(pod: &str, foreign: ForeignReport) -> ConditionValue {
+fn unidentified(pod: &str, foreign: ForeignReport, upgrade_pending: bool) -> ConditionValue {
     let message = match foreign {
-        ForeignReport::Unnamed => format!(
+        ForeignReport::Unnamed if upgrade_pending => format!(
             "pod \"{pod}\" does not say which pod it is, as those of older builds; its reports are ignored, so whether it works is not \
-             known; approve the upgrade that the condition UpgradePending names"
+             known; an upgrade replaces it, see the condition UpgradePending for what that waits for"
+        ),
+        ForeignReport::Unnamed => format!(
+            "what answers for pod \"{pod}\" does not say which pod it is; its reports are ignored, so whether it works is not known; see \
+             \"kubectl get pod {pod} -o wide\" and which proxy answers at its address, and \"kubectl describe pod {pod}\" for its image"
         ),
         ForeignReport::Other => format!(
             "another process answers at the address of pod \"{pod}\"; its reports are ignored, so whether the pod works is not known; \

@@ -52,6 +52,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::UpgradeStalled => false,
         Reason::CredentialsMissing
         | Reason::ApplyFailed
+        | Reason::FinalizerRefused
         | Reason::RollOutStalled
         | Reason::AccessDenied
         | Reason::BucketMissing

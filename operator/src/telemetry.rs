@@ -11,6 +11,9 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util:
 
 use crate::args;
 
+/// The operator's own line on a watch that fails has the same words, and does not repeat them each time.
+const QUIET_TARGETS: &str = "kube_runtime::watcher=error";
+
 /// How long the collector may take for one batch.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,7 +32,7 @@ impl Drop for TelemetryGuard {
 
 /// Starts logging and tracing, once a process. Panics outside of a tokio runtime.
 pub fn start(args: &args::TelemetryArgs) -> anyhow::Result<TelemetryGuard> {
-    let filter = EnvFilter::try_new(&args.log_level)?;
+    let filter = EnvFilter::try_new(format!("{QUIET_TARGETS},{}", args.log_level))?;
     let provider = args.otlp_endpoint.as_deref().map(provider).transpose()?;
     let traces = provider.as_ref().map(|provider| {
         // The exporter's own requests must not make spans.

@@ -43,6 +43,10 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, found: &mut Vec<(
         Value::Number(number) => check_number(schema, number.as_f64(), &mut say),
         Value::Array(items) => {
             check_count(schema, "Items", items.len(), "items", &mut say);
+            let is_set = schema["x-kubernetes-list-type"] == "set";
+            if let Some(twice) = (1..items.len()).find(|place| is_set && items[..*place].contains(&items[*place])) {
+                say(format!("has {} twice", items[twice]));
+            }
             for (place, item) in items.iter().enumerate() {
                 check(&schema["items"], item, &format!("{path}[{place}]"), found);
             }

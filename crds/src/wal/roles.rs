@@ -77,6 +77,10 @@ pub struct SearchSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "peers")]
     pub allow_from: Vec<NetworkPolicyPeer>,
+    /// Which web pages may read answers. Left out: those of any origin with `auth.type: Token`, which a page has to send; else those
+    /// of search itself only. A change rolls the search pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<CorsSpec>,
 }
 
 impl Default for SearchSpec {
@@ -87,6 +91,7 @@ impl Default for SearchSpec {
             auth: SearchAuth::default(),
             service: ServiceSpec::default(),
             allow_from: Vec::new(),
+            cors: None,
         }
     }
 }
@@ -132,6 +137,24 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "annotations")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// An origin as browsers send it: lower case, without a path. What a browser leaves out, such as a default port, is refused by a rule.
+const ORIGIN: &str = r"^https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$";
+
+/// Cross-origin resource sharing (CORS).
+#[derive(Clone, Debug, PartialEq, Eq, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.allowOrigins.all(origin, !origin.matches('^(http://.*:80|https://.*:443)$'))")
+        .message("an origin has no port that is its scheme's default: browsers leave it out")
+        .field_path(".allowOrigins")
+)]
+pub struct CorsSpec {
+    /// Origins whose pages may read answers in a browser, as `https://portal.example.org`: a scheme, a host, and a port other than the
+    /// default one. Pages of other origins may not.
+    #[schemars(length(min = 1, max = 32), inner(length(max = 300), regex(pattern = ORIGIN)), extend("x-kubernetes-list-type" = "set"))]
+    pub allow_origins: Vec<String>,
 }
 
 /// Types of a Service.

@@ -113,7 +113,8 @@ impl KindController for NoteController {
         match &note.0 {
             Ok(note) => self.write(note).await?,
             Err(invalid) => {
-                let reported = unreadable::report::<Note>(invalid, client, NoteWritten, NOTE_MANAGER, clock::now());
+                let reported =
+                    unreadable::report::<Note>(invalid, client, NoteWritten, NOTE_MANAGER, None, clock::now());
                 reported.await.map_err(ReconcileError::Status)?;
             }
         }

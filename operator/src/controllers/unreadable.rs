@@ -13,22 +13,24 @@ use tidemark_crds::{ConditionKind, ConditionStatus, ConditionType, Reason, remov
 use crate::{cache::NamespacedName, status_writer::status_patch};
 
 /// Reports it in a log line and, where the API server takes it, in the conditions `ready` and `Stalled` of the object. Answers the
-/// conditions that it has by that; none if it is gone.
+/// conditions that it has by that; none if it is gone. `further` is what else a user must know.
 pub(crate) async fn report<K>(
     invalid: &InvalidObject,
     client: &Client,
     ready: impl ConditionKind,
     field_manager: &str,
+    further: Option<&str>,
     now: Timestamp,
 ) -> Result<Vec<Condition>, kube::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
     let (key, kind) = (NamespacedName::of(&invalid.metadata), K::kind(&()));
-    let message = format!(
+    let mut message = format!(
         "the {kind} cannot be read: {}; its pods stay as they are; correct the spec, or run the release that wrote it",
         invalid.error
     );
+    message.extend(further.into_iter().flat_map(|further| ["; ", further]));
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &ApiResource::erase::<K>(&()));
     let Some(live) = api.get_opt(&key.name).await? else { return Ok(Vec::new()) };
     let mut status = live.data.get("status").cloned().unwrap_or_else(|| json!({}));

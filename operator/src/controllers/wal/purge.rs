@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::Resource as _;
+use kube::{Resource as _, core::Status};
 use tidemark_crds::{
-    ConditionType, DeletionPolicy, PodPhase, Wal, WalStatus, is_true,
+    ConditionType, DeletionPolicy, PodPhase, Reason, Wal, WalStatus, is_true,
     names::{self, WalComponent},
 };
 
 use super::dereference::ObservedWal;
 use crate::{
-    cache::RolloutStatus, clock::now, context::ReconcileContext, events::EventRecord, finalizer::ManagedFinalizer,
-    namespace, observed_pod::ObservedPod,
+    cache::RolloutStatus, clock::now, condition_value::ConditionValue, context::ReconcileContext, events::EventRecord,
+    finalizer::ManagedFinalizer, namespace, observed_pod::ObservedPod,
 };
 
 const PURGE_FINALIZER: ManagedFinalizer =
@@ -127,6 +127,26 @@ async fn remove_finalizer(
     Ok(())
 }
 
+/// What is said of a finalizer that the API server does not let the operator add (`wanted`) or remove. `deleted`: only the finalizer
+/// keeps the WAL.
+pub(crate) fn unwritten(answer: &Status, wanted: bool, deleted: bool) -> ConditionValue {
+    let name = PURGE_FINALIZER.name;
+    let change = if wanted { "add" } else { "remove" };
+    let effect = match (wanted, deleted) {
+        (true, _) => "if the WAL is deleted, its index stays, though \"spec.deletionPolicy\" is Purge",
+        (false, true) => "the WAL is deleted and does not go",
+        (false, false) => "the WAL does not go when it is deleted before its index is removed",
+    };
+    ConditionValue::no(
+        Reason::FinalizerRefused,
+        format!(
+            "the API server does not let the operator {change} the finalizer \"{name}\": {}; {effect}; it is tried again; give the operator the \
+             right to patch WALs, or remove the policy or webhook that refuses it",
+            answer.message
+        ),
+    )
+}
+
 /// How far a purge is.
 #[derive(Debug, PartialEq, Eq)]
 enum PurgeOutcome {
@@ -214,6 +234,25 @@ mod tests {
             PurgeOutcome::Wait(limit),
             "a clock behind the API server's costs nothing"
         );
+    }
+
+    #[test]
+    fn a_finalizer_that_cannot_be_written_is_reported_with_its_effect() {
+        let told =
+            |wanted, deleted| unwritten(&Status { message: "no".to_owned(), ..Status::default() }, wanted, deleted);
+        for (wanted, deleted, effect) in [
+            (
+                true,
+                false,
+                "does not let the operator add the finalizer \"tidemark.dev/purge\": no; if the WAL is deleted, its index stays",
+            ),
+            (false, false, "the WAL does not go when it is deleted before its index is removed"),
+            (false, true, "the WAL is deleted and does not go"),
+        ] {
+            let told = told(wanted, deleted);
+            assert_eq!(told.reason, Reason::FinalizerRefused);
+            assert!(told.message.contains(effect), "{}", told.message);
+        }
     }
 
     #[test]

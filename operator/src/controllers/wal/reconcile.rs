@@ -5,17 +5,17 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Resource as _, ResourceExt as _,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
+    core::{DeserializeGuard, Status, error_boundary::InvalidObject},
     runtime::controller::Action,
 };
 use tidemark_crds::{
-    ConditionType, Reason, Wal, condition,
+    ConditionStatus, ConditionType, DeletionPolicy, Reason, Wal, condition,
     names::{self, WalComponent},
 };
 
 use super::{
     build,
-    dereference::{ObservedWal, dereference},
+    dereference::{ObservedWal, WalIntent, dereference},
     evaluate::{ConditionInputs, evaluate},
     purge::{self, DeletionStep},
     search_exposure::{self, LiveSearch, TokenCoverage},
@@ -26,7 +26,7 @@ use super::{
     write_children::{ChildWrites, outdated, write_children},
 };
 use crate::{
-    apply::ApplyError,
+    apply::{ApplyError, is_refusal},
     backoff,
     cache::{ChildKind, NamespacedName},
     clock,
@@ -75,6 +75,7 @@ impl KindController for WalController {
         self.tally.forget(key);
         self.stalled.note(key, false);
         self.failed_writes.note(key, false);
+        self.failed_finalizers.note(key, false);
         for next in self.slots.release(key) {
             // With a full queue the resync finds them.
             self.context.shared.queues.try_send(ReconcileTarget::new(names::KIND, next));
@@ -92,21 +93,39 @@ async fn reconcile_unreadable(
     // Its pods stay as they are.
     controller.release_slot(&NamespacedName::of(&invalid.metadata)).await;
     let deletion = purge::finalize_unreadable(&invalid.metadata, reference, context).await;
-    let deletion = deletion.map_err(ReconcileError::Finalizer)?;
+    let (deletion, unfinalized) = answered(deletion)?;
     if deletion == DeletionStep::Done {
         return Ok(Action::await_change());
     }
     let shared = &context.shared;
     shared.metrics.invalid_object();
-    let (ready, manager) = (ConditionType::Ready, names::MANAGER_STATUS);
-    let reported = unreadable::report::<Wal>(invalid, &shared.client, ready, manager, clock::now()).await;
-    let (key, conditions) = (NamespacedName::of(&invalid.metadata), reported.map_err(ReconcileError::Status)?);
+    let (ready, manager, key) = (ConditionType::Ready, names::MANAGER_STATUS, NamespacedName::of(&invalid.metadata));
+    let further =
+        controller.finalizer_problem(&key, unfinalized.as_deref(), false, true).map(|problem| problem.message);
+    let reported =
+        unreadable::report::<Wal>(invalid, &shared.client, ready, manager, further.as_deref(), clock::now()).await;
+    let conditions = reported.map_err(ReconcileError::Status)?;
     controller.tally.count(&key, &conditions);
     controller.stalled.note(&key, upgrade::is_stalled(&conditions));
+    if let Some(answer) = unfinalized {
+        return Err(ReconcileError::Finalizer(kube::Error::Api(answer)));
+    }
     Ok(match deletion {
         DeletionStep::Purging { again } => Action::requeue(again),
         DeletionStep::None | DeletionStep::Done => Action::await_change(),
     })
+}
+
+/// The step, or what the API server answered to the write of a finalizer that it did not take. A conflict is none: the WAL has changed,
+/// and is reconciled as it is now.
+fn answered(
+    deletion: Result<DeletionStep, kube::Error>,
+) -> Result<(DeletionStep, Option<Box<Status>>), ReconcileError> {
+    match deletion {
+        Ok(step) => Ok((step, None)),
+        Err(kube::Error::Api(answer)) if answer.code != 409 => Ok((DeletionStep::None, Some(answer))),
+        Err(error) => Err(ReconcileError::Finalizer(error)),
+    }
 }
 
 #[tracing::instrument(name = "reconcile", skip_all, fields(wal = %wal.name_any(), namespace = wal.namespace()))]
@@ -115,7 +134,7 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let observed = dereference(wal, controller);
     let validated = validate(wal, &context.shared.settings.cluster_id);
     let deletion = purge::finalize(wal, &observed, validated.is_err(), context).await;
-    let deletion = deletion.map_err(ReconcileError::Finalizer)?;
+    let (deletion, unfinalized) = answered(deletion)?;
     if deletion == DeletionStep::Done {
         // A finalizer of somebody else may keep it for long.
         controller.release_slot(&observed.key).await;
@@ -128,6 +147,7 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
         Err(refusals) => RollOutResult::refused(refused(&refusals)),
     };
     result.report_repeated_failure(&observed.key, controller);
+    result.report_finalizer(unfinalized.as_deref(), &observed, controller);
     result.repeat_refusal(&observed, &upgrade);
     // Re-read: our own writes are in the cache and produce no watch event.
     let observed = dereference(wal, controller);
@@ -136,6 +156,9 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let again = report(wal, &observed, &upgrade, &result, outdated, controller).await?;
     if let Some(error) = result.error {
         return Err(error.into());
+    }
+    if let Some(answer) = unfinalized {
+        return Err(ReconcileError::Finalizer(kube::Error::Api(answer)));
     }
     let waiting = result.waits.as_ref().map(|_| RETRY_INTERVAL);
     let got_on = result.writes > 0 && result.waits.is_none() && upgrade.step.is_under_way();
@@ -160,11 +183,13 @@ struct RollOutResult {
     waits: Option<String>,
     /// Which search pods ask for the token.
     coverage: TokenCoverage,
+    /// Whether the finalizer could not be written.
+    unfinalized: bool,
 }
 
 impl Default for RollOutResult {
     fn default() -> Self {
-        Self { writes: 0, refused: None, error: None, waits: None, coverage: TokenCoverage::Full }
+        Self { writes: 0, refused: None, error: None, waits: None, coverage: TokenCoverage::Full, unfinalized: false }
     }
 }
 
@@ -221,27 +246,55 @@ impl RollOutResult {
         }
     }
 
+    /// Takes note of a finalizer that the API server did not take.
+    fn report_finalizer(&mut self, answer: Option<&Status>, observed: &ObservedWal, controller: &WalController) {
+        let WalIntent { deletion_policy, deleted, .. } = &observed.intent;
+        let wanted = *deletion_policy == DeletionPolicy::Purge && deleted.is_none();
+        let problem = controller.finalizer_problem(&observed.key, answer, wanted, deleted.is_some());
+        self.unfinalized = answer.is_some();
+        self.refused = self.refused.take().or(problem);
+    }
+
     /// Repeats a refusal of the present spec as long as nobody can say whether it still is one: while the WAL waits in line with the
     /// Deployment that was refused, and where the API server fails otherwise.
     fn repeat_refusal(&mut self, observed: &ObservedWal, upgrade: &UpgradePlan) {
         let in_line = upgrade.blocked && upgrade.step == UpgradeStep::Queue;
         let fails = matches!(self.error, Some(ApplyError::Failed { .. }));
-        if self.refused.is_some() || !in_line && !fails {
+        if self.refused.is_some() {
             return;
         }
         let before = condition(&observed.status.conditions, ConditionType::Applied);
         // In line all other children are written. Only the message says which one was refused.
         let is_unknown = |message: &str| fails || names_deployment(message, &observed.key.name);
-        let before =
-            before.filter(|before| before.observed_generation == observed.generation && is_unknown(&before.message));
-        self.refused = before
-            .map(ConditionValue::repeated)
-            .filter(|before| matches!(before.reason, Reason::NameTaken | Reason::ChildRefused | Reason::ApplyFailed));
+        let before = before.filter(|before| before.observed_generation == observed.generation);
+        self.refused = before.map(ConditionValue::repeated).filter(|before| match before.reason {
+            Reason::NameTaken | Reason::ChildRefused | Reason::ApplyFailed => {
+                (in_line || fails) && is_unknown(&before.message)
+            }
+            Reason::FinalizerRefused => self.unfinalized,
+            _ => false,
+        });
     }
 
     /// Why something could not be written, if that may pass by itself.
     fn unwritten(&self) -> Option<String> {
         self.error.as_ref().map(ToString::to_string).or_else(|| self.waits.clone())
+    }
+}
+
+impl WalController {
+    /// What is said of a finalizer that the API server did not take ([`purge::unwritten`]): at once if it refused, else when that
+    /// repeats.
+    fn finalizer_problem(
+        &self,
+        key: &NamespacedName,
+        answer: Option<&Status>,
+        wanted: bool,
+        deleted: bool,
+    ) -> Option<ConditionValue> {
+        let repeated = self.failed_finalizers.note(key, answer.is_some());
+        let answer = answer.filter(|answer| repeated || is_refusal(answer))?;
+        Some(purge::unwritten(answer, wanted, deleted))
     }
 }
 
@@ -372,6 +425,7 @@ async fn report(
         refused: result.refused.clone(),
         token_everywhere: result.coverage == TokenCoverage::Full,
         generation: observed.generation,
+        upgrade_pending: upgrade.value.status == ConditionStatus::True,
         held: upgrade.held,
         outdated,
         unwritten: result.unwritten(),

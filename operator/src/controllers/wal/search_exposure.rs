@@ -168,6 +168,7 @@ mod tests {
             token_secret: token.map(str::to_owned),
             service: ServiceSpec { r#type: service_type, ..ServiceSpec::default() },
             allow_from: cidrs.iter().map(|cidr| peer(cidr)).collect(),
+            allow_origins: Vec::new(),
         }
     }
 

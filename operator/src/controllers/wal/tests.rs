@@ -38,10 +38,7 @@ use crate::{
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_may_not_list_a_kind_says_so() {
     let world = start_hidden("poddisruptionbudgets");
-    let told = |kind: &str, synced: u8| {
-        let line = format!("tidemark_operator_watch_synced{{kind=\"{kind}\",watched_namespace=\"\"}} {synced}\n");
-        world.metrics.encode().unwrap().contains(&line)
-    };
+    let told = |kind: &str, synced: u8| shows_synced(&world, kind, synced);
     world.make::<Wal>("orders", wal_spec()).await;
     eventually("ConfigMaps are listed", async || told("ConfigMap", 1).then_some(())).await;
     assert!(told("PodDisruptionBudget", 0), "{}", world.metrics.encode().unwrap());
@@ -57,6 +54,43 @@ async fn an_operator_that_may_not_list_a_kind_says_so() {
     }
     world.make::<Wal>("bills", wal_spec()).await;
     is(&world, "bills", ConditionType::Applied, "RollingOut").await;
+}
+
+fn shows_synced(world: &FakeWorld, kind: &str, synced: u8) -> bool {
+    let line = format!("tidemark_operator_watch_synced{{kind=\"{kind}\",watched_namespace=\"\"}} {synced}\n");
+    world.metrics.encode().unwrap().contains(&line)
+}
+
+/// Each list reconciles every WAL.
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_may_be_listed_and_not_watched_is_listed_ever_more_rarely_and_shows() {
+    let world = start();
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    let becomes = async |kind: &str, synced| {
+        eventually(&format!("{kind} is synced: {synced}"), async || shows_synced(&world, kind, synced).then_some(()))
+            .await;
+    };
+    for (plural, kind) in [("poddisruptionbudgets", "PodDisruptionBudget"), ("pods", "Pod"), ("wals", "WAL")] {
+        world.server.refuse_watch(Some(plural));
+        becomes(kind, 0).await;
+        sleep(Duration::from_mins(5)).await;
+        let before = world.server.lists(plural);
+        sleep(Duration::from_mins(10)).await;
+        let lists = world.server.lists(plural) - before;
+        assert!((5..=21).contains(&lists), "{kind}: {lists} lists in ten minutes");
+        assert!(shows_synced(&world, kind, 0), "{kind}");
+        world.server.refuse_watch(None);
+        becomes(kind, 1).await;
+    }
+    // An event shows that the watch works: the next refusal is not waited for as the one before.
+    world.make::<Wal>("bills", wal_spec()).await;
+    is(&world, "bills", ConditionType::Applied, "RollingOut").await;
+    let before = world.server.lists("wals");
+    world.server.refuse_watch(Some("wals"));
+    sleep(Duration::from_secs(10)).await;
+    let lists = world.server.lists("wals") - before;
+    assert!(lists >= 2, "{lists} lists in ten seconds");
 }
 
 fn start_hidden(plural: &'static str) -> FakeWorld {
@@ -153,6 +187,37 @@ async fn what_the_api_server_fails_to_write_again_and_again_is_reported_in_its_w
     }
     world.server.refuse(None);
     is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+}
+
+/// A WAL with the finalizer of a purge, or without, that the operator cannot write.
+#[tokio::test(start_paused = true)]
+async fn a_finalizer_that_cannot_be_written_is_reported_and_stops_nothing_else() {
+    let world = start();
+    let mut purged = wal_spec();
+    purged["deletionPolicy"] = json!("Purge");
+    let has_finalizer = async || !world.api::<Wal>().get("orders").await.unwrap().finalizers().is_empty();
+    world.server.refuse_finalizers(true);
+    world.make::<Wal>("orders", purged).await;
+    for kind in [ConditionType::Applied, ConditionType::Ready] {
+        let told = is(&world, "orders", kind, "FinalizerRefused").await;
+        assert!(told.contains("add the finalizer") && told.contains("no, says a policy"), "{told}");
+        assert!(told.contains("its index stays"), "{told}");
+    }
+    assert!(exists::<Deployment>(&world, "orders-indexer").await, "the log is indexed all the same");
+    assert!(!has_finalizer().await);
+    world.server.refuse_finalizers(false);
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert!(has_finalizer().await);
+    world.server.refuse_finalizers(true);
+    patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": "Retain"}})).await;
+    let told = is(&world, "orders", ConditionType::Applied, "FinalizerRefused").await;
+    assert!(told.contains("remove the finalizer"), "{told}");
+    world.api::<Wal>().delete("orders", &DeleteParams::default()).await.unwrap();
+    sleep(Duration::from_mins(10)).await;
+    assert!(exists::<Wal>(&world, "orders").await, "the finalizer holds it");
+    world.server.refuse_finalizers(false);
+    sleep(Duration::from_mins(10)).await;
+    assert!(!exists::<Wal>(&world, "orders").await, "nothing holds it");
 }
 
 async fn set_release(world: &FakeWorld, wal: &str, release: &str) {

@@ -17,6 +17,8 @@ pub(crate) struct WalController {
     pub(super) tally: ConditionTally,
     pub(super) stalled: StalledUpgrades,
     pub(super) failed_writes: FailedWrites,
+    /// Those of the finalizer.
+    pub(super) failed_finalizers: FailedWrites,
     /// Those of every namespace.
     pub(super) slots: Arc<UpgradeSlots>,
 }
@@ -31,6 +33,7 @@ impl WalController {
             tally,
             stalled,
             failed_writes: FailedWrites::default(),
+            failed_finalizers: FailedWrites::default(),
             slots,
         }
     }

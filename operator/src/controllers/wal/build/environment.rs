@@ -68,8 +68,10 @@ pub(super) fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
 
 /// The further variables of a search pod.
 pub(super) fn search(wal: &ValidatedWal) -> Vec<EnvVar> {
-    let token = wal.search.token_secret.as_ref();
-    token.map(|_| set(TOKEN_FILE_VARIABLE, volumes::TOKEN_FILE)).into_iter().collect()
+    let token = wal.search.token_secret.as_ref().map(|_| set(TOKEN_FILE_VARIABLE, volumes::TOKEN_FILE));
+    let origins = wal.search.allow_origins.join(",");
+    let origins = (!origins.is_empty()).then(|| set("TIDEMARK_CORS_ORIGIN", &origins));
+    token.into_iter().chain(origins).collect()
 }
 
 /// The stores as JSON: `{"log": {...}, "metadata": {...}, "index": {...}}`.

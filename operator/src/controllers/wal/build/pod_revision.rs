@@ -38,7 +38,9 @@ pub(super) fn samples() -> Vec<Wal> {
             "log": {"url": "s3://log/a", "expiry": "1h"},
             "metadata": {"urls": ["s3://meta", "s3://vmeta"], "storage": secret},
             "index": {"url": "s3://index/a", "files": true, "storage": secret},
-            "search": {"auth": {"type": "Token", "secretRef": {"name": "token"}}},
+            "search": {
+                "auth": {"type": "Token", "secretRef": {"name": "token"}}, "cors": {"allowOrigins": ["https://a.example.org"]},
+            },
             "compaction": {"enabled": false},
             "adoptOwner": "uid",
         }),

@@ -128,6 +128,17 @@ fn search_gets_the_token_and_neither_owner_nor_parameters() {
 }
 
 #[test]
+fn search_learns_whose_pages_may_read_answers() {
+    let origins = json!({"cors": {"allowOrigins": ["https://a.example.org", "http://127.0.0.1:8080"]}});
+    let children = built(&with(|spec| spec["search"] = origins));
+    let wanted = "TIDEMARK_CORS_ORIGIN=https://a.example.org,http://127.0.0.1:8080".to_owned();
+    assert!(environment(&children.search_deployment).contains(&wanted));
+    for deployment in [&children.indexer_deployment, &built(&spec()).search_deployment] {
+        assert!(!environment(deployment).iter().any(|variable| variable.contains("CORS")));
+    }
+}
+
+#[test]
 fn a_place_of_its_own_gets_keys_of_its_own() {
     let own = json!({"credentials": {"type": "Secret", "secretRef": {"name": "other"}}});
     let children = built(&with(|spec| spec["index"]["storage"] = own));

@@ -57,8 +57,8 @@ fn keeps_up(inputs: &ConditionInputs<'_>, process: &PodReport) -> bool {
 
 /// A standby alone does not index; whether a silent writer does is not known.
 fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport) -> ConditionValue {
-    if let Some(silent) = inputs.silent_pod(WalComponent::Indexer) {
-        return silent.not_answering();
+    if let Some(silent) = inputs.not_answering(WalComponent::Indexer) {
+        return silent;
     }
     let writer = process.writer.as_deref().unwrap_or("unknown");
     ConditionValue::no(
@@ -77,7 +77,7 @@ fn without_answer(inputs: &ConditionInputs<'_>) -> ConditionValue {
     {
         return ConditionValue::repeated(before);
     }
-    let silent = inputs.silent_pod(WalComponent::Indexer).map(ObservedPod::not_answering);
+    let silent = inputs.not_answering(WalComponent::Indexer);
     inputs.pod_failure(WalComponent::Indexer).or(silent).unwrap_or_else(starting)
 }
 

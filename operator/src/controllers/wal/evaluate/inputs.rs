@@ -24,6 +24,8 @@ pub(crate) struct ConditionInputs<'a> {
     pub(crate) token_everywhere: bool,
     /// `metadata.generation` of the spec.
     pub(crate) generation: Option<i64>,
+    /// Whether the pods are not all of the operator's release yet.
+    pub(crate) upgrade_pending: bool,
     /// Whether a change of the spec waits with a new release.
     pub(crate) held: bool,
     /// The roles whose Deployment is made of an earlier spec.
@@ -51,9 +53,11 @@ impl ConditionInputs<'_> {
         self.pods.iter().filter(move |seen| seen.pod.component == component)
     }
 
-    /// A pod that has not answered for too long, though it runs.
-    pub(super) fn silent_pod(&self, component: WalComponent) -> Option<&ObservedPod> {
-        self.pods_of(component).find(|seen| !seen.pod.terminating && seen.observation.silence() == PodSilence::Final)
+    /// What is said of a pod that has not answered for too long, though it runs.
+    pub(super) fn not_answering(&self, component: WalComponent) -> Option<ConditionValue> {
+        let is_silent = |seen: &&ObservedPod| seen.observation.silence() == PodSilence::Final;
+        let mut silent = self.pods_of(component).filter(|seen| !seen.pod.terminating).filter(is_silent);
+        silent.next().map(|seen| seen.not_answering(self.upgrade_pending))
     }
 
     /// Whether a pod runs that has not been polled yet, as after a restart of the operator: what was known before still counts.

@@ -39,7 +39,7 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     if let Some(problem) = answering.flat_map(|process| &process.problems).next() {
         return ConditionValue::no(problem.reason, problem.message.clone());
     }
-    let silent = inputs.silent_pod(WalComponent::Search).map(ObservedPod::not_answering);
+    let silent = inputs.not_answering(WalComponent::Search);
     inputs.pod_failure(WalComponent::Search).or(silent).unwrap_or_else(|| {
         ConditionValue::no(
             Reason::Starting,

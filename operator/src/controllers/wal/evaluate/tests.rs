@@ -101,6 +101,7 @@ struct ConditionCase {
     before: Vec<Condition>,
     refused: Option<ConditionValue>,
     token_everywhere: bool,
+    upgrade_pending: bool,
     held: bool,
     outdated: Vec<WalComponent>,
     unwritten: Option<String>,
@@ -117,6 +118,7 @@ impl Default for ConditionCase {
             before: Vec::new(),
             refused: None,
             token_everywhere: true,
+            upgrade_pending: false,
             held: false,
             outdated: Vec::new(),
             unwritten: None,
@@ -135,6 +137,7 @@ impl ConditionCase {
             before,
             refused,
             token_everywhere,
+            upgrade_pending,
             held,
             outdated,
             unwritten,
@@ -149,6 +152,7 @@ impl ConditionCase {
             refused: refused.clone(),
             token_everywhere: *token_everywhere,
             generation: Some(2),
+            upgrade_pending: *upgrade_pending,
             held: *held,
             outdated: outdated.clone(),
             unwritten: unwritten.clone(),
@@ -580,16 +584,21 @@ fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_runs() {
 
 #[test]
 fn a_pod_that_does_not_say_that_it_is_this_pod_is_reported_so() {
-    let told = |foreign| {
+    let told = |foreign, upgrade_pending| {
         let mut seen = silent(indexer(writer()));
         seen.observation.foreign = Some(foreign);
-        let told = ConditionCase { pods: vec![seen], ..ConditionCase::default() }.evaluate().indexing;
+        let told = ConditionCase { pods: vec![seen], upgrade_pending, ..ConditionCase::default() }.evaluate().indexing;
         assert_eq!((told.status, told.reason), (ConditionStatus::Unknown, Reason::PodUnidentified));
         told.message
     };
-    let message = told(ForeignReport::Unnamed);
+    let message = told(ForeignReport::Unnamed, true);
     assert!(message.contains("older builds") && message.contains("UpgradePending"), "{message}");
-    assert!(told(ForeignReport::Other).contains("another process answers at the address of pod"));
+    let message = told(ForeignReport::Unnamed, false);
+    assert!(message.contains("which proxy answers") && !message.contains("pgrade"), "{message}");
+    for upgrade_pending in [true, false] {
+        let message = told(ForeignReport::Other, upgrade_pending);
+        assert!(message.contains("another process answers at the address of pod"), "{message}");
+    }
 }
 
 /// The API server refuses a status with a longer one.

@@ -15,6 +15,8 @@ const SEARCH: [&str; 1] = ["search"];
 /// Fields of a role that its pods are made of. The token is not among them: it is rolled out also while other changes are held
 /// back.
 const OF_A_ROLE: [&str; 4] = ["resources", "cache", "podTemplate", "serviceAccountAnnotations"];
+/// Further fields of search that its pods are made of.
+const OF_SEARCH: [&str; 1] = ["cors"];
 
 /// Digest of the part of the spec that the pods of a role are made of. It differs from that of an earlier spec if these pods
 /// have to be replaced.
@@ -32,7 +34,7 @@ pub(super) fn spec_digest(spec: &WalSpec, component: WalComponent) -> Result<Str
             index.remove("files");
         }
         if let Some(own) = fields.get_mut(own).and_then(Value::as_object_mut) {
-            own.retain(|field, _| OF_A_ROLE.contains(&&**field));
+            own.retain(|field, _| OF_A_ROLE.contains(&&**field) || OF_SEARCH.contains(&&**field));
         }
     }
     Ok(compare::digest(&spec))
@@ -71,6 +73,7 @@ mod tests {
             (|spec| spec["search"] = json!({"cache": {"size": "16Gi"}}), false, true),
             (|spec| spec["indexer"] = json!({"cache": {"volumeClaimTemplate": {}}}), true, false),
             (|spec| spec["search"] = json!({"auth": {"type": "Token", "secretRef": {"name": "t"}}}), false, false),
+            (|spec| spec["search"] = json!({"cors": {"allowOrigins": ["https://a.example.org"]}}), false, true),
             (|spec| spec["compaction"] = json!({"enabled": false}), true, false),
             (|spec| spec["log"]["expiry"] = json!("2h"), true, true),
             (|spec| spec["index"]["files"] = json!(true), true, false),
@@ -94,7 +97,7 @@ mod tests {
         assert_eq!(fields(schema), decided(&[&EVERY_ROLE, &INDEXER, &SEARCH, &["suspend", "deletionPolicy"]]));
         let search = &schema["properties"]["search"];
         let others = ["replicas", "auth", "service", "allowFrom", "serviceAccountAnnotations"];
-        assert_eq!(fields(search), decided(&[&OF_A_ROLE, &others]));
+        assert_eq!(fields(search), decided(&[&OF_A_ROLE, &OF_SEARCH, &others]));
         assert_eq!(fields(&schema["properties"]["indexer"]), decided(&[&OF_A_ROLE, &["serviceAccountAnnotations"]]));
     }
 }

@@ -14,6 +14,7 @@ use tidemark_crds::{
     names::{self, WalComponent},
     parse_quantity_millis,
 };
+use url::Url;
 
 use super::{
     refusal::{RefusalList, SpecRefusal},
@@ -192,7 +193,23 @@ fn search(wal: &Wal, refusals: &mut RefusalList) -> ValidatedSearch {
     let role = role(wal, &spec.role, WalComponent::Search, refusals);
     let allow_from = spec.allow_from.clone();
     check_peers(&allow_from, refusals);
-    ValidatedSearch { role, replicas: spec.replicas, token_secret, service: spec.service.clone(), allow_from }
+    let allow_origins = spec.cors.as_ref().map_or_else(Vec::new, |cors| cors.allow_origins.clone());
+    check_origins(&allow_origins, refusals);
+    let service = spec.service.clone();
+    ValidatedSearch { role, replicas: spec.replicas, token_secret, service, allow_from, allow_origins }
+}
+
+/// Search does not start with an origin that no browser sends, which the schema does not see of each: hosts have forms that browsers
+/// write in another way.
+fn check_origins(origins: &[String], refusals: &mut RefusalList) {
+    for origin in origins {
+        if !Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin) {
+            refusals.spec(format!(
+                "\"spec.search.cors.allowOrigins\" has \"{origin}\"; write a scheme and a host as browsers send them, such as \
+                 https://portal.example.org"
+            ));
+        }
+    }
 }
 
 fn check_peers(peers: &[NetworkPolicyPeer], refusals: &mut RefusalList) {

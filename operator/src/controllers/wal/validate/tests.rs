@@ -114,6 +114,11 @@ fn each_bad_spec_is_refused_in_words() {
         ),
         (with("/search", json!({"allowFrom": [{"ipBlock": {"cidr": "10.0.0.0"}}]})), "has \"10.0.0.0\"; write a range"),
         (with("/search", json!({"allowFrom": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]})), "has \"10.0.0.0/33\""),
+        (
+            with("/search", json!({"cors": {"allowOrigins": ["https://10.1"]}})),
+            "has \"https://10.1\"; write a scheme and a host",
+        ),
+        (with("/search", json!({"cors": {"allowOrigins": ["https://a:99999"]}})), "has \"https://a:99999\""),
     ];
     for (spec, wanted) in cases {
         let refusals = refusals(spec);

@@ -114,6 +114,8 @@ pub struct ValidatedSearch {
     pub service: ServiceSpec,
     /// Further peers that are admitted.
     pub allow_from: Vec<NetworkPolicyPeer>,
+    /// Origins whose pages may read answers; none leaves that to the program.
+    pub allow_origins: Vec<String>,
 }
 
 impl ValidatedWal {
