@@ -2,6 +2,7 @@
 //!
 //! Kubernetes' own controllers run; nodes do not, so pods are acted. Each test has a namespace and an operator of its own.
 
+mod access;
 mod admission;
 mod applied;
 mod children;

@@ -315,7 +315,7 @@ fn specs_of_children() -> Vec<Value> {
                 json!({
                     "replicas": 3, "auth": token, "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
                     "allowFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "podTemplate": template,
-                    "resources": {"requests": {"cpu": "1"}},
+                    "resources": {"requests": {"cpu": "1"}}, "cors": {"allowOrigins": ["https://portal.example.org"]},
                 }),
             ),
             (

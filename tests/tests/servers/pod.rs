@@ -2,12 +2,13 @@
 
 mod data_pod;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use data_pod::{ID, SECRET, Settings};
 use tidemark_tests::{
     MinioServer, S3Server,
     faults::{FaultRule, InjectedFault, StoreOperation},
+    issue_certificate,
     s3::{ACCESS_KEY, SECRET_KEY},
 };
 
@@ -74,6 +75,41 @@ async fn credentials_are_rotated_while_indexer_and_search_run() {
     assert_eq!(search.status("/v1/search").await, 200, "search serves what it has");
     settings.credential(ID, "second");
     settings.credential(SECRET, "second-secret");
+    indexer.until_well("writing").await;
+    search.until_well("serving").await;
+}
+
+/// A mounted ConfigMap that changes, and a store with a certificate of the new authority after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_is_rotated_while_indexer_and_search_run() {
+    let [folder, next, mounted] = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+    for folder in [&folder, &next] {
+        issue_certificate(folder.path()).expect("it is written");
+    }
+    let minio = MinioServer::start_with_tls(folder.path()).await.expect("minio starts");
+    for bucket in ["log", "meta", "vmeta", "index"] {
+        minio.create_bucket(bucket).await.expect("it is created");
+    }
+    let trusted = mounted.path().join("ca.crt");
+    let trust = |from: &Path| std::fs::copy(from.join("ca.crt"), &trusted).expect("it is written");
+    // The wrong one first, as in the first hour.
+    trust(next.path());
+    let settings = Settings::of(minio.endpoint()).with_authority(&trusted);
+    let keys = minio.environment();
+    settings.credential(ID, &keys[ID]);
+    settings.credential(SECRET, &keys[SECRET]);
+    let (indexer, search) = (settings.start("index").await, settings.start("serve").await);
+    indexer.until_problem("Unreachable", Some("log")).await;
+    search.until_problem("Unreachable", Some("log")).await;
+    trust(folder.path());
+    indexer.until_well("writing").await;
+    search.until_well("serving").await;
+    trust(next.path());
+    indexer.until_problem("Unreachable", Some("log")).await;
+    search.until_problem("Unreachable", Some("index")).await;
+    for file in ["private.key", "public.crt"] {
+        std::fs::copy(next.path().join(file), folder.path().join(file)).expect("it is written");
+    }
     indexer.until_well("writing").await;
     search.until_well("serving").await;
 }

@@ -3,7 +3,10 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use tidemark_crds::{ConditionType, names::WalComponent};
+use tidemark_crds::{
+    ConditionType, Wal,
+    names::{FINALIZER_PURGE, WalComponent},
+};
 use tidemark_tests::controller::{ControllerWorld, eventually};
 
 /// What a policy or webhook is about: the Deployments of the world's namespace.
@@ -19,6 +22,16 @@ fn matches(world: &ControllerWorld) -> String {
 async fn dry_run(world: &ControllerWorld, patch: Value) -> kube::Result<Deployment> {
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     world.api::<Deployment>().patch("orders-indexer", &params, &Patch::Strategic(patch)).await
+}
+
+/// Waits until `attempt` is refused with these words. Another refusal is an error of the test.
+async fn in_force<T>(words: &str, mut attempt: impl AsyncFnMut() -> kube::Result<T>) {
+    let refused = eventually(&format!("\"{words}\" is in force"), async || match attempt().await {
+        Ok(_) => Ok(None),
+        Err(kube::Error::Api(answer)) if answer.message.contains(words) => Ok(Some(())),
+        Err(error) => Err(error.into()),
+    });
+    refused.await.expect("it is");
 }
 
 fn with_variable() -> Value {
@@ -51,9 +64,7 @@ async fn what_a_policy_refuses_is_reported_in_its_words_until_the_policy_goes() 
          spec: {{policyName: {name}, validationActions: [Deny]}}}}"
     );
     world.server.apply(&format!("{policy}\n---\n{binding}")).await.expect("they are created");
-    eventually("the policy is in force", async || Ok(dry_run(&world, with_variable()).await.err()))
-        .await
-        .expect("it is");
+    in_force("no such variable here", async || dry_run(&world, with_variable()).await).await;
     set_variable(&world).await;
     for kind in [ConditionType::Applied, ConditionType::Ready] {
         let message = world.is("orders", kind, "False/ChildRefused").await.expect("it is reported");
@@ -75,9 +86,7 @@ async fn a_webhook_that_is_down_is_reported_in_the_words_of_the_api_server() {
          clientConfig: {{url: 'https://127.0.0.1:9/'}}, {matches}}}]}}"
     );
     world.server.apply(&webhook).await.expect("it is created");
-    eventually("the webhook is called", async || Ok(dry_run(&world, with_variable()).await.err()))
-        .await
-        .expect("it is");
+    in_force("down.example.com", async || dry_run(&world, with_variable()).await).await;
     set_variable(&world).await;
     for kind in [ConditionType::Applied, ConditionType::Ready] {
         let message = world.is("orders", kind, "False/ApplyFailed").await.expect("it is reported");
@@ -123,4 +132,42 @@ async fn what_a_policy_rewrites_is_written_once() {
     let more = operator.writes().await.expect("it counts") - writes;
     assert!(more < 2.5, "{more} writes of an object that a policy rewrites");
     world.server.kubectl(["delete", "mutatingadmissionpolicybinding", &name]).await.expect("it is deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finalizer_that_a_policy_refuses_is_reported_and_stops_nothing_else() {
+    let world = ControllerWorld::create().await.expect("it starts");
+    world.make("orders", "deletionPolicy: Purge").await.expect("it is created");
+    let name = format!("finalizers-{}", world.namespace);
+    let policy = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: {name}}}, spec: {{failurePolicy: Fail, \
+         matchConstraints: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}, resourceRules: [{{apiGroups: \
+         [tidemark.dev], apiVersions: ['*'], operations: [UPDATE], resources: [wals]}}]}}, validations: [{{message: 'no finalizers here', \
+         expression: '!has(object.metadata.finalizers) || has(oldObject.metadata.finalizers)'}}]}}}}",
+        world.namespace
+    );
+    let binding = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {{name: {name}}}, \
+         spec: {{policyName: {name}, validationActions: [Deny]}}}}"
+    );
+    world.server.apply(&format!("{policy}\n---\n{binding}")).await.expect("they are created");
+    in_force("no finalizers here", async || {
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        let patch = json!({"metadata": {"finalizers": [FINALIZER_PURGE]}});
+        world.api::<Wal>().patch("orders", &params, &Patch::Merge(patch)).await
+    })
+    .await;
+    let _operator = world.operator().await.expect("it starts");
+    for kind in [ConditionType::Applied, ConditionType::Ready] {
+        let message = world.is("orders", kind, "False/FinalizerRefused").await.expect("it is reported");
+        assert!(message.contains("no finalizers here") && message.contains("its index stays"), "{message}");
+    }
+    world.told("orders", "FinalizerRefused").await.expect("an Event says so");
+    world.is("orders", ConditionType::Indexing, "True/CaughtUp").await.expect("its pods run all the same");
+    world.server.kubectl(["delete", "validatingadmissionpolicybinding", &name]).await.expect("it is deleted");
+    recovers(&world).await;
+    assert_eq!(
+        world.wals().get("orders").await.expect("it is there").metadata.finalizers,
+        Some(vec![FINALIZER_PURGE.to_owned()])
+    );
 }

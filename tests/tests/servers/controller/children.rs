@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy},
 };
 use serde_json::json;
 use tidemark_crds::{ConditionType, names::WalComponent};
@@ -145,4 +145,26 @@ async fn a_wal_that_is_made_again_waits_for_the_children_of_the_one_before() {
     world.is_ready("orders").await.expect("it becomes ready");
     let after = world.deployment("orders", WalComponent::Indexer).await.expect("it is there");
     assert_ne!(before.uid(), after.uid(), "the children are the new WAL's own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_deletion_has_orphaned_is_adopted_by_the_next_wal_of_the_name() {
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    let before = world.deployment("orders", WalComponent::Indexer).await.expect("it is there");
+    let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    world.wals().delete("orders", &orphan).await.expect("it is deleted");
+    world.is_gone("orders").await.expect("its children have no owner any more");
+    let left = world.deployment("orders", WalComponent::Indexer).await.expect("it stays");
+    assert!(left.owner_references().is_empty(), "{:?}", left.owner_references());
+    world.make("orders", "").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    let uid = world.wals().get("orders").await.expect("it is there").uid().expect("it is stored");
+    let after = world.deployment("orders", WalComponent::Indexer).await.expect("it is there");
+    assert_eq!(before.uid(), after.uid(), "it was not made again");
+    let both = ["orders-indexer", "orders-search"];
+    assert_eq!(owned(world.api::<Deployment>(), &uid).await, both);
+    assert_eq!(owned(world.api::<ServiceAccount>(), &uid).await, both);
+    assert_eq!(owned(world.api::<NetworkPolicy>(), &uid).await, both);
+    assert_eq!(owned(world.api::<Service>(), &uid).await, ["orders-search"]);
+    assert_eq!(owned(world.api::<ConfigMap>(), &uid).await, ["orders-control"]);
 }

@@ -3,10 +3,11 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api,
-    api::{Patch, PatchParams},
+    api::{DynamicObject, Patch, PatchParams},
+    core::ApiResource,
 };
 use serde_json::{Value, json};
-use tidemark_crds::{names::FINALIZER_PURGE, wal_crd};
+use tidemark_crds::{ConditionType, Wal, WalStatus, condition, names::FINALIZER_PURGE, wal_crd};
 use tidemark_tests::{
     ApiServer,
     controller::{OperatorOptions, OperatorProcess, eventually, wal_yaml},
@@ -103,4 +104,90 @@ async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
         .expect("nothing holds it");
     let abandoned = operator.metric("tidemark_operator_purges_abandoned_total", &[]).await.expect("it counts");
     assert!(abandoned >= 1.0);
+}
+
+/// An operator of the cluster, whose pods nobody runs.
+async fn operator(server: &ApiServer) -> OperatorProcess {
+    let options = OperatorOptions {
+        kubeconfig: server.kubeconfig().to_owned(),
+        image: "i".to_owned(),
+        identity: "one".to_owned(),
+        lease_namespace: "default".to_owned(),
+        pod_port: 7280,
+        flags: Vec::new(),
+    };
+    OperatorProcess::start(&options).await.expect("it starts")
+}
+
+/// Waits until `Ready` of a WAL, which may be unreadable, has this reason and speaks of the present spec, and gives its status.
+async fn status_with(server: &ApiServer, name: &str, reason: &str) -> WalStatus {
+    let wals: Api<DynamicObject> = Api::namespaced_with(server.client(), "default", &ApiResource::erase::<Wal>(&()));
+    eventually(&format!("Ready of \"{name}\" is {reason}"), async || {
+        let found = wals.get(name).await?;
+        let status: WalStatus = serde_json::from_value(found.data["status"].clone())?;
+        let ready = condition(&status.conditions, ConditionType::Ready).filter(|ready| ready.reason == reason);
+        let is_of_this = status.observed_generation == found.metadata.generation;
+        Ok(ready.is_some_and(|_| is_of_this).then_some(status))
+    })
+    .await
+    .expect("it says so")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_a_wal_that_cannot_be_read_is_whole_and_goes_with_its_cause() {
+    let server = ApiServer::start().await.expect("it starts");
+    install(&server, |crd| {
+        let policies = spec_schema(crd)["deletionPolicy"]["enum"].as_array_mut().expect("it is an enum");
+        policies.push(json!("Newer"));
+    })
+    .await;
+    let plain = wal_yaml("default", "orders", "");
+    eventually("the CRD is served", async || Ok(server.apply(&plain).await.ok())).await.expect("it is created");
+    let _operator = operator(&server).await;
+    let is_there = |status: &WalStatus, kind| condition(&status.conditions, kind).map(|found| found.reason.clone());
+    let status = status_with(&server, "orders", "Starting").await;
+    assert_eq!(is_there(&status, ConditionType::Reconciling).as_deref(), Some("RollingOut"));
+    let change = async |policy: &str| {
+        let patch = format!("{{\"spec\":{{\"deletionPolicy\":\"{policy}\"}}}}");
+        server.kubectl(["patch", "wal", "orders", "--type=merge", "-p", &patch]).await.expect("it is patched");
+    };
+    change("Newer").await;
+    let status = status_with(&server, "orders", "SpecInvalid").await;
+    assert_eq!(is_there(&status, ConditionType::Stalled).as_deref(), Some("SpecInvalid"));
+    assert_eq!(is_there(&status, ConditionType::Reconciling), None);
+    assert_eq!(is_there(&status, ConditionType::Applied).as_deref(), Some("RollingOut"), "what was known stays");
+    assert!(status.search.is_some(), "what was known stays");
+    change("Retain").await;
+    let status = status_with(&server, "orders", "Starting").await;
+    assert_eq!(is_there(&status, ConditionType::Stalled), None);
+    assert_eq!(is_there(&status, ConditionType::Reconciling).as_deref(), Some("RollingOut"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wal_with_a_field_of_another_type_is_reported_though_nothing_can_be_applied_to_it() {
+    let server = ApiServer::start().await.expect("it starts");
+    install(&server, |crd| spec_schema(crd)["suspend"] = json!({"type": "string", "maxLength": 8})).await;
+    let older = wal_yaml("default", "older", "suspend: 'yes'");
+    eventually("the CRD is served", async || Ok(server.apply(&older).await.ok())).await.expect("it is created");
+    install(&server, |_| ()).await;
+    let other = wal_yaml("default", "other", "suspend: 'yes'");
+    let dry_run = ["apply", "--server-side", "--dry-run=server", "--validate=false", "-f", "-"];
+    eventually("the definition is in force", async || {
+        Ok(server
+            .kubectl_command()
+            .run_with(dry_run, &other)
+            .await
+            .is_err_and(|e| e.to_string().contains("suspend"))
+            .then_some(()))
+    })
+    .await
+    .expect("it is");
+    let operator = operator(&server).await;
+    let status = status_with(&server, "older", "SpecInvalid").await;
+    let ready = condition(&status.conditions, ConditionType::Ready).expect("it is there");
+    assert!(ready.message.contains("cannot be read") && ready.message.contains("suspend"), "{}", ready.message);
+    server.apply(&wal_yaml("default", "plain", "")).await.expect("it is created");
+    status_with(&server, "plain", "Starting").await;
+    let log = operator.log();
+    assert!(!log.lines().any(|line| line.contains("reconciliation failed") && line.contains("older")), "{log}");
 }

@@ -53,6 +53,10 @@ async fn purge_is_asked_of_the_writer_and_waited_for() {
     assert_eq!(asked.await.ok(), uid);
     world.pods.say(WalComponent::Indexer, say::phase(say::writing(1, 10), "purging"));
     world.is("orders", tidemark_crds::ConditionType::Indexing, "False/Purging").await.expect("it is told");
+    world.pods.say(WalComponent::Indexer, say::of_another(say::phase(say::writing(1, 10), "purged")));
+    let kind = tidemark_crds::ConditionType::Indexing;
+    world.is("orders", kind, "Unknown/PodUnidentified").await.expect("it is ignored");
+    has_finalizer(&world, true).await;
     world.pods.say(WalComponent::Indexer, say::phase(say::writing(1, 10), "purged"));
     world.is_gone("orders").await.expect("nothing holds it any more");
     world.told("orders", "Purged").await.expect("it is told");

@@ -217,3 +217,56 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
     images_are(&world, stuck, [NEW, NEW]).await;
     world.is(stuck, ConditionType::UpgradePending, "False/UpToDate").await.expect("it is done");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_a_policy_refuses_says_so_and_holds_up_no_other() {
+    let world = ControllerWorld::create().await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
+    for name in ["a", "b"] {
+        world.make(name, "").await.expect("it is created");
+    }
+    for name in ["a", "b"] {
+        world.is_ready(name).await.expect("it becomes ready");
+    }
+    operator.kill();
+    let unapproved = OperatorProcess::start(&newer(&world, &[])).await.expect("it starts");
+    let revision = pending(&world, "a").await;
+    unapproved.kill();
+    let name = format!("images-{}", world.namespace);
+    let policy = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: {name}}}, spec: {{failurePolicy: Fail, \
+         matchConstraints: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}, resourceRules: [{{apiGroups: [apps], \
+         apiVersions: [v1], operations: [CREATE, UPDATE], resources: [deployments]}}]}}, validations: [{{message: 'that image is not signed', \
+         expression: \"!object.metadata.name.startsWith('a-') || object.spec.template.spec.containers.all(c, c.image != '{NEW}')\"}}]}}}}",
+        world.namespace
+    );
+    let binding = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {{name: {name}}}, \
+         spec: {{policyName: {name}, validationActions: [Deny]}}}}"
+    );
+    world.server.apply(&format!("{policy}\n---\n{binding}")).await.expect("they are created");
+    let deployments = world.api::<k8s_openapi::api::apps::v1::Deployment>();
+    eventually("the policy is in force", async || {
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "search", "image": NEW}]}}}});
+        match deployments.patch("a-search", &params, &Patch::Strategic(patch)).await {
+            Ok(_) => Ok(None),
+            Err(kube::Error::Api(answer)) if answer.message.contains("not signed") => Ok(Some(())),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
+    .expect("it is");
+    let approved = newer(&world, &[&format!("--upgrade-approved={revision}")]);
+    let _operator = OperatorProcess::start(&approved).await.expect("it starts");
+    world.is("a", ConditionType::UpgradePending, "True/UpgradeStalled").await.expect("it is reported");
+    let message = world.is("a", ConditionType::Applied, "False/ChildRefused").await.expect("it is reported");
+    assert!(message.contains("that image is not signed"), "{message}");
+    images_are(&world, "b", [NEW, NEW]).await;
+    assert_eq!(images(&world, "a").await, [OLD, OLD]);
+    world.server.kubectl(["delete", "validatingadmissionpolicybinding", &name]).await.expect("it is deleted");
+    // A change is no reason to wait for the next try.
+    world.change("a", json!({"metadata": {"annotations": {"example.com/again": "1"}}})).await.expect("it is changed");
+    images_are(&world, "a", [NEW, NEW]).await;
+    world.is("a", ConditionType::UpgradePending, "False/UpToDate").await.expect("it is done");
+}

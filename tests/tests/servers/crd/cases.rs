@@ -154,6 +154,10 @@ pub(crate) fn rules() -> Vec<Case> {
     case("open to the nodes", &[("search", json!({"service": {"type": "NodePort"}}))], Some("needs auth"));
     case("a token for the world", &[("search", json!({"auth": token, "service": {"type": "LoadBalancer"}}))], None);
 
+    let origins = |origin: &str| json!({"cors": {"allowOrigins": [origin]}});
+    case("another port", &[("search", origins("https://portal.example.org:8443"))], None);
+    case("a default port", &[("search", origins("https://portal.example.org:443"))], Some("an origin has no port"));
+    case("the default port of http", &[("search", origins("http://portal.example.org:80"))], Some("an origin has no"));
     let peers = |peer: Value| json!({"allowFrom": [peer]});
     let block = json!({"cidr": "10.0.0.0/8"});
     case("block", &[("search", peers(json!({"ipBlock": block})))], None);
@@ -260,12 +264,17 @@ pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
             each(json!([
                 {"replicas": 0}, {"replicas": 100}, {"service": {"annotations": {"a": "b"}}}, {"allowFrom": []},
                 {"allowFrom": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}}]},
+                {"cors": {"allowOrigins": ["https://portal.example.org", "http://127.0.0.1:8080", "https://[::1]", "http://a"]}},
             ])),
             each(json!([
                 {"replicas": -1}, {"replicas": 101}, {"replicas": "2"}, {"replicas": 1.5}, {"service": {"type": "ExternalName"}},
                 {"auth": {"type": "JWT"}}, {"allowFrom": [{}]}, {"allowFrom": [{"ipBlock": {}}]}, {"size": 1},
                 {"allowFrom": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}]},
                 {"allowFrom": vec![json!({"podSelector": {}}); 17]},
+                {"cors": {}}, {"cors": {"allowOrigins": []}}, {"cors": {"allowOrigins": ["*"]}}, {"cors": {"allowOrigins": ["null"]}},
+                {"cors": {"allowOrigins": ["https://a/"]}}, {"cors": {"allowOrigins": ["https://A"]}},
+                {"cors": {"allowOrigins": ["a.example.org"]}}, {"cors": {"allowOrigins": ["ftp://a"]}},
+                {"cors": {"allowOrigins": ["https://a,https://b"]}}, {"cors": {"allowOrigins": ["https://a", "https://a"]}},
             ])),
         ),
         ("compaction", each(json!([{}, {"enabled": false}])), each(json!([{"enabled": "no"}, {"on": true}]))),

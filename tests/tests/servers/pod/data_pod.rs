@@ -69,6 +69,15 @@ impl Settings {
         self
     }
 
+    /// With an authority that all stores are of.
+    pub(crate) fn with_authority(self, file: &Path) -> Self {
+        let mut stores: Value = serde_json::from_str(&self.environment["TIDEMARK_STORES"]).expect("it is JSON");
+        for store in stores.as_object_mut().expect("they are by place").values_mut() {
+            store["caFile"] = json!(file);
+        }
+        self.with("STORES", Some(&stores.to_string()))
+    }
+
     /// Writes a key of the Secret.
     pub(crate) fn credential(&self, name: &str, value: &str) {
         std::fs::write(self.folder().join(name), value).expect("it is written");
