@@ -35,6 +35,7 @@ mod names {
 #[cfg(feature = "mutants")]
 pub use names::MUTANT_HOOKS;
 #[cfg(feature = "mutants")]
+#[expect(clippy::wildcard_imports, reason = "each hook names its own")]
 use names::*;
 
 mutant_hooks! {

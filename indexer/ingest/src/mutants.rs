@@ -36,6 +36,7 @@ mod names {
 #[cfg(feature = "mutants")]
 pub use names::MUTANT_HOOKS;
 #[cfg(feature = "mutants")]
+#[expect(clippy::wildcard_imports, reason = "each hook names its own")]
 use names::*;
 
 /// Entries in token order, as a listing shows them.

@@ -26,7 +26,8 @@ async fn dry_run(world: &ControllerWorld, patch: Value) -> kube::Result<Deployme
 
 /// Waits until `attempt` is refused with these words. Another refusal is an error of the test.
 async fn in_force<T>(words: &str, mut attempt: impl AsyncFnMut() -> kube::Result<T>) {
-    let refused = eventually(&format!("\"{words}\" is in force"), async || match attempt().await {
+    let what = format!("\"{words}\" is in force");
+    let refused = eventually(&what, async || match attempt().await {
         Ok(_) => Ok(None),
         Err(kube::Error::Api(answer)) if answer.message.contains(words) => Ok(Some(())),
         Err(error) => Err(error.into()),

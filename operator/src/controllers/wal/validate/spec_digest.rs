@@ -65,7 +65,7 @@ mod tests {
     fn a_digest_moves_with_what_the_pods_of_its_role_are_made_of() {
         let digests = |spec: &WalSpec| WalComponent::ALL.map(|component| spec_digest(spec, component).unwrap());
         let [indexer, search] = digests(&spec(|_| ()));
-        let cases: [(SpecChange, bool, bool); 10] = [
+        let cases: [(SpecChange, bool, bool); 11] = [
             (|spec| spec["suspend"] = json!(true), false, false),
             (|spec| spec["deletionPolicy"] = json!("Purge"), false, false),
             (|spec| spec["search"] = json!({"replicas": 3}), false, false),
