@@ -1,13 +1,13 @@
-//! The controllers of one leader: [`kind::run_kind`] runs the controller of one kind of resource in one part of the cluster,
+//! The controllers of one leader: [`kind_controller::run_kind`] runs the controller of one kind of resource in one part of the cluster,
 //! [`run`] runs all of them in all parts.
 
 #[cfg(test)]
 pub(crate) mod fake_world;
-pub(crate) mod kind;
+pub(crate) mod kind_controller;
 mod run;
 #[cfg(test)]
-mod second_kind;
-mod unreadable;
+mod test_kind;
+mod unreadable_object;
 pub(crate) mod wal;
 
 pub(crate) use self::run::run;

@@ -3,7 +3,7 @@
 //! [`run`] is the whole process but for its log lines. What it writes to the cluster is built by pure functions, which are
 //! public, so that tests and tools can check it without a cluster.
 
-mod api;
+mod api_client;
 mod apply;
 pub mod args;
 mod backoff;

@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api,
+    api_client,
     args::{self, RunArgs},
     context::OperatorSettings,
     controllers::{self, wal::build},
@@ -24,7 +24,7 @@ pub async fn run(args: RunArgs, shutdown: CancellationToken) -> anyhow::Result<(
     let listen = args.telemetry.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on \"{listen}\""))?;
     tracing::info!(address = %listener.local_addr()?, "listening");
-    let client = api::client(&metrics).await.context("cannot connect to the Kubernetes API")?;
+    let client = api_client::client(&metrics).await.context("cannot connect to the Kubernetes API")?;
     let router = server::router(metrics.clone(), ready);
     tokio::select! {
         ended = async { axum::serve(listener, router).await } => ended.context("the metrics server ended"),

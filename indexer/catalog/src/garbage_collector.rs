@@ -11,11 +11,11 @@ use tidemark_store::{Chain, ChainRecord, Entropy, ObjectInfo, RECORD_RETENTION, 
 
 use crate::{
     error::{CatalogError, TransactionRejected},
-    garbage::{GarbageRoots, GarbageState, GenerationFate, PassOutcome, PassScope},
     garbage_list::{GarbageKey, GarbageList, GarbageListFolder},
     garbage_plan::{CandidateLimits, DueObject, GarbagePlan, ListedObject, NewGarbageList},
+    garbage_state::{GarbageRoots, GarbageState, GenerationFate, PassOutcome, PassScope},
     identity::LogId,
-    index::IndexChain,
+    index_chain::IndexChain,
     manifest::Manifest,
     mutants,
     names::{Generation, ObjectKind, ObjectName},

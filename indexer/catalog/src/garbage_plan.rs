@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidemark_store::StoreSecond;
 
 use crate::{
-    garbage::{GarbageRoots, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS},
     garbage_list::{GARBAGE_GRACE, GarbageKey, GarbageList, MAX_LIST_CANDIDATES, list_generation},
+    garbage_state::{GarbageRoots, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS},
     mutants,
     names::Generation,
 };
@@ -292,8 +292,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        garbage::{GarbageState, GenerationFate},
         garbage_list::tests::key,
+        garbage_state::{GarbageState, GenerationFate},
         identity::LogId,
     };
 

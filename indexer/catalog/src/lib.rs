@@ -2,12 +2,12 @@
 
 mod digest;
 mod error;
-mod garbage;
 mod garbage_collector;
 mod garbage_list;
 mod garbage_plan;
+mod garbage_state;
 mod identity;
-mod index;
+mod index_chain;
 mod list_header;
 mod log_cursor;
 mod manifest;
@@ -21,11 +21,11 @@ mod writer;
 
 pub use digest::{BodyDigest, SetDigest, SetElement};
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};
-pub use garbage::{GarbageState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
 pub use garbage_collector::{GarbageCollector, GarbageReport};
 pub use garbage_list::{GARBAGE_GRACE, GarbageList, MAX_LIST_CANDIDATES};
+pub use garbage_state::{GarbageState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
 pub use identity::{IndexOwner, LogClaim, LogId, LogIdentity, WriterIdentity};
-pub use index::IndexChain;
+pub use index_chain::IndexChain;
 pub use log_cursor::LogCursor;
 pub use manifest::{
     CompactionResult, EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest,

@@ -16,7 +16,7 @@ use tidemark_store::{
 use crate::{
     error::{CatalogError, TransactionRejected},
     identity::LogId,
-    index::IndexChain,
+    index_chain::IndexChain,
     list_header::{UnreadableList, after_header, header_line},
     manifest::Manifest,
     mutants,

@@ -17,7 +17,7 @@ use crate::{
     error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected},
     garbage_collector::GarbageCollector,
     identity::{IndexOwner, WriterIdentity},
-    index::IndexChain,
+    index_chain::IndexChain,
     manifest::Manifest,
     names::{Generation, ObjectName},
     pins::PinChain,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::{
     error::{AcquireError, CatalogError, PublishError, TransactionRejected},
     identity::WriterIdentity,
-    index::IndexChain,
+    index_chain::IndexChain,
     manifest::{CompactionResult, LeaseHolder, Manifest, PublishRequest},
     mutants,
 };

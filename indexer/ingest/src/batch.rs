@@ -12,7 +12,7 @@ use crate::{
     engine::{EngineError, IndexLookup, RecordMarks},
     options::IngestOptions,
     record::OperationRecord,
-    resolve::RecordResolver,
+    record_resolver::RecordResolver,
     segment_upload::{SegmentUploader, SegmentWriter},
 };
 

@@ -14,7 +14,7 @@
 //! | `ingest` | waits for the writer's lease, runs the pipeline, releases the lease |
 //! | `pipeline` | the loop: probe, list, drain, maintenance, sleep |
 //! | `entry_stream` | `EntryReader`: lists the log and fetches entries concurrently, delivered in token order |
-//! | `resolve` | `RecordResolver`: duplicates, and the latest commit of each entity, against the index and the batch so far |
+//! | `record_resolver` | `RecordResolver`: duplicates, and the latest commit of each entity, against the index and the batch so far |
 //! | `batch`, `segment_upload` | `RecordBatch`, `SegmentUploader`: records into segments, uploaded while the next one is filled |
 //! | `publisher` | `Publisher`: the sidecar, then one manifest that names everything and moves the cursor |
 //! | `audit`, `audit_schedule` | `LogAuditor`: lists sealed seconds again, and publishes what became visible late |
@@ -51,10 +51,10 @@ pub mod engine;
 pub mod engine_decorator;
 mod entry_stream;
 mod error;
-mod garbage;
+mod garbage_passes;
 mod horizon;
 mod ingest;
-mod keeps;
+mod keep_report;
 pub mod model_engine;
 mod mutants;
 mod options;
@@ -62,7 +62,7 @@ mod pipeline;
 mod publisher;
 mod record;
 mod record_bytes;
-mod resolve;
+mod record_resolver;
 mod retry;
 mod segment_upload;
 mod status;

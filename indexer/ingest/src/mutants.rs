@@ -40,11 +40,13 @@ pub use names::MUTANT_HOOKS;
 use names::*;
 
 /// Entries in token order, as a listing shows them.
-type EntryListing = BoxStream<'static, Result<ListedEntry, StoreError>>;
+type ListedEntries = BoxStream<'static, Result<ListedEntry, StoreError>>;
 
 /// `ClockReadAfterListing`: what the log holds from `from` on, as `list` shows it before the clock is read.
 #[cfg(feature = "mutants")]
-pub(crate) async fn early_listing(list: impl FnOnce() -> EntryListing) -> Result<Option<Vec<ListedEntry>>, StoreError> {
+pub(crate) async fn early_listing(
+    list: impl FnOnce() -> ListedEntries,
+) -> Result<Option<Vec<ListedEntry>>, StoreError> {
     use futures::TryStreamExt as _;
 
     if tidemark_store::mutants::is_active(CLOCK_READ_AFTER_LISTING) {
@@ -57,7 +59,7 @@ pub(crate) async fn early_listing(list: impl FnOnce() -> EntryListing) -> Result
 /// Nothing is listed before the clock is read.
 #[cfg(not(feature = "mutants"))]
 pub(crate) fn early_listing(
-    _: impl FnOnce() -> EntryListing,
+    _: impl FnOnce() -> ListedEntries,
 ) -> std::future::Ready<Result<Option<Vec<ListedEntry>>, StoreError>> {
     std::future::ready(Ok(None))
 }
@@ -65,10 +67,10 @@ pub(crate) fn early_listing(
 mutant_hooks! {
     /// `ClockReadAfterListing`: the part of the early listing below `horizon` in place of `listing`.
     pub(crate) fn listing_below(
-        listing: EntryListing,
+        listing: ListedEntries,
         early: Option<Vec<ListedEntry>>,
         horizon: StoreSecond,
-    ) -> EntryListing {
+    ) -> ListedEntries {
         CLOCK_READ_AFTER_LISTING => early_below(early, horizon),
         _ => listing,
     }
@@ -126,7 +128,7 @@ mutant_hooks! {
 }
 
 #[cfg(feature = "mutants")]
-fn early_below(early: Option<Vec<ListedEntry>>, horizon: StoreSecond) -> EntryListing {
+fn early_below(early: Option<Vec<ListedEntry>>, horizon: StoreSecond) -> ListedEntries {
     use futures::StreamExt as _;
 
     let below = early.unwrap_or_default().into_iter().filter(move |listed| listed.token.second() < horizon);

@@ -15,7 +15,7 @@ use crate::{
     error::IngestError,
     mutants,
     record::OperationRecord,
-    resolve::RecordResolver,
+    record_resolver::RecordResolver,
     retry::StageRetrier,
     segment_upload::SegmentUploader,
     status::IngestStatusTracker,

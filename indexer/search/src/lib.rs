@@ -48,7 +48,7 @@ mod text_times;
 mod token_order;
 mod top_k;
 mod weighted_query;
-mod word_place;
+mod word_field;
 mod word_query;
 mod words_exist;
 

@@ -23,7 +23,7 @@ use super::{
     term_pattern::TermPattern,
     text_times::TextTimeQuery,
     weighted_query::WeightedQuery,
-    word_place::{WordMatch, WordPlace, check_length, exact_pattern},
+    word_field::{WordMatch, WordPlace, check_length, exact_pattern},
     words_exist::WordsExistQuery,
 };
 use crate::segment::{DESCRIPTOR_COLUMNS, ENGLISH, PAYLOAD_COLUMNS, SchemaFields, WORDS, query_tokenizers, term_text};
@@ -704,6 +704,7 @@ mod tests {
             ("a payload.attributes.*:x", 22, "no wildcards"),
             ("payload.attributes.\"a b\":x", 20, "backslash"),
             ("payload.attributes.tags[0]:x", 24, "backslash"),
+            ("payload.attributes.tags[0].name:x", 24, "backslash"),
             ("label: in [a b]", 8, "IN [a b]"),
             ("a x^0", 4, "above 0"),
             ("x^1001", 2, "above 0"),

@@ -356,6 +356,13 @@ impl SyntaxReader<'_> {
         Ok(boosted(node, boost))
     }
 
+    /// Whether what the sign at this place begins ends within a name: `[0]` of `tags[0]:x` does, and of `tags[0] is` does not.
+    fn names_on(&self, at: usize, sign: char) -> bool {
+        let end = if sign == '[' { ']' } else { sign };
+        let inside = self.chars[at + 1..].iter().position(|char| *char == end);
+        inside.and_then(|inside| self.chars.get(at + inside + 2)).is_some_and(|next| ":.[".contains(*next))
+    }
+
     /// The field that is named here, and where its value begins.
     fn field_ahead(&self) -> Result<Option<(String, usize)>, QueryRefusal> {
         let mut name = String::new();
@@ -363,7 +370,9 @@ impl SyntaxReader<'_> {
         loop {
             match self.chars.get(at) {
                 Some(':') => break,
-                Some('"' | '[') if name.contains('.') && self.fields.is_path(&name) => {
+                Some(sign @ ('"' | '['))
+                    if name.contains('.') && self.names_on(at, *sign) && self.fields.is_path(&name) =>
+                {
                     let why = "a blank or a sign in the name of an attribute has a backslash before it, as in payload.attributes.build\\ number:7, and items of arrays have no numbers";
                     return Err(refusal(at, why.to_owned()));
                 }

@@ -2,7 +2,9 @@
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{app::AppState, document, entities, entries, export, health, lineage, metrics, pod_report, search, status};
+use super::{
+    app::AppState, entities, entries, export, health, lineage, metrics, openapi_route, pod_report, search, status,
+};
 
 /// What makes work: requests that are limited in number and time.
 pub(super) fn search_routes() -> OpenApiRouter<AppState> {
@@ -26,5 +28,5 @@ pub(super) fn status_routes() -> OpenApiRouter<AppState> {
 
 /// The description of the interface.
 pub(super) fn document_routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(document::openapi))
+    OpenApiRouter::new().routes(routes!(openapi_route::openapi))
 }

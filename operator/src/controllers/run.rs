@@ -9,7 +9,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{kind::run_kind, wal::WalController};
+use super::{kind_controller::run_kind, wal::WalController};
 use crate::{
     args::RunArgs,
     cache::{self, NamespacedName, ObjectCache},

@@ -1,21 +1,21 @@
-//! The controller of `WAL` resources, one file a step: look up what exists ([`dereference`]), check the spec ([`validate`]),
-//! finish a deletion ([`purge`]), plan the upgrade ([`upgrade`]), build the children ([`build`]), write them ([`write_children`]),
-//! evaluate the conditions ([`evaluate`]), write the status ([`update_status`]) and Events ([`transitions`]).
+//! The controller of `WAL` resources, one file a step: look up what exists ([`observe`]), check the spec ([`validate`]),
+//! finish a deletion ([`purge_finalizer`]), plan the upgrade ([`upgrade`]), build the children ([`build`]), write them ([`write_children`]),
+//! evaluate the conditions ([`evaluate`]), write the status ([`next_status`]) and Events ([`status_events`]).
 
 pub(crate) mod build;
-mod dereference;
 mod evaluate;
 mod failed_writes;
 #[cfg(test)]
 mod kstatus;
-mod purge;
+mod next_status;
+mod observe;
+mod purge_finalizer;
 mod reconcile;
 mod search_exposure;
 mod stalled_upgrades;
+mod status_events;
 #[cfg(test)]
 mod tests;
-mod transitions;
-mod update_status;
 pub(crate) mod upgrade;
 pub(crate) mod validate;
 mod wal_controller;

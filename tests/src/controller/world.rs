@@ -19,7 +19,7 @@ use super::{FakePods, OperatorOptions, OperatorProcess};
 use crate::cluster::ApiServer;
 
 /// How long anything may take to become true.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 static WORLDS: AtomicU32 = AtomicU32::new(0);
 static INSTALLED: OnceCell<()> = OnceCell::const_new();

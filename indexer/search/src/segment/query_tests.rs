@@ -180,11 +180,13 @@ fn plain_text_is_words() {
         "a:b or c",
         "git push --force in anger",
         "is it not broken?",
+        "mend payload.tags[0] quickly",
     ]);
     check(
         &index,
         &[
             ("it's broken", &[0]),
+            ("payload.tags[0] quickly", &[8]),
             ("OR", &[5]),
             ("this AND", &[1]),
             ("IN", &[6]),

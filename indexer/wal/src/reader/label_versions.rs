@@ -7,10 +7,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    descriptor_lookup::{DescriptorObject, TOKEN_FIELD},
     log_reader::{FIRST_READ_BYTES, LogReader, PROOFS_READ, ReadObject, judgement},
     memory_budget::MemoryShare,
     refusals::{RefusalCause, RefusalVerdict, VersionRight, is_refusal},
-    resolve::{DescriptorObject, TOKEN_FIELD},
     version_cache::{HistoryListing, LabelHistory, VERSION_BYTES, VersionIndex},
 };
 use crate::malformed::MalformedInput;

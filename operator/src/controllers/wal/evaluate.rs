@@ -14,7 +14,28 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::{
-    inputs::ConditionInputs,
-    ready::{WalConditions, evaluate},
-};
+use tidemark_crds::ConditionType;
+
+pub(crate) use self::inputs::ConditionInputs;
+use self::ready::ready;
+use crate::condition_value::ConditionValue;
+
+/// The conditions of a WAL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WalConditions {
+    pub(crate) ready: ConditionValue,
+    pub(crate) applied: ConditionValue,
+    pub(crate) storage: ConditionValue,
+    pub(crate) indexing: ConditionValue,
+    pub(crate) search: ConditionValue,
+    /// The one of `Reconciling` and `Stalled` that holds, if one does.
+    pub(crate) progress: Option<(ConditionType, ConditionValue)>,
+}
+
+/// The conditions that follow from what was observed.
+pub(crate) fn evaluate(inputs: &ConditionInputs<'_>) -> WalConditions {
+    let (storage, indexing, search) = (storage::evaluate(inputs), indexing::evaluate(inputs), search::evaluate(inputs));
+    let ready = ready(inputs, &storage, &indexing, &search);
+    let applied = applied::evaluate(inputs);
+    WalConditions { ready, progress: progress::evaluate(&applied), applied, storage, indexing, search }
+}

@@ -15,11 +15,12 @@ use tidemark_crds::{
 
 use super::{
     build,
-    dereference::{ObservedWal, WalIntent, dereference},
     evaluate::{ConditionInputs, evaluate},
-    purge::{self, DeletionStep},
+    next_status,
+    observe::{ObservedWal, WalIntent, observe},
+    purge_finalizer::{self, DeletionStep},
     search_exposure::{self, LiveSearch, TokenCoverage},
-    transitions, update_status,
+    status_events,
     upgrade::{self, UpgradeInputs, UpgradePermission, UpgradeStep},
     validate::{SpecRefusal, ValidatedWal, validate},
     wal_controller::WalController,
@@ -33,8 +34,8 @@ use crate::{
     condition_value::ConditionValue,
     context::ReconcileContext,
     controllers::{
-        kind::{KindController, ReconcileError},
-        unreadable,
+        kind_controller::{KindController, ReconcileError},
+        unreadable_object,
     },
     reconcile_queues::ReconcileTarget,
     status_writer::{StatusWriter, WriteTiming},
@@ -92,18 +93,19 @@ async fn reconcile_unreadable(
     let context = &controller.context;
     // Its pods stay as they are.
     controller.release_slot(&NamespacedName::of(&invalid.metadata)).await;
-    let deletion = purge::finalize_unreadable(&invalid.metadata, reference, context).await;
-    let (deletion, unfinalized) = answered(deletion)?;
+    let deletion = purge_finalizer::finalize_unreadable(&invalid.metadata, reference, context).await;
+    let key = NamespacedName::of(&invalid.metadata);
+    let (deletion, unfinalized) = controller.answered(&key, deletion)?;
     if deletion == DeletionStep::Done {
         return Ok(Action::await_change());
     }
     let shared = &context.shared;
     shared.metrics.invalid_object();
-    let (ready, manager, key) = (ConditionType::Ready, names::MANAGER_STATUS, NamespacedName::of(&invalid.metadata));
-    let further =
-        controller.finalizer_problem(&key, unfinalized.as_deref(), false, true).map(|problem| problem.message);
+    let (ready, manager) = (ConditionType::Ready, names::MANAGER_STATUS);
+    let further = unfinalized.as_deref().map(|answer| purge_finalizer::unwritten(answer, false, true).message);
     let reported =
-        unreadable::report::<Wal>(invalid, &shared.client, ready, manager, further.as_deref(), clock::now()).await;
+        unreadable_object::report::<Wal>(invalid, &shared.client, ready, manager, further.as_deref(), clock::now())
+            .await;
     let conditions = reported.map_err(ReconcileError::Status)?;
     controller.tally.count(&key, &conditions);
     controller.stalled.note(&key, upgrade::is_stalled(&conditions));
@@ -116,25 +118,13 @@ async fn reconcile_unreadable(
     })
 }
 
-/// The step, or what the API server answered to the write of a finalizer that it did not take. A conflict is none: the WAL has changed,
-/// and is reconciled as it is now.
-fn answered(
-    deletion: Result<DeletionStep, kube::Error>,
-) -> Result<(DeletionStep, Option<Box<Status>>), ReconcileError> {
-    match deletion {
-        Ok(step) => Ok((step, None)),
-        Err(kube::Error::Api(answer)) if answer.code != 409 => Ok((DeletionStep::None, Some(answer))),
-        Err(error) => Err(ReconcileError::Finalizer(error)),
-    }
-}
-
 #[tracing::instrument(name = "reconcile", skip_all, fields(wal = %wal.name_any(), namespace = wal.namespace()))]
 async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, ReconcileError> {
     let context = &controller.context;
-    let observed = dereference(wal, controller);
+    let observed = observe(wal, controller);
     let validated = validate(wal, &context.shared.settings.cluster_id);
-    let deletion = purge::finalize(wal, &observed, validated.is_err(), context).await;
-    let (deletion, unfinalized) = answered(deletion)?;
+    let deletion = purge_finalizer::finalize(wal, &observed, validated.is_err(), context).await;
+    let (deletion, unfinalized) = controller.answered(&observed.key, deletion)?;
     if deletion == DeletionStep::Done {
         // A finalizer of somebody else may keep it for long.
         controller.release_slot(&observed.key).await;
@@ -143,22 +133,21 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let digests = validated.as_ref().ok().map(ValidatedWal::spec_digests);
     let mut upgrade = UpgradePlan::new(&observed, digests.as_deref(), controller);
     let mut result = match validated {
+        // All that it waits for is that its finalizer goes.
+        Ok(_) if unfinalized.is_some() && observed.intent.deleted.is_some() => RollOutResult::default(),
         Ok(validated) => build_and_roll_out(validated, &observed, upgrade.step, context).await,
         Err(refusals) => RollOutResult::refused(refused(&refusals)),
     };
     result.report_repeated_failure(&observed.key, controller);
-    result.report_finalizer(unfinalized.as_deref(), &observed, controller);
+    result.report_finalizer(unfinalized.as_deref(), &observed);
     result.repeat_refusal(&observed, &upgrade);
     // Re-read: our own writes are in the cache and produce no watch event.
-    let observed = dereference(wal, controller);
+    let observed = observe(wal, controller);
     upgrade.finish(&observed, &result, &context.shared.settings.release);
     let outdated = digests.map_or_else(Vec::new, |digests| outdated(&observed, &digests));
     let again = report(wal, &observed, &upgrade, &result, outdated, controller).await?;
     if let Some(error) = result.error {
         return Err(error.into());
-    }
-    if let Some(answer) = unfinalized {
-        return Err(ReconcileError::Finalizer(kube::Error::Api(answer)));
     }
     let waiting = result.waits.as_ref().map(|_| RETRY_INTERVAL);
     let got_on = result.writes > 0 && result.waits.is_none() && upgrade.step.is_under_way();
@@ -166,8 +155,12 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let purging = if let DeletionStep::Purging { again } = deletion { Some(again) } else { None };
     let resync = backoff::jittered(RESYNC_INTERVAL, backoff::random());
     let counting = (upgrade.step == UpgradeStep::Queue && controller.slots.is_counting()).then_some(RETRY_INTERVAL);
-    let next = [again, waiting, at_once, purging, counting].into_iter().flatten().fold(resync, Duration::min);
-    Ok(Action::requeue(next))
+    let next = [again, waiting, at_once, purging, counting].into_iter().flatten().reduce(Duration::min);
+    match (next, unfinalized) {
+        // Tried again later each time, where nothing else is due before that.
+        (None, Some(answer)) => Err(ReconcileError::Finalizer(kube::Error::Api(answer))),
+        _ => Ok(Action::requeue(next.map_or(resync, |next| next.min(resync)))),
+    }
 }
 
 /// What came of writing the children.
@@ -247,10 +240,10 @@ impl RollOutResult {
     }
 
     /// Takes note of a finalizer that the API server did not take.
-    fn report_finalizer(&mut self, answer: Option<&Status>, observed: &ObservedWal, controller: &WalController) {
+    fn report_finalizer(&mut self, answer: Option<&Status>, observed: &ObservedWal) {
         let WalIntent { deletion_policy, deleted, .. } = &observed.intent;
         let wanted = *deletion_policy == DeletionPolicy::Purge && deleted.is_none();
-        let problem = controller.finalizer_problem(&observed.key, answer, wanted, deleted.is_some());
+        let problem = answer.map(|answer| purge_finalizer::unwritten(answer, wanted, deleted.is_some()));
         self.unfinalized = answer.is_some();
         self.refused = self.refused.take().or(problem);
     }
@@ -283,18 +276,24 @@ impl RollOutResult {
 }
 
 impl WalController {
-    /// What is said of a finalizer that the API server did not take ([`purge::unwritten`]): at once if it refused, else when that
-    /// repeats.
-    fn finalizer_problem(
+    /// The step, or what the API server answered to the write of a finalizer that it refuses, or fails to write again and again: then
+    /// the WAL says so, and gets its children all the same. What may pass by itself is tried again first: a WAL with an index to purge
+    /// could be deleted meanwhile.
+    fn answered(
         &self,
         key: &NamespacedName,
-        answer: Option<&Status>,
-        wanted: bool,
-        deleted: bool,
-    ) -> Option<ConditionValue> {
-        let repeated = self.failed_finalizers.note(key, answer.is_some());
-        let answer = answer.filter(|answer| repeated || is_refusal(answer))?;
-        Some(purge::unwritten(answer, wanted, deleted))
+        deletion: Result<DeletionStep, kube::Error>,
+    ) -> Result<(DeletionStep, Option<Box<Status>>), ReconcileError> {
+        // A conflict is no answer: the WAL has changed, and is reconciled as it is now.
+        let failed = matches!(&deletion, Err(kube::Error::Api(answer)) if answer.code != 409);
+        let repeated = self.failed_finalizers.note(key, failed);
+        match deletion {
+            Ok(step) => Ok((step, None)),
+            Err(kube::Error::Api(answer)) if failed && (repeated || is_refusal(&answer)) => {
+                Ok((DeletionStep::None, Some(answer)))
+            }
+            Err(error) => Err(ReconcileError::Finalizer(error)),
+        }
     }
 }
 
@@ -431,13 +430,13 @@ async fn report(
         unwritten: result.unwritten(),
     };
     let (before, shared) = (&observed.status, &controller.context.shared);
-    let after = update_status::next(observed, &inputs, &evaluate(&inputs), &upgrade.value, clock::now());
+    let after = next_status::next(observed, &inputs, &evaluate(&inputs), &upgrade.value, clock::now());
     let (statuses, field_manager) = (&controller.statuses, names::MANAGER_STATUS);
     let writer = StatusWriter { client: &shared.client, statuses, field_manager };
     let timing = writer.update(observed.owner(), before, &after).await.map_err(ReconcileError::Status)?;
     if timing == WriteTiming::Now {
         let adopted_from = inputs.active_indexer().and_then(|(_, process)| process.adopted_from.as_deref());
-        let events = transitions::between(before, &after, adopted_from);
+        let events = status_events::between(before, &after, adopted_from);
         shared.events.publish(&wal.object_ref(&()), &events).await;
     }
     controller.tally.count(&observed.key, &after.conditions);

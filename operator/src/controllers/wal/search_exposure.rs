@@ -13,7 +13,7 @@ use tidemark_crds::{ServiceType, names::WalComponent};
 
 use super::{
     build::{TOKEN_FILE_VARIABLE, TOKEN_VOLUME},
-    dereference::ObservedWal,
+    observe::ObservedWal,
     validate::ValidatedSearch,
 };
 use crate::cache::ChildKind;

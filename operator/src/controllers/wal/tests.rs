@@ -27,7 +27,7 @@ use crate::{
     context::OperatorSettings,
     controllers::{
         fake_world::{FakeWorld, eventually, settings, settled, wal_spec},
-        kind::run_kind,
+        kind_controller::run_kind,
     },
     fake_api_server::FakeApiServer,
     reconcile_queues::ReconcileQueues,

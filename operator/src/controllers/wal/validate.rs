@@ -11,9 +11,71 @@ mod storage;
 mod tests;
 mod validated;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource as _;
+use tidemark_crds::{DeletionPolicy, Wal, names};
+
+use self::{
+    refusal::RefusalList,
+    spec_rules::{indexer, log, search},
+    storage::stores,
+};
 pub use self::{
     refusal::SpecRefusal,
-    spec_rules::validate,
     storage::{StoreAccess, StorePlace, StoreSettings, WalStores},
     validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
 };
+
+/// The WAL as its children are built from it, or everything that is wrong with it.
+///
+/// `cluster_id` names the cluster for the owner of the index.
+pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRefusal>> {
+    let mut refusals = RefusalList::default();
+    let identity = identity(wal, &mut refusals);
+    let stores = stores(&wal.spec, &mut refusals);
+    let log = log(&wal.spec.log, &mut refusals);
+    let indexer = indexer(wal, &mut refusals);
+    let search = search(wal, &mut refusals);
+    match (identity, stores, log) {
+        (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log)) if refusals.0.is_empty() => {
+            let purging =
+                wal.spec.deletion_policy == DeletionPolicy::Purge && wal.metadata.deletion_timestamp.is_some();
+            Ok(ValidatedWal {
+                owner: names::owner(cluster_id, &namespace, &name, &uid),
+                generation: wal.metadata.generation,
+                deletion_policy: wal.spec.deletion_policy,
+                name,
+                namespace,
+                uid,
+                owner_reference,
+                stores,
+                log,
+                indexer,
+                search,
+                purging,
+            })
+        }
+        _ => Err(refusals.0),
+    }
+}
+
+fn identity(wal: &Wal, refusals: &mut RefusalList) -> Option<(String, String, String, OwnerReference)> {
+    let name = wal.metadata.name.clone().unwrap_or_default();
+    if !fits(&name) {
+        refusals.spec(format!(
+            "the name \"{name}\" does not fit its children's names; take at most 40 lower-case letters, digits and dashes"
+        ));
+    }
+    let found = (wal.metadata.namespace.clone(), wal.metadata.uid.clone(), wal.controller_owner_ref(&()));
+    let (Some(namespace), Some(uid), Some(owner)) = found else {
+        refusals.spec("the WAL has no namespace or no UID: it was not read from the API server");
+        return None;
+    };
+    Some((name, namespace, uid, owner))
+}
+
+/// Whether the name is one of [`names::WAL_NAME_PATTERN`].
+fn fits(name: &str) -> bool {
+    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    plain && name.len() <= 40 && name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.ends_with('-')
+}

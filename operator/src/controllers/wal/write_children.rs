@@ -5,7 +5,7 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 use tidemark_crds::names::{self, WalComponent};
 
-use super::{build::DesiredChildren, dereference::ObservedWal, search_exposure::with_token_of, upgrade::UpgradeStep};
+use super::{build::DesiredChildren, observe::ObservedWal, search_exposure::with_token_of, upgrade::UpgradeStep};
 use crate::{
     apply::{ApplyError, ObjectApplier},
     cache::ChildKind,

@@ -1,31 +1,11 @@
-//! `Ready`, and all conditions together.
+//! `Ready`: of what the other conditions say, what keeps the WAL from its use.
 
-use tidemark_crds::{ConditionStatus, ConditionType, Reason};
+use tidemark_crds::{ConditionStatus, Reason};
 
-use super::{applied, indexing, inputs::ConditionInputs, progress, search, storage};
+use super::inputs::ConditionInputs;
 use crate::condition_value::ConditionValue;
 
-/// The conditions of a WAL.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WalConditions {
-    pub(crate) ready: ConditionValue,
-    pub(crate) applied: ConditionValue,
-    pub(crate) storage: ConditionValue,
-    pub(crate) indexing: ConditionValue,
-    pub(crate) search: ConditionValue,
-    /// The one of `Reconciling` and `Stalled` that holds, if one does.
-    pub(crate) progress: Option<(ConditionType, ConditionValue)>,
-}
-
-/// The conditions that follow from what was observed.
-pub(crate) fn evaluate(inputs: &ConditionInputs<'_>) -> WalConditions {
-    let (storage, indexing, search) = (storage::evaluate(inputs), indexing::evaluate(inputs), search::evaluate(inputs));
-    let ready = ready(inputs, &storage, &indexing, &search);
-    let applied = applied::evaluate(inputs);
-    WalConditions { ready, progress: progress::evaluate(&applied), applied, storage, indexing, search }
-}
-
-fn ready(
+pub(super) fn ready(
     inputs: &ConditionInputs<'_>,
     storage: &ConditionValue,
     indexing: &ConditionValue,

@@ -14,9 +14,9 @@ use crate::{
     cache::{DataPod, NamespacedName, OwnedObjects, PodEviction, PodTrouble, RolloutStatus},
     condition_value::ConditionValue,
     controllers::wal::{
-        dereference::{ObservedWal, WalIntent},
         kstatus::{KstatusVerdict, kstatus},
-        update_status,
+        next_status,
+        observe::{ObservedWal, WalIntent},
     },
     observed_pod::ObservedPod,
     pod_report_poller::{ForeignReport, MAX_UNANSWERED, PodObservation},
@@ -181,7 +181,7 @@ impl ConditionCase {
             status: WalStatus { conditions: self.before.clone(), applied_generation: Some(1), ..WalStatus::default() },
         };
         let upgrade = ConditionValue::no(Reason::UpToDate, "");
-        let status = update_status::next(&observed, inputs, conditions, &upgrade, Timestamp::UNIX_EPOCH);
+        let status = next_status::next(&observed, inputs, conditions, &upgrade, Timestamp::UNIX_EPOCH);
         assert!(status.conditions.iter().all(|condition| condition.message.len() <= 32768));
         let rolled_out = |rollout: &Option<RolloutStatus>| rollout.as_ref().is_some_and(RolloutStatus::is_rolled_out);
         let is_in_force = self.refused.is_none()

@@ -1,85 +1,24 @@
-//! Checks a spec, and makes of it what the builders take.
+//! The rules of a spec, part by part: each makes what the builders take, or notes why it is refused.
 
 use std::time::Duration;
 
 use ipnet::IpNet;
-use k8s_openapi::{
-    api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer},
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
-use kube::Resource as _;
+use k8s_openapi::api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer};
 use tidemark_crds::{
-    AuthType, ByteSize, CacheSpec, DeletionPolicy, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec,
-    ServiceType, TimeSpan, Wal,
-    names::{self, WalComponent},
-    parse_quantity_millis,
+    AuthType, ByteSize, CacheSpec, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec, ServiceType, TimeSpan,
+    Wal, names::WalComponent, parse_quantity_millis,
 };
 use url::Url;
 
 use super::{
     refusal::{RefusalList, SpecRefusal},
     spec_digest::spec_digest,
-    storage::stores,
-    validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
+    validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch},
 };
-
-/// The WAL as its children are built from it, or everything that is wrong with it.
-///
-/// `cluster_id` names the cluster for the owner of the index.
-pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRefusal>> {
-    let mut refusals = RefusalList::default();
-    let identity = identity(wal, &mut refusals);
-    let stores = stores(&wal.spec, &mut refusals);
-    let log = log(&wal.spec.log, &mut refusals);
-    let indexer = indexer(wal, &mut refusals);
-    let search = search(wal, &mut refusals);
-    match (identity, stores, log) {
-        (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log)) if refusals.0.is_empty() => {
-            let purging =
-                wal.spec.deletion_policy == DeletionPolicy::Purge && wal.metadata.deletion_timestamp.is_some();
-            Ok(ValidatedWal {
-                owner: names::owner(cluster_id, &namespace, &name, &uid),
-                generation: wal.metadata.generation,
-                deletion_policy: wal.spec.deletion_policy,
-                name,
-                namespace,
-                uid,
-                owner_reference,
-                stores,
-                log,
-                indexer,
-                search,
-                purging,
-            })
-        }
-        _ => Err(refusals.0),
-    }
-}
-
-fn identity(wal: &Wal, refusals: &mut RefusalList) -> Option<(String, String, String, OwnerReference)> {
-    let name = wal.metadata.name.clone().unwrap_or_default();
-    if !fits(&name) {
-        refusals.spec(format!(
-            "the name \"{name}\" does not fit its children's names; take at most 40 lower-case letters, digits and dashes"
-        ));
-    }
-    let found = (wal.metadata.namespace.clone(), wal.metadata.uid.clone(), wal.controller_owner_ref(&()));
-    let (Some(namespace), Some(uid), Some(owner)) = found else {
-        refusals.spec("the WAL has no namespace or no UID: it was not read from the API server");
-        return None;
-    };
-    Some((name, namespace, uid, owner))
-}
-
-/// Whether the name is one of [`names::WAL_NAME_PATTERN`].
-fn fits(name: &str) -> bool {
-    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    plain && name.len() <= 40 && name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.ends_with('-')
-}
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn log(log: &LogPlace, refusals: &mut RefusalList) -> Option<ValidatedLog> {
+pub(super) fn log(log: &LogPlace, refusals: &mut RefusalList) -> Option<ValidatedLog> {
     let expiry = span("spec.log.expiry", &log.expiry, Duration::from_secs(1), 168 * HOUR, refusals);
     let signer_clock_lead = span("spec.log.signerClockLead", &log.signer_clock_lead, Duration::ZERO, HOUR, refusals);
     let request_timeout = span("spec.log.requestTimeout", &log.request_timeout, Duration::ZERO, HOUR, refusals);
@@ -162,14 +101,14 @@ fn check_disk_limit(
     }
 }
 
-fn indexer(wal: &Wal, refusals: &mut RefusalList) -> ValidatedIndexer {
+pub(super) fn indexer(wal: &Wal, refusals: &mut RefusalList) -> ValidatedIndexer {
     let role = role(wal, &wal.spec.indexer.role, WalComponent::Indexer, refusals);
     let adopt_owner = Some(wal.spec.adopt_owner.clone()).filter(|owner| !owner.is_empty());
     let (compaction, file_names) = (wal.spec.compaction.enabled, wal.spec.index.files);
     ValidatedIndexer { role, compaction, file_names, adopt_owner, suspended: wal.spec.suspend }
 }
 
-fn search(wal: &Wal, refusals: &mut RefusalList) -> ValidatedSearch {
+pub(super) fn search(wal: &Wal, refusals: &mut RefusalList) -> ValidatedSearch {
     let spec = &wal.spec.search;
     if spec.replicas < 0 {
         refusals.spec(format!("\"spec.search.replicas\" is {}; 0 turns search off", spec.replicas));

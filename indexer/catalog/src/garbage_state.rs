@@ -1,4 +1,4 @@
-//! What a collector knows of an index's garbage, and what follows from what it sees: pure functions.
+//! What the collectors of an index know: the state of their chain, and its transactions as pure functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -20,8 +20,8 @@ use tidemark_crds::{ConditionKind, Reason, Wal, condition, names, set_condition}
 
 use super::{
     fake_world::{FakeWorld, eventually, settings, settled, wal_spec},
-    kind::{KindController, ReconcileError, run_kind},
-    unreadable,
+    kind_controller::{KindController, ReconcileError, run_kind},
+    unreadable_object,
     wal::WalController,
 };
 use crate::{
@@ -114,7 +114,7 @@ impl KindController for NoteController {
             Ok(note) => self.write(note).await?,
             Err(invalid) => {
                 let reported =
-                    unreadable::report::<Note>(invalid, client, NoteWritten, NOTE_MANAGER, None, clock::now());
+                    unreadable_object::report::<Note>(invalid, client, NoteWritten, NOTE_MANAGER, None, clock::now());
                 reported.await.map_err(ReconcileError::Status)?;
             }
         }

@@ -10,8 +10,8 @@ use tidemark_crds::{
 };
 
 use super::{
-    dereference::ObservedWal,
     evaluate::{ConditionInputs, WalConditions},
+    observe::ObservedWal,
 };
 use crate::{
     condition_value::ConditionValue, events::shortened, observed_pod::ObservedPod, status_writer::ReportedStatus,

@@ -42,7 +42,7 @@ pub(crate) struct WalIntent {
 }
 
 /// Looks it up.
-pub(crate) fn dereference(wal: &Wal, controller: &WalController) -> ObservedWal {
+pub(crate) fn observe(wal: &Wal, controller: &WalController) -> ObservedWal {
     let context = &controller.context;
     let key = NamespacedName::of(&wal.metadata);
     let uid = wal.metadata.uid.clone().unwrap_or_default();

@@ -14,7 +14,7 @@ use tidemark_crds::{
     names::{self, WalComponent},
 };
 
-use super::dereference::ObservedWal;
+use super::observe::ObservedWal;
 use crate::{
     cache::RolloutStatus, clock::now, condition_value::ConditionValue, context::ReconcileContext, events::EventRecord,
     finalizer::ManagedFinalizer, namespace, observed_pod::ObservedPod,
