@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all};
+use futures::{TryStreamExt as _, future::try_join_all};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -24,8 +24,8 @@ const CLOCK_FOLDER: &str = ".tidemark/clock";
 /// A clock object that was not moved for this long, by store time, is deleted. A process that uses one moves it every minute, the
 /// holder of an index every 15 s.
 const CLOCK_RETENTION: Duration = Duration::from_hours(24);
-/// How many clock objects of one store a deletion looks at; the next one goes on.
-const MAX_LISTED_CLOCKS: usize = 10_000;
+/// Clock objects that one request deletes at most, and that are held in memory.
+const CLOCKS_PER_DELETE: usize = 1000;
 /// How often a probe writes its object again because it was deleted between the write and the HEAD: whoever deletes listed it before
 /// it was written, so that a second deletion is another process's.
 const MAX_PROBE_WRITES: u32 = 3;
@@ -156,13 +156,21 @@ impl Clock {
     }
 
     async fn delete_older(&self, store: &Store, old: StoreSecond) -> Result<u64, StoreError> {
-        let listing = store.list(CLOCK_FOLDER, None).take(MAX_LISTED_CLOCKS);
-        let abandoned = listing.try_filter(|clock| std::future::ready(clock.time <= old && *clock.key != *self.key));
-        let keys: Vec<String> = abandoned.map_ok(|clock| clock.key).try_collect().await?;
+        let mut listing = std::pin::pin!(store.list(CLOCK_FOLDER, None));
+        let (mut keys, mut deleted) = (Vec::new(), 0);
+        while let Some(clock) = listing.try_next().await? {
+            if clock.time <= old && *clock.key != *self.key {
+                keys.push(clock.key);
+            }
+            if keys.len() == CLOCKS_PER_DELETE {
+                store.delete(&std::mem::take(&mut keys)).await?;
+                deleted += CLOCKS_PER_DELETE as u64;
+            }
+        }
         if !keys.is_empty() {
             store.delete(&keys).await?;
         }
-        Ok(keys.len() as u64)
+        Ok(deleted + keys.len() as u64)
     }
 
     async fn read(&self, store: &Store) -> Result<StoreSecond, ClockError> {

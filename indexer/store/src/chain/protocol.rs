@@ -125,6 +125,10 @@ impl<S: ChainState> Chain<S> {
             if known == 0 || number < known {
                 let later = self.record_after(number).await?;
                 let hole = number < known || later.is_some_and(|later| later > number.saturating_add(1));
+                // A listing may miss what is created while it goes on.
+                if hole && self.exists(number.saturating_add(1)).await? {
+                    continue;
+                }
                 if hole && self.is_above_boundary(number).await? {
                     return Err(self
                         .corrupt(number.saturating_add(1), "it is missing although later ones are there".to_owned()));
@@ -205,7 +209,7 @@ impl<S: ChainState> Chain<S> {
     /// again to what the chain then holds, or rejected; so it must be pure. `Ok(None)` from it means that there is
     /// nothing to change: the record that it was applied to is returned. Every state is checked against the invariants
     /// before it is written. On [`ChainError::Unknown`] the process has to end; on every other error nothing was
-    /// appended. After every 64th record, those that were followed [`RECORD_RETENTION`](super::RECORD_RETENTION) ago are removed.
+    /// appended, but for a record that fills the hole of one that was lost, which counts for nobody ([`ChainError::Corrupt`]). After every 64th record, those that were followed [`RECORD_RETENTION`](super::RECORD_RETENTION) ago are removed.
     pub async fn append(
         &self,
         base: Option<ChainRecord<S>>,
@@ -359,9 +363,8 @@ impl<S: ChainState> Chain<S> {
     /// record in it was lost.
     async fn check_followed(&self, number: u64, hash: &str, later: u64) -> Result<(), ChainError<S::Rejection>> {
         let failed = |error: StoreError| self.unknown(number, error.to_string());
-        if later == number.saturating_add(1)
-            && let Some(next) = self.retry(|| self.fetch(later)).await.map_err(failed)?
-        {
+        // A listing may miss what is created while it goes on: the next record is asked for whatever it showed.
+        if let Some(next) = self.retry(|| self.fetch(number.saturating_add(1))).await.map_err(failed)? {
             let (_, previous) = self.decode_linked(next).map_err(|error| self.unknown(number, error.to_string()))?;
             if previous == hash {
                 return Ok(());

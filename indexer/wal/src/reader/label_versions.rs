@@ -22,6 +22,11 @@ const REFUSAL_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_se
 /// What listing a page of versions takes, with the text of the answer.
 const LISTING_BYTES: u64 = 512 * 1024;
 
+/// A listing that cannot be followed to its end is never taken for one that has ended.
+fn no_end(store: &Store, key: &str, why: &str) -> VersionError {
+    StoreError::Failed { url: store.url().to_string(), key: key.to_owned(), why: why.to_owned() }.into()
+}
+
 /// What a store has of a label.
 pub(super) enum LabelVersions {
     /// Nothing.
@@ -206,6 +211,9 @@ impl LogReader {
         loop {
             let Some(page) = self.list_page(store, key, after.as_deref()).await? else { return Ok(None) };
             let is_past = page.versions.iter().any(|version| version.time < from);
+            if page.next.is_some() && page.next == after {
+                return Err(no_end(store, key, "the next page of versions begins where this one does"));
+            }
             index.add(after, page.versions);
             match page.next {
                 Some(next) if !is_past => after = Some(next),
@@ -253,9 +261,14 @@ impl LogReader {
         let indexed = index.page(number);
         let (mut versions, mut after) = (Vec::new(), indexed.after.clone());
         loop {
-            let Some(page) = self.list_page(store, key, after.as_deref()).await? else { break };
+            let Some(page) = self.list_page(store, key, after.as_deref()).await? else {
+                return Err(no_end(store, key, "it has shown versions before and shows none now"));
+            };
             versions.extend(page.versions.into_iter().filter(|version| version.time <= indexed.newest));
             let is_end = |version: &ObjectVersion| *version == indexed.oldest || version.time < indexed.oldest.time;
+            if page.next.is_some() && page.next == after {
+                return Err(no_end(store, key, "the next page of versions begins where this one does"));
+            }
             match page.next {
                 Some(next) if !versions.iter().any(is_end) => after = Some(next),
                 _ => break,
