@@ -440,6 +440,24 @@ async fn an_append_that_is_followed_before_it_is_confirmed_is_committed() {
     assert_eq!(numbers(&stage).await, [1, 2, 3, 4, 5, 6]);
 }
 
+/// A listing is no snapshot: what is created while it goes on may be missing from it, and what is created later may show.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_a_listing_misses_is_no_hole() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 3).await;
+    let (asleep, wake) = (stage.calm(), Arc::new(Notify::new()));
+    let appender = asleep.chain(2);
+    asleep.disturb(Call::Head, &key(4), 1, 1, Act::Pause(Arc::clone(&wake)));
+    asleep.disturb(Call::List, "chain", 0, 10, Act::Miss(key(5)));
+    let pending = tokio::spawn(async move { appender.append(None, push(4)).await });
+    tokio::task::yield_now().await;
+    for number in 5..=6 {
+        chain.append(None, push(number)).await.unwrap();
+    }
+    wake.notify_one();
+    assert_eq!(pending.await.unwrap().unwrap().number, 4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_append_to_a_known_record_costs_three_requests() {
     let stage = Stage::new();

@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
@@ -100,6 +100,8 @@ pub(crate) enum Act {
     EndBefore,
     /// It is applied and never comes back: the process ends here.
     EndAfter,
+    /// A listing does not show the objects whose key contains this, as if they came while it went on.
+    Miss(String),
 }
 
 /// A call that a rule may hit.
@@ -301,10 +303,15 @@ impl ObjectStore for Stage {
                 Ok(act) => act,
                 Err(error) => return futures::stream::iter([Err(error)]).boxed(),
             };
+            let missed = if let Some(Act::Miss(missed)) = &act { Some(missed.clone()) } else { None };
             match after(act, Ok(())).await {
                 Ok(()) => {
                     let times = this.clone();
-                    this.objects.list(prefix.as_ref()).map(move |meta| meta.map(|meta| times.timed(meta))).boxed()
+                    let shown = this.objects.list(prefix.as_ref()).try_filter(move |meta| {
+                        let missed = missed.as_ref().is_some_and(|missed| meta.location.as_ref().contains(missed));
+                        std::future::ready(!missed)
+                    });
+                    shown.map(move |meta| meta.map(|meta| times.timed(meta))).boxed()
                 }
                 Err(error) => futures::stream::iter([Err(error)]).boxed(),
             }
