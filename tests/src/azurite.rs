@@ -1,12 +1,6 @@
 //! A real `azurite`, Microsoft's emulator of Azure's storage, on loopback.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeMap, ffi::OsString, time::Duration};
 
 use anyhow::{bail, ensure};
 use aws_lc_rs::hmac;
@@ -15,8 +9,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tidemark_store::Entropy;
 
 use crate::{
-    root, tools,
-    watchdog::{Process, Recipe},
+    tools,
+    watchdog::{Process, Recipe, log_file},
 };
 
 /// How long a server may take to listen, or to create a container.
@@ -27,8 +21,6 @@ const LISTENS: &str = "successfully listens on ";
 const VERSION: &str = "2022-11-02";
 /// When the token of this process's own ends: later than any test.
 const TOKEN_END: &str = "2097-05-17T15:09:54Z";
-
-static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// A running `azurite` with an account of its own, which keeps its data in memory. Dropping it stops it.
 pub struct AzuriteServer {
@@ -54,7 +46,7 @@ impl AzuriteServer {
         let accounts = format!("{account}:{}", BASE64_STANDARD.encode(&key));
         let mut server = Process::start(Recipe {
             environment: [("AZURITE_ACCOUNTS".to_owned(), accounts)].to_vec(),
-            ..Recipe::new(command, log_file()?)
+            ..Recipe::new(command, log_file("azurite")?)
         })?;
         let endpoint = format!("{}/{account}", address(&mut server).await?);
         Ok(Some(Self { server, endpoint, account, key }))
@@ -131,11 +123,4 @@ async fn address(server: &mut Process) -> anyhow::Result<String> {
         ensure!(tokio::time::Instant::now() < give_up, "azurite does not listen; its log is \"{log}\"");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-fn log_file() -> anyhow::Result<PathBuf> {
-    let folder = root().join("target/test-logs");
-    std::fs::create_dir_all(&folder)?;
-    let number = STARTED.fetch_add(1, Ordering::Relaxed);
-    Ok(folder.join(format!("azurite-{}-{number}.log", std::process::id())))
 }

@@ -30,7 +30,7 @@ use hyper_util::{
 };
 use tokio::{net::TcpListener, runtime::Runtime};
 
-use self::objects::Bucket;
+use self::objects::GcsBucket;
 use crate::s3::StoreClock;
 
 /// The service account that the server knows.
@@ -44,13 +44,13 @@ static STRANGERS_KEY: LazyLock<KeyPair> = LazyLock::new(new_key);
 /// What the parts of the server share.
 #[derive(Default)]
 struct GcsState {
-    buckets: Mutex<BTreeMap<String, Bucket>>,
+    buckets: Mutex<BTreeMap<String, GcsBucket>>,
     ignore_preconditions: AtomicBool,
     clock: StoreClock,
 }
 
 impl GcsState {
-    fn buckets(&self) -> MutexGuard<'_, BTreeMap<String, Bucket>> {
+    fn buckets(&self) -> MutexGuard<'_, BTreeMap<String, GcsBucket>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,7 +71,7 @@ impl GcsServer {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("gcs").enable_all().build()?;
         let state = Arc::<GcsState>::default();
-        state.buckets().insert(name.to_owned(), Bucket::default());
+        state.buckets().insert(name.to_owned(), GcsBucket::default());
         let entered = runtime.enter();
         runtime.spawn(serve(TcpListener::from_std(listener)?, Arc::clone(&state)));
         drop(entered);
@@ -83,7 +83,7 @@ impl GcsServer {
         self.environment_with(&ACCOUNT_KEY)
     }
 
-    /// The same with another key: whoever uses it must be refused.
+    /// The same with another key, whose holder must be refused.
     pub fn strangers_environment(&self) -> BTreeMap<String, String> {
         self.environment_with(&STRANGERS_KEY)
     }

@@ -4,8 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    path::Path,
     time::Duration,
 };
 
@@ -15,16 +14,14 @@ use tidemark_store::Entropy;
 
 use crate::{
     cluster::pki::{Pki, Who},
-    root, tools,
-    watchdog::{Process, Recipe},
+    tools,
+    watchdog::{Process, Recipe, log_file},
 };
 
 /// How long a server may take to answer. On a loaded machine it has been seen to take 10 s.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Tries at finding a port that stays free until the server has it.
 const TRIES: u32 = 5;
-
-static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// A running `MinIO` with an access key and a data folder of its own. Dropping it stops it.
 pub struct MinioServer {
@@ -107,7 +104,7 @@ impl MinioServer {
         let server = Process::start(Recipe {
             environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             scratch: Some(data.clone()),
-            ..Recipe::new([OsString::from(program)].into_iter().chain(command), log_file()?)
+            ..Recipe::new([OsString::from(program)].into_iter().chain(command), log_file("minio")?)
         })?;
         let scheme = if certificates.is_some() { "https" } else { "http" };
         let endpoint = format!("{scheme}://127.0.0.1:{port}");
@@ -156,13 +153,6 @@ pub fn issue_certificate(folder: &Path) -> anyhow::Result<()> {
         std::fs::copy(pki.path(from), folder.join(to))?;
     }
     Ok(())
-}
-
-fn log_file() -> anyhow::Result<PathBuf> {
-    let folder = root().join("target/test-logs");
-    std::fs::create_dir_all(&folder)?;
-    let number = STARTED.fetch_add(1, Ordering::Relaxed);
-    Ok(folder.join(format!("minio-{}-{number}.log", std::process::id())))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -16,14 +15,12 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::tools;
+use crate::{tools, watchdog::log_file};
 
 /// How long a program may take to say where it listens, or to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-static STARTED: AtomicU32 = AtomicU32::new(0);
-
 /// A running `tidemark`. Dropping it kills it; so does the end of the thread that started it.
 pub struct TidemarkProcess {
     child: Child,
@@ -68,7 +65,7 @@ impl TidemarkProcess {
 
     /// Starts a command that serves, and waits for nothing: it has no URL.
     pub async fn begun(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
-        let log = log_file()?;
+        let log = log_file("tidemark")?;
         let mut child =
             command(arguments, environment).await?.stdout(Stdio::piped()).stderr(File::create(&log)?).spawn()?;
         let output = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
@@ -175,13 +172,6 @@ async fn built() -> anyhow::Result<PathBuf> {
     }
     let folder = tokio::task::spawn_blocking(|| tools::script("binaries.sh", &["demo"])).await??;
     Ok(folder.join("tidemark"))
-}
-
-fn log_file() -> anyhow::Result<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-logs");
-    std::fs::create_dir_all(&folder)?;
-    let number = STARTED.fetch_add(1, Ordering::Relaxed);
-    Ok(folder.join(format!("tidemark-{}-{number}.log", std::process::id())))
 }
 
 fn read(log: &Path) -> String {

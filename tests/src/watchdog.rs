@@ -7,7 +7,18 @@ use std::{
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
+
+static LOG_FILES: AtomicU32 = AtomicU32::new(0);
+
+/// The path of a log file of its own for a program of this name, in `target/test-logs`.
+pub(crate) fn log_file(program: &str) -> io::Result<PathBuf> {
+    let folder = crate::root().join("target/test-logs");
+    std::fs::create_dir_all(&folder)?;
+    let number = LOG_FILES.fetch_add(1, Ordering::Relaxed);
+    Ok(folder.join(format!("{program}-{}-{number}.log", std::process::id())))
+}
 
 /// Runs a program and kills it when the pipe on standard input closes; then removes its folder, if one is named. The pipe
 /// closes however its owner ends, so that not even SIGKILL leaves a program behind.

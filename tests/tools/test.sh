@@ -22,7 +22,7 @@ go_lane() {
     done_with go
 }
 
-# The lane of Debian's packages.
+# The lane of Debian's packages: one step at a time, since apt-get does not wait for the lock on its lists.
 package_lane() {
     if [ "$(id -u)" -ne 0 ]; then
         skip "the whole cluster: tests/tests/cluster (needs root, for namespaces and control groups)"
@@ -31,14 +31,9 @@ package_lane() {
     fi
     otherwise="the API against its document (no Python)" step "schemathesis" tests/tools/schemathesis.sh
     otherwise="the page in a browser (no Chromium)" step "chromium" tests/tools/chromium.sh
-    done_with packages
-}
-
-# The lane of the Node packages.
-node_lane() {
     # A registry of packages that only these tests need stops no run, not even in CI.
     CI='' otherwise="the stores' conformance on azurite (no Node.js, or no answer of its registry)" step "azurite" tests/tools/npm.sh azurite
-    done_with node
+    done_with packages
 }
 
 # run_programs CONDITION: runs the test programs that step "build" has told of and a condition of awk takes: its fields are
@@ -52,7 +47,7 @@ is_unit='$1 != tests || ($2 != "local" && $2 != "servers" && $2 != "cluster")'
 test_lane() {
     step "unit tests" run_programs "$is_unit"
     step "local tests" run_programs '$1 == tests && $2 == "local"'
-    after go packages node image
+    after go packages image
     if [ -e "$STEPS/image.ok" ]; then export_built; fi
     TIDEMARK_CHROMIUM="$(tail -n 1 "$(log_of chromium)")"
     export TIDEMARK_CHROMIUM
@@ -93,7 +88,6 @@ low_lane() {
 
 go_lane &
 package_lane &
-node_lane &
 step "format" cargo fmt --all --check
 if step "build" tests/tools/programs.sh; then
     TIDEMARK_PROGRAM="$(programs_of demo)/tidemark"

@@ -146,7 +146,7 @@ impl GarbageCollector {
     async fn generations_after(&self, ended: u64) -> Result<BTreeSet<Generation>, CatalogError> {
         let mut generations = BTreeSet::new();
         for generation in (ended + 1..).map(Generation::numbered) {
-            if self.index.list(&format!("{generation}/manifest"), None).try_next().await?.is_none() {
+            if !IndexChain::has_records(&self.index, &generation).await? {
                 break;
             }
             generations.insert(generation);

@@ -99,7 +99,7 @@ impl IndexChain {
         let (mut last, mut step) = (self.generation.number(), 1);
         let mut absent = loop {
             let next = last.saturating_add(step);
-            if !self.has_records(next).await? {
+            if !Self::has_records(&self.index, &Generation::numbered(next)).await? {
                 break next;
             }
             last = next;
@@ -107,7 +107,8 @@ impl IndexChain {
         };
         while absent - last > 1 {
             let middle = last + (absent - last) / 2;
-            if self.has_records(middle).await? { last = middle } else { absent = middle }
+            let there = Self::has_records(&self.index, &Generation::numbered(middle)).await?;
+            if there { last = middle } else { absent = middle }
         }
         for number in (self.generation.number() + 1..=last).rev() {
             let generation = Generation::numbered(number);
@@ -119,10 +120,9 @@ impl IndexChain {
         Ok(self.generation.clone())
     }
 
-    /// Whether generation `number` has ever had a manifest.
-    async fn has_records(&self, number: u64) -> Result<bool, StoreError> {
-        let folder = format!("{}/manifest", Generation::numbered(number));
-        Ok(self.index.list(&folder, None).try_next().await?.is_some())
+    /// Whether `generation` of an index has ever had a manifest.
+    pub(crate) async fn has_records(index: &Store, generation: &Generation) -> Result<bool, StoreError> {
+        Ok(index.list(&format!("{generation}/manifest"), None).try_next().await?.is_some())
     }
 
     /// The generation.

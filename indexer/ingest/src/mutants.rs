@@ -65,6 +65,16 @@ pub(crate) fn early_listing(
 }
 
 mutant_hooks! {
+    /// `SidecarAfterCause`: the marks that a batch causes are published with the batch after it.
+    pub(crate) fn published_marks(
+        marks: RecordMarks,
+        totals: CorrectedTotals,
+        causes: &Range<u64>,
+    ) -> (RecordMarks, CorrectedTotals) {
+        SIDECAR_AFTER_CAUSE => marks_of_the_batch_before(marks, totals, causes),
+        _ => (marks, totals),
+    }
+
     /// `ClockReadAfterListing`: the part of the early listing below `horizon` in place of `listing`.
     pub(crate) fn listing_below(
         listing: ListedEntries,
@@ -151,9 +161,8 @@ fn replacing_every_sidecar(mut compaction: CompactionResult, manifest: &Manifest
     compaction
 }
 
-/// `SidecarAfterCause`: the marks that a batch causes are published with the batch after it.
 #[cfg(feature = "mutants")]
-pub(crate) fn published_marks(
+fn marks_of_the_batch_before(
     marks: RecordMarks,
     totals: CorrectedTotals,
     causes: &Range<u64>,
@@ -166,21 +175,11 @@ pub(crate) fn published_marks(
         static HELD_BACK: RefCell<(u64, RecordMarks, CorrectedTotals)> = RefCell::default();
     }
     // Marks need a batch with records.
-    if !tidemark_store::mutants::is_active(SIDECAR_AFTER_CAUSE) || causes.is_empty() {
+    if causes.is_empty() {
         return (marks, totals);
     }
     HELD_BACK.with_borrow_mut(|held| {
         let (run, marks, totals) = std::mem::replace(held, (activation(), marks, totals));
         if run == activation() { (marks, totals) } else { Default::default() }
     })
-}
-
-/// The marks that are published with the batch that causes them.
-#[cfg(not(feature = "mutants"))]
-pub(crate) fn published_marks(
-    marks: RecordMarks,
-    totals: CorrectedTotals,
-    _: &Range<u64>,
-) -> (RecordMarks, CorrectedTotals) {
-    (marks, totals)
 }

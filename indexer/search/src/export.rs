@@ -84,7 +84,6 @@ struct ResultScan {
     matches: OldestMatches,
     /// What the last scan found and no page had yet: the number of the segment, and the document.
     found: VecDeque<(usize, DocId)>,
-    is_complete: bool,
 }
 
 impl ResultScan {
@@ -93,12 +92,12 @@ impl ResultScan {
         // Refused before the first page, if it is.
         context.compile(&request, now, deadline)?;
         let matches = OldestMatches::new(&SearchableSegment::all(&context.view, &request));
-        Ok(Self { context, request, now, matches, found: VecDeque::new(), is_complete: false })
+        Ok(Self { context, request, now, matches, found: VecDeque::new() })
     }
 
     /// The next page, empty after the last one. Blocks.
     fn next_page(mut self, deadline: QueryDeadline) -> Result<(Vec<SearchHit>, Self), SearchError> {
-        if self.found.is_empty() && !self.is_complete {
+        if self.found.is_empty() && !self.matches.is_empty() {
             self.scan(deadline)?;
         }
         let view = self.context.view.clone();
@@ -122,9 +121,7 @@ impl ResultScan {
         // Its patterns end with the scan.
         let query = context.compiler.compile(request, *now, deadline)?.query;
         let weight = context.unscored(query.as_ref())?;
-        let found = self.matches.take(SCAN_HITS, &segments, weight.as_ref(), request, deadline)?;
-        self.is_complete = found.len() < SCAN_HITS;
-        self.found = found.into();
+        self.found = self.matches.take(SCAN_HITS, &segments, weight.as_ref(), request, deadline)?.into();
         Ok(())
     }
 }

@@ -137,10 +137,9 @@ impl<'a> HitHighlighter<'a> {
         let fields = self.fields;
         let mut marker = HitMarker::new(deadline);
         // Messages are searched by stems, and patterns in their words as they are.
-        let in_message = [(&self.stems, fields.message), (&self.words, fields.message_words)];
-        let in_message = in_message.into_iter().filter_map(|(words, field)| Some((words, self.wanted.get(&field)?)));
+        let in_message = self.asked([(&self.stems, fields.message), (&self.words, fields.message_words)]);
         if let Some(message) = &record.message {
-            marker.add("message", message, &in_message.collect::<Vec<_>>())?;
+            marker.add("message", message, &in_message)?;
         }
         let in_text = self.words_of(fields.text);
         if let Some(text) = &record.text {
@@ -178,7 +177,11 @@ impl<'a> HitHighlighter<'a> {
     }
 
     fn words_of(&self, field: Field) -> AnalyzedWords<'_> {
-        self.wanted.get(&field).map(|wanted| (&self.words, wanted)).into_iter().collect()
+        self.asked([(&self.words, field)])
+    }
+
+    fn asked<'s, const N: usize>(&'s self, places: [(&'s TextAnalyzer, Field); N]) -> AnalyzedWords<'s> {
+        places.into_iter().filter_map(|(words, field)| Some((words, self.wanted.get(&field)?))).collect()
     }
 }
 
@@ -267,8 +270,7 @@ impl HitMarker {
             }
             let is_wanted = wanted.iter_mut().any(|(analyzer, wanted)| {
                 let mut tokens = analyzer.token_stream(&text[place.clone()]);
-                std::iter::from_fn(|| tokens.advance().then(|| tokens.token().text.clone()))
-                    .any(|word| wanted.has(&word))
+                std::iter::from_fn(|| tokens.advance().then(|| wanted.has(&tokens.token().text))).any(|has| has)
             });
             match marks.last_mut() {
                 _ if !is_wanted => {}

@@ -173,15 +173,18 @@ impl PatternLeaf {
     ) -> tantivy::Result<()> {
         let mut keys = place.pattern.keys(&place.path);
         let max = place.max_terms();
-        let (mut count, mut last) = (0, Vec::new());
+        let mut count = 0;
         loop {
             self.budget.check()?;
             let mut stream = terms_in(index, &keys, CHUNK_TERMS)?;
-            let (mut scanned, mut docs) = (0, 0);
+            let (mut scanned, mut docs, mut last) = (0, 0, Vec::new());
             while stream.advance() {
                 scanned += 1;
-                last.clear();
-                last.extend_from_slice(stream.key());
+                // The next chunk follows the last key of a full one.
+                if scanned >= CHUNK_TERMS {
+                    last.clear();
+                    last.extend_from_slice(stream.key());
+                }
                 let term = stream.key().get(place.path.len()..).and_then(|term| std::str::from_utf8(term).ok());
                 let Some(term) = term.filter(|term| place.pattern.matches(term)) else { continue };
                 count += 1;
@@ -204,7 +207,7 @@ impl PatternLeaf {
             if scanned < CHUNK_TERMS {
                 return Ok(());
             }
-            keys.lower = Bound::Excluded(last.clone());
+            keys.lower = Bound::Excluded(last);
         }
     }
 }
@@ -248,9 +251,10 @@ impl PatternPlace {
 impl PhraseStart {
     /// The phrases that end with one of `followers`.
     fn followed_by(&self, followers: &BTreeSet<String>) -> impl Iterator<Item = PhraseQuery> {
-        let stem = |word: &String| match self.stems.clone() {
+        let mut stems = self.stems.clone();
+        let stem = |word: &String| match &mut stems {
             None => word.clone(),
-            Some(mut stems) => {
+            Some(stems) => {
                 let mut stream = stems.token_stream(word);
                 if stream.advance() { stream.token().text.clone() } else { word.clone() }
             }

@@ -103,21 +103,21 @@ impl SearchContext {
         request: &SearchRequest,
         deadline: QueryDeadline,
     ) -> Result<QueryMatches<'_>, SearchError> {
+        let source = if is_scored(request) { self.scored(query)? } else { MatchSource::Each(self.unscored(query)?) };
+        collect(&source, SearchableSegment::all(&self.view, request), request, self.after, deadline)
+    }
+
+    /// What finds the matches of a query, with their scores.
+    fn scored(&self, query: &dyn Query) -> Result<MatchSource, SearchError> {
         let SearchView { index, pending, .. } = self.view.as_ref();
         let lookup = TermLookup::new(index, &self.terms);
         let statistics = TermStatistics::new(index, pending, &lookup);
-        let segments = SearchableSegment::all(&self.view, request);
-        let words = WordQuery::of(query, self.schema.schema()).filter(|_| is_scored(request));
-        let source = if let Some(words) = words {
+        if let Some(words) = WordQuery::of(query, self.schema.schema()) {
             let words = WeightedWords::new(words, &lookup, &statistics);
-            MatchSource::Words(words.map_err(|e| unusable(&e))?)
-        } else if is_scored(request) {
-            let scoring = EnableScoring::enabled_from_statistics_provider(&statistics, &self.schema);
-            MatchSource::Each(lookup.wrap(query).weight(scoring).map_err(|e| unusable(&e))?)
-        } else {
-            MatchSource::Each(self.unscored(query)?)
-        };
-        collect(&source, segments, request, self.after, deadline)
+            return Ok(MatchSource::Words(words.map_err(|e| unusable(&e))?));
+        }
+        let scoring = EnableScoring::enabled_from_statistics_provider(&statistics, &self.schema);
+        Ok(MatchSource::Each(lookup.wrap(query).weight(scoring).map_err(|e| unusable(&e))?))
     }
 
     /// What finds the matches of a query, without scores.

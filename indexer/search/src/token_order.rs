@@ -55,6 +55,11 @@ impl OldestMatches {
         }
     }
 
+    /// Whether all were taken. A segment that was not searched yet may still turn out to have none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// The next matches of `weight` that `request` shows: `count` of them, or all that are left. Blocks.
     pub(crate) fn take(
         &mut self,

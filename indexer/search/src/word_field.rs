@@ -83,11 +83,13 @@ impl WordPlace {
     /// The words of `text` side by side.
     pub(crate) fn phrase(&self, leaf: &QueryLeaf, text: &str, slop: u32) -> LeafQuery {
         check_words(leaf, text)?;
-        let tokens = tokens_of(&self.tokens, text);
-        Ok(phrase_of(
-            tokens.into_iter().map(|(position, text)| (position, with_text(&self.head, &text))).collect(),
-            slop,
-        ))
+        Ok(phrase_of(self.terms(text), slop))
+    }
+
+    /// The terms of a text with their positions.
+    fn terms(&self, text: &str) -> Vec<(usize, Term)> {
+        let tokens = tokens_of(&self.tokens, text).into_iter();
+        tokens.map(|(position, text)| (position, with_text(&self.head, &text))).collect()
     }
 
     /// A word or phrase that ends with a pattern.
@@ -105,9 +107,7 @@ impl WordPlace {
         while word.last().is_some_and(|last| !is_of_word(*last)) {
             word.pop();
         }
-        let first = word.iter().position(|part| !matches!(part, WordChar::Text(_))).unwrap_or(word.len());
-        let (text, pattern) = word.split_at(first);
-        let text = text_of(text).unwrap_or_default();
+        let (text, pattern) = split_at_wildcard(&word);
         if pattern.is_empty() {
             return self.phrase(leaf, &text, 0).map(WordMatch::of);
         }
@@ -146,10 +146,10 @@ impl WordPlace {
             check_length(leaf, start.chars().count() + parts.len())?;
             TermPattern::Wildcard { start, parts }
         };
-        let mut before = tokens_of(&self.tokens, &text);
-        before.retain(|(at, _)| *at < position);
-        let phrase = (!before.is_empty()).then(|| PhraseStart {
-            words: before.into_iter().map(|(at, text)| (at, with_text(&self.head, &text))).collect(),
+        let mut words = self.terms(&text);
+        words.retain(|(at, _)| *at < position);
+        let phrase = (!words.is_empty()).then(|| PhraseStart {
+            words,
             position,
             last: self.head.clone(),
             stems: (self.head.field() != self.exact.field()).then(|| self.tokens.clone()),
@@ -199,11 +199,16 @@ pub(crate) fn check_length(leaf: &QueryLeaf, chars: usize) -> Result<(), QueryRe
     Err(leaf.refusal(why))
 }
 
+/// The text before the first wildcard, and what follows it.
+fn split_at_wildcard(word: &[WordChar]) -> (String, &[WordChar]) {
+    let first = word.iter().position(|part| !matches!(part, WordChar::Text(_))).unwrap_or(word.len());
+    let (text, pattern) = word.split_at(first);
+    (text_of(text).unwrap_or_default(), pattern)
+}
+
 /// A pattern of whole values: case and signs count.
 pub(crate) fn exact_pattern(leaf: &QueryLeaf, word: &[WordChar]) -> Result<TermPattern, QueryRefusal> {
-    let first = word.iter().position(|part| !matches!(part, WordChar::Text(_))).unwrap_or(word.len());
-    let (start, pattern) = word.split_at(first);
-    let start = text_of(start).unwrap_or_default();
+    let (start, pattern) = split_at_wildcard(word);
     if start.is_empty() {
         let why = format!(
             "\"{}\" begins with a wildcard, which would read every value; put text before it, or quotes around it",

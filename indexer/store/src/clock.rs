@@ -24,9 +24,9 @@ const CLOCK_FOLDER: &str = ".tidemark/clock";
 /// A clock object that was not moved for this long, by store time, is deleted. A process that uses one moves it every minute, the
 /// holder of an index every 15 s.
 const CLOCK_RETENTION: Duration = Duration::from_hours(24);
-/// Clock objects that one request deletes at most, and that are held in memory.
-const CLOCKS_PER_DELETE: usize = 1000;
-/// How often a probe writes its object again because it was deleted between the write and the HEAD: whoever deletes listed it before
+/// Clock objects that are listed, and held in memory, before the abandoned ones of them are deleted.
+const LISTED_CLOCKS: usize = 1000;
+/// How often a probe writes its object again because it was deleted between the write and the HEAD: who deletes it had listed it before
 /// it was written, so that a second deletion is another process's.
 const MAX_PROBE_WRITES: u32 = 3;
 
@@ -139,7 +139,7 @@ impl Clock {
         self.key.to_string()
     }
 
-    /// Deletes the clock objects that nobody has moved for a day, in every store: those of processes that have ended. Gives how many.
+    /// Deletes the clock objects that were not moved for a day, in every store: those of processes that have ended. Gives how many.
     /// A process that was suspended for so long writes its own again with its next probe or heartbeat. A store that fails keeps
     /// none from being looked at; its failure is reported afterwards.
     pub async fn delete_abandoned(&self) -> Result<u64, ClockError> {
@@ -156,21 +156,14 @@ impl Clock {
     }
 
     async fn delete_older(&self, store: &Store, old: StoreSecond) -> Result<u64, StoreError> {
-        let mut listing = std::pin::pin!(store.list(CLOCK_FOLDER, None));
-        let (mut keys, mut deleted) = (Vec::new(), 0);
-        while let Some(clock) = listing.try_next().await? {
-            if clock.time <= old && *clock.key != *self.key {
-                keys.push(clock.key);
-            }
-            if keys.len() == CLOCKS_PER_DELETE {
-                store.delete(&std::mem::take(&mut keys)).await?;
-                deleted += CLOCKS_PER_DELETE as u64;
-            }
-        }
-        if !keys.is_empty() {
+        let (mut pages, mut deleted) = (store.list(CLOCK_FOLDER, None).try_chunks(LISTED_CLOCKS), 0);
+        while let Some(page) = pages.try_next().await.map_err(|failed| failed.1)? {
+            let abandoned = page.into_iter().filter(|clock| clock.time <= old && *clock.key != *self.key);
+            let keys: Vec<String> = abandoned.map(|clock| clock.key).collect();
             store.delete(&keys).await?;
+            deleted += keys.len() as u64;
         }
-        Ok(deleted + keys.len() as u64)
+        Ok(deleted)
     }
 
     async fn read(&self, store: &Store) -> Result<StoreSecond, ClockError> {

@@ -409,7 +409,7 @@ async fn a_sleeper_that_fills_the_slot_of_a_lost_record_commits_nothing() {
 
 /// The same where even the first record was lost after the sleeper saw an empty chain.
 #[tokio::test(start_paused = true)]
-async fn a_sleeper_that_begins_a_chain_anew_commits_nothing() {
+async fn a_sleeper_that_begins_a_lost_chain_commits_nothing() {
     let stage = Stage::new();
     let (asleep, wake) = (stage.calm(), Arc::new(Notify::new()));
     let sleeper = asleep.chain(2);

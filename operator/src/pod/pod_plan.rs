@@ -52,6 +52,11 @@ pub(crate) struct PodPlan<'a> {
 }
 
 impl PodPlan<'_> {
+    /// Seconds until a pod that is to stop is killed.
+    pub(crate) fn termination_grace_secs(&self) -> i64 {
+        self.user.termination_grace_period_seconds.unwrap_or(self.grace_secs)
+    }
+
     /// The template for a Deployment or a Job.
     pub(crate) fn template(mut self) -> PodTemplateSpec {
         // Ours come last: they select the pods.
@@ -80,7 +85,7 @@ impl PodPlan<'_> {
             security_context: Some(security()),
             volumes: some(volumes),
             restart_policy: self.restart_policy.map(str::to_owned),
-            termination_grace_period_seconds: Some(user.termination_grace_period_seconds.unwrap_or(self.grace_secs)),
+            termination_grace_period_seconds: Some(self.termination_grace_secs()),
             node_selector: Some(user.node_selector.clone()).filter(|selector| !selector.is_empty()),
             tolerations: some(user.tolerations.clone()),
             affinity: user.affinity.clone(),

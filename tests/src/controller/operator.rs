@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context, ensure};
@@ -13,12 +12,10 @@ use tokio::{process::Command, sync::OnceCell};
 use super::eventually;
 use crate::{
     ProcessMemory,
-    watchdog::{Process, Recipe},
+    watchdog::{Process, Recipe, log_file},
 };
 
 static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-static STARTED: AtomicU32 = AtomicU32::new(0);
-
 /// How an operator is started.
 #[derive(Clone, Debug)]
 pub struct OperatorOptions {
@@ -48,10 +45,7 @@ impl OperatorProcess {
     pub async fn start(options: &OperatorOptions) -> anyhow::Result<Self> {
         let OperatorOptions { kubeconfig, image, identity, lease_namespace, pod_port, flags } = options;
         let program = BUILT.get_or_try_init(built).await?;
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-logs");
-        std::fs::create_dir_all(&folder)?;
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let log = folder.join(format!("operator-{}-{number}.log", std::process::id()));
+        let log = log_file("operator")?;
         let mut words = vec![program.display().to_string()];
         words.extend(["run", "--listen=127.0.0.1:0"].map(str::to_owned));
         words.extend([

@@ -16,22 +16,22 @@ use url::form_urlencoded;
 
 use super::{
     GcsState,
-    authorization::{Refusal, authorize},
-    objects::{Bucket, GcsObject, ListingPage, ObjectMetadata},
+    authorization::{GcsRefusal, authorize},
+    objects::{GcsBucket, GcsObject, ListingPage, ObjectMetadata},
 };
 
 const GENERATION: &str = "x-goog-generation";
 const IF_GENERATION: &str = "x-goog-if-generation-match";
 
-const NO_BUCKET: Refusal = (StatusCode::NOT_FOUND, "NoSuchBucket");
-const NO_KEY: Refusal = (StatusCode::NOT_FOUND, "NoSuchKey");
-const NO_UPLOAD: Refusal = (StatusCode::NOT_FOUND, "NoSuchUpload");
-const BAD_CONDITION: Refusal = (StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
-const BAD_RANGE: Refusal = (StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
-const BAD_REQUEST: Refusal = (StatusCode::BAD_REQUEST, "InvalidArgument");
-const NO_METHOD: Refusal = (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed");
+const NO_BUCKET: GcsRefusal = (StatusCode::NOT_FOUND, "NoSuchBucket");
+const NO_KEY: GcsRefusal = (StatusCode::NOT_FOUND, "NoSuchKey");
+const NO_UPLOAD: GcsRefusal = (StatusCode::NOT_FOUND, "NoSuchUpload");
+const BAD_CONDITION: GcsRefusal = (StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
+const BAD_RANGE: GcsRefusal = (StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
+const BAD_REQUEST: GcsRefusal = (StatusCode::BAD_REQUEST, "InvalidArgument");
+const NO_METHOD: GcsRefusal = (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed");
 
-type Answer = Response<Full<Bytes>>;
+type GcsResponse = Response<Full<Bytes>>;
 
 /// A request to an object, or to a bucket where `key` is empty.
 struct GcsRequest {
@@ -42,7 +42,7 @@ struct GcsRequest {
     now: Timestamp,
 }
 
-pub(super) async fn answer(state: &GcsState, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(state: &GcsState, request: Request<Incoming>) -> GcsResponse {
     let (parts, body) = request.into_parts();
     // An upload that breaks off writes nothing.
     let answered = match body.collect().await {
@@ -57,7 +57,7 @@ pub(super) async fn answer(state: &GcsState, request: Request<Incoming>) -> Answ
     answer
 }
 
-fn handle(state: &GcsState, parts: Parts, body: Bytes) -> Result<Answer, Refusal> {
+fn handle(state: &GcsState, parts: Parts, body: Bytes) -> Result<GcsResponse, GcsRefusal> {
     let now = state.clock.now();
     let query: BTreeMap<_, _> =
         form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
@@ -76,7 +76,7 @@ fn handle(state: &GcsState, parts: Parts, body: Bytes) -> Result<Answer, Refusal
 }
 
 impl GcsRequest {
-    fn apply(self, bucket: &mut Bucket) -> Result<Answer, Refusal> {
+    fn apply(self, bucket: &mut GcsBucket) -> Result<GcsResponse, GcsRefusal> {
         let upload = self.query.get("uploadId").map(String::as_str);
         match (&self.parts.method, upload) {
             (&Method::GET, None) if self.key.is_empty() => Ok(self.list(bucket)),
@@ -111,7 +111,7 @@ impl GcsRequest {
     }
 
     /// Compares the generation that the request names with the object's; 0 is the one of no object.
-    fn check_generation(&self, bucket: &Bucket) -> Result<(), Refusal> {
+    fn check_generation(&self, bucket: &GcsBucket) -> Result<(), GcsRefusal> {
         let Some(wanted) = self.parts.headers.get(IF_GENERATION) else { return Ok(()) };
         let wanted: u64 = wanted.to_str().ok().and_then(|text| text.parse().ok()).ok_or(BAD_REQUEST)?;
         if wanted == bucket.generation(&self.key) { Ok(()) } else { Err(BAD_CONDITION) }
@@ -122,7 +122,7 @@ impl GcsRequest {
         headers.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    fn read(&self, object: &GcsObject) -> Result<Answer, Refusal> {
+    fn read(&self, object: &GcsObject) -> Result<GcsResponse, GcsRefusal> {
         let mut head = Response::builder()
             .header(LAST_MODIFIED, http_date(object.time))
             .header(GENERATION, object.generation)
@@ -143,7 +143,7 @@ impl GcsRequest {
     }
 
     /// A page, after the key of `start-after` and that of the token of the page before.
-    fn list(&self, bucket: &Bucket) -> Answer {
+    fn list(&self, bucket: &GcsBucket) -> GcsResponse {
         let value = |name: &str| self.query.get(name).map(String::as_str).unwrap_or_default();
         let after = value("start-after").max(value("continuation-token"));
         let ListingPage { found, next } = bucket.list(value("prefix"), after);
@@ -174,15 +174,15 @@ fn xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\n', "&#10;").replace('\r', "&#13;")
 }
 
-fn with_body(head: Builder, body: impl Into<Bytes>) -> Answer {
+fn with_body(head: Builder, body: impl Into<Bytes>) -> GcsResponse {
     let body = body.into();
     let length = body.len();
     // An answer whose head cannot be built has none of the headers that clients require, so that they report it.
     head.header(CONTENT_LENGTH, length).body(Full::new(body)).unwrap_or_default()
 }
 
-fn no_content() -> Answer {
-    let mut answer = Answer::default();
+fn no_content() -> GcsResponse {
+    let mut answer = GcsResponse::default();
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
 }

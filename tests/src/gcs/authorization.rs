@@ -22,21 +22,21 @@ const MAX_EXPIRES_SECONDS: i64 = 7 * 24 * 3600;
 const SIGNATURE: &str = "X-Goog-Signature";
 
 /// A status and a code of Google's.
-pub(super) type Refusal = (StatusCode, &'static str);
+pub(super) type GcsRefusal = (StatusCode, &'static str);
 
-const UNAUTHENTICATED: Refusal = (StatusCode::UNAUTHORIZED, "AuthenticationRequired");
-const BAD_SIGNATURE: Refusal = (StatusCode::FORBIDDEN, "SignatureDoesNotMatch");
-const EXPIRED: Refusal = (StatusCode::BAD_REQUEST, "ExpiredToken");
-const TOO_EARLY: Refusal = (StatusCode::FORBIDDEN, "RequestTimeTooSkewed");
-const BAD_HEADERS: Refusal = (StatusCode::BAD_REQUEST, "MalformedSecurityHeader");
-const BAD_QUERY: Refusal = (StatusCode::BAD_REQUEST, "AuthorizationQueryParametersError");
+const UNAUTHENTICATED: GcsRefusal = (StatusCode::UNAUTHORIZED, "AuthenticationRequired");
+const BAD_SIGNATURE: GcsRefusal = (StatusCode::FORBIDDEN, "SignatureDoesNotMatch");
+const EXPIRED: GcsRefusal = (StatusCode::BAD_REQUEST, "ExpiredToken");
+const TOO_EARLY: GcsRefusal = (StatusCode::FORBIDDEN, "RequestTimeTooSkewed");
+const BAD_HEADERS: GcsRefusal = (StatusCode::BAD_REQUEST, "MalformedSecurityHeader");
+const BAD_QUERY: GcsRefusal = (StatusCode::BAD_REQUEST, "AuthorizationQueryParametersError");
 
 /// Refuses a request that the service account did not sign, in one way or the other.
-pub(super) fn authorize(parts: &Parts, query: &BTreeMap<String, String>, now: Timestamp) -> Result<(), Refusal> {
+pub(super) fn authorize(parts: &Parts, query: &BTreeMap<String, String>, now: Timestamp) -> Result<(), GcsRefusal> {
     if query.contains_key(SIGNATURE) { check_signed_url(parts, query, now) } else { check_token(&parts.headers, now) }
 }
 
-fn check_token(headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
+fn check_token(headers: &HeaderMap, now: Timestamp) -> Result<(), GcsRefusal> {
     let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let claims = token.and_then(claims_of).ok_or(UNAUTHENTICATED)?;
     let valid = claims["exp"].as_i64().is_some_and(|end| end > now.as_second());
@@ -56,7 +56,7 @@ fn is_signed(text: &str, signature: &[u8]) -> bool {
     key.verify(text.as_bytes(), signature).is_ok()
 }
 
-fn check_signed_url(parts: &Parts, query: &BTreeMap<String, String>, now: Timestamp) -> Result<(), Refusal> {
+fn check_signed_url(parts: &Parts, query: &BTreeMap<String, String>, now: Timestamp) -> Result<(), GcsRefusal> {
     let value = |name: &str| query.get(name).map(String::as_str).ok_or(BAD_QUERY);
     let date = value("X-Goog-Date")?;
     let scope = value("X-Goog-Credential")?.strip_prefix(ACCOUNT).and_then(|rest| rest.strip_prefix('/'));
@@ -81,7 +81,7 @@ fn check_signed_url(parts: &Parts, query: &BTreeMap<String, String>, now: Timest
 }
 
 /// The request as it was signed. All headers of Google's kind must be among those, and all of those must be there.
-fn canonical_request(parts: &Parts, names: &[&str]) -> Result<String, Refusal> {
+fn canonical_request(parts: &Parts, names: &[&str]) -> Result<String, GcsRefusal> {
     let unsigned =
         parts.headers.keys().any(|name| name.as_str().starts_with("x-goog-") && !names.contains(&name.as_str()));
     if unsigned || !names.contains(&"host") {

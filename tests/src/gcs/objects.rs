@@ -20,7 +20,7 @@ pub(super) struct GcsObject {
 }
 
 #[derive(Default)]
-pub(super) struct Bucket {
+pub(super) struct GcsBucket {
     pub(super) objects: BTreeMap<String, GcsObject>,
     uploads: BTreeMap<String, PartUpload>,
     /// The last generation or upload id: each is used once.
@@ -41,7 +41,7 @@ pub(super) struct ListingPage {
     pub(super) next: Option<String>,
 }
 
-impl Bucket {
+impl GcsBucket {
     /// Writes a new generation, and gives its number.
     pub(super) fn write(&mut self, key: &str, body: Bytes, metadata: ObjectMetadata, time: Timestamp) -> u64 {
         let generation = self.next_number();

@@ -21,21 +21,17 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a temporary folder has a plain name")
 }
 
+/// What takes in the history of `repository`. Its appends have time on a busy machine.
+fn dev<'a>(repository: &'a Path, folder: &'a Path) -> [&'a str; 9] {
+    let (git, dir) = (text(repository), text(folder));
+    ["dev", "--git", git, "--dir", dir, "--expiry", "30s", "--listen", "127.0.0.1:0"]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repository_that_cannot_be_read_ends_dev_with_an_error() {
     let (folder, repository) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     git(repository.path(), &["init", "--quiet"], 0);
-    let dev = [
-        "dev",
-        "--git",
-        text(repository.path()),
-        "--dir",
-        text(folder.path()),
-        "--expiry",
-        "30s",
-        "--listen",
-        "127.0.0.1:0",
-    ];
+    let dev = dev(repository.path(), folder.path());
     let ended = TidemarkProcess::ended(&dev, &BTreeMap::new()).await.expect("it ends");
     let log = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{log}");
@@ -55,17 +51,7 @@ async fn newest_first_is_the_order_of_the_commits_and_hits_tell_the_clients_time
             git(repository.path(), &["rev-parse", "HEAD"], 0)
         })
         .collect();
-    let dev = [
-        "dev",
-        "--git",
-        text(repository.path()),
-        "--dir",
-        text(folder.path()),
-        "--expiry",
-        "30s",
-        "--listen",
-        "127.0.0.1:0",
-    ];
+    let dev = dev(repository.path(), folder.path());
     let program = TidemarkProcess::serving(&dev, &BTreeMap::new()).await.expect("it starts");
     let all = async {
         loop {

@@ -1,5 +1,7 @@
 //! The nearest relatives of a bundle: what it was made from, and what was made from it.
 
+use std::collections::HashSet;
+
 use maud::{Markup, html};
 use tidemark_wal::Outcome;
 
@@ -44,10 +46,11 @@ pub(crate) fn render(lineage: &Result<LineageAnswer, HttpProblem>) -> Markup {
 fn relatives(lineage: &LineageAnswer) -> Markup {
     let bundle = &lineage.entity;
     let others = lineage.nodes.iter().filter(|node| node.key != *bundle);
-    let is_edge =
-        |parent: &str, child: &str| lineage.edges.iter().any(|edge| edge.parent == parent && edge.child == child);
-    let parents: Vec<_> = others.clone().filter(|node| is_edge(&node.key, bundle)).collect();
-    let children: Vec<_> = others.filter(|node| is_edge(bundle, &node.key)).collect();
+    let edges = lineage.edges.iter();
+    let above: HashSet<_> = edges.clone().filter(|edge| edge.child == *bundle).map(|edge| &edge.parent).collect();
+    let below: HashSet<_> = edges.filter(|edge| edge.parent == *bundle).map(|edge| &edge.child).collect();
+    let parents: Vec<_> = others.clone().filter(|node| above.contains(&node.key)).collect();
+    let children: Vec<_> = others.filter(|node| below.contains(&node.key)).collect();
     // A lineage of one generation is cut off by the number of its bundles alone, and has the parents first.
     let has_all_children = lineage.nodes.len() < MAX_LINEAGE_NODES;
     let has_all_parents = has_all_children || !children.is_empty();

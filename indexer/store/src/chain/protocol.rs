@@ -344,9 +344,7 @@ impl<S: ChainState> Chain<S> {
         let (key, hash) = (record_key(number), record::hash(bytes));
         let info = self.retry(|| self.store.head(&key)).await.map_err(failed)?;
         let (later, boundary) = self.retry(|| self.listing_after(number)).await.map_err(failed)?;
-        if boundary >= number {
-            return Err(self.unknown(number, format!("everything up to record {boundary} was trimmed meanwhile")));
-        }
+        self.check_untrimmed(number, boundary)?;
         let time = info.ok_or_else(|| self.unknown(number, "it disappeared again".to_owned()))?.time;
         if let Some(later) = later {
             // Boxed: it is rare, and every future that appends would have its size.
@@ -357,6 +355,14 @@ impl<S: ChainState> Chain<S> {
         state.apply_store_time(time);
         let writes = state.versions().writes;
         Ok(ChainRecord { number, hash, time, writes, state })
+    }
+
+    /// It is unknown what our record in slot `number` became unless the boundary that was seen lies below it.
+    fn check_untrimmed(&self, number: u64, boundary: u64) -> Result<(), ChainError<S::Rejection>> {
+        if boundary < number {
+            return Ok(());
+        }
+        Err(self.unknown(number, format!("everything up to record {boundary} was trimmed meanwhile")))
     }
 
     /// Whether `later`, the first record after ours in slot `number`, was appended to ours. If not, the slot was free because the
@@ -371,9 +377,7 @@ impl<S: ChainState> Chain<S> {
             }
         }
         let boundary = self.retry(|| self.boundary()).await.map_err(failed)?;
-        if boundary >= number {
-            return Err(self.unknown(number, format!("everything up to record {boundary} was trimmed meanwhile")));
-        }
+        self.check_untrimmed(number, boundary)?;
         let why = format!("record {later} is there and does not follow it: the one that it followed was lost");
         Err(self.corrupt(number, why))
     }

@@ -35,16 +35,6 @@ pub(super) struct S3Versions {
 #[async_trait]
 impl ListVersions for S3Versions {
     async fn list_versions(&self, path: &Path, after: Option<&str>) -> Result<Option<VersionPage>> {
-        let Some(page) = self.page(path, after).await? else { return Ok(None) };
-        // Names that begin with this one are listed behind it.
-        let next = page.next.filter(|next| next.key == path.as_ref()).map(|next| next.id);
-        Ok(Some(VersionPage { versions: page.versions, next }))
-    }
-}
-
-impl S3Versions {
-    /// `None` where the server does not know the call.
-    async fn page(&self, path: &Path, after: Option<&str>) -> Result<Option<AnsweredPage>> {
         let mut query = vec![("versions".to_owned(), String::new()), ("prefix".to_owned(), path.to_string())];
         if self.pays {
             query.push(("x-amz-request-payer".to_owned(), "requester".to_owned()));
@@ -77,29 +67,16 @@ impl S3Versions {
     }
 }
 
-/// Where the next page starts.
-#[derive(Debug, Default, PartialEq)]
-struct PageMarker {
-    key: String,
-    id: String,
-}
-
-#[derive(Debug, Default, PartialEq)]
-struct AnsweredPage {
-    versions: Vec<ObjectVersion>,
-    next: Option<PageMarker>,
-}
-
 /// Whether it is the answer of a server that does not know the parameter.
 fn is_list_of_objects(answer: &str) -> bool {
     answer.trim_end().ends_with("</ListBucketResult>")
 }
 
 /// The versions of `key` on a page, the newest first; `None` if it is no such page.
-fn read_page(page: &str, key: &str) -> Option<AnsweredPage> {
+fn read_page(page: &str, key: &str) -> Option<VersionPage> {
     let mut reader = Reader::from_str(page);
-    let (mut read, mut marker, mut inside, mut complete) =
-        (AnsweredPage::default(), PageMarker::default(), false, false);
+    let (mut read, mut inside, mut complete) = (VersionPage::default(), false, false);
+    let (mut next_key, mut next_id) = (String::new(), String::new());
     let (mut name, mut id, mut time, mut element) = (String::new(), String::new(), String::new(), String::new());
     let mut truncated = false;
     loop {
@@ -117,8 +94,8 @@ fn read_page(page: &str, key: &str) -> Option<AnsweredPage> {
                     ("Key", true) => &mut name,
                     ("VersionId", true) => &mut id,
                     ("LastModified", true) => &mut time,
-                    ("NextKeyMarker", false) => &mut marker.key,
-                    ("NextVersionIdMarker", false) => &mut marker.id,
+                    ("NextKeyMarker", false) => &mut next_key,
+                    ("NextVersionIdMarker", false) => &mut next_id,
                     ("IsTruncated", false) => {
                         truncated = text.as_ref() == b"true";
                         continue;
@@ -130,7 +107,7 @@ fn read_page(page: &str, key: &str) -> Option<AnsweredPage> {
                 add_text(&format!("&{};", String::from_utf8_lossy(&entity)), &mut name);
             }
             Event::GeneralRef(entity) if !inside && element == "NextKeyMarker" => {
-                add_text(&format!("&{};", String::from_utf8_lossy(&entity)), &mut marker.key);
+                add_text(&format!("&{};", String::from_utf8_lossy(&entity)), &mut next_key);
             }
             Event::End(end) => {
                 if end.name().as_ref() == b"Version" {
@@ -148,7 +125,8 @@ fn read_page(page: &str, key: &str) -> Option<AnsweredPage> {
             _ => {}
         }
     }
-    read.next = truncated.then_some(marker);
+    // Names that begin with this one are listed behind it.
+    read.next = (truncated && next_key == key).then_some(next_id);
     complete.then_some(read)
 }
 
@@ -183,7 +161,7 @@ mod tests {
             ObjectVersion { id: None, time: second("2009-10-10T17:50:30Z") },
         ];
         assert_eq!(read.versions, expected);
-        assert_eq!(read.next, Some(PageMarker { key: "a&b".to_owned(), id: "d-d309".to_owned() }));
+        assert_eq!(read.next.as_deref(), Some("d-d309"));
         assert!(!is_list_of_objects(PAGE));
         assert!(is_list_of_objects("<ListBucketResult><Name>b</Name></ListBucketResult>\n"));
         for cut in [PAGE.len() - 5, 100, 0] {

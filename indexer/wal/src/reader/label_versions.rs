@@ -22,8 +22,8 @@ const REFUSAL_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_se
 /// What listing a page of versions takes, with the text of the answer.
 const LISTING_BYTES: u64 = 512 * 1024;
 
-/// A listing that cannot be followed to its end is never taken for one that has ended.
-fn no_end(store: &Store, key: &str, why: &str) -> VersionError {
+/// What cannot be told now is never taken for an end or an absence.
+fn failed(store: &Store, key: &str, why: &str) -> VersionError {
     StoreError::Failed { url: store.url().to_string(), key: key.to_owned(), why: why.to_owned() }.into()
 }
 
@@ -193,10 +193,10 @@ impl LogReader {
         // A refusal is asked again by each entry.
         let index = self.list_versions(store, key, from).await?.map(Arc::new);
         if from < horizon {
-            let bytes = |index: Option<&Arc<VersionIndex>>| index.map_or(0, |index| index.bytes());
-            let before = listing.replace(HistoryListing { horizon, from, index: index.clone() });
-            let before = before.as_ref().map_or(0, |before| bytes(before.index.as_ref()));
-            self.versions.resize(store, key, history, before, bytes(index.as_ref()));
+            let listed = HistoryListing { horizon, from, index: index.clone() };
+            let after = listed.bytes();
+            let before = listing.replace(listed).map_or(0, |before| before.bytes());
+            self.versions.resize(store, key, history, before, after);
         }
         Ok(index)
     }
@@ -211,9 +211,6 @@ impl LogReader {
         loop {
             let Some(page) = self.list_page(store, key, after.as_deref()).await? else { return Ok(None) };
             let is_past = page.versions.iter().any(|version| version.time < from);
-            if page.next.is_some() && page.next == after {
-                return Err(no_end(store, key, "the next page of versions begins where this one does"));
-            }
             index.add(after, page.versions);
             match page.next {
                 Some(next) if !is_past => after = Some(next),
@@ -262,13 +259,10 @@ impl LogReader {
         let (mut versions, mut after) = (Vec::new(), indexed.after.clone());
         loop {
             let Some(page) = self.list_page(store, key, after.as_deref()).await? else {
-                return Err(no_end(store, key, "it has shown versions before and shows none now"));
+                return Err(failed(store, key, "it has shown versions before and shows none now"));
             };
             versions.extend(page.versions.into_iter().filter(|version| version.time <= indexed.newest));
             let is_end = |version: &ObjectVersion| *version == indexed.oldest || version.time < indexed.oldest.time;
-            if page.next.is_some() && page.next == after {
-                return Err(no_end(store, key, "the next page of versions begins where this one does"));
-            }
             match page.next {
                 Some(next) if !versions.iter().any(is_end) => after = Some(next),
                 _ => break,
@@ -290,6 +284,10 @@ impl LogReader {
             let error = match store.version_page(key, after).await {
                 Ok(page) => {
                     self.refusals.record_right(store, VersionRight::List, key);
+                    let next = page.as_ref().and_then(|page| page.next.as_deref());
+                    if next.is_some() && next == after {
+                        return Err(failed(store, key, "the next page of versions begins where this one does"));
+                    }
                     return Ok(page);
                 }
                 // A name that the store takes for no object: a plain read says so too.
@@ -348,10 +346,7 @@ impl LogReader {
                     if let Some(mut mark) = mark.take() {
                         *mark = Some(true);
                     }
-                    let (url, key) = (store.url().to_string(), key.to_owned());
-                    return Err(
-                        StoreError::Failed { url, key, why: "a version was deleted meanwhile".to_owned() }.into()
-                    );
+                    return Err(failed(store, key, "a version was deleted meanwhile"));
                 }
                 Ok(None) | Err(StoreError::BadKey { .. }) => break VersionRead::NotOwn,
                 Err(error) if is_refusal(&error) => error,

@@ -343,6 +343,23 @@ async fn a_refusal_of_versions_that_passes_decides_nothing() {
     }
 }
 
+/// Moves of the label, one a second.
+async fn move_each_second(log: &Log, count: u64) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    for second in 0..count {
+        tokens.push(move_label(log, second, Some("b1")).await);
+        pass(1).await;
+    }
+    tokens
+}
+
+/// The operation's outcome is not known, since this right is missing.
+fn assert_right_is_missing(op: ResolvedOperation, right: &str) {
+    assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Unknown, Some(Evidence::Inferred)));
+    let reason = op.unreadable.unwrap().reason;
+    assert!(reason.contains(right), "{reason}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_right_to_versions_that_is_missing_stops_nobody_and_is_the_reason() {
     for (faults, right) in [
@@ -352,18 +369,12 @@ async fn a_right_to_versions_that_is_missing_stops_nobody_and_is_the_reason() {
         let lab = TestStore::new();
         let log = lab.versioned_log();
         // More than objects may be refused within an hour.
-        let mut tokens = Vec::new();
-        for second in 0..150 {
-            tokens.push(move_label(&log, second, Some("b1")).await);
-            pass(1).await;
-        }
+        let mut tokens = move_each_second(&log, 150).await;
         lab.refuse_versions(faults);
         let reader = LogReader::new(&log);
         let last = tokens.pop().unwrap();
         for token in tokens {
-            let op = reader.lookup(token, &schedule()).await.unwrap().unwrap().ops.remove(0);
-            assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Unknown, Some(Evidence::Inferred)));
-            assert!(op.unreadable.unwrap().reason.contains(right));
+            assert_right_is_missing(reader.lookup(token, &schedule()).await.unwrap().unwrap().ops.remove(0), right);
         }
         let op = reader.lookup(last, &schedule()).await.unwrap().unwrap().ops.remove(0);
         assert_eq!(op.decision.outcome, Outcome::Committed, "nobody has moved it since");
@@ -390,21 +401,14 @@ async fn a_right_to_read_versions_that_is_withdrawn_is_the_reason_and_not_the_si
     let lab = TestStore::new();
     let log = lab.versioned_log();
     // More than objects may be refused within an hour.
-    let mut tokens = Vec::new();
-    for second in 0..150 {
-        tokens.push(move_label(&log, second, Some("b1")).await);
-        pass(1).await;
-    }
+    let mut tokens = move_each_second(&log, 150).await;
     let reader = LogReader::new(&log);
     let (first, last) = (tokens.remove(0), tokens.pop().unwrap());
     assert_eq!(decide_label(&reader, first).await.decision.outcome, Outcome::Committed);
     lab.refuse_versions(VersionFaults { lists: 0, reads: u32::MAX });
     let begun = tokio::time::Instant::now();
     for token in &tokens {
-        let op = decide_label(&reader, *token).await;
-        assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Unknown, Some(Evidence::Inferred)));
-        let reason = op.unreadable.unwrap().reason;
-        assert!(reason.contains("s3:GetObjectVersion"), "{reason}");
+        assert_right_is_missing(decide_label(&reader, *token).await, "s3:GetObjectVersion");
     }
     assert!((15..30).contains(&begun.elapsed().as_secs()), "{} s", begun.elapsed().as_secs());
     assert_eq!(decide_label(&reader, last).await.decision.outcome, Outcome::Committed, "nobody has moved it since");

@@ -169,6 +169,13 @@ impl HistoryListing {
     }
 }
 
+impl HistoryListing {
+    /// What it takes in memory, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.index.as_ref().map_or(0, |index| index.bytes())
+    }
+}
+
 impl VersionIndex {
     /// Adds the next page that was listed, behind `after`.
     pub(super) fn add(&mut self, after: Option<String>, versions: Vec<ObjectVersion>) {

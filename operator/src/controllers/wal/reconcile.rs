@@ -91,10 +91,10 @@ async fn reconcile_unreadable(
     controller: &WalController,
 ) -> Result<Action, ReconcileError> {
     let context = &controller.context;
-    // Its pods stay as they are.
-    controller.release_slot(&NamespacedName::of(&invalid.metadata)).await;
-    let deletion = purge_finalizer::finalize_unreadable(&invalid.metadata, reference, context).await;
     let key = NamespacedName::of(&invalid.metadata);
+    // Its pods stay as they are.
+    controller.release_slot(&key).await;
+    let deletion = purge_finalizer::finalize_unreadable(&invalid.metadata, reference, context).await;
     let (deletion, unfinalized) = controller.answered(&key, deletion)?;
     if deletion == DeletionStep::Done {
         return Ok(Action::await_change());
@@ -176,13 +176,11 @@ struct RollOutResult {
     waits: Option<String>,
     /// Which search pods ask for the token.
     coverage: TokenCoverage,
-    /// Whether the finalizer could not be written.
-    unfinalized: bool,
 }
 
 impl Default for RollOutResult {
     fn default() -> Self {
-        Self { writes: 0, refused: None, error: None, waits: None, coverage: TokenCoverage::Full, unfinalized: false }
+        Self { writes: 0, refused: None, error: None, waits: None, coverage: TokenCoverage::Full }
     }
 }
 
@@ -244,7 +242,6 @@ impl RollOutResult {
         let WalIntent { deletion_policy, deleted, .. } = &observed.intent;
         let wanted = *deletion_policy == DeletionPolicy::Purge && deleted.is_none();
         let problem = answer.map(|answer| purge_finalizer::unwritten(answer, wanted, deleted.is_some()));
-        self.unfinalized = answer.is_some();
         self.refused = self.refused.take().or(problem);
     }
 
@@ -253,20 +250,17 @@ impl RollOutResult {
     fn repeat_refusal(&mut self, observed: &ObservedWal, upgrade: &UpgradePlan) {
         let in_line = upgrade.blocked && upgrade.step == UpgradeStep::Queue;
         let fails = matches!(self.error, Some(ApplyError::Failed { .. }));
-        if self.refused.is_some() {
+        if self.refused.is_some() || !in_line && !fails {
             return;
         }
         let before = condition(&observed.status.conditions, ConditionType::Applied);
         // In line all other children are written. Only the message says which one was refused.
         let is_unknown = |message: &str| fails || names_deployment(message, &observed.key.name);
-        let before = before.filter(|before| before.observed_generation == observed.generation);
-        self.refused = before.map(ConditionValue::repeated).filter(|before| match before.reason {
-            Reason::NameTaken | Reason::ChildRefused | Reason::ApplyFailed => {
-                (in_line || fails) && is_unknown(&before.message)
-            }
-            Reason::FinalizerRefused => self.unfinalized,
-            _ => false,
-        });
+        let before =
+            before.filter(|before| before.observed_generation == observed.generation && is_unknown(&before.message));
+        self.refused = before
+            .map(ConditionValue::repeated)
+            .filter(|before| matches!(before.reason, Reason::NameTaken | Reason::ChildRefused | Reason::ApplyFailed));
     }
 
     /// Why something could not be written, if that may pass by itself.

@@ -73,7 +73,7 @@ async fn watched(cluster: &Cluster, wal: &TestWal<'_>) -> anyhow::Result<()> {
     let mut by_component: BTreeMap<&str, u64> = BTreeMap::new();
     for (what, count) in &after {
         let more = count.checked_sub(before.get(what).copied().unwrap_or_default());
-        let more = more.with_context(|| format!("{what}: {count} requests, and more before: a pod has begun anew"))?;
+        let more = more.with_context(|| format!("{what}: {count} requests, and more before: a pod was restarted"))?;
         println!("  to the store: {what}: {more}");
         *by_component.entry(what.split(' ').next().unwrap_or_default()).or_default() += more;
     }

@@ -10,7 +10,7 @@ use tidemark_crds::{
 use tidemark_tests::controller::{ControllerWorld, eventually};
 
 /// What a policy or webhook is about: the Deployments of the world's namespace.
-fn matches(world: &ControllerWorld) -> String {
+pub(crate) fn matches(world: &ControllerWorld) -> String {
     format!(
         "namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}, {{RULES}}: [{{apiGroups: [apps], apiVersions: [v1], \
          operations: [CREATE, UPDATE], resources: [deployments]}}]",
@@ -18,14 +18,27 @@ fn matches(world: &ControllerWorld) -> String {
     )
 }
 
-/// What the API server would make of a change of the indexer's Deployment.
-async fn dry_run(world: &ControllerWorld, patch: Value) -> kube::Result<Deployment> {
+/// Makes a policy that refuses with these words what it is about and `expression` does not hold for. Its binding has the same name.
+pub(crate) async fn refuse(world: &ControllerWorld, name: &str, matches: &str, words: &str, expression: &str) {
+    let policy = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: {name}}}, spec: {{failurePolicy: Fail, \
+         matchConstraints: {{{matches}}}, validations: [{{message: '{words}', expression: \"{expression}\"}}]}}}}"
+    );
+    let binding = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {{name: {name}}}, \
+         spec: {{policyName: {name}, validationActions: [Deny]}}}}"
+    );
+    world.server.apply(&format!("{policy}\n---\n{binding}")).await.expect("they are created");
+}
+
+/// What the API server would make of a change of a Deployment.
+pub(crate) async fn dry_run(world: &ControllerWorld, deployment: &str, patch: Value) -> kube::Result<Deployment> {
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
-    world.api::<Deployment>().patch("orders-indexer", &params, &Patch::Strategic(patch)).await
+    world.api::<Deployment>().patch(deployment, &params, &Patch::Strategic(patch)).await
 }
 
 /// Waits until `attempt` is refused with these words. Another refusal is an error of the test.
-async fn in_force<T>(words: &str, mut attempt: impl AsyncFnMut() -> kube::Result<T>) {
+pub(crate) async fn in_force<T>(words: &str, mut attempt: impl AsyncFnMut() -> kube::Result<T>) {
     let what = format!("\"{words}\" is in force");
     let refused = eventually(&what, async || match attempt().await {
         Ok(_) => Ok(None),
@@ -55,17 +68,9 @@ async fn what_a_policy_refuses_is_reported_in_its_words_until_the_policy_goes() 
     let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     let name = format!("refuse-{}", world.namespace);
     let matches = matches(&world).replace("{RULES}", "resourceRules");
-    let policy = format!(
-        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: {name}}}, spec: {{failurePolicy: Fail, \
-         matchConstraints: {{{matches}}}, validations: [{{message: 'no such variable here', expression: \
-         \"object.spec.template.spec.containers.all(c, !has(c.env) || c.env.all(e, e.name != 'FORBIDDEN'))\"}}]}}}}"
-    );
-    let binding = format!(
-        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {{name: {name}}}, \
-         spec: {{policyName: {name}, validationActions: [Deny]}}}}"
-    );
-    world.server.apply(&format!("{policy}\n---\n{binding}")).await.expect("they are created");
-    in_force("no such variable here", async || dry_run(&world, with_variable()).await).await;
+    let expression = "object.spec.template.spec.containers.all(c, !has(c.env) || c.env.all(e, e.name != 'FORBIDDEN'))";
+    refuse(&world, &name, &matches, "no such variable here", expression).await;
+    in_force("no such variable here", async || dry_run(&world, "orders-indexer", with_variable()).await).await;
     set_variable(&world).await;
     for kind in [ConditionType::Applied, ConditionType::Ready] {
         let message = world.is("orders", kind, "False/ChildRefused").await.expect("it is reported");
@@ -87,7 +92,7 @@ async fn a_webhook_that_is_down_is_reported_in_the_words_of_the_api_server() {
          clientConfig: {{url: 'https://127.0.0.1:9/'}}, {matches}}}]}}"
     );
     world.server.apply(&webhook).await.expect("it is created");
-    in_force("down.example.com", async || dry_run(&world, with_variable()).await).await;
+    in_force("down.example.com", async || dry_run(&world, "orders-indexer", with_variable()).await).await;
     set_variable(&world).await;
     for kind in [ConditionType::Applied, ConditionType::Ready] {
         let message = world.is("orders", kind, "False/ApplyFailed").await.expect("it is reported");
@@ -118,7 +123,8 @@ async fn what_a_policy_rewrites_is_written_once() {
         pod.is_some_and(|pod| pod.containers[0].image.as_deref() == Some("mirror.test/tidemark:one"))
     };
     eventually("the policy is in force", async || {
-        Ok(mirrored(dry_run(&world, json!({"metadata": {"labels": {"a": "b"}}})).await?).then_some(()))
+        Ok(mirrored(dry_run(&world, "orders-indexer", json!({"metadata": {"labels": {"a": "b"}}})).await?)
+            .then_some(()))
     })
     .await
     .expect("it is");
@@ -140,18 +146,13 @@ async fn a_finalizer_that_a_policy_refuses_is_reported_and_stops_nothing_else() 
     let world = ControllerWorld::create().await.expect("it starts");
     world.make("orders", "deletionPolicy: Purge").await.expect("it is created");
     let name = format!("finalizers-{}", world.namespace);
-    let policy = format!(
-        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: {name}}}, spec: {{failurePolicy: Fail, \
-         matchConstraints: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}, resourceRules: [{{apiGroups: \
-         [tidemark.dev], apiVersions: ['*'], operations: [UPDATE], resources: [wals]}}]}}, validations: [{{message: 'no finalizers here', \
-         expression: '!has(object.metadata.finalizers) || has(oldObject.metadata.finalizers)'}}]}}}}",
+    let matches = format!(
+        "namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}, resourceRules: [{{apiGroups: [tidemark.dev], \
+         apiVersions: ['*'], operations: [UPDATE], resources: [wals]}}]",
         world.namespace
     );
-    let binding = format!(
-        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {{name: {name}}}, \
-         spec: {{policyName: {name}, validationActions: [Deny]}}}}"
-    );
-    world.server.apply(&format!("{policy}\n---\n{binding}")).await.expect("they are created");
+    let expression = "!has(object.metadata.finalizers) || has(oldObject.metadata.finalizers)";
+    refuse(&world, &name, &matches, "no finalizers here", expression).await;
     in_force("no finalizers here", async || {
         let params = PatchParams { dry_run: true, ..PatchParams::default() };
         let patch = json!({"metadata": {"finalizers": [FINALIZER_PURGE]}});

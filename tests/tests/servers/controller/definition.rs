@@ -27,18 +27,29 @@ fn spec_schema(crd: &mut Value) -> &mut Value {
     &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_definition_that_is_new_enough_it_says_what_to_do_and_then_works() {
-    let server = ApiServer::start().await.expect("it starts");
+/// A newer release knows one more deletion policy.
+fn with_newer_policy(crd: &mut Value) {
+    let policies = spec_schema(crd)["deletionPolicy"]["enum"].as_array_mut().expect("it is an enum");
+    policies.push(json!("Newer"));
+}
+
+/// An operator of the cluster, whose pods nobody runs.
+async fn operator(server: &ApiServer, flags: &[&str]) -> OperatorProcess {
     let options = OperatorOptions {
         kubeconfig: server.kubeconfig().to_owned(),
         image: "i".to_owned(),
         identity: "one".to_owned(),
         lease_namespace: "default".to_owned(),
         pod_port: 7280,
-        flags: Vec::new(),
+        flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
     };
-    let operator = OperatorProcess::start(&options).await.expect("it starts");
+    OperatorProcess::start(&options).await.expect("it starts")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_definition_that_is_new_enough_it_says_what_to_do_and_then_works() {
+    let server = ApiServer::start().await.expect("it starts");
+    let operator = operator(&server, &[]).await;
     let unready = async |wanted: &str| {
         eventually(&format!("it is unready: {wanted}"), async || {
             let (status, text) = operator.get("/readyz").await?;
@@ -65,21 +76,8 @@ async fn without_a_definition_that_is_new_enough_it_says_what_to_do_and_then_wor
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
     let server = ApiServer::start().await.expect("it starts");
-    // A newer release knows one more deletion policy.
-    install(&server, |crd| {
-        let policies = spec_schema(crd)["deletionPolicy"]["enum"].as_array_mut().expect("it is an enum");
-        policies.push(json!("Newer"));
-    })
-    .await;
-    let options = OperatorOptions {
-        kubeconfig: server.kubeconfig().to_owned(),
-        image: "i".to_owned(),
-        identity: "one".to_owned(),
-        lease_namespace: "default".to_owned(),
-        pod_port: 7280,
-        flags: vec!["--purge-timeout=3s".to_owned()],
-    };
-    let operator = OperatorProcess::start(&options).await.expect("it starts");
+    install(&server, with_newer_policy).await;
+    let operator = operator(&server, &["--purge-timeout=3s"]).await;
     let newer = wal_yaml("default", "newer", "deletionPolicy: Newer");
     eventually("the CRD is served", async || Ok(server.apply(&newer).await.ok())).await.expect("it is created");
     server.apply(&wal_yaml("default", "plain", "")).await.expect("it is created");
@@ -106,19 +104,6 @@ async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
     assert!(abandoned >= 1.0);
 }
 
-/// An operator of the cluster, whose pods nobody runs.
-async fn operator(server: &ApiServer) -> OperatorProcess {
-    let options = OperatorOptions {
-        kubeconfig: server.kubeconfig().to_owned(),
-        image: "i".to_owned(),
-        identity: "one".to_owned(),
-        lease_namespace: "default".to_owned(),
-        pod_port: 7280,
-        flags: Vec::new(),
-    };
-    OperatorProcess::start(&options).await.expect("it starts")
-}
-
 /// Waits until `Ready` of a WAL, which may be unreadable, has this reason and speaks of the present spec, and gives its status.
 async fn status_with(server: &ApiServer, name: &str, reason: &str) -> WalStatus {
     let wals: Api<DynamicObject> = Api::namespaced_with(server.client(), "default", &ApiResource::erase::<Wal>(&()));
@@ -136,14 +121,10 @@ async fn status_with(server: &ApiServer, name: &str, reason: &str) -> WalStatus 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_of_a_wal_that_cannot_be_read_is_whole_and_goes_with_its_cause() {
     let server = ApiServer::start().await.expect("it starts");
-    install(&server, |crd| {
-        let policies = spec_schema(crd)["deletionPolicy"]["enum"].as_array_mut().expect("it is an enum");
-        policies.push(json!("Newer"));
-    })
-    .await;
+    install(&server, with_newer_policy).await;
     let plain = wal_yaml("default", "orders", "");
     eventually("the CRD is served", async || Ok(server.apply(&plain).await.ok())).await.expect("it is created");
-    let _operator = operator(&server).await;
+    let _operator = operator(&server, &[]).await;
     let is_there = |status: &WalStatus, kind| condition(&status.conditions, kind).map(|found| found.reason.clone());
     let status = status_with(&server, "orders", "Starting").await;
     assert_eq!(is_there(&status, ConditionType::Reconciling).as_deref(), Some("RollingOut"));
@@ -182,7 +163,7 @@ async fn a_wal_with_a_field_of_another_type_is_reported_though_nothing_can_be_ap
     })
     .await
     .expect("it is");
-    let operator = operator(&server).await;
+    let operator = operator(&server, &[]).await;
     let status = status_with(&server, "older", "SpecInvalid").await;
     let ready = condition(&status.conditions, ConditionType::Ready).expect("it is there");
     assert!(

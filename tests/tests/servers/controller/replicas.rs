@@ -7,10 +7,11 @@ use tidemark_tests::controller::{ControllerWorld, OperatorOptions, OperatorProce
 
 /// The options of a replica whose lease another takes over while the test waits.
 fn options(world: &ControllerWorld, identity: &str) -> OperatorOptions {
-    let OperatorOptions { mut flags, .. } = world.options();
-    flags.retain(|flag| !flag.starts_with("--lease-duration="));
-    flags.push("--lease-duration=20s".to_owned());
-    OperatorOptions { identity: identity.to_owned(), flags, ..world.options() }
+    let mut options = world.options();
+    identity.clone_into(&mut options.identity);
+    options.flags.retain(|flag| !flag.starts_with("--lease-duration="));
+    options.flags.push("--lease-duration=20s".to_owned());
+    options
 }
 
 async fn leads(operator: &OperatorProcess) -> bool {

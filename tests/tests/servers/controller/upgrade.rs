@@ -11,6 +11,8 @@ use tidemark_crds::{
 };
 use tidemark_tests::controller::{ControllerWorld, OperatorOptions, OperatorProcess, eventually};
 
+use super::admission::{dry_run, in_force, matches, refuse};
+
 const OLD: &str = "tidemark.dev/tidemark:one";
 const NEW: &str = "tidemark.dev/tidemark:two";
 
@@ -26,6 +28,24 @@ async fn pending(world: &ControllerWorld, name: &str) -> String {
     let message = world.is(name, ConditionType::UpgradePending, "True/NewRelease").await.expect("it is told");
     let revision = message.rsplit_once("approve-upgrade=").expect("the message names the command").1;
     revision.trim_end_matches('"').to_owned()
+}
+
+/// WALs of the old release that wait for approval, named by `wals`, no operator, and the options of one that is approved.
+async fn awaiting_approval(wals: &[&str]) -> (ControllerWorld, OperatorOptions) {
+    let world = ControllerWorld::create().await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
+    for name in wals {
+        world.make(name, "").await.expect("it is created");
+    }
+    for name in wals {
+        world.is_ready(name).await.expect("it becomes ready");
+    }
+    operator.kill();
+    let unapproved = OperatorProcess::start(&newer(&world, &[])).await.expect("it starts");
+    let revision = pending(&world, wals[0]).await;
+    unapproved.kill();
+    let approved = newer(&world, &[&format!("--upgrade-approved={revision}")]);
+    (world, approved)
 }
 
 async fn images(world: &ControllerWorld, name: &str) -> [String; 2] {
@@ -91,21 +111,9 @@ async fn a_new_release_changes_no_pod_unasked_and_rolls_search_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn approved_wals_are_upgraded_one_at_a_time_also_by_an_operator_that_is_killed_meanwhile() {
     const WALS: [&str; 3] = ["a", "b", "c"];
-    let world = ControllerWorld::create().await.expect("it starts");
-    let operator = world.operator().await.expect("it starts");
-    for name in WALS {
-        world.make(name, "").await.expect("it is created");
-    }
-    for name in WALS {
-        world.is_ready(name).await.expect("it becomes ready");
-    }
-    operator.kill();
-    let unapproved = OperatorProcess::start(&newer(&world, &[])).await.expect("it starts");
-    let revision = pending(&world, "a").await;
-    unapproved.kill();
+    let (world, approved) = awaiting_approval(&WALS).await;
 
     world.pods.newcomers_ready(WalComponent::Search, false);
-    let approved = newer(&world, &[&format!("--upgrade-approved={revision}")]);
     let first = OperatorProcess::start(&approved).await.expect("it starts");
     let under_way = async || {
         let mut names = Vec::new();
@@ -153,21 +161,9 @@ async fn approved_wals_are_upgraded_one_at_a_time_also_by_an_operator_that_is_ki
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspended_lets_them_go_on() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let operator = world.operator().await.expect("it starts");
-    for name in ["a", "b"] {
-        world.make(name, "").await.expect("it is created");
-    }
-    for name in ["a", "b"] {
-        world.is_ready(name).await.expect("it becomes ready");
-    }
-    operator.kill();
-    let unapproved = OperatorProcess::start(&newer(&world, &[])).await.expect("it starts");
-    let revision = pending(&world, "a").await;
-    unapproved.kill();
+    let (world, approved) = awaiting_approval(&["a", "b"]).await;
     world.pods.newcomers_ready(WalComponent::Search, false);
-    let operator = OperatorProcess::start(&newer(&world, &[&format!("--upgrade-approved={revision}")])).await;
-    let operator = operator.expect("it starts");
+    let operator = OperatorProcess::start(&approved).await.expect("it starts");
     let stuck = eventually("one is under way", async || {
         let a = images(&world, "a").await;
         let b = images(&world, "b").await;
@@ -196,7 +192,7 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
     assert!(message.contains(&format!("kubectl describe deployment {stuck}-search")), "{message}");
     world.told(stuck, "UpgradeStalled").await.expect("it is told");
     let stalled = async || operator.metric("tidemark_operator_upgrades_stalled", &[]).await.expect("it counts");
-    // Counted after it is told.
+    // The metric follows the condition.
     eventually("it is counted", async || Ok(((stalled().await - 1.0).abs() < 0.5).then_some(())))
         .await
         .expect("it is counted");
@@ -220,44 +216,18 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_a_policy_refuses_says_so_and_holds_up_no_other() {
-    let world = ControllerWorld::create().await.expect("it starts");
-    let operator = world.operator().await.expect("it starts");
-    for name in ["a", "b"] {
-        world.make(name, "").await.expect("it is created");
-    }
-    for name in ["a", "b"] {
-        world.is_ready(name).await.expect("it becomes ready");
-    }
-    operator.kill();
-    let unapproved = OperatorProcess::start(&newer(&world, &[])).await.expect("it starts");
-    let revision = pending(&world, "a").await;
-    unapproved.kill();
+    let (world, approved) = awaiting_approval(&["a", "b"]).await;
     let name = format!("images-{}", world.namespace);
-    let policy = format!(
-        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: {name}}}, spec: {{failurePolicy: Fail, \
-         matchConstraints: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}, resourceRules: [{{apiGroups: [apps], \
-         apiVersions: [v1], operations: [CREATE, UPDATE], resources: [deployments]}}]}}, validations: [{{message: 'that image is not signed', \
-         expression: \"!object.metadata.name.startsWith('a-') || object.spec.template.spec.containers.all(c, c.image != '{NEW}')\"}}]}}}}",
-        world.namespace
+    let matches = matches(&world).replace("{RULES}", "resourceRules");
+    let expression = format!(
+        "!object.metadata.name.startsWith('a-') || object.spec.template.spec.containers.all(c, c.image != '{NEW}')"
     );
-    let binding = format!(
-        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {{name: {name}}}, \
-         spec: {{policyName: {name}, validationActions: [Deny]}}}}"
-    );
-    world.server.apply(&format!("{policy}\n---\n{binding}")).await.expect("they are created");
-    let deployments = world.api::<k8s_openapi::api::apps::v1::Deployment>();
-    eventually("the policy is in force", async || {
-        let params = PatchParams { dry_run: true, ..PatchParams::default() };
-        let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "search", "image": NEW}]}}}});
-        match deployments.patch("a-search", &params, &Patch::Strategic(patch)).await {
-            Ok(_) => Ok(None),
-            Err(kube::Error::Api(answer)) if answer.message.contains("not signed") => Ok(Some(())),
-            Err(error) => Err(error.into()),
-        }
+    refuse(&world, &name, &matches, "that image is not signed", &expression).await;
+    in_force("not signed", async || {
+        let containers = json!([{"name": "search", "image": NEW}]);
+        dry_run(&world, "a-search", json!({"spec": {"template": {"spec": {"containers": containers}}}})).await
     })
-    .await
-    .expect("it is");
-    let approved = newer(&world, &[&format!("--upgrade-approved={revision}")]);
+    .await;
     let _operator = OperatorProcess::start(&approved).await.expect("it starts");
     world.is("a", ConditionType::UpgradePending, "True/UpgradeStalled").await.expect("it is reported");
     let message = world.is("a", ConditionType::Applied, "False/ChildRefused").await.expect("it is reported");

@@ -131,38 +131,34 @@ impl Tab {
         self.until(step, &format!("if ({COMPLETE}) {{ {step}; true }} else {{ false }}")).await;
     }
 
-    /// Whether a condition holds now. A page that is about to be left has no answer.
-    pub(crate) async fn holds(&self, condition: &str) -> bool {
-        let answer = self.page.evaluate(condition).await;
-        answer.ok().and_then(|answer| answer.into_value().ok()).unwrap_or(false)
-    }
-
     /// Waits until a condition holds.
     pub(crate) async fn until(&self, what: &str, condition: &str) {
-        let waited = tokio::time::timeout(PATIENCE, async {
-            while !self.holds(condition).await {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        if waited.await.is_err() {
-            let page = self.page.content().await.unwrap_or_default();
-            panic!("{what}: does not come\n{:?}\n{page}", self.page.url().await);
-        }
+        self.awaited(what, condition, |holds: &bool| *holds).await;
     }
 
-    /// What an expression gives, as soon as it gives something: a page that is about to be left has no answer, and what a
-    /// refresh replaces is not there for a moment.
+    /// What an expression gives, as soon as it gives something.
     pub(crate) async fn value<T: DeserializeOwned>(&self, expression: &str) -> T {
+        self.awaited(expression, expression, |_| true).await
+    }
+
+    /// What an expression gives, once it is wanted: a page that is about to be left has no answer, and what a refresh replaces is
+    /// not there for a moment.
+    async fn awaited<T: DeserializeOwned>(&self, what: &str, expression: &str, wanted: impl Fn(&T) -> bool) -> T {
         let asked = tokio::time::timeout(PATIENCE, async {
             loop {
                 let answer = self.page.evaluate(expression).await.ok();
-                if let Some(value) = answer.and_then(|answer| answer.into_value::<Option<T>>().ok().flatten()) {
+                let value = answer.and_then(|answer| answer.into_value::<Option<T>>().ok().flatten());
+                if let Some(value) = value.filter(&wanted) {
                     return value;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
-        asked.await.unwrap_or_else(|_| panic!("{expression}: has no value"))
+        let Ok(value) = asked.await else {
+            let page = self.page.content().await.unwrap_or_default();
+            panic!("{what}: does not come\n{:?}\n{page}", self.page.url().await);
+        };
+        value
     }
 
     /// The address of the page.

@@ -24,8 +24,7 @@ pub(super) fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &
 pub(super) fn plan<'a>(wal: &'a ValidatedWal, platform: &'a PlatformSettings) -> PodPlan<'a> {
     let mut plan = pod::plan(wal, platform, WalComponent::Search, "serve", GRACE_SECS);
     // The API server refuses a pod that sleeps for longer than its grace period.
-    let grace_secs = plan.user.termination_grace_period_seconds.unwrap_or(plan.grace_secs);
-    let seconds = PRE_STOP_SLEEP_SECS.min((grace_secs / 2).max(1));
+    let seconds = PRE_STOP_SLEEP_SECS.min((plan.termination_grace_secs() / 2).max(1));
     let sleep = LifecycleHandler { sleep: Some(SleepAction { seconds }), ..LifecycleHandler::default() };
     plan.environment.extend(environment::search(wal));
     plan.volumes.extend(volumes::token(wal));
