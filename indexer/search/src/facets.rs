@@ -30,6 +30,7 @@ const MAX_FACET_MEMORY_BYTES: u64 = 64 << 20;
 /// Values of one facet that are counted per segment; beyond that the rarest are left out.
 const MAX_VALUES_PER_SEGMENT: u32 = 10_000;
 /// Buckets of a histogram while it is counted.
+/// More than an answer has: the span of the matches is known only at the end, when buckets are merged.
 const MAX_COUNTED_BUCKETS: u64 = 4096;
 /// Widths of buckets in seconds: 1 s to 7 days by familiar steps, then by multiples of weeks. Each divides the next. The last
 /// ones are for clients' times, from the year 1 to 9999.
