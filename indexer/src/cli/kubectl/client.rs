@@ -13,7 +13,7 @@ use tokio::{
 /// How long `kubectl` may take for one answer, and a port to be forwarded.
 const KUBECTL_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a pod may take for one answer.
-/// A search may wait 20 s for a token and 2 s for its turn, and run for 10 s.
+/// A pod ends each request itself after 30 s, and its answer must arrive.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// The user's `kubectl` with the flags that say which cluster.
