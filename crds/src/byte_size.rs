@@ -20,7 +20,8 @@ pub struct ByteSize(String);
 #[error("invalid size \"{0}\"; write bytes as a whole number, or with Ki, Mi or Gi, such as 1Mi")]
 pub struct ByteSizeError(String);
 
-/// What one unit stands for, in thousandths: those of a [`ByteSize`] first, then those of other sizes in bytes.
+/// What one unit stands for, in thousandths because `m` is a unit of Kubernetes' quantities. The units of a [`ByteSize`] come first,
+/// then those of other sizes in bytes.
 const UNITS: [(&str, i128); 9] = [
     ("Ki", 1000 << 10),
     ("Mi", 1000 << 20),

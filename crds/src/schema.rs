@@ -48,6 +48,7 @@ pub(crate) fn peers(_: &mut SchemaGenerator) -> Schema {
                     "type": "object",
                     "required": ["key", "operator"],
                     "properties": {
+                        // A prefix of 253 characters, a slash and a name of 63: what a label's key may have.
                         "key": {"type": "string", "minLength": 1, "maxLength": 317},
                         "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
                         "values": {
@@ -103,6 +104,7 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
         "items": {
             "type": "object",
             "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+            // The bounds of Kubernetes' own `Condition`.
             "properties": {
                 "type": {"type": "string", "maxLength": 316, "description": "What the condition is about."},
                 "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},

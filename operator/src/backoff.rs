@@ -42,6 +42,7 @@ impl<K: Eq + Hash> FailureBackoff<K> {
 
 /// The wait after the `failures`th failure in a row.
 fn wait(failures: u32) -> Duration {
+    // 2^16 s is more than the longest wait, and the shift never overflows.
     let doublings = failures.saturating_sub(1).min(16);
     FIRST_WAIT.saturating_mul(1 << doublings).min(MAX_WAIT)
 }

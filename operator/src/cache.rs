@@ -7,12 +7,14 @@ mod data_pod;
 mod name;
 mod object_cache;
 mod owned_object;
+mod rollout_status;
 mod watch;
 
 pub(crate) use self::{
     data_pod::{DataPod, PodEviction, PodTrouble},
     name::{NamespacedName, is_older},
     object_cache::{ObjectCache, OwnedObjects},
-    owned_object::{ChildKind, OwnedObject, RolloutStatus},
+    owned_object::{ChildKind, OwnedObject},
+    rollout_status::RolloutStatus,
     watch::watch,
 };

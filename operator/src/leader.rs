@@ -70,6 +70,7 @@ impl LeaderElection {
         tracing::info!(lease = %self.name, identity = %self.identity, "leading");
         self.metrics.leading(true);
         let ended = tokio::select! {
+            // A lost lease comes first: whatever else ends at the same moment, a lease of another replica is not released.
             biased;
             () = self.hold() => LeadershipEnd::Lost,
             () = shutdown.cancelled() => LeadershipEnd::Stopped,
@@ -93,6 +94,7 @@ impl LeaderElection {
                     tracing::warn!(lease = %self.name, %error, "cannot read or write the lease; retrying");
                 }
             }
+            // Jittered, so that waiting replicas do not all write when the lease ends.
             sleep(backoff::jittered(self.retry(), backoff::random())).await;
         }
     }
@@ -192,7 +194,8 @@ impl LeaderElection {
         }
     }
 
-    /// Between two attempts, and the longest that one may take.
+    /// Between two attempts, and the longest that one may take. A sixth leaves room for two attempts without an answer between a
+    /// quick renewal and the two thirds at which the holder gives up.
     fn retry(&self) -> Duration {
         self.duration / 6
     }

@@ -7,6 +7,7 @@ use tidemark_crds::PodReport;
 /// How long a pod may take to answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest answer that is read, in bytes.
+/// Something else than our pod may answer: all polls at once take 8 MiB at most.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Why a pod could not be polled.
@@ -28,6 +29,7 @@ pub(crate) struct PodReportClient {
 
 impl PodReportClient {
     pub(crate) fn new() -> Result<Self, reqwest::Error> {
+        // Only the pod itself is asked: not through the environment's proxy, and not where an answer redirects to.
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

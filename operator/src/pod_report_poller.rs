@@ -28,14 +28,18 @@ use crate::{
 };
 
 /// How often the pods are checked for those that are due.
+/// A quarter of [`UNSETTLED_INTERVAL`]: a poll is late by this at most.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a pod that is not settled is polled.
 const UNSETTLED_INTERVAL: Duration = Duration::from_secs(2);
 /// How many pods are polled at the same time.
+/// Each has a connection: there may be more pods than files that a process may open.
 const MAX_CONCURRENT_POLLS: usize = 128;
 /// A WAL is reconciled because of moved counters at most this often.
+/// The status is written because of them no more often either.
 const COUNTERS_INTERVAL: Duration = Duration::from_mins(1);
 /// After this many failures in a row a pod counts as not answering.
+/// A single one would change a condition and change it back.
 const MAX_FAILURES: u32 = 2;
 /// After this many failures a pod that has never answered counts as not answering: it may be on its way.
 pub(crate) const MAX_UNANSWERED: u32 = 5;

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::metrics::OperatorMetrics;
 
 /// Objects of one page of a list.
+/// As many as `kubectl` asks for.
 const PAGE_SIZE: u32 = 500;
 /// A failure that goes on with the same words is logged as a warning this often.
 const WARNING_INTERVAL: Duration = Duration::from_mins(10);

@@ -1,4 +1,5 @@
-//! The index chain's state: everything that one generation of an index consists of.
+//! The index chain's state: everything that one generation of an index consists of. Its bytes are those of a chain's record, which
+//! `tidemark-store` reads and writes (`chain/record.rs`).
 
 mod invariants;
 mod record_counts;

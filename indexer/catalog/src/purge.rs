@@ -162,6 +162,7 @@ impl IndexPurge {
             };
             // The wait may have been long enough for another owner to come.
             if !matches!(self.find_target().await?, PurgeTarget::Open(_)) {
+                // If this fails, the lease ends by itself: nothing moves its heartbeat.
                 let _ = lease.release().await;
                 continue;
             }

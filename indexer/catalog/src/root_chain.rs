@@ -124,6 +124,7 @@ impl RootChain {
         head: Option<ChainRecord<RootState>>,
         reports: &BTreeMap<String, R>,
     ) -> Result<Option<ChainRecord<RootState>>, CatalogError> {
+        // A report is plain data, which is always JSON.
         let values =
             reports.iter().map(|(url, report)| (url.clone(), serde_json::to_value(report).unwrap_or_default()));
         let values = values.collect();

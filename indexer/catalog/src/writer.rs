@@ -19,10 +19,13 @@ use crate::{
 };
 
 /// How often the holder moves its heartbeat.
+/// A shorter interval would let a standby take over sooner, but an idle log would exceed its 25 requests a minute (README, 4.2).
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// How long the holder's heartbeat must stand still before a candidate takes over.
+/// Four beats: a holder does not lose its role because one of them fails or is late.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often a candidate reads the heartbeat.
+/// A third of a beat: only readings at most one beat apart count as silence, and an answer may be slow.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How many hasty take-overs in a row go without a wait.
 const MAX_IMMEDIATE_TAKEOVERS: u32 = 2;
@@ -73,6 +76,7 @@ pub async fn heartbeat(clock: &Clock) -> Infallible {
             Ok(()) => {}
             Err(error) => {
                 tracing::warn!(%error, "heartbeat failed; a standby takes over if this lasts; retrying");
+                // Do not wait for the next beat: three more failures would cost the role.
                 sleep(Duration::from_secs(1)).await;
             }
         }

@@ -53,6 +53,7 @@ pub trait IndexEngine: Send + Sync + 'static {
 
     /// Called after `segment` was uploaded from `file`: an engine with a local cache keeps it and saves the download.
     async fn segment_uploaded(&self, segment: &SegmentMeta, file: SegmentFile) {
+        // An engine without a cache needs neither.
         let _ = (segment, file);
     }
 }

@@ -1,4 +1,5 @@
-//! The horizon: every second below it is sealed, so that no entry that counts can still appear in it.
+//! The horizon: every second below it is sealed, so that no entry that counts can still appear in it. Here it is found, by a probe;
+//! the formula is [`ParameterSchedule::horizon`].
 
 use tidemark_catalog::{CatalogError, LogCursor, RootChain, TransactionRejected};
 use tidemark_store::{Clock, StoreSecond};

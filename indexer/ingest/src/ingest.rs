@@ -60,6 +60,8 @@ impl LogIngester {
         let tracker = IngestStatusTracker::new(self.status.clone());
         let (retrier, events) = StageRetrier::new();
         let ended = tokio::select! {
+            // The last events of the stages reach the status before their end does. Without `biased` tokio draws the order at random,
+            // not from the simulation's seed: every `select!` of the crates that the simulation runs has it.
             biased;
             never = tracker.follow(events) => match never {},
             ended = self.acquire_and_write(&retrier, &tracker, &stop) => ended,
@@ -75,6 +77,7 @@ impl LogIngester {
         stop: &CancellationToken,
     ) -> Result<(), IngestError> {
         let writer_lease = tokio::select! {
+            // A process that is asked to stop does not take a lease that becomes free at the same moment.
             biased;
             () = stop.cancelled() => return Ok(()),
             acquired = self.acquire(retrier, tracker) => acquired?,
@@ -116,6 +119,7 @@ impl LogIngester {
         let mut keeps = AbortOnDropHandle::new(tokio::spawn(keeps));
         let mut pipeline = self.pipeline(writer_lease, retrier, tracker);
         tokio::select! {
+            // A process that is asked to stop releases its lease, whatever else ends at the same moment.
             biased;
             () = stop.cancelled() => {}
             ended = pipeline.run() => ended?,

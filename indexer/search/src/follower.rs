@@ -34,6 +34,7 @@ use crate::segment::{ManifestView, TantivyEngine, refused};
 /// How often catalog and log are polled while there is something new.
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often they are polled after a while without anything new.
+/// With it an idle replica makes 27 requests a minute (BENCHMARKS.md, section (c)).
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5);
 const POLL_INTERVALS: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(MIN_POLL_INTERVAL).with_max_delay(MAX_POLL_INTERVAL).without_max_times();
@@ -293,6 +294,7 @@ impl IndexFollower {
         let (mut batch, mut failure) = (TailBatch::default(), None);
         loop {
             tokio::select! {
+                // Entries that are read already come first: the batch grows before it is added early.
                 biased;
                 next = entries.next() => match next {
                     Some(Ok(entry)) => entry.into_iter().for_each(|entry| batch.push(entry)),
@@ -454,6 +456,7 @@ impl IndexFollower {
                 tracing::debug!(%token, %error, "cannot look up an entry that a request waits for");
             }
             let interval = intervals.next().unwrap_or(MIN_POLL_INTERVAL);
+            // A new view and the end of the wait have the same effect: look again.
             let _ = timeout_at(ends.min(Instant::now() + interval), views.changed()).await;
         }
     }

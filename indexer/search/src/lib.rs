@@ -17,6 +17,7 @@ mod export;
 mod facets;
 mod follower;
 mod highlight;
+mod histogram;
 mod hits;
 mod limits;
 mod lineage;

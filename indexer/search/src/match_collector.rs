@@ -11,7 +11,8 @@ use tantivy::{
 use super::{
     api::{HistogramTime, SearchRequest, SortOrder},
     error::SearchError,
-    facets::{ClientTimeHistogram, FacetCounter, MatchHistogram, TimeHistogram},
+    facets::FacetCounter,
+    histogram::{ClientTimeHistogram, MatchHistogram, TimeHistogram},
     limits::QueryDeadline,
     query_compiler::unusable,
     searchable_segment::{RangeFilter, SearchableSegment},

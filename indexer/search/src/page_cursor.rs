@@ -47,6 +47,7 @@ impl PageCursor {
     }
 
     pub(crate) fn text(&self) -> String {
+        // Plain data, which is always JSON.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 

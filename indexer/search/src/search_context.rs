@@ -12,8 +12,9 @@ use tidemark_wal::Token;
 use super::{
     api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchHit, SearchRequest, SortOrder},
     error::SearchError,
-    facets::{FacetCounter, MatchHistogram},
+    facets::FacetCounter,
     highlight::HitHighlighter,
+    histogram::MatchHistogram,
     hits::{self, EntryRecord},
     limits::QueryDeadline,
     match_collector::{MatchSource, QueryMatches, collect, is_scored},

@@ -10,7 +10,8 @@ use super::exit::CommandExit;
 use crate::service::ServiceError;
 use tidemark_ingest::IngestError;
 
-/// How long a graceful shutdown may take. Shorter than the 30 s after which Kubernetes kills.
+/// How long a graceful shutdown may take. Kubernetes kills a search pod 30 s after its deletion, and the `preStop` sleep takes the
+/// first 10 s of them.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// SIGTERM and SIGINT as they come.

@@ -131,6 +131,7 @@ pub(super) async fn serve_connection(
     let mut stopping = false;
     loop {
         tokio::select! {
+            // A connection that has ended counts as neither displaced nor late.
             biased;
             _ = serving.as_mut() => return None,
             () = activity.displaced.cancelled() => return Some("displaced").filter(|_| !stop.is_cancelled()),
@@ -224,6 +225,7 @@ impl ConnectionActivity {
                 ConnectionPhase::Idle => limits.idle_timeout,
                 ConnectionPhase::Sending => limits.send_timeout,
                 ConnectionPhase::Answering => {
+                    // An answer has bounds of its own, such as the deadline of a query.
                     let _ = phases.changed().await;
                     continue;
                 }

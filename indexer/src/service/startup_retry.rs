@@ -18,6 +18,7 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest pause.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// The longest pause while a file of this machine is missing.
+/// Looking for a file costs no request.
 const MAX_LOCAL_BACKOFF: Duration = Duration::from_secs(5);
 /// How long an attempt must have run for the pauses to be short again.
 const RESET_AFTER: Duration = Duration::from_mins(1);

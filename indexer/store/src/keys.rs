@@ -33,6 +33,7 @@ pub(crate) fn below(base: &str, key: &str) -> String {
 pub(crate) fn listed(key: &str) -> Path {
     match Path::parse(key) {
         Ok(path) if path.as_ref() == key && !key.starts_with(ESCAPE_MARK) => path,
+        // The mark and hexadecimal digits are a path.
         _ => Path::parse(escaped(key)).unwrap_or_default(),
     }
 }

@@ -23,8 +23,10 @@ use crate::{
 /// Files up to this many bytes are uploaded by one request.
 const MAX_SINGLE_PUT: u64 = 16 << 20;
 /// Bytes of one part of a larger file.
+/// S3 takes parts of 5 MiB or more (the last may be smaller) and 10 000 of them: 80 GB, far above any segment.
 const PART_SIZE: usize = 8 << 20;
 /// Parts of one file that are sent at once.
+/// An upload holds these in memory: 32 MiB.
 const MAX_CONCURRENT_PARTS: usize = 4;
 /// Objects of one bulk delete: what the store with the lowest limit (Azure) takes.
 const MAX_BULK_DELETE: usize = 256;

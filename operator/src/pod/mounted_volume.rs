@@ -13,6 +13,7 @@ use k8s_openapi::{
 use tidemark_crds::{CacheClaimSpec, parse_quantity_millis};
 
 /// For the owner and the group to read.
+/// The files belong to root; the pod reads them through its `fsGroup`.
 const KEY_MODE: i32 = 0o440;
 
 /// A volume, and where a container has it.

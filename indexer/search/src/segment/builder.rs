@@ -92,6 +92,7 @@ impl SegmentBuilder for TantivySegmentBuilder {
         self.state = BuilderState::Busy(spawn_blocking(move || {
             let has_room = inner.add(records)?;
             let memory = if has_room { inner.writer.memory_bytes() } else { usize::MAX };
+            // `Relaxed`: the size only tells when a segment is large enough, and guards no other memory.
             size.store(memory, Ordering::Relaxed);
             Ok(inner)
         }));

@@ -1,4 +1,5 @@
-//! Compaction's merge: one segment made from several, with every document of theirs.
+//! Compaction's merge: one segment made from several, with every document of theirs. Which ones are merged is the ingest's decision
+//! (`compaction_policy.rs`).
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Text as the words that are indexed and searched.
 //!
 //! Words are compared without case, accents and Unicode form: *Ärger*, *ARGER* and *a* with a combining mark are one word.
-//! [`fold`] says what is folded. Chinese, Japanese and Korean text has no spaces between words: its characters are indexed in
-//! pairs that overlap, and each alone. A query asks for the pairs, which are rarer, and for a character only if it stands alone.
+//! [`fold`] says what is folded. Chinese, Japanese and Korean text (CJK) has no spaces between words: its characters are indexed
+//! in pairs that overlap (bigrams), and each alone. A query asks for the pairs, which are rarer, and for a character only if it stands alone.
 
 use std::ops::Range;
 

@@ -13,6 +13,7 @@ use tokio::{
 /// How long `kubectl` may take for one answer, and a port to be forwarded.
 const KUBECTL_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a pod may take for one answer.
+/// A pod ends each request itself after 30 s, and its answer must arrive.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// The user's `kubectl` with the flags that say which cluster.
@@ -91,6 +92,7 @@ impl KubectlClient {
         let Some(local) = local_port(&line) else {
             let mut output = String::new();
             if let Some(mut stderr) = child.stderr.take() {
+                // A `kubectl` that does not end keeps the pipe open; show what it wrote until now.
                 let _ = timeout(Duration::from_secs(5), stderr.read_to_string(&mut output)).await;
             }
             bail!("port {port} of \"{target}\" cannot be forwarded: {}", output.trim());

@@ -58,7 +58,8 @@ pub struct ChainRecord<S> {
 pub struct Chain<S> {
     store: Store,
     entropy: Entropy,
-    /// A number that is known to have been in use: where a search for the latest record starts.
+    /// A number that is known to have been in use: where a search for the latest record starts. Accesses are
+    /// `Relaxed`: it only grows, and guards no other memory.
     hint: Arc<AtomicU64>,
     /// When the boundary was listed last.
     boundary_checked: Arc<Mutex<Option<Instant>>>,

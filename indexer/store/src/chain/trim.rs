@@ -16,6 +16,7 @@ use crate::{Create, ObjectInfo, StoreSecond, UserMetadata};
 /// How long a record stays after a later one followed it, by store time. A constant of the format: readers rely on it.
 pub const RECORD_RETENTION: Duration = Duration::from_hours(1);
 /// An appender trims after every so many records.
+/// A trim lists the whole chain, which would be too much for every append.
 const TRIM_STEP: u64 = 64;
 
 /// What a chain's prefix holds.

@@ -153,6 +153,7 @@ impl FolderRoot {
         })?;
         // Under the lock no other process is about to create an object in a folder that is empty now.
         let parents = path.ancestors().skip(1).take_while(|parent| *parent != &*self.root);
+        // The first folder that is not empty ends this.
         let _ = parents.map(fs::remove_dir).take_while(io::Result::is_ok).count();
         drop(lock);
         Ok(())

@@ -13,9 +13,11 @@ use crate::{
     time::StoreSecond,
 };
 
+/// Creates of one key at once, of which exactly one may succeed.
 const RACERS: usize = 32;
-/// Objects of the listing: more than a page of any store.
+/// Objects of the listing: more than a page of S3 and of Google, which have 1 000; one of Azure has 5 000.
 const LISTED_OBJECTS: usize = 1001;
+/// Writes of these at once.
 const MAX_CONCURRENT_WRITES: usize = 32;
 /// The folder of the listing's objects.
 const LISTING_PREFIX: &str = "list";
@@ -23,6 +25,7 @@ const LISTING_PREFIX: &str = "list";
 const ORDERED_KEYS: [&str; 6] = ["order/a+b", "order/a-b", "order/a0", "order/aB", "order/aa", "order/a~"];
 /// How long store time may stand still.
 const STANDSTILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often store time is read meanwhile.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// A bound of the bodies that the probe writes, in bytes.
 pub(super) const MAX_PROBE_BODY: u64 = 1024;

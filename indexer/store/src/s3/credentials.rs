@@ -113,6 +113,8 @@ impl CredentialProvider for AwsCredentialChain {
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let fetch = async {
             let credentials = self.resolve().await.map_err(|error| self.refusal(&error))?;
+            // AWS gives the end as a time of day, so only this machine's clock tells how far away it is. That decides when to renew,
+            // and nothing about a log.
             let validity =
                 credentials.expiry().map(|end| end.duration_since(SystemTimeSource::new().now()).unwrap_or_default());
             let credential = AwsCredential {

@@ -131,6 +131,7 @@ impl AppendSession {
         schedule: &ParameterSchedule,
     ) -> Result<Vec<CompletionMarker>, StoreError> {
         let longest = schedule.sets().iter().map(|dated| dated.parameters.commit_bound()).max().unwrap_or_default();
+        // What counts is stored before `C` + 2 s after its token's second (README, section 2.2).
         let oldest = own.second().before(longest + Duration::from_secs(2));
         let folder = marker_folder(repo, label);
         let after = format!("{folder}/{}", Token::first_of(oldest));

@@ -12,6 +12,7 @@ use crate::{controllers::wal::validate::ValidatedWal, pod::PodPlan};
 /// How many old `ReplicaSet`s are kept.
 const REVISION_HISTORY_LIMIT: i32 = 2;
 /// After how many seconds without progress a roll-out counts as stalled.
+/// Kubernetes' default; it is explicit because the message of a stalled upgrade names it.
 pub(crate) const PROGRESS_DEADLINE_SECS: i32 = 600;
 
 /// A new pod becomes available before an old one goes.

@@ -17,6 +17,7 @@ pub fn release_revision(platform: &PlatformSettings) -> String {
     for wal in samples() {
         let Ok(wal) = validate(&wal, "cluster") else { continue };
         for plan in [indexer_deployment::plan(&wal, platform), search_deployment::plan(&wal, platform)] {
+            // A template is plain data, which is always JSON.
             hash.update(serde_json::to_vec(&plan.template()).unwrap_or_default());
         }
     }

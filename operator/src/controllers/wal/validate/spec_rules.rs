@@ -19,10 +19,12 @@ use super::{
 const HOUR: Duration = Duration::from_hours(1);
 
 pub(super) fn log(log: &LogPlace, refusals: &mut RefusalList) -> Option<ValidatedLog> {
+    // 168 h is the longest validity of a signed URL of S3 and Google.
     let expiry = span("spec.log.expiry", &log.expiry, Duration::from_secs(1), 168 * HOUR, refusals);
     let signer_clock_lead = span("spec.log.signerClockLead", &log.signer_clock_lead, Duration::ZERO, HOUR, refusals);
     let request_timeout = span("spec.log.requestTimeout", &log.request_timeout, Duration::ZERO, HOUR, refusals);
     let visibility_delay = span("spec.log.visibilityDelay", &log.visibility_delay, Duration::ZERO, HOUR, refusals);
+    // 8784 h is a leap year.
     let audit_window = span("spec.log.auditWindow", &log.audit_window, Duration::ZERO, 8784 * HOUR, refusals);
     let max_entry_bytes = size("spec.log.maxEntrySize", &log.max_entry_size, 64, refusals);
     let max_descriptor_bytes = size("spec.log.maxDescriptorSize", &log.max_descriptor_size, 256, refusals);
