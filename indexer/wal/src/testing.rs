@@ -254,6 +254,11 @@ impl TestStore {
         self.state().refused.push((key.to_owned(), fault));
     }
 
+    /// Gives everything that was refused by [`Self::refuse`].
+    pub(crate) fn grant_all(&self) {
+        self.state().refused.clear();
+    }
+
     fn refusal(&self, location: &Path, head: bool) -> Option<Error> {
         let refuses = |(key, fault): &&(String, ReadFault)| {
             location.as_ref().contains(key.as_str()) && (!head || *fault == ReadFault::BodyAndHead)

@@ -1,14 +1,15 @@
 //! The names of the files of bundles, from the lists that Datamon keeps beside a bundle's descriptor.
 //!
-//! They decide nothing: an outcome rests on the descriptor alone. So a list that is missing, refused or not what it should be is
-//! said and not waited for, as long as the store gives the descriptor; while it does not, the entry is tried again as any other.
+//! They decide nothing: an outcome rests on the descriptor alone. A list that is missing or not what it should be is said and not
+//! waited for. One that the store does not give is tried again with its entry, and judged without being read by the rule for all
+//! refused objects, so that a failure that passes loses no names.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidemark_store::{Store, StoreError};
+use tidemark_store::StoreError;
 
 use super::{
-    log_reader::{FIRST_READ_BYTES, LogReader},
+    log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
     memory_budget::MemoryShare,
     resolved_entry::ResolvedOperation,
 };
@@ -97,7 +98,7 @@ impl LogReader {
         let (mut files, folder) = (FileNames::default(), descriptor.trim_end_matches("bundle.yaml"));
         for number in 0..lists {
             let key = format!("{folder}bundle-files-{number}.yaml");
-            let read = if *room == 0 { Err(no_room()) } else { self.read_list(path, descriptor, &key, memory).await? };
+            let read = if *room == 0 { Err(no_room()) } else { self.read_list(path, &key, memory).await? };
             let before = files.memory_bytes();
             if let Err(why) = read.and_then(|names| files.extend(names, room)) {
                 files.incomplete = Some(why);
@@ -111,63 +112,35 @@ impl LogReader {
         Ok(files)
     }
 
-    /// The names in the list under `key`, or why it is not read. An error while the store does not give the descriptor either.
-    pub(super) async fn read_list(
+    /// The names in the list under `key`, or why there are none. An error: try again.
+    async fn read_list(
         &self,
         path: &DatamonPath,
-        descriptor: &str,
         key: &str,
         memory: &MemoryShare,
     ) -> Result<Result<Vec<String>, String>, StoreError> {
         for store in self.likely(path) {
-            let mut charged = FIRST_READ_BYTES;
-            memory.charge(charged).await;
-            let read = read_bounded(store, key, &mut charged, memory).await;
+            memory.charge(FIRST_READ_BYTES).await;
+            let (read, charged) = self.read_charged(store, key, 0, MAX_FILE_LIST_BYTES, memory).await?;
             let names = match read {
-                Ok(None) => None,
-                Ok(Some(Ok(body))) => Some(parse_list(&body, memory).await.map_err(|why| format!("\"{key}\": {why}"))),
-                Ok(Some(Err(why))) => Some(Err(format!("\"{key}\": {why}"))),
-                Err(error) => {
-                    if store.get(descriptor, FIRST_READ_BYTES).await.is_err() {
-                        memory.release(charged);
-                        return Err(error);
-                    }
-                    Some(Err(error.to_string()))
-                }
+                ReadObject::Absent => None,
+                ReadObject::Refused { why, .. } => Some(Err(why)),
+                ReadObject::Read(object) => Some(match object.body {
+                    Some(body) => parse_list(&body, memory).await,
+                    None => Err(too_large(object.info.size)),
+                }),
             };
             memory.release(charged);
             if let Some(names) = names {
-                return Ok(names);
+                return Ok(names.map_err(|why| format!("\"{key}\": {why}")));
             }
         }
         Ok(Err(format!("\"{key}\" is missing")))
     }
 }
 
-/// The object's body, or why it is not read; `None` where there is none. `charged` bytes of it are charged already; what it has
-/// beyond that is charged before it is read.
-async fn read_bounded(
-    store: &Store,
-    key: &str,
-    charged: &mut u64,
-    memory: &MemoryShare,
-) -> Result<Option<Result<Bytes, String>>, StoreError> {
-    loop {
-        let object = match store.get(key, *charged).await {
-            Ok(Some(object)) => object,
-            Ok(None) | Err(StoreError::BadKey { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if let Some(body) = object.body {
-            return Ok(Some(Ok(body)));
-        }
-        let size = object.info.size;
-        if size > MAX_FILE_LIST_BYTES {
-            return Ok(Some(Err(format!("{size} bytes, more than {MAX_FILE_LIST_BYTES}; not read"))));
-        }
-        memory.charge(size.saturating_sub(*charged)).await;
-        *charged = size;
-    }
+fn too_large(size: u64) -> MalformedInput {
+    MalformedInput::new(format!("{size} bytes, more than {MAX_FILE_LIST_BYTES}; not read"))
 }
 
 async fn parse_list(body: &Bytes, memory: &MemoryShare) -> Result<Vec<String>, MalformedInput> {

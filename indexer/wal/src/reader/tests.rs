@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 
 use super::{label_versions::LabelVersions, *};
 use crate::{
-    Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key, parse_datamon_path,
+    Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key,
     testing::{OPENED, ReadFault, TestStore, VersionFaults},
 };
 use tidemark_store::{Create, Store, UserMetadata};
@@ -1113,20 +1113,50 @@ async fn a_list_that_cannot_be_read_is_said_and_not_waited_for() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_list_that_is_refused_is_said_and_all_that_is_refused_is_waited_for() {
-    let lab = TestStore::new();
-    let log = log_with_lists(&lab, 1, &[list_of(&["a.csv"])]).await;
-    lab.refuse("bundle-files-0.yaml", ReadFault::BodyAndHead);
-    let files = files_of(&log).await;
-    assert!(files.names.is_empty() && files.incomplete.unwrap().contains("KMS key is not allowed"));
+/// The files of the log's first bundle, and at which attempt its entry was decided.
+async fn files_after_attempts(reader: &LogReader) -> (FileNames, usize) {
+    for attempt in 1..100 {
+        if let Ok(entry) = reader.lookup(token(), &schedule()).await {
+            let op = entry.unwrap().ops.remove(0);
+            assert_eq!(op.decision.outcome, Outcome::Committed, "files decide nothing");
+            return (op.files.unwrap(), attempt);
+        }
+    }
+    panic!("the entry is not decided");
+}
 
-    // The store refuses everything since the descriptor was read.
-    lab.refuse("", ReadFault::BodyAndHead);
-    let (reader, memory) = (LogReader::new(&log), MemoryBudget::new(1 << 20).open());
-    let (path, list) = (parse_datamon_path(BUNDLE).unwrap(), "bundles/r/b/bundle-files-0.yaml");
-    reader.read_list(&path, BUNDLE, list, &memory).await.unwrap_err();
-    assert_eq!(memory.bytes(), 0);
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_a_list_that_passes_loses_no_names() {
+    for fault in [ReadFault::Unavailable, ReadFault::Body, ReadFault::BodyAndHead] {
+        let lab = TestStore::new();
+        let log = log_with_lists(&lab, 2, &[list_of(&["a.csv"]), list_of(&["b.csv"])]).await;
+        let reader = LogReader::new(&log).with_file_names(true);
+        lab.refuse("bundle-files-1.yaml", fault);
+        // The store's own retries, about 16 s, are within one attempt.
+        for _ in 0..2 {
+            reader.lookup(token(), &schedule()).await.unwrap_err();
+        }
+        lab.grant_all();
+        let (files, attempt) = files_after_attempts(&reader).await;
+        assert_eq!((files.names, files.incomplete, attempt), (vec!["a.csv".to_owned(), "b.csv".to_owned()], None, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_refused_for_good_is_said_and_no_longer_waited_for() {
+    for (fault, attempts, why) in [
+        (ReadFault::Body, 3, "KMS key is not allowed"),
+        (ReadFault::BodyAndHead, 3, "KMS key is not allowed"),
+        (ReadFault::Unavailable, 20, "no answer"),
+    ] {
+        let lab = TestStore::new();
+        let log = log_with_lists(&lab, 1, &[list_of(&["a.csv"])]).await;
+        lab.refuse("bundle-files-0.yaml", fault);
+        // The descriptor, which is read before it each time, shows that the store gives other objects.
+        let (files, attempt) = files_after_attempts(&LogReader::new(&log).with_file_names(true)).await;
+        assert_eq!((files.names.len(), attempt), (0, attempts));
+        assert!(files.incomplete.as_deref().is_some_and(|said| said.contains(why)), "{:?}", files.incomplete);
+    }
 }
 
 #[tokio::test(start_paused = true)]
