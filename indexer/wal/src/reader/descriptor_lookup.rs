@@ -12,6 +12,7 @@ use super::{
     labels::{LabelEntry, LabelWindow, VersionAssignment, is_overtaken},
     log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
     memory_budget::MemoryShare,
+    refusals::ObjectName,
     resolved_entry::{ResolvedEntry, ResolvedOperation, malformed},
 };
 use crate::{
@@ -441,7 +442,8 @@ impl LogReader {
     ) -> Result<Option<DescriptorObject>, StoreError> {
         let kept = limit.min(MAX_KEPT_DESCRIPTOR_BYTES);
         memory.charge(FIRST_READ_BYTES).await;
-        let (mut read, mut charged) = self.read_charged(store, key, 0, kept, memory).await?;
+        let name = ObjectName::deciding(key);
+        let (mut read, mut charged) = self.read_charged(store, name, 0, kept, memory).await?;
         let mut digest = None;
         if let ReadObject::Read(object) = &read
             && object.body.is_none()
@@ -454,7 +456,7 @@ impl LogReader {
                 Ok(None) => (Ok(None), None),
                 Err(error) => (Err(error), None),
             };
-            (read, digest) = (self.judged(store, key, before, object).await?, of_body);
+            (read, digest) = (self.judged(store, name, before, object).await?, of_body);
         }
         let found = DescriptorObject::of(read, digest, charged);
         if found.is_none() {

@@ -11,6 +11,7 @@ use tidemark_store::StoreError;
 use super::{
     log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
     memory_budget::MemoryShare,
+    refusals::ObjectName,
     resolved_entry::ResolvedOperation,
 };
 use crate::{
@@ -121,7 +122,8 @@ impl LogReader {
     ) -> Result<Result<Vec<String>, String>, StoreError> {
         for store in self.likely(path) {
             memory.charge(FIRST_READ_BYTES).await;
-            let (read, charged) = self.read_charged(store, key, 0, MAX_FILE_LIST_BYTES, memory).await?;
+            let (read, charged) =
+                self.read_charged(store, ObjectName::file_list(key), 0, MAX_FILE_LIST_BYTES, memory).await?;
             let names = match read {
                 ReadObject::Absent => None,
                 ReadObject::Refused { why, .. } => Some(Err(why)),

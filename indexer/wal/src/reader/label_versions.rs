@@ -10,7 +10,7 @@ use super::{
     descriptor_lookup::{DescriptorObject, TOKEN_FIELD},
     log_reader::{FIRST_READ_BYTES, LogReader, PROOFS_READ, ReadObject, judgement},
     memory_budget::MemoryShare,
-    refusals::{RefusalCause, RefusalVerdict, VersionRight, is_refusal},
+    refusals::{ObjectName, RefusalCause, RefusalVerdict, VersionRight, is_refusal},
     version_cache::{HistoryListing, LabelHistory, VERSION_BYTES, VersionIndex},
 };
 use crate::malformed::MalformedInput;
@@ -148,7 +148,7 @@ impl LogReader {
     pub(super) async fn newest_time(&self, store: &Store, key: &str) -> Result<Option<StoreSecond>, StoreError> {
         let before = self.refusals.reads();
         let attributes = store.get(key, 0).await;
-        Ok(match self.judged(store, key, before, attributes).await? {
+        Ok(match self.judged(store, ObjectName::deciding(key), before, attributes).await? {
             ReadObject::Absent => None,
             ReadObject::Read(object) => Some(object.info.time),
             ReadObject::Refused { info, .. } => Some(info.time),
@@ -352,14 +352,14 @@ impl LogReader {
                 Err(error) if is_refusal(&error) => error,
                 Err(error) => return Err(error.into()),
             };
-            if refused.is_none() && self.may_be_this_version(store, key, &error) {
-                let (cause, name) = (RefusalCause::Store, (key, Some(id.as_str())));
+            if refused.is_none() && self.may_be_this_version(store, key, version, &error).await {
+                let (cause, name) = (RefusalCause::Store, ObjectName::version(key, id));
                 let verdict = self.refusals.record_refusal(store, name, cause, version.time, before, &error);
                 let is_this = verdict != RefusalVerdict::LookForProof
                     || self.gives_another_version(store, key, version).await
                     || error.is_retryable();
                 if is_this {
-                    break VersionRead::Refused(judgement(verdict, store, key, error)?);
+                    break VersionRead::Refused(judgement(verdict, store, name, error)?);
                 }
             }
             let refused = refused.get_or_insert_with(|| RefusedRight::new(VersionRight::Read));
@@ -375,9 +375,12 @@ impl LogReader {
     }
 
     /// Whether `error` may concern the one version that was asked for, rather than the right to read versions.
-    fn may_be_this_version(&self, store: &Store, key: &str, error: &StoreError) -> bool {
-        error.is_retryable()
-            || (self.refusals.gives_versions(store) && !self.refusals.is_missing(store, VersionRight::Read, key))
+    async fn may_be_this_version(&self, store: &Store, key: &str, version: &ObjectVersion, error: &StoreError) -> bool {
+        if error.is_retryable() {
+            return true;
+        }
+        !self.refusals.is_missing(store, VersionRight::Read, key)
+            && (self.refusals.gives_versions(store, key) || self.gives_another_version(store, key, version).await)
     }
 
     /// Whether the store gives another version of the key that is not older. One that is read is noted.

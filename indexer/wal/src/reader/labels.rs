@@ -20,6 +20,7 @@ use super::{
     listing::ListedEntry,
     log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
     memory_budget::MemoryShare,
+    refusals::ObjectName,
 };
 use crate::{
     footprint::parsing_bytes,
@@ -286,7 +287,8 @@ impl LogReader {
         if entry.size > limit {
             return Ok(None);
         }
-        let (read, _) = self.read_charged(&self.log.entries, &key, entry.size, limit, memory).await?;
+        let name = ObjectName::deciding(&key);
+        let (read, _) = self.read_charged(&self.log.entries, name, entry.size, limit, memory).await?;
         Ok(match read {
             ReadObject::Read(StoredObject { body, .. }) => body,
             ReadObject::Absent | ReadObject::Refused { .. } => None,

@@ -8,7 +8,7 @@ use super::{
     labels::LabelLookahead,
     listing::{BEFORE_TOKENS, ListedEntry, RangeListing, UnrecognizedKeys},
     memory_budget::{MemoryBudget, MemoryShare},
-    refusals::{ReadCount, RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal, top_folder},
+    refusals::{ObjectName, ReadCount, RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal, top_folder},
     resolved_entry::{ResolvedEntry, oversized, unreadable},
     version_cache::VersionCache,
 };
@@ -183,7 +183,8 @@ impl LogReader {
         memory: &MemoryShare,
     ) -> Result<Option<ResolvedEntry>, StoreError> {
         let (key, limit) = (token.to_string(), schedule.at(token.second()).max_entry_size);
-        let (read, _) = self.read_charged(&self.log.entries, &key, expected, limit, memory).await?;
+        let name = ObjectName::deciding(&key);
+        let (read, _) = self.read_charged(&self.log.entries, name, expected, limit, memory).await?;
         let object = match read {
             ReadObject::Absent => return Ok(None),
             ReadObject::Refused { info, why } => return Ok(Some(unreadable(token, &info, why))),
@@ -201,7 +202,8 @@ impl LogReader {
         let url = self.log.entries.url().to_string();
         let panic = StoreError::Refused { url, key: key.clone(), why: format!("reading it panicked: {message}") };
         let info = ObjectInfo { key, time: listed.time, size: listed.size, etag: None };
-        let why = self.judge(&self.log.entries, RefusalCause::Panic, &info, self.refusals.reads(), panic).await?;
+        let (name, before) = (ObjectName::deciding(&info.key), self.refusals.reads());
+        let why = self.judge(&self.log.entries, name, RefusalCause::Panic, &info, before, panic).await?;
         Ok(unreadable(listed.token, &info, why))
     }
 
@@ -214,7 +216,7 @@ impl LogReader {
     pub(super) async fn read_charged(
         &self,
         store: &Store,
-        key: &str,
+        name: ObjectName<'_>,
         expected: u64,
         limit: u64,
         memory: &MemoryShare,
@@ -222,8 +224,8 @@ impl LogReader {
         let mut charged = expected.max(FIRST_READ_BYTES);
         loop {
             let before = self.refusals.reads();
-            let read = store.get(key, charged.min(limit)).await;
-            let read = self.judged(store, key, before, read).await?;
+            let read = store.get(name.key, charged.min(limit)).await;
+            let read = self.judged(store, name, before, read).await?;
             match &read {
                 ReadObject::Read(object) if object.body.is_none() && object.info.size <= limit => {
                     memory.charge(object.info.size.saturating_sub(charged)).await;
@@ -239,24 +241,24 @@ impl LogReader {
     pub(super) async fn judged(
         &self,
         store: &Store,
-        key: &str,
+        name: ObjectName<'_>,
         before: ReadCount,
         read: Result<Option<StoredObject>, StoreError>,
     ) -> Result<ReadObject, StoreError> {
         match read {
             Ok(None) | Err(StoreError::BadKey { .. }) => Ok(ReadObject::Absent),
             Ok(Some(object)) => {
-                self.refusals.record_read(store, (key, None), object.info.time);
+                self.refusals.record_read(store, name, object.info.time);
                 Ok(ReadObject::Read(object))
             }
             Err(error) if is_refusal(&error) => {
-                let info = match attributes(store, key).await {
+                let info = match attributes(store, name.key).await {
                     Ok(Some(info)) => info,
                     Ok(None) => return Ok(ReadObject::Absent),
                     // Nothing is known of the object: what its reading met says more.
                     Err(_) => return Err(error),
                 };
-                let why = self.judge(store, RefusalCause::Store, &info, before, error).await?;
+                let why = self.judge(store, name, RefusalCause::Store, &info, before, error).await?;
                 Ok(ReadObject::Refused { info, why })
             }
             Err(error) => Err(error),
@@ -267,20 +269,20 @@ impl LogReader {
     async fn judge(
         &self,
         store: &Store,
+        name: ObjectName<'_>,
         cause: RefusalCause,
         info: &ObjectInfo,
         before: ReadCount,
         error: StoreError,
     ) -> Result<MalformedInput, StoreError> {
-        let key = info.key.as_str();
-        let verdict = self.refusals.record_refusal(store, (key, None), cause, info.time, before, &error);
+        let verdict = self.refusals.record_refusal(store, name, cause, info.time, before, &error);
         if verdict == RefusalVerdict::LookForProof
             && let Err(failure) = self.look_for_proof(store, info).await
         {
             // The error of the object itself says more than one of looking on.
-            tracing::debug!(key, %failure, "nothing else could be listed");
+            tracing::debug!(key = name.key, %failure, "nothing else could be listed");
         }
-        judgement(verdict, store, key, error)
+        judgement(verdict, store, name, error)
     }
 
     /// Reads some of the newest objects of the folder of a refused one, of those listed behind it or, where none is, of the
@@ -304,7 +306,7 @@ impl LogReader {
         others.sort_by_key(|other| other.time);
         for other in others.iter().rev().take(PROOFS_READ) {
             if let Ok(Some(object)) = store.get(&other.key, FIRST_READ_BYTES).await {
-                self.refusals.record_read(store, (&other.key, None), object.info.time);
+                self.refusals.record_read(store, ObjectName::deciding(&other.key), object.info.time);
                 break;
             }
         }
@@ -316,13 +318,19 @@ impl LogReader {
 pub(super) fn judgement(
     verdict: RefusalVerdict,
     store: &Store,
-    key: &str,
+    name: ObjectName<'_>,
     error: StoreError,
 ) -> Result<MalformedInput, StoreError> {
+    let key = name.key;
     match verdict {
         RefusalVerdict::TryAgain | RefusalVerdict::LookForProof => Err(error),
         RefusalVerdict::Unreadable => {
-            tracing::warn!(key, %error, "an object is judged without being read");
+            // There may be any number of the others.
+            if name.is_counted {
+                tracing::warn!(key, %error, "an object is judged without being read");
+            } else {
+                tracing::debug!(key, version = name.version, %error, "an object is judged without being read");
+            }
             Ok(MalformedInput { reason: format!("it was not given: {error}") })
         }
         RefusalVerdict::TooMany => Err(StoreError::Failed {

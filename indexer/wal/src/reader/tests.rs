@@ -426,7 +426,7 @@ async fn one_version_that_is_refused_stops_nobody() {
             tokens.push(move_label(&log, second, Some(value)).await);
             pass(2).await;
         }
-        lab.refuse_version("label.yaml", refused);
+        lab.refuse_numbered_versions("label.yaml", refused..refused + 1);
         let (reader, begun) = (LogReader::new(&log), tokio::time::Instant::now());
         for (number, token) in tokens.into_iter().enumerate() {
             let op = decide_label(&reader, token).await;
@@ -441,6 +441,42 @@ async fn one_version_that_is_refused_stops_nobody() {
             }
         }
         assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_archived_is_no_missing_right_also_where_it_is_the_first_that_is_read() {
+    let lab = TestStore::new();
+    let log = lab.versioned_log();
+    let tokens = move_each_second(&log, 3).await;
+    lab.refuse_numbered_versions("label.yaml", 0..2);
+    let op = decide_label(&LogReader::new(&log), tokens[0]).await;
+    assert_eq!(op.decision.outcome, Outcome::Unknown);
+    let reason = op.unreadable.unwrap().reason;
+    assert!(reason.contains("it was not given"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_that_are_archived_stop_nobody_however_many_they_are() {
+    for first in [1, 0] {
+        let lab = TestStore::new();
+        let log = lab.versioned_log();
+        // More than objects may be refused within an hour.
+        let tokens = move_each_second(&log, 250).await;
+        lab.refuse_numbered_versions("label.yaml", first..249);
+        let (reader, begun) = (LogReader::new(&log), tokio::time::Instant::now());
+        for token in &tokens[..first] {
+            assert_eq!(decide_label(&reader, *token).await.decision.outcome, Outcome::Committed);
+        }
+        let archived = futures::stream::iter(&tokens[first..249]).map(|token| decide_label(&reader, *token));
+        let mut archived = archived.buffered(64);
+        while let Some(op) = archived.next().await {
+            assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Unknown, Some(Evidence::Inferred)));
+            let reason = op.unreadable.unwrap().reason;
+            assert!(reason.contains("it was not given"), "{reason}");
+        }
+        assert!(begun.elapsed() < Duration::from_mins(10), "{} s", begun.elapsed().as_secs());
+        assert_eq!(decide_label(&reader, tokens[249]).await.decision.outcome, Outcome::Committed);
     }
 }
 
