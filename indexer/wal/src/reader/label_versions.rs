@@ -194,9 +194,8 @@ impl LogReader {
         let index = self.list_versions(store, key, from).await?.map(Arc::new);
         if from < horizon {
             let listed = HistoryListing { horizon, from, index: index.clone() };
-            let after = listed.bytes();
-            let before = listing.replace(listed).map_or(0, |before| before.bytes());
-            self.versions.resize(store, key, history, before, after);
+            self.versions.note_listing(store, key, history, listed.bytes());
+            *listing = Some(listed);
         }
         Ok(index)
     }
@@ -207,11 +206,11 @@ impl LogReader {
         key: &str,
         from: StoreSecond,
     ) -> Result<Option<VersionIndex>, VersionError> {
-        let (mut index, mut after) = (VersionIndex::default(), None::<String>);
+        let (mut index, mut after) = (self.versions.new_index(), None::<String>);
         loop {
             let Some(page) = self.list_page(store, key, after.as_deref()).await? else { return Ok(None) };
             let is_past = page.versions.iter().any(|version| version.time < from);
-            index.add(after, page.versions);
+            self.versions.add_page(&mut index, after, page.versions);
             match page.next {
                 Some(next) if !is_past => after = Some(next),
                 _ => return Ok(Some(index)),
@@ -228,17 +227,17 @@ impl LogReader {
         number: usize,
         memory: &MemoryShare,
     ) -> Result<Arc<[ObjectVersion]>, VersionError> {
-        if let Some(held) = index.held.lock().await.get(&number) {
-            return Ok(held.clone());
+        if let Some(held) = self.versions.page(index, number) {
+            return Ok(held);
         }
         memory.charge(LISTING_BYTES).await;
         let versions = async {
-            let mut held = index.held.lock().await;
-            if let Some(held) = held.get(&number) {
-                return Ok(held.clone());
+            let _turn = index.relisting.lock().await;
+            if let Some(held) = self.versions.page(index, number) {
+                return Ok(held);
             }
             let versions: Arc<[ObjectVersion]> = self.list_page_again(store, key, index, number).await?.into();
-            held.put(number, versions.clone());
+            self.versions.hold_page(index, number, versions.clone());
             Ok(versions)
         };
         let versions = versions.await;

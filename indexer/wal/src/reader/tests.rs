@@ -542,6 +542,36 @@ async fn the_pages_of_a_label_with_many_versions_are_listed_twice_however_often_
 }
 
 #[tokio::test(start_paused = true)]
+async fn labels_of_many_versions_that_alternate_do_not_have_their_pages_listed_each_time() {
+    let (lab, labels, seconds) = (TestStore::new(), 12, 120);
+    let log = lab.versioned_log();
+    let label = |number| format!("labels/r/{number}/label.yaml");
+    let mut moves = Vec::new();
+    for second in 0..seconds {
+        for number in 0..labels {
+            if second % 10 == 0 {
+                let token = Token::from_parts(OPENED.after(Duration::from_secs(second)), [number; 16]);
+                create(&log.entries, &token.to_string(), label(number), &[]).await;
+                moves.push(token);
+            }
+            for _ in 0..25 {
+                log.values().put(&label(number), Bytes::from_static(b"id: b\n")).await.unwrap();
+            }
+        }
+        pass(1).await;
+    }
+    pass(100).await;
+    let reader = LogReader::new(&log);
+    reader.seal(lab.now());
+    lab.take_requests();
+    for token in &moves {
+        assert_eq!(decide_label(&reader, *token).await.decision.outcome, Outcome::Committed);
+    }
+    let (requests, pages) = (lab.take_requests(), usize::from(labels) * 3);
+    assert!((pages..=3 * pages).contains(&requests.version_lists), "{requests:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn versions_that_are_deleted_or_added_after_they_were_listed_hide_no_others() {
     for limit in [1, 3, 7] {
         let lab = TestStore::new();
