@@ -48,6 +48,8 @@ impl FileNames {
 
     /// Adds names while there is room for them; an error says what there is no room for.
     fn extend(&mut self, names: Vec<String>, room: &mut usize) -> Result<(), String> {
+        // No more than is charged for them.
+        self.names.reserve_exact(names.len().min(MAX_FILE_NAMES - self.names.len()));
         for name in names {
             if self.names.len() == MAX_FILE_NAMES {
                 return Err(format!("only the first {MAX_FILE_NAMES} names are kept"));
@@ -99,12 +101,13 @@ impl LogReader {
         let (mut files, folder) = (FileNames::default(), descriptor.trim_end_matches("bundle.yaml"));
         for number in 0..lists {
             let key = format!("{folder}bundle-files-{number}.yaml");
-            let read = if *room == 0 { Err(no_room()) } else { self.read_list(path, &key, memory).await? };
+            let (read, charged) =
+                if *room == 0 { (Err(no_room()), 0) } else { self.read_list(path, &key, memory).await? };
             let before = files.memory_bytes();
             if let Err(why) = read.and_then(|names| files.extend(names, room)) {
                 files.incomplete = Some(why);
             }
-            memory.charge(files.memory_bytes() - before).await;
+            memory.settle(charged, files.memory_bytes() - before).await;
             if files.incomplete.is_some() {
                 break;
             }
@@ -113,17 +116,17 @@ impl LogReader {
         Ok(files)
     }
 
-    /// The names in the list under `key`, or why there are none. An error: try again.
+    /// The names in the list under `key`, or why there are none, and what is charged for them. An error: try again.
     async fn read_list(
         &self,
         path: &DatamonPath,
         key: &str,
         memory: &MemoryShare,
-    ) -> Result<Result<Vec<String>, String>, StoreError> {
+    ) -> Result<(Result<Vec<String>, String>, u64), StoreError> {
         for store in self.likely(path) {
             memory.charge(FIRST_READ_BYTES).await;
-            let (read, charged) =
-                self.read_charged(store, ObjectName::file_list(key), 0, MAX_FILE_LIST_BYTES, memory).await?;
+            let name = ObjectName::file_list(key);
+            let (read, charged) = self.read_charged(store, name, 0, MAX_FILE_LIST_BYTES, memory).await?;
             let names = match read {
                 ReadObject::Absent => None,
                 ReadObject::Refused { why, .. } => Some(Err(why)),
@@ -134,10 +137,11 @@ impl LogReader {
             };
             memory.release(charged);
             if let Some(names) = names {
-                return Ok(names.map_err(|why| format!("\"{key}\": {why}")));
+                let bytes = names.as_deref().map_or(0, names_bytes);
+                return Ok((names.map_err(|why| format!("\"{key}\": {why}")), bytes));
             }
         }
-        Ok(Err(format!("\"{key}\" is missing")))
+        Ok((Err(format!("\"{key}\" is missing")), 0))
     }
 }
 
@@ -145,10 +149,17 @@ fn too_large(size: u64) -> MalformedInput {
     MalformedInput::new(format!("{size} bytes, more than {MAX_FILE_LIST_BYTES}; not read"))
 }
 
+/// Parses a list; [`names_bytes`] are charged for what it results in.
 async fn parse_list(body: &Bytes, memory: &MemoryShare) -> Result<Vec<String>, MalformedInput> {
     let estimate = parsing_bytes(body);
     memory.charge(estimate).await;
     let names = read_file_list(body);
-    memory.release(estimate);
+    // Less than the estimate, so that names which are there never wait for memory.
+    memory.settle(estimate, names.as_deref().map_or(0, names_bytes)).await;
     names
+}
+
+/// What names take while they are moved from one list, which may have twice the room that it needs, to another.
+fn names_bytes(names: &[String]) -> u64 {
+    (3 * size_of_val(names)) as u64 + names.iter().map(text_bytes).sum::<u64>()
 }

@@ -1244,3 +1244,29 @@ async fn the_names_of_files_are_bounded_and_charged() {
         assert!(lab.bodies().peak() < 2 * lists[0].len() as u64, "one list at a time");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn names_of_files_that_are_read_are_charged_and_wait_for_nobody() {
+    let names: Vec<String> = (0..500).map(|number| format!("n{number:0>399}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let log = log_with_lists(&TestStore::new(), 1, &[list_of(&names)]).await;
+    let (reader, budget) = (LogReader::new(&log).with_file_names(true), MemoryBudget::new(16 << 20));
+    // The first one never waits, and takes nothing.
+    let (_first, full, older) = (budget.open(), budget.open(), budget.open());
+    full.charge(15 << 20).await;
+    let listed = ListedEntry { token: token(), time: OPENED, size: BUNDLE.len() as u64 };
+    let (schedule, memory) = (schedule(), reader.admit(&listed, &schedule(), &budget).await);
+    let mut fetch = Box::pin(reader.fetch_within(&listed, &schedule, &memory));
+    tokio::select! {
+        _ = &mut fetch => panic!("it does not wait for room to parse the list"),
+        () = budget.contended() => {}
+    }
+    // There is room to parse the list now, and an older one waits for the whole budget.
+    drop(full);
+    let mut waiting = Box::pin(older.charge(16 << 20));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    let entry = tokio::time::timeout(Duration::from_mins(1), fetch).await.expect("it waits for the older one");
+    let files = entry.unwrap().ops.remove(0).files.unwrap();
+    assert_eq!(files.names.len(), 500);
+    assert!(memory.bytes() >= files.memory_bytes(), "{} bytes are charged", memory.bytes());
+}
