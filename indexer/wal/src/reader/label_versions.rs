@@ -340,14 +340,18 @@ impl LogReader {
                     charged = object.info.size;
                     continue;
                 }
-                Ok(None) if known.is_some() => {
+                Ok(None) => {
+                    self.refusals.record_absence(store, ObjectName::version(key, id));
+                    if known.is_none() {
+                        break VersionRead::NotOwn;
+                    }
                     // It was counted as one that is there: the next attempt does not.
                     if let Some(mut mark) = mark.take() {
                         *mark = Some(true);
                     }
                     return Err(failed(store, key, "a version was deleted meanwhile"));
                 }
-                Ok(None) | Err(StoreError::BadKey { .. }) => break VersionRead::NotOwn,
+                Err(StoreError::BadKey { .. }) => break VersionRead::NotOwn,
                 Err(error) if is_refusal(&error) => error,
                 Err(error) => return Err(error.into()),
             };

@@ -246,7 +246,11 @@ impl LogReader {
         read: Result<Option<StoredObject>, StoreError>,
     ) -> Result<ReadObject, StoreError> {
         match read {
-            Ok(None) | Err(StoreError::BadKey { .. }) => Ok(ReadObject::Absent),
+            Err(StoreError::BadKey { .. }) => Ok(ReadObject::Absent),
+            Ok(None) => {
+                self.refusals.record_absence(store, name);
+                Ok(ReadObject::Absent)
+            }
             Ok(Some(object)) => {
                 self.refusals.record_read(store, name, object.info.time);
                 Ok(ReadObject::Read(object))
@@ -254,7 +258,10 @@ impl LogReader {
             Err(error) if is_refusal(&error) => {
                 let info = match attributes(store, name.key).await {
                     Ok(Some(info)) => info,
-                    Ok(None) => return Ok(ReadObject::Absent),
+                    Ok(None) => {
+                        self.refusals.record_absence(store, name);
+                        return Ok(ReadObject::Absent);
+                    }
                     // Nothing is known of the object: what its reading met says more.
                     Err(_) => return Err(error),
                 };

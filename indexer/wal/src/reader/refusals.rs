@@ -31,6 +31,9 @@ const MIN_FAILURES: u32 = 20;
 const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How old a proof may be: an object that is asked for once an hour may meet a door that was opened and closed meanwhile.
 const MAX_PROOF_AGE: Duration = Duration::from_mins(15);
+/// How long an object is remembered that is not asked for any more: longer than its judgement counts, and than the pauses between
+/// attempts to read it.
+const MAX_REFUSAL_AGE: Duration = Duration::from_hours(2);
 /// Refused objects that are remembered. Those beyond it are tried again like all others, and judged later.
 const MAX_REFUSED: usize = 10_000;
 
@@ -129,6 +132,8 @@ struct ReadProof {
 #[derive(Debug)]
 struct RefusedObject {
     attempts: u32,
+    /// When it was refused last.
+    refused_at: Instant,
     /// The object's store time.
     time: StoreSecond,
     /// The first read since the last refusal of another object of the folder that is not older.
@@ -213,6 +218,22 @@ impl RefusalRegistry {
         }
     }
 
+    /// There is no such object, or not any more: what was refused says nothing about one that is created later.
+    pub(super) fn record_absence(&self, store: &Store, name: ObjectName<'_>) {
+        let mut state = self.0.lock();
+        if !state.refused.is_empty() {
+            for cause in [RefusalCause::Store, RefusalCause::Panic] {
+                state.refused.remove(&name.place(store, cause));
+            }
+        }
+    }
+
+    /// How many objects are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.0.lock().refused.len()
+    }
+
     /// The object, whose store time is `time`, was refused with `error`. `before` was read before it was asked for: a read
     /// that overtook the answer shows a door that was opened meanwhile.
     pub(super) fn record_refusal(
@@ -230,6 +251,7 @@ impl RefusalRegistry {
         while state.judged.front().is_some_and(|at| now.duration_since(*at) >= HOUR) {
             state.judged.pop_front();
         }
+        state.refused.retain(|_, refused| now.duration_since(refused.refused_at) < MAX_REFUSAL_AGE);
         if state.refused.len() >= MAX_REFUSED && !state.refused.contains_key(&place) {
             let Some(judged) = state.refused.iter().find(|(_, refused)| refused.judged).map(|(place, _)| place.clone())
             else {
@@ -237,9 +259,9 @@ impl RefusalRegistry {
             };
             state.refused.remove(&judged);
         }
-        let begun = RefusedObject { attempts: 0, time, proof: None, judged: false };
+        let begun = RefusedObject { attempts: 0, refused_at: now, time, proof: None, judged: false };
         let refused = state.refused.entry(place.clone()).or_insert(begun);
-        refused.attempts += 1;
+        (refused.attempts, refused.refused_at) = (refused.attempts + 1, now);
         if refused.time < time {
             // It was overwritten since: what was read may be older than it is now.
             refused.proof = None;
@@ -507,6 +529,36 @@ mod tests {
         refusals.record_read(&store, ObjectName::deciding("later"), second(11));
         assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
         assert_eq!(refuse(), RefusalVerdict::LookForProof);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_is_not_asked_for_any_more_is_forgotten() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let refuse = |key| refuse_now(&refusals, &store, ObjectName::deciding(key));
+        for _ in 0..10 {
+            let _ = refuse("k");
+            tokio::time::advance(HOUR).await;
+        }
+        let _ = refuse("other");
+        assert_eq!(refusals.remembered(), 2, "it is asked for once an hour");
+        tokio::time::advance(HOUR).await;
+        let _ = refuse("other");
+        assert_eq!(refusals.remembered(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_is_deleted_is_forgotten_whatever_was_refused_of_it() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let (object, version) = (ObjectName::deciding("labels/r/k"), ObjectName::version("labels/r/k", "1"));
+        let panicked =
+            |name| refusals.record_refusal(&store, name, RefusalCause::Panic, second(10), refusals.reads(), &denied());
+        let _ = (refuse_now(&refusals, &store, object), panicked(object), refuse_now(&refusals, &store, version));
+        refusals.record_absence(&store, ObjectName::deciding("another"));
+        assert_eq!(refusals.remembered(), 3);
+        refusals.record_absence(&store, object);
+        assert_eq!(refusals.remembered(), 1, "versions are deleted one by one");
+        refusals.record_absence(&store, version);
+        assert_eq!(refusals.remembered(), 0);
     }
 
     #[tokio::test(start_paused = true)]

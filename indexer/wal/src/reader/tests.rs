@@ -931,6 +931,25 @@ async fn a_descriptor_that_is_refused_counts_by_its_attributes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_object_that_is_deleted_is_forgotten() {
+    for fault in [ReadFault::Body, ReadFault::BodyAndHead] {
+        let lab = TestStore::new();
+        let log = lab.log();
+        enter(&log, BUNDLE).await;
+        create(log.descriptors(), BUNDLE, "id: b\n", &[]).await;
+        lab.refuse("r/b/bundle.yaml", fault);
+        let reader = LogReader::new(&log);
+        reader.lookup(token(), &schedule()).await.unwrap_err();
+        assert_eq!(reader.refusals.remembered(), 1);
+        log.descriptors().delete(&[BUNDLE.to_owned()]).await.unwrap();
+        // A policy refuses names, whether there are objects or not.
+        let op = reader.lookup(token(), &schedule()).await.unwrap().unwrap().ops.remove(0);
+        assert_eq!(op.decision.outcome, Outcome::Aborted);
+        assert_eq!(reader.refusals.remembered(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_entry_that_is_refused_is_unreadable() {
     let lab = TestStore::new();
     let log = lab.log();
