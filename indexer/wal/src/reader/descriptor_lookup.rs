@@ -262,7 +262,7 @@ impl LogReader {
         let mut assignment = VersionAssignment::new(wanted.label_entry(), wanted.parameters);
         let (mut unlisted, mut number) = (wanted.token.second(), 0);
         while let Some(versions) = self.next_versions(store, key, range, memory.share).await? {
-            for (at, version) in versions.iter().enumerate() {
+            for version in &versions {
                 let read = match self.read_version(store, key, version, false, limit, memory.share).await? {
                     VersionRead::NotOwn => continue,
                     VersionRead::Unnamed(read) => read,
@@ -270,7 +270,7 @@ impl LogReader {
                 };
                 if version.time >= unlisted {
                     // Twice as far each time, since most labels need the first version only.
-                    let until = versions[(at + number).min(versions.len() - 1)].time.max(version.time);
+                    let until = range.time_ahead(number).unwrap_or_default().max(version.time);
                     assignment.add(self.later_entries(key, wanted, unlisted, until, memory).await?);
                     unlisted = until.next();
                 }

@@ -4,7 +4,7 @@
 //! refusing while it answers for the object itself counts as one without versions, so that a temporary refusal decides
 //! nothing, and a missing right blocks no reader.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
     descriptor_lookup::{DescriptorObject, TOKEN_FIELD},
@@ -37,7 +37,7 @@ pub(super) enum LabelVersions {
     NewestOnly(Option<MalformedInput>),
 }
 
-/// The versions of a label in a range of time, which are asked for page by page, the oldest first.
+/// The versions of a label in a range of time, which are asked for second by second, the oldest first.
 pub(super) struct VersionRange {
     index: Arc<VersionIndex>,
     from: StoreSecond,
@@ -47,8 +47,40 @@ pub(super) struct VersionRange {
     page: Option<usize>,
     /// The versions of the newest second that were given: a page from which some were deleted may end with them again.
     seen: Vec<ObjectVersion>,
+    /// The versions of its pages that were not given yet, the oldest first.
+    pending: VecDeque<ObjectVersion>,
     /// What is charged for it.
     pub(super) charged: u64,
+}
+
+impl VersionRange {
+    fn new(index: Arc<VersionIndex>, from: StoreSecond, until: StoreSecond) -> Self {
+        Self { index, from, until, page: None, seen: Vec::new(), pending: VecDeque::new(), charged: 0 }
+    }
+
+    /// The number of the page that follows those before.
+    fn next_page(&self) -> Option<usize> {
+        let next = match self.page {
+            None => self.index.oldest_page(self.from),
+            Some(page) => page.checked_sub(1),
+        };
+        next.filter(|number| self.index.page(*number).oldest.time <= self.until)
+    }
+
+    /// The versions of the next second, the newest first, if all of them are pending.
+    fn take_second(&mut self) -> Option<Vec<ObjectVersion>> {
+        let (second, newest) = (self.pending.front()?.time, self.pending.back()?.time);
+        let is_whole =
+            newest > second || self.next_page().is_none_or(|next| self.index.page(next).oldest.time > second);
+        let count = self.pending.iter().take_while(|version| version.time == second).count();
+        is_whole.then(|| self.pending.drain(..count).rev().collect())
+    }
+
+    /// When the version of this number of those behind the given ones was written, or the last that is known.
+    pub(super) fn time_ahead(&self, number: usize) -> Option<StoreSecond> {
+        let ahead = number.min(self.pending.len()).checked_sub(1)?;
+        Some(self.pending[ahead].time)
+    }
 }
 
 /// Why nothing is known of versions.
@@ -105,7 +137,7 @@ impl LogReader {
         Ok(match self.version_index(store, key, from, memory).await {
             Ok(Some(index)) if index.is_empty() => LabelVersions::Absent,
             Ok(Some(index)) if index.are_all_named(from) => {
-                LabelVersions::Listed(VersionRange { index, from, until, page: None, seen: Vec::new(), charged: 0 })
+                LabelVersions::Listed(VersionRange::new(index, from, until))
             }
             Ok(_) => LabelVersions::NewestOnly(None),
             Err(VersionError::NoRight { why, .. }) => LabelVersions::NewestOnly(Some(why)),
@@ -113,7 +145,8 @@ impl LogReader {
         })
     }
 
-    /// The next versions of the range, the oldest first; `None` at its end. What they take is charged until the next ones.
+    /// The versions of the range's next second that has some, the newest first: where a label was moved twice in a second, the later
+    /// token gets the later value, as the label does. `None` at its end. What they take is charged until the next ones.
     pub(super) async fn next_versions(
         &self,
         store: &Store,
@@ -121,27 +154,28 @@ impl LogReader {
         range: &mut VersionRange,
         memory: &MemoryShare,
     ) -> Result<Option<Vec<ObjectVersion>>, VersionError> {
-        memory.release(std::mem::take(&mut range.charged));
-        let next = match range.page {
-            None => range.index.oldest_page(range.from),
-            Some(page) => page.checked_sub(1),
-        };
-        let Some(number) = next.filter(|number| range.index.page(*number).oldest.time <= range.until) else {
-            return Ok(None);
-        };
-        let page = self.versions_of_page(store, key, &range.index, number, memory).await?;
-        let is_new = |version: &&ObjectVersion| {
-            (range.from..=range.until).contains(&version.time) && !range.seen.contains(*version)
-        };
-        let versions: Vec<ObjectVersion> = page.iter().rev().filter(is_new).cloned().collect();
-        if let Some(ObjectVersion { time: newest, .. }) = versions.last() {
-            range.seen.retain(|version| version.time == *newest);
-            range.seen.extend(versions.iter().filter(|version| version.time == *newest).cloned());
+        let held = (range.pending.len() * VERSION_BYTES) as u64;
+        memory.release(std::mem::replace(&mut range.charged, held) - held);
+        loop {
+            if let Some(versions) = range.take_second() {
+                return Ok(Some(versions));
+            }
+            let Some(number) = range.next_page() else { return Ok(None) };
+            let page = self.versions_of_page(store, key, &range.index, number, memory).await?;
+            let is_new = |version: &&ObjectVersion| {
+                (range.from..=range.until).contains(&version.time) && !range.seen.contains(*version)
+            };
+            let versions: Vec<ObjectVersion> = page.iter().rev().filter(is_new).cloned().collect();
+            if let Some(ObjectVersion { time: newest, .. }) = versions.last() {
+                range.seen.retain(|version| version.time == *newest);
+                range.seen.extend(versions.iter().filter(|version| version.time == *newest).cloned());
+            }
+            range.page = Some(number);
+            let charged = (versions.len() * VERSION_BYTES) as u64;
+            range.charged += charged;
+            range.pending.extend(versions);
+            memory.charge(charged).await;
         }
-        range.page = Some(number);
-        range.charged = (versions.len() * VERSION_BYTES) as u64;
-        memory.charge(range.charged).await;
-        Ok(Some(versions))
     }
 
     /// The store time of the object itself, whatever its versions are.

@@ -1,9 +1,10 @@
 //! Labels of Datamon's own clients, which have no marker: the versions of `label.yaml`, and which of the entries that name the
 //! label each of them belongs to.
 //!
-//! The versions in time order each go to the latest token not after them that has none yet. Only tokens after an entry's own
-//! compete with it, since an earlier one gets a version only where it has one already; and only versions within its bound count.
-//! So everything that decides is visible once the entry's second is frozen, and nothing that happens to the label later changes it.
+//! The versions in time order, those of one second the newest first, each go to the latest token not after them that has none yet.
+//! Only tokens after an entry's own compete with it, since an earlier one gets a version only where it has one already; and only
+//! versions within its bound count. So everything that decides is visible once the entry's second is frozen, and nothing that
+//! happens to the label later changes it.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -226,6 +226,29 @@ async fn each_label_move_has_its_own_version() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_moves_of_a_label_in_one_second_end_at_the_second_one() {
+    // The tokens of one second have no order.
+    for randoms in [[1, 2], [2, 1]] {
+        for limit in [1000, 1] {
+            let lab = TestStore::new();
+            let log = lab.versioned_log();
+            lab.limit_version_pages(limit);
+            let before = move_label_at(&log, 0, 9, Some("b0")).await;
+            pass(1).await;
+            let mut tokens = Vec::new();
+            for (random, value) in randoms.into_iter().zip(["first", "second"]) {
+                tokens.push(move_label_at(&log, 1, random, Some(value)).await);
+            }
+            pass(1).await;
+            let after = move_label_at(&log, 2, 1, Some("b3")).await;
+            tokens.sort();
+            let expected = ["b0", "first", "second", "b3"].map(moved);
+            assert_eq!(label_moves(&log, &[before, tokens[0], tokens[1], after]).await, expected, "{randoms:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_versions_only_the_latest_move_has_a_value() {
     let log = TestStore::new().log();
     let mut tokens = vec![move_label(&log, 0, Some("b1")).await];
@@ -533,7 +556,8 @@ async fn the_pages_of_a_label_with_many_versions_are_listed_twice_however_often_
     lab.take_requests();
     for token in &tokens {
         let op = reader.lookup(*token, &schedule()).await.unwrap().unwrap().ops.remove(0);
-        let expected = format!("b{}", token.second().since(OPENED).as_secs());
+        // Of the versions of one second the newest.
+        let expected = format!("{}-9", token.second().since(OPENED).as_secs());
         assert_eq!(op.descriptor.unwrap().id, Some(expected));
     }
     let (requests, pages) = (lab.take_requests(), 5100_usize.div_ceil(50));
@@ -607,7 +631,7 @@ async fn versions_within(reader: &LogReader, seconds: RangeInclusive<u64>) -> Ve
     let LabelVersions::Listed(mut range) = listed else { panic!("they are not listed") };
     let mut numbers = Vec::new();
     while let Ok(Some(versions)) = reader.next_versions(store, LABEL, &mut range, &memory).await {
-        numbers.extend(versions.into_iter().map(|version| version.id.unwrap().parse::<usize>().unwrap()));
+        numbers.extend(versions.into_iter().rev().map(|version| version.id.unwrap().parse::<usize>().unwrap()));
     }
     assert_eq!(memory.bytes(), 0);
     numbers
