@@ -5,76 +5,44 @@
 //! refused objects, so that a failure that passes loses no names.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tidemark_store::StoreError;
 
 use super::{
-    log_reader::{FIRST_READ_BYTES, LogReader, ReadObject},
+    file_names::{FileNames, MAX_FILE_NAME_BYTES, no_room},
     memory_budget::MemoryShare,
+    object_reader::{FIRST_READ_BYTES, ObjectReader, ReadObject},
     refusals::ObjectName,
     resolved_entry::ResolvedOperation,
 };
 use crate::{
     datamon::{DatamonPath, read_file_list},
     footprint::{parsing_bytes, text_bytes},
+    log::Log,
     malformed::MalformedInput,
     outcome::Outcome,
 };
 
-/// The most names that are kept of one bundle.
-const MAX_FILE_NAMES: usize = 10_000;
-/// The most bytes of names that are kept of one entry: of one bundle or, in a group, of all.
-const MAX_FILE_NAME_BYTES: usize = 256 * 1024;
 /// The largest list that is read, in bytes. Datamon's have 1000 names.
 const MAX_FILE_LIST_BYTES: u64 = 2 << 20;
 
-/// The files of a bundle, as far as their names are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FileNames {
-    /// Paths within the bundle, in the order of its lists.
-    pub names: Vec<String>,
-    /// Why there may be more files than these, if there may.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub incomplete: Option<String>,
+/// Reads the lists of files of bundles.
+#[derive(Clone, Debug)]
+pub(super) struct FileListReader {
+    log: Log,
+    objects: ObjectReader,
 }
 
-impl FileNames {
-    /// What they take in memory, in bytes.
-    pub fn memory_bytes(&self) -> u64 {
-        let names = self.names.capacity() * size_of::<String>();
-        names as u64 + self.names.iter().chain(&self.incomplete).map(text_bytes).sum::<u64>()
+impl FileListReader {
+    pub(super) fn new(log: &Log, objects: &ObjectReader) -> Self {
+        Self { log: log.clone(), objects: objects.clone() }
     }
 
-    /// Adds names while there is room for them; an error says what there is no room for.
-    fn extend(&mut self, names: Vec<String>, room: &mut usize) -> Result<(), String> {
-        // No more than is charged for them.
-        self.names.reserve_exact(names.len().min(MAX_FILE_NAMES - self.names.len()));
-        for name in names {
-            if self.names.len() == MAX_FILE_NAMES {
-                return Err(format!("only the first {MAX_FILE_NAMES} names are kept"));
-            }
-            *room = room.checked_sub(name.len()).ok_or_else(no_room)?;
-            self.names.push(name);
-        }
-        Ok(())
-    }
-}
-
-fn no_room() -> String {
-    format!("only {MAX_FILE_NAME_BYTES} bytes of names are kept of an entry")
-}
-
-impl LogReader {
     /// Reads the names of the files of the bundles among the operations of one entry.
     pub(super) async fn add_file_names(
         &self,
         ops: &mut [ResolvedOperation],
         memory: &MemoryShare,
     ) -> Result<(), StoreError> {
-        if !self.file_names {
-            return Ok(());
-        }
         let mut room = MAX_FILE_NAME_BYTES;
         for op in ops {
             let exists = matches!(op.decision.outcome, Outcome::Committed | Outcome::Late);
@@ -123,10 +91,10 @@ impl LogReader {
         key: &str,
         memory: &MemoryShare,
     ) -> Result<(Result<Vec<String>, String>, u64), StoreError> {
-        for store in self.likely(path) {
+        for store in self.log.likely(path) {
             memory.charge(FIRST_READ_BYTES).await;
             let name = ObjectName::file_list(key);
-            let (read, charged) = self.read_charged(store, name, 0, MAX_FILE_LIST_BYTES, memory).await?;
+            let (read, charged) = self.objects.read(store, name, 0, MAX_FILE_LIST_BYTES, memory).await?;
             let names = match read {
                 ReadObject::Absent => None,
                 ReadObject::Refused { why, .. } => Some(Err(why)),

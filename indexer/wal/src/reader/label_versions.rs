@@ -7,11 +7,12 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    descriptor_lookup::{DescriptorObject, TOKEN_FIELD},
-    log_reader::{FIRST_READ_BYTES, LogReader, PROOFS_READ, ReadObject, judgement},
+    descriptor_object::{DescriptorObject, TOKEN_FIELD},
     memory_budget::MemoryShare,
+    object_reader::{FIRST_READ_BYTES, ObjectReader, PROOFS_READ, ReadCharge, ReadObject, judgement},
     refusals::{ObjectName, RefusalCause, RefusalVerdict, VersionRight, is_refusal},
-    version_cache::{HistoryListing, LabelHistory, VERSION_BYTES, VersionIndex},
+    shared_horizon::SharedHorizon,
+    version_cache::{HistoryListing, LabelHistory, VERSION_BYTES, VersionCache, VersionIndex},
 };
 use crate::malformed::MalformedInput;
 use tidemark_store::{ObjectVersion, Store, StoreError, StoreSecond, VersionPage};
@@ -124,7 +125,19 @@ impl RefusedRight {
     }
 }
 
-impl LogReader {
+/// Lists and reads the versions of labels. Clones share what is remembered of them.
+#[derive(Clone, Debug)]
+pub(super) struct LabelVersionReader {
+    objects: ObjectReader,
+    cache: Arc<VersionCache>,
+    horizon: Arc<SharedHorizon>,
+}
+
+impl LabelVersionReader {
+    pub(super) fn new(objects: &ObjectReader, horizon: &Arc<SharedHorizon>) -> Self {
+        Self { objects: objects.clone(), cache: Arc::default(), horizon: horizon.clone() }
+    }
+
     /// The versions of the label's key that were written from `from` to `until`.
     pub(super) async fn label_versions(
         &self,
@@ -180,9 +193,9 @@ impl LogReader {
 
     /// The store time of the object itself, whatever its versions are.
     pub(super) async fn newest_time(&self, store: &Store, key: &str) -> Result<Option<StoreSecond>, StoreError> {
-        let before = self.refusals.reads();
+        let before = self.objects.refusals().reads();
         let attributes = store.get(key, 0).await;
-        Ok(match self.judged(store, ObjectName::deciding(key), before, attributes).await? {
+        Ok(match self.objects.judged(store, ObjectName::deciding(key), before, attributes).await? {
             ReadObject::Absent => None,
             ReadObject::Read(object) => Some(object.info.time),
             ReadObject::Refused { info, .. } => Some(info.time),
@@ -197,7 +210,7 @@ impl LogReader {
         from: StoreSecond,
         memory: &MemoryShare,
     ) -> Result<Option<Arc<VersionIndex>>, VersionError> {
-        let history = self.versions.history(store, key);
+        let history = self.cache.history(store, key);
         if let Some(known) = &*history.listing.lock().await
             && known.suffices_for(from)
         {
@@ -223,12 +236,12 @@ impl LogReader {
         {
             return Ok(known.index.clone());
         }
-        let horizon = self.labels.horizon();
+        let horizon = self.horizon.second();
         // A refusal is asked again by each entry.
         let index = self.list_versions(store, key, from).await?.map(Arc::new);
         if from < horizon {
             let listed = HistoryListing { horizon, from, index: index.clone() };
-            self.versions.note_listing(store, key, history, listed.bytes());
+            self.cache.note_listing(store, key, history, listed.bytes());
             *listing = Some(listed);
         }
         Ok(index)
@@ -240,11 +253,11 @@ impl LogReader {
         key: &str,
         from: StoreSecond,
     ) -> Result<Option<VersionIndex>, VersionError> {
-        let (mut index, mut after) = (self.versions.new_index(), None::<String>);
+        let (mut index, mut after) = (self.cache.new_index(), None::<String>);
         loop {
             let Some(page) = self.list_page(store, key, after.as_deref()).await? else { return Ok(None) };
             let is_past = page.versions.iter().any(|version| version.time < from);
-            self.versions.add_page(&mut index, after, page.versions);
+            self.cache.add_page(&mut index, after, page.versions);
             match page.next {
                 Some(next) if !is_past => after = Some(next),
                 _ => return Ok(Some(index)),
@@ -261,17 +274,17 @@ impl LogReader {
         number: usize,
         memory: &MemoryShare,
     ) -> Result<Arc<[ObjectVersion]>, VersionError> {
-        if let Some(held) = self.versions.page(index, number) {
+        if let Some(held) = self.cache.page(index, number) {
             return Ok(held);
         }
         memory.charge(LISTING_BYTES).await;
         let versions = async {
             let _turn = index.relisting.lock().await;
-            if let Some(held) = self.versions.page(index, number) {
+            if let Some(held) = self.cache.page(index, number) {
                 return Ok(held);
             }
             let versions: Arc<[ObjectVersion]> = self.list_page_again(store, key, index, number).await?.into();
-            self.versions.hold_page(index, number, versions.clone());
+            self.cache.hold_page(index, number, versions.clone());
             Ok(versions)
         };
         let versions = versions.await;
@@ -316,7 +329,7 @@ impl LogReader {
         loop {
             let error = match store.version_page(key, after).await {
                 Ok(page) => {
-                    self.refusals.record_right(store, VersionRight::List, key);
+                    self.objects.refusals().record_right(store, VersionRight::List, key);
                     let next = page.as_ref().and_then(|page| page.next.as_deref());
                     if next.is_some() && next == after {
                         return Err(failed(store, key, "the next page of versions begins where this one does"));
@@ -345,21 +358,21 @@ impl LogReader {
         memory: &MemoryShare,
     ) -> Result<VersionRead, VersionError> {
         let Some(id) = &version.id else { return Ok(VersionRead::NotOwn) };
-        let (mut charged, mut refused) = (FIRST_READ_BYTES, None);
+        let (mut charge, mut refused) = (ReadCharge::new(FIRST_READ_BYTES, limit), None);
         // Before the lock: no other task waits for this version while this one waits for memory.
-        memory.charge(charged).await;
-        let mark = self.versions.mark(store, key, id);
+        memory.charge(charge.bytes).await;
+        let mark = self.cache.mark(store, key, id);
         let mut mark = Some(mark.lock_owned().await);
         let known = mark.as_ref().and_then(|mark| **mark);
         if known == Some(true) || (known == Some(false) && !is_wanted) {
-            memory.release(charged);
+            memory.release(charge.bytes);
             return Ok(if known == Some(true) { VersionRead::NotOwn } else { VersionRead::Unnamed(None) });
         }
         let read = loop {
-            let before = self.refusals.reads();
-            let error = match store.get_version(key, id, charged.min(limit)).await {
+            let before = self.objects.refusals().reads();
+            let error = match store.get_version(key, id, charge.readable()).await {
                 Ok(Some(object)) => {
-                    self.refusals.record_version_read(store, key, id, object.info.time);
+                    self.objects.refusals().record_version_read(store, key, id, object.info.time);
                     let is_named = object.metadata.contains_key(TOKEN_FIELD);
                     if let Some(mut mark) = mark.take() {
                         *mark = Some(is_named);
@@ -367,15 +380,13 @@ impl LogReader {
                     if is_named {
                         break VersionRead::NotOwn;
                     }
-                    if object.body.is_some() || object.info.size > limit {
-                        break VersionRead::Unnamed(DescriptorObject::of(ReadObject::Read(object), None, charged));
+                    if charge.has_grown_to(&object, memory).await {
+                        continue;
                     }
-                    memory.charge(object.info.size.saturating_sub(charged)).await;
-                    charged = object.info.size;
-                    continue;
+                    break VersionRead::Unnamed(DescriptorObject::of(ReadObject::Read(object), None, charge.bytes));
                 }
                 Ok(None) => {
-                    self.refusals.record_absence(store, ObjectName::version(key, id));
+                    self.objects.refusals().record_absence(store, ObjectName::version(key, id));
                     if known.is_none() {
                         break VersionRead::NotOwn;
                     }
@@ -391,7 +402,7 @@ impl LogReader {
             };
             if refused.is_none() && self.may_be_this_version(store, key, version, &error).await {
                 let (cause, name) = (RefusalCause::Store, ObjectName::version(key, id));
-                let verdict = self.refusals.record_refusal(store, name, cause, version.time, before, &error);
+                let verdict = self.objects.refusals().record_refusal(store, name, cause, version.time, before, &error);
                 let is_this = verdict != RefusalVerdict::LookForProof
                     || self.gives_another_version(store, key, version).await
                     || error.is_retryable();
@@ -401,12 +412,12 @@ impl LogReader {
             }
             let refused = refused.get_or_insert_with(|| RefusedRight::new(VersionRight::Read));
             if let Some(why) = self.is_right_missing(store, key, refused, error).await? {
-                memory.release(charged);
+                memory.release(charge.bytes);
                 return Err(VersionError::NoRight { why, time: Some(version.time) });
             }
         };
         if !matches!(read, VersionRead::Unnamed(_)) {
-            memory.release(charged);
+            memory.release(charge.bytes);
         }
         Ok(read)
     }
@@ -416,8 +427,9 @@ impl LogReader {
         if error.is_retryable() {
             return true;
         }
-        !self.refusals.is_missing(store, VersionRight::Read, key)
-            && (self.refusals.gives_versions(store, key) || self.gives_another_version(store, key, version).await)
+        !self.objects.refusals().is_missing(store, VersionRight::Read, key)
+            && (self.objects.refusals().gives_versions(store, key)
+                || self.gives_another_version(store, key, version).await)
     }
 
     /// Whether the store gives another version of the key that is not older. One that is read is noted.
@@ -426,7 +438,7 @@ impl LogReader {
         let others = page.versions.iter().filter(|other| other.time >= refused.time && other.id != refused.id);
         for id in others.filter_map(|other| other.id.as_ref()).take(PROOFS_READ) {
             if let Ok(Some(object)) = store.get_version(key, id, FIRST_READ_BYTES).await {
-                self.refusals.record_version_read(store, key, id, object.info.time);
+                self.objects.refusals().record_version_read(store, key, id, object.info.time);
                 return true;
             }
         }
@@ -443,14 +455,14 @@ impl LogReader {
         error: StoreError,
     ) -> Result<Option<MalformedInput>, StoreError> {
         let right = refused.right;
-        if !self.refusals.is_missing(store, right, key) {
+        if !self.objects.refusals().is_missing(store, right, key) {
             // A store that refuses everything says nothing about versions.
             self.newest_time(store, key).await?;
             if let Some(pause) = refused.pauses.next() {
                 tokio::time::sleep(pause).await;
                 return Ok(None);
             }
-            self.refusals.record_missing(store, right, key, refused.since, &error);
+            self.objects.refusals().record_missing(store, right, key, refused.since, &error);
         }
         let right = right.as_str();
         Ok(Some(MalformedInput { reason: format!("its versions may not be read ({right} was refused): {error}") }))

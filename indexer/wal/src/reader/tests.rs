@@ -1,11 +1,16 @@
 //! Entries as other programs write them, and how a reader resolves them.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 
-use super::{label_versions::LabelVersions, *};
+use super::{
+    label_versions::{LabelVersionReader, LabelVersions},
+    object_reader::ObjectReader,
+    shared_horizon::SharedHorizon,
+    *,
+};
 use crate::{
     Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key,
     testing::{OPENED, ReadFault, TestStore, VersionFaults},
@@ -624,8 +629,8 @@ async fn versions_that_are_deleted_or_added_after_they_were_listed_hide_no_other
 }
 
 /// The numbers of the label's versions that were written within `seconds`, as a reader gives them page by page.
-async fn versions_within(reader: &LogReader, seconds: RangeInclusive<u64>) -> Vec<usize> {
-    let (store, memory) = (reader.log.values(), MemoryShare::unshared());
+async fn versions_within(reader: &LabelVersionReader, store: &Store, seconds: RangeInclusive<u64>) -> Vec<usize> {
+    let memory = MemoryShare::unshared();
     let [from, until] = [*seconds.start(), *seconds.end()].map(|second| OPENED.after(Duration::from_secs(second)));
     let listed = reader.label_versions(store, LABEL, from, until, &memory).await.unwrap();
     let LabelVersions::Listed(mut range) = listed else { panic!("they are not listed") };
@@ -648,10 +653,11 @@ async fn versions_are_given_once_each_in_the_order_of_time_whatever_was_deleted_
                 log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
                 pass(u64::from(number % 4 == 3)).await;
             }
-            let reader = LogReader::new(&log);
-            reader.seal(lab.now());
-            assert_eq!(versions_within(&reader, 3..=10).await, (12..44).collect::<Vec<_>>());
-            assert_eq!(versions_within(&reader, 0..=30).await, (0..100).collect::<Vec<_>>());
+            let horizon = Arc::new(SharedHorizon::default());
+            let reader = LabelVersionReader::new(&ObjectReader::default(), &horizon);
+            horizon.raise(lab.now());
+            assert_eq!(versions_within(&reader, log.values(), 3..=10).await, (12..44).collect::<Vec<_>>());
+            assert_eq!(versions_within(&reader, log.values(), 0..=30).await, (0..100).collect::<Vec<_>>());
             let is_kept = |number: &usize| number.is_multiple_of(kept);
             (0..100).filter(|number| !is_kept(number)).for_each(|number| lab.delete_version(LABEL, number));
             for _ in 0..10 {
@@ -659,7 +665,7 @@ async fn versions_are_given_once_each_in_the_order_of_time_whatever_was_deleted_
             }
             for (from, until) in [(0, 24), (3, 10), (20, 24), (7, 7)] {
                 // What is held still shows what was deleted, which its reading tells.
-                let mut given = versions_within(&reader, from..=until).await;
+                let mut given = versions_within(&reader, log.values(), from..=until).await;
                 given.retain(is_kept);
                 let expected = (0..100).filter(is_kept).filter(|number| (from..=until).contains(&(*number as u64 / 4)));
                 assert_eq!(
@@ -964,12 +970,12 @@ async fn a_refused_object_that_is_deleted_is_forgotten() {
         lab.refuse("r/b/bundle.yaml", fault);
         let reader = LogReader::new(&log);
         reader.lookup(token(), &schedule()).await.unwrap_err();
-        assert_eq!(reader.refusals.remembered(), 1);
+        assert_eq!(reader.objects.refusals().remembered(), 1);
         log.descriptors().delete(&[BUNDLE.to_owned()]).await.unwrap();
         // A policy refuses names, whether there are objects or not.
         let op = reader.lookup(token(), &schedule()).await.unwrap().unwrap().ops.remove(0);
         assert_eq!(op.decision.outcome, Outcome::Aborted);
-        assert_eq!(reader.refusals.remembered(), 0);
+        assert_eq!(reader.objects.refusals().remembered(), 0);
     }
 }
 
