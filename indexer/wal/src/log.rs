@@ -2,6 +2,7 @@
 
 use url::Url;
 
+use crate::datamon::DatamonPath;
 use tidemark_store::{Store, StoreError, urls_overlap};
 
 /// The stores of one log. Cheap to clone.
@@ -63,6 +64,16 @@ impl Log {
             }
         }
         once.into_iter()
+    }
+
+    /// The metadata stores in which `path` is looked for, the likely one first. A store is asked once.
+    pub(crate) fn likely(&self, path: &DatamonPath) -> Vec<&Store> {
+        let mut stores: Vec<&Store> = self.metadata.iter().collect();
+        if path.is_mutable() {
+            stores.reverse();
+        }
+        stores.dedup_by(|one, other| one.is_same(other));
+        stores
     }
 
     /// Where descriptors are written: the first metadata store.

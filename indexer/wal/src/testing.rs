@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -56,8 +57,8 @@ struct State {
     /// How often versions are refused from now on, of keys that contain a text.
     refused_versions: VersionFaults,
     refused_versions_of: String,
-    /// The one version that is refused, by a part of its key and its number.
-    refused_version: Option<(String, usize)>,
+    /// The versions that are refused, by a part of their key and their numbers.
+    refused_versions_by_number: Option<(String, Range<usize>)>,
     /// How many versions are on a page.
     versions_per_page: usize,
     requests: RequestCounts,
@@ -161,7 +162,7 @@ impl TestStore {
             refused: Vec::new(),
             refused_versions: VersionFaults::default(),
             refused_versions_of: String::new(),
-            refused_version: None,
+            refused_versions_by_number: None,
             versions_per_page: 1000,
             requests: RequestCounts::default(),
         };
@@ -208,9 +209,9 @@ impl TestStore {
         (state.refused_versions, state.refused_versions_of) = (faults, key.to_owned());
     }
 
-    /// Refuses one version of a key that contains `key`; they are counted from 0.
-    pub(crate) fn refuse_version(&self, key: &str, number: usize) {
-        self.state().refused_version = Some((key.to_owned(), number));
+    /// Refuses these versions of a key that contains `key`; they are counted from 0.
+    pub(crate) fn refuse_numbered_versions(&self, key: &str, numbers: Range<usize>) {
+        self.state().refused_versions_by_number = Some((key.to_owned(), numbers));
     }
 
     /// Lists so many versions on a page.
@@ -254,6 +255,11 @@ impl TestStore {
         self.state().refused.push((key.to_owned(), fault));
     }
 
+    /// Gives everything that was refused by [`Self::refuse`].
+    pub(crate) fn grant_all(&self) {
+        self.state().refused.clear();
+    }
+
     fn refusal(&self, location: &Path, head: bool) -> Option<Error> {
         let refuses = |(key, fault): &&(String, ReadFault)| {
             location.as_ref().contains(key.as_str()) && (!head || *fault == ReadFault::BodyAndHead)
@@ -266,14 +272,15 @@ impl TestStore {
     fn is_version_refused(&self, location: &Path, version: Option<&str>) -> bool {
         let state = &mut *self.state();
         let key = location.as_ref();
-        let is_one = |(of, number): &(String, usize)| {
-            key.contains(of.as_str()) && version.is_some_and(|id| id == number.to_string())
+        let number = version.and_then(|id| id.parse().ok());
+        let is_one = |(of, numbers): &(String, Range<usize>)| {
+            key.contains(of.as_str()) && number.is_some_and(|number| numbers.contains(&number))
         };
         let left =
             if version.is_some() { &mut state.refused_versions.reads } else { &mut state.refused_versions.lists };
         let is_refused = *left > 0 && key.contains(&state.refused_versions_of);
         *left -= u32::from(is_refused);
-        is_refused || state.refused_version.as_ref().is_some_and(is_one)
+        is_refused || state.refused_versions_by_number.as_ref().is_some_and(is_one)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,76 +1,48 @@
 //! The names of the files of bundles, from the lists that Datamon keeps beside a bundle's descriptor.
 //!
-//! They decide nothing: an outcome rests on the descriptor alone. So a list that is missing, refused or not what it should be is
-//! said and not waited for, as long as the store gives the descriptor; while it does not, the entry is tried again as any other.
+//! They decide nothing: an outcome rests on the descriptor alone. A list that is missing or not what it should be is said and not
+//! waited for. One that the store does not give is tried again with its entry, and judged without being read by the rule for all
+//! refused objects, so that a failure that passes loses no names.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use tidemark_store::{Store, StoreError};
+use tidemark_store::StoreError;
 
 use super::{
-    log_reader::{FIRST_READ_BYTES, LogReader},
+    file_names::{FileNames, MAX_FILE_NAME_BYTES, no_room},
     memory_budget::MemoryShare,
+    object_reader::{FIRST_READ_BYTES, ObjectReader, ReadObject},
+    refusals::ObjectName,
     resolved_entry::ResolvedOperation,
 };
 use crate::{
     datamon::{DatamonPath, read_file_list},
     footprint::{parsing_bytes, text_bytes},
+    log::Log,
     malformed::MalformedInput,
     outcome::Outcome,
 };
 
-/// The most names that are kept of one bundle.
-const MAX_FILE_NAMES: usize = 10_000;
-/// The most bytes of names that are kept of one entry: of one bundle or, in a group, of all.
-const MAX_FILE_NAME_BYTES: usize = 256 * 1024;
 /// The largest list that is read, in bytes. Datamon's have 1000 names.
 const MAX_FILE_LIST_BYTES: u64 = 2 << 20;
 
-/// The files of a bundle, as far as their names are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FileNames {
-    /// Paths within the bundle, in the order of its lists.
-    pub names: Vec<String>,
-    /// Why there may be more files than these, if there may.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub incomplete: Option<String>,
+/// Reads the lists of files of bundles.
+#[derive(Clone, Debug)]
+pub(super) struct FileListReader {
+    log: Log,
+    objects: ObjectReader,
 }
 
-impl FileNames {
-    /// What they take in memory, in bytes.
-    pub fn memory_bytes(&self) -> u64 {
-        let names = self.names.capacity() * size_of::<String>();
-        names as u64 + self.names.iter().chain(&self.incomplete).map(text_bytes).sum::<u64>()
+impl FileListReader {
+    pub(super) fn new(log: &Log, objects: &ObjectReader) -> Self {
+        Self { log: log.clone(), objects: objects.clone() }
     }
 
-    /// Adds names while there is room for them; an error says what there is no room for.
-    fn extend(&mut self, names: Vec<String>, room: &mut usize) -> Result<(), String> {
-        for name in names {
-            if self.names.len() == MAX_FILE_NAMES {
-                return Err(format!("only the first {MAX_FILE_NAMES} names are kept"));
-            }
-            *room = room.checked_sub(name.len()).ok_or_else(no_room)?;
-            self.names.push(name);
-        }
-        Ok(())
-    }
-}
-
-fn no_room() -> String {
-    format!("only {MAX_FILE_NAME_BYTES} bytes of names are kept of an entry")
-}
-
-impl LogReader {
     /// Reads the names of the files of the bundles among the operations of one entry.
     pub(super) async fn add_file_names(
         &self,
         ops: &mut [ResolvedOperation],
         memory: &MemoryShare,
     ) -> Result<(), StoreError> {
-        if !self.file_names {
-            return Ok(());
-        }
         let mut room = MAX_FILE_NAME_BYTES;
         for op in ops {
             let exists = matches!(op.decision.outcome, Outcome::Committed | Outcome::Late);
@@ -97,12 +69,13 @@ impl LogReader {
         let (mut files, folder) = (FileNames::default(), descriptor.trim_end_matches("bundle.yaml"));
         for number in 0..lists {
             let key = format!("{folder}bundle-files-{number}.yaml");
-            let read = if *room == 0 { Err(no_room()) } else { self.read_list(path, descriptor, &key, memory).await? };
+            let (read, charged) =
+                if *room == 0 { (Err(no_room()), 0) } else { self.read_list(path, &key, memory).await? };
             let before = files.memory_bytes();
             if let Err(why) = read.and_then(|names| files.extend(names, room)) {
                 files.incomplete = Some(why);
             }
-            memory.charge(files.memory_bytes() - before).await;
+            memory.settle(charged, files.memory_bytes() - before).await;
             if files.incomplete.is_some() {
                 break;
             }
@@ -111,69 +84,50 @@ impl LogReader {
         Ok(files)
     }
 
-    /// The names in the list under `key`, or why it is not read. An error while the store does not give the descriptor either.
-    pub(super) async fn read_list(
+    /// The names in the list under `key`, or why there are none, and what is charged for them. An error: try again.
+    async fn read_list(
         &self,
         path: &DatamonPath,
-        descriptor: &str,
         key: &str,
         memory: &MemoryShare,
-    ) -> Result<Result<Vec<String>, String>, StoreError> {
-        for store in self.likely(path) {
-            let mut charged = FIRST_READ_BYTES;
-            memory.charge(charged).await;
-            let read = read_bounded(store, key, &mut charged, memory).await;
+    ) -> Result<(Result<Vec<String>, String>, u64), StoreError> {
+        for store in self.log.likely(path) {
+            memory.charge(FIRST_READ_BYTES).await;
+            let name = ObjectName::file_list(key);
+            let (read, charged) = self.objects.read(store, name, 0, MAX_FILE_LIST_BYTES, memory).await?;
             let names = match read {
-                Ok(None) => None,
-                Ok(Some(Ok(body))) => Some(parse_list(&body, memory).await.map_err(|why| format!("\"{key}\": {why}"))),
-                Ok(Some(Err(why))) => Some(Err(format!("\"{key}\": {why}"))),
-                Err(error) => {
-                    if store.get(descriptor, FIRST_READ_BYTES).await.is_err() {
-                        memory.release(charged);
-                        return Err(error);
-                    }
-                    Some(Err(error.to_string()))
-                }
+                ReadObject::Absent => None,
+                ReadObject::Refused { why, .. } => Some(Err(why)),
+                ReadObject::Read(object) => Some(match object.body {
+                    Some(body) => parse_list(&body, memory).await,
+                    None => Err(too_large(object.info.size)),
+                }),
             };
             memory.release(charged);
             if let Some(names) = names {
-                return Ok(names);
+                let bytes = names.as_deref().map_or(0, names_bytes);
+                return Ok((names.map_err(|why| format!("\"{key}\": {why}")), bytes));
             }
         }
-        Ok(Err(format!("\"{key}\" is missing")))
+        Ok((Err(format!("\"{key}\" is missing")), 0))
     }
 }
 
-/// The object's body, or why it is not read; `None` where there is none. `charged` bytes of it are charged already; what it has
-/// beyond that is charged before it is read.
-async fn read_bounded(
-    store: &Store,
-    key: &str,
-    charged: &mut u64,
-    memory: &MemoryShare,
-) -> Result<Option<Result<Bytes, String>>, StoreError> {
-    loop {
-        let object = match store.get(key, *charged).await {
-            Ok(Some(object)) => object,
-            Ok(None) | Err(StoreError::BadKey { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if let Some(body) = object.body {
-            return Ok(Some(Ok(body)));
-        }
-        let size = object.info.size;
-        if size > MAX_FILE_LIST_BYTES {
-            return Ok(Some(Err(format!("{size} bytes, more than {MAX_FILE_LIST_BYTES}; not read"))));
-        }
-        memory.charge(size.saturating_sub(*charged)).await;
-        *charged = size;
-    }
+fn too_large(size: u64) -> MalformedInput {
+    MalformedInput::new(format!("{size} bytes, more than {MAX_FILE_LIST_BYTES}; not read"))
 }
 
+/// Parses a list; [`names_bytes`] are charged for what it results in.
 async fn parse_list(body: &Bytes, memory: &MemoryShare) -> Result<Vec<String>, MalformedInput> {
     let estimate = parsing_bytes(body);
     memory.charge(estimate).await;
     let names = read_file_list(body);
-    memory.release(estimate);
+    // Less than the estimate, so that names which are there never wait for memory.
+    memory.settle(estimate, names.as_deref().map_or(0, names_bytes)).await;
     names
+}
+
+/// What names take while they are moved from one list, which may have twice the room that it needs, to another.
+fn names_bytes(names: &[String]) -> u64 {
+    (3 * size_of_val(names)) as u64 + names.iter().map(text_bytes).sum::<u64>()
 }

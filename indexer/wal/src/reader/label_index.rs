@@ -5,8 +5,9 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{labels::LabelEntry, listing::ListedEntry};
+use super::listing::ListedEntry;
 use crate::{
+    parameters::LogParameters,
     payload::{EntryIntent, OperationKind, PayloadFormat},
     token::Token,
 };
@@ -14,6 +15,23 @@ use tidemark_store::StoreSecond;
 
 /// How much it may take in memory. The oldest seconds are forgotten first, and read again where needed.
 const MAX_INDEX_BYTES: usize = 4 << 20;
+
+/// An entry that names a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LabelEntry {
+    pub(super) token: Token,
+    /// Its store time.
+    pub(super) time: StoreSecond,
+    /// Whether a marker completes it, so that no version is its own.
+    pub(super) has_marker: bool,
+}
+
+impl LabelEntry {
+    /// Whether the entry was there when a version of this time was written. Its time may be of another store's clock.
+    pub(super) fn precedes(&self, version: StoreSecond, parameters: &LogParameters) -> bool {
+        self.token.second() <= version && self.time <= version.after(parameters.whole_clock_tolerance())
+    }
+}
 
 /// The labels that one entry names.
 #[derive(Clone, Debug, Default)]

@@ -4,14 +4,15 @@
 //! refusing while it answers for the object itself counts as one without versions, so that a temporary refusal decides
 //! nothing, and a missing right blocks no reader.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    descriptor_lookup::{DescriptorObject, TOKEN_FIELD},
-    log_reader::{FIRST_READ_BYTES, LogReader, PROOFS_READ, ReadObject, judgement},
+    descriptor_object::{DescriptorObject, TOKEN_FIELD},
     memory_budget::MemoryShare,
-    refusals::{RefusalCause, RefusalVerdict, VersionRight, is_refusal},
-    version_cache::{HistoryListing, LabelHistory, VERSION_BYTES, VersionIndex},
+    object_reader::{FIRST_READ_BYTES, ObjectReader, PROOFS_READ, ReadCharge, ReadObject, judgement},
+    refusals::{ObjectName, RefusalCause, RefusalVerdict, VersionRight, is_refusal},
+    shared_horizon::SharedHorizon,
+    version_cache::{HistoryListing, LabelHistory, VERSION_BYTES, VersionCache, VersionIndex},
 };
 use crate::malformed::MalformedInput;
 use tidemark_store::{ObjectVersion, Store, StoreError, StoreSecond, VersionPage};
@@ -37,7 +38,7 @@ pub(super) enum LabelVersions {
     NewestOnly(Option<MalformedInput>),
 }
 
-/// The versions of a label in a range of time, which are asked for page by page, the oldest first.
+/// The versions of a label in a range of time, which are asked for second by second, the oldest first.
 pub(super) struct VersionRange {
     index: Arc<VersionIndex>,
     from: StoreSecond,
@@ -47,8 +48,40 @@ pub(super) struct VersionRange {
     page: Option<usize>,
     /// The versions of the newest second that were given: a page from which some were deleted may end with them again.
     seen: Vec<ObjectVersion>,
+    /// The versions of its pages that were not given yet, the oldest first.
+    pending: VecDeque<ObjectVersion>,
     /// What is charged for it.
     pub(super) charged: u64,
+}
+
+impl VersionRange {
+    fn new(index: Arc<VersionIndex>, from: StoreSecond, until: StoreSecond) -> Self {
+        Self { index, from, until, page: None, seen: Vec::new(), pending: VecDeque::new(), charged: 0 }
+    }
+
+    /// The number of the page that follows those before.
+    fn next_page(&self) -> Option<usize> {
+        let next = match self.page {
+            None => self.index.oldest_page(self.from),
+            Some(page) => page.checked_sub(1),
+        };
+        next.filter(|number| self.index.page(*number).oldest.time <= self.until)
+    }
+
+    /// The versions of the next second, the newest first, if all of them are pending.
+    fn take_second(&mut self) -> Option<Vec<ObjectVersion>> {
+        let (second, newest) = (self.pending.front()?.time, self.pending.back()?.time);
+        let is_whole =
+            newest > second || self.next_page().is_none_or(|next| self.index.page(next).oldest.time > second);
+        let count = self.pending.iter().take_while(|version| version.time == second).count();
+        is_whole.then(|| self.pending.drain(..count).rev().collect())
+    }
+
+    /// When the version of this number of those behind the given ones was written, or the last that is known.
+    pub(super) fn time_ahead(&self, number: usize) -> Option<StoreSecond> {
+        let ahead = number.min(self.pending.len()).checked_sub(1)?;
+        Some(self.pending[ahead].time)
+    }
 }
 
 /// Why nothing is known of versions.
@@ -92,7 +125,19 @@ impl RefusedRight {
     }
 }
 
-impl LogReader {
+/// Lists and reads the versions of labels. Clones share what is remembered of them.
+#[derive(Clone, Debug)]
+pub(super) struct LabelVersionReader {
+    objects: ObjectReader,
+    cache: Arc<VersionCache>,
+    horizon: Arc<SharedHorizon>,
+}
+
+impl LabelVersionReader {
+    pub(super) fn new(objects: &ObjectReader, horizon: &Arc<SharedHorizon>) -> Self {
+        Self { objects: objects.clone(), cache: Arc::default(), horizon: horizon.clone() }
+    }
+
     /// The versions of the label's key that were written from `from` to `until`.
     pub(super) async fn label_versions(
         &self,
@@ -105,7 +150,7 @@ impl LogReader {
         Ok(match self.version_index(store, key, from, memory).await {
             Ok(Some(index)) if index.is_empty() => LabelVersions::Absent,
             Ok(Some(index)) if index.are_all_named(from) => {
-                LabelVersions::Listed(VersionRange { index, from, until, page: None, seen: Vec::new(), charged: 0 })
+                LabelVersions::Listed(VersionRange::new(index, from, until))
             }
             Ok(_) => LabelVersions::NewestOnly(None),
             Err(VersionError::NoRight { why, .. }) => LabelVersions::NewestOnly(Some(why)),
@@ -113,7 +158,8 @@ impl LogReader {
         })
     }
 
-    /// The next versions of the range, the oldest first; `None` at its end. What they take is charged until the next ones.
+    /// The versions of the range's next second that has some, the newest first: where a label was moved twice in a second, the later
+    /// token gets the later value, as the label does. `None` at its end. What they take is charged until the next ones.
     pub(super) async fn next_versions(
         &self,
         store: &Store,
@@ -121,34 +167,35 @@ impl LogReader {
         range: &mut VersionRange,
         memory: &MemoryShare,
     ) -> Result<Option<Vec<ObjectVersion>>, VersionError> {
-        memory.release(std::mem::take(&mut range.charged));
-        let next = match range.page {
-            None => range.index.oldest_page(range.from),
-            Some(page) => page.checked_sub(1),
-        };
-        let Some(number) = next.filter(|number| range.index.page(*number).oldest.time <= range.until) else {
-            return Ok(None);
-        };
-        let page = self.versions_of_page(store, key, &range.index, number, memory).await?;
-        let is_new = |version: &&ObjectVersion| {
-            (range.from..=range.until).contains(&version.time) && !range.seen.contains(*version)
-        };
-        let versions: Vec<ObjectVersion> = page.iter().rev().filter(is_new).cloned().collect();
-        if let Some(ObjectVersion { time: newest, .. }) = versions.last() {
-            range.seen.retain(|version| version.time == *newest);
-            range.seen.extend(versions.iter().filter(|version| version.time == *newest).cloned());
+        let held = (range.pending.len() * VERSION_BYTES) as u64;
+        memory.release(std::mem::replace(&mut range.charged, held) - held);
+        loop {
+            if let Some(versions) = range.take_second() {
+                return Ok(Some(versions));
+            }
+            let Some(number) = range.next_page() else { return Ok(None) };
+            let page = self.versions_of_page(store, key, &range.index, number, memory).await?;
+            let is_new = |version: &&ObjectVersion| {
+                (range.from..=range.until).contains(&version.time) && !range.seen.contains(*version)
+            };
+            let versions: Vec<ObjectVersion> = page.iter().rev().filter(is_new).cloned().collect();
+            if let Some(ObjectVersion { time: newest, .. }) = versions.last() {
+                range.seen.retain(|version| version.time == *newest);
+                range.seen.extend(versions.iter().filter(|version| version.time == *newest).cloned());
+            }
+            range.page = Some(number);
+            let charged = (versions.len() * VERSION_BYTES) as u64;
+            range.charged += charged;
+            range.pending.extend(versions);
+            memory.charge(charged).await;
         }
-        range.page = Some(number);
-        range.charged = (versions.len() * VERSION_BYTES) as u64;
-        memory.charge(range.charged).await;
-        Ok(Some(versions))
     }
 
     /// The store time of the object itself, whatever its versions are.
     pub(super) async fn newest_time(&self, store: &Store, key: &str) -> Result<Option<StoreSecond>, StoreError> {
-        let before = self.refusals.reads();
+        let before = self.objects.refusals().reads();
         let attributes = store.get(key, 0).await;
-        Ok(match self.judged(store, key, before, attributes).await? {
+        Ok(match self.objects.judged(store, ObjectName::deciding(key), before, attributes).await? {
             ReadObject::Absent => None,
             ReadObject::Read(object) => Some(object.info.time),
             ReadObject::Refused { info, .. } => Some(info.time),
@@ -163,7 +210,7 @@ impl LogReader {
         from: StoreSecond,
         memory: &MemoryShare,
     ) -> Result<Option<Arc<VersionIndex>>, VersionError> {
-        let history = self.versions.history(store, key);
+        let history = self.cache.history(store, key);
         if let Some(known) = &*history.listing.lock().await
             && known.suffices_for(from)
         {
@@ -189,14 +236,13 @@ impl LogReader {
         {
             return Ok(known.index.clone());
         }
-        let horizon = self.labels.horizon();
+        let horizon = self.horizon.second();
         // A refusal is asked again by each entry.
         let index = self.list_versions(store, key, from).await?.map(Arc::new);
         if from < horizon {
             let listed = HistoryListing { horizon, from, index: index.clone() };
-            let after = listed.bytes();
-            let before = listing.replace(listed).map_or(0, |before| before.bytes());
-            self.versions.resize(store, key, history, before, after);
+            self.cache.note_listing(store, key, history, listed.bytes());
+            *listing = Some(listed);
         }
         Ok(index)
     }
@@ -207,11 +253,11 @@ impl LogReader {
         key: &str,
         from: StoreSecond,
     ) -> Result<Option<VersionIndex>, VersionError> {
-        let (mut index, mut after) = (VersionIndex::default(), None::<String>);
+        let (mut index, mut after) = (self.cache.new_index(), None::<String>);
         loop {
             let Some(page) = self.list_page(store, key, after.as_deref()).await? else { return Ok(None) };
             let is_past = page.versions.iter().any(|version| version.time < from);
-            index.add(after, page.versions);
+            self.cache.add_page(&mut index, after, page.versions);
             match page.next {
                 Some(next) if !is_past => after = Some(next),
                 _ => return Ok(Some(index)),
@@ -228,17 +274,17 @@ impl LogReader {
         number: usize,
         memory: &MemoryShare,
     ) -> Result<Arc<[ObjectVersion]>, VersionError> {
-        if let Some(held) = index.held.lock().await.get(&number) {
-            return Ok(held.clone());
+        if let Some(held) = self.cache.page(index, number) {
+            return Ok(held);
         }
         memory.charge(LISTING_BYTES).await;
         let versions = async {
-            let mut held = index.held.lock().await;
-            if let Some(held) = held.get(&number) {
-                return Ok(held.clone());
+            let _turn = index.relisting.lock().await;
+            if let Some(held) = self.cache.page(index, number) {
+                return Ok(held);
             }
             let versions: Arc<[ObjectVersion]> = self.list_page_again(store, key, index, number).await?.into();
-            held.put(number, versions.clone());
+            self.cache.hold_page(index, number, versions.clone());
             Ok(versions)
         };
         let versions = versions.await;
@@ -283,7 +329,7 @@ impl LogReader {
         loop {
             let error = match store.version_page(key, after).await {
                 Ok(page) => {
-                    self.refusals.record_right(store, VersionRight::List, key);
+                    self.objects.refusals().record_right(store, VersionRight::List, key);
                     let next = page.as_ref().and_then(|page| page.next.as_deref());
                     if next.is_some() && next == after {
                         return Err(failed(store, key, "the next page of versions begins where this one does"));
@@ -312,21 +358,21 @@ impl LogReader {
         memory: &MemoryShare,
     ) -> Result<VersionRead, VersionError> {
         let Some(id) = &version.id else { return Ok(VersionRead::NotOwn) };
-        let (mut charged, mut refused) = (FIRST_READ_BYTES, None);
+        let (mut charge, mut refused) = (ReadCharge::new(FIRST_READ_BYTES, limit), None);
         // Before the lock: no other task waits for this version while this one waits for memory.
-        memory.charge(charged).await;
-        let mark = self.versions.mark(store, key, id);
+        memory.charge(charge.bytes).await;
+        let mark = self.cache.mark(store, key, id);
         let mut mark = Some(mark.lock_owned().await);
         let known = mark.as_ref().and_then(|mark| **mark);
         if known == Some(true) || (known == Some(false) && !is_wanted) {
-            memory.release(charged);
+            memory.release(charge.bytes);
             return Ok(if known == Some(true) { VersionRead::NotOwn } else { VersionRead::Unnamed(None) });
         }
         let read = loop {
-            let before = self.refusals.reads();
-            let error = match store.get_version(key, id, charged.min(limit)).await {
+            let before = self.objects.refusals().reads();
+            let error = match store.get_version(key, id, charge.readable()).await {
                 Ok(Some(object)) => {
-                    self.refusals.record_version_read(store, key, id, object.info.time);
+                    self.objects.refusals().record_version_read(store, key, id, object.info.time);
                     let is_named = object.metadata.contains_key(TOKEN_FIELD);
                     if let Some(mut mark) = mark.take() {
                         *mark = Some(is_named);
@@ -334,50 +380,56 @@ impl LogReader {
                     if is_named {
                         break VersionRead::NotOwn;
                     }
-                    if object.body.is_some() || object.info.size > limit {
-                        break VersionRead::Unnamed(DescriptorObject::of(ReadObject::Read(object), None, charged));
+                    if charge.has_grown_to(&object, memory).await {
+                        continue;
                     }
-                    memory.charge(object.info.size.saturating_sub(charged)).await;
-                    charged = object.info.size;
-                    continue;
+                    break VersionRead::Unnamed(DescriptorObject::of(ReadObject::Read(object), None, charge.bytes));
                 }
-                Ok(None) if known.is_some() => {
+                Ok(None) => {
+                    self.objects.refusals().record_absence(store, ObjectName::version(key, id));
+                    if known.is_none() {
+                        break VersionRead::NotOwn;
+                    }
                     // It was counted as one that is there: the next attempt does not.
                     if let Some(mut mark) = mark.take() {
                         *mark = Some(true);
                     }
                     return Err(failed(store, key, "a version was deleted meanwhile"));
                 }
-                Ok(None) | Err(StoreError::BadKey { .. }) => break VersionRead::NotOwn,
+                Err(StoreError::BadKey { .. }) => break VersionRead::NotOwn,
                 Err(error) if is_refusal(&error) => error,
                 Err(error) => return Err(error.into()),
             };
-            if refused.is_none() && self.may_be_this_version(store, key, &error) {
-                let (cause, name) = (RefusalCause::Store, (key, Some(id.as_str())));
-                let verdict = self.refusals.record_refusal(store, name, cause, version.time, before, &error);
+            if refused.is_none() && self.may_be_this_version(store, key, version, &error).await {
+                let (cause, name) = (RefusalCause::Store, ObjectName::version(key, id));
+                let verdict = self.objects.refusals().record_refusal(store, name, cause, version.time, before, &error);
                 let is_this = verdict != RefusalVerdict::LookForProof
                     || self.gives_another_version(store, key, version).await
                     || error.is_retryable();
                 if is_this {
-                    break VersionRead::Refused(judgement(verdict, store, key, error)?);
+                    break VersionRead::Refused(judgement(verdict, store, name, error)?);
                 }
             }
             let refused = refused.get_or_insert_with(|| RefusedRight::new(VersionRight::Read));
             if let Some(why) = self.is_right_missing(store, key, refused, error).await? {
-                memory.release(charged);
+                memory.release(charge.bytes);
                 return Err(VersionError::NoRight { why, time: Some(version.time) });
             }
         };
         if !matches!(read, VersionRead::Unnamed(_)) {
-            memory.release(charged);
+            memory.release(charge.bytes);
         }
         Ok(read)
     }
 
     /// Whether `error` may concern the one version that was asked for, rather than the right to read versions.
-    fn may_be_this_version(&self, store: &Store, key: &str, error: &StoreError) -> bool {
-        error.is_retryable()
-            || (self.refusals.gives_versions(store) && !self.refusals.is_missing(store, VersionRight::Read, key))
+    async fn may_be_this_version(&self, store: &Store, key: &str, version: &ObjectVersion, error: &StoreError) -> bool {
+        if error.is_retryable() {
+            return true;
+        }
+        !self.objects.refusals().is_missing(store, VersionRight::Read, key)
+            && (self.objects.refusals().gives_versions(store, key)
+                || self.gives_another_version(store, key, version).await)
     }
 
     /// Whether the store gives another version of the key that is not older. One that is read is noted.
@@ -386,7 +438,7 @@ impl LogReader {
         let others = page.versions.iter().filter(|other| other.time >= refused.time && other.id != refused.id);
         for id in others.filter_map(|other| other.id.as_ref()).take(PROOFS_READ) {
             if let Ok(Some(object)) = store.get_version(key, id, FIRST_READ_BYTES).await {
-                self.refusals.record_version_read(store, key, id, object.info.time);
+                self.objects.refusals().record_version_read(store, key, id, object.info.time);
                 return true;
             }
         }
@@ -403,14 +455,14 @@ impl LogReader {
         error: StoreError,
     ) -> Result<Option<MalformedInput>, StoreError> {
         let right = refused.right;
-        if !self.refusals.is_missing(store, right, key) {
+        if !self.objects.refusals().is_missing(store, right, key) {
             // A store that refuses everything says nothing about versions.
             self.newest_time(store, key).await?;
             if let Some(pause) = refused.pauses.next() {
                 tokio::time::sleep(pause).await;
                 return Ok(None);
             }
-            self.refusals.record_missing(store, right, key, refused.since, &error);
+            self.objects.refusals().record_missing(store, right, key, refused.since, &error);
         }
         let right = right.as_str();
         Ok(Some(MalformedInput { reason: format!("its versions may not be read ({right} was refused): {error}") }))

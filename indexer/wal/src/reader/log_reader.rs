@@ -2,74 +2,53 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, stream::BoxStream};
 
 use super::{
+    descriptor_lookup::DescriptorReader,
+    entry_resolver::EntryResolver,
+    file_lists::FileListReader,
+    label_resolver::LabelResolver,
+    label_versions::LabelVersionReader,
     labels::LabelLookahead,
-    listing::{BEFORE_TOKENS, ListedEntry, RangeListing, UnrecognizedKeys},
+    listing::{ListedEntry, RangeListing, UnrecognizedKeys},
     memory_budget::{MemoryBudget, MemoryShare},
-    refusals::{ReadCount, RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal, top_folder},
+    object_reader::{FIRST_READ_BYTES, ObjectReader, ReadObject},
+    refusals::{ObjectName, RefusalCause},
     resolved_entry::{ResolvedEntry, oversized, unreadable},
-    version_cache::VersionCache,
+    shared_horizon::SharedHorizon,
 };
-use crate::{log::Log, malformed::MalformedInput, parameters::ParameterSchedule, token::Token};
-use tidemark_store::{ObjectInfo, Store, StoreError, StoreSecond, StoredObject};
+use crate::{log::Log, parameters::ParameterSchedule, token::Token};
+use tidemark_store::{ObjectInfo, StoreError, StoreSecond};
 
-/// What is read of an object before its size is known; a larger one is read again once its size is charged.
-pub(super) const FIRST_READ_BYTES: u64 = 4 * 1024;
-/// Objects behind a refused one among which another is looked for that the store gives: a page of a listing.
-const PROOFS_LISTED: usize = 1000;
-/// How many of them are tried.
-pub(super) const PROOFS_READ: usize = 4;
 /// What an ordinary entry takes beside its body: it is parsed, with one descriptor, into one record.
 const ORDINARY_ENTRY_BYTES: u64 = 8 * 1024;
 
 /// How many listings run at once over a long range.
 const MAX_CONCURRENT_LISTINGS: usize = 8;
 
-/// A reader of one log. Cheap to clone; clones share the count of unrecognized keys, and what they know of refused objects.
+/// A reader of one log. Cheap to clone; clones share the count of unrecognized keys, and what they know of labels and of refused
+/// objects.
 #[derive(Clone, Debug)]
 pub struct LogReader {
-    pub(super) log: Log,
+    log: Log,
     listings: usize,
     unrecognized: Arc<UnrecognizedKeys>,
-    pub(super) refusals: Arc<RefusalRegistry>,
-    /// The labels that entries name.
-    pub(super) labels: Arc<LabelLookahead>,
-    pub(super) versions: Arc<VersionCache>,
-    /// Whether to read the names of the files of bundles.
-    pub(super) file_names: bool,
-}
-
-/// What a store holds under a key.
-pub(super) enum ReadObject {
-    /// Nothing; also under a key that the store cannot hold, whatever other programs name.
-    Absent,
-    /// The object.
-    Read(StoredObject),
-    /// An object that the store refuses to give, though it gives others that are not older.
-    Refused {
-        /// Its attributes, from a HEAD or a listing.
-        info: ObjectInfo,
-        /// The store's own words.
-        why: MalformedInput,
-    },
+    horizon: Arc<SharedHorizon>,
+    pub(super) objects: ObjectReader,
+    resolver: EntryResolver,
 }
 
 impl LogReader {
     /// A reader of `log`.
     pub fn new(log: &Log) -> Self {
-        let (log, listings) = (log.clone(), MAX_CONCURRENT_LISTINGS);
-        let (unrecognized, refusals) = (Arc::default(), Arc::default());
-        Self {
-            log,
-            listings,
-            unrecognized,
-            refusals,
-            labels: Arc::default(),
-            versions: Arc::default(),
-            file_names: false,
-        }
+        let (unrecognized, horizon, objects) = (Arc::default(), Arc::default(), ObjectReader::default());
+        let descriptors = DescriptorReader::new(log, &objects);
+        let versions = LabelVersionReader::new(&objects, &horizon);
+        let lookahead = LabelLookahead::new(&log.entries, &objects, &unrecognized, &horizon);
+        let labels = LabelResolver::new(log, &descriptors, versions, lookahead);
+        let resolver = EntryResolver::new(descriptors, labels, FileListReader::new(log, &objects));
+        Self { log: log.clone(), listings: MAX_CONCURRENT_LISTINGS, unrecognized, horizon, objects, resolver }
     }
 
     /// The same reader with one listing at a time, for ranges that are mostly empty.
@@ -81,7 +60,13 @@ impl LogReader {
     /// The same reader, which also reads the names of the files of bundles if `wanted`: a GET more for each list of 1000.
     #[must_use]
     pub fn with_file_names(self, wanted: bool) -> Self {
-        Self { file_names: wanted, ..self }
+        Self { resolver: self.resolver.with_file_names(wanted), ..self }
+    }
+
+    /// Every second below `horizon` is frozen: what the store shows from now on decides about its entries for good. What was
+    /// listed for one of them need not be listed again for the others.
+    pub fn seal(&self, horizon: StoreSecond) {
+        self.horizon.raise(horizon);
     }
 
     /// The entries whose second is in [`from`, `to`), in token order. Ends after the first error.
@@ -183,7 +168,8 @@ impl LogReader {
         memory: &MemoryShare,
     ) -> Result<Option<ResolvedEntry>, StoreError> {
         let (key, limit) = (token.to_string(), schedule.at(token.second()).max_entry_size);
-        let (read, _) = self.read_charged(&self.log.entries, &key, expected, limit, memory).await?;
+        let name = ObjectName::deciding(&key);
+        let (read, _) = self.objects.read(&self.log.entries, name, expected, limit, memory).await?;
         let object = match read {
             ReadObject::Absent => return Ok(None),
             ReadObject::Refused { info, why } => return Ok(Some(unreadable(token, &info, why))),
@@ -192,7 +178,7 @@ impl LogReader {
         if object.body.is_none() {
             return Ok(Some(oversized(token, object.info.time, object.info.size, limit)));
         }
-        self.resolve(token, object, schedule, memory).await.map(Some)
+        self.resolver.resolve(token, object, schedule, memory).await.map(Some)
     }
 
     /// Judges an entry whose reading panicked with `message`, by the rule for a refused one. An error: try again.
@@ -201,135 +187,9 @@ impl LogReader {
         let url = self.log.entries.url().to_string();
         let panic = StoreError::Refused { url, key: key.clone(), why: format!("reading it panicked: {message}") };
         let info = ObjectInfo { key, time: listed.time, size: listed.size, etag: None };
-        let why = self.judge(&self.log.entries, RefusalCause::Panic, &info, self.refusals.reads(), panic).await?;
+        let (name, before) = (ObjectName::deciding(&info.key), self.objects.refusals().reads());
+        let why = self.objects.judge(&self.log.entries, name, RefusalCause::Panic, &info, before, panic).await?;
         Ok(unreadable(listed.token, &info, why))
-    }
-
-    /// Reads an object of at most `limit` bytes, or judges it without being read. The larger one of `expected` and
-    /// [`FIRST_READ_BYTES`] is charged already; what the object has beyond that is charged before it is read. Gives also
-    /// what is charged for it in all.
-    ///
-    /// The answer that tells the size is given up rather than kept waiting for memory: a connection that nobody reads from
-    /// runs into its timeout.
-    pub(super) async fn read_charged(
-        &self,
-        store: &Store,
-        key: &str,
-        expected: u64,
-        limit: u64,
-        memory: &MemoryShare,
-    ) -> Result<(ReadObject, u64), StoreError> {
-        let mut charged = expected.max(FIRST_READ_BYTES);
-        loop {
-            let before = self.refusals.reads();
-            let read = store.get(key, charged.min(limit)).await;
-            let read = self.judged(store, key, before, read).await?;
-            match &read {
-                ReadObject::Read(object) if object.body.is_none() && object.info.size <= limit => {
-                    memory.charge(object.info.size.saturating_sub(charged)).await;
-                    charged = object.info.size;
-                }
-                _ => return Ok((read, charged)),
-            }
-        }
-    }
-
-    /// What was read of an object; one that the store refuses is perhaps judged without being read. `before` was read before it
-    /// was asked for.
-    pub(super) async fn judged(
-        &self,
-        store: &Store,
-        key: &str,
-        before: ReadCount,
-        read: Result<Option<StoredObject>, StoreError>,
-    ) -> Result<ReadObject, StoreError> {
-        match read {
-            Ok(None) | Err(StoreError::BadKey { .. }) => Ok(ReadObject::Absent),
-            Ok(Some(object)) => {
-                self.refusals.record_read(store, (key, None), object.info.time);
-                Ok(ReadObject::Read(object))
-            }
-            Err(error) if is_refusal(&error) => {
-                let info = match attributes(store, key).await {
-                    Ok(Some(info)) => info,
-                    Ok(None) => return Ok(ReadObject::Absent),
-                    // Nothing is known of the object: what its reading met says more.
-                    Err(_) => return Err(error),
-                };
-                let why = self.judge(store, RefusalCause::Store, &info, before, error).await?;
-                Ok(ReadObject::Refused { info, why })
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Why the object is judged without being read. `error`, if it is not yet.
-    async fn judge(
-        &self,
-        store: &Store,
-        cause: RefusalCause,
-        info: &ObjectInfo,
-        before: ReadCount,
-        error: StoreError,
-    ) -> Result<MalformedInput, StoreError> {
-        let key = info.key.as_str();
-        let verdict = self.refusals.record_refusal(store, (key, None), cause, info.time, before, &error);
-        if verdict == RefusalVerdict::LookForProof
-            && let Err(failure) = self.look_for_proof(store, info).await
-        {
-            // The error of the object itself says more than one of looking on.
-            tracing::debug!(key, %failure, "nothing else could be listed");
-        }
-        judgement(verdict, store, key, error)
-    }
-
-    /// Reads some of the newest objects of the folder of a refused one, of those listed behind it or, where none is, of the
-    /// folder's first. One that is read is noted.
-    async fn look_for_proof(&self, store: &Store, refused: &ObjectInfo) -> Result<(), StoreError> {
-        let folder = top_folder(&refused.key);
-        let later = async |after: &str| {
-            let listed = store.list(folder, Some(after)).take(PROOFS_LISTED);
-            let mut others: Vec<ObjectInfo> = listed.try_collect().await?;
-            let is_proof = |other: &ObjectInfo| {
-                top_folder(&other.key) == folder && other.time >= refused.time && other.key != refused.key
-            };
-            others.retain(is_proof);
-            Ok::<_, StoreError>(others)
-        };
-        let mut others = later(&refused.key).await?;
-        if others.is_empty() {
-            // What is our own is no entry.
-            others = later(if folder.is_empty() { BEFORE_TOKENS } else { folder }).await?;
-        }
-        others.sort_by_key(|other| other.time);
-        for other in others.iter().rev().take(PROOFS_READ) {
-            if let Ok(Some(object)) = store.get(&other.key, FIRST_READ_BYTES).await {
-                self.refusals.record_read(store, (&other.key, None), object.info.time);
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Why an object, or a version of it, is judged without being read. `error`, if it is not yet.
-pub(super) fn judgement(
-    verdict: RefusalVerdict,
-    store: &Store,
-    key: &str,
-    error: StoreError,
-) -> Result<MalformedInput, StoreError> {
-    match verdict {
-        RefusalVerdict::TryAgain | RefusalVerdict::LookForProof => Err(error),
-        RefusalVerdict::Unreadable => {
-            tracing::warn!(key, %error, "an object is judged without being read");
-            Ok(MalformedInput { reason: format!("it was not given: {error}") })
-        }
-        RefusalVerdict::TooMany => Err(StoreError::Failed {
-            url: store.url().to_string(),
-            key: key.to_owned(),
-            why: format!("{error}; so many objects were refused within the hour that none is skipped any more"),
-        }),
     }
 }
 
@@ -339,21 +199,4 @@ fn admission_bytes(listed: &ListedEntry, schedule: &ParameterSchedule) -> u64 {
         return ORDINARY_ENTRY_BYTES;
     }
     listed.size.max(FIRST_READ_BYTES) + ORDINARY_ENTRY_BYTES
-}
-
-/// The attributes of an object whose body the store refuses; `None` where there is no such object.
-async fn attributes(store: &Store, key: &str) -> Result<Option<ObjectInfo>, StoreError> {
-    if let Ok(info) = store.head(key).await {
-        return Ok(info);
-    }
-    // A policy may refuse HEAD where it refuses GET, and still show the name.
-    let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let before = key.char_indices().next_back().map(|(last, _)| &key[..last]);
-    let mut listing = store.list(folder, before);
-    while let Some(info) = listing.next().await.transpose()? {
-        if info.key.as_str() >= key {
-            return Ok((info.key == key).then_some(info));
-        }
-    }
-    Ok(None)
 }

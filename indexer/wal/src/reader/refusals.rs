@@ -5,8 +5,9 @@
 //! that was refused at last. That proves that the store answers,
 //! that the credentials are good for this folder, and that what is wrong is this object. A key that is disabled, a role that is denied or a
 //! store that is down gives no such proof, so that nothing is decided. Where all that is read beside it is refused as well, the
-//! proof is looked for among what the store lists behind it. At most [`MAX_JUDGED_PER_HOUR`] objects an hour are
-//! judged this way: beyond that the fault is probably not theirs.
+//! proof is looked for among what the store lists behind it. At most [`MAX_JUDGED_PER_HOUR`] entries and descriptors an hour are
+//! judged this way: beyond that the fault is probably not theirs. Versions of labels and lists of files are not counted: whole
+//! repos of them may lie in an archive, and what they leave unknown is said in each record.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::mutants;
 
-/// Objects that may be judged without being read within an hour.
+/// Entries and descriptors that may be judged without being read within an hour.
 const MAX_JUDGED_PER_HOUR: usize = 100;
 const HOUR: Duration = Duration::from_hours(1);
 /// Refusals in a row before an object may be judged: of an error that another attempt does not change.
@@ -30,6 +31,9 @@ const MIN_FAILURES: u32 = 20;
 const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How old a proof may be: an object that is asked for once an hour may meet a door that was opened and closed meanwhile.
 const MAX_PROOF_AGE: Duration = Duration::from_mins(15);
+/// How long an object is remembered that is not asked for any more: longer than its judgement counts, and than the pauses between
+/// attempts to read it.
+const MAX_REFUSAL_AGE: Duration = Duration::from_hours(2);
 /// Refused objects that are remembered. Those beyond it are tried again like all others, and judged later.
 const MAX_REFUSED: usize = 10_000;
 
@@ -40,10 +44,42 @@ pub(super) struct RefusalRegistry(Mutex<RefusalState>);
 /// Store, key, version if not the newest, and cause.
 type RefusedPlace = (String, String, Option<String>, RefusalCause);
 
-/// The key of an object, and the name of the version if not the newest.
-pub(super) type ObjectName<'a> = (&'a str, Option<&'a str>);
+/// An object that is read, or a version of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ObjectName<'a> {
+    pub(super) key: &'a str,
+    pub(super) version: Option<&'a str>,
+    /// Whether it is an entry or a descriptor, of which only so many are judged.
+    pub(super) is_counted: bool,
+}
 
-/// What a credential may be good for: a store and the first name of its keys.
+impl<'a> ObjectName<'a> {
+    /// An entry or a descriptor.
+    pub(super) const fn deciding(key: &'a str) -> Self {
+        Self { key, version: None, is_counted: true }
+    }
+
+    /// A list of files.
+    pub(super) const fn file_list(key: &'a str) -> Self {
+        Self { key, version: None, is_counted: false }
+    }
+
+    /// A version of a label.
+    pub(super) const fn version(key: &'a str, version: &'a str) -> Self {
+        Self { key, version: Some(version), is_counted: false }
+    }
+
+    /// The folder in which one object that is read proves something about others. Rights to versions are also given by repo.
+    fn proof_folder(&self) -> &'a str {
+        if self.version.is_some() { repo_folder(self.key) } else { top_folder(self.key) }
+    }
+
+    fn place(&self, store: &Store, cause: RefusalCause) -> RefusedPlace {
+        (store.url().to_string(), self.key.to_owned(), self.version.map(str::to_owned), cause)
+    }
+}
+
+/// What a credential may be good for: a store and a folder of its keys.
 type StoreFolder = (String, String);
 
 #[derive(Debug, Default)]
@@ -96,6 +132,8 @@ struct ReadProof {
 #[derive(Debug)]
 struct RefusedObject {
     attempts: u32,
+    /// When it was refused last.
+    refused_at: Instant,
     /// The object's store time.
     time: StoreSecond,
     /// The first read since the last refusal of another object of the folder that is not older.
@@ -129,8 +167,12 @@ pub(super) enum RefusalVerdict {
 
 /// The keys that a right may be granted for by one line of a policy: all of the store, those of the same repo, this one.
 fn right_scopes(store: &Store, right: VersionRight, key: &str) -> [RightScope; 3] {
-    let repo = key.match_indices('/').nth(1).map_or(key, |(end, _)| &key[..end]);
-    ["", repo, key].map(|scope| (store.url().to_string(), right, scope.to_owned()))
+    ["", repo_folder(key), key].map(|scope| (store.url().to_string(), right, scope.to_owned()))
+}
+
+/// The first two names of a key: the labels of one repo.
+fn repo_folder(key: &str) -> &str {
+    key.match_indices('/').nth(1).map_or(key, |(end, _)| &key[..end])
 }
 
 /// The first name of a key, which rights are often given by; empty for an entry.
@@ -150,22 +192,23 @@ impl RefusalRegistry {
     }
 
     /// An object of `store` with this store time was read. It proves nothing about versions, and a version nothing about objects: the
-    /// right to read one is not that to read the other.
-    pub(super) fn record_read(&self, store: &Store, (key, version): ObjectName<'_>, time: StoreSecond) {
+    /// right to read one is not that to read the other. A version proves something about those of the same repo only.
+    pub(super) fn record_read(&self, store: &Store, name: ObjectName<'_>, time: StoreSecond) {
         let mut state = self.0.lock();
         if state.refused.is_empty() {
             return;
         }
         state.reads.0 += 1;
         let reads = state.reads;
-        let url = store.url().to_string();
-        state.refused.remove(&(url.clone(), key.to_owned(), version.map(str::to_owned), RefusalCause::Store));
-        let is_beside = |(of, other, other_version, _): &RefusedPlace| {
-            let is_other = other != key || other_version.as_deref() != version;
-            let proves = version.is_some() == other_version.is_some();
-            *of == url && is_other && proves && top_folder(other) == top_folder(key)
-        };
-        let others = state.refused.iter_mut().filter(|(place, _)| is_beside(place));
+        let (read, folder) = (name.place(store, RefusalCause::Store), name.proof_folder());
+        state.refused.remove(&read);
+        let first = (read.0.clone(), folder.to_owned(), None, RefusalCause::Store);
+        let beside = state.refused.range_mut(first..);
+        let beside = beside.take_while(|((url, key, ..), _)| *url == read.0 && key.starts_with(folder));
+        let others = beside.filter(|((_, key, version, _), _)| {
+            let other = ObjectName { key, version: version.as_deref(), ..name };
+            other != name && other.version.is_some() == name.version.is_some() && other.proof_folder() == folder
+        });
         // Store times are whole seconds: in a busy one, all that is read beside a refused object is of the same second.
         for (_, refused) in others.filter(|(_, refused)| refused.time <= time) {
             let is_current = refused.proof.is_some_and(|proof| proof.at.elapsed() < MAX_PROOF_AGE);
@@ -175,23 +218,40 @@ impl RefusalRegistry {
         }
     }
 
+    /// There is no such object, or not any more: what was refused says nothing about one that is created later.
+    pub(super) fn record_absence(&self, store: &Store, name: ObjectName<'_>) {
+        let mut state = self.0.lock();
+        if !state.refused.is_empty() {
+            for cause in [RefusalCause::Store, RefusalCause::Panic] {
+                state.refused.remove(&name.place(store, cause));
+            }
+        }
+    }
+
+    /// How many objects are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.0.lock().refused.len()
+    }
+
     /// The object, whose store time is `time`, was refused with `error`. `before` was read before it was asked for: a read
     /// that overtook the answer shows a door that was opened meanwhile.
     pub(super) fn record_refusal(
         &self,
         store: &Store,
-        (key, version): ObjectName<'_>,
+        name: ObjectName<'_>,
         cause: RefusalCause,
         time: StoreSecond,
         before: ReadCount,
         error: &StoreError,
     ) -> RefusalVerdict {
         let state = &mut *self.0.lock();
-        let place = (store.url().to_string(), key.to_owned(), version.map(str::to_owned), cause);
+        let place = name.place(store, cause);
         let now = Instant::now();
         while state.judged.front().is_some_and(|at| now.duration_since(*at) >= HOUR) {
             state.judged.pop_front();
         }
+        state.refused.retain(|_, refused| now.duration_since(refused.refused_at) < MAX_REFUSAL_AGE);
         if state.refused.len() >= MAX_REFUSED && !state.refused.contains_key(&place) {
             let Some(judged) = state.refused.iter().find(|(_, refused)| refused.judged).map(|(place, _)| place.clone())
             else {
@@ -199,9 +259,9 @@ impl RefusalRegistry {
             };
             state.refused.remove(&judged);
         }
-        let begun = RefusedObject { attempts: 0, time, proof: None, judged: false };
+        let begun = RefusedObject { attempts: 0, refused_at: now, time, proof: None, judged: false };
         let refused = state.refused.entry(place.clone()).or_insert(begun);
-        refused.attempts += 1;
+        (refused.attempts, refused.refused_at) = (refused.attempts + 1, now);
         if refused.time < time {
             // It was overwritten since: what was read may be older than it is now.
             refused.proof = None;
@@ -214,7 +274,7 @@ impl RefusalRegistry {
             return RefusalVerdict::TryAgain;
         }
         if !proven {
-            let folder = (place.0, top_folder(key).to_owned());
+            let folder = (place.0, name.proof_folder().to_owned());
             let searched = state.searched.get(&folder);
             if searched.is_some_and(|at| now.duration_since(*at) < SEARCH_INTERVAL) {
                 return RefusalVerdict::TryAgain;
@@ -222,26 +282,26 @@ impl RefusalRegistry {
             state.searched.insert(folder, now);
             return RefusalVerdict::LookForProof;
         }
-        if !refused.judged {
+        if name.is_counted && !refused.judged {
             if mutants::are_too_many(state.judged.len() >= MAX_JUDGED_PER_HOUR) {
                 return RefusalVerdict::TooMany;
             }
-            refused.judged = true;
             state.judged.push_back(now);
         }
+        refused.judged = true;
         RefusalVerdict::Unreadable
     }
 
     /// The store gave a version.
     pub(super) fn record_version_read(&self, store: &Store, key: &str, version: &str, time: StoreSecond) {
-        self.record_read(store, (key, Some(version)), time);
+        self.record_read(store, ObjectName::version(key, version), time);
         self.record_right(store, VersionRight::Read, key);
     }
 
-    /// Whether the store gave a version of late: what it refuses then may be that version, rather than all.
-    pub(super) fn gives_versions(&self, store: &Store) -> bool {
-        let [store, ..] = right_scopes(store, VersionRight::Read, "");
-        self.0.lock().granted.get(&store).is_some_and(|at| at.elapsed() < MAX_PROOF_AGE)
+    /// Whether the store gave a version of the key's repo of late: what it refuses then may be that version, rather than all.
+    pub(super) fn gives_versions(&self, store: &Store, key: &str) -> bool {
+        let [_, repo, _] = right_scopes(store, VersionRight::Read, key);
+        self.0.lock().granted.get(&repo).is_some_and(|at| at.elapsed() < MAX_PROOF_AGE)
     }
 
     /// Whether the store was found to refuse what `right` allows, here or in general. Further refusals are taken at their word.
@@ -314,19 +374,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_is_judged_only_once_a_later_one_of_its_store_was_read() {
         let (refusals, store, other) = (RefusalRegistry::default(), Store::memory(), Store::memory().below("other"));
-        let refuse = || refuse_now(&refusals, &store, ("k", None));
+        let refuse = || refuse_now(&refusals, &store, ObjectName::deciding("k"));
         // What was read before the refusal proves nothing.
-        refusals.record_read(&store, ("before", None), second(20));
+        refusals.record_read(&store, ObjectName::deciding("before"), second(20));
         let (again, look) = (RefusalVerdict::TryAgain, RefusalVerdict::LookForProof);
         assert_eq!([refuse(), refuse(), refuse(), refuse()], [again, again, look, again]);
-        refusals.record_read(&store, ("older", None), second(9));
-        refusals.record_read(&other, ("elsewhere", None), second(20));
+        refusals.record_read(&store, ObjectName::deciding("older"), second(9));
+        refusals.record_read(&other, ObjectName::deciding("elsewhere"), second(20));
         assert_eq!(refuse(), again);
-        refusals.record_read(&store, ("later", None), second(11));
+        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
         assert_eq!(refuse(), RefusalVerdict::Unreadable);
         tokio::time::advance(SEARCH_INTERVAL).await;
         assert_eq!([refuse(), refuse()], [look, again], "another judgement needs another proof");
-        refusals.record_read(&store, ("later", None), second(11));
+        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
         assert_eq!(refuse(), RefusalVerdict::Unreadable, "one proof suffices");
     }
 
@@ -334,7 +394,7 @@ mod tests {
     async fn a_proof_is_looked_for_every_ten_seconds_at_most() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let looks = |count: usize| {
-            let refuse = || refuse_now(&refusals, &store, ("k", None));
+            let refuse = || refuse_now(&refusals, &store, ObjectName::deciding("k"));
             (0..count).filter(|_| refuse() == RefusalVerdict::LookForProof).count()
         };
         assert_eq!(looks(100), 1);
@@ -346,22 +406,29 @@ mod tests {
     async fn another_object_of_the_same_second_proves_it_and_the_object_itself_does_not() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let refuse = || {
-            refusals.record_refusal(&store, ("k", None), RefusalCause::Panic, second(10), refusals.reads(), &denied())
+            refusals.record_refusal(
+                &store,
+                ObjectName::deciding("k"),
+                RefusalCause::Panic,
+                second(10),
+                refusals.reads(),
+                &denied(),
+            )
         };
         let _ = (refuse(), refuse());
         // The store gives it, and reading it panics.
-        refusals.record_read(&store, ("k", None), second(10));
+        refusals.record_read(&store, ObjectName::deciding("k"), second(10));
         assert_eq!(refuse(), RefusalVerdict::LookForProof);
-        refusals.record_read(&store, ("other", None), second(10));
+        refusals.record_read(&store, ObjectName::deciding("other"), second(10));
         assert_eq!(refuse(), RefusalVerdict::Unreadable);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_door_that_closes_after_a_proof_decides_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refuse_now(&refusals, &store, ("k", None));
+        let refuse = || refuse_now(&refusals, &store, ObjectName::deciding("k"));
         assert_eq!(refuse(), RefusalVerdict::TryAgain);
-        refusals.record_read(&store, ("later", None), second(11));
+        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
         // From here on everything is refused.
         assert!((0..1000).all(|_| refuse() != RefusalVerdict::Unreadable));
     }
@@ -370,23 +437,30 @@ mod tests {
     async fn a_proof_is_of_the_last_minutes_and_not_older_than_the_object() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let refuse = |time| {
-            refusals.record_refusal(&store, ("k", None), RefusalCause::Store, second(time), refusals.reads(), &denied())
+            refusals.record_refusal(
+                &store,
+                ObjectName::deciding("k"),
+                RefusalCause::Store,
+                second(time),
+                refusals.reads(),
+                &denied(),
+            )
         };
         let _ = (refuse(10), refuse(10));
-        refusals.record_read(&store, ("later", None), second(11));
+        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
         tokio::time::advance(MAX_PROOF_AGE).await;
         assert_ne!(refuse(10), RefusalVerdict::Unreadable, "the door may have been closed again");
-        refusals.record_read(&store, ("later", None), second(11));
+        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
         assert_ne!(refuse(12), RefusalVerdict::Unreadable, "it was overwritten after what was read");
-        refusals.record_read(&store, ("later", None), second(12));
+        refusals.record_read(&store, ObjectName::deciding("later"), second(12));
         assert_eq!(refuse(12), RefusalVerdict::Unreadable);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_object_of_another_folder_proves_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refuse_now(&refusals, &store, ("bundles/a", None));
-        let read = |key| refusals.record_read(&store, (key, None), second(11));
+        let refuse = || refuse_now(&refusals, &store, ObjectName::deciding("bundles/a"));
+        let read = |key| refusals.record_read(&store, ObjectName::deciding(key), second(11));
         let _ = (refuse(), refuse());
         // A role that lost the right to read bundles may read labels.
         read("labels/a");
@@ -399,7 +473,7 @@ mod tests {
     async fn a_proof_is_looked_for_in_each_folder() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         for key in ["a", "labels/a", "bundles/a"] {
-            let refuse = || refuse_now(&refusals, &store, (key, None));
+            let refuse = || refuse_now(&refusals, &store, ObjectName::deciding(key));
             let _ = (refuse(), refuse());
             assert_eq!(refuse(), RefusalVerdict::LookForProof, "{key}");
         }
@@ -408,10 +482,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_door_that_opens_while_an_answer_is_on_its_way_decides_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse =
-            |before| refusals.record_refusal(&store, ("k", None), RefusalCause::Store, second(10), before, &denied());
+        let refuse = |before| {
+            refusals.record_refusal(
+                &store,
+                ObjectName::deciding("k"),
+                RefusalCause::Store,
+                second(10),
+                before,
+                &denied(),
+            )
+        };
         let (_, _, asked) = (refuse(refusals.reads()), refuse(refusals.reads()), refusals.reads());
-        refusals.record_read(&store, ("later", None), second(11));
+        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
         assert_ne!(refuse(asked), RefusalVerdict::Unreadable);
         // It is asked for and refused while others are given.
         assert_eq!(refuse(refusals.reads()), RefusalVerdict::Unreadable);
@@ -421,10 +503,17 @@ mod tests {
     async fn a_failure_that_may_pass_is_tried_for_longer() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let refuse = || {
-            refusals.record_refusal(&store, ("k", None), RefusalCause::Store, second(10), refusals.reads(), &failed())
+            refusals.record_refusal(
+                &store,
+                ObjectName::deciding("k"),
+                RefusalCause::Store,
+                second(10),
+                refusals.reads(),
+                &failed(),
+            )
         };
         let refuse_beside_reads = || {
-            refusals.record_read(&store, ("later", None), second(11));
+            refusals.record_read(&store, ObjectName::deciding("later"), second(11));
             refuse()
         };
         let attempts = (1..=MIN_FAILURES).find(|_| refuse_beside_reads() == RefusalVerdict::Unreadable);
@@ -434,38 +523,102 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_that_was_read_after_all_is_forgotten() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refuse_now(&refusals, &store, ("k", None));
+        let refuse = || refuse_now(&refusals, &store, ObjectName::deciding("k"));
         assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
-        refusals.record_read(&store, ("k", None), second(10));
-        refusals.record_read(&store, ("later", None), second(11));
+        refusals.record_read(&store, ObjectName::deciding("k"), second(10));
+        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
         assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
         assert_eq!(refuse(), RefusalVerdict::LookForProof);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_object_that_is_not_asked_for_any_more_is_forgotten() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let refuse = |key| refuse_now(&refusals, &store, ObjectName::deciding(key));
+        for _ in 0..10 {
+            let _ = refuse("k");
+            tokio::time::advance(HOUR).await;
+        }
+        let _ = refuse("other");
+        assert_eq!(refusals.remembered(), 2, "it is asked for once an hour");
+        tokio::time::advance(HOUR).await;
+        let _ = refuse("other");
+        assert_eq!(refusals.remembered(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_is_deleted_is_forgotten_whatever_was_refused_of_it() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let (object, version) = (ObjectName::deciding("labels/r/k"), ObjectName::version("labels/r/k", "1"));
+        let panicked =
+            |name| refusals.record_refusal(&store, name, RefusalCause::Panic, second(10), refusals.reads(), &denied());
+        let _ = (refuse_now(&refusals, &store, object), panicked(object), refuse_now(&refusals, &store, version));
+        refusals.record_absence(&store, ObjectName::deciding("another"));
+        assert_eq!(refusals.remembered(), 3);
+        refusals.record_absence(&store, object);
+        assert_eq!(refusals.remembered(), 1, "versions are deleted one by one");
+        refusals.record_absence(&store, version);
+        assert_eq!(refusals.remembered(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn versions_are_refused_one_by_one_and_prove_nothing_about_objects() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = |version| refuse_now(&refusals, &store, ("labels/k", version));
-        for version in [Some("1"), Some("2"), None] {
-            assert_eq!([refuse(version), refuse(version)], [RefusalVerdict::TryAgain; 2], "{version:?}");
+        let refuse = |name| refuse_now(&refusals, &store, name);
+        let [one, two] = ["1", "2"].map(|version| ObjectName::version("labels/r/k", version));
+        let object = ObjectName::deciding("labels/r/k");
+        for name in [one, two, object] {
+            assert_eq!([refuse(name), refuse(name)], [RefusalVerdict::TryAgain; 2], "{name:?}");
         }
-        refusals.record_version_read(&store, "labels/k", "2", second(11));
-        assert_ne!(refuse(None), RefusalVerdict::Unreadable);
-        assert_eq!(refuse(Some("1")), RefusalVerdict::Unreadable);
-        assert_eq!(refuse(Some("2")), RefusalVerdict::TryAgain, "it was read after all");
+        refusals.record_version_read(&store, "labels/r/k", "2", second(11));
+        assert_ne!(refuse(object), RefusalVerdict::Unreadable);
+        assert_eq!(refuse(one), RefusalVerdict::Unreadable);
+        assert_eq!(refuse(two), RefusalVerdict::TryAgain, "it was read after all");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_object_proves_nothing_about_versions() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refuse_now(&refusals, &store, ("labels/k", Some("1")));
+        let refuse = || refuse_now(&refusals, &store, ObjectName::version("labels/r/k", "1"));
         let _ = (refuse(), refuse());
-        for key in ["labels/k", "labels/other"] {
-            refusals.record_read(&store, (key, None), second(11));
+        for key in ["labels/r/k", "labels/r/other"] {
+            refusals.record_read(&store, ObjectName::deciding(key), second(11));
             assert_ne!(refuse(), RefusalVerdict::Unreadable, "{key}");
         }
-        refusals.record_version_read(&store, "labels/other", "1", second(11));
+        refusals.record_version_read(&store, "labels/r/other", "1", second(11));
         assert_eq!(refuse(), RefusalVerdict::Unreadable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_version_of_another_repo_proves_nothing() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let refuse = || refuse_now(&refusals, &store, ObjectName::version("labels/refused/k", "1"));
+        let _ = (refuse(), refuse());
+        for repo in ["given", "refused2"] {
+            refusals.record_version_read(&store, &format!("labels/{repo}/k"), "1", second(11));
+            assert_ne!(refuse(), RefusalVerdict::Unreadable, "{repo}");
+            assert!(!refusals.gives_versions(&store, "labels/refused/k"), "{repo}");
+        }
+        refusals.record_version_read(&store, "labels/refused/other", "1", second(11));
+        assert_eq!(refuse(), RefusalVerdict::Unreadable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn versions_and_lists_of_files_use_up_no_judgement_of_others() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let judge = |name: ObjectName<'_>, proof: ObjectName<'_>| {
+            let refuse = || refuse_now(&refusals, &store, name);
+            let _ = (refuse(), refuse());
+            refusals.record_read(&store, proof, second(11));
+            refuse()
+        };
+        for number in 0..3 * MAX_JUDGED_PER_HOUR {
+            let number = number.to_string();
+            let version = judge(ObjectName::version("labels/r/k", &number), ObjectName::version("labels/r/k", "given"));
+            let list = judge(ObjectName::file_list(&number), ObjectName::deciding("later"));
+            assert_eq!([version, list], [RefusalVerdict::Unreadable; 2], "{number}");
+        }
+        assert_eq!(judge(ObjectName::deciding("k"), ObjectName::deciding("later")), RefusalVerdict::Unreadable);
     }
 
     #[tokio::test(start_paused = true)]
@@ -475,9 +628,9 @@ mod tests {
         let is_missing = |right, key| refusals.is_missing(&store, right, key);
         assert!(is_missing(VersionRight::Read, "labels/other/k") && !is_missing(VersionRight::List, "labels/r/k"));
         refusals.record_version_read(&store, "labels/r/k", "1", second(1));
-        assert!(!is_missing(VersionRight::Read, "labels/r/k") && refusals.gives_versions(&store));
+        assert!(!is_missing(VersionRight::Read, "labels/r/k") && refusals.gives_versions(&store, "labels/r/other"));
         tokio::time::advance(MAX_PROOF_AGE).await;
-        assert!(!refusals.gives_versions(&store));
+        assert!(!refusals.gives_versions(&store, "labels/r/other"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -512,9 +665,9 @@ mod tests {
     async fn at_most_a_hundred_an_hour_are_judged() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let judge = |key: &str| {
-            let refuse = || refuse_now(&refusals, &store, (key, None));
+            let refuse = || refuse_now(&refusals, &store, ObjectName::deciding(key));
             let _ = (refuse(), refuse());
-            refusals.record_read(&store, ("later", None), second(11));
+            refusals.record_read(&store, ObjectName::deciding("later"), second(11));
             refuse()
         };
         for number in 0..MAX_JUDGED_PER_HOUR {

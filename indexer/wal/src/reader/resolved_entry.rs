@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::file_lists::FileNames;
+use super::file_names::FileNames;
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath},
     malformed::MalformedInput,

@@ -1,13 +1,18 @@
 //! Entries as other programs write them, and how a reader resolves them.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 
-use super::{label_versions::LabelVersions, *};
+use super::{
+    label_versions::{LabelVersionReader, LabelVersions},
+    object_reader::ObjectReader,
+    shared_horizon::SharedHorizon,
+    *,
+};
 use crate::{
-    Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key, parse_datamon_path,
+    Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key,
     testing::{OPENED, ReadFault, TestStore, VersionFaults},
 };
 use tidemark_store::{Create, Store, UserMetadata};
@@ -226,6 +231,29 @@ async fn each_label_move_has_its_own_version() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_moves_of_a_label_in_one_second_end_at_the_second_one() {
+    // The tokens of one second have no order.
+    for randoms in [[1, 2], [2, 1]] {
+        for limit in [1000, 1] {
+            let lab = TestStore::new();
+            let log = lab.versioned_log();
+            lab.limit_version_pages(limit);
+            let before = move_label_at(&log, 0, 9, Some("b0")).await;
+            pass(1).await;
+            let mut tokens = Vec::new();
+            for (random, value) in randoms.into_iter().zip(["first", "second"]) {
+                tokens.push(move_label_at(&log, 1, random, Some(value)).await);
+            }
+            pass(1).await;
+            let after = move_label_at(&log, 2, 1, Some("b3")).await;
+            tokens.sort();
+            let expected = ["b0", "first", "second", "b3"].map(moved);
+            assert_eq!(label_moves(&log, &[before, tokens[0], tokens[1], after]).await, expected, "{randoms:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_versions_only_the_latest_move_has_a_value() {
     let log = TestStore::new().log();
     let mut tokens = vec![move_label(&log, 0, Some("b1")).await];
@@ -426,7 +454,7 @@ async fn one_version_that_is_refused_stops_nobody() {
             tokens.push(move_label(&log, second, Some(value)).await);
             pass(2).await;
         }
-        lab.refuse_version("label.yaml", refused);
+        lab.refuse_numbered_versions("label.yaml", refused..refused + 1);
         let (reader, begun) = (LogReader::new(&log), tokio::time::Instant::now());
         for (number, token) in tokens.into_iter().enumerate() {
             let op = decide_label(&reader, token).await;
@@ -441,6 +469,42 @@ async fn one_version_that_is_refused_stops_nobody() {
             }
         }
         assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_archived_is_no_missing_right_also_where_it_is_the_first_that_is_read() {
+    let lab = TestStore::new();
+    let log = lab.versioned_log();
+    let tokens = move_each_second(&log, 3).await;
+    lab.refuse_numbered_versions("label.yaml", 0..2);
+    let op = decide_label(&LogReader::new(&log), tokens[0]).await;
+    assert_eq!(op.decision.outcome, Outcome::Unknown);
+    let reason = op.unreadable.unwrap().reason;
+    assert!(reason.contains("it was not given"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_that_are_archived_stop_nobody_however_many_they_are() {
+    for first in [1, 0] {
+        let lab = TestStore::new();
+        let log = lab.versioned_log();
+        // More than objects may be refused within an hour.
+        let tokens = move_each_second(&log, 250).await;
+        lab.refuse_numbered_versions("label.yaml", first..249);
+        let (reader, begun) = (LogReader::new(&log), tokio::time::Instant::now());
+        for token in &tokens[..first] {
+            assert_eq!(decide_label(&reader, *token).await.decision.outcome, Outcome::Committed);
+        }
+        let archived = futures::stream::iter(&tokens[first..249]).map(|token| decide_label(&reader, *token));
+        let mut archived = archived.buffered(64);
+        while let Some(op) = archived.next().await {
+            assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Unknown, Some(Evidence::Inferred)));
+            let reason = op.unreadable.unwrap().reason;
+            assert!(reason.contains("it was not given"), "{reason}");
+        }
+        assert!(begun.elapsed() < Duration::from_mins(10), "{} s", begun.elapsed().as_secs());
+        assert_eq!(decide_label(&reader, tokens[249]).await.decision.outcome, Outcome::Committed);
     }
 }
 
@@ -497,12 +561,43 @@ async fn the_pages_of_a_label_with_many_versions_are_listed_twice_however_often_
     lab.take_requests();
     for token in &tokens {
         let op = reader.lookup(*token, &schedule()).await.unwrap().unwrap().ops.remove(0);
-        let expected = format!("b{}", token.second().since(OPENED).as_secs());
+        // Of the versions of one second the newest.
+        let expected = format!("{}-9", token.second().since(OPENED).as_secs());
         assert_eq!(op.descriptor.unwrap().id, Some(expected));
     }
     let (requests, pages) = (lab.take_requests(), 5100_usize.div_ceil(50));
     assert!((pages..=2 * pages).contains(&requests.version_lists), "{requests:?}");
     assert!(requests.gets <= 3 * tokens.len(), "{requests:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_of_many_versions_that_alternate_do_not_have_their_pages_listed_each_time() {
+    let (lab, labels, seconds) = (TestStore::new(), 12, 120);
+    let log = lab.versioned_log();
+    let label = |number| format!("labels/r/{number}/label.yaml");
+    let mut moves = Vec::new();
+    for second in 0..seconds {
+        for number in 0..labels {
+            if second % 10 == 0 {
+                let token = Token::from_parts(OPENED.after(Duration::from_secs(second)), [number; 16]);
+                create(&log.entries, &token.to_string(), label(number), &[]).await;
+                moves.push(token);
+            }
+            for _ in 0..25 {
+                log.values().put(&label(number), Bytes::from_static(b"id: b\n")).await.unwrap();
+            }
+        }
+        pass(1).await;
+    }
+    pass(100).await;
+    let reader = LogReader::new(&log);
+    reader.seal(lab.now());
+    lab.take_requests();
+    for token in &moves {
+        assert_eq!(decide_label(&reader, *token).await.decision.outcome, Outcome::Committed);
+    }
+    let (requests, pages) = (lab.take_requests(), usize::from(labels) * 3);
+    assert!((pages..=3 * pages).contains(&requests.version_lists), "{requests:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -534,14 +629,14 @@ async fn versions_that_are_deleted_or_added_after_they_were_listed_hide_no_other
 }
 
 /// The numbers of the label's versions that were written within `seconds`, as a reader gives them page by page.
-async fn versions_within(reader: &LogReader, seconds: RangeInclusive<u64>) -> Vec<usize> {
-    let (store, memory) = (reader.log.values(), MemoryShare::unshared());
+async fn versions_within(reader: &LabelVersionReader, store: &Store, seconds: RangeInclusive<u64>) -> Vec<usize> {
+    let memory = MemoryShare::unshared();
     let [from, until] = [*seconds.start(), *seconds.end()].map(|second| OPENED.after(Duration::from_secs(second)));
     let listed = reader.label_versions(store, LABEL, from, until, &memory).await.unwrap();
     let LabelVersions::Listed(mut range) = listed else { panic!("they are not listed") };
     let mut numbers = Vec::new();
     while let Ok(Some(versions)) = reader.next_versions(store, LABEL, &mut range, &memory).await {
-        numbers.extend(versions.into_iter().map(|version| version.id.unwrap().parse::<usize>().unwrap()));
+        numbers.extend(versions.into_iter().rev().map(|version| version.id.unwrap().parse::<usize>().unwrap()));
     }
     assert_eq!(memory.bytes(), 0);
     numbers
@@ -558,10 +653,11 @@ async fn versions_are_given_once_each_in_the_order_of_time_whatever_was_deleted_
                 log.values().put(LABEL, Bytes::from_static(b"id: b\n")).await.unwrap();
                 pass(u64::from(number % 4 == 3)).await;
             }
-            let reader = LogReader::new(&log);
-            reader.seal(lab.now());
-            assert_eq!(versions_within(&reader, 3..=10).await, (12..44).collect::<Vec<_>>());
-            assert_eq!(versions_within(&reader, 0..=30).await, (0..100).collect::<Vec<_>>());
+            let horizon = Arc::new(SharedHorizon::default());
+            let reader = LabelVersionReader::new(&ObjectReader::default(), &horizon);
+            horizon.raise(lab.now());
+            assert_eq!(versions_within(&reader, log.values(), 3..=10).await, (12..44).collect::<Vec<_>>());
+            assert_eq!(versions_within(&reader, log.values(), 0..=30).await, (0..100).collect::<Vec<_>>());
             let is_kept = |number: &usize| number.is_multiple_of(kept);
             (0..100).filter(|number| !is_kept(number)).for_each(|number| lab.delete_version(LABEL, number));
             for _ in 0..10 {
@@ -569,7 +665,7 @@ async fn versions_are_given_once_each_in_the_order_of_time_whatever_was_deleted_
             }
             for (from, until) in [(0, 24), (3, 10), (20, 24), (7, 7)] {
                 // What is held still shows what was deleted, which its reading tells.
-                let mut given = versions_within(&reader, from..=until).await;
+                let mut given = versions_within(&reader, log.values(), from..=until).await;
                 given.retain(is_kept);
                 let expected = (0..100).filter(is_kept).filter(|number| (from..=until).contains(&(*number as u64 / 4)));
                 assert_eq!(
@@ -865,6 +961,25 @@ async fn a_descriptor_that_is_refused_counts_by_its_attributes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_object_that_is_deleted_is_forgotten() {
+    for fault in [ReadFault::Body, ReadFault::BodyAndHead] {
+        let lab = TestStore::new();
+        let log = lab.log();
+        enter(&log, BUNDLE).await;
+        create(log.descriptors(), BUNDLE, "id: b\n", &[]).await;
+        lab.refuse("r/b/bundle.yaml", fault);
+        let reader = LogReader::new(&log);
+        reader.lookup(token(), &schedule()).await.unwrap_err();
+        assert_eq!(reader.objects.refusals().remembered(), 1);
+        log.descriptors().delete(&[BUNDLE.to_owned()]).await.unwrap();
+        // A policy refuses names, whether there are objects or not.
+        let op = reader.lookup(token(), &schedule()).await.unwrap().unwrap().ops.remove(0);
+        assert_eq!(op.decision.outcome, Outcome::Aborted);
+        assert_eq!(reader.objects.refusals().remembered(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_entry_that_is_refused_is_unreadable() {
     let lab = TestStore::new();
     let log = lab.log();
@@ -1113,20 +1228,50 @@ async fn a_list_that_cannot_be_read_is_said_and_not_waited_for() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_list_that_is_refused_is_said_and_all_that_is_refused_is_waited_for() {
-    let lab = TestStore::new();
-    let log = log_with_lists(&lab, 1, &[list_of(&["a.csv"])]).await;
-    lab.refuse("bundle-files-0.yaml", ReadFault::BodyAndHead);
-    let files = files_of(&log).await;
-    assert!(files.names.is_empty() && files.incomplete.unwrap().contains("KMS key is not allowed"));
+/// The files of the log's first bundle, and at which attempt its entry was decided.
+async fn files_after_attempts(reader: &LogReader) -> (FileNames, usize) {
+    for attempt in 1..100 {
+        if let Ok(entry) = reader.lookup(token(), &schedule()).await {
+            let op = entry.unwrap().ops.remove(0);
+            assert_eq!(op.decision.outcome, Outcome::Committed, "files decide nothing");
+            return (op.files.unwrap(), attempt);
+        }
+    }
+    panic!("the entry is not decided");
+}
 
-    // The store refuses everything since the descriptor was read.
-    lab.refuse("", ReadFault::BodyAndHead);
-    let (reader, memory) = (LogReader::new(&log), MemoryBudget::new(1 << 20).open());
-    let (path, list) = (parse_datamon_path(BUNDLE).unwrap(), "bundles/r/b/bundle-files-0.yaml");
-    reader.read_list(&path, BUNDLE, list, &memory).await.unwrap_err();
-    assert_eq!(memory.bytes(), 0);
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_a_list_that_passes_loses_no_names() {
+    for fault in [ReadFault::Unavailable, ReadFault::Body, ReadFault::BodyAndHead] {
+        let lab = TestStore::new();
+        let log = log_with_lists(&lab, 2, &[list_of(&["a.csv"]), list_of(&["b.csv"])]).await;
+        let reader = LogReader::new(&log).with_file_names(true);
+        lab.refuse("bundle-files-1.yaml", fault);
+        // The store's own retries, about 16 s, are within one attempt.
+        for _ in 0..2 {
+            reader.lookup(token(), &schedule()).await.unwrap_err();
+        }
+        lab.grant_all();
+        let (files, attempt) = files_after_attempts(&reader).await;
+        assert_eq!((files.names, files.incomplete, attempt), (vec!["a.csv".to_owned(), "b.csv".to_owned()], None, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_refused_for_good_is_said_and_no_longer_waited_for() {
+    for (fault, attempts, why) in [
+        (ReadFault::Body, 3, "KMS key is not allowed"),
+        (ReadFault::BodyAndHead, 3, "KMS key is not allowed"),
+        (ReadFault::Unavailable, 20, "no answer"),
+    ] {
+        let lab = TestStore::new();
+        let log = log_with_lists(&lab, 1, &[list_of(&["a.csv"])]).await;
+        lab.refuse("bundle-files-0.yaml", fault);
+        // The descriptor, which is read before it each time, shows that the store gives other objects.
+        let (files, attempt) = files_after_attempts(&LogReader::new(&log).with_file_names(true)).await;
+        assert_eq!((files.names.len(), attempt), (0, attempts));
+        assert!(files.incomplete.as_deref().is_some_and(|said| said.contains(why)), "{:?}", files.incomplete);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -1147,4 +1292,30 @@ async fn the_names_of_files_are_bounded_and_charged() {
         assert!((files.memory_bytes()..2 << 20).contains(&memory.bytes()), "{} bytes are charged", memory.bytes());
         assert!(lab.bodies().peak() < 2 * lists[0].len() as u64, "one list at a time");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_of_files_that_are_read_are_charged_and_wait_for_nobody() {
+    let names: Vec<String> = (0..500).map(|number| format!("n{number:0>399}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let log = log_with_lists(&TestStore::new(), 1, &[list_of(&names)]).await;
+    let (reader, budget) = (LogReader::new(&log).with_file_names(true), MemoryBudget::new(16 << 20));
+    // The first one never waits, and takes nothing.
+    let (_first, full, older) = (budget.open(), budget.open(), budget.open());
+    full.charge(15 << 20).await;
+    let listed = ListedEntry { token: token(), time: OPENED, size: BUNDLE.len() as u64 };
+    let (schedule, memory) = (schedule(), reader.admit(&listed, &schedule(), &budget).await);
+    let mut fetch = Box::pin(reader.fetch_within(&listed, &schedule, &memory));
+    tokio::select! {
+        _ = &mut fetch => panic!("it does not wait for room to parse the list"),
+        () = budget.contended() => {}
+    }
+    // There is room to parse the list now, and an older one waits for the whole budget.
+    drop(full);
+    let mut waiting = Box::pin(older.charge(16 << 20));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    let entry = tokio::time::timeout(Duration::from_mins(1), fetch).await.expect("it waits for the older one");
+    let files = entry.unwrap().ops.remove(0).files.unwrap();
+    assert_eq!(files.names.len(), 500);
+    assert!(memory.bytes() >= files.memory_bytes(), "{} bytes are charged", memory.bytes());
 }
