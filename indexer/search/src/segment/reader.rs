@@ -51,7 +51,7 @@ pub(crate) struct OpenSegment {
     outcomes: Vec<Option<Outcome>>,
     filter: OwnedBytes,
     /// Keeps the file in the disk cache: a file that is in use is not evicted.
-    cached: Arc<CachedSegment>,
+    cached: CachedSegment,
 }
 
 impl OpenSegment {
@@ -59,7 +59,7 @@ impl OpenSegment {
     pub(crate) fn open(
         of: &SegmentMeta,
         fields: &Arc<SchemaFields>,
-        cached: Arc<CachedSegment>,
+        cached: CachedSegment,
     ) -> Result<Self, EngineError> {
         let damaged = |why: String| EngineError::Damaged { key: of.key.clone(), why };
         let bundle = SegmentBundle::open(cached.file().clone(), fields).map_err(|e| match e {
@@ -89,7 +89,7 @@ impl OpenSegment {
         of: &SegmentMeta,
         fields: &Arc<SchemaFields>,
         bundle: &Arc<SegmentBundle>,
-        cached: Arc<CachedSegment>,
+        cached: CachedSegment,
     ) -> tantivy::Result<Self> {
         let mut index = open_index(bundle, fields)?;
         index.set_tokenizers(tokenizers());
