@@ -12,6 +12,7 @@
 pub mod api;
 mod compared_values;
 mod error;
+mod exact_range;
 mod excludable_phrase;
 mod export;
 mod facets;
@@ -42,6 +43,7 @@ mod status;
 mod term_cache;
 mod term_lookup;
 mod term_pattern;
+mod term_scan;
 #[cfg(test)]
 mod tests;
 mod text_times;
