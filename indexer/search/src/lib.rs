@@ -27,6 +27,7 @@ mod number_range;
 mod overlay;
 mod page_cursor;
 mod pattern_query;
+mod phrase_scorer;
 mod query_compiler;
 mod query_runner;
 mod query_syntax;

@@ -530,7 +530,9 @@ fn a_phrase_is_excluded_from_what_comes_before_it() {
 #[test]
 fn internal_fields_have_no_names() {
     let index = SchemaIndex::of_messages(["order x", "nothing"]);
-    for name in ["order", "orderMiddle", "orderEnd", "writerKey", "messageWords", "record", "payloadColumns"] {
+    for name in
+        ["order", "orderMiddle", "orderEnd", "writerKey", "fieldNames", "messageWords", "record", "payloadColumns"]
+    {
         assert!(!format!("{:?}", compiled(&index, &format!("{name}:5")).unwrap().query).contains("Range"), "{name}");
     }
     check(&index, &[("order:x", &[0]), ("orderMiddle:5", &[]), ("order*", &[0])]);
