@@ -96,7 +96,8 @@ pub(crate) struct TermStatistics<'a> {
 
 impl<'a> TermStatistics<'a> {
     pub(crate) fn new(index: &'a ManifestView, pending: &'a [Arc<OverlaySegment>], lookup: &Arc<TermLookup>) -> Self {
-        let mut readers: Vec<_> = index.segments.iter().map(|view| &view.segment.reader).collect();
+        // Those that the query runs on: each reader keeps the dictionaries that it has opened.
+        let mut readers: Vec<_> = index.segments.iter().map(|view| &view.reader).collect();
         if readers.is_empty() {
             readers = pending.iter().map(|segment| &segment.reader).collect();
         }
