@@ -49,7 +49,9 @@ impl ExactRangeQuery {
         let mostly_within = outside < within && self.add_present(reader, &index, outside > 0, &mut docs)?;
         if !mostly_within {
             if within > 0 {
-                self.read(&index, self.keys.clone(), |doc| docs.insert(doc))?;
+                self.read(&index, self.keys.clone(), |doc| {
+                    docs.insert(doc);
+                })?;
             }
             return Ok(docs);
         }
@@ -80,7 +82,9 @@ impl ExactRangeQuery {
         let present = names.get_term_info(&term)?;
         let present = present.filter(|present| !single || u64::from(present.doc_freq) == index.total_num_tokens());
         let Some(present) = present else { return Ok(false) };
-        for_each_doc(&names, &present, &self.budget, |doc| docs.insert(doc))?;
+        for_each_doc(&names, &present, &self.budget, |doc| {
+            docs.insert(doc);
+        })?;
         Ok(true)
     }
 

@@ -147,7 +147,9 @@ impl PatternLeaf {
     }
 
     fn add_docs_of(&self, index: &InvertedIndexReader, found: &TermInfo, docs: &mut BitSet) -> tantivy::Result<()> {
-        for_each_doc(index, found, &self.budget, |doc| docs.insert(doc))
+        for_each_doc(index, found, &self.budget, |doc| {
+            docs.insert(doc);
+        })
     }
 
     /// Calls `each` with every term that the pattern stands for.
