@@ -167,7 +167,7 @@ mod tests {
     /// Every second record has a bundle; all bundles of a repository have the same two parents, and one of their own.
     fn numbered(number: u32) -> OperationRecord {
         OperationRecord {
-            bundle: (number % 2 == 0).then(|| format!("b{number:05}")),
+            bundle: number.is_multiple_of(2).then(|| format!("b{number:05}")),
             descriptor: json!({ "parents": ["a", "z", format!("p{number:05}")] }),
             ..plain(token(1, number))
         }

@@ -730,11 +730,14 @@ mod tests {
     fn patterns_are_few_and_short() {
         let patterns = |count: usize| (0..count).map(|n| format!("a{n}*")).collect::<Vec<_>>().join(" ");
         assert!(parse(&patterns(20)).is_ok());
-        for text in [patterns(21), patterns(20) + " a~1", patterns(20) + " bundle:*", patterns(20) + " token:>a"] {
+        for text in [patterns(21), patterns(20) + " a~1", patterns(20) + " bundle:>=a", patterns(20) + " token:>a"] {
             let (position, why) = (text.rfind(' ').unwrap() + 2, refusal(&text));
             assert!(why.starts_with(&format!("position {position}: ")) && why.contains("more than 20"), "{why}");
         }
-        assert!(parse(&format!("{} repo:* text:* time:* token:*", patterns(20))).is_ok(), "these read no terms");
+        assert!(
+            parse(&format!("{} repo:* bundle:* text:* time:* token:*", patterns(20))).is_ok(),
+            "these read no terms"
+        );
         for text in ["a*{}", "a{}~1", "repo:a*{}", "repo:a{}~2", "message:a?{}"] {
             assert!(parse(&text.replace("{}", &"b".repeat(100))).is_ok());
             let why = refusal(&text.replace("{}", &"b".repeat(150)));

@@ -188,7 +188,8 @@ impl WeightedWords {
             match leaf {
                 WordLeaf::Word(term) => {
                     if let Some(found) = self.lookup.term_info(reader, term)? {
-                        postings.push(LeafPostings::Word(TermPostings::open(reader, term, &found, weight)?));
+                        let word = TermPostings::open(reader, term, &found, weight)?;
+                        postings.push(LeafPostings::Word(Box::new(word)));
                     }
                 }
                 WordLeaf::Phrase(terms) => {
@@ -203,7 +204,7 @@ impl WeightedWords {
 
 /// The documents of one leaf in one segment.
 enum LeafPostings {
-    Word(TermPostings),
+    Word(Box<TermPostings>),
     Phrase(PhraseScorer),
 }
 
