@@ -196,6 +196,8 @@ mod tests {
             ("bundle:*", 3000, 0),
             ("parents:*", 6000, 0),
             ("diamond:*", 0, 0),
+            ("token:*", 6000, 0),
+            ("token:>=0", 6000, 0),
             ("bundle:>=b", 3000, 0),
             ("bundle:<c", 3000, 0),
             ("bundle:>=c", 0, 0),

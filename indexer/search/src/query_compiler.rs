@@ -469,11 +469,7 @@ impl QueryCompilation<'_> {
     fn exists(&self, fields: &[Field]) -> Box<dyn Query> {
         let known = &self.compiler.fields;
         // Each contributor has a name and a mail address, so the column of the one answers for the other.
-        let with_column = |field: Field| if field == known.email { known.contributor } else { field };
-        let entry = known.schema.get_field_entry(with_column(fields[0]));
-        if fields[0] == known.token {
-            return Box::new(AllQuery);
-        }
+        let entry = known.schema.get_field_entry(fields[0]);
         if entry.is_fast() {
             return Box::new(ExistsQuery::new(entry.name().to_owned(), false));
         }

@@ -186,10 +186,19 @@ impl SchemaFields {
         fields.map(|(_, entry)| entry.name()).collect()
     }
 
-    /// The exact fields that people may ask for and that have no column, but for the token, which every document has: a document says by
-    /// name which of them it has.
-    pub(crate) fn named(&self) -> [Field; 7] {
-        [self.bundle, self.diamond, self.split, self.parents, self.file, self.entity, self.idempotency_key]
+    /// The exact fields that people may ask for and that have no column: a document says by name which of them it has.
+    pub(crate) fn named(&self) -> [Field; 9] {
+        [
+            self.token,
+            self.bundle,
+            self.diamond,
+            self.split,
+            self.parents,
+            self.file,
+            self.entity,
+            self.idempotency_key,
+            self.email,
+        ]
     }
 
     /// The fields that a bare word of a query is looked up in.
